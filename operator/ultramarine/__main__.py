@@ -1,0 +1,125 @@
+"""The operator's process: assembles everything, runs until told to stop or until the Lease is lost."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from datetime import UTC, datetime
+
+from aiohttp import web
+from prometheus_client import generate_latest
+
+from . import doorbell, settings
+from .engine.engine import Engine
+from .engine.lease import Lease
+from .engine.mirror import Mirror
+from .engine.reconcile import Reconciler
+from .kinds import KINDS
+from .kube.client import ApiError, Client, namespace_of_pod
+from .outside.storage import Storage
+
+log = logging.getLogger("ultramarine")
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line, for log collectors."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+async def serve_probes(engine: Engine, port: int) -> web.AppRunner:
+    """Answer /healthz (due work is taken up), /readyz (the first listing is in) and /metrics."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        if engine.alive:
+            return web.Response(text="ok")
+        return web.Response(status=503, text=f"the oldest key has been waiting for {engine.queue.age:.0f} s")
+
+    async def readyz(_: web.Request) -> web.Response:
+        return web.Response(text="ok") if engine.ready else web.Response(status=503, text="listing is under way")
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), content_type="text/plain")
+
+    app = web.Application()
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, port=port).start()
+    return runner
+
+
+async def run() -> int:
+    """Run one replica, and return its exit code."""
+    chosen = settings.from_environment(namespace_of_pod())
+    client = await Client.connect()
+    mirror = Mirror()
+    storage = Storage(chosen.platform.storage_endpoint, chosen.platform.storage_region)
+    reconciler = Reconciler(KINDS, mirror, client, storage, chosen.platform)
+    lease = Lease(client, chosen.own_namespace, "ultramarine-operator", chosen.identity)
+    namespaces: tuple[str | None, ...] = (None,) if chosen.clusterwide else chosen.namespaces
+    engine = Engine(KINDS, namespaces, mirror, client, reconciler, lease)
+    probes = await serve_probes(engine, chosen.port)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    log.info("watching %s", "the whole cluster" if chosen.clusterwide else ", ".join(chosen.namespaces))
+    tasks = {
+        asyncio.create_task(
+            doorbell.listen(engine, chosen.namespaces, clusterwide=chosen.clusterwide, stop=stop), name="doorbell"
+        ),
+        asyncio.create_task(engine.run(), name="engine"),
+        asyncio.create_task(stop.wait(), name="signal"),
+    }
+    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    asked = stop.is_set()
+    stop.set()
+    for task in rest:
+        if task.get_name() != "doorbell":
+            task.cancel()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.gather(*rest, return_exceptions=True), 10)
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s stopped: %s", task.get_name(), error, exc_info=error)
+    await probes.cleanup()
+    await client.close()
+    return 0 if asked else 1
+
+
+def main() -> None:
+    """The command line: it takes no options, everything comes from the environment (see settings.py)."""
+    argparse.ArgumentParser(
+        prog="python -m ultramarine",
+        description="The Ultramarine operator. Its settings are environment variables, which the Helm chart sets.",
+        epilog="Variables: ULTRAMARINE_NAMESPACES, ULTRAMARINE_TRAINER_IMAGE, ULTRAMARINE_SERVER_IMAGE, "
+        "ULTRAMARINE_STORAGE_ENDPOINT, _REGION, _BUCKET and _SECRET, ULTRAMARINE_PORT; see settings.py.",
+    ).parse_args()
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("ultramarine").setLevel(logging.INFO)
+    try:
+        sys.exit(asyncio.run(run()))
+    except (ValueError, ApiError) as error:
+        log.error("cannot start: %s", error)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

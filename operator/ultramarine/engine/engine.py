@@ -1,0 +1,195 @@
+"""The engine: it takes in what the doorbell tells, keeps workers busy, and relists so that nothing is missed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from ..kube.client import ApiError, Client
+from ..shared.conditions import Condition, merge
+from ..shared.meta import CHILD_SELECTOR, Key, Manifest, Resource
+from ..shared.metrics import QUEUE_AGE, QUEUE_DEPTH, RECONCILE_SECONDS, RECONCILES
+from ..shared.plan import Kind
+from .lease import Lease
+from .mirror import Mirror, owner_key
+from .queue import Queue
+from .reconcile import Reconciler
+
+log = logging.getLogger(__name__)
+
+WORKERS = 16
+RELIST_SECONDS = 600.0
+# The watches and the first listing start side by side; a delete between the two is found by this early second one.
+SECOND_LISTING_SECONDS = 30.0
+STUCK_SECONDS = 120.0  # a key that is due and waits this long means that the workers have stopped
+
+
+class Engine:
+    """Holds the mirror and the queue of one process, for one or more namespaces (None: all of them)."""
+
+    def __init__(
+        self,
+        kinds: Iterable[Kind],
+        namespaces: tuple[str | None, ...],
+        mirror: Mirror,
+        client: Client,
+        reconciler: Reconciler,
+        lease: Lease,
+    ) -> None:
+        self._kinds = {kind.name: kind for kind in kinds}
+        self._namespaces = namespaces
+        self._mirror = mirror
+        self._client = client
+        self._reconciler = reconciler
+        self._lease = lease
+        self.queue = Queue()
+        self._synced = False
+        self.last_pass = time.monotonic()
+
+    @property
+    def watched(self) -> dict[Resource, str]:
+        """Every type to watch, with the label selector for it: none for our kinds, ours for their children."""
+        children = {child: CHILD_SELECTOR for kind in self._kinds.values() for child in kind.children}
+        return children | {kind.resource: "" for kind in self._kinds.values()}
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first full listing is in."""
+        return self._synced
+
+    @property
+    def alive(self) -> bool:
+        """Whether due work is being taken up: what the liveness probe asks."""
+        return not (self._lease.held and self._synced) or self.queue.age < STUCK_SECONDS
+
+    def tell(self, resource: Resource, manifest: Manifest, *, deleted: bool = False) -> None:
+        """Take in one watch event. Never raises: a malformed object must not stop the watch of the good ones."""
+        try:
+            if deleted:
+                self._mirror.drop(resource, manifest)
+                self._ring(resource, manifest)
+            elif self._mirror.put(resource, manifest):
+                self._ring(resource, manifest)
+        except Exception:
+            log.exception("cannot take in a %s, it is left out", resource.kind)
+
+    def _ring(self, resource: Resource, manifest: Manifest) -> None:
+        meta = manifest["metadata"]
+        if resource.kind in self._kinds:
+            self.queue.add(Key(resource.kind, meta["namespace"], meta["name"]))
+        owner = owner_key(manifest)
+        if owner is not None and owner.kind in self._kinds:
+            self.queue.add(owner)
+        for kind in self._kinds.values():
+            if resource in kind.rung_by:
+                for other in self._mirror.in_namespace(kind.resource, meta["namespace"]):
+                    if kind.relates(manifest, other):
+                        self.queue.add(kind.key(other))
+
+    async def run(self) -> None:
+        """List, lead, work. Returns when the Lease is lost; the process must end then."""
+        await self._relist()
+        self._synced = True
+        relisting = asyncio.create_task(self._relist_forever())
+        measuring = asyncio.create_task(self._measure())
+        await self._lease.acquire()
+        workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
+        try:
+            await self._lease.keep()
+            log.error("lease lost, stopping: another replica goes on")
+        finally:
+            for task in (relisting, measuring, *workers):
+                task.cancel()
+            await asyncio.gather(relisting, measuring, *workers, return_exceptions=True)
+            await self._lease.release()
+
+    async def _relist(self) -> None:
+        for resource, selector in self.watched.items():
+            for namespace in self._namespaces:
+                known = {name for name in self._mirror.names(resource) if namespace in (None, name[0])}
+                listed = [item async for item in self._client.list(resource, namespace, selector)]
+                for manifest in self._mirror.replace(resource, listed, known):
+                    self._ring(resource, manifest)
+        self._mirror.forget_the_gone()
+
+    async def _relist_forever(self) -> None:
+        pause = SECOND_LISTING_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                await self._relist()
+                pause = RELIST_SECONDS
+            except ApiError as error:
+                log.warning("relist failed, tried again in %d s: %s", SECOND_LISTING_SECONDS, error)
+                pause = SECOND_LISTING_SECONDS
+
+    async def _measure(self) -> None:
+        while True:
+            QUEUE_DEPTH.set(self.queue.depth)
+            QUEUE_AGE.set(self.queue.age)
+            await asyncio.sleep(5)
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.get()
+            if not self._lease.held:
+                self.queue.failed(key)
+                await asyncio.sleep(1)
+                continue
+            await self._pass(key)
+
+    async def _pass(self, key: Key) -> None:
+        started = time.monotonic()
+        outcome = "ok"
+        try:
+            after = await self._reconciler.reconcile(key)
+        except ApiError as error:
+            outcome = "refused"
+            delay = self.queue.failed(key)
+            log.warning("%s: the API server refused, tried again in %.1f s: %s", key, delay, error)
+            if error.code in (403, 422):  # these do not pass by themselves: people must see them
+                await self._confess(key, error.reason, error.message)
+        except Exception as error:
+            outcome = "bug"
+            delay = self.queue.failed(key)
+            log.exception("%s: a bug of the operator, tried again in %.1f s", key, delay)
+            await self._confess(key, "OperatorError", f"the operator failed on this object: {error!r}; see its log")
+        else:
+            self.queue.done(key, after.total_seconds() if after is not None else None)
+        self.last_pass = time.monotonic()
+        RECONCILES.labels(kind=key.kind, outcome=outcome).inc()
+        RECONCILE_SECONDS.labels(kind=key.kind).observe(self.last_pass - started)
+
+    async def _confess(self, key: Key, reason: str, message: str) -> None:
+        """Say in the object itself that its pass failed; a failure to do even that is only logged."""
+        manifest = self._mirror.get(key)
+        if manifest is None:
+            return
+        status = manifest.get("status") or {}
+        old = [c for c in status.get("conditions") or [] if c.get("type") != "Reconciled"]
+        generation = int(manifest["metadata"].get("generation", 0))
+        told = merge(
+            status.get("conditions") or [],
+            [Condition("Reconciled", False, reason, message)],
+            generation,
+            datetime.now(UTC),
+        )
+        meta = manifest["metadata"]
+        body = {
+            "apiVersion": manifest["apiVersion"],
+            "kind": manifest["kind"],
+            "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
+            "status": {**status, "conditions": [*old, *told]},
+        }
+        if body["status"] == status:
+            return
+        try:
+            kind = self._kinds[key.kind]
+            self._mirror.put(
+                kind.resource, await self._client.apply(kind.resource, body, force=True, subresource="status")
+            )
+        except ApiError as error:
+            log.warning("%s: its status cannot be written: %s", key, error)

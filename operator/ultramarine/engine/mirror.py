@@ -1,0 +1,119 @@
+"""The local copy of our objects and their children, fed by the watches and set right by a relist every ten minutes.
+
+It answers all reads of a pass, so a pass costs no request. It may be behind; nothing is deleted on its word alone,
+since deletes carry the uid and the resourceVersion that it had seen.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from ..shared.meta import LABEL_KIND, LABEL_NAME, Key, Manifest, Resource
+
+Name = tuple[str, str]  # namespace, name
+
+
+def _version(manifest: Manifest) -> int:
+    """The resourceVersion as a number; Kubernetes promises since 1.35 that they compare so."""
+    text = str(manifest["metadata"].get("resourceVersion", "0"))
+    return int(text) if text.isdigit() else 0
+
+
+def owner_key(manifest: Manifest) -> Key | None:
+    """The key of the object that a child's labels name, or nothing for an object without those labels."""
+    meta = manifest["metadata"]
+    labels = meta.get("labels") or {}
+    kind, name = labels.get(LABEL_KIND), labels.get(LABEL_NAME)
+    return Key(kind, meta["namespace"], name) if kind and name else None
+
+
+class Mirror:
+    """Objects by type, namespace and name, and children by their owner."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[Name, Manifest]] = defaultdict(dict)
+        self._children: dict[Key, dict[tuple[str, str], Manifest]] = defaultdict(dict)
+        self._namespaces: dict[tuple[str, str], dict[str, Manifest]] = defaultdict(dict)
+        self._gone: set[str] = set()  # uids seen deleted since the last relist: an older answer must not revive them
+
+    def put(self, resource: Resource, manifest: Manifest) -> bool:
+        """Take in an object; says whether it was news. An older version than the one known is ignored."""
+        meta = manifest["metadata"]
+        name = (meta["namespace"], meta["name"])
+        known = self._objects[resource.kind].get(name)
+        if meta.get("uid") in self._gone:
+            return False
+        if known is not None and _version(known) >= _version(manifest):
+            return False
+        manifest.setdefault("kind", resource.kind)  # the items of a list come without them
+        manifest.setdefault("apiVersion", resource.api_version)
+        meta.pop("managedFields", None)  # half of an object's size, and nobody here reads it
+        if known is not None:
+            self._forget(resource, known)
+        self._objects[resource.kind][name] = manifest
+        self._namespaces[resource.kind, meta["namespace"]][meta["name"]] = manifest
+        if (owner := owner_key(manifest)) is not None:
+            self._children[owner][resource.kind, meta["name"]] = manifest
+        return True
+
+    def drop(self, resource: Resource, manifest: Manifest) -> None:
+        """Take out an object that was deleted; a newer one of the same name stays."""
+        meta = manifest["metadata"]
+        self._gone.add(str(meta.get("uid", "")))
+        known = self._objects[resource.kind].get((meta["namespace"], meta["name"]))
+        if known is not None and known["metadata"].get("uid") == meta.get("uid"):
+            self._forget(resource, known)
+
+    def _forget(self, resource: Resource, known: Manifest) -> None:
+        meta = known["metadata"]
+        self._objects[resource.kind].pop((meta["namespace"], meta["name"]), None)
+        siblings = self._namespaces[resource.kind, meta["namespace"]]
+        siblings.pop(meta["name"], None)
+        if not siblings:
+            del self._namespaces[resource.kind, meta["namespace"]]
+        if (owner := owner_key(known)) is not None:
+            self._children[owner].pop((resource.kind, meta["name"]), None)
+            if not self._children[owner]:
+                del self._children[owner]
+
+    def replace(self, resource: Resource, listed: Iterable[Manifest], before: set[Name]) -> list[Manifest]:
+        """Set a type right by a full listing, and return every object that was news or is gone.
+
+        `before` are the names that were known before the listing was asked for: one that is missing in it is gone,
+        while one that came in meanwhile is simply newer than the listing.
+        """
+        items = list(listed)
+        there = {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
+        changed = [item for item in items if self.put(resource, item)]
+        for name in before - there:
+            known = self._objects[resource.kind].get(name)
+            if known is not None:
+                self.drop(resource, known)
+                changed.append(known)
+        return changed
+
+    def forget_the_gone(self) -> None:
+        """Drop the memory of deleted uids; called when all that was under way at their deletion has long ended."""
+        self._gone.clear()
+
+    def names(self, resource: Resource) -> set[Name]:
+        """All known names of a type."""
+        return set(self._objects[resource.kind])
+
+    def get(self, key: Key) -> Manifest | None:
+        """One object of one of our kinds."""
+        return self._objects[key.kind].get((key.namespace, key.name))
+
+    def children(self, key: Key) -> tuple[Manifest, ...]:
+        """All known children of an object."""
+        return tuple(self._children[key].values()) if key in self._children else ()
+
+    def in_namespace(self, resource: Resource, namespace: str) -> tuple[Manifest, ...]:
+        """All known objects of a type in a namespace."""
+        known = self._namespaces.get((resource.kind, namespace))
+        return tuple(known.values()) if known else ()
+
+    def everything(self, resource: Resource) -> Iterator[Manifest]:
+        """All known objects of a type."""
+        return iter(tuple(self._objects[resource.kind].values()))

@@ -1,0 +1,203 @@
+"""One pass for one object: look, plan, apply, write the status once, then tell."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from ..kube import events
+from ..kube.apply import apply_child
+from ..kube.client import ApiError, Client
+from ..shared.conditions import Condition, find, health, merge
+from ..shared.errors import Conflict, InvalidSpec, NotYet, StorageError, UltramarineError
+from ..shared.meta import SECRET, Key, Manifest
+from ..shared.plan import (
+    Answer,
+    ArtifactFacts,
+    CheckArtifact,
+    Event,
+    GenerateSecret,
+    Kind,
+    Obj,
+    Plan,
+    Platform,
+    Question,
+    ReadText,
+    Seen,
+)
+from .mirror import Mirror
+
+log = logging.getLogger(__name__)
+
+RETRY_SOON = timedelta(seconds=2)
+RETRY_LATER = timedelta(seconds=30)
+
+
+class Outside(Protocol):
+    """What the engine asks of the object storage."""
+
+    def read(self, uri: str) -> bytes: ...
+
+    def artifact_digest(self, uri: str) -> tuple[str, int, str]: ...
+
+
+class Reconciler:
+    """Brings one object after another to what its plan says."""
+
+    def __init__(
+        self,
+        kinds: Iterable[Kind],
+        mirror: Mirror,
+        client: Client,
+        storage: Outside,
+        platform: Platform,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._kinds = {kind.name: kind for kind in kinds}
+        self._resources = {r.kind: r for kind in self._kinds.values() for r in (*kind.children, *kind.creates)}
+        self._mirror = mirror
+        self._client = client
+        self._storage = storage
+        self._platform = platform
+        self._clock = clock
+
+    async def reconcile(self, key: Key) -> timedelta | None:
+        """Do one pass, and return when to look again, or None to wait for the doorbell."""
+        kind = self._kinds[key.kind]
+        manifest = self._mirror.get(key)
+        if manifest is None or manifest["metadata"].get("deletionTimestamp"):
+            return None  # its children carry an owner reference: Kubernetes collects them
+        now = self._clock()
+        try:
+            obj = Obj(manifest, kind.spec.model_validate(manifest.get("spec") or {}))
+            seen = await self._look(kind, obj)
+            plan = kind.plan(obj, seen, now)
+        except (InvalidSpec, ValidationError) as error:
+            return await self._finish(manifest, self._invalid(manifest, error, now), now)
+        held: UltramarineError | None = None
+        try:
+            await self._act(key, plan)
+        except (NotYet, Conflict) as error:
+            held = error
+        if held is not None:
+            status = self._held(plan.status, held, manifest, now)
+            again = RETRY_SOON if isinstance(held, NotYet) else RETRY_LATER
+            return await self._finish(manifest, Plan(status=status, after=again), now)
+        return await self._finish(manifest, plan, now)
+
+    async def _look(self, kind: Kind, obj: Obj[Any]) -> Seen:
+        related = tuple(
+            other
+            for resource in kind.related
+            for other in self._mirror.in_namespace(resource, obj.namespace)
+            if kind.relates(other, obj.manifest)
+        )
+        children = self._mirror.children(kind.key(obj.manifest))
+        seen = Seen(self._platform, children, related)
+        questions = kind.questions(obj, seen)
+        if not questions:
+            return seen
+        answers = await asyncio.gather(*(asyncio.to_thread(self._answer, question) for question in questions))
+        return Seen(self._platform, children, related, dict(zip(questions, answers, strict=True)))
+
+    def _answer(self, question: Question) -> Answer:
+        try:
+            match question:
+                case ReadText(uri):
+                    return self._storage.read(uri).decode("utf-8", "replace")
+                case CheckArtifact(uri):
+                    digest, size, _ = self._storage.artifact_digest(uri)
+                    return ArtifactFacts(digest, size)
+        except StorageError as error:
+            return error
+
+    async def _act(self, key: Key, plan: Plan) -> None:
+        for ref in plan.delete:
+            try:
+                await self._client.delete(ref)
+            except ApiError as error:
+                if error.code not in (404, 409):  # gone already, or changed: the next pass decides anew
+                    raise
+        live = {(child["kind"], child["metadata"]["name"]): child for child in self._mirror.children(key)}
+        for wanted in plan.apply:
+            resource = self._resources[wanted["kind"]]
+            answer = await apply_child(
+                self._client, resource, wanted, live.get((wanted["kind"], wanted["metadata"]["name"]))
+            )
+            if answer is not None:
+                self._mirror.put(resource, answer)
+        for manifest in plan.create:
+            resource = self._resources[manifest["kind"]]
+            try:
+                self._mirror.put(resource, await self._client.create(resource, manifest))
+            except ApiError as error:
+                if error.code != 409 or error.reason != "AlreadyExists":
+                    raise
+        for effect in plan.effects:
+            await self._effect(effect)
+
+    async def _effect(self, effect: GenerateSecret) -> None:
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": effect.metadata,
+            "type": "Opaque",
+            "stringData": {key: secrets.token_urlsafe(32) for key in effect.keys},
+        }
+        try:
+            await self._client.create(SECRET, manifest)
+        except ApiError as error:
+            if error.code != 409:
+                raise
+
+    async def _finish(self, manifest: Manifest, plan: Plan, now: datetime) -> timedelta | None:
+        if plan.status != (manifest.get("status") or {}):
+            meta = manifest["metadata"]
+            body = {
+                "apiVersion": manifest["apiVersion"],
+                "kind": manifest["kind"],
+                # The uid makes sure that a new object of this name never gets an old one's status.
+                "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
+                "status": plan.status,
+            }
+            kind = self._kinds[manifest["kind"]]
+            try:
+                answer = await self._client.apply(kind.resource, body, force=True, subresource="status")
+            except ApiError as error:
+                if error.code in (404, 409):  # deleted, or deleted and made anew: the doorbell rings for it
+                    return None
+                raise
+            self._mirror.put(kind.resource, answer)
+            for event in plan.events:
+                await events.record(self._client, manifest, event, now)
+        return plan.after
+
+    def _invalid(self, manifest: Manifest, error: InvalidSpec | ValidationError, now: datetime) -> Plan:
+        message = error.message if isinstance(error, InvalidSpec) else _first_error(error)
+        status: Manifest = {**(manifest.get("status") or {}), "state": "Invalid"}
+        generation = int(manifest["metadata"].get("generation", 0))
+        news = (Condition("Accepted", False, "InvalidSpec", message), *health(done=False, failed=message))
+        told = find(status, "Accepted")
+        status["conditions"] = merge(status.get("conditions") or [], news, generation, now)
+        status["observedGeneration"] = generation
+        is_new = told is None or told.get("message") != message
+        return Plan(status, events=(Event("InvalidSpec", message, "Warning"),) if is_new else ())
+
+    def _held(self, planned: Manifest, error: UltramarineError, manifest: Manifest, now: datetime) -> Manifest:
+        """The planned status with one condition more, which says what keeps the plan from being carried out."""
+        generation = int(manifest["metadata"].get("generation", 0))
+        old = (manifest.get("status") or {}).get("conditions") or []
+        news = merge(old, (Condition("Reconciled", False, error.reason, error.message),), generation, now)
+        return {**planned, "conditions": [*planned.get("conditions", []), *news]}
+
+
+def _first_error(error: ValidationError) -> str:
+    """Name the field and the fault of the first error; the API server's schema lets few come here."""
+    first: Mapping[str, Any] = error.errors()[0]
+    return f"spec.{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

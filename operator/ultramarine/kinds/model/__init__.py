@@ -1,0 +1,67 @@
+"""Model and ModelVersion: what was trained, under a name, in immutable versions."""
+
+from __future__ import annotations
+
+from ...shared.meta import MODEL, MODEL_VERSION, Manifest
+from ...shared.plan import Column, Kind
+from .plan import plan_model, plan_version, questions_version
+from .schema import ModelSpec, ModelStatus, ModelVersionSpec, ModelVersionStatus
+
+MAX_MODEL_NAME = 40
+
+
+def _is_version_of(other: Manifest, model: Manifest) -> bool:
+    return bool((other.get("spec") or {}).get("model") == model["metadata"]["name"])
+
+
+MODEL_KIND = Kind(
+    resource=MODEL,
+    short="mdl",
+    description="Model is a name under which versions are kept, with aliases that say which of them is used for what.",
+    spec=ModelSpec,
+    status=ModelStatus,
+    columns=(
+        Column("Versions", ".status.versions", "integer"),
+        Column("Latest", ".status.latestReadyVersion"),
+        Column("Aliases", ".status.aliases"),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+        Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
+    ),
+    plan=plan_model,
+    related=(MODEL_VERSION,),
+    rung_by=(MODEL_VERSION,),
+    relates=_is_version_of,
+    rules=(
+        (
+            f"size(self.metadata.name) <= {MAX_MODEL_NAME}",
+            f"metadata.name must have at most {MAX_MODEL_NAME} characters",
+        ),
+        ("!self.metadata.name.contains('.')", "metadata.name must not contain a dot"),
+    ),
+)
+
+VERSION_KIND = Kind(
+    resource=MODEL_VERSION,
+    short="mv",
+    description="ModelVersion is one immutable version of a Model: where its files are, and their digest.",
+    spec=ModelVersionSpec,
+    status=ModelVersionStatus,
+    columns=(
+        Column("Model", ".spec.model"),
+        Column("Version", ".spec.version"),
+        Column("Format", ".spec.format.name"),
+        Column("State", ".status.state"),
+        Column("TrainingJob", ".spec.lineage.trainingJob"),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+        Column("Uri", ".spec.uri", priority=1),
+        Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
+    ),
+    plan=plan_version,
+    questions=questions_version,
+    rules=(
+        (
+            "self.metadata.name == self.spec.model + '-' + self.spec.version",
+            "metadata.name must be MODEL-VERSION, from spec.model and spec.version",
+        ),
+    ),
+)

@@ -1,0 +1,101 @@
+"""What is true of a Model, and of a ModelVersion, given what was seen. Neither has children."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from ...shared.conditions import Condition, find, health, is_true, merge
+from ...shared.contract import CODE_EXECUTING_FORMATS
+from ...shared.errors import StorageError
+from ...shared.meta import Manifest
+from ...shared.plan import ArtifactFacts, CheckArtifact, Event, Obj, Plan, Question, Seen
+from .schema import ModelSpec, ModelVersionSpec
+
+LOOK_AGAIN = timedelta(seconds=30)
+
+
+def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
+    """Count the versions, and say of every alias whether it leads anywhere."""
+    versions = {
+        str(v["spec"]["version"]): v for v in seen.others("ModelVersion") if (v.get("spec") or {}).get("version")
+    }
+    numbers = sorted((int(number) for number in versions if number.isdigit()), reverse=True)
+    ready = [number for number in numbers if is_true(versions[str(number)].get("status") or {}, "Ready")]
+    told = int(model.status.get("latestVersion") or 0)
+    broken = {alias: number for alias, number in model.spec.aliases.items() if number not in versions}
+    if broken:
+        which = ", ".join(f"{alias} -> {number}" for alias, number in sorted(broken.items()))
+        there = ", ".join(str(number) for number in numbers[:20]) or "none yet"
+        message = f"spec.aliases leads to versions that do not exist: {which} (there are: {there})"
+        conditions = (Condition("Ready", False, "VersionNotFound", message), *health(done=False, progress=message))
+    else:
+        conditions = (Condition("Ready", True, "AliasesResolved", f"{len(numbers)} versions"),)
+    latest = max([told, *numbers])
+    status: Manifest = {
+        "observedGeneration": model.generation,
+        "versions": len(numbers),
+        "latestVersion": str(latest) if latest else "",
+        "latestReadyVersion": str(ready[0]) if ready else "",
+        "aliases": ", ".join(f"{alias}={number}" for alias, number in sorted(model.spec.aliases.items())),
+        "conditions": merge(model.status.get("conditions") or [], conditions, model.generation, now),
+    }
+    return Plan(status)
+
+
+def questions_version(version: Obj[ModelVersionSpec], _seen: Seen) -> tuple[Question, ...]:
+    """Ask the storage for the artifact until it was found to be right; the servers check it again at every load."""
+    return () if _settled(version) else (CheckArtifact(version.spec.uri),)
+
+
+def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> Plan:
+    """Say whether the version can be served, and if not, why."""
+    spec = version.spec
+    after = None
+    size = int(version.status.get("bytes") or 0)
+    if spec.format.name in CODE_EXECUTING_FORMATS and not spec.allow_code_execution:
+        state, condition = (
+            "Refused",
+            Condition(
+                "Ready",
+                False,
+                "CodeExecutionRefused",
+                f"loading the format {spec.format.name} runs code of its maker's choice; if you trust them, set "
+                "spec.allowCodeExecution to true, or save the model as .skops or .onnx",
+            ),
+        )
+    elif _settled(version):
+        state, condition = "Ready", Condition("Ready", True, "ArtifactFound", "it can be served")
+    else:
+        answer = seen.answers.get(CheckArtifact(spec.uri))
+        state, condition = _judge(spec, answer)
+        after = None if condition.status else LOOK_AGAIN
+        size = answer.bytes if isinstance(answer, ArtifactFacts) else size
+    shown = health(done=condition.status is True, progress=condition.message)
+    status: Manifest = {
+        "observedGeneration": version.generation,
+        "state": state,
+        "bytes": size,
+        "conditions": merge(version.status.get("conditions") or [], (condition, *shown), version.generation, now),
+    }
+    before = (find(version.status, "Ready") or {}).get("reason")
+    events: tuple[Event, ...] = ()
+    if condition.reason != before:
+        events = (Event(condition.reason, condition.message, "Normal" if condition.status else "Warning"),)
+    return Plan(status, events=events, after=after)
+
+
+def _settled(version: Obj[ModelVersionSpec]) -> bool:
+    """Found right once: neither its uri nor its digest can change since."""
+    ready = find(version.status, "Ready")
+    return ready is not None and ready.get("reason") == "ArtifactFound"
+
+
+def _judge(spec: ModelVersionSpec, answer: object) -> tuple[str, Condition]:
+    if isinstance(answer, ArtifactFacts):
+        if answer.digest and answer.digest != spec.digest:
+            message = f"spec.digest is {spec.digest}, but what lies at {spec.uri} has {answer.digest}"
+            return "Invalid", Condition("Ready", False, "DigestMismatch", message)
+        return "Ready", Condition("Ready", True, "ArtifactFound", "it can be served")
+    if isinstance(answer, StorageError):
+        return "Waiting", Condition("Ready", False, answer.reason, answer.message)
+    return "Waiting", Condition("Ready", False, "Checking", f"asking the storage for {spec.uri}")

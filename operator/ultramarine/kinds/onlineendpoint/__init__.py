@@ -1,0 +1,58 @@
+"""OnlineEndpoint: models behind one address."""
+
+from __future__ import annotations
+
+from ...shared.meta import (
+    DEPLOYMENT,
+    MAX_NAME,
+    MODEL,
+    MODEL_VERSION,
+    ONLINE_ENDPOINT,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SECRET,
+    SERVICE,
+    Manifest,
+)
+from ...shared.plan import Column, Kind
+from .plan import plan
+from .schema import OnlineEndpointSpec, OnlineEndpointStatus
+
+
+def _relates(other: Manifest, endpoint: Manifest) -> bool:
+    """The Models that its deployments name, and their versions."""
+    named = {str(d.get("model", "")).partition("@")[0] for d in endpoint["spec"].get("deployments") or []}
+    model = other["metadata"]["name"] if other["kind"] == "Model" else (other.get("spec") or {}).get("model")
+    return model in named
+
+
+KIND = Kind(
+    resource=ONLINE_ENDPOINT,
+    short="oe",
+    description="OnlineEndpoint serves model versions over HTTP (Open Inference Protocol V2) behind one address.",
+    spec=OnlineEndpointSpec,
+    status=OnlineEndpointStatus,
+    columns=(
+        Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+        Column("ModelVersion", ".status.modelVersion"),
+        Column("Replicas", ".status.replicas"),
+        Column("URL", ".status.url"),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+        Column("Keys", ".status.keysSecret", priority=1),
+        Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
+    ),
+    plan=plan,
+    children=(DEPLOYMENT, POD, SERVICE, POD_DISRUPTION_BUDGET),
+    related=(MODEL, MODEL_VERSION),
+    rung_by=(MODEL, MODEL_VERSION),
+    relates=_relates,
+    rules=(
+        (f"size(self.metadata.name) <= {MAX_NAME}", f"metadata.name must have at most {MAX_NAME} characters"),
+        (
+            "!self.metadata.name.contains('.') && self.metadata.name.matches('^[a-z]')",
+            "metadata.name must start with a letter and must not contain a dot: it becomes a Service's name",
+        ),
+    ),
+    creates=(SECRET,),
+    deletes=(DEPLOYMENT, POD_DISRUPTION_BUDGET),
+)

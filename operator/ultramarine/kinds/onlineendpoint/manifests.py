@@ -1,0 +1,165 @@
+"""The children of an OnlineEndpoint: a Deployment for each deployment, one Service, disruption budgets. No I/O here."""
+
+from __future__ import annotations
+
+from ...shared import contract
+from ...shared.meta import GROUP, Manifest, child_labels, child_metadata, content_hash
+from ...shared.plan import Obj, Platform
+from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, storage_env
+from ..model.schema import ModelVersionSpec, version_name
+from .schema import EndpointDeployment, OnlineEndpointSpec
+
+Endpoint = Obj[OnlineEndpointSpec]
+
+LABEL_DEPLOYMENT = f"{GROUP}/deployment"
+ANNOTATION_REVISION = f"{GROUP}/revision"
+ANNOTATION_VERSION = f"{GROUP}/model-version"  # on the Deployment what is wanted, on a pod what it serves
+SERVER = "server"
+PORT = 8080
+DRAIN_SECONDS = 10  # a pod goes on serving this long after it was told to stop, until every proxy has forgotten it
+
+
+def keys_secret(endpoint: Endpoint) -> str:
+    """The name of the Secret with the endpoint's keys, or nothing if everybody may ask."""
+    if endpoint.spec.auth_mode != "key":
+        return ""
+    return endpoint.spec.keys_secret_ref.name if endpoint.spec.keys_secret_ref else f"{endpoint.name}-keys"
+
+
+def selector(endpoint: Endpoint, deployment: str) -> dict[str, str]:
+    """The labels of the pods of one deployment."""
+    return {**child_labels("OnlineEndpoint", endpoint.name), LABEL_DEPLOYMENT: deployment}
+
+
+def deployment_name(endpoint: Endpoint, deployment: str) -> str:
+    """The name of the Deployment of a deployment."""
+    return f"{endpoint.name}-{deployment}"
+
+
+def serving_task(endpoint: Endpoint, model: ModelVersionSpec) -> contract.ServingTask:
+    """What the pods have to load."""
+    return contract.ServingTask(
+        model=model.model,
+        version=model.version,
+        uri=model.uri,
+        digest=model.digest,
+        format=model.format.name,
+        allow_code_execution=model.allow_code_execution,
+        auth=endpoint.spec.auth_mode,
+        signature=model.signature.model_dump(by_alias=True) if model.signature else None,
+    )
+
+
+def server_deployment(
+    endpoint: Endpoint,
+    deployment: EndpointDeployment,
+    model: ModelVersionSpec,
+    platform: Platform,
+    live: Manifest | None,
+) -> Manifest:
+    """The Deployment whose pods serve `model`.
+
+    A live one keeps its server image until something that its author can see changes: a new release of the platform
+    does not restart every model that is served.
+    """
+    labels = selector(endpoint, deployment.name)
+    task = serving_task(endpoint, model).to_json()
+    revision = content_hash([task, deployment.resources.model_dump(mode="json"), keys_secret(endpoint)])[:16]
+    image = platform.server_image
+    if live is not None and (live["metadata"].get("annotations") or {}).get(ANNOTATION_REVISION) == revision:
+        image = live["spec"]["template"]["spec"]["containers"][0]["image"]
+    metadata = child_metadata(endpoint.manifest, deployment_name(endpoint, deployment.name))
+    metadata["labels"] = labels
+    version = {ANNOTATION_VERSION: version_name(model.model, model.version)}
+    metadata["annotations"] = {ANNOTATION_REVISION: revision, **version}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata,
+        "spec": {
+            "replicas": deployment.replicas,
+            "selector": {"matchLabels": labels},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "revisionHistoryLimit": 2,
+            "template": {
+                "metadata": {"labels": labels, "annotations": version},
+                "spec": pod_spec(endpoint, deployment, task, image, platform),
+            },
+        },
+    }
+
+
+def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, image: str, platform: Platform) -> Manifest:
+    """A first container fetches the model with the storage keys; the serving one never sees them."""
+    volumes: list[Manifest] = [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
+    tmp = {"name": "tmp", "mountPath": "/tmp"}
+    mounts: list[Manifest] = [{"name": "model", "mountPath": contract.MODEL_DIR, "readOnly": True}, tmp]
+    if secret := keys_secret(endpoint):
+        volumes.append({"name": "keys", "secret": {"secretName": secret, "defaultMode": 0o440}})
+        mounts.append({"name": "keys", "mountPath": contract.KEYS_DIR, "readOnly": True})
+    ready = {"path": "/v2/health/ready", "port": PORT}
+    live = {"path": "/v2/health/live", "port": PORT}
+    resources = deployment.resources.model_dump(by_alias=True, exclude_defaults=True)
+    common: Manifest = {
+        "image": image,
+        "imagePullPolicy": platform.image_pull_policy,
+        "resources": resources,
+        "securityContext": CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": POD_SECURITY,
+        "terminationGracePeriodSeconds": DRAIN_SECONDS + 50,
+        "initContainers": [
+            {
+                "name": "fetch",
+                **common,
+                "command": ["ultramarine-server", "fetch"],
+                "env": [{"name": contract.ENV_TASK, "value": task}, *storage_env(platform)],
+                "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
+                "volumeMounts": [{"name": "model", "mountPath": contract.MODEL_DIR}, tmp],
+            }
+        ],
+        "containers": [
+            {
+                "name": SERVER,
+                **common,
+                "command": ["ultramarine-server", "serve"],
+                "env": [{"name": contract.ENV_TASK, "value": task}],
+                "ports": [{"name": "http", "containerPort": PORT}],
+                "volumeMounts": mounts,
+                "startupProbe": {"httpGet": ready, "periodSeconds": 1, "failureThreshold": 300},
+                "readinessProbe": {"httpGet": ready, "periodSeconds": 5, "timeoutSeconds": 3, "failureThreshold": 2},
+                "livenessProbe": {"httpGet": live, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6},
+                "lifecycle": {"preStop": {"sleep": {"seconds": DRAIN_SECONDS}}},
+            }
+        ],
+        "volumes": volumes,
+    }
+
+
+def service(endpoint: Endpoint, deployment: str) -> Manifest:
+    """The endpoint's address, in front of one deployment's pods."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": child_metadata(endpoint.manifest, endpoint.name),
+        "spec": {
+            "selector": selector(endpoint, deployment),
+            "ports": [{"name": "http", "port": 80, "targetPort": PORT}],
+        },
+    }
+
+
+def disruption_budget(endpoint: Endpoint, deployment: EndpointDeployment) -> Manifest | None:
+    """Let a node drain take one pod at a time; a single pod has none, since it would block the drain for ever."""
+    if deployment.replicas < 2:
+        return None
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": child_metadata(endpoint.manifest, deployment_name(endpoint, deployment.name)),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector(endpoint, deployment.name)}},
+    }

@@ -1,0 +1,70 @@
+"""From the MODEL@REFERENCE that a deployment names to the one version that it means now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...shared.conditions import find, is_true
+from ...shared.meta import Manifest
+from ...shared.plan import Seen
+from ..model.schema import LATEST, ModelVersionSpec
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A version that can be served."""
+
+    name: str
+    spec: ModelVersionSpec
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    """Nothing to serve yet, and why."""
+
+    message: str
+
+
+def resolve(reference: str, seen: Seen) -> Resolved | Unresolved:
+    """Find the version that `reference` means, if there is one and it can be served."""
+    model, _, wanted = reference.partition("@")
+    versions = [v for v in seen.others("ModelVersion") if v["spec"].get("model") == model]
+    if wanted == LATEST:
+        ready = [v for v in versions if is_true(v.get("status") or {}, "Ready")]
+        if ready:
+            return _resolved(max(ready, key=_number))
+        if versions:
+            return Unresolved(f"no version of Model {model} is ready: {_why(max(versions, key=_number))}")
+        return Unresolved(f"Model {model} has no version yet; a TrainingJob with registerAs: {model} makes one")
+    number = wanted
+    if not wanted.isdigit():
+        found = next((m for m in seen.others("Model") if m["metadata"]["name"] == model), None)
+        if found is None:
+            return Unresolved(f"Model {model} does not exist yet; apply it, or train it with registerAs: {model}")
+        aliases = (found.get("spec") or {}).get("aliases") or {}
+        if wanted not in aliases:
+            there = ", ".join(sorted(aliases)) or "none"
+            return Unresolved(f"Model {model} has no alias {wanted} (it has: {there}); set spec.aliases.{wanted} in it")
+        number = aliases[wanted]
+    version = next((v for v in versions if v["spec"].get("version") == number), None)
+    if version is None:
+        return Unresolved(f"ModelVersion {model}-{number} does not exist yet")
+    if not is_true(version.get("status") or {}, "Ready"):
+        return Unresolved(_why(version))
+    return _resolved(version)
+
+
+def _resolved(version: Manifest) -> Resolved:
+    return Resolved(version["metadata"]["name"], ModelVersionSpec.model_validate(version["spec"]))
+
+
+def _number(version: Manifest) -> int:
+    text = str(version["spec"].get("version", "0"))
+    return int(text) if text.isdigit() else 0
+
+
+def _why(version: Manifest) -> str:
+    condition = find(version.get("status") or {}, "Ready") or {}
+    return (
+        f"ModelVersion {version['metadata']['name']} is not ready: {condition.get('message') or 'it is being checked'}"
+    )

@@ -1,0 +1,46 @@
+"""TrainingJob: run a command to its end, and keep what it made."""
+
+from __future__ import annotations
+
+from ...shared.meta import CONFIG_MAP, JOB, MAX_NAME, MODEL, MODEL_VERSION, POD, TRAINING_JOB, Manifest
+from ...shared.plan import Column, Kind
+from .plan import plan, questions
+from .schema import TrainingJobSpec, TrainingJobStatus
+
+
+def _relates(other: Manifest, job: Manifest) -> bool:
+    """The Models that its outputs go to, and their versions."""
+    targets = {output.get("registerAs") for output in (job["spec"].get("outputs") or {}).values()}
+    model = other["metadata"]["name"] if other["kind"] == "Model" else (other.get("spec") or {}).get("model")
+    return model in targets
+
+
+KIND = Kind(
+    resource=TRAINING_JOB,
+    short="tj",
+    description="TrainingJob runs a command to its end in a pod, with inputs from and outputs to the object storage.",
+    spec=TrainingJobSpec,
+    status=TrainingJobStatus,
+    columns=(
+        Column("State", ".status.state"),
+        Column("Score", ".status.score"),
+        Column("ModelVersion", ".status.modelVersion"),
+        Column("Attempts", ".status.attempts", "integer"),
+        Column("Duration", ".status.duration"),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+        Column("Pod", ".status.pod", priority=1),
+        Column("Message", '.status.conditions[?(@.type=="Running")].message', priority=1),
+        Column("Failure", ".status.failure.message", priority=1),
+    ),
+    plan=plan,
+    children=(JOB, POD, CONFIG_MAP),
+    related=(MODEL, MODEL_VERSION),
+    relates=_relates,
+    questions=questions,
+    rules=(
+        (f"size(self.metadata.name) <= {MAX_NAME}", f"metadata.name must have at most {MAX_NAME} characters"),
+        ("!self.metadata.name.contains('.')", "metadata.name must not contain a dot: it becomes a host name"),
+    ),
+    creates=(MODEL, MODEL_VERSION),
+    deletes=(TRAINING_JOB,),
+)

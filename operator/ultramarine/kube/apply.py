@@ -1,0 +1,77 @@
+"""Tell whether a child is already as it should be, and make it so otherwise, with the fewest writes."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from kubernetes.utils.quantity import parse_quantity
+
+from ..shared.errors import Conflict, NotYet
+from ..shared.meta import ANNOTATION_APPLIED, Manifest, Resource, content_hash, controller_uid
+from .client import ApiError, Client
+
+
+def with_hash(manifest: Manifest) -> Manifest:
+    """Return the manifest with the hash of itself in an annotation."""
+    meta = manifest["metadata"]
+    annotations = {**meta.get("annotations", {}), ANNOTATION_APPLIED: content_hash(manifest)[:16]}
+    return {**manifest, "metadata": {**meta, "annotations": annotations}}
+
+
+def holds(wanted: Any, live: Any, *, quantities: bool = False) -> bool:
+    """Whether `live` has everything that `wanted` says; what the server or others added beside it does not matter."""
+    if isinstance(wanted, dict):
+        return isinstance(live, dict) and all(
+            holds(value, live.get(key), quantities=quantities or key == "resources") for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(live, list)
+            and len(wanted) == len(live)
+            and all(holds(w, v, quantities=quantities) for w, v in zip(wanted, live, strict=True))
+        )
+    if wanted == live:
+        return True
+    if wanted in ("", 0, False, None) and live is None:
+        return True  # the server leaves zero values out
+    # "1000m" comes back as "1".
+    return quantities and _quantity(wanted) is not None and _quantity(wanted) == _quantity(live)
+
+
+def _quantity(value: Any) -> Decimal | None:
+    try:
+        return Decimal(parse_quantity(value))
+    except (ValueError, TypeError):
+        return None
+
+
+def up_to_date(wanted: Manifest, live: Manifest | None) -> bool:
+    """Whether nothing has to be written for a child that was built by `with_hash`."""
+    return live is not None and not live["metadata"].get("deletionTimestamp") and holds(wanted, live)
+
+
+async def apply_child(client: Client, resource: Resource, wanted: Manifest, live: Manifest | None) -> Manifest | None:
+    """Write a child if it differs, and return it as the server has it now, or None where nothing was written.
+
+    Raises NotYet while a child of an earlier owner of the same name is still going away, and Conflict where the name
+    or a field belongs to somebody else.
+    """
+    wanted = with_hash(wanted)
+    name = f"{resource.kind} {wanted['metadata']['name']}"
+    if live is not None and controller_uid(live) != controller_uid(wanted):
+        raise NotYet(f"{name} of an earlier object of this name is still being deleted", "WaitingForDeletion")
+    if live is not None and live["metadata"].get("deletionTimestamp"):
+        raise NotYet(f"{name} is being deleted; it is made again when it is gone", "WaitingForDeletion")
+    if up_to_date(wanted, live):
+        return None
+    try:
+        # Force only what we have seen to be ours: restoring our fields is right, taking over a stranger's object is not.
+        answer = await client.apply(resource, wanted, force=live is not None)
+    except ApiError as error:
+        if error.code == 409:
+            raise Conflict(f"{name} belongs to somebody else: {error.message}; rename one of the two") from error
+        raise
+    if controller_uid(answer) != controller_uid(wanted):
+        raise Conflict(f"{name} is controlled by another object; rename one of the two")
+    return answer

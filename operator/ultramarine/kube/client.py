@@ -1,0 +1,148 @@
+"""Requests to the Kubernetes API as plain manifests; the only place that knows the client library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from kubernetes import config as sync_config
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, ApiException, Configuration
+
+from ..shared.meta import FIELD_MANAGER, Manifest, Ref, Resource
+from ..shared.metrics import API_REQUESTS
+
+SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+PAGE = 500
+TIMEOUT = 30  # seconds for one request; a watch is kopf's business
+
+
+class ApiError(Exception):
+    """The API server refused: `code` is its HTTP status, `reason` its word, `message` its sentence."""
+
+    def __init__(self, code: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(f"{code} {reason}: {message}")
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+
+class Client:
+    """The requests that the engine makes, counted by verb and kind."""
+
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
+
+    @classmethod
+    async def connect(cls) -> Client:
+        """Connect as the pod's service account, or by KUBECONFIG outside a cluster."""
+        configuration = Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=configuration)
+        return cls(ApiClient(configuration))
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._api.close()
+
+    async def _request(
+        self,
+        verb: str,
+        method: str,
+        resource: Resource,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+    ) -> Manifest:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        # Serialised as JSON text by the library for every content type that ends in json; JSON is YAML too.
+        request = await self._api.param_serialize(
+            method,
+            path,
+            query_params=list((query or {}).items()),
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        API_REQUESTS.labels(verb=verb, kind=resource.kind).inc()
+        try:
+            response = await self._api.call_api(*request, _request_timeout=TIMEOUT)
+            data = await response.read()
+        except ApiException as error:
+            raise ApiError(error.status or 0, "RequestFailed", str(error.reason or error)) from error
+        except (TimeoutError, OSError) as error:
+            raise ApiError(0, "Unreachable", f"the Kubernetes API did not answer: {error}") from error
+        try:
+            document: Manifest = json.loads(data) if data else {}
+        except ValueError:
+            document = {"message": data[:200].decode("utf-8", "replace")}
+        if response.status >= 400:
+            retry_after = str(response.getheader("Retry-After") or "")
+            raise ApiError(
+                response.status,
+                str(document.get("reason") or response.reason or ""),
+                str(document.get("message") or ""),
+                float(retry_after) if retry_after.isdigit() else None,
+            )
+        return document
+
+    async def list(self, resource: Resource, namespace: str | None, selector: str = "") -> AsyncIterator[Manifest]:
+        """Yield every object of a type, page by page."""
+        query = {"limit": str(PAGE)}
+        if selector:
+            query["labelSelector"] = selector
+        while True:
+            page = await self._request("list", "GET", resource, resource.path(namespace), query)
+            for item in page.get("items") or []:
+                yield item
+            token = (page.get("metadata") or {}).get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
+        """Read one object."""
+        return await self._request("get", "GET", resource, resource.path(namespace, name))
+
+    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """Create an object; one of that name already there is ApiError 409."""
+        path = resource.path(manifest["metadata"]["namespace"])
+        return await self._request("create", "POST", resource, path, {"fieldManager": FIELD_MANAGER}, manifest)
+
+    async def update(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """Replace an object; a resourceVersion in it that is not the current one is ApiError 409."""
+        path = resource.path(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        return await self._request("update", "PUT", resource, path, {"fieldManager": FIELD_MANAGER}, manifest)
+
+    async def apply(self, resource: Resource, manifest: Manifest, *, force: bool, subresource: str = "") -> Manifest:
+        """Server-side apply. Without `force`, a field of another manager with another value is ApiError 409."""
+        meta = manifest["metadata"]
+        path = resource.path(meta["namespace"], meta["name"], subresource)
+        query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
+        verb = f"patch/{subresource}" if subresource else "patch"
+        return await self._request(verb, "PATCH", resource, path, query, manifest, "application/apply-patch+yaml")
+
+    async def delete(self, ref: Ref) -> None:
+        """Delete the very object that was seen: a newer one, or one that changed since, is ApiError 409."""
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": ref.uid, "resourceVersion": ref.resource_version},
+        }
+        await self._request("delete", "DELETE", ref.resource, ref.resource.path(ref.namespace, ref.name), body=body)
+
+
+def namespace_of_pod() -> str:
+    """The namespace that this process runs in, or the kubeconfig's one outside a cluster."""
+    try:
+        return SERVICE_ACCOUNT_NAMESPACE.read_text().strip()
+    except OSError:
+        _, context = sync_config.list_kube_config_contexts()
+        return str(context["context"].get("namespace", "default"))

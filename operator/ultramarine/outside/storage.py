@@ -1,0 +1,299 @@
+"""Files to and from S3-compatible object storage, with content that is checked on both ways; the only importer of boto3."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import boto3
+from boto3.s3.transfer import TransferConfig, create_transfer_manager
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from s3transfer.exceptions import RetriesExceededError
+
+from ultramarine.shared.contract import FORMAT_BY_SUFFIX, MANIFEST_NAME, ArtifactManifest, FileEntry, OutputRecord
+from ultramarine.shared.errors import StorageError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+READ_LIMIT = 16 * 1024 * 1024  # bytes; result records and manifests are far smaller
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_NOT_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are not UTF-8
+_PERCENT_ENCODED = re.compile(r"%[0-9A-Fa-f]{2}")
+
+# One attempt against an absent address takes 5 s at most, so three of them say so within 20 s.
+_RETRIES = {"mode": "standard", "total_max_attempts": 3}
+_CLIENT = Config(connect_timeout=5, read_timeout=30, retries=_RETRIES, max_pool_connections=16)  # type: ignore[arg-type]
+_TRANSFER = TransferConfig(multipart_threshold=32 * 1024 * 1024, multipart_chunksize=16 * 1024 * 1024)
+
+# versitygw says XAdminUserNotFound, with status 404, for an access key that it does not know.
+_BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "XAdminUserNotFound"}
+_WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
+_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "RequestTimeTooSkewed"}
+
+
+class Location(NamedTuple):
+    """A bucket and a key in it; a key that is empty or ends in a slash means everything below it."""
+
+    bucket: str
+    key: str
+
+    @property
+    def is_prefix(self) -> bool:
+        return not self.key or self.key.endswith("/")
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+class ArtifactInfo(NamedTuple):
+    """What is known of an artifact without its content; `digest` is empty for a single object."""
+
+    digest: str
+    bytes: int
+    format: str
+
+
+def parse_uri(uri: str) -> Location:
+    """Take an s3:// URI apart. Raises StorageError InvalidURI, with the reason, for anything that is not a plain one."""
+    scheme, _, rest = uri.partition("://")
+    bucket, slash, key = rest.partition("/")
+    if scheme != "s3" or not rest:
+        problem = "it must begin with s3:// and name a bucket"
+    elif not _BUCKET.fullmatch(bucket) or ".." in bucket:
+        problem = f"{bucket!r} is not a bucket name"
+    elif not slash:
+        problem = "it names a bucket only; end it with a slash to mean everything in the bucket"
+    elif "\\" in key or _PERCENT_ENCODED.search(key):
+        problem = "backslashes and percent-encoded characters are not allowed; write the key as it is"
+    else:
+        problem = _unsafe(key.removesuffix("/")) if key else ""
+    if problem:
+        raise StorageError(f"{uri!r} is not a usable URI: {problem}", "InvalidURI")
+    return Location(bucket, key)
+
+
+def _unsafe(path: str) -> str:
+    """Say why `path` must not become a path below a folder, or return nothing."""
+    if _NOT_TEXT.search(path) or len(path) > 1024:
+        return "control characters, broken UTF-8 and more than 1024 characters are not allowed"
+    if any(segment in ("", ".", "..") for segment in path.split("/")):
+        return "empty, '.' and '..' segments are not allowed"
+    return ""
+
+
+class Storage:
+    """One object storage; an empty `endpoint` is AWS. Credentials are found where boto3 looks for them."""
+
+    def __init__(self, endpoint: str, region: str = "") -> None:
+        self._name = endpoint or "AWS S3"
+        # Custom endpoints rarely have a DNS name for every bucket.
+        config = _CLIENT.merge(Config(s3={"addressing_style": "path"})) if endpoint else _CLIENT
+        # A session of its own: boto3's shared one keeps the credentials that it found first.
+        session = boto3.Session(region_name=region or None)
+        try:
+            self._client: S3Client = session.client("s3", endpoint_url=endpoint or None, config=config)
+        except (ValueError, BotoCoreError) as error:
+            raise StorageError(f"storage endpoint {endpoint!r} is unusable: {error}", "InvalidEndpoint") from error
+
+    def download(self, uri: str, into: Path) -> list[FileEntry]:
+        """Fetch an object, or all objects under a prefix that ends in a slash, to paths below `into`."""
+        location = parse_uri(uri)
+        with self._telling(uri):
+            if location.is_prefix:
+                keys = [key for key in self._list(location) if not key.endswith("/")]
+                paths = [key.removeprefix(location.key) for key in keys]
+            else:
+                self._head(location)
+                keys, paths = [location.key], [location.key.rpartition("/")[2]]
+            if not keys:
+                raise StorageError(f"nothing is stored under {uri}; check the path or upload the data", "InputNotFound")
+            for path in paths:
+                if problem := _unsafe(path):
+                    raise StorageError(f"{uri} holds a key {path!r} that cannot be a file: {problem}", "InvalidKey")
+            self._get(location.bucket, zip(keys, (into / path for path in paths), strict=True))
+            return [_entry(path, into / path) for path in paths]
+
+    def upload_folder(self, folder: Path, prefix_uri: str, format: str = "") -> OutputRecord:
+        """Store `folder` under a name made of its content, manifest last; what is there already is not sent again."""
+        with self._telling(prefix_uri):
+            files = dict(_files_below(folder))
+            if not files:
+                raise StorageError(f"{folder} is empty; the command has to write its result there", "OutputEmpty")
+            manifest = ArtifactManifest(tuple(_entry(path, file) for path, file in files.items()), format)
+            uri = f"{prefix_uri.rstrip('/')}/{manifest.digest.removeprefix('sha256:')[:16]}/"
+            location = parse_uri(uri)
+            record = OutputRecord(uri, manifest.digest, manifest.bytes, format)
+            there = self._list(location)
+            manifest_key = location.key + MANIFEST_NAME
+            if manifest_key in there and self.read(uri + MANIFEST_NAME) == manifest.to_json():
+                return record
+            with create_transfer_manager(self._client, _TRANSFER) as transfers:
+                futures = []
+                for entry in manifest.files:
+                    key, metadata = location.key + entry.path, {"sha256": entry.sha256}
+                    same = there.get(key) == entry.bytes
+                    if same and self._client.head_object(Bucket=location.bucket, Key=key)["Metadata"] == metadata:
+                        continue
+                    extra = {"ChecksumAlgorithm": "SHA256", "Metadata": metadata}
+                    futures.append(transfers.upload(str(files[entry.path]), location.bucket, key, extra))
+                for future in futures:
+                    future.result()
+            self.write(uri + MANIFEST_NAME, manifest.to_json())
+            return record
+
+    def fetch_artifact(self, uri: str, digest: str, into: Path) -> ArtifactManifest:
+        """Fetch what `digest` names, checked file by file. Raises StorageError DigestMismatch for any other content."""
+        location = parse_uri(uri)
+        if not location.is_prefix:
+            [entry] = self.download(uri, into)
+            _expect(uri, digest, "sha256:" + entry.sha256)
+            return ArtifactManifest((entry,), FORMAT_BY_SUFFIX.get(Path(entry.path).suffix, ""))
+        manifest = self._manifest(uri)
+        _expect(uri + MANIFEST_NAME, digest, manifest.digest)
+        for entry in manifest.files:
+            if problem := _unsafe(entry.path):
+                raise StorageError(f"{uri} lists a file {entry.path!r}: {problem}", "InvalidKey")
+        with self._telling(uri):
+            pairs = [(location.key + entry.path, into / entry.path) for entry in manifest.files]
+            self._get(location.bucket, pairs)
+            for entry in manifest.files:
+                _expect(uri + entry.path, "sha256:" + entry.sha256, "sha256:" + _sha256(into / entry.path))
+            (into / MANIFEST_NAME).write_bytes(manifest.to_json())
+        return manifest
+
+    def artifact_digest(self, uri: str) -> ArtifactInfo:
+        """Say what is stored at `uri` from the manifest or, for a single object, from its header alone."""
+        location = parse_uri(uri)
+        if location.is_prefix:
+            manifest = self._manifest(uri)
+            return ArtifactInfo(manifest.digest, manifest.bytes, manifest.format)
+        with self._telling(uri):
+            return ArtifactInfo("", self._head(location), FORMAT_BY_SUFFIX.get(Path(location.key).suffix, ""))
+
+    def read(self, uri: str) -> bytes:
+        """Return a small object's content, at most READ_LIMIT bytes."""
+        location = parse_uri(uri)
+        with self._telling(uri):
+            data = self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read(READ_LIMIT + 1)
+        if len(data) > READ_LIMIT:
+            raise StorageError(f"{uri} is larger than {READ_LIMIT} bytes; it cannot be what is expected", "TooLarge")
+        return data
+
+    def write(self, uri: str, data: bytes) -> None:
+        """Store `data` as one object; it appears whole or not at all."""
+        location = parse_uri(uri)
+        with self._telling(uri):
+            self._client.put_object(Bucket=location.bucket, Key=location.key, Body=data, ChecksumAlgorithm="SHA256")
+
+    def _manifest(self, uri: str) -> ArtifactManifest:
+        try:
+            return ArtifactManifest.from_json(self.read(uri + MANIFEST_NAME))
+        except ValueError as error:
+            raise StorageError(f"{uri}{MANIFEST_NAME} is unusable: {error}", "ManifestInvalid") from error
+
+    def _list(self, location: Location) -> dict[str, int]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=location.bucket, Prefix=location.key)
+        return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
+
+    def _head(self, location: Location) -> int:
+        """Return the size of an object. A header says nothing but 404, so when it is missing a listing finds out why."""
+        try:
+            return self._client.head_object(Bucket=location.bucket, Key=location.key)["ContentLength"]
+        except ClientError as error:
+            below = self._client.list_objects_v2(Bucket=location.bucket, Prefix=location.key + "/", MaxKeys=1)
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
+                raise
+            problem = "is a folder; end it with a slash" if below.get("KeyCount") else "does not exist; check the path"
+            raise StorageError(f"{location} {problem}", "InputNotFound") from error
+
+    def _get(self, bucket: str, pairs: Iterable[tuple[str, Path]]) -> None:
+        with create_transfer_manager(self._client, _TRANSFER) as transfers:
+            futures = []
+            for key, path in pairs:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                futures.append(transfers.download(bucket, key, str(path)))
+            for future in futures:
+                future.result()
+
+    @contextmanager
+    def _telling(self, uri: str) -> Iterator[None]:
+        """Turn whatever boto3 raises inside into a StorageError that says what to check."""
+        try:
+            yield
+        except ClientError as error:
+            raise self._refusal(error, uri) from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            remedy = "give the pod AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY from the storage Secret"
+            raise StorageError(f"no credentials for {uri}; {remedy}", "CredentialsMissing") from error
+        except (BotoCoreError, RetriesExceededError) as error:
+            remedy = "check that it runs, that its address is right and that the network lets the pod reach it"
+            message = f"the object storage at {self._name} does not answer for {uri} ({error}); {remedy}"
+            raise StorageError(message, "Unreachable", transient=True) from error
+        except OSError as error:
+            raise StorageError(f"the local disk failed for {uri}: {error}", "LocalDiskError") from error
+
+    def _refusal(self, error: ClientError, uri: str) -> StorageError:
+        code = error.response["Error"].get("Code", "")
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if code == "NoSuchBucket":
+            bucket = parse_uri(uri).bucket
+            return StorageError(f"bucket {bucket} of {uri} does not exist at {self._name}; create it", "BucketNotFound")
+        if code in _BAD_CREDENTIALS or status in (401, 403):
+            remedy = "check both keys in the storage Secret and what they may do with the bucket"
+            return StorageError(f"the storage refused the credentials for {uri} ({code}); {remedy}", "AccessDenied")
+        if code in _WRONG_REGION:
+            return StorageError(f"{uri} is in another region ({code}); set the storage region", "WrongRegion")
+        if status == 404:
+            remedy = "check the path or upload it"
+            if uri.endswith("/" + MANIFEST_NAME):
+                remedy = "its folder was not uploaded whole, or was made by hand: then give the URI of its one file"
+            return StorageError(f"{uri} does not exist; {remedy}", "ObjectNotFound")
+        said = error.response["Error"].get("Message", "")
+        busy = code in _BUSY or status == 429 or status >= 500
+        message = f"the object storage answered {code} for {uri}: {said}"
+        return StorageError(message, "Unavailable" if busy else "Refused", transient=busy)
+
+
+def _files_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield relative path and file for all below `folder`; refuse what is no file or leads outside."""
+
+    def walk(directory: Path, above: frozenset[Path]) -> Iterator[tuple[str, Path]]:
+        for file in sorted(directory.iterdir()):
+            path, target = file.relative_to(folder).as_posix(), file.resolve()
+            problem = _unsafe(path)
+            if not target.is_relative_to(folder.resolve()) or target in above:
+                problem = "it is a link that leads out of the folder or in a circle; copy what it means"
+            elif not target.is_dir() and not target.is_file():
+                problem = "it is neither file nor folder; remove it"
+            elif path == MANIFEST_NAME:
+                problem = "this name is kept for our own list of files; choose another"
+            if problem:
+                raise StorageError(f"output {file} cannot be stored: {problem}", "OutputInvalid")
+            if target.is_dir():
+                yield from walk(file, above | {target})
+            else:
+                yield path, file
+
+    return walk(folder, frozenset({folder.resolve()}))
+
+
+def _entry(path: str, file: Path) -> FileEntry:
+    return FileEntry(path, file.stat().st_size, _sha256(file))
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _expect(uri: str, expected: str, found: str) -> None:
+    if expected != found:
+        remedy = "the stored content is not what was registered; register it again or restore it"
+        raise StorageError(f"{uri} has digest {found}, expected {expected}; {remedy}", "DigestMismatch")

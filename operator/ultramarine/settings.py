@@ -1,0 +1,54 @@
+"""The operator's settings, each from one environment variable; the chart sets them from its values."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+
+from .shared.plan import Platform
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one replica of the operator has to know."""
+
+    namespaces: tuple[str, ...]  # ULTRAMARINE_NAMESPACES: comma-separated; `*` for the whole cluster; default: its own
+    own_namespace: str  # where the Lease is
+    identity: str  # HOSTNAME: the pod's name, which the Lease shows
+    port: int  # ULTRAMARINE_PORT: /healthz, /readyz and /metrics
+    platform: Platform
+
+    @property
+    def clusterwide(self) -> bool:
+        return self.namespaces == ("*",)
+
+
+def from_environment(own_namespace: str) -> Settings:
+    """Read the settings. Raises ValueError naming the variable that is missing or wrong."""
+
+    def need(name: str) -> str:
+        value = os.environ.get(name, "")
+        if not value:
+            raise ValueError(f"the environment variable {name} is not set; the Helm chart sets it from its values")
+        return value
+
+    names = os.environ.get("ULTRAMARINE_NAMESPACES", "") or own_namespace
+    port = os.environ.get("ULTRAMARINE_PORT", "8080")
+    if not port.isdigit():
+        raise ValueError(f"the environment variable ULTRAMARINE_PORT must be a port number, not {port!r}")
+    return Settings(
+        namespaces=tuple(sorted({name.strip() for name in names.split(",") if name.strip()})),
+        own_namespace=own_namespace,
+        identity=os.environ.get("HOSTNAME") or socket.gethostname(),
+        port=int(port),
+        platform=Platform(
+            trainer_image=need("ULTRAMARINE_TRAINER_IMAGE"),
+            server_image=need("ULTRAMARINE_SERVER_IMAGE"),
+            storage_endpoint=os.environ.get("ULTRAMARINE_STORAGE_ENDPOINT", ""),
+            storage_region=os.environ.get("ULTRAMARINE_STORAGE_REGION", ""),
+            storage_bucket=need("ULTRAMARINE_STORAGE_BUCKET"),
+            storage_secret=need("ULTRAMARINE_STORAGE_SECRET"),
+            image_pull_policy=os.environ.get("ULTRAMARINE_IMAGE_PULL_POLICY", "IfNotPresent"),
+        ),
+    )

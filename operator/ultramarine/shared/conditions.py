@@ -1,0 +1,79 @@
+"""Standard conditions: built fresh in every pass, with the old transition time kept where the state is the old one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from .meta import Manifest
+
+MAX_MESSAGE = 2000
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition as a plan states it; `status` None means Unknown."""
+
+    type: str
+    status: bool | None
+    reason: str
+    message: str = ""
+
+
+def timestamp(moment: datetime) -> str:
+    """A moment as the API writes it, in whole seconds."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_timestamp(text: str) -> datetime:
+    """Read what the API wrote, with or without fractions."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def merge(old: Iterable[Manifest], new: Iterable[Condition], generation: int, now: datetime) -> list[Manifest]:
+    """Write `new` as API conditions; one whose status did not change keeps its lastTransitionTime."""
+    before = {c["type"]: c for c in old if isinstance(c, dict) and "type" in c}
+    word = {True: "True", False: "False", None: "Unknown"}
+    merged: list[Manifest] = []
+    for condition in new:
+        status = word[condition.status]
+        previous = before.get(condition.type, {})
+        unchanged = previous.get("status") == status and previous.get("lastTransitionTime")
+        merged.append(
+            {
+                "type": condition.type,
+                "status": status,
+                "reason": condition.reason,
+                "message": condition.message[:MAX_MESSAGE],
+                "observedGeneration": generation,
+                "lastTransitionTime": previous["lastTransitionTime"] if unchanged else timestamp(now),
+            }
+        )
+    return merged
+
+
+def find(status: Manifest, type: str) -> Manifest | None:
+    """The condition of that type in an object's status, or nothing."""
+    for condition in status.get("conditions") or []:
+        if isinstance(condition, dict) and condition.get("type") == type:
+            return condition
+    return None
+
+
+def is_true(status: Manifest, type: str) -> bool:
+    """Whether the condition of that type is there and True."""
+    condition = find(status, type)
+    return condition is not None and condition.get("status") == "True"
+
+
+def health(*, done: bool, failed: str = "", progress: str = "") -> tuple[Condition, ...]:
+    """The two conditions by which kstatus (Argo CD, Flux, Helm) tells done, in progress and failed apart.
+
+    Both are there only while they are true, as kstatus wants it.
+    """
+    if failed:
+        return (Condition("Stalled", True, "Failed", failed),)
+    if not done:
+        return (Condition("Reconciling", True, "Progressing", progress),)
+    return ()

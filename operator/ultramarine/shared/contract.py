@@ -1,0 +1,183 @@
+"""What the operator, the trainer image and the server image have agreed on: paths, variables, exit codes and records.
+
+Nothing here does I/O, and nothing but the standard library is imported: every image carries this file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+# Where things are in a training pod.
+SOURCE_DIR = "/mnt/source"  # inline source, read-only; copied to WORK_DIR before the command starts
+WORK_DIR = "/workspace"
+INPUTS_DIR = "/mnt/inputs"
+OUTPUTS_DIR = "/mnt/outputs"
+
+# Where things are in a serving pod.
+MODEL_DIR = "/mnt/model"
+KEYS_DIR = "/etc/ultramarine/keys"
+
+# Variables of both images: where the object storage is, and one JSON document that says what to do.
+# Credentials come in boto3's own variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).
+ENV_STORAGE_ENDPOINT = "ULTRAMARINE_STORAGE_ENDPOINT"
+ENV_STORAGE_REGION = "ULTRAMARINE_STORAGE_REGION"
+ENV_TASK = "ULTRAMARINE_TASK"
+
+TERMINATION_LOG = "/dev/termination-log"
+TERMINATION_LIMIT = 4096  # bytes; the kubelet keeps no more
+
+# The trainer's own verdict that another attempt would fail the same way. The Job does not retry it.
+EXIT_DO_NOT_RETRY = 203
+
+MANIFEST_NAME = "manifest.json"
+
+# Formats, by the suffix of the one file that says it. The last two run code when they are loaded.
+FORMAT_BY_SUFFIX = {".skops": "sklearn", ".onnx": "onnx", ".pkl": "pickle", ".pickle": "pickle", ".joblib": "joblib"}
+CODE_EXECUTING_FORMATS = frozenset({"pickle", "joblib"})
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of an artifact: its path below the artifact's root, its size in bytes and its SHA-256 in hex."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ArtifactManifest:
+    """The list of an artifact's files; stored beside them and last, so that it is there only when all of them are."""
+
+    files: tuple[FileEntry, ...]
+    format: str = ""  # a model format, or nothing for other folders
+
+    def to_json(self) -> bytes:
+        """Return the canonical bytes: sorted files, sorted keys, no spaces; equal artifacts give equal bytes."""
+        document = asdict(self)
+        document["files"] = sorted(document["files"], key=lambda entry: str(entry["path"]))
+        return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> ArtifactManifest:
+        """Read what `to_json` wrote. Raises ValueError, with the reason, for anything else."""
+        try:
+            document = json.loads(data)
+            files = tuple(FileEntry(str(f["path"]), int(f["bytes"]), str(f["sha256"])) for f in document["files"])
+            return cls(files=files, format=str(document.get("format", "")))
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not an artifact manifest: {error!r}") from error
+
+    @property
+    def digest(self) -> str:
+        """`sha256:HEX` over the canonical bytes: it names the whole content of the artifact."""
+        return "sha256:" + hashlib.sha256(self.to_json()).hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files together, in bytes."""
+        return sum(entry.bytes for entry in self.files)
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What the trainer has to do, besides the user's command: the operator writes it into ENV_TASK.
+
+    `inputs` maps a name to an s3:// URI (an object, or all objects under a prefix that ends in a slash).
+    `outputs` maps a name to the model format (`auto` when the trainer shall find it; empty for a plain folder).
+    `output_prefix` is the s3:// URI under which NAME/DIGEST/ folders are written.
+    """
+
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    output_prefix: str = ""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingTask:
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class OutputRecord:
+    """One uploaded output: the folder's s3:// URI, the manifest's digest, its size in bytes and its model format."""
+
+    uri: str
+    digest: str
+    bytes: int
+    format: str = ""
+
+
+@dataclass(frozen=True)
+class ServingTask:
+    """What a serving pod has to do: the operator writes it into ENV_TASK of its fetching and its serving container.
+
+    `digest` is the manifest's when `uri` ends in a slash, else the SHA-256 of the one object.
+    `signature` is ModelVersion.spec.signature, or nothing when the server shall infer it from the model.
+    """
+
+    model: str
+    version: str
+    uri: str
+    digest: str
+    format: str
+    allow_code_execution: bool = False
+    auth: str = "key"  # key | none
+    signature: dict[str, Any] | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ServingTask:
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class TerminationRecord:
+    """The last words of a container, at most TERMINATION_LIMIT bytes of JSON in TERMINATION_LOG.
+
+    On success `outputs` and `metrics` say what was made; the same record, whole, is stored as
+    OUTPUT_PREFIX/result.json before the container ends, for the case that the pod is gone before anyone has read it.
+    On failure `reason` is a CamelCase word, `message` a sentence that names the field and the remedy,
+    `tail` the last lines that the user's command wrote.
+    """
+
+    outputs: dict[str, OutputRecord] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+    message: str = ""
+    tail: str = ""
+
+    def to_json(self) -> str:
+        """Return the record as JSON, shortened to TERMINATION_LIMIT: first the tail from its front, then metrics."""
+        record = asdict(self)
+        while len(text := json.dumps(record, sort_keys=True)) > TERMINATION_LIMIT:
+            excess = len(text) - TERMINATION_LIMIT
+            if record["tail"]:
+                record["tail"] = record["tail"][excess:]
+            elif record["metrics"]:
+                record["metrics"].popitem()
+            else:
+                record["message"] = record["message"][: -max(excess, 1)]
+                if not record["message"]:
+                    break
+        return text
+
+    @classmethod
+    def from_json(cls, text: str) -> TerminationRecord:
+        """Read what `to_json` wrote. Raises ValueError for anything else (a log tail, say, or an image's own words)."""
+        try:
+            document = json.loads(text)
+            outputs = {name: OutputRecord(**record) for name, record in document.pop("outputs", {}).items()}
+            return cls(outputs=outputs, **document)
+        except (TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a termination record: {error}") from error
+
+
+RESULT_NAME = "result.json"

@@ -1,0 +1,51 @@
+"""UltramarineError and what follows from each of its kinds.
+
+    UltramarineError
+    |- InvalidSpec    the user has to change the object: condition Accepted=False, waits for a new generation
+    |- NotYet         something that may come by itself is missing: a condition says what, and the key is tried again
+    |- Conflict       somebody else owns the name or the field: a condition says who, and the key is tried again later
+    '- StorageError   the object storage refused or did not answer
+
+Anything else that is raised is a bug of ours: it is logged with its traceback, the key backs off, the others go on.
+"""
+
+from __future__ import annotations
+
+
+class UltramarineError(Exception):
+    """The root: `reason` is a word for conditions, `message` a sentence that names object, field and remedy."""
+
+    reason = "Error"
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or type(self).reason
+
+
+class InvalidSpec(UltramarineError):
+    """The object asks for something that cannot be; only its author can mend it."""
+
+    reason = "InvalidSpec"
+
+
+class NotYet(UltramarineError):
+    """Something is missing that may appear by itself."""
+
+    reason = "Waiting"
+
+
+class Conflict(UltramarineError):
+    """Somebody else owns what we would have to write."""
+
+    reason = "Conflict"
+
+
+class StorageError(UltramarineError):
+    """The object storage refused or did not answer; `transient` says whether trying again can help."""
+
+    reason = "StorageError"
+
+    def __init__(self, message: str, reason: str = "", *, transient: bool = False) -> None:
+        super().__init__(message, reason)
+        self.transient = transient

@@ -1,0 +1,130 @@
+"""Names that everything shares: the API group, the labels of children, keys and references."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+GROUP = "ultramarine.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FIELD_MANAGER = "ultramarine"
+
+# Every child carries these; the watches select by the first one, the mirror finds the owner by the other two.
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_KIND = f"{GROUP}/kind"
+LABEL_NAME = f"{GROUP}/name"
+CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={FIELD_MANAGER}"
+
+# SHA-256 of what we last asked for: tells a field that we no longer set from one that the server filled in.
+ANNOTATION_APPLIED = f"{GROUP}/applied"
+
+# Child names add a suffix, and a pod's host name must fit 63 characters.
+MAX_NAME = 40
+
+Manifest = dict[str, Any]
+
+
+class Key(NamedTuple):
+    """What the queue carries: one object of one of our kinds."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Where a type lives in the API."""
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
+        """Return the URL path of the collection, of one object, or of its subresource."""
+        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
+        if namespace:
+            parts += ["namespaces", namespace]
+        parts += [part for part in (self.plural, name, subresource) if part]
+        return "/".join(parts)
+
+
+POD = Resource("", "v1", "pods", "Pod")
+SERVICE = Resource("", "v1", "services", "Service")
+CONFIG_MAP = Resource("", "v1", "configmaps", "ConfigMap")
+SECRET = Resource("", "v1", "secrets", "Secret")
+JOB = Resource("batch", "v1", "jobs", "Job")
+DEPLOYMENT = Resource("apps", "v1", "deployments", "Deployment")
+POD_DISRUPTION_BUDGET = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+EVENT = Resource("", "v1", "events", "Event")
+LEASE = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+
+TRAINING_JOB = Resource(GROUP, VERSION, "trainingjobs", "TrainingJob")
+MODEL = Resource(GROUP, VERSION, "models", "Model")
+MODEL_VERSION = Resource(GROUP, VERSION, "modelversions", "ModelVersion")
+ONLINE_ENDPOINT = Resource(GROUP, VERSION, "onlineendpoints", "OnlineEndpoint")
+
+
+@dataclass(frozen=True)
+class Ref:
+    """One object as it was when we decided about it: a delete of it refuses to hit a newer one."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+
+    @classmethod
+    def to(cls, resource: Resource, manifest: Manifest) -> Ref:
+        meta = manifest["metadata"]
+        return cls(resource, meta["namespace"], meta["name"], meta["uid"], meta["resourceVersion"])
+
+
+def child_labels(owner_kind: str, owner_name: str) -> dict[str, str]:
+    """The labels by which the watches and the mirror know a child and its owner."""
+    return {LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_KIND: owner_kind, LABEL_NAME: owner_name}
+
+
+def child_metadata(owner: Manifest, name: str) -> Manifest:
+    """Metadata of a child: in its owner's namespace, labelled, and deleted with its owner."""
+    meta = owner["metadata"]
+    return {
+        "name": name,
+        "namespace": meta["namespace"],
+        "labels": child_labels(owner["kind"], meta["name"]),
+        "ownerReferences": [
+            {
+                "apiVersion": owner["apiVersion"],
+                "kind": owner["kind"],
+                "name": meta["name"],
+                "uid": meta["uid"],
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }
+
+
+def controller_uid(manifest: Manifest) -> str:
+    """The uid of the object that controls this one, or nothing."""
+    for reference in manifest["metadata"].get("ownerReferences") or []:
+        if reference.get("controller"):
+            return str(reference.get("uid", ""))
+    return ""
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 in hex over the canonical JSON of `value`."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,198 @@
+"""The values between looking and acting: what was seen, what is wanted, and what one kind consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from .errors import StorageError
+from .meta import Key, Manifest, Ref, Resource
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What the installation gives to every kind: images and object storage."""
+
+    trainer_image: str
+    server_image: str
+    storage_endpoint: str
+    storage_region: str
+    storage_bucket: str
+    storage_secret: str
+    image_pull_policy: str = "IfNotPresent"
+
+
+@dataclass(frozen=True)
+class ReadText:
+    """A question to the object storage: what does this object say? Answered with its text."""
+
+    uri: str
+
+
+@dataclass(frozen=True)
+class CheckArtifact:
+    """A question to the object storage: is this artifact there? Answered with its ArtifactFacts."""
+
+    uri: str
+
+
+@dataclass(frozen=True)
+class ArtifactFacts:
+    """What the storage says of an artifact without reading its files; a single object's digest is not known."""
+
+    digest: str
+    bytes: int
+
+
+Question = ReadText | CheckArtifact
+Answer = str | ArtifactFacts | StorageError
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The world at the moment of deciding: our children, the objects that we refer to, and the storage's answers."""
+
+    platform: Platform
+    children: tuple[Manifest, ...] = ()
+    related: tuple[Manifest, ...] = ()
+    answers: Mapping[Question, Answer] = field(default_factory=dict)
+
+    def of(self, kind: str) -> list[Manifest]:
+        """Children of that kind, by name."""
+        return sorted((c for c in self.children if c["kind"] == kind), key=lambda c: str(c["metadata"]["name"]))
+
+    def one(self, kind: str, name: str) -> Manifest | None:
+        """The child of that kind and name, or nothing."""
+        return next((c for c in self.children if c["kind"] == kind and c["metadata"]["name"] == name), None)
+
+    def others(self, kind: str) -> list[Manifest]:
+        """Related objects of that kind, by name."""
+        return sorted((o for o in self.related if o["kind"] == kind), key=lambda o: str(o["metadata"]["name"]))
+
+
+@dataclass(frozen=True)
+class GenerateSecret:
+    """An effect: create a Secret with a random value under each key, unless it is there. Its values are never read."""
+
+    manifest_metadata: tuple[tuple[str, Any], ...]
+    keys: tuple[str, ...]
+
+    @property
+    def metadata(self) -> Manifest:
+        return dict(self.manifest_metadata)
+
+
+Effect = GenerateSecret
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the object's diary, shown by `kubectl describe`."""
+
+    reason: str
+    message: str
+    type: str = "Normal"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one pass wants.
+
+    `apply` are children of ours, by server-side apply; `create` are objects that live longer than their maker, made
+    only where the name is free; `after` asks for another look without a ring of the doorbell.
+    """
+
+    status: Manifest
+    apply: tuple[Manifest, ...] = ()
+    create: tuple[Manifest, ...] = ()
+    delete: tuple[Ref, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    events: tuple[Event, ...] = ()
+    after: timedelta | None = None
+
+
+SpecT = TypeVar("SpecT", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Obj(Generic[SpecT]):
+    """One of our objects with its spec read."""
+
+    manifest: Manifest
+    spec: SpecT
+
+    @property
+    def name(self) -> str:
+        return str(self.manifest["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self.manifest["metadata"]["namespace"])
+
+    @property
+    def uid(self) -> str:
+        return str(self.manifest["metadata"]["uid"])
+
+    @property
+    def generation(self) -> int:
+        return int(self.manifest["metadata"].get("generation", 0))
+
+    @property
+    def status(self) -> Manifest:
+        return self.manifest.get("status") or {}
+
+
+def no_questions(_obj: Obj[Any], _seen: Seen) -> tuple[Question, ...]:
+    """A kind that asks nothing of the storage."""
+    return ()
+
+
+def no_relations(_other: Manifest, _obj: Manifest) -> bool:
+    """A kind that looks at its own children only."""
+    return False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A printer column: what `kubectl get` shows; priority 1 shows with `-o wide`."""
+
+    name: str
+    path: str
+    type: str = "string"
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One room of the house: everything that the engine and the generator need to know of a kind.
+
+    `related` are types whose objects a plan looks at without owning them: those of the namespace for which
+    `relates(other, object)` holds, both as plain manifests. A change of one of `rung_by` rings what it relates to.
+    """
+
+    resource: Resource
+    short: str
+    description: str
+    spec: type[BaseModel]
+    status: type[BaseModel]
+    columns: tuple[Column, ...]
+    plan: Callable[[Obj[Any], Seen, datetime], Plan]
+    children: tuple[Resource, ...] = ()
+    related: tuple[Resource, ...] = ()
+    rung_by: tuple[Resource, ...] = ()
+    relates: Callable[[Manifest, Manifest], bool] = no_relations
+    questions: Callable[[Obj[Any], Seen], tuple[Question, ...]] = no_questions
+    rules: tuple[tuple[str, str], ...] = ()  # CEL over the whole object: (rule, message)
+    creates: tuple[Resource, ...] = ()  # made through Plan.create or an effect: the right to create, nothing more
+    deletes: tuple[Resource, ...] = ()  # all that its plans ever delete
+
+    @property
+    def name(self) -> str:
+        return self.resource.kind
+
+    def key(self, manifest: Manifest) -> Key:
+        return Key(self.name, manifest["metadata"]["namespace"], manifest["metadata"]["name"])

@@ -1,0 +1,229 @@
+"""Pods: how ours are locked down, and what a pod's status says in words for people."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from . import contract
+from .conditions import parse_timestamp
+from .meta import Manifest
+from .plan import Platform
+
+USER = 65532  # any number but 0: the images name the same one
+
+POD_SECURITY: Manifest = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def storage_env(platform: Platform) -> list[Manifest]:
+    """Where the object storage is; who we are there comes from the storage Secret."""
+    return [
+        {"name": contract.ENV_STORAGE_ENDPOINT, "value": platform.storage_endpoint},
+        {"name": contract.ENV_STORAGE_REGION, "value": platform.storage_region},
+    ]
+
+
+# A container that waits for one of these waits for a person, or for luck.
+TROUBLED_WAITING = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+    "CrashLoopBackOff",
+}
+IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a pod does not run: a word, and a sentence with the remedy."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a container failed."""
+
+    reason: str
+    pod: str
+    exit_code: int | None
+    message: str
+    tail: str
+    hint: str
+
+    @property
+    def sentence(self) -> str:
+        """What happened and what to do, in one line."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+def statuses(pod: Manifest) -> list[Manifest]:
+    """The statuses of init and main containers, in the order in which they run."""
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
+def is_running(pod: Manifest) -> bool:
+    """Whether its main containers run."""
+    status = pod.get("status") or {}
+    return status.get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
+
+
+def is_ready(pod: Manifest) -> bool:
+    """Whether it takes requests."""
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions) and is_running(pod)
+
+
+def created(pod: Manifest) -> datetime:
+    """When the API server took it in."""
+    return parse_timestamp(pod["metadata"]["creationTimestamp"])
+
+
+def started(pod: Manifest) -> str | None:
+    """When the kubelet took it up, as the API writes it."""
+    start = (pod.get("status") or {}).get("startTime")
+    return str(start) if start else None
+
+
+def trouble(pod: Manifest) -> Trouble | None:
+    """Why a pod is not running and will not by waiting a moment; None for a pod on its way."""
+    name = pod["metadata"]["name"]
+    for condition in (pod.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            said = condition.get("message", "")
+            return Trouble(
+                str(condition.get("reason") or "Unschedulable"),
+                f"no node takes pod {name}: {said}; ask for less in spec.resources, or add a node",
+            )
+    for status in statuses(pod):
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        reason = waiting.get("reason", "")
+        if reason in TROUBLED_WAITING:
+            return Trouble(reason, _waiting_sentence(pod, status, reason, waiting.get("message", "")))
+    return None
+
+
+def _waiting_sentence(pod: Manifest, status: Manifest, reason: str, said: str) -> str:
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    if reason in IMAGE_REASONS:
+        remedy = "check the image's name and that the node may pull it; it is tried again by itself"
+        return f"image {status.get('image') or '?'} of pod {name} cannot be had: {said}; {remedy}"
+    if (missing := re.search(r'(secret|configmap) "([^"]+)" not found', said)) is not None:
+        what = {"secret": "Secret", "configmap": "ConfigMap"}[missing[1]]
+        return f"{what} {missing[2]} not found in {namespace}; create it, the pod then starts by itself"
+    if reason == "CrashLoopBackOff" and (last := crashing(pod)) is not None:
+        return f"pod {name} keeps failing: {last.sentence}"
+    return f"pod {name} cannot start: {said or reason}"
+
+
+def crashing(pod: Manifest) -> Verdict | None:
+    """Why a pod that Kubernetes keeps restarting failed last; None for one that is well or has not failed yet."""
+    for status in statuses(pod):
+        if status.get("ready"):
+            continue
+        for state in (status.get("state") or {}, status.get("lastState") or {}):
+            ended = state.get("terminated")
+            if ended and ended.get("exitCode") != 0:
+                return judge(pod, {**status, "state": {"terminated": ended}})
+    return None
+
+
+def terminated(pod: Manifest) -> Manifest | None:
+    """The status of the first container of a pod that ended badly, or nothing."""
+    for status in statuses(pod):
+        ended = (status.get("state") or {}).get("terminated")
+        if ended and ended.get("exitCode") != 0:
+            return status
+    return None
+
+
+def verdict(pod: Manifest) -> Verdict:
+    """Judge a failed pod by its first failed container, or by what the kubelet says of the whole pod."""
+    status = terminated(pod)
+    if status is not None:
+        return judge(pod, status)
+    whole = pod.get("status") or {}
+    reason = str(whole.get("reason") or "PodFailed")
+    message = str(whole.get("message") or f"pod {pod['metadata']['name']} failed without saying why")
+    hint = "ask for what it needs in spec.resources.requests" if reason == "Evicted" else ""
+    return Verdict(reason, pod["metadata"]["name"], None, message, "", hint)
+
+
+def judge(pod: Manifest, status: Manifest) -> Verdict:
+    """Judge one terminated container by the kubelet's word and by the record that our images leave."""
+    ended = status["state"]["terminated"]
+    name = str(pod["metadata"]["name"])
+    code = ended.get("exitCode")
+    said = str(ended.get("message") or "")
+    try:
+        record = contract.TerminationRecord.from_json(said)
+        reason, message, tail = record.reason, record.message, record.tail
+    except ValueError:  # an image that is not ours, or killed before it could speak: the kubelet gives the log's end
+        reason, message, tail = "", "", said
+    kubelets = str(ended.get("reason") or "Error")
+    if kubelets == "OOMKilled":
+        limit = _memory_limit(pod, str(status.get("name")))
+        return Verdict(
+            "OOMKilled",
+            name,
+            code,
+            f"pod {name} used more memory than its limit{f' of {limit}' if limit else ''}",
+            tail,
+            "raise spec.resources.limits.memory, or make the command use less",
+        )
+    if kubelets in ("StartError", "ContainerCannotRun"):
+        return Verdict(
+            "ImageNotSuitable",
+            name,
+            code,
+            f"image {status.get('image')} cannot start our entry point: {said}",
+            "",
+            "build the image FROM the platform's trainer image, or leave spec.image out",
+        )
+    if not reason:
+        reason = "CommandFailed"
+    return Verdict(reason, name, code, message or f"pod {name} exited with code {code}", tail, HINTS.get(reason, ""))
+
+
+HINTS = {
+    "CommandFailed": "read its last lines in status.failure.tail, or the whole with kubectl logs",
+    "CommandNotFound": "check spec.command[0]",
+    "OutputEmpty": "let the command write into $(outputs.NAME), or remove the output",
+    "BucketNotFound": "create the bucket or correct the uri",
+    "AccessDenied": "check the keys in the storage Secret",
+    "Unreachable": "check that the object storage is up",
+}
+
+
+def _memory_limit(pod: Manifest, container: str) -> str:
+    for spec in (pod.get("spec") or {}).get("containers") or []:
+        if spec.get("name") == container:
+            return str(((spec.get("resources") or {}).get("limits") or {}).get("memory") or "")
+    return ""
+
+
+def image_digest(pod: Manifest, container: str) -> str:
+    """The image that a container really runs, as the node resolved it."""
+    for status in statuses(pod):
+        if status.get("name") == container:
+            return str(status.get("imageID") or "")
+    return ""

@@ -1,0 +1,116 @@
+"""What all our schemas have in common: camelCase in the API, limits on everything, documented fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+# A name in a path, a mount or a label: what DNS calls a label.
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+URI_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\s\\%]*$"
+DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+
+
+class Schema(BaseModel):
+    """The base of every schema. Unknown fields are the API server's to refuse; ours is to read old and new objects."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+
+
+def rule(expression: str, message: str) -> dict[str, str]:
+    """A CEL rule for x-kubernetes-validations."""
+    return {"rule": expression, "message": message}
+
+
+Extra = dict[str, Any]  # what json_schema_extra takes
+
+
+def rules(*each: dict[str, str]) -> Extra:
+    """json_schema_extra with CEL rules."""
+    return {"x-kubernetes-validations": list(each)}
+
+
+IMMUTABLE: Extra = {
+    "x-ultramarine-immutable": True
+}  # the generator turns it into a rule on the object that holds the field
+
+DnsName = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
+Uri = Annotated[str, Field(pattern=URI_PATTERN, max_length=1024)]
+Digest = Annotated[str, Field(pattern=DIGEST_PATTERN, max_length=71)]
+Quantity = Annotated[
+    str | int,
+    Field(
+        json_schema_extra={
+            "x-kubernetes-int-or-string": True,
+            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$",
+            "maxLength": 20,
+        }
+    ),
+]
+
+
+class Resources(Schema):
+    """What the container asks for and may use, as in a pod."""
+
+    requests: dict[str, Quantity] = Field(
+        default={}, max_length=10, description="Reserved for it: cpu, memory, nvidia.com/gpu and the like."
+    )
+    limits: dict[str, Quantity] = Field(default={}, max_length=10, description="The most that it may use.")
+
+
+class KeySelector(Schema):
+    """One key of a Secret or ConfigMap in the same namespace."""
+
+    name: str = Field(min_length=1, max_length=253, description="The object's name.")
+    key: str = Field(min_length=1, max_length=253, description="The key in it.")
+
+
+class EnvVarSource(Schema):
+    """Where a variable's value comes from."""
+
+    secret_key_ref: KeySelector | None = Field(default=None, description="A key of a Secret.")
+    config_map_key_ref: KeySelector | None = Field(default=None, description="A key of a ConfigMap.")
+
+
+class EnvVar(Schema):
+    """One environment variable."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("!(has(self.value) && has(self.valueFrom))", "give either value or valueFrom, not both"),
+        )
+    )
+    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=253, description="The variable's name.")
+    value: str | None = Field(default=None, max_length=32768, description="Its value.")
+    value_from: EnvVarSource | None = Field(default=None, description="Where its value comes from.")
+
+
+class ConditionStatus(Schema):
+    """A standard Kubernetes condition."""
+
+    type: str = Field(max_length=316, description="What it is about.")
+    status: str = Field(json_schema_extra={"enum": ["True", "False", "Unknown"]}, description="True, False or Unknown.")
+    reason: str = Field(max_length=1024, description="A word for programs.")
+    message: str = Field(
+        default="", max_length=32768, description="A sentence for people: what is the matter, and the remedy."
+    )
+    observed_generation: int = Field(default=0, ge=0, description="The generation of the spec that was judged.")
+    last_transition_time: str = Field(
+        json_schema_extra={"format": "date-time"}, description="When the status last changed."
+    )
+
+
+class Status(Schema):
+    """What every status has."""
+
+    observed_generation: int = Field(
+        default=0, ge=0, description="The generation of the spec that this status speaks of."
+    )
+    conditions: list[ConditionStatus] = Field(
+        default=[],
+        max_length=20,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        description="Standard conditions.",
+    )
