@@ -18,7 +18,6 @@ from . import doorbell, settings
 from .engine.engine import Engine
 from .engine.lease import Lease
 from .engine.mirror import Mirror
-from .engine.reconcile import Reconciler
 from .kinds import KINDS
 from .kube.client import ApiError, Client, namespace_of_pod
 from .outside.storage import Storage
@@ -67,12 +66,10 @@ async def run() -> int:
     """Run one replica, and return its exit code."""
     chosen = settings.from_environment(namespace_of_pod())
     client = await Client.connect()
-    mirror = Mirror()
     storage = Storage(chosen.platform.storage_endpoint, chosen.platform.storage_region)
-    reconciler = Reconciler(KINDS, mirror, client, storage, chosen.platform)
     lease = Lease(client, chosen.own_namespace, "ultramarine-operator", chosen.identity)
     namespaces: tuple[str | None, ...] = (None,) if chosen.clusterwide else chosen.namespaces
-    engine = Engine(KINDS, namespaces, mirror, client, reconciler, lease)
+    engine = Engine(KINDS, namespaces, Mirror(), client, storage, chosen.platform, lease)
     probes = await serve_probes(engine, chosen.port)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -46,8 +46,11 @@ async def listen(engine: Engine, namespaces: tuple[str, ...], *, clusterwide: bo
         kopf.on.event(*where, registry=registry)(_handler(engine, resource))
         if selector:
             settings.watching.label_selectors[where] = selector
+    # Ours is the Lease's; kopf's own would be made of the user's name, which a numeric user in a container lacks.
+    identity: Any = "ultramarine"
     await kopf.operator(
         registry=registry,
+        identity=identity,
         settings=settings,
         standalone=True,
         clusterwide=clusterwide,

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from ..kube.client import ApiError, Client
 from ..shared.conditions import Condition, merge
 from ..shared.meta import CHILD_SELECTOR, Key, Manifest, Resource
 from ..shared.metrics import QUEUE_AGE, QUEUE_DEPTH, RECONCILE_SECONDS, RECONCILES
-from ..shared.plan import Kind
+from ..shared.plan import Kind, Platform
 from .lease import Lease
 from .mirror import Mirror, owner_key
 from .queue import Queue
-from .reconcile import Reconciler
+from .reconcile import Outside, Reconciler
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +36,15 @@ class Engine:
         namespaces: tuple[str | None, ...],
         mirror: Mirror,
         client: Client,
-        reconciler: Reconciler,
+        storage: Outside,
+        platform: Platform,
         lease: Lease,
     ) -> None:
         self._kinds = {kind.name: kind for kind in kinds}
         self._namespaces = namespaces
         self._mirror = mirror
         self._client = client
-        self._reconciler = reconciler
+        self._reconciler = Reconciler(self._kinds.values(), mirror, self.take_in, client, storage, platform)
         self._lease = lease
         self.queue = Queue()
         self._synced = False
@@ -76,18 +77,28 @@ class Engine:
         except Exception:
             log.exception("cannot take in a %s, it is left out", resource.kind)
 
-    def _ring(self, resource: Resource, manifest: Manifest) -> None:
+    def take_in(self, resource: Resource, manifest: Manifest, writer: Key) -> None:
+        """Take in what the server answered to a write of `writer`'s own pass: it concerns everybody else."""
+        if self._mirror.put(resource, manifest):
+            self._ring(resource, manifest, but=writer)
+
+    def _ring(self, resource: Resource, manifest: Manifest, but: Key | None = None) -> None:
+        for key in self._concerned(resource, manifest):
+            if key != but:
+                self.queue.add(key)
+
+    def _concerned(self, resource: Resource, manifest: Manifest) -> Iterator[Key]:
         meta = manifest["metadata"]
         if resource.kind in self._kinds:
-            self.queue.add(Key(resource.kind, meta["namespace"], meta["name"]))
+            yield Key(resource.kind, meta["namespace"], meta["name"])
         owner = owner_key(manifest)
         if owner is not None and owner.kind in self._kinds:
-            self.queue.add(owner)
+            yield owner
         for kind in self._kinds.values():
             if resource in kind.rung_by:
                 for other in self._mirror.in_namespace(kind.resource, meta["namespace"]):
                     if kind.relates(manifest, other):
-                        self.queue.add(kind.key(other))
+                        yield kind.key(other)
 
     async def run(self) -> None:
         """List, lead, work. Returns when the Lease is lost; the process must end then."""

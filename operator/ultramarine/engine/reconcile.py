@@ -16,7 +16,7 @@ from ..kube.apply import apply_child
 from ..kube.client import ApiError, Client
 from ..shared.conditions import Condition, find, health, merge
 from ..shared.errors import Conflict, InvalidSpec, NotYet, StorageError, UltramarineError
-from ..shared.meta import SECRET, Key, Manifest
+from ..shared.meta import SECRET, Key, Manifest, Resource
 from ..shared.plan import (
     Answer,
     ArtifactFacts,
@@ -54,6 +54,7 @@ class Reconciler:
         self,
         kinds: Iterable[Kind],
         mirror: Mirror,
+        tell: Callable[[Resource, Manifest, Key], None],
         client: Client,
         storage: Outside,
         platform: Platform,
@@ -62,6 +63,7 @@ class Reconciler:
         self._kinds = {kind.name: kind for kind in kinds}
         self._resources = {r.kind: r for kind in self._kinds.values() for r in (*kind.children, *kind.creates)}
         self._mirror = mirror
+        self._tell = tell  # takes in what the server answered, and rings whoever else it concerns
         self._client = client
         self._storage = storage
         self._platform = platform
@@ -131,11 +133,11 @@ class Reconciler:
                 self._client, resource, wanted, live.get((wanted["kind"], wanted["metadata"]["name"]))
             )
             if answer is not None:
-                self._mirror.put(resource, answer)
+                self._tell(resource, answer, key)
         for manifest in plan.create:
             resource = self._resources[manifest["kind"]]
             try:
-                self._mirror.put(resource, await self._client.create(resource, manifest))
+                self._tell(resource, await self._client.create(resource, manifest), key)
             except ApiError as error:
                 if error.code != 409 or error.reason != "AlreadyExists":
                     raise
@@ -173,7 +175,7 @@ class Reconciler:
                 if error.code in (404, 409):  # deleted, or deleted and made anew: the doorbell rings for it
                     return None
                 raise
-            self._mirror.put(kind.resource, answer)
+            self._tell(kind.resource, answer, kind.key(manifest))
             for event in plan.events:
                 await events.record(self._client, manifest, event, now)
         return plan.after

@@ -1,4 +1,4 @@
-"""Files to and from S3-compatible object storage, with content that is checked on both ways; the only importer of boto3."""
+"""Files to and from S3-compatible object storage, with content checked on both ways; the only importer of boto3."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ArtifactInfo(NamedTuple):
 
 
 def parse_uri(uri: str) -> Location:
-    """Take an s3:// URI apart. Raises StorageError InvalidURI, with the reason, for anything that is not a plain one."""
+    """Take an s3:// URI apart. Raises StorageError InvalidURI, with the reason, for anything but a plain one."""
     scheme, _, rest = uri.partition("://")
     bucket, slash, key = rest.partition("/")
     if scheme != "s3" or not rest:
@@ -92,7 +92,7 @@ class Storage:
     """One object storage; an empty `endpoint` is AWS. Credentials are found where boto3 looks for them."""
 
     def __init__(self, endpoint: str, region: str = "") -> None:
-        self._name = endpoint or "AWS S3"
+        self.name = endpoint or "AWS S3"
         # Custom endpoints rarely have a DNS name for every bucket.
         config = _CLIENT.merge(Config(s3={"addressing_style": "path"})) if endpoint else _CLIENT
         # A session of its own: boto3's shared one keeps the credentials that it found first.
@@ -203,7 +203,7 @@ class Storage:
         return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
 
     def _head(self, location: Location) -> int:
-        """Return the size of an object. A header says nothing but 404, so when it is missing a listing finds out why."""
+        """Return the size of an object. A header says nothing but 404, so then a listing finds out why."""
         try:
             return self._client.head_object(Bucket=location.bucket, Key=location.key)["ContentLength"]
         except ClientError as error:
@@ -234,7 +234,7 @@ class Storage:
             raise StorageError(f"no credentials for {uri}; {remedy}", "CredentialsMissing") from error
         except (BotoCoreError, RetriesExceededError) as error:
             remedy = "check that it runs, that its address is right and that the network lets the pod reach it"
-            message = f"the object storage at {self._name} does not answer for {uri} ({error}); {remedy}"
+            message = f"the object storage at {self.name} does not answer for {uri} ({error}); {remedy}"
             raise StorageError(message, "Unreachable", transient=True) from error
         except OSError as error:
             raise StorageError(f"the local disk failed for {uri}: {error}", "LocalDiskError") from error
@@ -244,7 +244,7 @@ class Storage:
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         if code == "NoSuchBucket":
             bucket = parse_uri(uri).bucket
-            return StorageError(f"bucket {bucket} of {uri} does not exist at {self._name}; create it", "BucketNotFound")
+            return StorageError(f"bucket {bucket} of {uri} does not exist at {self.name}; create it", "BucketNotFound")
         if code in _BAD_CREDENTIALS or status in (401, 403):
             remedy = "check both keys in the storage Secret and what they may do with the bucket"
             return StorageError(f"the storage refused the credentials for {uri} ({code}); {remedy}", "AccessDenied")

@@ -85,6 +85,8 @@ def _unfinished(job: Job, own_pods: list[Manifest]) -> status.State:
     running = [pod for pod in own_pods if pods.is_running(pod)]
     if running:
         return status.running(running[-1])
+    if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in own_pods):
+        return status.finishing("Finishing", "the command has succeeded; its Job is being closed")
     for pod in reversed(own_pods):
         if (trouble := pods.trouble(pod)) is not None:
             return status.pending(trouble.reason, trouble.message)

@@ -1,0 +1,63 @@
+# `make` lists what there is. Everything runs on a bare Debian machine as root; nothing has to be installed before.
+PYTHON ?= python3
+BIN := .venv/bin
+CONTEXT ?=
+TIER ?= full
+
+.PHONY: help demo up down status install check test unit api e2e generate format clean
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/ready  ## the story from training to prediction; CONTEXT=... for a cluster of yours
+	@$(BIN)/python examples/quickstart/demo.py --context "$(CONTEXT)"
+
+up: .venv/ready  ## a Kubernetes on this machine; TIER=bare for etcd and an API server only
+	@$(BIN)/ultramarine-cluster up --tier $(TIER)
+
+install: .venv/ready  ## build the images and install the chart; CONTEXT=... for a cluster of yours
+	@$(BIN)/ultramarine-cluster install --context "$(CONTEXT)"
+
+status: .venv/ready  ## what runs, whether it is well, where things are
+	@$(BIN)/ultramarine-cluster status
+
+down: .venv/ready  ## take away all that `make up` and `make demo` made; the cache stays
+	@$(BIN)/ultramarine-cluster down --all
+
+check: .venv/ready  ## style, types, layers, generated files, chart
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m ultramarine.generate --check
+	@$(BIN)/ultramarine-cluster build helm
+	$$($(BIN)/ultramarine-cluster build --print helm) lint --strict charts/ultramarine
+
+test: unit api e2e  ## all tests, on the embedded cluster, which is brought up where it is not
+
+unit: .venv/ready  ## pure functions and golden manifests, and our programs on loopback
+	$(BIN)/pytest tests/unit tests/golden
+
+api: .venv/ready  ## every rule of the CRDs against a real kube-apiserver
+	$(BIN)/pytest tests/api
+
+e2e: .venv/ready  ## whole stories on the real cluster
+	$(BIN)/pytest tests/e2e
+
+generate: .venv/ready  ## write crds/, the chart's copies and docs/api.md anew
+	$(BIN)/python -m ultramarine.generate
+
+format: .venv/ready  ## let ruff set the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: down  ## `down`, and remove .venv too
+	rm -rf .venv
+
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer with venv is needed: apt-get update && apt-get install -y python3-venv"; \
+		test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq python3-venv; }
+	@echo "installing the Python requirements into .venv (about a minute, the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

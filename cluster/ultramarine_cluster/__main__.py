@@ -1,0 +1,163 @@
+"""The command line of the embedded Kubernetes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from . import build, cluster, console, down, images, packages, programs, status, target
+from .console import say, step
+from .errors import ClusterError
+from .paths import State, cache, state_root
+
+TEACH = """\
+Kubernetes on this machine, without Docker, systemd or a registry.
+
+  ultramarine-cluster up                    one node, ready in under 30 s (the first time it is built: about 12 min)
+  export KUBECONFIG=$(ultramarine-cluster kubeconfig)
+  ultramarine-cluster images load operator  build an image of this repository and put it into the cluster
+  ultramarine-cluster status                what runs, whether it is well, where things are
+  ultramarine-cluster down                  take everything away, as if it had never been
+
+  ultramarine-cluster up --tier bare --name tests   only etcd and an API server, in 5 s, beside whatever else runs
+
+Every command may be killed and run again. Where things lie:
+  $ULTRAMARINE_CACHE   programs and image layers, shared by all clones   (now {cache})
+  $ULTRAMARINE_STATE   one folder for each running cluster, with logs/   (now {state})
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="ultramarine-cluster",
+        description=TEACH.format(cache=cache(), state=state_root()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, promise: str, *, named: bool = True) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=promise, description=promise)
+        if named:
+            made.add_argument("--name", default="full", help="which cluster (default: %(default)s)")
+        return made
+
+    made = command("build", "Build the programs that are missing.", named=False)
+    made.add_argument("program", nargs="*", help="which (default: all)")
+    made.add_argument("--print", action="store_true", dest="folder", help="print only the folder that they lie in")
+    made = command("up", "Bring a cluster up, or repair it.", named=False)
+    made.add_argument(
+        "--tier", choices=cluster.TIERS, default="full", help="full: runs pods; bare: the API only (default: full)"
+    )
+    made.add_argument("--name", help="the name of its state folder (default: the tier's name)")
+    made = command("down", "Take a cluster away without a trace; the cache stays.")
+    made.add_argument("--all", action="store_true", help="every cluster under the state folder")
+    made.add_argument("--purge-cache", action="store_true", help="remove programs, images and downloads too")
+    command("status", "Show what runs, whether it is well, and where things are.")
+    made = command("kubeconfig", "Print the path of the kubeconfig.")
+    made.add_argument("--print", action="store_true", dest="whole", help="print its text instead")
+    made = command("logs", "Print the end of the components' logs.")
+    made.add_argument("component", nargs="*", help="which (default: all)")
+    made.add_argument("-f", "--follow", action="store_true", help="go on as they grow")
+    made.add_argument("-n", "--lines", default="40", help="how many lines of each (default: %(default)s)")
+    made = command(
+        "install", "Build the images and install the chart, into the embedded cluster by default.", named=False
+    )
+    made.add_argument("--context", default="", help="a context of your kubeconfig; images go through $REGISTRY then")
+    made.add_argument("--namespace", default="ultramarine", help="the release's namespace (default: %(default)s)")
+    made.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="a value of the chart")
+    made = command("images", "Build the repository's images, or build and load them into a cluster.")
+    made.add_argument("action", choices=("build", "load", "list"))
+    made.add_argument("image", nargs="*", help=f"which: {', '.join(images.table())} (default: all)")
+    made.add_argument("--kind", metavar="CLUSTER", help="load into this kind cluster instead")
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 when it did what it promises."""
+    chosen = parser().parse_args(argv)
+    try:
+        return _run(chosen)
+    except ClusterError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    match chosen.command:
+        case "build" if chosen.folder:
+            say(str(programs.folder()))
+        case "build":
+            with step("Debian packages") as notes:
+                notes.append(packages.ensure())
+            with step("programs") as notes:
+                notes.append(build.ensure(tuple(chosen.program) or None))
+        case "install":
+            target.install(target.choose(chosen.context), chosen.namespace, *chosen.set)
+        case "up":
+            _up(chosen)
+        case "down":
+            _down(chosen)
+        case "status":
+            text, well = status.show(State(chosen.name))
+            say(text)
+            return 0 if well else 1
+        case "kubeconfig":
+            found = cluster.find(chosen.name).kubeconfig
+            say(found.read_text() if chosen.whole else str(found))
+        case "logs":
+            files = status.log_files(State(chosen.name), chosen.component)
+            sys.stdout.flush()
+            os.execvp("tail", ["tail", "-n", chosen.lines, *(["-F"] if chosen.follow else []), "--", *map(str, files)])
+        case "images":
+            _images(chosen)
+    return 0
+
+
+def _up(chosen: argparse.Namespace) -> None:
+    with console.total() as took:
+        made = cluster.up(chosen.tier, chosen.name)
+    say(f"\nThe {made.tier} cluster is ready after {console.minutes(took())}: {made.url}")
+    say(f"  export KUBECONFIG={made.kubeconfig} PATH={made.kubectl.parent}:$PATH")
+    say("  kubectl get pods --all-namespaces" if made.tier == "full" else "  kubectl api-resources")
+    say(f"  logs: {made.logs}")
+
+
+def _down(chosen: argparse.Namespace) -> None:
+    names = [state.name for state in cluster.states()] if chosen.all else [chosen.name]
+    if chosen.all and target.uninstall_kind():
+        say("the kind cluster ultramarine: deleted")
+    for name in names:
+        say(f"cluster {name}:")
+        down.down(State(name))
+    if chosen.purge_cache:
+        if others := [state.name for state in cluster.states()]:
+            raise ClusterError(
+                f"the cache is in use by {', '.join(others)}",
+                "end them too: ultramarine-cluster down --all --purge-cache",
+            )
+        down.purge_cache()
+    else:
+        say(f"The cache stays in {cache()}; `down --purge-cache` removes it too.")
+
+
+def _images(chosen: argparse.Namespace) -> None:
+    for name in chosen.image or images.present():
+        if chosen.action == "list":
+            ref = images.reference(name)
+            say(f"{ref}  {'built' if images.built(ref) else 'not built'}")
+            continue
+        with step(f"image {name}") as notes:
+            ref = images.build(name) if chosen.kind else images.build_archive(name)
+            notes.append(ref)
+            if chosen.action == "load":
+                needed = images.load(ref, State(chosen.name), kind=chosen.kind)
+                notes.append("loaded" if needed else "was loaded")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Images without an engine: a Debian made by debootstrap, Dockerfiles built by buildah, layers kept in the cache."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from io import StringIO
+from pathlib import Path
+
+from . import packages
+from .console import Progress, run, run_logged
+from .errors import ClusterError
+from .paths import cache, write
+
+SUITE = "bookworm"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+INCLUDE = "python3,python3-pip,ca-certificates"
+# What nobody reads inside an image.
+TRIM = (
+    "var/cache/apt", "var/lib/apt/lists", "var/log", "var/cache/debconf", "usr/share/doc", "usr/share/man",
+    "usr/share/info", "usr/share/locale", "usr/share/lintian", "usr/share/bug",
+)  # fmt: skip
+_CERTIFICATES = Path("/etc/ssl/certs")
+# Settings that speak of places on this machine alone.
+_NOT_LENT = ("PIP_CONFIG_FILE", "PIP_CACHE_DIR", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_ROOT", "PIP_LOG")
+_BUNDLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+
+
+def base_reference() -> str:
+    """The base image's name, whose tag changes with the way it is made."""
+    made_of = repr((SUITE, INCLUDE, TRIM, platform.machine(), "python3 as python, pip unlocked, 1"))
+    return f"localhost/ultramarine/base:{sha256(made_of.encode()).hexdigest()[:12]}"
+
+
+def base(progress: Progress) -> str:
+    """Make the base image unless it is there: a minimal Debian that looks like the python:slim images."""
+    ref = base_reference()
+    packages.ensure()
+    if ref in run(*_buildah(), "images", "--format", "{{.Name}}:{{.Tag}}").split():
+        return ref
+    log = cache() / "logs" / "image-base.log"
+    log.unlink(missing_ok=True)
+    progress.expected += 150
+    progress.begin("debootstrap makes the base image (Debian with Python), once for this machine")
+    with scratch_folder() as work:
+        root = work / "root"
+        argv: list[str | Path] = ["debootstrap", "--variant=minbase", f"--include={INCLUDE}", SUITE, root]
+        run_logged(argv, log, progress, remedy="debootstrap needs root and a Debian mirror; read the log")
+        _trim(root)
+        container = run(*_buildah(), "from", "scratch").strip()
+        try:
+            mounted = run(*_buildah(), "mount", container).strip()
+            run_logged(["cp", "-a", f"{root}/.", mounted], log, progress, remedy="is the disk full?")
+            run(*_buildah(), "umount", container)
+            run(*_buildah(), "config", "--cmd", "python3", "--env", f"PATH={PATH}", container)
+            run_logged([*_buildah(), "commit", "--quiet", container, ref], log, progress, remedy="read the log")
+        finally:
+            run(*_buildah(), "rm", container, check=False)
+    return ref
+
+
+def build(context: Path, dockerfile: Path, ref: str, base_ref: str | None, log: Path, progress: Progress) -> None:
+    """Build a Dockerfile; certificates and pip's settings of the machine are lent to it and leave no trace."""
+    packages.ensure()
+    argument = ["--build-arg", f"BASE={base_ref}"] if base_ref else []
+    with scratch_folder() as lent:
+        run_logged(
+            [*_buildah(), "build", "--layers", "--isolation", "chroot", *argument, *_lend(lent), "-t", ref,
+             "-f", dockerfile, context],
+            log,
+            progress,
+            remedy="read the log; the Dockerfile or one of its inputs is at fault",
+        )  # fmt: skip
+
+
+def write_archive(ref: str, path: Path, log: Path, progress: Progress) -> None:
+    """Write the image as one file that containerd imports, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".part{os.getpid()}")
+    part.unlink(missing_ok=True)
+    # Uncompressed: it never travels, and packing would take longer than all the rest.
+    argv = [*_buildah(), "push", "--quiet", "--disable-compression", ref, f"oci-archive:{part}:{ref}"]
+    run_logged(argv, log, progress, remedy="is the disk full?")
+    part.rename(path)
+
+
+def push(ref: str, remote: str) -> None:
+    """Push an image from the store to a registry."""
+    run(*_buildah(), "push", "--quiet", ref, f"docker://{remote}")
+
+
+def forget(ref: str) -> None:
+    """Drop an image that nothing asks for any more; layers that others share stay."""
+    run(*_buildah(), "rmi", ref, check=False)
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for the time of the work, on the cache's disk, because /tmp may be small memory."""
+    parent = cache() / "work"
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent) as name:
+        yield Path(name)
+
+
+def _buildah() -> list[str]:
+    if shutil.which("buildah") is None:
+        raise ClusterError("there is no buildah", "run `ultramarine-cluster build` as root, which installs it")
+    store = cache() / "buildah"
+    return ["buildah", "--root", f"{store}/storage", "--runroot", f"{store}/run", "--storage-driver", "overlay"]
+
+
+def _trim(root: Path) -> None:
+    for name in TRIM:
+        for path in (root / name).iterdir() if (root / name).is_dir() else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    # As in the python:slim images: `python` is there, and pip may install into the system, which is all there is.
+    if not (root / "usr/bin/python").exists():
+        (root / "usr/bin/python").symlink_to("python3")
+    for lock_file in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
+        lock_file.unlink()
+    # debootstrap brings the machine's own name and name servers along.
+    (root / "etc/hostname").unlink(missing_ok=True)
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+
+
+def _lend(folder: Path) -> list[str]:
+    """Mounts for the time of a build: the machine's certificates, its pip settings as one file, pip's downloads.
+
+    Mounts and not arguments or variables, because those would stay in the image's history or configuration.
+    """
+    lent = ["-v", f"{_CERTIFICATES}:{_CERTIFICATES}:ro"] if _CERTIFICATES.is_dir() else []
+    downloads = cache() / "pip"
+    downloads.mkdir(parents=True, exist_ok=True)
+    lent += ["-v", f"{downloads}:/root/.cache/pip:rw"]
+    settings, mounts = pip_settings(dict(os.environ))
+    write(folder / "pip.conf", settings)
+    return [*lent, "-v", f"{folder / 'pip.conf'}:/etc/pip.conf:ro", *mounts]
+
+
+def pip_settings(environment: dict[str, str]) -> tuple[str, list[str]]:
+    """The machine's pip settings, from files and variables alike, as one pip.conf and the mounts that it speaks of."""
+    merged = configparser.RawConfigParser()
+    files = ["/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf", environment.get("PIP_CONFIG_FILE", "")]
+    merged.read([Path(name).expanduser() for name in files if name])
+    if not merged.has_section("global"):
+        merged.add_section("global")
+    for key, value in environment.items():
+        if key.startswith("PIP_") and key not in _NOT_LENT:
+            merged.set("global", key[4:].lower().replace("_", "-"), value)
+    bundle = next((environment[name] for name in _BUNDLES if environment.get(name)), None)
+    if bundle and not merged.has_option("global", "cert"):
+        merged.set("global", "cert", bundle)
+    mounts: list[str] = []
+    for option in ("cert", "find-links"):
+        if not merged.has_option("global", option):
+            continue
+        path = Path(merged.get("global", option))
+        if not path.is_absolute() or path.is_relative_to(_CERTIFICATES):
+            continue
+        if path.exists():
+            mounts += ["-v", f"{path}:{path}:ro"]
+        else:
+            merged.remove_option("global", option)
+    text = StringIO()
+    merged.write(text)
+    return text.getvalue(), mounts

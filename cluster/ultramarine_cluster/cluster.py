@@ -1,0 +1,202 @@
+"""Bring a cluster up, or bring what is left of one back to life.
+
+from ultramarine_cluster import cluster
+with cluster.up("bare", name="tests") as running:
+    running.run("get", "namespaces")
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import addons, build, components, images, network, packages, process, programs
+from .components import Plan
+from .console import run, say, step
+from .errors import ClusterError
+from .paths import State, lock, lock_name, states, write
+from .process import Component
+
+BUSY = "another ultramarine-cluster works on this cluster"
+TIERS = ("full", "bare")
+__all__ = ["TIERS", "Cluster", "ClusterError", "find", "states", "up"]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running cluster and the ways to it; as a context manager it is taken down at the end."""
+
+    state: State
+    tier: str
+    url: str
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The kubeconfig of an administrator."""
+        return self.state.kubeconfig
+
+    @property
+    def kubectl(self) -> Path:
+        """The kubectl that fits the server."""
+        return programs.path("kubectl")
+
+    @property
+    def helm(self) -> Path:
+        """The helm that was built with the cluster."""
+        return programs.path("helm")
+
+    @property
+    def logs(self) -> Path:
+        """The folder with a log for each component."""
+        return self.state.logs
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment for programs that should find this cluster: KUBECONFIG, and PATH with kubectl and helm."""
+        path = f"{programs.folder()}:{os.environ.get('PATH', '')}"
+        return {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path}
+
+    def run(self, *argv: str, input: str | None = None) -> str:
+        """Run kubectl with these words and give what it printed."""
+        return run(self.kubectl, "--kubeconfig", self.kubeconfig, *argv, input=input)
+
+    def load(self, reference: str) -> bool:
+        """Put a built image into the cluster; say whether that was needed."""
+        return images.load(reference, self.state)
+
+    def down(self) -> None:
+        """Take the cluster away without a trace."""
+        from . import down
+
+        down.down(self.state)
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+
+def up(tier: str = "full", name: str | None = None) -> Cluster:
+    """Bring the cluster up, or repair it; return when it is ready. Doing so twice is fine."""
+    if tier not in TIERS:
+        raise ClusterError(f"there is no tier {tier}", f"choose among {', '.join(TIERS)}")
+    state = State(name or tier)
+    with lock(lock_name(state), wait=True, busy=BUSY):
+        if (was := state.tier()) not in (None, tier):
+            raise ClusterError(
+                f"{state.root} holds a cluster of the tier {was}",
+                f"choose another --name, or end it with `ultramarine-cluster down --name {state.name}`",
+            )
+        return _full(state) if tier == "full" else _bare(state)
+
+
+def find(name: str = "full") -> Cluster:
+    """The cluster of that name as it is, without touching it."""
+    state = State(name)
+    tier = state.tier()
+    if tier is None or not state.kubeconfig.exists():
+        raise ClusterError(f"there is no cluster in {state.root}", f"bring it up: ultramarine-cluster up --name {name}")
+    server = next(line for line in state.kubeconfig.read_text().splitlines() if "server:" in line)
+    return Cluster(state, tier, server.split("server:")[1].strip())
+
+
+def _bare(state: State) -> Cluster:
+    with step("programs") as notes:
+        notes.append(build.ensure(programs.BARE))
+    with step("state folder, keys and certificates") as notes:
+        state.make("bare")
+        _forget_old_boot(state)
+        plan = components.bare(state)
+        notes.append(str(state.root))
+    _control_plane(state, plan)
+    return Cluster(state, "bare", plan.url)
+
+
+def _full(state: State) -> Cluster:
+    with step("machine") as notes:
+        notes.append(f"Debian packages {packages.ensure()}")
+        network.check(state)
+    with step("programs") as notes:
+        notes.append(build.ensure())
+    with step("the addons image") as notes:
+        image = images.build_archive("addons")
+        notes.append(image)
+    with step("state folder, keys and certificates") as notes:
+        state.make("full")
+        _forget_old_boot(state)
+        plan = components.full(state, image)
+        notes.append(str(state.root))
+    with step("network and cgroups"):
+        network.make(state)
+        _share_mounts(state)
+    assert plan.containerd is not None
+    # It needs no one, and reads its store while etcd and the API server start.
+    runtime = process.start(state, plan.containerd)
+    _control_plane(state, plan)
+    with step("containerd") as notes:
+        notes += _bring_up(state, (plan.containerd,), {"containerd": runtime})
+    with step("controller manager, scheduler, kubelet, kube-proxy") as notes:
+        notes += _bring_up(state, plan.clients)
+    with step("the addons image in containerd") as notes:
+        notes.append("imported" if images.load(image, state) else "was there")
+    with step("addons applied: coredns, metrics-server, local-path-provisioner"):
+        addons.apply(state, image)
+    with step("node ready"):
+        addons.wait_node(state)
+    with step("addons ready: names and volumes"):
+        addons.wait(state)
+    return Cluster(state, "full", plan.url)
+
+
+def _control_plane(state: State, plan: Plan) -> None:
+    with step("etcd") as notes:
+        # Both at once: an API server has a second of work before it asks for etcd.
+        said = {component.name: process.start(state, component) for component in (plan.etcd, plan.apiserver)}
+        notes += _bring_up(state, (plan.etcd,), said)
+    with step("kube-apiserver") as notes:
+        notes += _bring_up(state, (plan.apiserver,), said)
+
+
+def _bring_up(state: State, wanted: tuple[Component, ...], said: dict[str, str] | None = None) -> list[str]:
+    """Start what does not run or does not answer, all together, then wait for each; tell what was done."""
+    said = said or {component.name: process.start(state, component) for component in wanted}
+    for component in wanted:
+        if said[component.name] == "running":
+            said[component.name] = process.heal(state, component)
+        process.wait(state, component)
+    words = {component.name: said[component.name] for component in wanted}
+    return sorted(set(words.values())) if len(set(words.values())) == 1 else [f"{k} {v}" for k, v in words.items()]
+
+
+def _forget_old_boot(state: State) -> None:
+    """After a reboot the pods' processes, addresses and mounts are gone; so must be what was written about them."""
+    now = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    kept = state.root / "boot"
+    if kept.exists() and kept.read_text() != now:
+        say("          the machine was started anew since the last `up`; etcd's data and the images are kept")
+        for leftover in (state.containerd / "state", state.containerd / "runc", state.root / "addresses", state.run):
+            shutil.rmtree(leftover, ignore_errors=True)
+        state.run.mkdir(parents=True, exist_ok=True)
+    write(kept, now)
+
+
+def _share_mounts(state: State) -> None:
+    """Make the kubelet's folder a mount that hands new mounts on to pods which ask for them."""
+    state.kubelet.mkdir(parents=True, exist_ok=True)
+    state.volumes.mkdir(parents=True, exist_ok=True)
+    if not any(point == state.kubelet for point in mounts_under(state.kubelet)):
+        run("mount", "--bind", state.kubelet, state.kubelet)
+    run("mount", "--make-rshared", state.kubelet)
+
+
+def mounts_under(folder: Path) -> list[Path]:
+    """The mount points at and under a folder, in the order in which they were mounted."""
+    points = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        point = Path(line.split()[4].encode().decode("unicode_escape"))
+        if point.is_relative_to(folder):
+            points.append(point)
+    return points

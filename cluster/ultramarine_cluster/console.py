@@ -1,0 +1,138 @@
+"""What a person sees while they wait: steps with their time, and one progress line for long work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import ClusterError
+
+HEARTBEAT = 30.0
+
+
+def say(text: str) -> None:
+    """Print one line at once, so that logs of a killed run are whole."""
+    print(text, flush=True)
+
+
+@contextmanager
+def step(name: str) -> Iterator[list[str]]:
+    """Name a step, print its time when it ends, and put its name on what goes wrong inside.
+
+    Words appended to the list that it yields are printed behind the name.
+    """
+    start = time.monotonic()
+    notes: list[str] = []
+    try:
+        yield notes
+    except ClusterError as error:
+        error.step = error.step or name
+        raise
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or error.stdout or b"") if not isinstance(error.stderr, str) else error.stderr
+        text = said if isinstance(said, str) else said.decode(errors="replace")
+        raise ClusterError(
+            f"`{' '.join(map(str, error.cmd))}` ended with {error.returncode}: {text.strip()[-2000:]}",
+            "run that command by hand to see more",
+            step=name,
+        ) from error
+    except OSError as error:
+        raise ClusterError(str(error), "check the path and its rights, and the disk's free space", step=name) from error
+    took = time.monotonic() - start
+    say(f"{took:6.1f} s  {name}{': ' + ', '.join(notes) if notes else ''}")
+
+
+def minutes(seconds: float) -> str:
+    """A duration as people read it: 42 s, 3 min 05 s."""
+    whole = int(seconds + 0.5)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+@contextmanager
+def total() -> Iterator[Callable[[], float]]:
+    """Measure the block; the function that it yields tells the seconds since its start."""
+    start = time.monotonic()
+    yield lambda: time.monotonic() - start
+
+
+class Progress:
+    """One line that tells how far long work is; rewritten on a terminal, a heartbeat in a log."""
+
+    def __init__(self, expected: float, start: float | None = None) -> None:
+        self.expected = expected
+        self.start = time.monotonic() if start is None else start
+        self.terminal = sys.stdout.isatty()
+        self.spoke = 0.0
+        self.label = ""
+
+    def begin(self, label: str) -> None:
+        """Name what is being done now."""
+        self.label = label
+        self.spoke = 0.0
+        self.tick()
+
+    def tick(self) -> None:
+        """Bring the line up to date; in a log, speak only every half minute."""
+        now = time.monotonic()
+        if not self.terminal and now - self.spoke < HEARTBEAT:
+            return
+        self.spoke = now
+        elapsed = now - self.start
+        line = f"{self.label}  ({minutes(elapsed)} of about {minutes(max(self.expected, elapsed))})"
+        if self.terminal:
+            print(f"\r\x1b[K{line}", end="", flush=True)
+        else:
+            say(line)
+
+    def end(self, line: str = "") -> None:
+        """Clear the rewritten line, and leave `line` in its place."""
+        if self.terminal:
+            print("\r\x1b[K", end="", flush=True)
+        if line:
+            say(line)
+
+
+def run_logged(
+    argv: Sequence[str | Path],
+    log: Path,
+    progress: Progress,
+    *,
+    remedy: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> None:
+    """Run a long command with its words going to `log` and the progress line alive; fail with the log's end."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        file.write(f"$ {' '.join(map(str, argv))}\n".encode())
+        file.flush()
+        with subprocess.Popen(
+            [str(word) for word in argv], stdout=file, stderr=file, stdin=subprocess.DEVNULL, cwd=cwd,
+            env={**os.environ, **(env or {})},
+        ) as process:  # fmt: skip
+            try:
+                while True:
+                    try:
+                        code = process.wait(0.3)
+                        break
+                    except subprocess.TimeoutExpired:
+                        progress.tick()
+            except BaseException:
+                process.terminate()
+                raise
+    if code != 0:
+        progress.end()
+        raise ClusterError(f"`{Path(argv[0]).name}` ended with {code}", remedy, log=log)
+
+
+def run(*argv: str | Path, input: str | None = None, check: bool = True) -> str:
+    """Run a short command and give what it printed; its complaint travels with the exception."""
+    done = subprocess.run(
+        [str(word) for word in argv], input=input, check=check, capture_output=True, text=True, timeout=300
+    )
+    return done.stdout

@@ -1,0 +1,202 @@
+"""Take a cluster away without a trace: processes, mounts, links, namespaces, tables, cgroups, settings, files.
+
+Each part looks at what is there and not at what should be, so that it works on a half-started or crashed cluster.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+from . import network, process
+from .cluster import BUSY, mounts_under
+from .console import run, step
+from .errors import ClusterError
+from .paths import State, cache, lock, lock_name, state_root
+
+_DETACH = 2
+
+
+def down(state: State) -> None:
+    """End everything of one cluster and say what was removed; fine where nothing is left."""
+    with lock(lock_name(state), wait=True, busy=BUSY):
+        tier = state.tier()
+        full = tier == "full" or network.host_record(state).exists()
+        with step("processes") as notes:
+            notes.append(_processes(state, full))
+        if full:
+            with step("mounts") as notes:
+                notes.append(_mounts(state))
+            with step("network") as notes:
+                notes.append(_network(state))
+            with step("cgroups") as notes:
+                notes.append(_cgroups())
+            with step("kernel settings and folders outside the state folder") as notes:
+                notes.append(_machine(state))
+        with step("files") as notes:
+            notes.append(_files(state))
+
+
+def purge_cache() -> None:
+    """Remove the cache folder: programs, image layers, downloads."""
+    with step("cache") as notes:
+        folder = cache()
+        for point in reversed(mounts_under(folder)):
+            run("umount", "--lazy", point)
+        existed = folder.exists()
+        shutil.rmtree(folder, ignore_errors=True)
+        notes.append(f"removed {folder}" if existed else "there was none")
+
+
+def _processes(state: State, full: bool) -> str:
+    """End the components, what they started, and what runs in pods."""
+    ended: list[str] = []
+    # Again until none is left: a shim may start a container while its neighbour ends.
+    for _ in range(20):
+        found = list(process.marked(state))
+        if full:
+            found += _in_cgroups()
+        if not found:
+            return _counted(ended, "none was running")
+        for one in found:
+            ended.append(process.name_of(one))
+            # Nothing of it will be kept, so nothing needs to be finished; kubelet goes with the rest at once.
+            one.signal(signal.SIGKILL)
+        process.gone(found, 5.0)
+    raise ClusterError(
+        f"processes do not end: {', '.join(f'{p.pid} ({process.name_of(p)})' for p in found)}",
+        "such a process waits for a device or a mount; look at its /proc/PID/stack, then run `down` again",
+    )
+
+
+def _in_cgroups() -> list[process.Process]:
+    """What runs in the pods' cgroup."""
+    pids = set()
+    for group in _groups():
+        try:
+            pids |= {int(line) for line in (group / "cgroup.procs").read_text().split()}
+        except OSError:
+            continue
+    return [found for pid in pids if pid > 0 and (found := process.by_pid(pid)) is not None]
+
+
+def _groups() -> list[Path]:
+    """Our cgroups in every hierarchy, the innermost first."""
+    groups: list[Path] = []
+    for hierarchy in network.hierarchies():
+        top = hierarchy / network.CGROUP
+        if top.is_dir():
+            groups += [Path(folder) for folder, _, _ in os.walk(top, topdown=False)]
+    return groups
+
+
+def _mounts(state: State) -> str:
+    points = mounts_under(state.root)
+    libc = ctypes.CDLL(None, use_errno=True)
+    for point in reversed(points):
+        # Lazily: a mount that someone still looks at leaves the tree now and ends when they do.
+        if libc.umount2(os.fsencode(point), _DETACH) != 0 and point in mounts_under(point):
+            why = os.strerror(ctypes.get_errno())
+            raise ClusterError(f"cannot unmount {point}: {why}", f"run: umount --lazy {point}")
+    return f"{len(points)} unmounted" if points else "none"
+
+
+def _network(state: State) -> str:
+    gone = []
+    links = json.loads(run("ip", "-j", "link"))
+    ours = [link["ifname"] for link in links if link.get("master") == network.POD_LINK]
+    ours += [link["ifname"] for link in links if link["ifname"] in (network.POD_LINK, network.NODE_LINK)]
+    for link in ours:
+        # A pod's link goes by itself when its namespace does, perhaps just now.
+        run("ip", "link", "delete", link, check=False)
+        gone.append(link)
+    before = _before(state)
+    for table in sorted(network.tables()):
+        shared = table in network.SHARED_TABLES
+        if table == f"ip {network.TABLE}" or (shared and before is not None and table not in before["tables"]):
+            run("nft", "delete", "table", *table.split())
+            gone.append(f"nft table {table}")
+    for way in ("-i", "-o"):
+        rule = f"FORWARD {way} {network.POD_LINK} -j ACCEPT"
+        if f"-A {rule}" in run("iptables", "-S", "FORWARD", check=False):
+            run("iptables", "-D", *rule.split())
+            gone.append(f"iptables {rule}")
+    for result in Path("/var/lib/cni").glob(f"results/{network.CNI_NETWORK}-*"):
+        result.unlink(missing_ok=True)
+    return ", ".join(gone) or "nothing of ours"
+
+
+def _cgroups() -> str:
+    until = time.monotonic() + 10
+    count = 0
+    while groups := _groups():
+        for group in groups:
+            try:
+                group.rmdir()
+                count += 1
+            except OSError as error:
+                # The kernel lets a group go a moment after its last process.
+                if time.monotonic() > until:
+                    raise ClusterError(f"cannot remove the cgroup {group}: {error}", "run `down` again") from error
+        time.sleep(0.05)
+    return f"{count} removed" if count else "none"
+
+
+def _machine(state: State) -> str:
+    before = _before(state)
+    if before is None:
+        return "untouched"
+    said = []
+    for name, value in before["sysctls"].items():
+        path = Path("/proc/sys") / name
+        if path.exists() and path.read_text().strip() != value:
+            path.write_text(value)
+            said.append(f"{name.replace('/', '.')} back to {value}")
+    for folder in network.FIXED_FOLDERS:
+        if folder not in before["folders"] and Path(folder).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            said.append(f"removed {folder}")
+    for link in Path("/var/log/containers").glob("*.log") if Path("/var/log/containers").is_dir() else ():
+        if link.is_symlink() and link.readlink().is_relative_to(state.root):
+            link.unlink()
+    return ", ".join(said) or "nothing to put back"
+
+
+def _before(state: State) -> dict[str, dict[str, str]] | None:
+    """How the machine was before the cluster, where that was written down."""
+    file = network.host_record(state)
+    if not file.exists():
+        return None
+    loaded: dict[str, dict[str, str]] = json.loads(file.read_text())
+    return loaded
+
+
+def _files(state: State) -> str:
+    existed = state.root.exists()
+    if existed and state.tier() is None and any(state.root.iterdir()):
+        raise ClusterError(f"{state.root} was not made by ultramarine-cluster", "look at it and remove it by hand")
+    # What tells another `down` that there is something to do goes last.
+    last = (state.tier_file, network.host_record(state))
+    for path in sorted(state.root.iterdir(), key=lambda path: path in last) if existed else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    if existed:
+        state.root.rmdir()
+    # Another cluster may live there, or it is gone already.
+    with suppress(OSError):
+        state_root().rmdir()
+    return f"removed {state.root}" if existed else "there were none"
+
+
+def _counted(names: list[str], otherwise: str) -> str:
+    words = [f"{count} {name}" if count > 1 else name for name, count in sorted(Counter(names).items())]
+    return ", ".join(words) or otherwise

@@ -1,0 +1,36 @@
+"""What can go wrong, said so that a person knows what to do next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class ClusterError(Exception):
+    """A step that failed: which one, why, what to do, and where its log lies."""
+
+    def __init__(self, reason: str, remedy: str, *, step: str = "", log: Path | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+        self.step = step
+        self.log = log
+
+    def __str__(self) -> str:
+        lines = [f"{self.step or 'ultramarine-cluster'} failed: {self.reason}"]
+        if self.log is not None:
+            lines += [f"  | {line}" for line in tail(self.log, 30)]
+            lines.append(f"  log: {self.log}")
+        lines.append(f"  what to do: {self.remedy}")
+        return "\n".join(lines)
+
+
+def tail(log: Path, count: int) -> list[str]:
+    """The last `count` lines of a log, or none where it does not exist."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 400 * count))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    return [line[:400] for line in text.splitlines()[-count:]]

@@ -1,0 +1,114 @@
+"""Questions to components: each answers "" when all is well, or else why not."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from .network import NODE_ADDRESS
+from .paths import State
+from .pki import Pair
+
+Probe = Callable[[], str]
+
+
+def of(state: State, ports: dict[str, int], tier: str) -> dict[str, Probe]:
+    """The question for each component, in the order in which they start; it needs nothing but what `up` has left."""
+
+    def pair(name: str) -> Pair:
+        return Pair(state.pki / f"{name}.crt", state.pki / f"{name}.key")
+
+    loopback = "127.0.0.1"
+    whole = tier == "full"
+    address = NODE_ADDRESS if whole else loopback
+    asked = {
+        "etcd": https(f"https://{loopback}:{ports['etcd']}/health", state.pki / "etcd-ca.crt", pair("etcd-client")),
+        "containerd": unix(state.containerd_socket),
+        "kube-apiserver": https(f"https://{address}:{ports['apiserver']}/readyz", state.pki / "ca.crt", pair("admin")),
+    }
+    if not whole:
+        del asked["containerd"]
+        return asked
+    return asked | {
+        "kube-controller-manager": https(f"https://{loopback}:{ports['controller-manager']}/healthz"),
+        "kube-scheduler": https(f"https://{loopback}:{ports['scheduler']}/healthz"),
+        "kubelet": http_get(f"http://{loopback}:{ports['kubelet-health']}/healthz"),
+        "kube-proxy": http_get(f"http://{loopback}:{ports['kube-proxy-health']}/livez"),
+    }
+
+
+def https(url: str, authority: Path | None = None, client: Pair | None = None) -> Probe:
+    """Ask an address over TLS; without an authority the answer is trusted, for the peer made its own certificate."""
+
+    def ask() -> str:
+        try:
+            context = ssl.create_default_context(cafile=str(authority) if authority else None)
+            if authority is None:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
+            if client is not None:
+                context.load_cert_chain(client.cert, client.key)
+        except OSError as error:
+            return str(error)
+        return _get(url, context)
+
+    return ask
+
+
+def http_get(url: str) -> Probe:
+    """Ask an address on loopback in the clear."""
+    return lambda: _get(url, None)
+
+
+def unix(path: Path) -> Probe:
+    """Ask whether something listens on a unix socket."""
+
+    def ask() -> str:
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(2)
+                probe.connect(str(path))
+        except OSError as error:
+            return f"{path}: {error}"
+        return ""
+
+    return ask
+
+
+def dns(server: str, name: str) -> Probe:
+    """Ask a name server for an address; well when it knows one."""
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    # An identity, "recursion desired", one question; then the name, type A, class IN (RFC 1035, section 4).
+    question = b"\x75\x6d\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + labels + b"\x00\x00\x01\x00\x01"
+
+    def ask() -> str:
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.settimeout(1)
+                probe.sendto(question, (server, 53))
+                answer = probe.recv(512)
+        except OSError as error:
+            return f"{server} does not answer for {name}: {error}"
+        known = answer[:2] == question[:2] and answer[3] & 0x0F == 0 and answer[6:8] != b"\x00\x00"
+        return "" if known else f"{server} does not know {name}"
+
+    return ask
+
+
+def _get(url: str, context: ssl.SSLContext | None) -> str:
+    # No proxy of the environment may stand between us and our own machine.
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if context is not None:
+        handlers.append(urllib.request.HTTPSHandler(context=context))
+    try:
+        with urllib.request.build_opener(*handlers).open(url, timeout=3) as answer:
+            return "" if answer.status == 200 else f"{url} answered {answer.status}"
+    except urllib.error.HTTPError as error:
+        return f"{url} answered {error.code}: {error.read(600).decode(errors='replace').strip()[-400:]}"
+    except (OSError, http.client.HTTPException) as error:
+        return f"{url}: {error}"

@@ -1,0 +1,195 @@
+"""Which Kubernetes the product goes into: the embedded one, kind where a Docker engine answers, or a named context.
+
+The rest of the code is the same for all three: kubectl, Helm, and a way to reach a Service from this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from . import cluster, images
+from .console import run, say, step
+from .errors import ClusterError
+from .paths import REPOSITORY
+
+KIND_CLUSTER = "ultramarine"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A Kubernetes that answers, and the programs to talk to it."""
+
+    where: str  # embedded, kind or context
+    kubectl: tuple[str, ...]  # with its kubeconfig and context
+    helm: tuple[str, ...]
+    shown: str  # what a person types before `kubectl` works for them too
+
+    def run(self, *words: str, input: str | None = None) -> str:
+        """Run kubectl with these words and give what it printed."""
+        return run(*self.kubectl, *words, input=input)
+
+    def json(self, *words: str) -> Any:
+        """Run kubectl with these words, and read the JSON that it printed."""
+        return json.loads(self.run(*words, "-o", "json"))
+
+    @contextmanager
+    def reach(self, namespace: str, service: str, port: int) -> Iterator[str]:
+        """Yield a base URL at which this machine reaches a Service, for as long as the block lasts."""
+        if self.where == "embedded":  # this machine is the node: the Service's address is at hand
+            found = self.json("get", "service", "-n", namespace, service)
+            yield f"http://{found['spec']['clusterIP']}:{port}"
+            return
+        with subprocess.Popen(
+            [*self.kubectl, "port-forward", "-n", namespace, f"service/{service}", f":{port}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            try:
+                assert process.stdout is not None
+                said = process.stdout.readline()
+                if (found := re.search(r"127\.0\.0\.1:(\d+)", said)) is None:
+                    raise ClusterError(f"kubectl port-forward: {said.strip()}", "see that the Service has ready pods")
+                yield f"http://127.0.0.1:{found[1]}"
+            finally:
+                process.terminate()
+
+
+def choose(context: str = "") -> Target:
+    """Take the named context, else kind where Docker answers and kind is installed, else bring up the embedded one."""
+    if context:
+        return _context(context)
+    if images.docker() and shutil.which("kind") and shutil.which("kubectl") and shutil.which("helm"):
+        return _kind()
+    if images.docker():
+        say("          Docker answers, but kind, kubectl or helm is not installed: using the embedded cluster")
+    return embedded(cluster.up())
+
+
+def embedded(running: cluster.Cluster) -> Target:
+    """The embedded cluster as a target."""
+    kubeconfig = ("--kubeconfig", str(running.kubeconfig))
+    return Target(
+        "embedded",
+        (str(running.kubectl), *kubeconfig),
+        (str(running.helm), *kubeconfig),
+        f"export KUBECONFIG={running.kubeconfig} PATH={running.kubectl.parent}:$PATH",
+    )
+
+
+def _kind() -> Target:
+    with step("kind cluster") as notes:
+        if KIND_CLUSTER in run("kind", "get", "clusters").split():
+            notes.append("was there")
+        else:
+            config = str(REPOSITORY / "kind-config.yaml")
+            run("kind", "create", "cluster", "--name", KIND_CLUSTER, "--config", config, "--wait", "120s")
+    context = f"kind-{KIND_CLUSTER}"
+    return Target(
+        "kind",
+        ("kubectl", "--context", context),
+        ("helm", "--kube-context", context),
+        f"kubectl config use-context {context}",
+    )
+
+
+def _context(context: str) -> Target:
+    for program in ("kubectl", "helm"):
+        if shutil.which(program) is None:
+            raise ClusterError(
+                f"{program} is not installed", f"install {program}, or leave CONTEXT out", step="context"
+            )
+    made = Target(
+        "context",
+        ("kubectl", "--context", context),
+        ("helm", "--kube-context", context),
+        f"kubectl config use-context {context}",
+    )
+    try:
+        made.run("get", "--raw", "/readyz")
+    except subprocess.CalledProcessError as error:
+        raise ClusterError(
+            f"the context {context} does not answer: {error.stderr.strip()}",
+            "choose one of `kubectl config get-contexts`",
+            step="context",
+        ) from error
+    return made
+
+
+def give_images(target: Target, names: tuple[str, ...]) -> dict[str, str]:
+    """Build what is not built yet, put it where the target's nodes find it, and give the reference of each."""
+    references: dict[str, str] = {}
+    registry = os.environ.get("REGISTRY", "")
+    for name in names:
+        with step(f"image {name}") as notes:
+            if target.where == "context":
+                if not registry:
+                    raise ClusterError(
+                        "the nodes of this context cannot see images that are built here",
+                        "say where both can: make demo CONTEXT=... REGISTRY=registry.example.com/team",
+                    )
+                references[name] = images.push(images.build(name), registry)
+                notes.append(f"pushed as {references[name]}")
+                continue
+            reference = images.build(name) if target.where == "kind" else images.build_archive(name)
+            loaded = images.load(reference, kind=KIND_CLUSTER if target.where == "kind" else None)
+            references[name] = reference.removeprefix("docker.io/")
+            notes += [references[name], "loaded" if loaded else "was loaded"]
+    return references
+
+
+def install(target: Target, namespace: str = "ultramarine", *settings: str) -> dict[str, str]:
+    """Install or upgrade the chart with freshly built images, wait until it is ready, and give the images used.
+
+    `settings` are Helm's own: KEY=VALUE for --set-json.
+    """
+    names = ("operator", "trainer", "server", *(("addons",) if target.where == "embedded" else ()))
+    references = give_images(target, names)
+    words = []
+    for name in ("operator", "trainer", "server"):
+        repository, _, tag = references[name].rpartition(":")
+        words += [f"images.{name}.repository={json.dumps(repository)}", f"images.{name}.tag={json.dumps(tag)}"]
+    if "addons" in references:  # the S3 server's own image cannot be had without a registry; ours carries its program
+        words.append(f"storage.embedded.image={json.dumps(references['addons'])}")
+    with step("Helm installs the chart") as notes:
+        argv = [*target.helm, "upgrade", "--install", "ultramarine", str(REPOSITORY / "charts" / "ultramarine")]
+        argv += ["--namespace", namespace, "--create-namespace", "--wait", "--timeout", "180s"]
+        for word in (*words, *settings):
+            argv += ["--set-json", word]
+        try:
+            run(*argv)
+        except subprocess.CalledProcessError as error:
+            raise ClusterError(
+                f"Helm: {error.stderr.strip()[-1500:]}\n{_what_pods_say(target, namespace)}",
+                f"look further with: {target.shown}; kubectl -n {namespace} describe pods",
+            ) from error
+        notes.append(f"release ultramarine in namespace {namespace}")
+    return references
+
+
+def _what_pods_say(target: Target, namespace: str) -> str:
+    """The pods of a release that does not come up, and the last lines of the operator."""
+    shown = target.run("get", "pods", "-n", namespace, "-o", "wide")
+    words = (*target.kubectl, "logs", "-n", namespace, "deployment/ultramarine-operator", "--tail", "10")
+    log = subprocess.run(words, capture_output=True, text=True, check=False)
+    return f"{shown}{log.stdout}{log.stderr}"
+
+
+def uninstall_kind() -> bool:
+    """Delete the kind cluster of ours; says whether there was one."""
+    if (
+        not images.docker()
+        or shutil.which("kind") is None
+        or KIND_CLUSTER not in run("kind", "get", "clusters").split()
+    ):
+        return False
+    run("kind", "delete", "cluster", "--name", KIND_CLUSTER)
+    return True

@@ -1,0 +1,249 @@
+"""The story from training to prediction, on a real cluster and real data: what `make demo` shows.
+
+It brings up a Kubernetes where there is none, installs the chart, puts the breast-cancer data set that scikit-learn
+carries into the bucket, applies the manifests beside this file, and asks the endpoint about the rows held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import numpy as np
+from sklearn.datasets import load_breast_cancer
+from sklearn.model_selection import train_test_split
+from ultramarine_cluster import target as targets
+from ultramarine_cluster.console import minutes, say
+from ultramarine_cluster.errors import ClusterError
+from ultramarine_cluster.target import Target
+
+HERE = Path(__file__).parent
+NAMESPACE = "ultramarine"
+NAME = "breast-cancer"
+BUCKET = "ultramarine"
+TRAINING_SECONDS = 300.0
+SERVING_SECONDS = 180.0
+
+
+def main() -> int:
+    """Tell the story; 0 when it ends well."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--context", default="", help="use this context of your kubeconfig; without it kind where Docker answers, "
+        "else the embedded cluster",
+    )  # fmt: skip
+    chosen = parser.parse_args()
+    started = time.monotonic()
+    try:
+        chapter("1. A Kubernetes")
+        target = targets.choose(chosen.context)
+        chapter("2. The platform")
+        targets.install(target, NAMESPACE)
+        held_out = chapter_data(target)
+        chapter_life(target)
+        accuracy = chapter_predictions(target, *held_out)
+    except ClusterError as error:
+        say(f"\n{error}")
+        return 1
+    chapter("6. What exists now")
+    say(
+        f"Done in {minutes(time.monotonic() - started)}; accuracy {accuracy:.4f} on rows that the model had never seen."
+    )
+    say(target.run("get", "tj,mdl,mv,oe", "-n", NAMESPACE))
+    say(f"To use it from this shell:\n  {target.shown}\n")
+    say("Inside the cluster:")
+    say(f"  endpoint  http://{NAME}.{NAMESPACE}.svc      keys: Secret {NAME}-keys")
+    say(
+        f"  bucket    {BUCKET} at http://ultramarine-storage.{NAMESPACE}.svc:7070      keys: Secret ultramarine-storage\n"
+    )
+    say("Three things to try next:")
+    say(f"  kubectl -n {NAMESPACE} describe tj {NAME}")
+    say("  kubectl explain trainingjob.spec")
+    say(f"  kubectl -n {NAMESPACE} delete pod -l ultramarine.dev/name={NAME}   # and see them come back")
+    say("\n`make down` takes all of it away again.")
+    return 0
+
+
+def chapter(title: str) -> None:
+    """Print a heading."""
+    say(f"\n\033[1m{title}\033[0m" if sys.stdout.isatty() else f"\n{title}")
+
+
+def chapter_data(target: Target) -> tuple[np.ndarray, np.ndarray]:
+    """Put the training rows into the bucket, and return the rows held out with their answers."""
+    chapter("3. The data")
+    features, answers = load_breast_cancer(return_X_y=True, as_frame=True)
+    train, test, train_answers, test_answers = train_test_split(
+        features, answers, test_size=0.25, random_state=7, stratify=answers
+    )
+    with bucket(target) as storage:
+        for name, table in (
+            ("train", train.assign(target=train_answers)),
+            ("held-out", test.assign(target=test_answers)),
+        ):
+            key = f"examples/{NAME}/{name}.csv"
+            storage.put_object(Bucket=BUCKET, Key=key, Body=table.to_csv(index=False).encode())
+            say(f"  s3://{BUCKET}/{key}: {len(table)} rows, {features.shape[1]} features")
+    return test.to_numpy(), test_answers.to_numpy()
+
+
+def chapter_life(target: Target) -> None:
+    """Apply the manifests, and show what becomes of them until the endpoint is ready."""
+    chapter("4. Train, register, serve")
+    known = subprocess.run(
+        [*target.kubectl, "get", "tj", NAME, "-n", NAMESPACE, "-o", "jsonpath={.status.state}"],
+        capture_output=True, text=True, check=False,
+    ).stdout  # fmt: skip
+    if known == "Failed":
+        say("  the TrainingJob of an earlier run has failed; it is deleted, and trained again")
+        target.run("delete", "tj", NAME, "-n", NAMESPACE)
+    for file in ("training.yaml", "endpoint.yaml"):
+        said = target.run("apply", "-n", NAMESPACE, "-f", str(HERE / file)).strip()
+        say(f"  $ kubectl apply -f examples/quickstart/{file}\n    {said}")
+    diary = Diary(target)
+    diary.follow("the training", "TrainingJob", TRAINING_SECONDS, _trained)
+    diary.follow("the endpoint", "OnlineEndpoint", SERVING_SECONDS, _serves)
+
+
+def _trained(job: Any) -> bool:
+    status = job.get("status") or {}
+    if status.get("state") in ("Failed", "Invalid"):
+        failure = status.get("failure") or {}
+        said = failure.get("message") or condition(job, "Accepted").get("message", "")
+        raise ClusterError(
+            f"the TrainingJob has failed: {said}\n{failure.get('tail', '')}",
+            failure.get("hint") or f"kubectl -n {NAMESPACE} describe tj {NAME}",
+            step="train",
+        )
+    return bool(status.get("state") == "Succeeded")
+
+
+def _serves(endpoint: Any) -> bool:
+    ready = condition(endpoint, "Ready")
+    generation = endpoint["metadata"]["generation"]
+    return (
+        ready.get("status") == "True"
+        and ready.get("observedGeneration") == generation
+        and not condition(endpoint, "Reconciling")
+    )
+
+
+def condition(manifest: Any, type: str) -> Any:
+    """The condition of that type, or an empty one."""
+    conditions = (manifest.get("status") or {}).get("conditions") or []
+    return next((c for c in conditions if c["type"] == type), {})
+
+
+class Diary:
+    """Prints a line for every change that a person would want to see, once."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.start = time.monotonic()
+        self.shown: dict[str, str] = {}
+
+    def follow(self, what: str, kind: str, seconds: float, done: Any) -> None:
+        """Show the lives of all our objects until `done` holds for the one of that kind."""
+        end = time.monotonic() + seconds
+        while True:
+            objects = self.target.json("get", "tj,mv,oe", "-n", NAMESPACE)["items"]
+            for manifest in objects:
+                self._tell(manifest)
+            ours = next((o for o in objects if o["kind"] == kind and o["metadata"]["name"] == NAME), None)
+            if ours is not None and done(ours):
+                return
+            if time.monotonic() > end:
+                last = self.shown.get(f"{kind}/{NAME}", "nothing seen of it")
+                raise ClusterError(
+                    f"{what} is not done after {seconds:.0f} s; last: {last}",
+                    f"kubectl -n {NAMESPACE} describe {kind.lower()} {NAME}; "
+                    f"kubectl -n {NAMESPACE} logs deployment/ultramarine-operator",
+                    step=what,
+                )
+            time.sleep(0.5)
+
+    def _tell(self, manifest: Any) -> None:
+        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        status = manifest.get("status") or {}
+        if kind == "TrainingJob":
+            word, said = status.get("state", ""), condition(manifest, "Running").get("message", "")
+            if word == "Succeeded":
+                said = (
+                    f"{status.get('score', '')}  {condition(manifest, 'Succeeded')['message']} ({status['duration']})"
+                )
+        elif kind == "ModelVersion":
+            word, said = status.get("state", ""), condition(manifest, "Ready").get("message", "")
+        else:
+            each = (status.get("deployments") or [{}])[0]
+            word, said = each.get("state", ""), each.get("message") or condition(manifest, "Ready").get("message", "")
+        line = f"{word:<10} {said}"
+        where = f"{kind}/{name}"
+        if word and self.shown.get(where) != line:
+            self.shown[where] = line
+            say(f"  {time.monotonic() - self.start:5.1f} s  {kind + ' ' + name:<30} {line}")
+
+
+def chapter_predictions(target: Target, rows: np.ndarray, answers: np.ndarray) -> float:
+    """Ask the endpoint about every row held out, one request each, and return the accuracy of its answers."""
+    chapter("5. Ask it about rows that it has never seen")
+    key = secret(target, f"{NAME}-keys")["primary"]
+    names = load_breast_cancer().target_names
+    predicted, seconds = [], []
+    with (
+        target.reach(NAMESPACE, NAME, 80) as url,
+        httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=10) as client,
+    ):
+        for number, row in enumerate(rows):
+            tensor = {"name": "input", "datatype": "FP64", "shape": [1, len(row)], "data": row.tolist()}
+            before = time.perf_counter()
+            response = client.post(f"/v2/models/{NAME}/infer", json={"inputs": [tensor]})
+            seconds.append(time.perf_counter() - before)
+            if response.status_code != 200:
+                raise ClusterError(
+                    f"the endpoint answered {response.status_code}: {response.text}",
+                    f"kubectl -n {NAMESPACE} describe oe {NAME}",
+                    step="predict",
+                )
+            outputs = {output["name"]: output["data"] for output in response.json()["outputs"]}
+            predicted.append(int(outputs["predict"][0]))
+            if number < 5:
+                share = max(outputs["predict_proba"])
+                say(f"  row {number}: {names[predicted[-1]]:<9} ({share:.1%} sure), in truth {names[answers[number]]}")
+    accuracy = float(np.mean(np.array(predicted) == answers))
+    p50, p99 = np.percentile(np.array(seconds) * 1000, [50, 99])
+    way = "" if target.where == "embedded" else ", through kubectl port-forward, which is slow"
+    say(f"  {len(rows)} requests of one row: accuracy {accuracy:.4f}, latency p50 {p50:.1f} ms, p99 {p99:.1f} ms{way}")
+    return accuracy
+
+
+@contextmanager
+def bucket(target: Target) -> Iterator[Any]:
+    """An S3 client for the platform's storage."""
+    keys = secret(target, "ultramarine-storage")
+    with target.reach(NAMESPACE, "ultramarine-storage", 7070) as url:
+        yield boto3.client(
+            "s3",
+            endpoint_url=url,
+            region_name="us-east-1",
+            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+        )
+
+
+def secret(target: Target, name: str) -> dict[str, str]:
+    """A Secret's values."""
+    data = target.json("get", "secret", name, "-n", NAMESPACE)["data"]
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

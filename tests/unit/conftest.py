@@ -1,0 +1,108 @@
+"""Real things for all unit tests: an S3 server (versitygw on loopback, a folder behind it) and fitted models."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from ultramarine.outside.storage import Storage
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """A running S3 server and the keys that open it."""
+
+    endpoint: str
+    folder: Path
+    access_key: str = "test-key"
+    secret_key: str = "test-secret"
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+
+
+def free_port() -> int:
+    """Return a port of loopback that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(200):
+        if process.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    pytest.fail(f"versitygw does not listen on port {port}")
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """One versitygw for all tests; found through PATH or $ULTRAMARINE_BIN."""
+    program = shutil.which("versitygw", path=f"{os.environ.get('ULTRAMARINE_BIN', '')}:{os.environ['PATH']}")
+    if not program:
+        pytest.fail("versitygw not found; set ULTRAMARINE_BIN to the folder of the built programs")
+    store = ObjectStore(f"http://127.0.0.1:{free_port()}", tmp_path_factory.mktemp("buckets"))
+    port = int(store.endpoint.rpartition(":")[2])
+    keys = {"ROOT_ACCESS_KEY": store.access_key, "ROOT_SECRET_KEY": store.secret_key}
+    command = [program, "--quiet", "--port", f"127.0.0.1:{port}", "posix", str(store.folder)]
+    with subprocess.Popen(command, env=os.environ | keys, stdout=subprocess.DEVNULL) as process:
+        _wait_for(port, process)
+        yield store
+        process.terminate()
+
+
+@pytest.fixture
+def storage(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """A client of the S3 server, with the right keys in the environment."""
+    for name, value in object_store.credentials.items():
+        monkeypatch.setenv(name, value)
+    return Storage(object_store.endpoint)
+
+
+@pytest.fixture
+def bucket_folder(object_store: ObjectStore) -> Path:
+    """A fresh bucket, seen from behind; versitygw takes a folder for one."""
+    folder = object_store.folder / f"bucket-{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def bucket(bucket_folder: Path) -> str:
+    """The name of a fresh bucket."""
+    return bucket_folder.name
+
+
+@pytest.fixture(scope="session")
+def estimator() -> Pipeline:
+    """A classifier of the breast-cancer set."""
+    import serving_process  # scikit-learn takes a second to import; only tests of serving pay for it.
+
+    return serving_process.fitted()
+
+
+@pytest.fixture(scope="session")
+def models(estimator: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with that classifier in several formats."""
+    import serving_process
+
+    folder = tmp_path_factory.mktemp("models")
+    serving_process.write_models(estimator, folder)
+    return folder

@@ -1,0 +1,143 @@
+"""The engine's parts that need no cluster: the queue, the mirror, and the comparison that saves writes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from builders import child, ours, training_job
+from hypothesis import given
+from hypothesis import strategies as st
+from ultramarine.engine.mirror import Mirror
+from ultramarine.engine.queue import LONGEST_BACKOFF, Queue
+from ultramarine.kube.apply import holds, up_to_date, with_hash
+from ultramarine.shared.meta import JOB, TRAINING_JOB, Key
+
+A, B = Key("TrainingJob", "team-a", "a"), Key("TrainingJob", "team-a", "b")
+
+
+async def test_a_key_waits_once():
+    """Adding a key again while it waits does not double it."""
+    queue = Queue()
+    queue.add(A)
+    queue.add(A)
+    assert await queue.get() == A
+    assert queue.depth == 0
+
+
+async def test_a_key_is_worked_on_by_one_worker_at_a_time():
+    """A ring during a pass is kept, and handed out when the pass is done."""
+    queue = Queue()
+    queue.add(A)
+    assert await queue.get() == A
+    queue.add(A)
+    queue.add(B)
+    assert await queue.get() == B
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    queue.done(A)
+    assert await waiting == A
+
+
+async def test_failures_back_off_and_success_forgets_them():
+    """Each failure in a row doubles the delay, up to the longest; a success starts anew."""
+    now = 0.0
+    queue = Queue(clock=lambda: now)
+    delays = []
+    for _ in range(12):
+        queue.add(A)
+        await queue.get()
+        delays.append(queue.failed(A))
+        now += delays[-1]
+    assert delays[:3] == [0.2, 0.4, 0.8]
+    assert delays[-1] == LONGEST_BACKOFF
+    await queue.get()
+    queue.done(A)
+    queue.add(A)
+    await queue.get()
+    assert queue.failed(A) == 0.2
+
+
+async def test_an_earlier_time_wins():
+    """A key that was to come in an hour comes at once when the doorbell rings."""
+    queue = Queue()
+    queue.add(A, after=3600)
+    queue.add(A)
+    assert await asyncio.wait_for(queue.get(), 1) == A
+
+
+def live(resource_version, **meta):
+    """The TrainingJob churn at that version."""
+    return ours("TrainingJob", "churn", {}, resourceVersion=str(resource_version), **meta)
+
+
+def test_an_older_version_does_not_replace_a_newer():
+    """Events and answers may come in any order; the newest stays."""
+    mirror = Mirror()
+    assert mirror.put(TRAINING_JOB, live(9))
+    assert not mirror.put(TRAINING_JOB, live(7))
+    found = mirror.get(Key("TrainingJob", "team-a", "churn"))
+    assert found is not None
+    assert found["metadata"]["resourceVersion"] == "9"
+
+
+def test_the_dead_do_not_come_back():
+    """An answer from before a delete does not revive the object; a new one of that name is taken in."""
+    mirror = Mirror()
+    mirror.put(TRAINING_JOB, live(9))
+    mirror.drop(TRAINING_JOB, live(10))
+    assert not mirror.put(TRAINING_JOB, live(9))
+    assert mirror.put(TRAINING_JOB, live(12, uid="a new one"))
+
+
+def test_a_listing_prunes_what_is_gone_and_keeps_what_is_newer():
+    """An object that the listing lacks is dropped, unless it came in after the listing was asked for."""
+    mirror = Mirror()
+    owner = training_job()
+    old = child("Job", "old", owner)
+    mirror.put(JOB, old)
+    before = mirror.names(JOB)
+    mirror.put(JOB, child("Job", "new", owner))
+    assert mirror.replace(JOB, [], before) == [old]
+    assert [c["metadata"]["name"] for c in mirror.children(Key("TrainingJob", "team-a", "churn"))] == ["new"]
+
+
+def test_what_the_server_adds_is_no_difference():
+    """Defaults and canonical quantities do not make a child differ from what was asked for."""
+    wanted = {"spec": {"a": 1, "resources": {"limits": {"cpu": "1000m"}}, "env": [{"name": "x", "value": ""}]}}
+    found = {"spec": {"a": 1, "b": 2, "resources": {"limits": {"cpu": "1"}}, "env": [{"name": "x"}]}, "status": {}}
+    assert holds(wanted, found)
+
+
+@pytest.mark.parametrize("found", [{}, {"spec": {"a": 2}}, {"spec": {"a": [1]}}, {"spec": None}])
+def test_what_somebody_changed_is_a_difference(found):
+    """A field with another value, or gone, is seen."""
+    assert not holds({"spec": {"a": 1}}, found)
+
+
+def test_a_field_that_we_no_longer_set_is_seen():
+    """The annotation tells a removed field, which a comparison of what is wanted cannot."""
+    before = with_hash({"metadata": {"name": "x"}, "spec": {"a": 1, "b": 2}})
+    after = with_hash({"metadata": {"name": "x"}, "spec": {"a": 1}})
+    assert up_to_date(before, before)
+    assert not up_to_date(after, before)
+
+
+json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(json)
+def test_everything_holds_itself(value):
+    """No value differs from itself."""
+    assert holds(value, value)
+
+
+@given(json)
+def test_a_poisoned_object_never_raises_in_the_comparison(value):
+    """Whatever somebody put in a child, comparing it says yes or no."""
+    assert holds({"metadata": {"name": "x"}}, value) in (True, False)

@@ -1,0 +1,76 @@
+"""What a Model and a ModelVersion say of themselves."""
+
+from __future__ import annotations
+
+from builders import DIGEST, NOW, condition, model, ours, read, seen, version
+from ultramarine.kinds.model.plan import plan_model, plan_version, questions_version
+from ultramarine.shared.errors import StorageError
+from ultramarine.shared.plan import ArtifactFacts, CheckArtifact
+
+ASK = CheckArtifact("s3://lake/churn/1/")
+
+
+def one_version(status=None, **spec):
+    """ModelVersion churn-1 as it was applied."""
+    return read(ours("ModelVersion", "churn-1", {**version(1)["spec"], **spec}, status))
+
+
+def test_a_model_counts_its_versions():
+    """Versions, the newest, the newest ready one, and the aliases are in the status."""
+    got = plan_model(read(model(aliases={"champion": "1"})), seen(related=(version(1), version(2, ready=False))), NOW)
+
+    assert (got.status["versions"], got.status["latestVersion"], got.status["latestReadyVersion"]) == (2, "2", "1")
+    assert got.status["aliases"] == "champion=1"
+    assert condition(got, "Ready")["status"] == "True"
+
+
+def test_the_highest_number_is_remembered():
+    """Deleting the newest version does not lower latestVersion: its number is never given again."""
+    known = model()
+    known["status"] = {"latestVersion": "9"}
+    assert plan_model(read(known), seen(related=(version(2),)), NOW).status["latestVersion"] == "9"
+
+
+def test_an_alias_to_nowhere_is_named():
+    """An alias of a version that is not there makes the Model not Ready, with what there is."""
+    got = plan_model(read(model(aliases={"champion": "7"})), seen(related=(version(1),)), NOW)
+    assert "champion -> 7 (there are: 1)" in condition(got, "Ready")["message"]
+
+
+def test_a_version_is_ready_when_its_artifact_is_the_one_named():
+    """The storage's manifest has the digest that the version names."""
+    got = plan_version(one_version(), seen(answers={ASK: ArtifactFacts(DIGEST, 42)}), NOW)
+    assert (got.status["state"], got.status["bytes"]) == ("Ready", 42)
+    assert condition(got, "Ready")["status"] == "True"
+
+
+def test_another_digest_is_refused_with_both():
+    """An artifact that was exchanged is not served."""
+    got = plan_version(one_version(), seen(answers={ASK: ArtifactFacts("sha256:" + "b" * 64, 42)}), NOW)
+    assert condition(got, "Ready")["reason"] == "DigestMismatch"
+    assert DIGEST in condition(got, "Ready")["message"]
+
+
+def test_a_missing_artifact_is_looked_for_again():
+    """The storage's own words are the message, and the question is asked again later."""
+    got = plan_version(one_version(), seen(answers={ASK: StorageError("nothing at s3://…", "ObjectNotFound")}), NOW)
+    assert condition(got, "Ready")["reason"] == "ObjectNotFound"
+    assert got.after is not None
+
+
+def test_a_version_found_right_is_not_asked_about_again():
+    """A settled version costs no request to the storage."""
+    ready = {"conditions": [{"type": "Ready", "status": "True", "reason": "ArtifactFound"}], "bytes": 42}
+    settled = one_version(ready)
+    assert questions_version(settled, seen()) == ()
+    assert plan_version(settled, seen(), NOW).status["bytes"] == 42
+
+
+def test_formats_that_run_code_want_a_word():
+    """A pickle is refused until allowCodeExecution is set."""
+    pickle = {"format": {"name": "pickle"}}
+    got = plan_version(one_version(**pickle), seen(answers={ASK: ArtifactFacts(DIGEST, 42)}), NOW)
+    assert (got.status["state"], condition(got, "Ready")["reason"]) == ("Refused", "CodeExecutionRefused")
+
+    allowed = one_version(**pickle, allowCodeExecution=True)
+    assert plan_version(allowed, seen(answers={ASK: ArtifactFacts(DIGEST, 42)}), NOW).status["state"] == "Ready"

@@ -1,0 +1,191 @@
+"""What an OnlineEndpoint does, told by its plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, model, seen, version
+from ultramarine.kinds.onlineendpoint.manifests import selector, server_deployment, service
+from ultramarine.kinds.onlineendpoint.plan import plan
+from ultramarine.kinds.onlineendpoint.resolve import resolve
+from ultramarine.shared.plan import GenerateSecret
+
+TWO = [{"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@2"}]
+
+
+def deployment(owner, number, name="blue", *, rolled=True):
+    """The Deployment of one deployment that serves that version of churn; `rolled` when all its pods are new."""
+    wanted = next(d for d in owner.spec.deployments if d.name == name)
+    found = resolve(f"churn@{number}", seen(related=(version(number),)))
+    built = server_deployment(owner, wanted, found.spec, PLATFORM, None)
+    status = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1} if rolled else {"observedGeneration": 1}
+    made = child("Deployment", f"churn-{name}", owner, built["spec"], status)
+    made["metadata"]["annotations"] = built["metadata"]["annotations"]
+    return made
+
+
+def server_pod(owner, number, name="blue", *, ready=True, **status):
+    """A pod of one deployment that serves that version of churn."""
+    said = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True" if ready else "False"}], **status}
+    made = child("Pod", f"churn-{name}-x", owner, {}, said)
+    made["metadata"]["labels"] = selector(owner, name)
+    made["metadata"]["annotations"] = {"ultramarine.dev/model-version": f"churn-{number}"}
+    made["metadata"]["ownerReferences"] = [{"uid": "a ReplicaSet", "controller": True}]
+    return made
+
+
+def address(owner, name):
+    """The Service, turned to one deployment."""
+    return child("Service", "churn", owner, service(owner, name)["spec"])
+
+
+def test_an_endpoint_waits_for_its_model_and_says_so():
+    """Before the model exists there is a Service, there are keys, and a message that says how to get the model."""
+    one = endpoint()
+    got = plan(one, seen(), NOW)
+
+    assert kinds_of(got.apply) == ["Service/churn"]
+    assert condition(got, "Ready")["status"] == "False"
+    assert "registerAs: churn" in condition(got, "Ready")["message"]
+    assert isinstance(got.effects[0], GenerateSecret)
+    assert got.effects[0].metadata["name"] == "churn-keys"
+
+
+def test_latest_is_the_newest_ready_version():
+    """@latest passes over a version that is not ready."""
+    got = plan(endpoint(), seen(related=(version(1), version(2), version(3, ready=False))), NOW)
+
+    assert got.status["deployments"][0]["modelVersion"] == "churn-2"
+    assert "Deployment/churn-blue" in kinds_of(got.apply)
+
+
+def test_an_alias_leads_where_the_model_says():
+    """MODEL@ALIAS is looked up in the Model; an alias that it lacks is named with those that it has."""
+    named = endpoint(deployments=[{"name": "blue", "model": "churn@champion"}])
+    got = plan(named, seen(related=(model(aliases={"champion": "1"}), version(1), version(2))), NOW)
+    assert got.status["deployments"][0]["modelVersion"] == "churn-1"
+
+    got = plan(named, seen(related=(model(aliases={"stable": "1"}), version(1))), NOW)
+    assert "no alias champion (it has: stable)" in condition(got, "Ready")["message"]
+
+
+def test_ready_means_that_pods_of_the_wanted_version_answer():
+    """The endpoint is Ready with its URL and version when its pods are."""
+    one = endpoint({"keysSecret": "churn-keys"})
+    got = plan(one, seen(deployment(one, 1), server_pod(one, 1), address(one, "blue"), related=(version(1),)), NOW)
+
+    assert condition(got, "Ready")["status"] == "True"
+    assert got.status["url"] == "http://churn.team-a.svc"
+    assert (got.status["modelVersion"], got.status["replicas"]) == ("churn-1", "1/1")
+    assert condition(got, "Reconciling") == {}
+    assert got.effects == ()
+
+
+def test_a_rolling_update_is_no_outage():
+    """While new pods come up the endpoint stays Ready, and says which version answers until then."""
+    one = endpoint({"keysSecret": "churn-keys"})
+    moving = seen(deployment(one, 1), server_pod(one, 1), address(one, "blue"), related=(version(1), version(2)))
+    got = plan(one, moving, NOW)
+
+    assert condition(got, "Ready")["status"] == "True"
+    assert got.status["modelVersion"] == "churn-1"
+    assert "moving to churn-2" in got.status["deployments"][0]["message"]
+    assert condition(got, "Reconciling")["status"] == "True"
+
+
+def test_a_version_that_cannot_be_loaded_is_explained_and_the_old_one_stays():
+    """A new pod that fails tells why in the deployment's message, while the old one goes on answering."""
+    one = endpoint({"keysSecret": "churn-keys"})
+    record = '{"reason": "ModelCorrupt", "message": "model.skops is not a skops file"}'
+    broken = server_pod(
+        one, 2, ready=False, phase="Pending",
+        initContainerStatuses=[{"name": "fetch", "ready": False, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": record}}}],
+    )  # fmt: skip
+    broken["metadata"]["name"] = "churn-blue-y"
+    live = deployment(one, 2, rolled=False)
+    got = plan(one, seen(live, server_pod(one, 1), broken, address(one, "blue"), related=(version(2),)), NOW)
+
+    assert got.status["deployments"][0]["state"] == "Failing"
+    assert "model.skops is not a skops file" in got.status["deployments"][0]["message"]
+    assert got.status["modelVersion"] == "churn-1"
+    assert condition(got, "Ready")["status"] == "True"
+
+
+def test_traffic_turns_only_to_ready_pods():
+    """Giving green 100 leaves the Service at blue until green is ready, then turns it."""
+    one = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"green": 100})
+    blue = (deployment(one, 1), server_pod(one, 1), address(one, "blue"))
+    both = (version(1), version(2))
+    early = plan(one, seen(*blue, deployment(one, 2, "green", rolled=False), related=both), NOW)
+    assert early.status["traffic"] == {"blue": 100}
+    assert early.apply[-1]["spec"]["selector"]["ultramarine.dev/deployment"] == "blue"
+
+    ready = (deployment(one, 2, "green"), server_pod(one, 2, "green"))
+    late = plan(one, seen(*blue, *ready, related=both), NOW)
+    assert late.status["traffic"] == {"green": 100}
+    assert late.apply[-1]["spec"]["selector"]["ultramarine.dev/deployment"] == "green"
+
+
+def test_a_removed_deployment_goes_when_nobody_is_sent_to_it():
+    """blue leaves the spec: it is kept while the Service is turned to it, and deleted afterwards."""
+    before = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"blue": 100})
+    blue = (deployment(before, 1), server_pod(before, 1))
+    one = endpoint({"keysSecret": "churn-keys"}, deployments=TWO[1:])
+    ready = (deployment(one, 2, "green"), server_pod(one, 2, "green"))
+
+    still = plan(one, seen(*blue, *ready, address(one, "blue"), related=(version(2),)), NOW)
+    assert still.delete == ()
+    assert still.status["traffic"] == {"green": 100}
+
+    after = plan(one, seen(*blue, *ready, address(one, "green"), related=(version(2),)), NOW)
+    assert [ref.name for ref in after.delete] == ["churn-blue"]
+
+
+def test_an_alias_to_nowhere_does_not_end_what_serves():
+    """When the reference no longer resolves, the Deployment is neither changed nor deleted."""
+    one = endpoint({"keysSecret": "churn-keys"})
+    got = plan(one, seen(deployment(one, 1), server_pod(one, 1), address(one, "blue")), NOW)
+
+    assert kinds_of(got.apply) == ["Service/churn"]
+    assert got.delete == ()
+    assert condition(got, "Ready")["status"] == "True"
+    assert "meanwhile churn-1 is served" in condition(got, "Ready")["message"]
+
+
+def test_a_new_release_of_the_platform_does_not_restart_what_serves():
+    """A live Deployment keeps its server image until its own spec or model changes."""
+    one = endpoint({"keysSecret": "churn-keys"})
+    world = seen(deployment(one, 1), server_pod(one, 1), address(one, "blue"), related=(version(1),))
+    newer = replace(world, platform=replace(PLATFORM, server_image="ultramarine/server:2"))
+    container = plan(one, newer, NOW).apply[0]["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "ultramarine/server:1"
+
+    moved = replace(newer, related=(version(1), version(2)))
+    container = plan(one, moved, NOW).apply[0]["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "ultramarine/server:2"
+
+
+def test_keys_that_a_pod_misses_are_made_again():
+    """Nobody may read Secrets: that one is gone is known from the pod that waits for it."""
+    one = endpoint({"keysSecret": "churn-keys"})
+    waits = {"reason": "CreateContainerConfigError", "message": 'secret "churn-keys" not found'}
+    pod = server_pod(one, 1, ready=False, containerStatuses=[{"ready": False, "state": {"waiting": waits}}])
+    assert len(plan(one, seen(pod, related=(version(1),)), NOW).effects) == 1
+
+
+def test_replicas_bring_a_disruption_budget():
+    """Two pods and more have a budget that lets a drain take one at a time; a single pod has none."""
+    pair = endpoint(deployments=[{"name": "blue", "model": "churn@1", "replicas": 2}])
+    assert "PodDisruptionBudget/churn-blue" in kinds_of(plan(pair, seen(related=(version(1),)), NOW).apply)
+    assert kinds_of(plan(endpoint(), seen(related=(version(1),)), NOW).apply) == [
+        "Deployment/churn-blue",
+        "Service/churn",
+    ]
+
+
+def test_the_serving_container_has_no_storage_keys():
+    """Only the fetching container gets the storage Secret."""
+    spec = plan(endpoint(), seen(related=(version(1),)), NOW).apply[0]["spec"]["template"]["spec"]
+    assert spec["initContainers"][0]["envFrom"] == [{"secretRef": {"name": "ultramarine-storage"}}]
+    assert "envFrom" not in spec["containers"][0]

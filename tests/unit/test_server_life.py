@@ -1,0 +1,189 @@
+"""The server over its life: what cannot be loaded, failures, key rotation, the goodbye, and the fetch before it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ultramarine_server
+from serving_process import ROWS, command, environment, refused, serving, task_for
+from ultramarine.outside.storage import Storage
+from ultramarine.shared.contract import ServingTask, TerminationRecord
+
+# Failures of the model, keys, shutdown
+
+
+def test_a_failing_model_shows_no_traceback_to_the_client(models: Path) -> None:
+    """The client gets a request id, the log gets the reason, and the next request is answered."""
+    task = task_for(models / "slow.skops", allow_code_execution=True)
+    with serving(models, task) as server:
+        failed = server.infer(np.full((1, 30), -1.0), headers={"x-request-id": "trace-7"})
+        good = server.infer(ROWS[:1])
+        server.process.terminate()
+        _, stderr = server.process.communicate(timeout=20)
+
+    assert failed.status_code == 500
+    assert failed.json() == {"error": "the model failed; its log has the reason under request trace-7"}
+    assert good.status_code == 200
+    assert "request trace-7 failed" in stderr
+    assert "secret detail" in stderr
+
+
+def test_health_answers_while_the_model_computes(models: Path) -> None:
+    """A slow prediction does not make a probe wait."""
+    with serving(models, task_for(models / "slow.skops", allow_code_execution=True)) as server:
+        thread = threading.Thread(target=server.infer, args=(ROWS[:1],))
+        thread.start()
+        time.sleep(0.1)
+        started = time.monotonic()
+
+        assert server.get("/v2/health/live").status_code == 200
+        assert time.monotonic() - started < 0.3
+        thread.join()
+
+
+def test_keys_rotate_without_restart(models: Path, tmp_path: Path) -> None:
+    """Old and new open together while both are there; then only the new one does."""
+    (tmp_path / "primary").write_text("old")
+    with serving(models, task_for(models / "plain.onnx", auth="key"), "--keys-dir", str(tmp_path)) as server:
+
+        def code(key: str) -> int:
+            return server.get("/v2", headers={"authorization": f"Bearer {key}"}).status_code
+
+        assert (code("old"), code("new")) == (200, 401)
+        (tmp_path / "secondary").write_text("new")
+        assert (code("old"), code("new")) == (200, 200)
+        (tmp_path / "primary").unlink()
+        assert (code("old"), code("new")) == (401, 200)
+
+
+def test_no_request_is_lost_when_the_server_leaves(models: Path) -> None:
+    """SIGTERM under load: what was accepted is answered, clients are told to close, readiness falls, the end is 0."""
+    codes: list[int | str] = []
+    goodbyes: list[str] = []
+    with serving(models, task_for(models / "slow.skops", allow_code_execution=True)) as server:
+
+        def client() -> None:
+            # Connections stay open between requests, as those of a gateway do.
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+            rows = {"name": "input", "shape": [1, 30], "datatype": "FP64", "data": ROWS[0].tolist()}
+            body = json.dumps({"inputs": [rows]})
+            while True:
+                try:
+                    connection.request("POST", "/v2/models/cancer/infer", body)
+                    answer = connection.getresponse()
+                    answer.read()
+                except (OSError, http.client.HTTPException) as error:
+                    codes.append(repr(error))
+                    return
+                codes.append(answer.status)
+                if answer.getheader("connection") == "close":
+                    goodbyes.append("close")
+                    return
+
+        clients = [threading.Thread(target=client) for _ in range(4)]
+        for thread in clients:
+            thread.start()
+        time.sleep(1.2)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        readiness = server.get("/v2/health/ready").status_code
+        for thread in clients:
+            thread.join()
+
+        assert server.process.wait(timeout=20) == 0
+    assert readiness == 503
+    assert set(codes) == {200}
+    assert len(goodbyes) == 4
+
+
+# What cannot be served
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "reason"),
+    [
+        ("broken.onnx", {}, "ModelCorrupt"),
+        ("model.skops", {"digest": "sha256:00"}, "DigestMismatch"),
+        ("model.skops", {"format": "tensorrt"}, "FormatUnknown"),
+        ("slow.skops", {}, "CodeExecutionRefused"),
+        ("plain.onnx", {"auth": "key"}, "KeysMissing"),
+        (
+            "plain.onnx",
+            {"signature": {"inputs": [{"name": "X", "datatype": "FP64", "shape": [-1, 30]}]}},
+            "SignatureMismatch",
+        ),
+    ],
+)
+def test_what_cannot_be_served_is_said_before_listening(
+    models: Path, tmp_path: Path, file: str, changes: dict[str, Any], reason: str
+) -> None:
+    """The process ends with 1 and its termination log carries reason and message."""
+    code, record, stderr = refused(models, task_for(models / file, **changes), "serve", "--keys-dir", str(tmp_path))
+
+    assert (code, record.reason) == (1, reason)
+    assert record.message
+    assert f"ultramarine-server: {reason}: {record.message}" in stderr
+
+
+def test_fetch_brings_what_serve_can_check(storage: Storage, bucket: str, models: Path, tmp_path: Path) -> None:
+    """The init container's folder is what the main container serves, without storage keys."""
+    (tmp_path / "up").mkdir()
+    (tmp_path / "up/model.onnx").write_bytes((models / "plain.onnx").read_bytes())
+    record = storage.upload_folder(tmp_path / "up", f"s3://{bucket}/models/", "onnx")
+    task = ServingTask("cancer", "3", record.uri, record.digest, "auto", auth="none")
+    options = command(tmp_path, task, "fetch")
+    options["env"] |= {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    options["env"] |= {"ULTRAMARINE_STORAGE_ENDPOINT": storage.name}
+
+    with subprocess.Popen(**options) as process:
+        stdout, stderr = process.communicate(timeout=30)
+
+    assert process.returncode == 0, stderr
+    assert "fetched 1 files" in stdout
+    with serving(tmp_path, task) as server:
+        assert server.infer(ROWS[:1], "X", "FP32").status_code == 200
+
+
+def test_a_failed_fetch_says_why(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """The init container leaves the storage's reason in the termination log."""
+    task = ServingTask("cancer", "3", f"s3://{bucket}/gone/", "sha256:00", "auto")
+    options = command(tmp_path, task, "fetch")
+    options["env"] |= {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "wrong"}
+    options["env"] |= {"ULTRAMARINE_STORAGE_ENDPOINT": storage.name}
+
+    with subprocess.Popen(**options) as process:
+        process.communicate(timeout=30)
+
+    assert process.returncode == 1
+    assert TerminationRecord.from_json((tmp_path / "log").read_text()).reason == "AccessDenied"
+
+
+def test_the_server_knows_nothing_of_the_storage() -> None:
+    """What faces the network imports no storage client."""
+    names = ("serve", "sklearn_model", "onnx_model")
+    program = f"import sys, {', '.join('ultramarine_server.' + name for name in names)}; print(*sys.modules)"
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    )
+
+    assert "boto3" not in loaded.stdout.split()
+
+
+def test_the_version_is_that_of_the_product() -> None:
+    """Server metadata and pyproject.toml agree."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+
+    assert ultramarine_server.__version__ == project["version"]

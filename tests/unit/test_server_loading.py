@@ -1,0 +1,212 @@
+"""Which artifacts are loaded, which are refused, and what stands around the model: keys and CPU limit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.linear_model import LogisticRegression
+from ultramarine.shared.contract import ArtifactManifest, FileEntry, ServingTask
+from ultramarine_server.artifact import ModelFile, find_model
+from ultramarine_server.cpus import cpu_limit
+from ultramarine_server.errors import LoadError
+from ultramarine_server.keys import KeyRing
+from ultramarine_server.loading import load
+from ultramarine_server.protocol import infer
+
+X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
+
+
+def ask(request: dict[str, Any], model: Any) -> dict[str, Any]:
+    """Return the model's answer to a request document."""
+    answer: dict[str, Any] = json.loads(infer(model, "m", "1", json.dumps(request).encode()))
+    return answer
+
+
+def matrix(**changes: Any) -> dict[str, Any]:
+    """Return an input of two rows, but for `changes`."""
+    return {"name": "input", "shape": [2, 2], "datatype": "FP64", "data": [1, 2, 3, 4]} | changes
+
+
+# Artifact and loading
+
+
+def digest_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def task_for(folder: Path, files: dict[str, bytes], **changes: Any) -> ServingTask:
+    """Write an artifact and return the task that describes it."""
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    manifest = ArtifactManifest(tuple(FileEntry(name, len(c), digest_of(c)) for name, c in files.items()), "sklearn")
+    (folder / "manifest.json").write_bytes(manifest.to_json())
+    given = {"model": "m", "version": "1", "uri": "s3://b/m/", "digest": manifest.digest, "format": "sklearn"}
+    return ServingTask(**(given | changes))
+
+
+def test_the_model_file_is_found_by_its_format(tmp_path: Path) -> None:
+    """Other files beside the model do not matter."""
+    task = task_for(tmp_path, {"model.skops": b"1", "card.md": b"2"}, format="auto")
+
+    assert find_model(tmp_path, task) == ModelFile(tmp_path / "model.skops", "sklearn")
+
+
+def test_a_single_object_without_suffix_is_what_was_registered(tmp_path: Path) -> None:
+    """The format of the ModelVersion counts where the name says nothing."""
+    (tmp_path / "model").write_bytes(b"1")
+    task = ServingTask("m", "1", "s3://b/model", "sha256:" + digest_of(b"1"), "onnx")
+
+    assert find_model(tmp_path, task) == ModelFile(tmp_path / "model", "onnx")
+
+
+@pytest.mark.parametrize(
+    ("files", "changes", "reason"),
+    [
+        ({"model.skops": b"1"}, {"digest": "sha256:00"}, "DigestMismatch"),
+        ({"model.skops": b"1"}, {"uri": "s3://b/model.skops", "digest": "sha256:00"}, "DigestMismatch"),
+        ({"model.skops": b"1"}, {"uri": "s3://b/absent.skops"}, "ModelMissing"),
+        ({"model.skops": b"1"}, {"format": "tensorrt"}, "FormatUnknown"),
+        ({"model.onnx": b"1"}, {}, "FormatUnknown"),
+        ({"a.skops": b"1", "b.skops": b"1"}, {}, "FormatUnknown"),
+        ({"readme.md": b"1"}, {"format": "auto"}, "FormatUnknown"),
+    ],
+)
+def test_a_wrong_artifact_is_refused(
+    tmp_path: Path, files: dict[str, bytes], changes: dict[str, Any], reason: str
+) -> None:
+    """Other content, no file, no known format: each has its own reason."""
+    with pytest.raises(LoadError) as caught:
+        find_model(tmp_path, task_for(tmp_path, files, **changes))
+
+    assert caught.value.reason == reason
+
+
+def test_content_that_changed_on_disk_is_found(tmp_path: Path) -> None:
+    """Files are checked where they are loaded, not only where they were fetched."""
+    task = task_for(tmp_path, {"model.skops": b"1"})
+    (tmp_path / "model.skops").write_bytes(b"2")
+
+    with pytest.raises(LoadError, match=digest_of(b"2")):
+        find_model(tmp_path, task)
+
+
+class Custom(LogisticRegression):
+    """A type that skops does not know."""
+
+
+@pytest.mark.parametrize("suffix", ["pkl", "joblib", "skops"])
+def test_code_runs_only_where_it_is_allowed(tmp_path: Path, suffix: str) -> None:
+    """Pickle, joblib and unknown skops types are refused with the remedy, and load when their owner allows it."""
+    estimator = Custom().fit(X, [0, 0, 1, 1])
+    path = tmp_path / f"model.{suffix}"
+    if suffix == "skops":
+        skops.io.dump(estimator, path)
+    else:
+        path.write_bytes(pickle.dumps(estimator))
+    format = {"pkl": "pickle", "joblib": "joblib", "skops": "sklearn"}[suffix]
+    task = ServingTask("m", "1", "", "", format)
+
+    with pytest.raises(LoadError, match="allowCodeExecution") as caught:
+        load(ModelFile(path, format), task, 1)
+
+    assert caught.value.reason == "CodeExecutionRefused"
+    assert suffix != "skops" or "Custom" in caught.value.message
+    allowed = ServingTask("m", "1", "", "", format, allow_code_execution=True)
+    assert ask({"inputs": [matrix()]}, load(ModelFile(path, format), allowed, 1))["outputs"]
+
+
+@pytest.mark.parametrize("format", ["sklearn", "onnx", "pickle", "joblib"])
+@pytest.mark.parametrize("content", [b"", b"garbage" * 100])
+def test_a_damaged_file_is_said_to_be_that(tmp_path: Path, format: str, content: bytes) -> None:
+    """Whatever the parser stumbles over, the verdict is ModelCorrupt with the file's name."""
+    (tmp_path / "model").write_bytes(content)
+
+    with pytest.raises(LoadError, match="model is not a readable") as caught:
+        load(ModelFile(tmp_path / "model", format), ServingTask("m", "1", "", "", format, allow_code_execution=True), 1)
+
+    assert caught.value.reason == "ModelCorrupt"
+
+
+def test_what_is_no_estimator_is_refused(tmp_path: Path) -> None:
+    """A file may be fine and still hold nothing that predicts."""
+    skops.io.dump({"a": 1}, tmp_path / "model.skops")
+
+    with pytest.raises(LoadError, match="holds a dict, which has no predict"):
+        load(ModelFile(tmp_path / "model.skops", "sklearn"), ServingTask("m", "1", "", "", "sklearn"), 1)
+
+
+# Keys and CPUs
+
+
+def test_keys_are_followed_when_the_secret_is_swapped(tmp_path: Path) -> None:
+    """The kubelet's atomic swap of `..data` takes effect with the next request, and the old key is dead."""
+    for version, key in (("v1", "old"), ("v2", "new")):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "primary").write_text(key + "\n")
+    (tmp_path / "..data").symlink_to("v1")
+    (tmp_path / "primary").symlink_to("..data/primary")
+    keys = KeyRing(tmp_path)
+    assert keys.opens({"api-key": "old"})
+
+    (tmp_path / "..next").symlink_to("v2")
+    (tmp_path / "..next").rename(tmp_path / "..data")
+
+    assert not keys.opens({"api-key": "old"})
+    assert keys.opens({"api-key": "new"})
+
+
+@pytest.mark.parametrize(
+    ("headers", "opens"),
+    [
+        ({"authorization": "Bearer one"}, True),
+        ({"authorization": "bearer  two"}, True),
+        ({"api-key": "two"}, True),
+        ({"api-key": "two", "authorization": "Bearer wrong"}, True),
+        ({"authorization": "Basic one"}, False),
+        ({"authorization": "one"}, False),
+        ({"authorization": "Bearer "}, False),
+        ({"api-key": ""}, False),
+        ({"api-key": "onetwo"}, False),
+        ({}, False),
+    ],
+)
+def test_both_keys_open_by_either_header(tmp_path: Path, headers: dict[str, str], opens: bool) -> None:
+    """Primary and secondary are equal; nothing, or something else, does not open."""
+    (tmp_path / "primary").write_text("one")
+    (tmp_path / "secondary").write_text("two\n")
+
+    assert KeyRing(tmp_path).opens(headers) is opens
+
+
+def test_an_empty_key_file_is_no_key(tmp_path: Path) -> None:
+    """A Secret with an empty value does not leave the door open."""
+    (tmp_path / "primary").write_text("\n")
+
+    assert len(KeyRing(tmp_path)) == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "max 100000"}, len(os.sched_getaffinity(0))),
+        ({"cpu/cpu.cfs_quota_us": "10000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, len(os.sched_getaffinity(0))),
+        ({}, len(os.sched_getaffinity(0))),
+    ],
+)
+def test_the_cpu_limit_is_that_of_the_container(tmp_path: Path, files: dict[str, str], limit: int) -> None:
+    """Both versions of control groups are understood; without a limit all CPUs count."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    assert cpu_limit(tmp_path) == limit

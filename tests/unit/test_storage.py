@@ -1,0 +1,170 @@
+"""URIs, downloads, and errors that name the remedy, against a real S3 server."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ultramarine.outside.storage import Storage, parse_uri
+from ultramarine.shared.contract import FileEntry
+from ultramarine.shared.errors import StorageError
+
+# URIs
+
+
+@pytest.mark.parametrize(
+    ("uri", "bucket", "key"),
+    [
+        ("s3://lake/churn/train.csv", "lake", "churn/train.csv"),
+        ("s3://lake/churn/", "lake", "churn/"),
+        ("s3://lake/", "lake", ""),
+        ("s3://my.lake-2/100% sure?/naïve.csv", "my.lake-2", "100% sure?/naïve.csv"),
+    ],
+)
+def test_plain_uris_are_taken_apart(uri: str, bucket: str, key: str) -> None:
+    """A bucket and a key come out as they were written."""
+    assert parse_uri(uri) == (bucket, key)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "churn",
+        "s3://",
+        "s3:///key",
+        "s3://bucket",
+        "S3://bucket/key",
+        "file:///etc/passwd",
+        "http://bucket/key",
+        "s3://b/key",
+        "s3://bu..cket/key",
+        "s3://user@bucket/key",
+        "s3://bucket:80/key",
+        "s3://bucket/../other/key",
+        "s3://bucket/a/../../key",
+        "s3://bucket/./key",
+        "s3://bucket/a//b",
+        "s3://bucket//",
+        "s3://bucket/a/%2e%2e/b",
+        "s3://bucket/a%2Fb",
+        "s3://bucket/a\\b",
+        "s3://bucket/a\nb",
+        "s3://bucket/a\x00b",
+        "s3://bucket/\ud800",
+        "s3://bucket/" + "k" * 1025,
+    ],
+)
+def test_tricky_uris_are_refused(uri: str) -> None:
+    """No other scheme, no way out of the bucket, nothing that two parsers could read in two ways."""
+    with pytest.raises(StorageError) as caught:
+        parse_uri(uri)
+
+    assert caught.value.reason == "InvalidURI"
+    assert not caught.value.transient
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_uri_or_a_storage_error(text: str) -> None:
+    """Whatever a person writes, the parser answers with a location that stays inside its bucket, or with a reason."""
+    try:
+        location = parse_uri("s3://bucket/" + text)
+    except StorageError:
+        return
+
+    assert str(location) == "s3://bucket/" + text
+    assert not {"..", "."} & set(location.key.split("/"))
+
+
+# Download
+
+
+def test_an_object_is_downloaded_under_its_own_name(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """An object's last segment is the file's name, and its digest is that of the content."""
+    storage.write(f"s3://{bucket}/churn/train.csv", b"a,b\n1,2\n")
+
+    [entry] = storage.download(f"s3://{bucket}/churn/train.csv", tmp_path)
+
+    assert (tmp_path / "train.csv").read_bytes() == b"a,b\n1,2\n"
+    assert entry == FileEntry("train.csv", 8, hashlib.sha256(b"a,b\n1,2\n").hexdigest())
+
+
+def test_a_prefix_is_downloaded_with_its_folders(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """All objects below the prefix arrive, folder markers do not become files, neighbours stay where they are."""
+    for key in ("churn/a.csv", "churn/deep/er/b.csv", "churn/day=1%2F2/c.csv", "churn-old/x.csv"):
+        storage.write(f"s3://{bucket}/churn/", b"")
+        storage._client.put_object(Bucket=bucket, Key=key, Body=key.encode())
+
+    entries = storage.download(f"s3://{bucket}/churn/", tmp_path)
+
+    assert sorted(entry.path for entry in entries) == ["a.csv", "day=1%2F2/c.csv", "deep/er/b.csv"]
+    assert (tmp_path / "deep/er/b.csv").read_bytes() == b"churn/deep/er/b.csv"
+
+
+def test_a_folder_without_its_slash_is_named_as_the_mistake(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """The message says to add the slash."""
+    storage.write(f"s3://{bucket}/churn/a.csv", b"1")
+
+    with pytest.raises(StorageError, match="is a folder; end it with a slash") as caught:
+        storage.download(f"s3://{bucket}/churn", tmp_path)
+
+    assert caught.value.reason == "InputNotFound"
+
+
+@pytest.mark.parametrize("key", ["nothing/", "nothing.csv"])
+def test_absent_inputs_are_named(storage: Storage, bucket: str, tmp_path: Path, key: str) -> None:
+    """An absent object and an empty prefix are both InputNotFound, with the URI."""
+    with pytest.raises(StorageError, match=f"s3://{bucket}/{key}") as caught:
+        storage.download(f"s3://{bucket}/{key}", tmp_path)
+
+    assert caught.value.reason == "InputNotFound"
+
+
+@pytest.mark.parametrize("uri", ["s3://no-such-bucket/a.csv", "s3://no-such-bucket/a/"])
+def test_an_absent_bucket_is_named(storage: Storage, tmp_path: Path, uri: str) -> None:
+    """The missing bucket, not the key in it, is what the message speaks of."""
+    with pytest.raises(StorageError, match="bucket no-such-bucket") as caught:
+        storage.download(uri, tmp_path)
+
+    assert caught.value.reason == "BucketNotFound"
+
+
+@pytest.mark.parametrize("which", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
+@pytest.mark.parametrize("key", ["a.csv", "a/"])
+def test_wrong_keys_are_access_denied(
+    storage: Storage, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str, key: str
+) -> None:
+    """A wrong access key or secret key is said to be that, on objects and on prefixes."""
+    monkeypatch.setenv(which, "wrong")
+
+    with pytest.raises(StorageError, match="check both keys in the storage Secret") as caught:
+        Storage(storage.name).download(f"s3://{bucket}/{key}", tmp_path)
+
+    assert caught.value.reason == "AccessDenied"
+    assert not caught.value.transient
+
+
+def test_absent_server_is_reported_soon_and_as_transient(storage: Storage, tmp_path: Path) -> None:
+    """Nothing listens: the error comes within 20 s, says so, and may be tried again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    started = time.monotonic()
+
+    with pytest.raises(StorageError, match=f"127.0.0.1:{port} does not answer") as caught:
+        Storage(f"http://127.0.0.1:{port}").download("s3://bucket/a.csv", tmp_path)
+
+    assert (caught.value.reason, caught.value.transient) == ("Unreachable", True)
+    assert time.monotonic() - started < 20
+
+
+def test_an_impossible_endpoint_is_refused_at_once() -> None:
+    """A typing error in the endpoint is found before anything is sent."""
+    with pytest.raises(StorageError) as caught:
+        Storage("not an address")
+
+    assert caught.value.reason == "InvalidEndpoint"

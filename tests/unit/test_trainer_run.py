@@ -1,0 +1,278 @@
+"""Whole training attempts: the trainer as a process of its own, against a real S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ultramarine.outside.storage import Storage
+from ultramarine.shared.contract import ArtifactManifest, TerminationRecord, TrainingTask
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from ultramarine_trainer.run import Places, run
+base = Path(sys.argv[1])
+places = Places(source=base / "source", work=base / "work", inputs=base / "inputs", outputs=base / "outputs",
+                termination_log=base / "log", input_waits=(0.1,), output_waits=(0.1, 0.1))
+sys.exit(run(sys.argv[2:], os.environ, places))
+"""
+
+
+class Pod:
+    """A folder that stands for a training pod's mounts, and the trainer in it."""
+
+    def __init__(self, base: Path, endpoint: str, bucket: str) -> None:
+        self.base = base
+        self.prefix = f"s3://{bucket}/runs/churn/"
+        self.environment = os.environ | {"ULTRAMARINE_STORAGE_ENDPOINT": endpoint}
+        (base / "log").touch()
+
+    def start(self, *command: str, **task: Any) -> subprocess.Popen[str]:
+        """Start the trainer on a task; the caller ends it."""
+        text = TrainingTask(**({"output_prefix": self.prefix} | task)).to_json()
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(self.base), *command],
+            env={"ULTRAMARINE_TASK": text} | self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *command: str, **task: Any) -> tuple[int, TerminationRecord, str, str]:
+        """Run the trainer to its end; return exit code, termination record, stdout and stderr."""
+        with self.start(*command, **task) as process:
+            stdout, stderr = process.communicate(timeout=60)
+        return process.returncode, self.record(), stdout, stderr
+
+    def record(self) -> TerminationRecord:
+        return TerminationRecord.from_json((self.base / "log").read_text())
+
+
+@pytest.fixture
+def pod(tmp_path: Path, storage: Storage, bucket: str) -> Pod:
+    """A pod whose storage is the test's S3 server."""
+    return Pod(tmp_path, storage.name, bucket)
+
+
+def test_a_good_run_stores_its_outputs_and_says_where(pod: Pod, storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """Inputs arrive, source runs, metrics are read, outputs are stored; record and result.json say the same."""
+    storage.write(f"s3://{bucket}/lake/train.csv", b"1,2\n")
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/train.py").write_text(
+        "import os, pathlib, sys\n"
+        f"base = pathlib.Path({str(tmp_path)!r})\n"
+        "assert (base / 'inputs/data/train.csv').read_text() == '1,2\\n'\n"
+        "assert sys.stdin.read() == '' and not [n for n in os.environ if n.startswith(('AWS_', 'ULTRAMARINE_T'))]\n"
+        "(base / 'outputs/model/model.skops').write_bytes(b'model')\n"
+        "(base / 'outputs/report/index.html').write_bytes(b'<p>')\n"
+        "print('x' * 1000000)\n"
+        "print('epoch=1 loss=0.5')\n"
+        "print('epoch=2 loss=0.25 lr=nan')\n"
+        "print('ignored=1', file=sys.stderr)\n"
+    )
+
+    code, record, stdout, stderr = pod.run(
+        sys.executable,
+        "train.py",
+        inputs={"data": f"s3://{bucket}/lake/"},
+        outputs={"model": "auto", "report": ""},
+    )
+
+    assert code == 0, stderr
+    assert record.metrics == {"epoch": 2.0, "loss": 0.25}
+    assert record.outputs["model"].format == "sklearn"
+    assert record.outputs["model"].uri.startswith(pod.prefix + "model/")
+    assert (record.reason, record.message, record.tail) == ("", "", "")
+    assert TerminationRecord.from_json(storage.read(pod.prefix + "result.json").decode()) == record
+    manifest = ArtifactManifest.from_json(storage.read(record.outputs["report"].uri + "manifest.json"))
+    assert manifest.digest == record.outputs["report"].digest
+    assert "x" * 1000000 in stdout
+    assert "ignored=1" in stderr
+    assert "ultramarine-trainer: input data: 1 files, 4 bytes" in stderr
+
+
+def test_the_commands_own_failure_is_the_verdict(pod: Pod) -> None:
+    """Exit code, message and last lines are the command's; nothing is uploaded."""
+    code, record, _, stderr = pod.run(
+        "sh", "-c", "echo loss=0.5; echo no such column >&2; exit 3", outputs={"model": "auto"}
+    )
+
+    assert code == 3
+    assert (record.reason, record.message) == ("CommandFailed", "command exited with code 3")
+    assert set(record.tail.splitlines()) == {"loss=0.5", "no such column"}
+    assert record.metrics == {"loss": 0.5}
+    assert "ultramarine-trainer: CommandFailed: command exited with code 3" in stderr
+
+
+def test_a_kill_is_named_with_its_likely_cause(pod: Pod) -> None:
+    """SIGKILL from outside is mostly the kernel's answer to too much memory."""
+    code, record, _, _ = pod.run("sh", "-c", "kill -9 $$")
+
+    assert code == 137
+    assert record.message == "command was killed by SIGKILL; probably out of memory: raise spec.resources"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], "no command is given"),
+        (["no-such-program"], "'no-such-program' was not found"),
+        (["./train.sh"], "'./train.sh' is not executable"),
+    ],
+)
+def test_a_command_that_cannot_start_is_not_retried(pod: Pod, tmp_path: Path, command: list[str], words: str) -> None:
+    """The code tells the Job that another attempt would end the same way."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/train.sh").write_text("echo hello")
+
+    code, record, _, _ = pod.run(*command)
+
+    assert (code, record.reason) == (203, "CommandNotFound")
+    assert words in record.message
+
+
+def test_a_missing_input_is_not_retried(pod: Pod, bucket: str) -> None:
+    """The command does not start, and the message has the URI."""
+    code, record, stdout, _ = pod.run("echo", "started", inputs={"data": f"s3://{bucket}/absent.csv"})
+
+    assert (code, record.reason) == (203, "InputNotFound")
+    assert f"s3://{bucket}/absent.csv" in record.message
+    assert "started" not in stdout
+
+
+def test_wrong_storage_keys_are_not_retried(pod: Pod, bucket: str) -> None:
+    """The message sends people to the Secret."""
+    pod.environment["AWS_SECRET_ACCESS_KEY"] = "wrong"
+
+    code, record, _, _ = pod.run("echo", inputs={"data": f"s3://{bucket}/a.csv"})
+
+    assert (code, record.reason) == (203, "AccessDenied")
+    assert "storage Secret" in record.message
+
+
+def test_an_absent_storage_is_worth_another_attempt(pod: Pod) -> None:
+    """After its own patience the trainer leaves with the code for trying again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        pod.environment["ULTRAMARINE_STORAGE_ENDPOINT"] = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    code, record, _, stderr = pod.run("echo", inputs={"data": "s3://bucket/a.csv"})
+
+    assert (code, record.reason) == (75, "Unreachable")
+    assert "next attempt in 0.1 s" in stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"), [("true", "OutputEmpty"), ("touch ../outputs/model/x.bin", "OutputInvalid")]
+)
+def test_outputs_that_are_no_model_are_refused(pod: Pod, script: str, reason: str) -> None:
+    """A command that succeeds without a result has not succeeded."""
+    code, record, _, _ = pod.run("sh", "-c", script, outputs={"model": "auto"})
+
+    assert (code, record.reason) == (203, reason)
+
+
+def test_a_half_done_upload_is_finished_by_the_next_attempt(pod: Pod, storage: Storage, bucket_folder: Path) -> None:
+    """Attempts that make the same content end at the same URI; what is there is not sent again."""
+    script = "printf model > ../outputs/model/model.onnx; printf card > ../outputs/model/card.md"
+    _, first, _, _ = pod.run("sh", "-c", script, outputs={"model": "onnx"})
+    inside = bucket_folder / first.outputs["model"].uri.split("/", 3)[3]
+    (inside / "manifest.json").unlink()
+    (inside / "card.md").unlink()
+    kept = (inside / "model.onnx").stat().st_mtime_ns
+
+    code, second, _, _ = pod.run("sh", "-c", script, outputs={"model": "onnx"})
+
+    assert code == 0
+    assert second.outputs == first.outputs
+    assert (inside / "model.onnx").stat().st_mtime_ns == kept
+    assert (inside / "card.md").read_bytes() == b"card"
+    assert storage.artifact_digest(first.outputs["model"].uri).digest == first.outputs["model"].digest
+
+
+def wait_for(process: subprocess.Popen[str], line: str) -> None:
+    """Read the process' stdout up to this line."""
+    assert process.stdout
+    for read in process.stdout:
+        if read.strip() == line:
+            return
+    pytest.fail(f"{line!r} was never printed")
+
+
+def test_sigterm_reaches_the_whole_group_and_ends_with_143(pod: Pod) -> None:
+    """The command may tidy up, even one behind a shell, and the end says that it was stopped."""
+    tidy = (
+        "import signal, time; signal.signal(15, lambda *_: (print('tidy=1'), exit(0))); print('ready'); time.sleep(60)"
+    )
+    with pod.start("sh", "-c", f"{sys.executable} -c {json.dumps(tidy)}; true") as process:
+        wait_for(process, "ready")
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=20)
+
+    assert process.returncode == 143, stderr
+    assert "tidy=1" in stdout
+    assert (pod.record().reason, pod.record().metrics) == ("Stopped", {"tidy": 1.0})
+
+
+def test_sigterm_while_the_storage_hangs_ends_at_once(pod: Pod) -> None:
+    """Before the command runs nothing is worth waiting for."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        pod.environment["ULTRAMARINE_STORAGE_ENDPOINT"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pod.start("echo", inputs={"data": "s3://bucket/a.csv"}) as process:
+            connection, _ = silent.accept()
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=10)
+            connection.close()
+
+    assert process.returncode == 143
+    assert (pod.record().reason, "before the command ran" in pod.record().message) == ("Stopped", True)
+
+
+def test_output_is_passed_through_as_it_comes(pod: Pod) -> None:
+    """A reader of the log sees a line while the command still runs, although Python would buffer it."""
+    with pod.start(sys.executable, "-c", "import time; print('first'); time.sleep(60)") as process:
+        started = time.monotonic()
+        wait_for(process, "first")
+        assert process.poll() is None
+        assert time.monotonic() - started < 20
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+
+
+def test_daemons_left_behind_do_not_hold_the_pod(pod: Pod) -> None:
+    """A background process of the command is ended, and the attempt still succeeds."""
+    started = time.monotonic()
+
+    code, _, _, _ = pod.run("sh", "-c", "sleep 60 & echo done")
+
+    assert code == 0
+    assert time.monotonic() - started < 20
+
+
+def test_a_pod_without_task_says_who_starts_it(pod: Pod) -> None:
+    """Started by hand, the image explains itself."""
+    pod.environment["ULTRAMARINE_TASK"] = ""
+
+    code, record, _, _ = pod.run("true")
+
+    assert (code, record.reason) == (203, "TaskInvalid")
+    assert "started by the operator" in record.message
+
+
+def test_an_unwritable_termination_log_does_not_matter(pod: Pod, tmp_path: Path) -> None:
+    """The verdict is then in the log and in the exit code only."""
+    (tmp_path / "log").unlink()
+    (tmp_path / "log").mkdir()
+    with pod.start("true") as process:
+        _, stderr = process.communicate(timeout=30)
+
+    assert process.returncode == 0
+    assert "cannot be written" in stderr

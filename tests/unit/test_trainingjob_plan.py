@@ -1,0 +1,295 @@
+"""What a TrainingJob does, told by its plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from builders import (
+    NOW,
+    PLATFORM,
+    condition,
+    ended_container,
+    job,
+    kinds_of,
+    model,
+    model_output,
+    pod,
+    seen,
+    succeeded_pod,
+    training_job,
+    version,
+)
+from ultramarine.kinds.trainingjob.manifests import output_prefix
+from ultramarine.kinds.trainingjob.plan import plan, questions
+from ultramarine.shared import contract
+from ultramarine.shared.errors import InvalidSpec, StorageError
+from ultramarine.shared.plan import ReadText
+
+
+def test_a_new_job_gets_its_source_and_its_pod():
+    """A new TrainingJob makes a ConfigMap with its source and one Job, and says Pending."""
+    got = plan(training_job(source={"inline": {"train.py": "print(1)"}}), seen(), NOW)
+
+    assert kinds_of(got.apply) == ["ConfigMap/churn-source", "Job/churn"]
+    assert got.status["state"] == "Pending"
+    assert condition(got, "Accepted")["status"] == "True"
+
+
+def test_references_are_filled_in():
+    """$(params.X), $(inputs.X) and $(outputs.X) become values and folders."""
+    got = plan(
+        training_job(
+            command=["train", "--lr=$(params.lr)"],
+            args=["$(inputs.data)", "$(outputs.model)", "$(HOME)"],
+            parameters={"lr": "0.1"},
+            inputs={"data": {"uri": "s3://lake/x"}},
+            outputs={"model": {}},
+        ),
+        seen(),
+        NOW,
+    )
+
+    container = got.apply[-1]["spec"]["template"]["spec"]["containers"][0]
+    assert container["args"] == ["train", "--lr=0.1", "/mnt/inputs/data", "/mnt/outputs/model", "$(HOME)"]
+
+
+def test_a_reference_to_nothing_is_refused_with_what_there_is():
+    """A reference to a parameter that is not there names the place, the field and the known names."""
+    with pytest.raises(InvalidSpec, match=r"spec\.command\[0\].*params\.rate.*spec\.parameters.*it has: lr"):
+        plan(training_job(command=["$(params.rate)"], parameters={"lr": "1"}), seen(), NOW)
+
+
+def test_a_running_pod_makes_the_job_running():
+    """While its pod runs the job is Running, with the start time, the pod's name and the source's digest."""
+    one = training_job(source={"inline": {"a.py": ""}})
+    got = plan(one, seen(job(one, active=1), pod(one)), NOW)
+
+    assert got.status["state"] == "Running"
+    assert got.status["startTime"] == "2030-01-01T11:30:05Z"
+    assert got.status["pod"] == "churn-0-abcde"
+    assert got.status["provenance"]["sourceDigest"].startswith("sha256:")
+    assert [event.reason for event in got.events] == ["Started"]
+
+
+def test_a_pass_over_an_unchanged_job_asks_for_no_change_of_it():
+    """A live Job is left as it was made, even by an older operator with another trainer image."""
+    one = training_job()
+    newer = replace(PLATFORM, trainer_image="ultramarine/trainer:2")
+    got = plan(one, replace(seen(job(one, active=1), pod(one)), platform=newer), NOW)
+
+    assert got.apply == ()
+
+
+def test_suspending_changes_nothing_but_suspend():
+    """spec.suspend is handed to the Job, whose template stays as it was."""
+    before = job(training_job(), active=1)
+    one = training_job(suspend=True)
+    got = plan(one, seen(before), NOW)
+
+    (wanted,) = got.apply
+    assert wanted["spec"]["suspend"] is True
+    assert wanted["spec"]["template"] == before["spec"]["template"]
+    assert got.status["state"] == "Suspended"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        (
+            {
+                "conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+                ]
+            },
+            "Unschedulable",
+            "no node takes pod churn-0-abcde: 0/1 nodes",
+        ),
+        (
+            {
+                "containerStatuses": [
+                    {"image": "no:1", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "?"}}}
+                ]
+            },
+            "ImagePullBackOff",
+            "image no:1 of pod churn-0-abcde cannot be had",
+        ),
+        (
+            {
+                "containerStatuses": [
+                    {"state": {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "s3" not found'}}}
+                ]
+            },
+            "CreateContainerConfigError",
+            "Secret s3 not found in team-a; create it",
+        ),
+    ],
+)
+def test_a_pod_that_cannot_start_is_explained(status, reason, words):
+    """A pod that waits for a person says for what, in the job's own condition and in an event."""
+    one = training_job()
+    got = plan(one, seen(job(one, active=1), pod(one, phase="Pending", **status)), NOW)
+
+    assert got.status["state"] == "Pending"
+    assert condition(got, "Running")["reason"] == reason
+    assert words in condition(got, "Running")["message"]
+    assert [event.type for event in got.events] == ["Warning"]
+
+
+def test_success_without_models_is_success_at_once():
+    """A job whose pod succeeded is Succeeded with its outputs, metrics and duration."""
+    one = training_job(outputs={"report": {}})
+    done = job(one, "Complete", succeeded=1, completionTime="2030-01-01T11:31:15Z")
+    got = plan(one, seen(done, succeeded_pod(one, report=model_output())), NOW)
+
+    assert got.status["state"] == "Succeeded"
+    assert got.status["outputs"]["report"]["uri"] == "s3://lake/out/model/aaaa/"
+    assert got.status["metrics"] == {"latest": {"accuracy": 0.97}}
+    assert (got.status["duration"], got.status["score"]) == ("1m10s", "accuracy=0.97")
+    assert [event.reason for event in got.events] == ["Succeeded"]
+
+
+def finished(*related, **status):
+    """A job that has trained a model for the Model churn, with those related objects."""
+    one = training_job(outputs={"model": {"registerAs": "churn"}})
+    done = job(one, "Complete", succeeded=1)
+    return one, seen(done, succeeded_pod(one, model=model_output()), related=related)
+
+
+def test_the_first_model_is_version_one():
+    """registerAs makes the Model where there is none, and its first version."""
+    got = plan(*finished(), NOW)
+
+    assert kinds_of(got.create) == ["Model/churn", "ModelVersion/churn-1"]
+    assert condition(got, "Succeeded") == {}
+    assert got.after == timedelta()
+
+
+def test_the_next_version_is_one_above_the_highest_ever():
+    """A number is not given twice, even when the version that had it was deleted."""
+    known = model()
+    known["status"] = {"latestVersion": "7"}
+    got = plan(*finished(known, version(5)), NOW)
+
+    assert kinds_of(got.create) == ["ModelVersion/churn-8"]
+
+
+def test_a_registered_output_is_not_registered_again():
+    """A version that carries the job's uid is the job's version, whoever wrote it and when."""
+    labels = {"ultramarine.dev/training-job-uid": "TrainingJob-churn-uid", "ultramarine.dev/output": "model"}
+    got = plan(*finished(model(), version(3, labels=labels)), NOW)
+
+    assert got.create == ()
+    assert got.status["state"] == "Succeeded"
+    assert got.status["outputs"]["model"]["modelVersion"] == "churn-3"
+
+
+def test_the_result_is_read_from_the_storage_when_the_pod_is_gone():
+    """A succeeded job whose pod was deleted asks the storage, and goes on with what it says."""
+    one = training_job(outputs={"report": {}})
+    done = job(one, "Complete", succeeded=1)
+    (question,) = questions(one, seen(done))
+    assert question == ReadText(output_prefix(one, PLATFORM) + "result.json")
+
+    record = contract.TerminationRecord(outputs={"report": model_output()})
+    got = plan(one, seen(done, answers={question: record.to_json()}), NOW)
+    assert got.status["state"] == "Succeeded"
+
+    got = plan(one, seen(done, answers={question: StorageError("away", transient=True)}), NOW)
+    assert condition(got, "Running")["reason"] == "ReadingResult"
+    assert got.after is not None
+
+    got = plan(one, seen(done, answers={question: StorageError("not there", "ObjectNotFound")}), NOW)
+    assert got.status["failure"]["reason"] == "ResultLost"
+
+
+def failed_pod(owner, name, code, **record):
+    """A failed pod with the trainer's own verdict."""
+    told = contract.TerminationRecord(**record).to_json()
+    return pod(owner, name, "Failed", **ended_container(code, message=told))
+
+
+def test_a_failed_attempt_with_retries_left_goes_on():
+    """Between two attempts the job says what happened, and is not failed."""
+    one = training_job(backoffLimit=1)
+    broken = failed_pod(one, "churn-0-aaaaa", 3, reason="CommandFailed", message="command exited with code 3")
+    got = plan(one, seen(job(one, failed=1), broken), NOW)
+
+    assert got.status["state"] == "Pending"
+    assert condition(got, "Running")["reason"] == "Retrying"
+    assert "command exited with code 3" in condition(got, "Running")["message"]
+
+
+def test_a_failed_job_tells_the_first_failure():
+    """When the retries are spent the verdict is the first failed pod's, with its last lines and a hint."""
+    one = training_job(backoffLimit=1)
+    first = failed_pod(
+        one, "churn-0-aaaaa", 3, reason="CommandFailed", message="exited with code 3", tail="KeyError: 'x'"
+    )
+    second = failed_pod(one, "churn-0-bbbbb", 4, reason="CommandFailed", message="exited with code 4")
+    second["metadata"]["creationTimestamp"] = "2030-01-01T11:40:00Z"
+    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=2), second, first), NOW)
+
+    assert condition(got, "Failed")["reason"] == "BackoffLimitExceeded"
+    assert got.status["failure"]["pod"] == "churn-0-aaaaa"
+    assert got.status["failure"]["exitCode"] == 3
+    assert got.status["failure"]["tail"] == "KeyError: 'x'"
+    assert got.status["attempts"] == 2
+
+
+def test_out_of_memory_says_the_limit():
+    """The kubelet's OOMKilled wins over what the container could still say."""
+    one = training_job()
+    killed = pod(one, phase="Failed", **ended_container(137, "OOMKilled"))
+    killed["spec"]["containers"] = [{"name": "trainer", "resources": {"limits": {"memory": "64Mi"}}}]
+    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), killed), NOW)
+
+    assert got.status["failure"]["reason"] == "OOMKilled"
+    assert "64Mi" in got.status["failure"]["message"]
+    assert "limits.memory" in got.status["failure"]["hint"]
+
+
+def test_the_deadline_is_its_own_reason():
+    """A job that runs into activeDeadlineSeconds says so, though its pod is gone."""
+    one = training_job(activeDeadlineSeconds=5)
+    got = plan(one, seen(job(one, "Failed", "DeadlineExceeded")), NOW)
+
+    assert got.status["failure"]["reason"] == "DeadlineExceeded"
+    assert "activeDeadlineSeconds=5" in got.status["failure"]["message"]
+
+
+def ended_status(**more):
+    """The status of a job that succeeded at 11:59:00."""
+    done = {"type": "Succeeded", "status": "True", "reason": "Finished", "message": "", "lastTransitionTime": "x"}
+    return {"conditions": [done], "completionTime": "2030-01-01T11:59:00Z", "observedGeneration": 1, **more}
+
+
+def test_a_finished_job_is_not_judged_again():
+    """Losing its children after the end changes nothing, and makes nothing."""
+    status = ended_status()
+    got = plan(training_job(status), seen(), NOW)
+
+    assert got.status == status
+    assert (got.apply, got.create, got.after) == ((), (), None)
+
+
+def test_time_to_live_deletes_the_very_object_that_was_seen():
+    """A finished job waits for its TTL, then deletes itself with its uid and resourceVersion as preconditions."""
+    early = plan(training_job(ended_status(), ttlSecondsAfterFinished=90), seen(), NOW)
+    assert (early.delete, early.after) == ((), timedelta(seconds=30))
+
+    late = plan(training_job(ended_status(), ttlSecondsAfterFinished=60), seen(), NOW)
+    (ref,) = late.delete
+    assert (ref.uid, ref.resource_version) == ("TrainingJob-churn-uid", "10")
+
+
+def test_children_of_an_earlier_job_of_this_name_are_not_ours():
+    """A Job whose owner has another uid says nothing about this TrainingJob."""
+    one = training_job()
+    stale = job(one, "Complete", succeeded=1)
+    stale["metadata"]["ownerReferences"][0]["uid"] = "an older uid"
+    got = plan(one, seen(stale), NOW)
+
+    assert got.status["state"] == "Pending"
+    assert kinds_of(got.apply) == ["Job/churn"]
