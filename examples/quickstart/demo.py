@@ -62,13 +62,11 @@ def main() -> int:
     say(f"To use it from this shell:\n  {target.shown}\n")
     say("Inside the cluster:")
     say(f"  endpoint  http://{NAME}.{NAMESPACE}.svc      keys: Secret {NAME}-keys")
-    say(
-        f"  bucket    {BUCKET} at http://ultramarine-storage.{NAMESPACE}.svc:7070      keys: Secret ultramarine-storage\n"
-    )
-    say("Three things to try next:")
+    say(f"  bucket    {BUCKET} at http://ultramarine-storage.{NAMESPACE}.svc:7070  keys: Secret ultramarine-storage")
+    say("\nThree things to try next:")
     say(f"  kubectl -n {NAMESPACE} describe tj {NAME}")
     say("  kubectl explain trainingjob.spec")
-    say(f"  kubectl -n {NAMESPACE} delete pod -l ultramarine.dev/name={NAME}   # and see them come back")
+    say(f"  kubectl -n {NAMESPACE} delete pod -l ultramarine.dev/kind=OnlineEndpoint   # and see it come back")
     say("\n`make down` takes all of it away again.")
     return 0
 

@@ -18,7 +18,8 @@ def deployment(owner, number, name="blue", *, rolled=True):
     wanted = next(d for d in owner.spec.deployments if d.name == name)
     found = resolve(f"churn@{number}", seen(related=(version(number),)))
     built = server_deployment(owner, wanted, found.spec, PLATFORM, None)
-    status = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1} if rolled else {"observedGeneration": 1}
+    counts = {"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
+    status = {"observedGeneration": 1, **counts} if rolled else {"observedGeneration": 1}
     made = child("Deployment", f"churn-{name}", owner, built["spec"], status)
     made["metadata"]["annotations"] = built["metadata"]["annotations"]
     return made
@@ -163,6 +164,15 @@ def test_a_new_release_of_the_platform_does_not_restart_what_serves():
 
     moved = replace(newer, related=(version(1), version(2)))
     container = plan(one, moved, NOW).apply[0]["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "ultramarine/server:2"
+
+
+def test_a_new_release_may_cure_what_does_not_serve():
+    """A Deployment without ready pods takes the new release's image at once."""
+    one = endpoint({"keysSecret": "churn-keys"})
+    world = seen(deployment(one, 1, rolled=False), address(one, "blue"), related=(version(1),))
+    newer = replace(world, platform=replace(PLATFORM, server_image="ultramarine/server:2"))
+    container = plan(one, newer, NOW).apply[0]["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "ultramarine/server:2"
 
 

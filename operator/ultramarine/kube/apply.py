@@ -66,7 +66,7 @@ async def apply_child(client: Client, resource: Resource, wanted: Manifest, live
     if up_to_date(wanted, live):
         return None
     try:
-        # Force only what we have seen to be ours: restoring our fields is right, taking over a stranger's object is not.
+        # Force only what was seen to be ours: restoring our fields is right, taking over a stranger's object is not.
         answer = await client.apply(resource, wanted, force=live is not None)
     except ApiError as error:
         if error.code == 409:

@@ -59,14 +59,18 @@ def server_deployment(
 ) -> Manifest:
     """The Deployment whose pods serve `model`.
 
-    A live one keeps its server image until something that its author can see changes: a new release of the platform
-    does not restart every model that is served.
+    A live one that is well keeps its server image until something that its author can see changes: a new release of
+    the platform does not restart every model that is served, but may be the cure for one that is not.
     """
     labels = selector(endpoint, deployment.name)
     task = serving_task(endpoint, model).to_json()
     revision = content_hash([task, deployment.resources.model_dump(mode="json"), keys_secret(endpoint)])[:16]
     image = platform.server_image
-    if live is not None and (live["metadata"].get("annotations") or {}).get(ANNOTATION_REVISION) == revision:
+    if (
+        live is not None
+        and _is_well(live)
+        and (live["metadata"].get("annotations") or {}).get(ANNOTATION_REVISION) == revision
+    ):
         image = live["spec"]["template"]["spec"]["containers"][0]["image"]
     metadata = child_metadata(endpoint.manifest, deployment_name(endpoint, deployment.name))
     metadata["labels"] = labels
@@ -87,6 +91,13 @@ def server_deployment(
             },
         },
     }
+
+
+def _is_well(live: Manifest) -> bool:
+    """Whether a Deployment, as seen, has all the pods that it wants, all new and all available."""
+    status, replicas = live.get("status") or {}, live["spec"].get("replicas", 1)
+    counts = (status.get(field) or 0 for field in ("replicas", "updatedReplicas", "availableReplicas"))
+    return all(count == replicas for count in counts)
 
 
 def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, image: str, platform: Platform) -> Manifest:

@@ -1,0 +1,69 @@
+"""`ultramarine-server fetch` and `ultramarine-server serve`: the two containers of a serving pod."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from ultramarine.shared import contract
+from ultramarine.shared.contract import ServingTask, TerminationRecord
+from ultramarine.shared.errors import UltramarineError
+
+
+def main() -> int:
+    """Do what the arguments say; a failure goes to stderr and to the termination log, and the exit code is 1."""
+    arguments = _arguments()
+    try:
+        task = _task()
+        if arguments.command == "fetch":
+            from ultramarine_server.fetch import fetch  # boto3 is not for the container that serves.
+
+            fetch(task, os.environ, arguments.model_dir)
+            return 0
+        from ultramarine_server.serve import serve
+
+        return serve(
+            task, arguments.model_dir, arguments.keys_dir, arguments.host, arguments.port, arguments.linger_seconds
+        )
+    except UltramarineError as error:
+        print(f"ultramarine-server: {error.reason}: {error.message}", file=sys.stderr, flush=True)
+        _leave(TerminationRecord(reason=error.reason, message=error.message), arguments.termination_log)
+        return 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="ultramarine-server", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    fetch = commands.add_parser("fetch", help="download the model of $ULTRAMARINE_TASK and check it")
+    serve = commands.add_parser("serve", help="serve the downloaded model by the Open Inference Protocol V2")
+    for command in (fetch, serve):
+        command.add_argument("--model-dir", type=Path, default=Path(contract.MODEL_DIR))
+        command.add_argument("--termination-log", type=Path, default=Path(contract.TERMINATION_LOG))
+    serve.add_argument("--keys-dir", type=Path, default=Path(contract.KEYS_DIR))
+    serve.add_argument("--host", default="0.0.0.0", help="the address to listen on; :: for IPv6")
+    serve.add_argument("--port", type=int, default=8080)
+    serve.add_argument(
+        "--linger-seconds", type=float, default=5.0, help="after SIGTERM, for clients that stay connected"
+    )
+    return parser.parse_args()
+
+
+def _task() -> ServingTask:
+    try:
+        return ServingTask.from_json(os.environ.get(contract.ENV_TASK, ""))
+    except (TypeError, ValueError) as error:
+        message = f"{contract.ENV_TASK} holds no serving task ({error}); this image is started by the operator"
+        raise UltramarineError(message, "TaskInvalid") from error
+
+
+def _leave(record: TerminationRecord, path: Path) -> None:
+    try:
+        path.write_text(record.to_json())
+    except OSError as error:
+        print(f"ultramarine-server: the verdict cannot be written to {path}: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The fetched artifact on disk: is it what was registered, and which of its files is the model?"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from ultramarine.shared.contract import FORMAT_BY_SUFFIX, MANIFEST_NAME, ArtifactManifest, ServingTask
+
+from ultramarine_server.errors import LoadError
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """The one file to load, and its format."""
+
+    path: Path
+    format: str
+
+
+def find_model(folder: Path, task: ServingTask) -> ModelFile:
+    """Check every file below `folder` against the task's digest and return the model. Raises LoadError."""
+    try:
+        if task.uri.endswith("/"):
+            files, stated = _checked_folder(folder, task)
+        else:
+            files, stated = [_checked_file(folder, task)], ""
+    except OSError as error:
+        raise LoadError(f"the model is not in {folder} ({error}); its fetching has failed", "ModelMissing") from error
+    wanted = task.format if task.format not in ("", "auto") else stated
+    return ModelFile(*_choose(folder, files, wanted, alone=not task.uri.endswith("/")))
+
+
+def _checked_folder(folder: Path, task: ServingTask) -> tuple[list[str], str]:
+    try:
+        manifest = ArtifactManifest.from_json((folder / MANIFEST_NAME).read_bytes())
+    except ValueError as error:
+        raise LoadError(f"{MANIFEST_NAME} of {task.uri} is unusable: {error}", "ModelCorrupt") from error
+    _expect(task.uri, task.digest, manifest.digest)
+    for entry in manifest.files:
+        _expect(task.uri + entry.path, "sha256:" + entry.sha256, _digest(folder / entry.path))
+    return [entry.path for entry in manifest.files], manifest.format
+
+
+def _checked_file(folder: Path, task: ServingTask) -> str:
+    name = task.uri.rpartition("/")[2]
+    _expect(task.uri, task.digest, _digest(folder / name))
+    return name
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _expect(what: str, expected: str, found: str) -> None:
+    if expected != found:
+        message = f"{what} has digest {found}, expected {expected}; register the model again or restore it"
+        raise LoadError(message, "DigestMismatch")
+
+
+def _choose(folder: Path, files: list[str], wanted: str, *, alone: bool) -> tuple[Path, str]:
+    known = ", ".join(f"{suffix} ({format})" for suffix, format in FORMAT_BY_SUFFIX.items())
+    if wanted and wanted not in FORMAT_BY_SUFFIX.values():
+        raise LoadError(f"format {wanted!r} cannot be served; known are {known}", "FormatUnknown")
+    formats = {file: FORMAT_BY_SUFFIX.get(Path(file).suffix, "") for file in files}
+    if alone and not formats[files[0]] and wanted:
+        return folder / files[0], wanted  # its name says nothing, so what was registered counts
+    models = {file: format for file, format in formats.items() if format and wanted in ("", format)}
+    if len(models) != 1:
+        what = f"a model of format {wanted}" if wanted else "a model"
+        message = (
+            f"the artifact must hold exactly one file of {what} but holds {', '.join(files[:5])}; known are {known}"
+        )
+        raise LoadError(message, "FormatUnknown")
+    [(file, format)] = models.items()
+    return folder / file, format

@@ -1,0 +1,58 @@
+"""Endpoint keys from a mounted Secret: followed when they change, compared in constant time."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from pathlib import Path
+
+KEY_NAMES = ("primary", "secondary")
+
+
+class KeyRing:
+    """The keys that open the endpoint now; a rotated Secret counts from the next request on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = [folder / name for name in KEY_NAMES]
+        self._seen: tuple[tuple[int, int, int] | None, ...] = ()
+        self._digests: list[bytes] = []
+        self._refresh()
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def opens(self, headers: Mapping[str, str]) -> bool:
+        """Whether `Authorization: Bearer KEY` or `api-key: KEY` carries one of the keys."""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        offered = [headers.get("api-key", ""), token.strip() if scheme.lower() == "bearer" else ""]
+        self._refresh()
+        # Every pair is compared, and by digest, so that time tells neither a key's length nor which one it was.
+        matches = [hmac.compare_digest(_digest(key), known) for key in offered if key for known in self._digests]
+        return any(matches)
+
+    def _refresh(self) -> None:
+        # The kubelet swaps a link, so a new Secret shows as another inode; a stat is cheap enough for each request.
+        seen = tuple(_identity(path) for path in self._files)
+        if seen != self._seen:
+            self._seen = seen
+            self._digests = [_digest(key) for path in self._files if (key := _read(path))]
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()

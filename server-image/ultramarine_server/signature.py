@@ -1,0 +1,75 @@
+"""What a model takes and gives: names, datatypes and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ultramarine_server.errors import BadRequest, LoadError
+from ultramarine_server.tensors import DTYPES, Array, keeps_values
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor: -1 in `shape` stands for any size, an empty `datatype` for any."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as model metadata shows it."""
+        document = {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+        return document | ({"parameters": dict(self.parameters)} if self.parameters else {})
+
+    def take(self, array: Array, datatype: str) -> Array:
+        """Return `array`, which came as `datatype`, in this tensor's type. Raises BadRequest when it does not fit."""
+        wanted = self.datatype or datatype
+        if datatype != wanted and not keeps_values(datatype, wanted):
+            raise BadRequest(f"input {self.name!r}: datatype {wanted} expected, {datatype} came")
+        if array.ndim == len(self.shape) + 1 and array.shape[-1] == 1 and self.shape == (-1,):
+            array = array[:, 0]  # a column that came as a matrix of one column
+        fits = array.ndim == len(self.shape) and all(
+            want in (-1, got) for want, got in zip(self.shape, array.shape, strict=True)
+        )
+        if not fits:
+            raise BadRequest(f"input {self.name!r}: shape {list(self.shape)} expected, {list(array.shape)} came")
+        return array.astype(DTYPES[wanted], copy=False)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """All tensors of a model."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as model metadata shows it."""
+        return {"inputs": [i.to_dict() for i in self.inputs], "outputs": [o.to_dict() for o in self.outputs]}
+
+
+def signature_from(document: Mapping[str, Any]) -> Signature:
+    """Read ModelVersion.spec.signature. Raises LoadError SignatureInvalid with the field that is wrong."""
+
+    def specs(part: str) -> Iterable[TensorSpec]:
+        for index, entry in enumerate(document.get(part) or []):
+            try:
+                spec = TensorSpec(str(entry["name"]), str(entry["datatype"]), tuple(int(n) for n in entry["shape"]))
+            except (KeyError, TypeError, ValueError) as error:
+                message = f"spec.signature.{part}[{index}] needs name, datatype and shape ({error!r})"
+                raise LoadError(message, "SignatureInvalid") from error
+            if spec.datatype not in DTYPES:
+                message = f"spec.signature.{part}[{index}].datatype is {spec.datatype!r}; known are {', '.join(DTYPES)}"
+                raise LoadError(message, "SignatureInvalid")
+            yield spec
+
+    return Signature(tuple(specs("inputs")), tuple(specs("outputs")))
+
+
+def mismatch(what: str, given: TensorSpec, found: str) -> LoadError:
+    """The registered signature says one thing and the model another."""
+    message = f"spec.signature says {what} {given.name!r} is {given.datatype} {list(given.shape)}, the model {found}"
+    return LoadError(message, "SignatureMismatch")

@@ -1,0 +1,122 @@
+"""scikit-learn estimators, whatever file they came in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ultramarine_server.errors import BadRequest, LoadError
+from ultramarine_server.signature import Signature, TensorSpec, mismatch
+from ultramarine_server.tensors import Array, datatype_of
+
+INPUT = "input"
+OUTPUTS = ("predict", "predict_proba")
+
+
+class SklearnModel:
+    """An estimator with `predict`; takes one matrix `input` or, when it knows its features' names, one tensor each."""
+
+    def __init__(self, estimator: Any, given: Signature | None = None) -> None:
+        if not callable(getattr(estimator, "predict", None)):
+            raise LoadError(
+                f"the file holds a {type(estimator).__name__}, which has no predict; store a fitted estimator"
+            )
+        self._estimator = estimator
+        self._features = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
+        if self._features:
+            import pandas as pd  # Only models that were fitted on a data frame pay for it.
+
+            self._frame: Any = pd.DataFrame
+        self._columns = tuple(TensorSpec(name, "", (-1,)) for name in self._features)
+        count = int(getattr(estimator, "n_features_in_", -1))
+        inputs: tuple[TensorSpec, ...] = (self._inferred_input(count),)
+        if given and given.inputs:
+            inputs = self._checked_inputs(given.inputs, count)
+        self._by_column = len(inputs) > 1
+        self.signature = Signature(inputs, self._outputs(given.outputs if given else (), inputs))
+
+    def expected(self, names: Sequence[str]) -> tuple[TensorSpec, ...]:
+        """Columns, if the request speaks of any; else the signature's inputs."""
+        if (
+            not self._by_column
+            and set(names) & set(self._features)
+            and [i.name for i in self.signature.inputs] != names
+        ):
+            return self._columns
+        return self.signature.inputs
+
+    def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Call the estimator once for each output."""
+        table = self._table(inputs)
+        return {name: np.asarray(getattr(self._estimator, name)(table)) for name in outputs}
+
+    def _table(self, inputs: Mapping[str, Array]) -> Any:
+        """Return what the estimator was fitted on: a data frame when it knows names, else an array."""
+        rows = {array.shape[0] if array.ndim else 0 for array in inputs.values()}
+        if len(rows) > 1:
+            raise BadRequest(f"all inputs need the same number of rows; {sorted(rows)} came")
+        if rows == {0}:
+            raise BadRequest("the inputs have no rows")
+        if len(inputs) == 1 and not self._features:
+            return next(iter(inputs.values()))
+        if not self._features:
+            return np.column_stack([inputs[spec.name] for spec in self.signature.inputs])
+        if len(inputs) == 1 and next(iter(inputs)) not in self._features:
+            return self._frame(next(iter(inputs.values())), columns=self._features)
+        return self._frame({name: inputs[name] for name in self._features})
+
+    def _inferred_input(self, count: int) -> TensorSpec:
+        if hasattr(_first_step(self._estimator), "build_analyzer"):  # a text vectorizer: one string a row
+            return TensorSpec(INPUT, "BYTES", (-1,))
+        return TensorSpec(INPUT, "FP64", (-1, count), {"feature_names": self._features} if self._features else {})
+
+    def _checked_inputs(self, given: tuple[TensorSpec, ...], count: int) -> tuple[TensorSpec, ...]:
+        if len(given) == 1 and given[0].name not in self._features:
+            if len(given[0].shape) == 2 and count >= 0 and given[0].shape[1] not in (-1, count):
+                raise mismatch("input", given[0], f"has {count} features")
+            return given
+        for spec in given:
+            if self._features and spec.name not in self._features:
+                raise mismatch("input", spec, f"knows only {', '.join(self._features[:10])}")
+        if count >= 0 and len(given) != count:
+            raise mismatch("input", given[-1], f"has {count} features, not {len(given)}")
+        return given
+
+    def _outputs(self, given: tuple[TensorSpec, ...], inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+        found = {spec.name: spec for spec in self._tried_outputs(inputs)}
+        for spec in given:
+            if spec.name not in found:
+                raise mismatch("output", spec, f"gives {', '.join(found)}")
+            if len(found[spec.name].shape) != len(spec.shape):
+                raise mismatch("output", spec, f"gives shape {list(found[spec.name].shape)}")
+        return given or tuple(found.values())
+
+    def _tried_outputs(self, inputs: tuple[TensorSpec, ...]) -> list[TensorSpec]:
+        """Ask the estimator with one row of zeros, which warms it up too, or read its classes where it takes none."""
+        names = [name for name in OUTPUTS if hasattr(self._estimator, name)]
+        zeros = {spec.name: _one_row(spec) for spec in inputs}
+        try:
+            results = {name: getattr(self._estimator, name)(self._table(zeros)) for name in names}
+        except Exception:  # Any estimator may refuse zeros, such as an encoder of words, by any exception.
+            return self._declared_outputs(names)
+        arrays = {name: result for name, result in results.items() if isinstance(result, np.ndarray)}
+        return [TensorSpec(name, datatype_of(array), (-1, *array.shape[1:])) for name, array in arrays.items()]
+
+    def _declared_outputs(self, names: Sequence[str]) -> list[TensorSpec]:
+        classes = getattr(self._estimator, "classes_", np.zeros(0))
+        if isinstance(classes, list):  # several targets, each with classes of its own
+            return [TensorSpec("predict", datatype_of(np.asarray(classes[0])), (-1, len(classes)))]
+        specs = [TensorSpec("predict", datatype_of(np.asarray(classes)), (-1,))]
+        return specs + [TensorSpec(name, "FP64", (-1, len(classes) or -1)) for name in names[1:]]
+
+
+def _one_row(spec: TensorSpec) -> Array:
+    shape = [1] + [max(size, 1) for size in spec.shape[1:]]
+    return np.full(shape, "", dtype=object) if spec.datatype == "BYTES" else np.zeros(shape)
+
+
+def _first_step(estimator: Any) -> Any:
+    estimator = getattr(estimator, "best_estimator_", estimator)  # a search shows what it has found
+    return estimator.steps[0][1] if hasattr(estimator, "steps") else estimator

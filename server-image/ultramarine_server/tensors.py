@@ -1,0 +1,117 @@
+"""Tensors of the Open Inference Protocol, from JSON to numpy and back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ultramarine_server.errors import BadRequest
+
+Array = npt.NDArray[Any]
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+    "BYTES": np.dtype(object),
+}
+_DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
+
+# What numpy makes of JSON values, by the kind of the wanted type. An integer is a fine float, a boolean is not.
+_TAKEN_KINDS = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}
+_KIND_NAMES = {"b": "booleans", "i": "integers", "u": "integers", "f": "numbers with a fraction", "U": "strings"}
+
+
+def datatype_of(array: Array) -> str:
+    """Return the protocol's name for the type of `array`; whatever is no number is BYTES."""
+    return _DATATYPES.get(array.dtype.newbyteorder("="), "BYTES")
+
+
+def keeps_values(datatype: str, wanted: str) -> bool:
+    """Whether every value of `datatype` can be had in `wanted`: FP32 in FP64, but not back."""
+    return "BYTES" not in (datatype, wanted) and bool(np.can_cast(DTYPES[datatype], DTYPES[wanted], "safe"))
+
+
+def decode(datatype: str, shape: list[int], data: list[Any]) -> Array:
+    """Make an array of JSON values, flat or nested. Raises BadRequest for values that `datatype` cannot hold."""
+    dtype = DTYPES[datatype]
+    array = _strings(data) if datatype == "BYTES" else _numbers(datatype, dtype, data)
+    if array.shape == tuple(shape):
+        return array
+    if array.ndim == 1 and array.size == math.prod(shape):
+        return array.reshape(shape)
+    if array.ndim == 1:
+        raise BadRequest(f"shape {shape} wants {math.prod(shape)} values in data, {array.size} came")
+    raise BadRequest(f"data is nested as {list(array.shape)}, shape says {shape}")
+
+
+def encode(array: Array, datatype: str) -> tuple[list[int], Any]:
+    """Return the shape and the flat data of `array` in `datatype`, ready for orjson (which writes NaN as null)."""
+    if datatype == "BYTES":
+        return list(array.shape), [_text(value) for value in array.ravel()]
+    return list(array.shape), np.ascontiguousarray(array, dtype=DTYPES[datatype]).ravel()
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _strings(data: list[Any]) -> Array:
+    array = np.array(data, dtype=object)
+    for value in array.ravel():
+        if not isinstance(value, str):
+            raise BadRequest(f"data must be strings for BYTES; {_shown(value)} came")
+    return array
+
+
+def _numbers(datatype: str, dtype: np.dtype[Any], data: list[Any]) -> Array:
+    try:
+        array = np.array(data)
+    except (ValueError, OverflowError) as error:
+        raise BadRequest("data is nested unevenly; every row needs the same number of values") from error
+    if not array.size:
+        return array.astype(dtype)
+    if dtype.kind in "iu" and array.dtype.kind in "fO":
+        # numpy makes floats of small and very large integers together; as objects they stay exact.
+        exact = np.array(data, dtype=object)
+        if all(type(value) is int for value in exact.ravel()):
+            return _within(datatype, dtype, exact)
+    if array.dtype.kind not in _TAKEN_KINDS[dtype.kind]:
+        found = _KIND_NAMES.get(array.dtype.kind) or f"{_shown(_strange(array))}"
+        raise BadRequest(f"data must hold {datatype} values; {found} came")
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            cast = array.astype(dtype)
+        if not np.isfinite(cast).all():
+            raise BadRequest(f"data holds a number that is too large for {datatype}")
+        return cast
+    return _within(datatype, dtype, array) if dtype.kind in "iu" else array.astype(dtype)
+
+
+def _within(datatype: str, dtype: np.dtype[Any], integers: Array) -> Array:
+    limits = np.iinfo(dtype)
+    if int(integers.min()) < limits.min or int(integers.max()) > limits.max:
+        raise BadRequest(f"data holds a number outside of {datatype}, which is {limits.min} to {limits.max}")
+    return integers.astype(dtype)
+
+
+def _strange(array: Array) -> Any:
+    """Return the first value that is no number, such as null, or an integer beyond 64 bits."""
+    return next((value for value in array.ravel() if not isinstance(value, int | float)), array.ravel()[0])
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,1 @@
+"""The trainer image's entry point: inputs, the user's command, outputs, and an honest verdict."""

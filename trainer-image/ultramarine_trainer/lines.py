@@ -1,0 +1,70 @@
+"""Cutting a byte stream into lines that cannot hurt, and remembering the last of them."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+
+LINE_LIMIT = 4096  # bytes; a longer line is no log line, and nothing of it is kept
+TAIL_LIMIT = 2000  # characters of all remembered lines together
+
+_LINE_END = re.compile(rb"[\r\n]+")  # a progress bar ends its lines with a carriage return
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")  # colours, and what a terminal would not show
+
+
+class LineCutter:
+    """Gives whole lines out of chunks of any size and never holds more than LINE_LIMIT bytes between two of them."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._overlong = False
+
+    def feed(self, chunk: bytes) -> list[str]:
+        """Return the lines that `chunk` completes, without empty and overlong ones."""
+        *ended, rest = _LINE_END.split(chunk)
+        lines = []
+        for piece in ended:
+            lines += self._complete(piece)
+        self._keep(rest)
+        return lines
+
+    def close(self) -> list[str]:
+        """Return the last line, if it came without an end."""
+        return self._complete(b"")
+
+    def _complete(self, piece: bytes) -> list[str]:
+        self._keep(piece)
+        line, overlong = self._rest, self._overlong
+        self._rest, self._overlong = b"", False
+        text = _ESCAPES.sub("", line.decode(errors="replace")).rstrip()
+        return [text] if text and not overlong else []
+
+    def _keep(self, piece: bytes) -> None:
+        if self._overlong or len(self._rest) + len(piece) > LINE_LIMIT:
+            self._rest, self._overlong = b"", True
+        else:
+            self._rest += piece
+
+
+class Tail:
+    """The last lines of several streams, in the order in which they came; safe to feed from several threads."""
+
+    def __init__(self, limit: int = TAIL_LIMIT) -> None:
+        self._limit = limit
+        self._lines: deque[str] = deque()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def add(self, line: str) -> None:
+        """Remember `line`, and forget the oldest ones that have no room beside it."""
+        line = line[-self._limit :]
+        with self._lock:
+            self._lines.append(line)
+            self._size += len(line) + 1
+            while self._size > self._limit + 1:
+                self._size -= len(self._lines.popleft()) + 1
+
+    def __str__(self) -> str:
+        with self._lock:
+            return "\n".join(self._lines)

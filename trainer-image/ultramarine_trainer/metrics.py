@@ -1,0 +1,36 @@
+"""Metrics as people print them: `epoch=3 loss=0.12` on a line of stdout, no library needed."""
+
+from __future__ import annotations
+
+import math
+import re
+
+METRIC_LIMIT = 20  # names; status and termination record have room for no more
+
+_TOKEN = re.compile(r"([A-Za-z_][A-Za-z0-9_./-]{0,62})=([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
+
+
+def metrics_in(line: str) -> dict[str, float]:
+    """Return the `name=value` words of a line whose value is a finite number; a comma after them does not matter."""
+    found = {}
+    for word in line.split():
+        if match := _TOKEN.fullmatch(word.rstrip(",;")):
+            value = float(match[2])
+            if math.isfinite(value):
+                found[match[1]] = value
+    return found
+
+
+class LatestMetrics:
+    """The newest value of each metric, for the first METRIC_LIMIT names that appear."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def read(self, line: str) -> None:
+        """Take over what `line` says."""
+        if "=" not in line:
+            return
+        for name, value in metrics_in(line).items():
+            if name in self.values or len(self.values) < METRIC_LIMIT:
+                self.values[name] = value
