@@ -35,7 +35,7 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
         rest = {k: v for k, v in node.items() if k != "anyOf"}
         options = [option for option in node["anyOf"] if option.get("type") != "null"]
         if node.get("x-kubernetes-int-or-string"):
-            return {k: v for k, v in rest.items() if k not in ("title", "default")}
+            return _structural(rest, definitions)
         (only,) = options  # a structural schema has no unions
         merged = _structural(only, definitions)
         if rest.get("default", ...) is None:
@@ -59,6 +59,12 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
     # Only a default that says something is written into people's objects: null and empty ones are the field's absence.
     if _is_empty(out.get("default")):
         out.pop("default", None)
+    if said := out.pop("x-ultramarine-says", ""):
+        # A refusal by a pattern shows the expression, a refusal by a rule its message.
+        rule = f"self.matches(r'{out.pop('pattern')}')"
+        if out.get("x-kubernetes-int-or-string"):
+            rule = f"type(self) != string || {rule}"
+        out.setdefault("x-kubernetes-validations", []).insert(0, {"rule": rule, "message": said})
     fixed = [key for key, child in (node.get("properties") or {}).items() if child.get("x-ultramarine-immutable")]
     for key in fixed:
         same = f"has(self.{key}) == has(oldSelf.{key}) && (!has(self.{key}) || self.{key} == oldSelf.{key})"

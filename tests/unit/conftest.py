@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ultramarine.outside.storage import Storage
+from ultramarine_cluster import build, programs
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -54,10 +54,9 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """One versitygw for all tests; found through PATH or $ULTRAMARINE_BIN."""
-    program = shutil.which("versitygw", path=f"{os.environ.get('ULTRAMARINE_BIN', '')}:{os.environ['PATH']}")
-    if not program:
-        pytest.fail("versitygw not found; set ULTRAMARINE_BIN to the folder of the built programs")
+    """One versitygw for all tests, built where it is not yet."""
+    build.ensure(("versitygw",))
+    program = str(programs.path("versitygw"))
     store = ObjectStore(f"http://127.0.0.1:{free_port()}", tmp_path_factory.mktemp("buckets"))
     port = int(store.endpoint.rpartition(":")[2])
     keys = {"ROOT_ACCESS_KEY": store.access_key, "ROOT_SECRET_KEY": store.secret_key}

@@ -201,7 +201,12 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
         )
     if not reason:
         reason = "CommandFailed"
-    return Verdict(reason, name, code, message or f"pod {name} exited with code {code}", tail, HINTS.get(reason, ""))
+    message = message or f"pod {name} exited with code {code}"
+    lines = tail.strip().splitlines()
+    if reason == "CommandFailed" and lines:
+        message += f": {lines[-1].strip()[:300]}"  # most programs say last what ended them
+    hint = HINTS.get(reason, "").format(secret=_storage_secret(pod))
+    return Verdict(reason, name, code, message, tail, hint)
 
 
 HINTS = {
@@ -209,9 +214,19 @@ HINTS = {
     "CommandNotFound": "check spec.command[0]",
     "OutputEmpty": "let the command write into $(outputs.NAME), or remove the output",
     "BucketNotFound": "create the bucket or correct the uri",
-    "AccessDenied": "check the keys in the storage Secret",
+    "AccessDenied": "check the keys in Secret {secret}, and whether spec.env overrides them",
+    "CredentialsMissing": "put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into Secret {secret}",
     "Unreachable": "check that the object storage is up",
 }
+
+
+def _storage_secret(pod: Manifest) -> str:
+    """The Secret that a pod of ours takes its storage keys from."""
+    spec = pod.get("spec") or {}
+    for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
+        for source in container.get("envFrom") or []:
+            return str((source.get("secretRef") or {}).get("name") or "")
+    return "of the storage"
 
 
 def _memory_limit(pod: Manifest, container: str) -> str:

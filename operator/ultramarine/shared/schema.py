@@ -27,6 +27,11 @@ def rule(expression: str, message: str) -> dict[str, str]:
 Extra = dict[str, Any]  # what json_schema_extra takes
 
 
+def says(message: str) -> Extra:
+    """json_schema_extra for a field with a pattern: people get this sentence instead of the expression."""
+    return {"x-ultramarine-says": message}
+
+
 def rules(*each: dict[str, str]) -> Extra:
     """json_schema_extra with CEL rules."""
     return {"x-kubernetes-validations": list(each)}
@@ -36,16 +41,42 @@ IMMUTABLE: Extra = {
     "x-ultramarine-immutable": True
 }  # the generator turns it into a rule on the object that holds the field
 
-DnsName = Annotated[str, Field(pattern=NAME_PATTERN, max_length=40)]
-Uri = Annotated[str, Field(pattern=URI_PATTERN, max_length=1024)]
-Digest = Annotated[str, Field(pattern=DIGEST_PATTERN, max_length=71)]
+DnsName = Annotated[
+    str,
+    Field(
+        pattern=NAME_PATTERN,
+        max_length=40,
+        json_schema_extra=says("must be lower-case letters, digits and '-', with a letter or digit at both ends"),
+    ),
+]
+Uri = Annotated[
+    str,
+    Field(
+        pattern=URI_PATTERN,
+        max_length=1024,
+        json_schema_extra=says("must be s3://BUCKET/KEY, without spaces, backslashes and percent signs")
+        | rules(
+            rule("!self.matches('[^:/]/([.]{0,2}/|[.]{1,2}$)')", "must not have an empty name, . or .. between slashes")
+        ),
+    ),
+]
+Digest = Annotated[
+    str,
+    Field(
+        pattern=DIGEST_PATTERN,
+        max_length=71,
+        json_schema_extra=says("must be sha256: and 64 hexadecimal digits in lower case"),
+    ),
+]
 Quantity = Annotated[
     str | int,
     Field(
         json_schema_extra={
             "x-kubernetes-int-or-string": True,
-            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$",
             "maxLength": 20,
+            "minimum": 0,
+            "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$",
+            **says("must be a quantity such as 2, 500m or 4Gi"),
         }
     ),
 ]
@@ -70,6 +101,11 @@ class KeySelector(Schema):
 class EnvVarSource(Schema):
     """Where a variable's value comes from."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("has(self.secretKeyRef) != has(self.configMapKeyRef)", "give one of secretKeyRef and configMapKeyRef"),
+        )
+    )
     secret_key_ref: KeySelector | None = Field(default=None, description="A key of a Secret.")
     config_map_key_ref: KeySelector | None = Field(default=None, description="A key of a ConfigMap.")
 
@@ -82,7 +118,12 @@ class EnvVar(Schema):
             rule("!(has(self.value) && has(self.valueFrom))", "give either value or valueFrom, not both"),
         )
     )
-    name: str = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=253, description="The variable's name.")
+    name: str = Field(
+        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
+        max_length=253,
+        description="The variable's name.",
+        json_schema_extra=says("must be letters, digits and '_', and must not begin with a digit"),
+    )
     value: str | None = Field(default=None, max_length=32768, description="Its value.")
     value_from: EnvVarSource | None = Field(default=None, description="Where its value comes from.")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from ...shared.schema import IMMUTABLE, Digest, DnsName, Schema, Status, Uri, rule, rules
+from ...shared.schema import IMMUTABLE, Digest, DnsName, Schema, Status, Uri, rule, rules, says
 
 LATEST = "latest"  # always means the newest ready version, so nobody may give that name to another
 
@@ -16,7 +16,14 @@ def version_name(model: str, version: str) -> str:
     return f"{model}-{version}"
 
 
-VersionNumber = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$", max_length=9)]
+VersionNumber = Annotated[
+    str,
+    Field(
+        pattern=r"^[1-9][0-9]{0,8}$",
+        max_length=9,
+        json_schema_extra=says("must be a number from 1, in quotes, such as '7'"),
+    ),
+]
 
 
 class ModelSpec(Schema):

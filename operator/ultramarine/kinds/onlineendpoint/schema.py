@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from ...shared.schema import DnsName, Resources, Schema, Status, rule, rules
+from ...shared.schema import DnsName, Resources, Schema, Status, rule, rules, says
 
 MODEL_REFERENCE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?@([a-z]([-a-z0-9]*[a-z0-9])?|[1-9][0-9]*)$"
 
@@ -23,7 +23,8 @@ class EndpointDeployment(Schema):
     name: DnsName = Field(description="Its name within the endpoint, such as blue.")
     model: Annotated[str, Field(pattern=MODEL_REFERENCE, max_length=100)] = Field(
         description="MODEL@VERSION, MODEL@ALIAS, or MODEL@latest for the newest ready version. "
-        "When an alias moves, the pods are replaced without a failed request."
+        "When an alias moves, the pods are replaced without a failed request.",
+        json_schema_extra=says("must be MODEL@VERSION, MODEL@ALIAS or MODEL@latest, such as churn@3"),
     )
     replicas: int = Field(default=1, ge=0, le=1000, description="How many pods serve it.")
     resources: Resources = Field(default=Resources(), description="What each pod reserves and may use.")

@@ -40,7 +40,14 @@ class Source(Schema):
                 "self.all(key, key.matches('^[A-Za-z0-9._-]+$') && size(key) <= 253)",
                 "each key must be a plain file name",
             ),
-            rule("self.all(key, key != '.' && key != '..')", "each key must be a plain file name"),
+            rule(
+                "self.all(key, key != '.' && !key.startsWith('..'))",
+                "each key must be a plain file name, which does not begin with two dots",
+            ),
+            rule(
+                "self.map(key, size(self[key])).sum() <= 900000",
+                "the files together may have 900,000 characters; put larger ones into an image or an input",
+            ),
         ),
     )
 

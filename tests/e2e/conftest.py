@@ -1,0 +1,134 @@
+"""The platform as people install it: the chart on the embedded cluster, in a namespace that enforces `restricted`."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+import yaml
+from ultramarine_cluster import cluster, target
+from ultramarine_cluster.paths import REPOSITORY
+
+NAMESPACE = "ultramarine-e2e"
+Manifest = dict[str, Any]
+
+
+class Platform:
+    """kubectl, the bucket and the endpoints, in the words of the tests."""
+
+    def __init__(self, to: target.Target) -> None:
+        self.target = to
+
+    def kubectl(self, *words: str, input: str | None = None) -> str:
+        """Run kubectl in the tests' namespace; a failure shows what it said."""
+        argv = [*self.target.kubectl, "-n", NAMESPACE, *words]
+        done = subprocess.run(argv, input=input, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
+        return done.stdout
+
+    def apply(self, *manifests: Manifest) -> None:
+        """Apply manifests of ours; the API version may be left out."""
+        whole = [{"apiVersion": "ultramarine.dev/v1alpha1", **manifest} for manifest in manifests]
+        self.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(whole))
+
+    def get(self, kind: str, name: str = "", *words: str) -> Any:
+        """One object, or with no name the items of a list."""
+        found = json.loads(self.kubectl("get", kind, *([name] if name else []), *words, "-o", "json"))
+        return found if name else found["items"]
+
+    def status(self, kind: str, name: str) -> Manifest:
+        """An object's status."""
+        return self.get(kind, name).get("status") or {}
+
+    def wait(self, kind: str, name: str, until: Callable[[Manifest], Any], seconds: float = 120) -> Manifest:
+        """Wait until `until` holds for the object's status, and return that; fail with the last one."""
+        end = time.monotonic() + seconds
+        status: Manifest = {}
+        while time.monotonic() < end:
+            status = self.status(kind, name)
+            if until(status):
+                return status
+            time.sleep(0.3)
+        pytest.fail(f"{kind} {name} not so after {seconds:.0f} s: {json.dumps(status, indent=1)}")
+
+    def ended(self, name: str, seconds: float = 120) -> Manifest:
+        """Wait for a TrainingJob's end."""
+        return self.wait("tj", name, lambda s: s.get("state") in ("Succeeded", "Failed"), seconds)
+
+    def ready(self, name: str, version: str, seconds: float = 120) -> Manifest:
+        """Wait until an endpoint serves that version, and that alone."""
+
+        def serves(status: Manifest) -> bool:
+            return status.get("modelVersion") == version and not condition(status, "Reconciling")
+
+        return self.wait("oe", name, serves, seconds)
+
+    def delete(self, kind: str, *names: str) -> None:
+        """Delete objects, and wait until they are gone."""
+        self.kubectl("delete", kind, *names, "--ignore-not-found", "--wait=true", "--timeout=90s")
+
+    def secret(self, name: str) -> dict[str, str]:
+        """A Secret's values."""
+        return {k: base64.b64decode(v).decode() for k, v in self.get("secret", name)["data"].items()}
+
+    @contextmanager
+    def bucket(self) -> Iterator[Any]:
+        """An S3 client for the platform's bucket."""
+        keys = self.secret("ultramarine-storage")
+        with self.target.reach(NAMESPACE, "ultramarine-storage", 7070) as url:
+            yield boto3.client(
+                "s3",
+                endpoint_url=url,
+                region_name="us-east-1",
+                aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+            )
+
+    @contextmanager
+    def client(self, endpoint: str, key: str | None = None) -> Iterator[httpx.Client]:
+        """An HTTP client for an endpoint, with its primary key unless another is given."""
+        chosen = self.secret(f"{endpoint}-keys")["primary"] if key is None else key
+        with (
+            self.target.reach(NAMESPACE, endpoint, 80) as url,
+            httpx.Client(base_url=url, headers={"Authorization": f"Bearer {chosen}"}, timeout=20) as client,
+        ):
+            yield client
+
+    def kill_operator(self) -> None:
+        """End the operator's pod at once, as a dying node would: no signal to prepare for, no Lease given back."""
+        pods = self.get("pod", "", "-l", "app.kubernetes.io/component=operator")
+        for pod in pods:
+            self.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false")
+
+
+def condition(status: Manifest, type: str) -> Manifest:
+    """The condition of that type, or an empty one."""
+    return next((c for c in status.get("conditions") or [] if c["type"] == type), {})
+
+
+@pytest.fixture(scope="session")
+def platform() -> Platform:
+    """The chart, installed by the code that people's `make demo` uses, under exactly its own Role."""
+    to = target.embedded(cluster.up())
+    namespace: Manifest = {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+    }
+    to.run("apply", "-f", "-", input=yaml.safe_dump(namespace))
+    # As Helm's own writes: another release on this cluster may hold the CRDs, and must be able to upgrade them.
+    crds = str(REPOSITORY / "crds")
+    to.run("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", crds)
+    target.install(to, NAMESPACE, "crds.install=false")
+    made = Platform(to)
+    for kind in ("tj", "oe", "mv", "mdl"):
+        made.kubectl("delete", kind, "--all", "--wait=true")
+    return made

@@ -1,0 +1,133 @@
+"""What can go wrong with a TrainingJob: each says so where its author looks, and disturbs nobody else."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import Platform, condition
+from manifests import TRAIN, training_job
+
+EAT_MEMORY = "block = bytearray(2_000_000_000)\nprint(len(block))"
+
+
+@pytest.fixture(scope="module")
+def broken(platform: Platform) -> Platform:
+    """All of them at once, and a good one among them."""
+    platform.apply(
+        training_job("exits", "print('loading')\nraise SystemExit(3)"),
+        training_job("raises", "raise KeyError('label')", backoffLimit=1),
+        training_job("hungry", EAT_MEMORY, resources={"limits": {"memory": "96Mi"}}),
+        training_job("no-image", image="ultramarine/there-is-none:1"),
+        training_job("too-big", resources={"requests": {"cpu": "500"}}),
+        training_job("no-input", inputs={"data": {"uri": "s3://ultramarine/no/such/file.csv"}}, backoffLimit=3),
+        training_job("no-bucket", inputs={"data": {"uri": "s3://no-such-bucket/x/"}}, backoffLimit=3),
+        training_job("wrong-keys", env=[{"name": "AWS_SECRET_ACCESS_KEY", "value": "wrong"}], backoffLimit=3),
+        training_job("empty", "print('I forgot to save')", backoffLimit=3),
+        training_job("no-command", command=["no-such-program"], backoffLimit=3),
+        training_job("slow", "import time; time.sleep(600)", activeDeadlineSeconds=8),
+        training_job("no-secret", env=[{"name": "X", "valueFrom": {"secretKeyRef": {"name": "absent", "key": "x"}}}]),
+        training_job("wrong-reference", command=["python", "$(params.lr)"]),
+        training_job("good", TRAIN),
+    )
+    return platform
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "words", "attempts"),
+    [
+        ("exits", "CommandFailed", "3", 1),
+        ("raises", "CommandFailed", "command exited with code 1: KeyError", 2),
+        ("hungry", "OOMKilled", "96Mi", 1),
+        ("no-input", "InputNotFound", "s3://ultramarine/no/such/file.csv", 1),
+        ("no-bucket", "BucketNotFound", "no-such-bucket", 1),
+        ("wrong-keys", "AccessDenied", "ultramarine-storage", 1),
+        ("empty", "OutputEmpty", "model", 1),
+        ("no-command", "CommandNotFound", "no-such-program", 1),
+        ("slow", "DeadlineExceeded", "activeDeadlineSeconds=8", 1),
+    ],
+)
+def test_a_failed_job_says_why(broken, name, reason, words, attempts):
+    """status.failure has the reason, the words that help, and as many attempts as make sense."""
+    status = broken.ended(name, 180)
+
+    assert status["state"] == "Failed"
+    assert status["failure"]["reason"] == reason
+    assert words in str(status["failure"])
+    assert status["attempts"] == attempts
+    assert status["failure"]["message"] in condition(status, "Failed")["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason", "words"),
+    [
+        ("no-image", ("ErrImagePull", "ImagePullBackOff"), "ultramarine/there-is-none:1"),
+        ("too-big", ("Unschedulable",), "Insufficient cpu"),
+        ("no-secret", ("CreateContainerConfigError",), "Secret absent not found in ultramarine-e2e; create it"),
+    ],
+)
+def test_a_job_that_cannot_start_says_why(broken, name, reason, words):
+    """It stays Pending, and its Running condition names the object and the remedy."""
+    status = broken.wait("tj", name, lambda s: condition(s, "Running").get("reason") in reason)
+    assert status["state"] == "Pending"
+    assert words in condition(status, "Running")["message"]
+
+
+def test_a_job_that_refers_to_nothing_is_refused(broken):
+    """A reference that only the operator can check makes Accepted False, with the place and the remedy."""
+    status = broken.wait("tj", "wrong-reference", lambda s: condition(s, "Accepted").get("status") == "False")
+    assert "spec.command[1] refers to $(params.lr)" in condition(status, "Accepted")["message"]
+
+
+def test_the_failure_is_in_describe(broken):
+    """`kubectl describe` shows the event and the tail."""
+    broken.ended("exits")
+    shown = broken.kubectl("describe", "tj", "exits")
+    assert "BackoffLimitExceeded" in shown
+    assert "loading" in shown
+
+
+def test_the_good_one_among_them_succeeds(broken):
+    """A dozen broken jobs do not keep another from its end."""
+    assert broken.ended("good")["state"] == "Succeeded"
+
+
+def test_what_was_missing_may_come_later(broken):
+    """The job that waits for a Secret goes on by itself when the Secret is made."""
+    broken.kubectl("create", "secret", "generic", "absent", "--from-literal=x=1")
+    try:
+        assert broken.ended("no-secret", 180)["state"] == "Succeeded"
+    finally:
+        broken.delete("secret", "absent")
+
+
+def test_suspend_and_resume(platform):
+    """A suspended job has no pod and says so; resumed, it runs to its end."""
+    platform.apply(training_job("held", suspend=True))
+    platform.wait("tj", "held", lambda s: s.get("state") == "Suspended")
+    assert platform.get("pod", "", "-l", "ultramarine.dev/name=held") == []
+    platform.apply(training_job("held", suspend=False))
+    assert platform.ended("held")["state"] == "Succeeded"
+
+
+def test_a_finished_job_goes_after_its_time_to_live(platform):
+    """ttlSecondsAfterFinished deletes the TrainingJob with its children, and keeps its ModelVersion."""
+    platform.apply(training_job("brief", model="brief", ttlSecondsAfterFinished=3))
+    platform.kubectl("wait", "--for=delete", "tj/brief", "--timeout=90s")
+    assert platform.status("mv", "brief-1")["state"] == "Ready"
+
+
+def test_the_result_survives_the_pod(platform):
+    """The pod deleted before the operator saw its end: the result is read from the storage."""
+    platform.kubectl("scale", "deployment/ultramarine-operator", "--replicas=0")
+    platform.kubectl("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=operator", "--timeout=60s")
+    try:
+        platform.apply(training_job("orphan", model="orphan"))
+    finally:
+        platform.kubectl("scale", "deployment/ultramarine-operator", "--replicas=1")
+    platform.wait("tj", "orphan", lambda s: s.get("state") == "Running")
+    platform.kubectl("scale", "deployment/ultramarine-operator", "--replicas=0")
+    platform.kubectl("wait", "--for=condition=Complete", "job/orphan", "--timeout=60s")
+    platform.kubectl("delete", "pod", "-l", "ultramarine.dev/name=orphan", "--wait=true")
+    platform.kubectl("scale", "deployment/ultramarine-operator", "--replicas=1")
+    status = platform.ended("orphan")
+    assert status["state"] == "Succeeded"
+    assert status["modelVersion"] == "orphan-1"

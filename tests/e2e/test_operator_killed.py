@@ -1,0 +1,73 @@
+"""The operator dies at ten moments of the story, each time without warning: the end is always the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from conftest import Platform, condition
+from manifests import endpoint, training_job
+
+
+def exists(kind: str, suffix: str = "") -> Callable[[Platform, str], bool]:
+    """Whether an object of that kind of the story is there."""
+
+    def check(platform: Platform, name: str) -> bool:
+        return any(o["metadata"]["name"] == f"{name}{suffix}" for o in platform.get(kind))
+
+    return check
+
+
+def pod_is(*phases: str) -> Callable[[Platform, str], bool]:
+    """Whether the training pod has got that far."""
+
+    def check(platform: Platform, name: str) -> bool:
+        labels = f"ultramarine.dev/name={name},ultramarine.dev/kind=TrainingJob"
+        return any(pod["status"].get("phase") in phases for pod in platform.get("pod", "", "-l", labels))
+
+    return check
+
+
+def job_complete(platform: Platform, name: str) -> bool:
+    """Whether Kubernetes has closed the Job."""
+    return any(
+        c["type"] == "Complete"
+        for job in platform.get("job")
+        if job["metadata"]["name"] == name
+        for c in job["status"].get("conditions") or []
+    )
+
+
+MOMENTS: list[tuple[str, Callable[[Platform, str], bool]]] = [
+    ("applied", lambda platform, name: True),
+    ("source-made", exists("configmap", "-source")),
+    ("job-made", exists("job")),
+    ("pod-made", pod_is("Pending", "Running", "Succeeded")),
+    ("pod-runs", pod_is("Running", "Succeeded")),
+    ("pod-done", pod_is("Succeeded")),
+    ("job-done", job_complete),
+    ("registered", exists("mv", "-1")),
+    ("deploying", exists("deployment", "-blue")),
+    ("serving", lambda platform, name: condition(platform.status("oe", name), "Ready").get("status") == "True"),
+]
+
+
+@pytest.mark.parametrize(("moment", "reached"), MOMENTS, ids=[moment for moment, _ in MOMENTS])
+def test_killing_the_operator_changes_nothing_in_the_end(platform, moment, reached):
+    """One pod was run, one version registered, and the endpoint serves it, whenever the operator died."""
+    name = f"k-{moment}"
+    platform.apply(training_job(name, model=name), endpoint(name, f"{name}@latest"))
+    end = time.monotonic() + 60
+    while not reached(platform, name):
+        assert time.monotonic() < end, f"never got to {moment}"
+        time.sleep(0.05)
+    platform.kill_operator()
+
+    assert platform.ended(name)["state"] == "Succeeded"
+    status = platform.ready(name, f"{name}-1")
+    assert condition(status, "Ready")["status"] == "True"
+    assert platform.status("tj", name)["attempts"] == 1
+    assert [v["metadata"]["name"] for v in platform.get("mv") if v["spec"]["model"] == name] == [f"{name}-1"]
+    assert [m["metadata"]["name"] for m in platform.get("mdl") if m["metadata"]["name"] == name] == [name]
+    platform.delete("oe", name)

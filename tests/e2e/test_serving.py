@@ -1,0 +1,246 @@
+"""Serving: what the endpoint answers to good and bad requests, and what it says of models that cannot be served."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+
+import httpx
+import pytest
+from conftest import NAMESPACE, Platform, condition
+from manifests import endpoint, infer, model_version, onnx_model
+from ultramarine_cluster import target
+
+FOLDER = "s3://ultramarine/tests/"
+
+
+def put(platform: Platform, name: str, content: bytes) -> str:
+    """Put an object into the bucket, and return its URI."""
+    with platform.bucket() as storage:
+        storage.put_object(Bucket="ultramarine", Key=f"tests/{name}", Body=content)
+    return FOLDER + name
+
+
+@pytest.fixture(scope="module")
+def adder(platform: Platform) -> Platform:
+    """A Model with one ONNX version made by hand, served behind the endpoint `adder` by two pods."""
+    content = onnx_model(1)
+    platform.apply(
+        {"kind": "Model", "metadata": {"name": "adder"}, "spec": {"aliases": {"champion": "1"}}},
+        model_version("adder", 1, put(platform, "adder-1.onnx", content), content),
+        endpoint("adder", "adder@champion", deployments=[{"name": "blue", "model": "adder@champion", "replicas": 2}]),
+    )
+    platform.ready("adder", "adder-1")
+    return platform
+
+
+def test_the_protocol_is_spoken(adder):
+    """Health, server and model metadata, and inference, as the Open Inference Protocol V2 says."""
+    with adder.client("adder") as client:
+        assert client.get("/v2/health/live").status_code == 200
+        assert client.get("/v2/health/ready").status_code == 200
+        assert "name" in client.get("/v2").json()
+        about = client.get("/v2/models/adder").json()
+        assert about["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 1]}]
+        assert client.get("/v2/models/adder/versions/1/ready").status_code == 200
+        answer = client.post("/v2/models/adder/infer", json={"id": "42", **infer([[1.0], [2.0]])}).json()
+    assert (answer["model_name"], answer["model_version"], answer["id"]) == ("adder", "1", "42")
+    assert answer["outputs"][0]["data"] == [2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        (infer([[1.0, 2.0]]), 400, "shape"),
+        (infer([[1.0]], datatype="FP64"), 400, "FP32"),
+        (infer([[1.0]], name="z"), 400, "z"),
+        ({"inputs": []}, 400, "x"),
+        ({"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 1], "data": [1.0]}]}, 400, "2"),
+        ("not json", 400, "JSON"),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(adder, body, code, words):
+    """The answer is the protocol's error, and names what was expected."""
+    with adder.client("adder") as client:
+        sent = {"content": body} if isinstance(body, str) else {"json": body}
+        answer = client.post("/v2/models/adder/infer", **sent)
+    assert answer.status_code == code
+    assert words in answer.json()["error"]
+
+
+def test_keys_are_asked_for(adder):
+    """Without a key, or with a wrong one, nothing is told; both keys of the Secret open."""
+    for key, code in (("wrong", 401), (adder.secret("adder-keys")["secondary"], 200)):
+        with adder.client("adder", key) as client:
+            assert client.post("/v2/models/adder/infer", json=infer([[1.0]])).status_code == code
+    with adder.client("adder") as client:
+        del client.headers["Authorization"]
+        assert client.get("/v2/models/adder").status_code == 401
+
+
+def test_other_models_are_not_found(adder):
+    """A model that this endpoint does not serve is a 404 that says so."""
+    with adder.client("adder") as client:
+        answer = client.post("/v2/models/other/infer", json=infer([[1.0]]))
+    assert answer.status_code == 404
+    assert "other" in answer.json()["error"]
+
+
+def test_a_huge_body_is_refused_and_the_next_request_answered(adder):
+    """100 MB get a 413 with the limit, and the server goes on."""
+    with adder.client("adder") as client:
+        answer = client.post("/v2/models/adder/infer", content=b" " * 100_000_000)
+        assert answer.status_code == 413
+        assert "error" in answer.json()
+        assert client.post("/v2/models/adder/infer", json=infer([[1.0]])).status_code == 200
+
+
+class Load:
+    """Clients that ask one thing after another, each on a connection of its own kind, and count every answer."""
+
+    def __init__(self, platform: Platform, name: str) -> None:
+        self.platform, self.name = platform, name
+        self.answers: list[float] = []
+        self.failures: list[str] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(fresh,)) for fresh in (True, False, False)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, fresh: bool) -> None:
+        with self.platform.client(self.name) as client:
+            url, headers = str(client.base_url), dict(client.headers)
+            while not self._stop.is_set():
+                try:
+                    path = f"/v2/models/{self.name}/infer"
+                    if fresh:
+                        answer = httpx.post(url + path, headers=headers, json=infer([[0.0]]), timeout=20)
+                    else:
+                        answer = client.post(path, json=infer([[0.0]]))
+                    if answer.status_code == 200:
+                        self.answers.append(answer.json()["outputs"][0]["data"][0])
+                    else:
+                        self.failures.append(f"{answer.status_code} {answer.text}")
+                except httpx.HTTPError as error:
+                    self.failures.append(repr(error))
+                time.sleep(0.005)
+
+
+def test_a_moved_alias_changes_the_answers_without_a_failed_request(adder):
+    """champion moves from 1 to 2: every request is answered, first by the old version and then by the new one."""
+    content = onnx_model(2)
+    adder.apply(model_version("adder", 2, put(adder, "adder-2.onnx", content), content))
+    adder.wait("mv", "adder-2", lambda s: s.get("state") == "Ready")
+    with Load(adder, "adder") as load:
+        adder.apply({"kind": "Model", "metadata": {"name": "adder"}, "spec": {"aliases": {"champion": "2"}}})
+        adder.ready("adder", "adder-2", 180)
+        time.sleep(12)  # the old pods go on for ten seconds and end then
+    assert load.failures == []
+    assert set(load.answers) == {1.0, 2.0}
+    assert load.answers[-1] == 2.0
+    print(f"{len(load.answers)} requests during the update, none failed")
+
+
+def test_traffic_turns_to_another_deployment_without_a_failed_request(adder):
+    """From blue to green, and blue removed: every request is answered."""
+    deployments = [
+        {"name": "blue", "model": "adder@2", "replicas": 1},
+        {"name": "green", "model": "adder@1", "replicas": 1},
+    ]
+    with Load(adder, "adder") as load:
+        adder.apply(endpoint("adder", "", deployments=deployments, traffic={"green": 100}))
+        adder.ready("adder", "adder-1", 180)
+        adder.apply(endpoint("adder", "", deployments=deployments[1:], traffic={"green": 100}))
+        adder.kubectl("wait", "--for=delete", "deployment/adder-blue", "--timeout=60s")
+        time.sleep(12)
+    assert load.failures == []
+    assert set(load.answers) == {1.0, 2.0}
+
+
+def test_an_upgrade_of_the_chart_disturbs_nobody(adder):
+    """`helm upgrade` with another operator replaces its pod; the serving pods stay, and every request is answered."""
+    selector = ("-l", "ultramarine.dev/name=adder")
+    before = {pod["metadata"]["uid"] for pod in adder.get("pod", "", *selector)}
+    with Load(adder, "adder") as load:
+        changed = 'operator.resources={"requests": {"cpu": "60m"}}'
+        target.install(adder.target, NAMESPACE, "crds.install=false", changed)
+        time.sleep(5)
+    assert load.failures == []
+    assert {pod["metadata"]["uid"] for pod in adder.get("pod", "", *selector)} == before
+
+
+def test_hand_made_changes_are_set_right(adder):
+    """A deleted Service comes back, and an edited Deployment is restored."""
+    adder.kubectl("delete", "service", "adder")
+    adder.kubectl("patch", "deployment", "adder-green", "-p", '{"spec":{"replicas":3}}')
+    for _ in range(100):
+        services = adder.get("service", "", "-l", "ultramarine.dev/name=adder")
+        replicas = adder.get("deployment", "adder-green")["spec"]["replicas"]
+        if services and replicas == 1:
+            return
+        time.sleep(0.3)
+    pytest.fail(f"services {len(services)}, replicas {replicas}")
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "content", "served", "words"),
+    [
+        ("corrupt", "onnx", b"this is no model", b"this is no model", "ModelCorrupt"),
+        ("exchanged", "onnx", onnx_model(1), onnx_model(2), "DigestMismatch"),
+        ("truncated", "sklearn", b"PK\x03\x04 half a file", b"PK\x03\x04 half a file", "ModelCorrupt"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_says_why(platform, name, format, content, served, words):
+    """The endpoint's status and events carry the server's own words; it is never Ready."""
+    suffix = {"onnx": "onnx", "sklearn": "skops"}[format]
+    uri = put(platform, f"{name}.{suffix}", served)
+    platform.apply(model_version(name, 1, uri, content, format), endpoint(name, f"{name}@1"))
+    status = platform.wait("oe", name, lambda s: (s.get("deployments") or [{}])[0].get("state") == "Failing")
+    events = platform.kubectl("get", "events", "--field-selector", f"involvedObject.name={name}")
+    assert "DeploymentFailing" in events
+    pods = platform.get("pod", "", "-l", f"ultramarine.dev/name={name}")
+    assert words in str([pod["status"] for pod in pods])
+    assert f"{name}-1" in status["deployments"][0]["message"]
+    assert condition(status, "Ready")["status"] == "False"
+    platform.delete("oe", name)
+
+
+def test_a_pickle_is_refused_until_allowed(platform):
+    """A pickle runs code: the version says so, and is ready and served only after allowCodeExecution."""
+    from sklearn.linear_model import LogisticRegression
+
+    content = pickle.dumps(LogisticRegression().fit([[0.0], [1.0]], [0, 1]))
+    uri = put(platform, "pickled.pkl", content)
+    platform.apply(model_version("pickled", 1, uri, content, "pickle"), endpoint("pickled", "pickled@1"))
+    refused = platform.wait("mv", "pickled-1", lambda s: s.get("state") == "Refused")
+    assert "allowCodeExecution" in condition(refused, "Ready")["message"]
+    waiting = platform.wait("oe", "pickled", lambda s: "allowCodeExecution" in str(s))
+    assert condition(waiting, "Ready")["status"] == "False"
+
+    platform.apply(model_version("pickled", 1, uri, content, "pickle", allowCodeExecution=True))
+    platform.ready("pickled", "pickled-1")
+    platform.delete("oe", "pickled")
+
+
+def test_open_endpoints_want_no_key(platform):
+    """authMode: none answers everybody, and makes no Secret."""
+    content = onnx_model(5)
+    platform.apply(
+        model_version("free", 1, put(platform, "free.onnx", content), content),
+        endpoint("free", "free@latest", authMode="none"),
+    )
+    platform.ready("free", "free-1")
+    with platform.client("free", "") as client:
+        del client.headers["Authorization"]
+        assert client.post("/v2/models/free/infer", json=infer([[0.0]])).json()["outputs"][0]["data"] == [5.0]
+    assert not [s for s in platform.get("secret") if s["metadata"]["name"] == "free-keys"]
+    platform.delete("oe", "free")

@@ -1,0 +1,93 @@
+"""The story that the README tells, run as a person runs it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import condition
+from manifests import endpoint, infer, training_job
+from ultramarine_cluster.paths import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def demo() -> str:
+    """What `make demo` prints, run twice: once may not be like the next."""
+    for _ in range(2):
+        argv = [sys.executable, str(REPOSITORY / "examples" / "quickstart" / "demo.py")]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=900, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_demo_ends_with_good_predictions(demo):
+    """The accuracy computed from the endpoint's own answers is above 0.9."""
+    assert float(re.search(r"accuracy (0\.\d+)", demo)[1]) > 0.9
+
+
+def test_the_demo_says_what_exists_now(demo):
+    """It ends with the objects, where they are, and commands to try next."""
+    for words in (
+        "trainingjob.ultramarine.dev/breast-cancer",
+        "Succeeded",
+        "breast-cancer-1",
+        "KUBECONFIG",
+        "try next",
+    ):
+        assert words in demo
+
+
+def test_helm_test_passes(platform):
+    """`helm test` proves that the operator is ready and the bucket works."""
+    argv = [*platform.target.helm, "test", "ultramarine", "-n", "ultramarine-e2e", "--logs"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "it works" in done.stdout
+
+
+def test_an_endpoint_waits_for_its_model_and_goes_ready(platform):
+    """An endpoint applied before its model says what it waits for, and answers when the model is trained."""
+    platform.apply(endpoint("early", "early@latest"))
+    waiting = platform.wait("oe", "early", lambda s: condition(s, "Ready").get("status") == "False")
+    assert "registerAs: early" in condition(waiting, "Ready")["message"]
+
+    platform.apply(training_job("early", model="early"))
+    done = platform.ended("early")
+    assert done["state"] == "Succeeded"
+    assert done["outputs"]["model"]["modelVersion"] == "early-1"
+    assert done["metrics"]["latest"] == {"accuracy": 1.0}
+    assert done["provenance"]["imageDigest"]
+    platform.kubectl("wait", "--for=condition=Succeeded", "tj/early", "--timeout=5s")
+    platform.ready("early", "early-1")
+    with platform.client("early") as client:
+        answer = client.post("/v2/models/early/infer", json=infer([[0.0], [3.0]], "input", "FP64"))
+    assert answer.status_code == 200, answer.text
+    assert {o["name"]: o["data"] for o in answer.json()["outputs"]}["predict"] == [0, 1]
+
+
+def test_the_columns_tell_the_story(platform):
+    """`kubectl get tj,mdl,mv,oe` answers: is it done, how good, how long, which version, where."""
+    shown = platform.kubectl("get", "tj,mdl,mv,oe")
+    line = next(line for line in shown.splitlines() if line.startswith("trainingjob.ultramarine.dev/early"))
+    assert line.split()[1:4] == ["Succeeded", "accuracy=1", "early-1"]
+    line = next(line for line in shown.splitlines() if line.startswith("onlineendpoint.ultramarine.dev/early"))
+    assert line.split()[1:5] == ["True", "early-1", "1/1", "http://early.ultramarine-e2e.svc"]
+
+
+def test_nothing_foreign_is_written_into_our_objects(platform):
+    """No finalizer, and no annotation but kubectl's own."""
+    for kind in ("tj", "mdl", "mv", "oe"):
+        for found in platform.get(kind):
+            assert "finalizers" not in found["metadata"]
+            annotations = set(found["metadata"].get("annotations") or {})
+            assert annotations <= {"kubectl.kubernetes.io/last-applied-configuration"}
+
+
+def test_results_outlive_what_made_them(platform):
+    """Deleting the TrainingJob deletes its pods, and leaves the ModelVersion and the endpoint as they are."""
+    platform.delete("tj", "early")
+    assert platform.status("mv", "early-1")["state"] == "Ready"
+    with platform.client("early") as client:
+        assert client.get("/v2/models/early").status_code == 200
