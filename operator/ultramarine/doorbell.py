@@ -7,6 +7,8 @@ arrives while they run; `on.event` does none of this.
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import kopf
@@ -23,6 +25,13 @@ def _handler(engine: Engine, resource: Resource) -> Any:
     return ring
 
 
+class _Patience:
+    """The pauses, in seconds, between attempts at a request: without end, since an absent API server comes back."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((1, 1, 2, 3, 5, 8), itertools.repeat(10))
+
+
 async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
@@ -35,6 +44,7 @@ async def listen(engine: Engine, namespaces: tuple[str, ...], *, clusterwide: bo
     settings.peering.standalone = True  # the Lease elects
     # No look-out for new CRDs and namespaces: it would need rights over the whole cluster.
     settings.scanning.disabled = True
+    settings.networking.error_backoffs = _Patience()
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.connect_timeout = 10

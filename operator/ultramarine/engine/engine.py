@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
+from ..kube.apply import write_status
 from ..kube.client import ApiError, Client
 from ..shared.conditions import Condition, merge
 from ..shared.meta import CHILD_SELECTOR, Key, Manifest, Resource
@@ -24,6 +25,7 @@ WORKERS = 16
 RELIST_SECONDS = 600.0
 # The watches and the first listing start side by side; a delete between the two is found by this early second one.
 SECOND_LISTING_SECONDS = 30.0
+UNLISTED_SECONDS = 5.0  # nothing is done before the first listing, so it is tried often
 STUCK_SECONDS = 120.0  # a key that is due and waits this long means that the workers have stopped
 
 
@@ -48,7 +50,6 @@ class Engine:
         self._lease = lease
         self.queue = Queue()
         self._synced = False
-        self.last_pass = time.monotonic()
 
     @property
     def watched(self) -> dict[Resource, str]:
@@ -101,21 +102,26 @@ class Engine:
                         yield kind.key(other)
 
     async def run(self) -> None:
-        """List, lead, work. Returns when the Lease is lost; the process must end then."""
-        await self._relist()
-        self._synced = True
-        relisting = asyncio.create_task(self._relist_forever())
-        measuring = asyncio.create_task(self._measure())
-        await self._lease.acquire()
+        """List, lead, work; wait for the Lease again when it is lost. Never returns by itself."""
+        background = [asyncio.create_task(self._relist_forever()), asyncio.create_task(self._measure())]
+        try:
+            while not self._synced:
+                await asyncio.sleep(0.1)
+            while True:
+                await self._lease.acquire()
+                await self._lead()
+        finally:
+            await _end(background)
+            await self._lease.release()
+
+    async def _lead(self) -> None:
+        """Work until the Lease is lost; every worker has stopped before this returns."""
         workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
         try:
             await self._lease.keep()
-            log.error("lease lost, stopping: another replica goes on")
+            log.error("lease lost, waiting for it: another replica may go on")
         finally:
-            for task in (relisting, measuring, *workers):
-                task.cancel()
-            await asyncio.gather(relisting, measuring, *workers, return_exceptions=True)
-            await self._lease.release()
+            await _end(workers)
 
     async def _relist(self) -> None:
         for resource, selector in self.watched.items():
@@ -127,15 +133,19 @@ class Engine:
         self._mirror.forget_the_gone()
 
     async def _relist_forever(self) -> None:
-        pause = SECOND_LISTING_SECONDS
         while True:
-            await asyncio.sleep(pause)
+            first = not self._synced
             try:
                 await self._relist()
-                pause = RELIST_SECONDS
+                self._synced = True
+                pause = SECOND_LISTING_SECONDS if first else RELIST_SECONDS
             except ApiError as error:
-                log.warning("relist failed, tried again in %d s: %s", SECOND_LISTING_SECONDS, error)
+                pause = UNLISTED_SECONDS if first else SECOND_LISTING_SECONDS
+                log.warning("the listing failed, tried again in %d s: %s", pause, error)
+            except Exception:
                 pause = SECOND_LISTING_SECONDS
+                log.exception("the listing failed by a bug of the operator, tried again in %d s", pause)
+            await asyncio.sleep(pause)
 
     async def _measure(self) -> None:
         while True:
@@ -146,11 +156,14 @@ class Engine:
     async def _work(self) -> None:
         while True:
             key = await self.queue.get()
-            if not self._lease.held:
+            if not self._lease.held:  # about to be lost, or late to be renewed
                 self.queue.failed(key)
-                await asyncio.sleep(1)
                 continue
-            await self._pass(key)
+            try:
+                await self._pass(key)
+            except asyncio.CancelledError:
+                self.queue.failed(key)  # else it would count as being worked on for ever
+                raise
 
     async def _pass(self, key: Key) -> None:
         started = time.monotonic()
@@ -170,9 +183,8 @@ class Engine:
             await self._confess(key, "OperatorError", f"the operator failed on this object: {error!r}; see its log")
         else:
             self.queue.done(key, after.total_seconds() if after is not None else None)
-        self.last_pass = time.monotonic()
         RECONCILES.labels(kind=key.kind, outcome=outcome).inc()
-        RECONCILE_SECONDS.labels(kind=key.kind).observe(self.last_pass - started)
+        RECONCILE_SECONDS.labels(kind=key.kind).observe(time.monotonic() - started)
 
     async def _confess(self, key: Key, reason: str, message: str) -> None:
         """Say in the object itself that its pass failed; a failure to do even that is only logged."""
@@ -188,19 +200,17 @@ class Engine:
             generation,
             datetime.now(UTC),
         )
-        meta = manifest["metadata"]
-        body = {
-            "apiVersion": manifest["apiVersion"],
-            "kind": manifest["kind"],
-            "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
-            "status": {**status, "conditions": [*old, *told]},
-        }
-        if body["status"] == status:
+        if told[0] in (status.get("conditions") or []):
             return
+        resource = self._kinds[key.kind].resource
         try:
-            kind = self._kinds[key.kind]
-            self._mirror.put(
-                kind.resource, await self._client.apply(kind.resource, body, force=True, subresource="status")
-            )
-        except ApiError as error:
-            log.warning("%s: its status cannot be written: %s", key, error)
+            answer = await write_status(self._client, resource, manifest, {**status, "conditions": [*old, *told]})
+            self.take_in(resource, answer, key)
+        except Exception:
+            log.exception("%s: its status cannot be written", key)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -46,7 +46,7 @@ class Lease:
         log.info("lease %s/%s acquired as %s", self._namespace, self._name, self._identity)
 
     async def keep(self) -> None:
-        """Renew until it cannot be held any longer, then return: the caller must end the process."""
+        """Renew until it cannot be held any longer, then return: the caller must stop writing."""
         while self.held:
             await asyncio.sleep(RENEW_EVERY if await self._attempt() else 1.0)
         LEADER.set(0)

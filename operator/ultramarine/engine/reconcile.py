@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from ..kube import events
-from ..kube.apply import apply_child
+from ..kube.apply import apply_child, write_status
 from ..kube.client import ApiError, Client
 from ..shared.conditions import Condition, find, health, merge
 from ..shared.errors import Conflict, InvalidSpec, NotYet, StorageError, UltramarineError
@@ -160,17 +160,9 @@ class Reconciler:
 
     async def _finish(self, manifest: Manifest, plan: Plan, now: datetime) -> timedelta | None:
         if plan.status != (manifest.get("status") or {}):
-            meta = manifest["metadata"]
-            body = {
-                "apiVersion": manifest["apiVersion"],
-                "kind": manifest["kind"],
-                # The uid makes sure that a new object of this name never gets an old one's status.
-                "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
-                "status": plan.status,
-            }
             kind = self._kinds[manifest["kind"]]
             try:
-                answer = await self._client.apply(kind.resource, body, force=True, subresource="status")
+                answer = await write_status(self._client, kind.resource, manifest, plan.status)
             except ApiError as error:
                 if error.code in (404, 409):  # deleted, or deleted and made anew: the doorbell rings for it
                     return None

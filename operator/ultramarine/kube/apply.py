@@ -75,3 +75,16 @@ async def apply_child(client: Client, resource: Resource, wanted: Manifest, live
     if controller_uid(answer) != controller_uid(wanted):
         raise Conflict(f"{name} is controlled by another object; rename one of the two")
     return answer
+
+
+async def write_status(client: Client, resource: Resource, manifest: Manifest, status: Manifest) -> Manifest:
+    """Write an object's whole status, and return the object as the server has it now."""
+    meta = manifest["metadata"]
+    body = {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        # The uid makes sure that a new object of this name never gets an old one's status.
+        "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
+        "status": status,
+    }
+    return await client.apply(resource, body, force=True, subresource="status")

@@ -11,9 +11,9 @@ from .client import ApiError, Client
 
 
 async def record(client: Client, about: Manifest, event: Event, now: datetime) -> None:
-    """Write one event about an object. Told again after a crash, it has the same name and is not doubled."""
+    """Write one event about an object; the same one in the same second is written once."""
     meta = about["metadata"]
-    name = f"{meta['name']}.{content_hash([meta['uid'], event.reason, event.message])[:16]}"
+    name = f"{meta['name']}.{content_hash([meta['uid'], event.reason, event.message, timestamp(now)])[:16]}"
     manifest = {
         "apiVersion": "v1",
         "kind": "Event",
