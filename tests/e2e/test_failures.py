@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from conftest import Platform, condition
 from manifests import TRAIN, training_job
 
@@ -131,3 +132,40 @@ def test_the_result_survives_the_pod(platform):
     status = platform.ended("orphan")
     assert status["state"] == "Succeeded"
     assert status["modelVersion"] == "orphan-1"
+
+
+def test_a_job_made_again_under_its_name_is_a_new_job(platform):
+    """Deleted and applied at once, it waits for the old one's pods to go, and runs anew."""
+    manifest = training_job("again")
+    platform.apply(manifest)
+    platform.ended("again")
+    before = platform.get("tj", "again")["metadata"]["uid"]
+    platform.kubectl("delete", "tj", "again", "--wait=true")
+    platform.apply(manifest)
+    status = platform.ended("again")
+    assert platform.get("tj", "again")["metadata"]["uid"] != before
+    assert (status["state"], status["attempts"]) == ("Succeeded", 1)
+    (job,) = (job for job in platform.get("job") if job["metadata"]["name"] == "again")
+    assert job["metadata"]["ownerReferences"][0]["uid"] == platform.get("tj", "again")["metadata"]["uid"]
+
+
+def test_a_name_that_is_taken_is_left_alone(platform):
+    """A Job of somebody else with the TrainingJob's name is not touched, and the TrainingJob says whose turn it is."""
+    stranger = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "taken"},
+        "spec": {
+            "suspend": True,
+            "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "x", "image": "x"}]}},
+        },
+    }
+    platform.kubectl("create", "-f", "-", input=yaml.safe_dump(stranger))
+    try:
+        platform.apply(training_job("taken"))
+        status = platform.wait("tj", "taken", lambda s: condition(s, "Reconciled").get("reason") == "Conflict")
+        assert "Job taken belongs to somebody else" in condition(status, "Reconciled")["message"]
+        assert platform.get("job", "taken")["spec"]["template"]["spec"]["containers"][0]["name"] == "x"
+    finally:
+        platform.delete("job", "taken")
+    assert platform.ended("taken", 180)["state"] == "Succeeded"

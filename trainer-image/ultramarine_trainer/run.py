@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
-from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, OutputRecord, TerminationRecord, TrainingTask
+from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, OutputRecord, TerminationRecord, TrainingTask
 from ultramarine.shared.errors import StorageError
 
 from ultramarine_trainer.child import CommandNotFound, Signals, Stopped, environment_for_command, run_command
@@ -22,8 +21,6 @@ from ultramarine_trainer.lines import Tail
 from ultramarine_trainer.metrics import LatestMetrics
 from ultramarine_trainer.outputs import format_of
 from ultramarine_trainer.source import copy_source
-
-EXIT_TRY_AGAIN = 75  # EX_TEMPFAIL: the storage did not answer; another attempt may succeed
 
 T = TypeVar("T")
 
@@ -165,7 +162,7 @@ class Attempt:
         record = TerminationRecord(outputs=outputs, metrics=self._metrics.values)
         if prefix:
             # Whole, not shortened to what a termination log can hold.
-            whole = json.dumps(asdict(record), sort_keys=True).encode()
+            whole = record.to_json(limit=sys.maxsize).encode()
             self._patiently(
                 self._places.output_waits, partial(storage.write, f"{prefix}/{contract.RESULT_NAME}", whole)
             )

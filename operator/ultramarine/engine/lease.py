@@ -31,6 +31,7 @@ class Lease:
         self._name = name
         self._identity = identity
         self._renewed = 0.0
+        self._own: Manifest | None = None  # the Lease as our last write left it: renewing it needs no look before
         self._observed: tuple[str, float] = ("", 0.0)  # another holder's renewal, and when we first saw it
 
     @property
@@ -58,18 +59,17 @@ class Lease:
         self._renewed = 0.0
         LEADER.set(0)
         try:
-            current = await self._client.get(LEASE, self._namespace, self._name)
-            if current["spec"].get("holderIdentity") == self._identity:
-                current["spec"]["holderIdentity"] = ""
-                await self._client.update(LEASE, current)
+            if self._own is not None:
+                await self._write(self._own, {**self._own["spec"], "holderIdentity": ""})
         except ApiError as error:
             log.warning("lease not given back, the next leader waits %d s: %s", DURATION, error)
 
     async def _attempt(self) -> bool:
         started = time.monotonic()  # counted from before the request: the server's clock starts later than ours
         try:
-            taken = await self._take()
+            taken = await self._renew() if self._own is not None else await self._take()
         except ApiError as error:
+            self._own = None  # somebody wrote to it, or we do not know: look again before the next write
             if error.code != 409:
                 log.warning("lease not renewed: %s", error)
             return False
@@ -77,13 +77,17 @@ class Lease:
             self._renewed = started
         return taken
 
+    async def _renew(self) -> bool:
+        assert self._own is not None
+        await self._write(self._own, {**self._own["spec"], "renewTime": _now()})
+        return True
+
     async def _take(self) -> bool:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         ours: Manifest = {
             "holderIdentity": self._identity,
             "leaseDurationSeconds": int(DURATION),
-            "acquireTime": now,
-            "renewTime": now,
+            "acquireTime": _now(),
+            "renewTime": _now(),
         }
         try:
             current = await self._client.get(LEASE, self._namespace, self._name)
@@ -92,7 +96,7 @@ class Lease:
                 raise
             meta = {"name": self._name, "namespace": self._namespace}
             fresh = {"apiVersion": LEASE.api_version, "kind": "Lease", "metadata": meta, "spec": ours}
-            await self._client.create(LEASE, fresh)
+            self._own = await self._client.create(LEASE, fresh)
             return True
         spec = current.get("spec") or {}
         holder = str(spec.get("holderIdentity") or "")
@@ -103,10 +107,14 @@ class Lease:
                 self._observed = (renewal, time.monotonic())
             if time.monotonic() < self._observed[1] + float(spec.get("leaseDurationSeconds") or DURATION):
                 return False
-        if holder == self._identity:
-            ours["acquireTime"] = spec.get("acquireTime") or now
-            ours["leaseTransitions"] = spec.get("leaseTransitions") or 0
-        else:
-            ours["leaseTransitions"] = (spec.get("leaseTransitions") or 0) + 1
-        await self._client.update(LEASE, {**current, "spec": ours})
+        changes = int(spec.get("leaseTransitions") or 0) + (holder != self._identity)
+        await self._write(current, {**ours, "leaseTransitions": changes})
         return True
+
+    async def _write(self, current: Manifest, spec: Manifest) -> None:
+        """Replace the Lease that was seen; one that somebody wrote to meanwhile is ApiError 409."""
+        self._own = await self._client.update(LEASE, {**current, "spec": spec})
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

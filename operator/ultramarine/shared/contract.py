@@ -29,10 +29,13 @@ ENV_TASK = "ULTRAMARINE_TASK"
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LIMIT = 4096  # bytes; the kubelet keeps no more
 
-# The trainer's own verdict that another attempt would fail the same way. The Job does not retry it.
+# The trainer's own verdicts: another attempt would fail the same way, and the Job does not make one; or the storage
+# did not answer, and another attempt may find it (EX_TEMPFAIL).
 EXIT_DO_NOT_RETRY = 203
+EXIT_TRY_AGAIN = 75
 
-MANIFEST_NAME = "manifest.json"
+MANIFEST_NAME = "manifest.json"  # beside an artifact's files
+RESULT_NAME = "result.json"  # beside a job's outputs: its TerminationRecord, whole
 
 # Formats, by the suffix of the one file that says it. The last two run code when they are loaded.
 FORMAT_BY_SUFFIX = {".skops": "sklearn", ".onnx": "onnx", ".pkl": "pickle", ".pickle": "pickle", ".joblib": "joblib"}
@@ -154,11 +157,14 @@ class TerminationRecord:
     message: str = ""
     tail: str = ""
 
-    def to_json(self) -> str:
-        """Return the record as JSON, shortened to TERMINATION_LIMIT: first the tail from its front, then metrics."""
+    def to_json(self, limit: int = TERMINATION_LIMIT) -> str:
+        """Return the record as JSON of at most `limit` bytes: the tail is cut first, from its front, then metrics.
+
+        Outputs are never cut: with very many of them it stays longer, and its reader has to go to RESULT_NAME.
+        """
         record = asdict(self)
-        while len(text := json.dumps(record, sort_keys=True)) > TERMINATION_LIMIT:
-            excess = len(text) - TERMINATION_LIMIT
+        while len(text := json.dumps(record, sort_keys=True)) > limit:
+            excess = len(text) - limit
             if record["tail"]:
                 record["tail"] = record["tail"][excess:]
             elif record["metrics"]:
@@ -178,6 +184,3 @@ class TerminationRecord:
             return cls(outputs=outputs, **document)
         except (TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"not a termination record: {error}") from error
-
-
-RESULT_NAME = "result.json"
