@@ -21,6 +21,7 @@ from builders import (
     training_job,
     version,
 )
+from ultramarine.kinds.trainingjob import status
 from ultramarine.kinds.trainingjob.manifests import output_prefix
 from ultramarine.kinds.trainingjob.plan import plan, questions
 from ultramarine.shared import contract
@@ -95,7 +96,7 @@ def test_suspending_changes_nothing_but_suspend():
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "words"),
+    ("told", "reason", "words"),
     [
         (
             {
@@ -126,10 +127,10 @@ def test_suspending_changes_nothing_but_suspend():
         ),
     ],
 )
-def test_a_pod_that_cannot_start_is_explained(status, reason, words):
+def test_a_pod_that_cannot_start_is_explained(told, reason, words):
     """A pod that waits for a person says for what, in the job's own condition and in an event."""
     one = training_job()
-    got = plan(one, seen(job(one, active=1), pod(one, phase="Pending", **status)), NOW)
+    got = plan(one, seen(job(one, active=1), pod(one, phase="Pending", **told)), NOW)
 
     assert got.status["state"] == "Pending"
     assert condition(got, "Running")["reason"] == reason
@@ -293,3 +294,14 @@ def test_children_of_an_earlier_job_of_this_name_are_not_ours():
 
     assert got.status["state"] == "Pending"
     assert kinds_of(got.apply) == ["Job/churn"]
+
+
+def test_words_without_end_still_fit_the_status():
+    """A verdict or a metric's name that is too long is cut: the API server would refuse the whole status."""
+    one = training_job()
+    broken = failed_pod(one, "churn-0-aaaaa", 3, reason="CommandFailed", message="x" * 3900, tail="y" * 400)
+    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), broken), NOW)
+    assert len(got.status["failure"]["message"]) <= 4096
+    assert len(condition(got, "Failed")["message"]) <= 2000
+    assert status.score({"a" * 60: 1.0, "b": 2.0}) == "a" * 60 + "=1"
+    assert status.score({"c" * 63: 1.23}) == ""

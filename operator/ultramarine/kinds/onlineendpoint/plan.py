@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ...shared import pods
-from ...shared.conditions import Condition, find, health, merge
+from ...shared.conditions import MAX_MESSAGE, Condition, find, health, merge
 from ...shared.meta import DEPLOYMENT, POD_DISRUPTION_BUDGET, Manifest, Ref, child_metadata, controller_uid
 from ...shared.plan import Event, GenerateSecret, Plan, Seen
 from .manifests import (
@@ -46,7 +46,7 @@ class Judged:
             "modelVersion": self.version,
             "readyReplicas": self.ready,
             "state": self.state,
-            "message": self.message,
+            "message": self.message[:MAX_MESSAGE],
         }
 
 

@@ -129,7 +129,7 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
         "outputs": outputs,
         "modelVersion": ", ".join(versions.values()),
         "metrics": {"latest": metrics} if metrics else None,
-        "score": " ".join(f"{name}={value:.4g}" for name, value in list(metrics.items())[:3]),
+        "score": status.score(metrics),
     }
     made = f"registered {', '.join(versions.values())}" if versions else f"{len(outputs)} outputs uploaded"
     finished = _plan(job, status.succeeded(made), facts, now)

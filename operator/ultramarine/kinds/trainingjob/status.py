@@ -11,6 +11,9 @@ from ...shared.meta import Manifest
 from ...shared.plan import Event
 from .manifests import CONTAINER, Job, source_digest
 
+MAX_SCORE = 64
+MAX_FAILURE = {"reason": 256, "message": 4096, "tail": 8192, "hint": 1024}  # characters, as in the schema
+
 State = tuple[str, tuple[Condition, ...]]
 
 
@@ -122,10 +125,22 @@ def in_words(seconds: float) -> str:
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
 
 
+def score(metrics: dict[str, float]) -> str:
+    """The first metrics as `name=value`, as many as the column has room for; never half a number."""
+    shown = ""
+    for name, value in metrics.items():
+        longer = f"{shown} {name}={value:.4g}".strip()
+        if len(longer) > MAX_SCORE:
+            break
+        shown = longer
+    return shown
+
+
 def failure(verdict: pods.Verdict) -> Manifest:
-    """A verdict as status.failure."""
+    """A verdict as status.failure, cut to what the schema admits: a status that is too long would not be written."""
     names = {"exit_code": "exitCode"}
-    return {names.get(name, name): value for name, value in asdict(verdict).items() if value not in (None, "")}
+    found = {names.get(name, name): value for name, value in asdict(verdict).items() if value not in (None, "")}
+    return found | {name: found[name][:limit] for name, limit in MAX_FAILURE.items() if name in found}
 
 
 def diary(job: Job, new: Manifest) -> tuple[Event, ...]:
