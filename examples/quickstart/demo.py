@@ -54,6 +54,10 @@ def main() -> int:
     except ClusterError as error:
         say(f"\n{error}")
         return 1
+    except subprocess.CalledProcessError as error:
+        say(f"\n`{' '.join(map(str, error.cmd))}` failed: {error.stderr.strip()}")
+        say(f"  what to do: if an object of an earlier run is in the way, kubectl -n {NAMESPACE} delete tj,oe {NAME}")
+        return 1
     chapter("6. What exists now")
     say(
         f"Done in {minutes(time.monotonic() - started)}; accuracy {accuracy:.4f} on rows that the model had never seen."

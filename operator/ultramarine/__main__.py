@@ -1,4 +1,4 @@
-"""The operator's process: assembles everything, runs until told to stop or until the Lease is lost."""
+"""The operator's process: assembles everything, runs until it is told to stop."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from .engine.mirror import Mirror
 from .kinds import KINDS
 from .kube.client import ApiError, Client, namespace_of_pod
 from .outside.storage import Storage
+from .shared.errors import UltramarineError
 
 log = logging.getLogger("ultramarine")
 
@@ -113,7 +114,7 @@ def main() -> None:
     logging.getLogger("ultramarine").setLevel(logging.INFO)
     try:
         sys.exit(asyncio.run(run()))
-    except (ValueError, ApiError) as error:
+    except (ValueError, ApiError, UltramarineError) as error:
         log.error("cannot start: %s", error)
         sys.exit(2)
 

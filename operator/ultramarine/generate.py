@@ -149,8 +149,8 @@ def rbac() -> list[dict[str, Any]]:
         for child in kind.children:
             verbs.setdefault(child, set()).update(("list", "watch"))
             if child.kind != "Pod":  # pods belong to Jobs and Deployments: we only look at them
-                # Server-side apply of a name that is free wants `create` beside `patch`.
-                verbs[child].update(("create", "patch"))
+                # Server-side apply of a name that is free wants `create` beside `patch`, and a look before.
+                verbs[child].update(("get", "create", "patch"))
         for made in kind.creates:
             verbs.setdefault(made, set()).add("create")
         for gone in kind.deletes:
@@ -236,8 +236,15 @@ def files() -> dict[Path, str]:
     return out
 
 
+class _WithoutAnchors(yaml.SafeDumper):
+    """Writes what occurs twice twice: people read these files."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
 def _yaml(document: Any) -> str:
-    return str(yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True))
+    return str(yaml.dump(document, Dumper=_WithoutAnchors, sort_keys=False, width=120, allow_unicode=True))
 
 
 def main() -> None:

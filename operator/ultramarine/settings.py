@@ -37,6 +37,8 @@ def from_environment(own_namespace: str) -> Settings:
     port = os.environ.get("ULTRAMARINE_PORT", "8080")
     if not port.isdigit():
         raise ValueError(f"the environment variable ULTRAMARINE_PORT must be a port number, not {port!r}")
+    if "*" in names and names.strip() != "*":
+        raise ValueError(f"the environment variable ULTRAMARINE_NAMESPACES is * or a list of names, not {names!r}")
     return Settings(
         namespaces=tuple(sorted({name.strip() for name in names.split(",") if name.strip()})),
         own_namespace=own_namespace,

@@ -11,6 +11,8 @@ from ultramarine.shared import contract
 from ultramarine.shared.contract import ServingTask, TerminationRecord
 from ultramarine.shared.errors import UltramarineError
 
+from ultramarine_server.cpus import cpu_limit
+
 
 def main() -> int:
     """Do what the arguments say; a failure goes to stderr and to the termination log, and the exit code is 1."""
@@ -22,6 +24,9 @@ def main() -> int:
 
             fetch(task, os.environ, arguments.model_dir)
             return 0
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            # Read when numpy is imported; without them a small container on a large node starts a thread for each CPU.
+            os.environ.setdefault(name, str(cpu_limit()))
         from ultramarine_server.serve import serve
 
         return serve(

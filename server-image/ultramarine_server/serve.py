@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -26,9 +25,6 @@ def serve(task: ServingTask, model_folder: Path, keys_folder: Path, host: str, p
     """Serve until SIGTERM and return the exit code. Raises LoadError before anything listens."""
     started = time.monotonic()
     threads = cpu_limit()
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        # Read when numpy is imported; without them a small container on a large node starts a thread for each CPU.
-        os.environ.setdefault(name, str(threads))
     keys = _keys(task, keys_folder)
     file = find_model(model_folder, task)
     model = load(file, task, threads)

@@ -125,6 +125,7 @@ def test_traffic_turns_only_to_ready_pods():
     ready = (deployment(one, 2, "green"), server_pod(one, 2, "green"))
     late = plan(one, seen(*blue, *ready, related=both), NOW)
     assert late.status["traffic"] == {"green": 100}
+    assert late.after is not None
     assert late.apply[-1]["spec"]["selector"]["ultramarine.dev/deployment"] == "green"
 
 
@@ -179,9 +180,12 @@ def test_a_new_release_may_cure_what_does_not_serve():
 def test_keys_that_a_pod_misses_are_made_again():
     """Nobody may read Secrets: that one is gone is known from the pod that waits for it."""
     one = endpoint({"keysSecret": "churn-keys"})
-    waits = {"reason": "CreateContainerConfigError", "message": 'secret "churn-keys" not found'}
-    pod = server_pod(one, 1, ready=False, containerStatuses=[{"ready": False, "state": {"waiting": waits}}])
-    assert len(plan(one, seen(pod, related=(version(1),)), NOW).effects) == 1
+    ended = {"exitCode": 1, "reason": "Error", "message": '{"reason": "KeysMissing", "message": "no key in …"}'}
+    crashed = {"name": "server", "ready": False, "state": {"terminated": ended}}
+    pod = server_pod(one, 1, ready=False, containerStatuses=[crashed])
+    got = plan(one, seen(deployment(one, 1, rolled=False), pod, related=(version(1),)), NOW)
+    assert len(got.effects) == 1
+    assert "Secret churn-keys not found in team-a" in got.status["deployments"][0]["message"]
 
 
 def test_replicas_bring_a_disruption_budget():

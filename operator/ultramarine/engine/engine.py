@@ -26,6 +26,7 @@ RELIST_SECONDS = 600.0
 # The watches and the first listing start side by side; a delete between the two is found by this early second one.
 SECOND_LISTING_SECONDS = 30.0
 UNLISTED_SECONDS = 5.0  # nothing is done before the first listing, so it is tried often
+CONFESS_SECONDS = 3.0  # a back-off longer than this is no passing trouble
 STUCK_SECONDS = 120.0  # a key that is due and waits this long means that the workers have stopped
 
 
@@ -50,6 +51,7 @@ class Engine:
         self._lease = lease
         self.queue = Queue()
         self._synced = False
+        self._progress = time.monotonic()  # when a pass last ended, or this replica began to lead
 
     @property
     def watched(self) -> dict[Resource, str]:
@@ -65,7 +67,8 @@ class Engine:
     @property
     def alive(self) -> bool:
         """Whether due work is being taken up: what the liveness probe asks."""
-        return not (self._lease.held and self._synced) or self.queue.age < STUCK_SECONDS
+        stuck = self.queue.age > STUCK_SECONDS and time.monotonic() - self._progress > STUCK_SECONDS
+        return not (self._lease.held and self._synced and stuck)
 
     def tell(self, resource: Resource, manifest: Manifest, *, deleted: bool = False) -> None:
         """Take in one watch event. Never raises: a malformed object must not stop the watch of the good ones."""
@@ -109,6 +112,7 @@ class Engine:
                 await asyncio.sleep(0.1)
             while True:
                 await self._lease.acquire()
+                self._progress = time.monotonic()
                 await self._lead()
         finally:
             await _end(background)
@@ -172,9 +176,9 @@ class Engine:
             after = await self._reconciler.reconcile(key)
         except ApiError as error:
             outcome = "refused"
-            delay = self.queue.failed(key)
+            delay = self.queue.failed(key, at_least=error.retry_after or 0.0)
             log.warning("%s: the API server refused, tried again in %.1f s: %s", key, delay, error)
-            if error.code in (403, 422):  # these do not pass by themselves: people must see them
+            if error.code in (403, 422) or delay > CONFESS_SECONDS:  # will not pass by itself: people must see it
                 await self._confess(key, error.reason, error.message)
         except Exception as error:
             outcome = "bug"
@@ -183,6 +187,7 @@ class Engine:
             await self._confess(key, "OperatorError", f"the operator failed on this object: {error!r}; see its log")
         else:
             self.queue.done(key, after.total_seconds() if after is not None else None)
+        self._progress = time.monotonic()
         RECONCILES.labels(kind=key.kind, outcome=outcome).inc()
         RECONCILE_SECONDS.labels(kind=key.kind).observe(time.monotonic() - started)
 

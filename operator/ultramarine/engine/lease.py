@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from datetime import UTC, datetime
 
@@ -30,7 +31,7 @@ class Lease:
         self._namespace = namespace
         self._name = name
         self._identity = identity
-        self._renewed = 0.0
+        self._renewed = -math.inf
         self._own: Manifest | None = None  # the Lease as our last write left it: renewing it needs no look before
         self._observed: tuple[str, float] = ("", 0.0)  # another holder's renewal, and when we first saw it
 
@@ -56,7 +57,7 @@ class Lease:
         """Give the Lease back, so that the next replica need not wait it out."""
         if not self.held:
             return
-        self._renewed = 0.0
+        self._renewed = -math.inf
         LEADER.set(0)
         try:
             if self._own is not None:

@@ -7,7 +7,7 @@ since deletes carry the uid and the resourceVersion that it had seen.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from ..shared.meta import LABEL_KIND, LABEL_NAME, Key, Manifest, Resource
 
@@ -35,14 +35,18 @@ class Mirror:
         self._objects: dict[str, dict[Name, Manifest]] = defaultdict(dict)
         self._children: dict[Key, dict[tuple[str, str], Manifest]] = defaultdict(dict)
         self._namespaces: dict[tuple[str, str], dict[str, Manifest]] = defaultdict(dict)
-        self._gone: set[str] = set()  # uids seen deleted since the last relist: an older answer must not revive them
+        # Uids seen deleted, with the version of that moment, since the last relist and since the one before it.
+        self._gone: dict[str, int] = {}
+        self._gone_before: dict[str, int] = {}
 
     def put(self, resource: Resource, manifest: Manifest) -> bool:
         """Take in an object; says whether it was news. An older version than the one known is ignored."""
         meta = manifest["metadata"]
         name = (meta["namespace"], meta["name"])
         known = self._objects[resource.kind].get(name)
-        if meta.get("uid") in self._gone:
+        # An older answer must not revive the dead. A newer one was only out of sight: without its label for a while.
+        uid = str(meta.get("uid", ""))
+        if _version(manifest) <= max(self._gone.get(uid, -1), self._gone_before.get(uid, -1)):
             return False
         if known is not None and _version(known) >= _version(manifest):
             return False
@@ -60,7 +64,7 @@ class Mirror:
     def drop(self, resource: Resource, manifest: Manifest) -> None:
         """Take out an object that was deleted; a newer one of the same name stays."""
         meta = manifest["metadata"]
-        self._gone.add(str(meta.get("uid", "")))
+        self._gone[str(meta.get("uid", ""))] = _version(manifest)
         known = self._objects[resource.kind].get((meta["namespace"], meta["name"]))
         if known is not None and known["metadata"].get("uid") == meta.get("uid"):
             self._forget(resource, known)
@@ -94,8 +98,8 @@ class Mirror:
         return changed
 
     def forget_the_gone(self) -> None:
-        """Drop the memory of deleted uids; called when all that was under way at their deletion has long ended."""
-        self._gone.clear()
+        """Drop the memory of uids that were deleted before the last relist: nothing older is still under way."""
+        self._gone_before, self._gone = self._gone, {}
 
     def names(self, resource: Resource) -> set[Name]:
         """All known names of a type."""
@@ -113,7 +117,3 @@ class Mirror:
         """All known objects of a type in a namespace."""
         known = self._namespaces.get((resource.kind, namespace))
         return tuple(known.values()) if known else ()
-
-    def everything(self, resource: Resource) -> Iterator[Manifest]:
-        """All known objects of a type."""
-        return iter(tuple(self._objects[resource.kind].values()))

@@ -77,11 +77,11 @@ class Queue:
             self.add(key, after)
         self._changed.set()
 
-    def failed(self, key: Key) -> float:
+    def failed(self, key: Key, at_least: float = 0.0) -> float:
         """The pass failed: hand the key out again after its back-off, which is returned in seconds."""
         failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
-        delay = min(FIRST_BACKOFF * 2.0**failures, LONGEST_BACKOFF)
+        self._failures[key] = min(failures + 1, 30)  # no longer doubled by then, and no number without end
+        delay = max(min(FIRST_BACKOFF * 2.0**failures, LONGEST_BACKOFF), at_least)
         self._working.discard(key)
         self.add(key, delay)
         self._changed.set()

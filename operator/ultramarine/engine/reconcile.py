@@ -90,7 +90,7 @@ class Reconciler:
         if held is not None:
             status = self._held(plan.status, held, manifest, now)
             again = RETRY_SOON if isinstance(held, NotYet) else RETRY_LATER
-            return await self._finish(manifest, Plan(status=status, after=again), now)
+            return await self._finish(manifest, Plan(status=status, events=plan.events, after=again), now)
         return await self._finish(manifest, plan, now)
 
     async def _look(self, kind: Kind, obj: Obj[Any]) -> Seen:
@@ -169,12 +169,17 @@ class Reconciler:
                 raise
             self._tell(kind.resource, answer, kind.key(manifest))
             for event in plan.events:
-                await events.record(self._client, manifest, event, now)
+                try:
+                    await events.record(self._client, manifest, event, now)
+                except ApiError as error:  # the diary is not worth a second pass
+                    log.warning("%s: event %s not written: %s", kind.key(manifest), event.reason, error)
         return plan.after
 
     def _invalid(self, manifest: Manifest, error: InvalidSpec | ValidationError, now: datetime) -> Plan:
         message = error.message if isinstance(error, InvalidSpec) else _first_error(error)
-        status: Manifest = {**(manifest.get("status") or {}), "state": "Invalid"}
+        status: Manifest = dict(manifest.get("status") or {})
+        if "state" in self._kinds[manifest["kind"]].status.model_fields:
+            status["state"] = "Invalid"
         generation = int(manifest["metadata"].get("generation", 0))
         news = (Condition("Accepted", False, "InvalidSpec", message), *health(done=False, failed=message))
         told = find(status, "Accepted")

@@ -58,23 +58,35 @@ async def apply_child(client: Client, resource: Resource, wanted: Manifest, live
     or a field belongs to somebody else.
     """
     wanted = with_hash(wanted)
-    name = f"{resource.kind} {wanted['metadata']['name']}"
+    meta = wanted["metadata"]
+    name = f"{resource.kind} {meta['name']}"
     if live is not None and controller_uid(live) != controller_uid(wanted):
         raise NotYet(f"{name} of an earlier object of this name is still being deleted", "WaitingForDeletion")
+    if live is None:
+        # Server-side apply would merge ours into a stranger's object of this name, wherever no field collides.
+        live = await _find(client, resource, meta["namespace"], meta["name"])
+        if live is not None and controller_uid(live) != controller_uid(wanted):
+            raise Conflict(f"{name} belongs to somebody else; rename one of the two")
     if live is not None and live["metadata"].get("deletionTimestamp"):
         raise NotYet(f"{name} is being deleted; it is made again when it is gone", "WaitingForDeletion")
     if up_to_date(wanted, live):
         return None
     try:
         # Force only what was seen to be ours: restoring our fields is right, taking over a stranger's object is not.
-        answer = await client.apply(resource, wanted, force=live is not None)
+        return await client.apply(resource, wanted, force=live is not None)
     except ApiError as error:
         if error.code == 409:
             raise Conflict(f"{name} belongs to somebody else: {error.message}; rename one of the two") from error
         raise
-    if controller_uid(answer) != controller_uid(wanted):
-        raise Conflict(f"{name} is controlled by another object; rename one of the two")
-    return answer
+
+
+async def _find(client: Client, resource: Resource, namespace: str, name: str) -> Manifest | None:
+    try:
+        return await client.get(resource, namespace, name)
+    except ApiError as error:
+        if error.code == 404:
+            return None
+        raise
 
 
 async def write_status(client: Client, resource: Resource, manifest: Manifest, status: Manifest) -> Manifest:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from kubernetes import config as sync_config
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
@@ -76,7 +77,7 @@ class Client:
             data = await response.read()
         except ApiException as error:
             raise ApiError(error.status or 0, "RequestFailed", str(error.reason or error)) from error
-        except (TimeoutError, OSError) as error:
+        except (TimeoutError, OSError, aiohttp.ClientError) as error:
             raise ApiError(0, "Unreachable", f"the Kubernetes API did not answer: {error}") from error
         try:
             document: Manifest = json.loads(data) if data else {}

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
 # Where things are in a training pod.
 SOURCE_DIR = "/mnt/source"  # inline source, read-only; copied to WORK_DIR before the command starts
@@ -40,6 +40,15 @@ RESULT_NAME = "result.json"  # beside a job's outputs: its TerminationRecord, wh
 # Formats, by the suffix of the one file that says it. The last two run code when they are loaded.
 FORMAT_BY_SUFFIX = {".skops": "sklearn", ".onnx": "onnx", ".pkl": "pickle", ".pickle": "pickle", ".joblib": "joblib"}
 CODE_EXECUTING_FORMATS = frozenset({"pickle", "joblib"})
+
+
+T = TypeVar("T")
+
+
+def _read(cls: type[T], document: dict[str, Any]) -> T:
+    """Make a dataclass of a document. Fields that it lacks are a newer release's, and are left out."""
+    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    return cls(**{name: value for name, value in document.items() if name in known})
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ class TrainingTask:
 
     @classmethod
     def from_json(cls, text: str) -> TrainingTask:
-        return cls(**json.loads(text))
+        return _read(cls, json.loads(text))
 
 
 @dataclass(frozen=True)
@@ -138,7 +147,7 @@ class ServingTask:
 
     @classmethod
     def from_json(cls, text: str) -> ServingTask:
-        return cls(**json.loads(text))
+        return _read(cls, json.loads(text))
 
 
 @dataclass(frozen=True)
@@ -180,7 +189,7 @@ class TerminationRecord:
         """Read what `to_json` wrote. Raises ValueError for anything else (a log tail, say, or an image's own words)."""
         try:
             document = json.loads(text)
-            outputs = {name: OutputRecord(**record) for name, record in document.pop("outputs", {}).items()}
-            return cls(outputs=outputs, **document)
+            outputs = {name: _read(OutputRecord, record) for name, record in document.pop("outputs", {}).items()}
+            return _read(cls, {**document, "outputs": outputs})
         except (TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"not a termination record: {error}") from error

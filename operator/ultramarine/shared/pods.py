@@ -112,7 +112,7 @@ def trouble(pod: Manifest) -> Trouble | None:
             said = condition.get("message", "")
             return Trouble(
                 str(condition.get("reason") or "Unschedulable"),
-                f"no node takes pod {name}: {said}; ask for less in spec.resources, or add a node",
+                f"no node takes pod {name}: {said}; ask for less in its resources.requests, or add a node",
             )
     for status in statuses(pod):
         waiting = (status.get("state") or {}).get("waiting") or {}
@@ -164,7 +164,7 @@ def verdict(pod: Manifest) -> Verdict:
     whole = pod.get("status") or {}
     reason = str(whole.get("reason") or "PodFailed")
     message = str(whole.get("message") or f"pod {pod['metadata']['name']} failed without saying why")
-    hint = "ask for what it needs in spec.resources.requests" if reason == "Evicted" else ""
+    hint = "ask for what it needs in resources.requests" if reason == "Evicted" else ""
     return Verdict(reason, pod["metadata"]["name"], None, message, "", hint)
 
 
@@ -188,7 +188,7 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
             code,
             f"pod {name} used more memory than its limit{f' of {limit}' if limit else ''}",
             tail,
-            "raise spec.resources.limits.memory, or make the command use less",
+            "raise resources.limits.memory, or make it use less",
         )
     if kubelets in ("StartError", "ContainerCannotRun"):
         return Verdict(
@@ -205,7 +205,11 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
     lines = tail.strip().splitlines()
     if reason == "CommandFailed" and lines:
         message += f": {lines[-1].strip()[:300]}"  # most programs say last what ended them
-    hint = HINTS.get(reason, "").format(secret=_storage_secret(pod))
+    container = str(status.get("name") or "")
+    if reason == "CommandFailed" and container != "trainer":
+        reason, hint = "ContainerFailed", f"see kubectl logs {name} -c {container} --previous"
+    else:
+        hint = HINTS.get(reason, "").format(secret=_storage_secret(pod))
     return Verdict(reason, name, code, message, tail, hint)
 
 

@@ -116,6 +116,7 @@ class EnvVar(Schema):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule("!(has(self.value) && has(self.valueFrom))", "give either value or valueFrom, not both"),
+            rule("!self.name.startsWith('ULTRAMARINE_')", "names that start with ULTRAMARINE_ are the platform's own"),
         )
     )
     name: str = Field(

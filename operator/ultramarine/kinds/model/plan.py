@@ -70,7 +70,8 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
         state, condition = _judge(spec, answer)
         after = None if condition.status else LOOK_AGAIN
         size = answer.bytes if isinstance(answer, ArtifactFacts) else size
-    shown = health(done=condition.status is True, progress=condition.message)
+    stuck = condition.message if state in ("Refused", "Invalid") else ""
+    shown = health(done=condition.status is True, failed=stuck, progress=condition.message)
     status: Manifest = {
         "observedGeneration": version.generation,
         "state": state,

@@ -71,7 +71,8 @@ def server_deployment(
         and _is_well(live)
         and (live["metadata"].get("annotations") or {}).get(ANNOTATION_REVISION) == revision
     ):
-        image = live["spec"]["template"]["spec"]["containers"][0]["image"]
+        containers = live["spec"]["template"]["spec"]["containers"]
+        image = next((c["image"] for c in containers if c.get("name") == SERVER), image)
     metadata = child_metadata(endpoint.manifest, deployment_name(endpoint, deployment.name))
     metadata["labels"] = labels
     version = {ANNOTATION_VERSION: version_name(model.model, model.version)}
@@ -106,7 +107,8 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
     tmp = {"name": "tmp", "mountPath": "/tmp"}
     mounts: list[Manifest] = [{"name": "model", "mountPath": contract.MODEL_DIR, "readOnly": True}, tmp]
     if secret := keys_secret(endpoint):
-        volumes.append({"name": "keys", "secret": {"secretName": secret, "defaultMode": 0o440}})
+        # Optional, so that the server starts without it and says so; else the pod would hang, and only Events say why.
+        volumes.append({"name": "keys", "secret": {"secretName": secret, "defaultMode": 0o440, "optional": True}})
         mounts.append({"name": "keys", "mountPath": contract.KEYS_DIR, "readOnly": True})
     ready = {"path": "/v2/health/ready", "port": PORT}
     live = {"path": "/v2/health/live", "port": PORT}

@@ -7,7 +7,7 @@ taken only when the one before was seen to be done, so no request meets a pod th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ...shared import pods
 from ...shared.conditions import MAX_MESSAGE, Condition, find, health, merge
@@ -25,6 +25,9 @@ from .manifests import (
 )
 from .resolve import Resolved, Unresolved, resolve
 from .schema import EndpointDeployment
+
+SOON = timedelta(seconds=1)
+KEYS_MISSING = "KeysMissing"  # the server's own word
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
         delete=_superfluous(endpoint, own, judged, current),
         effects=_keys(endpoint, seen),
         events=_diary(endpoint, status),
+        # The Service was turned away from a deployment: what it leaves behind may go now.
+        after=SOON if current not in (None, live) else None,
     )
 
 
@@ -102,7 +107,7 @@ def _judge(endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, deplo
         message = f"{found.message}; meanwhile {serves} is served" if serves else found.message
         return Judged(deployment.name, (), len(ready), wanted, serves, "Waiting", message, _version_of(live))
     apply = server_deployment(endpoint, deployment, found.spec, seen.platform, live)
-    state, message = _state(deployment, found, live, own_pods, ready)
+    state, message = _state(endpoint, deployment, found, live, own_pods, ready)
     manifests = (apply,) if budget is None else (apply, budget)
     return Judged(deployment.name, manifests, len(ready), wanted, serves, state, message, found.name)
 
@@ -114,7 +119,12 @@ def _version_of(labelled: Manifest | None) -> str:
 
 
 def _state(
-    deployment: EndpointDeployment, found: Resolved, live: Manifest | None, own: list[Manifest], ready: list[Manifest]
+    endpoint: Endpoint,
+    deployment: EndpointDeployment,
+    found: Resolved,
+    live: Manifest | None,
+    own: list[Manifest],
+    ready: list[Manifest],
 ) -> tuple[str, str]:
     """How the deployment is: a word and a sentence."""
     if deployment.replicas == 0:
@@ -134,6 +144,10 @@ def _state(
         if pod["metadata"].get("deletionTimestamp"):
             continue
         if (verdict := pods.crashing(pod)) is not None:
+            if verdict.reason == KEYS_MISSING:
+                secret = keys_secret(endpoint)
+                needs = "create it with the keys primary and secondary"
+                return "Failing", f"Secret {secret} not found in {endpoint.namespace}, or without keys; {needs}"
             return "Failing", f"{found.name}: {verdict.sentence}"
         if (trouble := pods.trouble(pod)) is not None:
             return "Failing", trouble.message
@@ -193,7 +207,8 @@ def _keys(endpoint: Endpoint, seen: Seen) -> tuple[GenerateSecret, ...]:
     name = keys_secret(endpoint)
     if not name or endpoint.spec.keys_secret_ref is not None:
         return ()
-    missed = any(f'secret "{name}" not found' in str(pod.get("status")) for pod in seen.of("Pod"))
+    verdicts = (pods.crashing(pod) for pod in seen.of("Pod"))
+    missed = any(verdict.reason == KEYS_MISSING for verdict in verdicts if verdict)
     if endpoint.status.get("keysSecret") == name and not missed:
         return ()
     metadata = child_metadata(endpoint.manifest, name)

@@ -44,7 +44,7 @@ def command(job: Job) -> list[str]:
                 there = ", ".join(sorted(known[kind])) or "none"
                 raise InvalidSpec(
                     f"{place} refers to {match[0]}, but spec.{fields[kind]} has no {name!r} (it has: {there}); "
-                    "add it or correct the reference"
+                    "apply it again under another name, with the parameter or without the reference"
                 )
             return known[kind][name]
 
@@ -138,7 +138,7 @@ def pod_spec(job: Job, platform: Platform) -> Manifest:
                 "command": ["ultramarine-trainer"],
                 "args": command(job),
                 "env": [
-                    # Theirs first: a later entry of the same name wins, so they cannot override ours.
+                    # Names that start with ULTRAMARINE_ are refused at admission, so theirs and ours never collide.
                     *(variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.env),
                     {"name": contract.ENV_TASK, "value": task.to_json()},
                     *storage_env(platform),

@@ -15,6 +15,7 @@ from .manifests import Job, output_prefix, source_config_map, training_job, with
 from .registration import registered, to_register
 
 STORAGE_RETRY = timedelta(seconds=15)
+SOON = timedelta(milliseconds=200)
 
 
 def plan(job: Job, seen: Seen, now: datetime) -> Plan:
@@ -103,15 +104,16 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
     record = _record(own_pods)
     if record is None:
         answer = seen.answers.get(ReadText(output_prefix(job, seen.platform) + contract.RESULT_NAME))
-        if isinstance(answer, StorageError) and not answer.transient:
-            message = f"the command succeeded, but its pod is gone and so is its result record: {answer.message}"
-            lost = {"reason": "ResultLost", "message": message, "hint": "run it again as a new TrainingJob"}
-            return _plan(job, status.failed("ResultLost", message), {**facts, "failure": lost}, now)
+        if isinstance(answer, StorageError) and answer.reason in ("ObjectNotFound", "TooLarge"):
+            return _lost(job, facts, answer.message, now)
         if not isinstance(answer, str):
             said = answer.message if isinstance(answer, StorageError) else "not asked yet"
             state = status.finishing("ReadingResult", f"the result is being read from the storage: {said}")
             return _plan(job, state, facts, now, after=STORAGE_RETRY)
-        record = contract.TerminationRecord.from_json(answer)
+        try:
+            record = contract.TerminationRecord.from_json(answer)
+        except ValueError as error:
+            return _lost(job, facts, str(error), now)
     outputs: dict[str, Manifest] = {
         name: {"uri": out.uri, "digest": out.digest, "bytes": out.bytes} for name, out in record.outputs.items()
     }
@@ -119,10 +121,11 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
     if create:
         names = ", ".join(manifest["metadata"]["name"] for manifest in create if manifest["kind"] == "ModelVersion")
         state = status.finishing("Registering", f"registering {names}")
-        return _plan(job, state, facts, now, create=create, after=timedelta())
+        return _plan(job, state, facts, now, create=create, after=SOON)
     versions = registered(job, seen)
     for name, version in versions.items():
-        outputs[name]["modelVersion"] = version
+        if name in outputs:  # the labels that say so are anybody's to write
+            outputs[name]["modelVersion"] = version
     metrics = dict(record.metrics)
     facts = {
         **facts,
@@ -134,6 +137,12 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
     made = f"registered {', '.join(versions.values())}" if versions else f"{len(outputs)} outputs uploaded"
     finished = _plan(job, status.succeeded(made), facts, now)
     return Plan(finished.status, events=finished.events, after=_time_to_live(job, finished.status, now))
+
+
+def _lost(job: Job, facts: Manifest, why: str, now: datetime) -> Plan:
+    message = f"the command succeeded, but its pod is gone and its result record cannot be had: {why}"
+    lost = pods.Verdict("ResultLost", str(facts.get("pod", "")), None, message, "", "run it again as a new TrainingJob")
+    return _plan(job, status.failed("ResultLost", lost.sentence), {**facts, "failure": status.failure(lost)}, now)
 
 
 def _failed(
@@ -183,7 +192,8 @@ def _record(own_pods: list[Manifest]) -> contract.TerminationRecord | None:
 def _after_the_end(job: Job, now: datetime) -> Plan:
     """A finished job is never judged anew, whatever becomes of its children; it only waits for its TTL."""
     # suspend and the like may still be edited: the status then speaks of the new generation.
-    new = {**job.status, "observedGeneration": job.generation}
+    kept = [c for c in job.status.get("conditions") or [] if c.get("type") != "Reconciled"]
+    new = {**job.status, "observedGeneration": job.generation, "conditions": kept}
     left = _time_to_live(job, new, now)
     if left is not None and left <= timedelta():
         return Plan(new, delete=(Ref.to(TRAINING_JOB, job.manifest),))

@@ -194,6 +194,6 @@ class TrainingJobStatus(Status):
     outputs: dict[str, OutputStatus] = Field(default={}, max_length=16, description="The uploaded outputs.")
     model_version: str = Field(default="", max_length=1000, description="The ModelVersions made, for people.")
     metrics: Metrics | None = Field(default=None, description="Numbers that the command printed.")
-    score: str = Field(default="", max_length=64, description="The first three of those numbers, for people.")
+    score: str = Field(default="", max_length=64, description="As many of those numbers as a column has room for.")
     failure: Failure | None = Field(default=None, description="Why it failed.")
     provenance: Provenance | None = Field(default=None, description="What exactly ran.")

@@ -26,7 +26,7 @@ def pending(reason: str, message: str) -> State:
 
 
 def suspended() -> State:
-    """Held by its author, or by a queue."""
+    """Held by its author."""
     message = "spec.suspend is true; set it to false to go on"
     return "Suspended", (
         Condition("Suspended", True, "Suspended", message),

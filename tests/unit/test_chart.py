@@ -1,0 +1,254 @@
+"""What the chart installs in each of its modes, rendered by the real helm."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ultramarine.shared.meta import Manifest
+from ultramarine_cluster import build, programs
+
+CHART = Path(__file__).parents[2] / "charts" / "ultramarine"
+EXTERNAL = {"storage": {"endpoint": "https://s3.example.com", "region": "eu", "bucket": "lake", "secretName": "s3"}}
+MODES: dict[str, Manifest] = {
+    "default": {},
+    "namespaces": {"namespaces": ["team-a", "team-b"]},
+    "clusterWide": {"clusterWide": True},
+    "external": EXTERNAL,
+    "external clusterWide": {**EXTERNAL, "clusterWide": True, "crds": {"install": False}},
+}
+
+
+@pytest.fixture(scope="session")
+def helm() -> str:
+    """The helm of the embedded cluster, built where it is not yet."""
+    build.ensure(("helm",))
+    return str(programs.path("helm"))
+
+
+class Chart:
+    """The chart, rendered for the release `um` in the namespace `platform`."""
+
+    def __init__(self, helm: str, values: Path) -> None:
+        self._helm = helm
+        self._values = values
+
+    def try_out(self, values: Manifest) -> subprocess.CompletedProcess[str]:
+        """`helm template` with these values."""
+        self._values.write_text(json.dumps(values))
+        command = [self._helm, "template", "um", str(CHART), "--namespace", "platform", "-f", str(self._values)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    def render(self, values: Manifest) -> list[Manifest]:
+        """The objects that an installation with these values makes."""
+        done = self.try_out(values)
+        assert done.returncode == 0, done.stderr
+        return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+    def refusal(self, values: Manifest) -> str:
+        """What helm says to values that must be refused."""
+        done = self.try_out(values)
+        assert done.returncode != 0
+        return done.stderr
+
+
+@pytest.fixture
+def chart(helm, tmp_path) -> Chart:
+    """The chart."""
+    return Chart(helm, tmp_path / "values.json")
+
+
+@pytest.fixture(params=MODES)
+def mode(request) -> Manifest:
+    """The values of one mode after the other."""
+    return MODES[request.param]
+
+
+def of(objects: list[Manifest], *kinds: str) -> list[Manifest]:
+    """The objects of these kinds."""
+    return [each for each in objects if each["kind"] in kinds]
+
+
+def names(objects: list[Manifest], *kinds: str) -> list[str]:
+    """Namespace and name of the objects of these kinds."""
+    return sorted(f"{e['metadata'].get('namespace', '')}/{e['metadata']['name']}" for e in of(objects, *kinds))
+
+
+def pods(objects: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """The spec of every pod, with the name of what it is in."""
+    for each in objects:
+        if each["kind"] == "Pod":
+            yield each["metadata"]["name"], each["spec"]
+        elif "template" in (each.get("spec") or {}):
+            yield each["metadata"]["name"], each["spec"]["template"]["spec"]
+
+
+def operator_env(objects: list[Manifest]) -> dict[str, str]:
+    """What the operator is told."""
+    (spec,) = (spec for name, spec in pods(objects) if name == "ultramarine-operator")
+    return {variable["name"]: variable["value"] for variable in spec["containers"][0]["env"]}
+
+
+def test_by_default_nothing_reaches_beyond_its_namespace(chart):
+    """No cluster role, no binding of one: every object but the CRDs is in the release's namespace."""
+    got = chart.render({})
+
+    assert of(got, "ClusterRole", "ClusterRoleBinding") == []
+    assert {each["metadata"].get("namespace") for each in got if each["kind"] != "CustomResourceDefinition"} == {
+        "platform"
+    }
+    assert names(got, "Role") == ["platform/ultramarine-leader", "platform/ultramarine-operator"]
+    assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "platform"
+    assert len(of(got, "CustomResourceDefinition")) == 4
+
+
+def test_a_list_of_namespaces_gets_a_role_in_each(chart):
+    """The operator has its Role in the listed namespaces, and only its Lease at home."""
+    got = chart.render({"namespaces": ["team-a", "team-b"]})
+
+    assert of(got, "ClusterRole", "ClusterRoleBinding") == []
+    roles = ["platform/ultramarine-leader", "team-a/ultramarine-operator", "team-b/ultramarine-operator"]
+    assert names(got, "Role") == names(got, "RoleBinding") == roles
+    assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "team-a,team-b"
+    secrets = of(got, "Secret")
+    assert names(got, "Secret") == [f"{n}/ultramarine-storage" for n in ("platform", "team-a", "team-b")]
+    assert len({json.dumps(secret["data"]) for secret in secrets}) == 1, "pods everywhere open the same storage"
+
+
+def test_clusterwide_is_one_cluster_role(chart):
+    """The whole cluster is one ClusterRole with the same rules, named after the release's namespace."""
+    got = chart.render({"clusterWide": True})
+    (role,) = of(got, "ClusterRole")
+
+    assert names(got, "Role") == ["platform/ultramarine-leader"]
+    assert names(got, "ClusterRoleBinding") == ["/ultramarine-operator-platform"]
+    (small,) = (r for r in of(chart.render({}), "Role") if r["metadata"]["name"] == "ultramarine-operator")
+    assert role["rules"] == small["rules"]
+    assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "*"
+
+
+def test_a_storage_of_ones_own_replaces_ours(chart):
+    """With an endpoint nothing of the embedded storage is installed, and everybody is told of the other one."""
+    got = chart.render(EXTERNAL)
+
+    assert of(got, "PersistentVolumeClaim", "Secret") == []
+    assert names(got, "Deployment", "Service") == ["platform/ultramarine-operator"] * 2
+    env = operator_env(got)
+    assert env["ULTRAMARINE_STORAGE_ENDPOINT"] == "https://s3.example.com"
+    assert (env["ULTRAMARINE_STORAGE_REGION"], env["ULTRAMARINE_STORAGE_BUCKET"]) == ("eu", "lake")
+    assert all(
+        container["envFrom"] == [{"secretRef": {"name": "s3"}}]
+        for _, pod in pods(got)
+        for container in pod["containers"]
+    )
+
+
+def test_crds_can_be_left_to_somebody_else(chart):
+    """crds.install=false leaves them out; else they stay when the release goes."""
+    assert of(chart.render({"crds": {"install": False}}), "CustomResourceDefinition") == []
+    for crd in of(chart.render({}), "CustomResourceDefinition"):
+        assert crd["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+
+
+def test_what_holds_data_outlives_the_release(chart):
+    """The volume and its keys are kept by `helm uninstall`."""
+    for each in of(chart.render({}), "PersistentVolumeClaim", "Secret"):
+        assert each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"namespace": ["team-a"]}, ("namespace", "not allowed")),
+        ({"storage": {"bukket": "a"}}, ("/storage", "bukket", "not allowed")),
+        ({"namespaces": "team-a"}, ("/namespaces", "got string, want array")),
+        ({"namespaces": ["Team A"]}, ("/namespaces/0", "does not match pattern")),
+        ({"namespaces": ["a", "a"]}, ("/namespaces", "are equal")),
+        ({"clusterWide": "yes"}, ("/clusterWide", "got string, want boolean")),
+        ({"operator": {"replicas": "2"}}, ("/operator/replicas", "got string, want integer")),
+        ({"operator": {"replicas": -1}}, ("/operator/replicas", "minimum: got -1, want 0")),
+        ({"storage": {"endpoint": "s3.example.com"}}, ("/storage/endpoint", "does not match pattern")),
+        ({"storage": {"bucket": ""}}, ("/storage/bucket", "does not match pattern")),
+        ({"storage": {"secretName": None}}, ("/storage", "missing property 'secretName'")),
+        ({"storage": {"embedded": {"size": 10}}}, ("/storage/embedded/size", "got number, want string")),
+        ({"images": {"pullPolicy": "Sometimes"}}, ("/images/pullPolicy", "'Always', 'IfNotPresent', 'Never'")),
+        ({"images": {"operator": {"repository": ""}}}, ("/images/operator/repository", "minLength")),
+        ({"crds": {"install": "no"}}, ("/crds/install", "got string, want boolean")),
+    ],
+)
+def test_wrong_values_are_refused_with_their_name(chart, values, words):
+    """A typing error in a value is refused before anything is installed, and the refusal names the value."""
+    said = chart.refusal(values)
+
+    assert all(word in said for word in words), said
+
+
+def test_every_pod_is_restricted(chart, mode):
+    """Every pod passes Pod Security `restricted`, and what we promise beyond it, checked word by word."""
+    found = list(pods(chart.render(mode)))
+    assert found
+    for name, pod in found:
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), name
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["runAsUser"] > 0, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert pod["enableServiceLinks"] is False, name
+        for volume in pod.get("volumes", []):
+            allowed = {"emptyDir", "persistentVolumeClaim", "secret", "configMap", "projected", "ephemeral"}
+            assert set(volume) - {"name"} <= allowed, name
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            security = container["securityContext"]
+            where = f"{name}/{container['name']}"
+            assert security["allowPrivilegeEscalation"] is False, where
+            assert security["capabilities"] == {"drop": ["ALL"]}, where
+            assert security["readOnlyRootFilesystem"] is True, where
+            assert not {"privileged", "procMount", "runAsUser", "runAsNonRoot"} & set(security), where
+            assert not any("hostPort" in port for port in container.get("ports", [])), where
+
+
+def test_a_token_is_only_where_it_is_used(chart, mode):
+    """The operator speaks to the API; no other pod gets a service-account token."""
+    for name, pod in pods(chart.render(mode)):
+        if name == "ultramarine-operator":
+            assert pod["serviceAccountName"] == "ultramarine-operator"
+        else:
+            assert pod["automountServiceAccountToken"] is False, name
+
+
+def test_the_rights_are_the_least(chart, mode):
+    """Secrets can be created and nothing else; no wildcard, no exec, no escalation; Leases only at home."""
+    for role in of(chart.render(mode), "Role", "ClusterRole"):
+        for rule in role["rules"]:
+            words: list[Any] = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+            assert "*" not in words
+            assert not {"escalate", "bind", "impersonate", "deletecollection"} & set(words)
+            assert not {"pods/exec", "pods/attach", "serviceaccounts", "serviceaccounts/token"} & set(words)
+            assert "secrets" not in rule["resources"] or rule["verbs"] == ["create"]
+            if "leases" in rule["resources"]:
+                assert role["metadata"]["name"] == "ultramarine-leader"
+                assert role["metadata"]["namespace"] == "platform"
+
+
+def test_every_container_that_stays_asks_for_what_it_needs(chart, mode):
+    """Each long-running container has requests, and a limit on its memory."""
+    for each in of(chart.render(mode), "Deployment"):
+        for container in each["spec"]["template"]["spec"]["containers"]:
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+            assert "memory" in container["resources"]["limits"]
+            assert "readinessProbe" in container
+
+
+def test_every_object_is_labelled_and_named_once(chart, mode):
+    """Every object but the CRDs carries the release's labels, and none is there twice."""
+    got = chart.render(mode)
+    ids = [(e["kind"], e["metadata"].get("namespace"), e["metadata"]["name"]) for e in got]
+
+    assert len(ids) == len(set(ids))
+    for each in got:
+        if each["kind"] != "CustomResourceDefinition":
+            assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "um"

@@ -1,0 +1,144 @@
+"""What the generator writes is fresh, structural and documented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from ultramarine import generate
+from ultramarine.kinds import KINDS
+from ultramarine.shared.meta import SECRET, Manifest
+
+
+def nodes(node: Any, path: str = "") -> Iterator[tuple[str, Manifest]]:
+    """Every object of a document, with its path."""
+    if isinstance(node, dict):
+        yield path, node
+        for name, child in node.items():
+            yield from nodes(child, f"{path}.{name}")
+    elif isinstance(node, list):
+        for number, child in enumerate(node):
+            yield from nodes(child, f"{path}[{number}]")
+
+
+def fields(schema: Manifest, path: str) -> Iterator[tuple[str, Manifest]]:
+    """Every field of a schema, with its path; the values of maps and the items of lists have no path of their own."""
+    for name, child in schema.get("properties", {}).items():
+        yield f"{path}.{name}", child
+        yield from fields(child, f"{path}.{name}")
+    for below in (schema.get("items"), schema.get("additionalProperties")):
+        if isinstance(below, dict):
+            yield from fields(below, path)
+
+
+def root(kind: Any) -> Manifest:
+    """The schema of a kind, as in its CRD."""
+    schema: Manifest = generate.crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return schema
+
+
+each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+
+
+@pytest.mark.parametrize("path", generate.files(), ids=lambda path: str(path.relative_to(generate.ROOT)))
+def test_the_generated_files_are_fresh(path):
+    """What is committed is what the kinds say now."""
+    assert path.read_text() == generate.files()[path], "run `make generate` and commit"
+
+
+def test_no_crd_is_left_of_a_kind_that_is_gone():
+    """crds/ has a file for each kind, and no other."""
+    assert set((generate.ROOT / "crds").iterdir()) == {path for path in generate.files() if path.parent.name == "crds"}
+
+
+def test_check_names_the_files_that_are_not_fresh(monkeypatch, capsys, tmp_path):
+    """`--check` writes nothing, names every stale file, and fails; without it they are written, once."""
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["generate", "--check"])
+    with pytest.raises(SystemExit) as ended:
+        generate.main()
+    assert ended.value.code == 1
+    assert "not fresh: crds/trainingjobs.yaml; run `make generate`" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+    monkeypatch.setattr("sys.argv", ["generate"])
+    generate.main()
+    assert "wrote crds/trainingjobs.yaml" in capsys.readouterr().out
+    generate.main()
+    assert capsys.readouterr().out == ""
+
+
+@each_kind
+def test_a_schema_is_structural(kind):
+    """No reference, title, union or pydantic word of ours is left, and every value has a type."""
+    foreign = {"$ref", "$defs", "title", "anyOf", "oneOf", "allOf", "const"}
+    for path, node in nodes(root(kind)):
+        # Under `properties` the names are fields, and a field may be called title.
+        words = set() if path.endswith(".properties") else set(node)
+        assert not words & foreign, path
+        assert not {word for word in words if word.startswith("x-ultramarine")}, path
+    for path, field in fields(root(kind), ""):
+        assert "type" in field or "x-kubernetes-int-or-string" in field, path
+
+
+@each_kind
+def test_every_field_is_described(kind):
+    """Every field of spec and status, however deep, says what it is for, in a sentence."""
+    found = [*fields(root(kind)["properties"]["spec"], "spec"), *fields(root(kind)["properties"]["status"], "status")]
+
+    assert len(found) > 10
+    assert [path for path, field in found if not str(field.get("description", "")).rstrip().endswith((".", "'"))] == []
+
+
+@each_kind
+def test_a_status_has_no_defaults(kind):
+    """What the server filled into a status would differ from what the operator wrote, for ever."""
+    assert [path for path, field in fields(root(kind)["properties"]["status"], "status") if "default" in field] == []
+
+
+@each_kind
+def test_everything_has_a_limit(kind):
+    """Every text, list and map of a spec is bounded: no object can fill the store, and every rule has a known cost."""
+    limits = {"string": ("maxLength", "enum", "format"), "array": ("maxItems",)}
+    for path, node in nodes(root(kind)["properties"]["spec"]):
+        wanted = limits.get(str(node.get("type")), ())
+        if isinstance(node.get("additionalProperties"), dict):
+            wanted = ("maxProperties",)
+        assert not wanted or set(wanted) & set(node), path
+
+
+@each_kind
+def test_defaults_say_something(kind):
+    """A default is written into people's objects: only those that mean more than absence are in the schema."""
+    for path, field in fields(root(kind)["properties"]["spec"], "spec"):
+        assert field.get("default", "something") not in (None, "", [], {}), path
+
+
+@pytest.mark.parametrize("path", generate.files(), ids=lambda path: str(path.relative_to(generate.ROOT)))
+def test_yaml_is_for_people(path):
+    """No anchors: what occurs twice is written twice."""
+    if path.suffix == ".yaml":
+        assert not any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(path.read_text()))
+
+
+def test_the_rights_are_the_least():
+    """Secrets can be created and nothing else; no wildcard, no escalation; a status can be written, a spec cannot."""
+    for rule in [*generate.rbac(), *generate.lease_rules()]:
+        assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
+        assert not {"escalate", "bind", "impersonate", "deletecollection"} & set(rule["verbs"])
+        if SECRET.plural in rule["resources"]:
+            assert rule["verbs"] == ["create"]
+        for kind in KINDS:
+            if kind.resource.plural in rule["resources"]:
+                assert not {"patch", "update"} & set(rule["verbs"])
+
+
+@each_kind
+def test_the_reference_has_every_field(kind):
+    """docs/api.md names every field of spec and status."""
+    text = generate.reference()
+    for part in ("spec", "status"):
+        for name in root(kind)["properties"][part]["properties"]:
+            assert f"| `{part}.{name}` |" in text
