@@ -166,6 +166,43 @@ def test_traffic_turns_to_another_deployment_without_a_failed_request(adder):
     assert set(load.answers) == {1.0, 2.0}
 
 
+def test_a_deployment_is_exchanged_for_another_in_one_edit(adder):
+    """green leaves the spec in the edit that brings red: green answers until red is ready, and goes then."""
+    with Load(adder, "adder") as load:
+        adder.apply(endpoint("adder", "", deployments=[{"name": "red", "model": "adder@2"}], traffic={"red": 100}))
+        adder.ready("adder", "adder-2", 180)
+        adder.kubectl("wait", "--for=delete", "deployment/adder-green", "--timeout=60s")
+        time.sleep(12)
+    assert load.failures == []
+    assert set(load.answers) == {1.0, 2.0}
+
+
+def test_deleted_keys_are_made_again(adder):
+    """The Secret deleted and the pod restarted: the endpoint gets new keys, and answers to them."""
+    before = adder.secret("adder-keys")
+    adder.delete("secret", "adder-keys")
+    adder.kubectl("delete", "pod", "-l", "ultramarine.dev/name=adder", "--wait=true")
+    adder.ready("adder", "adder-2", 240)
+    assert adder.secret("adder-keys") != before
+    with adder.client("adder") as client:
+        assert client.post("/v2/models/adder/infer", json=infer([[0.0]])).status_code == 200
+
+
+def test_keys_of_ones_own_that_are_not_there_are_named(adder):
+    """keysSecretRef to nothing: the message names the Secret and what it needs; made later, the endpoint goes Ready."""
+    adder.apply(endpoint("own-keys", "adder@1", keysSecretRef={"name": "mine"}))
+    failing = adder.wait("oe", "own-keys", lambda s: "Secret mine not found" in str(s.get("deployments")))
+    assert "primary and secondary" in failing["deployments"][0]["message"]
+    adder.kubectl("create", "secret", "generic", "mine", "--from-literal=primary=a-long-enough-key")
+    try:
+        adder.ready("own-keys", "adder-1", 240)
+        with adder.client("own-keys", "a-long-enough-key") as client:
+            assert client.get("/v2/models/adder").status_code == 200
+    finally:
+        adder.delete("oe", "own-keys")
+        adder.delete("secret", "mine")
+
+
 def test_an_upgrade_of_the_chart_disturbs_nobody(adder):
     """`helm upgrade` with another operator replaces its pod; the serving pods stay, and every request is answered."""
     selector = ("-l", "ultramarine.dev/name=adder")
@@ -181,10 +218,10 @@ def test_an_upgrade_of_the_chart_disturbs_nobody(adder):
 def test_hand_made_changes_are_set_right(adder):
     """A deleted Service comes back, and an edited Deployment is restored."""
     adder.kubectl("delete", "service", "adder")
-    adder.kubectl("patch", "deployment", "adder-green", "-p", '{"spec":{"replicas":3}}')
+    adder.kubectl("patch", "deployment", "adder-red", "-p", '{"spec":{"replicas":3}}')
     for _ in range(100):
         services = adder.get("service", "", "-l", "ultramarine.dev/name=adder")
-        replicas = adder.get("deployment", "adder-green")["spec"]["replicas"]
+        replicas = adder.get("deployment", "adder-red")["spec"]["replicas"]
         if services and replicas == 1:
             return
         time.sleep(0.3)
