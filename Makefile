@@ -27,6 +27,7 @@ check: .venv/ready  ## style, types, layers, generated files, chart
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy examples/quickstart/demo.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m ultramarine.generate --check
 	@$(BIN)/ultramarine-cluster build helm
@@ -50,7 +51,8 @@ format: .venv/ready  ## let ruff set the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: down  ## `down`, and remove .venv too
+clean:  ## `make down`, and remove .venv too
+	@if test -e .venv/ready; then $(MAKE) down; fi
 	rm -rf .venv
 
 .venv/ready: pyproject.toml constraints.txt

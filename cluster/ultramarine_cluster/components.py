@@ -34,11 +34,6 @@ class Plan:
     # What talks to the API server and to nobody before it is ready.
     clients: tuple[Component, ...] = ()
 
-    def all(self) -> tuple[Component, ...]:
-        """The components, first to last."""
-        runtime = (self.containerd,) if self.containerd else ()
-        return (self.etcd, *runtime, self.apiserver, *self.clients)
-
 
 def bare(state: State) -> Plan:
     """etcd and an API server, on ports of their own on loopback."""

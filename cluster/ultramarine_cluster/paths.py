@@ -97,7 +97,7 @@ class State:
         return self.tier_file.read_text().strip() if self.tier_file.exists() else None
 
     def make(self, tier: str) -> None:
-        """Make the folders; only root may look into them, for keys lie there."""
+        """Make the folders; only root may look into the one with the keys."""
         # A unix socket's path has room for 107 bytes.
         if len(str(self.containerd_socket)) > 100:
             raise ClusterError(
