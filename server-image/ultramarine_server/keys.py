@@ -36,7 +36,9 @@ class KeyRing:
         seen = tuple(_identity(path) for path in self._files)
         if seen != self._seen:
             self._seen = seen
-            self._digests = [_digest(key) for path in self._files if (key := _read(path))]
+            digests = [_digest(key) for path in self._files if (key := _read(path))]
+            # A Secret that is gone, or empty for a moment, locks nobody out: the keys known last go on.
+            self._digests = digests or self._digests
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:

@@ -97,7 +97,7 @@ def test_a_listing_prunes_what_is_gone_and_keeps_what_is_newer():
     owner = training_job()
     old = child("Job", "old", owner)
     mirror.put(JOB, old)
-    before = mirror.names(JOB)
+    before = mirror.uids(JOB, "team-a")
     mirror.put(JOB, child("Job", "new", owner))
     assert mirror.replace(JOB, [], before) == [old]
     assert [c["metadata"]["name"] for c in mirror.children(Key("TrainingJob", "team-a", "churn"))] == ["new"]
@@ -141,3 +141,42 @@ def test_everything_holds_itself(value):
 def test_a_poisoned_object_never_raises_in_the_comparison(value):
     """Whatever somebody put in a child, comparing it says yes or no."""
     assert holds({"metadata": {"name": "x"}}, value) in (True, False)
+
+
+def test_one_more_label_in_a_selector_is_a_difference():
+    """A selector is compared as a whole: with a label more it selects other pods."""
+    assert not holds({"spec": {"selector": {"a": "1"}}}, {"spec": {"selector": {"a": "1", "b": "2"}}})
+
+
+def test_an_object_made_anew_during_a_listing_stays():
+    """The listing that lacks it was taken between the old object's end and the new one's beginning."""
+    mirror = Mirror()
+    mirror.put(TRAINING_JOB, live(5))
+    before = mirror.uids(TRAINING_JOB, None)
+    mirror.drop(TRAINING_JOB, live(6))
+    mirror.put(TRAINING_JOB, live(8, uid="a new one"))
+    assert mirror.replace(TRAINING_JOB, [], before) == []
+    assert mirror.get(Key("TrainingJob", "team-a", "churn")) is not None
+
+
+def test_an_object_that_was_out_of_sight_comes_back():
+    """A label taken off looks like a deletion to the watch; put back, the same object is newer and is taken in."""
+    mirror = Mirror()
+    mirror.put(TRAINING_JOB, live(5))
+    mirror.drop(TRAINING_JOB, live(6))
+    assert mirror.put(TRAINING_JOB, live(7))
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+async def test_a_worker_can_always_be_ended(turns):
+    """A cancellation that comes with a wake-up is not lost: a replica that lost the Lease must stop."""
+    queue = Queue()
+    queue.add(B, after=60)
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0.01)
+    queue.add(B, after=50)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(waiting, 1)

@@ -203,3 +203,74 @@ def test_the_serving_container_has_no_storage_keys():
     spec = plan(endpoint(), seen(related=(version(1),)), NOW).apply[0]["spec"]["template"]["spec"]
     assert spec["initContainers"][0]["envFrom"] == [{"secretRef": {"name": "ultramarine-storage"}}]
     assert "envFrom" not in spec["containers"][0]
+
+
+def test_who_answers_keeps_its_pods_until_the_turn():
+    """Scaling blue down in the edit that gives green 100 takes nothing from blue while it still answers."""
+    before = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"blue": 100})
+    down = [{**TWO[0], "replicas": 0}, TWO[1]]
+    one = endpoint({"keysSecret": "churn-keys"}, deployments=down, traffic={"green": 100})
+    blue = (deployment(before, 1), server_pod(before, 1), address(before, "blue"))
+    got = plan(one, seen(*blue, deployment(one, 2, "green", rolled=False), related=(version(1), version(2))), NOW)
+
+    assert got.status["traffic"] == {"blue": 100}
+    assert got.apply[0]["spec"]["replicas"] == 1
+
+
+def test_traffic_does_not_turn_to_another_version_than_the_one_asked_for():
+    """green still runs 1 and cannot load 2: its ready old pods are no reason to turn to it."""
+    one = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"green": 100})
+    blue = (deployment(one, 1), server_pod(one, 1), address(one, "blue"))
+    ended = {"exitCode": 1, "reason": "Error", "message": '{"reason": "ModelCorrupt", "message": "broken"}'}
+    broken = server_pod(one, 2, "green", ready=False, containerStatuses=[{"state": {"terminated": ended}}])
+    broken["metadata"]["name"] = "churn-green-new"
+    green = (deployment(one, 2, "green", rolled=False), server_pod(one, 1, "green"), broken)
+    got = plan(one, seen(*blue, *green, related=(version(1), version(2))), NOW)
+
+    assert got.status["deployments"][1]["state"] == "Failing"
+    assert got.status["traffic"] == {"blue": 100}
+
+
+def test_a_service_deleted_in_the_middle_of_a_switch_comes_back_where_it_was():
+    """Without the Service the status knows who answered; nobody is deleted in such a pass."""
+    before = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"blue": 100})
+    status = {"keysSecret": "churn-keys", "traffic": {"blue": 100}}
+    one = endpoint(status, deployments=TWO[1:])
+    world = (deployment(before, 1), server_pod(before, 1), deployment(one, 2, "green", rolled=False))
+    got = plan(one, seen(*world, related=(version(2),)), NOW)
+
+    assert got.apply[-1]["spec"]["selector"]["ultramarine.dev/deployment"] == "blue"
+    assert got.delete == ()
+
+
+def test_a_renamed_deployment_is_no_outage():
+    """blue, which the spec no longer has, answers until green is ready: the endpoint stays Ready and says so."""
+    before = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"blue": 100})
+    one = endpoint({"keysSecret": "churn-keys"}, deployments=TWO[1:])
+    blue = (deployment(before, 1), server_pod(before, 1), address(before, "blue"))
+    got = plan(one, seen(*blue, deployment(one, 2, "green", rolled=False), related=(version(2),)), NOW)
+
+    assert condition(got, "Ready")["status"] == "True"
+    assert got.status["modelVersion"] == "churn-1"
+    assert condition(got, "Reconciling")["status"] == "True"
+
+
+def test_scaling_after_an_upgrade_restarts_nobody():
+    """More replicas of what is well keep the image that the others run."""
+    more = endpoint({"keysSecret": "churn-keys"}, deployments=[{"name": "blue", "model": "churn@1", "replicas": 3}])
+    world = seen(deployment(more, 1), server_pod(more, 1), address(more, "blue"), related=(version(1),))
+    newer = replace(world, platform=replace(PLATFORM, server_image="ultramarine/server:2"))
+    container = plan(more, newer, NOW).apply[0]["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "ultramarine/server:1"
+
+
+def test_an_edit_is_not_done_before_its_rollout():
+    """Changed resources make the endpoint Reconciling at once, though the old pods are all ready."""
+    one = endpoint({"keysSecret": "churn-keys"})
+    limits = {"limits": {"memory": "1Gi"}}
+    edited = endpoint(
+        {"keysSecret": "churn-keys"}, deployments=[{"name": "blue", "model": "churn@1", "resources": limits}]
+    )
+    got = plan(edited, seen(deployment(one, 1), server_pod(one, 1), address(one, "blue"), related=(version(1),)), NOW)
+    assert condition(got, "Reconciling")["status"] == "True"
+    assert condition(got, "Ready")["status"] == "True"

@@ -305,3 +305,38 @@ def test_words_without_end_still_fit_the_status():
     assert len(condition(got, "Failed")["message"]) <= 2000
     assert status.score({"a" * 60: 1.0, "b": 2.0}) == "a" * 60 + "=1"
     assert status.score({"c" * 63: 1.23}) == ""
+
+
+def test_an_eviction_is_not_the_cause():
+    """A pod that Kubernetes took away does not hide the failure of the command that came after."""
+    one = training_job()
+    evicted = pod(one, "churn-0-aaaaa", "Failed", reason="Evicted")
+    evicted["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True"}]
+    broken = failed_pod(one, "churn-0-bbbbb", 3, reason="CommandFailed", message="exited with code 3")
+    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), evicted, broken), NOW)
+    assert got.status["failure"]["pod"] == "churn-0-bbbbb"
+
+
+def test_the_last_words_of_a_pod_are_waited_for():
+    """A Job that has just failed while its pod still seems to run is not judged yet, but is a little later."""
+    one = training_job()
+    failed = job(one, "Failed", "BackoffLimitExceeded", failed=1)
+    failed["status"]["conditions"][0]["lastTransitionTime"] = "2030-01-01T11:59:59Z"
+    early = plan(one, seen(failed, pod(one)), NOW)
+    assert condition(early, "Failed") == {}
+    assert early.after is not None
+
+    late = plan(one, seen(failed, pod(one)), NOW + timedelta(minutes=1))
+    assert condition(late, "Failed")["status"] == "True"
+
+
+def test_a_job_cleaned_away_when_it_was_done_is_not_run_again():
+    """Its Job deleted before the operator saw the end: the storage's record says that it is done."""
+    one = training_job({"startTime": "2030-01-01T11:30:05Z"}, outputs={"report": {}})
+    (question,) = questions(one, seen())
+    record = contract.TerminationRecord(outputs={"report": model_output()})
+    got = plan(one, seen(answers={question: record.to_json()}), NOW)
+    assert got.status["state"] == "Succeeded"
+
+    lost = plan(one, seen(answers={question: StorageError("not there", "ObjectNotFound")}), NOW)
+    assert kinds_of(lost.apply) == ["Job/churn"]

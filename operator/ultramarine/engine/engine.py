@@ -130,8 +130,15 @@ class Engine:
     async def _relist(self) -> None:
         for resource, selector in self.watched.items():
             for namespace in self._namespaces:
-                known = {name for name in self._mirror.names(resource) if namespace in (None, name[0])}
-                listed = [item async for item in self._client.list(resource, namespace, selector)]
+                known = self._mirror.uids(resource, namespace)
+                try:
+                    listed = [item async for item in self._client.list(resource, namespace, selector)]
+                except ApiError as error:
+                    if error.code not in (403, 404):
+                        raise
+                    # A namespace that is gone, with its Role, is no reason to leave the others alone.
+                    log.warning("%s in %s cannot be listed: %s", resource.plural, namespace or "the cluster", error)
+                    continue
                 for manifest in self._mirror.replace(resource, listed, known):
                     self._ring(resource, manifest)
         self._mirror.forget_the_gone()

@@ -7,6 +7,7 @@ every roll-out of the operator a full lease duration; hence this one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
@@ -50,7 +51,10 @@ class Lease:
     async def keep(self) -> None:
         """Renew until it cannot be held any longer, then return: the caller must stop writing."""
         while self.held:
-            await asyncio.sleep(RENEW_EVERY if await self._attempt() else 1.0)
+            with contextlib.suppress(TimeoutError):
+                # An answer that comes later than we may write is no use.
+                async with asyncio.timeout(self._renewed + DURATION - MARGIN - time.monotonic()):
+                    await asyncio.sleep(RENEW_EVERY if await self._attempt() else 1.0)
         LEADER.set(0)
 
     async def release(self) -> None:

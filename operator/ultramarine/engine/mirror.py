@@ -81,18 +81,18 @@ class Mirror:
             if not self._children[owner]:
                 del self._children[owner]
 
-    def replace(self, resource: Resource, listed: Iterable[Manifest], before: set[Name]) -> list[Manifest]:
+    def replace(self, resource: Resource, listed: Iterable[Manifest], before: dict[Name, str]) -> list[Manifest]:
         """Set a type right by a full listing, and return every object that was news or is gone.
 
-        `before` are the names that were known before the listing was asked for: one that is missing in it is gone,
+        `before` are the uids that were known before the listing was asked for: one that is missing in it is gone,
         while one that came in meanwhile is simply newer than the listing.
         """
         items = list(listed)
-        there = {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
+        there = {item["metadata"]["uid"] for item in items}
         changed = [item for item in items if self.put(resource, item)]
-        for name in before - there:
+        for name, uid in before.items():
             known = self._objects[resource.kind].get(name)
-            if known is not None:
+            if uid not in there and known is not None and known["metadata"].get("uid") == uid:
                 self.drop(resource, known)
                 changed.append(known)
         return changed
@@ -101,9 +101,10 @@ class Mirror:
         """Drop the memory of uids that were deleted before the last relist: nothing older is still under way."""
         self._gone_before, self._gone = self._gone, {}
 
-    def names(self, resource: Resource) -> set[Name]:
-        """All known names of a type."""
-        return set(self._objects[resource.kind])
+    def uids(self, resource: Resource, namespace: str | None) -> dict[Name, str]:
+        """The uids of all known objects of a type, in one namespace or in all."""
+        known = self._objects[resource.kind].items()
+        return {name: str(found["metadata"].get("uid")) for name, found in known if namespace in (None, name[0])}
 
     def get(self, key: Key) -> Manifest | None:
         """One object of one of our kinds."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import time
 from collections.abc import Callable
@@ -64,10 +65,10 @@ class Queue:
                 self._working.add(found)
                 return found
             self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), wait)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the wake-up.
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
 
     def done(self, key: Key, after: float | None = None) -> None:
         """The pass went well; look again in `after` seconds if that is given."""

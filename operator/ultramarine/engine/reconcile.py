@@ -15,7 +15,7 @@ from ..kube import events
 from ..kube.apply import apply_child, write_status
 from ..kube.client import ApiError, Client
 from ..shared.conditions import Condition, find, health, merge
-from ..shared.errors import Conflict, InvalidSpec, NotYet, StorageError, UltramarineError
+from ..shared.errors import Conflict, InvalidSpec, NotYet, Refused, StorageError, UltramarineError
 from ..shared.meta import SECRET, Key, Manifest, Resource
 from ..shared.plan import (
     Answer,
@@ -82,14 +82,11 @@ class Reconciler:
             plan = kind.plan(obj, seen, now)
         except (InvalidSpec, ValidationError) as error:
             return await self._finish(manifest, self._invalid(manifest, error, now), now)
-        held: UltramarineError | None = None
         try:
             await self._act(key, plan)
-        except (NotYet, Conflict) as error:
-            held = error
-        if held is not None:
-            status = self._held(plan.status, held, manifest, now)
-            again = RETRY_SOON if isinstance(held, NotYet) else RETRY_LATER
+        except (NotYet, Conflict, Refused) as error:
+            status = self._held(plan.status, error, manifest, now)
+            again = RETRY_SOON if isinstance(error, NotYet) else RETRY_LATER
             return await self._finish(manifest, Plan(status=status, events=plan.events, after=again), now)
         return await self._finish(manifest, plan, now)
 
@@ -126,23 +123,37 @@ class Reconciler:
             except ApiError as error:
                 if error.code not in (404, 409):  # gone already, or changed: the next pass decides anew
                     raise
-        live = {(child["kind"], child["metadata"]["name"]): child for child in self._mirror.children(key)}
-        for wanted in plan.apply:
-            resource = self._resources[wanted["kind"]]
-            answer = await apply_child(
-                self._client, resource, wanted, live.get((wanted["kind"], wanted["metadata"]["name"]))
-            )
-            if answer is not None:
-                self._tell(resource, answer, key)
-        for manifest in plan.create:
-            resource = self._resources[manifest["kind"]]
-            try:
-                self._tell(resource, await self._client.create(resource, manifest), key)
-            except ApiError as error:
-                if error.code != 409 or error.reason != "AlreadyExists":
-                    raise
         for effect in plan.effects:
             await self._effect(effect)
+        live = {(child["kind"], child["metadata"]["name"]): child for child in self._mirror.children(key)}
+        held: UltramarineError | None = None
+        for wanted in plan.apply:
+            try:
+                await self._apply(key, wanted, live.get((wanted["kind"], wanted["metadata"]["name"])))
+            except (NotYet, Conflict, Refused) as error:
+                held = held or error  # one child that cannot be written does not keep back the others
+        if held is None:
+            for manifest in plan.create:
+                await self._create(key, manifest)
+        if held is not None:
+            raise held
+
+    async def _apply(self, key: Key, wanted: Manifest, live: Manifest | None) -> None:
+        resource = self._resources[wanted["kind"]]
+        try:
+            answer = await apply_child(self._client, resource, wanted, live)
+        except ApiError as error:
+            raise _refused(wanted, error) from error
+        if answer is not None:
+            self._tell(resource, answer, key)
+
+    async def _create(self, key: Key, manifest: Manifest) -> None:
+        resource = self._resources[manifest["kind"]]
+        try:
+            self._tell(resource, await self._client.create(resource, manifest), key)
+        except ApiError as error:
+            if error.code != 409 or error.reason != "AlreadyExists":
+                raise _refused(manifest, error) from error
 
     async def _effect(self, effect: GenerateSecret) -> None:
         manifest = {
@@ -194,6 +205,13 @@ class Reconciler:
         old = (manifest.get("status") or {}).get("conditions") or []
         news = merge(old, (Condition("Reconciled", False, error.reason, error.message),), generation, now)
         return {**planned, "conditions": [*planned.get("conditions", []), *news]}
+
+
+def _refused(manifest: Manifest, error: ApiError) -> Exception:
+    """What an error of the API server means for the pass: a refusal that stands, or trouble that may pass."""
+    if error.code not in (400, 403, 413, 422):
+        return error
+    return Refused(f"{manifest['kind']} {manifest['metadata']['name']} is not admitted: {error.message}", error.reason)
 
 
 def _first_error(error: ValidationError) -> str:

@@ -23,7 +23,11 @@ def holds(wanted: Any, live: Any, *, quantities: bool = False) -> bool:
     """Whether `live` has everything that `wanted` says; what the server or others added beside it does not matter."""
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(
-            holds(value, live.get(key), quantities=quantities or key == "resources") for key, value in wanted.items()
+            # A selector is one thing: a label more in it selects other pods.
+            value == live.get(key)
+            if key == "selector"
+            else holds(value, live.get(key), quantities=quantities or key == "resources")
+            for key, value in wanted.items()
         )
     if isinstance(wanted, list):
         return (
@@ -60,7 +64,8 @@ async def apply_child(client: Client, resource: Resource, wanted: Manifest, live
     wanted = with_hash(wanted)
     meta = wanted["metadata"]
     name = f"{resource.kind} {meta['name']}"
-    if live is not None and controller_uid(live) != controller_uid(wanted):
+    # One without an owner was orphaned by `kubectl delete --cascade=orphan`, and is taken in again.
+    if live is not None and controller_uid(live) not in ("", controller_uid(wanted)):
         raise NotYet(f"{name} of an earlier object of this name is still being deleted", "WaitingForDeletion")
     if live is None:
         # Server-side apply would merge ours into a stranger's object of this name, wherever no field collides.

@@ -4,6 +4,7 @@
     |- InvalidSpec    the user has to change the object: condition Accepted=False, waits for a new generation
     |- NotYet         something that may come by itself is missing: a condition says what, and the key is tried again
     |- Conflict       somebody else owns the name or the field: a condition says who, and the key is tried again later
+    |- Refused        the API server does not admit what we would write: a condition says why, tried again later
     '- StorageError   the object storage refused or did not answer
 
 Anything else that is raised is a bug of ours: it is logged with its traceback, the key backs off, the others go on.
@@ -39,6 +40,12 @@ class Conflict(UltramarineError):
     """Somebody else owns what we would have to write."""
 
     reason = "Conflict"
+
+
+class Refused(UltramarineError):
+    """The API server, or a webhook, does not admit an object that we would write; only a person can mend that."""
+
+    reason = "Refused"
 
 
 class StorageError(UltramarineError):

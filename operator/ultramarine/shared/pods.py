@@ -93,6 +93,12 @@ def is_ready(pod: Manifest) -> bool:
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions) and is_running(pod)
 
 
+def is_disrupted(pod: Manifest) -> bool:
+    """Whether Kubernetes took it away: evicted, preempted, or its node gone."""
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(c.get("type") == "DisruptionTarget" and c.get("status") == "True" for c in conditions)
+
+
 def created(pod: Manifest) -> datetime:
     """When the API server took it in."""
     return parse_timestamp(pod["metadata"]["creationTimestamp"])

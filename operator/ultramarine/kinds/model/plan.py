@@ -44,7 +44,7 @@ def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
 
 def questions_version(version: Obj[ModelVersionSpec], _seen: Seen) -> tuple[Question, ...]:
     """Ask the storage for the artifact until it was found to be right; the servers check it again at every load."""
-    return () if _settled(version) else (CheckArtifact(version.spec.uri),)
+    return () if _settled(version) or _refused(version.spec) else (CheckArtifact(version.spec.uri),)
 
 
 def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> Plan:
@@ -52,7 +52,7 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
     spec = version.spec
     after = None
     size = int(version.status.get("bytes") or 0)
-    if spec.format.name in CODE_EXECUTING_FORMATS and not spec.allow_code_execution:
+    if _refused(spec):
         state, condition = (
             "Refused",
             Condition(
@@ -83,6 +83,10 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
     if condition.reason != before:
         events = (Event(condition.reason, condition.message, "Normal" if condition.status else "Warning"),)
     return Plan(status, events=events, after=after)
+
+
+def _refused(spec: ModelVersionSpec) -> bool:
+    return spec.format.name in CODE_EXECUTING_FORMATS and not spec.allow_code_execution
 
 
 def _settled(version: Obj[ModelVersionSpec]) -> bool:

@@ -95,10 +95,11 @@ def server_deployment(
 
 
 def _is_well(live: Manifest) -> bool:
-    """Whether a Deployment, as seen, has all the pods that it wants, all new and all available."""
-    status, replicas = live.get("status") or {}, live["spec"].get("replicas", 1)
-    counts = (status.get(field) or 0 for field in ("replicas", "updatedReplicas", "availableReplicas"))
-    return all(count == replicas for count in counts)
+    """Whether a Deployment, as seen, has no pods but new ones, and some of them are available."""
+    status = live.get("status") or {}
+    return (status.get("replicas") or 0) == (status.get("updatedReplicas") or 0) and bool(
+        status.get("availableReplicas")
+    )
 
 
 def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, image: str, platform: Platform) -> Manifest:

@@ -16,6 +16,8 @@ from .registration import registered, to_register
 
 STORAGE_RETRY = timedelta(seconds=15)
 SOON = timedelta(milliseconds=200)
+LAST_WORDS = timedelta(seconds=1)
+LONGEST_LAG = timedelta(seconds=20)
 
 
 def plan(job: Job, seen: Seen, now: datetime) -> Plan:
@@ -30,6 +32,8 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
     changed = wanted if child is None else with_changes(child, wanted)
     apply = tuple(manifest for manifest in (source, changed) if manifest is not None)
     if child is None:
+        if isinstance(seen.answers.get(_result(job, seen)), str):  # done, and its Job was cleaned away by somebody
+            return _succeeded(job, seen, {}, [], facts, now)
         state = status.pending("Starting", "its Job is being made")
         return _plan(job, state, facts, now, apply=apply)
     if _job_condition(child, "Complete"):
@@ -44,9 +48,15 @@ def questions(job: Job, seen: Seen) -> tuple[Question, ...]:
     if is_true(job.status, "Succeeded") or is_true(job.status, "Failed"):
         return ()
     child = _own_job(job, seen)
-    if child is None or not _job_condition(child, "Complete") or _record(_own_pods(child, seen)) is not None:
+    if child is None:  # new, or its Job was deleted: training anew would be wrong if it was done
+        return (_result(job, seen),) if job.status.get("startTime") else ()
+    if not _job_condition(child, "Complete") or _record(_own_pods(child, seen)) is not None:
         return ()
-    return (ReadText(output_prefix(job, seen.platform) + contract.RESULT_NAME),)
+    return (_result(job, seen),)
+
+
+def _result(job: Job, seen: Seen) -> ReadText:
+    return ReadText(output_prefix(job, seen.platform) + contract.RESULT_NAME)
 
 
 def _plan(
@@ -103,7 +113,7 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
     facts = status.ended(facts, child, now)
     record = _record(own_pods)
     if record is None:
-        answer = seen.answers.get(ReadText(output_prefix(job, seen.platform) + contract.RESULT_NAME))
+        answer = seen.answers.get(_result(job, seen))
         if isinstance(answer, StorageError) and answer.reason in ("ObjectNotFound", "TooLarge"):
             return _lost(job, facts, answer.message, now)
         if not isinstance(answer, str):
@@ -156,8 +166,13 @@ def _failed(
     facts = status.ended(facts, child, now)
     reason = str(condition.get("reason") or "JobFailed")
     failures = [pod for pod in own_pods if (pod.get("status") or {}).get("phase") == "Failed"]
-    # The first failure is the cause; later ones are often only its echo.
-    verdict = pods.verdict(failures[0]) if failures else None
+    if not failures and reason != "DeadlineExceeded" and _is_fresh(condition, now):
+        # Jobs and pods are watched apart: the pod's last words may be a moment behind.
+        state = status.finishing("Finishing", "the job has failed; what its pod said last is awaited")
+        return _plan(job, state, facts, now, after=LAST_WORDS)
+    # The first failure is the cause; later ones are often only its echo. Evictions are nobody's fault here.
+    causes = [pod for pod in failures if not pods.is_disrupted(pod)] or failures
+    verdict = pods.verdict(causes[0]) if causes else None
     if reason == "DeadlineExceeded":
         seconds = job.spec.active_deadline_seconds
         verdict = pods.Verdict(
@@ -174,6 +189,11 @@ def _failed(
     facts = {**facts, "failure": status.failure(verdict)}
     finished = _plan(job, status.failed(reason, verdict.sentence), facts, now)
     return Plan(finished.status, events=finished.events, after=_time_to_live(job, finished.status, now))
+
+
+def _is_fresh(condition: Mapping[str, str], now: datetime) -> bool:
+    told = condition.get("lastTransitionTime")
+    return told is not None and now - parse_timestamp(told) < LONGEST_LAG
 
 
 def _record(own_pods: list[Manifest]) -> contract.TerminationRecord | None:

@@ -1,0 +1,130 @@
+"""How each deployment of an endpoint is, judged from its Deployment and its pods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...shared import pods
+from ...shared.conditions import MAX_MESSAGE
+from ...shared.meta import Manifest
+from ...shared.plan import Seen
+from .manifests import (
+    ANNOTATION_REVISION,
+    ANNOTATION_VERSION,
+    LABEL_DEPLOYMENT,
+    Endpoint,
+    disruption_budget,
+    keys_secret,
+    server_deployment,
+)
+from .resolve import Unresolved, resolve
+from .schema import EndpointDeployment
+
+KEYS_MISSING = "KeysMissing"  # the server's own word
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One deployment: what to apply for it, and how it is."""
+
+    name: str
+    apply: tuple[Manifest, ...]
+    ready: int
+    wanted: int
+    serves: str  # the versions that its ready pods serve
+    state: str
+    message: str
+    version: str
+
+    def status(self) -> Manifest:
+        """The deployment's entry in the status."""
+        return {
+            "name": self.name,
+            "modelVersion": self.version,
+            "readyReplicas": self.ready,
+            "state": self.state,
+            "message": self.message[:MAX_MESSAGE],
+        }
+
+
+def judge(endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: Manifest | None, keep: bool) -> Judged:
+    """Judge one deployment of the spec, whose Deployment is `live`; with `keep`, do not take pods away from it."""
+    own, ready = _pods(seen, deployment.name)
+    serves = _versions(ready)
+    found = resolve(deployment.model, seen)
+    if isinstance(found, Unresolved):
+        # What serves already goes on serving: an alias that leads nowhere must not end it.
+        message = f"{found.message}; meanwhile {serves} is served" if serves else found.message
+        version = _version_of(live)
+        return Judged(deployment.name, (), len(ready), deployment.replicas, serves, "Waiting", message, version)
+    wanted = server_deployment(endpoint, deployment, found.spec, seen.platform, live)
+    if keep and live is not None:
+        wanted["spec"]["replicas"] = max(wanted["spec"]["replicas"], int(live["spec"].get("replicas") or 0))
+    state, message = _state(endpoint, deployment, found.name, wanted, live, own, ready)
+    budget = disruption_budget(endpoint, deployment)
+    apply = (wanted,) if budget is None else (wanted, budget)
+    return Judged(deployment.name, apply, len(ready), deployment.replicas, serves, state, message, found.name)
+
+
+def leaving(name: str, seen: Seen) -> Judged:
+    """Judge a deployment that the spec no longer has, and that still answers."""
+    _, ready = _pods(seen, name)
+    return Judged(name, (), len(ready), 0, _versions(ready), "Leaving", "", "")
+
+
+def _pods(seen: Seen, name: str) -> tuple[list[Manifest], list[Manifest]]:
+    """A deployment's pods, and the ready ones among them."""
+    own = [pod for pod in seen.of("Pod") if (pod["metadata"].get("labels") or {}).get(LABEL_DEPLOYMENT) == name]
+    return own, [pod for pod in own if pods.is_ready(pod)]
+
+
+def _versions(ready: list[Manifest]) -> str:
+    return " and ".join(sorted({_version_of(pod) for pod in ready}))
+
+
+def _version_of(labelled: Manifest | None) -> str:
+    """The version that a Deployment wants or a pod serves."""
+    return _annotation(labelled, ANNOTATION_VERSION)
+
+
+def _annotation(manifest: Manifest | None, name: str) -> str:
+    annotations = (manifest or {"metadata": {}})["metadata"].get("annotations") or {}
+    return str(annotations.get(name) or "")
+
+
+def _state(
+    endpoint: Endpoint,
+    deployment: EndpointDeployment,
+    version: str,
+    wanted: Manifest,
+    live: Manifest | None,
+    own: list[Manifest],
+    ready: list[Manifest],
+) -> tuple[str, str]:
+    """How the deployment is: a word and a sentence."""
+    if deployment.replicas == 0:
+        return "Stopped", "spec.deployments[].replicas is 0; raise it to serve"
+    if live is None:
+        return "Updating", "its pods are being made"
+    rolled = live.get("status") or {}
+    current = (
+        _annotation(live, ANNOTATION_REVISION) == _annotation(wanted, ANNOTATION_REVISION)
+        and live["spec"].get("replicas") == wanted["spec"]["replicas"]
+        and rolled.get("observedGeneration") == live["metadata"].get("generation")
+        and (rolled.get("updatedReplicas") or 0) >= deployment.replicas
+        and (rolled.get("replicas") or 0) == wanted["spec"]["replicas"]
+    )
+    if current and len(ready) >= deployment.replicas:
+        return "Ready", ""
+    for pod in sorted((pod for pod in own if pod not in ready), key=pods.created, reverse=True):
+        if pod["metadata"].get("deletionTimestamp"):
+            continue
+        if (verdict := pods.crashing(pod)) is not None:
+            if verdict.reason == KEYS_MISSING:
+                secret = keys_secret(endpoint)
+                needs = "create it with the keys primary and secondary"
+                return "Failing", f"Secret {secret} not found in {endpoint.namespace}, or without keys; {needs}"
+            return "Failing", f"{version}: {verdict.sentence}"
+        if (trouble := pods.trouble(pod)) is not None:
+            return "Failing", trouble.message
+    return "Updating", f"{len(ready)} of {deployment.replicas} pods are ready, moving to {version}"
