@@ -38,7 +38,7 @@ def broken(platform: Platform) -> Platform:
         ("exits", "CommandFailed", "3", 1),
         ("raises", "CommandFailed", "command exited with code 1: KeyError", 2),
         ("hungry", "OOMKilled", "96Mi", 1),
-        ("no-input", "InputNotFound", "s3://ultramarine/no/such/file.csv", 1),
+        ("no-input", "InputNotFound", "spec.inputs.data.uri: s3://ultramarine/no/such/file.csv does not exist", 1),
         ("no-bucket", "BucketNotFound", "no-such-bucket", 1),
         ("wrong-keys", "AccessDenied", "ultramarine-storage", 1),
         ("empty", "OutputEmpty", "model", 1),

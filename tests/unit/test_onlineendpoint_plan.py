@@ -8,6 +8,7 @@ from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, model,
 from ultramarine.kinds.onlineendpoint.manifests import selector, server_deployment, service
 from ultramarine.kinds.onlineendpoint.plan import plan
 from ultramarine.kinds.onlineendpoint.resolve import resolve
+from ultramarine.shared import contract
 from ultramarine.shared.plan import GenerateSecret
 
 TWO = [{"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@2"}]
@@ -33,6 +34,11 @@ def server_pod(owner, number, name="blue", *, ready=True, **status):
     made["metadata"]["annotations"] = {"ultramarine.dev/model-version": f"churn-{number}"}
     made["metadata"]["ownerReferences"] = [{"uid": "a ReplicaSet", "controller": True}]
     return made
+
+
+def told(reason, message):
+    """The last words of a container of ours."""
+    return contract.TerminationRecord(reason=reason, message=message).to_json()
 
 
 def address(owner, name):
@@ -97,7 +103,7 @@ def test_a_rolling_update_is_no_outage():
 def test_a_version_that_cannot_be_loaded_is_explained_and_the_old_one_stays():
     """A new pod that fails tells why in the deployment's message, while the old one goes on answering."""
     one = endpoint({"keysSecret": "churn-keys"})
-    record = '{"reason": "ModelCorrupt", "message": "model.skops is not a skops file"}'
+    record = told("ModelCorrupt", "model.skops is not a skops file")
     broken = server_pod(
         one, 2, ready=False, phase="Pending",
         initContainerStatuses=[{"name": "fetch", "ready": False, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
@@ -180,7 +186,7 @@ def test_a_new_release_may_cure_what_does_not_serve():
 def test_keys_that_a_pod_misses_are_made_again():
     """Nobody may read Secrets: that one is gone is known from the pod that waits for it."""
     one = endpoint({"keysSecret": "churn-keys"})
-    ended = {"exitCode": 1, "reason": "Error", "message": '{"reason": "KeysMissing", "message": "no key in …"}'}
+    ended = {"exitCode": 1, "reason": "Error", "message": told("KeysMissing", "no key in …")}
     crashed = {"name": "server", "ready": False, "state": {"terminated": ended}}
     pod = server_pod(one, 1, ready=False, containerStatuses=[crashed])
     got = plan(one, seen(deployment(one, 1, rolled=False), pod, related=(version(1),)), NOW)
@@ -221,7 +227,7 @@ def test_traffic_does_not_turn_to_another_version_than_the_one_asked_for():
     """green still runs 1 and cannot load 2: its ready old pods are no reason to turn to it."""
     one = endpoint({"keysSecret": "churn-keys"}, deployments=TWO, traffic={"green": 100})
     blue = (deployment(one, 1), server_pod(one, 1), address(one, "blue"))
-    ended = {"exitCode": 1, "reason": "Error", "message": '{"reason": "ModelCorrupt", "message": "broken"}'}
+    ended = {"exitCode": 1, "reason": "Error", "message": told("ModelCorrupt", "broken")}
     broken = server_pod(one, 2, "green", ready=False, containerStatuses=[{"state": {"terminated": ended}}])
     broken["metadata"]["name"] = "churn-green-new"
     green = (deployment(one, 2, "green", rolled=False), server_pod(one, 1, "green"), broken)

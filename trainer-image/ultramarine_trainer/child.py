@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -16,6 +18,7 @@ from ultramarine_trainer.lines import LineCutter
 
 _OURS = (ENV_TASK, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION)
 _LEFTOVER_SECONDS = 2.0  # for a pipe that a daemon which outlived the command still holds
+_TIDY_SECONDS = 20.0  # after SIGTERM; a pod has 30 s in all
 
 
 class CommandNotFound(Exception):
@@ -110,6 +113,8 @@ def run_command(
         reader.start()
     process.returncode = _wait_and_reap(process.pid)
     signals.finish()
+    if signals.received:  # a shell is gone at once; what it started may still be tidying up
+        _await_group(process.pid, _TIDY_SECONDS)
     _kill_leftovers(process.pid)
     for reader in readers:
         reader.join(_LEFTOVER_SECONDS)
@@ -140,6 +145,19 @@ def _wait_and_reap(pid: int) -> int:
         ended, status = os.waitpid(-1, 0)
         if ended == pid:
             return os.waitstatus_to_exitcode(status)
+
+
+def _await_group(group: int, seconds: float) -> None:
+    """Wait until the last process of the group has ended, for so many seconds at most."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)  # as PID 1 we inherit the orphans, and a dead one counts until it is taken in
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
 
 
 def _kill_leftovers(group: int) -> None:

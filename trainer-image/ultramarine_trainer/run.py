@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,15 @@ def say(line: str) -> None:
     print(f"ultramarine-trainer: {line}", file=sys.stderr, flush=True)
 
 
+@contextmanager
+def _about(field: str) -> Iterator[None]:
+    """Name the field of the TrainingJob that a fault of the storage is about."""
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(f"{field}: {error.message}", error.reason, transient=error.transient) from error
+
+
 class Attempt:
     """The steps of one attempt and what it has learnt so far."""
 
@@ -121,7 +131,8 @@ class Attempt:
         for name, uri in task.inputs.items():
             started = time.monotonic()
             folder = self._places.inputs / name
-            files = self._patiently(self._places.input_waits, partial(storage.download, uri, folder))
+            with _about(f"spec.inputs.{name}.uri"):
+                files = self._patiently(self._places.input_waits, partial(storage.download, uri, folder))
             size, seconds = sum(file.bytes for file in files), time.monotonic() - started
             say(f"input {name}: {len(files)} files, {size} bytes from {uri} in {seconds:.1f} s")
 
@@ -157,7 +168,8 @@ class Attempt:
         for name, format in formats.items():
             started = time.monotonic()
             upload = partial(storage.upload_folder, folders[name], f"{prefix}/{name}/", format)
-            stored = outputs[name] = self._patiently(self._places.output_waits, upload)
+            with _about(f"spec.outputs.{name}"):
+                stored = outputs[name] = self._patiently(self._places.output_waits, upload)
             say(f"output {name}: {stored.bytes} bytes to {stored.uri} in {time.monotonic() - started:.1f} s")
         record = TerminationRecord(outputs=outputs, metrics=self._metrics.values)
         if prefix:

@@ -189,7 +189,9 @@ class TerminationRecord:
         """Read what `to_json` wrote. Raises ValueError for anything else (a log tail, say, or an image's own words)."""
         try:
             document = json.loads(text)
-            outputs = {name: _read(OutputRecord, record) for name, record in document.pop("outputs", {}).items()}
+            outputs = {name: _read(OutputRecord, record) for name, record in document["outputs"].items()}
+            if not isinstance(document["reason"], str):  # a line of somebody's JSON log
+                raise TypeError("reason is no text")
             return _read(cls, {**document, "outputs": outputs})
-        except (TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(f"not a termination record: {error}") from error
