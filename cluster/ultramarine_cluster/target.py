@@ -5,6 +5,7 @@ The rest of the code is the same for all three: kubectl, Helm, and a way to reac
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -39,6 +40,11 @@ class Target:
     def json(self, *words: str) -> Any:
         """Run kubectl with these words, and read the JSON that it printed."""
         return json.loads(self.run(*words, "-o", "json"))
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        """A Secret's values, as text."""
+        data = self.json("get", "secret", name, "-n", namespace)["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
     @contextmanager
     def reach(self, namespace: str, service: str, port: int) -> Iterator[str]:

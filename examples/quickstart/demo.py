@@ -7,7 +7,6 @@ carries into the bucket, applies the manifests beside this file, and asks the en
 from __future__ import annotations
 
 import argparse
-import base64
 import subprocess
 import sys
 import time
@@ -197,7 +196,7 @@ class Diary:
 def chapter_predictions(target: Target, rows: np.ndarray, answers: np.ndarray) -> float:
     """Ask the endpoint about every row held out, one request each, and return the accuracy of its answers."""
     chapter("5. Ask it about rows that it has never seen")
-    key = secret(target, f"{NAME}-keys")["primary"]
+    key = target.secret(NAMESPACE, f"{NAME}-keys")["primary"]
     names = load_breast_cancer().target_names
     predicted, seconds = [], []
     with (
@@ -230,7 +229,7 @@ def chapter_predictions(target: Target, rows: np.ndarray, answers: np.ndarray) -
 @contextmanager
 def bucket(target: Target) -> Iterator[Any]:
     """An S3 client for the platform's storage."""
-    keys = secret(target, "ultramarine-storage")
+    keys = target.secret(NAMESPACE, "ultramarine-storage")
     with target.reach(NAMESPACE, "ultramarine-storage", 7070) as url:
         yield boto3.client(
             "s3",
@@ -239,12 +238,6 @@ def bucket(target: Target) -> Iterator[Any]:
             aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
         )
-
-
-def secret(target: Target, name: str) -> dict[str, str]:
-    """A Secret's values."""
-    data = target.json("get", "secret", name, "-n", NAMESPACE)["data"]
-    return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
 import time
@@ -77,7 +76,7 @@ class Platform:
 
     def secret(self, name: str) -> dict[str, str]:
         """A Secret's values."""
-        return {k: base64.b64decode(v).decode() for k, v in self.get("secret", name)["data"].items()}
+        return self.target.secret(NAMESPACE, name)
 
     @contextmanager
     def bucket(self) -> Iterator[Any]:

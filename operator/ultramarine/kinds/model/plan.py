@@ -9,7 +9,7 @@ from ...shared.contract import CODE_EXECUTING_FORMATS
 from ...shared.errors import StorageError
 from ...shared.meta import Manifest
 from ...shared.plan import ArtifactFacts, CheckArtifact, Event, Obj, Plan, Question, Seen
-from .schema import ModelSpec, ModelVersionSpec
+from .schema import ModelSpec, ModelVersionSpec, version_number
 
 LOOK_AGAIN = timedelta(seconds=30)
 
@@ -19,13 +19,13 @@ def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
     versions = {
         str(v["spec"]["version"]): v for v in seen.others("ModelVersion") if (v.get("spec") or {}).get("version")
     }
-    numbers = sorted((int(number) for number in versions if number.isdigit()), reverse=True)
-    ready = [number for number in numbers if is_true(versions[str(number)].get("status") or {}, "Ready")]
-    told = int(model.status.get("latestVersion") or 0)
-    broken = {alias: number for alias, number in model.spec.aliases.items() if number not in versions}
+    numbers = sorted(map(version_number, versions), reverse=True)
+    ready = [n for n in numbers if is_true(versions[str(n)].get("status") or {}, "Ready")]
+    told = version_number(model.status.get("latestVersion"))
+    broken = {alias: to for alias, to in model.spec.aliases.items() if to not in versions}
     if broken:
-        which = ", ".join(f"{alias} -> {number}" for alias, number in sorted(broken.items()))
-        there = ", ".join(str(number) for number in numbers[:20]) or "none yet"
+        which = ", ".join(f"{alias} -> {to}" for alias, to in sorted(broken.items()))
+        there = ", ".join(map(str, numbers[:20])) or "none yet"
         message = f"spec.aliases leads to versions that do not exist: {which} (there are: {there})"
         conditions = (Condition("Ready", False, "VersionNotFound", message), *health(done=False, progress=message))
     else:
@@ -36,7 +36,7 @@ def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
         "versions": len(numbers),
         "latestVersion": str(latest) if latest else "",
         "latestReadyVersion": str(ready[0]) if ready else "",
-        "aliases": ", ".join(f"{alias}={number}" for alias, number in sorted(model.spec.aliases.items())),
+        "aliases": ", ".join(f"{alias}={to}" for alias, to in sorted(model.spec.aliases.items())),
         "conditions": merge(model.status.get("conditions") or [], conditions, model.generation, now),
     }
     return Plan(status)

@@ -16,6 +16,11 @@ def version_name(model: str, version: str) -> str:
     return f"{model}-{version}"
 
 
+def version_number(text: object) -> int:
+    """A version's number; 0 for what is none, such as a status that somebody wrote by hand."""
+    return int(str(text)) if str(text).isdecimal() else 0
+
+
 VersionNumber = Annotated[
     str,
     Field(

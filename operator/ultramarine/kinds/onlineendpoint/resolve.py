@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ...shared.conditions import find, is_true
 from ...shared.meta import Manifest
 from ...shared.plan import Seen
-from ..model.schema import LATEST, ModelVersionSpec
+from ..model.schema import LATEST, ModelVersionSpec, version_number
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,7 @@ def _resolved(version: Manifest) -> Resolved:
 
 
 def _number(version: Manifest) -> int:
-    text = str(version["spec"].get("version", "0"))
-    return int(text) if text.isdigit() else 0
+    return version_number(version["spec"].get("version"))
 
 
 def _why(version: Manifest) -> str:

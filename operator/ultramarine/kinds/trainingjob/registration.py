@@ -10,7 +10,7 @@ from __future__ import annotations
 from ...shared import contract
 from ...shared.meta import API_VERSION, GROUP, Manifest
 from ...shared.plan import Seen
-from ..model.schema import version_name
+from ..model.schema import version_name, version_number
 from .manifests import Job
 
 LABEL_JOB_UID = f"{GROUP}/training-job-uid"
@@ -48,11 +48,11 @@ def to_register(job: Job, record: contract.TerminationRecord, seen: Seen) -> tup
 
 def _newest(model: str, known: Manifest | None, seen: Seen) -> int:
     """The highest number ever given: a deleted newest version's number is not given again."""
-    told = int(((known or {}).get("status") or {}).get("latestVersion") or 0)
+    told = version_number(((known or {}).get("status") or {}).get("latestVersion"))
     numbers = [
-        int(version["spec"]["version"])
+        version_number(version["spec"].get("version"))
         for version in seen.others("ModelVersion")
-        if version["spec"].get("model") == model and str(version["spec"].get("version", "")).isdigit()
+        if version["spec"].get("model") == model
     ]
     return max([told, *numbers])
 

@@ -1,0 +1,225 @@
+"""The bare cluster in a few words: kubectl for what people do, plain requests for looking; the CRDs as documents."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+import yaml
+from ultramarine.shared.meta import (
+    API_VERSION,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    EVENT,
+    JOB,
+    MODEL,
+    MODEL_VERSION,
+    ONLINE_ENDPOINT,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SECRET,
+    SERVICE,
+    TRAINING_JOB,
+    Manifest,
+)
+from ultramarine_cluster.cluster import Cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+CRDS = sorted((ROOT / "crds").glob("*.yaml"))
+DIGEST = "sha256:" + "a" * 64
+T = TypeVar("T")
+
+
+def documents() -> dict[str, Manifest]:
+    """The CRDs by kind."""
+    read = [yaml.safe_load(path.read_text()) for path in CRDS]
+    return {crd["spec"]["names"]["kind"]: crd for crd in read}
+
+
+def schema_of(crd: Manifest) -> Manifest:
+    """The schema of a CRD's one version."""
+    whole: Manifest = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return whole
+
+
+# One whole object of each kind, in which every field of the spec is used.
+WHOLE: dict[str, Manifest] = {
+    "TrainingJob": {
+        "metadata": {"name": "churn"},
+        "spec": {
+            "image": "ultramarine/trainer:1",
+            "source": {"inline": {"train.py": "print(1)"}},
+            "command": ["python", "train.py"],
+            "args": ["--fast"],
+            "parameters": {"rate": "0.1"},
+            "env": [
+                {"name": "MODE", "value": "fast"},
+                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+                {"name": "LEVEL", "valueFrom": {"configMapKeyRef": {"name": "logs", "key": "level"}}},
+            ],
+            "resources": {"requests": {"cpu": 1, "memory": "512Mi"}, "limits": {"memory": "1.5Gi"}},
+            "inputs": {"data": {"uri": "s3://lake/churn/"}},
+            "outputs": {"model": {"registerAs": "churn", "format": "auto"}, "report": {}},
+            "suspend": False,
+            "backoffLimit": 1,
+            "activeDeadlineSeconds": 60,
+            "ttlSecondsAfterFinished": 3600,
+        },
+    },
+    "Model": {
+        "metadata": {"name": "churn"},
+        "spec": {"description": "Who leaves.", "aliases": {"champion": "7"}},
+    },
+    "ModelVersion": {
+        "metadata": {"name": "churn-7"},
+        "spec": {
+            "model": "churn",
+            "version": "7",
+            "uri": "s3://lake/churn/7/",
+            "digest": DIGEST,
+            "format": {"name": "sklearn"},
+            "signature": {
+                "inputs": [{"name": "x", "datatype": "FP64", "shape": [-1, 30]}],
+                "outputs": [{"name": "y", "datatype": "INT64", "shape": [-1]}],
+            },
+            "allowCodeExecution": False,
+            "lineage": {"trainingJob": "churn"},
+        },
+    },
+    "OnlineEndpoint": {
+        "metadata": {"name": "churn"},
+        "spec": {
+            "authMode": "key",
+            "keysSecretRef": {"name": "mine"},
+            "traffic": {"blue": 100, "green": 0},
+            "deployments": [
+                {
+                    "name": "blue",
+                    "model": "churn@champion",
+                    "replicas": 2,
+                    "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
+                },
+                {"name": "green", "model": "churn@7"},
+            ],
+        },
+    },
+}
+
+
+def merged(base: Any, patch: Any) -> Any:
+    """`base` with `patch` laid over it: objects are merged, None takes a field away, anything else replaces."""
+    if not isinstance(base, dict) or not isinstance(patch, dict):
+        return patch
+    over = {name: merged(base.get(name, {}), value) for name, value in patch.items() if value is not None}
+    return {name: value for name, value in base.items() if name not in patch} | over
+
+
+def whole(kind: str, patch: Manifest | None = None) -> Manifest:
+    """A whole object of a kind, with a patch laid over it."""
+    manifest: Manifest = merged({"apiVersion": API_VERSION, "kind": kind, **WHOLE[kind]}, patch or {})
+    return manifest
+
+
+# By the names that kubectl takes.
+RESOURCES = {"tj": TRAINING_JOB, "mdl": MODEL, "mv": MODEL_VERSION, "oe": ONLINE_ENDPOINT, "cm": CONFIG_MAP}
+RESOURCES |= {
+    word: resource
+    for resource in (*RESOURCES.values(), JOB, POD, SERVICE, SECRET, DEPLOYMENT, POD_DISRUPTION_BUDGET, EVENT)
+    for word in (resource.plural, resource.kind, resource.kind.lower())
+}
+
+
+class Refused(Exception):
+    """The API server said no; its words are the message."""
+
+
+@dataclass(frozen=True)
+class Api:
+    """One namespace."""
+
+    cluster: Cluster
+    http: httpx.Client
+    namespace: str
+
+    def run(self, *argv: str, input: str | None = None) -> str:
+        """Run kubectl, and give what it printed."""
+        try:
+            return self.cluster.run("--namespace", self.namespace, *argv, input=input)
+        except subprocess.CalledProcessError as error:
+            raise Refused(error.stderr) from None
+
+    def apply(self, *manifests: Manifest, dry: bool = False) -> None:
+        """`kubectl apply`, as people do it; with `dry` the server judges and keeps nothing."""
+        texts = [json.dumps(manifest) for manifest in manifests]
+        # Client-side apply keeps a copy in an annotation, which has no room for more.
+        how = ["--server-side"] if max(map(len, texts)) > 250_000 else []
+        self.run("apply", "-f", "-", *how, *(["--dry-run=server"] if dry else []), input="\n---\n".join(texts))
+
+    def refusal(self, *manifests: Manifest) -> str:
+        """What kubectl says on applying manifests that must be refused."""
+        with pytest.raises(Refused) as caught:
+            self.apply(*manifests, dry=True)
+        return str(caught.value)
+
+    def get(self, kind: str, name: str) -> Manifest:
+        """One object; Refused where it is not there."""
+        return self._ask("GET", RESOURCES[kind].path(self.namespace, name))
+
+    def all(self, *kinds: str) -> list[Manifest]:
+        """All objects of these kinds."""
+        found = []
+        for resource in (RESOURCES[kind] for kind in kinds):
+            for item in self._ask("GET", resource.path(self.namespace))["items"]:
+                found.append(item | {"kind": resource.kind})  # the items of a list come without it
+        return found
+
+    def status(self, kind: str, name: str, status: Manifest) -> None:
+        """Write into a status, as a controller or a kubelet does."""
+        path = RESOURCES[kind].path(self.namespace, name, "status")
+        self._ask("PATCH", path, json={"status": status}, headers={"Content-Type": "application/merge-patch+json"})
+
+    def _ask(self, method: str, path: str, **more: Any) -> Manifest:
+        answer = self.http.request(method, path, **more)
+        document: Manifest = answer.json()
+        if answer.is_error:
+            raise Refused(document.get("message"))
+        return document
+
+
+@contextmanager
+def requests_to(cluster: Cluster) -> Iterator[httpx.Client]:
+    """A client for plain requests, as the administrator of the kubeconfig."""
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    whole, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"ca": whole["certificate-authority-data"]}
+        files |= {"cert": user["client-certificate-data"], "key": user["client-key-data"]}
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(base64.b64decode(data))
+        context = ssl.create_default_context(cafile=f"{folder}/ca")
+        context.load_cert_chain(f"{folder}/cert", f"{folder}/key")
+    with httpx.Client(base_url=whole["server"], verify=context, timeout=30) as client:
+        yield client
+
+
+def eventually(what: str, look: Callable[[], T], seconds: float = 20.0) -> T:
+    """Look until `look` gives something true, and return that; fail with `what` was waited for."""
+    end = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > end:
+            pytest.fail(f"waited {seconds:.0f} s in vain: {what}; last seen: {found!r}")
+        time.sleep(0.1)

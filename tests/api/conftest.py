@@ -1,0 +1,76 @@
+"""A real etcd and kube-apiserver for all API tests, with our CRDs in it, and an S3 server for the operator."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from bare import CRDS, Api, eventually, requests_to
+from operator_process import Node, Operator
+from stories import serving, status, there, trained, training, until
+from ultramarine_cluster import cluster
+from unit.conftest import ObjectStore, object_store  # noqa: F401  the fixture of the unit tests serves here too
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def bare() -> Iterator[cluster.Cluster]:
+    """One bare cluster, with a name of its own so that two runs do not meet."""
+    with cluster.up("bare", name=f"api-{os.getpid()}") as running:
+        # Client-side apply on purpose: a CRD that outgrows its annotation could not be installed by hand.
+        running.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
+        running.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def namespace(bare: cluster.Cluster) -> Iterator[Callable[[], Api]]:
+    """Makes a fresh namespace at each call."""
+    with requests_to(bare) as http:
+
+        def make() -> Api:
+            name = f"team-{next(_numbers)}"
+            bare.run("create", "namespace", name)
+            return Api(bare, http, name)
+
+        yield make
+
+
+@pytest.fixture
+def api(namespace: Callable[[], Api]) -> Api:
+    """The API, in a fresh namespace."""
+    return namespace()
+
+
+@pytest.fixture
+def operator(api: Api, object_store: ObjectStore, tmp_path: Path) -> Iterator[Operator]:  # noqa: F811
+    """The real operator, running, for the namespace of the test; it is started and killed as the test likes."""
+    (object_store.folder / "lake").mkdir(exist_ok=True)
+    process = Operator(api, object_store, tmp_path / "operator.log")
+    process.start()
+    yield process
+    process.kill()
+
+
+@pytest.fixture
+def node(api: Api, object_store: ObjectStore) -> Node:  # noqa: F811
+    """The hands that run pods and end Jobs."""
+    return Node(api, object_store)
+
+
+@pytest.fixture
+def settled(api: Api, operator: Operator, node: Node) -> Api:
+    """A namespace with a finished job, a running one, a model, its version and an endpoint that waits for pods."""
+    trained(api, node, "churn")
+    api.apply(training("busy"), serving("shop", "churn@latest"))
+    node.start_pod("busy")
+    until(api, "busy", "Running")
+    eventually("the Deployment is there", lambda: there(api, "deployments", "shop-blue"))
+    eventually("its keys are there", lambda: there(api, "secrets", "shop-keys"))
+    node.see_deployment("shop-blue")
+    eventually("it was seen", lambda: "0 of 2" in str(status(api, "oe", "shop")))
+    return api

@@ -1,0 +1,187 @@
+"""The real operator as a process, and a test's hands that play the kubelet and the controllers of Jobs."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bare import Api, eventually
+from ultramarine.outside.storage import Storage
+from ultramarine.shared import contract
+from ultramarine.shared.meta import Manifest
+from unit.conftest import ObjectStore
+
+BUCKET = "lake"
+WRITES = ("create", "update", "patch", "patch/status", "delete")
+
+
+def free_port() -> int:
+    """A port of loopback that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@dataclass
+class Operator:
+    """`python -m ultramarine` for one namespace, with a port of its own for /readyz and /metrics."""
+
+    api: Api
+    store: ObjectStore
+    log: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            **self.store.credentials,
+            "PYTHONPATH": ":".join(sys.path),
+            "KUBECONFIG": str(self.api.cluster.kubeconfig),
+            "HOSTNAME": "operator-0",  # as in a pod whose container is restarted: the Lease is its own still
+            "ULTRAMARINE_NAMESPACES": self.api.namespace,
+            "ULTRAMARINE_TRAINER_IMAGE": "ultramarine/trainer:1",
+            "ULTRAMARINE_SERVER_IMAGE": "ultramarine/server:1",
+            "ULTRAMARINE_STORAGE_ENDPOINT": self.store.endpoint,
+            "ULTRAMARINE_STORAGE_BUCKET": BUCKET,
+            "ULTRAMARINE_STORAGE_SECRET": "ultramarine-storage",
+            "ULTRAMARINE_PORT": str(self.port),
+        }
+
+    def start(self) -> None:
+        """Start it, and return when it has listed and leads."""
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "ultramarine"]
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        eventually("the operator leads", lambda: self.metric("ultramarine_leader") == 1, 30)
+
+    def kill(self) -> None:
+        """SIGKILL: it can neither finish nor say good-bye."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM: it gives the Lease back."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(30)
+            self.process = None
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics; none while nobody answers."""
+        if self.process is not None and self.process.poll() is not None:
+            pytest.fail(f"the operator has ended:\n{self.log.read_text()[-4000:]}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+                text = answer.read().decode()
+        except (urllib.error.URLError, ConnectionError):
+            return {}
+        return {name: float(value) for name, value in re.findall(r"^([a-z_]+(?:\{.*\})?) (\S+)$", text, re.MULTILINE)}
+
+    def metric(self, name: str) -> float:
+        """One sample."""
+        return self.metrics().get(name, 0.0)
+
+    def passes(self, kind: str) -> float:
+        """How many passes over objects of a kind this process has ended."""
+        return self.metric(f'ultramarine_reconciles_total{{kind="{kind}",outcome="ok"}}')
+
+    def writes(self) -> dict[str, float]:
+        """The writing requests of this process, but for its Lease."""
+        found = {}
+        for name, value in self.metrics().items():
+            match = re.fullmatch(r'ultramarine_api_requests_total\{kind="(.*)",verb="(.*)"\}', name)
+            if match and match[1] != "Lease" and match[2] in WRITES:
+                found[f"{match[2]} {match[1]}"] = value
+        return found
+
+
+def now() -> str:
+    """The time as Kubernetes writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass
+class Node:
+    """What a node and the Job controller would do, by hand."""
+
+    api: Api
+    store: ObjectStore
+
+    def job_of(self, name: str) -> Manifest:
+        """The Job of a TrainingJob, once it is there."""
+        found = eventually(
+            f"Job {name}", lambda: [job for job in self.api.all("jobs") if job["metadata"]["name"] == name]
+        )
+        return found[0]
+
+    def start_pod(self, name: str) -> None:
+        """Make the Job's pod, and let it run."""
+        job = self.job_of(name)
+        meta = {
+            "name": f"{name}-0-abcde",
+            "labels": job["spec"]["template"]["metadata"]["labels"],
+            "ownerReferences": [
+                {
+                    "apiVersion": "batch/v1",
+                    "kind": "Job",
+                    "name": name,
+                    "uid": job["metadata"]["uid"],
+                    "controller": True,
+                }
+            ],
+        }
+        spec = {**job["spec"]["template"]["spec"], "nodeName": "node-1"}
+        self.api.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
+        self.api.status("pod", f"{name}-0-abcde", {"phase": "Running", "startTime": now()})
+        self.api.status("job", name, {"active": 1, "ready": 1, "startTime": now()})
+
+    def see_deployment(self, name: str) -> None:
+        """Say that a Deployment was seen, and has no pods yet."""
+        self.api.status("deployment", name, {"observedGeneration": 1, "conditions": []})
+
+    def upload(self, name: str, content: str = "weights") -> contract.OutputRecord:
+        """Do the trainer's work: upload a model under the prefix that its task names."""
+        container = self.job_of(name)["spec"]["template"]["spec"]["containers"][0]
+        env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+        task = contract.TrainingTask.from_json(env[contract.ENV_TASK])
+        with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+            for key, value in self.store.credentials.items():
+                patch.setenv(key, value)
+            (Path(folder) / "model.skops").write_text(content)
+            return Storage(self.store.endpoint).upload_folder(Path(folder), f"{task.output_prefix}model", "sklearn")
+
+    def succeed(self, name: str, record: contract.OutputRecord | None = None) -> None:
+        """Let the pod end well, with its record as its last words, and then its Job."""
+        outputs = {} if record is None else {"model": record}
+        said = contract.TerminationRecord(outputs=outputs, metrics={"accuracy": 0.97}).to_json()
+        ended = {"exitCode": 0, "reason": "Completed", "message": said, "startedAt": now(), "finishedAt": now()}
+        container: dict[str, Any] = {
+            "name": "trainer",
+            "image": "ultramarine/trainer:1",
+            "imageID": "sha256:feed",
+            "ready": False,
+            "restartCount": 0,
+            "state": {"terminated": ended},
+        }
+        self.api.status("pod", f"{name}-0-abcde", {"phase": "Succeeded", "containerStatuses": [container]})
+        over = [
+            {"type": type, "status": "True", "reason": "CompletionsReached", "lastTransitionTime": now()}
+            for type in ("SuccessCriteriaMet", "Complete")
+        ]
+        status = {"active": 0, "ready": 0, "succeeded": 1, "completedIndexes": "0", "conditions": over}
+        self.api.status("job", name, {**status, "completionTime": now()})

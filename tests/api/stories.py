@@ -1,0 +1,67 @@
+"""Objects and looks that the operator's stories share."""
+
+from __future__ import annotations
+
+from bare import Api, eventually
+from operator_process import Node
+from ultramarine.shared.conditions import is_true
+from ultramarine.shared.meta import API_VERSION, Manifest
+
+OURS = ("tj", "mdl", "mv", "oe")
+ALL = (*OURS, "jobs", "pods", "configmaps", "deployments", "services", "poddisruptionbudgets", "secrets", "events")
+
+
+def training(name: str, **spec: object) -> Manifest:
+    """A TrainingJob with source that registers its output as the Model of its own name."""
+    whole = {
+        "source": {"inline": {"train.py": "print(1)"}},
+        "command": ["python", "train.py"],
+        "outputs": {"model": {"registerAs": name}},
+        **spec,
+    }
+    return {"apiVersion": API_VERSION, "kind": "TrainingJob", "metadata": {"name": name}, "spec": whole}
+
+
+def serving(name: str, model: str, deployment: str = "blue") -> Manifest:
+    """An OnlineEndpoint of a model, with two pods."""
+    spec = {"deployments": [{"name": deployment, "model": model, "replicas": 2}]}
+    return {"apiVersion": API_VERSION, "kind": "OnlineEndpoint", "metadata": {"name": name}, "spec": spec}
+
+
+def status(api: Api, kind: str, name: str) -> Manifest:
+    """The status of an object, or an empty one."""
+    found: Manifest = api.get(kind, name).get("status") or {}
+    return found
+
+
+def state(api: Api, name: str) -> str:
+    """The state of a TrainingJob."""
+    return str(status(api, "tj", name).get("state", ""))
+
+
+def until(api: Api, name: str, word: str, seconds: float = 20) -> None:
+    """Wait until a TrainingJob is in that state."""
+    eventually(f"TrainingJob {name} is {word}", lambda: state(api, name) == word, seconds)
+
+
+def there(api: Api, kind: str, name: str) -> Manifest | None:
+    """One object, or nothing."""
+    return next((found for found in api.all(kind) if found["metadata"]["name"] == name), None)
+
+
+def versions(api: Api, model: str) -> list[str]:
+    """The names of a model's versions."""
+    return [v["metadata"]["name"] for v in api.all("mv") if v["spec"]["model"] == model]
+
+
+def trained(api: Api, node: Node, name: str) -> None:
+    """Take a TrainingJob through its whole life."""
+    api.apply(training(name))
+    node.start_pod(name)
+    node.succeed(name, node.upload(name))
+    until(api, name, "Succeeded")
+
+
+def ready(api: Api, version: str) -> bool:
+    """Whether a ModelVersion can be served."""
+    return is_true(status(api, "mv", version), "Ready")

@@ -1,0 +1,179 @@
+"""Every rule of the CRDs, with a manifest that is accepted and one that is refused, before a real API server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from bare import Api, documents, schema_of, whole
+from rules import CHANGES, ENDPOINT, FIXED, FREE, MODEL, RULES, TJ, endpoint_of
+from ultramarine.shared.meta import Manifest
+
+
+@pytest.fixture(scope="module")
+def stored(namespace) -> Api:
+    """A namespace in which a whole object of each kind is stored."""
+    api = namespace()
+    api.apply(*(whole(kind) for kind in documents()))
+    return api
+
+
+@pytest.fixture(scope="module")
+def empty(namespace) -> Api:
+    """A namespace in which nothing is ever stored."""
+    return namespace()
+
+
+@pytest.mark.parametrize("kind", documents())
+def test_what_keeps_a_rule_is_accepted(empty, kind):
+    """Objects that just keep the rules, one for each, are all taken."""
+    empty.apply(*(whole(kind, rule.accepted) for rule in RULES if rule.kind == kind), dry=True)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_what_breaks_a_rule_is_refused_in_words(empty, rule):
+    """An object that breaks the rule is refused at `kubectl apply`, with the field and the remedy."""
+    said = empty.refusal(whole(rule.kind, rule.refused))
+
+    assert all(words in said for words in rule.words), said
+    assert "should match" not in said, "people cannot read a regular expression"
+
+
+@pytest.mark.parametrize(("kind", "patch", "name"), CHANGES)
+def test_what_is_fixed_stays(stored, kind, patch, name):
+    """What decides a result cannot be changed or taken away later; the refusal names the field and the way out."""
+    said = stored.refusal(whole(kind, {"spec": patch}))
+
+    assert f"{name} cannot be changed; make a new object with another name" in said
+
+
+@pytest.mark.parametrize(("kind", "patch"), FREE)
+def test_what_is_free_can_be_changed(stored, kind, patch):
+    """What steers an object can be changed at any time."""
+    stored.apply(whole(kind, {"spec": patch}), dry=True)
+
+
+def test_the_defaults_are_written_into_the_object(api):
+    """The least that a person can write is accepted, and `kubectl get -o yaml` shows what was assumed."""
+    api.apply(
+        {"apiVersion": "ultramarine.dev/v1alpha1", "kind": TJ, "metadata": {"name": "a"}, "spec": {"command": ["a"]}},
+        {"apiVersion": "ultramarine.dev/v1alpha1", "kind": MODEL, "metadata": {"name": "a"}, "spec": {}},
+        whole(ENDPOINT, {"metadata": {"name": "a"}, "spec": {"authMode": None, **endpoint_of("m@1")}}),
+    )
+
+    assert api.get("tj", "a")["spec"] == {"command": ["a"], "suspend": False, "backoffLimit": 3}
+    assert api.get("mdl", "a")["spec"] == {}
+    assert api.get("oe", "a")["spec"]["authMode"] == "key"
+    assert api.get("oe", "a")["spec"]["deployments"][0]["replicas"] == 1
+
+
+def nodes(schema: Manifest, path: str) -> Iterator[tuple[str, Manifest]]:
+    """Every node of a schema with its path: [] for the items of a list, .* for the values of a map."""
+    yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from nodes(child, f"{path}.{name}")
+    if "items" in schema:
+        yield from nodes(schema["items"], f"{path}[]")
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from nodes(schema["additionalProperties"], f"{path}.*")
+
+
+def spec_nodes() -> Iterator[tuple[str, str, Manifest]]:
+    """Every node that a person writes, with its kind and path."""
+    for kind, crd in documents().items():
+        yield from ((kind, path, node) for path, node in nodes(schema_of(crd)["properties"]["spec"], "spec"))
+
+
+def as_expression(path: str) -> str:
+    """What matches that path in the API server's words."""
+    return re.escape(path).replace(r"\[\]", r"\[\d+\]").replace(r"\.\*", r"\.[^. ]+")
+
+
+def refusals(kind: str) -> str:
+    """All that the tables above expect the API server to say of a kind."""
+    fixed = [f"{name} cannot be changed; make a new object with another name" for name in FIXED.get(kind, {})]
+    return "\n".join([*fixed, *(words for rule in RULES if rule.kind == kind for words in rule.words)])
+
+
+def test_every_rule_has_a_test():
+    """A CEL rule whose message no refused manifest expects is a rule without a test."""
+    rules = [
+        (kind, rule["message"])
+        for kind, crd in documents().items()
+        for path, node in nodes(schema_of(crd), "")
+        if not path.startswith(".status")
+        for rule in node.get("x-kubernetes-validations", [])
+    ]
+    untested = [(kind, message) for kind, message in rules if message not in refusals(kind)]
+
+    assert len(rules) > 40
+    assert untested == []
+
+
+def test_every_limit_of_the_schema_has_a_test():
+    """Every required field, word list, lower and upper bound of a number, and least size is tripped over once."""
+    sentences = {
+        "minimum": "{} in body should be greater than or equal to",
+        "maximum": "{} in body should be less than or equal to",
+        "minLength": "{} in body should be at least",
+        "minItems": "{} in body should have at least",
+        "minProperties": "{} in body should have at least",
+        "enum": "{}: Unsupported value",
+    }
+    wanted = [
+        (kind, sentence.format(as_expression(path)))
+        for kind, path, node in spec_nodes()
+        for keyword, sentence in sentences.items()
+        if keyword in node
+    ]
+    wanted += [
+        (kind, f"{as_expression(path)}\\.{name}: Required")
+        for kind, path, node in spec_nodes()
+        for name in node.get("required", [])
+    ]
+
+    assert len(wanted) > 40
+    assert [each for each in wanted if not re.search(each[1], refusals(each[0]))] == []
+
+
+def test_no_pattern_is_left_to_speak_for_itself():
+    """The API server answers a pattern with the expression; our schemas have rules with a sentence instead."""
+    assert [(kind, path) for kind, path, node in spec_nodes() if "pattern" in node] == []
+
+
+def oversized(node: Manifest, value: Any) -> Iterator[tuple[str, Any]]:
+    """Where and how a value can be made one larger than the schema allows: a path, and the value made so."""
+    if node.get("type") == "string" or "x-kubernetes-int-or-string" in node:
+        if "maxLength" in node:
+            yield "", "a" * (node["maxLength"] + 1)
+    elif node.get("type") == "array":
+        if "maxItems" in node:
+            keys = node.get("x-kubernetes-list-map-keys", [])
+            items = [
+                value[0] | {key: f"a{n}" for key in keys} if keys else value[0] for n in range(node["maxItems"] + 1)
+            ]
+            yield "", items
+        for index in range(len(value)):
+            for path, large in oversized(node["items"], value[index]):
+                yield f"[{index}]{path}", [*value[:index], large, *value[index + 1 :]]
+    elif isinstance(value, dict):
+        if "maxProperties" in node:
+            yield "", {f"a{number}": next(iter(value.values())) for number in range(node["maxProperties"] + 1)}
+        for name, child in value.items():
+            below = node.get("properties", {}).get(name) or node["additionalProperties"]
+            for path, large in oversized(below, child):
+                yield f".{name}{path}", {**value, name: large}
+
+
+@pytest.mark.parametrize("kind", documents())
+def test_nothing_can_be_too_large(empty, kind):
+    """Every text, list and map has a limit, and the refusal names it."""
+    schema = schema_of(documents()[kind])["properties"]["spec"]
+    sizes = list(oversized(schema, whole(kind)["spec"]))
+    said = "\n".join(empty.refusal(*({**whole(kind), "spec": spec} for _, spec in sizes)).split(", "))
+
+    for path, _ in sizes:
+        what = rf"spec{re.escape(path)}: Too (long|many): .*(more than|at most) \d+ (bytes|items)"
+        assert re.search(what, said), f"spec{path} is not in\n{said[:4000]}"

@@ -1,0 +1,176 @@
+"""What kubectl makes of our kinds: explain, columns, short names, waiting."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from bare import CRDS, Api, documents, schema_of, whole
+
+NOW = "2030-01-01T12:00:00Z"
+
+
+def condition(type: str, message: str = "") -> dict[str, str]:
+    """A condition that is true."""
+    return {"type": type, "status": "True", "reason": "Test", "message": message, "lastTransitionTime": NOW}
+
+
+# Kind: short name, a whole status, and what `kubectl get` then shows, with and without -o wide.
+COLUMNS = {
+    "TrainingJob": (
+        "tj",
+        {
+            "observedGeneration": 1,
+            "state": "Failed",
+            "startTime": NOW,
+            "completionTime": NOW,
+            "duration": "3m10s",
+            "attempts": 2,
+            "pod": "churn-0-abcde",
+            "outputs": {"model": {"uri": "s3://lake/a/", "digest": "sha256:" + "a" * 64, "bytes": 1}},
+            "modelVersion": "churn-1",
+            "metrics": {"latest": {"accuracy": 0.97}},
+            "score": "accuracy=0.97",
+            "failure": {"reason": "OOMKilled", "message": "too little memory", "exitCode": 137},
+            "provenance": {"imageDigest": "sha256:feed", "sourceDigest": "sha256:beef"},
+            "conditions": [condition("Running", "it ran")],
+        },
+        {"STATE": "Failed", "SCORE": "accuracy=0.97", "MODELVERSION": "churn-1", "ATTEMPTS": "2", "DURATION": "3m10s"},
+        {"POD": "churn-0-abcde", "MESSAGE": "it ran", "FAILURE": "too little memory"},
+    ),
+    "Model": (
+        "mdl",
+        {
+            "observedGeneration": 1,
+            "versions": 7,
+            "latestVersion": "9",
+            "latestReadyVersion": "8",
+            "aliases": "champion=7",
+            "conditions": [condition("Ready", "7 versions")],
+        },
+        {"VERSIONS": "7", "LATEST": "8", "ALIASES": "champion=7"},
+        {"MESSAGE": "7 versions"},
+    ),
+    "ModelVersion": (
+        "mv",
+        {
+            "observedGeneration": 1,
+            "state": "Ready",
+            "bytes": 1,
+            "conditions": [condition("Ready", "it can be served")],
+        },
+        {"MODEL": "churn", "VERSION": "7", "FORMAT": "sklearn", "STATE": "Ready", "TRAININGJOB": "churn"},
+        {"URI": "s3://lake/churn/7/", "MESSAGE": "it can be served"},
+    ),
+    "OnlineEndpoint": (
+        "oe",
+        {
+            "observedGeneration": 1,
+            "url": "http://churn.team-a.svc",
+            "keysSecret": "churn-keys",
+            "traffic": {"blue": 100},
+            "modelVersion": "churn-7",
+            "replicas": "2/3",
+            "deployments": [
+                {"name": "blue", "modelVersion": "churn-7", "readyReplicas": 2, "state": "Ready", "message": ""}
+            ],
+            "conditions": [condition("Ready", "churn-7 answers")],
+        },
+        {"READY": "True", "MODELVERSION": "churn-7", "REPLICAS": "2/3", "URL": "http://churn.team-a.svc"},
+        {"KEYS": "churn-keys", "MESSAGE": "churn-7 answers"},
+    ),
+}
+
+
+def table(api: Api, *what: str) -> list[dict[str, str]]:
+    """The rows that `kubectl get` shows, by their headings."""
+    head, *rows = api.run("get", *what).splitlines()
+    names = head.split()
+    starts = [head.index(f"{name} ") if f"{name} " in head else head.index(name) for name in names]
+    ends: list[int | None] = [*starts[1:], None]
+    return [
+        {name: row[start:end].strip() for name, start, end in zip(names, starts, ends, strict=True)} for row in rows
+    ]
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_a_whole_status_is_taken_and_shown_in_columns(api, kind):
+    """What the operator writes through the status subresource is kept whole, and kubectl shows it in the columns."""
+    short, status, narrow, wide = COLUMNS[kind]
+    manifest = whole(kind)
+    api.apply(manifest)
+    api.status(short, manifest["metadata"]["name"], status)
+
+    assert api.get(short, manifest["metadata"]["name"])["status"] == status
+    (row,) = table(api, short)
+    assert row | narrow == row
+    assert set(row) == {"NAME", "AGE", *narrow}
+    (row,) = table(api, short, "-o", "wide")
+    assert row | narrow | wide == row
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_a_status_cannot_come_in_with_the_spec(api, kind):
+    """A status in a manifest of a person is dropped: only the operator tells what is."""
+    _, status, _, _ = COLUMNS[kind]
+    api.apply(whole(kind, {"status": status}))
+
+    (found,) = api.all(kind)
+    assert "status" not in found
+
+
+def test_the_category_lists_everything(api):
+    """`kubectl get ultramarine` shows the objects of all our kinds."""
+    api.apply(*(whole(kind) for kind in documents()))
+
+    listed = json.loads(api.run("get", "ultramarine", "-o", "json"))["items"]
+    assert {found["kind"] for found in listed} == set(documents())
+
+
+def test_waiting_for_a_condition_works(api):
+    """`kubectl wait --for=condition=Succeeded` ends when the status says so."""
+    api.apply(whole("TrainingJob"))
+    api.status("tj", "churn", {"conditions": [condition("Succeeded")]})
+
+    assert "condition met" in api.run("wait", "--for=condition=Succeeded", "tj/churn", "--timeout=10s")
+
+
+def described(schema: dict, path: str) -> list[tuple[str, list[str]]]:
+    """Every object of a schema that has fields, as kubectl names it, with their names."""
+    while "properties" not in schema:
+        below = schema.get("items") or schema.get("additionalProperties")
+        if not isinstance(below, dict):
+            return []
+        schema = below
+    found = [(path, list(schema["properties"]))]
+    for name, child in schema["properties"].items():
+        found += described(child, f"{path}.{name}")
+    return found
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_explain_reads_like_documentation(api, kind):
+    """`kubectl explain` has a description for every field of spec and status, however deep."""
+    root = schema_of(documents()[kind])["properties"]
+    name = kind.lower()
+    pages = [page for part in ("spec", "status") for page in described(root[part], f"{name}.{part}")]
+    assert len(pages) > 2
+
+    for path, fields in pages:
+        said = api.run("explain", path)
+        assert "<no description>" not in said, f"{path}\n{said}"
+        assert "DESCRIPTION:\n    <empty>" not in said, f"{path}\n{said}"
+        assert all(f"\n  {field}\t" in said for field in fields), f"{path}\n{said}"
+
+
+@pytest.mark.parametrize("path", CRDS, ids=lambda path: path.stem)
+def test_a_crd_can_be_applied_by_hand(api, path):
+    """A CRD fits into the annotation of client-side apply, and applying it again changes nothing."""
+    assert len(json.dumps(documents_of(path))) < 262_144
+
+    assert "unchanged" in api.run("apply", "-f", str(path))
+
+
+def documents_of(path) -> dict:
+    """The one CRD in a file."""
+    return next(crd for crd in documents().values() if crd["spec"]["names"]["plural"] == path.stem)

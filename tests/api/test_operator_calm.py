@@ -1,0 +1,99 @@
+"""The operator among things that are right: it writes nothing; and among vandals: it puts right what is its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+from bare import Api, eventually
+from stories import ALL, OURS, state, there
+
+
+def everything(api: Api) -> dict[str, str]:
+    """Every object with the version of its last write."""
+    return {
+        f"{found['kind']}/{found['metadata']['name']}": found["metadata"]["resourceVersion"] for found in api.all(*ALL)
+    }
+
+
+def _wait_until_quiet(api: Api) -> None:
+    """Wait until nothing was written for a second."""
+    before: dict[str, str] = {}
+
+    def quiet() -> bool:
+        nonlocal before
+        before, known = everything(api), before
+        time.sleep(0 if before != known else 1)
+        return before == known == everything(api)
+
+    eventually("nothing is written any more", quiet)
+
+
+def test_passes_over_what_is_right_write_nothing(settled, operator):
+    """A restart and a touched label make passes over every object, and not one write."""
+    _wait_until_quiet(settled)
+    before = everything(settled)
+    operator.stop()
+    operator.start()
+    eventually("passes over all", lambda: all(operator.passes(k) for k in ("TrainingJob", "Model", "OnlineEndpoint")))
+    seen = operator.passes("TrainingJob"), operator.passes("OnlineEndpoint")
+    settled.run("label", "tj/busy", "oe/shop", "colour=red")
+    eventually(
+        "passes over the touched ones",
+        lambda: operator.passes("TrainingJob") > seen[0] and operator.passes("OnlineEndpoint") > seen[1],
+    )
+    _wait_until_quiet(settled)
+
+    after = everything(settled)
+    assert {name for name in after if after[name] != before.get(name)} == {"TrainingJob/busy", "OnlineEndpoint/shop"}
+    assert before.keys() == after.keys()
+    assert operator.writes() == {}
+
+
+def test_nothing_of_kopf_is_in_our_objects(settled):
+    """No finalizer, no annotation and no field manager of kopf's is in any object: they can be deleted without us."""
+    for found in settled.all(*ALL):
+        meta = found["metadata"]
+        assert not meta.get("finalizers"), found["kind"]
+        assert "kopf" not in json.dumps(found).lower(), found["kind"]
+    for found in settled.all(*OURS):
+        noted = {name for name in found["metadata"].get("annotations", {}) if not name.startswith("kubectl.")}
+        assert noted == set(), found["kind"]
+
+
+def test_what_hands_spoil_is_restored(settled):
+    """A child that was edited or deleted by hand comes back as it should be."""
+
+    def restored(what: str, look: Callable[[], bool]) -> None:
+        eventually(f"{what} is restored", look)
+
+    settled.run("patch", "cm/busy-source", "--type=merge", "-p", '{"data": {"train.py": "evil()"}}')
+    restored("the source", lambda: settled.get("cm", "busy-source")["data"]["train.py"] == "print(1)")
+    settled.run("delete", "cm/busy-source")
+    restored("the source", lambda: there(settled, "cm", "busy-source") is not None)
+
+    settled.run("scale", "deployment/shop-blue", "--replicas=7")
+    restored("the scale", lambda: settled.get("deployment", "shop-blue")["spec"]["replicas"] == 2)
+    settled.run("set", "image", "deployment/shop-blue", "server=evil:1")
+    image = "ultramarine/server:1"
+    restored(
+        "the image",
+        lambda: settled.get("deployment", "shop-blue")["spec"]["template"]["spec"]["containers"][0]["image"] == image,
+    )
+    settled.run("label", "deployment/shop-blue", "ultramarine.dev/deployment=green", "--overwrite")
+    restored(
+        "the label",
+        lambda: settled.get("deployment", "shop-blue")["metadata"]["labels"]["ultramarine.dev/deployment"] == "blue",
+    )
+    settled.run("delete", "deployment/shop-blue", "service/shop", "poddisruptionbudget/shop-blue", "--wait=false")
+    restored("the Deployment", lambda: there(settled, "deployments", "shop-blue") is not None)
+    restored("the Service", lambda: there(settled, "services", "shop") is not None)
+    restored("the disruption budget", lambda: there(settled, "poddisruptionbudgets", "shop-blue") is not None)
+
+    settled.run("patch", "service/shop", "--type=json", "-p", '[{"op": "remove", "path": "/spec/selector"}]')
+    restored("the selector", lambda: "selector" in settled.get("service", "shop")["spec"])
+    settled.run("patch", "tj/busy", "--subresource=status", "--type=merge", "-p", '{"status": {"state": "Failed"}}')
+    restored("the state", lambda: state(settled, "busy") == "Running")
+    settled.run("delete", "job/busy")
+    restored("the Job", lambda: there(settled, "jobs", "busy") is not None)

@@ -1,0 +1,158 @@
+"""The operator among what is not its own, and among nonsense: it takes nothing over, and goes on."""
+
+from __future__ import annotations
+
+from bare import eventually
+from stories import ready, serving, status, there, trained, training, until, versions
+from ultramarine.shared.conditions import find
+from ultramarine.shared.meta import API_VERSION, Manifest
+
+FOREIGN_JOB = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {"name": "churn"},
+    "spec": {
+        "backoffLimit": 6,
+        "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "mine:1"}]}},
+    },
+}
+
+
+def test_a_job_of_somebody_else_is_not_taken_over(api, operator):
+    """Where a stranger's Job has the name, it stays as it is, and a condition says whose name has to change."""
+    api.apply(FOREIGN_JOB)
+    before = api.get("job", "churn")
+    api.apply(training("churn"), training("other"))
+    told = eventually("a condition says so", lambda: find(status(api, "tj", "churn"), "Reconciled"))
+
+    assert told["status"] == "False"
+    assert told["message"].startswith("Job churn belongs to somebody else")
+    assert "rename one of the two" in told["message"]
+    until(api, "other", "Pending")
+    assert api.get("job", "churn") == before
+
+
+def test_a_name_that_becomes_free_is_used(api, operator):
+    """When the stranger's Job is gone, the next look (half a minute later, or at a touch) makes ours."""
+    api.apply(FOREIGN_JOB, training("churn"))
+    eventually("a condition says so", lambda: find(status(api, "tj", "churn"), "Reconciled"))
+    api.run("delete", "job/churn")
+    api.run("label", "tj/churn", "look=now")
+    eventually("the Job is ours", lambda: (there(api, "jobs", "churn") or {"metadata": {}})["metadata"].get("labels"))
+
+    eventually("the condition is gone", lambda: not find(status(api, "tj", "churn"), "Reconciled"))
+
+
+def test_a_config_map_of_somebody_else_is_not_taken_over(api, operator):
+    """A stranger's object that has the name, but no field that we would change, is not ours either."""
+    api.run("create", "configmap", "churn-source", "--from-literal=notes=mine")
+    before = api.get("cm", "churn-source")
+    api.apply(training("churn"))
+    told = eventually("a condition says so", lambda: find(status(api, "tj", "churn"), "Reconciled"))
+
+    assert told["message"].startswith("ConfigMap churn-source belongs to somebody else")
+    assert api.get("cm", "churn-source") == before
+
+
+OURS = {"app.kubernetes.io/managed-by": "ultramarine"}
+POISON: list[Manifest] = [
+    {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "no-owner", "labels": OURS}},
+    {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": "odd-kind",
+            "labels": {**OURS, "ultramarine.dev/kind": "Nonsense", "ultramarine.dev/name": "x"},
+        },
+    },
+    {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": "empty-labels",
+            "labels": {**OURS, "ultramarine.dev/kind": "", "ultramarine.dev/name": ""},
+            "annotations": {"ultramarine.dev/applied": "nonsense"},
+        },
+    },
+    {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": "stray",
+            "labels": {**OURS, "ultramarine.dev/kind": "TrainingJob", "ultramarine.dev/name": "never-was"},
+        },
+        "spec": FOREIGN_JOB["spec"],
+    },
+    {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": "odd-pod",
+            "labels": {**OURS, "ultramarine.dev/kind": "OnlineEndpoint", "ultramarine.dev/name": "shop"},
+            "annotations": {"ultramarine.dev/model-version": "]["},
+        },
+        "spec": {"containers": [{"name": "main", "image": "mine:1"}]},
+    },
+    {
+        "apiVersion": API_VERSION,
+        "kind": "ModelVersion",
+        "metadata": {
+            "name": "poor-1",
+            "labels": {"ultramarine.dev/training-job-uid": "", "ultramarine.dev/output": ""},
+        },
+        "spec": {
+            "model": "poor",
+            "version": "1",
+            "uri": "s3://no-such-bucket/a/",
+            "digest": "sha256:" + "0" * 64,
+            "format": {"name": "onnx"},
+        },
+    },
+]
+POISONED_STATUS = [
+    ("tj", "churn", {"state": "\U0001f4a5", "completionTime": "2030-01-01T00:00:00.999999Z", "attempts": 10**9}),
+    ("tj", "busy", {"state": "", "startTime": "2030-01-01T00:00:00+23:59", "conditions": None}),
+    ("mv", "churn-1", {"state": "", "conditions": None, "bytes": 10**15}),
+    ("oe", "shop", {"traffic": {"blue": -5}, "deployments": [{"name": ""}], "conditions": None}),
+]
+
+
+def test_poison_does_not_stop_the_others(settled, operator, node):
+    """Children with odd labels and statuses with nonsense in them neither stop other objects nor the operator."""
+    settled.apply(*POISON)
+    settled.status("mdl", "churn", {"latestVersion": "nonsense", "conditions": None})
+    for kind, name, nonsense in POISONED_STATUS:
+        settled.status(kind, name, nonsense)
+    trained(settled, node, "other")
+    told = eventually("the poisoned one says so", lambda: find(status(settled, "mdl", "churn"), "Reconciled"))
+    operator.kill()
+    operator.start()
+    trained(settled, node, "third")
+
+    assert versions(settled, "other") == ["other-1"]
+    assert versions(settled, "third") == ["third-1"]
+    assert told["status"] == "False"
+    assert "nonsense" in told["message"]
+
+
+def test_a_spoilt_status_heals(settled):
+    """Nonsense in a status is overwritten with the truth."""
+    for kind, name, nonsense in POISONED_STATUS:
+        settled.status(kind, name, nonsense)
+
+    eventually("the version is ready again", lambda: ready(settled, "churn-1"))
+    eventually("the endpoint tells its traffic", lambda: status(settled, "oe", "shop").get("traffic") == {"blue": 100})
+    until(settled, "busy", "Running")
+
+
+def test_two_endpoints_do_not_fight_over_a_name(settled):
+    """Where the deployments of two endpoints come to the same name, the first keeps it and the second says so."""
+    settled.apply(serving("shop-a", "churn@1", deployment="b"))
+    eventually("the Deployment is there", lambda: there(settled, "deployments", "shop-a-b"))
+    before = settled.get("deployment", "shop-a-b")
+    settled.apply(serving("shop", "churn@1", deployment="a-b"))
+    told = eventually("a condition says so", lambda: find(status(settled, "oe", "shop"), "Reconciled"))
+
+    assert told["status"] == "False"
+    assert told["message"].startswith("Deployment shop-a-b belongs to somebody else")
+    assert settled.get("deployment", "shop-a-b") == before

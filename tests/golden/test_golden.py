@@ -1,0 +1,115 @@
+"""The children of typical objects, whole, as files that a person can read and a review can see change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from builders import NOW, endpoint, seen, training_job, version
+from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
+from ultramarine.kinds.trainingjob.plan import plan as plan_job
+from ultramarine.shared.meta import Manifest
+from ultramarine.shared.plan import Plan
+
+HERE = Path(__file__).parent
+HEADER = "# Written by `pytest tests/golden --update-golden`; read the difference before you commit it.\n"
+
+
+class Dumper(yaml.SafeDumper):
+    """YAML without anchors, and with texts of several lines as such."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(dumper: Dumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+Dumper.add_representer(str, _text)
+
+
+def made(plan: Plan) -> list[Manifest]:
+    """What a plan applies, and the Secrets that it has generated, without the values."""
+    secrets = [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": effect.metadata, "keys": list(effect.keys)}
+        for effect in plan.effects
+    ]
+    return [*plan.apply, *secrets]
+
+
+def minimal_job() -> Plan:
+    """A command, and nothing else."""
+    return plan_job(training_job(), seen(), NOW)
+
+
+def full_job() -> Plan:
+    """Every field of a TrainingJob."""
+    job = training_job(
+        image="team-a/trainer:2",
+        source={"inline": {"train.py": "import sys\nprint(sys.argv)\n", "params.json": "{}"}},
+        command=["python", "train.py", "--rate=$(params.rate)"],
+        args=["$(inputs.data)", "$(outputs.model)"],
+        parameters={"rate": "0.1"},
+        env=[
+            {"name": "MODE", "value": "fast"},
+            {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+            {"name": "LEVEL", "valueFrom": {"configMapKeyRef": {"name": "logs", "key": "level"}}},
+        ],
+        resources={"requests": {"cpu": 1, "memory": "512Mi"}, "limits": {"memory": "1Gi", "nvidia.com/gpu": 1}},
+        inputs={"data": {"uri": "s3://lake/churn/"}},
+        outputs={"model": {"registerAs": "churn", "format": "sklearn"}, "report": {}},
+        suspend=True,
+        backoffLimit=1,
+        activeDeadlineSeconds=600,
+        ttlSecondsAfterFinished=3600,
+    )
+    return plan_job(job, seen(), NOW)
+
+
+def endpoint_with_keys() -> Plan:
+    """Two deployments, keys that are generated, traffic to the second."""
+    one = endpoint(
+        deployments=[
+            {"name": "blue", "model": "churn@1"},
+            {
+                "name": "green",
+                "model": "churn@latest",
+                "replicas": 3,
+                "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
+            },
+        ],
+        traffic={"blue": 0, "green": 100},
+    )
+    signature = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [-1, 30]}]}
+    return plan_endpoint(one, seen(related=(version(1), version(2, signature=signature))), NOW)
+
+
+def open_endpoint() -> Plan:
+    """No keys, one deployment, at a storage with a region."""
+    here = seen(related=(version(1, format={"name": "pickle"}, allowCodeExecution=True),))
+    abroad = replace(here, platform=replace(here.platform, storage_endpoint="", storage_region="eu-west-1"))
+    return plan_endpoint(endpoint(authMode="none"), abroad, NOW)
+
+
+@pytest.mark.parametrize("example", [minimal_job, full_job, endpoint_with_keys, open_endpoint])
+def test_the_children_are_as_in_the_file(example, request):
+    """The children of this object are, to the letter, those in the golden file."""
+    path = HERE / f"{example.__name__}.yaml"
+    text = yaml.dump_all(made(example()), Dumper=Dumper, sort_keys=False, width=110)
+    if request.config.getoption("--update-golden"):
+        path.write_text(f"{HEADER}# {example.__doc__}\n{text}")
+
+    assert path.exists(), f"there is no {path.name}; write it with --update-golden"
+    assert list(yaml.safe_load_all(path.read_text())) == list(yaml.safe_load_all(text))
+    assert path.read_text().endswith(text), f"{path.name} says the same in other words; write it with --update-golden"
+
+
+def test_every_golden_file_has_its_example():
+    """No file is left behind by an example that is gone."""
+    examples = {"minimal_job", "full_job", "endpoint_with_keys", "open_endpoint"}
+
+    assert {path.stem for path in HERE.glob("*.yaml")} == examples
