@@ -34,7 +34,8 @@ class Source(Schema):
     inline: dict[str, Annotated[str, Field(max_length=262144)]] = Field(
         min_length=1,
         max_length=32,
-        description="File name to content; the files lie in the folder in which the command starts. 900 KB in all.",
+        description="File name to content; the files lie in the folder in which the command starts. 900 KB in all; "
+        "above 256 KB, kubectl needs apply --server-side.",
         json_schema_extra=rules(
             rule(
                 "self.all(key, key.matches('^[A-Za-z0-9._-]+$') && size(key) <= 253)",
