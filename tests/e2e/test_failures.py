@@ -27,6 +27,7 @@ def broken(platform: Platform) -> Platform:
         training_job("slow", "import time; time.sleep(600)", activeDeadlineSeconds=8),
         training_job("no-secret", env=[{"name": "X", "valueFrom": {"secretKeyRef": {"name": "absent", "key": "x"}}}]),
         training_job("wrong-reference", command=["python", "$(params.lr)"]),
+        training_job("emoji", "# \U0001f680 off we go\nraise ValueError('ключ \U0001f4a5')"),
         training_job("good", TRAIN),
     )
     return platform
@@ -43,6 +44,7 @@ def broken(platform: Platform) -> Platform:
         ("wrong-keys", "AccessDenied", "ultramarine-storage", 1),
         ("empty", "OutputEmpty", "model", 1),
         ("no-command", "CommandNotFound", "no-such-program", 1),
+        ("emoji", "CommandFailed", "ключ \U0001f4a5", 1),
         ("slow", "DeadlineExceeded", "activeDeadlineSeconds=8", 1),
     ],
 )

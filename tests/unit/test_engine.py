@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from json import loads
 
 import pytest
 from builders import child, ours, training_job
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from ultramarine.engine.mirror import Mirror
 from ultramarine.engine.queue import LONGEST_BACKOFF, Queue
 from ultramarine.kube.apply import holds, up_to_date, with_hash
+from ultramarine.kube.client import as_yaml
 from ultramarine.shared.meta import JOB, TRAINING_JOB, Key
 
 A, B = Key("TrainingJob", "team-a", "a"), Key("TrainingJob", "team-a", "b")
@@ -122,6 +124,14 @@ def test_a_field_that_we_no_longer_set_is_seen():
     after = with_hash({"metadata": {"name": "x"}, "spec": {"a": 1}})
     assert up_to_date(before, before)
     assert not up_to_date(after, before)
+
+
+@given(st.dictionaries(st.text(), st.text()))
+def test_every_text_survives_as_yaml(value):
+    """What is applied is JSON and YAML at once, whatever characters are in it; half a surrogate pair is replaced."""
+    assert loads(as_yaml(value)) == value
+    assert "\\ud83d" not in as_yaml({"a": "\U0001f680"})
+    assert loads(as_yaml({"a": "\ud83d"})) == {"a": "\ufffd"}
 
 
 json = st.recursive(

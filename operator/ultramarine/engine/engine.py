@@ -185,7 +185,7 @@ class Engine:
             outcome = "refused"
             delay = self.queue.failed(key, at_least=error.retry_after or 0.0)
             log.warning("%s: the API server refused, tried again in %.1f s: %s", key, delay, error)
-            if error.code in (403, 422) or delay > CONFESS_SECONDS:  # will not pass by itself: people must see it
+            if error.code in (400, 403, 422) or delay > CONFESS_SECONDS:  # will not pass by itself: people must see it
                 await self._confess(key, error.reason, error.message)
         except Exception as error:
             outcome = "bug"

@@ -87,7 +87,8 @@ class Reconciler:
         except (NotYet, Conflict, Refused) as error:
             status = self._held(plan.status, error, manifest, now)
             again = RETRY_SOON if isinstance(error, NotYet) else RETRY_LATER
-            return await self._finish(manifest, Plan(status=status, events=plan.events, after=again), now)
+            told = () if isinstance(error, NotYet) else (Event(error.reason, error.message, "Warning"),)
+            return await self._finish(manifest, Plan(status=status, events=(*plan.events, *told), after=again), now)
         return await self._finish(manifest, plan, now)
 
     async def _look(self, kind: Kind, obj: Obj[Any]) -> Seen:

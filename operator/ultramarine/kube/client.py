@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from ..shared.metrics import API_REQUESTS
 
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 PAGE = 500
+# With a charset, since the library would serialise the body itself without; the API server takes it off.
+APPLY = "application/apply-patch+yaml; charset=utf-8"
 TIMEOUT = 30  # seconds for one request; a watch is kopf's business
 
 
@@ -29,6 +32,13 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
         self.retry_after = retry_after
+
+
+def as_yaml(manifest: Manifest) -> str:
+    """JSON text that is YAML too: what lies beyond U+FFFF stands as itself, since YAML knows no surrogate pairs."""
+    text = json.dumps(manifest, ensure_ascii=False)
+    text = re.sub("[\ud800-\udfff]", "\ufffd", text)  # halves of pairs, which no encoding can carry
+    return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class Client:
@@ -62,7 +72,6 @@ class Client:
         content_type: str = "application/json",
     ) -> Manifest:
         headers = {"Accept": "application/json", "Content-Type": content_type}
-        # Serialised as JSON text by the library for every content type that ends in json; JSON is YAML too.
         request = await self._api.param_serialize(
             method,
             path,
@@ -127,7 +136,7 @@ class Client:
         path = resource.path(meta["namespace"], meta["name"], subresource)
         query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
         verb = f"patch/{subresource}" if subresource else "patch"
-        return await self._request(verb, "PATCH", resource, path, query, manifest, "application/apply-patch+yaml")
+        return await self._request(verb, "PATCH", resource, path, query, as_yaml(manifest), APPLY)
 
     async def delete(self, ref: Ref) -> None:
         """Delete the very object that was seen: a newer one, or one that changed since, is ApiError 409."""

@@ -64,7 +64,12 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
             ),
         )
     elif _settled(version):
-        state, condition = "Ready", Condition("Ready", True, "ArtifactFound", "it can be served")
+        state, condition = (
+            "Ready",
+            Condition(
+                "Ready", True, "ArtifactFound", "stored completely; the servers check its content when they load it"
+            ),
+        )
     else:
         answer = seen.answers.get(CheckArtifact(spec.uri))
         state, condition = _judge(spec, answer)
@@ -100,7 +105,9 @@ def _judge(spec: ModelVersionSpec, answer: object) -> tuple[str, Condition]:
         if answer.digest and answer.digest != spec.digest:
             message = f"spec.digest is {spec.digest}, but what lies at {spec.uri} has {answer.digest}"
             return "Invalid", Condition("Ready", False, "DigestMismatch", message)
-        return "Ready", Condition("Ready", True, "ArtifactFound", "it can be served")
+        return "Ready", Condition(
+            "Ready", True, "ArtifactFound", "stored completely; the servers check its content when they load it"
+        )
     if isinstance(answer, StorageError):
         return "Waiting", Condition("Ready", False, answer.reason, answer.message)
     return "Waiting", Condition("Ready", False, "Checking", f"asking the storage for {spec.uri}")
