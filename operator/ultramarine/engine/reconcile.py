@@ -133,11 +133,10 @@ class Reconciler:
                 await self._apply(key, wanted, live.get((wanted["kind"], wanted["metadata"]["name"])))
             except (NotYet, Conflict, Refused) as error:
                 held = held or error  # one child that cannot be written does not keep back the others
-        if held is None:
-            for manifest in plan.create:
-                await self._create(key, manifest)
         if held is not None:
             raise held
+        for manifest in plan.create:
+            await self._create(key, manifest)
 
     async def _apply(self, key: Key, wanted: Manifest, live: Manifest | None) -> None:
         resource = self._resources[wanted["kind"]]
