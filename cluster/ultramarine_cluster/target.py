@@ -168,6 +168,8 @@ def install(target: Target, namespace: str = "ultramarine", *settings: str) -> d
     with step("Helm installs the chart") as notes:
         argv = [*target.helm, "upgrade", "--install", "ultramarine", str(REPOSITORY / "charts" / "ultramarine")]
         argv += ["--namespace", namespace, "--create-namespace", "--wait", "--timeout", "180s"]
+        # CRDs that kubectl or another release has applied become this release's: without that Helm refuses to start.
+        argv += ["--take-ownership"]
         for word in (*words, *settings):
             argv += ["--set-json", word]
         try:
