@@ -53,6 +53,11 @@ class Cluster:
         return self.state.logs
 
     @property
+    def audit_log(self) -> Path:
+        """The requests of service accounts outside kube-system, one audit event of Kubernetes' own a line."""
+        return self.state.audit_log
+
+    @property
     def environment(self) -> dict[str, str]:
         """The environment for programs that should find this cluster: KUBECONFIG, and PATH with kubectl and helm."""
         path = f"{programs.folder()}:{os.environ.get('PATH', '')}"

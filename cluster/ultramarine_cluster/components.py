@@ -107,6 +107,7 @@ def _apiserver(
     front = Authority(state.pki, "front-proxy-ca")
     to_extension = front.issue("front-proxy", Leaf("front-proxy-client"))
     tokens = pki.signing_key(state.pki)
+    audit = config.audit(state)
     pki.kubeconfig(state.kubeconfig, url, authority, admin)
     flags = [
         f"--bind-address={address}",
@@ -126,6 +127,10 @@ def _apiserver(
         f"--service-account-signing-key-file={tokens.key}",
         "--allow-privileged=true",
         "--profiling=false",
+        f"--audit-policy-file={audit}",
+        f"--audit-log-path={state.audit_log}",
+        "--audit-log-maxsize=50",
+        "--audit-log-maxbackup=1",
         # The aggregation layer, for metrics-server.
         f"--requestheader-client-ca-file={front.pair.cert}",
         "--requestheader-allowed-names=front-proxy-client",
@@ -151,7 +156,7 @@ def _apiserver(
         "kube-apiserver",
         (str(program("kube-apiserver")), *flags),
         probes.of(state, ports, "full" if whole else "bare")["kube-apiserver"],
-        reads=(serving.cert, to_extension.cert, to_kubelet.cert),
+        reads=(serving.cert, to_extension.cert, to_kubelet.cert, audit),
         patience=120,
     )
     return component, url
@@ -172,6 +177,9 @@ def _controller_manager(state: State, ports: dict[str, int], authority: Authorit
         f"--cluster-signing-cert-file={authority.pair.cert}",
         f"--cluster-signing-key-file={authority.pair.key}",
         "--use-service-account-credentials=true",
+        f"--kube-api-qps={config.CLIENT_QPS}",
+        f"--kube-api-burst={config.CLIENT_BURST}",
+        "--concurrent-job-syncs=20",
         # There is one of it; leases would only cost writes and a slower start.
         "--leader-elect=false",
         "--profiling=false",
@@ -184,17 +192,16 @@ def _controller_manager(state: State, ports: dict[str, int], authority: Authorit
 def _scheduler(state: State, ports: dict[str, int], authority: Authority, url: str) -> Component:
     who = authority.issue("scheduler", Leaf("system:kube-scheduler"))
     to_api = pki.kubeconfig(state.config / "scheduler.kubeconfig", url, authority, who)
+    file = config.scheduler(state, to_api)
     argv = (
         str(program("kube-scheduler")),
-        f"--kubeconfig={to_api}",
+        f"--config={file}",
         f"--authentication-kubeconfig={to_api}",
         f"--authorization-kubeconfig={to_api}",
         "--bind-address=127.0.0.1",
         f"--secure-port={ports['scheduler']}",
-        "--leader-elect=false",
-        "--profiling=false",
     )
-    return Component("kube-scheduler", argv, probes.of(state, ports, "full")["kube-scheduler"], (to_api,))
+    return Component("kube-scheduler", argv, probes.of(state, ports, "full")["kube-scheduler"], (file, to_api))
 
 
 def _kubelet(state: State, ports: dict[str, int], authority: Authority, url: str) -> Component:

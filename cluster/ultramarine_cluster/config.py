@@ -13,6 +13,42 @@ from .pki import Pair, yaml
 CAP_SYS_RESOURCE = 24
 
 
+# Defaults of 20 requests a second are for clusters with many nodes at one API server; here is one of each.
+CLIENT_QPS, CLIENT_BURST = 1000, 2000
+
+
+def audit(state: State) -> Path:
+    """An audit policy that tells which rights the service accounts of installed software use."""
+    path = state.config / "audit.yaml"
+    document = {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            # Kubernetes' own controllers make most of the requests.
+            {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+            {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+            {"level": "None"},
+        ],
+    }
+    write(path, yaml(document))
+    return path
+
+
+def scheduler(state: State, kubeconfig: Path) -> Path:
+    """A scheduler that is alone, and may bind as many pods a second as a scale test makes."""
+    path = state.config / "scheduler.yaml"
+    document = {
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "clientConnection": {"kubeconfig": str(kubeconfig), "qps": CLIENT_QPS, "burst": CLIENT_BURST},
+        "leaderElection": {"leaderElect": False},
+        "enableProfiling": False,
+    }
+    write(path, yaml(document))
+    return path
+
+
 def containerd(state: State, sandbox: str) -> Path:
     """containerd under the state folder, with `sandbox` as the image of every pod's first process."""
     root = state.containerd

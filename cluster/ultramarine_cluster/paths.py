@@ -53,6 +53,11 @@ class State:
         return self.root / "logs"
 
     @property
+    def audit_log(self) -> Path:
+        # Not *.log: it is no component's.
+        return self.logs / "audit.jsonl"
+
+    @property
     def run(self) -> Path:
         return self.root / "run"
 
