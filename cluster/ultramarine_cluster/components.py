@@ -120,7 +120,8 @@ def _apiserver(
         f"--etcd-certfile={to_etcd.cert}",
         f"--etcd-keyfile={to_etcd.key}",
         "--authorization-mode=Node,RBAC",
-        "--enable-admission-plugins=NodeRestriction",
+        # The second one is off by default and on in stricter clusters: it wants rights of who sets an owner.
+        "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
         f"--service-cluster-ip-range={SERVICE_NETWORK}",
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
         f"--service-account-key-file={tokens.cert}",
