@@ -22,6 +22,7 @@ from .kinds import KINDS
 from .kube.client import ApiError, Client, namespace_of_pod
 from .outside.storage import Storage
 from .shared.errors import UltramarineError
+from .shared.meta import LEASE_NAME
 
 log = logging.getLogger("ultramarine")
 
@@ -68,7 +69,7 @@ async def run() -> int:
     chosen = settings.from_environment(namespace_of_pod())
     client = await Client.connect()
     storage = Storage(chosen.platform.storage_endpoint, chosen.platform.storage_region)
-    lease = Lease(client, chosen.own_namespace, "ultramarine-operator", chosen.identity)
+    lease = Lease(client, chosen.own_namespace, LEASE_NAME, chosen.identity)
     namespaces: tuple[str | None, ...] = (None,) if chosen.clusterwide else chosen.namespaces
     engine = Engine(KINDS, namespaces, Mirror(), client, storage, chosen.platform, lease)
     probes = await serve_probes(engine, chosen.port)

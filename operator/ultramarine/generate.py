@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from .kinds import KINDS
-from .shared.meta import API_VERSION, EVENT, GROUP, LEASE, VERSION, Resource
+from .shared.meta import API_VERSION, EVENT, GROUP, LEASE, LEASE_NAME, VERSION, Resource
 from .shared.plan import Kind
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -167,7 +167,8 @@ def rbac() -> list[dict[str, Any]]:
 
 def lease_rules() -> list[dict[str, Any]]:
     """The rules for leader election, in the operator's own namespace."""
-    return [_rule(LEASE, {"get", "create", "update"})]
+    # A name that is not there yet cannot be granted: creating is another rule.
+    return [{**_rule(LEASE, {"get", "update"}), "resourceNames": [LEASE_NAME]}, _rule(LEASE, {"create"})]
 
 
 def _rule(resource: Resource, verbs: set[str]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -17,18 +19,22 @@ from ultramarine_cluster import cluster, target
 from ultramarine_cluster.paths import REPOSITORY
 
 NAMESPACE = "ultramarine-e2e"
+HERE = Path(__file__).parent
+OURS = ("tj", "oe", "mv", "mdl")
 Manifest = dict[str, Any]
+began = pytest.StashKey[datetime]()
 
 
 class Platform:
     """kubectl, the bucket and the endpoints, in the words of the tests."""
 
-    def __init__(self, to: target.Target) -> None:
+    def __init__(self, to: target.Target, namespace: str) -> None:
         self.target = to
+        self.namespace = namespace
 
     def kubectl(self, *words: str, input: str | None = None) -> str:
-        """Run kubectl in the tests' namespace; a failure shows what it said."""
-        argv = [*self.target.kubectl, "-n", NAMESPACE, *words]
+        """Run kubectl in the platform's namespace; a failure shows what it said."""
+        argv = [*self.target.kubectl, "-n", self.namespace, *words]
         done = subprocess.run(argv, input=input, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
         return done.stdout
@@ -76,13 +82,13 @@ class Platform:
 
     def secret(self, name: str) -> dict[str, str]:
         """A Secret's values."""
-        return self.target.secret(NAMESPACE, name)
+        return self.target.secret(self.namespace, name)
 
     @contextmanager
     def bucket(self) -> Iterator[Any]:
         """An S3 client for the platform's bucket."""
         keys = self.secret("ultramarine-storage")
-        with self.target.reach(NAMESPACE, "ultramarine-storage", 7070) as url:
+        with self.target.reach(self.namespace, "ultramarine-storage", 7070) as url:
             yield boto3.client(
                 "s3",
                 endpoint_url=url,
@@ -96,7 +102,7 @@ class Platform:
         """An HTTP client for an endpoint, with its primary key unless another is given."""
         chosen = self.secret(f"{endpoint}-keys")["primary"] if key is None else key
         with (
-            self.target.reach(NAMESPACE, endpoint, 80) as url,
+            self.target.reach(self.namespace, endpoint, 80) as url,
             httpx.Client(base_url=url, headers={"Authorization": f"Bearer {chosen}"}, timeout=20) as client,
         ):
             yield client
@@ -113,21 +119,51 @@ def condition(status: Manifest, type: str) -> Manifest:
     return next((c for c in status.get("conditions") or [] if c["type"] == type), {})
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Remember when the suite began: the audit log is older."""
+    config.stash[began] = datetime.now(UTC)
+    config.addinivalue_line("markers", "whole_suite: judges what all end-to-end tests together did")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Put the judgement on the rights last, and the half of it that needs the whole suite only where that is run."""
+    found = len(items)
+    yield
+    here = [item for item in items if item.path.parent == HERE]
+    files = {item.path for item in here}
+    part = len(items) < found or any("::" in word for word in config.args) or files != set(HERE.glob("test_*.py"))
+    last = [item for item in here if item.path.name == "test_rights.py"]
+    spared = [item for item in last if part and item.get_closest_marker("whole_suite")]
+    items[:] = [item for item in items if item not in last] + [item for item in last if item not in spared]
+    if spared:
+        config.hook.pytest_deselected(items=spared)
+        names = ", ".join(item.name for item in spared)
+        config.get_terminal_writer().line(f"left out, since only a part of the end-to-end suite runs: {names}")
+
+
 @pytest.fixture(scope="session")
-def platform() -> Platform:
+def embedded() -> target.Target:
+    """The embedded cluster."""
+    return target.embedded(cluster.up())
+
+
+def restricted(to: target.Target, namespace: str) -> None:
+    """Make a namespace that enforces Pod Security `restricted`."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
+    to.run("apply", "-f", "-", input=yaml.safe_dump(manifest))
+
+
+@pytest.fixture(scope="session")
+def platform(embedded: target.Target) -> Platform:
     """The chart, installed by the code that people's `make demo` uses, under exactly its own Role."""
-    to = target.embedded(cluster.up())
-    namespace: Manifest = {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
-    }
-    to.run("apply", "-f", "-", input=yaml.safe_dump(namespace))
+    restricted(embedded, NAMESPACE)
     # As Helm's own writes: another release on this cluster may hold the CRDs, and must be able to upgrade them.
     crds = str(REPOSITORY / "crds")
-    to.run("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", crds)
-    target.install(to, NAMESPACE, "crds.install=false")
-    made = Platform(to)
-    for kind in ("tj", "oe", "mv", "mdl"):
+    embedded.run("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", crds)
+    target.install(embedded, NAMESPACE, "crds.install=false")
+    made = Platform(embedded, NAMESPACE)
+    for kind in OURS:
         made.kubectl("delete", kind, "--all", "--wait=true")
     return made

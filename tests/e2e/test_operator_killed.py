@@ -71,3 +71,16 @@ def test_killing_the_operator_changes_nothing_in_the_end(platform, moment, reach
     assert [v["metadata"]["name"] for v in platform.get("mv") if v["spec"]["model"] == name] == [f"{name}-1"]
     assert [m["metadata"]["name"] for m in platform.get("mdl") if m["metadata"]["name"] == name] == [name]
     platform.delete("oe", name)
+
+
+def test_a_deleted_lease_is_made_again(platform):
+    """Without its Lease the operator makes a new one, and goes on."""
+    before = platform.get("lease", "ultramarine-operator")["metadata"]["uid"]
+    platform.kubectl("delete", "lease", "ultramarine-operator")
+    platform.apply(training_job("unleased", suspend=True))
+    end = time.monotonic() + 30
+    while not (found := [o for o in platform.get("lease") if o["spec"].get("holderIdentity")]):
+        assert time.monotonic() < end, "no new Lease"
+        time.sleep(0.3)
+    assert found[0]["metadata"]["uid"] != before
+    platform.wait("tj", "unleased", lambda s: s.get("state") == "Suspended", 30)

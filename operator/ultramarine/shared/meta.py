@@ -69,6 +69,7 @@ DEPLOYMENT = Resource("apps", "v1", "deployments", "Deployment")
 POD_DISRUPTION_BUDGET = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 EVENT = Resource("", "v1", "events", "Event")
 LEASE = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+LEASE_NAME = "ultramarine-operator"
 
 TRAINING_JOB = Resource(GROUP, VERSION, "trainingjobs", "TrainingJob")
 MODEL = Resource(GROUP, VERSION, "models", "Model")

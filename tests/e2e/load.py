@@ -1,0 +1,49 @@
+"""Steady requests to an endpoint while something happens around it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import httpx
+from conftest import Platform
+from manifests import infer
+
+
+class Load:
+    """Clients that ask one thing after another, each on a connection of its own kind, and count every answer."""
+
+    def __init__(self, platform: Platform, name: str) -> None:
+        self.platform, self.name = platform, name
+        self.answers: list[float] = []
+        self.failures: list[str] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(fresh,)) for fresh in (True, False, False)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, fresh: bool) -> None:
+        with self.platform.client(self.name) as client:
+            url, headers = str(client.base_url), dict(client.headers)
+            while not self._stop.is_set():
+                try:
+                    path = f"/v2/models/{self.name}/infer"
+                    if fresh:
+                        answer = httpx.post(url + path, headers=headers, json=infer([[0.0]]), timeout=20)
+                    else:
+                        answer = client.post(path, json=infer([[0.0]]))
+                    if answer.status_code == 200:
+                        self.answers.append(answer.json()["outputs"][0]["data"][0])
+                    else:
+                        self.failures.append(f"{answer.status_code} {answer.text}")
+                except httpx.HTTPError as error:
+                    self.failures.append(repr(error))
+                time.sleep(0.005)

@@ -1,0 +1,143 @@
+"""The operator's rights on the real cluster: the chart's and no other, none missing, none too many.
+
+These tests run last (see conftest.py), because the API server's audit log then tells what the whole suite needed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+from conftest import NAMESPACE, Manifest, Platform, began
+from ultramarine_cluster import cluster
+from ultramarine_cluster.paths import REPOSITORY
+
+OPERATOR = f"system:serviceaccount:{NAMESPACE}:ultramarine-operator"
+NOBODY = f"system:serviceaccount:{NAMESPACE}:default"
+
+
+class Right(NamedTuple):
+    """One verb on one type, perhaps on one object only."""
+
+    group: str
+    resource: str  # with its subresource, as in a Role
+    verb: str
+    name: str = ""
+
+
+def rights(rules: list[Manifest]) -> set[Right]:
+    """Rules taken apart."""
+    return {
+        Right(group, resource, verb, name)
+        for rule in rules
+        for group in rule.get("apiGroups") or []
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        for name in rule.get("resourceNames") or [""]
+    }
+
+
+def shipped() -> set[Right]:
+    """The rights that the chart gives to the operator."""
+    rules = yaml.safe_load((REPOSITORY / "charts/ultramarine/files/rbac.yaml").read_text())
+    return rights([*rules["operator"], *rules["lease"]])
+
+
+def held(platform: Platform, who: str, namespace: str) -> set[Right]:
+    """What the API server lets `who` do in a namespace: `kubectl auth can-i --list --as`, without its table."""
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    said = platform.kubectl("create", "--as", who, "-f", "-", "-o", "json", input=json.dumps(review))
+    return rights(json.loads(said)["status"]["resourceRules"])
+
+
+def requests(since: datetime) -> Iterator[Manifest]:
+    """The operator's requests since then, from the audit log and what was rotated away from it."""
+    log = cluster.find().audit_log
+    for path in sorted(log.parent.glob(f"{log.stem}*{log.suffix}")):
+        for line in path.read_text().splitlines():
+            event = json.loads(line)
+            if event["user"]["username"] == OPERATOR and event["requestReceivedTimestamp"] > since.isoformat():
+                yield event
+
+
+def used(event: Manifest) -> Iterator[Right]:
+    """The rights that a request shows to be needed."""
+    what: dict[str, Any] = event["objectRef"]
+    resource = "/".join(filter(None, (what["resource"], what.get("subresource"))))
+    name = what.get("name", "") if what["resource"] == "leases" and event["verb"] != "create" else ""
+    yield Right(what.get("apiGroup", ""), resource, event["verb"], name)
+    if event["verb"] == "patch" and event.get("responseStatus", {}).get("code") == 201:
+        yield Right(what.get("apiGroup", ""), resource, "create")  # server-side apply of a name that was free
+
+
+def test_the_operator_has_the_rights_of_the_chart_and_no_other(platform):
+    """In its namespace it may do what the chart's Roles say, and elsewhere what every service account may."""
+    everybody = held(platform, NOBODY, NAMESPACE)
+    assert held(platform, OPERATOR, NAMESPACE) - everybody == shipped()
+    assert held(platform, OPERATOR, "kube-system") <= everybody
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(f"{verb} secrets" for verb in ("get", "list", "watch", "patch", "update", "delete")),
+        *(f"{verb} roles.rbac.authorization.k8s.io" for verb in ("create", "bind", "escalate")),
+        *(f"create pods --subresource={way}" for way in ("exec", "attach", "portforward", "proxy")),
+        "create pods",
+        "impersonate users",
+        "create serviceaccounts --subresource=token",
+        "list nodes",
+        "list namespaces",
+        "list customresourcedefinitions.apiextensions.k8s.io",
+        "list trainingjobs.ultramarine.dev --all-namespaces",
+        "create secrets -n kube-system",
+    ],
+)
+def test_the_operator_may_not(platform, words):
+    """What would open more than the namespace's own objects is refused to the operator."""
+    argv = [*platform.target.kubectl, "-n", NAMESPACE, "auth", "can-i", "--as", OPERATOR, *words.split()]
+    assert subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip() == "no"
+
+
+def test_no_binding_reaches_beyond_the_namespace(platform):
+    """No ClusterRoleBinding names the operator, and no RoleBinding of another namespace."""
+    found = platform.target.json("get", "clusterrolebindings,rolebindings", "-A")["items"]
+    bindings = {
+        (binding["kind"], binding["metadata"].get("namespace"), binding["roleRef"]["name"])
+        for binding in found
+        for subject in binding.get("subjects") or []
+        if (subject["kind"], subject["name"]) == ("ServiceAccount", "ultramarine-operator")
+        and subject.get("namespace") == NAMESPACE
+    }
+    assert bindings == {
+        ("RoleBinding", NAMESPACE, "ultramarine-operator"),
+        ("RoleBinding", NAMESPACE, "ultramarine-leader"),
+    }
+
+
+def test_nothing_was_refused_to_the_operator(platform, pytestconfig):
+    """In all that the tests before this one made it do, no right was missing."""
+    seen = list(requests(pytestconfig.stash[began]))
+    assert len(seen) > 20, "the audit log tells nothing"
+    refused = [f"{e['verb']} {e['requestURI']}" for e in seen if e.get("responseStatus", {}).get("code") == 403]
+    assert refused == []
+
+
+@pytest.mark.whole_suite
+def test_every_right_was_used(platform, pytestconfig):
+    """No right that the chart gives is one that no story needs."""
+    seen = {right for event in requests(pytestconfig.stash[began]) for right in used(event)}
+    # What an owner may block is asked by the admission of the owned, which no audit event shows.
+    by_admission = {right for right in shipped() if right.resource.endswith("/finalizers")}
+    counted = platform.target.run("get", "--raw", "/metrics")
+    assert 'admission_duration_seconds_count{name="OwnerReferencesPermissionEnforcement"' in counted
+    assert shipped() - by_admission - seen == set(), "remove it from the Kind's rights, or tell the story that needs it"
