@@ -9,52 +9,43 @@ import json
 import logging
 import signal
 import sys
-from datetime import UTC, datetime
+from collections.abc import Callable
 
 from aiohttp import web
-from prometheus_client import generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Info, generate_latest
 
-from . import doorbell, settings
+from . import __version__, doorbell, settings
 from .engine.engine import Engine
 from .engine.lease import Lease
 from .engine.mirror import Mirror
+from .engine.vitals import Gauges, Vitals
 from .kinds import KINDS
 from .kube.client import ApiError, Client, namespace_of_pod
 from .outside.storage import Storage
 from .shared.errors import UltramarineError
+from .shared.logs import JsonLines
 from .shared.meta import LEASE_NAME
 
 log = logging.getLogger("ultramarine")
 
 
-class JsonLines(logging.Formatter):
-    """One JSON object a line, for log collectors."""
+async def serve_probes(vitals: Callable[[], Vitals], port: int) -> web.AppRunner:
+    """Answer /healthz (no restart is needed), /readyz (it sees all and leads or could lead) and /metrics."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-async def serve_probes(engine: Engine, port: int) -> web.AppRunner:
-    """Answer /healthz (due work is taken up), /readyz (the first listing is in) and /metrics."""
+    def answer(now: Vitals, problems: list[str]) -> web.Response:
+        text = json.dumps({"ok": not problems, **now.as_json()}, indent=2) + "\n"
+        return web.Response(status=503 if problems else 200, text=text, content_type="application/json")
 
     async def healthz(_: web.Request) -> web.Response:
-        if engine.alive:
-            return web.Response(text="ok")
-        return web.Response(status=503, text=f"the oldest key has been waiting for {engine.queue.age:.0f} s")
+        now = vitals()
+        return answer(now, now.fatal())
 
     async def readyz(_: web.Request) -> web.Response:
-        return web.Response(text="ok") if engine.ready else web.Response(status=503, text="listing is under way")
+        now = vitals()
+        return answer(now, now.lacking())
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), content_type="text/plain")
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
@@ -71,8 +62,10 @@ async def run() -> int:
     storage = Storage(chosen.platform.storage_endpoint, chosen.platform.storage_region)
     lease = Lease(client, chosen.own_namespace, LEASE_NAME, chosen.identity)
     namespaces: tuple[str | None, ...] = (None,) if chosen.clusterwide else chosen.namespaces
-    engine = Engine(KINDS, namespaces, Mirror(), client, storage, chosen.platform, lease)
-    probes = await serve_probes(engine, chosen.port)
+    engine = Engine(KINDS, namespaces, Mirror(), client.fenced(lease.time_left), storage, chosen.platform, lease)
+    Info("ultramarine_build", "What is running.").info({"version": __version__})
+    REGISTRY.register(Gauges(engine.vitals, engine.objects))
+    probes = await serve_probes(engine.vitals, chosen.port)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -11,9 +11,12 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import aiohttp
 import kopf
+from yarl import URL
 
 from .engine.engine import Engine
+from .engine.vitals import Watch
 from .shared.meta import Resource
 
 
@@ -32,8 +35,41 @@ class _Patience:
         return itertools.chain((1, 1, 2, 3, 5, 8), itertools.repeat(10))
 
 
-async def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+def _login(engine: Engine) -> Any:
+    """Log in as kopf does, with a session of our own, in which we see when a watch is asked for and opened."""
+
+    async def login(**kwargs: Any) -> kopf.AiohttpSession | None:
+        info = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+        if info is None:
+            return None
+        prefix = URL(info.server).path.rstrip("/")
+
+        def meant(url: URL) -> Watch | None:
+            return engine.watches.get(url.path.removeprefix(prefix)) if "watch" in url.query else None
+
+        async def asked(_session: Any, _context: Any, params: aiohttp.TraceRequestStartParams) -> None:
+            if watch := meant(params.url):
+                watch.ask()
+
+        async def answered(_session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
+            if watch := meant(params.url):
+                watch.answer(params.response.status)
+
+        trace = aiohttp.TraceConfig()
+        trace.on_request_start.append(asked)
+        trace.on_request_end.append(answered)
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+            headers=info.as_http_headers(),
+            proxy=info.proxy_url,
+            trust_env=info.trust_env,
+            trace_configs=[trace],
+        )
+        return kopf.AiohttpSession(
+            server=info.server, default_namespace=info.default_namespace, aiohttp_session=session
+        )
+
+    return login
 
 
 async def listen(engine: Engine, namespaces: tuple[str, ...], *, clusterwide: bool, stop: asyncio.Event) -> None:
@@ -50,7 +86,7 @@ async def listen(engine: Engine, namespaces: tuple[str, ...], *, clusterwide: bo
     settings.watching.connect_timeout = 10
     settings.watching.chunk_size = 500
     settings.process.ultimate_exiting_timeout = None
-    kopf.on.login(registry=registry)(_login)
+    kopf.on.login(registry=registry)(_login(engine))
     for resource, selector in engine.watched.items():
         where = (resource.group, resource.version, resource.plural)
         kopf.on.event(*where, registry=registry)(_handler(engine, resource))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.error
+from collections import Counter
 import urllib.request
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -100,13 +101,13 @@ class Operator:
         """How many passes over objects of a kind this process has ended."""
         return self.metric(f'ultramarine_reconciles_total{{kind="{kind}",outcome="ok"}}')
 
-    def writes(self) -> dict[str, float]:
+    def writes(self) -> Counter[str]:
         """The writing requests of this process, but for its Lease."""
-        found = {}
+        found: Counter[str] = Counter()
         for name, value in self.metrics().items():
             match = re.fullmatch(r'ultramarine_api_requests_total\{kind="(.*)",verb="(.*)"\}', name)
             if match and match[1] != "Lease" and match[2] in WRITES:
-                found[f"{match[2]} {match[1]}"] = value
+                found[f"{match[2]} {match[1]}"] += int(value)
         return found
 
 

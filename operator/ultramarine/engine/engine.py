@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -11,13 +12,16 @@ from datetime import UTC, datetime
 from ..kube.apply import write_status
 from ..kube.client import ApiError, Client
 from ..shared.conditions import Condition, merge
+from ..shared.errors import NotLeading
+from ..shared.logs import about
 from ..shared.meta import CHILD_SELECTOR, Key, Manifest, Resource
-from ..shared.metrics import QUEUE_AGE, QUEUE_DEPTH, RECONCILE_SECONDS, RECONCILES
+from ..shared.metrics import RECONCILE_SECONDS, RECONCILES, WATCH_EVENTS
 from ..shared.plan import Kind, Platform
 from .lease import Lease
 from .mirror import Mirror, owner_key
 from .queue import Queue
 from .reconcile import Outside, Reconciler
+from .vitals import Vitals, Watch
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +31,7 @@ RELIST_SECONDS = 600.0
 SECOND_LISTING_SECONDS = 30.0
 UNLISTED_SECONDS = 5.0  # nothing is done before the first listing, so it is tried often
 CONFESS_SECONDS = 3.0  # a back-off longer than this is no passing trouble
-STUCK_SECONDS = 120.0  # a key that is due and waits this long means that the workers have stopped
+PARTING_SECONDS = 5.0  # what passes get to end by themselves when this replica is told to stop
 
 
 class Engine:
@@ -50,8 +54,19 @@ class Engine:
         self._reconciler = Reconciler(self._kinds.values(), mirror, self.take_in, client, storage, platform)
         self._lease = lease
         self.queue = Queue()
-        self._synced = False
-        self._progress = time.monotonic()  # when a pass last ended, or this replica began to lead
+        self._stopping = False
+        self._began = self._tried = time.monotonic()  # when this replica began, and when it last tried to list
+        self._listed: float | None = None  # when a full listing last came in
+        self._unlisted = ""  # why the last one did not
+        self._refused: frozenset[str] = frozenset()  # what that listing was not allowed to see
+        self._passed = self._began  # when a pass last ended, or this replica began to lead
+        self._done: float | None = None  # when a pass last ended well
+        self._lag = 0.0
+        self.watches = {
+            resource.path(namespace): Watch(resource.kind, self._began)
+            for resource in self.watched
+            for namespace in namespaces
+        }
 
     @property
     def watched(self) -> dict[Resource, str]:
@@ -59,19 +74,38 @@ class Engine:
         children = {child: CHILD_SELECTOR for kind in self._kinds.values() for child in kind.children}
         return children | {kind.resource: "" for kind in self._kinds.values()}
 
-    @property
-    def ready(self) -> bool:
-        """Whether the first full listing is in."""
-        return self._synced
+    def vitals(self) -> Vitals:
+        """How this replica is doing now."""
+        now = time.monotonic()
 
-    @property
-    def alive(self) -> bool:
-        """Whether due work is being taken up: what the liveness probe asks."""
-        stuck = self.queue.age > STUCK_SECONDS and time.monotonic() - self._progress > STUCK_SECONDS
-        return not (self._lease.held and self._synced and stuck)
+        def ago(moment: float | None) -> float | None:
+            return None if moment is None else now - moment
+
+        return Vitals(
+            leading=self._lease.held,
+            holder=self._lease.holder,
+            lease_trouble=self._lease.trouble,
+            lease_idle=self._lease.idle,
+            depth=self.queue.depth,
+            oldest=self.queue.age,
+            passed=now - self._passed,
+            done=ago(self._done),
+            tried=now - self._tried,
+            listed=ago(self._listed),
+            unlisted=self._unlisted,
+            refused=self._refused,
+            watches=self.watches,
+            now=now,
+            lag=self._lag,
+        )
+
+    def objects(self) -> dict[str, Iterable[Manifest]]:
+        """All that is known of each of our kinds."""
+        return {name: self._mirror.all(kind.resource) for name, kind in self._kinds.items()}
 
     def tell(self, resource: Resource, manifest: Manifest, *, deleted: bool = False) -> None:
         """Take in one watch event. Never raises: a malformed object must not stop the watch of the good ones."""
+        WATCH_EVENTS.labels(kind=resource.kind).inc()
         try:
             if deleted:
                 self._mirror.drop(resource, manifest)
@@ -79,7 +113,8 @@ class Engine:
             elif self._mirror.put(resource, manifest):
                 self._ring(resource, manifest)
         except Exception:
-            log.exception("cannot take in a %s, it is left out", resource.kind)
+            with about(Key.named(resource.kind, manifest)):
+                log.exception("cannot take in a %s, it is left out", resource.kind)
 
     def take_in(self, resource: Resource, manifest: Manifest, writer: Key) -> None:
         """Take in what the server answered to a write of `writer`'s own pass: it concerns everybody else."""
@@ -108,11 +143,11 @@ class Engine:
         """List, lead, work; wait for the Lease again when it is lost. Never returns by itself."""
         background = [asyncio.create_task(self._relist_forever()), asyncio.create_task(self._measure())]
         try:
-            while not self._synced:
+            while self._listed is None:
                 await asyncio.sleep(0.1)
             while True:
                 await self._lease.acquire()
-                self._progress = time.monotonic()
+                self._passed = time.monotonic()
                 await self._lead()
         finally:
             await _end(background)
@@ -124,13 +159,26 @@ class Engine:
         try:
             await self._lease.keep()
             log.error("lease lost, waiting for it: another replica may go on")
+        except asyncio.CancelledError:
+            await self._let_passes_end()
+            raise
         finally:
             await _end(workers)
 
+    async def _let_passes_end(self) -> None:
+        """Wait for the answers to writes under way: the Lease is given back next, and somebody else begins."""
+        self._stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PARTING_SECONDS):
+                while self.queue.working:
+                    await asyncio.sleep(0.02)
+
     async def _relist(self) -> None:
+        refused = []
         for resource, selector in self.watched.items():
             for namespace in self._namespaces:
                 known = self._mirror.uids(resource, namespace)
+                self._tried = time.monotonic()
                 try:
                     listed = [item async for item in self._client.list(resource, namespace, selector)]
                 except ApiError as error:
@@ -138,40 +186,46 @@ class Engine:
                         raise
                     # A namespace that is gone, with its Role, is no reason to leave the others alone.
                     log.warning("%s in %s cannot be listed: %s", resource.plural, namespace or "the cluster", error)
+                    refused.append(resource.path(namespace))
                     continue
                 for manifest in self._mirror.replace(resource, listed, known):
                     self._ring(resource, manifest)
         self._mirror.forget_the_gone()
+        self._refused = frozenset(refused)
 
     async def _relist_forever(self) -> None:
         while True:
-            first = not self._synced
+            first = self._listed is None
             try:
                 await self._relist()
-                self._synced = True
+                self._listed, self._unlisted = time.monotonic(), ""
                 pause = SECOND_LISTING_SECONDS if first else RELIST_SECONDS
             except ApiError as error:
                 pause = UNLISTED_SECONDS if first else SECOND_LISTING_SECONDS
+                self._unlisted = str(error)
                 log.warning("the listing failed, tried again in %d s: %s", pause, error)
-            except Exception:
+            except Exception as error:
                 pause = SECOND_LISTING_SECONDS
+                self._unlisted = repr(error)
                 log.exception("the listing failed by a bug of the operator, tried again in %d s", pause)
             await asyncio.sleep(pause)
 
     async def _measure(self) -> None:
+        """Feel how late the event loop is; a peak fades within half a minute."""
         while True:
-            QUEUE_DEPTH.set(self.queue.depth)
-            QUEUE_AGE.set(self.queue.age)
-            await asyncio.sleep(5)
+            before = time.monotonic()
+            await asyncio.sleep(1.0)
+            self._lag = max(time.monotonic() - before - 1.0, self._lag * 0.9)
 
     async def _work(self) -> None:
         while True:
             key = await self.queue.get()
-            if not self._lease.held:  # about to be lost, or late to be renewed
+            if self._stopping or not self._lease.held:  # about to be lost, or late to be renewed
                 self.queue.failed(key)
                 continue
             try:
-                await self._pass(key)
+                with about(key):
+                    await self._pass(key)
             except asyncio.CancelledError:
                 self.queue.failed(key)  # else it would count as being worked on for ever
                 raise
@@ -181,6 +235,10 @@ class Engine:
         outcome = "ok"
         try:
             after = await self._reconciler.reconcile(key)
+        except NotLeading as error:
+            outcome = "fenced"
+            self.queue.failed(key)
+            log.warning("%s: the pass is broken off: %s", key, error)
         except ApiError as error:
             outcome = "refused"
             delay = self.queue.failed(key, at_least=error.retry_after or 0.0)
@@ -194,7 +252,8 @@ class Engine:
             await self._confess(key, "OperatorError", f"the operator failed on this object: {error!r}; see its log")
         else:
             self.queue.done(key, after.total_seconds() if after is not None else None)
-        self._progress = time.monotonic()
+            self._done = time.monotonic()
+        self._passed = time.monotonic()
         RECONCILES.labels(kind=key.kind, outcome=outcome).inc()
         RECONCILE_SECONDS.labels(kind=key.kind).observe(time.monotonic() - started)
 
@@ -218,6 +277,8 @@ class Engine:
         try:
             answer = await write_status(self._client, resource, manifest, {**status, "conditions": [*old, *told]})
             self.take_in(resource, answer, key)
+        except NotLeading:
+            return  # whoever leads next makes the pass again, and finds out the same
         except Exception:
             log.exception("%s: its status cannot be written", key)
 

@@ -106,6 +106,10 @@ class Mirror:
         known = self._objects[resource.kind].items()
         return {name: str(found["metadata"].get("uid")) for name, found in known if namespace in (None, name[0])}
 
+    def all(self, resource: Resource) -> Iterable[Manifest]:
+        """All known objects of a type."""
+        return self._objects[resource.kind].values()
+
     def get(self, key: Key) -> Manifest | None:
         """One object of one of our kinds."""
         return self._objects[key.kind].get((key.namespace, key.name))

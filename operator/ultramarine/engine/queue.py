@@ -89,6 +89,11 @@ class Queue:
         return delay
 
     @property
+    def working(self) -> bool:
+        """Whether any key is being worked on."""
+        return bool(self._working)
+
+    @property
     def depth(self) -> int:
         """How many keys are due now."""
         now = self._clock()

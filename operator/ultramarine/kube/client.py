@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from kubernetes import config as sync_config
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 
+from ..shared.errors import NotLeading
 from ..shared.meta import FIELD_MANAGER, Manifest, Ref, Resource
-from ..shared.metrics import API_REQUESTS
+from ..shared.metrics import API_REQUEST_SECONDS, API_REQUESTS
 
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 PAGE = 500
@@ -42,11 +45,12 @@ def as_yaml(manifest: Manifest) -> str:
 
 
 class Client:
-    """The requests that the engine makes, counted by verb and kind."""
+    """The requests that the engine makes, counted by verb, kind and answer."""
 
-    def __init__(self, api: ApiClient) -> None:
+    def __init__(self, api: ApiClient, time_left: Callable[[], float] = lambda: math.inf) -> None:
         self._api = api
 
+        self._time_left = time_left
     @classmethod
     async def connect(cls) -> Client:
         """Connect as the pod's service account, or by KUBECONFIG outside a cluster."""
@@ -59,6 +63,10 @@ class Client:
 
     async def close(self) -> None:
         """Give the connections back."""
+    def fenced(self, time_left: Callable[[], float]) -> Client:
+        """The same connections, by which nothing is written once `time_left`, in seconds, has run out: NotLeading."""
+        return Client(self._api, time_left)
+
         await self._api.close()
 
     async def _request(
@@ -80,9 +88,14 @@ class Client:
             body=body,
             auth_settings=["BearerToken"],
         )
-        API_REQUESTS.labels(verb=verb, kind=resource.kind).inc()
+        # Asked last of all: whatever held this process up before may have cost it the Lease.
+        left = math.inf if method == "GET" else self._time_left()
+        if left <= 0:
+            raise NotLeading(f"{resource.kind} not written: this replica does not hold the Lease")
+        started, code = time.monotonic(), "none"
         try:
-            response = await self._api.call_api(*request, _request_timeout=TIMEOUT)
+            response = await self._api.call_api(*request, _request_timeout=min(TIMEOUT, left))
+            code = str(response.status)
             data = await response.read()
         except ApiException as error:
             raise ApiError(error.status or 0, "RequestFailed", str(error.reason or error)) from error
@@ -90,6 +103,9 @@ class Client:
             raise ApiError(0, "Unreachable", f"the Kubernetes API did not answer: {error}") from error
         try:
             document: Manifest = json.loads(data) if data else {}
+        finally:
+            API_REQUESTS.labels(verb=verb, kind=resource.kind, code=code).inc()
+            API_REQUEST_SECONDS.labels(verb=verb).observe(time.monotonic() - started)
         except ValueError:
             document = {"message": data[:200].decode("utf-8", "replace")}
         if response.status >= 400:

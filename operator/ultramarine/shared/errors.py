@@ -5,6 +5,7 @@
     |- NotYet         something that may come by itself is missing: a condition says what, and the key is tried again
     |- Conflict       somebody else owns the name or the field: a condition says who, and the key is tried again later
     |- Refused        the API server does not admit what we would write: a condition says why, tried again later
+    |- NotLeading     this replica may not write now: the pass ends, and the key waits for whoever leads next
     '- StorageError   the object storage refused or did not answer
 
 Anything else that is raised is a bug of ours: it is logged with its traceback, the key backs off, the others go on.
@@ -46,6 +47,12 @@ class Refused(UltramarineError):
     """The API server, or a webhook, does not admit an object that we would write; only a person can mend that."""
 
     reason = "Refused"
+
+
+class NotLeading(UltramarineError):
+    """This replica does not hold the Lease, so it must not write."""
+
+    reason = "NotLeading"
 
 
 class StorageError(UltramarineError):

@@ -34,6 +34,13 @@ class Key(NamedTuple):
     namespace: str
     name: str
 
+    @classmethod
+    def named(cls, kind: str, manifest: Any) -> Key:
+        """The key of what may be no proper object, for saying which one it is."""
+        meta = manifest.get("metadata") if isinstance(manifest, dict) else None
+        meta = meta if isinstance(meta, dict) else {}
+        return cls(kind, str(meta.get("namespace")), str(meta.get("name")))
+
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
 

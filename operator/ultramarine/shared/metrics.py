@@ -1,12 +1,26 @@
-"""The operator's Prometheus metrics."""
+"""What the operator counts and times; what can be read off it when asked is in engine/vitals.py."""
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
-API_REQUESTS = Counter("ultramarine_api_requests_total", "Requests to the Kubernetes API.", ["verb", "kind"])
+API_REQUESTS = Counter(
+    "ultramarine_api_requests_total",
+    "Requests to the Kubernetes API, by the HTTP status of the answer; code none where there was no answer.",
+    ["verb", "kind", "code"],
+)
+API_REQUEST_SECONDS = Histogram(
+    "ultramarine_api_request_seconds", "How long the Kubernetes API took to answer, lists page by page.", ["verb"]
+)
 RECONCILES = Counter("ultramarine_reconciles_total", "Passes, by how they ended.", ["kind", "outcome"])
 RECONCILE_SECONDS = Histogram("ultramarine_reconcile_seconds", "How long a pass took.", ["kind"])
-QUEUE_DEPTH = Gauge("ultramarine_queue_depth", "Keys that are due now.")
-QUEUE_AGE = Gauge("ultramarine_queue_age_seconds", "How long the most overdue key has been waiting.")
-LEADER = Gauge("ultramarine_leader", "1 in the replica that holds the Lease.")
+WATCH_EVENTS = Counter("ultramarine_watch_events_total", "Events that the watches told.", ["kind"])
+STORAGE_QUESTIONS = Counter(
+    "ultramarine_storage_questions_total",
+    "Questions to the object storage, by outcome: ok, or the reason that conditions show.",
+    ["outcome"],
+)
+STORAGE_QUESTION_SECONDS = Histogram("ultramarine_storage_question_seconds", "How long the object storage took.")
+LEASE_TRANSITIONS = Counter(
+    "ultramarine_lease_transitions_total", "How often this replica began or ceased to lead.", ["to"]
+)
