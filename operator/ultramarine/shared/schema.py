@@ -144,11 +144,16 @@ class ConditionStatus(Schema):
     )
 
 
+NOT_OBSERVED = -1  # the observedGeneration of an object that the operator has not looked at yet
+
+
 class Status(Schema):
     """What every status has."""
 
     observed_generation: int = Field(
-        default=0, ge=0, description="The generation of the spec that this status speaks of."
+        default=0,
+        ge=NOT_OBSERVED,
+        description="The generation of the spec that this status speaks of; -1 before the operator's first look.",
     )
     conditions: list[ConditionStatus] = Field(
         default=[],
