@@ -62,18 +62,22 @@ async def run() -> int:
     storage = Storage(chosen.platform.storage_endpoint, chosen.platform.storage_region)
     lease = Lease(client, chosen.own_namespace, LEASE_NAME, chosen.identity)
     namespaces: tuple[str | None, ...] = (None,) if chosen.clusterwide else chosen.namespaces
-    engine = Engine(KINDS, namespaces, Mirror(), client.fenced(lease.time_left), storage, chosen.platform, lease)
+    engine = Engine(KINDS, namespaces, Mirror(KINDS), client.fenced(lease.time_left), storage, chosen.platform, lease)
     Info("ultramarine_build", "What is running.").info({"version": __version__})
     REGISTRY.register(Gauges(engine.vitals, engine.objects))
     probes = await serve_probes(engine.vitals, chosen.port)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def heed_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    heed_signals()
     log.info("watching %s", "the whole cluster" if chosen.clusterwide else ", ".join(chosen.namespaces))
     tasks = {
         asyncio.create_task(
-            doorbell.listen(engine, chosen.namespaces, clusterwide=chosen.clusterwide, stop=stop), name="doorbell"
+            doorbell.listen(engine, chosen.namespaces, clusterwide=chosen.clusterwide, stop=stop, started=heed_signals),
+            name="doorbell",
         ),
         asyncio.create_task(engine.run(), name="engine"),
         asyncio.create_task(stop.wait(), name="signal"),

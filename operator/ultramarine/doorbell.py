@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import aiohttp
@@ -72,8 +72,15 @@ def _login(engine: Engine) -> Any:
     return login
 
 
-async def listen(engine: Engine, namespaces: tuple[str, ...], *, clusterwide: bool, stop: asyncio.Event) -> None:
-    """Watch every type of the engine in those namespaces until `stop` is set."""
+async def listen(
+    engine: Engine,
+    namespaces: tuple[str, ...],
+    *,
+    clusterwide: bool,
+    stop: asyncio.Event,
+    started: Callable[[], None],
+) -> None:
+    """Watch every type of the engine in those namespaces until `stop` is set; call `started` once kopf has begun."""
     registry = kopf.OperatorRegistry()
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False  # its log lines are not our events
@@ -94,7 +101,8 @@ async def listen(engine: Engine, namespaces: tuple[str, ...], *, clusterwide: bo
             settings.watching.label_selectors[where] = selector
     # Ours is the Lease's; kopf's own would be made of the user's name, which a numeric user in a container lacks.
     identity: Any = "ultramarine"
-    await kopf.operator(
+    others = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
         registry=registry,
         identity=identity,
         settings=settings,
@@ -103,3 +111,6 @@ async def listen(engine: Engine, namespaces: tuple[str, ...], *, clusterwide: bo
         namespaces=() if clusterwide else namespaces,
         stop_flag=stop,
     )
+    # kopf has taken SIGTERM for itself by now; left so, the Lease would be given back only when all of kopf has ended.
+    started()
+    await kopf.run_tasks(tasks, ignored=others)

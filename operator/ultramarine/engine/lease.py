@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 DURATION = 15.0  # seconds for which a renewal holds
 RENEW_EVERY = 5.0
 MARGIN = 3.0  # the holder stops writing this long before others may start
-LONGEST = 60.0  # seconds for which another's renewal is believed at most, whatever it says; DURATION is the least
+LONGEST = 30.0  # seconds for which another's renewal is believed at most, whatever it says; DURATION is the least
 GIVEN_BACK = 1  # leaseDurationSeconds of a Lease that its holder gave back; one that somebody emptied keeps another
 
 
