@@ -17,6 +17,7 @@ from ..kube.client import ApiError, Client
 from ..shared.conditions import Condition, find, health, merge
 from ..shared.errors import Conflict, InvalidSpec, NotYet, Refused, StorageError, UltramarineError
 from ..shared.meta import SECRET, Key, Manifest, Resource
+from ..shared.metrics import STORAGE_QUESTION_SECONDS, STORAGE_QUESTIONS
 from ..shared.plan import (
     Answer,
     ArtifactFacts,
@@ -107,6 +108,12 @@ class Reconciler:
         return Seen(self._platform, children, related, dict(zip(questions, answers, strict=True)))
 
     def _answer(self, question: Question) -> Answer:
+        with STORAGE_QUESTION_SECONDS.time():
+            answer = self._ask(question)
+        STORAGE_QUESTIONS.labels(outcome=answer.reason if isinstance(answer, StorageError) else "ok").inc()
+        return answer
+
+    def _ask(self, question: Question) -> Answer:
         try:
             match question:
                 case ReadText(uri):
