@@ -62,6 +62,15 @@ def test_a_reference_to_nothing_is_refused_with_what_there_is():
         plan(training_job(command=["$(params.rate)"], parameters={"lr": "1"}), seen(), NOW)
 
 
+def test_no_variable_of_the_author_gets_into_the_task():
+    """Kubernetes fills $(NAME) in from the variables before it, so the task and the storage's address come first."""
+    job = training_job(env=[{"name": "A", "value": '"}'}], inputs={"data": {"uri": "s3://lake/$(A)"}})
+    (made,) = [child for child in plan(job, seen(), NOW).apply if child["kind"] == "Job"]
+    names = [variable["name"] for variable in made["spec"]["template"]["spec"]["containers"][0]["env"]]
+
+    assert names == ["ULTRAMARINE_TASK", "ULTRAMARINE_STORAGE_ENDPOINT", "ULTRAMARINE_STORAGE_REGION", "A"]
+
+
 def test_a_running_pod_makes_the_job_running():
     """While its pod runs the job is Running, with the start time, the pod's name and the source's digest."""
     one = training_job(source={"inline": {"a.py": ""}})

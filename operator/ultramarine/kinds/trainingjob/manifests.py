@@ -138,10 +138,11 @@ def pod_spec(job: Job, platform: Platform) -> Manifest:
                 "command": ["ultramarine-trainer"],
                 "args": command(job),
                 "env": [
-                    # Names that start with ULTRAMARINE_ are refused at admission, so theirs and ours never collide.
-                    *(variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.env),
+                    # Ours first: a $(NAME) in a value is filled in from the variables before it, so nothing of theirs
+                    # gets into the task. Names that start with ULTRAMARINE_ are refused at admission: none collides.
                     {"name": contract.ENV_TASK, "value": task.to_json()},
                     *storage_env(platform),
+                    *(variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.env),
                 ],
                 "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
                 "resources": spec.resources.model_dump(by_alias=True, exclude_defaults=True),
