@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from . import cluster, images
@@ -22,6 +23,7 @@ from .errors import ClusterError
 from .paths import REPOSITORY
 
 KIND_CLUSTER = "ultramarine"
+CHART = REPOSITORY / "charts" / "ultramarine"
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,12 @@ def install(target: Target, namespace: str = "ultramarine", *settings: str) -> d
     """
     names = ("operator", "trainer", "server", *(("addons",) if target.where == "embedded" else ()))
     references = give_images(target, names)
+    upgrade(target, namespace, references, *settings)
+    return references
+
+
+def upgrade(target: Target, namespace: str, references: dict[str, str], *settings: str, chart: Path = CHART) -> None:
+    """Install or upgrade a chart with images that the nodes find, and wait until it is ready."""
     words = []
     for name in ("operator", "trainer", "server"):
         repository, _, tag = references[name].rpartition(":")
@@ -166,7 +174,7 @@ def install(target: Target, namespace: str = "ultramarine", *settings: str) -> d
     if "addons" in references:  # the S3 server's own image cannot be had without a registry; ours carries its program
         words.append(f"storage.embedded.image={json.dumps(references['addons'])}")
     with step("Helm installs the chart") as notes:
-        argv = [*target.helm, "upgrade", "--install", "ultramarine", str(REPOSITORY / "charts" / "ultramarine")]
+        argv = [*target.helm, "upgrade", "--install", "ultramarine", str(chart)]
         argv += ["--namespace", namespace, "--create-namespace", "--wait", "--timeout", "180s"]
         # CRDs that kubectl or another release has applied become this release's: without that Helm refuses to start.
         argv += ["--take-ownership"]
@@ -180,7 +188,6 @@ def install(target: Target, namespace: str = "ultramarine", *settings: str) -> d
                 f"look further with: {target.shown}; kubectl -n {namespace} describe pods",
             ) from error
         notes.append(f"release ultramarine in namespace {namespace}")
-    return references
 
 
 def _what_pods_say(target: Target, namespace: str) -> str:

@@ -97,6 +97,12 @@ class Platform:
                 aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
             )
 
+    def put(self, name: str, content: bytes) -> str:
+        """Put an object into the bucket, and return its URI."""
+        with self.bucket() as storage:
+            storage.put_object(Bucket="ultramarine", Key=f"tests/{name}", Body=content)
+        return f"s3://ultramarine/tests/{name}"
+
     @contextmanager
     def client(self, endpoint: str, key: str | None = None) -> Iterator[httpx.Client]:
         """An HTTP client for an endpoint, with its primary key unless another is given."""

@@ -11,15 +11,6 @@ from load import Load
 from manifests import endpoint, infer, model_version, onnx_model
 from ultramarine_cluster import target
 
-FOLDER = "s3://ultramarine/tests/"
-
-
-def put(platform: Platform, name: str, content: bytes) -> str:
-    """Put an object into the bucket, and return its URI."""
-    with platform.bucket() as storage:
-        storage.put_object(Bucket="ultramarine", Key=f"tests/{name}", Body=content)
-    return FOLDER + name
-
 
 @pytest.fixture(scope="module")
 def adder(platform: Platform) -> Platform:
@@ -27,7 +18,7 @@ def adder(platform: Platform) -> Platform:
     content = onnx_model(1)
     platform.apply(
         {"kind": "Model", "metadata": {"name": "adder"}, "spec": {"aliases": {"champion": "1"}}},
-        model_version("adder", 1, put(platform, "adder-1.onnx", content), content),
+        model_version("adder", 1, platform.put("adder-1.onnx", content), content),
         endpoint("adder", "adder@champion", deployments=[{"name": "blue", "model": "adder@champion", "replicas": 2}]),
     )
     platform.ready("adder", "adder-1")
@@ -98,7 +89,7 @@ def test_a_huge_body_is_refused_and_the_next_request_answered(adder):
 def test_a_moved_alias_changes_the_answers_without_a_failed_request(adder):
     """champion moves from 1 to 2: every request is answered, first by the old version and then by the new one."""
     content = onnx_model(2)
-    adder.apply(model_version("adder", 2, put(adder, "adder-2.onnx", content), content))
+    adder.apply(model_version("adder", 2, adder.put("adder-2.onnx", content), content))
     adder.wait("mv", "adder-2", lambda s: s.get("state") == "Ready")
     with Load(adder, "adder") as load:
         adder.apply({"kind": "Model", "metadata": {"name": "adder"}, "spec": {"aliases": {"champion": "2"}}})
@@ -199,7 +190,7 @@ def test_hand_made_changes_are_set_right(adder):
 def test_a_model_that_cannot_be_loaded_says_why(platform, name, format, content, served, words):
     """The endpoint's status and events carry the server's own words; it is never Ready."""
     suffix = {"onnx": "onnx", "sklearn": "skops"}[format]
-    uri = put(platform, f"{name}.{suffix}", served)
+    uri = platform.put(f"{name}.{suffix}", served)
     platform.apply(model_version(name, 1, uri, content, format), endpoint(name, f"{name}@1"))
     status = platform.wait("oe", name, lambda s: (s.get("deployments") or [{}])[0].get("state") == "Failing")
     events = platform.kubectl("get", "events", "--field-selector", f"involvedObject.name={name}")
@@ -216,7 +207,7 @@ def test_a_pickle_is_refused_until_allowed(platform):
     from sklearn.linear_model import LogisticRegression
 
     content = pickle.dumps(LogisticRegression().fit([[0.0], [1.0]], [0, 1]))
-    uri = put(platform, "pickled.pkl", content)
+    uri = platform.put("pickled.pkl", content)
     platform.apply(model_version("pickled", 1, uri, content, "pickle"), endpoint("pickled", "pickled@1"))
     refused = platform.wait("mv", "pickled-1", lambda s: s.get("state") == "Refused")
     assert "allowCodeExecution" in condition(refused, "Ready")["message"]
@@ -232,7 +223,7 @@ def test_open_endpoints_want_no_key(platform):
     """authMode: none answers everybody, and makes no Secret."""
     content = onnx_model(5)
     platform.apply(
-        model_version("free", 1, put(platform, "free.onnx", content), content),
+        model_version("free", 1, platform.put("free.onnx", content), content),
         endpoint("free", "free@latest", authMode="none"),
     )
     platform.ready("free", "free-1")

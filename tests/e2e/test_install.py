@@ -1,0 +1,257 @@
+"""Install, upgrade, roll back, uninstall and install again, with a job and an endpoint that live through all of it.
+
+The tests tell one story and build on each other. The release before is HEAD^: its chart, and the images that its own
+launcher builds of its own tree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import OURS, Manifest, Platform, condition, restricted
+from load import Load
+from manifests import endpoint, model_version, onnx_model, training_job
+from ultramarine_cluster import images, target
+from ultramarine_cluster.paths import REPOSITORY
+
+NAMESPACE = "ultramarine-install"
+IMAGES = ("operator", "trainer", "server")
+PLURALS = ("trainingjobs", "models", "modelversions", "onlineendpoints")
+# What comes and goes by itself, and what belongs to a Service or a node without naming it as its owner.
+NOT_COUNTED = {"events", "events.events.k8s.io", "endpoints", "ipaddresses.networking.k8s.io", "componentstatuses"}
+
+# Runs until somebody makes a file in the pod, so that it is sure to live through what happens meanwhile.
+PATIENT = """
+import pathlib, sys, time
+while not pathlib.Path("/tmp/go-on").exists():
+    time.sleep(0.2)
+pathlib.Path(sys.argv[1], "model.onnx").write_bytes(b"weights")
+"""
+
+
+@dataclass
+class Release:
+    """The platform in a namespace of its own, which goes from version to version."""
+
+    platform: Platform
+    before: set[str]
+    images: dict[str, str]
+
+    def upgrade(self) -> None:
+        """`helm upgrade --install` to this tree."""
+        target.upgrade(self.platform.target, NAMESPACE, self.images)
+
+    def helm(self, *words: str) -> None:
+        """Run helm on the release."""
+        argv = [*self.platform.target.helm, *words, "--namespace", NAMESPACE, "--wait", "--timeout", "120s"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def pods(self, *names: str) -> dict[str, Any]:
+        """The pods of objects of ours: uid and restarts of each."""
+        found = self.platform.get("pod", "", "-l", f"ultramarine.dev/name in ({', '.join(names)})")
+        return {
+            pod["metadata"]["uid"]: [s["restartCount"] for s in pod["status"].get("containerStatuses") or []]
+            for pod in found
+            if not pod["metadata"].get("deletionTimestamp")
+        }
+
+    def statuses(self) -> dict[str, Manifest]:
+        """The status of each object of ours."""
+        found = [item for kind in OURS for item in self.platform.get(kind)]
+        return {f"{item['kind']} {item['metadata']['name']}": item["status"] for item in found}
+
+    def keys_in_bucket(self) -> set[str]:
+        """Everything that is stored."""
+        with self.platform.bucket() as storage:
+            pages = storage.get_paginator("list_objects_v2").paginate(Bucket="ultramarine")
+            return {entry["Key"] for page in pages for entry in page.get("Contents", [])}
+
+
+def tree_before(folder: Path) -> Path:
+    """The tree of HEAD^, unpacked."""
+    packed = subprocess.run(["git", "-C", str(REPOSITORY), "archive", "HEAD^"], capture_output=True, check=False)
+    if packed.returncode != 0:
+        pytest.fail(
+            f"the release before cannot be had: {packed.stderr.decode().strip()}; this needs a git clone that has the "
+            "parent of HEAD: in a shallow one run `git fetch --deepen=1`"
+        )
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=packed.stdout, check=True)
+    return folder
+
+
+def images_of(tree: Path) -> dict[str, str]:
+    """The images of another tree, built by the launcher in it, and loaded by ours."""
+    script = f"""
+import json
+from ultramarine_cluster import images
+print(json.dumps({{name: images.build_archive(name) for name in {IMAGES}}}))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tree / "cluster")}
+    argv = [sys.executable, "-c", script]
+    done = subprocess.run(argv, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    built: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    for reference in built.values():
+        images.load(reference)
+    return {name: reference.removeprefix("docker.io/") for name, reference in built.items()}
+
+
+def listable(to: target.Target, *, namespaced: bool) -> str:
+    """Every type of the cluster that can be listed, as kubectl takes it."""
+    words = ("api-resources", "--verbs=list", "-o", "name", f"--namespaced={str(namespaced).lower()}")
+    found = {name for name in to.run(*words).split() if not name.endswith("metrics.k8s.io")}
+    return ",".join(sorted(found - NOT_COUNTED))
+
+
+def inventory(to: target.Target) -> dict[str, Manifest]:
+    """All objects of the namespace, those without a namespace, and those anywhere that Helm made for the release."""
+    inside = to.json("get", listable(to, namespaced=True), "-n", NAMESPACE)["items"]
+    above = to.json("get", listable(to, namespaced=False))["items"]
+    every = f"{listable(to, namespaced=True)},{listable(to, namespaced=False)}"
+    helms = [
+        item
+        for item in to.json("get", every, "-A", "-l", "app.kubernetes.io/managed-by=Helm")["items"]
+        if (item["metadata"].get("annotations") or {}).get("meta.helm.sh/release-namespace") == NAMESPACE
+    ]
+    return {
+        f"{item['kind']} {item['metadata'].get('namespace', '')}/{item['metadata']['name']}": item
+        for item in (*inside, *above, *helms)
+    }
+
+
+def of_ours(found: dict[str, Manifest]) -> set[str]:
+    """The custom resources with all that they own, and the volumes of the namespace's claims."""
+    known = {
+        item["metadata"]["uid"]
+        for item in found.values()
+        if item["apiVersion"].startswith("ultramarine.dev/")
+        or (item["kind"] == "PersistentVolume" and item["spec"]["claimRef"]["namespace"] == NAMESPACE)
+    }
+    while True:
+        more = {
+            item["metadata"]["uid"]
+            for item in found.values()
+            if {owner["uid"] for owner in item["metadata"].get("ownerReferences") or []} & known
+        }
+        if more <= known:
+            return {name for name, item in found.items() if item["metadata"]["uid"] in known}
+        known |= more
+
+
+@pytest.fixture(scope="module")
+def release(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    """The release before, with a job that runs and an endpoint that answers."""
+    embedded.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
+    restricted(embedded, NAMESPACE)
+    tree = tree_before(tmp_path_factory.mktemp("before"))
+    platform = Platform(embedded, NAMESPACE)
+    made = Release(platform, set(inventory(embedded)), target.give_images(embedded, (*IMAGES, "addons")))
+    before = made.images | images_of(tree)
+    try:
+        target.upgrade(embedded, NAMESPACE, before, chart=tree / "charts" / "ultramarine")
+        content = onnx_model(1)
+        platform.apply(
+            model_version("steady", 1, platform.put("steady.onnx", content), content),
+            endpoint("steady", "steady@1"),
+            training_job("done", model="churn"),
+            training_job("patient", PATIENT, model="churn"),
+        )
+        assert platform.ended("done")["state"] == "Succeeded"
+        platform.ready("steady", "steady-1")
+        platform.wait("tj", "patient", lambda s: s.get("state") == "Running")
+        yield made
+    finally:
+        # Whatever happened: other releases find the CRDs of this tree.
+        crds = str(REPOSITORY / "crds")
+        embedded.run("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", crds)
+        embedded.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
+
+
+def test_up_and_back_without_a_restart_or_a_failed_request(release):
+    """From the release before to this one and back: the training pod goes on, and every request is answered."""
+    platform = release.platform
+    training = release.pods("patient")
+    assert len(training) == 1
+    with Load(platform, "steady") as load:
+        release.upgrade()
+        platform.ready("steady", "steady-1")
+        release.helm("rollback", "ultramarine", "1")
+        platform.ready("steady", "steady-1")
+        time.sleep(3)
+    assert load.failures == []
+    assert len(load.answers) > 100
+    assert release.pods("patient") == training
+    assert set(next(iter(training.values()))) == {0}
+    print(f"{len(load.answers)} requests during upgrade and rollback, none failed")
+
+
+def test_a_job_of_the_release_before_ends_well_under_this_one(release):
+    """Upgraded again, the job that has run all the time is finished, and registered as one version."""
+    platform = release.platform
+    release.upgrade()
+    pod = platform.status("tj", "patient")["pod"]
+    platform.kubectl("exec", pod, "-c", "trainer", "--", "touch", "/tmp/go-on")
+    status = platform.ended("patient")
+    assert (status["state"], status["attempts"]) == ("Succeeded", 1)
+    versions = sorted(v["metadata"]["name"] for v in platform.get("mv") if v["spec"]["model"] == "churn")
+    assert versions == ["churn-1", "churn-2"]
+
+
+def test_uninstall_leaves_objects_and_data_and_nothing_else(release):
+    """What is left are the custom resources with what they own, the volume and its keys; and the endpoint answers."""
+    platform = release.platform
+    for name in ("churn-1", "churn-2"):
+        platform.wait("mv", name, lambda s: s.get("state") == "Ready")
+    statuses = release.statuses()
+    with Load(platform, "steady") as load:
+        release.helm("uninstall", "ultramarine")
+    assert load.failures == []
+
+    kept = {f"{kind} {NAMESPACE}/ultramarine-storage" for kind in ("Secret", "PersistentVolumeClaim")}
+    crds = {f"CustomResourceDefinition /{plural}.ultramarine.dev" for plural in PLURALS}
+    end = time.monotonic() + 60
+    while superfluous := set(left := inventory(platform.target)) - release.before - of_ours(left) - kept - crds:
+        # The operator's pods have a moment to end in.
+        assert time.monotonic() < end, superfluous
+        time.sleep(1)
+    assert kept | crds <= set(left)
+    assert release.statuses() == statuses
+
+
+def test_installed_again_it_goes_on_where_it_was(release):
+    """The same volume and keys, no status changed, nothing trained or registered twice; and the next number is next."""
+    platform = release.platform
+    keys, statuses, pods = platform.secret("ultramarine-storage"), release.statuses(), release.pods("steady", "done")
+    release.upgrade()
+    platform.wait("oe", "steady", lambda s: condition(s, "Ready").get("status") == "True")
+    time.sleep(3)  # every object has had its pass
+    assert platform.secret("ultramarine-storage") == keys
+    assert release.statuses() == statuses
+    assert release.pods("steady", "done") == pods
+
+    stored = release.keys_in_bucket()
+    assert "tests/steady.onnx" in stored
+    platform.apply(training_job("next", model="churn"))
+    assert platform.ended("next")["outputs"]["model"]["modelVersion"] == "churn-3"
+    assert stored < release.keys_in_bucket()
+
+
+def test_all_can_be_deleted_when_the_operator_is_gone(release):
+    """Without an operator each kind, and then the namespace, is deleted in bounded time: nothing waits for it."""
+    platform = release.platform
+    platform.apply(training_job("left", PATIENT))
+    platform.wait("tj", "left", lambda s: s.get("state") == "Running")
+    release.helm("uninstall", "ultramarine")
+    for kind in OURS:
+        assert platform.get(kind)
+        platform.kubectl("delete", kind, "--all", "--wait=true", "--timeout=20s")
+    platform.target.run("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=90s")
