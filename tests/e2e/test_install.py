@@ -206,6 +206,19 @@ def test_a_job_of_the_release_before_ends_well_under_this_one(release):
     assert versions == ["churn-1", "churn-2"]
 
 
+def test_two_operators_for_one_namespace_are_refused(release):
+    """A cluster-wide release beside another one is refused before anything is installed, with that one's namespace."""
+    argv = [*release.platform.target.helm, "install", "ultramarine", str(target.CHART), "--dry-run=server"]
+    argv += ["--namespace", "default", "--set", "clusterWide=true", "--set", "crds.install=false"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "has an operator already" in done.stderr
+    argv[argv.index("clusterWide=true")] = f"namespaces={{{NAMESPACE}}}"
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f'in namespace "{NAMESPACE}" exists and cannot be imported' in done.stderr
+
+
 def test_uninstall_leaves_objects_and_data_and_nothing_else(release):
     """What is left are the custom resources with what they own, the volume and its keys; and the endpoint answers."""
     platform = release.platform
