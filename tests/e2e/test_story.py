@@ -39,6 +39,12 @@ def test_the_demo_says_what_exists_now(demo):
         assert words in demo
 
 
+def test_the_demo_runs_under_restricted_pod_security(demo, embedded):
+    """The demo's namespace enforces `restricted`, and all of its pods came up in it."""
+    namespace = embedded.json("get", "namespace", "ultramarine")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
 def test_helm_test_passes(platform):
     """`helm test` proves that the operator is ready and the bucket works."""
     argv = [*platform.target.helm, "test", "ultramarine", "-n", "ultramarine-e2e", "--logs"]
