@@ -14,12 +14,14 @@ from ultramarine.shared.meta import Manifest
 from ultramarine_cluster import build, programs
 
 CHART = Path(__file__).parents[2] / "charts" / "ultramarine"
+METRICS = {"metrics": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboard")}}
 EXTERNAL = {"storage": {"endpoint": "https://s3.example.com", "region": "eu", "bucket": "lake", "secretName": "s3"}}
 MODES: dict[str, Manifest] = {
     "default": {},
     "namespaces": {"namespaces": ["team-a", "team-b"]},
     "clusterWide": {"clusterWide": True},
     "external": EXTERNAL,
+    "metrics": METRICS,
     "external clusterWide": {**EXTERNAL, "clusterWide": True, "crds": {"install": False}},
 }
 
@@ -178,6 +180,8 @@ def test_what_holds_data_outlives_the_release(chart):
         ({"images": {"pullPolicy": "Sometimes"}}, ("/images/pullPolicy", "'Always', 'IfNotPresent', 'Never'")),
         ({"images": {"operator": {"repository": ""}}}, ("/images/operator/repository", "minLength")),
         ({"crds": {"install": "no"}}, ("/crds/install", "got string, want boolean")),
+        ({"metrics": {"rules": True}}, ("/metrics/rules", "got boolean, want object")),
+        ({"metrics": {"labels": {"release": 1}}}, ("/metrics/labels/release", "got number, want string")),
     ],
 )
 def test_wrong_values_are_refused_with_their_name(chart, values, words):
@@ -251,3 +255,28 @@ def test_every_object_is_labelled_and_named_once(chart, mode):
     for each in got:
         if each["kind"] != "CustomResourceDefinition":
             assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "um"
+
+
+def test_what_needs_foreign_crds_is_asked_for(chart):
+    """Without a word nothing of the Prometheus Operator's is installed, and no dashboard."""
+    got = chart.render({})
+
+    assert of(got, "ServiceMonitor", "PrometheusRule") == []
+    assert not [each for each in got if "grafana_dashboard" in each["metadata"].get("labels", {})]
+
+
+def test_prometheus_and_grafana_find_what_is_for_them(chart):
+    """The ServiceMonitor selects the operator's Service alone and its port by name; labels of one's own are added."""
+    values = {"metrics": {**METRICS["metrics"], "labels": {"release": "prometheus"}}}
+    got = chart.render(values)
+    (monitor,) = of(got, "ServiceMonitor")
+    (rule,) = of(got, "PrometheusRule")
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    (service,) = (each for each in of(got, "Service") if wanted <= each["metadata"]["labels"].items())
+
+    assert service["metadata"]["name"] == "ultramarine-operator"
+    assert [port["name"] for port in service["spec"]["ports"]] == [monitor["spec"]["endpoints"][0]["port"]]
+    assert rule["metadata"]["labels"]["release"] == monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert rule["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    (board,) = (each for each in of(got, "ConfigMap") if each["metadata"]["labels"].get("grafana_dashboard") == "1")
+    assert json.loads(board["data"]["ultramarine.json"]) == json.loads((CHART / "files" / "dashboard.json").read_text())
