@@ -143,7 +143,7 @@ def _full(state: State) -> Cluster:
     _control_plane(state, plan)
     with step("containerd") as notes:
         notes += _bring_up(state, (plan.containerd,), {"containerd": runtime})
-    with step("controller manager, scheduler, kubelet, kube-proxy") as notes:
+    with step("controller manager, scheduler, kubelet, kube-proxy, network policies") as notes:
         notes += _bring_up(state, plan.clients)
     with step("the addons image in containerd") as notes:
         notes.append("imported" if images.load(image, state) else "was there")

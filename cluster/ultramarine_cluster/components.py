@@ -20,6 +20,7 @@ FULL_PORTS = (
     "kubelet-health",
     "kube-proxy-health",
     "kube-proxy-metrics",
+    "netpol-health",
 )
 
 
@@ -63,6 +64,7 @@ def full(state: State, sandbox: str) -> Plan:
         _scheduler(state, ports, authority, url),
         _kubelet(state, ports, authority, url),
         _kube_proxy(state, ports, authority, url),
+        _netpol(state, ports, authority, url),
     )
     return Plan(url, etcd, apiserver, containerd, clients)
 
@@ -230,3 +232,17 @@ def _kube_proxy(state: State, ports: dict[str, int], authority: Authority, url: 
     file = config.kube_proxy(state, ports, to_api)
     argv = (str(program("kube-proxy")), f"--config={file}")
     return Component("kube-proxy", argv, probes.of(state, ports, "full")["kube-proxy"], (file, to_api))
+
+
+def _netpol(state: State, ports: dict[str, int], authority: Authority, url: str) -> Component:
+    # It reads nodes, pods, namespaces and policies; no built-in role gives just that, and it starts before any other.
+    who = authority.issue("netpol", Leaf("ultramarine-netpol", "system:masters"))
+    to_api = pki.kubeconfig(state.config / "netpol.kubeconfig", url, authority, who)
+    argv = (
+        str(program("netpol")),
+        f"--kubeconfig={to_api}",
+        f"--hostname-override={NODE_NAME}",
+        f"--service-cluster-ip-range={SERVICE_NETWORK}",
+        f"--healthz-bind-address=127.0.0.1:{ports['netpol-health']}",
+    )
+    return Component("netpol", argv, probes.of(state, ports, "full")["netpol"], (to_api,))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -123,6 +124,7 @@ def _network(state: State) -> str:
         if table == f"ip {network.TABLE}" or (shared and before is not None and table not in before["tables"]):
             run("nft", "delete", "table", *table.split())
             gone.append(f"nft table {table}")
+    gone += _policies()
     for way in ("-i", "-o"):
         rule = f"FORWARD {way} {network.POD_LINK} -j ACCEPT"
         if f"-A {rule}" in run("iptables", "-S", "FORWARD", check=False):
@@ -131,6 +133,28 @@ def _network(state: State) -> str:
     for result in Path("/var/lib/cni").glob(f"results/{network.CNI_NETWORK}-*"):
         result.unlink(missing_ok=True)
     return ", ".join(gone) or "nothing of ours"
+
+
+def _policies() -> list[str]:
+    """Remove the network policies' chains and sets, and the filter table where nobody else has a rule in it."""
+    lines = run("iptables-save", "-t", "filter", check=False).splitlines()
+    declared = [line.split()[0].removeprefix(":") for line in lines if line.startswith(":")]
+    chains = [chain for chain in declared if chain.startswith(network.POLICY_CHAINS)]
+    jumps = [line for line in lines if line.startswith("-A") and not line.startswith("-A KUBE-")]
+    words = ["*filter", *(f":{chain} - [0:0]" for chain in chains)]  # declared anew, a chain is empty
+    words += [f"-D{jump.removeprefix('-A')}" for jump in jumps if jump.split()[-1] in chains]
+    words += [*(f"-X {chain}" for chain in chains), "COMMIT", ""]
+    if not chains:
+        return []
+    run("iptables-restore", "--noflush", input="\n".join(words))
+    names = run("ipset", "list", "-name").split()
+    for name in (name for name in names if name.startswith(network.POLICY_SETS)):
+        run("ipset", "destroy", name)
+    empty = re.compile(r"#|\*filter|COMMIT|:(INPUT|FORWARD|OUTPUT) ACCEPT ")
+    left = run("iptables-save", "-t", "filter").splitlines()
+    if all(empty.match(line) for line in left) and "ip filter" in network.tables():
+        run("nft", "delete", "table", "ip", "filter")
+    return [f"{len(chains)} chains of network policies"]
 
 
 def _cgroups() -> str:

@@ -56,6 +56,9 @@ FIXED_FOLDERS = (
 )
 # Tables that programs of ours make under names that are not ours alone.
 SHARED_TABLES = ("ip kube-proxy", "ip6 kube-proxy", "ip cni_hostport", "ip6 cni_hostport")
+# What the network policies become in the kernel: chains of iptables' filter table, and sets of addresses.
+POLICY_CHAINS = ("KUBE-ROUTER-", "KUBE-NWPLCY-", "KUBE-POD-FW-")
+POLICY_SETS = ("KUBE-SRC-", "KUBE-DST-")
 
 
 def ports(state: State, names: tuple[str, ...]) -> dict[str, int]:

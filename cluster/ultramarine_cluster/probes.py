@@ -39,6 +39,7 @@ def of(state: State, ports: dict[str, int], tier: str) -> dict[str, Probe]:
         "kube-scheduler": https(f"https://{loopback}:{ports['scheduler']}/healthz"),
         "kubelet": http_get(f"http://{loopback}:{ports['kubelet-health']}/healthz"),
         "kube-proxy": http_get(f"http://{loopback}:{ports['kube-proxy-health']}/livez"),
+        "netpol": http_get(f"http://{loopback}:{ports['netpol-health']}/healthz"),
     }
 
 

@@ -63,6 +63,8 @@ TABLE = (
     Program("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server", 12),
     Program("local-path-provisioner", "github.com/rancher/local-path-provisioner", 10),
     Program("versitygw", "github.com/versity/versitygw/cmd/versitygw", 25),
+    Program("netpol", "./netpol", 15),
+    Program("kwok", "sigs.k8s.io/kwok/cmd/kwok", 40),
 )
 BARE = ("etcd", "kube-apiserver", "kubectl")
 
@@ -71,7 +73,7 @@ BARE = ("etcd", "kube-apiserver", "kubectl")
 def key() -> str:
     """Twelve digits that change with anything that the programs are made of."""
     made_of = sha256()
-    for name in ("go.mod", "go.sum", "coredns/main.go"):
+    for name in ("go.mod", "go.sum", "coredns/main.go", "netpol/main.go"):
         made_of.update((CLUSTER_FOLDER / name).read_bytes())
     for program in TABLE:
         made_of.update(repr((program.name, program.package, LDFLAGS, program.flags, program.env)).encode())
