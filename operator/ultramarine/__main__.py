@@ -64,7 +64,7 @@ async def run() -> int:
     namespaces: tuple[str | None, ...] = (None,) if chosen.clusterwide else chosen.namespaces
     engine = Engine(KINDS, namespaces, Mirror(KINDS), client.fenced(lease.time_left), storage, chosen.platform, lease)
     Info("ultramarine_build", "What is running.").info({"version": __version__})
-    REGISTRY.register(Gauges(engine.vitals, engine.objects))
+    REGISTRY.register(Gauges(engine.vitals, engine.states))
     probes = await serve_probes(engine.vitals, chosen.port)
     stop = asyncio.Event()
 

@@ -181,7 +181,8 @@ class Api:
         found = []
         for resource in (RESOURCES[kind] for kind in kinds):
             for item in self._ask("GET", resource.path(self.namespace))["items"]:
-                found.append(item | {"kind": resource.kind})  # the items of a list come without it
+                # The items of a list come without the two.
+                found.append({**item, "apiVersion": resource.api_version, "kind": resource.kind})
         return found
 
     def status(self, kind: str, name: str, status: Manifest) -> None:
@@ -197,9 +198,8 @@ class Api:
         return document
 
 
-@contextmanager
-def requests_to(cluster: Cluster) -> Iterator[httpx.Client]:
-    """A client for plain requests, as the administrator of the kubeconfig."""
+def access(cluster: Cluster) -> tuple[str, ssl.SSLContext]:
+    """The API server's address, and what makes us the administrator of the kubeconfig before it."""
     config = yaml.safe_load(cluster.kubeconfig.read_text())
     whole, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     with tempfile.TemporaryDirectory() as folder:
@@ -209,7 +209,14 @@ def requests_to(cluster: Cluster) -> Iterator[httpx.Client]:
             (Path(folder) / name).write_bytes(base64.b64decode(data))
         context = ssl.create_default_context(cafile=f"{folder}/ca")
         context.load_cert_chain(f"{folder}/cert", f"{folder}/key")
-    with httpx.Client(base_url=whole["server"], verify=context, timeout=30) as client:
+    return whole["server"], context
+
+
+@contextmanager
+def requests_to(cluster: Cluster) -> Iterator[httpx.Client]:
+    """A client for plain requests, as the administrator of the kubeconfig."""
+    url, context = access(cluster)
+    with httpx.Client(base_url=url, verify=context, timeout=30) as client:
         yield client
 
 

@@ -101,7 +101,7 @@ def test_a_listing_prunes_what_is_gone_and_keeps_what_is_newer():
     mirror.put(JOB, old)
     before = mirror.uids(JOB, "team-a")
     mirror.put(JOB, child("Job", "new", owner))
-    assert mirror.replace(JOB, [], before) == [old]
+    assert mirror.prune(JOB, set(), before) == [old]
     assert [c["metadata"]["name"] for c in mirror.children(Key("TrainingJob", "team-a", "churn"))] == ["new"]
 
 
@@ -165,7 +165,7 @@ def test_an_object_made_anew_during_a_listing_stays():
     before = mirror.uids(TRAINING_JOB, None)
     mirror.drop(TRAINING_JOB, live(6))
     mirror.put(TRAINING_JOB, live(8, uid="a new one"))
-    assert mirror.replace(TRAINING_JOB, [], before) == []
+    assert mirror.prune(TRAINING_JOB, set(), before) == []
     assert mirror.get(Key("TrainingJob", "team-a", "churn")) is not None
 
 

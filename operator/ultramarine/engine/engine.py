@@ -17,10 +17,11 @@ from ..shared.logs import about
 from ..shared.meta import CHILD_SELECTOR, Key, Manifest, Resource
 from ..shared.metrics import RECONCILE_SECONDS, RECONCILES, WATCH_EVENTS
 from ..shared.plan import Kind, Platform
+from .inquiries import Inquiries, Outside
 from .lease import Lease
 from .mirror import Mirror, owner_key
 from .queue import Queue
-from .reconcile import Outside, Reconciler
+from .reconcile import Reconciler
 from .vitals import Vitals, Watch
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ class Engine:
         self._namespaces = namespaces
         self._mirror = mirror
         self._client = client
-        self._reconciler = Reconciler(self._kinds.values(), mirror, self.take_in, client, storage, platform)
+        self._inquiries = Inquiries(storage, lambda key: self.queue.add(key))
+        self._reconciler = Reconciler(self._kinds.values(), mirror, self.take_in, client, self._inquiries, platform)
         self._lease = lease
         self.queue = Queue()
         self._stopping = False
@@ -86,8 +88,8 @@ class Engine:
             holder=self._lease.holder,
             lease_trouble=self._lease.trouble,
             lease_idle=self._lease.idle,
-            depth=self.queue.depth,
-            oldest=self.queue.age,
+            depth=self.queue.depth if self._lease.held else 0,  # what a standby has in it is the leader's work
+            oldest=self.queue.age if self._lease.held else 0.0,
             passed=now - self._passed,
             done=ago(self._done),
             tried=now - self._tried,
@@ -99,18 +101,25 @@ class Engine:
             lag=self._lag,
         )
 
-    def objects(self) -> dict[str, Iterable[Manifest]]:
-        """All that is known of each of our kinds."""
-        return {name: self._mirror.all(kind.resource) for name, kind in self._kinds.items()}
+    def states(self) -> dict[str, Iterable[str]]:
+        """The states of all known objects, by kind."""
+        return {name: self._mirror.states(kind.resource) for name, kind in self._kinds.items()}
 
     def tell(self, resource: Resource, manifest: Manifest, *, deleted: bool = False) -> None:
         """Take in one watch event. Never raises: a malformed object must not stop the watch of the good ones."""
         WATCH_EVENTS.labels(kind=resource.kind).inc()
+        if not deleted:
+            return self._learn(resource, manifest)
         try:
-            if deleted:
-                self._mirror.drop(resource, manifest)
-                self._ring(resource, manifest)
-            elif self._mirror.put(resource, manifest):
+            self._mirror.drop(resource, manifest)
+            self._ring(resource, manifest)
+        except Exception:
+            with about(Key.named(resource.kind, manifest)):
+                log.exception("cannot take in the end of a %s", resource.kind)
+
+    def _learn(self, resource: Resource, manifest: Manifest) -> None:
+        try:
+            if self._mirror.put(resource, manifest):
                 self._ring(resource, manifest)
         except Exception:
             with about(Key.named(resource.kind, manifest)):
@@ -135,9 +144,9 @@ class Engine:
             yield owner
         for kind in self._kinds.values():
             if resource in kind.rung_by:
-                for other in self._mirror.in_namespace(kind.resource, meta["namespace"]):
-                    if kind.relates(manifest, other):
-                        yield kind.key(other)
+                topics = self._kinds[resource.kind].topics(manifest)
+                for name in self._mirror.about(kind.resource, meta["namespace"], topics):
+                    yield Key(kind.name, meta["namespace"], name)
 
     async def run(self) -> None:
         """List, lead, work; wait for the Lease again when it is lost. Never returns by itself."""
@@ -151,6 +160,7 @@ class Engine:
                 await self._lead()
         finally:
             await _end(background)
+            self._inquiries.close()
             await self._lease.release()
 
     async def _lead(self) -> None:
@@ -180,7 +190,7 @@ class Engine:
                 known = self._mirror.uids(resource, namespace)
                 self._tried = time.monotonic()
                 try:
-                    listed = [item async for item in self._client.list(resource, namespace, selector)]
+                    listed = await self._take_in_all(resource, namespace, selector)
                 except ApiError as error:
                     if error.code not in (403, 404):
                         raise
@@ -188,10 +198,18 @@ class Engine:
                     log.warning("%s in %s cannot be listed: %s", resource.plural, namespace or "the cluster", error)
                     refused.append(resource.path(namespace))
                     continue
-                for manifest in self._mirror.replace(resource, listed, known):
+                for manifest in self._mirror.prune(resource, listed, known):
                     self._ring(resource, manifest)
         self._mirror.forget_the_gone()
         self._refused = frozenset(refused)
+
+    async def _take_in_all(self, resource: Resource, namespace: str | None, selector: str) -> set[str]:
+        """Take in what a listing brings, page by page, and return the uids in it."""
+        uids = set()
+        async for manifest in self._client.list(resource, namespace, selector):
+            uids.add(str(manifest["metadata"]["uid"]))
+            self._learn(resource, manifest)
+        return uids
 
     async def _relist_forever(self) -> None:
         while True:

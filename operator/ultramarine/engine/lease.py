@@ -10,7 +10,6 @@ last leader may still believe to have; a leader that sees another name in it sto
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
@@ -77,10 +76,12 @@ class Lease:
     async def keep(self) -> None:
         """Renew until it cannot be held any longer, then return: the caller must stop writing."""
         while self.held:
-            with contextlib.suppress(TimeoutError):
+            try:
                 # An answer that comes later than we may write is no use.
                 async with asyncio.timeout(self.time_left()):
                     await asyncio.sleep(RENEW_EVERY if await self._attempt() else 1.0)
+            except TimeoutError:
+                self.trouble = "the Kubernetes API did not answer in time"
         LEASE_TRANSITIONS.labels(to="standby").inc()
 
     async def release(self) -> None:

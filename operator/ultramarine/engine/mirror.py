@@ -1,15 +1,21 @@
 """The local copy of our objects and their children, fed by the watches and set right by a relist every ten minutes.
 
 It answers all reads of a pass, so a pass costs no request. It may be behind; nothing is deleted on its word alone,
-since deletes carry the uid and the resourceVersion that it had seen.
+since deletes carry the uid and the resourceVersion that it had seen. Whoever reads gets a copy of his own.
 """
 
 from __future__ import annotations
 
+import json
+import sys
+import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
+from ..shared.conditions import state_of
 from ..shared.meta import LABEL_KIND, LABEL_NAME, Key, Manifest, Resource
+from ..shared.plan import Kind
 
 Name = tuple[str, str]  # namespace, name
 
@@ -25,16 +31,34 @@ def owner_key(manifest: Manifest) -> Key | None:
     meta = manifest["metadata"]
     labels = meta.get("labels") or {}
     kind, name = labels.get(LABEL_KIND), labels.get(LABEL_NAME)
-    return Key(kind, meta["namespace"], name) if kind and name else None
+    return Key(sys.intern(kind), sys.intern(meta["namespace"]), name) if kind and name else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One object: the whole of it compressed, since a parsed one takes fifteen times that, and what finds it."""
+
+    version: int
+    uid: str
+    owner: Key | None
+    topics: frozenset[str]
+    state: str
+    packed: bytes
+
+    @property
+    def manifest(self) -> Manifest:
+        unpacked: Manifest = json.loads(zlib.decompress(self.packed))
+        return unpacked
 
 
 class Mirror:
-    """Objects by type, namespace and name, and children by their owner."""
+    """Objects by type, namespace and name; children by their owner; ours by their topics too."""
 
-    def __init__(self) -> None:
-        self._objects: dict[str, dict[Name, Manifest]] = defaultdict(dict)
-        self._children: dict[Key, dict[tuple[str, str], Manifest]] = defaultdict(dict)
-        self._namespaces: dict[tuple[str, str], dict[str, Manifest]] = defaultdict(dict)
+    def __init__(self, kinds: Iterable[Kind] = ()) -> None:
+        self._kinds = {kind.name: kind for kind in kinds}
+        self._objects: dict[str, dict[Name, _Entry]] = defaultdict(dict)
+        self._children: dict[Key, set[tuple[str, str]]] = defaultdict(set)
+        self._about: dict[tuple[str, str, str], set[str]] = defaultdict(set)
         # Uids seen deleted, with the version of that moment, since the last relist and since the one before it.
         self._gone: dict[str, int] = {}
         self._gone_before: dict[str, int] = {}
@@ -42,60 +66,70 @@ class Mirror:
     def put(self, resource: Resource, manifest: Manifest) -> bool:
         """Take in an object; says whether it was news. An older version than the one known is ignored."""
         meta = manifest["metadata"]
-        name = (meta["namespace"], meta["name"])
+        name = (sys.intern(meta["namespace"]), meta["name"])
         known = self._objects[resource.kind].get(name)
+        version, uid = _version(manifest), str(meta.get("uid", ""))
         # An older answer must not revive the dead. A newer one was only out of sight: without its label for a while.
-        uid = str(meta.get("uid", ""))
-        if _version(manifest) <= max(self._gone.get(uid, -1), self._gone_before.get(uid, -1)):
+        if version <= max(self._gone.get(uid, -1), self._gone_before.get(uid, -1)):
             return False
-        if known is not None and _version(known) >= _version(manifest):
+        if known is not None and known.version >= version:
             return False
         manifest.setdefault("kind", resource.kind)  # the items of a list come without them
         manifest.setdefault("apiVersion", resource.api_version)
         meta.pop("managedFields", None)  # half of an object's size, and nobody here reads it
+        kind = self._kinds.get(resource.kind)
+        entry = _Entry(
+            version=version,
+            uid=uid,
+            owner=owner_key(manifest),
+            topics=kind.topics(manifest) if kind is not None else frozenset(),
+            state=sys.intern(state_of(manifest)) if kind is not None else "",
+            packed=zlib.compress(json.dumps(manifest).encode(), 1),
+        )
         if known is not None:
-            self._forget(resource, known)
-        self._objects[resource.kind][name] = manifest
-        self._namespaces[resource.kind, meta["namespace"]][meta["name"]] = manifest
-        if (owner := owner_key(manifest)) is not None:
-            self._children[owner][resource.kind, meta["name"]] = manifest
+            self._forget(resource, name, known)
+        self._objects[resource.kind][name] = entry
+        for topic in entry.topics:
+            self._about[resource.kind, name[0], topic].add(name[1])
+        if entry.owner is not None:
+            self._children[entry.owner].add((resource.kind, name[1]))
         return True
 
     def drop(self, resource: Resource, manifest: Manifest) -> None:
         """Take out an object that was deleted; a newer one of the same name stays."""
         meta = manifest["metadata"]
-        self._gone[str(meta.get("uid", ""))] = _version(manifest)
-        known = self._objects[resource.kind].get((meta["namespace"], meta["name"]))
-        if known is not None and known["metadata"].get("uid") == meta.get("uid"):
-            self._forget(resource, known)
+        uid = str(meta.get("uid", ""))
+        self._gone[uid] = _version(manifest)
+        name = (meta["namespace"], meta["name"])
+        known = self._objects[resource.kind].get(name)
+        if known is not None and known.uid == uid:
+            self._forget(resource, name, known)
 
-    def _forget(self, resource: Resource, known: Manifest) -> None:
-        meta = known["metadata"]
-        self._objects[resource.kind].pop((meta["namespace"], meta["name"]), None)
-        siblings = self._namespaces[resource.kind, meta["namespace"]]
-        siblings.pop(meta["name"], None)
-        if not siblings:
-            del self._namespaces[resource.kind, meta["namespace"]]
-        if (owner := owner_key(known)) is not None:
-            self._children[owner].pop((resource.kind, meta["name"]), None)
-            if not self._children[owner]:
-                del self._children[owner]
+    def _forget(self, resource: Resource, name: Name, known: _Entry) -> None:
+        del self._objects[resource.kind][name]
+        for topic in known.topics:
+            where = (resource.kind, name[0], topic)
+            self._about[where].discard(name[1])
+            if not self._about[where]:
+                del self._about[where]
+        if known.owner is not None:
+            self._children[known.owner].discard((resource.kind, name[1]))
+            if not self._children[known.owner]:
+                del self._children[known.owner]
 
-    def replace(self, resource: Resource, listed: Iterable[Manifest], before: dict[Name, str]) -> list[Manifest]:
-        """Set a type right by a full listing, and return every object that was news or is gone.
+    def prune(self, resource: Resource, listed: set[str], before: dict[Name, str]) -> list[Manifest]:
+        """Take out, and return, what a full listing lacks.
 
-        `before` are the uids that were known before the listing was asked for: one that is missing in it is gone,
-        while one that came in meanwhile is simply newer than the listing.
+        `listed` are the uids in it, and `before` those that were known before it was asked for: one that came in
+        meanwhile is simply newer than the listing.
         """
-        items = list(listed)
-        there = {item["metadata"]["uid"] for item in items}
-        changed = [item for item in items if self.put(resource, item)]
+        gone = []
         for name, uid in before.items():
             known = self._objects[resource.kind].get(name)
-            if uid not in there and known is not None and known["metadata"].get("uid") == uid:
-                self.drop(resource, known)
-                changed.append(known)
-        return changed
+            if uid not in listed and known is not None and known.uid == uid:
+                gone.append(known.manifest)
+                self.drop(resource, gone[-1])
+        return gone
 
     def forget_the_gone(self) -> None:
         """Drop the memory of uids that were deleted before the last relist: nothing older is still under way."""
@@ -104,21 +138,22 @@ class Mirror:
     def uids(self, resource: Resource, namespace: str | None) -> dict[Name, str]:
         """The uids of all known objects of a type, in one namespace or in all."""
         known = self._objects[resource.kind].items()
-        return {name: str(found["metadata"].get("uid")) for name, found in known if namespace in (None, name[0])}
+        return {name: found.uid for name, found in known if namespace in (None, name[0])}
 
-    def all(self, resource: Resource) -> Iterable[Manifest]:
-        """All known objects of a type."""
-        return self._objects[resource.kind].values()
+    def states(self, resource: Resource) -> Iterator[str]:
+        """The state of each known object of a type of ours."""
+        return (found.state for found in self._objects[resource.kind].values())
 
     def get(self, key: Key) -> Manifest | None:
         """One object of one of our kinds."""
-        return self._objects[key.kind].get((key.namespace, key.name))
+        found = self._objects[key.kind].get((key.namespace, key.name))
+        return found.manifest if found is not None else None
 
     def children(self, key: Key) -> tuple[Manifest, ...]:
         """All known children of an object."""
-        return tuple(self._children[key].values()) if key in self._children else ()
+        known = self._children.get(key, ())
+        return tuple(self._objects[kind][key.namespace, name].manifest for kind, name in known)
 
-    def in_namespace(self, resource: Resource, namespace: str) -> tuple[Manifest, ...]:
-        """All known objects of a type in a namespace."""
-        known = self._namespaces.get((resource.kind, namespace))
-        return tuple(known.values()) if known else ()
+    def about(self, resource: Resource, namespace: str, topics: Iterable[str]) -> set[str]:
+        """The names of the objects of a type of ours that share one of these topics."""
+        return {name for topic in topics for name in self._about.get((resource.kind, namespace, topic), ())}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,37 +15,16 @@ from ..kube import events
 from ..kube.apply import apply_child, write_status
 from ..kube.client import ApiError, Client
 from ..shared.conditions import Condition, find, health, merge
-from ..shared.errors import Conflict, InvalidSpec, NotYet, Refused, StorageError, UltramarineError
+from ..shared.errors import Conflict, InvalidSpec, NotYet, Refused, UltramarineError
 from ..shared.meta import SECRET, Key, Manifest, Resource
-from ..shared.metrics import STORAGE_QUESTION_SECONDS, STORAGE_QUESTIONS
-from ..shared.plan import (
-    Answer,
-    ArtifactFacts,
-    CheckArtifact,
-    Event,
-    GenerateSecret,
-    Kind,
-    Obj,
-    Plan,
-    Platform,
-    Question,
-    ReadText,
-    Seen,
-)
+from ..shared.plan import Event, GenerateSecret, Kind, Obj, Plan, Platform, Seen
+from .inquiries import Inquiries
 from .mirror import Mirror
 
 log = logging.getLogger(__name__)
 
 RETRY_SOON = timedelta(seconds=2)
 RETRY_LATER = timedelta(seconds=30)
-
-
-class Outside(Protocol):
-    """What the engine asks of the object storage."""
-
-    def read(self, uri: str) -> bytes: ...
-
-    def artifact_digest(self, uri: str) -> tuple[str, int, str]: ...
 
 
 class Reconciler:
@@ -57,7 +36,7 @@ class Reconciler:
         mirror: Mirror,
         tell: Callable[[Resource, Manifest, Key], None],
         client: Client,
-        storage: Outside,
+        inquiries: Inquiries,
         platform: Platform,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -66,7 +45,7 @@ class Reconciler:
         self._mirror = mirror
         self._tell = tell  # takes in what the server answered, and rings whoever else it concerns
         self._client = client
-        self._storage = storage
+        self._inquiries = inquiries
         self._platform = platform
         self._clock = clock
 
@@ -75,16 +54,19 @@ class Reconciler:
         kind = self._kinds[key.kind]
         manifest = self._mirror.get(key)
         if manifest is None or manifest["metadata"].get("deletionTimestamp"):
+            self._inquiries.forget(key)
             return None  # its children carry an owner reference: Kubernetes collects them
         now = self._clock()
         try:
             obj = Obj(manifest, kind.spec.model_validate(manifest.get("spec") or {}))
-            seen = await self._look(kind, obj)
+            seen = self._look(kind, key, obj)
+            if seen is None:
+                return None
             plan = kind.plan(obj, seen, now)
         except (InvalidSpec, ValidationError) as error:
             return await self._finish(manifest, self._invalid(manifest, error, now), now)
         try:
-            await self._act(key, plan)
+            await self._act(key, plan, seen.children)
         except (NotYet, Conflict, Refused) as error:
             status = self._held(plan.status, error, manifest, now)
             again = RETRY_SOON if isinstance(error, NotYet) else RETRY_LATER
@@ -92,39 +74,22 @@ class Reconciler:
             return await self._finish(manifest, Plan(status=status, events=(*plan.events, *told), after=again), now)
         return await self._finish(manifest, plan, now)
 
-    async def _look(self, kind: Kind, obj: Obj[Any]) -> Seen:
+    def _look(self, kind: Kind, key: Key, obj: Obj[Any]) -> Seen | None:
+        """Gather what is to be known; None while the storage is asked, after whose answer the key is rung."""
         related = tuple(
-            other
+            found
             for resource in kind.related
-            for other in self._mirror.in_namespace(resource, obj.namespace)
-            if kind.relates(other, obj.manifest)
+            for name in self._mirror.about(resource, obj.namespace, kind.topics(obj.manifest))
+            if (found := self._mirror.get(Key(resource.kind, obj.namespace, name))) is not None
         )
-        children = self._mirror.children(kind.key(obj.manifest))
-        seen = Seen(self._platform, children, related)
+        seen = Seen(self._platform, self._mirror.children(key), related)
         questions = kind.questions(obj, seen)
         if not questions:
             return seen
-        answers = await asyncio.gather(*(asyncio.to_thread(self._answer, question) for question in questions))
-        return Seen(self._platform, children, related, dict(zip(questions, answers, strict=True)))
+        answers = self._inquiries.answers(key, questions)
+        return None if answers is None else replace(seen, answers=answers)
 
-    def _answer(self, question: Question) -> Answer:
-        with STORAGE_QUESTION_SECONDS.time():
-            answer = self._ask(question)
-        STORAGE_QUESTIONS.labels(outcome=answer.reason if isinstance(answer, StorageError) else "ok").inc()
-        return answer
-
-    def _ask(self, question: Question) -> Answer:
-        try:
-            match question:
-                case ReadText(uri):
-                    return self._storage.read(uri).decode("utf-8", "replace")
-                case CheckArtifact(uri):
-                    digest, size, _ = self._storage.artifact_digest(uri)
-                    return ArtifactFacts(digest, size)
-        except StorageError as error:
-            return error
-
-    async def _act(self, key: Key, plan: Plan) -> None:
+    async def _act(self, key: Key, plan: Plan, children: Iterable[Manifest]) -> None:
         for ref in plan.delete:
             try:
                 await self._client.delete(ref)
@@ -133,7 +98,7 @@ class Reconciler:
                     raise
         for effect in plan.effects:
             await self._effect(effect)
-        live = {(child["kind"], child["metadata"]["name"]): child for child in self._mirror.children(key)}
+        live = {(child["kind"], child["metadata"]["name"]): child for child in children}
         held: UltramarineError | None = None
         for wanted in plan.apply:
             try:

@@ -11,9 +11,6 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ..shared.conditions import find
-from ..shared.meta import Manifest
-
 STUCK_SECONDS = 300.0  # a key that is due and waits this long, with no pass ended, means that the workers hang
 LEASE_SILENT_SECONDS = 120.0  # the Lease is asked for every few seconds, and a request takes 30 s at most
 LISTING_SILENT_SECONDS = 1200.0  # a listing begins every ten minutes
@@ -93,13 +90,11 @@ class Vitals:
     def _unseen(self, kind: str) -> Iterable[str]:
         """What is wrong with the sight of one kind; a namespace that is gone, of several, is left out."""
         paths = [path for path, watch in self.watches.items() if watch.kind == kind]
-        if all(path in self.refused or self.watches[path].refused for path in paths):
+        unseen = [path for path in paths if self.age_of(path) > WATCH_OLD_SECONDS]
+        lost = [path for path in unseen if path not in self.refused and not self.watches[path].refused]
+        if unseen == paths and not lost:
             return [f"{kind} may not be listed or watched in any namespace; look at the Role and its binding"]
-        return [
-            f"the watch of {path} is not open"
-            for path in paths
-            if path not in self.refused and not self.watches[path].refused and self.age_of(path) > WATCH_OLD_SECONDS
-        ]
+        return [f"the watch of {path} is not open" for path in lost]
 
     def age_of(self, path: str) -> float:
         """Seconds since that watch was last opened, at least once in 300 s while all is well; infinite before that."""
@@ -131,23 +126,12 @@ class Vitals:
         }
 
 
-def state_of(manifest: Manifest) -> str:
-    """The state of an object in one word: its own, or what its condition Ready says."""
-    status = manifest.get("status")
-    if not isinstance(status, dict) or not status:
-        return "New"
-    if state := status.get("state"):
-        return str(state)
-    ready = find(status, "Ready") or {}
-    return {"True": "Ready", "False": "NotReady"}.get(str(ready.get("status")), "Unknown")
-
-
 class Gauges(Collector):
     """The metrics that are no counters: taken from the engine at the moment of the scrape."""
 
-    def __init__(self, vitals: Callable[[], Vitals], objects: Callable[[], Mapping[str, Iterable[Manifest]]]) -> None:
+    def __init__(self, vitals: Callable[[], Vitals], states: Callable[[], Mapping[str, Iterable[str]]]) -> None:
         self._vitals = vitals
-        self._objects = objects
+        self._states = states
 
     def collect(self) -> Iterable[Metric]:
         """Give every gauge."""
@@ -175,8 +159,8 @@ class Gauges(Collector):
             opened.add_metric([kind], age)
         yield opened
         states = GaugeMetricFamily("ultramarine_objects", "Objects by kind and state.", labels=["kind", "state"])
-        for kind, objects in self._objects().items():
-            counted = Counter(map(state_of, objects)).most_common()
+        for kind, found in self._states().items():
+            counted = Counter(found).most_common()
             rest = sum(number for _, number in counted[MOST_STATES:])
             for state, number in counted[:MOST_STATES] + ([("Other", rest)] if rest else []):
                 states.add_metric([kind, state], number)

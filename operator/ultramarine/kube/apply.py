@@ -8,8 +8,10 @@ from typing import Any
 from kubernetes.utils.quantity import parse_quantity
 
 from ..shared.errors import Conflict, NotYet
-from ..shared.meta import ANNOTATION_APPLIED, Manifest, Resource, content_hash, controller_uid
+from ..shared.meta import ANNOTATION_APPLIED, FIELD_MANAGER, Manifest, Ref, Resource, content_hash, controller_uid
 from .client import ApiError, Client
+
+OWNING_ATTEMPTS = 5
 
 
 def with_hash(manifest: Manifest) -> Manifest:
@@ -58,8 +60,9 @@ def up_to_date(wanted: Manifest, live: Manifest | None) -> bool:
 async def apply_child(client: Client, resource: Resource, wanted: Manifest, live: Manifest | None) -> Manifest | None:
     """Write a child if it differs, and return it as the server has it now, or None where nothing was written.
 
-    Raises NotYet while a child of an earlier owner of the same name is still going away, and Conflict where the name
-    or a field belongs to somebody else.
+    A new child is created, which costs the API server half of a first apply; a child that exists is applied. Raises
+    NotYet while a child of an earlier owner of the same name is still going away, and Conflict where the name or a
+    field belongs to somebody else.
     """
     wanted = with_hash(wanted)
     meta = wanted["metadata"]
@@ -68,21 +71,46 @@ async def apply_child(client: Client, resource: Resource, wanted: Manifest, live
     if live is not None and controller_uid(live) not in ("", controller_uid(wanted)):
         raise NotYet(f"{name} of an earlier object of this name is still being deleted", "WaitingForDeletion")
     if live is None:
-        # Server-side apply would merge ours into a stranger's object of this name, wherever no field collides.
+        try:
+            return await client.create(resource, wanted)
+        except ApiError as error:
+            if error.code != 409 or error.reason != "AlreadyExists":
+                raise
+        # Made by a pass that the mirror has not heard of yet, or by a stranger, whom we must not write into.
         live = await _find(client, resource, meta["namespace"], meta["name"])
-        if live is not None and controller_uid(live) != controller_uid(wanted):
+        if live is None:
+            raise NotYet(f"{name} was deleted just now; it is made again", "WaitingForDeletion")
+        if controller_uid(live) != controller_uid(wanted):
             raise Conflict(f"{name} belongs to somebody else; rename one of the two")
-    if live is not None and live["metadata"].get("deletionTimestamp"):
+    if live["metadata"].get("deletionTimestamp"):
         raise NotYet(f"{name} is being deleted; it is made again when it is gone", "WaitingForDeletion")
     if up_to_date(wanted, live):
         return None
     try:
+        await _own_by_apply(client, resource, meta["namespace"], meta["name"])
         # Force only what was seen to be ours: restoring our fields is right, taking over a stranger's object is not.
-        return await client.apply(resource, wanted, force=live is not None)
+        return await client.apply(resource, wanted, force=True)
     except ApiError as error:
         if error.code == 409:
-            raise Conflict(f"{name} belongs to somebody else: {error.message}; rename one of the two") from error
+            raise Conflict(f"{name} was changed by somebody else just now: {error.message}") from error
         raise
+
+
+async def _own_by_apply(client: Client, resource: Resource, namespace: str, name: str) -> None:
+    """Turn the fields that our create owns into ones that our applies own: else no apply could take one away again."""
+    for _ in range(OWNING_ATTEMPTS):
+        live = await _find(client, resource, namespace, name)
+        managed = live["metadata"].get("managedFields") or [] if live is not None else []
+        ours = [m for m in managed if (m.get("manager"), m.get("subresource")) == (FIELD_MANAGER, None)]
+        if live is None or [m.get("operation") for m in ours] != ["Update"]:
+            return
+        turned = [{**m, "operation": "Apply"} if m in ours else m for m in managed]
+        operation = {"op": "replace", "path": "/metadata/managedFields", "value": turned}
+        try:
+            return await client.patch(Ref.to(resource, live), [operation])
+        except ApiError as error:
+            if error.code != 409:  # else its controller has written to it meanwhile
+                raise
 
 
 async def _find(client: Client, resource: Resource, namespace: str, name: str) -> Manifest | None:

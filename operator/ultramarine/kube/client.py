@@ -23,6 +23,7 @@ SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/
 PAGE = 500
 # With a charset, since the library would serialise the body itself without; the API server takes it off.
 APPLY = "application/apply-patch+yaml; charset=utf-8"
+JSON_PATCH = "application/json-patch+json"
 TIMEOUT = 30  # seconds for one request; a watch is kopf's business
 
 
@@ -49,24 +50,25 @@ class Client:
 
     def __init__(self, api: ApiClient, time_left: Callable[[], float] = lambda: math.inf) -> None:
         self._api = api
-
         self._time_left = time_left
+
     @classmethod
     async def connect(cls) -> Client:
         """Connect as the pod's service account, or by KUBECONFIG outside a cluster."""
         configuration = Configuration()
+        configuration.client_session_kwargs = {"trust_env": False}
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
         return cls(ApiClient(configuration))
 
-    async def close(self) -> None:
-        """Give the connections back."""
     def fenced(self, time_left: Callable[[], float]) -> Client:
         """The same connections, by which nothing is written once `time_left`, in seconds, has run out: NotLeading."""
         return Client(self._api, time_left)
 
+    async def close(self) -> None:
+        """Give the connections back."""
         await self._api.close()
 
     async def _request(
@@ -101,11 +103,11 @@ class Client:
             raise ApiError(error.status or 0, "RequestFailed", str(error.reason or error)) from error
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
             raise ApiError(0, "Unreachable", f"the Kubernetes API did not answer: {error}") from error
-        try:
-            document: Manifest = json.loads(data) if data else {}
         finally:
             API_REQUESTS.labels(verb=verb, kind=resource.kind, code=code).inc()
             API_REQUEST_SECONDS.labels(verb=verb).observe(time.monotonic() - started)
+        try:
+            document: Manifest = json.loads(data) if data else {}
         except ValueError:
             document = {"message": data[:200].decode("utf-8", "replace")}
         if response.status >= 400:
@@ -153,6 +155,12 @@ class Client:
         query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
         verb = f"patch/{subresource}" if subresource else "patch"
         return await self._request(verb, "PATCH", resource, path, query, as_yaml(manifest), APPLY)
+
+    async def patch(self, ref: Ref, operations: Sequence[Manifest]) -> None:
+        """JSON Patch of the very object that was seen; one that changed since is ApiError 409."""
+        version = {"op": "replace", "path": "/metadata/resourceVersion", "value": ref.resource_version}
+        path = ref.resource.path(ref.namespace, ref.name)
+        await self._request("patch", "PATCH", ref.resource, path, None, [*operations, version], JSON_PATCH)
 
     async def delete(self, ref: Ref) -> None:
         """Delete the very object that was seen: a newer one, or one that changed since, is ApiError 409."""

@@ -77,3 +77,14 @@ def health(*, done: bool, failed: str = "", progress: str = "") -> tuple[Conditi
     if not done:
         return (Condition("Reconciling", True, "Progressing", progress),)
     return ()
+
+
+def state_of(manifest: Manifest) -> str:
+    """The state of an object in one word: its own, or what its condition Ready says."""
+    status = manifest.get("status")
+    if not isinstance(status, dict) or not status:
+        return "New"
+    if state := status.get("state"):
+        return str(state)
+    ready = find(status, "Ready") or {}
+    return {"True": "Ready", "False": "NotReady"}.get(str(ready.get("status")), "Unknown")

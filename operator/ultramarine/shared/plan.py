@@ -151,9 +151,9 @@ def no_questions(_obj: Obj[Any], _seen: Seen) -> tuple[Question, ...]:
     return ()
 
 
-def no_relations(_other: Manifest, _obj: Manifest) -> bool:
+def no_topics(_manifest: Manifest) -> frozenset[str]:
     """A kind that looks at its own children only."""
-    return False
+    return frozenset()
 
 
 @dataclass(frozen=True)
@@ -170,8 +170,9 @@ class Column:
 class Kind:
     """One room of the house: everything that the engine and the generator need to know of a kind.
 
-    `related` are types whose objects a plan looks at without owning them: those of the namespace for which
-    `relates(other, object)` holds, both as plain manifests. A change of one of `rung_by` rings what it relates to.
+    `related` are kinds whose objects a plan looks at without owning them: those of the namespace with which its
+    object shares a topic. A change of an object of one of `rung_by` rings what shares a topic with it. Topics are
+    read off the plain manifest; today they are names of Models.
     """
 
     resource: Resource
@@ -184,7 +185,7 @@ class Kind:
     children: tuple[Resource, ...] = ()
     related: tuple[Resource, ...] = ()
     rung_by: tuple[Resource, ...] = ()
-    relates: Callable[[Manifest, Manifest], bool] = no_relations
+    topics: Callable[[Manifest], frozenset[str]] = no_topics
     questions: Callable[[Obj[Any], Seen], tuple[Question, ...]] = no_questions
     rules: tuple[tuple[str, str], ...] = ()  # CEL over the whole object: (rule, message)
     creates: tuple[Resource, ...] = ()  # made through Plan.create or an effect: the right to create, nothing more

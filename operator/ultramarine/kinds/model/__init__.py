@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from ...shared.meta import MODEL, MODEL_VERSION, Manifest
+from ...shared.meta import MODEL, MODEL_VERSION
 from ...shared.plan import Column, Kind
 from .plan import plan_model, plan_version, questions_version
 from .schema import ModelSpec, ModelStatus, ModelVersionSpec, ModelVersionStatus
 
 MAX_MODEL_NAME = 40
-
-
-def _is_version_of(other: Manifest, model: Manifest) -> bool:
-    return bool((other.get("spec") or {}).get("model") == model["metadata"]["name"])
 
 
 MODEL_KIND = Kind(
@@ -30,7 +26,7 @@ MODEL_KIND = Kind(
     plan=plan_model,
     related=(MODEL_VERSION,),
     rung_by=(MODEL_VERSION,),
-    relates=_is_version_of,
+    topics=lambda model: frozenset((model["metadata"]["name"],)),
     rules=(
         (
             f"size(self.metadata.name) <= {MAX_MODEL_NAME}",
@@ -57,6 +53,7 @@ VERSION_KIND = Kind(
         Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
     ),
     plan=plan_version,
+    topics=lambda version: frozenset((str(version["spec"].get("model", "")),)),
     questions=questions_version,
     rules=(
         (

@@ -19,11 +19,9 @@ from .plan import plan
 from .schema import OnlineEndpointSpec, OnlineEndpointStatus
 
 
-def _relates(other: Manifest, endpoint: Manifest) -> bool:
-    """The Models that its deployments name, and their versions."""
-    named = {str(d.get("model", "")).partition("@")[0] for d in endpoint["spec"].get("deployments") or []}
-    model = other["metadata"]["name"] if other["kind"] == "Model" else (other.get("spec") or {}).get("model")
-    return model in named
+def _models(endpoint: Manifest) -> frozenset[str]:
+    """The Models that its deployments serve."""
+    return frozenset(str(d.get("model", "")).partition("@")[0] for d in endpoint["spec"].get("deployments") or [])
 
 
 KIND = Kind(
@@ -45,7 +43,7 @@ KIND = Kind(
     children=(DEPLOYMENT, POD, SERVICE, POD_DISRUPTION_BUDGET),
     related=(MODEL, MODEL_VERSION),
     rung_by=(MODEL, MODEL_VERSION),
-    relates=_relates,
+    topics=_models,
     rules=(
         (f"size(self.metadata.name) <= {MAX_NAME}", f"metadata.name must have at most {MAX_NAME} characters"),
         (

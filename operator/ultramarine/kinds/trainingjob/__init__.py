@@ -8,11 +8,10 @@ from .plan import plan, questions
 from .schema import TrainingJobSpec, TrainingJobStatus
 
 
-def _relates(other: Manifest, job: Manifest) -> bool:
-    """The Models that its outputs go to, and their versions."""
-    targets = {output.get("registerAs") for output in (job["spec"].get("outputs") or {}).values()}
-    model = other["metadata"]["name"] if other["kind"] == "Model" else (other.get("spec") or {}).get("model")
-    return model in targets
+def _models(job: Manifest) -> frozenset[str]:
+    """The Models that its outputs go to."""
+    outputs = (job["spec"].get("outputs") or {}).values()
+    return frozenset(output["registerAs"] for output in outputs if output.get("registerAs"))
 
 
 KIND = Kind(
@@ -35,7 +34,7 @@ KIND = Kind(
     plan=plan,
     children=(JOB, POD, CONFIG_MAP),
     related=(MODEL, MODEL_VERSION),
-    relates=_relates,
+    topics=_models,
     questions=questions,
     rules=(
         (f"size(self.metadata.name) <= {MAX_NAME}", f"metadata.name must have at most {MAX_NAME} characters"),

@@ -1,0 +1,100 @@
+"""Questions to the object storage, asked beside the passes: a storage that hangs holds no worker up.
+
+A pass whose questions are not answered yet ends without a word, and its key is rung when the answers are in. They
+serve that one next pass, and are forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from ..shared.errors import StorageError
+from ..shared.meta import Key
+from ..shared.metrics import STORAGE_QUESTION_SECONDS, STORAGE_QUESTIONS
+from ..shared.plan import Answer, ArtifactFacts, CheckArtifact, Question, ReadText
+
+log = logging.getLogger(__name__)
+
+THREADS = 8
+# After a question that got no answer, further ones are not asked for this long, and get the same for an answer: with
+# thousands of objects each would wait out its own time-out.
+AWAY_SECONDS = 5.0
+
+Answers = dict[Question, Answer]
+
+
+class Outside(Protocol):
+    """What is asked of the object storage; it blocks, and raises StorageError."""
+
+    def read(self, uri: str) -> bytes: ...
+
+    def artifact_digest(self, uri: str) -> tuple[str, int, str]: ...
+
+
+class Inquiries:
+    """Questions that are being asked, and answers that wait for their pass, by key."""
+
+    def __init__(self, storage: Outside, ring: Callable[[Key], None]) -> None:
+        self._storage = storage
+        self._ring = ring
+        self._threads = ThreadPoolExecutor(THREADS, "storage")
+        self._asking: dict[Key, asyncio.Task[None]] = {}
+        self._answers: dict[Key, Answers] = {}
+        self._away: tuple[float, StorageError] | None = None
+
+    def answers(self, key: Key, questions: tuple[Question, ...]) -> Answers | None:
+        """The answers to these questions, once; None while they are asked, and `key` is rung when they are in."""
+        answers = self._answers.pop(key, {})
+        if all(question in answers for question in questions):
+            return {question: answers[question] for question in questions}
+        if key not in self._asking:
+            self._asking[key] = asyncio.create_task(self._ask(key, questions))
+        return None
+
+    async def _ask(self, key: Key, questions: tuple[Question, ...]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            asked = [loop.run_in_executor(self._threads, self._answer, question) for question in questions]
+            self._answers[key] = dict(zip(questions, await asyncio.gather(*asked), strict=True))
+        except Exception as error:
+            log.exception("%s: the storage cannot be asked, by a bug of the operator", key)
+            bug = StorageError(f"the operator failed to ask the storage: {error!r}; see its log", "OperatorError")
+            self._answers[key] = dict.fromkeys(questions, bug)
+        finally:
+            del self._asking[key]
+            self._ring(key)
+
+    def _answer(self, question: Question) -> Answer:
+        if self._away is not None and time.monotonic() < self._away[0]:
+            return self._away[1]
+        started, outcome = time.monotonic(), "ok"
+        try:
+            match question:
+                case ReadText(uri):
+                    return self._storage.read(uri).decode("utf-8", "replace")
+                case CheckArtifact(uri):
+                    digest, size, _ = self._storage.artifact_digest(uri)
+                    return ArtifactFacts(digest, size)
+        except StorageError as error:
+            outcome = error.reason
+            if error.reason == "Unreachable":
+                self._away = (time.monotonic() + AWAY_SECONDS, error)
+            return error
+        finally:
+            STORAGE_QUESTIONS.labels(outcome=outcome).inc()
+            STORAGE_QUESTION_SECONDS.observe(time.monotonic() - started)
+
+    def forget(self, key: Key) -> None:
+        """Let go of what was asked for an object that is gone."""
+        self._answers.pop(key, None)
+
+    def close(self) -> None:
+        """Give up on what is being asked."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for task in self._asking.values():
+            task.cancel()
