@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from accounts import account, admit
 from bare import CRDS, Api, eventually, requests_to
 from operator_process import Node, Operator
 from stories import serving, status, there, trained, training, until
@@ -54,6 +58,26 @@ def operator(api: Api, object_store: ObjectStore, tmp_path: Path) -> Iterator[Op
     process.start()
     yield process
     process.kill()
+
+
+@pytest.fixture
+def replica(api: Api, object_store: ObjectStore, tmp_path: Path) -> Iterator[Callable[..., Operator]]:  # noqa: F811
+    """Makes an operator that runs as a service account of its own, by default with exactly the chart's rights."""
+    (object_store.folder / "lake").mkdir(exist_ok=True)
+    made: list[Operator] = []
+
+    def make(name: str, rights: tuple[str, ...] = ("operator", "lease"), **more: Any) -> Operator:
+        config = account(api, name, tmp_path)
+        admit(api, name, *rights)
+        made.append(Operator(api, object_store, tmp_path / f"{name}.log", identity=name, kubeconfig=config))
+        made[-1] = replace(made[-1], **more)
+        return made[-1]
+
+    yield make
+    for operator in made:
+        if operator.process is not None and operator.process.poll() is None:
+            operator.send(signal.SIGCONT)
+        operator.kill()
 
 
 @pytest.fixture

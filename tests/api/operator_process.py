@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from bare import Api, eventually
 from ultramarine.outside.storage import Storage
@@ -42,6 +43,9 @@ class Operator:
     store: ObjectStore
     log: Path
     port: int = field(default_factory=free_port)
+    identity: str = "operator-0"  # as in a pod whose container is restarted: the Lease is its own still
+    kubeconfig: Path | None = None  # by default the administrator's
+    program: tuple[str, ...] = ("-m", "ultramarine")
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -50,8 +54,8 @@ class Operator:
             **os.environ,
             **self.store.credentials,
             "PYTHONPATH": ":".join(sys.path),
-            "KUBECONFIG": str(self.api.cluster.kubeconfig),
-            "HOSTNAME": "operator-0",  # as in a pod whose container is restarted: the Lease is its own still
+            "KUBECONFIG": str(self.kubeconfig or self.api.cluster.kubeconfig),
+            "HOSTNAME": self.identity,
             "ULTRAMARINE_NAMESPACES": self.api.namespace,
             "ULTRAMARINE_TRAINER_IMAGE": "ultramarine/trainer:1",
             "ULTRAMARINE_SERVER_IMAGE": "ultramarine/server:1",
@@ -61,12 +65,34 @@ class Operator:
             "ULTRAMARINE_PORT": str(self.port),
         }
 
+    def launch(self) -> None:
+        """Start it, and wait for nothing."""
+        with self.log.open("ab") as log:
+            command = [sys.executable, *self.program]
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+
     def start(self) -> None:
         """Start it, and return when it has listed and leads."""
-        with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "ultramarine"]
-            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-        eventually("the operator leads", lambda: self.metric("ultramarine_leader") == 1, 30)
+        self.launch()
+        eventually("the operator leads", lambda: self.leads, 30)
+
+    @property
+    def leads(self) -> bool:
+        """Whether it says that it holds the Lease."""
+        return self.metric("ultramarine_leader") == 1
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, and wait for nothing."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def probe(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Status and body of /healthz or /readyz; status 0 while nobody answers."""
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5)
+        except httpx.TransportError:
+            return 0, {}
+        return answer.status_code, answer.json()
 
     def kill(self) -> None:
         """SIGKILL: it can neither finish nor say good-bye."""
@@ -105,7 +131,7 @@ class Operator:
         """The writing requests of this process, but for its Lease."""
         found: Counter[str] = Counter()
         for name, value in self.metrics().items():
-            match = re.fullmatch(r'ultramarine_api_requests_total\{kind="(.*)",verb="(.*)"\}', name)
+            match = re.fullmatch(r'ultramarine_api_requests_total\{code=".*",kind="(.*)",verb="(.*)"\}', name)
             if match and match[1] != "Lease" and match[2] in WRITES:
                 found[f"{match[2]} {match[1]}"] += int(value)
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bare import Api, eventually
 from operator_process import Node
 from ultramarine.shared.conditions import is_true
-from ultramarine.shared.meta import API_VERSION, Manifest
+from ultramarine.shared.meta import API_VERSION, TRAINING_JOB, Manifest
 
 OURS = ("tj", "mdl", "mv", "oe")
 ALL = (*OURS, "jobs", "pods", "configmaps", "deployments", "services", "poddisruptionbudgets", "secrets", "events")
@@ -65,3 +65,15 @@ def trained(api: Api, node: Node, name: str) -> None:
 def ready(api: Api, version: str) -> bool:
     """Whether a ModelVersion can be served."""
     return is_true(status(api, "mv", version), "Ready")
+
+
+def flood(api: Api, first: int, last: int) -> None:
+    """Create TrainingJobs as fast as one client can."""
+    for number in range(first, last):
+        answer = api.http.post(TRAINING_JOB.path(api.namespace), json=training(f"job-{number}"))
+        assert answer.status_code == 201, answer.text
+
+
+def jobs(api: Api) -> int:
+    """How many TrainingJobs have their Job."""
+    return len(api.all("jobs"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -142,6 +143,7 @@ class Gauges(Collector):
             "queue_depth": ("Keys that are due now.", float(now.depth)),
             "queue_age_seconds": ("How long the most overdue key has been waiting.", now.oldest),
             "listings_refused": ("Types that may not be listed, each namespace counted.", float(len(now.refused))),
+            "asyncio_tasks": ("Tasks of the event loop; flat while the number of objects is.", len(asyncio.all_tasks())),
             "event_loop_lag_seconds": ("By how much the event loop was late lately.", now.lag),
         }
         if now.listed is not None:
