@@ -56,7 +56,7 @@ def _login(engine: Engine) -> Any:
         prefix = URL(info.server).path.rstrip("/")
 
         def meant(url: URL) -> Watch | None:
-            return engine.watches.get(url.path.removeprefix(prefix)) if "watch" in url.query else None
+            return engine.watches.get(url.path.removeprefix(prefix))
 
         async def asked(_session: Any, _context: Any, params: aiohttp.TraceRequestStartParams) -> None:
             if watch := meant(params.url):
@@ -64,7 +64,7 @@ def _login(engine: Engine) -> Any:
 
         async def answered(_session: Any, _context: Any, params: aiohttp.TraceRequestEndParams) -> None:
             if watch := meant(params.url):
-                watch.answer(params.response.status)
+                watch.answer(params.response.status, watching="watch" in params.url.query)
 
         trace = aiohttp.TraceConfig()
         trace.on_request_start.append(asked)

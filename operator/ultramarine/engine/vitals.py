@@ -31,13 +31,13 @@ class Watch:
     refused: bool = False
 
     def ask(self) -> None:
-        """A request for it goes out."""
+        """A request for it, or for the listing that it starts from, goes out."""
         self.tried = time.monotonic()
 
-    def answer(self, status: int) -> None:
+    def answer(self, status: int, *, watching: bool) -> None:
         """The API server answered the request with this HTTP status."""
         self.refused = status in (401, 403, 404)
-        if status < 400:
+        if watching and status < 400:
             self.opened = time.monotonic()
 
 
