@@ -71,7 +71,9 @@ def requests(since: datetime) -> Iterator[Manifest]:
 
 def used(event: Manifest) -> Iterator[Right]:
     """The rights that a request shows to be needed."""
-    what: dict[str, Any] = event["objectRef"]
+    what: dict[str, Any] | None = event.get("objectRef")
+    if what is None:  # which types there are is told to everybody
+        return
     resource = "/".join(filter(None, (what["resource"], what.get("subresource"))))
     name = what.get("name", "") if what["resource"] == "leases" and event["verb"] != "create" else ""
     yield Right(what.get("apiGroup", ""), resource, event["verb"], name)
