@@ -50,6 +50,23 @@ def read(manifest: Manifest) -> Obj[Any]:
     return Obj(manifest, kind.spec.model_validate(manifest["spec"]))
 
 
+def training(name: str, **spec: object) -> Manifest:
+    """A TrainingJob as a person applies it: with source, it registers its output as the Model of its own name."""
+    whole = {
+        "source": {"inline": {"train.py": "print(1)"}},
+        "command": ["python", "train.py"],
+        "outputs": {"model": {"registerAs": name}},
+        **spec,
+    }
+    return {"apiVersion": API_VERSION, "kind": "TrainingJob", "metadata": {"name": name}, "spec": whole}
+
+
+def serving(name: str, model: str, deployment: str = "blue") -> Manifest:
+    """An OnlineEndpoint as a person applies it: one deployment of a model, with two pods."""
+    spec = {"deployments": [{"name": deployment, "model": model, "replicas": 2}]}
+    return {"apiVersion": API_VERSION, "kind": "OnlineEndpoint", "metadata": {"name": name}, "spec": spec}
+
+
 def training_job(status: Manifest | None = None, **spec: Any) -> Obj[Any]:
     """A TrainingJob called churn."""
     return read(ours("TrainingJob", "churn", {"command": ["python", "train.py"], **spec}, status))

@@ -8,15 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import urllib.error
-from collections import Counter
 import urllib.request
+from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import hands
 import httpx
 import pytest
 from bare import Api, eventually
@@ -137,11 +136,6 @@ class Operator:
         return found
 
 
-def now() -> str:
-    """The time as Kubernetes writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 @dataclass
 class Node:
     """What a node and the Job controller would do, by hand."""
@@ -158,24 +152,9 @@ class Node:
 
     def start_pod(self, name: str) -> None:
         """Make the Job's pod, and let it run."""
-        job = self.job_of(name)
-        meta = {
-            "name": f"{name}-0-abcde",
-            "labels": job["spec"]["template"]["metadata"]["labels"],
-            "ownerReferences": [
-                {
-                    "apiVersion": "batch/v1",
-                    "kind": "Job",
-                    "name": name,
-                    "uid": job["metadata"]["uid"],
-                    "controller": True,
-                }
-            ],
-        }
-        spec = {**job["spec"]["template"]["spec"], "nodeName": "node-1"}
-        self.api.apply({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
-        self.api.status("pod", f"{name}-0-abcde", {"phase": "Running", "startTime": now()})
-        self.api.status("job", name, {"active": 1, "ready": 1, "startTime": now()})
+        self.api.apply(hands.pod_of(self.job_of(name), f"{name}-0-abcde"))
+        self.api.status("pod", f"{name}-0-abcde", {"phase": "Running", "startTime": hands.now()})
+        self.api.status("job", name, {"active": 1, "ready": 1, "startTime": hands.now()})
 
     def see_deployment(self, name: str) -> None:
         """Say that a Deployment was seen, and has no pods yet."""
@@ -183,32 +162,14 @@ class Node:
 
     def upload(self, name: str, content: str = "weights") -> contract.OutputRecord:
         """Do the trainer's work: upload a model under the prefix that its task names."""
-        container = self.job_of(name)["spec"]["template"]["spec"]["containers"][0]
-        env = {variable["name"]: variable.get("value", "") for variable in container["env"]}
-        task = contract.TrainingTask.from_json(env[contract.ENV_TASK])
-        with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        with pytest.MonkeyPatch.context() as patch:
             for key, value in self.store.credentials.items():
                 patch.setenv(key, value)
-            (Path(folder) / "model.skops").write_text(content)
-            return Storage(self.store.endpoint).upload_folder(Path(folder), f"{task.output_prefix}model", "sklearn")
+            return hands.upload(Storage(self.store.endpoint), self.job_of(name), content)
 
     def succeed(self, name: str, record: contract.OutputRecord | None = None) -> None:
         """Let the pod end well, with its record as its last words, and then its Job."""
         outputs = {} if record is None else {"model": record}
         said = contract.TerminationRecord(outputs=outputs, metrics={"accuracy": 0.97}).to_json()
-        ended = {"exitCode": 0, "reason": "Completed", "message": said, "startedAt": now(), "finishedAt": now()}
-        container: dict[str, Any] = {
-            "name": "trainer",
-            "image": "ultramarine/trainer:1",
-            "imageID": "sha256:feed",
-            "ready": False,
-            "restartCount": 0,
-            "state": {"terminated": ended},
-        }
-        self.api.status("pod", f"{name}-0-abcde", {"phase": "Succeeded", "containerStatuses": [container]})
-        over = [
-            {"type": type, "status": "True", "reason": "CompletionsReached", "lastTransitionTime": now()}
-            for type in ("SuccessCriteriaMet", "Complete")
-        ]
-        status = {"active": 0, "ready": 0, "succeeded": 1, "completedIndexes": "0", "conditions": over}
-        self.api.status("job", name, {**status, "completionTime": now()})
+        self.api.status("pod", f"{name}-0-abcde", hands.ended_pod(0, said))
+        self.api.status("job", name, hands.complete_job())

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 from bare import Api, eventually
+from builders import serving as serving
+from builders import training as training
 from operator_process import Node
 from ultramarine.shared.conditions import is_true
-from ultramarine.shared.meta import API_VERSION, TRAINING_JOB, Manifest
+from ultramarine.shared.meta import TRAINING_JOB, Manifest
 
 OURS = ("tj", "mdl", "mv", "oe")
 ALL = (*OURS, "jobs", "pods", "configmaps", "deployments", "services", "poddisruptionbudgets", "secrets", "events")
-
-
-def training(name: str, **spec: object) -> Manifest:
-    """A TrainingJob with source that registers its output as the Model of its own name."""
-    whole = {
-        "source": {"inline": {"train.py": "print(1)"}},
-        "command": ["python", "train.py"],
-        "outputs": {"model": {"registerAs": name}},
-        **spec,
-    }
-    return {"apiVersion": API_VERSION, "kind": "TrainingJob", "metadata": {"name": name}, "spec": whole}
-
-
-def serving(name: str, model: str, deployment: str = "blue") -> Manifest:
-    """An OnlineEndpoint of a model, with two pods."""
-    spec = {"deployments": [{"name": deployment, "model": model, "replicas": 2}]}
-    return {"apiVersion": API_VERSION, "kind": "OnlineEndpoint", "metadata": {"name": name}, "spec": spec}
 
 
 def status(api: Api, kind: str, name: str) -> Manifest:

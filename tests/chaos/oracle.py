@@ -1,0 +1,153 @@
+"""What must hold: the end state of an undisturbed run, and what no moment of any run may show."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from proxy import Call
+from ultramarine.kinds import KINDS
+from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID, LABEL_OUTPUT
+from ultramarine.shared.meta import Manifest, controller_uid
+from world import Id, Sight
+
+OURS = {kind.name for kind in KINDS}
+# Of the server, of the moment, or a hash over one of both.
+UNSTABLE_META = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "namespace")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+HASHED = ("ultramarine.dev/applied", "ultramarine.dev/revision", "pod-template-hash")
+MASKED = {"duration", "clusterIP", "clusterIPs", *HASHED}
+
+End = dict[str, str]
+
+
+def end_state(objects: Iterable[Manifest], namespace: str) -> End:
+    """What there is, without what differs between two runs that ended alike: KIND/NAME to canonical text."""
+    there = list(objects)
+    names = {controller_uid(found): "" for found in there}
+    names |= {found["metadata"]["uid"]: f"uid-of-{found['kind']}-{found['metadata']['name']}" for found in there}
+    pods = {
+        found["metadata"]["name"]: re.sub(r"-[0-9a-f]{8}-(\d+)$", r"-hash-\1", found["metadata"]["name"])
+        for found in there
+        if found["kind"] == "Pod"
+    }
+    end = {}
+    for found in there:
+        text = json.dumps(_stable(found), sort_keys=True)
+        for uid, name in names.items():
+            if uid:
+                text = text.replace(uid, name)
+        for name, stable in pods.items():
+            text = text.replace(name, stable)
+        text = TIME.sub("TIME", text).replace(namespace, "NAMESPACE")
+        name = pods.get(found["metadata"]["name"], found["metadata"]["name"])
+        end[f"{found['kind']}/{name}"] = text
+    return end
+
+
+def _stable(manifest: Manifest) -> Manifest:
+    meta = {k: v for k, v in manifest["metadata"].items() if k not in UNSTABLE_META}
+    kept = {k: _masked(v, manifest["metadata"].get("generation")) for k, v in manifest.items() if k != "metadata"}
+    if manifest["kind"] == "Secret":
+        kept = {"keys": sorted(manifest.get("data") or {})}
+    return {**kept, "metadata": _masked(meta, None)}
+
+
+def _masked(value: object, generation: object) -> object:
+    if isinstance(value, dict):
+        return {
+            k: "..."
+            if k in MASKED
+            else ("current" if v == generation else "old")
+            if k == "observedGeneration"
+            else _masked(v, generation)
+            for k, v in value.items()
+        }
+    if isinstance(value, list):
+        return [_masked(item, generation) for item in value]
+    return value
+
+
+def difference(got: End, wanted: End) -> str:
+    """What differs, in lines; nothing where both are the same."""
+    lines = []
+    for name in sorted(got.keys() | wanted.keys()):
+        if name not in got:
+            lines.append(f"missing: {name}")
+        elif name not in wanted:
+            lines.append(f"too much: {name}: {got[name]}")
+        elif got[name] != wanted[name]:
+            lines += [
+                f"differs: {name} at {place}" for place in _paths(json.loads(got[name]), json.loads(wanted[name]))
+            ]
+    return "\n".join(lines)
+
+
+def _paths(got: object, wanted: object, place: str = "") -> list[str]:
+    if isinstance(got, dict) and isinstance(wanted, dict):
+        keys = sorted(got.keys() | wanted.keys())
+        return [line for k in keys for line in _paths(got.get(k), wanted.get(k), f"{place}.{k}")]
+    if isinstance(got, list) and isinstance(wanted, list) and len(got) == len(wanted):
+        pairs = enumerate(zip(got, wanted, strict=True))
+        return [line for i, (g, w) in pairs for line in _paths(g, w, f"{place}[{i}]")]
+    return [] if got == wanted else [f"{place}: {got!r}, not {wanted!r}"]
+
+
+def violations(sights: list[Sight], deletes: Iterable[Call], meant: frozenset[Id]) -> list[str]:
+    """What a run showed that no run may: told from everything that a direct watch saw and the operator deleted."""
+    found = []
+    versions: dict[tuple[str, str], set[str]] = defaultdict(set)
+    children: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    live: dict[str, Manifest] = {}
+    for sight in sights:
+        meta = sight.manifest["metadata"]
+        if sight.type == "DELETED":
+            live.pop(meta["uid"], None)
+        else:
+            live[meta["uid"]] = sight.manifest
+        if meta.get("finalizers"):
+            found.append(f"{sight.id} has finalizers: {meta['finalizers']}")
+        if sight.id[0] in OURS and "kopf" in json.dumps(sight.manifest):
+            found.append(f"{sight.id} has something of kopf's")
+        labels = meta.get("labels") or {}
+        if sight.id[0] == "ModelVersion" and labels.get(LABEL_JOB_UID):
+            versions[labels[LABEL_JOB_UID], labels[LABEL_OUTPUT]].add(sight.id[1])
+        if sight.id[0] in ("Job", "Deployment") and (owner := controller_uid(sight.manifest)):
+            children[owner, *sight.id].add(meta["uid"])
+        if sight.id[0] == "Pod" and sight.type == "ADDED":
+            owner = controller_uid(sight.manifest)
+            training = [
+                pod["metadata"]["name"]
+                for pod in live.values()
+                if pod["kind"] == "Pod"
+                and controller_uid(pod) == owner
+                and "batch.kubernetes.io" not in owner
+                and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+                and any(r["kind"] == "Job" for r in pod["metadata"].get("ownerReferences", []))
+            ]
+            if len(training) > 1:
+                found.append(f"two pods of one job at once: {training}")
+    found += [
+        f"output {output} of one job was registered as {sorted(names)}"
+        for (_, output), names in versions.items()
+        if len(names) > 1
+    ]
+    plural = {(kind.lower() + "s", name): (kind, name) for kind, name in meant}
+    for call in deletes:
+        if (call.resource, call.name) not in plural:
+            found.append(f"the operator deleted {call.resource} {call.name}")
+    for (_, kind, name), uids in children.items():
+        if len(uids) > 1 and (kind, name) not in meant:
+            found.append(f"{kind} {name} of one object was made {len(uids)} times")
+    return found
+
+
+def storm(writes: Iterable[Call], calm: Counter[str], lives: int) -> list[str]:
+    """Which object was written far more often than in an undisturbed run; `lives` is how often the operator began."""
+    counted = Counter(f"{call.verb} {call.resource} {call.name}" for call in writes if call.resource != "events")
+    limits = {what: 4 * calm.get(what, 1) * lives + 8 for what in counted}
+    return [
+        f"{what}: {number} times, {limits[what]} allowed" for what, number in counted.items() if number > limits[what]
+    ]

@@ -1,0 +1,151 @@
+"""The real operator as a process that can be killed; a fork server has everything imported, so a start is quick.
+
+Its clock runs faster than ours: back-offs, the Lease, resync intervals and time limits keep their proportions, and
+ten minutes without an API server take half a minute. Wall-clock time, which the objects carry, is left alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import json
+import os
+import select
+import selectors
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import botocore.loaders
+import ultramarine.__main__
+from ultramarine.outside.storage import Storage
+
+SPEED = 10.0
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@dataclass
+class Zygote:
+    """The fork server."""
+
+    process: subprocess.Popen[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # The libraries read KUBECONFIG when they are imported; this one leads to the HOME of each operator.
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(sys.path), "KUBECONFIG": "~/.kube/config"}
+        command = [sys.executable, str(Path(__file__))]
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def start(self, environment: dict[str, str], log: Path, constants: dict[str, Any], breaks: str) -> Operator:
+        """Fork an operator. `constants` are MODULE:NAME to a value, `breaks` names a function of mutations.py."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        order = {"environment": environment, "log": str(log), "constants": constants, "breaks": breaks}
+        self.process.stdin.write(json.dumps(order) + "\n")
+        return Operator(int(self.process.stdout.readline()))
+
+    def end(self) -> None:
+        """End the fork server; what it started goes its own way."""
+        self.process.kill()
+        self.process.wait()
+
+
+@dataclass
+class Operator:
+    """A running `python -m ultramarine`."""
+
+    pid: int
+    descriptor: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.descriptor = os.pidfd_open(self.pid)
+
+    @property
+    def alive(self) -> bool:
+        return not select.select([self.descriptor], [], [], 0)[0]
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self._send(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGTERM, and wait until it has said good-bye."""
+        self._send(signal.SIGTERM)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self.alive:
+            signal.pidfd_send_signal(self.descriptor, number)
+            if not select.select([self.descriptor], [], [], 20)[0]:
+                raise TimeoutError(f"process {self.pid} does not end by {number.name}")
+
+
+def _serve() -> None:
+    """Import everything once; then fork an operator for each line on standard input, and answer with its pid."""
+    read = botocore.loaders.JSONFileLoader.load_file
+    known: dict[str, Any] = {}
+
+    def load_file(self: Any, path: str) -> Any:  # boto3 parses a megabyte of JSON for each client
+        return known[path] if path in known else known.setdefault(path, read(self, path))
+
+    botocore.loaders.JSONFileLoader.load_file = load_file
+    Storage("http://127.0.0.1:1")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them here
+    gc.collect()
+    gc.freeze()
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            _operate(json.loads(line))
+        print(pid, flush=True)
+
+
+def _operate(order: dict[str, Any]) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a test run that was killed leaves none behind
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for target, source in ((0, nothing), (1, log), (2, log)):
+        os.dup2(source, target)
+    code: object = 1
+    try:
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        sys.argv = ["ultramarine"]
+        _hurry()
+        for place, value in order["constants"].items():
+            module, _, name = place.partition(":")
+            owner = importlib.import_module(module)
+            assert hasattr(owner, name), f"{place} is no more; mend the tests"
+            setattr(owner, name, value)
+        if order["breaks"]:
+            getattr(importlib.import_module("mutations"), order["breaks"])()
+        ultramarine.__main__.main()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def _hurry() -> None:
+    """Let the clock of the event loop, and of all who ask time.monotonic, run SPEED times as fast."""
+    monotonic, wait = time.monotonic, selectors.EpollSelector.select
+
+    def select(self: selectors.EpollSelector, timeout: float | None = None) -> Any:
+        return wait(self, timeout / SPEED if timeout is not None else None)
+
+    time.monotonic = lambda: monotonic() * SPEED
+    selectors.EpollSelector.select = select  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,352 @@
+"""The hands of one namespace: kubelet, controllers of Jobs and Deployments, garbage collector, and people.
+
+They look at the API directly, never through the proxy, act on what is there and not on what happened, and are
+deterministic; so a life ends in the same state however often the operator was disturbed on the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Literal
+
+import aiohttp
+import hands
+from ultramarine.outside.storage import Storage
+from ultramarine.shared import contract
+from ultramarine.shared.conditions import is_true
+from ultramarine.shared.meta import (
+    CHILD_SELECTOR,
+    CONFIG_MAP,
+    DEPLOYMENT,
+    JOB,
+    LEASE,
+    POD,
+    POD_DISRUPTION_BUDGET,
+    SECRET,
+    SERVICE,
+    Manifest,
+    Resource,
+    content_hash,
+    controller_uid,
+)
+
+# What becomes of a pod: the trainer's ends well or badly, and three ways in which a pod does not start.
+Fate = Literal["runs", "succeeds", "fails", "no-image", "no-node", "no-secret"]
+OTHERS = (JOB, DEPLOYMENT, POD, SERVICE, CONFIG_MAP, SECRET, POD_DISRUPTION_BUDGET, LEASE)
+Id = tuple[str, str]  # kind and name
+
+
+@dataclass
+class Api:
+    """The API server, asked as its administrator."""
+
+    url: str
+    session: aiohttp.ClientSession
+    tls: object
+
+    async def ask(self, method: str, path: str, body: Manifest | None = None, type: str = "") -> Manifest:
+        """One request. Raises RuntimeError with the server's words for an error, LookupError for a 404 or 409."""
+        headers = {"Content-Type": type or "application/json"}
+        data = json.dumps(body) if body is not None else None
+        async with self.session.request(method, self.url + path, data=data, headers=headers, ssl=self.tls) as answer:  # type: ignore[arg-type]
+            document: Manifest = await answer.json(content_type=None)
+        if answer.status in (404, 409):
+            raise LookupError(f"{method} {path}: {document.get('message')}")
+        if answer.status >= 400:
+            raise RuntimeError(f"{method} {path}: {document.get('message')}\n{data}")
+        return document
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One event that a direct watch saw."""
+
+    at: float
+    type: str
+    manifest: Manifest
+
+    @property
+    def id(self) -> Id:
+        return self.manifest["kind"], self.manifest["metadata"]["name"]
+
+
+@dataclass
+class World:
+    """One namespace."""
+
+    api: Api
+    namespace: str
+    storage: Storage
+    resources: dict[str, Resource]
+    fates: dict[str, tuple[Fate, ...]] = field(default_factory=dict)  # by Job or Deployment; the last one repeats
+    objects: dict[Id, Manifest] = field(default_factory=dict)
+    sights: list[Sight] = field(default_factory=list)
+    renewals: list[Sight] = field(default_factory=list)  # of the operator's Lease
+    trouble: list[str] = field(default_factory=list)  # what went wrong with the hands themselves
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _records: dict[str, contract.OutputRecord] = field(default_factory=dict)
+
+    def see(self, type: str, manifest: Manifest) -> None:
+        """Take in an event of the direct watch."""
+        sight = Sight(time.monotonic(), type, manifest)
+        if manifest["kind"] == "Lease":
+            self.renewals.append(sight)
+            return
+        self.sights.append(sight)
+        if type == "DELETED":
+            known = self.objects.get(sight.id)
+            if known is not None and known["metadata"]["uid"] == manifest["metadata"]["uid"]:
+                del self.objects[sight.id]
+        else:
+            self._keep(manifest)
+        self._changed.set()
+
+    def _keep(self, manifest: Manifest) -> None:
+        id = (manifest["kind"], manifest["metadata"]["name"])
+        known = self.objects.get(id)
+        if known is None or _version(known) <= _version(manifest):
+            self.objects[id] = manifest
+
+    # What people do.
+
+    async def apply(self, *manifests: Manifest) -> None:
+        """Server-side apply, as a person."""
+        for manifest in manifests:
+            path = self._path(manifest["kind"], manifest["metadata"]["name"])
+            path += "?fieldManager=kubectl&force=true"
+            self._keep(await self.api.ask("PATCH", path, manifest, "application/apply-patch+yaml"))
+
+    async def edit(self, kind: str, name: str, patch: Manifest, subresource: str = "") -> None:
+        """Merge a patch into an object."""
+        path = self._path(kind, name) + (f"/{subresource}" if subresource else "")
+        self._keep(await self.api.ask("PATCH", path, patch, "application/merge-patch+json"))
+
+    async def delete(self, kind: str, name: str, uid: str = "") -> None:
+        """Delete an object at once; one that is gone already is fine."""
+        body: Manifest = {"gracePeriodSeconds": 0, "propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        with suppress(LookupError):
+            await self.api.ask("DELETE", self._path(kind, name), body)
+
+    def _path(self, kind: str, name: str) -> str:
+        return self.resources[kind].path(self.namespace, name)
+
+    def decide(self, name: str, *fates: Fate) -> None:
+        """Say what becomes of the pods of a Job, one attempt after another, or of a Deployment."""
+        self.fates[name] = fates
+        self._changed.set()
+
+    def get(self, kind: str, name: str) -> Manifest | None:
+        """An object as it was seen last."""
+        return self.objects.get((kind, name))
+
+    def all(self, kind: str) -> list[Manifest]:
+        """All objects of a kind, by name."""
+        return [found for (its, _), found in sorted(self.objects.items()) if its == kind]
+
+    def status(self, kind: str, name: str) -> Manifest:
+        """An object's status, or an empty one."""
+        return (self.get(kind, name) or {}).get("status") or {}
+
+    async def until(self, what: str, look: Callable[[], object], seconds: float = 20.0) -> None:
+        """Wait until `look` holds."""
+        end = time.monotonic() + seconds
+        while not look():
+            self._changed.clear()
+            left = end - time.monotonic()
+            if left <= 0:
+                raise AssertionError(f"waited {seconds:.0f} s in vain: {what}")
+            try:
+                async with asyncio.timeout(min(left, 0.5)):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    # What controllers and kubelets do.
+
+    async def play(self) -> None:
+        """Do what is to be done, whenever something changed, for ever."""
+        while True:
+            news = len(self.sights)
+            try:
+                await self._collect_garbage()
+                for job in self.all("Job"):
+                    await self._run_job(job)
+                for deployment in self.all("Deployment"):
+                    await self._run_deployment(deployment)
+            except LookupError:  # changed under our hands: look again
+                await asyncio.sleep(0.01)
+                continue
+            except Exception as error:
+                self.trouble.append(repr(error))
+                raise
+            if len(self.sights) == news:
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def _collect_garbage(self) -> None:
+        uids = {found["metadata"]["uid"] for found in self.objects.values()}
+        for (kind, name), found in list(self.objects.items()):
+            owner = controller_uid(found)
+            if found["metadata"].get("deletionTimestamp"):
+                await self.delete(kind, name, found["metadata"]["uid"])  # the kubelet has nothing to tidy up
+            elif owner and owner not in uids and await self._is_gone(found):
+                await self.delete(kind, name, found["metadata"]["uid"])
+
+    async def _is_gone(self, child: Manifest) -> bool:
+        """Ask for the owner, as the garbage collector does: our watches of two types are not in step."""
+        for reference in child["metadata"]["ownerReferences"]:
+            if reference.get("controller"):
+                try:
+                    owner = await self.api.ask("GET", self._path(reference["kind"], reference["name"]))
+                except LookupError:
+                    return True
+                return bool(owner["metadata"]["uid"] != reference["uid"])
+        return False
+
+    async def _run_job(self, job: Manifest) -> None:
+        name, status = job["metadata"]["name"], job.get("status") or {}
+        if job["metadata"].get("deletionTimestamp") or is_true(status, "Complete") or is_true(status, "Failed"):
+            return
+        own = [pod for pod in self.all("Pod") if controller_uid(pod) == job["metadata"]["uid"]]
+        active = [pod for pod in own if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")]
+        failed = sum((pod.get("status") or {}).get("phase") == "Failed" for pod in own)
+        if job["spec"].get("suspend"):
+            for pod in active:
+                await self.delete("Pod", pod["metadata"]["name"], pod["metadata"]["uid"])
+            suspended = {"type": "Suspended", "status": "True", "lastTransitionTime": hands.now()}
+            if not is_true(status, "Suspended"):
+                await self._say(job, {"active": 0, "ready": 0, "conditions": [suspended], "startTime": None})
+            return
+        if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in own):
+            await self._say(job, hands.complete_job())
+            return
+        if failed > job["spec"]["backoffLimit"]:
+            await self._say(job, hands.failed_job(failed))
+            return
+        if not active:
+            pod = hands.pod_of(job, f"{name}-0-{len(own) + 1}")
+            self._keep(pod := await self.api.ask("POST", self.resources["Pod"].path(self.namespace), pod))
+            active = [pod]
+        running: Manifest = {"active": 1, "ready": 0, "failed": failed, "conditions": []}
+        await self._say(job, running | ({} if status.get("startTime") else {"startTime": hands.now()}))
+        fates = self.fates.get(name, ("runs",))
+        await self._train(job, active[0], fates[min(failed, len(fates) - 1)])
+
+    async def _train(self, job: Manifest, pod: Manifest, fate: Fate) -> None:
+        """What the kubelet, and the trainer in the pod, do."""
+        if fate not in ("runs", "succeeds", "fails"):
+            await self._say(pod, {"phase": "Pending", **_stuck(fate, "trainer")})
+            return
+        start = (pod.get("status") or {}).get("startTime") or hands.now()
+        ready = {"name": "trainer", "image": "ultramarine/trainer:1", "imageID": "sha256:feed", "ready": True}
+        ready |= {"restartCount": 0, "state": {"running": {"startedAt": start}}}
+        running = {"phase": "Running", "startTime": start, "conditions": [], "containerStatuses": [ready]}
+        if fate == "runs":
+            await self._say(pod, running)
+        elif fate == "fails":
+            said = contract.TerminationRecord(reason="CommandFailed", message="exit 1", tail="no such column: age")
+            await self._say(pod, {**running, **hands.ended_pod(1, said.to_json())})
+        else:
+            said = contract.TerminationRecord(await self._upload(job), {"accuracy": 0.97})
+            uri = hands.task_of(job).output_prefix + contract.RESULT_NAME
+            await asyncio.to_thread(self.storage.write, uri, said.to_json().encode())
+            await self._say(pod, {**running, **hands.ended_pod(0, said.to_json())})
+
+    async def _upload(self, job: Manifest) -> dict[str, contract.OutputRecord]:
+        if not hands.task_of(job).outputs:
+            return {}
+        uid = job["metadata"]["uid"]
+        if uid not in self._records:
+            content = f"the weights of {job['metadata']['name']}"
+            self._records[uid] = await asyncio.to_thread(hands.upload, self.storage, job, content)
+        return {"model": self._records[uid]}
+
+    async def _run_deployment(self, deployment: Manifest) -> None:
+        """A rolling update without anybody being unavailable: new pods, ready, then the old ones go."""
+        name, spec = deployment["metadata"]["name"], deployment["spec"]
+        if deployment["metadata"].get("deletionTimestamp"):
+            return
+        revision = content_hash(spec["template"])[:8]
+        own = [pod for pod in self.all("Pod") if controller_uid(pod) == deployment["metadata"]["uid"]]
+        wanted = [f"{name}-{revision}-{number}" for number in range(spec["replicas"])]
+        fate = self.fates.get(name, ("runs",))[0]
+        new = []
+        for pod_name in wanted:
+            pod = next((pod for pod in own if pod["metadata"]["name"] == pod_name), None)
+            if pod is None:
+                made = hands.pod_of(deployment, pod_name, {"pod-template-hash": revision})
+                self._keep(pod := await self.api.ask("POST", self.resources["Pod"].path(self.namespace), made))
+            await self._serve(pod, fate)
+            new.append(pod_name)
+        old = [pod for pod in own if pod["metadata"]["name"] not in wanted]
+        if fate == "runs":
+            for pod in old:
+                await self.delete("Pod", pod["metadata"]["name"], pod["metadata"]["uid"])
+            old = []
+        ready = len(new) if fate == "runs" else 0
+        counts = {"replicas": len(new) + len(old), "updatedReplicas": len(new), "readyReplicas": ready + len(old)}
+        counts |= {"availableReplicas": ready + len(old)}
+        await self._say(deployment, {"observedGeneration": deployment["metadata"]["generation"], **counts})
+
+    async def _serve(self, pod: Manifest, fate: Fate) -> None:
+        if fate != "runs":
+            await self._say(pod, {"phase": "Pending", **_stuck(fate, "server")})
+            return
+        ready = {"type": "Ready", "status": "True", "lastTransitionTime": hands.now()}
+        told = (pod.get("status") or {}).get("startTime") or hands.now()
+        if not is_true(pod.get("status") or {}, "Ready"):
+            await self._say(
+                pod, {"phase": "Running", "startTime": told, "conditions": [ready], "containerStatuses": None}
+            )
+
+    async def _say(self, about: Manifest, status: Manifest) -> None:
+        """Write a status, if it says something new."""
+        old = about.get("status") or {}
+        if all(
+            (old.get(field) or None) == (_timeless(value, old.get(field)) or None) for field, value in status.items()
+        ):
+            return
+        kind, name = about["kind"], about["metadata"]["name"]
+        body = {"metadata": {"uid": about["metadata"]["uid"]}, "status": status}
+        await self.edit(kind, name, body, "status")
+
+
+def _timeless(new: object, old: object) -> object:
+    """`new` with the times of `old` where they are all that differs."""
+    if isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
+        return [_timeless(n, o) for n, o in zip(new, old, strict=True)]
+    if isinstance(new, dict) and isinstance(old, dict):
+        kept = {k: old.get(k) if k == "lastTransitionTime" else _timeless(v, old.get(k)) for k, v in new.items()}
+        return {**old, **kept}  # what the server fills in is no news
+    return new
+
+
+def _stuck(fate: Fate, container: str) -> Manifest:
+    """The status of a pod that does not start."""
+    if fate == "no-node":
+        said = "0/1 nodes are available: 1 Insufficient memory."
+        unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
+        return {"conditions": [unscheduled | {"lastTransitionTime": hands.now()}]}
+    reason, said = {
+        "no-image": ("ImagePullBackOff", "no such host"),
+        "no-secret": ("CreateContainerConfigError", 'secret "hub" not found'),
+    }[fate]
+    waiting = {"name": container, "image": "mine:1", "imageID": "", "ready": False, "restartCount": 0}
+    return {"containerStatuses": [waiting | {"state": {"waiting": {"reason": reason, "message": said}}}]}
+
+
+def _version(manifest: Manifest) -> int:
+    return int(manifest["metadata"]["resourceVersion"])
+
+
+def selectors(ours: tuple[Resource, ...]) -> dict[Resource, str]:
+    """Every type to watch, with its label selector."""
+    everything = {CONFIG_MAP: CHILD_SELECTOR}  # the cluster has some of its own
+    return {resource: everything.get(resource, "") for resource in (*ours, *OTHERS)}

@@ -1,0 +1,83 @@
+"""What kubelets and the controllers of Jobs write, as values, for the tests that have no node."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ultramarine.outside.storage import Storage
+from ultramarine.shared import contract
+from ultramarine.shared.meta import Manifest
+
+
+def now() -> str:
+    """The time as Kubernetes writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def pod_of(owner: Manifest, name: str, labels: dict[str, str] | None = None) -> Manifest:
+    """A pod as the owner's template wants it, bound to a node."""
+    template = owner["spec"]["template"]
+    reference = {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+    }
+    meta = {
+        "name": name,
+        "labels": {**template["metadata"].get("labels", {}), **(labels or {})},
+        "annotations": template["metadata"].get("annotations", {}),
+        "ownerReferences": [reference],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {**template["spec"], "nodeName": "node-1"}}
+
+
+def ended_pod(code: int, message: str, reason: str = "") -> Manifest:
+    """The status of a trainer's pod whose container ended with `code` and those last words."""
+    times = {"startedAt": now(), "finishedAt": now()}
+    ended = {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "message": message, **times}
+    container: dict[str, Any] = {
+        "name": "trainer",
+        "image": "ultramarine/trainer:1",
+        "imageID": "sha256:feed",
+        "ready": False,
+        "restartCount": 0,
+        "state": {"terminated": ended},
+    }
+    return {"phase": "Failed" if code else "Succeeded", "containerStatuses": [container]}
+
+
+def complete_job() -> Manifest:
+    """The status of a Job whose one pod has succeeded."""
+    over = [_condition(type, "CompletionsReached") for type in ("SuccessCriteriaMet", "Complete")]
+    counts = {"active": 0, "ready": 0, "succeeded": 1, "completedIndexes": "0"}
+    return {**counts, "conditions": over, "completionTime": now()}
+
+
+def failed_job(failed: int, reason: str = "BackoffLimitExceeded") -> Manifest:
+    """The status of a Job that was given up after so many failed pods."""
+    over = [_condition(type, reason) for type in ("FailureTarget", "Failed")]
+    return {"active": 0, "ready": 0, "failed": failed, "conditions": over}
+
+
+def _condition(type: str, reason: str) -> Manifest:
+    return {"type": type, "status": "True", "reason": reason, "lastTransitionTime": now()}
+
+
+def task_of(job: Manifest) -> contract.TrainingTask:
+    """What the trainer in a Job's pod has to do."""
+    variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    return contract.TrainingTask.from_json(
+        next(variable["value"] for variable in variables if variable["name"] == contract.ENV_TASK)
+    )
+
+
+def upload(storage: Storage, job: Manifest, content: str) -> contract.OutputRecord:
+    """Do the trainer's work: upload a model under the prefix that its task names."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "model.skops").write_text(content)
+        return storage.upload_folder(Path(folder), f"{task_of(job).output_prefix}model", "sklearn")
