@@ -47,6 +47,7 @@ def vitals(**changed: Any) -> Vitals:
         "watches": {"/a/jobs": OPEN, "/b/jobs": OPEN},
         "now": 100.0,
         "lag": 0.0,
+        "tasks": 30,
     }
     return Vitals(**{**well, **changed})
 

@@ -99,6 +99,7 @@ class Engine:
             watches=self.watches,
             now=now,
             lag=self._lag,
+            tasks=len(asyncio.all_tasks()),
         )
 
     def states(self) -> dict[str, Iterable[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -60,6 +59,7 @@ class Vitals:
     watches: Mapping[str, Watch]
     now: float
     lag: float  # by how much the event loop was late lately
+    tasks: int  # of the event loop
 
     def fatal(self) -> list[str]:
         """What only a restart can cure. An API server or a storage that is away is no such thing."""
@@ -143,7 +143,7 @@ class Gauges(Collector):
             "queue_depth": ("Keys that are due now.", float(now.depth)),
             "queue_age_seconds": ("How long the most overdue key has been waiting.", now.oldest),
             "listings_refused": ("Types that may not be listed, each namespace counted.", float(len(now.refused))),
-            "asyncio_tasks": ("Tasks of the event loop; flat while the number of objects is.", len(asyncio.all_tasks())),
+            "asyncio_tasks": ("Tasks of the event loop; flat while the number of objects is.", float(now.tasks)),
             "event_loop_lag_seconds": ("By how much the event loop was late lately.", now.lag),
         }
         if now.listed is not None:
