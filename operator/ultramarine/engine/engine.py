@@ -303,6 +303,13 @@ class Engine:
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
+    """Cancel these tasks, and return when all have ended.
+
+    More than once if need be: aiohttp takes a cancellation for its own where a request times out at that moment, and
+    requests of a leader do so just when the Lease is lost.
+    """
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=0.5)
     await asyncio.gather(*tasks, return_exceptions=True)
