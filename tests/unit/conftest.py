@@ -8,6 +8,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,19 +53,26 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
     pytest.fail(f"versitygw does not listen on port {port}")
 
 
-@pytest.fixture(scope="session")
-def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """One versitygw for all tests, built where it is not yet."""
+@contextmanager
+def serving_store(folder: Path) -> Iterator[ObjectStore]:
+    """A versitygw over a folder, built where it is not yet."""
     build.ensure(("versitygw",))
     program = str(programs.path("versitygw"))
-    store = ObjectStore(f"http://127.0.0.1:{free_port()}", tmp_path_factory.mktemp("buckets"))
+    store = ObjectStore(f"http://127.0.0.1:{free_port()}", folder)
     port = int(store.endpoint.rpartition(":")[2])
     keys = {"ROOT_ACCESS_KEY": store.access_key, "ROOT_SECRET_KEY": store.secret_key}
-    command = [program, "--quiet", "--port", f"127.0.0.1:{port}", "posix", str(store.folder)]
+    command = [program, "--quiet", "--port", f"127.0.0.1:{port}", "posix", str(folder)]
     with subprocess.Popen(command, env=os.environ | keys, stdout=subprocess.DEVNULL) as process:
         _wait_for(port, process)
         yield store
         process.terminate()
+
+
+@pytest.fixture(scope="session")
+def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """One versitygw for all tests."""
+    with serving_store(tmp_path_factory.mktemp("buckets")) as store:
+        yield store
 
 
 @pytest.fixture

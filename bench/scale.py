@@ -1,0 +1,436 @@
+"""What the installed operator does with thousands of objects: throughput, latency, writes, memory, restart.
+
+It installs the chart on the embedded cluster, cordons the real node, and lets kwok play the kubelet of simulated ones;
+API server, scheduler and controllers are real and share the machine with the operator. Run it by `make scale`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import boto3
+from api.bare import access
+from builders import serving, training
+from chaos.world import Api
+from ultramarine.shared.conditions import is_true
+from ultramarine.shared.contract import TerminationRecord
+from ultramarine.shared.meta import (
+    API_VERSION,
+    JOB,
+    MODEL,
+    MODEL_VERSION,
+    ONLINE_ENDPOINT,
+    POD,
+    TRAINING_JOB,
+    Manifest,
+    Resource,
+)
+from ultramarine_cluster import cluster, kwok, target
+
+NAMESPACE = "ultramarine-scale"
+AT_ONCE = 16  # requests of ours under way
+JOB_SECONDS = 1.0
+PATIENCE = 1800.0
+MERGE = "application/merge-patch+json"
+# Of the API requests, those that write; the Lease is left out.
+WRITES = ("create", "update", "patch", "patch/status", "delete")
+COMPONENTS = ("kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler", "kwok", "netpol")
+
+
+@dataclass
+class Operator:
+    """The operator's pod, seen through its /metrics."""
+
+    url: str
+    session: aiohttp.ClientSession
+
+    async def metrics(self) -> dict[str, float]:
+        """Every sample; none while nobody answers."""
+        try:
+            async with self.session.get(f"{self.url}/metrics", timeout=aiohttp.ClientTimeout(total=10)) as answer:
+                text = await answer.text()
+        except (aiohttp.ClientError, TimeoutError):
+            return {}
+        return {name: float(value) for name, value in re.findall(r"^([a-z_]+(?:\{.*\})?) (\S+)$", text, re.MULTILINE)}
+
+
+@dataclass
+class Sights:
+    """When each object was first seen in a state, by watches that run beside."""
+
+    firsts: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def see(self, what: str, name: str) -> None:
+        self.firsts.setdefault(what, {}).setdefault(name, time.monotonic())
+
+    def count(self, what: str) -> int:
+        return len(self.firsts.get(what, {}))
+
+
+@dataclass
+class Bench:
+    """The cluster, the operator in it, and our own connection to the API server."""
+
+    to: target.Target
+    api: Api
+    operator: Operator
+
+    async def create(self, resource: Resource, manifests: list[Manifest], namespace: str) -> dict[str, float]:
+        """Create objects, some at once; when the server had taken each."""
+        gate = asyncio.Semaphore(AT_ONCE)
+        taken: dict[str, float] = {}
+
+        async def one(manifest: Manifest) -> None:
+            async with gate:
+                await self.api.ask("POST", resource.path(namespace), manifest)
+                taken[manifest["metadata"]["name"]] = time.monotonic()
+
+        await asyncio.gather(*map(one, manifests))
+        return taken
+
+    @asynccontextmanager
+    async def watching(self, namespace: str) -> AsyncIterator[Sights]:
+        """Note when jobs and endpoints reach their states, and when pods appear."""
+        sights = Sights()
+
+        def job(found: Manifest) -> None:
+            if state := (found.get("status") or {}).get("state"):
+                sights.see(f"job {state}", found["metadata"]["name"])
+
+        def pod(found: Manifest) -> None:
+            sights.see("pod", found["metadata"]["labels"]["ultramarine.dev/name"])
+
+        def child(found: Manifest) -> None:
+            sights.see("Job", found["metadata"]["name"])
+
+        def endpoint(found: Manifest) -> None:
+            status, name = found.get("status") or {}, found["metadata"]["name"]
+            if is_true(status, "Ready") and not is_true(status, "Reconciling"):
+                sights.see(f"serves {status.get('modelVersion')}", name)
+
+        watched = ((TRAINING_JOB, job), (JOB, child), (POD, pod), (ONLINE_ENDPOINT, endpoint))
+        tasks = [asyncio.create_task(self._watch(resource, namespace, see)) for resource, see in watched]
+        try:
+            yield sights
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, resource: Resource, namespace: str, see: Any) -> None:
+        version = "0"
+        while True:
+            url = f"{self.api.url}{resource.path(namespace)}?watch=true&timeoutSeconds=3000&resourceVersion={version}"
+            async with self.api.session.get(url, ssl=self.api.tls) as answer:  # type: ignore[arg-type]
+                async for line in answer.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        version = "0"
+                        break
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "DELETED":
+                        see(event["object"])
+
+    async def until(self, what: str, look: Any) -> None:
+        """Wait until `look` holds, telling how far it is every ten seconds."""
+        began = said = time.monotonic()
+        while not look():
+            if time.monotonic() - said > 10:
+                said = time.monotonic()
+                print(f"    {said - began:5.0f} s  waiting: {what()}", flush=True)
+            if time.monotonic() - began > PATIENCE:
+                raise SystemExit(f"given up after {PATIENCE:.0f} s: {what()}")
+            await asyncio.sleep(0.2)
+
+    async def idle(self) -> dict[str, float]:
+        """The operator's metrics when nothing is due and nothing was done for two seconds."""
+        before: dict[str, float] = {}
+        while True:
+            now = await self.operator.metrics()
+            calm = passes(now) == passes(before) and now.get("ultramarine_queue_depth") == 0
+            if before and calm:
+                return now
+            before = now
+            await asyncio.sleep(2)
+
+
+def passes(metrics: dict[str, float]) -> float:
+    """How many passes have ended."""
+    return sum(value for name, value in metrics.items() if name.startswith("ultramarine_reconciles_total"))
+
+
+def writes(metrics: dict[str, float]) -> dict[str, float]:
+    """The operator's writing requests, by verb and kind."""
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        if not name.startswith("ultramarine_api_requests_total"):
+            continue
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', name))
+        if labels["verb"] in WRITES and labels["kind"] != "Lease":
+            what = f"{labels['verb']} {labels['kind']}"
+            found[what] = found.get(what, 0.0) + value
+    return found
+
+
+def cpu_of_components() -> dict[str, float]:
+    """CPU seconds of the control plane's processes so far."""
+    found: dict[str, float] = {}
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError, IndexError, ValueError):
+            name = Path((folder / "cmdline").read_bytes().split(b"\0")[0].decode()).name
+            if folder.name.isdigit() and name in COMPONENTS:
+                times = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+                found[name] = found.get(name, 0.0) + (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def percentiles(values: list[float]) -> tuple[float, float]:
+    """The median and the 99th percentile."""
+    hundredths = statistics.quantiles(values, n=100, method="inclusive")
+    return hundredths[49], hundredths[98]
+
+
+async def jobs(bench: Bench, count: int, inline: bool) -> dict[str, str]:
+    """Apply `count` TrainingJobs at once, wait until all have succeeded, and say what it took."""
+    namespace = NAMESPACE
+    names = [f"job-{count}-{number:05}" for number in range(count)]
+    source = {"source": {"inline": {"train.py": "print('accuracy=0.97')"}}} if inline else {"source": None}
+    manifests = [training(name, outputs={}, **source) for name in names]
+    for manifest in manifests:
+        manifest["spec"] = {field: value for field, value in manifest["spec"].items() if value is not None}
+    before, cpu = await bench.idle(), cpu_of_components()
+    most = Memory(bench.operator)
+    async with bench.watching(namespace) as sights, most.watching():
+        began = time.monotonic()
+        taken = await bench.create(TRAINING_JOB, manifests, namespace)
+        applied = time.monotonic() - began
+        await bench.until(
+            lambda: (
+                f"{sights.count('Job')} Jobs, {sights.count('pod')} pods, "
+                f"{sights.count('job Succeeded')} of {count} succeeded"
+            ),
+            lambda: sights.count("job Succeeded") >= count,
+        )
+        ended = time.monotonic() - began
+        started = max(sights.firsts["Job"].values()) - began
+        waits = [sights.firsts["pod"][name] - taken[name] for name in names]
+    after, spent = await bench.idle(), cpu_of_components()
+    delta = {what: n - writes(before).get(what, 0.0) for what, n in writes(after).items()}
+    p50, p99 = percentiles(waits)
+    process = "process_cpu_seconds_total"
+    print("    writes per job:", ", ".join(f"{what} {n / count:.2f}" for what, n in sorted(delta.items()) if n))
+    told = ", ".join(f"{name} {(spent[name] - cpu.get(name, 0.0)) / count * 1000:.1f}" for name in spent)
+    print(f"    CPU per job, ms: operator {(after[process] - before[process]) / count * 1000:.1f}, {told}", flush=True)
+    return {
+        "TrainingJobs": f"{count:,}",
+        "applied in": f"{applied:.0f} s",
+        "Jobs made": f"{count / started:.1f}/s",
+        "jobs done": f"{count / ended:.1f}/s = {count / ended * 60:,.0f}/min",
+        "apply → pod p50 / p99": f"{p50:.2f} / {p99:.2f} s",
+        "API writes per job": f"{sum(delta.values()) / count:.2f}",
+        "operator CPU": f"{after[process] - before[process]:.1f} s",
+        "operator memory, most": f"{most.most / 2**20:.0f} MiB",
+    }
+
+
+@dataclass
+class Memory:
+    """The most that the operator had resident."""
+
+    operator: Operator
+    most: float = 0.0
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            self.most = max(self.most, (await self.operator.metrics()).get("process_resident_memory_bytes", 0.0))
+            await asyncio.sleep(1)
+
+
+async def restart(bench: Bench, count: int) -> dict[str, str]:
+    """Kill the operator's pod, and time its successor until it has looked at every object and nothing is due."""
+    began = time.monotonic()
+    words = ("delete", "pod", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator")
+    await asyncio.to_thread(bench.to.run, *words, "--grace-period=0", "--force")
+    await asyncio.to_thread(bench.to.run, "rollout", "status", "-n", NAMESPACE, "deployment/ultramarine-operator")
+    bench.operator.url = await asyncio.to_thread(operator_url, bench.to)
+    now: dict[str, float] = {}
+    while passes(now) < count or now.get("ultramarine_queue_depth") != 0:
+        await asyncio.sleep(0.2)
+        now = await bench.operator.metrics()
+    converged = time.monotonic() - began
+    idle = await bench.idle()
+    process = "process_cpu_seconds_total"
+    cpu, wall = idle[process], time.monotonic()
+    await asyncio.sleep(60)
+    later = await bench.operator.metrics()
+    return {
+        "objects": f"{count:,} TrainingJobs with their children",
+        "killed → converged": f"{converged:.1f} s",
+        "passes": f"{passes(now):.0f}",
+        "writes": f"{sum(writes(idle).values()):.0f}",
+        "CPU until then": f"{now[process]:.1f} s",
+        "memory": f"{later['process_resident_memory_bytes'] / 2**20:.0f} MiB",
+        "idle afterwards": f"{(later[process] - cpu) / (time.monotonic() - wall):.4f} cores",
+    }
+
+
+async def endpoints(bench: Bench, count: int) -> list[dict[str, str]]:
+    """Apply `count` endpoints of one model by alias, wait until all serve, move the alias, and wait again."""
+    model: Manifest = {"apiVersion": API_VERSION, "kind": "Model", "metadata": {"name": "shared"}}
+    await bench.create(MODEL, [model | {"spec": {"aliases": {"live": "1"}}}], NAMESPACE)
+    await bench.create(MODEL_VERSION, await asyncio.to_thread(versions, bench.to), NAMESPACE)
+    manifests = [serving(f"shop-{number:03}", "shared@live") for number in range(count)]
+    for manifest in manifests:
+        manifest["spec"]["deployments"][0]["replicas"] = 1
+    rows = []
+    async with bench.watching(NAMESPACE) as sights:
+        for title, version in (("made, until all serve", "1"), ("alias moved, until all serve it", "2")):
+            before = await bench.idle()
+            began = time.monotonic()
+            if version == "1":
+                await bench.create(ONLINE_ENDPOINT, manifests, NAMESPACE)
+            else:
+                alias = {"spec": {"aliases": {"live": version}}}
+                await bench.api.ask("PATCH", MODEL.path(NAMESPACE, "shared"), alias, MERGE)
+            state = f"serves shared-{version}"
+            await bench.until(
+                lambda state=state: f"{sights.count(state)} of {count}: {state}",
+                lambda state=state: sights.count(state) >= count,
+            )
+            ended = time.monotonic() - began
+            after = await bench.idle()
+            delta = sum(writes(after).values()) - sum(writes(before).values())
+            process = "process_cpu_seconds_total"
+            rows.append(
+                {
+                    "OnlineEndpoints": f"{count} {title}",
+                    "took": f"{ended:.0f} s",
+                    "rate": f"{count / ended:.1f}/s",
+                    "API writes each": f"{delta / count:.2f}",
+                    "operator CPU": f"{after[process] - before[process]:.1f} s",
+                    "memory": f"{after['process_resident_memory_bytes'] / 2**20:.0f} MiB",
+                }
+            )
+    return rows
+
+
+def versions(to: target.Target) -> list[Manifest]:
+    """Two versions, each of a file that really lies in the bucket; nobody loads it here."""
+    keys = to.secret(NAMESPACE, "ultramarine-storage")
+    made: list[Manifest] = []
+    with to.reach(NAMESPACE, "ultramarine-storage", 7070) as url:
+        storage = boto3.client(
+            "s3",
+            endpoint_url=url,
+            region_name="us-east-1",
+            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+        )
+        for number in ("1", "2"):
+            content = f"weights {number}".encode()
+            storage.put_object(Bucket="ultramarine", Key=f"{NAMESPACE}/shared/{number}.onnx", Body=content)
+            spec = {
+                "model": "shared",
+                "version": number,
+                "uri": f"s3://ultramarine/{NAMESPACE}/shared/{number}.onnx",
+                "digest": f"sha256:{sha256(content).hexdigest()}",
+                "format": {"name": "onnx"},
+            }
+            meta = {"name": f"shared-{number}"}
+            made.append({"apiVersion": API_VERSION, "kind": "ModelVersion", "metadata": meta, "spec": spec})
+    return made
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Rows as Markdown."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    return "\n".join([*lines, *("| " + " | ".join(row.values()) + " |" for row in rows)])
+
+
+def operator_url(to: target.Target) -> str:
+    """Where the operator's running pod answers; pods can be reached from the node."""
+    words = ("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator")
+    for pod in to.json("get", *words)["items"]:
+        if pod["status"].get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp"):
+            return f"http://{pod['status']['podIP']}:8080"
+    raise SystemExit("the operator has no running pod")
+
+
+@contextmanager
+def installed(running: cluster.Cluster, simulated: int) -> Any:
+    """The chart on a cluster whose new pods all go to simulated nodes; taken away afterwards, with all objects."""
+    to = target.embedded(running)
+    node = to.json("get", "nodes")["items"][0]["metadata"]["name"]
+    to.run("uncordon", node)
+    target.install(to, NAMESPACE)
+    message = TerminationRecord(metrics={"accuracy": 0.97}).to_json()
+    try:
+        with kwok.nodes(running, simulated, seconds=JOB_SECONDS, message=message):
+            to.run("cordon", node)
+            try:
+                yield to
+            finally:
+                for kind in ("tj", "oe", "mv", "mdl"):
+                    to.run("delete", kind, "-n", NAMESPACE, "--all", "--wait=false")
+                print("  taking the objects away", flush=True)
+                while to.run("get", "jobs,pods", "-n", NAMESPACE, "-l", "ultramarine.dev/kind", "-o", "name").strip():
+                    time.sleep(2)
+    finally:
+        to.run("uncordon", node)
+        running.run("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=600s")
+
+
+async def measure(to: target.Target, running: cluster.Cluster, sizes: list[int], count: int, inline: bool) -> None:
+    """All measurements, one after another."""
+    url, tls = access(running)
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22) as session:
+        bench = Bench(to, Api(url, session, tls), Operator(operator_url(to), session))
+        rows, total = [], 0
+        for size in sizes:
+            print(f"  {size} TrainingJobs", flush=True)
+            rows.append(await jobs(bench, size, inline))
+            total += size
+        print(f"\n{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Kubernetes v1.37.2\n")
+        print(table(rows), flush=True)
+        print("\n" + table([await restart(bench, total)]), flush=True)
+        if count:
+            print("\n" + table(await endpoints(bench, count)), flush=True)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, nargs="+", default=[100, 1000, 10000], help="numbers of TrainingJobs")
+    parser.add_argument("--endpoints", type=int, default=500, help="number of OnlineEndpoints, 0 for none")
+    parser.add_argument("--inline", action="store_true", help="jobs with inline source, which is a ConfigMap more each")
+    chosen = parser.parse_args()
+    running = cluster.up()
+    with installed(running, 4) as to:
+        asyncio.run(measure(to, running, chosen.jobs, chosen.endpoints, chosen.inline))
+
+
+if __name__ == "__main__":
+    main()

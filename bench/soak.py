@@ -1,0 +1,204 @@
+"""Hours of churn before one operator process, and the slopes of what must stay flat: memory, descriptors, tasks, queue.
+
+The API server and the object storage are real; the hands of tests/chaos play controllers and kubelets. Training jobs
+are made, succeed, fail and are suspended, register versions, and are deleted a minute later; endpoints are made, follow
+their models, and are deleted; so the number of living objects stays about the same. Run it by `make soak HOURS=1`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from api.bare import CRDS, access, requests_to
+from api.bare import Api as Kubectl
+from api.operator_process import BUCKET, Operator
+from builders import serving, training
+from chaos.world import OTHERS, Api, World, selectors
+from ultramarine.kinds import KINDS
+from ultramarine.outside.storage import Storage
+from ultramarine.shared.meta import Resource
+from ultramarine_cluster import cluster
+from unit.conftest import serving_store
+
+NAMESPACE = "soak"
+MODELS = 5
+LIVES_SECONDS = 60.0  # how long a job stays after it was made
+VERSIONS_KEPT = 20
+SAMPLE_SECONDS = 10.0
+WARM_UP = 0.15  # the share of the run that is left out of the slopes: caches and the allocator fill first
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The operator's process at one moment."""
+
+    hours: float
+    values: dict[str, float]
+
+
+MEASURES = {
+    "resident memory": "MiB",
+    "open descriptors": "",
+    "threads": "",
+    "asyncio tasks": "",
+    "queue age": "s",
+    "due keys": "",
+    "living objects": "",
+}
+
+
+def sample(operator: Operator, began: float, world: World) -> Sample:
+    """Look at the process from outside, and at its own metrics."""
+    assert operator.process is not None
+    proc = Path(f"/proc/{operator.process.pid}")
+    told = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+    metrics = operator.metrics()
+    values = (
+        int(told["VmRSS"].split()[0]) / 1024,
+        len(list((proc / "fd").iterdir())),
+        int(told["Threads"]),
+        metrics.get("ultramarine_asyncio_tasks", 0.0),
+        metrics.get("ultramarine_queue_age_seconds", 0.0),
+        metrics.get("ultramarine_queue_depth", 0.0),
+        len(world.objects),
+    )
+    return Sample((time.monotonic() - began) / 3600, dict(zip(MEASURES, values, strict=True)))
+
+
+def report(samples: list[Sample], lives: int, passes: float, failures: int) -> str:
+    """A table: where each measure began and ended, and how fast it grew after the warm-up."""
+    kept = samples[int(len(samples) * WARM_UP) :]
+    hours = [each.hours for each in kept]
+    lines = [
+        f"{lives} jobs lived in {samples[-1].hours:.2f} h, {passes:.0f} passes, {failures} of them by a bug.",
+        f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}",
+        "",
+        "| measure | after the warm-up | at the end | most | slope per hour |",
+        "|---|---|---|---|---|",
+    ]
+    for name, unit in MEASURES.items():
+        values = [each.values[name] for each in kept]
+        slope = statistics.linear_regression(hours, values).slope
+        shown = (values[0], values[-1], max(values))
+        lines.append(
+            f"| {name} | " + " | ".join(f"{v:.1f} {unit}".strip() for v in shown) + f" | {slope:+.2f} {unit} |"
+        )
+    return "\n".join(lines)
+
+
+async def churn(world: World, rate: float, counted: list[int]) -> None:
+    """Make, end and delete objects for ever, `rate` jobs a second."""
+    fates = itertools.cycle(("succeeds", "succeeds", "fails", "succeeds", "runs"))
+    alive: list[tuple[float, str]] = []
+    for number in itertools.count():
+        name, fate = f"job-{number}", next(fates)
+        world.decide(name, fate)  # type: ignore[arg-type]
+        outputs = {"model": {"registerAs": f"model-{number % MODELS}"}}
+        await world.apply(training(name, outputs=outputs, backoffLimit=0))
+        counted[0] += 1
+        alive.append((time.monotonic(), name))
+        if fate == "runs":
+            await world.edit("TrainingJob", name, {"spec": {"suspend": True}})
+        while alive and time.monotonic() - alive[0][0] > LIVES_SECONDS:
+            world.fates.pop(gone := alive.pop(0)[1], None)
+            await world.delete("TrainingJob", gone)
+        if number % 10 == 9:
+            await tend(world, number // 10)
+        await asyncio.sleep(1 / rate)
+
+
+async def tend(world: World, turn: int) -> None:
+    """Edit, delete and make endpoints anew, delete old versions, and let go of what the hands remember."""
+    name = f"shop-{turn % MODELS}"
+    if turn % 7 == 6:
+        await world.delete("OnlineEndpoint", name)
+    else:
+        await world.apply(serving(name, f"model-{turn % MODELS}@latest"))
+    versions = sorted(world.all("ModelVersion"), key=lambda v: int(v["metadata"]["resourceVersion"]))
+    for version in versions[:-VERSIONS_KEPT]:
+        await world.delete("ModelVersion", version["metadata"]["name"])
+    world.sights.clear()
+    world.renewals.clear()
+
+
+async def watch(api: Api, resource: Resource, selector: str, world: World) -> None:
+    """Show the world one type, until cancelled; a watch that the server ends goes on from its last version."""
+    version = "0"
+    while True:
+        query = f"?watch=true&timeoutSeconds=3000&resourceVersion={version}&labelSelector={selector}"
+        async with api.session.get(f"{api.url}{resource.path(world.namespace)}{query}", ssl=api.tls) as answer:  # type: ignore[arg-type]
+            async for line in answer.content:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    version = "0"
+                    break
+                version = event["object"]["metadata"]["resourceVersion"]
+                world.see(event["type"], event["object"])
+
+
+async def soak(kube: cluster.Cluster, operator: Operator, storage: Storage, hours: float, rate: float) -> str:
+    """Run, tell of the samples as they come, and return the report."""
+    url, tls = access(kube)
+    timeout = aiohttp.ClientTimeout(total=None)
+    resources = {r.kind: r for r in (*(kind.resource for kind in KINDS), *OTHERS)}
+    async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22) as session:
+        api = Api(url, session, tls)
+        world = World(api, NAMESPACE, storage, resources)
+        types = selectors(tuple(kind.resource for kind in KINDS)).items()
+        counted = [0]
+        tasks = [asyncio.create_task(watch(api, *each, world)) for each in types]
+        tasks += [asyncio.create_task(world.play()), asyncio.create_task(churn(world, rate, counted))]
+        began = time.monotonic()
+        samples: list[Sample] = []
+        while time.monotonic() - began < hours * 3600:
+            done, _ = await asyncio.wait(tasks, timeout=SAMPLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # a hand that has died ends the run, with its error
+            samples.append(await asyncio.to_thread(sample, operator, began, world))
+            if len(samples) % 6 == 0:
+                told = ", ".join(f"{name} {value:.1f}" for name, value in samples[-1].values.items())
+                print(f"{samples[-1].hours * 60:6.1f} min  {counted[0]} jobs  {told}", flush=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    metrics = operator.metrics()
+    ended = {name: value for name, value in metrics.items() if name.startswith("ultramarine_reconciles_total")}
+    bugs = sum(value for name, value in ended.items() if 'outcome="bug"' in name)
+    return report(samples, counted[0], sum(ended.values()), int(bugs))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hours", type=float, default=1.0, help="how long (default 1)")
+    parser.add_argument("--rate", type=float, default=1.0, help="jobs begun a second (default 1)")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, cluster.up("bare", name="soak") as kube:
+        kube.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
+        kube.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        kube.run("create", "namespace", NAMESPACE)
+        buckets = Path(folder) / "buckets"
+        (buckets / BUCKET).mkdir(parents=True)
+        with serving_store(buckets) as store, requests_to(kube) as http:
+            os.environ.update(store.credentials)
+            operator = Operator(Kubectl(kube, http, NAMESPACE), store, Path(folder) / "operator.log")
+            operator.start()
+            try:
+                print(asyncio.run(soak(kube, operator, Storage(store.endpoint), chosen.hours, chosen.rate)))
+            finally:
+                operator.kill()
+
+
+if __name__ == "__main__":
+    main()
