@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from json import loads
 
 import pytest
 from builders import child, ours, training_job
 from hypothesis import given
 from hypothesis import strategies as st
+from ultramarine.engine.engine import _end
 from ultramarine.engine.mirror import Mirror
 from ultramarine.engine.queue import LONGEST_BACKOFF, Queue
 from ultramarine.kube.apply import holds, up_to_date, with_hash
@@ -190,3 +192,17 @@ async def test_a_worker_can_always_be_ended(turns):
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(waiting, 1)
+
+
+async def test_a_task_that_swallows_its_cancellation_is_ended_all_the_same():
+    """aiohttp takes a cancellation for its own when a request times out at that moment; the worker has to go still."""
+
+    async def work() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    working = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(_end([working]), 5)
+    assert working.cancelled()
