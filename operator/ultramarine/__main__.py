@@ -110,11 +110,15 @@ def main() -> None:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("ultramarine").setLevel(logging.INFO)
+    logging.captureWarnings(True)
     try:
         sys.exit(asyncio.run(run()))
     except (ValueError, ApiError, UltramarineError) as error:
         log.error("cannot start: %s", error)
         sys.exit(2)
+    except Exception:
+        log.exception("ended by a bug of the operator")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

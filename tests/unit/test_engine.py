@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from json import loads
 
 import pytest
 from builders import child, ours, training_job
 from hypothesis import given
 from hypothesis import strategies as st
+from kubernetes.aio.client import ApiClient, Configuration
 from ultramarine.engine.engine import _end
 from ultramarine.engine.mirror import Mirror
 from ultramarine.engine.queue import LONGEST_BACKOFF, Queue
 from ultramarine.kube.apply import holds, up_to_date, with_hash
-from ultramarine.kube.client import as_yaml
-from ultramarine.shared.meta import JOB, TRAINING_JOB, Key
+from ultramarine.kube.client import ApiError, Client, as_yaml
+from ultramarine.shared.errors import NotLeading
+from ultramarine.shared.meta import JOB, TRAINING_JOB, Key, Ref
 
 A, B = Key("TrainingJob", "team-a", "a"), Key("TrainingJob", "team-a", "b")
 
@@ -206,3 +209,40 @@ async def test_a_task_that_swallows_its_cancellation_is_ended_all_the_same():
     await asyncio.sleep(0)
     await asyncio.wait_for(_end([working]), 5)
     assert working.cancelled()
+
+
+async def test_without_the_lease_a_client_reads_and_does_not_write():
+    """Every way to write is refused before anything is sent; reading goes on."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        deaf.settimeout(0.2)
+        api = ApiClient(Configuration(host=f"http://127.0.0.1:{deaf.getsockname()[1]}"))
+        client = Client(api).fenced(lambda: 0.0)
+        manifest = live(1)
+        for write in (
+            client.create(TRAINING_JOB, manifest),
+            client.update(TRAINING_JOB, manifest),
+            client.apply(TRAINING_JOB, manifest, force=True),
+            client.apply(TRAINING_JOB, manifest, force=True, subresource="status"),
+            client.patch(Ref.to(TRAINING_JOB, manifest), []),
+            client.delete(Ref.to(TRAINING_JOB, manifest)),
+        ):
+            with pytest.raises(NotLeading):
+                await write
+        with pytest.raises(TimeoutError):
+            deaf.accept()
+        reading = asyncio.create_task(client.get(TRAINING_JOB, "team-a", "churn"))
+        await asyncio.sleep(0.1)
+        connection, _ = deaf.accept()
+        assert connection.recv(3) == b"GET"
+        reading.cancel()
+        await client.close()
+
+
+async def test_a_write_waits_no_longer_than_the_lease_holds():
+    """An API server that does not answer cannot make a write outlast the Lease."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        api = ApiClient(Configuration(host=f"http://127.0.0.1:{deaf.getsockname()[1]}"))
+        client = Client(api).fenced(lambda: 0.3)
+        with pytest.raises(ApiError, match="did not answer"):
+            await asyncio.wait_for(client.create(TRAINING_JOB, live(1)), 2)
+        await client.close()
