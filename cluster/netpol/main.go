@@ -17,7 +17,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
-	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
@@ -50,12 +49,13 @@ func run(ctx context.Context, config *options.KubeRouterConfig, healthz string) 
 	}
 	// Each change of a pod has all rules written anew, and simulated pods on other nodes have no packets to filter.
 	here := func(list *metav1.ListOptions) { list.FieldSelector = "spec.nodeName=" + config.HostnameOverride }
-	pods := coreinformers.NewFilteredPodInformer(client, metav1.NamespaceAll, 0, cache.Indexers{}, here)
+	ours := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTweakListOptions(here))
+	pods := ours.Core().V1().Pods().Informer()
 	factory := informers.NewSharedInformerFactory(client, 0)
 	policies := factory.Networking().V1().NetworkPolicies().Informer()
 	namespaces := factory.Core().V1().Namespaces().Informer()
+	ours.Start(ctx.Done())
 	factory.Start(ctx.Done())
-	go pods.Run(ctx.Done())
 	if !cache.WaitForCacheSync(ctx.Done(), pods.HasSynced, policies.HasSynced, namespaces.HasSynced) {
 		return ctx.Err()
 	}
