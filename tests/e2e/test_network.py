@@ -1,0 +1,130 @@
+"""Network policies, proven by pods that try to get out, and by one that no policy holds back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from conftest import NAMESPACE, Platform
+from manifests import endpoint, infer, model_version, onnx_model, training_job
+from ultramarine.shared.pods import CONTAINER_SECURITY, POD_SECURITY
+
+Targets = dict[str, tuple[str, int]]
+Found = dict[str, int]
+
+# Says of each target whether it takes a connection; again until all is as wanted, for a network learns of a new pod a
+# moment after it has started.
+PROBE = """
+import json, socket, sys, time
+
+def reached(address):
+    try:
+        socket.create_connection(address, timeout=2).close()
+    except OSError:
+        return 0
+    return 1
+
+targets, wanted = map(json.loads, sys.argv[1:])
+for _ in range(20):
+    found = {name: reached(address) for name, address in targets.items()}
+    print(*(f"{name}={value}" for name, value in found.items()), flush=True)
+    if found == wanted:
+        break
+    time.sleep(1)
+"""
+STRANGER = "stranger"
+CLOSED = {"stranger": 0, "operator": 0, "elsewhere": 0, "apiserver": 0, "host": 0}
+
+
+@pytest.fixture(scope="module")
+def stranger(platform: Platform) -> Iterator[str]:
+    """A pod in the same namespace that is none of ours, listens on a port, and is held by no policy."""
+    operator = platform.get("deployment", "ultramarine-operator")["spec"]["template"]["spec"]["containers"][0]
+    image = next(v["value"] for v in operator["env"] if v["name"] == "ULTRAMARINE_TRAINER_IMAGE")
+    container = {
+        "name": "stranger",
+        "image": image,
+        "command": ["python", "-m", "http.server", "8000", "--directory", "/tmp"],
+        "readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1},
+        "securityContext": CONTAINER_SECURITY,
+    }
+    spec = {"securityContext": POD_SECURITY, "automountServiceAccountToken": False, "containers": [container]}
+    metadata = {"name": STRANGER, "labels": {"app": STRANGER}}
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    platform.delete("pod", STRANGER)
+    platform.kubectl("apply", "-f", "-", input=yaml.safe_dump(manifest))
+    platform.kubectl("wait", "--for=condition=Ready", f"pod/{STRANGER}", "--timeout=60s")
+    yield platform.get("pod", STRANGER)["status"]["podIP"]
+    platform.kubectl("delete", "pod", STRANGER, "--grace-period=1")
+
+
+@pytest.fixture(scope="module")
+def targets(platform: Platform, stranger: str) -> Targets:
+    """What a pod may want to reach: the storage, DNS, other pods, another namespace, the API server, the node."""
+    (node,) = platform.target.json("get", "nodes")["items"]
+    (address,) = (a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
+    return {
+        "storage": (f"ultramarine-storage.{NAMESPACE}.svc", 7070),
+        "dns": ("kube-dns.kube-system.svc", 53),
+        "stranger": (stranger, 8000),
+        "operator": (f"ultramarine-operator.{NAMESPACE}.svc", 8080),
+        "elsewhere": ("metrics-server.kube-system.svc", 443),
+        "apiserver": ("kubernetes.default.svc", 443),
+        "host": (address, node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]),
+    }
+
+
+@pytest.fixture(scope="module")
+def served(platform: Platform) -> str:
+    """An endpoint that answers."""
+    content = onnx_model(5)
+    platform.apply(model_version("walled", 1, platform.put("walled.onnx", content), content))
+    platform.apply(endpoint("walled", "walled@1", authMode="none"))
+    platform.ready("walled", "walled-1")
+    return "walled"
+
+
+def attempt(platform: Platform, where: tuple[str, ...], targets: Targets, wanted: Found) -> Found:
+    """What a running pod reaches, in the end."""
+    words = ("python", "-c", PROBE, json.dumps(targets), json.dumps(wanted))
+    last = platform.kubectl("exec", *where, "--", *words).splitlines()[-1]
+    return {name: int(value) for name, _, value in (word.partition("=") for word in last.split())}
+
+
+def test_a_pod_without_policies_reaches_everything_but_the_storage(platform, targets):
+    """What is closed to pods that train and serve is really there; the storage answers none but the platform's pods."""
+    wanted = dict.fromkeys(targets, 1) | {"storage": 0}
+
+    assert attempt(platform, (STRANGER,), targets, wanted) == wanted
+
+
+def test_a_training_pod_reaches_the_storage_and_dns_alone(platform, targets):
+    """A job's command finds no other pod, no other namespace, not the API server and not the node."""
+    wanted = {"storage": 1, "dns": 1} | CLOSED
+    command = ["python", "train.py", json.dumps(targets), json.dumps(wanted)]
+    platform.delete("tj", "walled")
+    platform.apply(training_job("walled", PROBE, command=command, outputs={}))
+
+    assert platform.ended("walled")["metrics"]["latest"] == wanted
+
+
+def test_a_serving_pod_reaches_the_storage_and_dns_alone(platform, served, targets):
+    """A model's process finds no more than a training command does."""
+    wanted = {"storage": 1, "dns": 1} | CLOSED
+
+    assert attempt(platform, (f"deployment/{served}-blue", "-c", "server"), targets, wanted) == wanted
+
+
+def test_a_serving_pod_answers(platform, stranger, served):
+    """Requests come in from the node and from any pod, although the serving pod's own ways out are closed."""
+    with platform.client(served, key="none") as client:
+        answer = client.post(f"/v2/models/{served}/infer", json=infer([[1.0]]))
+    assert answer.status_code == httpx.codes.OK
+    wanted = {"serving": 1}
+    way: Any = {"serving": (f"{served}.{NAMESPACE}.svc", 80)}
+
+    assert attempt(platform, (STRANGER,), way, wanted) == wanted
