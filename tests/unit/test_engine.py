@@ -11,7 +11,7 @@ import pytest
 from builders import child, ours, training_job
 from hypothesis import given
 from hypothesis import strategies as st
-from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client import Configuration
 from ultramarine.engine.engine import _end
 from ultramarine.engine.mirror import Mirror
 from ultramarine.engine.queue import LONGEST_BACKOFF, Queue
@@ -211,12 +211,16 @@ async def test_a_task_that_swallows_its_cancellation_is_ended_all_the_same():
     assert working.cancelled()
 
 
+def client_of(server: socket.socket) -> Client:
+    """A client of the API server that is to listen there."""
+    return Client.to(Configuration(host=f"http://127.0.0.1:{server.getsockname()[1]}"))
+
+
 async def test_without_the_lease_a_client_reads_and_does_not_write():
     """Every way to write is refused before anything is sent; reading goes on."""
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         deaf.settimeout(0.2)
-        api = ApiClient(Configuration(host=f"http://127.0.0.1:{deaf.getsockname()[1]}"))
-        client = Client(api).fenced(lambda: 0.0)
+        client = client_of(deaf).fenced(lambda: 0.0)
         manifest = live(1)
         for write in (
             client.create(TRAINING_JOB, manifest),
@@ -241,8 +245,20 @@ async def test_without_the_lease_a_client_reads_and_does_not_write():
 async def test_a_write_waits_no_longer_than_the_lease_holds():
     """An API server that does not answer cannot make a write outlast the Lease."""
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        api = ApiClient(Configuration(host=f"http://127.0.0.1:{deaf.getsockname()[1]}"))
-        client = Client(api).fenced(lambda: 0.3)
+        client = client_of(deaf).fenced(lambda: 0.3)
         with pytest.raises(ApiError, match="did not answer"):
             await asyncio.wait_for(client.create(TRAINING_JOB, live(1)), 2)
+        await client.close()
+
+
+async def test_a_write_that_comes_to_be_sent_too_late_is_not_sent():
+    """The Lease is asked again just before the body goes out: it may have run out since the request was begun."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        left = iter([5.0])  # then it has run out
+        client = client_of(server).fenced(lambda: next(left, 0.0))
+        with pytest.raises(NotLeading):
+            await asyncio.wait_for(client.create(TRAINING_JOB, live(1)), 2)
+        connection, _ = server.accept()
+        connection.settimeout(1)
+        assert connection.recv(100) == b"", "it was connected, and closed without a byte"
         await client.close()

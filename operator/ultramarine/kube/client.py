@@ -7,6 +7,7 @@ import math
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,15 @@ def as_yaml(manifest: Manifest) -> str:
     return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+_fence: ContextVar[Callable[[], float]] = ContextVar("fence")
+
+
+async def _last_look(_session: Any, _context: Any, params: aiohttp.TraceRequestChunkSentParams) -> None:
+    """Stop a body just before the kernel gets it: aiohttp sends it from a task of its own, which may come late."""
+    if _fence.get()() <= 0:
+        raise NotLeading(f"{params.method} not sent: this replica does not hold the Lease")
+
+
 class Client:
     """The requests that the engine makes, counted by verb, kind and answer."""
 
@@ -56,11 +66,18 @@ class Client:
     async def connect(cls) -> Client:
         """Connect as the pod's service account, or by KUBECONFIG outside a cluster."""
         configuration = Configuration()
-        configuration.client_session_kwargs = {"trust_env": False}
         try:
             config.load_incluster_config(client_configuration=configuration)
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
+        return cls.to(configuration)
+
+    @classmethod
+    def to(cls, configuration: Configuration) -> Client:
+        """Speak to the API server that a configuration of the library names."""
+        trace = aiohttp.TraceConfig()
+        trace.on_request_chunk_sent.append(_last_look)
+        configuration.client_session_kwargs = {"trust_env": False, "trace_configs": [trace]}
         return cls(ApiClient(configuration))
 
     def fenced(self, time_left: Callable[[], float]) -> Client:
@@ -90,10 +107,10 @@ class Client:
             body=body,
             auth_settings=["BearerToken"],
         )
-        # Asked last of all: whatever held this process up before may have cost it the Lease.
         left = math.inf if method == "GET" else self._time_left()
         if left <= 0:
             raise NotLeading(f"{resource.kind} not written: this replica does not hold the Lease")
+        _fence.set(self._time_left)
         started, code = time.monotonic(), "none"
         try:
             response = await self._api.call_api(*request, _request_timeout=min(TIMEOUT, left))
@@ -102,6 +119,8 @@ class Client:
         except ApiException as error:
             raise ApiError(error.status or 0, "RequestFailed", str(error.reason or error)) from error
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
+            if left < math.inf and self._time_left() <= 0:
+                raise NotLeading(f"{resource.kind} perhaps not written: the Lease ran out over it") from error
             raise ApiError(0, "Unreachable", f"the Kubernetes API did not answer: {error}") from error
         finally:
             API_REQUESTS.labels(verb=verb, kind=resource.kind, code=code).inc()
