@@ -124,7 +124,7 @@ def _network(state: State) -> str:
         if table == f"ip {network.TABLE}" or (shared and before is not None and table not in before["tables"]):
             run("nft", "delete", "table", *table.split())
             gone.append(f"nft table {table}")
-    gone += _policies()
+    gone += forget_policies()
     for way in ("-i", "-o"):
         rule = f"FORWARD {way} {network.POD_LINK} -j ACCEPT"
         if f"-A {rule}" in run("iptables", "-S", "FORWARD", check=False):
@@ -135,7 +135,7 @@ def _network(state: State) -> str:
     return ", ".join(gone) or "nothing of ours"
 
 
-def _policies() -> list[str]:
+def forget_policies() -> list[str]:
     """Remove the network policies' chains and sets, and the filter table where nobody else has a rule in it."""
     lines = run("iptables-save", "-t", "filter", check=False).splitlines()
     declared = [line.split()[0].removeprefix(":") for line in lines if line.startswith(":")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -128,3 +130,23 @@ def test_a_serving_pod_answers(platform, stranger, served):
     way: Any = {"serving": (f"{served}.{NAMESPACE}.svc", 80)}
 
     assert attempt(platform, (STRANGER,), way, wanted) == wanted
+
+
+@pytest.mark.parametrize("foreign", ["", "-A FORWARD -s 192.0.2.1/32 -j DROP"])
+def test_down_takes_the_policies_out_of_the_kernel(platform, stranger, foreign):
+    """Of chains and sets like those that are there now, `down` leaves none, and a rule of somebody else's stays."""
+    sets = subprocess.run(["ipset", "save"], capture_output=True, text=True, check=True).stdout
+    rules = subprocess.run(["iptables-save", "-t", "filter"], capture_output=True, text=True, check=True).stdout
+    forget = f"{sys.executable} -c 'from ultramarine_cluster import down; down.forget_policies()'"
+    # In a network namespace, which has a kernel's worth of rules of its own and ends with the shell.
+    script = (
+        f"ipset restore <<'END'\n{sets}\nEND\niptables-restore <<'END'\n{rules}\nEND\n"
+        f"{f'iptables {foreign}' if foreign else ''}\n{forget}\nipset list -name\niptables-save\n"
+    )
+    words = ["unshare", "--net", "sh", "-ec", script]
+    left = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    assert "KUBE-POD-FW-" in rules
+    assert "KUBE-SRC-" in sets
+    assert [line for line in left if line.startswith(("KUBE-", "-A"))] == ([foreign] if foreign else [])
+    assert foreign or not left
