@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from api.bare import CRDS
 from process import Zygote
-from rig import BUCKET, Outcome, Rig
+from rig import Outcome, Rig
 from ultramarine_cluster import cluster
 from unit.conftest import ObjectStore, object_store  # noqa: F401  the fixture of the unit tests serves here too
+from world import BUCKET
 
 
 def pytest_configure(config: pytest.Config) -> None:

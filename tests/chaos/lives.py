@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from builders import training
-from ultramarine.shared.conditions import is_true
-from ultramarine.shared.meta import Manifest
+from builders import DIGEST, serving, training
+from ultramarine.shared.conditions import find, is_true
+from ultramarine.shared.meta import API_VERSION, Manifest
 from world import World
 
 
@@ -17,19 +17,35 @@ class Life:
 
     `story` does what people and the world do to them, and returns when nothing more is going to happen. It waits for
     states, not for moments: it must be able to go on after the operator was away, whatever was missed.
+    `artifacts` are in the storage from the beginning. The word NAMESPACE in a manifest becomes the run's own.
     """
 
     kind: str
     name: str
     manifests: tuple[Manifest, ...]
     story: Callable[[World], Awaitable[None]]
+    artifacts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
 
 
-async def _succeeds(world: World) -> None:
-    await state(world, "churn", "Running")
-    world.decide("churn", "succeeds")
-    await state(world, "churn", "Succeeded")
-    await ready(world, "ModelVersion", "churn-1")
+def model(**aliases: str) -> Manifest:
+    """The Model churn."""
+    return _ours("Model", "churn", {"aliases": aliases})
+
+
+def version(number: int) -> Manifest:
+    """A version of it, made by hand."""
+    spec = {"model": "churn", "version": str(number), "uri": f"s3://lake/NAMESPACE/{number}.onnx", "digest": DIGEST}
+    return _ours("ModelVersion", f"churn-{number}", {**spec, "format": {"name": "onnx"}})
+
+
+def _ours(kind: str, name: str, spec: Manifest) -> Manifest:
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+# What a story waits for.
 
 
 async def state(world: World, name: str, word: str) -> None:
@@ -42,4 +58,167 @@ async def ready(world: World, kind: str, name: str) -> None:
     await world.until(f"{kind} {name} is ready", lambda: is_true(world.status(kind, name), "Ready"))
 
 
-LIVES = (Life("TrainingJob", "succeeds", (training("churn"),), _succeeds),)
+async def told(world: World, kind: str, name: str, condition: str, words: str) -> None:
+    """Wait until a condition's message has these words."""
+
+    def look() -> bool:
+        return words in (find(world.status(kind, name), condition) or {}).get("message", "")
+
+    await world.until(f"{condition} of {kind} {name} says {words!r}", look)
+
+
+async def served(world: World, version: str, deployment: str = "blue", pods: int = 2) -> None:
+    """Wait until the endpoint answers with one version only, from one deployment."""
+
+    def look() -> bool:
+        status = world.status("OnlineEndpoint", "shop")
+        rightly = status.get("modelVersion") == version and status.get("traffic") == {deployment: 100}
+        return rightly and is_true(status, "Ready") and len(world.all("Pod")) == pods
+
+    await world.until(f"shop answers with {version} from {deployment}", look)
+
+
+# The stories.
+
+
+async def _succeeds(world: World) -> None:
+    await state(world, "churn", "Running")
+    world.decide("churn", "succeeds")
+    await state(world, "churn", "Succeeded")
+    await ready(world, "ModelVersion", "churn-1")
+
+
+async def _fails(world: World) -> None:
+    await state(world, "churn", "Running")
+    world.decide("churn", "fails")
+    await state(world, "churn", "Failed")
+
+
+async def _is_retried(world: World) -> None:
+    world.decide("churn", "fails", "succeeds")
+    await state(world, "churn", "Succeeded")
+    await ready(world, "ModelVersion", "churn-1")
+
+
+async def _is_suspended(world: World) -> None:
+    await state(world, "churn", "Suspended")
+    await world.edit("TrainingJob", "churn", {"spec": {"suspend": False}})
+    await state(world, "churn", "Running")
+    await world.edit("TrainingJob", "churn", {"spec": {"suspend": True}})
+    await state(world, "churn", "Suspended")
+    await world.until("its pod is gone", lambda: not world.all("Pod"))
+    await world.edit("TrainingJob", "churn", {"spec": {"suspend": False}})
+    await _succeeds(world)
+
+
+async def _expires(world: World) -> None:
+    world.decide("churn", "succeeds")
+    await world.until("it is there", lambda: world.get("ModelVersion", "churn-1"))
+    await world.until("it is gone", lambda: not world.get("TrainingJob", "churn") and not world.all("Pod"))
+    await ready(world, "ModelVersion", "churn-1")
+
+
+async def _is_mended(world: World) -> None:
+    for trouble, words in (("no-image", "cannot be had"), ("no-node", "no node takes"), ("no-secret", "Secret hub")):
+        world.decide("churn", trouble)  # type: ignore[arg-type]
+        await told(world, "TrainingJob", "churn", "Running", words)
+    world.decide("churn", "succeeds")
+    await state(world, "churn", "Succeeded")
+    await ready(world, "ModelVersion", "churn-1")
+
+
+async def _moves_aliases(world: World) -> None:
+    await ready(world, "Model", "churn")
+    await world.edit("Model", "churn", {"spec": {"aliases": {"champion": "3"}}})
+    await told(world, "Model", "churn", "Ready", "do not exist: champion -> 3")
+    await world.apply(version(2))
+    await world.edit("Model", "churn", {"spec": {"aliases": {"champion": "2", "old": "1"}}})
+    await ready(world, "Model", "churn")
+    await ready(world, "ModelVersion", "churn-2")
+
+
+async def _waits_for_its_artifact(world: World) -> None:
+    await told(world, "ModelVersion", "churn-1", "Ready", "1.onnx")
+    await world.store("1.onnx")
+    await ready(world, "ModelVersion", "churn-1")
+
+
+async def _follows_its_alias(world: World) -> None:
+    await served(world, "churn-1")
+    await world.edit("Model", "churn", {"spec": {"aliases": {"champion": "2"}}})
+    await served(world, "churn-2")
+
+
+async def _turns_its_traffic(world: World) -> None:
+    await served(world, "churn-1", "blue", pods=3)
+    await world.edit("OnlineEndpoint", "shop", {"spec": {"traffic": {"blue": 0, "green": 100}}})
+    await served(world, "churn-2", "green", pods=3)
+
+
+async def _exchanges_its_deployment(world: World) -> None:
+    await served(world, "churn-1")
+    await world.edit("OnlineEndpoint", "shop", {"spec": {"deployments": [_deployment("green", "churn@2", 2)]}})
+    await served(world, "churn-2", "green")
+
+
+async def _is_scaled(world: World) -> None:
+    await served(world, "churn-1")
+    for pods in (4, 0, 1):
+        await world.edit("OnlineEndpoint", "shop", {"spec": {"deployments": [_deployment("blue", "churn@1", pods)]}})
+        await world.until(f"{pods} pods", lambda pods=pods: len(world.all("Pod")) == pods)  # type: ignore[misc]
+    await served(world, "churn-1", pods=1)
+
+
+async def _gets_its_image(world: World) -> None:
+    world.decide("shop-blue", "no-image")
+    await told(world, "OnlineEndpoint", "shop", "Ready", "cannot be had")
+    world.decide("shop-blue", "runs")
+    await served(world, "churn-1")
+
+
+def _deployment(name: str, reference: str, replicas: int) -> Manifest:
+    return {"name": name, "model": reference, "replicas": replicas}
+
+
+def _both() -> Manifest:
+    endpoint = serving("shop", "churn@1")
+    deployments = [_deployment("blue", "churn@1", 2), _deployment("green", "churn@2", 1)]
+    endpoint["spec"] = {"traffic": {"blue": 100}, "deployments": deployments}
+    return endpoint
+
+
+ONE, TWO = ("1.onnx",), ("1.onnx", "2.onnx")
+LIVES = (
+    Life("TrainingJob", "succeeds", (training("churn"),), _succeeds),
+    Life("TrainingJob", "fails", (training("churn", backoffLimit=0),), _fails),
+    Life("TrainingJob", "is retried", (training("churn", backoffLimit=1),), _is_retried),
+    Life("TrainingJob", "is suspended and resumed", (training("churn", suspend=True),), _is_suspended),
+    Life("TrainingJob", "expires", (training("churn", ttlSecondsAfterFinished=0),), _expires),
+    Life("TrainingJob", "is mended", (training("churn"),), _is_mended),
+    Life("Model", "moves its aliases", (model(champion="1"), version(1)), _moves_aliases, TWO),
+    Life("ModelVersion", "waits for its artifact", (version(1),), _waits_for_its_artifact),
+    Life(
+        "OnlineEndpoint",
+        "follows its alias",
+        (model(champion="1"), version(1), version(2), serving("shop", "churn@champion")),
+        _follows_its_alias,
+        TWO,
+    ),
+    Life("OnlineEndpoint", "turns its traffic", (version(1), version(2), _both()), _turns_its_traffic, TWO),
+    Life(
+        "OnlineEndpoint",
+        "exchanges its deployment",
+        (version(1), version(2), serving("shop", "churn@1")),
+        _exchanges_its_deployment,
+        TWO,
+    ),
+    Life("OnlineEndpoint", "is scaled", (version(1), serving("shop", "churn@1")), _is_scaled, ONE),
+    Life("OnlineEndpoint", "gets its image", (version(1), serving("shop", "churn@1")), _gets_its_image, ONE),
+)
+# A change of the spec that each kind allows: promise 4 makes it and takes it back.
+EDITS: dict[str, Manifest] = {
+    "TrainingJob": {"backoffLimit": 7},
+    "Model": {"description": "another one"},
+    "ModelVersion": {"allowCodeExecution": True},
+    "OnlineEndpoint": {"authMode": "none"},
+}

@@ -17,6 +17,7 @@ OURS = {kind.name for kind in KINDS}
 # Of the server, of the moment, or a hash over one of both.
 UNSTABLE_META = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "namespace")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+PORT = re.compile(r"http://127\.0\.0\.1:\d+")  # of the proxy before the object storage
 HASHED = ("ultramarine.dev/applied", "ultramarine.dev/revision", "pod-template-hash")
 MASKED = {"duration", "clusterIP", "clusterIPs", *HASHED}
 
@@ -41,7 +42,7 @@ def end_state(objects: Iterable[Manifest], namespace: str) -> End:
                 text = text.replace(uid, name)
         for name, stable in pods.items():
             text = text.replace(name, stable)
-        text = TIME.sub("TIME", text).replace(namespace, "NAMESPACE")
+        text = PORT.sub("STORAGE", TIME.sub("TIME", text)).replace(namespace, "NAMESPACE")
         name = pods.get(found["metadata"]["name"], found["metadata"]["name"])
         end[f"{found['kind']}/{name}"] = text
     return end
@@ -100,13 +101,8 @@ def violations(sights: list[Sight], deletes: Iterable[Call], meant: frozenset[Id
     found = []
     versions: dict[tuple[str, str], set[str]] = defaultdict(set)
     children: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    live: dict[str, Manifest] = {}
     for sight in sights:
         meta = sight.manifest["metadata"]
-        if sight.type == "DELETED":
-            live.pop(meta["uid"], None)
-        else:
-            live[meta["uid"]] = sight.manifest
         if meta.get("finalizers"):
             found.append(f"{sight.id} has finalizers: {meta['finalizers']}")
         if sight.id[0] in OURS and "kopf" in json.dumps(sight.manifest):
@@ -116,19 +112,6 @@ def violations(sights: list[Sight], deletes: Iterable[Call], meant: frozenset[Id
             versions[labels[LABEL_JOB_UID], labels[LABEL_OUTPUT]].add(sight.id[1])
         if sight.id[0] in ("Job", "Deployment") and (owner := controller_uid(sight.manifest)):
             children[owner, *sight.id].add(meta["uid"])
-        if sight.id[0] == "Pod" and sight.type == "ADDED":
-            owner = controller_uid(sight.manifest)
-            training = [
-                pod["metadata"]["name"]
-                for pod in live.values()
-                if pod["kind"] == "Pod"
-                and controller_uid(pod) == owner
-                and "batch.kubernetes.io" not in owner
-                and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
-                and any(r["kind"] == "Job" for r in pod["metadata"].get("ownerReferences", []))
-            ]
-            if len(training) > 1:
-                found.append(f"two pods of one job at once: {training}")
     found += [
         f"output {output} of one job was registered as {sorted(names)}"
         for (_, output), names in versions.items()

@@ -1,7 +1,7 @@
 """The real operator as a process that can be killed; a fork server has everything imported, so a start is quick.
 
 Its clock runs faster than ours: back-offs, the Lease, resync intervals and time limits keep their proportions, and
-ten minutes without an API server take half a minute. Wall-clock time, which the objects carry, is left alone.
+ten minutes without an API server take two. Wall-clock time, which the objects carry, is left alone.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import botocore.loaders
 import ultramarine.__main__
 from ultramarine.outside.storage import Storage
 
-SPEED = 10.0
+SPEED = 5.0
 PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -80,6 +81,12 @@ class Operator:
         """SIGTERM, and wait until it has said good-bye."""
         self._send(signal.SIGTERM)
 
+    def pause(self, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT later: what a node that is out of memory or a suspended machine does."""
+        signal.pidfd_send_signal(self.descriptor, signal.SIGSTOP)
+        time.sleep(seconds)
+        signal.pidfd_send_signal(self.descriptor, signal.SIGCONT)
+
     def _send(self, number: signal.Signals) -> None:
         if self.alive:
             signal.pidfd_send_signal(self.descriptor, number)
@@ -124,7 +131,8 @@ def _operate(order: dict[str, Any]) -> None:
             module, _, name = place.partition(":")
             owner = importlib.import_module(module)
             assert hasattr(owner, name), f"{place} is no more; mend the tests"
-            setattr(owner, name, value)
+            span = isinstance(getattr(owner, name), timedelta)
+            setattr(owner, name, timedelta(seconds=value) if span else value)
         if order["breaks"]:
             getattr(importlib.import_module("mutations"), order["breaks"])()
         ultramarine.__main__.main()
@@ -137,13 +145,14 @@ def _operate(order: dict[str, Any]) -> None:
 
 
 def _hurry() -> None:
-    """Let the clock of the event loop, and of all who ask time.monotonic, run SPEED times as fast."""
-    monotonic, wait = time.monotonic, selectors.EpollSelector.select
+    """Let the clock of the event loop, and of all who ask for time since the boot, run SPEED times as fast."""
+    monotonic, gettime, wait = time.monotonic, time.clock_gettime, selectors.EpollSelector.select
 
     def select(self: selectors.EpollSelector, timeout: float | None = None) -> Any:
         return wait(self, timeout / SPEED if timeout is not None else None)
 
     time.monotonic = lambda: monotonic() * SPEED
+    time.clock_gettime = lambda clock: gettime(clock) * (1 if clock == time.CLOCK_REALTIME else SPEED)
     selectors.EpollSelector.select = select  # type: ignore[method-assign]
 
 

@@ -7,9 +7,9 @@ import itertools
 import json
 import os
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,25 @@ import aiohttp
 import oracle
 from api.bare import access
 from lives import Life
-from process import Operator, Zygote
-from proxy import LINE, Fault, Proxy, of_kubernetes, of_storage
+from process import SPEED, Operator, Zygote
+from proxy import LINE, Call, Fault, Proxy, of_kubernetes, of_storage
 from ultramarine.kinds import KINDS
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.meta import Manifest, Resource
 from ultramarine_cluster.cluster import Cluster
 from unit.conftest import ObjectStore
-from world import OTHERS, Api, Id, World, selectors
+from world import BUCKET, OTHERS, Api, Id, World, selectors
 
-BUCKET = "lake"
-PATIENCE = 40.0  # seconds until a disturbed run must have come to the end of the undisturbed one
+PATIENCE = 60.0  # seconds until a disturbed run must have come to the end of the undisturbed one
 CALM = 0.6  # seconds without any change, after which an undisturbed run has come to its end
 QUIET = 0.3  # seconds in which a run that has come to its end must not write any more
-RELIST = {"ultramarine.engine.engine:RELIST_SECONDS": 20.0}  # two seconds of ours
+# Seconds of the operator's clock, which runs SPEED times as fast as ours.
+CONSTANTS = {
+    "ultramarine.engine.engine:RELIST_SECONDS": 2 * SPEED,
+    "ultramarine.kinds.model.plan:LOOK_AGAIN": 0.5 * SPEED,
+    # Long enough that a machine that is busy with other things costs no lease.
+    "ultramarine.engine.lease:DURATION": 60.0,
+}
 RESOURCES = {resource.kind: resource for resource in (*(kind.resource for kind in KINDS), *OTHERS)}
 _numbers = itertools.count(1)
 
@@ -50,22 +55,26 @@ class Outcome:
 
 @dataclass
 class Run:
-    """A run that is under way."""
+    """A run that is under way; with two operators there are two of it in one world."""
 
     rig: Rig
+    life: Life
     world: World
     api: Proxy
     storage: Proxy
     folder: Path
     constants: dict[str, Any]
     breaks: str
+    identity: str
+    all: list[Run]
     operator: Operator | None = None
     starts: int = 0
     held: bool = False  # whether a dead operator stays dead
     killed: bool = False  # whether it was us
     crashes: int = 0
+    meant: set[Id] = field(default_factory=set)  # children that the test itself takes away
 
-    def start(self, identity: str = "operator-0") -> None:
+    def start(self) -> None:
         """Start the operator, as a kubelet does with a container that has died."""
         config = self.folder / ".kube/config"
         config.parent.mkdir(exist_ok=True)
@@ -74,7 +83,7 @@ class Run:
             "PATH": os.environ["PATH"],
             **self.rig.store.credentials,
             "HOME": str(self.folder),
-            "HOSTNAME": identity,
+            "HOSTNAME": self.identity,
             "ULTRAMARINE_NAMESPACES": self.world.namespace,
             "ULTRAMARINE_TRAINER_IMAGE": "ultramarine/trainer:1",
             "ULTRAMARINE_SERVER_IMAGE": "ultramarine/server:1",
@@ -83,7 +92,7 @@ class Run:
             "ULTRAMARINE_STORAGE_SECRET": "ultramarine-storage",
             "ULTRAMARINE_PORT": "0",
         }
-        constants = {**RELIST, **self.constants}
+        constants = {**CONSTANTS, **self.constants}
         self.operator = self.rig.zygote.start(environment, self.folder / "log", constants, self.breaks)
         self.starts += 1
         self.api.note(f"operator started, process {self.operator.pid}")
@@ -110,22 +119,38 @@ class Run:
         """The state as it is now."""
         return oracle.end_state(self.world.objects.values(), self.world.namespace)
 
+    async def down(self) -> None:
+        """Kill the operator, and keep it down."""
+        self.held = True
+        self.kill()
+
+    def up(self) -> None:
+        """Let it come back."""
+        self.held = False
+
     async def quiet(self, seconds: float = CALM) -> None:
         """Wait until nothing has changed for a while."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
-            before = len(self.world.sights), len(self.api.writes)
+            before = len(self.world.sights), len(self.writes)
             await asyncio.sleep(seconds)
-            if before == (len(self.world.sights), len(self.api.writes)):
+            if before == (len(self.world.sights), len(self.writes)) and self.writes:
                 return
         raise AssertionError("it does not come to rest")
 
     @property
+    def writes(self) -> list[Call]:
+        """The writes of all operators that reached the server, but for the Lease."""
+        return [call for each in self.all for call in each.api.writes]
+
+    @property
     def history(self) -> str:
         """What happened, for a test that has failed."""
-        log = (self.folder / "log").read_text().splitlines() if (self.folder / "log").exists() else []
-        lines = [*self.api.history, "object storage:", *self.storage.history, "the operator's log:", *log[-30:]]
-        return "\n".join(lines)
+        lines = []
+        for each in self.all:
+            log = (each.folder / "log").read_text().splitlines() if each.starts else []
+            lines += [f"{each.identity}:", *each.api.history, "its log:", *log[-30:]]
+        return "\n".join([*lines, "object storage:", *self.storage.history])
 
 
 Disturbance = Callable[[Run], Awaitable[None]]
@@ -147,6 +172,9 @@ class Rig:
     api: Api = field(init=False)
     session: aiohttp.ClientSession = field(init=False)
     worlds: dict[str, World] = field(default_factory=dict)
+    trouble: list[str] = field(default_factory=list)  # what went wrong with the direct watches
+    patience: float = PATIENCE
+    gates: dict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[Rig]:
@@ -160,7 +188,11 @@ class Rig:
             self.api = Api(url, self.session, tls)
             self.storage = Storage(self.store.endpoint)
             ours = tuple(kind.resource for kind in KINDS)
-            watches = [asyncio.create_task(self._watch(*each)) for each in selectors(ours).items()]
+            watches = []
+            for resource, selector in selectors(ours).items():
+                query = f"?labelSelector={selector}"
+                watch = self._watch(resource, query, await self._version(resource, query))
+                watches.append(asyncio.create_task(watch))
             try:
                 yield self
             finally:
@@ -168,18 +200,33 @@ class Rig:
                     watch.cancel()
                 await asyncio.gather(*watches, return_exceptions=True)
 
-    async def _watch(self, resource: Resource, selector: str) -> None:
-        query = f"?labelSelector={selector}" if selector else "?"
-        listed = await self.api.ask("GET", f"{resource.path(None)}{query}&limit=1&resourceVersion=0")
-        version = listed["metadata"]["resourceVersion"]
-        url = f"{self.api.url}{resource.path(None)}{query}&watch=true&resourceVersion={version}&timeoutSeconds=3600"
-        async with self.session.get(url, ssl=self.api.tls) as answer:  # type: ignore[arg-type]
-            async for line in answer.content:
-                event = json.loads(line)
-                found = event["object"]
-                world = self.worlds.get((found.get("metadata") or {}).get("namespace", ""))
-                if world is not None:
-                    world.see(event["type"], found)
+    async def _version(self, resource: Resource, query: str) -> str:
+        """The version from which a watch shows everything that is still to come."""
+        listed = await self.api.ask("GET", f"{resource.path(None)}{query}&limit=1")
+        return str(listed["metadata"]["resourceVersion"])
+
+    async def _watch(self, resource: Resource, query: str, version: str) -> None:
+        url = f"{self.api.url}{resource.path(None)}{query}&watch=true&resourceVersion={version}&timeoutSeconds=7200"
+        try:
+            while True:  # the API server takes up new types a moment after they are established
+                answer = await self.session.get(url, ssl=self.api.tls)  # type: ignore[arg-type]
+                if answer.status == 200:
+                    break
+                answer.close()
+                await asyncio.sleep(0.2)
+            async with answer:
+                async for line in answer.content:
+                    event = json.loads(line)
+                    found = event["object"]
+                    if event["type"] == "ERROR":
+                        raise RuntimeError(f"{found}")
+                    world = self.worlds.get((found.get("metadata") or {}).get("namespace", ""))
+                    if world is not None:
+                        world.see(event["type"], found)
+            raise RuntimeError("the direct watch has ended")
+        except Exception as error:
+            self.trouble.append(f"watch of {resource.plural}: {error!r}")
+            raise
 
     async def run(
         self,
@@ -191,95 +238,96 @@ class Rig:
         constants: dict[str, Any] | None = None,
         breaks: str = "",
         calm: Outcome | None = None,
-        patience: float = PATIENCE,
-        meant: Iterable[Id] = (),
+        but: Iterable[str] = (),
+        operators: int = 1,
     ) -> Outcome:
         """Live one life under faults to the end that `calm` had, and check all that must hold on the way.
 
-        `disturb` is called between the life's manifests and its story; `meant` are children that it takes away.
+        `disturb` is called between the life's manifests and its story; `but` are objects in which the end may differ.
         """
-        number = next(_numbers)
-        namespace = f"chaos-{os.getpid()}-{number}"
-        folder = self.folder / namespace
-        folder.mkdir()
+        namespace = f"chaos-{os.getpid()}-{next(_numbers)}"
         await self.api.ask("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
-        world = self.worlds[namespace] = World(self.api, namespace, self.storage, RESOURCES)
-        front = Proxy(self.api.url, of_kubernetes, self.session, self.api.tls, tuple(faults))  # type: ignore[arg-type]
+        world = self.worlds[namespace] = World(self.api, namespace, self.storage, RESOURCES, self.patience)
         back = Proxy(self.store.endpoint, of_storage, self.session, None, tuple(storage))
-        async with front.listening(), back.listening():
-            run = Run(self, world, front, back, folder, constants or {}, breaks)
-            front.kill = run.kill
-            tasks = [asyncio.create_task(world.play()), asyncio.create_task(run.keep())]
+        fronts = [
+            Proxy(self.api.url, of_kubernetes, self.session, self.api.tls, tuple(faults)) for _ in range(operators)
+        ]  # type: ignore[arg-type]
+        runs = []
+        for place, front in enumerate(fronts):
+            folder = self.folder / f"{namespace}-{place}"
+            folder.mkdir()
+            runs.append(Run(self, life, world, front, back, folder, constants or {}, breaks, f"operator-{place}", runs))
+        run = runs[0]
+        async with AsyncExitStack() as stack:
+            for proxy in (back, *fronts):
+                await stack.enter_async_context(proxy.listening())
+            tasks = [asyncio.create_task(world.play()), *(asyncio.create_task(each.keep()) for each in runs)]
             try:
+                for artifact in life.artifacts:
+                    await world.store(artifact)
                 await world.apply(*life.manifests)
                 await disturb(run)
                 await life.story(world)
                 if calm is None:
                     await run.quiet()
                 else:
-                    await self._arrive(run, calm.end, patience)
-                await self._check(run, calm, frozenset(meant))
-                deletes = frozenset(
-                    (kind, call.name)
-                    for call in front.writes
-                    if call.verb == "delete"
-                    for kind in RESOURCES
-                    if RESOURCES[kind].plural == call.resource
-                )
-                counted = Counter(f"{call.verb} {call.resource} {call.name}" for call in front.writes)
-                fired = len(front.fired) + len(back.fired)
-                return Outcome(run.end(), len(front.writes), counted, deletes, fired, run.history)
-            except (AssertionError, Exception) as error:
-                trouble = "".join(f"\nthe hands: {line}" for line in world.trouble)
-                raise AssertionError(f"life {life.name} in {namespace}: {error}{trouble}\n{run.history}") from error
+                    await self._arrive(run, calm.end, set(but))
+                self._check(run, calm)
+                counted = Counter(f"{call.verb} {call.resource} {call.name}" for call in run.writes)
+                deletes = frozenset(_ids(call for call in run.writes if call.verb == "delete"))
+                fired = sum(len(proxy.fired) for proxy in (back, *fronts))
+                return Outcome(run.end(), len(run.writes), counted, deletes, fired, run.history)
+            except Exception as error:
+                trouble = "".join(f"\nthe test itself: {line}" for line in (*self.trouble, *world.trouble))
+                raise AssertionError(f"{life} in {namespace}: {error}{trouble}\n{run.history}") from error
             finally:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-                if run.operator is not None:
-                    run.operator.kill()
+                for each in runs:
+                    if each.operator is not None:
+                        each.operator.kill()
                 del self.worlds[namespace]
                 for service in world.all("Service"):  # their addresses are few
                     await world.delete("Service", service["metadata"]["name"])
 
-    async def _arrive(self, run: Run, wanted: oracle.End, patience: float) -> None:
-        end = time.monotonic() + patience
-        while difference := oracle.difference(run.end(), wanted):
-            if time.monotonic() > end:
-                raise AssertionError(f"after {patience:.0f} s the end is another one:\n{difference}")
-            with suppress(TimeoutError):
-                async with asyncio.timeout(0.2):
-                    await run.world.until("something changes", _news(run.world))
-        before = len(run.api.writes)
-        await asyncio.sleep(QUIET)
-        if len(run.api.writes) != before and (difference := oracle.difference(run.end(), wanted)):
-            raise AssertionError(f"the end was left again:\n{difference}")
+    async def _arrive(self, run: Run, wanted: oracle.End, but: set[str]) -> None:
+        def difference() -> str:
+            got = run.end()
+            return oracle.difference(*({k: v for k, v in end.items() if k not in but} for end in (got, wanted)))
 
-    async def _check(self, run: Run, calm: Outcome | None, meant: frozenset[Id]) -> None:
-        deletes = [call for call in run.api.writes if call.verb == "delete"]
-        meant |= calm.deletes if calm is not None else frozenset(_meant(deletes))
-        wrong = oracle.violations(run.world.sights, deletes, meant)
+        end = time.monotonic() + self.patience
+        while left := difference():
+            if time.monotonic() > end:
+                raise AssertionError(f"after {self.patience:.0f} s the end is another one:\n{left}")
+            await asyncio.sleep(0.05)
+        before = len(run.writes)
+        await asyncio.sleep(QUIET)
+        if len(run.writes) != before and (left := difference()):
+            raise AssertionError(f"the end was left again:\n{left}")
+
+    def _check(self, run: Run, calm: Outcome | None) -> None:
+        deletes = [call for call in run.writes if call.verb == "delete"]
+        meant = run.meant | (calm.deletes if calm is not None else set(_ids(deletes)))
+        wrong = oracle.violations(run.world.sights, deletes, frozenset(meant))
         if calm is not None:
-            wrong += oracle.storm(run.api.writes, calm.counted, run.starts)
-        if run.crashes:
-            wrong.append(f"the operator ended by itself {run.crashes} times")
+            wrong += oracle.storm(run.writes, calm.counted, sum(each.starts for each in run.all))
+        if crashes := sum(each.crashes for each in run.all):
+            wrong.append(f"the operator ended by itself {crashes} times")
         if wrong:
             raise AssertionError("\n".join(wrong))
 
     async def calm(self, life: Life) -> Outcome:
         """The undisturbed run of a life; it is made once."""
-        if life.name not in self.known:
-            self.known[life.name] = await self.run(life)
-        return self.known[life.name]
+        async with self.gates[str(life)]:
+            if str(life) not in self.known:
+                self.known[str(life)] = await self.run(life)
+        return self.known[str(life)]
 
 
-def _meant(deletes: Iterable[Any]) -> Iterable[Id]:
-    return ((kind, call.name) for call in deletes for kind in RESOURCES if RESOURCES[kind].plural == call.resource)
-
-
-def _news(world: World) -> Callable[[], bool]:
-    before = len(world.sights)
-    return lambda: len(world.sights) != before
+def _ids(calls: Iterable[Call]) -> Iterable[Id]:
+    """Which objects calls were about."""
+    return ((kind, call.name) for call in calls for kind in RESOURCES if RESOURCES[kind].plural == call.resource)
 
 
 def _kubeconfig(url: str, namespace: str) -> Manifest:
@@ -293,7 +341,7 @@ def _kubeconfig(url: str, namespace: str) -> Manifest:
     }
 
 
-async def together(runs: Iterable[Callable[[], Awaitable[Any]]], at_once: int = 6) -> list[Any]:
+async def together(runs: Iterable[Callable[[], Awaitable[Any]]], at_once: int = 4) -> list[Any]:
     """Do several runs side by side, a few at once; the first failure ends the others."""
     gate = asyncio.Semaphore(at_once)
 
@@ -301,6 +349,9 @@ async def together(runs: Iterable[Callable[[], Awaitable[Any]]], at_once: int = 
         async with gate:
             return await run()
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(run)) for run in runs]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(run)) for run in runs]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None  # one history is enough to read
     return [task.result() for task in tasks]

@@ -38,6 +38,7 @@ from ultramarine.shared.meta import (
 # What becomes of a pod: the trainer's ends well or badly, and three ways in which a pod does not start.
 Fate = Literal["runs", "succeeds", "fails", "no-image", "no-node", "no-secret"]
 OTHERS = (JOB, DEPLOYMENT, POD, SERVICE, CONFIG_MAP, SECRET, POD_DISRUPTION_BUDGET, LEASE)
+BUCKET = "lake"
 Id = tuple[str, str]  # kind and name
 
 
@@ -83,11 +84,13 @@ class World:
     namespace: str
     storage: Storage
     resources: dict[str, Resource]
+    patience: float
     fates: dict[str, tuple[Fate, ...]] = field(default_factory=dict)  # by Job or Deployment; the last one repeats
     objects: dict[Id, Manifest] = field(default_factory=dict)
     sights: list[Sight] = field(default_factory=list)
     renewals: list[Sight] = field(default_factory=list)  # of the operator's Lease
     trouble: list[str] = field(default_factory=list)  # what went wrong with the hands themselves
+    _news: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _records: dict[str, contract.OutputRecord] = field(default_factory=dict)
 
@@ -104,6 +107,7 @@ class World:
                 del self.objects[sight.id]
         else:
             self._keep(manifest)
+        self._news += 1
         self._changed.set()
 
     def _keep(self, manifest: Manifest) -> None:
@@ -119,7 +123,20 @@ class World:
         for manifest in manifests:
             path = self._path(manifest["kind"], manifest["metadata"]["name"])
             path += "?fieldManager=kubectl&force=true"
-            self._keep(await self.api.ask("PATCH", path, manifest, "application/apply-patch+yaml"))
+            mine = json.loads(json.dumps(manifest).replace("NAMESPACE", self.namespace))
+            self._keep(await self.api.ask("PATCH", path, mine, "application/apply-patch+yaml"))
+
+    async def replace(self, manifest: Manifest) -> None:
+        """Write a whole object over what is there."""
+        kept = {**manifest, "metadata": {"name": manifest["metadata"]["name"]}}
+        path = self._path(manifest["kind"], manifest["metadata"]["name"])
+        now = await self.api.ask("GET", path)
+        kept["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"]
+        self._keep(await self.api.ask("PUT", path, kept))
+
+    async def store(self, name: str) -> None:
+        """Put an artifact of one object into the storage."""
+        await asyncio.to_thread(self.storage.write, f"s3://{BUCKET}/{self.namespace}/{name}", b"weights")
 
     async def edit(self, kind: str, name: str, patch: Manifest, subresource: str = "") -> None:
         """Merge a patch into an object."""
@@ -140,7 +157,13 @@ class World:
     def decide(self, name: str, *fates: Fate) -> None:
         """Say what becomes of the pods of a Job, one attempt after another, or of a Deployment."""
         self.fates[name] = fates
+        self._news += 1
         self._changed.set()
+
+    @staticmethod
+    def id(manifest: Manifest) -> Id:
+        """What an object goes by here."""
+        return manifest["kind"], manifest["metadata"]["name"]
 
     def get(self, kind: str, name: str) -> Manifest | None:
         """An object as it was seen last."""
@@ -154,14 +177,14 @@ class World:
         """An object's status, or an empty one."""
         return (self.get(kind, name) or {}).get("status") or {}
 
-    async def until(self, what: str, look: Callable[[], object], seconds: float = 20.0) -> None:
+    async def until(self, what: str, look: Callable[[], object]) -> None:
         """Wait until `look` holds."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + self.patience
         while not look():
             self._changed.clear()
             left = end - time.monotonic()
             if left <= 0:
-                raise AssertionError(f"waited {seconds:.0f} s in vain: {what}")
+                raise AssertionError(f"waited {self.patience:.0f} s in vain: {what}")
             try:
                 async with asyncio.timeout(min(left, 0.5)):
                     await self._changed.wait()
@@ -173,7 +196,7 @@ class World:
     async def play(self) -> None:
         """Do what is to be done, whenever something changed, for ever."""
         while True:
-            news = len(self.sights)
+            news = self._news
             try:
                 await self._collect_garbage()
                 for job in self.all("Job"):
@@ -186,7 +209,7 @@ class World:
             except Exception as error:
                 self.trouble.append(repr(error))
                 raise
-            if len(self.sights) == news:
+            if self._news == news:
                 self._changed.clear()
                 await self._changed.wait()
 
@@ -333,13 +356,16 @@ def _stuck(fate: Fate, container: str) -> Manifest:
     if fate == "no-node":
         said = "0/1 nodes are available: 1 Insufficient memory."
         unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
-        return {"conditions": [unscheduled | {"lastTransitionTime": hands.now()}]}
+        return {"conditions": [unscheduled | {"lastTransitionTime": hands.now()}], "containerStatuses": None}
     reason, said = {
         "no-image": ("ImagePullBackOff", "no such host"),
         "no-secret": ("CreateContainerConfigError", 'secret "hub" not found'),
     }[fate]
     waiting = {"name": container, "image": "mine:1", "imageID": "", "ready": False, "restartCount": 0}
-    return {"containerStatuses": [waiting | {"state": {"waiting": {"reason": reason, "message": said}}}]}
+    return {
+        "conditions": [],
+        "containerStatuses": [waiting | {"state": {"waiting": {"reason": reason, "message": said}}}],
+    }
 
 
 def _version(manifest: Manifest) -> int:

@@ -1,0 +1,36 @@
+"""The harness sees: an engine that is broken on purpose does not keep the promise concerned."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+
+import pytest
+import test_promises as promises
+from proxy import Fault
+from rig import Rig, together
+
+Check = Callable[[Rig, str], Awaitable[None]]
+MUTATIONS: dict[str, Check] = {
+    "numbers_are_no_compare_and_swap": lambda rig, breaks: promises.registered_once(rig, breaks),
+    "older_versions_are_news": lambda rig, breaks: promises.listed_stale(rig, promises.TRAINING[:4], breaks),
+    "nothing_is_listed_again": lambda rig, breaks: promises.resynced(rig, promises.TRAINING[:1], breaks),
+    "deletes_have_no_preconditions": lambda rig, breaks: promises.spared(rig, breaks),
+    "a_failure_is_final": lambda rig, breaks: promises.tried_again(
+        rig, Fault("answer", "write", nth=3, times=5, code=500), breaks
+    ),
+    "the_lease_is_ignored": lambda rig, breaks: promises.one_writes(rig, promises.killed, breaks),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+async def test_a_broken_engine_is_seen(rig: Rig, mutation: str) -> None:
+    """The check of a promise fails where the engine is broken in the way that the promise forbids."""
+    lives = [
+        *promises.TRAINING[:4],
+        *map(promises.named, ("moves its aliases", "turns its traffic", "follows its alias")),
+    ]
+    await together(functools.partial(rig.calm, life) for life in lives)  # unbroken, and with time
+    rig.patience = 10.0
+    with pytest.raises(AssertionError):
+        await MUTATIONS[mutation](rig, mutation)
