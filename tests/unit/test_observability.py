@@ -136,6 +136,14 @@ def test_labels_in_words_are_labels_of_the_result():
             assert set(re.findall(r"\$labels\.(\w+)", text)) <= set(grouped[0].modifier.labels), expr
 
 
+def test_outcomes_that_alerts_wait_for_do_occur():
+    """Each value that an alert names in a matcher on outcomes is one that the code gives."""
+    code = "".join(path.read_text() for path in (ROOT / "operator" / "ultramarine").rglob("*.py"))
+    for rule in ALERTS:
+        for words in re.findall(r'outcome=~?"([^"]+)"', rule["expr"]):
+            assert all(f'"{word}"' in code for word in words.split("|")), words
+
+
 def test_the_dashboard_can_be_laid_out():
     """Panels have ids of their own, lie within 24 columns, and none covers another."""
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
