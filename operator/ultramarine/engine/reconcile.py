@@ -138,7 +138,7 @@ class Reconciler:
         try:
             await self._client.create(SECRET, manifest)
         except ApiError as error:
-            if error.code != 409:
+            if error.reason != "AlreadyExists":  # a quota that is being counted is a 409 as well
                 raise
 
     async def _finish(self, manifest: Manifest, plan: Plan, now: datetime) -> timedelta | None:
@@ -147,9 +147,9 @@ class Reconciler:
             try:
                 answer = await write_status(self._client, kind.resource, manifest, plan.status)
             except ApiError as error:
-                if error.code in (404, 409):  # deleted, or deleted and made anew: the doorbell rings for it
+                if error.code == 404:  # deleted: the doorbell rings for it
                     return None
-                raise
+                raise  # 409 too: it was made anew, or the server lost a race of its own; another pass tells which
             self._tell(kind.resource, answer, kind.key(manifest))
             for event in plan.events:
                 try:
