@@ -93,6 +93,9 @@ def crd(kind: Kind) -> dict[str, Any]:
     """The CustomResourceDefinition of a kind."""
     resource = kind.resource
     spec = schema(kind.spec)
+    if "required" not in spec:
+        # Server-side apply makes null of a spec whose last field was taken away (kubernetes/kubernetes#135841).
+        spec["default"] = {}
     # Without any status kstatus (Flux, Helm) would take an object that nobody has looked at yet for done.
     status = {**_without_defaults(schema(kind.status)), "default": {"observedGeneration": NOT_OBSERVED}}
     root: dict[str, Any] = {
@@ -152,7 +155,7 @@ def rbac() -> list[dict[str, Any]]:
         for child in kind.children:
             verbs.setdefault(child, set()).update(("list", "watch"))
             if child.kind != "Pod":  # pods belong to Jobs and Deployments: we only look at them
-                # Server-side apply of a name that is free wants `create` beside `patch`, and a look before.
+                # A new one is created; one that somebody made or changed is looked at, and set right by an apply.
                 verbs[child].update(("get", "create", "patch"))
         for made in kind.creates:
             verbs.setdefault(made, set()).add("create")

@@ -105,10 +105,7 @@ RULES = [
         "metadata.name must be MODEL-VERSION, from spec.model and spec.version",
     ),
     # What has to be there
-    *(
-        Rule(k, "a spec is there", {}, {"spec": None}, ("spec: Required value",))
-        for k in (TJ, MODEL, VERSION, ENDPOINT)
-    ),
+    *(Rule(k, "a spec is there", {}, {"spec": None}, ("spec: Required value",)) for k in (TJ, VERSION, ENDPOINT)),
     of_spec(TJ, "a command is there", {}, {"command": None}, "spec.command: Required value"),
     of_spec(TJ, "a source has files", {"source": None}, {"source": {"inline": None}}, "spec.source.inline: Required"),
     of_spec(TJ, "a variable has a name", variable(), {"env": [{"value": "a"}]}, "spec.env[0].name: Required value"),
