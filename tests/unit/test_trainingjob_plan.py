@@ -214,6 +214,31 @@ def test_the_result_is_read_from_the_storage_when_the_pod_is_gone():
     assert got.status["failure"]["reason"] == "ResultLost"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        '{"outputs": {}, "reason": "", "metrics": {"accuracy": "high"}}',
+        '{"outputs": {}, "reason": "", "metrics": {"accuracy": NaN}}',
+        '{"outputs": {}, "reason": "", "metrics": {"accuracy": 1' + "0" * 400 + "}}",
+        '{"outputs": {}, "reason": "", "metrics": 1}',
+        '{"outputs": {}, "reason": "", "tail": ["a"]}',
+        '{"outputs": {"model": {"uri": 1, "digest": "a", "bytes": 1}}, "reason": ""}',
+        '{"outputs": {"model": {"uri": "a", "digest": "a", "bytes": 1.5}}, "reason": ""}',
+        '{"outputs": ' + "[" * 2000 + "]" * 2000 + "}",
+    ],
+)
+def test_last_words_of_another_shape_are_no_record(said):
+    """A command can write its pod's last words itself: what is not a record of ours in every field counts for none."""
+    one = training_job()
+    succeeded = pod(one, phase="Succeeded", **ended_container(0, "Completed", said))
+    got = plan(one, seen(job(one, "Complete", succeeded=1), succeeded), NOW)
+    assert condition(got, "Running")["reason"] == "ReadingResult"
+
+    failed = pod(one, phase="Failed", **ended_container(1, "Error", said))
+    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), failed), NOW)
+    assert got.status["failure"]["tail"] == said[:8192]
+
+
 def failed_pod(owner, name, code, **record):
     """A failed pod with the trainer's own verdict."""
     told = contract.TerminationRecord(**record).to_json()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -41,6 +42,9 @@ RESULT_NAME = "result.json"  # beside a job's outputs: its TerminationRecord, wh
 FORMAT_BY_SUFFIX = {".skops": "sklearn", ".onnx": "onnx", ".pkl": "pickle", ".pickle": "pickle", ".joblib": "joblib"}
 CODE_EXECUTING_FORMATS = frozenset({"pickle", "joblib"})
 
+
+# What a document of anybody's may raise when it is read as one of ours; too deep and too large ones too.
+_UNREADABLE = (KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError)
 
 T = TypeVar("T")
 
@@ -80,7 +84,7 @@ class ArtifactManifest:
             document = json.loads(data)
             files = tuple(FileEntry(str(f["path"]), int(f["bytes"]), str(f["sha256"])) for f in document["files"])
             return cls(files=files, format=str(document.get("format", "")))
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except _UNREADABLE as error:
             raise ValueError(f"not an artifact manifest: {error!r}") from error
 
     @property
@@ -190,8 +194,21 @@ class TerminationRecord:
         try:
             document = json.loads(text)
             outputs = {name: _read(OutputRecord, record) for name, record in document["outputs"].items()}
-            if not isinstance(document["reason"], str):  # a line of somebody's JSON log
-                raise TypeError("reason is no text")
-            return _read(cls, {**document, "outputs": outputs})
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            if "reason" not in document:  # a line of somebody's JSON log
+                raise KeyError("reason")
+            record = _read(cls, {**document, "outputs": outputs})
+            record._check()
+        except _UNREADABLE as error:
             raise ValueError(f"not a termination record: {error}") from error
+        return record
+
+    def _check(self) -> None:
+        """Raise TypeError where a field is not of its type: the user's command can write here too."""
+        texts = [self.reason, self.message, self.tail]
+        texts += [text for output in self.outputs.values() for text in (output.uri, output.digest, output.format)]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a text is something else")
+        if not all(type(number) in (int, float) and math.isfinite(number) for number in self.metrics.values()):
+            raise TypeError("a metric is no finite number")
+        if not all(type(output.bytes) is int for output in self.outputs.values()):
+            raise TypeError("a size is no whole number")
