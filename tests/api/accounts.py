@@ -36,6 +36,6 @@ def account(api: Api, name: str, folder: Path) -> Path:
     config = yaml.safe_load(api.cluster.kubeconfig.read_text())
     config["users"][0]["user"] = {"token": api.run("create", "token", name).strip()}
     config["contexts"][0]["context"]["namespace"] = api.namespace
-    path = folder / f"{name}.kubeconfig"
+    path = folder / f"{api.namespace}-{name}.kubeconfig"
     path.write_text(json.dumps(config))
     return path

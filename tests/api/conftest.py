@@ -66,11 +66,11 @@ def replica(api: Api, object_store: ObjectStore, tmp_path: Path) -> Iterator[Cal
     (object_store.folder / "lake").mkdir(exist_ok=True)
     made: list[Operator] = []
 
-    def make(name: str, rights: tuple[str, ...] = ("operator", "lease"), **more: Any) -> Operator:
-        config = account(api, name, tmp_path)
-        admit(api, name, *rights)
-        made.append(Operator(api, object_store, tmp_path / f"{name}.log", identity=name, kubeconfig=config))
-        made[-1] = replace(made[-1], **more)
+    def make(name: str, rights: tuple[str, ...] = ("operator", "lease"), where: Api = api, **more: Any) -> Operator:
+        config = account(where, name, tmp_path)
+        admit(where, name, *rights)
+        log = tmp_path / f"{where.namespace}-{name}.log"
+        made.append(replace(Operator(where, object_store, log, identity=name, kubeconfig=config), **more))
         return made[-1]
 
     yield make
