@@ -111,6 +111,15 @@ def test_suspend_and_resume(platform):
     assert platform.ended("held")["state"] == "Succeeded"
 
 
+def test_an_edited_source_is_set_right(platform):
+    """Code that somebody puts into a job's ConfigMap is replaced by the job's own before it runs."""
+    platform.apply(training_job("edited", "print('own')", suspend=True))
+    platform.wait("tj", "edited", lambda s: s.get("state") == "Suspended")
+    platform.kubectl("patch", "configmap", "edited-source", "--type=merge", "-p", '{"data":{"train.py":"foreign"}}')
+    own = "--for=jsonpath={.data.train\\.py}=print('own')"
+    platform.kubectl("wait", own, "configmap/edited-source", "--timeout=30s")
+
+
 def test_a_finished_job_goes_after_its_time_to_live(platform):
     """ttlSecondsAfterFinished deletes the TrainingJob with its children, and keeps its ModelVersion."""
     platform.apply(training_job("brief", model="brief", ttlSecondsAfterFinished=3))

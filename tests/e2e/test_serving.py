@@ -77,6 +77,12 @@ def test_other_models_are_not_found(adder):
     assert "other" in answer.json()["error"]
 
 
+def test_an_edited_disruption_budget_is_set_right(adder):
+    """Somebody allows both pods to be drained at once: the endpoint's own rule comes back."""
+    adder.kubectl("patch", "pdb", "adder-blue", "--type=merge", "-p", '{"spec":{"maxUnavailable":2}}')
+    adder.kubectl("wait", "--for=jsonpath={.spec.maxUnavailable}=1", "pdb/adder-blue", "--timeout=30s")
+
+
 def test_a_huge_body_is_refused_and_the_next_request_answered(adder):
     """100 MB get a 413 with the limit, and the server goes on."""
     with adder.client("adder") as client:
