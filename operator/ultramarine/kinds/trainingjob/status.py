@@ -111,9 +111,9 @@ def ended(facts: Manifest, child: Manifest, now: datetime) -> Manifest:
         c.get("lastTransitionTime") for c in counts.get("conditions") or [] if c.get("type") in ("Complete", "Failed")
     ]
     end = str(counts.get("completionTime") or next((t for t in times if t), None) or timestamp(now))
-    start = facts.get("startTime")
+    start = facts.get("startTime") or counts.get("startTime")  # a pod that nobody saw began not long after its Job
     seconds = (parse_timestamp(end) - parse_timestamp(start)).total_seconds() if start else 0.0
-    return {**facts, "completionTime": end, "duration": in_words(seconds)}
+    return {**facts, "startTime": start, "completionTime": end, "duration": in_words(seconds)}
 
 
 def in_words(seconds: float) -> str:
