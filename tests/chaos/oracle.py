@@ -71,8 +71,8 @@ def _masked(value: object, generation: object) -> object:
     return value
 
 
-def difference(got: End, wanted: End) -> str:
-    """What differs, in lines; nothing where both are the same."""
+def difference(got: End, wanted: End) -> list[str]:
+    """What differs, line by line."""
     lines = []
     for name in sorted(got.keys() | wanted.keys()):
         if name not in got:
@@ -83,7 +83,7 @@ def difference(got: End, wanted: End) -> str:
             lines += [
                 f"differs: {name} at {place}" for place in _paths(json.loads(got[name]), json.loads(wanted[name]))
             ]
-    return "\n".join(lines)
+    return lines
 
 
 def _paths(got: object, wanted: object, place: str = "") -> list[str]:

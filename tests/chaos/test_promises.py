@@ -11,6 +11,7 @@ import functools
 import itertools
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import oracle
@@ -30,6 +31,8 @@ OFTEN = {
     "ultramarine.engine.engine:RELIST_SECONDS": 1 * SPEED,
     "ultramarine.engine.engine:SECOND_LISTING_SECONDS": 1 * SPEED,
 }
+# What only a running pod tells, and nobody who did not see it.
+UNSEEN = (".status.provenance",)
 SERVING = [life for life in LIVES if life.kind == "OnlineEndpoint"]
 TRAINING = [life for life in LIVES if life.kind == "TrainingJob"]
 CHILDREN = sorted({child.plural for kind in KINDS for child in kind.children})
@@ -62,33 +65,36 @@ def test_every_kind_has_lives() -> None:
     assert EDITS.keys() == names
 
 
-async def every_write(rig: Rig, deeds: Iterable[str], lives: Sequence[Life] = LIVES, **how: Any) -> list[Outcome]:
-    """Live each life once for each of its writes, with a deed done to that one; `deeds` take turns."""
+async def every_write(rig: Rig, faults: Iterable[Fault], lives: Sequence[Life] = LIVES, **how: Any) -> list[Outcome]:
+    """Live each life once for each of its writes, with a fault at that one; `faults` take turns."""
     runs = []
     calms = await together(functools.partial(rig.calm, life) for life in lives)
     for life, calm in zip(lives, calms, strict=True):
-        for number, deed in zip(range(1, calm.writes + 1), itertools.cycle(deeds)):
-            fault = Fault(deed, "write", nth=number)  # type: ignore[arg-type]
-            # Two writes that come together are sometimes one, so the last number may not be reached.
-            runs.append(functools.partial(live, rig, life, [fault], check_fired=number < calm.writes - 3, **how))
+        for number, fault in zip(range(1, calm.writes + 1), itertools.cycle(faults), strict=False):
+            at = replace(fault, verb="write", nth=number)
+            # Two writes that come together are sometimes one, so the last numbers may not be reached.
+            runs.append(functools.partial(live, rig, life, [at], check_fired=number < calm.writes - 3, **how))
     return await together(runs)
+
+
+KILLS = (Fault("kill-before"), Fault("kill-after"))
 
 
 async def test_01_killed_after_any_write(rig: Rig) -> None:
     """Killed at any one of its writes, before it or when it was done, the operator makes nothing twice, and goes on."""
-    await every_write(rig, ("kill-before", "kill-after"))
+    await every_write(rig, KILLS)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("deed", ["kill-before", "kill-after"])
-async def test_01_killed_both_before_and_after_every_write(rig: Rig, deed: str) -> None:
+@pytest.mark.parametrize("kill", KILLS, ids=str)
+async def test_01_killed_both_before_and_after_every_write(rig: Rig, kill: Fault) -> None:
     """The same, with both ways to die at every single write."""
-    await every_write(rig, (deed,))
+    await every_write(rig, [kill])
 
 
 async def test_02_result_stored_but_status_lost(rig: Rig) -> None:
     """Where the result lies in the storage, and the answer to any write after it is lost, there is one version."""
-    await every_write(rig, ("lose",), [named("succeeds"), named("is retried")])
+    await every_write(rig, [Fault("lose")], [named("succeeds"), named("is retried")])
 
 
 async def registered_once(rig: Rig, breaks: str = "") -> None:
@@ -105,13 +111,13 @@ async def test_02_registered_but_not_known(rig: Rig) -> None:
 @pytest.mark.long
 async def test_02_any_answer_lost(rig: Rig) -> None:
     """The answer to any one write of any life may be lost."""
-    await every_write(rig, ("lose",))
+    await every_write(rig, [Fault("lose")])
 
 
 async def resynced(rig: Rig, lives: Iterable[Life] = LIVES, breaks: str = "") -> None:
     """Where no watch ever tells that a pod changed or anything was deleted, a resync finds it out."""
     lost = [Fault("drop", "MODIFIED", "pods", times=ALWAYS), Fault("drop", "DELETED", times=ALWAYS)]
-    await everywhere(rig, lost, lives, check_fired=False, breaks=breaks)
+    await everywhere(rig, lost, lives, check_fired=False, breaks=breaks, but=UNSEEN)
 
 
 async def test_03_events_that_never_arrive(rig: Rig) -> None:
@@ -121,7 +127,7 @@ async def test_03_events_that_never_arrive(rig: Rig) -> None:
 
 async def test_03_deaf(rig: Rig) -> None:
     """Where watches tell nothing at all, the resyncs alone carry every life to its end."""
-    await everywhere(rig, [Fault("drop", times=ALWAYS)], constants=OFTEN)
+    await everywhere(rig, [Fault("drop", times=ALWAYS)], constants=OFTEN, but=UNSEEN)
 
 
 async def _there_and_back(run: Run) -> None:
@@ -207,7 +213,7 @@ async def test_05_stale_watches(rig: Rig) -> None:
 async def test_06_a_pass_before_its_child_shows(rig: Rig) -> None:
     """Children that are made, whose answers are lost and whose events are late, are found by name, not made again."""
     late = [Fault("hold", "", child, times=6, seconds=0.5) for child in CHILDREN]
-    lost = [Fault("lose", "patch", child, times=2) for child in CHILDREN]
+    lost = [Fault("lose", "write", child, times=2) for child in CHILDREN]
     await everywhere(rig, [*late, *lost], lives=TRAINING + SERVING)
 
 
@@ -492,6 +498,19 @@ ANSWERS = [
     Fault("cut", nth=2, times=8),
     Fault("hang", "write", nth=4, seconds=10),
 ]
+
+
+async def test_13_any_write_refused_once(rig: Rig) -> None:
+    """A conflict, a server error or too many requests at any one write only delays what is to be done."""
+    refusals = [Fault("answer", code=409), Fault("answer", code=500), Fault("answer", code=429, seconds=1)]
+    await every_write(rig, refusals, [named("succeeds"), named("waits for its artifact"), named("turns its traffic")])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("code", [409, 429, 500, 503])
+async def test_13_every_write_refused_once(rig: Rig, code: int) -> None:
+    """The same for all lives and each answer."""
+    await every_write(rig, [Fault("answer", code=code)])
 
 
 async def tried_again(rig: Rig, fault: Fault, breaks: str = "") -> None:
