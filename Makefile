@@ -3,10 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 CONTEXT ?=
 TIER ?= full
+SEEDS ?= 200
+HOURS ?= 1
 
-.PHONY: help demo up down status install check test unit api e2e generate format clean
+.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale soak generate format clean
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/ready  ## the story from training to prediction; CONTEXT=... for a cluster of yours
 	@$(BIN)/python examples/quickstart/demo.py --context "$(CONTEXT)"
@@ -33,7 +35,7 @@ check: .venv/ready  ## style, types, layers, generated files, chart
 	@$(BIN)/ultramarine-cluster build helm
 	"$$($(BIN)/ultramarine-cluster build --print)/helm" lint --strict charts/ultramarine
 
-test: unit api e2e  ## all tests, on the embedded cluster, which is brought up where it is not
+test: unit api chaos-short e2e  ## all tests, on the embedded cluster, which is brought up where it is not
 
 unit: .venv/ready  ## pure functions and golden manifests, and our programs on loopback
 	$(BIN)/pytest tests/unit tests/golden
@@ -41,8 +43,21 @@ unit: .venv/ready  ## pure functions and golden manifests, and our programs on l
 api: .venv/ready  ## every rule of the CRDs against a real kube-apiserver
 	$(BIN)/pytest tests/api
 
+chaos-short: .venv/ready  ## the promises under faults, a few seeds; part of `make test`
+	$(BIN)/pytest tests/chaos -m "not long"
+
 e2e: .venv/ready  ## whole stories on the real cluster
 	$(BIN)/pytest tests/e2e
+
+chaos: .venv/ready  ## every promise, every kill, SEEDS random schedules, 10,000 manifests of misuse; about an hour
+	ULTRAMARINE_CHAOS_SEEDS=$(SEEDS) $(BIN)/pytest tests/chaos
+	ULTRAMARINE_MISUSE=10000 $(BIN)/pytest tests/api/test_misuse.py -s
+
+scale: .venv/ready  ## 100 to 10,000 TrainingJobs and 500 endpoints with simulated nodes; half an hour, prints tables
+	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/scale.py
+
+soak: .venv/ready  ## HOURS of churn (default 1), and the slopes of memory, descriptors, tasks and queue age
+	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/soak.py --hours $(HOURS)
 
 generate: .venv/ready  ## write crds/, the chart's copies and docs/api.md anew
 	$(BIN)/python -m ultramarine.generate
