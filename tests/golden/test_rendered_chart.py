@@ -1,0 +1,53 @@
+"""What the chart installs, whole, in three of its modes; without the files that it carries as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from golden.test_golden import HEADER, Dumper
+from ultramarine.shared.meta import Manifest
+from unit.test_chart import EXTERNAL, Chart, helm  # noqa: F401  the fixture of the unit tests serves here too
+
+HERE = Path(__file__).parent / "chart"
+EXAMPLES: dict[str, Manifest] = {
+    "default": {},
+    "clusterwide_external": {**EXTERNAL, "clusterWide": True},
+    "everything": {
+        "images": {"pullSecrets": ["registry"]},
+        "namespaces": ["team-a", "team-b"],
+        "operator": {"replicas": 2},
+        "networkPolicies": {"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
+        "metrics": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboard")},
+    },
+}
+
+
+def rendered(chart: Chart, values: Manifest) -> str:
+    """The chart as one text; of generated keys, which are others each time, of dashboard and alerts only the names."""
+    documents = [found for found in chart.render(values) if found["kind"] != "CustomResourceDefinition"]
+    for found in documents:
+        if found["kind"] in ("Secret", "ConfigMap"):
+            found["data"] = sorted(found["data"])
+        elif found["kind"] == "PrometheusRule":
+            found["spec"] = [rule["alert"] for group in found["spec"]["groups"] for rule in group["rules"]]
+    return yaml.dump_all(documents, Dumper=Dumper, sort_keys=False, width=110)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_chart_is_as_in_the_file(example, request, helm, tmp_path):  # noqa: F811
+    """The objects that these values install are, to the letter, those in the golden file."""
+    path = HERE / f"{example}.yaml"
+    text = rendered(Chart(helm, tmp_path / "values.json"), EXAMPLES[example])
+    if request.config.getoption("--update-golden"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{HEADER}{text}")
+
+    assert path.exists(), f"there is no {path.name}; write it with --update-golden"
+    assert path.read_text() == f"{HEADER}{text}", "read the difference, and write the file with --update-golden"
+
+
+def test_every_rendered_chart_has_its_example():
+    """No file is left behind by an example that is gone."""
+    assert {path.stem for path in HERE.glob("*.yaml")} == set(EXAMPLES)
