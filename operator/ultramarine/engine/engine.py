@@ -57,15 +57,16 @@ class Engine:
         self._lease = lease
         self.queue = Queue()
         self._stopping = False
-        self._began = self._tried = time.monotonic()  # when this replica began, and when it last tried to list
+        now = time.monotonic()
+        self._tried = now  # when a listing was last tried
         self._listed: float | None = None  # when a full listing last came in
         self._unlisted = ""  # why the last one did not
         self._refused: frozenset[str] = frozenset()  # what that listing was not allowed to see
-        self._passed = self._began  # when a pass last ended, or this replica began to lead
+        self._passed = now  # when a pass last ended, or this replica began to lead
         self._done: float | None = None  # when a pass last ended well
         self._lag = 0.0
         self.watches = {
-            resource.path(namespace): Watch(resource.kind, self._began)
+            resource.path(namespace): Watch(resource.kind, now)
             for resource in self.watched
             for namespace in namespaces
         }

@@ -52,12 +52,12 @@ class Vitals:
     oldest: float  # how long the most overdue one has been waiting
     passed: float  # since a pass ended, well or not, or this replica began to lead
     done: float | None  # since a pass ended well
-    tried: float  # since a listing asked for its last page
+    tried: float  # since a listing last asked for a type
     listed: float | None  # since a full listing came in
     unlisted: str  # why the last listing did not
     refused: frozenset[str]  # paths that may not be listed
     watches: Mapping[str, Watch]
-    now: float
+    now: float  # on the clock of the watches
     lag: float  # by how much the event loop was late lately
     tasks: int  # of the event loop
 
