@@ -127,8 +127,8 @@ class Engine:
             with about(Key.named(resource.kind, manifest)):
                 log.exception("cannot take in a %s, it is left out", resource.kind)
 
-    def take_in(self, resource: Resource, manifest: Manifest, writer: Key) -> None:
-        """Take in what the server answered to a write of `writer`'s own pass: it concerns everybody else."""
+    def take_in(self, resource: Resource, manifest: Manifest, writer: Key | None) -> None:
+        """Take in what the server answered to a write of a pass: it concerns everybody, but for `writer`."""
         if self._mirror.put(resource, manifest):
             self._ring(resource, manifest, but=writer)
 

@@ -34,7 +34,7 @@ class Reconciler:
         self,
         kinds: Iterable[Kind],
         mirror: Mirror,
-        tell: Callable[[Resource, Manifest, Key], None],
+        tell: Callable[[Resource, Manifest, Key | None], None],
         client: Client,
         inquiries: Inquiries,
         platform: Platform,
@@ -43,7 +43,7 @@ class Reconciler:
         self._kinds = {kind.name: kind for kind in kinds}
         self._resources = {r.kind: r for kind in self._kinds.values() for r in (*kind.children, *kind.creates)}
         self._mirror = mirror
-        self._tell = tell  # takes in what the server answered, and rings whoever else it concerns
+        self._tell = tell  # takes in what the server answered, and rings whom it concerns, but for the key given
         self._client = client
         self._inquiries = inquiries
         self._platform = platform
@@ -117,7 +117,8 @@ class Reconciler:
         except ApiError as error:
             raise _refused(wanted, error) from error
         if answer is not None:
-            self._tell(resource, answer, key)
+            # What others wrote since we looked is in the answer too, and the watch does not tell it again.
+            self._tell(resource, answer, key if live is None else None)
 
     async def _create(self, key: Key, manifest: Manifest) -> None:
         resource = self._resources[manifest["kind"]]
@@ -150,7 +151,9 @@ class Reconciler:
                 if error.code == 404:  # deleted: the doorbell rings for it
                     return None
                 raise  # 409 too: it was made anew, or the server lost a race of its own; another pass tells which
-            self._tell(kind.resource, answer, kind.key(manifest))
+            # Edited since we looked: the answer shows it, and the watch does not tell it again.
+            edited = answer["metadata"].get("generation") != manifest["metadata"].get("generation")
+            self._tell(kind.resource, answer, None if edited else kind.key(manifest))
             for event in plan.events:
                 try:
                     await events.record(self._client, manifest, event, now)
