@@ -18,6 +18,7 @@ OURS = {kind.name for kind in KINDS}
 UNSTABLE_META = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "namespace")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 PORT = re.compile(r"http://127\.0\.0\.1:\d+")  # of the proxy before the object storage
+UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 HASHED = ("ultramarine.dev/applied", "ultramarine.dev/revision", "pod-template-hash")
 MASKED = {"duration", "clusterIP", "clusterIPs", *HASHED}
 
@@ -42,7 +43,9 @@ def end_state(objects: Iterable[Manifest], namespace: str) -> End:
                 text = text.replace(uid, name)
         for name, stable in pods.items():
             text = text.replace(name, stable)
-        text = PORT.sub("STORAGE", TIME.sub("TIME", text)).replace(namespace, "NAMESPACE")
+        text = UID.sub("uid-of-what-is-gone", PORT.sub("STORAGE", TIME.sub("TIME", text))).replace(
+            namespace, "NAMESPACE"
+        )
         name = pods.get(found["metadata"]["name"], found["metadata"]["name"])
         end[f"{found['kind']}/{name}"] = text
     return end
