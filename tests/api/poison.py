@@ -1,0 +1,268 @@
+"""Nonsense in places where the API server admits it: marks, statuses and last words; of our objects, and of others'."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from bare import DIGEST
+from hypothesis import strategies as st
+from strategies import GONE, NAMES, SHORT, Values, json_values, rarely, replaced, statuses, texts
+from ultramarine.kinds.onlineendpoint.manifests import ANNOTATION_REVISION, ANNOTATION_VERSION, LABEL_DEPLOYMENT
+from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID, LABEL_OUTPUT
+from ultramarine.shared.meta import (
+    ANNOTATION_APPLIED,
+    FIELD_MANAGER,
+    LABEL_KIND,
+    LABEL_MANAGED_BY,
+    LABEL_NAME,
+    Manifest,
+)
+
+# What one set of objects consists of; NAME is put in when the poison is laid.
+ROLES = {
+    **dict.fromkeys(NAMES, "NAME"),
+    "ModelVersion": "NAME-1",
+    "Job": "NAME",
+    "ConfigMap": "NAME-source",
+    "Service": "NAME",
+    "Deployment": "NAME-blue",
+}
+PODS = ("NAME-0-abcde", "NAME-blue-abcde")  # of the Job, and of the Deployment
+RECORD = {
+    "outputs": {"model": {"uri": "s3://lake/a/", "digest": DIGEST, "bytes": 1, "format": "sklearn"}},
+    "metrics": {"accuracy": 0.5},
+    "reason": "CommandFailed",
+    "message": "exit 1",
+    "tail": "last line",
+}
+
+
+@dataclass(frozen=True)
+class Poison:
+    """One drop: an object, and what is merged into it or into its status; or an object to be made."""
+
+    kind: str
+    name: str
+    patch: Manifest
+    sub: str = ""
+
+    def of(self, name: str) -> Poison:
+        """The drop for one set of objects."""
+        return Poison(
+            self.kind,
+            self.name.replace("NAME", name),
+            json.loads(json.dumps(self.patch).replace("NAME", name)),
+            self.sub,
+        )
+
+
+def _marks() -> Values:
+    word = st.from_regex(r"([A-Za-z0-9][-_.]?){0,3}[A-Za-z0-9]", fullmatch=True)
+    word |= (
+        st.sampled_from(
+            ["NAME", "NAME-1", "NAME-blue", "blue", FIELD_MANAGER, *NAMES, "Job", "Pod", "10000000000000000000"]
+        )
+        | st.none()
+    )
+    keys = st.sampled_from(
+        [LABEL_MANAGED_BY, LABEL_KIND, LABEL_NAME, LABEL_DEPLOYMENT, LABEL_JOB_UID, LABEL_OUTPUT, "a"]
+    )
+    notes = st.sampled_from([ANNOTATION_APPLIED, ANNOTATION_REVISION, ANNOTATION_VERSION, "a"])
+    labels, annotations = st.dictionaries(keys, word), st.dictionaries(notes, texts(2000) | st.none())
+    return st.fixed_dictionaries({}, optional={"labels": labels, "annotations": annotations})
+
+
+def _times() -> Values:
+    return st.sampled_from(
+        [None, "0001-01-01T00:00:01Z", "1969-12-31T23:59:59+14:00", "2030-01-01T00:00:00.9Z", "9999-12-31T23:59:59Z"]
+    )
+
+
+def last_words() -> Values:
+    """What a container may leave: records of ours with something else in one place, and what is no record."""
+    paths = st.sampled_from(
+        [(a,) for a in RECORD]
+        + [("outputs", "model"), ("metrics", "accuracy"), ("metrics", "a" * 300), ("outputs", "other")]
+        + [("outputs", "model", field) for field in RECORD["outputs"]["model"]]  # type: ignore[index]
+    )
+    many = st.integers(1, 200).map(lambda n: {**RECORD, "metrics": {f"m{i}": i for i in range(n)}})
+    odd = st.builds(
+        lambda path, value: replaced(RECORD, path, value),
+        paths,
+        json_values() | st.just(GONE) | st.just(10**400) | st.just(float("nan")) | st.just(float("inf")),
+    )
+    nested = st.integers(1, 2000).map(lambda depth: '{"outputs":' + "[" * depth + "]" * depth + "}")
+    return (odd | many | json_values()).map(json.dumps) | rarely(nested, texts(4096))
+
+
+def _containers() -> Values:
+    ended = st.fixed_dictionaries(
+        {"exitCode": st.integers(-(2**31), 2**31 - 1) | st.sampled_from([0, 1, 137, 203])},
+        optional={
+            "reason": st.sampled_from(["", "OOMKilled", "Error", "StartError"]) | texts(SHORT),
+            "message": last_words(),
+            "signal": st.integers(-5, 500),
+            "startedAt": _times(),
+            "finishedAt": _times(),
+        },
+    )
+    waiting = st.fixed_dictionaries(
+        {},
+        optional={
+            "reason": st.sampled_from(["ErrImagePull", "CrashLoopBackOff", "CreateContainerConfigError"])
+            | texts(SHORT),
+            "message": texts(2000) | st.just('secret "a" not found'),
+        },
+    )
+    running = st.fixed_dictionaries({}, optional={"startedAt": _times()})
+    state = st.one_of(
+        st.none(),
+        *(
+            st.fixed_dictionaries({word: values})
+            for word, values in (("terminated", ended), ("waiting", waiting), ("running", running))
+        ),
+    )
+    return st.fixed_dictionaries(
+        {
+            "name": st.sampled_from(["trainer", "server", "fetch", "other", ""]),
+            "image": texts(SHORT),
+            "imageID": texts(600),
+            "ready": st.booleans(),
+            "restartCount": st.integers(0, 2**31 - 1),
+        },
+        optional={"state": state, "lastState": state},
+    )
+
+
+def _conditions(*types: str) -> Values:
+    one = st.fixed_dictionaries(
+        {"type": st.sampled_from([*types, "Odd"]), "status": st.sampled_from(["True", "False", "Unknown"])},
+        optional={
+            "reason": texts(SHORT),
+            "message": texts(2000),
+            "lastTransitionTime": _times(),
+            "lastProbeTime": _times(),
+        },
+    )
+    return st.none() | st.lists(one, max_size=3, unique_by=lambda condition: condition["type"])
+
+
+def _pod_statuses() -> Values:
+    containers = st.none() | st.lists(_containers(), max_size=2)
+    return st.fixed_dictionaries(
+        {"phase": st.sampled_from(["Pending", "Running", "Succeeded", "Failed", "Unknown", "", None])},
+        optional={
+            "containerStatuses": containers,
+            "initContainerStatuses": containers,
+            "conditions": _conditions("Ready", "PodScheduled", "DisruptionTarget"),
+            "startTime": _times(),
+            "reason": texts(SHORT),
+            "message": texts(2000),
+        },
+    )
+
+
+def _job_statuses() -> Values:
+    count = st.integers(0, 2**31 - 1) | st.none()
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            "active": count,
+            "failed": count,
+            "succeeded": count,
+            "ready": count,
+            "startTime": _times(),
+            "completionTime": _times(),
+            "conditions": _conditions("Complete", "Failed", "Suspended", "FailureTarget"),
+        },
+    )
+
+
+def _deployment_statuses() -> Values:
+    count = st.integers(0, 2**31 - 1) | st.none()
+    fields = ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas")
+    return st.fixed_dictionaries(
+        {},
+        optional={
+            **dict.fromkeys(fields, count),
+            "observedGeneration": st.integers(0, 2**62),
+            "conditions": _conditions("Available", "Progressing"),
+        },
+    )
+
+
+def _owners() -> Values:
+    owner = st.fixed_dictionaries(
+        {
+            "apiVersion": st.sampled_from(["ultramarine.dev/v1alpha1", "v1", "a"]),
+            "kind": st.sampled_from([*NAMES, "Job", "Pod", "Odd"]),
+            "name": st.sampled_from(["NAME", "NAME-1", "other"]),
+            "uid": st.sampled_from(["0", "NAME", "\U0001f4a5"]),
+        },
+        optional={"controller": st.booleans()},
+    )
+    return st.lists(owner, max_size=2)
+
+
+_TEMPLATE = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "main", "image": "a"}]}}
+STRANGERS: dict[str, tuple[str, Manifest]] = {
+    "ConfigMap": ("v1", {"data": {"a": "b"}}),
+    "Pod": ("v1", {"spec": _TEMPLATE["spec"]}),
+    "Service": ("v1", {"spec": {"ports": [{"port": 80}], "clusterIP": "None"}}),
+    "Job": ("batch/v1", {"spec": {"template": {"spec": {**_TEMPLATE["spec"], "restartPolicy": "Never"}}}}),
+    "Deployment": ("apps/v1", {"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": _TEMPLATE}}),
+    "PodDisruptionBudget": ("policy/v1", {"spec": {"maxUnavailable": 1}}),
+}
+
+
+def _stranger(kind: str, name: str, marks: Manifest, owners: list[Manifest]) -> Poison:
+    version, rest = STRANGERS[kind]
+    whole = {word: {key: value for key, value in each.items() if value is not None} for word, each in marks.items()}
+    whole["labels"] = {LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_KIND: "TrainingJob", LABEL_NAME: "NAME"} | whole.get(
+        "labels", {}
+    )
+    meta = {"name": f"NAME-{name}", **whole, "ownerReferences": owners}
+    return Poison(kind, "", {"apiVersion": version, "kind": kind, "metadata": meta, **rest})
+
+
+def _drops() -> Values:
+    """One drop."""
+    marks = _marks()
+    named = st.sampled_from([*ROLES.items(), *(("Pod", name) for name in PODS)])
+    wrap = {"status": _pod_statuses()}
+    return st.one_of(
+        *(
+            st.builds(
+                lambda kind, status: Poison(kind, ROLES[kind], {"status": status}, "status"),
+                st.just(kind),
+                statuses(kind),
+            )
+            for kind in NAMES
+        ),
+        st.builds(lambda about, marks: Poison(*about, {"metadata": marks}), named, marks),
+        st.builds(
+            lambda name, status: Poison("Pod", name, status, "status"),
+            st.sampled_from(PODS),
+            st.fixed_dictionaries(wrap),
+        ),
+        _job_statuses().map(lambda status: Poison("Job", "NAME", {"status": status}, "status")),
+        _deployment_statuses().map(lambda status: Poison("Deployment", "NAME-blue", {"status": status}, "status")),
+        st.builds(
+            _stranger,
+            st.sampled_from(sorted(STRANGERS)),
+            st.sampled_from(["keys", "stray", "green", "1"]),
+            marks,
+            _owners(),
+        ),
+    )
+
+
+def poisons() -> Values:
+    """Drops for one set of objects, in the order in which they are laid."""
+    return st.lists(_drops(), min_size=1, max_size=4)
+
+
+def ends() -> Values:
+    """How the only pod of a Job ends: its exit code and its last words."""
+    return st.tuples(st.sampled_from([0, 1, 203]), last_words())
