@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import aiohttp
 import kopf
+from kopf._cogs.clients import errors, watching
 from kopf._core.reactor import processing
 from yarl import URL
 
 from .engine.engine import Engine
 from .engine.vitals import Watch
+
+log = logging.getLogger(__name__)
+
+REOPEN_SECONDS = 5.0
+_watch_once = watching.continuous_watch
 
 
 def _ring(engine: Engine) -> Any:
@@ -33,6 +40,22 @@ def _ring(engine: Engine) -> Any:
         engine.tell(known, dict(raw_event["object"]), deleted=raw_event["type"] == "DELETED")
 
     return process
+
+
+async def _watch_and_survive(**where: Any) -> AsyncIterator[Any]:
+    """One listing and watch of a type, which kopf begins again whenever it ends, as this one does at an error.
+
+    By itself kopf ends the whole operator, or hangs while it tries to, at a 410 for a listing (a page came too late)
+    and at any error but 410 in a watch.
+    """
+    try:
+        async for event in _watch_once(**where):
+            yield event
+    except errors.APIUnauthorizedError:
+        raise  # kopf logs in again
+    except (errors.APIClientError, watching.WatchingError) as error:
+        log.warning("the watch of %s is opened again in %d s: %s", where["resource"], REOPEN_SECONDS, error)
+        await asyncio.sleep(REOPEN_SECONDS)
 
 
 async def _unused(**_: Any) -> None:
@@ -106,6 +129,7 @@ async def listen(
     settings.process.ultimate_exiting_timeout = None
     kopf.on.login(registry=registry)(_login(engine))
     processing.process_resource_event = _ring(engine)
+    watching.continuous_watch = _watch_and_survive
     for resource, selector in engine.watched.items():
         where = (resource.group, resource.version, resource.plural)
         kopf.on.event(*where, registry=registry)(_unused)
