@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from typing import Any
 
 from ultramarine.engine import engine, lease, mirror, queue
@@ -14,8 +13,9 @@ from ultramarine.shared.meta import Ref
 
 
 def numbers_are_no_compare_and_swap() -> None:
-    """A version's number is made up instead of being the next free one, so no create is ever refused."""
-    registration._newest = lambda *_: time.time_ns() // 10**6 % 10**8
+    """A version gets a number that nobody can have taken, so no create is ever refused."""
+    numbers = itertools.count()
+    registration._newest = lambda *_: next(numbers)
 
 
 def older_versions_are_news() -> None:
