@@ -122,8 +122,8 @@ async def listen(
     # No look-out for new CRDs and namespaces: it would need rights over the whole cluster.
     settings.scanning.disabled = True
     settings.networking.error_backoffs = _Patience()
-    # Its worker for each object holds the last event for this long after it: by default 5 s, a gigabyte at the start of an
-    # operator with tens of thousands of objects.
+    # Its worker for each object holds the last event for this long after it. By default that is 5 s: a gigabyte at the
+    # start of an operator with tens of thousands of objects.
     settings.queueing.idle_timeout = 0.1
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
