@@ -29,7 +29,7 @@ from world import BUCKET, OTHERS, Api, Id, World, selectors
 
 PATIENCE = 60.0  # seconds until a disturbed run must have come to the end of the undisturbed one
 CALM = 0.6  # seconds without any change, after which an undisturbed run has come to its end
-QUIET = 0.3  # seconds in which a run that has come to its end must not write any more
+QUIET = 0.3  # seconds for which the end must last, or nothing be written
 # Seconds of the operator's clock, which runs SPEED times as fast as ours.
 CONSTANTS = {
     "ultramarine.engine.engine:RELIST_SECONDS": 2 * SPEED,
@@ -297,14 +297,16 @@ class Rig:
             return "\n".join(line for line in lines if not any(words in line for words in but))
 
         end = time.monotonic() + self.patience
-        while left := difference():
+        while True:
+            left = difference()
+            if not left:
+                before = len(run.writes)
+                await asyncio.sleep(QUIET)
+                if len(run.writes) == before or not (left := difference()):
+                    return
             if time.monotonic() > end:
                 raise AssertionError(f"after {self.patience:.0f} s the end is another one:\n{left}")
             await asyncio.sleep(0.05)
-        before = len(run.writes)
-        await asyncio.sleep(QUIET)
-        if len(run.writes) != before and (left := difference()):
-            raise AssertionError(f"the end was left again:\n{left}")
 
     def _check(self, run: Run, calm: Outcome | None) -> None:
         deletes = [call for call in run.writes if call.verb == "delete"]

@@ -45,11 +45,13 @@ def schedule(seed: int) -> tuple[Life, list[Fault]]:
 def _fault(random: Random) -> Fault:
     deed = random.choice(list(DEEDS))
     verbs, longest = DEEDS[deed]
-    codes = {"answer": (409, 429, 500, 503), "error": (410, 500)}.get(deed, (0,))
+    verb = random.choice(verbs)
+    refusals = (409, 429, 500, 503) if verb == "write" else (429, 500, 503)  # nothing that is read conflicts
+    codes = {"answer": refusals, "error": (410, 500)}.get(deed, (0,))
     killing = deed in ("kill-before", "kill-after", "refuse", "hang")
     return Fault(
         deed,
-        random.choice(verbs),
+        verb,
         random.choice(["", *TYPES]) if deed in OF_EVENTS else "",
         nth=random.randint(1, 20),
         times=1 if killing else random.randint(1, 8),
