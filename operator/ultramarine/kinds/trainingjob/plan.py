@@ -34,7 +34,7 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
     if child is None:
         if isinstance(seen.answers.get(_result(job, seen)), str):  # done, and its Job was cleaned away by somebody
             return _succeeded(job, seen, {}, [], facts, now)
-        state = status.pending("Starting", "its Job is being made")
+        state = status.suspended() if job.spec.suspend else status.pending("Starting", "its Job is being made")
         return _plan(job, state, facts, now, apply=apply)
     if _job_condition(child, "Complete"):
         return _succeeded(job, seen, child, own_pods, facts, now)
