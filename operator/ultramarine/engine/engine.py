@@ -66,9 +66,7 @@ class Engine:
         self._done: float | None = None  # when a pass last ended well
         self._lag = 0.0
         self.watches = {
-            resource.path(namespace): Watch(resource.kind, now)
-            for resource in self.watched
-            for namespace in namespaces
+            resource.path(namespace): Watch(resource.kind, now) for resource in self.watched for namespace in namespaces
         }
 
     @property

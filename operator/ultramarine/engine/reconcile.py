@@ -117,8 +117,10 @@ class Reconciler:
         except ApiError as error:
             raise _refused(wanted, error) from error
         if answer is not None:
-            # What others wrote since we looked is in the answer too, and the watch does not tell it again.
-            self._tell(resource, answer, key if live is None else None)
+            # What others wrote since we looked is in the answer too, and the watch does not tell it again; so it is
+            # with a child that was out of sight, as without its label. Only one that has not lived yet is no news.
+            fresh = live is None and not any((answer.get("status") or {}).values())
+            self._tell(resource, answer, key if fresh else None)
 
     async def _create(self, key: Key, manifest: Manifest) -> None:
         resource = self._resources[manifest["kind"]]
