@@ -31,6 +31,7 @@ from ultramarine.shared.contract import TerminationRecord
 from ultramarine.shared.meta import (
     API_VERSION,
     JOB,
+    LABEL_NAME,
     MODEL,
     MODEL_VERSION,
     ONLINE_ENDPOINT,
@@ -85,7 +86,9 @@ class Sights:
 class Bench:
     """The cluster, the operator in it, and our own connection to the API server."""
 
+    running: cluster.Cluster
     to: target.Target
+    node: str  # the real one
     api: Api
     operator: Operator
 
@@ -112,7 +115,8 @@ class Bench:
                 sights.see(f"job {state}", found["metadata"]["name"])
 
         def pod(found: Manifest) -> None:
-            sights.see("pod", found["metadata"]["labels"]["ultramarine.dev/name"])
+            if owner := found["metadata"]["labels"].get(LABEL_NAME):  # the chart has pods here too
+                sights.see("pod", owner)
 
         def child(found: Manifest) -> None:
             sights.see("Job", found["metadata"]["name"])
@@ -126,6 +130,9 @@ class Bench:
         tasks = [asyncio.create_task(self._watch(resource, namespace, see)) for resource, see in watched]
         try:
             yield sights
+            for task in tasks:
+                if task.done():
+                    task.result()
         finally:
             for task in tasks:
                 task.cancel()
@@ -186,13 +193,14 @@ def writes(metrics: dict[str, float]) -> dict[str, float]:
     return found
 
 
-def cpu_of_components() -> dict[str, float]:
+def cpu_of_components(running: cluster.Cluster) -> dict[str, float]:
     """CPU seconds of the control plane's processes so far."""
     found: dict[str, float] = {}
     for folder in Path("/proc").iterdir():
         with suppress(OSError, IndexError, ValueError):
-            name = Path((folder / "cmdline").read_bytes().split(b"\0")[0].decode()).name
-            if folder.name.isdigit() and name in COMPONENTS:
+            argv = (folder / "cmdline").read_bytes().decode()
+            name = Path(argv.split("\0")[0]).name
+            if folder.name.isdigit() and name in COMPONENTS and str(running.state.folder) in argv:
                 times = (folder / "stat").read_text().rsplit(")", 1)[1].split()
                 found[name] = found.get(name, 0.0) + (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
     return found
@@ -212,7 +220,7 @@ async def jobs(bench: Bench, count: int, inline: bool) -> dict[str, str]:
     manifests = [training(name, outputs={}, **source) for name in names]
     for manifest in manifests:
         manifest["spec"] = {field: value for field, value in manifest["spec"].items() if value is not None}
-    before, cpu = await bench.idle(), cpu_of_components()
+    before, cpu = await bench.idle(), cpu_of_components(bench.running)
     most = Memory(bench.operator)
     async with bench.watching(namespace) as sights, most.watching():
         began = time.monotonic()
@@ -228,7 +236,7 @@ async def jobs(bench: Bench, count: int, inline: bool) -> dict[str, str]:
         ended = time.monotonic() - began
         started = max(sights.firsts["Job"].values()) - began
         waits = [sights.firsts["pod"][name] - taken[name] for name in names]
-    after, spent = await bench.idle(), cpu_of_components()
+    after, spent = await bench.idle(), cpu_of_components(bench.running)
     delta = {what: n - writes(before).get(what, 0.0) for what, n in writes(after).items()}
     p50, p99 = percentiles(waits)
     process = "process_cpu_seconds_total"
@@ -272,8 +280,10 @@ async def restart(bench: Bench, count: int) -> dict[str, str]:
     """Kill the operator's pod, and time its successor until it has looked at every object and nothing is due."""
     began = time.monotonic()
     words = ("delete", "pod", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator")
+    await asyncio.to_thread(bench.to.run, "uncordon", bench.node)
     await asyncio.to_thread(bench.to.run, *words, "--grace-period=0", "--force")
     await asyncio.to_thread(bench.to.run, "rollout", "status", "-n", NAMESPACE, "deployment/ultramarine-operator")
+    await asyncio.to_thread(bench.to.run, "cordon", bench.node)
     bench.operator.url = await asyncio.to_thread(operator_url, bench.to)
     now: dict[str, float] = {}
     while passes(now) < count or now.get("ultramarine_queue_depth") != 0:
@@ -373,16 +383,22 @@ def operator_url(to: target.Target) -> str:
     """Where the operator's running pod answers; pods can be reached from the node."""
     words = ("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator")
     for pod in to.json("get", *words)["items"]:
-        if pod["status"].get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp"):
+        if is_true(pod["status"], "Ready") and not pod["metadata"].get("deletionTimestamp"):
             return f"http://{pod['status']['podIP']}:8080"
     raise SystemExit("the operator has no running pod")
+
+
+def real_node(to: target.Target) -> str:
+    """The node that is none of kwok's."""
+    items = to.json("get", "nodes", "-l", f"!{kwok.LABEL}")["items"]
+    return str(items[0]["metadata"]["name"])
 
 
 @contextmanager
 def installed(running: cluster.Cluster, simulated: int) -> Any:
     """The chart on a cluster whose new pods all go to simulated nodes; taken away afterwards, with all objects."""
     to = target.embedded(running)
-    node = to.json("get", "nodes")["items"][0]["metadata"]["name"]
+    node = real_node(to)
     to.run("uncordon", node)
     target.install(to, NAMESPACE)
     message = TerminationRecord(metrics={"accuracy": 0.97}).to_json()
@@ -407,7 +423,7 @@ async def measure(to: target.Target, running: cluster.Cluster, sizes: list[int],
     url, tls = access(running)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22) as session:
-        bench = Bench(to, Api(url, session, tls), Operator(operator_url(to), session))
+        bench = Bench(running, to, real_node(to), Api(url, session, tls), Operator(operator_url(to), session))
         rows, total = [], 0
         for size in sizes:
             print(f"  {size} TrainingJobs", flush=True)

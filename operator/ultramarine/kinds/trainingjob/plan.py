@@ -18,6 +18,7 @@ STORAGE_RETRY = timedelta(seconds=15)
 SOON = timedelta(milliseconds=200)
 LAST_WORDS = timedelta(seconds=1)
 LONGEST_LAG = timedelta(seconds=20)
+STARTING = status.pending("PodStarting", "its pod is starting")
 
 
 def plan(job: Job, seen: Seen, now: datetime) -> Plan:
@@ -34,13 +35,15 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
     if child is None:
         if isinstance(seen.answers.get(_result(job, seen)), str):  # done, and its Job was cleaned away by somebody
             return _succeeded(job, seen, {}, [], facts, now)
-        state = status.suspended() if job.spec.suspend else status.pending("Starting", "its Job is being made")
-        return _plan(job, state, facts, now, apply=apply)
+        return _plan(job, status.suspended() if job.spec.suspend else STARTING, facts, now, apply=apply)
     if _job_condition(child, "Complete"):
         return _succeeded(job, seen, child, own_pods, facts, now)
     if failure := _job_condition(child, "Failed"):
         return _failed(job, child, failure, own_pods, facts, now)
-    return _plan(job, _unfinished(job, own_pods), facts, now, apply=apply)
+    state = _unfinished(job, own_pods)
+    if state == STARTING:
+        facts = status.gathered(job, None, [])  # the name of a pod that does nothing yet is not worth a write
+    return _plan(job, state, facts, now, apply=apply)
 
 
 def questions(job: Job, seen: Seen) -> tuple[Question, ...]:
@@ -106,7 +109,7 @@ def _unfinished(job: Job, own_pods: list[Manifest]) -> status.State:
         sentence = pods.verdict(failures[-1]).sentence
         if len(failures) == len(own_pods):
             return status.pending("Retrying", f"attempt {len(failures)} failed: {sentence}; another attempt follows")
-    return status.pending("PodStarting", "its pod is starting")
+    return STARTING
 
 
 def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], facts: Manifest, now: datetime) -> Plan:
