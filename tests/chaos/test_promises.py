@@ -354,6 +354,7 @@ async def test_10_poison(rig: Rig) -> None:
                 await run.world.edit(kind, name, {"metadata": {"annotations": notes}})
                 labels = {"ultramarine.dev/kind": "Nonsense", "ultramarine.dev/name": ""}
                 await run.world.edit(kind, name, {"metadata": {"labels": labels}})
+        await run.quiet()  # a child that loses its labels and its place in the spec at once is nobody's
 
     # What others add to our children stays; and a Job that has done its work is not mended.
     left = (".metadata.annotations", "Job/churn at .metadata.labels")
