@@ -26,7 +26,7 @@ MUTATIONS: dict[str, tuple[Check, str]] = {
     ),
     "the_lease_is_ignored": (
         lambda rig, breaks: promises.one_writes(rig, promises.killed, breaks),
-        "both write|they took turns",
+        "both write|they took turns|the other one leads",
     ),
 }
 
