@@ -44,13 +44,13 @@ api: .venv/ready  ## every rule of the CRDs against a real kube-apiserver
 	$(BIN)/pytest tests/api
 
 chaos-short: .venv/ready  ## the promises under faults, a few seeds; part of `make test`
-	$(BIN)/pytest tests/chaos -m "not long"
+	$(BIN)/pytest tests/chaos -m "not long" --timeout=1200
 
 e2e: .venv/ready  ## whole stories on the real cluster
 	$(BIN)/pytest tests/e2e
 
 chaos: .venv/ready  ## every promise, every kill, SEEDS random schedules, 10,000 manifests of misuse; about an hour
-	ULTRAMARINE_CHAOS_SEEDS=$(SEEDS) $(BIN)/pytest tests/chaos
+	ULTRAMARINE_CHAOS_SEEDS=$(SEEDS) $(BIN)/pytest tests/chaos --timeout=3600
 	ULTRAMARINE_MISUSE=10000 $(BIN)/pytest tests/api/test_misuse.py -s
 
 scale: .venv/ready  ## 100 to 10,000 TrainingJobs and 500 endpoints with simulated nodes; half an hour, prints tables
