@@ -200,7 +200,7 @@ def cpu_of_components(running: cluster.Cluster) -> dict[str, float]:
         with suppress(OSError, IndexError, ValueError):
             argv = (folder / "cmdline").read_bytes().decode()
             name = Path(argv.split("\0")[0]).name
-            if folder.name.isdigit() and name in COMPONENTS and str(running.state.folder) in argv:
+            if folder.name.isdigit() and name in COMPONENTS and str(running.state.root) in argv:
                 times = (folder / "stat").read_text().rsplit(")", 1)[1].split()
                 found[name] = found.get(name, 0.0) + (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
     return found
@@ -280,10 +280,13 @@ async def restart(bench: Bench, count: int) -> dict[str, str]:
     """Kill the operator's pod, and time its successor until it has looked at every object and nothing is due."""
     began = time.monotonic()
     words = ("delete", "pod", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator")
+    simulated = ("--selector", f"{kwok.LABEL}=true")
+    await asyncio.to_thread(bench.to.run, "cordon", *simulated)  # the operator's own pod has to run for real
     await asyncio.to_thread(bench.to.run, "uncordon", bench.node)
     await asyncio.to_thread(bench.to.run, *words, "--grace-period=0", "--force")
     await asyncio.to_thread(bench.to.run, "rollout", "status", "-n", NAMESPACE, "deployment/ultramarine-operator")
     await asyncio.to_thread(bench.to.run, "cordon", bench.node)
+    await asyncio.to_thread(bench.to.run, "uncordon", *simulated)
     bench.operator.url = await asyncio.to_thread(operator_url, bench.to)
     now: dict[str, float] = {}
     while passes(now) < count or now.get("ultramarine_queue_depth") != 0:
