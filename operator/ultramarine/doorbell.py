@@ -1,7 +1,7 @@
-"""kopf as a doorbell: it watches and rings, and decides nothing. The only importer of kopf.
+"""kopf as a doorbell: it logs in, lists, watches and rings, and decides nothing. The only importer of kopf.
 
-Its other handlers are edge-based, write annotations and finalizers into people's objects, and forget a change that
-arrives while they run; `on.event` does none of this.
+Its handlers are edge-based, write annotations and finalizers into people's objects, and forget a change that arrives
+while they run. Two functions of kopf are replaced, by `_ring` and `_watch_and_survive`; so its version is pinned.
 """
 
 from __future__ import annotations
