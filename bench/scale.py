@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import boto3
 from api.bare import access
 from builders import serving, training
 from chaos.world import Api
@@ -351,16 +350,8 @@ async def endpoints(bench: Bench, count: int) -> list[dict[str, str]]:
 
 def versions(to: target.Target) -> list[Manifest]:
     """Two versions, each of a file that really lies in the bucket; nobody loads it here."""
-    keys = to.secret(NAMESPACE, "ultramarine-storage")
     made: list[Manifest] = []
-    with to.reach(NAMESPACE, "ultramarine-storage", 7070) as url:
-        storage = boto3.client(
-            "s3",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-        )
+    with to.bucket(NAMESPACE) as storage:
         for number in ("1", "2"):
             content = f"weights {number}".encode()
             storage.put_object(Bucket="ultramarine", Key=f"{NAMESPACE}/shared/{number}.onnx", Body=content)

@@ -15,12 +15,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import boto3
 
 from . import cluster, images
 from .console import run, say, step
 from .errors import ClusterError
 from .paths import REPOSITORY
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 KIND_CLUSTER = "ultramarine"
 CHART = REPOSITORY / "charts" / "ultramarine"
@@ -47,6 +52,19 @@ class Target:
         """A Secret's values, as text."""
         data = self.json("get", "secret", name, "-n", namespace)["data"]
         return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    @contextmanager
+    def bucket(self, namespace: str) -> Iterator[S3Client]:
+        """An S3 client for the embedded storage of the release in `namespace`, which may do everything there."""
+        secret = self.secret(namespace, "ultramarine-storage-accounts")["root"]
+        with self.reach(namespace, "ultramarine-storage", 7070) as url:
+            yield boto3.client(
+                "s3",
+                endpoint_url=url,
+                region_name="us-east-1",
+                aws_access_key_id="root",
+                aws_secret_access_key=secret,
+            )
 
     @contextmanager
     def reach(self, namespace: str, service: str, port: int) -> Iterator[str]:

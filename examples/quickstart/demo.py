@@ -10,14 +10,12 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
 import numpy as np
+from botocore.exceptions import BotoCoreError, ClientError
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 from ultramarine_cluster import target as targets
@@ -62,6 +60,10 @@ def main() -> int:
     except ClusterError as error:
         say(f"\n{error}")
         return 1
+    except (BotoCoreError, ClientError, httpx.HTTPError) as error:
+        say(f"\nthe storage or the endpoint did not do as asked: {error}")
+        say(f"  what to do: kubectl -n {NAMESPACE} get pods, and kubectl logs of the one that is not well")
+        return 1
     except subprocess.CalledProcessError as error:
         say(f"\n`{' '.join(map(str, error.cmd))}` failed: {error.stderr.strip()}")
         say(f"  what to do: if an object of an earlier run is in the way, kubectl -n {NAMESPACE} delete tj,oe {NAME}")
@@ -95,12 +97,12 @@ def chapter_data(target: Target) -> tuple[np.ndarray, np.ndarray]:
     train, test, train_answers, test_answers = train_test_split(
         features, answers, test_size=0.25, random_state=7, stratify=answers
     )
-    with bucket(target) as storage:
+    with target.bucket(NAMESPACE) as storage:
         for name, table in (
             ("train", train.assign(target=train_answers)),
             ("held-out", test.assign(target=test_answers)),
         ):
-            key = f"examples/{NAME}/{name}.csv"
+            key = f"shared/{NAME}/{name}.csv"
             storage.put_object(Bucket=BUCKET, Key=key, Body=table.to_csv(index=False).encode())
             say(f"  s3://{BUCKET}/{key}: {len(table)} rows, {features.shape[1]} features")
     return test.to_numpy(), test_answers.to_numpy()
@@ -233,20 +235,6 @@ def chapter_predictions(target: Target, rows: np.ndarray, answers: np.ndarray) -
     way = "" if target.where == "embedded" else ", through kubectl port-forward, which is slow"
     say(f"  {len(rows)} requests of one row: accuracy {accuracy:.4f}, latency p50 {p50:.1f} ms, p99 {p99:.1f} ms{way}")
     return accuracy
-
-
-@contextmanager
-def bucket(target: Target) -> Iterator[Any]:
-    """An S3 client for the platform's storage."""
-    keys = target.secret(NAMESPACE, "ultramarine-storage")
-    with target.reach(NAMESPACE, "ultramarine-storage", 7070) as url:
-        yield boto3.client(
-            "s3",
-            endpoint_url=url,
-            region_name="us-east-1",
-            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-        )
 
 
 if __name__ == "__main__":

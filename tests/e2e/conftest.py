@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import boto3
 import httpx
 import pytest
 import yaml
@@ -84,24 +83,11 @@ class Platform:
         """A Secret's values."""
         return self.target.secret(self.namespace, name)
 
-    @contextmanager
-    def bucket(self) -> Iterator[Any]:
-        """An S3 client for the platform's bucket."""
-        keys = self.secret("ultramarine-storage")
-        with self.target.reach(self.namespace, "ultramarine-storage", 7070) as url:
-            yield boto3.client(
-                "s3",
-                endpoint_url=url,
-                region_name="us-east-1",
-                aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-                aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-            )
-
     def put(self, name: str, content: bytes) -> str:
         """Put an object into the bucket, and return its URI."""
-        with self.bucket() as storage:
-            storage.put_object(Bucket="ultramarine", Key=f"tests/{name}", Body=content)
-        return f"s3://ultramarine/tests/{name}"
+        with self.target.bucket(self.namespace) as storage:
+            storage.put_object(Bucket="ultramarine", Key=f"{self.namespace}/tests/{name}", Body=content)
+        return f"s3://ultramarine/{self.namespace}/tests/{name}"
 
     @contextmanager
     def client(self, endpoint: str, key: str | None = None) -> Iterator[httpx.Client]:

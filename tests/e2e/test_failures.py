@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from conftest import Platform, condition
+from conftest import NAMESPACE, Platform, condition
 from manifests import TRAIN, training_job
 
 EAT_MEMORY = "block = bytearray(2_000_000_000)\nprint(len(block))"
@@ -19,7 +19,7 @@ def broken(platform: Platform) -> Platform:
         training_job("hungry", EAT_MEMORY, resources={"limits": {"memory": "96Mi"}}),
         training_job("no-image", image="ultramarine/there-is-none:1"),
         training_job("too-big", resources={"requests": {"cpu": "500"}}),
-        training_job("no-input", inputs={"data": {"uri": "s3://ultramarine/no/such/file.csv"}}, backoffLimit=3),
+        training_job("no-input", inputs={"data": {"uri": f"s3://ultramarine/{NAMESPACE}/no/file.csv"}}, backoffLimit=3),
         training_job("no-bucket", inputs={"data": {"uri": "s3://no-such-bucket/x/"}}, backoffLimit=3),
         training_job("wrong-keys", env=[{"name": "AWS_SECRET_ACCESS_KEY", "value": "wrong"}], backoffLimit=3),
         training_job("empty", "print('I forgot to save')", backoffLimit=3),
@@ -39,7 +39,12 @@ def broken(platform: Platform) -> Platform:
         ("exits", "CommandFailed", "3", 1),
         ("raises", "CommandFailed", "command exited with code 1: KeyError", 2),
         ("hungry", "OOMKilled", "96Mi", 1),
-        ("no-input", "InputNotFound", "spec.inputs.data.uri: s3://ultramarine/no/such/file.csv does not exist", 1),
+        (
+            "no-input",
+            "InputNotFound",
+            f"inputs.data.uri: s3://ultramarine/{NAMESPACE}/no/file.csv does not exist",
+            1,
+        ),
         ("no-bucket", "BucketNotFound", "no-such-bucket", 1),
         ("wrong-keys", "AccessDenied", "ultramarine-storage", 1),
         ("empty", "OutputEmpty", "model", 1),

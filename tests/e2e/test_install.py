@@ -72,7 +72,7 @@ class Release:
 
     def keys_in_bucket(self) -> set[str]:
         """Everything that is stored."""
-        with self.platform.bucket() as storage:
+        with self.platform.target.bucket(NAMESPACE) as storage:
             pages = storage.get_paginator("list_objects_v2").paginate(Bucket="ultramarine")
             return {entry["Key"] for page in pages for entry in page.get("Contents", [])}
 
@@ -230,6 +230,7 @@ def test_uninstall_leaves_objects_and_data_and_nothing_else(release):
     assert load.failures == []
 
     kept = {f"{kind} {NAMESPACE}/ultramarine-storage" for kind in ("Secret", "PersistentVolumeClaim")}
+    kept.add(f"Secret {NAMESPACE}/ultramarine-storage-accounts")
     crds = {f"CustomResourceDefinition /{plural}.ultramarine.dev" for plural in PLURALS}
     end = time.monotonic() + 60
     while superfluous := set(left := inventory(platform.target)) - release.before - of_ours(left) - kept - crds:
@@ -252,7 +253,7 @@ def test_installed_again_it_goes_on_where_it_was(release):
     assert release.pods("steady", "done") == pods
 
     stored = release.keys_in_bucket()
-    assert "tests/steady.onnx" in stored
+    assert f"{NAMESPACE}/tests/steady.onnx" in stored
     platform.apply(training_job("next", model="churn"))
     assert platform.ended("next")["outputs"]["model"]["modelVersion"] == "churn-3"
     assert stored < release.keys_in_bucket()

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from golden.test_golden import HEADER, Dumper
 from ultramarine.shared.meta import Manifest
-from unit.test_chart import EXTERNAL, Chart, helm  # noqa: F401  the fixture of the unit tests serves here too
+from unit.rendered import EXTERNAL, Chart, helm  # noqa: F401  the fixture of the unit tests serves here too
 
 HERE = Path(__file__).parent / "chart"
 EXAMPLES: dict[str, Manifest] = {

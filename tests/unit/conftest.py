@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from rendered import chart, helm, mode  # noqa: F401  the fixtures of the tests of the chart
 from ultramarine.outside.storage import Storage
 from ultramarine_cluster import build, programs
 

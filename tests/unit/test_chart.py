@@ -1,99 +1,13 @@
-"""What the chart installs in each of its modes, rendered by the real helm."""
+"""What the chart installs in each of its modes, and which values it refuses."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from ultramarine.shared.meta import Manifest
-from ultramarine_cluster import build, programs
-
-CHART = Path(__file__).parents[2] / "charts" / "ultramarine"
-METRICS = {"metrics": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboard")}}
-EXTERNAL = {"storage": {"endpoint": "https://s3.example.com", "region": "eu", "bucket": "lake", "secretName": "s3"}}
-MODES: dict[str, Manifest] = {
-    "default": {},
-    "namespaces": {"namespaces": ["team-a", "team-b"]},
-    "clusterWide": {"clusterWide": True},
-    "external": EXTERNAL,
-    "metrics": METRICS,
-    "external clusterWide": {**EXTERNAL, "clusterWide": True, "crds": {"install": False}},
-}
-
-
-@pytest.fixture(scope="session")
-def helm() -> str:
-    """The helm of the embedded cluster, built where it is not yet."""
-    build.ensure(("helm",))
-    return str(programs.path("helm"))
-
-
-class Chart:
-    """The chart, rendered for the release `um` in the namespace `platform`."""
-
-    def __init__(self, helm: str, values: Path) -> None:
-        self._helm = helm
-        self._values = values
-
-    def try_out(self, values: Manifest) -> subprocess.CompletedProcess[str]:
-        """`helm template` with these values."""
-        self._values.write_text(json.dumps(values))
-        command = [self._helm, "template", "um", str(CHART), "--namespace", "platform", "-f", str(self._values)]
-        return subprocess.run(command, capture_output=True, text=True)
-
-    def render(self, values: Manifest) -> list[Manifest]:
-        """The objects that an installation with these values makes."""
-        done = self.try_out(values)
-        assert done.returncode == 0, done.stderr
-        return [document for document in yaml.safe_load_all(done.stdout) if document]
-
-    def refusal(self, values: Manifest) -> str:
-        """What helm says to values that must be refused."""
-        done = self.try_out(values)
-        assert done.returncode != 0
-        return done.stderr
-
-
-@pytest.fixture
-def chart(helm, tmp_path) -> Chart:
-    """The chart."""
-    return Chart(helm, tmp_path / "values.json")
-
-
-@pytest.fixture(params=MODES)
-def mode(request) -> Manifest:
-    """The values of one mode after the other."""
-    return MODES[request.param]
-
-
-def of(objects: list[Manifest], *kinds: str) -> list[Manifest]:
-    """The objects of these kinds."""
-    return [each for each in objects if each["kind"] in kinds]
-
-
-def names(objects: list[Manifest], *kinds: str) -> list[str]:
-    """Namespace and name of the objects of these kinds."""
-    return sorted(f"{e['metadata'].get('namespace', '')}/{e['metadata']['name']}" for e in of(objects, *kinds))
-
-
-def pods(objects: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
-    """The spec of every pod, with the name of what it is in."""
-    for each in objects:
-        if each["kind"] == "Pod":
-            yield each["metadata"]["name"], each["spec"]
-        elif "template" in (each.get("spec") or {}):
-            yield each["metadata"]["name"], each["spec"]["template"]["spec"]
-
-
-def operator_env(objects: list[Manifest]) -> dict[str, str]:
-    """What the operator is told."""
-    (spec,) = (spec for name, spec in pods(objects) if name == "ultramarine-operator")
-    return {variable["name"]: variable["value"] for variable in spec["containers"][0]["env"]}
+from rendered import CHART, EXTERNAL, METRICS, names, of, operator_env, pods
 
 
 def test_by_default_nothing_reaches_beyond_its_namespace(chart):
@@ -117,9 +31,6 @@ def test_a_list_of_namespaces_gets_a_role_in_each(chart):
     roles = ["platform/ultramarine-leader", "team-a/ultramarine-operator", "team-b/ultramarine-operator"]
     assert names(got, "Role") == names(got, "RoleBinding") == roles
     assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "team-a,team-b"
-    secrets = of(got, "Secret")
-    assert names(got, "Secret") == [f"{n}/ultramarine-storage" for n in ("platform", "team-a", "team-b")]
-    assert len({json.dumps(secret["data"]) for secret in secrets}) == 1, "pods everywhere open the same storage"
 
 
 def test_clusterwide_is_one_cluster_role(chart):
@@ -160,111 +71,6 @@ def test_what_holds_data_outlives_the_release(chart):
     """The volume and its keys are kept by `helm uninstall`."""
     for each in of(chart.render({}), "PersistentVolumeClaim", "Secret"):
         assert each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
-
-
-def policy(objects: list[Manifest], namespace: str, name: str) -> Manifest:
-    """The spec of one network policy."""
-    found = of(objects, "NetworkPolicy")
-    (spec,) = (e["spec"] for e in found if (e["metadata"]["namespace"], e["metadata"]["name"]) == (namespace, name))
-    return dict(spec)
-
-
-DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
-
-
-@pytest.mark.parametrize("kind", ["TrainingJob", "OnlineEndpoint"])
-def test_pods_reach_dns_and_the_storage_alone(chart, kind):
-    """In each namespace what trains and what serves may reach DNS and the storage's pods, and nothing else."""
-    got = chart.render({"namespaces": ["team-a", "team-b"]})
-    name = {"TrainingJob": "ultramarine-training", "OnlineEndpoint": "ultramarine-serving"}[kind]
-
-    for namespace in ("team-a", "team-b"):
-        spec = policy(got, namespace, name)
-        dns, storage = spec["egress"]
-        (peer,) = storage["to"]
-        assert spec["podSelector"] == {"matchLabels": {"ultramarine.dev/kind": kind}}
-        assert spec["policyTypes"] == ["Ingress", "Egress"]
-        assert dns == DNS
-        assert storage["ports"] == [{"port": 7070, "protocol": "TCP"}]
-        assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "platform"}
-        assert peer["podSelector"] == policy(got, "platform", "ultramarine-storage")["podSelector"]
-
-
-def test_only_what_serves_is_asked(chart, mode):
-    """Training pods take no connection at all; serving pods and the operator take them on one port."""
-    got = chart.render(mode)
-
-    for each in of(got, "NetworkPolicy"):
-        ports = [rule["ports"] for rule in each["spec"].get("ingress", [])]
-        name = each["metadata"]["name"].removeprefix("ultramarine-")
-        assert ports == {"training": [], "storage": [[{"port": 7070, "protocol": "TCP"}]]}.get(
-            name, [[{"port": 8080, "protocol": "TCP"}]]
-        )
-
-
-def test_policies_select_the_pods_that_the_chart_makes(chart):
-    """The storage answers the operator and `helm test`, by labels that their pods carry."""
-    got = chart.render({})
-    labels = {"operator": {}, "storage": {}, "test": {}}
-    for each in of(got, "Pod", "Deployment"):
-        metadata = each["metadata"] if each["kind"] == "Pod" else each["spec"]["template"]["metadata"]
-        labels[metadata["labels"]["app.kubernetes.io/component"]] = metadata["labels"]
-    ours, pods_of_kinds = policy(got, "platform", "ultramarine-storage")["ingress"][0]["from"]
-
-    for component in ("operator", "storage"):
-        selector = policy(got, "platform", f"ultramarine-{component}")["podSelector"]["matchLabels"]
-        assert selector.items() <= labels[component].items()
-    (expression,) = ours["podSelector"]["matchExpressions"]
-    for component in ("operator", "test"):
-        assert ours["podSelector"]["matchLabels"].items() <= labels[component].items()
-        assert labels[component][expression["key"]] in expression["values"]
-    (expression,) = pods_of_kinds["podSelector"]["matchExpressions"]
-    assert expression["values"] == ["TrainingJob", "OnlineEndpoint"]
-
-
-@pytest.mark.parametrize(
-    ("values", "selector"),
-    [
-        ({}, {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["platform"]}]}),
-        ({"clusterWide": True}, {}),
-        ({"clusterWide": True, "namespaces": ["team-a"]}, {}),
-    ],
-)
-def test_the_storage_answers_the_namespaces_looked_after(chart, values, selector):
-    """Pods of other namespaces reach the storage only where the operator looks after the whole cluster."""
-    peers = policy(chart.render(values), "platform", "ultramarine-storage")["ingress"][0]["from"]
-
-    assert peers[1]["namespaceSelector"] == selector
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "port"),
-    [
-        ("https://s3.example.com", 443),
-        ("http://s3.example.com", 80),
-        ("http://s3-2.example.com:9000/", 9000),
-        ("http://10.0.0.1", 80),
-        ("https://[2001:db8::1]", 443),
-    ],
-)
-def test_a_storage_elsewhere_is_known_by_its_port(chart, endpoint, port):
-    """With an external storage its port is open to any address but the one where clouds hand out keys."""
-    got = chart.render({"storage": {"endpoint": endpoint}})
-    _, storage = policy(got, "platform", "ultramarine-training")["egress"]
-
-    assert "platform/ultramarine-storage" not in names(got, "NetworkPolicy")
-    assert storage["ports"] == [{"port": port, "protocol": "TCP"}]
-    assert storage["to"] == [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}}]
-
-
-def test_more_egress_is_added_and_policies_can_be_left_out(chart):
-    """A rule of the values stands beside DNS and the storage; with enabled=false there is no policy."""
-    rule = {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 5000, "protocol": "TCP"}]}
-    got = chart.render({"networkPolicies": {"egress": [rule]}})
-
-    for name in ("training", "serving"):
-        assert policy(got, "platform", f"ultramarine-{name}")["egress"][2:] == [rule]
-    assert of(chart.render({"networkPolicies": {"enabled": False}}), "NetworkPolicy") == []
 
 
 @pytest.mark.parametrize(

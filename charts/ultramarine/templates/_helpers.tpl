@@ -14,6 +14,34 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ .Values.namespaces | default (list .Release.Namespace) | toJson }}
 {{- end }}
 
+{{- /* Those whose pods get keys to the storage: the namespaces, and the release's own for `helm test`. */ -}}
+{{- define "ultramarine.tenants" -}}
+{{ prepend (include "ultramarine.namespaces" . | fromJsonArray) .Release.Namespace | uniq | toJson }}
+{{- end }}
+
+{{- /* Who may do what in the embedded bucket: a namespace's pods below its name, all read shared/, the operator reads. */ -}}
+{{- define "ultramarine.bucketPolicy" -}}
+{{- $bucket := printf "arn:aws:s3:::%s" .Values.storage.bucket }}
+{{- $statements := list
+  (dict "Effect" "Allow" "Principal" "operator" "Action" "s3:GetObject" "Resource" (printf "%s/*" $bucket))
+  (dict "Effect" "Allow" "Principal" "operator" "Action" "s3:ListBucket" "Resource" $bucket) }}
+{{- $everybody := list }}
+{{- range include "ultramarine.tenants" . | fromJsonArray }}
+{{- $account := printf "namespace-%s" . }}
+{{- $everybody = append $everybody $account }}
+{{- $prefixes := dict "StringLike" (dict "s3:prefix" (list (printf "%s/*" .) "shared/*")) }}
+{{- $statements = concat $statements (list
+  (dict "Effect" "Allow" "Principal" $account "Action" (list "s3:GetObject" "s3:PutObject" "s3:AbortMultipartUpload") "Resource" (printf "%s/%s/*" $bucket .))
+  (dict "Effect" "Allow" "Principal" $account "Action" "s3:ListBucket" "Resource" $bucket "Condition" $prefixes)) }}
+{{- end }}
+{{- $statements = append $statements (dict "Effect" "Allow" "Principal" (dict "AWS" $everybody) "Action" "s3:GetObject" "Resource" (printf "%s/shared/*" $bucket)) }}
+{{- $policy := dict "Version" "2012-10-17" "Statement" $statements | toJson }}
+{{- if gt (len $policy) 3900 }}
+{{- fail "the embedded storage keeps its bucket policy in a file's attribute, which has no room for so many namespaces; use a storage of your own (storage.endpoint)" }}
+{{- end }}
+{{- $policy }}
+{{- end }}
+
 {{- define "ultramarine.storageEndpoint" -}}
 {{ .Values.storage.endpoint | default (printf "http://ultramarine-storage.%s.svc:7070" .Release.Namespace) }}
 {{- end }}

@@ -224,7 +224,8 @@ HINTS = {
     "CommandNotFound": "check spec.command[0]",
     "OutputEmpty": "let the command write into $(outputs.NAME), or remove the output",
     "BucketNotFound": "create the bucket or correct the uri",
-    "AccessDenied": "check the keys in Secret {secret}, and whether spec.env overrides them",
+    "AccessDenied": "check the uri, the keys in Secret {secret} (in the embedded storage they open BUCKET/NAMESPACE/ "
+    "and read BUCKET/shared/), and whether spec.env overrides them",
     "CredentialsMissing": "put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into Secret {secret}",
     "Unreachable": "check that the object storage is up",
 }

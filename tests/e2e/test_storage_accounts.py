@@ -1,0 +1,133 @@
+"""The embedded storage's accounts: what the keys of one namespace open, and what stays closed to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from conftest import NAMESPACE, Platform
+from manifests import training_job
+
+BUCKET = "ultramarine"
+MINE, FOREIGN, SHARED = f"{NAMESPACE}/tests/mine.csv", "another-team/data.csv", "shared/tests/data.csv"
+
+
+@pytest.fixture(scope="module")
+def url(platform: Platform) -> Iterator[str]:
+    """Where the storage answers, with an object of ours, one of another namespace and one that is shared."""
+    with platform.target.bucket(NAMESPACE) as root:
+        for key in (MINE, FOREIGN, SHARED):
+            root.put_object(Bucket=BUCKET, Key=key, Body=b"x\n1\n")
+    with platform.target.reach(NAMESPACE, "ultramarine-storage", 7070) as found:
+        yield found
+
+
+def client(url: str, access: str, secret: str) -> Any:
+    """An S3 client with these keys."""
+    return boto3.client(
+        "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id=access, aws_secret_access_key=secret
+    )
+
+
+@pytest.fixture(scope="module")
+def pod(platform: Platform, url: str) -> Any:
+    """What a pod of the namespace can ask: the keys that it gets."""
+    keys = platform.secret("ultramarine-storage")
+    return client(url, keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"])
+
+
+@pytest.fixture(scope="module")
+def operator(platform: Platform, url: str) -> Any:
+    """What the operator can ask."""
+    return client(url, "operator", platform.secret("ultramarine-storage-accounts")["operator"])
+
+
+def refused(ask: Callable[[], Any]) -> bool:
+    """Whether the storage says that this is not allowed."""
+    try:
+        ask()
+    except ClientError as error:
+        return error.response["Error"]["Code"] == "AccessDenied"
+    return False
+
+
+def test_a_namespace_has_its_own_objects_and_reads_the_shared_ones(pod):
+    """Its pods read, write and list below the namespace's name, and read and list shared/."""
+    pod.put_object(Bucket=BUCKET, Key=MINE, Body=b"x\n2\n")
+    assert pod.get_object(Bucket=BUCKET, Key=MINE)["Body"].read() == b"x\n2\n"
+    assert pod.get_object(Bucket=BUCKET, Key=SHARED)["Body"].read() == b"x\n1\n"
+    for prefix, key in ((f"{NAMESPACE}/", MINE), ("shared/", SHARED)):
+        assert key in [e["Key"] for e in pod.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda s3: s3.get_object(Bucket=BUCKET, Key=FOREIGN),
+        lambda s3: s3.get_object(Bucket=BUCKET, Key=f"{NAMESPACE}/../{FOREIGN}"),
+        lambda s3: s3.head_object(Bucket=BUCKET, Key=FOREIGN),
+        lambda s3: s3.put_object(Bucket=BUCKET, Key=FOREIGN, Body=b"y"),
+        lambda s3: s3.put_object(Bucket=BUCKET, Key=SHARED, Body=b"y"),
+        lambda s3: s3.put_object(Bucket=BUCKET, Key=f"{NAMESPACE}-too/x", Body=b"y"),
+        lambda s3: s3.delete_object(Bucket=BUCKET, Key=FOREIGN),
+        lambda s3: s3.copy_object(Bucket=BUCKET, Key=MINE, CopySource=f"{BUCKET}/{FOREIGN}"),
+        lambda s3: s3.copy_object(Bucket=BUCKET, Key=FOREIGN, CopySource=f"{BUCKET}/{MINE}"),
+        lambda s3: s3.create_multipart_upload(Bucket=BUCKET, Key=FOREIGN),
+        lambda s3: s3.list_objects_v2(Bucket=BUCKET),
+        lambda s3: s3.list_objects_v2(Bucket=BUCKET, Prefix="another-team/"),
+        lambda s3: s3.list_objects_v2(Bucket=BUCKET, Prefix=NAMESPACE[:-1]),
+        lambda s3: s3.get_bucket_policy(Bucket=BUCKET),
+        lambda s3: s3.put_bucket_policy(Bucket=BUCKET, Policy="{}"),
+        lambda s3: s3.delete_bucket_policy(Bucket=BUCKET),
+        lambda s3: s3.put_bucket_acl(Bucket=BUCKET, ACL="public-read-write"),
+        lambda s3: s3.delete_bucket(Bucket=BUCKET),
+        lambda s3: s3.create_bucket(Bucket="another-bucket"),
+    ],
+)
+def test_what_is_another_namespaces_is_closed(pod, ask):
+    """The keys of one namespace open nothing of another's, neither to read nor to write, nor the bucket itself."""
+    with pytest.raises(ClientError) as caught:
+        ask(pod)
+    assert 400 <= caught.value.response["ResponseMetadata"]["HTTPStatusCode"] < 500
+
+
+def test_nothing_of_it_has_changed(platform, pod, url):
+    """After all those tries the other namespace's object is what it was."""
+    with platform.target.bucket(NAMESPACE) as root:
+        for key in (FOREIGN, SHARED):
+            assert root.get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"x\n1\n"
+
+
+def test_the_operator_reads_and_writes_nothing(operator):
+    """The operator's own account sees all results, and cannot change one."""
+    for key in (MINE, FOREIGN):
+        operator.get_object(Bucket=BUCKET, Key=key)
+        assert refused(lambda key=key: operator.put_object(Bucket=BUCKET, Key=key, Body=b"y"))
+        assert refused(lambda key=key: operator.delete_object(Bucket=BUCKET, Key=key))
+
+
+def test_without_keys_nothing_is_open(url):
+    """Who has no keys gets nothing, not even what is shared."""
+    nobody = boto3.client("s3", endpoint_url=url, region_name="us-east-1", config=Config(signature_version=UNSIGNED))
+    assert refused(lambda: nobody.get_object(Bucket=BUCKET, Key=SHARED))
+    assert refused(lambda: nobody.list_objects_v2(Bucket=BUCKET, Prefix="shared/"))
+
+
+def test_a_job_that_asks_for_another_namespaces_data_is_told(platform, url):
+    """It fails without a retry, and says which field asked for what was refused."""
+    inputs = {"data": {"uri": f"s3://{BUCKET}/{FOREIGN}"}}
+    platform.delete("tj", "curious")
+    platform.apply(training_job("curious", inputs=inputs, backoffLimit=3))
+    status = platform.ended("curious")
+
+    assert (status["state"], status["attempts"]) == ("Failed", 1)
+    assert status["failure"]["reason"] == "AccessDenied"
+    assert (
+        f"spec.inputs.data.uri: the storage refused the credentials for s3://{BUCKET}/{FOREIGN}"
+        in (status["failure"]["message"])
+    )

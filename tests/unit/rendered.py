@@ -1,0 +1,100 @@
+"""The chart as the real helm renders it, in each of its modes; fixtures are handed out by conftest.py."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from ultramarine.shared.meta import Manifest
+from ultramarine_cluster import build, programs
+
+CHART = Path(__file__).parents[2] / "charts" / "ultramarine"
+METRICS = {"metrics": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboard")}}
+EXTERNAL = {"storage": {"endpoint": "https://s3.example.com", "region": "eu", "bucket": "lake", "secretName": "s3"}}
+MODES: dict[str, Manifest] = {
+    "default": {},
+    "namespaces": {"namespaces": ["team-a", "team-b"]},
+    "clusterWide": {"clusterWide": True},
+    "external": EXTERNAL,
+    "metrics": METRICS,
+    "external clusterWide": {**EXTERNAL, "clusterWide": True, "crds": {"install": False}},
+}
+
+
+@pytest.fixture(scope="session")
+def helm() -> str:
+    """The helm of the embedded cluster, built where it is not yet."""
+    build.ensure(("helm",))
+    return str(programs.path("helm"))
+
+
+class Chart:
+    """The chart, rendered for the release `um` in the namespace `platform`."""
+
+    def __init__(self, helm: str, values: Path) -> None:
+        self._helm = helm
+        self._values = values
+
+    def try_out(self, values: Manifest) -> subprocess.CompletedProcess[str]:
+        """`helm template` with these values."""
+        self._values.write_text(json.dumps(values))
+        command = [self._helm, "template", "um", str(CHART), "--namespace", "platform", "-f", str(self._values)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    def render(self, values: Manifest) -> list[Manifest]:
+        """The objects that an installation with these values makes."""
+        done = self.try_out(values)
+        assert done.returncode == 0, done.stderr
+        return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+    def refusal(self, values: Manifest) -> str:
+        """What helm says to values that must be refused."""
+        done = self.try_out(values)
+        assert done.returncode != 0
+        return done.stderr
+
+
+@pytest.fixture
+def chart(helm, tmp_path) -> Chart:
+    """The chart."""
+    return Chart(helm, tmp_path / "values.json")
+
+
+@pytest.fixture(params=MODES)
+def mode(request) -> Manifest:
+    """The values of one mode after the other."""
+    return MODES[request.param]
+
+
+def of(objects: list[Manifest], *kinds: str) -> list[Manifest]:
+    """The objects of these kinds."""
+    return [each for each in objects if each["kind"] in kinds]
+
+
+def name(found: Manifest) -> str:
+    """Namespace and name of an object."""
+    return f"{found['metadata'].get('namespace', '')}/{found['metadata']['name']}"
+
+
+def names(objects: list[Manifest], *kinds: str) -> list[str]:
+    """Namespace and name of the objects of these kinds."""
+    return sorted(name(found) for found in of(objects, *kinds))
+
+
+def pods(objects: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """The spec of every pod, with the name of what it is in."""
+    for each in objects:
+        if each["kind"] == "Pod":
+            yield each["metadata"]["name"], each["spec"]
+        elif "template" in (each.get("spec") or {}):
+            yield each["metadata"]["name"], each["spec"]["template"]["spec"]
+
+
+def operator_env(objects: list[Manifest]) -> dict[str, str]:
+    """What the operator is told."""
+    (spec,) = (spec for name, spec in pods(objects) if name == "ultramarine-operator")
+    return {variable["name"]: variable.get("value", "") for variable in spec["containers"][0]["env"]}

@@ -1,0 +1,112 @@
+"""The network policies that the chart installs."""
+
+from __future__ import annotations
+
+import pytest
+from rendered import names, of
+from ultramarine.shared.meta import Manifest
+
+
+def policy(objects: list[Manifest], namespace: str, name: str) -> Manifest:
+    """The spec of one network policy."""
+    found = of(objects, "NetworkPolicy")
+    (spec,) = (e["spec"] for e in found if (e["metadata"]["namespace"], e["metadata"]["name"]) == (namespace, name))
+    return dict(spec)
+
+
+DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+
+
+@pytest.mark.parametrize("kind", ["TrainingJob", "OnlineEndpoint"])
+def test_pods_reach_dns_and_the_storage_alone(chart, kind):
+    """In each namespace what trains and what serves may reach DNS and the storage's pods, and nothing else."""
+    got = chart.render({"namespaces": ["team-a", "team-b"]})
+    name = {"TrainingJob": "ultramarine-training", "OnlineEndpoint": "ultramarine-serving"}[kind]
+
+    for namespace in ("team-a", "team-b"):
+        spec = policy(got, namespace, name)
+        dns, storage = spec["egress"]
+        (peer,) = storage["to"]
+        assert spec["podSelector"] == {"matchLabels": {"ultramarine.dev/kind": kind}}
+        assert spec["policyTypes"] == ["Ingress", "Egress"]
+        assert dns == DNS
+        assert storage["ports"] == [{"port": 7070, "protocol": "TCP"}]
+        assert peer["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "platform"}
+        assert peer["podSelector"] == policy(got, "platform", "ultramarine-storage")["podSelector"]
+
+
+def test_only_what_serves_is_asked(chart, mode):
+    """Training pods take no connection at all; serving pods and the operator take them on one port."""
+    got = chart.render(mode)
+
+    for each in of(got, "NetworkPolicy"):
+        ports = [rule["ports"] for rule in each["spec"].get("ingress", [])]
+        name = each["metadata"]["name"].removeprefix("ultramarine-")
+        assert ports == {"training": [], "storage": [[{"port": 7070, "protocol": "TCP"}]]}.get(
+            name, [[{"port": 8080, "protocol": "TCP"}]]
+        )
+
+
+def test_policies_select_the_pods_that_the_chart_makes(chart):
+    """The storage answers the operator and `helm test`, by labels that their pods carry."""
+    got = chart.render({})
+    labels = {"operator": {}, "storage": {}, "test": {}}
+    for each in of(got, "Pod", "Deployment"):
+        metadata = each["metadata"] if each["kind"] == "Pod" else each["spec"]["template"]["metadata"]
+        labels[metadata["labels"]["app.kubernetes.io/component"]] = metadata["labels"]
+    ours, pods_of_kinds = policy(got, "platform", "ultramarine-storage")["ingress"][0]["from"]
+
+    for component in ("operator", "storage"):
+        selector = policy(got, "platform", f"ultramarine-{component}")["podSelector"]["matchLabels"]
+        assert selector.items() <= labels[component].items()
+    (expression,) = ours["podSelector"]["matchExpressions"]
+    for component in ("operator", "test"):
+        assert ours["podSelector"]["matchLabels"].items() <= labels[component].items()
+        assert labels[component][expression["key"]] in expression["values"]
+    (expression,) = pods_of_kinds["podSelector"]["matchExpressions"]
+    assert expression["values"] == ["TrainingJob", "OnlineEndpoint"]
+
+
+@pytest.mark.parametrize(
+    ("values", "selector"),
+    [
+        ({}, {"matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["platform"]}]}),
+        ({"clusterWide": True}, {}),
+        ({"clusterWide": True, "namespaces": ["team-a"]}, {}),
+    ],
+)
+def test_the_storage_answers_the_namespaces_looked_after(chart, values, selector):
+    """Pods of other namespaces reach the storage only where the operator looks after the whole cluster."""
+    peers = policy(chart.render(values), "platform", "ultramarine-storage")["ingress"][0]["from"]
+
+    assert peers[1]["namespaceSelector"] == selector
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [
+        ("https://s3.example.com", 443),
+        ("http://s3.example.com", 80),
+        ("http://s3-2.example.com:9000/", 9000),
+        ("http://10.0.0.1", 80),
+        ("https://[2001:db8::1]", 443),
+    ],
+)
+def test_a_storage_elsewhere_is_known_by_its_port(chart, endpoint, port):
+    """With an external storage its port is open to any address but the one where clouds hand out keys."""
+    got = chart.render({"storage": {"endpoint": endpoint}})
+    _, storage = policy(got, "platform", "ultramarine-training")["egress"]
+
+    assert "platform/ultramarine-storage" not in names(got, "NetworkPolicy")
+    assert storage["ports"] == [{"port": port, "protocol": "TCP"}]
+    assert storage["to"] == [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"]}}]
+
+
+def test_more_egress_is_added_and_policies_can_be_left_out(chart):
+    """A rule of the values stands beside DNS and the storage; with enabled=false there is no policy."""
+    rule = {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 5000, "protocol": "TCP"}]}
+    got = chart.render({"networkPolicies": {"egress": [rule]}})
+
+    for name in ("training", "serving"):
+        assert policy(got, "platform", f"ultramarine-{name}")["egress"][2:] == [rule]
+    assert of(chart.render({"networkPolicies": {"enabled": False}}), "NetworkPolicy") == []
