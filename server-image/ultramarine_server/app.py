@@ -144,6 +144,8 @@ class _Routes:
         try:
             if "inference-header-content-length" in request.headers:
                 raise BadRequest("binary tensors are not supported; send JSON only")
+            if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
+                return _problem(415, f"content-encoding {encoding} is not supported; send plain JSON")
             body = await read_body(request, serving.body_limit)
             loop = asyncio.get_running_loop()
             answer = await loop.run_in_executor(self._pool, infer, serving.model, serving.name, serving.version, body)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ultramarine_server.errors import BadRequest, LoadError
 from ultramarine_server.signature import Signature, TensorSpec, mismatch
-from ultramarine_server.tensors import Array, datatype_of
+from ultramarine_server.tensors import Array, datatype_of, keeps_values
 
 INPUT = "input"
 OUTPUTS = ("predict", "predict_proba")
@@ -50,7 +50,11 @@ class SklearnModel:
     def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Call the estimator once for each output."""
         table = self._table(inputs)
-        return {name: np.asarray(getattr(self._estimator, name)(table)) for name in outputs}
+        try:
+            return {name: np.asarray(getattr(self._estimator, name)(table)) for name in outputs}
+        except (ValueError, TypeError) as error:  # what estimators raise for values that they were not fitted for
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+            raise BadRequest(f"the model cannot take these values: {reason}") from error
 
     def _table(self, inputs: Mapping[str, Array]) -> Any:
         """Return what the estimator was fitted on: a data frame when it knows names, else an array."""
@@ -61,6 +65,10 @@ class SklearnModel:
             raise BadRequest("the inputs have no rows")
         if len(inputs) == 1 and not self._features:
             return next(iter(inputs.values()))
+        if len(inputs) > 1 or next(iter(inputs)) in self._features:  # columns, however they were declared
+            inputs = {
+                name: array.reshape(array.shape[0]) if _is_column(array) else array for name, array in inputs.items()
+            }
         if not self._features:
             return np.column_stack([inputs[spec.name] for spec in self.signature.inputs])
         if len(inputs) == 1 and next(iter(inputs)) not in self._features:
@@ -70,7 +78,9 @@ class SklearnModel:
     def _inferred_input(self, count: int) -> TensorSpec:
         if hasattr(_first_step(self._estimator), "build_analyzer"):  # a text vectorizer: one string a row
             return TensorSpec(INPUT, "BYTES", (-1,))
-        return TensorSpec(INPUT, "FP64", (-1, count), {"feature_names": self._features} if self._features else {})
+        return TensorSpec(
+            INPUT, "FP64", (-1, count), {"feature_names": ", ".join(self._features)} if self._features else {}
+        )
 
     def _checked_inputs(self, given: tuple[TensorSpec, ...], count: int) -> tuple[TensorSpec, ...]:
         if len(given) == 1 and given[0].name not in self._features:
@@ -91,6 +101,9 @@ class SklearnModel:
                 raise mismatch("output", spec, f"gives {', '.join(found)}")
             if len(found[spec.name].shape) != len(spec.shape):
                 raise mismatch("output", spec, f"gives shape {list(found[spec.name].shape)}")
+            gives = found[spec.name].datatype
+            if spec.datatype not in (gives, "BYTES") and not keeps_values(gives, spec.datatype):
+                raise mismatch("output", spec, f"gives {gives}, which does not fit into it")
         return given or tuple(found.values())
 
     def _tried_outputs(self, inputs: tuple[TensorSpec, ...]) -> list[TensorSpec]:
@@ -110,6 +123,10 @@ class SklearnModel:
             return [TensorSpec("predict", datatype_of(np.asarray(classes[0])), (-1, len(classes)))]
         specs = [TensorSpec("predict", datatype_of(np.asarray(classes)), (-1,))]
         return specs + [TensorSpec(name, "FP64", (-1, len(classes) or -1)) for name in names[1:]]
+
+
+def _is_column(array: Array) -> bool:
+    return array.ndim == 2 and array.shape[1] == 1
 
 
 def _one_row(spec: TensorSpec) -> Array:

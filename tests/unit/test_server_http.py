@@ -189,3 +189,18 @@ def test_an_announced_size_is_refused_before_the_body(onnx_server: Server) -> No
         connection.sendall("\r\n".join([*head, "", ""]).encode())
 
         assert connection.recv(4096).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(
+    ("header", "code", "words"),
+    [
+        ({"content-encoding": "gzip"}, 415, "content-encoding gzip is not supported; send plain JSON"),
+        ({"inference-header-content-length": "20"}, 400, "binary tensors are not supported; send JSON only"),
+    ],
+)
+def test_what_is_no_plain_json_is_refused_by_its_header(
+    onnx_server: Server, header: dict[str, str], code: int, words: str
+) -> None:
+    """Compressed bodies and binary tensors are refused in words, before anything is read into them."""
+    answer = httpx.post(f"{onnx_server.url}/v2/models/cancer/infer", content=b"\x1f\x8b", headers=header)
+    assert (answer.status_code, answer.json()) == (code, {"error": words})

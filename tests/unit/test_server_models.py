@@ -101,7 +101,7 @@ def test_columns_may_come_by_name() -> None:
         {"name": "age", "shape": [2], "datatype": "INT64", "data": [20, 70]},
     ]
 
-    assert model.signature.inputs[0].parameters == {"feature_names": ["age", "plan"]}
+    assert model.signature.inputs[0].parameters == {"feature_names": "age, plan"}
     assert ask({"inputs": columns}, model)["outputs"][0]["data"] == [0, 1]
     with pytest.raises(BadRequest, match="input 'age' is missing"):
         ask({"inputs": columns[:1]}, model)
@@ -143,3 +143,47 @@ def test_no_rows_are_refused() -> None:
             {"inputs": [matrix(shape=[0, 2], data=[])]},
             SklearnModel(LogisticRegression().fit(X, [0, 0, 1, 1])),
         )
+
+
+@pytest.mark.parametrize(
+    ("outputs", "words"),
+    [
+        ([{"name": "predict_proba", "datatype": "INT64", "shape": [-1, 2]}], "gives FP64, which does not fit into it"),
+        ([{"name": "predict", "datatype": "INT8", "shape": [-1]}], "gives INT64, which does not fit into it"),
+    ],
+)
+def test_a_signature_that_would_cut_values_off_is_refused(outputs: list[Any], words: str) -> None:
+    """A probability of 0.97 must not be answered as 0 because somebody registered a whole number."""
+    estimator = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
+    with pytest.raises(LoadError, match=words) as caught:
+        SklearnModel(estimator, signature_from({"outputs": outputs}))
+    assert caught.value.reason == "SignatureMismatch"
+
+
+def test_columns_may_be_declared_as_matrices_of_one_column() -> None:
+    """A signature of `[-1, 1]` for each column, the usual way to write it, serves a model that knows its columns."""
+    import pandas as pd
+
+    frame = pd.DataFrame({"age": [20.0, 30.0, 60.0, 70.0], "income": [1.0, 2.0, 3.0, 4.0]})
+    estimator = LogisticRegression().fit(frame, [0, 0, 1, 1])
+    declared = [{"name": name, "datatype": "FP64", "shape": [-1, 1]} for name in frame]
+    model = SklearnModel(estimator, signature_from({"inputs": declared}))
+    asked = [{"name": name, "shape": [2, 1], "datatype": "FP64", "data": [20, 70]} for name in frame]
+
+    assert ask({"inputs": asked}, model)["outputs"][0]["data"] == [0, 1]
+
+
+def test_values_that_a_model_cannot_take_are_a_bad_request() -> None:
+    """A word for a number, or a category that it has never seen, is told as the caller's fault, with the reason."""
+    import pandas as pd
+    from sklearn.compose import make_column_transformer
+    from sklearn.preprocessing import OneHotEncoder
+
+    frame = pd.DataFrame({"age": [20.0, 30.0, 60.0, 70.0], "plan": ["a", "b", "a", "b"]})
+    encode_words = make_column_transformer((OneHotEncoder(), ["plan"]), remainder="passthrough")
+    model = SklearnModel(make_pipeline(encode_words, LogisticRegression()).fit(frame, [0, 0, 1, 1]))
+    age = {"name": "age", "shape": [1], "datatype": "FP64", "data": [20]}
+    plan = {"name": "plan", "shape": [1], "datatype": "BYTES", "data": ["unheard of"]}
+
+    with pytest.raises(BadRequest, match="the model cannot take these values: Found unknown categories"):
+        ask({"inputs": [age, plan]}, model)
