@@ -9,7 +9,7 @@ import sys
 from . import build, cluster, console, down, images, packages, programs, status, target
 from .console import say, step
 from .errors import ClusterError
-from .paths import State, cache, state_root
+from .paths import REPOSITORY, State, cache, state_root
 
 TEACH = """\
 Kubernetes on this machine, without Docker, systemd or a registry.
@@ -143,6 +143,7 @@ def _down(chosen: argparse.Namespace) -> None:
         down.purge_cache()
     else:
         say(f"The cache stays in {cache()}; `down --purge-cache` removes it too.")
+        say(f"Debian packages stay installed: those of {packages.LIST.relative_to(REPOSITORY)} that were missing.")
 
 
 def _images(chosen: argparse.Namespace) -> None:

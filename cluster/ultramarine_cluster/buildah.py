@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 
 from . import packages
-from .console import Progress, run, run_logged
+from .console import TRANSFER, Progress, run, run_logged
 from .errors import ClusterError
 from .paths import cache, write
 
@@ -92,7 +92,7 @@ def write_archive(ref: str, path: Path, log: Path, progress: Progress) -> None:
 
 def push(ref: str, remote: str) -> None:
     """Push an image from the store to a registry."""
-    run(*_buildah(), "push", "--quiet", ref, f"docker://{remote}")
+    run(*_buildah(), "push", "--quiet", ref, f"docker://{remote}", timeout=TRANSFER)
 
 
 def forget(ref: str) -> None:

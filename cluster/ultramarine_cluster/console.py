@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ClusterError
+from .paths import cache
 
 HEARTBEAT = 30.0
+TRANSFER = 3600.0  # seconds; for what sends or fetches images over a network that may be slow
 
 
 def say(text: str) -> None:
@@ -39,6 +41,12 @@ def step(name: str) -> Iterator[list[str]]:
         raise ClusterError(
             f"`{' '.join(map(str, error.cmd))}` ended with {error.returncode}: {text.strip()[-2000:]}",
             "run that command by hand to see more",
+            step=name,
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise ClusterError(
+            f"`{' '.join(map(str, error.cmd))}` has not ended after {error.timeout:.0f} s, and was ended",
+            "run that command by hand to see what it waits for",
             step=name,
         ) from error
     except OSError as error:
@@ -130,9 +138,15 @@ def run_logged(
         raise ClusterError(f"`{Path(argv[0]).name}` ended with {code}", remedy, log=log)
 
 
-def run(*argv: str | Path, input: str | None = None, check: bool = True) -> str:
-    """Run a short command and give what it printed; its complaint travels with the exception."""
+def run(*argv: str | Path, input: str | None = None, check: bool = True, timeout: float = 300) -> str:
+    """Run a command and give what it printed; its complaint travels with the exception. `timeout` is in seconds."""
     done = subprocess.run(
-        [str(word) for word in argv], input=input, check=check, capture_output=True, text=True, timeout=300
+        [str(word) for word in argv],
+        input=input,
+        check=check,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "KUBECACHEDIR": str(cache() / "kubectl")},  # else kubectl fills ~/.kube/cache
     )
     return done.stdout

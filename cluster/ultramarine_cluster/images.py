@@ -17,7 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from . import buildah, programs
-from .console import Progress, minutes, run, run_logged
+from .console import TRANSFER, Progress, minutes, run, run_logged
 from .errors import ClusterError
 from .paths import CLUSTER_FOLDER, REPOSITORY, State, cache, lock
 
@@ -119,7 +119,7 @@ def load(ref: str, state: State | None = None, *, kind: str | None = None) -> bo
         listed = [run("docker", "exec", node, "crictl", "images", "-o", "json") for node in nodes]
         if all(f'"{ref}"' in text for text in listed):
             return False
-        run("kind", "load", "docker-image", ref, "--name", kind)
+        run("kind", "load", "docker-image", ref, "--name", kind, timeout=TRANSFER)
         return True
     state = state or State("full")
     if ref in run(*_ctr(state), "images", "ls", "-q").split():
@@ -135,7 +135,7 @@ def push(ref: str, registry: str) -> str:
     remote = f"{registry.rstrip('/')}/{ref.rpartition('/')[2]}"
     if docker():
         run("docker", "tag", ref, remote)
-        run("docker", "push", remote)
+        run("docker", "push", remote, timeout=TRANSFER)
     else:
         buildah.push(ref, remote)
     return remote

@@ -20,14 +20,15 @@ from typing import TYPE_CHECKING, Any
 import boto3
 
 from . import cluster, images
-from .console import run, say, step
+from .console import TRANSFER, run, say, step
 from .errors import ClusterError
-from .paths import REPOSITORY
+from .paths import REPOSITORY, State, cache
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 KIND_CLUSTER = "ultramarine"
+OLDEST_HELM = (3, 17)
 CHART = REPOSITORY / "charts" / "ultramarine"
 
 
@@ -89,10 +90,15 @@ class Target:
                 process.terminate()
 
 
-def choose(context: str = "") -> Target:
-    """Take the named context, else kind where Docker answers and kind is installed, else bring up the embedded one."""
+def choose(context: str = "", *, own: bool = False) -> Target:
+    """Take the named context, else kind where Docker answers and kind is installed, else bring up the embedded one.
+
+    With `own` it is the embedded one whatever else is there.
+    """
     if context:
         return _context(context)
+    if own:
+        return embedded(cluster.up())
     if images.docker() and shutil.which("kind") and shutil.which("kubectl") and shutil.which("helm"):
         return _kind()
     if images.docker():
@@ -117,14 +123,35 @@ def _kind() -> Target:
             notes.append("was there")
         else:
             config = str(REPOSITORY / "kind-config.yaml")
-            run("kind", "create", "cluster", "--name", KIND_CLUSTER, "--config", config, "--wait", "120s")
+            say("          kind makes its cluster; the first time it fetches an image of 400 MB")
+            words = ("--name", KIND_CLUSTER, "--config", config, "--wait", "120s")
+            run("kind", "create", "cluster", *words, timeout=TRANSFER)
+    _check_helm()
     context = f"kind-{KIND_CLUSTER}"
-    return Target(
+    made = Target(
         "kind",
         ("kubectl", "--context", context),
         ("helm", "--kube-context", context),
         f"kubectl config use-context {context}",
     )
+    try:
+        made.run("get", "--raw", "/readyz")
+    except subprocess.CalledProcessError as error:  # half made by a run that was ended, or stopped with Docker
+        raise ClusterError(
+            f"the kind cluster {KIND_CLUSTER} does not answer: {error.stderr.strip()}",
+            f"kind delete cluster --name {KIND_CLUSTER}, then run the command again",
+            step="kind cluster",
+        ) from error
+    return made
+
+
+def _check_helm() -> None:
+    """Refuse a Helm that does not know --take-ownership."""
+    said = run("helm", "version", "--short")
+    found = re.search(r"v(\d+)\.(\d+)", said)
+    if found is None or tuple(map(int, found.groups())) < OLDEST_HELM:
+        oldest = ".".join(map(str, OLDEST_HELM))
+        raise ClusterError(f"helm is {said.strip()}", f"install Helm {oldest} or newer", step="helm")
 
 
 def _context(context: str) -> Target:
@@ -133,6 +160,7 @@ def _context(context: str) -> Target:
             raise ClusterError(
                 f"{program} is not installed", f"install {program}, or leave CONTEXT out", step="context"
             )
+    _check_helm()
     made = Target(
         "context",
         ("kubectl", "--context", context),
@@ -192,6 +220,8 @@ def upgrade(target: Target, namespace: str, references: dict[str, str], *setting
     if "addons" in references:  # the S3 server's own image cannot be had without a registry; ours carries its program
         words.append(f"storage.embedded.image={json.dumps(references['addons'])}")
     with step("Helm installs the chart") as notes:
+        if (ended := _finish(target, namespace)) is not None:
+            notes.append(ended)
         argv = [*target.helm, "upgrade", "--install", "ultramarine", str(chart)]
         argv += ["--namespace", namespace, "--create-namespace", "--wait", "--timeout", "180s"]
         # CRDs that kubectl or another release has applied become this release's: without that Helm refuses to start.
@@ -208,12 +238,45 @@ def upgrade(target: Target, namespace: str, references: dict[str, str], *setting
         notes.append(f"release ultramarine in namespace {namespace}")
 
 
+def _finish(target: Target, namespace: str) -> str | None:
+    """Take back what a Helm that was killed has begun, since Helm refuses to go on from there; say so."""
+    words = (*target.helm, "status", "ultramarine", "--namespace", namespace, "-o", "json")
+    asked = subprocess.run(words, capture_output=True, text=True, check=False)
+    state = json.loads(asked.stdout)["info"]["status"] if asked.returncode == 0 else ""
+    if not state.startswith("pending-"):
+        return None
+    word = "uninstall" if state == "pending-install" else "rollback"
+    run(*target.helm, word, "ultramarine", "--namespace", namespace)
+    return f"the release was left {state} by an earlier run: helm {word}"
+
+
 def _what_pods_say(target: Target, namespace: str) -> str:
     """The pods of a release that does not come up, and the last lines of the operator."""
     shown = target.run("get", "pods", "-n", namespace, "-o", "wide")
     words = (*target.kubectl, "logs", "-n", namespace, "deployment/ultramarine-operator", "--tail", "10")
     log = subprocess.run(words, capture_output=True, text=True, check=False)
     return f"{shown}{log.stdout}{log.stderr}"
+
+
+def leave_logs(target: Target, namespace: str) -> Path:
+    """Write what a person would look at after a failure into one folder, and return it."""
+    folder = cache() / "logs" / "failure"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    looks = {
+        "objects.txt": ("get", "tj,mdl,mv,oe,jobs,pods,deployments,services,pvc", "-o", "wide"),
+        "describe.txt": ("describe", "tj,mv,oe,jobs,pods"),
+        "events.txt": ("get", "events", "--sort-by=.lastTimestamp"),
+        "operator.log": ("logs", "deployment/ultramarine-operator", "--tail=2000"),
+        "pods.log": ("logs", "-l", "ultramarine.dev/kind", "--all-containers", "--prefix", "--tail=500"),
+    }
+    for name, words in looks.items():
+        argv = [*target.kubectl, "-n", namespace, *words]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        (folder / name).write_text(done.stdout + done.stderr)
+    if target.where == "embedded":
+        (folder / "components").symlink_to(State("full").logs)
+    return folder
 
 
 def uninstall_kind() -> bool:

@@ -46,28 +46,27 @@ def main() -> int:
         "--context", default="", help="use this context of your kubeconfig; without it kind where Docker answers, "
         "else the embedded cluster",
     )  # fmt: skip
+    parser.add_argument("--embedded", action="store_true", help="use the embedded cluster whatever else is there")
     chosen = parser.parse_args()
     started = time.monotonic()
+    target = None
     try:
         chapter("1. A Kubernetes")
-        target = targets.choose(chosen.context)
+        target = targets.choose(chosen.context, own=chosen.embedded)
         chapter("2. The platform")
         target.run("apply", "--server-side", "-f", "-", input=RESTRICTED)
         targets.install(target, NAMESPACE)
         held_out = chapter_data(target)
         chapter_life(target)
         accuracy = chapter_predictions(target, *held_out)
-    except ClusterError as error:
-        say(f"\n{error}")
+    except (ClusterError, BotoCoreError, ClientError, httpx.HTTPError, subprocess.SubprocessError) as error:
+        say(f"\n{what_failed(error)}")
+        if target is not None:
+            say(f"  logs: {targets.leave_logs(target, NAMESPACE)}")
         return 1
-    except (BotoCoreError, ClientError, httpx.HTTPError) as error:
-        say(f"\nthe storage or the endpoint did not do as asked: {error}")
-        say(f"  what to do: kubectl -n {NAMESPACE} get pods, and kubectl logs of the one that is not well")
-        return 1
-    except subprocess.CalledProcessError as error:
-        say(f"\n`{' '.join(map(str, error.cmd))}` failed: {error.stderr.strip()}")
-        say(f"  what to do: if an object of an earlier run is in the way, kubectl -n {NAMESPACE} delete tj,oe {NAME}")
-        return 1
+    except KeyboardInterrupt:
+        say("\ninterrupted; `make demo` again goes on from here, `make down` takes away what is there")
+        return 130
     chapter("6. What exists now")
     say(
         f"Done in {minutes(time.monotonic() - started)}; accuracy {accuracy:.4f} on rows that the model had never seen."
@@ -81,8 +80,26 @@ def main() -> int:
     say(f"  kubectl -n {NAMESPACE} describe tj {NAME}")
     say("  kubectl explain trainingjob.spec")
     say(f"  kubectl -n {NAMESPACE} delete pod -l ultramarine.dev/kind=OnlineEndpoint   # and see it come back")
-    say("\n`make down` takes all of it away again.")
+    if target.where == "context":
+        say(
+            f"\nTo take it away again: helm uninstall ultramarine -n {NAMESPACE}; kubectl delete namespace {NAMESPACE};"
+        )
+        say("kubectl delete crd trainingjobs.ultramarine.dev models.ultramarine.dev modelversions.ultramarine.dev "
+            "onlineendpoints.ultramarine.dev")  # fmt: skip
+    else:
+        say("\n`make down` takes all of it away again.")
     return 0
+
+
+def what_failed(error: Exception) -> str:
+    """Which step, why, and what to do."""
+    if isinstance(error, ClusterError):
+        return str(error)
+    if isinstance(error, subprocess.CalledProcessError):
+        said, remedy = str(error.stderr).strip(), "if an object of an earlier run is in the way, delete it"
+        return f"`{' '.join(map(str, error.cmd))}` failed: {said}\n  what to do: {remedy}: kubectl delete tj,oe {NAME}"
+    remedy = f"kubectl -n {NAMESPACE} get pods, and kubectl logs of the one that is not well"
+    return f"the cluster, the storage or the endpoint did not do as asked: {error}\n  what to do: {remedy}"
 
 
 def chapter(title: str) -> None:

@@ -16,7 +16,7 @@ from ultramarine_cluster.paths import REPOSITORY
 def demo() -> str:
     """What `make demo` prints, run twice: once may not be like the next."""
     for _ in range(2):
-        argv = [sys.executable, str(REPOSITORY / "examples" / "quickstart" / "demo.py")]
+        argv = [sys.executable, str(REPOSITORY / "examples" / "quickstart" / "demo.py"), "--embedded"]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
