@@ -154,7 +154,7 @@ async def soak(kube: cluster.Cluster, operator: Operator, storage: Storage, hour
     resources = {r.kind: r for r in (*(kind.resource for kind in KINDS), *OTHERS)}
     async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22) as session:
         api = Api(url, session, tls)
-        world = World(api, NAMESPACE, storage, resources)
+        world = World(api, NAMESPACE, storage, resources, patience=60.0)
         types = selectors(tuple(kind.resource for kind in KINDS)).items()
         counted = [0]
         tasks = [asyncio.create_task(watch(api, *each, world)) for each in types]

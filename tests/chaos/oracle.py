@@ -130,6 +130,20 @@ def violations(sights: list[Sight], deletes: Iterable[Call], meant: frozenset[Id
     return found
 
 
+def regressions(sights: list[Sight]) -> list[str]:
+    """Which finished job was said to be unfinished again, and which version that was ready not to be."""
+    ends = {"TrainingJob": ("Succeeded", "Failed"), "ModelVersion": ("Ready",)}
+    last: dict[str, str] = {}
+    found = []
+    for sight in sights:
+        uid, state = sight.manifest["metadata"]["uid"], (sight.manifest.get("status") or {}).get("state", "")
+        before = last.get(uid, "")
+        if before in ends.get(sight.id[0], ()) and state != before:
+            found.append(f"{sight.id} was {before}, and is {state or 'nothing'} again")
+        last[uid] = state
+    return found
+
+
 def storm(writes: Iterable[Call], calm: Counter[str], lives: int) -> list[str]:
     """Which object was written far more often than in an undisturbed run; `lives` is how often the operator began."""
     counted = Counter(f"{call.verb} {call.resource} {call.name}" for call in writes if call.resource != "events")

@@ -33,10 +33,11 @@ Deed = Literal[
     "hold",  # pass it on `seconds` later; what comes behind it waits
     "twice",
     "swap",  # pass it on after the event that follows
+    "echo",  # pass it on, and behind it the one before it of the same object once more
     "cut",  # end the watch instead
     "error",  # send an ERROR event of `code` instead, and end the watch
 ]
-OF_EVENTS = ("drop", "hold", "twice", "swap", "cut", "error")
+OF_EVENTS = ("drop", "hold", "twice", "swap", "echo", "cut", "error")
 WRITES = ("create", "update", "patch", "delete")
 REASONS = {409: "Conflict", 410: "Expired", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable"}
 PATH = re.compile(
@@ -282,7 +283,7 @@ class Proxy:
         async with self._ask(request) as answer:
             response = web.StreamResponse(status=answer.status, headers={"Content-Type": "application/json"})
             await response.prepare(request)
-            held = b""
+            held, last = b"", dict[str, bytes]()
             try:
                 async for line in answer.content:
                     event = json.loads(line)
@@ -299,6 +300,9 @@ class Proxy:
                         case "swap":
                             held = line
                             continue
+                        case "echo":
+                            name = str(event["object"]["metadata"]["name"])
+                            line, last[name] = line + last.get(name, b""), line
                         case "hold":
                             await asyncio.sleep(fault.seconds)  # type: ignore[union-attr]
                         case "cut":

@@ -31,6 +31,7 @@ OFTEN = {
     "ultramarine.engine.engine:RELIST_SECONDS": 1 * SPEED,
     "ultramarine.engine.engine:SECOND_LISTING_SECONDS": 1 * SPEED,
 }
+NEVER = dict.fromkeys(OFTEN, 1e9)
 # What only a running pod tells, and nobody who did not see it.
 UNSEEN = (".status.provenance",)
 SERVING = [life for life in LIVES if life.kind == "OnlineEndpoint"]
@@ -166,14 +167,22 @@ async def test_04_changed_while_the_operator_is_down(rig: Rig, disturb: Disturba
     await everywhere(rig, disturb=disturb)
 
 
-async def listed_stale(rig: Rig, lives: Iterable[Life] = LIVES, breaks: str = "") -> None:
-    """Listings from the past, over and over, change nothing."""
-    await everywhere(rig, [Fault("stale", "list", nth=2, times=60)], lives, constants=OFTEN, breaks=breaks)
+async def unmoved(rig: Rig, fault: Fault, lives: Iterable[Life] = LIVES, breaks: str = "") -> None:
+    """What the past brings changes nothing, and no status goes back to what was."""
+    worlds: list[World] = []
+
+    async def disturb(run: Run) -> None:
+        worlds.append(run.world)
+
+    constants = NEVER if fault == ECHO else OFTEN  # with a listing now and then, any echo would be put right
+    await everywhere(rig, [fault], lives, constants=constants, breaks=breaks, disturb=disturb)
+    back = [line for world in worlds for line in oracle.regressions(world.sights)]
+    assert not back, "\n".join(back)
 
 
 async def test_05_stale_lists(rig: Rig) -> None:
     """Listings from the past delete no live child."""
-    await listed_stale(rig)
+    await unmoved(rig, Fault("stale", "list", nth=2, times=60))
 
 
 async def spared(rig: Rig, breaks: str = "") -> None:
@@ -208,6 +217,14 @@ async def test_05_a_newer_object_is_spared(rig: Rig) -> None:
 async def test_05_stale_watches(rig: Rig) -> None:
     """Events that come twice, late and in the wrong order delete no live child."""
     await everywhere(rig, [Fault("twice", nth=1, times=20), Fault("swap", nth=21, times=20)])
+
+
+ECHO = Fault("echo", times=ALWAYS)
+
+
+async def test_05_echoes(rig: Rig) -> None:
+    """After each event the one before it of the same object comes again, and nothing is taken for newer than it is."""
+    await unmoved(rig, ECHO)
 
 
 async def test_06_a_pass_before_its_child_shows(rig: Rig) -> None:
@@ -547,6 +564,22 @@ async def test_13_the_api_is_away(rig: Rig, minutes: int) -> None:
         assert len(run.api.calls) - asked < 150, run.history
 
     await live(rig, named("turns its traffic"), disturb=disturb)
+
+
+async def test_13_a_token_that_stays_refused_is_no_storm(rig: Rig) -> None:
+    """While the API server answers every watch with 401, it is not asked without a pause, and listings do the work."""
+    asked = 0
+
+    async def disturb(run: Run) -> None:
+        nonlocal asked
+        before = len(run.api.calls) + len(run.api.fired)
+        await asyncio.sleep(3)  # fifteen seconds of the operator's clock
+        asked = len(run.api.calls) + len(run.api.fired) - before
+
+    await live(rig, named("succeeds"), [Fault("answer", "watch", times=10_000, code=401)], disturb=disturb)
+
+    types = len({*CHILDREN, *(kind.resource.plural for kind in KINDS)})
+    assert asked < 40 * types, "no more than a few times a second for each type"
 
 
 async def killed(leader: Run) -> None:

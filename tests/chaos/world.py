@@ -130,9 +130,13 @@ class World:
         """Write a whole object over what is there."""
         kept = {**manifest, "metadata": {"name": manifest["metadata"]["name"]}}
         path = self._path(manifest["kind"], manifest["metadata"]["name"])
-        now = await self.api.ask("GET", path)
-        kept["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"]
-        self._keep(await self.api.ask("PUT", path, kept))
+        while True:
+            now = await self.api.ask("GET", path)
+            kept["metadata"]["resourceVersion"] = now["metadata"]["resourceVersion"]
+            try:
+                return self._keep(await self.api.ask("PUT", path, kept))
+            except LookupError:  # the operator wrote in between
+                continue
 
     async def store(self, name: str) -> None:
         """Put an artifact of one object into the storage."""
