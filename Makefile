@@ -33,7 +33,7 @@ check: .venv/ready  ## style, types, layers, generated files, chart
 	$(BIN)/lint-imports
 	$(BIN)/python -m ultramarine.generate --check
 	@$(BIN)/ultramarine-cluster build helm
-	"$$($(BIN)/ultramarine-cluster build --print)/helm" lint --strict charts/ultramarine
+	"$$($(BIN)/ultramarine-cluster build --print)/helm" lint --strict -f charts/ultramarine/ci/images-values.yaml charts/ultramarine
 
 test: unit api chaos-short e2e  ## all tests, on the embedded cluster, which is brought up where it is not
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -72,7 +73,13 @@ class _Patience:
 def _login(engine: Engine) -> Any:
     """Log in as kopf does, with a session of our own, in which we see when a watch is asked for and opened."""
 
+    last = -REOPEN_SECONDS
+
     async def login(**kwargs: Any) -> kopf.AiohttpSession | None:
+        nonlocal last
+        # kopf logs in again at every 401, and would do so without end while the token stays refused.
+        await asyncio.sleep(max(last + REOPEN_SECONDS - time.monotonic(), 0.0))
+        last = time.monotonic()
         info = kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
         if info is None:
             return None

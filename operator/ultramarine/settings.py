@@ -52,5 +52,7 @@ def from_environment(own_namespace: str) -> Settings:
             storage_bucket=need("ULTRAMARINE_STORAGE_BUCKET"),
             storage_secret=need("ULTRAMARINE_STORAGE_SECRET"),
             image_pull_policy=os.environ.get("ULTRAMARINE_IMAGE_PULL_POLICY", "IfNotPresent"),
+            image_pull_secrets=tuple(filter(None, os.environ.get("ULTRAMARINE_IMAGE_PULL_SECRETS", "").split(","))),
+            storage_confined=os.environ.get("ULTRAMARINE_STORAGE_CONFINED", "") == "true",
         ),
     )

@@ -16,6 +16,9 @@ DOTS = "must not have an empty name, . or .. between slashes"
 DIGESTS = "must be sha256: and 64 hexadecimal digits in lower case"
 NUMBER = "must be a number from 1, in quotes, such as '7'"
 QUANTITY = "must be a quantity such as 2, 500m or 4Gi"
+ONE_SOURCE = "give one of inline, configMap, git and uri"
+WEB = "must be http:// or https://, without spaces and without a user"
+CODE, REPOSITORY = "s3://lake/code.tar.gz", {"url": "https://git.example.com/team/churn.git"}
 FOLDER = "each key must be lower-case letters, digits and '-', at most 40 characters: it becomes a folder's name"
 
 
@@ -57,6 +60,11 @@ def tensor(**patch: Any) -> Manifest:
 def answer(**patch: Any) -> Manifest:
     """A signature with one output that is patched."""
     return {"signature": {"outputs": [merged({"name": "y", "datatype": "FP32", "shape": [-1]}, patch)]}}
+
+
+def source(**fields: Any) -> Manifest:
+    """A source that is not inline."""
+    return {"source": {"inline": None, **fields}}
 
 
 def variable(**fields: Any) -> Manifest:
@@ -107,7 +115,16 @@ RULES = [
     # What has to be there
     *(Rule(k, "a spec is there", {}, {"spec": None}, ("spec: Required value",)) for k in (TJ, VERSION, ENDPOINT)),
     of_spec(TJ, "a command is there", {}, {"command": None}, "spec.command: Required value"),
-    of_spec(TJ, "a source has files", {"source": None}, {"source": {"inline": None}}, "spec.source.inline: Required"),
+    of_spec(TJ, "a source is one", {"source": None}, {"source": {"inline": None}}, "spec.source: ", ONE_SOURCE),
+    of_spec(TJ, "a source is one only", source(uri=CODE), {"source": {"uri": CODE}}, "spec.source: ", ONE_SOURCE),
+    of_spec(
+        TJ,
+        "a source's ConfigMap has a name",
+        source(configMap={"name": "my-code.v1"}),
+        source(configMap={}),
+        "spec.source.configMap.name: Required value",
+    ),
+    of_spec(TJ, "a repository has an address", source(git=REPOSITORY), source(git={}), "spec.source.git.url: Required"),
     of_spec(TJ, "a variable has a name", variable(), {"env": [{"value": "a"}]}, "spec.env[0].name: Required value"),
     of_spec(
         TJ,
@@ -500,6 +517,66 @@ RULES = [
         {"source": {"inline": {"src/a.py": ""}}},
         "spec.source.inline: ",
         "each key must be a plain file name",
+    ),
+    of_spec(
+        TJ,
+        "a source's ConfigMap is named as ConfigMaps are",
+        source(configMap={"name": "a"}),
+        source(configMap={"name": "a/b"}),
+        "spec.source.configMap.name: ",
+        "must be a ConfigMap's name: lower-case letters, digits, '-' and '.'",
+    ),
+    *(
+        of_spec(TJ, f"a repository is no {url}", source(git=REPOSITORY), source(git={"url": url}), "git.url: ", WEB)
+        for url in ("git@example.com:team/churn.git", "file:///etc", "https://ada:secret@example.com/churn.git")
+    ),
+    *(
+        of_spec(
+            TJ,
+            f"a ref is not {ref}",
+            source(git={**REPOSITORY, "ref": "release/1.2_rc-3"}),
+            source(git={**REPOSITORY, "ref": ref}),
+            "spec.source.git.ref: ",
+            "must be a branch, a tag or a commit id of 40 hexadecimal digits",
+        )
+        for ref in ("--upload-pack=x", "a b", "a^{}")
+    ),
+    *(
+        of_spec(
+            TJ,
+            f"a repository's folder is not {path}",
+            source(git={**REPOSITORY, "path": "src/train_1/v2.0"}),
+            source(git={**REPOSITORY, "path": path}),
+            "spec.source.git.path: ",
+            "must be a folder's path inside the repository, such as src/train",
+        )
+        for path in ("../src", "/src", "src/../..", "src//a", ".git")
+    ),
+    of_spec(TJ, "an archive is in the storage", source(uri=CODE), source(uri="http://a/b"), "spec.source.uri: ", URI),
+    of_spec(TJ, "an archive's path is plain", source(uri=CODE), source(uri="s3://lake/../a"), "source.uri: ", DOTS),
+    of_spec(
+        TJ,
+        "an archive is one object",
+        source(uri=CODE),
+        source(uri="s3://lake/code/"),
+        "spec.source: ",
+        "uri must name one archive, not all below a prefix",
+    ),
+    of_spec(
+        TJ,
+        "a source's digest is one",
+        source(uri=CODE, digest=DIGEST),
+        source(uri=CODE, digest="sha256:A"),
+        "spec.source.digest: ",
+        DIGESTS,
+    ),
+    of_spec(
+        TJ,
+        "a digest is about an archive",
+        source(uri=CODE, digest=DIGEST),
+        source(git=REPOSITORY, digest=DIGEST),
+        "spec.source: ",
+        "digest is about the archive at uri; leave it out",
     ),
     of_spec(
         TJ,

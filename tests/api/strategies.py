@@ -162,6 +162,18 @@ def _maps(schema: Manifest) -> Values:
     return st.dictionaries(keys, from_schema(values), min_size=schema.get("minProperties", 0), max_size=most)
 
 
+def _whole_source(source: Manifest) -> Manifest:
+    if git := source.get("git"):
+        return {"git": git}
+    if name := source.get("configMap"):
+        return {"configMap": name}
+    uri = source.get("uri", "").rstrip("/")
+    if uri.count("/") > 2:  # else there was no more than a bucket
+        return {"uri": uri, **({"digest": source["digest"]} if "digest" in source else {})}
+    inline = source.get("inline") or {"train.py": "print(1)"}
+    return {"inline": {re.sub(r"^\.(\.|$)", "_", name): text for name, text in inline.items()}}
+
+
 def _whole_training_job(_: Manifest, spec: Manifest) -> None:
     spec["command"][0] = spec["command"][0] or "true"
     for variable in spec.get("env", []):
@@ -172,8 +184,8 @@ def _whole_training_job(_: Manifest, spec: Manifest) -> None:
     for output in spec.get("outputs", {}).values():
         if "registerAs" not in output:
             output.pop("format", None)
-    if source := spec.get("source"):
-        source["inline"] = {re.sub(r"^\.(\.|$)", "_", name): text for name, text in source["inline"].items()}
+    if "source" in spec:
+        spec["source"] = _whole_source(spec["source"])
 
 
 def _whole_model_version(manifest: Manifest, spec: Manifest) -> None:

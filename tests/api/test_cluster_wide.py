@@ -16,6 +16,7 @@ from stories import ready, training, until, versions
 from ultramarine_cluster import build
 from unit.conftest import ObjectStore
 
+CHART = ROOT / "charts" / "ultramarine"
 HOME = "platform"
 WHO = f"system:serviceaccount:{HOME}:ultramarine-operator"
 VALUES = ("clusterWide=true", "storage.endpoint=http://storage.example.com")
@@ -26,7 +27,8 @@ RIGHTS = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBi
 def everywhere(api: Api, object_store: ObjectStore, tmp_path: Path) -> Iterator[Operator]:
     """The operator as the service account of a release with clusterWide, in a namespace of its own."""
     build.ensure(("helm",))
-    helm = [str(api.cluster.helm), "template", "um", str(ROOT / "charts" / "ultramarine"), "--namespace", HOME]
+    helm = [str(api.cluster.helm), "template", "um", str(CHART), "--namespace", HOME]
+    helm += ["-f", str(CHART / "ci" / "images-values.yaml")]
     rendered = subprocess.run(
         [*helm, *(word for value in VALUES for word in ("--set", value))], capture_output=True, text=True, check=True
     ).stdout

@@ -97,3 +97,29 @@ def test_what_hands_spoil_is_restored(settled):
     restored("the state", lambda: state(settled, "busy") == "Running")
     settled.run("delete", "job/busy")
     restored("the Job", lambda: there(settled, "jobs", "busy") is not None)
+
+
+def test_a_child_that_somebody_relabelled_is_still_ours(settled):
+    """Labels by which we find children are anybody's to change: the owner hears of it, and puts all of it right."""
+    mine = {"ultramarine.dev/kind", "ultramarine.dev/name", "app.kubernetes.io/managed-by"}
+
+    def labels(kind: str, name: str) -> set[str]:
+        return mine & {
+            label
+            for label, value in settled.get(kind, name)["metadata"].get("labels", {}).items()
+            if value in ("ultramarine", "OnlineEndpoint", "TrainingJob", "shop", "busy")
+        }
+
+    for kind, name in (("service", "shop"), ("deployment", "shop-blue"), ("cm", "busy-source"), ("job", "busy")):
+        settled.run(
+            "label", f"{kind}/{name}", "ultramarine.dev/name=other", "ultramarine.dev/kind=Other", "--overwrite"
+        )
+        eventually(f"{kind} has its labels back", lambda kind=kind, name=name: labels(kind, name) == mine)
+        settled.run(
+            "label", f"{kind}/{name}", "app.kubernetes.io/managed-by-"
+        )  # out of sight: the watches select by it
+        eventually(f"{kind} is in sight again", lambda kind=kind, name=name: labels(kind, name) == mine)
+    settled.run("label", "service/shop", "ultramarine.dev/name=other", "--overwrite")
+    settled.run("patch", "service/shop", "--type=json", "-p", '[{"op": "remove", "path": "/spec/selector"}]')
+    eventually("the selector is back", lambda: "selector" in settled.get("service", "shop")["spec"])
+    assert state(settled, "busy") == "Running"

@@ -52,6 +52,7 @@ def test_a_config_map_of_somebody_else_is_not_taken_over(api, operator):
 
     assert told["message"].startswith("ConfigMap churn-source belongs to somebody else")
     assert api.get("cm", "churn-source") == before
+    assert there(api, "jobs", "churn") is None, "its pod would run what the stranger's ConfigMap holds"
 
 
 OURS = {"app.kubernetes.io/managed-by": "ultramarine"}

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import time
+from collections.abc import Iterator
+
 import pytest
 import yaml
 from conftest import NAMESPACE, Platform, condition
-from manifests import TRAIN, training_job
+from manifests import TRAIN, endpoint, model_version, onnx_model, training_job
+from ultramarine.shared.pods import CONTAINER_SECURITY, POD_SECURITY
+
+POD = {
+    "securityContext": POD_SECURITY,
+    "containers": [{"name": "probe", "image": "probe", "securityContext": CONTAINER_SECURITY}],
+}
 
 EAT_MEMORY = "block = bytearray(2_000_000_000)\nprint(len(block))"
 
@@ -185,3 +195,60 @@ def test_a_name_that_is_taken_is_left_alone(platform):
     finally:
         platform.delete("job", "taken")
     assert platform.ended("taken", 180)["state"] == "Succeeded"
+
+
+@pytest.fixture
+def refusing(platform: Platform) -> Iterator[None]:
+    """An admission policy of the cluster's that refuses pods of objects called `refused`."""
+    label = "'ultramarine.dev/name'"
+    named = f"has(object.metadata.labels) && {label} in object.metadata.labels"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
+    policy = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "e2e-refuses"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [rule]},
+            "validations": [
+                {"expression": f"!({named}) || object.metadata.labels[{label}] != 'refused'", "message": "not today"}
+            ],
+        },
+    }
+    binding = {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "e2e-refuses"},
+        "spec": {"policyName": "e2e-refuses", "validationActions": ["Deny"]},
+    }
+    platform.kubectl("apply", "-f", "-", input=yaml.safe_dump_all([policy, binding]))
+    probe = {"metadata": {"name": "probe", "labels": {"ultramarine.dev/name": "refused"}}, "spec": POD}
+    manifest = yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", **probe})
+    argv = [*platform.target.kubectl, "-n", NAMESPACE, "create", "--dry-run=server", "-f", "-"]
+    for _ in range(60):  # a policy is in force a moment after it was made
+        if "not today" in subprocess.run(argv, input=manifest, capture_output=True, text=True, check=False).stderr:
+            break
+        time.sleep(0.5)
+    yield
+    both = ("validatingadmissionpolicy/e2e-refuses", "validatingadmissionpolicybinding/e2e-refuses")
+    platform.kubectl("delete", "--ignore-not-found", *both)
+
+
+def test_pods_that_the_cluster_refuses_are_told_and_made_later(platform, refusing):
+    """Without a pod there is nothing to look at: the job says so and where to look, the endpoint has the words."""
+    content = onnx_model(1)
+    platform.delete("tj", "refused")
+    platform.delete("oe", "refused")
+    platform.apply(
+        training_job("refused"),
+        model_version("refused", 1, platform.put("refused.onnx", content), content),
+        endpoint("refused", "refused@1"),
+    )
+    told = platform.wait("tj", "refused", lambda s: condition(s, "Running").get("reason") == "NoPod")
+    assert f"kubectl -n {NAMESPACE} describe job refused says why" in condition(told, "Running")["message"]
+    said = platform.wait("oe", "refused", lambda s: "not today" in str(s.get("deployments")))
+    assert said["deployments"][0]["state"] == "Failing"
+
+    both = ("validatingadmissionpolicy/e2e-refuses", "validatingadmissionpolicybinding/e2e-refuses")
+    platform.kubectl("delete", *both)
+    assert platform.ended("refused", 240)["state"] == "Succeeded"
+    platform.ready("refused", "refused-1", 240)

@@ -210,6 +210,7 @@ def test_two_operators_for_one_namespace_are_refused(release):
     """A cluster-wide release beside another one is refused before anything is installed, with that one's namespace."""
     argv = [*release.platform.target.helm, "install", "ultramarine", str(target.CHART), "--dry-run=server"]
     argv += ["--namespace", "default", "--set", "clusterWide=true", "--set", "crds.install=false"]
+    argv += ["-f", str(target.CHART / "ci" / "images-values.yaml")]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "has an operator already" in done.stderr

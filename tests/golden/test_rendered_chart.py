@@ -30,6 +30,8 @@ def rendered(chart: Chart, values: Manifest) -> str:
     for found in documents:
         if found["kind"] in ("Secret", "ConfigMap"):
             found["data"] = sorted(found["data"])
+        elif found["kind"] == "Deployment" and (noted := found["spec"]["template"]["metadata"].get("annotations")):
+            noted.update(dict.fromkeys(noted, "HASH"))
         elif found["kind"] == "PrometheusRule":
             found["spec"] = [rule["alert"] for group in found["spec"]["groups"] for rule in group["rules"]]
     return yaml.dump_all(documents, Dumper=Dumper, sort_keys=False, width=110)

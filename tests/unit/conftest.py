@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from rendered import chart, helm, mode  # noqa: F401  the fixtures of the tests of the chart
 from ultramarine.outside.storage import Storage
 from ultramarine_cluster import build, programs
+from unit.rendered import chart, helm, mode  # noqa: F401  the fixtures of the tests of the chart
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

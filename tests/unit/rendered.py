@@ -42,7 +42,8 @@ class Chart:
     def try_out(self, values: Manifest) -> subprocess.CompletedProcess[str]:
         """`helm template` with these values."""
         self._values.write_text(json.dumps(values))
-        command = [self._helm, "template", "um", str(CHART), "--namespace", "platform", "-f", str(self._values)]
+        command = [self._helm, "template", "um", str(CHART), "--namespace", "platform"]
+        command += ["-f", str(CHART / "ci" / "images-values.yaml"), "-f", str(self._values)]
         return subprocess.run(command, capture_output=True, text=True)
 
     def render(self, values: Manifest) -> list[Manifest]:

@@ -6,7 +6,7 @@ import json
 from base64 import b64decode
 
 import pytest
-from rendered import EXTERNAL, name, names, of, pods
+from unit.rendered import EXTERNAL, name, names, of, pods
 
 
 def test_each_namespace_has_its_own_keys_to_the_embedded_storage(chart):

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio.client import Configuration
 from ultramarine.engine.engine import _end
-from ultramarine.engine.mirror import Mirror
+from ultramarine.engine.mirror import Mirror, owner_key
 from ultramarine.engine.queue import LONGEST_BACKOFF, Queue
 from ultramarine.kube.apply import holds, up_to_date, with_hash
 from ultramarine.kube.client import ApiError, Client, as_yaml
 from ultramarine.shared.errors import NotLeading
-from ultramarine.shared.meta import JOB, TRAINING_JOB, Key, Ref
+from ultramarine.shared.meta import API_VERSION, JOB, TRAINING_JOB, Key, Ref
 
 A, B = Key("TrainingJob", "team-a", "a"), Key("TrainingJob", "team-a", "b")
 
@@ -104,10 +104,29 @@ def test_a_listing_prunes_what_is_gone_and_keeps_what_is_newer():
     owner = training_job()
     old = child("Job", "old", owner)
     mirror.put(JOB, old)
-    before = mirror.uids(JOB, "team-a")
+    before = mirror.known(JOB, "team-a")
     mirror.put(JOB, child("Job", "new", owner))
     assert mirror.prune(JOB, set(), before) == [old]
     assert [c["metadata"]["name"] for c in mirror.children(Key("TrainingJob", "team-a", "churn"))] == ["new"]
+
+
+def test_what_changed_during_a_listing_stays():
+    """A child whose label was put back while the listing without it was under way is newer than the listing."""
+    mirror = Mirror()
+    mirror.put(TRAINING_JOB, live(5))
+    before = mirror.known(TRAINING_JOB, None)
+    mirror.put(TRAINING_JOB, live(6))
+    assert mirror.prune(TRAINING_JOB, set(), before) == []
+
+
+def test_a_childs_owner_is_who_controls_it_whatever_its_labels_say():
+    """Labels are anybody's to change; a pod, which is controlled by a child of ours, is known by them alone."""
+    owner = {"apiVersion": API_VERSION, "kind": "TrainingJob", "name": "churn", "uid": "1", "controller": True}
+    labels = {"ultramarine.dev/kind": "TrainingJob", "ultramarine.dev/name": "other"}
+    meta = {"namespace": "team-a", "name": "x", "labels": labels}
+    assert owner_key({"metadata": {**meta, "ownerReferences": [owner]}}) == Key("TrainingJob", "team-a", "churn")
+    of_a_job = {**owner, "apiVersion": "batch/v1", "kind": "Job"}
+    assert owner_key({"metadata": {**meta, "ownerReferences": [of_a_job]}}) == Key("TrainingJob", "team-a", "other")
 
 
 def test_what_the_server_adds_is_no_difference():
@@ -167,7 +186,7 @@ def test_an_object_made_anew_during_a_listing_stays():
     """The listing that lacks it was taken between the old object's end and the new one's beginning."""
     mirror = Mirror()
     mirror.put(TRAINING_JOB, live(5))
-    before = mirror.uids(TRAINING_JOB, None)
+    before = mirror.known(TRAINING_JOB, None)
     mirror.drop(TRAINING_JOB, live(6))
     mirror.put(TRAINING_JOB, live(8, uid="a new one"))
     assert mirror.prune(TRAINING_JOB, set(), before) == []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from builders import DIGEST, NOW, condition, model, ours, read, seen, version
+from dataclasses import replace
+
+import pytest
+from builders import DIGEST, NOW, PLATFORM, condition, model, ours, read, seen, version
 from ultramarine.kinds.model.plan import plan_model, plan_version, questions_version
 from ultramarine.shared.errors import StorageError
 from ultramarine.shared.plan import ArtifactFacts, CheckArtifact
@@ -74,3 +77,26 @@ def test_formats_that_run_code_want_a_word():
 
     allowed = one_version(**pickle, allowCodeExecution=True)
     assert plan_version(allowed, seen(answers={ASK: ArtifactFacts(DIGEST, 42)}), NOW).status["state"] == "Ready"
+
+
+@pytest.mark.parametrize(
+    ("uri", "asked"),
+    [
+        ("s3://lake/team-a/m/1/", True),
+        ("s3://lake/shared/m/1/", True),
+        ("s3://other/m/1/", True),
+        ("s3://lake/team-b/m/1/", False),
+        ("s3://lake/team-a-too/m/1/", False),
+    ],
+)
+def test_the_operator_does_not_look_at_another_namespaces_artifacts(uri, asked):
+    """Where each namespace has keys of its own, a version does not make the operator read what those would not open."""
+    confined = replace(seen(), platform=replace(PLATFORM, storage_confined=True))
+    one = one_version(uri=uri)
+
+    assert questions_version(one, confined) == ((CheckArtifact(uri),) if asked else ())
+    assert questions_version(one, seen()) == (CheckArtifact(uri),)
+    if not asked:
+        got = plan_version(one, confined, NOW)
+        assert (got.status["state"], condition(got, "Ready")["reason"]) == ("Refused", "AccessDenied")
+        assert "copy the model to below s3://lake/team-a/" in condition(got, "Ready")["message"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, model, seen, version
+from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, model, seen, training_job, version
 from ultramarine.kinds.onlineendpoint.manifests import selector, server_deployment, service
 from ultramarine.kinds.onlineendpoint.plan import plan
 from ultramarine.kinds.onlineendpoint.resolve import resolve
+from ultramarine.kinds.trainingjob.plan import plan as plan_training
 from ultramarine.shared import contract
 from ultramarine.shared.plan import GenerateSecret
 
@@ -280,3 +281,25 @@ def test_an_edit_is_not_done_before_its_rollout():
     got = plan(edited, seen(deployment(one, 1), server_pod(one, 1), address(one, "blue"), related=(version(1),)), NOW)
     assert condition(got, "Reconciling")["status"] == "True"
     assert condition(got, "Ready")["status"] == "True"
+
+
+def test_pods_that_kubernetes_does_not_make_are_told_with_its_words():
+    """A quota or an admission policy that refuses the pods is in the deployment's message."""
+    one = endpoint()
+    live = deployment(one, 1, rolled=False)
+    live["status"]["conditions"] = [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods"}]
+    got = plan(one, seen(live, address(one, "blue"), related=(version(1),)), NOW)
+
+    assert got.status["deployments"][0]["state"] == "Failing"
+    assert "exceeded quota: pods" in got.status["deployments"][0]["message"]
+
+
+def test_pods_get_the_secrets_of_a_private_registry():
+    """Images that were pushed to a private registry can be pulled by pods that serve and that train."""
+    platform = replace(PLATFORM, image_pull_secrets=("registry",))
+    found = replace(seen(related=(version(1),)), platform=platform)
+    serving = next(m for m in plan(endpoint(), found, NOW).apply if m["kind"] == "Deployment")
+    training = plan_training(training_job(), found, NOW).apply[-1]
+
+    for child_ in (serving, training):
+        assert child_["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]

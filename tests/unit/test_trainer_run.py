@@ -22,7 +22,8 @@ from pathlib import Path
 from ultramarine_trainer.run import Places, run
 base = Path(sys.argv[1])
 places = Places(source=base / "source", work=base / "work", inputs=base / "inputs", outputs=base / "outputs",
-                termination_log=base / "log", input_waits=(0.1,), output_waits=(0.1, 0.1))
+                termination_log=base / "log", image=base / "image", input_waits=(0.1,), output_waits=(0.1, 0.1))
+places.image.mkdir(exist_ok=True)
 sys.exit(run(sys.argv[2:], os.environ, places))
 """
 
@@ -276,3 +277,26 @@ def test_an_unwritable_termination_log_does_not_matter(pod: Pod, tmp_path: Path)
 
     assert process.returncode == 0
     assert "cannot be written" in stderr
+
+
+def test_storage_that_takes_nothing_is_found_out_before_the_command_runs(pod: Pod, tmp_path: Path) -> None:
+    """A bucket that is not there costs no training: the command never starts, and the field is named."""
+    code, record, *_ = pod.run(
+        "touch", str(tmp_path / "ran"), outputs={"model": ""}, output_prefix="s3://no-such-bucket/runs/churn/"
+    )
+
+    assert (code, record.reason) == (203, "BucketNotFound")
+    assert record.message.startswith("spec.outputs: bucket no-such-bucket")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("given", "where"), [(True, "work"), (False, "image")])
+def test_the_command_starts_where_its_code_is(pod: Pod, tmp_path: Path, given: bool, where: str) -> None:
+    """With a source in the work folder; without one in the image's own folder, if that has code."""
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image/train.py").touch()
+    if given:
+        (tmp_path / "source").mkdir()
+        (tmp_path / "source/other.py").touch()
+
+    assert pod.run("pwd")[2].strip() == str(tmp_path / where)

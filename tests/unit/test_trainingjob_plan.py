@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from builders import (
+    DIGEST,
     NOW,
     PLATFORM,
     condition,
@@ -374,3 +375,86 @@ def test_a_job_cleaned_away_when_it_was_done_is_not_run_again():
 
     lost = plan(one, seen(answers={question: StorageError("not there", "ObjectNotFound")}), NOW)
     assert kinds_of(lost.apply) == ["Job/churn"]
+
+
+@pytest.mark.parametrize("reason", ["Unreachable", "Unavailable", "AccessDenied", "BucketNotFound"])
+def test_a_lost_job_is_not_trained_again_while_the_storage_cannot_be_asked(reason):
+    """Its Job is gone, and whether it was done only the storage knows: that is waited for, and said."""
+    one = training_job(status={"startTime": "2030-01-01T11:30:00Z"})
+    (question,) = questions(one, seen())
+    got = plan(one, seen(answers={question: StorageError("no answer", reason)}), NOW)
+
+    assert got.apply == ()
+    assert got.after == timedelta(seconds=15)
+    assert condition(got, "Running")["message"].endswith("whether it was done is asked of the storage: no answer")
+
+
+@pytest.mark.parametrize(
+    ("counts", "reason"),
+    [
+        ({}, "PodStarting"),
+        ({"startTime": "2030-01-01T11:59:45Z"}, "PodStarting"),
+        ({"startTime": "2030-01-01T11:59:00Z", "active": 1}, "PodStarting"),
+        ({"startTime": "2030-01-01T11:59:00Z"}, "NoPod"),
+    ],
+)
+def test_a_job_that_gets_no_pod_says_so(counts, reason):
+    """A quota refuses pods by Events only: half a minute after its controller has begun, the job says where to look."""
+    one = training_job()
+    got = plan(one, seen(job(one, **counts)), NOW)
+
+    assert condition(got, "Running")["reason"] == reason
+    if reason == "NoPod":
+        assert "kubectl -n team-a describe job churn says why" in condition(got, "Running")["message"]
+
+
+def test_a_job_gets_its_labels_back_and_keeps_its_pods():
+    """A Job whose label somebody changed is labelled anew, with the template that it has, even an older one."""
+    one = training_job()
+    live = job(one)
+    live["spec"]["template"]["spec"]["containers"][0]["image"] = "ultramarine/trainer:0"
+    live["metadata"]["labels"]["ultramarine.dev/name"] = "other"
+    (again,) = plan(one, seen(live), NOW).apply
+
+    assert again["metadata"]["labels"]["ultramarine.dev/name"] == "churn"
+    assert again["spec"]["template"] == live["spec"]["template"]
+
+
+@pytest.mark.parametrize(
+    ("source", "task", "volume"),
+    [
+        ({"inline": {"a.py": ""}}, None, {"name": "churn-source"}),
+        ({"configMap": {"name": "code"}}, {"config_map": "code"}, {"name": "code", "optional": True}),
+        ({"uri": "s3://lake/code.tar.gz", "digest": DIGEST}, {"uri": "s3://lake/code.tar.gz", "digest": DIGEST}, None),
+        (
+            {"git": {"url": "https://example.com/churn.git", "ref": "v1", "path": "src"}},
+            {"git_url": "https://example.com/churn.git", "git_ref": "v1", "git_path": "src"},
+            None,
+        ),
+    ],
+)
+def test_each_source_gets_to_the_trainer(source, task, volume):
+    """Inline code and a ConfigMap are mounted, an archive and a repository are the trainer's to fetch."""
+    made = plan(training_job(source=source), seen(), NOW).apply[-1]["spec"]["template"]["spec"]
+    env = {variable["name"]: variable.get("value") for variable in made["containers"][0]["env"]}
+    given = contract.TrainingTask.from_json(env["ULTRAMARINE_TASK"]).source
+
+    assert given == (contract.SourceTask(**task) if task else None)
+    assert [v["configMap"] for v in made["volumes"] if v["name"] == "source"] == ([volume] if volume else [])
+
+
+def test_what_the_trainer_says_of_its_source_is_kept():
+    """Commit and digest of the code that ran are in the provenance of the finished job."""
+    one = training_job(source={"git": {"url": "https://example.com/churn.git"}})
+    record = contract.TerminationRecord(source=contract.SourceRecord(DIGEST, "3fa9" * 10))
+    done = pod(one, phase="Succeeded", **ended_container(0, "Completed", record.to_json()))
+    got = plan(one, seen(job(one, "Complete"), done), NOW)
+
+    assert got.status["provenance"] == {"imageDigest": "sha256:feed", "sourceDigest": DIGEST, "gitCommit": "3fa9" * 10}
+
+
+def test_a_task_that_asks_for_something_newer_is_refused_by_an_older_trainer():
+    """What is not asked for is not in the task; what an image does not know, it must not leave out silently."""
+    assert contract.TrainingTask().to_json() == "{}"
+    with pytest.raises(TypeError, match="checkpoint"):
+        contract.TrainingTask.from_json('{"checkpoint": {}}')

@@ -7,21 +7,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
-from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, OutputRecord, TerminationRecord, TrainingTask
+from ultramarine.shared.contract import (
+    EXIT_DO_NOT_RETRY,
+    EXIT_TRY_AGAIN,
+    OutputRecord,
+    SourceRecord,
+    TerminationRecord,
+    TrainingTask,
+)
 from ultramarine.shared.errors import StorageError
 
 from ultramarine_trainer.child import CommandNotFound, Signals, Stopped, environment_for_command, run_command
 from ultramarine_trainer.lines import Tail
 from ultramarine_trainer.metrics import LatestMetrics
 from ultramarine_trainer.outputs import format_of
-from ultramarine_trainer.source import copy_source
+from ultramarine_trainer.source import SourceError, prepare
 
 T = TypeVar("T")
 
@@ -35,6 +42,7 @@ class Places:
     inputs: Path = Path(contract.INPUTS_DIR)
     outputs: Path = Path(contract.OUTPUTS_DIR)
     termination_log: Path = Path(contract.TERMINATION_LOG)
+    image: Path = field(default_factory=Path.cwd)  # WORKDIR of the image
     # Seconds between attempts. A result is worth more patience than a start, which another pod can make.
     input_waits: tuple[float, ...] = (2, 10)
     output_waits: tuple[float, ...] = (2, 5, 15, 30, 60, 120)
@@ -84,6 +92,7 @@ class Attempt:
         self._signals = Signals()
         self._tail = Tail()
         self._metrics = LatestMetrics()
+        self._source = SourceRecord()
 
     def make(self) -> tuple[int, TerminationRecord]:
         """Go through all steps; a failure of any becomes an exit code and a record."""
@@ -103,7 +112,9 @@ class Attempt:
             return self._failed(Failed(code, error.reason, error.message))
 
     def _failed(self, failed: Failed) -> tuple[int, TerminationRecord]:
-        record = TerminationRecord(metrics=self._metrics.values, reason=failed.reason, message=failed.message)
+        record = TerminationRecord(
+            metrics=self._metrics.values, reason=failed.reason, message=failed.message, source=self._source
+        )
         return failed.code, replace(record, tail=str(self._tail))
 
     def _task(self) -> TrainingTask:
@@ -122,12 +133,23 @@ class Attempt:
         if not self._command:
             raise Failed(EXIT_DO_NOT_RETRY, "CommandNotFound", "no command is given; set spec.command")
         try:
-            self._places.work.mkdir(parents=True, exist_ok=True)
-            copy_source(self._places.source, self._places.work)
+            fetch = partial(prepare, task.source, self._places.source, self._places.work, storage)
+            with _about("spec.source.uri"):
+                self._source = self._patiently(self._places.input_waits, fetch)
             for name in task.outputs:
                 (self._places.outputs / name).mkdir(parents=True, exist_ok=True)
+        except SourceError as error:
+            code = EXIT_TRY_AGAIN if error.transient else EXIT_DO_NOT_RETRY
+            raise Failed(code, error.reason, error.message) from error
         except OSError as error:
             raise Failed(EXIT_DO_NOT_RETRY, "LocalDiskError", f"cannot prepare the folders: {error}") from error
+        if self._source.commit:
+            say(f"source: commit {self._source.commit}")
+        if task.outputs:
+            # A storage that takes nothing is found out now, and not after hours of training.
+            with _about("spec.outputs"):
+                write = partial(storage.write, f"{task.output_prefix.rstrip('/')}/{contract.STARTED_NAME}", b"{}")
+                self._patiently(self._places.output_waits, write)
         for name, uri in task.inputs.items():
             started = time.monotonic()
             folder = self._places.inputs / name
@@ -144,7 +166,7 @@ class Attempt:
 
         environment = environment_for_command(self._environment)
         try:
-            code = run_command(self._command, self._places.work, environment, self._signals, hear)
+            code = run_command(self._command, self._folder(), environment, self._signals, hear)
         except CommandNotFound as error:
             raise Failed(EXIT_DO_NOT_RETRY, "CommandNotFound", str(error)) from error
         if self._signals.received:
@@ -155,6 +177,12 @@ class Attempt:
             raise Failed(128 - code, "CommandFailed", f"command was killed by {name}{hint}")
         if code:
             raise Failed(code, "CommandFailed", f"command exited with code {code}")
+
+    def _folder(self) -> Path:
+        """Where the command starts: with its source, or, where none was given, in the image's own folder with code."""
+        work, own = self._places.work, self._places.image
+        has_code = own != Path(own.root) and any(own.iterdir())
+        return own if has_code and not any(work.iterdir()) else work
 
     def _stop_failure(self, signum: int, when: str) -> Failed:
         cause = "the pod was deleted, evicted or past its deadline"
@@ -171,7 +199,7 @@ class Attempt:
             with _about(f"spec.outputs.{name}"):
                 stored = outputs[name] = self._patiently(self._places.output_waits, upload)
             say(f"output {name}: {stored.bytes} bytes to {stored.uri} in {time.monotonic() - started:.1f} s")
-        record = TerminationRecord(outputs=outputs, metrics=self._metrics.values)
+        record = TerminationRecord(outputs=outputs, metrics=self._metrics.values, source=self._source)
         if prefix:
             # Whole, not shortened to what a termination log can hold.
             whole = record.to_json(limit=sys.maxsize).encode()

@@ -7,7 +7,36 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
 {{- define "ultramarine.image" -}}
-{{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
+{{- if not .image.repository }}
+{{- fail "images.operator.repository, images.trainer.repository and images.server.repository have to be set: no images are published yet; `make install CONTEXT=... REGISTRY=...` builds, pushes and installs them" }}
+{{- end }}
+{{- .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
+{{- end }}
+
+{{- define "ultramarine.pullSecrets" -}}
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+- name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* The secrets of the embedded storage's accounts, base64: those that are there, and new ones made once a rendering. */ -}}
+{{- define "ultramarine.accounts" -}}
+{{- if not .Values.storage.embedded.accounts }}
+{{- $known := ((lookup "v1" "Secret" .Release.Namespace "ultramarine-storage-accounts") | default dict).data | default dict }}
+{{- $names := list "root" "operator" }}
+{{- range include "ultramarine.tenants" . | fromJsonArray }}
+{{- $names = append $names (printf "namespace-%s" .) }}
+{{- end }}
+{{- $accounts := dict }}
+{{- range $names }}
+{{- $_ := set $accounts . (get $known . | default (randAlphaNum 40 | b64enc)) }}
+{{- end }}
+{{- $_ := set .Values.storage.embedded "accounts" $accounts }}
+{{- end }}
+{{- .Values.storage.embedded.accounts | toJson }}
 {{- end }}
 
 {{- define "ultramarine.namespaces" -}}
@@ -71,7 +100,7 @@ capabilities: {drop: [ALL]}
   to:
   - ipBlock:
       cidr: 0.0.0.0/0
-      except: [169.254.169.254/32]   # where clouds give each pod the node's own keys
+      except: [169.254.0.0/16, 168.63.129.16/32, 100.100.100.200/32]   # where clouds give pods the node's own keys
 {{- else }}
 - ports:
   - {port: 7070, protocol: TCP}

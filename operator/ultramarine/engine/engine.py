@@ -32,6 +32,7 @@ RELIST_SECONDS = 600.0
 SECOND_LISTING_SECONDS = 30.0
 UNLISTED_SECONDS = 5.0  # nothing is done before the first listing, so it is tried often
 CONFESS_SECONDS = 3.0  # a back-off longer than this is no passing trouble
+LONGEST_RETRY_AFTER = 60.0  # whatever a server asks for
 PARTING_SECONDS = 5.0  # what passes get to end by themselves when this replica is told to stop
 
 
@@ -56,6 +57,7 @@ class Engine:
         self._reconciler = Reconciler(self._kinds.values(), mirror, self.take_in, client, self._inquiries, platform)
         self._lease = lease
         self.queue = Queue()
+        self._working = False  # from the moment that this replica leads
         self._stopping = False
         now = time.monotonic()
         self._tried = now  # when a listing was last tried
@@ -131,6 +133,8 @@ class Engine:
             self._ring(resource, manifest, but=writer)
 
     def _ring(self, resource: Resource, manifest: Manifest, but: Key | None = None) -> None:
+        if not self._working:
+            return  # what a standby hears of is not its work; when it begins to lead, it looks at everything
         for key in self._concerned(resource, manifest):
             if key != but:
                 self.queue.add(key)
@@ -164,7 +168,11 @@ class Engine:
             await self._lease.release()
 
     async def _lead(self) -> None:
-        """Work until the Lease is lost; every worker has stopped before this returns."""
+        """Look at every object, and work until the Lease is lost; every worker has stopped before this returns."""
+        self._working = True
+        for kind in self._kinds.values():
+            for namespace, name in self._mirror.known(kind.resource, None):
+                self.queue.add(Key(kind.name, namespace, name))
         workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
         try:
             await self._lease.keep()
@@ -173,7 +181,9 @@ class Engine:
             await self._let_passes_end()
             raise
         finally:
+            self._working = False
             await _end(workers)
+            self.queue.clear()
 
     async def _let_passes_end(self) -> None:
         """Wait for the answers to writes under way: the Lease is given back next, and somebody else begins."""
@@ -187,7 +197,7 @@ class Engine:
         refused = []
         for resource, selector in self.watched.items():
             for namespace in self._namespaces:
-                known = self._mirror.uids(resource, namespace)
+                known = self._mirror.known(resource, namespace)
                 self._tried = time.monotonic()
                 try:
                     listed = await self._take_in_all(resource, namespace, selector)
@@ -247,27 +257,36 @@ class Engine:
             except asyncio.CancelledError:
                 self.queue.failed(key)  # else it would count as being worked on for ever
                 raise
+            except Exception:  # a pass tells its own errors; this one comes from the telling
+                log.exception("%s: a bug of the operator", key)
+                self.queue.failed(key)
+            # A pass that finds all well waits for nothing: after a restart ten thousand of them would let neither the
+            # Lease be renewed nor a probe be answered.
+            await asyncio.sleep(0)
 
     async def _pass(self, key: Key) -> None:
         started = time.monotonic()
         outcome = "ok"
         try:
-            after = await self._reconciler.reconcile(key)
+            after, done = await self._reconciler.reconcile(key)
+            outcome = "ok" if done else "held"
         except NotLeading as error:
             outcome = "fenced"
             self.queue.failed(key)
             log.warning("%s: the pass is broken off: %s", key, error)
         except ApiError as error:
             outcome = "refused"
-            delay = self.queue.failed(key, at_least=error.retry_after or 0.0)
+            delay = max(self.queue.backoff(key), min(error.retry_after or 0.0, LONGEST_RETRY_AFTER))
             log.warning("%s: the API server refused, tried again in %.1f s: %s", key, delay, error)
+            # The key is let go only afterwards: else another worker's newer status could be written over.
             if error.code in (400, 403, 422) or delay > CONFESS_SECONDS:  # will not pass by itself: people must see it
                 await self._confess(key, error.reason, error.message)
+            self.queue.failed(key, delay)
         except Exception as error:
             outcome = "bug"
-            delay = self.queue.failed(key)
-            log.exception("%s: a bug of the operator, tried again in %.1f s", key, delay)
+            log.exception("%s: a bug of the operator, tried again in %.1f s", key, self.queue.backoff(key))
             await self._confess(key, "OperatorError", f"the operator failed on this object: {error!r}; see its log")
+            self.queue.failed(key)
         else:
             self.queue.done(key, after.total_seconds() if after is not None else None)
             self._done = time.monotonic()

@@ -7,6 +7,7 @@ serve that one next pass, and are forgotten.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Callable
@@ -45,7 +46,7 @@ class Inquiries:
         self._threads = ThreadPoolExecutor(THREADS, "storage")
         self._asking: dict[Key, asyncio.Task[None]] = {}
         self._answers: dict[Key, Answers] = {}
-        self._away: tuple[float, StorageError] | None = None
+        self._away_until = 0.0
 
     def answers(self, key: Key, questions: tuple[Question, ...]) -> Answers | None:
         """The answers to these questions, once; None while they are asked, and `key` is rung when they are in."""
@@ -59,7 +60,11 @@ class Inquiries:
     async def _ask(self, key: Key, questions: tuple[Question, ...]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            asked = [loop.run_in_executor(self._threads, self._answer, question) for question in questions]
+            context = contextvars.copy_context()  # so that lines logged there name the object
+            asked = [
+                loop.run_in_executor(self._threads, context.copy().run, self._answer, question)
+                for question in questions
+            ]
             self._answers[key] = dict(zip(questions, await asyncio.gather(*asked), strict=True))
         except Exception as error:
             log.exception("%s: the storage cannot be asked, by a bug of the operator", key)
@@ -70,20 +75,23 @@ class Inquiries:
             self._ring(key)
 
     def _answer(self, question: Question) -> Answer:
-        if self._away is not None and time.monotonic() < self._away[0]:
-            return self._away[1]
-        started, outcome = time.monotonic(), "ok"
+        if time.monotonic() < self._away_until:
+            message = f"the object storage did not answer a moment ago; {question.uri} is asked for again"
+            return StorageError(message, "Unreachable", transient=True)
+        started, outcome = time.monotonic(), "bug"
         try:
             match question:
                 case ReadText(uri):
-                    return self._storage.read(uri).decode("utf-8", "replace")
+                    answer: Answer = self._storage.read(uri).decode("utf-8", "replace")
                 case CheckArtifact(uri):
                     digest, size, _ = self._storage.artifact_digest(uri)
-                    return ArtifactFacts(digest, size)
+                    answer = ArtifactFacts(digest, size)
+            outcome = "ok"
+            return answer
         except StorageError as error:
             outcome = error.reason
             if error.reason == "Unreachable":
-                self._away = (time.monotonic() + AWAY_SECONDS, error)
+                self._away_until = time.monotonic() + AWAY_SECONDS
             return error
         finally:
             STORAGE_QUESTIONS.labels(outcome=outcome).inc()

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..shared.conditions import state_of
-from ..shared.meta import LABEL_KIND, LABEL_NAME, Key, Manifest, Resource
+from ..shared.meta import GROUP, LABEL_KIND, LABEL_NAME, Key, Manifest, Resource
 from ..shared.plan import Kind
 
 Name = tuple[str, str]  # namespace, name
@@ -27,10 +27,15 @@ def _version(manifest: Manifest) -> int:
 
 
 def owner_key(manifest: Manifest) -> Key | None:
-    """The key of the object that a child's labels name, or nothing for an object without those labels."""
+    """The key of the object of ours that controls this one or, for a pod of a child, that its labels name."""
     meta = manifest["metadata"]
-    labels = meta.get("labels") or {}
-    kind, name = labels.get(LABEL_KIND), labels.get(LABEL_NAME)
+    for reference in meta.get("ownerReferences") or []:
+        if reference.get("controller") and str(reference.get("apiVersion", "")).startswith(f"{GROUP}/"):
+            kind, name = reference.get("kind"), reference.get("name")
+            break
+    else:
+        labels = meta.get("labels") or {}
+        kind, name = labels.get(LABEL_KIND), labels.get(LABEL_NAME)
     return Key(sys.intern(kind), sys.intern(meta["namespace"]), name) if kind and name else None
 
 
@@ -117,28 +122,30 @@ class Mirror:
             if not self._children[known.owner]:
                 del self._children[known.owner]
 
-    def prune(self, resource: Resource, listed: set[str], before: dict[Name, str]) -> list[Manifest]:
+    def prune(self, resource: Resource, listed: set[str], before: dict[Name, tuple[str, int]]) -> list[Manifest]:
         """Take out, and return, what a full listing lacks.
 
-        `listed` are the uids in it, and `before` those that were known before it was asked for: one that came in
+        `listed` are the uids in it, and `before` is what was known before it was asked for: what came in or changed
         meanwhile is simply newer than the listing.
         """
         gone = []
-        for name, uid in before.items():
+        for name, (uid, version) in before.items():
             known = self._objects[resource.kind].get(name)
-            if uid not in listed and known is not None and known.uid == uid:
+            if uid not in listed and known is not None and (known.uid, known.version) == (uid, version):
                 gone.append(known.manifest)
                 self.drop(resource, gone[-1])
+                # A listing can be from the past: one that has this object again, as it was, is to be believed.
+                self._gone[uid] = version - 1
         return gone
 
     def forget_the_gone(self) -> None:
         """Drop the memory of uids that were deleted before the last relist: nothing older is still under way."""
         self._gone_before, self._gone = self._gone, {}
 
-    def uids(self, resource: Resource, namespace: str | None) -> dict[Name, str]:
-        """The uids of all known objects of a type, in one namespace or in all."""
+    def known(self, resource: Resource, namespace: str | None) -> dict[Name, tuple[str, int]]:
+        """Uid and version of all known objects of a type, in one namespace or in all."""
         known = self._objects[resource.kind].items()
-        return {name: found.uid for name, found in known if namespace in (None, name[0])}
+        return {name: (found.uid, found.version) for name, found in known if namespace in (None, name[0])}
 
     def states(self, resource: Resource) -> Iterator[str]:
         """The state of each known object of a type of ours."""

@@ -78,15 +78,24 @@ class Queue:
             self.add(key, after)
         self._changed.set()
 
+    def backoff(self, key: Key) -> float:
+        """For how many seconds the key will be held back if its pass fails now."""
+        return min(FIRST_BACKOFF * 2.0 ** self._failures.get(key, 0), LONGEST_BACKOFF)
+
     def failed(self, key: Key, at_least: float = 0.0) -> float:
         """The pass failed: hand the key out again after its back-off, which is returned in seconds."""
-        failures = self._failures.get(key, 0)
-        self._failures[key] = min(failures + 1, 30)  # no longer doubled by then, and no number without end
-        delay = max(min(FIRST_BACKOFF * 2.0**failures, LONGEST_BACKOFF), at_least)
+        delay = max(self.backoff(key), at_least)
+        self._failures[key] = min(self._failures.get(key, 0) + 1, 30)  # no longer doubled by then, and no end otherwise
         self._working.discard(key)
         self.add(key, delay)
         self._changed.set()
         return delay
+
+    def clear(self) -> None:
+        """Forget all keys; those that are worked on are handed back by their workers."""
+        self._due.clear()
+        self._heap.clear()
+        self._failures.clear()
 
     @property
     def working(self) -> bool:

@@ -16,8 +16,8 @@ from ..kube.apply import apply_child, write_status
 from ..kube.client import ApiError, Client
 from ..shared.conditions import Condition, find, health, merge
 from ..shared.errors import Conflict, InvalidSpec, NotYet, Refused, UltramarineError
-from ..shared.meta import SECRET, Key, Manifest, Resource
-from ..shared.plan import Event, GenerateSecret, Kind, Obj, Plan, Platform, Seen
+from ..shared.meta import CONFIG_MAP, SECRET, Key, Manifest, Resource
+from ..shared.plan import Event, GenerateSecret, Kind, Lazily, Obj, Plan, Platform, Seen
 from .inquiries import Inquiries
 from .mirror import Mirror
 
@@ -49,40 +49,44 @@ class Reconciler:
         self._platform = platform
         self._clock = clock
 
-    async def reconcile(self, key: Key) -> timedelta | None:
-        """Do one pass, and return when to look again, or None to wait for the doorbell."""
+    async def reconcile(self, key: Key) -> tuple[timedelta | None, bool]:
+        """Do one pass; return when to look again (None: at the next ring), and whether all of the plan was done."""
         kind = self._kinds[key.kind]
         manifest = self._mirror.get(key)
         if manifest is None or manifest["metadata"].get("deletionTimestamp"):
             self._inquiries.forget(key)
-            return None  # its children carry an owner reference: Kubernetes collects them
+            return None, True  # its children carry an owner reference: Kubernetes collects them
         now = self._clock()
         try:
             obj = Obj(manifest, kind.spec.model_validate(manifest.get("spec") or {}))
             seen = self._look(kind, key, obj)
             if seen is None:
-                return None
+                return None, True
             plan = kind.plan(obj, seen, now)
         except (InvalidSpec, ValidationError) as error:
-            return await self._finish(manifest, self._invalid(manifest, error, now), now)
+            return await self._finish(manifest, self._invalid(manifest, error, now), now), True
         try:
             await self._act(key, plan, seen.children)
         except (NotYet, Conflict, Refused) as error:
             status = self._held(plan.status, error, manifest, now)
             again = RETRY_SOON if isinstance(error, NotYet) else RETRY_LATER
             told = () if isinstance(error, NotYet) else (Event(error.reason, error.message, "Warning"),)
-            return await self._finish(manifest, Plan(status=status, events=(*plan.events, *told), after=again), now)
-        return await self._finish(manifest, plan, now)
+            held = Plan(status=status, events=(*plan.events, *told), after=again)
+            return await self._finish(manifest, held, now), False
+        return await self._finish(manifest, plan, now), True
 
     def _look(self, kind: Kind, key: Key, obj: Obj[Any]) -> Seen | None:
         """Gather what is to be known; None while the storage is asked, after whose answer the key is rung."""
-        related = tuple(
-            found
-            for resource in kind.related
-            for name in self._mirror.about(resource, obj.namespace, kind.topics(obj.manifest))
-            if (found := self._mirror.get(Key(resource.kind, obj.namespace, name))) is not None
-        )
-        seen = Seen(self._platform, self._mirror.children(key), related)
+
+        def related() -> tuple[Manifest, ...]:
+            return tuple(
+                found
+                for resource in kind.related
+                for name in self._mirror.about(resource, obj.namespace, kind.topics(obj.manifest))
+                if (found := self._mirror.get(Key(resource.kind, obj.namespace, name))) is not None
+            )
+
+        seen = Seen(self._platform, self._mirror.children(key), Lazily(related))
         questions = kind.questions(obj, seen)
         if not questions:
             return seen
@@ -104,11 +108,16 @@ class Reconciler:
             try:
                 await self._apply(key, wanted, live.get((wanted["kind"], wanted["metadata"]["name"])))
             except (NotYet, Conflict, Refused) as error:
-                held = held or error  # one child that cannot be written does not keep back the others
+                if wanted["kind"] == CONFIG_MAP.kind:
+                    raise  # what comes after it mounts it by name, and would get somebody else's
+                held = held or error  # any other child that cannot be written does not keep back the rest
         if held is not None:
             raise held
+        taken: ApiError | None = None
         for manifest in plan.create:
-            await self._create(key, manifest)
+            taken = await self._create(key, manifest) or taken
+        if taken is not None:
+            raise taken  # somebody was first, or it was us, and the mirror does not know yet: look again after a pause
 
     async def _apply(self, key: Key, wanted: Manifest, live: Manifest | None) -> None:
         resource = self._resources[wanted["kind"]]
@@ -122,13 +131,16 @@ class Reconciler:
             fresh = live is None and not any((answer.get("status") or {}).values())
             self._tell(resource, answer, key if fresh else None)
 
-    async def _create(self, key: Key, manifest: Manifest) -> None:
+    async def _create(self, key: Key, manifest: Manifest) -> ApiError | None:
+        """Create an object; returned is the error where its name is taken."""
         resource = self._resources[manifest["kind"]]
         try:
             self._tell(resource, await self._client.create(resource, manifest), key)
         except ApiError as error:
             if error.code != 409 or error.reason != "AlreadyExists":
                 raise _refused(manifest, error) from error
+            return error
+        return None
 
     async def _effect(self, effect: GenerateSecret) -> None:
         manifest = {

@@ -155,7 +155,7 @@ class Gauges(Collector):
         )
         ages: dict[str, float] = {}
         for path, watch in now.watches.items():
-            if watch.opened is not None:
+            if watch.opened is not None and not watch.refused:  # what may not be seen is told by listings_refused
                 ages[watch.kind] = max(ages.get(watch.kind, 0.0), now.age_of(path))
         for kind, age in ages.items():
             opened.add_metric([kind], age)

@@ -8,7 +8,7 @@ from typing import Any
 from kubernetes.utils.quantity import parse_quantity
 
 from ..shared.errors import Conflict, NotYet
-from ..shared.meta import ANNOTATION_APPLIED, FIELD_MANAGER, Manifest, Ref, Resource, content_hash, controller_uid
+from ..shared.meta import ANNOTATION_APPLIED, FIELD_MANAGER, JOB, Manifest, Ref, Resource, content_hash, controller_uid
 from .client import ApiError, Client
 
 OWNING_ATTEMPTS = 5
@@ -82,6 +82,8 @@ async def apply_child(client: Client, resource: Resource, wanted: Manifest, live
             raise NotYet(f"{name} was deleted just now; it is made again", "WaitingForDeletion")
         if controller_uid(live) != controller_uid(wanted):
             raise Conflict(f"{name} belongs to somebody else; rename one of the two")
+        if resource == JOB:  # what it runs is fixed, perhaps by an older release; it only has to be seen again
+            return await _labelled(client, resource, live, meta["labels"])
     if live["metadata"].get("deletionTimestamp"):
         raise NotYet(f"{name} is being deleted; it is made again when it is gone", "WaitingForDeletion")
     if up_to_date(wanted, live):
@@ -96,6 +98,15 @@ async def apply_child(client: Client, resource: Resource, wanted: Manifest, live
         raise
 
 
+async def _labelled(client: Client, resource: Resource, live: Manifest, labels: Manifest) -> Manifest:
+    """Put our labels back on a child that lost one, and return it."""
+    there = live["metadata"].get("labels") or {}
+    if holds(labels, there):
+        return live
+    operation = {"op": "add", "path": "/metadata/labels", "value": {**there, **labels}}
+    return await client.patch(Ref.to(resource, live), [operation])
+
+
 async def _own_by_apply(client: Client, resource: Resource, namespace: str, name: str) -> None:
     """Turn the fields that our create owns into ones that our applies own: else no apply could take one away again."""
     for _ in range(OWNING_ATTEMPTS):
@@ -107,10 +118,12 @@ async def _own_by_apply(client: Client, resource: Resource, namespace: str, name
         turned = [{**m, "operation": "Apply"} if m in ours else m for m in managed]
         operation = {"op": "replace", "path": "/metadata/managedFields", "value": turned}
         try:
-            return await client.patch(Ref.to(resource, live), [operation])
+            await client.patch(Ref.to(resource, live), [operation])
         except ApiError as error:
             if error.code != 409:  # else its controller has written to it meanwhile
                 raise
+        else:
+            return
 
 
 async def _find(client: Client, resource: Resource, namespace: str, name: str) -> Manifest | None:

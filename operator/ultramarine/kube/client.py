@@ -175,11 +175,11 @@ class Client:
         verb = f"patch/{subresource}" if subresource else "patch"
         return await self._request(verb, "PATCH", resource, path, query, as_yaml(manifest), APPLY)
 
-    async def patch(self, ref: Ref, operations: Sequence[Manifest]) -> None:
+    async def patch(self, ref: Ref, operations: Sequence[Manifest]) -> Manifest:
         """JSON Patch of the very object that was seen; one that changed since is ApiError 409."""
         version = {"op": "replace", "path": "/metadata/resourceVersion", "value": ref.resource_version}
         path = ref.resource.path(ref.namespace, ref.name)
-        await self._request("patch", "PATCH", ref.resource, path, None, [*operations, version], JSON_PATCH)
+        return await self._request("patch", "PATCH", ref.resource, path, None, [*operations, version], JSON_PATCH)
 
     async def delete(self, ref: Ref) -> None:
         """Delete the very object that was seen: a newer one, or one that changed since, is ApiError 409."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 # Where things are in a training pod.
@@ -36,6 +36,7 @@ EXIT_DO_NOT_RETRY = 203
 EXIT_TRY_AGAIN = 75
 
 MANIFEST_NAME = "manifest.json"  # beside an artifact's files
+STARTED_NAME = "started.json"  # beside a job's outputs, written before the command starts: the storage takes them
 RESULT_NAME = "result.json"  # beside a job's outputs: its TerminationRecord, whole
 
 # Formats, by the suffix of the one file that says it. The last two run code when they are loaded.
@@ -99,9 +100,27 @@ class ArtifactManifest:
 
 
 @dataclass(frozen=True)
+class SourceTask:
+    """Where the code comes from that is not in the Job's own ConfigMap; one of the three.
+
+    `config_map` is a ConfigMap's name: its files are mounted at SOURCE_DIR, if it is there.
+    `uri` is a tar archive's s3:// URI, and `digest` the SHA-256 that it must have, if any is asked for.
+    `git_url` is a repository, `git_ref` a branch, tag or commit (or empty: its default branch), `git_path` a folder.
+    """
+
+    config_map: str = ""
+    uri: str = ""
+    digest: str = ""
+    git_url: str = ""
+    git_ref: str = ""
+    git_path: str = ""
+
+
+@dataclass(frozen=True)
 class TrainingTask:
     """What the trainer has to do, besides the user's command: the operator writes it into ENV_TASK.
 
+    `source` is code to fetch; without it what is mounted at SOURCE_DIR is all.
     `inputs` maps a name to an s3:// URI (an object, or all objects under a prefix that ends in a slash).
     `outputs` maps a name to the model format (`auto` when the trainer shall find it; empty for a plain folder).
     `output_prefix` is the s3:// URI under which NAME/DIGEST/ folders are written.
@@ -110,13 +129,25 @@ class TrainingTask:
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     output_prefix: str = ""
+    source: SourceTask | None = None
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        """Return the task as JSON without what is not asked for: a trainer has to know only what it must do."""
+        return json.dumps({name: value for name, value in asdict(self).items() if value}, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> TrainingTask:
-        return _read(cls, json.loads(text))
+        """Read what `to_json` wrote. Raises TypeError for a field that is not known here: it would not be done."""
+        task = cls(**json.loads(text))
+        return replace(task, source=SourceTask(**task.source)) if isinstance(task.source, dict) else task
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """What code ran: the SHA-256 of an archive or over a ConfigMap's files, or the commit of a git repository."""
+
+    digest: str = ""
+    commit: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,6 +191,7 @@ class TerminationRecord:
 
     On success `outputs` and `metrics` say what was made; the same record, whole, is stored as
     OUTPUT_PREFIX/result.json before the container ends, for the case that the pod is gone before anyone has read it.
+    `source` is what code ran, if the trainer fetched it.
     On failure `reason` is a CamelCase word, `message` a sentence that names the field and the remedy,
     `tail` the last lines that the user's command wrote.
     """
@@ -169,6 +201,7 @@ class TerminationRecord:
     reason: str = ""
     message: str = ""
     tail: str = ""
+    source: SourceRecord = SourceRecord()
 
     def to_json(self, limit: int = TERMINATION_LIMIT) -> str:
         """Return the record as JSON of at most `limit` bytes: the tail is cut first, from its front, then metrics.
@@ -196,7 +229,8 @@ class TerminationRecord:
             outputs = {name: _read(OutputRecord, record) for name, record in document["outputs"].items()}
             if "reason" not in document:  # a line of somebody's JSON log
                 raise KeyError("reason")
-            record = _read(cls, {**document, "outputs": outputs})
+            source = _read(SourceRecord, document.get("source") or {})
+            record = _read(cls, {**document, "outputs": outputs, "source": source})
             record._check()
         except _UNREADABLE as error:
             raise ValueError(f"not a termination record: {error}") from error
@@ -204,7 +238,7 @@ class TerminationRecord:
 
     def _check(self) -> None:
         """Raise TypeError where a field is not of its type: the user's command can write here too."""
-        texts = [self.reason, self.message, self.tail]
+        texts = [self.reason, self.message, self.tail, self.source.digest, self.source.commit]
         texts += [text for output in self.outputs.values() for text in (output.uri, output.digest, output.format)]
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("a text is something else")

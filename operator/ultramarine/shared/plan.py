@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
@@ -24,6 +24,8 @@ class Platform:
     storage_bucket: str
     storage_secret: str
     image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
+    storage_confined: bool = False  # a namespace's keys open BUCKET/NAMESPACE/ and BUCKET/shared/, and no more
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,26 @@ Question = ReadText | CheckArtifact
 Answer = str | ArtifactFacts | StorageError
 
 
+class Lazily(Iterable[Manifest]):
+    """Manifests that are gathered when somebody looks at them: most passes do not, and a Model can have thousands."""
+
+    def __init__(self, gather: Callable[[], tuple[Manifest, ...]]) -> None:
+        self._gather = gather
+        self._gathered: tuple[Manifest, ...] | None = None
+
+    def __iter__(self) -> Iterator[Manifest]:
+        if self._gathered is None:
+            self._gathered = self._gather()
+        return iter(self._gathered)
+
+
 @dataclass(frozen=True)
 class Seen:
     """The world at the moment of deciding: our children, the objects that we refer to, and the storage's answers."""
 
     platform: Platform
     children: tuple[Manifest, ...] = ()
-    related: tuple[Manifest, ...] = ()
+    related: Iterable[Manifest] = ()
     answers: Mapping[Question, Answer] = field(default_factory=dict)
 
     def of(self, kind: str) -> list[Manifest]:

@@ -27,6 +27,12 @@ CONTAINER_SECURITY: Manifest = {
 }
 
 
+def pull_secrets(platform: Platform) -> Manifest:
+    """The pod's Secrets for a private registry, if the installation has any."""
+    names = [{"name": name} for name in platform.image_pull_secrets]
+    return {"imagePullSecrets": names} if names else {}
+
+
 def storage_env(platform: Platform) -> list[Manifest]:
     """Where the object storage is; who we are there comes from the storage Secret."""
     return [

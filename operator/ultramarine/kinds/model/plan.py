@@ -8,7 +8,7 @@ from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.contract import CODE_EXECUTING_FORMATS
 from ...shared.errors import StorageError
 from ...shared.meta import Manifest
-from ...shared.plan import ArtifactFacts, CheckArtifact, Event, Obj, Plan, Question, Seen
+from ...shared.plan import ArtifactFacts, CheckArtifact, Event, Obj, Plan, Platform, Question, Seen
 from .schema import ModelSpec, ModelVersionSpec, version_number
 
 LOOK_AGAIN = timedelta(seconds=30)
@@ -42,9 +42,11 @@ def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
     return Plan(status)
 
 
-def questions_version(version: Obj[ModelVersionSpec], _seen: Seen) -> tuple[Question, ...]:
+def questions_version(version: Obj[ModelVersionSpec], seen: Seen) -> tuple[Question, ...]:
     """Ask the storage for the artifact until it was found to be right; the servers check it again at every load."""
-    return () if _settled(version) or _refused(version.spec) else (CheckArtifact(version.spec.uri),)
+    if _settled(version) or _refused(version.spec) or _foreign(version, seen.platform):
+        return ()
+    return (CheckArtifact(version.spec.uri),)
 
 
 def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> Plan:
@@ -63,6 +65,12 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
                 "spec.allowCodeExecution to true, or save the model as .skops or .onnx",
             ),
         )
+    elif _foreign(version, seen.platform):
+        own = f"s3://{seen.platform.storage_bucket}/{version.namespace}/"
+        message = (
+            f"spec.uri {spec.uri} is not this namespace's to read; copy the model to below {own}, and register that"
+        )
+        state, condition = "Refused", Condition("Ready", False, "AccessDenied", message)
     elif _settled(version):
         state, condition = (
             "Ready",
@@ -92,6 +100,13 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
 
 def _refused(spec: ModelVersionSpec) -> bool:
     return spec.format.name in CODE_EXECUTING_FORMATS and not spec.allow_code_execution
+
+
+def _foreign(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
+    """Whether the artifact lies where only the operator's own keys would find it: it must not ask for others."""
+    bucket = f"s3://{platform.storage_bucket}/"
+    mine = (f"{bucket}{version.namespace}/", f"{bucket}shared/")
+    return platform.storage_confined and version.spec.uri.startswith(bucket) and not version.spec.uri.startswith(mine)
 
 
 def _settled(version: Obj[ModelVersionSpec]) -> bool:

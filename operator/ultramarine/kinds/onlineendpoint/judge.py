@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...shared import pods
-from ...shared.conditions import MAX_MESSAGE
+from ...shared.conditions import MAX_MESSAGE, find
 from ...shared.meta import Manifest
 from ...shared.plan import Seen
 from .manifests import (
@@ -127,4 +127,6 @@ def _state(
             return "Failing", f"{version}: {verdict.sentence}"
         if (trouble := pods.trouble(pod)) is not None:
             return "Failing", trouble.message
+    if (refused := find(rolled, "ReplicaFailure")) is not None and refused.get("status") == "True":
+        return "Failing", f"Kubernetes makes no pod: {refused.get('message')}"
     return "Updating", f"{len(ready)} of {deployment.replicas} pods are ready, moving to {version}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...shared import contract
 from ...shared.meta import GROUP, Manifest, child_labels, child_metadata, content_hash
 from ...shared.plan import Obj, Platform
-from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, storage_env
+from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
 from ..model.schema import ModelVersionSpec, version_name
 from .schema import EndpointDeployment, OnlineEndpointSpec
 
@@ -123,6 +123,7 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
     }
     return {
         "automountServiceAccountToken": False,
+        **pull_secrets(platform),
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
         "terminationGracePeriodSeconds": DRAIN_SECONDS + 50,

@@ -8,7 +8,7 @@ from ...shared import contract
 from ...shared.errors import InvalidSpec
 from ...shared.meta import Manifest, child_labels, child_metadata, content_hash
 from ...shared.plan import Obj, Platform
-from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, storage_env
+from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
 from .schema import TrainingJobSpec
 
 Job = Obj[TrainingJobSpec]
@@ -23,8 +23,21 @@ def output_prefix(job: Job, platform: Platform) -> str:
 
 
 def source_digest(job: Job) -> str:
-    """SHA-256 over the inline source, or nothing without any."""
-    return f"sha256:{content_hash(job.spec.source.inline)}" if job.spec.source else ""
+    """SHA-256 over the inline source; of any other kind of source the trainer tells it."""
+    return f"sha256:{content_hash(job.spec.source.inline)}" if job.spec.source and job.spec.source.inline else ""
+
+
+def source_task(job: Job) -> contract.SourceTask | None:
+    """What the trainer has to fetch before the command starts, if anything."""
+    source = job.spec.source
+    if source is None or source.inline:
+        return None
+    if source.git is not None:
+        git = source.git
+        return contract.SourceTask(git_url=git.url, git_ref=git.ref, git_path=git.path)
+    if source.config_map is not None:
+        return contract.SourceTask(config_map=source.config_map.name)
+    return contract.SourceTask(uri=source.uri or "", digest=source.digest or "")
 
 
 def command(job: Job) -> list[str]:
@@ -58,7 +71,7 @@ def command(job: Job) -> list[str]:
 
 def source_config_map(job: Job) -> Manifest | None:
     """The inline source as a ConfigMap, or nothing without any."""
-    if job.spec.source is None:
+    if job.spec.source is None or not job.spec.source.inline:
         return None
     return {
         "apiVersion": "v1",
@@ -114,6 +127,7 @@ def pod_spec(job: Job, platform: Platform) -> Manifest:
         inputs={name: source.uri for name, source in spec.inputs.items()},
         outputs={name: (out.format or "auto") if out.register_as else "" for name, out in spec.outputs.items()},
         output_prefix=output_prefix(job, platform),
+        source=source_task(job),
     )
     volumes: list[Manifest] = [{"name": name, "emptyDir": {}} for name in ("workspace", "inputs", "outputs", "tmp")]
     mounts: list[Manifest] = [
@@ -122,12 +136,13 @@ def pod_spec(job: Job, platform: Platform) -> Manifest:
         {"name": "outputs", "mountPath": contract.OUTPUTS_DIR},
         {"name": "tmp", "mountPath": "/tmp"},
     ]
-    if spec.source is not None:
-        volumes.append({"name": "source", "configMap": {"name": f"{job.name}-source"}})
+    if (code := _source_volume(job)) is not None:
+        volumes.append({"name": "source", "configMap": code})
         mounts.append({"name": "source", "mountPath": contract.SOURCE_DIR, "readOnly": True})
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
+        **pull_secrets(platform),
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
         "containers": [
@@ -155,15 +170,28 @@ def pod_spec(job: Job, platform: Platform) -> Manifest:
     }
 
 
+def _source_volume(job: Job) -> Manifest | None:
+    """The ConfigMap that the code is mounted from, if it comes from one."""
+    source = job.spec.source
+    if source is not None and source.inline:
+        return {"name": f"{job.name}-source"}
+    if source is not None and source.config_map is not None:
+        # Optional: a pod that hangs for a missing mount tells nobody, while the trainer names what is missing.
+        return {"name": source.config_map.name, "optional": True}
+    return None
+
+
 def with_changes(live: Manifest, wanted: Manifest) -> Manifest | None:
-    """A Job that runs already, with what may change of it (suspend, limits); nothing if none of that differs.
+    """A Job that runs already, with what may change of it (suspend, limits, labels); nothing if none of that differs.
 
     The rest stays as it was made, even by an older operator: Kubernetes forbids to change a Job's template, and a new
     release of the platform must not disturb a training.
     """
     mutable = ("suspend", "backoffLimit", "activeDeadlineSeconds")
     old, new = live["spec"], wanted["spec"]
-    if all(old.get(field) == new.get(field) for field in mutable):
+    labels = live["metadata"].get("labels") or {}
+    labelled = all(labels.get(name) == value for name, value in wanted["metadata"]["labels"].items())
+    if labelled and all(old.get(field) == new.get(field) for field in mutable):
         return None
     kept = {field: old[field] for field in new if field not in mutable and field in old}
     return {**wanted, "spec": kept | {field: new[field] for field in mutable if field in new}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ...shared import contract, pods
@@ -18,6 +19,7 @@ STORAGE_RETRY = timedelta(seconds=15)
 SOON = timedelta(milliseconds=200)
 LAST_WORDS = timedelta(seconds=1)
 LONGEST_LAG = timedelta(seconds=20)
+NO_POD = timedelta(seconds=30)
 STARTING = status.pending("PodStarting", "its pod is starting")
 
 
@@ -33,13 +35,20 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
     changed = wanted if child is None else with_changes(child, wanted)
     apply = tuple(manifest for manifest in (source, changed) if manifest is not None)
     if child is None:
-        if isinstance(seen.answers.get(_result(job, seen)), str):  # done, and its Job was cleaned away by somebody
+        answer = seen.answers.get(_result(job, seen))
+        if isinstance(answer, str):  # done, and its Job was cleaned away by somebody
             return _succeeded(job, seen, {}, [], facts, now)
+        if isinstance(answer, StorageError) and answer.reason != "ObjectNotFound":
+            message = f"its Job is gone; whether it was done is asked of the storage: {answer.message}"
+            return _plan(job, status.pending("ReadingResult", message), facts, now, after=STORAGE_RETRY)
         return _plan(job, status.suspended() if job.spec.suspend else STARTING, facts, now, apply=apply)
     if _job_condition(child, "Complete"):
         return _succeeded(job, seen, child, own_pods, facts, now)
     if failure := _job_condition(child, "Failed"):
         return _failed(job, child, failure, own_pods, facts, now)
+    if not own_pods and not job.spec.suspend:
+        waiting = _without_pods(job, child, status.gathered(job, None, []), now)
+        return replace(waiting, apply=apply)
     state = _unfinished(job, own_pods)
     if state == STARTING:
         facts = status.gathered(job, None, [])  # the name of a pod that does nothing yet is not worth a write
@@ -112,6 +121,20 @@ def _unfinished(job: Job, own_pods: list[Manifest]) -> status.State:
     return STARTING
 
 
+def _without_pods(job: Job, child: Manifest, facts: Manifest, now: datetime) -> Plan:
+    """A Job that its controller has started gets a pod at once; only Events, which nobody here reads, say why not."""
+    counts = child.get("status") or {}
+    if not counts.get("startTime") or counts.get("active"):
+        return _plan(job, STARTING, facts, now)
+    waited = now - parse_timestamp(str(counts["startTime"]))
+    if waited < NO_POD:
+        return _plan(job, STARTING, facts, now, after=NO_POD - waited)
+    remedy = (
+        f"kubectl -n {job.namespace} describe job {job.name} says why (a quota, a limit range, an admission policy)"
+    )
+    return _plan(job, status.pending("NoPod", f"Kubernetes makes no pod for its Job; {remedy}"), facts, now)
+
+
 def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], facts: Manifest, now: datetime) -> Plan:
     facts = status.ended(facts, child, now)
     record = _record(own_pods)
@@ -141,7 +164,7 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
             outputs[name]["modelVersion"] = version
     metrics = dict(record.metrics)
     facts = {
-        **facts,
+        **status.with_source(facts, record.source),
         "outputs": outputs,
         "modelVersion": ", ".join(versions.values()),
         "metrics": {"latest": metrics} if metrics else None,
@@ -196,7 +219,7 @@ def _failed(
 
 def _is_fresh(condition: Mapping[str, str], now: datetime) -> bool:
     told = condition.get("lastTransitionTime")
-    return told is not None and now - parse_timestamp(told) < LONGEST_LAG
+    return told is not None and abs(now - parse_timestamp(told)) < LONGEST_LAG
 
 
 def _record(own_pods: list[Manifest]) -> contract.TerminationRecord | None:

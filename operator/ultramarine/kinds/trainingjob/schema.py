@@ -18,6 +18,7 @@ from ...shared.schema import (
     Uri,
     rule,
     rules,
+    says,
 )
 
 KEYS_ARE_NAMES = rules(
@@ -28,10 +29,59 @@ KEYS_ARE_NAMES = rules(
 )
 
 
-class Source(Schema):
-    """The code to run."""
+class ConfigMapSource(Schema):
+    """A ConfigMap with files."""
 
-    inline: dict[str, Annotated[str, Field(max_length=262144)]] = Field(
+    name: str = Field(
+        pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
+        max_length=253,
+        description="A ConfigMap in the same namespace; each of its keys becomes a file.",
+        json_schema_extra=says("must be a ConfigMap's name: lower-case letters, digits, '-' and '.'"),
+    )
+
+
+class GitSource(Schema):
+    """A commit of a git repository."""
+
+    url: str = Field(
+        pattern=r"^https?://[^\s@]+$",
+        max_length=1024,
+        description="The repository, by http or https. The namespace's network policies have to let pods reach it.",
+        json_schema_extra=says("must be http:// or https://, without spaces and without a user"),
+    )
+    ref: str = Field(
+        default="",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._/-]*)?$",
+        max_length=255,
+        description="A branch, a tag or a whole commit id; the default branch if left out. "
+        "Only this one commit is fetched, and status.provenance.gitCommit says which.",
+        json_schema_extra=says("must be a branch, a tag or a commit id of 40 hexadecimal digits"),
+    )
+    path: str = Field(
+        default="",
+        pattern=r"^([A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*)?$",
+        max_length=1024,
+        description="A folder of the repository, whose files are taken; all of them if left out.",
+        json_schema_extra=says("must be a folder's path inside the repository, such as src/train"),
+    )
+
+
+class Source(Schema):
+    """The code to run: inline, configMap, git or uri."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "[has(self.inline), has(self.configMap), has(self.git), has(self.uri)].filter(it, it).size() == 1",
+                "give one of inline, configMap, git and uri",
+            ),
+            rule("!has(self.digest) || has(self.uri)", "digest is about the archive at uri; leave it out"),
+            rule("!has(self.uri) || !self.uri.endsWith('/')", "uri must name one archive, not all below a prefix"),
+        )
+    )
+
+    inline: dict[str, Annotated[str, Field(max_length=262144)]] | None = Field(
+        default=None,
         min_length=1,
         max_length=32,
         description="File name to content; the files lie in the folder in which the command starts. 900 KB in all; "
@@ -50,6 +100,17 @@ class Source(Schema):
                 "the files together may have 900,000 characters; put larger ones into an image or an input",
             ),
         ),
+    )
+
+    config_map: ConfigMapSource | None = Field(default=None, description="Files of a ConfigMap.")
+    git: GitSource | None = Field(default=None, description="Files of a git repository.")
+    uri: Uri | None = Field(
+        default=None,
+        description="A tar archive in the object storage, plain or compressed (.tar.gz); it is unpacked into the "
+        "folder in which the command starts.",
+    )
+    digest: Digest | None = Field(
+        default=None, description="The SHA-256 that the archive must have; the job fails for any other content."
     )
 
 
@@ -91,7 +152,8 @@ class TrainingJobSpec(Schema):
         default=None,
         min_length=1,
         max_length=500,
-        description="The container image; the default is the platform's trainer image, others must be built from it.",
+        description="The container image; the default is the platform's trainer image, others must be built from it. "
+        "Where no source is given, the command starts in the image's WORKDIR if there is code in it.",
         json_schema_extra=IMMUTABLE,
     )
     source: Source | None = Field(default=None, description="The code to run.", json_schema_extra=IMMUTABLE)
@@ -174,7 +236,10 @@ class Provenance(Schema):
     """What exactly ran."""
 
     image_digest: str = Field(default="", max_length=500, description="The image, as the node resolved it.")
-    source_digest: str = Field(default="", max_length=100, description="SHA-256 over the inline source.")
+    source_digest: str = Field(
+        default="", max_length=100, description="SHA-256 of the source: of the archive, or over its files."
+    )
+    git_commit: str = Field(default="", max_length=64, description="The commit of the source's repository.")
 
 
 class TrainingJobStatus(Status):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import datetime
 
-from ...shared import pods
+from ...shared import contract, pods
 from ...shared.conditions import Condition, find, health, merge, parse_timestamp, timestamp
 from ...shared.meta import Manifest
 from ...shared.plan import Event
@@ -102,6 +102,13 @@ def gathered(job: Job, child: Manifest | None, own_pods: list[Manifest]) -> Mani
         if image := pods.image_digest(newest, CONTAINER):
             facts["provenance"] = {**facts.get("provenance", {}), "imageDigest": image}
     return facts
+
+
+def with_source(facts: Manifest, source: contract.SourceRecord) -> Manifest:
+    """The facts with what the trainer says of the code that it fetched."""
+    told = {"sourceDigest": source.digest[:100], "gitCommit": source.commit[:64]}
+    known = {name: value for name, value in told.items() if value}
+    return {**facts, "provenance": {**facts.get("provenance", {}), **known}} if known else facts
 
 
 def ended(facts: Manifest, child: Manifest, now: datetime) -> Manifest:
