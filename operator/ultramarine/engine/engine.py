@@ -57,7 +57,7 @@ class Engine:
         self._reconciler = Reconciler(self._kinds.values(), mirror, self.take_in, client, self._inquiries, platform)
         self._lease = lease
         self.queue = Queue()
-        self._working = False  # from the moment that this replica leads
+        self._leading = False  # from the moment that this replica leads
         self._stopping = False
         now = time.monotonic()
         self._tried = now  # when a listing was last tried
@@ -133,7 +133,7 @@ class Engine:
             self._ring(resource, manifest, but=writer)
 
     def _ring(self, resource: Resource, manifest: Manifest, but: Key | None = None) -> None:
-        if not self._working:
+        if not self._leading:
             return  # what a standby hears of is not its work; when it begins to lead, it looks at everything
         for key in self._concerned(resource, manifest):
             if key != but:
@@ -169,7 +169,7 @@ class Engine:
 
     async def _lead(self) -> None:
         """Look at every object, and work until the Lease is lost; every worker has stopped before this returns."""
-        self._working = True
+        self._leading = True
         for kind in self._kinds.values():
             for namespace, name in self._mirror.known(kind.resource, None):
                 self.queue.add(Key(kind.name, namespace, name))
@@ -181,7 +181,7 @@ class Engine:
             await self._let_passes_end()
             raise
         finally:
-            self._working = False
+            self._leading = False
             await _end(workers)
             self.queue.clear()
 
@@ -247,6 +247,9 @@ class Engine:
 
     async def _work(self) -> None:
         while True:
+            # A pass that finds all well waits for nothing, and neither does a key that is there: ten thousand of them
+            # after a restart would let neither the Lease be renewed nor a probe be answered.
+            await asyncio.sleep(0)
             key = await self.queue.get()
             if self._stopping or not self._lease.held:  # about to be lost, or late to be renewed
                 self.queue.failed(key)
@@ -260,9 +263,6 @@ class Engine:
             except Exception:  # a pass tells its own errors; this one comes from the telling
                 log.exception("%s: a bug of the operator", key)
                 self.queue.failed(key)
-            # A pass that finds all well waits for nothing: after a restart ten thousand of them would let neither the
-            # Lease be renewed nor a probe be answered.
-            await asyncio.sleep(0)
 
     async def _pass(self, key: Key) -> None:
         started = time.monotonic()
