@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 STATE = os.environ.get("ULTRAMARINE_STATE", "/var/lib/ultramarine")
-FOLDERS = ("/var/lib", "/run", "/run/netns", "/etc/cni", "/var/log", "/opt", "/var/lib/cni")
+# Where the parts of a Kubernetes write beside their state folder, whatever they are told.
+PLACES = (
+    STATE,
+    *("/run/containerd", "/run/cni", "/run/flannel", "/run/kubernetes", "/run/runc", "/run/netns/*"),
+    *("/var/lib/cni", "/var/lib/kubelet", "/var/lib/etcd", "/var/lib/containerd", "/var/lib/kube-proxy"),
+    *("/var/log/containers", "/var/log/pods", "/var/log/kubernetes"),
+    *("/etc/cni", "/etc/kubernetes", "/etc/containerd", "/opt/cni", "/opt/local-path-provisioner"),
+)
 SETTINGS = ("net/ipv4/ip_forward", "vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops")
-# Made by apt and dpkg as they install.
-NOT_OURS = {"/run/lock", "/var/lib/containers", "/var/log/apt", "/var/log/alternatives.log", "/var/log/dpkg.log"}
 
 
 def printed(*argv: str) -> list[str]:
@@ -40,7 +45,8 @@ def traces() -> Iterator[str]:
     for line in Path("/proc/net/dev").read_text().splitlines()[2:]:
         yield f"link {line.split(':')[0].strip()}"
     for line in printed("nft", "list", "tables"):
-        yield f"nft {line}"
+        if line.split()[-1] not in ("filter", "nat", "mangle", "raw"):  # iptables' own; their rules are below
+            yield f"nft {line}"
     for name in printed("ipset", "list", "-name"):
         yield f"ipset {name}"
     for line in printed("iptables-save"):
@@ -48,10 +54,8 @@ def traces() -> Iterator[str]:
             yield f"iptables {line}"
     for top in Path("/sys/fs/cgroup").glob("**/*ultramarine*"):
         yield f"cgroup {top}"
-    for folder in map(Path, FOLDERS):
-        for found in folder.iterdir() if folder.is_dir() else ():
-            if str(found) not in NOT_OURS:
-                yield f"path {found}"
+    for place in PLACES:
+        yield from (f"path {found}" for found in Path("/").glob(place.lstrip("/")))
     for name in SETTINGS:
         path = Path("/proc/sys") / name
         if path.exists():

@@ -1,0 +1,208 @@
+"""What a benchmark of the installed operator sees: its metrics, its writes, the CPU of the control plane, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from chaos.world import Api
+from ultramarine.shared.conditions import is_true
+from ultramarine.shared.meta import JOB, LABEL_NAME, ONLINE_ENDPOINT, POD, TRAINING_JOB, Manifest, Resource
+from ultramarine_cluster import cluster, target
+
+AT_ONCE = 16  # requests of ours under way
+PATIENCE = 1800.0
+# Of the API requests, those that write; the Lease is left out.
+WRITES = ("create", "update", "patch", "patch/status", "delete")
+COMPONENTS = ("kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler", "kwok", "netpol")
+
+
+@dataclass
+class Operator:
+    """The operator's pod, seen through its /metrics."""
+
+    url: str
+    session: aiohttp.ClientSession
+
+    async def metrics(self) -> dict[str, float]:
+        """Every sample; none while nobody answers."""
+        try:
+            async with self.session.get(f"{self.url}/metrics", timeout=aiohttp.ClientTimeout(total=10)) as answer:
+                text = await answer.text()
+        except (aiohttp.ClientError, TimeoutError):
+            return {}
+        return {name: float(value) for name, value in re.findall(r"^([a-z_]+(?:\{.*\})?) (\S+)$", text, re.MULTILINE)}
+
+
+@dataclass
+class Sights:
+    """When each object was first seen in a state, by watches that run beside."""
+
+    firsts: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def see(self, what: str, name: str) -> None:
+        self.firsts.setdefault(what, {}).setdefault(name, time.monotonic())
+
+    def count(self, what: str) -> int:
+        return len(self.firsts.get(what, {}))
+
+
+@dataclass
+class Bench:
+    """The cluster, the operator in it, and our own connection to the API server."""
+
+    running: cluster.Cluster
+    to: target.Target
+    node: str  # the real one
+    api: Api
+    operator: Operator
+
+    async def create(self, resource: Resource, manifests: list[Manifest], namespace: str) -> dict[str, float]:
+        """Create objects, some at once; when the server had taken each."""
+        gate = asyncio.Semaphore(AT_ONCE)
+        taken: dict[str, float] = {}
+
+        async def one(manifest: Manifest) -> None:
+            async with gate:
+                await self.api.ask("POST", resource.path(namespace), manifest)
+                taken[manifest["metadata"]["name"]] = time.monotonic()
+
+        await asyncio.gather(*map(one, manifests))
+        return taken
+
+    @asynccontextmanager
+    async def watching(self, namespace: str) -> AsyncIterator[Sights]:
+        """Note when jobs and endpoints reach their states, and when pods appear."""
+        sights = Sights()
+
+        def job(found: Manifest) -> None:
+            if state := (found.get("status") or {}).get("state"):
+                sights.see(f"job {state}", found["metadata"]["name"])
+
+        def pod(found: Manifest) -> None:
+            if owner := found["metadata"]["labels"].get(LABEL_NAME):  # the chart has pods here too
+                sights.see("pod", owner)
+
+        def child(found: Manifest) -> None:
+            sights.see("Job", found["metadata"]["name"])
+
+        def endpoint(found: Manifest) -> None:
+            status, name = found.get("status") or {}, found["metadata"]["name"]
+            if is_true(status, "Ready") and not is_true(status, "Reconciling"):
+                sights.see(f"serves {status.get('modelVersion')}", name)
+
+        watched = ((TRAINING_JOB, job), (JOB, child), (POD, pod), (ONLINE_ENDPOINT, endpoint))
+        tasks = [asyncio.create_task(self._watch(resource, namespace, see)) for resource, see in watched]
+        try:
+            yield sights
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, resource: Resource, namespace: str, see: Any) -> None:
+        version = "0"
+        while True:
+            url = f"{self.api.url}{resource.path(namespace)}?watch=true&timeoutSeconds=3000&resourceVersion={version}"
+            async with self.api.session.get(url, ssl=self.api.tls) as answer:  # type: ignore[arg-type]
+                async for line in answer.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        version = "0"
+                        break
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    if event["type"] != "DELETED":
+                        see(event["object"])
+
+    async def until(self, what: str, look: Any) -> None:
+        """Wait until `look` holds, telling how far it is every ten seconds."""
+        began = said = time.monotonic()
+        while not look():
+            if time.monotonic() - said > 10:
+                said = time.monotonic()
+                print(f"    {said - began:5.0f} s  waiting: {what()}", flush=True)
+            if time.monotonic() - began > PATIENCE:
+                raise SystemExit(f"given up after {PATIENCE:.0f} s: {what()}")
+            await asyncio.sleep(0.2)
+
+    async def idle(self) -> dict[str, float]:
+        """The operator's metrics when nothing is due and nothing was done for two seconds."""
+        before: dict[str, float] = {}
+        while True:
+            now = await self.operator.metrics()
+            calm = passes(now) == passes(before) and now.get("ultramarine_queue_depth") == 0
+            if before and calm:
+                return now
+            before = now
+            await asyncio.sleep(2)
+
+
+def passes(metrics: dict[str, float]) -> float:
+    """How many passes have ended."""
+    return sum(value for name, value in metrics.items() if name.startswith("ultramarine_reconciles_total"))
+
+
+def writes(metrics: dict[str, float]) -> dict[str, float]:
+    """The operator's writing requests, by verb and kind."""
+    found: dict[str, float] = {}
+    for name, value in metrics.items():
+        if not name.startswith("ultramarine_api_requests_total"):
+            continue
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', name))
+        if labels["verb"] in WRITES and labels["kind"] != "Lease":
+            what = f"{labels['verb']} {labels['kind']}"
+            found[what] = found.get(what, 0.0) + value
+    return found
+
+
+def cpu_of_components(running: cluster.Cluster) -> dict[str, float]:
+    """CPU seconds of the control plane's processes so far."""
+    found: dict[str, float] = {}
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError, IndexError, ValueError):
+            argv = (folder / "cmdline").read_bytes().decode()
+            name = Path(argv.split("\0")[0]).name
+            if folder.name.isdigit() and name in COMPONENTS and str(running.state.root) in argv:
+                times = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+                found[name] = found.get(name, 0.0) + (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def percentiles(values: list[float]) -> tuple[float, float]:
+    """The median and the 99th percentile."""
+    hundredths = statistics.quantiles(values, n=100, method="inclusive")
+    return hundredths[49], hundredths[98]
+
+
+@dataclass
+class Memory:
+    """The most that the operator had resident."""
+
+    operator: Operator
+    most: float = 0.0
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _watch(self) -> None:
+        while True:
+            self.most = max(self.most, (await self.operator.metrics()).get("process_resident_memory_bytes", 0.0))
+            await asyncio.sleep(1)
