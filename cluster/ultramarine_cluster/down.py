@@ -187,6 +187,11 @@ def _machine(state: State) -> str:
         if folder not in before["folders"] and Path(folder).exists():
             shutil.rmtree(folder, ignore_errors=True)
             said.append(f"removed {folder}")
+    # buildah's, and the CNI plugins' lock; each goes if nobody else has put anything there.
+    Path("/etc/cni/net.d/cni.lock").unlink(missing_ok=True)
+    for folder in ("/etc/cni/net.d", "/etc/cni"):
+        with suppress(OSError):
+            Path(folder).rmdir()
     for link in Path("/var/log/containers").glob("*.log") if Path("/var/log/containers").is_dir() else ():
         if link.is_symlink() and link.readlink().is_relative_to(state.root):
             link.unlink()

@@ -6,12 +6,12 @@ import hashlib
 import json
 import shutil
 import socket
-import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from backports import tarfile  # Debian 12 has a Python 3.11 whose own has no filters
 from dulwich.client import HTTPUnauthorized, get_transport_and_path
 from dulwich.errors import GitProtocolError, NotGitRepository
 from dulwich.index import build_index_from_tree
