@@ -92,7 +92,9 @@ def gathered(job: Job, child: Manifest | None, own_pods: list[Manifest]) -> Mani
     if child is not None:
         counts = child.get("status") or {}
         attempts = sum(int(counts.get(field) or 0) for field in ("active", "succeeded", "failed"))
-        facts["attempts"] = max(attempts, len(own_pods), int(facts.get("attempts", 0)))
+        attempts = max(attempts, len(own_pods), int(facts.get("attempts", 0)))
+        if attempts:  # else a job that was held before its first pod would differ from one that never was
+            facts["attempts"] = attempts
     if own_pods:
         newest = max(own_pods, key=lambda pod: (pods.created(pod), pod["metadata"]["name"]))
         facts["pod"] = newest["metadata"]["name"]
