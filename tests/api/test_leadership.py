@@ -160,6 +160,7 @@ def test_nobody_leads_early_over_a_spoilt_lease(namespace, replica):
     spoils = {
         "deleted": ["delete", LEASE],
         "emptied": ["patch", LEASE, "--type=merge", "-p", '{"spec": {"holderIdentity": ""}}'],
+        "without a word in it": ["patch", LEASE, "--type=json", "-p", '[{"op": "remove", "path": "/spec"}]'],
         "shortened": ["patch", LEASE, "--type=merge", "-p", '{"spec": {"leaseDurationSeconds": 2}}'],
     }
     standbys: dict[str, tuple[Operator, datetime]] = {}
@@ -178,6 +179,16 @@ def test_nobody_leads_early_over_a_spoilt_lease(namespace, replica):
         waited = (moment(lease(standby.api)["acquireTime"]) - renewed).total_seconds()
         print(f"{how}: taken over {waited:.1f} s after the last renewal")
         assert waited > 12, "the last renewal lets its holder write for 12 s"
+
+
+def test_a_lease_that_nobody_has_held_is_taken_at_once(api, replica):
+    """The chart makes the Lease empty: an installation does not wait for a leader that never was."""
+    made = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "ultramarine-operator"}}
+    api.run("create", "-f", "-", input=json.dumps(made))
+    operator = replica("first")
+    operator.launch()
+    eventually("it is ready", lambda: operator.probe("/readyz")[0] == 200)
+    eventually("it leads, long before a holder would have been waited out", lambda: operator.leads, 6)
 
 
 def test_a_strangers_name_in_the_lease_stops_the_leader_and_not_for_ever(api, pair):

@@ -16,7 +16,7 @@ import time
 from datetime import UTC, datetime
 
 from ..kube.client import ApiError, Client
-from ..shared.meta import LEASE, Manifest
+from ..shared.meta import GROUP, LEASE, Manifest
 from ..shared.metrics import LEASE_TRANSITIONS
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ DURATION = 15.0  # seconds for which a renewal holds
 RENEW_EVERY = 5.0
 MARGIN = 3.0  # the holder stops writing this long before others may start
 LONGEST = 30.0  # seconds for which another's renewal is believed at most, whatever it says; DURATION is the least
+ANNOTATION_HELD = f"{GROUP}/held"  # on a Lease that some replica has held
 GIVEN_BACK = 1  # leaseDurationSeconds of a Lease that its holder gave back; one that somebody emptied keeps another
 
 
@@ -138,7 +139,9 @@ class Lease:
             current = None
         spec: Manifest = (current or {}).get("spec") or {}
         self.holder = str(spec.get("holderIdentity") or "")
-        if self._must_wait(current is None, spec):
+        # As the chart makes it: one that was held and emptied since is marked, and a holder that was seen waited out.
+        unused = current is not None and not spec and not self._observed and not _was_held(current)
+        if not unused and self._must_wait(current is None, spec):
             return False
         changes = int(spec.get("leaseTransitions") or 0) + (current is not None and self.holder != self._identity)
         ours: Manifest = {
@@ -178,8 +181,16 @@ class Lease:
 
     async def _write(self, current: Manifest, spec: Manifest) -> None:
         """Replace the Lease that was seen; one that somebody wrote to meanwhile is ApiError 409."""
-        self._own = await self._client.update(LEASE, {**current, "spec": spec})
+        meta = current["metadata"]
+        annotations = {**(meta.get("annotations") or {}), ANNOTATION_HELD: "true"}
+        self._own = await self._client.update(
+            LEASE, {**current, "metadata": {**meta, "annotations": annotations}, "spec": spec}
+        )
         self.holder = str(spec["holderIdentity"])
+
+
+def _was_held(lease: Manifest) -> bool:
+    return ANNOTATION_HELD in (lease["metadata"].get("annotations") or {})
 
 
 def _now() -> str:
