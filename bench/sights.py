@@ -8,7 +8,7 @@ import os
 import re
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +57,26 @@ class Sights:
         return len(self.firsts.get(what, {}))
 
 
+async def follow(
+    api: Api, resource: Resource, namespace: str, selector: str, tell: Callable[[str, Manifest], None]
+) -> None:
+    """Tell every event of a type, its word and its object, until cancelled; a watch that ends goes on from there."""
+    version = "0"
+    while True:
+        query = f"?watch=true&timeoutSeconds=3000&resourceVersion={version}&labelSelector={selector}"
+        async with api.session.get(f"{api.url}{resource.path(namespace)}{query}", ssl=api.tls) as answer:  # type: ignore[arg-type]
+            if answer.status != 200:  # as for a moment after the API server or a CRD has come up
+                await asyncio.sleep(1)
+                continue
+            async for line in answer.content:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    version = "0"
+                    break
+                version = event["object"]["metadata"]["resourceVersion"]
+                tell(event["type"], event["object"])
+
+
 @dataclass
 class Bench:
     """The cluster, the operator in it, and our own connection to the API server."""
@@ -102,7 +122,13 @@ class Bench:
                 sights.see(f"serves {status.get('modelVersion')}", name)
 
         watched = ((TRAINING_JOB, job), (JOB, child), (POD, pod), (ONLINE_ENDPOINT, endpoint))
-        tasks = [asyncio.create_task(self._watch(resource, namespace, see)) for resource, see in watched]
+
+        def alive(see: Callable[[Manifest], None]) -> Callable[[str, Manifest], None]:
+            return lambda type, found: see(found) if type != "DELETED" else None
+
+        tasks = [
+            asyncio.create_task(follow(self.api, resource, namespace, "", alive(see))) for resource, see in watched
+        ]
         try:
             yield sights
             for task in tasks:
@@ -112,20 +138,6 @@ class Bench:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _watch(self, resource: Resource, namespace: str, see: Any) -> None:
-        version = "0"
-        while True:
-            url = f"{self.api.url}{resource.path(namespace)}?watch=true&timeoutSeconds=3000&resourceVersion={version}"
-            async with self.api.session.get(url, ssl=self.api.tls) as answer:  # type: ignore[arg-type]
-                async for line in answer.content:
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        version = "0"
-                        break
-                    version = event["object"]["metadata"]["resourceVersion"]
-                    if event["type"] != "DELETED":
-                        see(event["object"])
 
     async def until(self, what: str, look: Any) -> None:
         """Wait until `look` holds, telling how far it is every ten seconds."""

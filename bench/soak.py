@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
-import json
 import os
 import platform
 import statistics
@@ -25,9 +24,9 @@ from api.bare import Api as Kubectl
 from api.operator_process import BUCKET, Operator
 from builders import serving, training
 from chaos.world import OTHERS, Api, World, selectors
+from sights import follow
 from ultramarine.kinds import KINDS
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.meta import Resource
 from ultramarine_cluster import cluster
 from unit.conftest import serving_store
 
@@ -132,21 +131,6 @@ async def tend(world: World, turn: int) -> None:
     world.renewals.clear()
 
 
-async def watch(api: Api, resource: Resource, selector: str, world: World) -> None:
-    """Show the world one type, until cancelled; a watch that the server ends goes on from its last version."""
-    version = "0"
-    while True:
-        query = f"?watch=true&timeoutSeconds=3000&resourceVersion={version}&labelSelector={selector}"
-        async with api.session.get(f"{api.url}{resource.path(world.namespace)}{query}", ssl=api.tls) as answer:  # type: ignore[arg-type]
-            async for line in answer.content:
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    version = "0"
-                    break
-                version = event["object"]["metadata"]["resourceVersion"]
-                world.see(event["type"], event["object"])
-
-
 async def soak(kube: cluster.Cluster, operator: Operator, storage: Storage, hours: float, rate: float) -> str:
     """Run, tell of the samples as they come, and return the report."""
     url, tls = access(kube)
@@ -157,7 +141,7 @@ async def soak(kube: cluster.Cluster, operator: Operator, storage: Storage, hour
         world = World(api, NAMESPACE, storage, resources, patience=60.0)
         types = selectors(tuple(kind.resource for kind in KINDS)).items()
         counted = [0]
-        tasks = [asyncio.create_task(watch(api, *each, world)) for each in types]
+        tasks = [asyncio.create_task(follow(api, kind, NAMESPACE, selector, world.see)) for kind, selector in types]
         tasks += [asyncio.create_task(world.play()), asyncio.create_task(churn(world, rate, counted))]
         began = time.monotonic()
         samples: list[Sample] = []

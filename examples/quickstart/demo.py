@@ -96,8 +96,9 @@ def what_failed(error: Exception) -> str:
     if isinstance(error, ClusterError):
         return str(error)
     if isinstance(error, subprocess.CalledProcessError):
-        said, remedy = str(error.stderr).strip(), "if an object of an earlier run is in the way, delete it"
-        return f"`{' '.join(map(str, error.cmd))}` failed: {said}\n  what to do: {remedy}: kubectl delete tj,oe {NAME}"
+        failed = f"`{' '.join(map(str, error.cmd))}` failed: {str(error.stderr).strip()}"
+        remedy = f"if an object of an earlier run is in the way, kubectl -n {NAMESPACE} delete tj,oe {NAME}"
+        return f"{failed}\n  what to do: {remedy}"
     remedy = f"kubectl -n {NAMESPACE} get pods, and kubectl logs of the one that is not well"
     return f"the cluster, the storage or the endpoint did not do as asked: {error}\n  what to do: {remedy}"
 
