@@ -106,6 +106,32 @@ def test_a_prefix_is_downloaded_with_its_folders(storage: Storage, bucket: str, 
     assert (tmp_path / "deep/er/b.csv").read_bytes() == b"churn/deep/er/b.csv"
 
 
+def test_the_size_is_known_before_the_download(storage: Storage, bucket: str) -> None:
+    """An object, or all objects below a prefix, without the empty ones that stand for folders."""
+    storage.write(f"s3://{bucket}/churn/", b"")
+    storage.write(f"s3://{bucket}/churn/a.csv", b"123")
+    storage.write(f"s3://{bucket}/churn/deep/b.csv", b"4567")
+
+    assert storage.size(f"s3://{bucket}/churn/a.csv") == (1, 3)
+    assert storage.size(f"s3://{bucket}/churn/") == (2, 7)
+    with pytest.raises(StorageError) as caught:
+        storage.size(f"s3://{bucket}/nothing/")
+    assert caught.value.reason == "InputNotFound"
+
+
+def test_progress_is_told_in_bytes_of_all(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """The count never goes back and ends at the size, however many files come at once."""
+    for number in range(20):
+        storage.write(f"s3://{bucket}/churn/{number}.csv", bytes(1000 * number))
+    told: list[tuple[int, int]] = []
+
+    storage.download(f"s3://{bucket}/churn/", tmp_path, lambda done, total: told.append((done, total)))
+
+    assert told == sorted(told)
+    assert told[-1] == (190_000, 190_000)
+    assert {total for _, total in told} == {190_000}
+
+
 def test_a_folder_without_its_slash_is_named_as_the_mistake(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """The message says to add the slash."""
     storage.write(f"s3://{bucket}/churn/a.csv", b"1")

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from ultramarine.outside.storage import READ_LIMIT, Storage
+from ultramarine.outside.storage import READ_LIMIT, Storage, files_below
 from ultramarine.shared.contract import ArtifactManifest
 from ultramarine.shared.errors import StorageError
 
@@ -141,6 +141,40 @@ def test_sockets_are_refused(storage: Storage, bucket: str, tmp_path: Path) -> N
             storage.upload_folder(folder, f"s3://{bucket}/out/")
 
 
+def test_a_link_to_itself_is_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """A link that leads nowhere is named like any other thing that is no file."""
+    folder = folder_with(tmp_path, {"a": b"1"})
+    (folder / "loop").symlink_to("loop")
+
+    with pytest.raises(StorageError, match="neither file nor folder") as caught:
+        storage.upload_folder(folder, f"s3://{bucket}/out/")
+
+    assert caught.value.reason == "OutputInvalid"
+
+
+def test_only_the_files_that_are_meant_are_stored(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """What lies beside them, or comes while they are sent, is no part of the artifact."""
+    folder = folder_with(tmp_path, {"weights": b"w", "weights.tmp": b"half", ".cache/x": b"x"})
+    files = dict(files_below(folder, lambda name: name.startswith(".") or name.endswith(".tmp")))
+
+    record = storage.upload_folder(folder, f"s3://{bucket}/out/", files=files)
+
+    assert files == {"weights": folder / "weights"}
+    manifest = storage.fetch_artifact(record.uri, record.digest, tmp_path / "back")
+    assert [entry.path for entry in manifest.files] == ["weights"]
+
+
+def test_what_goes_away_while_it_is_listed_is_not_called_invalid(tmp_path: Path) -> None:
+    """A file that is gone is told from one that cannot be stored."""
+    folder = folder_with(tmp_path, {"a": b"1", "b": b"2"})
+    listing = files_below(folder)
+    next(listing)
+    (folder / "b").unlink()
+
+    with pytest.raises(FileNotFoundError):
+        next(listing)
+
+
 def test_a_users_own_manifest_is_not_clobbered(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """manifest.json at the top is our name; deeper down it is the user's."""
     folder = folder_with(tmp_path, {"deep/manifest.json": b"{}"})
@@ -167,6 +201,52 @@ def test_an_artifact_comes_back_with_its_manifest(storage: Storage, bucket: str,
     manifest = ArtifactManifest.from_json((tmp_path / "back/manifest.json").read_bytes())
     assert (manifest.digest, manifest.format) == (record.digest, "onnx")
     assert storage.artifact_digest(record.uri) == (record.digest, record.bytes, "onnx")
+
+
+def test_progress_of_an_artifact_is_told(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """The bytes in all are those of the manifest."""
+    folder = folder_with(tmp_path, {"model.onnx": b"onnx", "data/extra": b"x"})
+    record = storage.upload_folder(folder, f"s3://{bucket}/out/", "onnx")
+    told: list[tuple[int, int]] = []
+
+    storage.fetch_artifact(record.uri, record.digest, tmp_path / "back", lambda *counts: told.append(counts))
+
+    assert told[-1] == (5, 5)
+
+
+def test_a_deleted_artifact_is_gone_and_its_neighbours_are_not(
+    storage: Storage, bucket: str, tmp_path: Path, bucket_folder: Path
+) -> None:
+    """All below the folder goes, nothing else; to delete what is not there is no fault."""
+    kept = storage.upload_folder(folder_with(tmp_path, {"a": b"1"}), f"s3://{bucket}/out/")
+    gone = storage.upload_folder(folder_with(tmp_path, {"b/c": b"2"}), f"s3://{bucket}/out/")
+
+    storage.delete_artifact(gone.uri)
+    storage.delete_artifact(gone.uri)
+
+    assert storage.folders(f"s3://{bucket}/out/") == [kept.uri]
+    assert all(kept.uri.removeprefix(f"s3://{bucket}/") in path for path in stored_files(bucket_folder))
+
+
+@pytest.mark.parametrize("key", ["", "out"])
+def test_only_a_folder_can_be_deleted(storage: Storage, bucket: str, key: str) -> None:
+    """A whole bucket, or what may be the beginning of many names, is not deleted by mistake."""
+    storage.write(f"s3://{bucket}/out/a", b"1")
+
+    with pytest.raises(StorageError) as caught:
+        storage.delete_artifact(f"s3://{bucket}/{key}")
+
+    assert caught.value.reason == "InvalidURI"
+    assert storage.read(f"s3://{bucket}/out/a") == b"1"
+
+
+def test_folders_are_listed_without_what_is_in_them(storage: Storage, bucket: str) -> None:
+    """Objects beside the folders, and folders deeper down, are not among them."""
+    for key in ("out/a/1", "out/a/deep/2", "out/b/3", "out/latest.json", "other/4"):
+        storage.write(f"s3://{bucket}/{key}", b"x")
+
+    assert storage.folders(f"s3://{bucket}/out/") == [f"s3://{bucket}/out/a/", f"s3://{bucket}/out/b/"]
+    assert storage.folders(f"s3://{bucket}/nothing/") == []
 
 
 def test_changed_content_is_found(storage: Storage, bucket: str, tmp_path: Path) -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 from s3transfer.exceptions import RetriesExceededError
+from s3transfer.futures import TransferFuture
+from s3transfer.subscribers import BaseSubscriber
 
 from ultramarine.shared.contract import FORMAT_BY_SUFFIX, MANIFEST_NAME, ArtifactManifest, FileEntry, OutputRecord
 from ultramarine.shared.errors import StorageError
@@ -60,6 +64,16 @@ class ArtifactInfo(NamedTuple):
     format: str
 
 
+class Size(NamedTuple):
+    """How many objects, and how many bytes they have together."""
+
+    files: int
+    bytes: int
+
+
+Progress = Callable[[int, int], None]  # told the bytes that have come, and the bytes in all; called from many threads
+
+
 def parse_uri(uri: str) -> Location:
     """Take an s3:// URI apart. Raises StorageError InvalidURI, with the reason, for anything but a plain one."""
     scheme, _, rest = uri.partition("://")
@@ -102,28 +116,44 @@ class Storage:
         except (ValueError, BotoCoreError) as error:
             raise StorageError(f"storage endpoint {endpoint!r} is unusable: {error}", "InvalidEndpoint") from error
 
-    def download(self, uri: str, into: Path) -> list[FileEntry]:
+    def size(self, uri: str) -> Size:
+        """Say how much `download` of the same `uri` would bring."""
+        with self._telling(uri):
+            objects = self._objects(uri)
+        return Size(len(objects), sum(objects.values()))
+
+    def folders(self, uri: str) -> list[str]:
+        """Return the URIs of the folders directly below `uri`, which ends in a slash; each ends in one too."""
+        location = parse_uri(uri)
+        with self._telling(uri):
+            lister = self._client.get_paginator("list_objects_v2")
+            pages = lister.paginate(Bucket=location.bucket, Prefix=location.key, Delimiter="/")
+            found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+        return [f"s3://{location.bucket}/{key}" for key in found]
+
+    def download(self, uri: str, into: Path, progress: Progress | None = None) -> list[FileEntry]:
         """Fetch an object, or all objects under a prefix that ends in a slash, to paths below `into`."""
         location = parse_uri(uri)
         with self._telling(uri):
-            if location.is_prefix:
-                keys = [key for key in self._list(location) if not key.endswith("/")]
-                paths = [key.removeprefix(location.key) for key in keys]
-            else:
-                self._head(location)
-                keys, paths = [location.key], [location.key.rpartition("/")[2]]
-            if not keys:
-                raise StorageError(f"nothing is stored under {uri}; check the path or upload the data", "InputNotFound")
+            objects = self._objects(uri)
+            start = len(location.key) if location.is_prefix else location.key.rfind("/") + 1
+            paths = [key[start:] for key in objects]
             for path in paths:
                 if problem := _unsafe(path):
                     raise StorageError(f"{uri} holds a key {path!r} that cannot be a file: {problem}", "InvalidKey")
-            self._get(location.bucket, zip(keys, (into / path for path in paths), strict=True))
+            pairs = zip(objects, (into / path for path in paths), strict=True)
+            self._get(location.bucket, pairs, sum(objects.values()), progress)
             return [_entry(path, into / path) for path in paths]
 
-    def upload_folder(self, folder: Path, prefix_uri: str, format: str = "") -> OutputRecord:
-        """Store `folder` under a name made of its content, manifest last; what is there already is not sent again."""
+    def upload_folder(
+        self, folder: Path, prefix_uri: str, format: str = "", files: Mapping[str, Path] | None = None
+    ) -> OutputRecord:
+        """Store `folder` under a name made of its content, manifest last; what is there already is not sent again.
+
+        `files`, by their paths, are the ones that are meant, if not all are.
+        """
         with self._telling(prefix_uri):
-            files = dict(_files_below(folder))
+            files = dict(files_below(folder)) if files is None else files
             if not files:
                 raise StorageError(f"{folder} is empty; the command has to write its result there", "OutputEmpty")
             manifest = ArtifactManifest(tuple(_entry(path, file) for path, file in files.items()), format)
@@ -148,11 +178,22 @@ class Storage:
             self.write(uri + MANIFEST_NAME, manifest.to_json())
             return record
 
-    def fetch_artifact(self, uri: str, digest: str, into: Path) -> ArtifactManifest:
+    def delete_artifact(self, uri: str) -> None:
+        """Delete all that is stored in the folder `uri`, manifest first: what is left is never taken for whole."""
+        location = parse_uri(uri)
+        if not location.is_prefix or not location.key:
+            raise StorageError(f"{uri} is no artifact's folder, so it is not deleted; name one", "InvalidURI")
+        with self._telling(uri):
+            manifest_key = location.key + MANIFEST_NAME
+            # One request for each: not every storage knows the one for many.
+            for key in sorted(self._list(location), key=lambda key: key != manifest_key):
+                self._client.delete_object(Bucket=location.bucket, Key=key)
+
+    def fetch_artifact(self, uri: str, digest: str, into: Path, progress: Progress | None = None) -> ArtifactManifest:
         """Fetch what `digest` names, checked file by file. Raises StorageError DigestMismatch for any other content."""
         location = parse_uri(uri)
         if not location.is_prefix:
-            [entry] = self.download(uri, into)
+            [entry] = self.download(uri, into, progress)
             _expect(uri, digest, "sha256:" + entry.sha256)
             return ArtifactManifest((entry,), FORMAT_BY_SUFFIX.get(Path(entry.path).suffix, ""))
         manifest = self._manifest(uri)
@@ -162,7 +203,7 @@ class Storage:
                 raise StorageError(f"{uri} lists a file {entry.path!r}: {problem}", "InvalidKey")
         with self._telling(uri):
             pairs = [(location.key + entry.path, into / entry.path) for entry in manifest.files]
-            self._get(location.bucket, pairs)
+            self._get(location.bucket, pairs, manifest.bytes, progress)
             for entry in manifest.files:
                 _expect(uri + entry.path, "sha256:" + entry.sha256, "sha256:" + _sha256(into / entry.path))
             (into / MANIFEST_NAME).write_bytes(manifest.to_json())
@@ -202,6 +243,16 @@ class Storage:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=location.bucket, Prefix=location.key)
         return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
 
+    def _objects(self, uri: str) -> dict[str, int]:
+        """Return key and size of what `uri` means, without the empty objects that stand for folders."""
+        location = parse_uri(uri)
+        if not location.is_prefix:
+            return {location.key: self._head(location)}
+        objects = {key: size for key, size in self._list(location).items() if not key.endswith("/")}
+        if not objects:
+            raise StorageError(f"nothing is stored under {uri}; check the path or upload the data", "InputNotFound")
+        return objects
+
     def _head(self, location: Location) -> int:
         """Return the size of an object. A header says nothing but 404, so then a listing finds out why."""
         try:
@@ -213,12 +264,13 @@ class Storage:
             problem = "is a folder; end it with a slash" if below.get("KeyCount") else "does not exist; check the path"
             raise StorageError(f"{location} {problem}", "InputNotFound") from error
 
-    def _get(self, bucket: str, pairs: Iterable[tuple[str, Path]]) -> None:
+    def _get(self, bucket: str, pairs: Iterable[tuple[str, Path]], total: int, progress: Progress | None) -> None:
+        subscribers = [_Counter(total, progress)] if progress else None
         with create_transfer_manager(self._client, _TRANSFER) as transfers:
             futures = []
             for key, path in pairs:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                futures.append(transfers.download(bucket, key, str(path)))
+                futures.append(transfers.download(bucket, key, str(path), subscribers=subscribers))
             for future in futures:
                 future.result()
 
@@ -261,21 +313,42 @@ class Storage:
         return StorageError(message, "Unavailable" if busy else "Refused", transient=busy)
 
 
-def _files_below(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield relative path and file for all below `folder`; refuse what is no file or leads outside."""
+class _Counter(BaseSubscriber):
+    """Adds up what all transfers together have brought."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self._total, self._progress = total, progress
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def on_progress(self, future: TransferFuture, bytes_transferred: int, **kwargs: Any) -> None:
+        with self._lock:  # so that two threads do not tell their counts in the wrong order
+            self._done += bytes_transferred
+            self._progress(self._done, self._total)
+
+
+def files_below(folder: Path, leave_out: Callable[[str], bool] = lambda name: False) -> Iterator[tuple[str, Path]]:
+    """Yield relative path and file for all below `folder` but the names to leave out.
+
+    Raises StorageError for what is no file or leads outside, and FileNotFoundError for what goes away meanwhile.
+    """
 
     def walk(directory: Path, above: frozenset[Path]) -> Iterator[tuple[str, Path]]:
         for file in sorted(directory.iterdir()):
-            path, target = file.relative_to(folder).as_posix(), file.resolve()
+            if leave_out(file.name):
+                continue
+            path = file.relative_to(folder).as_posix()
+            target = Path(os.path.realpath(file))  # which, other than Path.resolve, bears a link to itself
             problem = _unsafe(path)
             if not target.is_relative_to(folder.resolve()) or target in above:
                 problem = "it is a link that leads out of the folder or in a circle; copy what it means"
             elif not target.is_dir() and not target.is_file():
+                file.lstat()
                 problem = "it is neither file nor folder; remove it"
             elif path == MANIFEST_NAME:
                 problem = "this name is kept for our own list of files; choose another"
             if problem:
-                raise StorageError(f"output {file} cannot be stored: {problem}", "OutputInvalid")
+                raise StorageError(f"{file} cannot be stored: {problem}", "OutputInvalid")
             if target.is_dir():
                 yield from walk(file, above | {target})
             else:
