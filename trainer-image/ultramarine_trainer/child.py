@@ -9,16 +9,19 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from ultramarine.shared.contract import ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, ENV_TASK
+from ultramarine.shared.contract import ENV_POD, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, ENV_TASK
 
+from ultramarine_trainer.frameworks import Launch
 from ultramarine_trainer.lines import LineCutter
 
-_OURS = (ENV_TASK, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION)
+_OURS = (ENV_TASK, ENV_POD, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION)
 _LEFTOVER_SECONDS = 2.0  # for a pipe that a daemon which outlived the command still holds
-_TIDY_SECONDS = 20.0  # after SIGTERM; a pod has 30 s in all
+_BREAK_SECONDS = 10.0  # from SIGTERM to SIGKILL for a command whose gang has lost a node
+_LOOK_SECONDS = 0.2
 
 
 class CommandNotFound(Exception):
@@ -38,6 +41,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received = 0
+        self.received_at = 0.0  # monotonic seconds
         self._group = 0
         self._finishing = False
 
@@ -57,17 +61,15 @@ class Signals:
         self._group, self._finishing = 0, True
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self.received = signum
+        if not self.received:
+            self.received, self.received_at = signum, time.monotonic()
         if self._group:
             self._send(signum)
         elif not self._finishing:
             raise Stopped(signum)
 
     def _send(self, signum: int) -> None:
-        try:
-            os.killpg(self._group, signum)
-        except ProcessLookupError:
-            return  # It has just ended by itself.
+        _signal(self._group, signum)
 
 
 def environment_for_command(environment: Mapping[str, str]) -> dict[str, str]:
@@ -76,17 +78,57 @@ def environment_for_command(environment: Mapping[str, str]) -> dict[str, str]:
     return {"PYTHONUNBUFFERED": "1"} | kept
 
 
+@dataclass(frozen=True)
+class Supervision:
+    """Who hears a command, and what ends it before its time.
+
+    `hear` gets its lines and whether they are of stdout, `tee` all its bytes; `grace` is how many seconds it has from
+    the pod's SIGTERM to SIGKILL; `broken` is set when it has to be given up though nobody wants the pod to stop.
+    """
+
+    signals: Signals
+    hear: Callable[[str, bool], None]
+    tee: Callable[[bytes], None]
+    grace: float
+    broken: threading.Event
+
+
 def run_command(
-    command: Sequence[str],
+    launch: Launch,
     folder: Path,
-    environment: Mapping[str, str],
-    signals: Signals,
-    hear: Callable[[str, bool], None],
+    supervision: Supervision,
 ) -> int:
-    """Run `command` and return its exit code, negative for a signal; `hear(line, is_stdout)` gets its lines."""
+    """Run a command, with its companion beside it, and return its exit code, negative for a signal."""
+    companions = [_start(launch.companion, folder, launch.environment)] if launch.companion else []
+    try:
+        process = _start(launch.command, folder, launch.environment)
+    except CommandNotFound:
+        for companion in companions:
+            _kill_leftovers(companion.pid)
+        raise
+    signals = supervision.signals
+    signals.forward_to(process.pid)
+    readers = [_reader(process, supervision.hear, supervision.tee)]
+    readers += [_reader(companion, lambda _line, _is_stdout: None, supervision.tee) for companion in companions]
+    ended = threading.Event()
+    threading.Thread(target=_end_in_time, args=(process.pid, supervision, ended), daemon=True).start()
+    process.returncode = _wait_and_reap(process.pid)
+    signals.finish()
+    if signals.received:  # a shell is gone at once; what it started may still be tidying up
+        _await_group(process.pid, signals.received_at + supervision.grace)
+    ended.set()
+    for group in (process.pid, *(companion.pid for companion in companions)):
+        _kill_leftovers(group)
+    for threads in readers:
+        for thread in threads:
+            thread.join(_LEFTOVER_SECONDS)
+    return process.returncode
+
+
+def _start(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     try:
         # The pipes are read with os.read, so what the command writes is passed on at once.
-        process = subprocess.Popen(
+        return subprocess.Popen(
             list(command),
             cwd=folder,
             env=dict(environment),
@@ -102,29 +144,46 @@ def run_command(
         raise CommandNotFound(f"command {command[0]!r} is not executable; {remedy}") from error
     except (OSError, ValueError) as error:
         raise CommandNotFound(f"command {command[0]!r} cannot be started: {error}; check spec.command") from error
-    signals.forward_to(process.pid)
+
+
+def _end_in_time(group: int, supervision: Supervision, ended: threading.Event) -> None:
+    """End a command whose gang is broken, and kill one that does not end within its grace period."""
+    signals, asked_at = supervision.signals, 0.0
+    while not ended.wait(_LOOK_SECONDS):
+        now = time.monotonic()
+        if supervision.broken.is_set() and not asked_at and not signals.received:
+            asked_at = now
+            _signal(group, signal.SIGTERM)
+        is_late = signals.received and now >= signals.received_at + supervision.grace
+        if is_late or (asked_at and now >= asked_at + _BREAK_SECONDS):
+            _signal(group, signal.SIGKILL)
+            return
+
+
+def _signal(group: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # It has just ended by itself.
+        os.killpg(group, signum)
+
+
+def _reader(
+    process: subprocess.Popen[bytes], hear: Callable[[str, bool], None], tee: Callable[[bytes], None]
+) -> list[threading.Thread]:
     assert process.stdout is not None
     assert process.stderr is not None
-    readers = [
-        threading.Thread(target=_pass_through, args=(process.stdout.fileno(), 1, hear), daemon=True),
-        threading.Thread(target=_pass_through, args=(process.stderr.fileno(), 2, hear), daemon=True),
+    threads = [
+        threading.Thread(target=_pass_through, args=(stream.fileno(), target, hear, tee), daemon=True)
+        for stream, target in ((process.stdout, 1), (process.stderr, 2))
     ]
-    for reader in readers:
-        reader.start()
-    process.returncode = _wait_and_reap(process.pid)
-    signals.finish()
-    if signals.received:  # a shell is gone at once; what it started may still be tidying up
-        _await_group(process.pid, _TIDY_SECONDS)
-    _kill_leftovers(process.pid)
-    for reader in readers:
-        reader.join(_LEFTOVER_SECONDS)
-    return process.returncode
+    for thread in threads:
+        thread.start()
+    return threads
 
 
-def _pass_through(source: int, target: int, hear: Callable[[str, bool], None]) -> None:
+def _pass_through(source: int, target: int, hear: Callable[[str, bool], None], tee: Callable[[bytes], None]) -> None:
     cutter = LineCutter()
     while chunk := os.read(source, 65536):
         _write_all(target, chunk)
+        tee(chunk)
         for line in cutter.feed(chunk):
             hear(line, target == 1)
     for line in cutter.close():
@@ -147,9 +206,8 @@ def _wait_and_reap(pid: int) -> int:
             return os.waitstatus_to_exitcode(status)
 
 
-def _await_group(group: int, seconds: float) -> None:
-    """Wait until the last process of the group has ended, for so many seconds at most."""
-    until = time.monotonic() + seconds
+def _await_group(group: int, until: float) -> None:
+    """Wait until the last process of the group has ended, or until then (monotonic seconds)."""
     while time.monotonic() < until:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)  # as PID 1 we inherit the orphans, and a dead one counts until it is taken in

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 METRIC_LIMIT = 20  # names; status and termination record have room for no more
 
@@ -31,6 +32,10 @@ class LatestMetrics:
         """Take over what `line` says."""
         if "=" not in line:
             return
-        for name, value in metrics_in(line).items():
+        self.take(metrics_in(line))
+
+    def take(self, metrics: Mapping[str, float]) -> None:
+        """Take over these values."""
+        for name, value in metrics.items():
             if name in self.values or len(self.values) < METRIC_LIMIT:
                 self.values[name] = value

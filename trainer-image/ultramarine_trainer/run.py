@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -17,18 +18,34 @@ from ultramarine.shared import contract
 from ultramarine.shared.contract import (
     EXIT_DO_NOT_RETRY,
     EXIT_TRY_AGAIN,
+    CheckpointRecord,
+    GangTask,
+    InputRecord,
     OutputRecord,
+    Progress,
     SourceRecord,
     TerminationRecord,
     TrainingTask,
 )
 from ultramarine.shared.errors import StorageError
 
-from ultramarine_trainer.child import CommandNotFound, Signals, Stopped, environment_for_command, run_command
+from ultramarine_trainer import provenance
+from ultramarine_trainer.archive import Archive
+from ultramarine_trainer.checkpoints import Checkpoints
+from ultramarine_trainer.child import Signals, Stopped, environment_for_command
+from ultramarine_trainer.gang import Concluded, Gang, GangError
+from ultramarine_trainer.inputs import fetch_folder
+from ultramarine_trainer.kubeflow import KubeflowServer
 from ultramarine_trainer.lines import Tail
 from ultramarine_trainer.metrics import LatestMetrics
 from ultramarine_trainer.outputs import format_of
+from ultramarine_trainer.progress import Reporter
+from ultramarine_trainer.runner import Failed, Part, Runner, stopped_by
 from ultramarine_trainer.source import SourceError, prepare
+
+_GRACE = 30.0  # seconds from SIGTERM to the end of the pod, where no checkpoint asks for more
+_VERDICT_RESERVE = 2.0  # of these for the last words
+_LOG_RESERVE = 1.0
 
 T = TypeVar("T")
 
@@ -41,19 +58,13 @@ class Places:
     work: Path = Path(contract.WORK_DIR)
     inputs: Path = Path(contract.INPUTS_DIR)
     outputs: Path = Path(contract.OUTPUTS_DIR)
+    checkpoints: Path = Path(contract.CHECKPOINTS_DIR)
     termination_log: Path = Path(contract.TERMINATION_LOG)
     image: Path = field(default_factory=Path.cwd)  # WORKDIR of the image
     # Seconds between attempts. A result is worth more patience than a start, which another pod can make.
     input_waits: tuple[float, ...] = (2, 10)
     output_waits: tuple[float, ...] = (2, 5, 15, 30, 60, 120)
-
-
-class Failed(Exception):
-    """The attempt is over: with this exit code and these words."""
-
-    def __init__(self, code: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.reason, self.message = code, reason, message
+    log_patience: float = 30  # for the rest of the log, when all else is done
 
 
 def run(command: Sequence[str], environment: Mapping[str, str], places: Places | None = None) -> int:
@@ -62,17 +73,13 @@ def run(command: Sequence[str], environment: Mapping[str, str], places: Places |
     attempt = Attempt(command, environment, places)
     code, record = attempt.make()
     if code:
-        say(f"{record.reason}: {record.message}")
+        attempt.say(f"{record.reason}: {record.message}")
     try:
         places.termination_log.write_text(record.to_json())
     except OSError as error:
-        say(f"the verdict cannot be written to {places.termination_log}: {error}")
+        attempt.say(f"the verdict cannot be written to {places.termination_log}: {error}")
+    attempt.close(code, record)
     return code
-
-
-def say(line: str) -> None:
-    """Tell the reader of the log what this program, not the user's command, does."""
-    print(f"ultramarine-trainer: {line}", file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -93,6 +100,19 @@ class Attempt:
         self._tail = Tail()
         self._metrics = LatestMetrics()
         self._source = SourceRecord()
+        self._inputs: dict[str, InputRecord] = {}
+        self._has_run = False
+        self._began = datetime.now(UTC)
+        self._index = int(environment.get("JOB_COMPLETION_INDEX", "0"))
+        self._grace = _GRACE
+        self._archive: Archive | None = None
+        self._checkpoints: Checkpoints | None = None
+
+    def say(self, line: str) -> None:
+        """Tell the reader of the log what this program, not the user's command, does."""
+        text = f"ultramarine-trainer: {line}\n"
+        print(text, end="", file=sys.stderr, flush=True)
+        self._tee(text.encode())
 
     def make(self) -> tuple[int, TerminationRecord]:
         """Go through all steps; a failure of any becomes an exit code and a record."""
@@ -100,22 +120,153 @@ class Attempt:
             self._signals.install()
             task = self._task()
             storage = self._storage()
-            self._prepare(task, storage)
-            self._run_command()
-            return 0, self._store_outputs(task, storage)
+            return 0, self._do(task, storage)
         except Stopped as stopped:
-            return self._failed(self._stop_failure(stopped.signum, "before the command ran"))
+            return self._failed(stopped_by(stopped.signum, "before the command ran"))
         except Failed as failed:
             return self._failed(failed)
+        except GangError as error:
+            return self._failed(Failed(EXIT_DO_NOT_RETRY, "GangFailed", str(error)))
         except StorageError as error:
             code = EXIT_TRY_AGAIN if error.transient else EXIT_DO_NOT_RETRY
             return self._failed(Failed(code, error.reason, error.message))
 
-    def _failed(self, failed: Failed) -> tuple[int, TerminationRecord]:
-        record = TerminationRecord(
-            metrics=self._metrics.values, reason=failed.reason, message=failed.message, source=self._source
+    def close(self, code: int, record: TerminationRecord) -> None:
+        """Send the provenance and what is left of the log; what cannot be sent in time is lost with the pod."""
+        if self._archive is not None:
+            self._signals.finish()
+            if self._has_run and self._index == 0:
+                self._attest(code, record)
+            deadline = self._deadline(_LOG_RESERVE, self._places.log_patience)
+            self._archive.close(deadline if self._has_run else min(deadline, time.monotonic() + _LOG_RESERVE))
+
+    def _attest(self, code: int, record: TerminationRecord) -> None:
+        task, pod = self._task(), self._environment.get(contract.ENV_POD, "pod")
+        text = provenance.statement(task, pod, self._command, record, code, self._began, datetime.now(UTC))
+        uri = f"{task.output_prefix.rstrip('/')}/{contract.ATTEMPTS_NAME}/{pod}.json"
+        try:
+            self._storage().write(uri, text)
+        except StorageError as error:
+            self.say(f"the provenance of this attempt is not stored: {error.message}")
+
+    def _do(self, task: TrainingTask, storage: Storage) -> TerminationRecord:
+        prefix = f"{task.output_prefix.rstrip('/')}/"
+        if task.output_prefix:
+            pod = self._environment.get(contract.ENV_POD, "pod")
+            self._archive = Archive(storage, f"{prefix}{contract.LOGS_NAME}/{pod}/", self.say)
+        if task.checkpoint is not None:
+            self._grace = float(task.checkpoint.grace_seconds)
+        needs_storage = bool(task.outputs or task.checkpoint or task.gang)
+        if needs_storage and (done := self._result(storage, prefix)) is not None:
+            self.say("this job is done already: its result is stored")
+            return done
+        self._prepare(task, storage)
+        reporter = Reporter(
+            task.progress, Path(contract.PROGRESS_TOKEN), self.say, self._last_checkpoint, lambda: self._metrics.values
         )
-        return failed.code, replace(record, tail=str(self._tail))
+        if task.checkpoint is not None:
+            self._checkpoints = Checkpoints(
+                storage, prefix, task.checkpoint, self._places.checkpoints, self.say, lambda: reporter.step
+            )
+        gang = self._gang(task.gang)
+        try:
+            seconds = self._run(task, gang, reporter, lambda: self._result(storage, prefix) is not None)
+            if self._index:
+                return self._record()
+            record = self._store_outputs(task, storage, seconds)
+            if gang:
+                gang.conclude()
+            return record
+        except Concluded:
+            self.say("this job is done already: its result is stored")
+            return self._record()
+        finally:
+            if gang:
+                gang.close()
+
+    def _gang(self, task: GangTask | None) -> Gang | None:
+        if task is None or task.nodes == 1:
+            return None
+        return Gang(task, self._index, task.leader.partition(".")[0].removesuffix("-0"), self.say)
+
+    def _run(self, task: TrainingTask, gang: Gang | None, reporter: Reporter, concluded: Callable[[], bool]) -> float:
+        """Run the command, with the other nodes where there are any, and return the seconds that it has worked."""
+
+        def hear(line: str, is_stdout: bool) -> None:
+            self._tail.add(line)
+            if is_stdout:
+                self._metrics.read(line)
+                reporter.hear(line)
+
+        def take(progress: Progress) -> None:
+            self._metrics.take(progress.metrics)
+            reporter.take(progress)
+
+        environment = environment_for_command(self._environment)
+        keeps = self._index == 0
+        with ExitStack() as running:
+            if keeps and task.progress:
+                reporter.start()
+                running.callback(reporter.stop)
+                server = KubeflowServer(take, Path(tempfile.gettempdir()))
+                server.start()
+                running.callback(server.stop)
+                environment = server.environment | environment
+            part = Part(self._command, self._folder(), environment, hear, self._tee, self.say)
+            reserve = min(max(self._grace / 3, 3.0), 60.0)  # for the last checkpoint's and the log's way to the storage
+            runner = Runner(
+                task.gang or GangTask(),
+                part,
+                self._signals,
+                gang,
+                self._checkpoints,
+                self._restore,
+                keeps,
+                self._grace - reserve,
+                lambda: self._deadline(_VERDICT_RESERVE, sum(self._places.output_waits)),
+                concluded,
+            )
+            self._has_run = True
+            runner.run()
+            return runner.worked
+
+    def _restore(self) -> None:
+        if self._checkpoints is not None:
+            with _about("spec.checkpoint"):
+                self._patiently(self._places.output_waits, self._checkpoints.restore)
+
+    def _deadline(self, reserve: float, patience: float) -> float:
+        """So long before the pod is killed or, where nobody wants it to stop, in so many seconds (monotonic)."""
+        if self._signals.received:
+            return self._signals.received_at + self._grace - reserve
+        return time.monotonic() + patience
+
+    def _last_checkpoint(self) -> CheckpointRecord | None:
+        return self._checkpoints.last if self._checkpoints else None
+
+    def _tee(self, chunk: bytes) -> None:
+        if self._archive is not None:
+            self._archive.add(chunk)
+
+    def _result(self, storage: Storage, prefix: str) -> TerminationRecord | None:
+        """The record of a job that is done; where the storage does not tell, what comes next will say why."""
+        try:
+            return TerminationRecord.from_json(storage.read(prefix + contract.RESULT_NAME).decode())
+        except (StorageError, ValueError):
+            return None
+
+    def _record(self) -> TerminationRecord:
+        return TerminationRecord(
+            metrics=self._metrics.values,
+            source=self._source,
+            inputs=self._inputs,
+            checkpoint=self._last_checkpoint() if self._index == 0 else None,
+        )
+
+    def _failed(self, failed: Failed) -> tuple[int, TerminationRecord]:
+        record = replace(self._record(), reason=failed.reason, message=failed.message, tail=str(self._tail))
+        kept = record.checkpoint.productive_seconds if record.checkpoint else 0.0
+        return failed.code, replace(record, productive_seconds=kept)
 
     def _task(self) -> TrainingTask:
         text = self._environment.get(contract.ENV_TASK, "")
@@ -144,39 +295,17 @@ class Attempt:
         except OSError as error:
             raise Failed(EXIT_DO_NOT_RETRY, "LocalDiskError", f"cannot prepare the folders: {error}") from error
         if self._source.commit:
-            say(f"source: commit {self._source.commit}")
+            self.say(f"source: commit {self._source.commit}")
         if task.outputs:
             # A storage that takes nothing is found out now, and not after hours of training.
             with _about("spec.outputs"):
                 write = partial(storage.write, f"{task.output_prefix.rstrip('/')}/{contract.STARTED_NAME}", b"{}")
                 self._patiently(self._places.output_waits, write)
         for name, uri in task.inputs.items():
-            started = time.monotonic()
             folder = self._places.inputs / name
             with _about(f"spec.inputs.{name}.uri"):
-                files = self._patiently(self._places.input_waits, partial(storage.download, uri, folder))
-            size, seconds = sum(file.bytes for file in files), time.monotonic() - started
-            say(f"input {name}: {len(files)} files, {size} bytes from {uri} in {seconds:.1f} s")
-
-    def _run_command(self) -> None:
-        def hear(line: str, is_stdout: bool) -> None:
-            self._tail.add(line)
-            if is_stdout:
-                self._metrics.read(line)
-
-        environment = environment_for_command(self._environment)
-        try:
-            code = run_command(self._command, self._folder(), environment, self._signals, hear)
-        except CommandNotFound as error:
-            raise Failed(EXIT_DO_NOT_RETRY, "CommandNotFound", str(error)) from error
-        if self._signals.received:
-            raise self._stop_failure(self._signals.received, "while the command ran")
-        if code < 0:
-            name = signal.Signals(-code).name
-            hint = "; probably out of memory: raise spec.resources" if -code == signal.SIGKILL else ""
-            raise Failed(128 - code, "CommandFailed", f"command was killed by {name}{hint}")
-        if code:
-            raise Failed(code, "CommandFailed", f"command exited with code {code}")
+                fetch_input = partial(fetch_folder, storage, name, uri, folder, self.say)
+                self._inputs[name] = self._patiently(self._places.input_waits, fetch_input)
 
     def _folder(self) -> Path:
         """Where the command starts: with its source, or, where none was given, in the image's own folder with code."""
@@ -184,11 +313,7 @@ class Attempt:
         has_code = own != Path(own.root) and any(own.iterdir())
         return own if has_code and not any(work.iterdir()) else work
 
-    def _stop_failure(self, signum: int, when: str) -> Failed:
-        cause = "the pod was deleted, evicted or past its deadline"
-        return Failed(128 + signum, "Stopped", f"{signal.Signals(signum).name} came {when}: {cause}")
-
-    def _store_outputs(self, task: TrainingTask, storage: Storage) -> TerminationRecord:
+    def _store_outputs(self, task: TrainingTask, storage: Storage, seconds: float) -> TerminationRecord:
         folders = {name: self._places.outputs / name for name in task.outputs}
         formats = {name: format_of(name, folders[name], wanted) for name, wanted in task.outputs.items()}
         prefix = task.output_prefix.rstrip("/")
@@ -198,8 +323,8 @@ class Attempt:
             upload = partial(storage.upload_folder, folders[name], f"{prefix}/{name}/", format)
             with _about(f"spec.outputs.{name}"):
                 stored = outputs[name] = self._patiently(self._places.output_waits, upload)
-            say(f"output {name}: {stored.bytes} bytes to {stored.uri} in {time.monotonic() - started:.1f} s")
-        record = TerminationRecord(outputs=outputs, metrics=self._metrics.values, source=self._source)
+            self.say(f"output {name}: {stored.bytes} bytes to {stored.uri} in {time.monotonic() - started:.1f} s")
+        record = replace(self._record(), outputs=outputs, productive_seconds=seconds)
         if prefix:
             # Whole, not shortened to what a termination log can hold.
             whole = record.to_json(limit=sys.maxsize).encode()
@@ -216,7 +341,7 @@ class Attempt:
             except StorageError as error:
                 if not error.transient or self._signals.received:
                     raise
-                say(f"{error.message}; next attempt in {wait:g} s")
+                self.say(f"{error.message}; next attempt in {wait:g} s")
             until = time.monotonic() + wait
             while time.monotonic() < until and not self._signals.received:
                 time.sleep(min(0.2, wait))

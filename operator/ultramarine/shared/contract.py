@@ -16,6 +16,15 @@ SOURCE_DIR = "/mnt/source"  # inline source, read-only; copied to WORK_DIR befor
 WORK_DIR = "/workspace"
 INPUTS_DIR = "/mnt/inputs"
 OUTPUTS_DIR = "/mnt/outputs"
+CHECKPOINTS_DIR = "/mnt/checkpoints"
+
+# Where the trainer of rank 0 hears the others', and the first port that a framework's ranks use among themselves.
+GANG_PORT = 29400
+FRAMEWORK_PORT = 29500
+
+# Where a training pod has the token that it posts its progress with, and whom that token is for: nobody else takes it.
+PROGRESS_TOKEN = "/var/run/ultramarine/token"
+PROGRESS_AUDIENCE = "ultramarine-progress"
 
 # Where things are in a serving pod.
 MODEL_DIR = "/mnt/model"
@@ -26,6 +35,7 @@ KEYS_DIR = "/etc/ultramarine/keys"
 ENV_STORAGE_ENDPOINT = "ULTRAMARINE_STORAGE_ENDPOINT"
 ENV_STORAGE_REGION = "ULTRAMARINE_STORAGE_REGION"
 ENV_TASK = "ULTRAMARINE_TASK"
+ENV_POD = "ULTRAMARINE_POD"  # the pod's own name: the host name of a Job's pod is another
 
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LIMIT = 4096  # bytes; the kubelet keeps no more
@@ -38,6 +48,12 @@ EXIT_TRY_AGAIN = 75
 MANIFEST_NAME = "manifest.json"  # beside an artifact's files
 STARTED_NAME = "started.json"  # beside a job's outputs, written before the command starts: the storage takes them
 RESULT_NAME = "result.json"  # beside a job's outputs: its TerminationRecord, whole
+ATTEMPTS_NAME = "attempts"  # beside a job's outputs: POD.json, the provenance of each pod's attempt
+LOGS_NAME = "logs"  # beside a job's outputs: POD/NNNNN.log, what each pod printed
+CHECKPOINTS_NAME = "checkpoints"  # beside a job's outputs: DIGEST16/...files..., manifest.json, and CHECKPOINT_NAME
+CHECKPOINT_NAME = "latest.json"  # a CheckpointRecord, written when all of its files are there
+
+FRAMEWORKS = ("none", "torch", "tensorflow", "jax", "xgboost", "mpi")
 
 # Formats, by the suffix of the one file that says it. The last two run code when they are loaded.
 FORMAT_BY_SUFFIX = {".skops": "sklearn", ".onnx": "onnx", ".pkl": "pickle", ".pickle": "pickle", ".joblib": "joblib"}
@@ -48,6 +64,7 @@ CODE_EXECUTING_FORMATS = frozenset({"pickle", "joblib"})
 _UNREADABLE = (KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError)
 
 T = TypeVar("T")
+_Bytes = bytes  # for records that have a field of that name
 
 
 def _read(cls: type[T], document: dict[str, Any]) -> T:
@@ -117,6 +134,34 @@ class SourceTask:
 
 
 @dataclass(frozen=True)
+class CheckpointTask:
+    """What is written to CHECKPOINTS_DIR is kept while the command runs, and put back before it starts again.
+
+    `resume_from` is the s3:// URI of another job's checkpoint, for an attempt that finds none of this job.
+    `grace_seconds` is the time from SIGTERM to the end of the pod.
+    """
+
+    resume: bool = True
+    resume_from: str = ""
+    grace_seconds: int = 30
+
+
+@dataclass(frozen=True)
+class GangTask:
+    """How the pods of one job work together: `nodes` of them, or at least `min_nodes` where it is not 0.
+
+    Each pod has its place in JOB_COMPLETION_INDEX; the one with 0 is found as `leader`, a host name.
+    `processes` is how many ranks each node has.
+    """
+
+    framework: str = "none"
+    processes: int = 1
+    nodes: int = 1
+    min_nodes: int = 0
+    leader: str = ""
+
+
+@dataclass(frozen=True)
 class TrainingTask:
     """What the trainer has to do, besides the user's command: the operator writes it into ENV_TASK.
 
@@ -124,12 +169,20 @@ class TrainingTask:
     `inputs` maps a name to an s3:// URI (an object, or all objects under a prefix that ends in a slash).
     `outputs` maps a name to the model format (`auto` when the trainer shall find it; empty for a plain folder).
     `output_prefix` is the s3:// URI under which NAME/DIGEST/ folders are written.
+    `checkpoint` and `gang` are there where the job has checkpoints, and a framework or several nodes.
+    `progress` is the URL to which Progress is posted, if there is one.
+    `job` (NAMESPACE/NAME) and `image` are what the attempt's provenance says of itself.
     """
 
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     output_prefix: str = ""
     source: SourceTask | None = None
+    checkpoint: CheckpointTask | None = None
+    gang: GangTask | None = None
+    progress: str = ""
+    job: str = ""
+    image: str = ""
 
     def to_json(self) -> str:
         """Return the task as JSON without what is not asked for: a trainer has to know only what it must do."""
@@ -139,7 +192,9 @@ class TrainingTask:
     def from_json(cls, text: str) -> TrainingTask:
         """Read what `to_json` wrote. Raises TypeError for a field that is not known here: it would not be done."""
         task = cls(**json.loads(text))
-        return replace(task, source=SourceTask(**task.source)) if isinstance(task.source, dict) else task
+        parts = {"source": SourceTask, "checkpoint": CheckpointTask, "gang": GangTask}
+        given = {name: getattr(task, name) for name in parts}
+        return replace(task, **{name: parts[name](**part) for name, part in given.items() if isinstance(part, dict)})
 
 
 @dataclass(frozen=True)
@@ -148,6 +203,58 @@ class SourceRecord:
 
     digest: str = ""
     commit: str = ""
+
+
+@dataclass(frozen=True)
+class InputRecord:
+    """One input as it was fetched: the digest of its list of files, as an artifact has it, and its size in bytes."""
+
+    digest: str
+    bytes: int
+    files: int = 0
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """A complete checkpoint: an artifact's URI and digest, when it was complete (RFC 3339, UTC), and its size in bytes.
+
+    `step` is the last one that the command had told then, or -1. `productive_seconds` is how long the command had
+    worked for it, in all attempts together. `previous` is the checkpoint before it, whose own `previous` is left out.
+    """
+
+    uri: str
+    digest: str
+    time: str
+    bytes: int = 0
+    step: int = -1
+    productive_seconds: float = 0.0
+    previous: CheckpointRecord | None = None
+
+    def to_json(self) -> _Bytes:
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: _Bytes) -> CheckpointRecord:
+        """Read what `to_json` wrote. Raises ValueError for anything else."""
+        try:
+            return cls.of(json.loads(data))
+        except _UNREADABLE as error:
+            raise ValueError(f"not a checkpoint record: {error!r}") from error
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> CheckpointRecord:
+        """Make a record of a parsed document. Raises TypeError where a field is not of its type."""
+        record = _read(cls, document)
+        texts, numbers = (
+            (record.uri, record.digest, record.time),
+            (record.bytes, record.step, record.productive_seconds),
+        )
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("a text is something else")
+        if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
+            raise TypeError("a number is something else")
+        previous = record.previous
+        return replace(record, previous=cls.of(previous) if isinstance(previous, dict) else None)
 
 
 @dataclass(frozen=True)
@@ -191,7 +298,9 @@ class TerminationRecord:
 
     On success `outputs` and `metrics` say what was made; the same record, whole, is stored as
     OUTPUT_PREFIX/result.json before the container ends, for the case that the pod is gone before anyone has read it.
-    `source` is what code ran, if the trainer fetched it.
+    `source` is what code ran, if the trainer fetched it; `inputs` are the inputs as they were fetched.
+    `checkpoint` is the newest one that is complete, and `productive_seconds` the time that the command has worked for
+    what is kept: up to that checkpoint or, on success, to the end, with what earlier attempts left to it.
     On failure `reason` is a CamelCase word, `message` a sentence that names the field and the remedy,
     `tail` the last lines that the user's command wrote.
     """
@@ -202,17 +311,23 @@ class TerminationRecord:
     message: str = ""
     tail: str = ""
     source: SourceRecord = SourceRecord()
+    inputs: dict[str, InputRecord] = field(default_factory=dict)
+    checkpoint: CheckpointRecord | None = None
+    productive_seconds: float = 0.0
 
     def to_json(self, limit: int = TERMINATION_LIMIT) -> str:
         """Return the record as JSON of at most `limit` bytes: the tail is cut first, from its front, then metrics.
 
         Outputs are never cut: with very many of them it stays longer, and its reader has to go to RESULT_NAME.
         """
-        record = asdict(self)
+        optional = ("inputs", "checkpoint", "productive_seconds")
+        record = {name: value for name, value in asdict(self).items() if value or name not in optional}
         while len(text := json.dumps(record, sort_keys=True)) > limit:
             excess = len(text) - limit
             if record["tail"]:
                 record["tail"] = record["tail"][excess:]
+            elif record.get("inputs"):
+                del record["inputs"]
             elif record["metrics"]:
                 record["metrics"].popitem()
             else:
@@ -230,7 +345,11 @@ class TerminationRecord:
             if "reason" not in document:  # a line of somebody's JSON log
                 raise KeyError("reason")
             source = _read(SourceRecord, document.get("source") or {})
-            record = _read(cls, {**document, "outputs": outputs, "source": source})
+            inputs = {name: _read(InputRecord, record) for name, record in (document.get("inputs") or {}).items()}
+            told = document.get("checkpoint")
+            checkpoint = CheckpointRecord.of(told) if told is not None else None
+            parts = {"outputs": outputs, "source": source, "inputs": inputs, "checkpoint": checkpoint}
+            record = _read(cls, {**document, **parts})
             record._check()
         except _UNREADABLE as error:
             raise ValueError(f"not a termination record: {error}") from error
@@ -240,9 +359,46 @@ class TerminationRecord:
         """Raise TypeError where a field is not of its type: the user's command can write here too."""
         texts = [self.reason, self.message, self.tail, self.source.digest, self.source.commit]
         texts += [text for output in self.outputs.values() for text in (output.uri, output.digest, output.format)]
+        texts += [record.digest for record in self.inputs.values()]
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("a text is something else")
-        if not all(type(number) in (int, float) and math.isfinite(number) for number in self.metrics.values()):
+        numbers = [*self.metrics.values(), self.productive_seconds]
+        if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
             raise TypeError("a metric is no finite number")
-        if not all(type(output.bytes) is int for output in self.outputs.values()):
+        sizes = [output.bytes for output in self.outputs.values()] + [one.bytes for one in self.inputs.values()]
+        if not all(type(size) is int for size in sizes):
             raise TypeError("a size is no whole number")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running attempt is: what a trainer posts to the operator, and Kubeflow's protocol says in other words.
+
+    `step` and `total_steps` are -1 where they are not known, `eta_seconds` too; `metrics` are the newest values.
+    """
+
+    step: int = -1
+    total_steps: int = -1
+    percent: int = -1
+    eta_seconds: int = -1
+    metrics: dict[str, float] = field(default_factory=dict)
+    checkpoint: CheckpointRecord | None = None
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Progress:
+        """Read what `to_json` wrote. Raises ValueError for anything else: anybody in the pod can post."""
+        try:
+            document = json.loads(data)
+            told = document.get("checkpoint")
+            progress = _read(cls, {**document, "checkpoint": CheckpointRecord.of(told) if told is not None else None})
+            counts = (progress.step, progress.total_steps, progress.percent, progress.eta_seconds)
+            if not all(type(count) is int and -1 <= count < 2**53 for count in counts) or progress.percent > 100:
+                raise TypeError("a count is no whole number, or too large")
+            if not all(type(n) in (int, float) and math.isfinite(n) for n in progress.metrics.values()):
+                raise TypeError("a metric is no finite number")
+        except _UNREADABLE as error:
+            raise ValueError(f"not a progress report: {error!r}") from error
+        return progress

@@ -1,0 +1,71 @@
+"""What exactly ran, from what, and what came of it: one in-toto statement of SLSA provenance for each attempt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from ultramarine import __version__
+from ultramarine.shared.contract import SourceTask, TerminationRecord, TrainingTask
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "https://ultramarine.dev/TrainingJob/v1alpha1"
+
+
+def statement(
+    task: TrainingTask,
+    pod: str,
+    command: Sequence[str],
+    record: TerminationRecord,
+    exit_code: int,
+    began: datetime,
+    ended: datetime,
+) -> bytes:
+    """Return the statement as JSON: its subjects are the outputs, so a failed attempt has none.
+
+    Source: in-toto Attestation Framework, Statement v1; SLSA v1.0, Provenance.
+    """
+    document = {
+        "_type": STATEMENT,
+        "subject": [_resource(output.uri, output.digest) for _, output in sorted(record.outputs.items())],
+        "predicateType": PREDICATE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {"command": list(command), "job": task.job},
+                "resolvedDependencies": _dependencies(task, record),
+            },
+            "runDetails": {
+                "builder": {"id": f"https://ultramarine.dev/trainer@{__version__}"},
+                "metadata": {
+                    "invocationId": f"{task.output_prefix}#{pod}",
+                    "startedOn": began.isoformat(timespec="seconds"),
+                    "finishedOn": ended.isoformat(timespec="seconds"),
+                },
+                "byproducts": [
+                    {"name": "exitCode", "annotations": {"value": exit_code, "reason": record.reason}},
+                    {"name": "metrics", "annotations": dict(record.metrics)},
+                ],
+            },
+        },
+    }
+    return json.dumps(document, indent=1, sort_keys=True).encode()
+
+
+def _dependencies(task: TrainingTask, record: TerminationRecord) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [{"name": "image", "uri": task.image}] if task.image else []
+    source, task_source = record.source, task.source or SourceTask()
+    if source.digest or source.commit:
+        uri = f"git+{task_source.git_url}" if task_source.git_url else task_source.uri
+        digest = {"sha256": source.digest.removeprefix("sha256:")} if source.digest else {}
+        commit = {"gitCommit": source.commit} if source.commit else {}
+        found.append({"name": "source", "uri": uri, "digest": digest | commit})
+    inputs = sorted(record.inputs.items())
+    return found + [_resource(task.inputs.get(name, ""), one.digest) | {"name": name} for name, one in inputs]
+
+
+def _resource(uri: str, digest: str) -> dict[str, Any]:
+    return {"uri": uri, "name": uri, "digest": {"sha256": digest.removeprefix("sha256:")}}
