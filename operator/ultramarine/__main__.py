@@ -9,7 +9,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Info, generate_latest
@@ -22,6 +22,7 @@ from .engine.vitals import Gauges, Vitals
 from .kinds import KINDS
 from .kube.client import ApiError, Client, namespace_of_pod
 from .outside.storage import Storage
+from .progress import BODY_LIMIT, Reception
 from .shared.errors import UltramarineError
 from .shared.logs import JsonLines
 from .shared.meta import LEASE_NAME
@@ -29,8 +30,8 @@ from .shared.meta import LEASE_NAME
 log = logging.getLogger("ultramarine")
 
 
-async def serve_probes(vitals: Callable[[], Vitals], port: int) -> web.AppRunner:
-    """Answer /healthz (no restart is needed), /readyz (it sees all and leads or could lead) and /metrics."""
+async def serve(vitals: Callable[[], Vitals], port: int, routes: Iterable[web.RouteDef] = ()) -> web.AppRunner:
+    """Answer /healthz (no restart is needed), /readyz (it sees all and leads or could lead), /metrics, and `routes`."""
 
     def answer(now: Vitals, problems: list[str]) -> web.Response:
         text = json.dumps({"ok": not problems, **now.as_json()}, indent=2) + "\n"
@@ -47,8 +48,8 @@ async def serve_probes(vitals: Callable[[], Vitals], port: int) -> web.AppRunner
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    app = web.Application(client_max_size=BODY_LIMIT)
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics), *routes])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, port=port).start()
@@ -65,7 +66,9 @@ async def run() -> int:
     engine = Engine(KINDS, namespaces, Mirror(KINDS), client.fenced(lease.time_left), storage, chosen.platform, lease)
     Info("ultramarine_build", "What is running.").info({"version": __version__})
     REGISTRY.register(Gauges(engine.vitals, engine.states))
-    probes = await serve_probes(engine.vitals, chosen.port)
+    reception = Reception(client.review_token, engine.reports, lambda: engine.leads)
+    routes = [reception.route] if chosen.platform.progress_url else []
+    server = await serve(engine.vitals, chosen.port, routes)
     stop = asyncio.Event()
 
     def heed_signals() -> None:
@@ -93,7 +96,7 @@ async def run() -> int:
     for task in done:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("%s stopped: %s", task.get_name(), error, exc_info=error)
-    await probes.cleanup()
+    await server.cleanup()
     await client.close()
     return 0 if asked else 1
 
@@ -104,7 +107,8 @@ def main() -> None:
         prog="python -m ultramarine",
         description="The Ultramarine operator. Its settings are environment variables, which the Helm chart sets.",
         epilog="Variables: ULTRAMARINE_NAMESPACES, ULTRAMARINE_TRAINER_IMAGE, ULTRAMARINE_SERVER_IMAGE, "
-        "ULTRAMARINE_STORAGE_ENDPOINT, _REGION, _BUCKET and _SECRET, ULTRAMARINE_PORT; see settings.py.",
+        "ULTRAMARINE_STORAGE_ENDPOINT, _REGION, _BUCKET and _SECRET, ULTRAMARINE_PORT, ULTRAMARINE_PROGRESS_URL; "
+        "see settings.py.",
     ).parse_args()
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())

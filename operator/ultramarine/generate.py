@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from .kinds import KINDS
-from .shared.meta import API_VERSION, EVENT, GROUP, LEASE, LEASE_NAME, VERSION, Resource
+from .shared.meta import API_VERSION, EVENT, GROUP, LEASE, LEASE_NAME, TOKEN_REVIEW, VERSION, Resource
 from .shared.plan import Kind
 from .shared.schema import NOT_OBSERVED
 
@@ -177,6 +177,11 @@ def lease_rules() -> list[dict[str, Any]]:
     return [{**_rule(LEASE, {"get", "update"}), "resourceNames": [LEASE_NAME]}, _rule(LEASE, {"create"})]
 
 
+def progress_rules() -> list[dict[str, Any]]:
+    """The rules for asking whose token a training pod shows, which no namespace can grant."""
+    return [_rule(TOKEN_REVIEW, {"create"})]
+
+
 def _rule(resource: Resource, verbs: set[str]) -> dict[str, Any]:
     return {"apiGroups": [resource.group], "resources": [resource.plural], "verbs": sorted(verbs)}
 
@@ -238,7 +243,9 @@ def files() -> dict[Path, str]:
     chart = ROOT / "charts" / "ultramarine"
     # Not a template: messages and descriptions must reach the cluster as they are.
     out[chart / "files" / "crds.yaml"] = HEADER + everything
-    out[chart / "files" / "rbac.yaml"] = HEADER + _yaml({"operator": rbac(), "lease": lease_rules()})
+    out[chart / "files" / "rbac.yaml"] = HEADER + _yaml(
+        {"operator": rbac(), "lease": lease_rules(), "progress": progress_rules()}
+    )
     out[ROOT / "docs" / "api.md"] = reference()
     return out
 

@@ -16,7 +16,7 @@ class Settings:
     namespaces: tuple[str, ...]  # ULTRAMARINE_NAMESPACES: comma-separated; `*` for the whole cluster; default: its own
     own_namespace: str  # where the Lease is
     identity: str  # HOSTNAME: the pod's name, which the Lease shows
-    port: int  # ULTRAMARINE_PORT: /healthz, /readyz and /metrics
+    port: int  # ULTRAMARINE_PORT: /healthz, /readyz, /metrics, and /progress where pods may post it
     platform: Platform
 
     @property
@@ -54,5 +54,6 @@ def from_environment(own_namespace: str) -> Settings:
             image_pull_policy=os.environ.get("ULTRAMARINE_IMAGE_PULL_POLICY", "IfNotPresent"),
             image_pull_secrets=tuple(filter(None, os.environ.get("ULTRAMARINE_IMAGE_PULL_SECRETS", "").split(","))),
             storage_confined=os.environ.get("ULTRAMARINE_STORAGE_CONFINED", "") == "true",
+            progress_url=os.environ.get("ULTRAMARINE_PROGRESS_URL", "").rstrip("/"),
         ),
     )

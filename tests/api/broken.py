@@ -50,6 +50,7 @@ def plain(message: str) -> str:
 _OTHER: dict[str, Values] = {
     "string": st.sampled_from([0, 1.5, True, [], {}, ["a"], {"a": "b"}]),
     "integer": st.sampled_from(["1", "", 1.5, True, [], {}, 1e300]),
+    "number": st.sampled_from(["1", "", True, [], {}]),
     "boolean": st.sampled_from(["true", "", 0, 1, [], {}]),
     "array": st.sampled_from(["a", "", 0, True, {}, {"a": []}]),
     "object": st.sampled_from(["a", "", 0, True, [], ["a"], [{}]]),
@@ -101,21 +102,42 @@ def places(node: Manifest, value: Any, path: Path) -> Iterator[Place]:
             yield "out of range", path, path, st.integers(-(2**63), node["minimum"] - 1)
         if "maximum" in node:
             yield "out of range", path, path, st.integers(node["maximum"] + 1, 2**63 - 1) | st.just(10**30)
+    elif type == "number":
+        if "minimum" in node:
+            yield (
+                "out of range",
+                path,
+                path,
+                st.floats(max_value=node["minimum"], exclude_max=True, allow_infinity=False),
+            )
+        if "maximum" in node:
+            yield (
+                "out of range",
+                path,
+                path,
+                st.floats(min_value=node["maximum"], exclude_min=True, allow_infinity=False),
+            )
     elif type == "array":
         yield from _places_of_list(node, value, path)
     elif type == "object":
         yield from _places_of_object(node, value, path)
 
 
+def too_many(node: Manifest, item: Any) -> list[Any]:
+    """One more than a list may have; they differ where they must, else that would be refused first."""
+    if node.get("x-kubernetes-list-type") == "set":
+        return list(range(node["maxItems"] + 1))
+    keys = node.get("x-kubernetes-list-map-keys", [])
+    return [item | {key: f"a{n}" for key in keys} if keys else item for n in range(node["maxItems"] + 1)]
+
+
 def _places_of_list(node: Manifest, value: list[Any], path: Path) -> Iterator[Place]:
     if node.get("minItems"):
         yield "too few", path, path, st.just([])
     if value:
-        keys = node.get("x-kubernetes-list-map-keys")
-        more = [value[0] | {key: f"a{n}" for key in keys} if keys else value[0] for n in range(node["maxItems"] + 1)]
-        yield "too many", path, path, st.just(more)
+        yield "too many", path, path, st.just(too_many(node, value[0]))
         yield "null", (*path, 0), (*path, 0), st.none()
-        if keys:
+        if node.get("x-kubernetes-list-type") in ("map", "set"):
             yield "twice", path, (*path, len(value)), st.just([*value, value[0]])
     for number, item in enumerate(value):
         yield from places(node["items"], item, (*path, number))
@@ -163,6 +185,52 @@ def _format_of_no_model(spec: Manifest) -> str:
     return "spec.outputs.a"
 
 
+def _variables_from_nowhere(spec: Manifest) -> str:
+    spec["envFrom"] = [{"prefix": "A"}]
+    return "spec.envFrom.0"
+
+
+def _nodes_that_are_lost(spec: Manifest) -> str:
+    spec |= {"nodes": 2}
+    spec.pop("framework", None)
+    return "framework"
+
+
+def _as_few_as_all(spec: Manifest) -> str:
+    spec |= {"nodes": 2, "framework": "none", "elastic": {"minNodes": 2}}
+    return "elastic.minNodes"
+
+
+def _processes_of_nobody(spec: Manifest) -> str:
+    spec |= {"framework": "jax", "processesPerNode": 2}
+    return "processesPerNode"
+
+
+def _no_memory_to_raise(spec: Manifest) -> str:
+    spec |= {"onOutOfMemory": {"maxMemory": "1Gi"}, "resources": {"requests": {"memory": "1Gi"}}}
+    return "onOutOfMemory"
+
+
+def _resumed_never(spec: Manifest) -> str:
+    spec["checkpoint"] = {"resume": "Never", "resumeFrom": "s3://lake/a/"}
+    return "spec.checkpoint"
+
+
+def _success_that_fails(spec: Manifest) -> str:
+    spec["podFailurePolicy"] = {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [0]}}]}
+    return "spec.podFailurePolicy.rules.0.onExitCodes"
+
+
+def _taint_with_any_value(spec: Manifest) -> str:
+    spec["podTemplate"] = {"tolerations": [{"key": "a", "operator": "Exists", "value": "a"}]}
+    return "spec.podTemplate.tolerations.0"
+
+
+def _time_without_eviction(spec: Manifest) -> str:
+    spec["podTemplate"] = {"tolerations": [{"operator": "Exists", "tolerationSeconds": 1}]}
+    return "spec.podTemplate.tolerations.0"
+
+
 def _other_number(spec: Manifest) -> str:
     spec["version"] = "2" if spec["version"] == "1" else "1"
     return "metadata.name"
@@ -184,7 +252,20 @@ def _keys_for_nobody(spec: Manifest) -> str:
 
 
 CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
-    "TrainingJob": [_two_sources, _platforms_variable, _format_of_no_model],
+    "TrainingJob": [
+        _two_sources,
+        _platforms_variable,
+        _format_of_no_model,
+        _variables_from_nowhere,
+        _nodes_that_are_lost,
+        _as_few_as_all,
+        _processes_of_nobody,
+        _no_memory_to_raise,
+        _resumed_never,
+        _success_that_fails,
+        _taint_with_any_value,
+        _time_without_eviction,
+    ],
     "ModelVersion": [_other_number],
     "OnlineEndpoint": [_split_traffic, _traffic_to_nobody, _keys_for_nobody],
 }

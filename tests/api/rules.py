@@ -17,6 +17,7 @@ DIGESTS = "must be sha256: and 64 hexadecimal digits in lower case"
 NUMBER = "must be a number from 1, in quotes, such as '7'"
 QUANTITY = "must be a quantity such as 2, 500m or 4Gi"
 ONE_SOURCE = "give one of inline, configMap, git and uri"
+OBJECT = "must be an object's name: lower-case letters, digits, '-' and '.'"
 WEB = "must be http:// or https://, without spaces and without a user"
 CODE, REPOSITORY = "s3://lake/code.tar.gz", {"url": "https://git.example.com/team/churn.git"}
 FOLDER = "each key must be lower-case letters, digits and '-', at most 40 characters: it becomes a folder's name"
@@ -524,7 +525,7 @@ RULES = [
         source(configMap={"name": "a"}),
         source(configMap={"name": "a/b"}),
         "spec.source.configMap.name: ",
-        "must be a ConfigMap's name: lower-case letters, digits, '-' and '.'",
+        OBJECT,
     ),
     *(
         of_spec(TJ, f"a repository is no {url}", source(git=REPOSITORY), source(git={"url": url}), "git.url: ", WEB)
@@ -829,7 +830,16 @@ FIXED: dict[str, Manifest] = {
         "args": ["--slow"],
         "parameters": {"rate": "0.2"},
         "env": [{"name": "MODE", "value": "slow"}],
+        "envFrom": [{"secretRef": {"name": "other"}}],
+        "framework": "mpi",
+        "nodes": 3,
+        "processesPerNode": 3,
+        "elastic": {"minNodes": 2},
         "resources": {"requests": {"cpu": 2}},
+        "onOutOfMemory": {"factor": 3},
+        "checkpoint": {"enabled": False},
+        "podFailurePolicy": {"rules": [{"action": "Count", "onExitCodes": {"operator": "In", "values": [2]}}]},
+        "podTemplate": {"priorityClassName": "low"},
         "inputs": {"data": {"uri": "s3://lake/other/"}},
         "outputs": {"more": {}},
     },
@@ -854,6 +864,7 @@ CHANGES = [
 # What may be changed, whatever it was.
 FREE = [
     (TJ, {"suspend": True, "backoffLimit": 5, "activeDeadlineSeconds": 120, "ttlSecondsAfterFinished": None}),
+    (TJ, {"pendingDeadlineSeconds": 120}),
     (MODEL, {"description": "Other.", "aliases": {"champion": "8", "challenger": "9"}}),
     (VERSION, {"allowCodeExecution": True}),
     (ENDPOINT, {"authMode": "none", "keysSecretRef": None, "traffic": {"blue": 0, "green": 100}}),

@@ -112,7 +112,7 @@ def from_schema(schema: Manifest) -> Values:
         case "integer":
             return st.integers(schema.get("minimum", -(2**63)), schema.get("maximum", 2**63 - 1))
         case "number":
-            return st.floats(allow_nan=False, allow_infinity=False)
+            return st.floats(schema.get("minimum"), schema.get("maximum"), allow_nan=False, allow_infinity=False)
         case "string" if schema.get("format") == "date-time":
             return moments()
         case "string":
@@ -142,11 +142,17 @@ def _from_pattern(schema: Manifest) -> Values:
 
 def _lists(schema: Manifest) -> Values:
     keys = schema.get("x-kubernetes-list-map-keys")
-    different = (lambda item: tuple(item[key] for key in keys)) if keys else None
+    different: Callable[[Any], Any] | None = (lambda item: tuple(item[key] for key in keys)) if keys else None
+    if schema.get("x-kubernetes-list-type") == "set":
+        different = _itself
     most = min(schema["maxItems"], SMALL)
     return st.lists(
         from_schema(schema["items"]), min_size=schema.get("minItems", 0), max_size=most, unique_by=different
     )
+
+
+def _itself(item: Any) -> Any:
+    return item
 
 
 def _maps(schema: Manifest) -> Values:
@@ -186,6 +192,50 @@ def _whole_training_job(_: Manifest, spec: Manifest) -> None:
             output.pop("format", None)
     if "source" in spec:
         spec["source"] = _whole_source(spec["source"])
+    for origin in spec.get("envFrom", []):
+        if "secretRef" in origin:
+            origin.pop("configMapRef", None)
+        else:
+            origin.setdefault("configMapRef", {"name": "a"})
+    _whole_nodes(spec)
+    _whole_failures(spec)
+    for toleration in spec.get("podTemplate", {}).get("tolerations", []):
+        _whole_toleration(toleration)
+
+
+def _whole_nodes(spec: Manifest) -> None:
+    nodes = spec.get("nodes", 1)
+    if nodes > 1:
+        spec.setdefault("framework", "none")
+        if elastic := spec.get("elastic"):
+            elastic["minNodes"] = 1 + (elastic["minNodes"] - 1) % (nodes - 1)
+    else:
+        spec.pop("elastic", None)
+    if spec.get("framework") not in ("torch", "mpi"):
+        spec.pop("processesPerNode", None)
+
+
+def _whole_failures(spec: Manifest) -> None:
+    if "onOutOfMemory" in spec:
+        spec.setdefault("resources", {}).setdefault("limits", {}).setdefault("memory", "1Gi")
+    checkpoint = spec.get("checkpoint", {})
+    if checkpoint.get("resume") == "Never":
+        checkpoint.pop("resumeFrom", None)
+    if "resumeFrom" in checkpoint:
+        checkpoint["resumeFrom"] = checkpoint["resumeFrom"].rstrip("/") + "/"
+    for rule in spec.get("podFailurePolicy", {}).get("rules", []):
+        exits = rule["onExitCodes"]
+        if exits["operator"] == "In":
+            exits["values"] = [code for code in exits["values"] if code] or [1]
+
+
+def _whole_toleration(toleration: Manifest) -> None:
+    if not toleration.get("key"):
+        toleration["operator"] = "Exists"
+    if toleration.get("operator") == "Exists":
+        toleration.pop("value", None)
+    if toleration.get("effect") != "NoExecute":
+        toleration.pop("tolerationSeconds", None)
 
 
 def _whole_model_version(manifest: Manifest, spec: Manifest) -> None:

@@ -8,8 +8,13 @@ from typing import Any
 
 import pytest
 from bare import Api, documents, schema_of, whole
-from rules import CHANGES, ENDPOINT, FIXED, FREE, MODEL, RULES, TJ, endpoint_of
+from broken import too_many
+from rules import CHANGES, ENDPOINT, FIXED, FREE, MODEL, TJ, endpoint_of
+from rules import RULES as OTHER_RULES
+from rules_training import RULES as TRAINING_RULES
 from ultramarine.shared.meta import Manifest
+
+RULES = [*OTHER_RULES, *TRAINING_RULES]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ def test_the_defaults_are_written_into_the_object(api):
         whole(ENDPOINT, {"metadata": {"name": "a"}, "spec": {"authMode": None, **endpoint_of("m@1")}}),
     )
 
-    assert api.get("tj", "a")["spec"] == {"command": ["a"], "suspend": False, "backoffLimit": 3}
+    assert api.get("tj", "a")["spec"] == {"command": ["a"], "nodes": 1, "suspend": False, "backoffLimit": 3}
     assert api.get("mdl", "a")["spec"] == {}
     assert api.get("oe", "a")["spec"]["authMode"] == "key"
     assert api.get("oe", "a")["spec"]["deployments"][0]["replicas"] == 1
@@ -150,11 +155,7 @@ def oversized(node: Manifest, value: Any) -> Iterator[tuple[str, Any]]:
             yield "", "a" * (node["maxLength"] + 1)
     elif node.get("type") == "array":
         if "maxItems" in node:
-            keys = node.get("x-kubernetes-list-map-keys", [])
-            items = [
-                value[0] | {key: f"a{n}" for key in keys} if keys else value[0] for n in range(node["maxItems"] + 1)
-            ]
-            yield "", items
+            yield "", too_many(node, value[0])
         for index in range(len(value)):
             for path, large in oversized(node["items"], value[index]):
                 yield f"[{index}]{path}", [*value[:index], large, *value[index + 1 :]]

@@ -47,7 +47,8 @@ def everywhere(api: Api, object_store: ObjectStore, tmp_path: Path) -> Iterator[
     process.start()
     yield process
     process.kill()
-    api.cluster.run("delete", "clusterrolebinding,clusterrole", f"ultramarine-operator-{HOME}")
+    names = (f"ultramarine-operator-{HOME}", f"ultramarine-progress-{HOME}")
+    api.cluster.run("delete", "clusterrolebinding,clusterrole", *names)
     api.cluster.run("delete", "namespace", HOME, "--wait=false")
 
 

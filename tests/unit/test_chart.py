@@ -11,13 +11,14 @@ from unit.rendered import CHART, EXTERNAL, METRICS, names, of, operator_env, pod
 
 
 def test_by_default_nothing_reaches_beyond_its_namespace(chart):
-    """No cluster role, no binding of one: every object but the CRDs is in the release's namespace."""
+    """Every object but the CRDs is in the release's namespace; the one right beyond it is to ask whose a token is."""
     got = chart.render({})
 
-    assert of(got, "ClusterRole", "ClusterRoleBinding") == []
-    assert {each["metadata"].get("namespace") for each in got if each["kind"] != "CustomResourceDefinition"} == {
-        "platform"
-    }
+    (role,) = of(got, "ClusterRole")
+    review = {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
+    assert role["rules"] == [review]
+    clusterwide = ("CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding")
+    assert {each["metadata"].get("namespace") for each in got if each["kind"] not in clusterwide} == {"platform"}
     assert names(got, "Role") == ["platform/ultramarine-leader", "platform/ultramarine-operator"]
     assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "platform"
     assert len(of(got, "CustomResourceDefinition")) == 4
@@ -27,7 +28,7 @@ def test_a_list_of_namespaces_gets_a_role_in_each(chart):
     """The operator has its Role in the listed namespaces, and only its Lease at home."""
     got = chart.render({"namespaces": ["team-a", "team-b"]})
 
-    assert of(got, "ClusterRole", "ClusterRoleBinding") == []
+    assert names(got, "ClusterRole", "ClusterRoleBinding") == ["/ultramarine-progress-platform"] * 2
     roles = ["platform/ultramarine-leader", "team-a/ultramarine-operator", "team-b/ultramarine-operator"]
     assert names(got, "Role") == names(got, "RoleBinding") == roles
     assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "team-a,team-b"
@@ -36,13 +37,36 @@ def test_a_list_of_namespaces_gets_a_role_in_each(chart):
 def test_clusterwide_is_one_cluster_role(chart):
     """The whole cluster is one ClusterRole with the same rules, named after the release's namespace."""
     got = chart.render({"clusterWide": True})
-    (role,) = of(got, "ClusterRole")
+    (role,) = (r for r in of(got, "ClusterRole") if r["metadata"]["name"] == "ultramarine-operator-platform")
 
     assert names(got, "Role") == ["platform/ultramarine-leader"]
-    assert names(got, "ClusterRoleBinding") == ["/ultramarine-operator-platform"]
+    bindings = ["/ultramarine-operator-platform", "/ultramarine-progress-platform"]
+    assert names(got, "ClusterRoleBinding") == bindings
     (small,) = (r for r in of(chart.render({}), "Role") if r["metadata"]["name"] == "ultramarine-operator")
     assert role["rules"] == small["rules"]
     assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "*"
+
+
+def test_progress_is_taken_where_the_operators_service_is(chart):
+    """The operator is told the URL of its own Service; the binding of what it needs for that is to itself."""
+    got = chart.render({})
+    (service,) = (each for each in of(got, "Service") if each["metadata"]["name"] == "ultramarine-operator")
+    (port,) = service["spec"]["ports"]
+    (binding,) = of(got, "ClusterRoleBinding")
+
+    assert operator_env(got)["ULTRAMARINE_PROGRESS_URL"] == f"http://ultramarine-operator.platform.svc:{port['port']}"
+    assert binding["roleRef"]["name"] == of(got, "ClusterRole")[0]["metadata"]["name"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "ultramarine-operator", "namespace": "platform"}]
+
+
+def test_without_progress_there_is_no_right_and_no_way_for_it(chart):
+    """progress.enabled=false: no cluster-wide right at all, and no training pod is let to the operator."""
+    got = chart.render({"progress": {"enabled": False}})
+
+    assert of(got, "ClusterRole", "ClusterRoleBinding") == []
+    assert "ULTRAMARINE_PROGRESS_URL" not in operator_env(got)
+    (training,) = (p for p in of(got, "NetworkPolicy") if p["metadata"]["name"] == "ultramarine-training")
+    assert 8080 not in [port.get("port") for rule in training["spec"]["egress"] for port in rule["ports"]]
 
 
 def test_a_storage_of_ones_own_replaces_ours(chart):
@@ -105,6 +129,7 @@ def test_what_holds_data_outlives_the_release(chart):
         ({"crds": {"install": "no"}}, ("/crds/install", "got string, want boolean")),
         ({"metrics": {"rules": True}}, ("/metrics/rules", "got boolean, want object")),
         ({"metrics": {"labels": {"release": 1}}}, ("/metrics/labels/release", "got number, want string")),
+        ({"progress": {"enabled": "no"}}, ("/progress/enabled", "got string, want boolean")),
         ({"networkPolicies": {"enabled": 1}}, ("/networkPolicies/enabled", "got number, want boolean")),
         ({"networkPolicies": {"egress": [{"from": []}]}}, ("/networkPolicies/egress/0", "'from' not allowed")),
     ],

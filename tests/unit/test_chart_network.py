@@ -18,15 +18,19 @@ METADATA = ["169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32"]  # where
 DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
 
 
-@pytest.mark.parametrize("kind", ["TrainingJob", "OnlineEndpoint"])
-def test_pods_reach_dns_and_the_storage_alone(chart, kind):
-    """In each namespace what trains and what serves may reach DNS and the storage's pods, and nothing else."""
+NODES = {"podSelector": {"matchLabels": {"ultramarine.dev/kind": "TrainingJob"}}}  # of the policy's own namespace
+ALL_TCP = [{"protocol": "TCP"}]
+
+
+@pytest.mark.parametrize(("kind", "own"), [("TrainingJob", 2), ("OnlineEndpoint", 0)])
+def test_pods_reach_dns_and_the_storage_alone(chart, kind, own):
+    """In each namespace what trains and what serves may reach DNS and the storage's pods; what serves, nothing else."""
     got = chart.render({"namespaces": ["team-a", "team-b"]})
     name = {"TrainingJob": "ultramarine-training", "OnlineEndpoint": "ultramarine-serving"}[kind]
 
     for namespace in ("team-a", "team-b"):
         spec = policy(got, namespace, name)
-        dns, storage = spec["egress"]
+        dns, storage = spec["egress"][own:]
         (peer,) = storage["to"]
         assert spec["podSelector"] == {"matchLabels": {"ultramarine.dev/kind": kind}}
         assert spec["policyTypes"] == ["Ingress", "Egress"]
@@ -36,14 +40,31 @@ def test_pods_reach_dns_and_the_storage_alone(chart, kind):
         assert peer["podSelector"] == policy(got, "platform", "ultramarine-storage")["podSelector"]
 
 
+def test_training_pods_reach_each_other_and_the_operator(chart):
+    """Of its own namespace a training pod reaches all that train, on any port; and the operator, which hears it."""
+    got = chart.render({"namespaces": ["team-a", "team-b"]})
+    operator = {
+        **policy(got, "platform", "ultramarine-operator"),
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "platform"}},
+    }
+
+    for namespace in ("team-a", "team-b"):
+        spec = policy(got, namespace, "ultramarine-training")
+        gang, progress = spec["egress"][:2]
+        assert spec["ingress"] == [{"ports": ALL_TCP, "from": [NODES]}]
+        assert gang == {"ports": ALL_TCP, "to": [NODES]}
+        assert progress["ports"] == operator["ingress"][0]["ports"] == [{"port": 8080, "protocol": "TCP"}]
+        assert progress["to"] == [{word: operator[word] for word in ("podSelector", "namespaceSelector")}]
+
+
 def test_only_what_serves_is_asked(chart, mode):
-    """Training pods take no connection at all; serving pods and the operator take them on one port."""
+    """Training pods take connections from each other alone; serving pods and the operator take them on one port."""
     got = chart.render(mode)
 
     for each in of(got, "NetworkPolicy"):
         ports = [rule["ports"] for rule in each["spec"].get("ingress", [])]
         name = each["metadata"]["name"].removeprefix("ultramarine-")
-        assert ports == {"training": [], "storage": [[{"port": 7070, "protocol": "TCP"}]]}.get(
+        assert ports == {"training": [ALL_TCP], "storage": [[{"port": 7070, "protocol": "TCP"}]]}.get(
             name, [[{"port": 8080, "protocol": "TCP"}]]
         )
 
@@ -96,7 +117,7 @@ def test_the_storage_answers_the_namespaces_looked_after(chart, values, selector
 def test_a_storage_elsewhere_is_known_by_its_port(chart, endpoint, port):
     """With an external storage its port is open to any address but the one where clouds hand out keys."""
     got = chart.render({"storage": {"endpoint": endpoint}})
-    _, storage = policy(got, "platform", "ultramarine-training")["egress"]
+    _, storage = policy(got, "platform", "ultramarine-serving")["egress"]
 
     assert "platform/ultramarine-storage" not in names(got, "NetworkPolicy")
     assert storage["ports"] == [{"port": port, "protocol": "TCP"}]
@@ -109,5 +130,5 @@ def test_more_egress_is_added_and_policies_can_be_left_out(chart):
     got = chart.render({"networkPolicies": {"egress": [rule]}})
 
     for name in ("training", "serving"):
-        assert policy(got, "platform", f"ultramarine-{name}")["egress"][2:] == [rule]
+        assert policy(got, "platform", f"ultramarine-{name}")["egress"][-1] == rule
     assert of(chart.render({"networkPolicies": {"enabled": False}}), "NetworkPolicy") == []

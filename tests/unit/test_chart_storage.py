@@ -30,13 +30,13 @@ def test_each_namespace_has_its_own_keys_to_the_embedded_storage(chart):
 
 
 def test_a_namespace_reaches_its_own_prefix_of_the_bucket(chart):
-    """The bucket's policy lets each account read and write below its namespace's name, and read shared/."""
+    """The bucket's policy lets each account read, write and delete below its namespace's name, and read shared/."""
     (spec,) = (spec for name, spec in pods(chart.render({"namespaces": ["team-a"]})) if name == "ultramarine-storage")
     policy = json.loads(next(v["value"] for v in spec["initContainers"][0]["env"] if v["name"] == "POLICY"))
     bucket = "arn:aws:s3:::ultramarine"
 
     mine = [s for s in policy["Statement"] if s["Principal"] == "namespace-team-a"]
-    write = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
+    write = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"]
     assert [(s["Action"], s["Resource"]) for s in mine] == [(write, f"{bucket}/team-a/*"), ("s3:ListBucket", bucket)]
     assert mine[1]["Condition"] == {"StringLike": {"s3:prefix": ["team-a/*", "shared/*"]}}
     (shared,) = (s for s in policy["Statement"] if s["Resource"] == f"{bucket}/shared/*")

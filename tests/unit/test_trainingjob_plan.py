@@ -68,7 +68,13 @@ def test_no_variable_of_the_author_gets_into_the_task():
     (made,) = [child for child in plan(job, seen(), NOW).apply if child["kind"] == "Job"]
     names = [variable["name"] for variable in made["spec"]["template"]["spec"]["containers"][0]["env"]]
 
-    assert names == ["ULTRAMARINE_TASK", "ULTRAMARINE_STORAGE_ENDPOINT", "ULTRAMARINE_STORAGE_REGION", "A"]
+    assert names == [
+        "ULTRAMARINE_TASK",
+        "ULTRAMARINE_STORAGE_ENDPOINT",
+        "ULTRAMARINE_STORAGE_REGION",
+        "ULTRAMARINE_POD",
+        "A",
+    ]
 
 
 def test_a_running_pod_makes_the_job_running():
@@ -139,7 +145,9 @@ def test_suspending_changes_nothing_but_suspend():
 def test_a_pod_that_cannot_start_is_explained(told, reason, words):
     """A pod that waits for a person says for what, in the job's own condition and in an event."""
     one = training_job()
-    got = plan(one, seen(job(one, active=1), pod(one, phase="Pending", **told)), NOW)
+    waiting = pod(one, phase="Pending", **told)
+    waiting["metadata"]["creationTimestamp"] = "2030-01-01T11:59:00Z"
+    got = plan(one, seen(job(one, active=1), waiting), NOW)
 
     assert got.status["state"] == "Pending"
     assert condition(got, "Running")["reason"] == reason

@@ -44,5 +44,5 @@ def test_what_the_trainer_says_of_its_source_is_kept():
 def test_a_task_that_asks_for_something_newer_is_refused_by_an_older_trainer():
     """What is not asked for is not in the task; what an image does not know, it must not leave out silently."""
     assert contract.TrainingTask().to_json() == "{}"
-    with pytest.raises(TypeError, match="checkpoint"):
-        contract.TrainingTask.from_json('{"checkpoint": {}}')
+    with pytest.raises(TypeError, match="teleport"):
+        contract.TrainingTask.from_json('{"teleport": {}}')

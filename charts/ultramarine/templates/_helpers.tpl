@@ -60,7 +60,7 @@ imagePullSecrets:
 {{- $everybody = append $everybody $account }}
 {{- $prefixes := dict "StringLike" (dict "s3:prefix" (list (printf "%s/*" .) "shared/*")) }}
 {{- $statements = concat $statements (list
-  (dict "Effect" "Allow" "Principal" $account "Action" (list "s3:GetObject" "s3:PutObject" "s3:AbortMultipartUpload") "Resource" (printf "%s/%s/*" $bucket .))
+  (dict "Effect" "Allow" "Principal" $account "Action" (list "s3:GetObject" "s3:PutObject" "s3:DeleteObject" "s3:AbortMultipartUpload") "Resource" (printf "%s/%s/*" $bucket .))
   (dict "Effect" "Allow" "Principal" $account "Action" "s3:ListBucket" "Resource" $bucket "Condition" $prefixes)) }}
 {{- end }}
 {{- $statements = append $statements (dict "Effect" "Allow" "Principal" (dict "AWS" $everybody) "Action" "s3:GetObject" "Resource" (printf "%s/shared/*" $bucket)) }}

@@ -22,6 +22,7 @@ from .lease import Lease
 from .mirror import Mirror, owner_key
 from .queue import Queue
 from .reconcile import Reconciler
+from .reports import Reports
 from .vitals import Vitals, Watch
 
 log = logging.getLogger(__name__)
@@ -54,9 +55,12 @@ class Engine:
         self._mirror = mirror
         self._client = client
         self._inquiries = Inquiries(storage, lambda key: self.queue.add(key))
-        self._reconciler = Reconciler(self._kinds.values(), mirror, self.take_in, client, self._inquiries, platform)
-        self._lease = lease
         self.queue = Queue()
+        self.reports = Reports(mirror, self.queue.add)
+        self._reconciler = Reconciler(
+            self._kinds.values(), mirror, self.take_in, client, self._inquiries, self.reports, platform
+        )
+        self._lease = lease
         self._leading = False  # from the moment that this replica leads
         self._stopping = False
         now = time.monotonic()
@@ -76,6 +80,11 @@ class Engine:
         """Every type to watch, with the label selector for it: none for our kinds, ours for their children."""
         children = {child: CHILD_SELECTOR for kind in self._kinds.values() for child in kind.children}
         return children | {kind.resource: "" for kind in self._kinds.values()}
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica is the one that works on objects."""
+        return self._leading and self._lease.held
 
     def vitals(self) -> Vitals:
         """How this replica is doing now."""
@@ -170,6 +179,7 @@ class Engine:
     async def _lead(self) -> None:
         """Look at every object, and work until the Lease is lost; every worker has stopped before this returns."""
         self._leading = True
+        self.reports.clear()  # of an earlier lead: the status knows newer ones by now
         for kind in self._kinds.values():
             for namespace, name in self._mirror.known(kind.resource, None):
                 self.queue.add(Key(kind.name, namespace, name))

@@ -20,6 +20,7 @@ from ..shared.meta import CONFIG_MAP, SECRET, Key, Manifest, Resource
 from ..shared.plan import Event, GenerateSecret, Kind, Lazily, Obj, Plan, Platform, Seen
 from .inquiries import Inquiries
 from .mirror import Mirror
+from .reports import Reports
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class Reconciler:
         tell: Callable[[Resource, Manifest, Key | None], None],
         client: Client,
         inquiries: Inquiries,
+        reports: Reports,
         platform: Platform,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -46,6 +48,7 @@ class Reconciler:
         self._tell = tell  # takes in what the server answered, and rings whom it concerns, but for the key given
         self._client = client
         self._inquiries = inquiries
+        self._reports = reports
         self._platform = platform
         self._clock = clock
 
@@ -55,6 +58,7 @@ class Reconciler:
         manifest = self._mirror.get(key)
         if manifest is None or manifest["metadata"].get("deletionTimestamp"):
             self._inquiries.forget(key)
+            self._reports.forget(key)
             return None, True  # its children carry an owner reference: Kubernetes collects them
         now = self._clock()
         try:
@@ -86,7 +90,8 @@ class Reconciler:
                 if (found := self._mirror.get(Key(resource.kind, obj.namespace, name))) is not None
             )
 
-        seen = Seen(self._platform, self._mirror.children(key), Lazily(related))
+        children = self._mirror.children(key)
+        seen = Seen(self._platform, children, Lazily(related), progress=self._reports.latest(key, children))
         questions = kind.questions(obj, seen)
         if not questions:
             return seen

@@ -141,8 +141,8 @@ async def write_status(client: Client, resource: Resource, manifest: Manifest, s
     body = {
         "apiVersion": resource.api_version,
         "kind": resource.kind,
-        # The uid makes sure that a new object of this name never gets an old one's status.
-        "metadata": {"name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]},
+        # A new object of this name must never get an old one's status. The server does not compare uids here, but this.
+        "metadata": {name: meta[name] for name in ("name", "namespace", "resourceVersion")},
         "status": status,
     }
     return await client.apply(resource, body, force=True, subresource="status")

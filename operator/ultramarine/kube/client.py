@@ -17,7 +17,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 
 from ..shared.errors import NotLeading
-from ..shared.meta import FIELD_MANAGER, Manifest, Ref, Resource
+from ..shared.meta import FIELD_MANAGER, JOB, TOKEN_REVIEW, Manifest, Ref, Resource
 from ..shared.metrics import API_REQUEST_SECONDS, API_REQUESTS
 
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -139,6 +139,16 @@ class Client:
             )
         return document
 
+    async def review_token(self, token: str, audience: str) -> Manifest:
+        """Ask whose token this is; the answer is the TokenReview. It writes nothing, so it needs no Lease."""
+        body = {
+            "apiVersion": TOKEN_REVIEW.api_version,
+            "kind": TOKEN_REVIEW.kind,
+            "spec": {"token": token, "audiences": [audience]},
+        }
+        unfenced = Client(self._api)
+        return await unfenced._request("review", "POST", TOKEN_REVIEW, TOKEN_REVIEW.path(None), body=body)
+
     async def list(self, resource: Resource, namespace: str | None, selector: str = "") -> AsyncIterator[Manifest]:
         """Yield every object of a type, page by page."""
         query = {"limit": str(PAGE)}
@@ -182,11 +192,14 @@ class Client:
         return await self._request("patch", "PATCH", ref.resource, path, None, [*operations, version], JSON_PATCH)
 
     async def delete(self, ref: Ref) -> None:
-        """Delete the very object that was seen: a newer one, or one that changed since, is ApiError 409."""
+        """Delete the very object that was seen: a newer one, or one that changed since, is ApiError 409.
+
+        A Job goes after its pods: one that is made anew under its name must not meet them.
+        """
         body = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
-            "propagationPolicy": "Background",
+            "propagationPolicy": "Foreground" if ref.resource == JOB else "Background",
             "preconditions": {"uid": ref.uid, "resourceVersion": ref.resource_version},
         }
         await self._request("delete", "DELETE", ref.resource, ref.resource.path(ref.namespace, ref.name), body=body)

@@ -77,6 +77,7 @@ POD_DISRUPTION_BUDGET = Resource("policy", "v1", "poddisruptionbudgets", "PodDis
 EVENT = Resource("", "v1", "events", "Event")
 LEASE = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 LEASE_NAME = "ultramarine-operator"
+TOKEN_REVIEW = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview")
 
 TRAINING_JOB = Resource(GROUP, VERSION, "trainingjobs", "TrainingJob")
 MODEL = Resource(GROUP, VERSION, "models", "Model")

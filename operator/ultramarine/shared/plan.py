@@ -9,13 +9,14 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from .contract import Progress
 from .errors import StorageError
 from .meta import Key, Manifest, Ref, Resource
 
 
 @dataclass(frozen=True)
 class Platform:
-    """What the installation gives to every kind: images and object storage."""
+    """What the installation gives to every kind: images, object storage, and where pods post their progress."""
 
     trainer_image: str
     server_image: str
@@ -26,6 +27,7 @@ class Platform:
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     storage_confined: bool = False  # a namespace's keys open BUCKET/NAMESPACE/ and BUCKET/shared/, and no more
+    progress_url: str = ""  # without the path; empty where nobody listens
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,16 @@ class Lazily(Iterable[Manifest]):
 
 @dataclass(frozen=True)
 class Seen:
-    """The world at the moment of deciding: our children, the objects that we refer to, and the storage's answers."""
+    """The world at the moment of deciding: our children, the objects that we refer to, and the storage's answers.
+
+    `progress` is what the newest pod has posted to this very process; nothing after a restart, until it posts again.
+    """
 
     platform: Platform
     children: tuple[Manifest, ...] = ()
     related: Iterable[Manifest] = ()
     answers: Mapping[Question, Answer] = field(default_factory=dict)
+    progress: Progress | None = None
 
     def of(self, kind: str) -> list[Manifest]:
         """Children of that kind, by name."""

@@ -11,6 +11,7 @@ from .conditions import parse_timestamp
 from .meta import Manifest
 from .plan import Platform
 
+INDEX = "batch.kubernetes.io/job-completion-index"
 USER = 65532  # any number but 0: the images name the same one
 
 POD_SECURITY: Manifest = {
@@ -53,6 +54,7 @@ TROUBLED_WAITING = {
     "RunContainerError",
     "CrashLoopBackOff",
 }
+OUT_OF_MEMORY = "OOMKilled"
 IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 
 
@@ -116,6 +118,32 @@ def started(pod: Manifest) -> str | None:
     return str(start) if start else None
 
 
+def node_index(pod: Manifest) -> int:
+    """Which of its Job's nodes the pod is."""
+    meta = pod["metadata"]
+    told = (meta.get("labels") or {}).get(INDEX) or (meta.get("annotations") or {}).get(INDEX) or "0"
+    return int(told) if str(told).isdigit() else 0
+
+
+def finished(pod: Manifest) -> str | None:
+    """When the last of its containers ended, as the API writes it; None while one runs."""
+    ends = [((status.get("state") or {}).get("terminated") or {}).get("finishedAt") for status in statuses(pod)]
+    told = [str(end) for end in ends if end]
+    return max(told) if told and len(told) == len(ends) else None
+
+
+def record(pod: Manifest, container: str) -> contract.TerminationRecord | None:
+    """What our image's entry point said last in that container, or nothing."""
+    for status in statuses(pod):
+        ended = (status.get("state") or {}).get("terminated") or {}
+        if status.get("name") == container and ended:
+            try:
+                return contract.TerminationRecord.from_json(str(ended.get("message") or ""))
+            except ValueError:
+                return None
+    return None
+
+
 def trouble(pod: Manifest) -> Trouble | None:
     """Why a pod is not running and will not by waiting a moment; None for a pod on its way."""
     name = pod["metadata"]["name"]
@@ -137,7 +165,7 @@ def trouble(pod: Manifest) -> Trouble | None:
 def _waiting_sentence(pod: Manifest, status: Manifest, reason: str, said: str) -> str:
     name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
     if reason in IMAGE_REASONS:
-        remedy = "check the image's name and that the node may pull it; it is tried again by itself"
+        remedy = "check the image's name, and that the node may pull it"
         return f"image {status.get('image') or '?'} of pod {name} cannot be had: {said}; {remedy}"
     if (missing := re.search(r'(secret|configmap) "([^"]+)" not found', said)) is not None:
         what = {"secret": "Secret", "configmap": "ConfigMap"}[missing[1]]
@@ -192,10 +220,10 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
     except ValueError:  # an image that is not ours, or killed before it could speak: the kubelet gives the log's end
         reason, message, tail = "", "", said
     kubelets = str(ended.get("reason") or "Error")
-    if kubelets == "OOMKilled":
+    if kubelets == OUT_OF_MEMORY:
         limit = _memory_limit(pod, str(status.get("name")))
         return Verdict(
-            "OOMKilled",
+            OUT_OF_MEMORY,
             name,
             code,
             f"pod {name} used more memory than its limit{f' of {limit}' if limit else ''}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...shared.meta import CONFIG_MAP, JOB, MAX_NAME, MODEL, MODEL_VERSION, POD, TRAINING_JOB, Manifest
+from ...shared.meta import CONFIG_MAP, JOB, MAX_NAME, MODEL, MODEL_VERSION, POD, SERVICE, TRAINING_JOB, Manifest
 from ...shared.plan import Column, Kind
 from .plan import plan, questions
 from .schema import TrainingJobSpec, TrainingJobStatus
@@ -17,11 +17,12 @@ def _models(job: Manifest) -> frozenset[str]:
 KIND = Kind(
     resource=TRAINING_JOB,
     short="tj",
-    description="TrainingJob runs a command to its end in a pod, with inputs from and outputs to the object storage.",
+    description="TrainingJob runs a command to its end in pods, with inputs from and outputs to the object storage.",
     spec=TrainingJobSpec,
     status=TrainingJobStatus,
     columns=(
         Column("State", ".status.state"),
+        Column("Progress", ".status.percent"),
         Column("Score", ".status.score"),
         Column("ModelVersion", ".status.modelVersion"),
         Column("Attempts", ".status.attempts", "integer"),
@@ -32,7 +33,7 @@ KIND = Kind(
         Column("Failure", ".status.failure.message", priority=1),
     ),
     plan=plan,
-    children=(JOB, POD, CONFIG_MAP),
+    children=(JOB, POD, CONFIG_MAP, SERVICE),
     related=(MODEL, MODEL_VERSION),
     topics=_models,
     questions=questions,
@@ -41,5 +42,5 @@ KIND = Kind(
         ("!self.metadata.name.contains('.')", "metadata.name must not contain a dot: it becomes a host name"),
     ),
     creates=(MODEL, MODEL_VERSION),
-    deletes=(TRAINING_JOB,),
+    deletes=(TRAINING_JOB, JOB),
 )

@@ -1,12 +1,13 @@
-"""The children of a TrainingJob: one Indexed Job, and a ConfigMap for inline source. No I/O here."""
+"""The children of a TrainingJob: an Indexed Job, a Service for several nodes, a ConfigMap for code. No I/O here."""
 
 from __future__ import annotations
 
+import posixpath
 import re
 
 from ...shared import contract
 from ...shared.errors import InvalidSpec
-from ...shared.meta import Manifest, child_labels, child_metadata, content_hash
+from ...shared.meta import LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata, content_hash
 from ...shared.plan import Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
 from .schema import TrainingJobSpec
@@ -14,6 +15,9 @@ from .schema import TrainingJobSpec
 Job = Obj[TrainingJobSpec]
 
 CONTAINER = "trainer"
+GPU = "nvidia.com/gpu"
+QUEUE_LABELS = "kueue.x-k8s.io/"
+LABEL_QUEUE = f"{QUEUE_LABELS}queue-name"
 REFERENCE = re.compile(r"\$\((params|inputs|outputs)\.([^)]*)\)")
 
 
@@ -81,70 +85,129 @@ def source_config_map(job: Job) -> Manifest | None:
     }
 
 
-def training_job(job: Job, platform: Platform) -> Manifest:
-    """The Job that trains. Kubernetes retries, suspends and ends it, so it goes on while the operator is down."""
+def is_queued(job: Job) -> bool:
+    """Whether Kueue decides when the Job runs: then its `suspend` is Kueue's, and never ours."""
+    return bool(queue(job))
+
+
+def queue(job: Job) -> str:
+    """The Kueue queue that the job is in, if any."""
+    return str((job.manifest["metadata"].get("labels") or {}).get(LABEL_QUEUE, ""))
+
+
+def ranks_service(job: Job) -> Manifest | None:
+    """The headless Service by which the pods of several nodes find node 0, ready or not."""
+    if job.spec.nodes == 1:
+        return None
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": child_metadata(job.manifest, _service_name(job)),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {LABEL_KIND: "TrainingJob", LABEL_NAME: job.name},
+            "ports": [{"name": "gang", "port": contract.GANG_PORT, "protocol": "TCP"}],
+        },
+    }
+
+
+def _service_name(job: Job) -> str:
+    return f"nodes-{job.name}"  # a Service's name must begin with a letter, and a job's need not
+
+
+def training_job(job: Job, platform: Platform, memory: str = "", active_seconds: int = 0) -> Manifest:
+    """The Job that trains. Kubernetes retries, suspends and ends it, so it goes on while the operator is down.
+
+    `memory` is a limit that is more than what the spec says, `active_seconds` how much of its deadline is used up.
+    """
     spec = job.spec
     job_spec: Manifest = {
-        "suspend": spec.suspend,
+        "suspend": spec.suspend or is_queued(job),
         "backoffLimit": spec.backoff_limit,
-        "completions": 1,
-        "parallelism": 1,
-        "completionMode": "Indexed",  # so that a rank survives a pod restart when there are several
-        "podReplacementPolicy": "Failed",  # never two pods of one rank at once
-        "podFailurePolicy": {
-            "rules": [
-                # An eviction is not the command's fault: it does not count against backoffLimit.
-                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                {
-                    "action": "FailJob",
-                    "onExitCodes": {
-                        "containerName": CONTAINER,
-                        "operator": "In",
-                        "values": [contract.EXIT_DO_NOT_RETRY],
-                    },
-                },
-            ]
-        },
+        "completions": spec.nodes,
+        "parallelism": spec.nodes,
+        "completionMode": "Indexed",  # so that a node keeps its place when its pod is replaced
+        "podReplacementPolicy": "Failed",  # never two pods of one node at once
+        "podFailurePolicy": {"rules": _failure_rules(job)},
         "template": {
             "metadata": {"labels": child_labels("TrainingJob", job.name)},
-            "spec": pod_spec(job, platform),
+            "spec": pod_spec(job, platform, memory),
         },
     }
+    if spec.nodes > 1:
+        # Node 0 ends with success when all have ended and its outputs are stored; an elastic job may lack others then.
+        job_spec["successPolicy"] = {"rules": [{"succeededIndexes": "0"}]}
     if spec.active_deadline_seconds is not None:
-        job_spec["activeDeadlineSeconds"] = spec.active_deadline_seconds
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": child_metadata(job.manifest, job.name),
-        "spec": job_spec,
-    }
+        job_spec["activeDeadlineSeconds"] = max(spec.active_deadline_seconds - active_seconds, 1)
+    metadata = child_metadata(job.manifest, job.name)
+    labels = job.manifest["metadata"].get("labels") or {}
+    metadata["labels"] |= {name: value for name, value in labels.items() if name.startswith(QUEUE_LABELS)}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job_spec}
 
 
-def pod_spec(job: Job, platform: Platform) -> Manifest:
+def _failure_rules(job: Job) -> list[Manifest]:
+    rules: list[Manifest] = [
+        # An eviction is not the command's fault: it does not count against backoffLimit.
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        _on_exit("FailJob", "In", [contract.EXIT_DO_NOT_RETRY]),
+    ]
+    if job.spec.pod_failure_policy is not None:
+        rules += [
+            _on_exit(rule.action, rule.on_exit_codes.operator, sorted(rule.on_exit_codes.values))
+            for rule in job.spec.pod_failure_policy.rules
+        ]
+    return rules
+
+
+def _on_exit(action: str, operator: str, codes: list[int]) -> Manifest:
+    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": operator, "values": codes}}
+
+
+def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
     """The pod: our entry point around the user's command, locked down, with scratch space where it may write."""
-    spec = job.spec
+    spec, template = job.spec, job.spec.pod_template
     task = contract.TrainingTask(
         inputs={name: source.uri for name, source in spec.inputs.items()},
         outputs={name: (out.format or "auto") if out.register_as else "" for name, out in spec.outputs.items()},
         output_prefix=output_prefix(job, platform),
         source=source_task(job),
+        checkpoint=checkpoint_task(job),
+        gang=gang_task(job),
+        progress=f"{platform.progress_url}/progress/{job.namespace}/{job.name}" if platform.progress_url else "",
+        job=f"{job.namespace}/{job.name}",
+        image=spec.image or platform.trainer_image,
     )
-    volumes: list[Manifest] = [{"name": name, "emptyDir": {}} for name in ("workspace", "inputs", "outputs", "tmp")]
-    mounts: list[Manifest] = [
-        {"name": "workspace", "mountPath": contract.WORK_DIR},
-        {"name": "inputs", "mountPath": contract.INPUTS_DIR},
-        {"name": "outputs", "mountPath": contract.OUTPUTS_DIR},
-        {"name": "tmp", "mountPath": "/tmp"},
-    ]
+    scratch = {
+        "workspace": contract.WORK_DIR,
+        "inputs": contract.INPUTS_DIR,
+        "outputs": contract.OUTPUTS_DIR,
+        **({"checkpoints": contract.CHECKPOINTS_DIR} if task.checkpoint else {}),
+        "tmp": "/tmp",
+    }
+    volumes: list[Manifest] = [{"name": name, "emptyDir": {}} for name in scratch]
+    mounts: list[Manifest] = [{"name": name, "mountPath": path} for name, path in scratch.items()]
     if (code := _source_volume(job)) is not None:
         volumes.append({"name": "source", "configMap": code})
         mounts.append({"name": "source", "mountPath": contract.SOURCE_DIR, "readOnly": True})
+    if task.progress:
+        volumes.append(_token_volume())
+        mounts.append({"name": "token", "mountPath": posixpath.dirname(contract.PROGRESS_TOKEN), "readOnly": True})
+    resources = spec.resources.model_dump(by_alias=True, exclude_defaults=True)
+    if memory:
+        resources = {**resources, "limits": {**resources["limits"], "memory": memory}}
+        if "memory" in resources.get("requests", {}):
+            resources["requests"] = {**resources["requests"], "memory": memory}
     return {
         "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
+        # The token is for a command that asks for an identity of its own.
+        "automountServiceAccountToken": bool(template.service_account_name),
         **pull_secrets(platform),
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
+        **({"subdomain": _service_name(job)} if spec.nodes > 1 else {}),
+        **({"terminationGracePeriodSeconds": task.checkpoint.grace_seconds} if task.checkpoint else {}),
+        **template.model_dump(by_alias=True, exclude_defaults=True),
         "containers": [
             {
                 "name": CONTAINER,
@@ -157,10 +220,14 @@ def pod_spec(job: Job, platform: Platform) -> Manifest:
                     # gets into the task. Names that start with ULTRAMARINE_ are refused at admission: none collides.
                     {"name": contract.ENV_TASK, "value": task.to_json()},
                     *storage_env(platform),
+                    {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                     *(variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.env),
                 ],
-                "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
-                "resources": spec.resources.model_dump(by_alias=True, exclude_defaults=True),
+                "envFrom": [
+                    *(source.model_dump(by_alias=True, exclude_defaults=True) for source in spec.env_from),
+                    {"secretRef": {"name": platform.storage_secret}},  # last: of two with one key, the later one wins
+                ],
+                "resources": resources,
                 "securityContext": CONTAINER_SECURITY,
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "volumeMounts": mounts,
@@ -168,6 +235,42 @@ def pod_spec(job: Job, platform: Platform) -> Manifest:
         ],
         "volumes": volumes,
     }
+
+
+def checkpoint_task(job: Job) -> contract.CheckpointTask | None:
+    """What the trainer does about checkpoints, if the job has any."""
+    wanted = job.spec.checkpoint
+    if wanted is None or not wanted.enabled:
+        return None
+    return contract.CheckpointTask(
+        resume=wanted.resume == "Auto",
+        resume_from=wanted.resume_from or "",
+        grace_seconds=wanted.grace_period_seconds,
+    )
+
+
+def gang_task(job: Job) -> contract.GangTask | None:
+    """How the pods work together; nothing for a plain command in one pod."""
+    spec = job.spec
+    if spec.framework is None and spec.nodes == 1:
+        return None
+    gpus = spec.resources.limits.get(GPU, 0)
+    each = int(gpus) if spec.framework in ("torch", "mpi") and str(gpus).isdigit() else 1
+    return contract.GangTask(
+        framework=spec.framework or "none",
+        processes=spec.processes_per_node or max(each, 1),
+        nodes=spec.nodes,
+        min_nodes=spec.elastic.min_nodes if spec.elastic else 0,
+        # The name that Kubernetes gives a pod of an Indexed Job in its subdomain.
+        leader=f"{job.name}-0.{_service_name(job)}" if spec.nodes > 1 else "",
+    )
+
+
+def _token_volume() -> Manifest:
+    """A token that is good for nothing but telling the operator about this pod."""
+    name = posixpath.basename(contract.PROGRESS_TOKEN)
+    token = {"audience": contract.PROGRESS_AUDIENCE, "expirationSeconds": 3600, "path": name}
+    return {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}}
 
 
 def _source_volume(job: Job) -> Manifest | None:
@@ -185,13 +288,19 @@ def with_changes(live: Manifest, wanted: Manifest) -> Manifest | None:
     """A Job that runs already, with what may change of it (suspend, limits, labels); nothing if none of that differs.
 
     The rest stays as it was made, even by an older operator: Kubernetes forbids to change a Job's template, and a new
-    release of the platform must not disturb a training.
+    release of the platform must not disturb a training. Where a queue holds the Job, so does its `suspend`.
     """
-    mutable = ("suspend", "backoffLimit", "activeDeadlineSeconds")
+    queued = LABEL_QUEUE in wanted["metadata"]["labels"]
     old, new = live["spec"], wanted["spec"]
+    # A held Job's clock stands still: what it has used up is taken off its deadline when it goes on.
+    held = not queued and bool(old.get("suspend") and new.get("suspend"))
+    mutable = {"backoffLimit", *(() if queued else ("suspend",)), *(() if held else ("activeDeadlineSeconds",))}
     labels = live["metadata"].get("labels") or {}
     labelled = all(labels.get(name) == value for name, value in wanted["metadata"]["labels"].items())
     if labelled and all(old.get(field) == new.get(field) for field in mutable):
         return None
-    kept = {field: old[field] for field in new if field not in mutable and field in old}
-    return {**wanted, "spec": kept | {field: new[field] for field in mutable if field in new}}
+    metadata = dict(wanted["metadata"])
+    if queued:  # what is kept of `suspend` must not undo what Kueue has written since
+        metadata["resourceVersion"] = live["metadata"]["resourceVersion"]
+    spec = {field: new[field] if field in mutable else old[field] for field in new if field in mutable or field in old}
+    return {**wanted, "metadata": metadata, "spec": spec}

@@ -9,10 +9,19 @@ from datetime import datetime, timedelta
 from ...shared import contract, pods
 from ...shared.conditions import find, is_true, parse_timestamp
 from ...shared.errors import StorageError
-from ...shared.meta import TRAINING_JOB, Manifest, Ref, controller_uid
+from ...shared.meta import JOB, TRAINING_JOB, Manifest, Ref, controller_uid
 from ...shared.plan import Plan, Question, ReadText, Seen
-from . import status
-from .manifests import Job, output_prefix, source_config_map, training_job, with_changes
+from . import history, memory, status, waiting
+from .manifests import (
+    Job,
+    is_queued,
+    output_prefix,
+    queue,
+    ranks_service,
+    source_config_map,
+    training_job,
+    with_changes,
+)
 from .registration import registered, to_register
 
 STORAGE_RETRY = timedelta(seconds=15)
@@ -25,34 +34,57 @@ STARTING = status.pending("PodStarting", "its pod is starting")
 
 def plan(job: Job, seen: Seen, now: datetime) -> Plan:
     """Say what should exist for `job`, given only what was seen."""
-    if is_true(job.status, "Succeeded") or is_true(job.status, "Failed"):
-        return _after_the_end(job, now)
-    wanted = training_job(job, seen.platform)
-    source = source_config_map(job)
     child = _own_job(job, seen)
+    if is_true(job.status, "Succeeded") or is_true(job.status, "Failed"):
+        return _after_the_end(job, child, now)
     own_pods = _own_pods(child, seen)
-    facts = status.gathered(job, child, own_pods)
-    changed = wanted if child is None else with_changes(child, wanted)
-    apply = tuple(manifest for manifest in (source, changed) if manifest is not None)
+    facts = status.gathered(job, child, own_pods, seen, now)
     if child is None:
-        answer = seen.answers.get(_result(job, seen))
-        if isinstance(answer, str):  # done, and its Job was cleaned away by somebody
-            return _succeeded(job, seen, {}, [], facts, now)
-        if isinstance(answer, StorageError) and answer.reason != "ObjectNotFound":
-            message = f"its Job is gone; whether it was done is asked of the storage: {answer.message}"
-            return _plan(job, status.pending("ReadingResult", message), facts, now, after=STORAGE_RETRY)
-        return _plan(job, status.suspended() if job.spec.suspend else STARTING, facts, now, apply=apply)
+        return _without_job(job, seen, facts, now)
+    if child["metadata"].get("deletionTimestamp"):
+        state = status.suspended() if job.spec.suspend else status.pending("JobEnding", "the pods of its last Job end")
+        return _plan(job, state, facts, now)
     if _job_condition(child, "Complete"):
         return _succeeded(job, seen, child, own_pods, facts, now)
+    if job.spec.on_out_of_memory is not None:
+        more = _more_memory(job, child, own_pods, facts, now)
+        if more is not None:
+            return more
     if failure := _job_condition(child, "Failed"):
         return _failed(job, child, failure, own_pods, facts, now)
+    if job.spec.suspend and is_queued(job):
+        # Its Job's own `suspend` is the queue's; without the Job the queue gives its place to another.
+        return _plan(job, status.suspended(), facts, now, delete=(Ref.to(JOB, child),))
+    apply = _children(job, seen, child, facts)
+    if (hopeless := waiting.hopeless(job, own_pods, now)) is not None:
+        return _give_up(job, hopeless, child, facts, now)
     if not own_pods and not job.spec.suspend:
-        waiting = _without_pods(job, child, status.gathered(job, None, []), now)
-        return replace(waiting, apply=apply)
+        return replace(_without_pods(job, child, now), apply=apply)
     state = _unfinished(job, own_pods)
     if state == STARTING:
-        facts = status.gathered(job, None, [])  # the name of a pod that does nothing yet is not worth a write
-    return _plan(job, state, facts, now, apply=apply)
+        facts = status.kept(job)  # the name of a pod that does nothing yet is not worth a write
+    return _plan(job, state, facts, now, apply=apply, after=waiting.next_look(job, own_pods, now))
+
+
+def _children(job: Job, seen: Seen, child: Manifest | None, facts: Manifest) -> tuple[Manifest, ...]:
+    wanted = training_job(job, seen.platform, facts.get("memory", ""), facts.get("activeSeconds") or 0)
+    changed = wanted if child is None else with_changes(child, wanted)
+    made = (source_config_map(job), ranks_service(job), changed)
+    return tuple(manifest for manifest in made if manifest is not None)
+
+
+def _without_job(job: Job, seen: Seen, facts: Manifest, now: datetime) -> Plan:
+    """It is new, or its Job was deleted: by ourselves, or by somebody who cleaned up a job that was done."""
+    answer = seen.answers.get(_result(job, seen))
+    if isinstance(answer, str):
+        return _succeeded(job, seen, {}, [], facts, now)
+    if isinstance(answer, StorageError) and answer.reason != "ObjectNotFound":
+        message = f"its Job is gone; whether it was done is asked of the storage: {answer.message}"
+        return _plan(job, status.pending("ReadingResult", message), facts, now, after=STORAGE_RETRY)
+    if job.spec.suspend and is_queued(job):
+        return _plan(job, status.suspended(), facts, now)
+    state = status.suspended() if job.spec.suspend else STARTING
+    return _plan(job, state, facts, now, apply=_children(job, seen, None, facts))
 
 
 def questions(job: Job, seen: Seen) -> tuple[Question, ...]:
@@ -79,10 +111,11 @@ def _plan(
     *,
     apply: tuple[Manifest, ...] = (),
     create: tuple[Manifest, ...] = (),
+    delete: tuple[Ref, ...] = (),
     after: timedelta | None = None,
 ) -> Plan:
     new = status.build(job, state, facts, now)
-    return Plan(new, apply=apply, create=create, events=status.diary(job, new), after=after)
+    return Plan(new, apply=apply, create=create, delete=delete, events=status.diary(job, new), after=after)
 
 
 def _own_job(job: Job, seen: Seen) -> Manifest | None:
@@ -106,24 +139,28 @@ def _unfinished(job: Job, own_pods: list[Manifest]) -> status.State:
     if job.spec.suspend:
         return status.suspended()
     running = [pod for pod in own_pods if pods.is_running(pod)]
-    if running:
-        return status.running(running[-1])
+    needed = job.spec.elastic.min_nodes if job.spec.elastic else job.spec.nodes
+    if len({pods.node_index(pod) for pod in running}) >= needed:
+        return status.running(job, running)
     if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in own_pods):
         return status.finishing("Finishing", "the command has succeeded; its Job is being closed")
     for pod in reversed(own_pods):
         if (trouble := pods.trouble(pod)) is not None:
             return status.pending(trouble.reason, trouble.message)
     failures = [pod for pod in own_pods if (pod.get("status") or {}).get("phase") == "Failed"]
-    if failures:
+    alive = {pods.node_index(pod) for pod in own_pods if pod not in failures}
+    if failures and pods.node_index(failures[-1]) not in alive:
         sentence = pods.verdict(failures[-1]).sentence
-        if len(failures) == len(own_pods):
-            return status.pending("Retrying", f"attempt {len(failures)} failed: {sentence}; another attempt follows")
+        return status.pending("Retrying", f"attempt {len(failures)} failed: {sentence}; another attempt follows")
     return STARTING
 
 
-def _without_pods(job: Job, child: Manifest, facts: Manifest, now: datetime) -> Plan:
+def _without_pods(job: Job, child: Manifest, now: datetime) -> Plan:
     """A Job that its controller has started gets a pod at once; only Events, which nobody here reads, say why not."""
-    counts = child.get("status") or {}
+    facts, counts = status.kept(job), child.get("status") or {}
+    if child["spec"].get("suspend") and is_queued(job):
+        message = f"queue {queue(job)} holds it; Kueue starts it when there is room (kubectl get workloads)"
+        return _plan(job, status.pending("Queued", message), facts, now)
     if not counts.get("startTime") or counts.get("active"):
         return _plan(job, STARTING, facts, now)
     waited = now - parse_timestamp(str(counts["startTime"]))
@@ -132,16 +169,47 @@ def _without_pods(job: Job, child: Manifest, facts: Manifest, now: datetime) -> 
     remedy = (
         f"kubectl -n {job.namespace} describe job {job.name} says why (a quota, a limit range, an admission policy)"
     )
-    return _plan(job, status.pending("NoPod", f"Kubernetes makes no pod for its Job; {remedy}"), facts, now)
+    message = f"Kubernetes makes no pod for its Job; {remedy}"
+    left = waiting.left(job, waited)
+    if left is not None and left <= timedelta():
+        verdict = pods.Verdict("NoPod", "", None, message, "", waiting.deadline_hint(job))
+        return _give_up(job, verdict, child, facts, now)
+    return _plan(job, status.pending("NoPod", message), facts, now, after=left)
+
+
+def _more_memory(job: Job, child: Manifest, own_pods: list[Manifest], facts: Manifest, now: datetime) -> Plan | None:
+    """What follows from a pod that was out of memory: the status says how much more, then the Job is made anew."""
+    policy = job.spec.on_out_of_memory
+    assert policy is not None
+    container = child["spec"]["template"]["spec"]["containers"][0]
+    limit = str(container["resources"]["limits"]["memory"])
+    known = str(facts.get("memory", ""))
+    if known and memory.in_bytes(known) > memory.in_bytes(limit):
+        state = status.pending("Retrying", f"{limit} of memory were not enough; the next attempt gets {known}")
+        return _plan(job, state, facts, now, delete=(Ref.to(JOB, child),))
+    killed = [pod for pod in own_pods if pods.terminated(pod) and pods.verdict(pod).reason == pods.OUT_OF_MEMORY]
+    if not killed:
+        return None
+    more = memory.raised(limit, policy.factor, str(policy.max_memory))
+    if more:
+        state = status.pending("Retrying", f"{limit} of memory were not enough; the next attempt gets {more}")
+        return _plan(job, state, {**facts, "memory": more}, now, after=SOON)
+    verdict = replace(pods.verdict(killed[0]), hint="raise onOutOfMemory.maxMemory, or make it use less")
+    return _give_up(job, verdict, child, facts, now)
+
+
+def _give_up(job: Job, verdict: pods.Verdict, child: Manifest, facts: Manifest, now: datetime) -> Plan:
+    """End a job that Kubernetes would go on with. The status says so first; its Job is deleted after that."""
+    facts = {**status.ended(facts, child, now), "failure": status.failure(verdict)}
+    return _plan(job, status.failed(verdict.reason, verdict.sentence), facts, now, after=SOON)
 
 
 def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], facts: Manifest, now: datetime) -> Plan:
-    facts = status.ended(facts, child, now)
     record = _record(own_pods)
     if record is None:
         answer = seen.answers.get(_result(job, seen))
         if isinstance(answer, StorageError) and answer.reason in ("ObjectNotFound", "TooLarge"):
-            return _lost(job, facts, answer.message, now)
+            return _lost(job, child, facts, answer.message, now)
         if not isinstance(answer, str):
             said = answer.message if isinstance(answer, StorageError) else "not asked yet"
             state = status.finishing("ReadingResult", f"the result is being read from the storage: {said}")
@@ -149,7 +217,7 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
         try:
             record = contract.TerminationRecord.from_json(answer)
         except ValueError as error:
-            return _lost(job, facts, str(error), now)
+            return _lost(job, child, facts, str(error), now)
     outputs: dict[str, Manifest] = {
         name: {"uri": out.uri, "digest": out.digest, "bytes": out.bytes} for name, out in record.outputs.items()
     }
@@ -162,23 +230,26 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
     for name, version in versions.items():
         if name in outputs:  # the labels that say so are anybody's to write
             outputs[name]["modelVersion"] = version
-    metrics = dict(record.metrics)
+    facts = status.with_record(facts, record)
     facts = {
-        **status.with_source(facts, record.source),
+        **facts,
         "outputs": outputs,
         "modelVersion": ", ".join(versions.values()),
-        "metrics": {"latest": metrics} if metrics else None,
-        "score": status.score(metrics),
+        "goodput": {"productiveSeconds": int(record.productive_seconds)},
     }
+    if "progress" in facts:
+        facts |= {"progress": {**facts["progress"], "percent": 100, "etaSeconds": 0}, "percent": "100%"}
+    facts = status.ended(facts, child, now)
     made = f"registered {', '.join(versions.values())}" if versions else f"{len(outputs)} outputs uploaded"
     finished = _plan(job, status.succeeded(made), facts, now)
     return Plan(finished.status, events=finished.events, after=_time_to_live(job, finished.status, now))
 
 
-def _lost(job: Job, facts: Manifest, why: str, now: datetime) -> Plan:
+def _lost(job: Job, child: Manifest, facts: Manifest, why: str, now: datetime) -> Plan:
     message = f"the command succeeded, but its pod is gone and its result record cannot be had: {why}"
     lost = pods.Verdict("ResultLost", str(facts.get("pod", "")), None, message, "", "run it again as a new TrainingJob")
-    return _plan(job, status.failed("ResultLost", lost.sentence), {**facts, "failure": status.failure(lost)}, now)
+    facts = {**status.ended(facts, child, now), "failure": status.failure(lost)}
+    return _plan(job, status.failed("ResultLost", lost.sentence), facts, now)
 
 
 def _failed(
@@ -197,6 +268,7 @@ def _failed(
         state = status.finishing("Finishing", "the job has failed; what its pod said last is awaited")
         return _plan(job, state, facts, now, after=LAST_WORDS)
     # The first failure is the cause; later ones are often only its echo. Evictions are nobody's fault here.
+    failures.sort(key=lambda pod: pods.finished(pod) or str(pod["metadata"]["creationTimestamp"]))
     causes = [pod for pod in failures if not pods.is_disrupted(pod)] or failures
     verdict = pods.verdict(causes[0]) if causes else None
     if reason == "DeadlineExceeded":
@@ -223,19 +295,13 @@ def _is_fresh(condition: Mapping[str, str], now: datetime) -> bool:
 
 
 def _record(own_pods: list[Manifest]) -> contract.TerminationRecord | None:
-    """The result as the succeeded pod told it, or nothing when no pod is left to tell."""
-    for pod in reversed(own_pods):
-        for container in (pod.get("status") or {}).get("containerStatuses") or []:
-            ended = (container.get("state") or {}).get("terminated") or {}
-            if ended.get("exitCode") == 0:
-                try:
-                    return contract.TerminationRecord.from_json(str(ended.get("message") or ""))
-                except ValueError:
-                    continue
-    return None
+    """The result as the succeeded pod of node 0 told it, or nothing when no pod is left to tell."""
+    succeeded = [pod for pod in own_pods if (pod.get("status") or {}).get("phase") == "Succeeded"]
+    records = history.last_records(succeeded)
+    return records[-1] if records else None
 
 
-def _after_the_end(job: Job, now: datetime) -> Plan:
+def _after_the_end(job: Job, child: Manifest | None, now: datetime) -> Plan:
     """A finished job is never judged anew, whatever becomes of its children; it only waits for its TTL."""
     # suspend and the like may still be edited: the status then speaks of the new generation.
     kept = [c for c in job.status.get("conditions") or [] if c.get("type") != "Reconciled"]
@@ -243,6 +309,10 @@ def _after_the_end(job: Job, now: datetime) -> Plan:
     left = _time_to_live(job, new, now)
     if left is not None and left <= timedelta():
         return Plan(new, delete=(Ref.to(TRAINING_JOB, job.manifest),))
+    # One that was given up has a Job that goes on trying.
+    goes_on = child is not None and not (_job_condition(child, "Complete") or _job_condition(child, "Failed"))
+    if child is not None and goes_on and not child["metadata"].get("deletionTimestamp"):
+        return Plan(new, delete=(Ref.to(JOB, child),), after=left)
     return Plan(new, after=left)
 
 

@@ -12,6 +12,7 @@ from ...shared.schema import (
     Digest,
     DnsName,
     EnvVar,
+    Quantity,
     Resources,
     Schema,
     Status,
@@ -21,6 +22,11 @@ from ...shared.schema import (
     says,
 )
 
+SUBDOMAIN = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"  # what most objects' names are
+LABEL_VALUE = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+LABEL_KEY = f"({SUBDOMAIN}/)?{LABEL_VALUE}"
+SAYS_NAME = says("must be an object's name: lower-case letters, digits, '-' and '.'")
+SAYS_VALUE = says("must be a label's value: letters, digits, '-', '_' and '.', with a letter or digit at both ends")
 KEYS_ARE_NAMES = rules(
     rule(
         f"self.all(key, key.matches('{NAME_PATTERN}') && size(key) <= 40)",
@@ -29,14 +35,14 @@ KEYS_ARE_NAMES = rules(
 )
 
 
-class ConfigMapSource(Schema):
-    """A ConfigMap with files."""
+class ObjectName(Schema):
+    """An object in the same namespace."""
 
     name: str = Field(
-        pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
+        pattern=f"^{SUBDOMAIN}$",
         max_length=253,
-        description="A ConfigMap in the same namespace; each of its keys becomes a file.",
-        json_schema_extra=says("must be a ConfigMap's name: lower-case letters, digits, '-' and '.'"),
+        description="Its name.",
+        json_schema_extra=SAYS_NAME,
     )
 
 
@@ -102,7 +108,7 @@ class Source(Schema):
         ),
     )
 
-    config_map: ConfigMapSource | None = Field(default=None, description="Files of a ConfigMap.")
+    config_map: ObjectName | None = Field(default=None, description="Files of a ConfigMap.")
     git: GitSource | None = Field(default=None, description="Files of a git repository.")
     uri: Uri | None = Field(
         default=None,
@@ -145,8 +151,210 @@ class Output(Schema):
     )
 
 
+class Elastic(Schema):
+    """How far the number of nodes may sink."""
+
+    min_nodes: int = Field(
+        ge=1,
+        le=999,
+        description="The fewest nodes to go on with. When a pod is lost the others start again from the newest "
+        "checkpoint, with this many at least; when it is back, with all. The pod of node 0 is always among them.",
+    )
+
+
+class Checkpoint(Schema):
+    """What the command writes into /mnt/checkpoints outlives its pod."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.resumeFrom) || self.resumeFrom.endsWith('/')",
+                "resumeFrom must be a checkpoint's folder and end in a slash, as status.lastCheckpoint.uri does",
+            ),
+            rule(
+                "!has(self.resumeFrom) || self.resume == 'Auto'",
+                "resumeFrom is where to resume; leave it out, or let resume be Auto",
+            ),
+        )
+    )
+
+    enabled: bool = Field(default=True, description="Keep checkpoints.")
+    resume: Literal["Auto", "Never"] = Field(
+        default="Auto",
+        description="Auto: /mnt/checkpoints holds the newest complete checkpoint before each start of the command. "
+        "Never: it is empty then.",
+    )
+    resume_from: Uri | None = Field(
+        default=None,
+        description="Another job's checkpoint (its status.lastCheckpoint.uri), for as long as this one has none.",
+    )
+    grace_period_seconds: int = Field(
+        default=120,
+        ge=5,
+        le=3600,
+        description="The time from SIGTERM to the end of the pod: for a last checkpoint, and for its upload.",
+    )
+
+
+class ExitCodes(Schema):
+    """Exit codes of the command."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("self.operator != 'In' || !(0 in self.values)", "values must not have 0, which is no failure")
+        )
+    )
+
+    operator: Literal["In", "NotIn"] = Field(description="In: one of values. NotIn: none of them.")
+    values: list[Annotated[int, Field(ge=0, le=255)]] = Field(
+        min_length=1, max_length=255, description="Exit codes.", json_schema_extra={"x-kubernetes-list-type": "set"}
+    )
+
+
+class FailurePolicyRule(Schema):
+    """What to do about a failed pod."""
+
+    action: Literal["FailJob", "Ignore", "Count"] = Field(
+        description="FailJob: no more attempts. Ignore: another attempt, which does not count against backoffLimit. "
+        "Count: another attempt, which does."
+    )
+    on_exit_codes: ExitCodes = Field(description="Which failures the rule is about.")
+
+
+class PodFailurePolicy(Schema):
+    """What failures mean; the first rule that fits is taken. Evictions never count, whatever the rules say."""
+
+    rules: list[FailurePolicyRule] = Field(min_length=1, max_length=15, description="Rules, in order.")
+
+
+class OnOutOfMemory(Schema):
+    """Another attempt with more memory, when the command was killed for using more than its limit."""
+
+    factor: float = Field(default=2, ge=1.1, le=10, description="How many times as much memory each attempt gets.")
+    max_memory: Quantity = Field(description="The most that it gets; when that is not enough, the job fails.")
+
+
+class EnvFromSource(Schema):
+    """All keys of a Secret or ConfigMap as environment variables."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("has(self.secretRef) != has(self.configMapRef)", "give one of secretRef and configMapRef"),
+        )
+    )
+    prefix: str = Field(
+        default="",
+        pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
+        max_length=64,
+        description="Put before each key.",
+        json_schema_extra=says("must be letters, digits and '_', and must not begin with a digit"),
+    )
+    secret_ref: ObjectName | None = Field(default=None, description="A Secret.")
+    config_map_ref: ObjectName | None = Field(default=None, description="A ConfigMap.")
+
+
+class Toleration(Schema):
+    """A taint that the pods tolerate, as in a pod."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+                "without a key, operator must be Exists: every taint is tolerated then",
+            ),
+            rule(
+                "!has(self.value) || self.value == '' || !has(self.operator) || self.operator != 'Exists'",
+                "operator Exists takes no value; leave value out, or let operator be Equal",
+            ),
+            rule(
+                "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+                "tolerationSeconds needs effect NoExecute",
+            ),
+        )
+    )
+
+    key: str = Field(
+        default="",
+        pattern=f"^({LABEL_KEY})?$",
+        max_length=253,
+        description="The taint's key; every taint if left out.",
+        json_schema_extra=says("must be a taint's key, such as nvidia.com/gpu"),
+    )
+    operator: Literal["Exists", "Equal"] | None = Field(
+        default=None, description="Equal (the default): the taint has this value. Exists: whatever its value is."
+    )
+    value: str = Field(
+        default="",
+        pattern=f"^({LABEL_VALUE})?$",
+        max_length=63,
+        description="The taint's value.",
+        json_schema_extra=SAYS_VALUE,
+    )
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        default=None, description="The taint's effect; all if left out."
+    )
+    toleration_seconds: int | None = Field(
+        default=None, ge=0, le=31536000, description="How long a NoExecute taint is tolerated; for ever if left out."
+    )
+
+
+class PodTemplate(Schema):
+    """Where and as whom the pods run. What else a pod can have is the platform's to decide."""
+
+    node_selector: dict[
+        str, Annotated[str, Field(pattern=f"^({LABEL_VALUE})?$", max_length=63, json_schema_extra=SAYS_VALUE)]
+    ] = Field(
+        default={},
+        max_length=32,
+        description="Labels that the node must have.",
+        json_schema_extra=rules(
+            rule(
+                f"self.all(key, key.matches('^{LABEL_KEY}$') && size(key) <= 253)",
+                "each key must be a label's, such as topology.kubernetes.io/zone",
+            )
+        ),
+    )
+    tolerations: list[Toleration] = Field(default=[], max_length=32, description="Taints that the pods tolerate.")
+    priority_class_name: str = Field(
+        default="",
+        pattern=f"^({SUBDOMAIN})?$",
+        max_length=253,
+        description="Their PriorityClass: who goes first where room is scarce.",
+        json_schema_extra=SAYS_NAME,
+    )
+    service_account_name: str = Field(
+        default="",
+        pattern=f"^({SUBDOMAIN})?$",
+        max_length=253,
+        description="The ServiceAccount whose token the pods get; they have none if this is left out.",
+        json_schema_extra=SAYS_NAME,
+    )
+
+
 class TrainingJobSpec(Schema):
     """What to run, on what, and what to keep of it. It cannot be changed later, but for suspend, limits and the TTL."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.elastic) || self.elastic.minNodes < self.nodes",
+                "elastic.minNodes must be less than nodes; leave elastic out where all nodes are needed",
+            ),
+            rule(
+                "!has(self.processesPerNode) || (has(self.framework) && self.framework in ['torch', 'mpi'])",
+                "processesPerNode is for the frameworks torch and mpi; leave it out",
+            ),
+            rule(
+                "self.nodes == 1 || has(self.framework)",
+                "several nodes need a framework, which says how the command finds the others; none only numbers them",
+            ),
+            rule(
+                "!has(self.onOutOfMemory) || (has(self.resources) && has(self.resources.limits) && "
+                "'memory' in self.resources.limits)",
+                "onOutOfMemory needs resources.limits.memory to begin with",
+            ),
+        )
+    )
 
     image: str | None = Field(
         default=None,
@@ -182,8 +390,54 @@ class TrainingJobSpec(Schema):
         description="Environment variables of the command.",
         json_schema_extra=IMMUTABLE | {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
+    env_from: list[EnvFromSource] = Field(
+        default=[],
+        max_length=32,
+        description="More environment variables; those of env win.",
+        json_schema_extra=IMMUTABLE,
+    )
+    framework: Literal["none", "torch", "tensorflow", "jax", "xgboost", "mpi"] | None = Field(
+        default=None,
+        description="How the processes find each other: torch sets what torchrun and init_process_group read, "
+        "tensorflow TF_CONFIG, jax JAX_COORDINATOR_ADDRESS and the like; xgboost runs the tracker, mpi runs the "
+        "command by mpirun. none only numbers the nodes: NODE_RANK, NNODES, MASTER_ADDR.",
+        json_schema_extra=IMMUTABLE,
+    )
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        le=1000,
+        description="How many pods work together. They start together, and start again together when one of them fails "
+        "or is lost. Outputs and checkpoints are those of node 0.",
+        json_schema_extra=IMMUTABLE,
+    )
+    processes_per_node: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="How many processes each node runs; by default one for each GPU of resources.limits, or one.",
+        json_schema_extra=IMMUTABLE,
+    )
+    elastic: Elastic | None = Field(default=None, description="Go on when nodes are lost.", json_schema_extra=IMMUTABLE)
     resources: Resources = Field(
-        default=Resources(), description="What the container reserves and may use.", json_schema_extra=IMMUTABLE
+        default=Resources(), description="What each pod's container reserves and may use.", json_schema_extra=IMMUTABLE
+    )
+    on_out_of_memory: OnOutOfMemory | None = Field(
+        default=None,
+        description="Try again with more memory when there was too little; it does not count against backoffLimit.",
+        json_schema_extra=IMMUTABLE,
+    )
+    checkpoint: Checkpoint | None = Field(
+        default=None,
+        description="Keep what the command writes into /mnt/checkpoints, and resume from it after a failed attempt, an "
+        "eviction, the loss of a node, or a suspension. checkpoint: {} is enough.",
+        json_schema_extra=IMMUTABLE,
+    )
+    pod_failure_policy: PodFailurePolicy | None = Field(
+        default=None, description="Which exit codes are worth another attempt.", json_schema_extra=IMMUTABLE
+    )
+    pod_template: PodTemplate = Field(
+        default=PodTemplate(), description="Where and as whom the pods run.", json_schema_extra=IMMUTABLE
     )
     inputs: dict[str, Input] = Field(
         default={}, max_length=32, description="Data by name.", json_schema_extra=IMMUTABLE | KEYS_ARE_NAMES
@@ -196,7 +450,18 @@ class TrainingJobSpec(Schema):
     )
     backoff_limit: int = Field(default=3, ge=0, le=100, description="How often a failed attempt is tried again.")
     active_deadline_seconds: int | None = Field(
-        default=None, ge=1, le=31536000, description="Fail the job when it has been active for this long."
+        default=None,
+        ge=1,
+        le=31536000,
+        description="Fail the job when it has been active for this long; suspension does not count.",
+    )
+    pending_deadline_seconds: int | None = Field(
+        default=None,
+        ge=1,
+        le=31536000,
+        description="Fail the job when one of its pods has waited for this long for a node, an image or a volume; the "
+        "scheduler's own words say why. By default it waits for ever, but for an image that cannot be pulled two "
+        "minutes.",
     )
     ttl_seconds_after_finished: int | None = Field(
         default=None,
@@ -232,6 +497,61 @@ class Failure(Schema):
     hint: str = Field(default="", max_length=1024, description="What to do.")
 
 
+class InputStatus(Schema):
+    """One input as it was fetched."""
+
+    digest: str = Field(max_length=100, description="SHA-256 over the list of its files and their digests.")
+    bytes: int = Field(ge=0, description="The size of all its files.")
+    files: int = Field(default=0, ge=0, description="How many files it has.")
+
+
+class Attempt(Schema):
+    """One pod's run."""
+
+    pod: str = Field(max_length=253, description="The pod.")
+    node: int = Field(default=0, ge=0, description="Which of the job's nodes it was.")
+    start_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"}, description="Its start.")
+    end_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"}, description="Its end.")
+    reason: str = Field(default="", max_length=256, description="Succeeded, or why it ended, as a word for programs.")
+    exit_code: int | None = Field(default=None, description="Its exit code.")
+    message: str = Field(default="", max_length=512, description="What happened.")
+
+
+class ProgressStatus(Schema):
+    """How far the command is, as it printed it (step=, total_steps=) or reported it."""
+
+    step: int | None = Field(default=None, ge=0, description="The step that it is at.")
+    total_steps: int | None = Field(default=None, ge=0, description="How many there are.")
+    percent: int | None = Field(default=None, ge=0, le=100, description="How much is done.")
+    eta_seconds: int | None = Field(default=None, ge=0, description="How long the rest will take, in seconds.")
+
+
+class CheckpointStatus(Schema):
+    """A complete checkpoint."""
+
+    uri: str = Field(max_length=2048, description="Its folder in the object storage; good for checkpoint.resumeFrom.")
+    time: str = Field(default="", max_length=64, description="When it was complete.")
+    step: int | None = Field(default=None, ge=0, description="The last step that the command had told then.")
+    bytes: int = Field(default=0, ge=0, description="The size of all its files.")
+
+
+class Logs(Schema):
+    """What the pods printed."""
+
+    uri: str = Field(max_length=2048, description="The folder in the object storage: POD/00001.log and so on.")
+
+
+class Goodput(Schema):
+    """What the time was worth."""
+
+    productive_seconds: int = Field(
+        default=0, ge=0, description="Time of the command's work that is kept: up to a checkpoint, or to the end."
+    )
+    lost_seconds: int = Field(
+        default=0, ge=0, description="The rest of the active time: waiting, starting, and work that was done again."
+    )
+
+
 class Provenance(Schema):
     """What exactly ran."""
 
@@ -255,8 +575,26 @@ class TrainingJobStatus(Status):
     )
     completion_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"}, description="The end.")
     duration: str = Field(default="", max_length=32, description="From start to end, for people.")
-    attempts: int = Field(default=0, ge=0, description="How many pods were started.")
+    attempts: int = Field(
+        default=0, ge=0, description="How many pods were started; of a job with several nodes, how often it was begun."
+    )
+    attempt_history: list[Attempt] = Field(
+        default=[], max_length=20, description="The newest pods: each of node 0, and of the others those that failed."
+    )
+    active_since: str | None = Field(
+        default=None, json_schema_extra={"format": "date-time"}, description="When it last became active."
+    )
+    active_seconds: int = Field(
+        default=0, ge=0, description="How long it was active before that, or until its end; suspension does not count."
+    )
+    memory: str = Field(default="", max_length=20, description="The memory limit that onOutOfMemory has raised.")
+    progress: ProgressStatus | None = Field(default=None, description="How far it is.")
+    percent: str = Field(default="", max_length=16, description="How far it is, for people.")
+    last_checkpoint: CheckpointStatus | None = Field(default=None, description="The newest complete checkpoint.")
+    logs: Logs | None = Field(default=None, description="What the pods printed, readable when they are gone.")
+    goodput: Goodput | None = Field(default=None, description="What the time was worth; known at the end.")
     pod: str = Field(default="", max_length=253, description="The newest pod.")
+    inputs: dict[str, InputStatus] = Field(default={}, max_length=32, description="The inputs as they were fetched.")
     outputs: dict[str, OutputStatus] = Field(default={}, max_length=16, description="The uploaded outputs.")
     model_version: str = Field(default="", max_length=1000, description="The ModelVersions made, for people.")
     metrics: Metrics | None = Field(default=None, description="Numbers that the command printed.")

@@ -8,10 +8,12 @@ from datetime import datetime
 from ...shared import contract, pods
 from ...shared.conditions import Condition, find, health, merge, parse_timestamp, timestamp
 from ...shared.meta import Manifest
-from ...shared.plan import Event
-from .manifests import CONTAINER, Job, source_digest
+from ...shared.plan import Event, Seen
+from . import history
+from .manifests import CONTAINER, Job, output_prefix, source_digest
 
 MAX_SCORE = 64
+MAX_INPUTS = 32
 MAX_FAILURE = {"reason": 256, "message": 4096, "tail": 8192, "hint": 1024}  # characters, as in the schema
 
 State = tuple[str, tuple[Condition, ...]]
@@ -34,9 +36,13 @@ def suspended() -> State:
     )
 
 
-def running(pod: Manifest) -> State:
-    """A pod runs the command."""
-    message = f"pod {pod['metadata']['name']} runs on node {(pod.get('spec') or {}).get('nodeName', '?')}"
+def running(job: Job, running: list[Manifest]) -> State:
+    """Its pods run the command."""
+    newest = next((pod for pod in reversed(running) if pods.node_index(pod) == 0), running[-1])
+    message = f"pod {newest['metadata']['name']} runs on node {(newest.get('spec') or {}).get('nodeName', '?')}"
+    if job.spec.nodes > 1:
+        count = len({pods.node_index(pod) for pod in running})
+        message = f"{count} of {job.spec.nodes} pods run; {message}"
     return "Running", (Condition("Running", True, "PodRunning", message), *health(done=False, progress=message))
 
 
@@ -78,57 +84,96 @@ def build(job: Job, state: State, facts: Manifest, now: datetime) -> Manifest:
     }
 
 
-def gathered(job: Job, child: Manifest | None, own_pods: list[Manifest]) -> Manifest:
-    """The facts that can be read off the Job and its pods; what an earlier pass knew stays known."""
-    old = job.status
-    facts: Manifest = {
-        name: old[name]
-        for name in ("startTime", "attempts", "pod", "provenance", "outputs", "modelVersion", "metrics", "score")
-        if name in old
-    }
-    digest = source_digest(job)
-    if digest:
+JUDGED = {"conditions", "state", "observedGeneration", "completionTime", "duration", "failure"}  # anew in each pass
+
+
+def kept(job: Job) -> Manifest:
+    """The facts that earlier passes knew."""
+    facts: Manifest = {name: value for name, value in job.status.items() if name not in JUDGED}
+    if digest := source_digest(job):
         facts["provenance"] = {**facts.get("provenance", {}), "sourceDigest": digest}
-    if child is not None:
-        counts = child.get("status") or {}
-        attempts = sum(int(counts.get(field) or 0) for field in ("active", "succeeded", "failed"))
-        attempts = max(attempts, len(own_pods), int(facts.get("attempts", 0)))
-        if attempts:  # else a job that was held before its first pod would differ from one that never was
-            facts["attempts"] = attempts
+    return facts
+
+
+def gathered(job: Job, child: Manifest | None, own_pods: list[Manifest], seen: Seen, now: datetime) -> Manifest:
+    """The facts that can be read off the Job, its pods and what these have posted; what was known stays known."""
+    facts = kept(job)
+    facts.pop("activeSince", None)
+    facts |= history.activity(job, child, now)
+    facts["attemptHistory"] = history.history(job, own_pods, now)
+    # Without any it is left out: a job that was held before its first pod would differ from one that never was.
+    facts["attempts"] = history.attempts(job, child, own_pods, facts["attemptHistory"]) or None
+    records = history.last_records(own_pods)
     if own_pods:
-        newest = max(own_pods, key=lambda pod: (pods.created(pod), pod["metadata"]["name"]))
+        of_node_0 = [pod for pod in own_pods if pods.node_index(pod) == 0] or own_pods
+        newest = max(of_node_0, key=lambda pod: (pods.created(pod), pod["metadata"]["name"]))
         facts["pod"] = newest["metadata"]["name"]
         starts = [start for pod in own_pods if (start := pods.started(pod))]
         if starts and "startTime" not in facts:
             facts["startTime"] = min(starts)
         if image := pods.image_digest(newest, CONTAINER):
             facts["provenance"] = {**facts.get("provenance", {}), "imageDigest": image}
-    return facts
+    for record in records:
+        facts = with_record(facts, record)
+    prefix = output_prefix(job, seen.platform)
+    if facts["attemptHistory"]:
+        facts["logs"] = {"uri": f"{prefix}{contract.LOGS_NAME}/"}
+    facts["lastCheckpoint"], worked = history.checkpoint(job, prefix, records, seen.progress)
+    if worked:
+        facts["goodput"] = {**facts.get("goodput", {}), "productiveSeconds": int(worked)}
+    return with_progress(facts, seen.progress)
 
 
-def with_source(facts: Manifest, source: contract.SourceRecord) -> Manifest:
-    """The facts with what the trainer says of the code that it fetched."""
-    told = {"sourceDigest": source.digest[:100], "gitCommit": source.commit[:64]}
-    known = {name: value for name, value in told.items() if value}
-    return {**facts, "provenance": {**facts.get("provenance", {}), **known}} if known else facts
+def with_record(facts: Manifest, record: contract.TerminationRecord) -> Manifest:
+    """The facts with what a trainer said at the end of the code and the data that it fetched, and of metrics."""
+    source = {"sourceDigest": record.source.digest[:100], "gitCommit": record.source.commit[:64]}
+    source = {name: value for name, value in source.items() if value}
+    inputs = {
+        name: {"digest": one.digest[:100], "bytes": one.bytes, "files": one.files}
+        for name, one in sorted(record.inputs.items())[:MAX_INPUTS]
+    }
+    found = with_metrics(facts, dict(record.metrics))
+    if source:
+        found["provenance"] = {**facts.get("provenance", {}), **source}
+    return {**found, "inputs": inputs} if inputs else found
+
+
+def with_metrics(facts: Manifest, metrics: dict[str, float]) -> Manifest:
+    """The facts with the newest numbers."""
+    return {**facts, "metrics": {"latest": metrics}, "score": score(metrics)} if metrics else dict(facts)
+
+
+def with_progress(facts: Manifest, progress: contract.Progress | None) -> Manifest:
+    """The facts with what a pod has posted since it started."""
+    if progress is None:
+        return facts
+    told = history.progress(progress)
+    percent = f"{told['percent']}%" if "percent" in told else facts.get("percent")
+    return {**with_metrics(facts, dict(progress.metrics)), "progress": told, "percent": percent}
 
 
 def ended(facts: Manifest, child: Manifest, now: datetime) -> Manifest:
-    """The facts with the time of the end, by the Job's own clock where it tells."""
+    """The facts with the time of the end, by the Job's own clock where it tells, and what the time was worth."""
     counts = child.get("status") or {}
     times = [
         c.get("lastTransitionTime") for c in counts.get("conditions") or [] if c.get("type") in ("Complete", "Failed")
     ]
     end = str(counts.get("completionTime") or next((t for t in times if t), None) or timestamp(now))
     start = facts.get("startTime") or counts.get("startTime")  # a pod that nobody saw began not long after its Job
-    seconds = (parse_timestamp(end) - parse_timestamp(start)).total_seconds() if start else 0.0
-    return {**facts, "startTime": start, "completionTime": end, "duration": in_words(seconds)}
+    active = int(facts.get("activeSeconds") or 0) + _seconds(facts.get("activeSince"), end)
+    found = {**facts, "startTime": start, "completionTime": end, "duration": in_words(_seconds(start, end))}
+    productive = min(int((facts.get("goodput") or {}).get("productiveSeconds", 0)), active)
+    goodput = {"productiveSeconds": productive, "lostSeconds": active - productive}
+    return {**found, "activeSince": None, "activeSeconds": active, "goodput": goodput}
 
 
-def in_words(seconds: float) -> str:
+def _seconds(start: str | None, end: str) -> int:
+    return max(int((parse_timestamp(end) - parse_timestamp(start)).total_seconds()), 0) if start else 0
+
+
+def in_words(seconds: int) -> str:
     """A span as kubectl writes ages: 42s, 3m10s, 2h5m."""
-    whole = max(int(seconds), 0)
-    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    hours, minutes, rest = seconds // 3600, seconds % 3600 // 60, seconds % 60
     if hours:
         return f"{hours}h{minutes}m"
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"

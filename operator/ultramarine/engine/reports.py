@@ -1,0 +1,113 @@
+"""The newest progress of each running job, as its pods have posted it: held in memory, and told to the passes."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..shared.contract import Progress
+from ..shared.meta import GROUP, JOB, POD, TRAINING_JOB, Key, Manifest
+from ..shared.pods import created
+from .mirror import Mirror, owner_key
+
+RING_SECONDS = 10.0  # a status is written at most so often for progress alone
+ACCEPT_SECONDS = 1.0  # a job may post no more often
+MOST = 10_000  # jobs that are remembered, of some kilobytes each
+INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+@dataclass(slots=True)
+class _Entry:
+    pod_uid: str
+    progress: Progress
+    received: float
+    due: float  # when the key was, or will be, rung for it
+
+
+class Reports:
+    """Progress by key, each from one pod; `ring(key, after)` asks for a pass in that many seconds."""
+
+    def __init__(
+        self, mirror: Mirror, ring: Callable[[Key, float], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._mirror = mirror
+        self._ring = ring
+        self._clock = clock
+        self._entries: OrderedDict[Key, _Entry] = OrderedDict()
+
+    def job_of_pod(self, namespace: str, name: str, uid: str) -> Key | None:
+        """The TrainingJob that a pod belongs to by both its labels and its owners; nothing for anybody else's pod."""
+        pod = self._mirror.get(Key(POD.kind, namespace, name))
+        if pod is None or pod["metadata"].get("uid") != uid:
+            return None
+        key = owner_key(pod)
+        job = self._mirror.get(key) if key is not None and key.kind == TRAINING_JOB.kind else None
+        if key is None or job is None:
+            return None
+        made = (child for child in self._mirror.children(key) if child["kind"] == JOB.kind)
+        ours = (child for child in made if _is_made_by(child, job, GROUP))
+        return key if any(_is_made_by(pod, child, JOB.group) for child in ours) else None
+
+    def speaks(self, key: Key, uid: str) -> bool:
+        """Whether that pod is the one whose word counts for a job."""
+        pod = speaker(self._mirror.children(key))
+        return pod is not None and pod["metadata"].get("uid") == uid
+
+    def put(self, key: Key, pod_uid: str, progress: Progress) -> bool:
+        """Take in what a pod has posted, and have its job looked at within RING_SECONDS; not if it came too soon."""
+        now, known = self._clock(), self._entries.get(key)
+        if known is not None and now < known.received + ACCEPT_SECONDS:
+            return False
+        due = now if known is None else max(now, known.due + RING_SECONDS)
+        if known is not None and known.due > now:
+            due = known.due  # that pass is to come, and will see this
+        else:
+            self._ring(key, due - now)
+        self._entries[key] = _Entry(pod_uid, progress, now, due)
+        self._entries.move_to_end(key)
+        while len(self._entries) > MOST:
+            self._entries.popitem(last=False)
+        return True
+
+    def latest(self, key: Key, children: Iterable[Manifest]) -> Progress | None:
+        """The newest progress of a job; nothing while it comes from a pod that another one has taken over from."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        pod = speaker(children)
+        return entry.progress if pod is not None and pod["metadata"].get("uid") == entry.pod_uid else None
+
+    def forget(self, key: Key) -> None:
+        """Let go of an object that is gone."""
+        self._entries.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._entries.clear()
+
+
+def speaker(children: Iterable[Manifest]) -> Manifest | None:
+    """The pod that speaks for a job: of node 0, and the newest one of these."""
+    pods = [child for child in children if child["kind"] == POD.kind and _index(child) == "0"]
+    return max(pods, key=lambda pod: (created(pod), not _is_over(pod), str(pod["metadata"]["name"])), default=None)
+
+
+def _index(pod: Manifest) -> str:
+    meta = pod["metadata"]
+    return str((meta.get("labels") or {}).get(INDEX) or (meta.get("annotations") or {}).get(INDEX) or "0")
+
+
+def _is_over(pod: Manifest) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _is_made_by(child: Manifest, owner: Manifest, group: str) -> bool:
+    return any(
+        reference.get("controller")
+        and reference.get("kind") == owner["kind"]
+        and str(reference.get("apiVersion", "")).startswith(f"{group}/")
+        and reference.get("uid") == owner["metadata"].get("uid")
+        for reference in child["metadata"].get("ownerReferences") or []
+    )

@@ -1,0 +1,105 @@
+"""What a TrainingJob remembers of its attempts: who ran and how it ended, for how long, and what is kept of it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+
+from ...shared import contract, pods
+from ...shared.conditions import parse_timestamp, timestamp
+from ...shared.meta import Manifest
+from .manifests import CONTAINER, Job
+
+MAX_ATTEMPTS = 20
+MAX_MESSAGE = 512
+MAX_URI = 2048
+
+
+def attempts(job: Job, child: Manifest | None, own_pods: list[Manifest], history: list[Manifest]) -> int:
+    """How often it was begun: by its Job's counts, or by the pods of node 0 where the Job was made anew."""
+    counts = (child or {}).get("status") or {}
+    failed = int(counts.get("failed") or 0)
+    if job.spec.nodes == 1:
+        counted = max(failed + int(counts.get("active") or 0) + int(counts.get("succeeded") or 0), len(own_pods))
+    else:
+        counted = failed + 1 if own_pods else 0
+    first = sum(not entry.get("node") for entry in history)
+    return max(counted, first, int(job.status.get("attempts", 0)))
+
+
+def history(job: Job, own_pods: list[Manifest], now: datetime) -> list[Manifest]:
+    """The newest attempts: each pod of node 0 that ran, and of the other nodes those that failed."""
+    known: dict[str, Manifest] = {entry["pod"]: entry for entry in job.status.get("attemptHistory") or []}
+    for pod in own_pods:
+        name, phase = pod["metadata"]["name"], (pod.get("status") or {}).get("phase")
+        if phase in ("Running", "Succeeded", "Failed") and (pods.node_index(pod) == 0 or phase == "Failed"):
+            known[name] = _attempt(pod, phase, now)
+    live = {pod["metadata"]["name"] for pod in own_pods}
+    for name, entry in known.items():
+        if name not in live and "endTime" not in entry:
+            gone = {"endTime": timestamp(now), "reason": "PodGone", "message": "its pod was deleted"}
+            known[name] = entry | gone
+    return sorted(known.values(), key=lambda entry: str(entry.get("startTime", "")))[-MAX_ATTEMPTS:]
+
+
+def _attempt(pod: Manifest, phase: str, now: datetime) -> Manifest:
+    entry: Manifest = {"pod": pod["metadata"]["name"]}
+    if index := pods.node_index(pod):
+        entry["node"] = index
+    if start := pods.started(pod):
+        entry["startTime"] = start
+    if phase == "Running":
+        return entry
+    entry["endTime"] = pods.finished(pod) or timestamp(now)
+    if phase == "Succeeded":
+        return entry | {"reason": "Succeeded", "exitCode": 0}
+    verdict = pods.verdict(pod)
+    code = {"exitCode": verdict.exit_code} if verdict.exit_code is not None else {}
+    return entry | code | {"reason": verdict.reason[:256], "message": verdict.message[:MAX_MESSAGE]}
+
+
+def activity(job: Job, child: Manifest | None, now: datetime) -> Manifest:
+    """Since when it is active, and how many seconds it was before; what nobody saw of it is not counted."""
+    used, since = int(job.status.get("activeSeconds", 0)), job.status.get("activeSince")
+    started = ((child or {}).get("status") or {}).get("startTime")
+    if started:
+        return {"activeSeconds": used or None, "activeSince": started}
+    if since:  # suspended, or its Job was deleted
+        used += max(int((now - parse_timestamp(since)).total_seconds()), 0)
+    return {"activeSeconds": used or None}
+
+
+def last_records(own_pods: list[Manifest]) -> list[contract.TerminationRecord]:
+    """What the ended pods of node 0 said, oldest first."""
+    told = [pods.record(pod, CONTAINER) for pod in own_pods if pods.node_index(pod) == 0]
+    return [record for record in told if record is not None]
+
+
+def checkpoint(
+    job: Job, prefix: str, records: list[contract.TerminationRecord], progress: contract.Progress | None
+) -> tuple[Manifest | None, float]:
+    """The newest complete checkpoint, and the seconds of work that it keeps where a pod has just told them.
+
+    The command can tell one too: what is not below `prefix`, the job's own folder, is not believed.
+    """
+    told = [record.checkpoint for record in records] + [progress.checkpoint if progress else None]
+    own = [one for one in told if one is not None and one.uri.startswith(prefix) and _is_time(one.time)]
+    newest = max(own, key=lambda one: one.time, default=None)
+    known: Manifest | None = job.status.get("lastCheckpoint")
+    if newest is None or len(newest.uri) > MAX_URI or (known and newest.time < known.get("time", "")):
+        return known, 0.0
+    found = {"uri": newest.uri, "time": newest.time, "bytes": max(int(newest.bytes), 0)}
+    return (found | {"step": int(newest.step)} if newest.step >= 0 else found), newest.productive_seconds
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return parse_timestamp(text).tzinfo is not None and len(text) <= 64
+    except ValueError:
+        return False
+
+
+def progress(told: contract.Progress) -> Manifest:
+    """What a pod posted, as status.progress."""
+    names = {"step": "step", "total_steps": "totalSteps", "percent": "percent", "eta_seconds": "etaSeconds"}
+    return {names[name]: value for name, value in asdict(told).items() if name in names and value >= 0}

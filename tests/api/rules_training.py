@@ -1,0 +1,411 @@
+"""More rules of a TrainingJob, like those of rules.py: its nodes, its failures, its checkpoints, and its pods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bare import merged
+from rules import DOTS, OBJECT, QUANTITY, TJ, URI, Rule, of_spec
+from ultramarine.shared.meta import Manifest
+
+ALONE: Manifest = {"nodes": 1, "framework": None, "processesPerNode": None, "elastic": None}
+WORDS = "must be a label's value: letters, digits, '-', '_' and '.', with a letter or digit at both ends"
+YEAR = 31536000
+
+
+def wanted(reason: str, accepted: Manifest, refused: Manifest, *words: str) -> Rule:
+    """A rule about the spec of a TrainingJob."""
+    return of_spec(TJ, reason, accepted, refused, *words)
+
+
+def limits(path: str, least: float, most: float, step: float = 1, **alongside: Any) -> list[Rule]:
+    """The two rules of a number in the spec, whose path has fields only."""
+
+    def patch(value: float) -> Manifest:
+        inner: Any = value
+        for name in reversed(path.split(".")):
+            inner = {name: inner}
+        return merged(alongside, inner)
+
+    return [
+        wanted(
+            f"{path} is not below {least}",
+            patch(least),
+            patch(least - step),
+            f"spec.{path} in body should be greater than or equal to {least}",
+        ),
+        wanted(
+            f"{path} is not above {most}",
+            patch(most),
+            patch(most + step),
+            f"spec.{path} in body should be less than or equal to {most}",
+        ),
+    ]
+
+
+def from_all(**fields: Any) -> Manifest:
+    """Environment variables from all keys of one object."""
+    return {"envFrom": [fields]}
+
+
+def on_failure(action: str | None = "Count", **exits: Any) -> Manifest:
+    """A policy with one rule, in which None takes a field away."""
+    rule = merged({"onExitCodes": {"operator": "In", "values": [1]}}, {"action": action, "onExitCodes": exits})
+    return {"podFailurePolicy": {"rules": [rule]}}
+
+
+def toleration(**fields: Any) -> Manifest:
+    """One toleration."""
+    return {"podTemplate": {"tolerations": [fields]}}
+
+
+def selector(name: str, value: str = "a") -> Manifest:
+    """A node selector of one label."""
+    return {"podTemplate": {"nodeSelector": {name: value}}}
+
+
+EXITS, TAINTS = "spec.podFailurePolicy.rules[0]", "spec.podTemplate.tolerations[0]"
+
+RULES = [
+    # Nodes
+    *limits("nodes", 1, 1000, elastic=None),
+    *limits("processesPerNode", 1, 256),
+    *limits("elastic.minNodes", 1, 999, nodes=1000),
+    wanted(
+        "a framework is known",
+        {"framework": "mpi"},
+        {"framework": "pytorch"},
+        "spec.framework: Unsupported value",
+        '"none", "torch", "tensorflow", "jax", "xgboost", "mpi"',
+    ),
+    wanted(
+        "elastic says how far", {"elastic": None}, {"elastic": {"minNodes": None}}, "spec.elastic.minNodes: Required"
+    ),
+    wanted(
+        "fewer nodes are fewer than all",
+        {"nodes": 2, "elastic": {"minNodes": 1}},
+        {"nodes": 2, "elastic": {"minNodes": 2}},
+        "spec: ",
+        "elastic.minNodes must be less than nodes; leave elastic out where all nodes are needed",
+    ),
+    *(
+        wanted(
+            f"a node has one process {how}",
+            {"framework": name, "processesPerNode": None},
+            {**ALONE, "framework": name, "processesPerNode": 2},
+            "spec: ",
+            "processesPerNode is for the frameworks torch and mpi; leave it out",
+        )
+        for how, name in (("with jax", "jax"), ("that is numbered", "none"))
+    ),
+    wanted(
+        "one process needs no framework",
+        ALONE,
+        {**ALONE, "processesPerNode": 2},
+        "spec: ",
+        "processesPerNode is for the frameworks torch and mpi; leave it out",
+    ),
+    wanted(
+        "nodes find each other",
+        {"framework": "none", "processesPerNode": None},
+        {"framework": None, "processesPerNode": None},
+        "spec: ",
+        "several nodes need a framework, which says how the command finds the others; none only numbers them",
+    ),
+    # Memory
+    *limits("onOutOfMemory.factor", 1.1, 10, step=0.01),
+    wanted(
+        "more memory ends somewhere",
+        {"onOutOfMemory": None},
+        {"onOutOfMemory": {"maxMemory": None}},
+        "spec.onOutOfMemory.maxMemory: Required value",
+    ),
+    wanted(
+        "the most memory is a quantity",
+        {"onOutOfMemory": {"maxMemory": "1.5Gi"}},
+        {"onOutOfMemory": {"maxMemory": "all"}},
+        "spec.onOutOfMemory.maxMemory: ",
+        QUANTITY,
+    ),
+    wanted(
+        "the most memory is not negative",
+        {"onOutOfMemory": {"maxMemory": 0}},
+        {"onOutOfMemory": {"maxMemory": -1}},
+        "spec.onOutOfMemory.maxMemory in body should be greater than or equal to 0",
+    ),
+    *(
+        wanted(
+            f"there is a limit to raise, not {resources}",
+            {"onOutOfMemory": None, "resources": resources},
+            {"resources": resources},
+            "spec: ",
+            "onOutOfMemory needs resources.limits.memory to begin with",
+        )
+        for resources in (None, {"limits": None}, {"limits": {"memory": None, "cpu": 1}})
+    ),
+    # Checkpoints
+    *limits("checkpoint.gracePeriodSeconds", 5, 3600),
+    wanted(
+        "resume is Auto or Never",
+        {"checkpoint": {"resume": "Never", "resumeFrom": None}},
+        {"checkpoint": {"resume": "Always"}},
+        "spec.checkpoint.resume: Unsupported value",
+        '"Auto", "Never"',
+    ),
+    wanted(
+        "a checkpoint is in the storage",
+        {"checkpoint": {"resumeFrom": "s3://lake/a/"}},
+        {"checkpoint": {"resumeFrom": "/mnt/a/"}},
+        "spec.checkpoint.resumeFrom: ",
+        URI,
+    ),
+    wanted(
+        "a checkpoint's path is plain",
+        {"checkpoint": {"resumeFrom": "s3://lake/a.b/"}},
+        {"checkpoint": {"resumeFrom": "s3://lake/../"}},
+        "spec.checkpoint.resumeFrom: ",
+        DOTS,
+    ),
+    wanted(
+        "a checkpoint is a folder",
+        {"checkpoint": {"resumeFrom": "s3://lake/a/"}},
+        {"checkpoint": {"resumeFrom": "s3://lake/a"}},
+        "spec.checkpoint: ",
+        "resumeFrom must be a checkpoint's folder and end in a slash, as status.lastCheckpoint.uri does",
+    ),
+    wanted(
+        "what never resumes resumes from nowhere",
+        {"checkpoint": {"resume": None}},
+        {"checkpoint": {"resume": "Never"}},
+        "spec.checkpoint: ",
+        "resumeFrom is where to resume; leave it out, or let resume be Auto",
+    ),
+    # Failures
+    wanted(
+        "a policy has rules",
+        {"podFailurePolicy": None},
+        {"podFailurePolicy": {"rules": None}},
+        "spec.podFailurePolicy.rules: Required value",
+    ),
+    wanted(
+        "a policy's rules are some",
+        on_failure(),
+        {"podFailurePolicy": {"rules": []}},
+        "spec.podFailurePolicy.rules in body should have at least 1 items",
+    ),
+    wanted("a rule says what to do", on_failure("Ignore"), on_failure(None), f"{EXITS}.action: Required value"),
+    wanted(
+        "what to do is known",
+        on_failure("FailJob"),
+        on_failure("Restart"),
+        f"{EXITS}.action: Unsupported value",
+        '"FailJob", "Ignore", "Count"',
+    ),
+    wanted(
+        "a rule is about exit codes",
+        on_failure(),
+        {"podFailurePolicy": {"rules": [{"action": "Count"}]}},
+        f"{EXITS}.onExitCodes: Required value",
+    ),
+    *(
+        wanted(
+            f"exit codes have {name}", on_failure(), on_failure(**{name: None}), f"{EXITS}.onExitCodes.{name}: Required"
+        )
+        for name in ("operator", "values")
+    ),
+    wanted(
+        "exit codes are or are not some",
+        on_failure(operator="NotIn"),
+        on_failure(operator="Between"),
+        f"{EXITS}.onExitCodes.operator: Unsupported value",
+        '"In", "NotIn"',
+    ),
+    wanted(
+        "exit codes are some",
+        on_failure(),
+        on_failure(values=[]),
+        f"{EXITS}.onExitCodes.values in body should have at least 1 items",
+    ),
+    wanted(
+        "an exit code is not negative",
+        on_failure(operator="NotIn", values=[0]),
+        on_failure(values=[-1]),
+        f"{EXITS}.onExitCodes.values[0] in body should be greater than or equal to 0",
+    ),
+    wanted(
+        "an exit code is a byte",
+        on_failure(values=[255]),
+        on_failure(values=[256]),
+        f"{EXITS}.onExitCodes.values[0] in body should be less than or equal to 255",
+    ),
+    wanted(
+        "exit codes differ",
+        on_failure(values=[2, 1]),
+        on_failure(values=[1, 1]),
+        f"{EXITS}.onExitCodes.values[1]: Duplicate value",
+    ),
+    wanted(
+        "0 is no failure",
+        on_failure(operator="NotIn", values=[0, 1]),
+        on_failure(operator="In", values=[0, 1]),
+        f"{EXITS}.onExitCodes: ",
+        "values must not have 0, which is no failure",
+    ),
+    *limits("pendingDeadlineSeconds", 1, YEAR),
+    # Environment
+    *(
+        wanted(
+            f"a {name} names its object",
+            from_all(**{name: {"name": "a.b-c"}}),
+            from_all(**{name: {}}),
+            f"spec.envFrom[0].{name}.name: Required value",
+        )
+        for name in ("secretRef", "configMapRef")
+    ),
+    *(
+        wanted(
+            f"a {name} names an object",
+            from_all(**{name: {"name": "0a"}}),
+            from_all(**{name: {"name": bad}}),
+            f"spec.envFrom[0].{name}.name: ",
+            OBJECT,
+        )
+        for name, bad in (("secretRef", "A"), ("configMapRef", "a..b"))
+    ),
+    *(
+        wanted(
+            f"variables come from {reason}",
+            from_all(secretRef={"name": "a"}),
+            from_all(**fields),
+            "spec.envFrom[0]: ",
+            "give one of secretRef and configMapRef",
+        )
+        for reason, fields in (
+            ("somewhere", {"prefix": "A"}),
+            ("one object", {"secretRef": {"name": "a"}, "configMapRef": {"name": "a"}}),
+        )
+    ),
+    wanted(
+        "a prefix begins a variable",
+        from_all(prefix="_A1", secretRef={"name": "a"}),
+        from_all(prefix="a-", secretRef={"name": "a"}),
+        "spec.envFrom[0].prefix: ",
+        "must be letters, digits and '_', and must not begin with a digit",
+    ),
+    # Pods
+    *(
+        wanted(
+            f"a label is not called {name[:20]}",
+            selector("example.com/A_b-1.c"),
+            selector(name),
+            "spec.podTemplate.nodeSelector: ",
+            "each key must be a label's, such as topology.kubernetes.io/zone",
+        )
+        for name in ("-a", "a/b/c", "Example.com/a", "/a", "a" * 64, f"{'a' * 252}/a")
+    ),
+    wanted(
+        "a node's label has a value that labels have",
+        selector("a", "A_b-1.c"),
+        selector("a", "a b"),
+        "spec.podTemplate.nodeSelector",
+        WORDS,
+    ),
+    wanted(
+        "a taint's key is one",
+        toleration(key="example.com/gpu", operator="Exists"),
+        toleration(key="gpu=", operator="Exists"),
+        f"{TAINTS}.key: ",
+        "must be a taint's key, such as nvidia.com/gpu",
+    ),
+    wanted(
+        "a toleration is of values or of keys",
+        toleration(key="a", operator="Equal"),
+        toleration(key="a", operator="In"),
+        f"{TAINTS}.operator: Unsupported value",
+        '"Exists", "Equal"',
+    ),
+    wanted(
+        "a taint's value is one",
+        toleration(key="a", value="A_b-1.c"),
+        toleration(key="a", value="a b"),
+        f"{TAINTS}.value: ",
+        WORDS,
+    ),
+    wanted(
+        "a taint's effect is known",
+        toleration(key="a", effect="PreferNoSchedule"),
+        toleration(key="a", effect="NoRun"),
+        f"{TAINTS}.effect: Unsupported value",
+        '"NoSchedule", "PreferNoSchedule", "NoExecute"',
+    ),
+    wanted(
+        "a taint is not tolerated for less than no time",
+        toleration(key="a", effect="NoExecute", tolerationSeconds=0),
+        toleration(key="a", effect="NoExecute", tolerationSeconds=-1),
+        f"{TAINTS}.tolerationSeconds in body should be greater than or equal to 0",
+    ),
+    wanted(
+        "a taint is tolerated for a year",
+        toleration(key="a", effect="NoExecute", tolerationSeconds=YEAR),
+        toleration(key="a", effect="NoExecute", tolerationSeconds=YEAR + 1),
+        f"{TAINTS}.tolerationSeconds in body should be less than or equal to {YEAR}",
+    ),
+    *(
+        wanted(
+            f"every taint exists, so that {fields} is too little",
+            toleration(operator="Exists", effect="NoSchedule"),
+            toleration(**fields),
+            f"{TAINTS}: ",
+            "without a key, operator must be Exists: every taint is tolerated then",
+        )
+        for fields in ({}, {"operator": "Equal", "value": "a"}, {"key": ""})
+    ),
+    wanted(
+        "what exists has any value",
+        toleration(key="a", operator="Exists", value=""),
+        toleration(key="a", operator="Exists", value="b"),
+        f"{TAINTS}: ",
+        "operator Exists takes no value; leave value out, or let operator be Equal",
+    ),
+    *(
+        wanted(
+            f"the time is of an eviction, not of {fields}",
+            toleration(key="a", effect="NoExecute", tolerationSeconds=60),
+            toleration(key="a", tolerationSeconds=60, **fields),
+            f"{TAINTS}: ",
+            "tolerationSeconds needs effect NoExecute",
+        )
+        for fields in ({}, {"effect": "NoSchedule"})
+    ),
+    *(
+        wanted(
+            f"a {name} is an object's, not {bad}",
+            {"podTemplate": {name: "system-node-critical"}},
+            {"podTemplate": {name: bad}},
+            f"spec.podTemplate.{name}: ",
+            OBJECT,
+        )
+        for name in ("priorityClassName", "serviceAccountName")
+        for bad in ("High", "a/b", "a.")
+    ),
+    # Wrong types
+    wanted("nodes are counted", {"nodes": 4}, {"nodes": "4"}, "spec.nodes in body must be of type integer"),
+    wanted(
+        "a factor is a number",
+        {"onOutOfMemory": {"factor": 2}},
+        {"onOutOfMemory": {"factor": "2"}},
+        "spec.onOutOfMemory.factor in body must be of type number",
+    ),
+    wanted(
+        "checkpoints are kept or not",
+        {"checkpoint": {"enabled": False}},
+        {"checkpoint": {"enabled": "yes"}},
+        "spec.checkpoint.enabled in body must be of type boolean",
+    ),
+    wanted(
+        "a pod is not patched",
+        {},
+        {"podTemplate": {"hostNetwork": True}},
+        'unknown field "spec.podTemplate.hostNetwork"',
+    ),
+]

@@ -1,0 +1,359 @@
+"""Taking in the progress that training pods post: over a real socket, with a review by hand instead of a cluster's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from builders import job, ours, pod, read
+from ultramarine.engine.mirror import Mirror
+from ultramarine.engine.reports import ACCEPT_SECONDS, INDEX, RING_SECONDS, Reports
+from ultramarine.kinds import KINDS
+from ultramarine.kube.client import ApiError
+from ultramarine.progress import BODY_LIMIT, CACHE_SECONDS, REVIEWS, Reception
+from ultramarine.shared.contract import PROGRESS_AUDIENCE, CheckpointRecord, Progress
+from ultramarine.shared.meta import JOB, POD, TRAINING_JOB, Key, Manifest, child_labels, child_metadata
+
+SAVED = CheckpointRecord("s3://lake/team-a/churn/checkpoints/ab/", "sha256:ab", "2030-01-01T12:00:00Z")
+PROGRESS = Progress(
+    step=7,
+    total_steps=10,
+    percent=70,
+    eta_seconds=30,
+    metrics={"loss": 0.5},
+    checkpoint=SAVED,
+)
+CHURN = Key("TrainingJob", "team-a", "churn")
+TOKEN = "aa.bb.cc"
+
+
+def pod_of(owner: Manifest, name: str, **meta: Any) -> Manifest:
+    """A pod of the Job of a TrainingJob, as Kubernetes makes it."""
+    found = pod(read(owner), name)
+    made = {"apiVersion": "batch/v1", "kind": "Job", "name": owner["metadata"]["name"], "controller": True}
+    reference = {**made, "uid": job(read(owner))["metadata"]["uid"]}
+    found["metadata"] |= {"uid": f"{name}-uid", "resourceVersion": "10", "ownerReferences": [reference], **meta}
+    return found
+
+
+def review_of(name: str, namespace: str = "team-a", **status: Any) -> Manifest:
+    """What the API server says of a pod's token."""
+    extra = {
+        f"authentication.kubernetes.io/pod-{word}": [value] for word, value in (("name", name), ("uid", f"{name}-uid"))
+    }
+    user = {"username": f"system:serviceaccount:{namespace}:default", "extra": extra}
+    return {"status": {"authenticated": True, "audiences": [PROGRESS_AUDIENCE], "user": user, **status}}
+
+
+class World:
+    """A mirror with the job `churn`, its pod and what it posts; who asks is what `reviews` says of the token."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.leads = True
+        self.rung: list[tuple[Key, float]] = []
+        self.asked: list[tuple[str, str]] = []
+        self.reviews: dict[str, Manifest | ApiError] = {TOKEN: review_of("churn-0-a")}
+        self.mirror = Mirror(KINDS)
+        self.reports = Reports(self.mirror, lambda key, after: self.rung.append((key, after)), lambda: self.now)
+        self.reception = Reception(self.review, self.reports, lambda: self.leads, lambda: self.now)
+        self.url = ""
+        self.client: Any = None
+        self.add("churn", "churn-0-a")
+
+    def add(self, name: str, pod_name: str, **meta: Any) -> None:
+        """A TrainingJob with its Job and a pod."""
+        owner = ours("TrainingJob", name, {"command": ["true"]})
+        made = job(read(owner))
+        made["metadata"] |= child_metadata(owner, name)
+        self.mirror.put(TRAINING_JOB, owner)
+        self.mirror.put(JOB, made)
+        self.mirror.put(POD, pod_of(owner, pod_name, **meta))
+
+    async def review(self, token: str, audience: str) -> Manifest:
+        """The answer to a TokenReview."""
+        self.asked.append((token, audience))
+        answer = self.reviews.get(token, {"status": {"authenticated": False, "error": "expired"}})
+        if isinstance(answer, ApiError):
+            raise answer
+        return answer
+
+    async def post(
+        self, body: bytes = PROGRESS.to_json(), token: str = TOKEN, name: str = "churn", **headers: str
+    ) -> tuple[int, str, Any]:
+        """Post a report; the answer's code, its words, and its headers."""
+        headers = {"Authorization": f"Bearer {token}"} | headers
+        async with self.client.post(f"{self.url}/progress/team-a/{name}", data=body, headers=headers) as answer:
+            words = (await answer.json())["error"] if answer.status != 204 else await answer.text()
+            return answer.status, words, answer.headers
+
+    def latest(self) -> Progress | None:
+        """What a pass over the job is told."""
+        return self.reports.latest(CHURN, self.mirror.children(CHURN))
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """The reception behind a socket of loopback."""
+    found = World()
+    app = web.Application(client_max_size=BODY_LIMIT)
+    app.add_routes([found.reception.route])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    found.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with aiohttp.ClientSession() as found.client:
+        yield found
+    await runner.cleanup()
+
+
+async def test_a_report_is_taken_and_its_job_looked_at(world):
+    """What the pod of a job posts is what the next pass is told, and that pass comes at once."""
+    assert (await world.post())[0] == 204
+    assert world.latest() == PROGRESS
+    assert world.rung == [(CHURN, 0.0)]
+    assert world.asked == [(TOKEN, PROGRESS_AUDIENCE)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"7",
+        b'{"step": "7"}',
+        b'{"step": true}',
+        b'{"percent": 101}',
+        b'{"metrics": {"a": NaN}}',
+        b'{"checkpoint": 7}',
+        b"\xff",
+        b'{"step": 1e400}',
+        Progress(metrics={f"m{n}": 1.0 for n in range(21)}).to_json(),
+        Progress(metrics={"m" * 64: 1.0}).to_json(),
+        Progress(metrics={"\x1b[31mloss": 1.0}).to_json(),
+        replace(PROGRESS, checkpoint=replace(SAVED, step=10**300)).to_json(),
+        replace(PROGRESS, checkpoint=replace(SAVED, productive_seconds=1e300)).to_json(),
+        b"[" * 10_000,
+    ],
+)
+async def test_what_is_no_report_is_refused(world, body):
+    """Anything but a Progress that fits into a status is 400, and nothing of it is kept."""
+    code, words, _ = await world.post(body)
+
+    assert (code, "TrainingJob team-a/churn" in words) == (400, True)
+    assert world.latest() is None
+
+
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", f"Basic {TOKEN}", "Bearer a b", "Bearer ab", "Bearer a.b"])
+async def test_without_a_token_nobody_is_asked(world, header):
+    """What cannot be a token is 401, at no cost for the API server."""
+    code, words, _ = await world.post(Authorization=header)
+
+    assert (code, world.asked) == (401, [])
+    assert "Authorization: Bearer TOKEN" in words
+
+
+@pytest.mark.parametrize(
+    "review",
+    [
+        review_of("churn-0-a", authenticated=False, error="token has expired"),
+        review_of("churn-0-a", audiences=[]),
+        review_of("churn-0-a", audiences=["https://kubernetes.default.svc"]),
+        {},
+    ],
+)
+async def test_a_token_for_somebody_else_is_refused(world, review):
+    """One that is expired, or was made for another audience, is 401; asked again each time, since it may come right."""
+    world.reviews[TOKEN] = review
+    code, words, _ = await world.post()
+
+    assert (code, "read the file with it anew" in words) == (401, True)
+    world.reviews[TOKEN] = review_of("churn-0-a")
+    assert (await world.post())[0] == 204
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {},
+        {"username": "kubernetes-admin"},
+        {"username": "system:serviceaccount:team-a:default", "extra": {}},
+        {"username": "team-a:default", "extra": review_of("churn-0-a")["status"]["user"]["extra"]},
+    ],
+)
+async def test_a_token_of_no_pod_is_refused(world, user):
+    """A person, and a service account outside a pod, report nothing."""
+    world.reviews[TOKEN] = review_of("churn-0-a", user=user)
+    code, words, _ = await world.post()
+
+    assert (code, "is not a pod's" in words) == (403, True)
+
+
+async def test_a_token_opens_its_own_job_only(world):
+    """The pod of one job cannot speak for another, neither in its namespace nor from another one."""
+    world.add("other", "other-0-a")
+    world.reviews |= {"o.o.o": review_of("other-0-a"), "x.x.x": review_of("churn-0-a", "team-b")}
+
+    code, words, _ = await world.post(token="o.o.o")
+    assert (code, words.startswith("pod team-a/other-0-a belongs to TrainingJob team-a/other")) == (403, True)
+    code, words, _ = await world.post(token="x.x.x")
+    assert (code, "pod team-b/churn-0-a belongs to no TrainingJob" in words) == (403, True)
+    assert world.latest() is None
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"uid": "made-anew"},
+        {"ownerReferences": []},
+        {"ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "controller": True, "uid": "another"}]},
+        {"ownerReferences": [{"apiVersion": "apps/v1", "kind": "Job", "controller": True, "uid": "{job}"}]},
+        {"labels": {}},
+    ],
+)
+async def test_a_pod_that_only_looks_like_the_jobs_is_refused(world, strange):
+    """Labels alone, owners alone, or the name of a pod that was there before do not make it the job's pod."""
+    made = job(read(ours("TrainingJob", "churn", {"command": ["true"]})))["metadata"]["uid"]
+    for reference in strange.get("ownerReferences", []):
+        reference["uid"] = reference["uid"].format(job=made)
+    world.add("churn", "churn-0-a", resourceVersion="11", **strange)
+
+    assert (await world.post())[0] == 403
+
+
+async def test_only_the_newest_pod_of_node_0_is_heard(world):
+    """Other nodes do not report, nor does a pod that another one has taken over from; what it said is forgotten."""
+    labels = child_labels("TrainingJob", "churn") | {INDEX: "1"}
+    world.add("churn", "churn-1-a", labels=labels, creationTimestamp="2031-01-01T00:00:00Z")
+    world.reviews |= {"n.1.a": review_of("churn-1-a"), "n.0.b": review_of("churn-0-b")}
+    assert (await world.post())[0] == 204
+    code, words, _ = await world.post(token="n.1.a")
+    assert (code, "only the newest pod of node 0 reports" in words) == (403, True)
+
+    world.add("churn", "churn-0-b", creationTimestamp="2031-01-01T00:00:00Z")
+    assert world.latest() is None
+    world.now += ACCEPT_SECONDS
+    assert (await world.post())[0] == 403
+    assert (await world.post(token="n.0.b"))[0] == 204
+    assert world.latest() == PROGRESS
+
+
+async def test_a_huge_report_is_refused(world):
+    """More than 64 KiB is 413, with its length announced or not; who may not report cannot even send it."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(BODY_LIMIT // 1024 + 1):
+            yield b" " * 1024
+
+    for body in (b" " * (BODY_LIMIT + 1), pieces()):
+        code, words, _ = await world.post(body)
+        assert (code, "report fewer metrics" in words) == (413, True)
+    assert (await world.post(b" " * (BODY_LIMIT + 1), token="n.o.t"))[0] == 401
+
+
+async def test_reports_that_come_too_fast_are_refused(world):
+    """One report a second for each job; a status is written for them every ten seconds at most."""
+    assert (await world.post())[0] == 204
+    code, _, headers = await world.post()
+    assert (code, headers["Retry-After"]) == (429, "1")
+    for step in range(20):
+        world.now += ACCEPT_SECONDS
+        assert (await world.post(replace(PROGRESS, step=step).to_json()))[0] == 204
+
+    assert [after for _, after in world.rung] == [0, RING_SECONDS - ACCEPT_SECONDS, RING_SECONDS, RING_SECONDS]
+    assert world.latest() == replace(PROGRESS, step=19)
+
+
+async def test_who_does_not_lead_sends_to_another_replica(world):
+    """A standby takes nothing and asks nobody; a leader that loses the Lease over the review takes nothing either."""
+    world.leads = False
+    code, words, headers = await world.post()
+    assert (code, headers["Retry-After"], world.asked) == (503, "1", [])
+    assert "by a new connection" in words
+
+    world.leads = True
+    review = world.reception._review
+
+    async def slow(token: str, audience: str) -> Manifest:
+        world.leads = False
+        return await review(token, audience)
+
+    world.reception._review = slow
+    assert (await world.post())[0] == 503
+    assert world.latest() is None
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ApiError(0, "Unreachable", "the Kubernetes API did not answer"), "post again later"),
+        (ApiError(500, "InternalError", "etcd"), "post again later"),
+        (ApiError(403, "Forbidden", "no right"), "progress.enabled grants it"),
+    ],
+)
+async def test_an_api_server_that_does_not_answer_is_said(world, error, said):
+    """Nobody is let in unasked: 503, and the next report asks again."""
+    world.reviews[TOKEN] = error
+    code, words, headers = await world.post()
+
+    assert (code, headers["Retry-After"], said in words) == (503, "10", True)
+    world.reviews[TOKEN] = review_of("churn-0-a")
+    assert (await world.post())[0] == 204
+
+
+async def test_a_good_token_is_asked_about_once_a_minute(world):
+    """The API server is not asked at each report; after a minute it is, and can say that the pod is gone."""
+    await world.post()
+    world.now += CACHE_SECONDS - 1
+    assert (await world.post())[0] == 204
+    assert len(world.asked) == 1
+    world.now += 1
+    world.reviews[TOKEN] = {"status": {"authenticated": False, "error": "pod not found"}}
+
+    assert (await world.post())[0] == 401
+    assert len(world.asked) == 2
+
+
+async def test_no_more_tokens_are_remembered_than_have_room(world, monkeypatch):
+    """The one that was used longest ago is forgotten first, which costs a review and nothing else."""
+    monkeypatch.setattr("ultramarine.progress.CACHE_SIZE", 2)
+    world.reviews |= {token: review_of("churn-0-a") for token in ("b.b.b", "c.c.c")}
+    for token in (TOKEN, "b.b.b", TOKEN, "c.c.c", TOKEN, "b.b.b"):
+        world.now += ACCEPT_SECONDS
+        assert (await world.post(token=token))[0] == 204
+
+    assert [token for token, _ in world.asked] == [TOKEN, "b.b.b", "c.c.c", "b.b.b"]
+
+
+async def test_a_crowd_of_strangers_costs_few_reviews_at_once(world):
+    """However many ask, only a few reviews are under way at a time, and all are answered in the end."""
+    running, most = 0, 0
+
+    async def slow(token: str, audience: str) -> Manifest:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        return {}
+
+    world.reception._review = slow
+    codes = [code for code, _, _ in await asyncio.gather(*(world.post(token=f"a.b.{n}") for n in range(50)))]
+    assert (codes, most) == ([401] * 50, REVIEWS)
+
+
+def test_what_is_gone_is_forgotten():
+    """Nothing is remembered of a job that is deleted, nor of anything when another lead begins."""
+    found = World()
+    for forget in (lambda: found.reports.forget(CHURN), found.reports.clear):
+        assert found.reports.put(CHURN, "churn-0-a-uid", PROGRESS)
+        assert found.latest() == PROGRESS
+        forget()
+        assert found.latest() is None

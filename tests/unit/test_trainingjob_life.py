@@ -1,0 +1,307 @@
+"""What a TrainingJob does between its start and its end: attempts, suspension, waiting, memory, several nodes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from builders import NOW, PLATFORM, condition, ended_container, job, kinds_of, pod, read, seen, training_job
+from ultramarine.kinds.trainingjob import memory
+from ultramarine.kinds.trainingjob.manifests import training_job as make_job
+from ultramarine.kinds.trainingjob.plan import plan
+from ultramarine.shared import contract
+from ultramarine.shared.meta import Manifest
+from ultramarine.shared.plan import Obj
+
+QUEUE = "kueue.x-k8s.io/queue-name"
+DIGEST = "sha256:" + "c" * 64
+CHECKPOINT = "s3://lake/team-a/trainingjobs/churn/TrainingJob-churn-uid/checkpoints/cccc/"
+
+
+def with_status(one: Obj, status: Manifest) -> Obj:
+    """The same job after that status was written."""
+    return replace(one, manifest={**one.manifest, "status": status})
+
+
+def queued(**spec) -> Obj:
+    """A job in a queue of Kueue."""
+    one = training_job(**spec)
+    return read({**one.manifest, "metadata": {**one.manifest["metadata"], "labels": {QUEUE: "team"}}})
+
+
+def out_of_memory(one: Obj, limit: str = "1Gi") -> Manifest:
+    """A pod that was killed for its memory."""
+    killed = pod(one, phase="Failed", **ended_container(137, "OOMKilled"))
+    killed["spec"]["containers"] = [{"name": "trainer", "resources": {"limits": {"memory": limit}}}]
+    return killed
+
+
+def checkpoint(step: int, time: str = "2030-01-01T11:40:00Z") -> contract.CheckpointRecord:
+    """A complete checkpoint."""
+    return contract.CheckpointRecord(CHECKPOINT, DIGEST, time, 100, step, 60.0)
+
+
+def test_each_attempt_is_remembered_with_its_own_end():
+    """The history has one line for each pod, with exit code and words, also when the pods are gone later."""
+    one = training_job(backoffLimit=2)
+    told = contract.TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
+    broken = pod(one, "churn-0-aaaaa", "Failed", **ended_container(3, message=told))
+    first = plan(one, seen(job(one, failed=1, active=1), broken, pod(one, "churn-0-bbbbb")), NOW)
+    lines = first.status["attemptHistory"]
+    assert [(line["pod"], line.get("reason"), line.get("exitCode")) for line in lines] == [
+        ("churn-0-aaaaa", "CommandFailed", 3),
+        ("churn-0-bbbbb", None, None),
+    ]
+
+    later = plan(with_status(one, first.status), seen(job(one, failed=1, active=1)), NOW)
+    assert later.status["attemptHistory"] == lines or condition(later, "Running")["reason"] == "PodStarting"
+    gone = plan(with_status(one, first.status), seen(job(one, failed=1), broken), NOW)
+    assert [line.get("reason") for line in gone.status["attemptHistory"]] == ["CommandFailed", "PodGone"]
+
+
+def test_only_as_many_attempts_as_the_schema_holds_are_kept():
+    """Of very many attempts the newest twenty stay."""
+    one = training_job(backoffLimit=100)
+    failed = [pod(one, f"churn-0-{i:05}", "Failed", **ended_container(1)) for i in range(30)]
+    got = plan(one, seen(job(one, failed=30, active=1), *failed, pod(one, "churn-0-zzzzz")), NOW)
+    assert len(got.status["attemptHistory"]) == 20
+    assert got.status["attempts"] == 31
+
+
+def test_suspended_time_is_not_active_time():
+    """activeDeadlineSeconds goes on where it stopped: the time before a suspension is taken off."""
+    one = training_job(activeDeadlineSeconds=3600)
+    started = "2030-01-01T11:30:00Z"
+    running = plan(one, seen(job(one, active=1, startTime=started), pod(one)), NOW)
+    assert running.status["activeSince"] == started
+
+    held = with_status(training_job(activeDeadlineSeconds=3600, suspend=True), running.status)
+    live = job(held)
+    assert live["spec"]["suspend"] is True
+    paused = plan(held, seen(live), NOW)
+    assert "activeSince" not in paused.status
+    assert paused.status["activeSeconds"] == 1800
+    assert paused.apply == ()  # the deadline of a held Job is set when it goes on
+
+    again = with_status(one, paused.status)
+    (wanted,) = plan(again, seen(live), NOW + timedelta(hours=5)).apply
+    assert (wanted["spec"]["suspend"], wanted["spec"]["activeDeadlineSeconds"]) == (False, 1800)
+
+
+def test_an_image_that_cannot_be_had_ends_the_job_after_two_minutes():
+    """The job fails with the kubelet's reason; then its Job, which would go on for ever, is deleted."""
+    one = training_job()
+    waiting = {"image": "no:1", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}}
+    pending = pod(one, phase="Pending", containerStatuses=[waiting])
+    pending["metadata"]["creationTimestamp"] = "2030-01-01T11:59:00Z"
+    live = job(one, active=1)
+    early = plan(one, seen(live, pending), NOW)
+    assert (early.status["state"], early.after) == ("Pending", timedelta(minutes=1))
+
+    late = plan(one, seen(live, pending), NOW + timedelta(minutes=1))
+    assert late.status["failure"]["reason"] == "ImagePullBackOff"
+    assert "image no:1 of pod churn-0-abcde cannot be had: not found" in late.status["failure"]["message"]
+    assert late.delete == ()  # first the status, or a crash in between would start it anew
+
+    (ref,) = plan(with_status(one, late.status), seen(live, pending), NOW).delete
+    assert (ref.resource.kind, ref.name, ref.uid) == ("Job", "churn", live["metadata"]["uid"])
+
+
+def test_a_pod_without_a_node_fails_with_the_schedulers_words():
+    """pendingDeadlineSeconds ends the waiting; by default it waits for ever."""
+    told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no gpu"}
+    for seconds, state in ((None, "Pending"), (900, "Failed"), (3600, "Pending")):
+        one = training_job(**({"pendingDeadlineSeconds": seconds} if seconds else {}))
+        got = plan(one, seen(job(one, active=1), pod(one, phase="Pending", conditions=[told])), NOW)
+        assert got.status["state"] == state
+    one = training_job(pendingDeadlineSeconds=900)
+    got = plan(one, seen(job(one, active=1), pod(one, phase="Pending", conditions=[told])), NOW)
+    assert got.status["failure"]["reason"] == "Unschedulable"
+    assert "0/1 nodes: no gpu" in got.status["failure"]["message"]
+    assert "pendingDeadlineSeconds=900" in got.status["failure"]["hint"]
+
+
+def test_a_job_that_was_out_of_memory_gets_more():
+    """The status says how much; the Job is deleted after that; the next one has it."""
+    spec = {"resources": {"limits": {"memory": "1Gi"}}, "onOutOfMemory": {"maxMemory": "3Gi"}, "backoffLimit": 0}
+    one = training_job(**spec)
+    failed = job(one, "Failed", "BackoffLimitExceeded", failed=1)
+    first = plan(one, seen(failed, out_of_memory(one)), NOW)
+    assert (first.status["state"], first.status["memory"], first.delete) == ("Pending", "2048Mi", ())
+    assert condition(first, "Running")["message"] == "1Gi of memory were not enough; the next attempt gets 2048Mi"
+
+    after = with_status(one, first.status)
+    second = plan(after, seen(failed, out_of_memory(one)), NOW)
+    assert [ref.resource.kind for ref in second.delete] == ["Job"]
+    assert second.apply == ()
+
+    (made,) = plan(after, seen(), NOW).apply
+    assert made["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] == "2048Mi"
+
+
+def test_no_more_memory_than_allowed():
+    """When the most was not enough the job fails, and says what to raise."""
+    one = training_job(
+        {"memory": "3Gi"},
+        resources={"limits": {"memory": "1Gi"}},
+        onOutOfMemory={"maxMemory": "3Gi"},
+    )
+    live = job(one, failed=1, active=1)
+    live["spec"] = make_job(one, PLATFORM, "3Gi")["spec"]
+    got = plan(one, seen(live, out_of_memory(one, "3Gi")), NOW)
+    assert got.status["state"] == "Failed"
+    assert (got.status["failure"]["reason"], "maxMemory" in got.status["failure"]["hint"]) == ("OOMKilled", True)
+
+
+@pytest.mark.parametrize(
+    ("limit", "factor", "most", "more"),
+    [
+        ("1Gi", 2.0, "8Gi", "2048Mi"),
+        ("1Gi", 1.1, "8Gi", "1127Mi"),
+        ("6Gi", 2.0, "8Gi", "8Gi"),
+        ("8Gi", 2.0, "8Gi", ""),
+        ("9G", 2.0, "8Gi", ""),
+        ("100M", 9.0, "1e9", "859Mi"),
+        ("128974848", 2.0, "1Ti", "246Mi"),
+    ],
+)
+def test_memory_is_multiplied_up_to_the_most(limit, factor, most, more):
+    """Quantities of every notation, in whole Mi, up to the bound."""
+    assert memory.raised(limit, factor, most) == more
+
+
+def test_several_nodes_get_a_service_and_start_together():
+    """A gang is an Indexed Job of as many pods, found by a headless Service; it ends when node 0 has ended well."""
+    one = training_job(framework="torch", nodes=3)
+    got = plan(one, seen(), NOW)
+    assert kinds_of(got.apply) == ["Service/nodes-churn", "Job/churn"]
+    service, made = got.apply
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert (made["spec"]["completions"], made["spec"]["parallelism"]) == (3, 3)
+    assert made["spec"]["successPolicy"] == {"rules": [{"succeededIndexes": "0"}]}
+    assert made["spec"]["template"]["spec"]["subdomain"] == "nodes-churn"
+
+
+def test_a_gang_runs_when_all_of_it_runs():
+    """Until then the job is Pending; an elastic one runs with fewer."""
+    one = training_job(framework="torch", nodes=2)
+    live = job(one, active=2)
+    two = [pod(one, "churn-0-a"), pod(one, "churn-1-a", "Pending", node=1)]
+    assert plan(one, seen(live, *two), NOW).status["state"] == "Pending"
+    two[1]["status"]["phase"] = "Running"
+    got = plan(one, seen(live, *two), NOW)
+    assert got.status["state"] == "Running"
+    assert condition(got, "Running")["message"].startswith("2 of 2 pods run; pod churn-0-a")
+
+    elastic = training_job(framework="torch", nodes=2, elastic={"minNodes": 1})
+    assert plan(elastic, seen(job(elastic, active=2), two[0]), NOW).status["state"] == "Running"
+
+
+def test_the_first_failure_of_a_gang_is_the_cause():
+    """Whichever node it was on; those that were stopped for it only follow."""
+    one = training_job(framework="torch", nodes=2)
+    pods = []
+    for node, finished, code in ((0, "2030-01-01T11:50:09Z", 143), (1, "2030-01-01T11:50:01Z", 7)):
+        ended = ended_container(code)
+        ended["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = finished
+        pods.append(pod(one, f"churn-{node}-a", "Failed", node=node, **ended))
+    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=2), *pods), NOW)
+    assert (got.status["failure"]["pod"], got.status["failure"]["exitCode"]) == ("churn-1-a", 7)
+
+
+def test_only_node_0_tells_the_result():
+    """Another node's record has no outputs, whichever pod ended last."""
+    one = training_job(framework="torch", nodes=2, outputs={"report": {}})
+    record = contract.TerminationRecord(outputs={"report": contract.OutputRecord("s3://lake/r/", DIGEST, 1)})
+    first = pod(one, "churn-0-a", "Succeeded", **ended_container(0, "Completed", record.to_json()))
+    other = contract.TerminationRecord().to_json()
+    second = pod(one, "churn-1-a", "Succeeded", node=1, **ended_container(0, "Completed", other))
+    got = plan(one, seen(job(one, "Complete", succeeded=1), first, second), NOW)
+    assert got.status["outputs"]["report"]["uri"] == "s3://lake/r/"
+
+
+def test_the_queue_decides_and_is_not_fought():
+    """A job in a queue is made suspended; what Kueue makes of `suspend` is never changed, in either direction."""
+    one = queued()
+    (made,) = plan(one, seen(), NOW).apply
+    assert made["spec"]["suspend"] is True
+    assert made["metadata"]["labels"][QUEUE] == "team"
+
+    live = {**job(one), "spec": {**made["spec"]}}
+    live["metadata"]["labels"] = made["metadata"]["labels"]
+    held = plan(one, seen(live), NOW)
+    assert (held.apply, condition(held, "Running")["reason"]) == ((), "Queued")
+    live["spec"]["suspend"] = False
+    assert plan(one, seen(live, pod(one)), NOW).apply == ()
+
+
+def test_suspending_a_queued_job_gives_its_place_back():
+    """Its Job is deleted, and made anew when it goes on."""
+    one = queued(suspend=True)
+    got = plan(one, seen(job(one, active=1), pod(one)), NOW)
+    assert [ref.resource.kind for ref in got.delete] == ["Job"]
+    assert got.status["state"] == "Suspended"
+    assert plan(one, seen(), NOW).apply == ()
+
+
+def test_progress_and_checkpoint_come_from_the_pod():
+    """What the pod has posted is in the status: how far, how good, and what is kept."""
+    one = training_job(checkpoint={})
+    told = contract.Progress(50, 200, 25, 30, {"loss": 0.5}, checkpoint(40))
+    got = plan(one, replace(seen(job(one, active=1), pod(one)), progress=told), NOW)
+    assert got.status["progress"] == {"step": 50, "totalSteps": 200, "percent": 25, "etaSeconds": 30}
+    assert (got.status["percent"], got.status["score"]) == ("25%", "loss=0.5")
+    assert got.status["lastCheckpoint"] == {
+        "uri": CHECKPOINT,
+        "time": "2030-01-01T11:40:00Z",
+        "bytes": 100,
+        "step": 40,
+    }
+
+    silent = plan(with_status(one, got.status), seen(job(one, active=1), pod(one)), NOW)
+    assert silent.status["progress"] == got.status["progress"]  # an operator that was started anew knows it still
+
+
+def test_an_older_checkpoint_never_replaces_a_newer_one():
+    """The newest complete one wins, whoever tells of it last."""
+    one = training_job({"lastCheckpoint": {"uri": "s3://new/", "time": "2030-01-01T11:50:00Z"}}, checkpoint={})
+    record = contract.TerminationRecord(reason="CommandFailed", message="x", checkpoint=checkpoint(1)).to_json()
+    got = plan(one, seen(job(one, failed=1), pod(one, phase="Failed", **ended_container(1, message=record))), NOW)
+    assert got.status["lastCheckpoint"]["uri"] == "s3://new/"
+
+
+def test_goodput_is_what_the_time_was_worth():
+    """At the end: the seconds of work that were kept, and the rest of the active time."""
+    one = training_job()
+    record = contract.TerminationRecord(productive_seconds=1200.0).to_json()
+    done = job(one, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime="2030-01-01T12:00:00Z")
+    got = plan(one, seen(done, pod(one, phase="Succeeded", **ended_container(0, "Completed", record))), NOW)
+    assert got.status["goodput"] == {"productiveSeconds": 1200, "lostSeconds": 600}
+    assert got.status["activeSeconds"] == 1800
+    assert got.status["logs"]["uri"] == "s3://lake/team-a/trainingjobs/churn/TrainingJob-churn-uid/logs/"
+
+
+def test_a_jobs_failure_policy_comes_after_ours():
+    """Evictions never count, whatever the rules say; then the rules of the spec, in their order."""
+    rule = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3, 2]}}
+    (made,) = plan(training_job(podFailurePolicy={"rules": [rule]}), seen(), NOW).apply
+    rules = made["spec"]["podFailurePolicy"]["rules"]
+    assert rules[0]["onPodConditions"][0]["type"] == "DisruptionTarget"
+    assert rules[1]["onExitCodes"]["values"] == [contract.EXIT_DO_NOT_RETRY]
+    assert rules[2] == {
+        "action": "FailJob",
+        "onExitCodes": {"containerName": "trainer", "operator": "In", "values": [2, 3]},
+    }
+
+
+def test_the_pods_go_where_the_template_says():
+    """nodeSelector, tolerations, priority and identity are the pod's own; a token comes with an identity only."""
+    template = {"nodeSelector": {"gpu": "a100"}, "priorityClassName": "high", "serviceAccountName": "reader"}
+    (made,) = plan(training_job(podTemplate=template), seen(), NOW).apply
+    spec = made["spec"]["template"]["spec"]
+    assert {name: spec[name] for name in template} == template
+    assert spec["automountServiceAccountToken"] is True
+    (plain,) = plan(training_job(), seen(), NOW).apply
+    assert plain["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
