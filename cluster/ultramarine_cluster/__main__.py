@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="a value of the chart")
     made = command("images", "Build the repository's images, or build and load them into a cluster.")
     made.add_argument("action", choices=("build", "load", "list"))
-    made.add_argument("image", nargs="*", help=f"which: {', '.join(images.table())} (default: all)")
+    made.add_argument("image", nargs="*", help=f"which: {', '.join(images.table())} (default: all but the examples)")
     made.add_argument("--kind", metavar="CLUSTER", help="load into this kind cluster instead")
     return top
 

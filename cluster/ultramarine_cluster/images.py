@@ -1,7 +1,7 @@
 """The images of the repository: built once for each content, loaded once into each cluster.
 
 `build(name)` gives the reference of an image, whose tag is a digest of all that it is made of; `load(reference)`
-puts it where the embedded cluster, or kind, finds it.
+puts it where the embedded cluster, or kind, finds it. The images of examples/ are made from the trainer's.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from .errors import ClusterError
 from .paths import CLUSTER_FOLDER, REPOSITORY, State, cache, lock
 
 DOCKER_BASE = "python:3.11-slim"
+EXAMPLE = "example-"  # how the names of the examples' images begin
+LOCAL = "local"  # the tag that an example's manifest names, since it cannot know the content's
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,11 @@ class Image:
     inputs: tuple[str, ...] = ()
     # Files from elsewhere, put at the root of the context.
     outside: tuple[Path, ...] = ()
-    # Whether its Dockerfile takes the argument BASE.
+    # Whether its Dockerfile takes the argument BASE, and which other image that is; a plain Debian if none.
     based: bool = True
+    base: str = ""
+    # The folder that its Dockerfile copies from.
+    context: str = "."
     seconds: float = 60
 
 
@@ -49,6 +54,7 @@ def table() -> dict[str, Image]:
         "operator/ultramarine/outside",
     )
     addons = ("coredns", "metrics-server", "local-path-provisioner", "versitygw")
+    examples = sorted(file.parent.name for file in (REPOSITORY / "examples").glob("*/Dockerfile"))
     return {
         "operator": Image("operator/Dockerfile", (*common, "operator"), seconds=45),
         "trainer": Image("trainer-image/Dockerfile", (*common, *shared, "trainer-image"), seconds=90),
@@ -59,18 +65,24 @@ def table() -> dict[str, Image]:
             based=False,
             seconds=15,
         ),
+        **{EXAMPLE + name: _example(f"examples/{name}") for name in examples},
     }
 
 
+def _example(folder: str) -> Image:
+    return Image(f"{folder}/Dockerfile", (f"{folder}/train.py",), base="trainer", context=folder, seconds=120)
+
+
 def present() -> list[str]:
-    """The images whose Dockerfile exists."""
-    return [name for name, image in table().items() if (REPOSITORY / image.dockerfile).exists()]
+    """The platform's own images whose Dockerfile exists."""
+    own = (name for name in table() if not name.startswith(EXAMPLE))
+    return [name for name in own if (REPOSITORY / table()[name].dockerfile).exists()]
 
 
 def reference(name: str) -> str:
     """The full reference of the image as the inputs are now; pods may write it without `docker.io/`."""
     image = _image(name)
-    made_of = sha256((_base_id() if image.based else "").encode())
+    made_of = sha256(_base_id(image).encode())
     for inside, path in _files(image):
         mode = "x" if os.access(path, os.X_OK) else "-"
         made_of.update(f"{inside}\0{mode}\0{_digest(path)}\n".encode())
@@ -82,6 +94,8 @@ def build(name: str) -> str:
     ref = reference(name)
     if built(ref):
         return ref
+    if base := _image(name).base:
+        build(base)
     with lock("images", wait=True, busy="another image build runs"):
         if not built(ref):
             _build(name, ref)
@@ -113,21 +127,29 @@ def archive(ref: str) -> Path:
 
 
 def load(ref: str, state: State | None = None, *, kind: str | None = None) -> bool:
-    """Put a built image into the embedded cluster, or into the kind cluster named; say whether that was needed."""
+    """Put a built image into the embedded cluster, or into the kind cluster named; say whether that was needed.
+
+    An example's image is found there by the tag `local` too.
+    """
     if kind is not None:
         nodes = run("kind", "get", "nodes", "--name", kind).split()
         listed = [run("docker", "exec", node, "crictl", "images", "-o", "json") for node in nodes]
-        if all(f'"{ref}"' in text for text in listed):
-            return False
-        run("kind", "load", "docker-image", ref, "--name", kind, timeout=TRANSFER)
-        return True
-    state = state or State("full")
-    if ref in run(*_ctr(state), "images", "ls", "-q").split():
-        return False
-    if not archive(ref).exists():
-        raise ClusterError(f"{ref} is not built", "build it first: ultramarine-cluster images build")
-    run(*_ctr(state), "images", "import", "--snapshotter", "overlayfs", archive(ref))
-    return True
+        needed = not all(f'"{ref}"' in text for text in listed)
+        if needed:
+            run("kind", "load", "docker-image", ref, "--name", kind, timeout=TRANSFER)
+        stores: list[tuple[str | Path, ...]] = [("docker", "exec", node, "ctr", "-n", "k8s.io") for node in nodes]
+    else:
+        stores = [_ctr(state or State("full"))]
+        needed = ref not in run(*stores[0], "images", "ls", "-q").split()
+        if needed and not archive(ref).exists():
+            raise ClusterError(f"{ref} is not built", "build it first: ultramarine-cluster images build")
+        if needed:
+            run(*stores[0], "images", "import", "--snapshotter", "overlayfs", archive(ref))
+    name = ref.rpartition(":")[0]
+    if name.rpartition("/")[2].startswith(EXAMPLE):
+        for store in stores:
+            run(*store, "images", "tag", "--force", ref, f"{name}:{LOCAL}")
+    return needed
 
 
 def push(ref: str, registry: str) -> str:
@@ -167,8 +189,19 @@ def _digest(path: Path) -> str:
     return programs.key() if made_of_key else sha256(path.read_bytes()).hexdigest()
 
 
-def _base_id() -> str:
+def _base_id(image: Image) -> str:
+    if image.base:
+        return reference(image.base)
+    if not image.based:
+        return ""
     return DOCKER_BASE if docker() else buildah.base_reference()
+
+
+def _base(image: Image, progress: Progress) -> str | None:
+    """The argument BASE, as an image that is there."""
+    if image.based and not image.base and not docker():
+        return buildah.base(progress)
+    return _base_id(image) or None
 
 
 def _files(image: Image) -> Iterator[tuple[str, Path]]:
@@ -201,15 +234,15 @@ def _build(name: str, ref: str) -> None:
             shutil.copy2(path, target)
             os.utime(target, (0, 0))
         progress = Progress(image.seconds)
+        base, folder = _base(image, progress), context / image.context
         if docker():
-            base = ["--build-arg", f"BASE={DOCKER_BASE}"] if image.based else []
+            argument = ["--build-arg", f"BASE={base}"] if base else []
             progress.begin(f"docker builds the image {name}")
-            argv: list[str | Path] = ["docker", "build", *base, "-t", ref, "-f", context / image.dockerfile, context]
+            argv: list[str | Path] = ["docker", "build", *argument, "-t", ref, "-f", context / image.dockerfile, folder]
             run_logged(argv, log, progress, remedy="read the log; the Dockerfile or one of its inputs is at fault")
         else:
-            base_ref = buildah.base(progress) if image.based else None
             progress.begin(f"buildah builds the image {name}")
-            buildah.build(context, context / image.dockerfile, ref, base_ref, log, progress)
+            buildah.build(folder, context / image.dockerfile, ref, base, log, progress)
             progress.begin(f"writing the image {name}")
             buildah.write_archive(ref, archive(ref), log, progress)
             _forget_older(name, keep=archive(ref))

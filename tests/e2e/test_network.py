@@ -39,6 +39,7 @@ for _ in range(20):
     time.sleep(1)
 """
 STRANGER = "stranger"
+# What is closed to pods that train and serve; those that train report to the operator.
 CLOSED = {"stranger": 0, "operator": 0, "elsewhere": 0, "apiserver": 0, "host": 0}
 
 
@@ -104,9 +105,9 @@ def test_a_pod_without_policies_reaches_everything_but_the_storage(platform, tar
     assert attempt(platform, (STRANGER,), targets, wanted) == wanted
 
 
-def test_a_training_pod_reaches_the_storage_and_dns_alone(platform, targets):
-    """A job's command finds no other pod, no other namespace, not the API server and not the node."""
-    wanted = {"storage": 1, "dns": 1} | CLOSED
+def test_a_training_pod_reaches_the_storage_dns_and_the_operator_alone(platform, targets):
+    """A job's command finds no other pod but the operator's, no other namespace, not the API server, not the node."""
+    wanted = {"storage": 1, "dns": 1} | CLOSED | {"operator": 1}
     command = ["python", "train.py", json.dumps(targets), json.dumps(wanted)]
     platform.delete("tj", "walled")
     platform.apply(training_job("walled", PROBE, command=command, outputs={}))

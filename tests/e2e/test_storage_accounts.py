@@ -28,6 +28,7 @@ EVERYTHING = json.dumps(
         ],
     }
 )
+OLD = f"{NAMESPACE}/tests/old.csv"
 MINE, FOREIGN, SHARED = f"{NAMESPACE}/tests/mine.csv", "another-team/data.csv", "shared/tests/data.csv"
 
 
@@ -71,7 +72,10 @@ def refused(ask: Callable[[], Any]) -> bool:
 
 
 def test_a_namespace_has_its_own_objects_and_reads_the_shared_ones(pod):
-    """Its pods read, write and list below the namespace's name, and read and list shared/."""
+    """Its pods read, write, delete and list below the namespace's name, and read and list shared/."""
+    pod.put_object(Bucket=BUCKET, Key=OLD, Body=b"x\n1\n")
+    pod.delete_object(Bucket=BUCKET, Key=OLD)
+    assert "Contents" not in pod.list_objects_v2(Bucket=BUCKET, Prefix=OLD)
     pod.put_object(Bucket=BUCKET, Key=MINE, Body=b"x\n2\n")
     assert pod.get_object(Bucket=BUCKET, Key=MINE)["Body"].read() == b"x\n2\n"
     assert pod.get_object(Bucket=BUCKET, Key=SHARED)["Body"].read() == b"x\n1\n"
@@ -88,6 +92,8 @@ def test_a_namespace_has_its_own_objects_and_reads_the_shared_ones(pod):
         lambda s3: s3.put_object(Bucket=BUCKET, Key=SHARED, Body=b"y"),
         lambda s3: s3.put_object(Bucket=BUCKET, Key=f"{NAMESPACE}-too/x", Body=b"y"),
         lambda s3: s3.delete_object(Bucket=BUCKET, Key=FOREIGN),
+        lambda s3: s3.delete_object(Bucket=BUCKET, Key=SHARED),
+        lambda s3: s3.delete_object(Bucket=BUCKET, Key=f"{NAMESPACE}-too/x"),
         lambda s3: s3.copy_object(Bucket=BUCKET, Key=MINE, CopySource=f"{BUCKET}/{FOREIGN}"),
         lambda s3: s3.copy_object(Bucket=BUCKET, Key=FOREIGN, CopySource=f"{BUCKET}/{MINE}"),
         lambda s3: s3.create_multipart_upload(Bucket=BUCKET, Key=FOREIGN),
