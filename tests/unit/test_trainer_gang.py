@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 import pytest
 from ultramarine.shared.contract import GangTask
 from ultramarine_trainer import rsh
-from ultramarine_trainer.gang import Concluded, Epoch, Gang, GangError, Muster, Times
+from ultramarine_trainer.gang import Concluded, Epoch, Gang, GangError
+from ultramarine_trainer.muster import Muster, Times
 
 T = TypeVar("T")
 JOB = "churn"
@@ -165,10 +166,10 @@ def test_one_failure_is_the_cause_and_the_others_are_echoes(job: Job) -> None:
     assert cause.result(PATIENCE)
     assert not echo.result(PATIENCE)
     assert gangs[0].broken.wait(PATIENCE)
-    assert gangs[0].why == "node 2 failed with exit code 3"
+    assert gangs[0].why == "node 2 exited with code 3"
 
 
-@pytest.mark.parametrize(("code", "words"), [(-9, "was killed by SIGKILL"), (137, "failed with exit code 137")])
+@pytest.mark.parametrize(("code", "words"), [(-9, "was killed by SIGKILL"), (137, "exited with code 137")])
 def test_who_was_killed_is_the_cause_even_if_another_reports_first(job: Job, code: int, words: str) -> None:
     """A node that is out of memory is noticed by its peers before its own trainer has reported it."""
     gangs = job.trainers(gang_task())
@@ -248,7 +249,7 @@ def test_the_others_rejoin_a_new_coordinator(job: Job) -> None:
 
     gangs[0].close()
     assert gangs[1].broken.wait(PATIENCE)
-    assert gangs[1].why == "the connection to node 0 was lost"
+    assert gangs[1].why in ("node 0 was lost", "the connection to node 0 was lost")
 
     epochs = job.start(job.trainer(0, gang_task()), gangs[1], gangs[2])
     assert [(epoch.number, epoch.rank) for epoch in epochs] == [(3, 0), (3, 1), (3, 2)]

@@ -15,6 +15,7 @@ from ultramarine_trainer.checkpoints import Checkpoints
 from ultramarine_trainer.child import CommandNotFound, Signals, Stopped, Supervision, run_command
 from ultramarine_trainer.frameworks import Launch, launch, workers_wait
 from ultramarine_trainer.gang import Epoch, Gang
+from ultramarine_trainer.muster import in_words
 
 _ALONE = Epoch(1, 0, ("127.0.0.1",))
 
@@ -84,7 +85,7 @@ class Runner:
             self._part.say(f"start {epoch.number}: this is rank {epoch.rank} of {len(epoch.hosts)} nodes")
         self._restore()
         lends = self._gang and workers_wait(self._task, epoch)
-        code = self._lend(self._gang) if self._gang and lends else self._run_command(epoch)
+        code = self._lend(self._gang, epoch) if self._gang and lends else self._run_command(epoch)
         if self._signals.received:
             raise stopped_by(self._signals.received, "while the command ran")
         if code == 0:
@@ -124,10 +125,11 @@ class Runner:
         self.worked = kept.productive_seconds(ended) if kept else ended - started
         return code
 
-    def _lend(self, gang: Gang) -> int:
+    def _lend(self, gang: Gang, epoch: Epoch) -> int:
         """Run what rank 0's mpirun sends, until it sends no more."""
+        environment = launch(self._task, epoch, self._part.command, self._part.environment).environment
         while (line := gang.next_command(self._is_stopped)) is not None:
-            code = self._run(Launch(("sh", "-c", line), dict(self._part.environment)))
+            code = self._run(Launch(("/bin/sh", "-c", line), environment))
             gang.command_ended(code)
         return 0
 
@@ -145,8 +147,6 @@ class Runner:
 
 
 def _failure(code: int) -> Failed:
-    if code < 0:
-        name = signal.Signals(-code).name
-        hint = "; probably out of memory: raise spec.resources" if -code == signal.SIGKILL else ""
-        return Failed(128 - code, "CommandFailed", f"command was killed by {name}{hint}")
-    return Failed(code, "CommandFailed", f"command exited with code {code}")
+    hint = "; probably out of memory: raise spec.resources" if -code == signal.SIGKILL else ""
+    exit_code = 128 - code if code < 0 else code
+    return Failed(exit_code, "CommandFailed", f"command {in_words(code)}{hint}")
