@@ -54,6 +54,7 @@ def from_environment(own_namespace: str) -> Settings:
             image_pull_policy=os.environ.get("ULTRAMARINE_IMAGE_PULL_POLICY", "IfNotPresent"),
             image_pull_secrets=tuple(filter(None, os.environ.get("ULTRAMARINE_IMAGE_PULL_SECRETS", "").split(","))),
             storage_confined=os.environ.get("ULTRAMARINE_STORAGE_CONFINED", "") == "true",
+            knows_requester=os.environ.get("ULTRAMARINE_KNOWS_REQUESTER", "") == "true",
             progress_url=os.environ.get("ULTRAMARINE_PROGRESS_URL", "").rstrip("/"),
         ),
     )

@@ -147,13 +147,23 @@ def restricted(to: target.Target, namespace: str) -> None:
     to.run("apply", "-f", "-", input=yaml.safe_dump(manifest))
 
 
+def requester(to: target.Target) -> str:
+    """The chart's admission policy that writes down who made an object, which like the CRDs is the whole cluster's."""
+    chart = REPOSITORY / "charts" / "ultramarine"
+    words = ["template", "ultramarine", str(chart), "--values", str(chart / "ci" / "images-values.yaml")]
+    words += ["--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"]
+    words += ["--show-only", "templates/requester.yaml"]
+    return subprocess.run([*to.helm, *words], capture_output=True, text=True, check=True).stdout
+
+
 @pytest.fixture(scope="session")
 def platform(embedded: target.Target) -> Platform:
     """The chart, installed by the code that people's `make demo` uses, under exactly its own Role."""
     restricted(embedded, NAMESPACE)
     # As Helm's own writes: another release on this cluster may hold the CRDs, and must be able to upgrade them.
-    crds = str(REPOSITORY / "crds")
-    embedded.run("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", crds)
+    as_helm = ("--server-side", "--force-conflicts", "--field-manager=helm")
+    embedded.run("apply", *as_helm, "-f", str(REPOSITORY / "crds"))
+    embedded.run("apply", *as_helm, "-f", "-", input=requester(embedded))
     target.install(embedded, NAMESPACE, "crds.install=false")
     made = Platform(embedded, NAMESPACE)
     for kind in OURS:

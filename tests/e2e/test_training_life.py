@@ -134,6 +134,31 @@ def test_only_its_own_pod_tells_a_jobs_progress(platform, traveller):
     assert platform.status("tj", "traveller") == traveller
 
 
+def test_who_asked_is_written_down(platform, traveller):
+    """The API server's own word for who made the object; nobody can write another name into it later."""
+    who = json.loads(platform.kubectl("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
+    assert traveller["provenance"]["requestedBy"] == who
+    platform.kubectl("annotate", "tj", "traveller", "ultramarine.dev/requested-by=somebody", "--overwrite")
+    assert platform.get("tj", "traveller")["metadata"]["annotations"]["ultramarine.dev/requested-by"] == who
+
+
+def test_each_attempt_leaves_its_provenance(platform, traveller):
+    """One in-toto statement for each pod, the last one about the outputs: image, who asked, command."""
+    bucket, _, logs = traveller["logs"]["uri"].removeprefix("s3://").partition("/")
+    prefix = logs.removesuffix("logs/") + "attempts/"
+    statements = []
+    with platform.target.bucket(NAMESPACE) as storage:
+        for entry in traveller["attemptHistory"]:
+            text = storage.get_object(Bucket=bucket, Key=f"{prefix}{entry['pod']}.json")["Body"].read()
+            statements.append(json.loads(text))
+    assert [len(statement["subject"]) for statement in statements] == [0, 0, 1]
+    digest = traveller["outputs"]["model"]["digest"].removeprefix("sha256:")
+    assert statements[-1]["subject"][0]["digest"] == {"sha256": digest}
+    build = statements[-1]["predicate"]["buildDefinition"]
+    assert build["externalParameters"]["requestedBy"] == traveller["provenance"]["requestedBy"]
+    assert build["resolvedDependencies"][0]["name"] == "image"
+
+
 def test_exit_codes_mean_what_the_policy_says(platform):
     """An ignored exit code costs no retry, and one that fails the job leaves no retry."""
     ignore = {"rules": [{"action": "Ignore", "onExitCodes": {"operator": "In", "values": [9]}}]}

@@ -35,7 +35,7 @@ def statement(
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": {"command": list(command), "job": task.job},
+                "externalParameters": {"command": list(command), "job": task.job, "requestedBy": task.requested_by},
                 "resolvedDependencies": _dependencies(task, record),
             },
             "runDetails": {

@@ -114,3 +114,10 @@ capabilities: {drop: [ALL]}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
+
+{{- /* Whether the API server writes down who made an object: only where it does is the annotation to be believed. */}}
+{{- define "ultramarine.knowsRequester" -}}
+{{- $can := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
+{{- $name := "requested-by-create.ultramarine.dev" -}}
+{{- and $can (or .Values.crds.install (not (empty (lookup "admissionregistration.k8s.io/v1" "MutatingAdmissionPolicy" "" $name)))) -}}
+{{- end }}

@@ -171,7 +171,7 @@ class TrainingTask:
     `output_prefix` is the s3:// URI under which NAME/DIGEST/ folders are written.
     `checkpoint` and `gang` are there where the job has checkpoints, and a framework or several nodes.
     `progress` is the URL to which Progress is posted, if there is one.
-    `job` (NAMESPACE/NAME) and `image` are what the attempt's provenance says of itself.
+    `job` (NAMESPACE/NAME), `requested_by` and `image` are what the attempt's provenance says of itself.
     """
 
     inputs: dict[str, str] = field(default_factory=dict)
@@ -182,6 +182,7 @@ class TrainingTask:
     gang: GangTask | None = None
     progress: str = ""
     job: str = ""
+    requested_by: str = ""
     image: str = ""
 
     def to_json(self) -> str:

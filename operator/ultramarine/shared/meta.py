@@ -21,6 +21,9 @@ CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={FIELD_MANAGER}"
 # SHA-256 of what we last asked for: tells a field that we no longer set from one that the server filled in.
 ANNOTATION_APPLIED = f"{GROUP}/applied"
 
+# Who made an object, as the chart's admission policy writes it down.
+ANNOTATION_REQUESTED_BY = f"{GROUP}/requested-by"
+
 # Child names add a suffix, and a pod's host name must fit 63 characters.
 MAX_NAME = 40
 

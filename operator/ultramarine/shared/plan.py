@@ -27,6 +27,7 @@ class Platform:
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     storage_confined: bool = False  # a namespace's keys open BUCKET/NAMESPACE/ and BUCKET/shared/, and no more
+    knows_requester: bool = False  # the API server writes it into the annotation that nobody else can write
     progress_url: str = ""  # without the path; empty where nobody listens
 
 

@@ -7,7 +7,15 @@ import re
 
 from ...shared import contract
 from ...shared.errors import InvalidSpec
-from ...shared.meta import LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata, content_hash
+from ...shared.meta import (
+    ANNOTATION_REQUESTED_BY,
+    LABEL_KIND,
+    LABEL_NAME,
+    Manifest,
+    child_labels,
+    child_metadata,
+    content_hash,
+)
 from ...shared.plan import Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
 from .schema import TrainingJobSpec
@@ -29,6 +37,12 @@ def output_prefix(job: Job, platform: Platform) -> str:
 def source_digest(job: Job) -> str:
     """SHA-256 over the inline source; of any other kind of source the trainer tells it."""
     return f"sha256:{content_hash(job.spec.source.inline)}" if job.spec.source and job.spec.source.inline else ""
+
+
+def requested_by(job: Job, platform: Platform) -> str:
+    """Who made the object, where the API server writes it down; elsewhere anybody could have."""
+    annotations = job.manifest["metadata"].get("annotations") or {}
+    return str(annotations.get(ANNOTATION_REQUESTED_BY, ""))[:500] if platform.knows_requester else ""
 
 
 def source_task(job: Job) -> contract.SourceTask | None:
@@ -176,6 +190,7 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
         gang=gang_task(job),
         progress=f"{platform.progress_url}/progress/{job.namespace}/{job.name}" if platform.progress_url else "",
         job=f"{job.namespace}/{job.name}",
+        requested_by=requested_by(job, platform),
         image=spec.image or platform.trainer_image,
     )
     scratch = {

@@ -10,7 +10,7 @@ from ...shared import contract, pods
 from ...shared.conditions import find, is_true, parse_timestamp
 from ...shared.errors import StorageError
 from ...shared.meta import JOB, TRAINING_JOB, Manifest, Ref, controller_uid
-from ...shared.plan import Plan, Question, ReadText, Seen
+from ...shared.plan import Plan, Platform, Question, ReadText, Seen
 from . import history, memory, status, waiting
 from .manifests import (
     Job,
@@ -59,10 +59,10 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
     if (hopeless := waiting.hopeless(job, own_pods, now)) is not None:
         return _give_up(job, hopeless, child, facts, now)
     if not own_pods and not job.spec.suspend:
-        return replace(_without_pods(job, child, now), apply=apply)
+        return replace(_without_pods(job, child, seen.platform, now), apply=apply)
     state = _unfinished(job, own_pods)
     if state == STARTING:
-        facts = status.kept(job)  # the name of a pod that does nothing yet is not worth a write
+        facts = status.kept(job, seen.platform)  # the name of a pod that does nothing yet is not worth a write
     return _plan(job, state, facts, now, apply=apply, after=waiting.next_look(job, own_pods, now))
 
 
@@ -155,9 +155,9 @@ def _unfinished(job: Job, own_pods: list[Manifest]) -> status.State:
     return STARTING
 
 
-def _without_pods(job: Job, child: Manifest, now: datetime) -> Plan:
+def _without_pods(job: Job, child: Manifest, platform: Platform, now: datetime) -> Plan:
     """A Job that its controller has started gets a pod at once; only Events, which nobody here reads, say why not."""
-    facts, counts = status.kept(job), child.get("status") or {}
+    facts, counts = status.kept(job, platform), child.get("status") or {}
     if child["spec"].get("suspend") and is_queued(job):
         message = f"queue {queue(job)} holds it; Kueue starts it when there is room (kubectl get workloads)"
         return _plan(job, status.pending("Queued", message), facts, now)

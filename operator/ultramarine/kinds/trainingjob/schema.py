@@ -560,6 +560,9 @@ class Provenance(Schema):
         default="", max_length=100, description="SHA-256 of the source: of the archive, or over its files."
     )
     git_commit: str = Field(default="", max_length=64, description="The commit of the source's repository.")
+    requested_by: str = Field(
+        default="", max_length=500, description="Who made the object, where Kubernetes is 1.36 or newer."
+    )
 
 
 class TrainingJobStatus(Status):

@@ -8,9 +8,9 @@ from datetime import datetime
 from ...shared import contract, pods
 from ...shared.conditions import Condition, find, health, merge, parse_timestamp, timestamp
 from ...shared.meta import Manifest
-from ...shared.plan import Event, Seen
+from ...shared.plan import Event, Platform, Seen
 from . import history
-from .manifests import CONTAINER, Job, output_prefix, source_digest
+from .manifests import CONTAINER, Job, output_prefix, requested_by, source_digest
 
 MAX_SCORE = 64
 MAX_INPUTS = 32
@@ -87,17 +87,17 @@ def build(job: Job, state: State, facts: Manifest, now: datetime) -> Manifest:
 JUDGED = {"conditions", "state", "observedGeneration", "completionTime", "duration", "failure"}  # anew in each pass
 
 
-def kept(job: Job) -> Manifest:
-    """The facts that earlier passes knew."""
+def kept(job: Job, platform: Platform) -> Manifest:
+    """The facts that earlier passes knew, and those that stand from the beginning."""
     facts: Manifest = {name: value for name, value in job.status.items() if name not in JUDGED}
-    if digest := source_digest(job):
-        facts["provenance"] = {**facts.get("provenance", {}), "sourceDigest": digest}
-    return facts
+    known = {"sourceDigest": source_digest(job), "requestedBy": requested_by(job, platform)}
+    known = {name: value for name, value in known.items() if value}
+    return {**facts, "provenance": {**facts.get("provenance", {}), **known}} if known else facts
 
 
 def gathered(job: Job, child: Manifest | None, own_pods: list[Manifest], seen: Seen, now: datetime) -> Manifest:
     """The facts that can be read off the Job, its pods and what these have posted; what was known stays known."""
-    facts = kept(job)
+    facts = kept(job, seen.platform)
     facts.pop("activeSince", None)
     facts |= history.activity(job, child, now)
     facts["attemptHistory"] = history.history(job, own_pods, now)
@@ -210,7 +210,11 @@ def diary(job: Job, new: Manifest) -> tuple[Event, ...]:
         if after and after["status"] == "True" and (before or {}).get("status") != "True":
             lines.append(Event(word or after["reason"], after["message"], level))
     before, after = find(job.status, "Running"), find(new, "Running")
-    troubled = after and after["status"] == "False" and after["reason"] in pods.TROUBLED_WAITING | {"Unschedulable"}
+    troubled = (
+        after
+        and after["status"] == "False"
+        and after["reason"] in pods.TROUBLED_WAITING | {"Unschedulable", "Retrying", "NoPod"}
+    )
     if after and troubled and (before or {}).get("reason") != after["reason"]:
         lines.append(Event(after["reason"], after["message"], "Warning"))
     return tuple(lines)
