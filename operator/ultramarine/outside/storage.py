@@ -8,6 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,6 +72,14 @@ class Size(NamedTuple):
     bytes: int
 
 
+class Part(NamedTuple):
+    """What is being read: its size in bytes, the Content-Range where it is not the whole, and its content."""
+
+    size: int
+    range: str
+    chunks: Iterator[bytes]
+
+
 Progress = Callable[[int, int], None]  # told the bytes that have come, and the bytes in all; called from many threads
 
 
@@ -115,6 +124,26 @@ class Storage:
             self._client: S3Client = session.client("s3", endpoint_url=endpoint or None, config=config)
         except (ValueError, BotoCoreError) as error:
             raise StorageError(f"storage endpoint {endpoint!r} is unusable: {error}", "InvalidEndpoint") from error
+
+    def objects(self, uri: str) -> dict[str, tuple[str, int]]:
+        """Return what `download` of the same `uri` would bring: by the path below, the object's URI and its size."""
+        location = parse_uri(uri)
+        with self._telling(uri):
+            found = self._objects(uri)
+        start = len(location.key) if location.is_prefix else location.key.rfind("/") + 1
+        return {key[start:]: (f"s3://{location.bucket}/{key}", size) for key, size in found.items()}
+
+    def open(self, uri: str, range: str = "") -> Part:
+        """Begin to read an object, or the part of it that an HTTP Range header names."""
+        location = parse_uri(uri)
+        with self._telling(uri):
+            get = partial(self._client.get_object, Bucket=location.bucket, Key=location.key)
+            answer = get(Range=range) if range else get()
+        return Part(answer["ContentLength"], answer.get("ContentRange", ""), self._chunks(uri, answer["Body"]))
+
+    def _chunks(self, uri: str, body: Any) -> Iterator[bytes]:
+        with self._telling(uri):
+            yield from body.iter_chunks(1 << 20)
 
     def size(self, uri: str) -> Size:
         """Say how much `download` of the same `uri` would bring."""
@@ -307,6 +336,8 @@ class Storage:
             if uri.endswith("/" + MANIFEST_NAME):
                 remedy = "its folder was not uploaded whole, or was made by hand: then give the URI of its one file"
             return StorageError(f"{uri} does not exist; {remedy}", "ObjectNotFound")
+        if status == 416:
+            return StorageError(f"{uri} is shorter than what is asked of it", "InvalidRange")
         said = error.response["Error"].get("Message", "")
         busy = code in _BUSY or status == 429 or status >= 500
         message = f"the object storage answered {code} for {uri}: {said}"
