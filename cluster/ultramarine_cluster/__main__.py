@@ -69,7 +69,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="a value of the chart")
     made = command("images", "Build the repository's images, or build and load them into a cluster.")
     made.add_argument("action", choices=("build", "load", "list"))
-    made.add_argument("image", nargs="*", help=f"which: {', '.join(images.table())} (default: all but the examples)")
+    built = f"{', '.join(images.table())} (default: all but mlflow and the examples)"
+    made.add_argument("image", nargs="*", help=f"which: {built}")
     made.add_argument("--kind", metavar="CLUSTER", help="load into this kind cluster instead")
     return top
 

@@ -23,6 +23,7 @@ from .paths import CLUSTER_FOLDER, REPOSITORY, State, cache, lock
 
 DOCKER_BASE = "python:3.11-slim"
 EXAMPLE = "example-"  # how the names of the examples' images begin
+MLFLOW = "mlflow"  # built on demand, as the examples are: few installations want it
 LOCAL = "local"  # the tag that an example's manifest names, since it cannot know the content's
 
 
@@ -65,6 +66,7 @@ def table() -> dict[str, Image]:
             based=False,
             seconds=15,
         ),
+        MLFLOW: Image("mlflow-image/Dockerfile", ("mlflow-image",), seconds=120),
         **{EXAMPLE + name: _example(f"examples/{name}") for name in examples},
     }
 
@@ -74,8 +76,8 @@ def _example(folder: str) -> Image:
 
 
 def present() -> list[str]:
-    """The platform's own images whose Dockerfile exists."""
-    own = (name for name in table() if not name.startswith(EXAMPLE))
+    """The platform's own images whose Dockerfile exists, but for those that are built on demand."""
+    own = (name for name in table() if not name.startswith(EXAMPLE) and name != MLFLOW)
     return [name for name in own if (REPOSITORY / table()[name].dockerfile).exists()]
 
 

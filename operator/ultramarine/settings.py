@@ -56,5 +56,6 @@ def from_environment(own_namespace: str) -> Settings:
             storage_confined=os.environ.get("ULTRAMARINE_STORAGE_CONFINED", "") == "true",
             knows_requester=os.environ.get("ULTRAMARINE_KNOWS_REQUESTER", "") == "true",
             progress_url=os.environ.get("ULTRAMARINE_PROGRESS_URL", "").rstrip("/"),
+            mlflow_uri=os.environ.get("ULTRAMARINE_MLFLOW_URI", "").rstrip("/"),
         ),
     )

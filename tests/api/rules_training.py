@@ -388,6 +388,18 @@ RULES = [
         for name in ("priorityClassName", "serviceAccountName")
         for bad in ("High", "a/b", "a.")
     ),
+    wanted(
+        "an input's mode is a known one",
+        {"inputs": {"data": {"uri": "s3://lake/a", "mode": "Stream"}}},
+        {"inputs": {"data": {"uri": "s3://lake/a", "mode": "Mount"}}},
+        'spec.inputs.data.mode: Unsupported value: "Mount"',
+    ),
+    wanted(
+        "an output is not named as a folder of the platform's",
+        {"outputs": {"log": {}}},
+        {"outputs": {"logs": {}}},
+        "attempts, checkpoints, logs and metrics are folders of the platform's; choose another name",
+    ),
     # Wrong types
     wanted("nodes are counted", {"nodes": 4}, {"nodes": "4"}, "spec.nodes in body must be of type integer"),
     wanted(

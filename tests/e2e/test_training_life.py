@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 
+import pyarrow.parquet
 import pytest
 from conftest import NAMESPACE, Manifest, Platform, condition
 from manifests import training_job
@@ -118,6 +120,19 @@ def test_logs_outlive_their_pods(platform, traveller):
     assert all(f"step={step} " in whole for step in range(1, 45))
 
 
+def test_all_values_of_its_metrics_are_kept(platform, traveller):
+    """Each pod's are a Parquet file below the URI that the status gives, and together they have every step."""
+    bucket, _, prefix = traveller["metrics"]["uri"].removeprefix("s3://").partition("/")
+    with platform.target.bucket(NAMESPACE) as storage:
+        keys = [entry["Key"] for entry in storage.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]]
+        files = [storage.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys]
+    assert set(keys) == {f"{prefix}{entry['pod']}.parquet" for entry in traveller["attemptHistory"]}
+    rows = [row for file in files for row in pyarrow.parquet.read_table(io.BytesIO(file)).to_pylist()]
+    losses = {row["step"]: row["value"] for row in rows if row["name"] == "loss"}
+    assert losses == {step: 1 / step for step in range(1, 45)}
+    assert {row["step"] for row in rows if row["name"] == "resumed"} == {None}
+
+
 def test_another_job_goes_on_from_its_checkpoint(platform, traveller):
     """A new object with resumeFrom starts where the old one's newest checkpoint is."""
     command = ["python", "train.py", "$(outputs.model)", "44"]
@@ -132,6 +147,28 @@ def test_only_its_own_pod_tells_a_jobs_progress(platform, traveller):
     platform.apply(training_job("intruder", INTRUDE, command=["python", "train.py", "$(outputs.model)", url]))
     assert platform.ended("intruder")["metrics"]["latest"] == {"anothers": 403, "nobodys": 401, "nonsense": 400}
     assert platform.status("tj", "traveller") == traveller
+
+
+def test_an_input_is_downloaded_or_streamed(platform):
+    """Both are the same data, and the status says how much of it there was."""
+    uri = platform.put("rows.csv", b"x,y\n" + b"1,2\n" * 100_000)
+    script = """
+import sys
+import pandas
+copied, read = pandas.read_csv(sys.argv[2] + "/rows.csv"), pandas.read_csv(sys.argv[3] + "rows.csv")
+print(f"rows={len(read)} same={int(copied.equals(read))}")
+copied.describe().to_csv(sys.argv[1] + "/described.csv")
+"""
+    command = ["python", "train.py", "$(outputs.model)", "$(inputs.copied)", "$(inputs.streamed)"]
+    inputs = {"copied": {"uri": uri}, "streamed": {"uri": uri, "mode": "Stream"}}
+    platform.apply(training_job("reader", script, command=command, inputs=inputs))
+    status = platform.ended("reader")
+    assert status["metrics"]["latest"] == {"rows": 100_000, "same": 1}
+    assert {name: entry["bytes"] for name, entry in status["inputs"].items()} == {
+        "copied": 400_004,
+        "streamed": 400_004,
+    }
+    assert status["inputs"]["copied"]["digest"].startswith("sha256:")
 
 
 def test_who_asked_is_written_down(platform, traveller):

@@ -18,6 +18,7 @@ EXAMPLES: dict[str, Manifest] = {
         "images": {"pullSecrets": ["registry"]},
         "namespaces": ["team-a", "team-b"],
         "operator": {"replicas": 2},
+        "mlflow": {"embedded": {"enabled": True}},
         "networkPolicies": {"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
         "metrics": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboard")},
     },

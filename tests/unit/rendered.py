@@ -21,6 +21,7 @@ MODES: dict[str, Manifest] = {
     "clusterWide": {"clusterWide": True},
     "external": EXTERNAL,
     "metrics": METRICS,
+    "mlflow": {"mlflow": {"embedded": {"enabled": True}}, "namespaces": ["team-a", "team-b"]},
     "external clusterWide": {**EXTERNAL, "clusterWide": True, "crds": {"install": False}},
 }
 

@@ -84,6 +84,26 @@ def test_a_storage_of_ones_own_replaces_ours(chart):
             assert source["secretRef"]["name"] == "s3", name
 
 
+@pytest.mark.parametrize(
+    ("values", "uri"),
+    [
+        ({}, ""),
+        ({"trackingUri": "https://mlflow.example.com/ml"}, "https://mlflow.example.com/ml"),
+        ({"embedded": {"enabled": True}}, "http://ultramarine-mlflow.platform.svc:5000"),
+    ],
+)
+def test_the_operator_knows_the_tracking_server(chart, values, uri):
+    """The one that is given, or the one that is installed, which answers to the name by which it is called; or none."""
+    got = chart.render({"mlflow": values})
+    servers = [pod for name, pod in pods(got) if name == "ultramarine-mlflow"]
+
+    assert operator_env(got).get("ULTRAMARINE_MLFLOW_URI", "") == uri
+    assert len(servers) == ("embedded" in values)
+    for server in servers:
+        (hosts,) = (word for word in server["containers"][0]["args"] if word.startswith("--allowed-hosts="))
+        assert uri.removeprefix("http://") in hosts.removeprefix("--allowed-hosts=").split(",")
+
+
 def test_crds_can_be_left_to_somebody_else(chart):
     """crds.install=false leaves them out; else they stay when the release goes."""
     assert of(chart.render({"crds": {"install": False}}), "CustomResourceDefinition") == []
@@ -130,6 +150,8 @@ def test_what_holds_data_outlives_the_release(chart):
         ({"metrics": {"rules": True}}, ("/metrics/rules", "got boolean, want object")),
         ({"metrics": {"labels": {"release": 1}}}, ("/metrics/labels/release", "got number, want string")),
         ({"progress": {"enabled": "no"}}, ("/progress/enabled", "got string, want boolean")),
+        ({"mlflow": {"trackingUri": "http://a:b@mlflow.lab"}}, ("/mlflow/trackingUri", "does not match pattern")),
+        ({"mlflow": {"trackingUri": "http://mlflow.lab", "embedded": {"enabled": True}}}, ("trackingUri", "not both")),
         ({"networkPolicies": {"enabled": 1}}, ("/networkPolicies/enabled", "got number, want boolean")),
         ({"networkPolicies": {"egress": [{"from": []}]}}, ("/networkPolicies/egress/0", "'from' not allowed")),
     ],

@@ -64,9 +64,9 @@ def test_only_what_serves_is_asked(chart, mode):
     for each in of(got, "NetworkPolicy"):
         ports = [rule["ports"] for rule in each["spec"].get("ingress", [])]
         name = each["metadata"]["name"].removeprefix("ultramarine-")
-        assert ports == {"training": [ALL_TCP], "storage": [[{"port": 7070, "protocol": "TCP"}]]}.get(
-            name, [[{"port": 8080, "protocol": "TCP"}]]
-        )
+        servers = {"storage": 7070, "mlflow": 5000}
+        wanted = ALL_TCP if name == "training" else [{"port": servers.get(name, 8080), "protocol": "TCP"}]
+        assert ports == [wanted]
 
 
 def test_policies_select_the_pods_that_the_chart_makes(chart):
@@ -132,3 +132,40 @@ def test_more_egress_is_added_and_policies_can_be_left_out(chart):
     for name in ("training", "serving"):
         assert policy(got, "platform", f"ultramarine-{name}")["egress"][-1] == rule
     assert of(chart.render({"networkPolicies": {"enabled": False}}), "NetworkPolicy") == []
+
+
+def test_training_pods_alone_reach_the_embedded_mlflow(chart):
+    """The pods that train, of the namespaces looked after, reach MLflow's; those that serve do not, nor it anything."""
+    got = chart.render({"mlflow": {"embedded": {"enabled": True}}, "namespaces": ["team-a", "team-b"]})
+    spec = policy(got, "platform", "ultramarine-mlflow")
+    (server,) = (each for each in of(got, "Deployment") if each["metadata"]["name"] == "ultramarine-mlflow")
+    (peer,) = spec["ingress"][0]["from"]
+
+    assert spec["podSelector"] == server["spec"]["selector"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert "egress" not in spec
+    assert peer["podSelector"] == NODES["podSelector"]
+    assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == ["team-a", "team-b"]
+    for namespace in ("team-a", "team-b"):
+        way = {
+            "ports": [{"port": 5000, "protocol": "TCP"}],
+            "to": [
+                {
+                    "podSelector": spec["podSelector"],
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "platform"}},
+                }
+            ],
+        }
+        assert way in policy(got, namespace, "ultramarine-training")["egress"]
+        assert way not in policy(got, namespace, "ultramarine-serving")["egress"]
+
+
+@pytest.mark.parametrize(("uri", "port"), [("https://mlflow.example.com/ml", 443), ("http://mlflow.lab:5000", 5000)])
+def test_an_mlflow_elsewhere_is_known_by_its_port(chart, uri, port):
+    """With a tracking server of one's own, its port is open to what trains, at any address but the clouds' keys."""
+    got = chart.render({"mlflow": {"trackingUri": uri}})
+    block = {"cidr": "0.0.0.0/0", "except": METADATA}
+    way = {"ports": [{"port": port, "protocol": "TCP"}], "to": [{"ipBlock": block}]}
+
+    assert way in policy(got, "platform", "ultramarine-training")["egress"]
+    assert way not in policy(got, "platform", "ultramarine-serving")["egress"]

@@ -24,7 +24,9 @@ def test_a_manifest_names_the_image_that_is_loaded_for_it(name: str) -> None:
 
 
 def test_examples_are_built_only_by_name() -> None:
-    """What builds all images leaves the examples out, and knows each of them."""
+    """What builds all images leaves out the examples and MLflow's, and knows each of them."""
+    assert images.MLFLOW not in images.present()
+    assert images.MLFLOW in images.table()
     assert not [name for name in images.present() if name.startswith(images.EXAMPLE)]
     assert {f"{images.EXAMPLE}{name}" for name in NAMES} < images.table().keys()
 

@@ -90,22 +90,31 @@ def test_suspended_time_is_not_active_time():
 
 
 def test_an_image_that_cannot_be_had_ends_the_job_after_two_minutes():
-    """The job fails with the kubelet's reason; then its Job, which would go on for ever, is deleted."""
+    """Two minutes from the first error, however long the pod waited before; then its Job, too, is deleted."""
     one = training_job()
     waiting = {"image": "no:1", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}}
     pending = pod(one, phase="Pending", containerStatuses=[waiting])
-    pending["metadata"]["creationTimestamp"] = "2030-01-01T11:59:00Z"
     live = job(one, active=1)
     early = plan(one, seen(live, pending), NOW)
-    assert (early.status["state"], early.after) == ("Pending", timedelta(minutes=1))
+    assert (early.status["state"], early.after) == ("Pending", timedelta(minutes=2))
 
-    late = plan(one, seen(live, pending), NOW + timedelta(minutes=1))
+    known = with_status(one, early.status)
+    assert plan(known, seen(live, pending), NOW + timedelta(minutes=1)).after == timedelta(minutes=1)
+    late = plan(known, seen(live, pending), NOW + timedelta(minutes=2))
     assert late.status["failure"]["reason"] == "ImagePullBackOff"
     assert "image no:1 of pod churn-0-abcde cannot be had: not found" in late.status["failure"]["message"]
     assert late.delete == ()  # first the status, or a crash in between would start it anew
 
     (ref,) = plan(with_status(one, late.status), seen(live, pending), NOW).delete
     assert (ref.resource.kind, ref.name, ref.uid) == ("Job", "churn", live["metadata"]["uid"])
+
+
+def test_a_job_that_works_with_fewer_nodes_is_not_given_up():
+    """An elastic job that has enough nodes bears with one that has no place, for ever."""
+    told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    one = training_job(framework="torch", nodes=2, elastic={"minNodes": 1}, pendingDeadlineSeconds=60)
+    two = pod(one, "churn-0-a"), pod(one, "churn-1-a", "Pending", node=1, conditions=[told])
+    assert plan(one, seen(job(one, active=2), *two), NOW).status["state"] == "Running"
 
 
 def test_a_pod_without_a_node_fails_with_the_schedulers_words():
@@ -264,6 +273,16 @@ def test_progress_and_checkpoint_come_from_the_pod():
     assert silent.status["progress"] == got.status["progress"]  # an operator that was started anew knows it still
 
 
+def test_the_last_step_comes_with_the_last_words():
+    """A command that is through before a post was due is at its last step all the same."""
+    one = training_job()
+    record = contract.TerminationRecord(step=60, total_steps=60).to_json()
+    done = pod(one, phase="Succeeded", **ended_container(0, "Completed", record))
+    got = plan(one, seen(job(one, "Complete", succeeded=1), done), NOW)
+    assert got.status["progress"] == {"step": 60, "totalSteps": 60, "percent": 100, "etaSeconds": 0}
+    assert got.status["percent"] == "100%"
+
+
 def test_an_older_checkpoint_never_replaces_a_newer_one():
     """The newest complete one wins, whoever tells of it last."""
     one = training_job({"lastCheckpoint": {"uri": "s3://new/", "time": "2030-01-01T11:50:00Z"}}, checkpoint={})
@@ -283,6 +302,26 @@ def test_goodput_is_what_the_time_was_worth():
     assert got.status["logs"]["uri"] == "s3://lake/team-a/trainingjobs/churn/TrainingJob-churn-uid/logs/"
 
 
+def test_all_values_of_the_metrics_are_found_by_the_status():
+    """The folder is named beside the last values once a pod says that it stored a file there, and stays named."""
+    folder = "s3://lake/team-a/trainingjobs/churn/TrainingJob-churn-uid/metrics/"
+    one = training_job(backoffLimit=1)
+    told = contract.TerminationRecord(metrics={"loss": 0.5}, reason="CommandFailed", series=folder + "p.parquet")
+    broken = pod(one, "churn-0-aaaaa", "Failed", **ended_container(3, message=told.to_json()))
+    first = plan(one, seen(job(one, failed=1, active=1), broken, pod(one, "churn-0-bbbbb")), NOW)
+    assert first.status["metrics"] == {"latest": {"loss": 0.5}, "uri": folder}
+
+    record = contract.TerminationRecord(metrics={"loss": 0.25}).to_json()
+    ended = pod(one, "churn-0-bbbbb", "Succeeded", **ended_container(0, "Completed", record))
+    done = plan(with_status(one, first.status), seen(job(one, "Complete", succeeded=1), broken, ended), NOW)
+    assert done.status["metrics"] == {"latest": {"loss": 0.25}, "uri": folder}
+
+    stray = contract.TerminationRecord(metrics={"loss": 0.5}, series="s3://elsewhere/metrics/p.parquet").to_json()
+    ended = pod(one, phase="Succeeded", **ended_container(0, "Completed", stray))
+    done = plan(one, seen(job(one, "Complete", succeeded=1), ended), NOW)
+    assert done.status["metrics"] == {"latest": {"loss": 0.5}}
+
+
 def test_a_jobs_failure_policy_comes_after_ours():
     """Evictions never count, whatever the rules say; then the rules of the spec, in their order."""
     rule = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3, 2]}}
@@ -294,6 +333,16 @@ def test_a_jobs_failure_policy_comes_after_ours():
         "action": "FailJob",
         "onExitCodes": {"containerName": "trainer", "operator": "In", "values": [2, 3]},
     }
+
+
+def test_a_streamed_input_is_a_url():
+    """It is not fetched before the command starts, but served to it."""
+    inputs = {"big": {"uri": "s3://lake/big/", "mode": "Stream"}, "small": {"uri": "s3://lake/small.csv"}}
+    (made,) = plan(training_job(command=["$(inputs.big)", "$(inputs.small)"], inputs=inputs), seen(), NOW).apply
+    container = made["spec"]["template"]["spec"]["containers"][0]
+    assert container["args"] == ["http://127.0.0.1:29399/big/", "/mnt/inputs/small"]
+    task = contract.TrainingTask.from_json(container["env"][0]["value"])
+    assert (task.inputs, task.streams) == ({"small": "s3://lake/small.csv"}, {"big": "s3://lake/big/"})
 
 
 def test_the_pods_go_where_the_template_says():

@@ -145,9 +145,7 @@ def test_suspending_changes_nothing_but_suspend():
 def test_a_pod_that_cannot_start_is_explained(told, reason, words):
     """A pod that waits for a person says for what, in the job's own condition and in an event."""
     one = training_job()
-    waiting = pod(one, phase="Pending", **told)
-    waiting["metadata"]["creationTimestamp"] = "2030-01-01T11:59:00Z"
-    got = plan(one, seen(job(one, active=1), waiting), NOW)
+    got = plan(one, seen(job(one, active=1), pod(one, phase="Pending", **told)), NOW)
 
     assert got.status["state"] == "Pending"
     assert condition(got, "Running")["reason"] == reason

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
+PROGRESS_WORDS = ("step", "total_steps", "percent")
 METRIC_LIMIT = 20  # names; status and termination record have room for no more
 
 _TOKEN = re.compile(r"([A-Za-z_][A-Za-z0-9_./-]{0,62})=([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
@@ -37,5 +38,7 @@ class LatestMetrics:
     def take(self, metrics: Mapping[str, float]) -> None:
         """Take over these values."""
         for name, value in metrics.items():
+            if name in PROGRESS_WORDS:  # they are shown as what they are, and would take a metric's place
+                continue
             if name in self.values or len(self.values) < METRIC_LIMIT:
                 self.values[name] = value

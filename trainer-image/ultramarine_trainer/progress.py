@@ -15,9 +15,8 @@ from typing import Any
 
 from ultramarine.shared.contract import CheckpointRecord, Progress
 
-from ultramarine_trainer.metrics import METRIC_LIMIT, metrics_in
+from ultramarine_trainer.metrics import METRIC_LIMIT, PROGRESS_WORDS, metrics_in
 
-_WORDS = ("step", "total_steps", "percent")
 _SAMPLE_SECONDS, _SAMPLES = 5.0, 60  # the rate of steps is that of the last five minutes
 _LARGEST = 2**53 - 1  # a larger number is refused, and no count of anything
 
@@ -49,7 +48,8 @@ class _Failure(Exception):
 class Reporter:
     """The progress of one command; without a `url` it only knows the step. `hear` and `take` may come from any thread.
 
-    `metrics()` are the newest values of what the command prints, `checkpoint()` its newest complete checkpoint.
+    `metrics()` are the newest values of what the command prints, `checkpoint()` its newest complete checkpoint,
+    `mlflow_run()` the id of the run that records the job.
     """
 
     def __init__(
@@ -60,9 +60,10 @@ class Reporter:
         checkpoint: Callable[[], CheckpointRecord | None],
         metrics: Callable[[], dict[str, float]],
         times: Times | None = None,
+        mlflow_run: Callable[[], str] = lambda: "",
     ) -> None:
         self._url, self._token, self._say, self._checkpoint, self._metrics = url, token, say, checkpoint, metrics
-        self._times = times or Times()
+        self._times, self._mlflow_run = times or Times(), mlflow_run
         self._lock = threading.Lock()
         self._told = Progress()  # its metrics are those that were reported another way; its eta is in _arrival
         self._arrival: float | None = None  # when the command itself expects to be through, monotonic
@@ -81,18 +82,25 @@ class Reporter:
         """The last step that the command has told, or -1."""
         return self._told.step
 
+    @property
+    def total_steps(self) -> int:
+        """How many steps there are, as the command told it, or -1."""
+        return self._told.total_steps
+
     def hear(self, line: str) -> None:
         """Take over `step=`, `total_steps=` and `percent=` from a line that the command printed."""
         if "step" not in line and "percent=" not in line:
             return
         found = metrics_in(line)
-        counts: dict[str, Any] = {word: int(found[word]) for word in _WORDS if 0 <= found.get(word, -1) <= _LARGEST}
+        counts: dict[str, Any] = {
+            word: int(found[word]) for word in PROGRESS_WORDS if 0 <= found.get(word, -1) <= _LARGEST
+        }
         if counts:
             self.take(Progress(**counts))
 
     def take(self, progress: Progress) -> None:
         """Take over what is known in `progress`, which was reported another way."""
-        known = {word: getattr(progress, word) for word in _WORDS if getattr(progress, word) >= 0}
+        known = {word: getattr(progress, word) for word in PROGRESS_WORDS if getattr(progress, word) >= 0}
         if "percent" in known:
             known["percent"] = min(known["percent"], 100)
         now = time.monotonic()
@@ -131,7 +139,8 @@ class Reporter:
         if percent < 0 and told.step >= 0 and told.total_steps > 0:
             percent = min(100 * told.step // told.total_steps, 100)
         metrics = dict(list((told.metrics | dict(self._metrics())).items())[:METRIC_LIMIT])
-        return replace(told, percent=percent, metrics=metrics, checkpoint=self._checkpoint())
+        known: dict[str, Any] = {"checkpoint": self._checkpoint(), "mlflow_run": self._mlflow_run()}
+        return replace(told, percent=percent, metrics=metrics, **known)
 
     def _eta(self, now: float) -> int:
         """Seconds until the end, by the rate of the steps, else as the command says; -1 where neither is known."""

@@ -24,6 +24,7 @@ from ultramarine.shared.contract import (
     OutputRecord,
     Progress,
     SourceRecord,
+    SourceTask,
     TerminationRecord,
     TrainingTask,
 )
@@ -37,15 +38,23 @@ from ultramarine_trainer.gang import Concluded, Gang, GangError
 from ultramarine_trainer.inputs import fetch_folder
 from ultramarine_trainer.kubeflow import KubeflowServer
 from ultramarine_trainer.lines import Tail
-from ultramarine_trainer.metrics import LatestMetrics
+from ultramarine_trainer.metrics import LatestMetrics, metrics_in
+from ultramarine_trainer.mlflow import UID, MlflowRun
 from ultramarine_trainer.outputs import format_of
 from ultramarine_trainer.progress import Reporter
 from ultramarine_trainer.runner import Failed, Part, Runner, stopped_by
+from ultramarine_trainer.series import Series
 from ultramarine_trainer.source import SourceError, prepare
+from ultramarine_trainer.streams import StreamServer
 
 _GRACE = 30.0  # seconds from SIGTERM to the end of the pod, where no checkpoint asks for more
 _VERDICT_RESERVE = 2.0  # of these for the last words
 _LOG_RESERVE = 1.0
+_SERIES_SECONDS = 10.0  # for the last values of the metrics
+_MLFLOW_SECONDS = 5.0  # for the end of the run
+_MLFLOW_VARIABLES = frozenset(
+    {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"}
+)
 
 T = TypeVar("T")
 
@@ -101,12 +110,16 @@ class Attempt:
         self._metrics = LatestMetrics()
         self._source = SourceRecord()
         self._inputs: dict[str, InputRecord] = {}
+        self._streams: dict[str, dict[str, tuple[str, int]]] = {}
         self._has_run = False
         self._began = datetime.now(UTC)
         self._index = int(environment.get("JOB_COMPLETION_INDEX", "0"))
         self._grace = _GRACE
+        self._reporter: Reporter | None = None
         self._archive: Archive | None = None
         self._checkpoints: Checkpoints | None = None
+        self._series: Series | None = None
+        self._mlflow: MlflowRun | None = None
 
     def say(self, line: str) -> None:
         """Tell the reader of the log what this program, not the user's command, does."""
@@ -133,6 +146,13 @@ class Attempt:
 
     def close(self, code: int, record: TerminationRecord) -> None:
         """Send the provenance and what is left of the log; what cannot be sent in time is lost with the pod."""
+        if self._mlflow is not None:
+            self._signals.finish()
+            status = "FINISHED" if code == 0 else "KILLED" if record.reason == "Stopped" else "FAILED"
+            outputs = {name: output.uri for name, output in record.outputs.items()}
+            # A quarter of the time that is left at most: the log comes after.
+            left = self._deadline(_LOG_RESERVE, 4 * _MLFLOW_SECONDS) - time.monotonic()
+            self._mlflow.finish(status, outputs, min(left / 4, _MLFLOW_SECONDS))
         if self._archive is not None:
             self._signals.finish()
             if self._has_run and self._index == 0:
@@ -161,16 +181,26 @@ class Attempt:
             self.say("this job is done already: its result is stored")
             return done
         self._prepare(task, storage)
-        reporter = Reporter(
-            task.progress, Path(contract.PROGRESS_TOKEN), self.say, self._last_checkpoint, lambda: self._metrics.values
+        self._record_in_mlflow(task)
+        reporter = self._reporter = Reporter(
+            task.progress,
+            Path(contract.PROGRESS_TOKEN),
+            self.say,
+            self._last_checkpoint,
+            lambda: self._metrics.values,
+            mlflow_run=self._mlflow_id,
         )
         if task.checkpoint is not None:
             self._checkpoints = Checkpoints(
                 storage, prefix, task.checkpoint, self._places.checkpoints, self.say, lambda: reporter.step
             )
+        if task.output_prefix and self._index == 0:
+            pod = self._environment.get(contract.ENV_POD, "pod")
+            self._series = Series(storage, f"{prefix}{contract.METRICS_NAME}/{pod}.parquet", self.say)
         gang = self._gang(task.gang)
         try:
-            seconds = self._run(task, gang, reporter, lambda: self._result(storage, prefix) is not None)
+            with self._streaming(storage):
+                seconds = self._run(task, gang, reporter, lambda: self._result(storage, prefix) is not None)
             if self._index:
                 return self._record()
             record = self._store_outputs(task, storage, seconds)
@@ -189,6 +219,15 @@ class Attempt:
             return None
         return Gang(task, self._index, task.leader.partition(".")[0].removesuffix("-0"), self.say)
 
+    @contextmanager
+    def _streaming(self, storage: Storage) -> Iterator[None]:
+        server = StreamServer(storage, self._streams) if self._streams else None
+        try:
+            yield
+        finally:
+            if server:
+                server.close()
+
     def _run(self, task: TrainingTask, gang: Gang | None, reporter: Reporter, concluded: Callable[[], bool]) -> float:
         """Run the command, with the other nodes where there are any, and return the seconds that it has worked."""
 
@@ -197,14 +236,26 @@ class Attempt:
             if is_stdout:
                 self._metrics.read(line)
                 reporter.hear(line)
+                if self._mlflow is not None and "=" in line:
+                    self._mlflow.log(metrics_in(line), reporter.step)
+                if self._series is not None:
+                    self._series.read(line, reporter.step)
 
         def take(progress: Progress) -> None:
             self._metrics.take(progress.metrics)
             reporter.take(progress)
+            if self._mlflow is not None:
+                self._mlflow.log(progress.metrics, reporter.step)
+            if self._series is not None:
+                self._series.add(progress.metrics, reporter.step)
 
         environment = environment_for_command(self._environment)
+        # Whoever names a server or a run of their own means that one; with half of ours they would find neither.
+        if self._mlflow is not None and not _MLFLOW_VARIABLES & environment.keys():
+            environment = self._mlflow.environment | environment
         keeps = self._index == 0
         with ExitStack() as running:
+            running.callback(self._store_series)
             if keeps and task.progress:
                 reporter.start()
                 running.callback(reporter.stop)
@@ -230,16 +281,43 @@ class Attempt:
             runner.run()
             return runner.worked
 
+    def _store_series(self) -> None:
+        """Before the verdict, which says whether they are stored."""
+        if self._series is not None:
+            self._series.close(self._deadline(_VERDICT_RESERVE, _SERIES_SECONDS))
+
     def _restore(self) -> None:
         if self._checkpoints is not None:
-            with _about("spec.checkpoint"):
-                self._patiently(self._places.output_waits, self._checkpoints.restore)
+            self._patiently(self._places.output_waits, self._checkpoints.restore)
 
     def _deadline(self, reserve: float, patience: float) -> float:
         """So long before the pod is killed or, where nobody wants it to stop, in so many seconds (monotonic)."""
         if self._signals.received:
             return self._signals.received_at + self._grace - reserve
         return time.monotonic() + patience
+
+    def _record_in_mlflow(self, task: TrainingTask) -> None:
+        """Begin the run in MLflow, or go on with that of an earlier attempt; one node of a job speaks for all."""
+        wanted, source = task.mlflow, task.source or SourceTask()
+        if wanted is None or self._index:
+            return
+        namespace, _, name = task.job.partition("/")
+        tags = {
+            UID: wanted.uid,
+            "ultramarine.job": task.job,
+            "ultramarine.pod": self._environment.get(contract.ENV_POD, "pod"),
+            "mlflow.source.type": "JOB",
+            "mlflow.source.name": (source.git_url or source.uri or " ".join(self._command))[:500],
+            "mlflow.source.git.commit": self._source.commit,
+            "mlflow.user": task.requested_by,
+        }
+        known = {tag: value for tag, value in tags.items() if value}
+        self._mlflow = MlflowRun(wanted.uri, namespace, name, wanted.parameters, known, self.say)
+        if run := self._mlflow.start():
+            self.say(f"MLflow: run {run} at {wanted.uri}")
+
+    def _mlflow_id(self) -> str:
+        return self._mlflow.run_id if self._mlflow else ""
 
     def _last_checkpoint(self) -> CheckpointRecord | None:
         return self._checkpoints.last if self._checkpoints else None
@@ -261,6 +339,10 @@ class Attempt:
             source=self._source,
             inputs=self._inputs,
             checkpoint=self._last_checkpoint() if self._index == 0 else None,
+            step=self._reporter.step if self._reporter else -1,
+            total_steps=self._reporter.total_steps if self._reporter else -1,
+            mlflow_run=self._mlflow_id(),
+            series=self._series.stored if self._series else "",
         )
 
     def _failed(self, failed: Failed) -> tuple[int, TerminationRecord]:
@@ -306,6 +388,11 @@ class Attempt:
             with _about(f"spec.inputs.{name}.uri"):
                 fetch_input = partial(fetch_folder, storage, name, uri, folder, self.say)
                 self._inputs[name] = self._patiently(self._places.input_waits, fetch_input)
+        for name, uri in task.streams.items():
+            with _about(f"spec.inputs.{name}.uri"):
+                files = self._patiently(self._places.input_waits, partial(storage.objects, uri))
+            self._streams[name] = files
+            self._inputs[name] = InputRecord("", sum(size for _, size in files.values()), len(files))
 
     def _folder(self) -> Path:
         """Where the command starts: with its source, or, where none was given, in the image's own folder with code."""

@@ -43,6 +43,17 @@ imagePullSecrets:
 {{ .Values.namespaces | default (list .Release.Namespace) | toJson }}
 {{- end }}
 
+{{- /* A peer's namespaceSelector: where the operator looks after objects. */ -}}
+{{- define "ultramarine.lookedAfter" -}}
+{{- if .Values.clusterWide -}}
+namespaceSelector: {}
+{{- else -}}
+namespaceSelector:
+  matchExpressions:
+  - {key: kubernetes.io/metadata.name, operator: In, values: {{ include "ultramarine.namespaces" . }}}
+{{- end }}
+{{- end }}
+
 {{- /* Those whose pods get keys to the storage: the namespaces, and the release's own for `helm test`. */ -}}
 {{- define "ultramarine.tenants" -}}
 {{ prepend (include "ultramarine.namespaces" . | fromJsonArray) .Release.Namespace | uniq | toJson }}
@@ -75,6 +86,11 @@ imagePullSecrets:
 {{ .Values.storage.endpoint | default (printf "http://ultramarine-storage.%s.svc:7070" .Release.Namespace) }}
 {{- end }}
 
+{{- /* The tracking server, or nothing. */ -}}
+{{- define "ultramarine.mlflowUri" -}}
+{{- .Values.mlflow.trackingUri | default (ternary (printf "http://ultramarine-mlflow.%s.svc:5000" .Release.Namespace) "" .Values.mlflow.embedded.enabled) -}}
+{{- end }}
+
 {{- define "ultramarine.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -89,18 +105,23 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{- define "ultramarine.egress" -}}
-- ports:   # DNS, to any address: many clusters have a cache for it on each node
-  - {port: 53, protocol: UDP}
-  - {port: 53, protocol: TCP}
-{{- if .Values.storage.endpoint }}
-{{- $url := urlParse .Values.storage.endpoint }}
+{{- /* The way to a server elsewhere, by its URL. */ -}}
+{{- define "ultramarine.egressTo" -}}
+{{- $url := urlParse . -}}
 - ports:
   - {port: {{ regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) }}, protocol: TCP}
   to:
   - ipBlock:
       cidr: 0.0.0.0/0
       except: [169.254.0.0/16, 168.63.129.16/32, 100.100.100.200/32]   # where clouds give pods the node's own keys
+{{- end }}
+
+{{- define "ultramarine.egress" -}}
+- ports:   # DNS, to any address: many clusters have a cache for it on each node
+  - {port: 53, protocol: UDP}
+  - {port: 53, protocol: TCP}
+{{- if .Values.storage.endpoint }}
+{{ include "ultramarine.egressTo" .Values.storage.endpoint }}
 {{- else }}
 - ports:
   - {port: 7070, protocol: TCP}

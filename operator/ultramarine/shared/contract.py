@@ -22,6 +22,9 @@ CHECKPOINTS_DIR = "/mnt/checkpoints"
 GANG_PORT = 29400
 FRAMEWORK_PORT = 29500
 
+# Where the trainer serves inputs that are not downloaded, on loopback: /NAME/PATH.
+STREAM_PORT = 29399
+
 # Where a training pod has the token that it posts its progress with, and whom that token is for: nobody else takes it.
 PROGRESS_TOKEN = "/var/run/ultramarine/token"
 PROGRESS_AUDIENCE = "ultramarine-progress"
@@ -50,6 +53,7 @@ STARTED_NAME = "started.json"  # beside a job's outputs, written before the comm
 RESULT_NAME = "result.json"  # beside a job's outputs: its TerminationRecord, whole
 ATTEMPTS_NAME = "attempts"  # beside a job's outputs: POD.json, the provenance of each pod's attempt
 LOGS_NAME = "logs"  # beside a job's outputs: POD/NNNNN.log, what each pod printed
+METRICS_NAME = "metrics"  # beside a job's outputs: POD.parquet, the values of metrics that each pod of node 0 told
 CHECKPOINTS_NAME = "checkpoints"  # beside a job's outputs: DIGEST16/...files..., manifest.json, and CHECKPOINT_NAME
 CHECKPOINT_NAME = "latest.json"  # a CheckpointRecord, written when all of its files are there
 
@@ -162,25 +166,37 @@ class GangTask:
 
 
 @dataclass(frozen=True)
+class MlflowTask:
+    """The job is recorded at the tracking server `uri`: in one run, which all attempts of this `uid` share."""
+
+    uri: str = ""
+    uid: str = ""
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TrainingTask:
     """What the trainer has to do, besides the user's command: the operator writes it into ENV_TASK.
 
     `source` is code to fetch; without it what is mounted at SOURCE_DIR is all.
     `inputs` maps a name to an s3:// URI (an object, or all objects under a prefix that ends in a slash).
+    `streams` are inputs too, which are not fetched but served at STREAM_PORT.
     `outputs` maps a name to the model format (`auto` when the trainer shall find it; empty for a plain folder).
     `output_prefix` is the s3:// URI under which NAME/DIGEST/ folders are written.
     `checkpoint` and `gang` are there where the job has checkpoints, and a framework or several nodes.
-    `progress` is the URL to which Progress is posted, if there is one.
+    `progress` is the URL to which Progress is posted, if there is one; `mlflow` where the job is recorded besides.
     `job` (NAMESPACE/NAME), `requested_by` and `image` are what the attempt's provenance says of itself.
     """
 
     inputs: dict[str, str] = field(default_factory=dict)
+    streams: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     output_prefix: str = ""
     source: SourceTask | None = None
     checkpoint: CheckpointTask | None = None
     gang: GangTask | None = None
     progress: str = ""
+    mlflow: MlflowTask | None = None
     job: str = ""
     requested_by: str = ""
     image: str = ""
@@ -193,7 +209,7 @@ class TrainingTask:
     def from_json(cls, text: str) -> TrainingTask:
         """Read what `to_json` wrote. Raises TypeError for a field that is not known here: it would not be done."""
         task = cls(**json.loads(text))
-        parts = {"source": SourceTask, "checkpoint": CheckpointTask, "gang": GangTask}
+        parts = {"source": SourceTask, "checkpoint": CheckpointTask, "gang": GangTask, "mlflow": MlflowTask}
         given = {name: getattr(task, name) for name in parts}
         return replace(task, **{name: parts[name](**part) for name, part in given.items() if isinstance(part, dict)})
 
@@ -302,6 +318,9 @@ class TerminationRecord:
     `source` is what code ran, if the trainer fetched it; `inputs` are the inputs as they were fetched.
     `checkpoint` is the newest one that is complete, and `productive_seconds` the time that the command has worked for
     what is kept: up to that checkpoint or, on success, to the end, with what earlier attempts left to it.
+    `step` is the last one that the command told, of `total_steps`; -1 where it told none.
+    `mlflow_run` is the id of the run that records the job.
+    `series` is the URI of all that the pod's metrics were, if any of that is stored.
     On failure `reason` is a CamelCase word, `message` a sentence that names the field and the remedy,
     `tail` the last lines that the user's command wrote.
     """
@@ -315,14 +334,19 @@ class TerminationRecord:
     inputs: dict[str, InputRecord] = field(default_factory=dict)
     checkpoint: CheckpointRecord | None = None
     productive_seconds: float = 0.0
+    step: int = -1
+    total_steps: int = -1
+    mlflow_run: str = ""
+    series: str = ""
 
     def to_json(self, limit: int = TERMINATION_LIMIT) -> str:
         """Return the record as JSON of at most `limit` bytes: the tail is cut first, from its front, then metrics.
 
         Outputs are never cut: with very many of them it stays longer, and its reader has to go to RESULT_NAME.
         """
-        optional = ("inputs", "checkpoint", "productive_seconds")
-        record = {name: value for name, value in asdict(self).items() if value or name not in optional}
+        always = ("outputs", "metrics", "reason", "message", "tail", "source")
+        nothing = asdict(TerminationRecord())
+        record = {name: value for name, value in asdict(self).items() if name in always or value != nothing[name]}
         while len(text := json.dumps(record, sort_keys=True)) > limit:
             excess = len(text) - limit
             if record["tail"]:
@@ -358,7 +382,8 @@ class TerminationRecord:
 
     def _check(self) -> None:
         """Raise TypeError where a field is not of its type: the user's command can write here too."""
-        texts = [self.reason, self.message, self.tail, self.source.digest, self.source.commit]
+        texts = [self.reason, self.message, self.tail, self.source.digest, self.source.commit, self.mlflow_run]
+        texts.append(self.series)
         texts += [text for output in self.outputs.values() for text in (output.uri, output.digest, output.format)]
         texts += [record.digest for record in self.inputs.values()]
         if not all(isinstance(text, str) for text in texts):
@@ -367,7 +392,7 @@ class TerminationRecord:
         if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
             raise TypeError("a metric is no finite number")
         sizes = [output.bytes for output in self.outputs.values()] + [one.bytes for one in self.inputs.values()]
-        if not all(type(size) is int for size in sizes):
+        if not all(type(size) is int for size in [*sizes, self.step, self.total_steps]):
             raise TypeError("a size is no whole number")
 
 
@@ -376,6 +401,7 @@ class Progress:
     """How far a running attempt is: what a trainer posts to the operator, and Kubeflow's protocol says in other words.
 
     `step` and `total_steps` are -1 where they are not known, `eta_seconds` too; `metrics` are the newest values.
+    `mlflow_run` is the id of the run that records the job.
     """
 
     step: int = -1
@@ -384,6 +410,7 @@ class Progress:
     eta_seconds: int = -1
     metrics: dict[str, float] = field(default_factory=dict)
     checkpoint: CheckpointRecord | None = None
+    mlflow_run: str = ""
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True).encode()
@@ -400,6 +427,8 @@ class Progress:
                 raise TypeError("a count is no whole number, or too large")
             if not all(type(n) in (int, float) and math.isfinite(n) for n in progress.metrics.values()):
                 raise TypeError("a metric is no finite number")
+            if not isinstance(progress.mlflow_run, str):
+                raise TypeError("a text is something else")
         except _UNREADABLE as error:
             raise ValueError(f"not a progress report: {error!r}") from error
         return progress

@@ -29,6 +29,7 @@ class Platform:
     storage_confined: bool = False  # a namespace's keys open BUCKET/NAMESPACE/ and BUCKET/shared/, and no more
     knows_requester: bool = False  # the API server writes it into the annotation that nobody else can write
     progress_url: str = ""  # without the path; empty where nobody listens
+    mlflow_uri: str = ""  # of the tracking server, where jobs are recorded in one
 
 
 @dataclass(frozen=True)

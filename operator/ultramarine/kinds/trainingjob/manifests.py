@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
 
@@ -18,7 +19,7 @@ from ...shared.meta import (
 )
 from ...shared.plan import Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
-from .schema import TrainingJobSpec
+from .schema import Input, TrainingJobSpec
 
 Job = Obj[TrainingJobSpec]
 
@@ -26,6 +27,8 @@ CONTAINER = "trainer"
 GPU = "nvidia.com/gpu"
 QUEUE_LABELS = "kueue.x-k8s.io/"
 LABEL_QUEUE = f"{QUEUE_LABELS}queue-name"
+MAX_PARAMETER, MAX_PARAMETER_NAME = 500, 250  # characters that every release of MLflow takes
+MAX_TOLD = 64 * 1024  # of all parameters together: Linux gives one variable twice as much
 REFERENCE = re.compile(r"\$\((params|inputs|outputs)\.([^)]*)\)")
 
 
@@ -63,7 +66,7 @@ def command(job: Job) -> list[str]:
     spec = job.spec
     known = {
         "params": spec.parameters,
-        "inputs": {name: f"{contract.INPUTS_DIR}/{name}" for name in spec.inputs},
+        "inputs": {name: _input_place(name, source) for name, source in spec.inputs.items()},
         "outputs": {name: f"{contract.OUTPUTS_DIR}/{name}" for name in spec.outputs},
     }
     fields = {"params": "parameters", "inputs": "inputs", "outputs": "outputs"}
@@ -85,6 +88,11 @@ def command(job: Job) -> list[str]:
         *(fill(f"spec.command[{i}]", text) for i, text in enumerate(spec.command)),
         *(fill(f"spec.args[{i}]", text) for i, text in enumerate(spec.args)),
     ]
+
+
+def _input_place(name: str, source: Input) -> str:
+    streamed = source.mode == "Stream"
+    return f"http://127.0.0.1:{contract.STREAM_PORT}/{name}/" if streamed else f"{contract.INPUTS_DIR}/{name}"
 
 
 def source_config_map(job: Job) -> Manifest | None:
@@ -182,13 +190,15 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
     """The pod: our entry point around the user's command, locked down, with scratch space where it may write."""
     spec, template = job.spec, job.spec.pod_template
     task = contract.TrainingTask(
-        inputs={name: source.uri for name, source in spec.inputs.items()},
+        inputs={name: source.uri for name, source in spec.inputs.items() if source.mode == "Download"},
+        streams={name: source.uri for name, source in spec.inputs.items() if source.mode == "Stream"},
         outputs={name: (out.format or "auto") if out.register_as else "" for name, out in spec.outputs.items()},
         output_prefix=output_prefix(job, platform),
         source=source_task(job),
         checkpoint=checkpoint_task(job),
         gang=gang_task(job),
         progress=f"{platform.progress_url}/progress/{job.namespace}/{job.name}" if platform.progress_url else "",
+        mlflow=mlflow_task(job, platform),
         job=f"{job.namespace}/{job.name}",
         requested_by=requested_by(job, platform),
         image=spec.image or platform.trainer_image,
@@ -210,9 +220,10 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
         mounts.append({"name": "token", "mountPath": posixpath.dirname(contract.PROGRESS_TOKEN), "readOnly": True})
     resources = spec.resources.model_dump(by_alias=True, exclude_defaults=True)
     if memory:
-        resources = {**resources, "limits": {**resources["limits"], "memory": memory}}
-        if "memory" in resources.get("requests", {}):
-            resources["requests"] = {**resources["requests"], "memory": memory}
+        limits, requests = resources["limits"], resources.get("requests", {})
+        if requests.get("memory") == limits["memory"]:  # reserved in full, so it stays
+            resources["requests"] = {**requests, "memory": memory}
+        resources = {**resources, "limits": {**limits, "memory": memory}}
     return {
         "restartPolicy": "Never",
         # The token is for a command that asks for an identity of its own.
@@ -233,7 +244,8 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
                 "env": [
                     # Ours first: a $(NAME) in a value is filled in from the variables before it, so nothing of theirs
                     # gets into the task. Names that start with ULTRAMARINE_ are refused at admission: none collides.
-                    {"name": contract.ENV_TASK, "value": task.to_json()},
+                    # Every $ is written as JSON's escape: Kubernetes would make one of two in the text of a parameter.
+                    {"name": contract.ENV_TASK, "value": task.to_json().replace("$", "\\u0024")},
                     *storage_env(platform),
                     {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                     *(variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.env),
@@ -279,6 +291,19 @@ def gang_task(job: Job) -> contract.GangTask | None:
         # The name that Kubernetes gives a pod of an Indexed Job in its subdomain.
         leader=f"{job.name}-0.{_service_name(job)}" if spec.nodes > 1 else "",
     )
+
+
+def mlflow_task(job: Job, platform: Platform) -> contract.MlflowTask | None:
+    """Where and as what the trainer records the job, if anywhere; of parameters as much as a variable has room for."""
+    if not platform.mlflow_uri:
+        return None
+    told: dict[str, str] = {}
+    room = MAX_TOLD
+    for name, value in sorted(job.spec.parameters.items()):
+        room -= len(json.dumps({name: value[:MAX_PARAMETER]}))
+        if len(name) <= MAX_PARAMETER_NAME and room >= 0:
+            told[name] = value[:MAX_PARAMETER]
+    return contract.MlflowTask(platform.mlflow_uri, job.uid, told)
 
 
 def _token_volume() -> Manifest:

@@ -56,14 +56,18 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
         # Its Job's own `suspend` is the queue's; without the Job the queue gives its place to another.
         return _plan(job, status.suspended(), facts, now, delete=(Ref.to(JOB, child),))
     apply = _children(job, seen, child, facts)
-    if (hopeless := waiting.hopeless(job, own_pods, now)) is not None:
+    running = _running(job, own_pods)
+    hopeless = waiting.hopeless(job, own_pods, facts.get("imageErrorSince"), now) if not running else None
+    if hopeless is not None:
         return _give_up(job, hopeless, child, facts, now)
     if not own_pods and not job.spec.suspend:
         return replace(_without_pods(job, child, seen.platform, now), apply=apply)
-    state = _unfinished(job, own_pods)
+    state = _unfinished(job, own_pods, running)
     if state == STARTING:
         facts = status.kept(job, seen.platform)  # the name of a pod that does nothing yet is not worth a write
-    return _plan(job, state, facts, now, apply=apply, after=waiting.next_look(job, own_pods, now))
+    return _plan(
+        job, state, facts, now, apply=apply, after=waiting.next_look(job, own_pods, facts.get("imageErrorSince"), now)
+    )
 
 
 def _children(job: Job, seen: Seen, child: Manifest | None, facts: Manifest) -> tuple[Manifest, ...]:
@@ -127,7 +131,7 @@ def _own_pods(child: Manifest | None, seen: Seen) -> list[Manifest]:
     if child is None:
         return []
     own = [pod for pod in seen.of("Pod") if controller_uid(pod) == child["metadata"]["uid"]]
-    return sorted(own, key=lambda pod: (pods.created(pod), str(pod["metadata"]["name"])))
+    return sorted(own, key=history.place)
 
 
 def _job_condition(child: Manifest, type: str) -> Mapping[str, str] | None:
@@ -135,12 +139,17 @@ def _job_condition(child: Manifest, type: str) -> Mapping[str, str] | None:
     return condition if condition is not None and condition.get("status") == "True" else None
 
 
-def _unfinished(job: Job, own_pods: list[Manifest]) -> status.State:
-    if job.spec.suspend:
-        return status.suspended()
+def _running(job: Job, own_pods: list[Manifest]) -> list[Manifest]:
+    """The pods that run, where these are enough to work."""
     running = [pod for pod in own_pods if pods.is_running(pod)]
     needed = job.spec.elastic.min_nodes if job.spec.elastic else job.spec.nodes
-    if len({pods.node_index(pod) for pod in running}) >= needed:
+    return running if len({pods.node_index(pod) for pod in running}) >= needed else []
+
+
+def _unfinished(job: Job, own_pods: list[Manifest], running: list[Manifest]) -> status.State:
+    if job.spec.suspend:
+        return status.suspended()
+    if running:
         return status.running(job, running)
     if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in own_pods):
         return status.finishing("Finishing", "the command has succeeded; its Job is being closed")
@@ -171,7 +180,7 @@ def _without_pods(job: Job, child: Manifest, platform: Platform, now: datetime) 
     )
     message = f"Kubernetes makes no pod for its Job; {remedy}"
     left = waiting.left(job, waited)
-    if left is not None and left <= timedelta():
+    if left == timedelta():
         verdict = pods.Verdict("NoPod", "", None, message, "", waiting.deadline_hint(job))
         return _give_up(job, verdict, child, facts, now)
     return _plan(job, status.pending("NoPod", message), facts, now, after=left)
@@ -230,14 +239,14 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
     for name, version in versions.items():
         if name in outputs:  # the labels that say so are anybody's to write
             outputs[name]["modelVersion"] = version
-    facts = status.with_record(facts, record)
+    facts = status.with_record(facts, record, output_prefix(job, seen.platform))
     facts = {
         **facts,
         "outputs": outputs,
         "modelVersion": ", ".join(versions.values()),
         "goodput": {"productiveSeconds": int(record.productive_seconds)},
     }
-    if "progress" in facts:
+    if facts.get("progress"):
         facts |= {"progress": {**facts["progress"], "percent": 100, "etaSeconds": 0}, "percent": "100%"}
     facts = status.ended(facts, child, now)
     made = f"registered {', '.join(versions.values())}" if versions else f"{len(outputs)} outputs uploaded"

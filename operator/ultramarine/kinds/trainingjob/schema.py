@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from ...shared.contract import ATTEMPTS_NAME, CHECKPOINTS_NAME, LOGS_NAME, METRICS_NAME
 from ...shared.schema import (
     IMMUTABLE,
     NAME_PATTERN,
@@ -27,11 +28,18 @@ LABEL_VALUE = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 LABEL_KEY = f"({SUBDOMAIN}/)?{LABEL_VALUE}"
 SAYS_NAME = says("must be an object's name: lower-case letters, digits, '-' and '.'")
 SAYS_VALUE = says("must be a label's value: letters, digits, '-', '_' and '.', with a letter or digit at both ends")
-KEYS_ARE_NAMES = rules(
+IS_NAME = rule(
+    f"self.all(key, key.matches('{NAME_PATTERN}') && size(key) <= 40)",
+    "each key must be lower-case letters, digits and '-', at most 40 characters: it becomes a folder's name",
+)
+KEYS_ARE_NAMES = rules(IS_NAME)
+KEYS_ARE_FREE_NAMES = rules(
+    IS_NAME,
     rule(
-        f"self.all(key, key.matches('{NAME_PATTERN}') && size(key) <= 40)",
-        "each key must be lower-case letters, digits and '-', at most 40 characters: it becomes a folder's name",
-    )
+        f"!self.exists(key, key in ['{ATTEMPTS_NAME}', '{CHECKPOINTS_NAME}', '{LOGS_NAME}', '{METRICS_NAME}'])",
+        f"{ATTEMPTS_NAME}, {CHECKPOINTS_NAME}, {LOGS_NAME} and {METRICS_NAME} are folders of the platform's; choose "
+        "another name",
+    ),
 )
 
 
@@ -121,11 +129,16 @@ class Source(Schema):
 
 
 class Input(Schema):
-    """Data that is there before the command starts."""
+    """Data for the command."""
 
     uri: Uri = Field(
         description="An object (s3://BUCKET/KEY), or all objects below a prefix that ends in a slash. "
         "It is put into /mnt/inputs/NAME."
+    )
+    mode: Literal["Download", "Stream"] = Field(
+        default="Download",
+        description="Download: the files are there before the command starts. Stream: nothing is copied; they are read "
+        "over http from $(inputs.NAME), which is a URL then, in whole or in parts.",
     )
 
 
@@ -443,7 +456,7 @@ class TrainingJobSpec(Schema):
         default={}, max_length=32, description="Data by name.", json_schema_extra=IMMUTABLE | KEYS_ARE_NAMES
     )
     outputs: dict[str, Output] = Field(
-        default={}, max_length=16, description="Results by name.", json_schema_extra=IMMUTABLE | KEYS_ARE_NAMES
+        default={}, max_length=16, description="Results by name.", json_schema_extra=IMMUTABLE | KEYS_ARE_FREE_NAMES
     )
     suspend: bool = Field(
         default=False, description="True ends the running pod and holds the job until it is false again."
@@ -484,6 +497,9 @@ class Metrics(Schema):
     """Numbers that the command printed as name=value."""
 
     latest: dict[str, float] = Field(default={}, max_length=20, description="The last value of each.")
+    uri: str = Field(
+        default="", max_length=2048, description="The folder in the object storage with all values: POD.parquet."
+    )
 
 
 class Failure(Schema):
@@ -500,7 +516,11 @@ class Failure(Schema):
 class InputStatus(Schema):
     """One input as it was fetched."""
 
-    digest: str = Field(max_length=100, description="SHA-256 over the list of its files and their digests.")
+    digest: str = Field(
+        default="",
+        max_length=100,
+        description="SHA-256 over the list of its files and their digests, if it was downloaded.",
+    )
     bytes: int = Field(ge=0, description="The size of all its files.")
     files: int = Field(default=0, ge=0, description="How many files it has.")
 
@@ -565,6 +585,13 @@ class Provenance(Schema):
     )
 
 
+class MlflowStatus(Schema):
+    """The run in MLflow that records the job."""
+
+    run_id: str = Field(max_length=64, description="Its id.")
+    uri: str = Field(max_length=2048, description="Its page, at the address by which the pods reach MLflow.")
+
+
 class TrainingJobStatus(Status):
     """What is known of the job."""
 
@@ -590,6 +617,9 @@ class TrainingJobStatus(Status):
     active_seconds: int = Field(
         default=0, ge=0, description="How long it was active before that, or until its end; suspension does not count."
     )
+    image_error_since: str | None = Field(
+        default=None, json_schema_extra={"format": "date-time"}, description="Since when a pod has no image."
+    )
     memory: str = Field(default="", max_length=20, description="The memory limit that onOutOfMemory has raised.")
     progress: ProgressStatus | None = Field(default=None, description="How far it is.")
     percent: str = Field(default="", max_length=16, description="How far it is, for people.")
@@ -604,3 +634,6 @@ class TrainingJobStatus(Status):
     score: str = Field(default="", max_length=64, description="As many of those numbers as a column has room for.")
     failure: Failure | None = Field(default=None, description="Why it failed.")
     provenance: Provenance | None = Field(default=None, description="What exactly ran.")
+    mlflow: MlflowStatus | None = Field(
+        default=None, description="The run that records the job, where the platform has MLflow."
+    )

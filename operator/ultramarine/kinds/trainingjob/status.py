@@ -9,11 +9,12 @@ from ...shared import contract, pods
 from ...shared.conditions import Condition, find, health, merge, parse_timestamp, timestamp
 from ...shared.meta import Manifest
 from ...shared.plan import Event, Platform, Seen
-from . import history
+from . import history, waiting
 from .manifests import CONTAINER, Job, output_prefix, requested_by, source_digest
 
 MAX_SCORE = 64
 MAX_INPUTS = 32
+MAX_STEP = 2**53
 MAX_FAILURE = {"reason": 256, "message": 4096, "tail": 8192, "hint": 1024}  # characters, as in the schema
 
 State = tuple[str, tuple[Condition, ...]]
@@ -106,41 +107,54 @@ def gathered(job: Job, child: Manifest | None, own_pods: list[Manifest], seen: S
     records = history.last_records(own_pods)
     if own_pods:
         of_node_0 = [pod for pod in own_pods if pods.node_index(pod) == 0] or own_pods
-        newest = max(of_node_0, key=lambda pod: (pods.created(pod), pod["metadata"]["name"]))
+        newest = max(of_node_0, key=history.place)
         facts["pod"] = newest["metadata"]["name"]
         starts = [start for pod in own_pods if (start := pods.started(pod))]
         if starts and "startTime" not in facts:
             facts["startTime"] = min(starts)
         if image := pods.image_digest(newest, CONTAINER):
             facts["provenance"] = {**facts.get("provenance", {}), "imageDigest": image}
-    for record in records:
-        facts = with_record(facts, record)
+    facts["imageErrorSince"] = waiting.image_error_since(job.status, own_pods, now)
     prefix = output_prefix(job, seen.platform)
+    for record in records:
+        facts = with_record(facts, record, prefix)
     if facts["attemptHistory"]:
         facts["logs"] = {"uri": f"{prefix}{contract.LOGS_NAME}/"}
     facts["lastCheckpoint"], worked = history.checkpoint(job, prefix, records, seen.progress)
     if worked:
         facts["goodput"] = {**facts.get("goodput", {}), "productiveSeconds": int(worked)}
+    facts["mlflow"] = history.mlflow(job, seen.platform.mlflow_uri, records, seen.progress)
     return with_progress(facts, seen.progress)
 
 
-def with_record(facts: Manifest, record: contract.TerminationRecord) -> Manifest:
-    """The facts with what a trainer said at the end of the code and the data that it fetched, and of metrics."""
+def with_record(facts: Manifest, record: contract.TerminationRecord, prefix: str) -> Manifest:
+    """The facts with what a trainer said at the end of the code and the data that it fetched, and of metrics.
+
+    `prefix` is where what it says it has stored must be.
+    """
     source = {"sourceDigest": record.source.digest[:100], "gitCommit": record.source.commit[:64]}
     source = {name: value for name, value in source.items() if value}
     inputs = {
-        name: {"digest": one.digest[:100], "bytes": one.bytes, "files": one.files}
+        name: {**({"digest": one.digest[:100]} if one.digest else {}), "bytes": one.bytes, "files": one.files}
         for name, one in sorted(record.inputs.items())[:MAX_INPUTS]
     }
     found = with_metrics(facts, dict(record.metrics))
+    folder = f"{prefix}{contract.METRICS_NAME}/"
+    if record.series.startswith(folder):
+        found["metrics"] = {**found.get("metrics", {}), "uri": folder}
     if source:
         found["provenance"] = {**facts.get("provenance", {}), **source}
+    if record.step >= 0:
+        told = history.progress(contract.Progress(min(record.step, MAX_STEP), min(record.total_steps, MAX_STEP)))
+        found["progress"] = {**facts.get("progress", {}), **told}
     return {**found, "inputs": inputs} if inputs else found
 
 
 def with_metrics(facts: Manifest, metrics: dict[str, float]) -> Manifest:
     """The facts with the newest numbers."""
-    return {**facts, "metrics": {"latest": metrics}, "score": score(metrics)} if metrics else dict(facts)
+    if not metrics:
+        return dict(facts)
+    return {**facts, "metrics": {**facts.get("metrics", {}), "latest": metrics}, "score": score(metrics)}
 
 
 def with_progress(facts: Manifest, progress: contract.Progress | None) -> Manifest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from ...shared import pods
+from ...shared.conditions import parse_timestamp, timestamp
 from ...shared.meta import Manifest
 from .manifests import Job
 
@@ -12,39 +13,44 @@ NO_IMAGE = timedelta(minutes=2)  # a registry that is away for a moment is no re
 NEVER = {"InvalidImageName", "ErrImageNeverPull"}  # what no waiting changes
 
 
-def hopeless(job: Job, own_pods: list[Manifest], now: datetime) -> pods.Verdict | None:
-    """Why the job fails for a pod that has waited too long, or nothing."""
+def image_error_since(status: Manifest, own_pods: list[Manifest], now: datetime) -> str | None:
+    """Since when a pod has no image; None where all have theirs."""
+    troubles = [pods.trouble(pod) for pod in _waiting(own_pods)]
+    if not any(trouble and trouble.reason in pods.IMAGE_REASONS for trouble in troubles):
+        return None
+    return str(status.get("imageErrorSince") or timestamp(now))
+
+
+def hopeless(job: Job, own_pods: list[Manifest], image_error: str | None, now: datetime) -> pods.Verdict | None:
+    """Why the job fails for a pod that has waited too long; `image_error` is since when one has no image."""
     if job.spec.suspend:
         return None
     for pod in _waiting(own_pods):
-        name, waited, trouble = pod["metadata"]["name"], now - pods.created(pod), pods.trouble(pod)
-        if trouble and (patience := _patience(trouble.reason)) is not None and waited >= patience:
+        name, trouble = pod["metadata"]["name"], pods.trouble(pod)
+        if trouble and _image_patience(trouble, image_error, now) == timedelta():
             hint = "correct spec.image, and run it again as a new TrainingJob"
             return pods.Verdict(trouble.reason, name, None, trouble.message, "", hint)
-        left_over = left(job, waited)
-        if left_over is not None and left_over <= timedelta():
+        if left(job, now - pods.created(pod)) == timedelta():
             message = trouble.message if trouble else f"pod {name} has not started"
             reason = trouble.reason if trouble else "PendingDeadlineExceeded"
             return pods.Verdict(reason, name, None, message, "", deadline_hint(job))
     return None
 
 
-def next_look(job: Job, own_pods: list[Manifest], now: datetime) -> timedelta | None:
+def next_look(job: Job, own_pods: list[Manifest], image_error: str | None, now: datetime) -> timedelta | None:
     """In how long a waiting pod may have become hopeless."""
-    looks: list[timedelta] = []
-    for pod in _waiting(own_pods):
-        waited, trouble = now - pods.created(pod), pods.trouble(pod)
-        if trouble and (patience := _patience(trouble.reason)) is not None:
-            looks.append(patience - waited)
-        if (left_over := left(job, waited)) is not None:
-            looks.append(left_over)
-    return max(min(looks), timedelta()) if looks and not job.spec.suspend else None
+    looks: list[timedelta | None] = []
+    for pod in _waiting(own_pods) if not job.spec.suspend else []:
+        trouble = pods.trouble(pod)
+        looks.append(_image_patience(trouble, image_error, now) if trouble else None)
+        looks.append(left(job, now - pods.created(pod)))
+    return min((look for look in looks if look is not None), default=None)
 
 
 def left(job: Job, waited: timedelta) -> timedelta | None:
     """How long of the spec's pendingDeadlineSeconds is left; None where it has none."""
     seconds = job.spec.pending_deadline_seconds
-    return None if seconds is None else timedelta(seconds=seconds) - waited
+    return None if seconds is None else max(timedelta(seconds=seconds) - waited, timedelta())
 
 
 def deadline_hint(job: Job) -> str:
@@ -57,7 +63,10 @@ def _waiting(own_pods: list[Manifest]) -> list[Manifest]:
     return [pod for pod in own_pods if (pod.get("status") or {}).get("phase") == "Pending"]
 
 
-def _patience(reason: str) -> timedelta | None:
-    if reason in NEVER:
+def _image_patience(trouble: pods.Trouble, since: str | None, now: datetime) -> timedelta | None:
+    """How long an image is still waited for; None where it is not about an image."""
+    if trouble.reason not in pods.IMAGE_REASONS:
+        return None
+    if trouble.reason in NEVER or since is None:
         return timedelta()
-    return NO_IMAGE if reason in pods.IMAGE_REASONS else None
+    return max(parse_timestamp(since) + NO_IMAGE - now, timedelta())

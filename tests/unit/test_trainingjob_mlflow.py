@@ -1,0 +1,125 @@
+"""What the operator asks a trainer to record in MLflow, and what it says of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from builders import NOW, PLATFORM, ended_container, job, pod, read, seen, training_job
+from ultramarine.kinds.trainingjob.manifests import MAX_TOLD, pod_spec
+from ultramarine.kinds.trainingjob.plan import plan
+from ultramarine.kinds.trainingjob.schema import MlflowStatus
+from ultramarine.shared import contract
+from ultramarine.shared.meta import Manifest
+from ultramarine.shared.plan import Obj, Seen
+
+URI = "http://ultramarine-mlflow.platform.svc:5000"
+RECORDED = replace(PLATFORM, mlflow_uri=URI)
+RUN, OTHER = "a" * 32, "b" * 32
+
+
+def task(one: Obj, platform=RECORDED) -> tuple[str, contract.TrainingTask]:
+    """The trainer's task, as it is written and as it is read."""
+    (text,) = (
+        variable["value"]
+        for variable in pod_spec(one, platform)["containers"][0]["env"]
+        if variable["name"] == contract.ENV_TASK
+    )
+    return text, contract.TrainingTask.from_json(text)
+
+
+def watched(*children: Manifest, progress: contract.Progress | None = None) -> Seen:
+    """What is seen where the platform has MLflow."""
+    return replace(seen(*children), platform=RECORDED, progress=progress)
+
+
+def test_the_task_names_the_server_the_job_and_its_parameters():
+    """Tracking URI, the object's own uid and spec.parameters."""
+    _, got = task(training_job(parameters={"lr": "0.1"}))
+
+    assert got.mlflow == contract.MlflowTask(URI, "TrainingJob-churn-uid", {"lr": "0.1"})
+
+
+def test_without_mlflow_the_task_has_no_word_of_it():
+    """An older trainer, which would refuse a field that it does not know, goes on."""
+    text, got = task(training_job(parameters={"lr": "0.1"}), PLATFORM)
+
+    assert got.mlflow is None
+    assert "lr" not in text
+
+
+def test_as_many_parameters_as_there_is_room_for():
+    """Long values are cut, and the variable stays below what Linux takes, in any alphabet."""
+    many = {f"p{number:03}": "\u6e38" * 4096 for number in range(128)}
+    text, got = task(training_job(parameters=many))
+
+    assert got.mlflow is not None
+    assert 0 < len(got.mlflow.parameters) < 128
+    assert {len(value) for value in got.mlflow.parameters.values()} == {500}
+    assert len(text) < MAX_TOLD + 2000
+
+
+def test_a_parameter_arrives_as_it_was_written():
+    """Kubernetes fills in $(NAME) in a variable's value, and makes $ of $$; there is none in ours."""
+    text, got = task(training_job(parameters={"pattern": "^$$(HOME)$(ULTRAMARINE_POD)$"}))
+
+    assert "$" not in text
+    assert got.mlflow is not None
+    assert got.mlflow.parameters == {"pattern": "^$$(HOME)$(ULTRAMARINE_POD)$"}
+
+
+def test_the_status_names_the_run_that_a_pod_has_posted():
+    """While it runs, by the pod's own progress."""
+    one = training_job()
+    got = plan(one, watched(job(one, active=1), pod(one), progress=contract.Progress(mlflow_run=RUN)), NOW)
+
+    assert got.status["mlflow"] == {"runId": RUN, "uri": f"{URI}/#/runs/{RUN}"}
+    MlflowStatus.model_validate(got.status["mlflow"])
+
+
+def test_the_status_names_the_run_of_an_ended_pod():
+    """By its last words, also where nobody could post; and it stays when the pod is gone."""
+    one = training_job()
+    told = contract.TerminationRecord(reason="CommandFailed", message="no", mlflow_run=RUN).to_json()
+    ended = pod(one, phase="Failed", **ended_container(3, message=told))
+    got = plan(one, watched(job(one, "Failed", "BackoffLimitExceeded"), ended), NOW)
+    assert got.status["mlflow"]["runId"] == RUN
+
+    later = read({**one.manifest, "status": got.status})
+    assert plan(later, watched(job(one, "Failed", "BackoffLimitExceeded")), NOW).status["mlflow"]["runId"] == RUN
+
+
+@pytest.mark.parametrize("told", ["", "../../etc", "a" * 65, "\u0661" * 32, "a b"])
+def test_what_is_no_runs_id_is_not_believed(told):
+    """The command can post too: only what can be an id gets into the status."""
+    one = training_job()
+    got = plan(one, watched(job(one, active=1), pod(one), progress=contract.Progress(mlflow_run=told)), NOW)
+
+    assert "mlflow" not in got.status
+
+
+def test_a_run_is_named_only_where_the_platform_has_mlflow():
+    """Without a tracking server there is nothing that it could be a run of."""
+    one = training_job()
+    posted = contract.Progress(mlflow_run=RUN)
+    got = plan(one, replace(watched(job(one, active=1), pod(one), progress=posted), platform=PLATFORM), NOW)
+
+    assert "mlflow" not in got.status
+
+
+@pytest.mark.parametrize("wrong", [7, None, ["a"], {"id": "a"}])
+def test_an_id_is_a_text(wrong):
+    """Anything else in its place makes it no report and no record."""
+    with pytest.raises(ValueError, match="not a progress report"):
+        contract.Progress.from_json(json.dumps({"mlflow_run": wrong}).encode())
+    with pytest.raises(ValueError, match="not a termination record"):
+        contract.TerminationRecord.from_json(json.dumps({"outputs": {}, "reason": "", "mlflow_run": wrong}))
+
+
+def test_a_record_without_a_run_is_as_it_was():
+    """What earlier releases read and wrote."""
+    assert "mlflow_run" not in contract.TerminationRecord().to_json()
+    assert (
+        contract.TerminationRecord.from_json(contract.TerminationRecord(mlflow_run=OTHER).to_json()).mlflow_run == OTHER
+    )
