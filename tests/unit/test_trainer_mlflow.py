@@ -16,7 +16,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import MlflowTask
 from ultramarine_trainer.mlflow import MlflowRun, Times
 from unit.test_trainer_run import Pod
 
@@ -294,7 +293,7 @@ def pod(tmp_path: Path, storage: Storage, bucket: str) -> Pod:
 
 def task(uri: str) -> dict[str, Any]:
     """What the operator asks for where it knows a tracking server."""
-    return {"mlflow": MlflowTask(uri, UID, {"lr": "0.1"}), "job": "team-a/churn"}
+    return {"mlflow": uri, "uid": UID, "parameters": {"lr": "0.1"}, "job": "team-a/churn"}
 
 
 def test_two_attempts_of_a_job_are_one_run(tracking, pod, tmp_path):

@@ -9,12 +9,13 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import ArtifactManifest, TerminationRecord, TrainingTask
+from ultramarine.shared.contract import ArtifactManifest, TerminationRecord, TrainingContext, TrainingTask
 
 PROGRAM = """
 import os, sys
@@ -38,11 +39,13 @@ class Pod:
         (base / "log").touch()
 
     def start(self, *command: str, **task: Any) -> subprocess.Popen[str]:
-        """Start the trainer on a task; the caller ends it."""
+        """Start the trainer on a task, some of whose fields may be of its context; the caller ends it."""
+        told = {field.name: task.pop(field.name) for field in fields(TrainingContext) if field.name in task}
         text = TrainingTask(**({"output_prefix": self.prefix} | task)).to_json()
+        context = TrainingContext(**told).to_json()
         return subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(self.base), *command],
-            env={"ULTRAMARINE_TASK": text} | self.environment,
+            env={"ULTRAMARINE_TASK": text, "ULTRAMARINE_CONTEXT": context} | self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

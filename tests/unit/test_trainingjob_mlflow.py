@@ -19,14 +19,14 @@ RECORDED = replace(PLATFORM, mlflow_uri=URI)
 RUN, OTHER = "a" * 32, "b" * 32
 
 
-def task(one: Obj, platform=RECORDED) -> tuple[str, contract.TrainingTask]:
-    """The trainer's task, as it is written and as it is read."""
+def context(one: Obj, platform=RECORDED) -> tuple[str, contract.TrainingContext]:
+    """The trainer's context, as it is written and as it is read."""
     (text,) = (
         variable["value"]
         for variable in pod_spec(one, platform)["containers"][0]["env"]
-        if variable["name"] == contract.ENV_TASK
+        if variable["name"] == contract.ENV_CONTEXT
     )
-    return text, contract.TrainingTask.from_json(text)
+    return text, contract.TrainingContext.from_json(text)
 
 
 def watched(*children: Manifest, progress: contract.Progress | None = None) -> Seen:
@@ -34,39 +34,42 @@ def watched(*children: Manifest, progress: contract.Progress | None = None) -> S
     return replace(seen(*children), platform=RECORDED, progress=progress)
 
 
-def test_the_task_names_the_server_the_job_and_its_parameters():
+def test_the_context_names_the_server_the_job_and_its_parameters():
     """Tracking URI, the object's own uid and spec.parameters."""
-    _, got = task(training_job(parameters={"lr": "0.1"}))
+    _, got = context(training_job(parameters={"lr": "0.1"}))
 
-    assert got.mlflow == contract.MlflowTask(URI, "TrainingJob-churn-uid", {"lr": "0.1"})
+    assert (got.mlflow, got.uid, got.parameters) == (URI, "TrainingJob-churn-uid", {"lr": "0.1"})
 
 
-def test_without_mlflow_the_task_has_no_word_of_it():
-    """An older trainer, which would refuse a field that it does not know, goes on."""
-    text, got = task(training_job(parameters={"lr": "0.1"}), PLATFORM)
+def test_without_mlflow_the_context_has_no_word_of_it():
+    """A platform without a tracking server names none."""
+    text, _ = context(training_job(), PLATFORM)
+    assert "mlflow" not in text
 
-    assert got.mlflow is None
-    assert "lr" not in text
+
+def test_an_older_trainer_leaves_undone_what_it_does_not_know():
+    """Other than of its task: a context with a newer field, or one that is none, keeps no job from training."""
+    assert contract.TrainingContext.from_json('{"job": "a/b", "teleport": true}').job == "a/b"
+    with pytest.raises(ValueError, match="no context"):
+        contract.TrainingContext.from_json("[]")
 
 
 def test_as_many_parameters_as_there_is_room_for():
     """Long values are cut, and the variable stays below what Linux takes, in any alphabet."""
     many = {f"p{number:03}": "\u6e38" * 4096 for number in range(128)}
-    text, got = task(training_job(parameters=many))
+    text, got = context(training_job(parameters=many))
 
-    assert got.mlflow is not None
-    assert 0 < len(got.mlflow.parameters) < 128
-    assert {len(value) for value in got.mlflow.parameters.values()} == {500}
+    assert 0 < len(got.parameters) < 128
+    assert {len(value) for value in got.parameters.values()} == {500}
     assert len(text) < MAX_TOLD + 2000
 
 
 def test_a_parameter_arrives_as_it_was_written():
     """Kubernetes fills in $(NAME) in a variable's value, and makes $ of $$; there is none in ours."""
-    text, got = task(training_job(parameters={"pattern": "^$$(HOME)$(ULTRAMARINE_POD)$"}))
+    text, got = context(training_job(parameters={"pattern": "^$$(HOME)$(ULTRAMARINE_POD)$"}))
 
     assert "$" not in text
-    assert got.mlflow is not None
-    assert got.mlflow.parameters == {"pattern": "^$$(HOME)$(ULTRAMARINE_POD)$"}
+    assert got.parameters == {"pattern": "^$$(HOME)$(ULTRAMARINE_POD)$"}
 
 
 def test_the_status_names_the_run_that_a_pod_has_posted():

@@ -73,6 +73,7 @@ def test_no_variable_of_the_author_gets_into_the_task():
         "ULTRAMARINE_STORAGE_ENDPOINT",
         "ULTRAMARINE_STORAGE_REGION",
         "ULTRAMARINE_POD",
+        "ULTRAMARINE_CONTEXT",
         "A",
     ]
 

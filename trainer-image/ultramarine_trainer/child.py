@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from ultramarine.shared.contract import ENV_POD, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, ENV_TASK
+from ultramarine.shared.contract import ENV_CONTEXT, ENV_POD, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, ENV_TASK
 
 from ultramarine_trainer.frameworks import Launch
 from ultramarine_trainer.lines import LineCutter
 
-_OURS = (ENV_TASK, ENV_POD, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION)
+_OURS = (ENV_TASK, ENV_CONTEXT, ENV_POD, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION)
 _LEFTOVER_SECONDS = 2.0  # for a pipe that a daemon which outlived the command still holds
 _BREAK_SECONDS = 10.0  # from SIGTERM to SIGKILL for a command whose gang has lost a node
 _LOOK_SECONDS = 0.2

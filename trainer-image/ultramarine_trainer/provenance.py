@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from ultramarine import __version__
-from ultramarine.shared.contract import SourceTask, TerminationRecord, TrainingTask
+from ultramarine.shared.contract import SourceTask, TerminationRecord, TrainingContext, TrainingTask
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -17,6 +17,7 @@ BUILD_TYPE = "https://ultramarine.dev/TrainingJob/v1alpha1"
 
 def statement(
     task: TrainingTask,
+    context: TrainingContext,
     pod: str,
     command: Sequence[str],
     record: TerminationRecord,
@@ -35,8 +36,13 @@ def statement(
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": {"command": list(command), "job": task.job, "requestedBy": task.requested_by},
-                "resolvedDependencies": _dependencies(task, record),
+                "externalParameters": {
+                    "command": list(command),
+                    "parameters": context.parameters,
+                    "job": context.job,
+                    "requestedBy": context.requested_by,
+                },
+                "resolvedDependencies": _dependencies(task, context, record),
             },
             "runDetails": {
                 "builder": {"id": f"https://ultramarine.dev/trainer@{__version__}"},
@@ -55,14 +61,15 @@ def statement(
     return json.dumps(document, indent=1, sort_keys=True).encode()
 
 
-def _dependencies(task: TrainingTask, record: TerminationRecord) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [{"name": "image", "uri": task.image}] if task.image else []
-    source, task_source = record.source, task.source or SourceTask()
-    if source.digest or source.commit:
-        uri = f"git+{task_source.git_url}" if task_source.git_url else task_source.uri
-        digest = {"sha256": source.digest.removeprefix("sha256:")} if source.digest else {}
-        commit = {"gitCommit": source.commit} if source.commit else {}
-        found.append({"name": "source", "uri": uri, "digest": digest | commit})
+def _dependencies(task: TrainingTask, context: TrainingContext, record: TerminationRecord) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = [{"name": "image", "uri": context.image}] if context.image else []
+    source, commit = task.source or SourceTask(), record.source.commit
+    sha256 = (record.source.digest or context.source_digest).removeprefix("sha256:")
+    digest = ({"sha256": sha256} if sha256 else {}) | ({"gitCommit": commit} if commit else {})
+    if digest:
+        found.append(
+            {"name": "source", "uri": f"git+{source.git_url}" if source.git_url else source.uri, "digest": digest}
+        )
     inputs = sorted(record.inputs.items())
     return found + [_resource(task.inputs.get(name, ""), one.digest) | {"name": name} for name, one in inputs]
 

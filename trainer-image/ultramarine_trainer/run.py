@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,10 +21,10 @@ from ultramarine.shared.contract import (
     GangTask,
     InputRecord,
     OutputRecord,
-    Progress,
     SourceRecord,
     SourceTask,
     TerminationRecord,
+    TrainingContext,
     TrainingTask,
 )
 from ultramarine.shared.errors import StorageError
@@ -36,12 +35,9 @@ from ultramarine_trainer.checkpoints import Checkpoints
 from ultramarine_trainer.child import Signals, Stopped, environment_for_command
 from ultramarine_trainer.gang import Concluded, Gang, GangError
 from ultramarine_trainer.inputs import fetch_folder
-from ultramarine_trainer.kubeflow import KubeflowServer
 from ultramarine_trainer.lines import Tail
-from ultramarine_trainer.metrics import LatestMetrics, metrics_in
-from ultramarine_trainer.mlflow import UID, MlflowRun
+from ultramarine_trainer.listeners import Listeners, series_of
 from ultramarine_trainer.outputs import format_of
-from ultramarine_trainer.progress import Reporter
 from ultramarine_trainer.runner import Failed, Part, Runner, stopped_by
 from ultramarine_trainer.series import Series
 from ultramarine_trainer.source import SourceError, prepare
@@ -50,11 +46,6 @@ from ultramarine_trainer.streams import StreamServer
 _GRACE = 30.0  # seconds from SIGTERM to the end of the pod, where no checkpoint asks for more
 _VERDICT_RESERVE = 2.0  # of these for the last words
 _LOG_RESERVE = 1.0
-_SERIES_SECONDS = 10.0  # for the last values of the metrics
-_MLFLOW_SECONDS = 5.0  # for the end of the run
-_MLFLOW_VARIABLES = frozenset(
-    {"MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"}
-)
 
 T = TypeVar("T")
 
@@ -107,19 +98,18 @@ class Attempt:
         self._command, self._environment, self._places = command, environment, places
         self._signals = Signals()
         self._tail = Tail()
-        self._metrics = LatestMetrics()
         self._source = SourceRecord()
         self._inputs: dict[str, InputRecord] = {}
         self._streams: dict[str, dict[str, tuple[str, int]]] = {}
         self._has_run = False
         self._began = datetime.now(UTC)
         self._index = int(environment.get("JOB_COMPLETION_INDEX", "0"))
+        self._pod = environment.get(contract.ENV_POD, "pod")
         self._grace = _GRACE
-        self._reporter: Reporter | None = None
         self._archive: Archive | None = None
         self._checkpoints: Checkpoints | None = None
-        self._series: Series | None = None
-        self._mlflow: MlflowRun | None = None
+        self._context = self._read_context()
+        self._listeners = self._listen(None)
 
     def say(self, line: str) -> None:
         """Tell the reader of the log what this program, not the user's command, does."""
@@ -145,35 +135,39 @@ class Attempt:
             return self._failed(Failed(code, error.reason, error.message))
 
     def close(self, code: int, record: TerminationRecord) -> None:
-        """Send the provenance and what is left of the log; what cannot be sent in time is lost with the pod."""
-        if self._mlflow is not None:
-            self._signals.finish()
-            status = "FINISHED" if code == 0 else "KILLED" if record.reason == "Stopped" else "FAILED"
-            outputs = {name: output.uri for name, output in record.outputs.items()}
-            # A quarter of the time that is left at most: the log comes after.
-            left = self._deadline(_LOG_RESERVE, 4 * _MLFLOW_SECONDS) - time.monotonic()
-            self._mlflow.finish(status, outputs, min(left / 4, _MLFLOW_SECONDS))
+        """Send what is left to tell, the log last; what cannot be sent in time is lost with the pod."""
+        self._signals.finish()
+        self._listeners.close_run(code, record, partial(self._deadline, _LOG_RESERVE))
         if self._archive is not None:
-            self._signals.finish()
             if self._has_run and self._index == 0:
                 self._attest(code, record)
             deadline = self._deadline(_LOG_RESERVE, self._places.log_patience)
             self._archive.close(deadline if self._has_run else min(deadline, time.monotonic() + _LOG_RESERVE))
 
     def _attest(self, code: int, record: TerminationRecord) -> None:
-        task, pod = self._task(), self._environment.get(contract.ENV_POD, "pod")
-        text = provenance.statement(task, pod, self._command, record, code, self._began, datetime.now(UTC))
-        uri = f"{task.output_prefix.rstrip('/')}/{contract.ATTEMPTS_NAME}/{pod}.json"
+        task, ended = self._task(), datetime.now(UTC)
+        text = provenance.statement(task, self._context, self._pod, self._command, record, code, self._began, ended)
         try:
-            self._storage().write(uri, text)
+            self._storage().write(f"{task.output_prefix.rstrip('/')}/{contract.ATTEMPTS_NAME}/{self._pod}.json", text)
         except StorageError as error:
             self.say(f"the provenance of this attempt is not stored: {error.message}")
+
+    def _listen(self, series: Series | None) -> Listeners:
+        return Listeners(self._context, self._index == 0, series, self.say, self._last_checkpoint)
+
+    def _read_context(self) -> TrainingContext:
+        """What another release's operator wrote may be unreadable: it is not worth a job."""
+        try:
+            return TrainingContext.from_json(self._environment.get(contract.ENV_CONTEXT, "{}"))
+        except ValueError:
+            return TrainingContext()
 
     def _do(self, task: TrainingTask, storage: Storage) -> TerminationRecord:
         prefix = f"{task.output_prefix.rstrip('/')}/"
         if task.output_prefix:
-            pod = self._environment.get(contract.ENV_POD, "pod")
-            self._archive = Archive(storage, f"{prefix}{contract.LOGS_NAME}/{pod}/", self.say)
+            self._archive = Archive(storage, f"{prefix}{contract.LOGS_NAME}/{self._pod}/", self.say)
+            if self._index == 0:
+                self._listeners = self._listen(series_of(storage, prefix, self._pod, self.say))
         if task.checkpoint is not None:
             self._grace = float(task.checkpoint.grace_seconds)
         needs_storage = bool(task.outputs or task.checkpoint or task.gang)
@@ -181,26 +175,15 @@ class Attempt:
             self.say("this job is done already: its result is stored")
             return done
         self._prepare(task, storage)
-        self._record_in_mlflow(task)
-        reporter = self._reporter = Reporter(
-            task.progress,
-            Path(contract.PROGRESS_TOKEN),
-            self.say,
-            self._last_checkpoint,
-            lambda: self._metrics.values,
-            mlflow_run=self._mlflow_id,
-        )
+        self._listeners.open_run(self._pod, task.source or SourceTask(), self._source.commit, self._command)
         if task.checkpoint is not None:
             self._checkpoints = Checkpoints(
-                storage, prefix, task.checkpoint, self._places.checkpoints, self.say, lambda: reporter.step
+                storage, prefix, task.checkpoint, self._places.checkpoints, self.say, lambda: self._listeners.step
             )
-        if task.output_prefix and self._index == 0:
-            pod = self._environment.get(contract.ENV_POD, "pod")
-            self._series = Series(storage, f"{prefix}{contract.METRICS_NAME}/{pod}.parquet", self.say)
         gang = self._gang(task.gang)
         try:
             with self._streaming(storage):
-                seconds = self._run(task, gang, reporter, lambda: self._result(storage, prefix) is not None)
+                seconds = self._run(task, gang, lambda: self._result(storage, prefix) is not None)
             if self._index:
                 return self._record()
             record = self._store_outputs(task, storage, seconds)
@@ -228,51 +211,25 @@ class Attempt:
             if server:
                 server.close()
 
-    def _run(self, task: TrainingTask, gang: Gang | None, reporter: Reporter, concluded: Callable[[], bool]) -> float:
+    def _run(self, task: TrainingTask, gang: Gang | None, concluded: Callable[[], bool]) -> float:
         """Run the command, with the other nodes where there are any, and return the seconds that it has worked."""
 
         def hear(line: str, is_stdout: bool) -> None:
             self._tail.add(line)
             if is_stdout:
-                self._metrics.read(line)
-                reporter.hear(line)
-                if self._mlflow is not None and "=" in line:
-                    self._mlflow.log(metrics_in(line), reporter.step)
-                if self._series is not None:
-                    self._series.read(line, reporter.step)
+                self._listeners.hear(line)
 
-        def take(progress: Progress) -> None:
-            self._metrics.take(progress.metrics)
-            reporter.take(progress)
-            if self._mlflow is not None:
-                self._mlflow.log(progress.metrics, reporter.step)
-            if self._series is not None:
-                self._series.add(progress.metrics, reporter.step)
-
-        environment = environment_for_command(self._environment)
-        # Whoever names a server or a run of their own means that one; with half of ours they would find neither.
-        if self._mlflow is not None and not _MLFLOW_VARIABLES & environment.keys():
-            environment = self._mlflow.environment | environment
-        keeps = self._index == 0
-        with ExitStack() as running:
-            running.callback(self._store_series)
-            if keeps and task.progress:
-                reporter.start()
-                running.callback(reporter.stop)
-                server = KubeflowServer(take, Path(tempfile.gettempdir()))
-                server.start()
-                running.callback(server.stop)
-                environment = server.environment | environment
-            part = Part(self._command, self._folder(), environment, hear, self._tee, self.say)
+        try:
+            environment = self._listeners.start(environment_for_command(self._environment))
             reserve = min(max(self._grace / 3, 3.0), 60.0)  # for the last checkpoint's and the log's way to the storage
             runner = Runner(
                 task.gang or GangTask(),
-                part,
+                Part(self._command, self._folder(), environment, hear, self._tee, self.say),
                 self._signals,
                 gang,
                 self._checkpoints,
                 self._restore,
-                keeps,
+                self._index == 0,
                 self._grace - reserve,
                 lambda: self._deadline(_VERDICT_RESERVE, sum(self._places.output_waits)),
                 concluded,
@@ -280,11 +237,9 @@ class Attempt:
             self._has_run = True
             runner.run()
             return runner.worked
-
-    def _store_series(self) -> None:
-        """Before the verdict, which says whether they are stored."""
-        if self._series is not None:
-            self._series.close(self._deadline(_VERDICT_RESERVE, _SERIES_SECONDS))
+        finally:
+            # Before the verdict, which says what is stored.
+            self._listeners.stop(partial(self._deadline, _VERDICT_RESERVE))
 
     def _restore(self) -> None:
         if self._checkpoints is not None:
@@ -295,29 +250,6 @@ class Attempt:
         if self._signals.received:
             return self._signals.received_at + self._grace - reserve
         return time.monotonic() + patience
-
-    def _record_in_mlflow(self, task: TrainingTask) -> None:
-        """Begin the run in MLflow, or go on with that of an earlier attempt; one node of a job speaks for all."""
-        wanted, source = task.mlflow, task.source or SourceTask()
-        if wanted is None or self._index:
-            return
-        namespace, _, name = task.job.partition("/")
-        tags = {
-            UID: wanted.uid,
-            "ultramarine.job": task.job,
-            "ultramarine.pod": self._environment.get(contract.ENV_POD, "pod"),
-            "mlflow.source.type": "JOB",
-            "mlflow.source.name": (source.git_url or source.uri or " ".join(self._command))[:500],
-            "mlflow.source.git.commit": self._source.commit,
-            "mlflow.user": task.requested_by,
-        }
-        known = {tag: value for tag, value in tags.items() if value}
-        self._mlflow = MlflowRun(wanted.uri, namespace, name, wanted.parameters, known, self.say)
-        if run := self._mlflow.start():
-            self.say(f"MLflow: run {run} at {wanted.uri}")
-
-    def _mlflow_id(self) -> str:
-        return self._mlflow.run_id if self._mlflow else ""
 
     def _last_checkpoint(self) -> CheckpointRecord | None:
         return self._checkpoints.last if self._checkpoints else None
@@ -334,16 +266,8 @@ class Attempt:
             return None
 
     def _record(self) -> TerminationRecord:
-        return TerminationRecord(
-            metrics=self._metrics.values,
-            source=self._source,
-            inputs=self._inputs,
-            checkpoint=self._last_checkpoint() if self._index == 0 else None,
-            step=self._reporter.step if self._reporter else -1,
-            total_steps=self._reporter.total_steps if self._reporter else -1,
-            mlflow_run=self._mlflow_id(),
-            series=self._series.stored if self._series else "",
-        )
+        checkpoint = self._last_checkpoint() if self._index == 0 else None
+        return replace(self._listeners.record(), source=self._source, inputs=self._inputs, checkpoint=checkpoint)
 
     def _failed(self, failed: Failed) -> tuple[int, TerminationRecord]:
         record = replace(self._record(), reason=failed.reason, message=failed.message, tail=str(self._tail))

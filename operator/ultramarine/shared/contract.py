@@ -38,6 +38,7 @@ KEYS_DIR = "/etc/ultramarine/keys"
 ENV_STORAGE_ENDPOINT = "ULTRAMARINE_STORAGE_ENDPOINT"
 ENV_STORAGE_REGION = "ULTRAMARINE_STORAGE_REGION"
 ENV_TASK = "ULTRAMARINE_TASK"
+ENV_CONTEXT = "ULTRAMARINE_CONTEXT"  # another, of what may be left undone
 ENV_POD = "ULTRAMARINE_POD"  # the pod's own name: the host name of a Job's pod is another
 
 TERMINATION_LOG = "/dev/termination-log"
@@ -166,15 +167,6 @@ class GangTask:
 
 
 @dataclass(frozen=True)
-class MlflowTask:
-    """The job is recorded at the tracking server `uri`: in one run, which all attempts of this `uid` share."""
-
-    uri: str = ""
-    uid: str = ""
-    parameters: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class TrainingTask:
     """What the trainer has to do, besides the user's command: the operator writes it into ENV_TASK.
 
@@ -184,8 +176,6 @@ class TrainingTask:
     `outputs` maps a name to the model format (`auto` when the trainer shall find it; empty for a plain folder).
     `output_prefix` is the s3:// URI under which NAME/DIGEST/ folders are written.
     `checkpoint` and `gang` are there where the job has checkpoints, and a framework or several nodes.
-    `progress` is the URL to which Progress is posted, if there is one; `mlflow` where the job is recorded besides.
-    `job` (NAMESPACE/NAME), `requested_by` and `image` are what the attempt's provenance says of itself.
     """
 
     inputs: dict[str, str] = field(default_factory=dict)
@@ -195,11 +185,6 @@ class TrainingTask:
     source: SourceTask | None = None
     checkpoint: CheckpointTask | None = None
     gang: GangTask | None = None
-    progress: str = ""
-    mlflow: MlflowTask | None = None
-    job: str = ""
-    requested_by: str = ""
-    image: str = ""
 
     def to_json(self) -> str:
         """Return the task as JSON without what is not asked for: a trainer has to know only what it must do."""
@@ -209,9 +194,39 @@ class TrainingTask:
     def from_json(cls, text: str) -> TrainingTask:
         """Read what `to_json` wrote. Raises TypeError for a field that is not known here: it would not be done."""
         task = cls(**json.loads(text))
-        parts = {"source": SourceTask, "checkpoint": CheckpointTask, "gang": GangTask, "mlflow": MlflowTask}
+        parts = {"source": SourceTask, "checkpoint": CheckpointTask, "gang": GangTask}
         given = {name: getattr(task, name) for name in parts}
         return replace(task, **{name: parts[name](**part) for name, part in given.items() if isinstance(part, dict)})
+
+
+@dataclass(frozen=True)
+class TrainingContext:
+    """Who and what the attempt is, and whom it tells how it goes: the operator writes it into ENV_CONTEXT.
+
+    Other than of the task, a trainer may leave undone what it does not know of it: an image that was built from an
+    older trainer goes on. `job` is NAMESPACE/NAME, `source_digest` that of an inline source.
+    `progress` is the URL to which Progress is posted, and `mlflow` the URI of a tracking server, where there are any.
+    """
+
+    job: str = ""
+    uid: str = ""
+    requested_by: str = ""
+    image: str = ""
+    source_digest: str = ""
+    parameters: dict[str, str] = field(default_factory=dict)
+    progress: str = ""
+    mlflow: str = ""
+
+    def to_json(self) -> str:
+        return json.dumps({name: value for name, value in asdict(self).items() if value}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingContext:
+        """Read what `to_json` wrote. Raises ValueError for anything else."""
+        try:
+            return _read(cls, json.loads(text))
+        except _UNREADABLE as error:
+            raise ValueError(f"no context: {error!r}") from error
 
 
 @dataclass(frozen=True)

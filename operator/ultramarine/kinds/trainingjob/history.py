@@ -31,8 +31,9 @@ def attempts(job: Job, child: Manifest | None, own_pods: list[Manifest], history
         counted = max(failed + int(counts.get("active") or 0) + int(counts.get("succeeded") or 0), len(own_pods))
     else:
         counted = failed + 1 if own_pods else 0
-    first = sum(not entry.get("node") for entry in history)
-    return max(counted, first, int(job.status.get("attempts", 0)))
+    first = {entry["pod"] for entry in history if not entry.get("node")}
+    first |= {pod["metadata"]["name"] for pod in own_pods if pods.node_index(pod) == 0}  # one that waits is begun too
+    return max(counted, len(first), int(job.status.get("attempts", 0)))
 
 
 def history(job: Job, own_pods: list[Manifest], now: datetime) -> list[Manifest]:

@@ -197,11 +197,6 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
         source=source_task(job),
         checkpoint=checkpoint_task(job),
         gang=gang_task(job),
-        progress=f"{platform.progress_url}/progress/{job.namespace}/{job.name}" if platform.progress_url else "",
-        mlflow=mlflow_task(job, platform),
-        job=f"{job.namespace}/{job.name}",
-        requested_by=requested_by(job, platform),
-        image=spec.image or platform.trainer_image,
     )
     scratch = {
         "workspace": contract.WORK_DIR,
@@ -215,7 +210,7 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
     if (code := _source_volume(job)) is not None:
         volumes.append({"name": "source", "configMap": code})
         mounts.append({"name": "source", "mountPath": contract.SOURCE_DIR, "readOnly": True})
-    if task.progress:
+    if platform.progress_url:
         volumes.append(_token_volume())
         mounts.append({"name": "token", "mountPath": posixpath.dirname(contract.PROGRESS_TOKEN), "readOnly": True})
     resources = spec.resources.model_dump(by_alias=True, exclude_defaults=True)
@@ -244,10 +239,11 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
                 "env": [
                     # Ours first: a $(NAME) in a value is filled in from the variables before it, so nothing of theirs
                     # gets into the task. Names that start with ULTRAMARINE_ are refused at admission: none collides.
-                    # Every $ is written as JSON's escape: Kubernetes would make one of two in the text of a parameter.
-                    {"name": contract.ENV_TASK, "value": task.to_json().replace("$", "\\u0024")},
+                    {"name": contract.ENV_TASK, "value": task.to_json()},
                     *storage_env(platform),
                     {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                    # Every $ is written as JSON's escape: Kubernetes would fill in names in the text of a parameter.
+                    {"name": contract.ENV_CONTEXT, "value": context(job, platform).to_json().replace("$", "\\u0024")},
                     *(variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.env),
                 ],
                 "envFrom": [
@@ -293,17 +289,24 @@ def gang_task(job: Job) -> contract.GangTask | None:
     )
 
 
-def mlflow_task(job: Job, platform: Platform) -> contract.MlflowTask | None:
-    """Where and as what the trainer records the job, if anywhere; of parameters as much as a variable has room for."""
-    if not platform.mlflow_uri:
-        return None
-    told: dict[str, str] = {}
+def context(job: Job, platform: Platform) -> contract.TrainingContext:
+    """Who and what the attempt is, and whom it tells; of parameters as much as a variable has room for."""
+    parameters: dict[str, str] = {}
     room = MAX_TOLD
     for name, value in sorted(job.spec.parameters.items()):
         room -= len(json.dumps({name: value[:MAX_PARAMETER]}))
         if len(name) <= MAX_PARAMETER_NAME and room >= 0:
-            told[name] = value[:MAX_PARAMETER]
-    return contract.MlflowTask(platform.mlflow_uri, job.uid, told)
+            parameters[name] = value[:MAX_PARAMETER]
+    return contract.TrainingContext(
+        job=f"{job.namespace}/{job.name}",
+        uid=job.uid,
+        requested_by=requested_by(job, platform),
+        image=job.spec.image or platform.trainer_image,
+        source_digest=source_digest(job),
+        parameters=parameters,
+        progress=f"{platform.progress_url}/progress/{job.namespace}/{job.name}" if platform.progress_url else "",
+        mlflow=platform.mlflow_uri,
+    )
 
 
 def _token_volume() -> Manifest:
