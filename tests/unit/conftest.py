@@ -64,9 +64,11 @@ def serving_store(folder: Path) -> Iterator[ObjectStore]:
     keys = {"ROOT_ACCESS_KEY": store.access_key, "ROOT_SECRET_KEY": store.secret_key}
     command = [program, "--quiet", "--port", f"127.0.0.1:{port}", "posix", str(folder)]
     with subprocess.Popen(command, env=os.environ | keys, stdout=subprocess.DEVNULL) as process:
-        _wait_for(port, process)
-        yield store
-        process.terminate()
+        try:
+            _wait_for(port, process)
+            yield store
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="session")

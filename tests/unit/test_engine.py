@@ -106,8 +106,17 @@ def test_a_listing_prunes_what_is_gone_and_keeps_what_is_newer():
     mirror.put(JOB, old)
     before = mirror.known(JOB, "team-a")
     mirror.put(JOB, child("Job", "new", owner))
-    assert mirror.prune(JOB, set(), before) == [old]
+    assert mirror.prune(JOB, set(), 100, before) == [old]
     assert [c["metadata"]["name"] for c in mirror.children(Key("TrainingJob", "team-a", "churn"))] == ["new"]
+
+
+def test_a_listing_from_the_past_does_not_take_away_what_it_is_too_old_to_have():
+    """Made after the moment that the listing is of, and known before it was asked for: it is there."""
+    mirror = Mirror()
+    mirror.put(TRAINING_JOB, live(9))
+    before = mirror.known(TRAINING_JOB, None)
+    assert mirror.prune(TRAINING_JOB, set(), 8, before) == []
+    assert len(mirror.prune(TRAINING_JOB, set(), 9, before)) == 1
 
 
 def test_what_changed_during_a_listing_stays():
@@ -116,7 +125,7 @@ def test_what_changed_during_a_listing_stays():
     mirror.put(TRAINING_JOB, live(5))
     before = mirror.known(TRAINING_JOB, None)
     mirror.put(TRAINING_JOB, live(6))
-    assert mirror.prune(TRAINING_JOB, set(), before) == []
+    assert mirror.prune(TRAINING_JOB, set(), 100, before) == []
 
 
 def test_a_childs_owner_is_who_controls_it_whatever_its_labels_say():
@@ -189,7 +198,7 @@ def test_an_object_made_anew_during_a_listing_stays():
     before = mirror.known(TRAINING_JOB, None)
     mirror.drop(TRAINING_JOB, live(6))
     mirror.put(TRAINING_JOB, live(8, uid="a new one"))
-    assert mirror.prune(TRAINING_JOB, set(), before) == []
+    assert mirror.prune(TRAINING_JOB, set(), 100, before) == []
     assert mirror.get(Key("TrainingJob", "team-a", "churn")) is not None
 
 

@@ -218,18 +218,20 @@ class Engine:
                     log.warning("%s in %s cannot be listed: %s", resource.plural, namespace or "the cluster", error)
                     refused.append(resource.path(namespace))
                     continue
-                for manifest in self._mirror.prune(resource, listed, known):
+                for manifest in self._mirror.prune(resource, *listed, known):
                     self._ring(resource, manifest)
         self._mirror.forget_the_gone()
         self._refused = frozenset(refused)
 
-    async def _take_in_all(self, resource: Resource, namespace: str | None, selector: str) -> set[str]:
-        """Take in what a listing brings, page by page, and return the uids in it."""
-        uids = set()
-        async for manifest in self._client.list(resource, namespace, selector):
-            uids.add(str(manifest["metadata"]["uid"]))
-            self._learn(resource, manifest)
-        return uids
+    async def _take_in_all(self, resource: Resource, namespace: str | None, selector: str) -> tuple[set[str], int]:
+        """Take in what a listing brings, page by page, and return the uids in it and the version that it is of."""
+        uids, version = set(), 0
+        async for page in self._client.list(resource, namespace, selector):
+            version = int((page.get("metadata") or {}).get("resourceVersion") or 0)
+            for manifest in page.get("items") or []:
+                uids.add(str(manifest["metadata"]["uid"]))
+                self._learn(resource, manifest)
+        return uids, version
 
     async def _relist_forever(self) -> None:
         while True:

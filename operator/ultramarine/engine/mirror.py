@@ -122,16 +122,23 @@ class Mirror:
             if not self._children[known.owner]:
                 del self._children[known.owner]
 
-    def prune(self, resource: Resource, listed: set[str], before: dict[Name, tuple[str, int]]) -> list[Manifest]:
+    def prune(
+        self, resource: Resource, listed: set[str], of: int, before: dict[Name, tuple[str, int]]
+    ) -> list[Manifest]:
         """Take out, and return, what a full listing lacks.
 
-        `listed` are the uids in it, and `before` is what was known before it was asked for: what came in or changed
-        meanwhile is simply newer than the listing.
+        `listed` are the uids in it, `of` is its resourceVersion, and `before` is what was known before it was asked
+        for. What came in or changed meanwhile is newer than the listing, and so is what it is too old to have.
         """
         gone = []
         for name, (uid, version) in before.items():
             known = self._objects[resource.kind].get(name)
-            if uid not in listed and known is not None and (known.uid, known.version) == (uid, version):
+            if (
+                uid not in listed
+                and version <= of
+                and known is not None
+                and (known.uid, known.version) == (uid, version)
+            ):
                 gone.append(known.manifest)
                 self.drop(resource, gone[-1])
                 # A listing can be from the past: one that has this object again, as it was, is to be believed.

@@ -150,14 +150,13 @@ class Client:
         return await unfenced._request("review", "POST", TOKEN_REVIEW, TOKEN_REVIEW.path(None), body=body)
 
     async def list(self, resource: Resource, namespace: str | None, selector: str = "") -> AsyncIterator[Manifest]:
-        """Yield every object of a type, page by page."""
+        """Yield every object of a type by pages, each with the resourceVersion that the whole listing is of."""
         query = {"limit": str(PAGE)}
         if selector:
             query["labelSelector"] = selector
         while True:
             page = await self._request("list", "GET", resource, resource.path(namespace), query)
-            for item in page.get("items") or []:
-                yield item
+            yield page
             token = (page.get("metadata") or {}).get("continue")
             if not token:
                 return

@@ -44,7 +44,11 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
     if child["metadata"].get("deletionTimestamp"):
         state = status.suspended() if job.spec.suspend else status.pending("JobEnding", "the pods of its last Job end")
         return _plan(job, state, facts, now)
-    if _job_condition(child, "Complete"):
+    if done := _job_condition(child, "Complete"):
+        if own_pods and not _succeeded_pods(own_pods) and _is_fresh(done, now):
+            # Jobs and pods are watched apart: the pod's last words may be a moment behind.
+            state = status.finishing("Finishing", "the command has succeeded; what its pod said last is awaited")
+            return _plan(job, state, facts, now, after=LAST_WORDS)
         return _succeeded(job, seen, child, own_pods, facts, now)
     if job.spec.on_out_of_memory is not None:
         more = _more_memory(job, child, own_pods, facts, now)
@@ -305,9 +309,13 @@ def _is_fresh(condition: Mapping[str, str], now: datetime) -> bool:
 
 def _record(own_pods: list[Manifest]) -> contract.TerminationRecord | None:
     """The result as the succeeded pod of node 0 told it, or nothing when no pod is left to tell."""
-    succeeded = [pod for pod in own_pods if (pod.get("status") or {}).get("phase") == "Succeeded"]
-    records = history.last_records(succeeded)
+    records = history.last_records(_succeeded_pods(own_pods))
     return records[-1] if records else None
+
+
+def _succeeded_pods(own_pods: list[Manifest]) -> list[Manifest]:
+    succeeded = [pod for pod in own_pods if (pod.get("status") or {}).get("phase") == "Succeeded"]
+    return [pod for pod in succeeded if pods.node_index(pod) == 0]
 
 
 def _after_the_end(job: Job, child: Manifest | None, now: datetime) -> Plan:
