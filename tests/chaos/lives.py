@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from builders import DIGEST, serving, training
+from ultramarine.kinds.trainingjob.manifests import LABEL_QUEUE
 from ultramarine.shared.conditions import find, is_true
 from ultramarine.shared.meta import API_VERSION, Manifest
 from world import World
@@ -81,6 +82,11 @@ async def served(world: World, version: str, deployment: str = "blue", pods: int
 # The stories.
 
 
+async def gone(world: World, *kinds: str) -> None:
+    """Wait until nothing of these kinds is left."""
+    await world.until(f"no {' and no '.join(kinds)} is left", lambda: not any(map(world.all, kinds)))
+
+
 async def _succeeds(world: World) -> None:
     await state(world, "churn", "Running")
     world.decide("churn", "succeeds")
@@ -106,9 +112,43 @@ async def _is_suspended(world: World) -> None:
     await state(world, "churn", "Running")
     await world.edit("TrainingJob", "churn", {"spec": {"suspend": True}})
     await state(world, "churn", "Suspended")
-    await world.until("its pod is gone", lambda: not world.all("Pod"))
+    await gone(world, "Pod")
     await world.edit("TrainingJob", "churn", {"spec": {"suspend": False}})
     await _succeeds(world)
+
+
+async def _works_together(world: World) -> None:
+    await told(world, "TrainingJob", "churn", "Running", "2 of 2 pods run")
+    world.decide("churn", "fails", "succeeds")
+    await state(world, "churn", "Succeeded")
+
+
+async def _waits_in_a_queue(world: World) -> None:
+    world.make_room(True)
+    await state(world, "churn", "Running")
+    world.make_room(False)  # somebody more important needs it
+    await told(world, "TrainingJob", "churn", "Running", "queue night holds it")
+    await gone(world, "Pod")
+    await world.edit("TrainingJob", "churn", {"spec": {"suspend": True}})
+    await state(world, "churn", "Suspended")
+    await gone(world, "Job", "Pod")
+    world.decide("churn", "succeeds")
+    world.make_room(True)
+    await world.edit("TrainingJob", "churn", {"spec": {"suspend": False}})
+    await state(world, "churn", "Succeeded")
+
+
+async def _gets_more_memory(world: World) -> None:
+    await state(world, "churn", "Running")
+    world.decide("churn", "is-hungry")
+    await state(world, "churn", "Succeeded")
+
+
+async def _finds_no_place(world: World) -> None:
+    world.decide("churn", "no-node")
+    await world.edit("TrainingJob", "churn", {"spec": {"suspend": False}})
+    await state(world, "churn", "Failed")
+    await gone(world, "Job", "Pod")
 
 
 async def _expires(world: World) -> None:
@@ -180,6 +220,11 @@ def _deployment(name: str, reference: str, replicas: int) -> Manifest:
     return {"name": name, "model": reference, "replicas": replicas}
 
 
+def _queued() -> Manifest:
+    job = training("churn", outputs={})
+    return {**job, "metadata": {**job["metadata"], "labels": {LABEL_QUEUE: "night"}}}
+
+
 def _both() -> Manifest:
     endpoint = serving("shop", "churn@1")
     deployments = [_deployment("blue", "churn@1", 2), _deployment("green", "churn@2", 1)]
@@ -188,6 +233,7 @@ def _both() -> Manifest:
 
 
 ONE, TWO = ("1.onnx",), ("1.onnx", "2.onnx")
+SOME, MORE = {"limits": {"memory": "1Gi"}}, {"factor": 1.5, "maxMemory": "4Gi"}
 LIVES = (
     Life("TrainingJob", "succeeds", (training("churn"),), _succeeds),
     Life("TrainingJob", "fails", (training("churn", backoffLimit=0),), _fails),
@@ -195,6 +241,25 @@ LIVES = (
     Life("TrainingJob", "is suspended and resumed", (training("churn", suspend=True),), _is_suspended),
     Life("TrainingJob", "expires", (training("churn", ttlSecondsAfterFinished=0),), _expires),
     Life("TrainingJob", "is mended", (training("churn"),), _is_mended),
+    Life(
+        "TrainingJob",
+        "works together",
+        (training("churn", nodes=2, framework="none", backoffLimit=1, outputs={}),),
+        _works_together,
+    ),
+    Life("TrainingJob", "waits in a queue", (_queued(),), _waits_in_a_queue),
+    Life(
+        "TrainingJob",
+        "gets more memory",
+        (training("churn", backoffLimit=0, resources=SOME, onOutOfMemory=MORE, outputs={}),),
+        _gets_more_memory,
+    ),
+    Life(
+        "TrainingJob",
+        "finds no place",
+        (training("churn", suspend=True, pendingDeadlineSeconds=2),),
+        _finds_no_place,
+    ),
     Life("Model", "moves its aliases", (model(champion="1"), version(1)), _moves_aliases, TWO),
     Life("ModelVersion", "waits for its artifact", (version(1),), _waits_for_its_artifact),
     Life(

@@ -1,15 +1,21 @@
-"""Ways to break the engine on purpose: each is called in the operator's process before it starts."""
+"""Ways to break the operator on purpose: each is called in the operator's process before it starts."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from ultramarine.engine import engine, lease, mirror, queue
-from ultramarine.kinds.trainingjob import registration
+from ultramarine.kinds.trainingjob import manifests, registration
 from ultramarine.kube.client import Client
-from ultramarine.shared.meta import Ref
+from ultramarine.shared.meta import JOB, Manifest, Ref
+from ultramarine.shared.plan import Plan
+
+plan: Any = importlib.import_module("ultramarine.kinds.trainingjob.plan")  # its package has a function of that name
 
 
 def numbers_are_no_compare_and_swap() -> None:
@@ -60,3 +66,19 @@ def the_lease_is_ignored() -> None:
 
     lease.Lease.time_left = lambda self: 1e9  # type: ignore[method-assign]
     lease.Lease.acquire, lease.Lease.keep = acquire, keep  # type: ignore[method-assign]
+
+
+def a_job_is_given_up_before_its_status_says_so() -> None:
+    """The Job that is not worth waiting for is deleted by the very pass that says so."""
+    give_up = plan._give_up
+
+    def at_once(job: Any, verdict: Any, child: Manifest, facts: Manifest, now: datetime) -> Plan:
+        return replace(give_up(job, verdict, child, facts, now), delete=(Ref.to(JOB, child),))
+
+    plan._give_up = at_once
+
+
+def a_queue_is_no_reason_to_wait() -> None:
+    """Whether a Job of a queue runs is decided here, as for any other."""
+    plan.is_queued = manifests.is_queued = lambda _: False
+    manifests.LABEL_QUEUE = ""

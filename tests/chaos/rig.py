@@ -49,6 +49,7 @@ class Outcome:
     writes: int
     counted: Counter[str]
     deletes: frozenset[Id]
+    made: Counter[Id]
     fired: int
     history: str
 
@@ -276,7 +277,8 @@ class Rig:
                 counted = Counter(f"{call.verb} {call.resource} {call.name}" for call in run.writes)
                 deletes = frozenset(_ids(call for call in run.writes if call.verb == "delete"))
                 fired = sum(len(proxy.fired) for proxy in (back, *fronts))
-                return Outcome(run.end(), len(run.writes), counted, deletes, fired, run.history)
+                made = oracle.made(world.sights)
+                return Outcome(run.end(), len(run.writes), counted, deletes, made, fired, run.history)
             except Exception as error:
                 trouble = "".join(f"\nthe test itself: {line}" for line in (*self.trouble, *world.trouble))
                 raise AssertionError(f"{life} in {namespace}: {error}{trouble}\n{run.history}") from error
@@ -311,7 +313,9 @@ class Rig:
     def _check(self, run: Run, calm: Outcome | None) -> None:
         deletes = [call for call in run.writes if call.verb == "delete"]
         meant = run.meant | (calm.deletes if calm is not None else set(_ids(deletes)))
-        wrong = oracle.violations(run.world.sights, deletes, frozenset(meant))
+        # A life that is undisturbed tells itself how often it makes what.
+        allowed = calm.made if calm is not None else oracle.made(run.world.sights)
+        wrong = oracle.violations(run.world.sights, deletes, frozenset(meant), allowed, run.meant)
         if calm is not None:
             wrong += oracle.storm(run.writes, calm.counted, sum(each.starts for each in run.all))
         if crashes := sum(each.crashes for each in run.all):

@@ -28,6 +28,16 @@ MUTATIONS: dict[str, tuple[Check, str]] = {
         lambda rig, breaks: promises.one_writes(rig, promises.killed, breaks),
         "both write|they took turns|the other one leads",
     ),
+    "a_job_is_given_up_before_its_status_says_so": (
+        lambda rig, breaks: promises.live(
+            rig, promises.named("finds no place"), [Fault("kill-after", "delete", "jobs", times=2)], breaks=breaks
+        ),
+        "was made . times, not 1",
+    ),
+    "a_queue_is_no_reason_to_wait": (
+        lambda rig, breaks: promises.live(rig, promises.named("waits in a queue"), breaks=breaks),
+        "in vain: Running of TrainingJob churn says 'queue night",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""The hands of one namespace: kubelet, controllers of Jobs and Deployments, garbage collector, and people.
+"""The hands of one namespace: kubelet, controllers of Jobs and Deployments, Kueue, garbage collector, and people.
 
 They look at the API directly, never through the proxy, act on what is there and not on what happened, and are
 deterministic; so a life ends in the same state however often the operator was disturbed on the way.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,8 @@ from typing import Literal
 
 import aiohttp
 import hands
+from ultramarine.kinds.trainingjob import memory
+from ultramarine.kinds.trainingjob.manifests import LABEL_QUEUE
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
 from ultramarine.shared.conditions import is_true
@@ -34,9 +37,13 @@ from ultramarine.shared.meta import (
     content_hash,
     controller_uid,
 )
+from ultramarine.shared.pods import INDEX, OUT_OF_MEMORY, is_running, node_index
 
-# What becomes of a pod: the trainer's ends well or badly, and three ways in which a pod does not start.
-Fate = Literal["runs", "succeeds", "fails", "no-image", "no-node", "no-secret"]
+# What becomes of a pod: the trainer's ends well or badly, or well where it has ENOUGH memory and out of it elsewhere;
+# and three ways in which a pod does not start.
+Fate = Literal["runs", "succeeds", "fails", "is-hungry", "no-image", "no-node", "no-secret"]
+ENOUGH = 2 * 2**30
+GARBAGE_COLLECTORS = "foregroundDeletion"  # the finalizer of what goes after its children
 OTHERS = (JOB, DEPLOYMENT, POD, SERVICE, CONFIG_MAP, SECRET, POD_DISRUPTION_BUDGET, LEASE)
 BUCKET = "lake"
 Id = tuple[str, str]  # kind and name
@@ -90,8 +97,10 @@ class World:
     sights: list[Sight] = field(default_factory=list)
     renewals: list[Sight] = field(default_factory=list)  # of the operator's Lease
     trouble: list[str] = field(default_factory=list)  # what went wrong with the hands themselves
+    has_room: bool = False  # whether Kueue lets the Jobs of its queues run
     _news: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _ended: set[str] = field(default_factory=set)  # uids of what a watch has told the end of
     _records: dict[str, contract.OutputRecord] = field(default_factory=dict)
 
     def see(self, type: str, manifest: Manifest) -> None:
@@ -102,6 +111,7 @@ class World:
             return
         self.sights.append(sight)
         if type == "DELETED":
+            self._ended.add(manifest["metadata"]["uid"])
             known = self.objects.get(sight.id)
             if known is not None and known["metadata"]["uid"] == manifest["metadata"]["uid"]:
                 del self.objects[sight.id]
@@ -111,6 +121,8 @@ class World:
         self._changed.set()
 
     def _keep(self, manifest: Manifest) -> None:
+        if manifest["metadata"]["uid"] in self._ended:  # the answer to a write came after the end
+            return
         id = (manifest["kind"], manifest["metadata"]["name"])
         known = self.objects.get(id)
         if known is None or _version(known) <= _version(manifest):
@@ -128,7 +140,8 @@ class World:
 
     async def replace(self, manifest: Manifest) -> None:
         """Write a whole object over what is there."""
-        kept = {**manifest, "metadata": {"name": manifest["metadata"]["name"]}}
+        meta = manifest["metadata"]
+        kept = {**manifest, "metadata": {"name": meta["name"], "labels": meta.get("labels", {})}}
         path = self._path(manifest["kind"], manifest["metadata"]["name"])
         while True:
             now = await self.api.ask("GET", path)
@@ -161,6 +174,12 @@ class World:
     def decide(self, name: str, *fates: Fate) -> None:
         """Say what becomes of the pods of a Job, one attempt after another, or of a Deployment."""
         self.fates[name] = fates
+        self._news += 1
+        self._changed.set()
+
+    def make_room(self, enough: bool) -> None:
+        """Say whether the queues have room; where they have no more, Kueue takes it away from those who run."""
+        self.has_room = enough
         self._news += 1
         self._changed.set()
 
@@ -221,10 +240,20 @@ class World:
         uids = {found["metadata"]["uid"] for found in self.objects.values()}
         for (kind, name), found in list(self.objects.items()):
             owner = controller_uid(found)
-            if found["metadata"].get("deletionTimestamp"):
+            if GARBAGE_COLLECTORS in found["metadata"].get("finalizers", ()):
+                await self._delete_after_its_children(found)
+            elif found["metadata"].get("deletionTimestamp"):
                 await self.delete(kind, name, found["metadata"]["uid"])  # the kubelet has nothing to tidy up
             elif owner and owner not in uids and await self._is_gone(found):
                 await self.delete(kind, name, found["metadata"]["uid"])
+
+    async def _delete_after_its_children(self, owner: Manifest) -> None:
+        kind, name, uid = owner["kind"], owner["metadata"]["name"], owner["metadata"]["uid"]
+        children = [child for child in self.objects.values() if controller_uid(child) == uid]
+        for child in children:
+            await self.delete(child["kind"], child["metadata"]["name"], child["metadata"]["uid"])
+        if not children:
+            await self.edit(kind, name, {"metadata": {"uid": uid, "finalizers": None}})
 
     async def _is_gone(self, child: Manifest) -> bool:
         """Ask for the owner, as the garbage collector does: our watches of two types are not in step."""
@@ -238,48 +267,71 @@ class World:
         return False
 
     async def _run_job(self, job: Manifest) -> None:
-        name, status = job["metadata"]["name"], job.get("status") or {}
+        name, spec, status = job["metadata"]["name"], job["spec"], job.get("status") or {}
         if job["metadata"].get("deletionTimestamp") or is_true(status, "Complete") or is_true(status, "Failed"):
             return
+        if LABEL_QUEUE in job["metadata"]["labels"] and bool(spec.get("suspend")) == self.has_room:
+            version = job["metadata"]["resourceVersion"]
+            await self.edit(
+                "Job", name, {"metadata": {"resourceVersion": version}, "spec": {"suspend": not self.has_room}}
+            )
+            return
         own = [pod for pod in self.all("Pod") if controller_uid(pod) == job["metadata"]["uid"]]
-        active = [pod for pod in own if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")]
-        failed = sum((pod.get("status") or {}).get("phase") == "Failed" for pod in own)
-        if job["spec"].get("suspend"):
-            for pod in active:
-                await self.delete("Pod", pod["metadata"]["name"], pod["metadata"]["uid"])
+        active = [pod for pod in own if _phase(pod) not in ("Succeeded", "Failed")]
+        failed = sum(_phase(pod) == "Failed" for pod in own)
+        if spec.get("suspend"):
+            await self._end_pods(active)
             suspended = {"type": "Suspended", "status": "True", "lastTransitionTime": hands.now()}
             if not is_true(status, "Suspended"):
                 await self._say(job, {"active": 0, "ready": 0, "conditions": [suspended], "startTime": None})
             return
-        if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in own):
+        needed = {0} if spec.get("successPolicy") else set(range(spec["completions"]))
+        if needed <= {node_index(pod) for pod in own if _phase(pod) == "Succeeded"}:
+            await self._end_pods(active)
             await self._say(job, hands.complete_job())
             return
-        if failed > job["spec"]["backoffLimit"]:
+        if failed > spec["backoffLimit"]:
+            await self._end_pods(active)
             await self._say(job, hands.failed_job(failed))
             return
-        if not active:
-            pod = hands.pod_of(job, f"{name}-0-{len(own) + 1}")
-            self._keep(pod := await self.api.ask("POST", self.resources["Pod"].path(self.namespace), pod))
-            active = [pod]
-        running: Manifest = {"active": 1, "ready": 0, "failed": failed, "conditions": []}
+        for index in sorted(
+            set(range(spec["completions"])) - {node_index(pod) for pod in own if _phase(pod) != "Failed"}
+        ):
+            attempt = sum(node_index(pod) == index for pod in own) + 1
+            made = hands.pod_of(job, f"{name}-{index}-{secrets.token_hex(4)}-{attempt}", {INDEX: str(index)})
+            self._keep(pod := await self.api.ask("POST", self.resources["Pod"].path(self.namespace), made))
+            active.append(pod)
+        running: Manifest = {"active": len(active), "ready": 0, "failed": failed, "conditions": []}
         await self._say(job, running | ({} if status.get("startTime") else {"startTime": hands.now()}))
         fates = self.fates.get(name, ("runs",))
-        await self._train(job, active[0], fates[min(failed, len(fates) - 1)])
+        fate = fates[min(failed, len(fates) - 1)]
+        together = len(active) == 1 or all(map(is_running, active))
+        for pod in sorted(active, key=node_index):
+            # A gang begins together; then it is the last node that fails, and node 0 that succeeds.
+            acts = together and node_index(pod) in ({0} if fate == "succeeds" else {spec["completions"] - 1})
+            await self._train(job, pod, fate if acts or fate not in ("succeeds", "fails") else "runs")
+
+    async def _end_pods(self, pods: list[Manifest]) -> None:
+        for pod in pods:
+            await self.delete("Pod", pod["metadata"]["name"], pod["metadata"]["uid"])
 
     async def _train(self, job: Manifest, pod: Manifest, fate: Fate) -> None:
         """What the kubelet, and the trainer in the pod, do."""
-        if fate not in ("runs", "succeeds", "fails"):
+        if fate.startswith("no-"):
             await self._say(pod, {"phase": "Pending", **_stuck(fate, "trainer")})
             return
         start = (pod.get("status") or {}).get("startTime") or hands.now()
         ready = {"name": "trainer", "image": "ultramarine/trainer:1", "imageID": "sha256:feed", "ready": True}
         ready |= {"restartCount": 0, "state": {"running": {"startedAt": start}}}
         running = {"phase": "Running", "startTime": start, "conditions": [], "containerStatuses": [ready]}
+        limits = pod["spec"]["containers"][0]["resources"].get("limits", {})
         if fate == "runs":
             await self._say(pod, running)
         elif fate == "fails":
             said = contract.TerminationRecord(reason="CommandFailed", message="exit 1", tail="no such column: age")
             await self._say(pod, {**running, **hands.ended_pod(1, said.to_json())})
+        elif fate == "is-hungry" and memory.in_bytes(limits["memory"]) < ENOUGH:
+            await self._say(pod, {**running, **hands.ended_pod(137, "", OUT_OF_MEMORY)})
         else:
             said = contract.TerminationRecord(await self._upload(job), {"accuracy": 0.97})
             uri = hands.task_of(job).output_prefix + contract.RESULT_NAME
@@ -370,6 +422,10 @@ def _stuck(fate: Fate, container: str) -> Manifest:
         "conditions": [],
         "containerStatuses": [waiting | {"state": {"waiting": {"reason": reason, "message": said}}}],
     }
+
+
+def _phase(pod: Manifest) -> str:
+    return str((pod.get("status") or {}).get("phase") or "")
 
 
 def _version(manifest: Manifest) -> int:

@@ -1,0 +1,267 @@
+"""What one job costs the API server, and how soon it has a pod: counted from the API server's own audit log.
+
+etcd, API server and operator are real, the latter with the chart's rights under an account of its own; hands of ours
+play people, the Job controller and the kubelets. Run it by
+PYTHONPATH=tests:tests/api:tests/chaos .venv/bin/python bench/writes.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import platform
+import ssl
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import aiohttp
+import hands
+import yaml
+from api.accounts import account, admit
+from api.bare import CRDS, requests_to
+from api.bare import Api as Kubectl
+from api.operator_process import BUCKET, Operator
+from builders import training
+from chaos.lives import state
+from chaos.world import OTHERS, Api, World, selectors
+from scale import table
+from sights import follow, percentiles
+from ultramarine.kinds import KINDS
+from ultramarine.outside.storage import Storage
+from ultramarine.shared.meta import JOB, POD, TRAINING_JOB, Manifest
+from ultramarine_cluster import cluster
+from unit.conftest import serving_store
+
+NAMESPACE = "writes"
+CALM_SECONDS = 3.0  # without any request of the operator's, after which nothing more comes of a life
+READS = ("get", "list", "watch")
+NO_OUTPUT: Manifest = {"outputs": {}}
+Story = Callable[[World, str], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request as the API server has it on record."""
+
+    who: str
+    verb: str
+    resource: str
+    name: str
+    code: int
+    received: float
+    answered: float
+
+
+@dataclass
+class Record:
+    """The audit log, read on from where it was read last."""
+
+    log: Path
+    place: int = 0
+
+    def read(self) -> list[Request]:
+        """What has come since, in this namespace, without the Lease."""
+        with self.log.open("rb") as log:
+            log.seek(self.place)
+            lines = log.readlines()
+        if lines and not lines[-1].endswith(b"\n"):
+            lines.pop()
+        self.place += sum(map(len, lines))
+        found = []
+        for event in map(json.loads, lines):
+            what = event.get("objectRef", {})
+            if what.get("namespace") == NAMESPACE and what.get("resource") != "leases":
+                resource = "/".join(filter(None, (what["resource"], what.get("subresource"))))
+                times = (_seconds(event[field]) for field in ("requestReceivedTimestamp", "stageTimestamp"))
+                who = event["user"]["username"].rsplit(":", 1)[-1]
+                code = event.get("responseStatus", {}).get("code", 0)
+                found.append(Request(who, event["verb"], resource, what.get("name", ""), code, *times))
+        return found
+
+    async def calm(self) -> list[Request]:
+        """What has come when the operator asks for nothing more."""
+        found = self.read()
+        while True:
+            await asyncio.sleep(CALM_SECONDS)
+            more = self.read()
+            found += more
+            if not any(request.who == "operator" for request in more):
+                return found
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+async def _succeeds(world: World, name: str) -> None:
+    await state(world, name, "Running")
+    world.decide(name, "succeeds")
+    await state(world, name, "Succeeded")
+
+
+async def _is_retried(world: World, name: str) -> None:
+    await state(world, name, "Running")
+    world.decide(name, "fails", "runs")
+    await world.until("it runs again", lambda: world.status("TrainingJob", name).get("attempts") == 2)
+    await _succeeds(world, name)
+
+
+LIVES: dict[str, tuple[Manifest, Story]] = {
+    "one pod": (NO_OUTPUT, _succeeds),
+    "one pod, fails once and is retried": (NO_OUTPUT, _is_retried),
+    "gang of 2": (NO_OUTPUT | {"nodes": 2, "framework": "none"}, _succeeds),
+    "one pod, one output becomes a ModelVersion": ({}, _succeeds),
+}
+
+
+async def costs(world: World, record: Record, title: str, number: int) -> dict[str, str]:
+    """Live one life `number` times, one after another, and count what the operator wrote."""
+    spec, story = LIVES[title]
+    counted: Counter[str] = Counter()
+    for turn in range(number):
+        name = f"job-{list(LIVES).index(title)}-{turn}"
+        await record.calm()
+        await world.apply(training(name, **spec))
+        await story(world, name)
+        counted.update(
+            f"{request.verb} {request.resource}"
+            for request in await record.calm()
+            if request.who == "operator" and request.verb not in READS
+        )
+    each = ", ".join(f"{what} {times / number:.1f}" for what, times in sorted(counted.items()))
+    return {"life": title, "API writes": f"{counted.total() / number:.1f}", "of these": each.replace(".0", "")}
+
+
+@asynccontextmanager
+async def pods_at_once(api: Api, names: list[str]) -> AsyncIterator[None]:
+    """A Job controller that does one thing: each of these Jobs has its pod as soon as a watch tells of it."""
+    tasks = set()
+
+    async def begin(job: Manifest) -> None:
+        name = job["metadata"]["name"]
+        await api.ask("POST", POD.path(NAMESPACE), hands.pod_of(job, f"{name}-0-abcde"))
+        status = {"status": {"active": 1, "ready": 0, "startTime": hands.now()}}
+        await api.ask("PATCH", JOB.path(NAMESPACE, name, "status"), status, "application/merge-patch+json")
+
+    def tell(type: str, job: Manifest) -> None:
+        if type == "ADDED" and job["metadata"]["name"] in names:  # a watch begins with what is there
+            tasks.add(asyncio.create_task(begin(job)))
+
+    watch = asyncio.create_task(follow(api, JOB, NAMESPACE, "", tell))
+    await asyncio.sleep(1)
+    try:
+        yield
+        await asyncio.gather(*tasks)
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+async def delays(api: Api, record: Record, number: int, at_once: bool) -> dict[str, str]:
+    """Apply `number` jobs, and read from the record when each was asked for, had a Job, and had a pod."""
+    names = [f"{'many' if at_once else 'single'}-{turn:03}" for turn in range(number)]
+    await record.calm()
+
+    async def apply(name: str) -> None:
+        path = f"{TRAINING_JOB.path(NAMESPACE, name)}?fieldManager=kubectl"
+        await api.ask("PATCH", path, training(name, **NO_OUTPUT), "application/apply-patch+yaml")
+
+    async with pods_at_once(api, names):
+        if at_once:
+            await asyncio.gather(*map(apply, names))
+        else:
+            for name in names:
+                await apply(name)
+                await asyncio.sleep(0.5)
+        await asyncio.sleep(CALM_SECONDS)
+        seen = await record.calm()
+    asked = {r.name: r for r in seen if (r.who, r.verb, r.resource) == ("world", "patch", "trainingjobs")}
+    jobs = {r.name: r for r in seen if (r.who, r.verb, r.resource) == ("operator", "create", "jobs")}
+    pods = {r.name.removesuffix("-0-abcde"): r for r in seen if (r.verb, r.resource) == ("create", "pods")}
+    spans = {
+        "apply → pod": [pods[name].answered - asked[name].received for name in names],
+        "apply taken in by the API server": [asked[name].answered - asked[name].received for name in names],
+        "ours: taken in → Job made": [jobs[name].answered - asked[name].answered for name in names],
+        "Job → pod (played)": [pods[name].answered - jobs[name].answered for name in names],
+    }
+    shown = {what: " / ".join(f"{value * 1000:.0f}" for value in percentiles(took)) for what, took in spans.items()}
+    return {f"{number} jobs, p50 / p99 in ms": "at once" if at_once else "one by one, two a second"} | shown
+
+
+async def measure(kube: cluster.Cluster, token: str, storage: Storage, repeats: int, number: int) -> None:
+    """All measurements, one after another."""
+    config = yaml.safe_load(kube.kubeconfig.read_text())["clusters"][0]["cluster"]
+    tls = ssl.create_default_context(cadata=base64.b64decode(config["certificate-authority-data"]).decode())
+    headers = {"Authorization": f"Bearer {token}"}
+    timeout = aiohttp.ClientTimeout(total=None)
+    resources = {r.kind: r for r in (*(kind.resource for kind in KINDS), *OTHERS)}
+    record = Record(kube.audit_log)
+    async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22, headers=headers) as session:
+        api = Api(config["server"], session, tls)
+        print(
+            f"\n{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Kubernetes v1.37.2, ", end=""
+        )
+        print(f"Python {platform.python_version()}; load {os.getloadavg()[0]:.1f} at the beginning\n")
+        rows = [await delays(api, record, number, at_once) for at_once in (False, True)]
+        print(table(rows), flush=True)
+        for name in ("trainingjobs", "jobs", "pods", "configmaps"):
+            gone = ("delete", name, "--all", "-n", NAMESPACE, "--grace-period=0", "--force", "--wait=false")
+            await asyncio.to_thread(kube.run, *gone)
+        world = World(api, NAMESPACE, storage, resources, patience=60.0)
+        types = selectors(tuple(kind.resource for kind in KINDS)).items()
+        tasks = [asyncio.create_task(follow(api, kind, NAMESPACE, selector, world.see)) for kind, selector in types]
+        tasks.append(asyncio.create_task(world.play()))
+        rows = [await costs(world, record, title, repeats) for title in LIVES]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    print("\n" + table(rows), flush=True)
+
+
+@contextmanager
+def ground() -> Iterator[tuple[cluster.Cluster, str, Storage]]:
+    """A bare cluster with our types, an object storage, and an operator; and the token of who plays everybody else."""
+    with tempfile.TemporaryDirectory() as name, cluster.up("bare", name="writes") as kube:
+        folder = Path(name)
+        kube.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
+        kube.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        kube.run("create", "namespace", NAMESPACE)
+        (folder / "buckets" / BUCKET).mkdir(parents=True)
+        with serving_store(folder / "buckets") as store, requests_to(kube) as http:
+            os.environ.update(store.credentials)
+            kubectl = Kubectl(kube, http, NAMESPACE)
+            config = account(kubectl, "operator", folder)
+            admit(kubectl, "operator", "operator", "lease")
+            everybody = yaml.safe_load(account(kubectl, "world", folder).read_text())["users"][0]["user"]["token"]
+            bind = ("--clusterrole=cluster-admin", f"--serviceaccount={NAMESPACE}:world")
+            kubectl.run("create", "clusterrolebinding", "world", *bind)
+            operator = Operator(kubectl, store, folder / "operator.log", kubeconfig=config)
+            operator.start()
+            try:
+                time.sleep(CALM_SECONDS)
+                yield kube, everybody, Storage(store.endpoint)
+            finally:
+                operator.kill()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5, help="how often each life is lived (default 5)")
+    parser.add_argument("--jobs", type=int, default=50, help="how many jobs the delays are measured with (default 50)")
+    chosen = parser.parse_args()
+    with ground() as (kube, token, storage):
+        asyncio.run(measure(kube, token, storage, chosen.repeats, chosen.jobs))
+
+
+if __name__ == "__main__":
+    main()
