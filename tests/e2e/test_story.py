@@ -9,6 +9,7 @@ import sys
 import pytest
 from conftest import condition
 from manifests import endpoint, infer, training_job
+from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY
 from ultramarine_cluster.paths import REPOSITORY
 
 
@@ -83,12 +84,12 @@ def test_the_columns_tell_the_story(platform):
 
 
 def test_nothing_foreign_is_written_into_our_objects(platform):
-    """No finalizer, and no annotation but kubectl's own."""
+    """No finalizer, and no annotation but kubectl's own and who asked for a TrainingJob."""
     for kind in ("tj", "mdl", "mv", "oe"):
         for found in platform.get(kind):
             assert "finalizers" not in found["metadata"]
             annotations = set(found["metadata"].get("annotations") or {})
-            assert annotations <= {"kubectl.kubernetes.io/last-applied-configuration"}
+            assert annotations <= {"kubectl.kubernetes.io/last-applied-configuration", ANNOTATION_REQUESTED_BY}
 
 
 def test_results_outlive_what_made_them(platform):

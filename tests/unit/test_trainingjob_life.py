@@ -163,6 +163,15 @@ def test_no_more_memory_than_allowed():
     assert (got.status["failure"]["reason"], "maxMemory" in got.status["failure"]["hint"]) == ("OOMKilled", True)
 
 
+@pytest.mark.parametrize("told", ["0", "much", "1e", "999Gi", "512Mi"])
+@pytest.mark.parametrize("policy", [{}, {"onOutOfMemory": {"maxMemory": "3Gi"}}])
+def test_a_limit_that_nobody_can_have_raised_is_not_believed(told, policy):
+    """Whoever may write the status can write anything there."""
+    one = training_job({"memory": told}, resources={"limits": {"memory": "1Gi"}}, **policy)
+    (made,) = plan(one, seen(), NOW).apply
+    assert made["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] == "1Gi"
+
+
 @pytest.mark.parametrize(
     ("limit", "factor", "most", "more"),
     [

@@ -75,7 +75,7 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
 
 
 def _children(job: Job, seen: Seen, child: Manifest | None, facts: Manifest) -> tuple[Manifest, ...]:
-    wanted = training_job(job, seen.platform, facts.get("memory", ""), facts.get("activeSeconds") or 0)
+    wanted = training_job(job, seen.platform, memory.known(job, facts), facts.get("activeSeconds") or 0)
     changed = wanted if child is None else with_changes(child, wanted)
     made = (source_config_map(job), ranks_service(job), changed)
     return tuple(manifest for manifest in made if manifest is not None)
@@ -196,7 +196,7 @@ def _more_memory(job: Job, child: Manifest, own_pods: list[Manifest], facts: Man
     assert policy is not None
     container = child["spec"]["template"]["spec"]["containers"][0]
     limit = str(container["resources"]["limits"]["memory"])
-    known = str(facts.get("memory", ""))
+    known = memory.known(job, facts)
     if known and memory.in_bytes(known) > memory.in_bytes(limit):
         state = status.pending("Retrying", f"{limit} of memory were not enough; the next attempt gets {known}")
         return _plan(job, state, facts, now, delete=(Ref.to(JOB, child),))
