@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from .meta import Manifest
 
 MAX_MESSAGE = 2000
+LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,15 @@ def timestamp(moment: datetime) -> str:
 
 
 def parse_timestamp(text: str) -> datetime:
-    """Read what the API wrote, with or without fractions."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+    """Read what the API wrote, with or without fractions; what the API takes for a time, and Python not, is LONG_AGO.
+
+    Anybody who may write a status can write the year 0 or an offset of 99 hours into it.
+    """
+    try:
+        read = datetime.fromisoformat(text.upper().replace("Z", "+00:00"))
+        return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return LONG_AGO
 
 
 def merge(old: Iterable[Manifest], new: Iterable[Condition], generation: int, now: datetime) -> list[Manifest]:

@@ -7,13 +7,14 @@ from dataclasses import asdict
 from datetime import datetime
 
 from ...shared import contract, pods
-from ...shared.conditions import parse_timestamp, timestamp
+from ...shared.conditions import LONG_AGO, parse_timestamp, timestamp
 from ...shared.meta import Manifest
 from .manifests import CONTAINER, Job
 
 MAX_ATTEMPTS = 20
 MAX_MESSAGE = 512
 MAX_URI = 2048
+MAX_SECONDS = 10**10  # centuries; more would not fit the status with what is added
 RUN_ID = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
 
 
@@ -69,7 +70,7 @@ def _attempt(pod: Manifest, phase: str, now: datetime) -> Manifest:
 
 def activity(job: Job, child: Manifest | None, now: datetime) -> Manifest:
     """Since when it is active, and how many seconds it was before; what nobody saw of it is not counted."""
-    used, since = int(job.status.get("activeSeconds", 0)), job.status.get("activeSince")
+    used, since = min(int(job.status.get("activeSeconds", 0)), MAX_SECONDS), job.status.get("activeSince")
     started = ((child or {}).get("status") or {}).get("startTime")
     if started:
         return {"activeSeconds": used or None, "activeSince": started}
@@ -114,10 +115,7 @@ def mlflow(
 
 
 def _is_time(text: str) -> bool:
-    try:
-        return parse_timestamp(text).tzinfo is not None and len(text) <= 64
-    except ValueError:
-        return False
+    return len(text) <= 64 and parse_timestamp(text) != LONG_AGO
 
 
 def progress(told: contract.Progress) -> Manifest:

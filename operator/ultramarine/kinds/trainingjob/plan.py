@@ -337,4 +337,4 @@ def _time_to_live(job: Job, finished: Manifest, now: datetime) -> timedelta | No
     ttl = job.spec.ttl_seconds_after_finished
     if ttl is None or "completionTime" not in finished:
         return None
-    return max(parse_timestamp(finished["completionTime"]) + timedelta(seconds=ttl) - now, timedelta())
+    return max(timedelta(seconds=ttl) - (now - parse_timestamp(finished["completionTime"])), timedelta())

@@ -69,4 +69,4 @@ def _image_patience(trouble: pods.Trouble, since: str | None, now: datetime) -> 
         return None
     if trouble.reason in NEVER or since is None:
         return timedelta()
-    return max(parse_timestamp(since) + NO_IMAGE - now, timedelta())
+    return max(NO_IMAGE - (now - parse_timestamp(since)), timedelta())
