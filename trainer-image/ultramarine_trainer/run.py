@@ -33,6 +33,7 @@ from ultramarine_trainer import provenance
 from ultramarine_trainer.archive import Archive
 from ultramarine_trainer.checkpoints import Checkpoints
 from ultramarine_trainer.child import Signals, Stopped, environment_for_command
+from ultramarine_trainer.disk import DiskWatch
 from ultramarine_trainer.gang import Concluded, Gang, GangError
 from ultramarine_trainer.inputs import fetch_folder
 from ultramarine_trainer.lines import Tail
@@ -219,6 +220,7 @@ class Attempt:
             if is_stdout:
                 self._listeners.hear(line)
 
+        disk = DiskWatch(self._places.outputs, self.say)
         try:
             environment = self._listeners.start(environment_for_command(self._environment))
             reserve = min(max(self._grace / 3, 3.0), 60.0)  # for the last checkpoint's and the log's way to the storage
@@ -238,6 +240,7 @@ class Attempt:
             runner.run()
             return runner.worked
         finally:
+            disk.close()
             # Before the verdict, which says what is stored.
             self._listeners.stop(partial(self._deadline, _VERDICT_RESERVE))
 
