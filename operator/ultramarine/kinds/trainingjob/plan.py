@@ -61,17 +61,16 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
         return _plan(job, status.suspended(), facts, now, delete=(Ref.to(JOB, child),))
     apply = _children(job, seen, child, facts)
     running = _running(job, own_pods)
-    hopeless = waiting.hopeless(job, own_pods, facts.get("imageErrorSince"), now) if not running else None
-    if hopeless is not None:
+    # A job that works can bear with a pod that waits.
+    patience = waiting.Patience(job, [] if running else own_pods, facts.get("imageErrorSince"), now)
+    if (hopeless := patience.hopeless()) is not None:
         return _give_up(job, hopeless, child, facts, now)
     if not own_pods and not job.spec.suspend:
         return replace(_without_pods(job, child, seen.platform, now), apply=apply)
     state = _unfinished(job, own_pods, running)
     if state == STARTING:
         facts = status.kept(job, seen.platform)  # the name of a pod that does nothing yet is not worth a write
-    return _plan(
-        job, state, facts, now, apply=apply, after=waiting.next_look(job, own_pods, facts.get("imageErrorSince"), now)
-    )
+    return _plan(job, state, facts, now, apply=apply, after=patience.next_look())
 
 
 def _children(job: Job, seen: Seen, child: Manifest | None, facts: Manifest) -> tuple[Manifest, ...]:

@@ -21,30 +21,42 @@ def image_error_since(status: Manifest, own_pods: list[Manifest], now: datetime)
     return str(status.get("imageErrorSince") or timestamp(now))
 
 
-def hopeless(job: Job, own_pods: list[Manifest], image_error: str | None, now: datetime) -> pods.Verdict | None:
-    """Why the job fails for a pod that has waited too long; `image_error` is since when one has no image."""
-    if job.spec.suspend:
+class Patience:
+    """How long these pods of a job are still waited for; `image_error` is since when one has no image."""
+
+    def __init__(self, job: Job, own_pods: list[Manifest], image_error: str | None, now: datetime) -> None:
+        self._job, self._image_error, self._now = job, image_error, now
+        self._pods = [] if job.spec.suspend else _waiting(own_pods)
+
+    def hopeless(self) -> pods.Verdict | None:
+        """Why the job fails for a pod that has waited too long, or nothing."""
+        for pod in self._pods:
+            name, trouble = pod["metadata"]["name"], pods.trouble(pod)
+            if trouble and self._for_image(trouble) == timedelta():
+                hint = "correct spec.image, and run it again as a new TrainingJob"
+                return pods.Verdict(trouble.reason, name, None, trouble.message, "", hint)
+            if left(self._job, self._now - pods.created(pod)) == timedelta():
+                message = trouble.message if trouble else f"pod {name} has not started"
+                reason = trouble.reason if trouble else "PendingDeadlineExceeded"
+                return pods.Verdict(reason, name, None, message, "", deadline_hint(self._job))
         return None
-    for pod in _waiting(own_pods):
-        name, trouble = pod["metadata"]["name"], pods.trouble(pod)
-        if trouble and _image_patience(trouble, image_error, now) == timedelta():
-            hint = "correct spec.image, and run it again as a new TrainingJob"
-            return pods.Verdict(trouble.reason, name, None, trouble.message, "", hint)
-        if left(job, now - pods.created(pod)) == timedelta():
-            message = trouble.message if trouble else f"pod {name} has not started"
-            reason = trouble.reason if trouble else "PendingDeadlineExceeded"
-            return pods.Verdict(reason, name, None, message, "", deadline_hint(job))
-    return None
 
+    def next_look(self) -> timedelta | None:
+        """In how long a waiting pod may have become hopeless."""
+        looks: list[timedelta | None] = []
+        for pod in self._pods:
+            trouble = pods.trouble(pod)
+            looks.append(self._for_image(trouble) if trouble else None)
+            looks.append(left(self._job, self._now - pods.created(pod)))
+        return min((look for look in looks if look is not None), default=None)
 
-def next_look(job: Job, own_pods: list[Manifest], image_error: str | None, now: datetime) -> timedelta | None:
-    """In how long a waiting pod may have become hopeless."""
-    looks: list[timedelta | None] = []
-    for pod in _waiting(own_pods) if not job.spec.suspend else []:
-        trouble = pods.trouble(pod)
-        looks.append(_image_patience(trouble, image_error, now) if trouble else None)
-        looks.append(left(job, now - pods.created(pod)))
-    return min((look for look in looks if look is not None), default=None)
+    def _for_image(self, trouble: pods.Trouble) -> timedelta | None:
+        """How long an image is still waited for; None where it is not about an image."""
+        if trouble.reason not in pods.IMAGE_REASONS:
+            return None
+        if trouble.reason in NEVER or self._image_error is None:
+            return timedelta()
+        return max(NO_IMAGE - (self._now - parse_timestamp(self._image_error)), timedelta())
 
 
 def left(job: Job, waited: timedelta) -> timedelta | None:
@@ -61,12 +73,3 @@ def deadline_hint(job: Job) -> str:
 
 def _waiting(own_pods: list[Manifest]) -> list[Manifest]:
     return [pod for pod in own_pods if (pod.get("status") or {}).get("phase") == "Pending"]
-
-
-def _image_patience(trouble: pods.Trouble, since: str | None, now: datetime) -> timedelta | None:
-    """How long an image is still waited for; None where it is not about an image."""
-    if trouble.reason not in pods.IMAGE_REASONS:
-        return None
-    if trouble.reason in NEVER or since is None:
-        return timedelta()
-    return max(NO_IMAGE - (now - parse_timestamp(since)), timedelta())
