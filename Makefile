@@ -6,7 +6,7 @@ TIER ?= full
 SEEDS ?= 200
 HOURS ?= 1
 
-.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale soak generate format clean
+.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale writes soak generate format clean
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -55,6 +55,9 @@ chaos: .venv/ready  ## every promise, every kill, SEEDS random schedules, 10,000
 
 scale: .venv/ready  ## 100 to 10,000 TrainingJobs and 500 endpoints with simulated nodes; half an hour, prints tables
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/scale.py
+
+writes: .venv/ready  ## what a job costs the API server, and how soon it has a pod; a few minutes, prints tables
+	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/writes.py
 
 soak: .venv/ready  ## HOURS of churn (default 1), and the slopes of memory, descriptors, tasks and queue age
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/soak.py --hours $(HOURS)
