@@ -74,7 +74,8 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 def end(attempt: Checkpoints, ended_by_itself: bool = True, seconds: float = 20) -> None:
     """Let the command end now."""
-    attempt.finish(ended_by_itself, time.monotonic() + seconds)
+    deadline = time.monotonic() + seconds
+    attempt.finish(ended_by_itself, lambda: deadline)
 
 
 @pytest.fixture

@@ -118,6 +118,50 @@ def test_a_job_that_works_with_fewer_nodes_is_not_given_up():
     assert (got.status["state"], got.after) == ("Running", None)
 
 
+def test_an_elastic_job_that_has_succeeded_is_not_given_up_at_its_end():
+    """Node 0's pod has ended well and its Job has not said so yet; nor does a gap of node 0 count against others."""
+    told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    one = training_job(framework="torch", nodes=2, elastic={"minNodes": 1}, pendingDeadlineSeconds=60)
+    waiting = pod(one, "churn-1-a", "Pending", node=1, conditions=[told])
+    ended = pod(one, "churn-0-a", "Succeeded", **ended_container(0, "Completed"))
+    got = plan(one, seen(job(one, active=1, succeeded=1), ended, waiting), NOW)
+    assert condition(got, "Running")["reason"] == "Finishing"
+
+    evicted = pod(one, "churn-0-a", "Failed", reason="Evicted")
+    assert plan(one, seen(job(one, active=1), evicted, waiting), NOW).status["state"] == "Pending"
+
+
+def test_no_job_works_without_node_0():
+    """The others only wait for it: such a job is not running, and its patience ends."""
+    told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    one = training_job(framework="torch", nodes=3, elastic={"minNodes": 1}, pendingDeadlineSeconds=60)
+    running = [pod(one, f"churn-{node}-a", node=node) for node in (1, 2)]
+    first = pod(one, "churn-0-a", "Pending", conditions=[told])
+    got = plan(one, seen(job(one, active=3), first, *running), NOW)
+    assert (got.status["state"], got.status["failure"]["reason"]) == ("Failed", "Unschedulable")
+
+
+def test_a_registry_that_is_away_gets_more_patience():
+    """Ten minutes, or what pendingDeadlineSeconds says, where the answer is not that there is no such image."""
+    state = {"waiting": {"reason": "ErrImagePull", "message": "dial tcp: i/o timeout"}}
+    for spec, patience in (({}, timedelta(minutes=10)), ({"pendingDeadlineSeconds": 7200}, timedelta(hours=2))):
+        one = training_job(**spec)
+        pending = pod(one, phase="Pending", containerStatuses=[{"image": "no:1", "state": state}])
+        pending["metadata"]["creationTimestamp"] = "2030-01-01T12:00:00Z"
+        assert plan(one, seen(job(one, active=1), pending), NOW).after == patience
+
+
+def test_what_a_pod_says_fits_the_status():
+    """The command can write its pod's last words: numbers that the API server would refuse make them no record."""
+    for wrong in ({"productive_seconds": -5.0}, {"step": 2**60}, {"step": -7}):
+        with pytest.raises(ValueError, match="not a termination record"):
+            contract.TerminationRecord.from_json(contract.TerminationRecord(reason="x", **wrong).to_json())
+    one = training_job()
+    record = contract.TerminationRecord(reason="CommandFailed", message="x", metrics={f"m{n}": 1.0 for n in range(50)})
+    failed = pod(one, phase="Failed", **ended_container(1, message=record.to_json()))
+    assert len(plan(one, seen(job(one, failed=1), failed), NOW).status["metrics"]["latest"]) == 20
+
+
 def test_a_pod_without_a_node_fails_with_the_schedulers_words():
     """pendingDeadlineSeconds ends the waiting; by default it waits for ever."""
     told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no gpu"}

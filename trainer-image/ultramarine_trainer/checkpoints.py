@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,11 +21,15 @@ from ultramarine.shared.contract import (
 )
 from ultramarine.shared.errors import StorageError
 
+from ultramarine_trainer.outputs import empty
+
 # What fetching says of a checkpoint that is not whole. Any other failure does not mean that there is none.
 _BROKEN = {"DigestMismatch", "ObjectNotFound", "ManifestInvalid", "InvalidKey", "InvalidURI", "InputNotFound"}
 
 _HASTE = "Haste"  # beside the reasons of StorageErrors
 _DIGEST_FOLDER = re.compile(r"[0-9a-f]{16}/")  # what we may have stored ourselves; nothing else is ever deleted
+
+_JOIN_SECONDS = 0.5
 
 Files = dict[str, tuple[int, int, int]]  # path: what changes with the content
 
@@ -92,7 +95,7 @@ class Checkpoints:
         self._last, self._watch = self.last, None
         found = self._find() if self._task.resume else None
         if found is None:
-            self._empty()
+            empty(self._folder)
             self._say("no checkpoint to resume from; the command starts from the beginning")
         # Another job's checkpoint is not ours to count on, or to delete.
         self._last = found if found and found.uri.startswith(self._uri) else None
@@ -108,8 +111,10 @@ class Checkpoints:
         )
         self._watch.start()
 
-    def finish(self, ended_by_itself: bool, deadline: float, ended: float | None = None) -> None:
-        """Store what the command has left, until `deadline` at most; `ended` is when it did (both monotonic).
+    def finish(self, ended_by_itself: bool, deadline: Callable[[], float], ended: float | None = None) -> None:
+        """Store what the command has left, until `deadline()` at most, which may come nearer meanwhile.
+
+        `ended` is when the command did (both monotonic).
 
         What it left when it was killed by a signal counts only if it was not written shortly before.
         """
@@ -156,25 +161,12 @@ class Checkpoints:
         return record
 
     def _fetch(self, record: CheckpointRecord) -> None:
-        self._empty()
+        empty(self._folder)
         started = time.monotonic()
         self._storage.fetch_artifact(record.uri, record.digest, self._folder)
         (self._folder / MANIFEST_NAME).unlink(missing_ok=True)
         seconds = time.monotonic() - started
         self._say(f"resuming from {_called(record)}: {record.bytes} bytes from {record.uri} in {seconds:.1f} s")
-
-    def _empty(self) -> None:
-        """Remove what a killed command, or an attempt to fetch, has left. The folder itself is a mount and stays."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            for path in self._folder.iterdir():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-        except OSError as error:
-            message = f"{self._folder} cannot be emptied: {error}; the command has to leave its folders writable"
-            raise StorageError(message, "LocalDiskError") from error
 
 
 class _Watch:
@@ -212,10 +204,11 @@ class _Watch:
         until = now if self._ended is None else min(now, self._ended)
         return self._base + max(0.0, until - self._started)
 
-    def finish(self, ended_by_itself: bool, deadline: float, ended: float) -> None:
+    def finish(self, ended_by_itself: bool, deadline: Callable[[], float], ended: float) -> None:
         self._ended, self._ended_by_itself = ended, ended_by_itself
         self._ending.set()
-        self._thread.join(max(0.0, deadline - time.monotonic()))
+        while self._thread.is_alive() and (left := deadline() - time.monotonic()) > 0:
+            self._thread.join(min(left, _JOIN_SECONDS))
         self._given_up.set()
         if self._thread.is_alive() and self._is_new():
             self._say(f"the last checkpoint was not stored in the time that is left; {self._what_is_kept()}")

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from ultramarine.shared.contract import FORMAT_BY_SUFFIX
 from ultramarine.shared.errors import StorageError
 
 AUTO = "auto"
+
+
+def empty(folder: Path) -> None:
+    """Remove all that is in a folder; the folder itself may be a mount, and stays. Raises StorageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except OSError as error:
+        message = f"{folder} cannot be emptied: {error}; the command has to leave its folders writable"
+        raise StorageError(message, "LocalDiskError") from error
 
 
 def format_of(name: str, folder: Path, wanted: str) -> str:

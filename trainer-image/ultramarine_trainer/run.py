@@ -38,15 +38,14 @@ from ultramarine_trainer.gang import Concluded, Gang, GangError
 from ultramarine_trainer.inputs import fetch_folder
 from ultramarine_trainer.lines import Tail
 from ultramarine_trainer.listeners import Listeners, series_of
-from ultramarine_trainer.outputs import format_of
+from ultramarine_trainer.outputs import empty, format_of
 from ultramarine_trainer.runner import Failed, Part, Runner, stopped_by
 from ultramarine_trainer.series import Series
 from ultramarine_trainer.source import SourceError, prepare
 from ultramarine_trainer.streams import StreamServer
 
 _GRACE = 30.0  # seconds from SIGTERM to the end of the pod, where no checkpoint asks for more
-_VERDICT_RESERVE = 2.0  # of these for the last words
-_LOG_RESERVE = 1.0
+_LOG_RESERVE = 1.0  # of these for the end of the process, when the log is sent
 
 T = TypeVar("T")
 
@@ -102,6 +101,7 @@ class Attempt:
         self._source = SourceRecord()
         self._inputs: dict[str, InputRecord] = {}
         self._streams: dict[str, dict[str, tuple[str, int]]] = {}
+        self._output_folders: list[Path] = []
         self._has_run = False
         self._began = datetime.now(UTC)
         self._index = int(environment.get("JOB_COMPLETION_INDEX", "0"))
@@ -193,7 +193,7 @@ class Attempt:
             return record
         except Concluded:
             self.say("this job is done already: its result is stored")
-            return self._record()
+            return self._record() if self._index else self._stored_result(storage, prefix)
         finally:
             if gang:
                 gang.close()
@@ -233,7 +233,7 @@ class Attempt:
                 self._restore,
                 self._index == 0,
                 self._grace - reserve,
-                lambda: self._deadline(_VERDICT_RESERVE, sum(self._places.output_waits)),
+                lambda: self._deadline(self._verdict_reserve, sum(self._places.output_waits)),
                 concluded,
             )
             self._has_run = True
@@ -242,9 +242,12 @@ class Attempt:
         finally:
             disk.close()
             # Before the verdict, which says what is stored.
-            self._listeners.stop(partial(self._deadline, _VERDICT_RESERVE))
+            self._listeners.stop(partial(self._deadline, self._verdict_reserve))
 
     def _restore(self) -> None:
+        """Before each start of the command; one before may have left outputs."""
+        for folder in self._output_folders:
+            empty(folder)
         if self._checkpoints is not None:
             self._patiently(self._places.output_waits, self._checkpoints.restore)
 
@@ -253,6 +256,11 @@ class Attempt:
         if self._signals.received:
             return self._signals.received_at + self._grace - reserve
         return time.monotonic() + patience
+
+    @property
+    def _verdict_reserve(self) -> float:
+        """Of the grace period, for what comes between the last checkpoint and the last words."""
+        return min(6.0, self._grace / 5)
 
     def _last_checkpoint(self) -> CheckpointRecord | None:
         return self._checkpoints.last if self._checkpoints else None
@@ -267,6 +275,11 @@ class Attempt:
             return TerminationRecord.from_json(storage.read(prefix + contract.RESULT_NAME).decode())
         except (StorageError, ValueError):
             return None
+
+    def _stored_result(self, storage: Storage, prefix: str) -> TerminationRecord:
+        """What an earlier attempt has made: node 0's last words are believed, so they must not be empty."""
+        data = self._patiently(self._places.output_waits, partial(storage.read, prefix + contract.RESULT_NAME))
+        return TerminationRecord.from_json(data.decode())
 
     def _record(self) -> TerminationRecord:
         checkpoint = self._last_checkpoint() if self._index == 0 else None
@@ -297,7 +310,8 @@ class Attempt:
             with _about("spec.source.uri"):
                 self._source = self._patiently(self._places.input_waits, fetch)
             for name in task.outputs:
-                (self._places.outputs / name).mkdir(parents=True, exist_ok=True)
+                self._output_folders.append(self._places.outputs / name)
+                self._output_folders[-1].mkdir(parents=True, exist_ok=True)
         except SourceError as error:
             code = EXIT_TRY_AGAIN if error.transient else EXIT_DO_NOT_RETRY
             raise Failed(code, error.reason, error.message) from error

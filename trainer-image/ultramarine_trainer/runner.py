@@ -70,6 +70,7 @@ class Runner:
         self._task, self._part, self._signals, self._gang = task, part, signals, gang
         self._checkpoints, self._restore, self._keeps, self._grace = checkpoints, restore, keeps, grace
         self._deadline, self._concluded = deadline, concluded
+        self._stopped = 0  # the signal that had come when the command ended; one that comes later takes nothing away
         self.worked = 0.0  # seconds of work that this node's result rests on
 
     def run(self) -> None:
@@ -86,8 +87,8 @@ class Runner:
         self._restore()
         lends = self._gang and workers_wait(self._task, epoch)
         code = self._lend(self._gang, epoch) if self._gang and lends else self._run_command(epoch)
-        if self._signals.received:
-            raise stopped_by(self._signals.received, "while the command ran")
+        if self._stopped:
+            raise stopped_by(self._stopped, "while the command ran")
         if code == 0:
             return self._succeeded()
         if self._gang is None or self._gang.failed(code):
@@ -121,7 +122,7 @@ class Runner:
         finally:
             ended = time.monotonic()
             if kept:
-                kept.finish(code >= 0, self._deadline(), ended)
+                kept.finish(code >= 0, self._deadline, ended)
         self.worked = kept.productive_seconds(ended) if kept else ended - started
         return code
 
@@ -141,6 +142,8 @@ class Runner:
             return run_command(launched, part.folder, supervision)
         except CommandNotFound as error:
             raise Failed(EXIT_DO_NOT_RETRY, "CommandNotFound", str(error)) from error
+        finally:
+            self._stopped = self._signals.received
 
     def _is_stopped(self) -> bool:
         return bool(self._signals.received)

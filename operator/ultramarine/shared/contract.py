@@ -69,6 +69,7 @@ CODE_EXECUTING_FORMATS = frozenset({"pickle", "joblib"})
 _UNREADABLE = (KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError)
 
 T = TypeVar("T")
+LARGEST = 2**53  # a number that anybody's JSON can carry
 _Bytes = bytes  # for records that have a field of that name
 
 
@@ -283,8 +284,10 @@ class CheckpointRecord:
         )
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("a text is something else")
-        if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
-            raise TypeError("a number is something else")
+        if not all(type(number) in (int, float) and -1 <= number < LARGEST for number in numbers):
+            raise TypeError("a number is something else, or too large")
+        if record.bytes < 0 or record.productive_seconds < 0:
+            raise TypeError("a size is below 0")
         previous = record.previous
         return replace(record, previous=cls.of(previous) if isinstance(previous, dict) else None)
 
@@ -406,9 +409,14 @@ class TerminationRecord:
         numbers = [*self.metrics.values(), self.productive_seconds]
         if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers):
             raise TypeError("a metric is no finite number")
-        sizes = [output.bytes for output in self.outputs.values()] + [one.bytes for one in self.inputs.values()]
-        if not all(type(size) is int for size in [*sizes, self.step, self.total_steps]):
-            raise TypeError("a size is no whole number")
+        sizes = [output.bytes for output in self.outputs.values()]
+        sizes += [size for one in self.inputs.values() for size in (one.bytes, one.files)]
+        if not all(type(size) is int and 0 <= size < LARGEST for size in sizes):
+            raise TypeError("a size is no whole number, or too large")
+        if not all(type(step) is int and -1 <= step < LARGEST for step in (self.step, self.total_steps)):
+            raise TypeError("a step is no whole number, or too large")
+        if not 0 <= self.productive_seconds < LARGEST:
+            raise TypeError("a time is below 0, or too large")
 
 
 @dataclass(frozen=True)
@@ -438,7 +446,7 @@ class Progress:
             told = document.get("checkpoint")
             progress = _read(cls, {**document, "checkpoint": CheckpointRecord.of(told) if told is not None else None})
             counts = (progress.step, progress.total_steps, progress.percent, progress.eta_seconds)
-            if not all(type(count) is int and -1 <= count < 2**53 for count in counts) or progress.percent > 100:
+            if not all(type(count) is int and -1 <= count < LARGEST for count in counts) or progress.percent > 100:
                 raise TypeError("a count is no whole number, or too large")
             if not all(type(n) in (int, float) and math.isfinite(n) for n in progress.metrics.values()):
                 raise TypeError("a metric is no finite number")

@@ -43,7 +43,7 @@ def history(job: Job, own_pods: list[Manifest], now: datetime) -> list[Manifest]
     for pod in own_pods:
         name, phase = pod["metadata"]["name"], (pod.get("status") or {}).get("phase")
         if phase in ("Running", "Succeeded", "Failed") and (pods.node_index(pod) == 0 or phase == "Failed"):
-            known[name] = _attempt(pod, phase, now)
+            known[name] = _attempt(pod, phase, str(known.get(name, {}).get("endTime") or timestamp(now)))
     live = {pod["metadata"]["name"] for pod in own_pods}
     for name, entry in known.items():
         if name not in live and "endTime" not in entry:
@@ -52,7 +52,8 @@ def history(job: Job, own_pods: list[Manifest], now: datetime) -> list[Manifest]
     return sorted(known.values(), key=lambda entry: str(entry.get("startTime", "")))[-MAX_ATTEMPTS:]
 
 
-def _attempt(pod: Manifest, phase: str, now: datetime) -> Manifest:
+def _attempt(pod: Manifest, phase: str, ended: str) -> Manifest:
+    """One pod's line; `ended` is when it was seen to have ended, where its containers do not tell."""
     entry: Manifest = {"pod": pod["metadata"]["name"]}
     if index := pods.node_index(pod):
         entry["node"] = index
@@ -60,7 +61,7 @@ def _attempt(pod: Manifest, phase: str, now: datetime) -> Manifest:
         entry["startTime"] = start
     if phase == "Running":
         return entry
-    entry["endTime"] = pods.finished(pod) or timestamp(now)
+    entry["endTime"] = pods.finished(pod) or ended
     if phase == "Succeeded":
         return entry | {"reason": "Succeeded", "exitCode": 0}
     verdict = pods.verdict(pod)

@@ -61,8 +61,7 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
         return _plan(job, status.suspended(), facts, now, delete=(Ref.to(JOB, child),))
     apply = _children(job, seen, child, facts)
     running = _running(job, own_pods)
-    # A job that works can bear with a pod that waits.
-    patience = waiting.Patience(job, [] if running else own_pods, facts.get("imageErrorSince"), now)
+    patience = waiting.Patience(job, _awaited(job, own_pods, running), facts.get("imageErrorSince"), now)
     if (hopeless := patience.hopeless()) is not None:
         return _give_up(job, hopeless, child, facts, now)
     if not own_pods and not job.spec.suspend:
@@ -143,10 +142,24 @@ def _job_condition(child: Manifest, type: str) -> Mapping[str, str] | None:
 
 
 def _running(job: Job, own_pods: list[Manifest]) -> list[Manifest]:
-    """The pods that run, where these are enough to work."""
+    """The pods that run, where these are enough to work: node 0 is always needed."""
     running = [pod for pod in own_pods if pods.is_running(pod)]
-    needed = job.spec.elastic.min_nodes if job.spec.elastic else job.spec.nodes
-    return running if len({pods.node_index(pod) for pod in running}) >= needed else []
+    nodes = {pods.node_index(pod) for pod in running}
+    return running if 0 in nodes and len(nodes) >= _needed(job) else []
+
+
+def _needed(job: Job) -> int:
+    return job.spec.elastic.min_nodes if job.spec.elastic else job.spec.nodes
+
+
+def _awaited(job: Job, own_pods: list[Manifest], running: list[Manifest]) -> list[Manifest]:
+    """The pods without which the job cannot work: whoever else waits, may wait."""
+    if running or _succeeded_pods(own_pods):
+        return []
+    others = {pods.node_index(pod) for pod in own_pods if pods.is_running(pod)} - {0}
+    if job.spec.elastic and len(others) >= _needed(job) - 1:
+        return [pod for pod in own_pods if pods.node_index(pod) == 0]
+    return own_pods
 
 
 def _unfinished(job: Job, own_pods: list[Manifest], running: list[Manifest]) -> status.State:
@@ -195,14 +208,16 @@ def _more_memory(job: Job, child: Manifest, own_pods: list[Manifest], facts: Man
     assert policy is not None
     container = child["spec"]["template"]["spec"]["containers"][0]
     limit = str(container["resources"]["limits"]["memory"])
+    killed = [pod for pod in own_pods if pods.terminated(pod) and pods.verdict(pod).reason == pods.OUT_OF_MEMORY]
+    if not killed:
+        return None
     known = memory.known(job, facts)
     if known and memory.in_bytes(known) > memory.in_bytes(limit):
         state = status.pending("Retrying", f"{limit} of memory were not enough; the next attempt gets {known}")
         return _plan(job, state, facts, now, delete=(Ref.to(JOB, child),))
-    killed = [pod for pod in own_pods if pods.terminated(pod) and pods.verdict(pod).reason == pods.OUT_OF_MEMORY]
-    if not killed:
-        return None
-    more = memory.raised(limit, policy.factor, str(policy.max_memory))
+    # Not from what the Job has: an admission policy may have lowered that, and the answer would be no more than before.
+    asked = known or str(job.spec.resources.limits["memory"])
+    more = memory.raised(asked, policy.factor, str(policy.max_memory))
     if more:
         state = status.pending("Retrying", f"{limit} of memory were not enough; the next attempt gets {more}")
         return _plan(job, state, {**facts, "memory": more}, now, after=SOON)
@@ -261,7 +276,8 @@ def _lost(job: Job, child: Manifest, facts: Manifest, why: str, now: datetime) -
     message = f"the command succeeded, but its pod is gone and its result record cannot be had: {why}"
     lost = pods.Verdict("ResultLost", str(facts.get("pod", "")), None, message, "", "run it again as a new TrainingJob")
     facts = {**status.ended(facts, child, now), "failure": status.failure(lost)}
-    return _plan(job, status.failed("ResultLost", lost.sentence), facts, now)
+    finished = _plan(job, status.failed("ResultLost", lost.sentence), facts, now)
+    return replace(finished, after=_time_to_live(job, finished.status, now))
 
 
 def _failed(

@@ -473,8 +473,8 @@ class TrainingJobSpec(Schema):
         ge=1,
         le=31536000,
         description="Fail the job when one of its pods has waited for this long for a node, an image or a volume; the "
-        "scheduler's own words say why. By default it waits for ever, but for an image that cannot be pulled two "
-        "minutes.",
+        "scheduler's own words say why. By default it waits for ever, but two minutes for an image that is not there, "
+        "and ten for a registry that does not answer.",
     )
     ttl_seconds_after_finished: int | None = Field(
         default=None,

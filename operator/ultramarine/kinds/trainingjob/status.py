@@ -15,6 +15,7 @@ from .manifests import CONTAINER, Job, output_prefix, requested_by, source_diges
 MAX_SCORE = 64
 MAX_INPUTS = 32
 MAX_STEP = 2**53
+MAX_METRICS, MAX_METRIC_NAME = 20, 63
 MAX_FAILURE = {"reason": 256, "message": 4096, "tail": 8192, "hint": 1024}  # characters, as in the schema
 
 State = tuple[str, tuple[Condition, ...]]
@@ -85,7 +86,8 @@ def build(job: Job, state: State, facts: Manifest, now: datetime) -> Manifest:
     }
 
 
-JUDGED = {"conditions", "state", "observedGeneration", "completionTime", "duration", "failure"}  # anew in each pass
+# Anew in each pass.
+JUDGED = {"conditions", "state", "observedGeneration", "completionTime", "duration", "failure", "imageErrorSince"}
 
 
 def kept(job: Job, platform: Platform) -> Manifest:
@@ -152,6 +154,7 @@ def with_record(facts: Manifest, record: contract.TerminationRecord, prefix: str
 
 def with_metrics(facts: Manifest, metrics: dict[str, float]) -> Manifest:
     """The facts with the newest numbers."""
+    metrics = dict([entry for entry in metrics.items() if len(entry[0]) <= MAX_METRIC_NAME][:MAX_METRICS])
     if not metrics:
         return dict(facts)
     return {**facts, "metrics": {**facts.get("metrics", {}), "latest": metrics}, "score": score(metrics)}

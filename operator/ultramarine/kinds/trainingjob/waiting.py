@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 
 from ...shared import pods
@@ -9,7 +10,9 @@ from ...shared.conditions import parse_timestamp, timestamp
 from ...shared.meta import Manifest
 from .manifests import Job
 
-NO_IMAGE = timedelta(minutes=2)  # a registry that is away for a moment is no reason to give up
+NO_IMAGE = timedelta(minutes=2)  # a registry can be a moment behind
+NO_REGISTRY = timedelta(minutes=10)  # one that is away or busy says nothing of the image
+NO_SUCH_IMAGE = re.compile(r"not found|manifest unknown|does not exist|unauthorized|denied|forbidden", re.IGNORECASE)
 NEVER = {"InvalidImageName", "ErrImageNeverPull"}  # what no waiting changes
 
 
@@ -56,7 +59,10 @@ class Patience:
             return None
         if trouble.reason in NEVER or self._image_error is None:
             return timedelta()
-        return max(NO_IMAGE - (self._now - parse_timestamp(self._image_error)), timedelta())
+        patience = NO_IMAGE if NO_SUCH_IMAGE.search(trouble.message) else NO_REGISTRY
+        if (seconds := self._job.spec.pending_deadline_seconds) is not None:
+            patience = timedelta(seconds=seconds)
+        return max(patience - (self._now - parse_timestamp(self._image_error)), timedelta())
 
 
 def left(job: Job, waited: timedelta) -> timedelta | None:
