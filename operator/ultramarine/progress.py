@@ -14,13 +14,11 @@ from aiohttp import web
 
 from .engine.reports import Reports
 from .kube.client import ApiError
-from .shared.contract import PROGRESS_AUDIENCE, Progress
+from .shared.contract import METRIC_LIMIT, METRIC_NAME_LIMIT, PROGRESS_AUDIENCE, Progress
 from .shared.meta import TRAINING_JOB, Key, Manifest
 
 BODY_LIMIT = 64 * 1024
 TOKEN_LIMIT = 16 * 1024
-METRICS, NAME_LIMIT = 20, 63  # as many as a status has room for, and the characters of a name
-LARGEST = 2**53
 CACHE_SECONDS = 60.0  # a token that is taken back is good for so long
 CACHE_SIZE = 10_000
 REVIEWS = 8  # at once: a crowd of strangers must not keep the API server busy
@@ -141,12 +139,12 @@ class Reception:
 def _read(body: bytes) -> Progress:
     """A report that a status has room for. Raises ValueError for any other: the command can post here too."""
     progress = Progress.from_json(body)
-    saved = progress.checkpoint
-    numbers = (saved.step, saved.bytes, saved.productive_seconds) if saved else ()
-    if len(progress.metrics) > METRICS or any(abs(number) >= LARGEST for number in numbers):
-        raise ValueError(f"more than a status has room for: {METRICS} metrics, and numbers below 2**53")
-    if not all(len(name) <= NAME_LIMIT and name.isprintable() for name in progress.metrics):
-        raise ValueError(f"naming a metric by what is no name: {NAME_LIMIT} characters, and none that is unprintable")
+    if len(progress.metrics) > METRIC_LIMIT:
+        raise ValueError(f"more than a status has room for: {METRIC_LIMIT} metrics")
+    if not all(len(name) <= METRIC_NAME_LIMIT and name.isprintable() for name in progress.metrics):
+        raise ValueError(
+            f"naming a metric by what is no name: {METRIC_NAME_LIMIT} characters, and none that is unprintable"
+        )
     return progress
 
 

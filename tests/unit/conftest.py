@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,14 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
         except OSError:
             time.sleep(0.05)
     pytest.fail(f"versitygw does not listen on port {port}")
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until something holds; fail after 20 s."""
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until, "it did not come to hold within 20 s"
+        time.sleep(0.01)
 
 
 @contextmanager

@@ -12,12 +12,13 @@ import pytest
 from aiohttp import web
 from builders import job, ours, pod, read
 from ultramarine.engine.mirror import Mirror
-from ultramarine.engine.reports import ACCEPT_SECONDS, INDEX, RING_SECONDS, Reports
+from ultramarine.engine.reports import ACCEPT_SECONDS, RING_SECONDS, Reports
 from ultramarine.kinds import KINDS
 from ultramarine.kube.client import ApiError
 from ultramarine.progress import BODY_LIMIT, CACHE_SECONDS, REVIEWS, Reception
 from ultramarine.shared.contract import PROGRESS_AUDIENCE, CheckpointRecord, Progress
 from ultramarine.shared.meta import JOB, POD, TRAINING_JOB, Key, Manifest, child_labels, child_metadata
+from ultramarine.shared.pods import INDEX
 
 SAVED = CheckpointRecord("s3://lake/team-a/churn/checkpoints/ab/", "sha256:ab", "2030-01-01T12:00:00Z")
 PROGRESS = Progress(

@@ -6,7 +6,6 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from ultramarine.outside.storage import Storage
 from ultramarine.shared.errors import StorageError
 from ultramarine_trainer.archive import Archive, Limits
 from unit import conftest
-from unit.conftest import free_port, serving_store
+from unit.conftest import eventually, free_port, serving_store
 
 AT_THE_END = Limits(first_send=600, first_pause=0.05, longest_pause=0.1)
 
@@ -42,14 +41,6 @@ class Pod:
 
 def close(archive: Archive, seconds: float = 20) -> bool:
     return archive.close(time.monotonic() + seconds)
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until something holds; fail after 20 s."""
-    until = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < until, "it did not come to hold within 20 s"
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from ultramarine.shared.contract import CheckpointRecord, CheckpointTask, Output
 from ultramarine.shared.errors import StorageError
 from ultramarine_trainer.checkpoints import Checkpoints, Times
 from unit import conftest
-from unit.conftest import free_port, serving_store
+from unit.conftest import eventually, free_port, serving_store
 
 QUICK = Times(look=0.05, first_pause=0.05, longest_pause=0.2)
 
@@ -62,14 +62,6 @@ class Job:
     def files(self) -> dict[str, str]:
         paths = [path for path in self.folder.rglob("*") if path.is_file()]
         return {path.relative_to(self.folder).as_posix(): path.read_text() for path in paths}
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until something holds; fail after 20 s."""
-    until = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < until, "it did not come to hold within 20 s"
-        time.sleep(0.01)
 
 
 def end(attempt: Checkpoints, ended_by_itself: bool = True, seconds: float = 20) -> None:

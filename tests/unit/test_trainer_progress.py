@@ -18,10 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ultramarine.progress import _read
-from ultramarine.shared.contract import CheckpointRecord, Progress
+from ultramarine.shared.contract import METRIC_LIMIT, CheckpointRecord, Progress
 from ultramarine_trainer import kubeflow
 from ultramarine_trainer.kubeflow import KubeflowServer, progress_of
-from ultramarine_trainer.metrics import METRIC_LIMIT
 from ultramarine_trainer.progress import Reporter, Times
 
 QUICK = Times(look=0.01, between=0.05, post=1.0, first_pause=0.02, longest_pause=0.1, patience=0.3, end=2.0)

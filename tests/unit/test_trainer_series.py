@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +20,7 @@ from ultramarine.shared.errors import StorageError
 from ultramarine_trainer import series as module
 from ultramarine_trainer.series import Limits, Series
 from unit import conftest
-from unit.conftest import free_port, serving_store
+from unit.conftest import eventually, free_port, serving_store
 from unit.test_trainer_run import Pod as Container
 
 AT_THE_END = Limits(first_store=600, pause=0.05)
@@ -57,14 +56,6 @@ class Pod:
 
 def close(series: Series, seconds: float = 20) -> None:
     series.close(time.monotonic() + seconds)
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """Wait until something holds; fail after 20 s."""
-    until = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < until, "it did not come to hold within 20 s"
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.contract import GangTask
+from ultramarine.shared.contract import LARGEST, GangTask
 
 from ultramarine_trainer.muster import DONE, Message, Muster, Times
 from ultramarine_trainer.rsh import LINE_LIMIT, LOST
@@ -21,7 +21,6 @@ MESSAGE_LIMIT = LINE_LIMIT + 1024  # bytes: a command line with what is around i
 
 _STRANGERS = 64  # connections that have not said yet who they are; any pod of the cluster can open one
 _UNSENT_LIMIT = 1 << 20  # bytes for a member that does not read
-_LARGEST = 2**53  # a number that anybody's JSON can carry
 
 
 class Link:
@@ -147,7 +146,7 @@ class Coordinator:
             self._strangers -= 1
         match hello:
             case {"kind": "hello", "identity": self._identity, "index": int(index), "last": int(last)}:
-                if not (0 <= index < self._task.nodes and 0 <= last < _LARGEST):
+                if not (0 <= index < self._task.nodes and 0 <= last < LARGEST):
                     return None
             case _:
                 return None

@@ -18,15 +18,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.contract import Progress
-
-from ultramarine_trainer.metrics import METRIC_LIMIT
+from ultramarine.shared.contract import LARGEST, METRIC_LIMIT, METRIC_NAME_LIMIT, Progress
 
 BODY_LIMIT = 64 * 1024
 PATH = "/status"
-NAME_LIMIT = 63  # characters of a metric's name
 _STEPS = {"current_step": "step", "total_steps": "total_steps"}  # how Transformers tells them, among the metrics
-_LARGEST = 2**53 - 1
 
 
 class KubeflowServer:
@@ -82,15 +78,15 @@ def progress_of(body: bytes) -> Progress:
         percent, eta = status.get("progressPercentage"), status.get("estimatedRemainingSeconds")
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no trainerStatus: {error!r}") from error
-    counts: dict[str, Any] = {"percent": _count(percent, 100), "eta_seconds": _count(eta, _LARGEST)}
-    counts |= {field: _count(told[name], _LARGEST) for name, field in _STEPS.items() if name in told}
+    counts: dict[str, Any] = {"percent": _count(percent, 100), "eta_seconds": _count(eta, LARGEST - 1)}
+    counts |= {field: _count(told[name], LARGEST - 1) for name, field in _STEPS.items() if name in told}
     numbers = ((str(name), _number(value)) for name, value in told.items() if name not in _STEPS)
     metrics = [(name, number) for name, number in numbers if number is not None and _is_name(name)]
     return Progress(**counts, metrics=dict(metrics[:METRIC_LIMIT]))
 
 
 def _is_name(text: str) -> bool:
-    return len(text) <= NAME_LIMIT and text.isprintable()  # the operator takes no other
+    return len(text) <= METRIC_NAME_LIMIT and text.isprintable()  # the operator takes no other
 
 
 def _number(value: Any) -> float | None:

@@ -6,8 +6,9 @@ import math
 import re
 from collections.abc import Mapping
 
+from ultramarine.shared.contract import METRIC_LIMIT
+
 PROGRESS_WORDS = ("step", "total_steps", "percent")
-METRIC_LIMIT = 20  # names; status and termination record have room for no more
 
 _TOKEN = re.compile(r"([A-Za-z_][A-Za-z0-9_./-]{0,62})=([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
 

@@ -19,13 +19,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ultramarine.shared.contract import LARGEST
+
 UID = "ultramarine.uid"  # the tag by which a job's next attempt finds the run
 OUTPUT = "ultramarine.output."  # and an output's name: the tag with its URI
 
 _BATCH, _PARAMS = 1000, 100  # what one runs/log-batch takes
 _ROOM = 50_000  # values that wait while MLflow is away, some 20 MB; the oldest go first
 _COUNTS = frozenset({"step", "total_steps", "percent"})  # how far it is, which is no metric
-_LARGEST = 2**53 - 1
 # What all releases take as a metric's name; one bad name would cost its whole batch.
 _NAME = re.compile(r"\w[\w.\-/ ]{0,249}", re.ASCII)
 _ID = re.compile(r"[0-9a-zA-Z]{1,64}")
@@ -100,7 +101,7 @@ class MlflowRun:
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Send these values with the next batch; where no step is known (-1), by the epoch."""
-        where = step if step >= 0 else int(min(max(metrics.get("epoch", 0), 0), _LARGEST))
+        where = step if step >= 0 else int(min(max(metrics.get("epoch", 0), 0), LARGEST - 1))
         now = int(time.time() * 1000)
         for name, value in metrics.items():
             if len(self._waiting) == _ROOM:

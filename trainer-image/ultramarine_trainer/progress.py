@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.contract import CheckpointRecord, Progress
+from ultramarine.shared.contract import LARGEST, METRIC_LIMIT, CheckpointRecord, Progress
 
-from ultramarine_trainer.metrics import METRIC_LIMIT, PROGRESS_WORDS, metrics_in
+from ultramarine_trainer.metrics import PROGRESS_WORDS, metrics_in
 
 _SAMPLE_SECONDS, _SAMPLES = 5.0, 60  # the rate of steps is that of the last five minutes
-_LARGEST = 2**53 - 1  # a larger number is refused, and no count of anything
+_LARGEST = LARGEST - 1  # a larger number is refused, and no count of anything
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ class Attempt:
         self._index = int(environment.get("JOB_COMPLETION_INDEX", "0"))
         self._pod = environment.get(contract.ENV_POD, "pod")
         self._grace = _GRACE
+        self._attest: Callable[[int, TerminationRecord], None] | None = None
         self._archive: Archive | None = None
         self._checkpoints: Checkpoints | None = None
         self._context = self._read_context()
@@ -140,16 +141,16 @@ class Attempt:
         self._signals.finish()
         self._listeners.close_run(code, record, partial(self._deadline, _LOG_RESERVE))
         if self._archive is not None:
-            if self._has_run and self._index == 0:
+            if self._has_run and self._attest is not None:
                 self._attest(code, record)
             deadline = self._deadline(_LOG_RESERVE, self._places.log_patience)
             self._archive.close(deadline if self._has_run else min(deadline, time.monotonic() + _LOG_RESERVE))
 
-    def _attest(self, code: int, record: TerminationRecord) -> None:
-        task, ended = self._task(), datetime.now(UTC)
+    def _store_statement(self, task: TrainingTask, storage: Storage, code: int, record: TerminationRecord) -> None:
+        ended = datetime.now(UTC)
         text = provenance.statement(task, self._context, self._pod, self._command, record, code, self._began, ended)
         try:
-            self._storage().write(f"{task.output_prefix.rstrip('/')}/{contract.ATTEMPTS_NAME}/{self._pod}.json", text)
+            storage.write(f"{task.output_prefix.rstrip('/')}/{contract.ATTEMPTS_NAME}/{self._pod}.json", text)
         except StorageError as error:
             self.say(f"the provenance of this attempt is not stored: {error.message}")
 
@@ -181,6 +182,8 @@ class Attempt:
             self._checkpoints = Checkpoints(
                 storage, prefix, task.checkpoint, self._places.checkpoints, self.say, lambda: self._listeners.step
             )
+        if self._index == 0:
+            self._attest = partial(self._store_statement, task, storage)
         gang = self._gang(task.gang)
         try:
             with self._streaming(storage):

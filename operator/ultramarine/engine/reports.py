@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 from ..shared.contract import Progress
 from ..shared.meta import GROUP, JOB, POD, TRAINING_JOB, Key, Manifest
-from ..shared.pods import created
+from ..shared.pods import created, node_index
 from .mirror import Mirror, owner_key
 
 RING_SECONDS = 10.0  # a status is written at most so often for progress alone
 ACCEPT_SECONDS = 1.0  # a job may post no more often
 MOST = 10_000  # jobs that are remembered, of some kilobytes each
-INDEX = "batch.kubernetes.io/job-completion-index"
 
 
 @dataclass(slots=True)
@@ -90,13 +89,8 @@ class Reports:
 
 def speaker(children: Iterable[Manifest]) -> Manifest | None:
     """The pod that speaks for a job: of node 0, and the newest one of these."""
-    pods = [child for child in children if child["kind"] == POD.kind and _index(child) == "0"]
+    pods = [child for child in children if child["kind"] == POD.kind and node_index(child) == 0]
     return max(pods, key=lambda pod: (created(pod), not _is_over(pod), str(pod["metadata"]["name"])), default=None)
-
-
-def _index(pod: Manifest) -> str:
-    meta = pod["metadata"]
-    return str((meta.get("labels") or {}).get(INDEX) or (meta.get("annotations") or {}).get(INDEX) or "0")
 
 
 def _is_over(pod: Manifest) -> bool:

@@ -140,14 +140,13 @@ class Client:
         return document
 
     async def review_token(self, token: str, audience: str) -> Manifest:
-        """Ask whose token this is; the answer is the TokenReview. It writes nothing, so it needs no Lease."""
+        """Ask whose token this is; the answer is the TokenReview."""
         body = {
             "apiVersion": TOKEN_REVIEW.api_version,
             "kind": TOKEN_REVIEW.kind,
             "spec": {"token": token, "audiences": [audience]},
         }
-        unfenced = Client(self._api)
-        return await unfenced._request("review", "POST", TOKEN_REVIEW, TOKEN_REVIEW.path(None), body=body)
+        return await self._request("review", "POST", TOKEN_REVIEW, TOKEN_REVIEW.path(None), body=body)
 
     async def list(self, resource: Resource, namespace: str | None, selector: str = "") -> AsyncIterator[Manifest]:
         """Yield every object of a type by pages, each with the resourceVersion that the whole listing is of."""

@@ -69,6 +69,8 @@ CODE_EXECUTING_FORMATS = frozenset({"pickle", "joblib"})
 _UNREADABLE = (KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError)
 
 T = TypeVar("T")
+METRIC_LIMIT = 20  # names; a status and a termination record have room for no more
+METRIC_NAME_LIMIT = 63  # characters
 LARGEST = 2**53  # a number that anybody's JSON can carry
 _Bytes = bytes  # for records that have a field of that name
 

@@ -14,8 +14,6 @@ from .manifests import CONTAINER, Job, output_prefix, requested_by, source_diges
 
 MAX_SCORE = 64
 MAX_INPUTS = 32
-MAX_STEP = 2**53
-MAX_METRICS, MAX_METRIC_NAME = 20, 63
 MAX_FAILURE = {"reason": 256, "message": 4096, "tail": 8192, "hint": 1024}  # characters, as in the schema
 
 State = tuple[str, tuple[Condition, ...]]
@@ -147,14 +145,15 @@ def with_record(facts: Manifest, record: contract.TerminationRecord, prefix: str
     if source:
         found["provenance"] = {**facts.get("provenance", {}), **source}
     if record.step >= 0:
-        told = history.progress(contract.Progress(min(record.step, MAX_STEP), min(record.total_steps, MAX_STEP)))
+        told = history.progress(contract.Progress(record.step, record.total_steps))
         found["progress"] = {**facts.get("progress", {}), **told}
     return {**found, "inputs": inputs} if inputs else found
 
 
 def with_metrics(facts: Manifest, metrics: dict[str, float]) -> Manifest:
     """The facts with the newest numbers."""
-    metrics = dict([entry for entry in metrics.items() if len(entry[0]) <= MAX_METRIC_NAME][:MAX_METRICS])
+    fitting = [entry for entry in metrics.items() if len(entry[0]) <= contract.METRIC_NAME_LIMIT]
+    metrics = dict(fitting[: contract.METRIC_LIMIT])
     if not metrics:
         return dict(facts)
     return {**facts, "metrics": {**facts.get("metrics", {}), "latest": metrics}, "score": score(metrics)}
