@@ -67,7 +67,7 @@ async def run() -> int:
     Info("ultramarine_build", "What is running.").info({"version": __version__})
     REGISTRY.register(Gauges(engine.vitals, engine.states))
     reception = Reception(client.review_token, engine.reports, lambda: engine.leads)
-    routes = [reception.route] if chosen.platform.progress_url else []
+    routes = reception.routes if chosen.platform.progress_url else []
     server = await serve(engine.vitals, chosen.port, routes)
     stop = asyncio.Event()
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from .engine.reports import Reports
 from .kube.client import ApiError
@@ -51,6 +52,7 @@ class Refusal(Exception):
 class Reception:
     """Takes POST /progress/NAMESPACE/NAME from the pod of node 0 of that TrainingJob, while this replica leads.
 
+    GET of the same path tells any pod of the job what image its node has resolved for it, which no pod knows of itself.
     `review(token, audience)` returns a TokenReview. Every refusal is JSON, and says what to do in `error`.
     """
 
@@ -66,23 +68,40 @@ class Reception:
         self._reviewing = asyncio.Semaphore(REVIEWS)
 
     @property
-    def route(self) -> web.RouteDef:
+    def routes(self) -> list[web.RouteDef]:
         """For an application whose client_max_size is BODY_LIMIT."""
-        return web.post("/progress/{namespace}/{name}", self._answer)
+        path = "/progress/{namespace}/{name}"
+        return [
+            web.post(path, self._answering(self._take)),
+            web.get(path, self._answering(self._tell), allow_head=False),
+        ]
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        key = Key(TRAINING_JOB.kind, request.match_info["namespace"], request.match_info["name"])
-        try:
-            await self._take(key, request)
-        except Refusal as refusal:
-            headers = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else {}
-            return web.json_response({"error": refusal.message}, status=refusal.code, headers=headers)
-        return web.Response(status=204)
+    def _answering(self, do: Callable[[Key, web.Request], Awaitable[web.Response]]) -> Handler:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            key = Key(TRAINING_JOB.kind, request.match_info["namespace"], request.match_info["name"])
+            try:
+                return await do(key, request)
+            except Refusal as refusal:
+                headers = {"Retry-After": str(refusal.retry_after)} if refusal.retry_after else {}
+                return web.json_response({"error": refusal.message}, status=refusal.code, headers=headers)
 
-    async def _take(self, key: Key, request: web.Request) -> None:
+        return answer
+
+    async def _tell(self, key: Key, request: web.Request) -> web.Response:
         self._check_lead()
         caller = await self._caller(key, request.headers.get("Authorization", ""))
-        self._check_pod(key, caller)
+        self._check_job(key, caller)
+        return web.json_response({"image": self._reports.image_of_pod(*caller)})
+
+    async def _take(self, key: Key, request: web.Request) -> web.Response:
+        self._check_lead()
+        caller = await self._caller(key, request.headers.get("Authorization", ""))
+        self._check_job(key, caller)
+        if not self._reports.speaks(key, caller.uid):
+            message = (
+                f"pod {caller.namespace}/{caller.name} does not speak for {key}; only the newest pod of node 0 reports"
+            )
+            raise Refusal(403, message)
         try:
             progress = _read(await request.read())
         except web.HTTPRequestEntityTooLarge as error:
@@ -93,21 +112,20 @@ class Reception:
         self._check_lead()  # the Lease may have gone over all that
         if not self._reports.put(key, caller.uid, progress):
             raise Refusal(429, f"{key} has reported within the last second; report every ten seconds", retry_after=1)
+        return web.Response(status=204)
 
     def _check_lead(self) -> None:
         if not self._leads():
             message = "this replica of the operator does not lead; post again, by a new connection"
             raise Refusal(503, message, NEXT_REPLICA_SECONDS)
 
-    def _check_pod(self, key: Key, caller: Caller) -> None:
+    def _check_job(self, key: Key, caller: Caller) -> None:
         pod = f"pod {caller.namespace}/{caller.name}"
         found = self._reports.job_of_pod(*caller)
         if found is None:
             raise Refusal(403, f"{pod} belongs to no TrainingJob that the operator knows; only their pods report")
         if found != key:
             raise Refusal(403, f"{pod} belongs to {found}, not to {key}; post to its own job")
-        if not self._reports.speaks(key, caller.uid):
-            raise Refusal(403, f"{pod} does not speak for {key}; only the newest pod of node 0 reports")
 
     async def _caller(self, key: Key, authorization: str) -> Caller:
         scheme, _, token = authorization.partition(" ")

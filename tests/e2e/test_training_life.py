@@ -180,7 +180,7 @@ def test_who_asked_is_written_down(platform, traveller):
 
 
 def test_each_attempt_leaves_its_provenance(platform, traveller):
-    """One in-toto statement for each pod, the last one about the outputs: image, who asked, command."""
+    """One in-toto statement for each pod, the last one about the outputs: the image that ran, who asked, command."""
     bucket, _, logs = traveller["logs"]["uri"].removeprefix("s3://").partition("/")
     prefix = logs.removesuffix("logs/") + "attempts/"
     statements = []
@@ -193,7 +193,9 @@ def test_each_attempt_leaves_its_provenance(platform, traveller):
     assert statements[-1]["subject"][0]["digest"] == {"sha256": digest}
     build = statements[-1]["predicate"]["buildDefinition"]
     assert build["externalParameters"]["requestedBy"] == traveller["provenance"]["requestedBy"]
-    assert build["resolvedDependencies"][0]["name"] == "image"
+    image = build["resolvedDependencies"][0]
+    assert image["name"] == "image"
+    assert traveller["provenance"]["imageDigest"].endswith(image["digest"]["sha256"])
 
 
 def test_exit_codes_mean_what_the_policy_says(platform):

@@ -93,6 +93,12 @@ class World:
             words = (await answer.json())["error"] if answer.status != 204 else await answer.text()
             return answer.status, words, answer.headers
 
+    async def get(self, name: str, token: str = TOKEN) -> tuple[int, Any]:
+        """Ask what the operator knows of the pod that the token is from."""
+        headers = {"Authorization": f"Bearer {token}"}
+        async with self.client.get(f"{self.url}/progress/team-a/{name}", headers=headers) as answer:
+            return answer.status, await answer.json()
+
     def latest(self) -> Progress | None:
         """What a pass over the job is told."""
         return self.reports.latest(CHURN, self.mirror.children(CHURN))
@@ -103,7 +109,7 @@ async def world() -> AsyncIterator[World]:
     """The reception behind a socket of loopback."""
     found = World()
     app = web.Application(client_max_size=BODY_LIMIT)
-    app.add_routes([found.reception.route])
+    app.add_routes(found.reception.routes)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -120,6 +126,22 @@ async def test_a_report_is_taken_and_its_job_looked_at(world):
     assert world.latest() == PROGRESS
     assert world.rung == [(CHURN, 0.0)]
     assert world.asked == [(TOKEN, PROGRESS_AUDIENCE)]
+
+
+async def test_a_pod_learns_what_image_it_runs(world):
+    """A pod that asks is told the digest that its node resolved, by its own token and for its own job alone."""
+    statuses = [{"name": "trainer", "imageID": "registry/train@sha256:feed"}]
+    young = Key(POD.kind, "team-a", "churn-0-a")
+    assert await world.get("churn") == (200, {"image": ""})
+    found = world.mirror.get(young)
+    found["metadata"]["resourceVersion"] = "11"
+    world.mirror.put(POD, {**found, "status": {"containerStatuses": statuses}})
+
+    assert await world.get("churn") == (200, {"image": "registry/train@sha256:feed"})
+    world.add("other", "other-0-a")
+    code, answer = await world.get("other")
+    assert (code, "not to TrainingJob team-a/other" in answer["error"]) == (403, True)
+    assert (await world.get("churn", token="no.good.token"))[0] == 401
 
 
 @pytest.mark.parametrize(

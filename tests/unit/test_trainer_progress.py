@@ -21,7 +21,7 @@ from ultramarine.progress import _read
 from ultramarine.shared.contract import METRIC_LIMIT, CheckpointRecord, Progress
 from ultramarine_trainer import kubeflow
 from ultramarine_trainer.kubeflow import KubeflowServer, progress_of
-from ultramarine_trainer.progress import Reporter, Times
+from ultramarine_trainer.progress import Reporter, Times, resolved_image
 
 QUICK = Times(look=0.01, between=0.05, post=1.0, first_pause=0.02, longest_pause=0.1, patience=0.3, end=2.0)
 SAVED = CheckpointRecord("s3://lake/a/checkpoints/1/", "sha256:1", "2030-01-01T12:00:00Z", step=3)
@@ -39,6 +39,7 @@ class Operator(ThreadingHTTPServer):
         self.tokens: list[str] = []
         self.times: list[float] = []
         self.got: list[Progress] = []
+        self.images: list[str] = []  # what is answered to who asks for his image, the last one for good
         self.url = f"http://127.0.0.1:{self.server_address[1]}/progress/team-a/churn"
 
 
@@ -59,6 +60,12 @@ class Posted(BaseHTTPRequestHandler):
         self.end_headers()
         if code != 204:
             self.wfile.write(b'{"error": "because"}')
+
+    def do_GET(self) -> None:
+        images = self.server.images
+        self.send_response(200 if images else 503)
+        self.end_headers()
+        self.wfile.write(json.dumps({"image": images.pop(0) if len(images) > 1 else "".join(images)}).encode())
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing."""
@@ -101,6 +108,22 @@ def until(holds: Any) -> None:
     while not holds():
         assert time.monotonic() < end, "it did not come"
         time.sleep(0.01)
+
+
+def test_the_image_is_asked_for_until_its_node_has_told(command, operator):
+    """An answer without an image is that of a very young pod, and is asked for again."""
+    operator.images = ["", "", "registry/train@sha256:feed"]
+
+    assert resolved_image(operator.url, command.token, QUICK) == "registry/train@sha256:feed"
+
+
+def test_an_image_that_nobody_knows_holds_nothing_up(command, operator, tmp_path):
+    """Without an operator, a token, or an answer in time, there is none: the statement goes without it."""
+    assert resolved_image("", command.token, QUICK) == ""
+    assert resolved_image(operator.url, tmp_path / "no-token", QUICK) == ""
+    assert resolved_image(operator.url, command.token, QUICK) == ""  # 503
+    operator.images = [""]
+    assert resolved_image(operator.url, command.token, QUICK) == ""
 
 
 def test_what_a_command_prints_is_reported(command, operator):

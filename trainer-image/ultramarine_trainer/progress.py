@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import threading
 import time
 import urllib.error
@@ -45,6 +46,30 @@ class _Failure(Exception):
         self.kind, self.passing, self.retry_after = kind, passing, retry_after
 
 
+def resolved_image(url: str, token: Path, times: Times | None = None) -> str:
+    """Ask the operator for the image of this pod as its node resolved it; nothing where nobody knows it in time."""
+    times = times or Times()
+    end = time.monotonic() + times.post
+    while url:
+        try:
+            headers = {"Authorization": f"Bearer {token.read_text().strip()}"}
+            request = urllib.request.Request(url, headers=headers)
+            with _opener().open(request, timeout=times.end) as answer:
+                image = str(json.loads(answer.read(10_000)).get("image") or "")
+        except (OSError, http.client.HTTPException, ValueError, AttributeError):
+            return ""
+        if image or time.monotonic() > end:
+            return image
+        time.sleep(times.look)  # a node tells of a container that is very young a second later
+    return ""
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(
+        urllib.request.ProxyHandler({})
+    )  # Proxies are for the world outside the cluster.
+
+
 class Reporter:
     """The progress of one command; without a `url` it only knows the step. `hear` and `take` may come from any thread.
 
@@ -74,8 +99,7 @@ class Reporter:
         self._failing_since: float | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-        # Proxies are for the world outside the cluster.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._opener = _opener()
 
     @property
     def step(self) -> int:

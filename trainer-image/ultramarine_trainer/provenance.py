@@ -19,6 +19,7 @@ def statement(
     task: TrainingTask,
     context: TrainingContext,
     pod: str,
+    image: str,
     command: Sequence[str],
     record: TerminationRecord,
     exit_code: int,
@@ -27,6 +28,7 @@ def statement(
 ) -> bytes:
     """Return the statement as JSON: its subjects are the outputs, so a failed attempt has none.
 
+    `image` is the one that ran, as the node resolved it (NAME@sha256:...), or nothing where that is not known.
     Source: in-toto Attestation Framework, Statement v1; SLSA v1.0, Provenance.
     """
     document = {
@@ -42,7 +44,7 @@ def statement(
                     "job": context.job,
                     "requestedBy": context.requested_by,
                 },
-                "resolvedDependencies": _dependencies(task, context, record),
+                "resolvedDependencies": _dependencies(task, context, image, record),
             },
             "runDetails": {
                 "builder": {"id": f"https://ultramarine.dev/trainer@{__version__}"},
@@ -61,8 +63,12 @@ def statement(
     return json.dumps(document, indent=1, sort_keys=True).encode()
 
 
-def _dependencies(task: TrainingTask, context: TrainingContext, record: TerminationRecord) -> list[dict[str, Any]]:
+def _dependencies(
+    task: TrainingTask, context: TrainingContext, image: str, record: TerminationRecord
+) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"name": "image", "uri": context.image}] if context.image else []
+    if found and (resolved := image.rpartition("sha256:")[2]):
+        found[0]["digest"] = {"sha256": resolved}
     source, commit = task.source or SourceTask(), record.source.commit
     sha256 = (record.source.digest or context.source_digest).removeprefix("sha256:")
     digest = ({"sha256": sha256} if sha256 else {}) | ({"gitCommit": commit} if commit else {})

@@ -39,6 +39,7 @@ from ultramarine_trainer.inputs import fetch_folder
 from ultramarine_trainer.lines import Tail
 from ultramarine_trainer.listeners import Listeners, series_of
 from ultramarine_trainer.outputs import empty, format_of
+from ultramarine_trainer.progress import resolved_image
 from ultramarine_trainer.runner import Failed, Part, Runner, stopped_by
 from ultramarine_trainer.series import Series
 from ultramarine_trainer.source import SourceError, prepare
@@ -148,7 +149,10 @@ class Attempt:
 
     def _store_statement(self, task: TrainingTask, storage: Storage, code: int, record: TerminationRecord) -> None:
         ended = datetime.now(UTC)
-        text = provenance.statement(task, self._context, self._pod, self._command, record, code, self._began, ended)
+        image = resolved_image(self._context.progress, Path(contract.PROGRESS_TOKEN))
+        text = provenance.statement(
+            task, self._context, self._pod, image, self._command, record, code, self._began, ended
+        )
         try:
             storage.write(f"{task.output_prefix.rstrip('/')}/{contract.ATTEMPTS_NAME}/{self._pod}.json", text)
         except StorageError as error:

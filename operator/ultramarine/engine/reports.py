@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..shared.contract import Progress
 from ..shared.meta import GROUP, JOB, POD, TRAINING_JOB, Key, Manifest
-from ..shared.pods import created, node_index
+from ..shared.pods import TRAINER, created, image_digest, node_index
 from .mirror import Mirror, owner_key
 
 RING_SECONDS = 10.0  # a status is written at most so often for progress alone
@@ -48,6 +48,11 @@ class Reports:
         made = (child for child in self._mirror.children(key) if child["kind"] == JOB.kind)
         ours = (child for child in made if _is_made_by(child, job, GROUP))
         return key if any(_is_made_by(pod, child, JOB.group) for child in ours) else None
+
+    def image_of_pod(self, namespace: str, name: str, uid: str) -> str:
+        """The image of a pod's trainer as its node resolved it; nothing before the node has told."""
+        pod = self._mirror.get(Key(POD.kind, namespace, name))
+        return image_digest(pod, TRAINER) if pod is not None and pod["metadata"].get("uid") == uid else ""
 
     def speaks(self, key: Key, uid: str) -> bool:
         """Whether that pod is the one whose word counts for a job."""

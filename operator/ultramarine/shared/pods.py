@@ -21,6 +21,8 @@ POD_SECURITY: Manifest = {
     "fsGroup": USER,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+TRAINER = "trainer"  # the container of a training pod that runs the command
+
 CONTAINER_SECURITY: Manifest = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,

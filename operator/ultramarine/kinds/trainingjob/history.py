@@ -9,7 +9,7 @@ from datetime import datetime
 from ...shared import contract, pods
 from ...shared.conditions import LONG_AGO, parse_timestamp, timestamp
 from ...shared.meta import Manifest
-from .manifests import CONTAINER, Job
+from .manifests import Job
 
 MAX_ATTEMPTS = 20
 MAX_MESSAGE = 512
@@ -82,7 +82,7 @@ def activity(job: Job, child: Manifest | None, now: datetime) -> Manifest:
 
 def last_records(own_pods: list[Manifest]) -> list[contract.TerminationRecord]:
     """What the ended pods of node 0 said, oldest first."""
-    told = [pods.record(pod, CONTAINER) for pod in own_pods if pods.node_index(pod) == 0]
+    told = [pods.record(pod, pods.TRAINER) for pod in own_pods if pods.node_index(pod) == 0]
     return [record for record in told if record is not None]
 
 

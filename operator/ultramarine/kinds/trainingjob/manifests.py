@@ -18,12 +18,11 @@ from ...shared.meta import (
     content_hash,
 )
 from ...shared.plan import Obj, Platform
-from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
+from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env
 from .schema import Input, TrainingJobSpec
 
 Job = Obj[TrainingJobSpec]
 
-CONTAINER = "trainer"
 GPU = "nvidia.com/gpu"
 QUEUE_LABELS = "kueue.x-k8s.io/"
 LABEL_QUEUE = f"{QUEUE_LABELS}queue-name"
@@ -183,7 +182,7 @@ def _failure_rules(job: Job) -> list[Manifest]:
 
 
 def _on_exit(action: str, operator: str, codes: list[int]) -> Manifest:
-    return {"action": action, "onExitCodes": {"containerName": CONTAINER, "operator": operator, "values": codes}}
+    return {"action": action, "onExitCodes": {"containerName": TRAINER, "operator": operator, "values": codes}}
 
 
 def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
@@ -231,7 +230,7 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
         **template.model_dump(by_alias=True, exclude_defaults=True),
         "containers": [
             {
-                "name": CONTAINER,
+                "name": TRAINER,
                 "image": spec.image or platform.trainer_image,
                 "imagePullPolicy": platform.image_pull_policy,
                 "command": ["ultramarine-trainer"],

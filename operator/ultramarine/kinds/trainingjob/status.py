@@ -10,7 +10,7 @@ from ...shared.conditions import Condition, find, health, merge, parse_timestamp
 from ...shared.meta import Manifest
 from ...shared.plan import Event, Platform, Seen
 from . import history, waiting
-from .manifests import CONTAINER, Job, output_prefix, requested_by, source_digest
+from .manifests import Job, output_prefix, requested_by, source_digest
 
 MAX_SCORE = 64
 MAX_INPUTS = 32
@@ -112,7 +112,7 @@ def gathered(job: Job, child: Manifest | None, own_pods: list[Manifest], seen: S
         starts = [start for pod in own_pods if (start := pods.started(pod))]
         if starts and "startTime" not in facts:
             facts["startTime"] = min(starts)
-        if image := pods.image_digest(newest, CONTAINER):
+        if image := pods.image_digest(newest, pods.TRAINER):
             facts["provenance"] = {**facts.get("provenance", {}), "imageDigest": image}
     facts["imageErrorSince"] = waiting.image_error_since(job.status, own_pods, now)
     prefix = output_prefix(job, seen.platform)
