@@ -1,0 +1,89 @@
+"""A bucket that disappears in the middle of training, and comes back or does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from conftest import Platform, condition
+from manifests import training_job
+
+# A step a second, of which every sixth is kept in a checkpoint; it ends when it is told to.
+KEEP = """
+import os, sys, time
+step = 0
+while not os.path.exists("/tmp/go-on"):
+    time.sleep(1)
+    step += 1
+    print(f"step={step}", flush=True)
+    if step % 6 == 0:
+        with open("/mnt/checkpoints/state.tmp", "w") as file:
+            file.write(str(step))
+        os.replace("/mnt/checkpoints/state.tmp", "/mnt/checkpoints/state.txt")
+open(sys.argv[1] + "/done", "w").write(str(step))
+"""
+
+
+@contextmanager
+def no_bucket(platform: Platform) -> Iterator[None]:
+    """The embedded storage without its bucket, which is a folder there."""
+
+    def move(old: str, new: str) -> None:
+        platform.kubectl("exec", "deploy/ultramarine-storage", "--", "mv", f"/data/{old}", f"/data/{new}")
+
+    move("ultramarine", "out-of-sight")
+    try:
+        yield
+    finally:
+        move("out-of-sight", "ultramarine")
+
+
+def go_on(platform: Platform, name: str) -> None:
+    """Let the command of that job end."""
+    pod = platform.status("tj", name)["pod"]
+    platform.kubectl("exec", pod, "-c", "trainer", "--", "touch", "/tmp/go-on")
+
+
+@pytest.fixture
+def training(platform: Platform, request: pytest.FixtureRequest) -> str:
+    """A job that has stored a checkpoint."""
+    name = str(request.param)
+    platform.apply(training_job(name, KEEP, checkpoint={}))
+    platform.wait("tj", name, lambda s: s.get("lastCheckpoint"))
+    return name
+
+
+@pytest.mark.parametrize("training", ["bucket-returns"], indirect=True)
+def test_a_bucket_that_returns_is_missed_by_nobody(platform, training):
+    """The command never notices, and checkpoints, outputs and the log are whole in the end."""
+    before = platform.status("tj", training)
+    with no_bucket(platform):
+        seen = platform.wait("tj", training, lambda s: s["progress"]["step"] >= before["progress"]["step"] + 12)
+        assert (seen["state"], seen["pod"]) == ("Running", before["pod"])
+    after = platform.wait("tj", training, lambda s: s["lastCheckpoint"]["step"] > seen["progress"]["step"])
+    go_on(platform, training)
+    done = platform.ended(training)
+    assert (done["state"], done["attempts"], done["pod"]) == ("Succeeded", 1, before["pod"])
+    assert done["lastCheckpoint"]["step"] >= after["lastCheckpoint"]["step"]
+    bucket, _, prefix = done["logs"]["uri"].removeprefix("s3://").partition("/")
+    with platform.target.bucket(platform.namespace) as storage:
+        segments = [
+            entry["Key"] for entry in storage.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"] if entry["Size"]
+        ]
+        text = b"".join(storage.get_object(Bucket=bucket, Key=key)["Body"].read() for key in sorted(segments)).decode()
+    steps = [int(line.removeprefix("step=")) for line in text.splitlines() if line.startswith("step=")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) > seen["progress"]["step"]
+
+
+@pytest.mark.parametrize("training", ["bucket-lost"], indirect=True)
+def test_a_bucket_that_is_gone_for_good_is_named(platform, training):
+    """A job whose result has no place fails with the bucket's name and what to do."""
+    with no_bucket(platform):
+        go_on(platform, training)
+        done = platform.ended(training)
+    assert done["state"] == "Failed"
+    assert condition(done, "Failed")["reason"] == "BucketNotFound"
+    assert "bucket ultramarine" in done["failure"]["message"]
+    assert "create the bucket" in done["failure"]["hint"]
