@@ -166,9 +166,16 @@ async def pods_at_once(api: Api, names: list[str]) -> AsyncIterator[None]:
         await asyncio.gather(watch, return_exceptions=True)
 
 
-async def delays(api: Api, record: Record, number: int, at_once: bool) -> dict[str, str]:
+WAYS = {
+    "single": "one by one, two a second",
+    "file": "one after another, as kubectl apply does with a file",
+    "many": "at once, by as many connections",
+}
+
+
+async def delays(api: Api, record: Record, number: int, way: str) -> dict[str, str]:
     """Apply `number` jobs, and read from the record when each was asked for, had a Job, and had a pod."""
-    names = [f"{'many' if at_once else 'single'}-{turn:03}" for turn in range(number)]
+    names = [f"{way}-{turn:03}" for turn in range(number)]
     await record.calm()
 
     async def apply(name: str) -> None:
@@ -176,12 +183,12 @@ async def delays(api: Api, record: Record, number: int, at_once: bool) -> dict[s
         await api.ask("PATCH", path, training(name, **NO_OUTPUT), "application/apply-patch+yaml")
 
     async with pods_at_once(api, names):
-        if at_once:
+        if way == "many":
             await asyncio.gather(*map(apply, names))
         else:
             for name in names:
                 await apply(name)
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.5 if way == "single" else 0)
         await asyncio.sleep(CALM_SECONDS)
         seen = await record.calm()
     asked = {r.name: r for r in seen if (r.who, r.verb, r.resource) == ("world", "patch", "trainingjobs")}
@@ -194,7 +201,7 @@ async def delays(api: Api, record: Record, number: int, at_once: bool) -> dict[s
         "Job → pod (played)": [pods[name].answered - jobs[name].answered for name in names],
     }
     shown = {what: " / ".join(f"{value * 1000:.0f}" for value in percentiles(took)) for what, took in spans.items()}
-    return {f"{number} jobs, p50 / p99 in ms": "at once" if at_once else "one by one, two a second"} | shown
+    return {f"{number} jobs, p50 / p99 in ms": WAYS[way]} | shown
 
 
 async def measure(kube: cluster.Cluster, token: str, storage: Storage, repeats: int, number: int) -> None:
@@ -211,7 +218,7 @@ async def measure(kube: cluster.Cluster, token: str, storage: Storage, repeats: 
             f"\n{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Kubernetes v1.37.2, ", end=""
         )
         print(f"Python {platform.python_version()}; load {os.getloadavg()[0]:.1f} at the beginning\n")
-        rows = [await delays(api, record, number, at_once) for at_once in (False, True)]
+        rows = [await delays(api, record, number, way) for way in WAYS]
         print(table(rows), flush=True)
         for name in ("trainingjobs", "jobs", "pods", "configmaps"):
             gone = ("delete", name, "--all", "-n", NAMESPACE, "--grace-period=0", "--force", "--wait=false")
