@@ -374,7 +374,9 @@ class Attempt:
             try:
                 return step()
             except StorageError as error:
-                if not error.transient or self._signals.received:
+                # A bucket that was there when the command began may come back, and its result is worth the wait.
+                lost = self._has_run and error.reason == "BucketNotFound"
+                if not (error.transient or lost) or self._signals.received:
                     raise
                 self.say(f"{error.message}; next attempt in {wait:g} s")
             until = time.monotonic() + wait

@@ -40,7 +40,7 @@ _TRANSFER = TransferConfig(multipart_threshold=32 * 1024 * 1024, multipart_chunk
 # versitygw says XAdminUserNotFound, with status 404, for an access key that it does not know.
 _BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "XAdminUserNotFound"}
 _WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
-_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "RequestTimeTooSkewed"}
+_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling"}
 
 
 class Location(NamedTuple):
@@ -326,6 +326,9 @@ class Storage:
         if code == "NoSuchBucket":
             bucket = parse_uri(uri).bucket
             return StorageError(f"bucket {bucket} of {uri} does not exist at {self.name}; create it", "BucketNotFound")
+        if code == "RequestTimeTooSkewed":
+            message = f"the storage refused {uri}, for this node's clock differs from its own ({code}); set the clock"
+            return StorageError(message, "ClockWrong", transient=True)
         if code in _BAD_CREDENTIALS or status in (401, 403):
             remedy = "check both keys in the storage Secret and what they may do with the bucket"
             return StorageError(f"the storage refused the credentials for {uri} ({code}); {remedy}", "AccessDenied")

@@ -264,6 +264,7 @@ HINTS = {
     "and read BUCKET/shared/), and whether spec.env overrides them",
     "CredentialsMissing": "put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into Secret {secret}",
     "Unreachable": "check that the object storage is up",
+    "ClockWrong": "set the node's clock right, as with chrony",
 }
 
 

@@ -47,9 +47,10 @@ def history(job: Job, own_pods: list[Manifest], now: datetime) -> list[Manifest]
     live = {pod["metadata"]["name"] for pod in own_pods}
     for name, entry in known.items():
         if name not in live and "endTime" not in entry:
-            gone = {"endTime": timestamp(now), "reason": "PodGone", "message": "its pod was deleted"}
+            end = max(timestamp(now), str(entry.get("startTime", "")))  # its node's clock may be ahead of ours
+            gone = {"endTime": end, "reason": "PodGone", "message": "its pod was deleted"}
             known[name] = entry | gone
-    return sorted(known.values(), key=lambda entry: str(entry.get("startTime", "")))[-MAX_ATTEMPTS:]
+    return list(known.values())[-MAX_ATTEMPTS:]  # as they came: own_pods are in order, and nodes' clocks are not
 
 
 def _attempt(pod: Manifest, phase: str, ended: str) -> Manifest:
@@ -61,7 +62,7 @@ def _attempt(pod: Manifest, phase: str, ended: str) -> Manifest:
         entry["startTime"] = start
     if phase == "Running":
         return entry
-    entry["endTime"] = pods.finished(pod) or ended
+    entry["endTime"] = pods.finished(pod) or max(ended, entry.get("startTime", ""))
     if phase == "Succeeded":
         return entry | {"reason": "Succeeded", "exitCode": 0}
     verdict = pods.verdict(pod)
@@ -93,11 +94,18 @@ def checkpoint(
 
     The command can tell one too: what is not below `prefix`, the job's own folder, is not believed.
     """
-    told = [record.checkpoint for record in records] + [progress.checkpoint if progress else None]
-    own = [one for one in told if one is not None and one.uri.startswith(prefix) and _is_time(one.time)]
-    newest = max(own, key=lambda one: one.time, default=None)
+
+    def own(one: contract.CheckpointRecord | None) -> contract.CheckpointRecord | None:
+        return one if one and one.uri.startswith(prefix) and len(one.uri) <= MAX_URI and _is_time(one.time) else None
+
+    # Who runs goes on from what the others kept: it is believed whatever its node's clock says.
+    live = own(progress.checkpoint if progress else None)
+    newest = live
+    for one in (own(record.checkpoint) for record in records):  # the oldest pod first
+        if one and (live is None or (one.previous and one.previous.uri == live.uri)):
+            newest = one
     known: Manifest | None = job.status.get("lastCheckpoint")
-    if newest is None or len(newest.uri) > MAX_URI or (known and newest.time < known.get("time", "")):
+    if newest is None or (known and not live and newest.time < known.get("time", "")):
         return known, 0.0
     found = {"uri": newest.uri, "time": newest.time, "bytes": max(int(newest.bytes), 0)}
     return (found | {"step": int(newest.step)} if newest.step >= 0 else found), newest.productive_seconds

@@ -298,6 +298,8 @@ def _failed(
     # The first failure is the cause; later ones are often only its echo. Evictions are nobody's fault here.
     failures.sort(key=lambda pod: pods.finished(pod) or str(pod["metadata"]["creationTimestamp"]))
     causes = [pod for pod in failures if not pods.is_disrupted(pod)] or failures
+    # Who was stopped only follows; the times are of several nodes' clocks, so they do not tell.
+    causes = [pod for pod in causes if pods.verdict(pod).reason != "Stopped"] or causes
     verdict = pods.verdict(causes[0]) if causes else None
     if reason == "DeadlineExceeded":
         seconds = job.spec.active_deadline_seconds

@@ -1,0 +1,423 @@
+"""How a TrainingJob comes to its end: what is lost, what cannot start, and clocks of nodes that are wrong."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from builders import (
+    DIGEST,
+    NOW,
+    condition,
+    ended_container,
+    job,
+    kinds_of,
+    model_output,
+    pod,
+    seen,
+    training_job,
+)
+from ultramarine.kinds.trainingjob.plan import plan, questions
+from ultramarine.shared import contract
+from ultramarine.shared.conditions import parse_timestamp, timestamp
+from ultramarine.shared.errors import StorageError
+from ultramarine.shared.meta import Manifest
+from ultramarine.shared.plan import Obj, Plan, Seen
+
+PREFIX = "s3://lake/team-a/trainingjobs/churn/TrainingJob-churn-uid/"
+COMPLETED = "2030-01-01T11:59:00Z"  # a minute before NOW
+AHEAD = timedelta(hours=1)  # so much is the clock of a node wrong
+NOT_THERE = StorageError("result.json does not exist", "ObjectNotFound")
+
+
+def after(one: Obj[Any], planned: Plan) -> Obj[Any]:
+    """The same job when that plan's status was written."""
+    return replace(one, manifest={**one.manifest, "status": planned.status})
+
+
+def at(moment: datetime) -> str:
+    """A moment as the API writes it."""
+    return timestamp(moment)
+
+
+# A result that is lost, and the time to live
+
+
+def without_pods(one: Obj[Any], answer: str | StorageError) -> Seen:
+    """Its Job is complete, its pods are gone, and that is what the storage says of the result."""
+    done = job(one, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime=COMPLETED)
+    (question,) = questions(one, seen(done))
+    return seen(done, answers={question: answer})
+
+
+@pytest.mark.parametrize("answer", [NOT_THERE, StorageError("too large", "TooLarge"), "no record"])
+def test_a_job_whose_result_is_lost_lives_for_its_ttl(answer: str | StorageError) -> None:
+    """The verdict is written first; the object goes when its time is over, counted from the end of the command."""
+    one = training_job(ttlSecondsAfterFinished=90)
+    lost = plan(one, without_pods(one, answer), NOW)
+    assert (lost.status["state"], lost.status["failure"]["reason"]) == ("Failed", "ResultLost")
+    assert (lost.status["completionTime"], lost.delete, lost.after) == (COMPLETED, (), timedelta(seconds=30))
+
+    failed = after(one, lost)
+    early = plan(failed, seen(), NOW + timedelta(seconds=29))
+    assert (early.status["state"], early.delete, early.after) == ("Failed", (), timedelta(seconds=1))
+    (ref,) = plan(failed, seen(), NOW + timedelta(seconds=30)).delete
+    assert (ref.resource.kind, ref.name, ref.uid) == ("TrainingJob", "churn", "TrainingJob-churn-uid")
+
+
+def test_a_time_to_live_that_is_over_already_does_not_hide_the_verdict() -> None:
+    """Found lost long after its end, as by an operator that was away: status first, deletion in the pass after it."""
+    one = training_job(ttlSecondsAfterFinished=0)
+    lost = plan(one, without_pods(one, NOT_THERE), NOW)
+    assert (lost.status["failure"]["reason"], lost.delete, lost.after) == ("ResultLost", (), timedelta())
+    assert [event.reason for event in lost.events] == ["ResultLost"]
+
+    assert [ref.resource.kind for ref in plan(after(one, lost), seen(), NOW).delete] == ["TrainingJob"]
+
+
+def test_a_job_whose_result_may_still_be_had_is_not_deleted() -> None:
+    """While the storage does not answer nothing is lost, and no time to live runs, however long that takes."""
+    one = training_job(ttlSecondsAfterFinished=0)
+    for hours in (0, 24, 720):
+        away = plan(one, without_pods(one, StorageError("away", "Unreachable", transient=True)), NOW + hours * AHEAD)
+        assert (condition(away, "Running")["reason"], away.delete) == ("ReadingResult", ())
+        assert "completionTime" not in away.status
+        one = after(one, away)
+
+    record = contract.TerminationRecord(outputs={"report": model_output()}).to_json()
+    assert plan(one, without_pods(one, record), NOW).status["state"] == "Succeeded"
+
+
+def test_the_time_to_live_of_a_lost_job_may_still_be_changed() -> None:
+    """Who wants to look into it gives it more time, or all."""
+    one = training_job(ttlSecondsAfterFinished=60)
+    lost = plan(one, without_pods(one, NOT_THERE), NOW)
+    for ttl, left in ((3600, timedelta(minutes=59)), (None, None)):
+        spec: Manifest = {"ttlSecondsAfterFinished": ttl} if ttl else {}
+        edited = after(training_job(**spec), lost)
+        again = plan(edited, seen(), NOW)
+        assert (again.delete, again.after) == ((), left)
+
+
+def test_a_lost_job_is_not_begun_anew() -> None:
+    """Its children may go before itself, and a record that turns up late changes nothing."""
+    one = training_job(ttlSecondsAfterFinished=3600)
+    lost = after(one, plan(one, without_pods(one, NOT_THERE), NOW))
+
+    assert questions(lost, seen()) == ()
+    again = plan(lost, seen(), NOW)
+    assert (again.apply, again.create, again.status["failure"]) == ((), (), lost.status["failure"])
+
+
+def test_an_end_in_the_future_only_makes_the_life_longer() -> None:
+    """The control plane's clock may be ahead of ours: the job is then deleted late, and never early."""
+    one = training_job(ttlSecondsAfterFinished=60)
+    live = job(one, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime=at(NOW + AHEAD))
+    (question,) = questions(one, seen(live))
+    lost = plan(one, seen(live, answers={question: NOT_THERE}), NOW)
+
+    assert lost.after == AHEAD + timedelta(seconds=60)
+    assert plan(after(one, lost), seen(), NOW + AHEAD).delete == ()
+
+
+# Images
+
+
+def without_image(one: Obj[Any], reason: str, said: str, node: int = 0) -> Manifest:
+    """A pod whose image cannot be had, for that reason of the kubelet's."""
+    container = {"name": "trainer", "image": "no:1", "state": {"waiting": {"reason": reason, "message": said}}}
+    return pod(one, f"churn-{node}-abcde", "Pending", node, containerStatuses=[container])
+
+
+@pytest.mark.parametrize("reason", ["InvalidImageName", "ErrImageNeverPull"])
+def test_what_no_waiting_changes_ends_the_job_at_once(reason: str) -> None:
+    """A name that is none, and an image that may not be pulled and is not there; even with a long patience."""
+    one = training_job(pendingDeadlineSeconds=86400, backoffLimit=5)
+    got = plan(one, seen(job(one, active=1), without_image(one, reason, "couldn't parse it")), NOW)
+
+    assert (got.status["state"], got.status["failure"]["reason"]) == ("Failed", reason)
+    assert "image no:1 of pod churn-0-abcde cannot be had: couldn't parse it" in got.status["failure"]["message"]
+    assert got.status["failure"]["hint"] == "correct spec.image, and run it again as a new TrainingJob"
+    assert condition(got, "Failed")["reason"] == reason
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "ImageInspectError"])
+@pytest.mark.parametrize(
+    ("said", "patience"),
+    [
+        ("rpc error: code = NotFound desc = failed to pull: no:1: not found", timedelta(minutes=2)),
+        ("manifest unknown: manifest unknown", timedelta(minutes=2)),
+        ("repository does not exist or may require authorization", timedelta(minutes=2)),
+        ("failed to authorize: 401 Unauthorized", timedelta(minutes=2)),
+        ("pull access denied", timedelta(minutes=2)),
+        ("unexpected status: 403 Forbidden", timedelta(minutes=2)),
+        ("dial tcp: lookup registry.example.com: no such host", timedelta(minutes=10)),
+        ("toomanyrequests: you have reached your pull rate limit", timedelta(minutes=10)),
+        ("unexpected status: 503 Service Unavailable", timedelta(minutes=10)),
+        ("", timedelta(minutes=10)),
+    ],
+)
+def test_an_image_is_waited_for_as_its_registry_answers(reason: str, said: str, patience: timedelta) -> None:
+    """An answer that there is none ends the job after two minutes; no answer after ten, and never an hour."""
+    one = training_job()
+    live, waiting = job(one, active=1), without_image(one, reason, said)
+    first = plan(one, seen(live, waiting), NOW)
+    assert (first.status["state"], condition(first, "Running")["reason"]) == ("Pending", reason)
+    assert first.after == patience
+
+    known = after(one, first)
+    assert plan(known, seen(live, waiting), NOW + patience - timedelta(seconds=1)).status["state"] == "Pending"
+    late = plan(known, seen(live, waiting), NOW + patience)
+    assert (late.status["state"], late.status["failure"]["reason"]) == ("Failed", reason)
+
+
+def test_the_kubelets_change_of_words_does_not_renew_the_patience() -> None:
+    """It says ErrImagePull and ImagePullBackOff in turns; the time counts from the first of them."""
+    one = training_job()
+    live = job(one, active=1)
+    for minute, reason in enumerate(("ErrImagePull", "ImagePullBackOff", "ErrImagePull")):
+        got = plan(one, seen(live, without_image(one, reason, "not found")), NOW + timedelta(minutes=minute))
+        one = after(one, got)
+
+    assert got.status["failure"]["reason"] == "ErrImagePull"
+
+
+def test_an_image_that_came_and_is_missed_again_is_waited_for_anew() -> None:
+    """The next attempt's node may be one that has to pull it."""
+    one = training_job(backoffLimit=3)
+    live = job(one, active=1)
+    one = after(one, plan(one, seen(live, without_image(one, "ErrImagePull", "not found")), NOW))
+    one = after(one, plan(one, seen(live, pod(one)), NOW + timedelta(minutes=1)))
+    assert "imageErrorSince" not in one.status
+
+    again = plan(one, seen(live, without_image(one, "ErrImagePull", "not found")), NOW + timedelta(minutes=5))
+    assert (again.status["state"], again.after) == ("Pending", timedelta(minutes=2))
+
+
+def test_one_node_without_an_image_ends_the_whole_gang() -> None:
+    """The others run and wait for it in vain: the job says which pod it is."""
+    one = training_job(framework="torch", nodes=2)
+    live, first = job(one, active=2), pod(one, "churn-0-abcde")
+    missing = without_image(one, "ErrImagePull", "not found", node=1)
+    waiting = after(one, plan(one, seen(live, first, missing), NOW))
+    got = plan(waiting, seen(live, first, missing), NOW + timedelta(minutes=2))
+
+    assert (got.status["failure"]["reason"], got.status["failure"]["pod"]) == ("ErrImagePull", "churn-1-abcde")
+    assert [ref.resource.kind for ref in plan(after(one, got), seen(live, first), NOW).delete] == ["Job"]
+
+
+def test_a_secret_that_is_missing_is_waited_for() -> None:
+    """That is no matter of the image: it may be made any minute, and the pod then starts by itself."""
+    one = training_job()
+    waiting = without_image(one, "CreateContainerConfigError", 'secret "token" not found')
+    got = plan(one, seen(job(one, active=1), waiting), NOW + timedelta(days=1))
+
+    assert (got.status["state"], got.after) == ("Pending", None)
+    assert "Secret token not found in team-a; create it" in condition(got, "Running")["message"]
+
+
+def test_an_image_that_cannot_start_our_entry_point_is_its_own_reason() -> None:
+    """An image that is there and is none of ours."""
+    one = training_job(image="python:3.11")
+    said = 'exec: "ultramarine-trainer": executable file not found in $PATH'
+    broken = pod(one, phase="Failed", **ended_container(128, "StartError", said))
+    got = plan(one, seen(job(one, "Failed", "PodFailurePolicy", failed=1), broken), NOW)
+
+    assert (got.status["failure"]["reason"], got.status["failure"]["exitCode"]) == ("ImageNotSuitable", 128)
+    assert "leave spec.image out" in got.status["failure"]["hint"]
+
+
+# More memory: the Job is made anew
+
+
+def killed_for_memory(one: Obj[Any], name: str, limit: str = "1Gi") -> Manifest:
+    """A pod that was killed for its memory, with a checkpoint in its last words."""
+    killed = pod(one, name, "Failed", **ended_container(137, "OOMKilled"))
+    killed["spec"]["containers"] = [{"name": "trainer", "resources": {"limits": {"memory": limit}}}]
+    return killed
+
+
+def test_a_job_made_anew_for_memory_keeps_its_counts() -> None:
+    """Attempts, history, the time used, the first start and the checkpoint are the TrainingJob's, not its Job's."""
+    spec: Manifest = {
+        "resources": {"limits": {"memory": "1Gi"}},
+        "onOutOfMemory": {"maxMemory": "4Gi"},
+        "backoffLimit": 1,
+        "activeDeadlineSeconds": 3600,
+        "checkpoint": {},
+    }
+    kept = {"uri": f"{PREFIX}checkpoints/cccc/", "time": "2030-01-01T11:50:00Z", "bytes": 1, "step": 7}
+    one = training_job({"lastCheckpoint": kept}, **spec)
+    told = contract.TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
+    broken = pod(one, "churn-0-aaaaa", "Failed", **ended_container(3, message=told))
+    killed = killed_for_memory(one, "churn-0-bbbbb")
+    killed["metadata"]["creationTimestamp"] = "2030-01-01T11:40:00Z"
+    old = job(one, failed=2, startTime="2030-01-01T11:30:00Z")
+
+    one = after(one, plan(one, seen(old, broken, killed), NOW))  # the status says how much more
+    deleting = plan(one, seen(old, broken, killed), NOW)
+    assert [ref.resource.kind for ref in deleting.delete] == ["Job"]
+    one = after(one, deleting)
+    old["metadata"]["deletionTimestamp"] = at(NOW)
+    one = after(one, plan(one, seen(old), NOW))
+
+    gone = plan(one, without_job(one), NOW)
+    assert kinds_of(gone.apply) == ["Job/churn"]
+    assert gone.apply[0]["spec"]["activeDeadlineSeconds"] == 1800
+    assert gone.apply[0]["spec"]["backoffLimit"] == 1
+    one = after(one, gone)
+    new = job(one, active=1, startTime=at(NOW))
+    new["metadata"]["uid"] = "the new Job's"
+    running = pod(one, "churn-0-ccccc", startTime=at(NOW))
+    running["metadata"] |= {
+        "creationTimestamp": at(NOW),
+        "ownerReferences": [{"uid": "the new Job's", "controller": True}],
+    }
+    got = plan(one, seen(new, running), NOW + timedelta(minutes=10)).status
+
+    assert (got["state"], got["attempts"], got["memory"]) == ("Running", 3, "2048Mi")
+    assert [(line["pod"], line.get("reason")) for line in got["attemptHistory"]] == [
+        ("churn-0-aaaaa", "CommandFailed"),
+        ("churn-0-bbbbb", "OOMKilled"),
+        ("churn-0-ccccc", None),
+    ]
+    assert (got["startTime"], got["activeSeconds"], got["activeSince"]) == ("2030-01-01T11:30:05Z", 1800, at(NOW))
+    assert got["lastCheckpoint"] == kept
+
+    new["status"] = {"succeeded": 1, "startTime": at(NOW), "completionTime": at(NOW + timedelta(minutes=10))}
+    new["status"]["conditions"] = [{"type": "Complete", "status": "True"}]
+    record = contract.TerminationRecord(productive_seconds=1500.0).to_json()
+    running["status"] = {"phase": "Succeeded", "startTime": at(NOW), **ended_container(0, "Completed", record)}
+    done = plan(one, seen(new, running), NOW + timedelta(minutes=10)).status
+    assert (done["state"], done["attempts"], done["activeSeconds"], done["duration"]) == (
+        "Succeeded",
+        3,
+        2400,
+        "39m55s",
+    )
+    assert done["goodput"] == {"productiveSeconds": 1500, "lostSeconds": 900}
+
+
+def without_job(one: Obj[Any]) -> Seen:
+    """Its Job is gone, and the storage knows of no result."""
+    (question,) = questions(one, seen())
+    return seen(answers={question: NOT_THERE})
+
+
+# Clocks that are wrong
+
+
+def durations(status: Manifest) -> list[int]:
+    """All that a status says of how long something took, in seconds; of attempts the difference of their times."""
+    told = [int(status.get("activeSeconds", 0)), *(int(value) for value in status.get("goodput", {}).values())]
+    lines = [line for line in status.get("attemptHistory", []) if "startTime" in line and "endTime" in line]
+    told += [
+        int((parse_timestamp(line["endTime"]) - parse_timestamp(line["startTime"])).total_seconds()) for line in lines
+    ]
+    return [-1, *told] if "-" in status.get("duration", "") else told
+
+
+def test_a_pod_from_the_future_makes_no_negative_time() -> None:
+    """Its node's clock is an hour ahead of the control plane's and of ours: all durations are 0 at least."""
+    one = training_job(activeDeadlineSeconds=3600)
+    start, end = at(NOW + AHEAD - timedelta(minutes=29)), at(NOW + AHEAD)
+    live = job(one, active=1, startTime="2030-01-01T11:30:00Z")
+    running = plan(one, seen(live, pod(one, startTime=start)), NOW)
+    assert min(durations(running.status)) >= 0
+
+    record = contract.TerminationRecord(productive_seconds=1700.0).to_json()
+    ended = ended_container(0, "Completed", record)
+    ended["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = end
+    done = job(one, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime="2030-01-01T12:00:00Z")
+    got = plan(after(one, running), seen(done, pod(one, phase="Succeeded", startTime=start, **ended)), NOW)
+
+    assert min(durations(got.status)) >= 0
+    assert (got.status["activeSeconds"], got.status["goodput"]) == (
+        1800,
+        {"productiveSeconds": 1700, "lostSeconds": 100},
+    )
+
+
+def test_an_attempt_from_the_future_does_not_end_before_it_began() -> None:
+    """Its pod is deleted, and we, whose clock is right, say when it was seen to be gone."""
+    one = training_job(backoffLimit=2)
+    running = plan(one, seen(job(one, active=1), pod(one, startTime=at(NOW + AHEAD))), NOW)
+    next_one = seen(job(one, active=1, failed=1), pod(one, "churn-0-bbbbb"))
+    gone = plan(after(one, running), next_one, NOW + timedelta(minutes=1)).status
+
+    assert [line.get("reason") for line in gone["attemptHistory"] if line["pod"] == "churn-0-abcde"] == ["PodGone"]
+    assert min(durations(gone)) >= 0
+
+
+def test_a_job_from_the_future_uses_no_negative_time() -> None:
+    """The controllers' clock is ahead: the job is suspended before it began, and nothing is taken off its deadline."""
+    one = training_job(activeDeadlineSeconds=3600)
+    running = plan(one, seen(job(one, active=1, startTime=at(NOW + AHEAD)), pod(one)), NOW)
+    held = after(training_job(activeDeadlineSeconds=3600, suspend=True), running)
+    paused = plan(held, seen(job(held)), NOW)
+
+    assert int(paused.status.get("activeSeconds", 0)) == 0
+    (wanted,) = plan(after(training_job(activeDeadlineSeconds=3600), paused), seen(job(held)), NOW).apply
+    assert wanted["spec"]["activeDeadlineSeconds"] == 3600
+
+
+def test_attempts_stand_in_their_order_whatever_their_nodes_clocks_say() -> None:
+    """The first ran where the clock is an hour ahead, the second where it is right."""
+    one = training_job(backoffLimit=1)
+    told = contract.TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
+    first = pod(one, "churn-0-first", "Failed", startTime=at(NOW + AHEAD), **ended_container(3, message=told))
+    second = pod(one, "churn-0-second", startTime=at(NOW))
+    second["metadata"]["creationTimestamp"] = at(NOW)
+    got = plan(one, seen(job(one, failed=1, active=1), second, first), NOW)
+
+    assert [line["pod"] for line in got.status["attemptHistory"]] == ["churn-0-first", "churn-0-second"]
+
+
+def test_who_was_stopped_is_not_the_cause_whatever_its_clock_says() -> None:
+    """Node 1 failed, its clock an hour ahead; node 0 was stopped for it, and its earlier time makes it no culprit."""
+    one = training_job(framework="torch", nodes=2)
+    pods = []
+    for node, finished, code, record in (
+        (0, NOW, 143, contract.TerminationRecord(reason="Stopped", message="SIGTERM came while the command ran")),
+        (1, NOW + AHEAD, 7, contract.TerminationRecord(reason="CommandFailed", message="command exited with code 7")),
+    ):
+        ended = ended_container(code, message=record.to_json())
+        ended["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = at(finished)
+        pods.append(pod(one, f"churn-{node}-a", "Failed", node=node, **ended))
+    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=2), *pods), NOW)
+
+    assert (got.status["failure"]["pod"], got.status["failure"]["exitCode"]) == ("churn-1-a", 7)
+
+
+def chained(
+    name: str, moment: datetime, step: int, before: contract.CheckpointRecord | None = None
+) -> contract.CheckpointRecord:
+    """A complete checkpoint that was made after another one, by that clock."""
+    uri = f"{PREFIX}checkpoints/{name}/"
+    return contract.CheckpointRecord(uri, DIGEST, at(moment), 100, step, 10.0 * step, before)
+
+
+@pytest.mark.parametrize("missed", [0, 2])
+def test_the_newest_checkpoint_is_the_last_of_the_chain_whatever_its_clock_says(missed: int) -> None:
+    """The first attempt's node was an hour ahead: what the second one keeps is newer, though not all of it was told."""
+    one = training_job(checkpoint={}, backoffLimit=1)
+    newest = chained("old", NOW + AHEAD, 10)
+    record = contract.TerminationRecord(reason="CommandFailed", message="x", checkpoint=newest).to_json()
+    failed = pod(one, "churn-0-aaaaa", "Failed", **ended_container(1, message=record))
+    one = after(one, plan(one, seen(job(one, failed=1), failed), NOW))
+    assert one.status["lastCheckpoint"]["step"] == 10
+
+    second = pod(one, "churn-0-bbbbb")
+    second["metadata"]["creationTimestamp"] = at(NOW)
+    for step in range(missed + 1):
+        newest = chained(f"new-{step}", NOW + timedelta(minutes=step), 20 + step, newest)
+    live = seen(job(one, failed=1, active=1), failed, second)
+    running = plan(one, replace(live, progress=contract.Progress(30, checkpoint=newest)), NOW)
+    assert running.status["lastCheckpoint"]["step"] == newest.step
+
+    record = contract.TerminationRecord(reason="CommandFailed", message="x", checkpoint=newest).to_json()
+    second["status"] |= {"phase": "Failed", **ended_container(1, message=record)}
+    ended = plan(after(one, running), seen(job(one, "Failed", "BackoffLimitExceeded", failed=2), failed, second), NOW)
+    assert ended.status["lastCheckpoint"]["step"] == newest.step
