@@ -101,7 +101,12 @@ WHOLE: dict[str, Manifest] = {
     },
     "Model": {
         "metadata": {"name": "churn"},
-        "spec": {"description": "Who leaves.", "aliases": {"champion": "7"}},
+        "spec": {
+            "description": "Who leaves.",
+            "card": {"owner": "growth", "license": "internal", "intendedUse": "Offers.", "limitations": "Not abroad."},
+            "retention": {"versions": 20},
+            "aliases": {"champion": "7"},
+        },
     },
     "ModelVersion": {
         "metadata": {"name": "churn-7"},
@@ -116,7 +121,7 @@ WHOLE: dict[str, Manifest] = {
                 "outputs": [{"name": "y", "datatype": "INT64", "shape": [-1]}],
             },
             "allowCodeExecution": False,
-            "lineage": {"trainingJob": "churn"},
+            "lineage": {"trainingJob": "churn", "gitCommit": "3fa9" * 10, "metrics": {"accuracy": 0.97}},
         },
     },
     "OnlineEndpoint": {

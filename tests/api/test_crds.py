@@ -81,7 +81,7 @@ COLUMNS = {
             "aliases": "champion=7",
             "conditions": [condition("Ready", "7 versions")],
         },
-        {"VERSIONS": "7", "LATEST": "8", "ALIASES": "champion=7"},
+        {"VERSIONS": "7", "LATEST": "8", "ALIASES": "champion=7", "OWNER": "growth"},
         {"MESSAGE": "7 versions"},
     ),
     "ModelVersion": (
@@ -90,9 +90,17 @@ COLUMNS = {
             "observedGeneration": 1,
             "state": "Ready",
             "bytes": 1,
+            "score": "accuracy=0.97",
             "conditions": [condition("Ready", "it can be served")],
         },
-        {"MODEL": "churn", "VERSION": "7", "FORMAT": "sklearn", "STATE": "Ready", "TRAININGJOB": "churn"},
+        {
+            "MODEL": "churn",
+            "VERSION": "7",
+            "FORMAT": "sklearn",
+            "STATE": "Ready",
+            "SCORE": "accuracy=0.97",
+            "TRAININGJOB": "churn",
+        },
         {"URI": "s3://lake/churn/7/", "MESSAGE": "it can be served"},
     ),
     "OnlineEndpoint": (

@@ -40,6 +40,54 @@ def test_an_alias_to_nowhere_is_named():
     assert "champion -> 7 (there are: 1)" in condition(got, "Ready")["message"]
 
 
+RETIRING = model(aliases={"champion": "1"}, retention={"versions": 2})
+
+
+def retired(got):
+    """The versions that a plan deletes."""
+    return [ref.name for ref in got.delete]
+
+
+def test_retention_keeps_the_newest_ready_versions_and_those_with_a_name():
+    """Older ones are deleted, ready or not, but for what an alias means; and the diary says so."""
+    versions = (version(1), version(2, ready=False), version(3), version(4), version(5), version(6, ready=False))
+    got = plan_model(read(RETIRING), seen(related=versions), NOW)
+
+    assert retired(got) == ["churn-2", "churn-3"]
+    assert got.status["versions"] == 4
+    assert [event.reason for event in got.events] == ["VersionsRetired"]
+    assert "churn-2, churn-3" in got.events[0].message
+
+
+@pytest.mark.parametrize(
+    ("deployment", "status"),
+    [
+        ({"model": "churn@3"}, {}),
+        ({"model": "churn@latest"}, {"modelVersion": "churn-3"}),
+        ({"model": "churn@latest"}, {"deployments": [{"name": "blue", "modelVersion": "churn-3"}]}),
+    ],
+)
+def test_retention_spares_what_an_endpoint_serves(deployment, status):
+    """A version that an endpoint names, or whose pods are still to be replaced, stays."""
+    serving = ours("OnlineEndpoint", "churn", {"deployments": [{"name": "blue", **deployment}]}, status)
+    versions = (version(2), version(3), version(4), version(5))
+
+    assert retired(plan_model(read(RETIRING), seen(related=(*versions, serving)), NOW)) == ["churn-2"]
+
+
+def test_retention_deletes_nothing_before_there_are_enough():
+    """With fewer ready versions than are to be kept, none goes; nor without retention at all."""
+    few = (version(1), version(2), version(3, ready=False))
+    assert retired(plan_model(read(model(retention={"versions": 3})), seen(related=few), NOW)) == []
+    assert retired(plan_model(read(model()), seen(related=few), NOW)) == []
+
+
+def test_a_version_shows_the_metrics_of_its_training():
+    """As many as a column has room for."""
+    got = plan_version(one_version(lineage={"metrics": {"accuracy": 0.97, "loss": 0.1}}), seen(), NOW)
+    assert got.status["score"] == "accuracy=0.97 loss=0.1"
+
+
 def test_a_version_is_ready_when_its_artifact_is_the_one_named():
     """The storage's manifest has the digest that the version names."""
     got = plan_version(one_version(), seen(answers={ASK: ArtifactFacts(DIGEST, 42)}), NOW)

@@ -21,12 +21,12 @@ from builders import (
     training_job,
     version,
 )
-from ultramarine.kinds.trainingjob import status
 from ultramarine.kinds.trainingjob.manifests import output_prefix
 from ultramarine.kinds.trainingjob.plan import plan, questions
 from ultramarine.shared import contract
 from ultramarine.shared.errors import InvalidSpec, StorageError
 from ultramarine.shared.plan import ReadText
+from ultramarine.shared.score import score
 
 
 def test_a_new_job_gets_its_source_and_its_pod():
@@ -344,8 +344,8 @@ def test_words_without_end_still_fit_the_status():
     got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), broken), NOW)
     assert len(got.status["failure"]["message"]) <= 4096
     assert len(condition(got, "Failed")["message"]) <= 2000
-    assert status.score({"a" * 60: 1.0, "b": 2.0}) == "a" * 60 + "=1"
-    assert status.score({"c" * 63: 1.23}) == ""
+    assert score({"a" * 60: 1.0, "b": 2.0}) == "a" * 60 + "=1"
+    assert score({"c" * 63: 1.23}) == ""
 
 
 def test_an_eviction_is_not_the_cause():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...shared.meta import MODEL, MODEL_VERSION
+from ...shared.meta import MODEL, MODEL_VERSION, ONLINE_ENDPOINT
 from ...shared.plan import Column, Kind
 from .plan import plan_model, plan_version, questions_version
 from .schema import ModelSpec, ModelStatus, ModelVersionSpec, ModelVersionStatus
@@ -20,12 +20,14 @@ MODEL_KIND = Kind(
         Column("Versions", ".status.versions", "integer"),
         Column("Latest", ".status.latestReadyVersion"),
         Column("Aliases", ".status.aliases"),
+        Column("Owner", ".spec.card.owner"),
         Column("Age", ".metadata.creationTimestamp", "date"),
         Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
     ),
     plan=plan_model,
-    related=(MODEL_VERSION,),
-    rung_by=(MODEL_VERSION,),
+    related=(MODEL_VERSION, ONLINE_ENDPOINT),
+    rung_by=(MODEL_VERSION, ONLINE_ENDPOINT),
+    deletes=(MODEL_VERSION,),
     topics=lambda model: frozenset((model["metadata"]["name"],)),
     rules=(
         (
@@ -47,6 +49,7 @@ VERSION_KIND = Kind(
         Column("Version", ".spec.version"),
         Column("Format", ".spec.format.name"),
         Column("State", ".status.state"),
+        Column("Score", ".status.score"),
         Column("TrainingJob", ".spec.lineage.trainingJob"),
         Column("Age", ".metadata.creationTimestamp", "date"),
         Column("Uri", ".spec.uri", priority=1),

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.contract import CODE_EXECUTING_FORMATS
 from ...shared.errors import StorageError
-from ...shared.meta import Manifest
+from ...shared.meta import MODEL_VERSION, Manifest, Ref
 from ...shared.plan import ArtifactFacts, CheckArtifact, Event, Obj, Plan, Platform, Question, Seen
+from ...shared.score import score
 from .schema import ModelSpec, ModelVersionSpec, version_number
 
 LOOK_AGAIN = timedelta(seconds=30)
@@ -31,15 +32,49 @@ def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
     else:
         conditions = (Condition("Ready", True, "AliasesResolved", f"{len(numbers)} versions"),)
     latest = max([told, *numbers])
+    retired = _retired(model, seen)
     status: Manifest = {
         "observedGeneration": model.generation,
-        "versions": len(numbers),
+        "versions": len(numbers) - len(retired),
         "latestVersion": str(latest) if latest else "",
         "latestReadyVersion": str(ready[0]) if ready else "",
         "aliases": ", ".join(f"{alias}={to}" for alias, to in sorted(model.spec.aliases.items())),
         "conditions": merge(model.status.get("conditions") or [], conditions, model.generation, now),
     }
-    return Plan(status)
+    names = ", ".join(sorted(version["metadata"]["name"] for version in retired))
+    return Plan(
+        status,
+        delete=tuple(Ref.to(MODEL_VERSION, version) for version in retired),
+        events=(Event("VersionsRetired", f"deleted by spec.retention: {names}"),) if retired else (),
+    )
+
+
+def _retired(model: Obj[ModelSpec], seen: Seen) -> list[Manifest]:
+    """The versions that retention gives up: older than the newest ready ones, and named by nobody."""
+    if model.spec.retention is None:
+        return []
+    versions = [
+        version
+        for version in seen.others("ModelVersion")
+        if version["spec"].get("model") == model.name and not version["metadata"].get("deletionTimestamp")
+    ]
+    ready = sorted(_number(v) for v in versions if is_true(v.get("status") or {}, "Ready"))
+    kept = ready[-model.spec.retention.versions :]
+    if len(kept) < model.spec.retention.versions:
+        return []
+    named = set(model.spec.aliases.values())
+    for endpoint in seen.others("OnlineEndpoint"):
+        wanted = [deployment.get("model") for deployment in endpoint["spec"].get("deployments") or []]
+        named |= {reference.rpartition("@")[2] for reference in wanted if reference.startswith(f"{model.name}@")}
+        # What its pods still serve, while they are replaced.
+        status = endpoint.get("status") or {}
+        served = [status.get("modelVersion"), *(d.get("modelVersion") for d in status.get("deployments") or [])]
+        named |= {str(name).removeprefix(f"{model.name}-") for name in served}
+    return [v for v in versions if _number(v) < kept[0] and str(v["spec"]["version"]) not in named]
+
+
+def _number(version: Manifest) -> int:
+    return version_number(version["spec"].get("version"))
 
 
 def questions_version(version: Obj[ModelVersionSpec], seen: Seen) -> tuple[Question, ...]:
@@ -85,10 +120,12 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
         size = answer.bytes if isinstance(answer, ArtifactFacts) else size
     stuck = condition.message if state in ("Refused", "Invalid") else ""
     shown = health(done=condition.status is True, failed=stuck, progress=condition.message)
+    shown_score = score(spec.lineage.metrics)
     status: Manifest = {
         "observedGeneration": version.generation,
         "state": state,
         "bytes": size,
+        **({"score": shown_score} if shown_score else {}),
         "conditions": merge(version.status.get("conditions") or [], (condition, *shown), version.generation, now),
     }
     before = (find(version.status, "Ready") or {}).get("reason")

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from ...shared.contract import METRIC_LIMIT
 from ...shared.schema import IMMUTABLE, Digest, DnsName, Schema, Status, Uri, rule, rules, says
+from ...shared.score import MAX_SCORE
 
 LATEST = "latest"  # always means the newest ready version, so nobody may give that name to another
 
@@ -31,10 +33,32 @@ VersionNumber = Annotated[
 ]
 
 
+class Retention(Schema):
+    """How many versions are kept."""
+
+    versions: int = Field(
+        ge=1,
+        le=1000,
+        description="So many ready ones, the newest. Older ones are deleted, but for what an alias or an endpoint "
+        "names; what they have stored stays.",
+    )
+
+
+class Card(Schema):
+    """What people should know who want to use the model."""
+
+    owner: str = Field(default="", max_length=253, description="Whom to ask.")
+    license: str = Field(default="", max_length=253, description="Who may use it, such as internal or Apache-2.0.")
+    intended_use: str = Field(default="", max_length=4096, description="What it was made for.")
+    limitations: str = Field(default="", max_length=4096, description="Where it fails, or must not be used.")
+
+
 class ModelSpec(Schema):
-    """A model's names for its versions."""
+    """A model's names for its versions, how many are kept, and what people should know of it."""
 
     description: str = Field(default="", max_length=4096, description="What it is for, for people.")
+    card: Card = Field(default=Card(), description="What people should know who want to use it.")
+    retention: Retention | None = Field(default=None, description="How many versions are kept; without it all are.")
     aliases: dict[str, VersionNumber] = Field(
         default={},
         max_length=64,
@@ -105,6 +129,10 @@ class Lineage(Schema):
     """Where the version comes from."""
 
     training_job: str = Field(default="", max_length=253, description="The TrainingJob whose output it is.")
+    git_commit: str = Field(default="", max_length=64, description="The commit of the code that made it.")
+    metrics: dict[str, float] = Field(
+        default={}, max_length=METRIC_LIMIT, description="The last metrics of the training that made it."
+    )
 
 
 class ModelVersionSpec(Schema):
@@ -140,3 +168,6 @@ class ModelVersionStatus(Status):
 
     state: str = Field(default="", max_length=32, description="Ready, Waiting, Refused or Invalid; for reading only.")
     bytes: int = Field(default=0, ge=0, description="Its size.")
+    score: str = Field(
+        default="", max_length=MAX_SCORE, description="As many of its training's metrics as a column has room for."
+    )

@@ -42,7 +42,7 @@ def to_register(job: Job, record: contract.TerminationRecord, seen: Seen) -> tup
             create.append({"apiVersion": API_VERSION, "kind": "Model", "metadata": meta, "spec": {}})
         number = newest.get(model, _newest(model, models.get(model), seen)) + 1
         newest[model] = number
-        create.append(_model_version(job, name, model, number, record.outputs[name]))
+        create.append(_model_version(job, name, model, number, record))
     return tuple(create)
 
 
@@ -57,21 +57,27 @@ def _newest(model: str, known: Manifest | None, seen: Seen) -> int:
     return max([told, *numbers])
 
 
-def _model_version(job: Job, output: str, model: str, number: int, record: contract.OutputRecord) -> Manifest:
+def _model_version(job: Job, name: str, model: str, number: int, record: contract.TerminationRecord) -> Manifest:
+    output = record.outputs[name]
+    lineage: Manifest = {"trainingJob": job.name}
+    if record.source.commit:
+        lineage["gitCommit"] = record.source.commit
+    if record.metrics:
+        lineage["metrics"] = dict(list(record.metrics.items())[: contract.METRIC_LIMIT])
     return {
         "apiVersion": API_VERSION,
         "kind": "ModelVersion",
         "metadata": {
             "name": version_name(model, str(number)),
             "namespace": job.namespace,
-            "labels": {LABEL_JOB_UID: job.uid, LABEL_OUTPUT: output},
+            "labels": {LABEL_JOB_UID: job.uid, LABEL_OUTPUT: name},
         },
         "spec": {
             "model": model,
             "version": str(number),
-            "uri": record.uri,
-            "digest": record.digest,
-            "format": {"name": record.format},
-            "lineage": {"trainingJob": job.name},
+            "uri": output.uri,
+            "digest": output.digest,
+            "format": {"name": output.format},
+            "lineage": lineage,
         },
     }

@@ -22,6 +22,7 @@ from ...shared.schema import (
     rules,
     says,
 )
+from ...shared.score import MAX_SCORE
 
 SUBDOMAIN = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"  # what most objects' names are
 LABEL_VALUE = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -631,7 +632,9 @@ class TrainingJobStatus(Status):
     outputs: dict[str, OutputStatus] = Field(default={}, max_length=16, description="The uploaded outputs.")
     model_version: str = Field(default="", max_length=1000, description="The ModelVersions made, for people.")
     metrics: Metrics | None = Field(default=None, description="Numbers that the command printed.")
-    score: str = Field(default="", max_length=64, description="As many of those numbers as a column has room for.")
+    score: str = Field(
+        default="", max_length=MAX_SCORE, description="As many of those numbers as a column has room for."
+    )
     failure: Failure | None = Field(default=None, description="Why it failed.")
     provenance: Provenance | None = Field(default=None, description="What exactly ran.")
     mlflow: MlflowStatus | None = Field(

@@ -9,10 +9,10 @@ from ...shared import contract, pods
 from ...shared.conditions import Condition, find, health, merge, parse_timestamp, timestamp
 from ...shared.meta import Manifest
 from ...shared.plan import Event, Platform, Seen
+from ...shared.score import score
 from . import history, waiting
 from .manifests import Job, output_prefix, requested_by, source_digest
 
-MAX_SCORE = 64
 MAX_INPUTS = 32
 MAX_FAILURE = {"reason": 256, "message": 4096, "tail": 8192, "hint": 1024}  # characters, as in the schema
 
@@ -193,17 +193,6 @@ def in_words(seconds: int) -> str:
     if hours:
         return f"{hours}h{minutes}m"
     return f"{minutes}m{rest}s" if minutes else f"{rest}s"
-
-
-def score(metrics: dict[str, float]) -> str:
-    """The first metrics as `name=value`, as many as the column has room for; never half a number."""
-    shown = ""
-    for name, value in metrics.items():
-        longer = f"{shown} {name}={value:.4g}".strip()
-        if len(longer) > MAX_SCORE:
-            break
-        shown = longer
-    return shown
 
 
 def failure(verdict: pods.Verdict) -> Manifest:
