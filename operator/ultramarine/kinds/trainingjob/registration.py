@@ -58,6 +58,7 @@ def _newest(model: str, known: Manifest | None, seen: Seen) -> int:
 
 
 def _model_version(job: Job, output: str, model: str, number: int, record: contract.OutputRecord) -> Manifest:
+    wanted = job.spec.outputs[output].compile
     return {
         "apiVersion": API_VERSION,
         "kind": "ModelVersion",
@@ -73,5 +74,6 @@ def _model_version(job: Job, output: str, model: str, number: int, record: contr
             "digest": record.digest,
             "format": {"name": record.format},
             "lineage": {"trainingJob": job.name},
+            **({"compile": wanted.model_dump(by_alias=True)} if wanted and record.format != "onnx" else {}),
         },
     }
