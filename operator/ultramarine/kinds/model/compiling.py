@@ -74,7 +74,7 @@ def compilation(version: Version, seen: Seen, now: datetime) -> Compilation:
     if job is None:
         # New, or its Job is gone: what that one has stored counts, and there is no need for another.
         return _stored(version, wanted, seen) or Compilation(
-            _under_way("its Job is being made").condition, apply=(compile_job(version, wanted, seen.platform),)
+            _at_work(version).condition, apply=(compile_job(version, wanted, seen.platform),)
         )
     own_pods = _own_pods(job, seen)
     if done := _over(job, "Complete"):
@@ -90,11 +90,15 @@ def compilation(version: Version, seen: Seen, now: datetime) -> Compilation:
     for pod in reversed(own_pods):
         if (trouble := pods.trouble(pod)) is not None:
             return _under_way(trouble.message)
-    return _under_way(f"Job {compile_job_name(version)} compiles it and compares the answers")
+    return _at_work(version)
 
 
 def _not_asked() -> Compilation:
     return Compilation(Condition(CONDITION, False, NOT_ASKED, "spec.compile is not set"))
+
+
+def _at_work(version: Version) -> Compilation:
+    return _under_way(f"Job {compile_job_name(version)} compiles it and compares the answers")
 
 
 def _under_way(message: str, after: timedelta | None = None) -> Compilation:
