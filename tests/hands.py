@@ -36,12 +36,12 @@ def pod_of(owner: Manifest, name: str, labels: dict[str, str] | None = None) -> 
     return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {**template["spec"], "nodeName": "node-1"}}
 
 
-def ended_pod(code: int, message: str, reason: str = "") -> Manifest:
-    """The status of a trainer's pod whose container ended with `code` and those last words."""
+def ended_pod(code: int, message: str, reason: str = "", name: str = "trainer") -> Manifest:
+    """The status of a pod whose container, a trainer's if no other, ended with `code` and those last words."""
     times = {"startedAt": now(), "finishedAt": now()}
     ended = {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "message": message, **times}
     container: dict[str, Any] = {
-        "name": "trainer",
+        "name": name,
         "image": "ultramarine/trainer:1",
         "imageID": "sha256:feed",
         "ready": False,
@@ -51,10 +51,10 @@ def ended_pod(code: int, message: str, reason: str = "") -> Manifest:
     return {"phase": "Failed" if code else "Succeeded", "containerStatuses": [container]}
 
 
-def complete_job() -> Manifest:
+def complete_job(indexed: bool = True) -> Manifest:
     """The status of a Job whose one pod has succeeded."""
     over = [_condition(type, "CompletionsReached") for type in ("SuccessCriteriaMet", "Complete")]
-    counts = {"active": 0, "ready": 0, "succeeded": 1, "completedIndexes": "0"}
+    counts: Manifest = {"active": 0, "ready": 0, "succeeded": 1, **({"completedIndexes": "0"} if indexed else {})}
     return {**counts, "conditions": over, "completionTime": now()}
 
 
@@ -81,3 +81,20 @@ def upload(storage: Storage, job: Manifest, content: str) -> contract.OutputReco
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "model.skops").write_text(content)
         return storage.upload_folder(Path(folder), f"{task_of(job).output_prefix}model", "sklearn")
+
+
+def compile_and_store(storage: Storage, job: Manifest, well: bool) -> contract.CompileRecord:
+    """Do a compiling pod's work: store a model and the verdict, or a verdict that says how far the answers differ."""
+    variables = job["spec"]["template"]["spec"]["initContainers"][1]["env"]
+    task = contract.CompileTask.from_json(variables[0]["value"])
+    figures: dict[str, Any] = {"rows": 1000, "rows_from": "1000 rows", "worst_relative_error": 0.0}
+    if well:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "model.onnx").write_text(task.digest)
+            made = storage.upload_folder(Path(folder), task.prefix, "onnx")
+        record = contract.CompileRecord(made.uri, made.digest, made.bytes, 21, label_agreement=1.0, **figures)
+    else:
+        message = "half of the labels differ"
+        record = contract.CompileRecord(reason="ParityFailed", message=message, label_agreement=0.5, **figures)
+    storage.write(task.prefix + contract.RESULT_NAME, record.to_json())
+    return record

@@ -1,4 +1,4 @@
-"""`ultramarine-server fetch` and `ultramarine-server serve`: the two containers of a serving pod."""
+"""What serving pods run (`ultramarine-server fetch` and `serve`), and compiling pods (`fetch`, `compile`, `store`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ultramarine.shared import contract
-from ultramarine.shared.contract import ServingTask, TerminationRecord
+from ultramarine.shared.contract import CompileRecord, CompileTask, ServingTask, TerminationRecord
 from ultramarine.shared.errors import UltramarineError
 
 from ultramarine_server.cpus import cpu_limit
@@ -18,15 +18,26 @@ def main() -> int:
     """Do what the arguments say; a failure goes to stderr and to the termination log, and the exit code is 1."""
     arguments = _arguments()
     try:
+        if arguments.command == "store":
+            from ultramarine_server.compiling import store
+
+            verdict = store(_compile_task(), arguments.compiled_dir, os.environ)
+            _leave(verdict, arguments.termination_log)
+            return 0
+        if arguments.command == "compile":
+            _limit_threads()
+            from ultramarine_server.compiling import compile_model
+
+            verdict = compile_model(_compile_task(), arguments.model_dir, arguments.compiled_dir, cpu_limit())
+            print(verdict.to_json().decode(), flush=True)
+            return 0
         task = _task()
         if arguments.command == "fetch":
             from ultramarine_server.fetch import fetch  # boto3 is not for the container that serves.
 
             fetch(task, os.environ, arguments.model_dir)
             return 0
-        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            # Read when numpy is imported; without them a small container on a large node starts a thread for each CPU.
-            os.environ.setdefault(name, str(cpu_limit()))
+        _limit_threads()
         from ultramarine_server.serve import serve
 
         return serve(
@@ -38,14 +49,24 @@ def main() -> int:
         return 1
 
 
+def _limit_threads() -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        # Read when numpy is imported; without them a small container on a large node starts a thread for each CPU.
+        os.environ.setdefault(name, str(cpu_limit()))
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ultramarine-server", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("fetch", help="download the model of $ULTRAMARINE_TASK and check it")
     serve = commands.add_parser("serve", help="serve the downloaded model by the Open Inference Protocol V2")
-    for command in (fetch, serve):
+    compile = commands.add_parser("compile", help="compile the downloaded model, and check it against the native one")
+    store = commands.add_parser("store", help="store what was compiled, and the verdict")
+    for command in (fetch, serve, compile, store):
         command.add_argument("--model-dir", type=Path, default=Path(contract.MODEL_DIR))
         command.add_argument("--termination-log", type=Path, default=Path(contract.TERMINATION_LOG))
+    for command in (compile, store):
+        command.add_argument("--compiled-dir", type=Path, default=Path(contract.COMPILED_DIR))
     serve.add_argument("--keys-dir", type=Path, default=Path(contract.KEYS_DIR))
     serve.add_argument("--host", default="0.0.0.0", help="the address to listen on; :: for IPv6")
     serve.add_argument("--port", type=int, default=8080)
@@ -63,9 +84,18 @@ def _task() -> ServingTask:
         raise UltramarineError(message, "TaskInvalid") from error
 
 
-def _leave(record: TerminationRecord, path: Path) -> None:
+def _compile_task() -> CompileTask:
     try:
-        path.write_text(record.to_json())
+        return CompileTask.from_json(os.environ.get(contract.ENV_TASK, ""))
+    except (TypeError, ValueError) as error:
+        message = f"{contract.ENV_TASK} holds no compiling task ({error}); this image is started by the operator"
+        raise UltramarineError(message, "TaskInvalid") from error
+
+
+def _leave(record: TerminationRecord | CompileRecord, path: Path) -> None:
+    try:
+        said = record.to_json()
+        path.write_text(said if isinstance(said, str) else said.decode())
     except OSError as error:
         print(f"ultramarine-server: the verdict cannot be written to {path}: {error}", file=sys.stderr)
 

@@ -10,7 +10,7 @@ from ultramarine.shared.contract import CODE_EXECUTING_FORMATS, ServingTask
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError
 from ultramarine_server.protocol import Model
-from ultramarine_server.signature import signature_from
+from ultramarine_server.signature import Signature, signature_from
 
 T = TypeVar("T")
 
@@ -27,12 +27,18 @@ def load(file: ModelFile, task: ServingTask, threads: int) -> Model:
         message = f"{file.path.name} is a {file.format} file, which runs code when it is loaded; {_REMEDY}"
         raise LoadError(message, "CodeExecutionRefused")
     if file.format == "onnx":
-        from ultramarine_server.onnx_model import OnnxModel
-
-        return _guarded(file, lambda: OnnxModel(file.path, threads, given))
+        return _guarded(file, lambda: _onnx(file, threads, given))
     from ultramarine_server.sklearn_model import SklearnModel
 
     return _guarded(file, lambda: SklearnModel(_estimator(file, task), given))
+
+
+def _onnx(file: ModelFile, threads: int, given: Signature | None) -> Model:
+    from ultramarine_server.compiled_model import CompiledModel
+    from ultramarine_server.onnx_model import SIGNATURE, OnnxModel
+
+    session = OnnxModel(file.path, threads, given)
+    return CompiledModel(session) if SIGNATURE in session.metadata else session
 
 
 def _guarded(file: ModelFile, read: Callable[[], T]) -> T:

@@ -31,6 +31,10 @@ _DATATYPES = {
 # What a ZipMap gives: for each row a map from class to probability. It is served as a matrix.
 _MAPS = {"seq(map(int64,tensor(float)))": "FP32", "seq(map(string,tensor(float)))": "FP32"}
 
+# Metadata of a compiled model's file: how its native model shows itself, and the names of that one's features, if any.
+SIGNATURE = "ultramarine.signature"
+FEATURES = "ultramarine.features"
+
 
 class OnnxModel:
     """A session whose inputs and outputs are the signature."""
@@ -40,10 +44,11 @@ class OnnxModel:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         inputs = tuple(_spec("input", node, _DATATYPES) for node in self._session.get_inputs())
         outputs = tuple(_spec("output", node, _DATATYPES | _MAPS) for node in self._session.get_outputs())
         self.signature = Signature(inputs, outputs)
-        if given:
+        if given and SIGNATURE not in self.metadata:  # else it was checked on the native model
             _check("input", given.inputs, inputs)
             _check("output", given.outputs, outputs)
 

@@ -23,7 +23,7 @@ class SklearnModel:
             raise LoadError(
                 f"the file holds a {type(estimator).__name__}, which has no predict; store a fitted estimator"
             )
-        self._estimator = estimator
+        self.estimator = estimator
         self._features = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
         if self._features:
             import pandas as pd  # Only models that were fitted on a data frame pay for it.
@@ -51,7 +51,7 @@ class SklearnModel:
         """Call the estimator once for each output."""
         table = self._table(inputs)
         try:
-            return {name: np.asarray(getattr(self._estimator, name)(table)) for name in outputs}
+            return {name: np.asarray(getattr(self.estimator, name)(table)) for name in outputs}
         except (ValueError, TypeError) as error:  # what estimators raise for values that they were not fitted for
             reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
             raise BadRequest(f"the model cannot take these values: {reason}") from error
@@ -76,7 +76,7 @@ class SklearnModel:
         return self._frame({name: inputs[name] for name in self._features})
 
     def _inferred_input(self, count: int) -> TensorSpec:
-        if hasattr(_first_step(self._estimator), "build_analyzer"):  # a text vectorizer: one string a row
+        if hasattr(_first_step(self.estimator), "build_analyzer"):  # a text vectorizer: one string a row
             return TensorSpec(INPUT, "BYTES", (-1,))
         return TensorSpec(
             INPUT, "FP64", (-1, count), {"feature_names": ", ".join(self._features)} if self._features else {}
@@ -108,17 +108,17 @@ class SklearnModel:
 
     def _tried_outputs(self, inputs: tuple[TensorSpec, ...]) -> list[TensorSpec]:
         """Ask the estimator with one row of zeros, which warms it up too, or read its classes where it takes none."""
-        names = [name for name in OUTPUTS if hasattr(self._estimator, name)]
+        names = [name for name in OUTPUTS if hasattr(self.estimator, name)]
         zeros = {spec.name: _one_row(spec) for spec in inputs}
         try:
-            results = {name: getattr(self._estimator, name)(self._table(zeros)) for name in names}
+            results = {name: getattr(self.estimator, name)(self._table(zeros)) for name in names}
         except Exception:  # Any estimator may refuse zeros, such as an encoder of words, by any exception.
             return self._declared_outputs(names)
         arrays = {name: result for name, result in results.items() if isinstance(result, np.ndarray)}
         return [TensorSpec(name, datatype_of(array), (-1, *array.shape[1:])) for name, array in arrays.items()]
 
     def _declared_outputs(self, names: Sequence[str]) -> list[TensorSpec]:
-        classes = getattr(self._estimator, "classes_", np.zeros(0))
+        classes = getattr(self.estimator, "classes_", np.zeros(0))
         if isinstance(classes, list):  # several targets, each with classes of its own
             return [TensorSpec("predict", datatype_of(np.asarray(classes[0])), (-1, len(classes)))]
         specs = [TensorSpec("predict", datatype_of(np.asarray(classes)), (-1,))]

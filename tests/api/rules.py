@@ -425,7 +425,7 @@ RULES = [
     of_spec(
         VERSION,
         "a format is known",
-        {"format": {"name": "onnx"}},
+        {"format": {"name": "onnx"}, "compile": None},
         {"format": {"name": "auto"}},
         "spec.format.name: Unsupported value",
         '"sklearn", "onnx", "pickle", "joblib"',
@@ -848,8 +848,9 @@ FIXED: dict[str, Manifest] = {
         "version": "8",
         "uri": "s3://lake/other/",
         "digest": "sha256:" + "b" * 64,
-        "format": {"name": "onnx"},
+        "format": {"name": "pickle"},
         "signature": {"inputs": [{"name": "z", "datatype": "FP64", "shape": [-1]}]},
+        "compile": {"onFailure": "Fail"},
         "lineage": {"trainingJob": "other"},
     },
 }

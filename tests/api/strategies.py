@@ -190,6 +190,7 @@ def _whole_training_job(_: Manifest, spec: Manifest) -> None:
     for output in spec.get("outputs", {}).values():
         if "registerAs" not in output:
             output.pop("format", None)
+            output.pop("compile", None)
     if "source" in spec:
         spec["source"] = _whole_source(spec["source"])
     for origin in spec.get("envFrom", []):
@@ -239,6 +240,8 @@ def _whole_toleration(toleration: Manifest) -> None:
 
 
 def _whole_model_version(manifest: Manifest, spec: Manifest) -> None:
+    if spec["format"]["name"] == "onnx":
+        spec.pop("compile", None)
     spec["model"] = manifest["metadata"]["name"]
     manifest["metadata"]["name"] = f"{spec['model']}-{spec['version']}"
 

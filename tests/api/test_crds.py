@@ -91,7 +91,17 @@ COLUMNS = {
             "state": "Ready",
             "bytes": 1,
             "score": "accuracy=0.97",
-            "conditions": [condition("Ready", "it can be served")],
+            "compiled": {
+                "uri": "s3://lake/compiled/7/",
+                "digest": "sha256:" + "c" * 64,
+                "bytes": 1,
+                "opset": 21,
+                "rows": 1000,
+                "rowsFrom": "input_example.json",
+                "worstRelativeError": 1e-08,
+                "labelAgreement": 1.0,
+            },
+            "conditions": [condition("Ready", "it can be served"), condition("Compiled", "as before")],
         },
         {
             "MODEL": "churn",
@@ -101,7 +111,7 @@ COLUMNS = {
             "SCORE": "accuracy=0.97",
             "TRAININGJOB": "churn",
         },
-        {"URI": "s3://lake/churn/7/", "MESSAGE": "it can be served"},
+        {"COMPILED": "Test", "URI": "s3://lake/churn/7/", "MESSAGE": "it can be served"},
     ),
     "OnlineEndpoint": (
         "oe",

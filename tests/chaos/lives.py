@@ -42,6 +42,13 @@ def version(number: int) -> Manifest:
     return _ours("ModelVersion", f"churn-{number}", {**spec, "format": {"name": "onnx"}})
 
 
+def compiled(number: int) -> Manifest:
+    """A version that is compiled."""
+    made = version(number)
+    changes = {"uri": f"s3://lake/NAMESPACE/{number}.skops", "format": {"name": "sklearn"}, "compile": {"to": "onnx"}}
+    return {**made, "spec": {**made["spec"], **changes}}
+
+
 def _ours(kind: str, name: str, spec: Manifest) -> Manifest:
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
 
@@ -183,6 +190,29 @@ async def _waits_for_its_artifact(world: World) -> None:
     await ready(world, "ModelVersion", "churn-1")
 
 
+async def _is_compiled(world: World) -> None:
+    await told(world, "ModelVersion", "churn-1", "Compiled", "Job churn-1-compile")
+    world.decide("churn-1-compile", "no-image")
+    await told(world, "ModelVersion", "churn-1", "Compiled", "cannot be had")
+    world.decide("churn-1-compile", "succeeds")
+    await ready(world, "ModelVersion", "churn-1")
+
+
+async def _is_served_compiled(world: World) -> None:
+    world.decide("churn-1-compile", "fails", "succeeds")
+    await served(world, "churn-1", pods=4)
+    world.decide("churn-2-compile", "differs")
+    await world.apply(compiled(2))
+    await served(world, "churn-2", pods=5)
+    await told(world, "ModelVersion", "churn-2", "Compiled", "the native model is served")
+
+
+async def _is_not_compiled(world: World) -> None:
+    world.decide("churn-1-compile", "differs")
+    await told(world, "ModelVersion", "churn-1", "Compiled", "half of the labels differ")
+    await ready(world, "ModelVersion", "churn-1")
+
+
 async def _follows_its_alias(world: World) -> None:
     await served(world, "churn-1")
     await world.edit("Model", "churn", {"spec": {"aliases": {"champion": "2"}}})
@@ -233,6 +263,7 @@ def _both() -> Manifest:
 
 
 ONE, TWO = ("1.onnx",), ("1.onnx", "2.onnx")
+SKOPS = ("1.skops", "2.skops")
 SOME, MORE = {"limits": {"memory": "1Gi"}}, {"factor": 1.5, "maxMemory": "4Gi"}
 LIVES = (
     Life("TrainingJob", "succeeds", (training("churn"),), _succeeds),
@@ -262,6 +293,15 @@ LIVES = (
     ),
     Life("Model", "moves its aliases", (model(champion="1"), version(1)), _moves_aliases, TWO),
     Life("ModelVersion", "waits for its artifact", (version(1),), _waits_for_its_artifact),
+    Life("ModelVersion", "is compiled", (compiled(1),), _is_compiled, SKOPS),
+    Life("ModelVersion", "is not compiled", (compiled(1),), _is_not_compiled, SKOPS),
+    Life(
+        "OnlineEndpoint",
+        "serves what was compiled",
+        (model(), compiled(1), serving("shop", "churn@latest")),
+        _is_served_compiled,
+        SKOPS,
+    ),
     Life(
         "OnlineEndpoint",
         "follows its alias",

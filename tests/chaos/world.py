@@ -17,6 +17,7 @@ from typing import Literal
 
 import aiohttp
 import hands
+from ultramarine.kinds.model.manifests import STORE
 from ultramarine.kinds.trainingjob import memory
 from ultramarine.kinds.trainingjob.manifests import LABEL_QUEUE
 from ultramarine.outside.storage import Storage
@@ -40,8 +41,8 @@ from ultramarine.shared.meta import (
 from ultramarine.shared.pods import INDEX, OUT_OF_MEMORY, is_running, node_index
 
 # What becomes of a pod: the trainer's ends well or badly, or well where it has ENOUGH memory and out of it elsewhere;
-# and three ways in which a pod does not start.
-Fate = Literal["runs", "succeeds", "fails", "is-hungry", "no-image", "no-node", "no-secret"]
+# a compiling one's may find that the answers differ; and three ways in which a pod does not start.
+Fate = Literal["runs", "succeeds", "fails", "is-hungry", "differs", "no-image", "no-node", "no-secret"]
 ENOUGH = 2 * 2**30
 GARBAGE_COLLECTORS = "foregroundDeletion"  # the finalizer of what goes after its children
 OTHERS = (JOB, DEPLOYMENT, POD, SERVICE, CONFIG_MAP, SECRET, POD_DISRUPTION_BUDGET, LEASE)
@@ -288,7 +289,7 @@ class World:
         needed = {0} if spec.get("successPolicy") else set(range(spec["completions"]))
         if needed <= {node_index(pod) for pod in own if _phase(pod) == "Succeeded"}:
             await self._end_pods(active)
-            await self._say(job, hands.complete_job())
+            await self._say(job, hands.complete_job(spec.get("completionMode") == "Indexed"))
             return
         if failed > spec["backoffLimit"]:
             await self._end_pods(active)
@@ -317,8 +318,12 @@ class World:
 
     async def _train(self, job: Manifest, pod: Manifest, fate: Fate) -> None:
         """What the kubelet, and the trainer in the pod, do."""
+        name = pod["spec"]["containers"][0]["name"]
         if fate.startswith("no-"):
-            await self._say(pod, {"phase": "Pending", **_stuck(fate, "trainer")})
+            await self._say(pod, {"phase": "Pending", **_stuck(fate, name)})
+            return
+        if name == STORE and fate != "runs":
+            await self._say(pod, {"startTime": hands.now(), **await self._compile(job, fate)})
             return
         start = (pod.get("status") or {}).get("startTime") or hands.now()
         ready = {"name": "trainer", "image": "ultramarine/trainer:1", "imageID": "sha256:feed", "ready": True}
@@ -337,6 +342,14 @@ class World:
             uri = hands.task_of(job).output_prefix + contract.RESULT_NAME
             await asyncio.to_thread(self.storage.write, uri, said.to_json().encode())
             await self._say(pod, {**running, **hands.ended_pod(0, said.to_json())})
+
+    async def _compile(self, job: Manifest, fate: Fate) -> Manifest:
+        """What a compiling pod stores and says; one that `differs` has a verdict too."""
+        if fate == "fails":
+            said = contract.TerminationRecord(reason="Unreachable", message="no storage")
+            return hands.ended_pod(1, said.to_json(), name=STORE)
+        verdict = await asyncio.to_thread(hands.compile_and_store, self.storage, job, fate == "succeeds")
+        return hands.ended_pod(0, verdict.to_json().decode(), name=STORE)
 
     async def _upload(self, job: Manifest) -> dict[str, contract.OutputRecord]:
         if not hands.task_of(job).outputs:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from builders import NOW, endpoint, seen, training_job, version
+from builders import DIGEST, NOW, endpoint, ours, read, seen, training_job, version
+from ultramarine.kinds.model.plan import plan_version
 from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine.kinds.trainingjob.plan import plan as plan_job
 from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import Plan
+from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, Plan
 
 HERE = Path(__file__).parent
 HEADER = "# Written by `pytest tests/golden --update-golden`; read the difference before you commit it.\n"
@@ -95,7 +96,17 @@ def open_endpoint() -> Plan:
     return plan_endpoint(endpoint(authMode="none"), abroad, NOW)
 
 
-@pytest.mark.parametrize("example", [minimal_job, full_job, endpoint_with_keys, open_endpoint])
+def compiled_version() -> Plan:
+    """A version that is compiled before it is served."""
+    spec = {**version(1)["spec"], "compile": {"to": "onnx", "parity": {"rtol": 0.001}}}
+    found = {CheckArtifact(spec["uri"]): ArtifactFacts(DIGEST, 1000)}
+    return plan_version(read(ours("ModelVersion", "churn-1", spec)), seen(answers=found), NOW)
+
+
+EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, compiled_version]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_the_children_are_as_in_the_file(example, request):
     """The children of this object are, to the letter, those in the golden file."""
     path = HERE / f"{example.__name__}.yaml"
@@ -110,6 +121,6 @@ def test_the_children_are_as_in_the_file(example, request):
 
 def test_every_golden_file_has_its_example():
     """No file is left behind by an example that is gone."""
-    examples = {"minimal_job", "full_job", "endpoint_with_keys", "open_endpoint"}
+    examples = {example.__name__ for example in EXAMPLES}
 
     assert {path.stem for path in HERE.glob("*.yaml")} == examples

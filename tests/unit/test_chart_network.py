@@ -22,14 +22,14 @@ NODES = {"podSelector": {"matchLabels": {"ultramarine.dev/kind": "TrainingJob"}}
 ALL_TCP = [{"protocol": "TCP"}]
 
 
-@pytest.mark.parametrize(("kind", "own"), [("TrainingJob", 2), ("OnlineEndpoint", 0)])
+@pytest.mark.parametrize(("kind", "own"), [("TrainingJob", 2), ("ModelVersion", 0), ("OnlineEndpoint", 0)])
 def test_pods_reach_dns_and_the_storage_alone(chart, kind, own):
-    """In each namespace what trains and what serves may reach DNS and the storage's pods; what serves, nothing else."""
+    """In each namespace what trains, compiles and serves may reach DNS and the storage's pods; others, what trains."""
     got = chart.render({"namespaces": ["team-a", "team-b"]})
-    name = {"TrainingJob": "ultramarine-training", "OnlineEndpoint": "ultramarine-serving"}[kind]
+    name = {"TrainingJob": "training", "ModelVersion": "compiling", "OnlineEndpoint": "serving"}[kind]
 
     for namespace in ("team-a", "team-b"):
-        spec = policy(got, namespace, name)
+        spec = policy(got, namespace, f"ultramarine-{name}")
         dns, storage = spec["egress"][own:]
         (peer,) = storage["to"]
         assert spec["podSelector"] == {"matchLabels": {"ultramarine.dev/kind": kind}}
@@ -58,7 +58,7 @@ def test_training_pods_reach_each_other_and_the_operator(chart):
 
 
 def test_only_what_serves_is_asked(chart, mode):
-    """Training pods take connections from each other alone; serving pods and the operator take them on one port."""
+    """Training pods take connections from each other alone, compiling ones none, all others on one port."""
     got = chart.render(mode)
 
     for each in of(got, "NetworkPolicy"):
@@ -66,7 +66,7 @@ def test_only_what_serves_is_asked(chart, mode):
         name = each["metadata"]["name"].removeprefix("ultramarine-")
         servers = {"storage": 7070, "mlflow": 5000}
         wanted = ALL_TCP if name == "training" else [{"port": servers.get(name, 8080), "protocol": "TCP"}]
-        assert ports == [wanted]
+        assert ports == ([] if name == "compiling" else [wanted])
 
 
 def test_policies_select_the_pods_that_the_chart_makes(chart):
@@ -86,7 +86,7 @@ def test_policies_select_the_pods_that_the_chart_makes(chart):
         assert ours["podSelector"]["matchLabels"].items() <= labels[component].items()
         assert labels[component][expression["key"]] in expression["values"]
     (expression,) = pods_of_kinds["podSelector"]["matchExpressions"]
-    assert expression["values"] == ["TrainingJob", "OnlineEndpoint"]
+    assert expression["values"] == ["TrainingJob", "ModelVersion", "OnlineEndpoint"]
 
 
 @pytest.mark.parametrize(

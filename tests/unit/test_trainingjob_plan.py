@@ -192,6 +192,19 @@ def test_the_next_version_is_one_above_the_highest_ever():
     assert kinds_of(got.create) == ["ModelVersion/churn-8"]
 
 
+@pytest.mark.parametrize(("format", "asks"), [("sklearn", True), ("onnx", False)])
+def test_an_outputs_wish_to_be_compiled_goes_to_its_version(format, asks):
+    """The ModelVersion asks for what the output does, but for a model that is ONNX already."""
+    wanted = {"to": "onnx", "onFailure": "Fail", "parity": {"rtol": 0.001}}
+    one = training_job(outputs={"model": {"registerAs": "churn", "compile": wanted}})
+    pod = succeeded_pod(one, model=replace(model_output(), format=format))
+    made = plan(one, seen(job(one, "Complete", succeeded=1), pod), NOW).create[-1]
+
+    assert ("compile" in made["spec"]) == asks
+    if asks:
+        assert made["spec"]["compile"] == {**wanted, "parity": {"rtol": 0.001, "labelAgreement": 1.0}}
+
+
 def test_a_registered_output_is_not_registered_again():
     """A version that carries the job's uid is the job's version, whoever wrote it and when."""
     labels = {"ultramarine.dev/training-job-uid": "TrainingJob-churn-uid", "ultramarine.dev/output": "model"}

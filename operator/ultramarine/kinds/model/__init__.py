@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...shared.meta import MODEL, MODEL_VERSION, ONLINE_ENDPOINT
+from ...shared.meta import JOB, MODEL, MODEL_VERSION, ONLINE_ENDPOINT, POD
 from ...shared.plan import Column, Kind
 from .plan import plan_model, plan_version, questions_version
 from .schema import ModelSpec, ModelStatus, ModelVersionSpec, ModelVersionStatus
@@ -52,10 +52,12 @@ VERSION_KIND = Kind(
         Column("Score", ".status.score"),
         Column("TrainingJob", ".spec.lineage.trainingJob"),
         Column("Age", ".metadata.creationTimestamp", "date"),
+        Column("Compiled", '.status.conditions[?(@.type=="Compiled")].reason', priority=1),
         Column("Uri", ".spec.uri", priority=1),
         Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
     ),
     plan=plan_version,
+    children=(JOB, POD),
     topics=lambda version: frozenset((str(version["spec"].get("model", "")),)),
     questions=questions_version,
     rules=(

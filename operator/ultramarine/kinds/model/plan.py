@@ -1,4 +1,4 @@
-"""What is true of a Model, and of a ModelVersion, given what was seen. Neither has children."""
+"""What is true of a Model, and of a ModelVersion, given what was seen."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ...shared.errors import StorageError
 from ...shared.meta import MODEL_VERSION, Manifest, Ref
 from ...shared.plan import ArtifactFacts, CheckArtifact, Event, Obj, Plan, Platform, Question, Seen
 from ...shared.score import score
+from . import compiling
 from .schema import ModelSpec, ModelVersionSpec, version_number
 
 LOOK_AGAIN = timedelta(seconds=30)
@@ -79,16 +80,17 @@ def _number(version: Manifest) -> int:
 
 def questions_version(version: Obj[ModelVersionSpec], seen: Seen) -> tuple[Question, ...]:
     """Ask the storage for the artifact until it was found to be right; the servers check it again at every load."""
-    if _settled(version) or _refused(version.spec) or _foreign(version, seen.platform):
+    if _refused(version.spec) or _foreign(version, seen.platform):
         return ()
-    return (CheckArtifact(version.spec.uri),)
+    return compiling.questions(version, seen) if _settled(version) else (CheckArtifact(version.spec.uri),)
 
 
 def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> Plan:
     """Say whether the version can be served, and if not, why."""
     spec = version.spec
-    after = None
+    after: timedelta | None = None
     size = int(version.status.get("bytes") or 0)
+    compiled = compiling.told(version)
     if _refused(spec):
         state, condition = (
             "Refused",
@@ -106,33 +108,58 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
             f"spec.uri {spec.uri} is not this namespace's to read; copy the model to below {own}, and register that"
         )
         state, condition = "Refused", Condition("Ready", False, "AccessDenied", message)
-    elif _settled(version):
-        state, condition = (
-            "Ready",
-            Condition(
-                "Ready", True, "ArtifactFound", "stored completely; the servers check its content when they load it"
-            ),
-        )
     else:
-        answer = seen.answers.get(CheckArtifact(spec.uri))
-        state, condition = _judge(spec, answer)
-        after = None if condition.status else LOOK_AGAIN
-        size = answer.bytes if isinstance(answer, ArtifactFacts) else size
+        if _settled(version):
+            state, condition = "Ready", FOUND
+        else:
+            answer = seen.answers.get(CheckArtifact(spec.uri))
+            state, condition = _judge(spec, answer)
+            after = None if condition.status else LOOK_AGAIN
+            size = answer.bytes if isinstance(answer, ArtifactFacts) else size
+        if condition.status:
+            compiled = compiling.compilation(version, seen, now)
+            state, condition = _with(compiled, spec)
+            after = compiled.after
     stuck = condition.message if state in ("Refused", "Invalid") else ""
     shown = health(done=condition.status is True, failed=stuck, progress=condition.message)
     shown_score = score(spec.lineage.metrics)
+    told = (condition, *((compiled.condition,) if _is_told(version, condition, compiled) else ()), *shown)
     status: Manifest = {
         "observedGeneration": version.generation,
         "state": state,
         "bytes": size,
         **({"score": shown_score} if shown_score else {}),
-        "conditions": merge(version.status.get("conditions") or [], (condition, *shown), version.generation, now),
+        "conditions": merge(version.status.get("conditions") or [], told, version.generation, now),
     }
-    before = (find(version.status, "Ready") or {}).get("reason")
-    events: tuple[Event, ...] = ()
-    if condition.reason != before:
-        events = (Event(condition.reason, condition.message, "Normal" if condition.status else "Warning"),)
-    return Plan(status, events=events, after=after)
+    if compiled.figures:
+        status["compiled"] = compiled.figures
+    return Plan(status, apply=compiled.apply, events=_diary(version, condition, compiled.condition), after=after)
+
+
+FOUND = Condition("Ready", True, "ArtifactFound", "stored completely; the servers check its content when they load it")
+
+
+def _with(compiled: compiling.Compilation, spec: ModelVersionSpec) -> tuple[str, Condition]:
+    """The state of a version whose artifact was found right.
+
+    It is not ready before its compiling has ended, well or not: an endpoint that follows it would roll twice.
+    """
+    if compiled.under_way:
+        return "Compiling", Condition("Ready", False, compiling.COMPILING, compiled.condition.message)
+    if spec.compile is not None and spec.compile.on_failure == "Fail" and not compiled.condition.status:
+        return "Invalid", Condition("Ready", False, compiled.condition.reason, compiled.condition.message)
+    return "Ready", FOUND
+
+
+def _diary(version: Obj[ModelVersionSpec], *new: Condition) -> tuple[Event, ...]:
+    """An event for each condition that says something else than before, and each thing once."""
+    lines: dict[str, Event] = {}
+    for condition in new:
+        before = (find(version.status, condition.type) or {}).get("reason")
+        quiet = condition.status or condition.reason == compiling.COMPILING
+        if condition.reason not in (before, compiling.NOT_ASKED):
+            lines[condition.reason] = Event(condition.reason, condition.message, "Normal" if quiet else "Warning")
+    return tuple(lines.values())
 
 
 def _refused(spec: ModelVersionSpec) -> bool:
@@ -146,10 +173,15 @@ def _foreign(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
     return platform.storage_confined and version.spec.uri.startswith(bucket) and not version.spec.uri.startswith(mine)
 
 
+def _is_told(version: Obj[ModelVersionSpec], ready: Condition, compiled: compiling.Compilation) -> bool:
+    """Whether Compiled is there yet: asked for, it comes when the artifact was found right, and stays."""
+    return not compiled.under_way or ready.reason == compiling.COMPILING or compiling.has_begun(version)
+
+
 def _settled(version: Obj[ModelVersionSpec]) -> bool:
     """Found right once: neither its uri nor its digest can change since."""
     ready = find(version.status, "Ready")
-    return ready is not None and ready.get("reason") == "ArtifactFound"
+    return (ready is not None and ready.get("reason") == FOUND.reason) or compiling.has_begun(version)
 
 
 def _judge(spec: ModelVersionSpec, answer: object) -> tuple[str, Condition]:
@@ -157,9 +189,7 @@ def _judge(spec: ModelVersionSpec, answer: object) -> tuple[str, Condition]:
         if answer.digest and answer.digest != spec.digest:
             message = f"spec.digest is {spec.digest}, but what lies at {spec.uri} has {answer.digest}"
             return "Invalid", Condition("Ready", False, "DigestMismatch", message)
-        return "Ready", Condition(
-            "Ready", True, "ArtifactFound", "stored completely; the servers check its content when they load it"
-        )
+        return "Ready", FOUND
     if isinstance(answer, StorageError):
         return "Waiting", Condition("Ready", False, answer.reason, answer.message)
     return "Waiting", Condition("Ready", False, "Checking", f"asking the storage for {spec.uri}")

@@ -135,8 +135,50 @@ class Lineage(Schema):
     )
 
 
+class Parity(Schema):
+    """How far the answers of the compiled model may lie from those of the native one, on the same rows."""
+
+    rtol: float = Field(
+        default=1e-5,
+        ge=0,
+        le=1,
+        description="The largest difference of any value, relative to it or, where that is larger, to the mean size of "
+        "the output's values.",
+    )
+    label_agreement: float = Field(
+        default=1.0, ge=0, le=1, description="The share of rows that must get the same labels, of models that give any."
+    )
+
+
+class Compile(Schema):
+    """Into what the version is compiled before it is served, and what must be true of the result."""
+
+    to: Literal["onnx"] = Field(
+        description="onnx: models of scikit-learn, xgboost and lightgbm become one ONNX graph, which answers faster."
+    )
+    parity: Parity = Field(
+        default=Parity(),
+        description="What is checked, on the rows of input_example.json or .npy beside the model or, where there is "
+        "none, on rows that are drawn around what the model has learned.",
+    )
+    on_failure: Literal["ServeNative", "Fail"] = Field(
+        default="ServeNative",
+        description="When it cannot be compiled or its answers differ: ServeNative serves it as it is, Fail lets the "
+        "version not become ready.",
+    )
+
+
 class ModelVersionSpec(Schema):
     """One version. It cannot be changed later, but for allowCodeExecution."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.compile) || self.format.name != 'onnx'",
+                "a model of format onnx needs no compiling; leave compile out",
+            )
+        )
+    )
 
     model: DnsName = Field(description="The Model that it is a version of.", json_schema_extra=IMMUTABLE)
     version: VersionNumber = Field(description="Its number.", json_schema_extra=IMMUTABLE)
@@ -158,7 +200,29 @@ class ModelVersionSpec(Schema):
         default=False,
         description="Whether it may be loaded though its format runs code of its maker's choice (pickle, joblib).",
     )
+    compile: Compile | None = Field(
+        default=None,
+        description="Compile it before it is served. The version is ready when that has ended, well or not.",
+        json_schema_extra=IMMUTABLE,
+    )
     lineage: Lineage = Field(default=Lineage(), description="Where it comes from.", json_schema_extra=IMMUTABLE)
+
+
+class Compiled(Schema):
+    """What came of compiling the version. Without a uri the native model is served."""
+
+    uri: str = Field(default="", max_length=2048, description="The folder of the compiled model, which is served.")
+    digest: str = Field(default="", max_length=71, description="SHA-256 over the list of its files.")
+    bytes: int = Field(default=0, ge=0, description="Its size.")
+    opset: int = Field(default=0, ge=0, description="The version of ONNX's operators that it uses.")
+    rows: int = Field(default=0, ge=0, description="How many rows were compared.")
+    rows_from: str = Field(default="", max_length=256, description="Where these came from.")
+    worst_relative_error: float | None = Field(
+        default=None, ge=0, description="The largest difference of any value, in the words of spec.compile.parity.rtol."
+    )
+    label_agreement: float | None = Field(
+        default=None, ge=0, le=1, description="The share of rows with the same labels."
+    )
 
 
 class ModelVersionStatus(Status):
@@ -166,8 +230,11 @@ class ModelVersionStatus(Status):
 
     model_config = ConfigDict(title="ModelVersionStatus")
 
-    state: str = Field(default="", max_length=32, description="Ready, Waiting, Refused or Invalid; for reading only.")
+    state: str = Field(
+        default="", max_length=32, description="Ready, Waiting, Compiling, Refused or Invalid; for reading only."
+    )
     bytes: int = Field(default=0, ge=0, description="Its size.")
     score: str = Field(
         default="", max_length=MAX_SCORE, description="As many of its training's metrics as a column has room for."
     )
+    compiled: Compiled | None = Field(default=None, description="What came of compiling it.")

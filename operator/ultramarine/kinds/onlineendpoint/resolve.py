@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from ...shared.conditions import find, is_true
 from ...shared.meta import Manifest
 from ...shared.plan import Seen
-from ..model.schema import LATEST, ModelVersionSpec, version_number
+from ..model.schema import LATEST, ModelFormat, ModelVersionSpec, version_number
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A version that can be served."""
+    """A version that can be served; where it was compiled, `spec` has the uri, digest and format of that artifact."""
 
     name: str
     spec: ModelVersionSpec
@@ -55,7 +55,14 @@ def resolve(reference: str, seen: Seen) -> Resolved | Unresolved:
 
 
 def _resolved(version: Manifest) -> Resolved:
-    return Resolved(version["metadata"]["name"], ModelVersionSpec.model_validate(version["spec"]))
+    spec = ModelVersionSpec.model_validate(version["spec"])
+    status = version.get("status") or {}
+    if is_true(status, "Compiled") and spec.compile is not None:
+        compiled = status.get("compiled") or {}
+        served = {"uri": compiled.get("uri"), "digest": compiled.get("digest"), "format": ModelFormat(name="onnx")}
+        if served["uri"] and served["digest"]:
+            spec = spec.model_copy(update=served)
+    return Resolved(version["metadata"]["name"], spec)
 
 
 def _number(version: Manifest) -> int:

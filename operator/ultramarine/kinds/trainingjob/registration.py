@@ -58,7 +58,7 @@ def _newest(model: str, known: Manifest | None, seen: Seen) -> int:
 
 
 def _model_version(job: Job, name: str, model: str, number: int, record: contract.TerminationRecord) -> Manifest:
-    output = record.outputs[name]
+    output, wanted = record.outputs[name], job.spec.outputs[name].compile
     lineage: Manifest = {"trainingJob": job.name}
     if record.source.commit:
         lineage["gitCommit"] = record.source.commit
@@ -79,5 +79,6 @@ def _model_version(job: Job, name: str, model: str, number: int, record: contrac
             "digest": output.digest,
             "format": {"name": output.format},
             "lineage": lineage,
+            **({"compile": wanted.model_dump(by_alias=True)} if wanted and output.format != "onnx" else {}),
         },
     }

@@ -23,6 +23,7 @@ from ...shared.schema import (
     says,
 )
 from ...shared.score import MAX_SCORE
+from ..model.schema import Compile
 
 SUBDOMAIN = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"  # what most objects' names are
 LABEL_VALUE = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
@@ -151,7 +152,11 @@ class Output(Schema):
             rule(
                 "!has(self.format) || has(self.registerAs)",
                 "format is about a model; set registerAs too, or leave it out",
-            )
+            ),
+            rule(
+                "!has(self.compile) || has(self.registerAs)",
+                "compile is about a model; set registerAs too, or leave it out",
+            ),
         )
     )
 
@@ -162,6 +167,9 @@ class Output(Schema):
     format: Literal["auto", "sklearn", "onnx", "pickle", "joblib"] | None = Field(
         default=None,
         description="The model's format; auto (the default) tells it by the suffix: .skops, .onnx, .pkl, .joblib.",
+    )
+    compile: Compile | None = Field(
+        default=None, description="Compile the registered version before it is served; a model of format onnx is not."
     )
 
 

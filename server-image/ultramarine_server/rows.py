@@ -1,0 +1,168 @@
+"""Rows on which two models are compared: the artifact's own example, or rows drawn around what the model knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ultramarine_server.errors import LoadError
+from ultramarine_server.tensors import Array
+
+EXAMPLES = ("input_example.json", "input_example.npy")
+SEED, ROWS, WORDS = 0, 1000, 20
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table with a row for each case and a column for each feature, and where it comes from."""
+
+    table: Array
+    source: str
+
+
+def example(folder: Path, features: Sequence[str]) -> Rows | None:
+    """Read the artifact's example: a list of rows or of objects, or one object with columns and data, or a .npy file.
+
+    Raises LoadError for one that is something else.
+    """
+    found = [folder / name for name in EXAMPLES if (folder / name).is_file()]
+    if not found:
+        return None
+    file = found[0]
+    try:
+        table = np.load(file, allow_pickle=False) if file.suffix == ".npy" else _table(file, features)
+        if table.ndim not in (1, 2) or not len(table):
+            raise ValueError("it has no rows")
+    except (ValueError, TypeError, KeyError) as error:
+        needs = "it needs a list of rows, or columns and data"
+        raise LoadError(f"{file.name} of the artifact cannot be used: {error!r}; {needs}", "ExampleInvalid") from error
+    return Rows(table, file.name)
+
+
+def _table(file: Path, features: Sequence[str]) -> Array:
+    document = json.loads(file.read_bytes())
+    columns = list(features)
+    if isinstance(document, dict):
+        columns = [str(name) for name in document.get("columns") or features]
+        document = document["data"] if "data" in document else document["inputs"]
+    if document and isinstance(document[0], dict):
+        columns = list(features) or list(document[0])
+        document = [[row[name] for name in columns] for row in document]
+    table = np.array(document, dtype=object)
+    if features and columns != list(features):
+        table = table[:, [columns.index(name) for name in features]]
+    return table
+
+
+def drawn(estimator: Any, count: int) -> Rows:
+    """Draw rows of `count` features, the same ones each time."""
+    table = _draw(estimator, max(count, 1), np.random.default_rng(SEED))
+    return Rows(table, f"{ROWS} rows drawn around what the model has learned")
+
+
+def _draw(part: Any, count: int, random: np.random.Generator) -> Array:
+    part = getattr(part, "best_estimator_", part)
+    if hasattr(part, "steps"):
+        steps = [step for _, step in part.steps if not isinstance(step, str)]
+        return _draw(steps[0], count, random)
+    if hasattr(part, "transformers_"):
+        return _draw_columns(part, count, random)
+    if hasattr(part, "categories_"):
+        return np.column_stack([random.choice(np.asarray(each, dtype=object), ROWS) for each in part.categories_])
+    if hasattr(part, "vocabulary_"):
+        words = np.array(sorted(part.vocabulary_), dtype=object)
+        return np.array([" ".join(random.choice(words, WORDS)) for _ in range(ROWS)], dtype=object)
+    if learned := thresholds(part):
+        return _around(learned, count, random)
+    return _normal(part, count, random)
+
+
+def _draw_columns(part: Any, count: int, random: np.random.Generator) -> Array:
+    table: Array = np.empty((ROWS, count), dtype=object)
+    table[:] = random.standard_normal((ROWS, count))
+    for name, transformer, _ in part.transformers_:
+        indices = list(part._transformer_to_input_indices.get(name, ()))
+        if indices and not isinstance(transformer, str):
+            columns = _draw(transformer, len(indices), random)
+            table[:, indices] = columns.reshape(ROWS, len(indices))
+    return table
+
+
+def _normal(part: Any, count: int, random: np.random.Generator) -> Array:
+    """Rows about the middle and as wide as the part says, by one of the names that scikit-learn has for that."""
+    for names in (("mean_", "scale_"), ("center_", "scale_"), ("data_min_", "data_range_"), ("theta_", "var_")):
+        middle, width = (np.asarray(_number(getattr(part, name, None))) for name in names)
+        if middle.ndim and middle.shape[-1] == count:
+            middle = middle[random.integers(len(middle), size=ROWS)] if middle.ndim == 2 else middle
+            spread = np.broadcast_to(np.atleast_2d(np.where(width > 0, width, 1.0)).max(axis=0), (count,))
+            return np.asarray(middle + 2 * spread * random.standard_normal((ROWS, count)))
+    for name in ("support_vectors_", "_fit_X", "cluster_centers_"):
+        points = np.asarray(getattr(part, name, np.zeros(0)))
+        if points.ndim == 2 and points.shape[1] == count and len(points):
+            noise = random.standard_normal((ROWS, count)) * (points.std(axis=0) + 1e-3) / 2
+            noise[::2] = 0  # the points themselves are where ties are
+            return np.asarray(points[random.integers(len(points), size=ROWS)] + noise)
+    weights = np.abs(np.atleast_2d(np.asarray(getattr(part, "coef_", np.ones(count)), dtype=float)))
+    weight = weights.max(axis=0) if weights.shape[-1] == count else np.ones(count)
+    width = np.clip(1 / np.maximum(weight, 1e-9), 1e-3, 1e3)
+    return np.asarray(width * random.standard_normal((ROWS, count)) * random.choice([1.0, 10.0], (ROWS, 1)))
+
+
+def _number(value: Any) -> Any:
+    return value if value is not None and not callable(value) else 0.0
+
+
+def _around(learned: Mapping[int, Array], count: int, random: np.random.Generator) -> Array:
+    """Half of the values lie between a threshold and the next, as data do; the others anywhere in the range."""
+    table = random.standard_normal((ROWS, count))
+    for feature, found in learned.items():
+        splits = np.unique(found[np.isfinite(found)])
+        if not len(splits) or feature >= count:
+            continue
+        gaps = np.diff(splits) if len(splits) > 1 else np.array([max(abs(splits[0]), 1.0) * 1e-3])
+        nearest = np.minimum(np.append(gaps, gaps[-1:]), np.append(gaps[:1], gaps))[: len(splits)]
+        chosen = random.integers(len(splits), size=ROWS)
+        near = splits[chosen] + nearest[chosen] * random.uniform(-0.5, 0.5, ROWS)
+        span = max(splits[-1] - splits[0], abs(splits[0]) * 0.1, 1e-3)
+        anywhere = random.uniform(splits[0] - span / 2, splits[-1] + span / 2, ROWS)
+        table[:, feature] = np.where(random.random(ROWS) < 0.5, near, anywhere)
+    return table
+
+
+def thresholds(model: Any) -> dict[int, Array]:
+    """Return where the trees of a model split, by feature; nothing for a model without trees."""
+    pairs: list[tuple[Array, Array]] = []
+    if hasattr(model, "trees_to_dataframe"):  # of xgboost or lightgbm
+        return _of_booster(model)
+    for each in np.ravel(np.array(getattr(model, "estimators_", [model]), dtype=object)):
+        if (tree := getattr(each, "tree_", None)) is not None:
+            pairs.append((tree.feature, tree.threshold))
+    for turn in getattr(model, "_predictors", []):
+        pairs += [
+            (np.where(one.nodes["is_leaf"], -1, one.nodes["feature_idx"].astype(int)), one.nodes["num_threshold"])
+            for one in turn
+        ]
+    return _by_feature(pairs)
+
+
+def _by_feature(pairs: Sequence[tuple[Array, Array]]) -> dict[int, Array]:
+    if not pairs:
+        return {}
+    features, splits = (np.concatenate(each) for each in zip(*pairs, strict=True))
+    return {int(feature): splits[features == feature] for feature in np.unique(features[features >= 0])}
+
+
+def _of_booster(booster: Any) -> dict[int, Array]:
+    frame = booster.trees_to_dataframe()
+    column, split = ("Feature", "Split") if "Split" in frame else ("split_feature", "threshold")
+    names = booster.feature_name() if callable(getattr(booster, "feature_name", None)) else booster.feature_names
+    names = names or [f"f{index}" for index in range(booster.num_features())]
+    inner = frame[frame[split].notna()]
+    return {
+        names.index(name): group[split].to_numpy(dtype=float) for name, group in inner.groupby(column) if name in names
+    }

@@ -1,0 +1,113 @@
+"""Models that are compiled: what is registered natively is served as ONNX, and answers as before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from conftest import Platform, condition
+from manifests import endpoint, infer, training_job
+
+ROWS = [[-5.0], [0.2], [1.4], [1.6], [7.0]]
+
+
+def answers(platform: Platform, name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """What an endpoint shows of its model `shrunk`, and its outputs for the rows, by name."""
+    with platform.client(name) as client:
+        about = client.get("/v2/models/shrunk").json()
+        answer = client.post("/v2/models/shrunk/infer", json=infer(ROWS, "input", "FP64"))
+    assert answer.status_code == 200, answer.text
+    return about, {output["name"]: output for output in answer.json()["outputs"]}
+
+
+@pytest.fixture(scope="module")
+def shrunk(platform: Platform) -> Platform:
+    """The Model shrunk: version 1 native, 2 of the same artifact, compiled, 3 of a TrainingJob that asks for it."""
+    platform.apply(training_job("shrunk", model="shrunk"))
+    assert platform.ended("shrunk")["state"] == "Succeeded"
+    made = platform.get("mv", "shrunk-1")["spec"]
+    by_hand = {**made, "version": "2", "compile": {"to": "onnx"}}
+    platform.apply({"kind": "ModelVersion", "metadata": {"name": "shrunk-2"}, "spec": by_hand})
+    platform.wait("mv", "shrunk-2", lambda s: condition(s, "Ready").get("status") == "True", 180)
+    asking = {"model": {"registerAs": "shrunk", "compile": {"to": "onnx", "onFailure": "Fail"}}}
+    platform.apply(training_job("shrunk-again", outputs=asking))
+    assert platform.ended("shrunk-again")["outputs"]["model"]["modelVersion"] == "shrunk-3"
+    platform.wait("mv", "shrunk-3", lambda s: condition(s, "Ready").get("status") == "True", 180)
+    return platform
+
+
+@pytest.mark.parametrize("version", ["shrunk-2", "shrunk-3"])
+def test_a_version_is_compiled_with_figures(shrunk, version):
+    """Compiled is True, and the status says where the artifact lies, what was compared, and how far answers differ."""
+    status = shrunk.status("mv", version)
+
+    assert condition(status, "Compiled")["status"] == "True", status
+    compiled = status["compiled"]
+    assert compiled["uri"].startswith(f"s3://ultramarine/{shrunk.namespace}/compiled/")
+    assert (compiled["rows"], compiled["labelAgreement"]) == (1000, 1)
+    assert compiled["worstRelativeError"] <= 1e-5
+    assert condition(shrunk.status("mv", "shrunk-1"), "Compiled")["reason"] == "NotAsked"
+
+
+def test_a_compiled_model_answers_as_the_native_one(shrunk):
+    """Two endpoints of one model, native and compiled, show the same signature and give the same answers."""
+    shrunk.apply(endpoint("as-native", "shrunk@1"), endpoint("as-onnx", "shrunk@2"))
+    shrunk.ready("as-native", "shrunk-1")
+    shrunk.ready("as-onnx", "shrunk-2")
+    native, wanted = answers(shrunk, "as-native")
+    compiled, got = answers(shrunk, "as-onnx")
+
+    assert (native["platform"], compiled["platform"]) == ("sklearn_skops", "onnx_onnxv1")
+    assert (compiled["inputs"], compiled["outputs"]) == (native["inputs"], native["outputs"])
+    assert got["predict"] == wanted["predict"]
+    assert got["predict_proba"]["data"] == pytest.approx(wanted["predict_proba"]["data"], abs=1e-6)
+
+
+def test_a_parity_that_cannot_hold_leaves_the_native_model(shrunk):
+    """A version whose compiled answers differ by more than it bears says by how much, and is served as it is."""
+    train = """
+import sys
+import numpy as np
+import skops.io
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+rows = np.linspace(0, 10, 500).reshape(-1, 1)
+model = HistGradientBoostingRegressor(max_iter=20).fit(rows, np.sin(rows[:, 0]))
+skops.io.dump(model, sys.argv[1] + "/model.skops")
+"""
+    shrunk.apply(training_job("wavy", train, model="wavy"))
+    assert shrunk.ended("wavy")["state"] == "Succeeded"
+    spec = {
+        **shrunk.get("mv", "wavy-1")["spec"],
+        "version": "2",
+        "compile": {"to": "onnx", "parity": {"rtol": 1e-12}},
+        "allowCodeExecution": True,  # skops does not know these trees
+    }
+    shrunk.apply({"kind": "ModelVersion", "metadata": {"name": "wavy-2"}, "spec": spec})
+    status = shrunk.wait("mv", "wavy-2", lambda s: condition(s, "Ready").get("status") == "True", 180)
+
+    assert condition(status, "Compiled")["reason"] == "ParityFailed"
+    assert status["compiled"]["worstRelativeError"] > 1e-12
+    assert "uri" not in status["compiled"]
+    shrunk.apply(endpoint("as-it-is", "wavy@2"))
+    shrunk.ready("as-it-is", "wavy-2")
+    with shrunk.client("as-it-is") as client:
+        assert client.get("/v2/models/wavy").json()["platform"] == "sklearn_skops"
+
+
+def test_a_model_that_no_converter_knows_is_not_ready_where_that_is_asked(shrunk):
+    """With onFailure: Fail a version that cannot be compiled is not served, and says why."""
+    train = """
+import sys
+import skops.io
+from sklearn.isotonic import IsotonicRegression
+
+skops.io.dump(IsotonicRegression().fit([0, 1, 2], [0, 1, 3]), sys.argv[1] + "/model.skops")
+"""
+    asking = {"model": {"registerAs": "steps", "compile": {"to": "onnx", "onFailure": "Fail"}}}
+    shrunk.apply(training_job("steps", train, outputs=asking))
+    assert shrunk.ended("steps")["state"] == "Succeeded"
+    status = shrunk.wait("mv", "steps-1", lambda s: s.get("state") == "Invalid", 180)
+
+    assert condition(status, "Ready")["reason"] == condition(status, "Compiled")["reason"] == "NotConvertible"
+    assert "IsotonicRegression cannot be converted" in condition(status, "Ready")["message"]

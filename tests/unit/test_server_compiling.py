@@ -1,0 +1,368 @@
+"""Compiling a model to ONNX: it answers as the native one, or a verdict says why it does not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from ultramarine.shared.contract import COMPILED_NAME, VERDICT_NAME, CompileRecord, CompileTask, ServingTask
+from ultramarine_server.artifact import ModelFile
+from ultramarine_server.compiled_model import CompiledModel
+from ultramarine_server.compiling import ARTIFACT, compile_model
+from ultramarine_server.conversion import Native, conversions
+from ultramarine_server.loading import PLATFORMS, load
+from ultramarine_server.parity import LARGEST_ERROR, Parity, compare
+from ultramarine_server.protocol import infer
+from ultramarine_server.rows import drawn
+from ultramarine_server.signature import Signature, TensorSpec
+from ultramarine_server.sklearn_model import SklearnModel
+
+CANCER, IS_GOOD = load_breast_cancer(return_X_y=True)
+NAMED = np.where(IS_GOOD == 1, "good", "bad")
+PATIENTS, PROGRESS = load_diabetes(return_X_y=True)
+FLOWERS, SPECIES = load_iris(return_X_y=True)
+SHOPS = pd.DataFrame(
+    {
+        "age": np.linspace(18, 80, 60),
+        "town": ["Rome", "Oslo", "Bonn"] * 20,
+        "rooms": [1, 2, 3, 4] * 15,
+        "income": np.geomspace(1e3, 1e5, 60),
+    }
+)
+BOUGHT = np.where((SHOPS.age > 40) ^ (SHOPS.town == "Oslo"), "yes", "no")
+
+
+def task_for(path: Path, **changes: Any) -> CompileTask:
+    """The task to compile one file."""
+    digest = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    given = {"model": "m", "version": "1", "uri": f"s3://lake/{path.name}", "digest": digest, "format": "sklearn"}
+    return CompileTask(**{**given, "prefix": "s3://lake/team-a/compiled/x/", **changes})
+
+
+def compiled(folder: Path, estimator: Any, **changes: Any) -> tuple[CompileRecord, Any]:
+    """Store, compile and load a model of ours: the verdict, and the compiled model if there is one."""
+    path = folder / "model.skops"
+    skops.io.dump(estimator, path)
+    task = task_for(path, **{"allow_code_execution": True, **changes})  # skops does not know all of scikit-learn
+    verdict = compile_model(task, folder, folder / "out", threads=1)
+    assert CompileRecord.from_json((folder / "out" / VERDICT_NAME).read_bytes()) == verdict
+    file = folder / "out" / ARTIFACT / COMPILED_NAME
+    assert file.exists() == (not verdict.reason)
+    return verdict, load(ModelFile(file, "onnx"), task.native, 1) if file.exists() else None
+
+
+def ask(model: Any, **columns: Any) -> dict[str, Any]:
+    """The outputs of a model by name, asked as a client asks; floats go as FP64."""
+    kinds = {"U": "BYTES", "O": "BYTES", "i": "INT64", "f": "FP64"}
+    arrays = {name: np.asarray(values) for name, values in columns.items()}
+    inputs = [
+        {"name": name, "shape": list(each.shape), "datatype": kinds[each.dtype.kind], "data": each.ravel().tolist()}
+        for name, each in arrays.items()
+    ]
+    answer = json.loads(infer(model, "m", "1", json.dumps({"inputs": inputs}).encode()))
+    return {each["name"]: np.array(each["data"]).reshape(each["shape"]) for each in answer["outputs"]}
+
+
+TRAPS: dict[str, tuple[Any, Any, Any]] = {
+    "histogram gradient boosting": (HistGradientBoostingClassifier(max_iter=20), CANCER, IS_GOOD),
+    "of three classes": (HistGradientBoostingClassifier(max_iter=10), FLOWERS, SPECIES),
+    "of counts": (HistGradientBoostingRegressor(max_iter=20, loss="poisson"), PATIENTS, PROGRESS),
+    "a forest with ties": (RandomForestClassifier(20, random_state=0), CANCER, NAMED),
+    "a forest of numbers": (RandomForestRegressor(20, random_state=0), PATIENTS, PROGRESS),
+    "a forest behind a scaler": (
+        make_pipeline(StandardScaler(), RandomForestClassifier(20, max_depth=4, random_state=0)),
+        CANCER,
+        IS_GOOD,
+    ),
+    "extra trees": (ExtraTreesClassifier(20, random_state=0), FLOWERS, SPECIES),
+    "gradient boosting": (GradientBoostingClassifier(n_estimators=20), CANCER, NAMED),
+    "one tree": (DecisionTreeClassifier(random_state=0), CANCER, IS_GOOD),
+    "a scaler and text labels": (make_pipeline(StandardScaler(), LogisticRegression()), CANCER, NAMED),
+    "several numbers": (LinearRegression(), PATIENTS, np.c_[PROGRESS, 2 * PROGRESS]),
+    "several numbers of trees": (RandomForestRegressor(5, random_state=0), PATIENTS, np.c_[PROGRESS, -PROGRESS]),
+    "several labels": (RandomForestClassifier(5, random_state=0), CANCER, np.c_[IS_GOOD, 1 - IS_GOOD]),
+    "neighbours": (KNeighborsRegressor(), PATIENTS, PROGRESS),
+    "without probabilities": (make_pipeline(StandardScaler(), SVC()), CANCER, IS_GOOD),
+}
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_a_compiled_model_answers_as_the_native_one(tmp_path, name):
+    """Known traps: names, types, shapes and values of all outputs are the native model's, at the default parity."""
+    estimator, rows, targets = TRAPS[name]
+    estimator.fit(rows, targets)
+    verdict, model = compiled(tmp_path, estimator)
+    native = SklearnModel(estimator)
+
+    assert verdict.reason == "", verdict.message
+    assert isinstance(model, CompiledModel)
+    assert model.signature == native.signature
+    assert (verdict.rows, verdict.label_agreement, verdict.opset > 8) == (1000, 1.0, True)
+    assert "drawn around what the model has learned" in verdict.rows_from
+    wanted, got = ask(native, input=rows), ask(model, input=rows)
+    assert {output: each.shape for output, each in got.items()} == {o: each.shape for o, each in wanted.items()}
+    for output, each in wanted.items():
+        if each.dtype.kind == "f":
+            np.testing.assert_allclose(got[output], each, rtol=1e-5, atol=1e-6)
+        else:
+            assert (got[output] == each).all()
+
+
+@pytest.mark.parametrize("kind", [DecisionTreeRegressor, HistGradientBoostingRegressor])
+def test_thresholds_that_32_bits_would_move_stay(tmp_path, kind):
+    """Times in seconds since 1970 differ by less than numbers of 32 bits can say: the answers change where they did."""
+    times = (1.7e9 + np.arange(400) * 10.0).reshape(-1, 1)
+    answers = np.repeat([0.0, 100.0], 200)
+    estimator = kind(random_state=0).fit(times, answers)
+    verdict, model = compiled(tmp_path, estimator)
+
+    assert verdict.reason == "", verdict.message
+    wanted = ask(SklearnModel(estimator), input=times)["predict"]
+    np.testing.assert_allclose(ask(model, input=times)["predict"], wanted, rtol=1e-6, atol=1e-5)
+
+
+def shop_model() -> Any:
+    """A model of a table with words in it."""
+    columns = make_column_transformer(
+        (StandardScaler(), ["age", "income"]), (OneHotEncoder(handle_unknown="ignore"), ["town", "rooms"])
+    )
+    return make_pipeline(columns, LogisticRegression()).fit(SHOPS, BOUGHT)
+
+
+def test_columns_of_words_are_taken_by_name(tmp_path):
+    """A table of numbers, whole numbers and words is asked column by column, as the native model is."""
+    estimator = shop_model()
+    verdict, model = compiled(tmp_path, estimator)
+
+    assert verdict.reason == "", verdict.message
+    columns = {name: SHOPS[name].to_numpy() for name in SHOPS}
+    columns["town"] = columns["town"].astype(str)
+    wanted, got = ask(SklearnModel(estimator), **columns), ask(model, **columns)
+    assert (got["predict"] == wanted["predict"]).all()
+    np.testing.assert_allclose(got["predict_proba"], wanted["predict_proba"], rtol=1e-6)
+    assert model.signature == SklearnModel(estimator).signature
+
+
+def test_a_signature_given_by_column_is_kept(tmp_path):
+    """What the version's signature says is what the compiled model shows and takes."""
+    names = {"age": "FP64", "town": "BYTES", "rooms": "INT64", "income": "FP32"}
+    given = {"inputs": [{"name": n, "datatype": d, "shape": [-1]} for n, d in names.items()]}
+    verdict, model = compiled(tmp_path, shop_model(), signature=given)
+
+    assert verdict.reason == "", verdict.message
+    assert [spec.name for spec in model.signature.inputs] == list(names)
+    assert [spec.datatype for spec in model.signature.inputs] == list(names.values())
+
+
+def test_a_frame_of_numbers_is_taken_whole_or_by_column(tmp_path):
+    """A model that knows its features' names takes one matrix, or each feature by its name, in any order."""
+    frame = pd.DataFrame(FLOWERS, columns=["a", "b", "c", "d"])
+    verdict, model = compiled(tmp_path, make_pipeline(StandardScaler(), LogisticRegression()).fit(frame, SPECIES))
+
+    assert verdict.reason == "", verdict.message
+    whole = ask(model, input=FLOWERS)
+    each = ask(model, **{name: frame[name].to_numpy() for name in "dbca"})
+    assert (whole["predict_proba"] == each["predict_proba"]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("input_example.json", json.dumps(FLOWERS[:7].tolist())),
+        ("input_example.json", json.dumps({"data": FLOWERS[:7].tolist(), "columns": ["a", "b", "c", "d"]})),
+        ("input_example.json", json.dumps([dict(zip("dcba", row[::-1], strict=True)) for row in FLOWERS[:7].tolist()])),
+        ("input_example.npy", FLOWERS[:7]),
+    ],
+)
+def test_the_artifacts_own_example_is_compared(tmp_path, name, content):
+    """Where rows lie beside the model, they are what is compared, and the verdict says so."""
+    if isinstance(content, str):
+        (tmp_path / name).write_text(content)
+    else:
+        np.save(tmp_path / name, content)
+    frame = pd.DataFrame(FLOWERS, columns=["a", "b", "c", "d"])
+    verdict, _ = compiled(tmp_path, LogisticRegression(max_iter=500).fit(frame, SPECIES))
+
+    assert (verdict.reason, verdict.rows, verdict.rows_from) == ("", 7, name)
+
+
+@pytest.mark.parametrize("content", ["[", "{}", "[]", '{"data": 3}', "[[1, 2]]", '[["a", "b", "c", "d"]]'])
+def test_an_example_that_does_not_fit_is_named(tmp_path, content):
+    """An example that is none is the verdict, with what it needs."""
+    (tmp_path / "input_example.json").write_text(content)
+    verdict, _ = compiled(tmp_path, LogisticRegression(max_iter=500).fit(FLOWERS, SPECIES))
+
+    assert verdict.reason == "NotConvertible"
+    assert "input_example.json" in verdict.message
+
+
+def test_parity_that_cannot_hold_is_a_verdict_with_figures(tmp_path):
+    """A compiled model that differs by more than rtol is not kept; the message says by how much, and the remedy."""
+    estimator = make_pipeline(StandardScaler(), HistGradientBoostingRegressor(max_iter=20)).fit(PATIENTS, PROGRESS)
+    verdict, _ = compiled(tmp_path, estimator, rtol=1e-12)
+
+    assert verdict.reason == "ParityFailed"
+    assert 1e-12 < verdict.worst_relative_error < 1e-5
+    assert "rtol 1e-12" in verdict.message
+
+
+class Boosted:
+    """A booster of xgboost or lightgbm as a server shows it: the values that its own predict gives."""
+
+    def __init__(self, estimator: Any, of_rows: Callable[[Any], Any], count: int) -> None:
+        self.estimator, self._of_rows = estimator, of_rows
+        shape = of_rows(np.zeros((1, count))).shape
+        self.signature = Signature(
+            (TensorSpec("input", "FP64", (-1, count)),), (TensorSpec("predict", "FP32", (-1, *shape[1:])),)
+        )
+
+    def expected(self, names: Any) -> Any:
+        return self.signature.inputs
+
+    def predict(self, inputs: Any, outputs: Any) -> dict[str, Any]:
+        return {"predict": self._of_rows(inputs["input"])}
+
+
+BOOSTED = {
+    "of two classes": ({"objective": "binary:logistic"}, {"objective": "binary"}, CANCER, IS_GOOD),
+    "of three": (
+        {"objective": "multi:softprob", "num_class": 3},
+        {"objective": "multiclass", "num_class": 3},
+        FLOWERS,
+        SPECIES,
+    ),
+    "of numbers": ({"objective": "reg:squarederror"}, {"objective": "regression"}, PATIENTS, PROGRESS),
+}
+
+
+@pytest.mark.parametrize("name", BOOSTED)
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
+def test_boosters_are_converted(tmp_path, library, name):
+    """A Booster's own file becomes ONNX whose predict is the Booster's, on rows about its thresholds too."""
+    for_xgboost, for_lightgbm, rows, targets = BOOSTED[name]
+    if library == "xgboost":
+        xgboost = pytest.importorskip("xgboost")
+        booster = xgboost.train(for_xgboost, xgboost.DMatrix(rows, targets), 20)
+        native = Boosted(booster, lambda table: booster.inplace_predict(table), rows.shape[1])
+    else:
+        lightgbm = pytest.importorskip("lightgbm")
+        booster = lightgbm.train({**for_lightgbm, "verbose": -1}, lightgbm.Dataset(rows, targets), 20)
+        native = Boosted(booster, booster.predict, rows.shape[1])
+    table = np.concatenate([rows, drawn(booster, rows.shape[1]).table])
+    wanted = native.predict({"input": table}, ["predict"])
+    [convert] = conversions(Native(native, booster, (), {}))
+    (tmp_path / "model.onnx").write_bytes(convert().SerializeToString())
+    model = load(ModelFile(tmp_path / "model.onnx", "onnx"), ServingTask("m", "1", "", "", "onnx"), 1)
+    got = model.predict({"input": table}, ["predict"])
+
+    assert model.signature == native.signature
+    assert got["predict"].shape == wanted["predict"].shape
+    assert compare(wanted, got, ()).worst_relative_error < 1e-3  # numbers of 32 bits: it is for parity to judge
+    assert np.mean(np.isclose(wanted["predict"], got["predict"], rtol=1e-4, atol=1e-5)) > 0.99
+
+
+def test_ties_that_fall_otherwise_are_found(tmp_path):
+    """Of flowers that are equally near ONNX takes others than scikit-learn: that is found, and not served."""
+    verdict, _ = compiled(tmp_path, KNeighborsClassifier().fit(FLOWERS, SPECIES))
+
+    assert verdict.reason == "ParityFailed"
+
+
+def test_what_no_converter_knows_is_a_verdict(tmp_path):
+    """A model that cannot be converted is told from one that answers otherwise."""
+    verdict, _ = compiled(tmp_path, IsotonicRegression().fit(PATIENTS[:, 0], PROGRESS))
+
+    assert verdict.reason == "NotConvertible"
+    assert "IsotonicRegression cannot be converted to onnx" in verdict.message
+
+
+def test_code_is_not_run_for_compiling(tmp_path):
+    """A pickle is not loaded unless the version allows it."""
+    path = tmp_path / "model.pkl"
+    path.write_bytes(b"cos\nsystem\n(S'touch /tmp/ran'\ntR.")
+    verdict = compile_model(task_for(path, format="pickle"), tmp_path, tmp_path / "out", threads=1)
+
+    assert verdict.reason == "NotConvertible"
+    assert verdict.message.startswith("CodeExecutionRefused")
+
+
+def test_another_content_than_the_registered_one_is_not_compiled(tmp_path):
+    """The digest is checked once more by the container that loads."""
+    path = tmp_path / "model.skops"
+    skops.io.dump(LinearRegression().fit(PATIENTS, PROGRESS), path)
+    task = task_for(path)
+    path.write_bytes(path.read_bytes() + b" ")
+    verdict = compile_model(task, tmp_path, tmp_path / "out", threads=1)
+
+    assert verdict.reason == "NotConvertible"
+    assert verdict.message.startswith("DigestMismatch")
+
+
+# Rows and parity
+
+
+def test_drawn_rows_are_the_same_each_time():
+    """Two looks at one model compare the same rows, on both sides of its thresholds."""
+    tree = DecisionTreeClassifier(random_state=0).fit(FLOWERS, SPECIES)
+    one, two = drawn(tree, 4), drawn(tree, 4)
+
+    assert (one.table == two.table).all()
+    assert set(tree.predict(one.table)) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("native", "other", "parity"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], Parity(0.0, 1.0)),
+        ([1.0, 3.0], [1.0, 3.3], Parity(0.1, 1.0)),
+        ([0.0, 4.0], [0.02, 4.0], Parity(0.01, 1.0)),
+        ([0.0, 0.0], [0.0, 0.5], Parity(0.5, 1.0)),
+        ([np.nan, 1.0], [np.nan, 1.0], Parity(0.0, 1.0)),
+        ([np.nan, 1.0], [0.0, 1.0], Parity(LARGEST_ERROR, 1.0)),
+        ([1.0, 2.0], [[1.0], [2.0]], Parity(LARGEST_ERROR, 0.0)),
+    ],
+)
+def test_an_error_is_relative_to_what_is_usual(native, other, parity):
+    """An error near zero is measured by the mean size of the values, any other by the value itself."""
+    got = compare({"predict": np.array(native)}, {"predict": np.array(other)}, labels=())
+
+    assert got.worst_relative_error == pytest.approx(parity.worst_relative_error)
+    assert got.label_agreement == parity.label_agreement
+
+
+def test_labels_are_counted_by_row():
+    """A row with several labels agrees only if all of them do."""
+    native, other = np.array([["a", "b"], ["a", "b"]]), np.array([["a", "b"], ["a", "a"]], dtype=object)
+
+    assert compare({"predict": native}, {"predict": other}, ["predict"]).label_agreement == 0.5
+    assert not Parity(0.0, 0.5).holds(1e-5, 0.51)
+    assert Parity(1e-5, 0.5).holds(1e-5, 0.5)
+
+
+def test_a_platform_is_named_for_what_is_served():
+    """A compiled model is shown as ONNX."""
+    assert PLATFORMS["onnx"] == "onnx_onnxv1"
