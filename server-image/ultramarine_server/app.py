@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
+import time
 import traceback
+import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,18 +15,20 @@ from http import HTTPStatus
 
 import orjson
 from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import ultramarine_server
 from ultramarine_server.body import BODY_LIMIT, TooLarge, read_body
 from ultramarine_server.errors import BadRequest
 from ultramarine_server.keys import KeyRing
-from ultramarine_server.protocol import Model, infer
-from ultramarine_server.telemetry import Observed, Telemetry
+from ultramarine_server.model import Model
+from ultramarine_server.protocol import infer
+from ultramarine_server.telemetry import Telemetry
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -161,3 +166,47 @@ class _Routes:
             traceback.print_exc()
             return _problem(500, f"the model failed; its log has the reason under request {request_id}")
         return Response(answer, media_type="application/json")
+
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+def _route(path: str) -> str:
+    """Return a label with few values; nothing for probes and scrapes, which would drown the rest."""
+    if path.startswith("/v2/health/") or path == "/metrics" or path.endswith("/ready"):
+        return ""
+    return "infer" if path.endswith("/infer") else "metadata"
+
+
+class Observed:
+    """The application, counted; every answer carries a request id and, while draining, asks to close the connection."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app, self._telemetry = app, telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, code = time.perf_counter(), 500
+
+        async def send_observed(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                if self._telemetry.draining:
+                    headers["connection"] = "close"
+            await send(message)
+
+        self._telemetry.in_flight += 1
+        try:
+            await self._app(scope, receive, send_observed)
+        finally:
+            self._telemetry.in_flight -= 1
+            if route := _route(scope["path"]):
+                self._telemetry.count(route, code, time.perf_counter() - started)

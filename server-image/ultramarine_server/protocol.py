@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import orjson
 
 from ultramarine_server.errors import BadRequest
-from ultramarine_server.signature import Signature, TensorSpec
+from ultramarine_server.model import Model as Model
+from ultramarine_server.signature import TensorSpec
 from ultramarine_server.tensors import DTYPES, Array, decode, encode
-
-
-class Model(Protocol):
-    """What can be served. `predict` may be called from several threads at once."""
-
-    signature: Signature
-
-    def expected(self, names: Sequence[str]) -> tuple[TensorSpec, ...]:
-        """Return the inputs wanted from a request that has inputs of these names."""
-
-    def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
-        """Return the named outputs for inputs that fit the specs."""
 
 
 def infer(model: Model, name: str, version: str, body: bytes) -> bytes:
