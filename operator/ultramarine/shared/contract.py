@@ -60,10 +60,6 @@ CHECKPOINT_NAME = "latest.json"  # a CheckpointRecord, written when all of its f
 
 FRAMEWORKS = ("none", "torch", "tensorflow", "jax", "xgboost", "mpi")
 
-# Formats, by the suffix of the one file that says it. The last two run code when they are loaded.
-FORMAT_BY_SUFFIX = {".skops": "sklearn", ".onnx": "onnx", ".pkl": "pickle", ".pickle": "pickle", ".joblib": "joblib"}
-CODE_EXECUTING_FORMATS = frozenset({"pickle", "joblib"})
-
 
 # What a document of anybody's may raise when it is read as one of ours; too deep and too large ones too.
 _UNREADABLE = (KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError)
