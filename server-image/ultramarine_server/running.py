@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from ultramarine_server.batching import Batcher
 from ultramarine_server.errors import Problem
@@ -14,8 +13,6 @@ from ultramarine_server.limits import Gate, Limits
 from ultramarine_server.model import Model
 from ultramarine_server.telemetry import Telemetry
 from ultramarine_server.tensors import Array
-
-T = TypeVar("T")
 
 QUICK_SECONDS = 0.001  # Handing a request to a thread and back takes about a tenth of that, and more under load.
 QUICK_SECONDS_IN_BATCHES = 0.0001  # Where batches are asked for, they gain more than that from here on.
@@ -58,8 +55,6 @@ class Runner:
 
     async def run(self, model: Model, arrays: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
         """Return the outputs when it was their turn. Raises Problem 503 or 504 when it takes too long."""
-        if self.is_quick(arrays):
-            return self.run_now(model, arrays, names)
         seconds = self.limits.timeout_seconds
         try:
             async with asyncio.timeout(seconds or None):
@@ -73,7 +68,3 @@ class Runner:
         except TimeoutError:
             self._telemetry.rejected("timeout")
             raise Problem(504, f"the model gave no answer within {seconds:g} s") from None
-
-    async def aside(self, call: Callable[[], T]) -> T:
-        """Do something long on a thread that no request waits for."""
-        return await asyncio.get_running_loop().run_in_executor(None, call)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from ultramarine_server.signature import TensorSpec
 from ultramarine_server.telemetry import Telemetry
 from ultramarine_server.tensors import DTYPES, Array
 
-__all__ = ["EXTENSIONS", "BadRequest", "Inference", "Problem", "Service", "Tensor"]
+__all__ = ["EXTENSIONS", "BadRequest", "Inference", "Outputs", "Problem", "Service", "Tensor"]
 
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 
@@ -46,6 +47,9 @@ class Inference:
     version: str = ""
     id: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+Outputs = tuple[Tensor, ...]
 
 
 class Service:
@@ -114,7 +118,7 @@ class Service:
         """Load the model from disk again, and leave the one that serves in place until that is done."""
         reload = self._controlled(name)
         try:
-            self._model = await self._runner.aside(reload)
+            self._model = await asyncio.to_thread(reload)
         except LoadError as error:
             raise Problem(400, f"model {name!r} cannot be loaded: {error.reason}: {error.message}") from error
         self._absence = ""
@@ -130,30 +134,30 @@ class Service:
             raise Problem(403, "loading and unloading need an endpoint with keys; this one is open to everybody")
         return self._reload
 
-    def infer_now(self, inference: Inference, request_id: str = "") -> tuple[Tensor, ...] | None:
-        """Answer where that takes no waiting, in this thread; None where it has to be awaited of `infer`."""
-        model, arrays, specs = self._checked(inference)
-        names = [spec.name for spec in specs]
-        if not self._runner.is_quick(arrays):
-            return None
-        try:
-            return _answer(specs, self._runner.run_now(model, arrays, names))
-        except Exception as error:
-            raise _failure(error, request_id) from error
-
-    async def infer(self, inference: Inference, request_id: str = "") -> tuple[Tensor, ...]:
-        """Answer with the outputs that were asked for, after waiting for its turn."""
-        model, arrays, specs = self._checked(inference)
-        names = [spec.name for spec in specs]
-        try:
-            return _answer(specs, await self._runner.run(model, arrays, names))
-        except Exception as error:
-            raise _failure(error, request_id) from error
-
-    def _checked(self, inference: Inference) -> tuple[Model, dict[str, Array], Sequence[TensorSpec]]:
+    def ask(self, inference: Inference, request_id: str = "") -> Outputs | Coroutine[Any, Any, Outputs]:
+        """Answer with the outputs that were asked for, at once where that takes no waiting, else when awaited."""
         self.check_name(inference.model, inference.version)
         model = self.model
-        return model, check_inputs(model, inference.inputs), select_outputs(model, inference.outputs)
+        arrays, specs = check_inputs(model, inference.inputs), select_outputs(model, inference.outputs)
+        if not self._runner.is_quick(arrays):
+            return self._wait(model, arrays, specs, request_id)
+        try:
+            return typed(specs, self._runner.run_now(model, arrays, [spec.name for spec in specs]))
+        except Exception as error:
+            raise _failure(error, request_id) from error
+
+    async def infer(self, inference: Inference, request_id: str = "") -> Outputs:
+        """Answer with the outputs that were asked for."""
+        answer = self.ask(inference, request_id)
+        return answer if isinstance(answer, tuple) else await answer
+
+    async def _wait(
+        self, model: Model, arrays: dict[str, Array], specs: Sequence[TensorSpec], request_id: str
+    ) -> Outputs:
+        try:
+            return typed(specs, await self._runner.run(model, arrays, [spec.name for spec in specs]))
+        except Exception as error:
+            raise _failure(error, request_id) from error
 
 
 def check_inputs(model: Model, inputs: Sequence[Tensor]) -> dict[str, Array]:
@@ -191,7 +195,7 @@ def listed(specs: Mapping[str, TensorSpec]) -> str:
     return ", ".join(shown) + (f" and {len(specs) - 10} more" if len(specs) > 10 else "")
 
 
-def _answer(specs: Sequence[TensorSpec], results: Mapping[str, Array]) -> tuple[Tensor, ...]:
+def typed(specs: Sequence[TensorSpec], results: Mapping[str, Array]) -> Outputs:
     return tuple([Tensor(spec.name, spec.datatype, _as(spec.datatype, results[spec.name])) for spec in specs])
 
 
