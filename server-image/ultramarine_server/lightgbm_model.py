@@ -10,26 +10,24 @@ import numpy as np
 
 from ultramarine_server.errors import LoadError
 from ultramarine_server.signature import Signature
+from ultramarine_server.table import lightgbm_names
 from ultramarine_server.tensors import Array
 from ultramarine_server.tree_model import TreeModel
 
 
 def lightgbm_model(path: Path, threads: int, given: Signature | None) -> TreeModel:
     """Return the model in a file. The text knows nothing of classes: what it answers is what Booster.predict does."""
-    booster = lightgbm.Booster(params={"verbosity": -1}, model_str=_whole(path.read_bytes()))
+    booster = lightgbm.Booster(model_str=_whole(path.read_bytes()))
     if booster.pandas_categorical:
         message = f"{path.name} was trained on categories of a data frame, which come without names here"
         raise LoadError(f"{message}; encode them as numbers before training", "ModelUnsupported")
     names = booster.feature_name()
     features = [] if names == [f"Column_{index}" for index in range(len(names))] else names
-    if given:  # LightGBM has replaced the spaces in the names.
-        meant = {spec.name.replace(" ", "_"): spec.name for spec in given.inputs}
-        features = [meant.get(name, name) for name in features]
 
     def run(table: Array) -> dict[str, Array]:
         return {"predict": np.asarray(booster.predict(table, num_threads=threads))}
 
-    return TreeModel(run, features, booster.num_feature(), given)
+    return TreeModel(run, lightgbm_names(features, given), booster.num_feature(), given)
 
 
 def _whole(content: bytes) -> str:

@@ -15,7 +15,7 @@ from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError
 from ultramarine_server.signature import Signature, TensorSpec
 from ultramarine_server.table import INPUT
-from ultramarine_server.tensors import DTYPES, datatype_of
+from ultramarine_server.tensors import datatype_of
 
 # The flavors that are served, with the key that names the file; each is what its library itself has written.
 _FILE_KEYS = {"onnx": "data", "xgboost": "data", "lightgbm": "data", "sklearn": "pickled_model"}
@@ -79,7 +79,7 @@ def _input(entry: Mapping[str, Any]) -> TensorSpec:
     if entry["type"] != "tensor":
         return TensorSpec(str(entry["name"]), _COLUMN_TYPES[entry["type"]], (-1,))
     about = entry["tensor-spec"]
-    datatype = datatype_of(np.zeros(0, dtype=np.dtype(about["dtype"])))
-    if datatype not in DTYPES:
-        raise ValueError(datatype)
-    return TensorSpec(str(entry.get("name") or INPUT), datatype, tuple(int(size) for size in about["shape"]))
+    values = np.zeros(0, dtype=np.dtype(about["dtype"]))
+    if values.dtype.kind not in "biufOSU":
+        raise ValueError(about["dtype"])
+    return TensorSpec(str(entry.get("name") or INPUT), datatype_of(values), tuple(int(size) for size in about["shape"]))

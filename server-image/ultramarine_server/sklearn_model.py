@@ -15,6 +15,7 @@ from ultramarine_server.table import (
     checked_inputs,
     checked_outputs,
     columns_or_inputs,
+    lightgbm_names,
     matrix_input,
 )
 from ultramarine_server.tensors import Array, datatype_of
@@ -32,6 +33,8 @@ class SklearnModel:
             )
         self._estimator = estimator
         self._features = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
+        if type(estimator).__module__.startswith("lightgbm."):
+            self._features = lightgbm_names(self._features, given)
         if self._features:
             import pandas as pd  # Only models that were fitted on a data frame pay for it.
 

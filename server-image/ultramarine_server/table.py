@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ultramarine_server.errors import BadRequest
-from ultramarine_server.signature import TensorSpec, mismatch
+from ultramarine_server.signature import Signature, TensorSpec, mismatch
 from ultramarine_server.tensors import Array, keeps_values
 
 INPUT = "input"
@@ -16,6 +16,12 @@ INPUT = "input"
 def matrix_input(features: Sequence[str], count: int) -> TensorSpec:
     """Return the input of a model of `count` features, or of -1 when it does not say how many."""
     return TensorSpec(INPUT, "FP64", (-1, count), {"feature_names": ", ".join(features)} if features else {})
+
+
+def lightgbm_names(features: Sequence[str], given: Signature | None) -> list[str]:
+    """Return features as the signature calls them: LightGBM has put underscores in place of their spaces."""
+    meant = {spec.name.replace(" ", "_"): spec.name for spec in given.inputs} if given else {}
+    return [meant.get(name, name) for name in features]
 
 
 def checked_inputs(given: tuple[TensorSpec, ...], features: Sequence[str], count: int) -> tuple[TensorSpec, ...]:

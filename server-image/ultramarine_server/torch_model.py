@@ -68,7 +68,12 @@ class TorchModel:
             if spec.datatype == "BYTES":
                 raise mismatch("input", spec, "takes numbers")
         zeros = {spec.name: np.zeros([max(n, 1) for n in spec.shape], DTYPES[spec.datatype]) for spec in inputs}
-        results = self._results(zeros)
+        try:
+            results = self._results(zeros)
+        except Exception as error:  # Programs may refuse anything in any way.
+            takes = ", ".join(f"{spec.name} {spec.datatype} {list(spec.shape)}" for spec in inputs)
+            message = f"the program cannot take {takes}: {_reason(error)}"
+            raise LoadError(f"{message}; set spec.signature to what it takes", "SignatureMismatch") from error
         found = {name: datatype_of(array) for name, array in results.items()}
         outputs = tuple(TensorSpec(name, found[name], _open(array)) for name, array in results.items())
         for spec in given.outputs if given else ():
@@ -86,8 +91,7 @@ class TorchModel:
         try:
             results = self._results(inputs)
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:  # torch's words for unfit shapes
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            raise BadRequest(f"the model cannot take these values: {reason}") from error
+            raise BadRequest(f"the model cannot take these values: {_reason(error)}") from error
         return {name: results[name] for name in outputs}
 
     def _results(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -122,6 +126,12 @@ def _checked(given: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> tu
         if spec.datatype != have.datatype or len(spec.shape) != len(have.shape):
             raise mismatch("input", spec, f"takes {have.datatype} {list(have.shape)}")
     return given
+
+
+def _reason(error: Exception) -> str:
+    """Return the line that says it: TorchScript's is the last, below a traceback."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return next((line for line in reversed(lines) if line.startswith("RuntimeError: ")), lines[0])[:300]
 
 
 def _open(array: Array) -> tuple[int, ...]:

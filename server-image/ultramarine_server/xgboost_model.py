@@ -31,10 +31,11 @@ def xgboost_model(path: Path, threads: int, given: Signature | None) -> TreeMode
 
 
 def _content(path: Path) -> bytearray:
-    """Return the file's bytes if they are whole: XGBoost reads beyond the end of a shortened .ubj file."""
+    """Return the file's bytes if they are whole: XGBoost ends the process, or never returns, over shortened ones."""
     content = bytearray(path.read_bytes())
-    if content[:2] == b"{L" and (content[-1:] != b"}" or b"version" not in content[-64:]):
-        raise ValueError("the end is missing")
+    end = content[-128:].rstrip()
+    if not content.startswith(b"{") or b"version" not in end or not end.endswith(b"}"):
+        raise ValueError("it does not begin and end as XGBoost's files do")
     return content
 
 
