@@ -27,11 +27,10 @@ def main() -> int:
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
             # Read when numpy is imported; without them a small container on a large node starts a thread for each CPU.
             os.environ.setdefault(name, str(cpu_limit()))
-        from ultramarine_server.serve import serve
+        from ultramarine_server.serve import Listening, serve
 
-        return serve(
-            task, arguments.model_dir, arguments.keys_dir, arguments.host, arguments.port, arguments.linger_seconds
-        )
+        listening = Listening(arguments.host, arguments.port, arguments.grpc_port, arguments.linger_seconds)
+        return serve(task, arguments.model_dir, arguments.keys_dir, listening)
     except UltramarineError as error:
         print(f"ultramarine-server: {error.reason}: {error.message}", file=sys.stderr, flush=True)
         _leave(TerminationRecord(reason=error.reason, message=error.message), arguments.termination_log)
@@ -49,6 +48,7 @@ def _arguments() -> argparse.Namespace:
     serve.add_argument("--keys-dir", type=Path, default=Path(contract.KEYS_DIR))
     serve.add_argument("--host", default="0.0.0.0", help="the address to listen on; :: for IPv6")
     serve.add_argument("--port", type=int, default=8080)
+    serve.add_argument("--grpc-port", type=int, default=0, help="the port for gRPC too; 0 for none")
     serve.add_argument(
         "--linger-seconds", type=float, default=5.0, help="after SIGTERM, for clients that stay connected"
     )

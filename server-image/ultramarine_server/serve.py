@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 import uvloop
@@ -13,6 +15,7 @@ from ultramarine.shared.contract import ServingTask
 
 from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.artifact import find_model
+from ultramarine_server.body import BODY_LIMIT
 from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError
 from ultramarine_server.http import Connection, Listener
@@ -26,20 +29,31 @@ from ultramarine_server.service import Service
 from ultramarine_server.telemetry import Telemetry
 from ultramarine_server.warmup import warm_up
 
+if TYPE_CHECKING:
+    from ultramarine_server.grpc_server import GrpcServer
+
 _BACKLOG = 2048
 _TICK_SECONDS = 0.05
-# What computes without Python's lock and takes about the same time for the same sizes may run on the loop's thread.
-_STEADY_FORMATS = frozenset({"onnx"})
 
 
-def serve(task: ServingTask, model_folder: Path, keys_folder: Path, host: str, port: int, linger: float) -> int:
+@dataclass(frozen=True)
+class Listening:
+    """Where the server listens: HTTP always, gRPC where its port is not 0; `linger` seconds for connected clients."""
+
+    host: str
+    port: int
+    grpc_port: int = 0
+    linger: float = 5.0
+
+
+def serve(task: ServingTask, model_folder: Path, keys_folder: Path, listening: Listening) -> int:
     """Serve until SIGTERM and return the exit code. Raises LoadError before anything listens."""
     started = time.monotonic()
     keys = _keys(task, keys_folder)
     service, format = service_for(task, model_folder, Telemetry())
     loaded = {
         "event": "serving",
-        "port": port,
+        "port": listening.port,
         "model": task.model,
         "version": task.version,
         "format": format,
@@ -47,7 +61,12 @@ def serve(task: ServingTask, model_folder: Path, keys_folder: Path, host: str, p
         "signature": service.model.signature.to_dict(),
     }
     routes = Routes(service, keys, AccessLog(task.access_log_sampling))
-    uvloop.run(_Server(Listener(routes, service.telemetry), linger).run(host, port, orjson.dumps(loaded).decode()))
+    grpc = None
+    if listening.grpc_port:
+        from ultramarine_server.grpc_server import GrpcServer  # takes 30 MiB and some tenths of a second
+
+        grpc = GrpcServer(service, keys, BODY_LIMIT)
+    uvloop.run(_Server(Listener(routes, service.telemetry), listening, grpc).run(orjson.dumps(loaded).decode()))
     return 0
 
 
@@ -55,18 +74,20 @@ def service_for(task: ServingTask, folder: Path, telemetry: Telemetry) -> tuple[
     """Load what the task names, warm it up, and return it with the format that it has. Raises LoadError."""
     threads = cpu_limit()
     runner = Runner(max(2, threads), Limits.of(task), telemetry)
-    file = find_model(folder, task)
 
-    def read() -> Model:
-        found = find_model(folder, task)  # checks the digest again
-        model = load(found, task, threads)
+    def warmed(model: Model) -> Model:
         quick = warm_up(model, task.warmup, runner.quick_seconds)
-        runner.quick = quick if found.format in _STEADY_FORMATS else 0
+        runner.quick = quick if getattr(model, "steady", False) else 0
         return model
 
-    reload = read if task.auth != "none" else None
+    def again() -> Model:
+        return warmed(load(find_model(folder, task), task, threads))
+
+    reload = again if task.auth != "none" else None
+    file = find_model(folder, task)
+    model = warmed(load(file, task, threads))
     platform = PLATFORMS[file.format]
-    return Service(read(), task.model, task.version, platform, runner, telemetry, reload), file.format
+    return Service(model, task.model, task.version, platform, runner, telemetry, reload), file.format
 
 
 def _keys(task: ServingTask, folder: Path) -> KeyRing | None:
@@ -82,22 +103,31 @@ def _keys(task: ServingTask, folder: Path) -> KeyRing | None:
 class _Server:
     """One port, with a goodbye: from SIGTERM on answers ask to close, and it leaves when nobody is connected."""
 
-    def __init__(self, listener: Listener, linger: float) -> None:
-        self._listener, self._linger = listener, linger
+    def __init__(self, listener: Listener, listening: Listening, grpc: GrpcServer | None) -> None:
+        self._listener, self._listening, self._grpc = listener, listening, grpc
         self._told = asyncio.Event()
         self._at_once = False
 
-    async def run(self, host: str, port: int, announcement: str) -> None:
+    async def run(self, announcement: str) -> None:
         """Listen, say so, and return when the goodbye is over."""
-        loop = asyncio.get_running_loop()
+        loop, where = asyncio.get_running_loop(), self._listening
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._tell)
-        server = await loop.create_server(lambda: Connection(self._listener), host, port, backlog=_BACKLOG)
+        try:
+            server = await loop.create_server(
+                lambda: Connection(self._listener), where.host, where.port, backlog=_BACKLOG
+            )
+        except OSError as error:
+            raise LoadError(f"port {where.port} cannot be had: {error}", "PortTaken") from error
+        if self._grpc:
+            await self._grpc.start(where.host, where.grpc_port)
         self._listener.tick()
         print(announcement, flush=True)
         await self._told.wait()
         await self._goodbye()
         server.close()
+        if self._grpc:
+            await self._grpc.stop(0 if self._at_once else where.linger)
         self._listener.close()
         await asyncio.sleep(0)  # The connections learn of their end.
 
@@ -107,7 +137,7 @@ class _Server:
         self._told.set()
 
     async def _goodbye(self) -> None:
-        telemetry, leaves_at = self._listener.telemetry, time.monotonic() + self._linger
+        telemetry, leaves_at = self._listener.telemetry, time.monotonic() + self._listening.linger
         while not self._at_once:
             quiet = not self._listener.connections or time.monotonic() > leaves_at
             if quiet and not telemetry.in_flight:

@@ -196,6 +196,7 @@ def listed(specs: Mapping[str, TensorSpec]) -> str:
 
 
 def typed(specs: Sequence[TensorSpec], results: Mapping[str, Array]) -> Outputs:
+    """Return what the model gave in the types that it said it gives."""
     return tuple([Tensor(spec.name, spec.datatype, _as(spec.datatype, results[spec.name])) for spec in specs])
 
 
