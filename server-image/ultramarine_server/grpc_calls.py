@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import sys
 import time
 import traceback
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Never, Protocol, TypeAlias, TypeVar
@@ -44,46 +44,56 @@ _STATUS = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-_GONE = 499  # the client has gone, as nginx counts it
+_NO_KEY = Problem(401, "a valid key is needed: send it as metadata, `authorization: Bearer KEY` or `api-key: KEY`")
+_GONE = 499  # the client has gone or its deadline has passed, which look the same here; as nginx counts it
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
-class Calls:
-    """Makes handlers; `keys` is None where no key is wanted. A call without a route needs none and is not counted."""
+class Calls(grpc.GenericRpcHandler):
+    """Finds what answers a call; `keys` is None where no key is wanted. Without a route none is, and nothing counts."""
 
     def __init__(self, telemetry: Telemetry, keys: KeyRing | None) -> None:
         self._telemetry, self._keys = telemetry, keys
+        self._answering: dict[str, Any] = {}
+        self._refusing: dict[str, Any] = {}
 
-    def unary(self, call: Call[Asked, Answer], asked: type[Asked], route: str = "") -> Any:
-        """Return the handler of a call with one request and one answer."""
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return what answers, as gRPC wants it. Who has no key is refused here, before a message is read."""
+        method = handler_call_details.method
+        keys, refusing = self._keys, self._refusing.get(method)
+        if keys is None or refusing is None or keys.opens(_headers(handler_call_details.invocation_metadata)):
+            return self._answering.get(method)
+        return refusing
+
+    def unary(self, method: str, call: Call[Asked, Answer], asked: type[Asked], route: str = "") -> None:
+        """Answer one request by one message."""
 
         async def handle(request: Asked, context: Context) -> Answer:
             request_id = _introduce(context)
-            with self._observed(route, context) as seen:
+            with self._observed(route) as seen:
                 try:
-                    self._admit(route, context)
                     return await call(request, request_id)
                 except Exception as error:
                     problem = _problem(error, request_id)
                     seen.code = problem.status
                     await _refuse(context, problem, request_id)
 
-        return grpc.unary_unary_rpc_method_handler(handle, asked.FromString, _serialized)
+        self.add(method, grpc.unary_unary_rpc_method_handler(handle, asked.FromString, _serialized), route)
 
     def stream(
-        self, call: Call[Asked, Answer], asked: type[Asked], route: str, told: Callable[[Asked, Problem], Answer]
-    ) -> Any:
-        """Return the handler of a call that answers each request in its order; `told` is the answer with a problem."""
+        self,
+        method: str,
+        call: Call[Asked, Answer],
+        asked: type[Asked],
+        route: str,
+        told: Callable[[Asked, Problem], Answer],
+    ) -> None:
+        """Answer each request of a stream in its order; `told` makes an answer of a problem."""
 
         async def handle(requests: AsyncIterator[Asked], context: Context) -> AsyncIterator[Answer]:
             request_id = _introduce(context)
-            try:
-                self._admit(route, context)
-            except Problem as refusal:
-                self._telemetry.count(route, refusal.status, 0)
-                await _refuse(context, refusal, request_id)
             async for request in requests:
-                with self._observed(route, context) as seen:
+                with self._observed(route) as seen:
                     try:
                         response = await call(request, request_id)
                     except Exception as error:
@@ -95,23 +105,29 @@ class Calls:
                     message = "the server is about to leave; open another stream for what is not answered"
                     await _refuse(context, Problem(503, message), request_id)
 
-        return grpc.stream_stream_rpc_method_handler(handle, asked.FromString, _serialized)
+        self.add(method, grpc.stream_stream_rpc_method_handler(handle, asked.FromString, _serialized), route)
 
-    def _admit(self, route: str, context: Context) -> None:
-        if route and self._keys is not None and not self._keys.opens(_headers(context)):
-            raise Problem(
-                401, "a valid key is needed: send it as metadata, `authorization: Bearer KEY` or `api-key: KEY`"
-            )
+    def add(self, method: str, handler: Any, route: str = "") -> None:
+        """Let `handler` answer a method."""
+        self._answering[method] = handler
+        if route:
+            self._refusing[method] = self._refusal(route)
+
+    def _refusal(self, route: str) -> Any:
+        async def handle(requests: AsyncIterator[Any], context: Context) -> None:
+            self._telemetry.count(route, _NO_KEY.status, 0)
+            await _refuse(context, _NO_KEY, _introduce(context))
+
+        return grpc.stream_stream_rpc_method_handler(handle)
 
     @contextmanager
-    def _observed(self, route: str, context: Context) -> Iterator[_Seen]:
+    def _observed(self, route: str) -> Iterator[_Seen]:
         seen, started = _Seen(), time.perf_counter()
         self._telemetry.in_flight += 1
         try:
             yield seen
         except asyncio.CancelledError:
-            left = context.time_remaining()
-            seen.code = 504 if left is not None and left <= 0 else _GONE
+            seen.code = _GONE
             raise
         finally:
             self._telemetry.in_flight -= 1
@@ -127,14 +143,14 @@ def _serialized(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _headers(context: Context) -> Mapping[str, str]:
-    return {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+def _headers(metadata: Any) -> Mapping[str, str]:
+    return {name: value for name, value in metadata or () if isinstance(value, str)}
 
 
 def _introduce(context: Context) -> str:
     """Give the call the id that its client sent, or one of its own, and return it."""
-    given = _headers(context).get("x-request-id", "")
-    request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    given = _headers(context.invocation_metadata()).get("x-request-id", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
     context.set_trailing_metadata((("x-request-id", request_id),))
     return request_id
 

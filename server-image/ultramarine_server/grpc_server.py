@@ -5,8 +5,7 @@ from __future__ import annotations
 import grpc.aio
 
 from ultramarine_server.errors import LoadError
-from ultramarine_server.grpc_calls import Calls
-from ultramarine_server.grpc_service import handlers
+from ultramarine_server.grpc_service import calls
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.service import Service
 
@@ -19,25 +18,25 @@ class GrpcServer:
     """Answers by gRPC what the service knows; `limit` is the size of a request in bytes."""
 
     def __init__(self, service: Service, keys: KeyRing | None, limit: int) -> None:
-        self._server = grpc.aio.server(
-            handlers=handlers(service, Calls(service.telemetry, keys)),
-            options=(
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_connection_age_ms", _CONNECTION_MILLISECONDS),
-                ("grpc.so_reuseport", 0),  # A port that somebody has is an error, not to be shared with them.
-            ),
+        self._calls = calls(service, keys)
+        self._options = (
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_connection_age_ms", _CONNECTION_MILLISECONDS),
+            ("grpc.so_reuseport", 0),  # A port that somebody has is an error, not to be shared with them.
         )
+        self._server: grpc.aio.Server | None = None
 
     async def start(self, host: str, port: int) -> None:
         """Listen. Raises LoadError when the port cannot be had."""
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._server = grpc.aio.server(handlers=(self._calls,), options=self._options)
         try:
-            self._server.add_insecure_port(address)
+            self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except RuntimeError as error:
             raise LoadError(f"port {port} for gRPC cannot be had: {error}", "PortTaken") from error
         await self._server.start()
 
     async def stop(self, seconds: float) -> None:
         """Take no new calls, and end those that are not through after so many seconds."""
-        await self._server.stop(seconds)
+        if self._server:
+            await self._server.stop(seconds)

@@ -9,39 +9,41 @@ from typing import Any
 import grpc
 
 from ultramarine_server.errors import BadRequest, Problem
-from ultramarine_server.grpc_calls import Calls
+from ultramarine_server.grpc_calls import Call, Calls
 from ultramarine_server.grpc_stubs import health_pb2 as health
 from ultramarine_server.grpc_stubs import open_inference_pb2 as v2
 from ultramarine_server.grpc_tensors import answer, question
+from ultramarine_server.keys import KeyRing
 from ultramarine_server.service import Service
 
 NAME = "inference.GRPCInferenceService"
 _LOOK_SECONDS = 0.5  # how often a watched status is looked at
 
 
-def handlers(service: Service, calls: Calls) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Return both services: the protocol's and gRPC's own health. Who asks how they are needs no key."""
-    inference, status, unary = _Inference(service), _Health(service), calls.unary
-    named = {
-        "ServerLive": unary(inference.server_live, v2.ServerLiveRequest),
-        "ServerReady": unary(inference.server_ready, v2.ServerReadyRequest),
-        "ModelReady": unary(inference.model_ready, v2.ModelReadyRequest),
-        "ServerMetadata": unary(inference.server_metadata, v2.ServerMetadataRequest, "grpc_metadata"),
-        "ModelMetadata": unary(inference.model_metadata, v2.ModelMetadataRequest, "grpc_metadata"),
-        "ModelInfer": unary(inference.infer, v2.ModelInferRequest, "grpc_infer"),
-        "ModelStreamInfer": calls.stream(inference.infer_in_stream, v2.ModelInferRequest, "grpc_stream", _told),
-        "RepositoryIndex": unary(inference.index, v2.RepositoryIndexRequest, "grpc_repository"),
-        "RepositoryModelLoad": unary(inference.load, v2.RepositoryModelLoadRequest, "grpc_repository"),
-        "RepositoryModelUnload": unary(inference.unload, v2.RepositoryModelUnloadRequest, "grpc_repository"),
-    }
+def calls(service: Service, keys: KeyRing | None) -> Calls:
+    """Return what answers both services: the protocol's and gRPC's own health. Who asks how they are needs no key."""
+    answered, inference, status = Calls(service.telemetry, keys), _Inference(service), _Health(service)
+    unary: tuple[tuple[str, Call[Any, Any], Any, str], ...] = (
+        ("ServerLive", inference.server_live, v2.ServerLiveRequest, ""),
+        ("ServerReady", inference.server_ready, v2.ServerReadyRequest, ""),
+        ("ModelReady", inference.model_ready, v2.ModelReadyRequest, ""),
+        ("ServerMetadata", inference.server_metadata, v2.ServerMetadataRequest, "grpc_metadata"),
+        ("ModelMetadata", inference.model_metadata, v2.ModelMetadataRequest, "grpc_metadata"),
+        ("ModelInfer", inference.infer, v2.ModelInferRequest, "grpc_infer"),
+        ("RepositoryIndex", inference.index, v2.RepositoryIndexRequest, "grpc_repository"),
+        ("RepositoryModelLoad", inference.load, v2.RepositoryModelLoadRequest, "grpc_repository"),
+        ("RepositoryModelUnload", inference.unload, v2.RepositoryModelUnloadRequest, "grpc_repository"),
+    )
+    for name, call, asked, route in unary:
+        answered.unary(f"/{NAME}/{name}", call, asked, route)
+    stream = f"/{NAME}/ModelStreamInfer"
+    answered.stream(stream, inference.infer_in_stream, v2.ModelInferRequest, "grpc_stream", _told)
+    answered.unary("/grpc.health.v1.Health/Check", status.check, health.HealthCheckRequest)
     watch = grpc.unary_stream_rpc_method_handler(
         status.watch, health.HealthCheckRequest.FromString, health.HealthCheckResponse.SerializeToString
     )
-    asked = {"Check": unary(status.check, health.HealthCheckRequest), "Watch": watch}
-    return (
-        grpc.method_handlers_generic_handler(NAME, named),
-        grpc.method_handlers_generic_handler("grpc.health.v1.Health", asked),
-    )
+    answered.add("/grpc.health.v1.Health/Watch", watch)
+    return answered
 
 
 class _Inference:
@@ -71,11 +73,8 @@ class _Inference:
         return response
 
     async def infer(self, request: v2.ModelInferRequest, request_id: str) -> v2.ModelInferResponse:
-        asked = question(request)
-        tensors = self._service.infer_now(asked, request_id)
-        if tensors is None:
-            tensors = await self._service.infer(asked, request_id)
-        return answer(request, self._service.version, tensors)
+        outputs = await self._service.infer(question(request), request_id)
+        return answer(request, self._service.version, outputs)
 
     async def infer_in_stream(self, request: v2.ModelInferRequest, request_id: str) -> v2.ModelStreamInferResponse:
         response = v2.ModelStreamInferResponse(infer_response=await self.infer(request, request_id))
@@ -127,10 +126,13 @@ class _Health:
         self, request: health.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[health.HealthCheckResponse]:
         told = None
-        while told is None or not self._service.telemetry.draining:
+        while True:
+            draining = self._service.telemetry.draining
             if (status := self._status(request.service)) != told:
                 told = status
                 yield health.HealthCheckResponse(status=status)
+            if draining:
+                return
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _status(self, service: str) -> health.HealthCheckResponse.ServingStatus:

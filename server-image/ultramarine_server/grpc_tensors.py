@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ultramarine_server import binary
 from ultramarine_server.errors import BadRequest
 from ultramarine_server.grpc_stubs.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 from ultramarine_server.service import Inference, Tensor
@@ -59,7 +60,7 @@ def answer(request: ModelInferRequest, version: str, tensors: Sequence[Tensor]) 
         if typed:
             getattr(output.contents, _LISTS[tensor.datatype]).extend(_values(tensor))
         else:
-            response.raw_output_contents.append(_raw(tensor))
+            response.raw_output_contents.append(binary.encode(tensor.array, tensor.datatype))
     return response
 
 
@@ -77,37 +78,11 @@ def _inputs(request: ModelInferRequest) -> tuple[Tensor, ...]:
                 raise BadRequest(f"shape {list(shape)} has a negative size; state how many values come")
             if raw and tensor.HasField("contents"):
                 raise BadRequest("values came in raw_input_contents and in contents; send one of them")
-            read = _from_raw(tensor.datatype, shape, raw[index]) if raw else _from_contents(tensor, shape)
-        except BadRequest as error:
+            read = binary.decode(tensor.datatype, shape, raw[index]) if raw else _from_contents(tensor, shape)
+        except (BadRequest, ValueError) as error:  # numpy has a limit to dimensions and sizes.
             raise BadRequest(f"input {tensor.name!r}: {error}") from error
         tensors.append(Tensor(tensor.name, tensor.datatype, read))
     return tuple(tensors)
-
-
-def _from_raw(datatype: str, shape: tuple[int, ...], raw: bytes) -> Array:
-    count = math.prod(shape)
-    if datatype == "BYTES":
-        return _objects(_split(raw, count, shape), shape)
-    dtype = DTYPES[datatype].newbyteorder("<")
-    if len(raw) != count * dtype.itemsize:
-        expected = count * dtype.itemsize
-        raise BadRequest(f"shape {list(shape)} of {datatype} wants {expected} bytes of raw content, {len(raw)} came")
-    array: Array = np.frombuffer(raw, np.uint8) != 0 if datatype == "BOOL" else np.frombuffer(raw, dtype)
-    return array.reshape(shape)
-
-
-def _split(raw: bytes, count: int, shape: tuple[int, ...]) -> list[str | bytes]:
-    values: list[str | bytes] = []
-    start, end = 0, len(raw)
-    while start < end:
-        stop = start + 4 + int.from_bytes(raw[start : start + 4], "little")
-        if stop > end:
-            raise BadRequest(f"raw content ends within value {len(values)}; each follows its length in four bytes")
-        values.append(_text(raw[start + 4 : stop]))
-        start = stop
-    if len(values) != count:
-        raise BadRequest(f"shape {list(shape)} wants {count} values of raw content, {len(values)} came")
-    return values
 
 
 def _from_contents(tensor: ModelInferRequest.InferInputTensor, shape: tuple[int, ...]) -> Array:
@@ -119,7 +94,7 @@ def _from_contents(tensor: ModelInferRequest.InferInputTensor, shape: tuple[int,
     if len(values) != count:
         raise BadRequest(f"shape {list(shape)} wants {count} values in {field}, {len(values)} came")
     if datatype == "BYTES":
-        return _objects([_text(value) for value in values], shape)
+        return np.array([_text(value) for value in values], dtype=object).reshape(shape)
     dtype = DTYPES[datatype]
     if dtype.itemsize >= 4 or datatype == "BOOL":
         return np.array(values, dtype).reshape(shape)
@@ -130,34 +105,18 @@ def _from_contents(tensor: ModelInferRequest.InferInputTensor, shape: tuple[int,
     return wide.astype(dtype).reshape(shape)
 
 
-def _objects(values: Sequence[str | bytes], shape: tuple[int, ...]) -> Array:
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array.reshape(shape)
-
-
-def _text(value: bytes) -> str | bytes:
-    """Strings are what models of words want, and the same ones as by JSON; what is no text stays as it is."""
+def _text(value: bytes) -> str:
     try:
         return value.decode()
-    except UnicodeDecodeError:
-        return value
-
-
-def _encoded(value: Any) -> bytes:
-    return value if isinstance(value, bytes) else str(value).encode()
-
-
-def _raw(tensor: Tensor) -> bytes:
-    if tensor.datatype != "BYTES":
-        return np.ascontiguousarray(tensor.array, DTYPES[tensor.datatype].newbyteorder("<")).tobytes()
-    values = [_encoded(value) for value in tensor.array.ravel()]
-    return b"".join([part for value in values for part in (len(value).to_bytes(4, "little"), value)])
+    except UnicodeDecodeError as error:
+        raise BadRequest("a value of bytes_contents is not UTF-8 text") from error
 
 
 def _values(tensor: Tensor) -> list[Any]:
     values: list[Any] = tensor.array.ravel().tolist()
-    return [_encoded(value) for value in values] if tensor.datatype == "BYTES" else values
+    if tensor.datatype != "BYTES":
+        return values
+    return [value if isinstance(value, bytes) else str(value).encode() for value in values]
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
