@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx
 import lightgbm
 import numpy as np
 import pytest
 import skops.io
 import xgboost
 import yaml
+from serving_process import serving
 from skl2onnx import to_onnx
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
-from ultramarine.shared.contract import ServingTask
+from ultramarine.shared.contract import ArtifactManifest, FileEntry, ServingTask
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError
 from ultramarine_server.loading import load
@@ -58,6 +61,28 @@ def folder_of(name: str, base: Path) -> tuple[Path, Any]:
 def loaded(folder: Path, *, allowed: bool = False, signature: dict[str, Any] | None = None) -> Any:
     task = ServingTask("m", "1", "", "", "mlflow", allow_code_execution=allowed, signature=signature)
     return load(ModelFile(folder, "mlflow"), task, 1)
+
+
+def test_a_folder_is_served_over_http(tmp_path: Path) -> None:
+    """The server's process checks every file of the folder, finds the model in it and answers by its columns."""
+    folder, predicted = folder_of("xgboost", tmp_path)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    entries = (FileEntry(name, len(c), hashlib.sha256(c).hexdigest()) for name, c in files.items())
+    manifest = ArtifactManifest(tuple(entries), "mlflow")
+    (folder / "manifest.json").write_bytes(manifest.to_json())
+    task = ServingTask("iris", "1", "s3://b/iris/", manifest.digest, "auto", auth="none")
+    columns = [
+        {"name": name, "shape": [len(values)], "datatype": "FP64", "data": values.tolist()}
+        for name, values in FRAME.items()
+    ]
+
+    with serving(folder, task) as server:
+        metadata = server.get("/v2/models/iris").json()
+        answer = httpx.post(f"{server.url}/v2/models/iris/infer", json={"inputs": columns}, timeout=30).json()
+
+    assert metadata["platform"] == "mlflow_folder"
+    assert answer["outputs"][0]["name"] == "predict"
+    assert answer["outputs"][0]["data"] == predicted.tolist()
 
 
 def edited(folder: Path, **changes: Any) -> Path:
