@@ -139,13 +139,6 @@ class Connection(asyncio.Protocol):
         if self._in_head and self._head_size > HEAD_LIMIT:
             self._end(_head_too_large())
 
-    def eof_received(self) -> bool:
-        # A client may close its side after the request and still wait for the answer.
-        waits = bool(self._task or self._pipeline) and self._incoming is None
-        if waits:
-            self._close_after_all()
-        return waits
-
     def pause_writing(self) -> None:
         self._paused = True
         self._unsent = self._transport.get_write_buffer_size()
