@@ -48,7 +48,7 @@ def _arguments() -> argparse.Namespace:
     serve.add_argument("--keys-dir", type=Path, default=Path(contract.KEYS_DIR))
     serve.add_argument("--host", default="0.0.0.0", help="the address to listen on; :: for IPv6")
     serve.add_argument("--port", type=int, default=8080)
-    serve.add_argument("--grpc-port", type=int, default=0, help="the port for gRPC too; 0 for none")
+    serve.add_argument("--grpc-port", type=int, default=9000, help="0 for HTTP alone")
     serve.add_argument(
         "--linger-seconds", type=float, default=5.0, help="after SIGTERM, for clients that stay connected"
     )

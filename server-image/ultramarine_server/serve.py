@@ -63,7 +63,7 @@ def serve(task: ServingTask, model_folder: Path, keys_folder: Path, listening: L
     routes = Routes(service, keys, AccessLog(task.access_log_sampling))
     grpc = None
     if listening.grpc_port:
-        from ultramarine_server.grpc_server import GrpcServer  # takes 30 MiB and some tenths of a second
+        from ultramarine_server.grpc_server import GrpcServer  # takes 15 MiB
 
         grpc = GrpcServer(service, keys, BODY_LIMIT)
     uvloop.run(_Server(Listener(routes, service.telemetry), listening, grpc).run(orjson.dumps(loaded).decode()))
