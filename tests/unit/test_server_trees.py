@@ -10,8 +10,11 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 import xgboost
 from sklearn.datasets import load_iris
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from ultramarine.shared.contract import ServingTask
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import BadRequest, LoadError
@@ -231,6 +234,18 @@ def test_the_other_librarys_file_is_refused(tmp_path: Path, format: str, others:
     """A ModelVersion with the wrong format names file and format."""
     with pytest.raises(LoadError, match=f"is not a readable {format} model"):
         loaded(written(tmp_path)[others][0], format)
+
+
+@pytest.mark.parametrize("estimator", [xgboost.XGBClassifier(**FEW), lightgbm.LGBMClassifier(verbose=-1, **FEW)])
+def test_an_estimator_in_a_pipeline_keeps_its_labels(tmp_path: Path, estimator: Any) -> None:
+    """A pipeline that skops has stored is served without leave to run code, and answers as it did."""
+    pipeline = make_pipeline(StandardScaler(), estimator).fit(ROWS, CLASSES)
+    skops.io.dump(pipeline, tmp_path / "model.skops")
+
+    got = answers(loaded(tmp_path / "model.skops", "sklearn"), ROWS)
+
+    np.testing.assert_array_equal(got["predict"], pipeline.predict(ROWS))
+    np.testing.assert_allclose(got["predict_proba"], pipeline.predict_proba(ROWS), rtol=1e-6)
 
 
 def test_categories_of_a_data_frame_are_refused(tmp_path: Path) -> None:
