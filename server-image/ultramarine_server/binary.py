@@ -87,5 +87,5 @@ def _strings(count: int, data: memoryview | bytes) -> Array:
         except UnicodeDecodeError as error:
             raise BadRequest("a BYTES element is not UTF-8 text") from error
     if len(values) != count:
-        raise BadRequest(f"the shape wants {count} BYTES elements, {'more' if at < len(data) else len(values)} came")
+        raise BadRequest(f"the shape wants {count} BYTES elements, {len(values)} came")
     return np.array(values, dtype=object)
