@@ -24,19 +24,29 @@ class AccessLog:
         threading.Thread(target=self._write, name="access-log", daemon=True).start()
 
     def record(self, request: Request, response: Response, seconds: float) -> None:
-        """Show one answer, or not."""
-        if response.status < 400 and (not request.label or random.random() >= self._sampling):
-            return
+        """Show one answer by HTTP, or not."""
+        if self.shows(request.label, response.status):
+            sizes = len(request.body), len(response.body)
+            self.show(request.id, request.method, request.path, response.status, seconds, sizes)
+
+    def shows(self, label: str, status: int) -> bool:
+        """Whether an answer is to be shown; `label` is that of the metrics, and nothing for probes."""
+        return status >= 400 or (bool(label) and random.random() < self._sampling)
+
+    def show(
+        self, request_id: str, method: str, path: str, status: int, seconds: float, sizes: tuple[int, int]
+    ) -> None:
+        """Write one line; `sizes` are the bytes that came and went."""
         line = {
             "event": "request",
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "requestId": request.id,
-            "method": request.method,
-            "path": request.path[:200],
-            "status": response.status,
+            "requestId": request_id,
+            "method": method,
+            "path": path[:200],
+            "status": status,
             "seconds": round(seconds, 6),
-            "bytesIn": len(request.body),
-            "bytesOut": len(response.body),
+            "bytesIn": sizes[0],
+            "bytesOut": sizes[1],
         }
         if not self._lines.full():
             self._lines.put_nowait(orjson.dumps(line) + b"\n")

@@ -10,11 +10,13 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Never, Protocol, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 
+from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.errors import Problem
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.telemetry import Telemetry
@@ -27,6 +29,8 @@ class Message(Protocol):
     def FromString(cls, data: bytes) -> Any: ...
 
     def SerializeToString(self) -> bytes: ...
+
+    def ByteSize(self) -> int: ...
 
 
 Asked = TypeVar("Asked", bound=Message)
@@ -52,8 +56,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 class Calls(grpc.GenericRpcHandler):
     """Finds what answers a call; `keys` is None where no key is wanted. Without a route none is, and nothing counts."""
 
-    def __init__(self, telemetry: Telemetry, keys: KeyRing | None) -> None:
-        self._telemetry, self._keys = telemetry, keys
+    def __init__(self, telemetry: Telemetry, keys: KeyRing | None, log: AccessLog) -> None:
+        self._telemetry, self._keys, self._log = telemetry, keys, log
         self._answering: dict[str, Any] = {}
         self._refusing: dict[str, Any] = {}
 
@@ -69,14 +73,13 @@ class Calls(grpc.GenericRpcHandler):
         """Answer one request by one message."""
 
         async def handle(request: Asked, context: Context) -> Answer:
-            request_id = _introduce(context)
-            with self._observed(route) as seen:
+            seen = _Seen(method, route, _introduce(context), request)
+            with self._observed(seen):
                 try:
-                    return await call(request, request_id)
+                    seen.answer = response = await call(request, seen.request_id)
+                    return response
                 except Exception as error:
-                    problem = _problem(error, request_id)
-                    seen.code = problem.status
-                    await _refuse(context, problem, request_id)
+                    await _refuse(context, seen.refused(error), seen.request_id)
 
         self.add(method, grpc.unary_unary_rpc_method_handler(handle, asked.FromString, _serialized), route)
 
@@ -93,13 +96,13 @@ class Calls(grpc.GenericRpcHandler):
         async def handle(requests: AsyncIterator[Asked], context: Context) -> AsyncIterator[Answer]:
             request_id = _introduce(context)
             async for request in requests:
-                with self._observed(route) as seen:
+                seen = _Seen(method, route, request_id, request)
+                with self._observed(seen):
                     try:
                         response = await call(request, request_id)
                     except Exception as error:
-                        problem = _problem(error, request_id)
-                        seen.code = problem.status
-                        response = told(request, problem)
+                        response = told(request, seen.refused(error))
+                    seen.answer = response
                 yield response
                 if self._telemetry.draining:
                     message = "the server is about to leave; open another stream for what is not answered"
@@ -111,32 +114,55 @@ class Calls(grpc.GenericRpcHandler):
         """Let `handler` answer a method."""
         self._answering[method] = handler
         if route:
-            self._refusing[method] = self._refusal(route)
+            self._refusing[method] = self._refusal(method, route)
 
-    def _refusal(self, route: str) -> Any:
+    def _refusal(self, method: str, route: str) -> Any:
         async def handle(requests: AsyncIterator[Any], context: Context) -> None:
-            self._telemetry.count(route, _NO_KEY.status, 0)
-            await _refuse(context, _NO_KEY, _introduce(context))
+            seen = _Seen(method, route, _introduce(context))
+            with self._observed(seen):
+                await _refuse(context, seen.refused(_NO_KEY), seen.request_id)
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
     @contextmanager
-    def _observed(self, route: str) -> Iterator[_Seen]:
-        seen, started = _Seen(), time.perf_counter()
+    def _observed(self, seen: _Seen) -> Iterator[None]:
+        started = time.perf_counter()
         self._telemetry.in_flight += 1
         try:
-            yield seen
+            yield
         except asyncio.CancelledError:
             seen.code = _GONE
             raise
         finally:
             self._telemetry.in_flight -= 1
-            if route:
-                self._telemetry.count(route, seen.code, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            if seen.route:
+                self._telemetry.count(seen.route, seen.code, seconds)
+            if self._log.shows(seen.route, seen.code):
+                self._log.show(seen.request_id, "gRPC", seen.method, seen.code, seconds, seen.sizes)
 
 
+@dataclass(slots=True)
 class _Seen:
-    code = 200
+    """What metrics and log want to know of one answer."""
+
+    method: str
+    route: str
+    request_id: str
+    request: Message | None = None
+    answer: Message | None = None
+    code: int = 200
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        came, went = [0 if message is None else message.ByteSize() for message in (self.request, self.answer)]
+        return came, went
+
+    def refused(self, error: Exception) -> Problem:
+        """Return what is told of an error, and take it into account."""
+        problem = _problem(error, self.request_id)
+        self.code = problem.status
+        return problem
 
 
 def _serialized(message: Message) -> bytes:

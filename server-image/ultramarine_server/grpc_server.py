@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grpc.aio
 
+from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.errors import LoadError
 from ultramarine_server.grpc_service import calls
 from ultramarine_server.keys import KeyRing
@@ -17,8 +18,8 @@ _CONNECTION_MILLISECONDS = 8000
 class GrpcServer:
     """Answers by gRPC what the service knows; `limit` is the size of a request in bytes."""
 
-    def __init__(self, service: Service, keys: KeyRing | None, limit: int) -> None:
-        self._calls = calls(service, keys)
+    def __init__(self, service: Service, keys: KeyRing | None, log: AccessLog, limit: int) -> None:
+        self._calls = calls(service, keys, log)
         self._options = (
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", -1),

@@ -60,12 +60,13 @@ def serve(task: ServingTask, model_folder: Path, keys_folder: Path, listening: L
         "loadSeconds": round(time.monotonic() - started, 3),
         "signature": service.model.signature.to_dict(),
     }
-    routes = Routes(service, keys, AccessLog(task.access_log_sampling))
+    log = AccessLog(task.access_log_sampling)
+    routes = Routes(service, keys, log)
     grpc = None
     if listening.grpc_port:
         from ultramarine_server.grpc_server import GrpcServer  # takes 15 MiB
 
-        grpc = GrpcServer(service, keys, BODY_LIMIT)
+        grpc = GrpcServer(service, keys, log, BODY_LIMIT)
     uvloop.run(_Server(Listener(routes, service.telemetry), listening, grpc).run(orjson.dumps(loaded).decode()))
     return 0
 

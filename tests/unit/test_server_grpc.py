@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import re
 import socket
@@ -552,6 +553,25 @@ def test_answers_are_counted_by_call_and_code(cancer: GrpcServer) -> None:
     assert cancer.counted("grpc_infer", 401) == bad + 1
     routes = set(re.findall(r'requests_total{code="\d+",route="(grpc_\w+)"}', cancer.http.get("/metrics").text))
     assert routes <= {"grpc_infer", "grpc_stream", "grpc_metadata", "grpc_repository"}
+
+
+def test_refused_calls_are_in_the_access_log(models: Path, tmp_path: Path) -> None:
+    """A line tells which call of whom was answered how; good ones are shown as often as the task says."""
+    (tmp_path / "primary").write_text("first-key")
+    task = task_for(models / "model.skops", auth="key", access_log_sampling=1.0)
+    with grpc_serving(models, task, "--keys-dir", str(tmp_path)) as server:
+        refusal(server.infer, ROWS[:1], headers={"x-request-id": "stranger"})
+        server.infer(ROWS[:1], headers=KEY | {"x-request-id": "friend"})
+        server.health()
+        server.http.process.terminate()
+        stdout, _ = server.http.process.communicate(timeout=20)
+
+    lines = [json.loads(line) for line in stdout.splitlines()]
+    shown = [(line["requestId"], line["method"], line["path"], line["status"]) for line in lines]
+    path = "/inference.GRPCInferenceService/ModelInfer"
+    assert shown == [("stranger", "gRPC", path, 401), ("friend", "gRPC", path, 200)]
+    assert lines[1]["bytesIn"] > 240
+    assert lines[1]["bytesOut"] > 24
 
 
 def test_a_models_code_may_use_another_client_of_the_protocol() -> None:
