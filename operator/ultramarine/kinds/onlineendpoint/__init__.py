@@ -27,7 +27,7 @@ def _models(endpoint: Manifest) -> frozenset[str]:
 KIND = Kind(
     resource=ONLINE_ENDPOINT,
     short="oe",
-    description="OnlineEndpoint serves model versions by Open Inference Protocol V2, HTTP and gRPC, behind one address.",
+    description="OnlineEndpoint serves model versions by Open Inference Protocol V2 (HTTP, gRPC) behind one address.",
     spec=OnlineEndpointSpec,
     status=OnlineEndpointStatus,
     columns=(
