@@ -7,17 +7,14 @@ import random
 import re
 import time
 from collections import deque
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from email.utils import formatdate
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import Any
 
 import httptools
 
 from ultramarine_server.errors import Problem
+from ultramarine_server.listener import Listener
 from ultramarine_server.messages import Request, Response, problem_response
-from ultramarine_server.telemetry import Telemetry
 
 HEAD_LIMIT = 32 * 1024  # bytes
 HEAD_SECONDS = 10.0
@@ -30,48 +27,6 @@ HELD_BODIES = 4  # times the body limit: what bodies that are still coming may t
 LINGER_SECONDS = 2.0
 _PATIENCE = 16  # times the body limit; who sends more than that is cut off
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-
-
-class Application(Protocol):
-    """What answers requests. Nothing of it raises."""
-
-    body_limit: int
-
-    def refuse(self, request: Request) -> Response | None:
-        """Answer by the head alone, if it is not acceptable; the body is then thrown away as it comes."""
-
-    def answer(self, request: Request) -> Response | Coroutine[Any, Any, Response]:
-        """Answer now, or say what has to be awaited for it."""
-
-    def record(self, request: Request, response: Response, seconds: float) -> None:
-        """Take note of an answer that was written."""
-
-
-class Listener:
-    """What all connections of one port share: the application, the clock, and who is connected."""
-
-    def __init__(self, app: Application, telemetry: Telemetry) -> None:
-        self.app, self.telemetry = app, telemetry
-        self.connections: set[Connection] = set()
-        self.held = 0  # bytes of bodies that have not come to their end
-        self.date = b""
-        self._timer: asyncio.TimerHandle | None = None
-
-    def tick(self) -> None:
-        """Once a second: set the date, and end what has taken too long."""
-        loop = asyncio.get_running_loop()
-        self.date = formatdate(usegmt=True).encode()
-        now = loop.time()
-        for connection in [one for one in self.connections if one.deadline < now]:
-            connection.expire()
-        self._timer = loop.call_later(1.0, self.tick)
-
-    def close(self) -> None:
-        """End all connections."""
-        if self._timer:
-            self._timer.cancel()
-        for connection in list(self.connections):
-            connection.abort()
 
 
 @dataclass(eq=False, slots=True)
@@ -156,6 +111,8 @@ class Connection(asyncio.Protocol):
         self._fields_size = len(self._url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._incoming is not None:
+            return  # A trailer, behind a body in chunks: it must not become a header of the next request.
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         self._fields_size += len(key) + len(text)
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
@@ -185,15 +142,14 @@ class Connection(asyncio.Protocol):
 
     def _request(self, url: bytes, headers: dict[str, str]) -> Request:
         text = url.decode("latin-1")
-        if not text.startswith("/"):  # as it is sent to a proxy
-            parts = urlsplit(text)
-            text = f"{parts.path or '/'}?{parts.query}"
-        path, _, query = text.partition("?")
+        if not text.startswith("/") and "://" in text:  # as it is sent to a proxy
+            text = "/" + text.partition("://")[2].partition("/")[2]
+        path = text.partition("?")[0]
         given = headers.get("x-request-id", "")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
         parser = self._parser
         keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
-        return Request(parser.get_method().decode(), path, headers, request_id, time.perf_counter(), keep_alive, query)
+        return Request(parser.get_method().decode(), path, headers, request_id, time.perf_counter(), keep_alive)
 
     def on_body(self, data: bytes) -> None:
         exchange = self._incoming

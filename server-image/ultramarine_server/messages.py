@@ -25,7 +25,6 @@ class Request:
     id: str
     started: float  # by time.perf_counter
     keep_alive: bool
-    query: str = ""
     body: bytes = b""
     label: str = ""  # the route's name in the metrics; nothing for probes and scrapes, which would drown the rest
     target: Any = None  # what the application has found for the path

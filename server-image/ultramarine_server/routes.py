@@ -78,7 +78,7 @@ class Routes:
         route, name, version = found
         request.label, request.target = route.label, found
         if request.method == "OPTIONS":
-            return Response(status=204, headers={"allow": route.allow})
+            return Response(headers={"allow": route.allow})
         if request.method != route.method and not (request.method == "HEAD" and route.method == "GET"):
             problem = Problem(405, f"{request.method} is not allowed on {request.path}")
             return problem_response(problem, {"allow": route.allow})

@@ -69,6 +69,7 @@ class Service:
         self._model: Model | None = model
         self._runner, self._reload = runner, reload
         self._absence = ""  # why there is no model
+        self._loading = asyncio.Lock()  # one at a time: each takes the memory of a whole model
 
     def live(self) -> bool:
         """Whether the process does its work."""
@@ -118,7 +119,8 @@ class Service:
         """Load the model from disk again, and leave the one that serves in place until that is done."""
         reload = self._controlled(name)
         try:
-            self._model = await asyncio.to_thread(reload)
+            async with self._loading:
+                self._model = await asyncio.to_thread(reload)
         except LoadError as error:
             raise Problem(400, f"model {name!r} cannot be loaded: {error.reason}: {error.message}") from error
         self._absence = ""

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 from ultramarine_server.accesslog import AccessLog
-from ultramarine_server.http import Connection, Listener
+from ultramarine_server.http import Connection
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.limits import Limits
+from ultramarine_server.listener import Listener
 from ultramarine_server.model import Model
 from ultramarine_server.routes import Routes
 from ultramarine_server.running import Runner
