@@ -18,9 +18,10 @@ from ultramarine_server.artifact import find_model
 from ultramarine_server.body import BODY_LIMIT
 from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError
-from ultramarine_server.http import Connection, Listener
+from ultramarine_server.http import Connection
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.limits import Limits
+from ultramarine_server.listener import Listener
 from ultramarine_server.loading import PLATFORMS, load
 from ultramarine_server.model import Model
 from ultramarine_server.routes import Routes
