@@ -220,7 +220,16 @@ def set_up(server: Server) -> None:
     print(f"  installing {' '.join(server.requirements)}", flush=True)
     shutil.rmtree(venv, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--cache-dir", cache() / "pip"]
+    install: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "--cache-dir",
+        cache() / "pip",
+    ]
     subprocess.run([*install, *server.requirements], check=True)
     (venv / "ready").touch()
 
@@ -237,7 +246,7 @@ def versions(server: Server) -> str:
 def lay_out(server: Server, model: str, folder: Path) -> dict[str, str]:
     """Put the model into the folder, in the server's form; return the environment that it needs."""
     if server.form in ("joblib", "mlflow"):
-        words = [python_of(server), SERVED / "fit.py", model, folder, server.form]
+        words: list[str | Path] = [python_of(server), SERVED / "fit.py", model, folder, server.form]
         subprocess.run(words, check=True, env=environment() | QUIET | {"PYTHONPATH": ""}, stderr=subprocess.DEVNULL)
         # MLflow starts its server by names that it looks for on PATH.
         path = f"{python_of(server).parent}:{environment()['PATH']}"

@@ -70,7 +70,14 @@ def generator() -> Path:
         print("  building vegeta (a minute)", flush=True)
         part = program.with_suffix(f".part-{os.getpid()}")
         caches = {"GOMODCACHE": str(cache() / "go-mod"), "GOCACHE": str(cache() / "go-build"), "GOFLAGS": "-modcacherw"}
-        words = [build.go_program(), "build", "-trimpath", "-o", part, "github.com/tsenart/vegeta/v12"]
+        words: list[str | Path] = [
+            build.go_program(),
+            "build",
+            "-trimpath",
+            "-o",
+            part,
+            "github.com/tsenart/vegeta/v12",
+        ]
         environment = {**os.environ, **caches, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
         subprocess.run(words, check=True, cwd=MODULE, env=environment)
         part.rename(program)  # whole or not at all
