@@ -220,17 +220,8 @@ def set_up(server: Server) -> None:
     print(f"  installing {' '.join(server.requirements)}", flush=True)
     shutil.rmtree(venv, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    install: list[str | Path] = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--disable-pip-version-check",
-        "--cache-dir",
-        cache() / "pip",
-    ]
-    subprocess.run([*install, *server.requirements], check=True)
+    pip: list[str | Path] = [python, "-m", "pip", "install", "-q", "--cache-dir", cache() / "pip"]
+    subprocess.run([*pip, *server.requirements], check=True)
     (venv / "ready").touch()
 
 
@@ -247,10 +238,13 @@ def lay_out(server: Server, model: str, folder: Path) -> dict[str, str]:
     """Put the model into the folder, in the server's form; return the environment that it needs."""
     if server.form in ("joblib", "mlflow"):
         words: list[str | Path] = [python_of(server), SERVED / "fit.py", model, folder, server.form]
-        subprocess.run(words, check=True, env=environment() | QUIET | {"PYTHONPATH": ""}, stderr=subprocess.DEVNULL)
+        outside = environment() | QUIET | {"PYTHONPATH": ""}
+        fitted = subprocess.run(words, env=outside, capture_output=True, text=True)
+        if fitted.returncode:
+            raise SystemExit(f"{server.title} could not store the model {model}: {fitted.stderr[-2000:]}")
         # MLflow starts its server by names that it looks for on PATH.
-        path = f"{python_of(server).parent}:{environment()['PATH']}"
-        return environment() | QUIET | {"PYTHONPATH": "", "MODEL_FOLDER": str(folder), "PATH": path}
+        path = f"{python_of(server).parent}:{outside['PATH']}"
+        return outside | {"MODEL_FOLDER": str(folder), "PATH": path}
     estimator = MODELS[model]().fit(ROWS, LABELS)
     file = folder / f"model.{server.form}"
     if server.form == "skops":
