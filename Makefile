@@ -6,7 +6,7 @@ TIER ?= full
 SEEDS ?= 200
 HOURS ?= 1
 
-.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale writes soak generate format clean
+.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale writes soak serving generate format clean
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -61,6 +61,9 @@ writes: .venv/ready  ## what a job costs the API server, and how soon it has a p
 
 soak: .venv/ready  ## HOURS of churn (default 1), and the slopes of memory, descriptors, tasks and queue age
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/soak.py --hours $(HOURS)
+
+serving: .venv/ready  ## our server against mlserver, kserve, mlflow, litserve, bentoml, FastAPI; 20 minutes, prints tables
+	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/serving.py
 
 generate: .venv/ready  ## write crds/, the chart's copies and docs/api.md anew
 	$(BIN)/python -m ultramarine.generate

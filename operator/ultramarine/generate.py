@@ -1,5 +1,6 @@
 """Writes what follows from the kinds: crds/, the chart's copy of them and of the RBAC rules, and docs/api.md.
 
+The modules that follow from .proto files are written too.
 `python -m ultramarine.generate` writes; with --check it only says whether the files are fresh.
 """
 
@@ -13,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from . import protocols
 from .kinds import KINDS
 from .shared.meta import API_VERSION, EVENT, GROUP, LEASE, LEASE_NAME, TOKEN_REVIEW, VERSION, Resource
 from .shared.plan import Kind
@@ -247,6 +249,7 @@ def files() -> dict[Path, str]:
         {"operator": rbac(), "lease": lease_rules(), "progress": progress_rules()}
     )
     out[ROOT / "docs" / "api.md"] = reference()
+    out |= {ROOT / path: text for path, text in protocols.modules().items()}
     return out
 
 

@@ -38,11 +38,10 @@ def main() -> int:
             fetch(task, os.environ, arguments.model_dir)
             return 0
         _limit_threads()
-        from ultramarine_server.serve import serve
+        from ultramarine_server.serve import Listening, serve
 
-        return serve(
-            task, arguments.model_dir, arguments.keys_dir, arguments.host, arguments.port, arguments.linger_seconds
-        )
+        listening = Listening(arguments.host, arguments.port, arguments.grpc_port, arguments.linger_seconds)
+        return serve(task, arguments.model_dir, arguments.keys_dir, listening)
     except UltramarineError as error:
         print(f"ultramarine-server: {error.reason}: {error.message}", file=sys.stderr, flush=True)
         _leave(TerminationRecord(reason=error.reason, message=error.message), arguments.termination_log)
@@ -70,6 +69,7 @@ def _arguments() -> argparse.Namespace:
     serve.add_argument("--keys-dir", type=Path, default=Path(contract.KEYS_DIR))
     serve.add_argument("--host", default="0.0.0.0", help="the address to listen on; :: for IPv6")
     serve.add_argument("--port", type=int, default=8080)
+    serve.add_argument("--grpc-port", type=int, default=9000, help="0 for HTTP alone")
     serve.add_argument(
         "--linger-seconds", type=float, default=5.0, help="after SIGTERM, for clients that stay connected"
     )

@@ -1,4 +1,4 @@
-"""The fetched artifact on disk: is it what was registered, and which of its files is the model?"""
+"""The fetched artifact on disk: is it what was registered, and which part of it is the model?"""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ultramarine.shared.contract import FORMAT_BY_SUFFIX, MANIFEST_NAME, ArtifactManifest, ServingTask
+from ultramarine.shared.contract import MANIFEST_NAME, ArtifactManifest, ServingTask
+from ultramarine.shared.formats import FOLDER_FORMATS, FORMATS, HEAD, known_formats, models_among
 
 from ultramarine_server.errors import LoadError
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """The one file to load, and its format."""
+    """The one file or folder to load, and its format."""
 
     path: Path
     format: str
@@ -61,18 +62,25 @@ def _expect(what: str, expected: str, found: str) -> None:
 
 
 def _choose(folder: Path, files: list[str], wanted: str, *, alone: bool) -> tuple[Path, str]:
-    known = ", ".join(f"{suffix} ({format})" for suffix, format in FORMAT_BY_SUFFIX.items())
-    if wanted and wanted not in FORMAT_BY_SUFFIX.values():
-        raise LoadError(f"format {wanted!r} cannot be served; known are {known}", "FormatUnknown")
-    formats = {file: FORMAT_BY_SUFFIX.get(Path(file).suffix, "") for file in files}
-    if alone and not formats[files[0]] and wanted:
+    if wanted and wanted not in FORMATS:
+        raise LoadError(f"format {wanted!r} cannot be served; known are {', '.join(FORMATS)}", "FormatUnknown")
+    if alone and wanted in FOLDER_FORMATS:
+        message = (
+            f"a model of format {wanted} is a folder, not the file {files[0]}; register a uri that ends in a slash"
+        )
+        raise LoadError(message, "FormatUnknown")
+
+    def head(file: str) -> bytes:
+        with (folder / file).open("rb") as stream:
+            return stream.read(HEAD)
+
+    if alone and wanted and not models_among(files, "", head):
         return folder / files[0], wanted  # its name says nothing, so what was registered counts
-    models = {file: format for file, format in formats.items() if format and wanted in ("", format)}
+    models = models_among(files, wanted, head)
     if len(models) != 1:
         what = f"a model of format {wanted}" if wanted else "a model"
-        message = (
-            f"the artifact must hold exactly one file of {what} but holds {', '.join(files[:5])}; known are {known}"
-        )
+        held = ", ".join((list(models) or files)[:5])
+        message = f"the artifact must hold {what}, exactly one, but holds {held}; known are {known_formats()}"
         raise LoadError(message, "FormatUnknown")
     [(file, format)] = models.items()
     return folder / file, format

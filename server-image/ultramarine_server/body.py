@@ -1,38 +1,36 @@
-"""Reading a request's body up to a limit, so that a large one costs neither memory nor its sender the answer."""
+"""A request's body as it was before it was compressed."""
 
 from __future__ import annotations
 
-from starlette.requests import Request
+import zlib
 
-BODY_LIMIT = 64 * 1024 * 1024  # bytes
-_PATIENCE = 16  # times the limit; who sends more than that is cut off
+from ultramarine_server.errors import BadRequest, Problem
 
-
-class TooLarge(Exception):
-    """The body exceeds the limit; `cut_off` when so much is still to come that the connection has to be closed."""
-
-    def __init__(self, limit: int, *, cut_off: bool = False) -> None:
-        super().__init__(f"the body is larger than {limit} bytes; send fewer rows in each request")
-        self.cut_off = cut_off
+BODY_LIMIT = 64 * 1024 * 1024  # bytes, of the body as it comes and of what it holds
+ENCODINGS = ("gzip", "deflate")
+_GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's names for the three wrappings
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Return the whole body. Raises TooLarge without keeping it, at once where its length is announced."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
-        # The answer goes out before the body is read; the connection then swallows the rest. Closing it instead would
-        # reset it under a client that is still sending, which would never see the answer.
-        raise TooLarge(limit, cut_off=int(announced) > limit * _PATIENCE)
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size <= limit:
-            chunks.append(chunk)
-        else:
-            chunks.clear()
-        if size > limit * _PATIENCE:
-            raise TooLarge(limit, cut_off=True)
-    if size > limit:
-        raise TooLarge(limit)
-    return b"".join(chunks)
+def inflate(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return what is compressed in `body`. Raises Problem, with 413 as soon as it is more than `limit` bytes."""
+    wrapping = _GZIP if encoding == "gzip" else _ZLIB if _is_zlib(body) else _RAW
+    parts: list[bytes] = []
+    room = limit + 1
+    try:
+        while body:  # A gzip file may have several members.
+            stream = zlib.decompressobj(wrapping)
+            parts.append(stream.decompress(body, room))
+            room -= len(parts[-1])
+            if room <= 0:
+                message = f"the body is larger than {limit} bytes when it is inflated; send fewer rows in each request"
+                raise Problem(413, message)
+            if not stream.eof:
+                raise BadRequest(f"the body ends in the middle of its {encoding} stream")
+            body = stream.unused_data
+    except zlib.error as error:
+        raise BadRequest(f"the body is not {encoding}, as content-encoding says: {error}") from error
+    return b"".join(parts)
+
+
+def _is_zlib(body: bytes) -> bool:
+    return len(body) > 1 and body[0] & 15 == 8 and (body[0] << 8 | body[1]) % 31 == 0

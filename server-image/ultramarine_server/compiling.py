@@ -21,8 +21,8 @@ from ultramarine.shared.contract import (
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.errors import LoadError
 from ultramarine_server.loading import load
+from ultramarine_server.model import Model
 from ultramarine_server.parity import Parity, compare
-from ultramarine_server.protocol import Model
 from ultramarine_server.rows import Rows, drawn, example
 from ultramarine_server.tensors import DTYPES, Array
 
@@ -61,7 +61,7 @@ def _attempt(task: CompileTask, folder: Path, target: Path, threads: int) -> Com
     if estimator is None:
         raise LoadError(f"models of format {file.format} cannot be converted to {task.to}", "FormatUnknown")
     estimator = getattr(estimator, "best_estimator_", estimator)  # a search predicts by what it has found
-    features = tuple(str(name) for name in getattr(estimator, "feature_names_in_", ()))
+    features = getattr(model, "features", tuple(map(str, getattr(estimator, "feature_names_in_", ()))))
     count = int(getattr(estimator, "n_features_in_", len(features) or _width(model)))
     rows = example(folder, features) or drawn(estimator, count)
     native = Native(model, estimator, features, _columns(estimator, features, model, rows))

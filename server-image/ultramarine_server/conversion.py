@@ -12,10 +12,10 @@ from onnx import ModelProto, TensorProto, helper
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
 
+from ultramarine_server.model import Model
 from ultramarine_server.onnx_model import FEATURES, SIGNATURE
-from ultramarine_server.protocol import Model
 from ultramarine_server.signature import TensorSpec
-from ultramarine_server.sklearn_model import INPUT
+from ultramarine_server.table import INPUT
 from ultramarine_server.tree_conversion import TREE_CONVERSIONS
 
 NAME = "model"  # of the graph: by itself each would get another

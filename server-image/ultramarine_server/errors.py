@@ -11,5 +11,16 @@ class LoadError(UltramarineError):
     reason = "ModelInvalid"
 
 
-class BadRequest(Exception):
+class Problem(Exception):
+    """A request is not answered: `status` is HTTP's, and `retry_after` seconds (0: none) are worth waiting for."""
+
+    def __init__(self, status: int, message: str, retry_after: int = 0) -> None:
+        super().__init__(message)
+        self.status, self.retry_after = status, retry_after
+
+
+class BadRequest(Problem):
     """The client can mend it; the message names input and field, what was expected and what came."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, message)

@@ -1,15 +1,16 @@
-"""Loading a model file without running code that came with it, unless its owner has allowed that."""
+"""Loading a model without running code that came with it, unless its owner has allowed that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ultramarine.shared.contract import CODE_EXECUTING_FORMATS, ServingTask
+from ultramarine.shared.contract import ServingTask
+from ultramarine.shared.formats import CODE_EXECUTING_FORMATS
 
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError
-from ultramarine_server.protocol import Model
+from ultramarine_server.model import Model
 from ultramarine_server.signature import Signature, signature_from
 
 T = TypeVar("T")
@@ -17,20 +18,68 @@ T = TypeVar("T")
 _REMEDY = "store the model with skops or as ONNX, or set allowCodeExecution on the ModelVersion if you trust its author"
 
 # What model metadata calls the platform.
-PLATFORMS = {"sklearn": "sklearn_skops", "onnx": "onnx_onnxv1", "pickle": "sklearn_pickle", "joblib": "sklearn_joblib"}
+PLATFORMS = {
+    "sklearn": "sklearn_skops",
+    "onnx": "onnx_onnxv1",
+    "xgboost": "xgboost_native",
+    "lightgbm": "lightgbm_native",
+    "mlflow": "mlflow_folder",
+    "torch": "pytorch_program",
+    "python": "python_code",
+    "pickle": "sklearn_pickle",
+    "joblib": "sklearn_joblib",
+}
+
+# What skops does not know and is as safe as an estimator of scikit-learn: XGBoost's and LightGBM's, which hold numbers
+# and the libraries' own files.
+_SAFE_TYPES = frozenset(
+    {"collections.OrderedDict", "xgboost.core.Booster", "lightgbm.basic.Booster"}
+    | {f"xgboost.sklearn.XGB{name}" for name in ("Classifier", "Regressor", "Ranker", "RFClassifier", "RFRegressor")}
+    | {f"lightgbm.sklearn.LGBM{name}" for name in ("Classifier", "Regressor", "Ranker")}
+)
 
 
 def load(file: ModelFile, task: ServingTask, threads: int) -> Model:
     """Return the model, ready to predict. Raises LoadError with what its owner can do. Imports by format."""
     given = signature_from(task.signature) if task.signature else None
-    if file.format in CODE_EXECUTING_FORMATS and not task.allow_code_execution:
-        message = f"{file.path.name} is a {file.format} file, which runs code when it is loaded; {_REMEDY}"
-        raise LoadError(message, "CodeExecutionRefused")
-    if file.format == "onnx":
-        return _guarded(file, lambda: _onnx(file, threads, given))
+    return _load(file, given, threads, allowed=task.allow_code_execution)
+
+
+def _load(file: ModelFile, given: Signature | None, threads: int, *, allowed: bool) -> Model:
+    if file.format in CODE_EXECUTING_FORMATS and not allowed:
+        message = f"{file.path.name} is of format {file.format}, which runs code when it is loaded"
+        raise LoadError(f"{message}; {_REMEDY}", "CodeExecutionRefused")
+    if file.format == "mlflow":
+        from ultramarine_server.mlflow_folder import logged
+
+        found = _guarded(file, lambda: logged(file.path))
+        return _load(found.file, given or found.signature, threads, allowed=allowed)
+    return _guarded(file, lambda: _read(file, given, threads, allowed=allowed))
+
+
+def _read(file: ModelFile, given: Signature | None, threads: int, *, allowed: bool) -> Model:
+    match file.format:
+        case "onnx":
+            return _onnx(file, threads, given)
+        case "xgboost":
+            from ultramarine_server.xgboost_model import xgboost_model
+
+            return xgboost_model(file.path, threads, given)
+        case "lightgbm":
+            from ultramarine_server.lightgbm_model import lightgbm_model
+
+            return lightgbm_model(file.path, threads, given)
+        case "torch":
+            from ultramarine_server.torch_model import torch_model
+
+            return torch_model(file.path, threads, given)
+        case "python":
+            from ultramarine_server.python_model import PythonModel
+
+            return PythonModel(file.path, given)
     from ultramarine_server.sklearn_model import SklearnModel
 
-    return _guarded(file, lambda: SklearnModel(_estimator(file, task), given))
+    return SklearnModel(_estimator(file, allowed=allowed), given)
 
 
 def _onnx(file: ModelFile, threads: int, given: Signature | None) -> Model:
@@ -48,13 +97,14 @@ def _guarded(file: ModelFile, read: Callable[[], T]) -> T:
         raise
     except (ImportError, AttributeError) as error:
         message = f"{file.path.name} needs code that the server image lacks: {error}"
-        raise LoadError(f"{message}; store a model of the libraries in the image", "DependencyMissing") from error
+        remedy = "store a model of the libraries in the image, or build an image with more (docs/formats.md)"
+        raise LoadError(f"{message}; {remedy}", "DependencyMissing") from error
     except Exception as error:  # Parsers of damaged files raise whatever they stumble over.
         message = f"{file.path.name} is not a readable {file.format} model: {type(error).__name__}: {error}"
         raise LoadError(f"{message}; store it again", "ModelCorrupt") from error
 
 
-def _estimator(file: ModelFile, task: ServingTask) -> Any:
+def _estimator(file: ModelFile, *, allowed: bool) -> Any:
     if file.format == "joblib":
         import joblib
 
@@ -66,9 +116,10 @@ def _estimator(file: ModelFile, task: ServingTask) -> Any:
             return pickle.load(stream)
     import skops.io
 
-    untrusted = skops.io.get_untrusted_types(file=file.path)
-    if untrusted and not task.allow_code_execution:
+    unknown = skops.io.get_untrusted_types(file=file.path)
+    untrusted = [name for name in unknown if name not in _SAFE_TYPES]
+    if untrusted and not allowed:
         listed = ", ".join(untrusted[:10]) + (", ..." if len(untrusted) > 10 else "")
         message = f"{file.path.name} holds types that are not known to be safe: {listed}"
         raise LoadError(f"{message}; {_REMEDY}", "CodeExecutionRefused")
-    return skops.io.load(file.path, trusted=untrusted)
+    return skops.io.load(file.path, trusted=unknown)

@@ -2,58 +2,94 @@
 
 from __future__ import annotations
 
-import socket
+import asyncio
+import signal
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING
 
 import orjson
-import uvicorn
+import uvloop
 from ultramarine.shared.contract import ServingTask
 
-from ultramarine_server.app import Serving, application
+from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.artifact import find_model
+from ultramarine_server.body import BODY_LIMIT
 from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError
+from ultramarine_server.http import Connection
 from ultramarine_server.keys import KeyRing
+from ultramarine_server.limits import Limits
+from ultramarine_server.listener import Listener
 from ultramarine_server.loading import PLATFORMS, load
+from ultramarine_server.model import Model
+from ultramarine_server.routes import Routes
+from ultramarine_server.running import Runner
+from ultramarine_server.service import Service
 from ultramarine_server.telemetry import Telemetry
+from ultramarine_server.warmup import warm_up
+
+if TYPE_CHECKING:
+    from ultramarine_server.grpc_server import GrpcServer
+
+_BACKLOG = 2048
+_TICK_SECONDS = 0.05
 
 
-def serve(task: ServingTask, model_folder: Path, keys_folder: Path, host: str, port: int, linger: float) -> int:
+@dataclass(frozen=True)
+class Listening:
+    """Where the server listens: HTTP always, gRPC where its port is not 0; `linger` seconds for connected clients."""
+
+    host: str
+    port: int
+    grpc_port: int = 0
+    linger: float = 5.0
+
+
+def serve(task: ServingTask, model_folder: Path, keys_folder: Path, listening: Listening) -> int:
     """Serve until SIGTERM and return the exit code. Raises LoadError before anything listens."""
     started = time.monotonic()
-    threads = cpu_limit()
     keys = _keys(task, keys_folder)
-    file = find_model(model_folder, task)
-    model = load(file, task, threads)
-    serving = Serving(model, task.model, task.version, PLATFORMS[file.format], keys, max(2, threads))
+    service, format = service_for(task, model_folder, Telemetry())
     loaded = {
+        "event": "serving",
+        "port": listening.port,
         "model": task.model,
         "version": task.version,
-        "format": file.format,
+        "format": format,
         "loadSeconds": round(time.monotonic() - started, 3),
-        "signature": model.signature.to_dict(),
+        "signature": service.model.signature.to_dict(),
     }
-    telemetry = Telemetry()
-    config = uvicorn.Config(
-        application(serving, telemetry),
-        host=host,
-        port=port,
-        http="httptools",
-        loop="uvloop",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-        # Longer than the idle time of clients' pools, so that they close first and never meet a closing connection.
-        timeout_keep_alive=75,
-    )
-    server = _Server(config, telemetry, linger, lambda: _announce(loaded, port))
-    server.run()
-    return 0 if server.started else 1
+    log = AccessLog(task.access_log_sampling)
+    routes = Routes(service, keys, log)
+    grpc = None
+    if listening.grpc_port:
+        from ultramarine_server.grpc_server import GrpcServer  # takes 15 MiB
+
+        grpc = GrpcServer(service, keys, log, BODY_LIMIT)
+    uvloop.run(_Server(Listener(routes, service.telemetry), listening, grpc).run(orjson.dumps(loaded).decode()))
+    return 0
+
+
+def service_for(task: ServingTask, folder: Path, telemetry: Telemetry) -> tuple[Service, str]:
+    """Load what the task names, warm it up, and return it with the format that it has. Raises LoadError."""
+    threads = cpu_limit()
+    runner = Runner(max(2, threads), Limits.of(task), telemetry)
+
+    def warmed(model: Model) -> Model:
+        quick = warm_up(model, task.warmup, runner.quick_seconds)
+        runner.quick = quick if getattr(model, "steady", False) else 0
+        return model
+
+    def again() -> Model:
+        return warmed(load(find_model(folder, task), task, threads))
+
+    reload = again if task.auth != "none" else None
+    file = find_model(folder, task)
+    model = warmed(load(file, task, threads))
+    platform = PLATFORMS[file.format]
+    return Service(model, task.model, task.version, platform, runner, telemetry, reload), file.format
 
 
 def _keys(task: ServingTask, folder: Path) -> KeyRing | None:
@@ -66,33 +102,46 @@ def _keys(task: ServingTask, folder: Path) -> KeyRing | None:
     return keys
 
 
-def _announce(loaded: dict[str, object], port: int) -> None:
-    print(orjson.dumps({"event": "serving", "port": port} | loaded).decode(), flush=True)
+class _Server:
+    """One port, with a goodbye: from SIGTERM on answers ask to close, and it leaves when nobody is connected."""
 
+    def __init__(self, listener: Listener, listening: Listening, grpc: GrpcServer | None) -> None:
+        self._listener, self._listening, self._grpc = listener, listening, grpc
+        self._told = asyncio.Event()
+        self._at_once = False
 
-class _Server(uvicorn.Server):
-    """uvicorn, with a goodbye: from SIGTERM on answers ask to close, and it leaves when nobody is connected."""
+    async def run(self, announcement: str) -> None:
+        """Listen, say so, and return when the goodbye is over."""
+        loop, where = asyncio.get_running_loop(), self._listening
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._tell)
+        try:
+            server = await loop.create_server(
+                lambda: Connection(self._listener), where.host, where.port, backlog=_BACKLOG
+            )
+        except OSError as error:
+            raise LoadError(f"port {where.port} cannot be had: {error}", "PortTaken") from error
+        if self._grpc:
+            await self._grpc.start(where.host, where.grpc_port)
+        self._listener.tick()
+        print(announcement, flush=True)
+        await self._told.wait()
+        await self._goodbye()
+        server.close()
+        if self._grpc:
+            await self._grpc.stop(0 if self._at_once else where.linger)
+        self._listener.close()
+        await asyncio.sleep(0)  # The connections learn of their end.
 
-    def __init__(
-        self, config: uvicorn.Config, telemetry: Telemetry, linger: float, announce: Callable[[], None]
-    ) -> None:
-        super().__init__(config)
-        self._telemetry, self._linger, self._announce = telemetry, linger, announce
-        self._leaves_at = 0.0
+    def _tell(self) -> None:
+        self._at_once = self._told.is_set()
+        self._listener.telemetry.draining = True
+        self._told.set()
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            self._announce()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self._telemetry.draining:
-            self.should_exit = True  # Asked twice: at once.
-        self._telemetry.draining = True
-        self._leaves_at = time.monotonic() + self._linger
-
-    async def on_tick(self, counter: int) -> bool:
-        if self._telemetry.draining and not self._telemetry.in_flight:
-            quiet = not self.server_state.connections
-            self.should_exit |= quiet or time.monotonic() > self._leaves_at
-        return await super().on_tick(counter)
+    async def _goodbye(self) -> None:
+        telemetry, leaves_at = self._listener.telemetry, time.monotonic() + self._listening.linger
+        while not self._at_once:
+            quiet = not self._listener.connections or time.monotonic() > leaves_at
+            if quiet and not telemetry.in_flight:
+                return
+            await asyncio.sleep(_TICK_SECONDS)

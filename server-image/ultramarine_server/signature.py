@@ -51,18 +51,18 @@ class Signature:
         return {"inputs": [i.to_dict() for i in self.inputs], "outputs": [o.to_dict() for o in self.outputs]}
 
 
-def signature_from(document: Mapping[str, Any]) -> Signature:
-    """Read ModelVersion.spec.signature. Raises LoadError SignatureInvalid with the field that is wrong."""
+def signature_from(document: Mapping[str, Any], where: str = "spec.signature") -> Signature:
+    """Read a signature as ModelVersions have it. Raises LoadError SignatureInvalid with the field that is wrong."""
 
     def specs(part: str) -> Iterable[TensorSpec]:
         for index, entry in enumerate(document.get(part) or []):
             try:
                 spec = TensorSpec(str(entry["name"]), str(entry["datatype"]), tuple(int(n) for n in entry["shape"]))
             except (KeyError, TypeError, ValueError) as error:
-                message = f"spec.signature.{part}[{index}] needs name, datatype and shape ({error!r})"
+                message = f"{where}.{part}[{index}] needs name, datatype and shape ({error!r})"
                 raise LoadError(message, "SignatureInvalid") from error
             if spec.datatype not in DTYPES:
-                message = f"spec.signature.{part}[{index}].datatype is {spec.datatype!r}; known are {', '.join(DTYPES)}"
+                message = f"{where}.{part}[{index}].datatype is {spec.datatype!r}; known are {', '.join(DTYPES)}"
                 raise LoadError(message, "SignatureInvalid")
             yield spec
 

@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 
 from ultramarine_server.errors import BadRequest, LoadError
-from ultramarine_server.signature import Signature, TensorSpec, mismatch
-from ultramarine_server.tensors import Array, datatype_of, keeps_values
+from ultramarine_server.signature import Signature, TensorSpec
+from ultramarine_server.table import (
+    INPUT,
+    check_rows,
+    checked_inputs,
+    checked_outputs,
+    columns_or_inputs,
+    lightgbm_names,
+    matrix_input,
+)
+from ultramarine_server.tensors import Array, datatype_of
 
-INPUT = "input"
 OUTPUTS = ("predict", "predict_proba")
 
 
@@ -25,6 +33,8 @@ class SklearnModel:
             )
         self.estimator = estimator
         self._features = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
+        if type(estimator).__module__.startswith("lightgbm."):
+            self._features = lightgbm_names(self._features, given)
         if self._features:
             import pandas as pd  # Only models that were fitted on a data frame pay for it.
 
@@ -33,19 +43,13 @@ class SklearnModel:
         count = int(getattr(estimator, "n_features_in_", -1))
         inputs: tuple[TensorSpec, ...] = (self._inferred_input(count),)
         if given and given.inputs:
-            inputs = self._checked_inputs(given.inputs, count)
-        self._by_column = len(inputs) > 1
-        self.signature = Signature(inputs, self._outputs(given.outputs if given else (), inputs))
+            inputs = checked_inputs(given.inputs, self._features, count)
+        outputs = checked_outputs(given.outputs if given else (), self._tried_outputs(inputs))
+        self.signature = Signature(inputs, outputs)
 
     def expected(self, names: Sequence[str]) -> tuple[TensorSpec, ...]:
         """Columns, if the request speaks of any; else the signature's inputs."""
-        if (
-            not self._by_column
-            and set(names) & set(self._features)
-            and [i.name for i in self.signature.inputs] != names
-        ):
-            return self._columns
-        return self.signature.inputs
+        return columns_or_inputs(self.signature.inputs, self._columns, names)
 
     def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Call the estimator once for each output."""
@@ -58,11 +62,7 @@ class SklearnModel:
 
     def _table(self, inputs: Mapping[str, Array]) -> Any:
         """Return what the estimator was fitted on: a data frame when it knows names, else an array."""
-        rows = {array.shape[0] if array.ndim else 0 for array in inputs.values()}
-        if len(rows) > 1:
-            raise BadRequest(f"all inputs need the same number of rows; {sorted(rows)} came")
-        if rows == {0}:
-            raise BadRequest("the inputs have no rows")
+        check_rows(inputs)
         if len(inputs) == 1 and not self._features:
             return next(iter(inputs.values()))
         if len(inputs) > 1 or next(iter(inputs)) in self._features:  # columns, however they were declared
@@ -78,33 +78,7 @@ class SklearnModel:
     def _inferred_input(self, count: int) -> TensorSpec:
         if hasattr(_first_step(self.estimator), "build_analyzer"):  # a text vectorizer: one string a row
             return TensorSpec(INPUT, "BYTES", (-1,))
-        return TensorSpec(
-            INPUT, "FP64", (-1, count), {"feature_names": ", ".join(self._features)} if self._features else {}
-        )
-
-    def _checked_inputs(self, given: tuple[TensorSpec, ...], count: int) -> tuple[TensorSpec, ...]:
-        if len(given) == 1 and given[0].name not in self._features:
-            if len(given[0].shape) == 2 and count >= 0 and given[0].shape[1] not in (-1, count):
-                raise mismatch("input", given[0], f"has {count} features")
-            return given
-        for spec in given:
-            if self._features and spec.name not in self._features:
-                raise mismatch("input", spec, f"knows only {', '.join(self._features[:10])}")
-        if count >= 0 and len(given) != count:
-            raise mismatch("input", given[-1], f"has {count} features, not {len(given)}")
-        return given
-
-    def _outputs(self, given: tuple[TensorSpec, ...], inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-        found = {spec.name: spec for spec in self._tried_outputs(inputs)}
-        for spec in given:
-            if spec.name not in found:
-                raise mismatch("output", spec, f"gives {', '.join(found)}")
-            if len(found[spec.name].shape) != len(spec.shape):
-                raise mismatch("output", spec, f"gives shape {list(found[spec.name].shape)}")
-            gives = found[spec.name].datatype
-            if spec.datatype not in (gives, "BYTES") and not keeps_values(gives, spec.datatype):
-                raise mismatch("output", spec, f"gives {gives}, which does not fit into it")
-        return given or tuple(found.values())
+        return matrix_input(self._features, count)
 
     def _tried_outputs(self, inputs: tuple[TensorSpec, ...]) -> list[TensorSpec]:
         """Ask the estimator with one row of zeros, which warms it up too, or read its classes where it takes none."""

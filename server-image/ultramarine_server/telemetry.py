@@ -1,39 +1,50 @@
-"""Request metrics for Prometheus, request ids and the goodbye to connections, around the whole application."""
+"""What one server process counts, for Prometheus."""
 
 from __future__ import annotations
 
-import re
-import time
-import uuid
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+_PREFIX = "ultramarine_server"
 
 
-class Telemetry:
-    """What one server process counts."""
+class _Histogram:
+    """A distribution; counting one value is a search and two additions."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds, self._counts, self._sum = bounds, [0] * (len(bounds) + 1), 0.0
+
+    def observe(self, value: float) -> None:
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def show(self, family: HistogramMetricFamily, labels: Iterable[str] = ()) -> None:
+        names = [*(repr(bound) for bound in self._bounds), "+Inf"]
+        family.add_metric(list(labels), list(zip(names, accumulate(self._counts), strict=True)), self._sum)
+
+
+class Telemetry(Collector):
+    """Counted on the event loop's thread, where nothing has to be locked."""
 
     def __init__(self) -> None:
         self.draining = False
         self.in_flight = 0
+        self.queue_length: Callable[[], int] = lambda: 0
+        self._answers: dict[tuple[str, int], int] = {}
+        self._seconds: dict[str, _Histogram] = {}
+        self._queue_seconds, self._batch_rows = _Histogram(_SECONDS), _Histogram(_ROWS)
+        self._rejected: dict[str, int] = {"queue": 0, "timeout": 0}
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
-        self._requests = Counter(
-            "ultramarine_server_requests", "Answers, by route and code.", ["route", "code"], registry=self._registry
-        )
-        self._seconds = Histogram(
-            "ultramarine_server_request_seconds",
-            "Time from the request's head to the answer's end.",
-            ["route"],
-            buckets=_BUCKETS,
-            registry=self._registry,
-        )
-        gauge = Gauge("ultramarine_server_in_flight", "Requests that are being answered.", registry=self._registry)
-        gauge.set_function(lambda: self.in_flight)
+        self._registry.register(self)
 
     def exposition(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
@@ -41,46 +52,46 @@ class Telemetry:
 
     def count(self, route: str, code: int, seconds: float) -> None:
         """Take one answered request into account."""
-        self._requests.labels(route, str(code)).inc()
-        self._seconds.labels(route).observe(seconds)
+        self._answers[route, code] = self._answers.get((route, code), 0) + 1
+        if route not in self._seconds:
+            self._seconds[route] = _Histogram(_SECONDS)
+        self._seconds[route].observe(seconds)
 
+    def queued(self, seconds: float) -> None:
+        """A request has waited so long before the model took it."""
+        self._queue_seconds.observe(seconds)
 
-def _route(path: str) -> str:
-    """Return a label with few values; nothing for probes and scrapes, which would drown the rest."""
-    if path.startswith("/v2/health/") or path == "/metrics" or path.endswith("/ready"):
-        return ""
-    return "infer" if path.endswith("/infer") else "metadata"
+    def batched(self, rows: int) -> None:
+        """So many rows were computed together."""
+        self._batch_rows.observe(rows)
 
+    def rejected(self, reason: str) -> None:
+        """A request was sent away: `queue` if there was no place, `timeout` if there was no answer in time."""
+        self._rejected[reason] += 1
 
-class Observed:
-    """The application, counted; every answer carries a request id and, while draining, asks to close the connection."""
-
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
-        self._app, self._telemetry = app, telemetry
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-        started, code = time.perf_counter(), 500
-
-        async def send_observed(message: Message) -> None:
-            nonlocal code
-            if message["type"] == "http.response.start":
-                code = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                if self._telemetry.draining:
-                    headers["connection"] = "close"
-            await send(message)
-
-        self._telemetry.in_flight += 1
-        try:
-            await self._app(scope, receive, send_observed)
-        finally:
-            self._telemetry.in_flight -= 1
-            if route := _route(scope["path"]):
-                self._telemetry.count(route, code, time.perf_counter() - started)
+    def collect(self) -> Iterable[Metric]:
+        """What prometheus_client asks of a collector."""
+        answers = CounterMetricFamily(f"{_PREFIX}_requests", "Answers, by route and code.", labels=["route", "code"])
+        for (route, code), number in self._answers.items():
+            answers.add_metric([route, str(code)], number)
+        seconds = HistogramMetricFamily(
+            f"{_PREFIX}_request_seconds", "Time from the request's head to the answer's end.", labels=["route"]
+        )
+        for route, histogram in self._seconds.items():
+            histogram.show(seconds, [route])
+        queue = HistogramMetricFamily(f"{_PREFIX}_queue_seconds", "Time that requests waited for the model.")
+        self._queue_seconds.show(queue)
+        rows = HistogramMetricFamily(f"{_PREFIX}_batch_rows", "Rows that were computed together.")
+        self._batch_rows.show(rows)
+        rejected = CounterMetricFamily(f"{_PREFIX}_rejected", "Requests that were sent away.", labels=["reason"])
+        for reason, number in self._rejected.items():
+            rejected.add_metric([reason], number)
+        return [
+            answers,
+            seconds,
+            queue,
+            rows,
+            rejected,
+            GaugeMetricFamily(f"{_PREFIX}_in_flight", "Requests that are being answered.", self.in_flight),
+            GaugeMetricFamily(f"{_PREFIX}_queue_length", "Requests that wait for the model.", self.queue_length()),
+        ]

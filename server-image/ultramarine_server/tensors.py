@@ -44,10 +44,14 @@ def keeps_values(datatype: str, wanted: str) -> bool:
     return "BYTES" not in (datatype, wanted) and bool(np.can_cast(DTYPES[datatype], DTYPES[wanted], "safe"))
 
 
+def array_of(datatype: str, data: list[Any]) -> Array:
+    """Make an array of JSON values as they are nested. Raises BadRequest for values that `datatype` cannot hold."""
+    return _strings(data) if datatype == "BYTES" else _numbers(datatype, DTYPES[datatype], data)
+
+
 def decode(datatype: str, shape: list[int], data: list[Any]) -> Array:
     """Make an array of JSON values, flat or nested. Raises BadRequest for values that `datatype` cannot hold."""
-    dtype = DTYPES[datatype]
-    array = _strings(data) if datatype == "BYTES" else _numbers(datatype, dtype, data)
+    array = array_of(datatype, data)
     if array.shape == tuple(shape):
         return array
     if array.ndim == 1 and array.size == math.prod(shape):
@@ -57,11 +61,11 @@ def decode(datatype: str, shape: list[int], data: list[Any]) -> Array:
     raise BadRequest(f"data is nested as {list(array.shape)}, shape says {shape}")
 
 
-def encode(array: Array, datatype: str) -> tuple[list[int], Any]:
-    """Return the shape and the flat data of `array` in `datatype`, ready for orjson (which writes NaN as null)."""
+def encode(array: Array, datatype: str) -> Any:
+    """Return the flat data of `array` in `datatype`, ready for orjson (which writes NaN as null)."""
     if datatype == "BYTES":
-        return list(array.shape), [_text(value) for value in array.ravel()]
-    return list(array.shape), np.ascontiguousarray(array, dtype=DTYPES[datatype]).ravel()
+        return [_text(value) for value in array.ravel()]
+    return np.ascontiguousarray(array, DTYPES[datatype]).ravel()
 
 
 def _text(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from bare import DIGEST, merged
+from ultramarine.shared.formats import FORMATS
 from ultramarine.shared.meta import Manifest
 
 TJ, MODEL, VERSION, ENDPOINT = "TrainingJob", "Model", "ModelVersion", "OnlineEndpoint"
@@ -417,7 +418,7 @@ RULES = [
     of_spec(
         TJ,
         "a format is known",
-        {"outputs": {"model": {"format": "onnx"}}},
+        {"outputs": {"model": {"format": "lightgbm"}}},
         {"outputs": {"model": {"format": "h5"}}},
         "spec.outputs.model.format: Unsupported value",
         '"sklearn"',
@@ -428,7 +429,29 @@ RULES = [
         {"format": {"name": "onnx"}, "compile": None},
         {"format": {"name": "auto"}},
         "spec.format.name: Unsupported value",
-        '"sklearn", "onnx", "pickle", "joblib"',
+        '"sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "torch", "python", "pickle", "joblib"',
+    ),
+    *(
+        of_spec(
+            VERSION,
+            f"{format} is a format",
+            {"format": {"name": format}},
+            {"format": {"name": format.upper()}},
+            "spec.format.name: Unsupported value",
+            f'"{format}"',
+        )
+        for format in FORMATS
+    ),
+    *(
+        of_spec(
+            TJ,
+            f"{format} is the format of an output",
+            {"outputs": {"model": {"format": format}}},
+            {"outputs": {"model": {"format": format.upper()}}},
+            "spec.outputs.model.format: Unsupported value",
+            f'"{format}"',
+        )
+        for format in FORMATS
     ),
     of_spec(
         VERSION,

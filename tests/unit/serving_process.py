@@ -104,7 +104,8 @@ def serving(folder: Path, task: ServingTask, *arguments: str) -> Iterator[Server
     """Run a server until the block ends; it listens when the block begins."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = int(listener.getsockname()[1])
-    options = ["serve", "--host", "127.0.0.1", "--port", str(port), "--linger-seconds", "1", *arguments]
+    ports = ["--port", str(port), "--grpc-port", "0"]
+    options = ["serve", "--host", "127.0.0.1", *ports, "--linger-seconds", "1", *arguments]
     with subprocess.Popen(**command(folder, task, *options)) as process:
         try:
             server = Server(process, port)

@@ -58,15 +58,15 @@ def test_training_pods_reach_each_other_and_the_operator(chart):
 
 
 def test_only_what_serves_is_asked(chart, mode):
-    """Training pods take connections from each other alone, compiling ones none, all others on one port."""
+    """Compiling pods take no connections, training ones each other's; all others where they serve: HTTP, gRPC."""
     got = chart.render(mode)
 
     for each in of(got, "NetworkPolicy"):
         ports = [rule["ports"] for rule in each["spec"].get("ingress", [])]
         name = each["metadata"]["name"].removeprefix("ultramarine-")
-        servers = {"storage": 7070, "mlflow": 5000}
-        wanted = ALL_TCP if name == "training" else [{"port": servers.get(name, 8080), "protocol": "TCP"}]
-        assert ports == ([] if name == "compiling" else [wanted])
+        servers = {"storage": [7070], "mlflow": [5000], "serving": [8080, 9000]}
+        wanted = [{"port": port, "protocol": "TCP"} for port in servers.get(name, [8080])]
+        assert ports == ([] if name == "compiling" else [ALL_TCP if name == "training" else wanted])
 
 
 def test_policies_select_the_pods_that_the_chart_makes(chart):

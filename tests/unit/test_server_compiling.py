@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+import xgboost
+from asking import infer
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.ensemble import (
@@ -36,9 +38,7 @@ from ultramarine_server.compiling import ARTIFACT, compile_model
 from ultramarine_server.conversion import Native, conversions
 from ultramarine_server.loading import PLATFORMS, load
 from ultramarine_server.parity import LARGEST_ERROR, Parity, compare
-from ultramarine_server.protocol import infer
 from ultramarine_server.rows import drawn
-from ultramarine_server.signature import Signature, TensorSpec
 from ultramarine_server.sklearn_model import SklearnModel
 
 CANCER, IS_GOOD = load_breast_cancer(return_X_y=True)
@@ -53,6 +53,7 @@ SHOPS = pd.DataFrame(
         "income": np.geomspace(1e3, 1e5, 60),
     }
 )
+TASK = ServingTask("m", "1", "", "", "")
 BOUGHT = np.where((SHOPS.age > 40) ^ (SHOPS.town == "Oslo"), "yes", "no")
 
 
@@ -230,23 +231,6 @@ def test_parity_that_cannot_hold_is_a_verdict_with_figures(tmp_path):
     assert "rtol 1e-12" in verdict.message
 
 
-class Boosted:
-    """A booster of xgboost or lightgbm as a server shows it: the values that its own predict gives."""
-
-    def __init__(self, estimator: Any, of_rows: Callable[[Any], Any], count: int) -> None:
-        self.estimator, self._of_rows = estimator, of_rows
-        shape = of_rows(np.zeros((1, count))).shape
-        self.signature = Signature(
-            (TensorSpec("input", "FP64", (-1, count)),), (TensorSpec("predict", "FP32", (-1, *shape[1:])),)
-        )
-
-    def expected(self, names: Any) -> Any:
-        return self.signature.inputs
-
-    def predict(self, inputs: Any, outputs: Any) -> dict[str, Any]:
-        return {"predict": self._of_rows(inputs["input"])}
-
-
 BOOSTED = {
     "of two classes": ({"objective": "binary:logistic"}, {"objective": "binary"}, CANCER, IS_GOOD),
     "of three": (
@@ -264,25 +248,42 @@ BOOSTED = {
 def test_boosters_are_converted(tmp_path, library, name):
     """A Booster's own file becomes ONNX whose predict is the Booster's, on rows about its thresholds too."""
     for_xgboost, for_lightgbm, rows, targets = BOOSTED[name]
+    file = ModelFile(tmp_path / f"native.{library}", library)
     if library == "xgboost":
-        xgboost = pytest.importorskip("xgboost")
-        booster = xgboost.train(for_xgboost, xgboost.DMatrix(rows, targets), 20)
-        native = Boosted(booster, lambda table: booster.inplace_predict(table), rows.shape[1])
+        xgboost.train(for_xgboost, xgboost.DMatrix(rows, targets), 20).save_model(tmp_path / "native.ubj")
+        (tmp_path / "native.ubj").rename(file.path)
     else:
-        lightgbm = pytest.importorskip("lightgbm")
-        booster = lightgbm.train({**for_lightgbm, "verbose": -1}, lightgbm.Dataset(rows, targets), 20)
-        native = Boosted(booster, booster.predict, rows.shape[1])
-    table = np.concatenate([rows, drawn(booster, rows.shape[1]).table])
+        lightgbm.train({**for_lightgbm, "verbose": -1}, lightgbm.Dataset(rows, targets), 20).save_model(file.path)
+    native = load(file, TASK, 1)
+    table = np.concatenate([rows, drawn(native.estimator, rows.shape[1]).table])
     wanted = native.predict({"input": table}, ["predict"])
-    [convert] = conversions(Native(native, booster, (), {}))
+    [convert] = conversions(Native(native, native.estimator, native.features, {}))
     (tmp_path / "model.onnx").write_bytes(convert().SerializeToString())
-    model = load(ModelFile(tmp_path / "model.onnx", "onnx"), ServingTask("m", "1", "", "", "onnx"), 1)
+    model = load(ModelFile(tmp_path / "model.onnx", "onnx"), TASK, 1)
     got = model.predict({"input": table}, ["predict"])
 
     assert model.signature == native.signature
     assert got["predict"].shape == wanted["predict"].shape
     assert compare(wanted, got, ()).worst_relative_error < 1e-3  # numbers of 32 bits: it is for parity to judge
     assert np.mean(np.isclose(wanted["predict"], got["predict"], rtol=1e-4, atol=1e-5)) > 0.99
+
+
+@pytest.mark.parametrize("targets", [IS_GOOD, SPECIES])
+def test_an_estimators_own_file_is_converted(tmp_path, targets):
+    """What an XGBClassifier has saved is compiled with its labels and probabilities, by its columns' names too."""
+    rows = CANCER if targets is IS_GOOD else FLOWERS
+    names = [f"c{index}" for index in range(rows.shape[1])]
+    fitted = xgboost.XGBClassifier(n_estimators=10).fit(pd.DataFrame(rows.astype(np.float32), columns=names), targets)
+    fitted.save_model(tmp_path / "native.ubj")
+    native = load(ModelFile(tmp_path / "native.ubj", "xgboost"), TASK, 1)
+    [convert] = conversions(Native(native, native.estimator, native.features, {}))
+    (tmp_path / "model.onnx").write_bytes(convert().SerializeToString())
+    model = load(ModelFile(tmp_path / "model.onnx", "onnx"), TASK, 1)
+    table = rows.astype(np.float32).astype(np.float64)
+    got = model.predict({name: table[:, index] for index, name in enumerate(names)}, ["predict", "predict_proba"])
+
+    assert got["predict"].tolist() == fitted.predict(table).tolist()
+    assert got["predict_proba"] == pytest.approx(fitted.predict_proba(table), rel=1e-4, abs=1e-5)
 
 
 def test_ties_that_fall_otherwise_are_found(tmp_path):

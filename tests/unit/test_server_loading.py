@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import skops.io
+from asking import infer
 from sklearn.linear_model import LogisticRegression
 from ultramarine.shared.contract import ArtifactManifest, FileEntry, ServingTask
 from ultramarine_server.artifact import ModelFile, find_model
@@ -19,7 +20,6 @@ from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.loading import load
-from ultramarine_server.protocol import infer
 
 X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
 

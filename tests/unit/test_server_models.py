@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from asking import infer
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from ultramarine_server.errors import BadRequest, LoadError
-from ultramarine_server.protocol import infer
 from ultramarine_server.signature import TensorSpec, signature_from
 from ultramarine_server.sklearn_model import SklearnModel
 

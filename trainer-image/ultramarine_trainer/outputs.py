@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from ultramarine.shared.contract import FORMAT_BY_SUFFIX
 from ultramarine.shared.errors import StorageError
+from ultramarine.shared.formats import FORMATS, HEAD, known_formats, models_among
 
 AUTO = "auto"
 
@@ -26,7 +26,7 @@ def empty(folder: Path) -> None:
 
 
 def format_of(name: str, folder: Path, wanted: str) -> str:
-    """Return the model format of output `name`: nothing for a plain folder, else that of its one model file.
+    """Return the model format of output `name`: nothing for a plain folder, else that of its one model.
 
     Raises StorageError OutputEmpty or OutputInvalid, which name what was found.
     """
@@ -35,17 +35,27 @@ def format_of(name: str, folder: Path, wanted: str) -> str:
         raise StorageError(f"output {name} is empty; the command has to write its result to {folder}", "OutputEmpty")
     if not wanted:
         return ""
-    known = ", ".join(f"{suffix} ({format})" for suffix, format in FORMAT_BY_SUFFIX.items())
-    if wanted != AUTO and wanted not in FORMAT_BY_SUFFIX.values():
+    if wanted not in (AUTO, *FORMATS):
+        known = ", ".join(FORMATS)
         raise StorageError(f"output {name} has the unknown format {wanted!r}; known are {known}", "OutputInvalid")
-    models = {file: FORMAT_BY_SUFFIX.get(Path(file).suffix, "") for file in files}
-    models = {file: format for file, format in models.items() if format and wanted in (AUTO, format)}
+
+    def head(file: str) -> bytes:
+        try:
+            with (folder / file).open("rb") as stream:
+                return stream.read(HEAD)
+        except OSError as error:
+            message = f"output {name}: {file} cannot be read ({error}); the command has to leave its files readable"
+            raise StorageError(message, "LocalDiskError") from error
+
+    models = models_among(files, "" if wanted == AUTO else wanted, head)
     if len(models) == 1:
         return next(iter(models.values()))
     what = "a model" if wanted == AUTO else f"a model of format {wanted}"
     if not models:
         found = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
-        raise StorageError(f"output {name} shall be {what} but holds {found}; known are {known}", "OutputInvalid")
+        raise StorageError(
+            f"output {name} shall be {what} but holds {found}; known are {known_formats()}", "OutputInvalid"
+        )
     raise StorageError(
         f"output {name} shall be {what} but holds several: {', '.join(list(models)[:5])}; keep one in this output",
         "OutputInvalid",

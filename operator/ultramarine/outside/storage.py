@@ -20,8 +20,9 @@ from s3transfer.exceptions import RetriesExceededError
 from s3transfer.futures import TransferFuture
 from s3transfer.subscribers import BaseSubscriber
 
-from ultramarine.shared.contract import FORMAT_BY_SUFFIX, MANIFEST_NAME, ArtifactManifest, FileEntry, OutputRecord
+from ultramarine.shared.contract import MANIFEST_NAME, ArtifactManifest, FileEntry, OutputRecord
 from ultramarine.shared.errors import StorageError
+from ultramarine.shared.formats import FORMAT_BY_SUFFIX
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client

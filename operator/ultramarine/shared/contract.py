@@ -63,10 +63,6 @@ CHECKPOINT_NAME = "latest.json"  # a CheckpointRecord, written when all of its f
 
 FRAMEWORKS = ("none", "torch", "tensorflow", "jax", "xgboost", "mpi")
 
-# Formats, by the suffix of the one file that says it. The last two run code when they are loaded.
-FORMAT_BY_SUFFIX = {".skops": "sklearn", ".onnx": "onnx", ".pkl": "pickle", ".pickle": "pickle", ".joblib": "joblib"}
-CODE_EXECUTING_FORMATS = frozenset({"pickle", "joblib"})
-
 
 # What a document of anybody's may raise when it is read as one of ours; too deep and too large ones too.
 _UNREADABLE = (KeyError, TypeError, AttributeError, OverflowError, RecursionError, json.JSONDecodeError)
@@ -313,6 +309,10 @@ class ServingTask:
 
     `digest` is the manifest's when `uri` ends in a slash, else the SHA-256 of the one object.
     `signature` is ModelVersion.spec.signature, or nothing when the server shall infer it from the model.
+    At most `max_concurrent_requests` are answered at once (0: any number); others wait `max_queue_milliseconds`.
+    `timeout_seconds` is the time for one answer (0: any time). Requests are computed together up to `max_batch_size`
+    rows, and wait at most `max_latency_milliseconds` for each other. `warmup` is a V2 request as JSON, or nothing.
+    `access_log_sampling` is the share of good answers that the access log shows; it shows all others.
     """
 
     model: str
@@ -323,9 +323,20 @@ class ServingTask:
     allow_code_execution: bool = False
     auth: str = "key"  # key | none
     signature: dict[str, Any] | None = None
+    max_concurrent_requests: int = 0
+    max_queue_milliseconds: float = 500
+    timeout_seconds: float = 60
+    max_batch_size: int = 1
+    max_latency_milliseconds: float = 0
+    warmup: str = ""
+    access_log_sampling: float = 0.01
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        """Return the task as JSON, without bounds that are as usual: they change no endpoint's revision."""
+        always = ("model", "version", "uri", "digest", "format", "allow_code_execution", "auth", "signature")
+        usual = asdict(ServingTask("", "", "", "", ""))
+        task = {name: value for name, value in asdict(self).items() if name in always or value != usual[name]}
+        return json.dumps(task, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> ServingTask:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from ...shared.conditions import Condition, find, health, is_true, merge
-from ...shared.contract import CODE_EXECUTING_FORMATS
 from ...shared.errors import StorageError
+from ...shared.formats import CODE_EXECUTING_FORMATS
 from ...shared.meta import MODEL_VERSION, Manifest, Ref
 from ...shared.plan import ArtifactFacts, CheckArtifact, Event, Obj, Plan, Platform, Question, Seen
 from ...shared.score import score

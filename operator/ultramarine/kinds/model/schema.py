@@ -89,8 +89,10 @@ class ModelStatus(Status):
 class ModelFormat(Schema):
     """How the model is stored."""
 
-    name: Literal["sklearn", "onnx", "pickle", "joblib"] = Field(
-        description="sklearn (a .skops file), onnx, or pickle and joblib, which run code when they are loaded."
+    name: Literal["sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "torch", "python", "pickle", "joblib"] = Field(
+        description="sklearn (a .skops file), onnx, xgboost (.ubj or .json), lightgbm (.txt or .lgb), mlflow (a folder "
+        "with MLmodel), or one of those that run code when they are loaded: torch (.pt2, or TorchScript in a .pt), "
+        "python (a folder with model.py), pickle, joblib."
     )
 
 
@@ -198,7 +200,8 @@ class ModelVersionSpec(Schema):
     )
     allow_code_execution: bool = Field(
         default=False,
-        description="Whether it may be loaded though its format runs code of its maker's choice (pickle, joblib).",
+        description="Whether it may be loaded though its format runs code of its maker's choice: torch, python, "
+        "pickle, joblib, and in a folder of mlflow what is pickled.",
     )
     compile: Compile | None = Field(
         default=None,

@@ -27,7 +27,7 @@ def _models(endpoint: Manifest) -> frozenset[str]:
 KIND = Kind(
     resource=ONLINE_ENDPOINT,
     short="oe",
-    description="OnlineEndpoint serves model versions over HTTP (Open Inference Protocol V2) behind one address.",
+    description="OnlineEndpoint serves model versions by Open Inference Protocol V2 (HTTP, gRPC) behind one address.",
     spec=OnlineEndpointSpec,
     status=OnlineEndpointStatus,
     columns=(

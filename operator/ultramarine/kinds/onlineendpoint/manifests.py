@@ -16,6 +16,7 @@ ANNOTATION_REVISION = f"{GROUP}/revision"
 ANNOTATION_VERSION = f"{GROUP}/model-version"  # on the Deployment what is wanted, on a pod what it serves
 SERVER = "server"
 PORT = 8080
+GRPC_PORT = 9000  # not among the container's ports, which only inform: a new one there would restart every live pod
 DRAIN_SECONDS = 10  # a pod goes on serving this long after it was told to stop, until every proxy has forgotten it
 
 
@@ -163,7 +164,10 @@ def service(endpoint: Endpoint, deployment: str) -> Manifest:
         "metadata": child_metadata(endpoint.manifest, endpoint.name),
         "spec": {
             "selector": selector(endpoint, deployment),
-            "ports": [{"name": "http", "port": 80, "targetPort": PORT}],
+            "ports": [
+                {"name": "http", "port": 80, "targetPort": PORT},
+                {"name": "grpc", "port": GRPC_PORT, "targetPort": GRPC_PORT, "appProtocol": "kubernetes.io/h2c"},
+            ],
         },
     }
 

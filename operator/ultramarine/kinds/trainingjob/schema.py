@@ -164,9 +164,13 @@ class Output(Schema):
         default=None,
         description="Register the folder as the next version of this Model, which is made if there is none.",
     )
-    format: Literal["auto", "sklearn", "onnx", "pickle", "joblib"] | None = Field(
+    format: (
+        Literal["auto", "sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "torch", "python", "pickle", "joblib"]
+        | None
+    ) = Field(
         default=None,
-        description="The model's format; auto (the default) tells it by the suffix: .skops, .onnx, .pkl, .joblib.",
+        description="The model's format; auto (the default) tells it by the files: .skops, .onnx, .ubj, .lgb, .pt2, "
+        ".pt, .pkl, .joblib, XGBoost's .json, LightGBM's .txt, MLmodel. python has to be named.",
     )
     compile: Compile | None = Field(
         default=None, description="Compile the registered version before it is served; a model of format onnx is not."

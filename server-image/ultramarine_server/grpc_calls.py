@@ -1,0 +1,197 @@
+"""What all gRPC calls have in common: keys, request ids, metrics, and problems as gRPC's status codes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Never, Protocol, TypeAlias, TypeVar
+
+import grpc
+import grpc.aio
+
+from ultramarine_server.accesslog import AccessLog
+from ultramarine_server.errors import Problem
+from ultramarine_server.keys import KeyRing
+from ultramarine_server.telemetry import Telemetry
+
+
+class Message(Protocol):
+    """A protobuf message."""
+
+    @classmethod
+    def FromString(cls, data: bytes) -> Any: ...
+
+    def SerializeToString(self) -> bytes: ...
+
+    def ByteSize(self) -> int: ...
+
+
+Asked = TypeVar("Asked", bound=Message)
+Answer = TypeVar("Answer", bound=Message)
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Call = Callable[[Asked, str], Awaitable[Answer]]  # a request and its id
+
+_STATUS = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_NO_KEY = Problem(401, "a valid key is needed: send it as metadata, `authorization: Bearer KEY` or `api-key: KEY`")
+_GONE = 499  # the client has gone or its deadline has passed, which look the same here; as nginx counts it
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+class Calls(grpc.GenericRpcHandler):
+    """Finds what answers a call; `keys` is None where no key is wanted. Without a route none is, and nothing counts."""
+
+    def __init__(self, telemetry: Telemetry, keys: KeyRing | None, log: AccessLog) -> None:
+        self._telemetry, self._keys, self._log = telemetry, keys, log
+        self._answering: dict[str, Any] = {}
+        self._refusing: dict[str, Any] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return what answers, as gRPC wants it. Who has no key is refused here, before a message is read."""
+        method = handler_call_details.method
+        keys, refusing = self._keys, self._refusing.get(method)
+        if keys is None or refusing is None or keys.opens(_headers(handler_call_details.invocation_metadata)):
+            return self._answering.get(method)
+        return refusing
+
+    def unary(self, method: str, call: Call[Asked, Answer], asked: type[Asked], route: str = "") -> None:
+        """Answer one request by one message."""
+
+        async def handle(request: Asked, context: Context) -> Answer:
+            seen = _Seen(method, route, _introduce(context), request)
+            with self._observed(seen):
+                try:
+                    seen.answer = response = await call(request, seen.request_id)
+                    return response
+                except Exception as error:
+                    await _refuse(context, seen.refused(error), seen.request_id)
+
+        self.add(method, grpc.unary_unary_rpc_method_handler(handle, asked.FromString, _serialized), route)
+
+    def stream(
+        self,
+        method: str,
+        call: Call[Asked, Answer],
+        asked: type[Asked],
+        route: str,
+        told: Callable[[Asked, Problem], Answer],
+    ) -> None:
+        """Answer each request of a stream in its order; `told` makes an answer of a problem."""
+
+        async def handle(requests: AsyncIterator[Asked], context: Context) -> AsyncIterator[Answer]:
+            request_id = _introduce(context)
+            async for request in requests:
+                seen = _Seen(method, route, request_id, request)
+                with self._observed(seen):
+                    try:
+                        response = await call(request, request_id)
+                    except Exception as error:
+                        response = told(request, seen.refused(error))
+                    seen.answer = response
+                yield response
+                if self._telemetry.draining:
+                    message = "the server is about to leave; open another stream for what is not answered"
+                    await _refuse(context, Problem(503, message), request_id)
+
+        self.add(method, grpc.stream_stream_rpc_method_handler(handle, asked.FromString, _serialized), route)
+
+    def add(self, method: str, handler: Any, route: str = "") -> None:
+        """Let `handler` answer a method."""
+        self._answering[method] = handler
+        if route:
+            self._refusing[method] = self._refusal(method, route)
+
+    def _refusal(self, method: str, route: str) -> Any:
+        async def handle(requests: AsyncIterator[Any], context: Context) -> None:
+            seen = _Seen(method, route, _introduce(context))
+            with self._observed(seen):
+                await _refuse(context, seen.refused(_NO_KEY), seen.request_id)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    @contextmanager
+    def _observed(self, seen: _Seen) -> Iterator[None]:
+        started = time.perf_counter()
+        self._telemetry.in_flight += 1
+        try:
+            yield
+        except asyncio.CancelledError:
+            seen.code = _GONE
+            raise
+        finally:
+            self._telemetry.in_flight -= 1
+            seconds = time.perf_counter() - started
+            if seen.route:
+                self._telemetry.count(seen.route, seen.code, seconds)
+            if self._log.shows(seen.route, seen.code):
+                self._log.show(seen.request_id, "gRPC", seen.method, seen.code, seconds, seen.sizes)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What metrics and log want to know of one answer."""
+
+    method: str
+    route: str
+    request_id: str
+    request: Message | None = None
+    answer: Message | None = None
+    code: int = 200
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        came, went = [0 if message is None else message.ByteSize() for message in (self.request, self.answer)]
+        return came, went
+
+    def refused(self, error: Exception) -> Problem:
+        """Return what is told of an error, and take it into account."""
+        problem = _problem(error, self.request_id)
+        self.code = problem.status
+        return problem
+
+
+def _serialized(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _headers(metadata: Any) -> Mapping[str, str]:
+    return {name: value for name, value in metadata or () if isinstance(value, str)}
+
+
+def _introduce(context: Context) -> str:
+    """Give the call the id that its client sent, or one of its own, and return it."""
+    given = _headers(context.invocation_metadata()).get("x-request-id", "")
+    request_id = given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+    context.set_trailing_metadata((("x-request-id", request_id),))
+    return request_id
+
+
+def _problem(error: Exception, request_id: str) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    print(f"ultramarine-server: request {request_id} failed", file=sys.stderr)
+    traceback.print_exception(error)
+    return Problem(500, f"the server failed; its log has the reason under request {request_id}")
+
+
+async def _refuse(context: Context, problem: Problem, request_id: str) -> Never:
+    metadata = [("x-request-id", request_id)]
+    if problem.retry_after:
+        # What clients with a retry policy go by, as those of HTTP go by Retry-After.
+        metadata.append(("grpc-retry-pushback-ms", str(problem.retry_after * 1000)))
+    await context.abort(_STATUS.get(problem.status, grpc.StatusCode.INTERNAL), str(problem), tuple(metadata))

@@ -1,0 +1,43 @@
+"""The gRPC listener beside HTTP's, on the same event loop; imported only where one is asked for."""
+
+from __future__ import annotations
+
+import grpc.aio
+
+from ultramarine_server.accesslog import AccessLog
+from ultramarine_server.errors import LoadError
+from ultramarine_server.grpc_service import calls
+from ultramarine_server.keys import KeyRing
+from ultramarine_server.service import Service
+
+# A connection says goodbye at this age and its client makes another, so that clients spread over all pods behind one
+# address; and, since it is less than a leaving pod's preStop sleep, none is left for SIGTERM to cut off.
+_CONNECTION_MILLISECONDS = 8000
+
+
+class GrpcServer:
+    """Answers by gRPC what the service knows; `limit` is the size of a request in bytes."""
+
+    def __init__(self, service: Service, keys: KeyRing | None, log: AccessLog, limit: int) -> None:
+        self._calls = calls(service, keys, log)
+        self._options = (
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_connection_age_ms", _CONNECTION_MILLISECONDS),
+            ("grpc.so_reuseport", 0),  # A port that somebody has is an error, not to be shared with them.
+        )
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen. Raises LoadError when the port cannot be had."""
+        self._server = grpc.aio.server(handlers=(self._calls,), options=self._options)
+        try:
+            self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError as error:
+            raise LoadError(f"port {port} for gRPC cannot be had: {error}", "PortTaken") from error
+        await self._server.start()
+
+    async def stop(self, seconds: float) -> None:
+        """Take no new calls, and end those that are not through after so many seconds."""
+        if self._server:
+            await self._server.stop(seconds)

@@ -1,0 +1,123 @@
+"""Tensors of the Open Inference Protocol over gRPC: protobuf to numpy and back, by whole arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ultramarine_server import binary
+from ultramarine_server.errors import BadRequest
+from ultramarine_server.grpc_stubs.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from ultramarine_server.service import Inference, Tensor
+from ultramarine_server.tensors import DTYPES, Array
+
+# The list of typed contents that a datatype's values are in. FP16 has none, and is always raw.
+_LISTS = {
+    "BOOL": "bool_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+# Extensions of Triton that change what an answer is: who asks for one shall not take another answer for it.
+_REFUSED_OF_OUTPUTS = ("classification", "shared_memory_region")
+
+
+def question(request: ModelInferRequest) -> Inference:
+    """Return what a request asks. Raises BadRequest for tensors that cannot be read."""
+    for output in request.outputs:
+        for name in _REFUSED_OF_OUTPUTS:
+            if name in output.parameters:
+                raise BadRequest(f"output {output.name!r}: {name} is not supported; take the values as they are")
+    return Inference(
+        request.model_name,
+        _inputs(request),
+        tuple([output.name for output in request.outputs]),
+        request.model_version,
+        request.id,
+        _parameters(request.parameters) if request.parameters else {},
+    )
+
+
+def answer(request: ModelInferRequest, version: str, tensors: Sequence[Tensor]) -> ModelInferResponse:
+    """Return the response: raw where the request was, and in typed contents where it had those."""
+    response = ModelInferResponse(model_name=request.model_name, model_version=version, id=request.id)
+    typed = any(tensor.HasField("contents") for tensor in request.inputs)
+    typed = typed and all(tensor.datatype in _LISTS for tensor in tensors)
+    for tensor in tensors:
+        output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        if typed:
+            getattr(output.contents, _LISTS[tensor.datatype]).extend(_values(tensor))
+        else:
+            response.raw_output_contents.append(binary.encode(tensor.array, tensor.datatype))
+    return response
+
+
+def _inputs(request: ModelInferRequest) -> tuple[Tensor, ...]:
+    inputs, raw = request.inputs, request.raw_input_contents
+    if raw and len(raw) != len(inputs):
+        raise BadRequest(f"raw_input_contents must hold one entry for each of {len(inputs)} inputs; {len(raw)} came")
+    tensors = []
+    for index, tensor in enumerate(inputs):
+        try:
+            shape = tuple(tensor.shape)
+            if tensor.datatype not in DTYPES:
+                raise BadRequest(f"datatype {tensor.datatype!r} is unknown; known are {', '.join(DTYPES)}")
+            if shape and min(shape) < 0:
+                raise BadRequest(f"shape {list(shape)} has a negative size; state how many values come")
+            if raw and tensor.HasField("contents"):
+                raise BadRequest("values came in raw_input_contents and in contents; send one of them")
+            read = binary.decode(tensor.datatype, shape, raw[index]) if raw else _from_contents(tensor, shape)
+        except (BadRequest, ValueError) as error:  # numpy has a limit to dimensions and sizes.
+            raise BadRequest(f"input {tensor.name!r}: {error}") from error
+        tensors.append(Tensor(tensor.name, tensor.datatype, read))
+    return tuple(tensors)
+
+
+def _from_contents(tensor: ModelInferRequest.InferInputTensor, shape: tuple[int, ...]) -> Array:
+    datatype, count = tensor.datatype, math.prod(shape)
+    field = _LISTS.get(datatype)
+    if field is None:
+        raise BadRequest(f"{datatype} has no typed contents; send raw_input_contents")
+    values = getattr(tensor.contents, field)
+    if len(values) != count:
+        raise BadRequest(f"shape {list(shape)} wants {count} values in {field}, {len(values)} came")
+    if datatype == "BYTES":
+        return np.array([_text(value) for value in values], dtype=object).reshape(shape)
+    dtype = DTYPES[datatype]
+    if dtype.itemsize >= 4 or datatype == "BOOL":
+        return np.array(values, dtype).reshape(shape)
+    wide = np.array(values, np.int64)
+    limits = np.iinfo(dtype)
+    if count and (wide.min() < limits.min or wide.max() > limits.max):
+        raise BadRequest(f"{field} holds a number outside of {datatype}, which is {limits.min} to {limits.max}")
+    return wide.astype(dtype).reshape(shape)
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest("a value of bytes_contents is not UTF-8 text") from error
+
+
+def _values(tensor: Tensor) -> list[Any]:
+    values: list[Any] = tensor.array.ravel().tolist()
+    if tensor.datatype != "BYTES":
+        return values
+    return [value if isinstance(value, bytes) else str(value).encode() for value in values]
+
+
+def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in given.items()}

@@ -1,0 +1,79 @@
+"""How many requests a model answers at once, and how long others wait for their turn."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from ultramarine.shared.contract import ServingTask
+
+from ultramarine_server.errors import Problem
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The bounds of one model: 0 concurrent requests stand for any number, 0 seconds for no timeout."""
+
+    concurrent: int = 0
+    queue_seconds: float = 0.5
+    timeout_seconds: float = 60.0
+    batch_rows: int = 1
+    batch_seconds: float = 0.0
+
+    @classmethod
+    def of(cls, task: ServingTask) -> Limits:
+        """The bounds that a task asks for."""
+        return cls(
+            task.max_concurrent_requests,
+            task.max_queue_milliseconds / 1000,
+            task.timeout_seconds,
+            task.max_batch_size,
+            task.max_latency_milliseconds / 1000,
+        )
+
+
+class Gate:
+    """Lets a bounded number of requests in; whoever has waited too long is sent away with a time to come back."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._inside = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return sum(not waiter.done() for waiter in self._waiting)
+
+    async def enter(self) -> None:
+        """Wait for a place, which `leave` gives back. Raises Problem 503 when there is none in time."""
+        limit, seconds = self._limits.concurrent, self._limits.queue_seconds
+        if not limit or self._inside < limit:
+            self._inside += 1
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        try:
+            # The place is handed over with the future, so that a newcomer cannot take it in between.
+            await asyncio.wait_for(asyncio.shield(waiter), seconds)
+        except TimeoutError:
+            if waiter.done():
+                return  # It got its place in the same moment.
+            waiter.cancel()
+            message = f"{limit} requests are being answered, and no place was free within {seconds:g} s"
+            raise Problem(503, f"{message}; try again later", max(1, math.ceil(seconds))) from None
+        except asyncio.CancelledError:  # The client has gone.
+            if waiter.done() and not waiter.cancelled():
+                self.leave()
+            waiter.cancel()
+            raise
+
+    def leave(self) -> None:
+        """Give the place to whoever has waited longest."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+        self._inside -= 1

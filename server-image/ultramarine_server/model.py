@@ -1,0 +1,21 @@
+"""What can be served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ultramarine_server.signature import Signature, TensorSpec
+from ultramarine_server.tensors import Array
+
+
+class Model(Protocol):
+    """Something with a signature that predicts. `predict` may be called from several threads at once."""
+
+    signature: Signature
+
+    def expected(self, names: Sequence[str]) -> tuple[TensorSpec, ...]:
+        """Return the inputs wanted from a request that has inputs of these names."""
+
+    def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Return the named outputs for inputs that fit the specs."""

@@ -1,0 +1,203 @@
+"""The OpenAPI 3.1 page of this server: concrete for the model that it serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ultramarine_server
+from ultramarine_server.score import feature_names, scored_outputs
+from ultramarine_server.service import Service
+from ultramarine_server.signature import TensorSpec
+from ultramarine_server.tensors import DTYPES
+
+Schema = dict[str, Any]
+
+_ERRORS = {
+    "400": "The request is wrong in a way that its error says, or the model is not loaded.",
+    "401": "A key is needed.",
+    "404": "There is no such model or version.",
+    "408": "The request did not come to its end in time.",
+    "413": "The body is too large.",
+    "415": "The body's type or encoding is not supported.",
+    "500": "The model failed.",
+    "503": "Too many requests are being answered, or the server is about to leave; try again.",
+    "504": "The model did not answer in time.",
+}
+
+
+def document(service: Service, *, keyed: bool) -> Schema:
+    """Return the page."""
+    signature = service.model.signature
+    paths: Schema = {
+        "/v2/health/live": {"get": _operation("live", "Whether the process works.", _plain("live"), open_to_all=True)},
+        "/v2/health/ready": {
+            "get": _operation("ready", "Whether requests are welcome.", _plain("ready"), open_to_all=True)
+        },
+        "/v2": {"get": _operation("serverMetadata", "Name, version and extensions.", {"type": "object"})},
+        f"/v2/models/{service.name}": {"get": _operation("modelMetadata", "Inputs and outputs.", {"type": "object"})},
+        f"/v2/models/{service.name}/infer": {
+            "post": _operation("infer", "Predict, by the Open Inference Protocol V2.", _ref("Answer"), _ref("Request"))
+        },
+        "/score": {"post": _operation("score", "Predict for plain rows.", _ref("Scores"), _ref("Rows"))},
+    }
+    page: Schema = {
+        "openapi": "3.1.0",
+        "info": {"title": f"{service.name} {service.version}", "version": ultramarine_server.__version__},
+        "paths": paths,
+        "components": {
+            "schemas": {
+                "Request": _request(signature.inputs, signature.outputs),
+                "Answer": _answer(service, signature.outputs),
+                "Rows": _rows(service),
+                "Scores": _scores(service),
+                "Error": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]},
+            }
+        },
+    }
+    if keyed:
+        page["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "apiKey": {"type": "apiKey", "in": "header", "name": "api-key"},
+        }
+        page["security"] = [{"bearer": []}, {"apiKey": []}]
+    return page
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _json(schema: Schema) -> Schema:
+    return {"application/json": {"schema": schema}}
+
+
+def _plain(field: str) -> Schema:
+    return {"type": "object", "properties": {field: {"type": "boolean"}}, "required": [field]}
+
+
+def _operation(
+    name: str, summary: str, answer: Schema, body: Schema | None = None, *, open_to_all: bool = False
+) -> Schema:
+    codes = _ERRORS if body else {"401": _ERRORS["401"]}
+    errors = {code: {"description": words, "content": _json(_ref("Error"))} for code, words in codes.items()}
+    operation: Schema = {
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": {"description": "The answer.", "content": _json(answer)}},
+    }
+    if open_to_all:
+        operation["security"] = []
+    else:
+        operation["responses"] |= errors
+    if body:
+        operation["requestBody"] = {"required": True, "content": _json(body)}
+    return operation
+
+
+def _value(datatype: str) -> Schema:
+    if datatype == "BYTES":
+        return {"type": "string"}
+    if datatype == "BOOL":
+        return {"type": "boolean"}
+    return {"type": "number" if DTYPES[datatype].kind == "f" else "integer"}
+
+
+def _shape(shape: tuple[int, ...]) -> Schema:
+    sizes = [{"type": "integer", "minimum": 0} if size < 0 else {"const": size} for size in shape]
+    return {"type": "array", "prefixItems": sizes, "items": False, "minItems": len(sizes)}
+
+
+def _nested(datatype: str, shape: tuple[int, ...]) -> Schema:
+    schema = _value(datatype)
+    for size in reversed(shape):
+        schema = {"type": "array", "items": schema}
+        if size >= 0:
+            schema |= {"minItems": size, "maxItems": size}
+    return schema
+
+
+def _tensor(spec: TensorSpec, *, sent: bool) -> Schema:
+    datatypes = {"enum": list(DTYPES)} if sent else {"const": spec.datatype}  # what converts without loss is taken
+    value = _value(spec.datatype)
+    if not sent:
+        value = {"type": [value["type"], "null"]} if value["type"] == "number" else value
+    flat = {"type": "array", "items": value}
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": spec.name},
+            "datatype": {"type": "string", **datatypes, "default": spec.datatype},
+            "shape": _shape(spec.shape) if not sent else {"type": "array", "items": {"type": "integer", "minimum": 0}},
+            "data": {"anyOf": [flat, _nested(spec.datatype, spec.shape)]} if sent else flat,
+            "parameters": {"type": "object"},
+        },
+        "required": ["name", "datatype", "shape"],
+    }
+
+
+def _list_of(tensors: tuple[TensorSpec, ...], *, sent: bool) -> Schema:
+    found = [_tensor(spec, sent=sent) for spec in tensors]
+    return {"type": "array", "items": {"anyOf": found}, "minItems": 1}
+
+
+def _request(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Schema:
+    named = {"enum": [spec.name for spec in outputs]}
+    wanted = {"type": "object", "properties": {"name": named, "parameters": {"type": "object"}}, "required": ["name"]}
+    return {
+        "type": "object",
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": {"type": "object"},
+            "inputs": _list_of(inputs, sent=True),
+            "outputs": {"type": "array", "items": wanted},
+        },
+        "required": ["inputs"],
+    }
+
+
+def _answer(service: Service, outputs: tuple[TensorSpec, ...]) -> Schema:
+    return {
+        "type": "object",
+        "properties": {
+            "model_name": {"const": service.name},
+            "model_version": {"const": service.version},
+            "id": {"type": "string"},
+            "outputs": _list_of(outputs, sent=False),
+        },
+        "required": ["model_name", "model_version", "outputs"],
+    }
+
+
+def _rows(service: Service) -> Schema:
+    signature = service.model.signature
+    names = feature_names(signature)
+    [first, *others] = signature.inputs
+    row = _nested(first.datatype, first.shape[1:])
+    forms = [row] if not others else []
+    if names:
+        # What single values may be is known where each feature is an input of its own.
+        values = {spec.name: _nested(spec.datatype, spec.shape[2:]) for spec in signature.inputs} if others else {}
+        properties = {name: values.get(name, {}) for name in names}
+        forms.append({"type": "object", "properties": properties, "required": names, "additionalProperties": False})
+        forms.append({"type": "array", "minItems": len(names), "maxItems": len(names)})
+    rows: Schema = {"type": "array", "minItems": 1, "items": {"anyOf": forms}}
+    columns: Schema = {"type": "array", "items": {"enum": names} if names else {"type": "string"}}
+    table: Schema = {
+        "type": "object",
+        "properties": {"columns": columns, "index": {"type": "array"}, "data": rows},
+        "required": ["data"],
+    }
+    either = {"anyOf": [rows, table]}
+    return {
+        "anyOf": [
+            rows,
+            *({"type": "object", "properties": {name: either}, "required": [name]} for name in ("data", "input_data")),
+        ]
+    }
+
+
+def _scores(service: Service) -> Schema:
+    names = ("predictions", "probabilities")
+    specs = [spec for spec in scored_outputs(service.model.signature) if spec is not None]
+    properties = {name: _nested(spec.datatype, spec.shape) for name, spec in zip(names, specs, strict=False)}
+    return {"type": "object", "properties": properties, "required": list(properties)}

@@ -1,0 +1,245 @@
+"""The paths of the server: what may be asked where, by whom, and what answers."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from ultramarine_server import binary, protocol, score
+from ultramarine_server.accesslog import AccessLog
+from ultramarine_server.body import BODY_LIMIT, ENCODINGS, inflate
+from ultramarine_server.errors import BadRequest, Problem
+from ultramarine_server.keys import KeyRing
+from ultramarine_server.messages import Request, Response, json_response, problem_response
+from ultramarine_server.openapi import document as openapi_document
+from ultramarine_server.service import Inference, Outputs, Service
+
+T = TypeVar("T")
+
+Answer = Response | Coroutine[Any, Any, Response]
+_LONG_BODY = 256 * 1024  # bytes; to inflate more takes so long that a thread has to do it
+_TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+_TYPES = ("json", "octet-stream", "x-www-form-urlencoded", "text/plain")  # what clients call JSON, curl by default
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What answers on a path; `label` is its name in the metrics, and nothing for probes and scrapes."""
+
+    method: str
+    answer: Callable[[Request, str, str], Answer]
+    label: str = ""
+    keyed: bool = True
+    named: bool = False  # the path holds the model's name, which has to be right
+
+    @property
+    def allow(self) -> str:
+        return "GET, HEAD, OPTIONS" if self.method == "GET" else "POST, OPTIONS"
+
+
+class Routes:
+    """The application that http.Connection asks; `keys` is None where no key is wanted."""
+
+    def __init__(self, service: Service, keys: KeyRing | None, log: AccessLog, body_limit: int = BODY_LIMIT) -> None:
+        self.body_limit = body_limit
+        self._service, self._keys, self._log = service, keys, log
+        self._fixed = {
+            "/v2/health/live": Route("GET", self._live, keyed=False),
+            "/v2/health/ready": Route("GET", self._ready, keyed=False),
+            "/metrics": Route("GET", self._metrics, keyed=False),
+            "/v2": Route("GET", self._server_metadata, "metadata"),
+            "/openapi.json": Route("GET", self._openapi, "metadata"),
+            "/score": Route("POST", self._score, "score"),
+            "/v2/repository/index": Route("POST", self._index, "repository"),
+        }
+        self._of_model = {
+            "": Route("GET", self._model_metadata, "metadata", named=True),
+            "ready": Route("GET", self._model_ready, keyed=False, named=True),
+            "infer": Route("POST", self._infer, "infer", named=True),
+        }
+        self._of_repository = {
+            "load": Route("POST", self._load, "repository", named=True),
+            "unload": Route("POST", self._unload, "repository", named=True),
+        }
+
+    # What http.Connection asks
+
+    def refuse(self, request: Request) -> Response | None:
+        """Answer what the head alone forbids, so that no body is kept for it."""
+        found = self._find(request.path)
+        if found is None:
+            message = f"{request.path} is not a path of this server; the protocol begins at /v2"
+            return problem_response(Problem(404, message))
+        route, name, version = found
+        request.label, request.target = route.label, found
+        if request.method == "OPTIONS":
+            return Response(headers={"allow": route.allow})
+        if request.method != route.method and not (request.method == "HEAD" and route.method == "GET"):
+            problem = Problem(405, f"{request.method} is not allowed on {request.path}")
+            return problem_response(problem, {"allow": route.allow})
+        if route.keyed and self._keys is not None and not self._keys.opens(request.headers):
+            problem = Problem(401, "a valid key is needed: send it as `Authorization: Bearer KEY` or `api-key: KEY`")
+            return problem_response(problem, {"www-authenticate": 'Bearer realm="ultramarine"'})
+        encoding = request.headers.get("content-encoding", "")
+        if encoding and encoding not in ENCODINGS and encoding != "identity":
+            message = f"content-encoding {encoding} is not supported; send gzip, deflate or plain JSON"
+            return problem_response(Problem(415, message), {"accept-encoding": ", ".join(ENCODINGS)})
+        if route.named:
+            try:
+                self._service.check_name(name, version)
+            except Problem as problem:
+                return problem_response(problem)
+        return None
+
+    def answer(self, request: Request) -> Answer:
+        """Answer an acceptable request."""
+        route, name, version = request.target
+        try:
+            if encoding := request.headers.get("content-encoding", ""):
+                if encoding != "identity" and len(request.body) > _LONG_BODY:
+                    return self._guarded(request, self._inflated(request, encoding, route, name, version))
+                if encoding != "identity":
+                    request.body = inflate(request.body, encoding, self.body_limit)
+            answer = route.answer(request, name, version)
+        except Exception as error:
+            return _failure(request, error)
+        return answer if isinstance(answer, Response) else self._guarded(request, answer)
+
+    def record(self, request: Request, response: Response, seconds: float) -> None:
+        """Count and log an answer."""
+        if request.label:
+            self._service.telemetry.count(request.label, response.status, seconds)
+        self._log.record(request, response, seconds)
+
+    # How that is done
+
+    def _find(self, path: str) -> tuple[Route, str, str] | None:
+        fixed = self._fixed.get(path)
+        if fixed is not None:
+            return fixed, "", ""
+        parts = path.split("/")
+        if parts[1:3] == ["v2", "models"] and len(parts) > 3:
+            name, rest = parts[3], parts[4:]
+            version = ""
+            if len(rest) > 1 and rest[0] == "versions":
+                version, rest = unquote(rest[1]), rest[2:]
+            route = self._of_model.get("/".join(rest)) if rest != [""] else None
+        elif parts[1:4] == ["v2", "repository", "models"] and len(parts) == 6:
+            name, version, route = parts[4], "", self._of_repository.get(parts[5])
+        else:
+            return None
+        return (route, unquote(name), version) if route is not None else None
+
+    async def _guarded(self, request: Request, answer: Coroutine[Any, Any, Response]) -> Response:
+        try:
+            return await answer
+        except Exception as error:
+            return _failure(request, error)
+
+    async def _inflated(self, request: Request, encoding: str, route: Route, name: str, version: str) -> Response:
+        request.body = await asyncio.to_thread(inflate, request.body, encoding, self.body_limit)
+        answer = route.answer(request, name, version)
+        return answer if isinstance(answer, Response) else await answer
+
+    # Answers
+
+    def _live(self, request: Request, name: str, version: str) -> Response:
+        return json_response({"live": self._service.live()})
+
+    def _ready(self, request: Request, name: str, version: str) -> Response:
+        ready = self._service.ready()
+        return json_response({"ready": ready}, 200 if ready else 503)
+
+    def _metrics(self, request: Request, name: str, version: str) -> Response:
+        return Response(self._service.telemetry.exposition(), content_type=_TEXT)
+
+    def _server_metadata(self, request: Request, name: str, version: str) -> Response:
+        return json_response(self._service.server_metadata())
+
+    def _openapi(self, request: Request, name: str, version: str) -> Response:
+        return json_response(openapi_document(self._service, keyed=self._keys is not None))
+
+    def _model_metadata(self, request: Request, name: str, version: str) -> Response:
+        return json_response(self._service.model_metadata(name, version))
+
+    def _model_ready(self, request: Request, name: str, version: str) -> Response:
+        ready = self._service.model_ready(name, version)
+        status = 200 if ready else 503 if self._service.telemetry.draining else 400
+        return json_response({"name": name, "ready": ready}, status)
+
+    def _infer(self, request: Request, name: str, version: str) -> Answer:
+        header_length = request.headers.get(binary.HEADER, "")
+        inference, form = _read(request, lambda body: protocol.read(name, version, body, header_length))
+        outputs = self._service.ask(inference, request.id)
+        if isinstance(outputs, tuple):
+            return self._inferred(inference, form, outputs)
+        return self._infer_later(inference, form, outputs)
+
+    async def _infer_later(self, inference: Inference, form: protocol.Form, outputs: Awaitable[Outputs]) -> Response:
+        return self._inferred(inference, form, await outputs)
+
+    def _inferred(self, inference: Inference, form: protocol.Form, outputs: Outputs) -> Response:
+        body, length = protocol.write(self._service.name, self._service.version, inference.id, outputs, form)
+        if not length:
+            return Response(body)
+        return Response(body, 200, b"application/octet-stream", {binary.HEADER: str(length)})
+
+    def _score(self, request: Request, name: str, version: str) -> Answer:
+        model = self._service.model
+        inference = _read(request, lambda body: score.read(model, self._service.name, protocol.parse(body)))
+        outputs = self._service.ask(inference, request.id)
+        return _scored(outputs) if isinstance(outputs, tuple) else self._score_later(outputs)
+
+    async def _score_later(self, outputs: Awaitable[Outputs]) -> Response:
+        return _scored(await outputs)
+
+    def _index(self, request: Request, name: str, version: str) -> Response:
+        wanted = _object(request)
+        return json_response(self._service.index(ready=wanted.get("ready") is True))
+
+    async def _load(self, request: Request, name: str, version: str) -> Response:
+        if _object(request).get("parameters"):
+            raise BadRequest("parameters of a load are not supported; the model is loaded as it is registered")
+        await self._service.load(name)
+        return Response()
+
+    async def _unload(self, request: Request, name: str, version: str) -> Response:
+        _object(request)
+        await self._service.unload(name)
+        return Response()
+
+
+def _scored(outputs: Outputs) -> Response:
+    return json_response(score.write(outputs))
+
+
+def _read(request: Request, read: Callable[[bytes], T]) -> T:
+    """Read a body; what is no JSON, and does not say that it is, is answered by its type."""
+    try:
+        return read(request.body)
+    except BadRequest as error:
+        kind = request.headers.get("content-type", "")
+        if kind and not any(word in kind.lower() for word in _TYPES):
+            raise Problem(415, f"content-type {kind} is not supported; send application/json ({error})") from error
+        raise
+
+
+def _object(request: Request) -> dict[str, Any]:
+    document = protocol.parse(request.body) if request.body.strip() else {}
+    if not isinstance(document, dict):
+        raise BadRequest("the body must be a JSON object, or empty")
+    return document
+
+
+def _failure(request: Request, error: Exception) -> Response:
+    if isinstance(error, Problem):
+        return problem_response(error)
+    print(f"ultramarine-server: request {request.id} failed", file=sys.stderr)
+    traceback.print_exception(error)
+    message = f"the server failed; its log has the reason under request {request.id}"
+    return problem_response(Problem(500, message))

@@ -1,0 +1,70 @@
+"""Where a model computes: a quick one on the event loop's thread, others on threads, with turns, batches and time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from ultramarine_server.batching import Batcher
+from ultramarine_server.errors import Problem
+from ultramarine_server.limits import Gate, Limits
+from ultramarine_server.model import Model
+from ultramarine_server.telemetry import Telemetry
+from ultramarine_server.tensors import Array
+
+QUICK_SECONDS = 0.001  # Handing a request to a thread and back takes about a tenth of that, and more under load.
+QUICK_SECONDS_IN_BATCHES = 0.0001  # Where batches are asked for, they gain more than that from here on.
+_STRIKES = 8  # one after the other, so that a process that was not scheduled for a while is not mistaken for slow
+
+
+class Runner:
+    """Computes for one service; `quick` is how many numbers a request may have to be answered at once."""
+
+    def __init__(self, threads: int, limits: Limits, telemetry: Telemetry) -> None:
+        self.limits = limits
+        self.quick = 0
+        self._strikes = 0
+        self._gate = Gate(limits)
+        self._telemetry = telemetry
+        # Its own threads, so that probes and metrics are answered while the model computes.
+        self._batcher = Batcher(ThreadPoolExecutor(threads, "predict"), threads, limits, telemetry, self._gate.leave)
+        telemetry.queue_length = lambda: len(self._gate) + len(self._batcher)
+
+    @property
+    def quick_seconds(self) -> float:
+        """What a request may take to be answered on the event loop's thread."""
+        return QUICK_SECONDS_IN_BATCHES if self.limits.batch_rows > 1 else QUICK_SECONDS
+
+    def is_quick(self, arrays: Mapping[str, Array]) -> bool:
+        """Whether these inputs are few enough to be answered without waiting."""
+        return bool(self.quick) and sum([array.size for array in arrays.values()]) <= self.quick
+
+    def run_now(self, model: Model, arrays: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+        """Return the outputs; the event loop stands still until then."""
+        started = time.perf_counter()
+        results = model.predict(arrays, names)
+        if time.perf_counter() - started < 10 * QUICK_SECONDS:
+            self._strikes = 0
+        else:
+            self._strikes += 1
+            if self._strikes >= _STRIKES:  # Its warm-up was no measure of it.
+                self.quick = 0
+        return results
+
+    async def run(self, model: Model, arrays: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+        """Return the outputs when it was their turn. Raises Problem 503 or 504 when it takes too long."""
+        seconds = self.limits.timeout_seconds
+        try:
+            async with asyncio.timeout(seconds or None):
+                started = time.perf_counter()
+                try:
+                    await self._gate.enter()
+                except Problem:
+                    self._telemetry.rejected("queue")
+                    raise
+                return await self._batcher.run(model, arrays, names, started)
+        except TimeoutError:
+            self._telemetry.rejected("timeout")
+            raise Problem(504, f"the model gave no answer within {seconds:g} s") from None

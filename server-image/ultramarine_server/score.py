@@ -1,0 +1,140 @@
+"""POST /score: plain rows in, plain predictions out, as Azure's online endpoints and MLflow's servers take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ultramarine_server.errors import BadRequest
+from ultramarine_server.model import Model
+from ultramarine_server.service import Inference, Outputs, Tensor
+from ultramarine_server.signature import Signature, TensorSpec
+from ultramarine_server.tensors import Array, array_of, encode
+
+FIELDS = ("data", "input_data")
+_FORMS = 'send a list of rows, {"data": rows} or {"input_data": rows}; a row is a list, or an object by name'
+
+
+def feature_names(signature: Signature) -> list[str]:
+    """The names of a row's values in their order, if the model has told them."""
+    if len(signature.inputs) > 1:
+        return [spec.name for spec in signature.inputs]
+    listed = signature.inputs[0].parameters.get("feature_names", "")
+    return str(listed).split(", ") if listed else []
+
+
+def scored_outputs(signature: Signature) -> tuple[TensorSpec, TensorSpec | None]:
+    """The output that is shown as predictions, and the one with the classes' probabilities, if there is any."""
+    first, *others = signature.outputs
+    probabilities = [spec for spec in others if "proba" in spec.name.lower() and spec.datatype.startswith("FP")]
+    return first, probabilities[0] if probabilities else None
+
+
+def read(model: Model, name: str, document: Any) -> Inference:
+    """Make a question of a document with rows. Raises BadRequest for what has no rows, or none that fit."""
+    columns, rows = _rows(document)
+    if not isinstance(rows, list) or not rows:
+        raise BadRequest(f"there are no rows; {_FORMS}")
+    if isinstance(rows[0], dict):
+        if columns:
+            raise BadRequest("rows are lists where columns are named beside them")
+        columns, rows = _of_objects(rows)
+    outputs = [spec.name for spec in scored_outputs(model.signature) if spec is not None]
+    return Inference(name, tuple(_tensors(model, columns, rows)), tuple(outputs))
+
+
+def write(outputs: Outputs) -> dict[str, Any]:
+    """Return the answer's document: predictions and, where the model has them, probabilities."""
+    names = ("predictions", "probabilities")
+    return {name: _listed(tensor) for name, tensor in zip(names, outputs, strict=False)}
+
+
+def _rows(document: Any) -> tuple[list[str], Any]:
+    """Return column names, where they are given, and rows."""
+    if isinstance(document, dict):
+        given = [name for name in FIELDS if name in document]
+        if len(given) != 1:
+            raise BadRequest(f"the body needs either data or input_data; {_FORMS}")
+        document = document[given[0]]
+    if not isinstance(document, dict):
+        return [], document
+    columns = document.get("columns", [])
+    if not isinstance(columns, list) or not all(isinstance(column, str) for column in columns):
+        raise BadRequest("input_data.columns must be a list of names")
+    if len(set(columns)) < len(columns):
+        raise BadRequest("input_data.columns names a column twice")
+    if "data" not in document:
+        raise BadRequest("input_data needs data, a list of rows, beside columns and index")
+    return columns, document["data"]
+
+
+def _of_objects(rows: Sequence[Any]) -> tuple[list[str], list[list[Any]]]:
+    columns = list(rows[0])
+    table = []
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict) or len(row) != len(columns) or any(name not in row for name in columns):
+            raise BadRequest(f"row {index} does not have the same names as row 0: {', '.join(columns[:10])}")
+        table.append([row[name] for name in columns])
+    return columns, table
+
+
+def _tensors(model: Model, columns: Sequence[str], rows: Sequence[Any]) -> list[Tensor]:
+    signature = model.signature
+    known = feature_names(signature)
+    [first, *others] = signature.inputs
+    if not columns and (not known or (not others and not _has_text(rows[0]))):
+        if others or len(first.shape) == 0:
+            raise BadRequest("this model takes several inputs; send rows as objects by their names")
+        return [Tensor(first.name, first.datatype, _fitted(first, array_of(first.datatype, list(rows))))]
+    if columns and not known:
+        raise BadRequest("this model does not know its features' names; send rows as lists, without names")
+    names = list(columns) or known
+    if missing := [name for name in known if name not in names]:
+        raise BadRequest(f"feature {missing[0]!r} is missing; the model takes {', '.join(known[:10])}")
+    if unknown := [name for name in names if name not in known]:
+        raise BadRequest(f"feature {unknown[0]!r} is unknown; the model takes {', '.join(known[:10])}")
+    for index, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != len(names):
+            raise BadRequest(f"row {index} must be a list of {len(names)} values")
+    specs = {spec.name: spec for spec in model.expected(names)}
+    if set(specs) != set(names):  # a matrix, whose columns have names
+        order = [names.index(name) for name in known]
+        return [Tensor(first.name, first.datatype, array_of(first.datatype, [[row[i] for i in order] for row in rows]))]
+    return [_column(specs[name], [row[index] for row in rows]) for index, name in enumerate(names)]
+
+
+def _column(spec: TensorSpec, values: list[Any]) -> Tensor:
+    datatype = spec.datatype or _datatype(values)
+    try:
+        return Tensor(spec.name, datatype, _fitted(spec, array_of(datatype, values)))
+    except BadRequest as error:
+        raise BadRequest(f"feature {spec.name!r}: {error}") from error
+
+
+def _datatype(values: Sequence[Any]) -> str:
+    kinds = {type(value) for value in values}
+    if kinds <= {str}:
+        return "BYTES"
+    if kinds <= {bool}:
+        return "BOOL"
+    return "INT64" if kinds <= {int} else "FP64"
+
+
+def _fitted(spec: TensorSpec, array: Array) -> Array:
+    """Let a list of single values be what a tensor of one column takes, and the other way round."""
+    if array.ndim == 1 and len(spec.shape) == 2 and spec.shape[1] in (1, -1):
+        return array.reshape(-1, 1)
+    return array
+
+
+def _has_text(row: Any) -> bool:
+    return isinstance(row, list) and any(isinstance(value, str) for value in row)
+
+
+def _listed(tensor: Tensor) -> Any:
+    data = encode(tensor.array, tensor.datatype)
+    if tensor.datatype == "BYTES":
+        return np.array(data, dtype=object).reshape(tensor.array.shape).tolist()
+    return data.reshape(tensor.array.shape)

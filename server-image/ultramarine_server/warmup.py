@@ -1,0 +1,76 @@
+"""The first request, made before anybody else's: it shows whether the model answers, and how quickly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from ultramarine_server import protocol
+from ultramarine_server.errors import LoadError, Problem
+from ultramarine_server.model import Model
+from ultramarine_server.service import check_inputs
+from ultramarine_server.signature import TensorSpec
+from ultramarine_server.tensors import DTYPES, Array
+
+_TRIES = 5
+_GROWTH = 4
+_LARGEST = 1_000_000  # numbers; more are never answered on the event loop's thread
+
+
+def warm_up(model: Model, request: str, quick_seconds: float) -> int:
+    """Ask the model once, with `request` if there is one; return how many numbers it answers within `quick_seconds`.
+
+    Raises LoadError when the given request is not answered; one that was made from the signature may fail, since no
+    value may be right for the model that is all zeros.
+    """
+    if request:
+        try:
+            inference, _ = protocol.read("", "", request.encode())
+            arrays = check_inputs(model, inference.inputs)
+            model.predict(arrays, [spec.name for spec in model.signature.outputs])
+        except Exception as error:
+            reason = str(error) if isinstance(error, Problem) else f"{type(error).__name__}: {error}"
+            raise LoadError(f"the warm-up request is not answered: {reason}", "WarmupFailed") from error
+    else:
+        arrays = {spec.name: _one(spec) for spec in model.signature.inputs}
+    return _quick_size(model, arrays, quick_seconds)
+
+
+def _quick_size(model: Model, arrays: Mapping[str, Array], seconds: float) -> int:
+    size = sum(array.size for array in arrays.values())
+    quick = 0
+    if any(array.dtype == object for array in arrays.values()):
+        seconds = 0.0  # A text takes as long as it is long.
+    while 0 < size <= _LARGEST:
+        if _best_seconds(model, arrays, seconds) > seconds:
+            return quick
+        quick = size
+        if any(spec.shape[:1] != (-1,) for spec in model.signature.inputs):
+            return quick
+        arrays = {name: np.repeat(array, _GROWTH, axis=0) for name, array in arrays.items()}
+        size *= _GROWTH
+    return quick
+
+
+def _best_seconds(model: Model, arrays: Mapping[str, Array], enough: float) -> float:
+    names = [spec.name for spec in model.signature.outputs]
+    best = float("inf")
+    for _ in range(_TRIES):  # The first one also allocates; others may be interrupted by other processes.
+        started = time.perf_counter()
+        try:
+            model.predict(arrays, names)
+        except Exception:  # Any model may refuse zeros, by any exception.
+            return float("inf")
+        best = min(best, time.perf_counter() - started)
+        if best > 100 * enough:
+            break
+    return best
+
+
+def _one(spec: TensorSpec) -> Array:
+    shape = [max(size, 1) for size in spec.shape]
+    if spec.datatype == "BYTES":
+        return np.full(shape, "", dtype=object)
+    return np.zeros(shape, DTYPES[spec.datatype or "FP64"])
