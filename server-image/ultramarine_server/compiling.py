@@ -61,7 +61,7 @@ def _attempt(task: CompileTask, folder: Path, target: Path, threads: int) -> Com
     if estimator is None:
         raise LoadError(f"models of format {file.format} cannot be converted to {task.to}", "FormatUnknown")
     estimator = getattr(estimator, "best_estimator_", estimator)  # a search predicts by what it has found
-    features = getattr(model, "features", tuple(map(str, getattr(estimator, "feature_names_in_", ()))))
+    features = getattr(model, "features", ()) or _features(estimator)
     count = int(getattr(estimator, "n_features_in_", len(features) or _width(model)))
     rows = example(folder, features) or drawn(estimator, count)
     native = Native(model, estimator, features, _columns(estimator, features, model, rows))
@@ -121,6 +121,15 @@ def _opset(made: Any) -> int:
 def _width(model: Model) -> int:
     shape = model.signature.inputs[0].shape
     return len(model.signature.inputs) if len(shape) < 2 else shape[1]
+
+
+def _features(estimator: Any) -> tuple[str, ...]:
+    """The names by which a client may send single features; none where the model knows them by number only."""
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None:  # a Booster: of xgboost it has an attribute, of lightgbm a method and names of its own
+        names = getattr(estimator, "feature_names", None) or getattr(estimator, "feature_name", tuple)()
+        names = () if list(names) == [f"Column_{index}" for index in range(len(names))] else names
+    return tuple(str(name) for name in names)
 
 
 def _columns(estimator: Any, features: tuple[str, ...], model: Model, rows: Rows) -> dict[str, str]:

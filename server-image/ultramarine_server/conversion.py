@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from onnx import ModelProto, TensorProto, helper
-from skl2onnx import convert_sklearn
+from skl2onnx import convert_sklearn, update_registered_converter
 from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
+from skl2onnx.common.shape_calculator import (
+    calculate_linear_classifier_output_shapes,
+    calculate_linear_regressor_output_shapes,
+)
 
 from ultramarine_server.model import Model
 from ultramarine_server.onnx_model import FEATURES, SIGNATURE
@@ -19,7 +24,7 @@ from ultramarine_server.table import INPUT
 from ultramarine_server.tree_conversion import TREE_CONVERSIONS
 
 NAME = "model"  # of the graph: by itself each would get another
-_OPSET = 15  # of the operators that are added to a model of trees alone
+_OPSETS = {"": 21, "ai.onnx.ml": 3}  # onnxmltools knows no newer one of the second
 _TYPES = {"FP64": DoubleTensorType, "FP32": FloatTensorType, "INT64": Int64TensorType, "BYTES": StringTensorType}
 _ELEMENTS = {"BYTES": TensorProto.STRING, "FP32": TensorProto.FLOAT, "FP64": TensorProto.DOUBLE}
 
@@ -40,14 +45,52 @@ class Native:
 def conversions(native: Native) -> Iterator[Callable[[], ModelProto]]:
     """Yield the ways to convert the model, each of which may raise anything that a converter stumbles over."""
     kind = type(native.estimator).__module__.partition(".")[0]
-    if kind == "xgboost":
-        yield lambda: _named(_from_xgboost(native), native)
-    elif kind == "lightgbm":
-        yield lambda: _named(_from_lightgbm(native), native)
-    else:
+    if hasattr(native.estimator, "get_params"):
+        _register_boosters()
         # Numbers of 64 bits first, as the native model has them: 32 bits move values over the thresholds of trees.
         for number in ("FP64", "FP32"):
             yield partial(_from_sklearn, native, number)
+    elif kind == "xgboost":
+        yield lambda: _named(_from_xgboost(native), native)
+    elif kind == "lightgbm":
+        yield lambda: _named(_from_lightgbm(native), native)
+
+
+def _register_boosters() -> None:
+    """Let skl2onnx know the estimators of libraries that the model has loaded; doing it twice is fine."""
+    known = partial(update_registered_converter, overwrite=True)
+    options = {"nocl": [True, False], "zipmap": [True, False, "columns"]}
+    of_labels, of_numbers = calculate_linear_classifier_output_shapes, calculate_linear_regressor_output_shapes
+    if (xgboost := sys.modules.get("xgboost")) is not None:
+        from onnxmltools.convert.xgboost.operator_converters.XGBoost import convert_xgboost
+
+        convert = partial(_narrowly, convert_xgboost)
+        known(xgboost.XGBClassifier, "XGBClassifier", of_labels, convert, options=options)
+        known(xgboost.XGBRegressor, "XGBRegressor", of_numbers, convert)
+    if (lightgbm := sys.modules.get("lightgbm")) is not None:
+        from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
+
+        known(lightgbm.LGBMClassifier, "LGBMClassifier", of_labels, convert_lightgbm, options=options)
+        known(lightgbm.LGBMRegressor, "LGBMRegressor", of_numbers, convert_lightgbm, options={"split": None})
+
+
+class _Narrowed:
+    """An operator of skl2onnx whose input is another one."""
+
+    def __init__(self, operator: Any, narrow: Any) -> None:
+        self._operator, self.inputs = operator, [narrow]
+        self.input_full_names = [narrow.full_name]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._operator, name)
+
+
+def _narrowly(convert: Callable[[Any, Any, Any], None], scope: Any, operator: Any, container: Any) -> None:
+    """Convert with numbers of 32 bits in, as XGBoost takes them: often they lie on its thresholds, to the bit."""
+    [wide] = operator.inputs
+    narrow = scope.declare_local_variable("narrow", FloatTensorType([None, wide.type.shape[1]]))
+    container.add_node("Cast", [wide.full_name], [narrow.full_name], to=TensorProto.FLOAT)
+    convert(scope, _Narrowed(operator, narrow), container)
 
 
 def _from_sklearn(native: Native, number: str) -> ModelProto:
@@ -58,6 +101,7 @@ def _from_sklearn(native: Native, number: str) -> ModelProto:
         NAME,
         initial_types=_initial_types(native, number),
         options=options,
+        target_opset=_OPSETS,
         custom_conversion_functions=TREE_CONVERSIONS if number == "FP64" else None,
     )
     return _named(made, native)
@@ -96,7 +140,7 @@ def _named(made: ModelProto, native: Native) -> ModelProto:
     """Give the outputs the names and shapes of the native model's, and note how that one shows itself."""
     there = list(made.graph.output)
     del made.graph.output[:]
-    opsets = {"": _OPSET, **{entry.domain: entry.version for entry in made.opset_import}}
+    opsets = {"": 15, **{entry.domain: entry.version for entry in made.opset_import}}
     del made.opset_import[:]  # which come in no order: equal models shall be equal files
     made.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in sorted(opsets.items()))
     specs = native.model.signature.outputs

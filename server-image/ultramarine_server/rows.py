@@ -69,7 +69,7 @@ def _draw(part: Any, count: int, random: np.random.Generator) -> Array:
     part = getattr(part, "best_estimator_", part)
     if hasattr(part, "steps"):
         steps = [step for _, step in part.steps if not isinstance(step, str)]
-        return _draw(steps[0], count, random)
+        return _drawn_behind(steps, count, random) if len(steps) > 1 else _draw(steps[0], count, random)
     if hasattr(part, "transformers_"):
         return _draw_columns(part, count, random)
     if hasattr(part, "categories_"):
@@ -78,8 +78,25 @@ def _draw(part: Any, count: int, random: np.random.Generator) -> Array:
         words = np.array(sorted(part.vocabulary_), dtype=object)
         return np.array([" ".join(random.choice(words, WORDS)) for _ in range(ROWS)], dtype=object)
     if learned := thresholds(part):
-        return _around(learned, count, random)
+        return _around(learned, count, random, on_them=_is_xgboost(part))
     return _normal(part, count, random)
+
+
+def _drawn_behind(steps: Sequence[Any], count: int, random: np.random.Generator) -> Array:
+    """Draw what comes out around the thresholds of trees, where each step before these can be undone."""
+    *before, last = steps
+    learned = thresholds(last)
+    if not learned or not all(hasattr(step, "inverse_transform") for step in before):
+        return _draw(steps[0], count, random)
+    table = _around(learned, int(getattr(last, "n_features_in_", count)), random, on_them=_is_xgboost(last))
+    for step in reversed(before):
+        table = step.inverse_transform(table)
+    return np.asarray(table) if table.shape[1] == count else _draw(steps[0], count, random)
+
+
+def _is_xgboost(model: Any) -> bool:
+    """Whether its thresholds are values of the data; those of other libraries lie between two of them."""
+    return type(model).__module__.startswith("xgboost")
 
 
 def _draw_columns(part: Any, count: int, random: np.random.Generator) -> Array:
@@ -117,8 +134,8 @@ def _number(value: Any) -> Any:
     return value if value is not None and not callable(value) else 0.0
 
 
-def _around(learned: Mapping[int, Array], count: int, random: np.random.Generator) -> Array:
-    """Half of the values lie between a threshold and the next, as data do; the others anywhere in the range."""
+def _around(learned: Mapping[int, Array], count: int, random: np.random.Generator, *, on_them: bool) -> Array:
+    """Half of the values lie between a threshold and the next, or `on_them`; the others anywhere in the range."""
     table = random.standard_normal((ROWS, count))
     for feature, found in learned.items():
         splits = np.unique(found[np.isfinite(found)])
@@ -127,7 +144,8 @@ def _around(learned: Mapping[int, Array], count: int, random: np.random.Generato
         gaps = np.diff(splits) if len(splits) > 1 else np.array([max(abs(splits[0]), 1.0) * 1e-3])
         nearest = np.minimum(np.append(gaps, gaps[-1:]), np.append(gaps[:1], gaps))[: len(splits)]
         chosen = random.integers(len(splits), size=ROWS)
-        near = splits[chosen] + nearest[chosen] * random.uniform(-0.5, 0.5, ROWS)
+        away = nearest[chosen] * random.uniform(-0.5, 0.5, ROWS)
+        near = splits[chosen] + (np.where(random.random(ROWS) < 0.5, 0.0, away) if on_them else away)
         span = max(splits[-1] - splits[0], abs(splits[0]) * 0.1, 1e-3)
         anywhere = random.uniform(splits[0] - span / 2, splits[-1] + span / 2, ROWS)
         table[:, feature] = np.where(random.random(ROWS) < 0.5, near, anywhere)
@@ -137,6 +155,7 @@ def _around(learned: Mapping[int, Array], count: int, random: np.random.Generato
 def thresholds(model: Any) -> dict[int, Array]:
     """Return where the trees of a model split, by feature; nothing for a model without trees."""
     pairs: list[tuple[Array, Array]] = []
+    model = model.get_booster() if hasattr(model, "get_booster") else getattr(model, "booster_", model)
     if hasattr(model, "trees_to_dataframe"):  # of xgboost or lightgbm
         return _of_booster(model)
     for each in np.ravel(np.array(getattr(model, "estimators_", [model]), dtype=object)):

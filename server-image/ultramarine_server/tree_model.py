@@ -18,7 +18,7 @@ Run = Callable[[Array], dict[str, Array]]
 class TreeModel:
     """Trees that take one matrix `input` or, when they know their features' names, one tensor each; NaN is missing.
 
-    `run` makes all outputs of a matrix of `count` columns, from several threads at once; `estimator` is what has learned.
+    `run` makes all outputs of a matrix of `count` columns, from several threads at once; `estimator` has learned.
     """
 
     steady = True  # It computes without Python's lock, and equal sizes take about equal times.

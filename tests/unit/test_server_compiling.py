@@ -286,6 +286,21 @@ def test_an_estimators_own_file_is_converted(tmp_path, targets):
     assert got["predict_proba"] == pytest.approx(fitted.predict_proba(table), rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["XGBClassifier", "XGBRegressor", "LGBMClassifier", "LGBMRegressor"])
+def test_estimators_of_other_libraries_are_converted_in_a_pipeline(tmp_path, kind):
+    """A booster behind a scaler, of the interface of scikit-learn, is compiled as one."""
+    library = xgboost if kind.startswith("XGB") else lightgbm
+    more = {} if kind.startswith("XGB") else {"verbose": -1}
+    estimator = make_pipeline(StandardScaler(), getattr(library, kind)(n_estimators=10, **more))
+    rows, targets = (CANCER, IS_GOOD) if kind.endswith("Classifier") else (PATIENTS, PROGRESS)
+    verdict, model = compiled(tmp_path, estimator.fit(rows, targets))
+
+    assert verdict.reason == "", verdict.message
+    assert model.signature == SklearnModel(estimator).signature
+    wanted, got = ask(SklearnModel(estimator), input=rows)["predict"], ask(model, input=rows)["predict"]
+    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+
+
 def test_ties_that_fall_otherwise_are_found(tmp_path):
     """Of flowers that are equally near ONNX takes others than scikit-learn: that is found, and not served."""
     verdict, _ = compiled(tmp_path, KNeighborsClassifier().fit(FLOWERS, SPECIES))
