@@ -25,7 +25,7 @@ class RequestSettings(Schema):
     """What a pod takes at once, and how long a request may take. A request too many gets 503 with Retry-After."""
 
     timeout_seconds: float = Field(
-        default=60, ge=0.1, le=3600, description="The time for one answer; a request that takes longer gets 504."
+        default=60, ge=1, le=3600, description="The time for one answer; a request that takes longer gets 504."
     )
     max_concurrent_requests: int = Field(
         default=0, ge=0, le=10_000, description="How many requests a pod answers at once; 0: any number."
