@@ -13,6 +13,7 @@ from pathlib import Path
 from ultramarine.shared.contract import RouteState
 
 from ultramarine_gateway.bootstrap import AGENT_SOCKET
+from ultramarine_gateway.conversation import Conversation
 from ultramarine_gateway.memory import Memory
 from ultramarine_gateway.rendering import Rendered, cluster_name
 from ultramarine_gateway.state import Desk, Namespace
@@ -59,6 +60,11 @@ class Agent:
     def since(self, name: str) -> str:
         """When Envoy began to route an endpoint as it does now (RFC 3339, UTC); nothing where it does not."""
         return self._in_use[name][1] if name in self._in_use else ""
+
+    @property
+    def conversation(self) -> Conversation | None:
+        """What was said with the Envoy that is connected."""
+        return self._stream.conversation
 
     @property
     def seen(self) -> Namespace:

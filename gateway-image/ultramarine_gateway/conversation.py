@@ -143,6 +143,11 @@ class Conversation:
                 return why
         return ""
 
+    @property
+    def clusters(self) -> frozenset[str]:
+        """The names of the clusters that Envoy was told of."""
+        return frozenset(self._types[CLUSTER].told)
+
     def _reachable(self, endpoint: Rendered) -> bool:
         addresses = self._types[ASSIGNMENT].taken
         return all(self.has(one) for one in endpoint.clusters) and all(name in addresses for name in endpoint.pools)

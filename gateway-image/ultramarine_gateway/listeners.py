@@ -13,6 +13,15 @@ _HTTP = TYPES + "envoy.extensions.filters.http."
 _NETWORK = TYPES + "envoy.extensions.filters.network."
 _KEYS = (files("ultramarine_gateway") / "keys.lua").read_text()
 
+# By such headers others of Envoy's kind may set timeouts and retries; to us everybody is a stranger.
+_NO_WISHES: Document = {
+    "name": "no-wishes",
+    "typed_config": {
+        "@type": TYPES + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        "mutations": [{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}],
+    },
+}
+
 # What is logged: of all requests this part, of those that went wrong that one. Metrics count them all.
 LOGGED_PERCENT = 1
 LOGGED_ERRORS_PERCENT = 10
@@ -94,9 +103,8 @@ def _http(routes: EndpointRoutes) -> Document:
             "codec_type": "AUTO",
             "rds": {"route_config_name": routes.endpoint, "config_source": FROM_AGENT},
             "http_filters": [*_admission(routes), router],
-            # Nobody is inside: what Envoy takes from its own kind (timeouts, retries) is taken from no client.
             "use_remote_address": True,
-            "internal_address_config": {"unix_sockets": False},
+            "early_header_mutation_extensions": [_NO_WISHES],
             "normalize_path": True,
             "request_headers_timeout": "10s",
             "common_http_protocol_options": {"idle_timeout": "3600s"},

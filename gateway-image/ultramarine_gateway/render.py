@@ -36,6 +36,7 @@ for _module in (
     "extensions.filters.http.router.v3.router_pb2",
     "extensions.filters.network.connection_limit.v3.connection_limit_pb2",
     "extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2",
+    "extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2",
     "extensions.request_id.uuid.v3.uuid_pb2",
     "extensions.retry.host.previous_hosts.v3.previous_hosts_pb2",
     "extensions.transport_sockets.tls.v3.tls_pb2",
