@@ -95,7 +95,32 @@ def open_endpoint() -> Plan:
     return plan_endpoint(endpoint(authMode="none"), abroad, NOW)
 
 
-@pytest.mark.parametrize("example", [minimal_job, full_job, endpoint_with_keys, open_endpoint])
+def split_endpoint() -> Plan:
+    """Behind the gateway: traffic to two deployments, copies to a third, and bounds on requests."""
+    one = endpoint(
+        deployments=[
+            {
+                "name": "blue",
+                "model": "churn@1",
+                "requestSettings": {"timeoutSeconds": 5, "maxConcurrentRequests": 8, "maxQueueMilliseconds": 250},
+                "batching": {"maxBatchSize": 32, "maxLatencyMilliseconds": 2},
+                "warmup": {"request": '{"inputs": []}'},
+            },
+            {"name": "green", "model": "churn@2"},
+            {"name": "purple", "model": "churn@2"},
+        ],
+        traffic={"blue": 90, "green": 10},
+        mirrorTraffic={"purple": 20},
+    )
+    here = seen(related=(version(1), version(2)))
+    near = replace(here.platform, gateway="gateway.{namespace}.svc:9902", gateway_namespaces=frozenset({one.namespace}))
+    return plan_endpoint(one, replace(here, platform=near), NOW)
+
+
+EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_the_children_are_as_in_the_file(example, request):
     """The children of this object are, to the letter, those in the golden file."""
     path = HERE / f"{example.__name__}.yaml"
@@ -110,6 +135,4 @@ def test_the_children_are_as_in_the_file(example, request):
 
 def test_every_golden_file_has_its_example():
     """No file is left behind by an example that is gone."""
-    examples = {"minimal_job", "full_job", "endpoint_with_keys", "open_endpoint"}
-
-    assert {path.stem for path in HERE.glob("*.yaml")} == examples
+    assert {path.stem for path in HERE.glob("*.yaml")} == {example.__name__ for example in EXAMPLES}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from ultramarine.kinds.onlineendpoint.addresses import FIRST_PORT, PORTS
+from ultramarine.kinds.onlineendpoint.manifests import GRPC_PORT, PORT
+from ultramarine.shared.contract import GATEWAY_PORT
 from ultramarine.shared.meta import Manifest
 from unit.rendered import names, of
 
@@ -58,15 +61,25 @@ def test_training_pods_reach_each_other_and_the_operator(chart):
 
 
 def test_only_what_serves_is_asked(chart, mode):
-    """Training pods take connections from each other alone; serving pods and the operator take them on one port."""
+    """Training pods take connections from each other alone; all others take them on the ports where they serve."""
     got = chart.render(mode)
 
     for each in of(got, "NetworkPolicy"):
         ports = [rule["ports"] for rule in each["spec"].get("ingress", [])]
         name = each["metadata"]["name"].removeprefix("ultramarine-")
         servers = {"storage": 7070, "mlflow": 5000}
-        wanted = ALL_TCP if name == "training" else [{"port": servers.get(name, 8080), "protocol": "TCP"}]
-        assert ports == [wanted]
+        wanted = [[{"port": servers.get(name, 8080), "protocol": "TCP"}]]
+        if name == "training":
+            wanted = [ALL_TCP]
+        if name == "serving":
+            wanted = [[{"port": port, "protocol": "TCP"} for port in (PORT, GRPC_PORT)]]
+        if name == "gateway":
+            last = FIRST_PORT + PORTS - 1
+            wanted = [
+                [{"port": FIRST_PORT, "endPort": last, "protocol": "TCP"}],
+                [{"port": GATEWAY_PORT, "protocol": "TCP"}],
+            ]
+        assert ports == wanted
 
 
 def test_policies_select_the_pods_that_the_chart_makes(chart):
