@@ -84,13 +84,17 @@ def test_a_rollout_loses_nothing(chart):
     deployment = gateway(chart, "Deployment")["spec"]
     spec = deployment["template"]["spec"]
     envoy = next(c for c in spec["containers"] if c["name"] == "envoy")
-    agent = next(c for c in spec["containers"] if c["name"] == "agent")
-    drain = envoy["lifecycle"]["preStop"]["exec"]["command"]
-    most, linger = float(drain[-1]), float(agent["command"][-1])
 
     assert deployment["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     assert envoy["ports"] == [{"name": "ready", "containerPort": GATEWAY_READY_PORT}]
-    assert most < linger < spec["terminationGracePeriodSeconds"]
+    assert envoy["lifecycle"]["preStop"]["exec"]["command"] == ["ultramarine-gateway", "drain"]
+    assert spec["terminationGracePeriodSeconds"] > 60  # what `drain` and `agent` take at most
+
+
+def test_what_serves_outlives_the_release(chart):
+    """An uninstall leaves the gateway running with the rights that it needs: Services of endpoints lead to it."""
+    for kind in ("Deployment", "ServiceAccount", "Role", "RoleBinding"):
+        assert gateway(chart, kind)["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}, kind
 
 
 @pytest.mark.parametrize(("replicas", "budgets"), [(1, 0), (2, 1)])

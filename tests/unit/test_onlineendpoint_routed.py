@@ -251,15 +251,16 @@ def test_an_endpoint_from_before_the_gateway_is_turned_without_a_gap():
 
 
 def test_a_gateway_that_is_gone_gives_the_service_back():
-    """Where there is no gateway any more, the Service goes to the pods of who answered, and the routes go after."""
+    """Where there is no gateway any more, the Service goes to the pods of who answered, and what listed pods goes."""
     one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic={"blue": 100})
     at_rest = settled(one, *blue(one), *green(one))
     got = plan(one, seen(*blue(one), *green(one), *at_rest, related=BOTH), NOW)
     assert turned_to(got.apply[-1]) == "blue"
     assert got.delete == ()
 
-    last = plan(one, seen(*blue(one), *green(one), at_rest[0], address(one, "blue"), related=BOTH), NOW)
-    assert [ref.name for ref in last.delete] == ["churn-routes"]
+    listed = child("Service", pods_service_name(one, "blue"), one)
+    last = plan(one, seen(*blue(one), *green(one), listed, at_rest[0], address(one, "blue"), related=BOTH), NOW)
+    assert [ref.name for ref in last.delete] == ["churn-blue-pods"]
     assert condition(last, "RoutesReady") == {}
 
 

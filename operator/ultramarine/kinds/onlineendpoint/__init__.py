@@ -54,5 +54,5 @@ KIND = Kind(
         ),
     ),
     creates=(SECRET,),
-    deletes=(DEPLOYMENT, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET),
+    deletes=(DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET),
 )

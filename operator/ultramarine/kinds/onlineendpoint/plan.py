@@ -10,7 +10,6 @@ from datetime import datetime
 
 from ...shared import pods
 from ...shared.meta import (
-    CONFIG_MAP,
     DEPLOYMENT,
     POD_DISRUPTION_BUDGET,
     SERVICE,
@@ -83,7 +82,6 @@ def _superfluous(
         DEPLOYMENT: {deployment_name(endpoint, name) for name in names},
         POD_DISRUPTION_BUDGET: budgets,
         SERVICE: {endpoint.name, *services},
-        CONFIG_MAP: {routes_name(endpoint)} if routed else set(),
     }
     return tuple(
         Ref.to(resource, child)

@@ -98,7 +98,7 @@ class Routed:
 
     def _current_weights(self) -> dict[str, int]:
         """The weights to start from: of what is there; what is gone leaves its share to the largest."""
-        if self.routes is None and isinstance(self.turned, str):
+        if isinstance(self.turned, str):
             before: Shares = {self.turned: 100}
         else:
             before = self.weights or told(self.endpoint)
