@@ -21,6 +21,7 @@ from ultramarine_gateway.stream import Stream
 
 _log = logging.getLogger(__name__)
 
+FORGIVEN_SECONDS = 30.0  # what Envoy refuses is tried again after so long: a port may be free by then
 ADDRESSES_SECONDS = 1.0  # the addresses are kept for a start without an API server at most this often
 
 
@@ -91,7 +92,9 @@ class Agent:
     async def _turns(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._rung.wait(), ADDRESSES_SECONDS)
+                # Not wait_for, which in Python 3.11 may lose a cancellation.
+                async with asyncio.timeout(ADDRESSES_SECONDS):
+                    await self._rung.wait()
             self._rung.clear()
             self._judge()
             self._desk.decide(self._addresses)
@@ -118,7 +121,11 @@ class Agent:
                     self._memory.keep(endpoint)
             elif why := conversation.refusal(endpoint):
                 _log.warning("endpoint %s: Envoy refuses version %s: %s", name, endpoint.routes.version, why)
-                self._desk.refuse(endpoint, why)
+                self._desk.refuse(endpoint, why, time.monotonic())
+        for name, (endpoint, _, since) in list(self._desk.refused.items()):
+            if time.monotonic() - since > FORGIVEN_SECONDS:
+                del self._desk.refused[name]
+                conversation.forgive(endpoint)
         for cluster, (found, one) in self._desk.assigned.items():
             if conversation.has(one):
                 self._ready[cluster] = len(found)

@@ -10,15 +10,16 @@ _CLIENTS_LIMIT = 50_000  # connections of all endpoints together
 
 # Only these are made at all: the others would be most of the memory of a gateway with many endpoints.
 _KEPT = (
-    r"cluster\..*\.(upstream_rq_(total|active|time|timeout|retry|retry_success|retry_overflow|pending_overflow|[1-5]xx"
+    r"cluster\.[^.]+\.(upstream_rq_(total|active|time|timeout|retry|retry_success|retry_overflow|pending_overflow|[1-5]xx"
     r"|tx_reset|rx_reset)|upstream_cx_(active|connect_fail|connect_timeout|destroy_remote_with_active_rq)"
-    r"|membership_(total|healthy)|outlier_detection\.ejections_active|version_text|update_(success|rejected))",
-    r"http\..*\.(downstream_rq_(total|active|time|[1-5]xx|rx_reset|timeout)|downstream_cx_(total|active)"
-    r"|rds\..*\.(version_text|update_(success|rejected))|jwt_authn\.(allowed|denied)|lua\.errors)",
-    r"listener\..*\.(downstream_cx_(total|active|overflow)|ssl\.(handshake|connection_error))",
-    r"(listener_manager|cluster_manager)\..*",
-    r"connection_limit\..*\.limited_connections",
-    r"sds\..*",
+    r"|membership_(total|healthy)|outlier_detection\.ejections_active)",
+    r"http\.[^.]+\.(downstream_rq_(total|active|time|[1-5]xx|rx_reset|timeout)|downstream_cx_(total|active)"
+    r"|jwt_authn\.(allowed|denied)|lua\.errors)",
+    r"listener\.[^.]+\.(downstream_cx_(total|active|overflow)|ssl\.(handshake|connection_error))",
+    r"listener_manager\.(lds\.update_rejected|total_listeners_(active|warming|draining))",
+    r"cluster_manager\.(cds\.update_rejected|active_clusters|warming_clusters)",
+    r"connection_limit\.[^.]+\.limited_connections",
+    r"control_plane\.connected_state",
     r"server\.(live|state|uptime|memory_allocated|memory_heap_size|total_connections|concurrency)",
     r"overload\..*",
 )

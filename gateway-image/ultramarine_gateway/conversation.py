@@ -135,6 +135,11 @@ class Conversation:
         parts = (endpoint.configuration, endpoint.listener, *filter(None, [endpoint.certificate]))
         return self._reachable(endpoint) and all(self.has(one) for one in parts)
 
+    def forgive(self, endpoint: Rendered) -> None:
+        """Tell Envoy once more what it has refused of this: a port that was taken may be free now."""
+        for one in endpoint.resources:
+            self._refused.pop((one.type, one.name), None)
+
     def refusal(self, endpoint: Rendered) -> str:
         """Why Envoy does not take a part of this, in its own words; nothing if it has not refused any."""
         for one in endpoint.resources:

@@ -71,6 +71,7 @@ async def _wait_for_others(agent: Agent, known: set[str], seconds: float) -> Non
     while (left := end - time.monotonic()) > 0 and not agent.secrets_asked() - known:
         agent.asked.clear()
         try:
-            await asyncio.wait_for(agent.asked.wait(), left)
+            async with asyncio.timeout(left):
+                await agent.asked.wait()
         except TimeoutError:
             return

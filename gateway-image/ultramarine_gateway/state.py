@@ -71,7 +71,7 @@ class Desk:
         self.problems: dict[str, RouteState] = {}
         self.accepted: dict[str, Rendered] = dict(accepted)
         self._namespace, self._host = namespace, host
-        self._refused: dict[str, tuple[Rendered, str]] = {}
+        self.refused: dict[str, tuple[Rendered, str, float]] = {}  # with when it was
         self._remembered: dict[str, tuple[object, Rendered]] = {}
         self.assigned: dict[str, tuple[tuple[Address, ...], Resource]] = {}  # by cluster, as it is wanted
         self._readiness = render_readiness(host)
@@ -88,9 +88,9 @@ class Desk:
             names |= {name for name in (routes.tls_secret, routes.auth.keys_secret) if name}
         return names
 
-    def refuse(self, endpoint: Rendered, why: str) -> None:
+    def refuse(self, endpoint: Rendered, why: str, now: float) -> None:
         """Envoy does not take this: what it took last goes on."""
-        self._refused[endpoint.name] = (endpoint, why)
+        self.refused[endpoint.name] = (endpoint, why, now)
 
     def accept(self, endpoint: Rendered) -> None:
         """Envoy routes by this."""
@@ -119,7 +119,7 @@ class Desk:
         # Who listens at a port already keeps it; else the first by name.
         ports = {one.routes.port: name for name, one in self.accepted.items()}
         self._remembered = {name: made for name, made in self._remembered.items() if name in by_name}
-        self._refused = {name: refused for name, refused in self._refused.items() if name in by_name}
+        self.refused = {name: refused for name, refused in self.refused.items() if name in by_name}
         self.problems = {}
         endpoints: dict[str, Rendered] = {}
         for name, found in sorted(by_name.items()):
@@ -132,7 +132,7 @@ class Desk:
                 holder = ports.setdefault(candidate.routes.port, name)
                 if holder != name:
                     raise _PortTaken(candidate.routes.port, holder)
-                refused, why = self._refused.get(name, (None, ""))
+                refused, why, _ = self.refused.get(name, (None, "", 0.0))
                 if refused == candidate:
                     raise ValueError(f"Envoy refuses this: {why}")
                 endpoints[name] = candidate

@@ -52,7 +52,8 @@ class Stream:
         try:
             while not hearing.done() and self.conversation is conversation:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), _TICK)
+                    async with asyncio.timeout(_TICK):
+                        await self._changed.wait()
                 self._changed.clear()
                 for told in conversation.say(self._wanted(), time.monotonic()):
                     await context.write(_response(told))

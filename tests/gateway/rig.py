@@ -1,9 +1,10 @@
-"""A real Envoy on loopback with the agent beside it, pods that answer over HTTP and gRPC, and the objects they follow."""
+"""A real Envoy on loopback with the agent beside it, pods that answer, and the objects that the agent follows."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import os
 import shutil
 import signal
@@ -24,13 +25,16 @@ from ultramarine.shared.contract import LABEL_ROUTES, ROUTES_ENTRY, EndpointRout
 from ultramarine_gateway.agent import Agent
 
 NAMESPACE = "team"
+_NUMBERS = itertools.count(os.getpid() * 7)
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
 def free_port() -> int:
-    """A port that nobody listens at now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port that nobody listens at now, below those that outgoing connections have."""
+    while True:
+        port = 20_000 + next(_NUMBERS) % 10_000
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @dataclass

@@ -33,7 +33,7 @@ OLD, NEW = {"api-key": "first-" + "k" * 40}, {"api-key": "second-" + "k" * 40}
         {"Authorization": "Bearer wrong"},
         {"Authorization": f"Basic {OLD['api-key']}"},
         {"api-key": "x" * 20_000},
-        {"api-key": "\x7f\xfe"},
+        {"api-key": "ключ"},
     ],
 )
 async def test_without_a_key_nothing_is_answered(
@@ -147,7 +147,7 @@ def _key_set(key: ec.EllipticCurvePrivateKey) -> str:
 
 
 async def test_a_token_of_the_issuer_opens(gateway: Gateway, client: ClientSession) -> None:
-    """A JWT of the issuer, for the audience and in time, opens; another key's, another audience's and an old one do not."""
+    """A JWT of the issuer, for the audience and in time, opens; other keys, other audiences and old ones do not."""
     port, key, stranger = free_port(), ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     auth = RouteAuth("token", issuer="https://id.example", audiences=("churn",), jwks=_key_set(key))
     now = int(time.time())

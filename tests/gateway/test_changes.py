@@ -110,7 +110,7 @@ async def test_deployments_change_places_without_a_failed_request(gateway: Gatew
 
 
 async def test_an_unused_cluster_goes_later_and_harms_nobody(gateway: Gateway, client: ClientSession) -> None:
-    """The cluster of a deployment that is gone is taken from Envoy in the end; a request under way there is finished."""
+    """The cluster of a deployment that is gone is taken from Envoy in the end; a request under way is finished."""
     port = free_port()
     async with pods("old", "new", seconds=14) as (old, new):
         gateway.serve("churn-blue", old)
@@ -128,7 +128,7 @@ async def test_an_unused_cluster_goes_later_and_harms_nobody(gateway: Gateway, c
 
 
 async def test_one_bad_endpoint_stops_no_other(gateway: Gateway, client: ClientSession) -> None:
-    """Routes that cannot be read, cannot be meant or have somebody's port are left out, with the reason; others go on."""
+    """Routes that cannot be read or meant, or have somebody's port, are left out with the reason; others go on."""
     port, other = free_port(), free_port()
     good = routes(port, deployment("blue", 100))
     async with pods("blue") as (blue,):

@@ -109,7 +109,7 @@ async def test_each_deployment_has_its_own_time(gateway: Gateway, client: Client
 
 
 async def test_grpc_goes_to_the_port_of_grpc(gateway: Gateway, client: ClientSession) -> None:
-    """gRPC, told by its content type, is shared among those that speak it, and obeys the pin; HTTP goes on beside it."""
+    """gRPC is shared among those that speak it, and obeys the pin; HTTP goes on beside it, at the same port."""
     port = free_port()
     async with pods("blue", "green", "old") as (blue, green, old):
         for service, pod in (("churn-blue", blue), ("churn-green", green), ("churn-old", old)):
