@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from ruamel.yaml import YAML
 
 from . import cluster, images
 from .console import TRANSFER, run, say, step
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 KIND_CLUSTER = "ultramarine"
 OLDEST_HELM = (3, 17)
 CHART = REPOSITORY / "charts" / "ultramarine"
+OWN_IMAGES = ("operator", "trainer", "server", "gateway")
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ def install(target: Target, namespace: str = "ultramarine", *settings: str) -> d
 
     `settings` are Helm's own: KEY=VALUE for --set-json.
     """
-    names = ("operator", "trainer", "server", *(("addons",) if target.where == "embedded" else ()))
+    names = (*OWN_IMAGES, *(("addons",) if target.where == "embedded" else ()))
     references = give_images(target, names)
     upgrade(target, namespace, references, *settings)
     return references
@@ -214,7 +216,8 @@ def install(target: Target, namespace: str = "ultramarine", *settings: str) -> d
 def upgrade(target: Target, namespace: str, references: dict[str, str], *settings: str, chart: Path = CHART) -> None:
     """Install or upgrade a chart with images that the nodes find, and wait until it is ready."""
     words = []
-    for name in ("operator", "trainer", "server"):
+    known = YAML(typ="safe").load(chart / "values.yaml")["images"]  # an older chart knows fewer
+    for name in (name for name in OWN_IMAGES if name in known):
         repository, _, tag = references[name].rpartition(":")
         words += [f"images.{name}.repository={json.dumps(repository)}", f"images.{name}.tag={json.dumps(tag)}"]
     if "addons" in references:  # the S3 server's own image cannot be had without a registry; ours carries its program

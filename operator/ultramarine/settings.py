@@ -39,6 +39,9 @@ def from_environment(own_namespace: str) -> Settings:
         raise ValueError(f"the environment variable ULTRAMARINE_PORT must be a port number, not {port!r}")
     if "*" in names and names.strip() != "*":
         raise ValueError(f"the environment variable ULTRAMARINE_NAMESPACES is * or a list of names, not {names!r}")
+    gateway = os.environ.get("ULTRAMARINE_GATEWAY", "")
+    if gateway and not gateway.rpartition(":")[2].isdigit():
+        raise ValueError(f"the environment variable ULTRAMARINE_GATEWAY must be HOST:PORT, not {gateway!r}")
     return Settings(
         namespaces=tuple(sorted({name.strip() for name in names.split(",") if name.strip()})),
         own_namespace=own_namespace,
@@ -57,5 +60,7 @@ def from_environment(own_namespace: str) -> Settings:
             knows_requester=os.environ.get("ULTRAMARINE_KNOWS_REQUESTER", "") == "true",
             progress_url=os.environ.get("ULTRAMARINE_PROGRESS_URL", "").rstrip("/"),
             mlflow_uri=os.environ.get("ULTRAMARINE_MLFLOW_URI", "").rstrip("/"),
+            gateway=gateway,
+            gateway_namespaces=frozenset(filter(None, os.environ.get("ULTRAMARINE_GATEWAY_NAMESPACES", "").split(","))),
         ),
     )

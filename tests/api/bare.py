@@ -131,12 +131,20 @@ WHOLE: dict[str, Manifest] = {
             "authMode": "key",
             "keysSecretRef": {"name": "mine"},
             "traffic": {"blue": 100, "green": 0},
+            "mirrorTraffic": {"green": 0},
             "deployments": [
                 {
                     "name": "blue",
                     "model": "churn@champion",
                     "replicas": 2,
                     "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
+                    "requestSettings": {
+                        "timeoutSeconds": 5,
+                        "maxConcurrentRequests": 8,
+                        "maxQueueMilliseconds": 500,
+                    },
+                    "batching": {"maxBatchSize": 32, "maxLatencyMilliseconds": 2},
+                    "warmup": {"request": '{"inputs": []}'},
                 },
                 {"name": "green", "model": "churn@7"},
             ],

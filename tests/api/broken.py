@@ -236,9 +236,15 @@ def _other_number(spec: Manifest) -> str:
     return "metadata.name"
 
 
-def _split_traffic(spec: Manifest) -> str:
-    spec["traffic"] = {deployment["name"]: 50 for deployment in spec["deployments"]}
+def _traffic_of_one_percent_too_few(spec: Manifest) -> str:
+    spec["traffic"] = {spec["deployments"][0]["name"]: 99}
     return "spec.traffic"
+
+
+def _copies_for_who_answers(spec: Manifest) -> str:
+    name = spec["deployments"][0]["name"]
+    spec |= {"traffic": {name: 100}, "mirrorTraffic": {name: 1}}
+    return "mirrorTraffic"
 
 
 def _traffic_to_nobody(spec: Manifest) -> str:
@@ -267,7 +273,7 @@ CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
         _time_without_eviction,
     ],
     "ModelVersion": [_other_number],
-    "OnlineEndpoint": [_split_traffic, _traffic_to_nobody, _keys_for_nobody],
+    "OnlineEndpoint": [_traffic_of_one_percent_too_few, _traffic_to_nobody, _copies_for_who_answers, _keys_for_nobody],
 }
 NO_NAMES = ["", "A", "a.", "-a", "a_b", "a/b", "é", "a\n", " a", "a" * 254, "a..b", "\x00", "%2e", ".."]
 

@@ -51,7 +51,13 @@ def called(kind: str, reason: str, accepted: str, refused: str, *words: str) -> 
 def endpoint_of(*models: str, **deployment: Any) -> Manifest:
     """The spec of an endpoint with a deployment for each model, a, b, c and so on."""
     made = [{"name": name, "model": model, **deployment} for name, model in zip("abc", models, strict=False)]
-    return {"deployments": made, "traffic": {"blue": None, "green": None, "a": 100}}
+    return {"deployments": made, "traffic": {"blue": None, "green": None, "a": 100}, "mirrorTraffic": None}
+
+
+def bounds(field: str, value: object) -> Manifest:
+    """The spec of an endpoint with one field of a deployment's requestSettings or batching."""
+    group, _, name = field.partition(".")
+    return endpoint_of("m@1", **{group: {name: value}})
 
 
 def tensor(**patch: Any) -> Manifest:
@@ -209,6 +215,58 @@ RULES = [
         endpoint_of("m@1"),
         endpoint_of("m@1", name=None),
         "spec.deployments[0].name: Required value",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a warm-up has a request",
+        endpoint_of("m@1", warmup={"request": "{}"}),
+        endpoint_of("m@1", warmup={}),
+        "spec.deployments[0].warmup.request: Required value",
+    ),
+    *(
+        of_spec(
+            ENDPOINT,
+            f"{field} is {'at least' if wrong < right else 'at most'} {right}",
+            bounds(field, right),
+            bounds(field, wrong),
+            f"spec.deployments[0].{field} in body should be {'greater' if wrong < right else 'less'} than or equal to",
+        )
+        for field, right, wrong in (
+            ("requestSettings.timeoutSeconds", 1, 0),
+            ("requestSettings.timeoutSeconds", 3600, 3601),
+            ("requestSettings.maxConcurrentRequests", 0, -1),
+            ("requestSettings.maxConcurrentRequests", 10_000, 10_001),
+            ("requestSettings.maxQueueMilliseconds", 0, -1),
+            ("requestSettings.maxQueueMilliseconds", 600_000, 600_001),
+            ("batching.maxBatchSize", 1, 0),
+            ("batching.maxBatchSize", 4096, 4097),
+            ("batching.maxLatencyMilliseconds", 0, -1),
+            ("batching.maxLatencyMilliseconds", 10_000, 10_001),
+        )
+    ),
+    of_spec(
+        ENDPOINT,
+        "a warm-up's request is something",
+        endpoint_of("m@1", warmup={"request": "{}"}),
+        endpoint_of("m@1", warmup={"request": ""}),
+        "spec.deployments[0].warmup.request in body should be at least 2 chars long",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a warm-up's request fits into an environment variable",
+        endpoint_of("m@1", warmup={"request": "x" * 8192}),
+        endpoint_of("m@1", warmup={"request": "x" * 8193}),
+        "spec.deployments[0].warmup.request: Too long",
+    ),
+    *(
+        of_spec(
+            ENDPOINT,
+            f"copies are percent, {right}",
+            {"mirrorTraffic": {"green": right}},
+            {"mirrorTraffic": {"green": wrong}},
+            f"spec.mirrorTraffic.green in body should be {'greater' if wrong < right else 'less'} than or equal to",
+        )
+        for right, wrong in ((0, -1), (100, 101))
     ),
     of_spec(
         ENDPOINT,
@@ -751,21 +809,44 @@ RULES = [
         "spec: ",
         "keysSecretRef is used with authMode: key only; remove one of the two",
     ),
-    of_spec(
-        ENDPOINT,
-        "traffic is not split",
-        {"traffic": {"blue": 0, "green": 100}},
-        {"traffic": {"blue": 50, "green": 50}},
-        "spec.traffic: ",
-        "one deployment must have 100 and all others 0",
+    *(
+        of_spec(
+            ENDPOINT,
+            f"traffic is {reason}",
+            {"traffic": kept},
+            {"traffic": broken},
+            "spec.traffic: ",
+            "traffic must sum to 100: it is percent of all requests",
+        )
+        for reason, kept, broken in (
+            ("not less than all requests", {"blue": 90, "green": 10}, {"blue": 89, "green": 10}),
+            ("not more than all requests", {"blue": 50, "green": 50}, {"blue": 50, "green": 51}),
+            ("for somebody", {"blue": 100, "green": 0}, {"blue": 0, "green": 0}),
+        )
     ),
     of_spec(
         ENDPOINT,
-        "traffic goes somewhere",
-        {},
-        {"traffic": {"blue": 0}},
-        "spec.traffic: ",
-        "traffic must sum to 100: give it to one deployment",
+        "copies go to what there is",
+        {"mirrorTraffic": {"green": 10}},
+        {"mirrorTraffic": {"red": 10}},
+        "spec: ",
+        "mirrorTraffic names a deployment that spec.deployments does not have",
+    ),
+    of_spec(
+        ENDPOINT,
+        "copies go to who does not answer",
+        {"mirrorTraffic": {"green": 10, "blue": 0}},
+        {"mirrorTraffic": {"blue": 10}},
+        "spec: ",
+        "mirrorTraffic names a deployment that answers requests itself; mirror to one whose traffic is 0",
+    ),
+    of_spec(
+        ENDPOINT,
+        "the only deployment gets no copies",
+        {"mirrorTraffic": None},
+        {"mirrorTraffic": {"a": 10}, "traffic": None, "deployments": [{"name": "a", "model": "m@1"}]},
+        "spec: ",
+        "mirrorTraffic names a deployment that answers requests itself; mirror to one whose traffic is 0",
     ),
     # Unknown fields and wrong types
     *(
@@ -893,5 +974,5 @@ FREE = [
     (MODEL, {"card": {"owner": "other"}, "retention": None}),
     (VERSION, {"allowCodeExecution": True}),
     (ENDPOINT, {"authMode": "none", "keysSecretRef": None, "traffic": {"blue": 0, "green": 100}}),
-    (ENDPOINT, {"deployments": [{"name": "red", "model": "churn@9"}], "traffic": None}),
+    (ENDPOINT, {"deployments": [{"name": "red", "model": "churn@9"}], "traffic": None, "mirrorTraffic": None}),
 ]

@@ -248,9 +248,20 @@ def _whole_model_version(manifest: Manifest, spec: Manifest) -> None:
 
 def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
     names = [deployment["name"] for deployment in spec["deployments"]]
-    if "traffic" in spec or len(names) > 1:
-        live = len(spec.pop("traffic", {})) % len(names)
+    drawn = spec.pop("traffic", {})
+    if drawn or len(names) > 1:
+        live, share = len(drawn) % len(names), min(drawn.values(), default=100)
         spec["traffic"] = {name: 100 if number == live else 0 for number, name in enumerate(names)}
+        if len(names) > 1:  # split between two of them
+            spec["traffic"][names[live]] = share
+            spec["traffic"][names[live - 1]] = 100 - share
+    copied = spec.pop("mirrorTraffic", {})
+    idle = [name for name, share in spec.get("traffic", {}).items() if not share]
+    if copied and idle:
+        spec["mirrorTraffic"] = dict(zip(idle, copied.values(), strict=False))
+    for deployment in spec["deployments"]:
+        if "warmup" in deployment:
+            deployment["warmup"] = {"request": '{"inputs": []}'}
     if spec.get("authMode") == "none":
         spec.pop("keysSecretRef", None)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 from conftest import Platform
@@ -47,3 +48,44 @@ class Load:
                 except httpx.HTTPError as error:
                     self.failures.append(repr(error))
                 time.sleep(0.005)
+
+
+class OpenLoad:
+    """Requests at a fixed rate, whether or not the earlier ones are answered: who is slow does not get fewer."""
+
+    PER_SECOND = 40
+    AT_ONCE = 64
+
+    def __init__(self, platform: Platform, name: str) -> None:
+        self.platform, self.name = platform, name
+        self.versions: list[str] = []  # that have answered, in the order of their answers
+        self.failures: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> OpenLoad:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with self.platform.client(self.name) as client, ThreadPoolExecutor(self.AT_ONCE) as pool:
+            due = time.monotonic()
+            while not self._stop.is_set():
+                pool.submit(self._ask, client)
+                due += 1 / self.PER_SECOND
+                time.sleep(max(0.0, due - time.monotonic()))
+
+    def _ask(self, client: httpx.Client) -> None:
+        try:
+            answer = client.post(f"/v2/models/{self.name}/infer", json=infer([[0.0]]))
+        except httpx.HTTPError as error:
+            self.failures.append(repr(error))
+            return
+        if answer.status_code == 200:
+            self.versions.append(answer.json()["model_version"])
+        else:
+            self.failures.append(f"{answer.status_code} {answer.text}")

@@ -24,10 +24,13 @@ from ultramarine_cluster import images, target
 from ultramarine_cluster.paths import REPOSITORY
 
 NAMESPACE = "ultramarine-install"
-IMAGES = ("operator", "trainer", "server")
+IMAGES = target.OWN_IMAGES
 PLURALS = ("trainingjobs", "models", "modelversions", "onlineendpoints")
 # What comes and goes by itself, and what belongs to a Service or a node without naming it as its owner.
 NOT_COUNTED = {"events", "events.events.k8s.io", "endpoints", "ipaddresses.networking.k8s.io", "componentstatuses"}
+
+# What goes on by itself: the Services of endpoints lead to it.
+GATEWAY = {(kind, "ultramarine-gateway") for kind in ("Deployment", "ServiceAccount", "Role", "RoleBinding")}
 
 # Runs until somebody makes a file in the pod, so that it is sure to live through what happens meanwhile.
 PATIENT = """
@@ -94,7 +97,7 @@ def images_of(tree: Path) -> dict[str, str]:
     script = f"""
 import json
 from ultramarine_cluster import images
-print(json.dumps({{name: images.build_archive(name) for name in {IMAGES}}}))
+print(json.dumps({{name: images.build_archive(name) for name in {IMAGES} if name in images.table()}}))
 """
     environment = {**os.environ, "PYTHONPATH": str(tree / "cluster")}
     argv = [sys.executable, "-c", script]
@@ -129,11 +132,12 @@ def inventory(to: target.Target) -> dict[str, Manifest]:
 
 
 def of_ours(found: dict[str, Manifest]) -> set[str]:
-    """The custom resources with all that they own, and the volumes of the namespace's claims."""
+    """The custom resources with all that they own, the gateway, and the volumes of the namespace's claims."""
     known = {
         item["metadata"]["uid"]
         for item in found.values()
         if item["apiVersion"].startswith("ultramarine.dev/")
+        or (item["kind"], item["metadata"]["name"]) in GATEWAY
         or (item["kind"] == "PersistentVolume" and item["spec"]["claimRef"]["namespace"] == NAMESPACE)
     }
     while True:
@@ -221,7 +225,7 @@ def test_two_operators_for_one_namespace_are_refused(release):
 
 
 def test_uninstall_leaves_objects_and_data_and_nothing_else(release):
-    """What is left are the custom resources with what they own, the volume and its keys; and the endpoint answers."""
+    """What is left are the custom resources with what they own, the gateway, the volume, its keys; and all answers."""
     platform = release.platform
     for name in ("churn-1", "churn-2"):
         platform.wait("mv", name, lambda s: s.get("state") == "Ready")

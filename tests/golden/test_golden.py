@@ -103,7 +103,29 @@ def compiled_version() -> Plan:
     return plan_version(read(ours("ModelVersion", "churn-1", spec)), seen(answers=found), NOW)
 
 
-EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, compiled_version]
+def split_endpoint() -> Plan:
+    """Behind the gateway: traffic to two deployments, copies to a third, and bounds on requests."""
+    one = endpoint(
+        deployments=[
+            {
+                "name": "blue",
+                "model": "churn@1",
+                "requestSettings": {"timeoutSeconds": 5, "maxConcurrentRequests": 8, "maxQueueMilliseconds": 250},
+                "batching": {"maxBatchSize": 32, "maxLatencyMilliseconds": 2},
+                "warmup": {"request": '{"inputs": []}'},
+            },
+            {"name": "green", "model": "churn@2"},
+            {"name": "purple", "model": "churn@2"},
+        ],
+        traffic={"blue": 90, "green": 10},
+        mirrorTraffic={"purple": 20},
+    )
+    here = seen(related=(version(1), version(2)))
+    near = replace(here.platform, gateway="gateway.{namespace}.svc:9902", gateway_namespaces=frozenset({one.namespace}))
+    return plan_endpoint(one, replace(here, platform=near), NOW)
+
+
+EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, compiled_version]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -13,11 +13,12 @@ from unit.rendered import EXTERNAL, Chart, helm  # noqa: F401  the fixture of th
 HERE = Path(__file__).parent / "chart"
 EXAMPLES: dict[str, Manifest] = {
     "default": {},
-    "clusterwide_external": {**EXTERNAL, "clusterWide": True},
+    "clusterwide_external": {**EXTERNAL, "clusterWide": True, "gateway": {"enabled": False}},
     "everything": {
         "images": {"pullSecrets": ["registry"]},
         "namespaces": ["team-a", "team-b"],
         "operator": {"replicas": 2},
+        "gateway": {"replicas": 2},
         "mlflow": {"embedded": {"enabled": True}},
         "networkPolicies": {"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]},
         "metrics": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboard")},

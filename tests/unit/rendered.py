@@ -20,6 +20,8 @@ MODES: dict[str, Manifest] = {
     "namespaces": {"namespaces": ["team-a", "team-b"]},
     "clusterWide": {"clusterWide": True},
     "external": EXTERNAL,
+    "two gateway pods": {"gateway": {"replicas": 2}},
+    "no gateway": {"gateway": {"enabled": False}},
     "metrics": METRICS,
     "mlflow": {"mlflow": {"embedded": {"enabled": True}}, "namespaces": ["team-a", "team-b"]},
     "external clusterWide": {**EXTERNAL, "clusterWide": True, "crds": {"install": False}},

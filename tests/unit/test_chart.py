@@ -19,7 +19,7 @@ def test_by_default_nothing_reaches_beyond_its_namespace(chart):
     assert role["rules"] == [review]
     clusterwide = ("CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding")
     assert {each["metadata"].get("namespace") for each in got if each["kind"] not in clusterwide} == {"platform"}
-    assert names(got, "Role") == ["platform/ultramarine-leader", "platform/ultramarine-operator"]
+    assert names(got, "Role") == [f"platform/ultramarine-{name}" for name in ("gateway", "leader", "operator")]
     assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "platform"
     assert len(of(got, "CustomResourceDefinition")) == 4
 
@@ -29,7 +29,8 @@ def test_a_list_of_namespaces_gets_a_role_in_each(chart):
     got = chart.render({"namespaces": ["team-a", "team-b"]})
 
     assert names(got, "ClusterRole", "ClusterRoleBinding") == ["/ultramarine-progress-platform"] * 2
-    roles = ["platform/ultramarine-leader", "team-a/ultramarine-operator", "team-b/ultramarine-operator"]
+    own = [f"{team}/ultramarine-{name}" for team in ("team-a", "team-b") for name in ("gateway", "operator")]
+    roles = ["platform/ultramarine-leader", *own]
     assert names(got, "Role") == names(got, "RoleBinding") == roles
     assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "team-a,team-b"
 
@@ -39,7 +40,7 @@ def test_clusterwide_is_one_cluster_role(chart):
     got = chart.render({"clusterWide": True})
     (role,) = (r for r in of(got, "ClusterRole") if r["metadata"]["name"] == "ultramarine-operator-platform")
 
-    assert names(got, "Role") == ["platform/ultramarine-leader"]
+    assert names(got, "Role") == ["platform/ultramarine-gateway", "platform/ultramarine-leader"]
     bindings = ["/ultramarine-operator-platform", "/ultramarine-progress-platform"]
     assert names(got, "ClusterRoleBinding") == bindings
     (small,) = (r for r in of(chart.render({}), "Role") if r["metadata"]["name"] == "ultramarine-operator")
@@ -74,12 +75,13 @@ def test_a_storage_of_ones_own_replaces_ours(chart):
     got = chart.render(EXTERNAL)
 
     assert of(got, "PersistentVolumeClaim", "Secret") == []
-    assert names(got, "Deployment", "Service") == ["platform/ultramarine-operator"] * 2
+    ours = ["platform/ultramarine-gateway", "platform/ultramarine-operator"]
+    assert names(got, "Deployment") == names(got, "Service") == ours
     env = operator_env(got)
     assert env["ULTRAMARINE_STORAGE_ENDPOINT"] == "https://s3.example.com"
     assert (env["ULTRAMARINE_STORAGE_REGION"], env["ULTRAMARINE_STORAGE_BUCKET"]) == ("eu", "lake")
     for name, pod in pods(got):
-        for container in pod["containers"]:
+        for container in [] if name == "ultramarine-gateway" else pod["containers"]:  # which needs no storage
             (source,) = container["envFrom"]
             assert source["secretRef"]["name"] == "s3", name
 
@@ -134,6 +136,11 @@ def test_what_holds_data_outlives_the_release(chart):
         ({"storage": {"embedded": {"size": 10}}}, ("/storage/embedded/size", "got number, want string")),
         ({"images": {"pullPolicy": "Sometimes"}}, ("/images/pullPolicy", "'Always', 'IfNotPresent', 'Never'")),
         ({"images": {"operator": {"repository": ""}}}, ("repository have to be set", "make install")),
+        ({"gateway": {"replicas": 0}}, ("/gateway/replicas", "minimum: got 0, want 1")),
+        ({"gateway": {"replicas": 11}}, ("/gateway/replicas", "maximum: got 11, want 10")),
+        ({"gateway": {"enabled": "no"}}, ("/gateway/enabled", "got string, want boolean")),
+        ({"gateway": {"image": {}}}, ("/gateway", "'image' not allowed")),
+        ({"images": {"gateway": {"repository": ""}}}, ("images.gateway.repository have to be set",)),
         ({"operator": {"replicas": 6}}, ("/operator/replicas", "maximum: got 6, want 5")),
         ({"operator": {"resources": {"limit": {}}}}, ("/operator/resources", "limit", "not allowed")),
         ({"operator": {"resources": {"limits": {"memory": "1 GB"}}}}, ("/operator/resources/limits/memory",)),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from ultramarine.kinds.onlineendpoint.addresses import FIRST_PORT, PORTS
+from ultramarine.kinds.onlineendpoint.manifests import GRPC_PORT, PORT
+from ultramarine.shared.contract import GATEWAY_PORT
 from ultramarine.shared.meta import Manifest
 from unit.rendered import names, of
 
@@ -64,9 +67,21 @@ def test_only_what_serves_is_asked(chart, mode):
     for each in of(got, "NetworkPolicy"):
         ports = [rule["ports"] for rule in each["spec"].get("ingress", [])]
         name = each["metadata"]["name"].removeprefix("ultramarine-")
-        servers = {"storage": [7070], "mlflow": [5000], "serving": [8080, 9000]}
-        wanted = [{"port": port, "protocol": "TCP"} for port in servers.get(name, [8080])]
-        assert ports == ([] if name == "compiling" else [ALL_TCP if name == "training" else wanted])
+        servers = {"storage": 7070, "mlflow": 5000}
+        wanted = [[{"port": servers.get(name, 8080), "protocol": "TCP"}]]
+        if name == "training":
+            wanted = [ALL_TCP]
+        if name == "compiling":
+            wanted = []
+        if name == "serving":
+            wanted = [[{"port": port, "protocol": "TCP"} for port in (PORT, GRPC_PORT)]]
+        if name == "gateway":
+            last = FIRST_PORT + PORTS - 1
+            wanted = [
+                [{"port": FIRST_PORT, "endPort": last, "protocol": "TCP"}],
+                [{"port": GATEWAY_PORT, "protocol": "TCP"}],
+            ]
+        assert ports == wanted
 
 
 def test_policies_select_the_pods_that_the_chart_makes(chart):

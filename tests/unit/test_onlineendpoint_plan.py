@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, model, seen, training_job, version
-from ultramarine.kinds.onlineendpoint.manifests import selector, server_deployment, service
+from ultramarine.kinds.onlineendpoint.addresses import service
+from ultramarine.kinds.onlineendpoint.manifests import selector, server_deployment
 from ultramarine.kinds.onlineendpoint.plan import plan
 from ultramarine.kinds.onlineendpoint.resolve import resolve
 from ultramarine.kinds.trainingjob.plan import plan as plan_training

@@ -8,7 +8,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- define "ultramarine.image" -}}
 {{- if not .image.repository }}
-{{- fail "images.operator.repository, images.trainer.repository and images.server.repository have to be set: no images are published yet; `make install CONTEXT=... REGISTRY=...` builds, pushes and installs them" }}
+{{- fail "images.operator.repository, images.trainer.repository, images.server.repository and, with gateway.enabled, images.gateway.repository have to be set: no images are published yet; `make install CONTEXT=... REGISTRY=...` builds, pushes and installs them" }}
 {{- end }}
 {{- .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
 {{- end }}

@@ -1,4 +1,4 @@
-"""Questions to the object storage, asked beside the passes: a storage that hangs holds no worker up.
+"""Questions to what is outside the API server, asked beside the passes: who does not answer holds no worker up.
 
 A pass whose questions are not answered yet ends without a word, and its key is rung when the answers are in. They
 serve that one next pass, and are forgotten.
@@ -14,16 +14,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from ..shared.errors import StorageError
+from ..outside import gateway
+from ..shared.errors import GatewayError, StorageError
 from ..shared.meta import Key
-from ..shared.metrics import STORAGE_QUESTION_SECONDS, STORAGE_QUESTIONS
-from ..shared.plan import Answer, ArtifactFacts, CheckArtifact, Question, ReadText
+from ..shared.metrics import GATEWAY_QUESTIONS, STORAGE_QUESTION_SECONDS, STORAGE_QUESTIONS
+from ..shared.plan import Answer, ArtifactFacts, AskGateway, CheckArtifact, GatewayFacts, Question, ReadText
 
 log = logging.getLogger(__name__)
 
 THREADS = 8
-# After a question that got no answer, further ones are not asked for this long, and get the same for an answer: with
-# thousands of objects each would wait out its own time-out.
+# After a question that got no answer, further ones to the same are not asked for this long, and get the same for an
+# answer: with thousands of objects each would wait out its own time-out.
 AWAY_SECONDS = 5.0
 
 Answers = dict[Question, Answer]
@@ -44,9 +45,12 @@ class Inquiries:
         self._storage = storage
         self._ring = ring
         self._threads = ThreadPoolExecutor(THREADS, "storage")
+        # Of their own: gateways that hang, in namespaces of somebody's, must not keep the storage waiting.
+        self._gateway_threads = ThreadPoolExecutor(THREADS, "gateway")
         self._asking: dict[Key, asyncio.Task[None]] = {}
         self._answers: dict[Key, Answers] = {}
         self._away_until = 0.0
+        self._gateways_away_until: dict[str, float] = {}
 
     def answers(self, key: Key, questions: tuple[Question, ...]) -> Answers | None:
         """The answers to these questions, once; None while they are asked, and `key` is rung when they are in."""
@@ -62,19 +66,39 @@ class Inquiries:
         try:
             context = contextvars.copy_context()  # so that lines logged there name the object
             asked = [
-                loop.run_in_executor(self._threads, context.copy().run, self._answer, question)
+                loop.run_in_executor(self._gateway_threads, context.copy().run, self._ask_gateway, question)
+                if isinstance(question, AskGateway)
+                else loop.run_in_executor(self._threads, context.copy().run, self._answer, question)
                 for question in questions
             ]
             self._answers[key] = dict(zip(questions, await asyncio.gather(*asked), strict=True))
         except Exception as error:
-            log.exception("%s: the storage cannot be asked, by a bug of the operator", key)
-            bug = StorageError(f"the operator failed to ask the storage: {error!r}; see its log", "OperatorError")
-            self._answers[key] = dict.fromkeys(questions, bug)
+            log.exception("%s: what is outside cannot be asked, by a bug of the operator", key)
+            said = f"the operator failed to ask the storage or a gateway: {error!r}; see its log"
+            self._answers[key] = {
+                question: (GatewayError if isinstance(question, AskGateway) else StorageError)(said, "OperatorError")
+                for question in questions
+            }
         finally:
             del self._asking[key]
             self._ring(key)
 
-    def _answer(self, question: Question) -> Answer:
+    def _ask_gateway(self, question: AskGateway) -> Answer:
+        if time.monotonic() < self._gateways_away_until.get(question.address, 0.0):
+            return GatewayError("the gateway did not answer a moment ago, and is asked again", "Unreachable")
+        outcome = "bug"
+        try:
+            facts = GatewayFacts(gateway.routes_of(question.address, question.endpoint))
+            outcome = "ok"
+            return facts
+        except GatewayError as error:
+            outcome = error.reason
+            self._gateways_away_until[question.address] = time.monotonic() + AWAY_SECONDS
+            return error
+        finally:
+            GATEWAY_QUESTIONS.labels(outcome=outcome).inc()
+
+    def _answer(self, question: ReadText | CheckArtifact) -> Answer:
         if time.monotonic() < self._away_until:
             message = f"the object storage did not answer a moment ago; {question.uri} is asked for again"
             return StorageError(message, "Unreachable", transient=True)
@@ -103,6 +127,7 @@ class Inquiries:
 
     def close(self) -> None:
         """Give up on what is being asked."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._gateway_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
         for task in self._asking.values():
             task.cancel()

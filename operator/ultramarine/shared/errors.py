@@ -6,7 +6,8 @@
     |- Conflict       somebody else owns the name or the field: a condition says who, and the key is tried again later
     |- Refused        the API server does not admit what we would write: a condition says why, tried again later
     |- NotLeading     this replica may not write now: the pass ends, and the key waits for whoever leads next
-    '- StorageError   the object storage refused or did not answer
+    |- StorageError   the object storage refused or did not answer
+    '- GatewayError   the gateway of a namespace did not answer, or not as one of ours
 
 Anything else that is raised is a bug of ours: it is logged with its traceback, the key backs off, the others go on.
 """
@@ -63,3 +64,9 @@ class StorageError(UltramarineError):
     def __init__(self, message: str, reason: str = "", *, transient: bool = False) -> None:
         super().__init__(message, reason)
         self.transient = transient
+
+
+class GatewayError(UltramarineError):
+    """The gateway of a namespace did not answer, or not as one of ours; another look may find it well."""
+
+    reason = "GatewayError"

@@ -21,6 +21,11 @@ STORAGE_QUESTIONS = Counter(
     ["outcome"],
 )
 STORAGE_QUESTION_SECONDS = Histogram("ultramarine_storage_question_seconds", "How long the object storage took.")
+GATEWAY_QUESTIONS = Counter(
+    "ultramarine_gateway_questions_total",
+    "Questions to the gateways of namespaces, by outcome: ok, or the reason that conditions show.",
+    ["outcome"],
+)
 LEASE_TRANSITIONS = Counter(
     "ultramarine_lease_transitions_total", "How often this replica began or ceased to lead.", ["to"]
 )

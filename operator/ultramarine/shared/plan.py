@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from .contract import Progress
-from .errors import StorageError
+from .contract import Progress, RouteState
+from .errors import GatewayError, StorageError
 from .meta import Key, Manifest, Ref, Resource
 
 
@@ -30,6 +30,12 @@ class Platform:
     knows_requester: bool = False  # the API server writes it into the annotation that nobody else can write
     progress_url: str = ""  # without the path; empty where nobody listens
     mlflow_uri: str = ""  # of the tracking server, where jobs are recorded in one
+    gateway: str = ""  # HOST:PORT at which the gateway pods of {namespace} say what they route by
+    gateway_namespaces: frozenset[str] = frozenset()  # those that have a gateway
+
+    def gateway_of(self, namespace: str) -> str:
+        """Where the gateway of a namespace is asked, or nothing where there is none."""
+        return self.gateway.replace("{namespace}", namespace) if namespace in self.gateway_namespaces else ""
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,23 @@ class ArtifactFacts:
     bytes: int
 
 
-Question = ReadText | CheckArtifact
-Answer = str | ArtifactFacts | StorageError
+@dataclass(frozen=True)
+class AskGateway:
+    """A question to all gateway pods behind HOST:PORT: how do you route this endpoint? Answered with GatewayFacts."""
+
+    address: str
+    endpoint: str
+
+
+@dataclass(frozen=True)
+class GatewayFacts:
+    """What each gateway pod says of one endpoint, in the order of their addresses; there is at least one pod."""
+
+    proxies: tuple[RouteState, ...]
+
+
+Question = ReadText | CheckArtifact | AskGateway
+Answer = str | ArtifactFacts | GatewayFacts | StorageError | GatewayError
 
 
 class Lazily(Iterable[Manifest]):
@@ -73,7 +94,7 @@ class Lazily(Iterable[Manifest]):
 
 @dataclass(frozen=True)
 class Seen:
-    """The world at the moment of deciding: our children, the objects that we refer to, and the storage's answers.
+    """The world at the moment of deciding: our children, the objects that we refer to, and what was answered outside.
 
     `progress` is what the newest pod has posted to this very process; nothing after a restart, until it posts again.
     """
@@ -170,7 +191,7 @@ class Obj(Generic[SpecT]):
 
 
 def no_questions(_obj: Obj[Any], _seen: Seen) -> tuple[Question, ...]:
-    """A kind that asks nothing of the storage."""
+    """A kind that asks nothing of the storage or of a gateway."""
     return ()
 
 

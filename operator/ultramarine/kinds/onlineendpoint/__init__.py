@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...shared.meta import (
+    CONFIG_MAP,
     DEPLOYMENT,
     MAX_NAME,
     MODEL,
@@ -15,7 +16,7 @@ from ...shared.meta import (
     Manifest,
 )
 from ...shared.plan import Column, Kind
-from .plan import plan
+from .plan import plan, questions
 from .schema import OnlineEndpointSpec, OnlineEndpointStatus
 
 
@@ -40,7 +41,8 @@ KIND = Kind(
         Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
     ),
     plan=plan,
-    children=(DEPLOYMENT, POD, SERVICE, POD_DISRUPTION_BUDGET),
+    questions=questions,
+    children=(DEPLOYMENT, POD, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET),
     related=(MODEL, MODEL_VERSION),
     rung_by=(MODEL, MODEL_VERSION),
     topics=_models,
@@ -52,5 +54,5 @@ KIND = Kind(
         ),
     ),
     creates=(SECRET,),
-    deletes=(DEPLOYMENT, POD_DISRUPTION_BUDGET),
+    deletes=(DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET),
 )

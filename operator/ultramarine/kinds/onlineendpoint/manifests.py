@@ -1,4 +1,4 @@
-"""The children of an OnlineEndpoint: a Deployment for each deployment, one Service, disruption budgets. No I/O here."""
+"""The pods of an OnlineEndpoint: a Deployment for each of its deployments, and disruption budgets. No I/O here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ...shared.meta import GROUP, Manifest, child_labels, child_metadata, conten
 from ...shared.plan import Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
 from ..model.schema import ModelVersionSpec, version_name
-from .schema import EndpointDeployment, OnlineEndpointSpec
+from .schema import Batching, EndpointDeployment, OnlineEndpointSpec, RequestSettings
 
 Endpoint = Obj[OnlineEndpointSpec]
 
@@ -37,8 +37,9 @@ def deployment_name(endpoint: Endpoint, deployment: str) -> str:
     return f"{endpoint.name}-{deployment}"
 
 
-def serving_task(endpoint: Endpoint, model: ModelVersionSpec) -> contract.ServingTask:
-    """What the pods have to load."""
+def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: ModelVersionSpec) -> contract.ServingTask:
+    """What the pods have to load, and how they answer."""
+    settings, batching = deployment.request_settings or RequestSettings(), deployment.batching or Batching()
     return contract.ServingTask(
         model=model.model,
         version=model.version,
@@ -48,6 +49,12 @@ def serving_task(endpoint: Endpoint, model: ModelVersionSpec) -> contract.Servin
         allow_code_execution=model.allow_code_execution,
         auth=endpoint.spec.auth_mode,
         signature=model.signature.model_dump(by_alias=True) if model.signature else None,
+        max_concurrent_requests=settings.max_concurrent_requests,
+        max_queue_milliseconds=settings.max_queue_milliseconds,
+        timeout_seconds=settings.timeout_seconds,
+        max_batch_size=batching.max_batch_size,
+        max_latency_milliseconds=batching.max_latency_milliseconds,
+        warmup=deployment.warmup.request if deployment.warmup else "",
     )
 
 
@@ -64,7 +71,7 @@ def server_deployment(
     the platform does not restart every model that is served, but may be the cure for one that is not.
     """
     labels = selector(endpoint, deployment.name)
-    task = serving_task(endpoint, model).to_json()
+    task = serving_task(endpoint, deployment, model).to_json()
     revision = content_hash([task, deployment.resources.model_dump(mode="json"), keys_secret(endpoint)])[:16]
     image = platform.server_image
     if (
@@ -153,22 +160,6 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
             }
         ],
         "volumes": volumes,
-    }
-
-
-def service(endpoint: Endpoint, deployment: str) -> Manifest:
-    """The endpoint's address, in front of one deployment's pods."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": child_metadata(endpoint.manifest, endpoint.name),
-        "spec": {
-            "selector": selector(endpoint, deployment),
-            "ports": [
-                {"name": "http", "port": 80, "targetPort": PORT},
-                {"name": "grpc", "port": GRPC_PORT, "targetPort": GRPC_PORT, "appProtocol": "kubernetes.io/h2c"},
-            ],
-        },
     }
 
 

@@ -1,116 +1,94 @@
 """What should be, given an OnlineEndpoint and what was seen of it.
 
-The order of every change: new pods ready, then the Service turned to them, then the old ones deleted. Each step is
-taken only when the one before was seen to be done, so no request meets a pod that is not there.
+The order of every change: new pods ready, then requests sent to them, then the old pods deleted. Each step is taken
+only when the one before was seen to be done, so no request meets a pod that is not there.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from ...shared import pods
-from ...shared.conditions import Condition, find, health, merge
-from ...shared.meta import DEPLOYMENT, POD_DISRUPTION_BUDGET, Manifest, Ref, child_metadata, controller_uid
-from ...shared.plan import Event, GenerateSecret, Plan, Seen
-from .judge import KEYS_MISSING, Judged, judge, leaving
-from .manifests import LABEL_DEPLOYMENT, Endpoint, deployment_name, keys_secret, service
+from ...shared.meta import (
+    DEPLOYMENT,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    Manifest,
+    Ref,
+    child_metadata,
+    controller_uid,
+)
+from ...shared.plan import AskGateway, GenerateSecret, Plan, Question, Seen
+from .addresses import pods_service_name, routes_in, routes_name, turned_to
+from .direct import Direct
+from .judge import KEYS_MISSING, judge, leaving
+from .manifests import Endpoint, deployment_name, keys_secret
+from .routed import Routed
+from .status import diary, gathered
+from .steps import Step
 
-SOON = timedelta(seconds=1)
+
+def questions(endpoint: Endpoint, seen: Seen) -> tuple[Question, ...]:
+    """Ask the gateway of the namespace, where there is one, how it routes the endpoint."""
+    address = seen.platform.gateway_of(endpoint.namespace)
+    return (AskGateway(address, endpoint.name),) if address else ()
 
 
 def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     """Say what should exist for `endpoint`, given only what was seen."""
-    own = [child for child in seen.children if child["kind"] == "Pod" or controller_uid(child) == endpoint.uid]
-    deployments = {c["metadata"]["name"]: c for c in own if c["kind"] == "Deployment"}
-    turned_to = _turned_to(own, endpoint)
-    # Without the Service the status still knows who answered; its pods are as good as they were.
-    told = next(iter(endpoint.status.get("traffic") or {}), None)
-    current = turned_to or told
-    if current is not None and deployment_name(endpoint, current) not in deployments:
-        current = None
-    target = endpoint.spec.live
+    own = {(c["kind"], c["metadata"]["name"]): c for c in seen.children if controller_uid(c) == endpoint.uid}
+    way = _way(endpoint, seen, own)
     judged = {
         d.name: judge(
-            endpoint,
-            d,
-            seen,
-            deployments.get(deployment_name(endpoint, d.name)),
-            keep=d.name == current != target,
+            endpoint, d, seen, own.get(("Deployment", deployment_name(endpoint, d.name))), keep=way.keeps(d.name)
         )
         for d in endpoint.spec.deployments
     }
-    # Turned at once where nothing answers yet; later only to pods that are ready, all of them, with what is wanted.
-    live = target if current is None or judged[target].state == "Ready" else current
-    answering = judged.get(live) or leaving(live, seen)
-    apply = [manifest for each in judged.values() for manifest in each.apply]
-    apply.append(service(endpoint, live))
-    status = _status(endpoint, judged, answering, judged[target], now)
+    step = way.step(judged)
+    answering = [judged.get(name) or leaving(name, seen) for name in step.shares]
+    status = gathered(endpoint, judged, answering, step, now)
     return Plan(
         status,
-        apply=tuple(apply),
-        # What the Service leaves behind goes only after the Service was seen elsewhere.
-        delete=_superfluous(endpoint, own, judged, turned_to) if turned_to is not None else (),
+        apply=(*(manifest for each in judged.values() for manifest in each.apply), *step.apply),
+        delete=_superfluous(endpoint, own, step, routed=isinstance(way, Routed)),
         effects=_keys(endpoint, seen),
-        events=_diary(endpoint, status),
-        after=SOON if current not in (None, live) else None,
+        events=diary(endpoint, status),
+        after=step.after,
     )
 
 
-def _turned_to(own: list[Manifest], endpoint: Endpoint) -> str | None:
-    """The deployment that the Service, as seen, sends requests to."""
-    for child in own:
-        if child["kind"] == "Service" and child["metadata"]["name"] == endpoint.name:
-            selected = (child.get("spec") or {}).get("selector") or {}
-            return str(selected.get(LABEL_DEPLOYMENT) or "") or None
-    return None
+def _way(endpoint: Endpoint, seen: Seen, own: dict[tuple[str, str], Manifest]) -> Direct | Routed:
+    """How requests come to the endpoint's pods."""
+    turned = turned_to(own.get(("Service", endpoint.name)))
+    prefix = deployment_name(endpoint, "")
+    living = frozenset(name.removeprefix(prefix) for kind, name in own if kind == "Deployment")
+    asked = questions(endpoint, seen)
+    if not asked:
+        return Direct(endpoint, turned, living)
+    routes = routes_in(own.get(("ConfigMap", routes_name(endpoint))))
+    return Routed(endpoint, turned, living, routes, seen.answers.get(asked[0]))
 
 
-def _status(
-    endpoint: Endpoint, judged: dict[str, Judged], answering: Judged, target: Judged, now: datetime
-) -> Manifest:
-    live = answering.name
-    ready = sum(each.ready for each in judged.values())
-    message = target.message or f"{target.serves} answers"
-    if live != target.name and answering.ready:
-        message = f"{live} answers until {target.name} is ready: {message}"
-    good = target.state == "Ready" and live == target.name
-    reason = {"Ready": "Serving"}.get(target.state, target.state) if live == target.name else "Switching"
-    conditions = (
-        Condition("Accepted", True, "Valid", ""),
-        # A rolling update is no outage: as long as pods answer, the endpoint is ready.
-        Condition("Ready", good or answering.ready > 0, reason, message),
-        *health(done=good, progress=message),
-    )
-    status: Manifest = {
-        "observedGeneration": endpoint.generation,
-        "url": f"http://{endpoint.name}.{endpoint.namespace}.svc",
-        "traffic": {live: 100},
-        "replicas": f"{ready}/{sum(each.wanted for each in judged.values())}",
-        "deployments": [each.status() for each in judged.values()],
-        "conditions": merge(endpoint.status.get("conditions") or [], conditions, endpoint.generation, now),
-    }
-    if secret := keys_secret(endpoint):
-        status["keysSecret"] = secret
-    if answering.ready:
-        status["modelVersion"] = answering.serves
-    return status
-
-
-def _superfluous(endpoint: Endpoint, own: list[Manifest], judged: dict[str, Judged], current: str) -> tuple[Ref, ...]:
-    """Deployments that the spec no longer has and the Service no longer uses, and budgets of single pods."""
-    keep = {deployment_name(endpoint, name) for name in (*judged, current)}
+def _superfluous(
+    endpoint: Endpoint, own: dict[tuple[str, str], Manifest], step: Step, *, routed: bool
+) -> tuple[Ref, ...]:
+    """Children of deployments that the spec no longer has and no request goes to, and what the way does not need."""
+    if step.needed is None:
+        return ()
+    names = {d.name for d in endpoint.spec.deployments} | step.needed
     budgets = {deployment_name(endpoint, d.name) for d in endpoint.spec.deployments if d.replicas > 1}
-    refs = [
-        Ref.to(DEPLOYMENT, child)
-        for child in own
-        if child["kind"] == "Deployment" and child["metadata"]["name"] not in keep
-    ]
-    refs += [
-        Ref.to(POD_DISRUPTION_BUDGET, child)
-        for child in own
-        if child["kind"] == "PodDisruptionBudget" and child["metadata"]["name"] not in budgets
-    ]
-    return tuple(refs)
+    services = {pods_service_name(endpoint, name) for name in names} if routed else set()
+    keep = {
+        DEPLOYMENT: {deployment_name(endpoint, name) for name in names},
+        POD_DISRUPTION_BUDGET: budgets,
+        SERVICE: {endpoint.name, *services},
+    }
+    return tuple(
+        Ref.to(resource, child)
+        for resource, kept in keep.items()
+        for (kind, name), child in own.items()
+        if kind == resource.kind and name not in kept
+    )
 
 
 def _keys(endpoint: Endpoint, seen: Seen) -> tuple[GenerateSecret, ...]:
@@ -124,22 +102,3 @@ def _keys(endpoint: Endpoint, seen: Seen) -> tuple[GenerateSecret, ...]:
         return ()
     metadata = child_metadata(endpoint.manifest, name)
     return (GenerateSecret(tuple(metadata.items()), ("primary", "secondary")),)
-
-
-def _diary(endpoint: Endpoint, new: Manifest) -> tuple[Event, ...]:
-    """An event for each turn of the Ready condition, and for each deployment that starts to fail."""
-    lines: list[Event] = []
-    before, after = find(endpoint.status, "Ready") or {}, find(new, "Ready") or {}
-    if after["status"] != before.get("status") and (before or after["status"] == "True"):
-        word = "Ready" if after["status"] == "True" else "NotReady"
-        lines.append(Event(word, after["message"], "Normal" if word == "Ready" else "Warning"))
-    known = {d.get("name"): d for d in endpoint.status.get("deployments") or []}
-    for deployment in new["deployments"]:
-        old = known.get(deployment["name"], {})
-        if deployment["state"] == "Failing" and old.get("state") != "Failing":
-            lines.append(Event("DeploymentFailing", f"{deployment['name']}: {deployment['message']}", "Warning"))
-        if deployment["state"] == "Waiting" and old.get("message") != deployment["message"]:
-            lines.append(Event("Waiting", f"{deployment['name']}: {deployment['message']}"))
-        if deployment["modelVersion"] and deployment["modelVersion"] != old.get("modelVersion"):
-            lines.append(Event("VersionChosen", f"{deployment['name']} serves {deployment['modelVersion']}"))
-    return tuple(lines)

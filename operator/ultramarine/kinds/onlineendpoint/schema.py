@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from ...shared.schema import DnsName, Resources, Schema, Status, rule, rules, says
 
@@ -15,6 +16,53 @@ class SecretRef(Schema):
     """A Secret in the same namespace."""
 
     name: str = Field(min_length=1, max_length=253, description="Its name.")
+
+
+Percent = Annotated[int, Field(ge=0, le=100)]
+
+
+class RequestSettings(Schema):
+    """What a pod takes at once, and how long a request may take. A request too many gets 503 with Retry-After."""
+
+    timeout_seconds: float = Field(
+        default=60, ge=1, le=3600, description="The time for one answer; a request that takes longer gets 504."
+    )
+    max_concurrent_requests: int = Field(
+        default=0, ge=0, le=10_000, description="How many requests a pod answers at once; 0: any number."
+    )
+    max_queue_milliseconds: int = Field(
+        default=500, ge=0, le=600_000, description="How long a request waits for its turn before it is refused."
+    )
+
+
+class Batching(Schema):
+    """Requests that come together are computed together."""
+
+    max_batch_size: int = Field(default=1, ge=1, le=4096, description="Rows at most; 1: each request by itself.")
+    max_latency_milliseconds: int = Field(
+        default=0, ge=0, le=10_000, description="How long a request waits for others at most."
+    )
+
+
+class Warmup(Schema):
+    """A request that a pod answers to itself before it takes others."""
+
+    request: str = Field(
+        min_length=2,
+        max_length=8192,
+        description="The body of an inference request of the Open Inference Protocol V2, as JSON.",
+    )
+
+    @field_validator("request")
+    @classmethod
+    def _is_json(cls, text: str) -> str:
+        try:
+            is_object = isinstance(json.loads(text), dict)
+        except (ValueError, RecursionError):
+            is_object = False
+        if not is_object:
+            raise ValueError('must be a JSON object, such as {"inputs": [...]}')
+        return text
 
 
 class EndpointDeployment(Schema):
@@ -28,6 +76,13 @@ class EndpointDeployment(Schema):
     )
     replicas: int = Field(default=1, ge=0, le=1000, description="How many pods serve it.")
     resources: Resources = Field(default=Resources(), description="What each pod reserves and may use.")
+    request_settings: RequestSettings | None = Field(
+        default=None, description="Bounds on the requests; without it those that stand as defaults below."
+    )
+    batching: Batching | None = Field(
+        default=None, description="Whether requests are computed together; without it they are not."
+    )
+    warmup: Warmup | None = Field(default=None, description="A request that makes the model ready for others.")
 
 
 class OnlineEndpointSpec(Schema):
@@ -44,6 +99,15 @@ class OnlineEndpointSpec(Schema):
                 "traffic names a deployment that spec.deployments does not have",
             ),
             rule(
+                "!has(self.mirrorTraffic) || self.mirrorTraffic.all(key, self.deployments.exists(d, d.name == key))",
+                "mirrorTraffic names a deployment that spec.deployments does not have",
+            ),
+            rule(
+                "!has(self.mirrorTraffic) || self.mirrorTraffic.all(key, self.mirrorTraffic[key] == 0"
+                " || (has(self.traffic) && !(key in self.traffic && self.traffic[key] > 0)))",
+                "mirrorTraffic names a deployment that answers requests itself; mirror to one whose traffic is 0",
+            ),
+            rule(
                 "self.authMode == 'key' || !has(self.keysSecretRef)",
                 "keysSecretRef is used with authMode: key only; remove one of the two",
             ),
@@ -57,14 +121,20 @@ class OnlineEndpointSpec(Schema):
         default=None,
         description="A Secret with the keys `primary` and `secondary`; without it ENDPOINT-keys is generated.",
     )
-    traffic: dict[str, Annotated[int, Field(ge=0, le=100)]] | None = Field(
+    traffic: dict[str, Percent] | None = Field(
         default=None,
         max_length=8,
-        description="Percent of the requests for each deployment: one has 100, the others 0 or no entry.",
+        description="Percent of the requests for each deployment; they sum to 100. One without an entry has 0, and can "
+        "be asked with the header x-ultramarine-deployment: NAME. A split needs the gateway.",
         json_schema_extra=rules(
-            rule("self.all(key, self[key] == 0 || self[key] == 100)", "one deployment must have 100 and all others 0"),
-            rule("self.exists_one(key, self[key] == 100)", "traffic must sum to 100: give it to one deployment"),
+            rule("self.map(key, self[key]).sum() == 100", "traffic must sum to 100: it is percent of all requests")
         ),
+    )
+    mirror_traffic: dict[str, Percent] | None = Field(
+        default=None,
+        max_length=8,
+        description="Percent of the requests of which a deployment gets a copy; its answers go to nobody. It needs the "
+        "gateway, and a deployment whose traffic is 0.",
     )
     deployments: list[EndpointDeployment] = Field(
         min_length=1,
@@ -74,10 +144,15 @@ class OnlineEndpointSpec(Schema):
     )
 
     @property
-    def live(self) -> str:
-        """The deployment that shall answer."""
-        chosen = [name for name, percent in (self.traffic or {}).items() if percent == 100]
-        return chosen[0] if chosen else self.deployments[0].name
+    def shares(self) -> dict[str, int]:
+        """Who shall answer, in percent; nobody has 0."""
+        chosen = {name: percent for name, percent in sorted((self.traffic or {}).items()) if percent}
+        return chosen or {self.deployments[0].name: 100}
+
+    @property
+    def mirrors(self) -> dict[str, int]:
+        """Who shall get copies of requests, in percent; nobody has 0."""
+        return {name: percent for name, percent in sorted((self.mirror_traffic or {}).items()) if percent}
 
 
 class DeploymentStatus(Schema):
@@ -95,7 +170,10 @@ class OnlineEndpointStatus(Status):
 
     url: str = Field(default="", max_length=512, description="Where it answers inside the cluster.")
     keys_secret: str = Field(default="", max_length=253, description="The Secret with its keys.")
-    traffic: dict[str, int] = Field(default={}, max_length=8, description="Who answers now, in percent.")
+    traffic: dict[str, int] = Field(
+        default={}, max_length=16, description="Who answers now, in percent, as every gateway pod has confirmed it."
+    )
+    gateway_port: int = Field(default=0, ge=0, le=65535, description="The port of its own that it has at the gateway.")
     model_version: str = Field(default="", max_length=253, description="The ModelVersion that answers now.")
     replicas: str = Field(
         default="", max_length=32, description="Ready and wanted pods of all deployments, for people."

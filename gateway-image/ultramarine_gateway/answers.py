@@ -1,0 +1,56 @@
+"""What the agent says by HTTP: the versions in use, whether it is well, and the metrics."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from ultramarine_gateway import envoy
+from ultramarine_gateway.agent import Agent
+
+
+def application(agent: Agent, folder: Path) -> web.Application:
+    """The routes of the agent's own port; nothing here is secret, and nothing changes anything."""
+
+    async def routes(_: web.Request) -> web.Response:
+        endpoints = {name: asdict(state) | {"since": agent.since(name)} for name, state in agent.report().items()}
+        return web.json_response({"connected": agent.connected, "endpoints": endpoints})
+
+    async def live(_: web.Request) -> web.Response:
+        return web.Response()
+
+    async def ready(_: web.Request) -> web.Response:
+        if agent.connected and agent.settled:
+            return web.Response()
+        waiting = "Envoy has not all of its routes yet" if agent.connected else "Envoy is not connected"
+        return web.Response(status=503, text=waiting)
+
+    async def metrics(_: web.Request) -> web.Response:
+        try:
+            of_envoy = await envoy.metrics(folder)
+        except (OSError, aiohttp.ClientError, TimeoutError):
+            of_envoy = b""
+        text = _own(agent).encode() + of_envoy
+        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    made = web.Application()
+    made.add_routes([web.get("/routes", routes), web.get("/live", live), web.get("/ready", ready)])
+    made.add_routes([web.get("/metrics", metrics)])
+    return made
+
+
+def _own(agent: Agent) -> str:
+    report = agent.report().values()
+    gauges = {
+        "connected": ("Whether Envoy is connected to the agent.", int(agent.connected)),
+        "endpoints": ("Endpoints that Envoy routes.", sum(bool(one.version) for one in report)),
+        "endpoints_refused": ("Endpoints whose newest routes are not in use.", sum(bool(one.reason) for one in report)),
+    }
+    return "".join(
+        f"# HELP ultramarine_gateway_{name} {what}\n# TYPE ultramarine_gateway_{name} gauge\n"
+        f"ultramarine_gateway_{name} {value}\n"
+        for name, (what, value) in gauges.items()
+    )

@@ -1,0 +1,85 @@
+"""What Envoy starts with: where it finds the agent, how it is asked, and which of its many statistics are kept."""
+
+from __future__ import annotations
+
+from ultramarine_gateway.rendering import FROM_AGENT, TYPES, Document
+
+AGENT_SOCKET = "agent.sock"
+ADMIN_SOCKET = "admin.sock"
+_CLIENTS_LIMIT = 50_000  # connections of all endpoints together
+
+# Only these are made at all: the others would be most of the memory of a gateway with many endpoints.
+_KEPT = (
+    r"cluster\.[^.]+\.(upstream_rq_(total|active|time|timeout|retry|retry_success|retry_overflow|pending_overflow|[1-5]xx"
+    r"|tx_reset|rx_reset)|upstream_cx_(active|connect_fail|connect_timeout|destroy_remote_with_active_rq)"
+    r"|membership_(total|healthy)|outlier_detection\.ejections_active)",
+    r"http\.[^.]+\.(downstream_rq_(total|active|time|[1-5]xx|rx_reset|timeout)|downstream_cx_(total|active)"
+    r"|jwt_authn\.(allowed|denied)|lua\.errors)",
+    r"listener\.[^.]+\.(downstream_cx_(total|active|overflow)|ssl\.(handshake|connection_error))",
+    r"listener_manager\.(lds\.update_rejected|total_listeners_(active|warming|draining))",
+    r"cluster_manager\.(cds\.update_rejected|active_clusters|warming_clusters)",
+    r"connection_limit\.[^.]+\.limited_connections",
+    r"control_plane\.connected_state",
+    r"server\.(live|state|uptime|memory_allocated|memory_heap_size|total_connections|concurrency)",
+    r"overload\..*",
+)
+# `churn/blue/http` is the name of a cluster, `churn` that of a listener: they become labels.
+_LABELS = (
+    ("endpoint", r"^cluster\.(([^/.]+)/)"),
+    ("deployment", r"^cluster\.[^/.]+/(([^/.]+)[/.])"),
+    ("protocol", r"^cluster\.[^/.]+/[^/.]+/(([^/.]+)\.)"),
+    ("endpoint", r"^http\.(([^.]+)\.)"),
+    ("endpoint", r"^listener\.(([^.]+)\.)"),
+    ("endpoint", r"^connection_limit\.(([^.]+)\.)"),
+    ("code", r"_rq(_([1-5]xx))$"),
+)
+_MILLISECONDS = [1, 2, 3, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 60000]
+
+
+def bootstrap(folder: str) -> Document:
+    """Envoy's own configuration: it asks the agent for everything else, and is asked itself, by sockets in `folder`."""
+    typed = {
+        "@type": TYPES + "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+        "max_active_downstream_connections": _CLIENTS_LIMIT,
+    }
+    http2 = {
+        "@type": TYPES + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+    address = {"pipe": {"path": f"{folder}/{AGENT_SOCKET}"}}
+    agent = {
+        "name": "agent",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": "agent",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
+    }
+    # An agent that restarts is found again within a second; meanwhile Envoy goes on as it was.
+    retry = {"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}}
+    service = {"envoy_grpc": {"cluster_name": "agent", "retry_policy": retry}}
+    return {
+        "node": {"id": "gateway", "cluster": "ultramarine"},
+        "admin": {"address": {"pipe": {"path": f"{folder}/{ADMIN_SOCKET}", "mode": 0o600}}},
+        "static_resources": {"clusters": [agent]},
+        "dynamic_resources": {
+            "ads_config": {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [service]},
+            "lds_config": FROM_AGENT,
+            "cds_config": FROM_AGENT,
+        },
+        "stats_config": {
+            "use_all_default_tags": False,
+            "stats_tags": [{"tag_name": name, "regex": regex} for name, regex in _LABELS],
+            "stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": each}} for each in _KEPT]}},
+            "histogram_bucket_settings": [{"match": {"safe_regex": {"regex": ".*"}}, "buckets": _MILLISECONDS}],
+        },
+        "overload_manager": {
+            "resource_monitors": [
+                {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": typed}
+            ]
+        },
+        # The one for paths of health is larger than what Envoy takes by default from strangers.
+        "layered_runtime": {"layers": [{"name": "regex", "static_layer": {"re2.max_program_size.error_level": 500}}]},
+    }

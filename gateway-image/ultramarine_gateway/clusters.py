@@ -1,0 +1,100 @@
+"""The pods behind an endpoint, as Envoy's clusters: pools of connections, what is borne, and who is left out."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from ultramarine.shared.contract import EndpointRoutes
+
+from ultramarine_gateway.rendering import FROM_AGENT, TYPES, Document, cluster_name
+
+CONNECT_SECONDS = 1.0
+# The servers keep an idle connection for 75 s: whoever closes first must not be the one that a request is sent to.
+IDLE_SECONDS = 50.0
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+
+
+def clusters(routes: EndpointRoutes) -> tuple[Document, ...]:
+    """A cluster for each protocol of each deployment; its addresses are told apart, so that they leave it as it is."""
+    pools = [
+        _pool(routes, deployment.name, protocol)
+        for deployment in routes.deployments
+        for protocol in deployment.protocols
+    ]
+    issuers = [_issuer(routes)] if routes.auth.mode == "token" and routes.auth.jwks_uri else []
+    return (*pools, *issuers)
+
+
+def issuer_cluster(routes: EndpointRoutes) -> str:
+    """The name of the cluster that a remote key set is fetched from."""
+    return f"{routes.endpoint}/issuer"
+
+
+def _pool(routes: EndpointRoutes, deployment: str, protocol: str) -> Document:
+    name, most = cluster_name(routes.endpoint, deployment, protocol), routes.limits.max_requests
+    http2 = {"connection_keepalive": {"interval": "30s", "timeout": "5s"}}
+    spoken = {"http2_protocol_options": http2} if protocol == "grpc" else {"http_protocol_options": {}}
+    thresholds = {
+        "max_connections": most,
+        "max_pending_requests": most,
+        "max_requests": most,
+        "retry_budget": {"budget_percent": {"value": 25.0}, "min_retry_concurrency": 100},
+    }
+    return {
+        "name": name,
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": FROM_AGENT},
+        "connect_timeout": f"{CONNECT_SECONDS:.3f}s",
+        "lb_policy": "LEAST_REQUEST",
+        # With some left out, the others take all: who is not ready is not in the file in the first place.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "circuit_breakers": {"thresholds": [thresholds]},
+        # What a pod answers is its own affair (a full queue is a 503); one that cannot be reached is left out a while.
+        "outlier_detection": {
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 5,
+            "enforcing_consecutive_5xx": 0,
+            "enforcing_consecutive_gateway_failure": 0,
+            "enforcing_success_rate": 0,
+            "enforcing_local_origin_success_rate": 0,
+            "interval": "1s",
+            "base_ejection_time": "5s",
+            "max_ejection_time": "30s",
+            "max_ejection_percent": 50,
+        },
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: {
+                "@type": TYPES + _HTTP_OPTIONS,
+                "common_http_protocol_options": {"idle_timeout": f"{IDLE_SECONDS:.3f}s"},
+                "explicit_http_config": spoken,
+            }
+        },
+    }
+
+
+def _issuer(routes: EndpointRoutes) -> Document:
+    url = urlsplit(routes.auth.jwks_uri)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    address = {"socket_address": {"address": url.hostname, "port_value": port}}
+    found: Document = {
+        "name": issuer_cluster(routes),
+        "type": "STRICT_DNS",
+        "connect_timeout": "5s",
+        "load_assignment": {
+            "cluster_name": issuer_cluster(routes),
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
+    if url.scheme == "https":
+        names = [{"san_type": "DNS", "matcher": {"exact": url.hostname}}]
+        trusted = {"trusted_ca": {"filename": _AUTHORITIES}, "match_typed_subject_alt_names": names}
+        found["transport_socket"] = {
+            "name": "tls",
+            "typed_config": {
+                "@type": TYPES + "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "sni": url.hostname,
+                "common_tls_context": {"validation_context": trusted},
+            },
+        }
+    return found

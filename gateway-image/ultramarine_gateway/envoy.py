@@ -1,0 +1,68 @@
+"""The Envoy beside the agent: how it is started, asked and emptied."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import aiohttp
+
+from ultramarine_gateway.bootstrap import ADMIN_SOCKET, bootstrap
+
+# Requests on a listener that has changed may go on for so long; whoever asks again meanwhile is asked to reconnect.
+DRAIN_SECONDS = 600
+
+
+def start(folder: Path, concurrency: int) -> NoReturn:
+    """Become Envoy, with so many threads that answer requests."""
+    folder.mkdir(parents=True, exist_ok=True)
+    configuration = folder / "bootstrap.json"
+    configuration.write_text(json.dumps(bootstrap(str(folder))))
+    (folder / ADMIN_SOCKET).unlink(missing_ok=True)
+    options = ["--concurrency", str(concurrency), "--drain-time-s", str(DRAIN_SECONDS), "--drain-strategy", "immediate"]
+    # The log is one JSON object a line, as everybody's here.
+    options += [
+        "--log-level",
+        "warn",
+        "--log-format",
+        '{"time":"%Y-%m-%dT%T.%eZ","level":"%l","logger":"envoy","message":"%j"}',
+    ]
+    os.execvp("envoy", ["envoy", "-c", str(configuration), "--disable-hot-restart", *options])
+
+
+async def drain(folder: Path, least: float, most: float) -> None:
+    """Ask all clients to reconnect elsewhere; return when no request has been answered for a while, or after `most` s.
+
+    For `least` seconds new clients may still come, until every proxy has forgotten this pod.
+    """
+    async with _admin(folder) as session:
+        async with session.post("http://envoy/drain_listeners?graceful&skip_exit") as answer:
+            answer.raise_for_status()
+        quiet = 0
+        for second in range(round(most)):
+            await asyncio.sleep(1)
+            quiet = 0 if await _active(session) else quiet + 1
+            if second + 1 >= least and quiet >= 2:
+                return
+
+
+async def metrics(folder: Path) -> bytes:
+    """Envoy's statistics in the text format of Prometheus. Raises OSError where Envoy does not answer."""
+    async with _admin(folder) as session, session.get("http://envoy/stats/prometheus?usedonly") as answer:
+        answer.raise_for_status()
+        return await answer.read()
+
+
+async def _active(session: aiohttp.ClientSession) -> int:
+    query = {"filter": r"^http\.[^-.]+\.downstream_rq_active$", "format": "json"}
+    async with session.get("http://envoy/stats", params=query) as answer:
+        stats = (await answer.json(content_type=None))["stats"]
+    return sum(one.get("value", 0) for one in stats if not one["name"].startswith("http.admin."))
+
+
+def _admin(folder: Path) -> aiohttp.ClientSession:
+    connector = aiohttp.UnixConnector(path=str(folder / ADMIN_SOCKET))
+    return aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=10))

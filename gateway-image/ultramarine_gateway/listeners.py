@@ -1,0 +1,185 @@
+"""The listener of one endpoint: its port, TLS, who may ask, what is logged. It changes seldom, since that drains it."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from ultramarine.shared.contract import GATEWAY_READY_PORT, EndpointRoutes
+
+from ultramarine_gateway.clusters import issuer_cluster
+from ultramarine_gateway.rendering import FROM_AGENT, KEYS_FILTER, TOKENS_FILTER, TYPES, Document
+
+_HTTP = TYPES + "envoy.extensions.filters.http."
+_NETWORK = TYPES + "envoy.extensions.filters.network."
+_KEYS = (files("ultramarine_gateway") / "keys.lua").read_text()
+
+# By such headers others of Envoy's kind may set timeouts and retries; to us everybody is a stranger.
+_NO_WISHES: Document = {
+    "name": "no-wishes",
+    "typed_config": {
+        "@type": TYPES + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        "mutations": [{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}],
+    },
+}
+
+# What is logged: of all requests this part, of those that went wrong that one. Metrics count them all.
+LOGGED_PERCENT = 1
+LOGGED_ERRORS_PERCENT = 10
+_LINE = {
+    "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%3fZ)%",
+    "level": "INFO",
+    "logger": "envoy.access",
+    "requestId": "%REQ(X-REQUEST-ID)%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%PATH(NQ)%",
+    "protocol": "%PROTOCOL%",
+    "code": "%RESPONSE_CODE%",
+    "grpcStatus": "%GRPC_STATUS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "bytesReceived": "%BYTES_RECEIVED%",
+    "bytesSent": "%BYTES_SENT%",
+    "milliseconds": "%DURATION%",
+    "upstreamMilliseconds": "%RESPONSE_DURATION%",
+    "cluster": "%UPSTREAM_CLUSTER_RAW%",
+    "pod": "%UPSTREAM_HOST%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
+}
+
+
+def listener(routes: EndpointRoutes, host: str) -> Document:
+    """What listens at the endpoint's port; its routes and certificates are told apart, so that they drain nothing."""
+    chain: Document = {"filters": [_connection_limit(routes), _http(routes)]}
+    if routes.tls_secret:
+        chain["transport_socket"] = _tls(routes)
+    return {
+        "name": routes.endpoint,
+        "stat_prefix": routes.endpoint,
+        "address": _address(host, routes.port),
+        "filter_chains": [chain],
+        "per_connection_buffer_limit_bytes": 1 << 20,
+    }
+
+
+def readiness(host: str) -> Document:
+    """What answers the readiness probe of Envoy's container: told last, and it stays when the agent is gone."""
+    answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200}}
+    http = {
+        "@type": _NETWORK + "http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "-ready",
+        "route_config": {"virtual_hosts": [{"name": "ready", "domains": ["*"], "routes": [answer]}]},
+        "http_filters": [{"name": "router", "typed_config": {"@type": _HTTP + "router.v3.Router"}}],
+    }
+    return {
+        "name": "-ready",  # no endpoint can have this name
+        "stat_prefix": "-ready",
+        "address": _address(host, GATEWAY_READY_PORT),
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": http}]}],
+    }
+
+
+def _address(host: str, port: int) -> Document:
+    return {"socket_address": {"address": host, "port_value": port, "ipv4_compat": host == "::"}}
+
+
+def _connection_limit(routes: EndpointRoutes) -> Document:
+    return {
+        "name": "connections",
+        "typed_config": {
+            "@type": _NETWORK + "connection_limit.v3.ConnectionLimit",
+            "stat_prefix": routes.endpoint,
+            "max_connections": routes.limits.max_connections,
+        },
+    }
+
+
+def _http(routes: EndpointRoutes) -> Document:
+    router = {"name": "router", "typed_config": {"@type": _HTTP + "router.v3.Router", "suppress_envoy_headers": True}}
+    return {
+        "name": "http",
+        "typed_config": {
+            "@type": _NETWORK + "http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": routes.endpoint,
+            "codec_type": "AUTO",
+            "rds": {"route_config_name": routes.endpoint, "config_source": FROM_AGENT},
+            "http_filters": [*_admission(routes), router],
+            "use_remote_address": True,
+            "early_header_mutation_extensions": [_NO_WISHES],
+            "normalize_path": True,
+            "request_headers_timeout": "10s",
+            "common_http_protocol_options": {"idle_timeout": "3600s"},
+            "http2_protocol_options": {
+                "max_concurrent_streams": 1000,
+                "initial_stream_window_size": 1 << 20,
+                "initial_connection_window_size": 16 << 20,
+            },
+            # An id that a client gives stays as it is, so that it can be found again.
+            "preserve_external_request_id": True,
+            "always_set_request_id_in_response": True,
+            "request_id_extension": {
+                "typed_config": {
+                    "@type": TYPES + "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+                    "pack_trace_reason": False,
+                }
+            },
+            "server_header_transformation": "PASS_THROUGH",
+            "local_reply_config": {"body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}}},
+            "access_log": [_access_log(routes)],
+        },
+    }
+
+
+def _admission(routes: EndpointRoutes) -> list[Document]:
+    if routes.auth.mode == "key":
+        typed = {"@type": _HTTP + "lua.v3.Lua", "default_source_code": {"inline_string": _KEYS}}
+        return [{"name": KEYS_FILTER, "typed_config": typed}]
+    if routes.auth.mode == "token":
+        provider: Document = {"issuer": routes.auth.issuer, "audiences": list(routes.auth.audiences), "forward": True}
+        if routes.auth.jwks:
+            provider["local_jwks"] = {"inline_string": routes.auth.jwks}
+        else:
+            uri = {"uri": routes.auth.jwks_uri, "cluster": issuer_cluster(routes), "timeout": "5s"}
+            provider["remote_jwks"] = {
+                "http_uri": uri,
+                "cache_duration": "300s",
+                "async_fetch": {"fast_listener": True},
+            }
+        checked = {
+            "@type": _HTTP + "jwt_authn.v3.JwtAuthentication",
+            "providers": {"issuer": provider},
+            "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "issuer"}}],
+        }
+        return [{"name": TOKENS_FILTER, "typed_config": checked}]
+    return []
+
+
+def _tls(routes: EndpointRoutes) -> Document:
+    certificate = {"name": routes.endpoint, "sds_config": FROM_AGENT}
+    return {
+        "name": "tls",
+        "typed_config": {
+            "@type": TYPES + "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": ["h2", "http/1.1"],
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "tls_certificate_sds_secret_configs": [certificate],
+            },
+        },
+    }
+
+
+def _access_log(routes: EndpointRoutes) -> Document:
+    def part(percent: int) -> Document:
+        sample = {"runtime_key": f"logged.{percent}", "percent_sampled": {"numerator": percent}}
+        return {"runtime_filter": sample | {"use_independent_randomness": True}}
+
+    wrong = {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "logged.code"}}}
+    errors = {"and_filter": {"filters": [{"status_code_filter": wrong}, part(LOGGED_ERRORS_PERCENT)]}}
+    return {
+        "name": "stdout",
+        "filter": {"or_filter": {"filters": [errors, part(LOGGED_PERCENT)]}},
+        "typed_config": {
+            "@type": TYPES + "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {"json_format": {**_LINE, "endpoint": routes.endpoint}},
+        },
+    }

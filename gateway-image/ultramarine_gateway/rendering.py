@@ -1,0 +1,116 @@
+"""What Envoy is told of one endpoint, as resources of its xDS protocol: each with a name and a version."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ultramarine.shared.contract import EndpointRoutes, RouteDeployment
+
+Document = dict[str, Any]
+
+TYPES = "type.googleapis.com/"
+CLUSTER = TYPES + "envoy.config.cluster.v3.Cluster"
+ASSIGNMENT = TYPES + "envoy.config.endpoint.v3.ClusterLoadAssignment"
+LISTENER = TYPES + "envoy.config.listener.v3.Listener"
+ROUTES = TYPES + "envoy.config.route.v3.RouteConfiguration"
+CERTIFICATE = TYPES + "envoy.extensions.transport_sockets.tls.v3.Secret"
+
+# Have Envoy ask the agent for something, by the one stream that it asks for everything.
+FROM_AGENT: Document = {"ads": {}, "resource_api_version": "V3"}
+
+# The names of filters, by which routes change what a filter does.
+KEYS_FILTER = "keys"
+TOKENS_FILTER = "tokens"
+LUA_PER_ROUTE = TYPES + "envoy.extensions.filters.http.lua.v3.LuaPerRoute"
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What the Secrets of one endpoint say: the SHA-256 of each key in hex, by entry; certificates and their key."""
+
+    digests: Mapping[str, str] = field(default_factory=dict)
+    certificates: str = ""
+    private_key: str = ""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One thing that Envoy is told: its type, its name, and its protobuf message in an `Any`, serialized."""
+
+    type: str
+    name: str
+    value: bytes
+
+    @cached_property
+    def version(self) -> str:
+        """Names the content, so that what Envoy has already is not told again."""
+        return hashlib.sha256(self.value).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """All that Envoy needs to route one endpoint, but for the addresses of pods."""
+
+    routes: EndpointRoutes
+    listener: Resource
+    configuration: Resource
+    clusters: tuple[Resource, ...]
+    certificate: Resource | None = None
+
+    @property
+    def name(self) -> str:
+        return self.routes.endpoint
+
+    @cached_property
+    def pools(self) -> dict[str, tuple[str, str]]:
+        """The Service and the name of its port behind each cluster that follows a Service."""
+        return {
+            cluster_name(self.name, deployment.name, protocol): (deployment.service, protocol)
+            for deployment in self.routes.deployments
+            for protocol in deployment.protocols
+        }
+
+    @cached_property
+    def resources(self) -> tuple[Resource, ...]:
+        """All of them."""
+        return (*self.clusters, *filter(None, [self.certificate]), self.configuration, self.listener)
+
+    def to_json(self) -> str:
+        listed = [[one.type, one.name, base64.b64encode(one.value).decode()] for one in self.resources]
+        return json.dumps([self.routes.to_json(), listed])
+
+    @classmethod
+    def from_json(cls, text: str) -> Rendered:
+        """Read what `to_json` wrote. Raises ValueError for anything else."""
+        try:
+            routes, listed = json.loads(text)
+            found = [Resource(type, name, base64.b64decode(value)) for type, name, value in listed]
+            parts = {
+                type: [one for one in found if one.type == type] for type in (CLUSTER, CERTIFICATE, ROUTES, LISTENER)
+            }
+            (listener,), (configuration,) = parts[LISTENER], parts[ROUTES]
+            certificate = parts[CERTIFICATE][0] if parts[CERTIFICATE] else None
+            return cls(EndpointRoutes.from_json(routes), listener, configuration, tuple(parts[CLUSTER]), certificate)
+        except TypeError as error:
+            raise ValueError(f"not a rendered endpoint: {error}") from error
+
+
+def cluster_name(endpoint: str, deployment: str, protocol: str) -> str:
+    """The pods of one deployment that speak one protocol; labels of metrics are read off this name."""
+    return f"{endpoint}/{deployment}/{protocol}"
+
+
+def speaks(deployments: Iterable[RouteDeployment], protocol: str) -> list[RouteDeployment]:
+    """Those of the deployments that speak `protocol`."""
+    return [deployment for deployment in deployments if protocol in deployment.protocols]
+
+
+def seconds(value: float) -> str:
+    """A duration as Envoy reads it."""
+    return f"{value:.3f}s"

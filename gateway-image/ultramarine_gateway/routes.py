@@ -1,0 +1,154 @@
+"""The routes of one endpoint: pin header first, then the weights; each deployment with its timeout and its mirrors."""
+
+from __future__ import annotations
+
+from ultramarine.shared.contract import PIN_HEADER, EndpointRoutes, RouteDeployment
+
+from ultramarine_gateway.rendering import (
+    KEYS_FILTER,
+    LUA_PER_ROUTE,
+    TOKENS_FILTER,
+    TYPES,
+    Document,
+    Secrets,
+    cluster_name,
+    seconds,
+    speaks,
+)
+
+# What tells whether somebody is there, and nothing else: asked by probes and balancers, which have no key.
+HEALTH = (
+    r"/v2/health/(live|ready)|/v2/models/[^/]+(/versions/[^/]+)?/ready"
+    r"|/inference\.GRPCInferenceService/(ServerLive|ServerReady|ModelReady)"
+)
+HEALTH_SECONDS = 5.0
+_JWT_PER_ROUTE = TYPES + "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig"
+_OPEN: dict[str, Document] = {
+    "key": {KEYS_FILTER: {"@type": LUA_PER_ROUTE, "disabled": True}},
+    "token": {TOKENS_FILTER: {"@type": _JWT_PER_ROUTE, "disabled": True}},
+    "none": {},
+}
+_PARTS = 1_000_000
+
+# Only what no pod has seen yet is sent to another one: a prediction may have effects.
+RETRY: Document = {
+    "retry_on": "connect-failure,refused-stream,reset-before-request",
+    "num_retries": 3,
+    "retry_host_predicate": [
+        {
+            "name": "previous_hosts",
+            "typed_config": {"@type": TYPES + "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+        }
+    ],
+    "host_selection_retry_max_attempts": 3,
+    "retry_back_off": {"base_interval": "0.010s", "max_interval": "0.100s"},
+}
+
+
+def route_configuration(routes: EndpointRoutes, secrets: Secrets) -> Document:
+    """What Envoy does with a request to this endpoint, whatever its Host header says."""
+    listed = [*_health(routes)]
+    for protocol in ("grpc", "http"):  # gRPC first: its match is the narrower one
+        listed += _pinned(routes, protocol)
+    pins = {"prefix": "/", "headers": [{"name": PIN_HEADER, "present_match": True}]}
+    unknown = f"no deployment of {routes.endpoint} has the name in {PIN_HEADER}, or it does not speak this protocol"
+    listed.append(_answer(pins, 404, unknown))
+    for protocol in ("grpc", "http"):
+        listed += _weighted(routes, protocol)
+    host: Document = {"name": routes.endpoint, "domains": ["*"], "routes": listed}
+    if routes.auth.mode == "key":
+        digests = dict(secrets.digests or {})
+        host["typed_per_filter_config"] = {KEYS_FILTER: {"@type": LUA_PER_ROUTE, "filter_context": digests}}
+    return {
+        "name": routes.endpoint,
+        "virtual_hosts": [host],
+        # Clusters are told before routes, and taken away after them.
+        "validate_clusters": False,
+    }
+
+
+def _pinned(routes: EndpointRoutes, protocol: str) -> list[Document]:
+    return [
+        {
+            "match": _match(protocol) | {"headers": [{"name": PIN_HEADER, "string_match": {"exact": deployment.name}}]},
+            "route": _to(routes, deployment, protocol),
+        }
+        for deployment in speaks(routes.deployments, protocol)
+    ]
+
+
+def _weighted(routes: EndpointRoutes, protocol: str) -> list[Document]:
+    """A route for each weight, which takes its share of what comes; Envoy draws one number for all of them.
+
+    Envoy's own weighted clusters share one timeout and one list of mirrors, and here each deployment has its own.
+    """
+    taking = [deployment for deployment in speaks(routes.deployments, protocol) if deployment.weight]
+    if not taking:
+        why = f"no deployment of {routes.endpoint} that has a weight speaks {protocol}"
+        return [_answer(_match(protocol), 503 if protocol == "http" else 404, why)]
+    whole, so_far, listed = sum(deployment.weight for deployment in taking), 0, []
+    for deployment in taking:
+        so_far += deployment.weight
+        share = {"numerator": round(so_far * _PARTS / whole), "denominator": "MILLION"}
+        match = _match(protocol) | ({"runtime_fraction": {"default_value": share}} if so_far < whole else {})
+        mirrors = _mirrors(routes, deployment, protocol)
+        action = _to(routes, deployment, protocol) | ({"request_mirror_policies": mirrors} if mirrors else {})
+        listed.append({"match": match, "route": action})
+    return listed
+
+
+def _health(routes: EndpointRoutes) -> list[Document]:
+    listed = []
+    for protocol in ("grpc", "http"):
+        taking = [deployment for deployment in speaks(routes.deployments, protocol) if deployment.weight]
+        if taking:
+            shares = [
+                {"name": cluster_name(routes.endpoint, deployment.name, protocol), "weight": deployment.weight}
+                for deployment in taking
+            ]
+            match = {name: value for name, value in _match(protocol).items() if name != "prefix"}
+            route = {
+                "match": match | {"safe_regex": {"regex": HEALTH}},
+                "route": {
+                    "weighted_clusters": {"clusters": shares},
+                    "timeout": seconds(HEALTH_SECONDS),
+                    "retry_policy": RETRY,
+                },
+            }
+            listed.append(route | _open_to_all(routes))
+    return listed
+
+
+def _open_to_all(routes: EndpointRoutes) -> Document:
+    opened = _OPEN[routes.auth.mode]
+    return {"typed_per_filter_config": opened} if opened else {}
+
+
+def _match(protocol: str) -> Document:
+    return {"prefix": "/", "grpc": {}} if protocol == "grpc" else {"prefix": "/"}
+
+
+def _to(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str) -> Document:
+    return {
+        "cluster": cluster_name(routes.endpoint, deployment.name, protocol),
+        "timeout": seconds(deployment.timeout_seconds),
+        # While a model thinks nothing is sent, and the connection's idle time must not end the request first.
+        "idle_timeout": seconds(max(deployment.timeout_seconds + 10, 300)),
+        "retry_policy": RETRY,
+    }
+
+
+def _mirrors(routes: EndpointRoutes, answering: RouteDeployment, protocol: str) -> list[Document]:
+    return [
+        {
+            "cluster": cluster_name(routes.endpoint, deployment.name, protocol),
+            "runtime_fraction": {"default_value": {"numerator": deployment.mirror_percent}},
+            "disable_shadow_host_suffix_append": True,
+        }
+        for deployment in speaks(routes.deployments, protocol)
+        if deployment.mirror_percent and deployment.name != answering.name
+    ]
+
+
+def _answer(match: Document, status: int, why: str) -> Document:
+    return {"match": match, "direct_response": {"status": status, "body": {"inline_string": why}}}

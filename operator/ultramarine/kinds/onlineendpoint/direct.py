@@ -1,0 +1,62 @@
+"""Without a gateway: the Service leads to the pods of one deployment, and is turned to another when that is ready."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...shared.conditions import Condition
+from .addresses import service
+from .judge import Judged
+from .manifests import Endpoint
+from .steps import SOON, Step, told
+
+
+@dataclass(frozen=True)
+class Direct:
+    """An endpoint whose Service, as seen, is turned to the deployment `turned`, of those that are `living`."""
+
+    endpoint: Endpoint
+    turned: str | int | None
+    living: frozenset[str]
+
+    @property
+    def target(self) -> str:
+        """The deployment that shall answer: of several, the one that shall answer most."""
+        return max(self.endpoint.spec.shares.items(), key=lambda share: share[1])[0]
+
+    @property
+    def current(self) -> str | None:
+        """The deployment that answers."""
+        # Without the Service the status still knows who answered; its pods are as good as they were.
+        answered = max(told(self.endpoint).items(), key=lambda share: share[1], default=(None, 0))[0]
+        current = self.turned if isinstance(self.turned, str) else answered
+        return current if current in self.living else None
+
+    def keeps(self, name: str) -> bool:
+        """Whether a deployment must not lose pods yet."""
+        return name == self.current != self.target
+
+    def step(self, judged: dict[str, Judged]) -> Step:
+        """Turned at once where nothing answers yet; later only to pods that are ready, all of them, as wanted."""
+        current, target = self.current, self.target
+        live = target if current is None or judged[target].state == "Ready" else current
+        blocked = self._blocked(live)
+        return Step(
+            shares={live: 100},
+            apply=(service(self.endpoint, live),),
+            # What the Service leaves behind goes only after the Service was seen elsewhere.
+            needed=frozenset({self.turned}) if isinstance(self.turned, str) else None,
+            settled=live == target and not blocked,
+            blocked=blocked,
+            condition=Condition("RoutesReady", False, "NoGateway", blocked) if blocked else None,
+            after=SOON if current not in (None, live) else None,
+        )
+
+    def _blocked(self, live: str) -> str:
+        if len(self.endpoint.spec.shares) == 1 and not self.endpoint.spec.mirrors:
+            return ""
+        return (
+            f"traffic that is split or mirrored needs the gateway, and namespace {self.endpoint.namespace} has none: "
+            f"install the chart with gateway.enabled and the namespace in `namespaces`, or give one deployment 100; "
+            f"meanwhile {live} gets all requests"
+        )

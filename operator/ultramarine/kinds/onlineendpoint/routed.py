@@ -1,0 +1,198 @@
+"""With a gateway: the order in which routes, Service and pods change, so that no request meets what is not there.
+
+Pods ready, their addresses known to every gateway pod, then the weights; those confirmed by every gateway pod, then
+routes without what leaves; those confirmed, then its pods go. Each step is taken when the one before was seen done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from ...shared.conditions import Condition
+from ...shared.contract import EndpointRoutes, RouteDeployment
+from ...shared.errors import UltramarineError
+from ...shared.meta import Manifest
+from ...shared.plan import Answer, GatewayFacts
+from .addresses import (
+    endpoint_routes,
+    first_port,
+    gateway_service,
+    is_port,
+    next_port,
+    pods_service,
+    pods_service_name,
+    reweighed,
+    route_deployment,
+    routes_config_map,
+    service,
+)
+from .judge import Judged
+from .manifests import Endpoint
+from .steps import SOON, Shares, Step, told
+
+LATER = timedelta(seconds=5)  # when a gateway did not answer: it is asked again only then
+LOOK_AGAIN = timedelta(minutes=2)  # nobody rings when a gateway pod loses what it had
+
+
+@dataclass(frozen=True)
+class Routed:
+    """An endpoint as seen: its routes, where its Service is turned to, who is `living`, what the gateway `answered`."""
+
+    endpoint: Endpoint
+    turned: str | int | None
+    living: frozenset[str]
+    routes: EndpointRoutes | None
+    answered: Answer | None
+
+    @property
+    def facts(self) -> GatewayFacts | None:
+        return self.answered if isinstance(self.answered, GatewayFacts) else None
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether every gateway pod routes by the routes as seen."""
+        facts, routes = self.facts, self.routes
+        return facts is not None and routes is not None and {p.version for p in facts.proxies} == {routes.version}
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the Service leads to where the gateway has the endpoint."""
+        return self.routes is not None and self.turned == self.routes.port
+
+    @property
+    def weights(self) -> Shares:
+        """The weights in the routes as seen."""
+        return {d.name: d.weight for d in self.routes.deployments if d.weight} if self.routes else {}
+
+    @property
+    def shares(self) -> Shares:
+        """Who answers, as far as that is known for sure."""
+        if isinstance(self.turned, str):
+            return {self.turned: 100}
+        return self.weights if self.confirmed and self.is_turned else told(self.endpoint)
+
+    def keeps(self, name: str) -> bool:
+        """Whether a deployment must not lose pods yet: it may still have a larger share than the spec gives it."""
+        may_have = max(self.shares.get(name, 0), self.weights.get(name, 0))
+        return may_have > self.endpoint.spec.shares.get(name, 0)
+
+    def step(self, judged: dict[str, Judged]) -> Step:
+        """Say which routes there shall be, and where the Service leads."""
+        weights, waits = self._next_weights(judged)
+        wanted = self._wanted(weights)
+        done = self.confirmed and self.is_turned and wanted == self.routes
+        reason, message = ("Confirmed", "every gateway pod has the routes") if done else self._why_not(wanted)
+        as_asked = weights == self.endpoint.spec.shares
+        return Step(
+            shares=self.shares,
+            apply=self._children(wanted),
+            needed=frozenset(deployment.name for deployment in wanted.deployments) if done else None,
+            settled=done and as_asked,
+            waits=waits if done else message,
+            answers=not (isinstance(self.answered, UltramarineError) and self.answered.reason == "NoGateway"),
+            condition=Condition("RoutesReady", done, reason, message),
+            port=wanted.port,
+            after=self._after(done=done, soon=bool(waits)),
+        )
+
+    def _current_weights(self) -> dict[str, int]:
+        """The weights to start from: of what is there; what is gone leaves its share to the largest."""
+        if isinstance(self.turned, str):
+            before: Shares = {self.turned: 100}
+        else:
+            before = self.weights or told(self.endpoint)
+        there = self.living | {deployment.name for deployment in self.endpoint.spec.deployments}
+        kept = {name: share for name, share in before.items() if name in there}
+        if kept:
+            kept[max(kept, key=lambda name: kept[name])] += 100 - sum(kept.values())
+        return kept
+
+    def _next_weights(self, judged: dict[str, Judged]) -> tuple[dict[str, int], str]:
+        """The weights that the routes shall have now; and what the rest waits for at the gateway, if it is there."""
+        target, current = self.endpoint.spec.shares, self._current_weights()
+        if not current or (self.turned is None and not self.shares):  # nobody answers yet: there is nothing to lose
+            return target, ""
+        # Whose share falls may be as ill as it wants: that is often why it falls.
+        rising = [name for name, share in target.items() if share > current.get(name, 0)]
+        if any(judged[name].state != "Ready" for name in rising):
+            return current, ""
+        if current != target and not (self.confirmed and self.is_turned):
+            return current, "the gateway has to confirm the routes before these change"
+        unknown = [name for name in rising if not self._is_known(name)]
+        if unknown:
+            return current, f"not every gateway pod has an address of {' and '.join(unknown)} yet"
+        return target, ""
+
+    def _is_known(self, name: str) -> bool:
+        """Whether every gateway pod sends requests to pods of a deployment as soon as it may."""
+        proxies = self.facts.proxies if self.facts else ()
+        return all(proxy.ready is None or proxy.ready.get(name, 0) > 0 for proxy in proxies)
+
+    def _wanted(self, weights: Shares) -> EndpointRoutes:
+        spec = self.endpoint.spec
+        deployments = [
+            route_deployment(self.endpoint, d, weights.get(d.name, 0), spec.mirrors.get(d.name, 0))
+            for d in spec.deployments
+        ]
+        return endpoint_routes(self.endpoint, self._port(), (*deployments, *self._leaving(weights)))
+
+    def _leaving(self, weights: Shares) -> tuple[RouteDeployment, ...]:
+        """Deployments that the spec no longer has: they stay until every gateway pod gives them nothing."""
+        staying = {deployment.name for deployment in self.endpoint.spec.deployments}
+        known = self.routes.deployments if self.routes else ()
+        names = {d.name for d in known if d.weight or not self.confirmed} | weights.keys()
+        was = {d.name: d for d in known}
+        return tuple(
+            reweighed(was.get(name) or self._unrouted(name), weights.get(name, 0))
+            for name in sorted((names - staying) & self.living)
+        )
+
+    def _unrouted(self, name: str) -> RouteDeployment:
+        """A deployment that answers without the gateway until now."""
+        return RouteDeployment(name, pods_service_name(self.endpoint, name))
+
+    def _port(self) -> int:
+        if self.routes is not None and is_port(self.routes.port):
+            return next_port(self.endpoint, self.routes.port) if self._taken_by() else self.routes.port
+        known = self.endpoint.status.get("gatewayPort")
+        return known if isinstance(known, int) and is_port(known) else first_port(self.endpoint)
+
+    def _taken_by(self) -> str:
+        """The older endpoint that has the port in the routes as seen."""
+        if self.facts is None or self.routes is None:
+            return ""
+        proxies = (proxy for proxy in self.facts.proxies if proxy.port == self.routes.port)
+        return next((proxy.port_taken_by for proxy in proxies if proxy.port_taken_by), "")
+
+    def _children(self, wanted: EndpointRoutes) -> tuple[Manifest, ...]:
+        names = [deployment.name for deployment in wanted.deployments]
+        children = [pods_service(self.endpoint, name) for name in names]
+        children.append(routes_config_map(self.endpoint, wanted))
+        if self.turned == wanted.port or (self.confirmed and wanted.port == (self.routes or wanted).port):
+            children.append(gateway_service(self.endpoint, wanted.port))
+        elif isinstance(self.turned, str):
+            children.append(service(self.endpoint, self.turned))
+        return tuple(children)
+
+    def _why_not(self, wanted: EndpointRoutes) -> tuple[str, str]:
+        if isinstance(self.answered, UltramarineError):
+            return self.answered.reason, self.answered.message
+        if taken := self._taken_by():
+            return "PortTaken", f"the gateway's port belongs to OnlineEndpoint {taken}; {wanted.port} is tried next"
+        facts = self.facts
+        if facts is not None and self.routes is not None:
+            having = [proxy.version == self.routes.version for proxy in facts.proxies]
+            for has, proxy in zip(having, facts.proxies, strict=True):
+                if proxy.reason and not has:
+                    return "Refused", f"a gateway pod does not take the routes: {proxy.reason}"
+            if not all(having):
+                return "Updating", f"{sum(having)} of {len(having)} gateway pods have the newest routes"
+        if self.confirmed and not self.is_turned:
+            return "Updating", "the Service is being turned to the gateway"
+        return "Updating", "new routes are on their way to the gateway"
+
+    def _after(self, *, done: bool, soon: bool) -> timedelta:
+        if isinstance(self.answered, UltramarineError):
+            return LATER
+        return SOON if soon or not done else LOOK_AGAIN

@@ -1,0 +1,97 @@
+"""The words of an OnlineEndpoint's status, and the lines of its diary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from ...shared.conditions import Condition, find, health, merge
+from ...shared.meta import Manifest
+from ...shared.plan import Event
+from .judge import Judged
+from .manifests import Endpoint, keys_secret
+from .steps import Shares, Step
+
+LONGEST_VERSION = 253
+
+
+def gathered(
+    endpoint: Endpoint, judged: dict[str, Judged], answering: list[Judged], step: Step, now: datetime
+) -> Manifest:
+    """The status: who answers, of those who shall, and what the rest waits for."""
+    target = [judged[name] for name in endpoint.spec.shares]
+    unready = [each for each in target if each.state != "Ready"]
+    as_asked = not step.shares or step.shares == endpoint.spec.shares
+    answers = step.answers and bool(answering) and all(each.ready for each in answering)
+    good = not unready and step.settled
+    message = step.blocked or _message(target, unready, answering, step)
+    if not as_asked and answers and not step.blocked:
+        message = f"{_names(step.shares)} answers until {_names(endpoint.spec.shares)} is ready: {message}"
+    reason = unready[0].state if unready else "Serving" if step.settled else "Switching"
+    ready = sum(each.ready for each in judged.values())
+    conditions = (
+        Condition("Accepted", True, "Valid", ""),
+        # A rolling update is no outage: as long as pods answer, the endpoint is ready.
+        Condition("Ready", good or answers, reason if as_asked else "Switching", message),
+        *((step.condition,) if step.condition else ()),
+        *health(done=good, failed=step.blocked, progress=message),
+    )
+    status: Manifest = {
+        "observedGeneration": endpoint.generation,
+        "url": f"http://{endpoint.name}.{endpoint.namespace}.svc",
+        "traffic": dict(step.shares),
+        "replicas": f"{ready}/{sum(each.wanted for each in judged.values())}",
+        "deployments": [each.status() for each in judged.values()],
+        "conditions": merge(endpoint.status.get("conditions") or [], conditions, endpoint.generation, now),
+    }
+    if secret := keys_secret(endpoint):
+        status["keysSecret"] = secret
+    if step.port:
+        status["gatewayPort"] = step.port
+    if serves := _versions(answering):
+        status["modelVersion"] = serves
+    return status
+
+
+def _message(target: list[Judged], unready: list[Judged], answering: list[Judged], step: Step) -> str:
+    if unready:
+        first = unready[0]
+        return first.message if len(target) == 1 else f"{first.name}: {first.message}"
+    if step.waits:
+        return step.waits
+    if len(answering) < 2:
+        return f"{_versions(answering) or target[0].serves} answers"
+    shares = (f"{each.name} ({step.shares[each.name]} %, {each.serves})" for each in answering)
+    return f"{' and '.join(shares)} answer"
+
+
+def _names(shares: Shares) -> str:
+    return " and ".join(name if share == 100 else f"{name} ({share} %)" for name, share in shares.items())
+
+
+def _versions(answering: Iterable[Judged]) -> str:
+    """The versions that answer, each once."""
+    served = {version for each in answering if each.ready for version in each.serves.split(" and ")}
+    return " and ".join(sorted(served))[:LONGEST_VERSION]
+
+
+def diary(endpoint: Endpoint, new: Manifest) -> tuple[Event, ...]:
+    """An event for each turn of the Ready condition, and for each deployment that starts to fail."""
+    lines: list[Event] = []
+    before, after = find(endpoint.status, "Ready") or {}, find(new, "Ready") or {}
+    if after["status"] != before.get("status") and (before or after["status"] == "True"):
+        word = "Ready" if after["status"] == "True" else "NotReady"
+        lines.append(Event(word, after["message"], "Normal" if word == "Ready" else "Warning"))
+    old_shares, shares = endpoint.status.get("traffic") or {}, new["traffic"]
+    if old_shares and shares != old_shares:
+        lines.append(Event("TrafficTurned", f"{_names(shares)} now answers"))
+    known = {d.get("name"): d for d in endpoint.status.get("deployments") or []}
+    for deployment in new["deployments"]:
+        old = known.get(deployment["name"], {})
+        if deployment["state"] == "Failing" and old.get("state") != "Failing":
+            lines.append(Event("DeploymentFailing", f"{deployment['name']}: {deployment['message']}", "Warning"))
+        if deployment["state"] == "Waiting" and old.get("message") != deployment["message"]:
+            lines.append(Event("Waiting", f"{deployment['name']}: {deployment['message']}"))
+        if deployment["modelVersion"] and deployment["modelVersion"] != old.get("modelVersion"):
+            lines.append(Event("VersionChosen", f"{deployment['name']} serves {deployment['modelVersion']}"))
+    return tuple(lines)

@@ -1,0 +1,147 @@
+"""What the operator asks beside its passes: gateways on loopback that answer well, badly and not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from ultramarine.engine.inquiries import Inquiries
+from ultramarine.outside import gateway
+from ultramarine.shared.contract import RouteState
+from ultramarine.shared.errors import GatewayError
+from ultramarine.shared.meta import Key
+from ultramarine.shared.plan import AskGateway, GatewayFacts, ReadText
+
+KEY = Key("OnlineEndpoint", "team-a", "churn")
+CHURN = {"version": "abc", "since": "2030-01-01T12:00:00Z", "ready": {"blue": 2}}
+
+
+class Gateway:
+    """A server that gives one answer to everything, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.body, self.status, self.asked = b"{}", 200, 0
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked += self.path == "/routes"
+                self.send_response(outer.status)
+                self.end_headers()
+                self.wfile.write(outer.body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self.server.server_address[1]}"
+
+    def says(self, endpoints: object) -> None:
+        self.body = json.dumps({"connected": True, "endpoints": endpoints}).encode()
+
+
+@pytest.fixture
+def gateway_pod() -> Iterator[Gateway]:
+    """A gateway pod."""
+    made = Gateway()
+    thread = threading.Thread(target=made.server.serve_forever, args=(0.02,))
+    thread.start()
+    yield made
+    made.server.shutdown()
+    thread.join()
+    made.server.server_close()
+
+
+def unused() -> str:
+    """An address at which nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{bound.getsockname()[1]}"
+
+
+def test_each_pod_says_how_it_routes_the_endpoint(gateway_pod):
+    """The entry of the endpoint is read, with what a newer gateway may add left out; one without an entry is empty."""
+    gateway_pod.says({"churn": CHURN, "other": {"version": "def"}})
+    assert gateway.routes_of(gateway_pod.address, "churn") == (RouteState("abc", ready={"blue": 2}),)
+
+    gateway_pod.says({"other": {"version": "def"}})
+    assert gateway.routes_of(gateway_pod.address, "churn") == (RouteState(),)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"\xff",
+        b'{"endpoints": []}',
+        b'{"endpoints": {"churn": 7}}',
+        b'{"endpoints": {"churn": {"version": 7}}}',
+        b'{"endpoints": {"churn": {"ready": {"blue": "two"}}}}',
+        b"[" * 100_000,
+    ],
+)
+def test_an_answer_in_other_words_is_no_answer(gateway_pod, body):
+    """Whoever answers at the gateway's name is in a namespace of somebody's: nonsense is an error with a reason."""
+    gateway_pod.body = body
+    with pytest.raises(GatewayError) as told:
+        gateway.routes_of(gateway_pod.address, "churn")
+    assert told.value.reason == "BadAnswer"
+
+
+def test_who_does_not_answer_and_who_is_not_there_are_told_apart(gateway_pod):
+    """No address: no gateway pod is ready. An address that refuses, or answers 503: that pod is not well."""
+    with pytest.raises(GatewayError) as told:
+        gateway.routes_of("gateway.invalid:9902", "churn")
+    assert told.value.reason == "NoGateway"
+
+    gateway_pod.status = 503
+    for address in (unused(), gateway_pod.address):
+        with pytest.raises(GatewayError) as told:
+            gateway.routes_of(address, "churn")
+        assert told.value.reason == "Unreachable"
+
+
+class Storage:
+    """A storage that answers at once."""
+
+    def read(self, uri: str) -> bytes:
+        return uri.encode()
+
+    def artifact_digest(self, uri: str) -> tuple[str, int, str]:
+        raise AssertionError(uri)
+
+
+async def answer(inquiries: Inquiries, rung: asyncio.Event, *questions: AskGateway | ReadText) -> list[object]:
+    """The answers, when the key was rung."""
+    rung.clear()
+    assert inquiries.answers(KEY, questions) is None
+    await asyncio.wait_for(rung.wait(), 10)
+    answers = inquiries.answers(KEY, questions)
+    assert answers is not None
+    return [answers[question] for question in questions]
+
+
+async def test_a_gateway_is_asked_beside_the_storage(gateway_pod):
+    """Both kinds of questions are answered together, and a gateway that is away is no reason to leave the storage."""
+    rung = asyncio.Event()
+    inquiries = Inquiries(Storage(), lambda _: rung.set())
+    gateway_pod.says({"churn": CHURN})
+    here, text = AskGateway(gateway_pod.address, "churn"), ReadText("s3://lake/a")
+    assert await answer(inquiries, rung, here, text) == [
+        GatewayFacts((RouteState("abc", ready={"blue": 2}),)),
+        "s3://lake/a",
+    ]
+
+    gateway_pod.status = 503
+    for _ in range(3):
+        away, read = await answer(inquiries, rung, here, text)
+        assert isinstance(away, GatewayError)
+        assert read == "s3://lake/a"
+    assert gateway_pod.asked == 2, "one that did not answer is left alone for a while"
+    inquiries.close()

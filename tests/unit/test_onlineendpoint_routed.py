@@ -1,0 +1,481 @@
+"""What an OnlineEndpoint does behind the gateway: the order of every change, told by its plan."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, seen, version
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ultramarine.kinds.onlineendpoint.addresses import (
+    FIRST_PORT,
+    PORTS,
+    first_port,
+    gateway_service,
+    next_port,
+    pods_service_name,
+    routes_in,
+    service,
+    turned_to,
+)
+from ultramarine.kinds.onlineendpoint.plan import plan, questions
+from ultramarine.shared.contract import GATEWAY_PODS, LABEL_ROUTES, RouteState, ServingTask
+from ultramarine.shared.errors import GatewayError
+from ultramarine.shared.plan import GatewayFacts
+from unit.test_onlineendpoint_plan import TWO, deployment, server_pod
+
+HERE = replace(PLATFORM, gateway="ultramarine-gateway.{namespace}.svc:9902", gateway_namespaces=frozenset({"team-a"}))
+BOTH = (version(1), version(2))
+KEYS = {"keysSecret": "churn-keys"}
+HALVES = {"blue": 50, "green": 50}
+
+
+def look(owner, *children, says=None, related=BOTH):
+    """What is seen where the namespace has a gateway, whose pods say that."""
+    around = replace(seen(*children, related=related), platform=HERE)
+    (question,) = questions(owner, around)
+    return replace(around, answers={question: says or GatewayFacts((RouteState(),))})
+
+
+def after(owner, *before, says=None, related=BOTH):
+    """The plan of a pass."""
+    return plan(owner, look(owner, *before, says=says, related=related), NOW)
+
+
+def routes_of(got):
+    """The routes that a plan wants."""
+    (found,) = (made for made in got.apply if made["kind"] == "ConfigMap")
+    return routes_in(found)
+
+
+def weights(got):
+    """The weights that a plan wants."""
+    return {d.name: d.weight for d in routes_of(got).deployments}
+
+
+def kept(owner, got):
+    """The ConfigMap of a plan, as it is seen later."""
+    (found,) = (made for made in got.apply if made["kind"] == "ConfigMap")
+    return child("ConfigMap", found["metadata"]["name"], owner) | {"data": found["data"]}
+
+
+def having(config_map, pods=1, **ready):
+    """Gateway pods that have these routes, and so many addresses of each deployment (one where nothing is said)."""
+    routes = routes_in(config_map)
+    state = RouteState(routes.version, ready={d.name: ready.get(d.name, 1) for d in routes.deployments})
+    return GatewayFacts((state,) * pods)
+
+
+def address(owner, where):
+    """The Service, turned to a deployment's pods or to a port of the gateway."""
+    made = service(owner, where) if isinstance(where, str) else gateway_service(owner, where)
+    return child("Service", "churn", owner, made["spec"])
+
+
+def blue(owner):
+    """blue with version 1, ready."""
+    return deployment(owner, 1), server_pod(owner, 1)
+
+
+def green(owner, *, rolled=True):
+    """green with version 2, ready or not."""
+    made = server_pod(owner, 2, "green", ready=rolled)
+    made["metadata"]["name"] = "churn-green-x"
+    return deployment(owner, 2, "green", rolled=rolled), made
+
+
+def settled(owner, *pods, related=BOTH):
+    """The endpoint at rest, every gateway pod having the routes that it wants: ConfigMap and Service."""
+    first = after(owner, *pods, related=related)
+    config_map = kept(owner, first)
+    return config_map, address(owner, routes_in(config_map).port)
+
+
+def test_a_new_endpoint_has_routes_first_and_an_address_when_the_gateway_has_them():
+    """The Service is made only when every gateway pod has the first routes: its port may belong to somebody else."""
+    one = endpoint(KEYS)
+    first = after(one, related=(version(1),))
+    assert kinds_of(first.apply) == ["Deployment/churn-blue", "Service/churn-blue-pods", "ConfigMap/churn-routes"]
+    assert weights(first) == {"blue": 100}
+    assert condition(first, "RoutesReady")["status"] == "False"
+    assert first.status["traffic"] == {}
+
+    config_map = kept(one, first)
+    half = GatewayFacts((*having(config_map).proxies, RouteState()))
+    waiting = after(one, *blue(one), config_map, says=half, related=(version(1),))
+    assert "Service/churn" not in kinds_of(waiting.apply)
+    assert condition(waiting, "RoutesReady")["message"] == "1 of 2 gateway pods have the newest routes"
+    assert condition(waiting, "Ready")["status"] == "False"
+
+    turning = after(one, *blue(one), config_map, says=having(config_map, 2), related=(version(1),))
+    made = next(m for m in turning.apply if m["metadata"]["name"] == "churn")
+    assert made["spec"]["selector"] == GATEWAY_PODS
+    assert {port["targetPort"] for port in made["spec"]["ports"]} == {first.status["gatewayPort"]}
+
+    last = after(one, *blue(one), *settled(one, *blue(one)), says=having(config_map, 2), related=(version(1),))
+    assert (condition(last, "RoutesReady")["status"], condition(last, "Ready")["status"]) == ("True", "True")
+    assert condition(last, "Ready")["message"] == "churn-1 answers"
+    assert last.status["traffic"] == {"blue": 100}
+    assert condition(last, "Reconciling") == {}
+
+
+def test_the_gateway_finds_what_the_routes_name():
+    """The ConfigMap has the label that the gateway follows, and each deployment in it a Service of that name."""
+    one = endpoint(KEYS, deployments=TWO, traffic=HALVES)
+    got = after(one)
+    (config_map,) = (m for m in got.apply if m["kind"] == "ConfigMap")
+    services = {m["metadata"]["name"]: m["spec"] for m in got.apply if m["kind"] == "Service"}
+
+    assert config_map["metadata"]["labels"][LABEL_ROUTES] == "churn"
+    for routed in routes_of(got).deployments:
+        spec = services[routed.service]
+        assert spec["clusterIP"] == "None"
+        assert spec["selector"]["ultramarine.dev/deployment"] == routed.name
+        assert {port["name"] for port in spec["ports"]} == set(routed.protocols)
+
+
+def test_a_split_waits_for_every_deployment_whose_share_rises():
+    """From blue alone to halves: nothing changes until green is ready and every gateway pod has an address of it."""
+    before = endpoint(KEYS, deployments=TWO, traffic={"blue": 100})
+    one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic=HALVES)
+    at_rest = settled(before, *blue(before))
+
+    early = after(one, *blue(one), *green(one, rolled=False), *at_rest, says=having(at_rest[0]))
+    assert weights(early) == {"blue": 100, "green": 0}
+    assert early.status["traffic"] == {"blue": 100}
+    words = "blue answers until blue (50 %) and green (50 %) is ready: green: 0 of 1 pods are ready"
+    assert condition(early, "Ready")["message"].startswith(words)
+
+    unknown = after(one, *blue(one), *green(one), *at_rest, says=having(at_rest[0], green=0))
+    assert weights(unknown) == {"blue": 100, "green": 0}
+    assert "an address of green" in condition(unknown, "Ready")["message"]
+    assert unknown.after is not None
+
+    ready = after(one, *blue(one), *green(one), *at_rest, says=having(at_rest[0]))
+    assert weights(ready) == HALVES
+    assert ready.status["traffic"] == {"blue": 100}, "only what every gateway pod has confirmed is told"
+
+    routes = kept(one, ready)
+    last = after(one, *blue(one), *green(one), routes, at_rest[1], says=having(routes))
+    assert last.status["traffic"] == HALVES
+    assert last.status["modelVersion"] == "churn-1 and churn-2"
+    assert condition(last, "Ready")["message"] == "blue (50 %, churn-1) and green (50 %, churn-2) answer"
+    assert [event.reason for event in last.events if event.reason == "TrafficTurned"] == ["TrafficTurned"]
+
+
+def test_traffic_leaves_a_deployment_that_is_ill():
+    """blue fails an update, and its share falls: only green, whose share rises, has to be ready for that."""
+    before = endpoint(KEYS, deployments=TWO, traffic=HALVES)
+    at_rest = settled(before, *blue(before), *green(before))
+    one = endpoint(KEYS | {"traffic": HALVES}, deployments=TWO, traffic={"blue": 10, "green": 90})
+    ill = (deployment(one, 1, rolled=False), server_pod(one, 1, ready=False))
+    got = after(one, *ill, *green(one), *at_rest, says=having(at_rest[0], blue=0))
+
+    assert weights(got) == {"blue": 10, "green": 90}
+
+
+def test_what_leaves_the_spec_goes_step_by_step():
+    """blue leaves: its weight goes when green is ready, then its routes, then its pods; each after the one before."""
+    before = endpoint(KEYS, deployments=TWO, traffic={"blue": 100})
+    at_rest = settled(before, *blue(before), *green(before))
+    one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO[1:])
+    pods = (*blue(before), *green(one))
+
+    routes, wanted = at_rest[0], []
+    for _ in range(4):
+        got = after(one, *pods, routes, at_rest[1], says=having(routes))
+        wanted.append((weights(got), [ref.name for ref in got.delete]))
+        late = after(one, *pods, kept(one, got), at_rest[1], says=having(routes))
+        if kept(one, got) != routes:
+            assert late.delete == (), "nothing is deleted before every gateway pod has confirmed"
+        routes = kept(one, got)
+
+    assert wanted == [
+        ({"green": 100, "blue": 0}, []),
+        ({"green": 100}, []),
+        ({"green": 100}, ["churn-blue"]),
+        ({"green": 100}, ["churn-blue"]),
+    ]
+
+
+def test_the_service_of_a_deployment_that_left_goes_with_it():
+    """When blue's pods may go, so may the Service by which the gateway found them."""
+    before = endpoint(KEYS, deployments=TWO, traffic={"green": 100})
+    one = endpoint(KEYS, deployments=TWO[1:])
+    at_rest = settled(one, *green(one))
+    listed = child("Service", pods_service_name(before, "blue"), before)
+    got = after(one, *blue(before), *green(one), listed, *at_rest, says=having(at_rest[0]))
+
+    assert [(ref.resource.kind, ref.name) for ref in got.delete] == [
+        ("Deployment", "churn-blue"),
+        ("Service", "churn-blue-pods"),
+    ]
+
+
+def test_who_loses_a_share_keeps_its_pods_until_that_is_confirmed():
+    """blue is scaled down in the edit that halves its share: its pods stay until no gateway pod sends it more."""
+    four = [{**TWO[0], "replicas": 4}, TWO[1]]
+    before = endpoint(KEYS, deployments=four, traffic={"blue": 100})
+    big = deployment(before, 1)
+    big["spec"]["replicas"] = 4
+    at_rest = settled(before, big, server_pod(before, 1))
+    one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic=HALVES)
+    pods = (big, server_pod(one, 1), *green(one))
+
+    turning = after(one, *pods, *at_rest, says=having(at_rest[0]))
+    assert turning.apply[0]["spec"]["replicas"] == 4
+    routes = kept(one, turning)
+    assert after(one, *pods, routes, at_rest[1], says=having(at_rest[0])).apply[0]["spec"]["replicas"] == 4
+    assert after(one, *pods, routes, at_rest[1], says=having(routes)).apply[0]["spec"]["replicas"] == 1
+
+
+def test_an_endpoint_from_before_the_gateway_is_turned_without_a_gap():
+    """The Service stays at blue's pods until every gateway pod has the routes, and the routes begin with blue."""
+    status = KEYS | {"traffic": {"blue": 100}}
+    one = endpoint(status, deployments=TWO, traffic={"green": 100})
+    pods = (*blue(one), *green(one))
+    first = after(one, *pods, address(one, "blue"))
+    assert weights(first) == {"blue": 100, "green": 0}
+    assert turned_to(first.apply[-1]) == "blue"
+
+    routes = kept(one, first)
+    turning = after(one, *pods, routes, address(one, "blue"), says=having(routes))
+    assert turned_to(turning.apply[-1]) == routes_in(routes).port
+    assert weights(turning) == {"blue": 100, "green": 0}
+    assert turning.status["traffic"] == {"blue": 100}
+
+    turned = address(one, routes_in(routes).port)
+    assert weights(after(one, *pods, routes, turned, says=having(routes))) == {"blue": 0, "green": 100}
+
+
+def test_a_gateway_that_is_gone_gives_the_service_back():
+    """Where there is no gateway any more, the Service goes to the pods of who answered, and what listed pods goes."""
+    one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic={"blue": 100})
+    at_rest = settled(one, *blue(one), *green(one))
+    got = plan(one, seen(*blue(one), *green(one), *at_rest, related=BOTH), NOW)
+    assert turned_to(got.apply[-1]) == "blue"
+    assert got.delete == ()
+
+    listed = child("Service", pods_service_name(one, "blue"), one)
+    last = plan(one, seen(*blue(one), *green(one), listed, at_rest[0], address(one, "blue"), related=BOTH), NOW)
+    assert [ref.name for ref in last.delete] == ["churn-blue-pods"]
+    assert condition(last, "RoutesReady") == {}
+
+
+def test_a_split_without_a_gateway_says_what_it_needs():
+    """The larger part answers everything, and the object is stalled until the gateway is there or the split is not."""
+    one = endpoint(KEYS, deployments=TWO, traffic={"blue": 10, "green": 90})
+    got = plan(one, seen(*blue(one), *green(one), address(one, "green"), related=BOTH), NOW)
+
+    assert got.status["traffic"] == {"green": 100}
+    assert (condition(got, "RoutesReady")["reason"], condition(got, "Ready")["status"]) == ("NoGateway", "True")
+    assert "gateway.enabled" in condition(got, "Stalled")["message"]
+
+
+def test_a_taken_port_is_left_for_another():
+    """Where another endpoint has the port, the next one is tried, once; no Service is turned to the taken one."""
+    one = endpoint(KEYS)
+    first = after(one, *blue(one), related=(version(1),))
+    routes, port = kept(one, first), first.status["gatewayPort"]
+    taken = GatewayFacts((RouteState(reason="port taken", port=port, port_taken_by="other"),))
+    got = after(one, *blue(one), routes, says=taken, related=(version(1),))
+
+    assert got.status["gatewayPort"] == next_port(one, port) == routes_of(got).port
+    assert "OnlineEndpoint other" in condition(got, "RoutesReady")["message"]
+    assert "Service/churn" not in kinds_of(got.apply)
+    again = after(one, *blue(one), kept(one, got), says=taken, related=(version(1),))
+    assert routes_of(again).port == next_port(one, port), "what is said of an older port is over"
+
+
+def test_every_port_is_tried():
+    """From any port the next ones come to all of them, so an endpoint finds one as long as there is one."""
+    one, seen_ports = endpoint(), set()
+    port = first_port(one)
+    for _ in range(PORTS):
+        seen_ports.add(port)
+        port = next_port(one, port)
+
+    assert seen_ports == set(range(FIRST_PORT, FIRST_PORT + PORTS))
+
+
+@pytest.mark.parametrize(
+    ("says", "ready", "words"),
+    [
+        (GatewayError("no gateway pod is ready: x has no address", "NoGateway"), "False", "no gateway pod is ready"),
+        (GatewayError("the gateway pod at 10.0.0.3 does not answer", "Unreachable"), "True", "10.0.0.3"),
+        (GatewayFacts((RouteState(reason="Envoy refuses this"),)), "True", "Envoy refuses this"),
+    ],
+)
+def test_trouble_with_the_gateway_is_told(says, ready, words):
+    """Routes that are not confirmed are not ready; the endpoint is, while gateway pods are there and pods answer."""
+    one = endpoint(KEYS | {"traffic": {"blue": 100}})
+    at_rest = settled(one, *blue(one), related=(version(1),))
+    got = after(one, *blue(one), *at_rest, says=says, related=(version(1),))
+
+    assert condition(got, "RoutesReady")["status"] == "False"
+    assert words in condition(got, "RoutesReady")["message"]
+    assert condition(got, "Ready")["status"] == ready
+    assert got.delete == ()
+    assert got.after is not None
+
+
+def test_mirrors_and_bounds_reach_the_gateway_and_the_server():
+    """A mirror has a percent and no weight; the gateway waits longer than the server, whose answer says why."""
+    settings = {"timeoutSeconds": 5, "maxConcurrentRequests": 8, "maxQueueMilliseconds": 250}
+    batching = {"maxBatchSize": 32, "maxLatencyMilliseconds": 2}
+    request = json.dumps({"inputs": []})
+    first = {**TWO[0], "requestSettings": settings, "batching": batching, "warmup": {"request": request}}
+    one = endpoint(KEYS, deployments=[first, TWO[1]], traffic={"blue": 100}, mirrorTraffic={"green": 20})
+    got = after(one)
+    one_, two = routes_of(got).deployments
+    env = got.apply[0]["spec"]["template"]["spec"]["containers"][0]["env"]
+    task = ServingTask.from_json(env[0]["value"])
+
+    assert (one_.weight, one_.mirror_percent, one_.timeout_seconds) == (100, 0, 6.25)
+    assert (two.weight, two.mirror_percent) == (0, 20)
+    bounds = (task.timeout_seconds, task.max_concurrent_requests, task.max_queue_milliseconds)
+    assert bounds == (5, 8, 250)
+    assert (task.max_batch_size, task.max_latency_milliseconds, task.warmup) == (32, 2, request)
+
+
+def test_a_gateway_of_another_namespace_is_none():
+    """Only endpoints of namespaces in which the chart has put a gateway wait for one."""
+    around = replace(seen(), platform=replace(HERE, gateway_namespaces=frozenset({"team-b"})))
+    assert questions(endpoint(), around) == ()
+
+
+def test_names_of_services_fit():
+    """The longest names of an endpoint and of two of its deployments give two names that a Service may have."""
+    one = endpoint()
+    one.manifest["metadata"]["name"] = "a" * 40
+    names = {pods_service_name(one, "b" * 39 + last) for last in "xy"}
+
+    assert len(names) == 2
+    assert all(len(name) <= 63 and name.strip("-") == name for name in names)
+
+
+SPECS = (
+    {"deployments": TWO, "traffic": {"blue": 100}},
+    {"deployments": TWO, "traffic": HALVES},
+    {"deployments": TWO, "traffic": {"green": 100}},
+    {"deployments": TWO[1:]},
+    {"deployments": TWO[:1]},
+    {"deployments": [{**TWO[0], "replicas": 0}, TWO[1]], "traffic": {"green": 100}},
+)
+
+
+class Cluster:
+    """One endpoint with two gateway pods, each of which learns of routes and of pods when it likes."""
+
+    def __init__(self):
+        self.spec, self.status = SPECS[0], dict(KEYS)
+        self.children, self.gateways = {}, [{"routes": None, "pods": set()} for _ in range(2)]
+        self.ready = set()
+
+    def owner(self):
+        return endpoint(self.status, **self.spec)
+
+    def pods(self):
+        return [
+            server_pod(self.owner(), {"blue": 1, "green": 2}[name], name)
+            for name in self.ready
+            if ("Deployment", f"churn-{name}") in self.children
+        ]
+
+    def says(self):
+        states = [
+            RouteState(
+                each["routes"].version if each["routes"] else "",
+                ready={name: int(name in each["pods"]) for name in ("blue", "green")},
+            )
+            for each in self.gateways
+        ]
+        return GatewayFacts(tuple(states))
+
+    def do(self, what):
+        match what:
+            case ("edit", number):
+                self.spec = SPECS[number]
+            case ("pods", name):  # they start, where they are wanted
+                if (made := self.children.get(("Deployment", f"churn-{name}"))) and made["spec"]["replicas"]:
+                    counts = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), 1)
+                    made["status"] = {"observedGeneration": 1, **counts}
+                    self.ready.add(name)
+            case ("routes", number):
+                self.gateways[number]["routes"] = routes_in(self.children.get(("ConfigMap", "churn-routes")))
+            case ("addresses", number):
+                self.gateways[number]["pods"] = set(self.ready)
+            case "pass":
+                self._pass()
+
+    def _pass(self):
+        owner = self.owner()
+        got = plan(owner, look(owner, *self.children.values(), *self.pods(), says=self.says()), NOW)
+        for ref in got.delete:
+            gone = self.children.pop((ref.resource.kind, ref.name))
+            if gone["kind"] == "Deployment":
+                self.ready.discard(ref.name.removeprefix("churn-"))
+        for made in got.apply:
+            id = (made["kind"], made["metadata"]["name"])
+            old = self.children.get(id)
+            new = child(*id, owner, made.get("spec"), (old or {}).get("status"))
+            new["metadata"]["annotations"] = made["metadata"].get("annotations", {})
+            self.children[id] = new | ({"data": made["data"]} if "data" in made else {})
+            if made["kind"] == "Deployment" and made["spec"]["replicas"] == 0:
+                self.ready.discard(made["metadata"]["name"].removeprefix("churn-"))
+        self.status = got.status
+
+    def check(self):
+        """Nobody who can be asked sends a request where no pod is."""
+        if turned_to(self.children.get(("Service", "churn"))) is None or not self.served:
+            return
+        for gateway in self.gateways:
+            for routed in gateway["routes"].deployments:
+                if routed.weight:
+                    assert routed.name in self.ready, f"{routed.name} has {routed.weight} % and no pod: {self.spec}"
+                    assert routed.name in gateway["pods"], f"a gateway pod gives {routed.name} requests, and has no pod"
+
+    @property
+    def served(self):
+        return self.status.get("traffic")
+
+
+EVENTS = st.one_of(
+    st.just("pass"),
+    st.tuples(st.just("edit"), st.integers(0, len(SPECS) - 1)),
+    st.tuples(st.just("pods"), st.sampled_from(["blue", "green"])),
+    st.tuples(st.sampled_from(["routes", "addresses"]), st.integers(0, 1)),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(EVENTS, max_size=60))
+def test_no_order_of_events_sends_a_request_where_no_pod_is(events):
+    """Whenever edits, pods, gateway pods and passes take their turns: what answers has pods that are known there."""
+    cluster = Cluster()
+    for what in (
+        "pass",
+        ("pods", "blue"),
+        ("routes", 0),
+        ("routes", 1),
+        ("addresses", 0),
+        ("addresses", 1),
+        *["pass"] * 3,
+    ):
+        cluster.do(what)
+    assert cluster.served == {"blue": 100}
+    for what in events:
+        cluster.do(what)
+        cluster.check()
+    for _ in range(8):
+        for what in (
+            ("pods", "blue"),
+            ("pods", "green"),
+            *((w, n) for w in ("routes", "addresses") for n in (0, 1)),
+            "pass",
+        ):
+            cluster.do(what)
+            cluster.check()
+    assert cluster.served == cluster.owner().spec.shares
