@@ -64,9 +64,10 @@ def _plain(path: str, word: str, labels: Callable[[Any], list[float]]) -> Dialec
 
 
 def _ours(place: Place) -> list[str]:
-    words = ["serve", "--host", "127.0.0.1", "--port", str(place.port), "--model-dir", str(place.folder)]
-    files = ["--keys-dir", str(place.folder / "keys"), "--termination-log", str(place.folder / "log")]
-    return [str(place.python), "-m", "ultramarine_server", *words, *files]
+    ports = ["--host", "127.0.0.1", "--port", str(place.port), "--grpc-port", str(place.port + 1)]
+    files = ["--model-dir", str(place.folder), "--keys-dir", str(place.folder / "keys")]
+    log = ["--termination-log", str(place.folder / "log")]
+    return [str(place.python), "-m", "ultramarine_server", "serve", *ports, *files, *log]
 
 
 def _script(name: str) -> Callable[[Place], list[str]]:
