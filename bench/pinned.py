@@ -14,7 +14,7 @@ HOST = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A port that is free, as the next two are: mlserver takes three."""
+    """A port that is free, as the next two are: servers of gRPC and metrics take more than one."""
     for first in range(18400, 18700, 3):
         with suppress(OSError):
             for port in range(first, first + 3):

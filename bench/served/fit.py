@@ -22,7 +22,8 @@ def main(name: str, folder: Path, form: str = "joblib") -> None:
     if form == "mlflow":
         import mlflow.sklearn
 
-        mlflow.sklearn.save_model(model, folder / "model")
+        # A forest's nodes have to be trusted by name.
+        mlflow.sklearn.save_model(model, folder / "model", skops_trusted_types=["sklearn.tree._tree.Tree"])
     else:
         import joblib
 

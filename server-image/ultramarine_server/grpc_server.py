@@ -13,6 +13,9 @@ from ultramarine_server.service import Service
 # A connection says goodbye at this age and its client makes another, so that clients spread over all pods behind one
 # address; and, since it is less than a leaving pod's preStop sleep, none is left for SIGTERM to cut off.
 _CONNECTION_MILLISECONDS = 8000
+_CALLS_OF_A_CONNECTION = 1000  # Others wait at the client.
+# A client that has gone without a word is noticed by pings; its own may come twice as often.
+_PING_MILLISECONDS = 20_000
 
 
 class GrpcServer:
@@ -24,6 +27,10 @@ class GrpcServer:
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_connection_age_ms", _CONNECTION_MILLISECONDS),
+            ("grpc.max_concurrent_streams", _CALLS_OF_A_CONNECTION),
+            ("grpc.keepalive_time_ms", _PING_MILLISECONDS),
+            ("grpc.http2.min_ping_interval_without_data_ms", _PING_MILLISECONDS // 2),
+            ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.so_reuseport", 0),  # A port that somebody has is an error, not to be shared with them.
         )
         self._server: grpc.aio.Server | None = None

@@ -443,11 +443,17 @@ def test_what_the_server_cannot_do_is_not_ignored(cancer: GrpcServer) -> None:
 
 def test_a_message_beyond_the_limit_is_refused(cancer: GrpcServer) -> None:
     """Neither a large message nor a small one that unpacks to a large one is taken; without a key none is read."""
-    rows = np.zeros((300_000, 30))  # 72 MB
-    assert refusal(cancer.infer, rows)[0] == grpc.StatusCode.UNAUTHENTICATED
+    rows = [tensor("input", np.zeros((300_000, 30)), "FP64")]  # 72 MB
+
+    def refused(**options: Any) -> grpc.StatusCode:
+        # By a new connection: one that comes of age while the client still sends ends before the refusal is read.
+        unshared = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
+        with triton.InferenceServerClient(cancer.address, channel_args=unshared) as client:
+            return refusal(client.infer, "cancer", rows, **options)[0]
+
+    assert refused() == grpc.StatusCode.UNAUTHENTICATED
     for packed in (None, "gzip"):
-        status, message = refusal(cancer.infer, rows, headers=KEY, compression_algorithm=packed)
-        assert status == grpc.StatusCode.RESOURCE_EXHAUSTED, message
+        assert refused(headers=KEY, compression_algorithm=packed) == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert cancer.infer(ROWS[:1], headers=KEY, compression_algorithm="gzip").as_numpy("predict").shape == (1,)
 
 
