@@ -54,8 +54,6 @@ def table() -> dict[str, Image]:
         *(f"operator/ultramarine/shared/{module}.py" for module in ("__init__", "contract", "errors")),
         "operator/ultramarine/outside",
     )
-    modules = ("__init__", "contract", "logs", "meta")
-    told = ("operator/ultramarine/__init__.py", *(f"operator/ultramarine/shared/{module}.py" for module in modules))
     of_gateway = (
         "operator/ultramarine/__init__.py",
         *(f"operator/ultramarine/shared/{module}.py" for module in ("__init__", "contract", "logs", "meta")),
@@ -67,7 +65,6 @@ def table() -> dict[str, Image]:
         "trainer": Image("trainer-image/Dockerfile", (*common, *shared, "trainer-image"), seconds=90),
         "server": Image("server-image/Dockerfile", (*common, *shared, "server-image"), seconds=90),
         "gateway": Image("gateway-image/Dockerfile", (*common, *of_gateway, "gateway-image"), seconds=60),
-        "gateway": Image("gateway-image/Dockerfile", (*common, *told, "gateway-image"), seconds=60),
         "addons": Image(
             str((CLUSTER_FOLDER / "addons" / "Dockerfile").relative_to(REPOSITORY)),
             outside=(*map(programs.path, addons), Path("/usr/bin/catatonit"), Path("/bin/busybox")),
