@@ -54,15 +54,17 @@ def table() -> dict[str, Image]:
         *(f"operator/ultramarine/shared/{module}.py" for module in ("__init__", "contract", "errors", "formats")),
         "operator/ultramarine/outside",
     )
-    modules = ("__init__", "contract", "logs", "meta")
-    told = ("operator/ultramarine/__init__.py", *(f"operator/ultramarine/shared/{module}.py" for module in modules))
+    of_gateway = (
+        "operator/ultramarine/__init__.py",
+        *(f"operator/ultramarine/shared/{module}.py" for module in ("__init__", "contract", "logs", "meta")),
+    )
     addons = ("coredns", "metrics-server", "local-path-provisioner", "versitygw")
     examples = sorted(file.parent.name for file in (REPOSITORY / "examples").glob("*/Dockerfile"))
     return {
         "operator": Image("operator/Dockerfile", (*common, "operator"), seconds=45),
         "trainer": Image("trainer-image/Dockerfile", (*common, *shared, "trainer-image"), seconds=90),
         "server": Image("server-image/Dockerfile", (*common, *shared, "server-image"), seconds=90),
-        "gateway": Image("gateway-image/Dockerfile", (*common, *told, "gateway-image"), seconds=60),
+        "gateway": Image("gateway-image/Dockerfile", (*common, *of_gateway, "gateway-image"), seconds=60),
         "addons": Image(
             str((CLUSTER_FOLDER / "addons" / "Dockerfile").relative_to(REPOSITORY)),
             outside=(*map(programs.path, addons), Path("/usr/bin/catatonit"), Path("/bin/busybox")),

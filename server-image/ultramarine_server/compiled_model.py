@@ -17,6 +17,8 @@ from ultramarine_server.tensors import DTYPES, Array
 class CompiledModel:
     """An ONNX session behind the signature of the native model."""
 
+    steady = OnnxModel.steady
+
     def __init__(self, session: OnnxModel) -> None:
         try:
             self.signature = _signature(json.loads(session.metadata[SIGNATURE]))

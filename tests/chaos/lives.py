@@ -18,7 +18,8 @@ class Life:
 
     `story` does what people and the world do to them, and returns when nothing more is going to happen. It waits for
     states, not for moments: it must be able to go on after the operator was away, whatever was missed.
-    `artifacts` are in the storage from the beginning. The word NAMESPACE in a manifest becomes the run's own.
+    `artifacts` are in the storage from the beginning. The word NAMESPACE in a manifest becomes the run's own. With
+    `routed` the namespace has a gateway.
     """
 
     kind: str
@@ -26,6 +27,7 @@ class Life:
     manifests: tuple[Manifest, ...]
     story: Callable[[World], Awaitable[None]]
     artifacts: tuple[str, ...] = ()
+    routed: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -84,6 +86,11 @@ async def served(world: World, version: str, deployment: str = "blue", pods: int
         return rightly and is_true(status, "Ready") and len(world.all("Pod")) == pods
 
     await world.until(f"shop answers with {version} from {deployment}", look)
+
+
+async def routed(world: World) -> None:
+    """Wait until the endpoint says that every gateway pod has its routes."""
+    await world.until("shop has its routes", lambda: is_true(world.status("OnlineEndpoint", "shop"), "RoutesReady"))
 
 
 # The stories.
@@ -231,6 +238,25 @@ async def _exchanges_its_deployment(world: World) -> None:
     await served(world, "churn-2", "green")
 
 
+async def _splits_its_traffic(world: World) -> None:
+    await served(world, "churn-1", "blue", pods=3)
+    await world.edit("OnlineEndpoint", "shop", {"spec": {"traffic": {"blue": 50, "green": 50}}})
+    await world.until(
+        "shop answers with both",
+        lambda: world.status("OnlineEndpoint", "shop").get("traffic") == {"blue": 50, "green": 50},
+    )
+    copies = {"traffic": {"blue": 0, "green": 100}, "mirrorTraffic": {"blue": 10}}
+    await world.edit("OnlineEndpoint", "shop", {"spec": copies})
+    await served(world, "churn-2", "green", pods=3)
+    await routed(world)
+
+
+async def _exchanges_its_deployment_behind_the_gateway(world: World) -> None:
+    await _exchanges_its_deployment(world)
+    await world.until("blue is gone", lambda: world.get("Deployment", "shop-blue") is None)
+    await routed(world)
+
+
 async def _is_scaled(world: World) -> None:
     await served(world, "churn-1")
     for pods in (4, 0, 1):
@@ -316,6 +342,15 @@ LIVES = (
         (version(1), version(2), serving("shop", "churn@1")),
         _exchanges_its_deployment,
         TWO,
+    ),
+    Life("OnlineEndpoint", "splits its traffic", (version(1), version(2), _both()), _splits_its_traffic, TWO, True),
+    Life(
+        "OnlineEndpoint",
+        "exchanges its deployment behind the gateway",
+        (version(1), version(2), serving("shop", "churn@1")),
+        _exchanges_its_deployment_behind_the_gateway,
+        TWO,
+        True,
     ),
     Life("OnlineEndpoint", "is scaled", (version(1), serving("shop", "churn@1")), _is_scaled, ONE),
     Life("OnlineEndpoint", "gets its image", (version(1), serving("shop", "churn@1")), _gets_its_image, ONE),

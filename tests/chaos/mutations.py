@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from ultramarine.engine import engine, lease, mirror, queue
+from ultramarine.kinds.onlineendpoint.routed import Routed
 from ultramarine.kinds.trainingjob import manifests, registration
 from ultramarine.kube.client import Client
 from ultramarine.shared.meta import JOB, Manifest, Ref
@@ -76,6 +77,12 @@ def a_job_is_given_up_before_its_status_says_so() -> None:
         return replace(give_up(job, verdict, child, facts, now), delete=(Ref.to(JOB, child),))
 
     plan._give_up = at_once
+
+
+def pods_go_before_the_gateway_has_let_go_of_them() -> None:
+    """What the spec no longer has is deleted at once, whatever the gateway's pods send there."""
+    step = Routed.step
+    Routed.step = lambda self, judged: replace(step(self, judged), needed=frozenset())  # type: ignore[method-assign]
 
 
 def a_queue_is_no_reason_to_wait() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from proxy import Call
 from ultramarine.kinds import KINDS
+from ultramarine.kinds.onlineendpoint.addresses import routes_in
 from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID, LABEL_OUTPUT
 from ultramarine.shared.meta import Manifest, controller_uid
 from world import GARBAGE_COLLECTORS, Id, Sight
@@ -31,6 +32,9 @@ def end_state(objects: Iterable[Manifest], namespace: str) -> End:
     there = list(objects)
     names = {controller_uid(found): "" for found in there}
     names |= {found["metadata"]["uid"]: f"uid-of-{found['kind']}-{found['metadata']['name']}" for found in there}
+    ports = {
+        routes.port for found in there if found["kind"] == "ConfigMap" and (routes := routes_in(found)) is not None
+    }
     end = {}
     for found in there:
         text = json.dumps(_stable(found), sort_keys=True)
@@ -39,6 +43,8 @@ def end_state(objects: Iterable[Manifest], namespace: str) -> End:
                 text = text.replace(uid, name)
         text = UID.sub("uid-of-what-is-gone", PORT.sub("STORAGE", TIME.sub("TIME", text)))
         text = OF_A_POD.sub(r"-hash-\1", text).replace(namespace, "NAMESPACE")
+        for port in ports:  # at the gateway, by the names of namespace and endpoint
+            text = re.sub(rf"\b{port}\b", '"PORT"' if found["kind"] != "ConfigMap" else "PORT", text)
         name = found["metadata"]["name"]
         name = OF_A_POD.sub(r"-hash-\1", name) if found["kind"] == "Pod" else name
         end[f"{found['kind']}/{name}"] = text

@@ -93,6 +93,9 @@ class Run:
             "ULTRAMARINE_STORAGE_SECRET": "ultramarine-storage",
             "ULTRAMARINE_PORT": "0",
         }
+        if self.life.routed:
+            environment["ULTRAMARINE_GATEWAY"] = f"127.0.0.1:{self.world.gateway.port}"
+            environment["ULTRAMARINE_GATEWAY_NAMESPACES"] = self.world.namespace
         constants = {**CONSTANTS, **self.constants}
         self.operator = self.rig.zygote.start(environment, self.folder / "log", constants, self.breaks)
         self.starts += 1
@@ -260,8 +263,8 @@ class Rig:
             runs.append(Run(self, life, world, front, back, folder, constants or {}, breaks, f"operator-{place}", runs))
         run = runs[0]
         async with AsyncExitStack() as stack:
-            for proxy in (back, *fronts):
-                await stack.enter_async_context(proxy.listening())
+            for server in (back, *fronts, world.gateway):
+                await stack.enter_async_context(server.listening())
             tasks = [asyncio.create_task(world.play()), *(asyncio.create_task(each.keep()) for each in runs)]
             try:
                 for artifact in life.artifacts:
@@ -318,6 +321,8 @@ class Rig:
         wrong = oracle.violations(run.world.sights, deletes, frozenset(meant), allowed, run.meant)
         if calm is not None:
             wrong += oracle.storm(run.writes, calm.counted, sum(each.starts for each in run.all))
+        cut_off = set(run.world.cut_off) - run.meant
+        wrong += [f"{' '.join(id)} went while the gateway sent requests to its pods" for id in cut_off]
         if crashes := sum(each.crashes for each in run.all):
             wrong.append(f"the operator ended by itself {crashes} times")
         if wrong:

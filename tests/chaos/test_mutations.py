@@ -34,6 +34,12 @@ MUTATIONS: dict[str, tuple[Check, str]] = {
         ),
         "was made . times, not 1",
     ),
+    "pods_go_before_the_gateway_has_let_go_of_them": (
+        lambda rig, breaks: promises.live(
+            rig, promises.named("exchanges its deployment behind the gateway"), breaks=breaks
+        ),
+        "went while the gateway sent requests to its pods",
+    ),
     "a_queue_is_no_reason_to_wait": (
         lambda rig, breaks: promises.live(rig, promises.named("waits in a queue"), breaks=breaks),
         "in vain: Running of TrainingJob churn says 'queue night",
@@ -47,6 +53,7 @@ async def test_a_broken_engine_is_seen(rig: Rig, mutation: str) -> None:
     lives = [
         *promises.TRAINING[:4],
         *map(promises.named, ("moves its aliases", "turns its traffic", "follows its alias")),
+        promises.named("exchanges its deployment behind the gateway"),
     ]
     await together(functools.partial(rig.calm, life) for life in lives)  # unbroken, and with time
     rig.patience = 15.0

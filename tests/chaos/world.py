@@ -1,4 +1,4 @@
-"""The hands of one namespace: kubelet, controllers of Jobs and Deployments, Kueue, garbage collector, and people.
+"""The hands of one namespace: kubelet, controllers of Jobs and Deployments, Kueue, gateway, garbage collector, people.
 
 They look at the API directly, never through the proxy, act on what is there and not on what happened, and are
 deterministic; so a life ends in the same state however often the operator was disturbed on the way.
@@ -17,6 +17,7 @@ from typing import Literal
 
 import aiohttp
 import hands
+from gateway_hands import Gateway
 from ultramarine.kinds.model.manifests import STORE
 from ultramarine.kinds.trainingjob import memory
 from ultramarine.kinds.trainingjob.manifests import LABEL_QUEUE
@@ -99,10 +100,15 @@ class World:
     renewals: list[Sight] = field(default_factory=list)  # of the operator's Lease
     trouble: list[str] = field(default_factory=list)  # what went wrong with the hands themselves
     has_room: bool = False  # whether Kueue lets the Jobs of its queues run
+    gateway: Gateway = field(init=False)
+    cut_off: list[Id] = field(default_factory=list)  # Deployments that went while requests were sent to their pods
     _news: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _ended: set[str] = field(default_factory=set)  # uids of what a watch has told the end of
     _records: dict[str, contract.OutputRecord] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.gateway = Gateway(self.objects)
 
     def see(self, type: str, manifest: Manifest) -> None:
         """Take in an event of the direct watch."""
@@ -113,6 +119,8 @@ class World:
         self.sights.append(sight)
         if type == "DELETED":
             self._ended.add(manifest["metadata"]["uid"])
+            if manifest["kind"] == "Deployment" and self.gateway.sends_to(manifest["metadata"]["name"]):
+                self.cut_off.append(sight.id)
             known = self.objects.get(sight.id)
             if known is not None and known["metadata"]["uid"] == manifest["metadata"]["uid"]:
                 del self.objects[sight.id]
@@ -223,6 +231,7 @@ class World:
             news = self._news
             try:
                 await self._collect_garbage()
+                self.gateway.look()
                 for job in self.all("Job"):
                     await self._run_job(job)
                 for deployment in self.all("Deployment"):
