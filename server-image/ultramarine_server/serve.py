@@ -72,6 +72,7 @@ def serve(task: ServingTask, model_folder: Path, keys_folder: Path, listening: L
 
         grpc = GrpcServer(service, keys, log, BODY_LIMIT)
     uvloop.run(_Server(Listener(routes, service.telemetry), listening, grpc).run(orjson.dumps(loaded).decode()))
+    log.close()
     return 0
 
 
