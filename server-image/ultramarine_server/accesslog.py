@@ -21,7 +21,8 @@ class AccessLog:
     def __init__(self, sampling: float) -> None:
         self._sampling = sampling
         self._lines: queue.Queue[bytes] = queue.Queue(_WAITING)
-        threading.Thread(target=self._write, name="access-log", daemon=True).start()
+        self._writer = threading.Thread(target=self._write, name="access-log", daemon=True)
+        self._writer.start()
 
     def record(self, request: Request, response: Response, seconds: float) -> None:
         """Show one answer by HTTP, or not."""
@@ -51,7 +52,13 @@ class AccessLog:
         if not self._lines.full():
             self._lines.put_nowait(orjson.dumps(line) + b"\n")
 
+    def close(self, seconds: float = 1.0) -> None:
+        """Write what waits, if it can be written in that time."""
+        if not self._lines.full():
+            self._lines.put_nowait(b"")
+            self._writer.join(seconds)
+
     def _write(self) -> None:
-        while True:
-            sys.stdout.buffer.write(self._lines.get())
+        while line := self._lines.get():
+            sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -30,14 +30,14 @@ class Request:
     target: Any = None  # what the application has found for the path
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """One answer, whole; `headers` are those besides length, type and id."""
 
     body: bytes = b""
     status: int = 200
     content_type: bytes = JSON
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] | None = None
 
     def head(self, request_id: str, date: bytes, *, close: bool) -> bytes:
         """Return the bytes up to and with the empty line."""
@@ -54,7 +54,7 @@ class Response:
 
 def json_response(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Return a JSON document as an answer."""
-    return Response(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), status, JSON, headers or {})
+    return Response(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), status, JSON, headers)
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import unquote
 
 from ultramarine_server import binary, protocol, score
@@ -18,8 +18,6 @@ from ultramarine_server.keys import KeyRing
 from ultramarine_server.messages import Request, Response, json_response, problem_response
 from ultramarine_server.openapi import document as openapi_document
 from ultramarine_server.service import Inference, Outputs, Service
-
-T = TypeVar("T")
 
 Answer = Response | Coroutine[Any, Any, Response]
 _LONG_BODY = 256 * 1024  # bytes; to inflate more takes so long that a thread has to do it
@@ -174,7 +172,10 @@ class Routes:
 
     def _infer(self, request: Request, name: str, version: str) -> Answer:
         header_length = request.headers.get(binary.HEADER, "")
-        inference, form = _read(request, lambda body: protocol.read(name, version, body, header_length))
+        try:
+            inference, form = protocol.read(name, version, request.body, header_length)
+        except BadRequest as error:
+            raise _by_type(request, error) from error
         outputs = self._service.ask(inference, request.id)
         if isinstance(outputs, tuple):
             return self._inferred(inference, form, outputs)
@@ -190,8 +191,10 @@ class Routes:
         return Response(body, 200, b"application/octet-stream", {binary.HEADER: str(length)})
 
     def _score(self, request: Request, name: str, version: str) -> Answer:
-        model = self._service.model
-        inference = _read(request, lambda body: score.read(model, self._service.name, protocol.parse(body)))
+        try:
+            inference = score.read(self._service.model, self._service.name, protocol.parse(request.body))
+        except BadRequest as error:
+            raise _by_type(request, error) from error
         outputs = self._service.ask(inference, request.id)
         return _scored(outputs) if isinstance(outputs, tuple) else self._score_later(outputs)
 
@@ -218,15 +221,12 @@ def _scored(outputs: Outputs) -> Response:
     return json_response(score.write(outputs))
 
 
-def _read(request: Request, read: Callable[[bytes], T]) -> T:
-    """Read a body; what is no JSON, and does not say that it is, is answered by its type."""
-    try:
-        return read(request.body)
-    except BadRequest as error:
-        kind = request.headers.get("content-type", "")
-        if kind and not any(word in kind.lower() for word in _TYPES):
-            raise Problem(415, f"content-type {kind} is not supported; send application/json ({error})") from error
-        raise
+def _by_type(request: Request, error: BadRequest) -> Problem:
+    """What a body that cannot be read is answered with: by its type, if that does not say that it is JSON."""
+    kind = request.headers.get("content-type", "")
+    if kind and not any(word in kind.lower() for word in _TYPES):
+        return Problem(415, f"content-type {kind} is not supported; send application/json ({error})")
+    return error
 
 
 def _object(request: Request) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import time
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ def serve(task: ServingTask, model_folder: Path, keys_folder: Path, listening: L
         "loadSeconds": round(time.monotonic() - started, 3),
         "signature": service.model.signature.to_dict(),
     }
+    gc.collect()
+    gc.freeze()  # What is there now stays, and need not be looked through again and again.
     log = AccessLog(task.access_log_sampling)
     routes = Routes(service, keys, log)
     grpc = None
@@ -69,6 +72,7 @@ def serve(task: ServingTask, model_folder: Path, keys_folder: Path, listening: L
 
         grpc = GrpcServer(service, keys, log, BODY_LIMIT)
     uvloop.run(_Server(Listener(routes, service.telemetry), listening, grpc).run(orjson.dumps(loaded).decode()))
+    log.close()
     return 0
 
 

@@ -24,7 +24,10 @@ __all__ = ["EXTENSIONS", "BadRequest", "Inference", "Outputs", "Problem", "Servi
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as is all that is made anew for each request: to freeze takes more time than to make.
+
+
+@dataclass(slots=True)
 class Tensor:
     """A named array and the protocol's name for its type: one of tensors.DTYPES; BYTES are objects, str or bytes."""
 
@@ -37,7 +40,7 @@ class Tensor:
         return self.array.shape
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Inference:
     """One question: no `version` stands for the one that is served, no `outputs` for all that the model gives."""
 
@@ -199,12 +202,11 @@ def listed(specs: Mapping[str, TensorSpec]) -> str:
 
 def typed(specs: Sequence[TensorSpec], results: Mapping[str, Array]) -> Outputs:
     """Return what the model gave in the types that it said it gives."""
-    return tuple([Tensor(spec.name, spec.datatype, _as(spec.datatype, results[spec.name])) for spec in specs])
-
-
-def _as(datatype: str, array: Array) -> Array:
-    dtype = DTYPES[datatype]
-    return array if array.dtype == dtype else np.asarray(array, dtype=dtype)
+    tensors = []
+    for spec in specs:
+        array, dtype = results[spec.name], DTYPES[spec.datatype]
+        tensors.append(Tensor(spec.name, spec.datatype, array if array.dtype is dtype else np.asarray(array, dtype)))
+    return tuple(tensors)
 
 
 def _failure(error: Exception, request_id: str) -> Problem:

@@ -31,12 +31,13 @@ class TensorSpec:
             raise BadRequest(f"input {self.name!r}: datatype {wanted} expected, {datatype} came")
         if array.ndim == len(self.shape) + 1 and array.shape[-1] == 1 and self.shape == (-1,):
             array = array[:, 0]  # a column that came as a matrix of one column
-        fits = array.ndim == len(self.shape) and all(
-            want in (-1, got) for want, got in zip(self.shape, array.shape, strict=True)
-        )
-        if not fits:
+        shape = array.shape
+        if len(shape) != len(self.shape) or any(
+            [want not in (-1, got) for want, got in zip(self.shape, shape, strict=True)]
+        ):
             raise BadRequest(f"input {self.name!r}: shape {list(self.shape)} expected, {list(array.shape)} came")
-        return array.astype(DTYPES[wanted], copy=False)
+        dtype = DTYPES[wanted]
+        return array if array.dtype is dtype else array.astype(dtype, copy=False)
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,10 @@ def array_of(datatype: str, data: list[Any]) -> Array:
 def decode(datatype: str, shape: list[int], data: list[Any]) -> Array:
     """Make an array of JSON values, flat or nested. Raises BadRequest for values that `datatype` cannot hold."""
     array = array_of(datatype, data)
-    if array.shape == tuple(shape):
-        return array
     if array.ndim == 1 and array.size == math.prod(shape):
         return array.reshape(shape)
+    if array.shape == tuple(shape):
+        return array
     if array.ndim == 1:
         raise BadRequest(f"shape {shape} wants {math.prod(shape)} values in data, {array.size} came")
     raise BadRequest(f"data is nested as {list(array.shape)}, shape says {shape}")
@@ -96,12 +96,17 @@ def _numbers(datatype: str, dtype: np.dtype[Any], data: list[Any]) -> Array:
         found = _KIND_NAMES.get(array.dtype.kind) or f"{_shown(_strange(array))}"
         raise BadRequest(f"data must hold {datatype} values; {found} came")
     if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            cast = array.astype(dtype)
-        if not np.isfinite(cast).all():
-            raise BadRequest(f"data holds a number that is too large for {datatype}")
-        return cast
+        return array.astype(dtype, copy=False) if dtype.itemsize == 8 else _narrowed(datatype, dtype, array)
     return _within(datatype, dtype, array) if dtype.kind in "iu" else array.astype(dtype)
+
+
+def _narrowed(datatype: str, dtype: np.dtype[Any], array: Array) -> Array:
+    """Cast numbers, which JSON has only as finite doubles, to a smaller kind of float."""
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if not np.logical_and.reduce(np.isfinite(cast), axis=None):
+        raise BadRequest(f"data holds a number that is too large for {datatype}")
+    return cast
 
 
 def _within(datatype: str, dtype: np.dtype[Any], integers: Array) -> Array:
@@ -113,7 +118,8 @@ def _within(datatype: str, dtype: np.dtype[Any], integers: Array) -> Array:
 
 def _strange(array: Array) -> Any:
     """Return the first value that is no number, such as null, or an integer beyond 64 bits."""
-    return next((value for value in array.ravel() if not isinstance(value, int | float)), array.ravel()[0])
+    values = array.ravel()
+    return next((value for value in values if not isinstance(value, int | float) or abs(value) >= 2**64), values[0])
 
 
 def _shown(value: Any) -> str:
