@@ -75,7 +75,7 @@ def test_the_agent_alone_has_a_token_and_it_reads_two_types(chart):
     assert gateway(chart, "ServiceAccount")["automountServiceAccountToken"] is False
     assert mounts == {"agent": {"shared", "token", "tmp"}, "envoy": {"shared", "tmp"}}
     readable = [(r["apiGroups"], r["resources"], r["verbs"]) for r in gateway(chart, "Role")["rules"]]
-    verbs = ["get", "list", "watch"]
+    verbs = ["list", "watch"]
     assert readable == [([""], ["configmaps"], verbs), (["discovery.k8s.io"], ["endpointslices"], verbs)]
 
 
