@@ -100,7 +100,7 @@ def attempt(platform: Platform, where: tuple[str, ...], targets: Targets, wanted
 
 
 def test_a_pod_without_policies_reaches_everything_but_the_storage(platform, targets):
-    """What is closed to others is really there; the storage and the gateway's agent answer the platform's pods alone."""
+    """What is closed to others is really there; the storage and the gateway's agent answer ours alone."""
     wanted = dict.fromkeys(targets, 1) | {"storage": 0, "gateway": 0}
 
     assert attempt(platform, (STRANGER,), targets, wanted) == wanted
