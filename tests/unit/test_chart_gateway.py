@@ -93,7 +93,7 @@ def test_a_rollout_loses_nothing(chart):
 
 def test_what_serves_outlives_the_release(chart):
     """An uninstall leaves the gateway running with the rights that it needs: Services of endpoints lead to it."""
-    for kind in ("Deployment", "ServiceAccount", "Role", "RoleBinding"):
+    for kind in ("Deployment", "Service", "ServiceAccount", "Role", "RoleBinding"):
         assert gateway(chart, kind)["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}, kind
 
 
