@@ -33,8 +33,9 @@ class Agent:
         self._memory = Memory(folder / "memory")
         self._desk = Desk(namespace, host, self._memory.endpoints())
         self._addresses = self._memory.addresses()
-        self._stream = Stream(lambda: self._desk.wanted, self.ring)
         self._rung = asyncio.Event()
+        self._dirty = True
+        self._stream = Stream(lambda: self._desk.wanted, self._rung.set)
         self.asked = asyncio.Event()  # set after each look, since that may ask for other Secrets
         self._in_use: dict[str, tuple[Rendered, str]] = {}
         self._ready: dict[str, int] = {}
@@ -74,6 +75,7 @@ class Agent:
 
     def ring(self) -> None:
         """Something has changed."""
+        self._dirty = True
         self._rung.set()
 
     def secrets_asked(self) -> set[str]:
@@ -96,19 +98,21 @@ class Agent:
                 async with asyncio.timeout(ADDRESSES_SECONDS):
                     await self._rung.wait()
             self._rung.clear()
-            self._judge()
-            self._desk.decide(self._addresses)
-            self.asked.set()
-            self._stream.changed()
+            if self._judge() or self._dirty:
+                self._dirty = False
+                self._desk.decide(self._addresses)
+                self.asked.set()
+                self._stream.changed()
             self._keep()
 
-    def _judge(self) -> None:
-        """Take note of what Envoy has taken and what it has refused."""
+    def _judge(self) -> bool:
+        """Take note of what Envoy has taken and what it has refused; say whether other things are wanted for it."""
+        changed = False
         conversation = self._stream.conversation
         if conversation is not self._conversation:
             self._conversation, self._in_use, self._ready = conversation, {}, {}
         if conversation is None:
-            return
+            return False
         wanted = self._desk.wanted
         for name, endpoint in wanted.endpoints.items():
             if conversation.uses(endpoint):
@@ -118,19 +122,23 @@ class Agent:
                     _log.info("endpoint %s is routed by version %s", name, endpoint.routes.version)
                 if self._desk.accepted.get(name) != endpoint:
                     self._desk.accept(endpoint)
+                    changed = True
                     self._memory.keep(endpoint)
             elif why := conversation.refusal(endpoint):
                 _log.warning("endpoint %s: Envoy refuses version %s: %s", name, endpoint.routes.version, why)
                 self._desk.refuse(endpoint, why, time.monotonic())
+                changed = True
         for name, (endpoint, _, since) in list(self._desk.refused.items()):
             if time.monotonic() - since > FORGIVEN_SECONDS:
                 del self._desk.refused[name]
                 conversation.forgive(endpoint)
+                changed = True
         for cluster, (found, one) in self._desk.assigned.items():
             if conversation.has(one):
                 self._ready[cluster] = len(found)
         self._in_use = {name: used for name, used in self._in_use.items() if name in wanted.endpoints}
         self.settled |= wanted.whole and len(self._in_use) == len(wanted.endpoints)
+        return changed
 
     def _keep(self) -> None:
         wanted = self._desk.wanted

@@ -7,6 +7,7 @@ import binascii
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from ultramarine.shared.contract import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteState
@@ -149,7 +150,7 @@ class Desk:
         text = (found.get("data") or {}).get(ROUTES_ENTRY)
         if text is None:
             raise ValueError(f"ConfigMap {found['metadata']['name']} has no entry {ROUTES_ENTRY}")
-        routes = EndpointRoutes.from_json(text)
+        routes = _parsed(text)
         if (routes.endpoint, routes.namespace) != (name, self._namespace):
             raise ValueError(f"the routes are those of {routes.namespace}/{routes.endpoint}, not of {name} here")
         secrets = self._secrets(routes)
@@ -191,7 +192,12 @@ class Desk:
 
 
 def _read(found: Any) -> EndpointRoutes:
-    return EndpointRoutes.from_json((found.get("data") or {}).get(ROUTES_ENTRY, ""))
+    return _parsed((found.get("data") or {}).get(ROUTES_ENTRY, ""))
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> EndpointRoutes:
+    return EndpointRoutes.from_json(text)
 
 
 def _decoded(text: str) -> bytes:

@@ -17,6 +17,8 @@ from ultramarine_gateway.conversation import Conversation, Heard, Told, Wanted
 
 _TICK = 1.0  # seconds; clusters that nothing leads to any more go by time
 
+_GATHER = 0.002
+
 
 class Stream:
     """Tells the Envoy that is connected what is wanted, as soon as that changes."""
@@ -54,6 +56,8 @@ class Stream:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_TICK):
                         await self._changed.wait()
+                # Each word to Envoy is answered: what comes at once is taken together.
+                await asyncio.sleep(_GATHER)
                 self._changed.clear()
                 for told in conversation.say(self._wanted(), time.monotonic()):
                     await context.write(_response(told))

@@ -45,6 +45,7 @@ class Operator:
     identity: str = "operator-0"  # as in a pod whose container is restarted: the Lease is its own still
     kubeconfig: Path | None = None  # by default the administrator's
     program: tuple[str, ...] = ("-m", "ultramarine")
+    gateway: str = ""  # HOST:PORT of the namespace's, if it has one
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -62,6 +63,8 @@ class Operator:
             "ULTRAMARINE_STORAGE_BUCKET": BUCKET,
             "ULTRAMARINE_STORAGE_SECRET": "ultramarine-storage",
             "ULTRAMARINE_PORT": str(self.port),
+            "ULTRAMARINE_GATEWAY": self.gateway,
+            "ULTRAMARINE_GATEWAY_NAMESPACES": self.api.namespace if self.gateway else "",
         }
 
     def launch(self) -> None:

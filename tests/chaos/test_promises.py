@@ -281,8 +281,13 @@ CHANGES: list[tuple[str, str, str, Manifest]] = [
             {"model": "churn@latest"},
             {"resources": {"limits": {"memory": "1Gi"}}},
             {"name": "green"},
+            {"requestSettings": {"timeoutSeconds": 5}},
+            {"batching": {"maxBatchSize": 8}},
+            {"warmup": {"request": "{}"}},
         )
     ),
+    ("splits its traffic", "OnlineEndpoint", "shop", {"traffic": {"blue": 50, "green": 50}}),
+    ("splits its traffic", "OnlineEndpoint", "shop", {"mirrorTraffic": {"green": 10}}),
 ]
 
 
@@ -296,7 +301,7 @@ async def _changed(rig: Rig, life_name: str, kind: str, name: str, change: Manif
         {**m, "spec": {**m["spec"], **change}} if (m["kind"], m["metadata"]["name"]) == (kind, name) else m
         for m in base.manifests
     )
-    fresh = await rig.run(Life(base.kind, f"with {change}", changed, stands, base.artifacts))
+    fresh = await rig.run(Life(base.kind, f"with {change}", changed, stands, base.artifacts, base.routed))
 
     async def disturb(run: Run) -> None:
         await run.quiet()
@@ -307,7 +312,7 @@ async def _changed(rig: Rig, life_name: str, kind: str, name: str, change: Manif
 
     # What once was leaves traces that are no difference: a generated Secret stays, and so do conditions that were.
     await rig.run(
-        Life(base.kind, f"changed to {change}", base.manifests, stands, base.artifacts),
+        Life(base.kind, f"changed to {change}", base.manifests, stands, base.artifacts, base.routed),
         disturb=disturb,
         calm=fresh,
         but=("Secret/shop-keys", ".status.pod", ".status.startTime", *REMEMBERED, *UNSEEN),

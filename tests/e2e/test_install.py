@@ -30,7 +30,7 @@ PLURALS = ("trainingjobs", "models", "modelversions", "onlineendpoints")
 NOT_COUNTED = {"events", "events.events.k8s.io", "endpoints", "ipaddresses.networking.k8s.io", "componentstatuses"}
 
 # What goes on by itself: the Services of endpoints lead to it.
-GATEWAY = {(kind, "ultramarine-gateway") for kind in ("Deployment", "ServiceAccount", "Role", "RoleBinding")}
+GATEWAY = {(kind, "ultramarine-gateway") for kind in ("Deployment", "Service", "ServiceAccount", "Role", "RoleBinding")}
 
 # Runs until somebody makes a file in the pod, so that it is sure to live through what happens meanwhile.
 PATIENT = """

@@ -40,7 +40,7 @@ for _ in range(20):
 """
 STRANGER = "stranger"
 # What is closed to pods that train and serve; those that train report to the operator.
-CLOSED = {"stranger": 0, "operator": 0, "elsewhere": 0, "apiserver": 0, "host": 0}
+CLOSED = {"stranger": 0, "operator": 0, "gateway": 0, "elsewhere": 0, "apiserver": 0, "host": 0}
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,7 @@ def targets(platform: Platform, stranger: str) -> Targets:
         "dns": ("kube-dns.kube-system.svc", 53),
         "stranger": (stranger, 8000),
         "operator": (f"ultramarine-operator.{NAMESPACE}.svc", 8080),
+        "gateway": (f"ultramarine-gateway.{NAMESPACE}.svc", 9902),
         "elsewhere": ("metrics-server.kube-system.svc", 443),
         "apiserver": ("kubernetes.default.svc", 443),
         "host": (address, node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]),
@@ -99,8 +100,8 @@ def attempt(platform: Platform, where: tuple[str, ...], targets: Targets, wanted
 
 
 def test_a_pod_without_policies_reaches_everything_but_the_storage(platform, targets):
-    """What is closed to pods that train and serve is really there; the storage answers none but the platform's pods."""
-    wanted = dict.fromkeys(targets, 1) | {"storage": 0}
+    """What is closed to others is really there; the storage and the gateway's agent answer ours alone."""
+    wanted = dict.fromkeys(targets, 1) | {"storage": 0, "gateway": 0}
 
     assert attempt(platform, (STRANGER,), targets, wanted) == wanted
 

@@ -75,7 +75,7 @@ def test_the_agent_alone_has_a_token_and_it_reads_two_types(chart):
     assert gateway(chart, "ServiceAccount")["automountServiceAccountToken"] is False
     assert mounts == {"agent": {"shared", "token", "tmp"}, "envoy": {"shared", "tmp"}}
     readable = [(r["apiGroups"], r["resources"], r["verbs"]) for r in gateway(chart, "Role")["rules"]]
-    verbs = ["get", "list", "watch"]
+    verbs = ["list", "watch"]
     assert readable == [([""], ["configmaps"], verbs), (["discovery.k8s.io"], ["endpointslices"], verbs)]
 
 
@@ -93,7 +93,7 @@ def test_a_rollout_loses_nothing(chart):
 
 def test_what_serves_outlives_the_release(chart):
     """An uninstall leaves the gateway running with the rights that it needs: Services of endpoints lead to it."""
-    for kind in ("Deployment", "ServiceAccount", "Role", "RoleBinding"):
+    for kind in ("Deployment", "Service", "ServiceAccount", "Role", "RoleBinding"):
         assert gateway(chart, kind)["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}, kind
 
 

@@ -1,0 +1,154 @@
+"""The real operator and a real gateway, agent and Envoy, at one API server; pods and addresses are made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import hands
+import httpx
+import pytest
+from bare import DIGEST, Api, Refused, eventually
+from builders import ours, read
+from operator_process import BUCKET, Operator
+from stories import status, there
+from test_gateway_agent import Gateway, gateway  # noqa: F401  the fixture of the agent's tests serves here too
+from ultramarine.kinds.onlineendpoint.addresses import first_port, next_port, routes_in
+from ultramarine.outside.storage import Storage
+from ultramarine.shared.conditions import find
+from ultramarine.shared.contract import (
+    LABEL_ROUTES,
+    PIN_HEADER,
+    ROUTES_ENTRY,
+    EndpointRoutes,
+    RouteAuth,
+    RouteDeployment,
+)
+from ultramarine.shared.meta import API_VERSION, Manifest
+from unit.conftest import ObjectStore
+
+BLUE, GREEN = {"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@2"}
+
+
+def endpoint(deployments: list[Manifest], **spec: Any) -> Manifest:
+    """The endpoint shop."""
+    whole = {"authMode": "none", "deployments": deployments, **spec}
+    return {"apiVersion": API_VERSION, "kind": "OnlineEndpoint", "metadata": {"name": "shop"}, "spec": whole}
+
+
+def version(number: int) -> Manifest:
+    """A version of churn."""
+    spec = {"model": "churn", "version": str(number), "uri": f"s3://{BUCKET}/{number}.onnx", "digest": DIGEST}
+    whole = {**spec, "format": {"name": "onnx"}}
+    return {"apiVersion": API_VERSION, "kind": "ModelVersion", "metadata": {"name": f"churn-{number}"}, "spec": whole}
+
+
+def roll(api: Api, deployment: str) -> None:
+    """Make the pod of a Deployment, ready, as kubelet and controllers do."""
+    made = eventually(f"Deployment {deployment}", lambda: there(api, "deployments", deployment))
+    api.apply(hands.pod_of(made, f"{deployment}-0"))
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": hands.now()}
+    api.status("pod", f"{deployment}-0", {"phase": "Running", "startTime": hands.now(), "conditions": [ready]})
+    counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), 1)
+    api.status("deployment", deployment, {"observedGeneration": made["metadata"]["generation"], **counts})
+
+
+def tell_addresses(api: Api, service: str, address: str) -> None:
+    """Make the EndpointSlice of a Service, with an address that is nobody's (TEST-NET-1)."""
+    meta = {"name": f"{service}-1", "labels": {"kubernetes.io/service-name": service}}
+    ports = [{"name": "http", "port": 8080, "protocol": "TCP"}, {"name": "grpc", "port": 9000, "protocol": "TCP"}]
+    one = {"addresses": [address], "conditions": {"ready": True}}
+    kind = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4"}
+    api.apply({**kind, "metadata": meta, "ports": ports, "endpoints": [one]})
+
+
+def words(api: Api, condition: str) -> str:
+    """A condition of the endpoint: its status and its message."""
+    found = find(status(api, "oe", "shop"), condition) or {}
+    return f"{found.get('status')}: {found.get('message')}"
+
+
+@pytest.fixture
+def routed(
+    api: Api,
+    gateway: Gateway,  # noqa: F811
+    object_store: ObjectStore,
+    replica: Callable[..., Operator],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Api:
+    """Two versions of churn that are ready, and an operator that knows the gateway."""
+    operator = replica("operator", gateway=f"127.0.0.1:{gateway.port}")
+    for name, value in object_store.credentials.items():
+        monkeypatch.setenv(name, value)
+    for number in (1, 2):
+        Storage(object_store.endpoint).write(f"s3://{BUCKET}/{number}.onnx", b"weights")
+        api.apply(version(number))
+    operator.start()
+    eventually("both are ready", lambda: all(status(api, "mv", f"churn-{n}").get("state") == "Ready" for n in (1, 2)))
+    return api
+
+
+def test_an_endpoint_changes_as_the_gateway_confirms(routed, gateway):  # noqa: F811
+    """Routes, then the Service; a share when Envoy knows the pods; and pods go when Envoy has let go of them."""
+    routed.apply(endpoint([BLUE, GREEN], traffic={"blue": 100}))
+    eventually("the routes are confirmed", lambda: words(routed, "RoutesReady").startswith("True"))
+    port = status(routed, "oe", "shop")["gatewayPort"]
+    service = there(routed, "services", "shop")
+    assert service is not None
+    assert {each["targetPort"] for each in service["spec"]["ports"]} == {port}
+    assert httpx.get(f"http://127.0.0.1:{port}/v2").status_code == 503, "nobody is there yet"
+
+    roll(routed, "shop-blue")
+    tell_addresses(routed, "shop-blue-pods", "192.0.2.1")
+    eventually("blue answers", lambda: words(routed, "Ready") == "True: churn-1 answers")
+
+    routed.apply(endpoint([BLUE, GREEN], traffic={"blue": 50, "green": 50}))
+    roll(routed, "shop-green")
+    eventually("Envoy does not know green's pods", lambda: "an address of green" in words(routed, "Ready"))
+    assert status(routed, "oe", "shop")["traffic"] == {"blue": 100}
+    tell_addresses(routed, "shop-green-pods", "192.0.2.2")
+    eventually("both answer", lambda: status(routed, "oe", "shop").get("traffic") == {"blue": 50, "green": 50})
+    assert gateway.addresses("shop/green/http") == {"192.0.2.2:8080"}
+    routes = routes_in(there(routed, "configmaps", "shop-routes"))
+    assert routes is not None
+    assert gateway.state("shop")["version"] == routes.version
+
+    routed.apply(endpoint([GREEN]))
+    eventually("blue has gone", lambda: there(routed, "deployments", "shop-blue") is None)
+    routes = routes_in(there(routed, "configmaps", "shop-routes"))
+    assert routes is not None
+    assert [(each.name, each.weight) for each in routes.deployments] == [("green", 100)]
+    assert gateway.state("shop")["version"] == routes.version
+    unknown = httpx.get(f"http://127.0.0.1:{port}/v2", headers={PIN_HEADER: "blue"})
+    assert unknown.status_code == 404, "Envoy has let go of it"
+
+
+def test_a_port_of_somebody_elses_is_left_to_him(routed, gateway):  # noqa: F811
+    """Another endpoint listens where this one wants to: this one gets another port, and says so until it has it."""
+    shop = read(ours("OnlineEndpoint", "shop", endpoint([BLUE])["spec"], namespace=routed.namespace))
+    port = first_port(shop)
+    routes = EndpointRoutes(
+        "other", routed.namespace, port, (RouteDeployment("blue", "other-blue", 100),), RouteAuth("none")
+    )
+    metadata = {"name": "other-routes", "labels": {LABEL_ROUTES: "other"}}
+    routed.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {ROUTES_ENTRY: routes.to_json()}}
+    )
+    eventually("the other one has it", lambda: gateway.state("other").get("version") == routes.version)
+
+    routed.apply(endpoint([BLUE]))
+    eventually("the routes are confirmed", lambda: words(routed, "RoutesReady").startswith("True"))
+    service = there(routed, "services", "shop")
+    assert service is not None
+    assert {each["targetPort"] for each in service["spec"]["ports"]} == {next_port(shop, port)}
+    assert gateway.state("other")["version"] == routes.version
+
+
+def test_a_split_is_refused_that_is_not_whole(routed):
+    """99 percent is refused by the API server, and nothing of the endpoint changes."""
+    routed.apply(endpoint([BLUE, GREEN], traffic={"blue": 100}))
+    eventually("the routes are confirmed", lambda: words(routed, "RoutesReady").startswith("True"))
+    before = there(routed, "configmaps", "shop-routes")
+    with pytest.raises(Refused, match="traffic must sum to 100"):
+        routed.apply(endpoint([BLUE, GREEN], traffic={"blue": 90, "green": 9}))
+    assert there(routed, "configmaps", "shop-routes") == before

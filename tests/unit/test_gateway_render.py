@@ -1,0 +1,255 @@
+"""What the gateway decides without Envoy: the contract, which addresses take requests, in which order it tells."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ultramarine.shared.contract import EndpointRoutes, RouteAuth, RouteDeployment, RouteLimits
+from ultramarine_gateway.conversation import KEEP_SECONDS, Conversation, Heard, Told, Wanted
+from ultramarine_gateway.render import render, render_assignment
+from ultramarine_gateway.rendering import ASSIGNMENT, CLUSTER, LISTENER, ROUTES, Rendered, Secrets
+from ultramarine_gateway.slices import addresses
+
+BLUE, GREEN = RouteDeployment("blue", "churn-blue", 90), RouteDeployment("green", "churn-green", 10)
+CHURN = EndpointRoutes("churn", "team", 20_000, (BLUE, GREEN), RouteAuth("none"))
+BLUE_POOL, GREEN_POOL = "churn/blue/http", "churn/green/http"
+
+names = st.from_regex(r"[a-z]([a-z0-9-]{0,8}[a-z0-9])?", fullmatch=True)
+deployments = st.builds(
+    RouteDeployment,
+    name=names,
+    service=names,
+    weight=st.just(0),
+    mirror_percent=st.integers(0, 100),
+    timeout_seconds=st.floats(0.001, 86_400),
+    protocols=st.sampled_from([("http",), ("grpc",), ("http", "grpc")]),
+)
+auths = st.one_of(
+    st.builds(RouteAuth, mode=st.just("key"), keys_secret=names),
+    st.builds(RouteAuth, mode=st.just("none")),
+    st.builds(RouteAuth, mode=st.just("token"), issuer=names, jwks=st.just("{}"), audiences=st.tuples(names)),
+)
+endpoints = st.builds(
+    EndpointRoutes,
+    endpoint=names,
+    namespace=names,
+    port=st.integers(10_000, 65_535),
+    deployments=st.lists(deployments, max_size=4, unique_by=lambda one: one.name).map(tuple),
+    auth=auths,
+    limits=st.builds(RouteLimits, max_requests=st.integers(1, 10**6), max_connections=st.integers(1, 10**6)),
+    tls_secret=st.one_of(st.just(""), names),
+)
+
+
+@given(endpoints)
+def test_routes_are_read_as_they_were_written(routes: EndpointRoutes) -> None:
+    """What is written is read, its version is that of its content, and Envoy has words for all of it."""
+    assert EndpointRoutes.from_json(routes.to_json()) == routes
+    assert replace(routes, port=9_999).version != routes.version
+
+    rendered = render(routes, Secrets({"primary": "0" * 64}), "0.0.0.0")
+    assert Rendered.from_json(rendered.to_json()) == rendered
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"endpoint": "../etc"}, "endpoint must be a name"),
+        ({"port": 80}, "port must be a number from 1024"),
+        ({"port": 9902}, "the gateway's own"),
+        ({"port": True}, "port must be a number"),
+        ({"port": 20000.5}, "port must be a whole number"),
+        ({"deployments": [{"name": "blue", "service": "b", "weight": 50}]}, "must sum to 100"),
+        ({"deployments": [{"name": "b", "service": "b", "weight": 0}] * 2}, "two deployments have the same name"),
+        ({"deployments": [{"name": "b", "service": "b", "mirror_percent": 101}]}, "mirror_percent must be"),
+        ({"deployments": [{"name": "b", "service": "b", "timeout_seconds": float("nan")}]}, "timeout_seconds must be"),
+        ({"deployments": [{"name": "b", "service": "b", "protocols": ["ftp"]}]}, "protocols must be one or both"),
+        ({"deployments": [{"name": "b", "service": "b", "protocols": "http"}]}, "a list of texts"),
+        ({"auth": {"mode": "key"}}, "auth.keys_secret must be a name"),
+        ({"auth": {"mode": "magic"}}, "auth.mode must be"),
+        ({"auth": {"mode": "token", "issuer": "i"}}, "jwks or jwks_uri"),
+        ({"auth": {"mode": "token", "issuer": "i", "jwks_uri": "file:///etc/passwd"}}, "must be an http or https URL"),
+        ({"limits": {"max_requests": 0}}, "max_requests must be"),
+        ({"shadow": 1}, "shadow"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(change: dict[str, Any], words: str) -> None:
+    """Routes that cannot be meant name the field; a field that is not known is refused, since it would not be done."""
+    with pytest.raises(ValueError, match=words):
+        EndpointRoutes.from_json(json.dumps(json.loads(CHURN.to_json()) | change))
+
+
+@given(st.one_of(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))
+def test_anything_else_is_a_value_error(text: str) -> None:
+    """Whatever stands in the ConfigMap, reading it gives routes or a ValueError."""
+    with pytest.raises(ValueError):
+        EndpointRoutes.from_json(text)
+
+
+def _slice(*endpoints: tuple[str, dict[str, bool | None]], port: int = 8080) -> Any:
+    found = [{"addresses": [address], "conditions": conditions} for address, conditions in endpoints]
+    return {"ports": [{"name": "http", "port": port}, {"name": "metrics", "port": 1}], "endpoints": found}
+
+
+def test_only_ready_pods_take_requests() -> None:
+    """Ready pods that are not told to stop take requests, at the port of that name; who is unknown counts as ready."""
+    ready = _slice(("10.0.0.2", {"ready": True}), ("10.0.0.1", {}), ("10.0.0.3", {"ready": False}))
+    leaving = _slice(("10.0.0.4", {"ready": True, "serving": True, "terminating": True}))
+
+    assert addresses([ready, leaving], "http") == (("10.0.0.1", 8080), ("10.0.0.2", 8080))
+    assert addresses([ready], "grpc") == ()
+
+
+def test_the_last_pods_serve_while_they_leave() -> None:
+    """Where all pods were told to stop, those that still serve take the requests: nobody else could."""
+    leaving = _slice(
+        ("10.0.0.1", {"ready": False, "serving": True, "terminating": True}),
+        ("10.0.0.2", {"ready": False, "serving": False}),
+    )
+
+    assert addresses([leaving, {"ports": None, "endpoints": None}], "http") == (("10.0.0.1", 8080),)
+
+
+class Envoy:
+    """The other side of a conversation: subscribes as Envoy does, and takes or refuses what it is told."""
+
+    def __init__(self, refuses: str = "") -> None:
+        self.conversation = Conversation()
+        self.now = 0.0
+        self.order: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
+        self._refuses = refuses
+        for type in (CLUSTER, LISTENER):
+            self.conversation.hear(Heard(type))
+
+    def hears(self, wanted: Wanted, answers: bool = True) -> list[Told]:
+        """All that it is told until nothing more is said."""
+        everything: list[Told] = []
+        while said := self.conversation.say(wanted, self.now):
+            everything += said
+            for told in said:
+                self._answer(told, answers)
+        return everything
+
+    def _answer(self, told: Told, answers: bool) -> None:
+        got = tuple(one.name for one in told.resources)
+        kind = told.type.rpartition(".")[2]
+        self.order.append((kind, got, told.removed))
+        follows = {CLUSTER: ASSIGNMENT, LISTENER: ROUTES}.get(told.type)
+        error = "no" if kind == self._refuses else ""
+        if follows and got and not error:
+            self.conversation.hear(Heard(follows, subscribe=got))
+        if answers:
+            self.conversation.hear(Heard(told.type, nonce=told.nonce, error=error))
+
+
+def rendered(routes: EndpointRoutes) -> Rendered:
+    """All parts of these routes."""
+    return render(routes, Secrets(), "0.0.0.0")
+
+
+def wanted(*routes: EndpointRoutes, without: tuple[str, ...] = (), whole: bool = True) -> Wanted:
+    """These endpoints, with an address for each cluster but for some."""
+    made = {one.endpoint: rendered(one) for one in routes}
+    pools = [pool for one in made.values() for pool in one.pools if pool not in without]
+    return Wanted(made, {pool: render_assignment(pool, [("10.0.0.1", 8080)]) for pool in pools}, whole)
+
+
+def test_clusters_come_before_what_leads_to_them() -> None:
+    """Envoy is told clusters, then addresses, listener and routes; then nothing more, and it uses them."""
+    envoy = Envoy()
+    envoy.hears(wanted(CHURN))
+
+    assert [kind for kind, _, _ in envoy.order] == [
+        "Cluster",
+        "ClusterLoadAssignment",
+        "Listener",
+        "RouteConfiguration",
+    ]
+    assert envoy.conversation.uses(rendered(CHURN))
+    assert not envoy.conversation.uses(rendered(replace(CHURN, port=20_001)))
+    assert envoy.hears(wanted(CHURN)) == []
+
+
+def test_nothing_leads_where_no_address_is_known() -> None:
+    """An endpoint is not routed while Envoy has not heard of the addresses of all of its clusters."""
+    envoy = Envoy()
+    envoy.hears(wanted(CHURN, without=(GREEN_POOL,)))
+
+    assert [kind for kind, _, _ in envoy.order] == ["Cluster", "ClusterLoadAssignment"]
+    assert not envoy.conversation.uses(rendered(CHURN))
+    envoy.hears(wanted(CHURN))
+    assert envoy.conversation.uses(rendered(CHURN))
+
+
+def test_a_silent_envoy_is_waited_for() -> None:
+    """Routes are not told before Envoy has said that it has the clusters, and nothing is told twice meanwhile."""
+    envoy = Envoy()
+    envoy.hears(wanted(CHURN), answers=False)
+    assert envoy.order[0][0] == "Cluster"
+    assert {kind for kind, _, _ in envoy.order} == {"Cluster", "ClusterLoadAssignment"}
+
+
+def test_only_what_differs_is_told() -> None:
+    """Other addresses are told without their cluster, and other weights as routes alone."""
+    envoy, first = Envoy(), wanted(CHURN)
+    envoy.hears(first)
+    moved = {**first.assignments, BLUE_POOL: render_assignment(BLUE_POOL, [("10.0.0.9", 8080)])}
+    of_addresses = envoy.hears(replace(first, assignments=moved))
+    shifted = replace(CHURN, deployments=(replace(BLUE, weight=50), replace(GREEN, weight=50)))
+    of_weights = envoy.hears(replace(wanted(shifted), assignments=moved))
+
+    assert [[one.name for one in told.resources] for told in of_addresses] == [[BLUE_POOL]]
+    assert [(told.type, [one.name for one in told.resources]) for told in of_weights] == [(ROUTES, ["churn"])]
+
+
+def test_a_cluster_goes_a_while_after_its_last_route() -> None:
+    """The cluster of a deployment that is gone stays for some seconds after Envoy has taken the new routes."""
+    envoy = Envoy()
+    envoy.hears(wanted(CHURN))
+    without_green = wanted(replace(CHURN, deployments=(replace(BLUE, weight=100),)))
+    envoy.hears(without_green)
+    assert ("Cluster", (), (GREEN_POOL,)) not in envoy.order
+    envoy.now += KEEP_SECONDS
+    envoy.hears(without_green)
+
+    assert envoy.order[-1] == ("Cluster", (), (GREEN_POOL,))
+
+
+def test_what_is_refused_is_not_told_again_and_stops_no_other() -> None:
+    """A listener that Envoy refuses has its reason, and is not told again until it is another, or forgiven."""
+    envoy = Envoy(refuses="Listener")
+    envoy.hears(wanted(CHURN))
+    assert envoy.conversation.refusal(rendered(CHURN)) == "no"
+    assert envoy.hears(wanted(CHURN)) == []
+    envoy.conversation.forgive(rendered(CHURN))
+
+    assert [told.type for told in envoy.hears(wanted(CHURN))] == [LISTENER]
+
+
+def test_an_envoy_that_has_all_is_told_nothing() -> None:
+    """On a new stream, as after a restart of the agent, what Envoy has from before is not told again, and is in use."""
+    have = wanted(CHURN)
+    conversation = Conversation()
+    parts = [*rendered(CHURN).resources, *have.assignments.values()]
+    for type in (CLUSTER, ASSIGNMENT, LISTENER, ROUTES):
+        versions = {one.name: one.version for one in parts if one.type == type}
+        names = () if type in (CLUSTER, LISTENER) else tuple(versions)
+        conversation.hear(Heard(type, subscribe=names, versions=versions))
+
+    assert conversation.say(have, 0.0) == []
+    assert conversation.uses(rendered(CHURN))
+
+
+def test_nothing_is_taken_away_before_all_is_known() -> None:
+    """Until all objects were listed nothing is removed; then what there is no more goes."""
+    envoy = Envoy()
+    envoy.hears(wanted(CHURN))
+    assert envoy.hears(wanted(whole=False)) == []
+
+    gone = envoy.hears(wanted())
+    assert [(told.type, told.removed) for told in gone] == [(LISTENER, ("churn",))]
