@@ -182,6 +182,17 @@ def test_the_server_knows_nothing_of_the_storage() -> None:
     assert "boto3" not in loaded.stdout.split()
 
 
+def test_an_onnx_model_brings_no_other_library_with_it() -> None:
+    """A server of ONNX is small and starts at once: nothing of what other formats and gRPC need is imported."""
+    program = "import sys, ultramarine_server.serve, ultramarine_server.onnx_model; print(*sys.modules)"
+
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True
+    )
+
+    assert not {"sklearn", "scipy", "pandas", "xgboost", "lightgbm", "torch", "grpc"} & set(loaded.stdout.split())
+
+
 def test_the_version_is_that_of_the_product() -> None:
     """Server metadata and pyproject.toml agree."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]

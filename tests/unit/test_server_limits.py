@@ -274,3 +274,17 @@ def test_bounds_and_warm_up_reach_the_process(models: Path, tmp_path: Path) -> N
     assert answer.status_code == 504
     [line] = [json.loads(line) for line in stdout.splitlines()]
     assert (line["event"], line["requestId"], line["status"]) == ("request", "late", 504)
+
+
+def test_a_share_of_good_answers_is_logged(models: Path) -> None:
+    """With a share of one each answer is a line, probes aside; with none only errors are."""
+    with serving(models, task_for(models / "plain.onnx", access_log_sampling=1)) as server:
+        server.get("/v2/health/live")
+        server.infer(ROWS[:1], "X", "FP32", headers={"x-request-id": "good"})
+        server.process.terminate()
+        stdout, _ = server.process.communicate(timeout=20)
+
+    [line] = [json.loads(line) for line in stdout.splitlines()]
+    assert (line["requestId"], line["status"], line["path"]) == ("good", 200, "/v2/models/cancer/infer")
+    assert line["bytesIn"] > 0
+    assert line["bytesOut"] > 0
