@@ -38,7 +38,7 @@ check: .venv/ready  ## style, types, layers, generated files, chart
 test: unit api chaos-short e2e  ## all tests, on the embedded cluster, which is brought up where it is not
 
 unit: .venv/ready  ## pure functions and golden manifests, and our programs on loopback
-	$(BIN)/pytest tests/unit tests/golden tests/gateway
+	$(BIN)/pytest tests/unit tests/gateway tests/golden
 
 api: .venv/ready  ## every rule of the CRDs against a real kube-apiserver
 	$(BIN)/pytest tests/api

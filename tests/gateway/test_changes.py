@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from aiohttp import ClientConnectorError, ClientSession, TCPConnector
 from rig import NAMESPACE, Gateway, answers, ask, deployment, eventually, free_port, pods, routes, who_answers
+from ultramarine_gateway import envoy
 from ultramarine_gateway.agent import Agent
 
 
@@ -283,3 +284,28 @@ async def test_ready_comes_last(gateway: Gateway) -> None:
         await gateway.end()
         await answers(session, url)
         gateway.begin()
+
+
+async def test_envoy_says_goodbye_before_it_goes(gateway: Gateway, client: ClientSession) -> None:
+    """While Envoy drains it answers on, and asks each client to reconnect; the wait ends when nothing is under way."""
+    port = free_port()
+    async with pods("blue", seconds=3.0) as (blue,):
+        gateway.serve("churn-blue", blue)
+        await gateway.use(routes(port, deployment("blue", 100)))
+        under_way = asyncio.create_task(ask(client, port))
+        await eventually("it is under way", lambda: blue.got)
+        draining = asyncio.create_task(envoy.drain(gateway.folder, least=1, most=30))
+        blue.seconds = 0
+
+        async def goodbye() -> bool:
+            async with client.get(f"http://127.0.0.1:{port}/v2") as answer:
+                assert answer.status == 200
+                return answer.headers.get("connection") == "close"
+
+        while not await goodbye():
+            assert not draining.done()
+        assert not under_way.done()
+        await draining
+
+        assert under_way.done()
+        assert await under_way == (200, {"pod": "blue"})
