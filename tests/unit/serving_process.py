@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import json
 import os
 import socket
@@ -71,6 +73,19 @@ class Server:
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return httpx.get(self.url + path, timeout=30, **options)
+
+    def wait_until_busy(self, count: int) -> None:
+        """Wait until so many requests are being answered, the one that asks included; it takes no time to ask."""
+        end = time.monotonic() + 20
+        while f"ultramarine_server_in_flight {count}.0" not in self._metrics():
+            assert time.monotonic() < end, f"{count} requests were never being answered at once"
+            time.sleep(0.01)
+
+    def _metrics(self) -> str:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics", headers={"Connection": "close"})
+            return connection.getresponse().read().decode()
 
     def infer(self, rows: Any, name: str = "input", datatype: str = "FP64", **options: Any) -> httpx.Response:
         """Send rows to the model; `path`, `headers` and `outputs` may be given."""

@@ -8,7 +8,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -508,8 +507,7 @@ def test_what_was_accepted_is_answered_when_the_server_leaves(models: Path) -> N
         for _ in range(4):
             inputs = [tensor("input", ROWS[:1], "FP64")]
             server.client.async_infer("cancer", inputs, callback=lambda result, error: told.put(error or result))
-        while "ultramarine_server_in_flight 5.0" not in server.http.get("/metrics").text:
-            time.sleep(0.02)
+        server.http.wait_until_busy(5)
         server.http.process.terminate()
         answers = [told.get(timeout=20) for _ in range(4)]
         rest = list(watch)
@@ -525,8 +523,7 @@ def test_a_stream_ends_with_a_word_when_the_server_leaves(models: Path) -> None:
     task = task_for(models / "slow.skops", allow_code_execution=True)
     with grpc_serving(models, task) as server, streaming(server) as told:
         server.client.async_stream_infer("cancer", [tensor("input", ROWS[:1], "FP64")])
-        while "ultramarine_server_in_flight 2.0" not in server.http.get("/metrics").text:
-            time.sleep(0.02)
+        server.http.wait_until_busy(2)
         server.http.process.terminate()
         answer, goodbye = told.get(timeout=20), told.get(timeout=20)
 
