@@ -56,7 +56,7 @@ def table() -> dict[str, Image]:
     )
     of_gateway = (
         "operator/ultramarine/__init__.py",
-        *(f"operator/ultramarine/shared/{module}.py" for module in ("__init__", "contract", "logs", "meta")),
+        *(f"operator/ultramarine/shared/{module}.py" for module in ("__init__", "contract", "logs", "meta", "routes")),
     )
     addons = ("coredns", "metrics-server", "local-path-provisioner", "versitygw")
     examples = sorted(file.parent.name for file in (REPOSITORY / "examples").glob("*/Dockerfile"))

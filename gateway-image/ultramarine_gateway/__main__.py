@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ultramarine.shared.contract import GATEWAY_PORT
 from ultramarine.shared.logs import JsonLines
+from ultramarine.shared.routes import GATEWAY_PORT
 
 from ultramarine_gateway import envoy
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ultramarine.shared.contract import RouteState
+from ultramarine.shared.routes import RouteState
 
 from ultramarine_gateway.bootstrap import AGENT_SOCKET
 from ultramarine_gateway.conversation import Conversation

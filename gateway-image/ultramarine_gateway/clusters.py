@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from ultramarine.shared.contract import EndpointRoutes
+from ultramarine.shared.routes import EndpointRoutes
 
 from ultramarine_gateway.rendering import FROM_AGENT, TYPES, Document, cluster_name
 

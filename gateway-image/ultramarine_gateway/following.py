@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from ultramarine.shared.contract import LABEL_ROUTES
+from ultramarine.shared.routes import LABEL_ROUTES
 
 from ultramarine_gateway.agent import Agent
 from ultramarine_gateway.kubernetes import Api

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from ultramarine.shared.contract import GATEWAY_READY_PORT, EndpointRoutes
+from ultramarine.shared.routes import GATEWAY_READY_PORT, EndpointRoutes
 
 from ultramarine_gateway.clusters import issuer_cluster
 from ultramarine_gateway.rendering import FROM_AGENT, KEYS_FILTER, TOKENS_FILTER, TYPES, Document

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ultramarine.shared.contract import PIN_HEADER, EndpointRoutes, RouteDeployment
+from ultramarine.shared.routes import PIN_HEADER, EndpointRoutes, RouteDeployment
 
 from ultramarine_gateway.rendering import (
     KEYS_FILTER,

@@ -23,7 +23,7 @@ import pytest
 import yaml
 from accounts import account
 from bare import Api, Refused, eventually
-from ultramarine.shared.contract import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
+from ultramarine.shared.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
 
 # All that the gateway's service account may do.
 RIGHTS = [

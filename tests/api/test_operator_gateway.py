@@ -16,15 +16,8 @@ from test_gateway_agent import Gateway, gateway  # noqa: F401  the fixture of th
 from ultramarine.kinds.onlineendpoint.addresses import first_port, next_port, routes_in
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.conditions import find
-from ultramarine.shared.contract import (
-    LABEL_ROUTES,
-    PIN_HEADER,
-    ROUTES_ENTRY,
-    EndpointRoutes,
-    RouteAuth,
-    RouteDeployment,
-)
 from ultramarine.shared.meta import API_VERSION, Manifest
+from ultramarine.shared.routes import LABEL_ROUTES, PIN_HEADER, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
 from unit.conftest import ObjectStore
 
 BLUE, GREEN = {"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@2"}

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from aiohttp import web
 from ultramarine.kinds.onlineendpoint.addresses import routes_in, turned_to
 from ultramarine.shared.conditions import is_true
-from ultramarine.shared.contract import LABEL_ROUTES, EndpointRoutes, RouteState
 from ultramarine.shared.meta import Manifest
+from ultramarine.shared.routes import LABEL_ROUTES, EndpointRoutes, RouteState
 
 Id = tuple[str, str]  # kind and name
 

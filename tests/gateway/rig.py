@@ -21,7 +21,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from aiohttp import ClientConnectorError, ClientSession, web
-from ultramarine.shared.contract import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
+from ultramarine.shared.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
 from ultramarine_gateway.agent import Agent
 
 NAMESPACE = "team"

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from rig import METHOD, Gateway, ask, deployment, eventually, free_port, pods, routes, who_answers
-from ultramarine.shared.contract import RouteAuth
+from ultramarine.shared.routes import RouteAuth
 
 WITH_KEYS = RouteAuth("key", keys_secret="churn-keys")
 OLD, NEW = {"api-key": "first-" + "k" * 40}, {"api-key": "second-" + "k" * 40}

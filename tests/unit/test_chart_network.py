@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from ultramarine.kinds.onlineendpoint.addresses import FIRST_PORT, PORTS
 from ultramarine.kinds.onlineendpoint.manifests import GRPC_PORT, PORT
-from ultramarine.shared.contract import GATEWAY_PORT
 from ultramarine.shared.meta import Manifest
+from ultramarine.shared.routes import GATEWAY_PORT
 from unit.rendered import names, of
 
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import pytest
 from ultramarine.engine.inquiries import Inquiries
 from ultramarine.outside import gateway
-from ultramarine.shared.contract import RouteState
 from ultramarine.shared.errors import GatewayError
 from ultramarine.shared.meta import Key
 from ultramarine.shared.plan import AskGateway, GatewayFacts, ReadText
+from ultramarine.shared.routes import RouteState
 
 KEY = Key("OnlineEndpoint", "team-a", "churn")
 CHURN = {"version": "abc", "since": "2030-01-01T12:00:00Z", "ready": {"blue": 2}}

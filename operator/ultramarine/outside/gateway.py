@@ -7,8 +7,8 @@ import json
 import socket
 from typing import Any
 
-from ..shared.contract import RouteState
 from ..shared.errors import GatewayError
+from ..shared.routes import RouteState
 
 SECONDS = 2.0  # to connect, and for each part of an answer
 LIMIT = 8 * 1024 * 1024  # bytes of an answer; who answers is in a namespace of somebody's

@@ -9,9 +9,10 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from .contract import Progress, RouteState
+from .contract import Progress
 from .errors import GatewayError, StorageError
 from .meta import Key, Manifest, Ref, Resource
+from .routes import RouteState
 
 
 @dataclass(frozen=True)

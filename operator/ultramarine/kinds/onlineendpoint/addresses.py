@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...shared.contract import (
-    GATEWAY_PODS,
-    LABEL_ROUTES,
-    ROUTES_ENTRY,
-    EndpointRoutes,
-    RouteAuth,
-    RouteDeployment,
-)
 from ...shared.meta import Manifest, child_metadata, content_hash
+from ...shared.routes import GATEWAY_PODS, LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
 from .manifests import GRPC_PORT, LABEL_DEPLOYMENT, PORT, Endpoint, selector
 from .schema import EndpointDeployment, RequestSettings
 

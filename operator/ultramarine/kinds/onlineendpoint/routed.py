@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from ...shared.conditions import Condition
-from ...shared.contract import EndpointRoutes, RouteDeployment
 from ...shared.errors import UltramarineError
 from ...shared.meta import Manifest
 from ...shared.plan import Answer, GatewayFacts
+from ...shared.routes import EndpointRoutes, RouteDeployment
 from .addresses import (
     endpoint_routes,
     first_port,

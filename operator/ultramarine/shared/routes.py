@@ -1,0 +1,210 @@
+"""What the operator and the gateway have agreed on: where routes are told, what they are, and what is told back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .contract import UNREADABLE, read_known
+
+# Where the operator tells the gateway of its namespace what to route: a ConfigMap for each endpoint, with this label,
+# whose value is the endpoint's name, and one entry. And where the gateway says which version it routes by.
+LABEL_ROUTES = "ultramarine.dev/routes"
+ROUTES_ENTRY = "routes.json"
+GATEWAY_PORT = 9902
+GATEWAY_READY_PORT = 9901  # answers when Envoy has all of its routes, and from then on as long as it lives
+GATEWAY_PODS = {"app.kubernetes.io/name": "ultramarine", "app.kubernetes.io/component": "gateway"}  # their labels
+PIN_HEADER = "x-ultramarine-deployment"  # a request that carries it goes to the deployment that it names
+PROTOCOLS = ("http", "grpc")  # also the names of a deployment's ports in its Service
+
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_OBJECT = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class RouteDeployment:
+    """One deployment of an endpoint, as the gateway routes to it: the ready pods of the Service `service`.
+
+    `weight` is its percent of the requests, `mirror_percent` that of the requests of others which it gets a copy of.
+    `timeout_seconds` is the time from a request's end to its answer's end. `protocols` are those of PROTOCOLS that it
+    speaks: HTTP/1.1 at the Service's port `http`, gRPC by HTTP/2 without TLS at the port `grpc`.
+    """
+
+    name: str
+    service: str
+    weight: int = 0
+    mirror_percent: int = 0
+    timeout_seconds: float = 60.0
+    protocols: tuple[str, ...] = ("http",)
+
+    def check(self) -> None:
+        """Raise ValueError, with the field and the remedy, where a value cannot be."""
+        _name(_LABEL, "the name of a deployment", self.name)
+        _name(_LABEL, f"deployments[{self.name}].service", self.service)
+        for what, percent in (("weight", self.weight), ("mirror_percent", self.mirror_percent)):
+            _number(f"deployments[{self.name}].{what}", percent, 0, 100)
+        _number(f"deployments[{self.name}].timeout_seconds", self.timeout_seconds, 0.001, 86_400)
+        if not self.protocols or not set(self.protocols) <= set(PROTOCOLS):
+            raise ValueError(f"deployments[{self.name}].protocols must be one or both of {', '.join(PROTOCOLS)}")
+
+
+@dataclass(frozen=True)
+class RouteAuth:
+    """Who may ask: whoever has a key of the Secret `keys_secret`, whoever has a token of `issuer`, or everybody.
+
+    The Secret has the entries `primary` and `secondary`, or one of them. A token is a JWT for one of `audiences`, or
+    for anybody where there are none; it is checked with the JSON Web Key Set `jwks`, or the one found at `jwks_uri`.
+    """
+
+    mode: str = "key"  # key | token | none
+    keys_secret: str = ""
+    issuer: str = ""
+    audiences: tuple[str, ...] = ()
+    jwks: str = ""
+    jwks_uri: str = ""
+
+    def check(self) -> None:
+        """Raise ValueError, with the field and the remedy, where a value cannot be."""
+        if not all(isinstance(text, str) for text in (self.keys_secret, self.issuer, self.jwks, self.jwks_uri)):
+            raise TypeError("a text is something else")
+        if self.mode not in ("key", "token", "none"):
+            raise ValueError("auth.mode must be key, token or none")
+        if self.mode == "key":
+            _name(_OBJECT, "auth.keys_secret", self.keys_secret)
+        if self.mode == "token":
+            if not self.issuer:
+                raise ValueError("auth.issuer is missing: whose tokens open the endpoint?")
+            if bool(self.jwks) == bool(self.jwks_uri):
+                raise ValueError("auth needs jwks or jwks_uri, and not both")
+            if self.jwks_uri and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?", self.jwks_uri):
+                raise ValueError("auth.jwks_uri must be an http or https URL with a host name")
+
+
+@dataclass(frozen=True)
+class RouteLimits:
+    """What one gateway pod takes: requests in flight to each deployment, and clients' connections to the endpoint."""
+
+    max_requests: int = 10_000
+    max_connections: int = 10_000
+
+    def check(self) -> None:
+        """Raise ValueError, with the field and the remedy, where a value cannot be."""
+        _number("limits.max_requests", self.max_requests, 1, 1_000_000)
+        _number("limits.max_connections", self.max_connections, 1, 1_000_000)
+
+
+@dataclass(frozen=True)
+class EndpointRoutes:
+    """How the gateway routes the requests of one endpoint: the operator writes it into the endpoint's ConfigMap.
+
+    Each endpoint has a port of its own at the gateway, so the Host header says nothing. The weights sum to 100, or all
+    are 0. `tls_secret` is a Secret of type kubernetes.io/tls, or empty for plain HTTP/1.1 and HTTP/2.
+    """
+
+    endpoint: str
+    namespace: str
+    port: int
+    deployments: tuple[RouteDeployment, ...] = ()
+    auth: RouteAuth = RouteAuth()
+    limits: RouteLimits = RouteLimits()
+    tls_secret: str = ""
+
+    @property
+    def version(self) -> str:
+        """Names the whole content; the gateway tells it back when Envoy routes by it."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> EndpointRoutes:
+        """Read what `to_json` wrote. Raises ValueError for anything else, and for a field that is not known here."""
+        try:
+            document = json.loads(text)
+            made = [
+                RouteDeployment(**{**one, "protocols": _texts(one.get("protocols", ["http"]))})
+                for one in document.get("deployments", [])
+            ]
+            auth = document.get("auth", {})
+            parts = {
+                "deployments": tuple(made),
+                "auth": RouteAuth(**{**auth, "audiences": _texts(auth.get("audiences", []))}),
+                "limits": RouteLimits(**document.get("limits", {})),
+            }
+            routes = cls(**{**document, **parts})
+            routes._check()
+        except UNREADABLE as error:
+            raise ValueError(f"no routes: {error}") from error
+        return routes
+
+    def _check(self) -> None:
+        _name(_LABEL, "endpoint", self.endpoint)
+        _name(_LABEL, "namespace", self.namespace)
+        _number("port", self.port, 1024, 65535)
+        if self.port in (GATEWAY_PORT, GATEWAY_READY_PORT):
+            raise ValueError(f"port must not be {self.port}, which is the gateway's own")
+        for deployment in self.deployments:
+            deployment.check()
+        names = [deployment.name for deployment in self.deployments]
+        if len(set(names)) < len(names):
+            raise ValueError("two deployments have the same name")
+        if sum(deployment.weight for deployment in self.deployments) not in (0, 100):
+            raise ValueError("the weights of the deployments must sum to 100, or all be 0")
+        self.auth.check()
+        self.limits.check()
+        if self.tls_secret:
+            _name(_OBJECT, "tls_secret", self.tls_secret)
+
+
+@dataclass(frozen=True)
+class RouteState:
+    """How one gateway pod routes one endpoint, as GET /routes tells it at GATEWAY_PORT: {"endpoints": {NAME: this}}.
+
+    `version` is that of the EndpointRoutes by which its Envoy routes now, or empty while there are none. `reason` says
+    why newer ones are not in use. Where it is because another endpoint has their port, `port_taken_by` names that
+    endpoint and `port` the port. `ready` counts the addresses that its Envoy has of each deployment, in the protocol of
+    which it has fewest: the operator gives a deployment a larger weight only when every gateway pod has some. A pod
+    that leaves `ready` out is not asked for it.
+    """
+
+    version: str = ""
+    reason: str = ""
+    port: int = 0
+    port_taken_by: str = ""
+    ready: dict[str, int] | None = None
+
+    @classmethod
+    def of(cls, document: Any) -> RouteState:
+        """Make one of a parsed document. Raises ValueError where a field is not of its type."""
+        try:
+            state = read_known(cls, document)
+            texts = (state.version, state.reason, state.port_taken_by, *(state.ready or {}))
+            numbers = (state.port, *(state.ready or {}).values())
+        except UNREADABLE as error:
+            raise ValueError(f"not the state of routes: {error!r}") from error
+        if not all(isinstance(text, str) for text in texts) or not all(type(number) is int for number in numbers):
+            raise ValueError("not the state of routes: a field is of another type")
+        return state
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError("a list of texts is something else")
+    return tuple(values)
+
+
+def _name(pattern: re.Pattern[str], what: str, value: Any) -> None:
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ValueError(f"{what} must be a name of Kubernetes, not {value!r}")
+
+
+def _number(what: str, value: Any, least: float, most: float) -> None:
+    # NaN is in no range, and True is no number.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ValueError(f"{what} must be a number from {least:g} to {most:g}, not {value!r}")
+    if isinstance(least, int) and not isinstance(value, int):
+        raise ValueError(f"{what} must be a whole number, not {value!r}")
