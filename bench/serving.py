@@ -135,7 +135,10 @@ def ceiling(core: int, seconds: float) -> list[dict[str, str]]:
                 body.write_text(json.dumps(dialect.question(ROWS[:count]), separators=(",", ":")))
                 target = Target(f"http://{HOST}:{port}/", body)
                 found = [attack(target, n, 0, seconds, says(dialect.labels, [0.0])) for n in CONNECTIONS]
-                told = {f"{n} connections": f"{one.rate:,.0f}" for n, one in zip(CONNECTIONS, found, strict=True)}
+                told = {
+                    f"{n} connection{'s' * (n > 1)}": f"{one.rate:,.0f}"
+                    for n, one in zip(CONNECTIONS, found, strict=True)
+                }
                 rows.append({"trivial server, requests/s": f"{count} row{'s' * (count > 1)}"} | told)
     return rows
 
