@@ -20,6 +20,7 @@ import ultramarine_server
 from serving_process import ROWS, command, environment, refused, serving, task_for
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.contract import ServingTask, TerminationRecord
+from ultramarine_server.keys import LOOK_SECONDS
 
 # Failures of the model, keys, shutdown
 
@@ -59,6 +60,7 @@ def test_keys_rotate_without_restart(models: Path, tmp_path: Path) -> None:
     with serving(models, task_for(models / "plain.onnx", auth="key"), "--keys-dir", str(tmp_path)) as server:
 
         def code(key: str) -> int:
+            time.sleep(2 * LOOK_SECONDS)
             return server.get("/v2", headers={"authorization": f"Bearer {key}"}).status_code
 
         assert (code("old"), code("new")) == (200, 401)

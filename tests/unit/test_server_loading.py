@@ -18,7 +18,7 @@ from ultramarine.shared.contract import ArtifactManifest, FileEntry, ServingTask
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError
-from ultramarine_server.keys import KeyRing
+from ultramarine_server.keys import LOOK_SECONDS, KeyRing
 from ultramarine_server.loading import load
 
 X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
@@ -147,17 +147,19 @@ def test_what_is_no_estimator_is_refused(tmp_path: Path) -> None:
 
 
 def test_keys_are_followed_when_the_secret_is_swapped(tmp_path: Path) -> None:
-    """The kubelet's atomic swap of `..data` takes effect with the next request, and the old key is dead."""
+    """The kubelet's atomic swap of `..data` takes effect with the next look, and the old key is dead."""
+    now = 100.0
     for version, key in (("v1", "old"), ("v2", "new")):
         (tmp_path / version).mkdir()
         (tmp_path / version / "primary").write_text(key + "\n")
     (tmp_path / "..data").symlink_to("v1")
     (tmp_path / "primary").symlink_to("..data/primary")
-    keys = KeyRing(tmp_path)
+    keys = KeyRing(tmp_path, lambda: now)
     assert keys.opens({"api-key": "old"})
 
     (tmp_path / "..next").symlink_to("v2")
     (tmp_path / "..next").rename(tmp_path / "..data")
+    now += LOOK_SECONDS
 
     assert not keys.opens({"api-key": "old"})
     assert keys.opens({"api-key": "new"})
