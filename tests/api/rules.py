@@ -493,7 +493,7 @@ RULES = [
         of_spec(
             VERSION,
             f"{format} is a format",
-            {"format": {"name": format}},
+            {"format": {"name": format}, "compile": None},
             {"format": {"name": format.upper()}},
             "spec.format.name: Unsupported value",
             f'"{format}"',
