@@ -71,7 +71,7 @@ class Operator:
 
     @property
     def alive(self) -> bool:
-        return not select.select([self.descriptor], [], [], 0)[0]
+        return not self._ends_within(0)
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -90,8 +90,13 @@ class Operator:
     def _send(self, number: signal.Signals) -> None:
         if self.alive:
             signal.pidfd_send_signal(self.descriptor, number)
-            if not select.select([self.descriptor], [], [], 20)[0]:
+            if not self._ends_within(20):
                 raise TimeoutError(f"process {self.pid} does not end by {number.name}")
+
+    def _ends_within(self, seconds: float) -> bool:
+        poll = select.poll()  # not select.select, which knows no descriptor above 1,023
+        poll.register(self.descriptor, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
 
 def _serve() -> None:
