@@ -70,17 +70,13 @@ class Reconciler:
         except (InvalidSpec, ValidationError) as error:
             return await self._finish(manifest, self._invalid(manifest, error, now), now), True
         try:
-            born = await self._act(key, plan, seen.children)
+            await self._act(key, plan, seen.children)
         except (NotYet, Conflict, Refused) as error:
             status = self._held(plan.status, error, manifest, now)
             again = RETRY_SOON if isinstance(error, NotYet) else RETRY_LATER
             told = () if isinstance(error, NotYet) else (Event(error.reason, error.message, "Warning"),)
             held = Plan(status=status, events=(*plan.events, *told), after=again)
             return await self._finish(manifest, held, now), False
-        if born and not seen.children and self._mirror.children(key):
-            # With many new objects the children of all come first. The words wait for a pass that sees the children,
-            # which spares a status that would be out of date at once.
-            return timedelta(0), True
         return await self._finish(manifest, plan, now), True
 
     def _look(self, kind: Kind, key: Key, obj: Obj[Any]) -> Seen | None:
@@ -102,8 +98,7 @@ class Reconciler:
         answers = self._inquiries.answers(key, questions)
         return None if answers is None else replace(seen, answers=answers)
 
-    async def _act(self, key: Key, plan: Plan, children: Iterable[Manifest]) -> bool:
-        """Carry out all of the plan but its words; returned is whether a child was written."""
+    async def _act(self, key: Key, plan: Plan, children: Iterable[Manifest]) -> None:
         for ref in plan.delete:
             try:
                 await self._client.delete(ref)
@@ -114,10 +109,9 @@ class Reconciler:
             await self._effect(effect)
         live = {(child["kind"], child["metadata"]["name"]): child for child in children}
         held: UltramarineError | None = None
-        born = False
         for wanted in plan.apply:
             try:
-                born |= await self._apply(key, wanted, live.get((wanted["kind"], wanted["metadata"]["name"])))
+                await self._apply(key, wanted, live.get((wanted["kind"], wanted["metadata"]["name"])))
             except (NotYet, Conflict, Refused) as error:
                 if wanted["kind"] == CONFIG_MAP.kind:
                     raise  # what comes after it mounts it by name, and would get somebody else's
@@ -129,9 +123,8 @@ class Reconciler:
             taken = await self._create(key, manifest) or taken
         if taken is not None:
             raise taken  # somebody was first, or it was us, and the mirror does not know yet: look again after a pause
-        return born
 
-    async def _apply(self, key: Key, wanted: Manifest, live: Manifest | None) -> bool:
+    async def _apply(self, key: Key, wanted: Manifest, live: Manifest | None) -> None:
         resource = self._resources[wanted["kind"]]
         try:
             answer = await apply_child(self._client, resource, wanted, live)
@@ -142,7 +135,6 @@ class Reconciler:
             # with a child that was out of sight, as without its label. Only one that has not lived yet is no news.
             fresh = live is None and not any((answer.get("status") or {}).values())
             self._tell(resource, answer, key if fresh else None)
-        return answer is not None
 
     async def _create(self, key: Key, manifest: Manifest) -> ApiError | None:
         """Create an object; returned is the error where its name is taken."""
