@@ -37,12 +37,13 @@ JOB_SECONDS = 1.0
 MERGE = "application/merge-patch+json"
 
 
-async def jobs(bench: Bench, count: int, inline: bool) -> dict[str, str]:
-    """Apply `count` TrainingJobs at once, wait until all have succeeded, and say what it took."""
+async def jobs(bench: Bench, count: int, inline: bool, nodes: int = 1) -> dict[str, str]:
+    """Apply `count` TrainingJobs of so many nodes at once, wait until all have succeeded, and say what it took."""
     namespace = NAMESPACE
-    names = [f"job-{count}-{number:05}" for number in range(count)]
+    names = [f"job-{count}-{nodes}-{number:05}" for number in range(count)]
     source = {"source": {"inline": {"train.py": "print('accuracy=0.97')"}}} if inline else {"source": None}
-    manifests = [training(name, outputs={}, **source) for name in names]
+    gang = {"nodes": nodes} if nodes > 1 else {}
+    manifests = [training(name, outputs={}, **source, **gang) for name in names]
     for manifest in manifests:
         manifest["spec"] = {field: value for field, value in manifest["spec"].items() if value is not None}
     before, cpu = await bench.idle(), cpu_of_components(bench.running)
@@ -69,7 +70,7 @@ async def jobs(bench: Bench, count: int, inline: bool) -> dict[str, str]:
     told = ", ".join(f"{name} {(spent[name] - cpu.get(name, 0.0)) / count * 1000:.1f}" for name in spent)
     print(f"    CPU per job, ms: operator {(after[process] - before[process]) / count * 1000:.1f}, {told}", flush=True)
     return {
-        "TrainingJobs": f"{count:,}",
+        "TrainingJobs": f"{count:,}" + (f" of {nodes} nodes" if nodes > 1 else ""),
         "applied in": f"{applied:.0f} s",
         "Jobs made": f"{count / started:.1f}/s",
         "jobs done": f"{count / ended:.1f}/s = {count / ended * 60:,.0f}/min",
@@ -218,34 +219,35 @@ def installed(running: cluster.Cluster, simulated: int) -> Any:
         running.run("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=600s")
 
 
-async def measure(to: target.Target, running: cluster.Cluster, sizes: list[int], count: int, inline: bool) -> None:
+async def measure(to: target.Target, running: cluster.Cluster, chosen: argparse.Namespace) -> None:
     """All measurements, one after another."""
     url, tls = access(running)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22) as session:
         bench = Bench(running, to, real_node(to), Api(url, session, tls), Operator(operator_url(to), session))
         rows, total = [], 0
-        for size in sizes:
-            print(f"  {size} TrainingJobs", flush=True)
-            rows.append(await jobs(bench, size, inline))
+        for size, nodes in [*((size, 1) for size in chosen.jobs), *((size, 2) for size in chosen.gangs)]:
+            print(f"  {size} TrainingJobs of {nodes} nodes", flush=True)
+            rows.append(await jobs(bench, size, chosen.inline, nodes))
             total += size
         print(f"\n{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Kubernetes v1.37.2\n")
         print(table(rows), flush=True)
         print("\n" + table([await restart(bench, total)]), flush=True)
-        if count:
-            print("\n" + table(await endpoints(bench, count)), flush=True)
+        if chosen.endpoints:
+            print("\n" + table(await endpoints(bench, chosen.endpoints)), flush=True)
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, nargs="+", default=[100, 1000, 10000], help="numbers of TrainingJobs")
+    parser.add_argument("--gangs", type=int, nargs="*", default=[1000], help="numbers of TrainingJobs of two nodes")
     parser.add_argument("--endpoints", type=int, default=500, help="number of OnlineEndpoints, 0 for none")
     parser.add_argument("--inline", action="store_true", help="jobs with inline source, which is a ConfigMap more each")
     chosen = parser.parse_args()
     running = cluster.up()
     with installed(running, 4) as to:
-        asyncio.run(measure(to, running, chosen.jobs, chosen.endpoints, chosen.inline))
+        asyncio.run(measure(to, running, chosen))
 
 
 if __name__ == "__main__":
