@@ -23,6 +23,7 @@ from proxy import LINE, Call, Fault, Proxy, of_kubernetes, of_storage
 from ultramarine.kinds import KINDS
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.meta import Manifest, Resource
+from ultramarine.shared.schema import NOT_OBSERVED
 from ultramarine_cluster.cluster import Cluster
 from unit.conftest import ObjectStore
 from world import BUCKET, OTHERS, Api, Id, World, selectors
@@ -37,6 +38,7 @@ CONSTANTS = {
     # Long enough that a machine that is busy with other things costs no lease.
     "ultramarine.engine.lease:DURATION": 60.0,
 }
+OURS = frozenset(kind.name for kind in KINDS)
 RESOURCES = {resource.kind: resource for resource in (*(kind.resource for kind in KINDS), *OTHERS)}
 _numbers = itertools.count(1)
 
@@ -133,12 +135,17 @@ class Run:
         self.held = False
 
     async def quiet(self, seconds: float = CALM) -> None:
-        """Wait until nothing has changed for a while."""
+        """Wait until nothing has changed for a while, and every object of ours has been looked at."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             before = len(self.world.sights), len(self.writes)
             await asyncio.sleep(seconds)
-            if before == (len(self.world.sights), len(self.writes)) and self.writes:
+            looked_at = all(
+                found.get("status", {}).get("observedGeneration", NOT_OBSERVED) != NOT_OBSERVED
+                for found in self.world.objects.values()
+                if found["kind"] in OURS
+            )
+            if before == (len(self.world.sights), len(self.writes)) and self.writes and looked_at:
                 return
         raise AssertionError("it does not come to rest")
 
