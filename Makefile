@@ -38,10 +38,10 @@ check: .venv/ready  ## style, types, layers, generated files, chart
 test: unit api chaos-short e2e  ## all tests, on the embedded cluster, which is brought up where it is not
 
 unit: .venv/ready  ## pure functions and golden manifests, and our programs on loopback
-	$(BIN)/pytest tests/unit tests/gateway tests/golden
+	$(BIN)/pytest -n 2 tests/unit tests/gateway tests/golden
 
 api: .venv/ready  ## every rule of the CRDs against a real kube-apiserver
-	$(BIN)/pytest tests/api
+	$(BIN)/pytest -n 2 --dist loadfile tests/api
 
 chaos-short: .venv/ready  ## the promises under faults, a few seeds; part of `make test`
 	$(BIN)/pytest tests/chaos -m "not long" --timeout=1200
