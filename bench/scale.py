@@ -42,7 +42,7 @@ async def jobs(bench: Bench, count: int, inline: bool, nodes: int = 1) -> dict[s
     namespace = NAMESPACE
     names = [f"job-{count}-{nodes}-{number:05}" for number in range(count)]
     source = {"source": {"inline": {"train.py": "print('accuracy=0.97')"}}} if inline else {"source": None}
-    gang = {"nodes": nodes} if nodes > 1 else {}
+    gang = {"nodes": nodes, "framework": "none"} if nodes > 1 else {}
     manifests = [training(name, outputs={}, **source, **gang) for name in names]
     for manifest in manifests:
         manifest["spec"] = {field: value for field, value in manifest["spec"].items() if value is not None}
@@ -57,7 +57,8 @@ async def jobs(bench: Bench, count: int, inline: bool, nodes: int = 1) -> dict[s
                 f"{sights.count('Job')} Jobs, {sights.count('pod')} pods, "
                 f"{sights.count('job Succeeded')} of {count} succeeded"
             ),
-            lambda: sights.count("job Succeeded") >= count,
+            # The watches are several, and may tell of a job's end before its pod.
+            lambda: min(sights.count("job Succeeded"), sights.count("pod")) >= count,
         )
         ended = time.monotonic() - began
         started = max(sights.firsts["Job"].values()) - began
