@@ -421,3 +421,14 @@ def test_the_newest_checkpoint_is_the_last_of_the_chain_whatever_its_clock_says(
     second["status"] |= {"phase": "Failed", **ended_container(1, message=record)}
     ended = plan(after(one, running), seen(job(one, "Failed", "BackoffLimitExceeded", failed=2), failed, second), NOW)
     assert ended.status["lastCheckpoint"]["step"] == newest.step
+
+
+def test_a_pod_that_nobody_has_seen_yet_is_awaited_when_its_job_is_done():
+    """A Job that tells of its end before any pod shows is not closed at once, or that attempt would be told nowhere."""
+    one = training_job(outputs={})
+    done = job(one, "Complete", succeeded=1)
+    ended = done["status"]["conditions"][0]["lastTransitionTime"]
+    got = plan(one, seen(done), datetime.fromisoformat(ended) + timedelta(seconds=1))
+
+    assert condition(got, "Running")["reason"] == "Finishing"
+    assert got.after == timedelta(seconds=1)

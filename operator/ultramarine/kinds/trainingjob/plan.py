@@ -45,7 +45,7 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
         state = status.suspended() if job.spec.suspend else status.pending("JobEnding", "the pods of its last Job end")
         return _plan(job, state, facts, now)
     if done := _job_condition(child, "Complete"):
-        if own_pods and not _succeeded_pods(own_pods) and _is_fresh(done, now):
+        if not _succeeded_pods(own_pods) and _is_fresh(done, now):
             # Jobs and pods are watched apart: the pod's last words may be a moment behind.
             state = status.finishing("Finishing", "the command has succeeded; what its pod said last is awaited")
             return _plan(job, state, facts, now, after=LAST_WORDS)
