@@ -60,7 +60,8 @@ async def run() -> int:
     """Run one replica, and return its exit code."""
     chosen = settings.from_environment(namespace_of_pod())
     client = await Client.connect()
-    storage = Storage(chosen.platform.storage_endpoint, chosen.platform.storage_region)
+    # It asks for headers and small objects only, and who waits for the answer has no word in its status till then.
+    storage = Storage(chosen.platform.storage_endpoint, chosen.platform.storage_region, read_seconds=8, attempts=2)
     lease = Lease(client, chosen.own_namespace, LEASE_NAME, chosen.identity)
     namespaces: tuple[str | None, ...] = (None,) if chosen.clusterwide else chosen.namespaces
     engine = Engine(KINDS, namespaces, Mirror(KINDS), client.fenced(lease.time_left), storage, chosen.platform, lease)

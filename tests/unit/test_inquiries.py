@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 from ultramarine.engine.inquiries import Inquiries
-from ultramarine.outside import gateway
-from ultramarine.shared.errors import GatewayError
+from ultramarine.outside import gateway, storage
+from ultramarine.shared.errors import GatewayError, StorageError
 from ultramarine.shared.meta import Key
 from ultramarine.shared.plan import AskGateway, GatewayFacts, ReadText
 from ultramarine.shared.routes import RouteState
@@ -144,4 +144,21 @@ async def test_a_gateway_is_asked_beside_the_storage(gateway_pod):
         assert isinstance(away, GatewayError)
         assert read == "s3://lake/a"
     assert gateway_pod.asked == 2, "one that did not answer is left alone for a while"
+    inquiries.close()
+
+
+async def test_a_storage_that_is_away_is_told_in_the_same_words_to_all(monkeypatch):
+    """Who asks after the first is told at once, of its own URI, and nothing else differs: a status stays as it is."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    rung = asyncio.Event()
+    inquiries = Inquiries(storage.Storage(f"http://{unused()}"), lambda _: rung.set())
+    first, second = ReadText("s3://lake/a"), ReadText("s3://lake/b")
+    [told] = await answer(inquiries, rung, first)
+    [echoed] = await answer(inquiries, rung, second)
+    assert isinstance(told, StorageError)
+    assert isinstance(echoed, StorageError)
+    assert told.reason == echoed.reason == "Unreachable"
+    assert "s3://lake/b" in echoed.message
+    assert echoed.message == told.message.replace(first.uri, second.uri)
     inquiries.close()

@@ -188,6 +188,15 @@ def test_absent_server_is_reported_soon_and_as_transient(storage: Storage, tmp_p
     assert time.monotonic() - started < 20
 
 
+def test_a_server_that_hangs_is_told_after_the_seconds_that_are_given(storage: Storage) -> None:
+    """Who takes the connection and says nothing is waited for as long as the caller allows, and named."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(StorageError, match="ReadTimeoutError") as caught:
+            Storage(endpoint, read_seconds=0.2, attempts=2).artifact_digest("s3://bucket/a.onnx")
+    assert (caught.value.reason, caught.value.transient) == ("Unreachable", True)
+
+
 def test_an_impossible_endpoint_is_refused_at_once() -> None:
     """A typing error in the endpoint is found before anything is sent."""
     with pytest.raises(StorageError) as caught:

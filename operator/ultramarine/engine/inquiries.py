@@ -50,7 +50,8 @@ class Inquiries:
         self._asking: dict[Key, asyncio.Task[None]] = {}
         self._answers: dict[Key, Answers] = {}
         self._away_until = 0.0
-        self._gateways_away_until: dict[str, float] = {}
+        self._away_for: tuple[str, str] = "", ""  # the URI that got no answer, and what was said of it
+        self._gateways_away: dict[str, tuple[float, GatewayError]] = {}  # by address: until when, and what is said
 
     def answers(self, key: Key, questions: tuple[Question, ...]) -> Answers | None:
         """The answers to these questions, once; None while they are asked, and `key` is rung when they are in."""
@@ -84,8 +85,9 @@ class Inquiries:
             self._ring(key)
 
     def _ask_gateway(self, question: AskGateway) -> Answer:
-        if time.monotonic() < self._gateways_away_until.get(question.address, 0.0):
-            return GatewayError("the gateway did not answer a moment ago, and is asked again", "Unreachable")
+        until, said = self._gateways_away.get(question.address, (0.0, None))
+        if said is not None and time.monotonic() < until:
+            return said
         outcome = "bug"
         try:
             facts = GatewayFacts(gateway.routes_of(question.address, question.endpoint))
@@ -93,15 +95,16 @@ class Inquiries:
             return facts
         except GatewayError as error:
             outcome = error.reason
-            self._gateways_away_until[question.address] = time.monotonic() + AWAY_SECONDS
+            self._gateways_away[question.address] = time.monotonic() + AWAY_SECONDS, error
             return error
         finally:
             GATEWAY_QUESTIONS.labels(outcome=outcome).inc()
 
     def _answer(self, question: ReadText | CheckArtifact) -> Answer:
         if time.monotonic() < self._away_until:
-            message = f"the object storage did not answer a moment ago; {question.uri} is asked for again"
-            return StorageError(message, "Unreachable", transient=True)
+            # In the same words for all, and each time: other words in a status would be a write for nothing.
+            asked, said = self._away_for
+            return StorageError(said.replace(asked, question.uri), "Unreachable", transient=True)
         started, outcome = time.monotonic(), "bug"
         try:
             match question:
@@ -115,6 +118,7 @@ class Inquiries:
         except StorageError as error:
             outcome = error.reason
             if error.reason == "Unreachable":
+                self._away_for = question.uri, error.message
                 self._away_until = time.monotonic() + AWAY_SECONDS
             return error
         finally:

@@ -33,9 +33,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _NOT_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are not UTF-8
 _PERCENT_ENCODED = re.compile(r"%[0-9A-Fa-f]{2}")
 
-# One attempt against an absent address takes 5 s at most, so three of them say so within 20 s.
-_RETRIES = {"mode": "standard", "total_max_attempts": 3}
-_CLIENT = Config(connect_timeout=5, read_timeout=30, retries=_RETRIES, max_pool_connections=16)  # type: ignore[arg-type]
+_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 30, 3  # so an absent address is told within 20 s
 _TRANSFER = TransferConfig(multipart_threshold=32 * 1024 * 1024, multipart_chunksize=16 * 1024 * 1024)
 
 # versitygw says XAdminUserNotFound, with status 404, for an access key that it does not know.
@@ -113,12 +111,24 @@ def _unsafe(path: str) -> str:
 
 
 class Storage:
-    """One object storage; an empty `endpoint` is AWS. Credentials are found where boto3 looks for them."""
+    """One object storage; an empty `endpoint` is AWS. Credentials are found where boto3 looks for them.
 
-    def __init__(self, endpoint: str, region: str = "") -> None:
+    Each request has `attempts`, and each of these waits `read_seconds` for a word: a storage that hangs is told after
+    about their product.
+    """
+
+    def __init__(
+        self, endpoint: str, region: str = "", read_seconds: float = _READ_SECONDS, attempts: int = _ATTEMPTS
+    ) -> None:
         self.name = endpoint or "AWS S3"
-        # Custom endpoints rarely have a DNS name for every bucket.
-        config = _CLIENT.merge(Config(s3={"addressing_style": "path"})) if endpoint else _CLIENT
+        config = Config(
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=read_seconds,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            max_pool_connections=16,
+            # Custom endpoints rarely have a DNS name for every bucket.
+            s3={"addressing_style": "path"} if endpoint else {},
+        )
         # A session of its own: boto3's shared one keeps the credentials that it found first.
         session = boto3.Session(region_name=region or None)
         try:
@@ -316,7 +326,8 @@ class Storage:
             raise StorageError(f"no credentials for {uri}; {remedy}", "CredentialsMissing") from error
         except (BotoCoreError, RetriesExceededError) as error:
             remedy = "check that it runs, that its address is right and that the network lets the pod reach it"
-            message = f"the object storage at {self.name} does not answer for {uri} ({error}); {remedy}"
+            # Its own words name an address, which for two objects of a storage that is away would be two reasons.
+            message = f"the object storage at {self.name} does not answer for {uri} ({_kind(error)}); {remedy}"
             raise StorageError(message, "Unreachable", transient=True) from error
         except OSError as error:
             raise StorageError(f"the local disk failed for {uri}: {error}", "LocalDiskError") from error
@@ -390,6 +401,11 @@ def files_below(folder: Path, leave_out: Callable[[str], bool] = lambda name: Fa
                 yield path, file
 
     return walk(folder, frozenset({folder.resolve()}))
+
+
+def _kind(error: BotoCoreError | RetriesExceededError) -> str:
+    cause = error.last_exception if isinstance(error, RetriesExceededError) else error
+    return type(cause).__name__
 
 
 def _entry(path: str, file: Path) -> FileEntry:
