@@ -240,8 +240,26 @@ def test_what_needs_foreign_crds_is_asked_for(chart):
     """Without a word nothing of the Prometheus Operator's is installed, and no dashboard."""
     got = chart.render({})
 
-    assert of(got, "ServiceMonitor", "PrometheusRule") == []
+    assert of(got, "ServiceMonitor", "PodMonitor", "PrometheusRule") == []
     assert not [each for each in got if "grafana_dashboard" in each["metadata"].get("labels", {})]
+
+
+def test_prometheus_finds_the_gateways_and_the_servers(chart):
+    """A PodMonitor for each selects pods by labels that they have and a port by name, and may reach the gateway's."""
+    got = chart.render({**METRICS, "namespaces": ["one", "two"]})
+    gateway, serving = of(got, "PodMonitor")
+    pods = of(got, "Deployment")
+    selected = gateway["spec"]["selector"]["matchLabels"].items()
+    found = [each for each in pods if selected <= each["spec"]["template"]["metadata"]["labels"].items()]
+
+    assert {each["metadata"]["namespace"] for each in found} == {"one", "two"}
+    assert gateway["spec"]["namespaceSelector"] == serving["spec"]["namespaceSelector"] == {"matchNames": ["one", "two"]}
+    ports = [port for container in found[0]["spec"]["template"]["spec"]["containers"] for port in container["ports"]]
+    (port,) = (port for port in ports if port["name"] == gateway["spec"]["podMetricsEndpoints"][0]["port"])
+    for policy in of(got, "NetworkPolicy"):
+        if policy["metadata"]["name"] == "ultramarine-gateway":
+            (rule,) = (r for r in policy["spec"]["ingress"] if r["ports"][0]["port"] == port["containerPort"])
+            assert {"namespaceSelector": {}} in rule["from"]
 
 
 def test_prometheus_and_grafana_find_what_is_for_them(chart):
