@@ -57,7 +57,7 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
                 out["enum"] = [value]
             case _:
                 out[name] = value
-    if out.get("additionalProperties") is False:
+    if isinstance(out.get("additionalProperties"), bool):
         del out["additionalProperties"]
     # Only a default that says something is written into people's objects: null and empty ones are the field's absence.
     if _is_empty(out.get("default")):

@@ -87,6 +87,7 @@ WHOLE: dict[str, Manifest] = {
                 "tolerations": [
                     {"key": "gpu", "operator": "Equal", "value": "a", "effect": "NoExecute", "tolerationSeconds": 60}
                 ],
+                "affinity": {"nodeAffinity": {}, "podAffinity": {}, "podAntiAffinity": {}},
                 "priorityClassName": "high",
                 "serviceAccountName": "trainer",
             },

@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 from strategies import (
     GONE,
+    OPEN,
     SHORT,
     Path,
     Values,
@@ -144,6 +145,9 @@ def _places_of_list(node: Manifest, value: list[Any], path: Path) -> Iterator[Pl
 
 
 def _places_of_object(node: Manifest, value: Manifest, path: Path) -> Iterator[Place]:
+    if node.get(OPEN):
+        yield "too many", path, path, st.just({f"a{n}": n for n in range(node["maxProperties"] + 1)})
+        return
     if "additionalProperties" in node:
         values = node["additionalProperties"]
         if node.get("minProperties"):

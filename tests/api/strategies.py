@@ -18,6 +18,7 @@ Path = tuple[str | int, ...]
 
 NAMES = tuple(kind.name for kind in KINDS)
 KIND = {kind.name: kind for kind in KINDS}
+OPEN = "x-kubernetes-preserve-unknown-fields"
 SMALL = 3  # members of a list or map, as a rule
 SHORT = 30  # characters, as a rule
 ODD = [
@@ -121,6 +122,8 @@ def from_schema(schema: Manifest) -> Values:
             )
         case "array":
             return _lists(schema)
+        case "object" if schema.get(OPEN):  # Kubernetes' own, of which we know no more than this
+            return st.sampled_from([{}, {"preferredDuringSchedulingIgnoredDuringExecution": []}])
         case "object" if "additionalProperties" in schema:
             return _maps(schema)
         case "object":

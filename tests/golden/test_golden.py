@@ -63,6 +63,7 @@ def full_job() -> Plan:
         resources={"requests": {"cpu": 1, "memory": "512Mi"}, "limits": {"memory": "1Gi", "nvidia.com/gpu": 1}},
         inputs={"data": {"uri": "s3://lake/churn/"}},
         outputs={"model": {"registerAs": "churn", "format": "sklearn"}, "report": {}},
+        podTemplate={"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}},
         suspend=True,
         backoffLimit=1,
         activeDeadlineSeconds=600,
