@@ -157,6 +157,8 @@ def test_the_policy_stays_as_long_as_pods_need_it():
 
     leaving = {**guarded(before)[1], "status": {"phase": "Running"}}
     leaving["metadata"] = {**leaving["metadata"], "name": "churn-blue-old"}
+    unseen = deployment(one, 1, rolled=False)
+    assert after(one, unseen, *at_rest, policy(before), says=having(at_rest[0]), related=ONE).delete == ()
     rolled = (*blue(one), *settled(one, *blue(one), related=ONE))
     assert after(one, *rolled, leaving, policy(before), says=having(rolled[2]), related=ONE).delete == ()
     last = after(one, *rolled, policy(before), says=having(rolled[2]), related=ONE)
