@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,8 @@ import httpx
 import pytest
 from bare import DIGEST, Api, Refused, eventually
 from builders import ours, read
+from cryptography.hazmat.primitives.asymmetric import ec
 from operator_process import BUCKET, Operator
-from rules_access import KEY_SET
 from stories import status, there
 from test_gateway_agent import Gateway, gateway  # noqa: F401  the fixture of the agent's tests serves here too
 from ultramarine.kinds.onlineendpoint.addresses import first_port, next_port, routes_in
@@ -168,9 +169,16 @@ def test_keys_are_asked_for_at_the_gateway_and_outlive_their_secret(routed, gate
     assert there(routed, "secrets", "shop-keys") is None, "new keys would lock out who has the old ones"
 
 
+def key_set() -> str:
+    """A JSON Web Key Set; who has the private half is nobody."""
+    numbers = ec.generate_private_key(ec.SECP256R1()).public_key().public_numbers()
+    x, y = (base64.urlsafe_b64encode(n.to_bytes(32, "big")).rstrip(b"=").decode() for n in (numbers.x, numbers.y))
+    return json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "x": x, "y": y}]})
+
+
 def test_tokens_are_asked_for_at_the_gateway_and_pods_wait_for_their_policy(routed, gateway):  # noqa: F811
     """With tokens there is a policy before there are pods; put wider by somebody, it is set right."""
-    token = {"issuer": "https://id.example.com", "audiences": ["churn"], "jwks": KEY_SET}
+    token = {"issuer": "https://id.example.com", "audiences": ["churn"], "jwks": key_set()}
     routed.apply(endpoint([BLUE], authMode="token", token=token))
     eventually("the routes are confirmed", lambda: words(routed, "RoutesReady").startswith("True"))
     made = eventually("its pods are made", lambda: there(routed, "deployments", "shop-blue"))
