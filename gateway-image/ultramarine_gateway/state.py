@@ -64,6 +64,14 @@ class _PortTaken(ValueError):
         self.port, self.holder = port, holder
 
 
+class _SecretMissing(ValueError):
+    """There is no Secret of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Secret {name} does not exist; create it")
+        self.name = name
+
+
 class Desk:
     """Where what was seen becomes what is wanted: the newest good routes of each endpoint, and why not newer ones."""
 
@@ -142,6 +150,8 @@ class Desk:
                 if isinstance(error, _PortTaken):
                     taken = replace(self.problems[name], port=error.port, port_taken_by=error.holder)
                     self.problems[name] = taken
+                if isinstance(error, _SecretMissing):
+                    self.problems[name] = replace(self.problems[name], missing_secret=error.name)
                 if name in self.accepted:
                     endpoints[name] = self.accepted[name]
         return endpoints
@@ -179,8 +189,9 @@ class Desk:
     def _secret(self, name: str) -> Mapping[str, str]:
         data = self.seen.secrets.get(name)
         if data is None:
-            what = "does not exist" if name in self.seen.secrets else "was not read yet"
-            raise ValueError(f"Secret {name} {what}; create it, or wait")
+            if name in self.seen.secrets:
+                raise _SecretMissing(name)
+            raise ValueError(f"Secret {name} was not read yet; wait, or see why in the log of the gateway's agent")
         return data
 
     def _assignment(self, cluster: str, service: str, port: str) -> Resource:

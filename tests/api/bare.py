@@ -25,6 +25,7 @@ from ultramarine.shared.meta import (
     JOB,
     MODEL,
     MODEL_VERSION,
+    NETWORK_POLICY,
     ONLINE_ENDPOINT,
     POD,
     POD_DISRUPTION_BUDGET,
@@ -131,6 +132,7 @@ WHOLE: dict[str, Manifest] = {
         "spec": {
             "authMode": "key",
             "keysSecretRef": {"name": "mine"},
+            "tls": {"secretName": "churn-tls"},
             "traffic": {"blue": 100, "green": 0},
             "mirrorTraffic": {"green": 0},
             "deployments": [
@@ -172,7 +174,17 @@ def whole(kind: str, patch: Manifest | None = None) -> Manifest:
 RESOURCES = {"tj": TRAINING_JOB, "mdl": MODEL, "mv": MODEL_VERSION, "oe": ONLINE_ENDPOINT, "cm": CONFIG_MAP}
 RESOURCES |= {
     word: resource
-    for resource in (*RESOURCES.values(), JOB, POD, SERVICE, SECRET, DEPLOYMENT, POD_DISRUPTION_BUDGET, EVENT)
+    for resource in (
+        *RESOURCES.values(),
+        JOB,
+        POD,
+        SERVICE,
+        SECRET,
+        DEPLOYMENT,
+        POD_DISRUPTION_BUDGET,
+        NETWORK_POLICY,
+        EVENT,
+    )
     for word in (resource.plural, resource.kind, resource.kind.lower())
 }
 

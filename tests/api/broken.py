@@ -261,6 +261,20 @@ def _keys_for_nobody(spec: Manifest) -> str:
     return "keysSecretRef"
 
 
+def _tokens_of_nobody(spec: Manifest) -> str:
+    spec["authMode"] = "token"
+    spec.pop("token", None)
+    spec.pop("keysSecretRef", None)
+    return "token"
+
+
+def _two_key_sets(spec: Manifest) -> str:
+    sets = {"jwks": "{}", "jwksUri": "https://id.example.com/keys"}
+    spec |= {"authMode": "token", "token": {"issuer": "a", "audiences": ["a"], **sets}}
+    spec.pop("keysSecretRef", None)
+    return "spec.token"
+
+
 CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
     "TrainingJob": [
         _two_sources,
@@ -277,7 +291,14 @@ CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
         _time_without_eviction,
     ],
     "ModelVersion": [_other_number],
-    "OnlineEndpoint": [_traffic_of_one_percent_too_few, _traffic_to_nobody, _copies_for_who_answers, _keys_for_nobody],
+    "OnlineEndpoint": [
+        _traffic_of_one_percent_too_few,
+        _traffic_to_nobody,
+        _copies_for_who_answers,
+        _keys_for_nobody,
+        _tokens_of_nobody,
+        _two_key_sets,
+    ],
 }
 NO_NAMES = ["", "A", "a.", "-a", "a_b", "a/b", "é", "a\n", " a", "a" * 254, "a..b", "\x00", "%2e", ".."]
 

@@ -533,7 +533,7 @@ RULES = [
         {"authMode": "none", "keysSecretRef": None},
         {"authMode": "basic"},
         "spec.authMode: Unsupported value",
-        '"key", "none"',
+        '"key", "token", "none"',
     ),
     # Words with a form
     of_spec(

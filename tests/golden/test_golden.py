@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from builders import DIGEST, NOW, endpoint, ours, read, seen, training_job, version
+from builders import DIGEST, NOW, child, endpoint, ours, read, seen, training_job, version
 from ultramarine.kinds.model.plan import plan_version
 from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine.kinds.trainingjob.plan import plan as plan_job
@@ -126,7 +126,25 @@ def split_endpoint() -> Plan:
     return plan_endpoint(one, replace(here, platform=near), NOW)
 
 
-EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, compiled_version]
+def token_endpoint() -> Plan:
+    """Behind the gateway: tokens of an issuer, and TLS; the network policy was seen, and so its pods are made."""
+    token = {"issuer": "https://id.example.com", "audiences": ["churn"], "jwksUri": "https://id.example.com/keys"}
+    one = endpoint(authMode="token", token=token, tls={"secretName": "churn-tls"})
+    policy = child("NetworkPolicy", "churn-gateway-only", one)
+    here = seen(policy, related=(version(1),))
+    near = replace(here.platform, gateway="gateway.{namespace}.svc:9902", gateway_namespaces=frozenset({one.namespace}))
+    return plan_endpoint(one, replace(here, platform=near), NOW)
+
+
+EXAMPLES = [
+    minimal_job,
+    full_job,
+    endpoint_with_keys,
+    open_endpoint,
+    split_endpoint,
+    token_endpoint,
+    compiled_version,
+]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -165,10 +165,11 @@ class RouteState:
     """How one gateway pod routes one endpoint, as GET /routes tells it at GATEWAY_PORT: {"endpoints": {NAME: this}}.
 
     `version` is that of the EndpointRoutes by which its Envoy routes now, or empty while there are none. `reason` says
-    why newer ones are not in use. Where it is because another endpoint has their port, `port_taken_by` names that
-    endpoint and `port` the port. `ready` counts the addresses that its Envoy has of each deployment, in the protocol of
-    which it has fewest: the operator gives a deployment a larger weight only when every gateway pod has some. A pod
-    that leaves `ready` out is not asked for it.
+    why newer ones, or these with newer Secrets, are not in use: what Envoy had goes on, so it may be there although the
+    `version` is the newest. Where it is because another endpoint has their port, `port_taken_by` names that endpoint
+    and `port` the port; where a Secret does not exist, `missing_secret` names that. `ready` counts the addresses that
+    its Envoy has of each deployment, in the protocol of which it has fewest: the operator gives a deployment a larger
+    weight only when every gateway pod has some. A pod that leaves `ready` out is not asked for it.
     """
 
     version: str = ""
@@ -176,13 +177,14 @@ class RouteState:
     port: int = 0
     port_taken_by: str = ""
     ready: dict[str, int] | None = None
+    missing_secret: str = ""
 
     @classmethod
     def of(cls, document: Any) -> RouteState:
         """Make one of a parsed document. Raises ValueError where a field is not of its type."""
         try:
             state = read_known(cls, document)
-            texts = (state.version, state.reason, state.port_taken_by, *(state.ready or {}))
+            texts = (state.version, state.reason, state.port_taken_by, state.missing_secret, *(state.ready or {}))
             numbers = (state.port, *(state.ready or {}).values())
         except UNREADABLE as error:
             raise ValueError(f"not the state of routes: {error!r}") from error

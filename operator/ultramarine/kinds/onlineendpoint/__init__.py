@@ -8,6 +8,7 @@ from ...shared.meta import (
     MAX_NAME,
     MODEL,
     MODEL_VERSION,
+    NETWORK_POLICY,
     ONLINE_ENDPOINT,
     POD,
     POD_DISRUPTION_BUDGET,
@@ -42,7 +43,7 @@ KIND = Kind(
     ),
     plan=plan,
     questions=questions,
-    children=(DEPLOYMENT, POD, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET),
+    children=(DEPLOYMENT, POD, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET, NETWORK_POLICY),
     related=(MODEL, MODEL_VERSION),
     rung_by=(MODEL, MODEL_VERSION),
     topics=_models,
@@ -54,5 +55,5 @@ KIND = Kind(
         ),
     ),
     creates=(SECRET,),
-    deletes=(DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET),
+    deletes=(DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY),
 )

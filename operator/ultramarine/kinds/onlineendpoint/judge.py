@@ -21,6 +21,7 @@ from .resolve import Unresolved, resolve
 from .schema import EndpointDeployment
 
 KEYS_MISSING = "KeysMissing"  # the server's own word
+SETTLED = ("Ready", "Stopped")  # states in which no pod is as it was before an edit
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from .schema import Batching, EndpointDeployment, OnlineEndpointSpec, RequestSet
 Endpoint = Obj[OnlineEndpointSpec]
 
 LABEL_DEPLOYMENT = f"{GROUP}/deployment"
+LABEL_GATEWAY_ONLY = f"{GROUP}/gateway-only"  # on pods that ask for nothing, since the gateway has asked
 ANNOTATION_REVISION = f"{GROUP}/revision"
 ANNOTATION_VERSION = f"{GROUP}/model-version"  # on the Deployment what is wanted, on a pod what it serves
 SERVER = "server"
@@ -25,6 +26,11 @@ def keys_secret(endpoint: Endpoint) -> str:
     if endpoint.spec.auth_mode != "key":
         return ""
     return endpoint.spec.keys_secret_ref.name if endpoint.spec.keys_secret_ref else f"{endpoint.name}-keys"
+
+
+def gateway_only(endpoint: Endpoint) -> dict[str, str]:
+    """The label of pods that the gateway alone may ask, where the endpoint's are such: they cannot check a token."""
+    return {LABEL_GATEWAY_ONLY: "true"} if endpoint.spec.auth_mode == "token" else {}
 
 
 def selector(endpoint: Endpoint, deployment: str) -> dict[str, str]:
@@ -47,7 +53,7 @@ def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: Mode
         digest=model.digest,
         format=model.format.name,
         allow_code_execution=model.allow_code_execution,
-        auth=endpoint.spec.auth_mode,
+        auth="key" if keys_secret(endpoint) else "none",
         signature=model.signature.model_dump(by_alias=True) if model.signature else None,
         max_concurrent_requests=settings.max_concurrent_requests,
         max_queue_milliseconds=settings.max_queue_milliseconds,
@@ -72,7 +78,9 @@ def server_deployment(
     """
     labels = selector(endpoint, deployment.name)
     task = serving_task(endpoint, deployment, model).to_json()
-    revision = content_hash([task, deployment.resources.model_dump(mode="json"), keys_secret(endpoint)])[:16]
+    asked = [task, deployment.resources.model_dump(mode="json"), keys_secret(endpoint)]
+    # Only where there is one, so that others keep their revision.
+    revision = content_hash([*asked, *gateway_only(endpoint)])[:16]
     image = platform.server_image
     if (
         live is not None
@@ -95,7 +103,7 @@ def server_deployment(
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "revisionHistoryLimit": 2,
             "template": {
-                "metadata": {"labels": labels, "annotations": version},
+                "metadata": {"labels": {**labels, **gateway_only(endpoint)}, "annotations": version},
                 "spec": pod_spec(endpoint, deployment, task, image, platform),
             },
         },

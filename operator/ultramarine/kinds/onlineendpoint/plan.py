@@ -11,6 +11,7 @@ from datetime import datetime
 from ...shared import pods
 from ...shared.meta import (
     DEPLOYMENT,
+    NETWORK_POLICY,
     POD_DISRUPTION_BUDGET,
     SERVICE,
     Manifest,
@@ -18,14 +19,15 @@ from ...shared.meta import (
     child_metadata,
     controller_uid,
 )
-from ...shared.plan import AskGateway, GenerateSecret, Plan, Question, Seen
-from .addresses import pods_service_name, routes_in, routes_name, turned_to
+from ...shared.plan import AskGateway, GatewayFacts, GenerateSecret, Plan, Question, Seen
+from .addresses import is_secure, pods_service_name, routes_in, routes_name, turned_to
 from .direct import Direct
-from .judge import KEYS_MISSING, judge, leaving
-from .manifests import Endpoint, deployment_name, keys_secret
+from .guard import network_policy, policy_name
+from .judge import KEYS_MISSING, SETTLED, Judged, judge, leaving
+from .manifests import LABEL_GATEWAY_ONLY, Endpoint, deployment_name, gateway_only, keys_secret
 from .routed import Routed
 from .status import diary, gathered
-from .steps import Step
+from .steps import SOON, Step
 
 
 def questions(endpoint: Endpoint, seen: Seen) -> tuple[Question, ...]:
@@ -47,13 +49,18 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     step = way.step(judged)
     answering = [judged.get(name) or leaving(name, seen) for name in step.shares]
     status = gathered(endpoint, judged, answering, step, now)
+    guard = (network_policy(endpoint),) if gateway_only(endpoint) and not step.held else ()
+    # Pods that ask for nothing are made only when what keeps others from them was seen to be there.
+    guarded = not guard or ("NetworkPolicy", policy_name(endpoint)) in own
+    servers = [manifest for each in judged.values() for manifest in each.apply] if guarded and not step.held else []
+    gone = _superfluous(endpoint, own, step, routed=isinstance(way, Routed))
     return Plan(
         status,
-        apply=(*(manifest for each in judged.values() for manifest in each.apply), *step.apply),
-        delete=_superfluous(endpoint, own, step, routed=isinstance(way, Routed)),
+        apply=(*guard, *servers, *step.apply),
+        delete=(*gone, *_needless_policy(endpoint, own, judged, seen)),
         effects=_keys(endpoint, seen),
         events=diary(endpoint, status),
-        after=step.after,
+        after=step.after if guarded else SOON,
     )
 
 
@@ -66,7 +73,8 @@ def _way(endpoint: Endpoint, seen: Seen, own: dict[tuple[str, str], Manifest]) -
     if not asked:
         return Direct(endpoint, turned, living)
     routes = routes_in(own.get(("ConfigMap", routes_name(endpoint))))
-    return Routed(endpoint, turned, living, routes, seen.answers.get(asked[0]))
+    by_tls = is_secure(own.get(("Service", endpoint.name)))
+    return Routed(endpoint, turned, by_tls, living, routes, seen.answers.get(asked[0]))
 
 
 def _superfluous(
@@ -91,13 +99,29 @@ def _superfluous(
     )
 
 
+def _needless_policy(
+    endpoint: Endpoint, own: dict[tuple[str, str], Manifest], judged: dict[str, Judged], seen: Seen
+) -> tuple[Ref, ...]:
+    """The policy of pods that ask for nothing, when there is none of them any more."""
+    policy = own.get(("NetworkPolicy", policy_name(endpoint)))
+    if policy is None or gateway_only(endpoint) or any(each.state not in SETTLED for each in judged.values()):
+        return ()
+    if any(LABEL_GATEWAY_ONLY in (pod["metadata"].get("labels") or {}) for pod in seen.of("Pod")):
+        return ()
+    return (Ref.to(NETWORK_POLICY, policy),)
+
+
 def _keys(endpoint: Endpoint, seen: Seen) -> tuple[GenerateSecret, ...]:
-    """Generate the keys once, and again only when a pod says that they are gone: nobody here may read Secrets."""
+    """Generate the keys once, and again only when somebody misses them who cannot go on: nobody here reads Secrets."""
     name = keys_secret(endpoint)
     if not name or endpoint.spec.keys_secret_ref is not None:
         return ()
     verdicts = (pods.crashing(pod) for pod in seen.of("Pod"))
     missed = any(verdict.reason == KEYS_MISSING for verdict in verdicts if verdict)
+    for told in seen.answers.values():
+        # As long as one gateway pod knows the old keys, new ones would lock out who has those.
+        if isinstance(told, GatewayFacts):
+            missed |= all(not proxy.version and proxy.missing_secret == name for proxy in told.proxies)
     if endpoint.status.get("keysSecret") == name and not missed:
         return ()
     metadata = child_metadata(endpoint.manifest, name)

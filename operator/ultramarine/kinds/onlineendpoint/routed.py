@@ -13,7 +13,7 @@ from ...shared.conditions import Condition
 from ...shared.errors import UltramarineError
 from ...shared.meta import Manifest
 from ...shared.plan import Answer, GatewayFacts
-from ...shared.routes import EndpointRoutes, RouteDeployment
+from ...shared.routes import EndpointRoutes, RouteAuth, RouteDeployment, RouteState
 from .addresses import (
     endpoint_routes,
     first_port,
@@ -27,7 +27,8 @@ from .addresses import (
     routes_config_map,
     service,
 )
-from .judge import Judged
+from .guard import route_auth
+from .judge import SETTLED, Judged
 from .manifests import Endpoint
 from .steps import SOON, Shares, Step, told
 
@@ -37,10 +38,14 @@ LOOK_AGAIN = timedelta(minutes=2)  # nobody rings when a gateway pod loses what 
 
 @dataclass(frozen=True)
 class Routed:
-    """An endpoint as seen: its routes, where its Service is turned to, who is `living`, what the gateway `answered`."""
+    """An endpoint as seen: its routes, where its Service is turned to, who is `living`, what the gateway `answered`.
+
+    `by_tls` is whether the Service is one for TLS.
+    """
 
     endpoint: Endpoint
     turned: str | int | None
+    by_tls: bool
     living: frozenset[str]
     routes: EndpointRoutes | None
     answered: Answer | None
@@ -58,7 +63,15 @@ class Routed:
     @property
     def is_turned(self) -> bool:
         """Whether the Service leads to where the gateway has the endpoint."""
-        return self.routes is not None and self.turned == self.routes.port
+        routes = self.routes
+        return routes is not None and (self.turned, self.by_tls) == (routes.port, bool(routes.tls_secret))
+
+    @property
+    def secure(self) -> bool:
+        """Whether the Service leads, or shall lead, to TLS: as every gateway pod has it, else as it was."""
+        if self.confirmed and self.routes is not None:
+            return bool(self.routes.tls_secret)
+        return self.endpoint.spec.tls is not None if self.turned is None else self.by_tls
 
     @property
     def weights(self) -> Shares:
@@ -80,20 +93,22 @@ class Routed:
     def step(self, judged: dict[str, Judged]) -> Step:
         """Say which routes there shall be, and where the Service leads."""
         weights, waits = self._next_weights(judged)
-        wanted = self._wanted(weights)
+        wanted = self._wanted(weights, self._auth(judged))
         done = self.confirmed and self.is_turned and wanted == self.routes
-        reason, message = ("Confirmed", "every gateway pod has the routes") if done else self._why_not(wanted)
-        as_asked = weights == self.endpoint.spec.shares
+        reason, message = self._lost() if done else self._why_not(wanted)
+        well = done and not message
+        as_asked = weights == self.endpoint.spec.shares and wanted.auth == route_auth(self.endpoint)
         return Step(
             shares=self.shares,
             apply=self._children(wanted),
             needed=frozenset(deployment.name for deployment in wanted.deployments) if done else None,
-            settled=done and as_asked,
-            waits=waits if done else message,
+            settled=well and as_asked,
+            waits=waits if well else message,
             answers=not (isinstance(self.answered, UltramarineError) and self.answered.reason == "NoGateway"),
-            condition=Condition("RoutesReady", done, reason, message),
+            condition=Condition("RoutesReady", well, reason, message or "every gateway pod has the routes"),
             port=wanted.port,
-            after=self._after(done=done, soon=bool(waits)),
+            after=LATER if done and not well else self._after(done=done, soon=bool(waits)),
+            secure=self.secure,
         )
 
     def _current_weights(self) -> dict[str, int]:
@@ -129,13 +144,22 @@ class Routed:
         proxies = self.facts.proxies if self.facts else ()
         return all(proxy.ready is None or proxy.ready.get(name, 0) > 0 for proxy in proxies)
 
-    def _wanted(self, weights: Shares) -> EndpointRoutes:
+    def _auth(self, judged: dict[str, Judged]) -> RouteAuth:
+        """Whom the gateway shall let in: whoever has a token only when no pod asks for a key any more."""
+        wanted = route_auth(self.endpoint)
+        if wanted.mode == "token" and self.routes is not None and self.routes.auth.mode == "key":
+            states = {name: each.state for name, each in judged.items()}
+            if any(states.get(name) not in SETTLED for name in self.weights):
+                return self.routes.auth
+        return wanted
+
+    def _wanted(self, weights: Shares, auth: RouteAuth) -> EndpointRoutes:
         spec = self.endpoint.spec
         deployments = [
             route_deployment(self.endpoint, d, weights.get(d.name, 0), spec.mirrors.get(d.name, 0))
             for d in spec.deployments
         ]
-        return endpoint_routes(self.endpoint, self._port(), (*deployments, *self._leaving(weights)))
+        return endpoint_routes(self.endpoint, self._port(), (*deployments, *self._leaving(weights)), auth)
 
     def _leaving(self, weights: Shares) -> tuple[RouteDeployment, ...]:
         """Deployments that the spec no longer has: they stay until every gateway pod gives them nothing."""
@@ -170,7 +194,7 @@ class Routed:
         children = [pods_service(self.endpoint, name) for name in names]
         children.append(routes_config_map(self.endpoint, wanted))
         if self.turned == wanted.port or (self.confirmed and wanted.port == (self.routes or wanted).port):
-            children.append(gateway_service(self.endpoint, wanted.port))
+            children.append(gateway_service(self.endpoint, wanted.port, secure=self.secure))
         elif isinstance(self.turned, str):
             children.append(service(self.endpoint, self.turned))
         return tuple(children)
@@ -185,12 +209,25 @@ class Routed:
             having = [proxy.version == self.routes.version for proxy in facts.proxies]
             for has, proxy in zip(having, facts.proxies, strict=True):
                 if proxy.reason and not has:
-                    return "Refused", f"a gateway pod does not take the routes: {proxy.reason}"
+                    return self._refusal(proxy)
             if not all(having):
                 return "Updating", f"{sum(having)} of {len(having)} gateway pods have the newest routes"
         if self.confirmed and not self.is_turned:
             return "Updating", "the Service is being turned to the gateway"
         return "Updating", "new routes are on their way to the gateway"
+
+    def _lost(self) -> tuple[str, str]:
+        """What a gateway pod lacks that goes on with what it had: a Secret was deleted or has become unusable."""
+        complaints = (self._refusal(proxy) for proxy in (self.facts.proxies if self.facts else ()) if proxy.reason)
+        reason, message = next(complaints, ("Confirmed", ""))
+        return reason, f"{message}; until then the gateway goes on with what it had" if message else ""
+
+    def _refusal(self, proxy: RouteState) -> tuple[str, str]:
+        if name := proxy.missing_secret:
+            tls = self.endpoint.spec.tls
+            needs = "tls.crt and tls.key" if tls and tls.secret_name == name else "the keys primary and secondary"
+            return "SecretMissing", f"Secret {name} not found in {self.endpoint.namespace}; create it with {needs}"
+        return "Refused", f"a gateway pod does not take the routes: {proxy.reason}"
 
     def _after(self, *, done: bool, soon: bool) -> timedelta:
         if isinstance(self.answered, UltramarineError):

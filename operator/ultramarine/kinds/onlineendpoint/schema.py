@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from ...shared.schema import DnsName, Resources, Schema, Status, rule, rules, says
+from ..trainingjob.schema import SAYS_NAME, SUBDOMAIN
+from .access import Tls, Token
 
 MODEL_REFERENCE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?@([a-z]([-a-z0-9]*[a-z0-9])?|[1-9][0-9]*)$"
 
@@ -15,7 +17,13 @@ MODEL_REFERENCE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?@([a-z]([-a-z0-9]*[a-z0-9])?|[
 class SecretRef(Schema):
     """A Secret in the same namespace."""
 
-    name: str = Field(min_length=1, max_length=253, description="Its name.")
+    name: str = Field(
+        min_length=1,
+        pattern=f"^{SUBDOMAIN}$",
+        max_length=253,
+        description="Its name.",
+        json_schema_extra=SAYS_NAME,
+    )
 
 
 Percent = Annotated[int, Field(ge=0, le=100)]
@@ -111,15 +119,29 @@ class OnlineEndpointSpec(Schema):
                 "self.authMode == 'key' || !has(self.keysSecretRef)",
                 "keysSecretRef is used with authMode: key only; remove one of the two",
             ),
+            rule(
+                "self.authMode != 'token' || has(self.token)",
+                "authMode: token needs token, which says whose tokens open the endpoint",
+            ),
+            rule(
+                "self.authMode == 'token' || !has(self.token)",
+                "token is used with authMode: token only; remove one of the two",
+            ),
         )
     )
 
-    auth_mode: Literal["key", "none"] = Field(
-        default="key", description="key: requests carry one of the endpoint's two keys; none: everybody may ask."
+    auth_mode: Literal["key", "token", "none"] = Field(
+        default="key",
+        description="key: requests carry one of the endpoint's two keys; token: a JWT of the issuer in token, which "
+        "needs the gateway; none: everybody may ask.",
     )
     keys_secret_ref: SecretRef | None = Field(
         default=None,
         description="A Secret with the keys `primary` and `secondary`; without it ENDPOINT-keys is generated.",
+    )
+    token: Token | None = Field(default=None, description="Whose tokens open the endpoint, with authMode: token.")
+    tls: Tls | None = Field(
+        default=None, description="The endpoint answers by https, with the certificate of a Secret; needs the gateway."
     )
     traffic: dict[str, Percent] | None = Field(
         default=None,
