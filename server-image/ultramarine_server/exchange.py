@@ -13,8 +13,8 @@ import orjson
 from ultramarine_server import binary, protocol, score
 from ultramarine_server.errors import BadRequest
 from ultramarine_server.messages import Request, Response
+from ultramarine_server.model import Model
 from ultramarine_server.service import Service, Tensor
-from ultramarine_server.signature import Signature
 from ultramarine_server.tensors import encode
 
 Document = dict[str, Any]  # name, datatype, shape, and data: flat
@@ -87,13 +87,25 @@ def _inferred(response: Response) -> list[Document]:
     return outputs
 
 
-class Redaction:
-    """Leaves out the values of inputs, outputs and features of these names: null stands in their place."""
+def _features(model: Model, names: Sequence[str]) -> list[str]:
+    """Return the names of a matrix' columns, as far as they are known; `names` are asked for."""
+    columns = model.expected(names)
+    if columns != model.signature.inputs:
+        return [spec.name for spec in columns]
+    return score.feature_names(model.signature) if len(columns) == 1 else []
 
-    def __init__(self, names: Collection[str], signature: Signature) -> None:
+
+class Redaction:
+    """Leaves out the values of inputs, outputs and features of these names: null stands in their place.
+
+    With a name that the model does not have all values are left out: it may be a slip, or a column of a matrix.
+    """
+
+    def __init__(self, names: Collection[str], model: Model) -> None:
         self._names = frozenset(names)
-        features = score.feature_names(signature) if len(signature.inputs) == 1 else []
-        self._matrix = signature.inputs[0].name if features else ""
+        signature = model.signature
+        features = _features(model, sorted(names))
+        self._matrix = signature.inputs[0].name if len(signature.inputs) == 1 else ""
         self._width = len(features)
         self._columns = [index for index, name in enumerate(features) if name in self._names]
         known = {spec.name for spec in (*signature.inputs, *signature.outputs)} | {*features}
@@ -106,7 +118,7 @@ class Redaction:
         return orjson.dumps([self._without(one) for one in part], option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
     def _without(self, document: Document) -> Document:
-        if document["name"] in self._names:
+        if self.unknown or document["name"] in self._names:
             return {**document, "data": None}
         if not self._columns or document["name"] != self._matrix:
             return document

@@ -104,10 +104,11 @@ def service_for(task: ServingTask, folder: Path, telemetry: Telemetry) -> tuple[
 def _captures(task: ServingTask, service: Service, folder: Path) -> Captures | None:
     if task.collect is None:
         return None
-    redaction = Redaction(task.collect.redact, service.model.signature)
+    redaction = Redaction(task.collect.redact, service.model)
     if redaction.unknown:
         # No reason to serve nothing: another deployment of the endpoint may have them.
-        line = {"event": "collecting", "unknown": redaction.unknown, "message": "the model has no such names to redact"}
+        message = "spec.dataCollector.redact has names that the model does not have, so no value is kept"
+        line = {"event": "collecting", "unknown": redaction.unknown, "message": message}
         print(orjson.dumps(line).decode(), flush=True)
     captures = Captures(task.collect.sampling_rate, redaction, folder)
     service.telemetry.of_captures = captures.metrics
