@@ -257,6 +257,11 @@ def _keys_for_nobody(spec: Manifest) -> str:
     return "keysSecretRef"
 
 
+def _captures_in_an_object(spec: Manifest) -> str:
+    spec["dataCollector"] = {"samplingRate": 1, "uri": "s3://lake/kept"}
+    return "spec.dataCollector"
+
+
 CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
     "TrainingJob": [
         _two_sources,
@@ -273,7 +278,13 @@ CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
         _time_without_eviction,
     ],
     "ModelVersion": [_other_number],
-    "OnlineEndpoint": [_traffic_of_one_percent_too_few, _traffic_to_nobody, _copies_for_who_answers, _keys_for_nobody],
+    "OnlineEndpoint": [
+        _traffic_of_one_percent_too_few,
+        _traffic_to_nobody,
+        _copies_for_who_answers,
+        _keys_for_nobody,
+        _captures_in_an_object,
+    ],
 }
 NO_NAMES = ["", "A", "a.", "-a", "a_b", "a/b", "é", "a\n", " a", "a" * 254, "a..b", "\x00", "%2e", ".."]
 

@@ -264,6 +264,8 @@ def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
             deployment["warmup"] = {"request": '{"inputs": []}'}
     if spec.get("authMode") == "none":
         spec.pop("keysSecretRef", None)
+    if "dataCollector" in spec:
+        spec["dataCollector"]["uri"] = spec["dataCollector"]["uri"].rstrip("/") + "/"
 
 
 # What binds several fields together, which no schema node says by itself.

@@ -96,6 +96,12 @@ def open_endpoint() -> Plan:
     return plan_endpoint(endpoint(authMode="none"), abroad, NOW)
 
 
+def collecting_endpoint() -> Plan:
+    """A tenth of the requests is kept, without two names' values, by a sidecar."""
+    kept = {"samplingRate": 0.1, "uri": "s3://lake/team-a/kept/", "redact": ["name", "age"]}
+    return plan_endpoint(endpoint(dataCollector=kept), seen(related=(version(1),)), NOW)
+
+
 def compiled_version() -> Plan:
     """A version that is compiled before it is served."""
     spec = {**version(1)["spec"], "compile": {"to": "onnx", "parity": {"rtol": 0.001}}}
@@ -125,7 +131,15 @@ def split_endpoint() -> Plan:
     return plan_endpoint(one, replace(here, platform=near), NOW)
 
 
-EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, compiled_version]
+EXAMPLES = [
+    minimal_job,
+    full_job,
+    endpoint_with_keys,
+    open_endpoint,
+    split_endpoint,
+    compiled_version,
+    collecting_endpoint,
+]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

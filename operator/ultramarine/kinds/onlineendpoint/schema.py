@@ -69,7 +69,10 @@ class DataCollector(Schema):
     """A sample of requests and answers is kept in the object storage."""
 
     model_config = ConfigDict(
-        json_schema_extra=rules(rule("self.uri.endsWith('/')", "uri must name a folder: end it with a slash"))
+        json_schema_extra=rules(
+            rule("self.uri.endsWith('/')", "uri must name a folder: end it with a slash"),
+            rule("size(self.uri) <= 800", "uri may have 800 characters: the names of what is kept are put behind it"),
+        )
     )
 
     sampling_rate: float = Field(
