@@ -13,7 +13,7 @@ CAPTURES: Manifest = {"name": "captures", "emptyDir": {"sizeLimit": "128Mi"}}
 CAPTURES_MOUNT: Manifest = {"name": "captures", "mountPath": contract.CAPTURES_DIR}
 # Not the deployment's own, which are what the model takes.
 RESOURCES: Manifest = {
-    "requests": {"cpu": "20m", "memory": "96Mi"},
+    "requests": {"cpu": "20m", "memory": "128Mi"},
     "limits": {"cpu": "500m", "memory": "256Mi"},
 }
 
