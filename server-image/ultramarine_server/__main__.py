@@ -1,4 +1,4 @@
-"""What serving pods run (`ultramarine-server fetch` and `serve`), and compiling pods (`fetch`, `compile`, `store`)."""
+"""What serving pods run (`ultramarine-server fetch`, `serve`, `collect`), and compiling ones (`fetch` to `store`)."""
 
 from __future__ import annotations
 
@@ -37,11 +37,15 @@ def main() -> int:
 
             fetch(task, os.environ, arguments.model_dir)
             return 0
+        if arguments.command == "collect":
+            from ultramarine_server.collect import collect
+
+            return collect(task, os.environ, arguments.captures_dir)
         _limit_threads()
         from ultramarine_server.serve import Listening, serve
 
         listening = Listening(arguments.host, arguments.port, arguments.grpc_port, arguments.linger_seconds)
-        return serve(task, arguments.model_dir, arguments.keys_dir, listening)
+        return serve(task, arguments.model_dir, arguments.keys_dir, arguments.captures_dir, listening)
     except UltramarineError as error:
         print(f"ultramarine-server: {error.reason}: {error.message}", file=sys.stderr, flush=True)
         _leave(TerminationRecord(reason=error.reason, message=error.message), arguments.termination_log)
@@ -58,10 +62,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ultramarine-server", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("fetch", help="download the model of $ULTRAMARINE_TASK and check it")
+    collect = commands.add_parser("collect", help="store what the server has captured, until SIGTERM")
     serve = commands.add_parser("serve", help="serve the downloaded model by the Open Inference Protocol V2")
     compile = commands.add_parser("compile", help="compile the downloaded model, and check it against the native one")
     store = commands.add_parser("store", help="store what was compiled, and the verdict")
-    for command in (fetch, serve, compile, store):
+    for command in (serve, collect):
+        command.add_argument("--captures-dir", type=Path, default=Path(contract.CAPTURES_DIR))
+    for command in (fetch, serve, collect, compile, store):
         command.add_argument("--model-dir", type=Path, default=Path(contract.MODEL_DIR))
         command.add_argument("--termination-log", type=Path, default=Path(contract.TERMINATION_LOG))
     for command in (compile, store):

@@ -135,6 +135,12 @@ WHOLE: dict[str, Manifest] = {
             "tls": {"secretName": "churn-tls"},
             "traffic": {"blue": 100, "green": 0},
             "mirrorTraffic": {"green": 0},
+            "dataCollector": {
+                "samplingRate": 0.1,
+                "format": "parquet",
+                "uri": "s3://lake/team-a/kept/",
+                "redact": ["age"],
+            },
             "deployments": [
                 {
                     "name": "blue",

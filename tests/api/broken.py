@@ -275,6 +275,11 @@ def _two_key_sets(spec: Manifest) -> str:
     return "spec.token"
 
 
+def _captures_in_an_object(spec: Manifest) -> str:
+    spec["dataCollector"] = {"samplingRate": 1, "uri": "s3://lake/kept"}
+    return "spec.dataCollector"
+
+
 CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
     "TrainingJob": [
         _two_sources,
@@ -298,6 +303,7 @@ CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
         _keys_for_nobody,
         _tokens_of_nobody,
         _two_key_sets,
+        _captures_in_an_object,
     ],
 }
 NO_NAMES = ["", "A", "a.", "-a", "a_b", "a/b", "é", "a\n", " a", "a" * 254, "a..b", "\x00", "%2e", ".."]

@@ -274,6 +274,8 @@ def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
         else:
             token["jwks"] = '{"keys": [{"kty": "RSA"}]}'
         spec["token"] = token
+    if "dataCollector" in spec:
+        spec["dataCollector"]["uri"] = spec["dataCollector"]["uri"].rstrip("/") + "/"
 
 
 # What binds several fields together, which no schema node says by itself.

@@ -97,6 +97,12 @@ def open_endpoint() -> Plan:
     return plan_endpoint(endpoint(authMode="none"), abroad, NOW)
 
 
+def collecting_endpoint() -> Plan:
+    """A tenth of the requests is kept, without two names' values, by a sidecar."""
+    kept = {"samplingRate": 0.1, "uri": "s3://lake/team-a/kept/", "redact": ["name", "age"]}
+    return plan_endpoint(endpoint(dataCollector=kept), seen(related=(version(1),)), NOW)
+
+
 def compiled_version() -> Plan:
     """A version that is compiled before it is served."""
     spec = {**version(1)["spec"], "compile": {"to": "onnx", "parity": {"rtol": 0.001}}}
@@ -144,6 +150,7 @@ EXAMPLES = [
     split_endpoint,
     token_endpoint,
     compiled_version,
+    collecting_endpoint,
 ]
 
 

@@ -254,7 +254,9 @@ def test_prometheus_finds_the_gateways_and_the_servers(chart):
     found = [each for each in pods if selected <= each["spec"]["template"]["metadata"]["labels"].items()]
 
     assert {each["metadata"]["namespace"] for each in found} == {"one", "two"}
-    assert gateway["spec"]["namespaceSelector"] == serving["spec"]["namespaceSelector"] == {"matchNames": ["one", "two"]}
+    assert (
+        gateway["spec"]["namespaceSelector"] == serving["spec"]["namespaceSelector"] == {"matchNames": ["one", "two"]}
+    )
     ports = [port for container in found[0]["spec"]["template"]["spec"]["containers"] for port in container["ports"]]
     (port,) = (port for port in ports if port["name"] == gateway["spec"]["podMetricsEndpoints"][0]["port"])
     for policy in of(got, "NetworkPolicy"):

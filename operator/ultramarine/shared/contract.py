@@ -35,6 +35,7 @@ COMPILED_DIR = "/mnt/compiled"  # of a compiling pod: COMPILED_NAME, and VERDICT
 COMPILED_NAME = "model.onnx"
 VERDICT_NAME = "verdict.json"
 KEYS_DIR = "/etc/ultramarine/keys"
+CAPTURES_DIR = "/mnt/captures"  # what the server has captured, until the collector has stored it
 
 # Variables of both images: where the object storage is, and one JSON document that says what to do.
 # Credentials come in boto3's own variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).
@@ -304,6 +305,21 @@ class OutputRecord:
 
 
 @dataclass(frozen=True)
+class CollectTask:
+    """Which requests are kept, and where: a share of `sampling_rate` of them, below the s3:// URI of a folder.
+
+    `endpoint` and `deployment` say whose they are. The values of inputs, outputs and features named in `redact` are
+    left out.
+    """
+
+    endpoint: str
+    deployment: str
+    uri: str
+    sampling_rate: float
+    redact: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ServingTask:
     """What a serving pod has to do: the operator writes it into ENV_TASK of its fetching and its serving container.
 
@@ -313,6 +329,7 @@ class ServingTask:
     `timeout_seconds` is the time for one answer (0: any time). Requests are computed together up to `max_batch_size`
     rows, and wait at most `max_latency_milliseconds` for each other. `warmup` is a V2 request as JSON, or nothing.
     `access_log_sampling` is the share of good answers that the access log shows; it shows all others.
+    `collect` is there where requests are kept.
     """
 
     model: str
@@ -330,6 +347,7 @@ class ServingTask:
     max_latency_milliseconds: float = 0
     warmup: str = ""
     access_log_sampling: float = 0.01
+    collect: CollectTask | None = None
 
     def to_json(self) -> str:
         """Return the task as JSON, without bounds that are as usual: they change no endpoint's revision."""
@@ -340,7 +358,10 @@ class ServingTask:
 
     @classmethod
     def from_json(cls, text: str) -> ServingTask:
-        return read_known(cls, json.loads(text))
+        task, collect = read_known(cls, document := json.loads(text)), document.get("collect")
+        if collect is None:
+            return task
+        return replace(task, collect=read_known(CollectTask, {**collect, "redact": tuple(collect.get("redact", ()))}))
 
 
 @dataclass(frozen=True)

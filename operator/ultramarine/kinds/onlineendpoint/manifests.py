@@ -7,6 +7,7 @@ from ...shared.meta import GROUP, Manifest, child_labels, child_metadata, conten
 from ...shared.plan import Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
 from ..model.schema import ModelVersionSpec, version_name
+from .collecting import CAPTURES, CAPTURES_MOUNT, collect_task, collector
 from .schema import Batching, EndpointDeployment, OnlineEndpointSpec, RequestSettings
 
 Endpoint = Obj[OnlineEndpointSpec]
@@ -61,6 +62,7 @@ def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: Mode
         max_batch_size=batching.max_batch_size,
         max_latency_milliseconds=batching.max_latency_milliseconds,
         warmup=deployment.warmup.request if deployment.warmup else "",
+        collect=collect_task(endpoint, deployment),
     )
 
 
@@ -127,6 +129,11 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
         # Optional, so that the server starts without it and says so; else the pod would hang, and only Events say why.
         volumes.append({"name": "keys", "secret": {"secretName": secret, "defaultMode": 0o440, "optional": True}})
         mounts.append({"name": "keys", "mountPath": contract.KEYS_DIR, "readOnly": True})
+    sidecars: list[Manifest] = []
+    if endpoint.spec.data_collector is not None:
+        volumes.append(CAPTURES)
+        mounts.append(CAPTURES_MOUNT)
+        sidecars.append(collector(task, image, platform))
     ready = {"path": "/v2/health/ready", "port": PORT}
     live = {"path": "/v2/health/live", "port": PORT}
     resources = deployment.resources.model_dump(by_alias=True, exclude_defaults=True)
@@ -151,7 +158,8 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
                 "env": [{"name": contract.ENV_TASK, "value": task}, *storage_env(platform)],
                 "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
                 "volumeMounts": [{"name": "model", "mountPath": contract.MODEL_DIR}, tmp],
-            }
+            },
+            *sidecars,
         ],
         "containers": [
             {

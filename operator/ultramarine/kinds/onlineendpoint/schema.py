@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from ...shared.schema import DnsName, Resources, Schema, Status, rule, rules, says
+from ...shared.schema import DnsName, Resources, Schema, Status, Uri, rule, rules, says
 from ..trainingjob.schema import SAYS_NAME, SUBDOMAIN
 from .access import Tls, Token
 
@@ -71,6 +71,32 @@ class Warmup(Schema):
         if not is_object:
             raise ValueError('must be a JSON object, such as {"inputs": [...]}')
         return text
+
+
+class DataCollector(Schema):
+    """A sample of requests and answers is kept in the object storage."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("self.uri.endsWith('/')", "uri must name a folder: end it with a slash"),
+            rule("size(self.uri) <= 800", "uri may have 800 characters: the names of what is kept are put behind it"),
+        )
+    )
+
+    sampling_rate: float = Field(
+        ge=0.000001, le=1, description="The share of the requests that is kept, drawn for each by itself; 1: all."
+    )
+    format: Literal["parquet"] = Field(default="parquet", description="How they are written.")
+    uri: Uri = Field(
+        description="The folder below which they are written, as ENDPOINT/DEPLOYMENT/YYYY/MM/DD/HH/POD-NUMBER.parquet. "
+        "The namespace's storage keys must open it: in the embedded storage s3://BUCKET/NAMESPACE/."
+    )
+    redact: list[Annotated[str, Field(min_length=1, max_length=253)]] = Field(
+        default=[],
+        max_length=64,
+        description="Names of inputs, outputs and features whose values are left out; they never leave the server.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
 
 
 class EndpointDeployment(Schema):
@@ -157,6 +183,9 @@ class OnlineEndpointSpec(Schema):
         max_length=8,
         description="Percent of the requests of which a deployment gets a copy; its answers go to nobody. It needs the "
         "gateway, and a deployment whose traffic is 0.",
+    )
+    data_collector: DataCollector | None = Field(
+        default=None, description="Keep a sample of requests and answers; without it none is kept."
     )
     deployments: list[EndpointDeployment] = Field(
         min_length=1,
