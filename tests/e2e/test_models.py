@@ -63,7 +63,7 @@ def trained(platform: Platform, model: str, *names: str) -> list[str]:
 
 
 def test_a_version_takes_its_artifact_along_where_the_model_says_so(platform):
-    """deletionPolicy Delete: by hand and by retention, but not what another version is of, nor what is no training's."""
+    """Delete: by hand and by retention, but not what another version is of, nor what no training has made."""
     deletes = {"kind": "Model", "metadata": {"name": "shed"}, "spec": {"deletionPolicy": "Delete"}}
     platform.apply(deletes)
     first, second, third, fourth = trained(platform, "shed", "shed-a", "shed-b", "shed-c", "shed-d")
@@ -81,9 +81,12 @@ def test_a_version_takes_its_artifact_along_where_the_model_says_so(platform):
 
     platform.kubectl("patch", "mdl", "shed", "--type=merge", "-p", '{"spec": {"retention": {"versions": 1}}}')
     platform.wait("mdl", "shed", lambda s: [a["version"] for a in s["artifacts"]] == ["4"])
-    platform.wait("mdl", "shed", lambda s: condition(s, "ArtifactsDeleted")["status"] == "True")
+    platform.wait("mdl", "shed", lambda s: condition(s, "ArtifactsDeleted")["reason"] == "VersionsExist")
     assert [stored(platform, uri) > 0 for uri in (third, fourth)] == [False, True]
-    platform.kubectl("wait", "--for=delete", "job", "-l", "ultramarine.dev/kind=Model", "--timeout=60s")
+    platform.kubectl("wait", "--for=delete", "job", "-l", "ultramarine.dev/name=shed", "--timeout=60s")
+    platform.delete("mv", "shed-4")
+    platform.kubectl("wait", "--for=condition=ArtifactsDeleted", "mdl/shed", "--timeout=60s")
+    assert stored(platform, fourth) == 0
 
 
 def test_without_a_word_about_it_artifacts_stay(platform):

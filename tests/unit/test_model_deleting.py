@@ -60,7 +60,8 @@ def test_what_versions_have_stored_is_remembered():
     """With Delete the status says what goes with each version; with Retain, the default, it says nothing."""
     got = plan_model(deleting_model(), seen(related=(stored(1), stored(2))), NOW)
     assert got.status["artifacts"] == [entry(1), entry(2)]
-    assert condition(got, "ArtifactsDeleted")["reason"] == "NothingToDelete"
+    told = condition(got, "ArtifactsDeleted")
+    assert (told["status"], told["reason"]) == ("False", "VersionsExist")
     assert got.apply == ()
     assert plan_model(after(got), seen(related=(stored(1), stored(2))), NOW).after is None
 
@@ -230,6 +231,9 @@ def test_the_memory_has_an_end():
     many = tuple(stored(number) for number in range(1, 503))
     got = plan_model(deleting_model(retention={"versions": 1000}), seen(related=many), NOW)
     assert len(got.status["artifacts"]) == 500
-    assert "only 500 of 502" in condition(got, "ArtifactsDeleted")["message"]
+    assert (
+        "502 artifacts are deleted when their versions are, of which only 500"
+        in condition(got, "ArtifactsDeleted")["message"]
+    )
     again = after(got, deleting_model(retention={"versions": 1000}))
     assert plan_model(again, seen(related=many), NOW).after is None

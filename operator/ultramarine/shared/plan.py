@@ -219,7 +219,7 @@ class Kind:
 
     `related` are kinds whose objects a plan looks at without owning them: those of the namespace with which its
     object shares a topic. A change of an object of one of `rung_by` rings what shares a topic with it. Topics are
-    read off the plain manifest; today they are names of Models.
+    read off the plain manifest: names of Models, and where in the storage a version's files are.
     """
 
     resource: Resource

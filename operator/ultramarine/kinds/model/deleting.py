@@ -221,7 +221,10 @@ def _condition(steps: _Steps, living: int, remembered: int) -> Condition:
         reason = "DeletionFailed" if steps.failed else "Deleting"
         message = f"of {len(steps.left)} versions that are gone: {'; '.join(steps.waits[:AT_ONCE])}; {ways}"
         return Condition(CONDITION, False, reason, message)
+    if not living:
+        return Condition(CONDITION, True, "NothingLeft", "no version has an artifact that is to be deleted")
+    message = f"{living} artifacts are deleted when their versions are"
     if remembered < living:
-        message = f"only {remembered} of {living} artifacts can be remembered, those of the oldest versions"
-        return Condition(CONDITION, True, "NothingToDelete", message)
-    return Condition(CONDITION, True, "NothingToDelete", f"{living} artifacts are deleted when their versions are")
+        message += f", of which only {remembered} can be remembered, those of the oldest"
+    # Not True: who deletes all versions and waits for the condition must not find it as it was before.
+    return Condition(CONDITION, False, "VersionsExist", message)
