@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import skops.io
 from served.fit import MODELS
 from skl2onnx import to_onnx
 from ultramarine.shared.contract import ServingTask
-from ultramarine_cluster.paths import cache
+from ultramarine_cluster.venvs import python_with
 from unit.serving_process import LABELS, ROWS, environment
 
 SERVED = Path(__file__).resolve().parent / "served"
@@ -205,25 +204,8 @@ SERVERS = {
 
 
 def python_of(server: Server) -> Path:
-    """The Python of this server's virtualenv, whose name changes with its requirements."""
-    if server.ours:
-        return Path(sys.executable)
-    name = server.shown[0] + "-" + hashlib.sha256(repr(server.requirements).encode()).hexdigest()[:8]
-    return cache() / "serving" / name / "bin" / "python"
-
-
-def set_up(server: Server) -> None:
-    """Make the server's virtualenv, where it is not there yet."""
-    python = python_of(server)
-    venv = python.parent.parent
-    if server.ours or (venv / "ready").exists():
-        return
-    print(f"  installing {' '.join(server.requirements)}", flush=True)
-    shutil.rmtree(venv, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    pip: list[str | Path] = [python, "-m", "pip", "install", "-q", "--cache-dir", cache() / "pip"]
-    subprocess.run([*pip, *server.requirements], check=True)
-    (venv / "ready").touch()
+    """The Python that runs this server, with its requirements; they are installed where they are not yet."""
+    return Path(sys.executable) if server.ours else python_with(server.shown[0], *server.requirements)
 
 
 def versions(server: Server) -> str:

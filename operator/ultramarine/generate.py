@@ -163,6 +163,8 @@ def rbac() -> list[dict[str, Any]]:
             verbs.setdefault(made, set()).add("create")
         for gone in kind.deletes:
             verbs.setdefault(gone, set()).add("delete")
+        for asked in kind.confirms:
+            verbs.setdefault(asked, set()).add("get")
     rules = [_rule(resource, verbs[resource]) for resource in sorted(verbs, key=lambda r: (r.group, r.plural))]
     for kind in KINDS:
         rules.append({"apiGroups": [GROUP], "resources": [f"{kind.resource.plural}/status"], "verbs": ["patch"]})

@@ -1,17 +1,21 @@
-"""What serving pods run (`ultramarine-server fetch`, `serve`, `collect`), and compiling ones (`fetch` to `store`)."""
+"""What this image's pods run: `fetch`, `serve`, `collect`; to compile `fetch`, `compile`, `store`; and `delete`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ultramarine.shared import contract
-from ultramarine.shared.contract import CompileRecord, CompileTask, ServingTask, TerminationRecord
+from ultramarine.shared.contract import CompileRecord, CompileTask, DeleteTask, ServingTask, TerminationRecord
 from ultramarine.shared.errors import UltramarineError
 
 from ultramarine_server.cpus import cpu_limit
+
+Task = TypeVar("Task")
 
 
 def main() -> int:
@@ -30,6 +34,11 @@ def main() -> int:
 
             verdict = compile_model(_compile_task(), arguments.model_dir, arguments.compiled_dir, cpu_limit())
             print(verdict.to_json().decode(), flush=True)
+            return 0
+        if arguments.command == "delete":
+            from ultramarine_server.deleting import delete
+
+            delete(_delete_task(), os.environ)
             return 0
         task = _task()
         if arguments.command == "fetch":
@@ -66,9 +75,10 @@ def _arguments() -> argparse.Namespace:
     serve = commands.add_parser("serve", help="serve the downloaded model by the Open Inference Protocol V2")
     compile = commands.add_parser("compile", help="compile the downloaded model, and check it against the native one")
     store = commands.add_parser("store", help="store what was compiled, and the verdict")
+    delete = commands.add_parser("delete", help="delete the artifact of $ULTRAMARINE_TASK from the object storage")
     for command in (serve, collect):
         command.add_argument("--captures-dir", type=Path, default=Path(contract.CAPTURES_DIR))
-    for command in (fetch, serve, collect, compile, store):
+    for command in (fetch, serve, collect, compile, store, delete):
         command.add_argument("--model-dir", type=Path, default=Path(contract.MODEL_DIR))
         command.add_argument("--termination-log", type=Path, default=Path(contract.TERMINATION_LOG))
     for command in (compile, store):
@@ -84,18 +94,22 @@ def _arguments() -> argparse.Namespace:
 
 
 def _task() -> ServingTask:
-    try:
-        return ServingTask.from_json(os.environ.get(contract.ENV_TASK, ""))
-    except (TypeError, ValueError) as error:
-        message = f"{contract.ENV_TASK} holds no serving task ({error}); this image is started by the operator"
-        raise UltramarineError(message, "TaskInvalid") from error
+    return _read("serving", ServingTask.from_json)
 
 
 def _compile_task() -> CompileTask:
+    return _read("compiling", CompileTask.from_json)
+
+
+def _delete_task() -> DeleteTask:
+    return _read("deleting", DeleteTask.from_json)
+
+
+def _read(kind: str, read: Callable[[str], Task]) -> Task:
     try:
-        return CompileTask.from_json(os.environ.get(contract.ENV_TASK, ""))
+        return read(os.environ.get(contract.ENV_TASK, ""))
     except (TypeError, ValueError) as error:
-        message = f"{contract.ENV_TASK} holds no compiling task ({error}); this image is started by the operator"
+        message = f"{contract.ENV_TASK} holds no {kind} task ({error}); this image is started by the operator"
         raise UltramarineError(message, "TaskInvalid") from error
 
 

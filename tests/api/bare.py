@@ -107,6 +107,7 @@ WHOLE: dict[str, Manifest] = {
             "description": "Who leaves.",
             "card": {"owner": "growth", "license": "internal", "intendedUse": "Offers.", "limitations": "Not abroad."},
             "retention": {"versions": 20},
+            "deletionPolicy": "Retain",
             "aliases": {"champion": "7"},
         },
     },

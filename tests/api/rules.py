@@ -971,7 +971,7 @@ FREE = [
     (TJ, {"suspend": True, "backoffLimit": 5, "activeDeadlineSeconds": 120, "ttlSecondsAfterFinished": None}),
     (TJ, {"pendingDeadlineSeconds": 120}),
     (MODEL, {"description": "Other.", "aliases": {"champion": "8", "challenger": "9"}}),
-    (MODEL, {"card": {"owner": "other"}, "retention": None}),
+    (MODEL, {"card": {"owner": "other"}, "retention": None, "deletionPolicy": "Delete"}),
     (VERSION, {"allowCodeExecution": True}),
     (ENDPOINT, {"authMode": "none", "keysSecretRef": None, "traffic": {"blue": 0, "green": 100}}),
     (ENDPOINT, {"deployments": [{"name": "red", "model": "churn@9"}], "traffic": None, "mirrorTraffic": None}),

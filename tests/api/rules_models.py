@@ -26,6 +26,14 @@ RULES: list[Rule] = [
         {"retention": {"versions": 1001}},
         "spec.retention.versions in body should be less than or equal to 1000",
     ),
+    of_spec(
+        MODEL,
+        "an artifact goes or stays",
+        {"deletionPolicy": "Delete"},
+        {"deletionPolicy": "Recycle"},
+        "spec.deletionPolicy: Unsupported value",
+        '"Retain", "Delete"',
+    ),
     *(
         of_spec(
             MODEL,

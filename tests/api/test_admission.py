@@ -73,7 +73,7 @@ def test_the_defaults_are_written_into_the_object(api):
     )
 
     assert api.get("tj", "a")["spec"] == {"command": ["a"], "nodes": 1, "suspend": False, "backoffLimit": 3}
-    assert api.get("mdl", "a")["spec"] == {}
+    assert api.get("mdl", "a")["spec"] == {"deletionPolicy": "Retain"}
     assert api.get("oe", "a")["spec"]["authMode"] == "key"
     assert api.get("oe", "a")["spec"]["deployments"][0]["replicas"] == 1
 

@@ -79,6 +79,7 @@ COLUMNS = {
             "latestVersion": "9",
             "latestReadyVersion": "8",
             "aliases": "champion=7",
+            "artifacts": [{"version": "7", "uri": "s3://lake/a/", "deleting": True}],
             "conditions": [condition("Ready", "7 versions")],
         },
         {"VERSIONS": "7", "LATEST": "8", "ALIASES": "champion=7", "OWNER": "growth"},

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from builders import DIGEST, NOW, child, endpoint, ours, read, seen, training_job, version
-from ultramarine.kinds.model.plan import plan_version
+from builders import DIGEST, NOW, child, endpoint, model, ours, read, seen, training_job, version
+from ultramarine.kinds.model.plan import plan_model, plan_version
 from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine.kinds.trainingjob.plan import plan as plan_job
 from ultramarine.shared.meta import Manifest
@@ -110,6 +110,13 @@ def compiled_version() -> Plan:
     return plan_version(read(ours("ModelVersion", "churn-1", spec)), seen(answers=found), NOW)
 
 
+def deleted_version() -> Plan:
+    """A version is gone, and its artifact is to go."""
+    uri = "s3://lake/team-a/trainingjobs/churn/0a-1b/model/0123456789abcdef/"
+    left = {"artifacts": [{"version": "1", "uri": uri, "deleting": True}]}
+    return plan_model(read({**model(deletionPolicy="Delete"), "status": left}), seen(), NOW)
+
+
 def split_endpoint() -> Plan:
     """Behind the gateway: traffic to two deployments, copies to a third, and bounds on requests."""
     one = endpoint(
@@ -142,16 +149,8 @@ def token_endpoint() -> Plan:
     return plan_endpoint(one, replace(here, platform=near), NOW)
 
 
-EXAMPLES = [
-    minimal_job,
-    full_job,
-    endpoint_with_keys,
-    open_endpoint,
-    split_endpoint,
-    token_endpoint,
-    compiled_version,
-    collecting_endpoint,
-]
+EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, token_endpoint]
+EXAMPLES += [collecting_endpoint, compiled_version, deleted_version]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -33,12 +33,16 @@ def test_pods_reach_dns_and_the_storage_alone(chart, kind, own):
     """In each namespace what trains, compiles and serves may reach DNS and the storage's pods; others, what trains."""
     got = chart.render({"namespaces": ["team-a", "team-b"]})
     name = {"TrainingJob": "training", "ModelVersion": "compiling", "OnlineEndpoint": "serving"}[kind]
+    selector: Manifest = {"matchLabels": {"ultramarine.dev/kind": kind}}
+    if kind == "ModelVersion":  # and what deletes the artifact of one that is gone
+        expression = {"key": "ultramarine.dev/kind", "operator": "In", "values": ["Model", kind]}
+        selector = {"matchExpressions": [expression]}
 
     for namespace in ("team-a", "team-b"):
         spec = policy(got, namespace, f"ultramarine-{name}")
         dns, storage = spec["egress"][own:]
         (peer,) = storage["to"]
-        assert spec["podSelector"]["matchLabels"] == {"ultramarine.dev/kind": kind}
+        assert spec["podSelector"] == selector
         assert spec["policyTypes"] == ["Ingress", "Egress"]
         assert dns == DNS
         assert storage["ports"] == [{"port": 7070, "protocol": "TCP"}]
@@ -121,7 +125,7 @@ def test_policies_select_the_pods_that_the_chart_makes(chart):
         assert ours["podSelector"]["matchLabels"].items() <= labels[component].items()
         assert labels[component][expression["key"]] in expression["values"]
     (expression,) = pods_of_kinds["podSelector"]["matchExpressions"]
-    assert expression["values"] == ["TrainingJob", "ModelVersion", "OnlineEndpoint"]
+    assert expression["values"] == ["TrainingJob", "Model", "ModelVersion", "OnlineEndpoint"]
 
 
 @pytest.mark.parametrize(

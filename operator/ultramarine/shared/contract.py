@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -443,6 +444,37 @@ class CompileRecord:
         except UNREADABLE as error:
             raise ValueError(f"not a verdict on a compiled model: {error!r}") from error
         return record
+
+
+# BUCKET/NAMESPACE/trainingjobs/NAME/UID/OUTPUT/DIGEST16/; a checkpoint is no output, and lies like one.
+_NAME = "[-a-z0-9.]+"
+_ARTIFACT = re.compile(
+    f"s3://{_NAME}/{_NAME}/trainingjobs/{_NAME}/{_NAME}/(?!{CHECKPOINTS_NAME}/){_NAME}/[0-9a-f]{{16}}/"
+)
+
+
+def artifact_folder(uri: str) -> str:
+    """The folder in which a TrainingJob's output was stored, of a URI that names it or lies in it; else nothing."""
+    found = _ARTIFACT.match(uri)
+    return found[0] if found else ""
+
+
+@dataclass(frozen=True)
+class DeleteTask:
+    """What a deleting pod has to do: take away the artifact in the folder `uri`. It is in ENV_TASK."""
+
+    uri: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> DeleteTask:
+        """Read what `to_json` wrote. Raises TypeError or ValueError for anything else, and for what is no artifact."""
+        task = cls(**json.loads(text))
+        if artifact_folder(task.uri) != task.uri:
+            raise ValueError(f"{task.uri!r} is no folder that a TrainingJob's output was stored in")
+        return task
 
 
 @dataclass(frozen=True)

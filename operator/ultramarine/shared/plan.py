@@ -148,13 +148,15 @@ class Plan:
     """What one pass wants.
 
     `apply` are children of ours, by server-side apply; `create` are objects that live longer than their maker, made
-    only where the name is free; `after` asks for another look without a ring of the doorbell.
+    only where the name is free; `after` asks for another look without a ring of the doorbell. Nothing is done while
+    one of `absent`, objects of our kinds, is there: the API server itself is asked, since the mirror may be behind.
     """
 
     status: Manifest
     apply: tuple[Manifest, ...] = ()
     create: tuple[Manifest, ...] = ()
     delete: tuple[Ref, ...] = ()
+    absent: tuple[Key, ...] = ()
     effects: tuple[Effect, ...] = ()
     events: tuple[Event, ...] = ()
     after: timedelta | None = None
@@ -217,7 +219,7 @@ class Kind:
 
     `related` are kinds whose objects a plan looks at without owning them: those of the namespace with which its
     object shares a topic. A change of an object of one of `rung_by` rings what shares a topic with it. Topics are
-    read off the plain manifest; today they are names of Models.
+    read off the plain manifest: names of Models, and where in the storage a version's files are.
     """
 
     resource: Resource
@@ -235,6 +237,7 @@ class Kind:
     rules: tuple[tuple[str, str], ...] = ()  # CEL over the whole object: (rule, message)
     creates: tuple[Resource, ...] = ()  # made through Plan.create or an effect: the right to create, nothing more
     deletes: tuple[Resource, ...] = ()  # all that its plans ever delete
+    confirms: tuple[Resource, ...] = ()  # those of which a plan may ask that one be absent
 
     @property
     def name(self) -> str:
