@@ -11,6 +11,7 @@ from datetime import datetime
 from ...shared import pods
 from ...shared.meta import (
     DEPLOYMENT,
+    GRPC_ROUTE,
     POD_DISRUPTION_BUDGET,
     SERVICE,
     Manifest,
@@ -21,6 +22,7 @@ from ...shared.meta import (
 from ...shared.plan import AskGateway, GenerateSecret, Plan, Question, Seen
 from .addresses import pods_service_name, routes_in, routes_name, turned_to
 from .direct import Direct
+from .http_routed import HttpRouted
 from .judge import KEYS_MISSING, judge, leaving
 from .manifests import Endpoint, deployment_name, keys_secret
 from .routed import Routed
@@ -29,7 +31,9 @@ from .steps import Step
 
 
 def questions(endpoint: Endpoint, seen: Seen) -> tuple[Question, ...]:
-    """Ask the gateway of the namespace, where there is one, how it routes the endpoint."""
+    """Ask our gateway of the namespace, where there is one, how it routes the endpoint."""
+    if seen.platform.gateway_api is not None:
+        return ()
     address = seen.platform.gateway_of(endpoint.namespace)
     return (AskGateway(address, endpoint.name),) if address else ()
 
@@ -50,7 +54,7 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     return Plan(
         status,
         apply=(*(manifest for each in judged.values() for manifest in each.apply), *step.apply),
-        delete=_superfluous(endpoint, own, step, routed=isinstance(way, Routed)),
+        delete=_superfluous(endpoint, own, step, way),
         effects=_keys(endpoint, seen),
         events=diary(endpoint, status),
         after=step.after,
@@ -62,6 +66,8 @@ def _way(endpoint: Endpoint, seen: Seen, own: dict[tuple[str, str], Manifest]) -
     turned = turned_to(own.get(("Service", endpoint.name)))
     prefix = deployment_name(endpoint, "")
     living = frozenset(name.removeprefix(prefix) for kind, name in own if kind == "Deployment")
+    if (gateway := seen.platform.gateway_api) is not None:
+        return HttpRouted.seen(endpoint, Direct(endpoint, turned, living), gateway, own)
     asked = questions(endpoint, seen)
     if not asked:
         return Direct(endpoint, turned, living)
@@ -70,18 +76,19 @@ def _way(endpoint: Endpoint, seen: Seen, own: dict[tuple[str, str], Manifest]) -
 
 
 def _superfluous(
-    endpoint: Endpoint, own: dict[tuple[str, str], Manifest], step: Step, *, routed: bool
+    endpoint: Endpoint, own: dict[tuple[str, str], Manifest], step: Step, way: Direct | Routed
 ) -> tuple[Ref, ...]:
     """Children of deployments that the spec no longer has and no request goes to, and what the way does not need."""
     if step.needed is None:
         return ()
     names = {d.name for d in endpoint.spec.deployments} | step.needed
     budgets = {deployment_name(endpoint, d.name) for d in endpoint.spec.deployments if d.replicas > 1}
-    services = {pods_service_name(endpoint, name) for name in names} if routed else set()
+    services = {pods_service_name(endpoint, name) for name in names} if isinstance(way, Routed) else set()
     keep = {
         DEPLOYMENT: {deployment_name(endpoint, name) for name in names},
         POD_DISRUPTION_BUDGET: budgets,
         SERVICE: {endpoint.name, *services},
+        GRPC_ROUTE: {endpoint.name} if isinstance(way, HttpRouted) and way.gateway.grpc else set(),
     }
     return tuple(
         Ref.to(resource, child)

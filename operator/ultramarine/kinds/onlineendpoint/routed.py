@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import ClassVar
 
 from ...shared.conditions import Condition
 from ...shared.errors import UltramarineError
@@ -44,6 +45,7 @@ class Routed:
     living: frozenset[str]
     routes: EndpointRoutes | None
     answered: Answer | None
+    WELL: ClassVar[str] = "every gateway pod has the routes"
 
     @property
     def facts(self) -> GatewayFacts | None:
@@ -82,7 +84,7 @@ class Routed:
         weights, waits = self._next_weights(judged)
         wanted = self._wanted(weights)
         done = self.confirmed and self.is_turned and wanted == self.routes
-        reason, message = ("Confirmed", "every gateway pod has the routes") if done else self._why_not(wanted)
+        reason, message = ("Confirmed", self.WELL) if done else self._why_not(wanted)
         as_asked = weights == self.endpoint.spec.shares
         return Step(
             shares=self.shares,
@@ -192,7 +194,7 @@ class Routed:
             return "Updating", "the Service is being turned to the gateway"
         return "Updating", "new routes are on their way to the gateway"
 
-    def _after(self, *, done: bool, soon: bool) -> timedelta:
+    def _after(self, *, done: bool, soon: bool) -> timedelta | None:
         if isinstance(self.answered, UltramarineError):
             return LATER
         return SOON if soon or not done else LOOK_AGAIN

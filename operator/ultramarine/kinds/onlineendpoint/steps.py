@@ -23,6 +23,7 @@ class Step:
     come. `needed` are deployments that still may get requests, or None while that is not known for sure: then nothing
     is deleted. `settled` is whether all is as the spec says; `waits` why not, where it is not the pods. `answers` is
     False where nobody can answer, whatever the pods say, and `blocked` says what only a person can mend.
+    `url` is where clients ask, if not at the endpoint's Service.
     """
 
     shares: Shares
@@ -34,6 +35,7 @@ class Step:
     blocked: str = ""
     condition: Condition | None = None
     port: int = 0
+    url: str = ""
     after: timedelta | None = None
 
 
