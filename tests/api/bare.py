@@ -22,6 +22,8 @@ from ultramarine.shared.meta import (
     CONFIG_MAP,
     DEPLOYMENT,
     EVENT,
+    GRPC_ROUTE,
+    HTTP_ROUTE,
     JOB,
     MODEL,
     MODEL_VERSION,
@@ -194,6 +196,7 @@ RESOURCES |= {
     )
     for word in (resource.plural, resource.kind, resource.kind.lower())
 }
+RESOURCES |= {resource.plural: resource for resource in (HTTP_ROUTE, GRPC_ROUTE)}  # where their CRDs are installed
 
 
 class Refused(Exception):

@@ -13,7 +13,7 @@ from ultramarine.kinds.model.plan import plan_model, plan_version
 from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine.kinds.trainingjob.plan import plan as plan_job
 from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, Plan
+from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, GatewayApi, Obj, ParentRef, Plan
 
 HERE = Path(__file__).parent
 HEADER = "# Written by `pytest tests/golden --update-golden`; read the difference before you commit it.\n"
@@ -117,9 +117,9 @@ def deleted_version() -> Plan:
     return plan_model(read({**model(deletionPolicy="Delete"), "status": left}), seen(), NOW)
 
 
-def split_endpoint() -> Plan:
-    """Behind the gateway: traffic to two deployments, copies to a third, and bounds on requests."""
-    one = endpoint(
+def split() -> Obj[Any]:
+    """Traffic to two deployments, copies to a third, and bounds on requests."""
+    return endpoint(
         deployments=[
             {
                 "name": "blue",
@@ -134,7 +134,11 @@ def split_endpoint() -> Plan:
         traffic={"blue": 90, "green": 10},
         mirrorTraffic={"purple": 20},
     )
-    here = seen(related=(version(1), version(2)))
+
+
+def split_endpoint() -> Plan:
+    """Behind the gateway: traffic to two deployments, copies to a third, and bounds on requests."""
+    one, here = split(), seen(related=(version(1), version(2)))
     near = replace(here.platform, gateway="gateway.{namespace}.svc:9902", gateway_namespaces=frozenset({one.namespace}))
     return plan_endpoint(one, replace(here, platform=near), NOW)
 
@@ -149,8 +153,17 @@ def token_endpoint() -> Plan:
     return plan_endpoint(one, replace(here, platform=near), NOW)
 
 
-EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, token_endpoint]
-EXAMPLES += [collecting_endpoint, compiled_version, deleted_version]
+def gateway_api_endpoint() -> Plan:
+    """The same behind two Gateways of the people's own; without its pods, which are the same."""
+    public, inner = ParentRef("public", "infra", "https"), ParentRef("inner", port=8080)
+    gateway = GatewayApi((public, inner), "https://{endpoint}.{namespace}.ml.example.com")
+    here = seen(related=(version(1), version(2)))
+    got = plan_endpoint(split(), replace(here, platform=replace(here.platform, gateway_api=gateway)), NOW)
+    return replace(got, apply=tuple(m for m in got.apply if m["kind"] != "Deployment"), effects=())
+
+
+EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, gateway_api_endpoint]
+EXAMPLES += [token_endpoint, collecting_endpoint, compiled_version, deleted_version]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -16,6 +16,38 @@ from .routes import RouteState
 
 
 @dataclass(frozen=True)
+class ParentRef:
+    """A Gateway of the people's own, as Gateway API refers to it: of the route's namespace, unless it says another."""
+
+    name: str
+    namespace: str = ""
+    section_name: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class GatewayApi:
+    """How endpoints are reached by Gateways of the people's own.
+
+    `url` has {endpoint} and {namespace} in its host name: scheme, host, and the port where it is another than the
+    scheme's. With `grpc` there is a second host name for gRPC: that of the endpoint ENDPOINT-grpc.
+    """
+
+    parents: tuple[ParentRef, ...]
+    url: str
+    grpc: bool = True
+
+    def url_of(self, namespace: str, endpoint: str) -> str:
+        """Where an endpoint answers."""
+        return self.url.replace("{endpoint}", endpoint).replace("{namespace}", namespace)
+
+    def host_of(self, namespace: str, endpoint: str, *, grpc: bool = False) -> str:
+        """The host name of an endpoint, for HTTP or for gRPC."""
+        where = self.url_of(namespace, f"{endpoint}-grpc" if grpc else endpoint)
+        return where.partition("://")[2].partition(":")[0]
+
+
+@dataclass(frozen=True)
 class Platform:
     """What the installation gives to every kind: images, object storage, and where pods post their progress."""
 
@@ -33,6 +65,7 @@ class Platform:
     mlflow_uri: str = ""  # of the tracking server, where jobs are recorded in one
     gateway: str = ""  # HOST:PORT at which the gateway pods of {namespace} say what they route by
     gateway_namespaces: frozenset[str] = frozenset()  # those that have a gateway
+    gateway_api: GatewayApi | None = None  # where routes are written for Gateways of the people's own
 
     def gateway_of(self, namespace: str) -> str:
         """Where the gateway of a namespace is asked, or nothing where there is none."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...shared.meta import (
     CONFIG_MAP,
     DEPLOYMENT,
+    GRPC_ROUTE,
+    HTTP_ROUTE,
     MAX_NAME,
     MODEL,
     MODEL_VERSION,
@@ -57,3 +61,6 @@ KIND = Kind(
     creates=(SECRET,),
     deletes=(DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY),
 )
+
+# Where routes are written for Gateways of the people's own: elsewhere there may be no such types to watch.
+GATEWAY_API_KIND = replace(KIND, children=(*KIND.children, HTTP_ROUTE, GRPC_ROUTE), deletes=(*KIND.deletes, GRPC_ROUTE))

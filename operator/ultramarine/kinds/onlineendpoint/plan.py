@@ -11,6 +11,7 @@ from datetime import datetime
 from ...shared import pods
 from ...shared.meta import (
     DEPLOYMENT,
+    GRPC_ROUTE,
     NETWORK_POLICY,
     POD_DISRUPTION_BUDGET,
     SERVICE,
@@ -23,6 +24,7 @@ from ...shared.plan import AskGateway, GatewayFacts, GenerateSecret, Plan, Quest
 from .addresses import is_secure, pods_service_name, routes_in, routes_name, turned_to
 from .direct import Direct
 from .guard import network_policy, policy_name
+from .http_routed import HttpRouted
 from .judge import KEYS_MISSING, SETTLED, Judged, judge, leaving
 from .manifests import LABEL_GATEWAY_ONLY, Endpoint, deployment_name, gateway_only, keys_secret
 from .routed import Routed
@@ -31,7 +33,9 @@ from .steps import SOON, Step
 
 
 def questions(endpoint: Endpoint, seen: Seen) -> tuple[Question, ...]:
-    """Ask the gateway of the namespace, where there is one, how it routes the endpoint."""
+    """Ask our gateway of the namespace, where there is one, how it routes the endpoint."""
+    if seen.platform.gateway_api is not None:
+        return ()
     address = seen.platform.gateway_of(endpoint.namespace)
     return (AskGateway(address, endpoint.name),) if address else ()
 
@@ -53,7 +57,7 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     # Pods that ask for nothing are made only when what keeps others from them was seen to be there.
     guarded = not guard or ("NetworkPolicy", policy_name(endpoint)) in own
     servers = [manifest for each in judged.values() for manifest in each.apply] if guarded and not step.held else []
-    gone = _superfluous(endpoint, own, step, routed=isinstance(way, Routed))
+    gone = _superfluous(endpoint, own, step, way)
     return Plan(
         status,
         apply=(*guard, *servers, *step.apply),
@@ -69,6 +73,8 @@ def _way(endpoint: Endpoint, seen: Seen, own: dict[tuple[str, str], Manifest]) -
     turned = turned_to(own.get(("Service", endpoint.name)))
     prefix = deployment_name(endpoint, "")
     living = frozenset(name.removeprefix(prefix) for kind, name in own if kind == "Deployment")
+    if (gateway := seen.platform.gateway_api) is not None:
+        return HttpRouted.seen(endpoint, Direct(endpoint, turned, living), gateway, own)
     asked = questions(endpoint, seen)
     if not asked:
         return Direct(endpoint, turned, living)
@@ -78,18 +84,19 @@ def _way(endpoint: Endpoint, seen: Seen, own: dict[tuple[str, str], Manifest]) -
 
 
 def _superfluous(
-    endpoint: Endpoint, own: dict[tuple[str, str], Manifest], step: Step, *, routed: bool
+    endpoint: Endpoint, own: dict[tuple[str, str], Manifest], step: Step, way: Direct | Routed
 ) -> tuple[Ref, ...]:
     """Children of deployments that the spec no longer has and no request goes to, and what the way does not need."""
     if step.needed is None:
         return ()
     names = {d.name for d in endpoint.spec.deployments} | step.needed
     budgets = {deployment_name(endpoint, d.name) for d in endpoint.spec.deployments if d.replicas > 1}
-    services = {pods_service_name(endpoint, name) for name in names} if routed else set()
+    services = {pods_service_name(endpoint, name) for name in names} if isinstance(way, Routed) else set()
     keep = {
         DEPLOYMENT: {deployment_name(endpoint, name) for name in names},
         POD_DISRUPTION_BUDGET: budgets,
         SERVICE: {endpoint.name, *services},
+        GRPC_ROUTE: {endpoint.name} if isinstance(way, HttpRouted) and way.gateway.grpc else set(),
     }
     return tuple(
         Ref.to(resource, child)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import ClassVar
 
 from ...shared.conditions import Condition
 from ...shared.errors import UltramarineError
@@ -49,6 +50,7 @@ class Routed:
     living: frozenset[str]
     routes: EndpointRoutes | None
     answered: Answer | None
+    WELL: ClassVar[str] = "every gateway pod has the routes"
 
     @property
     def facts(self) -> GatewayFacts | None:
@@ -105,7 +107,7 @@ class Routed:
             settled=well and as_asked,
             waits=waits if well else message,
             answers=not (isinstance(self.answered, UltramarineError) and self.answered.reason == "NoGateway"),
-            condition=Condition("RoutesReady", well, reason, message or "every gateway pod has the routes"),
+            condition=Condition("RoutesReady", well, reason, message or self.WELL),
             port=wanted.port,
             after=LATER if done and not well else self._after(done=done, soon=bool(waits)),
             secure=self.secure,
@@ -229,7 +231,7 @@ class Routed:
             return "SecretMissing", f"Secret {name} not found in {self.endpoint.namespace}; create it with {needs}"
         return "Refused", f"a gateway pod does not take the routes: {proxy.reason}"
 
-    def _after(self, *, done: bool, soon: bool) -> timedelta:
+    def _after(self, *, done: bool, soon: bool) -> timedelta | None:
         if isinstance(self.answered, UltramarineError):
             return LATER
         return SOON if soon or not done else LOOK_AGAIN

@@ -219,7 +219,9 @@ class DeploymentStatus(Schema):
 class OnlineEndpointStatus(Status):
     """Whether the endpoint answers, where and with what."""
 
-    url: str = Field(default="", max_length=512, description="Where it answers inside the cluster.")
+    url: str = Field(
+        default="", max_length=512, description="Where it answers: inside the cluster, or by a Gateway of yours."
+    )
     keys_secret: str = Field(default="", max_length=253, description="The Secret with its keys.")
     traffic: dict[str, int] = Field(
         default={}, max_length=16, description="Who answers now, in percent, as every gateway pod has confirmed it."

@@ -38,7 +38,7 @@ def gathered(
     )
     status: Manifest = {
         "observedGeneration": endpoint.generation,
-        "url": f"{'https' if step.secure else 'http'}://{endpoint.name}.{endpoint.namespace}.svc",
+        "url": step.url or f"{'https' if step.secure else 'http'}://{endpoint.name}.{endpoint.namespace}.svc",
         "traffic": dict(step.shares),
         "replicas": f"{ready}/{sum(each.wanted for each in judged.values())}",
         "deployments": [each.status() for each in judged.values()],
