@@ -22,6 +22,7 @@ from ultramarine.shared.meta import (
     CONFIG_MAP,
     DEPLOYMENT,
     EVENT,
+    HORIZONTAL_POD_AUTOSCALER,
     JOB,
     MODEL,
     MODEL_VERSION,
@@ -137,6 +138,13 @@ WHOLE: dict[str, Manifest] = {
                     "name": "blue",
                     "model": "churn@champion",
                     "replicas": 2,
+                    "autoscale": {
+                        "minReplicas": 2,
+                        "maxReplicas": 8,
+                        "metric": "cpu",
+                        "target": 70,
+                        "scaleDownAfterSeconds": 60,
+                    },
                     "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
                     "requestSettings": {
                         "timeoutSeconds": 5,
@@ -171,7 +179,17 @@ def whole(kind: str, patch: Manifest | None = None) -> Manifest:
 RESOURCES = {"tj": TRAINING_JOB, "mdl": MODEL, "mv": MODEL_VERSION, "oe": ONLINE_ENDPOINT, "cm": CONFIG_MAP}
 RESOURCES |= {
     word: resource
-    for resource in (*RESOURCES.values(), JOB, POD, SERVICE, SECRET, DEPLOYMENT, POD_DISRUPTION_BUDGET, EVENT)
+    for resource in (
+        *RESOURCES.values(),
+        JOB,
+        POD,
+        SERVICE,
+        SECRET,
+        DEPLOYMENT,
+        POD_DISRUPTION_BUDGET,
+        HORIZONTAL_POD_AUTOSCALER,
+        EVENT,
+    )
     for word in (resource.plural, resource.kind, resource.kind.lower())
 }
 

@@ -262,8 +262,17 @@ def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
     for deployment in spec["deployments"]:
         if "warmup" in deployment:
             deployment["warmup"] = {"request": '{"inputs": []}'}
+        if wish := deployment.get("autoscale"):
+            _whole_autoscale(deployment, wish)
     if spec.get("authMode") == "none":
         spec.pop("keysSecretRef", None)
+
+
+def _whole_autoscale(deployment: Manifest, wish: Manifest) -> None:
+    wish["maxReplicas"] = max(wish["maxReplicas"], wish.get("minReplicas", 1))
+    if wish["metric"] == "cpu":
+        wish["minReplicas"], wish["target"] = max(1, wish.get("minReplicas", 1)), min(100, wish["target"])
+        deployment.setdefault("resources", {}).setdefault("requests", {})["cpu"] = "100m"
 
 
 # What binds several fields together, which no schema node says by itself.

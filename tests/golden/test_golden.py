@@ -125,7 +125,15 @@ def split_endpoint() -> Plan:
     return plan_endpoint(one, replace(here, platform=near), NOW)
 
 
-EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, compiled_version]
+def autoscaled_endpoint() -> Plan:
+    """As many pods as the CPU that they use calls for."""
+    wish = {"minReplicas": 2, "maxReplicas": 8, "metric": "cpu", "target": 70}
+    blue = {"name": "blue", "model": "churn@1", "resources": {"requests": {"cpu": "500m"}}, "autoscale": wish}
+    return plan_endpoint(endpoint(deployments=[blue]), seen(related=(version(1),)), NOW)
+
+
+EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, autoscaled_endpoint]
+EXAMPLES += [compiled_version]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

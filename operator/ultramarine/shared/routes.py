@@ -169,12 +169,17 @@ class DeploymentFigures:
     that are 5xx; what gRPC calls an error is none where a pod says it. `active` are in flight, or wait for a connection
     to a pod. `latency` says how many pods' answers took up to so many milliseconds, for growing bounds; it is up to 5 s
     older than the rest, and the gateway's own answers are not in it.
+
+    `rate`, of requests that came each second, and `concurrency`, of those in flight, are means over some ten seconds.
+    They are there for who asks more often than that.
     """
 
     requests: int = 0
     errors: int = 0
     active: int = 0
     latency: tuple[tuple[float, int], ...] = ()
+    rate: float | None = None
+    concurrency: float | None = None
 
     @classmethod
     def of(cls, document: Any) -> DeploymentFigures:
@@ -184,8 +189,9 @@ class DeploymentFigures:
         counts = (figures.requests, figures.errors, figures.active, *(count for _, count in latency))
         if not all(type(count) is int and count >= 0 for count in counts):
             raise TypeError("a count is something else")
-        if not all(type(bound) in (int, float) and isfinite(bound) for bound, _ in latency):
-            raise TypeError("a bound is no number")
+        numbers = [*(bound for bound, _ in latency), figures.rate or 0, figures.concurrency or 0]
+        if not all(type(number) in (int, float) and isfinite(number) and number >= 0 for number in numbers):
+            raise TypeError("a number is something else")
         return replace(figures, latency=latency)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...shared.meta import (
     CONFIG_MAP,
     DEPLOYMENT,
+    HORIZONTAL_POD_AUTOSCALER,
     MAX_NAME,
     MODEL,
     MODEL_VERSION,
@@ -42,7 +43,7 @@ KIND = Kind(
     ),
     plan=plan,
     questions=questions,
-    children=(DEPLOYMENT, POD, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET),
+    children=(DEPLOYMENT, POD, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET, HORIZONTAL_POD_AUTOSCALER),
     related=(MODEL, MODEL_VERSION),
     rung_by=(MODEL, MODEL_VERSION),
     topics=_models,
@@ -54,5 +55,5 @@ KIND = Kind(
         ),
     ),
     creates=(SECRET,),
-    deletes=(DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET),
+    deletes=(DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, HORIZONTAL_POD_AUTOSCALER),
 )

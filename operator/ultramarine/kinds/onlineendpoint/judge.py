@@ -15,6 +15,7 @@ from .manifests import (
     Endpoint,
     disruption_budget,
     keys_secret,
+    pod_autoscaler,
     server_deployment,
 )
 from .resolve import Unresolved, resolve
@@ -61,8 +62,8 @@ def judge(endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: 
     if keep and live is not None:
         wanted["spec"]["replicas"] = max(wanted["spec"]["replicas"], int(live["spec"].get("replicas") or 0))
     state, message = _state(endpoint, deployment, found.name, wanted, live, own, ready)
-    budget = disruption_budget(endpoint, deployment)
-    apply = (wanted,) if budget is None else (wanted, budget)
+    beside = (disruption_budget(endpoint, deployment), pod_autoscaler(endpoint, deployment))
+    apply = (wanted, *(child for child in beside if child is not None))
     return Judged(deployment.name, apply, len(ready), deployment.replicas, serves, state, message, found.name)
 
 

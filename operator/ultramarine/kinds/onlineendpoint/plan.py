@@ -11,6 +11,7 @@ from datetime import datetime
 from ...shared import pods
 from ...shared.meta import (
     DEPLOYMENT,
+    HORIZONTAL_POD_AUTOSCALER,
     POD_DISRUPTION_BUDGET,
     SERVICE,
     Manifest,
@@ -19,6 +20,7 @@ from ...shared.meta import (
     controller_uid,
 )
 from ...shared.plan import AskGateway, GenerateSecret, Plan, Question, Seen
+from . import autoscale
 from .addresses import pods_service_name, routes_in, routes_name, turned_to
 from .direct import Direct
 from .judge import KEYS_MISSING, judge, leaving
@@ -37,6 +39,9 @@ def questions(endpoint: Endpoint, seen: Seen) -> tuple[Question, ...]:
 def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     """Say what should exist for `endpoint`, given only what was seen."""
     own = {(c["kind"], c["metadata"]["name"]): c for c in seen.children if controller_uid(c) == endpoint.uid}
+    asked = questions(endpoint, seen)
+    scalings = autoscale.scalings(endpoint, own, seen.answers.get(asked[0]) if asked else None, now)
+    endpoint = autoscale.scaled(endpoint, scalings)
     way = _way(endpoint, seen, own)
     judged = {
         d.name: judge(
@@ -46,14 +51,14 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     }
     step = way.step(judged)
     answering = [judged.get(name) or leaving(name, seen) for name in step.shares]
-    status = gathered(endpoint, judged, answering, step, now)
+    status = gathered(endpoint, judged, answering, step, scalings, now)
     return Plan(
         status,
         apply=(*(manifest for each in judged.values() for manifest in each.apply), *step.apply),
         delete=_superfluous(endpoint, own, step, routed=isinstance(way, Routed)),
         effects=_keys(endpoint, seen),
         events=diary(endpoint, status),
-        after=step.after,
+        after=autoscale.looked_at_again(endpoint, step.after),
     )
 
 
@@ -77,10 +82,12 @@ def _superfluous(
         return ()
     names = {d.name for d in endpoint.spec.deployments} | step.needed
     budgets = {deployment_name(endpoint, d.name) for d in endpoint.spec.deployments if d.replicas > 1}
+    autoscaled = {d.name for d in endpoint.spec.deployments if d.autoscale is not None and d.autoscale.metric == "cpu"}
     services = {pods_service_name(endpoint, name) for name in names} if routed else set()
     keep = {
         DEPLOYMENT: {deployment_name(endpoint, name) for name in names},
         POD_DISRUPTION_BUDGET: budgets,
+        HORIZONTAL_POD_AUTOSCALER: {deployment_name(endpoint, name) for name in autoscaled},
         SERVICE: {endpoint.name, *services},
     }
     return tuple(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from ...shared.conditions import Condition, find, health, merge
 from ...shared.meta import Manifest
 from ...shared.plan import Event
+from . import autoscale
 from .judge import Judged
 from .manifests import Endpoint, keys_secret
 from .steps import Shares, Step
@@ -16,7 +17,12 @@ LONGEST_VERSION = 253
 
 
 def gathered(
-    endpoint: Endpoint, judged: dict[str, Judged], answering: list[Judged], step: Step, now: datetime
+    endpoint: Endpoint,
+    judged: dict[str, Judged],
+    answering: list[Judged],
+    step: Step,
+    scalings: Mapping[str, autoscale.Scaling],
+    now: datetime,
 ) -> Manifest:
     """The status: who answers, of those who shall, and what the rest waits for."""
     target = [judged[name] for name in endpoint.spec.shares]
@@ -34,6 +40,7 @@ def gathered(
         # A rolling update is no outage: as long as pods answer, the endpoint is ready.
         Condition("Ready", good or answers, reason if as_asked else "Switching", message),
         *((step.condition,) if step.condition else ()),
+        *autoscale.conditions(scalings),
         *health(done=good, failed=step.blocked, progress=message),
     )
     status: Manifest = {
@@ -41,7 +48,7 @@ def gathered(
         "url": f"http://{endpoint.name}.{endpoint.namespace}.svc",
         "traffic": dict(step.shares),
         "replicas": f"{ready}/{sum(each.wanted for each in judged.values())}",
-        "deployments": [each.status() for each in judged.values()],
+        "deployments": [each.status() | autoscale.noted(scalings.get(each.name)) for each in judged.values()],
         "conditions": merge(endpoint.status.get("conditions") or [], conditions, endpoint.generation, now),
     }
     if secret := keys_secret(endpoint):
@@ -94,4 +101,7 @@ def diary(endpoint: Endpoint, new: Manifest) -> tuple[Event, ...]:
             lines.append(Event("Waiting", f"{deployment['name']}: {deployment['message']}"))
         if deployment["modelVersion"] and deployment["modelVersion"] != old.get("modelVersion"):
             lines.append(Event("VersionChosen", f"{deployment['name']} serves {deployment['modelVersion']}"))
+        before, count = (each.get("autoscale", {}).get("replicas") for each in (old, deployment))
+        if before is not None and count is not None and count != before:
+            lines.append(Event("Scaled", f"{deployment['name']} shall have {count} pods instead of {before}"))
     return tuple(lines)
