@@ -16,7 +16,8 @@ from ultramarine.shared.errors import GatewayError
 from ultramarine.shared.plan import GatewayFacts
 from ultramarine.shared.routes import DeploymentFigures, RouteState
 from unit.test_onlineendpoint_plan import deployment, server_pod
-from unit.test_onlineendpoint_routed import look
+from unit.test_onlineendpoint_routed import having as at_gateway
+from unit.test_onlineendpoint_routed import look, settled
 
 BY_CONCURRENCY = {"minReplicas": 1, "maxReplicas": 4, "metric": "concurrency", "target": 2}
 BY_RATE = {**BY_CONCURRENCY, "metric": "requestRate", "target": 10}
@@ -191,8 +192,8 @@ def test_an_autoscaler_goes_with_its_wish():
     """A deployment that is no longer scaled by CPU loses its autoscaler, which would fight over the replicas."""
     owner = scaled_endpoint(BY_RATE)
     autoscaler = child("HorizontalPodAutoscaler", "churn-blue", owner)
-    settled = plan(owner, seen(having(owner, 2), autoscaler, related=(version(1),)), NOW)
-    got = plan(owner, seen(having(owner, 2), autoscaler, *_applied(owner, settled), related=(version(1),)), NOW)
+    first = plan(owner, seen(having(owner, 2), autoscaler, related=(version(1),)), NOW)
+    got = plan(owner, seen(having(owner, 2), autoscaler, *_applied(owner, first), related=(version(1),)), NOW)
 
     assert [ref.name for ref in got.delete if ref.resource.kind == "HorizontalPodAutoscaler"] == ["churn-blue"]
 
@@ -259,3 +260,113 @@ def test_a_decision_is_made_of_any_notes(age, most, need, current):
     count, _ = decide(current, need, Notes(NOW - timedelta(seconds=age), most), wish, NOW)
 
     assert need <= count <= max(need, current)
+
+
+SLEEPY = {**BY_CONCURRENCY, "minReplicas": 0}
+ANSWERED = {"traffic": {"blue": 100}, "conditions": [{"type": "Ready", "status": "True"}]}
+LONG_SINCE = {"replicas": 1, "since": "2030-01-01T11:00:00Z", "most": 0}
+
+
+def sleepy(noted=None, wish=SLEEPY):
+    """An endpoint that has answered, and may sleep."""
+    deployments = {"deployments": [{"name": "blue", "autoscale": noted}]} if noted else {}
+    return scaled_endpoint(wish, {**ANSWERED, **deployments})
+
+
+def at(owner, count):
+    """Its Deployment with so many pods, all of them well."""
+    live = having(owner, count)
+    live["status"] |= dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), count)
+    return live
+
+
+def asleep(owner, says=None):
+    """A pass over its Deployment without pods."""
+    return passed(owner, says or load(0.0), at(owner, 0))
+
+
+def test_who_is_not_asked_sleeps():
+    """With minReplicas 0 the last pod goes after the time of no requests; the gateway holds what comes then."""
+    owner = sleepy(LONG_SINCE)
+    got = passed(owner, load(0.0), at(owner, 1), server_pod(owner, 1))
+
+    assert replicas(got) == 0
+    (config_map,) = (made for made in got.apply if made["kind"] == "ConfigMap")
+    assert '"hold": true' in config_map["data"]["routes.json"]
+    # A request in a while is not nothing.
+    assert replicas(passed(owner, load(0.01), at(owner, 1), server_pod(owner, 1))) == 1
+
+
+def test_who_sleeps_is_ready_and_says_so():
+    """The endpoint stays Ready with the version that the next request will meet; a look is taken every 2 s."""
+    owner = sleepy()
+    children = settled(owner, at(owner, 0), related=(version(1),))
+    (routed,) = at_gateway(children[0]).proxies
+    (told,) = load(0.0).proxies
+    says = GatewayFacts((replace(routed, figures=told.figures),))
+    got = passed(owner, says, at(owner, 0), *children)
+
+    assert condition(got, "Ready")["status"] == "True"
+    assert condition(got, "Ready")["message"].startswith("churn-1 sleeps: nobody asks")
+    assert got.status["modelVersion"] == "churn-1"
+    assert got.status["replicas"] == "0/0"
+    assert got.status["deployments"][0]["state"] == "Ready"
+    assert got.after <= timedelta(seconds=2)
+
+
+@pytest.mark.parametrize(("wish", "count"), [(SLEEPY, 3), ({**BY_RATE, "minReplicas": 0}, 1)])
+def test_a_request_that_waits_wakes(wish, count):
+    """By concurrency what waits is what is in flight; by rate it needs one pod, as it does before a mean is known."""
+    owner = sleepy(wish=wish)
+
+    assert replicas(asleep(owner, load(0.0, waiting=6))) == count
+    assert replicas(asleep(owner, load(None, waiting=6))) == 1
+    assert replicas(asleep(owner, load(None))) == 0
+
+
+def test_who_wakes_is_still_ready():
+    """While the first pod starts, requests wait and none is refused; if it cannot start, the endpoint is not Ready."""
+    owner = sleepy()
+    waking = passed(owner, load(0.0, waiting=1), at(owner, 0))
+    assert condition(waking, "Ready")["status"] == "True"
+
+    ended = {"name": "server", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}
+    ill = server_pod(owner, 1, ready=False, phase="Pending", containerStatuses=[ended])
+    unavailable = at(owner, 1)
+    unavailable["status"] |= {"availableReplicas": 0}
+    failing = passed(owner, load(0.0, waiting=1), unavailable, ill)
+    assert failing.status["deployments"][0]["state"] == "Failing"
+    assert condition(failing, "Ready")["status"] == "False"
+
+
+@pytest.mark.parametrize(
+    ("reason", "change"),
+    [
+        ("it has not answered yet", {"status": {"traffic": {}}}),
+        ("it gets copies", {"mirror_traffic": {"blue": 10}}),
+    ],
+)
+def test_who_must_be_awake_is(reason, change):
+    """A deployment has a pod before it gets requests, and while it gets copies of them."""
+    owner = sleepy()
+    status = owner.manifest["status"] | change.get("status", {})
+    spec = owner.spec.model_copy(update={name: value for name, value in change.items() if name != "status"})
+    owner = replace(owner, manifest=owner.manifest | {"status": status}, spec=spec)
+
+    assert replicas(asleep(owner)) == 1, reason
+
+
+def test_who_was_never_ready_does_not_sleep():
+    """A pod that does not get ready stays, so that what is wrong with it can be seen."""
+    owner = sleepy(LONG_SINCE)
+    live = at(owner, 1)
+    live["status"] |= {"availableReplicas": 0}
+
+    assert replicas(passed(owner, load(0.0), live)) == 1
+
+
+def test_without_a_gateway_nobody_sleeps():
+    """Where nobody could wake it, a deployment that may have no pod has one."""
+    owner = sleepy(LONG_SINCE)
+
+    assert replicas(plan(owner, seen(at(owner, 0), related=(version(1),)), NOW)) == 1

@@ -31,7 +31,8 @@ class RouteDeployment:
 
     `weight` is its percent of the requests, `mirror_percent` that of the requests of others which it gets a copy of.
     `timeout_seconds` is the time from a request's end to its answer's end. `protocols` are those of PROTOCOLS that it
-    speaks: HTTP/1.1 at the Service's port `http`, gRPC by HTTP/2 without TLS at the port `grpc`.
+    speaks: HTTP/1.1 at the Service's port `http`, gRPC by HTTP/2 without TLS at the port `grpc`. With `hold`
+    a request that comes while there is no pod waits for one, for `timeout_seconds` at most.
     """
 
     name: str
@@ -40,6 +41,7 @@ class RouteDeployment:
     mirror_percent: int = 0
     timeout_seconds: float = 60.0
     protocols: tuple[str, ...] = ("http",)
+    hold: bool = False
 
     def check(self) -> None:
         """Raise ValueError, with the field and the remedy, where a value cannot be."""
@@ -50,6 +52,8 @@ class RouteDeployment:
         _number(f"deployments[{self.name}].timeout_seconds", self.timeout_seconds, 0.001, 86_400)
         if not self.protocols or not set(self.protocols) <= set(PROTOCOLS):
             raise ValueError(f"deployments[{self.name}].protocols must be one or both of {', '.join(PROTOCOLS)}")
+        if not isinstance(self.hold, bool):
+            raise ValueError(f"deployments[{self.name}].hold must be true or false")
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,11 @@ class EndpointRoutes:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        document = asdict(self)
+        for deployment in document["deployments"]:
+            if not deployment["hold"]:  # so that older routes keep their version, and older gateways understand them
+                del deployment["hold"]
+        return json.dumps(document, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> EndpointRoutes:
@@ -170,14 +178,15 @@ class DeploymentFigures:
     to a pod. `latency` says how many pods' answers took up to so many milliseconds, for growing bounds; it is up to 5 s
     older than the rest, and the gateway's own answers are not in it.
 
-    `rate`, of requests that came each second, and `concurrency`, of those in flight, are means over some ten seconds.
-    They are there for who asks more often than that.
+    `waiting` are requests that wait for a first pod, and are in no other number. `rate`, of requests that came each
+    second, and `concurrency`, of those in flight, are means over some ten seconds, for who asks more often than that.
     """
 
     requests: int = 0
     errors: int = 0
     active: int = 0
     latency: tuple[tuple[float, int], ...] = ()
+    waiting: int = 0
     rate: float | None = None
     concurrency: float | None = None
 
@@ -186,7 +195,7 @@ class DeploymentFigures:
         """Make one of a parsed document. Raises one of UNREADABLE, or ValueError, where a field is not of its type."""
         figures = read_known(cls, document)
         latency = tuple((bound, count) for bound, count in figures.latency)
-        counts = (figures.requests, figures.errors, figures.active, *(count for _, count in latency))
+        counts = (figures.requests, figures.errors, figures.active, figures.waiting, *(count for _, count in latency))
         if not all(type(count) is int and count >= 0 for count in counts):
             raise TypeError("a count is something else")
         numbers = [*(bound for bound, _ in latency), figures.rate or 0, figures.concurrency or 0]

@@ -14,8 +14,10 @@ from ...shared.plan import Answer, GatewayFacts
 from ...shared.routes import DeploymentFigures
 from .manifests import Endpoint, deployment_name
 from .schema import Autoscale, EndpointDeployment
+from .steps import told
 
 PASS = timedelta(seconds=5)  # how often figures are looked at
+ASLEEP_PASS = timedelta(seconds=2)  # the same, while a request has to wait for a first pod
 TOLERANCE = 0.1  # of a pod, by which a load may be above what the pods are for
 MOST = 1e9  # of any load: what a gateway tells may be anything
 # Between two times when notes are begun anew, which is a write: a load that goes up and down costs two in this time.
@@ -61,9 +63,11 @@ def scaled(endpoint: Endpoint, decided: Mapping[str, Scaling]) -> Endpoint:
 
 def looked_at_again(endpoint: Endpoint, after: timedelta | None) -> timedelta | None:
     """When the next pass is due, if nobody rings before."""
-    if all(d.autoscale is None or d.autoscale.metric == "cpu" for d in endpoint.spec.deployments):
+    asked = [d for d in endpoint.spec.deployments if d.autoscale is not None and d.autoscale.metric != "cpu"]
+    if not asked:
         return after
-    return PASS if after is None else min(after, PASS)
+    again = PASS if all(d.replicas for d in asked) else ASLEEP_PASS
+    return again if after is None else min(after, again)
 
 
 def noted(scaling: Scaling | None) -> Manifest:
@@ -94,12 +98,17 @@ def _scaling(
     name = deployment_name(endpoint, deployment.name)
     live = own.get(("Deployment", name))
     there = (live or {}).get("spec", {}).get("replicas")
+    if answer is None or _must_be_awake(endpoint, deployment.name, live):
+        wish = wish.model_copy(update={"min_replicas": max(1, wish.min_replicas)})
     current = _within(wish, there if isinstance(there, int) else wish.min_replicas)
     if wish.metric == "cpu":
         # The number of the live Deployment is the autoscaler's, and is written back as it is.
         return Scaling(current, why_not=_of_autoscaler(own.get(("HorizontalPodAutoscaler", name))))
     load = _load(endpoint, deployment.name, wish, answer)
-    need = current if isinstance(load, tuple) else _within(wish, ceil(load / wish.target - TOLERANCE))
+    if isinstance(load, tuple):
+        need = max(current, 1 if _waiting(deployment.name, answer) else 0)
+    else:
+        need = _within(wish, max(ceil(load / wish.target - TOLERANCE), 1 if load > 0 else 0))
     replicas, notes = decide(current, need, _notes(endpoint, deployment.name, now), wish, now)
     return Scaling(replicas, notes, load if isinstance(load, tuple) else None)
 
@@ -141,7 +150,27 @@ def _load(endpoint: Endpoint, name: str, wish: Autoscale, answer: Answer | None)
 
 
 def _of(figures: DeploymentFigures, wish: Autoscale) -> float | None:
-    return figures.concurrency if wish.metric == "concurrency" else figures.rate
+    """The load of what waits is that of what is in flight; and what waits has to be answered, whatever the metric."""
+    mean = figures.concurrency if wish.metric == "concurrency" else figures.rate
+    return None if mean is None else mean + figures.waiting
+
+
+def _waiting(name: str, answer: Answer | None) -> bool:
+    """Whether a request waits for a first pod at a gateway pod."""
+    proxies = answer.proxies if isinstance(answer, GatewayFacts) else ()
+    return any(proxy.figures and name in proxy.figures and proxy.figures[name].waiting for proxy in proxies)
+
+
+def _must_be_awake(endpoint: Endpoint, name: str, live: Manifest | None) -> bool:
+    """Whether a deployment needs a pod though nobody asks: it has to prove that it can answer, or gets copies.
+
+    It proves that before it gets a larger share of the requests, and before it sleeps: who never was ready would be
+    called so.
+    """
+    status = (live or {}).get("status") or {}
+    unproven = bool((live or {}).get("spec", {}).get("replicas")) and not status.get("availableReplicas")
+    rises = endpoint.spec.shares.get(name, 0) > told(endpoint).get(name, 0)
+    return rises or unproven or name in endpoint.spec.mirrors
 
 
 def _notes(endpoint: Endpoint, name: str, now: datetime) -> Notes | None:
@@ -158,7 +187,7 @@ def _notes(endpoint: Endpoint, name: str, now: datetime) -> Notes | None:
 
 def _of_autoscaler(autoscaler: Manifest | None) -> tuple[str, str] | None:
     """What Kubernetes' own autoscaler lacks."""
-    told = find((autoscaler or {}).get("status") or {}, "ScalingActive")
-    if told is None or told.get("status") == "True":
+    said = find((autoscaler or {}).get("status") or {}, "ScalingActive")
+    if said is None or said.get("status") == "True":
         return None
-    return str(told.get("reason") or "Unknown"), str(told.get("message") or "")
+    return str(said.get("reason") or "Unknown"), str(said.get("message") or "")

@@ -163,6 +163,11 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
     }
 
 
+def may_sleep(deployment: EndpointDeployment) -> bool:
+    """Whether a deployment may have no pod at all while nobody asks it."""
+    return deployment.autoscale is not None and deployment.autoscale.min_replicas == 0
+
+
 def disruption_budget(endpoint: Endpoint, deployment: EndpointDeployment) -> Manifest | None:
     """Let a node drain take one pod at a time; a single pod has none, since it would block the drain for ever."""
     if deployment.replicas < 2:

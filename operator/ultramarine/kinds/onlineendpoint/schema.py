@@ -76,7 +76,12 @@ class Autoscale(Schema):
         )
     )
 
-    min_replicas: int = Field(default=1, ge=0, le=1000, description="How many pods at least.")
+    min_replicas: int = Field(
+        default=1,
+        ge=0,
+        le=1000,
+        description="How many pods at least; with 0 there is none while nobody asks, and the next request waits.",
+    )
     max_replicas: int = Field(ge=1, le=1000, description="How many pods at most.")
     metric: Literal["cpu", "concurrency", "requestRate"] = Field(
         description="What is measured. cpu: what the pods use of the CPU that they reserve, by a "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from ...shared.conditions import Condition, find, health, merge
+from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.meta import Manifest
 from ...shared.plan import Event
 from . import autoscale
@@ -28,7 +28,11 @@ def gathered(
     target = [judged[name] for name in endpoint.spec.shares]
     unready = [each for each in target if each.state != "Ready"]
     as_asked = not step.shares or step.shares == endpoint.spec.shares
-    answers = step.answers and bool(answering) and all(each.ready for each in answering)
+    # Requests wait for a pod that wakes; but before the first one was ready there was nothing to wake.
+    was_ready = is_true(endpoint.status, "Ready")
+    answers = (
+        step.answers and bool(answering) and all(each.ready or (was_ready and each.may_sleep) for each in answering)
+    )
     good = not unready and step.settled
     message = step.blocked or _message(target, unready, answering, step)
     if not as_asked and answers and not step.blocked:
@@ -66,6 +70,8 @@ def _message(target: list[Judged], unready: list[Judged], answering: list[Judged
         return first.message if len(target) == 1 else f"{first.name}: {first.message}"
     if step.waits:
         return step.waits
+    if len(answering) == 1 and answering[0].asleep:
+        return f"{answering[0].serves} sleeps: {answering[0].message}"
     if len(answering) < 2:
         return f"{_versions(answering) or target[0].serves} answers"
     shares = (f"{each.name} ({step.shares[each.name]} %, {each.serves})" for each in answering)
@@ -78,7 +84,7 @@ def _names(shares: Shares) -> str:
 
 def _versions(answering: Iterable[Judged]) -> str:
     """The versions that answer, each once."""
-    served = {version for each in answering if each.ready for version in each.serves.split(" and ")}
+    served = {version for each in answering if each.ready or each.asleep for version in each.serves.split(" and ")}
     return " and ".join(sorted(served))[:LONGEST_VERSION]
 
 
