@@ -23,6 +23,7 @@ from ultramarine.shared.meta import (
     DEPLOYMENT,
     EVENT,
     GRPC_ROUTE,
+    HORIZONTAL_POD_AUTOSCALER,
     HTTP_ROUTE,
     JOB,
     MODEL,
@@ -149,6 +150,13 @@ WHOLE: dict[str, Manifest] = {
                     "name": "blue",
                     "model": "churn@champion",
                     "replicas": 2,
+                    "autoscale": {
+                        "minReplicas": 2,
+                        "maxReplicas": 8,
+                        "metric": "cpu",
+                        "target": 70,
+                        "scaleDownAfterSeconds": 60,
+                    },
                     "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
                     "requestSettings": {
                         "timeoutSeconds": 5,
@@ -192,6 +200,7 @@ RESOURCES |= {
         DEPLOYMENT,
         POD_DISRUPTION_BUDGET,
         NETWORK_POLICY,
+        HORIZONTAL_POD_AUTOSCALER,
         EVENT,
     )
     for word in (resource.plural, resource.kind, resource.kind.lower())

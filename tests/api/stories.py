@@ -19,6 +19,7 @@ ALL = (
     "services",
     "poddisruptionbudgets",
     "networkpolicies",
+    "horizontalpodautoscalers",
     "secrets",
     "events",
 )

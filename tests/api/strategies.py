@@ -265,6 +265,8 @@ def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
     for deployment in spec["deployments"]:
         if "warmup" in deployment:
             deployment["warmup"] = {"request": '{"inputs": []}'}
+        if wish := deployment.get("autoscale"):
+            _whole_autoscale(deployment, wish)
     if spec.get("authMode", "key") != "key":
         spec.pop("keysSecretRef", None)
     token = spec.pop("token", {"issuer": "a", "audiences": ["a"]})
@@ -276,6 +278,13 @@ def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
         spec["token"] = token
     if "dataCollector" in spec:
         spec["dataCollector"]["uri"] = spec["dataCollector"]["uri"].rstrip("/") + "/"
+
+
+def _whole_autoscale(deployment: Manifest, wish: Manifest) -> None:
+    wish["maxReplicas"] = max(wish["maxReplicas"], wish.get("minReplicas", 1))
+    if wish["metric"] == "cpu":
+        wish["minReplicas"], wish["target"] = max(1, wish.get("minReplicas", 1)), min(100, wish["target"])
+        deployment.setdefault("resources", {}).setdefault("requests", {})["cpu"] = "100m"
 
 
 # What binds several fields together, which no schema node says by itself.

@@ -12,13 +12,15 @@ from broken import too_many
 from rules import CHANGES, ENDPOINT, FIXED, FREE, MODEL, TJ, endpoint_of
 from rules import RULES as OTHER_RULES
 from rules_access import RULES as ACCESS_RULES
+from rules_autoscale import RULES as AUTOSCALE_RULES
 from rules_collector import RULES as COLLECTOR_RULES
 from rules_compile import RULES as COMPILE_RULES
 from rules_models import RULES as MODEL_RULES
 from rules_training import RULES as TRAINING_RULES
 from ultramarine.shared.meta import Manifest
 
-RULES = [*OTHER_RULES, *MODEL_RULES, *TRAINING_RULES, *COMPILE_RULES, *ACCESS_RULES, *COLLECTOR_RULES]
+RULES = [*OTHER_RULES, *MODEL_RULES, *TRAINING_RULES, *COMPILE_RULES]
+RULES += [*ACCESS_RULES, *AUTOSCALE_RULES, *COLLECTOR_RULES]
 
 
 @pytest.fixture(scope="module")

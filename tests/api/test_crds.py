@@ -124,7 +124,14 @@ COLUMNS = {
             "modelVersion": "churn-7",
             "replicas": "2/3",
             "deployments": [
-                {"name": "blue", "modelVersion": "churn-7", "readyReplicas": 2, "state": "Ready", "message": ""}
+                {
+                    "name": "blue",
+                    "modelVersion": "churn-7",
+                    "readyReplicas": 2,
+                    "state": "Ready",
+                    "message": "",
+                    "autoscale": {"replicas": 2, "since": "2030-01-01T12:00:00Z", "most": 1},
+                }
             ],
             "conditions": [condition("Ready", "churn-7 answers")],
         },

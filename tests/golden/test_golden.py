@@ -162,8 +162,15 @@ def gateway_api_endpoint() -> Plan:
     return replace(got, apply=tuple(m for m in got.apply if m["kind"] != "Deployment"), effects=())
 
 
+def autoscaled_endpoint() -> Plan:
+    """As many pods as the CPU that they use calls for."""
+    wish = {"minReplicas": 2, "maxReplicas": 8, "metric": "cpu", "target": 70}
+    blue = {"name": "blue", "model": "churn@1", "resources": {"requests": {"cpu": "500m"}}, "autoscale": wish}
+    return plan_endpoint(endpoint(deployments=[blue]), seen(related=(version(1),)), NOW)
+
+
 EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, gateway_api_endpoint]
-EXAMPLES += [token_endpoint, collecting_endpoint, compiled_version, deleted_version]
+EXAMPLES += [token_endpoint, autoscaled_endpoint, collecting_endpoint, compiled_version, deleted_version]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -8,6 +8,7 @@ from ...shared.meta import (
     CONFIG_MAP,
     DEPLOYMENT,
     GRPC_ROUTE,
+    HORIZONTAL_POD_AUTOSCALER,
     HTTP_ROUTE,
     MAX_NAME,
     MODEL,
@@ -47,7 +48,15 @@ KIND = Kind(
     ),
     plan=plan,
     questions=questions,
-    children=(DEPLOYMENT, POD, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET, NETWORK_POLICY),
+    children=(
+        DEPLOYMENT,
+        POD,
+        SERVICE,
+        CONFIG_MAP,
+        POD_DISRUPTION_BUDGET,
+        NETWORK_POLICY,
+        HORIZONTAL_POD_AUTOSCALER,
+    ),
     related=(MODEL, MODEL_VERSION),
     rung_by=(MODEL, MODEL_VERSION),
     topics=_models,
@@ -59,7 +68,7 @@ KIND = Kind(
         ),
     ),
     creates=(SECRET,),
-    deletes=(DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY),
+    deletes=(DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY, HORIZONTAL_POD_AUTOSCALER),
 )
 
 # Where routes are written for Gateways of the people's own: elsewhere there may be no such types to watch.

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ...shared.meta import Manifest, child_metadata, content_hash
 from ...shared.routes import GATEWAY_PODS, LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
-from .manifests import GRPC_PORT, LABEL_DEPLOYMENT, PORT, Endpoint, selector
+from .manifests import GRPC_PORT, LABEL_DEPLOYMENT, PORT, Endpoint, may_sleep, selector
 from .schema import EndpointDeployment, RequestSettings
 
 # Each endpoint has a port of its own at the gateway of its namespace, below those from which connections go out.
@@ -100,6 +100,7 @@ def route_deployment(endpoint: Endpoint, deployment: EndpointDeployment, weight:
         mirror_percent=mirror,
         timeout_seconds=settings.timeout_seconds + settings.max_queue_milliseconds / 1000 + MARGIN_SECONDS,
         protocols=("http", "grpc"),
+        hold=may_sleep(deployment),
     )
 
 

@@ -179,6 +179,11 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
     }
 
 
+def may_sleep(deployment: EndpointDeployment) -> bool:
+    """Whether a deployment may have no pod at all while nobody asks it."""
+    return deployment.autoscale is not None and deployment.autoscale.min_replicas == 0
+
+
 def disruption_budget(endpoint: Endpoint, deployment: EndpointDeployment) -> Manifest | None:
     """Let a node drain take one pod at a time; a single pod has none, since it would block the drain for ever."""
     if deployment.replicas < 2:
@@ -188,4 +193,25 @@ def disruption_budget(endpoint: Endpoint, deployment: EndpointDeployment) -> Man
         "kind": "PodDisruptionBudget",
         "metadata": child_metadata(endpoint.manifest, deployment_name(endpoint, deployment.name)),
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector(endpoint, deployment.name)}},
+    }
+
+
+def pod_autoscaler(endpoint: Endpoint, deployment: EndpointDeployment) -> Manifest | None:
+    """Kubernetes' own autoscaler, where the CPU that the pods use decides how many there are."""
+    wish = deployment.autoscale
+    if wish is None or wish.metric != "cpu":
+        return None
+    name = deployment_name(endpoint, deployment.name)
+    target = {"type": "Utilization", "averageUtilization": wish.target}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": child_metadata(endpoint.manifest, name),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "minReplicas": wish.min_replicas,
+            "maxReplicas": wish.max_replicas,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": wish.scale_down_after_seconds}},
+        },
     }

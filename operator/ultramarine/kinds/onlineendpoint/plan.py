@@ -12,6 +12,7 @@ from ...shared import pods
 from ...shared.meta import (
     DEPLOYMENT,
     GRPC_ROUTE,
+    HORIZONTAL_POD_AUTOSCALER,
     NETWORK_POLICY,
     POD_DISRUPTION_BUDGET,
     SERVICE,
@@ -21,6 +22,7 @@ from ...shared.meta import (
     controller_uid,
 )
 from ...shared.plan import AskGateway, GatewayFacts, GenerateSecret, Plan, Question, Seen
+from . import autoscale
 from .addresses import is_secure, pods_service_name, routes_in, routes_name, turned_to
 from .direct import Direct
 from .guard import network_policy, policy_name
@@ -43,6 +45,9 @@ def questions(endpoint: Endpoint, seen: Seen) -> tuple[Question, ...]:
 def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     """Say what should exist for `endpoint`, given only what was seen."""
     own = {(c["kind"], c["metadata"]["name"]): c for c in seen.children if controller_uid(c) == endpoint.uid}
+    asked = questions(endpoint, seen)
+    scalings = autoscale.scalings(endpoint, own, seen.answers.get(asked[0]) if asked else None, now)
+    endpoint = autoscale.scaled(endpoint, scalings)
     way = _way(endpoint, seen, own)
     judged = {
         d.name: judge(
@@ -52,7 +57,7 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     }
     step = way.step(judged)
     answering = [judged.get(name) or leaving(name, seen) for name in step.shares]
-    status = gathered(endpoint, judged, answering, step, now)
+    status = gathered(endpoint, judged, answering, step, scalings, now)
     guard = (network_policy(endpoint),) if gateway_only(endpoint) and not step.held else ()
     # Pods that ask for nothing are made only when what keeps others from them was seen to be there.
     guarded = not guard or ("NetworkPolicy", policy_name(endpoint)) in own
@@ -64,7 +69,7 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
         delete=(*gone, *_needless_policy(endpoint, own, judged, seen)),
         effects=_keys(endpoint, seen),
         events=diary(endpoint, status),
-        after=step.after if guarded else SOON,
+        after=autoscale.looked_at_again(endpoint, step.after if guarded else SOON),
     )
 
 
@@ -92,9 +97,11 @@ def _superfluous(
     names = {d.name for d in endpoint.spec.deployments} | step.needed
     budgets = {deployment_name(endpoint, d.name) for d in endpoint.spec.deployments if d.replicas > 1}
     services = {pods_service_name(endpoint, name) for name in names} if isinstance(way, Routed) else set()
+    autoscaled = {d.name for d in endpoint.spec.deployments if d.autoscale is not None and d.autoscale.metric == "cpu"}
     keep = {
         DEPLOYMENT: {deployment_name(endpoint, name) for name in names},
         POD_DISRUPTION_BUDGET: budgets,
+        HORIZONTAL_POD_AUTOSCALER: {deployment_name(endpoint, name) for name in autoscaled},
         SERVICE: {endpoint.name, *services},
         GRPC_ROUTE: {endpoint.name} if isinstance(way, HttpRouted) and way.gateway.grpc else set(),
     }

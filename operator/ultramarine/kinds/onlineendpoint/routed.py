@@ -136,7 +136,7 @@ class Routed:
             return current, ""
         if current != target and not (self.confirmed and self.is_turned):
             return current, "the gateway has to confirm the routes before these change"
-        unknown = [name for name in rising if not self._is_known(name)]
+        unknown = [name for name in rising if judged[name].wanted and not self._is_known(name)]
         if unknown:
             return current, f"not every gateway pod has an address of {' and '.join(unknown)} yet"
         return target, ""

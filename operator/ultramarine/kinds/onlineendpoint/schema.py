@@ -99,8 +99,52 @@ class DataCollector(Schema):
     )
 
 
+class Autoscale(Schema):
+    """How many pods serve a deployment, by what is asked of it: more at once, fewer after a while."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("self.minReplicas <= self.maxReplicas", "minReplicas must not be larger than maxReplicas"),
+            rule("self.metric != 'cpu' || self.minReplicas >= 1", "metric: cpu needs minReplicas of at least 1"),
+            rule("self.metric != 'cpu' || self.target <= 100", "with metric: cpu the target is percent, 100 at most"),
+        )
+    )
+
+    min_replicas: int = Field(
+        default=1,
+        ge=0,
+        le=1000,
+        description="How many pods at least; with 0 there is none while nobody asks, and the next request waits.",
+    )
+    max_replicas: int = Field(ge=1, le=1000, description="How many pods at most.")
+    metric: Literal["cpu", "concurrency", "requestRate"] = Field(
+        description="What is measured. cpu: what the pods use of the CPU that they reserve, by a "
+        "HorizontalPodAutoscaler; concurrency: requests in flight; requestRate: requests a second. "
+        "The last two need the gateway."
+    )
+    target: int = Field(
+        ge=1,
+        le=100_000,
+        description="How much of it is right for one pod: percent (cpu), requests in flight, or requests a second.",
+    )
+    scale_down_after_seconds: int = Field(
+        default=300, ge=0, le=3600, description="For how long fewer must have been enough before there are fewer."
+    )
+
+
 class EndpointDeployment(Schema):
     """One model version with the pods that serve it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.autoscale) || self.autoscale.metric != 'cpu' || (has(self.resources)"
+                " && ((has(self.resources.requests) && 'cpu' in self.resources.requests)"
+                " || (has(self.resources.limits) && 'cpu' in self.resources.limits)))",
+                "metric: cpu is a part of the CPU that a pod reserves; set resources.requests.cpu",
+            ),
+        )
+    )
 
     name: DnsName = Field(description="Its name within the endpoint, such as blue.")
     model: Annotated[str, Field(pattern=MODEL_REFERENCE, max_length=100)] = Field(
@@ -108,7 +152,10 @@ class EndpointDeployment(Schema):
         "When an alias moves, the pods are replaced without a failed request.",
         json_schema_extra=says("must be MODEL@VERSION, MODEL@ALIAS or MODEL@latest, such as churn@3"),
     )
-    replicas: int = Field(default=1, ge=0, le=1000, description="How many pods serve it.")
+    replicas: int = Field(
+        default=1, ge=0, le=1000, description="How many pods serve it; with autoscale this is not looked at."
+    )
+    autoscale: Autoscale | None = Field(default=None, description="Have its load decide how many pods serve it.")
     resources: Resources = Field(default=Resources(), description="What each pod reserves and may use.")
     request_settings: RequestSettings | None = Field(
         default=None, description="Bounds on the requests; without it those that stand as defaults below."
@@ -206,6 +253,16 @@ class OnlineEndpointSpec(Schema):
         return {name: percent for name, percent in sorted((self.mirror_traffic or {}).items()) if percent}
 
 
+class AutoscaleStatus(Schema):
+    """What the operator has decided by the gateway's figures, and remembers for the next decision."""
+
+    replicas: int = Field(default=0, ge=0, description="How many pods there shall be.")
+    since: str = Field(
+        json_schema_extra={"format": "date-time"}, description="When it began to note how many pods are needed."
+    )
+    most: int = Field(default=0, ge=0, description="How many pods were needed at most since then.")
+
+
 class DeploymentStatus(Schema):
     """How one deployment is."""
 
@@ -214,6 +271,9 @@ class DeploymentStatus(Schema):
     ready_replicas: int = Field(default=0, ge=0, description="How many pods take requests.")
     state: str = Field(default="", max_length=32, description="Ready, Updating, Waiting, Failing or Stopped.")
     message: str = Field(default="", max_length=4096, description="What it waits for, or what is wrong.")
+    autoscale: AutoscaleStatus | None = Field(
+        default=None, description="What its requests call for; not with metric: cpu, where the autoscaler says it."
+    )
 
 
 class OnlineEndpointStatus(Status):

@@ -1,0 +1,91 @@
+"""What Envoy has counted of each deployment of an endpoint, for an operator that asks."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from ultramarine.shared.routes import DeploymentFigures, EndpointRoutes
+
+from ultramarine_gateway import envoy
+from ultramarine_gateway.rendering import cluster_name
+
+KEPT_SECONDS = 0.5  # however often is asked, Envoy is not asked more often than this for one endpoint
+LEAST_SECONDS, MEAN_SECONDS = 2.0, 11.0  # over how long means are taken
+
+_Read = dict[str, DeploymentFigures]
+
+
+class Figures:
+    """The figures of the endpoints that were asked for, each at most KEPT_SECONDS old."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._samples: dict[str, list[tuple[float, _Read]]] = {}  # by endpoint, the oldest first
+
+    async def of(self, routes: EndpointRoutes) -> _Read | None:
+        """By deployment; nothing where Envoy does not answer."""
+        now = time.monotonic()
+        known = {name: [one for one in them if now - one[0] <= MEAN_SECONDS] for name, them in self._samples.items()}
+        self._samples = {name: them for name, them in known.items() if them}
+        before = self._samples.get(routes.endpoint, [])
+        names = {deployment.name for deployment in routes.deployments}
+        if before and now - before[-1][0] < KEPT_SECONDS and before[-1][1].keys() == names:
+            return before[-1][1]
+        try:
+            figures = figures_in(await envoy.cluster_stats(self._folder, routes.endpoint), routes)
+        except (OSError, aiohttp.ClientError, TimeoutError):
+            return None
+        if before and now - before[0][0] >= LEAST_SECONDS:
+            since, old = before[0]
+            figures = {name: means(one, old.get(name), now - since) for name, one in figures.items()}
+        self._samples[routes.endpoint] = [*before, (now, figures)]
+        return figures
+
+
+def means(new: DeploymentFigures, old: DeploymentFigures | None, seconds: float) -> DeploymentFigures:
+    """The figures with the means over the time since the old ones; without, where Envoy has started anew."""
+    if old is None or new.requests < old.requests:
+        return new
+    answered = new.requests - old.requests
+    came = max(0, answered + new.active - old.active)
+    concurrency = float(new.active)
+    counts = dict(old.latency)
+    timed = [(bound, count - counts.get(bound, 0)) for bound, count in new.latency]
+    if timed and timed[-1][1] > 0 and answered > 2 * new.active:
+        # Little's law. Where requests are short a look at one moment says little, and where they are long all.
+        below = [(0.0, 0), *timed]
+        milliseconds = sum((low + high) / 2 * (n - m) for (low, m), (high, n) in pairwise(below)) / timed[-1][1]
+        concurrency = came / seconds * milliseconds / 1000
+    return replace(new, rate=came / seconds, concurrency=concurrency)
+
+
+def figures_in(stats: list[Any], routes: EndpointRoutes) -> _Read:
+    """Add up what Envoy says of the clusters of each deployment; a cluster that it has no word of counts as 0."""
+    numbers: Counter[str] = Counter()
+    buckets: dict[str, list[Any]] = {}
+    for one in stats:
+        if "histograms" in one:
+            buckets |= {histogram["name"]: histogram["buckets"] for histogram in one["histograms"]}
+        else:
+            numbers[one["name"]] = one["value"]
+    made: _Read = {}
+    for deployment in routes.deployments:
+        pools = [cluster_name(routes.endpoint, deployment.name, protocol) for protocol in deployment.protocols]
+        names = [f"cluster.{pool}.upstream_rq_" for pool in pools]
+        latency: Counter[float] = Counter()
+        for name in names:
+            for bucket in buckets.get(f"{name}time", ()):
+                latency[float(bucket["upper_bound"])] += bucket["cumulative"]
+        made[deployment.name] = DeploymentFigures(
+            requests=sum(numbers[f"{name}completed"] for name in names),
+            errors=sum(numbers[f"{name}5xx"] for name in names),
+            active=sum(numbers[f"{name}active"] + numbers[f"{name}pending_active"] for name in names),
+            latency=tuple(sorted(latency.items())),
+        )
+    return made
