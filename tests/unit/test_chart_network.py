@@ -37,6 +37,8 @@ def test_pods_reach_dns_and_the_storage_alone(chart, kind, own):
     if kind == "ModelVersion":  # and what deletes the artifact of one that is gone
         expression = {"key": "ultramarine.dev/kind", "operator": "In", "values": ["Model", kind]}
         selector = {"matchExpressions": [expression]}
+    if kind == "OnlineEndpoint":  # but for those that the gateway alone may ask
+        selector["matchExpressions"] = [{"key": "ultramarine.dev/gateway-only", "operator": "DoesNotExist"}]
 
     for namespace in ("team-a", "team-b"):
         spec = policy(got, namespace, f"ultramarine-{name}")

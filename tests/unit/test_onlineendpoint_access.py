@@ -141,6 +141,7 @@ def test_tokens_are_asked_for_when_no_pod_asks_for_keys():
     rolling = after(one, *blue(before), *at_rest, policy(one), says=having(at_rest[0]), related=ONE)
     assert routes_of(rolling).auth.mode == "key"
     assert condition(rolling, "Reconciling") != {}
+    assert "asks for keys, not for tokens" in condition(rolling, "RoutesReady")["message"]
 
     rolled = after(one, *guarded(one), *at_rest, policy(one), says=having(at_rest[0]), related=ONE)
     assert routes_of(rolled).auth.mode == "token"

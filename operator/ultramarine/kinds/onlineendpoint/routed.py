@@ -34,6 +34,7 @@ from .manifests import Endpoint
 from .steps import SOON, Shares, Step, told
 
 LATER = timedelta(seconds=5)  # when a gateway did not answer: it is asked again only then
+STILL_KEYS = "; it asks for keys, not for tokens, until no pod asks for keys any more"
 LOOK_AGAIN = timedelta(minutes=2)  # nobody rings when a gateway pod loses what it had
 
 
@@ -99,7 +100,9 @@ class Routed:
         done = self.confirmed and self.is_turned and wanted == self.routes
         reason, message = self._lost() if done else self._why_not(wanted)
         well = done and not message
-        as_asked = weights == self.endpoint.spec.shares and wanted.auth == route_auth(self.endpoint)
+        auth_as_asked = wanted.auth == route_auth(self.endpoint)
+        as_asked = auth_as_asked and weights == self.endpoint.spec.shares
+        said = self.WELL + ("" if auth_as_asked else STILL_KEYS)
         return Step(
             shares=self.shares,
             apply=self._children(wanted),
@@ -107,7 +110,7 @@ class Routed:
             settled=well and as_asked,
             waits=waits if well else message,
             answers=not (isinstance(self.answered, UltramarineError) and self.answered.reason == "NoGateway"),
-            condition=Condition("RoutesReady", well, reason, message or self.WELL),
+            condition=Condition("RoutesReady", well, reason, message or said),
             port=wanted.port,
             after=LATER if done and not well else self._after(done=done, soon=bool(waits)),
             secure=self.secure,
