@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, seen, version
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ultramarine.kinds.onlineendpoint.addresses import pods_service_name, service, turned_to
 from ultramarine.kinds.onlineendpoint.gateway_api import model_in
@@ -271,9 +271,10 @@ def test_who_loses_a_share_keeps_its_pods_until_that_is_confirmed():
 
 def test_who_the_service_leads_to_keeps_its_pods():
     """blue is scaled to nothing, and no Gateway asks it any more: it stays while the Service was not seen turned."""
+    before = endpoint(KEYS, deployments=TWO, traffic={"green": 100})
     none = [{**TWO[0], "replicas": 0}, TWO[1]]
     one = endpoint(KEYS | {"traffic": {"green": 100}}, deployments=none, traffic={"green": 100})
-    pods = (*blue(one), *green(one))
+    pods = (*blue(before), *green(one))
     routes = kept(one, after(one, *pods), said())
 
     assert after(one, *pods, *routes, address(one, "blue")).apply[0]["spec"]["replicas"] == 1
@@ -429,6 +430,7 @@ class World:
         assert turned_to(self.children["Service", "churn"]) in self.ready
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     st.lists(
         st.one_of(
