@@ -108,8 +108,8 @@ class Redaction:
         self._matrix = signature.inputs[0].name if len(signature.inputs) == 1 else ""
         self._width = len(features)
         self._columns = [index for index, name in enumerate(features) if name in self._names]
-        known = {spec.name for spec in (*signature.inputs, *signature.outputs)} | {*features}
-        self.unknown = sorted(self._names - known)
+        self._known = {spec.name for spec in (*signature.inputs, *signature.outputs)} | {*features}
+        self.unknown = sorted(self._names - self._known)
 
     def text(self, part: Sequence[Document] | None) -> str | None:
         """Return one side of an exchange as JSON."""
@@ -118,9 +118,11 @@ class Redaction:
         return orjson.dumps([self._without(one) for one in part], option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
     def _without(self, document: Document) -> Document:
-        if self.unknown or document["name"] in self._names:
+        name = document["name"]
+        # A client that calls an input by another name is refused, and its values may be those of any.
+        if self.unknown or name in self._names or (self._names and name not in self._known):
             return {**document, "data": None}
-        if not self._columns or document["name"] != self._matrix:
+        if not self._columns or name != self._matrix:
             return document
         shape = document["shape"]
         if len(shape) != 2 or shape[1] != self._width:  # It was refused; which value belongs to which feature is open.

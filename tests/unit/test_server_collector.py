@@ -28,15 +28,19 @@ import tritonclient.http as triton_http
 from serving_inside import Doubling
 from serving_process import Server, environment, task_for
 from sklearn.linear_model import LogisticRegression
+from test_server_grpc import VALUES as DATATYPES
 from test_server_grpc import GrpcServer, grpc_serving
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.contract import CollectTask, ServingTask
-from ultramarine_server import spool
+from ultramarine_server import binary, spool
 from ultramarine_server.captures import Capture, Captures
 from ultramarine_server.collect import Collector, Pace
 from ultramarine_server.collected import Totals, read_totals
 from ultramarine_server.exchange import Exchange, Redaction
+from ultramarine_server.grpc_stubs import open_inference_pb2 as v2
+from ultramarine_server.grpc_tensors import answer, exchange
 from ultramarine_server.parquet import rows_in
+from ultramarine_server.service import Tensor
 from ultramarine_server.signature import Signature, TensorSpec
 from ultramarine_server.spool import Bounds, Spool, waiting
 from unit import conftest
@@ -486,4 +490,55 @@ def test_a_features_values_are_left_out(names, shape, data, left):
         (TensorSpec("x", "FP64", (-1, 3), {"feature_names": "a, b, c"}),), model.signature.outputs
     )
     document = {"name": "x", "datatype": "FP64", "shape": shape, "data": data}
-    assert json.loads(Redaction(names, model).text([document]) or "")[0]["data"] == left
+    strange = {**document, "name": "bee"}
+    found, other = json.loads(Redaction(names, model).text([document, strange]) or "")
+
+    assert found["data"] == left
+    assert (other["data"] is None) == bool(names)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_every_datatype_can_be_kept(typed):
+    """Raw and typed contents of gRPC, a stream's too, give the values that were sent; NaN is null."""
+    names = [name for name in DATATYPES if not (typed and name == "FP16")]
+    tensors = [Tensor(name, name, DATATYPES[name][0]) for name in names]
+    request = v2.ModelInferRequest(model_name="m", id="q")
+    for tensor in tensors:
+        given = request.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
+        if typed:
+            values = [value.encode() if isinstance(value, str) else value for value in tensor.array.ravel().tolist()]
+            getattr(given.contents, DATATYPES[tensor.name][1]).extend(values)
+        else:
+            request.raw_input_contents.append(binary.encode(tensor.array, tensor.datatype))
+    response = answer(request, "1", tensors)
+    for answered in (response, v2.ModelStreamInferResponse(infer_response=response)):
+        found = exchange(request, answered)
+        assert found.id == "q"
+        for side in (found.inputs, found.outputs):
+            written = json.loads(Redaction((), Doubling()).text(side) or "")
+            assert [one["name"] for one in written] == names
+            for one, tensor in zip(written, tensors, strict=True):
+                wanted = [None if value in (np.inf, -np.inf) else value for value in tensor.array.ravel().tolist()]
+                assert one["data"] == pytest.approx(wanted) if tensor.datatype[:2] == "FP" else one["data"] == wanted
+                assert one["shape"] == [2, 2]
+
+
+def test_a_streams_requests_are_kept_each(folder, tmp_path, bucket):
+    """Each request of a stream is one capture, with the stream's id; one that is refused has no answer."""
+    with grpc_serving(folder, collecting(folder, bucket), "--captures-dir", str(tmp_path)) as server:
+        given, came = [np.array([[55.0, 1.0]]), np.array([[1.0]])], []
+        server.client.start_stream(lambda result, error: came.append(error), headers={"x-request-id": "s"})
+        for number, rows in enumerate(given):
+            asked = triton.InferInput("input", list(rows.shape), "FP64")
+            asked.set_data_from_numpy(rows)
+            server.client.async_stream_infer("cancer", [asked], request_id=str(number))
+        eventually(lambda: len(came) == 2)
+        server.client.stop_stream()
+        server.http.process.send_signal(signal.SIGTERM)
+        server.http.process.wait(20)
+    [file] = waiting(tmp_path)
+    rows, _ = rows_in(file.path.read_bytes().splitlines())
+
+    assert [(row.request_id, row.inference_id, row.status) for row in rows] == [("s", "0", 200), ("s", "1", 400)]
+    assert rows[0].response is not None
+    assert rows[1].response is None
