@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,15 @@ class Server:
         return not self.requirements
 
 
-_MLSERVER = ("mlserver==1.7.1", "mlserver-sklearn==1.7.1", "uvloop==0.21.0", SCIKIT_LEARN)
-_MLSERVER_SHOWN = ("mlserver", "uvloop")
+_MLSERVER = Server(
+    "mlserver, one worker process",
+    _mlserver(1),
+    _v2("input", "FP64"),
+    "joblib",
+    ("mlserver==1.7.1", "mlserver-sklearn==1.7.1", "uvloop==0.21.0", SCIKIT_LEARN),
+    packaged=True,
+    shown=("mlserver", "uvloop"),
+)
 _PREDICTIONS = _plain("/predict", "rows", lambda answer: answer["predictions"])
 SERVERS = {
     "ours": Server("**Ultramarine**, skops (native)", _ours, _v2("input", "FP64", "predict"), "skops"),
@@ -146,24 +153,8 @@ SERVERS = {
         ("fastapi==0.165.0", "uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0", SCIKIT_LEARN),
         shown=("fastapi", "uvicorn"),
     ),
-    "mlserver": Server(
-        "mlserver, one worker process",
-        _mlserver(1),
-        _v2("input", "FP64"),
-        "joblib",
-        _MLSERVER,
-        packaged=True,
-        shown=_MLSERVER_SHOWN,
-    ),
-    "mlserver-0": Server(
-        "mlserver, no worker process",
-        _mlserver(0),
-        _v2("input", "FP64"),
-        "joblib",
-        _MLSERVER,
-        packaged=True,
-        shown=_MLSERVER_SHOWN,
-    ),
+    "mlserver": _MLSERVER,
+    "mlserver-0": replace(_MLSERVER, title="mlserver, no worker process", argv=_mlserver(0)),
     "kserve": Server(
         "kserve",
         _script("kserve_sklearn.py"),
