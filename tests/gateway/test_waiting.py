@@ -12,9 +12,11 @@ from rig import METHOD, Gateway, ask, deployment, eventually, free_port, pods, r
 from test_figures import BOTH, answering, figures
 from ultramarine.shared.routes import PIN_HEADER
 
+LARGE = b"x" * (3 << 20)  # more than Envoy keeps of a request
+
 
 async def test_requests_wait_for_the_first_pod(gateway: Gateway, client: ClientSession) -> None:
-    """HTTP and gRPC, by share and by name; how many wait is told, and all are answered when a pod is there."""
+    """HTTP and gRPC, by share and by name, small and large; how many is told, and all are answered with a first pod."""
     port = free_port()
     async with pods("blue") as (blue,), answering(gateway) as address:
         await gateway.use(routes(port, deployment("blue", 100, protocols=BOTH, hold=True)))
@@ -29,12 +31,12 @@ async def test_requests_wait_for_the_first_pod(gateway: Gateway, client: ClientS
             gateway.serve("churn-blue", blue)
 
             assert {code for code, _ in await asyncio.gather(*asked)} == {200}
-            assert await call == b"blue:x"
+            assert await call == b"blue:" + LARGE
         await figures(address, lambda seen: seen["blue"].waiting == 0)
 
 
 async def _call(channel: grpc.aio.Channel) -> bytes:
-    answer: bytes = await channel.unary_unary(METHOD)(b"x")
+    answer: bytes = await channel.unary_unary(METHOD)(LARGE)
     return answer
 
 
