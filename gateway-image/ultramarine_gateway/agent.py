@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ultramarine.shared.routes import RouteState
+from ultramarine.shared.routes import EndpointRoutes, RouteState
 
 from ultramarine_gateway.bootstrap import AGENT_SOCKET
 from ultramarine_gateway.conversation import Conversation
@@ -62,6 +62,10 @@ class Agent:
     def since(self, name: str) -> str:
         """When Envoy began to route an endpoint as it does now (RFC 3339, UTC); nothing where it does not."""
         return self._in_use[name][1] if name in self._in_use else ""
+
+    def routes(self, name: str) -> EndpointRoutes | None:
+        """What Envoy routes an endpoint by; nothing where it does not."""
+        return self._in_use[name][0].routes if name in self._in_use else None
 
     @property
     def conversation(self) -> Conversation | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import aiohttp
@@ -10,13 +11,25 @@ from aiohttp import web
 
 from ultramarine_gateway import envoy
 from ultramarine_gateway.agent import Agent
+from ultramarine_gateway.figures import Figures
 
 
 def application(agent: Agent, folder: Path) -> web.Application:
     """The routes of the agent's own port; nothing here is secret, and nothing changes anything."""
 
-    async def routes(_: web.Request) -> web.Response:
-        endpoints = {name: asdict(state) | {"since": agent.since(name)} for name, state in agent.report().items()}
+    figures = Figures(folder)
+    pod = os.environ.get("HOSTNAME", "")
+
+    async def routes(request: web.Request) -> web.Response:
+        report, asked = agent.report(), request.query.get("endpoint")
+        if asked is not None:
+            report = {asked: report[asked]} if asked in report else {}
+            in_use = agent.routes(asked)
+            if asked in report and in_use is not None:
+                report[asked] = replace(report[asked], figures=await figures.of(in_use))
+        endpoints = {
+            name: asdict(replace(state, pod=pod)) | {"since": agent.since(name)} for name, state in report.items()
+        }
         return web.json_response({"connected": agent.connected, "endpoints": endpoints})
 
     async def live(_: web.Request) -> web.Response:

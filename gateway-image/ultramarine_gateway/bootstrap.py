@@ -10,7 +10,7 @@ _CLIENTS_LIMIT = 50_000  # connections of all endpoints together
 
 # Only these are made at all: the others would be most of the memory of a gateway with many endpoints.
 _KEPT = (
-    r"cluster\.[^.]+\.(upstream_rq_(total|active|time|timeout|retry|retry_success|retry_overflow|pending_overflow|[1-5]xx"
+    r"cluster\.[^.]+\.(upstream_rq_(total|completed|active|pending_active|time|timeout|retry|retry_success|retry_overflow|pending_overflow|[1-5]xx"
     r"|tx_reset|rx_reset)|upstream_cx_(active|connect_fail|connect_timeout|destroy_remote_with_active_rq)"
     r"|membership_(total|healthy)|outlier_detection\.ejections_active)",
     r"http\.[^.]+\.(downstream_rq_(total|active|time|[1-5]xx|rx_reset|timeout)|downstream_cx_(total|active)"
@@ -34,6 +34,14 @@ _LABELS = (
     ("code", r"_rq(_([1-5]xx))$"),
 )
 _MILLISECONDS = [1, 2, 3, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 60000]
+
+
+def fine_milliseconds() -> list[int]:
+    """From 1 ms to 60 s, each at most a quarter longer than the one before, where whole milliseconds allow that."""
+    bounds = [1]
+    while bounds[-1] < 60_000:
+        bounds.append(min(60_000, max(bounds[-1] + 1, bounds[-1] * 5 // 4)))
+    return bounds
 
 
 def bootstrap(folder: str) -> Document:
@@ -73,7 +81,11 @@ def bootstrap(folder: str) -> Document:
             "use_all_default_tags": False,
             "stats_tags": [{"tag_name": name, "regex": regex} for name, regex in _LABELS],
             "stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": each}} for each in _KEPT]}},
-            "histogram_bucket_settings": [{"match": {"safe_regex": {"regex": ".*"}}, "buckets": _MILLISECONDS}],
+            # The first that matches counts. By what pods take deployments are compared, so it is told finely.
+            "histogram_bucket_settings": [
+                {"match": {"safe_regex": {"regex": r"cluster\..*upstream_rq_time"}}, "buckets": fine_milliseconds()},
+                {"match": {"safe_regex": {"regex": ".*"}}, "buckets": _MILLISECONDS},
+            ],
         },
         "overload_manager": {
             "resource_monitors": [

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import aiohttp
 
@@ -54,6 +54,19 @@ async def metrics(folder: Path) -> bytes:
     async with _admin(folder) as session, session.get("http://envoy/stats/prometheus?usedonly") as answer:
         answer.raise_for_status()
         return await answer.read()
+
+
+async def cluster_stats(folder: Path, endpoint: str) -> list[Any]:
+    """Envoy's statistics of the requests to an endpoint's clusters, as its admin interface lists them.
+
+    Raises OSError where Envoy does not answer, and aiohttp.ClientError where it does not answer well.
+    """
+    name = rf"^cluster\.{endpoint}/[^/.]+/(http|grpc)\.upstream_rq_(completed|5xx|active|pending_active|time)$"
+    query = {"filter": name, "format": "json", "histogram_buckets": "cumulative"}
+    async with _admin(folder) as session, session.get("http://envoy/stats", params=query) as answer:
+        answer.raise_for_status()
+        stats: list[Any] = (await answer.json(content_type=None))["stats"]
+        return stats
 
 
 async def _active(session: aiohttp.ClientSession) -> int:

@@ -15,7 +15,7 @@ from ultramarine.outside import gateway, storage
 from ultramarine.shared.errors import GatewayError, StorageError
 from ultramarine.shared.meta import Key
 from ultramarine.shared.plan import AskGateway, GatewayFacts, ReadText
-from ultramarine.shared.routes import RouteState
+from ultramarine.shared.routes import DeploymentFigures, RouteState
 
 KEY = Key("OnlineEndpoint", "team-a", "churn")
 CHURN = {"version": "abc", "since": "2030-01-01T12:00:00Z", "ready": {"blue": 2}}
@@ -30,7 +30,7 @@ class Gateway:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                outer.asked += self.path == "/routes"
+                outer.asked += self.path == "/routes?endpoint=churn"
                 self.send_response(outer.status)
                 self.end_headers()
                 self.wfile.write(outer.body)
@@ -73,6 +73,17 @@ def test_each_pod_says_how_it_routes_the_endpoint(gateway_pod):
     assert gateway.routes_of(gateway_pod.address, "churn") == (RouteState(),)
 
 
+def test_each_pod_says_what_it_has_counted(gateway_pod):
+    """Figures are read as they were told, with what a newer gateway may add left out."""
+    blue = {"requests": 5, "errors": 1, "active": 2, "latency": [[1, 0], [2.5, 4]], "new": {}}
+    gateway_pod.says({"churn": CHURN | {"pod": "gateway-1", "figures": {"blue": blue}}})
+
+    (state,) = gateway.routes_of(gateway_pod.address, "churn")
+
+    assert state.pod == "gateway-1"
+    assert state.figures == {"blue": DeploymentFigures(5, 1, 2, ((1, 0), (2.5, 4)))}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -83,6 +94,12 @@ def test_each_pod_says_how_it_routes_the_endpoint(gateway_pod):
         b'{"endpoints": {"churn": 7}}',
         b'{"endpoints": {"churn": {"version": 7}}}',
         b'{"endpoints": {"churn": {"ready": {"blue": "two"}}}}',
+        b'{"endpoints": {"churn": {"pod": 7}}}',
+        b'{"endpoints": {"churn": {"figures": {"blue": 7}}}}',
+        b'{"endpoints": {"churn": {"figures": {"blue": {"requests": "many"}}}}}',
+        b'{"endpoints": {"churn": {"figures": {"blue": {"active": -1}}}}}',
+        b'{"endpoints": {"churn": {"figures": {"blue": {"latency": [[1, 2, 3]]}}}}}',
+        b'{"endpoints": {"churn": {"figures": {"blue": {"latency": [[NaN, 2]]}}}}}',
         b"[" * 100_000,
     ],
 )

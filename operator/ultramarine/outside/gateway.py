@@ -33,7 +33,7 @@ def routes_of(address: str, endpoint: str) -> tuple[RouteState, ...]:
 def _ask(pod: str, port: int, endpoint: str) -> RouteState:
     connection = http.client.HTTPConnection(pod, port, timeout=SECONDS)
     try:
-        connection.request("GET", "/routes")
+        connection.request("GET", f"/routes?endpoint={endpoint}")
         answer = connection.getresponse()
         body = answer.read(LIMIT)
     except (OSError, http.client.HTTPException) as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from typing import Any
 
 from .contract import UNREADABLE, read_known
@@ -161,8 +162,39 @@ class EndpointRoutes:
 
 
 @dataclass(frozen=True)
+class DeploymentFigures:
+    """What one gateway pod has counted of a deployment since its Envoy started; copies and health are requests too.
+
+    `requests` are answers, those that the gateway gave for it too (504, 503 without a pod), and `errors` those of them
+    that are 5xx; what gRPC calls an error is none where a pod says it. `active` are in flight, or wait for a connection
+    to a pod. `latency` says how many pods' answers took up to so many milliseconds, for growing bounds; it is up to 5 s
+    older than the rest, and the gateway's own answers are not in it.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    active: int = 0
+    latency: tuple[tuple[float, int], ...] = ()
+
+    @classmethod
+    def of(cls, document: Any) -> DeploymentFigures:
+        """Make one of a parsed document. Raises one of UNREADABLE, or ValueError, where a field is not of its type."""
+        figures = read_known(cls, document)
+        latency = tuple((bound, count) for bound, count in figures.latency)
+        counts = (figures.requests, figures.errors, figures.active, *(count for _, count in latency))
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise TypeError("a count is something else")
+        if not all(type(bound) in (int, float) and isfinite(bound) for bound, _ in latency):
+            raise TypeError("a bound is no number")
+        return replace(figures, latency=latency)
+
+
+@dataclass(frozen=True)
 class RouteState:
     """How one gateway pod routes one endpoint, as GET /routes tells it at GATEWAY_PORT: {"endpoints": {NAME: this}}.
+
+    GET /routes?endpoint=NAME tells that endpoint alone, and `figures` with it, by deployment; none where Envoy says
+    none. `pod` is the name of the gateway pod.
 
     `version` is that of the EndpointRoutes by which its Envoy routes now, or empty while there are none. `reason` says
     why newer ones are not in use. Where it is because another endpoint has their port, `port_taken_by` names that
@@ -176,13 +208,19 @@ class RouteState:
     port: int = 0
     port_taken_by: str = ""
     ready: dict[str, int] | None = None
+    pod: str = ""
+    figures: dict[str, DeploymentFigures] | None = None
 
     @classmethod
     def of(cls, document: Any) -> RouteState:
         """Make one of a parsed document. Raises ValueError where a field is not of its type."""
         try:
             state = read_known(cls, document)
-            texts = (state.version, state.reason, state.port_taken_by, *(state.ready or {}))
+            if state.figures is not None:
+                figures = {name: DeploymentFigures.of(one) for name, one in state.figures.items()}
+                state = replace(state, figures=figures)
+            texts = (state.version, state.reason, state.port_taken_by, state.pod, *(state.ready or {}))
+            texts += tuple(state.figures or {})
             numbers = (state.port, *(state.ready or {}).values())
         except UNREADABLE as error:
             raise ValueError(f"not the state of routes: {error!r}") from error

@@ -1,0 +1,126 @@
+"""What the gateway says that it has counted: a real Envoy, asked as the operator asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+
+import grpc.aio
+import pytest
+from aiohttp import ClientSession, web
+from rig import METHOD, Gateway, ask, deployment, free_port, pods, routes, who_answers
+from ultramarine.outside.gateway import routes_of
+from ultramarine.shared.routes import PIN_HEADER, DeploymentFigures, RouteState
+from ultramarine_gateway.answers import application
+from ultramarine_gateway.bootstrap import ADMIN_SOCKET, fine_milliseconds
+
+BOTH = ("http", "grpc")
+
+
+@asynccontextmanager
+async def answering(gateway: Gateway) -> AsyncIterator[str]:
+    """The agent's own port, as HOST:PORT."""
+    runner = web.AppRunner(application(gateway.agent, gateway.folder))
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def figures(address: str, holds: Callable[[dict[str, DeploymentFigures]], bool]) -> dict[str, DeploymentFigures]:
+    """The figures, when something holds for them."""
+    found: dict[str, DeploymentFigures] | None = None
+    for _ in range(100):
+        (state,) = await asyncio.to_thread(routes_of, address, "churn")
+        found = state.figures
+        if found is not None and holds(found):
+            return found
+        await asyncio.sleep(0.1)
+    pytest.fail(f"waited 10 s in vain, and last saw {found}")
+
+
+def all_counted(one: DeploymentFigures, count: int) -> bool:
+    """Whether the latency of so many requests is there, which comes up to 5 s later than the rest."""
+    return bool(one.latency) and one.latency[-1][1] == count
+
+
+async def test_each_deployments_requests_are_counted(gateway: Gateway, client: ClientSession) -> None:
+    """HTTP and gRPC together; errors are the gateway's own too: a time that is over, and no pod."""
+    port = free_port()
+    async with pods("blue") as (blue,), answering(gateway) as address:
+        gateway.serve("churn-blue", blue)
+        blue_one = deployment("blue", 100, protocols=BOTH, timeout_seconds=1)
+        await gateway.use(routes(port, blue_one, deployment("green"), deployment("idle")))
+        await who_answers(client, port, 3)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            await channel.unary_unary(METHOD)(b"")
+        blue.seconds = 2
+        assert (await ask(client, port))[0] == 504
+        assert (await ask(client, port, headers={PIN_HEADER: "green"}))[0] == 503
+
+        found = await figures(address, lambda seen: seen["blue"].requests == 5 and all_counted(seen["blue"], 4))
+
+    assert (found["blue"].errors, found["blue"].active) == (1, 0)
+    assert (found["green"].requests, found["green"].errors) == (1, 1)
+    assert found["idle"] == DeploymentFigures()
+
+
+async def test_what_is_in_flight_is_counted(gateway: Gateway, client: ClientSession) -> None:
+    """Requests that a pod has not answered yet are active, and are no more when it has."""
+    port = free_port()
+    async with pods("blue", seconds=2.0) as (blue,), answering(gateway) as address:
+        gateway.serve("churn-blue", blue)
+        await gateway.use(routes(port, deployment("blue", 100)))
+        asked = [asyncio.create_task(ask(client, port)) for _ in range(7)]
+
+        await figures(address, lambda seen: seen["blue"].active == 7)
+
+        assert {code for code, _ in await asyncio.gather(*asked)} == {200}
+        await figures(address, lambda seen: seen["blue"].active == 0 and seen["blue"].requests == 7)
+
+
+async def test_latency_is_told_in_fine_steps(gateway: Gateway, client: ClientSession) -> None:
+    """Each bound counts what took up to as long, and is at most a quarter above the one before it."""
+    port = free_port()
+    async with pods("blue", seconds=0.1) as (blue,), answering(gateway) as address:
+        gateway.serve("churn-blue", blue)
+        await gateway.use(routes(port, deployment("blue", 100)))
+        await who_answers(client, port, 10)
+
+        latency = (await figures(address, lambda seen: all_counted(seen["blue"], 10)))["blue"].latency
+
+    counts = dict(latency)
+    assert [bound for bound, _ in latency] == fine_milliseconds()
+    assert counts[97] == 0
+    assert all(after <= before * 1.25 for before, after in pairwise(fine_milliseconds()) if before >= 4)
+
+
+async def test_only_who_asks_for_an_endpoint_gets_figures(
+    gateway: Gateway, client: ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One endpoint alone, with the name of the pod; all of them come without figures; of none there is nothing."""
+    monkeypatch.setenv("HOSTNAME", "gateway-1")
+    async with answering(gateway) as address:
+        await gateway.use(routes(free_port(), deployment("blue", 100)))
+        await gateway.use(routes(free_port(), deployment("red", 100), name="other"))
+
+        async with client.get(f"http://{address}/routes") as answer:
+            listed = (await answer.json())["endpoints"]
+        async with client.get(f"http://{address}/routes?endpoint=other") as answer:
+            alone = (await answer.json())["endpoints"]
+        unknown = await asyncio.to_thread(routes_of, address, "unknown")
+        (gateway.folder / ADMIN_SOCKET).unlink()
+        async with client.get(f"http://{address}/routes?endpoint=churn") as answer:
+            churn = (await answer.json())["endpoints"]["churn"]
+
+    assert {name: state["figures"] for name, state in listed.items()} == {"churn": None, "other": None}
+    assert list(alone) == ["other"]
+    assert alone["other"]["pod"] == "gateway-1"
+    assert list(alone["other"]["figures"]) == ["red"]
+    assert unknown == (RouteState(),)
+    assert churn["figures"] is None
