@@ -132,6 +132,13 @@ WHOLE: dict[str, Manifest] = {
             "keysSecretRef": {"name": "mine"},
             "traffic": {"blue": 100, "green": 0},
             "mirrorTraffic": {"green": 0},
+            "rollout": {
+                "candidate": "purple",
+                "steps": [10, 50, 100],
+                "stepSeconds": 60,
+                "gates": {"errorRateIncrease": 0.01, "p99Ratio": 1.5},
+                "onFailure": "Pause",
+            },
             "deployments": [
                 {
                     "name": "blue",
@@ -147,6 +154,7 @@ WHOLE: dict[str, Manifest] = {
                     "warmup": {"request": '{"inputs": []}'},
                 },
                 {"name": "green", "model": "churn@7"},
+                {"name": "purple", "model": "churn@challenger"},
             ],
         },
     },

@@ -259,11 +259,21 @@ def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
     idle = [name for name, share in spec.get("traffic", {}).items() if not share]
     if copied and idle:
         spec["mirrorTraffic"] = dict(zip(idle, copied.values(), strict=False))
+    if "rollout" in spec:
+        free = [name for name in idle if not spec.get("mirrorTraffic", {}).get(name)]
+        _whole_rollout(spec["rollout"], free) if free else spec.pop("rollout")
     for deployment in spec["deployments"]:
         if "warmup" in deployment:
             deployment["warmup"] = {"request": '{"inputs": []}'}
     if spec.get("authMode") == "none":
         spec.pop("keysSecretRef", None)
+
+
+def _whole_rollout(rollout: Manifest, free: list[str]) -> None:
+    rollout["candidate"] = free[0]
+    rollout["steps"] = sorted({*rollout["steps"], 100})
+    if len(rollout["steps"]) == 1 or not rollout.get("gates"):
+        rollout.pop("gates", None)
 
 
 # What binds several fields together, which no schema node says by itself.

@@ -13,10 +13,11 @@ from rules import CHANGES, ENDPOINT, FIXED, FREE, MODEL, TJ, endpoint_of
 from rules import RULES as OTHER_RULES
 from rules_compile import RULES as COMPILE_RULES
 from rules_models import RULES as MODEL_RULES
+from rules_rollout import RULES as ROLLOUT_RULES
 from rules_training import RULES as TRAINING_RULES
 from ultramarine.shared.meta import Manifest
 
-RULES = [*OTHER_RULES, *MODEL_RULES, *TRAINING_RULES, *COMPILE_RULES]
+RULES = [*OTHER_RULES, *MODEL_RULES, *TRAINING_RULES, *COMPILE_RULES, *ROLLOUT_RULES]
 
 
 @pytest.fixture(scope="module")

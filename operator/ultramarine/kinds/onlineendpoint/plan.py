@@ -21,9 +21,11 @@ from ...shared.meta import (
 from ...shared.plan import AskGateway, GenerateSecret, Plan, Question, Seen
 from .addresses import pods_service_name, routes_in, routes_name, turned_to
 from .direct import Direct
-from .judge import KEYS_MISSING, judge, leaving
+from .judge import KEYS_MISSING, Judged, held, judge, leaving
 from .manifests import Endpoint, deployment_name, keys_secret
+from .rollout import course_of
 from .routed import Routed
+from .schema import EndpointDeployment
 from .status import diary, gathered
 from .steps import Step
 
@@ -38,22 +40,28 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     """Say what should exist for `endpoint`, given only what was seen."""
     own = {(c["kind"], c["metadata"]["name"]): c for c in seen.children if controller_uid(c) == endpoint.uid}
     way = _way(endpoint, seen, own)
-    judged = {
-        d.name: judge(
-            endpoint, d, seen, own.get(("Deployment", deployment_name(endpoint, d.name))), keep=way.keeps(d.name)
-        )
-        for d in endpoint.spec.deployments
-    }
+
+    def judged_as(deployment: EndpointDeployment, *, keep: bool) -> Judged:
+        live = own.get(("Deployment", deployment_name(endpoint, deployment.name)))
+        return judge(endpoint, deployment, seen, live, keep)
+
+    rolled = endpoint.spec.rollout.candidate if endpoint.spec.rollout else ""
+    candidate = next((judged_as(d, keep=False) for d in endpoint.spec.deployments if d.name == rolled), None)
+    course = course_of(endpoint, way, candidate, seen, now)
+    way = way.towards(course.shares, in_need=course.in_need)
+    judged = {d.name: judged_as(d, keep=way.keeps(d.name)) for d in endpoint.spec.deployments}
+    if course.holds:
+        judged[rolled] = held(judged[rolled])
     step = way.step(judged)
     answering = [judged.get(name) or leaving(name, seen) for name in step.shares]
-    status = gathered(endpoint, judged, answering, step, now)
+    status = gathered(endpoint, judged, answering, step, course, now)
     return Plan(
         status,
         apply=(*(manifest for each in judged.values() for manifest in each.apply), *step.apply),
         delete=_superfluous(endpoint, own, step, routed=isinstance(way, Routed)),
         effects=_keys(endpoint, seen),
-        events=diary(endpoint, status),
-        after=step.after,
+        events=(*course.events, *diary(endpoint, status)),
+        after=min((after for after in (step.after, course.after) if after), default=None),
     )
 
 
@@ -64,9 +72,9 @@ def _way(endpoint: Endpoint, seen: Seen, own: dict[tuple[str, str], Manifest]) -
     living = frozenset(name.removeprefix(prefix) for kind, name in own if kind == "Deployment")
     asked = questions(endpoint, seen)
     if not asked:
-        return Direct(endpoint, turned, living)
+        return Direct(endpoint, turned, living, endpoint.spec.shares)
     routes = routes_in(own.get(("ConfigMap", routes_name(endpoint))))
-    return Routed(endpoint, turned, living, routes, seen.answers.get(asked[0]))
+    return Routed(endpoint, turned, living, routes, seen.answers.get(asked[0]), endpoint.spec.shares)
 
 
 def _superfluous(

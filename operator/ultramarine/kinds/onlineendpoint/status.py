@@ -8,6 +8,7 @@ from datetime import datetime
 from ...shared.conditions import Condition, find, health, merge
 from ...shared.meta import Manifest
 from ...shared.plan import Event
+from .course import Course
 from .judge import Judged
 from .manifests import Endpoint, keys_secret
 from .steps import Shares, Step
@@ -16,25 +17,29 @@ LONGEST_VERSION = 253
 
 
 def gathered(
-    endpoint: Endpoint, judged: dict[str, Judged], answering: list[Judged], step: Step, now: datetime
+    endpoint: Endpoint, judged: dict[str, Judged], answering: list[Judged], step: Step, course: Course, now: datetime
 ) -> Manifest:
     """The status: who answers, of those who shall, and what the rest waits for."""
-    target = [judged[name] for name in endpoint.spec.shares]
+    target = [judged[name] for name in course.shares]
     unready = [each for each in target if each.state != "Ready"]
-    as_asked = not step.shares or step.shares == endpoint.spec.shares
+    as_asked = not step.shares or step.shares == course.shares
     answers = step.answers and bool(answering) and all(each.ready for each in answering)
     good = not unready and step.settled
     message = step.blocked or _message(target, unready, answering, step)
     if not as_asked and answers and not step.blocked:
-        message = f"{_names(step.shares)} answers until {_names(endpoint.spec.shares)} is ready: {message}"
+        message = f"{_names(step.shares)} answers until {_names(course.shares)} is ready: {message}"
     reason = unready[0].state if unready else "Serving" if step.settled else "Switching"
     ready = sum(each.ready for each in judged.values())
     conditions = (
         Condition("Accepted", True, "Valid", ""),
         # A rolling update is no outage: as long as pods answer, the endpoint is ready.
         Condition("Ready", good or answers, reason if as_asked else "Switching", message),
-        *((step.condition,) if step.condition else ()),
-        *health(done=good, failed=step.blocked, progress=message),
+        *(condition for condition in (step.condition, course.condition) if condition),
+        *health(
+            done=good and not course.goes_on,
+            failed=step.blocked or course.stops,
+            progress=course.goes_on if good else message,
+        ),
     )
     status: Manifest = {
         "observedGeneration": endpoint.generation,
@@ -46,6 +51,8 @@ def gathered(
     }
     if secret := keys_secret(endpoint):
         status["keysSecret"] = secret
+    if rollout := course.written():
+        status["rollout"] = rollout
     if step.port:
         status["gatewayPort"] = step.port
     if serves := _versions(answering):
