@@ -8,13 +8,13 @@ from math import exp, log
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ultramarine.kinds.onlineendpoint.confidence import bounds, log_mixture
 from ultramarine.kinds.onlineendpoint.course import mixed
 from ultramarine.kinds.onlineendpoint.evidence import Counts, Evidence, counted
 from ultramarine.kinds.onlineendpoint.gates import ALPHA, errors, needed, p99, verdicts
-from ultramarine.kinds.onlineendpoint.rollout_schema import Gates
+from ultramarine.kinds.onlineendpoint.rollout_schema import Gates, RolloutCounters
 from ultramarine.shared.routes import DeploymentFigures, RouteState
 from ultramarine_cluster.paths import REPOSITORY
 from ultramarine_gateway.bootstrap import fine_milliseconds
@@ -257,6 +257,25 @@ def test_figures_that_are_not_all_there_are_no_evidence(proxies):
     assert count(proxies) is None
 
 
+@given(
+    st.builds(
+        RolloutCounters,
+        requests=st.integers(0, 2**63 - 1),
+        errors=st.integers(0, 2**63 - 1),
+        latency=st.lists(st.integers(0, 10**40), min_size=len(MS), max_size=len(MS)).map(
+            lambda counts: " ".join(map(str, counts))
+        )
+        | st.text(max_size=20),
+    )
+)
+@settings(max_examples=50, deadline=None)
+def test_any_champion_in_the_status_is_survived(counters):
+    """What the others are said to have shown may be anything; each gate says something of it."""
+    evidence = Evidence(taking(500, 9), Counts.read(counters), MS, (), ended=True)
+    said = verdicts(Gates(errorRateIncrease=0.01, p99Ratio=1.2), evidence)
+    assert [verdict.gate for verdict in said] == ["errorRateIncrease", "p99Ratio"]
+
+
 def test_what_anybody_wrote_into_the_status_is_survived():
     """Counters that cannot be read, or that are larger than anything, count from now."""
     start = count([says("a", blue=figures(5, latency=[5] * len(MS)), green=figures(1))])
@@ -296,7 +315,20 @@ def table() -> list[str]:
         for one in (taking(1, 9), taking(1, 9, slow=0.005))
     ]
     lines.append(f"| `p99Ratio` | {said[0]:,.0f} | {said[1]:,.0f} |")
+    parts = (1, 0.5, 0.1, 0.05)
+    wrong = [fails(lambda n: errors(0.01, Counts(n, n * part), Counts(9 * n, 0), ALPHA / 2)) for part in parts]  # noqa: B023
+    slow = [
+        fails(lambda n: p99(1.2, MS, taking(n, 9, slow=n * part), taking(max(9 * n, 100), 9), ALPHA / 2))  # noqa: B023
+        for part in parts
+    ]
+    lines.append(f"| `errorRateIncrease: 0.01` | {' | '.join(map(str, wrong))} |")
+    lines.append(f"| `p99Ratio` | {' | '.join(map(str, slow))} |")
     return lines
+
+
+def fails(judge):
+    """The number of the candidate's requests by which a gate has failed."""
+    return next(number for number in range(1, 1000) if judge(number).outcome == "Failed")
 
 
 def test_the_table_in_the_docs_is_what_the_code_needs():

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from ...shared.routes import DeploymentFigures, RouteState
 from .rollout_schema import RolloutCounters
 
+LARGEST = 2**63  # more than any counter; the API takes more digits than a float has
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -60,7 +62,8 @@ class Counts:
     @classmethod
     def read(cls, counters: RolloutCounters) -> Counts:
         """What a status says; somebody may have written anything into it."""
-        numbers = [int(word) for word in counters.latency.split() if word.isascii() and word.isdigit()]
+        words = counters.latency.split()
+        numbers = [min(int(word), LARGEST) for word in words if word.isascii() and word.isdigit()]
         return cls(counters.requests, counters.errors, tuple(numbers))
 
     def written(self, pod: str = "", deployment: str = "") -> RolloutCounters:

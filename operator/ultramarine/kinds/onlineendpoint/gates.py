@@ -62,7 +62,7 @@ def p99(ratio: float, histogram: tuple[float, ...], candidate: Counts, champion:
     Failed: surely more than a hundredth takes longer than allowed, and surely more than of the champion's. Passed: not
     more than a hundredth did, and surely less than two hundredths do.
     """
-    if champion.timed < FEWEST or not histogram:
+    if champion.timed < FEWEST or len(champion.latency) != len(histogram):
         said = f"p99: the champion has {_count(champion.timed)} of the {FEWEST} requests that show its 99th percentile"
         return Verdict("p99Ratio", MORE, said)
     common = next(i for i in range(len(histogram)) if champion.within(i) >= (1 - SLOW) * champion.timed)

@@ -17,6 +17,7 @@ EVIDENCE = timedelta(seconds=30)  # that old numbers in the status may be: new o
 LONGEST = 4096  # characters of a message
 
 Changes = dict[str, object]  # fields of a status
+MEASURED: Changes = {"since": None, "failing_since": None, "base": [], "champion": None}  # as after the end
 
 
 def step(stage: Stage, number: int, champion: RolloutCounters | None = None) -> RolloutStatus:
@@ -118,7 +119,7 @@ def _passed(stage: Stage, status: RolloutStatus, judged: tuple[Verdict, ...], ev
     shown = "; ".join(verdict.message for verdict in judged)
     if status.step == len(steps):
         message = f"{name} answers everything; give it 100 in traffic, and remove rollout"
-        update: Changes = {"phase": PROMOTED, "reason": PROMOTED, "message": message, "base": [], "champion": None}
+        update: Changes = {**MEASURED, "phase": PROMOTED, "reason": PROMOTED, "message": message}
         done = _noted(status, judged, stage.now, fresh=True).model_copy(update=update)
         words = line(f"{name} ({stage.candidate.serves}) has passed every step", shown)
         return stage.course(done, {name: 100}, Event(PROMOTED, words), well=True)
@@ -131,8 +132,7 @@ def _passed(stage: Stage, status: RolloutStatus, judged: tuple[Verdict, ...], ev
 
 
 def _failed(stage: Stage, status: RolloutStatus, reason: str, why: str, judged: tuple[Verdict, ...]) -> Course:
-    cleared: Changes = {"base": [], "champion": None, "failing_since": None, "reason": reason}
-    noted = _noted(status, judged, stage.now, fresh=True).model_copy(update=cleared)
+    noted = _noted(status, judged, stage.now, fresh=True).model_copy(update={**MEASURED, "reason": reason})
     name, where = stage.spec.candidate, stage.where(status)
     remedy = "another version, other settings of it or another rollout begin anew"
     if stage.spec.on_failure == "Pause":
