@@ -399,6 +399,11 @@ def test_the_champion_answers_before_anything_begins():
     assert {d.name: d.weight for d in routes_in(made_routes(first)).deployments} == {"blue": 100, "green": 0}
     assert world.healthy == ("Unknown", "ChampionFirst")
 
+    while world.healthy != ("Unknown", "Started"):
+        world.go(3)
+    assert world.last.after == timedelta(seconds=1), "nobody rings for what the status says first"
+    assert {d.name: d.weight for d in routes_in(made_routes(world.last)).deployments} == {"blue": 100, "green": 0}
+
 
 def made_routes(got):
     """The ConfigMap of a plan."""
