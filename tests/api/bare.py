@@ -145,6 +145,13 @@ WHOLE: dict[str, Manifest] = {
                 "uri": "s3://lake/team-a/kept/",
                 "redact": ["age"],
             },
+            "rollout": {
+                "candidate": "purple",
+                "steps": [10, 50, 100],
+                "stepSeconds": 60,
+                "gates": {"errorRateIncrease": 0.01, "p99Ratio": 1.5},
+                "onFailure": "Pause",
+            },
             "deployments": [
                 {
                     "name": "blue",
@@ -167,6 +174,7 @@ WHOLE: dict[str, Manifest] = {
                     "warmup": {"request": '{"inputs": []}'},
                 },
                 {"name": "green", "model": "churn@7"},
+                {"name": "purple", "model": "churn@challenger"},
             ],
         },
     },

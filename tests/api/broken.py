@@ -251,6 +251,12 @@ def _copies_for_who_answers(spec: Manifest) -> str:
     return "mirrorTraffic"
 
 
+def _rollout_of_who_answers(spec: Manifest) -> str:
+    name = spec["deployments"][0]["name"]
+    spec |= {"traffic": {name: 100}, "rollout": {"candidate": name, "steps": [100]}}
+    return "rollout.candidate"
+
+
 def _traffic_to_nobody(spec: Manifest) -> str:
     spec["traffic"] = {"": 100}
     return "traffic"
@@ -300,6 +306,7 @@ CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
         _traffic_of_one_percent_too_few,
         _traffic_to_nobody,
         _copies_for_who_answers,
+        _rollout_of_who_answers,
         _keys_for_nobody,
         _tokens_of_nobody,
         _two_key_sets,

@@ -42,10 +42,13 @@ def called(kind: str, reason: str, accepted: str, refused: str, *words: str) -> 
     return Rule(kind, reason, {"metadata": {"name": accepted}}, {"metadata": {"name": refused}}, words)
 
 
+ALONE: Manifest = {"mirrorTraffic": None, "rollout": None}  # nothing that names a deployment beside those of traffic
+
+
 def endpoint_of(*models: str, **deployment: Any) -> Manifest:
     """The spec of an endpoint with a deployment for each model, a, b, c and so on."""
     made = [{"name": name, "model": model, **deployment} for name, model in zip("abc", models, strict=False)]
-    return {"deployments": made, "traffic": {"blue": None, "green": None, "a": 100}, "mirrorTraffic": None}
+    return {"deployments": made, "traffic": {"blue": None, "green": None, "a": 100}, **ALONE}
 
 
 def bounds(field: str, value: object) -> Manifest:
@@ -115,5 +118,6 @@ FREE = [
     (MODEL, {"card": {"owner": "other"}, "retention": None, "deletionPolicy": "Delete"}),
     (VERSION, {"allowCodeExecution": True}),
     (ENDPOINT, {"authMode": "none", "keysSecretRef": None, "traffic": {"blue": 0, "green": 100}}),
-    (ENDPOINT, {"deployments": [{"name": "red", "model": "churn@9"}], "traffic": None, "mirrorTraffic": None}),
+    (ENDPOINT, {"deployments": [{"name": "red", "model": "churn@9"}], "traffic": None, **ALONE}),
+    (ENDPOINT, {"rollout": {"candidate": "green", "steps": [100], "gates": None}}),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rules import ENDPOINT, LONG, NAME, QUANTITY, Rule, bounds, called, endpoint_of, of_spec
+from rules import ALONE, ENDPOINT, LONG, NAME, QUANTITY, Rule, bounds, called, endpoint_of, of_spec
 
 RULES: list[Rule] = [
     # Names
@@ -256,7 +256,7 @@ RULES: list[Rule] = [
         ENDPOINT,
         "the only deployment gets no copies",
         {"mirrorTraffic": None},
-        {"mirrorTraffic": {"a": 10}, "traffic": None, "deployments": [{"name": "a", "model": "m@1"}]},
+        {**ALONE, "mirrorTraffic": {"a": 10}, "traffic": None, "deployments": [{"name": "a", "model": "m@1"}]},
         "spec: ",
         "mirrorTraffic names a deployment that answers requests itself; mirror to one whose traffic is 0",
     ),

@@ -262,6 +262,9 @@ def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
     idle = [name for name, share in spec.get("traffic", {}).items() if not share]
     if copied and idle:
         spec["mirrorTraffic"] = dict(zip(idle, copied.values(), strict=False))
+    if "rollout" in spec:
+        free = [name for name in idle if not spec.get("mirrorTraffic", {}).get(name)]
+        _whole_rollout(spec["rollout"], free) if free else spec.pop("rollout")
     for deployment in spec["deployments"]:
         if "warmup" in deployment:
             deployment["warmup"] = {"request": '{"inputs": []}'}
@@ -285,6 +288,13 @@ def _whole_autoscale(deployment: Manifest, wish: Manifest) -> None:
     if wish["metric"] == "cpu":
         wish["minReplicas"], wish["target"] = max(1, wish.get("minReplicas", 1)), min(100, wish["target"])
         deployment.setdefault("resources", {}).setdefault("requests", {})["cpu"] = "100m"
+
+
+def _whole_rollout(rollout: Manifest, free: list[str]) -> None:
+    rollout["candidate"] = free[0]
+    rollout["steps"] = sorted({*rollout["steps"], 100})
+    if len(rollout["steps"]) == 1 or not rollout.get("gates"):
+        rollout.pop("gates", None)
 
 
 # What binds several fields together, which no schema node says by itself.

@@ -133,10 +133,34 @@ COLUMNS = {
                     "autoscale": {"replicas": 2, "since": "2030-01-01T12:00:00Z", "most": 1},
                 }
             ],
+            "gatewayPort": 10_000,
+            "rollout": {
+                "phase": "Progressing",
+                "reason": "InsufficientData",
+                "message": "green at 10 %, step 1 of 3: too few requests yet to judge it",
+                "identity": "0123456789abcdef",
+                "step": 1,
+                "weight": 10,
+                "since": NOW,
+                "failingSince": NOW,
+                "checked": NOW,
+                "evidence": [
+                    {
+                        "gate": "errorRateIncrease",
+                        "verdict": "InsufficientData",
+                        "message": "5xx: 0 of 9 against 0 of 81",
+                    }
+                ],
+                "champion": {"requests": 81, "errors": 0, "latency": "0 40 81"},
+                "base": [
+                    {"pod": "gateway-a", "deployment": "blue", "requests": 9, "errors": 1, "latency": "0 4 9"},
+                    {"pod": "gateway-a", "deployment": "green"},
+                ],
+            },
             "conditions": [condition("Ready", "churn-7 answers")],
         },
         {"READY": "True", "MODELVERSION": "churn-7", "REPLICAS": "2/3", "URL": "http://churn.team-a.svc"},
-        {"KEYS": "churn-keys", "MESSAGE": "churn-7 answers"},
+        {"ROLLOUT": "Progressing", "KEYS": "churn-keys", "MESSAGE": "churn-7 answers"},
     ),
 }
 

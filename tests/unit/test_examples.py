@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ultramarine.kinds.onlineendpoint.schema import OnlineEndpointSpec
 from ultramarine.kinds.trainingjob.schema import TrainingJobSpec
 from ultramarine_cluster import images
 from ultramarine_cluster.paths import REPOSITORY
@@ -21,6 +22,16 @@ def test_a_manifest_names_the_image_that_is_loaded_for_it(name: str) -> None:
 
     assert (spec.framework, spec.nodes, spec.checkpoint is not None) == (name, 2, True)
     assert spec.image == f"ultramarine/{images.EXAMPLE}{name}:{images.LOCAL}"
+
+
+def test_the_rollout_is_one() -> None:
+    """The example's candidate takes over from who answers, by steps and gates."""
+    manifest = yaml.safe_load((REPOSITORY / "examples" / "rollout" / "endpoint.yaml").read_text())
+    spec = OnlineEndpointSpec.model_validate(manifest["spec"])
+
+    assert spec.rollout is not None
+    assert spec.rollout.gates is not None
+    assert spec.rollout.candidate in {deployment.name for deployment in spec.deployments} - spec.shares.keys()
 
 
 def test_examples_are_built_only_by_name() -> None:

@@ -43,6 +43,7 @@ KIND = Kind(
         Column("Replicas", ".status.replicas"),
         Column("URL", ".status.url"),
         Column("Age", ".metadata.creationTimestamp", "date"),
+        Column("Rollout", ".status.rollout.phase", priority=1),
         Column("Keys", ".status.keysSecret", priority=1),
         Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
     ),

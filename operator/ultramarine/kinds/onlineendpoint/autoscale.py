@@ -165,12 +165,13 @@ def _must_be_awake(endpoint: Endpoint, name: str, live: Manifest | None) -> bool
     """Whether a deployment needs a pod though nobody asks: it has to prove that it can answer, or gets copies.
 
     It proves that before it gets a larger share of the requests, and before it sleeps: who never was ready would be
-    called so.
+    called so. A rollout's candidate is about to get some, or is measured.
     """
     status = (live or {}).get("status") or {}
     unproven = bool((live or {}).get("spec", {}).get("replicas")) and not status.get("availableReplicas")
     rises = endpoint.spec.shares.get(name, 0) > told(endpoint).get(name, 0)
-    return rises or unproven or name in endpoint.spec.mirrors
+    rollout = endpoint.spec.rollout
+    return rises or unproven or name in endpoint.spec.mirrors or (rollout is not None and rollout.candidate == name)
 
 
 def _notes(endpoint: Endpoint, name: str, now: datetime) -> Notes | None:

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...shared.conditions import Condition
+from ...shared.routes import RouteState
 from .addresses import service
 from .guard import gateways_work
 from .judge import Judged
 from .manifests import Endpoint
-from .steps import SOON, Step, told
+from .steps import SOON, Shares, Step, told
 
 
 @dataclass(frozen=True)
 class Direct:
-    """An endpoint whose Service, as seen, is turned to the deployment `turned`, of those that are `living`."""
+    """An endpoint whose Service, as seen, is turned to the deployment `turned`, of those that are `living`.
+
+    `shares` are those that are to be, as far as that goes without a gateway.
+    """
 
     endpoint: Endpoint
     turned: str | int | None
     living: frozenset[str]
+    shares: Shares
 
     @property
     def target(self) -> str:
         """The deployment that shall answer: of several, the one that shall answer most."""
-        return max(self.endpoint.spec.shares.items(), key=lambda share: share[1])[0]
+        return max(self.shares.items(), key=lambda share: share[1])[0]
 
     @property
     def current(self) -> str | None:
@@ -33,9 +38,26 @@ class Direct:
         current = self.turned if isinstance(self.turned, str) else answered
         return current if current in self.living else None
 
+    @property
+    def proxies(self) -> tuple[RouteState, ...]:
+        """There is nobody who counts requests."""
+        return ()
+
+    def confirms(self, shares: Shares) -> bool:
+        """Nobody tells how requests are shared."""
+        return False
+
+    def may_ask(self, name: str) -> bool:
+        """Whether requests may still go to a deployment."""
+        return name == self.current
+
     def keeps(self, name: str) -> bool:
         """Whether a deployment must not lose pods yet."""
         return name == self.current != self.target
+
+    def towards(self, shares: Shares, *, in_need: bool) -> Direct:
+        """The same on the way to other shares; without a gateway there is nothing to spare."""
+        return replace(self, shares=shares)
 
     def step(self, judged: dict[str, Judged]) -> Step:
         """Turned at once where nothing answers yet; later only to pods that are ready, all of them, as wanted."""

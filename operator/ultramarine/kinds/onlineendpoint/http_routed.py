@@ -19,7 +19,7 @@ from .gateway_api import Verdict, grpc_route, http_route, model_in, verdicts
 from .judge import Judged
 from .manifests import PORT, Endpoint
 from .routed import LATER, Routed
-from .steps import Step
+from .steps import Shares, Step
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class HttpRouted(Routed):
         """Read it off the children of the endpoint."""
         http, grpc = (own.get((resource.kind, endpoint.name)) for resource in (HTTP_ROUTE, GRPC_ROUTE))
         said = verdicts(endpoint, gateway, http, grpc)
-        return cls(endpoint, None, False, beside.living, model_in(http), None, gateway, beside, said)
+        routes, shares = model_in(http), endpoint.spec.shares
+        return cls(endpoint, None, False, beside.living, routes, None, shares, gateway, beside, said)
 
     @property
     def confirmed(self) -> bool:
@@ -53,6 +54,10 @@ class HttpRouted(Routed):
     def keeps(self, name: str) -> bool:
         """Whether a deployment must not lose pods yet, for the sake of the routes or of the Service."""
         return super().keeps(name) or self.beside.keeps(name)
+
+    def towards(self, shares: Shares, *, in_need: bool) -> HttpRouted:
+        """The same on the way to other shares, the Service's way too."""
+        return replace(self, target=shares, in_need=in_need, beside=self.beside.towards(shares, in_need=in_need))
 
     def step(self, judged: dict[str, Judged]) -> Step:
         """Say which routes there shall be, and where the Service leads beside them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...shared import pods
 from ...shared.conditions import MAX_MESSAGE, find
@@ -81,6 +81,14 @@ def leaving(name: str, seen: Seen) -> Judged:
     """Judge a deployment that the spec no longer has, and that still answers."""
     _, ready = _pods(seen, name)
     return Judged(name, (), len(ready), 0, _versions(ready), "Leaving", "", "")
+
+
+def held(judged: Judged) -> Judged:
+    """A deployment whose pods stay as they are for now, whatever the spec says of them."""
+    if judged.state == "Ready":
+        return replace(judged, apply=())
+    message = "its pods stay as they are until they get no requests"
+    return replace(judged, apply=(), state="Waiting", message=message)
 
 
 def _pods(seen: Seen, name: str) -> tuple[list[Manifest], list[Manifest]]:

@@ -27,9 +27,11 @@ from .addresses import is_secure, pods_service_name, routes_in, routes_name, tur
 from .direct import Direct
 from .guard import network_policy, policy_name
 from .http_routed import HttpRouted
-from .judge import KEYS_MISSING, SETTLED, Judged, judge, leaving
+from .judge import KEYS_MISSING, SETTLED, Judged, held, judge, leaving
 from .manifests import LABEL_GATEWAY_ONLY, Endpoint, deployment_name, gateway_only, keys_secret
+from .rollout import course_of
 from .routed import Routed
+from .schema import EndpointDeployment
 from .status import diary, gathered
 from .steps import SOON, Step
 
@@ -49,27 +51,34 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     scalings = autoscale.scalings(endpoint, own, seen.answers.get(asked[0]) if asked else None, now)
     endpoint = autoscale.scaled(endpoint, scalings)
     way = _way(endpoint, seen, own)
-    judged = {
-        d.name: judge(
-            endpoint, d, seen, own.get(("Deployment", deployment_name(endpoint, d.name))), keep=way.keeps(d.name)
-        )
-        for d in endpoint.spec.deployments
-    }
+
+    def judged_as(deployment: EndpointDeployment, *, keep: bool) -> Judged:
+        live = own.get(("Deployment", deployment_name(endpoint, deployment.name)))
+        return judge(endpoint, deployment, seen, live, keep)
+
+    rolled = endpoint.spec.rollout.candidate if endpoint.spec.rollout else ""
+    candidate = next((judged_as(d, keep=False) for d in endpoint.spec.deployments if d.name == rolled), None)
+    course = course_of(endpoint, way, candidate, seen, now)
+    way = way.towards(course.shares, in_need=course.in_need)
+    judged = {d.name: judged_as(d, keep=way.keeps(d.name)) for d in endpoint.spec.deployments}
+    if course.holds:
+        judged[rolled] = held(judged[rolled])
     step = way.step(judged)
     answering = [judged.get(name) or leaving(name, seen) for name in step.shares]
-    status = gathered(endpoint, judged, answering, step, scalings, now)
+    status = gathered(endpoint, judged, answering, step, scalings, course, now)
     guard = (network_policy(endpoint),) if gateway_only(endpoint) and not step.held else ()
     # Pods that ask for nothing are made only when what keeps others from them was seen to be there.
     guarded = not guard or ("NetworkPolicy", policy_name(endpoint)) in own
     servers = [manifest for each in judged.values() for manifest in each.apply] if guarded and not step.held else []
     gone = _superfluous(endpoint, own, step, way)
+    soonest = (step.after if guarded else SOON, course.after)
     return Plan(
         status,
         apply=(*guard, *servers, *step.apply),
         delete=(*gone, *_needless_policy(endpoint, own, judged, seen)),
         effects=_keys(endpoint, seen),
-        events=diary(endpoint, status),
-        after=autoscale.looked_at_again(endpoint, step.after if guarded else SOON),
+        events=(*course.events, *diary(endpoint, status)),
+        after=autoscale.looked_at_again(endpoint, min((one for one in soonest if one), default=None)),
     )
 
 
@@ -79,13 +88,13 @@ def _way(endpoint: Endpoint, seen: Seen, own: dict[tuple[str, str], Manifest]) -
     prefix = deployment_name(endpoint, "")
     living = frozenset(name.removeprefix(prefix) for kind, name in own if kind == "Deployment")
     if (gateway := seen.platform.gateway_api) is not None:
-        return HttpRouted.seen(endpoint, Direct(endpoint, turned, living), gateway, own)
+        return HttpRouted.seen(endpoint, Direct(endpoint, turned, living, endpoint.spec.shares), gateway, own)
     asked = questions(endpoint, seen)
     if not asked:
-        return Direct(endpoint, turned, living)
+        return Direct(endpoint, turned, living, endpoint.spec.shares)
     routes = routes_in(own.get(("ConfigMap", routes_name(endpoint))))
     by_tls = is_secure(own.get(("Service", endpoint.name)))
-    return Routed(endpoint, turned, by_tls, living, routes, seen.answers.get(asked[0]))
+    return Routed(endpoint, turned, by_tls, living, routes, seen.answers.get(asked[0]), endpoint.spec.shares)
 
 
 def _superfluous(

@@ -6,7 +6,7 @@ routes without what leaves; those confirmed, then its pods go. Each step is take
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import ClassVar
 
@@ -43,6 +43,7 @@ class Routed:
     """An endpoint as seen: its routes, where its Service is turned to, who is `living`, what the gateway `answered`.
 
     `by_tls` is whether the Service is one for TLS.
+    `target` are the shares that are to be; `in_need` says that they must not wait for what can be spared.
     """
 
     endpoint: Endpoint
@@ -51,6 +52,8 @@ class Routed:
     living: frozenset[str]
     routes: EndpointRoutes | None
     answered: Answer | None
+    target: Shares
+    in_need: bool = field(default=False, kw_only=True)
     WELL: ClassVar[str] = "every gateway pod has the routes"
 
     @property
@@ -88,10 +91,27 @@ class Routed:
             return {self.turned: 100}
         return self.weights if self.confirmed and self.is_turned else told(self.endpoint)
 
+    @property
+    def proxies(self) -> tuple[RouteState, ...]:
+        """What each gateway pod says; nothing where one of them does not answer."""
+        return self.facts.proxies if self.facts else ()
+
+    def confirms(self, shares: Shares) -> bool:
+        """Whether every gateway pod shares the endpoint's requests so."""
+        return self.confirmed and self.is_turned and self.weights == shares
+
+    def may_ask(self, name: str) -> bool:
+        """Whether a gateway pod may still lead requests to a deployment."""
+        return name in self.shares or name in self.weights
+
     def keeps(self, name: str) -> bool:
-        """Whether a deployment must not lose pods yet: it may still have a larger share than the spec gives it."""
+        """Whether a deployment must not lose pods yet: it may still have a larger share than it shall have."""
         may_have = max(self.shares.get(name, 0), self.weights.get(name, 0))
-        return may_have > self.endpoint.spec.shares.get(name, 0)
+        return may_have > self.target.get(name, 0)
+
+    def towards(self, shares: Shares, *, in_need: bool) -> Routed:
+        """The same on the way to other shares."""
+        return replace(self, target=shares, in_need=in_need)
 
     def step(self, judged: dict[str, Judged]) -> Step:
         """Say which routes there shall be, and where the Service leads."""
@@ -101,7 +121,7 @@ class Routed:
         reason, message = self._lost() if done else self._why_not(wanted)
         well = done and not message
         auth_as_asked = wanted.auth == route_auth(self.endpoint)
-        as_asked = auth_as_asked and weights == self.endpoint.spec.shares
+        as_asked = auth_as_asked and weights == self.target
         said = self.WELL + ("" if auth_as_asked else STILL_KEYS)
         return Step(
             shares=self.shares,
@@ -130,14 +150,14 @@ class Routed:
 
     def _next_weights(self, judged: dict[str, Judged]) -> tuple[dict[str, int], str]:
         """The weights that the routes shall have now; and what the rest waits for at the gateway, if it is there."""
-        target, current = self.endpoint.spec.shares, self._current_weights()
+        target, current = dict(self.target), self._current_weights()
         if not current or (self.turned is None and not self.shares):  # nobody answers yet: there is nothing to lose
             return target, ""
         # Whose share falls may be as ill as it wants: that is often why it falls.
         rising = [name for name, share in target.items() if share > current.get(name, 0)]
-        if any(judged[name].state != "Ready" for name in rising):
+        if not all(judged[name].state == "Ready" or (self.in_need and judged[name].ready) for name in rising):
             return current, ""
-        if current != target and not (self.confirmed and self.is_turned):
+        if current != target and not (self.is_turned and (self.confirmed or self.in_need)):
             return current, "the gateway has to confirm the routes before these change"
         unknown = [name for name in rising if judged[name].wanted and not self._is_known(name)]
         if unknown:
@@ -146,8 +166,7 @@ class Routed:
 
     def _is_known(self, name: str) -> bool:
         """Whether every gateway pod sends requests to pods of a deployment as soon as it may."""
-        proxies = self.facts.proxies if self.facts else ()
-        return all(proxy.ready is None or proxy.ready.get(name, 0) > 0 for proxy in proxies)
+        return all(proxy.ready is None or proxy.ready.get(name, 0) > 0 for proxy in self.proxies)
 
     def _auth(self, judged: dict[str, Judged]) -> RouteAuth:
         """Whom the gateway shall let in: whoever has a token only when no pod asks for a key any more."""

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, field_validator
 from ...shared.schema import DnsName, Resources, Schema, Status, Uri, rule, rules, says
 from ..trainingjob.schema import SAYS_NAME, SUBDOMAIN
 from .access import Tls, Token
+from .rollout_schema import Rollout, RolloutStatus
 
 MODEL_REFERENCE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?@([a-z]([-a-z0-9]*[a-z0-9])?|[1-9][0-9]*)$"
 
@@ -189,6 +190,20 @@ class OnlineEndpointSpec(Schema):
                 "mirrorTraffic names a deployment that answers requests itself; mirror to one whose traffic is 0",
             ),
             rule(
+                "!has(self.rollout) || self.deployments.exists(d, d.name == self.rollout.candidate)",
+                "rollout.candidate names a deployment that spec.deployments does not have",
+            ),
+            rule(
+                "!has(self.rollout) || (has(self.traffic)"
+                " && !(self.rollout.candidate in self.traffic && self.traffic[self.rollout.candidate] > 0))",
+                "rollout.candidate answers requests already: remove rollout, or give traffic to another deployment",
+            ),
+            rule(
+                "!has(self.rollout) || !has(self.mirrorTraffic) || !(self.rollout.candidate in self.mirrorTraffic"
+                " && self.mirrorTraffic[self.rollout.candidate] > 0)",
+                "mirrorTraffic names rollout.candidate, which would be judged by copies too; mirror to another one",
+            ),
+            rule(
                 "self.authMode == 'key' || !has(self.keysSecretRef)",
                 "keysSecretRef is used with authMode: key only; remove one of the two",
             ),
@@ -233,6 +248,11 @@ class OnlineEndpointSpec(Schema):
     )
     data_collector: DataCollector | None = Field(
         default=None, description="Keep a sample of requests and answers; without it none is kept."
+    )
+    rollout: Rollout | None = Field(
+        default=None,
+        description="A deployment that takes over from those of traffic step by step, and goes back where it is worse. "
+        "It needs the gateway.",
     )
     deployments: list[EndpointDeployment] = Field(
         min_length=1,
@@ -286,6 +306,7 @@ class OnlineEndpointStatus(Status):
     traffic: dict[str, int] = Field(
         default={}, max_length=16, description="Who answers now, in percent, as every gateway pod has confirmed it."
     )
+    rollout: RolloutStatus | None = Field(default=None, description="Where the rollout stands.")
     gateway_port: int = Field(default=0, ge=0, le=65535, description="The port of its own that it has at the gateway.")
     model_version: str = Field(default="", max_length=253, description="The ModelVersion that answers now.")
     replicas: str = Field(

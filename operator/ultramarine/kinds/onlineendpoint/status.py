@@ -9,6 +9,7 @@ from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.meta import Manifest
 from ...shared.plan import Event
 from . import autoscale
+from .course import Course
 from .judge import Judged
 from .manifests import Endpoint, keys_secret
 from .steps import Shares, Step
@@ -22,12 +23,13 @@ def gathered(
     answering: list[Judged],
     step: Step,
     scalings: Mapping[str, autoscale.Scaling],
+    course: Course,
     now: datetime,
 ) -> Manifest:
     """The status: who answers, of those who shall, and what the rest waits for."""
-    target = [judged[name] for name in endpoint.spec.shares]
+    target = [judged[name] for name in course.shares]
     unready = [each for each in target if each.state != "Ready"]
-    as_asked = not step.shares or step.shares == endpoint.spec.shares
+    as_asked = not step.shares or step.shares == course.shares
     # Requests wait for a pod that wakes; but before the first one was ready there was nothing to wake.
     was_ready = is_true(endpoint.status, "Ready")
     answers = (
@@ -36,16 +38,20 @@ def gathered(
     good = not unready and step.settled
     message = step.blocked or _message(target, unready, answering, step)
     if not as_asked and answers and not step.blocked:
-        message = f"{_names(step.shares)} answers until {_names(endpoint.spec.shares)} is ready: {message}"
+        message = f"{_names(step.shares)} answers until {_names(course.shares)} is ready: {message}"
     reason = unready[0].state if unready else "Serving" if step.settled else "Switching"
     ready = sum(each.ready for each in judged.values())
     conditions = (
         Condition("Accepted", True, "Valid", ""),
         # A rolling update is no outage: as long as pods answer, the endpoint is ready.
         Condition("Ready", good or answers, reason if as_asked else "Switching", message),
-        *((step.condition,) if step.condition else ()),
+        *(condition for condition in (step.condition, course.condition) if condition),
         *autoscale.conditions(scalings),
-        *health(done=good, failed=step.blocked, progress=message),
+        *health(
+            done=good and not course.goes_on,
+            failed=step.blocked or course.stops,
+            progress=course.goes_on if good else message,
+        ),
     )
     status: Manifest = {
         "observedGeneration": endpoint.generation,
@@ -57,6 +63,8 @@ def gathered(
     }
     if secret := keys_secret(endpoint):
         status["keysSecret"] = secret
+    if rollout := course.written():
+        status["rollout"] = rollout
     if step.port:
         status["gatewayPort"] = step.port
     if serves := _versions(answering):

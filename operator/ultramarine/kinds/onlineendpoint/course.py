@@ -1,0 +1,117 @@
+"""What a rollout wants of one pass, in shares and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ...shared.conditions import Condition, parse_timestamp
+from ...shared.meta import Manifest
+from ...shared.plan import Event
+from .direct import Direct
+from .judge import Judged
+from .manifests import Endpoint
+from .rollout_schema import Rollout, RolloutStatus
+from .routed import Routed
+from .steps import Shares
+
+LOOK = timedelta(seconds=3)
+WAITING, PROGRESSING, PAUSED, ROLLED_BACK, PROMOTED = "Waiting", "Progressing", "Paused", "RolledBack", "Promoted"
+
+
+@dataclass(frozen=True)
+class Course:
+    """Who shall answer, `in_need` where that must not wait for what can be spared, and what the status says of it.
+
+    `holds` keeps the candidate's pods as they are.
+    """
+
+    shares: Shares
+    status: RolloutStatus | None = None
+    condition: Condition | None = None
+    events: tuple[Event, ...] = ()
+    holds: bool = False
+    in_need: bool = False
+    after: timedelta | None = None
+
+    @property
+    def stops(self) -> str:
+        """What only a person can mend."""
+        return self.status.message if self.status and self.status.phase in (PAUSED, ROLLED_BACK) else ""
+
+    @property
+    def goes_on(self) -> str:
+        """What is under way."""
+        return self.status.message if self.status and self.status.phase in (WAITING, PROGRESSING) else ""
+
+    def written(self) -> Manifest:
+        """The entry in the status."""
+        return self.status.model_dump(by_alias=True, exclude_defaults=True, mode="json") if self.status else {}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An endpoint with a rollout at one moment: how requests come to it, how its candidate is and what it consists of.
+
+    `identity` names what is rolled out and how, and is empty while the candidate's model leads nowhere.
+    """
+
+    endpoint: Endpoint
+    spec: Rollout
+    way: Direct | Routed
+    candidate: Judged
+    identity: str
+    now: datetime
+
+    @property
+    def champions(self) -> Shares:
+        """Who answers otherwise."""
+        return self.endpoint.spec.shares
+
+    def shares(self, status: RolloutStatus) -> dict[str, int]:
+        """Who shall answer in a step."""
+        return mixed(self.champions, self.spec.candidate, self.spec.steps[status.step - 1])
+
+    def where(self, status: RolloutStatus) -> str:
+        """A step in words."""
+        return f"{self.spec.candidate} at {status.weight} %, step {status.step} of {len(self.spec.steps)}"
+
+    def course(
+        self,
+        status: RolloutStatus,
+        shares: Mapping[str, int],
+        *events: Event,
+        well: bool | None = None,
+        holds: bool = False,
+        in_need: bool = False,
+    ) -> Course:
+        """The course with the condition that follows from a status; `well` is None where that is not known yet."""
+        numbers = "; ".join(one.message for one in status.evidence) if status.phase == PROGRESSING else ""
+        condition = Condition("RolloutHealthy", well, status.reason, line(status.message, numbers))
+        return Course(shares, status, condition, events, holds, in_need, self._after(status))
+
+    def _after(self, status: RolloutStatus) -> timedelta | None:
+        if status.phase not in (WAITING, PROGRESSING):
+            return None
+        if status.failing_since or (status.since and self.spec.gates):
+            return LOOK
+        if not status.since:
+            return None  # who waits for pods or for the gateway is rung, or looks again for that
+        left = parse_timestamp(status.since) + timedelta(seconds=self.spec.step_seconds) - self.now
+        return max(left, LOOK)
+
+
+def mixed(champions: Shares, candidate: str, percent: int) -> dict[str, int]:
+    """The candidate's percent, and the champions' traffic scaled to the rest: whole numbers that sum to 100."""
+    rest = 100 - percent
+    parts = {name: divmod(share * rest, 100) for name, share in champions.items()}
+    short = rest - sum(whole for whole, _ in parts.values())
+    larger = sorted(parts, key=lambda name: (-parts[name][1], name))[:short]
+    shares = {name: whole + (name in larger) for name, (whole, _) in parts.items()}
+    return {name: share for name, share in sorted({**shares, candidate: percent}.items()) if share}
+
+
+def line(what: str, shown: str) -> str:
+    """A sentence, and the numbers behind it where there are some."""
+    return f"{what}: {shown}" if shown else what

@@ -1,0 +1,122 @@
+"""What the gateway pods have counted of candidate and champions since a step of a rollout was confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ...shared.routes import DeploymentFigures, RouteState
+from .rollout_schema import RolloutCounters
+
+LARGEST = 2**63  # more than any counter; the API takes more digits than a float has
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Requests, those that ended with 5xx, and how many took no longer than each bound; estimates have fractions.
+
+    Where nothing has a time yet, `latency` is empty.
+    """
+
+    requests: float = 0
+    errors: float = 0
+    latency: tuple[float, ...] = ()
+
+    @property
+    def timed(self) -> float:
+        """How many requests have a time."""
+        return self.latency[-1] if self.latency else 0
+
+    def within(self, bound: int) -> float:
+        """How many took no longer than the bound with that index."""
+        return self.latency[bound] if self.latency else 0
+
+    def plus(self, other: Counts) -> Counts:
+        """Both together."""
+        length = max(len(self.latency), len(other.latency))
+        latency = tuple(self._at(index) + other._at(index) for index in range(length))
+        return Counts(self.requests + other.requests, self.errors + other.errors, latency)
+
+    def minus(self, other: Counts) -> Counts | None:
+        """What came after `other`; None where counters have fallen."""
+        length = max(len(self.latency), len(other.latency))
+        latency = tuple(self._at(index) - other._at(index) for index in range(length))
+        requests, errors = self.requests - other.requests, self.errors - other.errors
+        if min(requests, errors, *latency) < 0 or (self.latency and len(self.latency) != length):
+            return None
+        # An error may be counted as one a moment before its request is counted as done.
+        return Counts(requests, min(errors, requests), latency)
+
+    def times(self, factor: float) -> Counts:
+        """What would be counted at the same rates after `factor` times as many requests."""
+        return Counts(self.requests * factor, self.errors * factor, tuple(n * factor for n in self.latency))
+
+    def _at(self, index: int) -> float:
+        return self.latency[index] if index < len(self.latency) else 0
+
+    @classmethod
+    def of(cls, figures: DeploymentFigures) -> Counts:
+        """What a gateway pod says."""
+        return cls(figures.requests, figures.errors, tuple(count for _, count in figures.latency))
+
+    @classmethod
+    def read(cls, counters: RolloutCounters) -> Counts:
+        """What a status says; somebody may have written anything into it."""
+        words = counters.latency.split()
+        numbers = [min(int(word), LARGEST) for word in words if word.isascii() and word.isdigit()]
+        return cls(counters.requests, counters.errors, tuple(numbers))
+
+    def written(self, pod: str = "", deployment: str = "") -> RolloutCounters:
+        """As the status has them: whole numbers."""
+        latency = " ".join(str(int(count)) for count in self.latency)
+        return RolloutCounters(
+            pod=pod, deployment=deployment, requests=int(self.requests), errors=int(self.errors), latency=latency
+        )
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was counted of both since the base; `bounds` are those of the latencies, in milliseconds.
+
+    `base` holds the counters that are subtracted, for the next look. `ended` says that the champion gets no more.
+    """
+
+    candidate: Counts
+    champion: Counts
+    bounds: tuple[float, ...]
+    base: tuple[RolloutCounters, ...]
+    ended: bool = False
+
+
+def counted(
+    candidate: str, champions: Iterable[str], proxies: tuple[RouteState, ...], base: Iterable[RolloutCounters]
+) -> Evidence | None:
+    """Subtract `base` from what the gateway pods say now; None where one of them tells no figures.
+
+    What is not in the base counts from now on: a gateway pod that is new, or back after it was away, and one whose
+    counters fell because its Envoy was restarted. A pod that went takes its evidence along.
+    """
+    if not proxies or any(proxy.figures is None or not proxy.pod for proxy in proxies):
+        return None
+    names = [candidate, *champions]
+    told = {
+        (proxy.pod, name): proxy.figures[name]
+        for proxy in proxies
+        for name in names
+        if proxy.figures and name in proxy.figures
+    }
+    bounds = {tuple(bound for bound, _ in figures.latency) for figures in told.values() if figures.latency}
+    if len(bounds) > 1:  # two releases of the gateway at once, for a moment
+        return None
+    known = {(counters.pod, counters.deployment): counters for counters in base}
+    since = dict.fromkeys(names, Counts())
+    subtracted: list[RolloutCounters] = []
+    for (pod, name), figures in sorted(told.items(), key=lambda item: item[0]):
+        now, before = Counts.of(figures), known.get((pod, name))
+        grown = now.minus(Counts.read(before)) if before else None
+        subtracted.append(before if before and grown else now.written(pod, name))
+        since[name] = since[name].plus(grown or Counts())
+    champion = Counts()
+    for name in names[1:]:
+        champion = champion.plus(since[name])
+    return Evidence(since[candidate], champion, next(iter(bounds), ()), tuple(subtracted))

@@ -1,0 +1,141 @@
+"""Rollouts on the real cluster: a good candidate takes over under load, and a bad one is turned back by the gates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import Manifest, Platform, condition
+from load import OpenLoad
+from manifests import endpoint, model_version, onnx_model, training_job
+
+NAME = "steps"
+BLUE, GREEN = {"name": "blue", "model": f"{NAME}@1"}, {"name": "green", "model": f"{NAME}@challenger"}
+GATES = {"errorRateIncrease": 0.05}
+
+# Answers as the ONNX models do, but for every fourth request: of that it dies.
+CROOKED = """
+import sys
+from pathlib import Path
+
+(Path(sys.argv[1]) / "model.py").write_text('''
+import itertools
+
+
+class Model:
+    signature = {
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 1]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
+    }
+
+    def __init__(self):
+        self.asked = itertools.count(1)
+
+    def predict(self, inputs):
+        if next(self.asked) % 4 == 0:
+            raise RuntimeError("every fourth time")
+        return {"y": inputs["x"]}
+''')
+"""
+
+
+def champion_alone(platform: Platform) -> None:
+    """Apply the endpoint without a rollout, and wait until blue answers everything."""
+    platform.apply(endpoint(NAME, "", deployments=[BLUE, GREEN], traffic={"blue": 100}))
+    generation = platform.get("oe", NAME)["metadata"]["generation"]
+
+    def settled(status: Manifest) -> bool:
+        seen = status.get("observedGeneration") == generation
+        return seen and status.get("traffic") == {"blue": 100} and not condition(status, "Reconciling")
+
+    platform.wait("oe", NAME, settled, seconds=180)
+
+
+def roll_out(platform: Platform, steps: list[int], **gates: float) -> None:
+    """Apply the endpoint with a rollout of green."""
+    rollout = {"candidate": "green", "steps": steps, "stepSeconds": 5, "gates": gates}
+    platform.apply(endpoint(NAME, "", deployments=[BLUE, GREEN], traffic={"blue": 100}, rollout=rollout))
+
+
+def challenger(platform: Platform, number: str) -> None:
+    """Let the alias challenger mean another version."""
+    platform.apply({"kind": "Model", "metadata": {"name": NAME}, "spec": {"aliases": {"challenger": number}}})
+
+
+def ended(platform: Platform, *phases: str, seconds: float = 300) -> Manifest:
+    """Wait until the rollout is in one of these phases, and return the endpoint's status."""
+    return platform.wait("oe", NAME, lambda s: (s.get("rollout") or {}).get("phase") in phases, seconds)
+
+
+def diary(platform: Platform) -> list[str]:
+    """The reasons of the endpoint's events."""
+    events: list[dict[str, Any]] = platform.get("events", "", "--field-selector", f"involvedObject.name={NAME}")
+    return [event["reason"] for event in events]
+
+
+@pytest.fixture(scope="module")
+def stepping(platform: Platform) -> Iterator[Platform]:
+    """A Model with two ONNX versions, and blue with the first of them behind an endpoint."""
+    for number in (1, 2):
+        content = onnx_model(number)
+        uri = platform.put(f"{NAME}-{number}.onnx", content)
+        platform.apply(model_version(NAME, number, uri, content))
+    challenger(platform, "2")
+    champion_alone(platform)
+    yield platform
+    platform.delete("oe", NAME)
+
+
+def test_a_good_candidate_takes_over_without_a_failed_request(stepping):
+    """At 40 requests a second: a fifth, until both gates pass, then all; and traffic in Git changes nothing more."""
+    with OpenLoad(stepping, NAME) as load:
+        roll_out(stepping, [20, 100], **GATES, p99Ratio=5)
+        status = ended(stepping, "Promoted", "RolledBack", "Paused")
+        assert status["rollout"]["phase"] == "Promoted", status["rollout"]
+        assert {each["gate"]: each["verdict"] for each in status["rollout"]["evidence"]} == {
+            "errorRateIncrease": "Passed",
+            "p99Ratio": "Passed",
+        }
+        stepping.apply(endpoint(NAME, "", deployments=[BLUE, GREEN], traffic={"green": 100}))
+        status = stepping.wait("oe", NAME, lambda s: "rollout" not in s and not condition(s, "Reconciling"))
+        assert status["traffic"] == {"green": 100}
+    assert load.failures == []
+    assert (load.versions[0], load.versions[-1], set(load.versions)) == ("1", "2", {"1", "2"})
+    assert {"RolloutStarted", "RolloutStep", "RolloutPassed", "Promoted"} <= set(diary(stepping))
+    print(f"{len(load.versions)} requests during a rollout, none failed")
+    champion_alone(stepping)
+
+
+def test_a_candidate_that_fails_requests_is_turned_back_and_the_next_one_gets_its_chance(stepping):
+    """Every fourth answer of version 3 is 500: blue answers again within seconds; the alias at 2 begins anew."""
+    job = training_job("crooked", CROOKED, outputs={"model": {"registerAs": NAME, "format": "python"}})
+    stepping.apply(job)
+    made = stepping.ended("crooked")["modelVersion"]
+    stepping.kubectl("patch", "mv", made, "--type=merge", "-p", '{"spec": {"allowCodeExecution": true}}')
+    stepping.wait("mv", made, lambda s: s.get("state") == "Ready")
+    number = made.removeprefix(f"{NAME}-")
+    challenger(stepping, number)
+
+    with OpenLoad(stepping, NAME) as load:
+        roll_out(stepping, [50, 100], **GATES)
+        status = ended(stepping, "Promoted", "RolledBack", "Paused")
+        stepping.wait("oe", NAME, lambda s: s["traffic"] == {"blue": 100})
+    assert status["rollout"]["phase"] == "RolledBack", status["rollout"]
+    (evidence,) = status["rollout"]["evidence"]
+    assert evidence["verdict"] == "Failed"
+    assert evidence["message"] in condition(status, "RolloutHealthy")["message"]
+    told = condition(status, "RolloutHealthy")
+    assert (told["status"], told["reason"], condition(status, "Ready")["status"]) == ("False", "GateFailed", "True")
+    assert all(failure.startswith("500 ") for failure in load.failures), load.failures
+    assert 3 <= len(load.failures) <= 100, "it was caught by some failures, not by hundreds"
+    assert "RolledBack" in diary(stepping)
+    print(f"turned back after {len(load.failures)} failed requests: {evidence['message']}")
+
+    with OpenLoad(stepping, NAME) as load:
+        challenger(stepping, "2")
+        status = ended(stepping, "Promoted", "Paused")
+    assert (status["traffic"], load.failures) == ({"green": 100}, [])
+    assert number not in load.versions, "a version that failed is asked no more"
+    assert load.versions[-1] == "2"
+    champion_alone(stepping)

@@ -1,0 +1,536 @@
+"""Whole rollouts, told by the plan of an endpoint: promoted, rolled back, held, begun anew, and gone on with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from builders import NOW, child, endpoint, model, seen, version
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ultramarine.kinds.onlineendpoint.addresses import routes_in, turned_to
+from ultramarine.kinds.onlineendpoint.plan import plan, questions
+from ultramarine.kinds.onlineendpoint.schema import OnlineEndpointStatus
+from ultramarine.shared.conditions import find
+from ultramarine.shared.errors import GatewayError
+from ultramarine.shared.plan import GatewayFacts
+from ultramarine.shared.routes import DeploymentFigures, RouteState
+from unit.test_onlineendpoint_plan import server_pod
+from unit.test_onlineendpoint_routed import HERE
+from unit.test_rollout_evidence import MS
+
+BLUE, GREEN = {"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@challenger"}
+GATES = {"errorRateIncrease": 0.02, "p99Ratio": 1.5}
+ROLLOUT = {"candidate": "green", "steps": [10, 50, 100], "stepSeconds": 60, "gates": GATES}
+SPEC = {"deployments": [BLUE, GREEN], "traffic": {"blue": 100}, "rollout": ROLLOUT}
+CRASH = {"containerStatuses": [{"name": "server", "ready": False, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+         "lastState": {"terminated": {"exitCode": 139, "reason": "Error"}}}]}  # fmt: skip
+
+
+class Envoy:
+    """One gateway pod: the routes and pods that it knows, and what it has counted."""
+
+    def __init__(self):
+        self.routes, self.pods, self.counts = None, set(), {}
+
+    def answer(self, name, requests, errors, milliseconds):
+        of, bad, latency = self.counts.get(name, (0, 0, [0] * len(MS)))
+        latency = [count + requests * (bound >= milliseconds) for bound, count in zip(MS, latency, strict=True)]
+        self.counts[name] = (of + requests, bad + errors, latency)
+
+    def says(self, pod):
+        figures = {
+            d.name: DeploymentFigures(*self.counts[d.name][:2], 0, tuple(zip(MS, self.counts[d.name][2], strict=True)))
+            if d.name in self.counts
+            else DeploymentFigures()
+            for d in (self.routes.deployments if self.routes else ())
+        }
+        ready = {name: int(name in self.pods) for name in ("blue", "green", "purple")}
+        return RouteState(self.routes.version if self.routes else "", ready=ready, pod=pod, figures=figures)
+
+
+class World:
+    """An endpoint with what Kubernetes and two gateway pods make of it; a look comes every three seconds."""
+
+    def __init__(self, **spec):
+        self.spec, self.aliases = {**SPEC, **spec}, {"challenger": "2"}
+        self.status, self.children, self.events, self.writes = {"keysSecret": "churn-keys"}, {}, [], 0
+        self.gateways, self.platform, self.now = {"a": Envoy(), "b": Envoy()}, HERE, NOW
+        self.serving, self.crashing = {}, set()  # the version that the ready pod of a deployment serves
+        self.errors, self.slow = {}, {}  # by version: of 100 requests so many fail; milliseconds
+        self.failed, self.away = 0, None  # requests without a pod; what is said instead of the gateway
+
+    def owner(self):
+        return endpoint(self.status, **self.spec)
+
+    def kubelet(self):
+        for name in ("blue", "green", "purple"):
+            made = self.children.get(("Deployment", f"churn-{name}"))
+            if made is None or name in self.crashing:
+                continue
+            counts = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), made["spec"]["replicas"])
+            made["status"] = {"observedGeneration": 1, **counts}
+            number = made["metadata"]["annotations"]["ultramarine.dev/model-version"].removeprefix("churn-")
+            if name == "green" and number != self.serving.get(name, number):
+                asked = [routed.weight for routed in self.routed() if routed.name == name]
+                assert not any(asked), f"green's pods become {number} while they have {asked} %"
+            self.serving[name] = number
+
+    def pods(self):
+        wanted = {
+            name: self.children[("Deployment", f"churn-{name}")]["spec"]["replicas"]
+            for name in self.serving
+            if ("Deployment", f"churn-{name}") in self.children
+        }
+        made = [server_pod(self.owner(), self.serving[name], name) for name, n in wanted.items() for _ in range(n)]
+        for pod in made:
+            name = pod["metadata"]["labels"]["ultramarine.dev/deployment"]
+            if name in self.crashing:
+                pod["status"] |= {"conditions": [], **CRASH}
+        return made
+
+    def envoys(self):
+        routes = routes_in(self.children.get(("ConfigMap", "churn-routes")))
+        for envoy in self.gateways.values():
+            envoy.routes, envoy.pods = routes, set(self.serving) - self.crashing
+
+    def routed(self):
+        """What each gateway pod routes to."""
+        return [routed for envoy in self.gateways.values() if envoy.routes for routed in envoy.routes.deployments]
+
+    def traffic(self, requests):
+        for envoy in self.gateways.values():
+            for routed in envoy.routes.deployments if envoy.routes else ():
+                share = requests * routed.weight // 100
+                if share and routed.name in self.crashing:
+                    envoy.answer(routed.name, share, share, 1)
+                    self.failed += share
+                elif share:
+                    number = self.serving[routed.name]
+                    bad = share * self.errors.get(number, 0) // 100
+                    envoy.answer(routed.name, share, bad, self.slow.get(number, 9))
+
+    def look(self):
+        owner = self.owner()
+        related = (model(aliases=self.aliases), *(version(number) for number in (1, 2, 3)))
+        around = replace(seen(*self.children.values(), *self.pods(), related=related), platform=self.platform)
+        says = self.away or GatewayFacts(tuple(envoy.says(pod) for pod, envoy in self.gateways.items()))
+        answers = {question: says for question in questions(owner, around)}
+        got = plan(owner, replace(around, answers=answers), self.now)
+        for made in got.apply:
+            id = (made["kind"], made["metadata"]["name"])
+            old = self.children.get(id)
+            new = child(*id, owner, made.get("spec"), (old or {}).get("status"))
+            new["metadata"]["annotations"] = made["metadata"].get("annotations", {})
+            self.children[id] = new | ({"data": made["data"]} if "data" in made else {})
+        if got.status != self.status:
+            self.writes += 1
+            self.events += [event.reason for event in got.events]
+        self.status = got.status
+        return got
+
+    def go(self, seconds, requests=400, gateways=True):
+        """Let time pass; each gateway pod gets so many requests in three seconds."""
+        for _ in range(seconds // 3):
+            self.now += timedelta(seconds=3)
+            self.kubelet()
+            if gateways:
+                self.envoys()
+            self.traffic(requests)
+            self.last = self.look()
+        return self
+
+    @property
+    def rollout(self):
+        return self.status.get("rollout") or {}
+
+    @property
+    def shares(self):
+        return self.status.get("traffic", {})
+
+    @property
+    def healthy(self):
+        found = find(self.status, "RolloutHealthy") or {}
+        return found.get("status"), found.get("reason")
+
+    @property
+    def words(self):
+        return find(self.status, "RolloutHealthy")["message"]
+
+
+def test_a_good_candidate_takes_over_step_by_step():
+    """Each step lasts its time and is passed by the gates; at the end green answers everything and nothing fails."""
+    world, shares = World(), []
+    for _ in range(120):
+        world.go(3)
+        if world.shares and world.shares not in shares:
+            shares.append(world.shares)
+    assert shares == [{"blue": 100}, {"blue": 90, "green": 10}, {"blue": 50, "green": 50}, {"green": 100}]
+    assert (world.rollout["phase"], world.healthy) == ("Promoted", ("True", "Promoted"))
+    assert world.rollout["message"] == "green answers everything; give it 100 in traffic, and remove rollout"
+    assert [e["verdict"] for e in world.rollout["evidence"]] == ["Passed", "Passed"]
+    steps = [event for event in world.events if event.startswith("Rollout") or event == "Promoted"]
+    assert steps == ["RolloutStarted", "RolloutStep", *["RolloutPassed", "RolloutStep"] * 2, "Promoted"]
+    assert (find(world.status, "Ready")["status"], find(world.status, "Reconciling")) == ("True", None)
+    assert world.failed == 0
+    assert "Deployment/churn-blue" in [f"{kind}/{name}" for kind, name in world.children], "blue's pods stay"
+    OnlineEndpointStatus.model_validate(world.status)
+
+
+def test_a_step_lasts_from_when_every_gateway_has_it():
+    """While one gateway pod has the old weights, the step's time does not begin."""
+    world = World().go(9)
+    world.go(120, gateways=False)
+    assert (world.rollout["phase"], world.rollout.get("since")) == ("Waiting", None)
+    assert "the gateway has to take the weights" in world.words
+    world.go(3)
+    assert (world.rollout["phase"], world.shares) == ("Progressing", {"blue": 90, "green": 10})
+    world.go(57)
+    assert world.rollout["step"] == 1
+    world.go(6)
+    assert world.rollout["step"] == 2
+
+
+def test_without_gates_time_decides():
+    """Nobody's figures are needed, and the next look comes when the step is over."""
+    world = World(rollout={**ROLLOUT, "gates": None})
+    world.go(15, requests=0)
+    assert world.healthy == ("True", "Progressing")
+    assert world.last.after == timedelta(seconds=60)
+    world.go(240, requests=0)
+    assert world.rollout["phase"] == "Promoted"
+
+
+def test_errors_turn_it_back():
+    """green fails a tenth of its requests: all go to blue at once, and the status shows by which numbers."""
+    world = World()
+    world.errors["2"] = 10
+    world.go(30)
+    assert (world.rollout["phase"], world.healthy) == ("RolledBack", ("False", "GateFailed"))
+    assert "5xx: " in world.rollout["message"]
+    assert "at most 2 % more allowed" in world.rollout["message"]
+    assert next(e["verdict"] for e in world.rollout["evidence"]) == "Failed"
+    assert world.shares == {"blue": 100}
+    assert find(world.status, "Stalled")["message"] == world.rollout["message"]
+    assert find(world.status, "Ready")["status"] == "True"
+    assert world.events.count("RolledBack") == 1
+
+    writes = world.writes
+    world.go(600)
+    assert (world.rollout["phase"], world.writes) == ("RolledBack", writes), "it stays so, and nothing is written"
+
+
+def test_slow_answers_turn_it_back():
+    """green takes thrice as long."""
+    world = World()
+    world.slow["2"] = 27
+    world.go(60)
+    assert world.rollout["phase"] == "RolledBack"
+    assert "took longer than" in world.rollout["message"]
+
+
+def test_what_shows_only_under_load_turns_it_back_from_100_percent():
+    """At the last step nobody answers beside green: it is compared with what blue had shown."""
+    world = World()
+    while world.shares != {"green": 100}:
+        world.go(3)
+    world.slow["2"] = 2000
+    world.go(30)
+    assert (world.rollout["phase"], world.shares) == ("RolledBack", {"blue": 100})
+    assert world.failed == 0
+
+
+def test_pause_stays_where_it_failed():
+    """With onFailure: Pause the shares stay for somebody to look at, and the object is stalled."""
+    world = World(rollout={**ROLLOUT, "onFailure": "Pause"})
+    world.errors["2"] = 10
+    world.go(300)
+    assert (world.rollout["phase"], world.shares) == ("Paused", {"blue": 90, "green": 10})
+    assert world.healthy == ("False", "GateFailed")
+    assert find(world.status, "Stalled") is not None
+
+
+def test_a_candidate_that_crashes_goes_back():
+    """Pods that fail for a while under requests end the rollout, gates or none; one that is quickly back does not."""
+    world = World(rollout={**ROLLOUT, "gates": None}).go(30)
+    world.crashing.add("green")
+    world.go(12)
+    assert (world.rollout["phase"], "failingSince" in world.rollout) == ("Progressing", True)
+    world.crashing.clear()
+    world.go(3)
+    assert (world.rollout["phase"], "failingSince" in world.rollout) == ("Progressing", False)
+
+    world.crashing.add("green")
+    world.go(30)
+    assert (world.rollout["phase"], world.healthy) == ("RolledBack", ("False", "CandidateFailing"))
+    assert "churn-2: " in world.rollout["message"]
+    assert world.shares == {"blue": 100}
+
+
+def test_a_candidate_that_never_starts_gets_nothing_and_is_waited_for():
+    """Nothing is lost, so nothing is ended: what lacks may yet come."""
+    world = World()
+    world.look()
+    world.serving["green"] = "2"
+    world.crashing.add("green")
+    world.go(300)
+    assert (world.rollout["phase"], world.shares, world.failed) == ("Waiting", {"blue": 100}, 0)
+    assert "churn-2" in world.words
+    world.crashing.clear()
+    world.go(12)
+    assert world.shares == {"blue": 90, "green": 10}
+
+
+def test_too_few_requests_hold_the_step():
+    """With one request in three seconds the step stays, and says how many requests the gates lack."""
+    world = World().go(600, requests=10)
+    assert (world.rollout["phase"], world.rollout["step"]) == ("Progressing", 1)
+    assert world.healthy == ("Unknown", "InsufficientData")
+    assert "requests of the candidate, about" in world.words
+    assert find(world.status, "Reconciling") is not None
+    writes = world.writes
+    world.go(300, requests=10)
+    assert world.writes - writes <= 10, "the numbers are written every 30 s at most"
+    world.go(60)
+    assert world.rollout["step"] == 2
+
+
+def test_a_moved_alias_begins_anew_and_asks_nobody_whose_pods_change():
+    """challenger moves to 3 at 50 percent: blue gets everything, then green's pods change, then it begins again."""
+    world = World()
+    while world.shares != {"blue": 50, "green": 50}:
+        world.go(3)
+    world.aliases["challenger"] = "3"
+    first = world.look()
+    assert [made["metadata"]["name"] for made in first.apply if made["kind"] == "Deployment"] == ["churn-blue"]
+    assert world.rollout["message"].endswith("until then the pods of green stay as they are")
+    served = []
+    for _ in range(12):
+        world.go(3)
+        served.append((world.shares.get("green", 0), world.serving["green"]))
+    assert served[0] == (0, "2")
+    assert [share for share, number in served if number == "2"] == [0] * len([n for _, n in served if n == "2"])
+    assert served[-1] == (10, "3")
+    assert world.events.count("RolloutStarted") == 2
+    world.go(300)
+    assert world.rollout["phase"] == "Promoted"
+
+
+def test_after_a_rollback_another_version_begins_anew():
+    """The bad version stays out; the next one gets its chance by itself."""
+    world = World()
+    world.errors["2"] = 10
+    world.go(60)
+    assert world.rollout["phase"] == "RolledBack"
+    world.aliases["challenger"] = "3"
+    world.go(300)
+    assert (world.rollout["phase"], world.shares, world.serving["green"]) == ("Promoted", {"green": 100}, "3")
+
+
+def test_another_rollout_in_the_spec_begins_anew_and_other_pods_do_not():
+    """Steps, gates or seconds that change are another rollout; the number of pods is none."""
+    world = World()
+    world.errors["2"] = 10
+    world.go(60)
+    world.spec["deployments"] = [BLUE, {**GREEN, "replicas": 2}]
+    world.go(30)
+    assert world.rollout["phase"] == "RolledBack"
+    world.spec["rollout"] = {**ROLLOUT, "gates": {"errorRateIncrease": 0.5}}
+    world.go(300)
+    assert world.rollout["phase"] == "Promoted"
+
+
+def test_an_alias_to_nowhere_holds_what_is_there():
+    """The alias is taken away in the middle: green keeps its share, and gets no more until it leads somewhere."""
+    world = World().go(30)
+    del world.aliases["challenger"]
+    world.go(300)
+    assert (world.rollout["step"], world.shares) == (1, {"blue": 90, "green": 10})
+    assert "no alias challenger" in find(world.status, "Ready")["message"]
+    world.aliases["challenger"] = "2"
+    world.go(300)
+    assert (world.rollout["phase"], world.events.count("RolloutStarted")) == ("Promoted", 1)
+
+
+def test_a_gateway_that_does_not_answer_holds_the_step():
+    """Without figures nothing is judged and nothing changes; afterwards it goes on from the same base."""
+    world = World().go(30)
+    step = dict(world.rollout)
+    world.away = GatewayError("the gateway pod at 10.0.0.3 does not answer", "Unreachable")
+    world.go(120)
+    assert world.healthy == ("Unknown", "NoFigures")
+    assert (world.rollout["base"], world.rollout["since"]) == (step["base"], step["since"])
+    world.away = None
+    world.go(240)
+    assert world.rollout["phase"] == "Promoted"
+
+
+def test_a_gateway_pod_is_replaced_and_an_envoy_restarted():
+    """What they had counted is no longer evidence; the others' is, and the rollout goes on."""
+    world = World()
+    world.errors["1"] = world.errors["2"] = 1
+    world.go(30)
+    world.gateways["c"] = world.gateways.pop("b")
+    world.gateways["c"].counts.clear()
+    world.gateways["a"].counts.clear()
+    world.go(3, requests=0)
+    assert {counters["pod"] for counters in world.rollout["base"]} == {"a", "c"}
+    assert all(counters.get("requests", 0) == 0 for counters in world.rollout["base"])
+    world.go(600)
+    assert world.rollout["phase"] == "Promoted"
+
+
+def test_all_that_is_known_stands_in_the_status():
+    """Each look by a new operator, whose first pass is lost before its status is written: the same end."""
+    world = World()
+    for _ in range(120):
+        kept = (dict(world.status), dict(world.children))
+        world.go(3)
+        world.status, world.children = kept[0], {**world.children}
+        world.look()
+    assert (world.rollout["phase"], world.failed) == ("Promoted", 0)
+
+
+def test_the_champion_answers_before_anything_begins():
+    """An endpoint that is made with its rollout gives green nothing before blue answers."""
+    world = World()
+    first = world.look()
+    assert {d.name: d.weight for d in routes_in(made_routes(first)).deployments} == {"blue": 100, "green": 0}
+    assert world.healthy == ("Unknown", "ChampionFirst")
+
+    while world.healthy != ("Unknown", "Started"):
+        world.go(3)
+    assert world.last.after == timedelta(seconds=1), "nobody rings for what the status says first"
+    assert {d.name: d.weight for d in routes_in(made_routes(world.last)).deployments} == {"blue": 100, "green": 0}
+
+
+def made_routes(got):
+    """The ConfigMap of a plan."""
+    (found,) = (made for made in got.apply if made["kind"] == "ConfigMap")
+    return found
+
+
+def test_without_a_gateway_the_rollout_waits_and_blue_answers():
+    """The condition says what it needs; a gateway that goes in the middle takes the rollout back to its beginning."""
+    world = World()
+    while world.shares != {"blue": 50, "green": 50}:
+        world.go(3)
+    world.platform = replace(HERE, gateway_namespaces=frozenset())
+    world.go(30)
+    assert world.healthy == ("Unknown", "NoGateway")
+    assert "gateway.enabled" in world.words
+    assert turned_to(world.children[("Service", "churn")]) == "blue"
+    world.platform = HERE
+    world.go(300)
+    assert world.rollout["phase"] == "Promoted"
+
+
+def test_a_promoted_candidate_is_written_into_traffic_without_a_change():
+    """traffic: {green: 100} without rollout is what stands already; without either it is back to blue."""
+    world = World().go(360)
+    assert world.rollout["phase"] == "Promoted"
+    version = routes_in(world.children[("ConfigMap", "churn-routes")]).version
+    world.spec = {**SPEC, "traffic": {"green": 100}, "rollout": None}
+    world.go(9)
+    assert routes_in(world.children[("ConfigMap", "churn-routes")]).version == version
+    assert ("rollout" in world.status, find(world.status, "RolloutHealthy")) == (False, None)
+    world.spec = {**SPEC, "rollout": None}
+    world.go(9)
+    assert world.shares == {"blue": 100}
+
+
+def test_several_champions_share_the_rest():
+    """traffic of 70 to 30 beside a tenth: 63 to 27, and both together are the champion that is compared with."""
+    purple = {"name": "purple", "model": "churn@1"}
+    world = World(deployments=[BLUE, GREEN, purple], traffic={"blue": 70, "purple": 30})
+    world.errors["1"] = 50
+    world.go(30)
+    assert world.shares == {"blue": 63, "green": 10, "purple": 27}
+    assert {counters["deployment"] for counters in world.rollout["base"]} == {"blue", "green", "purple"}
+    world.go(300)
+    assert (world.rollout["phase"], world.shares) == ("Promoted", {"green": 100})
+
+
+def test_going_back_needs_no_more_than_a_pod_that_is_ready():
+    """blue is being scaled up when green fails: its pods that are there take over at once."""
+    world = World()
+    while world.shares != {"blue": 50, "green": 50}:
+        world.go(3)
+    world.spec["deployments"] = [{**BLUE, "replicas": 5}, GREEN]
+    world.errors["2"] = 50
+    for _ in range(4):
+        world.now += timedelta(seconds=3)
+        world.envoys()
+        world.traffic(400)
+        got = world.look()
+    assert got.status["deployments"][0]["state"] == "Updating"
+    assert (world.rollout["phase"], world.shares) == ("RolledBack", {"blue": 100})
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"phase": "Progressing"},
+        {"phase": "", "identity": "x", "step": 10},
+        {"phase": "Promoted", "identity": "x", "step": 1},
+        {"phase": "Progressing", "identity": "x", "step": 1, "since": "0000-12-31T23:59:59Z"},
+        {"phase": None, "base": 7},
+        [],
+        "x",
+    ],
+)
+def test_what_anybody_wrote_into_the_status_begins_anew(odd):
+    """A status that we did not write is none; blue answers, and the rollout begins."""
+    world = World().go(9)
+    world.status["rollout"] = odd
+    world.go(9)
+    assert world.rollout["phase"] in ("Waiting", "Progressing")
+    assert world.rollout["step"] == 1
+
+
+EVENTS = st.one_of(
+    st.tuples(st.just("go"), st.integers(1, 40)),
+    st.tuples(st.just("lag"), st.integers(1, 4)),  # gateway pods that learn nothing for a while
+    st.tuples(st.just("alias"), st.sampled_from(["2", "3", "9"])),
+    st.tuples(st.just("errors"), st.sampled_from([0, 30])),
+    st.tuples(st.just("crash"), st.booleans()),
+    st.tuples(st.just("steps"), st.sampled_from([[10, 100], [1, 2, 99, 100]])),
+    st.just("lost status"),
+)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(EVENTS, max_size=12))
+def test_whatever_happens_a_good_version_is_promoted_in_the_end(events):
+    """Aliases, errors, crashes, edits and lost statuses in any order: afterwards a new and good version wins.
+
+    Meanwhile no pod of green becomes another version while a gateway pod leads requests to it.
+    """
+    world = World(rollout={**ROLLOUT, "stepSeconds": 6}).go(9)
+    for event in events:
+        match event:
+            case ("go", looks):
+                world.go(3 * looks)
+            case ("lag", looks):
+                world.go(3 * looks, gateways=False)
+            case ("alias", number):
+                world.aliases["challenger"] = number
+            case ("errors", percent):
+                world.errors["2"] = percent
+            case ("crash", True):
+                world.crashing.add("green")
+            case ("crash", False):
+                world.crashing.discard("green")
+            case ("steps", steps):
+                world.spec["rollout"] = {**world.spec["rollout"], "steps": steps}
+            case "lost status":
+                world.go(3)
+                world.status = {"keysSecret": "churn-keys"}
+        assert sum((world.status.get("traffic") or {"blue": 100}).values()) == 100
+    world.crashing.clear()
+    world.errors.clear()
+    world.aliases["challenger"] = "3"
+    world.spec["rollout"] = {**ROLLOUT, "stepSeconds": 9}
+    world.go(300)
+    assert (world.rollout["phase"], world.shares, world.serving["green"]) == ("Promoted", {"green": 100}, "3")
