@@ -1,4 +1,4 @@
-"""What serving pods run (`ultramarine-server fetch` and `serve`), and compiling pods (`fetch`, `compile`, `store`)."""
+"""What serving pods run (`ultramarine-server fetch` or `fetch-pool`, and `serve`), and compiling pods (the others)."""
 
 from __future__ import annotations
 
@@ -37,11 +37,15 @@ def main() -> int:
 
             fetch(task, os.environ, arguments.model_dir)
             return 0
+        if arguments.command == "fetch-pool":
+            from ultramarine_server.fetch_pool import fetch_pool
+
+            return fetch_pool(arguments.model_dir, arguments.catalogue_dir, task.pool_bytes)
         _limit_threads()
         from ultramarine_server.serve import Listening, serve
 
         listening = Listening(arguments.host, arguments.port, arguments.grpc_port, arguments.linger_seconds)
-        return serve(task, arguments.model_dir, arguments.keys_dir, listening)
+        return serve(task, arguments.model_dir, arguments.keys_dir, arguments.catalogue_dir, listening)
     except UltramarineError as error:
         print(f"ultramarine-server: {error.reason}: {error.message}", file=sys.stderr, flush=True)
         _leave(TerminationRecord(reason=error.reason, message=error.message), arguments.termination_log)
@@ -58,14 +62,17 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ultramarine-server", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("fetch", help="download the model of $ULTRAMARINE_TASK and check it")
+    pool = commands.add_parser("fetch-pool", help="download the models that the server of a pool asks for")
     serve = commands.add_parser("serve", help="serve the downloaded model by the Open Inference Protocol V2")
     compile = commands.add_parser("compile", help="compile the downloaded model, and check it against the native one")
     store = commands.add_parser("store", help="store what was compiled, and the verdict")
-    for command in (fetch, serve, compile, store):
+    for command in (fetch, pool, serve, compile, store):
         command.add_argument("--model-dir", type=Path, default=Path(contract.MODEL_DIR))
         command.add_argument("--termination-log", type=Path, default=Path(contract.TERMINATION_LOG))
     for command in (compile, store):
         command.add_argument("--compiled-dir", type=Path, default=Path(contract.COMPILED_DIR))
+    for command in (pool, serve):
+        command.add_argument("--catalogue-dir", type=Path, default=Path(contract.CATALOGUE_DIR), help="of a pool")
     serve.add_argument("--keys-dir", type=Path, default=Path(contract.KEYS_DIR))
     serve.add_argument("--host", default="0.0.0.0", help="the address to listen on; :: for IPv6")
     serve.add_argument("--port", type=int, default=8080)
