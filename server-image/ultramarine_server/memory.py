@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import resource
 from pathlib import Path
 
@@ -17,6 +18,7 @@ def resident() -> int:
 
 def give_back() -> None:
     """Return what was freed to the system, so that what grows next is seen to grow; a few milliseconds."""
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
     if trim is not None:
         trim(0)

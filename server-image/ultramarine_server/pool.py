@@ -67,6 +67,7 @@ class Pool:
         self._sizes: dict[str, int] = {}  # by digest, the most that was measured: freed memory is used again unseen
         self._held = 0  # bytes, of those in memory and of those that were let go and still answer
         self._waiting = 0
+        self._formats: set[str] = set()  # those of which one was loaded
         self._trim = False  # whether something was let go since the last load
         self._fetching = asyncio.Semaphore(_FETCHES)
         self._turn = asyncio.Lock()  # One load at a time: else nobody knows by whose the process grew.
@@ -186,6 +187,10 @@ class Pool:
 
     def _measured(self, entry: CatalogueEntry, folder: str) -> tuple[Loaded, int]:
         """Load a model, on a thread; return it with the bytes by which the process grew."""
+        if entry.format not in self._formats:  # Its library comes with the first one, and is not the model's.
+            self._read(entry, folder)
+            self._formats.add(entry.format)
+            self._trim = True
         if self._trim:
             self._trim = False
             memory.give_back()

@@ -65,7 +65,7 @@ def _retired(model: Obj[ModelSpec], seen: Seen) -> list[Manifest]:
         return []
     named = set(model.spec.aliases.values())
     for endpoint in seen.others("OnlineEndpoint"):
-        wanted = [deployment.get("model") for deployment in endpoint["spec"].get("deployments") or []]
+        wanted = [str(deployment.get("model", "")) for deployment in endpoint["spec"].get("deployments") or []]
         named |= {reference.rpartition("@")[2] for reference in wanted if reference.startswith(f"{model.name}@")}
         # What its pods still serve, while they are replaced.
         status = endpoint.get("status") or {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...shared import contract
 from ...shared.meta import GROUP, Manifest, child_labels, child_metadata, content_hash
 from ...shared.plan import Obj, Platform
@@ -39,7 +41,6 @@ def deployment_name(endpoint: Endpoint, deployment: str) -> str:
 
 def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: ModelVersionSpec) -> contract.ServingTask:
     """What the pods have to load, and how they answer."""
-    settings, batching = deployment.request_settings or RequestSettings(), deployment.batching or Batching()
     return contract.ServingTask(
         model=model.model,
         version=model.version,
@@ -49,13 +50,21 @@ def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: Mode
         allow_code_execution=model.allow_code_execution,
         auth=endpoint.spec.auth_mode,
         signature=model.signature.model_dump(by_alias=True) if model.signature else None,
-        max_concurrent_requests=settings.max_concurrent_requests,
-        max_queue_milliseconds=settings.max_queue_milliseconds,
-        timeout_seconds=settings.timeout_seconds,
-        max_batch_size=batching.max_batch_size,
-        max_latency_milliseconds=batching.max_latency_milliseconds,
         warmup=deployment.warmup.request if deployment.warmup else "",
+        **request_bounds(deployment),
     )
+
+
+def request_bounds(deployment: EndpointDeployment) -> dict[str, Any]:
+    """The fields of a serving task that bound the requests."""
+    settings, batching = deployment.request_settings or RequestSettings(), deployment.batching or Batching()
+    return {
+        "max_concurrent_requests": settings.max_concurrent_requests,
+        "max_queue_milliseconds": settings.max_queue_milliseconds,
+        "timeout_seconds": settings.timeout_seconds,
+        "max_batch_size": batching.max_batch_size,
+        "max_latency_milliseconds": batching.max_latency_milliseconds,
+    }
 
 
 def server_deployment(
@@ -70,8 +79,20 @@ def server_deployment(
     A live one that is well keeps its server image until something that its author can see changes: a new release of
     the platform does not restart every model that is served, but may be the cure for one that is not.
     """
+    task, version = serving_task(endpoint, deployment, model).to_json(), version_name(model.model, model.version)
+    return deployment_of(endpoint, deployment, task, {ANNOTATION_VERSION: version}, platform, live)
+
+
+def deployment_of(
+    endpoint: Endpoint,
+    deployment: EndpointDeployment,
+    task: str,
+    version: dict[str, str],
+    platform: Platform,
+    live: Manifest | None,
+) -> Manifest:
+    """The Deployment whose pods do a serving task; `version` annotates it and them, with what they serve."""
     labels = selector(endpoint, deployment.name)
-    task = serving_task(endpoint, deployment, model).to_json()
     revision = content_hash([task, deployment.resources.model_dump(mode="json"), keys_secret(endpoint)])[:16]
     image = platform.server_image
     if (
@@ -83,7 +104,6 @@ def server_deployment(
         image = next((c["image"] for c in containers if c.get("name") == SERVER), image)
     metadata = child_metadata(endpoint.manifest, deployment_name(endpoint, deployment.name))
     metadata["labels"] = labels
-    version = {ANNOTATION_VERSION: version_name(model.model, model.version)}
     metadata["annotations"] = {ANNOTATION_REVISION: revision, **version}
     return {
         "apiVersion": "apps/v1",
