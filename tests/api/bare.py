@@ -147,6 +147,14 @@ WHOLE: dict[str, Manifest] = {
                     "warmup": {"request": '{"inputs": []}'},
                 },
                 {"name": "green", "model": "churn@7"},
+                {
+                    "name": "many",
+                    "pool": {
+                        "selector": {"matchLabels": {"tier": "small"}},
+                        "alias": "champion",
+                        "maxLoadedMebibytes": 512,
+                    },
+                },
             ],
         },
     },

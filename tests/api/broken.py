@@ -257,6 +257,17 @@ def _keys_for_nobody(spec: Manifest) -> str:
     return "keysSecretRef"
 
 
+def _model_beside_a_pool(spec: Manifest) -> str:
+    spec["deployments"][0] |= {"model": "a@1", "pool": {"selector": {"matchLabels": {"a": "b"}}}}
+    return "spec.deployments.0"
+
+
+def _neither_model_nor_pool(spec: Manifest) -> str:
+    spec["deployments"][0].pop("model", None)
+    spec["deployments"][0].pop("pool", None)
+    return "spec.deployments.0"
+
+
 CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
     "TrainingJob": [
         _two_sources,
@@ -273,7 +284,14 @@ CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
         _time_without_eviction,
     ],
     "ModelVersion": [_other_number],
-    "OnlineEndpoint": [_traffic_of_one_percent_too_few, _traffic_to_nobody, _copies_for_who_answers, _keys_for_nobody],
+    "OnlineEndpoint": [
+        _traffic_of_one_percent_too_few,
+        _traffic_to_nobody,
+        _copies_for_who_answers,
+        _keys_for_nobody,
+        _model_beside_a_pool,
+        _neither_model_nor_pool,
+    ],
 }
 NO_NAMES = ["", "A", "a.", "-a", "a_b", "a/b", "é", "a\n", " a", "a" * 254, "a..b", "\x00", "%2e", ".."]
 

@@ -54,6 +54,13 @@ def endpoint_of(*models: str, **deployment: Any) -> Manifest:
     return {"deployments": made, "traffic": {"blue": None, "green": None, "a": 100}, "mirrorTraffic": None}
 
 
+def pool_of(**pool: Any) -> Manifest:
+    """The spec of an endpoint with one deployment, a pool of the models that are labelled tier: small."""
+    made = merged({"selector": {"matchLabels": {"tier": "small"}}}, pool)
+    traffic = {"blue": None, "green": None, "a": 100}
+    return {"deployments": [{"name": "a", "pool": made}], "traffic": traffic, "mirrorTraffic": None}
+
+
 def bounds(field: str, value: object) -> Manifest:
     """The spec of an endpoint with one field of a deployment's requestSettings or batching."""
     group, _, name = field.partition(".")
@@ -207,7 +214,85 @@ RULES = [
         "a deployment has a model",
         endpoint_of("m@1"),
         endpoint_of("m@1", model=None),
-        "spec.deployments[0].model: Required value",
+        "spec.deployments[0]: ",
+        "a deployment serves either a model or a pool; give one of them",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a deployment has no pool beside its model",
+        pool_of(),
+        endpoint_of("m@1", pool={"selector": {"matchLabels": {"tier": "small"}}}),
+        "spec.deployments[0]: ",
+        "a deployment serves either a model or a pool; give one of them",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a pool has no warm-up",
+        pool_of(),
+        endpoint_of("m@1", model=None, pool={"selector": {"matchLabels": {"a": "b"}}}, warmup={"request": "{}"}),
+        "spec.deployments[0]: ",
+        "a pool has many models, which no one warmup request fits",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a pool has a selector",
+        pool_of(),
+        pool_of(selector=None),
+        "spec.deployments[0].pool.selector: Required value",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a pool's selector has labels",
+        pool_of(),
+        pool_of(selector={"matchLabels": None}),
+        "spec.deployments[0].pool.selector.matchLabels: Required value",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a pool's labels are at least one",
+        pool_of(),
+        pool_of(selector={"matchLabels": {"tier": None}}),
+        "spec.deployments[0].pool.selector.matchLabels in body should have at least 1 properties",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a pool's labels are at most 8",
+        pool_of(selector={"matchLabels": {f"l{n}": "a" for n in range(7)}}),
+        pool_of(selector={"matchLabels": {f"l{n}": "a" for n in range(8)}}),
+        "spec.deployments[0].pool.selector.matchLabels: Too many",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a pool's label is as long as a label can be",
+        pool_of(selector={"matchLabels": {"tier": "a" * 63}}),
+        pool_of(selector={"matchLabels": {"tier": "a" * 64}}),
+        "spec.deployments[0].pool.selector.matchLabels.tier: Too long",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a pool's alias is one",
+        pool_of(alias="champion"),
+        pool_of(alias="7"),
+        "spec.deployments[0].pool.alias: ",
+        "must be a lower-case name, such as champion",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a pool's alias is as long as an alias can be",
+        pool_of(alias="a" * 40),
+        pool_of(alias="a" * 41),
+        "spec.deployments[0].pool.alias: Too long",
+    ),
+    *(
+        of_spec(
+            ENDPOINT,
+            f"a pool's memory is {'at least' if wrong < right else 'at most'} {right} MiB",
+            pool_of(maxLoadedMebibytes=right),
+            pool_of(maxLoadedMebibytes=wrong),
+            "spec.deployments[0].pool.maxLoadedMebibytes in body should be "
+            f"{'greater' if wrong < right else 'less'} than or equal to",
+        )
+        for right, wrong in ((16, 15), (1_048_576, 1_048_577))
     ),
     of_spec(
         ENDPOINT,

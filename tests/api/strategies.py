@@ -262,6 +262,11 @@ def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
     for deployment in spec["deployments"]:
         if "warmup" in deployment:
             deployment["warmup"] = {"request": '{"inputs": []}'}
+        if "pool" in deployment:
+            deployment.pop("model", None)
+            deployment.pop("warmup", None)
+        else:
+            deployment.setdefault("model", "churn@1")
     if spec.get("authMode") == "none":
         spec.pop("keysSecretRef", None)
 

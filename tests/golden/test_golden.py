@@ -125,7 +125,24 @@ def split_endpoint() -> Plan:
     return plan_endpoint(one, replace(here, platform=near), NOW)
 
 
-EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, compiled_version]
+def pooled_endpoint() -> Plan:
+    """A pool of the Models that are labelled tier: small, of which one has no version yet."""
+    pool = {"selector": {"matchLabels": {"tier": "small"}}, "maxLoadedMebibytes": 512}
+    one = endpoint(deployments=[{"name": "many", "pool": pool, "replicas": 2}])
+    labels = {"labels": {"tier": "small"}}
+    models = [ours("Model", name, {}, **labels) for name in ("churn", "fraud")]
+    return plan_endpoint(one, seen(related=(*models, version(1, format={"name": "onnx"}))), NOW)
+
+
+EXAMPLES = [
+    minimal_job,
+    full_job,
+    endpoint_with_keys,
+    open_endpoint,
+    split_endpoint,
+    pooled_endpoint,
+    compiled_version,
+]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

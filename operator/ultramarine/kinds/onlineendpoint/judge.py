@@ -61,10 +61,10 @@ def judge(endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: 
     wanted = found.deployment
     if keep and live is not None:
         wanted["spec"]["replicas"] = max(wanted["spec"]["replicas"], int(live["spec"].get("replicas") or 0))
-    state, message = _state(endpoint, deployment, found.version or found.note, wanted, live, own, ready)
+    state, message = _state(endpoint, deployment, found.version or "its pool", wanted, live, own, ready)
     budget = disruption_budget(endpoint, deployment)
     apply = (*found.before, wanted) if budget is None else (*found.before, wanted, budget)
-    message = message or found.note
+    message = "; ".join(part for part in (message, found.note) if part)
     return Judged(deployment.name, apply, len(ready), deployment.replicas, serves, state, message, found.version)
 
 
