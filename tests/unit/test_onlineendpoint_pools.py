@@ -120,6 +120,8 @@ def test_the_server_never_sees_the_storage_keys():
     mounted = {mount["name"]: mount.get("readOnly", False) for mount in server["volumeMounts"]}
     assert mounted["model"] is True
     assert mounted["catalogue"] is True
+    writable = {name for name, locked in mounted.items() if not locked}
+    assert not writable & {mount["name"] for mount in fetcher["volumeMounts"]}
 
 
 def test_the_task_says_the_bound_and_names_no_model():

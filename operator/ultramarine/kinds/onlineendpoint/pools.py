@@ -128,7 +128,9 @@ def _with_fetcher(pod: Manifest, catalogue: str, pool: Pool) -> None:
     fetcher["restartPolicy"] = "Always"
     fetcher["resources"] = FETCHER_RESOURCES
     mount = {"name": "catalogue", "mountPath": contract.CATALOGUE_DIR, "readOnly": True}
-    fetcher["volumeMounts"] = [*fetcher["volumeMounts"], mount]
+    # Not /tmp, its home: what a model that runs code leaves there must not be read by who has the keys.
+    kept = [each for each in fetcher["volumeMounts"] if each["name"] != "tmp"]
+    fetcher["volumeMounts"] = [*kept, mount]
     server["volumeMounts"] = [*server["volumeMounts"], mount]
     # The files of the models that fill it, and those of one that is being written.
     [model] = [volume for volume in pod["volumes"] if volume["name"] == "model"]
