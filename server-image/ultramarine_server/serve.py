@@ -15,6 +15,7 @@ import uvloop
 from ultramarine.shared.catalogue import CatalogueEntry
 from ultramarine.shared.contract import ServingTask
 
+from ultramarine_server import memory
 from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.asking import Fetcher
@@ -101,6 +102,7 @@ def pool_for(
     limits, counts, catalogue = Limits.of(task), PoolTelemetry(), Catalogue(catalogue_folder)
     runner = Runner(max(2, cpu_limit()), limits, telemetry)
     telemetry.include(counts)
+    memory.return_large()
 
     def read(entry: CatalogueEntry, below: str) -> Loaded:
         one = replace(task, **asdict(entry))
