@@ -20,12 +20,13 @@ from ultramarine_server.errors import LoadError, Problem
 from ultramarine_server.model import Loaded
 from ultramarine_server.pool_telemetry import PoolTelemetry
 
-LEAST = 64 * 1024  # bytes that a model counts at least: less was never measured
+LEAST = 64 * 1024  # bytes that a model counts at least, for what Python's own objects take, which is not measured
 FAILED_SECONDS = 10.0  # how long a failed load is remembered, so that requests do not make it fail again and again
 _FETCHES = 4  # at once
 _WAITING = 1000  # requests that wait for models at once
 _ROOM_SECONDS = 5.0  # how long a load waits for models that were let go, but still answer
 _ROOM_TICK = 0.01
+_TRIM_SHARE = 1 / 8  # of the bound: so much may be freed before it is given back to the system, which takes time
 
 Read = Callable[[CatalogueEntry, str], Loaded]  # from an entry, and the folder of its files
 
@@ -50,8 +51,8 @@ class _Failure:
 class Pool:
     """The models of a catalogue; together they take `bound` bytes at most, as far as was measured.
 
-    What a model takes is what the process grew by when it was loaded, and never less than its files. A model that is
-    let go counts until the last request that it answers is through. Requests wait `seconds` for a load (0: any time).
+    What a model takes is what was allocated when it was loaded, and never less than its files. A model that is let go
+    counts until the last request that it answers is through. Requests wait `seconds` for a load (0: any time).
     """
 
     only = ""
@@ -64,13 +65,13 @@ class Pool:
         self._resident: OrderedDict[str, _Resident] = OrderedDict()  # the least recently asked first
         self._failures: dict[str, _Failure] = {}
         self._loads: dict[str, asyncio.Task[Loaded]] = {}
-        self._sizes: dict[str, int] = {}  # by digest, the most that was measured: freed memory is used again unseen
+        self._sizes: dict[str, int] = {}  # by digest, what was measured last
         self._held = 0  # bytes, of those in memory and of those that were let go and still answer
         self._waiting = 0
         self._formats: set[str] = set()  # those of which one was loaded
-        self._trim = False  # whether something was let go since the last load
+        self._freed = 0  # bytes that were let go, and may not be given back to the system
         self._fetching = asyncio.Semaphore(_FETCHES)
-        self._turn = asyncio.Lock()  # One load at a time: else nobody knows by whose the process grew.
+        self._turn = asyncio.Lock()  # One load at a time: else nobody knows what was allocated by which.
         telemetry.now = lambda: (len(self._resident), self._held)
 
     @property
@@ -174,9 +175,8 @@ class Pool:
         try:
             async with self._fetching, self._fetcher.fetched(Wanted(entry.model, entry.digest)) as files, self._turn:
                 await self._make_room(entry, max(files.bytes, self._sizes.get(entry.digest, LEAST)))
-                loaded, grown = await asyncio.to_thread(self._measured, entry, files.folder)
-                size = max(grown, files.bytes, self._sizes.get(entry.digest, LEAST))
-                self._sizes[entry.digest] = size
+                loaded, taken = await asyncio.to_thread(self._measured, entry, files.folder)
+                size = self._sizes[entry.digest] = max(taken, files.bytes, LEAST)
                 await self._make_room(entry, size)
                 self._take_in(entry, loaded, size)
         except LoadError:
@@ -186,16 +186,15 @@ class Pool:
         return loaded
 
     def _measured(self, entry: CatalogueEntry, folder: str) -> tuple[Loaded, int]:
-        """Load a model, on a thread; return it with the bytes by which the process grew."""
+        """Load a model, on a thread; return it with the bytes that this took."""
         if entry.format not in self._formats:  # Its library comes with the first one, and is not the model's.
             self._read(entry, folder)
             self._formats.add(entry.format)
-            self._trim = True
-        if self._trim:
-            self._trim = False
+        if self._freed > self._bound * _TRIM_SHARE:
+            self._freed = 0
             memory.give_back()
-        before = memory.resident()
-        return self._read(entry, folder), memory.resident() - before
+        before = memory.taken()
+        return self._read(entry, folder), memory.taken() - before
 
     def _take_in(self, entry: CatalogueEntry, loaded: Loaded, size: int) -> None:
         if entry.model in self._resident:
@@ -208,9 +207,9 @@ class Pool:
 
     def _released(self, size: int) -> None:
         self._held -= size
+        self._freed += size
 
     def _let_go(self, name: str) -> None:
-        self._trim = True
         del self._resident[name]
 
     async def _make_room(self, entry: CatalogueEntry, wanted: int) -> None:

@@ -134,14 +134,14 @@ def test_the_fetcher_can_be_started_again(pool: PoolServer) -> None:
 def test_the_least_recently_asked_one_makes_room(
     object_store: ObjectStore, bucket_folder: Path, tmp_path: Path
 ) -> None:
-    """Of twelve models of 4 MiB and more each not all fit into 50: who was asked longest ago goes, and comes back."""
+    """Of twelve models of 4 MiB and more each not all fit into 30: who was asked longest ago goes, and comes back."""
     large = 2**20  # numbers of 4 bytes
     entries = [stored(bucket_folder, f"m{number}", adder(number, large)) for number in range(12)]
 
     def ask(name: str) -> None:
         assert pool.server.get(f"/v2/models/{name}").status_code == 200
 
-    with pooling(object_store, tmp_path, entries, pool_bytes=50 * 2**20) as pool:
+    with pooling(object_store, tmp_path, entries, pool_bytes=30 * 2**20) as pool:
         for number in range(12):
             ask(f"m{number}")
             ask("m0")
@@ -152,7 +152,7 @@ def test_the_least_recently_asked_one_makes_room(
         assert "m0" in loaded
         assert "m1" not in loaded
         assert evicted == 12 - len(loaded)
-        assert pool.metric("loaded_bytes") <= 50 * 2**20
+        assert pool.metric("loaded_bytes") <= 30 * 2**20
         assert "m1" in pool.index(ready=True)
 
 
