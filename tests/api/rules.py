@@ -261,6 +261,17 @@ RULES = [
         pool_of(selector={"matchLabels": {f"l{n}": "a" for n in range(8)}}),
         "spec.deployments[0].pool.selector.matchLabels: Too many",
     ),
+    *(
+        of_spec(
+            ENDPOINT,
+            f"a pool's labels have keys of labels, not {wrong[:9]}",
+            pool_of(selector={"matchLabels": {right: "a"}}),
+            pool_of(selector={"matchLabels": {wrong: "a"}}),
+            "spec.deployments[0].pool.selector.matchLabels: ",
+            "each key must be a label's, such as tier or example.com/tier",
+        )
+        for right, wrong in (("example.com/tier", "-tier"), ("a" * 317, "a" * 318))
+    ),
     of_spec(
         ENDPOINT,
         "a pool's label is as long as a label can be",

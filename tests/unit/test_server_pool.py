@@ -8,9 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
-from conftest import ObjectStore, eventually
+import tritonclient.grpc as triton
+from conftest import ObjectStore, eventually, free_port
 from serving_pool import PoolServer, adder, pooling, stored
+from tritonclient.utils import InferenceServerException
 
 MODELS = 6
 
@@ -62,6 +65,27 @@ def test_metadata_readiness_and_openapi_are_each_models_own(pool: PoolServer) ->
     assert pool.server.get("/v2/models/m4/ready").json() == {"name": "m4", "ready": True}
     assert pool.server.get("/v2/models/m9/ready").status_code == 404
     assert pool.server.get("/v2/models/m2/versions/7").status_code == 404
+
+
+def test_grpc_asks_by_name_too(object_store: ObjectStore, bucket_folder: Path, tmp_path: Path) -> None:
+    """Metadata, readiness, inference and the index of gRPC are those of the model that the request names."""
+    entries = [stored(bucket_folder, f"m{number}", adder(number)) for number in range(2)]
+    port = free_port()
+    with pooling(object_store, tmp_path, entries, "--grpc-port", str(port)):
+        client = triton.InferenceServerClient(f"127.0.0.1:{port}")
+        asked = triton.InferInput("x", [1, 1], "FP32")
+        asked.set_data_from_numpy(np.array([[5]], np.float32))
+        metadata = client.get_model_metadata("m0")
+        answers = {name: client.infer(name, [asked]) for name in ("m0", "m1")}
+        states = {model.name: model.state for model in client.get_model_repository_index().models}
+
+        assert (metadata.name, metadata.versions) == ("m0", ["1"])
+        assert {name: float(answer.as_numpy("y")[0, 0]) for name, answer in answers.items()} == {"m0": 5, "m1": 6}
+        assert {name: answer.get_response().model_version for name, answer in answers.items()} == {"m0": "1", "m1": "1"}
+        assert states == {"m0": "READY", "m1": "READY"}
+        assert client.is_model_ready("m1")
+        with pytest.raises(InferenceServerException, match="unknown"):
+            client.infer("m2", [asked])
 
 
 def test_a_broken_model_harms_no_other(pool: PoolServer) -> None:

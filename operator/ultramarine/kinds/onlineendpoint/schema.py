@@ -82,7 +82,15 @@ class PoolSelector(Schema):
     """Which Models of the namespace."""
 
     match_labels: dict[str, LabelValue] = Field(
-        min_length=1, max_length=8, description="The labels that a Model must have, all of them."
+        min_length=1,
+        max_length=8,
+        description="The labels that a Model must have, all of them.",
+        json_schema_extra=rules(
+            rule(
+                "self.all(key, key.matches('^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$') && size(key) <= 317)",
+                "each key must be a label's, such as tier or example.com/tier",
+            )
+        ),
     )
 
 
@@ -104,7 +112,7 @@ class Pool(Schema):
         ge=16,
         le=1_048_576,
         description="The memory that the loaded models of a pod may take together, and their files on its disk as much "
-        "again; the least recently asked ones make room. The limit of the pod's memory must leave 200 MiB beside it.",
+        "again; the least recently asked ones make room. The limit of the pod's memory must leave 300 MiB beside it.",
     )
 
 
