@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
+import traceback
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -164,8 +166,11 @@ class Pool:
     def _ended(self, entry: CatalogueEntry, task: asyncio.Task[Loaded]) -> None:
         del self._loads[entry.model]
         error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, LoadError):
+            traceback.print_exception(error)  # A bug of ours, and there may be nobody who waits.
         if isinstance(error, LoadError):
             why = f"{error.reason}: {error.message}"
+            print(f"ultramarine-server: model {entry.model} cannot be loaded: {why}", file=sys.stderr, flush=True)
             self._failures[entry.model] = _Failure(entry, time.monotonic() + FAILED_SECONDS, why)
         else:
             self._failures.pop(entry.model, None)
