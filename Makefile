@@ -6,7 +6,7 @@ TIER ?= full
 SEEDS ?= 200
 HOURS ?= 1
 
-.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale writes soak serving lossless generate format clean
+.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale writes soak serving lossless pool generate format clean
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -67,6 +67,9 @@ serving: .venv/ready  ## our server against mlserver, kserve, mlflow, litserve, 
 
 lossless: .venv/ready  ## 10 minutes of requests during rollouts, pod deletes, a drain, new keys and scaling: none may fail
 	PYTHONPATH=tests/e2e $(BIN)/python bench/lossless.py
+
+pool: .venv/ready  ## 300 small models behind one endpoint: first use, latency, memory of each; two minutes, prints tables
+	PYTHONPATH=tests/unit:tests:tests/api:tests/chaos $(BIN)/python bench/pool.py
 
 generate: .venv/ready  ## write crds/, the chart's copies and docs/api.md anew
 	$(BIN)/python -m ultramarine.generate

@@ -217,7 +217,7 @@ def main() -> None:
     generator()
     os.sched_setaffinity(0, {cores[1]})
     now = datetime.datetime.now(datetime.UTC)
-    print(f"\n{now:%Y-%m-%d %H:%M} UTC, {_processor()}, {len(cores)} cores, Linux {platform.release()}, ", end="")
+    print(f"\n{now:%Y-%m-%d %H:%M} UTC, {processor()}, {len(cores)} cores, Linux {platform.release()}, ", end="")
     print(f"Python {platform.python_version()}, {chosen.seconds:g} s a cell, load {os.getloadavg()[0]:.1f} before")
     print(", ".join(dict.fromkeys(incumbents.versions(server) for server in servers if not server.ours)))
     print("\n" + table(ceiling(cores[0], chosen.seconds)), flush=True)
@@ -235,7 +235,7 @@ def main() -> None:
     print(f"\nload {os.getloadavg()[0]:.1f} afterwards")
 
 
-def _processor() -> str:
+def processor() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(": ")[2]

@@ -54,6 +54,7 @@ def table() -> dict[str, Image]:
         *(f"operator/ultramarine/shared/{module}.py" for module in ("__init__", "contract", "errors", "formats")),
         "operator/ultramarine/outside",
     )
+    catalogue = "operator/ultramarine/shared/catalogue.py"
     of_gateway = (
         "operator/ultramarine/__init__.py",
         *(f"operator/ultramarine/shared/{module}.py" for module in ("__init__", "contract", "logs", "meta", "routes")),
@@ -63,7 +64,7 @@ def table() -> dict[str, Image]:
     return {
         "operator": Image("operator/Dockerfile", (*common, "operator"), seconds=45),
         "trainer": Image("trainer-image/Dockerfile", (*common, *shared, "trainer-image"), seconds=90),
-        "server": Image("server-image/Dockerfile", (*common, *shared, "server-image"), seconds=90),
+        "server": Image("server-image/Dockerfile", (*common, *shared, catalogue, "server-image"), seconds=90),
         "gateway": Image("gateway-image/Dockerfile", (*common, *of_gateway, "gateway-image"), seconds=60),
         "addons": Image(
             str((CLUSTER_FOLDER / "addons" / "Dockerfile").relative_to(REPOSITORY)),

@@ -1,4 +1,7 @@
-"""What this image's pods run: `fetch`, `serve`, `collect`; to compile `fetch`, `compile`, `store`; and `delete`."""
+"""What this image's pods run.
+
+`fetch` or `fetch-pool`, `serve` and `collect`; to compile `fetch`, `compile` and `store`; and `delete`.
+"""
 
 from __future__ import annotations
 
@@ -50,11 +53,16 @@ def main() -> int:
             from ultramarine_server.collect import collect
 
             return collect(task, os.environ, arguments.captures_dir)
+        if arguments.command == "fetch-pool":
+            from ultramarine_server.fetch_pool import fetch_pool
+
+            return fetch_pool(arguments.model_dir, arguments.catalogue_dir, task.pool_bytes)
         _limit_threads()
-        from ultramarine_server.serve import Listening, serve
+        from ultramarine_server.serve import Listening, Places, serve
 
         listening = Listening(arguments.host, arguments.port, arguments.grpc_port, arguments.linger_seconds)
-        return serve(task, arguments.model_dir, arguments.keys_dir, arguments.captures_dir, listening)
+        places = Places(arguments.model_dir, arguments.keys_dir, arguments.catalogue_dir, arguments.captures_dir)
+        return serve(task, places, listening)
     except UltramarineError as error:
         print(f"ultramarine-server: {error.reason}: {error.message}", file=sys.stderr, flush=True)
         _leave(TerminationRecord(reason=error.reason, message=error.message), arguments.termination_log)
@@ -71,6 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ultramarine-server", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("fetch", help="download the model of $ULTRAMARINE_TASK and check it")
+    pool = commands.add_parser("fetch-pool", help="download the models that the server of a pool asks for")
     collect = commands.add_parser("collect", help="store what the server has captured, until SIGTERM")
     serve = commands.add_parser("serve", help="serve the downloaded model by the Open Inference Protocol V2")
     compile = commands.add_parser("compile", help="compile the downloaded model, and check it against the native one")
@@ -78,11 +87,13 @@ def _arguments() -> argparse.Namespace:
     delete = commands.add_parser("delete", help="delete the artifact of $ULTRAMARINE_TASK from the object storage")
     for command in (serve, collect):
         command.add_argument("--captures-dir", type=Path, default=Path(contract.CAPTURES_DIR))
-    for command in (fetch, serve, collect, compile, store, delete):
+    for command in (fetch, pool, serve, collect, compile, store, delete):
         command.add_argument("--model-dir", type=Path, default=Path(contract.MODEL_DIR))
         command.add_argument("--termination-log", type=Path, default=Path(contract.TERMINATION_LOG))
     for command in (compile, store):
         command.add_argument("--compiled-dir", type=Path, default=Path(contract.COMPILED_DIR))
+    for command in (pool, serve):
+        command.add_argument("--catalogue-dir", type=Path, default=Path(contract.CATALOGUE_DIR), help="of a pool")
     serve.add_argument("--keys-dir", type=Path, default=Path(contract.KEYS_DIR))
     serve.add_argument("--host", default="0.0.0.0", help="the address to listen on; :: for IPv6")
     serve.add_argument("--port", type=int, default=8080)

@@ -48,9 +48,10 @@ def of_infer(request: Request, response: Response) -> Exchange:
 
 def of_score(service: Service, request: Request, response: Response) -> Exchange:
     """Take apart what came by score."""
-    model = service.model
+    loaded = service.sole()
+    model = loaded.model
     try:
-        inputs = documents(score.read(model, service.name, protocol.parse(request.body)).inputs)
+        inputs = documents(score.read(model, loaded.name, protocol.parse(request.body)).inputs)
     except BadRequest:
         return Exchange("", None, None)
     if response.status != 200:

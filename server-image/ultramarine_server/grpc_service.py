@@ -16,7 +16,7 @@ from ultramarine_server.grpc_stubs import health_pb2 as health
 from ultramarine_server.grpc_stubs import open_inference_pb2 as v2
 from ultramarine_server.grpc_tensors import answer, question
 from ultramarine_server.keys import KeyRing
-from ultramarine_server.service import Service
+from ultramarine_server.service import Service, metadata
 
 NAME = "inference.GRPCInferenceService"
 _LOOK_SECONDS = 0.5  # how often a watched status is looked at
@@ -67,7 +67,7 @@ class _Inference:
         return v2.ServerMetadataResponse(**self._service.server_metadata())
 
     async def model_metadata(self, request: v2.ModelMetadataRequest, request_id: str) -> v2.ModelMetadataResponse:
-        found = self._service.model_metadata(request.name, request.version)
+        found = metadata(await self._service.found(request.name, request.version))
         response = v2.ModelMetadataResponse(name=found["name"], versions=found["versions"], platform=found["platform"])
         for part, tensors in (("inputs", response.inputs), ("outputs", response.outputs)):
             for spec in found[part]:
@@ -75,8 +75,9 @@ class _Inference:
         return response
 
     async def infer(self, request: v2.ModelInferRequest, request_id: str) -> v2.ModelInferResponse:
-        outputs = await self._service.infer(question(request), request_id)
-        return answer(request, self._service.version, outputs)
+        inference = question(request)
+        outputs = await self._service.infer(inference, request_id)
+        return answer(request, inference.version, outputs)
 
     async def infer_in_stream(self, request: v2.ModelInferRequest, request_id: str) -> v2.ModelStreamInferResponse:
         response = v2.ModelStreamInferResponse(infer_response=await self.infer(request, request_id))

@@ -144,12 +144,13 @@ class Connection(asyncio.Protocol):
         text = url.decode("latin-1")
         if not text.startswith("/") and "://" in text:  # as it is sent to a proxy
             text = "/" + text.partition("://")[2].partition("/")[2]
-        path = text.partition("?")[0]
+        path, _, query = text.partition("?")
         given = headers.get("x-request-id", "")
         request_id = given if given and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
         parser = self._parser
         keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
-        return Request(parser.get_method().decode(), path, headers, request_id, time.perf_counter(), keep_alive)
+        method, now = parser.get_method().decode(), time.perf_counter()
+        return Request(method, path, headers, request_id, now, keep_alive, query=query)
 
     def on_body(self, data: bytes) -> None:
         exchange = self._incoming

@@ -42,10 +42,10 @@ _SAFE_TYPES = frozenset(
 def load(file: ModelFile, task: ServingTask, threads: int) -> Model:
     """Return the model, ready to predict. Raises LoadError with what its owner can do. Imports by format."""
     given = signature_from(task.signature) if task.signature else None
-    return _load(file, given, threads, allowed=task.allow_code_execution)
+    return _load(file, given, threads, allowed=task.allow_code_execution, lean=bool(task.pool_bytes))
 
 
-def _load(file: ModelFile, given: Signature | None, threads: int, *, allowed: bool) -> Model:
+def _load(file: ModelFile, given: Signature | None, threads: int, *, allowed: bool, lean: bool) -> Model:
     if file.format in CODE_EXECUTING_FORMATS and not allowed:
         message = f"{file.path.name} is of format {file.format}, which runs code when it is loaded"
         raise LoadError(f"{message}; {_REMEDY}", "CodeExecutionRefused")
@@ -53,14 +53,14 @@ def _load(file: ModelFile, given: Signature | None, threads: int, *, allowed: bo
         from ultramarine_server.mlflow_folder import logged
 
         found = _guarded(file, lambda: logged(file.path))
-        return _load(found.file, given or found.signature, threads, allowed=allowed)
-    return _guarded(file, lambda: _read(file, given, threads, allowed=allowed))
+        return _load(found.file, given or found.signature, threads, allowed=allowed, lean=lean)
+    return _guarded(file, lambda: _read(file, given, threads, allowed=allowed, lean=lean))
 
 
-def _read(file: ModelFile, given: Signature | None, threads: int, *, allowed: bool) -> Model:
+def _read(file: ModelFile, given: Signature | None, threads: int, *, allowed: bool, lean: bool) -> Model:
     match file.format:
         case "onnx":
-            return _onnx(file, threads, given)
+            return _onnx(file, threads, given, lean=lean)
         case "xgboost":
             from ultramarine_server.xgboost_model import xgboost_model
 
@@ -82,11 +82,11 @@ def _read(file: ModelFile, given: Signature | None, threads: int, *, allowed: bo
     return SklearnModel(_estimator(file, allowed=allowed), given)
 
 
-def _onnx(file: ModelFile, threads: int, given: Signature | None) -> Model:
+def _onnx(file: ModelFile, threads: int, given: Signature | None, *, lean: bool) -> Model:
     from ultramarine_server.compiled_model import CompiledModel
     from ultramarine_server.onnx_model import SIGNATURE, OnnxModel
 
-    session = OnnxModel(file.path, threads, given)
+    session = OnnxModel(file.path, threads, given, lean=lean)
     return CompiledModel(session) if SIGNATURE in session.metadata else session
 
 

@@ -28,6 +28,7 @@ class Request:
     body: bytes = b""
     label: str = ""  # the route's name in the metrics; nothing for probes and scrapes, which would drown the rest
     target: Any = None  # what the application has found for the path
+    query: str = ""  # what follows the question mark, as it came
 
 
 @dataclass(slots=True)

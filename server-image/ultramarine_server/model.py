@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from ultramarine_server.signature import Signature, TensorSpec
@@ -19,3 +20,18 @@ class Model(Protocol):
 
     def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Return the named outputs for inputs that fit the specs."""
+
+
+@dataclass(slots=True, eq=False)
+class Loaded:
+    """A model that answers, under its name; `platform` is what its metadata calls its format.
+
+    A request with at most `quick` numbers is answered at once; `strikes` counts how often that took too long.
+    """
+
+    name: str
+    version: str
+    platform: str
+    model: Model
+    quick: int = 0
+    strikes: int = 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import ultramarine_server
+from ultramarine_server.model import Loaded
 from ultramarine_server.score import feature_names, scored_outputs
-from ultramarine_server.service import Service
 from ultramarine_server.signature import TensorSpec
 from ultramarine_server.tensors import DTYPES
 
@@ -25,31 +25,32 @@ _ERRORS = {
 }
 
 
-def document(service: Service, *, keyed: bool) -> Schema:
-    """Return the page."""
-    signature = service.model.signature
+def document(loaded: Loaded, *, keyed: bool, alone: bool = True) -> Schema:
+    """Return the page of a model, which is `alone` on its server or one of many."""
+    signature = loaded.model.signature
+    score = "/score" if alone else f"/score?model={loaded.name}"
     paths: Schema = {
         "/v2/health/live": {"get": _operation("live", "Whether the process works.", _plain("live"), open_to_all=True)},
         "/v2/health/ready": {
             "get": _operation("ready", "Whether requests are welcome.", _plain("ready"), open_to_all=True)
         },
         "/v2": {"get": _operation("serverMetadata", "Name, version and extensions.", {"type": "object"})},
-        f"/v2/models/{service.name}": {"get": _operation("modelMetadata", "Inputs and outputs.", {"type": "object"})},
-        f"/v2/models/{service.name}/infer": {
+        f"/v2/models/{loaded.name}": {"get": _operation("modelMetadata", "Inputs and outputs.", {"type": "object"})},
+        f"/v2/models/{loaded.name}/infer": {
             "post": _operation("infer", "Predict, by the Open Inference Protocol V2.", _ref("Answer"), _ref("Request"))
         },
-        "/score": {"post": _operation("score", "Predict for plain rows.", _ref("Scores"), _ref("Rows"))},
+        score: {"post": _operation("score", "Predict for plain rows.", _ref("Scores"), _ref("Rows"))},
     }
     page: Schema = {
         "openapi": "3.1.0",
-        "info": {"title": f"{service.name} {service.version}", "version": ultramarine_server.__version__},
+        "info": {"title": f"{loaded.name} {loaded.version}", "version": ultramarine_server.__version__},
         "paths": paths,
         "components": {
             "schemas": {
                 "Request": _request(signature.inputs, signature.outputs),
-                "Answer": _answer(service, signature.outputs),
-                "Rows": _rows(service),
-                "Scores": _scores(service),
+                "Answer": _answer(loaded, signature.outputs),
+                "Rows": _rows(loaded),
+                "Scores": _scores(loaded),
                 "Error": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]},
             }
         },
@@ -155,12 +156,12 @@ def _request(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) ->
     }
 
 
-def _answer(service: Service, outputs: tuple[TensorSpec, ...]) -> Schema:
+def _answer(loaded: Loaded, outputs: tuple[TensorSpec, ...]) -> Schema:
     return {
         "type": "object",
         "properties": {
-            "model_name": {"const": service.name},
-            "model_version": {"const": service.version},
+            "model_name": {"const": loaded.name},
+            "model_version": {"const": loaded.version},
             "id": {"type": "string"},
             "outputs": _list_of(outputs, sent=False),
         },
@@ -168,8 +169,8 @@ def _answer(service: Service, outputs: tuple[TensorSpec, ...]) -> Schema:
     }
 
 
-def _rows(service: Service) -> Schema:
-    signature = service.model.signature
+def _rows(loaded: Loaded) -> Schema:
+    signature = loaded.model.signature
     names = feature_names(signature)
     [first, *others] = signature.inputs
     row = _nested(first.datatype, first.shape[1:])
@@ -196,8 +197,8 @@ def _rows(service: Service) -> Schema:
     }
 
 
-def _scores(service: Service) -> Schema:
+def _scores(loaded: Loaded) -> Schema:
     names = ("predictions", "probabilities")
-    specs = [spec for spec in scored_outputs(service.model.signature) if spec is not None]
+    specs = [spec for spec in scored_outputs(loaded.model.signature) if spec is not None]
     properties = {name: _nested(spec.datatype, spec.shape) for name, spec in zip(names, specs, strict=False)}
     return {"type": "object", "properties": properties, "required": list(properties)}

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 from ultramarine_server import binary, protocol, score
 from ultramarine_server.accesslog import AccessLog
@@ -18,8 +18,9 @@ from ultramarine_server.errors import BadRequest, Problem
 from ultramarine_server.exchange import reader_of
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.messages import Request, Response, json_response, problem_response
+from ultramarine_server.model import Loaded
 from ultramarine_server.openapi import document as openapi_document
-from ultramarine_server.service import Inference, Outputs, Service
+from ultramarine_server.service import Inference, Outputs, Service, metadata
 
 Answer = Response | Coroutine[Any, Any, Response]
 _LONG_BODY = 256 * 1024  # bytes; to inflate more takes so long that a thread has to do it
@@ -173,11 +174,12 @@ class Routes:
     def _server_metadata(self, request: Request, name: str, version: str) -> Response:
         return json_response(self._service.server_metadata())
 
-    def _openapi(self, request: Request, name: str, version: str) -> Response:
-        return json_response(openapi_document(self._service, keyed=self._keys is not None))
+    async def _openapi(self, request: Request, name: str, version: str) -> Response:
+        found = await self._service.found(self._named(request))
+        return json_response(openapi_document(found, keyed=self._keys is not None, alone=bool(self._service.only)))
 
-    def _model_metadata(self, request: Request, name: str, version: str) -> Response:
-        return json_response(self._service.model_metadata(name, version))
+    async def _model_metadata(self, request: Request, name: str, version: str) -> Response:
+        return json_response(metadata(await self._service.found(name, version)))
 
     def _model_ready(self, request: Request, name: str, version: str) -> Response:
         ready = self._service.model_ready(name, version)
@@ -199,18 +201,34 @@ class Routes:
         return self._inferred(inference, form, await outputs)
 
     def _inferred(self, inference: Inference, form: protocol.Form, outputs: Outputs) -> Response:
-        body, length = protocol.write(self._service.name, self._service.version, inference.id, outputs, form)
+        body, length = protocol.write(inference.model, inference.version, inference.id, outputs, form)
         if not length:
             return Response(body)
         return Response(body, 200, b"application/octet-stream", {binary.HEADER: str(length)})
 
     def _score(self, request: Request, name: str, version: str) -> Answer:
+        found = self._service.find(self._named(request))
+        return self._score_by(request, found) if isinstance(found, Loaded) else self._score_when(request, found)
+
+    async def _score_when(self, request: Request, found: Awaitable[Loaded]) -> Response:
+        answer = self._score_by(request, await found)
+        return answer if isinstance(answer, Response) else await answer
+
+    def _score_by(self, request: Request, loaded: Loaded) -> Answer:
         try:
-            inference = score.read(self._service.model, self._service.name, protocol.parse(request.body))
+            inference = score.read(loaded.model, loaded.name, protocol.parse(request.body))
         except BadRequest as error:
             raise _by_type(request, error) from error
         outputs = self._service.ask(inference, request.id)
         return _scored(outputs) if isinstance(outputs, tuple) else self._score_later(outputs)
+
+    def _named(self, request: Request) -> str:
+        """The model that a path without its name is about: the only one, or the one that `?model=` names."""
+        only = self._service.only
+        name = (parse_qs(request.query).get("model") or [only])[0] if request.query else only
+        if not name:
+            raise BadRequest(f"this server has many models; say which one by {request.path}?model=NAME")
+        return name
 
     async def _score_later(self, outputs: Awaitable[Outputs]) -> Response:
         return _scored(await outputs)

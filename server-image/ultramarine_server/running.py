@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ultramarine_server.batching import Batcher
 from ultramarine_server.errors import Problem
 from ultramarine_server.limits import Gate, Limits
-from ultramarine_server.model import Model
+from ultramarine_server.model import Loaded, Model
 from ultramarine_server.telemetry import Telemetry
 from ultramarine_server.tensors import Array
 
@@ -20,12 +20,10 @@ _STRIKES = 8  # one after the other, so that a process that was not scheduled fo
 
 
 class Runner:
-    """Computes for one service; `quick` is how many numbers a request may have to be answered at once."""
+    """Computes for one service."""
 
     def __init__(self, threads: int, limits: Limits, telemetry: Telemetry) -> None:
         self.limits = limits
-        self.quick = 0
-        self._strikes = 0
         self._gate = Gate(limits)
         self._telemetry = telemetry
         # Its own threads, so that probes and metrics are answered while the model computes.
@@ -37,20 +35,20 @@ class Runner:
         """What a request may take to be answered on the event loop's thread."""
         return QUICK_SECONDS_IN_BATCHES if self.limits.batch_rows > 1 else QUICK_SECONDS
 
-    def is_quick(self, arrays: Mapping[str, Array]) -> bool:
+    def is_quick(self, loaded: Loaded, arrays: Mapping[str, Array]) -> bool:
         """Whether these inputs are few enough to be answered without waiting."""
-        return bool(self.quick) and sum([array.size for array in arrays.values()]) <= self.quick
+        return bool(loaded.quick) and sum([array.size for array in arrays.values()]) <= loaded.quick
 
-    def run_now(self, model: Model, arrays: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    def run_now(self, loaded: Loaded, arrays: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
         """Return the outputs; the event loop stands still until then."""
         started = time.perf_counter()
-        results = model.predict(arrays, names)
+        results = loaded.model.predict(arrays, names)
         if time.perf_counter() - started < 10 * QUICK_SECONDS:
-            self._strikes = 0
+            loaded.strikes = 0
         else:
-            self._strikes += 1
-            if self._strikes >= _STRIKES:  # Its warm-up was no measure of it.
-                self.quick = 0
+            loaded.strikes += 1
+            if loaded.strikes >= _STRIKES:  # Its warm-up was no measure of it.
+                loaded.quick = 0
         return results
 
     async def run(self, model: Model, arrays: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:

@@ -6,18 +6,22 @@ import asyncio
 import gc
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import uvloop
+from ultramarine.shared.catalogue import CatalogueEntry
 from ultramarine.shared.contract import ServingTask
 
+from ultramarine_server import memory
 from ultramarine_server.accesslog import AccessLog
-from ultramarine_server.artifact import find_model
+from ultramarine_server.artifact import ModelFile, find_model
+from ultramarine_server.asking import Fetcher
 from ultramarine_server.body import BODY_LIMIT
 from ultramarine_server.captures import Captures
+from ultramarine_server.catalogue import Catalogue
 from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError
 from ultramarine_server.exchange import Redaction
@@ -26,12 +30,15 @@ from ultramarine_server.keys import KeyRing
 from ultramarine_server.limits import Limits
 from ultramarine_server.listener import Listener
 from ultramarine_server.loading import PLATFORMS, load
-from ultramarine_server.model import Model
+from ultramarine_server.model import Loaded, Model
+from ultramarine_server.pool import Pool
+from ultramarine_server.pool_telemetry import PoolTelemetry
+from ultramarine_server.repository import Single
 from ultramarine_server.routes import Routes
 from ultramarine_server.running import Runner
 from ultramarine_server.service import Service
 from ultramarine_server.telemetry import Telemetry
-from ultramarine_server.warmup import warm_up
+from ultramarine_server.warmup import LARGEST, LARGEST_IN_POOL, warm_up
 
 if TYPE_CHECKING:
     from ultramarine_server.grpc_server import GrpcServer
@@ -50,61 +57,89 @@ class Listening:
     linger: float = 5.0
 
 
-def serve(task: ServingTask, model_folder: Path, keys_folder: Path, captures_folder: Path, listening: Listening) -> int:
+@dataclass(frozen=True)
+class Places:
+    """Folders: the model's or the pool's files, keys, a pool's catalogue, and what is captured for the collector."""
+
+    model: Path
+    keys: Path
+    catalogue: Path
+    captures: Path
+
+
+def serve(task: ServingTask, places: Places, listening: Listening) -> int:
     """Serve until SIGTERM and return the exit code. Raises LoadError before anything listens."""
     started = time.monotonic()
-    keys = _keys(task, keys_folder)
-    service, format = service_for(task, model_folder, Telemetry())
-    loaded = {
-        "event": "serving",
-        "port": listening.port,
-        "model": task.model,
-        "version": task.version,
-        "format": format,
-        "loadSeconds": round(time.monotonic() - started, 3),
-        "signature": service.model.signature.to_dict(),
-    }
+    keys, telemetry = _keys(task, places.keys), Telemetry()
+    if task.pool_bytes:
+        service, what = pool_for(task, places.model, places.catalogue, telemetry)
+    else:
+        service, what = service_for(task, places.model, telemetry)
+    seconds = round(time.monotonic() - started, 3)
+    announcement = {"event": "serving", "port": listening.port, "loadSeconds": seconds, **what}
     gc.collect()
     gc.freeze()  # What is there now stays, and need not be looked through again and again.
     log = AccessLog(task.access_log_sampling)
-    captures = _captures(task, service, captures_folder)
+    captures = _captures(task, service, places.captures)
     routes = Routes(service, keys, log, captures=captures)
     grpc = None
     if listening.grpc_port:
         from ultramarine_server.grpc_server import GrpcServer  # takes 15 MiB
 
         grpc = GrpcServer(service, keys, log, BODY_LIMIT, captures)
-    uvloop.run(_Server(Listener(routes, service.telemetry), listening, grpc).run(orjson.dumps(loaded).decode()))
+    uvloop.run(_Server(Listener(routes, telemetry), listening, grpc).run(orjson.dumps(announcement).decode()))
     if captures:
         captures.close()
     log.close()
     return 0
 
 
-def service_for(task: ServingTask, folder: Path, telemetry: Telemetry) -> tuple[Service, str]:
-    """Load what the task names, warm it up, and return it with the format that it has. Raises LoadError."""
+def service_for(task: ServingTask, folder: Path, telemetry: Telemetry) -> tuple[Service, dict[str, Any]]:
+    """Load what the task names, warm it up, and return it with what is to be told of it. Raises LoadError."""
     threads = cpu_limit()
     runner = Runner(max(2, threads), Limits.of(task), telemetry)
 
-    def warmed(model: Model) -> Model:
-        quick = warm_up(model, task.warmup, runner.quick_seconds)
-        runner.quick = quick if getattr(model, "steady", False) else 0
-        return model
+    def loaded(file: ModelFile) -> Loaded:
+        return warmed(task, file.format, load(file, task, threads), runner.quick_seconds, LARGEST)
 
-    def again() -> Model:
-        return warmed(load(find_model(folder, task), task, threads))
-
-    reload = again if task.auth != "none" else None
     file = find_model(folder, task)
-    model = warmed(load(file, task, threads))
-    platform = PLATFORMS[file.format]
-    return Service(model, task.model, task.version, platform, runner, telemetry, reload), file.format
+    first = loaded(file)
+    repository = Single(first, lambda: loaded(find_model(folder, task)))
+    signature = first.model.signature.to_dict()
+    told = {"model": task.model, "version": task.version, "format": file.format, "signature": signature}
+    return Service(repository, runner, telemetry, controlled=task.auth != "none"), told
+
+
+def pool_for(
+    task: ServingTask, folder: Path, catalogue_folder: Path, telemetry: Telemetry
+) -> tuple[Service, dict[str, Any]]:
+    """Return the pool that the task asks for, with what is to be told of it; no model is loaded yet."""
+    limits, counts, catalogue = Limits.of(task), PoolTelemetry(), Catalogue(catalogue_folder)
+    runner = Runner(max(2, cpu_limit()), limits, telemetry)
+    telemetry.include(counts)
+    memory.return_large()
+
+    def read(entry: CatalogueEntry, below: str) -> Loaded:
+        one = replace(task, **asdict(entry))
+        file = find_model(folder / below, one)
+        # One thread each: a pool of threads for every model would take more memory than most of the models.
+        return warmed(one, file.format, load(file, one, 1), runner.quick_seconds, LARGEST_IN_POOL)
+
+    pool = Pool(catalogue, Fetcher(folder), read, task.pool_bytes, limits.timeout_seconds, counts)
+    told = {"models": len(catalogue.entries), "poolBytes": task.pool_bytes}
+    return Service(pool, runner, telemetry, controlled=task.auth != "none"), told
+
+
+def warmed(task: ServingTask, format: str, model: Model, quick_seconds: float, largest: int) -> Loaded:
+    """Warm a model up, and say how it is offered."""
+    quick = warm_up(model, task.warmup, quick_seconds, largest)
+    return Loaded(task.model, task.version, PLATFORMS[format], model, quick if getattr(model, "steady", False) else 0)
 
 
 def _captures(task: ServingTask, service: Service, folder: Path) -> Captures | None:
     if task.collect is None:
         return None
-    redaction = Redaction(task.collect.redact, service.model)
+    redaction = Redaction(task.collect.redact, service.sole().model)
     if redaction.unknown:
         # No reason to serve nothing: another deployment of the endpoint may have them.
         message = "spec.dataCollector.redact has names that the model does not have, so no value is kept"

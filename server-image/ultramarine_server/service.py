@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import traceback
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +12,8 @@ import numpy as np
 
 import ultramarine_server
 from ultramarine_server.errors import BadRequest, LoadError, Problem
-from ultramarine_server.model import Model
+from ultramarine_server.model import Loaded, Model
+from ultramarine_server.repository import Repository
 from ultramarine_server.running import Runner
 from ultramarine_server.signature import TensorSpec
 from ultramarine_server.telemetry import Telemetry
@@ -42,7 +42,7 @@ class Tensor:
 
 @dataclass(slots=True)
 class Inference:
-    """One question: no `version` stands for the one that is served, no `outputs` for all that the model gives."""
+    """One question: no `version` stands for whichever is served, no `outputs` for all that the model gives."""
 
     model: str
     inputs: tuple[Tensor, ...]
@@ -56,98 +56,100 @@ Outputs = tuple[Tensor, ...]
 
 
 class Service:
-    """One model, offered by name and version. Everything raises Problem where a client is to be told why not."""
+    """The models of a repository, offered by name and version.
 
-    def __init__(
-        self,
-        model: Model,
-        name: str,
-        version: str,
-        platform: str,
-        runner: Runner,
-        telemetry: Telemetry,
-        reload: Callable[[], Model] | None = None,
-    ) -> None:
-        self.name, self.version, self.platform, self.telemetry = name, version, platform, telemetry
-        self._model: Model | None = model
-        self._runner, self._reload = runner, reload
-        self._absence = ""  # why there is no model
-        self._loading = asyncio.Lock()  # one at a time: each takes the memory of a whole model
+    Everything raises Problem where a client is to be told why not. Only where the endpoint is `controlled`, by keys,
+    may clients load and unload: whoever may ask without a key shall not take a model away from the others.
+    """
+
+    def __init__(self, repository: Repository, runner: Runner, telemetry: Telemetry, *, controlled: bool) -> None:
+        self.telemetry = telemetry
+        self._repository, self._runner, self._controlled = repository, runner, controlled
+
+    @property
+    def only(self) -> str:
+        """The name of the one model, or nothing where there can be many."""
+        return self._repository.only
 
     def live(self) -> bool:
         """Whether the process does its work."""
         return True
 
     def ready(self) -> bool:
-        """Whether new requests are welcome: the model is loaded, and the server is not about to leave."""
-        return self._model is not None and not self.telemetry.draining
+        """Whether new requests are welcome: there is what answers them, and the server is not about to leave."""
+        return self._repository.ready and not self.telemetry.draining
 
     def model_ready(self, name: str, version: str = "") -> bool:
-        """Whether this model answers requests."""
+        """Whether this model answers requests, be it after it was loaded for the first of them."""
         self.check_name(name, version)
-        return self.ready()
+        return self.ready() and self._repository.answers(name)
 
     def server_metadata(self) -> dict[str, Any]:
         """Name, version and extensions, as the protocol shows them."""
         return {"name": "ultramarine", "version": ultramarine_server.__version__, "extensions": list(EXTENSIONS)}
 
-    def model_metadata(self, name: str, version: str = "") -> dict[str, Any]:
-        """Name, versions, platform, inputs and outputs, as the protocol shows them."""
-        self.check_name(name, version)
-        head = {"name": self.name, "versions": [self.version], "platform": self.platform}
-        return head | self.model.signature.to_dict()
-
-    @property
-    def model(self) -> Model:
-        """The loaded model."""
-        if self._model is None:
-            raise Problem(400, f"model {self.name!r} is not loaded ({self._absence}); it has to be loaded first")
-        return self._model
-
     def check_name(self, name: str, version: str = "") -> None:
-        """Let only the one model and version through."""
-        if name != self.name:
-            raise Problem(404, f"model {name!r} is unknown; this server has {self.name!r}")
-        if version not in ("", self.version):
-            raise Problem(404, f"version {version!r} of {name!r} is not here; this is {self.version!r}")
+        """Let only models and versions through that there are."""
+        self._repository.check(name, version)
+
+    def find(self, name: str, version: str = "") -> Loaded | Coroutine[Any, Any, Loaded]:
+        """Return a model, at once where it is loaded, else when awaited."""
+        return self._repository.find(name, version)
+
+    async def found(self, name: str, version: str = "") -> Loaded:
+        """Return a model, loaded."""
+        found = self.find(name, version)
+        return found if isinstance(found, Loaded) else await found
+
+    def sole(self) -> Loaded:
+        """Return the one model of a server that has no other; not for a pool. Raises Problem where it is unloaded."""
+        found = self.find(self.only)
+        assert isinstance(found, Loaded)
+        return found
 
     def index(self, *, ready: bool = False) -> list[dict[str, str]]:
-        """All models, or those that are ready, with their state, as the repository extension shows them."""
-        state = "UNAVAILABLE" if self._model is None else "READY"
-        if ready and self._model is None:
-            return []
-        return [{"name": self.name, "version": self.version, "state": state, "reason": self._absence}]
+        """All models, or those that are loaded, with their state, as the repository extension shows them."""
+        return [entry for entry in self._repository.index() if not ready or entry["state"] == "READY"]
 
     async def load(self, name: str) -> None:
-        """Load the model from disk again, and leave the one that serves in place until that is done."""
-        reload = self._controlled(name)
+        """Load a model again, and leave the one that serves in place until that is done."""
+        self._check_control(name)
         try:
-            async with self._loading:
-                self._model = await asyncio.to_thread(reload)
+            await self._repository.load(name)
         except LoadError as error:
             raise Problem(400, f"model {name!r} cannot be loaded: {error.reason}: {error.message}") from error
-        self._absence = ""
 
     async def unload(self, name: str) -> None:
-        """Answer no more requests with the model; those that are being answered end well."""
-        self._controlled(name)
-        self._model, self._absence = None, "unloaded"
+        """Take a model out of memory; requests that are being answered end well."""
+        self._check_control(name)
+        self._repository.unload(name)
 
-    def _controlled(self, name: str) -> Callable[[], Model]:
+    def _check_control(self, name: str) -> None:
         self.check_name(name)
-        if self._reload is None:  # Whoever may ask without a key shall not take the model away from the others.
+        if not self._controlled:
             raise Problem(403, "loading and unloading need an endpoint with keys; this one is open to everybody")
-        return self._reload
 
     def ask(self, inference: Inference, request_id: str = "") -> Outputs | Coroutine[Any, Any, Outputs]:
-        """Answer with the outputs that were asked for, at once where that takes no waiting, else when awaited."""
-        self.check_name(inference.model, inference.version)
-        model = self.model
+        """Answer with the outputs that were asked for, at once where that takes no waiting, else when awaited.
+
+        The inference's version becomes that of the model that answers.
+        """
+        found = self._repository.find(inference.model, inference.version)
+        if isinstance(found, Loaded):
+            return self._ask(found, inference, request_id)
+        return self._ask_later(found, inference, request_id)
+
+    async def _ask_later(self, found: Awaitable[Loaded], inference: Inference, request_id: str) -> Outputs:
+        answer = self._ask(await found, inference, request_id)
+        return answer if isinstance(answer, tuple) else await answer
+
+    def _ask(self, loaded: Loaded, inference: Inference, request_id: str) -> Outputs | Coroutine[Any, Any, Outputs]:
+        model, inference.version = loaded.model, loaded.version
         arrays, specs = check_inputs(model, inference.inputs), select_outputs(model, inference.outputs)
-        if not self._runner.is_quick(arrays):
+        if not self._runner.is_quick(loaded, arrays):
             return self._wait(model, arrays, specs, request_id)
         try:
-            return typed(specs, self._runner.run_now(model, arrays, [spec.name for spec in specs]))
+            return typed(specs, self._runner.run_now(loaded, arrays, [spec.name for spec in specs]))
         except Exception as error:
             raise _failure(error, request_id) from error
 
@@ -163,6 +165,12 @@ class Service:
             return typed(specs, await self._runner.run(model, arrays, [spec.name for spec in specs]))
         except Exception as error:
             raise _failure(error, request_id) from error
+
+
+def metadata(loaded: Loaded) -> dict[str, Any]:
+    """Name, versions, platform, inputs and outputs, as the protocol shows them."""
+    head = {"name": loaded.name, "versions": [loaded.version], "platform": loaded.platform}
+    return head | loaded.model.signature.to_dict()
 
 
 def check_inputs(model: Model, inputs: Sequence[Tensor]) -> dict[str, Array]:

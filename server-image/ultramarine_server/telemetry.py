@@ -11,12 +11,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
-_PREFIX = "ultramarine_server"
+PREFIX = "ultramarine_server"
 
 
-class _Histogram:
+class Histogram:
     """A distribution; counting one value is a search and two additions."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
@@ -40,12 +40,16 @@ class Telemetry(Collector):
         self.queue_length: Callable[[], int] = lambda: 0
         self.of_captures: Callable[[], Iterable[Metric]] = tuple
         self._answers: dict[tuple[str, int], int] = {}
-        self._seconds: dict[str, _Histogram] = {}
-        self._queue_seconds, self._batch_rows = _Histogram(_SECONDS), _Histogram(_ROWS)
+        self._seconds: dict[str, Histogram] = {}
+        self._queue_seconds, self._batch_rows = Histogram(SECONDS), Histogram(_ROWS)
         self._rejected: dict[str, int] = {"queue": 0, "timeout": 0}
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._registry.register(self)
+
+    def include(self, collector: Collector) -> None:
+        """Show what another one counts, too."""
+        self._registry.register(collector)
 
     def exposition(self) -> bytes:
         """Return all metrics in the text format of Prometheus."""
@@ -55,7 +59,7 @@ class Telemetry(Collector):
         """Take one answered request into account."""
         self._answers[route, code] = self._answers.get((route, code), 0) + 1
         if route not in self._seconds:
-            self._seconds[route] = _Histogram(_SECONDS)
+            self._seconds[route] = Histogram(SECONDS)
         self._seconds[route].observe(seconds)
 
     def queued(self, seconds: float) -> None:
@@ -72,19 +76,19 @@ class Telemetry(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """What prometheus_client asks of a collector."""
-        answers = CounterMetricFamily(f"{_PREFIX}_requests", "Answers, by route and code.", labels=["route", "code"])
+        answers = CounterMetricFamily(f"{PREFIX}_requests", "Answers, by route and code.", labels=["route", "code"])
         for (route, code), number in self._answers.items():
             answers.add_metric([route, str(code)], number)
         seconds = HistogramMetricFamily(
-            f"{_PREFIX}_request_seconds", "Time from the request's head to the answer's end.", labels=["route"]
+            f"{PREFIX}_request_seconds", "Time from the request's head to the answer's end.", labels=["route"]
         )
         for route, histogram in self._seconds.items():
             histogram.show(seconds, [route])
-        queue = HistogramMetricFamily(f"{_PREFIX}_queue_seconds", "Time that requests waited for the model.")
+        queue = HistogramMetricFamily(f"{PREFIX}_queue_seconds", "Time that requests waited for the model.")
         self._queue_seconds.show(queue)
-        rows = HistogramMetricFamily(f"{_PREFIX}_batch_rows", "Rows that were computed together.")
+        rows = HistogramMetricFamily(f"{PREFIX}_batch_rows", "Rows that were computed together.")
         self._batch_rows.show(rows)
-        rejected = CounterMetricFamily(f"{_PREFIX}_rejected", "Requests that were sent away.", labels=["reason"])
+        rejected = CounterMetricFamily(f"{PREFIX}_rejected", "Requests that were sent away.", labels=["reason"])
         for reason, number in self._rejected.items():
             rejected.add_metric([reason], number)
         return [
@@ -93,7 +97,7 @@ class Telemetry(Collector):
             queue,
             rows,
             rejected,
-            GaugeMetricFamily(f"{_PREFIX}_in_flight", "Requests that are being answered.", self.in_flight),
-            GaugeMetricFamily(f"{_PREFIX}_queue_length", "Requests that wait for the model.", self.queue_length()),
+            GaugeMetricFamily(f"{PREFIX}_in_flight", "Requests that are being answered.", self.in_flight),
+            GaugeMetricFamily(f"{PREFIX}_queue_length", "Requests that wait for the model.", self.queue_length()),
             *self.of_captures(),
         ]

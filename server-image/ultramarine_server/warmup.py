@@ -16,14 +16,17 @@ from ultramarine_server.tensors import DTYPES, Array
 
 _TRIES = 5
 _GROWTH = 4
-_LARGEST = 1_000_000  # numbers; more are never answered on the event loop's thread
+LARGEST = 1_000_000  # numbers; more are never answered on the event loop's thread
+LARGEST_IN_POOL = (
+    10_000  # So many are not worth the time and memory that it takes to try more with each of many models.
+)
 
 
-def warm_up(model: Model, request: str, quick_seconds: float) -> int:
+def warm_up(model: Model, request: str, quick_seconds: float, largest: int = LARGEST) -> int:
     """Ask the model once, with `request` if there is one; return how many numbers it answers within `quick_seconds`.
 
-    Raises LoadError when the given request is not answered; one that was made from the signature may fail, since no
-    value may be right for the model that is all zeros.
+    More than `largest` are not tried. Raises LoadError when the given request is not answered; one that was made from
+    the signature may fail, since no value may be right for the model that is all zeros.
     """
     if request:
         try:
@@ -35,15 +38,15 @@ def warm_up(model: Model, request: str, quick_seconds: float) -> int:
             raise LoadError(f"the warm-up request is not answered: {reason}", "WarmupFailed") from error
     else:
         arrays = {spec.name: _one(spec) for spec in model.signature.inputs}
-    return _quick_size(model, arrays, quick_seconds)
+    return _quick_size(model, arrays, quick_seconds, largest)
 
 
-def _quick_size(model: Model, arrays: Mapping[str, Array], seconds: float) -> int:
+def _quick_size(model: Model, arrays: Mapping[str, Array], seconds: float, largest: int) -> int:
     size = sum(array.size for array in arrays.values())
     quick = 0
     if any(array.dtype == object for array in arrays.values()):
         seconds = 0.0  # A text takes as long as it is long.
-    while 0 < size <= _LARGEST:
+    while 0 < size <= largest:
         if _best_seconds(model, arrays, seconds) > seconds:
             return quick
         quick = size

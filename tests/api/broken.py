@@ -286,6 +286,35 @@ def _captures_in_an_object(spec: Manifest) -> str:
     return "spec.dataCollector"
 
 
+_SMALL: Manifest = {"selector": {"matchLabels": {"a": "b"}}}
+
+
+def _model_beside_a_pool(spec: Manifest) -> str:
+    spec["deployments"][0] |= {"model": "a@1", "pool": _SMALL}
+    return "spec.deployments.0"
+
+
+def _neither_model_nor_pool(spec: Manifest) -> str:
+    spec["deployments"][0].pop("model", None)
+    spec["deployments"][0].pop("pool", None)
+    return "spec.deployments.0"
+
+
+def _pool_that_is_rolled_out(spec: Manifest) -> str:
+    spec["deployments"] = [{"name": "a", "model": "a@1"}, {"name": "b", "pool": _SMALL}]
+    spec |= {"traffic": {"a": 100}, "rollout": {"candidate": "b", "steps": [100]}}
+    spec.pop("mirrorTraffic", None)
+    spec.pop("dataCollector", None)
+    return "rollout.candidate"
+
+
+def _captures_of_a_pool(spec: Manifest) -> str:
+    spec["deployments"][0] = {"name": spec["deployments"][0]["name"], "pool": _SMALL}
+    spec.pop("rollout", None)
+    spec["dataCollector"] = {"samplingRate": 1, "uri": "s3://lake/kept/"}
+    return "dataCollector"
+
+
 CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
     "TrainingJob": [
         _two_sources,
@@ -311,6 +340,10 @@ CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
         _tokens_of_nobody,
         _two_key_sets,
         _captures_in_an_object,
+        _model_beside_a_pool,
+        _neither_model_nor_pool,
+        _pool_that_is_rolled_out,
+        _captures_of_a_pool,
     ],
 }
 NO_NAMES = ["", "A", "a.", "-a", "a_b", "a/b", "é", "a\n", " a", "a" * 254, "a..b", "\x00", "%2e", ".."]

@@ -28,7 +28,8 @@ RULES: list[Rule] = [
         "a deployment has a model",
         endpoint_of("m@1"),
         endpoint_of("m@1", model=None),
-        "spec.deployments[0].model: Required value",
+        "spec.deployments[0]: ",
+        "a deployment serves either a model or a pool; give one of them",
     ),
     of_spec(
         ENDPOINT,

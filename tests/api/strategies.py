@@ -268,6 +268,11 @@ def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
     for deployment in spec["deployments"]:
         if "warmup" in deployment:
             deployment["warmup"] = {"request": '{"inputs": []}'}
+        if "pool" in deployment:
+            deployment.pop("model", None)
+            deployment.pop("warmup", None)
+        else:
+            deployment.setdefault("model", "churn@1")
         if wish := deployment.get("autoscale"):
             _whole_autoscale(deployment, wish)
     if spec.get("authMode", "key") != "key":
@@ -279,6 +284,11 @@ def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
         else:
             token["jwks"] = '{"keys": [{"kty": "RSA"}]}'
         spec["token"] = token
+    pools = {deployment["name"] for deployment in spec["deployments"] if "pool" in deployment}
+    if pools:
+        spec.pop("dataCollector", None)
+    if spec.get("rollout", {}).get("candidate") in pools:
+        spec.pop("rollout")
     if "dataCollector" in spec:
         spec["dataCollector"]["uri"] = spec["dataCollector"]["uri"].rstrip("/") + "/"
 

@@ -75,6 +75,26 @@ def onnx_model(answer: int) -> bytes:
     return made.SerializeToString()
 
 
+def large_onnx_model(factor: int, numbers: int = 2**19) -> bytes:
+    """An ONNX model of 4 bytes for each of its numbers, which gives its one input times `factor`."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.full((1, numbers), factor, np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["x", "w"], ["wide"]),
+            helper.make_node("ReduceMax", ["wide", "axis"], ["y"], keepdims=1),
+        ],
+        "multiplier",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
+        [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(np.array([1]), "axis")],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return made.SerializeToString()
+
+
 def infer(rows: list[list[float]], name: str = "x", datatype: str = "FP32") -> Manifest:
     """The body of an inference request."""
     shape = [len(rows), len(rows[0])]

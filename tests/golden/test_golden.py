@@ -169,8 +169,24 @@ def autoscaled_endpoint() -> Plan:
     return plan_endpoint(endpoint(deployments=[blue]), seen(related=(version(1),)), NOW)
 
 
+def pooled_endpoint() -> Plan:
+    """A pool of the Models that are labelled tier: small, of which one has no version yet."""
+    pool = {"selector": {"matchLabels": {"tier": "small"}}, "maxLoadedMebibytes": 512}
+    one = endpoint(deployments=[{"name": "many", "pool": pool, "replicas": 2}])
+    labels = {"labels": {"tier": "small"}}
+    models = [ours("Model", name, {}, **labels) for name in ("churn", "fraud")]
+    return plan_endpoint(one, seen(related=(*models, version(1, format={"name": "onnx"}))), NOW)
+
+
 EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, gateway_api_endpoint]
-EXAMPLES += [token_endpoint, autoscaled_endpoint, collecting_endpoint, compiled_version, deleted_version]
+EXAMPLES += [
+    token_endpoint,
+    autoscaled_endpoint,
+    collecting_endpoint,
+    compiled_version,
+    deleted_version,
+    pooled_endpoint,
+]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -8,7 +8,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from ultramarine_server.accesslog import AccessLog
@@ -16,7 +15,8 @@ from ultramarine_server.http import Connection
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.limits import Limits
 from ultramarine_server.listener import Listener
-from ultramarine_server.model import Model
+from ultramarine_server.model import Loaded, Model
+from ultramarine_server.repository import Single
 from ultramarine_server.routes import Routes
 from ultramarine_server.running import Runner
 from ultramarine_server.service import Inference, Service, Tensor
@@ -45,11 +45,11 @@ class Doubling:
         return {"y": inputs["x"] * 2}
 
 
-def service_of(model: Model, limits: Limits | None = None, threads: int = 1, **options: Any) -> Service:
+def service_of(model: Model, limits: Limits | None = None, threads: int = 1) -> Service:
     """Offer a model as `double`, version `1`."""
-    telemetry = Telemetry()
+    telemetry, loaded = Telemetry(), Loaded("double", "1", "test", model)
     runner = Runner(threads, limits or Limits(), telemetry)
-    return Service(model, "double", "1", "test", runner, telemetry, **options)
+    return Service(Single(loaded, lambda: loaded), runner, telemetry, controlled=False)
 
 
 def rows_of(*values: float) -> Inference:

@@ -48,6 +48,15 @@ def retired(got):
     return [ref.name for ref in got.delete]
 
 
+def test_retention_does_not_mind_a_pool():
+    """An endpoint whose deployment is a pool names no version."""
+    pool = {"selector": {"matchLabels": {"a": "b"}}}
+    endpoint = ours("OnlineEndpoint", "one", {"deployments": [{"name": "many", "pool": pool}]})
+    got = plan_model(read(RETIRING), seen(related=(endpoint, *map(version, range(1, 5)))), NOW)
+
+    assert retired(got) == ["churn-2"]
+
+
 def test_retention_keeps_the_newest_ready_versions_and_those_with_a_name():
     """Older ones are deleted, ready or not, but for what an alias means; and the diary says so."""
     versions = (version(1), version(2, ready=False), version(3), version(4), version(5), version(6, ready=False))

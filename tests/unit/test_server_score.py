@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from serving_inside import Doubling, service_of
+from serving_inside import Doubling
 from serving_process import KEY, ROWS, Server, serving, task_for
 from sklearn.compose import make_column_transformer
 from sklearn.feature_extraction.text import CountVectorizer
@@ -21,7 +21,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from ultramarine_server import openapi, score
 from ultramarine_server.errors import BadRequest
-from ultramarine_server.model import Model
+from ultramarine_server.model import Loaded, Model
 from ultramarine_server.service import check_inputs, select_outputs, typed
 from ultramarine_server.signature import signature_from
 from ultramarine_server.sklearn_model import SklearnModel
@@ -199,7 +199,7 @@ def test_the_page_is_openapi_and_describes_this_model(server: Server) -> None:
 
 def test_the_page_knows_features_by_name(mixed: SklearnModel) -> None:
     """A model with names takes objects with exactly these."""
-    page = openapi.document(service_of(mixed), keyed=False)
+    page = openapi.document(Loaded("double", "1", "test", mixed), keyed=False)
     OpenAPIV31SpecValidator(page).validate()
     rows = validator(page, "Rows")
 

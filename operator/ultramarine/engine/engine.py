@@ -158,7 +158,7 @@ class Engine:
         for kind in self._kinds.values():
             if resource in kind.rung_by:
                 topics = self._kinds[resource.kind].topics(manifest)
-                for name in self._mirror.about(kind.resource, meta["namespace"], topics):
+                for name in self._mirror.lookers(kind.resource, meta["namespace"], topics):
                     yield Key(kind.name, meta["namespace"], name)
 
     async def run(self) -> None:

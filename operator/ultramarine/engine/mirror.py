@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from ..shared.conditions import state_of
 from ..shared.meta import GROUP, LABEL_KIND, LABEL_NAME, Key, Manifest, Resource
-from ..shared.plan import Kind
+from ..shared.plan import ANY, Kind
 
 Name = tuple[str, str]  # namespace, name
 
@@ -169,5 +169,11 @@ class Mirror:
         return tuple(self._objects[kind][key.namespace, name].manifest for kind, name in known)
 
     def about(self, resource: Resource, namespace: str, topics: Iterable[str]) -> set[str]:
-        """The names of the objects of a type of ours that share one of these topics."""
-        return {name for topic in topics for name in self._about.get((resource.kind, namespace, topic), ())}
+        """The names of the objects of a type of ours that share one of these topics: all share ANY with everybody."""
+        if ANY in topics:
+            return {name for where, name in self._objects[resource.kind] if where == namespace}
+        return self.lookers(resource, namespace, topics)
+
+    def lookers(self, resource: Resource, namespace: str, topics: Iterable[str]) -> set[str]:
+        """The names of the objects of a type of ours that look at one of these topics, or at any."""
+        return {name for topic in {*topics, ANY} for name in self._about.get((resource.kind, namespace, topic), ())}

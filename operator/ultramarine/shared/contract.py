@@ -37,6 +37,8 @@ COMPILED_NAME = "model.onnx"
 VERDICT_NAME = "verdict.json"
 KEYS_DIR = "/etc/ultramarine/keys"
 CAPTURES_DIR = "/mnt/captures"  # what the server has captured, until the collector has stored it
+CATALOGUE_DIR = "/etc/ultramarine/models"  # of a pool's pod: CATALOGUE_NAME, which models there are
+CATALOGUE_NAME = "models.json.gz"
 
 # Variables of both images: where the object storage is, and one JSON document that says what to do.
 # Credentials come in boto3's own variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).
@@ -331,6 +333,8 @@ class ServingTask:
     rows, and wait at most `max_latency_milliseconds` for each other. `warmup` is a V2 request as JSON, or nothing.
     `access_log_sampling` is the share of good answers that the access log shows; it shows all others.
     `collect` is there where requests are kept.
+    With `pool_bytes` the pod answers with the models of the catalogue, which may take so much memory together; then
+    what the first five fields and `signature` say of one model is empty.
     """
 
     model: str
@@ -349,6 +353,7 @@ class ServingTask:
     warmup: str = ""
     access_log_sampling: float = 0.01
     collect: CollectTask | None = None
+    pool_bytes: int = 0
 
     def to_json(self) -> str:
         """Return the task as JSON, without bounds that are as usual: they change no endpoint's revision."""

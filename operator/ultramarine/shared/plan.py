@@ -231,6 +231,9 @@ def no_questions(_obj: Obj[Any], _seen: Seen) -> tuple[Question, ...]:
     return ()
 
 
+ANY = "*"  # the topic of who looks at all objects of the namespace
+
+
 def no_topics(_manifest: Manifest) -> frozenset[str]:
     """A kind that looks at its own children only."""
     return frozenset()
@@ -252,7 +255,8 @@ class Kind:
 
     `related` are kinds whose objects a plan looks at without owning them: those of the namespace with which its
     object shares a topic. A change of an object of one of `rung_by` rings what shares a topic with it. Topics are
-    read off the plain manifest: names of Models, and where in the storage a version's files are.
+    read off the plain manifest: names of Models, and where in the storage a version's files are. Who has the topic ANY
+    sees all of `related`, is seen by all, and is rung by all; his own changes ring nobody by it.
     """
 
     resource: Resource

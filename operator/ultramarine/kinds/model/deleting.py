@@ -14,17 +14,16 @@ from ...shared import pods
 from ...shared.conditions import Condition, parse_timestamp
 from ...shared.contract import artifact_folder
 from ...shared.meta import JOB, Key, Manifest, Ref, controller_uid
-from ...shared.plan import Event, Obj, Platform, Seen
+from ...shared.plan import Event, Platform, Seen
 from .compiling import ended, own_pods
 from .manifests import delete_job, delete_job_name
-from .schema import MAX_ARTIFACTS, ModelSpec, version_name, version_number
+from .schema import MAX_ARTIFACTS, version_name, version_number
+from .serving import Model, server_of, versions_of
 
 CONDITION = "ArtifactsDeleted"
 AT_ONCE = 4  # Jobs
 RETRY = timedelta(minutes=5)  # after a Job has failed, with retries of its own
 LOOK_AGAIN = timedelta(seconds=30)
-
-Model = Obj[ModelSpec]
 
 
 @dataclass(frozen=True)
@@ -117,22 +116,6 @@ def is_ours(uri: str, model: Model, platform: Platform) -> bool:
     return artifact_folder(uri) == uri and uri.startswith(f"s3://{platform.storage_bucket}/{model.namespace}/")
 
 
-def versions_of(model: Model, seen: Seen) -> list[Manifest]:
-    """The versions of this Model; others that are seen have to do with what is deleted."""
-    return [v for v in seen.others("ModelVersion") if v["spec"].get("model") == model.name and v["spec"].get("version")]
-
-
-def served(seen: Seen) -> dict[str, str]:
-    """The names of the versions that pods of endpoints serve, and the name of one such endpoint."""
-    found = {}
-    for endpoint in seen.others("OnlineEndpoint"):
-        status = endpoint.get("status") or {}
-        for each in (status, *(status.get("deployments") or [])):
-            if name := each.get("modelVersion"):
-                found[str(name)] = str(endpoint["metadata"]["name"])
-    return found
-
-
 def places_of(version: Manifest) -> str:
     """The topic by which a version meets a Model that is about to delete the same files."""
     uri = str(version["spec"].get("uri", ""))
@@ -176,8 +159,8 @@ def _delete(artifact: Artifact, model: Model, seen: Seen, now: datetime, steps: 
         steps.events.append(Event("ArtifactDeleted", f"{artifact.uri} of {name} is deleted"))
         return
     steps.left.append(artifact)
-    if endpoint := served(seen).get(name):
-        steps.waits.append(f"{name} is still served by OnlineEndpoint {endpoint}")
+    if server := server_of(model, artifact.version, seen):
+        steps.waits.append(f"{name} is still served by {server}")
         steps.after.append(LOOK_AGAIN)
     elif job is None:
         if len(steps.apply) >= steps.room:

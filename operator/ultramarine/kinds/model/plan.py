@@ -11,8 +11,8 @@ from ...shared.meta import MODEL_VERSION, Manifest, Ref
 from ...shared.plan import ArtifactFacts, CheckArtifact, Event, Obj, Plan, Platform, Question, Seen
 from ...shared.score import score
 from . import compiling, deleting
-from .deleting import served, versions_of
 from .schema import ModelSpec, ModelVersionSpec, version_number
+from .serving import named, server_of, versions_of
 
 LOOK_AGAIN = timedelta(seconds=30)
 
@@ -69,12 +69,10 @@ def _retired(model: Obj[ModelSpec], seen: Seen) -> list[Manifest]:
     kept = ready[-model.spec.retention.versions :]
     if len(kept) < model.spec.retention.versions:
         return []
-    named = set(model.spec.aliases.values())
-    for endpoint in seen.others("OnlineEndpoint"):
-        wanted = [deployment.get("model") for deployment in endpoint["spec"].get("deployments") or []]
-        named |= {reference.rpartition("@")[2] for reference in wanted if reference.startswith(f"{model.name}@")}
-    named |= {name.removeprefix(f"{model.name}-") for name in served(seen)}  # while their pods are being replaced
-    return [v for v in versions if _number(v) < kept[0] and str(v["spec"]["version"]) not in named]
+    spared = {*model.spec.aliases.values(), *named(model, seen)}
+    old = [v for v in versions if _number(v) < kept[0] and str(v["spec"]["version"]) not in spared]
+    # Those of pods that are still to be replaced too.
+    return [v for v in old if not server_of(model, str(v["spec"]["version"]), seen)]
 
 
 def _number(version: Manifest) -> int:

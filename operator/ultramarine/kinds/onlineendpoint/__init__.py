@@ -21,14 +21,16 @@ from ...shared.meta import (
     SERVICE,
     Manifest,
 )
-from ...shared.plan import Column, Kind
+from ...shared.plan import ANY, Column, Kind
 from .plan import plan, questions
 from .schema import OnlineEndpointSpec, OnlineEndpointStatus
 
 
 def _models(endpoint: Manifest) -> frozenset[str]:
-    """The Models that its deployments serve."""
-    return frozenset(str(d.get("model", "")).partition("@")[0] for d in endpoint["spec"].get("deployments") or [])
+    """The Models that its deployments serve; a pool may serve any."""
+    deployments = endpoint["spec"].get("deployments") or []
+    named = {str(d.get("model", "")).partition("@")[0] for d in deployments if not d.get("pool")}
+    return frozenset(named | {ANY} if any(d.get("pool") for d in deployments) else named)
 
 
 KIND = Kind(

@@ -19,6 +19,7 @@ from .manifests import (
     pod_autoscaler,
     server_deployment,
 )
+from .pools import pool_deployment, resolve_pool
 from .resolve import Unresolved, resolve
 from .schema import EndpointDeployment
 
@@ -60,21 +61,50 @@ def judge(endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: 
     """Judge one deployment of the spec, whose Deployment is `live`; with `keep`, do not take pods away from it."""
     own, ready = _pods(seen, deployment.name)
     serves = _versions(ready)
-    found = resolve(deployment.model, seen)
+    found = _wanted(endpoint, deployment, seen, live)
     if isinstance(found, Unresolved):
         # What serves already goes on serving: an alias that leads nowhere must not end it.
         message = f"{found.message}; meanwhile {serves} is served" if serves else found.message
         version = _version_of(live)
         return Judged(deployment.name, (), len(ready), deployment.replicas, serves, "Waiting", message, version)
-    wanted = server_deployment(endpoint, deployment, found.spec, seen.platform, live)
+    wanted = found.deployment
     if keep and live is not None:
         wanted["spec"]["replicas"] = max(wanted["spec"]["replicas"], int(live["spec"].get("replicas") or 0))
-    state, message = _state(endpoint, deployment, found.name, wanted, live, own, ready)
+    state, message = _state(endpoint, deployment, found.version or "its pool", wanted, live, own, ready)
+    message = "; ".join(part for part in (message, found.note) if part)
     beside = (disruption_budget(endpoint, deployment), pod_autoscaler(endpoint, deployment))
-    apply = (wanted, *(child for child in beside if child is not None))
+    apply = (*found.before, wanted, *(child for child in beside if child is not None))
     sleepy, count = may_sleep(deployment) and state != "Failing", deployment.replicas
-    serves = serves if count or not sleepy else found.name
-    return Judged(deployment.name, apply, len(ready), count, serves, state, message, found.name, sleepy)
+    serves = serves if count or not sleepy else found.version
+    return Judged(deployment.name, apply, len(ready), count, serves, state, message, found.version, sleepy)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a deployment of the spec comes to: its Deployment, what must be there before that, and its version.
+
+    A pool has no version, but a note of the models that it has.
+    """
+
+    deployment: Manifest
+    before: tuple[Manifest, ...] = ()
+    version: str = ""
+    note: str = ""
+
+
+def _wanted(
+    endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: Manifest | None
+) -> _Wanted | Unresolved:
+    if deployment.pool is not None:
+        pool = resolve_pool(endpoint, deployment.name, deployment.pool, seen)
+        if isinstance(pool, Unresolved):
+            return pool
+        made = pool_deployment(endpoint, deployment, deployment.pool, seen.platform, live)
+        return _Wanted(made, (pool.catalogue,), note=pool.note)
+    found = resolve(deployment.model or "", seen)
+    if isinstance(found, Unresolved):
+        return found
+    return _Wanted(server_deployment(endpoint, deployment, found.spec, seen.platform, live), version=found.name)
 
 
 def leaving(name: str, seen: Seen) -> Judged:
@@ -98,7 +128,7 @@ def _pods(seen: Seen, name: str) -> tuple[list[Manifest], list[Manifest]]:
 
 
 def _versions(ready: list[Manifest]) -> str:
-    return " and ".join(sorted({_version_of(pod) for pod in ready}))
+    return " and ".join(sorted({_version_of(pod) for pod in ready} - {""}))
 
 
 def _version_of(labelled: Manifest | None) -> str:

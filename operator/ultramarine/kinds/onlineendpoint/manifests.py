@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...shared import contract
 from ...shared.meta import GROUP, Manifest, child_labels, child_metadata, content_hash
 from ...shared.plan import Obj, Platform
@@ -29,6 +31,11 @@ def keys_secret(endpoint: Endpoint) -> str:
     return endpoint.spec.keys_secret_ref.name if endpoint.spec.keys_secret_ref else f"{endpoint.name}-keys"
 
 
+def pods_ask(endpoint: Endpoint) -> str:
+    """What the pods themselves ask of a request: they check keys, and leave tokens to the gateway."""
+    return "key" if keys_secret(endpoint) else "none"
+
+
 def gateway_only(endpoint: Endpoint) -> dict[str, str]:
     """The label of pods that the gateway alone may ask, where the endpoint's are such: they cannot check a token."""
     return {LABEL_GATEWAY_ONLY: "true"} if endpoint.spec.auth_mode == "token" else {}
@@ -46,7 +53,6 @@ def deployment_name(endpoint: Endpoint, deployment: str) -> str:
 
 def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: ModelVersionSpec) -> contract.ServingTask:
     """What the pods have to load, and how they answer."""
-    settings, batching = deployment.request_settings or RequestSettings(), deployment.batching or Batching()
     return contract.ServingTask(
         model=model.model,
         version=model.version,
@@ -54,16 +60,24 @@ def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: Mode
         digest=model.digest,
         format=model.format.name,
         allow_code_execution=model.allow_code_execution,
-        auth="key" if keys_secret(endpoint) else "none",
+        auth=pods_ask(endpoint),
         signature=model.signature.model_dump(by_alias=True) if model.signature else None,
-        max_concurrent_requests=settings.max_concurrent_requests,
-        max_queue_milliseconds=settings.max_queue_milliseconds,
-        timeout_seconds=settings.timeout_seconds,
-        max_batch_size=batching.max_batch_size,
-        max_latency_milliseconds=batching.max_latency_milliseconds,
         warmup=deployment.warmup.request if deployment.warmup else "",
         collect=collect_task(endpoint, deployment),
+        **request_bounds(deployment),
     )
+
+
+def request_bounds(deployment: EndpointDeployment) -> dict[str, Any]:
+    """The fields of a serving task that bound the requests."""
+    settings, batching = deployment.request_settings or RequestSettings(), deployment.batching or Batching()
+    return {
+        "max_concurrent_requests": settings.max_concurrent_requests,
+        "max_queue_milliseconds": settings.max_queue_milliseconds,
+        "timeout_seconds": settings.timeout_seconds,
+        "max_batch_size": batching.max_batch_size,
+        "max_latency_milliseconds": batching.max_latency_milliseconds,
+    }
 
 
 def server_deployment(
@@ -78,8 +92,20 @@ def server_deployment(
     A live one that is well keeps its server image until something that its author can see changes: a new release of
     the platform does not restart every model that is served, but may be the cure for one that is not.
     """
+    task, version = serving_task(endpoint, deployment, model).to_json(), version_name(model.model, model.version)
+    return deployment_of(endpoint, deployment, task, {ANNOTATION_VERSION: version}, platform, live)
+
+
+def deployment_of(
+    endpoint: Endpoint,
+    deployment: EndpointDeployment,
+    task: str,
+    version: dict[str, str],
+    platform: Platform,
+    live: Manifest | None,
+) -> Manifest:
+    """The Deployment whose pods do a serving task; `version` annotates it and them, with what they serve."""
     labels = selector(endpoint, deployment.name)
-    task = serving_task(endpoint, deployment, model).to_json()
     asked = [task, deployment.resources.model_dump(mode="json"), keys_secret(endpoint)]
     # Only where there is one, so that others keep their revision.
     revision = content_hash([*asked, *gateway_only(endpoint)])[:16]
@@ -93,7 +119,6 @@ def server_deployment(
         image = next((c["image"] for c in containers if c.get("name") == SERVER), image)
     metadata = child_metadata(endpoint.manifest, deployment_name(endpoint, deployment.name))
     metadata["labels"] = labels
-    version = {ANNOTATION_VERSION: version_name(model.model, model.version)}
     metadata["annotations"] = {ANNOTATION_REVISION: revision, **version}
     return {
         "apiVersion": "apps/v1",

@@ -49,7 +49,7 @@ def identity(endpoint: Endpoint, seen: Seen) -> str:
     """Names what is rolled out and how, but for the number of pods; nothing while the model leads nowhere."""
     spec = endpoint.spec.rollout
     deployment = next((d for d in endpoint.spec.deployments if spec and d.name == spec.candidate), None)
-    found = resolve(deployment.model, seen) if deployment else None
+    found = resolve(deployment.model, seen) if deployment and deployment.model else None
     if spec is None or deployment is None or not isinstance(found, Resolved):
         return ""
     own = deployment.model_dump(mode="json", include={"resources", "request_settings", "batching", "warmup"})

@@ -8,11 +8,21 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from ...shared.schema import DnsName, Resources, Schema, Status, Uri, rule, rules, says
+from ..model.schema import LATEST
 from ..trainingjob.schema import SAYS_NAME, SUBDOMAIN
 from .access import Tls, Token
 from .rollout_schema import Rollout, RolloutStatus
 
 MODEL_REFERENCE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?@([a-z]([-a-z0-9]*[a-z0-9])?|[1-9][0-9]*)$"
+
+ModelReference = Annotated[
+    str,
+    Field(
+        pattern=MODEL_REFERENCE,
+        max_length=100,
+        json_schema_extra=says("must be MODEL@VERSION, MODEL@ALIAS or MODEL@latest, such as churn@3"),
+    ),
+]
 
 
 class SecretRef(Schema):
@@ -133,11 +143,54 @@ class Autoscale(Schema):
     )
 
 
+LabelValue = Annotated[str, Field(max_length=63)]
+
+
+class PoolSelector(Schema):
+    """Which Models of the namespace."""
+
+    match_labels: dict[str, LabelValue] = Field(
+        min_length=1,
+        max_length=8,
+        description="The labels that a Model must have, all of them.",
+        json_schema_extra=rules(
+            rule(
+                "self.all(key, key.matches('^[A-Za-z0-9]([-A-Za-z0-9_./]*[A-Za-z0-9])?$') && size(key) <= 317)",
+                "each key must be a label's, such as tier or example.com/tier",
+            )
+        ),
+    )
+
+
+class Pool(Schema):
+    """Many small models in the same pods, each loaded when it is first asked, by its name in the path."""
+
+    selector: PoolSelector = Field(
+        description="Which Models of the namespace; new ones are taken up without a restart."
+    )
+    alias: str = Field(
+        default=LATEST,
+        pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$",
+        max_length=40,
+        description="The alias whose version of each Model is served; latest: the newest ready version.",
+        json_schema_extra=says("must be a lower-case name, such as champion"),
+    )
+    max_loaded_mebibytes: int = Field(
+        default=256,
+        ge=16,
+        le=1_048_576,
+        description="The memory that the loaded models of a pod may take together, and their files on its disk as much "
+        "again; the least recently asked ones make room. The limit of the pod's memory must leave 300 MiB beside it.",
+    )
+
+
 class EndpointDeployment(Schema):
-    """One model version with the pods that serve it."""
+    """One model version, or a pool of models, with the pods that serve it."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            rule("has(self.model) != has(self.pool)", "a deployment serves either a model or a pool; give one of them"),
+            rule("!(has(self.pool) && has(self.warmup))", "a pool has many models, which no one warmup request fits"),
             rule(
                 "!has(self.autoscale) || self.autoscale.metric != 'cpu' || (has(self.resources)"
                 " && ((has(self.resources.requests) && 'cpu' in self.resources.requests)"
@@ -148,10 +201,11 @@ class EndpointDeployment(Schema):
     )
 
     name: DnsName = Field(description="Its name within the endpoint, such as blue.")
-    model: Annotated[str, Field(pattern=MODEL_REFERENCE, max_length=100)] = Field(
+    pool: Pool | None = Field(default=None, description="The Models that it serves, where these are many.")
+    model: ModelReference | None = Field(
+        default=None,
         description="MODEL@VERSION, MODEL@ALIAS, or MODEL@latest for the newest ready version. "
         "When an alias moves, the pods are replaced without a failed request.",
-        json_schema_extra=says("must be MODEL@VERSION, MODEL@ALIAS or MODEL@latest, such as churn@3"),
     )
     replicas: int = Field(
         default=1, ge=0, le=1000, description="How many pods serve it; with autoscale this is not looked at."
@@ -202,6 +256,14 @@ class OnlineEndpointSpec(Schema):
                 "!has(self.rollout) || !has(self.mirrorTraffic) || !(self.rollout.candidate in self.mirrorTraffic"
                 " && self.mirrorTraffic[self.rollout.candidate] > 0)",
                 "mirrorTraffic names rollout.candidate, which would be judged by copies too; mirror to another one",
+            ),
+            rule(
+                "!has(self.rollout) || self.deployments.all(d, d.name != self.rollout.candidate || !has(d.pool))",
+                "rollout.candidate must be a deployment of one model; a pool cannot be rolled out step by step",
+            ),
+            rule(
+                "!has(self.dataCollector) || self.deployments.all(d, !has(d.pool))",
+                "dataCollector does not keep requests of a pool yet; remove it, or put the pool into its own endpoint",
             ),
             rule(
                 "self.authMode == 'key' || !has(self.keysSecretRef)",
@@ -287,7 +349,9 @@ class DeploymentStatus(Schema):
     """How one deployment is."""
 
     name: str = Field(max_length=63, description="Its name.")
-    model_version: str = Field(default="", max_length=253, description="The ModelVersion that its pods shall serve.")
+    model_version: str = Field(
+        default="", max_length=253, description="The ModelVersion that its pods shall serve; nothing for a pool."
+    )
     ready_replicas: int = Field(default=0, ge=0, description="How many pods take requests.")
     state: str = Field(default="", max_length=32, description="Ready, Updating, Waiting, Failing or Stopped.")
     message: str = Field(default="", max_length=4096, description="What it waits for, or what is wrong.")

@@ -79,10 +79,10 @@ def _message(target: list[Judged], unready: list[Judged], answering: list[Judged
     if step.waits:
         return step.waits
     if len(answering) == 1 and answering[0].asleep:
-        return f"{answering[0].serves} sleeps: {answering[0].message}"
+        return f"{answering[0].serves or answering[0].name} sleeps: {answering[0].message}"
     if len(answering) < 2:
-        return f"{_versions(answering) or target[0].serves} answers"
-    shares = (f"{each.name} ({step.shares[each.name]} %, {each.serves})" for each in answering)
+        return target[0].message or f"{_versions(answering) or target[0].serves} answers"
+    shares = (f"{each.name} ({step.shares[each.name]} %, {each.serves or each.message})" for each in answering)
     return f"{' and '.join(shares)} answer"
 
 
@@ -93,7 +93,7 @@ def _names(shares: Shares) -> str:
 def _versions(answering: Iterable[Judged]) -> str:
     """The versions that answer, each once."""
     served = {version for each in answering if each.ready or each.asleep for version in each.serves.split(" and ")}
-    return " and ".join(sorted(served))[:LONGEST_VERSION]
+    return " and ".join(sorted(served - {""}))[:LONGEST_VERSION]
 
 
 def diary(endpoint: Endpoint, new: Manifest) -> tuple[Event, ...]:

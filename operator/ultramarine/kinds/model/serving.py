@@ -1,0 +1,65 @@
+"""Which versions of a Model endpoints serve: what they name, and what a pool chooses by labels and an alias."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ...shared.conditions import is_true
+from ...shared.meta import Manifest
+from ...shared.plan import Obj, Seen
+from .schema import LATEST, ModelSpec, version_name, version_number
+
+Model = Obj[ModelSpec]
+
+
+def versions_of(model: Model, seen: Seen) -> list[Manifest]:
+    """The versions of this Model; others that are seen have to do with what is deleted."""
+    return [v for v in seen.others("ModelVersion") if v["spec"].get("model") == model.name and v["spec"].get("version")]
+
+
+def named(model: Model, seen: Seen) -> set[str]:
+    """The references to this Model in the specs of endpoints: numbers and aliases."""
+    deployments = (d for endpoint in seen.others("OnlineEndpoint") for d in _deployments(endpoint))
+    wanted = (str(deployment.get("model", "")) for deployment in deployments)
+    return {reference.rpartition("@")[2] for reference in wanted if reference.startswith(f"{model.name}@")}
+
+
+def server_of(model: Model, number: str, seen: Seen) -> str:
+    """Who serves a version, or may have to fetch it again, in words; nothing where nobody does."""
+    name = version_name(model.name, number)
+    for endpoint in seen.others("OnlineEndpoint"):
+        status = endpoint.get("status") or {}
+        if any(each.get("modelVersion") == name for each in (status, *(status.get("deployments") or []))):
+            return f"OnlineEndpoint {endpoint['metadata']['name']}"
+    for server, alias in _pools(model, seen):
+        chosen = _chosen(model, alias, seen)
+        if chosen == number:
+            return f"the pool of {server}"
+        if not chosen:
+            # Its list goes on naming the one that it had, whichever that was.
+            return f"the pool of {server}, until {alias} is a ready version or the Model has other labels"
+    return ""
+
+
+def _deployments(endpoint: Manifest) -> list[Manifest]:
+    return endpoint["spec"].get("deployments") or []
+
+
+def _pools(model: Model, seen: Seen) -> Iterator[tuple[str, str]]:
+    """Each pool that has the Model: whose it is, and its alias."""
+    labels = model.manifest["metadata"].get("labels") or {}
+    for endpoint in seen.others("OnlineEndpoint"):
+        for pool in (deployment["pool"] for deployment in _deployments(endpoint) if deployment.get("pool")):
+            wanted = (pool.get("selector") or {}).get("matchLabels") or {}
+            if all(labels.get(key) == value for key, value in wanted.items()):
+                yield f"OnlineEndpoint {endpoint['metadata']['name']}", str(pool.get("alias") or LATEST)
+
+
+def _chosen(model: Model, alias: str, seen: Seen) -> str:
+    """The number of the version that a pool serves under this alias; nothing where none of that is ready."""
+    versions = versions_of(model, seen)
+    ready = [str(v["spec"]["version"]) for v in versions if is_true(v.get("status") or {}, "Ready")]
+    if alias == LATEST:
+        return max(ready, key=version_number, default="")
+    number = model.spec.aliases.get(alias, "")
+    return number if number in ready else ""
