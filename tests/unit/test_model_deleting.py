@@ -206,6 +206,20 @@ def test_what_an_endpoint_still_serves_waits():
     assert got.after is not None
 
 
+def test_what_a_pool_may_still_serve_waits():
+    """Without a ready version a pool goes on with the one that it had; when it has another, the files go."""
+    many = {"name": "many", "pool": {"selector": {"matchLabels": {"tier": "small"}}}}
+    endpoint = ours("OnlineEndpoint", "shops", {"deployments": [many]})
+    one = deleting_model(entry(1, deleting=True))
+    one.manifest["metadata"]["labels"] = {"tier": "small"}
+    got = plan_model(one, seen(related=(endpoint,)), NOW)
+    assert got.apply == ()
+    words = condition(got, "ArtifactsDeleted")["message"]
+    assert "churn-1 is still served by the pool of OnlineEndpoint shops, until latest is a ready version" in words
+
+    assert kinds_of(plan_model(one, seen(related=(endpoint, stored(2))), NOW).apply) == [f"Job/{NAME}"]
+
+
 def test_few_jobs_at_a_time():
     """Retention may give up hundreds at once; the other artifacts wait for their turn."""
     many = deleting_model(*(entry(number, deleting=True) for number in range(1, 20)))

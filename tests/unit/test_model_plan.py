@@ -73,6 +73,7 @@ def test_retention_keeps_the_newest_ready_versions_and_those_with_a_name():
     [
         ({"model": "churn@3"}, {}),
         ({"model": "churn@latest"}, {"modelVersion": "churn-3"}),
+        ({"model": "churn@latest"}, {"modelVersion": "churn-3 and churn-5"}),
         ({"model": "churn@latest"}, {"deployments": [{"name": "blue", "modelVersion": "churn-3"}]}),
     ],
 )
@@ -82,6 +83,28 @@ def test_retention_spares_what_an_endpoint_serves(deployment, status):
     versions = (version(2), version(3), version(4), version(5))
 
     assert retired(plan_model(read(RETIRING), seen(related=(*versions, serving)), NOW)) == ["churn-2"]
+
+
+@pytest.mark.parametrize(
+    ("pool", "labels", "aliases", "gone"),
+    [
+        ({}, {"tier": "small"}, {}, ["churn-2", "churn-3"]),
+        ({"alias": "stable"}, {"tier": "small"}, {"stable": "3"}, ["churn-2"]),
+        ({"alias": "stable"}, {"tier": "small"}, {}, []),
+        ({"alias": "stable"}, {"tier": "small"}, {"stable": "9"}, []),
+        ({"alias": "stable"}, {"tier": "large"}, {}, ["churn-2", "churn-3"]),
+        ({"alias": "stable"}, {}, {}, ["churn-2", "churn-3"]),
+    ],
+)
+def test_retention_spares_what_a_pool_serves(pool, labels, aliases, gone):
+    """What a pool chooses stays; all do while it chooses none, since it goes on with the one that it had."""
+    many = {"name": "many", "pool": {"selector": {"matchLabels": {"tier": "small"}}, **pool}}
+    serving = ours("OnlineEndpoint", "shops", {"deployments": [many]})
+    one = model(aliases=aliases, retention={"versions": 2})
+    one["metadata"]["labels"] = labels
+    versions = (version(2), version(3), version(4), version(5))
+
+    assert retired(plan_model(read(one), seen(related=(*versions, serving)), NOW)) == gone
 
 
 def test_retention_deletes_nothing_before_there_are_enough():

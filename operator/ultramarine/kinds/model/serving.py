@@ -29,7 +29,9 @@ def server_of(model: Model, number: str, seen: Seen) -> str:
     name = version_name(model.name, number)
     for endpoint in seen.others("OnlineEndpoint"):
         status = endpoint.get("status") or {}
-        if any(each.get("modelVersion") == name for each in (status, *(status.get("deployments") or []))):
+        # While pods are replaced, both versions answer: "churn-1 and churn-2".
+        told = (str(each.get("modelVersion")) for each in (status, *(status.get("deployments") or [])))
+        if any(name in words.split(" and ") for words in told):
             return f"OnlineEndpoint {endpoint['metadata']['name']}"
     for server, alias in _pools(model, seen):
         chosen = _chosen(model, alias, seen)
