@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, seen, version
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ultramarine.kinds.onlineendpoint.addresses import pods_service_name, service, turned_to
 from ultramarine.kinds.onlineendpoint.gateway_api import model_in
 from ultramarine.kinds.onlineendpoint.plan import plan, questions
@@ -267,6 +269,18 @@ def test_who_loses_a_share_keeps_its_pods_until_that_is_confirmed():
     assert after(one, *pods, *kept(one, turning, said()), rest[-1]).apply[0]["spec"]["replicas"] == 1
 
 
+def test_who_the_service_leads_to_keeps_its_pods():
+    """blue is scaled to nothing, and no Gateway asks it any more: it stays while the Service was not seen turned."""
+    before = endpoint(KEYS, deployments=TWO, traffic={"green": 100})
+    none = [{**TWO[0], "replicas": 0}, TWO[1]]
+    one = endpoint(KEYS | {"traffic": {"green": 100}}, deployments=none, traffic={"green": 100})
+    pods = (*blue(before), *green(one))
+    routes = kept(one, after(one, *pods), said())
+
+    assert after(one, *pods, *routes, address(one, "blue")).apply[0]["spec"]["replicas"] == 1
+    assert after(one, *pods, *routes, address(one, "green")).apply[0]["spec"]["replicas"] == 0
+
+
 def test_an_endpoint_from_our_gateway_is_taken_over_with_its_shares():
     """Routes begin with who answered; the Service, which led to our gateway, leads to the largest share's pods."""
     status = KEYS | {"traffic": {"blue": 90, "green": 10}, "gatewayPort": 10_000}
@@ -334,3 +348,112 @@ def test_routes_that_lost_their_model_are_written_anew_and_nothing_is_deleted(br
     assert weights(got) == {"churn-green-pods": 100}
     assert got.status["traffic"] == {"green": 100}
     assert got.delete == ()
+
+
+SPECS = (
+    {"deployments": TWO, "traffic": {"blue": 100}},
+    {"deployments": TWO, "traffic": HALVES},
+    {"deployments": TWO, "traffic": {"green": 100}},
+    {"deployments": TWO[1:]},
+    {"deployments": TWO[:1]},
+    {"deployments": [{**TWO[0], "replicas": 0}, TWO[1]], "traffic": {"green": 100}},
+)
+TWICE = replace(HERE, gateway_api=replace(GATEWAY, parents=(PUBLIC, INNER)))
+
+
+class World:
+    """One endpoint and two Gateways, each of which accepts the routes when it likes, and then routes by them."""
+
+    def __init__(self):
+        self.spec, self.status, self.children, self.ready = SPECS[0], dict(KEYS), {}, set()
+        self.gateways = [{"shares": {}, "says": {}} for _ in range(2)]
+        self.held = False  # whether the API server refuses to have the endpoint's Service changed
+
+    def routes(self):
+        return [found for kind in ("HTTPRoute", "GRPCRoute") if (found := self.children.get((kind, "churn")))]
+
+    def do(self, what):
+        match what:
+            case ("edit", number):
+                self.spec = SPECS[number]
+            case ("pods", name):
+                if (made := self.children.get(("Deployment", f"churn-{name}"))) and made["spec"]["replicas"]:
+                    counts = dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), 1)
+                    made["status"] = {"observedGeneration": 1, **counts}
+                    self.ready.add(name)
+            case ("accept", number):
+                self._accept(number)
+            case ("hold", held):
+                self.held = held
+            case "pass":
+                self._pass()
+
+    def _accept(self, number):
+        for route in self.routes():
+            gateway, parent = self.gateways[number], (PUBLIC, INNER)[number]
+            gateway["says"][route["kind"]] = said(parent, route["metadata"]["generation"])
+            refs = route["spec"]["rules"][-1]["backendRefs"]
+            gateway["shares"][route["kind"]] = {ref["name"]: ref["weight"] for ref in refs}
+
+    def _pass(self):
+        owner = endpoint(self.status, **self.spec)
+        for route in self.routes():
+            says = [each["says"][route["kind"]] for each in self.gateways if route["kind"] in each["says"]]
+            route["status"] = {"parents": says}
+        numbers = {"blue": 1, "green": 2}
+        pods = [server_pod(owner, numbers[n], n) for n in self.ready if ("Deployment", f"churn-{n}") in self.children]
+        got = after(owner, *self.children.values(), *pods, platform=TWICE)
+        for ref in got.delete:
+            del self.children[ref.resource.kind, ref.name]
+            self.ready.discard(ref.name.removeprefix("churn-"))
+        for made in got.apply:
+            id = (made["kind"], made["metadata"]["name"])
+            if self.held and id == ("Service", "churn"):
+                continue
+            old = self.children.get(id) or {}
+            new = child(*id, owner, made.get("spec"), old.get("status"))
+            new["metadata"]["annotations"] = made["metadata"].get("annotations", {})
+            if id[0].endswith("Route"):
+                before = old["metadata"]["generation"] if old else 0
+                new["metadata"]["generation"] = before + (made["spec"] != old.get("spec"))
+            self.children[id] = new
+            if id[0] == "Deployment" and made["spec"]["replicas"] == 0:
+                self.ready.discard(id[1].removeprefix("churn-"))
+        self.status = got.status
+
+    def check(self):
+        """Neither a Gateway nor the Service sends a request where no pod is."""
+        there = {f"churn-{name}-pods" for name in self.ready}
+        for gateway in self.gateways:
+            for kind, shares in gateway["shares"].items():
+                assert set(shares) <= there, f"{kind} gives {shares}, and there is {there}: {self.spec}"
+        assert turned_to(self.children["Service", "churn"]) in self.ready
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.one_of(
+            st.just("pass"),
+            st.tuples(st.just("edit"), st.integers(0, len(SPECS) - 1)),
+            st.tuples(st.just("pods"), st.sampled_from(("blue", "green"))),
+            st.tuples(st.just("accept"), st.integers(0, 1)),
+            st.tuples(st.just("hold"), st.booleans()),
+        ),
+        max_size=60,
+    )
+)
+def test_no_order_of_events_sends_a_request_where_no_pod_is(events):
+    """Whenever edits, pods, Gateways and passes take their turns; and in the end all is as the spec says."""
+    world = World()
+    for what in ("pass", ("pods", "blue"), ("accept", 0), ("accept", 1), "pass"):
+        world.do(what)
+    assert world.status["traffic"] == {"blue": 100}
+    for what in events:
+        world.do(what)
+        world.check()
+    for _ in range(8):
+        for what in (("hold", False), ("pods", "blue"), ("pods", "green"), ("accept", 0), ("accept", 1), "pass"):
+            world.do(what)
+            world.check()
+    assert world.status["traffic"] == endpoint(**world.spec).spec.shares
