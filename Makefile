@@ -6,7 +6,7 @@ TIER ?= full
 SEEDS ?= 200
 HOURS ?= 1
 
-.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale writes soak serving generate format clean
+.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale writes soak serving lossless generate format clean
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -64,6 +64,9 @@ soak: .venv/ready  ## HOURS of churn (default 1), and the slopes of memory, desc
 
 serving: .venv/ready  ## our server against mlserver, kserve, mlflow, litserve, bentoml, FastAPI; 20 minutes, prints tables
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/serving.py
+
+lossless: .venv/ready  ## 10 minutes of requests during rollouts, pod deletes, a drain, new keys and scaling: none may fail
+	PYTHONPATH=tests/e2e $(BIN)/python bench/lossless.py
 
 generate: .venv/ready  ## write crds/, the chart's copies and docs/api.md anew
 	$(BIN)/python -m ultramarine.generate

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import skops.io
 from served.fit import MODELS
 from skl2onnx import to_onnx
 from ultramarine.shared.contract import ServingTask
-from ultramarine_cluster.paths import cache
+from ultramarine_cluster.venvs import python_with
 from unit.serving_process import LABELS, ROWS, environment
 
 SERVED = Path(__file__).resolve().parent / "served"
@@ -114,8 +113,15 @@ class Server:
         return not self.requirements
 
 
-_MLSERVER = ("mlserver==1.7.1", "mlserver-sklearn==1.7.1", "uvloop==0.21.0", SCIKIT_LEARN)
-_MLSERVER_SHOWN = ("mlserver", "uvloop")
+_MLSERVER = Server(
+    "mlserver, one worker process",
+    _mlserver(1),
+    _v2("input", "FP64"),
+    "joblib",
+    ("mlserver==1.7.1", "mlserver-sklearn==1.7.1", "uvloop==0.21.0", SCIKIT_LEARN),
+    packaged=True,
+    shown=("mlserver", "uvloop"),
+)
 _PREDICTIONS = _plain("/predict", "rows", lambda answer: answer["predictions"])
 SERVERS = {
     "ours": Server("**Ultramarine**, skops (native)", _ours, _v2("input", "FP64", "predict"), "skops"),
@@ -147,24 +153,8 @@ SERVERS = {
         ("fastapi==0.165.0", "uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0", SCIKIT_LEARN),
         shown=("fastapi", "uvicorn"),
     ),
-    "mlserver": Server(
-        "mlserver, one worker process",
-        _mlserver(1),
-        _v2("input", "FP64"),
-        "joblib",
-        _MLSERVER,
-        packaged=True,
-        shown=_MLSERVER_SHOWN,
-    ),
-    "mlserver-0": Server(
-        "mlserver, no worker process",
-        _mlserver(0),
-        _v2("input", "FP64"),
-        "joblib",
-        _MLSERVER,
-        packaged=True,
-        shown=_MLSERVER_SHOWN,
-    ),
+    "mlserver": _MLSERVER,
+    "mlserver-0": replace(_MLSERVER, title="mlserver, no worker process", argv=_mlserver(0)),
     "kserve": Server(
         "kserve",
         _script("kserve_sklearn.py"),
@@ -205,25 +195,8 @@ SERVERS = {
 
 
 def python_of(server: Server) -> Path:
-    """The Python of this server's virtualenv, whose name changes with its requirements."""
-    if server.ours:
-        return Path(sys.executable)
-    name = server.shown[0] + "-" + hashlib.sha256(repr(server.requirements).encode()).hexdigest()[:8]
-    return cache() / "serving" / name / "bin" / "python"
-
-
-def set_up(server: Server) -> None:
-    """Make the server's virtualenv, where it is not there yet."""
-    python = python_of(server)
-    venv = python.parent.parent
-    if server.ours or (venv / "ready").exists():
-        return
-    print(f"  installing {' '.join(server.requirements)}", flush=True)
-    shutil.rmtree(venv, ignore_errors=True)
-    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    pip: list[str | Path] = [python, "-m", "pip", "install", "-q", "--cache-dir", cache() / "pip"]
-    subprocess.run([*pip, *server.requirements], check=True)
-    (venv / "ready").touch()
+    """The Python that runs this server, with its requirements; they are installed where they are not yet."""
+    return Path(sys.executable) if server.ours else python_with(server.shown[0], *server.requirements)
 
 
 def versions(server: Server) -> str:

@@ -213,7 +213,7 @@ def main() -> None:
         raise SystemExit("two cores and the program taskset are needed: one for the server, one for the generator")
     servers = [SERVERS[name] for name in chosen.servers.split(",")]
     for server in servers:
-        incumbents.set_up(server)
+        incumbents.python_of(server)
     generator()
     os.sched_setaffinity(0, {cores[1]})
     now = datetime.datetime.now(datetime.UTC)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ultramarine.shared.routes import EndpointRoutes, RouteState
+from ultramarine.shared.routes import PROTOCOLS, EndpointRoutes, RouteState
 
 from ultramarine_gateway.bootstrap import AGENT_SOCKET
 from ultramarine_gateway.conversation import Conversation
@@ -18,6 +18,7 @@ from ultramarine_gateway.memory import Memory
 from ultramarine_gateway.rendering import Rendered, cluster_name
 from ultramarine_gateway.state import Desk, Namespace
 from ultramarine_gateway.stream import Stream
+from ultramarine_gateway.waiting import WaitingRoom
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,8 @@ class Agent:
         self._addresses = self._memory.addresses()
         self._rung = asyncio.Event()
         self._dirty = True
-        self._stream = Stream(lambda: self._desk.wanted, self._rung.set)
+        self._room = WaitingRoom(self._leads)
+        self._stream = Stream(lambda: self._desk.wanted, self._rung.set, self._room)
         self.asked = asyncio.Event()  # set after each look, since that may ask for other Secrets
         self._in_use: dict[str, tuple[Rendered, str]] = {}
         self._ready: dict[str, int] = {}
@@ -67,6 +69,10 @@ class Agent:
         """What Envoy routes an endpoint by; nothing where it does not."""
         return self._in_use[name][0].routes if name in self._in_use else None
 
+    def waiting(self, name: str, deployment: str) -> int:
+        """How many requests wait for the first pod of a deployment."""
+        return sum(self._room.waiting[cluster_name(name, deployment, protocol)] for protocol in PROTOCOLS)
+
     @property
     def conversation(self) -> Conversation | None:
         """What was said with the Envoy that is connected."""
@@ -86,6 +92,10 @@ class Agent:
         """The names of the Secrets that the endpoints refer to."""
         return self._desk.secrets_asked()
 
+    def _leads(self, cluster: str) -> bool:
+        conversation, addresses = self._stream.conversation, self._desk.leads(cluster)
+        return conversation is not None and addresses is not None and conversation.has(addresses)
+
     async def run(self) -> None:
         """Tell Envoy until cancelled. A bug ends it, and the kubelet starts it anew; Envoy goes on meanwhile."""
         await self._stream.start(self._folder / AGENT_SOCKET)
@@ -102,7 +112,9 @@ class Agent:
                 async with asyncio.timeout(ADDRESSES_SECONDS):
                     await self._rung.wait()
             self._rung.clear()
-            if self._judge() or self._dirty:
+            news = self._judge()
+            self._room.look()
+            if news or self._dirty:
                 self._dirty = False
                 self._desk.decide(self._addresses)
                 self.asked.set()

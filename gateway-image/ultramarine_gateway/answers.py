@@ -26,7 +26,9 @@ def application(agent: Agent, folder: Path) -> web.Application:
             report = {asked: report[asked]} if asked in report else {}
             in_use = agent.routes(asked)
             if asked in report and in_use is not None:
-                report[asked] = replace(report[asked], figures=await figures.of(in_use))
+                counted = await figures.of(in_use) or {}
+                waits = {name: replace(one, waiting=agent.waiting(asked, name)) for name, one in counted.items()}
+                report[asked] = replace(report[asked], figures=waits or None)
         endpoints = {
             name: asdict(replace(state, pod=pod)) | {"since": agent.since(name)} for name, state in report.items()
         }

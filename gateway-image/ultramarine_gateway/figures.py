@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from ultramarine_gateway import envoy
 from ultramarine_gateway.rendering import cluster_name
 
 KEPT_SECONDS = 0.5  # however often is asked, Envoy is not asked more often than this for one endpoint
+LEAST_SECONDS, MEAN_SECONDS = 2.0, 11.0  # over how long means are taken
 
 _Read = dict[str, DeploymentFigures]
 
@@ -23,21 +26,43 @@ class Figures:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._read: dict[str, tuple[float, EndpointRoutes, _Read]] = {}
+        self._samples: dict[str, list[tuple[float, _Read]]] = {}  # by endpoint, the oldest first
 
     async def of(self, routes: EndpointRoutes) -> _Read | None:
         """By deployment; nothing where Envoy does not answer."""
         now = time.monotonic()
-        self._read = {name: read for name, read in self._read.items() if now - read[0] < KEPT_SECONDS}
-        kept = self._read.get(routes.endpoint)
-        if kept is not None and kept[1] == routes:
-            return kept[2]
+        known = {name: [one for one in them if now - one[0] <= MEAN_SECONDS] for name, them in self._samples.items()}
+        self._samples = {name: them for name, them in known.items() if them}
+        before = self._samples.get(routes.endpoint, [])
+        names = {deployment.name for deployment in routes.deployments}
+        if before and now - before[-1][0] < KEPT_SECONDS and before[-1][1].keys() == names:
+            return before[-1][1]
         try:
             figures = figures_in(await envoy.cluster_stats(self._folder, routes.endpoint), routes)
         except (OSError, aiohttp.ClientError, TimeoutError):
             return None
-        self._read[routes.endpoint] = (now, routes, figures)
+        if before and now - before[0][0] >= LEAST_SECONDS:
+            since, old = before[0]
+            figures = {name: means(one, old.get(name), now - since) for name, one in figures.items()}
+        self._samples[routes.endpoint] = [*before, (now, figures)]
         return figures
+
+
+def means(new: DeploymentFigures, old: DeploymentFigures | None, seconds: float) -> DeploymentFigures:
+    """The figures with the means over the time since the old ones; without, where Envoy has started anew."""
+    if old is None or new.requests < old.requests:
+        return new
+    answered = new.requests - old.requests
+    came = max(0, answered + new.active - old.active)
+    concurrency = float(new.active)
+    counts = dict(old.latency)
+    timed = [(bound, count - counts.get(bound, 0)) for bound, count in new.latency]
+    if timed and timed[-1][1] > 0 and answered > 2 * new.active:
+        # Little's law. Where requests are short a look at one moment says little, and where they are long all.
+        below = [(0.0, 0), *timed]
+        milliseconds = sum((low + high) / 2 * (n - m) for (low, m), (high, n) in pairwise(below)) / timed[-1][1]
+        concurrency = came / seconds * milliseconds / 1000
+    return replace(new, rate=came / seconds, concurrency=concurrency)
 
 
 def figures_in(stats: list[Any], routes: EndpointRoutes) -> _Read:

@@ -7,7 +7,7 @@ from importlib.resources import files
 from ultramarine.shared.routes import GATEWAY_READY_PORT, EndpointRoutes
 
 from ultramarine_gateway.clusters import issuer_cluster
-from ultramarine_gateway.rendering import FROM_AGENT, KEYS_FILTER, TOKENS_FILTER, TYPES, Document
+from ultramarine_gateway.rendering import FROM_AGENT, HOLD_FILTER, KEYS_FILTER, TOKENS_FILTER, TYPES, Document
 
 _HTTP = TYPES + "envoy.extensions.filters.http."
 _NETWORK = TYPES + "envoy.extensions.filters.network."
@@ -102,7 +102,7 @@ def _http(routes: EndpointRoutes) -> Document:
             "stat_prefix": routes.endpoint,
             "codec_type": "AUTO",
             "rds": {"route_config_name": routes.endpoint, "config_source": FROM_AGENT},
-            "http_filters": [*_admission(routes), router],
+            "http_filters": [*_admission(routes), *_holding(routes), router],
             "use_remote_address": True,
             "early_header_mutation_extensions": [_NO_WISHES],
             "normalize_path": True,
@@ -151,6 +151,22 @@ def _admission(routes: EndpointRoutes) -> list[Document]:
         }
         return [{"name": TOKENS_FILTER, "typed_config": checked}]
     return []
+
+
+def _holding(routes: EndpointRoutes) -> list[Document]:
+    """Have the agent asked for leave, by those routes that say so; whoever has no key is refused before."""
+    if not any(deployment.hold for deployment in routes.deployments):
+        return []
+    typed = {
+        "@type": _HTTP + "ext_authz.v3.ExtAuthz",
+        "transport_api_version": "V3",
+        # The agent's answer comes when it comes, or in the time that the route has told it.
+        "grpc_service": {"envoy_grpc": {"cluster_name": "agent"}, "timeout": "90000s"},
+        # When there is no agent, requests go on, and are told that no pod is there.
+        "failure_mode_allow": True,
+        "allowed_headers": {"patterns": [{"exact": ":path"}]},  # keys are not its business
+    }
+    return [{"name": HOLD_FILTER, "typed_config": typed, "disabled": True}]
 
 
 def _tls(routes: EndpointRoutes) -> Document:

@@ -31,6 +31,7 @@ for _module in (
     "config.listener.v3.listener_pb2",
     "config.route.v3.route_pb2",
     "extensions.access_loggers.stream.v3.stream_pb2",
+    "extensions.filters.http.ext_authz.v3.ext_authz_pb2",
     "extensions.filters.http.jwt_authn.v3.config_pb2",
     "extensions.filters.http.lua.v3.lua_pb2",
     "extensions.filters.http.router.v3.router_pb2",
@@ -45,16 +46,17 @@ for _module in (
     importlib.import_module(f"envoy.{_module}")
 
 
-def render(routes: EndpointRoutes, secrets: Secrets, host: str) -> Rendered:
+def render(routes: EndpointRoutes, secrets: Secrets, host: str, held: frozenset[str] = frozenset()) -> Rendered:
     """What Envoy needs to route this endpoint, given its routes and what its Secrets say; it listens at `host`.
 
+    Requests to deployments that are `held` wait until there is a pod.
     Raises ValueError where Envoy has no word for what is asked.
     """
     name = routes.endpoint
     return Rendered(
         routes,
         resource(LISTENER, name, listener(routes, host)),
-        resource(ROUTES, name, route_configuration(routes, secrets)),
+        resource(ROUTES, name, route_configuration(routes, secrets, held)),
         tuple(resource(CLUSTER, document["name"], document) for document in clusters(routes)),
         resource(CERTIFICATE, name, _certificate(routes, secrets)) if routes.tls_secret else None,
     )

@@ -27,6 +27,9 @@ FROM_AGENT: Document = {"ads": {}, "resource_api_version": "V3"}
 # The names of filters, by which routes change what a filter does.
 KEYS_FILTER = "keys"
 TOKENS_FILTER = "tokens"
+HOLD_FILTER = "hold"
+# What a route says of a request that shall wait: the cluster that it goes to, and for how long.
+CLUSTER_SAID, SECONDS_SAID = "cluster", "seconds"
 LUA_PER_ROUTE = TYPES + "envoy.extensions.filters.http.lua.v3.LuaPerRoute"
 
 
@@ -75,6 +78,16 @@ class Rendered:
             for deployment in self.routes.deployments
             for protocol in deployment.protocols
         }
+
+    @cached_property
+    def may_hold(self) -> frozenset[str]:
+        """The clusters whose requests wait for a pod where there is none."""
+        return frozenset(
+            cluster_name(self.name, deployment.name, protocol)
+            for deployment in self.routes.deployments
+            if deployment.hold
+            for protocol in deployment.protocols
+        )
 
     @cached_property
     def resources(self) -> tuple[Resource, ...]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from ultramarine.shared.routes import PIN_HEADER, EndpointRoutes, RouteDeployment
 
 from ultramarine_gateway.rendering import (
+    CLUSTER_SAID,
+    HOLD_FILTER,
     KEYS_FILTER,
     LUA_PER_ROUTE,
+    SECONDS_SAID,
     TOKENS_FILTER,
     TYPES,
     Document,
@@ -28,6 +31,7 @@ _OPEN: dict[str, Document] = {
     "token": {TOKENS_FILTER: {"@type": _JWT_PER_ROUTE, "disabled": True}},
     "none": {},
 }
+_HOLD_PER_ROUTE = TYPES + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
 _PARTS = 1_000_000
 
 # Only what no pod has seen yet is sent to another one: a prediction may have effects.
@@ -45,16 +49,19 @@ RETRY: Document = {
 }
 
 
-def route_configuration(routes: EndpointRoutes, secrets: Secrets) -> Document:
-    """What Envoy does with a request to this endpoint, whatever its Host header says."""
+def route_configuration(routes: EndpointRoutes, secrets: Secrets, held: frozenset[str] = frozenset()) -> Document:
+    """What Envoy does with a request to this endpoint, whatever its Host header says.
+
+    Requests to deployments that are `held` wait until there is a pod.
+    """
     listed = [*_health(routes)]
     for protocol in ("grpc", "http"):  # gRPC first: its match is the narrower one
-        listed += _pinned(routes, protocol)
+        listed += _pinned(routes, protocol, held)
     pins = {"prefix": "/", "headers": [{"name": PIN_HEADER, "present_match": True}]}
     unknown = f"no deployment of {routes.endpoint} has the name in {PIN_HEADER}, or it does not speak this protocol"
     listed.append(_answer(pins, 404, unknown))
     for protocol in ("grpc", "http"):
-        listed += _weighted(routes, protocol)
+        listed += _weighted(routes, protocol, held)
     host: Document = {"name": routes.endpoint, "domains": ["*"], "routes": listed}
     if routes.auth.mode == "key":
         digests = dict(secrets.digests or {})
@@ -67,17 +74,18 @@ def route_configuration(routes: EndpointRoutes, secrets: Secrets) -> Document:
     }
 
 
-def _pinned(routes: EndpointRoutes, protocol: str) -> list[Document]:
+def _pinned(routes: EndpointRoutes, protocol: str, held: frozenset[str]) -> list[Document]:
     return [
         {
             "match": _match(protocol) | {"headers": [{"name": PIN_HEADER, "string_match": {"exact": deployment.name}}]},
             "route": _to(routes, deployment, protocol),
+            **(_hold(routes, deployment, protocol) if deployment.name in held else {}),
         }
         for deployment in speaks(routes.deployments, protocol)
     ]
 
 
-def _weighted(routes: EndpointRoutes, protocol: str) -> list[Document]:
+def _weighted(routes: EndpointRoutes, protocol: str, held: frozenset[str]) -> list[Document]:
     """A route for each weight, which takes its share of what comes; Envoy draws one number for all of them.
 
     Envoy's own weighted clusters share one timeout and one list of mirrors, and here each deployment has its own.
@@ -93,8 +101,17 @@ def _weighted(routes: EndpointRoutes, protocol: str) -> list[Document]:
         match = _match(protocol) | ({"runtime_fraction": {"default_value": share}} if so_far < whole else {})
         mirrors = _mirrors(routes, deployment, protocol)
         action = _to(routes, deployment, protocol) | ({"request_mirror_policies": mirrors} if mirrors else {})
-        listed.append({"match": match, "route": action})
+        hold = _hold(routes, deployment, protocol) if deployment.name in held else {}
+        listed.append({"match": match, "route": action, **hold})
     return listed
+
+
+def _hold(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str) -> Document:
+    """Ask the agent for leave, which it gives when it has an address of the deployment."""
+    cluster = cluster_name(routes.endpoint, deployment.name, protocol)
+    said = {CLUSTER_SAID: cluster, SECONDS_SAID: f"{deployment.timeout_seconds:g}"}
+    asked = {"@type": _HOLD_PER_ROUTE, "check_settings": {"context_extensions": said}}
+    return {"typed_per_filter_config": {HOLD_FILTER: asked}}
 
 
 def _health(routes: EndpointRoutes) -> list[Document]:

@@ -64,6 +64,14 @@ class _PortTaken(ValueError):
         self.port, self.holder = port, holder
 
 
+class _SecretMissing(ValueError):
+    """There is no Secret of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Secret {name} does not exist; create it")
+        self.name = name
+
+
 class Desk:
     """Where what was seen becomes what is wanted: the newest good routes of each endpoint, and why not newer ones."""
 
@@ -75,6 +83,7 @@ class Desk:
         self.refused: dict[str, tuple[Rendered, str, float]] = {}  # with when it was
         self._remembered: dict[str, tuple[object, Rendered]] = {}
         self.assigned: dict[str, tuple[tuple[Address, ...], Resource]] = {}  # by cluster, as it is wanted
+        self._leaving: set[str] = set()  # clusters that lose their last address when Envoy holds their requests
         self._readiness = render_readiness(host)
         self.wanted = Wanted({}, {}, whole=False)
 
@@ -93,6 +102,11 @@ class Desk:
         """Envoy does not take this: what it took last goes on."""
         self.refused[endpoint.name] = (endpoint, why, now)
 
+    def leads(self, cluster: str) -> Resource | None:
+        """The addresses of a cluster with which Envoy may send requests there; nothing where there are none."""
+        found, one = self.assigned.get(cluster, ((), None))
+        return one if found and cluster not in self._leaving else None
+
     def accept(self, endpoint: Rendered) -> None:
         """Envoy routes by this."""
         self.accepted[endpoint.name] = endpoint
@@ -104,12 +118,16 @@ class Desk:
         endpoints = dict(self.accepted) if maps is None else self._endpoints(maps)
         assignments = {}
         for endpoint in endpoints.values():
+            held = endpoint.may_hold
             for cluster, (service, port) in endpoint.pools.items():
                 if self.seen.slices is not None:
-                    assignments[cluster] = self._assignment(cluster, service, port)
+                    # Envoy has to hold requests before it has nobody to send them to.
+                    holds = self.accepted.get(endpoint.name) == endpoint
+                    assignments[cluster] = self._assignment(cluster, service, port, keep=cluster in held and not holds)
                 elif cluster in known_addresses:
                     assignments[cluster] = known_addresses[cluster]
         self.assigned = {name: made for name, made in self.assigned.items() if name in assignments}
+        self._leaving &= self.assigned.keys()
         self.wanted = Wanted(endpoints, assignments, whole, self._readiness)
 
     def _endpoints(self, config_maps: Mapping[str, Any]) -> dict[str, Rendered]:
@@ -142,6 +160,8 @@ class Desk:
                 if isinstance(error, _PortTaken):
                     taken = replace(self.problems[name], port=error.port, port_taken_by=error.holder)
                     self.problems[name] = taken
+                if isinstance(error, _SecretMissing):
+                    self.problems[name] = replace(self.problems[name], missing_secret=error.name)
                 if name in self.accepted:
                     endpoints[name] = self.accepted[name]
         return endpoints
@@ -154,11 +174,21 @@ class Desk:
         if (routes.endpoint, routes.namespace) != (name, self._namespace):
             raise ValueError(f"the routes are those of {routes.namespace}/{routes.endpoint}, not of {name} here")
         secrets = self._secrets(routes)
-        made_of = (text, secrets)
+        held = self._without_pods(routes)
+        made_of = (text, secrets, held)
         remembered = self._remembered.get(name)
         if remembered is None or remembered[0] != made_of:
-            remembered = self._remembered[name] = (made_of, render(routes, secrets, self._host))
+            remembered = self._remembered[name] = (made_of, render(routes, secrets, self._host, held))
         return remembered[1]
+
+    def _without_pods(self, routes: EndpointRoutes) -> frozenset[str]:
+        """The deployments whose requests wait for a pod, since none is known."""
+        known = self.seen.slices or {}
+        return frozenset(
+            one.name
+            for one in routes.deployments
+            if one.hold and not all(addresses(known.get(one.service, {}).values(), port) for port in one.protocols)
+        )
 
     def _secrets(self, routes: EndpointRoutes) -> Secrets:
         digests: dict[str, str] = {}
@@ -179,13 +209,18 @@ class Desk:
     def _secret(self, name: str) -> Mapping[str, str]:
         data = self.seen.secrets.get(name)
         if data is None:
-            what = "does not exist" if name in self.seen.secrets else "was not read yet"
-            raise ValueError(f"Secret {name} {what}; create it, or wait")
+            if name in self.seen.secrets:
+                raise _SecretMissing(name)
+            raise ValueError(f"Secret {name} was not read yet; wait, or see why in the log of the gateway's agent")
         return data
 
-    def _assignment(self, cluster: str, service: str, port: str) -> Resource:
+    def _assignment(self, cluster: str, service: str, port: str, *, keep: bool) -> Resource:
         found = addresses((self.seen.slices or {}).get(service, {}).values(), port)
         made = self.assigned.get(cluster)
+        self._leaving.discard(cluster)
+        if made is not None and keep and not found:
+            self._leaving.add(cluster)
+            return made[1]
         if made is None or made[0] != found:
             made = self.assigned[cluster] = (found, render_assignment(cluster, found))
         return made[1]

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+from envoy.service.auth.v3 import external_auth_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import any_pb2
 
 from ultramarine_gateway.conversation import Conversation, Heard, Told, Wanted
+from ultramarine_gateway.waiting import Doorman, WaitingRoom
 
 _TICK = 1.0  # seconds; clusters that nothing leads to any more go by time
 
@@ -23,8 +25,8 @@ _GATHER = 0.002
 class Stream:
     """Tells the Envoy that is connected what is wanted, as soon as that changes."""
 
-    def __init__(self, wanted: Callable[[], Wanted], heard: Callable[[], None]) -> None:
-        self._wanted, self._heard = wanted, heard
+    def __init__(self, wanted: Callable[[], Wanted], heard: Callable[[], None], room: WaitingRoom) -> None:
+        self._wanted, self._heard, self._room = wanted, heard, room
         self._changed = asyncio.Event()
         self._server: Any = None
         self.conversation: Conversation | None = None
@@ -34,6 +36,7 @@ class Stream:
         socket.unlink(missing_ok=True)
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(_Service(self), self._server)
+        external_auth_pb2_grpc.add_AuthorizationServicer_to_server(Doorman(self._room), self._server)
         self._server.add_insecure_port(f"unix:{socket}")
         await self._server.start()
         socket.chmod(0o600)

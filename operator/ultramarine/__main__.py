@@ -19,7 +19,7 @@ from .engine.engine import Engine
 from .engine.lease import Lease
 from .engine.mirror import Mirror
 from .engine.vitals import Gauges, Vitals
-from .kinds import KINDS
+from .kinds import kinds_on
 from .kube.client import ApiError, Client, namespace_of_pod
 from .outside.storage import Storage
 from .progress import BODY_LIMIT, Reception
@@ -64,7 +64,8 @@ async def run() -> int:
     storage = Storage(chosen.platform.storage_endpoint, chosen.platform.storage_region, read_seconds=8, attempts=2)
     lease = Lease(client, chosen.own_namespace, LEASE_NAME, chosen.identity)
     namespaces: tuple[str | None, ...] = (None,) if chosen.clusterwide else chosen.namespaces
-    engine = Engine(KINDS, namespaces, Mirror(KINDS), client.fenced(lease.time_left), storage, chosen.platform, lease)
+    kinds = kinds_on(chosen.platform)
+    engine = Engine(kinds, namespaces, Mirror(kinds), client.fenced(lease.time_left), storage, chosen.platform, lease)
     Info("ultramarine_build", "What is running.").info({"version": __version__})
     REGISTRY.register(Gauges(engine.vitals, engine.states))
     reception = Reception(client.review_token, engine.reports, lambda: engine.leads)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 
 from . import protocols
 from .kinds import KINDS
+from .kinds.onlineendpoint import GATEWAY_API_KIND
 from .shared.meta import API_VERSION, EVENT, GROUP, LEASE, LEASE_NAME, TOKEN_REVIEW, VERSION, Resource
 from .shared.plan import Kind
 from .shared.schema import NOT_OBSERVED
@@ -57,7 +59,7 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
                 out["enum"] = [value]
             case _:
                 out[name] = value
-    if out.get("additionalProperties") is False:
+    if isinstance(out.get("additionalProperties"), bool):
         del out["additionalProperties"]
     # Only a default that says something is written into people's objects: null and empty ones are the field's absence.
     if _is_empty(out.get("default")):
@@ -149,8 +151,27 @@ def crd(kind: Kind) -> dict[str, Any]:
 
 def rbac() -> list[dict[str, Any]]:
     """The operator's rules: what the kinds use, and nothing more."""
-    verbs: dict[Resource, set[str]] = {}
+    verbs = _verbs(KINDS)
+    rules = [_rule(resource, verbs[resource]) for resource in sorted(verbs, key=lambda r: (r.group, r.plural))]
     for kind in KINDS:
+        rules.append({"apiGroups": [GROUP], "resources": [f"{kind.resource.plural}/status"], "verbs": ["patch"]})
+        if kind.children:  # the API server asks for this where OwnerReferencesPermissionEnforcement is on
+            finalizers = f"{kind.resource.plural}/finalizers"
+            rules.append({"apiGroups": [GROUP], "resources": [finalizers], "verbs": ["update"]})
+    rules.append(_rule(EVENT, {"create"}))
+    return rules
+
+
+def gateway_api_rules() -> list[dict[str, Any]]:
+    """The rules for routes of Gateway API, where they are written."""
+    more = {resource: verbs for resource, verbs in _verbs([GATEWAY_API_KIND]).items() if resource not in _verbs(KINDS)}
+    return [_rule(resource, verbs) for resource, verbs in more.items()]
+
+
+def _verbs(kinds: Iterable[Kind]) -> dict[Resource, set[str]]:
+    """What the operator does with each type."""
+    verbs: dict[Resource, set[str]] = {}
+    for kind in kinds:
         verbs.setdefault(kind.resource, set()).update(("list", "watch"))
         for related in (*kind.related,):
             verbs.setdefault(related, set()).update(("list", "watch"))
@@ -163,14 +184,9 @@ def rbac() -> list[dict[str, Any]]:
             verbs.setdefault(made, set()).add("create")
         for gone in kind.deletes:
             verbs.setdefault(gone, set()).add("delete")
-    rules = [_rule(resource, verbs[resource]) for resource in sorted(verbs, key=lambda r: (r.group, r.plural))]
-    for kind in KINDS:
-        rules.append({"apiGroups": [GROUP], "resources": [f"{kind.resource.plural}/status"], "verbs": ["patch"]})
-        if kind.children:  # the API server asks for this where OwnerReferencesPermissionEnforcement is on
-            finalizers = f"{kind.resource.plural}/finalizers"
-            rules.append({"apiGroups": [GROUP], "resources": [finalizers], "verbs": ["update"]})
-    rules.append(_rule(EVENT, {"create"}))
-    return rules
+        for asked in kind.confirms:
+            verbs.setdefault(asked, set()).add("get")
+    return verbs
 
 
 def lease_rules() -> list[dict[str, Any]]:
@@ -246,7 +262,7 @@ def files() -> dict[Path, str]:
     # Not a template: messages and descriptions must reach the cluster as they are.
     out[chart / "files" / "crds.yaml"] = HEADER + everything
     out[chart / "files" / "rbac.yaml"] = HEADER + _yaml(
-        {"operator": rbac(), "lease": lease_rules(), "progress": progress_rules()}
+        {"operator": rbac(), "lease": lease_rules(), "progress": progress_rules()} | {"gatewayApi": gateway_api_rules()}
     )
     out[ROOT / "docs" / "api.md"] = reference()
     out |= {ROOT / path: text for path, text in protocols.modules().items()}

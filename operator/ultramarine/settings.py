@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from dataclasses import dataclass
 
-from .shared.plan import Platform
+from .shared.plan import GatewayApi, ParentRef, Platform
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,25 @@ class Settings:
     @property
     def clusterwide(self) -> bool:
         return self.namespaces == ("*",)
+
+
+def _gateway_api(text: str) -> GatewayApi | None:
+    """Read the chart's value gatewayApi, as JSON; nothing where it names no Gateway."""
+    try:
+        said = json.loads(text or "{}")
+        parents = tuple(
+            ParentRef(str(p["name"]), str(p.get("namespace", "")), str(p.get("sectionName", "")), int(p.get("port", 0)))
+            for p in said.get("parentRefs") or ()
+        )
+        found = GatewayApi(parents, str(said.get("url", "")), said.get("grpc", True) is True) if parents else None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"the environment variable ULTRAMARINE_GATEWAY_API cannot be read: {error!r}") from error
+    if found and not all(part in found.url for part in ("://", "{endpoint}", "{namespace}")):
+        raise ValueError(
+            "the environment variable ULTRAMARINE_GATEWAY_API needs a url such as "
+            f"https://{{endpoint}}.{{namespace}}.ml.example.com, not {found.url!r}"
+        )
+    return found
 
 
 def from_environment(own_namespace: str) -> Settings:
@@ -62,5 +82,6 @@ def from_environment(own_namespace: str) -> Settings:
             mlflow_uri=os.environ.get("ULTRAMARINE_MLFLOW_URI", "").rstrip("/"),
             gateway=gateway,
             gateway_namespaces=frozenset(filter(None, os.environ.get("ULTRAMARINE_GATEWAY_NAMESPACES", "").split(","))),
+            gateway_api=_gateway_api(os.environ.get("ULTRAMARINE_GATEWAY_API", "")),
         ),
     )

@@ -1,17 +1,21 @@
-"""What serving pods run (`ultramarine-server fetch` and `serve`), and compiling pods (`fetch`, `compile`, `store`)."""
+"""What this image's pods run: `fetch`, `serve`, `collect`; to compile `fetch`, `compile`, `store`; and `delete`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from ultramarine.shared import contract
-from ultramarine.shared.contract import CompileRecord, CompileTask, ServingTask, TerminationRecord
+from ultramarine.shared.contract import CompileRecord, CompileTask, DeleteTask, ServingTask, TerminationRecord
 from ultramarine.shared.errors import UltramarineError
 
 from ultramarine_server.cpus import cpu_limit
+
+Task = TypeVar("Task")
 
 
 def main() -> int:
@@ -31,17 +35,26 @@ def main() -> int:
             verdict = compile_model(_compile_task(), arguments.model_dir, arguments.compiled_dir, cpu_limit())
             print(verdict.to_json().decode(), flush=True)
             return 0
+        if arguments.command == "delete":
+            from ultramarine_server.deleting import delete
+
+            delete(_delete_task(), os.environ)
+            return 0
         task = _task()
         if arguments.command == "fetch":
             from ultramarine_server.fetch import fetch  # boto3 is not for the container that serves.
 
             fetch(task, os.environ, arguments.model_dir)
             return 0
+        if arguments.command == "collect":
+            from ultramarine_server.collect import collect
+
+            return collect(task, os.environ, arguments.captures_dir)
         _limit_threads()
         from ultramarine_server.serve import Listening, serve
 
         listening = Listening(arguments.host, arguments.port, arguments.grpc_port, arguments.linger_seconds)
-        return serve(task, arguments.model_dir, arguments.keys_dir, listening)
+        return serve(task, arguments.model_dir, arguments.keys_dir, arguments.captures_dir, listening)
     except UltramarineError as error:
         print(f"ultramarine-server: {error.reason}: {error.message}", file=sys.stderr, flush=True)
         _leave(TerminationRecord(reason=error.reason, message=error.message), arguments.termination_log)
@@ -58,10 +71,14 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="ultramarine-server", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     fetch = commands.add_parser("fetch", help="download the model of $ULTRAMARINE_TASK and check it")
+    collect = commands.add_parser("collect", help="store what the server has captured, until SIGTERM")
     serve = commands.add_parser("serve", help="serve the downloaded model by the Open Inference Protocol V2")
     compile = commands.add_parser("compile", help="compile the downloaded model, and check it against the native one")
     store = commands.add_parser("store", help="store what was compiled, and the verdict")
-    for command in (fetch, serve, compile, store):
+    delete = commands.add_parser("delete", help="delete the artifact of $ULTRAMARINE_TASK from the object storage")
+    for command in (serve, collect):
+        command.add_argument("--captures-dir", type=Path, default=Path(contract.CAPTURES_DIR))
+    for command in (fetch, serve, collect, compile, store, delete):
         command.add_argument("--model-dir", type=Path, default=Path(contract.MODEL_DIR))
         command.add_argument("--termination-log", type=Path, default=Path(contract.TERMINATION_LOG))
     for command in (compile, store):
@@ -77,18 +94,22 @@ def _arguments() -> argparse.Namespace:
 
 
 def _task() -> ServingTask:
-    try:
-        return ServingTask.from_json(os.environ.get(contract.ENV_TASK, ""))
-    except (TypeError, ValueError) as error:
-        message = f"{contract.ENV_TASK} holds no serving task ({error}); this image is started by the operator"
-        raise UltramarineError(message, "TaskInvalid") from error
+    return _read("serving", ServingTask.from_json)
 
 
 def _compile_task() -> CompileTask:
+    return _read("compiling", CompileTask.from_json)
+
+
+def _delete_task() -> DeleteTask:
+    return _read("deleting", DeleteTask.from_json)
+
+
+def _read(kind: str, read: Callable[[str], Task]) -> Task:
     try:
-        return CompileTask.from_json(os.environ.get(contract.ENV_TASK, ""))
+        return read(os.environ.get(contract.ENV_TASK, ""))
     except (TypeError, ValueError) as error:
-        message = f"{contract.ENV_TASK} holds no compiling task ({error}); this image is started by the operator"
+        message = f"{contract.ENV_TASK} holds no {kind} task ({error}); this image is started by the operator"
         raise UltramarineError(message, "TaskInvalid") from error
 
 

@@ -11,13 +11,16 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Never, Protocol, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 
 from ultramarine_server.accesslog import AccessLog
+from ultramarine_server.captures import Capture, Captures
 from ultramarine_server.errors import Problem
+from ultramarine_server.grpc_tensors import exchange
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.telemetry import Telemetry
 
@@ -56,8 +59,10 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 class Calls(grpc.GenericRpcHandler):
     """Finds what answers a call; `keys` is None where no key is wanted. Without a route none is, and nothing counts."""
 
-    def __init__(self, telemetry: Telemetry, keys: KeyRing | None, log: AccessLog) -> None:
-        self._telemetry, self._keys, self._log = telemetry, keys, log
+    def __init__(
+        self, telemetry: Telemetry, keys: KeyRing | None, log: AccessLog, captures: Captures | None = None
+    ) -> None:
+        self._telemetry, self._keys, self._log, self._captures = telemetry, keys, log, captures
         self._answering: dict[str, Any] = {}
         self._refusing: dict[str, Any] = {}
 
@@ -140,6 +145,11 @@ class Calls(grpc.GenericRpcHandler):
                 self._telemetry.count(seen.route, seen.code, seconds)
             if self._log.shows(seen.route, seen.code):
                 self._log.show(seen.request_id, "gRPC", seen.method, seen.code, seconds, seen.sizes)
+            if self._captures is not None and self._captures.wants(seen.route, seen.code):
+                asked: Any = seen.request
+                answered: Any = seen.answer if seen.code == 200 else None
+                read = partial(exchange, asked, answered)
+                self._captures.take(Capture(seen.request_id, seen.method, seen.code, seconds, sum(seen.sizes), read))
 
 
 @dataclass(slots=True)

@@ -10,7 +10,12 @@ import numpy as np
 
 from ultramarine_server import binary
 from ultramarine_server.errors import BadRequest
-from ultramarine_server.grpc_stubs.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from ultramarine_server.exchange import Exchange, documents
+from ultramarine_server.grpc_stubs.open_inference_pb2 import (
+    ModelInferRequest,
+    ModelInferResponse,
+    ModelStreamInferResponse,
+)
 from ultramarine_server.service import Inference, Tensor
 from ultramarine_server.tensors import DTYPES, Array
 
@@ -64,6 +69,24 @@ def answer(request: ModelInferRequest, version: str, tensors: Sequence[Tensor]) 
     return response
 
 
+def exchange(request: ModelInferRequest, answered: ModelInferResponse | ModelStreamInferResponse | None) -> Exchange:
+    """Take apart a request and its answer, if it has one."""
+    try:
+        inputs = documents(_inputs(request))
+    except BadRequest:
+        return Exchange(request.id, None, None)
+    if answered is None:
+        return Exchange(request.id, inputs, None)
+    response = answered.infer_response if isinstance(answered, ModelStreamInferResponse) else answered
+    raw = response.raw_output_contents
+    outputs = []
+    for index, tensor in enumerate(response.outputs):
+        shape = tuple(tensor.shape)
+        array = binary.decode(tensor.datatype, shape, raw[index]) if raw else _from_contents(tensor, shape)
+        outputs.append(Tensor(tensor.name, tensor.datatype, array))
+    return Exchange(request.id, inputs, documents(outputs))
+
+
 def _inputs(request: ModelInferRequest) -> tuple[Tensor, ...]:
     inputs, raw = request.inputs, request.raw_input_contents
     if raw and len(raw) != len(inputs):
@@ -85,7 +108,9 @@ def _inputs(request: ModelInferRequest) -> tuple[Tensor, ...]:
     return tuple(tensors)
 
 
-def _from_contents(tensor: ModelInferRequest.InferInputTensor, shape: tuple[int, ...]) -> Array:
+def _from_contents(
+    tensor: ModelInferRequest.InferInputTensor | ModelInferResponse.InferOutputTensor, shape: tuple[int, ...]
+) -> Array:
     datatype, count = tensor.datatype, math.prod(shape)
     field = _LISTS.get(datatype)
     if field is None:

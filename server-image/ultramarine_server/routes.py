@@ -13,7 +13,9 @@ from urllib.parse import unquote
 from ultramarine_server import binary, protocol, score
 from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.body import BODY_LIMIT, ENCODINGS, inflate
+from ultramarine_server.captures import Capture, Captures
 from ultramarine_server.errors import BadRequest, Problem
+from ultramarine_server.exchange import reader_of
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.messages import Request, Response, json_response, problem_response
 from ultramarine_server.openapi import document as openapi_document
@@ -43,8 +45,16 @@ class Route:
 class Routes:
     """The application that http.Connection asks; `keys` is None where no key is wanted."""
 
-    def __init__(self, service: Service, keys: KeyRing | None, log: AccessLog, body_limit: int = BODY_LIMIT) -> None:
+    def __init__(
+        self,
+        service: Service,
+        keys: KeyRing | None,
+        log: AccessLog,
+        body_limit: int = BODY_LIMIT,
+        captures: Captures | None = None,
+    ) -> None:
         self.body_limit = body_limit
+        self._captures = captures
         self._service, self._keys, self._log = service, keys, log
         self._fixed = {
             "/v2/health/live": Route("GET", self._live, keyed=False),
@@ -113,6 +123,10 @@ class Routes:
         if request.label:
             self._service.telemetry.count(request.label, response.status, seconds)
         self._log.record(request, response, seconds)
+        kept = self._captures
+        if kept is not None and request.method == "POST" and kept.wants(request.label, response.status):
+            size, read = len(request.body) + len(response.body), reader_of(self._service, request, response)
+            kept.take(Capture(request.id, request.path, response.status, seconds, size, read))
 
     # How that is done
 

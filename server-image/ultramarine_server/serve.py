@@ -17,8 +17,10 @@ from ultramarine.shared.contract import ServingTask
 from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.artifact import find_model
 from ultramarine_server.body import BODY_LIMIT
+from ultramarine_server.captures import Captures
 from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError
+from ultramarine_server.exchange import Redaction
 from ultramarine_server.http import Connection
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.limits import Limits
@@ -48,7 +50,7 @@ class Listening:
     linger: float = 5.0
 
 
-def serve(task: ServingTask, model_folder: Path, keys_folder: Path, listening: Listening) -> int:
+def serve(task: ServingTask, model_folder: Path, keys_folder: Path, captures_folder: Path, listening: Listening) -> int:
     """Serve until SIGTERM and return the exit code. Raises LoadError before anything listens."""
     started = time.monotonic()
     keys = _keys(task, keys_folder)
@@ -65,13 +67,16 @@ def serve(task: ServingTask, model_folder: Path, keys_folder: Path, listening: L
     gc.collect()
     gc.freeze()  # What is there now stays, and need not be looked through again and again.
     log = AccessLog(task.access_log_sampling)
-    routes = Routes(service, keys, log)
+    captures = _captures(task, service, captures_folder)
+    routes = Routes(service, keys, log, captures=captures)
     grpc = None
     if listening.grpc_port:
         from ultramarine_server.grpc_server import GrpcServer  # takes 15 MiB
 
-        grpc = GrpcServer(service, keys, log, BODY_LIMIT)
+        grpc = GrpcServer(service, keys, log, BODY_LIMIT, captures)
     uvloop.run(_Server(Listener(routes, service.telemetry), listening, grpc).run(orjson.dumps(loaded).decode()))
+    if captures:
+        captures.close()
     log.close()
     return 0
 
@@ -94,6 +99,20 @@ def service_for(task: ServingTask, folder: Path, telemetry: Telemetry) -> tuple[
     model = warmed(load(file, task, threads))
     platform = PLATFORMS[file.format]
     return Service(model, task.model, task.version, platform, runner, telemetry, reload), file.format
+
+
+def _captures(task: ServingTask, service: Service, folder: Path) -> Captures | None:
+    if task.collect is None:
+        return None
+    redaction = Redaction(task.collect.redact, service.model)
+    if redaction.unknown:
+        # No reason to serve nothing: another deployment of the endpoint may have them.
+        message = "spec.dataCollector.redact has names that the model does not have, so no value is kept"
+        line = {"event": "collecting", "unknown": redaction.unknown, "message": message}
+        print(orjson.dumps(line).decode(), flush=True)
+    captures = Captures(task.collect.sampling_rate, redaction, folder)
+    service.telemetry.of_captures = captures.metrics
+    return captures
 
 
 def _keys(task: ServingTask, folder: Path) -> KeyRing | None:

@@ -38,6 +38,7 @@ class Telemetry(Collector):
         self.draining = False
         self.in_flight = 0
         self.queue_length: Callable[[], int] = lambda: 0
+        self.of_captures: Callable[[], Iterable[Metric]] = tuple
         self._answers: dict[tuple[str, int], int] = {}
         self._seconds: dict[str, _Histogram] = {}
         self._queue_seconds, self._batch_rows = _Histogram(_SECONDS), _Histogram(_ROWS)
@@ -94,4 +95,5 @@ class Telemetry(Collector):
             rejected,
             GaugeMetricFamily(f"{_PREFIX}_in_flight", "Requests that are being answered.", self.in_flight),
             GaugeMetricFamily(f"{_PREFIX}_queue_length", "Requests that wait for the model.", self.queue_length()),
+            *self.of_captures(),
         ]

@@ -22,9 +22,13 @@ from ultramarine.shared.meta import (
     CONFIG_MAP,
     DEPLOYMENT,
     EVENT,
+    GRPC_ROUTE,
+    HORIZONTAL_POD_AUTOSCALER,
+    HTTP_ROUTE,
     JOB,
     MODEL,
     MODEL_VERSION,
+    NETWORK_POLICY,
     ONLINE_ENDPOINT,
     POD,
     POD_DISRUPTION_BUDGET,
@@ -87,6 +91,7 @@ WHOLE: dict[str, Manifest] = {
                 "tolerations": [
                     {"key": "gpu", "operator": "Equal", "value": "a", "effect": "NoExecute", "tolerationSeconds": 60}
                 ],
+                "affinity": {"nodeAffinity": {}, "podAffinity": {}, "podAntiAffinity": {}},
                 "priorityClassName": "high",
                 "serviceAccountName": "trainer",
             },
@@ -105,6 +110,7 @@ WHOLE: dict[str, Manifest] = {
             "description": "Who leaves.",
             "card": {"owner": "growth", "license": "internal", "intendedUse": "Offers.", "limitations": "Not abroad."},
             "retention": {"versions": 20},
+            "deletionPolicy": "Retain",
             "aliases": {"champion": "7"},
         },
     },
@@ -130,6 +136,7 @@ WHOLE: dict[str, Manifest] = {
         "spec": {
             "authMode": "key",
             "keysSecretRef": {"name": "mine"},
+            "tls": {"secretName": "churn-tls"},
             "traffic": {"blue": 100, "green": 0},
             "mirrorTraffic": {"green": 0},
             "rollout": {
@@ -139,11 +146,24 @@ WHOLE: dict[str, Manifest] = {
                 "gates": {"errorRateIncrease": 0.01, "p99Ratio": 1.5},
                 "onFailure": "Pause",
             },
+            "dataCollector": {
+                "samplingRate": 0.1,
+                "format": "parquet",
+                "uri": "s3://lake/team-a/kept/",
+                "redact": ["age"],
+            },
             "deployments": [
                 {
                     "name": "blue",
                     "model": "churn@champion",
                     "replicas": 2,
+                    "autoscale": {
+                        "minReplicas": 2,
+                        "maxReplicas": 8,
+                        "metric": "cpu",
+                        "target": 70,
+                        "scaleDownAfterSeconds": 60,
+                    },
                     "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
                     "requestSettings": {
                         "timeoutSeconds": 5,
@@ -179,9 +199,21 @@ def whole(kind: str, patch: Manifest | None = None) -> Manifest:
 RESOURCES = {"tj": TRAINING_JOB, "mdl": MODEL, "mv": MODEL_VERSION, "oe": ONLINE_ENDPOINT, "cm": CONFIG_MAP}
 RESOURCES |= {
     word: resource
-    for resource in (*RESOURCES.values(), JOB, POD, SERVICE, SECRET, DEPLOYMENT, POD_DISRUPTION_BUDGET, EVENT)
+    for resource in (
+        *RESOURCES.values(),
+        JOB,
+        POD,
+        SERVICE,
+        SECRET,
+        DEPLOYMENT,
+        POD_DISRUPTION_BUDGET,
+        NETWORK_POLICY,
+        HORIZONTAL_POD_AUTOSCALER,
+        EVENT,
+    )
     for word in (resource.plural, resource.kind, resource.kind.lower())
 }
+RESOURCES |= {resource.plural: resource for resource in (HTTP_ROUTE, GRPC_ROUTE)}  # where their CRDs are installed
 
 
 class Refused(Exception):

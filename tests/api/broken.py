@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import strategies as st
 from strategies import (
     GONE,
+    OPEN,
     SHORT,
     Path,
     Values,
@@ -144,6 +145,9 @@ def _places_of_list(node: Manifest, value: list[Any], path: Path) -> Iterator[Pl
 
 
 def _places_of_object(node: Manifest, value: Manifest, path: Path) -> Iterator[Place]:
+    if node.get(OPEN):
+        yield "too many", path, path, st.just({f"a{n}": n for n in range(node["maxProperties"] + 1)})
+        return
     if "additionalProperties" in node:
         values = node["additionalProperties"]
         if node.get("minProperties"):
@@ -263,6 +267,25 @@ def _keys_for_nobody(spec: Manifest) -> str:
     return "keysSecretRef"
 
 
+def _tokens_of_nobody(spec: Manifest) -> str:
+    spec["authMode"] = "token"
+    spec.pop("token", None)
+    spec.pop("keysSecretRef", None)
+    return "token"
+
+
+def _two_key_sets(spec: Manifest) -> str:
+    sets = {"jwks": "{}", "jwksUri": "https://id.example.com/keys"}
+    spec |= {"authMode": "token", "token": {"issuer": "a", "audiences": ["a"], **sets}}
+    spec.pop("keysSecretRef", None)
+    return "spec.token"
+
+
+def _captures_in_an_object(spec: Manifest) -> str:
+    spec["dataCollector"] = {"samplingRate": 1, "uri": "s3://lake/kept"}
+    return "spec.dataCollector"
+
+
 CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
     "TrainingJob": [
         _two_sources,
@@ -285,6 +308,9 @@ CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
         _copies_for_who_answers,
         _rollout_of_who_answers,
         _keys_for_nobody,
+        _tokens_of_nobody,
+        _two_key_sets,
+        _captures_in_an_object,
     ],
 }
 NO_NAMES = ["", "A", "a.", "-a", "a_b", "a/b", "é", "a\n", " a", "a" * 254, "a..b", "\x00", "%2e", ".."]

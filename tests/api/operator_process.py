@@ -46,6 +46,7 @@ class Operator:
     kubeconfig: Path | None = None  # by default the administrator's
     program: tuple[str, ...] = ("-m", "ultramarine")
     gateway: str = ""  # HOST:PORT of the namespace's, if it has one
+    gateway_api: str = ""  # the chart's value of that name, as JSON
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -65,6 +66,7 @@ class Operator:
             "ULTRAMARINE_PORT": str(self.port),
             "ULTRAMARINE_GATEWAY": self.gateway,
             "ULTRAMARINE_GATEWAY_NAMESPACES": self.api.namespace if self.gateway else "",
+            "ULTRAMARINE_GATEWAY_API": self.gateway_api,
         }
 
     def launch(self) -> None:

@@ -213,6 +213,10 @@ STRANGERS: dict[str, tuple[str, Manifest]] = {
     "Job": ("batch/v1", {"spec": {"template": {"spec": {**_TEMPLATE["spec"], "restartPolicy": "Never"}}}}),
     "Deployment": ("apps/v1", {"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": _TEMPLATE}}),
     "PodDisruptionBudget": ("policy/v1", {"spec": {"maxUnavailable": 1}}),
+    "HorizontalPodAutoscaler": (
+        "autoscaling/v2",
+        {"spec": {"maxReplicas": 2, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "a"}}},
+    ),
 }
 
 

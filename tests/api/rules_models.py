@@ -1,10 +1,49 @@
-"""The rules of what people say about a Model, and of where a ModelVersion comes from; see rules.py."""
+"""The rules of a Model; see rules.py."""
 
 from __future__ import annotations
 
-from rules import MODEL, VERSION, Rule, of_spec
+from rules import LONG, MODEL, NUMBER, Rule, called, of_spec
 
 RULES: list[Rule] = [
+    # Names
+    called(
+        MODEL, "a name leaves room for the version", LONG, LONG + "a", "metadata.name must have at most 40 characters"
+    ),
+    called(MODEL, "a name has no dot", "a-b", "a.b", "metadata.name must not contain a dot"),
+    # Words with a form
+    of_spec(
+        MODEL,
+        "an alias is a name",
+        {"aliases": {"next-1": "8"}},
+        {"aliases": {"7": "7"}},
+        "spec.aliases: ",
+        "each alias must be a lower-case name",
+    ),
+    of_spec(
+        MODEL,
+        "latest is taken",
+        {"aliases": {"newest": "7"}},
+        {"aliases": {"latest": "7"}},
+        "spec.aliases: ",
+        "the alias latest is always the newest ready version; choose another name",
+    ),
+    of_spec(
+        MODEL,
+        "an alias leads to a number",
+        {"aliases": {"champion": "12"}},
+        {"aliases": {"champion": "v12"}},
+        "spec.aliases[champion]: ",
+        NUMBER,
+    ),
+    # Unknown fields and wrong types
+    of_spec(
+        MODEL,
+        "an alias leads to a string",
+        {"aliases": {"champion": "7"}},
+        {"aliases": {"champion": 7}},
+        "spec.aliases.champion in body must be of type string",
+    ),
+    # What is kept, and what people say about it
     of_spec(
         MODEL,
         "retention counts versions",
@@ -26,6 +65,14 @@ RULES: list[Rule] = [
         {"retention": {"versions": 1001}},
         "spec.retention.versions in body should be less than or equal to 1000",
     ),
+    of_spec(
+        MODEL,
+        "an artifact goes or stays",
+        {"deletionPolicy": "Delete"},
+        {"deletionPolicy": "Recycle"},
+        "spec.deletionPolicy: Unsupported value",
+        '"Retain", "Delete"',
+    ),
     *(
         of_spec(
             MODEL,
@@ -35,26 +82,5 @@ RULES: list[Rule] = [
             f"spec.card.{name}: Too long: may not be more than {most}",
         )
         for name, most in (("owner", 253), ("license", 253), ("intendedUse", 4096), ("limitations", 4096))
-    ),
-    of_spec(
-        VERSION,
-        "a version's metrics are as many as a job's",
-        {"lineage": {"metrics": {f"m{n}": 1.5 for n in range(19)}}},
-        {"lineage": {"metrics": {f"m{n}": 1.5 for n in range(20)}}},
-        "spec.lineage.metrics: Too many: 21: must have at most 20 items",
-    ),
-    of_spec(
-        VERSION,
-        "a metric is a number",
-        {"lineage": {"metrics": {"loss": 0.5}}},
-        {"lineage": {"metrics": {"loss": "0.5"}}},
-        "spec.lineage.metrics.loss in body must be of type number",
-    ),
-    of_spec(
-        VERSION,
-        "a commit is an id",
-        {"lineage": {"gitCommit": "a" * 64}},
-        {"lineage": {"gitCommit": "a" * 65}},
-        "spec.lineage.gitCommit: Too long: may not be more than 64",
     ),
 ]

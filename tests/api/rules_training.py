@@ -310,6 +310,15 @@ RULES = [
         "spec.podTemplate.nodeSelector",
         WORDS,
     ),
+    *(
+        wanted(
+            f"{name} has what a pod's has",
+            {"podTemplate": {"affinity": {name: {"a": [{"b": None}], "c": "d"}}}},
+            {"podTemplate": {"affinity": {name: {"a": [], "b": [], "c": []}}}},
+            f"spec.podTemplate.affinity.{name}: Too many: 3: must have at most 2 items",
+        )
+        for name in ("nodeAffinity", "podAffinity", "podAntiAffinity")
+    ),
     wanted(
         "a taint's key is one",
         toleration(key="example.com/gpu", operator="Exists"),

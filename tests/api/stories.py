@@ -10,7 +10,19 @@ from ultramarine.shared.conditions import is_true
 from ultramarine.shared.meta import TRAINING_JOB, Manifest
 
 OURS = ("tj", "mdl", "mv", "oe")
-ALL = (*OURS, "jobs", "pods", "configmaps", "deployments", "services", "poddisruptionbudgets", "secrets", "events")
+ALL = (
+    *OURS,
+    "jobs",
+    "pods",
+    "configmaps",
+    "deployments",
+    "services",
+    "poddisruptionbudgets",
+    "networkpolicies",
+    "horizontalpodautoscalers",
+    "secrets",
+    "events",
+)
 
 
 def status(api: Api, kind: str, name: str) -> Manifest:

@@ -18,6 +18,7 @@ Path = tuple[str | int, ...]
 
 NAMES = tuple(kind.name for kind in KINDS)
 KIND = {kind.name: kind for kind in KINDS}
+OPEN = "x-kubernetes-preserve-unknown-fields"
 SMALL = 3  # members of a list or map, as a rule
 SHORT = 30  # characters, as a rule
 ODD = [
@@ -121,6 +122,8 @@ def from_schema(schema: Manifest) -> Values:
             )
         case "array":
             return _lists(schema)
+        case "object" if schema.get(OPEN):  # Kubernetes' own, of which we know no more than this
+            return st.sampled_from([{}, {"preferredDuringSchedulingIgnoredDuringExecution": []}])
         case "object" if "additionalProperties" in schema:
             return _maps(schema)
         case "object":
@@ -265,8 +268,26 @@ def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
     for deployment in spec["deployments"]:
         if "warmup" in deployment:
             deployment["warmup"] = {"request": '{"inputs": []}'}
-    if spec.get("authMode") == "none":
+        if wish := deployment.get("autoscale"):
+            _whole_autoscale(deployment, wish)
+    if spec.get("authMode", "key") != "key":
         spec.pop("keysSecretRef", None)
+    token = spec.pop("token", {"issuer": "a", "audiences": ["a"]})
+    if spec.get("authMode") == "token":
+        if "jwksUri" in token:
+            token.pop("jwks", None)
+        else:
+            token["jwks"] = '{"keys": [{"kty": "RSA"}]}'
+        spec["token"] = token
+    if "dataCollector" in spec:
+        spec["dataCollector"]["uri"] = spec["dataCollector"]["uri"].rstrip("/") + "/"
+
+
+def _whole_autoscale(deployment: Manifest, wish: Manifest) -> None:
+    wish["maxReplicas"] = max(wish["maxReplicas"], wish.get("minReplicas", 1))
+    if wish["metric"] == "cpu":
+        wish["minReplicas"], wish["target"] = max(1, wish.get("minReplicas", 1)), min(100, wish["target"])
+        deployment.setdefault("resources", {}).setdefault("requests", {})["cpu"] = "100m"
 
 
 def _whole_rollout(rollout: Manifest, free: list[str]) -> None:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from bare import Api, documents, schema_of, whole
 from broken import too_many
-from rules import CHANGES, ENDPOINT, FIXED, FREE, MODEL, TJ, endpoint_of
-from rules import RULES as OTHER_RULES
-from rules_compile import RULES as COMPILE_RULES
-from rules_models import RULES as MODEL_RULES
-from rules_rollout import RULES as ROLLOUT_RULES
-from rules_training import RULES as TRAINING_RULES
+from rules import CHANGES, ENDPOINT, FIXED, FREE, MODEL, TJ, Rule, endpoint_of
 from ultramarine.shared.meta import Manifest
 
-RULES = [*OTHER_RULES, *MODEL_RULES, *TRAINING_RULES, *COMPILE_RULES, *ROLLOUT_RULES]
+# Of rules.py and of every rules_*.py beside it.
+TABLES = sorted(path.stem for path in Path(__file__).parent.glob("rules*.py"))
+RULES: list[Rule] = [rule for table in TABLES for rule in importlib.import_module(table).RULES]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def test_the_defaults_are_written_into_the_object(api):
     )
 
     assert api.get("tj", "a")["spec"] == {"command": ["a"], "nodes": 1, "suspend": False, "backoffLimit": 3}
-    assert api.get("mdl", "a")["spec"] == {}
+    assert api.get("mdl", "a")["spec"] == {"deletionPolicy": "Retain"}
     assert api.get("oe", "a")["spec"]["authMode"] == "key"
     assert api.get("oe", "a")["spec"]["deployments"][0]["replicas"] == 1
 
@@ -164,7 +163,8 @@ def oversized(node: Manifest, value: Any) -> Iterator[tuple[str, Any]]:
                 yield f"[{index}]{path}", [*value[:index], large, *value[index + 1 :]]
     elif isinstance(value, dict):
         if "maxProperties" in node:
-            yield "", {f"a{number}": next(iter(value.values())) for number in range(node["maxProperties"] + 1)}
+            some = next(iter(value.values()), None)
+            yield "", {f"a{number}": some for number in range(node["maxProperties"] + 1)}
         for name, child in value.items():
             below = node.get("properties", {}).get(name) or node["additionalProperties"]
             for path, large in oversized(below, child):

@@ -79,6 +79,7 @@ COLUMNS = {
             "latestVersion": "9",
             "latestReadyVersion": "8",
             "aliases": "champion=7",
+            "artifacts": [{"version": "7", "uri": "s3://lake/a/", "deleting": True}],
             "conditions": [condition("Ready", "7 versions")],
         },
         {"VERSIONS": "7", "LATEST": "8", "ALIASES": "champion=7", "OWNER": "growth"},
@@ -123,7 +124,14 @@ COLUMNS = {
             "modelVersion": "churn-7",
             "replicas": "2/3",
             "deployments": [
-                {"name": "blue", "modelVersion": "churn-7", "readyReplicas": 2, "state": "Ready", "message": ""}
+                {
+                    "name": "blue",
+                    "modelVersion": "churn-7",
+                    "readyReplicas": 2,
+                    "state": "Ready",
+                    "message": "",
+                    "autoscale": {"replicas": 2, "since": "2030-01-01T12:00:00Z", "most": 1},
+                }
             ],
             "gatewayPort": 10_000,
             "rollout": {

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 from operator_process import BUCKET, Operator
 from poison import PODS, ROLES, Poison, ends, poisons
-from strategies import GONE, KIND, NAMES, Path, fixed_fields, json_values, replaced, schema, specs, valid, whole
+from strategies import GONE, KIND, NAMES, OPEN, Path, fixed_fields, json_values, replaced, schema, specs, valid, whole
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.conditions import find, is_true
 from ultramarine.shared.meta import API_VERSION, Manifest
@@ -177,7 +177,7 @@ def objects(node: Manifest, value: Any, path: Path) -> Iterator[tuple[Path, list
     elif isinstance(value, dict) and "additionalProperties" in node:
         for key, child in value.items():
             yield from objects(node["additionalProperties"], child, (*path, key))
-    elif isinstance(value, dict):
+    elif isinstance(value, dict) and not node.get(OPEN):
         yield path, [name for name in value if name not in node.get("required", [])]
         for name, child in value.items():
             yield from objects(node["properties"][name], child, (*path, name))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ import httpx
 import pytest
 from bare import DIGEST, Api, Refused, eventually
 from builders import ours, read
+from cryptography.hazmat.primitives.asymmetric import ec
 from operator_process import BUCKET, Operator
 from stories import status, there
 from test_gateway_agent import Gateway, gateway  # noqa: F401  the fixture of the agent's tests serves here too
@@ -145,3 +148,52 @@ def test_a_split_is_refused_that_is_not_whole(routed):
     with pytest.raises(Refused, match="traffic must sum to 100"):
         routed.apply(endpoint([BLUE, GREEN], traffic={"blue": 90, "green": 9}))
     assert there(routed, "configmaps", "shop-routes") == before
+
+
+def test_keys_are_asked_for_at_the_gateway_and_outlive_their_secret(routed, gateway):  # noqa: F811
+    """The Secret that the operator makes opens at the gateway; deleted, it is named, and its keys open as before."""
+    routed.apply(endpoint([BLUE], authMode="key"))
+    eventually("the routes are confirmed", lambda: words(routed, "RoutesReady").startswith("True"))
+    url = f"http://127.0.0.1:{status(routed, 'oe', 'shop')['gatewayPort']}/v2"
+    secret = there(routed, "secrets", "shop-keys")
+    assert secret is not None
+    keys = [{"api-key": base64.b64decode(secret["data"][name]).decode()} for name in ("primary", "secondary")]
+    # 503: let in, and nobody is there.
+    assert [httpx.get(url, headers=headers).status_code for headers in ({}, *keys)] == [401, 503, 503]
+
+    routed.run("delete", "secret", "shop-keys")
+    eventually("it is missed", lambda: gateway.state("shop").get("missing_secret") == "shop-keys")
+    routed.apply(endpoint([BLUE], authMode="key", traffic={"blue": 100}))  # so that the operator looks again
+    eventually("it is named", lambda: "Secret shop-keys not found" in words(routed, "RoutesReady"))
+    assert httpx.get(url, headers=keys[0]).status_code == 503
+    assert there(routed, "secrets", "shop-keys") is None, "new keys would lock out who has the old ones"
+
+
+def key_set() -> str:
+    """A JSON Web Key Set; who has the private half is nobody."""
+    numbers = ec.generate_private_key(ec.SECP256R1()).public_key().public_numbers()
+    x, y = (base64.urlsafe_b64encode(n.to_bytes(32, "big")).rstrip(b"=").decode() for n in (numbers.x, numbers.y))
+    return json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "kid": "1", "x": x, "y": y}]})
+
+
+def test_tokens_are_asked_for_at_the_gateway_and_pods_wait_for_their_policy(routed, gateway):  # noqa: F811
+    """With tokens there is a policy before there are pods; put wider by somebody, it is set right."""
+    token = {"issuer": "https://id.example.com", "audiences": ["churn"], "jwks": key_set()}
+    routed.apply(endpoint([BLUE], authMode="token", token=token))
+    eventually("the routes are confirmed", lambda: words(routed, "RoutesReady").startswith("True"))
+    made = eventually("its pods are made", lambda: there(routed, "deployments", "shop-blue"))
+    policy = there(routed, "networkpolicies", "shop-gateway-only")
+    assert policy is not None
+    assert int(policy["metadata"]["resourceVersion"]) < int(made["metadata"]["resourceVersion"])
+    selected = policy["spec"]["podSelector"]["matchLabels"].items()
+    assert selected <= made["spec"]["template"]["metadata"]["labels"].items()
+    port = status(routed, "oe", "shop")["gatewayPort"]
+    assert httpx.get(f"http://127.0.0.1:{port}/v2").status_code == 401
+
+    routed.run("patch", "networkpolicy", "shop-gateway-only", "--type=merge", "-p", '{"spec":{"ingress":[{}]}}')
+
+    def is_right() -> bool:
+        found = there(routed, "networkpolicies", "shop-gateway-only")
+        return found is not None and found["spec"] == policy["spec"]
+
+    eventually("it is set right", is_right)

@@ -273,6 +273,7 @@ CHANGES: list[tuple[str, str, str, Manifest]] = [
     ("is scaled", "OnlineEndpoint", "shop", {"authMode": "none"}),
     ("is scaled", "OnlineEndpoint", "shop", {"keysSecretRef": {"name": "mine"}}),
     ("is scaled", "OnlineEndpoint", "shop", {"traffic": {"blue": 100}}),
+    ("is scaled", "OnlineEndpoint", "shop", {"dataCollector": {"samplingRate": 0.5, "uri": "s3://lake/team-a/"}}),
     *(
         ("is scaled", "OnlineEndpoint", "shop", {"deployments": [{"name": "blue", "model": "churn@1", **change}]})
         for change in (

@@ -28,8 +28,10 @@ from ultramarine.shared.meta import (
     CHILD_SELECTOR,
     CONFIG_MAP,
     DEPLOYMENT,
+    HORIZONTAL_POD_AUTOSCALER,
     JOB,
     LEASE,
+    NETWORK_POLICY,
     POD,
     POD_DISRUPTION_BUDGET,
     SECRET,
@@ -46,7 +48,8 @@ from ultramarine.shared.pods import INDEX, OUT_OF_MEMORY, is_running, node_index
 Fate = Literal["runs", "succeeds", "fails", "is-hungry", "differs", "no-image", "no-node", "no-secret"]
 ENOUGH = 2 * 2**30
 GARBAGE_COLLECTORS = "foregroundDeletion"  # the finalizer of what goes after its children
-OTHERS = (JOB, DEPLOYMENT, POD, SERVICE, CONFIG_MAP, SECRET, POD_DISRUPTION_BUDGET, LEASE)
+OTHERS = (JOB, DEPLOYMENT, POD, SERVICE, CONFIG_MAP, SECRET, POD_DISRUPTION_BUDGET, NETWORK_POLICY)
+OTHERS += (HORIZONTAL_POD_AUTOSCALER, LEASE)
 BUCKET = "lake"
 Id = tuple[str, str]  # kind and name
 

@@ -1,9 +1,12 @@
-"""Real clients against endpoints on the cluster: Triton's by HTTP and gRPC, plain rows, and a model of each format."""
+"""Real clients against endpoints on the cluster: Triton's and KServe's, plain rows, and a model of each format."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,6 +16,9 @@ import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
 from conftest import NAMESPACE, Platform
 from manifests import endpoint, infer, model_version, onnx_model, training_job
+from ultramarine_cluster.venvs import python_with
+
+KSERVE = "kserve==0.21.0"  # 450 MB with what it needs, which does not go with our own versions: a virtualenv of its own
 
 # One model as MLflow stores it, and one that is code.
 FOLDERS = """
@@ -99,6 +105,21 @@ def test_tritons_grpc_client_is_answered(adder):
             client.async_stream_infer("clients", [given])
         client.stop_stream()
         assert [answer.as_numpy("y").tolist() for answer in answers] == [[[2.0]]] * 3
+
+
+def test_kserves_client_is_answered(adder):
+    """Its REST and gRPC clients work unchanged: health, tensors as JSON and as bytes, and the refusal without a key."""
+    python, script = python_with("kserve", KSERVE), Path(__file__).with_name("kserve_client.py")
+    key = adder.secret("clients-keys")["primary"]
+    with address(adder, 80) as rest, address(adder, 9000) as grpc:
+        words = [python, script, f"http://{rest}", grpc, "clients", key]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    healthy = {"live": True, "ready": True, "model": True}
+    answer = ["7", [[2.0], [3.0]]]
+    assert said["rest"] == {**healthy, "json": answer, "bytes": answer, "refused": 401}
+    assert said["grpc"] == {**healthy, "answer": answer, "refused": "UNAUTHENTICATED"}
 
 
 def test_plain_rows_are_answered_and_described(adder):

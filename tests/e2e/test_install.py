@@ -269,6 +269,9 @@ def test_all_can_be_deleted_when_the_operator_is_gone(release):
     platform = release.platform
     platform.apply(training_job("left", PATIENT))
     platform.wait("tj", "left", lambda s: s.get("state") == "Running")
+    # Versions whose artifacts are to go with them are no exception: nobody is left to delete those.
+    platform.kubectl("patch", "mdl", "churn", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Delete"}}')
+    platform.wait("mdl", "churn", lambda s: s.get("artifacts"))
     release.helm("uninstall", "ultramarine")
     for kind in OURS:
         assert platform.get(kind)

@@ -1,4 +1,4 @@
-"""A release with a tracking server of its own: what a job prints, its retries and its end are one run in MLflow."""
+"""A release with a tracking server of its own: jobs are runs there, and models of its registry come from there."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 from conftest import Manifest, Platform, restricted
-from manifests import training_job
+from manifests import endpoint, infer, onnx_model, training_job
 from ultramarine_cluster import images, target
 
 NAMESPACE = "ultramarine-mlflow"
@@ -34,6 +34,14 @@ url = os.environ["MLFLOW_TRACKING_URI"] + "/api/2.0/mlflow/runs/log-metric"
 headers = {"Content-Type": "application/json"}
 urllib.request.urlopen(urllib.request.Request(url, json.dumps(metric).encode(), headers), timeout=30)
 open(sys.argv[1] + "/done", "w").write("yes")
+"""
+
+
+# What mlflow.onnx.log_model writes beside the model, as far as serving goes by it.
+MLMODEL = b"""flavors:
+  onnx:
+    data: model.onnx
+mlflow_version: 3.17.2
 """
 
 
@@ -70,6 +78,66 @@ def runs(client: httpx.Client, job: str) -> list[Manifest]:
     }
     found: list[Manifest] = client.post("/runs/search", json=wanted).raise_for_status().json().get("runs", [])
     return found
+
+
+def registered(client: httpx.Client, model: str, files: dict[str, bytes], metrics: dict[str, float]) -> Manifest:
+    """A version in MLflow's registry, as log_model makes it: of a run that has logged the files and the metrics."""
+
+    def post(path: str, **body: object) -> Manifest:
+        found: Manifest = client.post(path, json=body).raise_for_status().json()
+        return found
+
+    run = post("/runs/create", experiment_id="0")["run"]["info"]
+    for name, value in metrics.items():
+        post("/runs/log-metric", run_id=run["run_id"], key=name, value=value, timestamp=1000, step=0)
+    proxy = str(client.base_url).replace("/api/2.0/mlflow", "/api/2.0/mlflow-artifacts/artifacts").rstrip("/")
+    folder = run["artifact_uri"].partition(":/")[2].strip("/")
+    for name, content in files.items():
+        client.put(f"{proxy}/{folder}/model/{name}", content=content).raise_for_status()
+    post("/registered-models/create", name=model)
+    source = {"source": f"{run['artifact_uri']}/model", "run_id": run["run_id"]}
+    version: Manifest = post("/model-versions/create", name=model, **source)["model_version"]
+    post("/registered-models/alias", name=model, alias="champion", version=version["version"])
+    return version
+
+
+def importing(name: str, model: str, **output: str) -> Manifest:
+    """A TrainingJob that copies a model out of MLflow's registry."""
+    command = ["ultramarine-import", model, "$(outputs.model)"]
+    return {
+        "kind": "TrainingJob",
+        "metadata": {"name": name},
+        "spec": {"command": command, "outputs": {"model": output}, "backoffLimit": 0},
+    }
+
+
+def test_a_model_is_imported_from_the_registry_and_answers(recorded):
+    """By its alias there it becomes a version here, with digest, lineage and the metrics of its run, and is served."""
+    with tracking(recorded) as client:
+        files = {"MLmodel": MLMODEL, "model.onnx": onnx_model(7)}
+        registered(client, "adder", files, {"accuracy": 0.75})
+    recorded.apply(importing("import-adder", "models:/adder@champion", registerAs="adder", format="mlflow"))
+    status = recorded.ended("import-adder")
+    assert status["state"] == "Succeeded", status.get("failure")
+
+    recorded.wait("mv", "adder-1", lambda s: s.get("state") == "Ready")
+    spec = recorded.get("mv", "adder-1")["spec"]
+    assert spec["format"] == {"name": "mlflow"}
+    assert spec["digest"] == status["outputs"]["model"]["digest"]
+    assert spec["lineage"] == {"trainingJob": "import-adder", "metrics": {"accuracy": 0.75}}
+    recorded.apply(endpoint("adder", "adder@1", authMode="none"))
+    recorded.ready("adder", "adder-1")
+    with recorded.client("adder", key="none") as client:
+        answer = client.post("/v2/models/adder/infer", json=infer([[1.0]]))
+    assert answer.json()["outputs"][0]["data"] == [8.0]
+
+
+def test_a_model_that_the_registry_has_not_is_told_in_its_words(recorded):
+    """The failure's last lines have what MLflow answered."""
+    recorded.apply(importing("import-nobody", "models:/nobody/1"))
+    status = recorded.ended("import-nobody")
+    assert status["state"] == "Failed"
+    assert "RESOURCE_DOES_NOT_EXIST" in str(status["failure"])
 
 
 def test_a_job_and_its_retry_are_one_run(recorded):

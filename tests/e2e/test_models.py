@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-from conftest import Platform
-from manifests import endpoint, model_version, onnx_model, training_job
+from conftest import Platform, condition
+from manifests import Manifest, endpoint, model_version, onnx_model, training_job
+from test_storage_lost import no_bucket
 
 
 def versions(platform: Platform) -> list[str]:
@@ -34,6 +35,89 @@ def test_retention_deletes_what_nobody_uses(platform):
     bucket, _, key = uris[3].removeprefix("s3://").partition("/")
     with platform.target.bucket(platform.namespace) as storage:
         assert storage.get_object(Bucket=bucket, Key=key)["Body"].read() == contents[3]
+
+
+def stored(platform: Platform, uri: str) -> int:
+    """How many objects lie below a URI."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    with platform.target.bucket(platform.namespace) as storage:
+        return int(storage.list_objects_v2(Bucket=bucket, Prefix=prefix)["KeyCount"])
+
+
+def reasons(platform: Platform, model: str) -> list[str]:
+    """What the diary of a Model says, in words for programs."""
+    events = platform.get("event", "", "--field-selector", f"involvedObject.name={model},involvedObject.kind=Model")
+    return sorted(event["reason"] for event in events)
+
+
+def trained(platform: Platform, model: str, *names: str) -> list[str]:
+    """Train versions of a Model one after another; where the artifact of each lies."""
+    uris = []
+    for name in names:
+        platform.apply(training_job(name, model=model))
+        status = platform.ended(name)
+        assert status["state"] == "Succeeded"
+        uris.append(status["outputs"]["model"]["uri"])
+        assert stored(platform, uris[-1]) > 1
+    return uris
+
+
+def test_a_version_takes_its_artifact_along_where_the_model_says_so(platform):
+    """Delete: by hand and by retention, but not what another version is of, nor what no training has made."""
+    deletes = {"kind": "Model", "metadata": {"name": "shed"}, "spec": {"deletionPolicy": "Delete"}}
+    platform.apply(deletes)
+    first, second, third, fourth = trained(platform, "shed", "shed-a", "shed-b", "shed-c", "shed-d")
+    content = onnx_model(5)
+    foreign = platform.put("shed-5.onnx", content)
+    copy = model_version("shed-copy", 1, second, b"", "sklearn")
+    platform.apply(copy, model_version("shed", 5, foreign, content))
+    platform.wait("mdl", "shed", lambda s: (s["versions"], len(s.get("artifacts", []))) == (5, 4))
+    assert not any(found["metadata"].get("finalizers") for kind in ("mdl", "mv") for found in platform.get(kind))
+
+    platform.delete("mv", "shed-1", "shed-2", "shed-5")
+    platform.wait("mdl", "shed", lambda s: [a["version"] for a in s["artifacts"]] == ["3", "4"])
+    assert [stored(platform, uri) > 0 for uri in (first, second, third, foreign)] == [False, True, True, True]
+    assert {"ArtifactDeleted", "ArtifactRetained"} <= set(reasons(platform, "shed"))
+
+    platform.kubectl("patch", "mdl", "shed", "--type=merge", "-p", '{"spec": {"retention": {"versions": 1}}}')
+    platform.wait("mdl", "shed", lambda s: [a["version"] for a in s["artifacts"]] == ["4"])
+    platform.wait("mdl", "shed", lambda s: condition(s, "ArtifactsDeleted")["reason"] == "VersionsExist")
+    assert [stored(platform, uri) > 0 for uri in (third, fourth)] == [False, True]
+    platform.kubectl("wait", "--for=delete", "job", "-l", "ultramarine.dev/name=shed", "--timeout=60s")
+    platform.delete("mv", "shed-4")
+    platform.kubectl("wait", "--for=condition=ArtifactsDeleted", "mdl/shed", "--timeout=60s")
+    assert stored(platform, fourth) == 0
+
+
+def test_without_a_word_about_it_artifacts_stay(platform):
+    """deletionPolicy Retain, the default: the files outlive the version, and the Model."""
+    (uri,) = trained(platform, "kept-files", "kept-files")
+    platform.delete("mv", "kept-files-1")
+    platform.wait("mdl", "kept-files", lambda s: s.get("versions") == 0)
+    assert stored(platform, uri) > 1
+    assert "artifacts" not in platform.status("mdl", "kept-files")
+    assert platform.get("job", "", "-l", "ultramarine.dev/kind=Model,ultramarine.dev/name=kept-files") == []
+    platform.delete("mdl", "kept-files")
+    assert stored(platform, uri) > 1
+
+
+def test_a_storage_that_is_away_is_waited_for_and_retain_is_the_way_out(platform):
+    """The Model says what the Job waits for; set to Retain, the Job goes, and the artifact stays."""
+    (uri,) = trained(platform, "stuck", "stuck")
+    platform.kubectl("patch", "mdl", "stuck", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Delete"}}')
+    platform.wait("mdl", "stuck", lambda s: s.get("artifacts"))
+    with no_bucket(platform):
+        platform.delete("mv", "stuck-1")
+
+        def fails(status: Manifest) -> bool:
+            told = condition(status, "ArtifactsDeleted")
+            return told.get("status") == "False" and "bucket ultramarine" in told["message"]
+
+        platform.wait("mdl", "stuck", fails)
+        platform.kubectl("patch", "mdl", "stuck", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Retain"}}')
+        platform.wait("mdl", "stuck", lambda s: "artifacts" not in s)
+        platform.kubectl("wait", "--for=delete", "job", "-l", "ultramarine.dev/name=stuck", "--timeout=60s")
+    assert stored(platform, uri) > 1
 
 
 def test_a_version_shows_the_metrics_of_its_training(platform):

@@ -231,6 +231,28 @@ def test_a_job_without_a_place_is_given_up_in_time(platform):
     platform.kubectl("wait", "--for=delete", "job/placeless", "--timeout=60s")
 
 
+def test_affinity_is_the_schedulers_own(platform):
+    """Affinity to a label of the node finds it; to another one, it fails in the scheduler's words; a typo is told."""
+
+    def near(value: str, field: str = "requiredDuringSchedulingIgnoredDuringExecution") -> Manifest:
+        term = {"matchExpressions": [{"key": "kubernetes.io/os", "operator": "In", "values": [value]}]}
+        return {"affinity": {"nodeAffinity": {field: {"nodeSelectorTerms": [term]}}}}
+
+    platform.apply(
+        training_job("drawn", podTemplate=near("linux")),
+        training_job("astray", podTemplate=near("plan9"), pendingDeadlineSeconds=4),
+        training_job("mistyped", podTemplate=near("linux", "requiredDuringScheduling")),
+    )
+    failure = platform.ended("astray")["failure"]
+    assert failure["reason"] == "Unschedulable"
+    assert "node affinity" in failure["message"]
+    status = platform.wait("tj", "mistyped", lambda s: condition(s, "Reconciled"))
+    said = condition(status, "Reconciled")["message"]
+    assert 'unknown field "spec.template.spec.affinity.nodeAffinity.requiredDuringScheduling"' in said
+    assert platform.ended("drawn")["state"] == "Succeeded"
+    platform.delete("tj", "mistyped")
+
+
 def test_the_queue_starts_and_stops_it(platform):
     """What Kueue writes into `suspend` stands, in both directions; spec.suspend gives the place in the queue back."""
 

@@ -125,6 +125,8 @@ async def test_a_lost_secret_locks_nobody_out(gateway: Gateway, client: ClientSe
         gateway.agent.seen.secrets["churn-keys"] = None
         gateway.agent.ring()
         await eventually("it is noticed", lambda: "churn-keys does not exist" in gateway.reason("churn"))
+        assert gateway.agent.report()["churn"].missing_secret == "churn-keys"
+        assert gateway.version("churn") != "", "what was known goes on"
 
         assert await who_answers(client, port, 5, headers=OLD) == {"blue": 5}
 
@@ -230,7 +232,10 @@ async def test_a_secret_that_is_missing_is_waited_for(gateway: Gateway, client: 
     """An endpoint whose Secret is not there is not routed, says so, and is as soon as it comes."""
     asked = routes(free_port(), deployment("blue", 100), auth=WITH_KEYS)
     gateway.put(asked)
-    await eventually("the reason is told", lambda: "Secret churn-keys" in gateway.reason("churn"))
+    await eventually("the reason is told", lambda: "Secret churn-keys was not read yet" in gateway.reason("churn"))
+    gateway.agent.seen.secrets["churn-keys"] = None
+    gateway.agent.ring()
+    await eventually("it is missed", lambda: gateway.agent.report()["churn"].missing_secret == "churn-keys")
     assert gateway.version("churn") == ""
     gateway.keys("churn-keys", primary="k")
 

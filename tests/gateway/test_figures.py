@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 
 import grpc.aio
@@ -67,7 +68,7 @@ async def test_each_deployments_requests_are_counted(gateway: Gateway, client: C
 
     assert (found["blue"].errors, found["blue"].active) == (1, 0)
     assert (found["green"].requests, found["green"].errors) == (1, 1)
-    assert found["idle"] == DeploymentFigures()
+    assert replace(found["idle"], rate=None, concurrency=None) == DeploymentFigures()
 
 
 async def test_what_is_in_flight_is_counted(gateway: Gateway, client: ClientSession) -> None:
@@ -98,6 +99,29 @@ async def test_latency_is_told_in_fine_steps(gateway: Gateway, client: ClientSes
     assert [bound for bound, _ in latency] == fine_milliseconds()
     assert counts[97] == 0
     assert all(after <= before * 1.25 for before, after in pairwise(fine_milliseconds()) if before >= 4)
+
+
+async def test_means_are_told_to_who_asks_again(gateway: Gateway, client: ClientSession) -> None:
+    """Of quick requests at a steady rate, how many come a second and how many are in flight on average."""
+    port = free_port()
+    async with pods("blue", seconds=0.05) as (blue,), answering(gateway) as address:
+        gateway.serve("churn-blue", blue)
+        await gateway.use(routes(port, deployment("blue", 100)))
+        (first,) = await asyncio.to_thread(routes_of, address, "churn")
+        assert first.figures is not None
+        assert first.figures["blue"].rate is None
+
+        asked = []
+        for _ in range(160):
+            asked.append(asyncio.create_task(ask(client, port)))
+            await asyncio.sleep(0.05)
+        told = (await figures(address, lambda seen: seen["blue"].rate is not None))["blue"]
+        assert {code for code, _ in await asyncio.gather(*asked)} == {200}
+
+    assert told.rate is not None
+    assert told.concurrency is not None
+    assert 12 < told.rate < 21
+    assert told.concurrency == pytest.approx(told.rate * 0.053, rel=0.4)
 
 
 async def test_only_who_asks_for_an_endpoint_gets_figures(

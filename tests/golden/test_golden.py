@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
-from builders import DIGEST, NOW, endpoint, ours, read, seen, training_job, version
-from ultramarine.kinds.model.plan import plan_version
+from builders import DIGEST, NOW, child, endpoint, model, ours, read, seen, training_job, version
+from ultramarine.kinds.model.plan import plan_model, plan_version
 from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine.kinds.trainingjob.plan import plan as plan_job
 from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, Plan
+from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, GatewayApi, Obj, ParentRef, Plan
 
 HERE = Path(__file__).parent
 HEADER = "# Written by `pytest tests/golden --update-golden`; read the difference before you commit it.\n"
@@ -63,6 +63,7 @@ def full_job() -> Plan:
         resources={"requests": {"cpu": 1, "memory": "512Mi"}, "limits": {"memory": "1Gi", "nvidia.com/gpu": 1}},
         inputs={"data": {"uri": "s3://lake/churn/"}},
         outputs={"model": {"registerAs": "churn", "format": "sklearn"}, "report": {}},
+        podTemplate={"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}},
         suspend=True,
         backoffLimit=1,
         activeDeadlineSeconds=600,
@@ -96,6 +97,12 @@ def open_endpoint() -> Plan:
     return plan_endpoint(endpoint(authMode="none"), abroad, NOW)
 
 
+def collecting_endpoint() -> Plan:
+    """A tenth of the requests is kept, without two names' values, by a sidecar."""
+    kept = {"samplingRate": 0.1, "uri": "s3://lake/team-a/kept/", "redact": ["name", "age"]}
+    return plan_endpoint(endpoint(dataCollector=kept), seen(related=(version(1),)), NOW)
+
+
 def compiled_version() -> Plan:
     """A version that is compiled before it is served."""
     spec = {**version(1)["spec"], "compile": {"to": "onnx", "parity": {"rtol": 0.001}}}
@@ -103,9 +110,16 @@ def compiled_version() -> Plan:
     return plan_version(read(ours("ModelVersion", "churn-1", spec)), seen(answers=found), NOW)
 
 
-def split_endpoint() -> Plan:
-    """Behind the gateway: traffic to two deployments, copies to a third, and bounds on requests."""
-    one = endpoint(
+def deleted_version() -> Plan:
+    """A version is gone, and its artifact is to go."""
+    uri = "s3://lake/team-a/trainingjobs/churn/0a-1b/model/0123456789abcdef/"
+    left = {"artifacts": [{"version": "1", "uri": uri, "deleting": True}]}
+    return plan_model(read({**model(deletionPolicy="Delete"), "status": left}), seen(), NOW)
+
+
+def split() -> Obj[Any]:
+    """Traffic to two deployments, copies to a third, and bounds on requests."""
+    return endpoint(
         deployments=[
             {
                 "name": "blue",
@@ -120,12 +134,43 @@ def split_endpoint() -> Plan:
         traffic={"blue": 90, "green": 10},
         mirrorTraffic={"purple": 20},
     )
-    here = seen(related=(version(1), version(2)))
+
+
+def split_endpoint() -> Plan:
+    """Behind the gateway: traffic to two deployments, copies to a third, and bounds on requests."""
+    one, here = split(), seen(related=(version(1), version(2)))
     near = replace(here.platform, gateway="gateway.{namespace}.svc:9902", gateway_namespaces=frozenset({one.namespace}))
     return plan_endpoint(one, replace(here, platform=near), NOW)
 
 
-EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, compiled_version]
+def token_endpoint() -> Plan:
+    """Behind the gateway: tokens of an issuer, and TLS; the network policy was seen, and so its pods are made."""
+    token = {"issuer": "https://id.example.com", "audiences": ["churn"], "jwksUri": "https://id.example.com/keys"}
+    one = endpoint(authMode="token", token=token, tls={"secretName": "churn-tls"})
+    policy = child("NetworkPolicy", "churn-gateway-only", one)
+    here = seen(policy, related=(version(1),))
+    near = replace(here.platform, gateway="gateway.{namespace}.svc:9902", gateway_namespaces=frozenset({one.namespace}))
+    return plan_endpoint(one, replace(here, platform=near), NOW)
+
+
+def gateway_api_endpoint() -> Plan:
+    """The same behind two Gateways of the people's own; without its pods, which are the same."""
+    public, inner = ParentRef("public", "infra", "https"), ParentRef("inner", port=8080)
+    gateway = GatewayApi((public, inner), "https://{endpoint}.{namespace}.ml.example.com")
+    here = seen(related=(version(1), version(2)))
+    got = plan_endpoint(split(), replace(here, platform=replace(here.platform, gateway_api=gateway)), NOW)
+    return replace(got, apply=tuple(m for m in got.apply if m["kind"] != "Deployment"), effects=())
+
+
+def autoscaled_endpoint() -> Plan:
+    """As many pods as the CPU that they use calls for."""
+    wish = {"minReplicas": 2, "maxReplicas": 8, "metric": "cpu", "target": 70}
+    blue = {"name": "blue", "model": "churn@1", "resources": {"requests": {"cpu": "500m"}}, "autoscale": wish}
+    return plan_endpoint(endpoint(deployments=[blue]), seen(related=(version(1),)), NOW)
+
+
+EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, gateway_api_endpoint]
+EXAMPLES += [token_endpoint, autoscaled_endpoint, collecting_endpoint, compiled_version, deleted_version]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

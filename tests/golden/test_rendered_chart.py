@@ -1,4 +1,4 @@
-"""What the chart installs, whole, in three of its modes; without the files that it carries as they are."""
+"""What the chart installs, whole, in some of its modes; without the files that it carries as they are."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import pytest
 import yaml
 from golden.test_golden import HEADER, Dumper
 from ultramarine.shared.meta import Manifest
-from unit.rendered import EXTERNAL, Chart, helm  # noqa: F401  the fixture of the unit tests serves here too
+from unit.rendered import EXTERNAL, GATEWAY_API, Chart, helm  # noqa: F401  the fixture of the unit tests serves here too
 
 HERE = Path(__file__).parent / "chart"
 EXAMPLES: dict[str, Manifest] = {
     "default": {},
     "clusterwide_external": {**EXTERNAL, "clusterWide": True, "gateway": {"enabled": False}},
+    "gateway_api": {**GATEWAY_API, "namespaces": ["team-a"], "crds": {"install": False}},
     "everything": {
         "images": {"pullSecrets": ["registry"]},
         "namespaces": ["team-a", "team-b"],

@@ -95,6 +95,14 @@ def storage(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Stora
 
 
 @pytest.fixture
+def storage_to_come(monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """A client of a storage that is not there before the test serves it, by `serving_store`."""
+    port = free_port()
+    monkeypatch.setattr("unit.conftest.free_port", lambda: port)  # as tests import it: for pytest it is another module
+    return Storage(f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture
 def bucket_folder(object_store: ObjectStore) -> Path:
     """A fresh bucket, seen from behind; versitygw takes a folder for one."""
     folder = object_store.folder / f"bucket-{uuid.uuid4().hex[:8]}"
@@ -114,6 +122,14 @@ def estimator() -> Pipeline:
     import serving_process  # scikit-learn takes a second to import; only tests of serving pay for it.
 
     return serving_process.fitted()
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one key, that of `serving_process.KEY`."""
+    folder = tmp_path_factory.mktemp("keys")
+    (folder / "primary").write_text("first-key")
+    return folder
 
 
 @pytest.fixture(scope="session")

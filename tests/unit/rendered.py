@@ -15,6 +15,11 @@ from ultramarine_cluster import build, programs
 CHART = Path(__file__).parents[2] / "charts" / "ultramarine"
 METRICS = {"metrics": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboard")}}
 EXTERNAL = {"storage": {"endpoint": "https://s3.example.com", "region": "eu", "bucket": "lake", "secretName": "s3"}}
+PUBLIC = {"name": "public", "namespace": "infra", "sectionName": "https"}
+GATEWAY_API: Manifest = {
+    "gateway": {"enabled": False},
+    "gatewayApi": {"parentRefs": [PUBLIC], "url": "https://{endpoint}.{namespace}.ml.example.com"},
+}
 MODES: dict[str, Manifest] = {
     "default": {},
     "namespaces": {"namespaces": ["team-a", "team-b"]},
@@ -22,6 +27,7 @@ MODES: dict[str, Manifest] = {
     "external": EXTERNAL,
     "two gateway pods": {"gateway": {"replicas": 2}},
     "no gateway": {"gateway": {"enabled": False}},
+    "gateways of one's own": GATEWAY_API,
     "metrics": METRICS,
     "mlflow": {"mlflow": {"embedded": {"enabled": True}}, "namespaces": ["team-a", "team-b"]},
     "external clusterWide": {**EXTERNAL, "clusterWide": True, "crds": {"install": False}},

@@ -203,14 +203,15 @@ def test_a_token_is_only_where_it_is_used(chart, mode):
 
 
 def test_the_rights_are_the_least(chart, mode):
-    """Secrets can be created and nothing else; no wildcard, no exec, no escalation; Leases only at home."""
+    """The operator may create Secrets, the gateway read them by name; no wildcard, no exec, no escalation."""
     for role in of(chart.render(mode), "Role", "ClusterRole"):
         for rule in role["rules"]:
             words: list[Any] = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
             assert "*" not in words
             assert not {"escalate", "bind", "impersonate", "deletecollection"} & set(words)
             assert not {"pods/exec", "pods/attach", "serviceaccounts", "serviceaccounts/token"} & set(words)
-            assert "secrets" not in rule["resources"] or rule["verbs"] == ["create"]
+            only = ["get"] if role["metadata"]["name"] == "ultramarine-gateway" else ["create"]
+            assert "secrets" not in rule["resources"] or rule["verbs"] == only
             if "leases" in rule["resources"]:
                 assert role["metadata"]["name"] == "ultramarine-leader"
                 assert role["metadata"]["namespace"] == "platform"
@@ -240,8 +241,28 @@ def test_what_needs_foreign_crds_is_asked_for(chart):
     """Without a word nothing of the Prometheus Operator's is installed, and no dashboard."""
     got = chart.render({})
 
-    assert of(got, "ServiceMonitor", "PrometheusRule") == []
+    assert of(got, "ServiceMonitor", "PodMonitor", "PrometheusRule") == []
     assert not [each for each in got if "grafana_dashboard" in each["metadata"].get("labels", {})]
+
+
+def test_prometheus_finds_the_gateways_and_the_servers(chart):
+    """A PodMonitor for each selects pods by labels that they have and a port by name, and may reach the gateway's."""
+    got = chart.render({**METRICS, "namespaces": ["one", "two"]})
+    gateway, serving = of(got, "PodMonitor")
+    pods = of(got, "Deployment")
+    selected = gateway["spec"]["selector"]["matchLabels"].items()
+    found = [each for each in pods if selected <= each["spec"]["template"]["metadata"]["labels"].items()]
+
+    assert {each["metadata"]["namespace"] for each in found} == {"one", "two"}
+    assert (
+        gateway["spec"]["namespaceSelector"] == serving["spec"]["namespaceSelector"] == {"matchNames": ["one", "two"]}
+    )
+    ports = [port for container in found[0]["spec"]["template"]["spec"]["containers"] for port in container["ports"]]
+    (port,) = (port for port in ports if port["name"] == gateway["spec"]["podMetricsEndpoints"][0]["port"])
+    for policy in of(got, "NetworkPolicy"):
+        if policy["metadata"]["name"] == "ultramarine-gateway":
+            (rule,) = (r for r in policy["spec"]["ingress"] if r["ports"][0]["port"] == port["containerPort"])
+            assert {"namespaceSelector": {}} in rule["from"]
 
 
 def test_prometheus_and_grafana_find_what_is_for_them(chart):

@@ -66,8 +66,8 @@ def test_every_gateway_pod_has_an_address_of_its_own_in_dns(chart):
     assert [port["port"] for port in spec["ports"]] == [GATEWAY_PORT]
 
 
-def test_the_agent_alone_has_a_token_and_it_reads_two_types(chart):
-    """Envoy, which strangers speak to, has no token; with the agent's one can read routes and addresses, no more."""
+def test_the_agent_alone_has_a_token_and_it_reads_three_types(chart):
+    """Envoy, which strangers speak to, has no token; with the agent's one reads routes, addresses, Secrets by name."""
     spec = gateway(chart, "Deployment")["spec"]["template"]["spec"]
     mounts = {c["name"]: {m["name"] for m in c["volumeMounts"]} for c in spec["containers"]}
 
@@ -76,7 +76,11 @@ def test_the_agent_alone_has_a_token_and_it_reads_two_types(chart):
     assert mounts == {"agent": {"shared", "token", "tmp"}, "envoy": {"shared", "tmp"}}
     readable = [(r["apiGroups"], r["resources"], r["verbs"]) for r in gateway(chart, "Role")["rules"]]
     verbs = ["list", "watch"]
-    assert readable == [([""], ["configmaps"], verbs), (["discovery.k8s.io"], ["endpointslices"], verbs)]
+    assert readable == [
+        ([""], ["configmaps"], verbs),
+        ([""], ["secrets"], ["get"]),
+        (["discovery.k8s.io"], ["endpointslices"], verbs),
+    ]
 
 
 def test_a_rollout_loses_nothing(chart):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from builders import endpoint
 from ultramarine.kinds.onlineendpoint.addresses import FIRST_PORT, PORTS
+from ultramarine.kinds.onlineendpoint.guard import network_policy
 from ultramarine.kinds.onlineendpoint.manifests import GRPC_PORT, PORT
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.routes import GATEWAY_PORT
@@ -17,6 +19,7 @@ def policy(objects: list[Manifest], namespace: str, name: str) -> Manifest:
     return dict(spec)
 
 
+TOKEN = {"issuer": "id", "audiences": ["churn"], "jwksUri": "https://id.example.com/keys"}
 METADATA = ["169.254.0.0/16", "168.63.129.16/32", "100.100.100.200/32"]  # where clouds hand out keys
 DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
 
@@ -30,12 +33,18 @@ def test_pods_reach_dns_and_the_storage_alone(chart, kind, own):
     """In each namespace what trains, compiles and serves may reach DNS and the storage's pods; others, what trains."""
     got = chart.render({"namespaces": ["team-a", "team-b"]})
     name = {"TrainingJob": "training", "ModelVersion": "compiling", "OnlineEndpoint": "serving"}[kind]
+    selector: Manifest = {"matchLabels": {"ultramarine.dev/kind": kind}}
+    if kind == "ModelVersion":  # and what deletes the artifact of one that is gone
+        expression = {"key": "ultramarine.dev/kind", "operator": "In", "values": ["Model", kind]}
+        selector = {"matchExpressions": [expression]}
+    if kind == "OnlineEndpoint":  # but for those that the gateway alone may ask
+        selector["matchExpressions"] = [{"key": "ultramarine.dev/gateway-only", "operator": "DoesNotExist"}]
 
     for namespace in ("team-a", "team-b"):
         spec = policy(got, namespace, f"ultramarine-{name}")
         dns, storage = spec["egress"][own:]
         (peer,) = storage["to"]
-        assert spec["podSelector"] == {"matchLabels": {"ultramarine.dev/kind": kind}}
+        assert spec["podSelector"] == selector
         assert spec["policyTypes"] == ["Ingress", "Egress"]
         assert dns == DNS
         assert storage["ports"] == [{"port": 7070, "protocol": "TCP"}]
@@ -75,6 +84,8 @@ def test_only_what_serves_is_asked(chart, mode):
             wanted = []
         if name == "serving":
             wanted = [[{"port": port, "protocol": "TCP"} for port in (PORT, GRPC_PORT)]]
+        if name == "serving-guarded":
+            wanted = [network_policy(endpoint(authMode="token", token=TOKEN))["spec"]["ingress"][0]["ports"]]
         if name == "gateway":
             last = FIRST_PORT + PORTS - 1
             wanted = [
@@ -82,6 +93,21 @@ def test_only_what_serves_is_asked(chart, mode):
                 [{"port": GATEWAY_PORT, "protocol": "TCP"}],
             ]
         assert ports == wanted
+
+
+def test_pods_without_a_check_are_asked_by_the_gateway_alone(chart):
+    """What asks for no key is not in the policy that lets everybody in, and is held as its endpoint's own holds it."""
+    got = chart.render({"namespaces": ["team-a"]})
+    open_to_all, closed = (policy(got, "team-a", f"ultramarine-{name}") for name in ("serving", "serving-guarded"))
+    own = network_policy(endpoint(authMode="token", token=TOKEN))["spec"]
+    (label,) = own["podSelector"]["matchLabels"].keys() - {"ultramarine.dev/name"}
+    gateway = {"podSelector": policy(got, "team-a", "ultramarine-gateway")["podSelector"]}
+
+    assert open_to_all["podSelector"]["matchExpressions"] == [{"key": label, "operator": "DoesNotExist"}]
+    assert closed["podSelector"]["matchExpressions"] == [{"key": label, "operator": "Exists"}]
+    assert closed["ingress"] == own["ingress"]
+    assert closed["ingress"][0]["from"] == [gateway]
+    assert closed["egress"] == open_to_all["egress"]
 
 
 def test_policies_select_the_pods_that_the_chart_makes(chart):
@@ -101,7 +127,7 @@ def test_policies_select_the_pods_that_the_chart_makes(chart):
         assert ours["podSelector"]["matchLabels"].items() <= labels[component].items()
         assert labels[component][expression["key"]] in expression["values"]
     (expression,) = pods_of_kinds["podSelector"]["matchExpressions"]
-    assert expression["values"] == ["TrainingJob", "ModelVersion", "OnlineEndpoint"]
+    assert expression["values"] == ["TrainingJob", "Model", "ModelVersion", "OnlineEndpoint"]
 
 
 @pytest.mark.parametrize(

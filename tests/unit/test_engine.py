@@ -191,6 +191,17 @@ def test_one_more_label_in_a_selector_is_a_difference():
     assert not holds({"spec": {"selector": {"a": "1"}}}, {"spec": {"selector": {"a": "1", "b": "2"}}})
 
 
+def test_what_a_policy_lets_in_is_compared_as_a_whole():
+    """A network policy that somebody has made wider, or that holds other pods now, is not as it should be."""
+    own = {"podSelector": {"matchLabels": {"a": "1"}}, "ingress": [{"from": [{"podSelector": {"b": "2"}}]}]}
+    wider = {**own, "ingress": [{"from": [{"podSelector": {"b": "2"}, "namespaceSelector": {}}]}]}
+    narrower = {**own, "podSelector": {"matchLabels": {"a": "1", "c": "3"}}}
+
+    assert holds(own, own)
+    assert not holds(own, wider)
+    assert not holds(own, narrower)
+
+
 def test_an_object_made_anew_during_a_listing_stays():
     """The listing that lacks it was taken between the old object's end and the new one's beginning."""
     mirror = Mirror()

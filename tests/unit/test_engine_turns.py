@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from builders import NOW, PLATFORM, ours, read, seen
+from builders import NOW, PLATFORM, ours, read, seen, version
 from ultramarine.engine.engine import Engine, _end
 from ultramarine.engine.mirror import Mirror
 from ultramarine.kinds import KINDS
 from ultramarine.kinds.model.plan import plan_model
-from ultramarine.shared.meta import MODEL, Key, Manifest
+from ultramarine.kube.client import ApiError
+from ultramarine.shared.meta import MODEL, Key, Manifest, Resource
 
 COUNT = 500
 
@@ -96,3 +98,48 @@ async def test_an_error_in_the_telling_of_an_error_ends_no_worker(engine, monkey
     for number in range(40):
         engine.tell(MODEL, model(number))
     await led(engine, lambda: len(tried) == 40)
+
+
+@dataclass
+class Answers:
+    """Answers to what the engine asks and writes."""
+
+    found: Manifest | ApiError
+    made: list[str] = field(default_factory=list)
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
+        """What is there, or the error."""
+        if isinstance(self.found, ApiError):
+            raise self.found
+        return self.found
+
+    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """Remember what was made."""
+        self.made.append(manifest["kind"])
+        return {**manifest, "metadata": {**manifest["metadata"], "uid": "1", "resourceVersion": "99"}}
+
+    async def apply(self, resource: Resource, manifest: Manifest, *, force: bool, subresource: str) -> Manifest:
+        """Take a status."""
+        return {**ours("Model", "churn", {}), "status": manifest["status"]}
+
+
+@pytest.mark.parametrize(
+    ("found", "made"),
+    [
+        (ApiError(404, "NotFound", 'modelversions.ultramarine.dev "churn-1" not found'), 1),
+        (ApiError(404, "Not Found", "404 page not found"), 0),
+        (ApiError(403, "Forbidden", "not allowed"), 0),
+        (version(1), 0),
+    ],
+)
+async def test_an_artifact_is_not_deleted_on_the_word_of_the_mirror(engine, found, made):
+    """The API server has to say that the version is not there; that it knows no such type is another thing."""
+    place = "s3://lake/team-a/trainingjobs/churn/0a-1b/model/0123456789abcdef/"
+    left = {"artifacts": [{"version": "1", "uri": place, "deleting": True}]}
+    engine.tell(MODEL, {**ours("Model", "churn", {"deletionPolicy": "Delete"}), "status": left})
+    client: Any = Answers(found)
+    engine._reconciler._client = client
+    with contextlib.suppress(ApiError):
+        await engine._reconciler.reconcile(Key("Model", "team-a", "churn"))
+
+    assert client.made.count("Job") == made

@@ -28,6 +28,7 @@ deployments = st.builds(
     mirror_percent=st.integers(0, 100),
     timeout_seconds=st.floats(0.001, 86_400),
     protocols=st.sampled_from([("http",), ("grpc",), ("http", "grpc")]),
+    hold=st.booleans(),
 )
 auths = st.one_of(
     st.builds(RouteAuth, mode=st.just("key"), keys_secret=names),
@@ -52,7 +53,8 @@ def test_routes_are_read_as_they_were_written(routes: EndpointRoutes) -> None:
     assert EndpointRoutes.from_json(routes.to_json()) == routes
     assert replace(routes, port=9_999).version != routes.version
 
-    rendered = render(routes, Secrets({"primary": "0" * 64}), "0.0.0.0")
+    held = frozenset(one.name for one in routes.deployments if one.hold)
+    rendered = render(routes, Secrets({"primary": "0" * 64}), "0.0.0.0", held)
     assert Rendered.from_json(rendered.to_json()) == rendered
 
 
@@ -67,6 +69,7 @@ def test_routes_are_read_as_they_were_written(routes: EndpointRoutes) -> None:
         ({"deployments": [{"name": "blue", "service": "b", "weight": 50}]}, "must sum to 100"),
         ({"deployments": [{"name": "b", "service": "b", "weight": 0}] * 2}, "two deployments have the same name"),
         ({"deployments": [{"name": "b", "service": "b", "mirror_percent": 101}]}, "mirror_percent must be"),
+        ({"deployments": [{"name": "b", "service": "b", "hold": 1}]}, "hold must be true or false"),
         ({"deployments": [{"name": "b", "service": "b", "timeout_seconds": float("nan")}]}, "timeout_seconds must be"),
         ({"deployments": [{"name": "b", "service": "b", "protocols": ["ftp"]}]}, "protocols must be one or both"),
         ({"deployments": [{"name": "b", "service": "b", "protocols": "http"}]}, "a list of texts"),

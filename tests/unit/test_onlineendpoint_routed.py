@@ -20,6 +20,7 @@ from ultramarine.kinds.onlineendpoint.addresses import (
     service,
     turned_to,
 )
+from ultramarine.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY
 from ultramarine.kinds.onlineendpoint.plan import plan, questions
 from ultramarine.shared.contract import ServingTask
 from ultramarine.shared.errors import GatewayError
@@ -357,6 +358,7 @@ def test_names_of_services_fit():
     assert all(len(name) <= 63 and name.strip("-") == name for name in names)
 
 
+TOKEN = {"issuer": "id", "audiences": ["churn"], "jwksUri": "https://id.example.com/keys"}
 SPECS = (
     {"deployments": TWO, "traffic": {"blue": 100}},
     {"deployments": TWO, "traffic": HALVES},
@@ -364,6 +366,7 @@ SPECS = (
     {"deployments": TWO[1:]},
     {"deployments": TWO[:1]},
     {"deployments": [{**TWO[0], "replicas": 0}, TWO[1]], "traffic": {"green": 100}},
+    {"deployments": TWO, "traffic": HALVES, "authMode": "token", "token": TOKEN},
 )
 
 
@@ -429,7 +432,10 @@ class Cluster:
         self.status = got.status
 
     def check(self):
-        """Nobody who can be asked sends a request where no pod is."""
+        """Nobody who can be asked sends a request where no pod is; pods without a check are behind their policy."""
+        made = [each["spec"]["template"] for (kind, _), each in self.children.items() if kind == "Deployment"]
+        if any(LABEL_GATEWAY_ONLY in each["metadata"]["labels"] for each in made):
+            assert ("NetworkPolicy", "churn-gateway-only") in self.children
         if turned_to(self.children.get(("Service", "churn"))) is None or not self.served:
             return
         for gateway in self.gateways:

@@ -127,10 +127,8 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
 
 
 @pytest.fixture(scope="module")
-def cancer(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcServer]:
+def cancer(models: Path, keys: Path) -> Iterator[GrpcServer]:
     """The skops model behind a key."""
-    keys = tmp_path_factory.mktemp("keys")
-    (keys / "primary").write_text("first-key")
     with grpc_serving(models, task_for(models / "model.skops", auth="key"), "--keys-dir", str(keys)) as server:
         yield server
 

@@ -14,10 +14,8 @@ from sklearn.pipeline import Pipeline
 
 
 @pytest.fixture(scope="session")
-def sklearn_server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def sklearn_server(models: Path, keys: Path) -> Iterator[Server]:
     """The skops model behind a key."""
-    keys = tmp_path_factory.mktemp("keys")
-    (keys / "primary").write_text("first-key")
     with serving(models, task_for(models / "model.skops", auth="key"), "--keys-dir", str(keys)) as server:
         yield server
 

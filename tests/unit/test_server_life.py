@@ -19,7 +19,7 @@ import pytest
 import ultramarine_server
 from serving_process import ROWS, command, environment, refused, serving, task_for
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import ServingTask, TerminationRecord
+from ultramarine.shared.contract import DeleteTask, ServingTask, TerminationRecord
 from ultramarine_server.keys import LOOK_SECONDS
 
 # Failures of the model, keys, shutdown
@@ -170,6 +170,30 @@ def test_a_failed_fetch_says_why(storage: Storage, bucket: str, tmp_path: Path) 
 
     assert process.returncode == 1
     assert TerminationRecord.from_json((tmp_path / "log").read_text()).reason == "AccessDenied"
+
+
+def test_delete_takes_away_one_artifact(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """The folder is gone and its neighbour is not; once more is no error; what is no artifact is refused."""
+    prefix = f"s3://{bucket}/team-a/trainingjobs/churn/0a-1b/model"
+    made = []
+    for content in ("one", "two"):
+        (tmp_path / "model.onnx").write_text(content)
+        made.append(storage.upload_folder(tmp_path, prefix, files={"model.onnx": tmp_path / "model.onnx"}))
+    environ = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    environ["ULTRAMARINE_STORAGE_ENDPOINT"] = storage.name
+
+    def delete(uri: str) -> int:
+        options = command(tmp_path, ServingTask("m", "1", uri, "", "auto"), "delete")
+        options["env"] |= {**environ, "ULTRAMARINE_TASK": DeleteTask(uri).to_json()}
+        with subprocess.Popen(**options) as process:
+            process.communicate(timeout=30)
+        return process.returncode
+
+    assert [delete(made[0].uri), delete(made[0].uri)] == [0, 0]
+    assert storage.folders(f"{prefix}/") == [made[1].uri]
+    assert delete(f"{prefix}/") == 1
+    assert TerminationRecord.from_json((tmp_path / "log").read_text()).reason == "TaskInvalid"
+    assert storage.folders(f"{prefix}/") == [made[1].uri]
 
 
 def test_the_server_knows_nothing_of_the_storage() -> None:

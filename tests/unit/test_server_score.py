@@ -151,10 +151,8 @@ def test_a_matrix_without_names_takes_rows_of_its_width(document: Any, words: st
 
 
 @pytest.fixture(scope="module")
-def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(models: Path, keys: Path) -> Iterator[Server]:
     """The ONNX model behind a key."""
-    keys = tmp_path_factory.mktemp("keys")
-    (keys / "primary").write_text("first-key")
     with serving(models, task_for(models / "plain.onnx", auth="key"), "--keys-dir", str(keys)) as found:
         yield found
 

@@ -12,8 +12,7 @@ import pytest
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.errors import StorageError
 from ultramarine_trainer.archive import Archive, Limits
-from unit import conftest
-from unit.conftest import eventually, free_port, serving_store
+from unit.conftest import eventually, serving_store
 
 AT_THE_END = Limits(first_send=600, first_pause=0.05, longest_pause=0.1)
 
@@ -50,11 +49,9 @@ def pod(storage: Storage, bucket: str) -> Pod:
 
 
 @pytest.fixture
-def away(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> Pod:
+def away(pod: Pod, storage_to_come: Storage) -> Pod:
     """A pod whose storage is not there before the test serves it."""
-    port = free_port()
-    monkeypatch.setattr(conftest, "free_port", lambda: port)
-    pod.storage = Storage(f"http://127.0.0.1:{port}")
+    pod.storage = storage_to_come
     return pod
 
 

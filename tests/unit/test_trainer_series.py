@@ -19,8 +19,7 @@ from ultramarine.shared.contract import TerminationRecord
 from ultramarine.shared.errors import StorageError
 from ultramarine_trainer import series as module
 from ultramarine_trainer.series import Limits, Series
-from unit import conftest
-from unit.conftest import eventually, free_port, serving_store
+from unit.conftest import eventually, serving_store
 from unit.test_trainer_run import Pod as Container
 
 AT_THE_END = Limits(first_store=600, pause=0.05)
@@ -65,11 +64,9 @@ def pod(storage: Storage, bucket: str) -> Pod:
 
 
 @pytest.fixture
-def away(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> Pod:
+def away(pod: Pod, storage_to_come: Storage) -> Pod:
     """A pod whose storage is not there before the test serves it."""
-    port = free_port()
-    monkeypatch.setattr(conftest, "free_port", lambda: port)
-    pod.storage = Storage(f"http://127.0.0.1:{port}")
+    pod.storage = storage_to_come
     return pod
 
 

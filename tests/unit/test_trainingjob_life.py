@@ -400,8 +400,10 @@ def test_a_streamed_input_is_a_url():
 
 
 def test_the_pods_go_where_the_template_says():
-    """nodeSelector, tolerations, priority and identity are the pod's own; a token comes with an identity only."""
+    """nodeSelector, affinity, priority and identity are the pod's own; a token comes with an identity only."""
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}}
     template = {"nodeSelector": {"gpu": "a100"}, "priorityClassName": "high", "serviceAccountName": "reader"}
+    template |= {"affinity": affinity}
     (made,) = plan(training_job(podTemplate=template), seen(), NOW).apply
     spec = made["spec"]["template"]["spec"]
     assert {name: spec[name] for name in template} == template

@@ -99,6 +99,8 @@ class Reconciler:
         return None if answers is None else replace(seen, answers=answers)
 
     async def _act(self, key: Key, plan: Plan, children: Iterable[Manifest]) -> None:
+        for missing in plan.absent:
+            await self._confirm_absent(missing)
         for ref in plan.delete:
             try:
                 await self._client.delete(ref)
@@ -123,6 +125,17 @@ class Reconciler:
             taken = await self._create(key, manifest) or taken
         if taken is not None:
             raise taken  # somebody was first, or it was us, and the mirror does not know yet: look again after a pause
+
+    async def _confirm_absent(self, key: Key) -> None:
+        resource = self._kinds[key.kind].resource
+        try:
+            found = await self._client.get(resource, key.namespace, key.name)
+        except ApiError as error:
+            if error.code == 404 and error.reason == "NotFound":  # the object, and not its whole type
+                return
+            raise
+        self._tell(resource, found, None)
+        raise NotYet(f"{key} was not seen, but is there; it is looked at again", "MirrorBehind")
 
     async def _apply(self, key: Key, wanted: Manifest, live: Manifest | None) -> None:
         resource = self._resources[wanted["kind"]]

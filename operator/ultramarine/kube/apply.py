@@ -25,9 +25,9 @@ def holds(wanted: Any, live: Any, *, quantities: bool = False) -> bool:
     """Whether `live` has everything that `wanted` says; what the server or others added beside it does not matter."""
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(
-            # A selector is one thing: a label more in it selects other pods.
+            # A selector is one thing: a label more in it selects other pods. So is what a network policy lets in.
             value == live.get(key)
-            if key == "selector"
+            if key in ("selector", "podSelector", "ingress")
             else holds(value, live.get(key), quantities=quantities or key == "resources")
             for key, value in wanted.items()
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ COMPILED_DIR = "/mnt/compiled"  # of a compiling pod: COMPILED_NAME, and VERDICT
 COMPILED_NAME = "model.onnx"
 VERDICT_NAME = "verdict.json"
 KEYS_DIR = "/etc/ultramarine/keys"
+CAPTURES_DIR = "/mnt/captures"  # what the server has captured, until the collector has stored it
 
 # Variables of both images: where the object storage is, and one JSON document that says what to do.
 # Credentials come in boto3's own variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).
@@ -304,6 +306,21 @@ class OutputRecord:
 
 
 @dataclass(frozen=True)
+class CollectTask:
+    """Which requests are kept, and where: a share of `sampling_rate` of them, below the s3:// URI of a folder.
+
+    `endpoint` and `deployment` say whose they are. The values of inputs, outputs and features named in `redact` are
+    left out.
+    """
+
+    endpoint: str
+    deployment: str
+    uri: str
+    sampling_rate: float
+    redact: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ServingTask:
     """What a serving pod has to do: the operator writes it into ENV_TASK of its fetching and its serving container.
 
@@ -313,6 +330,7 @@ class ServingTask:
     `timeout_seconds` is the time for one answer (0: any time). Requests are computed together up to `max_batch_size`
     rows, and wait at most `max_latency_milliseconds` for each other. `warmup` is a V2 request as JSON, or nothing.
     `access_log_sampling` is the share of good answers that the access log shows; it shows all others.
+    `collect` is there where requests are kept.
     """
 
     model: str
@@ -330,6 +348,7 @@ class ServingTask:
     max_latency_milliseconds: float = 0
     warmup: str = ""
     access_log_sampling: float = 0.01
+    collect: CollectTask | None = None
 
     def to_json(self) -> str:
         """Return the task as JSON, without bounds that are as usual: they change no endpoint's revision."""
@@ -340,7 +359,10 @@ class ServingTask:
 
     @classmethod
     def from_json(cls, text: str) -> ServingTask:
-        return read_known(cls, json.loads(text))
+        task, collect = read_known(cls, document := json.loads(text)), document.get("collect")
+        if collect is None:
+            return task
+        return replace(task, collect=read_known(CollectTask, {**collect, "redact": tuple(collect.get("redact", ()))}))
 
 
 @dataclass(frozen=True)
@@ -422,6 +444,37 @@ class CompileRecord:
         except UNREADABLE as error:
             raise ValueError(f"not a verdict on a compiled model: {error!r}") from error
         return record
+
+
+# BUCKET/NAMESPACE/trainingjobs/NAME/UID/OUTPUT/DIGEST16/; a checkpoint is no output, and lies like one.
+_NAME = "[-a-z0-9.]+"
+_ARTIFACT = re.compile(
+    f"s3://{_NAME}/{_NAME}/trainingjobs/{_NAME}/{_NAME}/(?!{CHECKPOINTS_NAME}/){_NAME}/[0-9a-f]{{16}}/"
+)
+
+
+def artifact_folder(uri: str) -> str:
+    """The folder in which a TrainingJob's output was stored, of a URI that names it or lies in it; else nothing."""
+    found = _ARTIFACT.match(uri)
+    return found[0] if found else ""
+
+
+@dataclass(frozen=True)
+class DeleteTask:
+    """What a deleting pod has to do: take away the artifact in the folder `uri`. It is in ENV_TASK."""
+
+    uri: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> DeleteTask:
+        """Read what `to_json` wrote. Raises TypeError or ValueError for anything else, and for what is no artifact."""
+        task = cls(**json.loads(text))
+        if artifact_folder(task.uri) != task.uri:
+            raise ValueError(f"{task.uri!r} is no folder that a TrainingJob's output was stored in")
+        return task
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,38 @@ from .routes import RouteState
 
 
 @dataclass(frozen=True)
+class ParentRef:
+    """A Gateway of the people's own, as Gateway API refers to it: of the route's namespace, unless it says another."""
+
+    name: str
+    namespace: str = ""
+    section_name: str = ""
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class GatewayApi:
+    """How endpoints are reached by Gateways of the people's own.
+
+    `url` has {endpoint} and {namespace} in its host name: scheme, host, and the port where it is another than the
+    scheme's. With `grpc` there is a second host name for gRPC: that of the endpoint ENDPOINT-grpc.
+    """
+
+    parents: tuple[ParentRef, ...]
+    url: str
+    grpc: bool = True
+
+    def url_of(self, namespace: str, endpoint: str) -> str:
+        """Where an endpoint answers."""
+        return self.url.replace("{endpoint}", endpoint).replace("{namespace}", namespace)
+
+    def host_of(self, namespace: str, endpoint: str, *, grpc: bool = False) -> str:
+        """The host name of an endpoint, for HTTP or for gRPC."""
+        where = self.url_of(namespace, f"{endpoint}-grpc" if grpc else endpoint)
+        return where.partition("://")[2].partition(":")[0]
+
+
+@dataclass(frozen=True)
 class Platform:
     """What the installation gives to every kind: images, object storage, and where pods post their progress."""
 
@@ -33,6 +65,7 @@ class Platform:
     mlflow_uri: str = ""  # of the tracking server, where jobs are recorded in one
     gateway: str = ""  # HOST:PORT at which the gateway pods of {namespace} say what they route by
     gateway_namespaces: frozenset[str] = frozenset()  # those that have a gateway
+    gateway_api: GatewayApi | None = None  # where routes are written for Gateways of the people's own
 
     def gateway_of(self, namespace: str) -> str:
         """Where the gateway of a namespace is asked, or nothing where there is none."""
@@ -148,13 +181,15 @@ class Plan:
     """What one pass wants.
 
     `apply` are children of ours, by server-side apply; `create` are objects that live longer than their maker, made
-    only where the name is free; `after` asks for another look without a ring of the doorbell.
+    only where the name is free; `after` asks for another look without a ring of the doorbell. Nothing is done while
+    one of `absent`, objects of our kinds, is there: the API server itself is asked, since the mirror may be behind.
     """
 
     status: Manifest
     apply: tuple[Manifest, ...] = ()
     create: tuple[Manifest, ...] = ()
     delete: tuple[Ref, ...] = ()
+    absent: tuple[Key, ...] = ()
     effects: tuple[Effect, ...] = ()
     events: tuple[Event, ...] = ()
     after: timedelta | None = None
@@ -217,7 +252,7 @@ class Kind:
 
     `related` are kinds whose objects a plan looks at without owning them: those of the namespace with which its
     object shares a topic. A change of an object of one of `rung_by` rings what shares a topic with it. Topics are
-    read off the plain manifest; today they are names of Models.
+    read off the plain manifest: names of Models, and where in the storage a version's files are.
     """
 
     resource: Resource
@@ -235,6 +270,7 @@ class Kind:
     rules: tuple[tuple[str, str], ...] = ()  # CEL over the whole object: (rule, message)
     creates: tuple[Resource, ...] = ()  # made through Plan.create or an effect: the right to create, nothing more
     deletes: tuple[Resource, ...] = ()  # all that its plans ever delete
+    confirms: tuple[Resource, ...] = ()  # those of which a plan may ask that one be absent
 
     @property
     def name(self) -> str:

@@ -31,7 +31,8 @@ class RouteDeployment:
 
     `weight` is its percent of the requests, `mirror_percent` that of the requests of others which it gets a copy of.
     `timeout_seconds` is the time from a request's end to its answer's end. `protocols` are those of PROTOCOLS that it
-    speaks: HTTP/1.1 at the Service's port `http`, gRPC by HTTP/2 without TLS at the port `grpc`.
+    speaks: HTTP/1.1 at the Service's port `http`, gRPC by HTTP/2 without TLS at the port `grpc`. With `hold`
+    a request that comes while there is no pod waits for one, for `timeout_seconds` at most.
     """
 
     name: str
@@ -40,6 +41,7 @@ class RouteDeployment:
     mirror_percent: int = 0
     timeout_seconds: float = 60.0
     protocols: tuple[str, ...] = ("http",)
+    hold: bool = False
 
     def check(self) -> None:
         """Raise ValueError, with the field and the remedy, where a value cannot be."""
@@ -50,6 +52,8 @@ class RouteDeployment:
         _number(f"deployments[{self.name}].timeout_seconds", self.timeout_seconds, 0.001, 86_400)
         if not self.protocols or not set(self.protocols) <= set(PROTOCOLS):
             raise ValueError(f"deployments[{self.name}].protocols must be one or both of {', '.join(PROTOCOLS)}")
+        if not isinstance(self.hold, bool):
+            raise ValueError(f"deployments[{self.name}].hold must be true or false")
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,11 @@ class EndpointRoutes:
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        document = asdict(self)
+        for deployment in document["deployments"]:
+            if not deployment["hold"]:  # so that older routes keep their version, and older gateways understand them
+                del deployment["hold"]
+        return json.dumps(document, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> EndpointRoutes:
@@ -169,23 +177,30 @@ class DeploymentFigures:
     that are 5xx; what gRPC calls an error is none where a pod says it. `active` are in flight, or wait for a connection
     to a pod. `latency` says how many pods' answers took up to so many milliseconds, for growing bounds; it is up to 5 s
     older than the rest, and the gateway's own answers are not in it.
+
+    `waiting` are requests that wait for a first pod, and are in no other number. `rate`, of requests that came each
+    second, and `concurrency`, of those in flight, are means over some ten seconds, for who asks more often than that.
     """
 
     requests: int = 0
     errors: int = 0
     active: int = 0
     latency: tuple[tuple[float, int], ...] = ()
+    waiting: int = 0
+    rate: float | None = None
+    concurrency: float | None = None
 
     @classmethod
     def of(cls, document: Any) -> DeploymentFigures:
         """Make one of a parsed document. Raises one of UNREADABLE, or ValueError, where a field is not of its type."""
         figures = read_known(cls, document)
         latency = tuple((bound, count) for bound, count in figures.latency)
-        counts = (figures.requests, figures.errors, figures.active, *(count for _, count in latency))
+        counts = (figures.requests, figures.errors, figures.active, figures.waiting, *(count for _, count in latency))
         if not all(type(count) is int and count >= 0 for count in counts):
             raise TypeError("a count is something else")
-        if not all(type(bound) in (int, float) and isfinite(bound) for bound, _ in latency):
-            raise TypeError("a bound is no number")
+        numbers = [*(bound for bound, _ in latency), figures.rate or 0, figures.concurrency or 0]
+        if not all(type(number) in (int, float) and isfinite(number) and number >= 0 for number in numbers):
+            raise TypeError("a number is something else")
         return replace(figures, latency=latency)
 
 
@@ -197,10 +212,11 @@ class RouteState:
     none. `pod` is the name of the gateway pod.
 
     `version` is that of the EndpointRoutes by which its Envoy routes now, or empty while there are none. `reason` says
-    why newer ones are not in use. Where it is because another endpoint has their port, `port_taken_by` names that
-    endpoint and `port` the port. `ready` counts the addresses that its Envoy has of each deployment, in the protocol of
-    which it has fewest: the operator gives a deployment a larger weight only when every gateway pod has some. A pod
-    that leaves `ready` out is not asked for it.
+    why newer ones, or these with newer Secrets, are not in use: what Envoy had goes on, so it may be there although the
+    `version` is the newest. Where it is because another endpoint has their port, `port_taken_by` names that endpoint
+    and `port` the port; where a Secret does not exist, `missing_secret` names that. `ready` counts the addresses that
+    its Envoy has of each deployment, in the protocol of which it has fewest: the operator gives a deployment a larger
+    weight only when every gateway pod has some. A pod that leaves `ready` out is not asked for it.
     """
 
     version: str = ""
@@ -208,6 +224,7 @@ class RouteState:
     port: int = 0
     port_taken_by: str = ""
     ready: dict[str, int] | None = None
+    missing_secret: str = ""
     pod: str = ""
     figures: dict[str, DeploymentFigures] | None = None
 
@@ -219,7 +236,14 @@ class RouteState:
             if state.figures is not None:
                 figures = {name: DeploymentFigures.of(one) for name, one in state.figures.items()}
                 state = replace(state, figures=figures)
-            texts = (state.version, state.reason, state.port_taken_by, state.pod, *(state.ready or {}))
+            texts = (
+                state.version,
+                state.reason,
+                state.port_taken_by,
+                state.missing_secret,
+                state.pod,
+                *(state.ready or {}),
+            )
             texts += tuple(state.figures or {})
             numbers = (state.port, *(state.ready or {}).values())
         except UNREADABLE as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...shared.meta import JOB, MODEL, MODEL_VERSION, ONLINE_ENDPOINT, POD
 from ...shared.plan import Column, Kind
+from .deleting import places_of, places_to_delete
 from .plan import plan_model, plan_version, questions_version
 from .schema import ModelSpec, ModelStatus, ModelVersionSpec, ModelVersionStatus
 
@@ -25,10 +26,12 @@ MODEL_KIND = Kind(
         Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
     ),
     plan=plan_model,
+    children=(JOB, POD),
     related=(MODEL_VERSION, ONLINE_ENDPOINT),
     rung_by=(MODEL_VERSION, ONLINE_ENDPOINT),
-    deletes=(MODEL_VERSION,),
-    topics=lambda model: frozenset((model["metadata"]["name"],)),
+    deletes=(MODEL_VERSION, JOB),
+    confirms=(MODEL_VERSION,),
+    topics=lambda model: frozenset((model["metadata"]["name"], *places_to_delete(model))),
     rules=(
         (
             f"size(self.metadata.name) <= {MAX_MODEL_NAME}",
@@ -58,7 +61,7 @@ VERSION_KIND = Kind(
     ),
     plan=plan_version,
     children=(JOB, POD),
-    topics=lambda version: frozenset((str(version["spec"].get("model", "")),)),
+    topics=lambda version: frozenset((str(version["spec"].get("model", "")), places_of(version))),
     questions=questions_version,
     rules=(
         (

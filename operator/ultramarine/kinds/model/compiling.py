@@ -59,7 +59,7 @@ def questions(version: Version, seen: Seen) -> tuple[Question, ...]:
     if wanted is None or told(version).condition.reason in ENDED or not has_begun(version):
         return ()
     job = _own_job(version, seen)
-    if job is not None and (not _over(job, "Complete") or _record(_own_pods(job, seen)) is not None):
+    if job is not None and (not ended(job, "Complete") or _record(own_pods(job, seen)) is not None):
         return ()
     return (_result(version, wanted, seen.platform),)
 
@@ -76,18 +76,18 @@ def compilation(version: Version, seen: Seen, now: datetime) -> Compilation:
         return _stored(version, wanted, seen) or Compilation(
             _at_work(version).condition, apply=(compile_job(version, wanted, seen.platform),)
         )
-    own_pods = _own_pods(job, seen)
-    if done := _over(job, "Complete"):
-        record = _record(own_pods)
+    own = own_pods(job, seen)
+    if done := ended(job, "Complete"):
+        record = _record(own)
         if record is not None:
             return _judged(record, version, wanted, seen.platform)
-        if own_pods and _is_fresh(done, now):
+        if own and _is_fresh(done, now):
             # Jobs and pods are watched apart: the pod's last words may be a moment behind.
             return _under_way("its pod has ended; what that said last is awaited", LAST_WORDS)
         return _stored(version, wanted, seen) or _failed("its Job has ended, and its verdict is nowhere to be found")
-    if failure := _over(job, "Failed"):
-        return _job_failed(failure, own_pods, now)
-    for pod in reversed(own_pods):
+    if failure := ended(job, "Failed"):
+        return _job_failed(failure, own, now)
+    for pod in reversed(own):
         if (trouble := pods.trouble(pod)) is not None:
             return _under_way(trouble.message)
     return _at_work(version)
@@ -114,12 +114,14 @@ def _own_job(version: Version, seen: Seen) -> Manifest | None:
     return job if job is not None and controller_uid(job) == version.uid else None
 
 
-def _own_pods(job: Manifest, seen: Seen) -> list[Manifest]:
+def own_pods(job: Manifest, seen: Seen) -> list[Manifest]:
+    """The pods of a Job, by age."""
     own = [pod for pod in seen.of("Pod") if controller_uid(pod) == job["metadata"]["uid"]]
     return sorted(own, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 
 
-def _over(job: Manifest, type: str) -> Manifest | None:
+def ended(job: Manifest, type: str) -> Manifest | None:
+    """The condition by which a Job has ended that way, or nothing."""
     status = job.get("status") or {}
     return find(status, type) if is_true(status, type) else None
 

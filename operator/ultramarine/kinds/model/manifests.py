@@ -1,19 +1,23 @@
-"""The child of a ModelVersion that is compiled: one Job. No I/O here."""
+"""The Jobs of the room: one that compiles a ModelVersion, and one that deletes an artifact. No I/O here."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from ...shared import contract
 from ...shared.meta import Manifest, child_labels, child_metadata, content_hash
 from ...shared.plan import Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
-from .schema import Compile, ModelVersionSpec
+from .schema import Compile, ModelSpec, ModelVersionSpec, version_name
 
 Version = Obj[ModelVersionSpec]
+Model = Obj[ModelSpec]
 
 STORE = "store"  # the container that has the last word
 DEADLINE_SECONDS = 1800  # from the Job's start, whatever its pods wait for: then the native model is served
 RETRIES = 2
 KEPT_SECONDS = 600  # after its end, for people who look at the log
+TMP = {"name": "tmp", "mountPath": "/tmp"}
 
 
 def compile_job_name(version: Version) -> str:
@@ -44,56 +48,93 @@ def compile_task(version: Version, wanted: Compile, platform: Platform) -> contr
 
 def compile_job(version: Version, wanted: Compile, platform: Platform) -> Manifest:
     """The Job whose pod fetches the model, compiles it, and stores what came of it."""
+    return _job(
+        version, compile_job_name(version), _compiling_pod(compile_task(version, wanted, platform).to_json(), platform)
+    )
+
+
+def delete_job_name(model: Model, number: str, uri: str) -> str:
+    """The name of the Job that deletes what a version had stored; a version made anew may have stored it elsewhere."""
+    return f"{version_name(model.name, number)}-delete-{content_hash(uri)[:4]}"
+
+
+def delete_job(model: Model, number: str, uri: str, platform: Platform) -> Manifest:
+    """The Job whose pod deletes the artifact of a version that is gone."""
+    container = {
+        **_container("delete", platform),
+        "env": [{"name": contract.ENV_TASK, "value": contract.DeleteTask(uri).to_json()}, *storage_env(platform)],
+        **_keys(platform),
+        "volumeMounts": [TMP],
+    }
+    return _job(model, delete_job_name(model, number, uri), _pod(platform, containers=[container], volumes=("tmp",)))
+
+
+def _job(owner: Obj[Any], name: str, pod: Manifest) -> Manifest:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": child_metadata(version.manifest, compile_job_name(version)),
+        "metadata": child_metadata(owner.manifest, name),
         "spec": {
             "backoffLimit": RETRIES,
             "activeDeadlineSeconds": DEADLINE_SECONDS,
             "ttlSecondsAfterFinished": KEPT_SECONDS,
-            # An eviction is not the model's fault: it does not count against backoffLimit.
+            # An eviction is nobody's fault: it does not count against backoffLimit.
             "podFailurePolicy": {
                 "rules": [
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                 ]
             },
             "template": {
-                "metadata": {"labels": child_labels("ModelVersion", version.name)},
-                "spec": _pod_spec(compile_task(version, wanted, platform).to_json(), platform),
+                "metadata": {"labels": child_labels(owner.manifest["kind"], owner.name)},
+                "spec": pod,
             },
         },
     }
 
 
-def _pod_spec(task: str, platform: Platform) -> Manifest:
+def _compiling_pod(task: str, platform: Platform) -> Manifest:
     """Three containers, one after another: the one that loads the model, whose code may be anybody's, has no keys."""
-    tmp = {"name": "tmp", "mountPath": "/tmp"}
     model = {"name": "model", "mountPath": contract.MODEL_DIR}
     compiled = {"name": "compiled", "mountPath": contract.COMPILED_DIR}
-    keys = {"envFrom": [{"secretRef": {"name": platform.storage_secret}}]}
     told = [{"name": contract.ENV_TASK, "value": task}]
-    common: Manifest = {
+
+    def container(name: str, mounts: list[Manifest], **more: object) -> Manifest:
+        return {**_container(name, platform), "volumeMounts": mounts, **more}
+
+    with_storage = {"env": [*told, *storage_env(platform)], **_keys(platform)}
+    return _pod(
+        platform,
+        initContainers=[
+            container("fetch", [model, TMP], **with_storage),
+            container("compile", [{**model, "readOnly": True}, compiled, TMP], env=told),
+        ],
+        containers=[container(STORE, [{**compiled, "readOnly": True}, TMP], **with_storage)],
+        volumes=("model", "compiled", "tmp"),
+    )
+
+
+def _container(command: str, platform: Platform) -> Manifest:
+    return {
+        "name": command,
         "image": platform.server_image,
         "imagePullPolicy": platform.image_pull_policy,
         "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
+        "command": ["ultramarine-server", command],
     }
 
-    def container(name: str, mounts: list[Manifest], **more: object) -> Manifest:
-        return {"name": name, **common, "command": ["ultramarine-server", name], "volumeMounts": mounts, **more}
 
-    with_storage = [*told, *storage_env(platform)]
+def _keys(platform: Platform) -> Manifest:
+    return {"envFrom": [{"secretRef": {"name": platform.storage_secret}}]}
+
+
+def _pod(platform: Platform, *, volumes: tuple[str, ...], **containers: list[Manifest]) -> Manifest:
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         **pull_secrets(platform),
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
-        "initContainers": [
-            container("fetch", [model, tmp], env=with_storage, **keys),
-            container("compile", [{**model, "readOnly": True}, compiled, tmp], env=told),
-        ],
-        "containers": [container(STORE, [{**compiled, "readOnly": True}, tmp], env=with_storage, **keys)],
-        "volumes": [{"name": name, "emptyDir": {}} for name in ("model", "compiled", "tmp")],
+        **containers,
+        "volumes": [{"name": name, "emptyDir": {}} for name in volumes],
     }

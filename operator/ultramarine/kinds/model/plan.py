@@ -10,7 +10,8 @@ from ...shared.formats import CODE_EXECUTING_FORMATS
 from ...shared.meta import MODEL_VERSION, Manifest, Ref
 from ...shared.plan import ArtifactFacts, CheckArtifact, Event, Obj, Plan, Platform, Question, Seen
 from ...shared.score import score
-from . import compiling
+from . import compiling, deleting
+from .deleting import served, versions_of
 from .schema import ModelSpec, ModelVersionSpec, version_number
 
 LOOK_AGAIN = timedelta(seconds=30)
@@ -18,9 +19,7 @@ LOOK_AGAIN = timedelta(seconds=30)
 
 def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
     """Count the versions, and say of every alias whether it leads anywhere."""
-    versions = {
-        str(v["spec"]["version"]): v for v in seen.others("ModelVersion") if (v.get("spec") or {}).get("version")
-    }
+    versions = {str(v["spec"]["version"]): v for v in versions_of(model, seen)}
     numbers = sorted(map(version_number, versions), reverse=True)
     ready = [n for n in numbers if is_true(versions[str(n)].get("status") or {}, "Ready")]
     told = version_number(model.status.get("latestVersion"))
@@ -33,20 +32,31 @@ def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
     else:
         conditions = (Condition("Ready", True, "AliasesResolved", f"{len(numbers)} versions"),)
     latest = max([told, *numbers])
-    retired = _retired(model, seen)
+    deletion = deleting.deletion(model, seen, now)
+    retired = [v for v in _retired(model, seen) if deleting.may_go(model, v, seen.platform)]
     status: Manifest = {
         "observedGeneration": model.generation,
         "versions": len(numbers) - len(retired),
         "latestVersion": str(latest) if latest else "",
         "latestReadyVersion": str(ready[0]) if ready else "",
         "aliases": ", ".join(f"{alias}={to}" for alias, to in sorted(model.spec.aliases.items())),
-        "conditions": merge(model.status.get("conditions") or [], conditions, model.generation, now),
+        "conditions": merge(
+            model.status.get("conditions") or [], (*conditions, *deletion.conditions), model.generation, now
+        ),
     }
+    if deletion.artifacts:
+        status["artifacts"] = [artifact.told() for artifact in deletion.artifacts]
     names = ", ".join(sorted(version["metadata"]["name"] for version in retired))
     return Plan(
         status,
-        delete=tuple(Ref.to(MODEL_VERSION, version) for version in retired),
-        events=(Event("VersionsRetired", f"deleted by spec.retention: {names}"),) if retired else (),
+        apply=deletion.apply,
+        delete=(*deletion.delete, *(Ref.to(MODEL_VERSION, version) for version in retired)),
+        absent=deletion.absent,
+        events=(
+            *((Event("VersionsRetired", f"deleted by spec.retention: {names}"),) if retired else ()),
+            *deletion.events,
+        ),
+        after=deletion.after,
     )
 
 
@@ -54,11 +64,7 @@ def _retired(model: Obj[ModelSpec], seen: Seen) -> list[Manifest]:
     """The versions that retention gives up: older than the newest ready ones, and named by nobody."""
     if model.spec.retention is None:
         return []
-    versions = [
-        version
-        for version in seen.others("ModelVersion")
-        if version["spec"].get("model") == model.name and not version["metadata"].get("deletionTimestamp")
-    ]
+    versions = [v for v in versions_of(model, seen) if not v["metadata"].get("deletionTimestamp")]
     ready = sorted(_number(v) for v in versions if is_true(v.get("status") or {}, "Ready"))
     kept = ready[-model.spec.retention.versions :]
     if len(kept) < model.spec.retention.versions:
@@ -67,10 +73,7 @@ def _retired(model: Obj[ModelSpec], seen: Seen) -> list[Manifest]:
     for endpoint in seen.others("OnlineEndpoint"):
         wanted = [deployment.get("model") for deployment in endpoint["spec"].get("deployments") or []]
         named |= {reference.rpartition("@")[2] for reference in wanted if reference.startswith(f"{model.name}@")}
-        # What its pods still serve, while they are replaced.
-        status = endpoint.get("status") or {}
-        served = [status.get("modelVersion"), *(d.get("modelVersion") for d in status.get("deployments") or [])]
-        named |= {str(name).removeprefix(f"{model.name}-") for name in served}
+    named |= {name.removeprefix(f"{model.name}-") for name in served(seen)}  # while their pods are being replaced
     return [v for v in versions if _number(v) < kept[0] and str(v["spec"]["version"]) not in named]
 
 

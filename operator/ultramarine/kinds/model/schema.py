@@ -10,6 +10,7 @@ from ...shared.contract import METRIC_LIMIT
 from ...shared.schema import IMMUTABLE, Digest, DnsName, Schema, Status, Uri, rule, rules, says
 from ...shared.score import MAX_SCORE
 
+MAX_ARTIFACTS = 500  # with URIs as long as may be, a third of what an object may have
 LATEST = "latest"  # always means the newest ready version, so nobody may give that name to another
 
 
@@ -40,7 +41,7 @@ class Retention(Schema):
         ge=1,
         le=1000,
         description="So many ready ones, the newest. Older ones are deleted, but for what an alias or an endpoint "
-        "names; what they have stored stays.",
+        "names; what they have stored is deletionPolicy's to say.",
     )
 
 
@@ -59,6 +60,12 @@ class ModelSpec(Schema):
     description: str = Field(default="", max_length=4096, description="What it is for, for people.")
     card: Card = Field(default=Card(), description="What people should know who want to use it.")
     retention: Retention | None = Field(default=None, description="How many versions are kept; without it all are.")
+    deletion_policy: Literal["Retain", "Delete"] = Field(
+        default="Retain",
+        description="What becomes of a version's artifact when the version is gone, deleted by retention or by hand. "
+        "Retain: it stays. Delete: it is deleted, if a TrainingJob of the namespace has stored it and no other version "
+        "of the namespace is of the same files.",
+    )
     aliases: dict[str, VersionNumber] = Field(
         default={},
         max_length=64,
@@ -75,6 +82,14 @@ class ModelSpec(Schema):
     )
 
 
+class Artifact(Schema):
+    """What a version has stored, remembered for when the version is gone."""
+
+    version: str = Field(default="", max_length=9, description="The version's number.")
+    uri: str = Field(default="", max_length=1024, description="The folder that is deleted with it.")
+    deleting: bool = Field(default=False, description="The version is gone, and the folder is to be deleted.")
+
+
 class ModelStatus(Status):
     """What is known of the model's versions."""
 
@@ -84,6 +99,11 @@ class ModelStatus(Status):
         default="", max_length=9, description="The newest version that can be served: @latest."
     )
     aliases: str = Field(default="", max_length=4096, description="The aliases, for people.")
+    artifacts: list[Artifact] = Field(
+        default=[],
+        max_length=MAX_ARTIFACTS,
+        description="With deletionPolicy Delete: what goes with the versions, and what is left of those that are gone.",
+    )
 
 
 class ModelFormat(Schema):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...shared.meta import (
     CONFIG_MAP,
     DEPLOYMENT,
+    GRPC_ROUTE,
+    HORIZONTAL_POD_AUTOSCALER,
+    HTTP_ROUTE,
     MAX_NAME,
     MODEL,
     MODEL_VERSION,
+    NETWORK_POLICY,
     ONLINE_ENDPOINT,
     POD,
     POD_DISRUPTION_BUDGET,
@@ -43,7 +49,15 @@ KIND = Kind(
     ),
     plan=plan,
     questions=questions,
-    children=(DEPLOYMENT, POD, SERVICE, CONFIG_MAP, POD_DISRUPTION_BUDGET),
+    children=(
+        DEPLOYMENT,
+        POD,
+        SERVICE,
+        CONFIG_MAP,
+        POD_DISRUPTION_BUDGET,
+        NETWORK_POLICY,
+        HORIZONTAL_POD_AUTOSCALER,
+    ),
     related=(MODEL, MODEL_VERSION),
     rung_by=(MODEL, MODEL_VERSION),
     topics=_models,
@@ -55,5 +69,8 @@ KIND = Kind(
         ),
     ),
     creates=(SECRET,),
-    deletes=(DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET),
+    deletes=(DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY, HORIZONTAL_POD_AUTOSCALER),
 )
+
+# Where routes are written for Gateways of the people's own: elsewhere there may be no such types to watch.
+GATEWAY_API_KIND = replace(KIND, children=(*KIND.children, HTTP_ROUTE, GRPC_ROUTE), deletes=(*KIND.deletes, GRPC_ROUTE))

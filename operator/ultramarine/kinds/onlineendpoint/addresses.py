@@ -6,12 +6,13 @@ from dataclasses import replace
 
 from ...shared.meta import Manifest, child_metadata, content_hash
 from ...shared.routes import GATEWAY_PODS, LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
-from .manifests import GRPC_PORT, LABEL_DEPLOYMENT, PORT, Endpoint, selector
+from .manifests import GRPC_PORT, LABEL_DEPLOYMENT, PORT, Endpoint, may_sleep, selector
 from .schema import EndpointDeployment, RequestSettings
 
 # Each endpoint has a port of its own at the gateway of its namespace, below those from which connections go out.
 FIRST_PORT, PORTS = 10_000, 19_997  # a prime number, so that any stride comes to all of them
 LONGEST = 63  # characters of a Service's name
+HTTPS = "https"  # the name of a Service's port
 # So that the server's own answer, which says what is wrong, comes before the gateway's.
 MARGIN_SECONDS = 1.0
 
@@ -41,10 +42,19 @@ def service(endpoint: Endpoint, deployment: str) -> Manifest:
     return _service(endpoint, endpoint.name, {"selector": selector(endpoint, deployment), "ports": ports})
 
 
-def gateway_service(endpoint: Endpoint, port: int) -> Manifest:
+def gateway_service(endpoint: Endpoint, port: int, *, secure: bool = False) -> Manifest:
     """The endpoint's address in front of the gateway's pods, all of which know it by `port`; gRPC comes there too."""
-    ports = [{"name": "http", "port": 80, "targetPort": port}, _grpc(port)]
+    ports: list[Manifest] = [{"name": "http", "port": 80, "targetPort": port}, _grpc(port)]
+    if secure:
+        grpc = {"name": "grpc", "port": GRPC_PORT, "targetPort": port, "appProtocol": "https"}
+        ports = [{"name": HTTPS, "port": 443, "targetPort": port, "appProtocol": "https"}, grpc]
     return _service(endpoint, endpoint.name, {"selector": dict(GATEWAY_PODS), "ports": ports})
+
+
+def is_secure(service: Manifest | None) -> bool:
+    """Whether a Service, as seen, is one for TLS."""
+    ports = ((service or {}).get("spec") or {}).get("ports") or []
+    return any(port.get("name") == HTTPS for port in ports)
 
 
 def turned_to(service: Manifest | None) -> str | int | None:
@@ -90,12 +100,16 @@ def route_deployment(endpoint: Endpoint, deployment: EndpointDeployment, weight:
         mirror_percent=mirror,
         timeout_seconds=settings.timeout_seconds + settings.max_queue_milliseconds / 1000 + MARGIN_SECONDS,
         protocols=("http", "grpc"),
+        hold=may_sleep(deployment),
     )
 
 
-def endpoint_routes(endpoint: Endpoint, port: int, deployments: tuple[RouteDeployment, ...]) -> EndpointRoutes:
-    """What the gateway shall do with the endpoint's requests; the keys are asked for by the pods that answer."""
-    return EndpointRoutes(endpoint.name, endpoint.namespace, port, deployments, RouteAuth(mode="none"))
+def endpoint_routes(
+    endpoint: Endpoint, port: int, deployments: tuple[RouteDeployment, ...], auth: RouteAuth
+) -> EndpointRoutes:
+    """What the gateway shall do with the endpoint's requests."""
+    certificate = endpoint.spec.tls.secret_name if endpoint.spec.tls else ""
+    return EndpointRoutes(endpoint.name, endpoint.namespace, port, deployments, auth, tls_secret=certificate)
 
 
 def routes_name(endpoint: Endpoint) -> str:

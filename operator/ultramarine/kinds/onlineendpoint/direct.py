@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from ...shared.conditions import Condition
 from ...shared.routes import RouteState
 from .addresses import service
+from .guard import gateways_work
 from .judge import Judged
 from .manifests import Endpoint
 from .steps import SOON, Shares, Step, told
@@ -38,6 +39,11 @@ class Direct:
         return current if current in self.living else None
 
     @property
+    def counts(self) -> bool:
+        """Whether somebody tells what became of the requests."""
+        return False
+
+    @property
     def proxies(self) -> tuple[RouteState, ...]:
         """There is nobody who counts requests."""
         return ()
@@ -61,6 +67,8 @@ class Direct:
     def step(self, judged: dict[str, Judged]) -> Step:
         """Turned at once where nothing answers yet; later only to pods that are ready, all of them, as wanted."""
         current, target = self.current, self.target
+        if work := gateways_work(self.endpoint):
+            return self._held(work)
         live = target if current is None or judged[target].state == "Ready" else current
         blocked = self._blocked(live)
         return Step(
@@ -74,11 +82,32 @@ class Direct:
             after=SOON if current not in (None, live) else None,
         )
 
+    def _held(self, work: str) -> Step:
+        """Nothing is changed: to send requests to pods all the same would let in whoever comes, or by plain HTTP."""
+        blocked = f"{work} needs the gateway, and {self._remedy}, or take it out; until then nothing is changed"
+        return Step(
+            shares={self.current: 100} if self.current else {},
+            apply=(),
+            needed=None,
+            settled=False,
+            answers=False,
+            blocked=blocked,
+            condition=Condition("RoutesReady", False, "NoGateway", blocked),
+            held=True,
+            secure=self.endpoint.spec.tls is not None,
+        )
+
+    @property
+    def _remedy(self) -> str:
+        return (
+            f"namespace {self.endpoint.namespace} has none: install the chart with gateway.enabled and the "
+            "namespace in `namespaces`"
+        )
+
     def _blocked(self, live: str) -> str:
         if len(self.endpoint.spec.shares) == 1 and not self.endpoint.spec.mirrors:
             return ""
         return (
-            f"traffic that is split or mirrored needs the gateway, and namespace {self.endpoint.namespace} has none: "
-            f"install the chart with gateway.enabled and the namespace in `namespaces`, or give one deployment 100; "
+            f"traffic that is split or mirrored needs the gateway, and {self._remedy}, or give one deployment 100; "
             f"meanwhile {live} gets all requests"
         )

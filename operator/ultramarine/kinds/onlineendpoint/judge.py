@@ -15,12 +15,15 @@ from .manifests import (
     Endpoint,
     disruption_budget,
     keys_secret,
+    may_sleep,
+    pod_autoscaler,
     server_deployment,
 )
 from .resolve import Unresolved, resolve
 from .schema import EndpointDeployment
 
 KEYS_MISSING = "KeysMissing"  # the server's own word
+SETTLED = ("Ready", "Stopped")  # states in which no pod is as it was before an edit
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,12 @@ class Judged:
     state: str
     message: str
     version: str
+    may_sleep: bool = False  # then requests wait while no pod is ready
+
+    @property
+    def asleep(self) -> bool:
+        """Whether there is no pod since nobody asks."""
+        return self.may_sleep and self.state == "Ready" and not self.wanted
 
     def status(self) -> Manifest:
         """The deployment's entry in the status."""
@@ -61,9 +70,11 @@ def judge(endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: 
     if keep and live is not None:
         wanted["spec"]["replicas"] = max(wanted["spec"]["replicas"], int(live["spec"].get("replicas") or 0))
     state, message = _state(endpoint, deployment, found.name, wanted, live, own, ready)
-    budget = disruption_budget(endpoint, deployment)
-    apply = (wanted,) if budget is None else (wanted, budget)
-    return Judged(deployment.name, apply, len(ready), deployment.replicas, serves, state, message, found.name)
+    beside = (disruption_budget(endpoint, deployment), pod_autoscaler(endpoint, deployment))
+    apply = (wanted, *(child for child in beside if child is not None))
+    sleepy, count = may_sleep(deployment) and state != "Failing", deployment.replicas
+    serves = serves if count or not sleepy else found.name
+    return Judged(deployment.name, apply, len(ready), count, serves, state, message, found.name, sleepy)
 
 
 def leaving(name: str, seen: Seen) -> Judged:
@@ -110,7 +121,7 @@ def _state(
     ready: list[Manifest],
 ) -> tuple[str, str]:
     """How the deployment is: a word and a sentence."""
-    if deployment.replicas == 0:
+    if deployment.replicas == 0 and not may_sleep(deployment):
         return "Stopped", "spec.deployments[].replicas is 0; raise it to serve"
     if live is None:
         return "Updating", "its pods are being made"
@@ -123,7 +134,7 @@ def _state(
         and (rolled.get("replicas") or 0) == wanted["spec"]["replicas"]
     )
     if current and len(ready) >= deployment.replicas:
-        return "Ready", ""
+        return "Ready", "" if deployment.replicas else "nobody asks, so there is no pod; the next request waits for one"
     for pod in sorted((pod for pod in own if pod not in ready), key=pods.created, reverse=True):
         if pod["metadata"].get("deletionTimestamp"):
             continue

@@ -7,11 +7,13 @@ from ...shared.meta import GROUP, Manifest, child_labels, child_metadata, conten
 from ...shared.plan import Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
 from ..model.schema import ModelVersionSpec, version_name
+from .collecting import CAPTURES, CAPTURES_MOUNT, collect_task, collector
 from .schema import Batching, EndpointDeployment, OnlineEndpointSpec, RequestSettings
 
 Endpoint = Obj[OnlineEndpointSpec]
 
 LABEL_DEPLOYMENT = f"{GROUP}/deployment"
+LABEL_GATEWAY_ONLY = f"{GROUP}/gateway-only"  # on pods that ask for nothing, since the gateway has asked
 ANNOTATION_REVISION = f"{GROUP}/revision"
 ANNOTATION_VERSION = f"{GROUP}/model-version"  # on the Deployment what is wanted, on a pod what it serves
 SERVER = "server"
@@ -25,6 +27,11 @@ def keys_secret(endpoint: Endpoint) -> str:
     if endpoint.spec.auth_mode != "key":
         return ""
     return endpoint.spec.keys_secret_ref.name if endpoint.spec.keys_secret_ref else f"{endpoint.name}-keys"
+
+
+def gateway_only(endpoint: Endpoint) -> dict[str, str]:
+    """The label of pods that the gateway alone may ask, where the endpoint's are such: they cannot check a token."""
+    return {LABEL_GATEWAY_ONLY: "true"} if endpoint.spec.auth_mode == "token" else {}
 
 
 def selector(endpoint: Endpoint, deployment: str) -> dict[str, str]:
@@ -47,7 +54,7 @@ def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: Mode
         digest=model.digest,
         format=model.format.name,
         allow_code_execution=model.allow_code_execution,
-        auth=endpoint.spec.auth_mode,
+        auth="key" if keys_secret(endpoint) else "none",
         signature=model.signature.model_dump(by_alias=True) if model.signature else None,
         max_concurrent_requests=settings.max_concurrent_requests,
         max_queue_milliseconds=settings.max_queue_milliseconds,
@@ -55,6 +62,7 @@ def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: Mode
         max_batch_size=batching.max_batch_size,
         max_latency_milliseconds=batching.max_latency_milliseconds,
         warmup=deployment.warmup.request if deployment.warmup else "",
+        collect=collect_task(endpoint, deployment),
     )
 
 
@@ -72,7 +80,9 @@ def server_deployment(
     """
     labels = selector(endpoint, deployment.name)
     task = serving_task(endpoint, deployment, model).to_json()
-    revision = content_hash([task, deployment.resources.model_dump(mode="json"), keys_secret(endpoint)])[:16]
+    asked = [task, deployment.resources.model_dump(mode="json"), keys_secret(endpoint)]
+    # Only where there is one, so that others keep their revision.
+    revision = content_hash([*asked, *gateway_only(endpoint)])[:16]
     image = platform.server_image
     if (
         live is not None
@@ -95,7 +105,7 @@ def server_deployment(
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "revisionHistoryLimit": 2,
             "template": {
-                "metadata": {"labels": labels, "annotations": version},
+                "metadata": {"labels": {**labels, **gateway_only(endpoint)}, "annotations": version},
                 "spec": pod_spec(endpoint, deployment, task, image, platform),
             },
         },
@@ -119,6 +129,11 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
         # Optional, so that the server starts without it and says so; else the pod would hang, and only Events say why.
         volumes.append({"name": "keys", "secret": {"secretName": secret, "defaultMode": 0o440, "optional": True}})
         mounts.append({"name": "keys", "mountPath": contract.KEYS_DIR, "readOnly": True})
+    sidecars: list[Manifest] = []
+    if endpoint.spec.data_collector is not None:
+        volumes.append(CAPTURES)
+        mounts.append(CAPTURES_MOUNT)
+        sidecars.append(collector(task, image, platform))
     ready = {"path": "/v2/health/ready", "port": PORT}
     live = {"path": "/v2/health/live", "port": PORT}
     resources = deployment.resources.model_dump(by_alias=True, exclude_defaults=True)
@@ -143,7 +158,8 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
                 "env": [{"name": contract.ENV_TASK, "value": task}, *storage_env(platform)],
                 "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
                 "volumeMounts": [{"name": "model", "mountPath": contract.MODEL_DIR}, tmp],
-            }
+            },
+            *sidecars,
         ],
         "containers": [
             {
@@ -163,6 +179,11 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
     }
 
 
+def may_sleep(deployment: EndpointDeployment) -> bool:
+    """Whether a deployment may have no pod at all while nobody asks it."""
+    return deployment.autoscale is not None and deployment.autoscale.min_replicas == 0
+
+
 def disruption_budget(endpoint: Endpoint, deployment: EndpointDeployment) -> Manifest | None:
     """Let a node drain take one pod at a time; a single pod has none, since it would block the drain for ever."""
     if deployment.replicas < 2:
@@ -172,4 +193,25 @@ def disruption_budget(endpoint: Endpoint, deployment: EndpointDeployment) -> Man
         "kind": "PodDisruptionBudget",
         "metadata": child_metadata(endpoint.manifest, deployment_name(endpoint, deployment.name)),
         "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector(endpoint, deployment.name)}},
+    }
+
+
+def pod_autoscaler(endpoint: Endpoint, deployment: EndpointDeployment) -> Manifest | None:
+    """Kubernetes' own autoscaler, where the CPU that the pods use decides how many there are."""
+    wish = deployment.autoscale
+    if wish is None or wish.metric != "cpu":
+        return None
+    name = deployment_name(endpoint, deployment.name)
+    target = {"type": "Utilization", "averageUtilization": wish.target}
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": child_metadata(endpoint.manifest, name),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "minReplicas": wish.min_replicas,
+            "maxReplicas": wish.max_replicas,
+            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": wish.scale_down_after_seconds}},
+        },
     }

@@ -11,6 +11,9 @@ from datetime import datetime
 from ...shared import pods
 from ...shared.meta import (
     DEPLOYMENT,
+    GRPC_ROUTE,
+    HORIZONTAL_POD_AUTOSCALER,
+    NETWORK_POLICY,
     POD_DISRUPTION_BUDGET,
     SERVICE,
     Manifest,
@@ -18,20 +21,25 @@ from ...shared.meta import (
     child_metadata,
     controller_uid,
 )
-from ...shared.plan import AskGateway, GenerateSecret, Plan, Question, Seen
-from .addresses import pods_service_name, routes_in, routes_name, turned_to
+from ...shared.plan import AskGateway, GatewayFacts, GenerateSecret, Plan, Question, Seen
+from . import autoscale
+from .addresses import is_secure, pods_service_name, routes_in, routes_name, turned_to
 from .direct import Direct
-from .judge import KEYS_MISSING, Judged, held, judge, leaving
-from .manifests import Endpoint, deployment_name, keys_secret
+from .guard import network_policy, policy_name
+from .http_routed import HttpRouted
+from .judge import KEYS_MISSING, SETTLED, Judged, held, judge, leaving
+from .manifests import LABEL_GATEWAY_ONLY, Endpoint, deployment_name, gateway_only, keys_secret
 from .rollout import course_of
 from .routed import Routed
 from .schema import EndpointDeployment
 from .status import diary, gathered
-from .steps import Step
+from .steps import SOON, Step
 
 
 def questions(endpoint: Endpoint, seen: Seen) -> tuple[Question, ...]:
-    """Ask the gateway of the namespace, where there is one, how it routes the endpoint."""
+    """Ask our gateway of the namespace, where there is one, how it routes the endpoint."""
+    if seen.platform.gateway_api is not None:
+        return ()
     address = seen.platform.gateway_of(endpoint.namespace)
     return (AskGateway(address, endpoint.name),) if address else ()
 
@@ -39,6 +47,9 @@ def questions(endpoint: Endpoint, seen: Seen) -> tuple[Question, ...]:
 def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     """Say what should exist for `endpoint`, given only what was seen."""
     own = {(c["kind"], c["metadata"]["name"]): c for c in seen.children if controller_uid(c) == endpoint.uid}
+    asked = questions(endpoint, seen)
+    scalings = autoscale.scalings(endpoint, own, seen.answers.get(asked[0]) if asked else None, now)
+    endpoint = autoscale.scaled(endpoint, scalings)
     way = _way(endpoint, seen, own)
 
     def judged_as(deployment: EndpointDeployment, *, keep: bool) -> Judged:
@@ -54,14 +65,20 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
         judged[rolled] = held(judged[rolled])
     step = way.step(judged)
     answering = [judged.get(name) or leaving(name, seen) for name in step.shares]
-    status = gathered(endpoint, judged, answering, step, course, now)
+    status = gathered(endpoint, judged, answering, step, course, scalings, now)
+    guard = (network_policy(endpoint),) if gateway_only(endpoint) and not step.held else ()
+    # Pods that ask for nothing are made only when what keeps others from them was seen to be there.
+    guarded = not guard or ("NetworkPolicy", policy_name(endpoint)) in own
+    servers = [manifest for each in judged.values() for manifest in each.apply] if guarded and not step.held else []
+    gone = _superfluous(endpoint, own, step, way)
+    after = autoscale.looked_at_again(endpoint, step.after if guarded else SOON)
     return Plan(
         status,
-        apply=(*(manifest for each in judged.values() for manifest in each.apply), *step.apply),
-        delete=_superfluous(endpoint, own, step, routed=isinstance(way, Routed)),
+        apply=(*guard, *servers, *step.apply),
+        delete=(*gone, *_needless_policy(endpoint, own, judged, seen)),
         effects=_keys(endpoint, seen),
         events=(*course.events, *diary(endpoint, status)),
-        after=min((after for after in (step.after, course.after) if after), default=None),
+        after=min((each for each in (after, course.after) if each), default=None),
     )
 
 
@@ -70,26 +87,32 @@ def _way(endpoint: Endpoint, seen: Seen, own: dict[tuple[str, str], Manifest]) -
     turned = turned_to(own.get(("Service", endpoint.name)))
     prefix = deployment_name(endpoint, "")
     living = frozenset(name.removeprefix(prefix) for kind, name in own if kind == "Deployment")
+    if (gateway := seen.platform.gateway_api) is not None:
+        return HttpRouted.seen(endpoint, Direct(endpoint, turned, living, endpoint.spec.shares), gateway, own)
     asked = questions(endpoint, seen)
     if not asked:
         return Direct(endpoint, turned, living, endpoint.spec.shares)
     routes = routes_in(own.get(("ConfigMap", routes_name(endpoint))))
-    return Routed(endpoint, turned, living, routes, seen.answers.get(asked[0]), endpoint.spec.shares)
+    by_tls = is_secure(own.get(("Service", endpoint.name)))
+    return Routed(endpoint, turned, by_tls, living, routes, seen.answers.get(asked[0]), endpoint.spec.shares, False)
 
 
 def _superfluous(
-    endpoint: Endpoint, own: dict[tuple[str, str], Manifest], step: Step, *, routed: bool
+    endpoint: Endpoint, own: dict[tuple[str, str], Manifest], step: Step, way: Direct | Routed
 ) -> tuple[Ref, ...]:
     """Children of deployments that the spec no longer has and no request goes to, and what the way does not need."""
     if step.needed is None:
         return ()
     names = {d.name for d in endpoint.spec.deployments} | step.needed
     budgets = {deployment_name(endpoint, d.name) for d in endpoint.spec.deployments if d.replicas > 1}
-    services = {pods_service_name(endpoint, name) for name in names} if routed else set()
+    services = {pods_service_name(endpoint, name) for name in names} if isinstance(way, Routed) else set()
+    autoscaled = {d.name for d in endpoint.spec.deployments if d.autoscale is not None and d.autoscale.metric == "cpu"}
     keep = {
         DEPLOYMENT: {deployment_name(endpoint, name) for name in names},
         POD_DISRUPTION_BUDGET: budgets,
+        HORIZONTAL_POD_AUTOSCALER: {deployment_name(endpoint, name) for name in autoscaled},
         SERVICE: {endpoint.name, *services},
+        GRPC_ROUTE: {endpoint.name} if isinstance(way, HttpRouted) and way.gateway.grpc else set(),
     }
     return tuple(
         Ref.to(resource, child)
@@ -99,13 +122,29 @@ def _superfluous(
     )
 
 
+def _needless_policy(
+    endpoint: Endpoint, own: dict[tuple[str, str], Manifest], judged: dict[str, Judged], seen: Seen
+) -> tuple[Ref, ...]:
+    """The policy of pods that ask for nothing, when there is none of them any more."""
+    policy = own.get(("NetworkPolicy", policy_name(endpoint)))
+    if policy is None or gateway_only(endpoint) or any(each.state not in SETTLED for each in judged.values()):
+        return ()
+    if any(LABEL_GATEWAY_ONLY in (pod["metadata"].get("labels") or {}) for pod in seen.of("Pod")):
+        return ()
+    return (Ref.to(NETWORK_POLICY, policy),)
+
+
 def _keys(endpoint: Endpoint, seen: Seen) -> tuple[GenerateSecret, ...]:
-    """Generate the keys once, and again only when a pod says that they are gone: nobody here may read Secrets."""
+    """Generate the keys once, and again only when somebody misses them who cannot go on: nobody here reads Secrets."""
     name = keys_secret(endpoint)
     if not name or endpoint.spec.keys_secret_ref is not None:
         return ()
     verdicts = (pods.crashing(pod) for pod in seen.of("Pod"))
     missed = any(verdict.reason == KEYS_MISSING for verdict in verdicts if verdict)
+    for told in seen.answers.values():
+        # As long as one gateway pod knows the old keys, new ones would lock out who has those.
+        if isinstance(told, GatewayFacts):
+            missed |= all(not proxy.version and proxy.missing_secret == name for proxy in told.proxies)
     if endpoint.status.get("keysSecret") == name and not missed:
         return ()
     metadata = child_metadata(endpoint.manifest, name)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import ClassVar
 
 from ...shared.conditions import Condition
 from ...shared.errors import UltramarineError
 from ...shared.meta import Manifest
 from ...shared.plan import Answer, GatewayFacts
-from ...shared.routes import EndpointRoutes, RouteDeployment, RouteState
+from ...shared.routes import EndpointRoutes, RouteAuth, RouteDeployment, RouteState
 from .addresses import (
     endpoint_routes,
     first_port,
@@ -27,11 +28,13 @@ from .addresses import (
     routes_config_map,
     service,
 )
-from .judge import Judged
+from .guard import route_auth
+from .judge import SETTLED, Judged
 from .manifests import Endpoint
 from .steps import SOON, Shares, Step, told
 
 LATER = timedelta(seconds=5)  # when a gateway did not answer: it is asked again only then
+STILL_KEYS = "; it asks for keys, not for tokens, until no pod asks for keys any more"
 LOOK_AGAIN = timedelta(minutes=2)  # nobody rings when a gateway pod loses what it had
 
 
@@ -39,16 +42,19 @@ LOOK_AGAIN = timedelta(minutes=2)  # nobody rings when a gateway pod loses what 
 class Routed:
     """An endpoint as seen: its routes, where its Service is turned to, who is `living`, what the gateway `answered`.
 
-    `target` are the shares that are to be; `in_need` says that they must not wait for what can be spared.
+    `by_tls` is whether the Service is one for TLS. `target` are the shares that are to be; `in_need` says that they
+    must not wait for what can be spared.
     """
 
     endpoint: Endpoint
     turned: str | int | None
+    by_tls: bool
     living: frozenset[str]
     routes: EndpointRoutes | None
     answered: Answer | None
     target: Shares
-    in_need: bool = False
+    in_need: bool
+    WELL: ClassVar[str] = "every gateway pod has the routes"
 
     @property
     def facts(self) -> GatewayFacts | None:
@@ -63,7 +69,15 @@ class Routed:
     @property
     def is_turned(self) -> bool:
         """Whether the Service leads to where the gateway has the endpoint."""
-        return self.routes is not None and self.turned == self.routes.port
+        routes = self.routes
+        return routes is not None and (self.turned, self.by_tls) == (routes.port, bool(routes.tls_secret))
+
+    @property
+    def secure(self) -> bool:
+        """Whether the Service leads, or shall lead, to TLS: as every gateway pod has it, else as it was."""
+        if self.confirmed and self.routes is not None:
+            return bool(self.routes.tls_secret)
+        return self.endpoint.spec.tls is not None if self.turned is None else self.by_tls
 
     @property
     def weights(self) -> Shares:
@@ -76,6 +90,11 @@ class Routed:
         if isinstance(self.turned, str):
             return {self.turned: 100}
         return self.weights if self.confirmed and self.is_turned else told(self.endpoint)
+
+    @property
+    def counts(self) -> bool:
+        """Whether somebody tells what became of the requests."""
+        return True
 
     @property
     def proxies(self) -> tuple[RouteState, ...]:
@@ -102,20 +121,24 @@ class Routed:
     def step(self, judged: dict[str, Judged]) -> Step:
         """Say which routes there shall be, and where the Service leads."""
         weights, waits = self._next_weights(judged)
-        wanted = self._wanted(weights)
+        wanted = self._wanted(weights, self._auth(judged))
         done = self.confirmed and self.is_turned and wanted == self.routes
-        reason, message = ("Confirmed", "every gateway pod has the routes") if done else self._why_not(wanted)
-        as_asked = weights == self.target
+        reason, message = self._lost() if done else self._why_not(wanted)
+        well = done and not message
+        auth_as_asked = wanted.auth == route_auth(self.endpoint)
+        as_asked = auth_as_asked and weights == self.target
+        said = self.WELL + ("" if auth_as_asked else STILL_KEYS)
         return Step(
             shares=self.shares,
             apply=self._children(wanted),
             needed=frozenset(deployment.name for deployment in wanted.deployments) if done else None,
-            settled=done and as_asked,
-            waits=waits if done else message,
+            settled=well and as_asked,
+            waits=waits if well else message,
             answers=not (isinstance(self.answered, UltramarineError) and self.answered.reason == "NoGateway"),
-            condition=Condition("RoutesReady", done, reason, message),
+            condition=Condition("RoutesReady", well, reason, message or said),
             port=wanted.port,
-            after=self._after(done=done, soon=bool(waits)),
+            after=LATER if done and not well else self._after(done=done, soon=bool(waits)),
+            secure=self.secure,
         )
 
     def _current_weights(self) -> dict[str, int]:
@@ -141,7 +164,7 @@ class Routed:
             return current, ""
         if current != target and not (self.is_turned and (self.confirmed or self.in_need)):
             return current, "the gateway has to confirm the routes before these change"
-        unknown = [name for name in rising if not self._is_known(name)]
+        unknown = [name for name in rising if judged[name].wanted and not self._is_known(name)]
         if unknown:
             return current, f"not every gateway pod has an address of {' and '.join(unknown)} yet"
         return target, ""
@@ -150,13 +173,22 @@ class Routed:
         """Whether every gateway pod sends requests to pods of a deployment as soon as it may."""
         return all(proxy.ready is None or proxy.ready.get(name, 0) > 0 for proxy in self.proxies)
 
-    def _wanted(self, weights: Shares) -> EndpointRoutes:
+    def _auth(self, judged: dict[str, Judged]) -> RouteAuth:
+        """Whom the gateway shall let in: whoever has a token only when no pod asks for a key any more."""
+        wanted = route_auth(self.endpoint)
+        if wanted.mode == "token" and self.routes is not None and self.routes.auth.mode == "key":
+            states = {name: each.state for name, each in judged.items()}
+            if any(states.get(name) not in SETTLED for name in self.weights):
+                return self.routes.auth
+        return wanted
+
+    def _wanted(self, weights: Shares, auth: RouteAuth) -> EndpointRoutes:
         spec = self.endpoint.spec
         deployments = [
             route_deployment(self.endpoint, d, weights.get(d.name, 0), spec.mirrors.get(d.name, 0))
             for d in spec.deployments
         ]
-        return endpoint_routes(self.endpoint, self._port(), (*deployments, *self._leaving(weights)))
+        return endpoint_routes(self.endpoint, self._port(), (*deployments, *self._leaving(weights)), auth)
 
     def _leaving(self, weights: Shares) -> tuple[RouteDeployment, ...]:
         """Deployments that the spec no longer has: they stay until every gateway pod gives them nothing."""
@@ -191,7 +223,7 @@ class Routed:
         children = [pods_service(self.endpoint, name) for name in names]
         children.append(routes_config_map(self.endpoint, wanted))
         if self.turned == wanted.port or (self.confirmed and wanted.port == (self.routes or wanted).port):
-            children.append(gateway_service(self.endpoint, wanted.port))
+            children.append(gateway_service(self.endpoint, wanted.port, secure=self.secure))
         elif isinstance(self.turned, str):
             children.append(service(self.endpoint, self.turned))
         return tuple(children)
@@ -206,14 +238,27 @@ class Routed:
             having = [proxy.version == self.routes.version for proxy in facts.proxies]
             for has, proxy in zip(having, facts.proxies, strict=True):
                 if proxy.reason and not has:
-                    return "Refused", f"a gateway pod does not take the routes: {proxy.reason}"
+                    return self._refusal(proxy)
             if not all(having):
                 return "Updating", f"{sum(having)} of {len(having)} gateway pods have the newest routes"
         if self.confirmed and not self.is_turned:
             return "Updating", "the Service is being turned to the gateway"
         return "Updating", "new routes are on their way to the gateway"
 
-    def _after(self, *, done: bool, soon: bool) -> timedelta:
+    def _lost(self) -> tuple[str, str]:
+        """What a gateway pod lacks that goes on with what it had: a Secret was deleted or has become unusable."""
+        complaints = (self._refusal(proxy) for proxy in self.proxies if proxy.reason)
+        reason, message = next(complaints, ("Confirmed", ""))
+        return reason, f"{message}; until then the gateway goes on with what it had" if message else ""
+
+    def _refusal(self, proxy: RouteState) -> tuple[str, str]:
+        if name := proxy.missing_secret:
+            tls = self.endpoint.spec.tls
+            needs = "tls.crt and tls.key" if tls and tls.secret_name == name else "the keys primary and secondary"
+            return "SecretMissing", f"Secret {name} not found in {self.endpoint.namespace}; create it with {needs}"
+        return "Refused", f"a gateway pod does not take the routes: {proxy.reason}"
+
+    def _after(self, *, done: bool, soon: bool) -> timedelta | None:
         if isinstance(self.answered, UltramarineError):
             return LATER
         return SOON if soon or not done else LOOK_AGAIN

@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from ...shared.schema import DnsName, Resources, Schema, Status, rule, rules, says
+from ...shared.schema import DnsName, Resources, Schema, Status, Uri, rule, rules, says
+from ..trainingjob.schema import SAYS_NAME, SUBDOMAIN
+from .access import Tls, Token
 from .rollout_schema import Rollout, RolloutStatus
 
 MODEL_REFERENCE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?@([a-z]([-a-z0-9]*[a-z0-9])?|[1-9][0-9]*)$"
@@ -16,7 +18,13 @@ MODEL_REFERENCE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?@([a-z]([-a-z0-9]*[a-z0-9])?|[
 class SecretRef(Schema):
     """A Secret in the same namespace."""
 
-    name: str = Field(min_length=1, max_length=253, description="Its name.")
+    name: str = Field(
+        min_length=1,
+        pattern=f"^{SUBDOMAIN}$",
+        max_length=253,
+        description="Its name.",
+        json_schema_extra=SAYS_NAME,
+    )
 
 
 Percent = Annotated[int, Field(ge=0, le=100)]
@@ -66,8 +74,78 @@ class Warmup(Schema):
         return text
 
 
+class DataCollector(Schema):
+    """A sample of requests and answers is kept in the object storage."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("self.uri.endsWith('/')", "uri must name a folder: end it with a slash"),
+            rule("size(self.uri) <= 800", "uri may have 800 characters: the names of what is kept are put behind it"),
+        )
+    )
+
+    sampling_rate: float = Field(
+        ge=0.000001, le=1, description="The share of the requests that is kept, drawn for each by itself; 1: all."
+    )
+    format: Literal["parquet"] = Field(default="parquet", description="How they are written.")
+    uri: Uri = Field(
+        description="The folder below which they are written, as ENDPOINT/DEPLOYMENT/YYYY/MM/DD/HH/POD-NUMBER.parquet. "
+        "The namespace's storage keys must open it: in the embedded storage s3://BUCKET/NAMESPACE/."
+    )
+    redact: list[Annotated[str, Field(min_length=1, max_length=253)]] = Field(
+        default=[],
+        max_length=64,
+        description="Names of inputs, outputs and features whose values are left out; they never leave the server.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+
+
+class Autoscale(Schema):
+    """How many pods serve a deployment, by what is asked of it: more at once, fewer after a while."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("self.minReplicas <= self.maxReplicas", "minReplicas must not be larger than maxReplicas"),
+            rule("self.metric != 'cpu' || self.minReplicas >= 1", "metric: cpu needs minReplicas of at least 1"),
+            rule("self.metric != 'cpu' || self.target <= 100", "with metric: cpu the target is percent, 100 at most"),
+        )
+    )
+
+    min_replicas: int = Field(
+        default=1,
+        ge=0,
+        le=1000,
+        description="How many pods at least; with 0 there is none while nobody asks, and the next request waits.",
+    )
+    max_replicas: int = Field(ge=1, le=1000, description="How many pods at most.")
+    metric: Literal["cpu", "concurrency", "requestRate"] = Field(
+        description="What is measured. cpu: what the pods use of the CPU that they reserve, by a "
+        "HorizontalPodAutoscaler; concurrency: requests in flight; requestRate: requests a second. "
+        "The last two need the gateway."
+    )
+    target: int = Field(
+        ge=1,
+        le=100_000,
+        description="How much of it is right for one pod: percent (cpu), requests in flight, or requests a second.",
+    )
+    scale_down_after_seconds: int = Field(
+        default=300, ge=0, le=3600, description="For how long fewer must have been enough before there are fewer."
+    )
+
+
 class EndpointDeployment(Schema):
     """One model version with the pods that serve it."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.autoscale) || self.autoscale.metric != 'cpu' || (has(self.resources)"
+                " && ((has(self.resources.requests) && 'cpu' in self.resources.requests)"
+                " || (has(self.resources.limits) && 'cpu' in self.resources.limits)))",
+                "metric: cpu is a part of the CPU that a pod reserves; set resources.requests.cpu",
+            ),
+        )
+    )
 
     name: DnsName = Field(description="Its name within the endpoint, such as blue.")
     model: Annotated[str, Field(pattern=MODEL_REFERENCE, max_length=100)] = Field(
@@ -75,7 +153,10 @@ class EndpointDeployment(Schema):
         "When an alias moves, the pods are replaced without a failed request.",
         json_schema_extra=says("must be MODEL@VERSION, MODEL@ALIAS or MODEL@latest, such as churn@3"),
     )
-    replicas: int = Field(default=1, ge=0, le=1000, description="How many pods serve it.")
+    replicas: int = Field(
+        default=1, ge=0, le=1000, description="How many pods serve it; with autoscale this is not looked at."
+    )
+    autoscale: Autoscale | None = Field(default=None, description="Have its load decide how many pods serve it.")
     resources: Resources = Field(default=Resources(), description="What each pod reserves and may use.")
     request_settings: RequestSettings | None = Field(
         default=None, description="Bounds on the requests; without it those that stand as defaults below."
@@ -126,15 +207,29 @@ class OnlineEndpointSpec(Schema):
                 "self.authMode == 'key' || !has(self.keysSecretRef)",
                 "keysSecretRef is used with authMode: key only; remove one of the two",
             ),
+            rule(
+                "self.authMode != 'token' || has(self.token)",
+                "authMode: token needs token, which says whose tokens open the endpoint",
+            ),
+            rule(
+                "self.authMode == 'token' || !has(self.token)",
+                "token is used with authMode: token only; remove one of the two",
+            ),
         )
     )
 
-    auth_mode: Literal["key", "none"] = Field(
-        default="key", description="key: requests carry one of the endpoint's two keys; none: everybody may ask."
+    auth_mode: Literal["key", "token", "none"] = Field(
+        default="key",
+        description="key: requests carry one of the endpoint's two keys; token: a JWT of the issuer in token, which "
+        "needs the gateway; none: everybody may ask.",
     )
     keys_secret_ref: SecretRef | None = Field(
         default=None,
         description="A Secret with the keys `primary` and `secondary`; without it ENDPOINT-keys is generated.",
+    )
+    token: Token | None = Field(default=None, description="Whose tokens open the endpoint, with authMode: token.")
+    tls: Tls | None = Field(
+        default=None, description="The endpoint answers by https, with the certificate of a Secret; needs the gateway."
     )
     traffic: dict[str, Percent] | None = Field(
         default=None,
@@ -156,6 +251,9 @@ class OnlineEndpointSpec(Schema):
         description="A deployment that takes over from those of traffic step by step, and goes back where it is worse. "
         "It needs the gateway.",
     )
+    data_collector: DataCollector | None = Field(
+        default=None, description="Keep a sample of requests and answers; without it none is kept."
+    )
     deployments: list[EndpointDeployment] = Field(
         min_length=1,
         max_length=8,
@@ -175,6 +273,16 @@ class OnlineEndpointSpec(Schema):
         return {name: percent for name, percent in sorted((self.mirror_traffic or {}).items()) if percent}
 
 
+class AutoscaleStatus(Schema):
+    """What the operator has decided by the gateway's figures, and remembers for the next decision."""
+
+    replicas: int = Field(default=0, ge=0, description="How many pods there shall be.")
+    since: str = Field(
+        json_schema_extra={"format": "date-time"}, description="When it began to note how many pods are needed."
+    )
+    most: int = Field(default=0, ge=0, description="How many pods were needed at most since then.")
+
+
 class DeploymentStatus(Schema):
     """How one deployment is."""
 
@@ -183,12 +291,17 @@ class DeploymentStatus(Schema):
     ready_replicas: int = Field(default=0, ge=0, description="How many pods take requests.")
     state: str = Field(default="", max_length=32, description="Ready, Updating, Waiting, Failing or Stopped.")
     message: str = Field(default="", max_length=4096, description="What it waits for, or what is wrong.")
+    autoscale: AutoscaleStatus | None = Field(
+        default=None, description="What its requests call for; not with metric: cpu, where the autoscaler says it."
+    )
 
 
 class OnlineEndpointStatus(Status):
     """Whether the endpoint answers, where and with what."""
 
-    url: str = Field(default="", max_length=512, description="Where it answers inside the cluster.")
+    url: str = Field(
+        default="", max_length=512, description="Where it answers: inside the cluster, or by a Gateway of yours."
+    )
     keys_secret: str = Field(default="", max_length=253, description="The Secret with its keys.")
     traffic: dict[str, int] = Field(
         default={}, max_length=16, description="Who answers now, in percent, as every gateway pod has confirmed it."

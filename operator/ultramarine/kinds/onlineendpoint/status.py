@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from ...shared.conditions import Condition, find, health, merge
+from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.meta import Manifest
 from ...shared.plan import Event
+from . import autoscale
 from .course import Course
 from .judge import Judged
 from .manifests import Endpoint, keys_secret
@@ -17,13 +18,23 @@ LONGEST_VERSION = 253
 
 
 def gathered(
-    endpoint: Endpoint, judged: dict[str, Judged], answering: list[Judged], step: Step, course: Course, now: datetime
+    endpoint: Endpoint,
+    judged: dict[str, Judged],
+    answering: list[Judged],
+    step: Step,
+    course: Course,
+    scalings: Mapping[str, autoscale.Scaling],
+    now: datetime,
 ) -> Manifest:
     """The status: who answers, of those who shall, and what the rest waits for."""
     target = [judged[name] for name in course.shares]
     unready = [each for each in target if each.state != "Ready"]
     as_asked = not step.shares or step.shares == course.shares
-    answers = step.answers and bool(answering) and all(each.ready for each in answering)
+    # Requests wait for a pod that wakes; but before the first one was ready there was nothing to wake.
+    was_ready = is_true(endpoint.status, "Ready")
+    answers = (
+        step.answers and bool(answering) and all(each.ready or (was_ready and each.may_sleep) for each in answering)
+    )
     good = not unready and step.settled
     message = step.blocked or _message(target, unready, answering, step)
     if not as_asked and answers and not step.blocked:
@@ -35,6 +46,7 @@ def gathered(
         # A rolling update is no outage: as long as pods answer, the endpoint is ready.
         Condition("Ready", good or answers, reason if as_asked else "Switching", message),
         *(condition for condition in (step.condition, course.condition) if condition),
+        *autoscale.conditions(scalings),
         *health(
             done=good and not course.goes_on,
             failed=step.blocked or course.stops,
@@ -43,10 +55,10 @@ def gathered(
     )
     status: Manifest = {
         "observedGeneration": endpoint.generation,
-        "url": f"http://{endpoint.name}.{endpoint.namespace}.svc",
+        "url": step.url or f"{'https' if step.secure else 'http'}://{endpoint.name}.{endpoint.namespace}.svc",
         "traffic": dict(step.shares),
         "replicas": f"{ready}/{sum(each.wanted for each in judged.values())}",
-        "deployments": [each.status() for each in judged.values()],
+        "deployments": [each.status() | autoscale.noted(scalings.get(each.name)) for each in judged.values()],
         "conditions": merge(endpoint.status.get("conditions") or [], conditions, endpoint.generation, now),
     }
     if secret := keys_secret(endpoint):
@@ -66,6 +78,8 @@ def _message(target: list[Judged], unready: list[Judged], answering: list[Judged
         return first.message if len(target) == 1 else f"{first.name}: {first.message}"
     if step.waits:
         return step.waits
+    if len(answering) == 1 and answering[0].asleep:
+        return f"{answering[0].serves} sleeps: {answering[0].message}"
     if len(answering) < 2:
         return f"{_versions(answering) or target[0].serves} answers"
     shares = (f"{each.name} ({step.shares[each.name]} %, {each.serves})" for each in answering)
@@ -78,7 +92,7 @@ def _names(shares: Shares) -> str:
 
 def _versions(answering: Iterable[Judged]) -> str:
     """The versions that answer, each once."""
-    served = {version for each in answering if each.ready for version in each.serves.split(" and ")}
+    served = {version for each in answering if each.ready or each.asleep for version in each.serves.split(" and ")}
     return " and ".join(sorted(served))[:LONGEST_VERSION]
 
 
@@ -101,4 +115,7 @@ def diary(endpoint: Endpoint, new: Manifest) -> tuple[Event, ...]:
             lines.append(Event("Waiting", f"{deployment['name']}: {deployment['message']}"))
         if deployment["modelVersion"] and deployment["modelVersion"] != old.get("modelVersion"):
             lines.append(Event("VersionChosen", f"{deployment['name']} serves {deployment['modelVersion']}"))
+        before, count = (each.get("autoscale", {}).get("replicas") for each in (old, deployment))
+        if before is not None and count is not None and count != before:
+            lines.append(Event("Scaled", f"{deployment['name']} shall have {count} pods instead of {before}"))
     return tuple(lines)

@@ -22,7 +22,9 @@ class Step:
     `shares` says who answers, as was seen; nobody where it is empty. `apply` are the children through which requests
     come. `needed` are deployments that still may get requests, or None while that is not known for sure: then nothing
     is deleted. `settled` is whether all is as the spec says; `waits` why not, where it is not the pods. `answers` is
-    False where nobody can answer, whatever the pods say, and `blocked` says what only a person can mend.
+    False where nobody can answer, whatever the pods say, and `blocked` says what only a person can mend. With `held`
+    the pods are left as they are. `secure` is whether the endpoint is asked by https; `url` is
+    where clients ask, if not at the endpoint's Service.
     """
 
     shares: Shares
@@ -34,7 +36,10 @@ class Step:
     blocked: str = ""
     condition: Condition | None = None
     port: int = 0
+    url: str = ""
     after: timedelta | None = None
+    held: bool = False
+    secure: bool = False
 
 
 def told(endpoint: Endpoint) -> dict[str, int]:

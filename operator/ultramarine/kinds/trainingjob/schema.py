@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -324,6 +324,24 @@ class Toleration(Schema):
     )
 
 
+def _as_in_a_pod(description: str) -> Any:
+    """A part of Kubernetes' own schema, which is long and grows: the API server judges it when it gets the Job."""
+    return Field(
+        default=None,
+        max_length=2,
+        description=description,
+        json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+
+
+class Affinity(Schema):
+    """To which nodes, and to which other pods, the pods are drawn, as in a pod."""
+
+    node_affinity: dict[str, Any] | None = _as_in_a_pod("Nodes that they must be on, or are best on.")
+    pod_affinity: dict[str, Any] | None = _as_in_a_pod("Pods that they must be near, or are best near.")
+    pod_anti_affinity: dict[str, Any] | None = _as_in_a_pod("Pods that they must not be near, or are best away from.")
+
+
 class PodTemplate(Schema):
     """Where and as whom the pods run. What else a pod can have is the platform's to decide."""
 
@@ -341,6 +359,11 @@ class PodTemplate(Schema):
         ),
     )
     tolerations: list[Toleration] = Field(default=[], max_length=32, description="Taints that the pods tolerate.")
+    affinity: Affinity | None = Field(
+        default=None,
+        description="To which nodes and pods they are drawn, as in a pod. What the API server refuses of it, unknown "
+        "fields too, the condition Reconciled says in its words.",
+    )
     priority_class_name: str = Field(
         default="",
         pattern=f"^({SUBDOMAIN})?$",

@@ -1,0 +1,161 @@
+"""The sidecar: store what the server has captured, in the object storage, until the server has ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ultramarine.outside.storage import Storage
+from ultramarine.shared.contract import ENV_POD, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, ServingTask
+from ultramarine.shared.errors import StorageError, UltramarineError
+
+from ultramarine_server.collected import read_totals, write_totals
+from ultramarine_server.parquet import parquet_of, rows_in
+from ultramarine_server.spool import FILE_LIMIT, Waiting, give_back, pass_on, waiting
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When something is stored: so many captures or bytes, or so many seconds; and how long it is tried at the end."""
+
+    rows: int = 1000
+    bytes: int = 4 * 1024 * 1024
+    seconds: float = 30.0
+    look_seconds: float = 1.0
+    longest_pause: float = 60.0
+    last_seconds: float = 20.0
+
+
+def collect(task: ServingTask, environment: Mapping[str, str], folder: Path, pace: Pace | None = None) -> int:
+    """Store until SIGTERM, and then what is left. Whatever fails meanwhile is tried again: a sidecar that ends makes
+    the pod unready, and no request shall fail because of it.
+    """
+    told = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: told.set())
+    if task.collect is None:
+        raise UltramarineError("the task says nothing of a data collector", "TaskInvalid")
+    # Less patient than elsewhere: it comes again.
+    where = environment.get(ENV_STORAGE_ENDPOINT, ""), environment.get(ENV_STORAGE_REGION, "")
+    storage = Storage(*where, read_seconds=8, attempts=2)
+    Collector(task, storage, environment.get(ENV_POD, "pod"), folder, pace or Pace()).run(told)
+    return 0
+
+
+class Collector:
+    """Takes files from the folder, and puts them together into one object of the storage at a time."""
+
+    def __init__(self, task: ServingTask, storage: Storage, pod: str, folder: Path, pace: Pace) -> None:
+        self._task, self._storage, self._pod, self._folder, self._pace = task, storage, pod, folder, pace
+        self._totals = read_totals(folder)
+        self._said: set[str] = set()
+
+    def run(self, told: threading.Event) -> None:
+        """Store until `told`, and what is left then, within the time that there is for it."""
+        pause = self._pace.look_seconds
+        give_back(self._folder)
+        while not told.wait(pause):
+            stored = self._try(closing=False)
+            pause = self._pace.look_seconds if stored else min(pause * 2, self._pace.longest_pause)
+        ends_at = time.monotonic() + self._pace.last_seconds
+        while not self._try(closing=True) and time.monotonic() < ends_at:
+            time.sleep(self._pace.look_seconds)
+        if left := sum(one.lines for one in waiting(self._folder)):
+            print(f"ultramarine-server: {left} captures are lost with the pod: they were not stored", flush=True)
+
+    def _try(self, *, closing: bool) -> bool:
+        """Store what is due; false where that failed."""
+        try:
+            if closing:
+                pass_on(self._folder)
+            while part := self._due(closing=closing):
+                self._store(part)
+        except StorageError as error:
+            self._fail(error.reason, error.message)
+            return False
+        except Exception as error:
+            traceback.print_exc()
+            self._fail(type(error).__name__, str(error))
+            return False
+        self._said.clear()
+        return True
+
+    def _fail(self, reason: str, message: str) -> None:
+        self._totals.failed_writes += 1
+        if reason not in self._said:
+            self._said.add(reason)
+            print(
+                f"ultramarine-server: captures cannot be stored now: {reason}: {message}", file=sys.stderr, flush=True
+            )
+        try:
+            give_back(self._folder)
+            write_totals(self._folder, self._totals)
+        except OSError:
+            traceback.print_exc()
+
+    def _due(self, *, closing: bool) -> list[Waiting]:
+        """Return the files of the next object: of one hour, and no more than a part may have."""
+        there = waiting(self._folder)
+        part: list[Waiting] = []
+        rows = size = 0
+        for one in there:
+            if part and (rows >= self._pace.rows or size >= self._pace.bytes or _hour(one) != _hour(part[0])):
+                return part
+            part.append(one)
+            rows += one.lines
+            size += one.path.lstat().st_size
+        full = rows >= self._pace.rows or size >= self._pace.bytes
+        old = bool(part) and time.time() - part[0].number / 1000 >= self._pace.seconds
+        return part if closing or full or old else []
+
+    def _store(self, part: list[Waiting]) -> None:
+        taken, lines = [], []
+        for one in part:
+            path = one.path.with_suffix(".taken")
+            try:
+                one.path.rename(path)
+            except FileNotFoundError:
+                continue  # The server needed its room.
+            taken.append(path)
+            lines += _lines(path)
+        rows, wrong = rows_in(lines)
+        if rows:
+            self._storage.write(self._uri(part[0]), parquet_of(rows, self._task))
+        for path in taken:
+            path.unlink()
+        self._totals.written += len(rows)
+        self._totals.unreadable += wrong
+        write_totals(self._folder, self._totals)
+
+    def _uri(self, first: Waiting) -> str:
+        """Name the object by its first file: what is stored again after a crash takes the place of the first try."""
+        collect = self._task.collect
+        assert collect is not None
+        folder = f"{collect.uri}{collect.endpoint}/{collect.deployment}/{_hour(first)}"
+        return f"{folder}/{self._pod}-{first.number:013d}.parquet"
+
+
+def _hour(one: Waiting) -> str:
+    return datetime.fromtimestamp(one.number / 1000, UTC).strftime("%Y/%m/%d/%H")
+
+
+def _lines(path: Path) -> list[bytes]:
+    """Read a file's lines; none of what is no plain file, for the server's model may be anybody's code."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return []
+    with os.fdopen(file, "rb") as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_size > FILE_LIMIT:
+            return []
+        return stream.read(FILE_LIMIT).splitlines()

@@ -1,0 +1,266 @@
+"""The rules of what a TrainingJob runs: its code, its command, its variables; see rules.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bare import DIGEST
+from rules import DIGESTS, DOTS, OBJECT, TJ, URI, Rule, of_spec
+from ultramarine.shared.meta import Manifest
+
+ONE_SOURCE = "give one of inline, configMap, git and uri"
+WEB = "must be http:// or https://, without spaces and without a user"
+CODE, REPOSITORY = "s3://lake/code.tar.gz", {"url": "https://git.example.com/team/churn.git"}
+SMALL, LARGE = {"a.py": "x" * 200_000, "b.py": ""}, {f"{n}.py": "x" * 200_000 for n in range(5)}
+
+
+def source(**fields: Any) -> Manifest:
+    """A source that is not inline."""
+    return {"source": {"inline": None, **fields}}
+
+
+def variable(**fields: Any) -> Manifest:
+    """One environment variable."""
+    return {"env": [{"name": "A", **fields}]}
+
+
+def reference(kind: str, **selector: str) -> Manifest:
+    """One environment variable from a key of a Secret or ConfigMap."""
+    return variable(valueFrom={kind: selector})
+
+
+RULES: list[Rule] = [
+    # What has to be there
+    of_spec(TJ, "a command is there", {}, {"command": None}, "spec.command: Required value"),
+    of_spec(TJ, "a source is one", {"source": None}, {"source": {"inline": None}}, "spec.source: ", ONE_SOURCE),
+    of_spec(TJ, "a source is one only", source(uri=CODE), {"source": {"uri": CODE}}, "spec.source: ", ONE_SOURCE),
+    of_spec(
+        TJ,
+        "a source's ConfigMap has a name",
+        source(configMap={"name": "my-code.v1"}),
+        source(configMap={}),
+        "spec.source.configMap.name: Required value",
+    ),
+    of_spec(TJ, "a repository has an address", source(git=REPOSITORY), source(git={}), "spec.source.git.url: Required"),
+    of_spec(TJ, "a variable has a name", variable(), {"env": [{"value": "a"}]}, "spec.env[0].name: Required value"),
+    of_spec(
+        TJ,
+        "a reference names its Secret",
+        reference("secretKeyRef", name="a", key="b"),
+        reference("secretKeyRef", key="b"),
+        "spec.env[0].valueFrom.secretKeyRef.name: Required value",
+    ),
+    of_spec(
+        TJ,
+        "a reference names the key in the Secret",
+        reference("secretKeyRef", name="a", key="b"),
+        reference("secretKeyRef", name="a"),
+        "spec.env[0].valueFrom.secretKeyRef.key: Required value",
+    ),
+    of_spec(
+        TJ,
+        "a reference names its ConfigMap",
+        reference("configMapKeyRef", name="a", key="b"),
+        reference("configMapKeyRef", key="b"),
+        "spec.env[0].valueFrom.configMapKeyRef.name: Required value",
+    ),
+    of_spec(
+        TJ,
+        "a reference names the key in the ConfigMap",
+        reference("configMapKeyRef", name="a", key="b"),
+        reference("configMapKeyRef", name="a"),
+        "spec.env[0].valueFrom.configMapKeyRef.key: Required value",
+    ),
+    # What must not be empty
+    of_spec(
+        TJ, "an image has a name", {"image": "a"}, {"image": ""}, "spec.image in body should be at least 1 chars long"
+    ),
+    of_spec(
+        TJ,
+        "a command has words",
+        {"command": ["a"]},
+        {"command": []},
+        "spec.command in body should have at least 1 items",
+    ),
+    of_spec(
+        TJ,
+        "a command names a program",
+        {"command": ["a", ""]},
+        {"command": ["", "a"]},
+        "spec.command: ",
+        "command must name a program",
+    ),
+    of_spec(
+        TJ,
+        "a source has files",
+        {},
+        {"source": {"inline": {"train.py": None}}},
+        "spec.source.inline in body should have at least 1 properties",
+    ),
+    *(
+        of_spec(
+            TJ,
+            f"a reference's {name} is not empty",
+            reference(kind, name="a", key="b"),
+            reference(kind, **{"name": "a", "key": "b", name: ""}),
+            f"spec.env[0].valueFrom.{kind}.{name} in body should be at least 1 chars long",
+        )
+        for kind in ("secretKeyRef", "configMapKeyRef")
+        for name in ("name", "key")
+    ),
+    # Words with a form
+    of_spec(
+        TJ,
+        "a variable's name is one",
+        variable(),
+        {"env": [{"name": "1A"}]},
+        "spec.env[0].name: ",
+        "must be letters, digits and '_', and must not begin with a digit",
+    ),
+    of_spec(
+        TJ,
+        "a source's name is a file's",
+        {"source": {"inline": {"A-1_b.py": ""}}},
+        {"source": {"inline": {"src/a.py": ""}}},
+        "spec.source.inline: ",
+        "each key must be a plain file name",
+    ),
+    of_spec(
+        TJ,
+        "a source's ConfigMap is named as ConfigMaps are",
+        source(configMap={"name": "a"}),
+        source(configMap={"name": "a/b"}),
+        "spec.source.configMap.name: ",
+        OBJECT,
+    ),
+    *(
+        of_spec(TJ, f"a repository is no {url}", source(git=REPOSITORY), source(git={"url": url}), "git.url: ", WEB)
+        for url in ("git@example.com:team/churn.git", "file:///etc", "https://ada:secret@example.com/churn.git")
+    ),
+    *(
+        of_spec(
+            TJ,
+            f"a ref is not {ref}",
+            source(git={**REPOSITORY, "ref": "release/1.2_rc-3"}),
+            source(git={**REPOSITORY, "ref": ref}),
+            "spec.source.git.ref: ",
+            "must be a branch, a tag or a commit id of 40 hexadecimal digits",
+        )
+        for ref in ("--upload-pack=x", "a b", "a^{}")
+    ),
+    *(
+        of_spec(
+            TJ,
+            f"a repository's folder is not {path}",
+            source(git={**REPOSITORY, "path": "src/train_1/v2.0"}),
+            source(git={**REPOSITORY, "path": path}),
+            "spec.source.git.path: ",
+            "must be a folder's path inside the repository, such as src/train",
+        )
+        for path in ("../src", "/src", "src/../..", "src//a", ".git")
+    ),
+    of_spec(TJ, "an archive is in the storage", source(uri=CODE), source(uri="http://a/b"), "spec.source.uri: ", URI),
+    of_spec(TJ, "an archive's path is plain", source(uri=CODE), source(uri="s3://lake/../a"), "source.uri: ", DOTS),
+    of_spec(
+        TJ,
+        "an archive is one object",
+        source(uri=CODE),
+        source(uri="s3://lake/code/"),
+        "spec.source: ",
+        "uri must name one archive, not all below a prefix",
+    ),
+    of_spec(
+        TJ,
+        "a source's digest is one",
+        source(uri=CODE, digest=DIGEST),
+        source(uri=CODE, digest="sha256:A"),
+        "spec.source.digest: ",
+        DIGESTS,
+    ),
+    of_spec(
+        TJ,
+        "a digest is about an archive",
+        source(uri=CODE, digest=DIGEST),
+        source(git=REPOSITORY, digest=DIGEST),
+        "spec.source: ",
+        "digest is about the archive at uri; leave it out",
+    ),
+    of_spec(
+        TJ,
+        "a source's name can be a ConfigMap's key",
+        {"source": {"inline": {".hidden": ""}}},
+        {"source": {"inline": {"..data": ""}}},
+        "spec.source.inline: ",
+        "each key must be a plain file name, which does not begin with two dots",
+    ),
+    of_spec(
+        TJ,
+        "a source fits into a ConfigMap",
+        {"source": {"inline": SMALL}},
+        {"source": {"inline": LARGE}},
+        "spec.source.inline: ",
+        "the files together may have 900,000 characters; put larger ones into an image or an input",
+    ),
+    of_spec(
+        TJ,
+        "a parameter's name is one",
+        {"parameters": {"a.b-c_1": ""}},
+        {"parameters": {"a b": ""}},
+        "spec.parameters: ",
+        "each key must be a plain identifier",
+    ),
+    # Fields together
+    of_spec(
+        TJ,
+        "a variable has one source",
+        variable(value="a"),
+        variable(value="a", valueFrom={"secretKeyRef": {"name": "a", "key": "b"}}),
+        "spec.env[0]: ",
+        "give either value or valueFrom, not both",
+    ),
+    of_spec(
+        TJ,
+        "a value comes from somewhere",
+        reference("secretKeyRef", name="a", key="b"),
+        variable(valueFrom={}),
+        "spec.env[0].valueFrom: ",
+        "give one of secretKeyRef and configMapKeyRef",
+    ),
+    of_spec(
+        TJ,
+        "the platform's variables are its own",
+        {"env": [{"name": "ULTRA"}]},
+        {"env": [{"name": "ULTRAMARINE_TASK"}]},
+        "spec.env[0]: ",
+        "names that start with ULTRAMARINE_ are the platform's own",
+    ),
+    of_spec(
+        TJ,
+        "variables differ",
+        {"env": [{"name": "A"}, {"name": "B"}]},
+        {"env": [{"name": "A"}, {"name": "A"}]},
+        "spec.env[1]: Duplicate value",
+    ),
+    # Unknown fields and wrong types
+    of_spec(
+        TJ,
+        "a command is a list",
+        {"command": ["python"]},
+        {"command": "python"},
+        "spec.command in body must be of type array",
+    ),
+    of_spec(
+        TJ,
+        "a parameter is a string",
+        {"parameters": {"rate": "0.1"}},
+        {"parameters": {"rate": 0.1}},
+        "spec.parameters.rate in body must be of type string",
+    ),
+    of_spec(
+        TJ,
+        "a variable's value is a string",
+        variable(value="1"),
+        variable(value=1),
+        "spec.env[0].value in body must be of type string",
+    ),
+]

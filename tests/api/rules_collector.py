@@ -1,0 +1,99 @@
+"""The rules of an endpoint's data collector; see rules.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rules import DOTS, ENDPOINT, URI, Rule, of_spec
+from ultramarine.shared.meta import Manifest
+
+HERE = "s3://lake/team-a/kept/"
+
+
+def kept(**fields: Any) -> Manifest:
+    """A spec with these fields of dataCollector."""
+    return {"dataCollector": fields}
+
+
+def wanted(reason: str, accepted: Manifest, refused: Manifest, *words: str) -> Rule:
+    """A rule of an OnlineEndpoint."""
+    return of_spec(ENDPOINT, reason, accepted, refused, *words)
+
+
+RULES: list[Rule] = [
+    wanted(
+        "a collector says how many requests are kept",
+        kept(samplingRate=1),
+        kept(samplingRate=None),
+        "spec.dataCollector.samplingRate: Required value",
+    ),
+    wanted("a collector says where", kept(uri=HERE), kept(uri=None), "spec.dataCollector.uri: Required value"),
+    *(
+        wanted(
+            f"a share of requests is {right}",
+            kept(samplingRate=right),
+            kept(samplingRate=wrong),
+            f"spec.dataCollector.samplingRate in body should be {than} than or equal to",
+        )
+        for right, wrong, than in ((0.000001, 0, "greater"), (1, 1.5, "less"))
+    ),
+    wanted(
+        "captures are Parquet",
+        kept(format="parquet"),
+        kept(format="csv"),
+        "spec.dataCollector.format: Unsupported value",
+        '"parquet"',
+    ),
+    wanted("captures go to the storage", kept(uri=HERE), kept(uri="/mnt/kept/"), "spec.dataCollector.uri: ", URI),
+    wanted(
+        "the path of captures is plain",
+        kept(uri="s3://lake/a.b/"),
+        kept(uri="s3://lake/../"),
+        "spec.dataCollector.uri: ",
+        DOTS,
+    ),
+    wanted(
+        "the path of captures ends",
+        kept(uri="s3://lake/" + "a" * 789 + "/"),
+        kept(uri="s3://lake/" + "a" * 1014 + "/"),
+        "spec.dataCollector.uri: Too long: may not be more than 1024",
+    ),
+    wanted(
+        "captures go to a folder",
+        kept(uri="s3://lake/"),
+        kept(uri="s3://lake/kept"),
+        "spec.dataCollector: ",
+        "uri must name a folder: end it with a slash",
+    ),
+    wanted(
+        "the names of captures have room",
+        kept(uri="s3://lake/" + "a" * 789 + "/"),
+        kept(uri="s3://lake/" + "a" * 790 + "/"),
+        "spec.dataCollector: ",
+        "uri may have 800 characters: the names of what is kept are put behind it",
+    ),
+    wanted(
+        "64 names are left out at most",
+        kept(redact=[f"n{number}" for number in range(64)]),
+        kept(redact=[f"n{number}" for number in range(65)]),
+        "spec.dataCollector.redact: Too many: 65: must have at most 64 items",
+    ),
+    wanted(
+        "a name is left out once",
+        kept(redact=["a", "b"]),
+        kept(redact=["a", "a"]),
+        "spec.dataCollector.redact[1]: Duplicate value",
+    ),
+    wanted(
+        "what is left out has a name",
+        kept(redact=["a"]),
+        kept(redact=[""]),
+        "spec.dataCollector.redact[0] in body should be at least 1 chars long",
+    ),
+    wanted(
+        "the name of what is left out ends",
+        kept(redact=["a" * 253]),
+        kept(redact=["a" * 254]),
+        "spec.dataCollector.redact[0]: Too long: may not be more than 253",
+    ),
+]

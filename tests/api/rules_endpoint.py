@@ -1,0 +1,278 @@
+"""The rules of an OnlineEndpoint; see rules.py."""
+
+from __future__ import annotations
+
+from rules import ALONE, ENDPOINT, LONG, NAME, QUANTITY, Rule, bounds, called, endpoint_of, of_spec
+
+RULES: list[Rule] = [
+    # Names
+    called(
+        ENDPOINT,
+        "a name fits into the names of its pods",
+        LONG,
+        LONG + "a",
+        "metadata.name must have at most 40 characters",
+    ),
+    called(ENDPOINT, "a name can be a Service's", "a-b", "1a", "metadata.name must start with a letter"),
+    called(
+        ENDPOINT,
+        "a name has no dot",
+        "a-b",
+        "a.b",
+        "metadata.name must start with a letter and must not contain a dot: it becomes a Service's name",
+    ),
+    # What has to be there
+    of_spec(ENDPOINT, "deployments are there", {}, {"deployments": None}, "spec.deployments: Required value"),
+    of_spec(
+        ENDPOINT,
+        "a deployment has a model",
+        endpoint_of("m@1"),
+        endpoint_of("m@1", model=None),
+        "spec.deployments[0].model: Required value",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a deployment has a name",
+        endpoint_of("m@1"),
+        endpoint_of("m@1", name=None),
+        "spec.deployments[0].name: Required value",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a warm-up has a request",
+        endpoint_of("m@1", warmup={"request": "{}"}),
+        endpoint_of("m@1", warmup={}),
+        "spec.deployments[0].warmup.request: Required value",
+    ),
+    *(
+        of_spec(
+            ENDPOINT,
+            f"{field} is {'at least' if wrong < right else 'at most'} {right}",
+            bounds(field, right),
+            bounds(field, wrong),
+            f"spec.deployments[0].{field} in body should be {'greater' if wrong < right else 'less'} than or equal to",
+        )
+        for field, right, wrong in (
+            ("requestSettings.timeoutSeconds", 1, 0),
+            ("requestSettings.timeoutSeconds", 3600, 3601),
+            ("requestSettings.maxConcurrentRequests", 0, -1),
+            ("requestSettings.maxConcurrentRequests", 10_000, 10_001),
+            ("requestSettings.maxQueueMilliseconds", 0, -1),
+            ("requestSettings.maxQueueMilliseconds", 600_000, 600_001),
+            ("batching.maxBatchSize", 1, 0),
+            ("batching.maxBatchSize", 4096, 4097),
+            ("batching.maxLatencyMilliseconds", 0, -1),
+            ("batching.maxLatencyMilliseconds", 10_000, 10_001),
+        )
+    ),
+    of_spec(
+        ENDPOINT,
+        "a warm-up's request is something",
+        endpoint_of("m@1", warmup={"request": "{}"}),
+        endpoint_of("m@1", warmup={"request": ""}),
+        "spec.deployments[0].warmup.request in body should be at least 2 chars long",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a warm-up's request fits into an environment variable",
+        endpoint_of("m@1", warmup={"request": "x" * 8192}),
+        endpoint_of("m@1", warmup={"request": "x" * 8193}),
+        "spec.deployments[0].warmup.request: Too long",
+    ),
+    *(
+        of_spec(
+            ENDPOINT,
+            f"copies are percent, {right}",
+            {"mirrorTraffic": {"green": right}},
+            {"mirrorTraffic": {"green": wrong}},
+            f"spec.mirrorTraffic.green in body should be {'greater' if wrong < right else 'less'} than or equal to",
+        )
+        for right, wrong in ((0, -1), (100, 101))
+    ),
+    of_spec(
+        ENDPOINT,
+        "a Secret has a name",
+        {"keysSecretRef": None},
+        {"keysSecretRef": {"name": None}},
+        "spec.keysSecretRef.name: Required value",
+    ),
+    # What must not be empty
+    of_spec(
+        ENDPOINT,
+        "there are deployments",
+        endpoint_of("m@1"),
+        {"deployments": []},
+        "spec.deployments in body should have at least 1 items",
+    ),
+    of_spec(
+        ENDPOINT,
+        "a Secret's name is not empty",
+        {},
+        {"keysSecretRef": {"name": ""}},
+        "spec.keysSecretRef.name in body should be at least 1 chars long",
+    ),
+    # Numbers
+    of_spec(
+        ENDPOINT,
+        "replicas are not negative",
+        endpoint_of("m@1", replicas=0),
+        endpoint_of("m@1", replicas=-1),
+        "spec.deployments[0].replicas in body should be greater than or equal to 0",
+    ),
+    of_spec(
+        ENDPOINT,
+        "replicas are not huge",
+        endpoint_of("m@1", replicas=1000),
+        endpoint_of("m@1", replicas=1001),
+        "spec.deployments[0].replicas in body should be less than or equal to 1000",
+    ),
+    of_spec(
+        ENDPOINT,
+        "traffic is not negative",
+        {"traffic": {"green": 0}},
+        {"traffic": {"green": -1}},
+        "spec.traffic.green in body should be greater than or equal to 0",
+    ),
+    of_spec(
+        ENDPOINT,
+        "traffic is in percent",
+        {"traffic": {"blue": 100}},
+        {"traffic": {"blue": 101}},
+        "spec.traffic.blue in body should be less than or equal to 100",
+    ),
+    # Quantities
+    *(
+        rule
+        for part in ("requests", "limits")
+        for rule in (
+            of_spec(
+                ENDPOINT,
+                f"{part} are quantities",
+                endpoint_of("m@1", resources={part: {"cpu": "250m"}}),
+                endpoint_of("m@1", resources={part: {"cpu": "lots"}}),
+                f"spec.deployments[0].resources.{part}",
+                "cpu",
+                QUANTITY,
+            ),
+            of_spec(
+                ENDPOINT,
+                f"{part} are not negative",
+                endpoint_of("m@1", resources={part: {"cpu": 1}}),
+                endpoint_of("m@1", resources={part: {"cpu": -1}}),
+                f"spec.deployments[0].resources.{part}.cpu in body should be greater than or equal to 0",
+            ),
+        )
+    ),
+    # One of a few words
+    of_spec(
+        ENDPOINT,
+        "an authMode is known",
+        {"authMode": "none", "keysSecretRef": None},
+        {"authMode": "basic"},
+        "spec.authMode: Unsupported value",
+        '"key", "token", "none"',
+    ),
+    # Words with a form
+    of_spec(
+        ENDPOINT,
+        "a deployment's name is one",
+        endpoint_of("m@1"),
+        endpoint_of("m@1", name="Blue"),
+        "spec.deployments[0].name: ",
+        NAME,
+    ),
+    of_spec(
+        ENDPOINT,
+        "a model comes with its version",
+        endpoint_of("m@latest"),
+        endpoint_of("m"),
+        "spec.deployments[0].model: ",
+        "must be MODEL@VERSION, MODEL@ALIAS or MODEL@latest, such as churn@3",
+    ),
+    # Fields together
+    of_spec(
+        ENDPOINT,
+        "deployments differ",
+        endpoint_of("m@1", "m@2"),
+        endpoint_of("m@1", "m@2", name="a"),
+        "spec.deployments[1]: Duplicate value",
+    ),
+    of_spec(
+        ENDPOINT,
+        "several deployments need traffic",
+        endpoint_of("m@1") | {"traffic": None},
+        {"traffic": None},
+        "spec: ",
+        "with several deployments, traffic must say which of them answers, such as {blue: 100}",
+    ),
+    of_spec(
+        ENDPOINT,
+        "traffic goes to what there is",
+        {"traffic": {"blue": 0, "green": 100}},
+        {"traffic": {"red": 0}},
+        "spec: ",
+        "traffic names a deployment that spec.deployments does not have",
+    ),
+    of_spec(
+        ENDPOINT,
+        "keys need authMode key",
+        {"authMode": "key"},
+        {"authMode": "none"},
+        "spec: ",
+        "keysSecretRef is used with authMode: key only; remove one of the two",
+    ),
+    *(
+        of_spec(
+            ENDPOINT,
+            f"traffic is {reason}",
+            {"traffic": kept},
+            {"traffic": broken},
+            "spec.traffic: ",
+            "traffic must sum to 100: it is percent of all requests",
+        )
+        for reason, kept, broken in (
+            ("not less than all requests", {"blue": 90, "green": 10}, {"blue": 89, "green": 10}),
+            ("not more than all requests", {"blue": 50, "green": 50}, {"blue": 50, "green": 51}),
+            ("for somebody", {"blue": 100, "green": 0}, {"blue": 0, "green": 0}),
+        )
+    ),
+    of_spec(
+        ENDPOINT,
+        "copies go to what there is",
+        {"mirrorTraffic": {"green": 10}},
+        {"mirrorTraffic": {"red": 10}},
+        "spec: ",
+        "mirrorTraffic names a deployment that spec.deployments does not have",
+    ),
+    of_spec(
+        ENDPOINT,
+        "copies go to who does not answer",
+        {"mirrorTraffic": {"green": 10, "blue": 0}},
+        {"mirrorTraffic": {"blue": 10}},
+        "spec: ",
+        "mirrorTraffic names a deployment that answers requests itself; mirror to one whose traffic is 0",
+    ),
+    of_spec(
+        ENDPOINT,
+        "the only deployment gets no copies",
+        {"mirrorTraffic": None},
+        {**ALONE, "mirrorTraffic": {"a": 10}, "traffic": None, "deployments": [{"name": "a", "model": "m@1"}]},
+        "spec: ",
+        "mirrorTraffic names a deployment that answers requests itself; mirror to one whose traffic is 0",
+    ),
+    # Unknown fields and wrong types
+    of_spec(
+        ENDPOINT,
+        "unknown fields in lists are refused",
+        endpoint_of("m@1"),
+        endpoint_of("m@1", replica=1),
+        'unknown field "spec.deployments[0].replica"',
+    ),
+    of_spec(
+        ENDPOINT,
+        "replicas are a number",
+        endpoint_of("m@1", replicas=2),
+        endpoint_of("m@1", replicas="2"),
+        "spec.deployments[0].replicas in body must be of type integer",
+    ),
+]

@@ -1,0 +1,341 @@
+"""Who may ask, judged by the gateway on the real cluster: keys, tokens and TLS, and no way around it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPSConnection
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import yaml
+from conftest import NAMESPACE, Manifest, Platform, condition
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from manifests import endpoint, infer, model_version, onnx_model
+from ultramarine.shared.pods import CONTAINER_SECURITY, POD_SECURITY
+
+MODEL = "asked"
+INFER = f"/v2/models/{MODEL}/infer"
+STRANGER = "asking-stranger"
+
+
+@pytest.fixture(scope="module")
+def asked(platform: Platform) -> Platform:
+    """A model version that each test serves behind an endpoint of its own."""
+    content = onnx_model(1)
+    platform.apply(model_version(MODEL, 1, platform.put(f"{MODEL}.onnx", content), content))
+    return platform
+
+
+@contextmanager
+def served(platform: Platform, name: str, **spec: Any) -> Iterator[None]:
+    """An endpoint of that model, until the end of the block."""
+    platform.apply(endpoint(name, f"{MODEL}@1", **spec))
+    try:
+        yield
+    finally:
+        platform.delete("oe", name)
+
+
+def routes(platform: Platform, name: str, reason: str, seconds: float = 120) -> Manifest:
+    """Wait for that word of the condition RoutesReady, looking after the endpoint at once, and return the status."""
+    end = time.monotonic() + seconds
+    while condition(status := platform.status("oe", name), "RoutesReady").get("reason") != reason:
+        assert time.monotonic() < end, status
+        # At rest the gateway is asked every two minutes; a change of the object has it asked now.
+        platform.kubectl("annotate", "oe", name, f"looked={time.time_ns()}", "--overwrite")
+        time.sleep(2)
+    return status
+
+
+def until(what: str, holds: Callable[[], bool], seconds: float = 180) -> None:
+    """Wait until that holds."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
+        time.sleep(0.5)
+
+
+class Asking:
+    """Requests one after another, with headers that may be exchanged meanwhile."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self.key, self.answered = key, 0
+        self.failures: list[str] = []
+        self._url, self._stop = url, threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Asking:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=20) as client:
+            while not self._stop.is_set():
+                try:
+                    answer = client.post(INFER, json=infer([[0.0]]), headers={"api-key": self.key})
+                    if answer.status_code == 200:
+                        self.answered += 1
+                    else:
+                        self.failures.append(f"{answer.status_code} {answer.text}")
+                except httpx.HTTPError as error:
+                    self.failures.append(repr(error))
+                time.sleep(0.02)
+
+
+def put_keys(platform: Platform, name: str, **keys: str) -> None:
+    """Exchange some of the keys in a Secret."""
+    platform.kubectl("patch", "secret", name, "--type=merge", "-p", json.dumps({"stringData": keys}))
+
+
+def test_keys_are_asked_for_rotated_and_not_lost_with_their_secret(asked):
+    """A wrong key is refused at the gateway, both keys rotate under requests, a deleted Secret locks nobody out.
+
+    The pod checks the keys too, and knows a new one only when the kubelet has brought it: that can take over a minute.
+    """
+    name = "asked-keys"
+    with served(asked, name):
+        asked.ready(name, f"{MODEL}-1")
+        old = asked.secret(f"{name}-keys")
+        with asked.client(name, "wrong") as client:
+            url = str(client.base_url)
+
+            def code(key: str) -> int:
+                return client.post(INFER, json=infer([[0.0]]), headers={"Authorization": f"Bearer {key}"}).status_code
+
+            refused = client.post(INFER, json=infer([[0.0]]))
+            assert (refused.status_code, code(old["primary"]), code(old["secondary"])) == (401, 200, 200)
+            assert "a key of this endpoint is needed" in refused.json()["error"], "these are the gateway's words"
+            (pod,) = asked.get("pod", "", "-l", f"ultramarine.dev/name={name}")
+            own = httpx.get(f"http://{pod['status']['podIP']}:8080/v2")
+            assert own.status_code == 401
+            assert "a valid key is needed" in own.json()["error"], "the pod asks for a key too"
+
+            with Asking(url, old["primary"]) as load:
+                put_keys(asked, f"{name}-keys", secondary="second-" + "n" * 32)
+                until("the new secondary key opens", lambda: code("second-" + "n" * 32) == 200)
+                load.key = "second-" + "n" * 32
+                time.sleep(1)  # what is under way still has the old one
+                put_keys(asked, f"{name}-keys", primary="first-" + "n" * 32)
+                until("the new primary key opens", lambda: code("first-" + "n" * 32) == 200)
+                assert code(old["primary"]) == code(old["secondary"]) == 401
+
+                asked.delete("secret", f"{name}-keys")
+                lost = routes(asked, name, "SecretMissing")
+                assert f"Secret {name}-keys not found in {NAMESPACE}" in condition(lost, "RoutesReady")["message"]
+                assert condition(lost, "Ready")["status"] == "True"
+                until("requests go on", lambda before=load.answered: load.answered > before + 50)
+                keys = {"primary": "first-" + "n" * 32, "secondary": "second-" + "n" * 32}
+                metadata = {"name": f"{name}-keys", "namespace": NAMESPACE}
+                made = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys}
+                asked.kubectl("apply", "-f", "-", input=yaml.safe_dump(made))
+                routes(asked, name, "Confirmed")
+        assert load.failures == []
+        print(f"{load.answered} requests while both keys were exchanged and their Secret was lost, none failed")
+    asked.delete("secret", f"{name}-keys")
+
+
+@pytest.mark.parametrize(("words", "answer"), [("get", "yes"), ("list", "no"), ("watch", "no"), ("create", "no")])
+def test_the_gateway_reads_secrets_by_name_only(platform, words, answer):
+    """Of Secrets the agent has the right to get one, and no other; who may list or watch them reads them all."""
+    account = f"system:serviceaccount:{NAMESPACE}:ultramarine-gateway"
+    argv = [*platform.target.kubectl, "-n", NAMESPACE, "auth", "can-i", "--as", account, words, "secrets"]
+    assert subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip() == answer
+
+
+def base64url(data: bytes) -> str:
+    """As JOSE writes bytes."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def token(key: rsa.RSAPrivateKey, **claims: Any) -> str:
+    """A JWT by RS256."""
+    parts = [json.dumps(part).encode() for part in ({"alg": "RS256", "typ": "JWT", "kid": "1"}, claims)]
+    signed = ".".join(map(base64url, parts))
+    return f"{signed}.{base64url(key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
+
+
+def key_set(key: rsa.RSAPrivateKey) -> str:
+    """The public half, as a JSON Web Key Set."""
+    numbers = key.public_key().public_numbers()
+    n, e = (base64url(value.to_bytes((value.bit_length() + 7) // 8, "big")) for value in (numbers.n, numbers.e))
+    return json.dumps({"keys": [{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": "1", "n": n, "e": e}]})
+
+
+@pytest.fixture
+def stranger(asked: Platform) -> Iterator[Callable[[str], str]]:
+    """A pod of the namespace that no policy holds; it asks a URL and says which code it got, or that none."""
+    operator = asked.get("deployment", "ultramarine-operator")["spec"]["template"]["spec"]["containers"][0]
+    image = next(v["value"] for v in operator["env"] if v["name"] == "ULTRAMARINE_TRAINER_IMAGE")
+    container = {"name": "main", "image": image, "command": ["sleep", "3600"], "securityContext": CONTAINER_SECURITY}
+    spec = {"securityContext": POD_SECURITY, "automountServiceAccountToken": False, "containers": [container]}
+    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": STRANGER}, "spec": spec}
+    asked.delete("pod", STRANGER)
+    asked.kubectl("apply", "-f", "-", input=yaml.safe_dump(manifest))
+    asked.kubectl("wait", "--for=condition=Ready", f"pod/{STRANGER}", "--timeout=60s")
+    script = """
+import sys, urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen(sys.argv[1], timeout=3).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+except OSError:
+    print("nobody")
+"""
+    yield lambda url: asked.kubectl("exec", STRANGER, "--", "python", "-c", script, url).strip()
+    asked.kubectl("delete", "pod", STRANGER, "--grace-period=1")
+
+
+def test_tokens_open_and_there_is_no_way_around_the_gateway(asked, stranger):
+    """A JWT of the issuer, in time and for the audience, opens; with tokens pods answer the gateway alone."""
+    name, key = "asked-tokens", rsa.generate_private_key(65537, 2048)
+    issuer = {"issuer": "https://id.example.com", "audiences": [MODEL], "jwks": key_set(key)}
+    pods = f"http://{name}-blue-pods.{NAMESPACE}.svc:8080/v2"
+    policy = f"networkpolicy/{name}-gateway-only"
+    now = int(time.time())
+    good = {"iss": "https://id.example.com", "aud": MODEL, "exp": now + 3600}
+    another = rsa.generate_private_key(65537, 2048)
+    with served(asked, name, authMode="token", token=issuer):
+        asked.ready(name, f"{MODEL}-1")
+        with asked.client(name, "") as client:
+
+            def code(made: str) -> int:
+                return client.post(INFER, json=infer([[0.0]]), headers={"Authorization": f"Bearer {made}"}).status_code
+
+            assert code(token(key, **good)) == 200
+            assert code(token(key, **good | {"exp": now - 3600})) == 401
+            assert code(token(key, **good | {"aud": "another"})) == 403
+            assert code(token(key, **good | {"iss": "https://other.example.com"})) == 401
+            assert code(token(another, **good)) == 401
+            assert code("nonsense") == 401
+            assert client.get("/v2/health/ready", headers={"Authorization": ""}).status_code == 200
+
+            assert stranger(f"http://{name}.{NAMESPACE}.svc/v2") == "401", "the gateway answers a stranger"
+            until("a pod answers nobody but the gateway", lambda: stranger(pods) == "nobody", 30)
+            asked.kubectl("patch", policy, "--type=merge", "-p", '{"spec":{"ingress":[{}]}}')
+            ours = "--for=jsonpath={.spec.ingress[0].ports[0].port}=8080"
+            asked.kubectl("wait", ours, policy, "--timeout=30s")
+            until("it is closed again", lambda: stranger(pods) == "nobody", 30)
+            assert code(token(key, **good)) == 200
+
+        asked.apply(endpoint(name, f"{MODEL}@1"))  # authMode: key
+        asked.kubectl("wait", "--for=delete", policy, "--timeout=180s")
+        asked.ready(name, f"{MODEL}-1")
+        until("pods that ask for keys may be asked", lambda: stranger(pods) == "401", 60)
+        with asked.client(name) as client:
+            assert client.post(INFER, json=infer([[0.0]])).status_code == 200
+
+
+class Authority:
+    """Signs certificates for one name."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._key = name, ec.generate_private_key(ec.SECP256R1())
+        issuer = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tests of the gateway")])
+        self._issuer = issuer
+        made = self._begun(issuer, self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
+        self._own = made.sign(self._key, hashes.SHA256())
+
+    def _begun(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now, begun = datetime.now(UTC), x509.CertificateBuilder().subject_name(subject).issuer_name(self._issuer)
+        begun = begun.public_key(key.public_key()).serial_number(x509.random_serial_number())
+        return begun.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=1))
+
+    @property
+    def trusting(self) -> ssl.SSLContext:
+        """What trusts this authority and no other."""
+        pem = self._own.public_bytes(serialization.Encoding.PEM).decode()
+        return ssl.create_default_context(cadata=pem)
+
+    def secret(self, name: str) -> tuple[Manifest, int]:
+        """A Secret with a new certificate, as cert-manager makes it, and the certificate's serial number."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "served")])
+        names = x509.SubjectAlternativeName([x509.DNSName(self._name)])
+        made = self._begun(subject, key).add_extension(names, critical=False).sign(self._key, hashes.SHA256())
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        pem = {
+            "tls.crt": made.public_bytes(serialization.Encoding.PEM).decode(),
+            "tls.key": key.private_bytes(*form).decode(),
+        }
+        secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": {"name": name}}
+        return {**secret, "stringData": pem}, made.serial_number
+
+
+class Connection(HTTPSConnection):
+    """A verified connection to an address under a name that only the cluster's DNS knows."""
+
+    def __init__(self, address: str, name: str, context: ssl.SSLContext) -> None:
+        super().__init__(name, 443, timeout=20, context=context)
+        self._address, self._verifying = address, context
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self._address, 443), timeout=20)
+        self.sock = self._verifying.wrap_socket(plain, server_hostname=self.host)
+
+    def ask(self, key: str) -> int:
+        """The code of one request on this very connection."""
+        headers = {"api-key": key, "Content-Type": "application/json"}
+        self.request("POST", INFER, json.dumps(infer([[0.0]])), headers)
+        answer = self.getresponse()
+        answer.read()
+        return answer.status
+
+    @property
+    def serial(self) -> int:
+        """The serial number of the certificate that was shown."""
+        assert isinstance(self.sock, ssl.SSLSocket)
+        return x509.load_der_x509_certificate(self.sock.getpeercert(binary_form=True) or b"").serial_number
+
+
+def test_an_endpoint_answers_by_https_and_its_certificate_is_renewed(asked):
+    """Its Secret is waited for by name; clients verify what it shows; a renewed one ends no connection."""
+    name = "asked-tls"
+    host = f"{name}.{NAMESPACE}.svc"
+    authority = Authority(host)
+    asked.delete("secret", "asked-certificate")
+    with served(asked, name, tls={"secretName": "asked-certificate"}):
+        missing = routes(asked, name, "SecretMissing")
+        assert f"Secret asked-certificate not found in {NAMESPACE}" in condition(missing, "RoutesReady")["message"]
+        first, serial = authority.secret("asked-certificate")
+        asked.kubectl("apply", "-f", "-", input=yaml.safe_dump(first))
+        asked.ready(name, f"{MODEL}-1")
+        assert asked.status("oe", name)["url"] == f"https://{host}"
+        key = asked.secret(f"{name}-keys")["primary"]
+        with asked.target.reach(NAMESPACE, name, 443) as url:
+            address = str(urlsplit(url).hostname)
+
+            def fresh(context: ssl.SSLContext) -> Connection:
+                made = Connection(address, host, context)
+                made.connect()
+                return made
+
+            with pytest.raises(ssl.SSLCertVerificationError):
+                fresh(ssl.create_default_context())
+            kept = fresh(authority.trusting)
+            assert (kept.ask(key), kept.serial) == (200, serial)
+            assert kept.ask("wrong") == 401
+
+            second, renewed = authority.secret("asked-certificate")
+            asked.kubectl("apply", "-f", "-", input=yaml.safe_dump(second))
+            until("the new certificate is shown", lambda: fresh(authority.trusting).serial == renewed, 60)
+            assert fresh(authority.trusting).ask(key) == 200
+            assert (kept.ask(key), kept.serial) == (200, serial), "the old connection goes on"
+            kept.close()
+    asked.delete("secret", "asked-certificate")

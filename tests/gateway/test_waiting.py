@@ -1,0 +1,110 @@
+"""Requests to a deployment without pods, which wait for the first one: a real Envoy that asks the agent for leave."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import grpc.aio
+import pytest
+from aiohttp import ClientSession, ClientTimeout
+from rig import METHOD, Gateway, ask, deployment, eventually, free_port, pods, routes, who_answers
+from test_figures import BOTH, answering, figures
+from ultramarine.shared.routes import PIN_HEADER
+
+LARGE = b"x" * (3 << 20)  # more than Envoy keeps of a request
+
+
+async def test_requests_wait_for_the_first_pod(gateway: Gateway, client: ClientSession) -> None:
+    """HTTP and gRPC, by share and by name, small and large; how many is told, and all are answered with a first pod."""
+    port = free_port()
+    async with pods("blue") as (blue,), answering(gateway) as address:
+        await gateway.use(routes(port, deployment("blue", 100, protocols=BOTH, hold=True)))
+        asked = [asyncio.create_task(ask(client, port)) for _ in range(5)]
+        asked.append(asyncio.create_task(ask(client, port, headers={PIN_HEADER: "blue"})))
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = asyncio.create_task(_call(channel))
+            await figures(address, lambda seen: seen["blue"].waiting == 7)
+            await asyncio.sleep(0.5)
+            assert not any(one.done() for one in (*asked, call))
+
+            gateway.serve("churn-blue", blue)
+
+            assert {code for code, _ in await asyncio.gather(*asked)} == {200}
+            assert await call == b"blue:" + LARGE
+        await figures(address, lambda seen: seen["blue"].waiting == 0)
+
+
+async def _call(channel: grpc.aio.Channel) -> bytes:
+    answer: bytes = await channel.unary_unary(METHOD)(LARGE)
+    return answer
+
+
+async def test_nobody_waits_for_ever(gateway: Gateway, client: ClientSession) -> None:
+    """After the deployment's time the answer says which pods did not come; who leaves waits no longer."""
+    port = free_port()
+    async with answering(gateway) as address:
+        await gateway.use(routes(port, deployment("blue", 100, protocols=BOTH, hold=True, timeout_seconds=1)))
+        began = time.monotonic()
+        code, body = await ask(client, port)
+        assert (code, body["error"]) == (503, "no pod of churn/blue was ready within 1 s")
+        assert 0.9 < time.monotonic() - began < 5
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as told:
+                await _call(channel)
+        assert told.value.code() == grpc.StatusCode.UNAVAILABLE
+
+        await gateway.use(routes(port, deployment("blue", 100, hold=True, timeout_seconds=60)))
+        with pytest.raises(TimeoutError):
+            await ask(client, port, timeout=ClientTimeout(total=0.5))
+        await figures(address, lambda seen: seen["blue"].waiting == 0)
+
+
+async def test_pods_come_and_go_and_no_request_fails(gateway: Gateway, client: ClientSession) -> None:
+    """While the last pod leaves and the next one comes, again and again, every request is answered, sooner or later."""
+    port = free_port()
+    async with pods("blue") as (blue,):
+        gateway.serve("churn-blue", blue)
+        await gateway.use(routes(port, deployment("blue", 100, hold=True), deployment("green")))
+        codes: list[int] = []
+        over = asyncio.Event()
+
+        async def load() -> None:
+            while not over.is_set():
+                codes.append((await ask(client, port))[0])
+
+        asking = [asyncio.create_task(load()) for _ in range(8)]
+        for _ in range(15):
+            gateway.leave("churn-blue", blue)
+            await asyncio.sleep(0.15)
+            gateway.serve("churn-blue", blue)
+            await asyncio.sleep(0.15)
+        over.set()
+        await asyncio.gather(*asking)
+
+    assert set(codes) == {200}
+    assert len(codes) > 200
+
+
+async def test_only_who_is_to_hold_holds(gateway: Gateway, client: ClientSession) -> None:
+    """Another deployment without pods, and health, are answered at once; with pods nobody asks the agent."""
+    port = free_port()
+    async with pods("blue") as (blue,):
+        await gateway.use(routes(port, deployment("blue", 100, hold=True), deployment("green")))
+        assert (await ask(client, port, headers={PIN_HEADER: "green"}))[0] == 503
+        async with client.get(f"http://127.0.0.1:{port}/v2/health/ready") as health:
+            assert health.status == 503
+
+        gateway.serve("churn-blue", blue)
+        await who_answers(client, port, 1)
+        await eventually("Envoy asks no more", lambda: _settled(gateway))
+        await gateway.end()  # the agent is gone
+        await who_answers(client, port, 20)
+        gateway.begin()
+
+
+def _settled(gateway: Gateway) -> bool:
+    """Whether Envoy has the routes that are wanted."""
+    conversation = gateway.agent.conversation
+    wanted = gateway.agent._desk.wanted.endpoints.values()
+    return conversation is not None and all(conversation.uses(one) for one in wanted)

@@ -1,0 +1,100 @@
+"""The chart where requests come through Gateways of the people's own, and what the operator makes of its values."""
+
+from __future__ import annotations
+
+import pytest
+from ultramarine import settings
+from ultramarine.kinds import KINDS, kinds_on
+from ultramarine.shared.meta import GRPC_ROUTE, HTTP_ROUTE
+from ultramarine.shared.plan import GatewayApi, ParentRef
+from unit.rendered import GATEWAY_API, PUBLIC, names, of, operator_env
+
+ROUTES = {"httproutes", "grpcroutes"}
+URL = GATEWAY_API["gatewayApi"]["url"]
+
+
+def rights(objects):
+    """The types that the operator may do something with, by the name of its Role or ClusterRole."""
+    roles = (r for r in of(objects, "Role", "ClusterRole") if r["metadata"]["name"].startswith("ultramarine-operator"))
+    return {resource for role in roles for rule in role["rules"] for resource in rule["resources"]}
+
+
+@pytest.fixture
+def told(chart, monkeypatch):
+    """Gives the settings of an operator that these values install."""
+
+    def read(values):
+        for name, value in operator_env(chart.render(values)).items():
+            monkeypatch.setenv(name, value)
+        return settings.from_environment("platform").platform.gateway_api
+
+    return read
+
+
+def test_the_operator_is_told_of_the_gateways(told):
+    """The values go through the operator's environment as they are, with what they leave out as it is by default."""
+    public = ParentRef("public", "infra", "https")
+    assert told(GATEWAY_API) == GatewayApi((public,), URL, grpc=True)
+
+    two = {"parentRefs": [PUBLIC, {"name": "inner", "port": 8080}], "url": URL, "grpc": False}
+    got = told({**GATEWAY_API, "gatewayApi": two})
+    assert got == GatewayApi((public, ParentRef("inner", port=8080)), URL, grpc=False)
+
+
+def test_routes_are_watched_and_allowed_only_where_there_are_such_gateways(chart, told):
+    """By default there is neither a right on them nor a watch of them: the cluster may not know the types."""
+    assert told({}) is None
+    assert rights(chart.render({})) & ROUTES == set()
+    for values in (GATEWAY_API, {**GATEWAY_API, "clusterWide": True}):
+        assert rights(chart.render(values)) >= ROUTES
+
+    def watched(kinds):
+        return {child for kind in kinds for child in kind.children}
+
+    told(GATEWAY_API)
+    here = settings.from_environment("platform").platform
+    assert watched(kinds_on(here)) - watched(KINDS) == {HTTP_ROUTE, GRPC_ROUTE}
+
+
+def test_nothing_of_our_gateway_is_there_beside_them(chart):
+    """No Envoy, and the operator is not told of one."""
+    got = chart.render(GATEWAY_API)
+
+    assert [each for each in names(got, "Deployment", "Service") if each.endswith("gateway")] == []
+    assert "ULTRAMARINE_GATEWAY" not in operator_env(got)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"gatewayApi": GATEWAY_API["gatewayApi"]}, "set gateway.enabled=false"),
+        ({**GATEWAY_API, "gatewayApi": {"parentRefs": [PUBLIC]}}, "needs gatewayApi.url"),
+        ({**GATEWAY_API, "gatewayApi": {"parentRefs": [PUBLIC], "url": "https://{endpoint}.x"}}, "match pattern"),
+        ({**GATEWAY_API, "gatewayApi": {"parentRefs": [{"namespace": "infra"}], "url": URL}}, "'name'"),
+        ({**GATEWAY_API, "gatewayApi": {"parentRefs": [{"name": "a", "kind": "Mesh"}], "url": URL}}, "'kind'"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(chart, values, words):
+    """Both kinds of gateways, no address, an address that is the same for all, and what is no reference."""
+    assert words in chart.refusal(values)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://{endpoint}-{namespace}.ml.example.com:8443", "http://{namespace}.a.{endpoint}.b"]
+)
+def test_any_address_that_tells_endpoints_apart_will_do(told, url):
+    """The two words may stand anywhere in the host name; a port is no part of it."""
+    got = told({**GATEWAY_API, "gatewayApi": {"parentRefs": [PUBLIC], "url": url}})
+
+    hosts = {got.host_of("team-a", "churn", grpc=grpc) for grpc in (False, True)}
+    assert len(hosts) == 2
+    assert all("{" not in host and ":" not in host and "/" not in host for host in hosts)
+
+
+@pytest.mark.parametrize("text", ["[", "[]", '{"parentRefs": [{}]}', '{"parentRefs": [{"name": "a"}], "url": "b"}'])
+def test_a_variable_that_says_no_gateways_stops_the_operator(text, monkeypatch, told):
+    """A wrong variable is named at the start, and not met later by some endpoint."""
+    told({})
+    monkeypatch.setenv("ULTRAMARINE_GATEWAY_API", text)
+    with pytest.raises(ValueError, match="ULTRAMARINE_GATEWAY_API"):
+        settings.from_environment("platform")

@@ -1,0 +1,257 @@
+"""Who may ask an OnlineEndpoint behind the gateway, and by TLS or not: told by its plan."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from builders import NOW, child, condition, endpoint, kinds_of, seen, version
+from pydantic import ValidationError
+from ultramarine.kinds.onlineendpoint.addresses import gateway_service, is_secure, routes_in
+from ultramarine.kinds.onlineendpoint.guard import network_policy, policy_name
+from ultramarine.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY, selector
+from ultramarine.kinds.onlineendpoint.plan import plan
+from ultramarine.shared.contract import ServingTask
+from ultramarine.shared.plan import GatewayFacts
+from ultramarine.shared.routes import RouteAuth, RouteState
+from unit.test_onlineendpoint_plan import deployment, server_pod
+from unit.test_onlineendpoint_routed import KEYS, address, after, blue, having, kept, routes_of, settled
+
+ONE = (version(1),)
+ANSWERS = {"traffic": {"blue": 100}}
+KEY_SET = json.dumps({"keys": [{"kty": "RSA", "kid": "1", "n": "AQAB", "e": "AQAB"}]})
+TOKEN = {"issuer": "https://id.example.com", "audiences": ["churn"], "jwks": KEY_SET}
+BY_TOKEN = {"authMode": "token", "token": TOKEN}
+TLS = {"tls": {"secretName": "churn-tls"}}
+
+
+def policy(owner):
+    """The NetworkPolicy, as it is seen later."""
+    made = network_policy(owner)
+    return child("NetworkPolicy", made["metadata"]["name"], owner, made["spec"])
+
+
+def guarded(owner):
+    """blue with version 1, ready, in a pod that asks for nothing."""
+    made = server_pod(owner, 1)
+    made["metadata"]["labels"][LABEL_GATEWAY_ONLY] = "true"
+    return deployment(owner, 1), made
+
+
+def task_of(got):
+    """What a plan gives to the pods of the first deployment."""
+    (made,) = (m for m in got.apply if m["kind"] == "Deployment")
+    return ServingTask.from_json(made["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"])
+
+
+def lacking(config_map, secret, *, known=True, pods=1):
+    """Gateway pods that miss a Secret, and go on with these routes where they knew them."""
+    reason = f"Secret {secret} does not exist; create it"
+    was = routes_in(config_map).version if known else ""
+    return GatewayFacts((RouteState(was, reason, ready={"blue": 1}, missing_secret=secret),) * pods)
+
+
+# ---- Keys
+
+
+def test_the_gateway_asks_for_keys_and_the_pods_too():
+    """Routes name the Secret that is generated in the same pass, and the pods mount and check the same keys."""
+    got = after(endpoint(), related=ONE)
+
+    assert routes_of(got).auth == RouteAuth("key", keys_secret="churn-keys")
+    assert got.effects[0].metadata["name"] == "churn-keys"
+    assert task_of(got).auth == "key"
+    mine = after(endpoint(keysSecretRef={"name": "mine"}), related=ONE)
+    assert routes_of(mine).auth == RouteAuth("key", keys_secret="mine")
+    assert routes_of(after(endpoint(authMode="none"), related=ONE)).auth == RouteAuth("none")
+
+
+def test_a_secret_that_is_not_there_is_named():
+    """Routes that no gateway pod can use for want of a Secret: the condition names it, and nothing leads there."""
+    one = endpoint(keysSecretRef={"name": "mine"})
+    config_map = kept(one, after(one, related=ONE))
+    got = after(one, *blue(one), config_map, says=lacking(config_map, "mine", known=False), related=ONE)
+    told = condition(got, "RoutesReady")
+
+    assert (told["status"], told["reason"]) == ("False", "SecretMissing")
+    assert told["message"] == "Secret mine not found in team-a; create it with the keys primary and secondary"
+    assert "Service/churn" not in kinds_of(got.apply)
+    assert got.effects == ()
+
+
+def test_a_deleted_secret_locks_nobody_out_and_is_told():
+    """The keys are deleted while requests are answered: all goes on, the condition says so, no new keys are made."""
+    one = endpoint(KEYS | ANSWERS)
+    at_rest = settled(one, *blue(one), related=ONE)
+    got = after(one, *blue(one), *at_rest, says=lacking(at_rest[0], "churn-keys"), related=ONE)
+    told = condition(got, "RoutesReady")
+
+    assert (told["status"], told["reason"]) == ("False", "SecretMissing")
+    assert "Secret churn-keys not found in team-a" in told["message"]
+    assert "the gateway goes on with what it had" in condition(got, "Ready")["message"]
+    assert condition(got, "Ready")["status"] == "True"
+    assert got.status["traffic"] == {"blue": 100}
+    assert (got.effects, got.delete) == ((), ())
+    assert got.after is not None
+
+
+def test_keys_are_made_again_when_no_gateway_pod_knows_the_old_ones():
+    """When none is left, new keys lock nobody out who is not; as long as one gateway pod knows the old, none are."""
+    one = endpoint(KEYS | ANSWERS)
+    at_rest = settled(one, *blue(one), related=ONE)
+    lost = lacking(at_rest[0], "churn-keys", known=False)
+    some = GatewayFacts((*lost.proxies, *lacking(at_rest[0], "churn-keys").proxies))
+
+    assert after(one, *blue(one), *at_rest, says=some, related=ONE).effects == ()
+    (made,) = after(one, *blue(one), *at_rest, says=lost, related=ONE).effects
+    assert made.metadata["name"] == "churn-keys"
+
+
+# ---- Tokens
+
+
+def test_pods_that_ask_for_nothing_are_made_behind_a_policy():
+    """With tokens the routes carry the issuer; the policy comes first, and pods without a check when it was seen."""
+    one = endpoint(**BY_TOKEN)
+    first = after(one, related=ONE)
+    assert kinds_of(first.apply) == [
+        f"NetworkPolicy/{policy_name(one)}",
+        "Service/churn-blue-pods",
+        "ConfigMap/churn-routes",
+    ]
+    assert first.after is not None
+    assert first.effects == ()
+    wanted = RouteAuth("token", issuer=TOKEN["issuer"], audiences=("churn",), jwks=KEY_SET)
+    assert routes_of(first).auth == wanted
+
+    got = after(one, policy(one), related=ONE)
+    (made,) = (m for m in got.apply if m["kind"] == "Deployment")
+    labels = made["spec"]["template"]["metadata"]["labels"]
+    assert task_of(got).auth == "none"
+    assert network_policy(one)["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    assert made["spec"]["selector"]["matchLabels"] == selector(one, "blue"), "a selector cannot be changed later"
+    assert "keysSecret" not in got.status
+
+
+def test_tokens_are_asked_for_when_no_pod_asks_for_keys():
+    """From keys to tokens: the gateway asks for keys until the last pod that checks them has gone."""
+    before = endpoint(KEYS | ANSWERS)
+    at_rest = settled(before, *blue(before), related=ONE)
+    one = endpoint(KEYS | ANSWERS, **BY_TOKEN)
+    rolling = after(one, *blue(before), *at_rest, policy(one), says=having(at_rest[0]), related=ONE)
+    assert routes_of(rolling).auth.mode == "key"
+    assert condition(rolling, "Reconciling") != {}
+    assert "asks for keys, not for tokens" in condition(rolling, "RoutesReady")["message"]
+
+    rolled = after(one, *guarded(one), *at_rest, policy(one), says=having(at_rest[0]), related=ONE)
+    assert routes_of(rolled).auth.mode == "token"
+
+
+def test_the_policy_stays_as_long_as_pods_need_it():
+    """From tokens to keys: the gateway asks for keys at once; the policy goes after the last pod without a check."""
+    before = endpoint(ANSWERS, **BY_TOKEN)
+    one = endpoint(KEYS | ANSWERS)
+    at_rest = settled(before, policy(before), *guarded(before), related=ONE)
+    turning = after(one, *guarded(before), *at_rest, policy(before), says=having(at_rest[0]), related=ONE)
+    assert routes_of(turning).auth.mode == "key"
+    assert turning.delete == ()
+
+    leaving = {**guarded(before)[1], "status": {"phase": "Running"}}
+    leaving["metadata"] = {**leaving["metadata"], "name": "churn-blue-old"}
+    unseen = deployment(one, 1, rolled=False)
+    assert after(one, unseen, *at_rest, policy(before), says=having(at_rest[0]), related=ONE).delete == ()
+    rolled = (*blue(one), *settled(one, *blue(one), related=ONE))
+    assert after(one, *rolled, leaving, policy(before), says=having(rolled[2]), related=ONE).delete == ()
+    last = after(one, *rolled, policy(before), says=having(rolled[2]), related=ONE)
+    assert [ref.name for ref in last.delete] == [policy_name(one)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (BY_TOKEN, "authMode: token needs the gateway, and namespace team-a has none"),
+        (TLS, "tls needs the gateway"),
+        (BY_TOKEN | TLS, "authMode: token and tls needs the gateway"),
+    ],
+)
+def test_what_only_a_gateway_can_do_is_not_done_without_one(spec, words):
+    """Without a gateway nobody is let in unasked, and nothing answers by plain HTTP instead: nothing is changed."""
+    one = endpoint(**spec)
+    for children in ((), (*blue(endpoint()), address(one, "blue"))):
+        got = plan(one, seen(*children, related=ONE), NOW)
+        assert (got.apply, got.delete) == ((), ())
+        assert (condition(got, "Ready")["status"], condition(got, "RoutesReady")["reason"]) == ("False", "NoGateway")
+        assert words in condition(got, "Stalled")["message"]
+
+
+@pytest.mark.parametrize(
+    ("jwks", "words"),
+    [
+        ("nonsense", "must be a JSON Web Key Set"),
+        ('{"keys": []}', "must be a JSON Web Key Set"),
+        ("[1]", "must be a JSON Web Key Set"),
+        ('{"keys": ["a"]}', "must be a JSON Web Key Set"),
+        ('{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "d": "AQAB"}]}', "public keys only"),
+        ('{"keys": [{"kty": "oct", "k": "AQAB"}]}', "public keys only"),
+    ],
+)
+def test_a_key_set_is_public_keys(jwks, words):
+    """What is no key set is refused in words, and so is one with which tokens could be made."""
+    with pytest.raises(ValidationError, match=words):
+        endpoint(authMode="token", token={**TOKEN, "jwks": jwks})
+
+
+# ---- TLS
+
+
+def secured(owner, port):
+    """The Service, turned to a port of the gateway where TLS is spoken."""
+    return child("Service", "churn", owner, gateway_service(owner, port, secure=True)["spec"])
+
+
+def service_of(got):
+    """The endpoint's own Service in a plan."""
+    return next((made for made in got.apply if made["metadata"]["name"] == "churn"), None)
+
+
+def test_an_endpoint_with_a_certificate_is_asked_by_https():
+    """The routes name the Secret; when every gateway pod has them the Service has port 443, and the url says https."""
+    one = endpoint(KEYS, **TLS)
+    first = after(one, *blue(one), related=ONE)
+    config_map = kept(one, first)
+    assert routes_of(first).tls_secret == "churn-tls"
+    assert first.status["url"] == "https://churn.team-a.svc"
+
+    missing = after(one, *blue(one), config_map, says=lacking(config_map, "churn-tls", known=False), related=ONE)
+    assert (
+        "Secret churn-tls not found in team-a; create it with tls.crt" in condition(missing, "RoutesReady")["message"]
+    )
+
+    made = service_of(after(one, *blue(one), config_map, says=having(config_map), related=ONE))
+    assert {port["name"]: port["port"] for port in made["spec"]["ports"]} == {"https": 443, "grpc": 9000}
+    at_rest = secured(one, routes_in(config_map).port)
+    last = after(one, *blue(one), config_map, at_rest, says=having(config_map), related=ONE)
+    assert condition(last, "RoutesReady")["status"] == "True"
+    assert condition(last, "Reconciling") == {}
+
+
+@pytest.mark.parametrize("to_tls", [True, False])
+def test_the_service_changes_its_scheme_when_the_gateway_has(to_tls):
+    """Turned to TLS, or back: Service and url stay as they are until every gateway pod speaks the other way."""
+    before = endpoint(KEYS | ANSWERS, **({} if to_tls else TLS))
+    one = endpoint(KEYS | ANSWERS, **(TLS if to_tls else {}))
+    old = kept(before, after(before, *blue(before), related=ONE))
+    port = routes_in(old).port
+    service = address(before, port) if to_tls else secured(before, port)
+    edited = after(one, *blue(one), old, service, says=having(old), related=ONE)
+    assert is_secure(service_of(edited)) is not to_tls
+    new = kept(one, edited)
+
+    waiting = after(one, *blue(one), new, service, says=having(old), related=ONE)
+    assert is_secure(service_of(waiting)) is not to_tls
+    assert waiting.status["url"].startswith("http:" if to_tls else "https:")
+    got = after(one, *blue(one), new, service, says=having(new), related=ONE)
+    assert is_secure(service_of(got)) is to_tls
+    assert got.status["url"].startswith("https:" if to_tls else "http:")
+    assert got.status["traffic"] == {"blue": 100}
+    assert condition(got, "RoutesReady")["status"] == "False", "the Service is not seen turned yet"

@@ -1,0 +1,372 @@
+"""How many pods an endpoint's deployments get by their load, told by its plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from builders import NOW, child, condition, endpoint, kinds_of, seen, version
+from hypothesis import given
+from hypothesis import strategies as st
+from ultramarine.kinds.onlineendpoint.autoscale import PAUSE, Notes, decide
+from ultramarine.kinds.onlineendpoint.plan import plan
+from ultramarine.kinds.onlineendpoint.schema import Autoscale
+from ultramarine.shared.errors import GatewayError
+from ultramarine.shared.plan import GatewayFacts
+from ultramarine.shared.routes import DeploymentFigures, RouteState
+from unit.test_onlineendpoint_plan import deployment, server_pod
+from unit.test_onlineendpoint_routed import having as at_gateway
+from unit.test_onlineendpoint_routed import look, settled
+
+BY_CONCURRENCY = {"minReplicas": 1, "maxReplicas": 4, "metric": "concurrency", "target": 2}
+BY_RATE = {**BY_CONCURRENCY, "metric": "requestRate", "target": 10}
+BY_CPU = {"minReplicas": 2, "maxReplicas": 5, "metric": "cpu", "target": 70, "scaleDownAfterSeconds": 60}
+
+
+def scaled_endpoint(wish, status=None):
+    """An endpoint whose one deployment is autoscaled so, and asks for 9 replicas, which nobody looks at."""
+    cpu = {"requests": {"cpu": "100m"}}
+    blue = {"name": "blue", "model": "churn@1", "replicas": 9, "resources": cpu, "autoscale": wish}
+    return endpoint({"keysSecret": "churn-keys", **(status or {})}, deployments=[blue])
+
+
+def having(owner, replicas):
+    """Its live Deployment with so many replicas."""
+    live = deployment(owner, 1)
+    live["spec"] = {**live["spec"], "replicas": replicas}
+    return live
+
+
+def load(*pods, **counts):
+    """What gateway pods tell of blue: each its concurrency, or nothing yet, and whatever else is given."""
+    told = [DeploymentFigures(concurrency=each, rate=each, **counts) for each in pods]
+    return GatewayFacts(tuple(RouteState(pod=f"g{n}", figures={"blue": one}) for n, one in enumerate(told)))
+
+
+def passed(owner, says, *children, now=NOW):
+    """A pass with what the gateway says."""
+    return plan(owner, look(owner, *children, says=says, related=(version(1),)), now)
+
+
+def replicas(got):
+    """How many pods the plan wants of blue."""
+    (made,) = (made for made in got.apply if made["kind"] == "Deployment")
+    return made["spec"]["replicas"]
+
+
+def noted(got):
+    """What the plan notes of blue."""
+    return got.status["deployments"][0].get("autoscale")
+
+
+@pytest.mark.parametrize(
+    ("wish", "loads", "count"),
+    [
+        (BY_CONCURRENCY, [0.0], 1),
+        (BY_CONCURRENCY, [2.1], 1),  # within the tolerance of a tenth of a pod
+        (BY_CONCURRENCY, [2.3], 2),
+        (BY_CONCURRENCY, [3.0, 3.0], 3),  # of all gateway pods together
+        (BY_CONCURRENCY, [100.0], 4),
+        (BY_CONCURRENCY, [1e308, 1e308], 4),
+        (BY_RATE, [35.0], 4),
+        (BY_RATE, [12.0, 13.0], 3),
+    ],
+)
+def test_there_are_as_many_pods_as_the_load_needs(wish, loads, count):
+    """At once, within the bounds; `replicas` is not looked at, and a look is taken every 5 s."""
+    owner = scaled_endpoint(wish)
+    got = passed(owner, load(*loads), having(owner, 1), server_pod(owner, 1))
+
+    assert replicas(got) == count
+    assert noted(got) == {"replicas": count, "since": "2030-01-01T12:00:00Z", "most": count}
+    assert condition(got, "ScalingActive")["status"] == "True"
+    assert got.after <= timedelta(seconds=5)
+    assert got.status["replicas"] == f"1/{count}"
+
+
+def test_a_new_endpoint_starts_with_the_least():
+    """Without a Deployment and without figures there are minReplicas."""
+    owner = scaled_endpoint({**BY_CONCURRENCY, "minReplicas": 3})
+
+    assert replicas(passed(owner, GatewayFacts((RouteState(),)))) == 3
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        (GatewayError("no answer", "Unreachable"), "Unreachable"),
+        (GatewayFacts((RouteState(),)), "NoFigures"),
+        (load(None), "NoFigures"),
+        (load(9.0, None), "NoFigures"),
+    ],
+)
+def test_an_unknown_load_changes_nothing(says, reason):
+    """Where one gateway pod does not tell, there are as many pods as before, low load has not been, and it says why."""
+    notes = {"replicas": 3, "since": "2030-01-01T11:00:00Z", "most": 1}
+    owner = scaled_endpoint(BY_CONCURRENCY, {"deployments": [{"name": "blue", "autoscale": notes}]})
+    got = passed(owner, says, having(owner, 3))
+
+    assert replicas(got) == 3
+    assert noted(got)["most"] == 3
+    told = condition(got, "ScalingActive")
+    assert (told["status"], told["reason"]) == ("False", reason)
+    assert told["message"].startswith("blue keeps 3 pods: ")
+
+
+def test_without_a_gateway_the_condition_says_what_to_do():
+    """The pods stay as many as they are."""
+    owner = scaled_endpoint(BY_RATE)
+    got = plan(owner, seen(having(owner, 2), related=(version(1),)), NOW)
+
+    assert replicas(got) == 2
+    told = condition(got, "ScalingActive")
+    assert (told["status"], told["reason"]) == ("False", "NoGateway")
+    assert "gateway.enabled" in told["message"]
+
+
+def test_pods_go_when_fewer_were_enough_for_a_while():
+    """After scaleDownAfterSeconds as many stay as were needed at most meanwhile; a diary line tells it."""
+    notes = {"replicas": 4, "since": "2030-01-01T11:55:00Z", "most": 2}
+    owner = scaled_endpoint(BY_CONCURRENCY, {"deployments": [{"name": "blue", "autoscale": notes}]})
+    live = having(owner, 4)
+
+    assert replicas(passed(owner, load(0.0), live, now=NOW - timedelta(seconds=1))) == 4
+    got = passed(owner, load(0.0), live)
+    assert replicas(got) == 2
+    assert noted(got) == {"replicas": 2, "since": "2030-01-01T12:00:00Z", "most": 1}
+    assert [event.message for event in got.events if event.reason == "Scaled"] == [
+        "blue shall have 2 pods instead of 4"
+    ]
+
+
+def test_a_steady_load_is_no_news():
+    """Passes at the same load plan the same status, however the counts have grown: nothing is written."""
+    owner = scaled_endpoint(BY_CONCURRENCY)
+    live = having(owner, 2)
+    first = passed(owner, load(3.5), live)
+    again = replace(owner, manifest={**owner.manifest, "status": first.status})
+
+    for second in (5, 200, 4000):
+        got = passed(again, load(3.7, requests=second), live, now=NOW + timedelta(seconds=second))
+        assert got.status == first.status
+
+
+def test_a_disruption_budget_is_for_two_pods_that_there_are():
+    """It is made at the second pod and goes at the last but one, whatever `replicas` says."""
+    owner = scaled_endpoint(BY_CONCURRENCY)
+    budget = child("PodDisruptionBudget", "churn-blue", owner)
+    up, down = (passed(owner, load(each), having(owner, 1), budget) for each in (8.0, 0.0))
+
+    assert "PodDisruptionBudget/churn-blue" in kinds_of(up.apply)
+    assert "PodDisruptionBudget/churn-blue" not in kinds_of(down.apply)
+
+
+def test_cpu_is_left_to_kubernetes_autoscaler():
+    """It is made beside the Deployment, whose number of replicas stays the autoscaler's; nobody looks at figures."""
+    owner = scaled_endpoint(BY_CPU)
+    got = plan(owner, seen(having(owner, 4), related=(version(1),)), NOW)
+
+    (made,) = (made for made in got.apply if made["kind"] == "HorizontalPodAutoscaler")
+    assert made["spec"]["scaleTargetRef"]["name"] == "churn-blue"
+    assert (made["spec"]["minReplicas"], made["spec"]["maxReplicas"]) == (2, 5)
+    assert replicas(got) == 4
+    assert noted(got) is None
+    assert got.after is None
+    assert replicas(plan(owner, seen(related=(version(1),)), NOW)) == 2
+
+
+def test_what_the_autoscaler_lacks_is_told():
+    """Without metrics-server the autoscaler does nothing, and the endpoint says so in its words."""
+    owner = scaled_endpoint(BY_CPU)
+    said = {"type": "ScalingActive", "status": "False", "reason": "FailedGetResourceMetric", "message": "no metrics"}
+    autoscaler = child("HorizontalPodAutoscaler", "churn-blue", owner, status={"conditions": [said]})
+    got = plan(owner, seen(having(owner, 2), autoscaler, related=(version(1),)), NOW)
+
+    told = condition(got, "ScalingActive")
+    assert (told["status"], told["reason"]) == ("False", "FailedGetResourceMetric")
+    assert told["message"] == "blue keeps 2 pods: no metrics"
+
+
+def test_an_autoscaler_goes_with_its_wish():
+    """A deployment that is no longer scaled by CPU loses its autoscaler, which would fight over the replicas."""
+    owner = scaled_endpoint(BY_RATE)
+    autoscaler = child("HorizontalPodAutoscaler", "churn-blue", owner)
+    first = plan(owner, seen(having(owner, 2), autoscaler, related=(version(1),)), NOW)
+    got = plan(owner, seen(having(owner, 2), autoscaler, *_applied(owner, first), related=(version(1),)), NOW)
+
+    assert [ref.name for ref in got.delete if ref.resource.kind == "HorizontalPodAutoscaler"] == ["churn-blue"]
+
+
+def _applied(owner, got):
+    """The Service that a plan applies, as it is seen later."""
+    return [child("Service", m["metadata"]["name"], owner, m["spec"]) for m in got.apply if m["kind"] == "Service"]
+
+
+def test_fixed_pods_are_not_scaled():
+    """Without autoscale there is no condition, no note, and no look every 5 s."""
+    owner = endpoint({"keysSecret": "churn-keys"}, deployments=[{"name": "blue", "model": "churn@1", "replicas": 3}])
+    got = plan(owner, seen(having(owner, 1), related=(version(1),)), NOW)
+
+    assert replicas(got) == 3
+    assert condition(got, "ScalingActive") == {}
+    assert noted(got) is None
+    assert got.after is None
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [{}, {"since": "0000-00-00T00:00:00Z", "most": 1}, {"since": "2030-01-01T11:00:00Z"}, {"since": 7, "most": "x"}],
+)
+def test_spoiled_notes_take_no_pods_away(notes):
+    """Whatever somebody has written into the status, the time of low load begins anew."""
+    owner = scaled_endpoint(BY_CONCURRENCY, {"deployments": [{"name": "blue", "autoscale": notes}]})
+
+    assert replicas(passed(owner, load(0.0), having(owner, 3))) == 3
+
+
+@given(
+    needs=st.lists(st.integers(1, 9), min_size=1, max_size=200),
+    wait=st.sampled_from([0, 7, 10, 60, 300]),
+    start=st.integers(1, 9),
+)
+def test_fewer_pods_were_enough_all_the_time_and_notes_are_few(needs, wait, start):
+    """For any course of needs: never too few pods, none taken that was needed in the last seconds, few writes."""
+    wish = Autoscale(max_replicas=9, metric="concurrency", target=1, scale_down_after_seconds=wait)
+    count, notes, writes, course = start, None, [], []
+    for number, need in enumerate(needs):
+        now = NOW + timedelta(seconds=5 * number)
+        before = count, notes
+        count, notes = decide(count, need, notes, wish, now)
+        course.append((now, need))
+        recent = [each for at, each in course if now - at < timedelta(seconds=wait)]
+        assert count >= need
+        if count < before[0]:
+            assert count >= max(recent, default=0)
+            assert now - NOW >= timedelta(seconds=wait)
+        if count == before[0] and notes != before[1]:
+            writes.append(now)
+    # What is noted besides decisions: beginnings, each at most every PAUSE, and each larger need after one.
+    for first in writes:
+        span = min(PAUSE, timedelta(seconds=wait) / 2)
+        if span:
+            assert sum(first <= each < first + span for each in writes) <= 2 + 9
+
+
+@given(st.integers(0, 20), st.integers(-5, 5), st.integers(0, 9), st.integers(1, 9))
+def test_a_decision_is_made_of_any_notes(age, most, need, current):
+    """Whatever the notes are, there are never more pods than needed or present, and never fewer than needed."""
+    wish = Autoscale(max_replicas=9, metric="concurrency", target=1, scale_down_after_seconds=10)
+    count, _ = decide(current, need, Notes(NOW - timedelta(seconds=age), most), wish, NOW)
+
+    assert need <= count <= max(need, current)
+
+
+SLEEPY = {**BY_CONCURRENCY, "minReplicas": 0}
+ANSWERED = {"traffic": {"blue": 100}, "conditions": [{"type": "Ready", "status": "True"}]}
+LONG_SINCE = {"replicas": 1, "since": "2030-01-01T11:00:00Z", "most": 0}
+
+
+def sleepy(noted=None, wish=SLEEPY):
+    """An endpoint that has answered, and may sleep."""
+    deployments = {"deployments": [{"name": "blue", "autoscale": noted}]} if noted else {}
+    return scaled_endpoint(wish, {**ANSWERED, **deployments})
+
+
+def at(owner, count):
+    """Its Deployment with so many pods, all of them well."""
+    live = having(owner, count)
+    live["status"] |= dict.fromkeys(("replicas", "updatedReplicas", "availableReplicas"), count)
+    return live
+
+
+def asleep(owner, says=None):
+    """A pass over its Deployment without pods."""
+    return passed(owner, says or load(0.0), at(owner, 0))
+
+
+def test_who_is_not_asked_sleeps():
+    """With minReplicas 0 the last pod goes after the time of no requests; the gateway holds what comes then."""
+    owner = sleepy(LONG_SINCE)
+    got = passed(owner, load(0.0), at(owner, 1), server_pod(owner, 1))
+
+    assert replicas(got) == 0
+    (config_map,) = (made for made in got.apply if made["kind"] == "ConfigMap")
+    assert '"hold": true' in config_map["data"]["routes.json"]
+    # A request in a while is not nothing.
+    assert replicas(passed(owner, load(0.01), at(owner, 1), server_pod(owner, 1))) == 1
+
+
+def test_who_sleeps_is_ready_and_says_so():
+    """The endpoint stays Ready with the version that the next request will meet; a look is taken every 2 s."""
+    owner = sleepy()
+    children = settled(owner, at(owner, 0), related=(version(1),))
+    (routed,) = at_gateway(children[0]).proxies
+    (told,) = load(0.0).proxies
+    says = GatewayFacts((replace(routed, figures=told.figures),))
+    got = passed(owner, says, at(owner, 0), *children)
+
+    assert condition(got, "Ready")["status"] == "True"
+    assert condition(got, "Ready")["message"].startswith("churn-1 sleeps: nobody asks")
+    assert got.status["modelVersion"] == "churn-1"
+    assert got.status["replicas"] == "0/0"
+    assert got.status["deployments"][0]["state"] == "Ready"
+    assert got.after <= timedelta(seconds=2)
+
+
+@pytest.mark.parametrize(("wish", "count"), [(SLEEPY, 3), ({**BY_RATE, "minReplicas": 0}, 1)])
+def test_a_request_that_waits_wakes(wish, count):
+    """By concurrency what waits is what is in flight; by rate it needs one pod, as it does before a mean is known."""
+    owner = sleepy(wish=wish)
+
+    assert replicas(asleep(owner, load(0.0, waiting=6))) == count
+    assert replicas(asleep(owner, load(None, waiting=6))) == 1
+    assert replicas(asleep(owner, load(None))) == 0
+
+
+def test_who_wakes_is_still_ready():
+    """While the first pod starts, requests wait and none is refused; if it cannot start, the endpoint is not Ready."""
+    owner = sleepy()
+    waking = passed(owner, load(0.0, waiting=1), at(owner, 0))
+    assert condition(waking, "Ready")["status"] == "True"
+
+    ended = {"name": "server", "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}}
+    ill = server_pod(owner, 1, ready=False, phase="Pending", containerStatuses=[ended])
+    unavailable = at(owner, 1)
+    unavailable["status"] |= {"availableReplicas": 0}
+    failing = passed(owner, load(0.0, waiting=1), unavailable, ill)
+    assert failing.status["deployments"][0]["state"] == "Failing"
+    assert condition(failing, "Ready")["status"] == "False"
+
+
+@pytest.mark.parametrize(
+    ("reason", "change"),
+    [
+        ("it has not answered yet", {"status": {"traffic": {}}}),
+        ("it gets copies", {"mirror_traffic": {"blue": 10}}),
+    ],
+)
+def test_who_must_be_awake_is(reason, change):
+    """A deployment has a pod before it gets requests, and while it gets copies of them."""
+    owner = sleepy()
+    status = owner.manifest["status"] | change.get("status", {})
+    spec = owner.spec.model_copy(update={name: value for name, value in change.items() if name != "status"})
+    owner = replace(owner, manifest=owner.manifest | {"status": status}, spec=spec)
+
+    assert replicas(asleep(owner)) == 1, reason
+
+
+def test_who_was_never_ready_does_not_sleep():
+    """A pod that does not get ready stays, so that what is wrong with it can be seen."""
+    owner = sleepy(LONG_SINCE)
+    live = at(owner, 1)
+    live["status"] |= {"availableReplicas": 0}
+
+    assert replicas(passed(owner, load(0.0), live)) == 1
+
+
+def test_without_a_gateway_nobody_sleeps():
+    """Where nobody could wake it, a deployment that may have no pod has one."""
+    owner = sleepy(LONG_SINCE)
+
+    assert replicas(plan(owner, seen(at(owner, 0), related=(version(1),)), NOW)) == 1
