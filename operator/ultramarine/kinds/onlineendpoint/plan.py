@@ -129,7 +129,10 @@ def _needless_policy(
     policy = own.get(("NetworkPolicy", policy_name(endpoint)))
     if policy is None or gateway_only(endpoint) or any(each.state not in SETTLED for each in judged.values()):
         return ()
-    if any(LABEL_GATEWAY_ONLY in (pod["metadata"].get("labels") or {}) for pod in seen.of("Pod")):
+    # A deployment that leaves the spec is not judged, and may yet make such pods.
+    makers = [each["spec"].get("template") or {} for (kind, _), each in own.items() if kind == "Deployment"]
+    made = [each.get("metadata") or {} for each in (*makers, *seen.of("Pod"))]
+    if any(LABEL_GATEWAY_ONLY in (metadata.get("labels") or {}) for metadata in made):
         return ()
     return (Ref.to(NETWORK_POLICY, policy),)
 
