@@ -64,8 +64,10 @@ def bootstrap(folder: str) -> Document:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
-        # Requests that wait for a pod ask the agent, each by a stream of its own.
-        "circuit_breakers": {"thresholds": [{"max_requests": _CLIENTS_LIMIT}]},
+        # Requests that wait for a pod ask the agent, each by a stream of its own; it is the agent that has a limit.
+        "circuit_breakers": {
+            "thresholds": [{"max_requests": _CLIENTS_LIMIT, "max_pending_requests": _CLIENTS_LIMIT}],
+        },
     }
     # An agent that restarts is found again within a second; meanwhile Envoy goes on as it was.
     retry = {"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}}

@@ -11,6 +11,7 @@ from envoy.service.auth.v3 import external_auth_pb2, external_auth_pb2_grpc
 
 from ultramarine_gateway.rendering import CLUSTER_SAID, SECONDS_SAID
 
+MOST = 2_000  # that wait at this gateway pod: each takes some 20 kB of the agent's memory
 _OK, _UNAVAILABLE = 0, 14  # of gRPC
 
 
@@ -27,19 +28,25 @@ class WaitingRoom:
         for cluster in [name for name in self._doors if self._ready(name)]:
             self._doors.pop(cluster).set()
 
-    async def wait(self, cluster: str, seconds: float) -> bool:
-        """Wait until the cluster has addresses; False where it has none in time."""
+    async def wait(self, cluster: str, seconds: float) -> str:
+        """Wait until the cluster has addresses; returned is why not, where the request must not go on."""
         if self._ready(cluster):
-            return True
+            return ""
+        if self.waiting.total() >= MOST:
+            return f"no pod of {_name(cluster)} is ready, and {MOST} requests wait already"
         self.waiting[cluster] += 1
         try:
             async with asyncio.timeout(seconds):
                 await self._doors.setdefault(cluster, asyncio.Event()).wait()
         except TimeoutError:
-            return False
+            return f"no pod of {_name(cluster)} was ready within {seconds:g} s"
         finally:
             self.waiting[cluster] -= 1
-        return True
+        return ""
+
+
+def _name(cluster: str) -> str:
+    return cluster.rpartition("/")[0]
 
 
 class Doorman(external_auth_pb2_grpc.AuthorizationServicer):  # type: ignore[misc]
@@ -51,8 +58,7 @@ class Doorman(external_auth_pb2_grpc.AuthorizationServicer):  # type: ignore[mis
     async def Check(self, request: Any, context: Any) -> Any:
         said = request.attributes.context_extensions
         cluster, seconds = said[CLUSTER_SAID], float(said[SECONDS_SAID])
-        if await self._room.wait(cluster, seconds):
+        if not (why := await self._room.wait(cluster, seconds)):
             return external_auth_pb2.CheckResponse(status={"code": _OK})
-        why = f"no pod of {cluster.rpartition('/')[0]} was ready within {seconds:g} s"
         answer = {"status": {"code": 503}, "body": why}
         return external_auth_pb2.CheckResponse(status={"code": _UNAVAILABLE}, denied_response=answer)

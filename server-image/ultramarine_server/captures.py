@@ -101,16 +101,18 @@ class Captures:
 
     def _write(self, breath: float, *, last: bool = False) -> None:
         lines: list[bytes] = []
+        size = 0
         while self._waiting:
             capture = self._waiting.popleft()
             if line := self._line(capture):
                 lines.append(line)
+                size += len(line)
             self._went += capture.size
             if breath:
                 time.sleep(breath)
-            if sum(map(len, lines)) >= _BATCH:
+            if size >= _BATCH:
                 self._pass(lines)
-                lines = []
+                lines, size = [], 0
         self._pass(lines, last=last)
 
     def _pass(self, lines: list[bytes], *, last: bool = False) -> None:

@@ -112,7 +112,7 @@ class Collector:
                 return part
             part.append(one)
             rows += one.lines
-            size += one.path.lstat().st_size
+            size += one.size
         full = rows >= self._pace.rows or size >= self._pace.bytes
         old = bool(part) and time.time() - part[0].number / 1000 >= self._pace.seconds
         return part if closing or full or old else []

@@ -6,6 +6,7 @@ it NUMBER-LINES.taken. Numbers are milliseconds since 1970, in the order of time
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -35,12 +36,14 @@ class Waiting:
     path: Path
     number: int
     lines: int
+    size: int
 
 
 def waiting(folder: Path) -> list[Waiting]:
     """Return the files that the collector may take, the oldest first."""
     found = [(path, match) for path in folder.iterdir() if (match := _WAITING.fullmatch(path.name))]
-    return sorted((Waiting(path, int(match[1]), int(match[2])) for path, match in found), key=lambda one: one.path.name)
+    files = (Waiting(path, int(match[1]), int(match[2]), _size(path)) for path, match in found)
+    return sorted(files, key=lambda one: one.path.name)
 
 
 def give_back(folder: Path) -> None:
@@ -77,7 +80,8 @@ class Spool:
             self._file = (self._folder / f"{self._number:013d}.part").open("xb", buffering=0)
             self._lines, self._size, self._began = 0, 0, time.monotonic()
         text = b"".join(lines)
-        self._file.write(text)
+        if self._file.write(text) < len(text):
+            raise OSError(errno.ENOSPC, "the disk took a part only")
         self._lines += len(lines)
         self._size += len(text)
         return self.turn()
@@ -103,17 +107,17 @@ class Spool:
         for one in waiting(self._folder):
             if self._held <= self._bounds.bytes * 9 // 10:
                 break
-            size = _size(one.path)
             try:
                 one.path.unlink()
             except FileNotFoundError:
                 continue  # The collector has just taken it.
-            self._held -= -(-size // _BLOCK) * _BLOCK
+            self._held -= -(-one.size // _BLOCK) * _BLOCK
             dropped += one.lines
         return dropped
 
 
 def _size(path: Path) -> int:
+    """The bytes of a file; none where it has just gone."""
     try:
         return os.lstat(path).st_size
     except FileNotFoundError:

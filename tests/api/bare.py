@@ -139,18 +139,18 @@ WHOLE: dict[str, Manifest] = {
             "tls": {"secretName": "churn-tls"},
             "traffic": {"blue": 100, "green": 0},
             "mirrorTraffic": {"green": 0},
-            "dataCollector": {
-                "samplingRate": 0.1,
-                "format": "parquet",
-                "uri": "s3://lake/team-a/kept/",
-                "redact": ["age"],
-            },
             "rollout": {
                 "candidate": "purple",
                 "steps": [10, 50, 100],
                 "stepSeconds": 60,
                 "gates": {"errorRateIncrease": 0.01, "p99Ratio": 1.5},
                 "onFailure": "Pause",
+            },
+            "dataCollector": {
+                "samplingRate": 0.1,
+                "format": "parquet",
+                "uri": "s3://lake/team-a/kept/",
+                "redact": ["age"],
             },
             "deployments": [
                 {

@@ -60,6 +60,24 @@ async def test_nobody_waits_for_ever(gateway: Gateway, client: ClientSession) ->
         await figures(address, lambda seen: seen["blue"].waiting == 0)
 
 
+async def test_no_more_wait_than_the_agent_bears(
+    gateway: Gateway, client: ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes when too many wait is refused at once, and they go on waiting."""
+    monkeypatch.setattr("ultramarine_gateway.waiting.MOST", 3)
+    port = free_port()
+    async with pods("blue") as (blue,), answering(gateway) as address:
+        await gateway.use(routes(port, deployment("blue", 100, hold=True)))
+        asked = [asyncio.create_task(ask(client, port)) for _ in range(3)]
+        await figures(address, lambda seen: seen["blue"].waiting == 3)
+
+        code, body = await ask(client, port)
+        assert (code, body["error"]) == (503, "no pod of churn/blue is ready, and 3 requests wait already")
+
+        gateway.serve("churn-blue", blue)
+        assert {code for code, _ in await asyncio.gather(*asked)} == {200}
+
+
 async def test_pods_come_and_go_and_no_request_fails(gateway: Gateway, client: ClientSession) -> None:
     """While the last pod leaves and the next one comes, again and again, every request is answered, sooner or later."""
     port = free_port()

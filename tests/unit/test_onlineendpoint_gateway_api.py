@@ -222,6 +222,25 @@ def test_a_split_waits_for_every_deployment_whose_share_rises():
     assert last.status["traffic"] == HALVES
 
 
+def test_a_rollout_goes_by_time_alone():
+    """These Gateways count nothing: with gates nothing begins, and without them shares turn as they accept routes."""
+    rollout = {"candidate": "green", "steps": [10, 100], "stepSeconds": 60}
+    gated = endpoint(KEYS, deployments=TWO, traffic={"blue": 100}, rollout={**rollout, "gates": {"p99Ratio": 2}})
+    resting = at_rest(gated, *blue(gated), *green(gated))
+    got = after(gated, *blue(gated), *green(gated), *resting)
+    assert condition(got, "RolloutHealthy")["reason"] == "NoFigures"
+    assert weights(got) == {"churn-blue-pods": 100}
+
+    status, children, shares = KEYS, resting, []
+    for _ in range(3):
+        one = endpoint(status, deployments=TWO, traffic={"blue": 100}, rollout=rollout)
+        got = after(one, *blue(one), *green(one), *children)
+        status, children = got.status, (*kept(one, got, said()), address(one, "blue"))
+        shares.append(weights(got).get("churn-green-pods", 0))
+    assert shares == [0, 10, 10]
+    assert (status["rollout"]["phase"], status["traffic"]) == ("Progressing", {"blue": 90, "green": 10})
+
+
 def test_what_leaves_the_spec_goes_step_by_step():
     """blue leaves: its weight when green is ready, then its pin, then its pods; each after the Gateway's word.
 

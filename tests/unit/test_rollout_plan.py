@@ -381,6 +381,20 @@ def test_a_gateway_pod_is_replaced_and_an_envoy_restarted():
     assert world.rollout["phase"] == "Promoted"
 
 
+def test_a_candidate_that_may_sleep_is_awake_while_it_is_judged():
+    """A new version has to show that it starts before it gets requests; one that waits for a pod has not failed."""
+    sleepy = {"minReplicas": 0, "maxReplicas": 3, "metric": "concurrency", "target": 4}
+    world = World(deployments=[BLUE, {**GREEN, "autoscale": sleepy}]).go(30)
+    green = world.children[("Deployment", "churn-green")]
+    assert (green["spec"]["replicas"], world.shares) == (1, {"blue": 90, "green": 10})
+    green["spec"]["replicas"] = 0
+    world.look()
+    assert world.children[("Deployment", "churn-green")]["spec"]["replicas"] == 1
+    assert "failingSince" not in world.rollout
+    world.go(300)
+    assert world.rollout["phase"] == "Promoted"
+
+
 def test_all_that_is_known_stands_in_the_status():
     """Each look by a new operator, whose first pass is lost before its status is written: the same end."""
     world = World()

@@ -165,13 +165,15 @@ def _must_be_awake(endpoint: Endpoint, name: str, live: Manifest | None) -> bool
     """Whether a deployment needs a pod though nobody asks: it has to prove that it can answer, or gets copies.
 
     It proves that before it gets a larger share of the requests, and before it sleeps: who never was ready would be
-    called so. A rollout's candidate is about to get some, or is measured.
+    called so.
     """
     status = (live or {}).get("status") or {}
     unproven = bool((live or {}).get("spec", {}).get("replicas")) and not status.get("availableReplicas")
     rises = endpoint.spec.shares.get(name, 0) > told(endpoint).get(name, 0)
     rollout = endpoint.spec.rollout
-    return rises or unproven or name in endpoint.spec.mirrors or (rollout is not None and rollout.candidate == name)
+    phase = (endpoint.status.get("rollout") or {}).get("phase") if rollout else ""
+    rolls = rollout is not None and rollout.candidate == name and phase not in ("Promoted", "RolledBack", "Paused")
+    return rises or unproven or rolls or name in endpoint.spec.mirrors
 
 
 def _notes(endpoint: Endpoint, name: str, now: datetime) -> Notes | None:

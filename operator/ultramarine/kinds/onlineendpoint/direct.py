@@ -39,6 +39,11 @@ class Direct:
         return current if current in self.living else None
 
     @property
+    def counts(self) -> bool:
+        """Whether somebody tells what became of the requests."""
+        return False
+
+    @property
     def proxies(self) -> tuple[RouteState, ...]:
         """There is nobody who counts requests."""
         return ()

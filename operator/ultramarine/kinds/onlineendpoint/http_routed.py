@@ -38,8 +38,8 @@ class HttpRouted(Routed):
         """Read it off the children of the endpoint."""
         http, grpc = (own.get((resource.kind, endpoint.name)) for resource in (HTTP_ROUTE, GRPC_ROUTE))
         said = verdicts(endpoint, gateway, http, grpc)
-        routes, shares = model_in(http), endpoint.spec.shares
-        return cls(endpoint, None, False, beside.living, routes, None, shares, gateway, beside, said)
+        routes = model_in(http)
+        return cls(endpoint, None, False, beside.living, routes, None, beside.shares, False, gateway, beside, said)
 
     @property
     def confirmed(self) -> bool:
@@ -51,13 +51,23 @@ class HttpRouted(Routed):
         """Nothing has to be turned: clients go to the Gateway by themselves."""
         return True
 
+    @property
+    def counts(self) -> bool:
+        """Gateways of the people's own tell nothing of the requests."""
+        return False
+
+    def may_ask(self, name: str) -> bool:
+        """Whether a Gateway or the Service may still lead requests to a deployment."""
+        return super().may_ask(name) or self.beside.may_ask(name)
+
+    def towards(self, shares: Shares, *, in_need: bool) -> HttpRouted:
+        """The same on the way to other shares."""
+        beside = self.beside.towards(shares, in_need=in_need)
+        return replace(self, target=shares, in_need=in_need, beside=beside)
+
     def keeps(self, name: str) -> bool:
         """Whether a deployment must not lose pods yet, for the sake of the routes or of the Service."""
         return super().keeps(name) or self.beside.keeps(name)
-
-    def towards(self, shares: Shares, *, in_need: bool) -> HttpRouted:
-        """The same on the way to other shares, the Service's way too."""
-        return replace(self, target=shares, in_need=in_need, beside=self.beside.towards(shares, in_need=in_need))
 
     def step(self, judged: dict[str, Judged]) -> Step:
         """Say which routes there shall be, and where the Service leads beside them."""

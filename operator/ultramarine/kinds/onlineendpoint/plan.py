@@ -65,20 +65,20 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
         judged[rolled] = held(judged[rolled])
     step = way.step(judged)
     answering = [judged.get(name) or leaving(name, seen) for name in step.shares]
-    status = gathered(endpoint, judged, answering, step, scalings, course, now)
+    status = gathered(endpoint, judged, answering, step, course, scalings, now)
     guard = (network_policy(endpoint),) if gateway_only(endpoint) and not step.held else ()
     # Pods that ask for nothing are made only when what keeps others from them was seen to be there.
     guarded = not guard or ("NetworkPolicy", policy_name(endpoint)) in own
     servers = [manifest for each in judged.values() for manifest in each.apply] if guarded and not step.held else []
     gone = _superfluous(endpoint, own, step, way)
-    soonest = (step.after if guarded else SOON, course.after)
+    after = autoscale.looked_at_again(endpoint, step.after if guarded else SOON)
     return Plan(
         status,
         apply=(*guard, *servers, *step.apply),
         delete=(*gone, *_needless_policy(endpoint, own, judged, seen)),
         effects=_keys(endpoint, seen),
         events=(*course.events, *diary(endpoint, status)),
-        after=autoscale.looked_at_again(endpoint, min((one for one in soonest if one), default=None)),
+        after=min((each for each in (after, course.after) if each), default=None),
     )
 
 
@@ -94,7 +94,7 @@ def _way(endpoint: Endpoint, seen: Seen, own: dict[tuple[str, str], Manifest]) -
         return Direct(endpoint, turned, living, endpoint.spec.shares)
     routes = routes_in(own.get(("ConfigMap", routes_name(endpoint))))
     by_tls = is_secure(own.get(("Service", endpoint.name)))
-    return Routed(endpoint, turned, by_tls, living, routes, seen.answers.get(asked[0]), endpoint.spec.shares)
+    return Routed(endpoint, turned, by_tls, living, routes, seen.answers.get(asked[0]), endpoint.spec.shares, False)
 
 
 def _superfluous(
@@ -129,7 +129,10 @@ def _needless_policy(
     policy = own.get(("NetworkPolicy", policy_name(endpoint)))
     if policy is None or gateway_only(endpoint) or any(each.state not in SETTLED for each in judged.values()):
         return ()
-    if any(LABEL_GATEWAY_ONLY in (pod["metadata"].get("labels") or {}) for pod in seen.of("Pod")):
+    # A deployment that leaves the spec is not judged, and may yet make such pods.
+    makers = [each["spec"].get("template") or {} for (kind, _), each in own.items() if kind == "Deployment"]
+    made = [each.get("metadata") or {} for each in (*makers, *seen.of("Pod"))]
+    if any(LABEL_GATEWAY_ONLY in (metadata.get("labels") or {}) for metadata in made):
         return ()
     return (Ref.to(NETWORK_POLICY, policy),)
 

@@ -77,6 +77,9 @@ def _begin(stage: Stage) -> Course:
         )
     elif not stage.identity:
         reason, message = "NothingToServe", stage.candidate.message
+    elif spec.gates is not None and not way.counts:
+        reason = "NoFigures"
+        message = "gates need the gateway of the chart, which counts requests: remove gates, and time alone decides"
     elif way.confirms(stage.champions):
         words = f"{spec.candidate} ({stage.candidate.version}) shall take over in {len(spec.steps)} steps"
         # The status first: weights without it would be taken for those of another rollout.

@@ -52,7 +52,7 @@ def in_step(stage: Stage, old: RolloutStatus) -> Course:
 
 def _watched(stage: Stage, status: RolloutStatus) -> RolloutStatus:
     """Note since when the candidate's pods fail while it may get requests."""
-    fails = stage.candidate.state == "Failing" or not stage.candidate.ready
+    fails = stage.candidate.state == "Failing" or not (stage.candidate.ready or stage.candidate.may_sleep)
     since = None
     if fails and stage.way.may_ask(stage.spec.candidate):
         since = status.failing_since or timestamp(stage.now)

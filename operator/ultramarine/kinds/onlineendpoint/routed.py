@@ -6,7 +6,7 @@ routes without what leaves; those confirmed, then its pods go. Each step is take
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import ClassVar
 
@@ -42,8 +42,8 @@ LOOK_AGAIN = timedelta(minutes=2)  # nobody rings when a gateway pod loses what 
 class Routed:
     """An endpoint as seen: its routes, where its Service is turned to, who is `living`, what the gateway `answered`.
 
-    `by_tls` is whether the Service is one for TLS.
-    `target` are the shares that are to be; `in_need` says that they must not wait for what can be spared.
+    `by_tls` is whether the Service is one for TLS. `target` are the shares that are to be; `in_need` says that they
+    must not wait for what can be spared.
     """
 
     endpoint: Endpoint
@@ -53,7 +53,7 @@ class Routed:
     routes: EndpointRoutes | None
     answered: Answer | None
     target: Shares
-    in_need: bool = field(default=False, kw_only=True)
+    in_need: bool
     WELL: ClassVar[str] = "every gateway pod has the routes"
 
     @property
@@ -90,6 +90,11 @@ class Routed:
         if isinstance(self.turned, str):
             return {self.turned: 100}
         return self.weights if self.confirmed and self.is_turned else told(self.endpoint)
+
+    @property
+    def counts(self) -> bool:
+        """Whether somebody tells what became of the requests."""
+        return True
 
     @property
     def proxies(self) -> tuple[RouteState, ...]:
@@ -242,7 +247,7 @@ class Routed:
 
     def _lost(self) -> tuple[str, str]:
         """What a gateway pod lacks that goes on with what it had: a Secret was deleted or has become unusable."""
-        complaints = (self._refusal(proxy) for proxy in (self.facts.proxies if self.facts else ()) if proxy.reason)
+        complaints = (self._refusal(proxy) for proxy in self.proxies if proxy.reason)
         reason, message = next(complaints, ("Confirmed", ""))
         return reason, f"{message}; until then the gateway goes on with what it had" if message else ""
 

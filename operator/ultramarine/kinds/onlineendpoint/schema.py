@@ -308,13 +308,13 @@ class OnlineEndpointSpec(Schema):
         description="Percent of the requests of which a deployment gets a copy; its answers go to nobody. It needs the "
         "gateway, and a deployment whose traffic is 0.",
     )
-    data_collector: DataCollector | None = Field(
-        default=None, description="Keep a sample of requests and answers; without it none is kept."
-    )
     rollout: Rollout | None = Field(
         default=None,
         description="A deployment that takes over from those of traffic step by step, and goes back where it is worse. "
         "It needs the gateway.",
+    )
+    data_collector: DataCollector | None = Field(
+        default=None, description="Keep a sample of requests and answers; without it none is kept."
     )
     deployments: list[EndpointDeployment] = Field(
         min_length=1,

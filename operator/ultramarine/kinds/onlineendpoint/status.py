@@ -22,8 +22,8 @@ def gathered(
     judged: dict[str, Judged],
     answering: list[Judged],
     step: Step,
-    scalings: Mapping[str, autoscale.Scaling],
     course: Course,
+    scalings: Mapping[str, autoscale.Scaling],
     now: datetime,
 ) -> Manifest:
     """The status: who answers, of those who shall, and what the rest waits for."""
