@@ -116,7 +116,8 @@ def test_a_storage_that_is_away_is_waited_for_and_retain_is_the_way_out(platform
         platform.wait("mdl", "stuck", fails)
         platform.kubectl("patch", "mdl", "stuck", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Retain"}}')
         platform.wait("mdl", "stuck", lambda s: "artifacts" not in s)
-        platform.kubectl("wait", "--for=delete", "job", "-l", "ultramarine.dev/name=stuck", "--timeout=60s")
+        labels = "ultramarine.dev/kind=Model,ultramarine.dev/name=stuck"
+        platform.kubectl("wait", "--for=delete", "job", "-l", labels, "--timeout=60s")
     assert stored(platform, uri) > 1
 
 
