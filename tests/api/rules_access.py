@@ -127,7 +127,13 @@ RULES: list[Rule] = [
         )
         for uri in ("id.example.com/keys", "file:///etc/passwd", "https://ada:secret@example.com/", "https://a b/")
     ),
-    of_spec(ENDPOINT, "TLS has a Secret", {"tls": {"secretName": "a"}}, {"tls": {}}, "spec.tls.secretName: Required"),
+    of_spec(
+        ENDPOINT,
+        "TLS has a Secret",
+        {"tls": {"secretName": "a"}},
+        {"tls": {"secretName": None}},
+        "spec.tls.secretName: Required",
+    ),
     of_spec(
         ENDPOINT,
         "a certificate's Secret is named as Secrets are",

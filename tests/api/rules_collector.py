@@ -35,7 +35,14 @@ RULES: list[Rule] = [
             kept(samplingRate=wrong),
             f"spec.dataCollector.samplingRate in body should be {than} than or equal to",
         )
-        for right, wrong, than in ((0.000001, 0, "greater"), (1, 1.5, "less"))
+        for right, wrong, than in ((0.000001, -1, "greater"), (1, 1.5, "less"))
+    ),
+    wanted(
+        "a collector keeps something",
+        kept(samplingRate=0.001),
+        kept(samplingRate=0),
+        "spec.dataCollector: ",
+        "samplingRate must be larger than 0; without dataCollector nothing is kept",
     ),
     wanted(
         "captures are Parquet",

@@ -291,6 +291,7 @@ def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
         spec.pop("rollout")
     if "dataCollector" in spec:
         spec["dataCollector"]["uri"] = spec["dataCollector"]["uri"].rstrip("/") + "/"
+        spec["dataCollector"]["samplingRate"] = spec["dataCollector"]["samplingRate"] or 1
 
 
 def _whole_autoscale(deployment: Manifest, wish: Manifest) -> None:

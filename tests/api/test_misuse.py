@@ -226,10 +226,12 @@ def with_models(spec: Manifest, models: list[str]) -> Manifest:
     if "deployments" not in spec:
         return spec
     pairs = zip(spec["deployments"], models, strict=False)
-    return {
-        **spec,
-        "deployments": [{**deployment, "model": model or deployment["model"]} for deployment, model in pairs],
-    }
+    return {**spec, "deployments": [with_model(deployment, model) for deployment, model in pairs]}
+
+
+def with_model(deployment: Manifest, model: str) -> Manifest:
+    """A deployment of this model, a pool too; without one it stays as it is."""
+    return {**{k: v for k, v in deployment.items() if k != "pool"}, "model": model} if model else deployment
 
 
 MODELS = ("shop@1", "shop@2", "shop@latest", "shop@champion")
@@ -281,9 +283,13 @@ def with_pods(spec: Manifest) -> Manifest:
     """A spec whose deployments, if it has some, have few pods and need nothing that the API server would refuse."""
     # Server-side apply makes null of a map whose last entry was taken away (kubernetes/kubernetes#135841).
     spec = {name: value for name, value in spec.items() if value != {}}
+    # What needs the gateway, which is not here, leaves all as it was; so does scaling, which begins from what there is.
+    spec.pop("tls", None)
+    if spec.get("authMode") == "token":
+        spec = {name: value for name, value in spec.items() if name not in ("authMode", "token")}
     if "deployments" not in spec:
         return spec
-    kept = [{k: v for k, v in each.items() if k != "resources"} for each in spec["deployments"]]
+    kept = [{k: v for k, v in each.items() if k not in ("resources", "autoscale")} for each in spec["deployments"]]
     return {**spec, "deployments": [{**each, "replicas": 1 + each.get("replicas", 0) % 2} for each in kept]}
 
 

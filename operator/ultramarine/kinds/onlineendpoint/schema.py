@@ -89,13 +89,17 @@ class DataCollector(Schema):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
+            # No minimum of the schema: the API server rounds that to whole numbers before it compares one with it.
+            rule(
+                "self.samplingRate > 0.0", "samplingRate must be larger than 0; without dataCollector nothing is kept"
+            ),
             rule("self.uri.endsWith('/')", "uri must name a folder: end it with a slash"),
             rule("size(self.uri) <= 800", "uri may have 800 characters: the names of what is kept are put behind it"),
         )
     )
 
     sampling_rate: float = Field(
-        ge=0.000001, le=1, description="The share of the requests that is kept, drawn for each by itself; 1: all."
+        ge=0, le=1, description="The share of the requests that is kept, drawn for each by itself; 1: all."
     )
     format: Literal["parquet"] = Field(default="parquet", description="How they are written.")
     uri: Uri = Field(
