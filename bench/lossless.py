@@ -32,7 +32,7 @@ from ultramarine_cluster.paths import REPOSITORY
 NAMESPACE = "ultramarine-lossless"
 NAME = "lossless"
 PATIENCE_SECONDS = 30.0
-KUBELET_SECONDS = 100  # a changed Secret is in each pod's files after at most this: the kubelet's sync and its cache
+KUBELET_SECONDS = 100  # a changed Secret is in each pod's files after 90 at most, with a kubelet as most are
 PODS = 5
 RATE = 30  # requests a second while nothing is scaled
 BUSY_RATE = 90

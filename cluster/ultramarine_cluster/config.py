@@ -162,7 +162,8 @@ def kubelet(state: State, ports: dict[str, int], authority: Path, serving: Pair)
         # Images came from no registry, so one that is collected could not be pulled again.
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
-        "syncFrequency": "2m",
+        # A changed Secret or ConfigMap is in a pod's files after one and a half of this at most.
+        "syncFrequency": "30s",
     }
     write(path, yaml(document))
     return path
