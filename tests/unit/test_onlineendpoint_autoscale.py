@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ultramarine.kinds.onlineendpoint.autoscale import PAUSE, Notes, decide
 from ultramarine.kinds.onlineendpoint.plan import plan
+from ultramarine.kinds.onlineendpoint.rollout_schema import Rollout
 from ultramarine.kinds.onlineendpoint.schema import Autoscale
 from ultramarine.shared.errors import GatewayError
 from ultramarine.shared.plan import GatewayFacts
@@ -370,3 +371,57 @@ def test_without_a_gateway_nobody_sleeps():
     owner = sleepy(LONG_SINCE)
 
     assert replicas(plan(owner, seen(at(owner, 0), related=(version(1),)), NOW)) == 1
+
+
+def of_model(owner, reference):
+    """The same endpoint with another model."""
+    (blue,) = owner.spec.deployments
+    spec = owner.spec.model_copy(update={"deployments": [blue.model_copy(update={"model": reference})]})
+    return replace(owner, spec=spec)
+
+
+def test_who_leads_nowhere_now_is_scaled_and_woken():
+    """While the alias names no ready version, what served is what the load decides of."""
+    busy = of_model(scaled_endpoint(BY_CONCURRENCY), "churn@champion")
+    got = passed(busy, load(7.0), having(busy, 1), server_pod(busy, 1))
+    assert got.status["deployments"][0]["state"] == "Waiting"
+    assert replicas(got) == 4
+
+    owner = of_model(sleepy(), "churn@champion")
+    woken = asleep(owner, load(0.0, waiting=1))
+    assert replicas(woken) == 1
+    assert condition(woken, "Ready")["status"] == "True"
+    # Of a version that is gone nothing can be made.
+    gone = plan(owner, look(owner, at(owner, 0), says=load(0.0, waiting=1), related=()), NOW)
+    assert "Deployment/churn-blue" not in kinds_of(gone.apply)
+
+
+@pytest.mark.parametrize(("phase", "count"), [("Progressing", 3), ("Paused", 3), ("RolledBack", 0), ("Promoted", 0)])
+def test_champions_do_not_shrink_while_all_may_come_back_to_them(phase, count):
+    """Their load falls during a rollout, but one that fails gives all requests back at once."""
+    owner = sleepy({**LONG_SINCE, "replicas": 3})
+    (blue,) = owner.spec.deployments
+    green = blue.model_copy(update={"name": "green", "autoscale": None, "replicas": 1})
+    rollout = Rollout.model_validate({"candidate": "green", "steps": [10, 100]})
+    changes = {"deployments": [blue, green], "traffic": {"blue": 100}, "rollout": rollout}
+    status = owner.manifest["status"] | {"rollout": {"phase": phase}}
+    owner = replace(owner, spec=owner.spec.model_copy(update=changes), manifest=owner.manifest | {"status": status})
+    got = passed(owner, load(0.0), at(owner, 3), server_pod(owner, 1))
+
+    (made,) = (made for made in got.apply if made["metadata"]["name"] == "churn-blue" and made["kind"] == "Deployment")
+    assert made["spec"]["replicas"] == count
+
+
+def test_who_shall_not_sleep_any_more_holds_requests_until_a_pod_is_ready():
+    """minReplicas becomes 1 while it sleeps: the routes go on holding, and end it with the first ready pod."""
+    before = sleepy()
+    children = settled(before, at(before, 0), related=(version(1),))
+    edited = sleepy(wish=BY_CONCURRENCY)
+
+    def routes(*pods):
+        got = passed(edited, load(0.0), at(edited, 1), *pods, *children)
+        (config_map,) = (made for made in got.apply if made["kind"] == "ConfigMap")
+        return config_map["data"]["routes.json"]
+
+    assert '"hold": true' in routes()
+    assert '"hold": true' not in routes(server_pod(edited, 1))

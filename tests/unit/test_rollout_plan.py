@@ -503,6 +503,19 @@ def test_what_anybody_wrote_into_the_status_begins_anew(odd):
     assert world.rollout["step"] == 1
 
 
+def test_a_time_to_come_does_not_hold_the_step_or_end_the_pass():
+    """What anybody wrote as the beginning of a step is now at the latest; a time near the end of all time is too."""
+    world = World(rollout={**ROLLOUT, "gates": None}).go(15)
+    world.status["rollout"]["since"] = "9999-12-31T23:59:59Z"
+    world.go(240)
+    assert world.rollout["phase"] == "Promoted"
+
+
+def test_a_rollout_is_named_by_what_was_asked_for_alone():
+    """What a release adds with a default names no other rollout: this name is the one that it had before."""
+    assert World().go(9).rollout["identity"] == "0f26daa0604c625a"
+
+
 EVENTS = st.one_of(
     st.tuples(st.just("go"), st.integers(1, 40)),
     st.tuples(st.just("lag"), st.integers(1, 4)),  # gateway pods that learn nothing for a while

@@ -110,7 +110,15 @@ def _scaling(
     else:
         need = _within(wish, max(ceil(load / wish.target - TOLERANCE), 1 if load > 0 else 0))
     replicas, notes = decide(current, need, _notes(endpoint, deployment.name, now), wish, now)
+    if _may_get_all_back(endpoint, deployment.name):
+        replicas = max(current, replicas)
     return Scaling(replicas, notes, load if isinstance(load, tuple) else None)
+
+
+def _may_get_all_back(endpoint: Endpoint, name: str) -> bool:
+    """Whether a deployment is one to which a rollout that fails gives all requests back, at once."""
+    phase = (endpoint.status.get("rollout") or {}).get("phase") if endpoint.spec.rollout else ""
+    return phase in ("Waiting", "Progressing", "Paused") and name in endpoint.spec.shares
 
 
 def decide(current: int, need: int, notes: Notes | None, wish: Autoscale, now: datetime) -> tuple[int, Notes]:

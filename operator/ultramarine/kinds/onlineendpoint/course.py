@@ -17,6 +17,7 @@ from .routed import Routed
 from .steps import Shares
 
 LOOK = timedelta(seconds=3)
+LONGEST = 4096  # characters of a message
 WAITING, PROGRESSING, PAUSED, ROLLED_BACK, PROMOTED = "Waiting", "Progressing", "Paused", "RolledBack", "Promoted"
 
 
@@ -87,6 +88,7 @@ class Stage:
         in_need: bool = False,
     ) -> Course:
         """The course with the condition that follows from a status; `well` is None where that is not known yet."""
+        status = status.model_copy(update={"message": status.message[:LONGEST]})
         numbers = "; ".join(one.message for one in status.evidence) if status.phase == PROGRESSING else ""
         condition = Condition("RolloutHealthy", well, status.reason, line(status.message, numbers))
         return Course(shares, status, condition, events, holds, in_need, self._after(status))

@@ -65,11 +65,12 @@ def judge(endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: 
     if isinstance(found, Unresolved):
         # What serves already goes on serving: an alias that leads nowhere must not end it.
         message = f"{found.message}; meanwhile {serves} is served" if serves else found.message
-        version = _version_of(live)
-        return Judged(deployment.name, (), len(ready), deployment.replicas, serves, "Waiting", message, version)
-    wanted = found.deployment
-    if keep and live is not None:
-        wanted["spec"]["replicas"] = max(wanted["spec"]["replicas"], int(live["spec"].get("replicas") or 0))
+        version, count = _version_of(live), deployment.replicas
+        still = _still(endpoint, deployment, version, seen, live)
+        apply: tuple[Manifest, ...] = (_keeping(still, live if keep else None),) if still else ()
+        sleepy = bool(apply) and may_sleep(deployment)
+        return Judged(deployment.name, apply, len(ready), count, serves, "Waiting", message, version, sleepy)
+    wanted = _keeping(found.deployment, live if keep else None)
     state, message = _state(endpoint, deployment, found.version or "its pool", wanted, live, own, ready)
     message = "; ".join(part for part in (message, found.note) if part)
     beside = (disruption_budget(endpoint, deployment), pod_autoscaler(endpoint, deployment))
@@ -77,6 +78,26 @@ def judge(endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: 
     sleepy, count = may_sleep(deployment) and state != "Failing", deployment.replicas
     serves = serves if count or not sleepy else found.version
     return Judged(deployment.name, apply, len(ready), count, serves, state, message, found.version, sleepy)
+
+
+def _keeping(wanted: Manifest, live: Manifest | None) -> Manifest:
+    """A Deployment with no fewer pods than there are."""
+    if live is not None:
+        wanted["spec"]["replicas"] = max(wanted["spec"]["replicas"], int(live["spec"].get("replicas") or 0))
+    return wanted
+
+
+def _still(
+    endpoint: Endpoint, deployment: EndpointDeployment, version: str, seen: Seen, live: Manifest | None
+) -> Manifest | None:
+    """What serves although its model leads nowhere now, scaled by its load: else who asks would not wake it."""
+    if live is None or deployment.autoscale is None or deployment.model is None:
+        return None
+    model, _, number = version.rpartition("-")
+    found = resolve(f"{model}@{number}", seen)
+    if isinstance(found, Unresolved):
+        return None
+    return server_deployment(endpoint, deployment, found.spec, seen.platform, live)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
+from ...shared.conditions import parse_timestamp, timestamp
 from ...shared.meta import content_hash
 from ...shared.plan import Event, Seen
 from .course import PAUSED, PROMOTED, ROLLED_BACK, WAITING, Course, Stage
@@ -52,8 +53,11 @@ def identity(endpoint: Endpoint, seen: Seen) -> str:
     found = resolve(deployment.model, seen) if deployment and deployment.model else None
     if spec is None or deployment is None or not isinstance(found, Resolved):
         return ""
-    own = deployment.model_dump(mode="json", include={"resources", "request_settings", "batching", "warmup"})
-    return content_hash([spec.model_dump(mode="json"), own, found.name, found.spec.uri, found.spec.digest])[:16]
+    settings = {"resources", "request_settings", "batching", "warmup"}
+    # Without what is as usual: a field that a later release adds must not begin every rollout anew.
+    own = deployment.model_dump(mode="json", include=settings, exclude_defaults=True)
+    asked = spec.model_dump(mode="json", exclude_defaults=True)
+    return content_hash([asked, own, found.name, found.spec.uri, found.spec.digest])[:16]
 
 
 def _told(stage: Stage) -> RolloutStatus | None:
@@ -62,6 +66,9 @@ def _told(stage: Stage) -> RolloutStatus | None:
         old = RolloutStatus.model_validate(stage.endpoint.status.get("rollout"))
     except ValidationError:
         return None
+    moments = {name: getattr(old, name) for name in ("since", "failing_since", "checked")}
+    late = {name: timestamp(stage.now) for name, at in moments.items() if at and parse_timestamp(at) > stage.now}
+    old = old.model_copy(update=late)
     return old if old.identity and 1 <= old.step <= len(stage.spec.steps) else None
 
 

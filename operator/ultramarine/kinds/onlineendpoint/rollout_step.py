@@ -14,7 +14,6 @@ from .rollout_schema import RolloutCounters, RolloutEvidence, RolloutStatus
 
 FAILING = timedelta(seconds=20)  # that long a candidate's pods may fail: one that restarts is back before
 EVIDENCE = timedelta(seconds=30)  # that old numbers in the status may be: new ones are a write
-LONGEST = 4096  # characters of a message
 
 Changes = dict[str, object]  # fields of a status
 MEASURED: Changes = {"since": None, "failing_since": None, "base": [], "champion": None}  # as after the end
@@ -138,9 +137,9 @@ def _failed(stage: Stage, status: RolloutStatus, reason: str, why: str, judged: 
     if stage.spec.on_failure == "Pause":
         message = f"{name} has failed and stays ({where}): {why}; {remedy}"
         event = Event("RolloutPaused", message, "Warning")
-        paused = noted.model_copy(update={"phase": PAUSED, "message": message[:LONGEST]})
+        paused = noted.model_copy(update={"phase": PAUSED, "message": message})
         return stage.course(paused, stage.shares(status), event, well=False)
     message = f"{name} has failed ({where}), and {' and '.join(stage.champions)} gets all requests: {why}; {remedy}"
     event = Event(ROLLED_BACK, message, "Warning")
-    back = noted.model_copy(update={"phase": ROLLED_BACK, "weight": 0, "message": message[:LONGEST]})
+    back = noted.model_copy(update={"phase": ROLLED_BACK, "weight": 0, "message": message})
     return stage.course(back, stage.champions, event, well=False, in_need=True)

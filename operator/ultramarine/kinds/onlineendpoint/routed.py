@@ -121,7 +121,7 @@ class Routed:
     def step(self, judged: dict[str, Judged]) -> Step:
         """Say which routes there shall be, and where the Service leads."""
         weights, waits = self._next_weights(judged)
-        wanted = self._wanted(weights, self._auth(judged))
+        wanted = self._wanted(weights, self._auth(judged), judged)
         done = self.confirmed and self.is_turned and wanted == self.routes
         reason, message = self._lost() if done else self._why_not(wanted)
         well = done and not message
@@ -182,13 +182,21 @@ class Routed:
                 return self.routes.auth
         return wanted
 
-    def _wanted(self, weights: Shares, auth: RouteAuth) -> EndpointRoutes:
+    def _wanted(self, weights: Shares, auth: RouteAuth, judged: dict[str, Judged]) -> EndpointRoutes:
         spec = self.endpoint.spec
         deployments = [
-            route_deployment(self.endpoint, d, weights.get(d.name, 0), spec.mirrors.get(d.name, 0))
+            self._held(
+                route_deployment(self.endpoint, d, weights.get(d.name, 0), spec.mirrors.get(d.name, 0)), judged[d.name]
+            )
             for d in spec.deployments
         ]
         return endpoint_routes(self.endpoint, self._port(), (*deployments, *self._leaving(weights)), auth)
+
+    def _held(self, route: RouteDeployment, judged: Judged) -> RouteDeployment:
+        """Requests to who sleeps wait until a pod is ready, though it shall not sleep any more."""
+        before = self.routes.deployments if self.routes else ()
+        slept = any(one.hold for one in before if one.name == route.name)
+        return replace(route, hold=True) if slept and not judged.ready else route
 
     def _leaving(self, weights: Shares) -> tuple[RouteDeployment, ...]:
         """Deployments that the spec no longer has: they stay until every gateway pod gives them nothing."""
