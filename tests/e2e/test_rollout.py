@@ -10,7 +10,7 @@ from conftest import Manifest, Platform, condition
 from load import OpenLoad
 from manifests import endpoint, model_version, onnx_model, training_job
 
-NAME = "steps"
+NAME = "stepwise"
 BLUE, GREEN = {"name": "blue", "model": f"{NAME}@1"}, {"name": "green", "model": f"{NAME}@challenger"}
 GATES = {"errorRateIncrease": 0.05}
 
