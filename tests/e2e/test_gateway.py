@@ -77,6 +77,20 @@ def test_the_service_leads_to_the_gateway(split):
     assert condition(status, "RoutesReady")["status"] == "True"
 
 
+def test_a_service_that_was_led_elsewhere_leads_to_the_gateway_again(split):
+    """Somebody edits the selector of the endpoint's Service: the operator puts it right, and requests are answered."""
+    rightly = split.get("service", NAME)["spec"]
+    split.kubectl("patch", "service", NAME, "--type=merge", "-p", '{"spec": {"selector": {"app": "elsewhere"}}}')
+    for _ in range(100):
+        if split.get("service", NAME)["spec"] == rightly:
+            break
+        time.sleep(0.2)
+    assert split.get("service", NAME)["spec"] == rightly
+    served(split, {"blue": 100})
+    with split.client(NAME) as client:
+        assert ask(client, 20) == {"1": 20}
+
+
 def test_requests_are_shared_by_percent(split):
     """Of 1,000 requests at 90 to 10 between 60 and 140 go to green: a fair share misses that once in 30,000 times."""
     served(split, {"blue": 90, "green": 10})
