@@ -255,6 +255,9 @@ async def _rolls_out(world: World) -> None:
     def phase() -> str:
         return str((world.status("OnlineEndpoint", "shop").get("rollout") or {}).get("phase"))
 
+    await served(world, "churn-1", "blue", pods=3)
+    rollout = {"candidate": "green", "steps": [50, 100], "stepSeconds": 1}
+    await world.edit("OnlineEndpoint", "shop", {"spec": {"rollout": rollout}})
     await world.until("green is promoted", lambda: phase() == "Promoted")
     await served(world, "churn-2", "green", pods=3)
     await world.edit("OnlineEndpoint", "shop", {"spec": {"traffic": {"blue": 0, "green": 100}, "rollout": None}})
@@ -297,12 +300,6 @@ def _both() -> Manifest:
     endpoint = serving("shop", "churn@1")
     deployments = [_deployment("blue", "churn@1", 2), _deployment("green", "churn@2", 1)]
     endpoint["spec"] = {"traffic": {"blue": 100}, "deployments": deployments}
-    return endpoint
-
-
-def _in_steps() -> Manifest:
-    endpoint = _both()
-    endpoint["spec"]["rollout"] = {"candidate": "green", "steps": [50, 100], "stepSeconds": 1}
     return endpoint
 
 
@@ -370,7 +367,7 @@ LIVES = (
         TWO,
         True,
     ),
-    Life("OnlineEndpoint", "rolls out by steps", (version(1), version(2), _in_steps()), _rolls_out, TWO, True),
+    Life("OnlineEndpoint", "rolls out by steps", (version(1), version(2), _both()), _rolls_out, TWO, True),
     Life("OnlineEndpoint", "is scaled", (version(1), serving("shop", "churn@1")), _is_scaled, ONE),
     Life("OnlineEndpoint", "gets its image", (version(1), serving("shop", "churn@1")), _gets_its_image, ONE),
 )
