@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from conftest import ObjectStore, eventually
 from onnx import TensorProto, helper
 from serving_process import Server, environment, serving
 from ultramarine.shared.catalogue import CatalogueEntry, pack
 from ultramarine.shared.contract import CATALOGUE_NAME, ENV_STORAGE_ENDPOINT, ENV_TASK, ServingTask
 from ultramarine_server.asking import SOCKET_NAME
+from unit.conftest import ObjectStore, eventually
 
 
 def adder(number: float, width: int = 1) -> bytes:

@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
-from conftest import ObjectStore, eventually, free_port
 from serving_pool import PoolServer, adder, pooling, stored
 from tritonclient.utils import InferenceServerException
+from unit.conftest import ObjectStore, eventually, free_port
 
 MODELS = 6
 
