@@ -236,7 +236,9 @@ def test_storage_that_goes_away_and_comes_back(
     assert caught.value.transient
     assert attempt.last == second
     assert second.previous == first
-    assert len([line for line in job.said if "does not answer" in line]) == 1
+    missed = [line for line in job.said if "does not answer" in line]
+    # Old ones that could not be deleted in the moment in which it went away are another thing.
+    assert len([line for line in missed if not line.startswith("old checkpoints")]) == 1
 
 
 # Which are kept
