@@ -25,7 +25,7 @@ def application(agent: Agent, folder: Path) -> web.Application:
         if asked is not None:
             report = {asked: report[asked]} if asked in report else {}
             in_use = agent.routes(asked)
-            if asked in report and in_use is not None:
+            if asked in report and in_use is not None and request.query.get("figures") != "false":
                 counted = await figures.of(in_use) or {}
                 waits = {name: replace(one, waiting=agent.waiting(asked, name)) for name, one in counted.items()}
                 report[asked] = replace(report[asked], figures=waits or None)

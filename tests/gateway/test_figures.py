@@ -138,6 +138,7 @@ async def test_only_who_asks_for_an_endpoint_gets_figures(
         async with client.get(f"http://{address}/routes?endpoint=other") as answer:
             alone = (await answer.json())["endpoints"]
         unknown = await asyncio.to_thread(routes_of, address, "unknown")
+        (uncounted,) = await asyncio.to_thread(lambda: routes_of(address, "other", figures=False))
         (gateway.folder / ADMIN_SOCKET).unlink()
         async with client.get(f"http://{address}/routes?endpoint=churn") as answer:
             churn = (await answer.json())["endpoints"]["churn"]
@@ -147,4 +148,5 @@ async def test_only_who_asks_for_an_endpoint_gets_figures(
     assert alone["other"]["pod"] == "gateway-1"
     assert list(alone["other"]["figures"]) == ["red"]
     assert unknown == (RouteState(),)
+    assert (uncounted.pod, uncounted.figures) == ("gateway-1", None)
     assert churn["figures"] is None

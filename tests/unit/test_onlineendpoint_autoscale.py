@@ -10,7 +10,7 @@ from builders import NOW, child, condition, endpoint, kinds_of, seen, version
 from hypothesis import given
 from hypothesis import strategies as st
 from ultramarine.kinds.onlineendpoint.autoscale import PAUSE, Notes, decide
-from ultramarine.kinds.onlineendpoint.plan import plan
+from ultramarine.kinds.onlineendpoint.plan import plan, questions
 from ultramarine.kinds.onlineendpoint.rollout_schema import Rollout
 from ultramarine.kinds.onlineendpoint.schema import Autoscale
 from ultramarine.shared.errors import GatewayError
@@ -425,3 +425,14 @@ def test_who_shall_not_sleep_any_more_holds_requests_until_a_pod_is_ready():
 
     assert '"hold": true' in routes()
     assert '"hold": true' not in routes(server_pod(edited, 1))
+
+
+def test_figures_are_asked_for_where_they_are_looked_at():
+    """Each Envoy looks through all of its statistics for them: not for who is not scaled by requests, or by CPU."""
+
+    def asked(wish):
+        owner = scaled_endpoint(wish)
+        (question,) = questions(owner, look(owner, says=load(0.0)))
+        return question.figures
+
+    assert [asked(wish) for wish in (BY_CONCURRENCY, BY_RATE, BY_CPU, None)] == [True, True, False, False]

@@ -8,12 +8,13 @@ import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, seen, version
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ultramarine.kinds.onlineendpoint.addresses import pods_service_name, service, turned_to
+from ultramarine.kinds.onlineendpoint.addresses import pods_service_name, turned_to
 from ultramarine.kinds.onlineendpoint.gateway_api import model_in
 from ultramarine.kinds.onlineendpoint.plan import plan, questions
 from ultramarine.shared.plan import GatewayApi, ParentRef
 from ultramarine.shared.routes import PIN_HEADER
 from unit.test_onlineendpoint_plan import TWO, deployment, server_pod
+from unit.test_onlineendpoint_routed import address, blue, green
 
 PUBLIC, INNER = ParentRef("public", "infra", "https"), ParentRef("inner", port=8080)
 GATEWAY = GatewayApi((PUBLIC,), "https://{endpoint}.{namespace}.ml.example.com:8443")
@@ -67,23 +68,6 @@ def kept(owner, got, *parents):
         one["metadata"]["annotations"] = made["metadata"]["annotations"]
         found.append(one)
     return tuple(found)
-
-
-def blue(owner):
-    """blue with version 1, ready."""
-    return deployment(owner, 1), server_pod(owner, 1)
-
-
-def green(owner, *, rolled=True):
-    """green with version 2, ready or not."""
-    made = server_pod(owner, 2, "green", ready=rolled)
-    made["metadata"]["name"] = "churn-green-x"
-    return deployment(owner, 2, "green", rolled=rolled), made
-
-
-def address(owner, where):
-    """The endpoint's Service, turned to a deployment."""
-    return child("Service", "churn", owner, service(owner, where)["spec"])
 
 
 def at_rest(owner, *pods):

@@ -90,7 +90,7 @@ class Inquiries:
             return said
         outcome = "bug"
         try:
-            facts = GatewayFacts(gateway.routes_of(question.address, question.endpoint))
+            facts = GatewayFacts(gateway.routes_of(question.address, question.endpoint, figures=question.figures))
             outcome = "ok"
             return facts
         except GatewayError as error:

@@ -14,11 +14,12 @@ SECONDS = 2.0  # to connect, and for each part of an answer
 LIMIT = 8 * 1024 * 1024  # bytes of an answer; who answers is in a namespace of somebody's
 
 
-def routes_of(address: str, endpoint: str) -> tuple[RouteState, ...]:
+def routes_of(address: str, endpoint: str, *, figures: bool = True) -> tuple[RouteState, ...]:
     """Ask every pod that the name in HOST:PORT stands for.
 
-    A pod that knows nothing of the endpoint has the empty RouteState. Raises GatewayError if one does not answer, or
-    none is there.
+    Without `figures` they leave out what was counted, and spare their Envoys the look through all statistics. A pod
+    that knows nothing of the endpoint has the empty RouteState. Raises GatewayError if one does not answer, or none is
+    there.
     """
     host, _, port = address.rpartition(":")
     try:
@@ -27,13 +28,14 @@ def routes_of(address: str, endpoint: str) -> tuple[RouteState, ...]:
         # Its name has addresses only while gateway pods are ready.
         raise GatewayError(f"no gateway pod is ready: {host} has no address ({error})", "NoGateway") from error
     pods = sorted({(str(at[0]), int(at[1])) for *_, at in found})
-    return tuple(_ask(pod, number, endpoint) for pod, number in pods)
+    path = f"/routes?endpoint={endpoint}" + ("" if figures else "&figures=false")
+    return tuple(_ask(pod, number, endpoint, path) for pod, number in pods)
 
 
-def _ask(pod: str, port: int, endpoint: str) -> RouteState:
+def _ask(pod: str, port: int, endpoint: str, path: str) -> RouteState:
     connection = http.client.HTTPConnection(pod, port, timeout=SECONDS)
     try:
-        connection.request("GET", f"/routes?endpoint={endpoint}")
+        connection.request("GET", path)
         answer = connection.getresponse()
         body = answer.read(LIMIT)
     except (OSError, http.client.HTTPException) as error:

@@ -96,10 +96,14 @@ class ArtifactFacts:
 
 @dataclass(frozen=True)
 class AskGateway:
-    """A question to all gateway pods behind HOST:PORT: how do you route this endpoint? Answered with GatewayFacts."""
+    """A question to all gateway pods behind HOST:PORT: how do you route this endpoint? Answered with GatewayFacts.
+
+    With `figures` they tell what was counted too, for which each Envoy looks through all of its statistics.
+    """
 
     address: str
     endpoint: str
+    figures: bool = True
 
 
 @dataclass(frozen=True)

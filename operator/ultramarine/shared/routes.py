@@ -209,7 +209,7 @@ class RouteState:
     """How one gateway pod routes one endpoint, as GET /routes tells it at GATEWAY_PORT: {"endpoints": {NAME: this}}.
 
     GET /routes?endpoint=NAME tells that endpoint alone, and `figures` with it, by deployment; none where Envoy says
-    none. `pod` is the name of the gateway pod.
+    none, or with &figures=false. `pod` is the name of the gateway pod.
 
     `version` is that of the EndpointRoutes by which its Envoy routes now, or empty while there are none. `reason` says
     why newer ones, or these with newer Secrets, are not in use: what Envoy had goes on, so it may be there although the

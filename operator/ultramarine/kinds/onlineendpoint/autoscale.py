@@ -12,6 +12,7 @@ from ...shared.errors import UltramarineError
 from ...shared.meta import Manifest
 from ...shared.plan import Answer, GatewayFacts
 from ...shared.routes import DeploymentFigures
+from .course import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING
 from .manifests import Endpoint, deployment_name
 from .schema import Autoscale, EndpointDeployment
 from .steps import told
@@ -117,8 +118,12 @@ def _scaling(
 
 def _may_get_all_back(endpoint: Endpoint, name: str) -> bool:
     """Whether a deployment is one to which a rollout that fails gives all requests back, at once."""
-    phase = (endpoint.status.get("rollout") or {}).get("phase") if endpoint.spec.rollout else ""
-    return phase in ("Waiting", "Progressing", "Paused") and name in endpoint.spec.shares
+    return _phase(endpoint) in (WAITING, PROGRESSING, PAUSED) and name in endpoint.spec.shares
+
+
+def _phase(endpoint: Endpoint) -> str | None:
+    """How far the rollout is that the spec asks for."""
+    return (endpoint.status.get("rollout") or {}).get("phase") if endpoint.spec.rollout else None
 
 
 def decide(current: int, need: int, notes: Notes | None, wish: Autoscale, now: datetime) -> tuple[int, Notes]:
@@ -179,8 +184,8 @@ def _must_be_awake(endpoint: Endpoint, name: str, live: Manifest | None) -> bool
     unproven = bool((live or {}).get("spec", {}).get("replicas")) and not status.get("availableReplicas")
     rises = endpoint.spec.shares.get(name, 0) > told(endpoint).get(name, 0)
     rollout = endpoint.spec.rollout
-    phase = (endpoint.status.get("rollout") or {}).get("phase") if rollout else ""
-    rolls = rollout is not None and rollout.candidate == name and phase not in ("Promoted", "RolledBack", "Paused")
+    ended = _phase(endpoint) in (PROMOTED, ROLLED_BACK, PAUSED)
+    rolls = rollout is not None and rollout.candidate == name and not ended
     return rises or unproven or rolls or name in endpoint.spec.mirrors
 
 

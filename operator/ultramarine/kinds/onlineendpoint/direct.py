@@ -84,7 +84,7 @@ class Direct:
 
     def _held(self, work: str) -> Step:
         """Nothing is changed: to send requests to pods all the same would let in whoever comes, or by plain HTTP."""
-        blocked = f"{work} needs the gateway, and {self._remedy}, or take it out; until then nothing is changed"
+        blocked = f"{work} needs the gateway, and {self.remedy}, or take it out; until then nothing is changed"
         return Step(
             shares={self.current: 100} if self.current else {},
             apply=(),
@@ -98,7 +98,8 @@ class Direct:
         )
 
     @property
-    def _remedy(self) -> str:
+    def remedy(self) -> str:
+        """That there is no gateway, and what brings one."""
         return (
             f"namespace {self.endpoint.namespace} has none: install the chart with gateway.enabled and the "
             "namespace in `namespaces`"
@@ -108,6 +109,6 @@ class Direct:
         if len(self.endpoint.spec.shares) == 1 and not self.endpoint.spec.mirrors:
             return ""
         return (
-            f"traffic that is split or mirrored needs the gateway, and {self._remedy}, or give one deployment 100; "
+            f"traffic that is split or mirrored needs the gateway, and {self.remedy}, or give one deployment 100; "
             f"meanwhile {live} gets all requests"
         )

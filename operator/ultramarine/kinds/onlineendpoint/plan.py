@@ -41,7 +41,10 @@ def questions(endpoint: Endpoint, seen: Seen) -> tuple[Question, ...]:
     if seen.platform.gateway_api is not None:
         return ()
     address = seen.platform.gateway_of(endpoint.namespace)
-    return (AskGateway(address, endpoint.name),) if address else ()
+    spec = endpoint.spec
+    gated = spec.rollout is not None and spec.rollout.gates is not None
+    counts = gated or any(d.autoscale and d.autoscale.metric != "cpu" for d in spec.deployments)
+    return (AskGateway(address, endpoint.name, figures=counts),) if address else ()
 
 
 def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:

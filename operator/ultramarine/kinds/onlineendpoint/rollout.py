@@ -78,10 +78,7 @@ def _begin(stage: Stage) -> Course:
     busy = way.may_ask(spec.candidate)
     if isinstance(way, Direct):
         reason = "NoGateway"
-        message = (
-            f"a rollout needs the gateway, and namespace {stage.endpoint.namespace} has none: install the chart with "
-            f"gateway.enabled and the namespace in `namespaces`, or remove rollout"
-        )
+        message = f"a rollout needs the gateway, and {way.remedy}, or remove rollout"
     elif not stage.identity:
         reason, message = "NothingToServe", stage.candidate.message
     elif spec.gates is not None and not way.counts:
