@@ -155,17 +155,6 @@ class Story:
         whole = {"traffic": traffic, "deployments": deployments, **spec}
         self.cluster.apply({"kind": "OnlineEndpoint", "metadata": {"name": NAME}, "spec": whole})
 
-    def settled(self, traffic: dict[str, int]) -> None:
-        """Wait until the newest spec is what is done, with these shares confirmed by every gateway pod."""
-        generation = self.cluster.get("oe", NAME)["metadata"]["generation"]
-
-        def is_so(status: dict[str, Any]) -> bool:
-            conditions = {c["type"]: c["status"] for c in status.get("conditions") or []}
-            seen = status.get("observedGeneration") == generation and status.get("traffic") == traffic
-            return seen and conditions.get("Ready") == "True" and conditions.get("Reconciling") != "True"
-
-        self.cluster.wait("oe", NAME, is_so, seconds=300)
-
     def phase(self, wanted: str) -> str:
         """Wait until the rollout has ended so, and return what it says."""
         status = self.cluster.wait(
@@ -181,7 +170,7 @@ class Story:
         )
         note = self.phase("Promoted")
         self.endpoint({"green": 100})
-        self.settled({"green": 100})
+        self.cluster.settled(NAME, {"green": 100}, seconds=300)
         return note
 
     def rollback(self) -> str:
@@ -190,7 +179,7 @@ class Story:
         self.endpoint({"green": 100}, blue={"model": f"{NAME}@3"}, rollout=rollout)
         note = self.phase("RolledBack")
         self.endpoint({"green": 100})
-        self.settled({"green": 100})
+        self.cluster.settled(NAME, {"green": 100}, seconds=300)
         return note
 
     def five_pods(self) -> str:
@@ -198,7 +187,7 @@ class Story:
             pod = random.choice(self.pods())
             self.cluster.kubectl("delete", "pod", pod, "--wait=false")
             time.sleep(2)
-            self.settled({"green": 100})
+            self.cluster.settled(NAME, {"green": 100}, seconds=300)
         return f"{PODS} pods of green deleted, one after another"
 
     def pods(self) -> list[str]:
@@ -216,7 +205,7 @@ class Story:
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
         finally:
             self.cluster.kubectl("uncordon", node)
-        self.settled({"green": 100})
+        self.cluster.settled(NAME, {"green": 100}, seconds=300)
         evicted = (done.stdout + done.stderr).count("evicting pod")
         return f"evictions asked for: {evicted}; the budget let go of one pod at a time"
 
@@ -281,7 +270,7 @@ def main() -> None:
         models(on)
         first = Story(on, OpenLoop("", ""))
         first.endpoint({"blue": 100})
-        first.settled({"blue": 100})
+        first.cluster.settled(NAME, {"blue": 100}, seconds=300)
         key = on.secret(f"{NAME}-keys")["primary"]
         began = time.monotonic()
         with on.target.reach(NAMESPACE, NAME, 80) as url, OpenLoop(url, key).running() as load:

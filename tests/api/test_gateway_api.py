@@ -13,12 +13,11 @@ import hands
 import pytest
 import yaml
 from bare import ROOT, Api, eventually
-from operator_process import BUCKET, Operator
+from operator_process import Operator
 from stories import status, there
-from test_operator_gateway import BLUE, GREEN, endpoint, roll, version, words
+from test_operator_gateway import BLUE, GREEN, endpoint, roll, start, words
 from ultramarine.kinds.onlineendpoint.gateway_api import model_in
 from ultramarine.kube.apply import holds
-from ultramarine.outside.storage import Storage
 from ultramarine.shared.meta import Manifest
 from ultramarine_cluster import build
 from ultramarine_cluster.cluster import Cluster
@@ -123,13 +122,7 @@ def operator(
     """Two versions of churn that are ready, and an operator with the chart's rights that is told of a Gateway."""
     rights = ("operator", "lease", "gatewayApi")
     operator: Operator = replica("operator", rights, gateway_api=json.dumps(GATEWAY_API))
-    for name, value in object_store.credentials.items():
-        monkeypatch.setenv(name, value)
-    for number in (1, 2):
-        Storage(object_store.endpoint).write(f"s3://{BUCKET}/{number}.onnx", b"weights")
-        api.apply(version(number))
-    operator.start()
-    eventually("both are ready", lambda: all(status(api, "mv", f"churn-{n}").get("state") == "Ready" for n in (1, 2)))
+    start(operator, api, object_store, monkeypatch)
     return operator
 
 

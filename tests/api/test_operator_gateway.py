@@ -64,6 +64,17 @@ def words(api: Api, condition: str) -> str:
     return f"{found.get('status')}: {found.get('message')}"
 
 
+def start(operator: Operator, api: Api, object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start an operator, and wait until it has found two versions of churn ready."""
+    for name, value in object_store.credentials.items():
+        monkeypatch.setenv(name, value)
+    for number in (1, 2):
+        Storage(object_store.endpoint).write(f"s3://{BUCKET}/{number}.onnx", b"weights")
+        api.apply(version(number))
+    operator.start()
+    eventually("both are ready", lambda: all(status(api, "mv", f"churn-{n}").get("state") == "Ready" for n in (1, 2)))
+
+
 @pytest.fixture
 def routed(
     api: Api,
@@ -74,13 +85,7 @@ def routed(
 ) -> Api:
     """Two versions of churn that are ready, and an operator that knows the gateway."""
     operator = replica("operator", gateway=f"127.0.0.1:{gateway.port}")
-    for name, value in object_store.credentials.items():
-        monkeypatch.setenv(name, value)
-    for number in (1, 2):
-        Storage(object_store.endpoint).write(f"s3://{BUCKET}/{number}.onnx", b"weights")
-        api.apply(version(number))
-    operator.start()
-    eventually("both are ready", lambda: all(status(api, "mv", f"churn-{n}").get("state") == "Ready" for n in (1, 2)))
+    start(operator, api, object_store, monkeypatch)
     return api
 
 

@@ -75,6 +75,16 @@ class Platform:
 
         return self.wait("oe", name, serves, seconds)
 
+    def settled(self, name: str, traffic: dict[str, int] | None = None, seconds: float = 180) -> Manifest:
+        """Wait until an endpoint is as its newest spec says, and, where they are given, answers in these shares."""
+        generation = self.get("oe", name)["metadata"]["generation"]
+
+        def is_so(status: Manifest) -> bool:
+            shared = traffic is None or status.get("traffic") == traffic
+            return shared and status.get("observedGeneration") == generation and not condition(status, "Reconciling")
+
+        return self.wait("oe", name, is_so, seconds)
+
     def delete(self, kind: str, *names: str) -> None:
         """Delete objects, and wait until they are gone."""
         self.kubectl("delete", kind, *names, "--ignore-not-found", "--wait=true", "--timeout=90s")

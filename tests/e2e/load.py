@@ -4,37 +4,47 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Self
 
 import httpx
 from conftest import Platform
 from manifests import infer
 
 
-class Load:
+class Background:
+    """Threads that work until the block ends, and are waited for."""
+
+    def __init__(self, *work: Callable[[], None]) -> None:
+        self.stopping = threading.Event()
+        self._threads = [threading.Thread(target=each) for each in work]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+
+class Load(Background):
     """Clients that ask one thing after another, each on a connection of its own kind, and count every answer."""
 
     def __init__(self, platform: Platform, name: str) -> None:
         self.platform, self.name = platform, name
         self.answers: list[float] = []
         self.failures: list[str] = []
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(fresh,)) for fresh in (True, False, False)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        super().__init__(*(partial(self._ask, fresh) for fresh in (True, False, False)))
 
     def _ask(self, fresh: bool) -> None:
         with self.platform.client(self.name) as client:
             url, headers = str(client.base_url), dict(client.headers)
-            while not self._stop.is_set():
+            while not self.stopping.is_set():
                 try:
                     path = f"/v2/models/{self.name}/infer"
                     if fresh:
@@ -50,7 +60,7 @@ class Load:
                 time.sleep(0.005)
 
 
-class OpenLoad:
+class OpenLoad(Background):
     """Requests at a fixed rate, whether or not the earlier ones are answered: who is slow does not get fewer."""
 
     PER_SECOND = 40
@@ -60,21 +70,12 @@ class OpenLoad:
         self.platform, self.name = platform, name
         self.versions: list[str] = []  # that have answered, in the order of their answers
         self.failures: list[str] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> OpenLoad:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__init__(self._run)
 
     def _run(self) -> None:
         with self.platform.client(self.name) as client, ThreadPoolExecutor(self.AT_ONCE) as pool:
             due = time.monotonic()
-            while not self._stop.is_set():
+            while not self.stopping.is_set():
                 pool.submit(self._ask, client)
                 due += 1 / self.PER_SECOND
                 time.sleep(max(0.0, due - time.monotonic()))

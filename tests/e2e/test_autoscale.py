@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from conftest import Manifest, Platform, condition
+from load import Background
 from manifests import endpoint, infer, model_version
 
 NAME = "elastic"
@@ -42,27 +42,16 @@ def slow_model() -> bytes:
     return content
 
 
-class Clients:
+class Clients(Background):
     """So many clients that each ask one thing after another, and note every answer that is none."""
 
     def __init__(self, platform: Platform, count: int) -> None:
         self.platform, self.answers, self.failures = platform, 0, list[str]()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(count)]
-
-    def __enter__(self) -> Clients:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
+        super().__init__(*[self._ask] * count)
 
     def _ask(self) -> None:
         with self.platform.client(NAME) as client:
-            while not self._stop.is_set():
+            while not self.stopping.is_set():
                 try:
                     answer = client.post(f"/v2/models/{NAME}/infer", json=infer([[1.0]]))
                 except httpx.HTTPError as error:
@@ -79,12 +68,7 @@ def scaled(platform: Platform, wish: Manifest | None) -> None:
     resources = {"requests": {"cpu": "100m"}}
     blue: dict[str, Any] = {"name": "blue", "model": f"{NAME}@1", "resources": resources}
     platform.apply(endpoint(NAME, "", deployments=[blue | ({"autoscale": wish} if wish else {})]))
-    generation = platform.get("oe", NAME)["metadata"]["generation"]
-
-    def settled(status: Manifest) -> bool:
-        return status.get("observedGeneration") == generation and not condition(status, "Reconciling")
-
-    platform.wait("oe", NAME, settled, 180)
+    platform.settled(NAME)
 
 
 def counted(replicas: str) -> Any:

@@ -25,14 +25,7 @@ def served(platform: Platform, traffic: dict[str, int], **spec: Any) -> Manifest
     """Apply the endpoint with that traffic to blue and green, and wait until every gateway pod shares it so."""
     whole = {"deployments": [BLUE, GREEN], "traffic": traffic, **spec}
     platform.apply(endpoint(NAME, "", **whole))
-    generation = platform.get("oe", NAME)["metadata"]["generation"]
-    wanted = {name: share for name, share in traffic.items() if share}
-
-    def settled(status: Manifest) -> bool:
-        seen = status.get("observedGeneration") == generation
-        return seen and status.get("traffic") == wanted and not condition(status, "Reconciling")
-
-    return platform.wait("oe", NAME, settled, seconds=180)
+    return platform.settled(NAME, {name: share for name, share in traffic.items() if share})
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import json
 import socket
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from conftest import NAMESPACE, Manifest, Platform, condition
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from load import Background
 from manifests import endpoint, infer, model_version, onnx_model
 from ultramarine.shared.pods import CONTAINER_SECURITY, POD_SECURITY
 
@@ -68,26 +68,18 @@ def until(what: str, holds: Callable[[], bool], seconds: float = 180) -> None:
         time.sleep(0.5)
 
 
-class Asking:
+class Asking(Background):
     """Requests one after another, with headers that may be exchanged meanwhile."""
 
     def __init__(self, url: str, key: str) -> None:
         self.key, self.answered = key, 0
         self.failures: list[str] = []
-        self._url, self._stop = url, threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Asking:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._url = url
+        super().__init__(self._run)
 
     def _run(self) -> None:
         with httpx.Client(base_url=self._url, timeout=20) as client:
-            while not self._stop.is_set():
+            while not self.stopping.is_set():
                 try:
                     answer = client.post(INFER, json=infer([[0.0]]), headers={"api-key": self.key})
                     if answer.status_code == 200:

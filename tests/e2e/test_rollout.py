@@ -43,13 +43,7 @@ class Model:
 def champion_alone(platform: Platform) -> None:
     """Apply the endpoint without a rollout, and wait until blue answers everything."""
     platform.apply(endpoint(NAME, "", deployments=[BLUE, GREEN], traffic={"blue": 100}))
-    generation = platform.get("oe", NAME)["metadata"]["generation"]
-
-    def settled(status: Manifest) -> bool:
-        seen = status.get("observedGeneration") == generation
-        return seen and status.get("traffic") == {"blue": 100} and not condition(status, "Reconciling")
-
-    platform.wait("oe", NAME, settled, seconds=180)
+    platform.settled(NAME, {"blue": 100})
 
 
 def roll_out(platform: Platform, steps: list[int], **gates: float) -> None:
