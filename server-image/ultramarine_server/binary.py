@@ -36,10 +36,13 @@ class Tail:
             raise BadRequest(f"{left} bytes follow the last tensor; the sum of binary_data_size has to cover them")
 
 
+_NO_TAIL = Tail(memoryview(b""))  # nothing can be taken from it, so all requests share it
+
+
 def split(body: bytes, header_length: str) -> tuple[bytes, Tail]:
     """Part the document from the tensors behind it."""
     if not header_length:
-        return body, Tail(memoryview(b""))
+        return body, _NO_TAIL
     if not header_length.isdigit() or int(header_length) > len(body):
         raise BadRequest(f"{HEADER} is {header_length!r}; it must be the length of the JSON document in the body")
     length = int(header_length)

@@ -7,10 +7,10 @@ import random
 import re
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import httptools
+import msgspec
 
 from ultramarine_server.errors import Problem
 from ultramarine_server.listener import Listener
@@ -26,11 +26,12 @@ IDLE_SECONDS = 75.0
 HELD_BODIES = 4  # times the body limit: what bodies that are still coming may take of the memory, all together
 LINGER_SECONDS = 2.0
 _PATIENCE = 16  # times the body limit; who sends more than that is cut off
+_REMEMBERED = 256  # names of headers, as clients spell them
+_NAMES: dict[bytes, str] = {}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
-@dataclass(eq=False, slots=True)
-class _Exchange:
+class _Exchange(msgspec.Struct, eq=False):
     request: Request
     response: Response | None = None  # known before the body
     whole: bool = False
@@ -113,9 +114,9 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._incoming is not None:
             return  # A trailer, behind a body in chunks: it must not become a header of the next request.
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        self._fields_size += len(key) + len(text)
-        self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
+        key, text, headers = _NAMES.get(name) or _lower(name), value.decode("latin-1"), self._headers
+        self._fields_size += len(name) + len(value)
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
 
     def on_headers_complete(self) -> None:
         headers, self._headers = self._headers, {}
@@ -324,6 +325,14 @@ class Connection(asyncio.Protocol):
         if self._body:
             self._listener.held -= sum(map(len, self._body))
             self._body = []
+
+
+def _lower(name: bytes) -> str:
+    """Return a header's name as the application knows it, and remember it, as long as there are few."""
+    key = name.decode("latin-1").lower()
+    if len(_NAMES) < _REMEMBERED:
+        _NAMES[name] = key
+    return key
 
 
 def too_large(limit: int) -> Problem:

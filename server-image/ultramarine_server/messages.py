@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+import msgspec
 import orjson
 
 from ultramarine_server.errors import Problem
@@ -15,8 +15,7 @@ JSON = b"application/json"
 _LINES = {code.value: f"HTTP/1.1 {code.value} {code.phrase}\r\n".encode() for code in HTTPStatus}
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct, eq=False):
     """One request; its body comes after its head, and only if the head is acceptable."""
 
     method: str
@@ -31,8 +30,7 @@ class Request:
     query: str = ""  # what follows the question mark, as it came
 
 
-@dataclass(slots=True)
-class Response:
+class Response(msgspec.Struct):
     """One answer, whole; `headers` are those besides length, type and id."""
 
     body: bytes = b""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -46,8 +45,7 @@ _REQUEST: msgspec.json.Decoder[_Request] = msgspec.json.Decoder(_Request)
 _ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Any)
 
 
-@dataclass(slots=True)
-class Form:
+class Form(msgspec.Struct):
     """Which outputs are wanted as bytes: those of these names, or all but those where `others`."""
 
     named: Mapping[str, bool]

@@ -24,6 +24,7 @@ from ultramarine_server.service import Inference, Outputs, Service, metadata
 
 Answer = Response | Coroutine[Any, Any, Response]
 _LONG_BODY = 256 * 1024  # bytes; to inflate more takes so long that a thread has to do it
+_KNOWN = 1024  # paths that need no second look; there may be any number of models and versions
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 _TYPES = ("json", "octet-stream", "x-www-form-urlencoded", "text/plain")  # what clients call JSON, curl by default
 
@@ -57,7 +58,7 @@ class Routes:
         self.body_limit = body_limit
         self._captures = captures
         self._service, self._keys, self._log = service, keys, log
-        self._fixed = {
+        fixed = {
             "/v2/health/live": Route("GET", self._live, keyed=False),
             "/v2/health/ready": Route("GET", self._ready, keyed=False),
             "/metrics": Route("GET", self._metrics, keyed=False),
@@ -66,6 +67,7 @@ class Routes:
             "/score": Route("POST", self._score, "score"),
             "/v2/repository/index": Route("POST", self._index, "repository"),
         }
+        self._known = {path: (route, "", "") for path, route in fixed.items()}
         self._of_model = {
             "": Route("GET", self._model_metadata, "metadata", named=True),
             "ready": Route("GET", self._model_ready, keyed=False, named=True),
@@ -132,9 +134,9 @@ class Routes:
     # How that is done
 
     def _find(self, path: str) -> tuple[Route, str, str] | None:
-        fixed = self._fixed.get(path)
-        if fixed is not None:
-            return fixed, "", ""
+        known = self._known.get(path)
+        if known is not None:
+            return known
         parts = path.split("/")
         if parts[1:3] == ["v2", "models"] and len(parts) > 3:
             name, rest = parts[3], parts[4:]
@@ -146,7 +148,12 @@ class Routes:
             name, version, route = parts[4], "", self._of_repository.get(parts[5])
         else:
             return None
-        return (route, unquote(name), version) if route is not None else None
+        if route is None:
+            return None
+        found = route, unquote(name), version
+        if len(self._known) < _KNOWN:
+            self._known[path] = found
+        return found
 
     async def _guarded(self, request: Request, answer: Coroutine[Any, Any, Response]) -> Response:
         try:

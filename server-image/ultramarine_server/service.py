@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
 import ultramarine_server
@@ -24,11 +24,10 @@ __all__ = ["EXTENSIONS", "BadRequest", "Inference", "Outputs", "Problem", "Servi
 EXTENSIONS = ("binary_tensor_data", "model_repository")
 
 
-# Not frozen, as is all that is made anew for each request: to freeze takes more time than to make.
+# Structs, as is all that is made anew for each request: a dataclass takes three times as long to make.
 
 
-@dataclass(slots=True)
-class Tensor:
+class Tensor(msgspec.Struct, eq=False):
     """A named array and the protocol's name for its type: one of tensors.DTYPES; BYTES are objects, str or bytes."""
 
     name: str
@@ -40,8 +39,7 @@ class Tensor:
         return self.array.shape
 
 
-@dataclass(slots=True)
-class Inference:
+class Inference(msgspec.Struct, eq=False):
     """One question: no `version` stands for whichever is served, no `outputs` for all that the model gives."""
 
     model: str
@@ -49,7 +47,7 @@ class Inference:
     outputs: tuple[str, ...] = ()
     version: str = ""
     id: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
 Outputs = tuple[Tensor, ...]

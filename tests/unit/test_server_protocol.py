@@ -92,6 +92,14 @@ def test_any_data_is_an_array_or_a_bad_request(datatype: str, shape: list[int], 
     assert array.dtype == DTYPES[datatype]
 
 
+@pytest.mark.parametrize(("datatype", "largest"), [("FP16", 65504.0), ("FP32", 3.4e38)])
+def test_the_largest_numbers_of_a_type_are_taken(datatype: str, largest: float) -> None:
+    """Numbers whose squares no longer fit into the type are as good as any."""
+    array = decode(datatype, [1, 2], [largest, -largest])
+
+    assert array.tolist() == [[float(DTYPES[datatype].type(largest)), float(DTYPES[datatype].type(-largest))]]
+
+
 @given(
     st.dictionaries(st.sampled_from(["id", "inputs", "outputs", "parameters", "x"]), JSON | st.lists(JSON, max_size=2))
 )
