@@ -1,0 +1,155 @@
+"""Sweeps on the real cluster: trials in a pool of workers, a coordinator that may die, a best model that is served."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import yaml
+from conftest import condition
+from manifests import Manifest, endpoint, infer
+from ultramarine_cluster.paths import REPOSITORY
+
+# Prints how far its parameter is from 3; the loss of the best of twenty random ones is well below 1.
+TRIAL = ["sh", "-c", "sleep 0.2; awk -v x=$(params.x) 'BEGIN { print \"loss=\" (x - 3) * (x - 3) }'"]
+
+
+def sweep(name: str, command: list[str] | None = None, **spec: Any) -> Manifest:
+    """A sweep over x in 0..10 by chance, two trials at once."""
+    limits = {"maxTrials": 20, "parallelTrials": 2, **spec.pop("limits", {})}
+    template = {"command": command or TRIAL, **spec.pop("template", {})}
+    return {
+        "kind": "Sweep",
+        "metadata": {"name": name},
+        "spec": {
+            "objective": {"metric": "loss", "goal": "minimize"},
+            "algorithm": {"type": "random", "seed": 7},
+            "searchSpace": {"x": {"uniform": {"min": 0, "max": 10}}},
+            "limits": limits,
+            "trialTemplate": {"spec": template},
+            **spec,
+        },
+    }
+
+
+def ended(platform: Any, name: str, seconds: float = 180) -> Manifest:
+    """Wait for a sweep's end."""
+    return platform.wait("sw", name, lambda s: s.get("state") in ("Succeeded", "Failed"), seconds)
+
+
+def test_a_sweep_runs_all_trials_in_a_pool_and_names_the_best(platform):
+    """Twenty trials run in two worker pods; status and columns have the best, and objects do not grow with trials."""
+    platform.apply(sweep("pooled"))
+    done = ended(platform, "pooled")
+    assert done["state"] == "Succeeded", done
+    assert done["trials"] == {"succeeded": 20}
+    best = done["best"][0]
+    assert best["value"] == min(trial["value"] for trial in done["best"])
+    assert abs((best["params"]["x"] - 3) ** 2 - best["value"]) < 1e-3
+    assert len(done["best"]) == 10
+
+    pods = platform.get("pod", "", "-l", "ultramarine.dev/kind=Sweep,ultramarine.dev/name=pooled")
+    assert len(pods) == 3, [pod["metadata"]["name"] for pod in pods]
+    platform.kubectl("wait", "--for=condition=Succeeded", "sw/pooled", "--timeout=5s")
+    line = next(line for line in platform.kubectl("get", "sw").splitlines() if line.startswith("pooled"))
+    assert "Succeeded" in line
+    assert "20/20" in line
+
+
+def test_a_seed_gives_the_same_trials_again(platform):
+    """A sweep with the same seed under another name finds the same best parameters."""
+    platform.apply(sweep("again", limits={"maxTrials": 5}), sweep("once-more", limits={"maxTrials": 5}))
+    first, second = (ended(platform, name)["best"] for name in ("again", "once-more"))
+    assert [trial["params"] for trial in first] == [trial["params"] for trial in second]
+
+
+def test_coordinator_worker_and_operator_are_killed_and_no_trial_is_lost(platform):
+    """Each finished trial counts once, whatever was killed meanwhile."""
+    slow = ["sh", "-c", "sleep 1; echo loss=$(params.x)"]
+    platform.apply(sweep("killed", slow, limits={"maxTrials": 30}))
+    platform.wait("sw", "killed", lambda s: (s.get("trials") or {}).get("succeeded", 0) >= 3)
+    selector = "ultramarine.dev/kind=Sweep,ultramarine.dev/name=killed"
+    for part in ("coordinator", "workers"):
+        pods = [p["metadata"]["name"] for p in platform.get("pod", "", "-l", selector)]
+        victim = next(name for name in pods if f"-{part}" in name)
+        platform.kubectl("delete", "pod", victim, "--grace-period=0", "--force", "--wait=false")
+        time.sleep(3)
+    platform.kill_operator()
+    done = ended(platform, "killed", 300)
+    assert done["state"] == "Succeeded", done
+    assert done["trials"] == {"succeeded": 30}
+
+
+def test_a_metric_that_no_trial_prints_fails_the_sweep_with_the_names_that_were_seen(platform):
+    """The first trial ends well without the objective: the sweep fails, and says what was printed instead."""
+    platform.apply(sweep("unknown-metric", ["sh", "-c", "echo los=1 accuracy=0.5"], canaryTrial=True))
+    failed = ended(platform, "unknown-metric")
+    assert failed["state"] == "Failed"
+    message = condition(failed, "Failed")["message"]
+    for word in ("loss", "los", "accuracy"):
+        assert word in message, message
+
+
+def test_a_canary_that_fails_stops_the_sweep(platform):
+    """A command that cannot work runs once, not twenty times; its own words are in the status."""
+    platform.apply(sweep("canary", ["sh", "-c", "echo no such data >&2; exit 3"], canaryTrial=True))
+    failed = ended(platform, "canary")
+    assert failed["state"] == "Failed"
+    assert failed["trials"] == {"failed": 1}
+    assert "no such data" in failed["failure"]["tail"]
+
+
+def test_trials_that_do_badly_are_stopped_early(platform):
+    """With asha most trials end before their last step, and the best is still found."""
+    steps = "for step in 1 2 3 4 5 6 7 8 9; do echo step=$step loss=$(params.x); sleep 0.2; done"
+    stopping = {"type": "asha", "minSteps": 1, "maxSteps": 9, "reductionFactor": 3}
+    platform.apply(sweep("asha", ["sh", "-c", steps], limits={"maxTrials": 12}, earlyTermination=stopping))
+    done = ended(platform, "asha", 240)
+    assert done["state"] == "Succeeded", done
+    assert done["trials"]["stopped"] >= 3, done["trials"]
+    assert done["trials"]["stopped"] + done["trials"]["succeeded"] == 12
+
+
+def test_a_sweep_is_suspended_resumed_and_made_wider(platform):
+    """Suspended it has no pods and loses nothing; parallelTrials may change while it runs."""
+    slow = ["sh", "-c", "sleep 1; echo loss=$(params.x)"]
+    platform.apply(sweep("held", slow, limits={"maxTrials": 16, "parallelTrials": 1}))
+    platform.wait("sw", "held", lambda s: (s.get("trials") or {}).get("succeeded", 0) >= 1)
+    platform.kubectl("patch", "sw", "held", "--type=merge", "-p", '{"spec": {"suspend": true}}')
+    platform.wait("sw", "held", lambda s: s.get("state") == "Suspended")
+    selector = "ultramarine.dev/kind=Sweep,ultramarine.dev/name=held"
+    end = time.monotonic() + 90
+    while platform.get("pod", "", "-l", selector):
+        assert time.monotonic() < end, "a suspended sweep still has pods"
+        time.sleep(0.5)
+    patch = '{"spec": {"suspend": false, "limits": {"parallelTrials": 2}}}'
+    platform.kubectl("patch", "sw", "held", "--type=merge", "-p", patch)
+    done = ended(platform, "held", 240)
+    assert done["state"] == "Succeeded", done
+    assert done["trials"] == {"succeeded": 16}
+    jobs = {job["metadata"]["name"]: job for job in platform.get("job", "", "-l", selector)}
+    assert jobs["held-workers"]["spec"]["completions"] == 2
+
+
+def test_the_examples_best_model_is_registered_and_served(platform):
+    """examples/sweep on the quickstart's kind of data ends in a registered model that an endpoint serves."""
+    from sklearn.datasets import load_breast_cancer
+
+    features, answers = load_breast_cancer(return_X_y=True, as_frame=True)
+    uri = platform.put("tuned/train.csv", features.assign(target=answers).to_csv(index=False).encode())
+    document = yaml.safe_load((REPOSITORY / "examples" / "sweep" / "sweep.yaml").read_text())
+    document["spec"]["trialTemplate"]["spec"]["inputs"]["data"]["uri"] = uri
+    document["spec"]["limits"]["maxTrials"] = 6
+    # PyYAML takes 1e-3, as JSON and YAML 1.2 write it, for a text.
+    document["spec"]["searchSpace"]["regularization"]["logUniform"]["min"] = 0.001
+    platform.apply({**document, "metadata": {"name": "tuned"}}, endpoint("tuned", "breast-cancer-tuned@latest"))
+    done = ended(platform, "tuned", 240)
+    assert done["state"] == "Succeeded", done
+    assert done["best"][0]["modelVersion"] == "breast-cancer-tuned-1"
+    assert done["best"][0]["value"] > 0.9
+    platform.ready("tuned", "breast-cancer-tuned-1")
+    row = features.to_numpy()[:1].tolist()
+    with platform.client("tuned") as client:
+        answer = client.post("/v2/models/breast-cancer-tuned/infer", json=infer(row, "input", "FP64"))
+    assert answer.status_code == 200, answer.text
+    assert {o["name"]: o["data"] for o in answer.json()["outputs"]}["predict"] == [answers[0]]
