@@ -1,6 +1,6 @@
 """gp: a Gaussian process over all parameters, and the point where it expects the most improvement.
 
-Optuna's own needs torch, which the image does not have. For few trials that take long: it asks a second at most.
+Optuna's own needs torch, which the image does not have. Asking takes some tenths of a second.
 """
 
 from __future__ import annotations
