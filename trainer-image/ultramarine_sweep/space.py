@@ -88,6 +88,16 @@ class Cube:
         """How many axes there are; none of a parameter with one value."""
         return sum(self._axes)
 
+    def by_parameter(self, axes: Sequence[float]) -> dict[str, float]:
+        """A number of each axis as one of each parameter that has any: their sum."""
+        found: dict[str, float] = {}
+        start = 0
+        for name, many in zip(self.space.names, self._axes, strict=True):
+            if many:
+                found[name] = sum(axes[start : start + many])
+            start += many
+        return found
+
     def encode(self, params: Mapping[str, Value]) -> list[float]:
         """The point of a trial."""
         point: list[float] = []
