@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -84,6 +85,28 @@ def test_one_terrible_trial_does_not_decide_what_matters() -> None:
     worst = Trial(500, dict(sweep.trials[0].params) | {"idle": 9}, SUCCEEDED, (1e6,))
 
     assert next(iter(Results("x", SPACE, LOSS, [*sweep.trials, worst]).importances)) == "strong"
+
+
+@dataclass(frozen=True)
+class AnotherTrial:
+    """A trial as somebody else keeps it."""
+
+    number: int
+    params: dict[str, Any]
+    outcome: str
+    values: tuple[float, ...]
+    points: tuple[tuple[int, float], ...]
+
+
+def test_a_value_that_is_no_number_is_a_failure_everywhere() -> None:
+    """A trial that came to NaN counts as failed in the report and in the study, whoever tells of it; points remain."""
+    nan = float("nan")
+    told = AnotherTrial(60, dict(a_sweep().trials[0].params), SUCCEEDED, (nan,), ((1, 2.0), (2, nan)))
+    sweep = Results("x", SPACE, LOSS, [*a_sweep().trials, told])
+    last = as_study(sweep).trials[-1]
+
+    assert "7 failed" in report(sweep, {})
+    assert (last.state, last.intermediate_values) == (TrialState.FAIL, {1: 2.0})
 
 
 def test_too_few_trials_say_nothing_of_parameters() -> None:

@@ -372,6 +372,28 @@ def test_values_beyond_all_others_do_no_harm(algorithm: str) -> None:
         assert len(suggest(TREE, trials, 3, objectives=LOSS, algorithm=algorithm)) == 3
 
 
+@pytest.mark.parametrize("algorithm", LEARNING)
+def test_values_that_are_no_numbers_count_as_failures(algorithm: str) -> None:
+    """A trial that came to NaN or infinity has failed, and one that was stopped at such a value has the one before."""
+    nan, inf = float("nan"), float("inf")
+    drawn = suggest(TREE, [], 40, objectives=LOSS, algorithm="random")
+    strange = [
+        Trial(one.number, one.params, SUCCEEDED, ((1.0, nan, inf, -inf)[one.number % 4],))
+        if one.number % 5
+        else Trial(one.number, one.params, STOPPED, (), ((1, 2.0), (2, nan)))
+        for one in drawn
+    ]
+    plain = [
+        Trial(one.number, one.params, *((SUCCEEDED, (1.0,)) if one.number % 4 == 0 else (FAILED,)))
+        if one.number % 5
+        else Trial(one.number, one.params, STOPPED, (), ((1, 2.0),))
+        for one in drawn
+    ]
+    answers = [suggest(TREE, trials, 3, objectives=LOSS, algorithm=algorithm) for trials in (strange, plain)]
+
+    assert answers[0] == answers[1]
+
+
 def test_trials_of_another_sweep_are_taken_where_they_fit() -> None:
     """A trial that this space could have made counts as known; of the others it is said why not."""
     good = {"lr": 0.01, "depth": 3, "booster": "dart", "rate": 0.2, "trees": 100, "silent": True}

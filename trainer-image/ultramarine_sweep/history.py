@@ -48,11 +48,15 @@ class Told(Protocol):
 
 
 def as_trial(told: Told) -> Trial:
-    """The trial that somebody tells of, without points that nobody here asks for."""
-    if isinstance(told, Trial):
-        return told
-    points = told.points[-1:] if told.outcome == STOPPED else ()
-    return Trial(told.number, told.params, told.outcome, told.values, points)
+    """The trial that somebody tells of, without points that no sampler asks for and without values that are no numbers.
+
+    One that succeeded with such a value has failed: nothing can be compared with it.
+    """
+    finite = all(math.isfinite(value) for value in told.values)
+    outcome = FAILED if told.outcome == SUCCEEDED and not finite else told.outcome
+    values = told.values if outcome == SUCCEEDED else ()
+    points = tuple(point for point in told.points if math.isfinite(point[1]))[-1:] if outcome == STOPPED else ()
+    return Trial(told.number, told.params, outcome, values, points)
 
 
 @dataclass(frozen=True)
@@ -170,14 +174,14 @@ class History:
 
 
 def adopt(
-    space: Space, trials: Iterable[Trial], objectives: Sequence[Mapping[str, Any]]
+    space: Space, trials: Iterable[Told], objectives: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Trial], list[str]]:
     """Choose the succeeded trials of another sweep that this one could have made; say of the others why not.
 
     They get numbers below 0, by their order.
     """
     chosen, reasons = [], []
-    for trial in trials:
+    for trial in map(as_trial, trials):
         if trial.outcome != SUCCEEDED:
             continue
         why = space.refusal(trial.params)

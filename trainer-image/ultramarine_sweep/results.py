@@ -9,7 +9,7 @@ from typing import Any
 
 from ultramarine.shared.searchspace import Space
 
-from ultramarine_sweep.history import History, Trial, signs_of
+from ultramarine_sweep.history import History, Told, Trial, as_trial, signs_of
 from ultramarine_sweep.space import Cube
 
 FEWEST = 8  # trials that succeeded, before which nothing is said of parameters
@@ -23,13 +23,13 @@ class Results:
     name: str
     space: Space
     objectives: Sequence[Mapping[str, Any]]
-    trials: Sequence[Trial]
+    trials: Sequence[Told]
 
     @cached_property
     def history(self) -> History:
         history = History(signs_of(self.objectives))
         for trial in self.trials:
-            history.tell(trial)
+            history.tell(as_trial(trial))
         return history
 
     @property
@@ -72,4 +72,4 @@ class Results:
         return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
 
     def count(self, outcome: str) -> int:
-        return sum(trial.outcome == outcome for trial in self.trials)
+        return sum(trial.outcome == outcome for trial in self.history.trials.values())

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.storages.journal import BaseJournalBackend, JournalStorage
 from optuna.study import Study
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from ultramarine_sweep.history import FAILED, RUNNING, STOPPED, SUCCEEDED
+from ultramarine_sweep.history import FAILED, RUNNING, STOPPED, SUCCEEDED, Told, Trial
 from ultramarine_sweep.results import Results
 from ultramarine_sweep.space import distribution
 
@@ -40,15 +42,8 @@ def as_study(results: Results, storage: BaseStorage | None = None) -> Study:
         )
         study.set_metric_names(results.metrics)
     study.add_trials(
-        create_trial(
-            state=_STATES[trial.outcome],
-            values=trial.values if trial.outcome == SUCCEEDED else None,
-            params=dict(trial.params),
-            distributions={name: distributions[name] for name in trial.params},
-            intermediate_values=dict(trial.points) if len(results.objectives) == 1 else {},
-            user_attrs={"trial": trial.number},
-        )
-        for trial in sorted(results.trials, key=lambda trial: trial.number)
+        _made(results.history.trials[told.number], told, distributions, len(results.objectives))
+        for told in sorted(results.trials, key=lambda told: told.number)
     )
     return study
 
@@ -58,6 +53,19 @@ def study_file(results: Results) -> bytes:
     lines = _Lines()
     as_study(results, JournalStorage(lines))
     return "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in lines.logs).encode()
+
+
+def _made(trial: Trial, told: Told, distributions: dict[str, BaseDistribution], objectives: int) -> FrozenTrial:
+    """A trial as it counts here, with all points that were told of it."""
+    return create_trial(
+        state=_STATES[trial.outcome],
+        values=trial.values if trial.outcome == SUCCEEDED else None,
+        params=dict(trial.params),
+        distributions={name: distributions[name] for name in trial.params},
+        # Optuna has none where there are several objectives.
+        intermediate_values={step: value for step, value in told.points if math.isfinite(value) and objectives == 1},
+        user_attrs={"trial": trial.number},
+    )
 
 
 class _Lines(BaseJournalBackend):
