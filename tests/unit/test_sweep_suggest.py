@@ -296,6 +296,13 @@ def test_several_objectives_spread_a_better_front_than_chance(algorithm: str) ->
     assert min(area(algorithm, seed) for seed in range(3)) > max(area("random", seed) for seed in range(3))
 
 
+def test_a_child_is_no_copy_of_its_parents() -> None:
+    """nsga2 does not try again what it has learned from: of 150 trials in a wide space no two are the same."""
+    trials = [json.dumps(trial.params, sort_keys=True) for trial in lived(BOWL, "nsga2", 4, 150, objectives=2)]
+
+    assert len(set(trials)) == 150
+
+
 @pytest.mark.parametrize("algorithm", LEARNING)
 def test_the_goal_says_which_way_is_better(algorithm: str) -> None:
     """Maximising a metric is minimising its negative, trial by trial."""

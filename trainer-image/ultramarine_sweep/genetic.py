@@ -19,6 +19,7 @@ from ultramarine_sweep.space import Params, from_unit, from_units, to_unit
 POPULATION = 50
 STARTUP = 25  # trials that have succeeded, before which all are drawn at random
 CROSSOVER = 0.9  # of the children have two parents
+ATTEMPTS = 20  # at a child that is neither one of the parents nor running
 SPREAD = 0.1  # of an axis: how far a value is moved
 
 
@@ -37,9 +38,13 @@ class GeneticSearch:
         if self._version != history.version:
             self._select(history)
             self._version = history.version
-        one = self._parent(random)
-        other = self._parent(random) if random.random() < CROSSOVER else one
-        return self._child(one, other, random)
+        tried = [params for params, _, _ in self._parents] + [trial.params for trial in history.running.values()]
+        for _ in range(ATTEMPTS):
+            one = self._parent(random)
+            other = self._parent(random) if random.random() < CROSSOVER else one
+            if (child := self._child(one, other, random)) not in tried:
+                break
+        return child
 
     def _select(self, history: History) -> None:
         left = history.elite(POPULATION)
