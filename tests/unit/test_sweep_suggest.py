@@ -142,6 +142,14 @@ def test_one_who_heard_it_all_and_one_who_reads_it_later_agree(algorithm: str) -
 
 
 @pytest.mark.parametrize("algorithm", ENDLESS)
+def test_asking_twice_gives_the_same(algorithm: str) -> None:
+    """Whoever asks again for the same trial, because the answer was lost, gets the same answer."""
+    suggester = Suggester(TREE, LOSS, {"type": algorithm}, lived(TREE, algorithm, 5, LONG.get(algorithm, 70)))
+
+    assert suggester.ask(70) == suggester.ask(70)
+
+
+@pytest.mark.parametrize("algorithm", ENDLESS)
 def test_another_seed_gives_other_trials(algorithm: str) -> None:
     """The seed matters, and so does the number: trials that run at once are not the same."""
     trials = lived(TREE, algorithm, 5, LONG.get(algorithm, 70))
@@ -238,7 +246,7 @@ def best_of(space: Any, loss: Any, algorithm: str, seed: int, trials: int, paral
         ("gp", bowl_loss, BOWL, 0.02),
         ("nsga2", bowl_loss, BOWL, 0.8),
         ("tpe", tree_loss, TREE, 0.8),
-        ("gp", tree_loss, TREE, 0.5),
+        ("gp", tree_loss, TREE, 0.8),
     ],
 )
 def test_what_learns_is_better_than_chance(algorithm: str, loss: Any, space: Any, ratio: float) -> None:
@@ -349,23 +357,22 @@ def test_a_sweep_in_which_all_fail_goes_on(algorithm: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ["tpe", "gp", "cmaes"])
 def test_stopped_trials_are_learned_from(algorithm: str) -> None:
-    """A sweep in which most trials are stopped early still finds where the last values were small."""
+    """A sweep in which all but the best third are stopped, at their second step, still finds where losses are small."""
     space = read_space({"x": {"uniform": {"min": 0, "max": 1}}})
     suggester = Suggester(space, LOSS, {"type": algorithm})
-    found = []
+    losses: list[float] = []
     for number in range(60):
         params = suggester.ask(number)
         assert params is not None
-        x = float(params["x"])
-        found.append(abs(x - 0.8))
-        loss = (x - 0.8) ** 2
+        losses.append((float(params["x"]) - 0.8) ** 2)
+        best = sorted(losses)[len(losses) // 3]
         suggester.tell(
-            Trial(number, params, SUCCEEDED, (loss,))
-            if number % 4 == 0
-            else Trial(number, params, STOPPED, (), ((3, loss),))
+            Trial(number, params, SUCCEEDED, (losses[-1],))
+            if losses[-1] <= best
+            else Trial(number, params, STOPPED, (), ((2, losses[-1] + 1),))
         )
 
-    assert statistics.mean(found[-20:]) < 0.6 * statistics.mean(found[:20])
+    assert statistics.median(losses[-20:]) < 0.4 * statistics.median(losses[:20])
 
 
 @pytest.mark.parametrize("algorithm", LEARNING)

@@ -16,7 +16,7 @@ from ultramarine_sweep.dominance import crowding, front
 from ultramarine_sweep.history import History
 from ultramarine_sweep.space import Params, from_unit, from_units, to_unit
 
-POPULATION = 50
+POPULATION, FEWEST = 50, 12  # parents: a third of all that succeeded, within these bounds
 STARTUP = 25  # trials that have succeeded, before which all are drawn at random
 CROSSOVER = 0.9  # of the children have two parents
 ATTEMPTS = 20  # at a child that is neither one of the parents nor running
@@ -33,7 +33,7 @@ class GeneticSearch:
 
     def propose(self, number: int, history: History, random: Random) -> Params | None:
         """The parameters of the trial with this number."""
-        if len(history.elite(POPULATION)) < STARTUP:
+        if len(history.succeeded()) < STARTUP:
             return from_units(self._space, random.random)
         if self._version != history.version:
             self._select(history)
@@ -47,7 +47,7 @@ class GeneticSearch:
         return child
 
     def _select(self, history: History) -> None:
-        left = history.elite(POPULATION)
+        left = history.elite(min(max(len(history.succeeded()) // 3, FEWEST), POPULATION))
         self._parents = []
         level = 0
         while left:
@@ -66,26 +66,34 @@ class GeneticSearch:
     def _child(self, one: Mapping[str, Value], other: Mapping[str, Value], random: Random) -> Params:
         params: Params = {}
         for parameter in self._space.parameters:
-            # Always three numbers for a parameter, or a condition would change all that comes after it.
-            side, mutation, unit = random.random(), random.random(), random.random()
+            # Always four numbers for a parameter, or a condition would change all that comes after it.
+            side, mixing, mutation, unit = (random.random() for _ in range(4))
             if not parameter.exists(params):
                 continue
-            value = (one if side < 0.5 else other).get(
-                parameter.name, one.get(parameter.name, other.get(parameter.name))
-            )
+            first, second = one.get(parameter.name), other.get(parameter.name)
+            value = _mixed(parameter, first, second, side, mixing)
             if value is None:
-                params[parameter.name] = from_unit(parameter.domain, unit)
+                value = from_unit(parameter.domain, unit)
             elif mutation * len(self._space.parameters) < 1:
-                params[parameter.name] = _moved(parameter, value, unit)
-            else:
-                params[parameter.name] = value
+                value = _moved(parameter, value, unit)
+            params[parameter.name] = value
         return params
+
+
+def _mixed(parameter: Parameter, one: Value | None, other: Value | None, side: float, mixing: float) -> Value | None:
+    """The value of one of two parents; of two numbers, half of the time one between them or a little beyond."""
+    if one is None or other is None or isinstance(parameter.domain, Choice) or mixing < 0.5:
+        one, other = (one, other) if side < 0.5 else (other, one)
+        return other if one is None else one
+    start, end = to_unit(parameter.domain, one), to_unit(parameter.domain, other)
+    at = start + (1.4 * side - 0.2) * (end - start)
+    return from_unit(parameter.domain, min(max(at, 0.0), 1.0))
 
 
 def _moved(parameter: Parameter, value: Value, unit: float) -> Value:
     """Another value: of a choice any, of numbers mostly one nearby."""
     if isinstance(parameter.domain, Choice):
         return from_unit(parameter.domain, unit)
-    # The cube of a number around 0 is near 0 for most of them, and reaches to both ends.
+    # The cube of a number around 0 is near 0 for most of them; the farthest way is half of the axis.
     moved = to_unit(parameter.domain, value) + (2 * unit - 1) ** 3 * 5 * SPREAD
     return from_unit(parameter.domain, min(max(moved, 0.0), 1.0))

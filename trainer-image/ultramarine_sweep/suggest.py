@@ -90,8 +90,10 @@ class Suggester:
     def ask(self, number: int) -> Params | None:
         """Parameters for the trial with this number, which counts as running from now on; None when all were given.
 
-        Numbers count from 0.
+        Numbers count from 0. Of a trial that is known already the answer is what it has.
         """
+        if (known := self._history.trials.get(number)) is not None:
+            return dict(known.params)
         params = self._search.propose(number, self._history, Random(f"{self._seed}/{number}"))
         if params is not None:
             self._history.tell(Trial(number, params))
