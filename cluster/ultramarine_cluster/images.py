@@ -55,6 +55,7 @@ def table() -> dict[str, Image]:
         "operator/ultramarine/outside",
     )
     catalogue = "operator/ultramarine/shared/catalogue.py"
+    search = tuple(f"operator/ultramarine/shared/search{part}.py" for part in ("domains", "space", "grid"))
     of_gateway = (
         "operator/ultramarine/__init__.py",
         *(f"operator/ultramarine/shared/{module}.py" for module in ("__init__", "contract", "logs", "meta", "routes")),
@@ -63,7 +64,7 @@ def table() -> dict[str, Image]:
     examples = sorted(file.parent.name for file in (REPOSITORY / "examples").glob("*/Dockerfile"))
     return {
         "operator": Image("operator/Dockerfile", (*common, "operator"), seconds=45),
-        "trainer": Image("trainer-image/Dockerfile", (*common, *shared, "trainer-image"), seconds=90),
+        "trainer": Image("trainer-image/Dockerfile", (*common, *shared, *search, "trainer-image"), seconds=90),
         "server": Image("server-image/Dockerfile", (*common, *shared, catalogue, "server-image"), seconds=90),
         "gateway": Image("gateway-image/Dockerfile", (*common, *of_gateway, "gateway-image"), seconds=60),
         "addons": Image(
