@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable, Iterator
 
@@ -40,17 +41,22 @@ class Points:
 
     def thin(self, limit: int) -> None:
         """Leave out points until there are at most `limit`: where the steps are large, the gaps may be too."""
-        ratio = 1 / 256
+        width = 1 / 64
         while len(self) > limit:
-            ratio *= 2
-            kept = list(self._apart(ratio))
+            width *= 2
+            kept = list(self._one_of_each(width))
             self._steps = array("q", (step for step, _ in kept))
             self._values = array("d", (value for _, value in kept))
 
-    def _apart(self, ratio: float) -> Iterator[tuple[int, float]]:
-        """The first point, those far enough from the one before, and the last."""
-        newest, before = len(self) - 1, 0
+    def _one_of_each(self, width: float) -> Iterator[tuple[int, float]]:
+        """The first point of each stretch of the logarithm of the steps, and the last point of all.
+
+        Wider stretches are made of narrower ones: what is thinned again and again is not thinner than what is thinned
+        once.
+        """
+        newest, before = len(self) - 1, -1
         for i, (step, value) in enumerate(self):
-            if i in (0, newest) or step - before >= step * ratio:
-                before = step
+            stretch = math.floor(math.log(step + 1) / width)
+            if stretch != before or i == newest:
+                before = stretch
                 yield step, value
