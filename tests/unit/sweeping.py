@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +65,12 @@ class Threshold:
         return f"threshold: {value} at step {step} is above {self._bound}" if value > self._bound else ""
 
 
+def task_of(prefix: str, **fields: Any) -> SweepTask:
+    """A sweep of ten trials that minimises the loss."""
+    usual: dict[str, Any] = {"objectives": ({"metric": "loss"},), "space": {"points": 1 << 30}, "max_trials": 10}
+    return SweepTask("team-a/hpo", "uid-1", prefix, **(usual | fields))
+
+
 @dataclass
 class Fleet:
     """Where a sweep's processes are, and what they are told."""
@@ -75,30 +79,33 @@ class Fleet:
     endpoint: str
     bucket: str
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
+    folder: str = "hpo"
     port: int = field(default_factory=free_port)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def prefix(self) -> str:
-        return f"s3://{self.bucket}/sweeps/hpo/"
+        return f"s3://{self.bucket}/sweeps/{self.folder}/"
 
     def coordinate(self, **task: Any) -> subprocess.Popen[bytes]:
         """Start the coordinator on a task."""
-        usual = {"objectives": ({"metric": "loss"},), "space": {"points": 1 << 30}, "max_trials": 10}
-        text = SweepTask("team-a/hpo", "uid-1", self.prefix, **(usual | task)).to_json()
-        return self._start(COORDINATOR, "coordinator", text, str(self.port))
+        return self._start(COORDINATOR, "coordinator", task_of(self.prefix, **task).to_json(), TOKEN, str(self.port))
 
-    def work(self, name: str, *command: str, **task: Any) -> subprocess.Popen[bytes]:
-        """Start a worker that runs this command."""
+    def work(self, name: str, *command: str, token: str = TOKEN, **task: Any) -> subprocess.Popen[bytes]:
+        """Start a worker that runs this command, as a pod with this name."""
         text = WorkerTask(f"http://127.0.0.1:{self.port}", command).to_json()
         self.environment["ULTRAMARINE_TASK"] = TrainingTask(**({"output_prefix": self.prefix} | task)).to_json()
-        return self._start(WORKER, name, text)
+        return self._start(WORKER, name, text, token)
 
-    def _start(self, program: str, name: str, sweep: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def another_port(self) -> int:
+        """A port for a second coordinator."""
+        return free_port()
+
+    def _start(self, program: str, name: str, sweep: str, token: str, *arguments: str) -> subprocess.Popen[bytes]:
         base = self.base / name
         base.mkdir(exist_ok=True)
         told = {"ULTRAMARINE_STORAGE_ENDPOINT": self.endpoint, "ULTRAMARINE_POD": name, "ULTRAMARINE_SWEEP": sweep}
-        path = {"PYTHONPATH": os.pathsep.join(sys.path), "ULTRAMARINE_SWEEP_TOKEN": TOKEN}
+        path = {"PYTHONPATH": os.pathsep.join(sys.path), "ULTRAMARINE_SWEEP_TOKEN": token}
         with (base / "stderr").open("ab") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-c", program, str(base), *arguments],
@@ -121,13 +128,3 @@ class Fleet:
         for process in self.processes:
             process.kill()
             process.wait()
-
-
-def records_of(summary: SweepSummary) -> dict[str, Any]:
-    """A summary as plain values."""
-    return dict(json.loads(summary.to_json()))
-
-
-def wait(process: subprocess.Popen[bytes], seconds: float = 60) -> int:
-    """Wait for the end of a process; return its exit code."""
-    return process.wait(timeout=max(seconds, time.monotonic() - time.monotonic()))

@@ -21,7 +21,8 @@ from ultramarine_sweep.trials import SILENCE, Trials
 class Times:
     """Seconds: between two looks at what is due, of deafness that is not the workers' fault, and at the end.
 
-    `ending` is for trials that still run when the sweep is over, and `goodbye` for workers to hear that it is.
+    `ending` is for trials that still run when the sweep is over, and `goodbye` for workers to hear that it is: they
+    ask every second.
     """
 
     tick: float = 0.5
@@ -121,8 +122,8 @@ class Coordinator:
     def _all_dismissed(self, now: float) -> bool:
         """Whether all workers know that the sweep is over, as far as they still are there."""
         there = {worker for worker, heard in self._workers.items() if now - heard < SILENCE}
-        # After a restart nobody has been heard yet, although somebody may be waiting.
-        return there <= self._dismissed and (bool(there) or now - self._behind >= self._times.goodbye)
+        # A young coordinator has not been found yet by all who wait for it.
+        return there <= self._dismissed and now - self._behind >= self._times.goodbye
 
     async def _lease(self, body: dict[str, Any]) -> dict[str, Any]:
         worker = _worker(body)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -68,11 +68,19 @@ class Signals:
         """Keep going from now on: the outputs of a finished command are worth the grace period."""
         self._group, self._finishing = 0, True
 
-    def idle(self) -> None:
-        """Nothing is under way: a signal ends this program, also one that has come already. Raises Stopped."""
+    @contextlib.contextmanager
+    def idle(self) -> Iterator[None]:
+        """While the block runs a signal ends this program, also one that has come already. Raises Stopped.
+
+        The block is to wait and nothing else: what is interrupted anywhere may leave a lock locked.
+        """
         self._group, self._finishing = 0, False
-        if self.received:
-            raise Stopped(self.received)
+        try:
+            if self.received:
+                raise Stopped(self.received)
+            yield
+        finally:
+            self.finish()
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if not self.received:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from ultramarine_trainer.runner import ALONE, Failed, failure_of, stopped_by
 from ultramarine_trainer.trial import LOST, STOP, Ears, Heartbeat, Trial, fill
 
 _LEASE_SECONDS, _REPORT_SECONDS = 60.0, 5.0  # for an answer; that to a lease waits for the storage
-_WAITS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between attempts to reach the coordinator
+_WAITS = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reach the coordinator
 _STOP_SECONDS = 1.0  # from SIGTERM to SIGKILL for a command that should end early
 _NOT_FOUND = 127  # what a shell says of a command that is not there
 
@@ -87,8 +88,8 @@ class Worker(Attempt):
                     finished = self._run_trial(task, source, trial, ears)
                 else:
                     finished = None
-                    self._signals.idle()
-                    time.sleep(float(answer.get("wait", 1.0)))
+                    with self._signals.idle():
+                        time.sleep(float(answer.get("wait", 1.0)))
         except Stopped as stopped:
             raise stopped_by(stopped.signum, "between two trials") from stopped
 
@@ -96,12 +97,9 @@ class Worker(Attempt):
         """Ask for what comes next, for as long as it takes; to tell a result is worth the grace period."""
         attempt = 0
         while True:
-            if finished is None:
-                self._signals.idle()
             try:
-                answer = self._leases.post("/lease", {"worker": self._name, "finished": finished})
-                self._signals.finish()
-                return answer
+                with self._waiting(finished):
+                    return self._leases.post("/lease", {"worker": self._name, "finished": finished})
             except Refused as error:
                 message = f"the coordinator of the sweep refused this worker: {error}"
                 raise Failed(EXIT_DO_NOT_RETRY, "CoordinatorRefused", message) from error
@@ -110,8 +108,12 @@ class Worker(Attempt):
                     self.say(f"the coordinator of the sweep does not answer: {error}; trying until it does")
             if self._signals.received and time.monotonic() >= self._deadline(self._verdict_reserve, 0.0):
                 raise Stopped(self._signals.received)
-            time.sleep(_WAITS[min(attempt, len(_WAITS) - 1)])
+            with self._waiting(finished):
+                time.sleep(_WAITS[min(attempt, len(_WAITS) - 1)])
             attempt += 1
+
+    def _waiting(self, finished: Document | None) -> AbstractContextManager[None]:
+        return nullcontext() if finished is not None else self._signals.idle()
 
     def _run_trial(self, task: TrainingTask, source: Path, trial: Trial, ears: Ears) -> Document | None:
         """Run one trial to its end; return what the coordinator is told, or None where it is another worker's."""
