@@ -42,14 +42,15 @@ TOKEN = "the-token"
 
 
 class Counting:
-    """Suggests the trial's own number as x; `points` in the space is how many there are."""
+    """Suggests the next whole number as x; `points` in the space is how many there are."""
 
     def __init__(self, task: SweepTask, known: Any = ()) -> None:
         self._points = int(task.space.get("points", 1 << 30))
         self.told = list(known)
 
     def ask(self, number: int) -> dict[str, Any] | None:
-        return {"x": number, "rate": number / 7, "kind": "plain"} if number <= self._points else None
+        x = number + 1
+        return {"x": x, "rate": x / 7, "kind": "plain"} if x <= self._points else None
 
     def tell(self, trial: Any) -> None:
         self.told.append(trial)

@@ -49,17 +49,17 @@ def run(trials: Trials, worker: str = "w", now: float = 0.0, **fields: Any) -> L
 
 
 def test_each_worker_has_a_trial_of_its_own() -> None:
-    """Trials are numbered from 1, and no two workers have the same one."""
+    """Trials are numbered from 0, and no two workers have the same one."""
     trials = Trials(task())
 
-    assert [leased(trials, worker).number for worker in "abc"] == [1, 2, 3]
+    assert [leased(trials, worker).number for worker in "abc"] == [0, 1, 2]
 
 
 def test_a_worker_that_did_not_hear_gets_the_same_trial() -> None:
     """An answer that was lost on its way costs no trial and no attempt."""
     trials = Trials(task())
 
-    assert leased(trials) == leased(trials) == Lease(1, 1, {"x": 1})
+    assert leased(trials) == leased(trials) == Lease(0, 1, {"x": 0})
 
 
 def test_a_silent_workers_trial_goes_to_another() -> None:
@@ -67,11 +67,11 @@ def test_a_silent_workers_trial_goes_to_another() -> None:
     trials = Trials(task())
     leased(trials, "a")
     trials.tick(SILENCE)
-    assert leased(trials, "b").number == 2
+    assert leased(trials, "b").number == 1
 
     trials.tick(SILENCE + 0.1)
 
-    assert leased(trials, "c", SILENCE + 0.1) == Lease(1, 2, {"x": 1})
+    assert leased(trials, "c", SILENCE + 0.1) == Lease(0, 2, {"x": 0})
 
 
 def test_a_report_breaks_the_silence() -> None:
@@ -79,7 +79,7 @@ def test_a_report_breaks_the_silence() -> None:
     trials = Trials(task())
     leased(trials, "a")
     for now in range(0, 60, 10):
-        assert trials.report("a", 1, 1, [], now, None) == ""
+        assert trials.report("a", 0, 1, [], now, None) == ""
         trials.tick(now)
 
     assert trials.summary(60).running == 1
@@ -92,11 +92,11 @@ def test_whoever_lost_the_lease_is_told() -> None:
     trials.tick(SILENCE + 1)
     leased(trials, "b", 17)
 
-    assert trials.report("a", 1, 1, [("loss", 1, 0.5)], 18, None) is None
+    assert trials.report("a", 0, 1, [("loss", 1, 0.5)], 18, None) is None
     trials.finish("a", ended(late), 18)
 
     assert trials.summary(18).succeeded == 0
-    assert trials.report("b", 1, 2, [], 18, None) == ""
+    assert trials.report("b", 0, 2, [], 18, None) == ""
 
 
 @pytest.mark.parametrize("says", ["report", "finish"])
@@ -107,8 +107,8 @@ def test_a_trial_that_nobody_took_over_is_its_workers_again(says: str) -> None:
     trials.tick(SILENCE + 1)
 
     if says == "report":
-        assert trials.report("a", 1, 1, [], 17, None) == ""
-        assert leased(trials, "b", 17).number == 2
+        assert trials.report("a", 0, 1, [], 17, None) == ""
+        assert leased(trials, "b", 17).number == 1
     else:
         trials.finish("a", ended(lease), 17)
         assert trials.summary(17).succeeded == 1
@@ -143,7 +143,7 @@ def test_a_worker_that_is_evicted_gives_its_trial_back() -> None:
         lease = leased(trials, f"w{i}", now)
         trials.release(f"w{i}", lease.number, lease.attempt, now)
 
-    assert leased(trials, "w", now) == Lease(1, LOSSES + 4, {"x": 1})
+    assert leased(trials, "w", now) == Lease(0, LOSSES + 4, {"x": 0})
 
 
 def test_its_own_deafness_is_no_workers_silence() -> None:
@@ -177,9 +177,9 @@ def test_a_value_that_is_no_number_fails_the_trial_only(value: Any) -> None:
     trials = Trials(task(canary_trial=False))
     run(trials, metrics={"loss": value})
 
-    assert trials.finished[1].message == "the last value of loss is no finite number"
+    assert trials.finished[0].message == "the last value of loss is no finite number"
     assert trials.end is None
-    assert leased(trials).number == 2
+    assert leased(trials).number == 1
 
 
 @pytest.mark.parametrize(
@@ -210,9 +210,9 @@ def test_the_stoppers_word_stays() -> None:
     lease = leased(trials)
     stopper = Threshold(5)
 
-    assert trials.report("w", 1, 1, [("loss", 1, 4.0), ("acc", 1, 9.0)], 1, stopper) == ""
-    assert trials.report("w", 1, 1, [("loss", 2, 9.0)], 1, stopper) == "threshold: 9.0 at step 2 is above 5"
-    assert trials.report("w", 1, 1, [("loss", 3, 1.0)], 1, stopper) == "threshold: 9.0 at step 2 is above 5"
+    assert trials.report("w", 0, 1, [("loss", 1, 4.0), ("acc", 1, 9.0)], 1, stopper) == ""
+    assert trials.report("w", 0, 1, [("loss", 2, 9.0)], 1, stopper) == "threshold: 9.0 at step 2 is above 5"
+    assert trials.report("w", 0, 1, [("loss", 3, 1.0)], 1, stopper) == "threshold: 9.0 at step 2 is above 5"
     trials.finish("w", ended(lease, outcome="Stopped"), 2)
 
     assert (trials.summary(2).stopped, trials.summary(2).best) == (1, ())
@@ -228,8 +228,8 @@ def test_outputs_are_wanted_of_the_best_only() -> None:
         trials.finish("w", ended(lease, metrics={"loss": value}, outputs=stored), 0)
 
     best = trials.summary(0).best
-    assert [trial.trial for trial in best] == [4, 1, 3, 2]
-    assert best[0].outputs == {"model": OutputRecord("s3://b/4/", "sha256:1", 1)}
+    assert [trial.trial for trial in best] == [3, 0, 2, 1]
+    assert best[0].outputs == {"model": OutputRecord("s3://b/3/", "sha256:1", 1)}
     assert best[3].outputs == {}
 
 
@@ -253,8 +253,8 @@ def test_it_ends_when_there_is_nothing_left_to_try() -> None:
     """A grid may have fewer points than trials are allowed."""
     trials = Trials(task())
     run(trials)
-    assert trials.lease("w", 0) == Ask(2)
-    assert trials.start("w", 2, None, 0) == Wait()
+    assert trials.lease("w", 0) == Ask(1)
+    assert trials.start("w", 1, None, 0) == Wait()
 
     assert trials.end is not None
     assert (trials.end.outcome, trials.end.reason) == ("Succeeded", "SearchSpaceExhausted")
@@ -269,8 +269,8 @@ def test_it_ends_when_the_objective_is_reached(goal: str, value: float) -> None:
     trials.finish("b", ended(good, metrics={"loss": value}), 0)
 
     assert trials.end is not None
-    assert (trials.end.reason, trials.end.message) == ("ObjectiveReached", "trial 3 has reached stopAt")
-    assert trials.report("a", other.number, 1, [], 0, None) == "the sweep is over: trial 3 has reached stopAt"
+    assert (trials.end.reason, trials.end.message) == ("ObjectiveReached", "trial 2 has reached stopAt")
+    assert trials.report("a", other.number, 1, [], 0, None) == "the sweep is over: trial 2 has reached stopAt"
 
 
 def test_several_objectives_are_reached_by_one_trial() -> None:
@@ -296,7 +296,7 @@ def test_it_fails_with_too_many_failed_trials() -> None:
 
     assert trials.end is not None
     assert (trials.end.outcome, trials.end.reason) == ("Failed", "MaxFailedTrialsReached")
-    assert "trial 3: command exited with code 3\nno such column" in trials.end.message
+    assert "trial 2: command exited with code 3\nno such column" in trials.end.message
 
 
 def test_it_fails_after_its_time() -> None:
@@ -317,7 +317,7 @@ def test_the_journal_knows_the_time_when_nothing_happens() -> None:
     trials = Trials(task())
     leased(trials)
     for now in range(0, 600, 10):
-        trials.report("w", 1, 1, [], now, None)
+        trials.report("w", 0, 1, [], now, None)
         trials.tick(now)
 
     assert Trials(task(), trials.drain()).now >= 540
@@ -358,7 +358,7 @@ def test_nothing_runs_beside_the_canary() -> None:
     assert trials.lease("b", 0) == Wait()
     trials.finish("a", ended(first), 0)
 
-    assert [leased(trials, worker).number for worker in "ab"] == [2, 3]
+    assert [leased(trials, worker).number for worker in "ab"] == [1, 2]
 
 
 def test_a_canary_that_fails_ends_the_sweep() -> None:
@@ -368,7 +368,7 @@ def test_a_canary_that_fails_ends_the_sweep() -> None:
 
     assert trials.end is not None
     assert trials.end.reason == "CanaryFailed"
-    assert trials.end.message == "the first trial failed: trial 1: command exited with code 2\nusage: train.py"
+    assert trials.end.message == "the first trial failed: trial 0: command exited with code 2\nusage: train.py"
 
 
 @pytest.mark.parametrize("code", [-9, 137])
@@ -377,7 +377,7 @@ def test_a_canary_that_was_killed_says_nothing_of_the_others(code: int) -> None:
     trials = Trials(task(canary_trial=True))
     run(trials, outcome="Failed", exitCode=code)
     assert trials.end is None
-    assert leased(trials, "a").number == 2
+    assert leased(trials, "a").number == 1
 
     assert trials.lease("b", 0) == Wait()
 
@@ -450,10 +450,10 @@ def test_points_that_are_told_again_change_nothing() -> None:
     """A report that is repeated, and a step that comes again, leave the first value."""
     trials = Trials(task())
     leased(trials)
-    trials.report("w", 1, 1, [("loss", 1, 4.0), ("loss", 2, 3.0)], 1, None)
-    trials.report("w", 1, 1, [("loss", 1, 9.0), ("loss", 2, 9.0), ("loss", 3, 2.0)], 1, None)
+    trials.report("w", 0, 1, [("loss", 1, 4.0), ("loss", 2, 3.0)], 1, None)
+    trials.report("w", 0, 1, [("loss", 1, 9.0), ("loss", 2, 9.0), ("loss", 3, 2.0)], 1, None)
 
-    assert list(trials.points()) == [(1, 1, 4.0), (1, 2, 3.0), (1, 3, 2.0)]
+    assert list(trials.points()) == [(0, 1, 4.0), (0, 2, 3.0), (0, 3, 2.0)]
 
 
 # Everything at once
@@ -567,4 +567,4 @@ def test_whatever_happens_each_trial_ends_once(steps: list[tuple[Any, ...]], can
     world.check(finished)
     assert world.trials.end is not None
     if world.trials.end.reason == "MaxTrialsReached":
-        assert sorted(finished) == [1, 2, 3, 4, 5, 6]
+        assert sorted(finished) == [0, 1, 2, 3, 4, 5]

@@ -29,8 +29,9 @@ def fleet(tmp_path: Path, storage: Storage, bucket: str) -> Iterator[Fleet]:
 
 
 def trials(fleet: Fleet, storage: Storage) -> dict[int, Trial]:
-    """The finished trials, as the journal has them."""
-    return Trials(task_of(fleet.prefix), journal.read(storage, f"{fleet.prefix}journal/")).finished
+    """The finished trials, as the journal has them, by their x."""
+    finished = Trials(task_of(fleet.prefix), journal.read(storage, f"{fleet.prefix}journal/")).finished
+    return {trial.params["x"]: trial for trial in finished.values()}
 
 
 def over(coordinator: subprocess.Popen[bytes], *workers: subprocess.Popen[bytes]) -> list[int]:
@@ -49,7 +50,7 @@ def test_a_sweep_from_its_first_trial_to_its_last_words(fleet: Fleet, storage: S
     summary = fleet.last_words()
     assert (summary.outcome, summary.reason) == ("Succeeded", "MaxTrialsReached")
     assert (summary.succeeded, summary.running, summary.failed) == (12, 0, 0)
-    assert [trial.trial for trial in summary.best] == list(range(1, 11))
+    assert [trial.trial for trial in summary.best] == list(range(10))
     assert summary.best[0].params == {"x": 1, "rate": 1 / 7, "kind": "plain"}
     assert SweepSummary.from_json(storage.read(f"{fleet.prefix}summary.json")) == summary
     lines = (fleet.base / "ran").read_text().splitlines()
@@ -160,7 +161,7 @@ def test_a_canary_spares_the_others(fleet: Fleet) -> None:
 
     assert over(coordinator, *workers) == [0, 0, 0]
     assert (fleet.last_words().outcome, fleet.last_words().reason) == ("Failed", "CanaryFailed")
-    assert fleet.last_words().message == "the first trial failed: trial 1: command exited with code 1\nno data"
+    assert fleet.last_words().message == "the first trial failed: trial 0: command exited with code 1\nno data"
     assert (fleet.base / "ran").read_text() == "\n"
 
 
@@ -208,11 +209,11 @@ def test_the_outputs_of_the_best_are_stored(fleet: Fleet, storage: Storage) -> N
 
     assert over(coordinator, worker) == [0, 0], fleet.said("w0")
     best = fleet.last_words().best[0]
-    assert (best.trial, best.values) == (3, (0.0,))
-    assert best.outputs["model"].uri.startswith(f"{fleet.prefix}trials/3/model/")
+    assert (best.trial, best.params["x"], best.values) == (2, 3, (0.0,))
+    assert best.outputs["model"].uri.startswith(f"{fleet.prefix}trials/2/model/")
     assert storage.read(f"{best.outputs['model'].uri}model.txt") == b"model 3\n"
     stored = {uri.split("/")[-2] for uri in storage.folders(f"{fleet.prefix}trials/")}
-    assert stored == {"1", "2", "3"}
+    assert stored == {"0", "1", "2"}
 
 
 def test_a_best_trial_without_outputs_has_failed(fleet: Fleet, storage: Storage) -> None:

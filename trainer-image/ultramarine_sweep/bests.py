@@ -52,13 +52,13 @@ class Bests:
         return [number for _, number in self._ranked]
 
     @property
-    def has_reached(self) -> int:
-        """The first of them with all values that are looked for; 0 where there is none, or nothing is looked for."""
+    def has_reached(self) -> int | None:
+        """The first of them with all values that are looked for; none where nothing is looked for."""
         enough = [objective.enough for objective in self.objectives]
         if all(math.isinf(cost) for cost in enough):
-            return 0
+            return None
         found = (number for costs, number in self._ranked if all(a <= b for a, b in zip(costs, enough, strict=True)))
-        return next(found, 0)
+        return next(found, None)
 
     def takes(self, values: Sequence[float]) -> bool:
         """Whether a trial with these values would be the best, or on the front."""

@@ -51,7 +51,7 @@ def due(task: SweepTask, standing: Standing) -> End | None:
     if task.max_failed_trials and counts[FAILED] >= task.max_failed_trials:
         bound = f"{counts[FAILED]} trials have failed, as many as spec.limits.maxFailedTrials says"
         return _failed(standing, "MaxFailedTrialsReached", bound, _last_failed(standing))
-    if number := standing.bests.has_reached:
+    if (number := standing.bests.has_reached) is not None:
         return End(SUCCEEDED, "ObjectiveReached", f"trial {number} has reached stopAt")
     if task.deadline_seconds and standing.now >= task.deadline_seconds:
         remedy = "raise spec.activeDeadlineSeconds, or ask for fewer trials"

@@ -33,7 +33,10 @@ class Known:
 
 
 class Suggester(Protocol):
-    """Says what to try. What it answers depends on its seed, the number, and the trials that it was told of."""
+    """Says what to try. What it answers depends on its seed, the number, and the trials that it was told of.
+
+    Numbers count from 0.
+    """
 
     def ask(self, number: int) -> dict[str, Any] | None:
         """Parameters for the trial with this number, which counts as running from now on; None when all are used up."""

@@ -59,7 +59,7 @@ class Trials:
         self._heard: dict[int, float] = {}
         self._stops: dict[int, str] = {}
         self._exhausted = False
-        self._next = 1
+        self._next = 0
         self._decided: list[Record] = []
         for record in records:
             self.apply(record)
@@ -171,7 +171,7 @@ class Trials:
             trial = min(waiting, key=lambda trial: trial.number)
             self._begin(worker, trial.number, trial.attempt + 1, now)
             return _lease(trial)
-        if self._exhausted or (self._task.max_trials and self._next > self._task.max_trials):
+        if self._exhausted or (self._task.max_trials and self._next >= self._task.max_trials):
             return Wait()
         return Ask(self._next)
 
