@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import json
 import threading
 import time
 import urllib.error
 import urllib.request
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,11 +84,13 @@ def _without_hours(summary: SweepSummary) -> SweepSummary:
 
 def last_words(summary: SweepSummary, limit: int = TERMINATION_LIMIT) -> bytes:
     """The summary in `limit` bytes: without the last ones of the best trials, then with a shorter message."""
-    while len(text := summary.to_json()) > limit:
-        if summary.best:
-            summary = replace(summary, best=summary.best[:-1])
-            continue
-        # By characters of JSON, of which one of the message may take several.
-        excess = -(-(len(text) - limit) // max(len(json.dumps(summary.message)) // max(len(summary.message), 1), 1))
-        summary = replace(summary, message=summary.message[: -max(excess, 1)])
-    return text
+    while summary.best and len(summary.to_json()) > limit:
+        summary = replace(summary, best=summary.best[:-1])
+    words = summary.message
+    # A character may take one byte of JSON or twelve.
+    kept = bisect_right(range(1, len(words) + 1), limit, key=lambda n: len(_saying(summary, words[:n]).to_json()))
+    return _saying(summary, words[:kept]).to_json()
+
+
+def _saying(summary: SweepSummary, message: str) -> SweepSummary:
+    return replace(summary, message=message)
