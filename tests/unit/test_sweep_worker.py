@@ -16,7 +16,7 @@ from ultramarine_sweep import journal
 from ultramarine_sweep.trial import Trial
 from ultramarine_sweep.trials import Trials
 from ultramarine_trainer.trial import Ears, fill
-from unit.conftest import eventually
+from unit.conftest import eventually, serving_store
 from unit.sweeping import Fleet, task_of
 
 
@@ -104,6 +104,31 @@ def test_a_trial_outlives_its_coordinator(fleet: Fleet, storage: Storage) -> Non
     [trial] = trials(fleet, storage).values()
     assert (trial.attempt, trial.values) == (1, (0.5,))
     assert (fleet.base / "ran").read_text() == "started\n"
+
+
+def test_a_sweep_outlives_its_storage(
+    storage_to_come: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the storage is away no result is said to be kept; when it is back all goes on, and nothing twice."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
+    (tmp_path / "buckets/sweeps").mkdir(parents=True)
+    fleet = Fleet(tmp_path, storage_to_come.name, "sweeps")
+    ran = fleet.base / "ran"
+    try:
+        with serving_store(tmp_path / "buckets"):
+            coordinator = fleet.coordinate(max_trials=30)
+            worker = fleet.work("w0", "sh", "-c", "echo $0 >> ../../ran; sleep 0.1; echo loss=$0", "$(params.x)")
+            eventually(lambda: ran.exists() and len(ran.read_text().split()) >= 5)
+        eventually(lambda: "trying until it answers" in fleet.said("coordinator"))
+        with serving_store(tmp_path / "buckets"):
+            assert over(coordinator, worker) == [0, 0]
+            finished = trials(fleet, Storage(storage_to_come.name))
+    finally:
+        fleet.end()
+
+    assert {x: trial.values for x, trial in finished.items()} == {x: (float(x),) for x in range(1, 31)}
+    assert ran.read_text().split() == [str(x) for x in range(1, 31)]
 
 
 def test_a_trial_that_is_not_worth_it_ends_early(fleet: Fleet, storage: Storage) -> None:
