@@ -16,7 +16,7 @@ from ultramarine.outside.storage import Storage
 from ultramarine.shared.contract import TERMINATION_LIMIT, BestTrial, SweepSummary
 from ultramarine_sweep import journal
 from ultramarine_sweep.commits import Commits
-from ultramarine_sweep.http import Server
+from ultramarine_sweep.http import BadRequest, Server
 from ultramarine_sweep.journal import Fenced, Journal
 from ultramarine_sweep.telling import Teller, Times, last_words
 from ultramarine_trainer.leases import Connection, Refused, Unreachable
@@ -32,9 +32,9 @@ def port() -> Iterator[int]:
 
     async def echo(document: dict[str, Any]) -> dict[str, Any]:
         if "bad" in document:
-            raise ValueError("bad is not known")
+            raise BadRequest("bad is not known")
         if "bug" in document:
-            raise ZeroDivisionError("a bug")
+            raise ValueError("a bug, and no worker's fault")
         return document
 
     async def serve() -> None:

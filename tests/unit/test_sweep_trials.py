@@ -136,6 +136,16 @@ def test_a_trial_that_kills_its_workers_fails() -> None:
     assert f"{LOSSES} of its workers were lost" in trials.end.message
 
 
+def test_a_worker_that_went_with_its_coordinator_is_no_loss_of_the_trial() -> None:
+    """A sweep that is suspended again and again does not fail for that."""
+    journal: list[Record] = []
+    for life in range(LOSSES + 3):
+        trials = Trials(task(), journal)
+        trials.tick(trials.now + SILENCE + 1)
+        assert leased(trials, f"w{life}", trials.now) == Lease(0, life + 1, {"x": 0})
+        journal += trials.drain()
+
+
 def test_a_worker_that_is_evicted_gives_its_trial_back() -> None:
     """It is there for another at once, and counts against nobody."""
     trials, now = Trials(task()), 0.0

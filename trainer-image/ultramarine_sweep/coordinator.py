@@ -11,7 +11,7 @@ from typing import Any
 from ultramarine.shared.contract import SweepSummary, SweepTask
 
 from ultramarine_sweep.commits import Commits
-from ultramarine_sweep.http import Server
+from ultramarine_sweep.http import BadRequest, Server
 from ultramarine_sweep.journal import Journal
 from ultramarine_sweep.trial import Ask, Done, Finished, Known, Lease, Stopper, Suggester, Wait
 from ultramarine_sweep.trials import SILENCE, Trials
@@ -148,7 +148,10 @@ class Coordinator:
 
     def _finish(self, worker: str, document: Any) -> bool:
         """Take a trial that has ended, with the values that no report has told; True where its outputs are wanted."""
-        finished = Finished.of(document)
+        try:
+            finished = Finished.of(document)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
         points = [_point(point) for point in document.get("points") or ()]
         self._trials.report(worker, finished.trial, finished.attempt, points, self.now, self._stopper)
         return self._trials.finish(worker, finished, self.now)
@@ -174,7 +177,7 @@ class Coordinator:
         worker, number, attempt = _worker(body), body.get("trial"), body.get("attempt")
         self._workers[worker] = self.now
         if not isinstance(number, int) or not isinstance(attempt, int):
-            raise ValueError("trial and attempt must be numbers")
+            raise BadRequest("trial and attempt must be numbers")
         if body.get("released"):
             self._trials.release(worker, number, attempt, self.now)
             del self._workers[worker]
@@ -190,7 +193,7 @@ class Coordinator:
 def _worker(body: dict[str, Any]) -> str:
     worker = body.get("worker")
     if not isinstance(worker, str) or not 0 < len(worker) <= 300:
-        raise ValueError("worker must be a name")
+        raise BadRequest("worker must be a name")
     return worker
 
 
@@ -201,4 +204,4 @@ def _point(point: Any) -> tuple[str, int, float]:
             raise TypeError("no number")
         return str(point["name"]), step, float(value)
     except (KeyError, TypeError, OverflowError) as error:
-        raise ValueError(f"{point!r} is no point") from error
+        raise BadRequest(f"{point!r} is no point") from error

@@ -18,6 +18,10 @@ _STRANGERS = 256
 _WORDS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 413: "Content Too Large"}
 
 
+class BadRequest(Exception):
+    """A body makes no sense; raised by a route."""
+
+
 class _Request(NamedTuple):
     path: str
     token: str
@@ -33,7 +37,7 @@ class _Refused(Exception):
 class Server:
     """Answers requests with the right token by `routes`, by their paths; `broken` is told what a route fails with.
 
-    A route raises ValueError for a body that makes no sense.
+    A route raises BadRequest for a body that makes no sense; anything else is a bug of ours.
     """
 
     def __init__(self, token: str, routes: Mapping[str, Route], broken: Callable[[Exception], None]) -> None:
@@ -117,10 +121,13 @@ class Server:
             raise _Refused(404, f"there is {', '.join(self._routes)}")
         try:
             document = json.loads(request.body)
-            if not isinstance(document, dict):
-                raise ValueError("no JSON object")
-            return await self._routes[request.path](document)
         except (ValueError, RecursionError) as error:
+            raise _Refused(400, str(error)) from error
+        if not isinstance(document, dict):
+            raise _Refused(400, "no JSON object")
+        try:
+            return await self._routes[request.path](document)
+        except BadRequest as error:
             raise _Refused(400, str(error)) from error
         except Exception as error:
             self._broken(error)

@@ -57,6 +57,7 @@ class Trials:
         self._measured = False  # whether any trial has told its objectives
         self._canary: Trial | None = None  # the first one that has failed by itself
         self._heard: dict[int, float] = {}
+        self._inherited: set[int] = set()  # trials whose workers have not been heard in this life
         self._stops: dict[int, str] = {}
         self._exhausted = False
         self._next = 0
@@ -64,6 +65,8 @@ class Trials:
         for record in records:
             self.apply(record)
         self._heard = {number: self.now for number, trial in self.live.items() if trial.is_running}
+        # They may have gone together with an earlier coordinator, as in a sweep that was suspended.
+        self._inherited = set(self._heard)
 
     # What has happened
 
@@ -132,6 +135,7 @@ class Trials:
             self._canary = trial
 
     def _forget(self, number: int) -> None:
+        self._inherited.discard(number)
         self._heard.pop(number, None)
         self._stops.pop(number, None)
 
@@ -213,6 +217,7 @@ class Trials:
         if trial is None:
             return None
         self._heard[number] = now
+        self._inherited.discard(number)
         metric = self.objectives[0].metric
         fresh: list[tuple[int, float]] = []
         for name, step, value in points:
@@ -301,8 +306,9 @@ class Trials:
 
     def _lose(self, trial: Trial, now: float) -> None:
         spent = max(now - trial.began, 0.0)
-        if trial.losses + 1 < LOSSES:
-            self._decide("requeued", now, trial=trial.number, losses=1, spent=spent)
+        losses = 0 if trial.number in self._inherited else 1
+        if trial.losses + losses < LOSSES:
+            self._decide("requeued", now, trial=trial.number, losses=losses, spent=spent)
             return
         remedy = "it may take more memory than there is: raise resources, or narrow the search space"
         message = f"{LOSSES} of its workers were lost while they ran it; {remedy}"
