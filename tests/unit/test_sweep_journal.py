@@ -96,6 +96,22 @@ def test_an_answer_that_was_lost_is_no_other_coordinator(storage: Storage, uri: 
     assert journal.read(storage, uri) == entries(1)
 
 
+def test_a_storage_that_cannot_fence_is_told(storage: Storage, uri: str) -> None:
+    """A sweep runs on a storage without conditional writes, too, but whoever reads the log knows what is missing."""
+
+    class Old(Storage):
+        def create(self, uri: str, data: bytes) -> bool:
+            self.write(uri, data)
+            return True
+
+    said: list[str] = []
+    Journal(storage, uri, "one", said.append)
+    assert said == []
+    Journal(Old(storage.name), uri, "two", said.append)
+
+    assert "ignores If-None-Match" in said[0]
+
+
 @pytest.mark.parametrize("deleted", [0, 1, 3])
 def test_a_compaction_that_breaks_off_loses_nothing(storage: Storage, uri: str, deleted: int) -> None:
     """Dying after the snapshot, or while old segments are deleted, leaves some that nobody reads; they go next time."""

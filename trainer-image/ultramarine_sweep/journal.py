@@ -122,8 +122,11 @@ class Journal:
             loaded = self._patiently(lambda: _load(storage, uri))
             self._next = loaded.segments[-1].number + 1 if loaded.segments else 1
             self._openings, self._sizes = loaded.openings, loaded.sizes
-            if self._create(Segment(self._next, OPENING, writer)):
+            opening = Segment(self._next, OPENING, writer)
+            if self._create(opening):
                 break  # else somebody has written in this very moment
+        if self._patiently(lambda: storage.create(_uri(uri, opening.number), opening.to_bytes())):
+            say(f"{storage.name} ignores If-None-Match, so two coordinators of a sweep would not notice each other")
         self.records: list[Record] = loaded.records
         self._openings.add(self._next - 1)
         for segment in loaded.segments:
