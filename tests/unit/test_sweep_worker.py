@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import TERMINATION_LIMIT, SweepSummary, TerminationRecord
+from ultramarine.shared.contract import STREAM_PORT, TERMINATION_LIMIT, SweepSummary, TerminationRecord
 from ultramarine_sweep import journal
 from ultramarine_sweep.trial import Trial
 from ultramarine_sweep.trials import Trials
@@ -224,6 +224,18 @@ def test_each_trial_finds_everything_fresh(fleet: Fleet, storage: Storage, bucke
 
     assert over(coordinator, worker) == [0, 0], fleet.said("w0")
     assert fleet.last_words().succeeded == 4, fleet.said("w0")
+
+
+def test_streamed_inputs_are_served_to_every_trial(fleet: Fleet, storage: Storage, bucket: str) -> None:
+    """What is not downloaded is read on loopback, by one trial after the other."""
+    storage.write(f"s3://{bucket}/lake/train.csv", b"7")
+    script = "from urllib.request import urlopen\n"
+    script += f"print('loss=' + urlopen('http://127.0.0.1:{STREAM_PORT}/data/train.csv').read().decode())"
+    coordinator = fleet.coordinate(max_trials=2)
+    worker = fleet.work("w0", sys.executable, "-S", "-c", script, streams={"data": f"s3://{bucket}/lake/"})
+
+    assert over(coordinator, worker) == [0, 0], fleet.said("w0")
+    assert [trial.values for trial in trials(fleet, storage).values()] == [(7.0,), (7.0,)]
 
 
 def test_the_outputs_of_the_best_are_stored(fleet: Fleet, storage: Storage) -> None:

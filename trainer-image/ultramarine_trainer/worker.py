@@ -59,10 +59,11 @@ class Worker(Attempt):
             self._archive = Archive(storage, prefix, self.say)
         if task.checkpoint is not None:
             self._grace = float(task.checkpoint.grace_seconds)
-        with tempfile.TemporaryDirectory(prefix="ultramarine-source-") as source, self._streaming(storage):
+        with tempfile.TemporaryDirectory(prefix="ultramarine-source-") as source:
             self._prepare(task, storage, Path(source))
             self._has_run = True
-            self._work(task, storage, Path(source))
+            with self._streaming(storage):
+                self._work(task, storage, Path(source))
         return TerminationRecord()
 
     def _worker_task(self) -> WorkerTask:
@@ -126,6 +127,8 @@ class Worker(Attempt):
                 )
                 command, environment = fill(self._command, trial.params), environment_for_command(self._environment)
                 try:
+                    if not command:
+                        raise CommandNotFound("all of the command refers to parameters that this trial does not have")
                     launched = launch(task.gang or GangTask(), ALONE, command, environment)
                     code = run_command(launched, self._folder(), supervision)
                 except CommandNotFound as error:
