@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -203,3 +204,25 @@ def test_an_impossible_endpoint_is_refused_at_once() -> None:
         Storage("not an address")
 
     assert caught.value.reason == "InvalidEndpoint"
+
+
+def test_of_many_who_create_an_object_one_succeeds(storage: Storage, bucket: str) -> None:
+    """The others are told, and what the first one wrote stays."""
+    uri, created = f"s3://{bucket}/one", list[int]()
+    threads = [
+        threading.Thread(target=lambda n=n: created.append(n) if storage.create(uri, b"%d" % n) else None)
+        for n in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [storage.read(uri)] == [b"%d" % n for n in created]
+    storage.delete(uri)
+    assert storage.create(uri, b"again")
+
+
+def test_what_is_not_there_is_deleted(storage: Storage, bucket: str) -> None:
+    """Whoever deletes twice, not having heard the answer, is done."""
+    storage.delete(f"s3://{bucket}/absent")

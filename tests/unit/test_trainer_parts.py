@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from ultramarine.shared.errors import StorageError
 from ultramarine_trainer.child import environment_for_command
 from ultramarine_trainer.lines import LINE_LIMIT, TAIL_LIMIT, LineCutter, Tail
 from ultramarine_trainer.metrics import LatestMetrics, metrics_in
-from ultramarine_trainer.outputs import format_of
+from ultramarine_trainer.outputs import empty, format_of
 from ultramarine_trainer.source import copy_source
 
 
@@ -221,3 +223,27 @@ def test_the_command_does_not_see_the_storage_keys() -> None:
     given = {"AWS_SECRET_ACCESS_KEY": "s", "AWS_ACCESS_KEY_ID": "k", "ULTRAMARINE_TASK": "{}", "LR": "0.1"}
 
     assert environment_for_command(given) == {"PYTHONUNBUFFERED": "1", "LR": "0.1"}
+
+
+def test_a_folder_is_emptied_whatever_the_command_forbids() -> None:
+    """What it has made unwritable and unreadable goes too; root, which may do all, does it as somebody else."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "deep/down").mkdir(parents=True)
+    (folder / "deep/down/file").touch()
+    (folder / "deep/link").symlink_to("/")
+    for path in (folder / "deep/down", folder / "deep"):
+        path.chmod(0)
+    if os.getuid() == 0:
+        for path in (folder, folder / "deep", folder / "deep/down"):
+            os.chown(path, 65534, 65534)
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.getuid() == 0:
+                os.setuid(65534)
+            empty(folder)
+        finally:
+            os._exit(0 if not list(folder.iterdir()) else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    folder.rmdir()

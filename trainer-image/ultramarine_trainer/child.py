@@ -8,17 +8,25 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from ultramarine.shared.contract import ENV_CONTEXT, ENV_POD, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, ENV_TASK
+from ultramarine.shared.contract import (
+    ENV_CONTEXT,
+    ENV_POD,
+    ENV_STORAGE_ENDPOINT,
+    ENV_STORAGE_REGION,
+    ENV_SWEEP,
+    ENV_SWEEP_TOKEN,
+    ENV_TASK,
+)
 
 from ultramarine_trainer.frameworks import Launch
 from ultramarine_trainer.lines import LineCutter
 
-_OURS = (ENV_TASK, ENV_CONTEXT, ENV_POD, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION)
+_OURS = (ENV_TASK, ENV_CONTEXT, ENV_POD, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, ENV_SWEEP, ENV_SWEEP_TOKEN)
 _LEFTOVER_SECONDS = 2.0  # for a pipe that a daemon which outlived the command still holds
 _BREAK_SECONDS = 10.0  # from SIGTERM to SIGKILL for a command whose gang has lost a node
 _LOOK_SECONDS = 0.2
@@ -60,6 +68,20 @@ class Signals:
         """Keep going from now on: the outputs of a finished command are worth the grace period."""
         self._group, self._finishing = 0, True
 
+    @contextlib.contextmanager
+    def idle(self) -> Iterator[None]:
+        """While the block runs a signal ends this program, also one that has come already. Raises Stopped.
+
+        The block is to wait and nothing else: what is interrupted anywhere may leave a lock locked.
+        """
+        self._group, self._finishing = 0, False
+        try:
+            if self.received:
+                raise Stopped(self.received)
+            yield
+        finally:
+            self.finish()
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if not self.received:
             self.received, self.received_at = signum, time.monotonic()
@@ -83,7 +105,8 @@ class Supervision:
     """Who hears a command, and what ends it before its time.
 
     `hear` gets its lines and whether they are of stdout, `tee` all its bytes; `grace` is how many seconds it has from
-    the pod's SIGTERM to SIGKILL; `broken` is set when it has to be given up though nobody wants the pod to stop.
+    the pod's SIGTERM to SIGKILL; `broken` is set when it has to be given up though nobody wants the pod to stop, and
+    then it has `patience` seconds.
     """
 
     signals: Signals
@@ -91,6 +114,7 @@ class Supervision:
     tee: Callable[[bytes], None]
     grace: float
     broken: threading.Event
+    patience: float = _BREAK_SECONDS
 
 
 def run_command(
@@ -148,7 +172,7 @@ def _start(command: Sequence[str], folder: Path, environment: Mapping[str, str])
 
 
 def _end_in_time(group: int, supervision: Supervision, ended: threading.Event) -> None:
-    """End a command whose gang is broken, and kill one that does not end within its grace period."""
+    """End a command that is given up, and kill one that does not end within its grace period."""
     signals, asked_at = supervision.signals, 0.0
     while not ended.wait(_LOOK_SECONDS):
         now = time.monotonic()
@@ -156,7 +180,7 @@ def _end_in_time(group: int, supervision: Supervision, ended: threading.Event) -
             asked_at = now
             _signal(group, signal.SIGTERM)
         is_late = signals.received and now >= signals.received_at + supervision.grace
-        if is_late or (asked_at and now >= asked_at + _BREAK_SECONDS):
+        if is_late or (asked_at and now >= asked_at + supervision.patience):
             _signal(group, signal.SIGKILL)
             return
 

@@ -24,6 +24,19 @@ def metrics_in(line: str) -> dict[str, float]:
     return found
 
 
+def not_finite_in(line: str) -> set[str]:
+    """Return the names of a line's `name=value` words whose value is a number, but no finite one."""
+    found = set()
+    for word in line.split():
+        name, _, value = word.rstrip(",;").partition("=")
+        try:
+            if value and not math.isfinite(float(value)):
+                found.add(name)
+        except ValueError:
+            continue
+    return found
+
+
 class LatestMetrics:
     """The newest value of each metric, for the first METRIC_LIMIT names that appear."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -17,12 +18,25 @@ def empty(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                _remove(path)
             else:
                 path.unlink()
     except OSError as error:
         message = f"{folder} cannot be emptied: {error}; the command has to leave its folders writable"
         raise StorageError(message, "LocalDiskError") from error
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, also one in which the command has made folders that nobody may write to."""
+    try:
+        shutil.rmtree(folder)
+    except PermissionError:
+        folder.chmod(0o700)
+        for above, names, _ in os.walk(folder):
+            for path in (Path(above, name) for name in names):
+                if not path.is_symlink():
+                    path.chmod(0o700)
+        shutil.rmtree(folder)
 
 
 def format_of(name: str, folder: Path, wanted: str) -> str:

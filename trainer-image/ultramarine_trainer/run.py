@@ -68,10 +68,15 @@ class Places:
     log_patience: float = 30  # for the rest of the log, when all else is done
 
 
-def run(command: Sequence[str], environment: Mapping[str, str], places: Places | None = None) -> int:
+def run(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    places: Places | None = None,
+    make: type[Attempt] | None = None,
+) -> int:
     """Do everything a training pod has to do, leave the verdict in the termination log, and return the exit code."""
     places = places or Places()
-    attempt = Attempt(command, environment, places)
+    attempt = (make or Attempt)(command, environment, places)
     code, record = attempt.make()
     if code:
         attempt.say(f"{record.reason}: {record.message}")
@@ -180,7 +185,7 @@ class Attempt:
         if needs_storage and (done := self._result(storage, prefix)) is not None:
             self.say("this job is done already: its result is stored")
             return done
-        self._prepare(task, storage)
+        self._prepare(task, storage, self._places.work)
         self._listeners.open_run(self._pod, task.source or SourceTask(), self._source.commit, self._command)
         if task.checkpoint is not None:
             self._checkpoints = Checkpoints(
@@ -309,11 +314,12 @@ class Attempt:
         endpoint = self._environment.get(contract.ENV_STORAGE_ENDPOINT, "")
         return Storage(endpoint, self._environment.get(contract.ENV_STORAGE_REGION, ""))
 
-    def _prepare(self, task: TrainingTask, storage: Storage) -> None:
+    def _prepare(self, task: TrainingTask, storage: Storage, work: Path) -> None:
+        """Bring the code to `work`, and the inputs to where they belong."""
         if not self._command:
             raise Failed(EXIT_DO_NOT_RETRY, "CommandNotFound", "no command is given; set spec.command")
         try:
-            fetch = partial(prepare, task.source, self._places.source, self._places.work, storage)
+            fetch = partial(prepare, task.source, self._places.source, work, storage)
             with _about("spec.source.uri"):
                 self._source = self._patiently(self._places.input_waits, fetch)
             for name in task.outputs:

@@ -17,7 +17,7 @@ from ultramarine_trainer.frameworks import Launch, launch, workers_wait
 from ultramarine_trainer.gang import Epoch, Gang
 from ultramarine_trainer.muster import in_words
 
-_ALONE = Epoch(1, 0, ("127.0.0.1",))
+ALONE = Epoch(1, 0, ("127.0.0.1",))
 
 
 class Failed(Exception):
@@ -79,7 +79,7 @@ class Runner:
             continue
 
     def _run_once(self) -> bool:
-        epoch = self._gang.join(self._is_stopped, self._concluded) if self._gang else _ALONE
+        epoch = self._gang.join(self._is_stopped, self._concluded) if self._gang else ALONE
         if epoch is None:
             raise Stopped(self._signals.received)
         if self._gang:
@@ -92,7 +92,7 @@ class Runner:
         if code == 0:
             return self._succeeded()
         if self._gang is None or self._gang.failed(code):
-            raise _failure(code)
+            raise failure_of(code)
         if self._signals.received:
             raise stopped_by(self._signals.received, "while the command ran")
         self._part.say(f"all nodes start again: {self._gang.why}")
@@ -149,7 +149,8 @@ class Runner:
         return bool(self._signals.received)
 
 
-def _failure(code: int) -> Failed:
+def failure_of(code: int) -> Failed:
+    """The failure of an attempt whose command has ended with this code, negative for a signal."""
     hint = "; probably out of memory: raise spec.resources" if -code == signal.SIGKILL else ""
     exit_code = 128 - code if code < 0 else code
     return Failed(exit_code, "CommandFailed", f"command {in_words(code)}{hint}")

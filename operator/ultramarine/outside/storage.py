@@ -39,7 +39,14 @@ _TRANSFER = TransferConfig(multipart_threshold=32 * 1024 * 1024, multipart_chunk
 # versitygw says XAdminUserNotFound, with status 404, for an access key that it does not know.
 _BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "XAdminUserNotFound"}
 _WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
-_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling"}
+_BUSY = {
+    "SlowDown",
+    "ServiceUnavailable",
+    "InternalError",
+    "RequestTimeout",
+    "Throttling",
+    "ConditionalRequestConflict",  # somebody else creates the same object at this moment
+}
 
 
 class Location(NamedTuple):
@@ -258,13 +265,13 @@ class Storage:
         with self._telling(uri):
             return ArtifactInfo("", self._head(location), FORMAT_BY_SUFFIX.get(Path(location.key).suffix, ""))
 
-    def read(self, uri: str) -> bytes:
-        """Return a small object's content, at most READ_LIMIT bytes."""
+    def read(self, uri: str, limit: int = READ_LIMIT) -> bytes:
+        """Return a small object's content, at most `limit` bytes."""
         location = parse_uri(uri)
         with self._telling(uri):
-            data = self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read(READ_LIMIT + 1)
-        if len(data) > READ_LIMIT:
-            raise StorageError(f"{uri} is larger than {READ_LIMIT} bytes; it cannot be what is expected", "TooLarge")
+            data = self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read(limit + 1)
+        if len(data) > limit:
+            raise StorageError(f"{uri} is larger than {limit} bytes; it cannot be what is expected", "TooLarge")
         return data
 
     def write(self, uri: str, data: bytes) -> None:
@@ -272,6 +279,25 @@ class Storage:
         location = parse_uri(uri)
         with self._telling(uri):
             self._client.put_object(Bucket=location.bucket, Key=location.key, Body=data, ChecksumAlgorithm="SHA256")
+
+    def create(self, uri: str, data: bytes) -> bool:
+        """Store `data` as one object, or say False where one is there already: of many who try at once one succeeds."""
+        location = parse_uri(uri)
+        put = partial(self._client.put_object, Bucket=location.bucket, Key=location.key, Body=data)
+        with self._telling(uri):
+            try:
+                put(ChecksumAlgorithm="SHA256", IfNoneMatch="*")
+            except ClientError as error:
+                if error.response["ResponseMetadata"]["HTTPStatusCode"] == 412:
+                    return False
+                raise
+        return True
+
+    def delete(self, uri: str) -> None:
+        """Delete one object; that it is not there is as well."""
+        location = parse_uri(uri)
+        with self._telling(uri):
+            self._client.delete_object(Bucket=location.bucket, Key=location.key)
 
     def _manifest(self, uri: str) -> ArtifactManifest:
         try:

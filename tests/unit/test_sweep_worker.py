@@ -1,0 +1,399 @@
+"""Whole sweeps: a real coordinator and real workers as processes, a real S3 server, and kills in the middle."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ultramarine.outside.storage import Storage
+from ultramarine.shared.contract import STREAM_PORT, TERMINATION_LIMIT, SweepSummary, TerminationRecord
+from ultramarine_sweep import journal
+from ultramarine_sweep.trial import Trial
+from ultramarine_sweep.trials import Trials
+from ultramarine_trainer.trial import Ears, fill
+from unit.conftest import eventually, serving_store
+from unit.sweeping import Fleet, task_of
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, storage: Storage, bucket: str) -> Iterator[Fleet]:
+    """A place for a sweep whose storage is the test's S3 server; what still runs at the end is killed."""
+    fleet = Fleet(tmp_path, storage.name, bucket)
+    yield fleet
+    fleet.end()
+
+
+def trials(fleet: Fleet, storage: Storage) -> dict[int, Trial]:
+    """The finished trials, as the journal has them, by their x."""
+    finished = Trials(task_of(fleet.prefix), journal.read(storage, f"{fleet.prefix}journal/")).finished
+    return {trial.params["x"]: trial for trial in finished.values()}
+
+
+def over(coordinator: subprocess.Popen[bytes], *workers: subprocess.Popen[bytes]) -> list[int]:
+    """Wait until a sweep is over; return all exit codes."""
+    return [process.wait(90) for process in (coordinator, *workers)]
+
+
+def test_a_sweep_from_its_first_trial_to_its_last_words(fleet: Fleet, storage: Storage) -> None:
+    """Every trial runs once with its own parameters; the summary is stored, and is the coordinator's last words."""
+    coordinator = fleet.coordinate(max_trials=12)
+    script = 'echo "got $0 $1 $2" >> ../../ran; echo loss=$0'
+    command = ("sh", "-c", script, "$(params.x)", "$(params.rate)", "--kind=$(params.kind)")
+    workers = [fleet.work(name, *command) for name in ("w0", "w1")]
+
+    assert over(coordinator, *workers) == [0, 0, 0], fleet.said("coordinator")
+    summary = fleet.last_words()
+    assert (summary.outcome, summary.reason) == ("Succeeded", "MaxTrialsReached")
+    assert (summary.succeeded, summary.running, summary.failed) == (12, 0, 0)
+    assert [trial.trial for trial in summary.best] == list(range(10))
+    assert summary.best[0].params == {"x": 1, "rate": 1 / 7, "kind": "plain"}
+    assert SweepSummary.from_json(storage.read(f"{fleet.prefix}summary.json")) == summary
+    lines = (fleet.base / "ran").read_text().splitlines()
+    assert sorted(lines) == sorted(f"got {n} {n / 7!r} --kind=plain" for n in range(1, 13))
+    assert TerminationRecord.from_json((fleet.base / "w0/log").read_text()) == TerminationRecord()
+
+
+def test_kills_lose_no_result_and_repeat_none(fleet: Fleet, storage: Storage) -> None:
+    """500 trials by two workers, while the coordinator and the workers are killed again and again: each has one result,
+    the right one, and no more have run again than workers were killed."""
+    command = ("sh", "-c", "echo $0 >> ../../ran; echo loss=$0", "$(params.x)")
+    coordinator = fleet.coordinate(max_trials=500)
+    workers = {name: fleet.work(name, *command) for name in ("w0", "w1")}
+    ran = fleet.base / "ran"
+    kills = 0
+    for i, count in enumerate((50, 120, 190, 260, 330, 400)):
+        eventually(lambda count=count: ran.exists() and len(ran.read_text().splitlines()) >= count)
+        coordinator.kill()
+        coordinator.wait()
+        if i % 2:
+            kills += 1
+            name = f"w{i // 2 % 2}"
+            workers[name].kill()
+            workers[name].wait()
+            workers[name] = fleet.work(name, *command)
+        coordinator = fleet.coordinate(max_trials=500)
+
+    assert over(coordinator, *workers.values()) == [0, 0, 0], fleet.said("coordinator")
+    finished = trials(fleet, storage)
+    assert {number: trial.values for number, trial in finished.items()} == {n: (float(n),) for n in range(1, 501)}
+    repeated = {number: times for number, times in Counter(ran.read_text().split()).items() if times > 1}
+    assert set(Counter(ran.read_text().split())) == {str(number) for number in range(1, 501)}
+    assert sum(times - 1 for times in repeated.values()) <= kills
+    assert fleet.last_words().succeeded == 500
+
+
+def test_a_trial_outlives_its_coordinator(fleet: Fleet, storage: Storage) -> None:
+    """While nobody answers the command runs on, and its result goes to the next coordinator as if nothing had been."""
+    fleet.environment["GO"] = str(fleet.base / "go")
+    script = "echo started >> ../../ran; echo loss=1; while [ ! -e $GO ]; do sleep 0.1; done; echo loss=0.5"
+    coordinator = fleet.coordinate(max_trials=1)
+    worker = fleet.work("w0", "sh", "-c", script)
+    eventually((fleet.base / "ran").exists)
+    coordinator.kill()
+    coordinator.wait()
+    eventually(lambda: "goes on, though its coordinator is away" in fleet.said("w0"))
+    coordinator = fleet.coordinate(max_trials=1)
+    (fleet.base / "go").touch()
+
+    assert over(coordinator, worker) == [0, 0]
+    [trial] = trials(fleet, storage).values()
+    assert (trial.attempt, trial.values) == (1, (0.5,))
+    assert (fleet.base / "ran").read_text() == "started\n"
+
+
+def test_a_sweep_outlives_its_storage(
+    storage_to_come: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the storage is away no result is said to be kept; when it is back all goes on, and nothing twice."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
+    (tmp_path / "buckets/sweeps").mkdir(parents=True)
+    fleet = Fleet(tmp_path, storage_to_come.name, "sweeps")
+    ran = fleet.base / "ran"
+    try:
+        with serving_store(tmp_path / "buckets"):
+            coordinator = fleet.coordinate(max_trials=30)
+            worker = fleet.work("w0", "sh", "-c", "echo $0 >> ../../ran; sleep 0.1; echo loss=$0", "$(params.x)")
+            eventually(lambda: ran.exists() and len(ran.read_text().split()) >= 5)
+        eventually(lambda: "trying until it answers" in fleet.said("coordinator"))
+        with serving_store(tmp_path / "buckets"):
+            assert over(coordinator, worker) == [0, 0]
+            finished = trials(fleet, Storage(storage_to_come.name))
+    finally:
+        fleet.end()
+
+    assert {x: trial.values for x, trial in finished.items()} == {x: (float(x),) for x in range(1, 31)}
+    assert ran.read_text().split() == [str(x) for x in range(1, 31)]
+
+
+def test_a_trial_that_is_not_worth_it_ends_early(fleet: Fleet, storage: Storage) -> None:
+    """A command that ignores SIGTERM is killed, with all that it has started, and the next trial begins."""
+    fleet.environment["TEST_THRESHOLD"] = "5"
+    script = "trap '' TERM; if [ $0 = 1 ]; then echo step=3 loss=9; sleep 600 & wait; sleep 600; fi; echo step=4 loss=1"
+    coordinator = fleet.coordinate(max_trials=2)
+    worker = fleet.work("w0", "sh", "-c", script, "$(params.x)")
+
+    assert over(coordinator, worker) == [0, 0]
+    first, second = trials(fleet, storage)[1], trials(fleet, storage)[2]
+    assert (first.outcome, first.message) == ("Stopped", "threshold: 9.0 at step 3 is above 5.0")
+    assert list(first.points) == [(3, 9.0)]
+    assert first.seconds < 10
+    assert (second.outcome, list(second.points)) == ("Succeeded", [(4, 1.0)])
+
+
+def test_a_trial_may_take_its_time_only(fleet: Fleet, storage: Storage) -> None:
+    """One that runs longer than it may has failed, with the field's name; the others go on."""
+    coordinator = fleet.coordinate(max_trials=2, trial_timeout_seconds=1)
+    worker = fleet.work("w0", "sh", "-c", "echo loss=1; if [ $0 = 1 ]; then sleep 600; fi", "$(params.x)")
+
+    assert over(coordinator, worker) == [0, 0]
+    assert trials(fleet, storage)[1].message == "it ran for longer than 1 s (limits.trialTimeoutSeconds)"
+    assert fleet.last_words().succeeded == 1
+
+
+def test_a_trial_fails_alone(fleet: Fleet, storage: Storage) -> None:
+    """An exit code, a signal, no metric, one that is no number and no program at all are each trial's own failure."""
+    scripts = ["echo loss=1", "echo no such column >&2; exit 3", "kill -9 $$", "echo acc=1"]
+    scripts += ["echo loss=1; echo loss=nan", ""]
+    (fleet.base / "scripts").mkdir()
+    for number, script in enumerate(scripts, 1):
+        (fleet.base / f"scripts/{number}").write_text(f"#!/bin/sh\n{script}\n")
+        (fleet.base / f"scripts/{number}").chmod(0o755 if script else 0o644)
+    coordinator = fleet.coordinate(max_trials=6)
+    worker = fleet.work("w0", f"{fleet.base}/scripts/$(params.x)")
+
+    assert over(coordinator, worker) == [0, 0]
+    words = {number: trial.message for number, trial in trials(fleet, storage).items()}
+    assert fleet.last_words().succeeded == 1
+    assert words[2] == "command exited with code 3"
+    assert trials(fleet, storage)[2].tail == "no such column"
+    assert words[3] == "command was killed by SIGKILL; probably out of memory: raise spec.resources"
+    assert words[4] == "the command ended well, but never printed loss (it printed acc)"
+    assert words[5] == "the last value of loss is no finite number"
+    assert "is not executable" in words[6]
+
+
+def test_a_canary_spares_the_others(fleet: Fleet) -> None:
+    """A script that cannot work has run once, and its last lines are in the sweep's words."""
+    workers = [fleet.work(f"w{i}", "sh", "-c", "echo >> ../../ran; echo no data >&2; exit 1") for i in range(2)]
+    eventually(lambda: all("trying until it does" in fleet.said(name) for name in ("w0", "w1")))
+    coordinator = fleet.coordinate(max_trials=50, canary_trial=True)
+
+    assert over(coordinator, *workers) == [0, 0, 0]
+    assert (fleet.last_words().outcome, fleet.last_words().reason) == ("Failed", "CanaryFailed")
+    assert fleet.last_words().message == "the first trial failed: trial 0: command exited with code 1\nno data"
+    assert (fleet.base / "ran").read_text() == "\n"
+
+
+def test_a_flood_of_metrics_drowns_nobody(fleet: Fleet, storage: Storage) -> None:
+    """A script that prints its metric 300,000 times is heard to the last value, by few and bounded points."""
+    script = "import sys\nfor i in range(300000): print(f'loss={300000 - i}')"
+    coordinator = fleet.coordinate(max_trials=1)
+    worker = fleet.work("w0", sys.executable, "-c", script)
+
+    assert over(coordinator, worker) == [0, 0]
+    [trial] = trials(fleet, storage).values()
+    assert trial.values == (1.0,)
+    assert 2 <= len(trial.points) <= 64
+    assert list(trial.points)[-1] == (300000, 1.0)
+    records = journal.read(storage, f"{fleet.prefix}journal/")
+    assert sum(record["kind"] == "points" for record in records) < 200
+
+
+def test_each_trial_finds_everything_fresh(fleet: Fleet, storage: Storage, bucket: str) -> None:
+    """Source, outputs and inputs are as at the beginning, whatever the trial before has done to them, and the sweep's
+    token is not in the command's environment."""
+    storage.write(f"s3://{bucket}/lake/train.csv", b"1,2\n")
+    (fleet.base / "w0/source").mkdir(parents=True)
+    (fleet.base / "w0/source/train.sh").write_text(
+        "set -e\n"
+        'test -z "$(env | grep -e ULTRAMARINE_SWEEP -e AWS_)"\n'
+        'test "$(cat ../inputs/data/train.csv)" = 1,2\n'
+        'test "$(ls)" = train.sh\n'
+        'test -z "$(ls ../outputs/report)"\n'
+        "mkdir -p deep/down; touch more deep/down/file ../outputs/report/left; echo >> train.sh; chmod -w deep/down\n"
+        "echo loss=1\n"
+    )
+    coordinator = fleet.coordinate(max_trials=4)
+    worker = fleet.work("w0", "sh", "train.sh", inputs={"data": f"s3://{bucket}/lake/"}, outputs={"report": ""})
+
+    assert over(coordinator, worker) == [0, 0], fleet.said("w0")
+    assert fleet.last_words().succeeded == 4, fleet.said("w0")
+
+
+def test_streamed_inputs_are_served_to_every_trial(fleet: Fleet, storage: Storage, bucket: str) -> None:
+    """What is not downloaded is read on loopback, by one trial after the other."""
+    storage.write(f"s3://{bucket}/lake/train.csv", b"7")
+    script = "from urllib.request import urlopen\n"
+    script += f"print('loss=' + urlopen('http://127.0.0.1:{STREAM_PORT}/data/train.csv').read().decode())"
+    coordinator = fleet.coordinate(max_trials=2)
+    worker = fleet.work("w0", sys.executable, "-S", "-c", script, streams={"data": f"s3://{bucket}/lake/"})
+
+    assert over(coordinator, worker) == [0, 0], fleet.said("w0")
+    assert [trial.values for trial in trials(fleet, storage).values()] == [(7.0,), (7.0,)]
+
+
+def test_the_outputs_of_the_best_are_stored(fleet: Fleet, storage: Storage) -> None:
+    """A trial that is the best so far stores what it has made, below its number; the others store nothing."""
+    script = "echo model $0 > ../outputs/model/model.txt; echo loss=$(( ($0 - 3) * ($0 - 3) ))"
+    coordinator = fleet.coordinate(max_trials=6, outputs=("model",))
+    worker = fleet.work("w0", "sh", "-c", script, "$(params.x)", outputs={"model": ""})
+
+    assert over(coordinator, worker) == [0, 0], fleet.said("w0")
+    best = fleet.last_words().best[0]
+    assert (best.trial, best.params["x"], best.values) == (2, 3, (0.0,))
+    assert best.outputs["model"].uri.startswith(f"{fleet.prefix}trials/2/model/")
+    assert storage.read(f"{best.outputs['model'].uri}model.txt") == b"model 3\n"
+    stored = {uri.split("/")[-2] for uri in storage.folders(f"{fleet.prefix}trials/")}
+    assert stored == {"0", "1", "2"}
+
+
+def test_a_best_trial_without_outputs_has_failed(fleet: Fleet, storage: Storage) -> None:
+    """What was promised and is not there is the trial's failure, with the output's name."""
+    coordinator = fleet.coordinate(max_trials=1, outputs=("model",))
+    worker = fleet.work("w0", "sh", "-c", "echo loss=1", outputs={"model": ""})
+
+    assert over(coordinator, worker) == [0, 0]
+    assert trials(fleet, storage)[1].message.startswith("output model is empty")
+    assert fleet.last_words().outcome == "Failed"
+
+
+def test_an_evicted_worker_gives_its_trial_back(fleet: Fleet, storage: Storage) -> None:
+    """SIGTERM reaches the command, which may tidy up; the trial begins again elsewhere, at once."""
+    script = "echo $0 >> ../../ran; trap 'echo tidy >> ../../ran; exit 0' TERM; [ $0 = w1 ] || { sleep 600 & wait; }; "
+    script += "echo loss=1"
+    coordinator = fleet.coordinate(max_trials=1)
+    evicted = fleet.work("w0", "sh", "-c", script, "w0")
+    eventually((fleet.base / "ran").exists)
+    evicted.send_signal(signal.SIGTERM)
+
+    assert evicted.wait(20) == 143
+    assert TerminationRecord.from_json((fleet.base / "w0/log").read_text()).reason == "Stopped"
+    worker = fleet.work("w1", "sh", "-c", script, "w1")
+    assert over(coordinator, worker) == [0, 0]
+    [trial] = trials(fleet, storage).values()
+    assert (trial.attempt, trial.losses, trial.outcome) == (2, 0, "Succeeded")
+    assert (fleet.base / "ran").read_text().split() == ["w0", "tidy", "w1"]
+
+
+def test_an_idle_worker_leaves_at_once(fleet: Fleet) -> None:
+    """One that waits for a coordinator has nothing to tidy up."""
+    worker = fleet.work("w0", "true")
+    eventually(lambda: "trying until it does" in fleet.said("w0"))
+    worker.send_signal(signal.SIGTERM)
+
+    assert worker.wait(10) == 143
+
+
+def test_a_worker_of_another_sweep_is_refused(fleet: Fleet) -> None:
+    """A token that is not this sweep's opens nothing, and the worker says so."""
+    coordinator = fleet.coordinate(max_trials=1)
+    worker = fleet.work("w0", "sh", "-c", "echo loss=1", token="another")
+
+    assert worker.wait(30) == 203
+    record = TerminationRecord.from_json((fleet.base / "w0/log").read_text())
+    assert record.reason == "CoordinatorRefused"
+    assert coordinator.poll() is None
+
+
+def test_the_late_one_of_two_coordinators_leaves(fleet: Fleet, storage: Storage) -> None:
+    """A coordinator that was thought dead finds out with its next word to the journal, and its worker goes on."""
+    segments = f"{fleet.prefix}journal/"
+    late = fleet.coordinate(max_trials=3)
+    eventually(lambda: bool(storage.folders(fleet.prefix)))
+    old, fleet.port = fleet.port, fleet.another_port()
+    successor = fleet.coordinate(max_trials=3)
+    eventually(lambda: len(storage.objects(segments)) == 2)
+    new, fleet.port = fleet.port, old
+    lost = fleet.work("w0", "sh", "-c", "echo loss=1")
+
+    assert late.wait(30) == 75
+    assert "another coordinator has written" in fleet.said("coordinator")
+    fleet.port = new
+    worker = fleet.work("w1", "sh", "-c", "echo loss=1")
+    assert over(successor, worker) == [0, 0]
+    assert len(trials(fleet, storage)) == 3
+    lost.send_signal(signal.SIGTERM)
+    assert lost.wait(10) == 143
+
+
+def test_another_sweeps_trials_are_known(fleet: Fleet, storage: Storage) -> None:
+    """A sweep that starts warm reads the journal of the one before; one that never was is the sweep's failure."""
+    coordinator = fleet.coordinate(max_trials=4)
+    worker = fleet.work("w0", "sh", "-c", "echo loss=1")
+    assert over(coordinator, worker) == [0, 0]
+
+    first, fleet.folder = fleet.prefix, "second"
+    coordinator = fleet.coordinate(max_trials=1, warm_start=(first,))
+    worker = fleet.work("w0", "sh", "-c", "echo loss=1")
+    assert over(coordinator, worker) == [0, 0]
+    assert "4 trials of other sweeps are known" in fleet.said("coordinator")
+
+    fleet.folder = "third"
+    assert fleet.coordinate(warm_start=("s3://" + fleet.bucket + "/none/",)).wait(30) == 0
+    assert (fleet.last_words().outcome, fleet.last_words().reason) == ("Failed", "WarmStartNotFound")
+
+
+def test_last_words_fit(fleet: Fleet) -> None:
+    """However long the messages are, the kubelet keeps all of the last words."""
+    coordinator = fleet.coordinate(max_trials=50, canary_trial=True)
+    noise = "import sys\nfor i in range(1000): print('\"\\u00e9' * 40, file=sys.stderr)\nsys.exit(1)"
+    worker = fleet.work("w0", sys.executable, "-c", noise)
+
+    assert over(coordinator, worker) == [0, 0]
+    assert len((fleet.base / "coordinator/log").read_bytes()) <= TERMINATION_LIMIT
+    assert fleet.last_words().reason == "CanaryFailed"
+
+
+@pytest.mark.parametrize(
+    ("argument", "filled"),
+    [
+        ("--lr=$(params.lr)", ["--lr=1e-05"]),
+        ("$(params.depth)/$(params.rate)", ["3/0.5"]),
+        ("$(params.name)", ["a $(params.lr) b"]),
+        ("--dart=$(params.dart)", ["--dart=true"]),
+        ("--drop=$(params.drop)", []),
+        ("$(inputs.data) $HOME", ["$(inputs.data) $HOME"]),
+    ],
+)
+def test_parameters_are_filled_in(argument: str, filled: list[str]) -> None:
+    """Numbers as Python writes them, texts as they are, booleans in YAML's words; without a parameter no argument."""
+    params = {"lr": 1e-5, "depth": 3, "rate": 0.5, "name": "a $(params.lr) b", "dart": True}
+
+    assert fill([argument], params) == filled
+
+
+@pytest.mark.parametrize(
+    ("lines", "points"),
+    [
+        (["loss=3", "loss=2"], [(1, 3.0), (2, 2.0)]),
+        (["step=10 loss=3", "loss=2 step=20"], [(10, 3.0), (20, 2.0)]),
+        (["step=5", "loss=3"], [(5, 3.0)]),
+        (["step=1 loss=nan", "step=2 loss=1"], [(2, 1.0)]),
+        (["acc=1", "total_steps=9"], []),
+    ],
+)
+def test_steps_are_the_commands_or_counted(lines: list[str], points: list[tuple[int, float]]) -> None:
+    """A value belongs to the step that was told last, or, where none was, to the number of its own line."""
+    ears = Ears(["loss"])
+    for line in lines:
+        ears.hear(line, True)
+
+    assert [(step, value) for _, step, value in ears.untold()] == points
+
+
+def test_an_objective_is_heard_among_many_metrics() -> None:
+    """It has its place, however many other names came first, and its last value counts even if it is no number."""
+    ears = Ears(["loss", "acc"])
+    for i in range(100):
+        ears.hear(f"m{i}=1", True)
+    ears.hear("loss=0.5 acc=1", True)
+    ears.hear("loss=inf", True)
+    ears.hear("acc=0", False)
+
+    assert (ears.metrics["loss"], ears.metrics["acc"]) == (None, 1.0)

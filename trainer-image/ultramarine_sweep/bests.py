@@ -1,0 +1,86 @@
+"""The best trials of a sweep: the first ten of one objective, or the Pareto front of several."""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+TOP, FRONT = 10, 100  # trials that are remembered
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric, whether a larger value is better, and the value at which the sweep has found what it looked for."""
+
+    metric: str
+    maximize: bool = False
+    stop_at: float | None = None
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Objective:
+        """Read it as the Sweep's spec has it."""
+        stop_at = document.get("stopAt")
+        return cls(
+            str(document["metric"]),
+            document.get("goal", "minimize") == "maximize",
+            float(stop_at) if stop_at is not None else None,
+        )
+
+    def cost(self, value: float) -> float:
+        """The value so that less is better."""
+        return -value if self.maximize else value
+
+    @property
+    def enough(self) -> float:
+        """The cost at which nothing better is looked for; any will do, where no value is named."""
+        return math.inf if self.stop_at is None else self.cost(self.stop_at)
+
+
+@dataclass
+class Bests:
+    """Numbers of the best trials, the best first, kept as trials come in any order."""
+
+    objectives: Sequence[Objective]
+    _ranked: list[tuple[tuple[float, ...], int]] = field(default_factory=list)  # costs, number
+
+    @property
+    def numbers(self) -> list[int]:
+        """One objective: ascending costs; several: the front, ascending by the first one."""
+        return [number for _, number in self._ranked]
+
+    @property
+    def has_reached(self) -> int | None:
+        """The first of them with all values that are looked for; none where nothing is looked for."""
+        enough = [objective.enough for objective in self.objectives]
+        if all(math.isinf(cost) for cost in enough):
+            return None
+        found = (number for costs, number in self._ranked if all(a <= b for a, b in zip(costs, enough, strict=True)))
+        return next(found, None)
+
+    def takes(self, values: Sequence[float]) -> bool:
+        """Whether a trial with these values would be the best, or on the front."""
+        costs = self._costs(values)
+        if len(self.objectives) == 1:
+            return not self._ranked or costs < self._ranked[0][0]
+        return not any(_dominates(other, costs) for other, _ in self._ranked)
+
+    def add(self, number: int, values: Sequence[float]) -> None:
+        """Take a trial that has succeeded."""
+        costs = self._costs(values)
+        if len(self.objectives) > 1:
+            if not self.takes(values):
+                return
+            self._ranked = [(other, known) for other, known in self._ranked if not _dominates(costs, other)]
+        insort(self._ranked, (costs, number))
+        del self._ranked[TOP if len(self.objectives) == 1 else FRONT :]
+
+    def _costs(self, values: Sequence[float]) -> tuple[float, ...]:
+        return tuple(objective.cost(value) for objective, value in zip(self.objectives, values, strict=True))
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether `one` is nowhere worse and somewhere better; equal trials are both on the front."""
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))

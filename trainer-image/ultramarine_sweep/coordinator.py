@@ -1,0 +1,207 @@
+"""The coordinator of a sweep: gives trials to workers, hears how they go, and knows when the sweep is over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ultramarine.shared.contract import SweepSummary, SweepTask
+
+from ultramarine_sweep.commits import Commits
+from ultramarine_sweep.http import BadRequest, Server
+from ultramarine_sweep.journal import Journal
+from ultramarine_sweep.trial import Ask, Done, Finished, Known, Lease, Stopper, Suggester, Wait
+from ultramarine_sweep.trials import SILENCE, Trials
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds: between two looks at what is due, of deafness that is not the workers' fault, and at the end.
+
+    `ending` is for trials that still run when the sweep is over, and `goodbye` for workers to hear that it is: they
+    ask every second.
+    """
+
+    tick: float = 0.5
+    deaf: float = 5.0
+    ending: float = 6.0
+    goodbye: float = 5.0
+
+
+class Coordinator:
+    """One sweep, from what its journal says to its end; `tell` gets a summary whenever something may have changed.
+
+    `suggester` has been told of no trial of this sweep, and `stopper` of no value.
+    """
+
+    def __init__(
+        self,
+        task: SweepTask,
+        token: str,
+        journal: Journal,
+        suggester: Suggester,
+        stopper: Stopper | None,
+        tell: Callable[[SweepSummary], None],
+        times: Times | None = None,
+    ) -> None:
+        self._task, self._suggester, self._stopper = task, suggester, stopper
+        self._tell, self._times = tell, times or Times()
+        self._trials = Trials(task, journal.records)
+        journal.records = []  # the memory of a long sweep's is worth something
+        self._commits = Commits(journal, self._trials.snapshot)
+        self._server = Server(token, {"/lease": self._lease, "/report": self._report}, self._fail)
+        self._asking = asyncio.Lock()
+        self._untold = [trial.known for trial in (*self._trials.finished.values(), *self._trials.live.values())]
+        self._behind, self._started = self._trials.now, time.monotonic()
+        self._workers: dict[str, float] = {}  # when they were heard
+        self._dismissed: set[str] = set()
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if stopper:
+            for number, step, value in self._trials.points():
+                stopper.add(number, step, value)
+
+    @property
+    def now(self) -> float:
+        """The sweep's own time, in seconds."""
+        return self._behind + time.monotonic() - self._started
+
+    async def listen(self, port: int) -> int:
+        """Begin to answer; return the port."""
+        return await self._server.listen(port)
+
+    async def run(self) -> SweepSummary:
+        """Come back when the sweep is over and its workers know it. Raises Fenced, StorageError, and what is a bug."""
+        writing, ticking = asyncio.ensure_future(self._commits.run()), asyncio.ensure_future(self._tick())
+        try:
+            await asyncio.wait((writing, ticking, self._broken), return_when=asyncio.FIRST_COMPLETED)
+            for one in (writing, self._broken, ticking):
+                if one.done():
+                    one.result()
+            return self._trials.summary(self.now)
+        finally:
+            for task in (writing, ticking):
+                task.cancel()
+            await asyncio.gather(writing, ticking, return_exceptions=True)
+            if self._broken.done():
+                self._broken.exception()
+            self._server.close()
+
+    def _fail(self, error: Exception) -> None:
+        if not self._broken.done():
+            self._broken.set_exception(error)
+
+    def _record(self) -> None:
+        """Hand what was decided to the journal, and trials that have ended to the suggester."""
+        records = self._trials.drain()
+        self._untold += [self._trials.finished[r["trial"]].known for r in records if r["kind"] == "finished"]
+        self._commits.add(records)
+
+    async def _tick(self) -> None:
+        last, ended = self.now, 0.0
+        while True:
+            now = self.now
+            if now - last > self._times.deaf:
+                self._trials.renew_all(now)
+            last = now
+            self._trials.tick(now)
+            if self._trials.end:
+                ended = ended or now
+                if self._trials.live and now - ended >= self._times.ending:
+                    self._trials.abandon(now)
+            self._record()
+            if self._trials.end and not self._trials.live:
+                await self._commits.durable()
+                if self._all_dismissed(now) or now - ended >= self._times.ending + self._times.goodbye:
+                    return
+            self._tell(self._trials.summary(now))
+            await asyncio.sleep(self._times.tick)
+
+    def _all_dismissed(self, now: float) -> bool:
+        """Whether all workers know that the sweep is over, as far as they still are there."""
+        there = {worker for worker, heard in self._workers.items() if now - heard < SILENCE}
+        # A young coordinator has not been found yet by all who wait for it.
+        return there <= self._dismissed and now - self._behind >= self._times.goodbye
+
+    async def _lease(self, body: dict[str, Any]) -> dict[str, Any]:
+        worker = _worker(body)
+        self._workers[worker] = self.now
+        if body.get("finished") is not None and self._finish(worker, body["finished"]):
+            self._record()
+            return {"keep": True}
+        self._record()
+        step = await self._step(worker)
+        self._record()
+        await self._commits.durable()
+        match step:
+            case Lease():
+                self._trials.renew(step.number, self.now)
+                names = [objective.metric for objective in self._trials.objectives]
+                timeout = {"timeoutSeconds": self._task.trial_timeout_seconds}
+                return {"trial": asdict(step) | timeout | {"objectives": names}}
+            case Wait():
+                return {"wait": step.seconds}
+        self._dismissed.add(worker)
+        return {"done": True}
+
+    def _finish(self, worker: str, document: Any) -> bool:
+        """Take a trial that has ended, with the values that no report has told; True where its outputs are wanted."""
+        try:
+            finished = Finished.of(document)
+        except ValueError as error:
+            raise BadRequest(str(error)) from error
+        points = [_point(point) for point in document.get("points") or ()]
+        self._trials.report(worker, finished.trial, finished.attempt, points, self.now, self._stopper)
+        return self._trials.finish(worker, finished, self.now)
+
+    async def _step(self, worker: str) -> Lease | Wait | Done:
+        step = self._trials.lease(worker, self.now)
+        if not isinstance(step, Ask):
+            return step
+        async with self._asking:
+            step = self._trials.lease(worker, self.now)  # there may be another answer by now
+            if not isinstance(step, Ask):
+                return step
+            told, self._untold = self._untold, []
+            params = await asyncio.to_thread(self._suggest, step.number, told)
+            return self._trials.start(worker, step.number, params, self.now)
+
+    def _suggest(self, number: int, told: list[Known]) -> dict[str, Any] | None:
+        for trial in told:
+            self._suggester.tell(trial)
+        return self._suggester.ask(number)
+
+    async def _report(self, body: dict[str, Any]) -> dict[str, Any]:
+        worker, number, attempt = _worker(body), body.get("trial"), body.get("attempt")
+        self._workers[worker] = self.now
+        if not isinstance(number, int) or not isinstance(attempt, int):
+            raise BadRequest("trial and attempt must be numbers")
+        if body.get("released"):
+            self._trials.release(worker, number, attempt, self.now)
+            del self._workers[worker]
+            self._record()
+            await self._commits.durable()
+            return {"stop": ""}
+        points = [_point(point) for point in body.get("points") or ()]
+        why = self._trials.report(worker, number, attempt, points, self.now, self._stopper)
+        self._record()
+        return {"lost": True} if why is None else {"stop": why}
+
+
+def _worker(body: dict[str, Any]) -> str:
+    worker = body.get("worker")
+    if not isinstance(worker, str) or not 0 < len(worker) <= 300:
+        raise BadRequest("worker must be a name")
+    return worker
+
+
+def _point(point: Any) -> tuple[str, int, float]:
+    try:
+        step, value = point["step"], point["value"]
+        if type(step) is not int or not 0 <= step < 2**63 or type(value) not in (int, float):
+            raise TypeError("no number")
+        return str(point["name"]), step, float(value)
+    except (KeyError, TypeError, OverflowError) as error:
+        raise BadRequest(f"{point!r} is no point") from error

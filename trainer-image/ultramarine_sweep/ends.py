@@ -1,0 +1,96 @@
+"""When a sweep is over, and in which words."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ultramarine.shared.contract import SweepTask
+
+from ultramarine_sweep.bests import Bests
+from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Trial
+
+NAMES = 50  # of metrics that were seen, for a message
+
+
+@dataclass(frozen=True)
+class End:
+    """How a sweep has ended."""
+
+    outcome: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a sweep stands: its trials, in the order in which they ended, and what was spent for them.
+
+    `live` says that some run or wait, and `exhausted` that there is nothing left to try. `canary` is the first trial
+    that has failed by itself. `measured` says whether any has told its objectives, `seen` which metrics there were.
+    """
+
+    now: float
+    finished: dict[int, Trial]
+    counts: dict[str, int]
+    bests: Bests
+    live: bool
+    exhausted: bool
+    canary: Trial | None
+    measured: bool
+    seen: Iterable[str]
+    hours: tuple[float, float]  # of processors and GPUs
+
+
+def due(task: SweepTask, standing: Standing) -> End | None:
+    """How the sweep ends now, if it does."""
+    counts, canary, ended = standing.counts, standing.canary, len(standing.finished)
+    if task.canary_trial and canary and not counts[SUCCEEDED] + counts[STOPPED]:
+        return _failed(standing, "CanaryFailed", "the first trial failed", canary)
+    if task.max_failed_trials and counts[FAILED] >= task.max_failed_trials:
+        bound = f"{counts[FAILED]} trials have failed, as many as spec.limits.maxFailedTrials says"
+        return _failed(standing, "MaxFailedTrialsReached", bound, _last_failed(standing))
+    if (number := standing.bests.has_reached) is not None:
+        return End(SUCCEEDED, "ObjectiveReached", f"trial {number} has reached stopAt")
+    if task.deadline_seconds and standing.now >= task.deadline_seconds:
+        remedy = "raise spec.activeDeadlineSeconds, or ask for fewer trials"
+        return End(FAILED, "DeadlineExceeded", f"it has run for {task.deadline_seconds} s; {remedy}")
+    for word, spent, budget in zip(("cpu", "gpu"), standing.hours, (task.cpu_hours, task.gpu_hours), strict=True):
+        if budget and spent >= budget:
+            return _done(standing, "BudgetSpent", f"the {budget:g} hours of spec.budget.{word}Hours are spent")
+    if standing.live:
+        return None
+    if task.max_trials and ended >= task.max_trials:
+        return _done(standing, "MaxTrialsReached", f"all {ended} trials have ended")
+    if standing.exhausted:
+        return _done(standing, "SearchSpaceExhausted", f"all {ended} points of the search space were tried")
+    return None
+
+
+def _done(standing: Standing, reason: str, message: str) -> End:
+    """The end of a sweep that has done what it was to do."""
+    if standing.counts[SUCCEEDED]:
+        return End(SUCCEEDED, reason, message)
+    return _failed(standing, "NoTrialSucceeded", f"{message}, and none has succeeded", _last_failed(standing))
+
+
+def _failed(standing: Standing, reason: str, message: str, trial: Trial | None) -> End:
+    """The end of a sweep that has failed, with the words of a failed trial."""
+    if not standing.measured and trial and trial.exit_code == 0:
+        names = ", ".join(objective.metric for objective in standing.bests.objectives)
+        said = f"no trial has printed {names} (they printed {listed(standing.seen)})"
+        remedy = "correct spec.objective.metric, or print the metric as NAME=VALUE"
+        return End(FAILED, "MetricNotReported", f"{message}: {said}; {remedy}")
+    if trial:
+        message = "\n".join(filter(None, (f"{message}: trial {trial.number}: {trial.message}", trial.tail)))
+    return End(FAILED, reason, message)
+
+
+def _last_failed(standing: Standing) -> Trial | None:
+    return next((trial for trial in reversed(standing.finished.values()) if trial.outcome == FAILED), None)
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of metrics, for a message."""
+    return ", ".join(itertools.islice(names, NAMES)) or "no metric at all"

@@ -1,0 +1,142 @@
+"""One life of a sweep's coordinator, from its task to its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ultramarine.outside.storage import Storage
+from ultramarine.shared import contract
+from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, SweepSummary, SweepTask
+from ultramarine.shared.errors import InvalidSpec, StorageError, UltramarineError
+
+from ultramarine_sweep import journal
+from ultramarine_sweep.coordinator import Coordinator, Times
+from ultramarine_sweep.journal import Fenced, Journal
+from ultramarine_sweep.telling import Teller, last_words
+from ultramarine_sweep.trial import FAILED, Known, Stopper, Suggester
+from ultramarine_sweep.trials import Trials
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Who decides for a sweep: what to try, knowing the trials of other sweeps, and which trials to stop.
+
+    Both raise InvalidSpec for a task that makes no sense.
+    """
+
+    suggester: Callable[[SweepTask, Sequence[Known]], Suggester]
+    stopper: Callable[[SweepTask], Stopper | None]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where everything is."""
+
+    termination_log: Path = Path(contract.TERMINATION_LOG)
+    token: Path = Path(contract.PROGRESS_TOKEN)
+    port: int = contract.SWEEP_PORT
+    times: Times = field(default_factory=Times)
+
+
+def say(line: str) -> None:
+    """Tell the reader of the log."""
+    print(f"ultramarine-sweep: {line}", file=sys.stderr, flush=True)
+
+
+def run(environment: Mapping[str, str], parts: Parts, places: Places | None = None) -> int:
+    """Coordinate a sweep until it is over, leave the last words, and return the exit code of the container."""
+    places = places or Places()
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        task = SweepTask.from_json(environment.get(contract.ENV_SWEEP, ""))
+        if not (token := environment.get(contract.ENV_SWEEP_TOKEN, "")):
+            raise ValueError(f"{contract.ENV_SWEEP_TOKEN} is empty")
+    except (TypeError, ValueError, AttributeError) as error:
+        say(f"{contract.ENV_SWEEP} holds no sweep ({error}); this program is started by the operator")
+        return EXIT_DO_NOT_RETRY
+    teller = Teller(task.progress, places.token, say)
+    try:
+        storage = _storage(environment)
+        summary = asyncio.run(_coordinate(task, token, storage, environment, parts, places, teller))
+        _patiently(lambda: storage.write(task.prefix + contract.SUMMARY_NAME, summary.to_json()))
+    except Fenced as fenced:
+        say(f"{fenced}; this one leaves")
+        return EXIT_TRY_AGAIN
+    except StorageError as error:
+        say(f"{error.reason}: {error.message}")
+        if error.transient:
+            return EXIT_TRY_AGAIN
+        summary = SweepSummary(FAILED, error.reason, error.message)
+    except UltramarineError as error:
+        summary = SweepSummary(FAILED, error.reason, error.message)
+    say(f"{summary.outcome} ({summary.reason}): {summary.message}")
+    try:
+        places.termination_log.write_bytes(last_words(summary))
+    except OSError as error:
+        say(f"the last words cannot be written to {places.termination_log}: {error}")
+    teller.close(summary)
+    return 0
+
+
+async def _coordinate(
+    task: SweepTask,
+    token: str,
+    storage: Storage,
+    environment: Mapping[str, str],
+    parts: Parts,
+    places: Places,
+    teller: Teller,
+) -> SweepSummary:
+    stopper = parts.stopper(task)
+    suggester = parts.suggester(task, await asyncio.to_thread(_warm_start, task, storage))
+    writer = f"{environment.get(contract.ENV_POD, 'coordinator')}/{secrets.token_hex(8)}"
+    uri = f"{task.prefix}{contract.JOURNAL_NAME}/"
+    book = await asyncio.to_thread(Journal, storage, uri, writer, say)
+    coordinator = Coordinator(task, token, book, suggester, stopper, teller.tell, places.times)
+    await coordinator.listen(places.port)
+    return await coordinator.run()
+
+
+def _warm_start(task: SweepTask, storage: Storage) -> list[Known]:
+    """The finished trials of other sweeps, in the order in which these are named."""
+    known: list[Known] = []
+    for prefix in task.warm_start:
+        records = _patiently(partial(journal.read, storage, f"{prefix}{contract.JOURNAL_NAME}/"))
+        if not records:
+            message = f"spec.algorithm.warmStartFrom: no trial is in the journal below {prefix}"
+            raise InvalidSpec(f"{message}; name a sweep that has run, or leave it out", "WarmStartNotFound")
+        known += [trial.known for trial in Trials(task, records).finished.values()]
+    if task.warm_start:
+        say(f"{len(known)} trials of other sweeps are known")
+    return known
+
+
+def _patiently(step: Callable[[], journal.T]) -> journal.T:
+    """Do `step`, again and again while the storage does not answer."""
+    while True:
+        try:
+            return step()
+        except StorageError as error:
+            if not error.transient:
+                raise
+            say(f"{error.message}; trying again in 2 s")
+            time.sleep(2)
+
+
+def _storage(environment: Mapping[str, str]) -> Storage:
+    endpoint = environment.get(contract.ENV_STORAGE_ENDPOINT, "")
+    return Storage(endpoint, environment.get(contract.ENV_STORAGE_REGION, ""))
+
+
+def _leave(signum: int, frame: object) -> None:
+    """Go at once: all that anybody was told of is in the journal."""
+    os._exit(128 + signum)

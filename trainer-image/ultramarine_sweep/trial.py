@@ -1,0 +1,183 @@
+"""One trial of a sweep: what is known of it, what its worker says of it, and what those see who judge it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from ultramarine.shared.contract import LARGEST, UNREADABLE, OutputRecord, read_known
+
+from ultramarine_sweep.journal import Record
+from ultramarine_sweep.points import Points
+
+SUCCEEDED, STOPPED, FAILED = "Succeeded", "Stopped", "Failed"
+
+POLL = 0.5  # seconds after which a worker asks again for a trial
+MESSAGE_LIMIT, TAIL_LIMIT = 500, 2000  # characters that are kept of a trial's words
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is told of a trial to those who suggest others; `outcome` is empty while it runs.
+
+    `values` are those of the objectives in their order, and `points` steps and values of the first one.
+    """
+
+    number: int
+    params: Mapping[str, Any]
+    outcome: str = ""
+    values: tuple[float, ...] = ()
+    points: tuple[tuple[int, float], ...] = ()
+
+
+class Suggester(Protocol):
+    """Says what to try. What it answers depends on its seed, the number, and the trials that it was told of.
+
+    Numbers count from 0.
+    """
+
+    def ask(self, number: int) -> dict[str, Any] | None:
+        """Parameters for the trial with this number, which counts as running from now on; None when all are used up."""
+
+    def tell(self, trial: Known) -> None:
+        """Take a trial, or what has become of it."""
+
+
+class Stopper(Protocol):
+    """Says which trials are not worth going on."""
+
+    def add(self, number: int, step: int, value: float) -> str:
+        """Take a value of the first objective; return why the trial should stop, or nothing."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a worker says of a trial that it has ended. A metric that was no finite number is None.
+
+    `outputs` is None where the worker has not stored any, and wants to know whether it should.
+    """
+
+    trial: int
+    attempt: int
+    outcome: str
+    exit_code: int = 0
+    seconds: float = 0.0
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    message: str = ""
+    tail: str = ""
+    outputs: dict[str, OutputRecord] | None = None
+
+    @classmethod
+    def of(cls, document: Any) -> Finished:
+        """Read it as the protocol has it. Raises ValueError for anything else."""
+        try:
+            outputs = document.get("outputs")
+            finished = cls(
+                _count(document["trial"]),
+                _count(document["attempt"]),
+                str(document["outcome"]),
+                int(document.get("exitCode", 0)),
+                float(document.get("seconds", 0.0)),
+                {str(name): _finite(value) for name, value in document.get("metrics", {}).items()},
+                str(document.get("message", ""))[:MESSAGE_LIMIT],
+                str(document.get("tail", ""))[-TAIL_LIMIT:],
+                {name: read_known(OutputRecord, one) for name, one in outputs.items()} if outputs is not None else None,
+            )
+        except UNREADABLE as error:
+            raise ValueError(f"not a finished trial: {error!r}") from error
+        if finished.outcome not in (SUCCEEDED, STOPPED, FAILED) or not 0 <= finished.seconds < LARGEST:
+            raise ValueError(f"not a finished trial: outcome {finished.outcome!r} after {finished.seconds} s")
+        return finished
+
+
+@dataclass(slots=True)
+class Trial:
+    """One trial: its parameters, who runs it for which time, and what has become of it."""
+
+    number: int
+    params: dict[str, Any]
+    attempt: int = 1
+    worker: str = ""
+    waiting: bool = False  # for another worker
+    began: float = 0.0
+    losses: int = 0
+    outcome: str = ""
+    values: tuple[float, ...] = ()
+    exit_code: int = 0
+    seconds: float = 0.0
+    message: str = ""
+    tail: str = ""
+    outputs: dict[str, OutputRecord] = field(default_factory=dict)
+    points: Points = field(default_factory=Points)
+
+    @property
+    def is_running(self) -> bool:
+        return not self.outcome and not self.waiting
+
+    @property
+    def known(self) -> Known:
+        return Known(self.number, self.params, self.outcome, self.values, tuple(self.points))
+
+    def to_record(self) -> Record:
+        """The whole trial, without what is as usual."""
+        usual = Trial(self.number, {})
+        names = [name for name in Trial.__slots__ if name != "points" and getattr(self, name) != getattr(usual, name)]
+        record = {"kind": "trial", "number": self.number, **{name: getattr(self, name) for name in names}}
+        if self.outputs:
+            record["outputs"] = {name: asdict(one) for name, one in self.outputs.items()}
+        if len(self.points):
+            record["points"] = list(self.points)
+        return record
+
+    @classmethod
+    def of(cls, record: Record) -> Trial:
+        """Read what `to_record` wrote."""
+        given = {name: value for name, value in record.items() if name in cls.__slots__}
+        outputs = {name: read_known(OutputRecord, one) for name, one in record.get("outputs", {}).items()}
+        values, points = tuple(record.get("values", ())), Points((s, v) for s, v in record.get("points", ()))
+        return cls(**{"params": {}, **given, "outputs": outputs, "values": values, "points": points})
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A trial for the worker that asked."""
+
+    number: int
+    attempt: int
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A new trial is due, with this number: somebody has to say what to try, and then `start` it."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing now; the worker asks again after so many seconds."""
+
+    seconds: float = POLL
+
+
+@dataclass(frozen=True)
+class Done:
+    """The sweep is over."""
+
+
+def by_signal(code: int) -> bool:
+    """Whether a command was ended by a signal, maybe behind a shell: it says nothing of the next run."""
+    return code < 0 or code > 128
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < LARGEST:
+        raise TypeError(f"{value!r} is no count")
+    return value
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if type(value) in (int, float) and math.isfinite(value) else None

@@ -1,0 +1,389 @@
+"""The state of all trials of a sweep, and what follows from what workers say: no clock, storage, network or chance.
+
+Everything that happens is a record. A decision makes records, which change the state when they are made and again when
+they are replayed: that is all the state there is, but for when a worker was last heard. `now` is the sweep's own time,
+in seconds in which it had a coordinator.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ultramarine.shared.contract import BestTrial, OutputRecord, SweepSummary, SweepTask, read_known
+
+from ultramarine_sweep.bests import Bests, Objective
+from ultramarine_sweep.ends import NAMES, End, Standing, due, listed
+from ultramarine_sweep.journal import Record
+from ultramarine_sweep.points import KEPT_LIMIT, Points
+from ultramarine_sweep.trial import (
+    FAILED,
+    MESSAGE_LIMIT,
+    STOPPED,
+    SUCCEEDED,
+    Ask,
+    Done,
+    Finished,
+    Lease,
+    Stopper,
+    Trial,
+    Wait,
+    by_signal,
+)
+
+SILENCE = 15.0  # seconds without a word from its worker, after which a trial is given to another
+LOSSES = 5  # of its workers, after which a trial has failed: it may well be what kills them
+CLOCK = 60.0  # seconds after which the journal says what time it is, if it says nothing else
+
+
+class Trials:
+    """All trials of one sweep. `drain` what was decided into the journal before anybody is told of it."""
+
+    def __init__(self, task: SweepTask, records: Iterable[Record] = ()) -> None:
+        self._task = task
+        self.objectives = [Objective.of(one) for one in task.objectives]
+        self.bests = Bests(self.objectives)
+        self.live: dict[int, Trial] = {}
+        self.finished: dict[int, Trial] = {}  # in the order in which they ended
+        self.now = 0.0  # of the newest record
+        self.end: End | None = None
+        self._counts = dict.fromkeys((SUCCEEDED, STOPPED, FAILED), 0)
+        self._spent = 0.0  # seconds of all trials that have ended or lost their worker
+        self._seen: dict[str, None] = {}  # names of metrics
+        self._measured = False  # whether any trial has told its objectives
+        self._canary: Trial | None = None  # the first one that has failed by itself
+        self._heard: dict[int, float] = {}
+        self._inherited: set[int] = set()  # trials whose workers have not been heard in this life
+        self._stops: dict[int, str] = {}
+        self._exhausted = False
+        self._next = 0
+        self._decided: list[Record] = []
+        for record in records:
+            self.apply(record)
+        self._heard = {number: self.now for number, trial in self.live.items() if trial.is_running}
+        # They may have gone together with an earlier coordinator, as in a sweep that was suspended.
+        self._inherited = set(self._heard)
+
+    # What has happened
+
+    def apply(self, record: Record) -> None:
+        """Change the state as a record says; of a kind that is not known here, not at all."""
+        self.now = max(self.now, record.get("at", 0.0))
+        match record["kind"]:
+            case "started":
+                self._started(record)
+            case "points":
+                for step, value in record["points"]:
+                    self.live[record["trial"]].points.add(step, value)
+            case "requeued":
+                trial = self.live[record["trial"]]
+                trial.waiting = True
+                trial.losses += record["losses"]
+                self._spent += record["spent"]
+                self._forget(trial.number)
+            case "resumed":
+                trial = self.live[record["trial"]]
+                trial.waiting, trial.began, trial.worker = False, record["at"], record["worker"]
+            case "finished":
+                self._ended(self.live.pop(record["trial"]), record)
+            case "end":
+                self.end = End(record["outcome"], record["reason"], record["message"])
+            case "state":
+                self._spent, self._measured = record["spent"], record["measured"]
+                self._seen = dict.fromkeys(record["seen"])
+            case "trial":
+                self._take(Trial.of(record))
+
+    def _started(self, record: Record) -> None:
+        number = record["trial"]
+        if number in self.live:
+            trial = self.live[number]
+            trial.points = Points()
+        else:
+            trial = self.live[number] = Trial(number, record["params"])
+            self._next = max(self._next, number + 1)
+        trial.attempt, trial.worker = record["attempt"], record["worker"]
+        trial.waiting, trial.began = False, record["at"]
+
+    def _ended(self, trial: Trial, record: Record) -> None:
+        trial.outcome, trial.exit_code, trial.seconds = record["outcome"], record["exitCode"], record["seconds"]
+        trial.values, trial.message, trial.tail = tuple(record["values"]), record["message"], record["tail"]
+        trial.outputs = {name: read_known(OutputRecord, one) for name, one in record["outputs"].items()}
+        trial.waiting = False
+        trial.points.thin(KEPT_LIMIT)
+        self._spent += record["spent"]
+        self._measured |= record["measured"]
+        for name in itertools.islice(record["seen"], NAMES - min(len(self._seen), NAMES)):
+            self._seen[name] = None
+        self._forget(trial.number)
+        self._take(trial)
+
+    def _take(self, trial: Trial) -> None:
+        self._next = max(self._next, trial.number + 1)
+        if not trial.outcome:
+            self.live[trial.number] = trial
+            return
+        self.finished[trial.number] = trial
+        self._counts[trial.outcome] += 1
+        if trial.outcome == SUCCEEDED:
+            self.bests.add(trial.number, trial.values)
+        elif trial.outcome == FAILED and self._canary is None and not by_signal(trial.exit_code):
+            self._canary = trial
+
+    def _forget(self, number: int) -> None:
+        self._inherited.discard(number)
+        self._heard.pop(number, None)
+        self._stops.pop(number, None)
+
+    def snapshot(self) -> list[Record]:
+        """Records that make this very state."""
+        state = {"spent": self._spent, "measured": self._measured, "seen": list(self._seen)}
+        records: list[Record] = [{"kind": "state", "at": self.now, **state}]
+        records += [trial.to_record() for trial in itertools.chain(self.finished.values(), self.live.values())]
+        if self.end:
+            records.append({"kind": "end", **asdict(self.end)})
+        return records
+
+    def drain(self) -> list[Record]:
+        """Return what was decided since the last call, in its order."""
+        decided, self._decided = self._decided, []
+        return decided
+
+    def _decide(self, kind: str, now: float, **fields: Any) -> None:
+        record = {"kind": kind, "at": round(now, 3), **fields}
+        self._decided.append(record)
+        self.apply(record)
+
+    # What workers say
+
+    def lease(self, worker: str, now: float) -> Lease | Ask | Wait | Done:
+        """Say what a worker does next, which has nothing to do."""
+        if self.end:
+            return Done()
+        for trial in self.live.values():
+            if trial.is_running and trial.worker == worker:  # that answer was lost, so it has not begun
+                self._heard[trial.number] = now
+                return _lease(trial)
+        if self._is_alone and any(trial.is_running for trial in self.live.values()):
+            return Wait()
+        waiting = [trial for trial in self.live.values() if trial.waiting]
+        if waiting:
+            trial = min(waiting, key=lambda trial: trial.number)
+            self._begin(worker, trial.number, trial.attempt + 1, now)
+            return _lease(trial)
+        if self._exhausted or (self._task.max_trials and self._next >= self._task.max_trials):
+            return Wait()
+        return Ask(self._next)
+
+    def start(self, worker: str, number: int, params: Mapping[str, Any] | None, now: float) -> Lease | Wait | Done:
+        """Begin the trial that was to be asked for; without parameters there is nothing left to try."""
+        if self.end:
+            return Done()
+        if params is None:
+            self._exhausted = True
+            self._judge(now)
+            return Wait()
+        self._begin(worker, number, 1, now, params=dict(params))
+        return _lease(self.live[number])
+
+    def _begin(self, worker: str, number: int, attempt: int, now: float, **fields: Any) -> None:
+        self._decide("started", now, trial=number, attempt=attempt, worker=worker, **fields)
+        self._heard[number] = now
+
+    def renew(self, number: int, now: float) -> None:
+        """Count the silence of a trial's worker from now."""
+        if number in self._heard:
+            self._heard[number] = now
+
+    def renew_all(self, now: float) -> None:
+        """Forgive all silence: it was this side that did not listen."""
+        self._heard = dict.fromkeys(self._heard, now)
+
+    def report(
+        self,
+        worker: str,
+        number: int,
+        attempt: int,
+        points: Sequence[tuple[str, int, float]],
+        now: float,
+        stopper: Stopper | None,
+    ) -> str | None:
+        """Hear the worker of a trial: return why it should stop, or nothing, or None when the trial is not its own."""
+        trial = self._own(worker, number, attempt, now)
+        if trial is None:
+            return None
+        self._heard[number] = now
+        self._inherited.discard(number)
+        metric = self.objectives[0].metric
+        fresh: list[tuple[int, float]] = []
+        for name, step, value in points:
+            newest = fresh[-1][0] if fresh else trial.points.last_step
+            if name == metric and step > newest and math.isfinite(value):
+                fresh.append((step, value))
+        if fresh:
+            self._decide("points", now, trial=number, points=fresh)
+        for step, value in fresh if stopper else ():
+            why = stopper.add(number, step, value) if stopper else ""
+            if why:
+                self._stops.setdefault(number, why)
+        if self.end:
+            return f"the sweep is over: {self.end.message}"
+        return self._stops.get(number, "")
+
+    def _own(self, worker: str, number: int, attempt: int, now: float) -> Trial | None:
+        """The live trial that this is the worker of; one that nobody has taken over since is its own again."""
+        trial = self.live.get(number)
+        if trial is None or trial.attempt != attempt or trial.worker != worker:
+            return None
+        if trial.waiting:
+            self._decide("resumed", now, trial=number, worker=worker)
+        return trial
+
+    def release(self, worker: str, number: int, attempt: int, now: float) -> None:
+        """Hear that a worker has to go before its trial has ended, through no fault of the trial's."""
+        trial = self.live.get(number)
+        if trial and trial.is_running and (trial.worker, trial.attempt) == (worker, attempt):
+            self._decide("requeued", now, trial=number, losses=0, spent=max(now - trial.began, 0.0))
+
+    def finish(self, worker: str, finished: Finished, now: float) -> bool:
+        """Take a trial that has ended, once; say True, and take nothing yet, where its outputs should be stored first.
+
+        What is told of a trial that has another worker by now, or has finished, changes nothing.
+        """
+        trial = self._own(worker, finished.trial, finished.attempt, now)
+        if trial is None:
+            return False
+        outcome, values, message = self._judged(finished)
+        if outcome == SUCCEEDED and self._task.outputs and finished.outputs is None and self.bests.takes(values):
+            self._heard[trial.number] = now
+            return True
+        self._decide(
+            "finished",
+            now,
+            trial=trial.number,
+            attempt=trial.attempt,
+            outcome=outcome,
+            values=values,
+            exitCode=finished.exit_code,
+            seconds=finished.seconds,
+            spent=max(finished.seconds, now - trial.began, 0.0),
+            message=message[:MESSAGE_LIMIT],
+            tail=finished.tail if outcome == FAILED else "",
+            outputs={name: asdict(one) for name, one in (finished.outputs or {}).items()},
+            seen=[name for name in itertools.islice(finished.metrics, NAMES) if name not in self._seen],
+            measured=all(objective.metric in finished.metrics for objective in self.objectives),
+        )
+        self._judge(now)
+        return False
+
+    def _judged(self, finished: Finished) -> tuple[str, tuple[float, ...], str]:
+        """The outcome of a trial, its objectives' values and the words for it."""
+        names = [objective.metric for objective in self.objectives]
+        values = tuple(value for name in names if (value := finished.metrics.get(name)) is not None)
+        if finished.outcome != SUCCEEDED:
+            return finished.outcome, values if len(values) == len(names) else (), finished.message
+        if absent := [name for name in names if name not in finished.metrics]:
+            printed = listed(finished.metrics)
+            return FAILED, (), f"the command ended well, but never printed {', '.join(absent)} (it printed {printed})"
+        if odd := [name for name in names if finished.metrics[name] is None]:
+            return FAILED, (), f"the last value of {', '.join(odd)} is no finite number"
+        return SUCCEEDED, values, finished.message
+
+    # What time brings
+
+    def tick(self, now: float) -> None:
+        """Give the trials of silent workers back, end a sweep that is due to end, and keep the journal's time."""
+        for number, heard in list(self._heard.items()):
+            if now - heard > SILENCE:
+                self._lose(self.live[number], now)
+        self._judge(now)
+        if now - self.now >= CLOCK:
+            self._decide("clock", now)
+
+    def _lose(self, trial: Trial, now: float) -> None:
+        spent = max(now - trial.began, 0.0)
+        losses = 0 if trial.number in self._inherited else 1
+        if trial.losses + losses < LOSSES:
+            self._decide("requeued", now, trial=trial.number, losses=losses, spent=spent)
+            return
+        remedy = "it may take more memory than there is: raise resources, or narrow the search space"
+        message = f"{LOSSES} of its workers were lost while they ran it; {remedy}"
+        self._close(trial, FAILED, message, spent, now)
+
+    def _close(self, trial: Trial, outcome: str, message: str, spent: float, now: float) -> None:
+        """End a trial of which its worker says nothing."""
+        words = {"outcome": outcome, "message": message, "tail": "", "outputs": {}, "exitCode": -signal.SIGKILL}
+        told = {"values": (), "seen": [], "measured": False, "seconds": spent, "spent": spent}
+        self._decide("finished", now, trial=trial.number, attempt=trial.attempt, **words, **told)
+
+    def abandon(self, now: float) -> None:
+        """The sweep is over, and what still runs is not waited for."""
+        for trial in list(self.live.values()):
+            spent = max(now - trial.began, 0.0) if trial.is_running else 0.0
+            self._close(trial, STOPPED, "the sweep was over before it ended", spent, now)
+
+    # The end
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether no other trial runs beside the canary."""
+        return self._task.canary_trial and not (self._counts[SUCCEEDED] or self._counts[STOPPED] or self._canary)
+
+    def _judge(self, now: float) -> None:
+        """End the sweep where it is due."""
+        if self.end:
+            return
+        standing = Standing(
+            now,
+            self.finished,
+            self._counts,
+            self.bests,
+            bool(self.live),
+            self._exhausted,
+            self._canary,
+            self._measured,
+            self._seen,
+            self.hours(now),
+        )
+        if end := due(self._task, standing):
+            self._decide("end", now, **asdict(end))
+
+    def hours(self, now: float) -> tuple[float, float]:
+        """Hours of processors and of GPUs that all trials have taken, with those that run."""
+        running = sum(max(now - trial.began, 0.0) for trial in self.live.values() if trial.is_running)
+        hours = (self._spent + running) / 3600
+        return hours * self._task.trial_cpus, hours * self._task.trial_gpus
+
+    def summary(self, now: float) -> SweepSummary:
+        """How far the sweep is."""
+        end, (cpu_hours, gpu_hours) = self.end or End("", "", ""), self.hours(now)
+        return SweepSummary(
+            end.outcome,
+            end.reason,
+            end.message,
+            running=sum(trial.is_running for trial in self.live.values()),
+            succeeded=self._counts[SUCCEEDED],
+            stopped=self._counts[STOPPED],
+            failed=self._counts[FAILED],
+            cpu_hours=cpu_hours,
+            gpu_hours=gpu_hours,
+            best=tuple(_best(self.finished[number]) for number in self.bests.numbers),
+        )
+
+    def points(self) -> Iterator[tuple[int, int, float]]:
+        """All points that are kept, for a stopper that begins anew: number, step and value."""
+        for trial in itertools.chain(self.finished.values(), self.live.values()):
+            for step, value in trial.points:
+                yield trial.number, step, value
+
+
+def _lease(trial: Trial) -> Lease:
+    return Lease(trial.number, trial.attempt, trial.params)
+
+
+def _best(trial: Trial) -> BestTrial:
+    return BestTrial(trial.number, trial.values, trial.params, trial.outputs)

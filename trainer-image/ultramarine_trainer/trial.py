@@ -1,0 +1,201 @@
+"""One trial of a sweep while its command runs: what it prints of the objectives, and the word that it should end."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ultramarine_trainer.leases import Connection, Refused, Unreachable
+from ultramarine_trainer.lines import Tail
+from ultramarine_trainer.metrics import LatestMetrics, metrics_in, not_finite_in
+
+STOP, LOST, TIMEOUT = "stop", "lost", "timeout"
+
+_REFERENCE = re.compile(r"\$\(params\.([^)]*)\)")
+_POINTS = 200  # that wait for being told; of more every second one is left out
+_LARGEST_STEP = 2**53
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds: between two reports where there is nothing new, and at least between any two."""
+
+    heartbeat: float = 1.0
+    between: float = 0.2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What the coordinator gives out."""
+
+    number: int
+    attempt: int
+    params: Mapping[str, Any]
+    objectives: tuple[str, ...]
+    timeout: float = 0.0  # seconds; 0 is any time
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Trial:
+        """Read it as the protocol has it."""
+        return cls(
+            document["number"],
+            document["attempt"],
+            document["params"],
+            tuple(document["objectives"]),
+            float(document.get("timeoutSeconds", 0)),
+        )
+
+
+def fill(command: Sequence[str], params: Mapping[str, Any]) -> list[str]:
+    """The command with its $(params.NAME) filled in: numbers as Python writes them, true and false as YAML does.
+
+    An argument that refers to a parameter which this trial does not have is left out.
+    """
+    return [
+        _REFERENCE.sub(lambda match: _text(params[match[1]]), argument)
+        for argument in command
+        if all(name in params for name in _REFERENCE.findall(argument))
+    ]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else repr(value)
+
+
+class Ears:
+    """Hears what a trial's command prints: the newest metrics, the last lines, and the first objective's values."""
+
+    def __init__(self, objectives: Sequence[str]) -> None:
+        self.tail, self.news = Tail(), threading.Event()
+        self._objectives, self._latest = objectives, LatestMetrics()
+        self._values: dict[str, float | None] = {}  # of objectives; None where it is no finite number
+        self._lock = threading.Lock()
+        self._points: list[tuple[int, int, float]] = []  # a number of its own, step and value
+        self._step, self._told = -1, 0
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The last value of each metric; of the objectives in any case."""
+        return {**self._latest.values, **self._values}
+
+    def hear(self, line: str, is_stdout: bool) -> None:
+        """Take a line that the command printed."""
+        self.tail.add(line)
+        if not is_stdout or "=" not in line:
+            return
+        found = metrics_in(line)
+        self._latest.take(found)
+        if 0 <= found.get("step", -1) < _LARGEST_STEP:
+            self._step = int(found["step"])
+        for name in self._objectives:
+            if name in found:
+                self._values[name] = found[name]
+            elif name in line and name in not_finite_in(line):
+                self._values[name] = None
+        first = self._objectives[0]
+        if first in found:
+            self._add(found[first])
+
+    def _add(self, value: float) -> None:
+        with self._lock:
+            self._told += 1
+            self._points.append((self._told, self._step if self._step >= 0 else self._told, value))
+            if len(self._points) > _POINTS:
+                del self._points[-2::-2]
+        self.news.set()
+
+    def untold(self) -> list[tuple[int, int, float]]:
+        """The values that `told` has not been called for."""
+        with self._lock:
+            return list(self._points)
+
+    def told(self, points: Sequence[tuple[int, int, float]]) -> None:
+        """Forget values that the coordinator has taken."""
+        newest = points[-1][0] if points else 0
+        with self._lock:
+            self._points = [point for point in self._points if point[0] > newest]
+
+    def as_points(self, points: Sequence[tuple[int, int, float]]) -> list[dict[str, Any]]:
+        """Values as the protocol has them."""
+        return [{"name": self._objectives[0], "step": step, "value": value} for _, step, value in points]
+
+
+class Heartbeat:
+    """Reports a trial while the block runs; `broken` is set when it should end, and `cause` and `why` say for what."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        worker: str,
+        trial: Trial,
+        ears: Ears,
+        say: Callable[[str], None],
+        times: Times | None = None,
+    ) -> None:
+        self._connection, self._worker, self._trial, self._ears = connection, worker, trial, ears
+        self._say, self._times = say, times or Times()
+        self.broken = threading.Event()
+        self.cause = self.why = ""
+        self._began = time.monotonic()
+        self._ended = False
+
+    def __enter__(self) -> Heartbeat:
+        threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended = True
+        self._ears.news.set()
+
+    def _break(self, cause: str, why: str) -> None:
+        if not self.cause:
+            self.cause, self.why = cause, why
+            self.broken.set()
+
+    def _run(self) -> None:
+        posted, failing = self._began, False
+        while True:
+            self._ears.news.wait(self._left(posted + self._times.heartbeat))
+            while not self._ended and (left := self._left(posted + self._times.between)) > 0:
+                time.sleep(min(left, 0.05))
+            if self._ended:
+                return
+            self._ears.news.clear()
+            if self._trial.timeout and time.monotonic() >= self._began + self._trial.timeout:
+                self._break(TIMEOUT, f"it ran for longer than {self._trial.timeout:g} s (limits.trialTimeoutSeconds)")
+            posted = time.monotonic()
+            try:
+                self._report()
+                failing = False
+            except (Unreachable, Refused) as error:
+                if not failing:
+                    self._say(f"trial {self._trial.number} goes on, though its coordinator is away: {error}")
+                failing = True
+
+    def _left(self, until: float) -> float:
+        if self._trial.timeout and not self.cause:
+            until = min(until, self._began + self._trial.timeout)
+        return max(until - time.monotonic(), 0.0)
+
+    def _report(self) -> None:
+        points = self._ears.untold()
+        answer = self._connection.post(
+            "/report",
+            {
+                "worker": self._worker,
+                "trial": self._trial.number,
+                "attempt": self._trial.attempt,
+                "points": self._ears.as_points(points),
+            },
+        )
+        self._ears.told(points)
+        if answer.get("lost"):
+            self._break(LOST, "its lease went to another worker")
+        elif answer.get("stop"):
+            self._break(STOP, str(answer["stop"]))

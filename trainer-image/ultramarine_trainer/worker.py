@@ -1,0 +1,194 @@
+"""A worker of a sweep: source and inputs once, then trial after trial, each in a fresh process and fresh folders."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ultramarine.outside.storage import Storage
+from ultramarine.shared import contract
+from ultramarine.shared.contract import (
+    EXIT_DO_NOT_RETRY,
+    GangTask,
+    OutputRecord,
+    TerminationRecord,
+    TrainingTask,
+    WorkerTask,
+)
+from ultramarine.shared.errors import StorageError
+
+from ultramarine_trainer.archive import Archive
+from ultramarine_trainer.child import CommandNotFound, Stopped, Supervision, environment_for_command, run_command
+from ultramarine_trainer.frameworks import launch
+from ultramarine_trainer.leases import Connection, Refused, Unreachable
+from ultramarine_trainer.outputs import empty, format_of
+from ultramarine_trainer.run import Attempt, Places
+from ultramarine_trainer.runner import ALONE, Failed, failure_of, stopped_by
+from ultramarine_trainer.trial import LOST, STOP, Ears, Heartbeat, Trial, fill
+
+_LEASE_SECONDS, _REPORT_SECONDS = 60.0, 5.0  # for an answer; that to a lease waits for the storage
+_WAITS = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reach the coordinator
+_STOP_SECONDS = 1.0  # from SIGTERM to SIGKILL for a command that should end early
+_NOT_FOUND = 127  # what a shell says of a command that is not there
+
+Document = dict[str, Any]
+
+
+class Worker(Attempt):
+    """An attempt that is over when the sweep is; what it leaves is at the coordinator, and its own record is empty."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], places: Places) -> None:
+        super().__init__(command, environment, places)
+        self._name = f"{self._pod}/{secrets.token_hex(4)}"  # a container that starts again in the pod is another worker
+
+    def _do(self, task: TrainingTask, storage: Storage) -> TerminationRecord:
+        worker = self._worker_task()
+        self._command = worker.command
+        token = self._environment.get(contract.ENV_SWEEP_TOKEN, "")
+        self._leases = Connection(worker.coordinator, token, _LEASE_SECONDS)
+        self._reports = Connection(worker.coordinator, token, _REPORT_SECONDS)
+        if task.output_prefix:
+            prefix = f"{task.output_prefix.rstrip('/')}/{contract.LOGS_NAME}/{self._pod}/"
+            self._archive = Archive(storage, prefix, self.say)
+        if task.checkpoint is not None:
+            self._grace = float(task.checkpoint.grace_seconds)
+        with tempfile.TemporaryDirectory(prefix="ultramarine-source-") as source:
+            self._prepare(task, storage, Path(source))
+            self._has_run = True
+            with self._streaming(storage):
+                self._work(task, storage, Path(source))
+        return TerminationRecord()
+
+    def _worker_task(self) -> WorkerTask:
+        try:
+            return WorkerTask.from_json(self._environment.get(contract.ENV_SWEEP, ""))
+        except (TypeError, ValueError, KeyError) as error:
+            message = f"{contract.ENV_SWEEP} holds no task of a worker ({error}); this image is started by the operator"
+            raise Failed(EXIT_DO_NOT_RETRY, "TaskInvalid", message) from error
+
+    def _work(self, task: TrainingTask, storage: Storage, source: Path) -> None:
+        """Run trials until there are no more. Raises Failed where this pod has to go before."""
+        trial, ears, finished = Trial(0, 0, {}, ()), Ears(()), None
+        try:
+            while True:
+                answer = self._lease(finished)
+                if answer.get("done"):
+                    return
+                if answer.get("keep") and finished is not None:
+                    finished = self._keep(task, storage, trial, ears, finished)
+                elif "trial" in answer:
+                    trial = Trial.of(answer["trial"])
+                    ears = Ears(trial.objectives)
+                    finished = self._run_trial(task, source, trial, ears)
+                else:
+                    finished = None
+                    with self._signals.idle():
+                        time.sleep(float(answer.get("wait", 1.0)))
+        except Stopped as stopped:
+            raise stopped_by(stopped.signum, "between two trials") from stopped
+
+    def _lease(self, finished: Document | None) -> Document:
+        """Ask for what comes next, for as long as it takes; to tell a result is worth the grace period."""
+        attempt = 0
+        while True:
+            try:
+                with self._waiting(finished):
+                    return self._leases.post("/lease", {"worker": self._name, "finished": finished})
+            except Refused as error:
+                message = f"the coordinator of the sweep refused this worker: {error}"
+                raise Failed(EXIT_DO_NOT_RETRY, "CoordinatorRefused", message) from error
+            except Unreachable as error:
+                if attempt == len(_WAITS):
+                    self.say(f"the coordinator of the sweep does not answer: {error}; trying until it does")
+            if self._signals.received and time.monotonic() >= self._deadline(self._verdict_reserve, 0.0):
+                raise Stopped(self._signals.received)
+            with self._waiting(finished):
+                time.sleep(_WAITS[min(attempt, len(_WAITS) - 1)])
+            attempt += 1
+
+    def _waiting(self, finished: Document | None) -> AbstractContextManager[None]:
+        return nullcontext() if finished is not None else self._signals.idle()
+
+    def _run_trial(self, task: TrainingTask, source: Path, trial: Trial, ears: Ears) -> Document | None:
+        """Run one trial to its end; return what the coordinator is told, or None where it is another worker's."""
+        began, code, problem = time.monotonic(), _NOT_FOUND, ""
+        with Heartbeat(self._reports, self._name, trial, ears, self.say) as heartbeat:
+            if not self._signals.received:
+                self._renew(task, source)
+                supervision = Supervision(
+                    self._signals, ears.hear, self._tee, self._grace / 2, heartbeat.broken, _STOP_SECONDS
+                )
+                command, environment = fill(self._command, trial.params), environment_for_command(self._environment)
+                try:
+                    if not command:
+                        raise CommandNotFound("all of the command refers to parameters that this trial does not have")
+                    launched = launch(task.gang or GangTask(), ALONE, command, environment)
+                    code = run_command(launched, self._folder(), supervision)
+                except CommandNotFound as error:
+                    problem = str(error)
+        if self._signals.received:
+            self._release(trial)
+            raise stopped_by(self._signals.received, f"while trial {trial.number} ran")
+        if heartbeat.cause == LOST:
+            self.say(f"trial {trial.number} is given up: {heartbeat.why}")
+            return None
+        outcome, message = "Succeeded", ""
+        if heartbeat.cause:
+            outcome, message = "Stopped" if heartbeat.cause == STOP else "Failed", heartbeat.why
+        elif code != 0:
+            outcome, message = "Failed", problem or str(failure_of(code))
+        self.say(f"trial {trial.number}: {outcome}" + (f": {message}" if message else ""))
+        return {
+            "trial": trial.number,
+            "attempt": trial.attempt,
+            "outcome": outcome,
+            "exitCode": code,
+            "seconds": round(time.monotonic() - began, 3),
+            "metrics": ears.metrics,
+            "message": message,
+            "tail": str(ears.tail) if outcome == "Failed" else "",
+            "points": ears.as_points(ears.untold()),
+        }
+
+    def _renew(self, task: TrainingTask, source: Path) -> None:
+        """Make all folders as if no trial had been before."""
+        for folder in (self._places.work, *self._output_folders):
+            empty(folder)
+        if task.checkpoint is not None:
+            empty(self._places.checkpoints)
+        try:
+            shutil.copytree(source, self._places.work, symlinks=True, dirs_exist_ok=True)
+        except (OSError, shutil.Error) as error:
+            raise StorageError(
+                f"the source cannot be copied to {self._places.work}: {error}", "LocalDiskError"
+            ) from error
+
+    def _release(self, trial: Trial) -> None:
+        """Give a trial back at once; where nobody hears it, the coordinator misses us after a while."""
+        words = {"worker": self._name, "trial": trial.number, "attempt": trial.attempt, "released": True}
+        try:
+            self._reports.post("/report", words)
+        except (Unreachable, Refused) as error:
+            self.say(f"trial {trial.number} cannot be given back: {error}")
+
+    def _keep(self, task: TrainingTask, storage: Storage, trial: Trial, ears: Ears, finished: Document) -> Document:
+        """Store the outputs of a trial, and return what the coordinator is told then."""
+        outputs: dict[str, OutputRecord] = {}
+        with Heartbeat(self._reports, self._name, trial, ears, self.say):
+            try:
+                for name, wanted in task.outputs.items():
+                    folder = self._places.outputs / name
+                    uri = f"{task.output_prefix.rstrip('/')}/trials/{trial.number}/{name}/"
+                    upload = partial(storage.upload_folder, folder, uri, format_of(name, folder, wanted))
+                    outputs[name] = self._patiently(self._places.output_waits, upload)
+            except StorageError as error:
+                self.say(f"trial {trial.number}: {error.message}")
+                return {**finished, "outcome": "Failed", "message": error.message, "outputs": {}}
+        return {**finished, "outputs": {name: vars(record) for name, record in outputs.items()}}
