@@ -9,7 +9,8 @@ from bare import DIGEST
 from hypothesis import strategies as st
 from strategies import GONE, NAMES, SHORT, Values, json_values, rarely, replaced, statuses, texts
 from ultramarine.kinds.onlineendpoint.manifests import ANNOTATION_REVISION, ANNOTATION_VERSION, LABEL_DEPLOYMENT
-from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID, LABEL_OUTPUT
+from ultramarine.kinds.registration import LABEL_OUTPUT
+from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID
 from ultramarine.shared.meta import (
     ANNOTATION_APPLIED,
     FIELD_MANAGER,

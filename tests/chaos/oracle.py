@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from proxy import Call
 from ultramarine.kinds import KINDS
 from ultramarine.kinds.onlineendpoint.addresses import routes_in
-from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID, LABEL_OUTPUT
+from ultramarine.kinds.registration import LABEL_OUTPUT
+from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID
 from ultramarine.shared.meta import Manifest, controller_uid
 from world import GARBAGE_COLLECTORS, Id, Sight
 

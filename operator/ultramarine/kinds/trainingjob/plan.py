@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from ...shared import contract, pods
+from ...shared import contract, pods, waiting
 from ...shared.conditions import find, is_true, parse_timestamp
 from ...shared.errors import StorageError
 from ...shared.meta import JOB, TRAINING_JOB, Manifest, Ref, controller_uid
 from ...shared.plan import Plan, Platform, Question, ReadText, Seen
-from . import history, memory, status, waiting
+from . import history, memory, status
 from .manifests import (
     Job,
     is_queued,
@@ -61,7 +61,9 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
         return _plan(job, status.suspended(), facts, now, delete=(Ref.to(JOB, child),))
     apply = _children(job, seen, child, facts)
     running = _running(job, own_pods)
-    patience = waiting.Patience(job, _awaited(job, own_pods, running), facts.get("imageErrorSince"), now)
+    awaited = [] if job.spec.suspend else _awaited(job, own_pods, running)
+    again = "correct spec.image, and run it again as a new TrainingJob"
+    patience = waiting.Patience(awaited, job.spec.pending_deadline_seconds, facts.get("imageErrorSince"), now, again)
     if (hopeless := patience.hopeless()) is not None:
         return _give_up(job, hopeless, child, facts, now)
     if not own_pods and not job.spec.suspend:
@@ -195,9 +197,9 @@ def _without_pods(job: Job, child: Manifest, platform: Platform, now: datetime) 
         f"kubectl -n {job.namespace} describe job {job.name} says why (a quota, a limit range, an admission policy)"
     )
     message = f"Kubernetes makes no pod for its Job; {remedy}"
-    left = waiting.left(job, waited)
+    left = waiting.left(job.spec.pending_deadline_seconds, waited)
     if left == timedelta():
-        verdict = pods.Verdict("NoPod", "", None, message, "", waiting.deadline_hint(job))
+        verdict = pods.Verdict("NoPod", "", None, message, "", waiting.deadline_hint(job.spec.pending_deadline_seconds))
         return _give_up(job, verdict, child, facts, now)
     return _plan(job, status.pending("NoPod", message), facts, now, after=left)
 
@@ -227,7 +229,7 @@ def _more_memory(job: Job, child: Manifest, own_pods: list[Manifest], facts: Man
 
 def _give_up(job: Job, verdict: pods.Verdict, child: Manifest, facts: Manifest, now: datetime) -> Plan:
     """End a job that Kubernetes would go on with. The status says so first; its Job is deleted after that."""
-    facts = {**status.ended(facts, child, now), "failure": status.failure(verdict)}
+    facts = {**status.ended(facts, child, now), "failure": pods.failure(verdict)}
     return _plan(job, status.failed(verdict.reason, verdict.sentence), facts, now, after=SOON)
 
 
@@ -275,7 +277,7 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
 def _lost(job: Job, child: Manifest, facts: Manifest, why: str, now: datetime) -> Plan:
     message = f"the command succeeded, but its pod is gone and its result record cannot be had: {why}"
     lost = pods.Verdict("ResultLost", str(facts.get("pod", "")), None, message, "", "run it again as a new TrainingJob")
-    facts = {**status.ended(facts, child, now), "failure": status.failure(lost)}
+    facts = {**status.ended(facts, child, now), "failure": pods.failure(lost)}
     finished = _plan(job, status.failed("ResultLost", lost.sentence), facts, now)
     return replace(finished, after=_time_to_live(job, finished.status, now))
 
@@ -314,7 +316,7 @@ def _failed(
     if verdict is None:
         said = str(condition.get("message") or "the Job failed and its pods are gone")
         verdict = pods.Verdict(reason, str(facts.get("pod", "")), None, said, "", "see the events of its Job")
-    facts = {**facts, "failure": status.failure(verdict)}
+    facts = {**facts, "failure": pods.failure(verdict)}
     finished = _plan(job, status.failed(reason, verdict.sentence), facts, now)
     return Plan(finished.status, events=finished.events, after=_time_to_live(job, finished.status, now))
 

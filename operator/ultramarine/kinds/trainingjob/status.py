@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 
-from ...shared import contract, pods
-from ...shared.conditions import Condition, find, health, merge, parse_timestamp, timestamp
+from ...shared import contract, pods, waiting
+from ...shared.conditions import Condition, find, health, in_words, merge, parse_timestamp, timestamp
 from ...shared.meta import Manifest
 from ...shared.plan import Event, Platform, Seen
 from ...shared.score import score
-from . import history, waiting
-from .manifests import Job, output_prefix, requested_by, source_digest
+from ..training import requested_by, source_digest
+from . import history
+from .manifests import Job, output_prefix
 
 MAX_INPUTS = 32
-MAX_FAILURE = {"reason": 256, "message": 4096, "tail": 8192, "hint": 1024}  # characters, as in the schema
 
 State = tuple[str, tuple[Condition, ...]]
 
@@ -185,21 +184,6 @@ def ended(facts: Manifest, child: Manifest, now: datetime) -> Manifest:
 
 def _seconds(start: str | None, end: str) -> int:
     return max(int((parse_timestamp(end) - parse_timestamp(start)).total_seconds()), 0) if start else 0
-
-
-def in_words(seconds: int) -> str:
-    """A span as kubectl writes ages: 42s, 3m10s, 2h5m."""
-    hours, minutes, rest = seconds // 3600, seconds % 3600 // 60, seconds % 60
-    if hours:
-        return f"{hours}h{minutes}m"
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
-
-
-def failure(verdict: pods.Verdict) -> Manifest:
-    """A verdict as status.failure, cut to what the schema admits: a status that is too long would not be written."""
-    names = {"exit_code": "exitCode"}
-    found = {names.get(name, name): value for name, value in asdict(verdict).items() if value not in (None, "")}
-    return found | {name: found[name][:limit] for name, limit in MAX_FAILURE.items() if name in found}
 
 
 def diary(job: Job, new: Manifest) -> tuple[Event, ...]:
