@@ -1,0 +1,121 @@
+"""What values a parameter of a search can have: floats, integers, or a choice of a few.
+
+Nothing but the standard library is imported: the trainer image carries this.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any, TypeGuard
+
+Value = str | int | float | bool
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Say whether this is a number; a boolean is none."""
+    return type(value) in (int, float)
+
+
+def is_same(one: Value, other: Value) -> bool:
+    """Say whether two values are the same in an API: true is not 1, and 1.0 is."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+@dataclass(frozen=True)
+class Real:
+    """Floats from `low` to `high`: all of them, or with a `step` only every so many from `low` on."""
+
+    low: float
+    high: float
+    step: float = 0.0
+    log: bool = False
+
+    @cached_property
+    def size(self) -> int | None:
+        """How many values there are, if not infinitely many."""
+        if self.low == self.high:
+            return 1
+        return int((_exact(self.high) - _exact(self.low)) // _exact(self.step)) + 1 if self.step else None
+
+    def value(self, index: int) -> float:
+        """The value at a place from 0 on: 0.3, and not 0.30000000000000004."""
+        return float(_exact(self.low) + index * _exact(self.step)) if index else self.low
+
+    def index(self, value: Value) -> int | None:
+        """The place of a value among all of them, if it is one."""
+        if self.size is None or not is_number(value):
+            return None
+        place = round((float(value) - self.low) / self.step) if self.step else 0
+        close = 0 <= place < self.size and math.isclose(self.value(place), float(value), abs_tol=self.step * 1e-9)
+        return place if close else None
+
+    def has(self, value: Value) -> bool:
+        """Say whether this is one of the values."""
+        if self.size is not None:
+            return self.index(value) is not None
+        return is_number(value) and self.low <= float(value) <= self.high
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Integers from `low` to `high`, every `step`th of them."""
+
+    low: int
+    high: int
+    step: int = 1
+    log: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many values there are."""
+        return (self.high - self.low) // self.step + 1
+
+    def value(self, index: int) -> int:
+        """The value at a place from 0 on."""
+        return self.low + index * self.step
+
+    def index(self, value: Value) -> int | None:
+        """The place of a value among all of them, if it is one."""
+        if not is_number(value) or (isinstance(value, float) and not value.is_integer()):
+            return None
+        place, rest = divmod(int(value) - self.low, self.step)
+        return place if rest == 0 and 0 <= place < self.size else None
+
+    def has(self, value: Value) -> bool:
+        """Say whether this is one of the values."""
+        return self.index(value) is not None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A few values of one type, in the order in which they were written; a constant is a choice of one."""
+
+    values: tuple[Value, ...]
+
+    @property
+    def size(self) -> int:
+        """How many values there are."""
+        return len(self.values)
+
+    def value(self, index: int) -> Value:
+        """The value at a place from 0 on."""
+        return self.values[index]
+
+    def index(self, value: Value) -> int | None:
+        """The place of a value among all of them, if it is one."""
+        return next((place for place, one in enumerate(self.values) if is_same(one, value)), None)
+
+    def has(self, value: Value) -> bool:
+        """Say whether this is one of the values."""
+        return self.index(value) is not None
+
+
+Domain = Real | Whole | Choice
+
+
+def _exact(number: float) -> Fraction:
+    """The number that a person reads: 0.1 is one tenth."""
+    return Fraction(repr(number))
