@@ -95,10 +95,10 @@ class Budget(Schema):
     )
 
     cpu_hours: float | None = Field(
-        default=None, ge=0.001, le=1e9, description="Hours of CPU, by what the trials reserve."
+        default=None, ge=0.001, le=100_000, description="Hours of CPU, by what the trials reserve."
     )
     gpu_hours: float | None = Field(
-        default=None, ge=0.001, le=1e9, description="Hours of GPU, by what the trials reserve."
+        default=None, ge=0.001, le=100_000, description="Hours of GPU, by what the trials reserve."
     )
 
 

@@ -31,7 +31,7 @@ class Uniform(Schema):
             ORDERED,
             rule("!has(self.step) || self.step > 0.0", "step must be above 0; leave it out where any number will do"),
             rule(
-                "!has(self.step) || self.min == self.max || self.step <= self.max - self.min",
+                "!has(self.step) || self.min >= self.max || self.step <= self.max - self.min",
                 "step must not be larger than max - min",
             ),
         )
@@ -61,7 +61,7 @@ class IntUniform(Schema):
     model_config = ConfigDict(
         json_schema_extra=rules(
             ORDERED,
-            rule("self.min == self.max || self.step <= self.max - self.min", "step must not be larger than max - min"),
+            rule("self.min >= self.max || self.step <= self.max - self.min", "step must not be larger than max - min"),
         )
     )
 
