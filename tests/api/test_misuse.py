@@ -19,7 +19,7 @@ from hands import complete_job, ended_pod, failed_job, now, pod_of
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 from operator_process import BUCKET, Operator
-from poison import PODS, ROLES, Poison, ends, poisons
+from poison import PODS, Poison, ends, poisons
 from strategies import (
     GONE,
     KIND,
@@ -364,8 +364,8 @@ def test_poison_never_stops_the_others(ground):
         try:
             poisoned = last.pop() if last else converging(ground)
             name = poisoned[0]["metadata"]["name"]
-            for owner, pod in (("Job", PODS[0]), ("Deployment", PODS[1])):
-                parent = ground.get((RESOURCES[owner], ROLES[owner].replace("NAME", name)))
+            for pod, (kind, owner) in PODS.items():
+                parent = ground.get((RESOURCES[kind], owner.replace("NAME", name)))
                 ground.run_pod(pod_of(parent, pod.replace("NAME", name)))
             for drop in drops:
                 SENT["poisoned", drop.kind] += 1
@@ -393,12 +393,8 @@ def converging(ground: Ground) -> list[Manifest]:
         ground.create(named("OnlineEndpoint", name, {"deployments": [{"name": "blue", "model": f"{name}@champion"}]})),
         ground.create(named("Sweep", name, searching(name)["spec"])),
     ]
-    children = [
-        (RESOURCES["Job"], name),
-        (RESOURCES["Job"], f"{name}-coordinator"),
-        (RESOURCES["Service"], name),
-        (RESOURCES["Deployment"], f"{name}-blue"),
-    ]
+    jobs = [(RESOURCES["Job"], made) for made in (name, f"{name}-coordinator", f"{name}-workers")]
+    children = [*jobs, (RESOURCES["Service"], name), (RESOURCES["Deployment"], f"{name}-blue")]
 
     def converged() -> bool:
         seen = [ground.get(where(each)) for each in made]
