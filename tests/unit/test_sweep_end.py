@@ -96,6 +96,15 @@ def test_a_storage_that_does_not_answer_is_asked_again():
     assert got.after == timedelta(seconds=15)
 
 
+def test_a_storage_that_refuses_does_not_keep_the_sweep_open():
+    """Where the operator may not read the summary, what the coordinator said last is enough."""
+    one = sweep()
+    refused = StorageError("no", "AccessDenied")
+
+    assert plan(one, over(one, GOOD, refused), NOW).status["state"] == "Succeeded"
+    assert condition(plan(one, over(one, None, refused), NOW), "Running")["reason"] == "ReadingSummary"
+
+
 @pytest.mark.parametrize("answer", [StorageError("gone", "ObjectNotFound"), "no JSON", '{"outcome": ""}'])
 def test_without_any_outcome_it_has_failed(answer):
     """Neither last words nor a summary: the sweep says so, and where its journal is to be found."""
@@ -109,15 +118,13 @@ def test_without_any_outcome_it_has_failed(answer):
 def test_a_sweep_fails_with_the_words_of_its_coordinator():
     """Its reason, its sentence, and what the trial printed last."""
     one = sweep()
-    bad = contract.SweepSummary(
-        "Failed", "CanaryFailed", "trial 0 exited with code 2: no such file", failed=1, tail="line\nno such file"
-    )
+    bad = contract.SweepSummary("Failed", "CanaryFailed", "trial 1 exited with code 2\nline\nno such file", failed=1)
     got = plan(one, over(one, bad, bad), NOW)
 
     assert (got.status["state"], condition(got, "Failed")["reason"]) == ("Failed", "CanaryFailed")
     assert got.status["failure"] == {
         "reason": "CanaryFailed",
-        "message": "trial 0 exited with code 2: no such file",
+        "message": "trial 1 exited with code 2",
         "tail": "line\nno such file",
     }
     assert got.status["trials"]["failed"] == 1

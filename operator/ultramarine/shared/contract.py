@@ -390,9 +390,9 @@ class BestTrial:
 class SweepSummary:
     """How far a sweep is: posted to the operator, stored at its end, and in short its coordinator's last words.
 
-    `outcome` is empty, Succeeded or Failed; `reason` and `message` say why it ended, and `tail` is what a trial that
-    failed the sweep printed last. `stopped` trials were ended early by rule. `best` has ten trials at most, the best
-    first, or those of the Pareto front.
+    `outcome` is empty, Succeeded or Failed; `reason` and the first line of `message` say why it ended, and further
+    lines are what a trial that failed the sweep printed last. `stopped` trials were ended early by rule. `best` has ten
+    trials at most, the best first, or those of the Pareto front.
     """
 
     outcome: str = ""
@@ -405,7 +405,6 @@ class SweepSummary:
     cpu_hours: float = 0.0
     gpu_hours: float = 0.0
     best: tuple[BestTrial, ...] = ()
-    tail: str = ""
 
     def to_json(self) -> _Bytes:
         return json.dumps(asdict(self), sort_keys=True).encode()
@@ -416,7 +415,7 @@ class SweepSummary:
         try:
             summary = read_known(cls, document := json.loads(data))
             best = tuple(_best(one) for one in document.get("best") or ())
-            texts = (summary.outcome, summary.reason, summary.message, summary.tail)
+            texts = (summary.outcome, summary.reason, summary.message)
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError("a text is something else")
             counts = (summary.running, summary.succeeded, summary.stopped, summary.failed)

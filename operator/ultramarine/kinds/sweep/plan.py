@@ -36,6 +36,7 @@ from .manifests import (
 )
 from .registration import registered, stored, to_register
 
+LOST = ("ObjectNotFound", "TooLarge")  # what no other look will find
 STORAGE_RETRY = timedelta(seconds=15)
 SOON = timedelta(milliseconds=200)
 LAST_WORDS = timedelta(seconds=1)
@@ -257,7 +258,7 @@ def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, n
             whole = SweepSummary.from_json(answer)
         except ValueError as error:
             why = str(error)
-    elif isinstance(answer, StorageError) and answer.reason in ("ObjectNotFound", "TooLarge"):
+    elif isinstance(answer, StorageError) and (answer.reason in LOST or (told and not answer.transient)):
         why = answer.message
     else:
         said = answer.message if isinstance(answer, StorageError) else "not asked yet"
@@ -269,10 +270,10 @@ def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, n
         lost = pods.Verdict("SummaryLost", "", None, message, "", "the journal at status.journal.uri has its trials")
         return _ended_badly(sweep, own.coordinator, lost, facts, now)
     facts = status.with_summary(sweep, facts, summary, search.most)
-    last = told or summary
+    last = told if told and told.outcome != summary.outcome else summary  # the same in short, as a rule
     if last.outcome != "Succeeded":
-        message = last.message or "its coordinator has ended it"
-        verdict = pods.Verdict(last.reason or "SweepFailed", "", None, message, last.tail or summary.tail, "")
+        message, _, tail = (last.message or "its coordinator has ended it").partition("\n")
+        verdict = pods.Verdict(last.reason or "SweepFailed", "", None, message, tail, "")
         return _ended_badly(sweep, own.coordinator, verdict, facts, now)
     if sweep.spec.register_best is not None:
         return _registering(sweep, seen, summary, last, own.coordinator, facts, now)

@@ -245,8 +245,7 @@ class SweepSpec(Schema):
         default=None,
         ge=1,
         le=YEAR,
-        description="The sweep ends with the best that it has when it has been active for this long; suspension does "
-        "not count.",
+        description="Fail the sweep when it has been active for this long; suspension does not count.",
         json_schema_extra=IMMUTABLE,
     )
     ttl_seconds_after_finished: int | None = Field(
