@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from pathlib import Path
-
 import hands
 import pytest
 from bare import Api, eventually
@@ -13,7 +9,6 @@ from builders import searching
 from operator_process import Node, Operator
 from stories import status, there, versions
 from ultramarine.outside.storage import Storage
-from ultramarine.shared import contract
 from ultramarine.shared.meta import Manifest
 
 TRIAL = {"command": ["python", "train.py", "--lr=$(params.lr)"], "outputs": {"model": {}}}
@@ -29,35 +24,14 @@ def is_in(api: Api, word: str) -> bool:
     return status(api, "sw", "hpo").get("state") == word
 
 
-def prefix(node: Node) -> str:
-    """Where the coordinator stores, as its task says it."""
-    (container,) = node.job_of("hpo-coordinator")["spec"]["template"]["spec"]["containers"]
-    told = {each["name"]: each.get("value", "") for each in container["env"]}
-    return contract.SweepTask.from_json(told[contract.ENV_SWEEP]).prefix
-
-
-def search(node: Node) -> contract.SweepSummary:
-    """Do the work of all: a trial's output and the summary are in the storage."""
-    where = prefix(node)
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        for key, value in node.store.credentials.items():
-            patch.setenv(key, value)
-        storage = Storage(node.store.endpoint)
-        (Path(folder) / "model.skops").write_text("weights")
-        record = storage.upload_folder(Path(folder), f"{where}trials/3/model", "sklearn")
-        best = contract.BestTrial(3, (0.25,), {"lr": 0.01}, {"model": record})
-        summary = contract.SweepSummary(
-            "Succeeded", "MaxTrialsReached", "10 trials are over", succeeded=10, best=(best,)
-        )
-        storage.write(f"{where}{contract.SUMMARY_NAME}", summary.to_json())
-    return summary
-
-
 def end(api: Api, node: Node) -> None:
     """Let the coordinator end well."""
-    said = json.loads(search(node).to_json()) | {"best": []}
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in node.store.credentials.items():
+            patch.setenv(key, value)
+        said = hands.search_and_store(Storage(node.store.endpoint), node.job_of("hpo-coordinator"))
     pod = "hpo-coordinator-0-abcde"
-    api.status("pod", pod, hands.ended_pod(0, json.dumps(said), name="coordinator"))
+    api.status("pod", pod, hands.ended_pod(0, said.to_json().decode(), name="coordinator"))
     api.status("job", "hpo-coordinator", hands.complete_job(indexed=False))
 
 
