@@ -179,6 +179,16 @@ def test_nothing_to_register_is_a_failure(best, words):
 
 
 @pytest.mark.parametrize("which", ["coordinator", "workers"])
+def test_who_ends_first_is_no_trouble(which):
+    """Pods and Jobs end one after another: in between the sweep is said to be finishing, and not to wait for pods."""
+    one = sweep()
+    jobs = (sweep_job(one, "coordinator", active=1), sweep_job(one, "workers", active=1))
+    got = plan(one, seen(*jobs, sweep_pod(one, which, "Succeeded")), NOW)
+
+    assert (got.status["state"], condition(got, "Running")["reason"]) == ("Running", "Finishing")
+
+
+@pytest.mark.parametrize("which", ["coordinator", "workers"])
 def test_a_job_that_failed_fails_the_sweep(which):
     """Without coordinator or workers there is no going on: the failed pod's own words say why."""
     one = sweep()

@@ -100,6 +100,9 @@ def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: date
     """What there is to say, and to wait for, while it is not over."""
     if sweep.spec.suspend:
         return _plan(sweep, states.suspended(), status.without_running(facts), now)
+    if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in (*own.speaking, *own.working)):
+        # A worker ends well only when it was told that there is nothing more to do.
+        return _plan(sweep, states.finishing("Finishing", "the search is over; its Jobs are being closed"), facts, now)
     speaking = [pod for pod in own.speaking if pods.is_running(pod)]
     working = [pod for pod in own.working if pods.is_running(pod)]
     awaited = [] if speaking and working else [*own.speaking, *([] if working else own.working)]
