@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,6 +71,47 @@ def serving(name: str, model: str, deployment: str = "blue") -> Manifest:
 def training_job(status: Manifest | None = None, **spec: Any) -> Obj[Any]:
     """A TrainingJob called churn."""
     return read(ours("TrainingJob", "churn", {"command": ["python", "train.py"], **spec}, status))
+
+
+TRIAL: Manifest = {"command": ["python", "train.py", "--lr=$(params.lr)"]}
+
+
+def searching(name: str, **spec: object) -> Manifest:
+    """A Sweep as a person applies it: ten trials, two at a time, for the learning rate with the least loss."""
+    whole = {
+        "objective": {"metric": "loss"},
+        "searchSpace": {"lr": {"logUniform": {"min": 1e-05, "max": 0.1}}},
+        "limits": {"maxTrials": 10, "parallelTrials": 2},
+        "trialTemplate": {"spec": {"source": {"inline": {"train.py": "print('loss=1')"}}, **TRIAL}},
+        **spec,
+    }
+    return {"apiVersion": API_VERSION, "kind": "Sweep", "metadata": {"name": name}, "spec": whole}
+
+
+def sweep(status: Manifest | None = None, **spec: Any) -> Obj[Any]:
+    """A Sweep called hpo."""
+    return read(ours("Sweep", "hpo", {**searching("hpo")["spec"], **spec}, status))
+
+
+def sweep_job(owner: Obj[Any], which: str, condition: str = "", reason: str = "", **counts: Any) -> Manifest:
+    """The Job of a Sweep's `coordinator` or `workers`, running, or ended by that condition."""
+    from ultramarine.kinds.sweep.plan import plan
+
+    (spec,) = (
+        made["spec"]
+        for made in plan(replace(owner, manifest={**owner.manifest, "status": {}}), seen(), NOW).apply
+        if made["kind"] == "Job" and made["metadata"]["name"] == f"{owner.name}-{which}"
+    )
+    ended = {"type": condition, "status": "True", "reason": reason, "lastTransitionTime": "2030-01-01T11:59:00Z"}
+    status = {**counts, **({"conditions": [ended]} if condition else {})}
+    return child("Job", f"{owner.name}-{which}", owner, spec, status)
+
+
+def sweep_pod(owner: Obj[Any], which: str, phase: str = "Running", node: int = 0, **status: Any) -> Manifest:
+    """A pod of a Sweep's `coordinator` or `workers`."""
+    made = pod(owner, f"{owner.name}-{which}-{node}-abcde", phase, node, **status)
+    made["metadata"]["ownerReferences"] = [{"uid": f"Job-{owner.name}-{which}-uid", "controller": True}]
+    return made
 
 
 def endpoint(status: Manifest | None = None, **spec: Any) -> Obj[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,23 @@ def upload(storage: Storage, job: Manifest, content: str) -> contract.OutputReco
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "model.skops").write_text(content)
         return storage.upload_folder(Path(folder), f"{task_of(job).output_prefix}model", "sklearn")
+
+
+def search_and_store(storage: Storage, job: Manifest) -> contract.SweepSummary:
+    """Do a sweep's work: store the best trial's output and the summary, and give what the coordinator then says."""
+    variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    told = next(variable["value"] for variable in variables if variable["name"] == contract.ENV_SWEEP)
+    task = contract.SweepTask.from_json(told)
+    outputs: dict[str, contract.OutputRecord] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "model.skops").write_text("weights")
+        for name in task.outputs:
+            outputs[name] = storage.upload_folder(Path(folder), f"{task.prefix}trials/3/{name}", "sklearn")
+    best = contract.BestTrial(3, (0.25,), {"lr": 0.01}, outputs)
+    end = ("Succeeded", "MaxTrialsReached", "10 trials are over")
+    summary = contract.SweepSummary(*end, succeeded=10, best=(best,))
+    storage.write(task.prefix + contract.SUMMARY_NAME, summary.to_json())
+    return replace(summary, best=())
 
 
 def compile_and_store(storage: Storage, job: Manifest, well: bool) -> contract.CompileRecord:

@@ -1,4 +1,4 @@
-"""Where running training pods post how far they are: who asks is known by a token that no other pod has."""
+"""Where running training pods and sweeps post how far they are: who asks is known by a token that no other pod has."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import NamedTuple
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from .engine.reports import Reports
+from .engine.reports import Report, Reports
 from .kube.client import ApiError
-from .shared.contract import METRIC_LIMIT, METRIC_NAME_LIMIT, PROGRESS_AUDIENCE, Progress
-from .shared.meta import TRAINING_JOB, Key, Manifest
+from .shared.contract import METRIC_LIMIT, METRIC_NAME_LIMIT, PROGRESS_AUDIENCE, Progress, SweepSummary
+from .shared.meta import SWEEP, TRAINING_JOB, Key, Manifest, Resource
 
 BODY_LIMIT = 64 * 1024
 TOKEN_LIMIT = 16 * 1024
@@ -52,7 +52,9 @@ class Refusal(Exception):
 class Reception:
     """Takes POST /progress/NAMESPACE/NAME from the pod of node 0 of that TrainingJob, while this replica leads.
 
-    GET of the same path tells any pod of the job what image its node has resolved for it, which no pod knows of itself.
+    POST /sweeps/NAMESPACE/NAME is the same from the coordinator of that Sweep.
+    GET /progress/NAMESPACE/NAME tells any pod of the job what image its node has resolved for it, which no pod knows of
+    itself.
     `review(token, audience)` returns a TokenReview. Every refusal is JSON, and says what to do in `error`.
     """
 
@@ -72,13 +74,14 @@ class Reception:
         """For an application whose client_max_size is BODY_LIMIT."""
         path = "/progress/{namespace}/{name}"
         return [
-            web.post(path, self._answering(self._take)),
-            web.get(path, self._answering(self._tell), allow_head=False),
+            web.post(path, self._answering(TRAINING_JOB, self._take)),
+            web.get(path, self._answering(TRAINING_JOB, self._tell), allow_head=False),
+            web.post("/sweeps/{namespace}/{name}", self._answering(SWEEP, self._take)),
         ]
 
-    def _answering(self, do: Callable[[Key, web.Request], Awaitable[web.Response]]) -> Handler:
+    def _answering(self, resource: Resource, do: Callable[[Key, web.Request], Awaitable[web.Response]]) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:
-            key = Key(TRAINING_JOB.kind, request.match_info["namespace"], request.match_info["name"])
+            key = Key(resource.kind, request.match_info["namespace"], request.match_info["name"])
             try:
                 return await do(key, request)
             except Refusal as refusal:
@@ -90,27 +93,26 @@ class Reception:
     async def _tell(self, key: Key, request: web.Request) -> web.Response:
         self._check_lead()
         caller = await self._caller(key, request.headers.get("Authorization", ""))
-        self._check_job(key, caller)
+        self._check_owner(key, caller)
         return web.json_response({"image": self._reports.image_of_pod(*caller)})
 
     async def _take(self, key: Key, request: web.Request) -> web.Response:
         self._check_lead()
         caller = await self._caller(key, request.headers.get("Authorization", ""))
-        self._check_job(key, caller)
+        self._check_owner(key, caller)
         if not self._reports.speaks(key, caller.uid):
-            message = (
-                f"pod {caller.namespace}/{caller.name} does not speak for {key}; only the newest pod of node 0 reports"
-            )
+            who = "the coordinator's newest pod" if key.kind == SWEEP.kind else "the newest pod of node 0"
+            message = f"pod {caller.namespace}/{caller.name} does not speak for {key}; only {who} reports"
             raise Refusal(403, message)
         try:
-            progress = _read(await request.read())
+            report = _READ[key.kind](await request.read())
         except web.HTTPRequestEntityTooLarge as error:
             message = f"the report on {key} has more than {BODY_LIMIT} bytes; report fewer metrics"
             raise Refusal(413, message) from error
         except ValueError as error:
-            raise Refusal(400, f"the report on {key} is {error}; post what contract.Progress writes") from error
+            raise Refusal(400, f"the report on {key} is {error}; post what {_RECORDS[key.kind]} writes") from error
         self._check_lead()  # the Lease may have gone over all that
-        if not self._reports.put(key, caller.uid, progress):
+        if not self._reports.put(key, caller.uid, report):
             raise Refusal(429, f"{key} has reported within the last second; report every ten seconds", retry_after=1)
         return web.Response(status=204)
 
@@ -119,13 +121,15 @@ class Reception:
             message = "this replica of the operator does not lead; post again, by a new connection"
             raise Refusal(503, message, NEXT_REPLICA_SECONDS)
 
-    def _check_job(self, key: Key, caller: Caller) -> None:
+    def _check_owner(self, key: Key, caller: Caller) -> None:
         pod = f"pod {caller.namespace}/{caller.name}"
-        found = self._reports.job_of_pod(*caller)
+        found = self._reports.owner_of_pod(*caller)
         if found is None:
-            raise Refusal(403, f"{pod} belongs to no TrainingJob that the operator knows; only their pods report")
+            raise Refusal(
+                403, f"{pod} belongs to no TrainingJob or Sweep that the operator knows; only their pods report"
+            )
         if found != key:
-            raise Refusal(403, f"{pod} belongs to {found}, not to {key}; post to its own job")
+            raise Refusal(403, f"{pod} belongs to {found}, not to {key}; post to its own")
 
     async def _caller(self, key: Key, authorization: str) -> Caller:
         scheme, _, token = authorization.partition(" ")
@@ -154,7 +158,7 @@ class Reception:
             raise Refusal(503, message, API_SERVER_SECONDS) from error
 
 
-def _read(body: bytes) -> Progress:
+def _read_progress(body: bytes) -> Progress:
     """A report that a status has room for. Raises ValueError for any other: the command can post here too."""
     progress = Progress.from_json(body)
     if len(progress.metrics) > METRIC_LIMIT:
@@ -164,6 +168,10 @@ def _read(body: bytes) -> Progress:
             f"naming a metric by what is no name: {METRIC_NAME_LIMIT} characters, and none that is unprintable"
         )
     return progress
+
+
+_READ: dict[str, Callable[[bytes], Report]] = {TRAINING_JOB.kind: _read_progress, SWEEP.kind: SweepSummary.from_json}
+_RECORDS = {TRAINING_JOB.kind: "contract.Progress", SWEEP.kind: "contract.SweepSummary"}
 
 
 def _pod_of(review: Manifest, key: Key) -> Caller:

@@ -34,6 +34,7 @@ from ultramarine.shared.meta import (
     POD_DISRUPTION_BUDGET,
     SECRET,
     SERVICE,
+    SWEEP,
     TRAINING_JOB,
     Manifest,
 )
@@ -128,7 +129,13 @@ WHOLE: dict[str, Manifest] = {
             },
             "compile": {"to": "onnx", "parity": {"rtol": 1e-05, "labelAgreement": 1.0}, "onFailure": "ServeNative"},
             "allowCodeExecution": False,
-            "lineage": {"trainingJob": "churn", "gitCommit": "3fa9" * 10, "metrics": {"accuracy": 0.97}},
+            "lineage": {
+                "trainingJob": "churn",
+                "gitCommit": "3fa9" * 10,
+                "sweep": "churn",
+                "trial": 3,
+                "metrics": {"accuracy": 0.97},
+            },
         },
     },
     "OnlineEndpoint": {
@@ -178,6 +185,43 @@ WHOLE: dict[str, Manifest] = {
             ],
         },
     },
+    "Sweep": {
+        "metadata": {"name": "churn"},
+        "spec": {
+            "objective": {"metric": "loss", "goal": "minimize", "stopAt": 0.1},
+            "algorithm": {"type": "random", "seed": 7, "warmStartFrom": ["older"]},
+            "searchSpace": {
+                "lr": {"logUniform": {"min": 1e-05, "max": 0.01}},
+                "momentum": {"uniform": {"min": 0, "max": 1, "step": 0.1}},
+                "depth": {"int": {"min": 2, "max": 12, "step": 2}},
+                "trees": {"logInt": {"min": 10, "max": 1000}},
+                "booster": {"choice": ["gbtree", "dart"]},
+                "task": {"constant": "binary"},
+                "drop": {"uniform": {"min": 0, "max": 0.5, "step": 0.25}, "when": {"booster": ["dart"]}},
+            },
+            "earlyTermination": {"type": "asha", "minSteps": 1, "maxSteps": 27, "reductionFactor": 3},
+            "limits": {"maxTrials": 200, "parallelTrials": 8, "maxFailedTrials": 5, "trialTimeoutSeconds": 3600},
+            "budget": {"cpuHours": 10, "gpuHours": 100},
+            "canaryTrial": True,
+            "execution": "Pool",
+            "suspend": False,
+            "activeDeadlineSeconds": 60,
+            "ttlSecondsAfterFinished": 3600,
+            "registerBest": "churn",
+            "trialTemplate": {
+                "spec": {
+                    "command": ["python", "train.py", "--lr=$(params.lr)"],
+                    "parameters": {"rounds": "100"},
+                    "resources": {
+                        "requests": {"cpu": 1},
+                        "limits": {"nvidia.com/gpu": 1, "memory": "1Gi"},
+                    },
+                    "inputs": {"data": {"uri": "s3://lake/churn/"}},
+                    "outputs": {"model": {}, "report": {}},
+                }
+            },
+        },
+    },
 }
 
 
@@ -196,7 +240,8 @@ def whole(kind: str, patch: Manifest | None = None) -> Manifest:
 
 
 # By the names that kubectl takes.
-RESOURCES = {"tj": TRAINING_JOB, "mdl": MODEL, "mv": MODEL_VERSION, "oe": ONLINE_ENDPOINT, "cm": CONFIG_MAP}
+RESOURCES = {"tj": TRAINING_JOB, "mdl": MODEL, "mv": MODEL_VERSION, "oe": ONLINE_ENDPOINT, "sw": SWEEP}
+RESOURCES |= {"cm": CONFIG_MAP}
 RESOURCES |= {
     word: resource
     for resource in (

@@ -64,6 +64,9 @@ def _nested(depth: int) -> Any:
 
 def places(node: Manifest, value: Any, path: Path) -> Iterator[Place]:
     """Every way to break a value that its schema admits."""
+    if node.get(OPEN) and "type" not in node:
+        yield "no plain value", path, path, st.sampled_from([{"a": 1}, [1], "a" * (node["maxLength"] + 1)])
+        return
     type = node.get("type", "quantity")
     if type == "quantity":
         yield "wrong type", path, path, st.sampled_from([1.5, True, [], {}])
@@ -137,7 +140,8 @@ def _places_of_list(node: Manifest, value: list[Any], path: Path) -> Iterator[Pl
         yield "too few", path, path, st.just([])
     if value:
         yield "too many", path, path, st.just(too_many(node, value[0]))
-        yield "null", (*path, 0), (*path, 0), st.none()
+        if not node["items"].get(OPEN):
+            yield "null", (*path, 0), (*path, 0), st.none()
         if node.get("x-kubernetes-list-type") in ("map", "set"):
             yield "twice", path, (*path, len(value)), st.just([*value, value[0]])
     for number, item in enumerate(value):
@@ -315,6 +319,46 @@ def _captures_of_a_pool(spec: Manifest) -> str:
     return "dataCollector"
 
 
+def _one_objective_and_several(spec: Manifest) -> str:
+    spec |= {"objective": {"metric": "a"}, "objectives": [{"metric": "a"}, {"metric": "b"}]}
+    return "objective"
+
+
+def _more_at_once_than_in_all(spec: Manifest) -> str:
+    spec["limits"] = {"maxTrials": 1, "parallelTrials": 2}
+    return "spec.limits"
+
+
+def _backwards(spec: Manifest) -> str:
+    spec["searchSpace"] = {"a": {"uniform": {"min": 1, "max": 0}}}
+    return "spec.searchSpace.a.uniform"
+
+
+def _two_ranges(spec: Manifest) -> str:
+    spec["searchSpace"] = {"a": {"uniform": {"min": 0, "max": 1}, "int": {"min": 0, "max": 1}}}
+    return "spec.searchSpace.a"
+
+
+def _endless_grid(spec: Manifest) -> str:
+    spec |= {"searchSpace": {"a": {"uniform": {"min": 0, "max": 1}}}, "algorithm": {"type": "grid"}}
+    return "grid"
+
+
+def _trials_of_several_nodes(spec: Manifest) -> str:
+    spec["trialTemplate"]["spec"] |= {"nodes": 2, "framework": "none"}
+    return "spec.trialTemplate.spec"
+
+
+def _trials_that_register(spec: Manifest) -> str:
+    spec["trialTemplate"]["spec"]["outputs"] = {"a": {"registerAs": "a"}}
+    return "registerAs"
+
+
+def _slack_of_a_median(spec: Manifest) -> str:
+    spec["earlyTermination"] = {"type": "median", "slackFactor": 1}
+    return "spec.earlyTermination"
+
+
 CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
     "TrainingJob": [
         _two_sources,
@@ -344,6 +388,16 @@ CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
         _neither_model_nor_pool,
         _pool_that_is_rolled_out,
         _captures_of_a_pool,
+    ],
+    "Sweep": [
+        _one_objective_and_several,
+        _more_at_once_than_in_all,
+        _backwards,
+        _two_ranges,
+        _endless_grid,
+        _trials_of_several_nodes,
+        _trials_that_register,
+        _slack_of_a_median,
     ],
 }
 NO_NAMES = ["", "A", "a.", "-a", "a_b", "a/b", "é", "a\n", " a", "a" * 254, "a..b", "\x00", "%2e", ".."]

@@ -9,7 +9,9 @@ from bare import DIGEST
 from hypothesis import strategies as st
 from strategies import GONE, NAMES, SHORT, Values, json_values, rarely, replaced, statuses, texts
 from ultramarine.kinds.onlineendpoint.manifests import ANNOTATION_REVISION, ANNOTATION_VERSION, LABEL_DEPLOYMENT
-from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID, LABEL_OUTPUT
+from ultramarine.kinds.registration import LABEL_OUTPUT
+from ultramarine.kinds.sweep.registration import LABEL_SWEEP_UID
+from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID
 from ultramarine.shared.meta import (
     ANNOTATION_APPLIED,
     FIELD_MANAGER,
@@ -28,7 +30,13 @@ ROLES = {
     "Service": "NAME",
     "Deployment": "NAME-blue",
 }
-PODS = ("NAME-0-abcde", "NAME-blue-abcde")  # of the Job, and of the Deployment
+# Pods, and what they are of.
+PODS = {
+    "NAME-0-abcde": ("Job", "NAME"),
+    "NAME-blue-abcde": ("Deployment", "NAME-blue"),
+    "NAME-coordinator-abcde": ("Job", "NAME-coordinator"),
+    "NAME-workers-0-abcde": ("Job", "NAME-workers"),
+}
 RECORD = {
     "outputs": {"model": {"uri": "s3://lake/a/", "digest": DIGEST, "bytes": 1, "format": "sklearn"}},
     "metrics": {"accuracy": 0.5},
@@ -66,7 +74,7 @@ def _marks() -> Values:
         | st.none()
     )
     keys = st.sampled_from(
-        [LABEL_MANAGED_BY, LABEL_KIND, LABEL_NAME, LABEL_DEPLOYMENT, LABEL_JOB_UID, LABEL_OUTPUT, "a"]
+        [LABEL_MANAGED_BY, LABEL_KIND, LABEL_NAME, LABEL_DEPLOYMENT, LABEL_JOB_UID, LABEL_SWEEP_UID, LABEL_OUTPUT, "a"]
     )
     notes = st.sampled_from([ANNOTATION_APPLIED, ANNOTATION_REVISION, ANNOTATION_VERSION, "a"])
     labels, annotations = st.dictionaries(keys, word), st.dictionaries(notes, texts(2000) | st.none())
@@ -247,10 +255,14 @@ def _drops() -> Values:
         st.builds(lambda about, marks: Poison(*about, {"metadata": marks}), named, marks),
         st.builds(
             lambda name, status: Poison("Pod", name, status, "status"),
-            st.sampled_from(PODS),
+            st.sampled_from([*PODS]),
             st.fixed_dictionaries(wrap),
         ),
-        _job_statuses().map(lambda status: Poison("Job", "NAME", {"status": status}, "status")),
+        st.builds(
+            lambda name, status: Poison("Job", name, {"status": status}, "status"),
+            st.sampled_from(["NAME", "NAME-coordinator", "NAME-workers"]),
+            _job_statuses(),
+        ),
         _deployment_statuses().map(lambda status: Poison("Deployment", "NAME-blue", {"status": status}, "status")),
         st.builds(
             _stranger,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ultramarine.shared.meta import Manifest
 
-TJ, MODEL, VERSION, ENDPOINT = "TrainingJob", "Model", "ModelVersion", "OnlineEndpoint"
+TJ, MODEL, VERSION, ENDPOINT, SWEEP = "TrainingJob", "Model", "ModelVersion", "OnlineEndpoint", "Sweep"
 NAME = "must be lower-case letters, digits and '-', with a letter or digit at both ends"
 URI = "must be s3://BUCKET/KEY, without spaces, backslashes and percent signs"
 DOTS = "must not have an empty name, . or .. between slashes"
@@ -101,14 +101,34 @@ FIXED: dict[str, Manifest] = {
         "compile": {"onFailure": "Fail"},
         "lineage": {"trainingJob": "other"},
     },
+    SWEEP: {
+        "objective": {"metric": "accuracy"},
+        "algorithm": {"seed": 8},
+        "searchSpace": {"booster": {"choice": ["gbtree", "gblinear"]}},
+        "earlyTermination": {"minSteps": 2},
+        "budget": {"cpuHours": 11},
+        "canaryTrial": False,
+        "activeDeadlineSeconds": 120,
+        "registerBest": "other",
+    },
 }
-REQUIRED = {"command", "model", "version", "uri", "digest", "format"}
+# Those of an object within the spec.
+FIXED_WITHIN: dict[tuple[str, str], Manifest] = {
+    (SWEEP, "limits"): {"maxTrials": 300, "maxFailedTrials": 6, "trialTimeoutSeconds": 7200},
+}
+REQUIRED = {"command", "model", "version", "uri", "digest", "format", "searchSpace"}
 CHANGES = [
     pytest.param(kind, {name: value}, name, id=f"{kind}.{name} {word}")
     for kind, fields in FIXED.items()
     for name, other in fields.items()
     for word, value in (("changed", other), ("removed", None))
     if value is not None or name not in REQUIRED
+]
+CHANGES += [
+    pytest.param(kind, {within: {name: value}}, name, id=f"{kind}.{within}.{name} {word}")
+    for (kind, within), fields in FIXED_WITHIN.items()
+    for name, other in fields.items()
+    for word, value in (("changed", other), ("removed", None))
 ]
 # What may be changed, whatever it was.
 FREE = [
@@ -120,4 +140,6 @@ FREE = [
     (ENDPOINT, {"authMode": "none", "keysSecretRef": None, "traffic": {"blue": 0, "green": 100}}),
     (ENDPOINT, {"deployments": [{"name": "red", "model": "churn@9"}], "traffic": None, **ALONE}),
     (ENDPOINT, {"rollout": {"candidate": "green", "steps": [100], "gates": None}}),
+    (SWEEP, {"suspend": True, "ttlSecondsAfterFinished": None, "limits": {"parallelTrials": 2}}),
+    (SWEEP, {"trialTemplate": {"spec": {"pendingDeadlineSeconds": 120}}}),
 ]

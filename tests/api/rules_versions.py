@@ -21,6 +21,13 @@ def answer(**patch: Any) -> Manifest:
 
 
 RULES: list[Rule] = [
+    of_spec(
+        VERSION,
+        "a trial has a number",
+        {"lineage": {"trial": 0}},
+        {"lineage": {"trial": -1}},
+        "spec.lineage.trial in body should be greater than or equal to 0",
+    ),
     # Names
     called(
         VERSION,

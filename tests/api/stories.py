@@ -9,7 +9,7 @@ from operator_process import Node
 from ultramarine.shared.conditions import is_true
 from ultramarine.shared.meta import TRAINING_JOB, Manifest
 
-OURS = ("tj", "mdl", "mv", "oe")
+OURS = ("tj", "mdl", "mv", "oe", "sw")
 ALL = (
     *OURS,
     "jobs",

@@ -73,6 +73,19 @@ def fixed_fields(schema: Manifest) -> list[str]:
     return [found[1] for rule in says(schema) if (found := re.search(r"self\.(\w+) == oldSelf\.\1\)$", rule))]
 
 
+def with_fixed(schema: Manifest, first: Manifest, later: Manifest) -> Manifest:
+    """A later value in which what cannot be changed is as in the first one, however deep."""
+    fixed = fixed_fields(schema)
+    made = {name: value for name, value in later.items() if name not in fixed}
+    made |= {name: first[name] for name in fixed if name in first}
+    for name, child in schema.get("properties", {}).items():
+        if name not in fixed and "properties" in child and (name in first or name in made):
+            below = with_fixed(child, first.get(name) or {}, made.get(name) or {})
+            if below or name in made:
+                made[name] = below
+    return made
+
+
 @functools.cache
 def schema(kind: str, part: str) -> Manifest:
     """The schema of a kind's spec or status."""
@@ -107,6 +120,8 @@ def from_schema(schema: Manifest) -> Values:
         return st.sampled_from(schema["enum"])
     if schema.get("x-kubernetes-int-or-string"):
         return st.integers(0, 2**40) | _from_pattern(schema)
+    if schema.get(OPEN) and "type" not in schema:
+        return st.sampled_from(["a", "b", "", 1, 2, 0.5, True, False])
     match schema["type"]:
         case "boolean":
             return st.booleans()
@@ -308,11 +323,85 @@ def _whole_rollout(rollout: Manifest, free: list[str]) -> None:
         rollout.pop("gates", None)
 
 
+def _whole_sweep(manifest: Manifest, spec: Manifest) -> None:
+    trial = spec["trialTemplate"]["spec"]
+    _whole_training_job(manifest, trial)
+    for name in NOT_OF_TRIALS:
+        trial.pop(name, None)
+    for output in trial.get("outputs", {}).values():
+        output.clear()
+    algorithm = spec.setdefault("algorithm", {})
+    if "objectives" in spec:
+        spec.pop("objective", None)
+        spec.pop("earlyTermination", None)
+        spec.pop("registerBest", None)
+        for objective in spec["objectives"]:
+            objective.pop("stopAt", None)
+        if algorithm.get("type") in ("gp", "cmaes"):
+            algorithm["type"] = "random"
+    else:
+        spec.setdefault("objective", {"metric": "loss"})
+    space = {name: _whole_parameter(each) for name, each in spec["searchSpace"].items()}
+    if algorithm.get("type") == "grid":
+        space = {
+            name: {"constant": 1} if {"uniform", "logUniform"} & set(each) else each for name, each in space.items()
+        }
+    spec["searchSpace"] = space
+    trial["parameters"] = {name: value for name, value in trial.get("parameters", {}).items() if name not in space}
+    limits = spec.setdefault("limits", {})
+    if algorithm.get("type") != "grid":
+        limits.setdefault("maxTrials", 10)
+    limits["parallelTrials"] = min(limits.get("parallelTrials", 1), limits.get("maxTrials", 1000))
+    if "registerBest" in spec:
+        trial["outputs"] = {"model": {}}
+    resources = trial.setdefault("resources", {})
+    if "budget" in spec:
+        budget = spec["budget"] = spec["budget"] or {"cpuHours": 1}
+        if "cpuHours" in budget:
+            resources["requests"] = {**resources.get("requests", {}), "cpu": "1"}
+        if "gpuHours" in budget:
+            resources["limits"] = {**resources.get("limits", {}), "nvidia.com/gpu": 1}
+    if "earlyTermination" in spec:
+        spec["earlyTermination"] = _whole_early_termination(spec["earlyTermination"])
+
+
+NOT_OF_TRIALS = (
+    *("nodes", "framework", "processesPerNode", "elastic", "checkpoint", "podFailurePolicy", "backoffLimit"),
+    *("onOutOfMemory", "suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished"),
+)
+
+
+def _whole_parameter(parameter: Manifest) -> Manifest:
+    kind, values = next(((k, v) for k, v in parameter.items() if k != "when"), ("constant", 1))
+    if kind == "choice":
+        return {kind: list({str(value): value for value in values if type(value) is type(values[0])}.values())}
+    if kind == "constant":
+        return {kind: values}
+    low, high = sorted((values["min"], values["max"]))
+    if kind == "logUniform":
+        low, high = sorted((abs(low) or 1, abs(high) or 1))
+    return {kind: {"min": low, "max": high}}
+
+
+def _whole_early_termination(drawn: Manifest) -> Manifest:
+    type = drawn["type"]
+    fields = {
+        "asha": ("minSteps", "reductionFactor"),
+        "hyperband": ("minSteps", "reductionFactor"),
+        "median": ("evaluationInterval", "delayEvaluation"),
+        "bandit": ("evaluationInterval", "delayEvaluation"),
+        "truncation": ("evaluationInterval", "delayEvaluation"),
+    }
+    needed = {"hyperband": {"maxSteps": 2**53}, "bandit": {"slackAmount": 1}, "truncation": {"truncationPercentage": 9}}
+    return {"type": type, **{f: drawn[f] for f in fields[type] if f in drawn}, **needed.get(type, {})}
+
+
 # What binds several fields together, which no schema node says by itself.
 WHOLE_BY_KIND: dict[str, Callable[[Manifest, Manifest], None]] = {
     "TrainingJob": _whole_training_job,
     "ModelVersion": _whole_model_version,
     "OnlineEndpoint": _whole_endpoint,
+    "Sweep": _whole_sweep,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from bare import Api, documents, schema_of, whole
 from broken import too_many
-from rules import CHANGES, ENDPOINT, FIXED, FREE, MODEL, TJ, Rule, endpoint_of
+from rules import CHANGES, ENDPOINT, FIXED, FIXED_WITHIN, FREE, MODEL, SWEEP, TJ, Rule, endpoint_of
 from ultramarine.shared.meta import Manifest
 
 # Of rules.py and of every rules_*.py beside it.
@@ -87,10 +88,41 @@ def nodes(schema: Manifest, path: str) -> Iterator[tuple[str, Manifest]]:
         yield from nodes(schema["additionalProperties"], f"{path}.*")
 
 
+CEL = "x-kubernetes-validations"
+
+
+def roots() -> Iterator[tuple[str, Manifest]]:
+    """The schema of each kind, in which what a Sweep has borrowed of a TrainingJob is left out: it is tested there."""
+    for kind, crd in documents().items():
+        root = copy.deepcopy(schema_of(crd))
+        if kind == SWEEP:
+            own, borrowed = of_trials()
+            root["properties"]["spec"]["properties"]["trialTemplate"]["properties"]["spec"] = {CEL: own}
+            assert borrowed
+        yield kind, root
+
+
+def of_trials() -> tuple[list[Manifest], Manifest]:
+    """The spec of a Sweep's trials: the rules that it has of its own, and all else."""
+    sweep, job = (schema_of(documents()[kind])["properties"]["spec"] for kind in (SWEEP, TJ))
+    borrowed = dict(sweep["properties"]["trialTemplate"]["properties"]["spec"])
+    lent = job[CEL]
+    own = [rule for rule in borrowed[CEL] if rule not in lent]
+    return own, {**borrowed, CEL: [rule for rule in borrowed[CEL] if rule in lent], "description": job["description"]}
+
+
+def test_what_a_trial_runs_is_the_spec_of_a_job():
+    """The spec of a Sweep's trials is a TrainingJob's, field by field and rule by rule, with some rules more."""
+    own, borrowed = of_trials()
+
+    assert borrowed == schema_of(documents()[TJ])["properties"]["spec"]
+    assert len(own) == 10
+
+
 def spec_nodes() -> Iterator[tuple[str, str, Manifest]]:
     """Every node that a person writes, with its kind and path."""
-    for kind, crd in documents().items():
-        yield from ((kind, path, node) for path, node in nodes(schema_of(crd)["properties"]["spec"], "spec"))
+    for kind, root in roots():
+        yield from ((kind, path, node) for path, node in nodes(root["properties"]["spec"], "spec"))
 
 
 def as_expression(path: str) -> str:
@@ -100,7 +132,9 @@ def as_expression(path: str) -> str:
 
 def refusals(kind: str) -> str:
     """All that the tables above expect the API server to say of a kind."""
-    fixed = [f"{name} cannot be changed; make a new object with another name" for name in FIXED.get(kind, {})]
+    names = [*FIXED.get(kind, {}), *(name for (k, _), fields in FIXED_WITHIN.items() if k == kind for name in fields)]
+    names += ["objectives", "execution"] if kind == SWEEP else []  # what one object cannot have, and what has one word
+    fixed = [f"{name} cannot be changed; make a new object with another name" for name in names]
     return "\n".join([*fixed, *(words for rule in RULES if rule.kind == kind for words in rule.words)])
 
 
@@ -108,10 +142,10 @@ def test_every_rule_has_a_test():
     """A CEL rule whose message no refused manifest expects is a rule without a test."""
     rules = [
         (kind, rule["message"])
-        for kind, crd in documents().items()
-        for path, node in nodes(schema_of(crd), "")
+        for kind, root in roots()
+        for path, node in nodes(root, "")
         if not path.startswith(".status")
-        for rule in node.get("x-kubernetes-validations", [])
+        for rule in node.get(CEL, [])
     ]
     untested = [(kind, message) for kind, message in rules if message not in refusals(kind)]
 
@@ -152,7 +186,8 @@ def test_no_pattern_is_left_to_speak_for_itself():
 
 def oversized(node: Manifest, value: Any) -> Iterator[tuple[str, Any]]:
     """Where and how a value can be made one larger than the schema allows: a path, and the value made so."""
-    if node.get("type") == "string" or "x-kubernetes-int-or-string" in node:
+    untyped = "type" not in node and isinstance(value, str)
+    if node.get("type") == "string" or "x-kubernetes-int-or-string" in node or untyped:
         if "maxLength" in node:
             yield "", "a" * (node["maxLength"] + 1)
     elif node.get("type") == "array":
@@ -162,7 +197,7 @@ def oversized(node: Manifest, value: Any) -> Iterator[tuple[str, Any]]:
             for path, large in oversized(node["items"], value[index]):
                 yield f"[{index}]{path}", [*value[:index], large, *value[index + 1 :]]
     elif isinstance(value, dict):
-        if "maxProperties" in node:
+        if "maxProperties" in node and "properties" not in node:
             some = next(iter(value.values()), None)
             yield "", {f"a{number}": some for number in range(node["maxProperties"] + 1)}
         for name, child in value.items():

@@ -162,6 +162,46 @@ COLUMNS = {
         {"READY": "True", "MODELVERSION": "churn-7", "REPLICAS": "2/3", "URL": "http://churn.team-a.svc"},
         {"ROLLOUT": "Progressing", "KEYS": "churn-keys", "MESSAGE": "churn-7 answers"},
     ),
+    "Sweep": (
+        "sw",
+        {
+            "observedGeneration": 1,
+            "state": "Failed",
+            "startTime": NOW,
+            "completionTime": NOW,
+            "duration": "3m10s",
+            "trials": {"running": 0, "succeeded": 7, "stopped": 3, "failed": 2},
+            "progress": "12/200",
+            "best": [
+                {
+                    "trial": 3,
+                    "values": {"loss": 0.25},
+                    "params": {"lr": 0.01, "booster": "dart", "deep": True},
+                    "modelVersion": "churn-1",
+                }
+            ],
+            "bestValue": "0.25",
+            "modelVersion": "churn-1",
+            "journal": {"uri": "s3://lake/team-a/sweeps/churn/0a-1b/journal/"},
+            "budgetUsed": {"cpuHours": 1.5, "gpuHours": 0.25},
+            "warmStart": ["s3://lake/team-a/sweeps/older/0a-1b/"],
+            "failure": {
+                "reason": "TooManyFailedTrials",
+                "message": "5 trials failed",
+                "tail": "Killed",
+                "hint": "Look.",
+            },
+            "conditions": [condition("Running", "it ran")],
+        },
+        {
+            "STATE": "Failed",
+            "BEST": "0.25",
+            "TRIALS": "12/200",
+            "FAILED": "2",
+            "DURATION": "3m10s",
+        },
+        {"MODELVERSION": "churn-1", "MESSAGE": "it ran", "FAILURE": "5 trials failed"},
+    ),
 }
 
 

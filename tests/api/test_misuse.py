@@ -13,13 +13,28 @@ from typing import Any
 import pytest
 from bare import RESOURCES, Api
 from broken import Broken, broken, plain, spelled
+from builders import searching
 from ground import Ground, difference, where
 from hands import complete_job, ended_pod, failed_job, now, pod_of
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis import strategies as st
 from operator_process import BUCKET, Operator
-from poison import PODS, ROLES, Poison, ends, poisons
-from strategies import GONE, KIND, NAMES, OPEN, Path, fixed_fields, json_values, replaced, schema, specs, valid, whole
+from poison import PODS, Poison, ends, poisons
+from strategies import (
+    GONE,
+    KIND,
+    NAMES,
+    OPEN,
+    Path,
+    fixed_fields,
+    json_values,
+    replaced,
+    schema,
+    specs,
+    valid,
+    whole,
+    with_fixed,
+)
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.conditions import find, is_true
 from ultramarine.shared.meta import API_VERSION, Manifest
@@ -296,7 +311,6 @@ def with_pods(spec: Manifest) -> Manifest:
 @pytest.mark.parametrize("kind", NAMES)
 def test_edits_end_where_a_fresh_apply_of_the_last_one_does(ground, kind):
     """However an object was edited, deleted and made again, it ends as if its last spec were its first."""
-    fixed = fixed_fields(schema(kind, "spec"))
 
     @examples(0.08 / len(NAMES), each=4)
     @given(steps(kind))
@@ -312,7 +326,7 @@ def test_edits_end_where_a_fresh_apply_of_the_last_one_does(ground, kind):
                     first = None
                     continue
                 first = spec if first is None else first
-                spec = {k: v for k, v in spec.items() if k not in fixed} | {k: first[k] for k in fixed if k in first}
+                spec = with_fixed(schema(kind, "spec"), first, spec)
                 made = whole(kind, edited, spec)
                 SENT["edited", kind] += 1
                 answer = ground.apply(made)
@@ -350,8 +364,8 @@ def test_poison_never_stops_the_others(ground):
         try:
             poisoned = last.pop() if last else converging(ground)
             name = poisoned[0]["metadata"]["name"]
-            for owner, pod in (("Job", PODS[0]), ("Deployment", PODS[1])):
-                parent = ground.get((RESOURCES[owner], ROLES[owner].replace("NAME", name)))
+            for pod, (kind, owner) in PODS.items():
+                parent = ground.get((RESOURCES[kind], owner.replace("NAME", name)))
                 ground.run_pod(pod_of(parent, pod.replace("NAME", name)))
             for drop in drops:
                 SENT["poisoned", drop.kind] += 1
@@ -377,8 +391,10 @@ def converging(ground: Ground) -> list[Manifest]:
         ground.create(named("ModelVersion", f"{name}-1", {"model": name, "version": "1", **ground.artifact})),
         ground.create(named("Model", name, {"aliases": {"champion": "1"}})),
         ground.create(named("OnlineEndpoint", name, {"deployments": [{"name": "blue", "model": f"{name}@champion"}]})),
+        ground.create(named("Sweep", name, searching(name)["spec"])),
     ]
-    children = [(RESOURCES["Job"], name), (RESOURCES["Service"], name), (RESOURCES["Deployment"], f"{name}-blue")]
+    jobs = [(RESOURCES["Job"], made) for made in (name, f"{name}-coordinator", f"{name}-workers")]
+    children = [*jobs, (RESOURCES["Service"], name), (RESOURCES["Deployment"], f"{name}-blue")]
 
     def converged() -> bool:
         seen = [ground.get(where(each)) for each in made]

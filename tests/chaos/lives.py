@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from builders import DIGEST, serving, training
+import sweep_stories
+from builders import DIGEST, searching, serving, training
 from ultramarine.kinds.trainingjob.manifests import LABEL_QUEUE
 from ultramarine.shared.conditions import find, is_true
 from ultramarine.shared.meta import API_VERSION, Manifest
@@ -370,6 +371,8 @@ LIVES = (
     Life("OnlineEndpoint", "rolls out by steps", (version(1), version(2), _both()), _rolls_out, TWO, True),
     Life("OnlineEndpoint", "is scaled", (version(1), serving("shop", "churn@1")), _is_scaled, ONE),
     Life("OnlineEndpoint", "gets its image", (version(1), serving("shop", "churn@1")), _gets_its_image, ONE),
+    Life("Sweep", "finds the best", (sweep_stories.registering(),), sweep_stories.finds_the_best),
+    Life("Sweep", "is steered", (searching("hpo"),), sweep_stories.is_steered),
 )
 # A change of the spec that each kind allows: promise 4 makes it and takes it back.
 EDITS: dict[str, Manifest] = {
@@ -377,4 +380,5 @@ EDITS: dict[str, Manifest] = {
     "Model": {"description": "another one"},
     "ModelVersion": {"allowCodeExecution": True},
     "OnlineEndpoint": {"authMode": "none"},
+    "Sweep": {"ttlSecondsAfterFinished": 86400},
 }

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from proxy import Call
 from ultramarine.kinds import KINDS
 from ultramarine.kinds.onlineendpoint.addresses import routes_in
-from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID, LABEL_OUTPUT
+from ultramarine.kinds.registration import LABEL_OUTPUT
+from ultramarine.kinds.sweep.registration import LABEL_SWEEP_UID
+from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID
 from ultramarine.shared.meta import Manifest, controller_uid
 from world import GARBAGE_COLLECTORS, Id, Sight
 
@@ -129,10 +131,10 @@ def violations(
         if sight.id[0] in OURS and "kopf" in json.dumps(sight.manifest):
             found.append(f"{sight.id} has something of kopf's")
         labels = meta.get("labels") or {}
-        if sight.id[0] == "ModelVersion" and labels.get(LABEL_JOB_UID):
-            versions[labels[LABEL_JOB_UID], labels[LABEL_OUTPUT]].add(sight.id[1])
+        if sight.id[0] == "ModelVersion" and (maker := labels.get(LABEL_JOB_UID) or labels.get(LABEL_SWEEP_UID)):
+            versions[maker, labels[LABEL_OUTPUT]].add(sight.id[1])
     found += [
-        f"output {output} of one job was registered as {sorted(names)}"
+        f"output {output} of one job or sweep was registered as {sorted(names)}"
         for (_, output), names in versions.items()
         if len(names) > 1
     ]
@@ -147,8 +149,9 @@ def violations(
 
 
 def regressions(sights: list[Sight]) -> list[str]:
-    """Which finished job was said to be unfinished again, and which version that was ready not to be."""
-    ends = {"TrainingJob": ("Succeeded", "Failed"), "ModelVersion": ("Ready",)}
+    """Which finished job or sweep was said to be unfinished again, and which version that was ready not to be."""
+    over = ("Succeeded", "Failed")
+    ends = {"TrainingJob": over, "Sweep": over, "ModelVersion": ("Ready",)}
     last: dict[str, str] = {}
     found = []
     for sight in sights:

@@ -289,6 +289,9 @@ CHANGES: list[tuple[str, str, str, Manifest]] = [
     ),
     ("splits its traffic", "OnlineEndpoint", "shop", {"traffic": {"blue": 50, "green": 50}}),
     ("splits its traffic", "OnlineEndpoint", "shop", {"mirrorTraffic": {"green": 10}}),
+    ("finds the best", "Sweep", "hpo", {"suspend": True}),
+    ("finds the best", "Sweep", "hpo", {"ttlSecondsAfterFinished": 3600}),
+    ("finds the best", "Sweep", "hpo", {"limits": {"maxTrials": 10, "parallelTrials": 3}}),
 ]
 
 
@@ -347,6 +350,8 @@ REFUSED: list[tuple[str, str, Manifest, str]] = [
     ("succeeds", "TrainingJob", {"backoffLimit": -1}, "backoffLimit"),
     ("waits for its artifact", "ModelVersion", {"digest": "sha256:" + "0" * 64}, "cannot be changed"),
     ("moves its aliases", "Model", {"aliases": {"latest": "1"}}, "latest"),
+    ("finds the best", "Sweep", {"objective": {"metric": "other"}}, "cannot be changed"),
+    ("finds the best", "Sweep", {"limits": {"parallelTrials": 11}}, "must not be above maxTrials"),
 ]
 
 
@@ -410,7 +415,7 @@ async def test_11_children_deleted_by_hand(rig: Rig) -> None:
         left = oracle.difference(run.end(), before)
         assert not [line for line in left if not any(words in line for words in REMEMBERED)]
 
-    lives = [named("succeeds"), named("is suspended and resumed")]
+    lives = [named("succeeds"), named("is suspended and resumed"), named("finds the best"), named("is steered")]
     lives += [life for life in SERVING if life.name != COMPILED]  # a model is compiled once
     await everywhere(rig, disturb=disturb, lives=lives, but=REMEMBERED)
 

@@ -19,6 +19,7 @@ import aiohttp
 import hands
 from gateway_hands import Gateway
 from ultramarine.kinds.model.manifests import STORE
+from ultramarine.kinds.sweep.manifests import COORDINATOR
 from ultramarine.kinds.trainingjob import memory
 from ultramarine.kinds.trainingjob.manifests import LABEL_QUEUE
 from ultramarine.outside.storage import Storage
@@ -298,6 +299,10 @@ class World:
             if not is_true(status, "Suspended"):
                 await self._say(job, {"active": 0, "ready": 0, "conditions": [suspended], "startTime": None})
             return
+        if spec.get("completionMode") == "Indexed":  # it may have become smaller
+            too_many = [pod for pod in active if node_index(pod) >= spec["completions"]]
+            await self._end_pods(too_many)
+            active = [pod for pod in active if pod not in too_many]
         needed = {0} if spec.get("successPolicy") else set(range(spec["completions"]))
         if needed <= {node_index(pod) for pod in own if _phase(pod) == "Succeeded"}:
             await self._end_pods(active)
@@ -336,6 +341,11 @@ class World:
             return
         if name == STORE and fate != "runs":
             await self._say(pod, {"startTime": hands.now(), **await self._compile(job, fate)})
+            return
+        if name == COORDINATOR and fate == "succeeds":
+            said = await asyncio.to_thread(hands.search_and_store, self.storage, job)
+            told = {"startTime": (pod.get("status") or {}).get("startTime") or hands.now()}
+            await self._say(pod, {**told, **hands.ended_pod(0, said.to_json().decode(), name=COORDINATOR)})
             return
         start = (pod.get("status") or {}).get("startTime") or hands.now()
         ready = {"name": "trainer", "image": "ultramarine/trainer:1", "imageID": "sha256:feed", "ready": True}

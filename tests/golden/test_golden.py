@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from builders import DIGEST, NOW, child, endpoint, model, ours, read, seen, training_job, version
+from builders import DIGEST, NOW, child, endpoint, model, ours, read, seen, sweep, training_job, version
 from ultramarine.kinds.model.plan import plan_model, plan_version
 from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
+from ultramarine.kinds.sweep.plan import plan as plan_sweep
 from ultramarine.kinds.trainingjob.plan import plan as plan_job
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, GatewayApi, Obj, ParentRef, Plan
@@ -178,6 +179,47 @@ def pooled_endpoint() -> Plan:
     return plan_endpoint(one, seen(related=(*models, version(1, format={"name": "onnx"}))), NOW)
 
 
+def minimal_sweep() -> Plan:
+    """Ten trials, two at a time."""
+    return plan_sweep(sweep(), seen(), NOW)
+
+
+def full_sweep() -> Plan:
+    """A grid with conditions and a budget, four trials at a time, whose best one is registered."""
+    one = sweep(
+        objective={"metric": "accuracy", "goal": "maximize", "stopAt": 0.99},
+        algorithm={"type": "grid", "seed": 7},
+        searchSpace={
+            "booster": {"choice": ["gbtree", "dart"]},
+            "drop": {"uniform": {"min": 0, "max": 1, "step": 0.5}, "when": {"booster": ["dart"]}},
+            "depth": {"int": {"min": 2, "max": 8, "step": 2}},
+            "task": {"constant": "binary"},
+        },
+        earlyTermination={"type": "asha", "minSteps": 1, "maxSteps": 27},
+        limits={"parallelTrials": 4, "maxFailedTrials": 5, "trialTimeoutSeconds": 600},
+        budget={"cpuHours": 10, "gpuHours": 2.5},
+        canaryTrial=True,
+        activeDeadlineSeconds=3600,
+        registerBest="churn",
+        trialTemplate={
+            "spec": {
+                "image": "team-a/trainer:2",
+                "source": {"git": {"url": "https://git.example.com/churn", "ref": "main"}},
+                "command": ["python", "train.py", "--depth=$(params.depth)"],
+                "args": ["--rounds=$(params.rounds)", "$(inputs.data)", "$(outputs.model)"],
+                "parameters": {"rounds": "100"},
+                "env": [{"name": "MODE", "value": "fast"}],
+                "resources": {"requests": {"cpu": "500m"}, "limits": {"nvidia.com/gpu": 1}},
+                "inputs": {"data": {"uri": "s3://lake/churn/"}},
+                "outputs": {"model": {}, "report": {}},
+                "podTemplate": {"nodeSelector": {"gpu": "a100"}, "priorityClassName": "low"},
+            }
+        },
+    )
+    here = seen()
+    return plan_sweep(one, replace(here, platform=replace(here.platform, progress_url="http://operator:8080")), NOW)
+
+
 EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, gateway_api_endpoint]
 EXAMPLES += [
     token_endpoint,
@@ -186,6 +228,8 @@ EXAMPLES += [
     compiled_version,
     deleted_version,
     pooled_endpoint,
+    minimal_sweep,
+    full_sweep,
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ultramarine.kinds import KINDS
 from unit.rendered import CHART, EXTERNAL, METRICS, names, of, operator_env, pods
 
 
@@ -21,7 +22,7 @@ def test_by_default_nothing_reaches_beyond_its_namespace(chart):
     assert {each["metadata"].get("namespace") for each in got if each["kind"] not in clusterwide} == {"platform"}
     assert names(got, "Role") == [f"platform/ultramarine-{name}" for name in ("gateway", "leader", "operator")]
     assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "platform"
-    assert len(of(got, "CustomResourceDefinition")) == 4
+    assert len(of(got, "CustomResourceDefinition")) == len(KINDS)
 
 
 def test_a_list_of_namespaces_gets_a_role_in_each(chart):

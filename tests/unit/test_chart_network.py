@@ -7,6 +7,7 @@ from builders import endpoint
 from ultramarine.kinds.onlineendpoint.addresses import FIRST_PORT, PORTS
 from ultramarine.kinds.onlineendpoint.guard import network_policy
 from ultramarine.kinds.onlineendpoint.manifests import GRPC_PORT, PORT
+from ultramarine.shared.contract import SWEEP_PORT
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.routes import GATEWAY_PORT
 from unit.rendered import names, of
@@ -28,11 +29,14 @@ NODES = {"podSelector": {"matchLabels": {"ultramarine.dev/kind": "TrainingJob"}}
 ALL_TCP = [{"protocol": "TCP"}]
 
 
-@pytest.mark.parametrize(("kind", "own"), [("TrainingJob", 2), ("ModelVersion", 0), ("OnlineEndpoint", 0)])
+@pytest.mark.parametrize(
+    ("kind", "own"), [("TrainingJob", 2), ("Sweep", 2), ("ModelVersion", 0), ("OnlineEndpoint", 0)]
+)
 def test_pods_reach_dns_and_the_storage_alone(chart, kind, own):
     """In each namespace what trains, compiles and serves may reach DNS and the storage's pods; others, what trains."""
     got = chart.render({"namespaces": ["team-a", "team-b"]})
-    name = {"TrainingJob": "training", "ModelVersion": "compiling", "OnlineEndpoint": "serving"}[kind]
+    names = {"TrainingJob": "training", "Sweep": "sweeps", "ModelVersion": "compiling", "OnlineEndpoint": "serving"}
+    name = names[kind]
     selector: Manifest = {"matchLabels": {"ultramarine.dev/kind": kind}}
     if kind == "ModelVersion":  # and what deletes the artifact of one that is gone
         expression = {"key": "ultramarine.dev/kind", "operator": "In", "values": ["Model", kind]}
@@ -69,8 +73,21 @@ def test_training_pods_reach_each_other_and_the_operator(chart):
         assert progress["to"] == [{word: operator[word] for word in ("podSelector", "namespaceSelector")}]
 
 
+def test_pods_of_sweeps_reach_coordinators_and_the_operator(chart):
+    """A pod of a sweep reaches those of sweeps in its own namespace, on the coordinator's port; and the operator."""
+    got = chart.render({"namespaces": ["team-a", "team-b"]})
+    port = [{"port": SWEEP_PORT, "protocol": "TCP"}]
+    sweeps = {"podSelector": {"matchLabels": {"ultramarine.dev/kind": "Sweep"}}}
+
+    for namespace in ("team-a", "team-b"):
+        spec, training = (policy(got, namespace, f"ultramarine-{name}") for name in ("sweeps", "training"))
+        assert spec["ingress"] == [{"ports": port, "from": [sweeps]}]
+        assert spec["egress"][0] == {"ports": port, "to": [sweeps]}
+        assert spec["egress"][1] == training["egress"][1]
+
+
 def test_only_what_serves_is_asked(chart, mode):
-    """Compiling pods take no connections, training ones each other's; all others where they serve: HTTP, gRPC."""
+    """Compiling pods take no connections, training ones each other's, coordinators workers'; others serve."""
     got = chart.render(mode)
 
     for each in of(got, "NetworkPolicy"):
@@ -80,6 +97,8 @@ def test_only_what_serves_is_asked(chart, mode):
         wanted = [[{"port": servers.get(name, 8080), "protocol": "TCP"}]]
         if name == "training":
             wanted = [ALL_TCP]
+        if name == "sweeps":
+            wanted = [[{"port": SWEEP_PORT, "protocol": "TCP"}]]
         if name == "compiling":
             wanted = []
         if name == "serving":
@@ -127,7 +146,7 @@ def test_policies_select_the_pods_that_the_chart_makes(chart):
         assert ours["podSelector"]["matchLabels"].items() <= labels[component].items()
         assert labels[component][expression["key"]] in expression["values"]
     (expression,) = pods_of_kinds["podSelector"]["matchExpressions"]
-    assert expression["values"] == ["TrainingJob", "Model", "ModelVersion", "OnlineEndpoint"]
+    assert expression["values"] == ["TrainingJob", "Sweep", "Model", "ModelVersion", "OnlineEndpoint"]
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,14 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from builders import job, ours, pod, read
+from builders import job, ours, pod, read, searching, sweep_job, sweep_pod
 from ultramarine.engine.mirror import Mirror
 from ultramarine.engine.reports import ACCEPT_SECONDS, RING_SECONDS, Reports
 from ultramarine.kinds import KINDS
 from ultramarine.kube.client import ApiError
 from ultramarine.progress import BODY_LIMIT, CACHE_SECONDS, REVIEWS, Reception
-from ultramarine.shared.contract import PROGRESS_AUDIENCE, CheckpointRecord, Progress
-from ultramarine.shared.meta import JOB, POD, TRAINING_JOB, Key, Manifest, child_labels, child_metadata
+from ultramarine.shared.contract import PROGRESS_AUDIENCE, BestTrial, CheckpointRecord, Progress, SweepSummary
+from ultramarine.shared.meta import JOB, POD, SWEEP, TRAINING_JOB, Key, Manifest, child_labels, child_metadata
 from ultramarine.shared.pods import INDEX
 
 SAVED = CheckpointRecord("s3://lake/team-a/churn/checkpoints/ab/", "sha256:ab", "2030-01-01T12:00:00Z")
@@ -75,6 +75,32 @@ class World:
         self.mirror.put(TRAINING_JOB, owner)
         self.mirror.put(JOB, made)
         self.mirror.put(POD, pod_of(owner, pod_name, **meta))
+
+    def add_sweep(self, name: str, **pods: str) -> None:
+        """A Sweep with its two Jobs, and a pod of that name for each of those that are given."""
+        owner = ours("Sweep", name, searching(name)["spec"])
+        self.mirror.put(SWEEP, owner)
+        for which in ("coordinator", "workers"):
+            made = sweep_job(read(owner), which)
+            made["metadata"] |= child_metadata(owner, f"{name}-{which}")
+            self.mirror.put(JOB, made)
+            if pod_name := pods.get(which):
+                found = sweep_pod(read(owner), which)
+                job = {"apiVersion": "batch/v1", "kind": "Job", "name": made["metadata"]["name"], "controller": True}
+                found["metadata"] |= {
+                    "name": pod_name,
+                    "uid": f"{pod_name}-uid",
+                    "resourceVersion": "10",
+                    "ownerReferences": [{**job, "uid": made["metadata"]["uid"]}],
+                }
+                self.mirror.put(POD, found)
+                self.reviews[f"{which}.b.c"] = review_of(pod_name)
+
+    async def post_summary(self, which: str, body: bytes, name: str = "hpo") -> tuple[int, str]:
+        """Post on a Sweep as the pod of that Job of its; the answer's code and words."""
+        headers = {"Authorization": f"Bearer {which}.b.c"}
+        async with self.client.post(f"{self.url}/sweeps/team-a/{name}", data=body, headers=headers) as answer:
+            return answer.status, (await answer.json())["error"] if answer.status != 204 else ""
 
     async def review(self, token: str, audience: str) -> Manifest:
         """The answer to a TokenReview."""
@@ -380,3 +406,47 @@ def test_what_is_gone_is_forgotten():
         assert found.latest() == PROGRESS
         forget()
         assert found.latest() is None
+
+
+HPO = Key("Sweep", "team-a", "hpo")
+SUMMARY = SweepSummary(running=2, succeeded=3, best=(BestTrial(1, (0.5,), {"lr": 0.1}),))
+
+
+async def test_a_coordinator_tells_how_far_its_sweep_is(world):
+    """What the coordinator of a sweep posts is what the next pass is told, and passes come every ten seconds."""
+    world.add_sweep("hpo", coordinator="hpo-coordinator-a")
+
+    assert await world.post_summary("coordinator", SUMMARY.to_json()) == (204, "")
+    assert world.reports.latest(HPO, world.mirror.children(HPO)) == SUMMARY
+    world.now += ACCEPT_SECONDS
+    assert await world.post_summary("coordinator", replace(SUMMARY, running=1).to_json()) == (204, "")
+    assert world.rung == [(HPO, 0.0), (HPO, RING_SECONDS - ACCEPT_SECONDS)]
+
+
+async def test_a_worker_does_not_speak_for_its_sweep(world):
+    """A worker runs anybody's command: what it posts is refused, on the sweep and on the path of jobs."""
+    world.add_sweep("hpo", coordinator="hpo-coordinator-a", workers="hpo-workers-0-a")
+
+    code, words = await world.post_summary("workers", SUMMARY.to_json())
+    assert (code, "only the coordinator's newest pod reports" in words) == (403, True)
+    code, words, _ = await world.post(token="workers.b.c", name="hpo")
+    assert (code, "belongs to Sweep team-a/hpo, not to TrainingJob team-a/hpo" in words) == (403, True)
+    assert world.reports.latest(HPO, world.mirror.children(HPO)) is None
+
+
+async def test_a_job_does_not_speak_for_a_sweep(world):
+    """The pod of a TrainingJob reports on that, and on no sweep."""
+    world.add_sweep("hpo")
+    world.reviews["job.b.c"] = review_of("churn-0-a")
+
+    code, words = await world.post_summary("job", SUMMARY.to_json())
+    assert (code, "belongs to TrainingJob team-a/churn" in words) == (403, True)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"running": -1}', b'{"best": [{"trial": 1, "values": [NaN]}]}'])
+async def test_what_is_no_summary_is_refused(world, body):
+    """A report on a sweep that a status has no place for is refused, with what is to be posted instead."""
+    world.add_sweep("hpo", coordinator="hpo-coordinator-a")
+
+    code, words = await world.post_summary("coordinator", body)
+    assert (code, "post what contract.SweepSummary writes" in words) == (400, True)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ultramarine.progress import _read
+from ultramarine.progress import _read_progress
 from ultramarine.shared.contract import METRIC_LIMIT, CheckpointRecord, Progress
 from ultramarine_trainer import kubeflow
 from ultramarine_trainer.kubeflow import KubeflowServer, progress_of
@@ -418,7 +418,7 @@ def test_any_report_becomes_one_that_the_operator_takes(percent, eta, metrics):
         progress = progress_of(json.dumps({"trainerStatus": status}).encode())
     except ValueError:
         return
-    assert _read(progress.to_json()) == progress
+    assert _read_progress(progress.to_json()) == progress
 
 
 def test_a_folder_that_takes_nothing_leaves_the_command_without(taken, tmp_path):

@@ -15,6 +15,7 @@ from ..kube import events
 from ..kube.apply import apply_child, write_status
 from ..kube.client import ApiError, Client
 from ..shared.conditions import Condition, find, health, merge
+from ..shared.contract import Progress, SweepSummary
 from ..shared.errors import Conflict, InvalidSpec, NotYet, Refused, UltramarineError
 from ..shared.meta import CONFIG_MAP, SECRET, Key, Manifest, Resource
 from ..shared.plan import Event, GenerateSecret, Kind, Lazily, Obj, Plan, Platform, Seen
@@ -91,7 +92,14 @@ class Reconciler:
             )
 
         children = self._mirror.children(key)
-        seen = Seen(self._platform, children, Lazily(related), progress=self._reports.latest(key, children))
+        told = self._reports.latest(key, children)
+        seen = Seen(
+            self._platform,
+            children,
+            Lazily(related),
+            progress=told if isinstance(told, Progress) else None,
+            summary=told if isinstance(told, SweepSummary) else None,
+        )
         questions = kind.questions(obj, seen)
         if not questions:
             return seen

@@ -1,4 +1,4 @@
-"""The newest progress of each running job, as its pods have posted it: held in memory, and told to the passes."""
+"""How far each running job and sweep is, as its pods have posted it: held in memory, and told to the passes."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..shared.contract import Progress
-from ..shared.meta import GROUP, JOB, POD, TRAINING_JOB, Key, Manifest
+from ..shared.contract import Progress, SweepSummary
+from ..shared.meta import GROUP, JOB, POD, SWEEP, TRAINING_JOB, Key, Manifest, controller_uid
 from ..shared.pods import TRAINER, created, image_digest, node_index
 from .mirror import Mirror, owner_key
 
 RING_SECONDS = 10.0  # a status is written at most so often for progress alone
 ACCEPT_SECONDS = 1.0  # a job may post no more often
-MOST = 10_000  # jobs that are remembered, of some kilobytes each
+MOST = 10_000  # objects that are remembered, of some kilobytes each
+
+Report = Progress | SweepSummary  # of a TrainingJob, and of a Sweep
 
 
 @dataclass(slots=True)
 class _Entry:
     pod_uid: str
-    progress: Progress
+    report: Report
     received: float
     due: float  # when the key was, or will be, rung for it
 
 
 class Reports:
-    """Progress by key, each from one pod; `ring(key, after)` asks for a pass in that many seconds."""
+    """Reports by key, each from one pod; `ring(key, after)` asks for a pass in that many seconds."""
 
     def __init__(
         self, mirror: Mirror, ring: Callable[[Key, float], None], clock: Callable[[], float] = time.monotonic
@@ -36,13 +38,14 @@ class Reports:
         self._clock = clock
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
 
-    def job_of_pod(self, namespace: str, name: str, uid: str) -> Key | None:
-        """The TrainingJob that a pod belongs to by both its labels and its owners; nothing for anybody else's pod."""
+    def owner_of_pod(self, namespace: str, name: str, uid: str) -> Key | None:
+        """The TrainingJob or Sweep that a pod belongs to by both its labels and its owners; nothing for other pods."""
         pod = self._mirror.get(Key(POD.kind, namespace, name))
         if pod is None or pod["metadata"].get("uid") != uid:
             return None
         key = owner_key(pod)
-        job = self._mirror.get(key) if key is not None and key.kind == TRAINING_JOB.kind else None
+        ours_to_hear = key is not None and key.kind in (TRAINING_JOB.kind, SWEEP.kind)
+        job = self._mirror.get(key) if key is not None and ours_to_hear else None
         if key is None or job is None:
             return None
         made = (child for child in self._mirror.children(key) if child["kind"] == JOB.kind)
@@ -55,12 +58,12 @@ class Reports:
         return image_digest(pod, TRAINER) if pod is not None and pod["metadata"].get("uid") == uid else ""
 
     def speaks(self, key: Key, uid: str) -> bool:
-        """Whether that pod is the one whose word counts for a job."""
-        pod = speaker(self._mirror.children(key))
+        """Whether that pod is the one whose word counts for a job or a sweep."""
+        pod = speaker(key, self._mirror.children(key))
         return pod is not None and pod["metadata"].get("uid") == uid
 
-    def put(self, key: Key, pod_uid: str, progress: Progress) -> bool:
-        """Take in what a pod has posted, and have its job looked at within RING_SECONDS; not if it came too soon."""
+    def put(self, key: Key, pod_uid: str, report: Report) -> bool:
+        """Take in what a pod has posted, and have its owner looked at within RING_SECONDS; not if it came too soon."""
         now, known = self._clock(), self._entries.get(key)
         if known is not None and now < known.received + ACCEPT_SECONDS:
             return False
@@ -69,19 +72,19 @@ class Reports:
             due = known.due  # that pass is to come, and will see this
         else:
             self._ring(key, due - now)
-        self._entries[key] = _Entry(pod_uid, progress, now, due)
+        self._entries[key] = _Entry(pod_uid, report, now, due)
         self._entries.move_to_end(key)
         while len(self._entries) > MOST:
             self._entries.popitem(last=False)
         return True
 
-    def latest(self, key: Key, children: Iterable[Manifest]) -> Progress | None:
-        """The newest progress of a job; nothing while it comes from a pod that another one has taken over from."""
+    def latest(self, key: Key, children: Iterable[Manifest]) -> Report | None:
+        """The newest report on an object; nothing while it comes from a pod that another one has taken over from."""
         entry = self._entries.get(key)
         if entry is None:
             return None
-        pod = speaker(children)
-        return entry.progress if pod is not None and pod["metadata"].get("uid") == entry.pod_uid else None
+        pod = speaker(key, children)
+        return entry.report if pod is not None and pod["metadata"].get("uid") == entry.pod_uid else None
 
     def forget(self, key: Key) -> None:
         """Let go of an object that is gone."""
@@ -92,9 +95,14 @@ class Reports:
         self._entries.clear()
 
 
-def speaker(children: Iterable[Manifest]) -> Manifest | None:
-    """The pod that speaks for a job: of node 0, and the newest one of these."""
+def speaker(key: Key, children: Iterable[Manifest]) -> Manifest | None:
+    """The pod that speaks: of a job that of node 0, of a sweep its coordinator's, and the newest one of these."""
+    children = list(children)
     pods = [child for child in children if child["kind"] == POD.kind and node_index(child) == 0]
+    if key.kind == SWEEP.kind:
+        name = f"{key.name}-coordinator"
+        jobs = [child for child in children if child["kind"] == JOB.kind and child["metadata"]["name"] == name]
+        pods = [pod for pod in pods if controller_uid(pod) in {job["metadata"].get("uid") for job in jobs}]
     return max(pods, key=lambda pod: (created(pod), not _is_over(pod), str(pod["metadata"]["name"])), default=None)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..shared.plan import Kind, Platform
-from . import model, onlineendpoint, trainingjob
+from . import model, onlineendpoint, sweep, trainingjob
 
-KINDS = (trainingjob.KIND, model.MODEL_KIND, model.VERSION_KIND, onlineendpoint.KIND)
+KINDS = (trainingjob.KIND, model.MODEL_KIND, model.VERSION_KIND, onlineendpoint.KIND, sweep.KIND)
 
 
 def kinds_on(platform: Platform) -> tuple[Kind, ...]:

@@ -39,6 +39,14 @@ def parse_timestamp(text: str) -> datetime:
         return LONG_AGO
 
 
+def in_words(seconds: int) -> str:
+    """A span as kubectl writes ages: 42s, 3m10s, 2h5m."""
+    hours, minutes, rest = seconds // 3600, seconds % 3600 // 60, seconds % 60
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
 def merge(old: Iterable[Manifest], new: Iterable[Condition], generation: int, now: datetime) -> list[Manifest]:
     """Write `new` as API conditions; one whose status did not change keeps its lastTransitionTime."""
     before = {c["type"]: c for c in old if isinstance(c, dict) and "type" in c}

@@ -390,8 +390,9 @@ class BestTrial:
 class SweepSummary:
     """How far a sweep is: posted to the operator, stored at its end, and in short its coordinator's last words.
 
-    `outcome` is empty, Succeeded or Failed; `reason` and `message` say why it ended. `stopped` trials were ended early
-    by rule. `best` has ten trials at most, the best first, or those of the Pareto front.
+    `outcome` is empty, Succeeded or Failed; `reason` and the first line of `message` say why it ended, and further
+    lines are what a trial that failed the sweep printed last. `stopped` trials were ended early by rule. `best` has ten
+    trials at most, the best first, or those of the Pareto front.
     """
 
     outcome: str = ""

@@ -90,6 +90,7 @@ TRAINING_JOB = Resource(GROUP, VERSION, "trainingjobs", "TrainingJob")
 MODEL = Resource(GROUP, VERSION, "models", "Model")
 MODEL_VERSION = Resource(GROUP, VERSION, "modelversions", "ModelVersion")
 ONLINE_ENDPOINT = Resource(GROUP, VERSION, "onlineendpoints", "OnlineEndpoint")
+SWEEP = Resource(GROUP, VERSION, "sweeps", "Sweep")
 
 
 @dataclass(frozen=True)

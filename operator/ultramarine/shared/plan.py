@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from .contract import Progress
+from .contract import Progress, SweepSummary
 from .errors import GatewayError, StorageError
 from .meta import Key, Manifest, Ref, Resource
 from .routes import RouteState
@@ -134,7 +134,8 @@ class Lazily(Iterable[Manifest]):
 class Seen:
     """The world at the moment of deciding: our children, the objects that we refer to, and what was answered outside.
 
-    `progress` is what the newest pod has posted to this very process; nothing after a restart, until it posts again.
+    `progress` is what the newest pod of a TrainingJob has posted to this very process, and `summary` what a Sweep's
+    coordinator has; nothing after a restart, until it posts again.
     """
 
     platform: Platform
@@ -142,6 +143,7 @@ class Seen:
     related: Iterable[Manifest] = ()
     answers: Mapping[Question, Answer] = field(default_factory=dict)
     progress: Progress | None = None
+    summary: SweepSummary | None = None
 
     def of(self, kind: str) -> list[Manifest]:
         """Children of that kind, by name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from . import contract
@@ -83,6 +83,16 @@ class Verdict:
     def sentence(self) -> str:
         """What happened and what to do, in one line."""
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+MAX_FAILURE = {"reason": 256, "message": 4096, "tail": 8192, "hint": 1024}  # characters, as in the schemas
+
+
+def failure(verdict: Verdict) -> Manifest:
+    """A verdict as status.failure, cut to what the schema admits: a status that is too long would not be written."""
+    names = {"exit_code": "exitCode"}
+    found = {names.get(name, name): value for name, value in asdict(verdict).items() if value not in (None, "")}
+    return found | {name: found[name][:limit] for name, limit in MAX_FAILURE.items() if name in found}
 
 
 def statuses(pod: Manifest) -> list[Manifest]:

@@ -152,6 +152,8 @@ class Lineage(Schema):
 
     training_job: str = Field(default="", max_length=253, description="The TrainingJob whose output it is.")
     git_commit: str = Field(default="", max_length=64, description="The commit of the code that made it.")
+    sweep: str = Field(default="", max_length=253, description="The Sweep whose best trial made it.")
+    trial: int | None = Field(default=None, ge=0, description="The number of that trial.")
     metrics: dict[str, float] = Field(
         default={}, max_length=METRIC_LIMIT, description="The last metrics of the training that made it."
     )

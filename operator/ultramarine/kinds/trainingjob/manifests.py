@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import json
-import posixpath
-import re
 
 from ...shared import contract
-from ...shared.errors import InvalidSpec
-from ...shared.meta import (
-    ANNOTATION_REQUESTED_BY,
-    LABEL_KIND,
-    LABEL_NAME,
-    Manifest,
-    child_labels,
-    child_metadata,
-    content_hash,
-)
+from ...shared.meta import LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
 from ...shared.plan import Obj, Platform
-from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env
-from .schema import Input, TrainingJobSpec
+from ...shared.pods import TRAINER
+from .. import training
+from .schema import TrainingJobSpec
 
 Job = Obj[TrainingJobSpec]
 
@@ -28,7 +18,6 @@ QUEUE_LABELS = "kueue.x-k8s.io/"
 LABEL_QUEUE = f"{QUEUE_LABELS}queue-name"
 MAX_PARAMETER, MAX_PARAMETER_NAME = 500, 250  # characters that every release of MLflow takes
 MAX_TOLD = 64 * 1024  # of all parameters together: Linux gives one variable twice as much
-REFERENCE = re.compile(r"\$\((params|inputs|outputs)\.([^)]*)\)")
 
 
 def output_prefix(job: Job, platform: Platform) -> str:
@@ -36,74 +25,18 @@ def output_prefix(job: Job, platform: Platform) -> str:
     return f"s3://{platform.storage_bucket}/{job.namespace}/trainingjobs/{job.name}/{job.uid}/"
 
 
-def source_digest(job: Job) -> str:
-    """SHA-256 over the inline source; of any other kind of source the trainer tells it."""
-    return f"sha256:{content_hash(job.spec.source.inline)}" if job.spec.source and job.spec.source.inline else ""
-
-
-def requested_by(job: Job, platform: Platform) -> str:
-    """Who made the object, where the API server writes it down; elsewhere anybody could have."""
-    annotations = job.manifest["metadata"].get("annotations") or {}
-    return str(annotations.get(ANNOTATION_REQUESTED_BY, ""))[:500] if platform.knows_requester else ""
-
-
-def source_task(job: Job) -> contract.SourceTask | None:
-    """What the trainer has to fetch before the command starts, if anything."""
-    source = job.spec.source
-    if source is None or source.inline:
-        return None
-    if source.git is not None:
-        git = source.git
-        return contract.SourceTask(git_url=git.url, git_ref=git.ref, git_path=git.path)
-    if source.config_map is not None:
-        return contract.SourceTask(config_map=source.config_map.name)
-    return contract.SourceTask(uri=source.uri or "", digest=source.digest or "")
-
-
 def command(job: Job) -> list[str]:
     """The whole command line with its references filled in. Raises InvalidSpec for one that refers to nothing."""
-    spec = job.spec
-    known = {
-        "params": spec.parameters,
-        "inputs": {name: _input_place(name, source) for name, source in spec.inputs.items()},
-        "outputs": {name: f"{contract.OUTPUTS_DIR}/{name}" for name in spec.outputs},
-    }
-    fields = {"params": "parameters", "inputs": "inputs", "outputs": "outputs"}
-
-    def fill(place: str, text: str) -> str:
-        def one(match: re.Match[str]) -> str:
-            kind, name = match[1], match[2]
-            if name not in known[kind]:
-                there = ", ".join(sorted(known[kind])) or "none"
-                raise InvalidSpec(
-                    f"{place} refers to {match[0]}, but spec.{fields[kind]} has no {name!r} (it has: {there}); "
-                    "apply it again under another name, with the parameter or without the reference"
-                )
-            return known[kind][name]
-
-        return REFERENCE.sub(one, text)
-
-    return [
-        *(fill(f"spec.command[{i}]", text) for i, text in enumerate(spec.command)),
-        *(fill(f"spec.args[{i}]", text) for i, text in enumerate(spec.args)),
-    ]
-
-
-def _input_place(name: str, source: Input) -> str:
-    streamed = source.mode == "Stream"
-    return f"http://127.0.0.1:{contract.STREAM_PORT}/{name}/" if streamed else f"{contract.INPUTS_DIR}/{name}"
+    return training.command_line(job.spec, job.spec.parameters, "spec", "spec.parameters")
 
 
 def source_config_map(job: Job) -> Manifest | None:
     """The inline source as a ConfigMap, or nothing without any."""
-    if job.spec.source is None or not job.spec.source.inline:
-        return None
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": child_metadata(job.manifest, f"{job.name}-source"),
-        "data": dict(job.spec.source.inline),
-    }
+    return training.source_config_map(job, _source_name(job))
+
+
+def _source_name(job: Job) -> str:
+    return f"{job.name}-source"
 
 
 def is_queued(job: Job) -> bool:
@@ -186,77 +119,23 @@ def _on_exit(action: str, operator: str, codes: list[int]) -> Manifest:
 
 
 def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
-    """The pod: our entry point around the user's command, locked down, with scratch space where it may write."""
-    spec, template = job.spec, job.spec.pod_template
+    """The pod, with what a gang and checkpoints ask of it."""
+    spec = job.spec
     task = contract.TrainingTask(
-        inputs={name: source.uri for name, source in spec.inputs.items() if source.mode == "Download"},
-        streams={name: source.uri for name, source in spec.inputs.items() if source.mode == "Stream"},
+        inputs=training.downloads(spec),
+        streams=training.streams(spec),
         outputs={name: (out.format or "auto") if out.register_as else "" for name, out in spec.outputs.items()},
         output_prefix=output_prefix(job, platform),
-        source=source_task(job),
+        source=training.source_task(job),
         checkpoint=checkpoint_task(job),
         gang=gang_task(job),
     )
-    scratch = {
-        "workspace": contract.WORK_DIR,
-        "inputs": contract.INPUTS_DIR,
-        "outputs": contract.OUTPUTS_DIR,
-        **({"checkpoints": contract.CHECKPOINTS_DIR} if task.checkpoint else {}),
-        "tmp": "/tmp",
-    }
-    volumes: list[Manifest] = [{"name": name, "emptyDir": {}} for name in scratch]
-    mounts: list[Manifest] = [{"name": name, "mountPath": path} for name, path in scratch.items()]
-    if (code := _source_volume(job)) is not None:
-        volumes.append({"name": "source", "configMap": code})
-        mounts.append({"name": "source", "mountPath": contract.SOURCE_DIR, "readOnly": True})
-    if platform.progress_url:
-        volumes.append(_token_volume())
-        mounts.append({"name": "token", "mountPath": posixpath.dirname(contract.PROGRESS_TOKEN), "readOnly": True})
-    resources = spec.resources.model_dump(by_alias=True, exclude_defaults=True)
-    if memory:
-        limits, requests = resources["limits"], resources.get("requests", {})
-        if requests.get("memory") == limits["memory"]:  # reserved in full, so it stays
-            resources["requests"] = {**requests, "memory": memory}
-        resources = {**resources, "limits": {**limits, "memory": memory}}
-    return {
-        "restartPolicy": "Never",
-        # The token is for a command that asks for an identity of its own.
-        "automountServiceAccountToken": bool(template.service_account_name),
-        **pull_secrets(platform),
-        "enableServiceLinks": False,
-        "securityContext": POD_SECURITY,
-        **({"subdomain": _service_name(job)} if spec.nodes > 1 else {}),
-        **({"terminationGracePeriodSeconds": task.checkpoint.grace_seconds} if task.checkpoint else {}),
-        **template.model_dump(by_alias=True, exclude_defaults=True),
-        "containers": [
-            {
-                "name": TRAINER,
-                "image": spec.image or platform.trainer_image,
-                "imagePullPolicy": platform.image_pull_policy,
-                "command": ["ultramarine-trainer"],
-                "args": command(job),
-                "env": [
-                    # Ours first: a $(NAME) in a value is filled in from the variables before it, so nothing of theirs
-                    # gets into the task. Names that start with ULTRAMARINE_ are refused at admission: none collides.
-                    {"name": contract.ENV_TASK, "value": task.to_json()},
-                    *storage_env(platform),
-                    {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                    # Every $ is written as JSON's escape: Kubernetes would fill in names in the text of a parameter.
-                    {"name": contract.ENV_CONTEXT, "value": context(job, platform).to_json().replace("$", "\\u0024")},
-                    *(variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.env),
-                ],
-                "envFrom": [
-                    *(source.model_dump(by_alias=True, exclude_defaults=True) for source in spec.env_from),
-                    {"secretRef": {"name": platform.storage_secret}},  # last: of two with one key, the later one wins
-                ],
-                "resources": resources,
-                "securityContext": CONTAINER_SECURITY,
-                "terminationMessagePolicy": "FallbackToLogsOnError",
-                "volumeMounts": mounts,
-            }
-        ],
-        "volumes": volumes,
-    }
+    more: Manifest = {"subdomain": _service_name(job)} if spec.nodes > 1 else {}
+    if task.checkpoint:
+        more["terminationGracePeriodSeconds"] = task.checkpoint.grace_seconds
+    told = context(job, platform)
+    args = command(job)
+    return training.pod_spec(job, platform, task, told, source=_source_name(job), args=args, memory=memory, more=more)
 
 
 def checkpoint_task(job: Job) -> contract.CheckpointTask | None:
@@ -299,31 +178,13 @@ def context(job: Job, platform: Platform) -> contract.TrainingContext:
     return contract.TrainingContext(
         job=f"{job.namespace}/{job.name}",
         uid=job.uid,
-        requested_by=requested_by(job, platform),
+        requested_by=training.requested_by(job, platform),
         image=job.spec.image or platform.trainer_image,
-        source_digest=source_digest(job),
+        source_digest=training.source_digest(job),
         parameters=parameters,
         progress=f"{platform.progress_url}/progress/{job.namespace}/{job.name}" if platform.progress_url else "",
         mlflow=platform.mlflow_uri,
     )
-
-
-def _token_volume() -> Manifest:
-    """A token that is good for nothing but telling the operator about this pod."""
-    name = posixpath.basename(contract.PROGRESS_TOKEN)
-    token = {"audience": contract.PROGRESS_AUDIENCE, "expirationSeconds": 3600, "path": name}
-    return {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}}
-
-
-def _source_volume(job: Job) -> Manifest | None:
-    """The ConfigMap that the code is mounted from, if it comes from one."""
-    source = job.spec.source
-    if source is not None and source.inline:
-        return {"name": f"{job.name}-source"}
-    if source is not None and source.config_map is not None:
-        # Optional: a pod that hangs for a missing mount tells nobody, while the trainer names what is missing.
-        return {"name": source.config_map.name, "optional": True}
-    return None
 
 
 def with_changes(live: Manifest, wanted: Manifest) -> Manifest | None:

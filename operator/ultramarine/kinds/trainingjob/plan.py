@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from ...shared import contract, pods
+from ...shared import contract, pods, states, waiting
 from ...shared.conditions import find, is_true, parse_timestamp
 from ...shared.errors import StorageError
 from ...shared.meta import JOB, TRAINING_JOB, Manifest, Ref, controller_uid
 from ...shared.plan import Plan, Platform, Question, ReadText, Seen
-from . import history, memory, status, waiting
+from . import history, memory, status
 from .manifests import (
     Job,
     is_queued,
@@ -29,7 +29,7 @@ SOON = timedelta(milliseconds=200)
 LAST_WORDS = timedelta(seconds=1)
 LONGEST_LAG = timedelta(seconds=20)
 NO_POD = timedelta(seconds=30)
-STARTING = status.pending("PodStarting", "its pod is starting")
+STARTING = states.pending("PodStarting", "its pod is starting")
 
 
 def plan(job: Job, seen: Seen, now: datetime) -> Plan:
@@ -42,12 +42,12 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
     if child is None:
         return _without_job(job, seen, facts, now)
     if child["metadata"].get("deletionTimestamp"):
-        state = status.suspended() if job.spec.suspend else status.pending("JobEnding", "the pods of its last Job end")
+        state = states.suspended() if job.spec.suspend else states.pending("JobEnding", "the pods of its last Job end")
         return _plan(job, state, facts, now)
     if done := _job_condition(child, "Complete"):
         if not _succeeded_pods(own_pods) and _is_fresh(done, now):
             # Jobs and pods are watched apart: the pod's last words may be a moment behind.
-            state = status.finishing("Finishing", "the command has succeeded; what its pod said last is awaited")
+            state = states.finishing("Finishing", "the command has succeeded; what its pod said last is awaited")
             return _plan(job, state, facts, now, after=LAST_WORDS)
         return _succeeded(job, seen, child, own_pods, facts, now)
     if job.spec.on_out_of_memory is not None:
@@ -58,10 +58,12 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
         return _failed(job, child, failure, own_pods, facts, now)
     if job.spec.suspend and is_queued(job):
         # Its Job's own `suspend` is the queue's; without the Job the queue gives its place to another.
-        return _plan(job, status.suspended(), facts, now, delete=(Ref.to(JOB, child),))
+        return _plan(job, states.suspended(), facts, now, delete=(Ref.to(JOB, child),))
     apply = _children(job, seen, child, facts)
     running = _running(job, own_pods)
-    patience = waiting.Patience(job, _awaited(job, own_pods, running), facts.get("imageErrorSince"), now)
+    awaited = [] if job.spec.suspend else _awaited(job, own_pods, running)
+    again = "correct spec.image, and run it again as a new TrainingJob"
+    patience = waiting.Patience(awaited, job.spec.pending_deadline_seconds, facts.get("imageErrorSince"), now, again)
     if (hopeless := patience.hopeless()) is not None:
         return _give_up(job, hopeless, child, facts, now)
     if not own_pods and not job.spec.suspend:
@@ -86,10 +88,10 @@ def _without_job(job: Job, seen: Seen, facts: Manifest, now: datetime) -> Plan:
         return _succeeded(job, seen, {}, [], facts, now)
     if isinstance(answer, StorageError) and answer.reason != "ObjectNotFound":
         message = f"its Job is gone; whether it was done is asked of the storage: {answer.message}"
-        return _plan(job, status.pending("ReadingResult", message), facts, now, after=STORAGE_RETRY)
+        return _plan(job, states.pending("ReadingResult", message), facts, now, after=STORAGE_RETRY)
     if job.spec.suspend and is_queued(job):
-        return _plan(job, status.suspended(), facts, now)
-    state = status.suspended() if job.spec.suspend else STARTING
+        return _plan(job, states.suspended(), facts, now)
+    state = states.suspended() if job.spec.suspend else STARTING
     return _plan(job, state, facts, now, apply=_children(job, seen, None, facts))
 
 
@@ -111,7 +113,7 @@ def _result(job: Job, seen: Seen) -> ReadText:
 
 def _plan(
     job: Job,
-    state: status.State,
+    state: states.State,
     facts: Manifest,
     now: datetime,
     *,
@@ -120,8 +122,8 @@ def _plan(
     delete: tuple[Ref, ...] = (),
     after: timedelta | None = None,
 ) -> Plan:
-    new = status.build(job, state, facts, now)
-    return Plan(new, apply=apply, create=create, delete=delete, events=status.diary(job, new), after=after)
+    new = states.build(job, state, facts, now)
+    return Plan(new, apply=apply, create=create, delete=delete, events=states.diary(job, new), after=after)
 
 
 def _own_job(job: Job, seen: Seen) -> Manifest | None:
@@ -162,21 +164,21 @@ def _awaited(job: Job, own_pods: list[Manifest], running: list[Manifest]) -> lis
     return own_pods
 
 
-def _unfinished(job: Job, own_pods: list[Manifest], running: list[Manifest]) -> status.State:
+def _unfinished(job: Job, own_pods: list[Manifest], running: list[Manifest]) -> states.State:
     if job.spec.suspend:
-        return status.suspended()
+        return states.suspended()
     if running:
         return status.running(job, running)
     if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in own_pods):
-        return status.finishing("Finishing", "the command has succeeded; its Job is being closed")
+        return states.finishing("Finishing", "the command has succeeded; its Job is being closed")
     for pod in reversed(own_pods):
         if (trouble := pods.trouble(pod)) is not None:
-            return status.pending(trouble.reason, trouble.message)
+            return states.pending(trouble.reason, trouble.message)
     failures = [pod for pod in own_pods if (pod.get("status") or {}).get("phase") == "Failed"]
     alive = {pods.node_index(pod) for pod in own_pods if pod not in failures}
     if failures and pods.node_index(failures[-1]) not in alive:
         sentence = pods.verdict(failures[-1]).sentence
-        return status.pending("Retrying", f"attempt {len(failures)} failed: {sentence}; another attempt follows")
+        return states.pending("Retrying", f"attempt {len(failures)} failed: {sentence}; another attempt follows")
     return STARTING
 
 
@@ -185,7 +187,7 @@ def _without_pods(job: Job, child: Manifest, platform: Platform, now: datetime) 
     facts, counts = status.kept(job, platform), child.get("status") or {}
     if child["spec"].get("suspend") and is_queued(job):
         message = f"queue {queue(job)} holds it; Kueue starts it when there is room (kubectl get workloads)"
-        return _plan(job, status.pending("Queued", message), facts, now)
+        return _plan(job, states.pending("Queued", message), facts, now)
     if not counts.get("startTime") or counts.get("active"):
         return _plan(job, STARTING, facts, now)
     waited = now - parse_timestamp(str(counts["startTime"]))
@@ -195,11 +197,11 @@ def _without_pods(job: Job, child: Manifest, platform: Platform, now: datetime) 
         f"kubectl -n {job.namespace} describe job {job.name} says why (a quota, a limit range, an admission policy)"
     )
     message = f"Kubernetes makes no pod for its Job; {remedy}"
-    left = waiting.left(job, waited)
+    left = waiting.left(job.spec.pending_deadline_seconds, waited)
     if left == timedelta():
-        verdict = pods.Verdict("NoPod", "", None, message, "", waiting.deadline_hint(job))
+        verdict = pods.Verdict("NoPod", "", None, message, "", waiting.deadline_hint(job.spec.pending_deadline_seconds))
         return _give_up(job, verdict, child, facts, now)
-    return _plan(job, status.pending("NoPod", message), facts, now, after=left)
+    return _plan(job, states.pending("NoPod", message), facts, now, after=left)
 
 
 def _more_memory(job: Job, child: Manifest, own_pods: list[Manifest], facts: Manifest, now: datetime) -> Plan | None:
@@ -213,13 +215,13 @@ def _more_memory(job: Job, child: Manifest, own_pods: list[Manifest], facts: Man
         return None
     known = memory.known(job, facts)
     if known and memory.in_bytes(known) > memory.in_bytes(limit):
-        state = status.pending("Retrying", f"{limit} of memory were not enough; the next attempt gets {known}")
+        state = states.pending("Retrying", f"{limit} of memory were not enough; the next attempt gets {known}")
         return _plan(job, state, facts, now, delete=(Ref.to(JOB, child),))
     # Not from what the Job has: an admission policy may have lowered that, and the answer would be no more than before.
     asked = known or str(job.spec.resources.limits["memory"])
     more = memory.raised(asked, policy.factor, str(policy.max_memory))
     if more:
-        state = status.pending("Retrying", f"{limit} of memory were not enough; the next attempt gets {more}")
+        state = states.pending("Retrying", f"{limit} of memory were not enough; the next attempt gets {more}")
         return _plan(job, state, {**facts, "memory": more}, now, after=SOON)
     verdict = replace(pods.verdict(killed[0]), hint="raise onOutOfMemory.maxMemory, or make it use less")
     return _give_up(job, verdict, child, facts, now)
@@ -227,8 +229,8 @@ def _more_memory(job: Job, child: Manifest, own_pods: list[Manifest], facts: Man
 
 def _give_up(job: Job, verdict: pods.Verdict, child: Manifest, facts: Manifest, now: datetime) -> Plan:
     """End a job that Kubernetes would go on with. The status says so first; its Job is deleted after that."""
-    facts = {**status.ended(facts, child, now), "failure": status.failure(verdict)}
-    return _plan(job, status.failed(verdict.reason, verdict.sentence), facts, now, after=SOON)
+    facts = {**status.ended(facts, child, now), "failure": pods.failure(verdict)}
+    return _plan(job, states.failed(verdict.reason, verdict.sentence), facts, now, after=SOON)
 
 
 def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], facts: Manifest, now: datetime) -> Plan:
@@ -239,7 +241,7 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
             return _lost(job, child, facts, answer.message, now)
         if not isinstance(answer, str):
             said = answer.message if isinstance(answer, StorageError) else "not asked yet"
-            state = status.finishing("ReadingResult", f"the result is being read from the storage: {said}")
+            state = states.finishing("ReadingResult", f"the result is being read from the storage: {said}")
             return _plan(job, state, facts, now, after=STORAGE_RETRY)
         try:
             record = contract.TerminationRecord.from_json(answer)
@@ -251,7 +253,7 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
     create = to_register(job, record, seen)
     if create:
         names = ", ".join(manifest["metadata"]["name"] for manifest in create if manifest["kind"] == "ModelVersion")
-        state = status.finishing("Registering", f"registering {names}")
+        state = states.finishing("Registering", f"registering {names}")
         return _plan(job, state, facts, now, create=create, after=SOON)
     versions = registered(job, seen)
     for name, version in versions.items():
@@ -268,15 +270,15 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
         facts |= {"progress": {**facts["progress"], "percent": 100, "etaSeconds": 0}, "percent": "100%"}
     facts = status.ended(facts, child, now)
     made = f"registered {', '.join(versions.values())}" if versions else f"{len(outputs)} outputs uploaded"
-    finished = _plan(job, status.succeeded(made), facts, now)
+    finished = _plan(job, states.succeeded(made), facts, now)
     return Plan(finished.status, events=finished.events, after=_time_to_live(job, finished.status, now))
 
 
 def _lost(job: Job, child: Manifest, facts: Manifest, why: str, now: datetime) -> Plan:
     message = f"the command succeeded, but its pod is gone and its result record cannot be had: {why}"
     lost = pods.Verdict("ResultLost", str(facts.get("pod", "")), None, message, "", "run it again as a new TrainingJob")
-    facts = {**status.ended(facts, child, now), "failure": status.failure(lost)}
-    finished = _plan(job, status.failed("ResultLost", lost.sentence), facts, now)
+    facts = {**status.ended(facts, child, now), "failure": pods.failure(lost)}
+    finished = _plan(job, states.failed("ResultLost", lost.sentence), facts, now)
     return replace(finished, after=_time_to_live(job, finished.status, now))
 
 
@@ -293,7 +295,7 @@ def _failed(
     failures = [pod for pod in own_pods if (pod.get("status") or {}).get("phase") == "Failed"]
     if not failures and reason != "DeadlineExceeded" and _is_fresh(condition, now):
         # Jobs and pods are watched apart: the pod's last words may be a moment behind.
-        state = status.finishing("Finishing", "the job has failed; what its pod said last is awaited")
+        state = states.finishing("Finishing", "the job has failed; what its pod said last is awaited")
         return _plan(job, state, facts, now, after=LAST_WORDS)
     # The first failure is the cause; later ones are often only its echo. Evictions are nobody's fault here.
     failures.sort(key=lambda pod: pods.finished(pod) or str(pod["metadata"]["creationTimestamp"]))
@@ -314,8 +316,8 @@ def _failed(
     if verdict is None:
         said = str(condition.get("message") or "the Job failed and its pods are gone")
         verdict = pods.Verdict(reason, str(facts.get("pod", "")), None, said, "", "see the events of its Job")
-    facts = {**facts, "failure": status.failure(verdict)}
-    finished = _plan(job, status.failed(reason, verdict.sentence), facts, now)
+    facts = {**facts, "failure": pods.failure(verdict)}
+    finished = _plan(job, states.failed(reason, verdict.sentence), facts, now)
     return Plan(finished.status, events=finished.events, after=_time_to_live(job, finished.status, now))
 
 

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 
-from ...shared import contract, pods
-from ...shared.conditions import Condition, find, health, merge, parse_timestamp, timestamp
+from ...shared import contract, pods, waiting
+from ...shared.conditions import Condition, health, in_words, parse_timestamp, timestamp
 from ...shared.meta import Manifest
-from ...shared.plan import Event, Platform, Seen
+from ...shared.plan import Platform, Seen
 from ...shared.score import score
-from . import history, waiting
-from .manifests import Job, output_prefix, requested_by, source_digest
+from ...shared.states import State
+from ..training import requested_by, source_digest
+from . import history
+from .manifests import Job, output_prefix
 
 MAX_INPUTS = 32
-MAX_FAILURE = {"reason": 256, "message": 4096, "tail": 8192, "hint": 1024}  # characters, as in the schema
-
-State = tuple[str, tuple[Condition, ...]]
-
-
-def pending(reason: str, message: str) -> State:
-    """Accepted, and nothing runs yet."""
-    return "Pending", (
-        Condition("Running", False, reason, message),
-        *health(done=False, progress=message),
-    )
-
-
-def suspended() -> State:
-    """Held by its author."""
-    message = "spec.suspend is true; set it to false to go on"
-    return "Suspended", (
-        Condition("Suspended", True, "Suspended", message),
-        Condition("Running", False, "Suspended", message),
-    )
 
 
 def running(job: Job, running: list[Manifest]) -> State:
@@ -44,44 +25,6 @@ def running(job: Job, running: list[Manifest]) -> State:
         count = len({pods.node_index(pod) for pod in running})
         message = f"{count} of {job.spec.nodes} pods run; {message}"
     return "Running", (Condition("Running", True, "PodRunning", message), *health(done=False, progress=message))
-
-
-def finishing(reason: str, message: str) -> State:
-    """The command has succeeded; its result is being taken in."""
-    return "Running", (Condition("Running", False, reason, message), *health(done=False, progress=message))
-
-
-def succeeded(message: str) -> State:
-    """Done, and everything registered."""
-    return "Succeeded", (
-        Condition("Running", False, "Finished", ""),
-        Condition("Succeeded", True, "Finished", message),
-    )
-
-
-def failed(reason: str, message: str) -> State:
-    """Over, without result."""
-    return "Failed", (
-        Condition("Running", False, "Finished", ""),
-        Condition("Succeeded", False, reason, message),
-        Condition("Failed", True, reason, message),
-        *health(done=True, failed=message),
-    )
-
-
-def build(job: Job, state: State, facts: Manifest, now: datetime) -> Manifest:
-    """The whole status: the state's conditions over `facts`, which are the other fields."""
-    word, conditions = state
-    accepted = Condition("Accepted", True, "Valid", "")
-    if not any(c.type == "Suspended" for c in conditions):
-        conditions = (Condition("Suspended", False, "NotSuspended", ""), *conditions)
-    old = job.status.get("conditions") or []
-    return {
-        **{name: value for name, value in facts.items() if value not in (None, "", {}, [])},
-        "observedGeneration": job.generation,
-        "state": word,
-        "conditions": merge(old, (accepted, *conditions), job.generation, now),
-    }
 
 
 # Anew in each pass.
@@ -185,41 +128,3 @@ def ended(facts: Manifest, child: Manifest, now: datetime) -> Manifest:
 
 def _seconds(start: str | None, end: str) -> int:
     return max(int((parse_timestamp(end) - parse_timestamp(start)).total_seconds()), 0) if start else 0
-
-
-def in_words(seconds: int) -> str:
-    """A span as kubectl writes ages: 42s, 3m10s, 2h5m."""
-    hours, minutes, rest = seconds // 3600, seconds % 3600 // 60, seconds % 60
-    if hours:
-        return f"{hours}h{minutes}m"
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
-
-
-def failure(verdict: pods.Verdict) -> Manifest:
-    """A verdict as status.failure, cut to what the schema admits: a status that is too long would not be written."""
-    names = {"exit_code": "exitCode"}
-    found = {names.get(name, name): value for name, value in asdict(verdict).items() if value not in (None, "")}
-    return found | {name: found[name][:limit] for name, limit in MAX_FAILURE.items() if name in found}
-
-
-def diary(job: Job, new: Manifest) -> tuple[Event, ...]:
-    """The events that the step from the old status to the new one deserves."""
-    lines: list[Event] = []
-    for type, word, level in (
-        ("Running", "Started", "Normal"),
-        ("Suspended", "Suspended", "Normal"),
-        ("Succeeded", "Succeeded", "Normal"),
-        ("Failed", "", "Warning"),
-    ):
-        before, after = find(job.status, type), find(new, type)
-        if after and after["status"] == "True" and (before or {}).get("status") != "True":
-            lines.append(Event(word or after["reason"], after["message"], level))
-    before, after = find(job.status, "Running"), find(new, "Running")
-    troubled = (
-        after
-        and after["status"] == "False"
-        and after["reason"] in pods.TROUBLED_WAITING | {"Unschedulable", "Retrying", "NoPod"}
-    )
-    if after and troubled and (before or {}).get("reason") != after["reason"]:
-        lines.append(Event(after["reason"], after["message"], "Warning"))
-    return tuple(lines)

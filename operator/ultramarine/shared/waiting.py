@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from datetime import datetime, timedelta
 
-from ...shared import pods
-from ...shared.conditions import parse_timestamp, timestamp
-from ...shared.meta import Manifest
-from .manifests import Job
+from . import pods
+from .conditions import parse_timestamp, timestamp
+from .meta import Manifest
 
 NO_IMAGE = timedelta(minutes=2)  # a registry can be a moment behind
 NO_REGISTRY = timedelta(minutes=10)  # one that is away or busy says nothing of the image
@@ -25,23 +24,27 @@ def image_error_since(status: Manifest, own_pods: list[Manifest], now: datetime)
 
 
 class Patience:
-    """How long these pods of a job are still waited for; `image_error` is since when one has no image."""
+    """How long these pods are still waited for; `image_error` is since when one has no image.
 
-    def __init__(self, job: Job, own_pods: list[Manifest], image_error: str | None, now: datetime) -> None:
-        self._job, self._image_error, self._now = job, image_error, now
-        self._pods = [] if job.spec.suspend else _waiting(own_pods)
+    `limit` is the spec's pendingDeadlineSeconds, if it has any, and `again` the way to try with another image.
+    """
+
+    def __init__(
+        self, own_pods: list[Manifest], limit: int | None, image_error: str | None, now: datetime, again: str
+    ) -> None:
+        self._limit, self._image_error, self._now, self._again = limit, image_error, now, again
+        self._pods = _waiting(own_pods)
 
     def hopeless(self) -> pods.Verdict | None:
         """Why the job fails for a pod that has waited too long, or nothing."""
         for pod in self._pods:
             name, trouble = pod["metadata"]["name"], pods.trouble(pod)
             if trouble and self._for_image(trouble) == timedelta():
-                hint = "correct spec.image, and run it again as a new TrainingJob"
-                return pods.Verdict(trouble.reason, name, None, trouble.message, "", hint)
-            if left(self._job, self._now - pods.created(pod)) == timedelta():
+                return pods.Verdict(trouble.reason, name, None, trouble.message, "", self._again)
+            if left(self._limit, self._now - pods.created(pod)) == timedelta():
                 message = trouble.message if trouble else f"pod {name} has not started"
                 reason = trouble.reason if trouble else "PendingDeadlineExceeded"
-                return pods.Verdict(reason, name, None, message, "", deadline_hint(self._job))
+                return pods.Verdict(reason, name, None, message, "", deadline_hint(self._limit))
         return None
 
     def next_look(self) -> timedelta | None:
@@ -50,7 +53,7 @@ class Patience:
         for pod in self._pods:
             trouble = pods.trouble(pod)
             looks.append(self._for_image(trouble) if trouble else None)
-            looks.append(left(self._job, self._now - pods.created(pod)))
+            looks.append(left(self._limit, self._now - pods.created(pod)))
         return min((look for look in looks if look is not None), default=None)
 
     def _for_image(self, trouble: pods.Trouble) -> timedelta | None:
@@ -60,21 +63,19 @@ class Patience:
         if trouble.reason in NEVER or self._image_error is None:
             return timedelta()
         patience = NO_IMAGE if NO_SUCH_IMAGE.search(trouble.message) else NO_REGISTRY
-        if (seconds := self._job.spec.pending_deadline_seconds) is not None:
-            patience = timedelta(seconds=seconds)
+        if self._limit is not None:
+            patience = timedelta(seconds=self._limit)
         return max(patience - (self._now - parse_timestamp(self._image_error)), timedelta())
 
 
-def left(job: Job, waited: timedelta) -> timedelta | None:
-    """How long of the spec's pendingDeadlineSeconds is left; None where it has none."""
-    seconds = job.spec.pending_deadline_seconds
-    return None if seconds is None else max(timedelta(seconds=seconds) - waited, timedelta())
+def left(limit: int | None, waited: timedelta) -> timedelta | None:
+    """How long of a spec's pendingDeadlineSeconds is left; None where it has none."""
+    return None if limit is None else max(timedelta(seconds=limit) - waited, timedelta())
 
 
-def deadline_hint(job: Job) -> str:
-    """What to do about a job that has waited too long."""
-    seconds = job.spec.pending_deadline_seconds
-    return f"it waited for spec.pendingDeadlineSeconds={seconds}; allow more, or see to the cause"
+def deadline_hint(limit: int | None) -> str:
+    """What to do about what has waited too long."""
+    return f"it waited for spec.pendingDeadlineSeconds={limit}; allow more, or see to the cause"
 
 
 def _waiting(own_pods: list[Manifest]) -> list[Manifest]:

@@ -1,0 +1,61 @@
+"""Sweep: try a command with many parameters, and keep the best."""
+
+from __future__ import annotations
+
+from ...shared.meta import (
+    CONFIG_MAP,
+    JOB,
+    MAX_NAME,
+    MODEL,
+    MODEL_VERSION,
+    POD,
+    SECRET,
+    SERVICE,
+    SWEEP,
+    Manifest,
+)
+from ...shared.plan import Column, Kind
+from .plan import plan, questions
+from .schema import SweepSpec, SweepStatus
+
+
+def _topics(sweep: Manifest) -> frozenset[str]:
+    """The Model that its best trial goes to, and itself and the sweeps that it learns from."""
+    spec = sweep["spec"]
+    others = (spec.get("algorithm") or {}).get("warmStartFrom") or []
+    model = {str(spec["registerBest"])} if spec.get("registerBest") else set()
+    return frozenset({*model, *(f"sweep {name}" for name in (sweep["metadata"]["name"], *others))})
+
+
+KIND = Kind(
+    resource=SWEEP,
+    short="sw",
+    description="Sweep runs a command with one set of parameters after another, in search of the best.",
+    spec=SweepSpec,
+    status=SweepStatus,
+    columns=(
+        Column("State", ".status.state"),
+        Column("Best", ".status.bestValue"),
+        Column("Trials", ".status.progress"),
+        Column("Failed", ".status.trials.failed", "integer"),
+        Column("Duration", ".status.duration"),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+        Column("ModelVersion", ".status.modelVersion", priority=1),
+        Column("Message", '.status.conditions[?(@.type=="Running")].message', priority=1),
+        Column("Failure", ".status.failure.message", priority=1),
+    ),
+    plan=plan,
+    questions=questions,
+    children=(JOB, POD, CONFIG_MAP, SERVICE),
+    related=(MODEL, MODEL_VERSION, SWEEP),
+    topics=_topics,
+    rules=(
+        (f"size(self.metadata.name) <= {MAX_NAME}", f"metadata.name must have at most {MAX_NAME} characters"),
+        (
+            "!self.metadata.name.contains('.') && self.metadata.name.matches('^[a-z]')",
+            "metadata.name must start with a letter and must not contain a dot: it becomes a Service's name",
+        ),
+    ),
+    creates=(SECRET, MODEL, MODEL_VERSION),
+    deletes=(SWEEP, JOB),
+)

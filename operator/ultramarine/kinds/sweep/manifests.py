@@ -1,0 +1,291 @@
+"""The children of a Sweep: the coordinator's Job and its Service, the workers' Indexed Job, a ConfigMap for code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...shared import contract
+from ...shared.meta import GROUP, LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
+from ...shared.plan import GenerateSecret, Obj, Platform
+from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env
+from ...shared.quantities import amount
+from .. import training
+from ..trainingjob.schema import TrainingJobSpec
+from .schema import SweepSpec
+
+Sweep = Obj[SweepSpec]
+Trial = Obj[TrainingJobSpec]
+
+COORDINATOR = "coordinator"  # the container
+LABEL_ROLE = f"{GROUP}/role"  # which of a sweep's pods the Service leads to
+TOKEN_KEY = "token"
+RETRIES = 100  # of the coordinator, which goes on from its journal
+RETRIES_EACH = 6  # of a worker
+KILLED = 137  # by the kernel, as a rule for a trial that used more memory than there is
+GPU = "/gpu"
+
+
+def trial_of(sweep: Sweep) -> Trial:
+    """The sweep as a job whose spec is the template of its trials."""
+    return Obj(sweep.manifest, sweep.spec.trial_template.spec)
+
+
+def prefix(sweep: Sweep, platform: Platform) -> str:
+    """Where all of this very sweep is stored: the uid keeps a later one of the same name apart."""
+    return prefix_of(platform, sweep.namespace, sweep.name, sweep.uid)
+
+
+def prefix_of(platform: Platform, namespace: str, name: str, uid: str) -> str:
+    """Where a sweep of that name and uid stores."""
+    return f"s3://{platform.storage_bucket}/{namespace}/sweeps/{name}/{uid}/"
+
+
+def coordinator_name(sweep: Sweep) -> str:
+    return f"{sweep.name}-coordinator"
+
+
+def workers_name(sweep: Sweep) -> str:
+    return f"{sweep.name}-workers"
+
+
+def _source_name(sweep: Sweep) -> str:
+    return f"{sweep.name}-sweep-source"  # not NAME-source, which a TrainingJob of the same name has
+
+
+def token_secret_name(sweep: Sweep) -> str:
+    return f"{sweep.name}-sweep-token"
+
+
+def token_secret(sweep: Sweep) -> GenerateSecret:
+    """By what the workers know the coordinator, and it them."""
+    return GenerateSecret(tuple(child_metadata(sweep.manifest, token_secret_name(sweep)).items()), (TOKEN_KEY,))
+
+
+def source_config_map(sweep: Sweep) -> Manifest | None:
+    """The inline source as a ConfigMap, or nothing without any."""
+    return training.source_config_map(trial_of(sweep), _source_name(sweep))
+
+
+def coordinator_service(sweep: Sweep) -> Manifest:
+    """Where the workers find the coordinator, ready or not: whether it answers they see themselves."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": child_metadata(sweep.manifest, coordinator_name(sweep)),
+        "spec": {
+            "publishNotReadyAddresses": True,
+            "selector": {LABEL_KIND: "Sweep", LABEL_NAME: sweep.name, LABEL_ROLE: COORDINATOR},
+            "ports": [{"name": "http", "port": contract.SWEEP_PORT, "protocol": "TCP"}],
+        },
+    }
+
+
+def objectives(sweep: Sweep) -> list[Manifest]:
+    """What to make small or large, as the spec has it."""
+    each = [sweep.spec.objective] if sweep.spec.objective else sweep.spec.objectives or []
+    return [objective.model_dump(by_alias=True, exclude_none=True) for objective in each]
+
+
+def best_output(sweep: Sweep) -> str:
+    """The output that registerBest is about, or nothing."""
+    outputs = sweep.spec.trial_template.spec.outputs
+    if sweep.spec.register_best is None or not outputs:
+        return ""
+    return "model" if "model" in outputs else next(iter(outputs))
+
+
+def max_trials(sweep: Sweep, grid: int | None) -> int:
+    """How many trials there can be: a grid has no more than its points. 0 where nothing bounds them."""
+    bounds = [n for n in (sweep.spec.limits.max_trials, grid) if n]
+    return min(bounds, default=0)
+
+
+def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence[str]) -> contract.SweepTask:
+    """What the coordinator has to do, with `most` trials."""
+    spec, raw = sweep.spec, sweep.manifest["spec"]
+    budget, stopping = spec.budget, spec.early_termination
+    return contract.SweepTask(
+        sweep=f"{sweep.namespace}/{sweep.name}",
+        uid=sweep.uid,
+        prefix=prefix(sweep, platform),
+        objectives=tuple(objectives(sweep)),
+        space=raw["searchSpace"],  # as it was written: what a number or a text is, is not ours to guess
+        algorithm={"type": spec.algorithm.type, "seed": spec.algorithm.seed},
+        early_termination=stopping.model_dump(by_alias=True, exclude_none=True) if stopping else None,
+        warm_start=tuple(warm_start),
+        max_trials=most,
+        max_failed_trials=spec.limits.max_failed_trials or 0,
+        trial_timeout_seconds=spec.limits.trial_timeout_seconds or 0,
+        deadline_seconds=spec.active_deadline_seconds or 0,
+        canary_trial=spec.canary_trial,
+        cpu_hours=(budget.cpu_hours if budget else None) or 0.0,
+        gpu_hours=(budget.gpu_hours if budget else None) or 0.0,
+        trial_cpus=_cpus(spec.trial_template.spec),
+        trial_gpus=_gpus(spec.trial_template.spec),
+        outputs=tuple(sorted(spec.trial_template.spec.outputs)),
+        progress=f"{platform.progress_url}/sweeps/{sweep.namespace}/{sweep.name}" if platform.progress_url else "",
+    )
+
+
+def _cpus(spec: TrainingJobSpec) -> float:
+    """What a trial reserves: a request that is left out is as large as the limit."""
+    told = spec.resources.requests.get("cpu", spec.resources.limits.get("cpu", 0))
+    return float(amount(str(told)))
+
+
+def _gpus(spec: TrainingJobSpec) -> float:
+    return float(sum(amount(str(each)) for name, each in spec.resources.limits.items() if name.endswith(GPU)))
+
+
+def coordinator_job(sweep: Sweep, task: contract.SweepTask, platform: Platform) -> Manifest:
+    """The Job whose pod suggests and leases; another pod goes on from the journal."""
+    tokens: list[Manifest] = [training.token_volume()] if task.progress else []
+    mounts: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}, *([training.TOKEN_MOUNT] if task.progress else [])]
+    template = sweep.spec.trial_template.spec.pod_template
+    pod = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        **pull_secrets(platform),
+        "enableServiceLinks": False,
+        "securityContext": POD_SECURITY,
+        # Whoever may push the workers aside would stop them all by its pod.
+        **({"priorityClassName": template.priority_class_name} if template.priority_class_name else {}),
+        "containers": [
+            {
+                "name": COORDINATOR,
+                "image": platform.trainer_image,
+                "imagePullPolicy": platform.image_pull_policy,
+                "command": ["ultramarine-sweep"],
+                "env": [
+                    {"name": contract.ENV_SWEEP, "value": training.plain(task.to_json())},
+                    _token(sweep),
+                    *storage_env(platform),
+                    _pod_name(),
+                ],
+                "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
+                "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}},
+                "securityContext": CONTAINER_SECURITY,
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": mounts,
+            }
+        ],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, *tokens],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": child_metadata(sweep.manifest, coordinator_name(sweep)),
+        "spec": {
+            "suspend": sweep.spec.suspend,
+            "backoffLimit": RETRIES,
+            "podReplacementPolicy": "Failed",  # two would only take the journal away from each other
+            "podFailurePolicy": {"rules": _failure_rules(COORDINATOR)},
+            "template": {
+                "metadata": {"labels": {**child_labels("Sweep", sweep.name), LABEL_ROLE: COORDINATOR}},
+                "spec": pod,
+            },
+        },
+    }
+
+
+def workers_job(sweep: Sweep, platform: Platform, params: Sequence[str], most: int) -> Manifest:
+    """The Job whose pods run one trial after another; Indexed, since only then may their number change."""
+    count = workers(sweep, most)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": child_metadata(sweep.manifest, workers_name(sweep)),
+        "spec": {
+            "suspend": sweep.spec.suspend,
+            "backoffLimit": RETRIES_EACH * count,
+            "completions": count,
+            "parallelism": count,
+            "completionMode": "Indexed",
+            "podReplacementPolicy": "Failed",
+            # Who was killed while a trial ran may go on with the next one: it is the trial that failed.
+            "podFailurePolicy": {"rules": [*_failure_rules(TRAINER), _on_exit("Ignore", TRAINER, KILLED)]},
+            "template": {
+                "metadata": {"labels": child_labels("Sweep", sweep.name)},
+                "spec": _worker_pod(sweep, platform, params),
+            },
+        },
+    }
+
+
+def workers(sweep: Sweep, most: int) -> int:
+    """How many pods run trials."""
+    return min(sweep.spec.limits.parallel_trials, most or sweep.spec.limits.parallel_trials)
+
+
+def _failure_rules(container: str) -> list[Manifest]:
+    return [
+        # An eviction is nobody's fault: it does not count against backoffLimit.
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        _on_exit("FailJob", container, contract.EXIT_DO_NOT_RETRY),
+    ]
+
+
+def _on_exit(action: str, container: str, code: int) -> Manifest:
+    return {"action": action, "onExitCodes": {"containerName": container, "operator": "In", "values": [code]}}
+
+
+def _worker_pod(sweep: Sweep, platform: Platform, params: Sequence[str]) -> Manifest:
+    trial, spec = trial_of(sweep), sweep.spec.trial_template.spec
+    task = contract.TrainingTask(
+        inputs=training.downloads(spec),
+        streams=training.streams(spec),
+        outputs={name: "auto" if name == best_output(sweep) else "" for name in spec.outputs},
+        output_prefix=prefix(sweep, platform),
+        source=training.source_task(trial),
+    )
+    # No `progress`: the coordinator speaks for all of them.
+    context = contract.TrainingContext(
+        job=f"{sweep.namespace}/{sweep.name}",
+        uid=sweep.uid,
+        requested_by=training.requested_by(trial, platform),
+        image=spec.image or platform.trainer_image,
+        source_digest=training.source_digest(trial),
+    )
+    work = contract.WorkerTask(
+        f"http://{coordinator_name(sweep)}.{sweep.namespace}.svc:{contract.SWEEP_PORT}", tuple(command(sweep, params))
+    )
+    env = ({"name": contract.ENV_SWEEP, "value": training.plain(work.to_json())}, _token(sweep))
+    return training.pod_spec(trial, platform, task, context, source=_source_name(sweep), args=[], env=env)
+
+
+def command(sweep: Sweep, params: Sequence[str]) -> list[str]:
+    """The command line of a trial, in which only the parameters of the search space are still to be filled in.
+
+    Raises InvalidSpec for a reference to what is not there.
+    """
+    spec = sweep.spec.trial_template.spec
+    known: Mapping[str, str] = {**spec.parameters, **{name: f"$(params.{name})" for name in params}}
+    return training.command_line(spec, known, "spec.trialTemplate.spec", "spec.searchSpace")
+
+
+def _token(sweep: Sweep) -> Manifest:
+    reference = {"name": token_secret_name(sweep), "key": TOKEN_KEY}
+    return {"name": contract.ENV_SWEEP_TOKEN, "valueFrom": {"secretKeyRef": reference}}
+
+
+def _pod_name() -> Manifest:
+    return {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+
+
+def with_changes(live: Manifest, wanted: Manifest) -> Manifest | None:
+    """A Job that runs already, with what may change of it; nothing if none of that differs.
+
+    The rest stays as it was made, even by an older operator: Kubernetes forbids to change a Job's template.
+    """
+    mutable = ("suspend", "backoffLimit", "completions", "parallelism")
+    old, new = live["spec"], wanted["spec"]
+    labels = live["metadata"].get("labels") or {}
+    labelled = all(labels.get(name) == value for name, value in wanted["metadata"]["labels"].items())
+    if labelled and all(old.get(field) == new[field] for field in mutable if field in new):
+        return None
+    return {
+        **wanted,
+        "spec": {
+            field: new[field] if field in mutable else old[field] for field in new if field in mutable or field in old
+        },
+    }

@@ -1,0 +1,394 @@
+"""What should be, given a Sweep and what was seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from ...shared import pods, states, waiting
+from ...shared.conditions import find, is_true, parse_timestamp
+from ...shared.contract import SUMMARY_NAME, SweepSummary
+from ...shared.errors import InvalidSpec, StorageError
+from ...shared.meta import JOB, SWEEP, Manifest, Ref, controller_uid
+from ...shared.plan import Effect, Plan, Platform, Question, ReadText, Seen
+from ...shared.searchgrid import Grid, check_algorithm
+from ...shared.searchspace import Space, read_space
+from . import status
+from .manifests import (
+    Sweep,
+    best_output,
+    coordinator_job,
+    coordinator_name,
+    coordinator_service,
+    max_trials,
+    objectives,
+    prefix,
+    prefix_of,
+    source_config_map,
+    sweep_task,
+    token_secret,
+    token_secret_name,
+    with_changes,
+    workers,
+    workers_job,
+    workers_name,
+)
+from .registration import registered, stored, to_register
+
+LOST = ("ObjectNotFound", "TooLarge")  # what no other look will find
+STORAGE_RETRY = timedelta(seconds=15)
+SOON = timedelta(milliseconds=200)
+LAST_WORDS = timedelta(seconds=1)
+LONGEST_LAG = timedelta(seconds=20)
+NO_POD = timedelta(seconds=30)
+LOOK_AGAIN = timedelta(seconds=30)
+STARTING = states.pending("PodsStarting", "its pods are starting")
+
+
+@dataclass(frozen=True)
+class Own:
+    """Its two Jobs, if they are there, and their pods, the oldest first."""
+
+    coordinator: Manifest | None
+    workers: Manifest | None
+    speaking: list[Manifest]
+    working: list[Manifest]
+
+    @property
+    def jobs(self) -> list[Manifest]:
+        return [job for job in (self.coordinator, self.workers) if job is not None]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the spec comes to: where it searches, and how many trials there can be (0: no bound)."""
+
+    space: Space
+    most: int
+
+
+def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
+    """Say what should exist for `sweep`, given only what was seen."""
+    own = _own(sweep, seen)
+    if is_true(sweep.status, "Succeeded") or is_true(sweep.status, "Failed"):
+        return _after_the_end(sweep, own, now)
+    search = _search(sweep)
+    facts = status.gathered(sweep, [*own.speaking, *own.working], seen, search.most, now)
+    if own.coordinator is not None and _job_condition(own.coordinator, "Complete"):
+        return _over(sweep, seen, search, own, facts, now)
+    for job, its_pods in ((own.coordinator, own.speaking), (own.workers, own.working)):
+        if job is not None and (failure := _job_condition(job, "Failed")):
+            return _failed(sweep, job, failure, its_pods, facts, now)
+    if any(job["metadata"].get("deletionTimestamp") for job in own.jobs):
+        return _plan(sweep, states.pending("JobEnding", "the pods of a Job of its end"), facts, now)
+    if _misses_token(sweep, own):
+        # A new one for both: who has the old one would not know the other any more.
+        state = states.pending("TokenMissing", f"Secret {token_secret_name(sweep)} was deleted; all pods are made anew")
+        gone = tuple(Ref.to(JOB, job) for job in own.jobs)
+        return replace(_plan(sweep, state, facts, now, delete=gone, after=SOON), effects=(token_secret(sweep),))
+    warm_start, missing = _warm_start(sweep, seen)
+    if missing:
+        return _plan(sweep, states.pending("WarmStartMissing", missing), facts, now, after=LOOK_AGAIN)
+    facts = {**facts, "warmStart": list(warm_start)}
+    apply = _children(sweep, seen.platform, search, own, warm_start)
+    effects: tuple[Effect, ...] = () if len(own.jobs) == 2 else (token_secret(sweep),)
+    return replace(_going_on(sweep, search, own, facts, now), apply=apply, effects=effects)
+
+
+def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: datetime) -> Plan:
+    """What there is to say, and to wait for, while it is not over."""
+    if sweep.spec.suspend:
+        return _plan(sweep, states.suspended(), status.without_running(facts), now)
+    if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in (*own.speaking, *own.working)):
+        # A worker ends well only when it was told that there is nothing more to do.
+        return _plan(sweep, states.finishing("Finishing", "the search is over; its Jobs are being closed"), facts, now)
+    speaking = [pod for pod in own.speaking if pods.is_running(pod)]
+    working = [pod for pod in own.working if pods.is_running(pod)]
+    awaited = [] if speaking and working else [*own.speaking, *([] if working else own.working)]
+    limit = sweep.spec.trial_template.spec.pending_deadline_seconds
+    again = "correct the image, and run it again as a new Sweep"
+    patience = waiting.Patience(awaited, limit, facts.get("imageErrorSince"), now, again)
+    if (hopeless := patience.hopeless()) is not None:
+        return _give_up(sweep, hopeless, own, facts, now)
+    if speaking and working:
+        state = status.running(working, workers(sweep, search.most), speaking[-1])
+        return _plan(sweep, state, facts, now)
+    for job, its_pods in ((own.coordinator, own.speaking), (own.workers, own.working)):
+        if job is not None and not its_pods and (waited := _without_pods(job, now)) is not None:
+            if waited < NO_POD:
+                return _plan(sweep, STARTING, facts, now, after=NO_POD - waited)
+            name = job["metadata"]["name"]
+            message = (
+                f"Kubernetes makes no pod for Job {name}; kubectl -n {sweep.namespace} describe job {name} says why "
+                "(a quota, a limit range, an admission policy)"
+            )
+            return _plan(sweep, states.pending("NoPod", message), facts, now)
+    return _plan(sweep, _trouble(own, speaking, working), facts, now, after=patience.next_look())
+
+
+def _trouble(own: Own, speaking: list[Manifest], working: list[Manifest]) -> states.State:
+    """Why no trial runs, by the pods that are missing."""
+    missing = [*([] if speaking else own.speaking), *([] if working else own.working)]
+    for pod in reversed(missing):
+        if (trouble := pods.trouble(pod)) is not None:
+            return states.pending(trouble.reason, trouble.message)
+    failures = [pod for pod in missing if (pod.get("status") or {}).get("phase") == "Failed"]
+    waits = any((pod.get("status") or {}).get("phase") in ("Pending", "Running") for pod in missing)
+    if failures and not waits:
+        return states.pending("Retrying", f"{pods.verdict(failures[-1]).sentence}; another pod takes its place")
+    return STARTING
+
+
+def _children(
+    sweep: Sweep, platform: Platform, search: Search, own: Own, warm_start: tuple[str, ...]
+) -> tuple[Manifest, ...]:
+    task = sweep_task(sweep, platform, search.most, warm_start)
+    made: list[Manifest | None] = [source_config_map(sweep), coordinator_service(sweep)]
+    for live, wanted in (
+        (own.coordinator, coordinator_job(sweep, task, platform)),
+        (own.workers, workers_job(sweep, platform, search.space.names, search.most)),
+    ):
+        made.append(wanted if live is None else with_changes(live, wanted))
+    return tuple(manifest for manifest in made if manifest is not None)
+
+
+def questions(sweep: Sweep, seen: Seen) -> tuple[Question, ...]:
+    """Ask the storage for the summary once the coordinator has said that it is over."""
+    if is_true(sweep.status, "Succeeded") or is_true(sweep.status, "Failed"):
+        return ()
+    coordinator = _own(sweep, seen).coordinator
+    return (_summary(sweep, seen.platform),) if coordinator and _job_condition(coordinator, "Complete") else ()
+
+
+def _summary(sweep: Sweep, platform: Platform) -> ReadText:
+    return ReadText(prefix(sweep, platform) + SUMMARY_NAME)
+
+
+def _search(sweep: Sweep) -> Search:
+    space = read_space(sweep.manifest["spec"]["searchSpace"])
+    type, early = sweep.spec.algorithm.type, sweep.spec.early_termination is not None
+    check_algorithm(space, type, len(objectives(sweep)), early)
+    if sweep.name in sweep.spec.algorithm.warm_start_from:
+        message = f"spec.algorithm.warmStartFrom names {sweep.name} itself; make it anew without that"
+        raise InvalidSpec(message)
+    return Search(space, max_trials(sweep, Grid(space).size if type == "grid" else None))
+
+
+def _warm_start(sweep: Sweep, seen: Seen) -> tuple[tuple[str, ...], str]:
+    """The prefixes of the sweeps whose trials count as known, and what is missing of them, if anything.
+
+    The status remembers them: those sweeps may be deleted, and what they have stored stays.
+    """
+    names, platform = sweep.spec.algorithm.warm_start_from, seen.platform
+    if not names:
+        return (), ""
+    below = f"s3://{platform.storage_bucket}/{sweep.namespace}/sweeps/"
+    told = sweep.status.get("warmStart") or []
+    if len(told) == len(names) and all(
+        uri.startswith(f"{below}{name}/") and uri.endswith("/") for name, uri in zip(names, told, strict=True)
+    ):
+        return tuple(told), ""
+    others = {other["metadata"]["name"]: other["metadata"]["uid"] for other in seen.others("Sweep")}
+    if missing := [name for name in names if name not in others]:
+        remedy = "create it, or make this one anew without it in spec.algorithm.warmStartFrom"
+        return (), f"Sweep {missing[0]} not found in {sweep.namespace}; {remedy}"
+    return tuple(prefix_of(platform, sweep.namespace, name, others[name]) for name in names), ""
+
+
+def _plan(
+    sweep: Sweep,
+    state: states.State,
+    facts: Manifest,
+    now: datetime,
+    *,
+    create: tuple[Manifest, ...] = (),
+    delete: tuple[Ref, ...] = (),
+    after: timedelta | None = None,
+) -> Plan:
+    new = states.build(sweep, state, facts, now)
+    return Plan(new, create=create, delete=delete, events=states.diary(sweep, new), after=after)
+
+
+def _own(sweep: Sweep, seen: Seen) -> Own:
+    coordinator, working = (_own_job(name, sweep, seen) for name in (coordinator_name(sweep), workers_name(sweep)))
+    return Own(coordinator, working, _own_pods(coordinator, seen), _own_pods(working, seen))
+
+
+def _own_job(name: str, sweep: Sweep, seen: Seen) -> Manifest | None:
+    job = seen.one("Job", name)
+    return job if job is not None and controller_uid(job) == sweep.uid else None
+
+
+def _own_pods(job: Manifest | None, seen: Seen) -> list[Manifest]:
+    if job is None:
+        return []
+    own = [pod for pod in seen.of("Pod") if controller_uid(pod) == job["metadata"]["uid"]]
+    return sorted(own, key=pods.created)
+
+
+def _job_condition(job: Manifest, type: str) -> Mapping[str, str] | None:
+    condition = find(job.get("status") or {}, type)
+    return condition if condition is not None and condition.get("status") == "True" else None
+
+
+def _misses_token(sweep: Sweep, own: Own) -> bool:
+    name = token_secret_name(sweep)
+    troubles = (pods.trouble(pod) for pod in (*own.speaking, *own.working))
+    return any(
+        trouble.reason == "CreateContainerConfigError" and f"Secret {name} not found" in trouble.message
+        for trouble in troubles
+        if trouble
+    )
+
+
+def _without_pods(job: Manifest, now: datetime) -> timedelta | None:
+    """For how long a Job that its controller has started has had no pod; nothing where that is as it should be."""
+    counts = job.get("status") or {}
+    if not counts.get("startTime") or counts.get("active") or _job_condition(job, "Complete"):
+        return None
+    return now - parse_timestamp(str(counts["startTime"]))
+
+
+def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, now: datetime) -> Plan:
+    """The coordinator has ended well: what it said last decides, and what it has stored tells the best."""
+    assert own.coordinator is not None
+    answer, told = seen.answers.get(_summary(sweep, seen.platform)), _last_words(own.speaking)
+    whole: SweepSummary | None = None
+    why = ""
+    if isinstance(answer, str):
+        try:
+            whole = SweepSummary.from_json(answer)
+        except ValueError as error:
+            why = str(error)
+    elif isinstance(answer, StorageError) and (answer.reason in LOST or (told and not answer.transient)):
+        why = answer.message
+    else:
+        said = answer.message if isinstance(answer, StorageError) else "not asked yet"
+        state = states.finishing("ReadingSummary", f"the summary is being read from the storage: {said}")
+        return _plan(sweep, state, facts, now, after=STORAGE_RETRY)
+    summary = whole or told
+    if summary is None or not (told or summary).outcome:
+        message = f"its coordinator has ended, but what it has found cannot be had: {why or 'it says no outcome'}"
+        lost = pods.Verdict("SummaryLost", "", None, message, "", "the journal at status.journal.uri has its trials")
+        return _ended_badly(sweep, own.coordinator, lost, facts, now)
+    facts = status.with_summary(sweep, facts, summary, search.most)
+    last = told if told and told.outcome != summary.outcome else summary  # the same in short, as a rule
+    if last.outcome != "Succeeded":
+        message, _, tail = (last.message or "its coordinator has ended it").partition("\n")
+        verdict = pods.Verdict(last.reason or "SweepFailed", "", None, message, tail, "")
+        return _ended_badly(sweep, own.coordinator, verdict, facts, now)
+    if sweep.spec.register_best is not None:
+        return _registering(sweep, seen, summary, last, own.coordinator, facts, now)
+    return _ended_well(sweep, own.coordinator, last, facts, now)
+
+
+def _registering(
+    sweep: Sweep,
+    seen: Seen,
+    summary: SweepSummary,
+    last: SweepSummary,
+    coordinator: Manifest,
+    facts: Manifest,
+    now: datetime,
+) -> Plan:
+    best = summary.best[0] if summary.best else None
+    record = stored(sweep, best, seen.platform) if best else None
+    if best is None or record is None:
+        what = f"trial {best.trial} has no output {best_output(sweep)!r}" if best else "no trial has succeeded"
+        message = f"there is nothing to register as Model {sweep.spec.register_best}: {what}"
+        verdict = pods.Verdict("NothingToRegister", "", None, message, "", "see the trials in status.journal.uri")
+        return _ended_badly(sweep, coordinator, verdict, facts, now)
+    if create := to_register(sweep, best, record, seen):
+        name = create[-1]["metadata"]["name"]
+        state = states.finishing("Registering", f"registering {name}, of trial {best.trial}")
+        return _plan(sweep, state, facts, now, create=create, after=SOON)
+    version = registered(sweep, seen)
+    first, *others = facts["best"]
+    facts = {**facts, "best": [{**first, "modelVersion": version}, *others], "modelVersion": version}
+    return _ended_well(sweep, coordinator, last, facts, now)
+
+
+def _ended_well(sweep: Sweep, coordinator: Manifest, last: SweepSummary, facts: Manifest, now: datetime) -> Plan:
+    facts = status.ended(facts, coordinator, now)
+    said = last.message or f"{facts['progress']} trials are over"
+    best = facts.get("bestValue")
+    message = f"{said}; the best value is {best}" if best else said
+    return _ended(sweep, states.succeeded(message, last.reason[:256] or "Finished"), facts, now)
+
+
+def _ended_badly(sweep: Sweep, job: Manifest, verdict: pods.Verdict, facts: Manifest, now: datetime) -> Plan:
+    facts = {**status.ended(facts, job, now), "failure": pods.failure(verdict)}
+    return _ended(sweep, states.failed(verdict.reason[:256], verdict.sentence), facts, now)
+
+
+def _ended(sweep: Sweep, state: states.State, facts: Manifest, now: datetime) -> Plan:
+    """The status says so first; what still runs of it is deleted after that."""
+    return _plan(sweep, state, facts, now, after=SOON)
+
+
+def _give_up(sweep: Sweep, verdict: pods.Verdict, own: Own, facts: Manifest, now: datetime) -> Plan:
+    return _ended_badly(sweep, own.coordinator or {}, verdict, facts, now)
+
+
+def _failed(
+    sweep: Sweep, job: Manifest, condition: Mapping[str, str], its_pods: list[Manifest], facts: Manifest, now: datetime
+) -> Plan:
+    """One of its Jobs has failed for good: nobody is left to give trials, or to run them."""
+    failures = [pod for pod in its_pods if (pod.get("status") or {}).get("phase") == "Failed"]
+    if not failures and _is_fresh(condition, now):
+        # Jobs and pods are watched apart: the pod's last words may be a moment behind.
+        state = states.finishing("Finishing", "it has failed; what its pod said last is awaited")
+        return _plan(sweep, state, facts, now, after=LAST_WORDS)
+    failures.sort(key=lambda pod: pods.finished(pod) or str(pod["metadata"]["creationTimestamp"]))
+    causes = [pod for pod in failures if not pods.is_disrupted(pod)] or failures
+    if causes:
+        verdict = pods.verdict(causes[-1])
+    else:
+        reason, name = str(condition.get("reason") or "JobFailed"), job["metadata"]["name"]
+        said = str(condition.get("message") or f"Job {name} failed and its pods are gone")
+        verdict = pods.Verdict(reason, "", None, said, "", f"see the events of Job {name}")
+    return _ended_badly(sweep, job, verdict, facts, now)
+
+
+def _is_fresh(condition: Mapping[str, str], now: datetime) -> bool:
+    told = condition.get("lastTransitionTime")
+    return told is not None and abs(now - parse_timestamp(told)) < LONGEST_LAG
+
+
+def _last_words(speaking: list[Manifest]) -> SweepSummary | None:
+    """What the pod that ended well said last, if it is one of ours with an outcome."""
+    for pod in reversed(speaking):
+        for each in pods.statuses(pod):
+            ended = (each.get("state") or {}).get("terminated") or {}
+            if ended.get("exitCode") == 0:
+                try:
+                    summary = SweepSummary.from_json(str(ended.get("message") or ""))
+                except ValueError:
+                    continue
+                if summary.outcome in ("Succeeded", "Failed"):
+                    return summary
+    return None
+
+
+def _after_the_end(sweep: Sweep, own: Own, now: datetime) -> Plan:
+    """A finished sweep is never judged anew; what goes on of it is ended, and it waits for its TTL."""
+    kept = [c for c in sweep.status.get("conditions") or [] if c.get("type") != "Reconciled"]
+    new = {**sweep.status, "observedGeneration": sweep.generation, "conditions": kept}
+    left = _time_to_live(sweep, new, now)
+    if left is not None and left <= timedelta():
+        return Plan(new, delete=(Ref.to(SWEEP, sweep.manifest),))
+    going_on = [
+        job
+        for job in own.jobs
+        if not (_job_condition(job, "Complete") or _job_condition(job, "Failed"))
+        and not job["metadata"].get("deletionTimestamp")
+    ]
+    return Plan(new, delete=tuple(Ref.to(JOB, job) for job in going_on), after=left)
+
+
+def _time_to_live(sweep: Sweep, finished: Manifest, now: datetime) -> timedelta | None:
+    ttl = sweep.spec.ttl_seconds_after_finished
+    if ttl is None or "completionTime" not in finished:
+        return None
+    return max(timedelta(seconds=ttl) - (now - parse_timestamp(finished["completionTime"])), timedelta())

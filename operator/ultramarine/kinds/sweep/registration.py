@@ -1,0 +1,35 @@
+"""Making a ModelVersion of the best trial's output."""
+
+from __future__ import annotations
+
+from ...shared.contract import BestTrial, OutputRecord
+from ...shared.meta import GROUP, Manifest
+from ...shared.plan import Platform, Seen
+from .. import registration
+from ..registration import Candidate, Maker
+from .manifests import Sweep, best_output, objectives, prefix
+
+LABEL_SWEEP_UID = f"{GROUP}/sweep-uid"
+
+
+def stored(sweep: Sweep, best: BestTrial, platform: Platform) -> OutputRecord | None:
+    """The best trial's output as it was uploaded; what is not below the sweep's own prefix is not believed."""
+    record = best.outputs.get(best_output(sweep))
+    return record if record is not None and record.uri.startswith(prefix(sweep, platform)) else None
+
+
+def registered(sweep: Sweep, seen: Seen) -> str:
+    """The name of the ModelVersion that was made of the best trial, if it was."""
+    return registration.registered(_maker(sweep), seen).get(best_output(sweep), "")
+
+
+def to_register(sweep: Sweep, best: BestTrial, record: OutputRecord, seen: Seen) -> tuple[Manifest, ...]:
+    """The Model and the ModelVersion that are still to be made of the best trial."""
+    names = [objective["metric"] for objective in objectives(sweep)]
+    lineage = {"sweep": sweep.name, "trial": best.trial, "metrics": dict(zip(names, best.values, strict=False))}
+    candidate = Candidate(best_output(sweep), sweep.spec.register_best or "", record, lineage)
+    return registration.to_register(_maker(sweep), [candidate], seen)
+
+
+def _maker(sweep: Sweep) -> Maker:
+    return Maker(sweep.namespace, LABEL_SWEEP_UID, sweep.uid)

@@ -1,0 +1,212 @@
+"""What the pods of a TrainingJob and the workers of a Sweep have in common: code, data, command line, and the pod.
+
+The object may be of either kind; its spec here is that of a TrainingJob.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+
+from ..shared import contract
+from ..shared.errors import InvalidSpec
+from ..shared.meta import ANNOTATION_REQUESTED_BY, Manifest, child_metadata, content_hash
+from ..shared.plan import Obj, Platform
+from ..shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env
+from .trainingjob.schema import Input, TrainingJobSpec
+
+Job = Obj[TrainingJobSpec]
+
+REFERENCE = re.compile(r"\$\((params|inputs|outputs)\.([^)]*)\)")
+
+
+def source_digest(job: Job) -> str:
+    """SHA-256 over the inline source; of any other kind of source the trainer tells it."""
+    return f"sha256:{content_hash(job.spec.source.inline)}" if job.spec.source and job.spec.source.inline else ""
+
+
+def requested_by(job: Job, platform: Platform) -> str:
+    """Who made the object, where the API server writes it down; elsewhere anybody could have."""
+    annotations = job.manifest["metadata"].get("annotations") or {}
+    return str(annotations.get(ANNOTATION_REQUESTED_BY, ""))[:500] if platform.knows_requester else ""
+
+
+def source_task(job: Job) -> contract.SourceTask | None:
+    """What the trainer has to fetch before the command starts, if anything."""
+    source = job.spec.source
+    if source is None or source.inline:
+        return None
+    if source.git is not None:
+        git = source.git
+        return contract.SourceTask(git_url=git.url, git_ref=git.ref, git_path=git.path)
+    if source.config_map is not None:
+        return contract.SourceTask(config_map=source.config_map.name)
+    return contract.SourceTask(uri=source.uri or "", digest=source.digest or "")
+
+
+def command_line(spec: TrainingJobSpec, params: Mapping[str, str], where: str, params_field: str) -> list[str]:
+    """The whole command line with its references filled in. Raises InvalidSpec for one that refers to nothing.
+
+    `where` is the field that holds the spec, and `params_field` the one that has the parameters.
+    """
+    known: dict[str, Mapping[str, str]] = {
+        "params": params,
+        "inputs": {name: _input_place(name, source) for name, source in spec.inputs.items()},
+        "outputs": {name: f"{contract.OUTPUTS_DIR}/{name}" for name in spec.outputs},
+    }
+    fields = {"params": params_field, "inputs": f"{where}.inputs", "outputs": f"{where}.outputs"}
+
+    def fill(place: str, text: str) -> str:
+        def one(match: re.Match[str]) -> str:
+            kind, name = match[1], match[2]
+            if name not in known[kind]:
+                there = ", ".join(sorted(known[kind])) or "none"
+                raise InvalidSpec(
+                    f"{place} refers to {match[0]}, but {fields[kind]} has no {name!r} (it has: {there}); "
+                    "apply it again under another name, with the parameter or without the reference"
+                )
+            return known[kind][name]
+
+        return REFERENCE.sub(one, text)
+
+    return [
+        *(fill(f"{where}.command[{i}]", text) for i, text in enumerate(spec.command)),
+        *(fill(f"{where}.args[{i}]", text) for i, text in enumerate(spec.args)),
+    ]
+
+
+def _input_place(name: str, source: Input) -> str:
+    streamed = source.mode == "Stream"
+    return f"http://127.0.0.1:{contract.STREAM_PORT}/{name}/" if streamed else f"{contract.INPUTS_DIR}/{name}"
+
+
+def source_config_map(job: Job, name: str) -> Manifest | None:
+    """The inline source as a ConfigMap of that name, or nothing without any."""
+    if job.spec.source is None or not job.spec.source.inline:
+        return None
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": child_metadata(job.manifest, name),
+        "data": dict(job.spec.source.inline),
+    }
+
+
+def downloads(spec: TrainingJobSpec) -> dict[str, str]:
+    """The inputs that are fetched before the command starts, name to URI."""
+    return {name: source.uri for name, source in spec.inputs.items() if source.mode == "Download"}
+
+
+def streams(spec: TrainingJobSpec) -> dict[str, str]:
+    """The inputs that are served to the command, name to URI."""
+    return {name: source.uri for name, source in spec.inputs.items() if source.mode == "Stream"}
+
+
+def pod_spec(
+    job: Job,
+    platform: Platform,
+    task: contract.TrainingTask,
+    context: contract.TrainingContext,
+    *,
+    source: str,
+    args: list[str],
+    env: tuple[Manifest, ...] = (),
+    memory: str = "",
+    more: Manifest | None = None,
+) -> Manifest:
+    """The pod: our entry point around the user's command, locked down, with scratch space where it may write.
+
+    `source` is the ConfigMap of inline code, `env` are more variables of ours, `memory` is a limit that is more than
+    what the spec says, and `more` are further fields of the pod.
+    """
+    spec, template = job.spec, job.spec.pod_template
+    scratch = {
+        "workspace": contract.WORK_DIR,
+        "inputs": contract.INPUTS_DIR,
+        "outputs": contract.OUTPUTS_DIR,
+        **({"checkpoints": contract.CHECKPOINTS_DIR} if task.checkpoint else {}),
+        "tmp": "/tmp",
+    }
+    volumes: list[Manifest] = [{"name": name, "emptyDir": {}} for name in scratch]
+    mounts: list[Manifest] = [{"name": name, "mountPath": path} for name, path in scratch.items()]
+    if (code := _source_volume(job, source)) is not None:
+        volumes.append({"name": "source", "configMap": code})
+        mounts.append({"name": "source", "mountPath": contract.SOURCE_DIR, "readOnly": True})
+    if context.progress:
+        volumes.append(token_volume())
+        mounts.append(TOKEN_MOUNT)
+    resources = spec.resources.model_dump(by_alias=True, exclude_defaults=True)
+    if memory:
+        limits, requests = resources["limits"], resources.get("requests", {})
+        if requests.get("memory") == limits["memory"]:  # reserved in full, so it stays
+            resources["requests"] = {**requests, "memory": memory}
+        resources = {**resources, "limits": {**limits, "memory": memory}}
+    return {
+        "restartPolicy": "Never",
+        # The token is for a command that asks for an identity of its own.
+        "automountServiceAccountToken": bool(template.service_account_name),
+        **pull_secrets(platform),
+        "enableServiceLinks": False,
+        "securityContext": POD_SECURITY,
+        **(more or {}),
+        **template.model_dump(by_alias=True, exclude_defaults=True),
+        "containers": [
+            {
+                "name": TRAINER,
+                "image": spec.image or platform.trainer_image,
+                "imagePullPolicy": platform.image_pull_policy,
+                "command": ["ultramarine-trainer"],
+                **({"args": args} if args else {}),
+                "env": [
+                    # Ours first: a $(NAME) in a value is filled in from the variables before it, so nothing of theirs
+                    # gets into the task. Names that start with ULTRAMARINE_ are refused at admission: none collides.
+                    {"name": contract.ENV_TASK, "value": task.to_json()},
+                    *storage_env(platform),
+                    {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                    {"name": contract.ENV_CONTEXT, "value": plain(context.to_json())},
+                    *env,
+                    *(variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.env),
+                ],
+                "envFrom": [
+                    *(each.model_dump(by_alias=True, exclude_defaults=True) for each in spec.env_from),
+                    {"secretRef": {"name": platform.storage_secret}},  # last: of two with one key, the later one wins
+                ],
+                "resources": resources,
+                "securityContext": CONTAINER_SECURITY,
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": mounts,
+            }
+        ],
+        "volumes": volumes,
+    }
+
+
+TOKEN_MOUNT: Manifest = {
+    "name": "token",
+    "mountPath": posixpath.dirname(contract.PROGRESS_TOKEN),
+    "readOnly": True,
+}
+
+
+def plain(document: str) -> str:
+    """A JSON document as a variable's value: every $ is escaped, or Kubernetes would fill in names in its texts."""
+    return document.replace("$", "\\u0024")
+
+
+def token_volume() -> Manifest:
+    """A token that is good for nothing but telling the operator about this pod."""
+    name = posixpath.basename(contract.PROGRESS_TOKEN)
+    token = {"audience": contract.PROGRESS_AUDIENCE, "expirationSeconds": 3600, "path": name}
+    return {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}}
+
+
+def _source_volume(job: Job, name: str) -> Manifest | None:
+    """The ConfigMap that the code is mounted from, if it comes from one."""
+    source = job.spec.source
+    if source is not None and source.inline:
+        return {"name": name}
+    if source is not None and source.config_map is not None:
+        # Optional: a pod that hangs for a missing mount tells nobody, while the trainer names what is missing.
+        return {"name": source.config_map.name, "optional": True}
+    return None

@@ -1,0 +1,27 @@
+"""Quantities as Kubernetes writes them."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+_UNITS: dict[str, int | Decimal] = {
+    "": 1,
+    "m": Decimal("0.001"),
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "P": 10**15,
+    "E": 10**18,
+}
+_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
+QUANTITY = re.compile(r"([+-]?[0-9]+[.]?[0-9]*(?:[eE][+-]?[0-9]+)?)([KMGTPE]i|[mkMGTPE]?)")
+
+
+def amount(quantity: str) -> Decimal:
+    """The number that a quantity stands for. Raises ValueError for what is none."""
+    match = QUANTITY.fullmatch(quantity)
+    if match is None:
+        raise ValueError(f"{quantity!r} is no quantity")
+    return Decimal(match[1]) * _UNITS[match[2]]

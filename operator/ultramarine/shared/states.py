@@ -1,0 +1,91 @@
+"""What a kind whose objects come to an end says of them: a word, the conditions that go with it, and the diary."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from . import pods
+from .conditions import Condition, find, health, merge
+from .meta import Manifest
+from .plan import Event, Obj
+
+State = tuple[str, tuple[Condition, ...]]
+
+
+def pending(reason: str, message: str) -> State:
+    """Accepted, and nothing runs yet."""
+    return "Pending", (
+        Condition("Running", False, reason, message),
+        *health(done=False, progress=message),
+    )
+
+
+def suspended() -> State:
+    """Held by its author."""
+    message = "spec.suspend is true; set it to false to go on"
+    return "Suspended", (
+        Condition("Suspended", True, "Suspended", message),
+        Condition("Running", False, "Suspended", message),
+    )
+
+
+def finishing(reason: str, message: str) -> State:
+    """The work is done; its result is being taken in."""
+    return "Running", (Condition("Running", False, reason, message), *health(done=False, progress=message))
+
+
+def succeeded(message: str, reason: str = "Finished") -> State:
+    """Done, and everything registered."""
+    return "Succeeded", (
+        Condition("Running", False, "Finished", ""),
+        Condition("Succeeded", True, reason, message),
+    )
+
+
+def failed(reason: str, message: str) -> State:
+    """Over, without result."""
+    return "Failed", (
+        Condition("Running", False, "Finished", ""),
+        Condition("Succeeded", False, reason, message),
+        Condition("Failed", True, reason, message),
+        *health(done=True, failed=message),
+    )
+
+
+def build(obj: Obj[Any], state: State, facts: Manifest, now: datetime) -> Manifest:
+    """The whole status: the state's conditions over `facts`, which are the other fields."""
+    word, conditions = state
+    accepted = Condition("Accepted", True, "Valid", "")
+    if not any(c.type == "Suspended" for c in conditions):
+        conditions = (Condition("Suspended", False, "NotSuspended", ""), *conditions)
+    old = obj.status.get("conditions") or []
+    return {
+        **{name: value for name, value in facts.items() if value not in (None, "", {}, [])},
+        "observedGeneration": obj.generation,
+        "state": word,
+        "conditions": merge(old, (accepted, *conditions), obj.generation, now),
+    }
+
+
+def diary(obj: Obj[Any], new: Manifest) -> tuple[Event, ...]:
+    """The events that the step from the old status to the new one deserves."""
+    lines: list[Event] = []
+    for type, word, level in (
+        ("Running", "Started", "Normal"),
+        ("Suspended", "Suspended", "Normal"),
+        ("Succeeded", "Succeeded", "Normal"),
+        ("Failed", "", "Warning"),
+    ):
+        before, after = find(obj.status, type), find(new, type)
+        if after and after["status"] == "True" and (before or {}).get("status") != "True":
+            lines.append(Event(word or after["reason"], after["message"], level))
+    before, after = find(obj.status, "Running"), find(new, "Running")
+    troubled = (
+        after
+        and after["status"] == "False"
+        and after["reason"] in pods.TROUBLED_WAITING | {"Unschedulable", "Retrying", "NoPod"}
+    )
+    if after and troubled and (before or {}).get("reason") != after["reason"]:
+        lines.append(Event(after["reason"], after["message"], "Warning"))
+    return tuple(lines)

@@ -1,0 +1,472 @@
+"""The rules of a Sweep, like those of rules.py; those of the trials' own spec are a TrainingJob's, and tested there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bare import merged
+from rules import NAME, SWEEP, Rule, called, of_spec
+from ultramarine.shared.contract import LARGEST
+from ultramarine.shared.meta import Manifest
+
+SPACE, STOP, TRIAL = "spec.searchSpace", "spec.earlyTermination", "spec.trialTemplate.spec"
+METRIC = "must be a metric's name: a letter or '_', then letters, digits, '_', '.', '/' and '-'"
+YEAR = 31536000
+SEVERAL: Manifest = {  # several objectives, without what is for one
+    "objective": None,
+    "objectives": [{"metric": "loss"}, {"metric": "size"}],
+    "earlyTermination": None,
+    "registerBest": None,
+}
+
+
+def wanted(reason: str, accepted: Manifest, refused: Manifest, *words: str) -> Rule:
+    """A rule about the spec of a Sweep."""
+    return of_spec(SWEEP, reason, accepted, refused, *words)
+
+
+def bounds(path: str, least: float | None, most: float | None, step: float = 1, **alongside: Any) -> list[Rule]:
+    """The rules of a number in the spec, whose path has fields only."""
+
+    def patch(value: float) -> Manifest:
+        inner: Any = value
+        for name in reversed(path.split(".")):
+            inner = {name: inner}
+        return merged(alongside, inner)
+
+    said = f"spec.{path} in body should be"
+    found = []
+    if least is not None:
+        words = f"{said} greater than or equal to {least}"
+        found.append(wanted(f"{path} is not below {least}", patch(least), patch(least - step), words))
+    if most is not None:
+        words = f"{said} less than or equal to {most}"
+        found.append(wanted(f"{path} is not above {most}", patch(most), patch(most + step), words))
+    return found
+
+
+def searched(how: Manifest | None, **more: Any) -> Manifest:
+    """The spec with one parameter more, x."""
+    return merged({"searchSpace": {"x": how}}, more)
+
+
+def way(kind: str, **fields: Any) -> Manifest:
+    """The spec with a parameter x of that kind, in which None takes a field away."""
+    return searched({kind: merged({"min": 1, "max": 9}, fields)})
+
+
+def stopped(type: str | None, **fields: Any) -> Manifest:
+    """The spec with another way of early termination."""
+    gone = {"minSteps": None, "maxSteps": None, "reductionFactor": None}
+    return {"earlyTermination": gone | {"type": type} | fields}
+
+
+def trial(**fields: Any) -> Manifest:
+    """The spec with other fields of the trials' spec."""
+    return {"trialTemplate": {"spec": fields}}
+
+
+def whole_numbers(kind: str, least: int) -> list[Rule]:
+    """The bounds of a range of whole numbers."""
+    path, most = f"searchSpace.x.{kind}", LARGEST
+    far: Manifest = {"searchSpace": {"x": {kind: {"min": least, "max": most}}}}
+    return [*bounds(f"{path}.min", least, None, **far), *bounds(f"{path}.max", None, most, **far)] + [
+        wanted(
+            f"{path}.min is not above {most}",
+            way(kind, min=1),
+            way(kind, min=most + 1, max=most),
+            f"spec.{path}.min in body should be less than or equal to {most}",
+        ),
+        wanted(
+            f"{path}.max is not below {least}",
+            way(kind, max=1),
+            way(kind, max=least - 1),
+            f"spec.{path}.max in body should be greater than or equal to {least}",
+        ),
+    ]
+
+
+ENDS: dict[str, tuple[str, Manifest]] = {  # fields of early termination: for which types, and a type with it
+    "minSteps": ("asha and hyperband", {"type": "hyperband", "maxSteps": 9}),
+    "maxSteps": ("asha and hyperband", {"type": "asha"}),
+    "reductionFactor": ("asha and hyperband", {"type": "asha"}),
+    "slackFactor": ("bandit", {"type": "bandit"}),
+    "slackAmount": ("bandit", {"type": "bandit"}),
+    "truncationPercentage": ("truncation", {"type": "truncation"}),
+    "evaluationInterval": ("median, bandit and truncation", {"type": "median"}),
+    "delayEvaluation": ("median, bandit and truncation", {"type": "median"}),
+}
+
+RULES = [
+    Rule(SWEEP, "a spec is there", {}, {"spec": None}, ("spec: Required value",)),
+    wanted("unknown fields are refused", {}, {"nosuch": 1}, 'unknown field "spec.nosuch"'),
+    called(SWEEP, "a name has room for endings", "a" * 40, "a" * 41, "metadata.name must have at most 40 characters"),
+    called(
+        SWEEP,
+        "a name is a Service's",
+        "hpo-1",
+        "1-hpo",
+        "metadata.name must start with a letter and must not contain a dot: it becomes a Service's name",
+    ),
+    # Objectives
+    wanted("an objective is there", {}, {"objective": None}, "spec: ", "give one of objective and objectives"),
+    wanted(
+        "there is one objective, or a list",
+        SEVERAL,
+        {**SEVERAL, "objective": {"metric": "loss"}},
+        "give one of objective and objectives",
+    ),
+    wanted("an objective has a metric", {}, {"objective": {"metric": None}}, "spec.objective.metric: Required value"),
+    wanted("a metric has a name", {"objective": {"metric": "val/loss"}}, {"objective": {"metric": "1st"}}, METRIC),
+    wanted(
+        "a goal is known",
+        {"objective": {"goal": "maximize"}},
+        {"objective": {"goal": "max"}},
+        "spec.objective.goal: Unsupported value",
+        '"minimize", "maximize"',
+    ),
+    wanted(
+        "several objectives have metrics",
+        SEVERAL,
+        {**SEVERAL, "objectives": [{"metric": "loss"}, {"goal": "minimize"}]},
+        "spec.objectives[1].metric: Required value",
+    ),
+    wanted(
+        "the goals of several are known",
+        SEVERAL,
+        {**SEVERAL, "objectives": [{"metric": "loss"}, {"metric": "size", "goal": "least"}]},
+        "spec.objectives[1].goal: Unsupported value",
+    ),
+    wanted(
+        "several are two at least",
+        SEVERAL,
+        {**SEVERAL, "objectives": [{"metric": "loss"}]},
+        "spec.objectives in body should have at least 2 items",
+    ),
+    wanted(
+        "several objectives have no end",
+        SEVERAL,
+        {**SEVERAL, "objectives": [{"metric": "loss", "stopAt": 1}, {"metric": "size"}]},
+        "spec.objectives: ",
+        "stopAt is for one objective; leave it out",
+    ),
+    # The algorithm
+    wanted(
+        "an algorithm is known",
+        {"algorithm": {"type": "sobol"}},
+        {"algorithm": {"type": "bayes"}},
+        "spec.algorithm.type: Unsupported value",
+        '"random", "grid", "sobol", "tpe", "gp", "cmaes", "nsga2"',
+    ),
+    *bounds("algorithm.seed", 0, LARGEST),
+    wanted(
+        "another sweep has a name",
+        {"algorithm": {"warmStartFrom": ["hpo-1"]}},
+        {"algorithm": {"warmStartFrom": ["HPO"]}},
+        "spec.algorithm.warmStartFrom[0]: ",
+        NAME,
+    ),
+    wanted(
+        "some algorithms have one objective",
+        {**SEVERAL, "algorithm": {"type": "nsga2"}},
+        {**SEVERAL, "algorithm": {"type": "gp"}},
+        "gp and cmaes are for one objective; use tpe or nsga2 for several",
+    ),
+    wanted(
+        "a grid has points",
+        {"algorithm": {"type": "grid"}, "searchSpace": {"lr": {"logUniform": {"min": 1, "max": 1}}}},
+        {"algorithm": {"type": "grid"}},
+        "a grid has points: give uniform a step and choice instead of logUniform, or take another algorithm",
+    ),
+    wanted(
+        "only a grid has no end of its own",
+        {
+            "algorithm": {"type": "grid"},
+            "limits": {"maxTrials": None},
+            "searchSpace": {"lr": {"logUniform": None, "choice": [0.1, 1]}},
+        },
+        {"limits": {"maxTrials": None}},
+        "limits.maxTrials is needed; only a grid ends by itself",
+    ),
+    # The search space
+    wanted("there is a space", {}, {"searchSpace": None}, f"{SPACE}: Required value"),
+    wanted(
+        "a space has parameters",
+        {},
+        {"searchSpace": dict.fromkeys(("lr", "momentum", "depth", "trees", "booster", "task", "drop"))},
+        f"{SPACE} in body should have at least 1 properties",
+    ),
+    wanted(
+        "a parameter has an identifier",
+        {"searchSpace": {"a_1.b-c": {"constant": 1}}},
+        {"searchSpace": {"1": {"constant": 1}}},
+        f"{SPACE}: ",
+        "each key must be a plain identifier, at most 63 characters",
+    ),
+    wanted("a parameter has values", {}, searched({}), f"{SPACE}.x in body should have at least 1 properties"),
+    wanted(
+        "a parameter has one kind of values, and perhaps a condition",
+        searched({"constant": True, "when": {"booster": ["dart"]}}),
+        searched({"constant": True, "choice": [1], "when": {"booster": ["dart"]}}),
+        f"{SPACE}.x: Too many",
+    ),
+    wanted(
+        "a parameter has one range",
+        searched({"int": {"min": 1, "max": 2}}),
+        searched({"int": {"min": 1, "max": 2}, "logInt": {"min": 1, "max": 2}}),
+        f"{SPACE}[x]: ",
+        "give one of uniform, logUniform, int, logInt, choice and constant",
+    ),
+    *(
+        wanted(f"{kind} has a {bound}", way(kind), way(kind, **{bound: None}), f"{SPACE}.x.{kind}.{bound}: Required")
+        for kind in ("uniform", "logUniform", "int", "logInt")
+        for bound in ("min", "max")
+    ),
+    *(
+        wanted(
+            f"{kind} begins before its end",
+            way(kind, min=9),
+            way(kind, min=10),
+            f"{SPACE}[x].{kind}: ",
+            "min must not be above max; exchange them",
+        )
+        for kind in ("uniform", "logUniform", "int", "logInt")
+    ),
+    wanted(
+        "a step goes on",
+        way("uniform", step=0.5),
+        way("uniform", step=0),
+        "step must be above 0; leave it out where any number will do",
+    ),
+    *(
+        wanted(
+            f"{kind} has room for a step",
+            way(kind, step=8),
+            way(kind, step=9),
+            f"{SPACE}[x].{kind}: ",
+            "step must not be larger than max - min",
+        )
+        for kind in ("uniform", "int")
+    ),
+    wanted(
+        "a logarithm is there",
+        way("logUniform", min=1e-12),
+        way("logUniform", min=0),
+        "min must be above 0, for there is no logarithm of others; or use uniform",
+    ),
+    *whole_numbers("int", -LARGEST),
+    *whole_numbers("logInt", 1),
+    wanted(
+        "a whole step goes on",
+        way("int", step=1),
+        way("int", step=0),
+        f"{SPACE}.x.int.step in body should be greater than or equal to 1",
+    ),
+    wanted(
+        "a whole step is a number that JSON has",
+        way("int", min=0, max=LARGEST, step=LARGEST),
+        way("int", step=LARGEST + 1),
+        f"{SPACE}.x.int.step in body should be less than or equal to {LARGEST}",
+    ),
+    wanted(
+        "there is a choice",
+        searched({"choice": ["a"]}),
+        searched({"choice": []}),
+        f"{SPACE}.x.choice in body should have at least 1 items",
+    ),
+    wanted(
+        "a value is no object",
+        searched({"choice": [True, False]}),
+        searched({"choice": [{"a": 1}]}),
+        f"{SPACE}.x.choice[0]: Too many",
+    ),
+    wanted(
+        "a constant is no list",
+        searched({"constant": 1.5}),
+        searched({"constant": [1]}),
+        f"{SPACE}.x.constant: Too many",
+    ),
+    wanted(
+        "a condition has a parameter",
+        searched({"constant": 1, "when": {"booster": ["dart"]}}),
+        searched({"constant": 1, "when": {}}),
+        f"{SPACE}.x.when in body should have at least 1 properties",
+    ),
+    wanted(
+        "a condition has values",
+        {},
+        searched({"constant": 1, "when": {"booster": []}}),
+        f"{SPACE}.x.when.booster in body should have at least 1 items",
+    ),
+    # Early termination
+    wanted("it has a type", stopped("median"), stopped(None), f"{STOP}.type: Required value"),
+    wanted(
+        "its type is known",
+        stopped("median"),
+        stopped("hope"),
+        f"{STOP}.type: Unsupported value",
+        '"asha", "hyperband", "median", "bandit", "truncation"',
+    ),
+    *(
+        wanted(
+            f"{name} is of some types",
+            stopped(**with_it, **{name: 9}),
+            stopped("median" if name in ("minSteps", "maxSteps", "reductionFactor") else "asha", **{name: 1})
+            if not name.startswith(("slack", "trunc"))
+            else stopped("median", **{name: 1}),
+            f"{STOP}: ",
+            f"{name} is for type {types}; leave it out",
+        )
+        for name, (types, with_it) in ENDS.items()
+    ),
+    wanted(
+        "hyperband has an end",
+        stopped("hyperband", maxSteps=9),
+        stopped("hyperband"),
+        "hyperband needs maxSteps: its brackets end there",
+    ),
+    wanted(
+        "it begins before its end",
+        stopped("asha", minSteps=9, maxSteps=9),
+        stopped("asha", minSteps=9, maxSteps=8),
+        "maxSteps must not be below minSteps",
+    ),
+    wanted(
+        "a bandit has one slack",
+        stopped("bandit", slackFactor=0.1),
+        stopped("bandit", slackFactor=0.1, slackAmount=1),
+        "bandit needs one of slackFactor and slackAmount",
+    ),
+    wanted(
+        "a share is above 0",
+        stopped("bandit", slackFactor=0.01),
+        stopped("bandit", slackFactor=0),
+        "slackFactor must be above 0",
+    ),
+    wanted(
+        "an amount is above 0",
+        stopped("bandit", slackAmount=0.01),
+        stopped("bandit", slackAmount=0),
+        "slackAmount must be above 0",
+    ),
+    wanted(
+        "truncation has a percentage",
+        stopped("truncation", truncationPercentage=20),
+        stopped("truncation"),
+        "truncation needs truncationPercentage: how many of a hundred trials end",
+    ),
+    *bounds("earlyTermination.minSteps", 1, LARGEST, earlyTermination={"maxSteps": LARGEST}),
+    *bounds("earlyTermination.maxSteps", 1, LARGEST),
+    *bounds("earlyTermination.reductionFactor", 2, 16),
+    *bounds("earlyTermination.truncationPercentage", 1, 99, **stopped("truncation")),
+    *bounds("earlyTermination.evaluationInterval", 1, LARGEST, **stopped("median")),
+    *bounds("earlyTermination.delayEvaluation", 0, LARGEST, **stopped("median")),
+    wanted(
+        "early termination has one objective",
+        SEVERAL,
+        {**SEVERAL, "earlyTermination": {"type": "asha"}},
+        "earlyTermination is for one objective; leave it out",
+    ),
+    # Limits
+    *bounds("limits.maxTrials", 1, 10_000, limits={"parallelTrials": 1}),
+    *bounds("limits.parallelTrials", 1, 1000, limits={"maxTrials": 10_000}),
+    *bounds("limits.maxFailedTrials", 1, 10_000),
+    *bounds("limits.trialTimeoutSeconds", 1, YEAR),
+    wanted(
+        "no more at a time than in all",
+        {"limits": {"maxTrials": 4, "parallelTrials": 4}},
+        {"limits": {"maxTrials": 4, "parallelTrials": 5}},
+        "spec.limits: ",
+        "parallelTrials must not be above maxTrials",
+    ),
+    *bounds("budget.cpuHours", 0.001, 100000, step=0.0005),
+    *bounds("budget.gpuHours", 0.001, 100000, step=0.0005),
+    wanted(
+        "a budget is of something",
+        {"budget": {"cpuHours": None}},
+        {"budget": {"cpuHours": None, "gpuHours": None}},
+        "spec.budget: ",
+        "give cpuHours, gpuHours or both",
+    ),
+    wanted(
+        "hours of CPU are those that are reserved",
+        trial(resources={"requests": None, "limits": {"cpu": 1}}),
+        trial(resources={"requests": None}),
+        "budget.cpuHours needs cpu in trialTemplate.spec.resources: what a trial uses is what it reserves",
+    ),
+    wanted(
+        "hours of GPU are those that are reserved",
+        trial(resources={"limits": {"nvidia.com/gpu": None, "amd.com/gpu": 1}}),
+        trial(resources={"limits": {"nvidia.com/gpu": None}}),
+        "budget.gpuHours needs a GPU in trialTemplate.spec.resources.limits, such as nvidia.com/gpu",
+    ),
+    wanted(
+        "how trials run is known",
+        {"execution": None},
+        {"execution": "Alone"},
+        "spec.execution: Unsupported value",
+    ),
+    *bounds("activeDeadlineSeconds", 1, YEAR),
+    *bounds("ttlSecondsAfterFinished", 0, 315360000),
+    # Registering
+    wanted("a Model has a name", {"registerBest": "a-1"}, {"registerBest": "A"}, "spec.registerBest: ", NAME),
+    wanted(
+        "several objectives have no best",
+        SEVERAL,
+        {**SEVERAL, "registerBest": "churn"},
+        "of several objectives no trial is the best; leave registerBest out",
+    ),
+    wanted(
+        "one output is the model",
+        trial(outputs={"model": None}),
+        trial(outputs={"model": None, "more": {}}),
+        "registerBest needs one output in trialTemplate.spec.outputs, or one called model",
+    ),
+    # Trials
+    wanted("there are trials", {}, {"trialTemplate": None}, "spec.trialTemplate: Required value"),
+    wanted("trials have a spec", {}, {"trialTemplate": {"spec": None}}, f"{TRIAL}: Required value"),
+    wanted(
+        "a parameter has one origin",
+        trial(parameters={"rounds": "7"}),
+        trial(parameters={"lr": "7"}),
+        "a parameter is in searchSpace or in trialTemplate.spec.parameters, not in both",
+    ),
+    *(
+        wanted(f"trials have no {next(iter(refused))}", {}, trial(**refused), f"{TRIAL}: ", words)
+        for refused, words in (
+            (
+                {"nodes": 2, "framework": "none"},
+                "a trial runs in one pod; leave nodes out, and let the command use what its pod has",
+            ),
+            (
+                {"framework": "torch"},
+                "a trial has no ranks; leave framework out, or call torchrun and the like in command",
+            ),
+            ({"checkpoint": {}}, "a trial that was lost starts anew, without checkpoints; leave checkpoint out"),
+            (
+                {
+                    "podFailurePolicy": {
+                        "rules": [{"action": "Count", "onExitCodes": {"operator": "In", "values": [1]}}]
+                    }
+                },
+                "a failed trial is a result, and not tried again; leave podFailurePolicy out",
+            ),
+            ({"backoffLimit": 4}, "a failed trial is a result, and not tried again; leave backoffLimit out"),
+            (
+                {"onOutOfMemory": {"maxMemory": "4Gi"}},
+                "a trial has the memory of its worker; raise resources.limits.memory instead",
+            ),
+            ({"suspend": True}, "suspend is the sweep's to say; set spec.suspend"),
+            (
+                {"activeDeadlineSeconds": 60},
+                "leave activeDeadlineSeconds out here; limits.trialTimeoutSeconds is for a trial, "
+                "and activeDeadlineSeconds of spec for the sweep",
+            ),
+            ({"ttlSecondsAfterFinished": 60}, "ttlSecondsAfterFinished is the sweep's to say; set it in spec"),
+            (
+                {"outputs": {"model": {"registerAs": "churn"}}},
+                "only the best trial's output is registered; leave registerAs out, and set spec.registerBest",
+            ),
+        )
+    ),
+]

@@ -1,0 +1,243 @@
+"""How a Sweep ends: by what its coordinator said and stored, by a Job that failed, and what is left after that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from builders import (
+    DIGEST,
+    NOW,
+    condition,
+    ended_container,
+    kinds_of,
+    model,
+    seen,
+    sweep,
+    sweep_job,
+    sweep_pod,
+    version,
+)
+from ultramarine.kinds.registration import LABEL_OUTPUT
+from ultramarine.kinds.sweep.plan import plan, questions
+from ultramarine.kinds.sweep.registration import LABEL_SWEEP_UID
+from ultramarine.shared import contract
+from ultramarine.shared.errors import StorageError
+from ultramarine.shared.meta import Manifest
+from ultramarine.shared.plan import Obj, ReadText, Seen
+
+PREFIX = "s3://lake/team-a/sweeps/hpo/Sweep-hpo-uid/"
+SUMMARY = ReadText(f"{PREFIX}summary.json")
+OUTPUT = contract.OutputRecord(f"{PREFIX}trials/3/model/0123456789abcdef/", DIGEST, 1000, "sklearn")
+BEST = contract.BestTrial(3, (0.25,), {"lr": 0.01}, {"model": OUTPUT})
+GOOD = contract.SweepSummary("Succeeded", "MaxTrialsReached", "10 trials are over", succeeded=9, failed=1, best=(BEST,))
+REGISTERING = {"registerBest": "churn", "trialTemplate": {"spec": {"command": ["a"], "outputs": {"model": {}}}}}
+
+
+def over(one: Obj[Any], told: contract.SweepSummary | None = GOOD, answer: Any = GOOD, *more: Manifest) -> Seen:
+    """The coordinator has ended well, said `told`, and stored `answer`; its workers still run."""
+    said = ended_container(0, "Completed", told.to_json().decode() if told else "", "coordinator")
+    children = (
+        sweep_job(one, "coordinator", "Complete", completionTime="2030-01-01T11:59:00Z"),
+        sweep_job(one, "workers", active=2),
+        *((sweep_pod(one, "coordinator", "Succeeded", **said),) if told else ()),
+        sweep_pod(one, "workers"),
+    )
+    stored = answer.to_json().decode() if isinstance(answer, contract.SweepSummary) else answer
+    return seen(*children, related=more, answers={SUMMARY: stored} if stored is not None else {})
+
+
+def test_the_summary_is_asked_for_only_at_the_end():
+    """A sweep that goes on asks the storage nothing, nor does one that has ended."""
+    one = sweep()
+
+    assert questions(one, seen(sweep_job(one, "coordinator"))) == ()
+    assert questions(one, over(one)) == (SUMMARY,)
+    assert questions(sweep(plan(one, over(one), NOW).status), over(one)) == ()
+
+
+def test_a_sweep_succeeds_by_what_its_coordinator_said():
+    """Counts and the best are the stored ones, reason and message those of the last words."""
+    one = sweep({"startTime": "2030-01-01T11:30:00Z"})
+    got = plan(one, over(one, replace(GOOD, best=())), NOW)
+
+    assert got.status["state"] == "Succeeded"
+    assert condition(got, "Succeeded")["reason"] == "MaxTrialsReached"
+    assert condition(got, "Succeeded")["message"] == "10 trials are over; the best value is 0.25"
+    assert got.status["best"] == [{"trial": 3, "values": {"loss": 0.25}, "params": {"lr": 0.01}}]
+    assert (got.status["progress"], got.status["duration"]) == ("10/10", "29m0s")
+    assert [event.reason for event in got.events] == ["Succeeded"]
+
+
+def test_the_storage_tells_when_the_pod_is_gone():
+    """Whoever cleans up pods loses nothing: the stored summary says it all."""
+    one = sweep()
+
+    assert plan(one, over(one, None), NOW).status["state"] == "Succeeded"
+
+
+def test_last_words_are_enough_where_the_summary_is_lost():
+    """A summary that somebody deleted from the storage costs the best, and not the outcome."""
+    one = sweep()
+    got = plan(one, over(one, replace(GOOD, best=()), StorageError("gone", "ObjectNotFound")), NOW)
+
+    assert got.status["state"] == "Succeeded"
+    assert "best" not in got.status
+
+
+def test_a_storage_that_does_not_answer_is_asked_again():
+    """Nothing is judged before the summary was read."""
+    one = sweep()
+    got = plan(one, over(one, GOOD, StorageError("away", "Unreachable", transient=True)), NOW)
+
+    assert condition(got, "Running")["reason"] == "ReadingSummary"
+    assert got.after == timedelta(seconds=15)
+
+
+def test_a_storage_that_refuses_does_not_keep_the_sweep_open():
+    """Where the operator may not read the summary, what the coordinator said last is enough."""
+    one = sweep()
+    refused = StorageError("no", "AccessDenied")
+
+    assert plan(one, over(one, GOOD, refused), NOW).status["state"] == "Succeeded"
+    assert condition(plan(one, over(one, None, refused), NOW), "Running")["reason"] == "ReadingSummary"
+
+
+@pytest.mark.parametrize("answer", [StorageError("gone", "ObjectNotFound"), "no JSON", '{"outcome": ""}'])
+def test_without_any_outcome_it_has_failed(answer):
+    """Neither last words nor a summary: the sweep says so, and where its journal is to be found."""
+    one = sweep()
+    got = plan(one, over(one, None, answer), NOW)
+
+    assert condition(got, "Failed")["reason"] == "SummaryLost"
+    assert "status.journal.uri" in got.status["failure"]["hint"]
+
+
+def test_a_sweep_fails_with_the_words_of_its_coordinator():
+    """Its reason, its sentence, and what the trial printed last."""
+    one = sweep()
+    bad = contract.SweepSummary("Failed", "CanaryFailed", "trial 1 exited with code 2\nline\nno such file", failed=1)
+    got = plan(one, over(one, bad, bad), NOW)
+
+    assert (got.status["state"], condition(got, "Failed")["reason"]) == ("Failed", "CanaryFailed")
+    assert got.status["failure"] == {
+        "reason": "CanaryFailed",
+        "message": "trial 1 exited with code 2",
+        "tail": "line\nno such file",
+    }
+    assert got.status["trials"]["failed"] == 1
+
+
+def test_the_best_trial_is_registered():
+    """The Model is made if there is none, and the version says which sweep and trial it is of."""
+    one = sweep(**REGISTERING)
+    got = plan(one, over(one), NOW)
+
+    assert kinds_of(got.create) == ["Model/churn", "ModelVersion/churn-1"]
+    made = got.create[1]
+    assert made["metadata"]["labels"] == {LABEL_SWEEP_UID: "Sweep-hpo-uid", LABEL_OUTPUT: "model"}
+    assert made["spec"] == {
+        "model": "churn",
+        "version": "1",
+        "uri": OUTPUT.uri,
+        "digest": DIGEST,
+        "format": {"name": "sklearn"},
+        "lineage": {"sweep": "hpo", "trial": 3, "metrics": {"loss": 0.25}},
+    }
+    assert (got.status["state"], condition(got, "Running")["reason"]) == ("Running", "Registering")
+
+
+def test_the_best_trial_is_registered_once():
+    """A pass that finds the version that carries the sweep's uid makes no other, and says its name."""
+    one = sweep(**REGISTERING)
+    labels = {LABEL_SWEEP_UID: "Sweep-hpo-uid", LABEL_OUTPUT: "model"}
+    got = plan(one, over(one, GOOD, GOOD, model(), version(4, labels=labels)), NOW)
+
+    assert got.create == ()
+    assert (got.status["state"], got.status["modelVersion"]) == ("Succeeded", "churn-4")
+    assert got.status["best"][0]["modelVersion"] == "churn-4"
+
+
+@pytest.mark.parametrize(
+    ("best", "words"),
+    [
+        ((), "no trial has succeeded"),
+        ((replace(BEST, outputs={}),), "trial 3 has no output 'model'"),
+        ((replace(BEST, outputs={"model": replace(OUTPUT, uri="s3://lake/team-b/x/")}),), "trial 3 has no output"),
+    ],
+)
+def test_nothing_to_register_is_a_failure(best, words):
+    """Who asked for a version and gets none must not find the sweep done; what lies elsewhere is not believed."""
+    one = sweep(**REGISTERING)
+    summary = replace(GOOD, best=best)
+    got = plan(one, over(one, summary, summary), NOW)
+
+    assert condition(got, "Failed")["reason"] == "NothingToRegister"
+    assert words in got.status["failure"]["message"]
+
+
+@pytest.mark.parametrize("which", ["coordinator", "workers"])
+def test_who_ends_first_is_no_trouble(which):
+    """Pods and Jobs end one after another: in between the sweep is said to be finishing, and not to wait for pods."""
+    one = sweep()
+    jobs = (sweep_job(one, "coordinator", active=1), sweep_job(one, "workers", active=1))
+    got = plan(one, seen(*jobs, sweep_pod(one, which, "Succeeded")), NOW)
+
+    assert (got.status["state"], condition(got, "Running")["reason"]) == ("Running", "Finishing")
+
+
+@pytest.mark.parametrize("which", ["coordinator", "workers"])
+def test_a_job_that_failed_fails_the_sweep(which):
+    """Without coordinator or workers there is no going on: the failed pod's own words say why."""
+    one = sweep()
+    record = contract.TerminationRecord(reason="ObjectNotFound", message="s3://lake/churn/ is not there")
+    pod = sweep_pod(one, which, "Failed", **ended_container(203, message=record.to_json()))
+    other = {"coordinator": "workers", "workers": "coordinator"}[which]
+    jobs = (sweep_job(one, which, "Failed", "PodFailurePolicy"), sweep_job(one, other, active=1))
+    got = plan(one, seen(*jobs, pod, sweep_pod(one, other)), NOW)
+
+    assert condition(got, "Failed")["reason"] == "ObjectNotFound"
+    assert got.status["failure"]["message"] == "s3://lake/churn/ is not there"
+    assert got.status["failure"]["pod"] == f"hpo-{which}-0-abcde"
+
+
+def test_last_words_of_a_failed_pod_are_waited_for():
+    """Jobs and pods are watched apart: for a moment after a Job has failed its pods may not be seen."""
+    one = sweep()
+    job = sweep_job(one, "workers", "Failed", "BackoffLimitExceeded")
+    job["status"]["conditions"][0]["lastTransitionTime"] = "2030-01-01T11:59:58Z"
+    got = plan(one, seen(job, sweep_job(one, "coordinator")), NOW)
+
+    assert (condition(got, "Running")["reason"], got.after) == ("Finishing", timedelta(seconds=1))
+
+
+def test_what_goes_on_after_the_end_is_ended():
+    """Workers that nobody gives trials any more are deleted after the status has said that the sweep is over."""
+    one = sweep()
+    there = over(one)
+    first = plan(one, there, NOW)
+    assert (first.delete, first.after) == ((), timedelta(milliseconds=200))
+
+    second = plan(sweep(first.status), there, NOW)
+    assert [ref.name for ref in second.delete] == ["hpo-workers"]
+    assert second.status == first.status
+
+
+def test_a_finished_sweep_goes_when_its_time_is_over():
+    """ttlSecondsAfterFinished counts from the end, and is looked at when it is due."""
+    one = sweep(ttlSecondsAfterFinished=120)
+    told = plan(one, over(one), NOW).status
+
+    assert plan(sweep(told, ttlSecondsAfterFinished=120), seen(), NOW).after == timedelta(seconds=60)
+    assert [ref.name for ref in plan(sweep(told, ttlSecondsAfterFinished=60), seen(), NOW).delete] == ["hpo"]
+
+
+def test_a_finished_sweep_is_never_judged_anew():
+    """Whatever becomes of its children, what a sweep has said of its end stays."""
+    one = sweep()
+    told = plan(one, over(one), NOW).status
+    again = plan(sweep(told), seen(sweep_job(one, "coordinator", "Failed")), NOW)
+
+    assert (again.status, again.apply, again.delete) == (told, (), ())

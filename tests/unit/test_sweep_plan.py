@@ -1,0 +1,386 @@
+"""What a Sweep's plan wants while it is not over: its children, what it waits for, and what it says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from builders import (
+    NOW,
+    TRIAL,
+    condition,
+    ended_container,
+    kinds_of,
+    ours,
+    seen,
+    sweep,
+    sweep_job,
+    sweep_pod,
+)
+from ultramarine.kinds.sweep.plan import plan, questions
+from ultramarine.shared import contract
+from ultramarine.shared.errors import InvalidSpec
+from ultramarine.shared.meta import Manifest
+from ultramarine.shared.plan import Obj, Plan, Seen
+
+BEST = contract.BestTrial(3, (0.25,), {"lr": 0.01, "booster": "dart", "deep": True})
+
+
+def running(one: Obj[Any], *more: Manifest) -> Seen:
+    """Both Jobs, the coordinator's pod and two workers, all running."""
+    jobs = (sweep_job(one, "coordinator", active=1), sweep_job(one, "workers", active=2))
+    pods = (sweep_pod(one, "coordinator"), sweep_pod(one, "workers"), sweep_pod(one, "workers", node=1))
+    return seen(*jobs, *pods, *more)
+
+
+def applied(got: Plan, name: str) -> Manifest:
+    """The Job of that name among what a plan applies."""
+    (found,) = (m for m in got.apply if m["kind"] == "Job" and m["metadata"]["name"] == name)
+    return found
+
+
+def env(job: Manifest) -> Manifest:
+    """The variables of the one container of a Job that have a plain value."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    return {each["name"]: each["value"] for each in container["env"] if "value" in each}
+
+
+def test_a_new_sweep_gets_its_children_and_a_token():
+    """Code, the coordinator with its Service, and the workers; the Secret between them is generated."""
+    got = plan(sweep(), seen(), NOW)
+
+    assert kinds_of(got.apply) == [
+        "ConfigMap/hpo-sweep-source",
+        "Service/hpo-coordinator",
+        "Job/hpo-coordinator",
+        "Job/hpo-workers",
+    ]
+    assert [(effect.metadata["name"], effect.keys) for effect in got.effects] == [("hpo-sweep-token", ("token",))]
+    assert (got.status["state"], condition(got, "Running")["reason"]) == ("Pending", "PodsStarting")
+    assert got.status["journal"] == {"uri": "s3://lake/team-a/sweeps/hpo/Sweep-hpo-uid/journal/"}
+
+
+def test_what_runs_as_wanted_is_left_alone():
+    """With both Jobs there, nothing is applied but what the server compares: no Job, and no Secret."""
+    one = sweep()
+    got = plan(one, running(one), NOW)
+
+    assert [m["kind"] for m in got.apply] == ["ConfigMap", "Service"]
+    assert (got.effects, got.delete, got.after) == ((), (), None)
+    assert condition(got, "Running")["message"] == ("2 of 2 workers run; pod hpo-coordinator-0-abcde gives them trials")
+    assert got.status["startTime"] == "2030-01-01T11:30:05Z"
+
+
+def test_the_coordinator_is_told_the_search_as_it_was_written():
+    """Objectives, the algorithm, limits, and the space to the letter: 1 stays 1, and 1.0 stays 1.0."""
+    space = {"n": {"choice": [1, 2.5]}, "lr": {"uniform": {"min": 0, "max": 1.0}}}
+    one = sweep(
+        searchSpace=space,
+        trialTemplate={"spec": {"command": ["a"], "resources": {"limits": {"cpu": "1500m", "amd.com/gpu": 2}}}},
+        budget={"cpuHours": 3},
+        algorithm={"type": "random", "seed": 5},
+        limits={"maxTrials": 50, "maxFailedTrials": 4},
+    )
+    task = contract.SweepTask.from_json(env(applied(plan(one, seen(), NOW), "hpo-coordinator"))[contract.ENV_SWEEP])
+
+    assert json.dumps(task.space, sort_keys=True) == json.dumps(space, sort_keys=True)
+    assert task.objectives == ({"metric": "loss", "goal": "minimize"},)
+    assert task.algorithm == {"type": "random", "seed": 5}
+    assert (task.max_trials, task.max_failed_trials, task.cpu_hours) == (50, 4, 3.0)
+    assert (task.trial_cpus, task.trial_gpus) == (1.5, 2.0)
+    assert (task.sweep, task.prefix) == ("team-a/hpo", "s3://lake/team-a/sweeps/hpo/Sweep-hpo-uid/")
+
+
+def test_workers_get_the_command_with_the_parameters_left_to_fill_in():
+    """Inputs, outputs and fixed parameters are filled in; those of the search space wait for the trial."""
+    spec = {
+        "command": ["python", "$(params.script)", "--lr=$(params.lr)"],
+        "args": ["$(inputs.data)", "$(outputs.model)"],
+        "parameters": {"script": "train.py"},
+        "inputs": {"data": {"uri": "s3://lake/churn/"}},
+        "outputs": {"model": {}},
+    }
+    got = plan(sweep(trialTemplate={"spec": spec}), seen(), NOW)
+    job = applied(got, "hpo-workers")
+    work = contract.WorkerTask.from_json(env(job)[contract.ENV_SWEEP])
+    task = contract.TrainingTask.from_json(env(job)[contract.ENV_TASK])
+
+    assert work.command == ("python", "train.py", "--lr=$(params.lr)", "/mnt/inputs/data", "/mnt/outputs/model")
+    assert work.coordinator == "http://hpo-coordinator.team-a.svc:29600"
+    assert task.inputs == {"data": "s3://lake/churn/"}
+    assert "$" not in env(job)[contract.ENV_SWEEP], "Kubernetes would fill it in"
+    assert "args" not in job["spec"]["template"]["spec"]["containers"][0]
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ({"command": ["$(params.depth)"]}, "spec.searchSpace has no 'depth' (it has: lr)"),
+        ({"command": ["a"], "args": ["$(inputs.data)"]}, "spec.trialTemplate.spec.inputs has no 'data'"),
+        ({"command": ["a", "$(outputs.model)"]}, "spec.trialTemplate.spec.outputs has no 'model'"),
+    ],
+)
+def test_a_reference_to_nothing_is_named(template, words):
+    """What the command refers to must be there; the message names the place and what there is."""
+    with pytest.raises(InvalidSpec) as caught:
+        plan(sweep(trialTemplate={"spec": template}), seen(), NOW)
+
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"searchSpace": {"lr": {"choice": ["a", 1]}}}, "spec.searchSpace.lr"),
+        ({"algorithm": {"type": "grid"}}, "spec.searchSpace.lr: a grid needs finitely many values"),
+        ({"algorithm": {"warmStartFrom": ["hpo"]}}, "spec.algorithm.warmStartFrom names hpo itself"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(spec, words):
+    """What the API server does not see of the search space, the plan does, and names the field."""
+    with pytest.raises(InvalidSpec) as caught:
+        plan(sweep(**spec), seen(), NOW)
+
+    assert words in caught.value.message
+
+
+def test_a_grid_has_as_many_trials_as_points():
+    """Without maxTrials a grid's own number bounds it, also where conditions leave points out."""
+    space = {
+        "booster": {"choice": ["gbtree", "dart"]},
+        "drop": {"uniform": {"min": 0, "max": 1, "step": 0.5}, "when": {"booster": ["dart"]}},
+    }
+    one = sweep(
+        algorithm={"type": "grid"},
+        searchSpace=space,
+        limits={"parallelTrials": 9},
+        trialTemplate={"spec": {"command": ["a"]}},
+    )
+    got = plan(one, replace(seen(), summary=contract.SweepSummary(succeeded=1)), NOW)
+
+    assert got.status["progress"] == "1/4"
+    assert applied(got, "hpo-workers")["spec"]["parallelism"] == 4, "more would have nothing to do"
+
+
+def test_parallel_trials_can_be_changed():
+    """Both numbers of the workers' Job follow together, and its template stays as it was made."""
+    one = sweep()
+    before = running(one)
+    more = sweep(limits={"maxTrials": 10, "parallelTrials": 5})
+    got = plan(more, replace(before, platform=replace(before.platform, trainer_image="newer")), NOW)
+
+    changed = applied(got, "hpo-workers")["spec"]
+    assert (changed["completions"], changed["parallelism"], changed["backoffLimit"]) == (5, 5, 30)
+    (image,) = (each["image"] for each in changed["template"]["spec"]["containers"])
+    assert image == "ultramarine/trainer:1"
+    assert [m["metadata"]["name"] for m in got.apply if m["kind"] == "Job"] == ["hpo-workers"]
+
+
+def test_a_suspended_sweep_has_no_pods():
+    """suspend holds both Jobs, and none of its trials is said to run."""
+    status = {"trials": {"running": 2, "succeeded": 1, "stopped": 0, "failed": 0}}
+    one = sweep(status, suspend=True)
+    before = running(sweep())
+    got = plan(one, before, NOW)
+
+    assert [m["spec"]["suspend"] for m in got.apply if m["kind"] == "Job"] == [True, True]
+    assert got.status["state"] == "Suspended"
+    assert got.status["trials"] == {"running": 0, "succeeded": 1, "stopped": 0, "failed": 0}
+
+
+def test_what_the_coordinator_posts_is_told():
+    """Counts, the best with its parameters, and what was used, as far as a status has room."""
+    one = sweep()
+    summary = contract.SweepSummary(running=2, succeeded=3, stopped=1, failed=1, cpu_hours=0.5, best=(BEST,) * 12)
+    got = plan(one, replace(running(one), summary=summary), NOW)
+
+    assert got.status["trials"] == {"running": 2, "succeeded": 3, "stopped": 1, "failed": 1}
+    assert (got.status["progress"], got.status["bestValue"]) == ("5/10", "0.25")
+    assert got.status["best"][0] == {
+        "trial": 3,
+        "values": {"loss": 0.25},
+        "params": {"lr": 0.01, "booster": "dart", "deep": True},
+    }
+    assert len(got.status["best"]) == 10
+    assert got.status["budgetUsed"] == {"cpuHours": 0.5}
+
+
+def test_nonsense_among_the_parameters_is_not_written():
+    """A parameter that is none of a search space, or too many characters of them, do not get into the status."""
+    one = sweep()
+    odd = contract.BestTrial(1, (1.0,), {"a": {"b": 1}, "c": None, "d": float("inf"), "e": "x" * 300})
+    large = contract.BestTrial(2, (2.0,), {f"p{n}": "x" * 256 for n in range(64)})
+    got = plan(one, replace(running(one), summary=contract.SweepSummary(best=(odd, large))), NOW)
+
+    assert got.status["best"][0]["params"] == {"e": "x" * 256}
+    assert "params" not in got.status["best"][1]
+
+
+def test_several_objectives_have_several_values():
+    """Each value goes by its metric's name, and the column shows all that it has room for."""
+    one = sweep(objective=None, objectives=[{"metric": "loss"}, {"metric": "size", "goal": "minimize"}])
+    summary = contract.SweepSummary(best=(contract.BestTrial(1, (0.5, 20.0)),))
+    got = plan(one, replace(running(one), summary=summary), NOW)
+
+    assert got.status["best"] == [{"trial": 1, "values": {"loss": 0.5, "size": 20.0}}]
+    assert got.status["bestValue"] == "loss=0.5 size=20"
+
+
+def test_what_was_told_once_stays_told():
+    """A new leader of the operator, to whom nothing was posted yet, keeps what the status says."""
+    one = sweep()
+    told = plan(one, replace(running(one), summary=contract.SweepSummary(succeeded=3, best=(BEST,))), NOW).status
+    again = plan(sweep(told), running(one), NOW)
+
+    assert again.status == told
+
+
+def test_a_lost_coordinator_is_made_anew():
+    """Its Job was deleted: another one goes on from the journal, and the workers' Job stays as it is."""
+    one = sweep({"startTime": "2030-01-01T11:30:00Z"})
+    got = plan(one, seen(sweep_job(one, "workers", active=2), sweep_pod(one, "workers")), NOW)
+
+    assert [m["metadata"]["name"] for m in got.apply if m["kind"] == "Job"] == ["hpo-coordinator"]
+    assert (questions(one, seen()), got.status["startTime"]) == ((), "2030-01-01T11:30:00Z")
+
+
+def test_a_job_that_goes_is_waited_for():
+    """While a Job of its is being deleted nothing is made under its name."""
+    one = sweep()
+    going = sweep_job(one, "workers")
+    going["metadata"]["deletionTimestamp"] = "2030-01-01T12:00:00Z"
+    got = plan(one, seen(sweep_job(one, "coordinator"), going), NOW)
+
+    assert (got.apply, condition(got, "Running")["reason"]) == ((), "JobEnding")
+
+
+def test_a_stranger_under_its_name_is_not_its_own():
+    """A Job of the right name that somebody else owns is not judged; the apply finds out whose it is."""
+    one = sweep()
+    strange = sweep_job(one, "coordinator", "Failed")
+    strange["metadata"]["ownerReferences"] = [{"uid": "other", "controller": True}]
+    got = plan(one, seen(strange), NOW)
+
+    assert "Job/hpo-coordinator" in kinds_of(got.apply)
+    assert got.status["state"] == "Pending"
+
+
+def test_a_lost_token_is_generated_anew_for_all():
+    """When a pod misses the Secret, it is made again, with both Jobs: half of the pods would have the old one."""
+    one = sweep()
+    waits = {"reason": "CreateContainerConfigError", "message": 'secret "hpo-sweep-token" not found'}
+    pod = sweep_pod(one, "workers", "Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": waits}}])
+    got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), pod), NOW)
+
+    assert [ref.name for ref in got.delete] == ["hpo-coordinator", "hpo-workers"]
+    assert [effect.metadata["name"] for effect in got.effects] == ["hpo-sweep-token"]
+    assert condition(got, "Running")["reason"] == "TokenMissing"
+
+
+def test_a_warm_start_waits_for_the_other_sweep():
+    """Without the sweep to learn from nothing begins; the message names it and both ways out."""
+    got = plan(sweep(algorithm={"warmStartFrom": ["older"]}), seen(), NOW)
+
+    assert (got.apply, got.effects) == ((), ())
+    assert condition(got, "Running")["reason"] == "WarmStartMissing"
+    assert "Sweep older not found in team-a; create it" in condition(got, "Running")["message"]
+    assert got.after is not None
+
+
+def test_a_warm_start_is_remembered():
+    """The other sweep's prefix is told to the coordinator, and stays known when that sweep is gone."""
+    one = sweep(algorithm={"warmStartFrom": ["older"]})
+    other = ours("Sweep", "older", sweep().manifest["spec"])
+    got = plan(one, seen(related=(other,)), NOW)
+    uri = "s3://lake/team-a/sweeps/older/Sweep-older-uid/"
+
+    assert got.status["warmStart"] == [uri]
+    again = plan(sweep(got.status, algorithm={"warmStartFrom": ["older"]}), seen(), NOW)
+    task = contract.SweepTask.from_json(env(applied(again, "hpo-coordinator"))[contract.ENV_SWEEP])
+    assert task.warm_start == (uri,)
+
+
+@pytest.mark.parametrize(
+    "told", [["s3://lake/team-b/sweeps/older/x/"], ["s3://lake/team-a/sweeps/other/x/"], ["x", "y"]]
+)
+def test_a_warm_start_of_anybody_else_is_not_believed(told):
+    """The status is open to whoever may write it: only a place of the sweep that is named counts."""
+    got = plan(sweep({"warmStart": told}, algorithm={"warmStartFrom": ["older"]}), seen(), NOW)
+
+    assert condition(got, "Running")["reason"] == "WarmStartMissing"
+
+
+def waiting(reason: str, message: str = "not found") -> Manifest:
+    """The containerStatuses of a container that waits."""
+    state = {"waiting": {"reason": reason, "message": message}}
+    return {"containerStatuses": [{"name": "trainer", "image": "wrong:1", "state": state}]}
+
+
+def test_workers_without_an_image_are_told():
+    """While no worker runs, the reason of one that waits is the sweep's, and since when is remembered."""
+    one = sweep()
+    pods = (sweep_pod(one, "coordinator"), sweep_pod(one, "workers", "Pending", **waiting("ErrImagePull")))
+    got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), *pods), NOW)
+
+    assert condition(got, "Running")["reason"] == "ErrImagePull"
+    assert "image wrong:1" in condition(got, "Running")["message"]
+    assert got.status["imageErrorSince"] == "2030-01-01T12:00:00Z"
+    assert got.after is not None
+
+
+def test_an_image_that_is_not_there_fails_the_sweep():
+    """After two minutes of an image that no registry has, the sweep fails and says what to do."""
+    one = sweep({"imageErrorSince": "2030-01-01T11:57:00Z"})
+    pods = (sweep_pod(one, "coordinator"), sweep_pod(one, "workers", "Pending", **waiting("ErrImagePull")))
+    got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), *pods), NOW)
+
+    assert condition(got, "Failed")["reason"] == "ErrImagePull"
+    assert got.status["failure"]["hint"] == "correct the image, and run it again as a new Sweep"
+
+
+def test_a_worker_without_an_image_fails_nothing_while_others_run():
+    """One node that cannot pull is no reason to stop those that can."""
+    one = sweep({"imageErrorSince": "2030-01-01T11:00:00Z"})
+    pods = (
+        sweep_pod(one, "coordinator"),
+        sweep_pod(one, "workers"),
+        sweep_pod(one, "workers", "Pending", node=1, **waiting("ErrImagePull")),
+    )
+    got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), *pods), NOW)
+
+    assert got.status["state"] == "Running"
+    assert condition(got, "Running")["message"].startswith("1 of 2 workers run")
+
+
+def test_a_worker_that_fails_is_told():
+    """A worker that failed and has no successor yet is the reason why no trial runs."""
+    one = sweep()
+    failed = sweep_pod(one, "workers", "Failed", **ended_container(128, "StartError", "no such file"))
+    got = plan(
+        one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), sweep_pod(one, "coordinator"), failed), NOW
+    )
+
+    assert condition(got, "Running")["reason"] == "Retrying"
+    assert "cannot start our entry point" in condition(got, "Running")["message"]
+
+
+def test_a_job_without_pods_says_where_to_look():
+    """A quota that lets no pod through is told after half a minute, with the command that shows why."""
+    one = sweep()
+    job = sweep_job(one, "workers", startTime="2030-01-01T11:50:00Z")
+    got = plan(one, seen(sweep_job(one, "coordinator", active=1), job, sweep_pod(one, "coordinator")), NOW)
+
+    assert condition(got, "Running")["reason"] == "NoPod"
+    assert "kubectl -n team-a describe job hpo-workers" in condition(got, "Running")["message"]
+
+
+def test_a_waiting_pod_fails_the_sweep_when_its_deadline_is_over():
+    """pendingDeadlineSeconds of the template bounds how long pods are waited for."""
+    one = sweep(trialTemplate={"spec": {**TRIAL, "pendingDeadlineSeconds": 60}})
+    pods = (sweep_pod(one, "coordinator"), sweep_pod(one, "workers", "Pending"))
+    got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), *pods), NOW)
+
+    assert condition(got, "Failed")["reason"] == "PendingDeadlineExceeded"
+    assert "pendingDeadlineSeconds=60" in got.status["failure"]["hint"]
