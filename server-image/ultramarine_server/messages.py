@@ -29,6 +29,7 @@ class Request:
     label: str = ""  # the route's name in the metrics; nothing for probes and scrapes, which would drown the rest
     target: Any = None  # what the application has found for the path
     query: str = ""  # what follows the question mark, as it came
+    outputs: Any = None  # the tensors that answered it, where it was a question to the model
 
 
 @dataclass(slots=True)
