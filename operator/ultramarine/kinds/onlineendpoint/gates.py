@@ -132,7 +132,7 @@ def needed(judge: Judge, evidence: Evidence, *, copies: bool = False) -> float:
     # Nothing is known of who was asked nothing: a quick request without fault is assumed.
     quick = Counts(1, 0, (1,) * len(evidence.bounds), 1, 1)
     one, other = (counts if counts.requests else quick for counts in (evidence.candidate, evidence.champion))
-    one = one if one.compared else one.with_copies_of(quick)
+    one = one.with_copies_of(evidence.candidate if evidence.candidate.compared else quick)
 
     def passes(factor: float) -> bool:
         return judge(one.times(factor), other if evidence.ended else other.times(factor)).outcome == PASSED
