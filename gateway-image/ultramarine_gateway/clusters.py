@@ -25,7 +25,11 @@ def clusters(routes: EndpointRoutes) -> tuple[Document, ...]:
         for protocol in deployment.protocols
     ]
     issuers = [_issuer(routes)] if routes.auth.mode == "token" and routes.auth.jwks_uri else []
-    copies = [_pool(copies_name(routes.endpoint, one.name), "http", _COPIES) for one in compared(routes.deployments)]
+    copies = [
+        _pool(copies_name(routes.endpoint, one.name, protocol), protocol, _COPIES)
+        for one in compared(routes.deployments)
+        for protocol in one.protocols
+    ]
     return (*pools, *copies, *issuers)
 
 

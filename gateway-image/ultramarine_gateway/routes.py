@@ -103,7 +103,7 @@ def _weighted(routes: EndpointRoutes, protocol: str, held: frozenset[str], word:
     if not taking:
         why = f"no deployment of {routes.endpoint} that has a weight speaks {protocol}"
         return [_answer(_match(protocol), 503 if protocol == "http" else 404, why)]
-    other = next(iter(compared(routes.deployments)), None) if protocol == "http" else None
+    other = next(iter(speaks(compared(routes.deployments), protocol)), None)
     whole, so_far, listed = sum(deployment.weight for deployment in taking) * 100, 0, []
     for deployment in taking:
         part = deployment.weight * other.compare_percent if other and other.name != deployment.name else 0
@@ -113,7 +113,7 @@ def _weighted(routes: EndpointRoutes, protocol: str, held: frozenset[str], word:
             so_far += weight
             share = {"numerator": round(so_far * _PARTS / whole), "denominator": "MILLION"}
             match = _match(protocol) | ({"runtime_fraction": {"default_value": share}} if so_far < whole else {})
-            mirrors = _mirrors(routes, deployment, protocol) + ([_copy(routes, copied)] if copied else [])
+            mirrors = _mirrors(routes, deployment, protocol) + ([_copy(routes, copied, protocol)] if copied else [])
             action = _to(routes, deployment, protocol) | ({"request_mirror_policies": mirrors} if mirrors else {})
             hold = _hold(routes, deployment, protocol) if deployment.name in held else {}
             named = {"request_headers_to_add": [_named(word)]} if copied else {}
@@ -121,10 +121,10 @@ def _weighted(routes: EndpointRoutes, protocol: str, held: frozenset[str], word:
     return listed
 
 
-def _copy(routes: EndpointRoutes, deployment: RouteDeployment) -> Document:
+def _copy(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str) -> Document:
     marked = {"header": {"key": COPY_HEADER, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     return {
-        "cluster": copies_name(routes.endpoint, deployment.name),
+        "cluster": copies_name(routes.endpoint, deployment.name, protocol),
         "disable_shadow_host_suffix_append": True,
         "request_headers_mutations": [{"append": marked}],
     }

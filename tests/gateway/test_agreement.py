@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc.aio
 import pytest
 from aiohttp import ClientSession
-from rig import Gateway, Pod, ask, deployment, eventually, free_port, pods, routes, who_answers
+from rig import METHOD, Gateway, Pod, ask, deployment, eventually, free_port, pods, routes, who_answers
 from test_figures import answering, figures
 from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
 from ultramarine.shared.routes import PIN_HEADER, DeploymentFigures, RouteAuth
@@ -122,6 +123,27 @@ async def test_copies_say_that_they_are_and_are_in_no_figures(gateway: Gateway, 
     assert 120 < len(named) < 200
     assert 40 < got["green"] < 120
     assert found["green"].errors == 0
+
+
+async def test_requests_by_grpc_are_copied_too(gateway: Gateway, client: ClientSession) -> None:
+    """All of blue's, under names that both halves have, and none is a request of green's own."""
+    port = free_port()
+    both = ("http", "grpc")
+    async with pods("blue", "green") as (blue, green), answering(gateway) as address:
+        gateway.serve("churn-blue", blue)
+        gateway.serve("churn-green", green)
+        compared = deployment("green", protocols=both, compare_percent=100)
+        await gateway.use(routes(port, deployment("blue", 100, protocols=both), compared))
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            for _ in range(20):
+                assert await channel.unary_unary(METHOD)(b"x", metadata=((COPY_HEADER, "1"),)) == b"blue:x"
+        await eventually("all copies are there", lambda: len(green.got) == 20)
+        found = await figures(address, lambda seen: seen["blue"].requests == 20)
+
+    assert sorted(one[COMPARED_HEADER] for one in green.got) == sorted(one[COMPARED_HEADER] for one in blue.got)
+    assert {one[COPY_HEADER] for one in green.got} == {"1"}
+    assert not [one for one in blue.got if COPY_HEADER in one]
+    assert found["green"].requests == 0
 
 
 async def test_copies_that_hang_cost_no_request(gateway: Gateway, client: ClientSession) -> None:

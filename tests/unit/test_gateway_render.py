@@ -97,7 +97,7 @@ def test_what_is_not_asked_for_is_not_written() -> None:
 
 
 def test_a_part_of_the_others_requests_is_compared() -> None:
-    """Of blue's 90 percent a fifth goes on with a name and as a copy; green's own, and those of gRPC, do not."""
+    """Of blue's 90 percent a fifth goes on with a name and as a copy, by HTTP and by gRPC; green's own do not."""
     green = replace(GREEN, compare_percent=20, protocols=("http", "grpc"))
     routes = replace(CHURN, deployments=(replace(BLUE, protocols=("http", "grpc")), green))
     host = route_configuration(routes, Secrets(), word="word")["virtual_hosts"][0]
@@ -114,6 +114,7 @@ def test_a_part_of_the_others_requests_is_compared() -> None:
         if "route" in one
     ]
     assert told == [
+        (True, "churn/blue/grpc", 180_000, ["churn/green/grpc-copies"], ["word %UNIQUE_ID%"]),
         (True, "churn/blue/grpc", 900_000, [], []),
         (True, "churn/green/grpc", None, [], []),
         (False, "churn/blue/http", 180_000, ["churn/green/http-copies"], ["word %UNIQUE_ID%"]),

@@ -410,11 +410,28 @@ def table() -> list[str]:
     ]
     lines.append(f"| `errorRateIncrease: 0.01` | {' | '.join(map(str, wrong))} |")
     lines.append(f"| `p99Ratio` | {' | '.join(map(str, slow))} |")
+    return lines + agreements()
+
+
+def agreements() -> list[str]:
+    """How many copies the gate of agreement needs to pass and to fail, beside both other gates."""
+    lines = []
+    for wanted in (0.9, 0.95, 0.98, 0.99):
+        passed = [
+            needed(lambda one, _: agreement(wanted, one, ALPHA / 3), evidence, copies=True)  # noqa: B023
+            for evidence in (Evidence(Counts(1, 0, (), 1, rate), Counts(1), MS, ()) for rate in (1, 0.995, 0.99))
+        ]
+        failed = [
+            fails(lambda n: agreement(wanted, Counts(compared=n, agreed=n * rate), ALPHA / 3))  # noqa: B023
+            for rate in (0, 0.5, 0.8)
+        ]
+        numbers = [*(f"{number:,.0f}" for number in passed), *map(str, failed)]
+        lines.append(f"| `agreement: {wanted:g}` | {' | '.join(numbers)} |")
     return lines
 
 
 def fails(judge):
-    """The number of the candidate's requests by which a gate has failed."""
+    """The number of requests, or copies, by which a gate has failed."""
     return next(number for number in range(1, 1000) if judge(number).outcome == "Failed")
 
 
