@@ -24,7 +24,7 @@ _COLUMNS = 64 * VALUES  # values of an output of which only each row's largest c
 KEPT_SECONDS = 10.0  # after its last question nothing more is kept for a reader
 _READERS = 16
 _ANSWERS, _BYTES = 2000, 512 * 1024  # for each reader; the oldest go first
-_NAME = 128  # characters of a request's name
+NAME_LIMIT = 128  # characters of a request's name, and of a reader's word
 # These say nothing of how the model answers: a key that was exchanged, a client that was slow or has gone, no room or
 # no time.
 _NO_ANSWER = frozenset({401, 408, 429, 499, 503, 504})
@@ -50,7 +50,7 @@ class Answers:
         """Keep an answer, if the reader that the header names has asked."""
         reader, _, name = header.partition(" ")
         shelf = self.readers.get(reader)
-        if shelf is None or status in _NO_ANSWER or not 0 < len(name) <= _NAME:
+        if shelf is None or status in _NO_ANSWER or not 0 < len(name) <= NAME_LIMIT:
             return
         told = None if status != 200 or outputs is None else [one for one in map(_told, outputs) if one]
         line = orjson.dumps([name, told], option=orjson.OPT_SERIALIZE_NUMPY)

@@ -14,7 +14,7 @@ from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEAD
 
 from ultramarine_server import binary, protocol, score
 from ultramarine_server.accesslog import AccessLog
-from ultramarine_server.answers import KEPT_SECONDS, Answers
+from ultramarine_server.answers import KEPT_SECONDS, NAME_LIMIT, Answers
 from ultramarine_server.body import BODY_LIMIT, ENCODINGS, inflate
 from ultramarine_server.captures import Capture, Captures
 from ultramarine_server.errors import BadRequest, Problem
@@ -135,7 +135,7 @@ class Routes:
 
     def record(self, request: Request, response: Response, seconds: float) -> None:
         """Count and log an answer."""
-        if response.status == 503 and COPY_HEADER in request.headers:  # Nobody waits for it.
+        if response.status in (403, 503) and COPY_HEADER in request.headers:  # It was turned away, and nobody waits.
             return
         if request.label:
             self._service.telemetry.count(request.label, response.status, seconds)
@@ -276,7 +276,7 @@ class Routes:
 
     def _tell_answers(self, request: Request, name: str, version: str) -> Response:
         reader = _object(request).get("reader")
-        if not isinstance(reader, str) or not reader:
+        if not isinstance(reader, str) or not 0 < len(reader) <= NAME_LIMIT:
             raise BadRequest("reader must be the word that the requests were sent with")
         told = self._answers.read(reader)
         asyncio.get_running_loop().call_later(KEPT_SECONDS + 1, self._answers.lapse)

@@ -100,6 +100,29 @@ async def test_a_candidate_that_answers_otherwise_does_not_agree(
     assert found.requests < found.compared, "a tenth of the requests, and no copy"
 
 
+async def test_a_pod_that_does_not_tell_is_complained_of_once(
+    gateway: Gateway, client: ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server of an earlier release has no such path: nothing is compared, and the log names the pod and says why."""
+    port = free_port()
+    async with pods("blue", "green") as (blue, green), answering(gateway) as address:
+        gateway.serve("churn-blue", blue)
+        gateway.serve("churn-green", green)
+        await gateway.use(routes(port, deployment("blue", 100), deployment("green", compare_percent=100)))
+        comparing = asyncio.create_task(compare(gateway.agent))
+
+        def asked() -> list[str]:
+            return [one["path"] for one in blue.got if one["path"] == ANSWERS_PATH]
+
+        await eventually("blue is asked again", lambda: len(asked()) >= 3)
+        comparing.cancel()
+        found = await figures(address, lambda seen: True)
+
+    said = [one.getMessage() for one in caplog.records if "does not tell its answers" in one.getMessage()]
+    assert sorted(one.split()[3].partition(":")[2] for one in said) == sorted([str(blue.port), str(green.port)])
+    assert found["green"].compared == 0
+
+
 async def test_copies_say_that_they_are_and_are_in_no_figures(gateway: Gateway, client: ClientSession) -> None:
     """Half of blue's requests are copied, under a name that both halves have; clients cannot say such things."""
     port = free_port()

@@ -171,7 +171,7 @@ async def test_answers_are_told_to_nobody_without_a_key(tmp_path: Path) -> None:
         client = await server.client()
         assert (await ask(client, ANSWERS_PATH, b'{"reader": "me"}'))[0] == 401
         assert await ask(client, ANSWERS_PATH, b'{"reader": "me"}', api_key="the-key") == (200, [])
-        for body in (b"", b"[]", b'{"reader": ""}', b'{"reader": 1}'):
+        for body in (b"", b"[]", b'{"reader": ""}', b'{"reader": 1}', b'{"reader": "%b"}' % (b"x" * 129)):
             assert (await ask(client, ANSWERS_PATH, body, api_key="the-key"))[0] == 400
 
 
@@ -307,6 +307,7 @@ async def test_a_copy_changes_nothing() -> None:
         for path in ("/v2/repository/models/double/unload", "/v2/repository/index", ANSWERS_PATH):
             status, refused = await ask(client, path, b"{}", **{COPY: "1"})
             assert (status, "takes no copies" in refused["error"]) == (403, True)
+        assert 'code="403"' not in server.service.telemetry.exposition().decode()
 
 
 async def test_infer_and_score_tell_the_same_of_the_same_answer() -> None:
