@@ -315,6 +315,15 @@ def _captures_of_a_pool(spec: Manifest) -> str:
     return "dataCollector"
 
 
+def _agreement_with_a_pool(spec: Manifest) -> str:
+    spec["deployments"] = [{"name": "a", "pool": _SMALL}, {"name": "b", "model": "a@1"}]
+    gates = {"agreement": 0.9}
+    spec |= {"traffic": {"a": 100}, "rollout": {"candidate": "b", "steps": [10, 100], "gates": gates}}
+    spec.pop("mirrorTraffic", None)
+    spec.pop("dataCollector", None)
+    return "rollout.gates.agreement"
+
+
 CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
     "TrainingJob": [
         _two_sources,
@@ -343,6 +352,7 @@ CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
         _model_beside_a_pool,
         _neither_model_nor_pool,
         _pool_that_is_rolled_out,
+        _agreement_with_a_pool,
         _captures_of_a_pool,
     ],
 }
