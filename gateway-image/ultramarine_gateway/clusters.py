@@ -25,11 +25,7 @@ def clusters(routes: EndpointRoutes) -> tuple[Document, ...]:
         for protocol in deployment.protocols
     ]
     issuers = [_issuer(routes)] if routes.auth.mode == "token" and routes.auth.jwks_uri else []
-    copies = [
-        _pool(copies_name(routes.endpoint, one.name, protocol), protocol, _COPIES)
-        for one in compared(routes.deployments)
-        for protocol in one.protocols
-    ]
+    copies = [_pool(copies_name(routes.endpoint, one.name), "http", _COPIES) for one in compared(routes.deployments)]
     return (*pools, *copies, *issuers)
 
 

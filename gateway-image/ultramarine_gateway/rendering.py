@@ -78,9 +78,8 @@ class Rendered:
             for deployment in self.routes.deployments
             for protocol in deployment.protocols
         } | {
-            copies_name(self.name, deployment.name, protocol): (deployment.service, protocol)
+            copies_name(self.name, deployment.name): (deployment.service, "http")
             for deployment in compared(self.routes.deployments)
-            for protocol in deployment.protocols
         }
 
     @cached_property
@@ -123,14 +122,14 @@ def cluster_name(endpoint: str, deployment: str, protocol: str) -> str:
     return f"{endpoint}/{deployment}/{protocol}"
 
 
-def copies_name(endpoint: str, deployment: str, protocol: str) -> str:
-    """The same pods once more, for copies: they count apart, and have connections of their own."""
-    return f"{cluster_name(endpoint, deployment, protocol)}-copies"
+def copies_name(endpoint: str, deployment: str) -> str:
+    """The pods of one deployment once more, for copies: they count apart, and have connections of their own."""
+    return f"{endpoint}/{deployment}/http-copies"
 
 
 def compared(deployments: Iterable[RouteDeployment]) -> list[RouteDeployment]:
     """Those of the deployments that get copies so that answers are compared."""
-    return [deployment for deployment in deployments if deployment.compare_percent]
+    return [deployment for deployment in speaks(deployments, "http") if deployment.compare_percent]
 
 
 def speaks(deployments: Iterable[RouteDeployment], protocol: str) -> list[RouteDeployment]:

@@ -36,6 +36,9 @@ _OPEN: dict[str, Document] = {
 }
 _HOLD_PER_ROUTE = TYPES + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
 _PARTS = 1_000_000
+# What is copied so that answers are compared. By gRPC nobody says how long a message is.
+COPIED_BYTES = 256 * 1024
+_SHORT: Document = {"name": "content-length", "range_match": {"start": 0, "end": COPIED_BYTES + 1}}
 
 # Only what no pod has seen yet is sent to another one: a prediction may have effects.
 RETRY: Document = {
@@ -97,34 +100,44 @@ def _weighted(routes: EndpointRoutes, protocol: str, held: frozenset[str], word:
 
     Envoy's own weighted clusters share one timeout and one list of mirrors, and here each deployment has its own.
     Of a deployment that another one is compared with, a part has a route of its own: its requests say that they are
-    compared, all of them, and so the server keeps no other answers.
+    compared, all of them, and so the server keeps no other answers. Only short requests go there: who does not read
+    his copy holds up what is longer than the buffers on its way, and with it the request itself.
     """
     taking = [deployment for deployment in speaks(routes.deployments, protocol) if deployment.weight]
     if not taking:
         why = f"no deployment of {routes.endpoint} that has a weight speaks {protocol}"
         return [_answer(_match(protocol), 503 if protocol == "http" else 404, why)]
-    other = next(iter(speaks(compared(routes.deployments), protocol)), None)
+    other = next(iter(compared(routes.deployments)), None) if protocol == "http" else None
     whole, so_far, listed = sum(deployment.weight for deployment in taking) * 100, 0, []
     for deployment in taking:
-        part = deployment.weight * other.compare_percent if other and other.name != deployment.name else 0
-        for weight, copied in ((part, other), (deployment.weight * 100 - part, None)):
-            if not weight:
-                continue
-            so_far += weight
-            share = {"numerator": round(so_far * _PARTS / whole), "denominator": "MILLION"}
-            match = _match(protocol) | ({"runtime_fraction": {"default_value": share}} if so_far < whole else {})
-            mirrors = _mirrors(routes, deployment, protocol) + ([_copy(routes, copied, protocol)] if copied else [])
-            action = _to(routes, deployment, protocol) | ({"request_mirror_policies": mirrors} if mirrors else {})
-            hold = _hold(routes, deployment, protocol) if deployment.name in held else {}
-            named = {"request_headers_to_add": [_named(word)]} if copied else {}
-            listed.append({"match": match, "route": action, **hold, **named})
+        action, mirrors = _to(routes, deployment, protocol), _mirrors(routes, deployment, protocol)
+        hold = _hold(routes, deployment, protocol) if deployment.name in held else {}
+        if other and other.name != deployment.name:
+            match = _match(protocol) | _share(so_far + deployment.weight * other.compare_percent, whole)
+            copied = action | {"request_mirror_policies": [*mirrors, _copy(routes, other)]}
+            named = {"request_headers_to_add": [_named(word)]}
+            listed.append({"match": match | {"headers": [_SHORT]}, "route": copied, **hold, **named})
+        so_far += deployment.weight * 100
+        # After the other one with the whole share, since long requests go by this one alone.
+        match = _match(protocol) | _share(so_far, whole)
+        listed.append({"match": match, "route": action | _mirrored(mirrors), **hold})
     return listed
 
 
-def _copy(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str) -> Document:
+def _share(so_far: int, whole: int) -> Document:
+    """A match of so much of what comes; of all there is nothing to match."""
+    share = {"numerator": round(so_far * _PARTS / whole), "denominator": "MILLION"}
+    return {"runtime_fraction": {"default_value": share}} if so_far < whole else {}
+
+
+def _mirrored(mirrors: list[Document]) -> Document:
+    return {"request_mirror_policies": mirrors} if mirrors else {}
+
+
+def _copy(routes: EndpointRoutes, deployment: RouteDeployment) -> Document:
     marked = {"header": {"key": COPY_HEADER, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     return {
-        "cluster": copies_name(routes.endpoint, deployment.name, protocol),
+        "cluster": copies_name(routes.endpoint, deployment.name),
         "disable_shadow_host_suffix_append": True,
         "request_headers_mutations": [{"append": marked}],
     }

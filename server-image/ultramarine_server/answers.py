@@ -25,9 +25,8 @@ KEPT_SECONDS = 10.0  # after its last question nothing more is kept for a reader
 _READERS = 16
 _ANSWERS, _BYTES = 2000, 512 * 1024  # for each reader; the oldest go first
 NAME_LIMIT = 128  # characters of a request's name, and of a reader's word
-# These say nothing of how the model answers: a key that was exchanged, a client that was slow or has gone, no room or
-# no time.
-_NO_ANSWER = frozenset({401, 408, 429, 499, 503, 504})
+# These say nothing of how the model answers: a key that was exchanged, a client that was slow, no room or no time.
+_NO_ANSWER = frozenset({401, 408, 429, 503, 504})
 
 LABELS, LARGEST, NUMBERS = "labels", "largest", "numbers"
 

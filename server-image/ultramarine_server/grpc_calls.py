@@ -16,15 +16,13 @@ from typing import Any, Never, Protocol, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
-from ultramarine.shared.contract import COMPARED_HEADER, COPY_HEADER
 
 from ultramarine_server.accesslog import AccessLog
-from ultramarine_server.answers import Answers
 from ultramarine_server.captures import Capture, Captures
 from ultramarine_server.errors import Problem
-from ultramarine_server.grpc_tensors import exchange, outputs_in
+from ultramarine_server.grpc_tensors import exchange
 from ultramarine_server.keys import KeyRing
-from ultramarine_server.service import Service
+from ultramarine_server.telemetry import Telemetry
 
 
 class Message(Protocol):
@@ -54,9 +52,6 @@ _STATUS = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 _NO_KEY = Problem(401, "a valid key is needed: send it as metadata, `authorization: Bearer KEY` or `api-key: KEY`")
-_NO_ROOM = Problem(503, "this is a copy, and there is no room for it now")
-_NO_COPIES = Problem(403, "this method takes no copies of requests")
-_COMPARED = "grpc_infer"  # the route whose answers are compared; a stream has many under one name
 _GONE = 499  # the client has gone or its deadline has passed, which look the same here; as nginx counts it
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
@@ -65,28 +60,17 @@ class Calls(grpc.GenericRpcHandler):
     """Finds what answers a call; `keys` is None where no key is wanted. Without a route none is, and nothing counts."""
 
     def __init__(
-        self, service: Service, keys: KeyRing | None, log: AccessLog, captures: Captures | None, answers: Answers
+        self, telemetry: Telemetry, keys: KeyRing | None, log: AccessLog, captures: Captures | None = None
     ) -> None:
-        self._service, self._telemetry = service, service.telemetry
-        self._keys, self._log, self._captures, self._answers = keys, log, captures, answers
+        self._telemetry, self._keys, self._log, self._captures = telemetry, keys, log, captures
         self._answering: dict[str, Any] = {}
         self._refusing: dict[str, Any] = {}
-        self._comparing: set[str] = set()  # the methods whose answers are compared
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        """Return what answers, as gRPC wants it. Who has no key is refused here, before a message is read.
-
-        So is a copy of a request, before anybody has to wait for it.
-        """
-        method, headers = handler_call_details.method, _headers(handler_call_details.invocation_metadata)
-        if COPY_HEADER in headers:
-            if method not in self._comparing:
-                return _turned_away(_NO_COPIES)
-            if not self._service.has_room:
-                self._telemetry.rejected("copy")
-                return _turned_away(_NO_ROOM)
+        """Return what answers, as gRPC wants it. Who has no key is refused here, before a message is read."""
+        method = handler_call_details.method
         keys, refusing = self._keys, self._refusing.get(method)
-        if keys is None or refusing is None or keys.opens(headers):
+        if keys is None or refusing is None or keys.opens(_headers(handler_call_details.invocation_metadata)):
             return self._answering.get(method)
         return refusing
 
@@ -95,8 +79,6 @@ class Calls(grpc.GenericRpcHandler):
 
         async def handle(request: Asked, context: Context) -> Answer:
             seen = _Seen(method, route, _introduce(context), request)
-            if self._answers.readers and route == _COMPARED:
-                seen.compared = _headers(context.invocation_metadata()).get(COMPARED_HEADER, "")
             with self._observed(seen):
                 try:
                     seen.answer = response = await call(request, seen.request_id)
@@ -138,8 +120,6 @@ class Calls(grpc.GenericRpcHandler):
         self._answering[method] = handler
         if route:
             self._refusing[method] = self._refusal(method, route)
-        if route == _COMPARED:
-            self._comparing.add(method)
 
     def _refusal(self, method: str, route: str) -> Any:
         async def handle(requests: AsyncIterator[Any], context: Context) -> None:
@@ -165,9 +145,6 @@ class Calls(grpc.GenericRpcHandler):
                 self._telemetry.count(seen.route, seen.code, seconds)
             if self._log.shows(seen.route, seen.code):
                 self._log.show(seen.request_id, "gRPC", seen.method, seen.code, seconds, seen.sizes)
-            if seen.compared:
-                outputs: Any = seen.answer if seen.code == 200 else None
-                self._answers.take(seen.compared, seen.code, None if outputs is None else outputs_in(outputs))
             if self._captures is not None and self._captures.wants(seen.route, seen.code):
                 asked: Any = seen.request
                 answered: Any = seen.answer if seen.code == 200 else None
@@ -185,7 +162,6 @@ class _Seen:
     request: Message | None = None
     answer: Message | None = None
     code: int = 200
-    compared: str = ""  # as the gateway says it
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -197,15 +173,6 @@ class _Seen:
         problem = _problem(error, self.request_id)
         self.code = problem.status
         return problem
-
-
-def _turned_away(problem: Problem) -> Any:
-    """A handler for what nobody misses, and nobody counts."""
-
-    async def handle(requests: AsyncIterator[Any], context: Context) -> None:
-        await _refuse(context, problem, _introduce(context))
-
-    return grpc.stream_stream_rpc_method_handler(handle)
 
 
 def _serialized(message: Message) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import grpc.aio
 
 from ultramarine_server.accesslog import AccessLog
-from ultramarine_server.answers import Answers
 from ultramarine_server.captures import Captures
 from ultramarine_server.errors import LoadError
 from ultramarine_server.grpc_service import calls
@@ -24,15 +23,9 @@ class GrpcServer:
     """Answers by gRPC what the service knows; `limit` is the size of a request in bytes."""
 
     def __init__(
-        self,
-        service: Service,
-        keys: KeyRing | None,
-        log: AccessLog,
-        limit: int,
-        captures: Captures | None,
-        answers: Answers,
+        self, service: Service, keys: KeyRing | None, log: AccessLog, limit: int, captures: Captures | None = None
     ) -> None:
-        self._calls = calls(service, keys, log, captures, answers)
+        self._calls = calls(service, keys, log, captures)
         self._options = (
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", -1),

@@ -9,7 +9,6 @@ from typing import Any
 import grpc
 
 from ultramarine_server.accesslog import AccessLog
-from ultramarine_server.answers import Answers
 from ultramarine_server.captures import Captures
 from ultramarine_server.errors import BadRequest, Problem
 from ultramarine_server.grpc_calls import Call, Calls
@@ -23,9 +22,9 @@ NAME = "inference.GRPCInferenceService"
 _LOOK_SECONDS = 0.5  # how often a watched status is looked at
 
 
-def calls(service: Service, keys: KeyRing | None, log: AccessLog, captures: Captures | None, answers: Answers) -> Calls:
+def calls(service: Service, keys: KeyRing | None, log: AccessLog, captures: Captures | None = None) -> Calls:
     """Return what answers both services: the protocol's and gRPC's own health. Who asks how they are needs no key."""
-    answered, inference, status = Calls(service, keys, log, captures, answers), _Inference(service), _Health(service)
+    answered, inference, status = Calls(service.telemetry, keys, log, captures), _Inference(service), _Health(service)
     unary: tuple[tuple[str, Call[Any, Any], Any, str], ...] = (
         ("ServerLive", inference.server_live, v2.ServerLiveRequest, ""),
         ("ServerReady", inference.server_ready, v2.ServerReadyRequest, ""),

@@ -78,18 +78,13 @@ def exchange(request: ModelInferRequest, answered: ModelInferResponse | ModelStr
     if answered is None:
         return Exchange(request.id, inputs, None)
     response = answered.infer_response if isinstance(answered, ModelStreamInferResponse) else answered
-    return Exchange(request.id, inputs, documents(outputs_in(response)))
-
-
-def outputs_in(response: ModelInferResponse) -> tuple[Tensor, ...]:
-    """Return the outputs of an answer of ours."""
     raw = response.raw_output_contents
     outputs = []
     for index, tensor in enumerate(response.outputs):
         shape = tuple(tensor.shape)
         array = binary.decode(tensor.datatype, shape, raw[index]) if raw else _from_contents(tensor, shape)
         outputs.append(Tensor(tensor.name, tensor.datatype, array))
-    return tuple(outputs)
+    return Exchange(request.id, inputs, documents(outputs))
 
 
 def _inputs(request: ModelInferRequest) -> tuple[Tensor, ...]:

@@ -59,10 +59,9 @@ class Routes:
         log: AccessLog,
         body_limit: int = BODY_LIMIT,
         captures: Captures | None = None,
-        answers: Answers | None = None,
     ) -> None:
         self.body_limit = body_limit
-        self._answers = answers or Answers()
+        self._answers = Answers()
         self._captures = captures
         self._service, self._keys, self._log = service, keys, log
         fixed = {

@@ -17,7 +17,6 @@ from ultramarine.shared.contract import ServingTask
 
 from ultramarine_server import memory
 from ultramarine_server.accesslog import AccessLog
-from ultramarine_server.answers import Answers
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.asking import Fetcher
 from ultramarine_server.body import BODY_LIMIT
@@ -82,13 +81,12 @@ def serve(task: ServingTask, places: Places, listening: Listening) -> int:
     gc.freeze()  # What is there now stays, and need not be looked through again and again.
     log = AccessLog(task.access_log_sampling)
     captures = _captures(task, service, places.captures)
-    answers = Answers()
-    routes = Routes(service, keys, log, captures=captures, answers=answers)
+    routes = Routes(service, keys, log, captures=captures)
     grpc = None
     if listening.grpc_port:
         from ultramarine_server.grpc_server import GrpcServer  # takes 15 MiB
 
-        grpc = GrpcServer(service, keys, log, BODY_LIMIT, captures, answers)
+        grpc = GrpcServer(service, keys, log, BODY_LIMIT, captures)
     uvloop.run(_Server(Listener(routes, telemetry), listening, grpc).run(orjson.dumps(announcement).decode()))
     if captures:
         captures.close()

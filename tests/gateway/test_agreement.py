@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import grpc.aio
 import pytest
 from aiohttp import ClientSession
-from rig import METHOD, Gateway, Pod, ask, deployment, eventually, free_port, pods, routes, who_answers
+from rig import Gateway, Pod, ask, deployment, eventually, free_port, pods, routes, who_answers
 from test_figures import answering, figures
 from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
 from ultramarine.shared.routes import PIN_HEADER, DeploymentFigures, RouteAuth
 from ultramarine_gateway.comparing import compare
 from ultramarine_gateway.memory import Memory
+from ultramarine_gateway.routes import COPIED_BYTES
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.tensors import Array
 from unit.serving_inside import Doubling, inside, service_of
@@ -148,27 +148,6 @@ async def test_copies_say_that_they_are_and_are_in_no_figures(gateway: Gateway, 
     assert found["green"].errors == 0
 
 
-async def test_requests_by_grpc_are_copied_too(gateway: Gateway, client: ClientSession) -> None:
-    """All of blue's, under names that both halves have, and none is a request of green's own."""
-    port = free_port()
-    both = ("http", "grpc")
-    async with pods("blue", "green") as (blue, green), answering(gateway) as address:
-        gateway.serve("churn-blue", blue)
-        gateway.serve("churn-green", green)
-        compared = deployment("green", protocols=both, compare_percent=100)
-        await gateway.use(routes(port, deployment("blue", 100, protocols=both), compared))
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            for _ in range(20):
-                assert await channel.unary_unary(METHOD)(b"x", metadata=((COPY_HEADER, "1"),)) == b"blue:x"
-        await eventually("all copies are there", lambda: len(green.got) == 20)
-        found = await figures(address, lambda seen: seen["blue"].requests == 20)
-
-    assert sorted(one[COMPARED_HEADER] for one in green.got) == sorted(one[COMPARED_HEADER] for one in blue.got)
-    assert {one[COPY_HEADER] for one in green.got} == {"1"}
-    assert not [one for one in blue.got if COPY_HEADER in one]
-    assert found["green"].requests == 0
-
-
 async def test_copies_that_hang_cost_no_request(gateway: Gateway, client: ClientSession) -> None:
     """green answers copies late: sixteen are under way and others are not sent, while its own requests come through."""
     port = free_port()
@@ -184,6 +163,32 @@ async def test_copies_that_hang_cost_no_request(gateway: Gateway, client: Client
         green.seconds = 0
         assert await who_answers(client, port, 50, headers={PIN_HEADER: "green"}) == {"green": 50}
     assert copies <= 20  # each of Envoy's threads may be one ahead of the others
+
+
+async def test_who_does_not_read_copies_holds_up_no_request(gateway: Gateway, client: ClientSession) -> None:
+    """green takes connections and reads nothing: short requests are copied, long ones are not, and all are answered."""
+    port, deaf_port = free_port(), free_port()
+    came = 0
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        came += 1
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+    server = await asyncio.start_server(deaf, "127.0.0.1", deaf_port)
+    async with inside(service_of(Doubling()), body_limit=64_000_000) as blue:
+        gateway.serve("churn-blue", Pod("blue", port=blue.port))
+        gateway.serve("churn-green", Pod("green", port=deaf_port))
+        await gateway.use(routes(port, deployment("blue", 100), deployment("green", compare_percent=100)))
+        for size, copied in ((30_000_000, False), (COPIED_BYTES, False), (200_000, True)):
+            async with client.post(
+                f"http://127.0.0.1:{port}{INFER}", json=ROW | {"parameters": {"filler": "x" * size}}
+            ) as answer:
+                assert answer.status == 200, await answer.text()
+            if copied:
+                await eventually("the copy came", lambda: came == 1)
+            assert came == int(copied)
+    server.close()
 
 
 async def test_what_servers_keep_is_not_open_at_the_gateway(gateway: Gateway, client: ClientSession) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ultramarine.shared.routes import EndpointRoutes, RouteAuth, RouteDeployment, RouteLimits
+from ultramarine.shared.routes import PIN_HEADER, EndpointRoutes, RouteAuth, RouteDeployment, RouteLimits
 from ultramarine_gateway.conversation import KEEP_SECONDS, Conversation, Heard, Told, Wanted
 from ultramarine_gateway.render import render, render_assignment
 from ultramarine_gateway.rendering import ASSIGNMENT, CLUSTER, LISTENER, ROUTES, Rendered, Secrets
@@ -97,16 +97,17 @@ def test_what_is_not_asked_for_is_not_written() -> None:
 
 
 def test_a_part_of_the_others_requests_is_compared() -> None:
-    """Of blue's 90 percent a fifth goes on with a name and as a copy, by HTTP and by gRPC; green's own do not."""
+    """Of blue's 90 percent a fifth goes on with a name and as a copy, where it is short; none of green's or by gRPC."""
     green = replace(GREEN, compare_percent=20, protocols=("http", "grpc"))
     routes = replace(CHURN, deployments=(replace(BLUE, protocols=("http", "grpc")), green))
     host = route_configuration(routes, Secrets(), word="word")["virtual_hosts"][0]
-    weighted = [one for one in host["routes"] if one["match"].get("prefix") == "/" and "headers" not in one["match"]]
+    weighted = [one for one in host["routes"] if one["match"].get("prefix") == "/" and not _pin(one)]
     told = [
         (
             "grpc" in one["match"],
             one["route"]["cluster"],
             one["match"].get("runtime_fraction", {}).get("default_value", {}).get("numerator"),
+            [header["name"] for header in one["match"].get("headers", [])],
             [mirror["cluster"] for mirror in one["route"].get("request_mirror_policies", [])],
             [added["header"]["value"] for added in one.get("request_headers_to_add", [])],
         )
@@ -114,13 +115,16 @@ def test_a_part_of_the_others_requests_is_compared() -> None:
         if "route" in one
     ]
     assert told == [
-        (True, "churn/blue/grpc", 180_000, ["churn/green/grpc-copies"], ["word %UNIQUE_ID%"]),
-        (True, "churn/blue/grpc", 900_000, [], []),
-        (True, "churn/green/grpc", None, [], []),
-        (False, "churn/blue/http", 180_000, ["churn/green/http-copies"], ["word %UNIQUE_ID%"]),
-        (False, "churn/blue/http", 900_000, [], []),
-        (False, "churn/green/http", None, [], []),
+        (True, "churn/blue/grpc", 900_000, [], [], []),
+        (True, "churn/green/grpc", None, [], [], []),
+        (False, "churn/blue/http", 180_000, ["content-length"], ["churn/green/http-copies"], ["word %UNIQUE_ID%"]),
+        (False, "churn/blue/http", 900_000, [], [], []),
+        (False, "churn/green/http", None, [], [], []),
     ]
+
+
+def _pin(route: Any) -> bool:
+    return any(header["name"] == PIN_HEADER for header in route["match"].get("headers", []))
 
 
 @given(st.one_of(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import grpc
-import grpc.aio
 import numpy as np
 import pytest
-from serving_inside import Client, Doubling, Inside, eventually, inside, question, service_of
+from serving_inside import Client, Doubling, eventually, inside, question, service_of
 from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
-from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.answers import KEPT_SECONDS, LABELS, LARGEST, NUMBERS, Answers
 from ultramarine_server.errors import Problem
-from ultramarine_server.grpc_server import GrpcServer
-from ultramarine_server.grpc_service import NAME
-from ultramarine_server.grpc_stubs import open_inference_pb2 as v2
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.limits import Limits
 from ultramarine_server.service import Service, Tensor
@@ -235,69 +226,6 @@ class Labelled(Doubling):
         x = super().predict(inputs, outputs)["y"]
         made = {"label": x[:, 0].astype(np.int64), "probabilities": x}
         return {name: made[name] for name in outputs}
-
-
-@asynccontextmanager
-async def by_grpc(server: Inside) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to the same service by gRPC, which has the answers in common with HTTP."""
-    answers = server.listener.app._answers  # type: ignore[attr-defined]
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = int(found.getsockname()[1])
-    made = GrpcServer(server.service, None, AccessLog(0), 1_000_000, None, answers)
-    await made.start("127.0.0.1", port)
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield channel
-    await made.stop(0)
-
-
-async def infer(channel: grpc.aio.Channel, value: float, *metadata: tuple[str, str], method: str = "ModelInfer") -> Any:
-    """One request by gRPC; the code where it is refused."""
-    request = v2.ModelInferRequest(model_name="double")
-    asked = request.inputs.add(name="x", datatype="FP64", shape=[1, 2])
-    asked.contents.fp64_contents.extend([value, value])
-    call = channel.unary_unary(
-        f"/{NAME}/{method}", v2.ModelInferRequest.SerializeToString, v2.ModelInferResponse.FromString
-    )
-    try:
-        return await call(request, metadata=metadata, timeout=20)
-    except grpc.aio.AioRpcError as error:
-        return error.code()
-
-
-async def test_answers_by_grpc_are_told_as_those_by_http() -> None:
-    """Of the same question the same is told, whatever it came by; an error is an error."""
-    async with inside(service_of(Labelled())) as server, by_grpc(server) as channel:
-        client = await server.client()
-        await ask(client, ANSWERS_PATH, b'{"reader": "me"}')
-        await infer(channel, 1, (COMPARED_HEADER, "me a"))
-        await ask(client, INFER, question(1), **{COMPARED: "me b"})
-        await infer(channel, 13, (COMPARED_HEADER, "me c"))
-        await infer(channel, 1)
-        _, answers = await ask(client, ANSWERS_PATH, b'{"reader": "me"}')
-    told = dict(answers)
-    assert told.keys() == {"a", "b", "c"}
-    assert told["a"] == told["b"]
-    assert told["c"] is None
-
-
-async def test_a_copy_by_grpc_takes_nobodys_place_either() -> None:
-    """It is turned away while a thread is the only one, and any other method than ModelInfer takes none."""
-    model = Doubling()
-    model.opened.clear()
-    async with inside(service_of(model)) as server, by_grpc(server) as channel:
-        first = asyncio.ensure_future(infer(channel, 1))
-        second = asyncio.ensure_future(infer(channel, 2))
-        await eventually(lambda: server.service.has_room is False)
-
-        assert await infer(channel, 3, (COPY_HEADER, "1")) == grpc.StatusCode.UNAVAILABLE
-        model.opened.set()
-        assert [answer.model_name for answer in await asyncio.gather(first, second)] == ["double", "double"]
-        assert (await infer(channel, 3, (COPY_HEADER, "1"))).model_name == "double"
-        unload = await infer(channel, 3, (COPY_HEADER, "1"), method="RepositoryModelUnload")
-        assert unload == grpc.StatusCode.PERMISSION_DENIED
-        metrics = server.service.telemetry.exposition().decode()
-    assert 'ultramarine_server_rejected_total{reason="copy"} 1.0' in metrics
-    assert 'code="503"' not in metrics
 
 
 async def test_a_copy_changes_nothing() -> None:

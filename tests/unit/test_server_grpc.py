@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
@@ -24,7 +23,7 @@ from sklearn.pipeline import Pipeline
 from tritonclient.grpc import service_pb2 as v2
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from tritonclient.utils import InferenceServerException
-from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, ServingTask
+from ultramarine.shared.contract import ServingTask
 
 # Two rows of every datatype, with the ends of what it can hold; and where typed contents have them.
 VALUES: dict[str, tuple[Any, str]] = {
@@ -588,22 +587,3 @@ def test_without_a_port_nothing_of_grpc_is_loaded(models: Path) -> None:
     """A server that is not asked for gRPC neither listens nor pays for it."""
     with serving(models, task_for(models / "plain.onnx"), "--grpc-port", "0") as server:
         assert "cygrpc" not in Path(f"/proc/{server.process.pid}/maps").read_text()
-
-
-def test_answers_are_kept_for_a_gateway_whatever_they_came_by(cancer: GrpcServer) -> None:
-    """A whole server tells the same of the same rows by gRPC and by HTTP, at its one path and with the key."""
-    http = cancer.http
-
-    def told() -> dict[str, Any]:
-        answer = httpx.post(http.url + ANSWERS_PATH, headers=KEY, json={"reader": "me"}, timeout=20)
-        return dict(answer.json())
-
-    assert told() == {}
-    cancer.infer(ROWS[:3], headers=KEY | {COMPARED_HEADER: "me grpc"})
-    http.infer(ROWS[:3], headers=KEY | {COMPARED_HEADER: "me http"})
-    http.infer(ROWS[:3], headers=KEY)
-
-    found = told()
-    assert found.keys() == {"grpc", "http"}
-    assert found["grpc"] == found["http"]
-    assert [name for name, *_ in found["grpc"]] == ["predict", "predict_proba"]

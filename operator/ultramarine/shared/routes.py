@@ -34,7 +34,7 @@ class RouteDeployment:
     speaks: HTTP/1.1 at the Service's port `http`, gRPC by HTTP/2 without TLS at the port `grpc`. With `hold`
     a request that comes while there is no pod waits for one, for `timeout_seconds` at most.
 
-    `compare_percent` is that of the others' requests which it gets a copy of so that both answers are compared.
+    `compare_percent` is that of the others' requests by HTTP which it gets a copy of so that both answers are compared.
     These copies are in no figures but `compared`, `agreed` and `unlike`.
     """
 

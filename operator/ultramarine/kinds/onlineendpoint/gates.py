@@ -107,7 +107,7 @@ def agreement(wanted: float, candidate: Counts, alpha: float) -> Verdict:
         f"({_number(low)} to {_percent(high)})"
     )
     if not candidate.compared:
-        said = "agreement: no copy was compared yet, which takes predictions of at most 64 rows"
+        said = "agreement: no copy was compared yet, which takes predictions by HTTP, of at most 64 rows"
     if candidate.unlike:
         said += f", {_count(candidate.unlike)} with an error or with outputs of other names or types"
     return Verdict("agreement", outcome, f"{said}; {_percent(wanted)} wanted")
