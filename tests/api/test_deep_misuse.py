@@ -78,6 +78,9 @@ def moving(ground: Routed) -> list[Manifest]:
     gates = {"errorRateIncrease": 0.01, "p99Ratio": 1.5}
     rollout = {"candidate": "green", "steps": [50, 100], "stepSeconds": 1, "gates": gates}
     endpoint = {"traffic": {"blue": 90, "many": 10}, "deployments": deployments, "rollout": rollout}
+    if ground.number % 2:
+        token = {"issuer": "https://id.example.com", "audiences": [name], "jwks": '{"keys": [{"kty": "RSA"}]}'}
+        endpoint |= {"authMode": "token", "token": token, "tls": {"secretName": f"{name}-tls"}}
     model = {"aliases": {"champion": "1"}, "retention": {"versions": 5}, "deletionPolicy": "Delete"}
     version = {"model": name, **ground.artifact}
     made = [
