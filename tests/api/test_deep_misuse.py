@@ -54,7 +54,7 @@ def routed(namespace, object_store: ObjectStore, tmp_path_factory: pytest.TempPa
         log = tmp_path_factory.mktemp("misuse") / "operator.log"
         operator = Operator(api, object_store, log, gateway=f"127.0.0.1:{answers.port}")
         operator.start()
-        ground = Routed(api, operator, answers=answers)
+        ground = Routed(api, operator, answers=answers, patience=60.0)  # a rollout takes a while to begin
         ground.artifact = {"uri": record.uri, "digest": record.digest, "format": {"name": "sklearn"}}
         yield ground
         operator.kill()
