@@ -54,7 +54,7 @@ def routed(namespace, object_store: ObjectStore, tmp_path_factory: pytest.TempPa
         log = tmp_path_factory.mktemp("misuse") / "operator.log"
         operator = Operator(api, object_store, log, gateway=f"127.0.0.1:{answers.port}")
         operator.start()
-        ground = Routed(api, operator, answers=answers)
+        ground = Routed(api, operator, answers=answers, patience=60.0)  # a rollout takes a while to begin
         ground.artifact = {"uri": record.uri, "digest": record.digest, "format": {"name": "sklearn"}}
         yield ground
         operator.kill()
@@ -78,6 +78,9 @@ def moving(ground: Routed) -> list[Manifest]:
     gates = {"errorRateIncrease": 0.01, "p99Ratio": 1.5}
     rollout = {"candidate": "green", "steps": [50, 100], "stepSeconds": 1, "gates": gates}
     endpoint = {"traffic": {"blue": 90, "many": 10}, "deployments": deployments, "rollout": rollout}
+    if ground.number % 2:
+        token = {"issuer": "https://id.example.com", "audiences": [name], "jwks": '{"keys": [{"kty": "RSA"}]}'}
+        endpoint |= {"authMode": "token", "token": token, "tls": {"secretName": f"{name}-tls"}}
     model = {"aliases": {"champion": "1"}, "retention": {"versions": 5}, "deletionPolicy": "Delete"}
     version = {"model": name, **ground.artifact}
     made = [

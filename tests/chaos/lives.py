@@ -11,7 +11,7 @@ from serving_lives import (
     POOLED,
     RETIRING,
     SCALED,
-    SMALL,
+    SMALL_ONES,
     STORED,
     changes_its_catalogue,
     deletes_its_artifacts,
@@ -315,7 +315,7 @@ LIVES = (
     ),
     Life("OnlineEndpoint", "rolls out by steps", (version(1), version(2), _both()), _rolls_out, TWO, True),
     Life("OnlineEndpoint", "follows its load", SCALED, follows_its_load, ONE, True),
-    Life("OnlineEndpoint", "changes its catalogue", POOLED, changes_its_catalogue, SMALL),
+    Life("OnlineEndpoint", "changes its catalogue", POOLED, changes_its_catalogue, SMALL_ONES),
     Life("OnlineEndpoint", "is scaled", (version(1), serving("shop", "churn@1")), _is_scaled, ONE),
     Life("OnlineEndpoint", "gets its image", (version(1), serving("shop", "churn@1")), _gets_its_image, ONE),
 )

@@ -15,15 +15,15 @@ from world import World
 # Pods by load.
 
 
-def _by(metric: str, target: int, least: int) -> Manifest:
+def scaled(name: str, metric: str, target: int, least: int) -> Manifest:
+    """A deployment with so many pods as its load needs, `least` of them at least."""
     limits = {"minReplicas": least, "maxReplicas": 4, "scaleDownAfterSeconds": 0}
-    return {"autoscale": {"metric": metric, "target": target, **limits}}
+    return {"name": name, "model": "churn@1", "autoscale": {"metric": metric, "target": target, **limits}}
 
 
 def _autoscaled() -> Manifest:
-    blue = {"name": "blue", "model": "churn@1", **_by("concurrency", 2, 1)}
-    green = {"name": "green", "model": "churn@1", **_by("requestRate", 5, 0)}
-    return ours("OnlineEndpoint", "shop", {"traffic": {"blue": 50, "green": 50}, "deployments": [blue, green]})
+    deployments = [scaled("blue", "concurrency", 2, 1), scaled("green", "requestRate", 5, 0)]
+    return ours("OnlineEndpoint", "shop", {"traffic": {"blue": 50, "green": 50}, "deployments": deployments})
 
 
 SCALED = (version(1), _autoscaled())
@@ -117,18 +117,15 @@ def _version_of(name: str, number: int) -> Manifest:
     return ours("ModelVersion", f"{name}-{number}", {**made["spec"], **spec})
 
 
-def _pool() -> Manifest:
-    pool = {"selector": {"matchLabels": {"tier": "small"}}, "alias": "champion", "maxLoadedMebibytes": 64}
-    return ours("OnlineEndpoint", "shop", {"deployments": [{"name": "all", "pool": pool, "replicas": 2}]})
-
-
-SMALL = ("churn-1.onnx", "churn-2.onnx", "fraud-1.onnx", "spam-1.onnx")
+SMALL: Manifest = {"selector": {"matchLabels": {"tier": "small"}}}
+POOL = {"name": "all", "pool": {**SMALL, "alias": "champion", "maxLoadedMebibytes": 64}, "replicas": 2}
+SMALL_ONES = ("churn-1.onnx", "churn-2.onnx", "fraud-1.onnx", "spam-1.onnx")
 POOLED = (
     _small("churn", champion="1"),
     _small("fraud", champion="1"),
     _version_of("churn", 1),
     _version_of("fraud", 1),
-    _pool(),
+    ours("OnlineEndpoint", "shop", {"deployments": [POOL]}),
 )
 
 
