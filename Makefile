@@ -51,9 +51,9 @@ e2e: .venv/ready  ## whole stories on the real cluster
 
 chaos: .venv/ready  ## every promise, every kill, SEEDS random schedules, 10,000 manifests of misuse; about an hour
 	ULTRAMARINE_CHAOS_SEEDS=$(SEEDS) $(BIN)/pytest tests/chaos --timeout=3600
-	ULTRAMARINE_MISUSE=10000 $(BIN)/pytest tests/api/test_misuse.py -s
+	ULTRAMARINE_MISUSE=10000 $(BIN)/pytest tests/api/test_misuse.py tests/api/test_deep_misuse.py -s
 
-scale: .venv/ready  ## 100 to 10,000 TrainingJobs and 500 endpoints with simulated nodes; half an hour, prints tables
+scale: .venv/ready  ## thousands of jobs and versions, hundreds of endpoints, on simulated nodes; 40 minutes, prints tables
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/scale.py
 
 writes: .venv/ready  ## what a job costs the API server, and how soon it has a pod; a few minutes, prints tables

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from load import Outcome, Target, attack, generator
 from pinned import memory
-from scale import table
 from serving import processor
 from serving_pool import PoolServer, adder, pooling, stored
+from sights import table
 from ultramarine.shared.catalogue import CatalogueEntry
 from unit.conftest import ObjectStore, serving_store
 from unit.serving_process import LABELS, ROWS

@@ -14,12 +14,15 @@ import time
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 from api.bare import access
 from builders import serving, training
 from chaos.world import Api
-from sights import Bench, Memory, Operator, cpu_of_components, passes, percentiles, writes
+from scale_kinds import Sizes, Stored, clear, gateway_of, sizes_of
+from scale_kinds import measure as measure_kinds
+from sights import Bench, Memory, Operator, cpu_of_components, passes, percentiles, table, writes
 from ultramarine.shared.conditions import is_true
 from ultramarine.shared.contract import TerminationRecord
 from ultramarine.shared.meta import (
@@ -30,6 +33,7 @@ from ultramarine.shared.meta import (
     TRAINING_JOB,
     Manifest,
 )
+from ultramarine.shared.routes import GATEWAY_PORT
 from ultramarine_cluster import cluster, kwok, target
 
 NAMESPACE = "ultramarine-scale"
@@ -175,12 +179,6 @@ def versions(to: target.Target) -> list[Manifest]:
     return made
 
 
-def table(rows: list[dict[str, str]]) -> str:
-    """Rows as Markdown."""
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
-    return "\n".join([*lines, *("| " + " | ".join(row.values()) + " |" for row in rows)])
-
-
 def operator_url(to: target.Target) -> str:
     """Where the operator's running pod answers; pods can be reached from the node."""
     words = ("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator")
@@ -220,7 +218,32 @@ def installed(running: cluster.Cluster, simulated: int) -> Any:
         running.run("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=600s")
 
 
-async def measure(to: target.Target, running: cluster.Cluster, chosen: argparse.Namespace) -> None:
+async def kinds(bench: Bench, sizes: Sizes) -> None:
+    """What scale_kinds measures, with a gateway that is played on this machine in place of the chart's."""
+    address = str(urlsplit(bench.api.url).hostname)  # the API server's: pods reach it
+    await asyncio.to_thread(bench.to.run, "scale", "deployment/ultramarine-gateway", "-n", NAMESPACE, "--replicas=0")
+    await bench.api.ask("POST", f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices", played_at(address))
+    [spec] = [made["spec"] for made in await asyncio.to_thread(versions, bench.to) if made["spec"]["version"] == "1"]
+    await clear(bench, NAMESPACE)
+    async with gateway_of(bench.api, NAMESPACE, address, GATEWAY_PORT) as gateway:
+        async for rows in measure_kinds(bench, NAMESPACE, Stored(spec["uri"], spec["digest"]), sizes, gateway):
+            print("\n" + rows, flush=True)
+
+
+def played_at(address: str) -> Manifest:
+    """The EndpointSlice that leads the gateway's Service to an address which is no pod's."""
+    meta = {"name": "ultramarine-gateway-played", "labels": {"kubernetes.io/service-name": "ultramarine-gateway"}}
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": meta,
+        "addressType": "IPv4",
+        "ports": [{"name": "routes", "port": GATEWAY_PORT, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+    }
+
+
+async def measure(to: target.Target, running: cluster.Cluster, chosen: argparse.Namespace, sizes: Sizes) -> None:
     """All measurements, one after another."""
     url, tls = access(running)
     timeout = aiohttp.ClientTimeout(total=None)
@@ -232,23 +255,27 @@ async def measure(to: target.Target, running: cluster.Cluster, chosen: argparse.
             rows.append(await jobs(bench, size, chosen.inline, nodes))
             total += size
         print(f"\n{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Kubernetes v1.37.2\n")
-        print(table(rows), flush=True)
-        print("\n" + table([await restart(bench, total)]), flush=True)
+        if rows:
+            print(table(rows), flush=True)
+            print("\n" + table([await restart(bench, total)]), flush=True)
         if chosen.endpoints:
             print("\n" + table(await endpoints(bench, chosen.endpoints)), flush=True)
+        if any((sizes.versions, sizes.rollouts, sizes.scaled, sizes.pooled)):
+            await kinds(bench, sizes)
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, nargs="+", default=[100, 1000, 10000], help="numbers of TrainingJobs")
+    parser.add_argument("--jobs", type=int, nargs="*", default=[100, 1000, 10000], help="numbers of TrainingJobs")
     parser.add_argument("--gangs", type=int, nargs="*", default=[1000], help="numbers of TrainingJobs of two nodes")
     parser.add_argument("--endpoints", type=int, default=500, help="number of OnlineEndpoints, 0 for none")
     parser.add_argument("--inline", action="store_true", help="jobs with inline source, which is a ConfigMap more each")
+    read = sizes_of(parser, Sizes(versions=1000, models=50, rollouts=100, scaled=100, pooled=300))
     chosen = parser.parse_args()
     running = cluster.up()
     with installed(running, 4) as to:
-        asyncio.run(measure(to, running, chosen))
+        asyncio.run(measure(to, running, chosen, read(chosen)))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ import incumbents
 from incumbents import SERVED, SERVERS, Place, Server
 from load import Outcome, Target, attack, generator, says
 from pinned import HOST, cpu_seconds, free_port, memory, pinned
-from scale import table
 from served.fit import MODELS
+from sights import table
 from unit.serving_process import ROWS
 
 ROW_COUNTS = (1, 64)

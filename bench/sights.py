@@ -193,6 +193,12 @@ def cpu_of_components(running: cluster.Cluster) -> dict[str, float]:
     return found
 
 
+def table(rows: list[dict[str, str]]) -> str:
+    """Rows as Markdown."""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+    return "\n".join([*lines, *("| " + " | ".join(row.values()) + " |" for row in rows)])
+
+
 def percentiles(values: list[float]) -> tuple[float, float]:
     """The median and the 99th percentile."""
     hundredths = statistics.quantiles(values, n=100, method="inclusive")

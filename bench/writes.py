@@ -33,8 +33,7 @@ from api.operator_process import BUCKET, Operator
 from builders import training
 from chaos.lives import state
 from chaos.world import OTHERS, Api, World, selectors
-from scale import table
-from sights import follow, percentiles
+from sights import follow, percentiles, table
 from ultramarine.kinds import KINDS
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.meta import JOB, POD, TRAINING_JOB, Manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +12,8 @@ from typing import Any
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
 from ultramarine.shared.meta import Manifest
+
+MODEL_FILE = "model.skops"
 
 
 def now() -> str:
@@ -79,9 +82,27 @@ def task_of(job: Manifest) -> contract.TrainingTask:
 
 def upload(storage: Storage, job: Manifest, content: str) -> contract.OutputRecord:
     """Do the trainer's work: upload a model under the prefix that its task names."""
+    return put(storage, f"{task_of(job).output_prefix}model", content)
+
+
+def put(storage: Storage, prefix: str, content: str) -> contract.OutputRecord:
+    """Store a model below `prefix`, as a trainer does."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "model.skops").write_text(content)
-        return storage.upload_folder(Path(folder), f"{task_of(job).output_prefix}model", "sklearn")
+        (Path(folder) / MODEL_FILE).write_text(content)
+        return storage.upload_folder(Path(folder), prefix, "sklearn")
+
+
+def digest_of(content: str) -> str:
+    """The digest that an artifact of that content has."""
+    data = content.encode()
+    entry = contract.FileEntry(MODEL_FILE, len(data), hashlib.sha256(data).hexdigest())
+    return contract.ArtifactManifest((entry,), "sklearn").digest
+
+
+def uri_to_delete(job: Manifest) -> str:
+    """The artifact that a deleting pod's task names."""
+    variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
+    return contract.DeleteTask.from_json(variables[0]["value"]).uri
 
 
 def search_and_store(storage: Storage, job: Manifest) -> contract.SweepSummary:

@@ -43,6 +43,7 @@ async def _agent(arguments: argparse.Namespace) -> None:
 
     from ultramarine_gateway.agent import Agent
     from ultramarine_gateway.answers import application
+    from ultramarine_gateway.comparing import compare
     from ultramarine_gateway.following import follow
     from ultramarine_gateway.kubernetes import Api
 
@@ -55,7 +56,7 @@ async def _agent(arguments: argparse.Namespace) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    work = [asyncio.create_task(part) for part in (agent.run(), follow(agent, api))]
+    work = [asyncio.create_task(part) for part in (agent.run(), follow(agent, api), compare(agent))]
     ending = asyncio.create_task(_end(agent, stopped, arguments.linger_seconds))
     done, _ = await asyncio.wait([*work, ending], return_when=asyncio.FIRST_COMPLETED)
     for task in (*work, ending):

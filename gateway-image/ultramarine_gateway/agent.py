@@ -12,10 +12,12 @@ from pathlib import Path
 
 from ultramarine.shared.routes import PROTOCOLS, EndpointRoutes, RouteState
 
+from ultramarine_gateway.agreement import Compared
 from ultramarine_gateway.bootstrap import AGENT_SOCKET
 from ultramarine_gateway.conversation import Conversation
 from ultramarine_gateway.memory import Memory
 from ultramarine_gateway.rendering import Rendered, cluster_name
+from ultramarine_gateway.slices import Address
 from ultramarine_gateway.state import Desk, Namespace
 from ultramarine_gateway.stream import Stream
 from ultramarine_gateway.waiting import WaitingRoom
@@ -32,7 +34,8 @@ class Agent:
     def __init__(self, namespace: str, folder: Path, host: str) -> None:
         self._folder = folder
         self._memory = Memory(folder / "memory")
-        self._desk = Desk(namespace, host, self._memory.endpoints())
+        self.word = self._memory.word()  # by which servers know that this gateway pod asks for answers
+        self._desk = Desk(namespace, host, self._memory.endpoints(), self.word)
         self._addresses = self._memory.addresses()
         self._rung = asyncio.Event()
         self._dirty = True
@@ -40,6 +43,7 @@ class Agent:
         self._stream = Stream(lambda: self._desk.wanted, self._rung.set, self._room)
         self.asked = asyncio.Event()  # set after each look, since that may ask for other Secrets
         self._in_use: dict[str, tuple[Rendered, str]] = {}
+        self._compared: dict[tuple[str, str], Compared] = {}
         self._ready: dict[str, int] = {}
         self._kept = 0.0
         self._conversation: object = None
@@ -72,6 +76,22 @@ class Agent:
     def waiting(self, name: str, deployment: str) -> int:
         """How many requests wait for the first pod of a deployment."""
         return sum(self._room.waiting[cluster_name(name, deployment, protocol)] for protocol in PROTOCOLS)
+
+    def all_routes(self) -> list[EndpointRoutes]:
+        """What Envoy routes each endpoint by."""
+        return [endpoint.routes for endpoint, _ in self._in_use.values()]
+
+    def compared(self, name: str, deployment: str) -> Compared:
+        """What was compared of a deployment's answers since the agent started; whoever compares adds to it."""
+        return self._compared.setdefault((name, deployment), Compared())
+
+    def pods(self, cluster: str) -> tuple[Address, ...]:
+        """The addresses of the pods behind a cluster."""
+        return self._desk.assigned[cluster][0] if cluster in self._desk.assigned else ()
+
+    def keys(self, routes: EndpointRoutes) -> tuple[str, ...]:
+        """The keys that open the pods of an endpoint; none where they ask for none."""
+        return self._desk.keys(routes)
 
     @property
     def conversation(self) -> Conversation | None:

@@ -27,8 +27,11 @@ def application(agent: Agent, folder: Path) -> web.Application:
             in_use = agent.routes(asked)
             if asked in report and in_use is not None and request.query.get("figures") != "false":
                 counted = await figures.of(in_use) or {}
-                waits = {name: replace(one, waiting=agent.waiting(asked, name)) for name, one in counted.items()}
-                report[asked] = replace(report[asked], figures=waits or None)
+                own = {
+                    name: replace(one, waiting=agent.waiting(asked, name), **asdict(agent.compared(asked, name)))
+                    for name, one in counted.items()
+                }
+                report[asked] = replace(report[asked], figures=own or None)
         endpoints = {
             name: asdict(replace(state, pod=pod)) | {"since": agent.since(name)} for name, state in report.items()
         }

@@ -6,24 +6,27 @@ from urllib.parse import urlsplit
 
 from ultramarine.shared.routes import EndpointRoutes
 
-from ultramarine_gateway.rendering import FROM_AGENT, TYPES, Document, cluster_name
+from ultramarine_gateway.rendering import FROM_AGENT, TYPES, Document, cluster_name, compared, copies_name
 
 CONNECT_SECONDS = 1.0
 # The servers keep an idle connection for 75 s: whoever closes first must not be the one that a request is sent to.
 IDLE_SECONDS = 50.0
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+# Copies in flight to one deployment. Where pods are slow to answer them, further ones are not sent.
+_COPIES = 16
 _AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def clusters(routes: EndpointRoutes) -> tuple[Document, ...]:
     """A cluster for each protocol of each deployment; its addresses are told apart, so that they leave it as it is."""
     pools = [
-        _pool(routes, deployment.name, protocol)
+        _pool(cluster_name(routes.endpoint, deployment.name, protocol), protocol, routes.limits.max_requests)
         for deployment in routes.deployments
         for protocol in deployment.protocols
     ]
     issuers = [_issuer(routes)] if routes.auth.mode == "token" and routes.auth.jwks_uri else []
-    return (*pools, *issuers)
+    copies = [_pool(copies_name(routes.endpoint, one.name), "http", _COPIES) for one in compared(routes.deployments)]
+    return (*pools, *copies, *issuers)
 
 
 def issuer_cluster(routes: EndpointRoutes) -> str:
@@ -31,8 +34,7 @@ def issuer_cluster(routes: EndpointRoutes) -> str:
     return f"{routes.endpoint}/issuer"
 
 
-def _pool(routes: EndpointRoutes, deployment: str, protocol: str) -> Document:
-    name, most = cluster_name(routes.endpoint, deployment, protocol), routes.limits.max_requests
+def _pool(name: str, protocol: str, most: int) -> Document:
     http2 = {"connection_keepalive": {"interval": "30s", "timeout": "5s"}}
     spoken = {"http2_protocol_options": http2} if protocol == "grpc" else {"http_protocol_options": {}}
     thresholds = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
+from ultramarine.shared.contract import COMPARED_HEADER, COPY_HEADER
 from ultramarine.shared.routes import GATEWAY_READY_PORT, EndpointRoutes
 
 from ultramarine_gateway.clusters import issuer_cluster
@@ -13,12 +14,17 @@ _HTTP = TYPES + "envoy.extensions.filters.http."
 _NETWORK = TYPES + "envoy.extensions.filters.network."
 _KEYS = (files("ultramarine_gateway") / "keys.lua").read_text()
 
-# By such headers others of Envoy's kind may set timeouts and retries; to us everybody is a stranger.
+# By such headers others of Envoy's kind may set timeouts and retries; to us everybody is a stranger. The others are
+# between the gateway and the servers.
 _NO_WISHES: Document = {
     "name": "no-wishes",
     "typed_config": {
         "@type": TYPES + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-        "mutations": [{"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}}],
+        "mutations": [
+            {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}},
+            {"remove": COMPARED_HEADER},
+            {"remove": COPY_HEADER},
+        ],
     },
 }
 

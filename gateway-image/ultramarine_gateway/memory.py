@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,11 +22,25 @@ class Memory:
 
     def __init__(self, folder: Path) -> None:
         self._endpoints, self._addresses = folder / "endpoints", folder / "addresses.json"
+        self._word = folder / "word"
         self._endpoints.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> set[str]:
         """The names of the endpoints that are kept."""
         return {path.stem for path in self._endpoints.glob("*.json")}
+
+    def word(self) -> str:
+        """A word that this gateway pod alone has, the same one after a restart of the agent."""
+        try:
+            if (known := self._word.read_text()) and known.isalnum():
+                return known
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            _log.warning("%s is not read: %s", self._word, error)
+        made = secrets.token_hex(16)
+        _write(self._word, made)
+        return made
 
     def endpoints(self) -> dict[str, Rendered]:
         """The endpoints as they were kept; one that cannot be read is left out."""

@@ -46,17 +46,19 @@ for _module in (
     importlib.import_module(f"envoy.{_module}")
 
 
-def render(routes: EndpointRoutes, secrets: Secrets, host: str, held: frozenset[str] = frozenset()) -> Rendered:
+def render(
+    routes: EndpointRoutes, secrets: Secrets, host: str, held: frozenset[str] = frozenset(), word: str = ""
+) -> Rendered:
     """What Envoy needs to route this endpoint, given its routes and what its Secrets say; it listens at `host`.
 
-    Requests to deployments that are `held` wait until there is a pod.
+    Requests to deployments that are `held` wait until there is a pod. `word` is that of this gateway pod.
     Raises ValueError where Envoy has no word for what is asked.
     """
     name = routes.endpoint
     return Rendered(
         routes,
         resource(LISTENER, name, listener(routes, host)),
-        resource(ROUTES, name, route_configuration(routes, secrets, held)),
+        resource(ROUTES, name, route_configuration(routes, secrets, held, word)),
         tuple(resource(CLUSTER, document["name"], document) for document in clusters(routes)),
         resource(CERTIFICATE, name, _certificate(routes, secrets)) if routes.tls_secret else None,
     )

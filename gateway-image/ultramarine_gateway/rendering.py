@@ -77,6 +77,9 @@ class Rendered:
             cluster_name(self.name, deployment.name, protocol): (deployment.service, protocol)
             for deployment in self.routes.deployments
             for protocol in deployment.protocols
+        } | {
+            copies_name(self.name, deployment.name): (deployment.service, "http")
+            for deployment in compared(self.routes.deployments)
         }
 
     @cached_property
@@ -117,6 +120,16 @@ class Rendered:
 def cluster_name(endpoint: str, deployment: str, protocol: str) -> str:
     """The pods of one deployment that speak one protocol; labels of metrics are read off this name."""
     return f"{endpoint}/{deployment}/{protocol}"
+
+
+def copies_name(endpoint: str, deployment: str) -> str:
+    """The pods of one deployment once more, for copies: they count apart, and have connections of their own."""
+    return f"{endpoint}/{deployment}/http-copies"
+
+
+def compared(deployments: Iterable[RouteDeployment]) -> list[RouteDeployment]:
+    """Those of the deployments that get copies so that answers are compared."""
+    return [deployment for deployment in speaks(deployments, "http") if deployment.compare_percent]
 
 
 def speaks(deployments: Iterable[RouteDeployment], protocol: str) -> list[RouteDeployment]:

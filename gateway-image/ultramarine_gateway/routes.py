@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
 from ultramarine.shared.routes import PIN_HEADER, EndpointRoutes, RouteDeployment
 
 from ultramarine_gateway.rendering import (
@@ -15,6 +16,8 @@ from ultramarine_gateway.rendering import (
     Document,
     Secrets,
     cluster_name,
+    compared,
+    copies_name,
     seconds,
     speaks,
 )
@@ -33,6 +36,9 @@ _OPEN: dict[str, Document] = {
 }
 _HOLD_PER_ROUTE = TYPES + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
 _PARTS = 1_000_000
+# What is copied so that answers are compared. By gRPC nobody says how long a message is.
+COPIED_BYTES = 256 * 1024
+_SHORT: Document = {"name": "content-length", "range_match": {"start": 0, "end": COPIED_BYTES + 1}}
 
 # Only what no pod has seen yet is sent to another one: a prediction may have effects.
 RETRY: Document = {
@@ -49,19 +55,23 @@ RETRY: Document = {
 }
 
 
-def route_configuration(routes: EndpointRoutes, secrets: Secrets, held: frozenset[str] = frozenset()) -> Document:
+def route_configuration(
+    routes: EndpointRoutes, secrets: Secrets, held: frozenset[str] = frozenset(), word: str = ""
+) -> Document:
     """What Envoy does with a request to this endpoint, whatever its Host header says.
 
-    Requests to deployments that are `held` wait until there is a pod.
+    Requests to deployments that are `held` wait until there is a pod. By `word` this gateway pod asks servers for the
+    answers that it compares.
     """
-    listed = [*_health(routes)]
+    # Of what servers keep for gateway pods strangers learn nothing.
+    listed = [*_health(routes), _answer({"path": ANSWERS_PATH}, 404, f"{ANSWERS_PATH} is not open here")]
     for protocol in ("grpc", "http"):  # gRPC first: its match is the narrower one
         listed += _pinned(routes, protocol, held)
     pins = {"prefix": "/", "headers": [{"name": PIN_HEADER, "present_match": True}]}
     unknown = f"no deployment of {routes.endpoint} has the name in {PIN_HEADER}, or it does not speak this protocol"
     listed.append(_answer(pins, 404, unknown))
     for protocol in ("grpc", "http"):
-        listed += _weighted(routes, protocol, held)
+        listed += _weighted(routes, protocol, held, word)
     host: Document = {"name": routes.endpoint, "domains": ["*"], "routes": listed}
     if routes.auth.mode == "key":
         digests = dict(secrets.digests or {})
@@ -85,25 +95,58 @@ def _pinned(routes: EndpointRoutes, protocol: str, held: frozenset[str]) -> list
     ]
 
 
-def _weighted(routes: EndpointRoutes, protocol: str, held: frozenset[str]) -> list[Document]:
+def _weighted(routes: EndpointRoutes, protocol: str, held: frozenset[str], word: str) -> list[Document]:
     """A route for each weight, which takes its share of what comes; Envoy draws one number for all of them.
 
     Envoy's own weighted clusters share one timeout and one list of mirrors, and here each deployment has its own.
+    Of a deployment that another one is compared with, a part has a route of its own: its requests say that they are
+    compared, all of them, and so the server keeps no other answers. Only short requests go there: who does not read
+    his copy holds up what is longer than the buffers on its way, and with it the request itself.
     """
     taking = [deployment for deployment in speaks(routes.deployments, protocol) if deployment.weight]
     if not taking:
         why = f"no deployment of {routes.endpoint} that has a weight speaks {protocol}"
         return [_answer(_match(protocol), 503 if protocol == "http" else 404, why)]
-    whole, so_far, listed = sum(deployment.weight for deployment in taking), 0, []
+    other = next(iter(compared(routes.deployments)), None) if protocol == "http" else None
+    whole, so_far, listed = sum(deployment.weight for deployment in taking) * 100, 0, []
     for deployment in taking:
-        so_far += deployment.weight
-        share = {"numerator": round(so_far * _PARTS / whole), "denominator": "MILLION"}
-        match = _match(protocol) | ({"runtime_fraction": {"default_value": share}} if so_far < whole else {})
-        mirrors = _mirrors(routes, deployment, protocol)
-        action = _to(routes, deployment, protocol) | ({"request_mirror_policies": mirrors} if mirrors else {})
+        action, mirrors = _to(routes, deployment, protocol), _mirrors(routes, deployment, protocol)
         hold = _hold(routes, deployment, protocol) if deployment.name in held else {}
-        listed.append({"match": match, "route": action, **hold})
+        if other and other.name != deployment.name:
+            match = _match(protocol) | _share(so_far + deployment.weight * other.compare_percent, whole)
+            copied = action | {"request_mirror_policies": [*mirrors, _copy(routes, other)]}
+            named = {"request_headers_to_add": [_named(word)]}
+            listed.append({"match": match | {"headers": [_SHORT]}, "route": copied, **hold, **named})
+        so_far += deployment.weight * 100
+        # After the other one with the whole share, since long requests go by this one alone.
+        match = _match(protocol) | _share(so_far, whole)
+        listed.append({"match": match, "route": action | _mirrored(mirrors), **hold})
     return listed
+
+
+def _share(so_far: int, whole: int) -> Document:
+    """A match of so much of what comes; of all there is nothing to match."""
+    share = {"numerator": round(so_far * _PARTS / whole), "denominator": "MILLION"}
+    return {"runtime_fraction": {"default_value": share}} if so_far < whole else {}
+
+
+def _mirrored(mirrors: list[Document]) -> Document:
+    return {"request_mirror_policies": mirrors} if mirrors else {}
+
+
+def _copy(routes: EndpointRoutes, deployment: RouteDeployment) -> Document:
+    marked = {"header": {"key": COPY_HEADER, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    return {
+        "cluster": copies_name(routes.endpoint, deployment.name),
+        "disable_shadow_host_suffix_append": True,
+        "request_headers_mutations": [{"append": marked}],
+    }
+
+
+def _named(word: str) -> Document:
+    """A name for a request and its copy that nobody else has; clients may send one x-request-id many times."""
+    header = {"key": COMPARED_HEADER, "value": f"{word} %UNIQUE_ID%"}
+    return {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def _hold(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str) -> Document:

@@ -75,11 +75,11 @@ class _SecretMissing(ValueError):
 class Desk:
     """Where what was seen becomes what is wanted: the newest good routes of each endpoint, and why not newer ones."""
 
-    def __init__(self, namespace: str, host: str, accepted: Mapping[str, Rendered]) -> None:
+    def __init__(self, namespace: str, host: str, accepted: Mapping[str, Rendered], word: str = "") -> None:
         self.seen = Namespace()
         self.problems: dict[str, RouteState] = {}
         self.accepted: dict[str, Rendered] = dict(accepted)
-        self._namespace, self._host = namespace, host
+        self._namespace, self._host, self._word = namespace, host, word
         self.refused: dict[str, tuple[Rendered, str, float]] = {}  # with when it was
         self._remembered: dict[str, tuple[object, Rendered]] = {}
         self.assigned: dict[str, tuple[tuple[Address, ...], Resource]] = {}  # by cluster, as it is wanted
@@ -97,6 +97,15 @@ class Desk:
                 continue
             names |= {name for name in (routes.tls_secret, routes.auth.keys_secret) if name}
         return names
+
+    def keys(self, routes: EndpointRoutes) -> tuple[str, ...]:
+        """The keys that the endpoint's Secret has now, as far as they can be read."""
+        data = (self.seen.secrets.get(routes.auth.keys_secret) or {}) if routes.auth.mode == "key" else {}
+        try:
+            found = [_decoded(data.get(name, "")).decode().strip() for name in KEY_NAMES]
+        except ValueError:
+            return ()
+        return tuple(key for key in found if key)
 
     def refuse(self, endpoint: Rendered, why: str, now: float) -> None:
         """Envoy does not take this: what it took last goes on."""
@@ -178,7 +187,7 @@ class Desk:
         made_of = (text, secrets, held)
         remembered = self._remembered.get(name)
         if remembered is None or remembered[0] != made_of:
-            remembered = self._remembered[name] = (made_of, render(routes, secrets, self._host, held))
+            remembered = self._remembered[name] = (made_of, render(routes, secrets, self._host, held, self._word))
         return remembered[1]
 
     def _without_pods(self, routes: EndpointRoutes) -> frozenset[str]:

@@ -51,6 +51,11 @@ class Batcher:
         """How many wait."""
         return len(self._waiting)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more leaves a thread free, or is the only one."""
+        return not self._running or self._running + 1 < self._threads
+
     async def run(
         self, model: Model, arrays: Mapping[str, Array], names: Sequence[str], since: float
     ) -> dict[str, Array]:

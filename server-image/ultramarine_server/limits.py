@@ -46,6 +46,11 @@ class Gate:
         """How many wait."""
         return sum(not waiter.done() for waiter in self._waiting)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more leaves a place free, or is the only one."""
+        return not self._limits.concurrent or not self._inside or self._inside + 1 < self._limits.concurrent
+
     async def enter(self) -> None:
         """Wait for a place, which `leave` gives back. Raises Problem 503 when there is none in time."""
         limit, seconds = self._limits.concurrent, self._limits.queue_seconds

@@ -28,6 +28,7 @@ class Request(msgspec.Struct, eq=False):
     label: str = ""  # the route's name in the metrics; nothing for probes and scrapes, which would drown the rest
     target: Any = None  # what the application has found for the path
     query: str = ""  # what follows the question mark, as it came
+    outputs: Any = None  # the tensors that answered it, where it was a question to the model
 
 
 class Response(msgspec.Struct):

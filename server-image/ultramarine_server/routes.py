@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
+
 from ultramarine_server import binary, protocol, score
 from ultramarine_server.accesslog import AccessLog
+from ultramarine_server.answers import KEPT_SECONDS, NAME_LIMIT, Answers
 from ultramarine_server.body import BODY_LIMIT, ENCODINGS, inflate
 from ultramarine_server.captures import Capture, Captures
 from ultramarine_server.errors import BadRequest, Problem
@@ -26,6 +29,8 @@ Answer = Response | Coroutine[Any, Any, Response]
 _LONG_BODY = 256 * 1024  # bytes; to inflate more takes so long that a thread has to do it
 _KNOWN = 1024  # paths that need no second look; there may be any number of models and versions
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+_COPIED = ("infer", "score")  # a copy of anything else would do something, or tell nothing
+_NO_ROOM = "this is a copy, and there is no room for it now"
 _TYPES = ("json", "octet-stream", "x-www-form-urlencoded", "text/plain")  # what clients call JSON, curl by default
 
 
@@ -56,6 +61,7 @@ class Routes:
         captures: Captures | None = None,
     ) -> None:
         self.body_limit = body_limit
+        self._answers = Answers()
         self._captures = captures
         self._service, self._keys, self._log = service, keys, log
         fixed = {
@@ -66,6 +72,7 @@ class Routes:
             "/openapi.json": Route("GET", self._openapi, "metadata"),
             "/score": Route("POST", self._score, "score"),
             "/v2/repository/index": Route("POST", self._index, "repository"),
+            ANSWERS_PATH: Route("POST", self._tell_answers),
         }
         self._known = {path: (route, "", "") for path, route in fixed.items()}
         self._of_model = {
@@ -82,6 +89,8 @@ class Routes:
 
     def refuse(self, request: Request) -> Response | None:
         """Answer what the head alone forbids, so that no body is kept for it."""
+        if COPY_HEADER in request.headers and not self._service.has_room:
+            return self._no_room(request)
         found = self._find(request.path)
         if found is None:
             message = f"{request.path} is not a path of this server; the protocol begins at /v2"
@@ -100,6 +109,8 @@ class Routes:
         if encoding and encoding not in ENCODINGS and encoding != "identity":
             message = f"content-encoding {encoding} is not supported; send gzip, deflate or plain JSON"
             return problem_response(Problem(415, message), {"accept-encoding": ", ".join(ENCODINGS)})
+        if COPY_HEADER in request.headers and route.label not in _COPIED:
+            return problem_response(Problem(403, f"{request.path} takes no copies of requests"))
         if route.named:
             try:
                 self._service.check_name(name, version)
@@ -110,6 +121,8 @@ class Routes:
     def answer(self, request: Request) -> Answer:
         """Answer an acceptable request."""
         route, name, version = request.target
+        if COPY_HEADER in request.headers and not self._service.has_room:  # While its body came others may have come.
+            return self._no_room(request)
         try:
             if encoding := request.headers.get("content-encoding", ""):
                 if encoding != "identity" and len(request.body) > _LONG_BODY:
@@ -123,15 +136,24 @@ class Routes:
 
     def record(self, request: Request, response: Response, seconds: float) -> None:
         """Count and log an answer."""
+        if response.status in (403, 503) and COPY_HEADER in request.headers:  # It was turned away, and nobody waits.
+            return
         if request.label:
             self._service.telemetry.count(request.label, response.status, seconds)
         self._log.record(request, response, seconds)
+        if self._answers.readers and COMPARED_HEADER in request.headers and request.label in _COPIED:
+            self._answers.take(request.headers[COMPARED_HEADER], response.status, request.outputs)
         kept = self._captures
         if kept is not None and request.method == "POST" and kept.wants(request.label, response.status):
             size, read = len(request.body) + len(response.body), reader_of(self._service, request, response)
             kept.take(Capture(request.id, request.path, response.status, seconds, size, read))
 
     # How that is done
+
+    def _no_room(self, request: Request) -> Response:
+        """Turn a copy away, before anybody has to wait for it."""
+        self._service.telemetry.rejected("copy")
+        return problem_response(Problem(503, _NO_ROOM))
 
     def _find(self, path: str) -> tuple[Route, str, str] | None:
         known = self._known.get(path)
@@ -201,13 +223,16 @@ class Routes:
             raise _by_type(request, error) from error
         outputs = self._service.ask(inference, request.id)
         if isinstance(outputs, tuple):
-            return self._inferred(inference, form, outputs)
-        return self._infer_later(inference, form, outputs)
+            return self._inferred(request, inference, form, outputs)
+        return self._infer_later(request, inference, form, outputs)
 
-    async def _infer_later(self, inference: Inference, form: protocol.Form, outputs: Awaitable[Outputs]) -> Response:
-        return self._inferred(inference, form, await outputs)
+    async def _infer_later(
+        self, request: Request, inference: Inference, form: protocol.Form, outputs: Awaitable[Outputs]
+    ) -> Response:
+        return self._inferred(request, inference, form, await outputs)
 
-    def _inferred(self, inference: Inference, form: protocol.Form, outputs: Outputs) -> Response:
+    def _inferred(self, request: Request, inference: Inference, form: protocol.Form, outputs: Outputs) -> Response:
+        request.outputs = outputs
         body, length = protocol.write(inference.model, inference.version, inference.id, outputs, form)
         if not length:
             return Response(body)
@@ -227,7 +252,7 @@ class Routes:
         except BadRequest as error:
             raise _by_type(request, error) from error
         outputs = self._service.ask(inference, request.id)
-        return _scored(outputs) if isinstance(outputs, tuple) else self._score_later(outputs)
+        return _scored(request, outputs) if isinstance(outputs, tuple) else self._score_later(request, outputs)
 
     def _named(self, request: Request) -> str:
         """The model that a path without its name is about: the only one, or the one that `?model=` names."""
@@ -237,8 +262,8 @@ class Routes:
             raise BadRequest(f"this server has many models; say which one by {request.path}?model=NAME")
         return name
 
-    async def _score_later(self, outputs: Awaitable[Outputs]) -> Response:
-        return _scored(await outputs)
+    async def _score_later(self, request: Request, outputs: Awaitable[Outputs]) -> Response:
+        return _scored(request, await outputs)
 
     def _index(self, request: Request, name: str, version: str) -> Response:
         wanted = _object(request)
@@ -255,8 +280,17 @@ class Routes:
         await self._service.unload(name)
         return Response()
 
+    def _tell_answers(self, request: Request, name: str, version: str) -> Response:
+        reader = _object(request).get("reader")
+        if not isinstance(reader, str) or not 0 < len(reader) <= NAME_LIMIT:
+            raise BadRequest("reader must be the word that the requests were sent with")
+        told = self._answers.read(reader)
+        asyncio.get_running_loop().call_later(KEPT_SECONDS + 1, self._answers.lapse)
+        return Response(told)
 
-def _scored(outputs: Outputs) -> Response:
+
+def _scored(request: Request, outputs: Outputs) -> Response:
+    request.outputs = outputs
     return json_response(score.write(outputs))
 
 

@@ -35,6 +35,11 @@ class Runner:
         """What a request may take to be answered on the event loop's thread."""
         return QUICK_SECONDS_IN_BATCHES if self.limits.batch_rows > 1 else QUICK_SECONDS
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request makes nobody wait: nobody does, and a place and a thread are left for the next."""
+        return not len(self._gate) + len(self._batcher) and self._gate.has_room and self._batcher.has_room
+
     def is_quick(self, loaded: Loaded, arrays: Mapping[str, Array]) -> bool:
         """Whether these inputs are few enough to be answered without waiting."""
         return bool(loaded.quick) and sum([array.size for array in arrays.values()]) <= loaded.quick

@@ -77,6 +77,11 @@ class Service:
         """Whether new requests are welcome: there is what answers them, and the server is not about to leave."""
         return self._repository.ready and not self.telemetry.draining
 
+    @property
+    def has_room(self) -> bool:
+        """Whether what can be spared may be computed now, without anybody's waiting for it."""
+        return self._runner.has_room
+
     def model_ready(self, name: str, version: str = "") -> bool:
         """Whether this model answers requests, be it after it was loaded for the first of them."""
         self.check_name(name, version)

@@ -42,7 +42,7 @@ class Telemetry(Collector):
         self._answers: dict[tuple[str, int], int] = {}
         self._seconds: dict[str, Histogram] = {}
         self._queue_seconds, self._batch_rows = Histogram(SECONDS), Histogram(_ROWS)
-        self._rejected: dict[str, int] = {"queue": 0, "timeout": 0}
+        self._rejected: dict[str, int] = {"queue": 0, "timeout": 0, "copy": 0}
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
         self._registry.register(self)
@@ -71,7 +71,10 @@ class Telemetry(Collector):
         self._batch_rows.observe(rows)
 
     def rejected(self, reason: str) -> None:
-        """A request was sent away: `queue` if there was no place, `timeout` if there was no answer in time."""
+        """A request was sent away: `queue` if there was no place, `timeout` if there was no answer in time.
+
+        `copy` is no request that anybody misses: there was no room for what can be spared.
+        """
         self._rejected[reason] += 1
 
     def collect(self) -> Iterable[Metric]:

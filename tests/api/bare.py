@@ -150,7 +150,7 @@ WHOLE: dict[str, Manifest] = {
                 "candidate": "purple",
                 "steps": [10, 50, 100],
                 "stepSeconds": 60,
-                "gates": {"errorRateIncrease": 0.01, "p99Ratio": 1.5},
+                "gates": {"errorRateIncrease": 0.01, "p99Ratio": 1.5, "agreement": 0.98},
                 "onFailure": "Pause",
             },
             "dataCollector": {

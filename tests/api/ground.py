@@ -41,6 +41,7 @@ class Ground:
     operator: Operator
     artifact: Manifest = field(default_factory=dict)
     number: int = 0
+    patience: float = PATIENCE
     _bugs: float = 0.0
     _read: int = 0
 
@@ -116,11 +117,11 @@ class Ground:
 
     def wait(self, what: str, look: Callable[[], Any]) -> Any:
         """Wait until `look` gives something true; a bug of the operator ends the wait."""
-        end, next_look = time.monotonic() + PATIENCE, time.monotonic() + 1
+        end, next_look = time.monotonic() + self.patience, time.monotonic() + 1
         while not (found := look()):
             if time.monotonic() > next_look:
                 assert not (bug := self.quarrel()), bug
-                assert time.monotonic() < end, f"waited {PATIENCE:.0f} s in vain: {what}"
+                assert time.monotonic() < end, f"waited {self.patience:.0f} s in vain: {what}"
                 next_look += 1
             time.sleep(0.03)
         return found

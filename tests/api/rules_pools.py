@@ -34,6 +34,14 @@ def rolled_out(candidate: Manifest) -> Manifest:
     return alone("m@1") | {"deployments": deployments, "rollout": rollout}
 
 
+def compared(champion: Manifest) -> Manifest:
+    """The spec of an endpoint in which b shall take over from this deployment, a, as far as it answers alike."""
+    gates = {"errorRateIncrease": None, "p99Ratio": None, "agreement": 0.9}
+    rollout = {"candidate": "b", "steps": [10, 100], "gates": gates}
+    deployments = [{"name": "a", **champion}, {"name": "b", "model": "m@2"}]
+    return alone("m@1") | {"deployments": deployments, "rollout": rollout, "dataCollector": None}
+
+
 RULES: list[Rule] = [
     of_spec(
         ENDPOINT,
@@ -130,6 +138,15 @@ RULES: list[Rule] = [
         rolled_out({"pool": SMALL}),
         "spec: ",
         "rollout.candidate must be a deployment of one model; a pool cannot be rolled out step by step",
+    ),
+    of_spec(
+        ENDPOINT,
+        "answers of a pool are not compared",
+        compared({"model": "m@1"}),
+        compared({"pool": SMALL}),
+        "spec: ",
+        "rollout.gates.agreement compares answers of one model, not of a pool; remove it, "
+        "or put the pool into its own endpoint",
     ),
     of_spec(
         ENDPOINT,

@@ -6,6 +6,7 @@ from rules import ENDPOINT, NAME, Rule, of_spec
 
 ANSWERS = "rollout.candidate answers requests already: remove rollout, or give traffic to another deployment"
 STEPS = "steps must rise and end with 100, such as [10, 50, 100]"
+NO_GATE = {"errorRateIncrease": None, "p99Ratio": None, "agreement": None}
 
 
 def rolled(reason: str, accepted: dict[str, object], refused: dict[str, object], *words: str) -> Rule:
@@ -74,14 +75,19 @@ RULES: list[Rule] = [
             ("errorRateIncrease", 1, 1.1),
             ("p99Ratio", 1, 0.9),
             ("p99Ratio", 100, 100.1),
+            ("agreement", 0.01, 0.009),
+            ("agreement", 1, 1.1),
         )
     ),
-    rolled(
-        "gates say something",
-        {"gates": {"p99Ratio": 2, "errorRateIncrease": None}},
-        {"gates": {"p99Ratio": None, "errorRateIncrease": None}},
-        "spec.rollout.gates: ",
-        "give errorRateIncrease, p99Ratio or both of them",
+    *(
+        rolled(
+            f"gates say something, such as {gate}",
+            {"gates": {**NO_GATE, gate: 1}},
+            {"gates": NO_GATE},
+            "spec.rollout.gates: ",
+            "give at least one of errorRateIncrease, p99Ratio and agreement",
+        )
+        for gate in NO_GATE
     ),
     rolled(
         "gates compare",

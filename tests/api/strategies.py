@@ -304,6 +304,10 @@ def _whole_endpoint(_: Manifest, spec: Manifest) -> None:
         spec.pop("dataCollector", None)
     if spec.get("rollout", {}).get("candidate") in pools:
         spec.pop("rollout")
+    if pools and "rollout" in spec:
+        spec["rollout"].get("gates", {}).pop("agreement", None)
+        if not spec["rollout"].get("gates"):
+            spec["rollout"].pop("gates", None)
     if "dataCollector" in spec:
         spec["dataCollector"]["uri"] = spec["dataCollector"]["uri"].rstrip("/") + "/"
         spec["dataCollector"]["samplingRate"] = spec["dataCollector"]["samplingRate"] or 1

@@ -154,7 +154,7 @@ COLUMNS = {
                 "champion": {"requests": 81, "errors": 0, "latency": "0 40 81"},
                 "base": [
                     {"pod": "gateway-a", "deployment": "blue", "requests": 9, "errors": 1, "latency": "0 4 9"},
-                    {"pod": "gateway-a", "deployment": "green"},
+                    {"pod": "gateway-a", "deployment": "green", "compared": 9, "agreed": 8, "unlike": 1},
                 ],
             },
             "conditions": [condition("Ready", "churn-7 answers")],

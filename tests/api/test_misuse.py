@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 from bare import RESOURCES, Api
 from broken import Broken, broken, plain, spelled
 from builders import searching
+from clashes import CLASHES
 from ground import Ground, difference, where
 from hands import complete_job, ended_pod, failed_job, now, pod_of
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
@@ -110,6 +112,24 @@ def test_what_is_broken_is_refused_by_the_name_of_the_field(empty, kind):
         assert code in (400, 422), answer.get("message", answer)
         assert wrong.field in plain(answer["message"]), answer["message"]
         assert "should match" not in answer["message"], "people cannot read a regular expression"
+
+    each()
+
+
+@pytest.mark.parametrize("kind", CLASHES)
+def test_every_clash_of_fields_is_refused(empty, kind):
+    """Each combination that is forbidden is refused in words that name a field of it, whatever stands beside it."""
+
+    @examples(0.02 / len(CLASHES), each=len(CLASHES[kind]))
+    @given(valid(kind))
+    def each(manifest: Manifest) -> None:
+        for clash in CLASHES[kind]:
+            SENT["clashing", kind] += 1
+            wrong = copy.deepcopy(manifest)
+            field = clash(wrong["spec"])
+            code, answer = judged(empty, kind, wrong)
+            assert code == 422, f"{clash.__name__}: {answer.get('message', answer)}"
+            assert field in plain(answer["message"]), f"{clash.__name__}: {answer['message']}"
 
     each()
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from math import ceil
 
 from aiohttp import web
 from ultramarine.kinds.onlineendpoint.addresses import routes_in, turned_to
 from ultramarine.shared.conditions import is_true
 from ultramarine.shared.meta import Manifest
-from ultramarine.shared.routes import LABEL_ROUTES, EndpointRoutes, RouteState
+from ultramarine.shared.routes import LABEL_ROUTES, DeploymentFigures, EndpointRoutes, RouteDeployment, RouteState
 
 Id = tuple[str, str]  # kind and name
 
@@ -21,6 +22,7 @@ class Gateway:
 
     objects: Mapping[Id, Manifest]
     routes: dict[str, EndpointRoutes] = field(default_factory=dict)  # by endpoint
+    loads: dict[str, float] = field(default_factory=dict)  # by Deployment: requests in flight, and requests a second
     port: int = 0
 
     def look(self) -> None:
@@ -53,21 +55,36 @@ class Gateway:
             for pod in pods
         )
 
+    def _figures(self, endpoint: str, routed: RouteDeployment) -> DeploymentFigures:
+        """What was measured of a deployment: what comes while there is no pod waits for one."""
+        load = self.loads.get(f"{endpoint}-{routed.name}", 0.0)
+        if routed.hold and not self._ready(routed.service):
+            return DeploymentFigures(rate=0.0, concurrency=0.0, waiting=ceil(load))
+        return DeploymentFigures(rate=load, concurrency=load)
+
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         if request.path != "/routes":
             return web.Response(status=404)
         told = {
-            name: asdict(RouteState(routes.version, ready={d.name: self._ready(d.service) for d in routes.deployments}))
+            name: asdict(
+                RouteState(
+                    routes.version,
+                    pod="gateway-0",
+                    ready={d.name: self._ready(d.service) for d in routes.deployments},
+                    figures={d.name: self._figures(name, d) for d in routes.deployments},
+                )
+            )
             for name, routes in self.routes.items()
+            if name == request.query.get("endpoint", name)
         }
         return web.json_response({"connected": True, "endpoints": told})
 
     @asynccontextmanager
-    async def listening(self) -> AsyncIterator[Gateway]:
-        """Answer until the end of the block."""
+    async def listening(self, address: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Gateway]:
+        """Answer at an address until the end of the block; port 0 is any that is free."""
         runner = web.ServerRunner(web.Server(self._answer, access_log=None), shutdown_timeout=0.01)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, address, port)
         await site.start()
         self.port = runner.addresses[0][1]
         try:

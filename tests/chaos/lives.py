@@ -6,10 +6,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import sweep_stories
-from builders import DIGEST, searching, serving, training
+from awaited import compiled, gone, model, ready, routed, served, state, told, version
+from builders import searching, serving, training
+from serving_lives import (
+    POOLED,
+    RETIRING,
+    SCALED,
+    SMALL_ONES,
+    STORED,
+    changes_its_catalogue,
+    deletes_its_artifacts,
+    follows_its_load,
+)
 from ultramarine.kinds.trainingjob.manifests import LABEL_QUEUE
-from ultramarine.shared.conditions import find, is_true
-from ultramarine.shared.meta import API_VERSION, Manifest
+from ultramarine.shared.meta import Manifest
 from world import World
 
 
@@ -34,72 +44,7 @@ class Life:
         return f"{self.kind} {self.name}"
 
 
-def model(**aliases: str) -> Manifest:
-    """The Model churn."""
-    return _ours("Model", "churn", {"aliases": aliases})
-
-
-def version(number: int) -> Manifest:
-    """A version of it, made by hand."""
-    spec = {"model": "churn", "version": str(number), "uri": f"s3://lake/NAMESPACE/{number}.onnx", "digest": DIGEST}
-    return _ours("ModelVersion", f"churn-{number}", {**spec, "format": {"name": "onnx"}})
-
-
-def compiled(number: int) -> Manifest:
-    """A version that is compiled."""
-    made = version(number)
-    changes = {"uri": f"s3://lake/NAMESPACE/{number}.skops", "format": {"name": "sklearn"}, "compile": {"to": "onnx"}}
-    return {**made, "spec": {**made["spec"], **changes}}
-
-
-def _ours(kind: str, name: str, spec: Manifest) -> Manifest:
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
-
-
-# What a story waits for.
-
-
-async def state(world: World, name: str, word: str) -> None:
-    """Wait until a TrainingJob says that word."""
-    await world.until(f"TrainingJob {name} is {word}", lambda: world.status("TrainingJob", name).get("state") == word)
-
-
-async def ready(world: World, kind: str, name: str) -> None:
-    """Wait until an object is Ready."""
-    await world.until(f"{kind} {name} is ready", lambda: is_true(world.status(kind, name), "Ready"))
-
-
-async def told(world: World, kind: str, name: str, condition: str, words: str) -> None:
-    """Wait until a condition's message has these words."""
-
-    def look() -> bool:
-        return words in (find(world.status(kind, name), condition) or {}).get("message", "")
-
-    await world.until(f"{condition} of {kind} {name} says {words!r}", look)
-
-
-async def served(world: World, version: str, deployment: str = "blue", pods: int = 2) -> None:
-    """Wait until the endpoint answers with one version only, from one deployment."""
-
-    def look() -> bool:
-        status = world.status("OnlineEndpoint", "shop")
-        rightly = status.get("modelVersion") == version and status.get("traffic") == {deployment: 100}
-        return rightly and is_true(status, "Ready") and len(world.all("Pod")) == pods
-
-    await world.until(f"shop answers with {version} from {deployment}", look)
-
-
-async def routed(world: World) -> None:
-    """Wait until the endpoint says that every gateway pod has its routes."""
-    await world.until("shop has its routes", lambda: is_true(world.status("OnlineEndpoint", "shop"), "RoutesReady"))
-
-
 # The stories.
-
-
-async def gone(world: World, *kinds: str) -> None:
-    """Wait until nothing of these kinds is left."""
-    await world.until(f"no {' and no '.join(kinds)} is left", lambda: not any(map(world.all, kinds)))
 
 
 async def _succeeds(world: World) -> None:
@@ -334,6 +279,7 @@ LIVES = (
         _finds_no_place,
     ),
     Life("Model", "moves its aliases", (model(champion="1"), version(1)), _moves_aliases, TWO),
+    Life("Model", "deletes its artifacts", RETIRING, deletes_its_artifacts, STORED),
     Life("ModelVersion", "waits for its artifact", (version(1),), _waits_for_its_artifact),
     Life("ModelVersion", "is compiled", (compiled(1),), _is_compiled, SKOPS),
     Life("ModelVersion", "is not compiled", (compiled(1),), _is_not_compiled, SKOPS),
@@ -369,6 +315,8 @@ LIVES = (
         True,
     ),
     Life("OnlineEndpoint", "rolls out by steps", (version(1), version(2), _both()), _rolls_out, TWO, True),
+    Life("OnlineEndpoint", "follows its load", SCALED, follows_its_load, ONE, True),
+    Life("OnlineEndpoint", "changes its catalogue", POOLED, changes_its_catalogue, SMALL_ONES),
     Life("OnlineEndpoint", "is scaled", (version(1), serving("shop", "churn@1")), _is_scaled, ONE),
     Life("OnlineEndpoint", "gets its image", (version(1), serving("shop", "churn@1")), _gets_its_image, ONE),
     Life("Sweep", "finds the best", (sweep_stories.registering(),), sweep_stories.finds_the_best),

@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from ultramarine.engine import engine, lease, mirror, queue
+from ultramarine.kinds.model import deleting
+from ultramarine.kinds.onlineendpoint import pools
 from ultramarine.kinds.onlineendpoint.routed import Routed
 from ultramarine.kinds.trainingjob import manifests, registration
 from ultramarine.kube.client import Client
@@ -89,3 +91,13 @@ def a_queue_is_no_reason_to_wait() -> None:
     """Whether a Job of a queue runs is decided here, as for any other."""
     plan.is_queued = manifests.is_queued = lambda _: False
     manifests.LABEL_QUEUE = ""
+
+
+def artifacts_go_though_they_are_served() -> None:
+    """What a version that is gone had stored is deleted at once, whoever serves it."""
+    deleting.server_of = lambda *_: ""
+
+
+def a_pool_forgets_what_it_had() -> None:
+    """A Model without a ready version now leaves the list of its pool."""
+    pools._known = lambda *_: {}

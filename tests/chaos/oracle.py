@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 
 from proxy import Call
 from ultramarine.kinds import KINDS
@@ -13,8 +15,10 @@ from ultramarine.kinds.onlineendpoint.addresses import routes_in
 from ultramarine.kinds.registration import LABEL_OUTPUT
 from ultramarine.kinds.sweep.registration import LABEL_SWEEP_UID
 from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID
+from ultramarine.shared.catalogue import CatalogueEntry, unpack
+from ultramarine.shared.contract import CATALOGUE_NAME
 from ultramarine.shared.meta import Manifest, controller_uid
-from world import GARBAGE_COLLECTORS, Id, Sight
+from world import GARBAGE_COLLECTORS, Id, Sight, without_hash
 
 OURS = {kind.name for kind in KINDS}
 # Of the server, of the moment, or a hash over one of both.
@@ -58,6 +62,8 @@ def _stable(manifest: Manifest) -> Manifest:
     kept = {k: _masked(v, manifest["metadata"].get("generation")) for k, v in manifest.items() if k != "metadata"}
     if manifest["kind"] == "Secret":
         kept = {"keys": sorted(manifest.get("data") or {})}
+    if (packed := (manifest.get("binaryData") or {}).get(CATALOGUE_NAME)) is not None:
+        kept["binaryData"] = [asdict(entry) for entry in unpack(b64decode(packed)).values()]
     if attempts := (kept.get("status") or {}).get("attemptHistory"):  # those of a gang begin at the same moment
         attempts.sort(key=lambda attempt: attempt.get("node", 0))
     return {**kept, "metadata": _masked(meta, None)}
@@ -138,9 +144,9 @@ def violations(
         for (_, output), names in versions.items()
         if len(names) > 1
     ]
-    plural = {(kind.lower() + "s", name): (kind, name) for kind, name in meant}
+    plural = {(kind.lower() + "s", without_hash(name)) for kind, name in meant}
     for call in deletes:
-        if (call.resource, call.name) not in plural:
+        if (call.resource, without_hash(call.name)) not in plural:
             found.append(f"the operator deleted {call.resource} {call.name}")
     for id, times in made(sights).items():
         if times > allowed.get(id, 1) and id not in disturbed:
@@ -160,6 +166,32 @@ def regressions(sights: list[Sight]) -> list[str]:
         if before in ends.get(sight.id[0], ()) and state != before:
             found.append(f"{sight.id} was {before}, and is {state or 'nothing'} again")
         last[uid] = state
+    return found
+
+
+def gaps(sights: Iterable[Sight]) -> list[str]:
+    """Which Model that a pool has was missing in its list, or was there with an older version than before.
+
+    In no life is an alias led back. Resource versions are in the order of what happened, and watches are not.
+    """
+    found = []
+    models: set[str] = set()
+    listed: dict[str, CatalogueEntry] = {}
+    for sight in sorted(sights, key=lambda sight: int(sight.manifest["metadata"]["resourceVersion"])):
+        kind, name = sight.id
+        if kind == "Model":
+            has = sight.type != "DELETED" and (sight.manifest["metadata"].get("labels") or {}).get("tier") == "small"
+            models = models | {name} if has else models - {name}
+            listed = listed if sight.type != "DELETED" else {}
+        packed = (sight.manifest.get("binaryData") or {}).get(CATALOGUE_NAME)
+        if packed is not None:
+            new = unpack(b64decode(packed)) if sight.type != "DELETED" else {}
+            for model, entry in listed.items():
+                if sight.type != "DELETED" and model in models and model not in new:
+                    found.append(f"the list of a pool lost Model {model}")
+                elif model in new and int(new[model].version) < int(entry.version):
+                    found.append(f"the list of a pool went back to version {new[model].version} of {model}")
+            listed = new
     return found
 
 

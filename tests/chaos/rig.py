@@ -35,6 +35,9 @@ QUIET = 0.3  # seconds for which the end must last, or nothing be written
 CONSTANTS = {
     "ultramarine.engine.engine:RELIST_SECONDS": 2 * SPEED,
     "ultramarine.kinds.model.plan:LOOK_AGAIN": 0.5 * SPEED,
+    "ultramarine.kinds.model.deleting:LOOK_AGAIN": 0.5 * SPEED,
+    "ultramarine.kinds.onlineendpoint.autoscale:PASS": 0.3 * SPEED,
+    "ultramarine.kinds.onlineendpoint.autoscale:ASLEEP_PASS": 0.3 * SPEED,
     # Long enough that a machine that is busy with other things costs no lease.
     "ultramarine.engine.lease:DURATION": 60.0,
 }
@@ -328,6 +331,7 @@ class Rig:
         wrong = oracle.violations(run.world.sights, deletes, frozenset(meant), allowed, run.meant)
         if calm is not None:
             wrong += oracle.storm(run.writes, calm.counted, sum(each.starts for each in run.all))
+        wrong += [*dict.fromkeys(run.world.faults), *oracle.gaps(run.world.sights)]
         cut_off = set(run.world.cut_off) - run.meant
         wrong += [f"{' '.join(id)} went while the gateway sent requests to its pods" for id in cut_off]
         if crashes := sum(each.crashes for each in run.all):

@@ -44,6 +44,14 @@ MUTATIONS: dict[str, tuple[Check, str]] = {
         lambda rig, breaks: promises.live(rig, promises.named("waits in a queue"), breaks=breaks),
         "in vain: Running of TrainingJob churn says 'queue night",
     ),
+    "artifacts_go_though_they_are_served": (
+        lambda rig, breaks: promises.live(rig, promises.named("deletes its artifacts"), breaks=breaks),
+        "in vain: ArtifactsDeleted of Model churn says 'churn-1 is still served",
+    ),
+    "a_pool_forgets_what_it_had": (
+        lambda rig, breaks: promises.live(rig, promises.named("changes its catalogue"), breaks=breaks),
+        "the list of a pool lost Model churn",
+    ),
 }
 
 
@@ -53,6 +61,7 @@ async def test_a_broken_engine_is_seen(rig: Rig, mutation: str) -> None:
     lives = [
         *promises.TRAINING[:4],
         *map(promises.named, ("moves its aliases", "turns its traffic", "follows its alias")),
+        *map(promises.named, ("deletes its artifacts", "changes its catalogue")),
         promises.named("exchanges its deployment behind the gateway"),
     ]
     await together(functools.partial(rig.calm, life) for life in lives)  # unbroken, and with time

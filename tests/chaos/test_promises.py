@@ -21,6 +21,7 @@ from lives import EDITS, LIVES, Life, state, version
 from process import SPEED
 from proxy import Fault
 from rig import Disturbance, Outcome, Rig, Run, together
+from serving_lives import POOL, SMALL, scaled
 from ultramarine.kinds import KINDS
 from ultramarine.shared.meta import Manifest, controller_uid
 from world import World
@@ -292,6 +293,16 @@ CHANGES: list[tuple[str, str, str, Manifest]] = [
     ("finds the best", "Sweep", "hpo", {"suspend": True}),
     ("finds the best", "Sweep", "hpo", {"ttlSecondsAfterFinished": 3600}),
     ("finds the best", "Sweep", "hpo", {"limits": {"maxTrials": 10, "parallelTrials": 3}}),
+    ("deletes its artifacts", "Model", "churn", {"deletionPolicy": "Retain"}),
+    ("deletes its artifacts", "Model", "churn", {"retention": {"versions": 2}}),
+    *(
+        ("changes its catalogue", "OnlineEndpoint", "shop", {"deployments": [{**POOL, "pool": {**SMALL, **change}}]})
+        for change in ({"alias": "champion", "maxLoadedMebibytes": 128}, {})
+    ),
+    *(
+        ("follows its load", "OnlineEndpoint", "shop", {"deployments": [blue, scaled("green", "requestRate", 5, 0)]})
+        for blue in (scaled("blue", "concurrency", 2, 2), {"name": "blue", "model": "churn@1", "replicas": 2})
+    ),
 ]
 
 
@@ -352,6 +363,10 @@ REFUSED: list[tuple[str, str, Manifest, str]] = [
     ("moves its aliases", "Model", {"aliases": {"latest": "1"}}, "latest"),
     ("finds the best", "Sweep", {"objective": {"metric": "other"}}, "cannot be changed"),
     ("finds the best", "Sweep", {"limits": {"parallelTrials": 11}}, "must not be above maxTrials"),
+    ("deletes its artifacts", "Model", {"deletionPolicy": "Perhaps"}, "deletionPolicy"),
+    ("follows its load", "OnlineEndpoint", {"deployments": [scaled("blue", "cpu", 101, 1)]}, "percent"),
+    ("changes its catalogue", "OnlineEndpoint", {"deployments": [{**POOL, "model": "churn@1"}]}, "pool"),
+    ("rolls out by steps", "OnlineEndpoint", {"rollout": {"candidate": "blue", "steps": [100]}}, "candidate"),
 ]
 
 

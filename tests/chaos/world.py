@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
@@ -46,12 +47,15 @@ from ultramarine.shared.pods import INDEX, OUT_OF_MEMORY, is_running, node_index
 
 # What becomes of a pod: the trainer's ends well or badly, or well where it has ENOUGH memory and out of it elsewhere;
 # a compiling one's may find that the answers differ; and three ways in which a pod does not start.
+# A deleting one's deletes what its task names, or cannot.
 Fate = Literal["runs", "succeeds", "fails", "is-hungry", "differs", "no-image", "no-node", "no-secret"]
 ENOUGH = 2 * 2**30
 GARBAGE_COLLECTORS = "foregroundDeletion"  # the finalizer of what goes after its children
 OTHERS = (JOB, DEPLOYMENT, POD, SERVICE, CONFIG_MAP, SECRET, POD_DISRUPTION_BUDGET, NETWORK_POLICY)
 OTHERS += (HORIZONTAL_POD_AUTOSCALER, LEASE)
 BUCKET = "lake"
+DELETE = "delete"  # the container of a Job that deletes an artifact
+OF_A_DELETION = re.compile(r"(?<=-delete)-[0-9a-f]{4}$")
 Id = tuple[str, str]  # kind and name
 
 
@@ -106,6 +110,10 @@ class World:
     has_room: bool = False  # whether Kueue lets the Jobs of its queues run
     gateway: Gateway = field(init=False)
     cut_off: list[Id] = field(default_factory=list)  # Deployments that went while requests were sent to their pods
+    needed: dict[str, int] = field(default_factory=dict)  # by Deployment: how many pods its requests need
+    faults: list[str] = field(default_factory=list)  # what the operator did though somebody needed what it took
+    deleted: list[str] = field(default_factory=list)  # URIs of the artifacts that its Jobs deleted
+    _taken: set[str] = field(default_factory=set)  # uids of what was deleted here, and not by the operator
     _news: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _ended: set[str] = field(default_factory=set)  # uids of what a watch has told the end of
@@ -125,13 +133,36 @@ class World:
             self._ended.add(manifest["metadata"]["uid"])
             if manifest["kind"] == "Deployment" and self.gateway.sends_to(manifest["metadata"]["name"]):
                 self.cut_off.append(sight.id)
+            if manifest["kind"] == "ModelVersion" and manifest["metadata"]["uid"] not in self._taken:
+                self.faults += self._named(manifest)
             known = self.objects.get(sight.id)
             if known is not None and known["metadata"]["uid"] == manifest["metadata"]["uid"]:
                 del self.objects[sight.id]
         else:
+            if manifest["kind"] == "Deployment":
+                self.faults += self._starved(manifest)
             self._keep(manifest)
         self._news += 1
         self._changed.set()
+
+    def _named(self, version: Manifest) -> Iterator[str]:
+        """Who names a version that the operator has deleted."""
+        model, number = version["spec"]["model"], version["spec"]["version"]
+        aliases = (self.get("Model", model) or {"spec": {}})["spec"].get("aliases", {})
+        for alias, named in aliases.items():
+            if named == number:
+                yield f"version {number} of {model} was deleted though its alias {alias} leads there"
+        for endpoint in self.all("OnlineEndpoint"):
+            for deployment in endpoint["spec"]["deployments"]:
+                if deployment.get("model") == f"{model}@{number}":
+                    yield f"version {number} of {model} was deleted though {endpoint['metadata']['name']} names it"
+
+    def _starved(self, deployment: Manifest) -> Iterator[str]:
+        """Which Deployment loses pods that its requests need."""
+        name, count = deployment["metadata"]["name"], deployment["spec"]["replicas"]
+        before = (self.get("Deployment", name) or deployment)["spec"]["replicas"]
+        if count < min(before, self.needed.get(name, 0)):
+            yield f"Deployment {name} went from {before} to {count} pods, and its requests need {self.needed[name]}"
 
     def _keep(self, manifest: Manifest) -> None:
         if manifest["metadata"]["uid"] in self._ended:  # the answer to a write came after the end
@@ -165,8 +196,16 @@ class World:
                 continue
 
     async def store(self, name: str) -> None:
-        """Put an artifact of one object into the storage."""
-        await asyncio.to_thread(self.storage.write, f"s3://{BUCKET}/{self.namespace}/{name}", b"weights")
+        """Put an artifact into the storage: one object or, where the name ends in a slash, a folder below it."""
+        uri = f"s3://{BUCKET}/{self.namespace}/{name}"
+        if name.endswith("/"):
+            await asyncio.to_thread(hands.put, self.storage, uri, name)
+        else:
+            await asyncio.to_thread(self.storage.write, uri, b"weights")
+
+    def load(self, deployment: str, load: float, pods: int) -> None:
+        """Say how much is asked of a Deployment from now on, and how many pods that takes."""
+        self.gateway.loads[deployment], self.needed[deployment] = load, pods
 
     async def edit(self, kind: str, name: str, patch: Manifest, subresource: str = "") -> None:
         """Merge a patch into an object."""
@@ -176,6 +215,8 @@ class World:
     async def delete(self, kind: str, name: str, uid: str = "") -> None:
         """Delete an object at once; one that is gone already is fine."""
         body: Manifest = {"gracePeriodSeconds": 0, "propagationPolicy": "Background"}
+        if known := self.get(kind, name):
+            self._taken.add(known["metadata"]["uid"])
         if uid:
             body["preconditions"] = {"uid": uid}
         with suppress(LookupError):
@@ -321,7 +362,7 @@ class World:
             active.append(pod)
         running: Manifest = {"active": len(active), "ready": 0, "failed": failed, "conditions": []}
         await self._say(job, running | ({} if status.get("startTime") else {"startTime": hands.now()}))
-        fates = self.fates.get(name, ("runs",))
+        fates = self.fates.get(without_hash(name), ("runs",))
         fate = fates[min(failed, len(fates) - 1)]
         together = len(active) == 1 or all(map(is_running, active))
         for pod in sorted(active, key=node_index):
@@ -346,6 +387,9 @@ class World:
             said = await asyncio.to_thread(hands.search_and_store, self.storage, job)
             told = {"startTime": (pod.get("status") or {}).get("startTime") or hands.now()}
             await self._say(pod, {**told, **hands.ended_pod(0, said.to_json().decode(), name=COORDINATOR)})
+            return
+        if name == DELETE and fate != "runs":
+            await self._say(pod, {"startTime": hands.now(), **await self._delete_artifact(job, fate)})
             return
         start = (pod.get("status") or {}).get("startTime") or hands.now()
         ready = {"name": "trainer", "image": "ultramarine/trainer:1", "imageID": "sha256:feed", "ready": True}
@@ -372,6 +416,22 @@ class World:
             return hands.ended_pod(1, said.to_json(), name=STORE)
         verdict = await asyncio.to_thread(hands.compile_and_store, self.storage, job, fate == "succeeds")
         return hands.ended_pod(0, verdict.to_json().decode(), name=STORE)
+
+    async def _delete_artifact(self, job: Manifest, fate: Fate) -> Manifest:
+        """What a deleting pod does and says."""
+        if fate == "fails":
+            said = contract.TerminationRecord(reason="Unreachable", message="no storage")
+            return hands.ended_pod(1, said.to_json(), name=DELETE)
+        uri = hands.uri_to_delete(job)
+        users = [v for v in self.all("ModelVersion") if v["spec"]["uri"] == uri]
+        users += [p for p in self.all("Pod") if uri in json.dumps(p["spec"]) and controller_uid(p) not in self._jobs()]
+        self.faults += [f"{uri} was deleted, and {' '.join(self.id(user))} needs it" for user in users]
+        await asyncio.to_thread(self.storage.delete_artifact, uri)
+        self.deleted.append(uri)
+        return hands.ended_pod(0, "", name=DELETE)
+
+    def _jobs(self) -> set[str]:
+        return {job["metadata"]["uid"] for job in self.all("Job")}
 
     async def _upload(self, job: Manifest) -> dict[str, contract.OutputRecord]:
         if not hands.task_of(job).outputs:
@@ -430,6 +490,11 @@ class World:
         kind, name = about["kind"], about["metadata"]["name"]
         body = {"metadata": {"uid": about["metadata"]["uid"]}, "status": status}
         await self.edit(kind, name, body, "status")
+
+
+def without_hash(name: str) -> str:
+    """The name of a Job that deletes an artifact without the hash of where that lies: the namespace is part of it."""
+    return OF_A_DELETION.sub("", name)
 
 
 def _timeless(new: object, old: object) -> object:

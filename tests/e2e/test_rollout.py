@@ -1,4 +1,7 @@
-"""Rollouts on the real cluster: a good candidate takes over under load, and a bad one is turned back by the gates."""
+"""Rollouts on the real cluster: a good candidate takes over under load, and a bad one is turned back by the gates.
+
+Version 1 answers 1, version 2 answers 2, and version 11 answers 1 as well.
+"""
 
 from __future__ import annotations
 
@@ -70,9 +73,9 @@ def diary(platform: Platform) -> list[str]:
 
 @pytest.fixture(scope="module")
 def stepping(platform: Platform) -> Iterator[Platform]:
-    """A Model with two ONNX versions, and blue with the first of them behind an endpoint."""
-    for number in (1, 2):
-        content = onnx_model(number)
+    """A Model with three ONNX versions, and blue with the first of them behind an endpoint."""
+    for number, answer in ((1, 1), (2, 2), (11, 1)):
+        content = onnx_model(answer)
         uri = platform.put(f"{NAME}-{number}.onnx", content)
         platform.apply(model_version(NAME, number, uri, content))
     challenger(platform, "2")
@@ -132,4 +135,34 @@ def test_a_candidate_that_fails_requests_is_turned_back_and_the_next_one_gets_it
     assert (status["traffic"], load.failures) == ({"green": 100}, [])
     assert number not in load.versions, "a version that failed is asked no more"
     assert load.versions[-1] == "2"
+    champion_alone(stepping)
+
+
+def test_a_candidate_is_judged_by_how_it_answers(stepping):
+    """Version 2 answers otherwise than blue and is turned back; version 11 answers alike and takes over.
+
+    No request fails meanwhile, copies or not, and to copy requests costs blue nothing that anybody would notice.
+    """
+    challenger(stepping, "2")
+    with OpenLoad(stepping, NAME) as load:
+        roll_out(stepping, [50, 100], agreement=0.95)
+        status = ended(stepping, "Promoted", "RolledBack", "Paused")
+        stepping.wait("oe", NAME, lambda s: s["traffic"] == {"blue": 100})
+    assert status["rollout"]["phase"] == "RolledBack", status["rollout"]
+    (evidence,) = status["rollout"]["evidence"]
+    assert (evidence["gate"], evidence["verdict"]) == ("agreement", "Failed")
+    assert evidence["message"].startswith("agreement: 0 of "), evidence
+    assert evidence["message"] in condition(status, "RolloutHealthy")["message"]
+    assert load.failures == []
+    print(f"turned back by its answers: {evidence['message']}")
+
+    with OpenLoad(stepping, NAME) as load:
+        challenger(stepping, "11")
+        status = ended(stepping, "Promoted", "Paused")
+    assert (status["traffic"], load.failures) == ({"green": 100}, [])
+    (evidence,) = status["rollout"]["evidence"]
+    assert (evidence["gate"], evidence["verdict"]) == ("agreement", "Passed")
+    assert "2" not in load.versions, "a version that answers otherwise is asked no more"
+    assert load.versions[-1] == "11"
+    print(f"taken over by its answers: {evidence['message']}")
     champion_alone(stepping)

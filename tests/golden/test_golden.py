@@ -246,6 +246,21 @@ def test_the_children_are_as_in_the_file(example, request):
     assert path.read_text().endswith(text), f"{path.name} says the same in other words; write it with --update-golden"
 
 
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_no_child_says_what_the_server_leaves_out(example):
+    """No child has an empty map that the API server does not keep: it would be missed, and written, in each pass."""
+    kept = {"emptyDir", "resources"}
+
+    def empty(value: Any, name: str = "") -> list[str]:
+        if isinstance(value, dict) and value:
+            return [line for key, each in value.items() for line in empty(each, key)]
+        if isinstance(value, list):
+            return [line for each in value for line in empty(each, name)]
+        return [name] if value == {} and name not in kept else []
+
+    assert [line for child in example().apply for line in empty(child)] == []
+
+
 def test_every_golden_file_has_its_example():
     """No file is left behind by an example that is gone."""
     examples = {example.__name__ for example in EXAMPLES}

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from builders import NOW, PLATFORM, ours, read, seen, version
+from builders import NOW, PLATFORM, child, endpoint, ours, read, seen, version
 from ultramarine.engine.engine import Engine, _end
 from ultramarine.engine.mirror import Mirror
 from ultramarine.kinds import KINDS
 from ultramarine.kinds.model.plan import plan_model
+from ultramarine.kube.apply import with_hash
 from ultramarine.kube.client import ApiError
-from ultramarine.shared.meta import MODEL, Key, Manifest, Resource
+from ultramarine.shared.meta import MODEL, SERVICE, Key, Manifest, Resource
 
 COUNT = 500
 
@@ -143,3 +144,28 @@ async def test_an_artifact_is_not_deleted_on_the_word_of_the_mirror(engine, foun
         await engine._reconciler.reconcile(Key("Model", "team-a", "churn"))
 
     assert client.made.count("Job") == made
+
+
+@dataclass
+class Taken(Answers):
+    """A server on which every name is taken already."""
+
+    async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
+        """Count, and refuse."""
+        self.made.append(manifest["kind"])
+        raise ApiError(409, "AlreadyExists", "it exists")
+
+
+async def test_a_child_whose_event_is_late_is_made_once(engine):
+    """The answer to a create that finds its name taken by our own child tells the mirror what no event told yet."""
+    owner = endpoint()
+    wanted = child("Service", owner.name, owner)
+    client: Any = Taken(with_hash(wanted))
+    engine._reconciler._client = client
+    key = Key("OnlineEndpoint", owner.namespace, owner.name)
+    for _ in range(3):
+        known = engine._mirror.children(key)
+        await engine._reconciler._apply(key, wanted, next(iter(known), None))
+
+    assert client.made == ["Service"]
+    assert engine._mirror.known(SERVICE, owner.namespace).keys() == {(owner.namespace, owner.name)}

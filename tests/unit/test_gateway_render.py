@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ultramarine.shared.routes import EndpointRoutes, RouteAuth, RouteDeployment, RouteLimits
+from ultramarine.shared.routes import PIN_HEADER, EndpointRoutes, RouteAuth, RouteDeployment, RouteLimits
 from ultramarine_gateway.conversation import KEEP_SECONDS, Conversation, Heard, Told, Wanted
 from ultramarine_gateway.render import render, render_assignment
 from ultramarine_gateway.rendering import ASSIGNMENT, CLUSTER, LISTENER, ROUTES, Rendered, Secrets
+from ultramarine_gateway.routes import route_configuration
 from ultramarine_gateway.slices import addresses
 
 BLUE, GREEN = RouteDeployment("blue", "churn-blue", 90), RouteDeployment("green", "churn-green", 10)
@@ -29,6 +30,7 @@ deployments = st.builds(
     timeout_seconds=st.floats(0.001, 86_400),
     protocols=st.sampled_from([("http",), ("grpc",), ("http", "grpc")]),
     hold=st.booleans(),
+    compare_percent=st.integers(0, 100),
 )
 auths = st.one_of(
     st.builds(RouteAuth, mode=st.just("key"), keys_secret=names),
@@ -69,6 +71,7 @@ def test_routes_are_read_as_they_were_written(routes: EndpointRoutes) -> None:
         ({"deployments": [{"name": "blue", "service": "b", "weight": 50}]}, "must sum to 100"),
         ({"deployments": [{"name": "b", "service": "b", "weight": 0}] * 2}, "two deployments have the same name"),
         ({"deployments": [{"name": "b", "service": "b", "mirror_percent": 101}]}, "mirror_percent must be"),
+        ({"deployments": [{"name": "b", "service": "b", "compare_percent": -1}]}, "compare_percent must be"),
         ({"deployments": [{"name": "b", "service": "b", "hold": 1}]}, "hold must be true or false"),
         ({"deployments": [{"name": "b", "service": "b", "timeout_seconds": float("nan")}]}, "timeout_seconds must be"),
         ({"deployments": [{"name": "b", "service": "b", "protocols": ["ftp"]}]}, "protocols must be one or both"),
@@ -85,6 +88,43 @@ def test_what_cannot_be_is_refused_in_words(change: dict[str, Any], words: str) 
     """Routes that cannot be meant name the field; a field that is not known is refused, since it would not be done."""
     with pytest.raises(ValueError, match=words):
         EndpointRoutes.from_json(json.dumps(json.loads(CHURN.to_json()) | change))
+
+
+def test_what_is_not_asked_for_is_not_written() -> None:
+    """Routes without the newer fields have the version that they had, and an older gateway reads them."""
+    for one in json.loads(CHURN.to_json())["deployments"]:
+        assert not {"hold", "compare_percent"} & one.keys()
+
+
+def test_a_part_of_the_others_requests_is_compared() -> None:
+    """Of blue's 90 percent a fifth goes on with a name and as a copy, where it is short; none of green's or by gRPC."""
+    green = replace(GREEN, compare_percent=20, protocols=("http", "grpc"))
+    routes = replace(CHURN, deployments=(replace(BLUE, protocols=("http", "grpc")), green))
+    host = route_configuration(routes, Secrets(), word="word")["virtual_hosts"][0]
+    weighted = [one for one in host["routes"] if one["match"].get("prefix") == "/" and not _pin(one)]
+    told = [
+        (
+            "grpc" in one["match"],
+            one["route"]["cluster"],
+            one["match"].get("runtime_fraction", {}).get("default_value", {}).get("numerator"),
+            [header["name"] for header in one["match"].get("headers", [])],
+            [mirror["cluster"] for mirror in one["route"].get("request_mirror_policies", [])],
+            [added["header"]["value"] for added in one.get("request_headers_to_add", [])],
+        )
+        for one in weighted
+        if "route" in one
+    ]
+    assert told == [
+        (True, "churn/blue/grpc", 900_000, [], [], []),
+        (True, "churn/green/grpc", None, [], [], []),
+        (False, "churn/blue/http", 180_000, ["content-length"], ["churn/green/http-copies"], ["word %UNIQUE_ID%"]),
+        (False, "churn/blue/http", 900_000, [], [], []),
+        (False, "churn/green/http", None, [], [], []),
+    ]
+
+
+def _pin(route: Any) -> bool:
+    return any(header["name"] == PIN_HEADER for header in route["match"].get("headers", []))
 
 
 @given(st.one_of(st.text(), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)))

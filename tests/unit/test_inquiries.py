@@ -164,6 +164,19 @@ async def test_a_gateway_is_asked_beside_the_storage(gateway_pod):
     inquiries.close()
 
 
+async def test_nonsense_about_one_endpoint_holds_up_no_other(gateway_pod):
+    """A gateway that says something odd of one endpoint is asked about the others all the same, and at once."""
+    rung = asyncio.Event()
+    inquiries = Inquiries(Storage(), lambda _: rung.set())
+    gateway_pod.says({"churn": {"version": 1}, "other": CHURN})
+    [odd] = await answer(inquiries, rung, AskGateway(gateway_pod.address, "churn"))
+    [other] = await answer(inquiries, rung, AskGateway(gateway_pod.address, "other"))
+    assert isinstance(odd, GatewayError)
+    assert odd.reason == "BadAnswer"
+    assert other == GatewayFacts((RouteState("abc", ready={"blue": 2}),))
+    inquiries.close()
+
+
 async def test_a_storage_that_is_away_is_told_in_the_same_words_to_all(monkeypatch):
     """Who asks after the first is told at once, of its own URI, and nothing else differs: a status stays as it is."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")

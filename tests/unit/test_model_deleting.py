@@ -220,6 +220,24 @@ def test_what_a_pool_may_still_serve_waits():
     assert kinds_of(plan_model(one, seen(related=(endpoint, stored(2))), NOW).apply) == [f"Job/{NAME}"]
 
 
+def test_what_a_list_that_cannot_be_written_may_name_waits():
+    """A pool whose new list is too long goes on with the old one, whatever would be chosen now."""
+    many = {"name": "many", "pool": {"selector": {"matchLabels": {"tier": "small"}}}}
+    status = {"deployments": [{"name": "many", "state": "Waiting", "message": "the list takes 900001 bytes"}]}
+    one = deleting_model(entry(1, deleting=True))
+    one.manifest["metadata"]["labels"] = {"tier": "small"}
+    got = plan_model(
+        one, seen(related=(ours("OnlineEndpoint", "shops", {"deployments": [many]}, status), stored(2))), NOW
+    )
+
+    assert got.apply == ()
+    assert (
+        "by the pool of OnlineEndpoint shops, whose list cannot be written"
+        in condition(got, "ArtifactsDeleted")["message"]
+    )
+    assert got.after is not None
+
+
 def test_few_jobs_at_a_time():
     """Retention may give up hundreds at once; the other artifacts wait for their turn."""
     many = deleting_model(*(entry(number, deleting=True) for number in range(1, 20)))

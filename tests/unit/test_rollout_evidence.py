@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ultramarine.kinds.onlineendpoint.confidence import bounds, log_mixture
 from ultramarine.kinds.onlineendpoint.course import mixed
 from ultramarine.kinds.onlineendpoint.evidence import Counts, Evidence, counted
-from ultramarine.kinds.onlineendpoint.gates import ALPHA, errors, needed, p99, verdicts
+from ultramarine.kinds.onlineendpoint.gates import ALPHA, SLACK, agreement, errors, needed, p99, verdicts
 from ultramarine.kinds.onlineendpoint.rollout_schema import Gates, RolloutCounters
 from ultramarine.shared.routes import DeploymentFigures, RouteState
 from ultramarine_cluster.paths import REPOSITORY
@@ -136,6 +136,86 @@ def test_the_p99_gate(candidate, champion, outcome):
     assert p99(1.2, MS, candidate, champion, ALPHA).outcome == outcome
 
 
+@pytest.mark.parametrize(
+    ("agreed", "compared", "wanted", "outcome"),
+    [
+        (0, 0, 0.98, "InsufficientData"),
+        (50, 50, 0.98, "InsufficientData"),
+        (200, 200, 0.98, "Passed"),
+        (1960, 2000, 0.98, "Passed"),  # exactly what is wanted, of which nobody can be sure
+        (1959, 2000, 0.98, "InsufficientData"),  # perhaps less than wanted
+        (95, 100, 0.98, "InsufficientData"),
+        (900, 1000, 0.98, "Failed"),
+        (0, 5, 0.98, "Failed"),
+        (400, 400, 1, "Passed"),
+        (399, 400, 1, "Failed"),  # it is not all
+        (10_000, 20_000, 0.5, "Passed"),
+        (1, 1, 0.01, "Passed"),
+    ],
+)
+def test_the_agreement_gate(agreed, compared, wanted, outcome):
+    """It passes from the wanted share on when surely hardly less is, and fails when surely less than wanted is."""
+    assert agreement(wanted, Counts(compared=compared, agreed=agreed), ALPHA).outcome == outcome
+
+
+def test_the_agreement_gate_shows_its_numbers():
+    """How many, what that leaves possible, what is wanted; and what could not be compared."""
+    said = agreement(0.98, Counts(compared=490, agreed=480), ALPHA).message
+    assert said == "agreement: 480 of 490 copies were answered alike (94.82 to 99.48 %); 98 % wanted"
+    said = agreement(0.98, Counts(compared=490, agreed=0, unlike=490), ALPHA).message
+    assert "; 98 % wanted" in said
+    assert ", 490 with an error or with outputs of other names or types;" in said
+    said = agreement(0.98, Counts(requests=1000), ALPHA).message
+    assert said.startswith("agreement: no copy was compared yet, which takes predictions by HTTP, of at most 64 rows;")
+
+
+@given(st.integers(0, 3000), st.floats(0, 1), st.floats(0.01, 1))
+def test_one_more_answer_alike_is_never_worse(compared, part, wanted):
+    """Whatever was counted: a copy that was answered alike instead of otherwise leads no farther from passing."""
+    order = ["Failed", "InsufficientData", "Passed"]
+    agreed = int(part * compared)
+    said, better = (
+        agreement(wanted, Counts(compared=compared, agreed=min(compared, n)), ALPHA).outcome
+        for n in (agreed, agreed + 1)
+    )
+    assert order.index(said) <= order.index(better)
+
+
+@pytest.mark.parametrize(("share", "wrong"), [(0.95, "Failed"), (0.95 - SLACK, "Passed")])
+def test_agreement_is_hardly_ever_misjudged(share, wrong):
+    """Of 200 candidates with just the wanted share, looked at after each of 2,000 copies, 5 % are failed, and no more.
+
+    As many are passed of those that are worse by the slack.
+    """
+    dice, misjudged = random.Random(3), 0
+    for _ in range(200):
+        agreed = 0
+        for compared in range(1, 2001):
+            agreed += dice.random() < share
+            # Bounds are dear; where they cannot be left, nothing is judged.
+            if compared % 20 == 0 and agreement(0.95, Counts(compared=compared, agreed=agreed), ALPHA).outcome == wrong:
+                misjudged += 1
+                break
+    # 10 are allowed on average; more than 18 would be by chance once in 100 times.
+    assert misjudged <= 18
+
+
+def test_copies_are_asked_for_in_copies():
+    """A verdict that lacks them says how many of them are needed, however many requests there were."""
+    few = Evidence(Counts(5000, 0, (), 100, 100), Counts(5000), MS, ())
+    (lacking,) = verdicts(Gates(agreement=0.98), few)
+    assert "; 100 copies compared, about " in lacking.message
+    more = float(lacking.message.rsplit("about ")[1].split()[0])
+    enough = Evidence(Counts(0, 0, (), 100 + more, 100 + more), Counts(), MS, ())
+    assert [said.outcome for said in verdicts(Gates(agreement=0.98), enough)] == ["Passed"]
+
+    nothing = Evidence(Counts(), Counts(), (), ())
+    (lacking,) = verdicts(Gates(agreement=0.98), nothing)
+    assert "0 copies compared, about " in lacking.message
+    (hopeless,) = verdicts(Gates(agreement=0.98), Evidence(Counts(0, 0, (), 100, 97), Counts(), MS, ()))
+    assert hopeless.message.endswith("100 copies compared, at these rates no number of them would pass")
+
+
 def test_an_equal_candidate_is_hardly_ever_failed():
     """Of 200 candidates that are as their champion, looked at ten times each, at most one in twenty is failed."""
     dice, failed = random.Random(11), 0
@@ -202,6 +282,15 @@ def test_evidence_counts_from_the_base_and_over_all_gateway_pods():
     assert (got.candidate.requests, got.candidate.errors) == (12, 2)
     assert (got.champion.requests, got.champion.errors) == (100, 1)
     assert got.base == start.base, "nothing is written as long as counters rise"
+
+
+def test_copies_are_counted_from_the_base_too():
+    """They are the candidate's, and stand beside its requests."""
+    green = figures(7)
+    start = count([says("a", blue=figures(100), green=replace(green, compared=50, agreed=40, unlike=5))])
+    later = replace(green, compared=60, agreed=49, unlike=6)
+    got = count([says("a", blue=figures(100), green=later)], start.base).candidate
+    assert (got.compared, got.agreed, got.unlike) == (10, 9, 1)
 
 
 def test_an_envoy_that_was_restarted_counts_from_now():
@@ -323,11 +412,28 @@ def table() -> list[str]:
     ]
     lines.append(f"| `errorRateIncrease: 0.01` | {' | '.join(map(str, wrong))} |")
     lines.append(f"| `p99Ratio` | {' | '.join(map(str, slow))} |")
+    return lines + agreements()
+
+
+def agreements() -> list[str]:
+    """How many copies the gate of agreement needs to pass and to fail, beside both other gates."""
+    lines = []
+    for wanted in (0.9, 0.95, 0.98, 0.99):
+        passed = [
+            needed(lambda one, _: agreement(wanted, one, ALPHA / 3), evidence, copies=True)  # noqa: B023
+            for evidence in (Evidence(Counts(1, 0, (), 1, rate), Counts(1), MS, ()) for rate in (1, 0.995, 0.99))
+        ]
+        failed = [
+            fails(lambda n: agreement(wanted, Counts(compared=n, agreed=n * rate), ALPHA / 3))  # noqa: B023
+            for rate in (0, 0.5, 0.8)
+        ]
+        numbers = [*(f"{number:,.0f}" for number in passed), *map(str, failed)]
+        lines.append(f"| `agreement: {wanted:g}` | {' | '.join(numbers)} |")
     return lines
 
 
 def fails(judge):
-    """The number of the candidate's requests by which a gate has failed."""
+    """The number of requests, or copies, by which a gate has failed."""
     return next(number for number in range(1, 1000) if judge(number).outcome == "Failed")
 
 

@@ -32,20 +32,25 @@ class Envoy:
     """One gateway pod: the routes and pods that it knows, and what it has counted."""
 
     def __init__(self):
-        self.routes, self.pods, self.counts = None, set(), {}
+        self.routes, self.pods, self.counts, self.copies = None, set(), {}, {}
 
     def answer(self, name, requests, errors, milliseconds):
         of, bad, latency = self.counts.get(name, (0, 0, [0] * len(MS)))
         latency = [count + requests * (bound >= milliseconds) for bound, count in zip(MS, latency, strict=True)]
         self.counts[name] = (of + requests, bad + errors, latency)
 
+    def compare(self, name, *counts):
+        self.copies[name] = [
+            before + more for before, more in zip(self.copies.get(name, (0, 0, 0)), counts, strict=True)
+        ]
+
+    def figures(self, name):
+        of, bad, latency = self.counts.get(name, (0, 0, ()))
+        copies = dict(zip(("compared", "agreed", "unlike"), self.copies.get(name, (0, 0, 0)), strict=True))
+        return DeploymentFigures(of, bad, 0, tuple(zip(MS, latency, strict=bool(latency))), **copies)
+
     def says(self, pod):
-        figures = {
-            d.name: DeploymentFigures(*self.counts[d.name][:2], 0, tuple(zip(MS, self.counts[d.name][2], strict=True)))
-            if d.name in self.counts
-            else DeploymentFigures()
-            for d in (self.routes.deployments if self.routes else ())
-        }
+        figures = {d.name: self.figures(d.name) for d in (self.routes.deployments if self.routes else ())}
         ready = {name: int(name in self.pods) for name in ("blue", "green", "purple")}
         return RouteState(self.routes.version if self.routes else "", ready=ready, pod=pod, figures=figures)
 
@@ -59,6 +64,7 @@ class World:
         self.gateways, self.platform, self.now = {"a": Envoy(), "b": Envoy()}, HERE, NOW
         self.serving, self.crashing = {}, set()  # the version that the ready pod of a deployment serves
         self.errors, self.slow = {}, {}  # by version: of 100 requests so many fail; milliseconds
+        self.alike, self.unlike = {}, {}  # by version: of 100 copies so many agree, and are no answer; 100 and 0
         self.failed, self.away = 0, None  # requests without a pod; what is said instead of the gateway
 
     def owner(self):
@@ -110,6 +116,9 @@ class World:
                     number = self.serving[routed.name]
                     bad = share * self.errors.get(number, 0) // 100
                     envoy.answer(routed.name, share, bad, self.slow.get(number, 9))
+                    copies = requests * (100 - routed.weight) * routed.compare_percent // 10_000
+                    parts = (100, self.alike.get(number, 100), self.unlike.get(number, 0))
+                    envoy.compare(routed.name, *(copies * part // 100 for part in parts))
 
     def look(self):
         owner = self.owner()
@@ -239,6 +248,85 @@ def test_what_shows_only_under_load_turns_it_back_from_100_percent():
     world.go(30)
     assert (world.rollout["phase"], world.shares) == ("RolledBack", {"blue": 100})
     assert world.failed == 0
+
+
+AGREEMENT = {**ROLLOUT, "gates": {"agreement": 0.98}}
+
+
+def test_copies_are_compared_at_each_step_and_what_was_seen_counts_at_the_last():
+    """green gets copies of as many of blue's requests as it gets itself; at 100 percent nobody is left to be copied."""
+    world, percents = World(rollout=AGREEMENT), []
+    world.alike["2"] = 99
+    for _ in range(120):
+        world.go(3, requests=4000)
+        (green,) = {(d.weight, d.compare_percent) for d in world.routed() if d.name == "green"} or {(0, 0)}
+        if green not in percents:
+            percents.append(green)
+    assert percents == [(0, 0), (10, 10), (50, 50), (100, 0)]
+    assert world.rollout["phase"] == "Promoted"
+    (evidence,) = world.rollout["evidence"]
+    assert (evidence["gate"], evidence["verdict"]) == ("agreement", "Passed")
+    assert evidence["message"].startswith("agreement: ")
+    assert "copies were answered alike (" in evidence["message"]
+    assert evidence["message"].endswith("; 98 % wanted")
+    assert world.events.count("RolloutPassed") == 2
+
+
+def test_other_answers_turn_it_back():
+    """green answers a tenth of the copies otherwise: blue gets everything, and nothing is copied any more."""
+    world = World(rollout=AGREEMENT)
+    world.alike["2"] = 90
+    world.go(60)
+    assert (world.rollout["phase"], world.healthy) == ("RolledBack", ("False", "GateFailed"))
+    assert "copies were answered alike" in world.rollout["message"]
+    assert {d.compare_percent for d in world.routed()} == {0}
+
+
+def test_answers_that_cannot_be_compared_turn_it_back_in_words():
+    """Outputs of another name, or errors: that is never a pass, and the message says what it is."""
+    world = World(rollout=AGREEMENT)
+    world.alike["2"], world.unlike["2"] = 0, 100
+    world.go(60)
+    assert world.rollout["phase"] == "RolledBack"
+    assert "with an error or with outputs of other names or types; 98 % wanted" in world.rollout["message"]
+
+
+def test_without_copies_the_step_is_held():
+    """Requests alone say nothing of agreement: nothing was compared, so the step stays."""
+    world = World(rollout=AGREEMENT).go(12)
+    for envoy in world.gateways.values():
+        envoy.compare = lambda *_: None
+    world.go(300)
+    assert (world.rollout["phase"], world.rollout["step"]) == ("Progressing", 1)
+    assert world.healthy == ("Unknown", "InsufficientData")
+    assert "copies compared, about" in world.words
+
+
+def test_what_is_paused_is_compared_no_more():
+    """The shares stay as they were, but copies would tell nobody anything."""
+    world = World(rollout={**AGREEMENT, "onFailure": "Pause"})
+    world.alike["2"] = 50
+    world.go(60)
+    assert (world.rollout["phase"], world.shares) == ("Paused", {"blue": 90, "green": 10})
+    assert {d.compare_percent for d in world.routed()} == {0}
+
+
+def test_other_gates_have_nothing_copied():
+    """Copies are work for green's pods, and only agreement needs them."""
+    world = World().go(30)
+    assert world.shares == {"blue": 90, "green": 10}
+    assert {d.compare_percent for d in world.routed()} == {0}
+
+
+def test_an_agent_that_restarts_counts_copies_from_now():
+    """Its counters begin at nothing, and what it had told goes with them."""
+    world = World(rollout=AGREEMENT).go(30)
+    for envoy in world.gateways.values():
+        envoy.copies.clear()
+    world.go(3, requests=0)
+    assert all(counters.get("compared", 0) == 0 for counters in world.rollout["base"])
+    world.go(600)
+    assert world.rollout["phase"] == "Promoted"
 
 
 def test_pause_stays_where_it_failed():
@@ -521,6 +609,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("lag"), st.integers(1, 4)),  # gateway pods that learn nothing for a while
     st.tuples(st.just("alias"), st.sampled_from(["2", "3", "9"])),
     st.tuples(st.just("errors"), st.sampled_from([0, 30])),
+    st.tuples(st.just("alike"), st.sampled_from([100, 50])),
     st.tuples(st.just("crash"), st.booleans()),
     st.tuples(st.just("steps"), st.sampled_from([[10, 100], [1, 2, 99, 100]])),
     st.just("lost status"),
@@ -534,7 +623,7 @@ def test_whatever_happens_a_good_version_is_promoted_in_the_end(events):
 
     Meanwhile no pod of green becomes another version while a gateway pod leads requests to it.
     """
-    world = World(rollout={**ROLLOUT, "stepSeconds": 6}).go(9)
+    world = World(rollout={**ROLLOUT, "gates": {**GATES, "agreement": 0.9}, "stepSeconds": 6}).go(9)
     for event in events:
         match event:
             case ("go", looks):
@@ -545,6 +634,8 @@ def test_whatever_happens_a_good_version_is_promoted_in_the_end(events):
                 world.aliases["challenger"] = number
             case ("errors", percent):
                 world.errors["2"] = percent
+            case ("alike", percent):
+                world.alike["2"] = percent
             case ("crash", True):
                 world.crashing.add("green")
             case ("crash", False):

@@ -95,7 +95,9 @@ class Inquiries:
             return facts
         except GatewayError as error:
             outcome = error.reason
-            self._gateways_away[question.address] = time.monotonic() + AWAY_SECONDS, error
+            # One that answers, though in no words of ours, is not away: what it says of others may be well.
+            if error.reason != "BadAnswer":
+                self._gateways_away[question.address] = time.monotonic() + AWAY_SECONDS, error
             return error
         finally:
             GATEWAY_QUESTIONS.labels(outcome=outcome).inc()

@@ -58,7 +58,7 @@ def up_to_date(wanted: Manifest, live: Manifest | None) -> bool:
 
 
 async def apply_child(client: Client, resource: Resource, wanted: Manifest, live: Manifest | None) -> Manifest | None:
-    """Write a child if it differs, and return it as the server has it now, or None where nothing was written.
+    """Write a child if it differs, and return it as the server has it now, or None where that is no news.
 
     A new child is created, which costs the API server half of a first apply; a child that exists is applied. Raises
     NotYet while a child of an earlier owner of the same name is still going away, and Conflict where the name or a
@@ -70,6 +70,7 @@ async def apply_child(client: Client, resource: Resource, wanted: Manifest, live
     # One without an owner was orphaned by `kubectl delete --cascade=orphan`, and is taken in again.
     if live is not None and controller_uid(live) not in ("", controller_uid(wanted)):
         raise NotYet(f"{name} of an earlier object of this name is still being deleted", "WaitingForDeletion")
+    hidden = live is None
     if live is None:
         try:
             return await client.create(resource, wanted)
@@ -87,7 +88,7 @@ async def apply_child(client: Client, resource: Resource, wanted: Manifest, live
     if live["metadata"].get("deletionTimestamp"):
         raise NotYet(f"{name} is being deleted; it is made again when it is gone", "WaitingForDeletion")
     if up_to_date(wanted, live):
-        return None
+        return live if hidden else None  # else each pass would try to make it, until an event tells of it
     try:
         await _own_by_apply(client, resource, meta["namespace"], meta["name"])
         # Force only what was seen to be ours: restoring our fields is right, taking over a stranger's object is not.

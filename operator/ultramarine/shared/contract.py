@@ -47,6 +47,13 @@ CAPTURES_DIR = "/mnt/captures"  # what the server has captured, until the collec
 CATALOGUE_DIR = "/etc/ultramarine/models"  # of a pool's pod: CATALOGUE_NAME, which models there are
 CATALOGUE_NAME = "models.json.gz"
 
+# What the gateway says to a server of a request whose answer is compared: COMPARED_HEADER, on the request and on its
+# copy alike, has the word of the gateway pod that will ask for the answer at ANSWERS_PATH, and the name of the request;
+# COPY_HEADER is on the copy alone. Clients cannot send them through the gateway.
+COMPARED_HEADER = "x-ultramarine-compared"
+COPY_HEADER = "x-ultramarine-copy"
+ANSWERS_PATH = "/ultramarine/answers"
+
 # Variables of both images: where the object storage is, and one JSON document that says what to do.
 # Credentials come in boto3's own variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).
 ENV_STORAGE_ENDPOINT = "ULTRAMARINE_STORAGE_ENDPOINT"

@@ -33,6 +33,9 @@ class RouteDeployment:
     `timeout_seconds` is the time from a request's end to its answer's end. `protocols` are those of PROTOCOLS that it
     speaks: HTTP/1.1 at the Service's port `http`, gRPC by HTTP/2 without TLS at the port `grpc`. With `hold`
     a request that comes while there is no pod waits for one, for `timeout_seconds` at most.
+
+    `compare_percent` is that of the others' requests by HTTP which it gets a copy of so that both answers are compared.
+    These copies are in no figures but `compared`, `agreed` and `unlike`.
     """
 
     name: str
@@ -42,13 +45,14 @@ class RouteDeployment:
     timeout_seconds: float = 60.0
     protocols: tuple[str, ...] = ("http",)
     hold: bool = False
+    compare_percent: int = 0
 
     def check(self) -> None:
         """Raise ValueError, with the field and the remedy, where a value cannot be."""
         _name(_LABEL, "the name of a deployment", self.name)
         _name(_LABEL, f"deployments[{self.name}].service", self.service)
-        for what, percent in (("weight", self.weight), ("mirror_percent", self.mirror_percent)):
-            _number(f"deployments[{self.name}].{what}", percent, 0, 100)
+        for what in ("weight", "mirror_percent", "compare_percent"):
+            _number(f"deployments[{self.name}].{what}", getattr(self, what), 0, 100)
         _number(f"deployments[{self.name}].timeout_seconds", self.timeout_seconds, 0.001, 86_400)
         if not self.protocols or not set(self.protocols) <= set(PROTOCOLS):
             raise ValueError(f"deployments[{self.name}].protocols must be one or both of {', '.join(PROTOCOLS)}")
@@ -125,8 +129,9 @@ class EndpointRoutes:
     def to_json(self) -> str:
         document = asdict(self)
         for deployment in document["deployments"]:
-            if not deployment["hold"]:  # so that older routes keep their version, and older gateways understand them
-                del deployment["hold"]
+            for name in ("hold", "compare_percent"):
+                if not deployment[name]:  # so that older routes keep their version, and older gateways understand them
+                    del deployment[name]
         return json.dumps(document, sort_keys=True)
 
     @classmethod
@@ -180,6 +185,10 @@ class DeploymentFigures:
 
     `waiting` are requests that wait for a first pod, and are in no other number. `rate`, of requests that came each
     second, and `concurrency`, of those in flight, are means over some ten seconds, for who asks more often than that.
+
+    `compared` are copies of others' requests of which both answers are known since the agent started, `agreed` those of
+    them that were answered alike. `unlike` are those of the others of which nothing could be compared: an error here,
+    or outputs of other names or types.
     """
 
     requests: int = 0
@@ -189,13 +198,17 @@ class DeploymentFigures:
     waiting: int = 0
     rate: float | None = None
     concurrency: float | None = None
+    compared: int = 0
+    agreed: int = 0
+    unlike: int = 0
 
     @classmethod
     def of(cls, document: Any) -> DeploymentFigures:
         """Make one of a parsed document. Raises one of UNREADABLE, or ValueError, where a field is not of its type."""
         figures = read_known(cls, document)
         latency = tuple((bound, count) for bound, count in figures.latency)
-        counts = (figures.requests, figures.errors, figures.active, figures.waiting, *(count for _, count in latency))
+        counts = [figures.requests, figures.errors, figures.active, figures.waiting, *(count for _, count in latency)]
+        counts += [figures.compared, figures.agreed, figures.unlike]
         if not all(type(count) is int and count >= 0 for count in counts):
             raise TypeError("a count is something else")
         numbers = [*(bound for bound, _ in latency), figures.rate or 0, figures.concurrency or 0]

@@ -33,7 +33,10 @@ def server_of(model: Model, number: str, seen: Seen) -> str:
         told = (str(each.get("modelVersion")) for each in (status, *(status.get("deployments") or [])))
         if any(name in words.split(" and ") for words in told):
             return f"OnlineEndpoint {endpoint['metadata']['name']}"
-    for server, alias in _pools(model, seen):
+    for server, alias, waits in _pools(model, seen):
+        if waits:
+            # It stays as it was, with a version that may be another one than is chosen now.
+            return f"the pool of {server}, whose list cannot be written: its status says why"
         chosen = _chosen(model, alias, seen)
         if chosen == number:
             return f"the pool of {server}"
@@ -47,14 +50,18 @@ def _deployments(endpoint: Manifest) -> list[Manifest]:
     return endpoint["spec"].get("deployments") or []
 
 
-def _pools(model: Model, seen: Seen) -> Iterator[tuple[str, str]]:
-    """Each pool that has the Model: whose it is, and its alias."""
+def _pools(model: Model, seen: Seen) -> Iterator[tuple[str, str, bool]]:
+    """Each pool that has the Model: whose it is, its alias, and whether its list waits for something."""
     labels = model.manifest["metadata"].get("labels") or {}
     for endpoint in seen.others("OnlineEndpoint"):
-        for pool in (deployment["pool"] for deployment in _deployments(endpoint) if deployment.get("pool")):
-            wanted = (pool.get("selector") or {}).get("matchLabels") or {}
-            if all(labels.get(key) == value for key, value in wanted.items()):
-                yield f"OnlineEndpoint {endpoint['metadata']['name']}", str(pool.get("alias") or LATEST)
+        told = (endpoint.get("status") or {}).get("deployments") or []
+        waiting = {each.get("name") for each in told if each.get("state") == "Waiting"}
+        for deployment in _deployments(endpoint):
+            pool = deployment.get("pool")
+            wanted = ((pool or {}).get("selector") or {}).get("matchLabels") or {}
+            if pool and all(labels.get(key) == value for key, value in wanted.items()):
+                name = f"OnlineEndpoint {endpoint['metadata']['name']}"
+                yield name, str(pool.get("alias") or LATEST), deployment.get("name") in waiting
 
 
 def _chosen(model: Model, alias: str, seen: Seen) -> str:

@@ -90,7 +90,9 @@ def _service(endpoint: Endpoint, name: str, spec: Manifest) -> Manifest:
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
 
 
-def route_deployment(endpoint: Endpoint, deployment: EndpointDeployment, weight: int, mirror: int) -> RouteDeployment:
+def route_deployment(
+    endpoint: Endpoint, deployment: EndpointDeployment, weight: int, mirror: int, compare: int = 0
+) -> RouteDeployment:
     """How the gateway routes to a deployment of the spec."""
     settings = deployment.request_settings or RequestSettings()
     return RouteDeployment(
@@ -101,6 +103,7 @@ def route_deployment(endpoint: Endpoint, deployment: EndpointDeployment, weight:
         timeout_seconds=settings.timeout_seconds + settings.max_queue_milliseconds / 1000 + MARGIN_SECONDS,
         protocols=("http", "grpc"),
         hold=may_sleep(deployment),
+        compare_percent=compare,
     )
 
 
@@ -135,4 +138,4 @@ def routes_in(config_map: Manifest | None) -> EndpointRoutes | None:
 
 def reweighed(deployment: RouteDeployment, weight: int) -> RouteDeployment:
     """A deployment that the spec no longer has, with another share, and without copies of requests."""
-    return replace(deployment, weight=weight, mirror_percent=0)
+    return replace(deployment, weight=weight, mirror_percent=0, compare_percent=0)

@@ -36,6 +36,11 @@ class Course:
     in_need: bool = False
     after: timedelta | None = None
 
+    def compared(self, spec: Rollout | None) -> str:
+        """The deployment whose answers are compared with the others' now; nobody where that would tell nothing."""
+        asked = spec is not None and spec.gates is not None and spec.gates.agreement is not None
+        return spec.candidate if spec is not None and asked and self.goes_on else ""
+
     @property
     def stops(self) -> str:
         """What only a person can mend."""

@@ -60,8 +60,8 @@ class Direct:
         """Whether a deployment must not lose pods yet."""
         return name == self.current != self.target
 
-    def towards(self, shares: Shares, *, in_need: bool) -> Direct:
-        """The same on the way to other shares; without a gateway there is nothing to spare."""
+    def towards(self, shares: Shares, *, in_need: bool, compared: str = "") -> Direct:
+        """The same on the way to other shares; without a gateway there is nothing to spare, and nobody to compare."""
         return replace(self, shares=shares)
 
     def step(self, judged: dict[str, Judged]) -> Step:

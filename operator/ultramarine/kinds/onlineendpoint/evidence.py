@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...shared.routes import DeploymentFigures, RouteState
 from .rollout_schema import RolloutCounters
@@ -15,12 +15,16 @@ LARGEST = 2**63  # more than any counter; the API takes more digits than a float
 class Counts:
     """Requests, those that ended with 5xx, and how many took no longer than each bound; estimates have fractions.
 
-    Where nothing has a time yet, `latency` is empty.
+    Where nothing has a time yet, `latency` is empty. `compared` are copies of others' requests, `agreed` those of them
+    that were answered alike, and `unlike` those of which nothing could be compared.
     """
 
     requests: float = 0
     errors: float = 0
     latency: tuple[float, ...] = ()
+    compared: float = 0
+    agreed: float = 0
+    unlike: float = 0
 
     @property
     def timed(self) -> float:
@@ -35,21 +39,31 @@ class Counts:
         """Both together."""
         length = max(len(self.latency), len(other.latency))
         latency = tuple(self._at(index) + other._at(index) for index in range(length))
-        return Counts(self.requests + other.requests, self.errors + other.errors, latency)
+        sums = [one + more for one, more in zip(self._single, other._single, strict=True)]
+        return Counts(sums[0], sums[1], latency, *sums[2:])
 
     def minus(self, other: Counts) -> Counts | None:
         """What came after `other`; None where counters have fallen."""
         length = max(len(self.latency), len(other.latency))
         latency = tuple(self._at(index) - other._at(index) for index in range(length))
-        requests, errors = self.requests - other.requests, self.errors - other.errors
-        if min(requests, errors, *latency) < 0 or (self.latency and len(self.latency) != length):
+        requests, errors, *copies = [one - less for one, less in zip(self._single, other._single, strict=True)]
+        if min(requests, errors, *copies, *latency) < 0 or (self.latency and len(self.latency) != length):
             return None
         # An error may be counted as one a moment before its request is counted as done.
-        return Counts(requests, min(errors, requests), latency)
+        return Counts(requests, min(errors, requests), latency, *copies)
 
     def times(self, factor: float) -> Counts:
         """What would be counted at the same rates after `factor` times as many requests."""
-        return Counts(self.requests * factor, self.errors * factor, tuple(n * factor for n in self.latency))
+        requests, errors, *copies = [one * factor for one in self._single]
+        return Counts(requests, errors, tuple(n * factor for n in self.latency), *copies)
+
+    def with_copies_of(self, other: Counts) -> Counts:
+        """The same, with what `other` has counted of copies."""
+        return replace(self, compared=other.compared, agreed=other.agreed, unlike=other.unlike)
+
+    @property
+    def _single(self) -> tuple[float, ...]:
+        return self.requests, self.errors, self.compared, self.agreed, self.unlike
 
     def _at(self, index: int) -> float:
         return self.latency[index] if index < len(self.latency) else 0
@@ -57,20 +71,30 @@ class Counts:
     @classmethod
     def of(cls, figures: DeploymentFigures) -> Counts:
         """What a gateway pod says."""
-        return cls(figures.requests, figures.errors, tuple(count for _, count in figures.latency))
+        copies = (figures.compared, figures.agreed, figures.unlike)
+        return cls(figures.requests, figures.errors, tuple(count for _, count in figures.latency), *copies)
 
     @classmethod
     def read(cls, counters: RolloutCounters) -> Counts:
         """What a status says; somebody may have written anything into it."""
         words = counters.latency.split()
         numbers = [min(int(word), LARGEST) for word in words if word.isascii() and word.isdigit()]
-        return cls(counters.requests, counters.errors, tuple(numbers))
+        copies = (counters.compared, counters.agreed, counters.unlike)
+        return cls(counters.requests, counters.errors, tuple(numbers), *copies)
 
     def written(self, pod: str = "", deployment: str = "") -> RolloutCounters:
         """As the status has them: whole numbers."""
         latency = " ".join(str(int(count)) for count in self.latency)
+        requests, errors, compared, agreed, unlike = (int(count) for count in self._single)
         return RolloutCounters(
-            pod=pod, deployment=deployment, requests=int(self.requests), errors=int(self.errors), latency=latency
+            pod=pod,
+            deployment=deployment,
+            requests=requests,
+            errors=errors,
+            latency=latency,
+            compared=compared,
+            agreed=agreed,
+            unlike=unlike,
         )
 
 

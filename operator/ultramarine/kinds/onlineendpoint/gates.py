@@ -17,6 +17,7 @@ ALPHA = 0.05
 SLOW, SURELY_SLOW = 0.01, 0.02  # a 99th percentile has a hundredth beyond it; two of them are what is surely excluded
 FEWEST = 100  # requests of the champion before a 99th percentile is read off them
 PASSED, FAILED, MORE = "Passed", "Failed", "InsufficientData"
+SLACK = 0.02  # by so much the share of like answers may be smaller than wanted, as far as is surely excluded
 MOST = 2.0**24  # times as many requests: beyond that nobody waits for them
 
 
@@ -39,6 +40,8 @@ def verdicts(gates: Gates, evidence: Evidence) -> tuple[Verdict, ...]:
         judges.append(lambda alpha: lambda one, other: errors(increase, one, other, alpha))
     if (ratio := gates.p99_ratio) is not None:
         judges.append(lambda alpha: lambda one, other: p99(ratio, evidence.bounds, one, other, alpha))
+    if (share := gates.agreement) is not None:
+        judges.append(lambda alpha: lambda one, _: agreement(share, one, alpha))
     made = [judge(ALPHA / len(judges)) for judge in judges]
     return tuple(_with_missing(judge, evidence) for judge in made)
 
@@ -87,22 +90,51 @@ def p99(ratio: float, histogram: tuple[float, ...], candidate: Counts, champion:
     )
 
 
+def agreement(wanted: float, candidate: Counts, alpha: float) -> Verdict:
+    """Whether the candidate answers copies of the champion's requests as the champion does, at that share at least.
+
+    Failed: surely fewer are answered alike. Passed: no fewer were, and surely no fewer than `SLACK` below.
+    """
+    agreed = min(candidate.agreed, candidate.compared)  # which may come from a status
+    low, high = bounds(agreed, candidate.compared, alpha)
+    outcome = MORE
+    if high < wanted:
+        outcome = FAILED
+    elif agreed >= wanted * candidate.compared and low >= wanted - SLACK:
+        outcome = PASSED
+    said = (
+        f"agreement: {_count(agreed)} of {_count(candidate.compared)} copies were answered alike "
+        f"({_number(low)} to {_percent(high)})"
+    )
+    if not candidate.compared:
+        said = "agreement: no copy was compared yet, which takes predictions by HTTP, of at most 64 rows"
+    if candidate.unlike:
+        said += f", {_count(candidate.unlike)} with an error or with outputs of other names or types"
+    return Verdict("agreement", outcome, f"{said}; {_percent(wanted)} wanted")
+
+
 def _with_missing(judge: Judge, evidence: Evidence) -> Verdict:
     """The verdict; where it lacks data, with a guess how many more requests of the candidate decide."""
     said = judge(evidence.candidate, evidence.champion)
     if said.outcome != MORE:
         return said
-    has = evidence.candidate.requests
-    needs = needed(judge, evidence)
+    copies = said.gate == "agreement"
+    has = evidence.candidate.compared if copies else evidence.candidate.requests
+    needs = needed(judge, evidence, copies=copies)
     guess = f"about {_count(needs - has)} more are needed" if needs else "at these rates no number of them would pass"
-    return Verdict(said.gate, said.outcome, f"{said.message}; {_count(has)} requests of the candidate, {guess}")
+    what = "copies compared" if copies else "requests of the candidate"
+    return Verdict(said.gate, said.outcome, f"{said.message}; {_count(has)} {what}, {guess}")
 
 
-def needed(judge: Judge, evidence: Evidence) -> float:
-    """With how many requests of the candidate the gate passes, if all goes on at the same rates; 0: never."""
+def needed(judge: Judge, evidence: Evidence, *, copies: bool = False) -> float:
+    """With how many requests of the candidate the gate passes, if all goes on at the same rates; 0: never.
+
+    With `copies` it is told how many copies that takes.
+    """
     # Nothing is known of who was asked nothing: a quick request without fault is assumed.
-    quick = Counts(1, 0, (1,) * len(evidence.bounds))
+    quick = Counts(1, 0, (1,) * len(evidence.bounds), 1, 1)
     one, other = (counts if counts.requests else quick for counts in (evidence.candidate, evidence.champion))
+    one = one.with_copies_of(evidence.candidate if evidence.candidate.compared else quick)
 
     def passes(factor: float) -> bool:
         return judge(one.times(factor), other if evidence.ended else other.times(factor)).outcome == PASSED
@@ -116,7 +148,7 @@ def needed(judge: Judge, evidence: Evidence) -> float:
     while factor - low > 0.02 * factor:
         middle = (low + factor) / 2
         low, factor = (low, middle) if passes(middle) else (middle, factor)
-    return one.requests * factor
+    return (one.compared if copies else one.requests) * factor
 
 
 def _count(number: float) -> str:

@@ -60,8 +60,8 @@ class HttpRouted(Routed):
         """Whether a Gateway or the Service may still lead requests to a deployment."""
         return super().may_ask(name) or self.beside.may_ask(name)
 
-    def towards(self, shares: Shares, *, in_need: bool) -> HttpRouted:
-        """The same on the way to other shares."""
+    def towards(self, shares: Shares, *, in_need: bool, compared: str = "") -> HttpRouted:
+        """The same on the way to other shares; nobody here compares answers."""
         beside = self.beside.towards(shares, in_need=in_need)
         return replace(self, target=shares, in_need=in_need, beside=beside)
 

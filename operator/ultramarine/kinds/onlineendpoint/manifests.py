@@ -120,6 +120,8 @@ def deployment_of(
     metadata = child_metadata(endpoint.manifest, deployment_name(endpoint, deployment.name))
     metadata["labels"] = labels
     metadata["annotations"] = {ANNOTATION_REVISION: revision, **version}
+    # An empty map is not kept by the API server, and would be missed, and written, in each pass.
+    annotated = {"annotations": version} if version else {}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -130,7 +132,7 @@ def deployment_of(
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "revisionHistoryLimit": 2,
             "template": {
-                "metadata": {"labels": {**labels, **gateway_only(endpoint)}, "annotations": version},
+                "metadata": {"labels": {**labels, **gateway_only(endpoint)}, **annotated},
                 "spec": pod_spec(endpoint, deployment, task, image, platform),
             },
         },

@@ -62,7 +62,8 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     rolled = endpoint.spec.rollout.candidate if endpoint.spec.rollout else ""
     candidate = next((judged_as(d, keep=False) for d in endpoint.spec.deployments if d.name == rolled), None)
     course = course_of(endpoint, way, candidate, seen, now)
-    way = way.towards(course.shares, in_need=course.in_need)
+    compared = course.compared(endpoint.spec.rollout)
+    way = way.towards(course.shares, in_need=course.in_need, compared=compared)
     judged = {d.name: judged_as(d, keep=way.keeps(d.name)) for d in endpoint.spec.deployments}
     if course.holds:
         judged[rolled] = held(judged[rolled])

@@ -18,7 +18,8 @@ class Gates(Schema):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "has(self.errorRateIncrease) || has(self.p99Ratio)", "give errorRateIncrease, p99Ratio or both of them"
+                "has(self.errorRateIncrease) || has(self.p99Ratio) || has(self.agreement)",
+                "give at least one of errorRateIncrease, p99Ratio and agreement",
             ),
         )
     )
@@ -30,6 +31,12 @@ class Gates(Schema):
     )
     p99_ratio: float | None = Field(
         default=None, ge=1, le=100, description="How many times as long its 99th percentile may take."
+    )
+    agreement: float | None = Field(
+        default=None,
+        ge=0.01,
+        le=1,
+        description="The share of requests on which it shall answer as the others do: it gets copies of theirs.",
     )
 
 
@@ -80,12 +87,15 @@ class RolloutCounters(Schema):
         max_length=2048,
         description="How many took no longer than each bound of the gateway's histogram.",
     )
+    compared: Count = Field(default=0, description="Copies of others' requests of which both answers were compared.")
+    agreed: Count = Field(default=0, description="Those that were answered alike.")
+    unlike: Count = Field(default=0, description="Those of which nothing could be compared.")
 
 
 class RolloutEvidence(Schema):
     """What one gate says."""
 
-    gate: str = Field(max_length=63, description="errorRateIncrease or p99Ratio.")
+    gate: str = Field(max_length=63, description="errorRateIncrease, p99Ratio or agreement.")
     verdict: str = Field(max_length=32, description="Passed, Failed or InsufficientData.")
     message: str = Field(max_length=1024, description="The numbers.")
 
@@ -112,7 +122,9 @@ class RolloutStatus(Schema):
         default=[], max_length=8, description="What each gate says; the numbers are written every 30 s at most."
     )
     champion: RolloutCounters | None = Field(
-        default=None, description="What the others had shown when the last step, in which they get nothing, began."
+        default=None,
+        description="What the others had shown when the last step, in which they get nothing, began; and how the "
+        "candidate had answered copies of their requests until then.",
     )
     base: list[RolloutCounters] = Field(
         default=[], max_length=200, description="What is subtracted from the gateway pods' counters."

@@ -64,7 +64,8 @@ def _evidence(stage: Stage, status: RolloutStatus) -> Evidence | None:
     evidence = counted(stage.spec.candidate, stage.champions, stage.way.proxies, status.base)
     if evidence is None or status.champion is None:
         return evidence
-    return replace(evidence, champion=Counts.read(status.champion), ended=True)
+    shown = Counts.read(status.champion)
+    return replace(evidence, candidate=evidence.candidate.with_copies_of(shown), champion=shown, ended=True)
 
 
 def _unconfirmed(stage: Stage, status: RolloutStatus) -> Course:
@@ -122,9 +123,10 @@ def _passed(stage: Stage, status: RolloutStatus, judged: tuple[Verdict, ...], ev
         done = _noted(status, judged, stage.now, fresh=True).model_copy(update=update)
         words = line(f"{name} ({stage.candidate.serves}) has passed every step", shown)
         return stage.course(done, {name: 100}, Event(PROMOTED, words), well=True)
-    # At 100 percent nobody answers beside it: there it is compared with what the others have shown until now.
+    # At 100 percent nobody answers beside it: there it is compared with what the others have shown until now, and no
+    # requests of theirs are copied any more.
     last = steps[status.step] == 100
-    champion = evidence.champion.written() if last and evidence else None
+    champion = evidence.champion.with_copies_of(evidence.candidate).written() if last and evidence else None
     course = _unconfirmed(stage, step(stage, status.step + 1, champion))
     words = line(f"{name} has passed step {status.step} of {len(steps)}, at {status.weight} %", shown)
     return replace(course, events=(Event("RolloutPassed", words), *course.events))

@@ -6,7 +6,7 @@ routes without what leaves; those confirmed, then its pods go. Each step is take
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import ClassVar
 
@@ -43,7 +43,7 @@ class Routed:
     """An endpoint as seen: its routes, where its Service is turned to, who is `living`, what the gateway `answered`.
 
     `by_tls` is whether the Service is one for TLS. `target` are the shares that are to be; `in_need` says that they
-    must not wait for what can be spared.
+    must not wait for what can be spared. `compared` names a deployment whose answers are compared with the others'.
     """
 
     endpoint: Endpoint
@@ -54,6 +54,7 @@ class Routed:
     answered: Answer | None
     target: Shares
     in_need: bool
+    compared: str = field(default="", kw_only=True)
     WELL: ClassVar[str] = "every gateway pod has the routes"
 
     @property
@@ -114,9 +115,9 @@ class Routed:
         may_have = max(self.shares.get(name, 0), self.weights.get(name, 0))
         return may_have > self.target.get(name, 0)
 
-    def towards(self, shares: Shares, *, in_need: bool) -> Routed:
+    def towards(self, shares: Shares, *, in_need: bool, compared: str = "") -> Routed:
         """The same on the way to other shares."""
-        return replace(self, target=shares, in_need=in_need)
+        return replace(self, target=shares, in_need=in_need, compared=compared)
 
     def step(self, judged: dict[str, Judged]) -> Step:
         """Say which routes there shall be, and where the Service leads."""
@@ -186,7 +187,15 @@ class Routed:
         spec = self.endpoint.spec
         deployments = [
             self._held(
-                route_deployment(self.endpoint, d, weights.get(d.name, 0), spec.mirrors.get(d.name, 0)), judged[d.name]
+                route_deployment(
+                    self.endpoint,
+                    d,
+                    weights.get(d.name, 0),
+                    spec.mirrors.get(d.name, 0),
+                    # As many of the others' requests as it gets itself, while there are others.
+                    weights.get(d.name, 0) % 100 if d.name == self.compared else 0,
+                ),
+                judged[d.name],
             )
             for d in spec.deployments
         ]

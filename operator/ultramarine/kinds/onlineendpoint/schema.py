@@ -266,6 +266,12 @@ class OnlineEndpointSpec(Schema):
                 "rollout.candidate must be a deployment of one model; a pool cannot be rolled out step by step",
             ),
             rule(
+                "!has(self.rollout) || !has(self.rollout.gates) || !has(self.rollout.gates.agreement)"
+                " || self.deployments.all(d, !has(d.pool))",
+                "rollout.gates.agreement compares answers of one model, not of a pool; remove it, "
+                "or put the pool into its own endpoint",
+            ),
+            rule(
                 "!has(self.dataCollector) || self.deployments.all(d, !has(d.pool))",
                 "dataCollector does not keep requests of a pool yet; remove it, or put the pool into its own endpoint",
             ),

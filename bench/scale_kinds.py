@@ -1,0 +1,450 @@
+"""What an operator does with many versions, rollouts under way, endpoints scaled by their load, and one large pool.
+
+A part of `make scale`. Each measurement makes its objects, gives the rows of a table, and leaves the objects to its
+caller. The gateway is played: it takes every route at once, and tells the loads that it is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import cast
+
+import aiohttp
+from api.bare import CRDS, access, requests_to
+from api.bare import Api as Kubectl
+from api.operator_process import BUCKET
+from api.operator_process import Operator as Process
+from chaos.gateway_hands import Gateway
+from chaos.world import OTHERS, Api, World, selectors
+from sights import Bench, Memory, Operator, follow, passes, percentiles, table, writes
+from ultramarine.kinds import KINDS
+from ultramarine.outside.storage import Storage
+from ultramarine.shared.conditions import find, is_true
+from ultramarine.shared.meta import (
+    API_VERSION,
+    CHILD_SELECTOR,
+    CONFIG_MAP,
+    MODEL,
+    MODEL_VERSION,
+    ONLINE_ENDPOINT,
+    POD,
+    SERVICE,
+    Manifest,
+    Resource,
+)
+from ultramarine_cluster import cluster, target
+from unit.conftest import serving_store
+
+MERGE = "application/merge-patch+json"
+PROCESS = "process_cpu_seconds_total"
+KEPT = 5  # versions of a Model
+STEPS = [50, 100]
+NAMESPACE = "scale"  # of a bare cluster
+SMALL = {"tier": "small"}
+OURS = f"{CHILD_SELECTOR},ultramarine.dev/kind=OnlineEndpoint"
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object that really lies in the bucket, of which any number of versions can be made."""
+
+    uri: str
+    digest: str
+
+    def version(self, model: str, number: int) -> Manifest:
+        """A version of that content."""
+        spec = {"model": model, "version": str(number), "uri": self.uri, "digest": self.digest}
+        return made("ModelVersion", f"{model}-{number}", {**spec, "format": {"name": "onnx"}})
+
+
+def made(kind: str, name: str, spec: Manifest, **meta: object) -> Manifest:
+    """An object as a person makes it."""
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, **meta}, "spec": spec}
+
+
+@dataclass
+class Spent:
+    """What some time cost the operator, between the call of `begin` and that of `told`."""
+
+    bench: Bench
+    seconds: float = 0.0  # for how long that is looked at which goes on by itself
+    before: dict[str, float] = field(default_factory=dict)
+    began: float = 0.0
+
+    async def begin(self, idle: bool = True) -> None:
+        """Take the figures of now; with `idle`, when nothing is due any more."""
+        self.before = await (self.bench.idle() if idle else self.bench.operator.metrics())
+        self.began = time.monotonic()
+
+    async def told(self, count: int, seconds: float | None = None) -> Row:
+        """The columns, with writes by so many objects; `seconds` is the time that is meant, if it is not now."""
+        after = await self.bench.operator.metrics()
+        took = seconds if seconds is not None else time.monotonic() - self.began
+        written = sum(writes(after).values()) - sum(writes(self.before).values())
+        cpu = after[PROCESS] - self.before[PROCESS]
+        return {
+            "took": f"{took:.0f} s",
+            "passes": f"{passes(after) - passes(self.before):,.0f}",
+            "API writes each": f"{written / count:.2f}",
+            "operator CPU": f"{cpu:.1f} s = {cpu / (time.monotonic() - self.began):.3f} cores",
+            "memory": f"{after['process_resident_memory_bytes'] / 2**20:.0f} MiB",
+        }
+
+    async def over(self, count: int) -> Row:
+        """The columns for what goes on by itself for a while."""
+        await self.begin(idle=False)
+        await asyncio.sleep(self.seconds)
+        return await self.told(count)
+
+
+@dataclass
+class Seen:
+    """The newest state of each object of one type, told by a watch."""
+
+    objects: dict[str, Manifest] = field(default_factory=dict)
+
+    def tell(self, type: str, found: Manifest) -> None:
+        """Take in an event."""
+        name = found["metadata"]["name"]
+        if type == "DELETED":
+            self.objects.pop(name, None)
+        else:
+            self.objects[name] = found
+
+    def status(self, name: str) -> Manifest:
+        """An object's status, or an empty one."""
+        return (self.objects.get(name) or {}).get("status") or {}
+
+    def message(self, name: str) -> str:
+        """What the condition Ready says."""
+        return str((find(self.status(name), "Ready") or {}).get("message", ""))
+
+    def count(self, names: Iterable[str], holds: Callable[[Manifest], bool]) -> int:
+        """For how many of these something holds of the status."""
+        return sum(holds(self.status(name)) for name in names)
+
+
+@asynccontextmanager
+async def watched(api: Api, resource: Resource, namespace: str) -> AsyncIterator[Seen]:
+    """Watch one type until the end of the block."""
+    seen = Seen()
+    task = asyncio.create_task(follow(api, resource, namespace, "", seen.tell))
+    try:
+        yield seen
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def model_versions(bench: Bench, namespace: str, stored: Stored, models: int, versions: int) -> list[Row]:
+    """So many versions of so many Models, of which retention keeps few: until all were checked and the old ones went.
+
+    Version 1 of each is named by an alias, and stays.
+    """
+    each = versions // models
+    names = [f"kept-{number:03}" for number in range(models)]
+    spec = {"aliases": {"first": "1"}, "retention": {"versions": KEPT}}
+    # Version by version, as they come to be: each Model has two before it has three.
+    manifests = [stored.version(name, number) for number in range(1, each + 1) for name in names]
+    spent, most = Spent(bench), Memory(bench.operator)
+    async with watched(bench.api, MODEL, namespace) as seen, most.watching():
+        await spent.begin()
+        await bench.create(MODEL, [made("Model", name, spec) for name in names], namespace)
+        await bench.create(MODEL_VERSION, manifests, namespace)
+        applied = time.monotonic() - spent.began
+        left = min(each, KEPT + 1)
+
+        def settled() -> int:
+            return seen.count(
+                names, lambda told: (told.get("latestReadyVersion"), told.get("versions")) == (str(each), left)
+            )
+
+        await bench.until(lambda: f"{settled()} of {models} Models keep {left} versions", lambda: settled() >= models)
+        took = time.monotonic() - spent.began
+    title = f"{len(manifests):,} ModelVersions of {models} Models, retention {KEPT}"
+    row = {"versions": title, "applied in": f"{applied:.0f} s", "rate": f"{len(manifests) / took:.1f}/s"}
+    await bench.idle()
+    return [{**row, **await spent.told(len(manifests), took), "memory, most": f"{most.most / 2**20:.0f} MiB"}]
+
+
+async def rollouts(bench: Bench, namespace: str, stored: Stored, count: int, seconds: float) -> list[Row]:
+    """Rollouts with gates that nobody's requests can decide, for a while; then without gates, until all have ended."""
+    await _two_versions(bench, namespace, stored, "rolled")
+    names = [f"rolled-{number:03}" for number in range(count)]
+    deployments = [{"name": "blue", "model": "rolled@1"}, {"name": "green", "model": "rolled@2"}]
+    rollout = {"candidate": "green", "steps": STEPS, "stepSeconds": 5, "gates": {"errorRateIncrease": 0.01}}
+    spec = {"traffic": {"blue": 100}, "deployments": deployments, "rollout": rollout}
+    spent, rows = Spent(bench, seconds), []
+    async with watched(bench.api, ONLINE_ENDPOINT, namespace) as seen:
+
+        def at(weight: int, phase: str) -> int:
+            return seen.count(
+                names, lambda told: _rollout(told, "phase") == phase and _rollout(told, "weight") == weight
+            )
+
+        await spent.begin()
+        await bench.create(ONLINE_ENDPOINT, [made("OnlineEndpoint", name, spec) for name in names], namespace)
+        await bench.until(
+            lambda: f"{at(STEPS[0], 'Progressing')} of {count} rollouts are in their first step",
+            lambda: at(STEPS[0], "Progressing") >= count,
+        )
+        rows.append({"rollouts": f"{count} made, until all are in the first step", **await spent.told(count)})
+        rows.append({"rollouts": f"{count} under way, gates looked at", **await spent.over(count)})
+        await spent.begin(idle=False)
+        await _patch_all(bench, namespace, names, {"spec": {"rollout": {"gates": None}}})
+        await bench.until(
+            lambda: f"{at(STEPS[-1], 'Promoted')} of {count} rollouts have ended",
+            lambda: at(STEPS[-1], "Promoted") >= count,
+        )
+        rows.append(
+            {"rollouts": f"{count} begun anew without gates, until all are promoted", **await spent.told(count)}
+        )
+    return rows
+
+
+def _rollout(status: Manifest, name: str) -> object:
+    return (status.get("rollout") or {}).get(name)
+
+
+async def scaled(
+    bench: Bench, namespace: str, stored: Stored, count: int, gateway: Gateway, seconds: float
+) -> list[Row]:
+    """Endpoints that are scaled by their requests: asleep, each asked by some at once, and by nobody any more."""
+    await _two_versions(bench, namespace, stored, "scaled")
+    names = [f"scaled-{number:03}" for number in range(count)]
+    wish = {"metric": "requestRate", "target": 10, "minReplicas": 0, "maxReplicas": 3, "scaleDownAfterSeconds": 5}
+    spec = {"deployments": [{"name": "blue", "model": "scaled@1", "autoscale": wish}]}
+    spent, rows = Spent(bench, seconds), []
+
+    def row(title: str, columns: Row) -> None:
+        rows.append({"scaled by requests": f"{count} {title}", **columns})
+
+    async with watched(bench.api, ONLINE_ENDPOINT, namespace) as seen:
+
+        def have(pods: int) -> int:
+            return seen.count(names, lambda told: told.get("replicas") == f"{pods}/{pods}")
+
+        async def until(pods: int) -> dict[str, float]:
+            """Wait until each has so many pods; when each had."""
+            firsts: dict[str, float] = {}
+
+            def look() -> bool:
+                for name in names:
+                    if seen.status(name).get("replicas") == f"{pods}/{pods}":
+                        firsts.setdefault(name, time.monotonic())
+                return have(pods) >= count
+
+            await bench.until(lambda: f"{have(pods)} of {count} endpoints have {pods} pods", look)
+            return firsts
+
+        await spent.begin()
+        await bench.create(ONLINE_ENDPOINT, [made("OnlineEndpoint", name, spec) for name in names], namespace)
+        await until(0)
+        row("made, until all sleep", await spent.told(count))
+        row("asleep", await spent.over(count))
+        for load, pods, asked in ((5.0, 1, "one pod's requests"), (25.0, 3, "three pods' requests")):
+            await spent.begin(idle=False)
+            gateway.loads.update({f"{name}-blue": load for name in names})
+            p50, p99 = percentiles([at - spent.began for at in (await until(pods)).values()])
+            row(f"get {asked}: asked → ready p50 / p99 {p50:.1f} / {p99:.1f} s", await spent.told(count))
+        row("busy", await spent.over(count))
+        await spent.begin(idle=False)
+        gateway.loads.clear()
+        await until(0)
+        row("asked by nobody, until all sleep", await spent.told(count))
+    return rows
+
+
+async def pooled(bench: Bench, namespace: str, stored: Stored, count: int) -> list[Row]:
+    """One endpoint with a pool of so many Models; then the aliases of a tenth of them move, one after another."""
+    names = [f"pooled-{number:03}" for number in range(count)]
+    models = [made("Model", name, {"aliases": {"live": "1"}}, labels=SMALL) for name in names]
+    pool = {"selector": {"matchLabels": SMALL}, "alias": "live"}
+    endpoint = made("OnlineEndpoint", "pooled", {"deployments": [{"name": "all", "pool": pool}]})
+    spent, rows = Spent(bench), []
+    async with watched(bench.api, ONLINE_ENDPOINT, namespace) as seen:
+        await spent.begin()
+        await bench.create(MODEL, models, namespace)
+        both = [stored.version(name, number) for number in (1, 2) for name in names]
+        await bench.create(MODEL_VERSION, both, namespace)
+        await bench.create(ONLINE_ENDPOINT, [endpoint], namespace)
+        await bench.until(
+            lambda: f"the pool says {seen.message('pooled')!r}",
+            lambda: is_true(seen.status("pooled"), "Ready") and seen.message("pooled") == f"{count} models",
+        )
+        title = f"{count} Models with 2 versions each, until one pool has all; writes by Model"
+        rows.append({"pool": title, **await spent.told(count)})
+        moved = names[: max(1, count // 10)]
+        await spent.begin()
+        for name in moved:
+            await bench.api.ask("PATCH", MODEL.path(namespace, name), {"spec": {"aliases": {"live": "2"}}}, MERGE)
+        took = time.monotonic() - spent.began
+        await bench.idle()
+        rows.append({"pool": f"{len(moved)} aliases moved, one after another", **await spent.told(len(moved), took)})
+    return rows
+
+
+@asynccontextmanager
+async def gateway_of(api: Api, namespace: str, address: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Gateway]:
+    """Play the gateway of a namespace at that address until the end of the block."""
+    objects: dict[tuple[str, str], Manifest] = {}
+    gateway = Gateway(objects)
+
+    def tell(type: str, found: Manifest) -> None:
+        id = (found["kind"], found["metadata"]["name"])
+        if type == "DELETED":
+            objects.pop(id, None)
+        else:
+            objects[id] = found
+        if found["kind"] == "ConfigMap":
+            gateway.look()
+
+    watches = [asyncio.create_task(follow(api, kind, namespace, OURS, tell)) for kind in (CONFIG_MAP, POD, SERVICE)]
+    try:
+        async with gateway.listening(address, port):
+            yield gateway
+        for watch in watches:
+            if watch.done():
+                watch.result()
+    finally:
+        for watch in watches:
+            watch.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many of each; 0 leaves it out."""
+
+    versions: int
+    models: int
+    rollouts: int
+    scaled: int
+    pooled: int
+    seconds: int = 30  # for how long that is looked at which goes on by itself
+
+
+async def measure(bench: Bench, namespace: str, stored: Stored, sizes: Sizes, gateway: Gateway) -> AsyncIterator[str]:
+    """One measurement after another, each a table."""
+    if sizes.versions:
+        yield table(await model_versions(bench, namespace, stored, sizes.models, sizes.versions))
+        await clear(bench, namespace)
+    if sizes.pooled:
+        yield table(await pooled(bench, namespace, stored, sizes.pooled))
+        await clear(bench, namespace)
+    if sizes.rollouts:
+        yield table(await rollouts(bench, namespace, stored, sizes.rollouts, sizes.seconds))
+        await clear(bench, namespace)
+    if sizes.scaled:
+        yield table(await scaled(bench, namespace, stored, sizes.scaled, gateway, sizes.seconds))
+        await clear(bench, namespace)
+
+
+async def clear(bench: Bench, namespace: str) -> None:
+    """Take away endpoints, versions and Models, and wait until nothing of theirs is left."""
+    for resource in (ONLINE_ENDPOINT, MODEL_VERSION, MODEL):
+        await bench.api.ask("DELETE", resource.path(namespace), {"propagationPolicy": "Background"})
+    pods = f"{POD.path(namespace)}?labelSelector={OURS}&limit=1"
+    while (await bench.api.ask("GET", pods))["items"]:
+        await asyncio.sleep(1)
+    await bench.idle()
+
+
+async def _two_versions(bench: Bench, namespace: str, stored: Stored, model: str) -> None:
+    """Two versions of a Model, ready."""
+    async with watched(bench.api, MODEL, namespace) as seen:
+        await bench.create(MODEL, [made("Model", model, {})], namespace)
+        await bench.create(MODEL_VERSION, [stored.version(model, number) for number in (1, 2)], namespace)
+        await bench.until(
+            lambda: f"version 2 of {model} is not ready",
+            lambda: seen.count([model], lambda told: told.get("latestReadyVersion") == "2"),
+        )
+
+
+async def _patch_all(bench: Bench, namespace: str, names: list[str], patch: Manifest) -> None:
+    """Merge a patch into these endpoints, some at once."""
+    gate = asyncio.Semaphore(16)
+
+    async def one(name: str) -> None:
+        async with gate:
+            await bench.api.ask("PATCH", ONLINE_ENDPOINT.path(namespace, name), patch, MERGE)
+
+    await asyncio.gather(*map(one, names))
+
+
+async def on_a_bare_cluster(kube: cluster.Cluster, operator: Process, storage: Storage, sizes: Sizes) -> None:
+    """The same before an operator and an API server alone; the hands of tests/chaos play the controllers."""
+    url, tls = access(kube)
+    digest = f"sha256:{sha256(b'weights').hexdigest()}"
+    stored = Stored(f"s3://{BUCKET}/{NAMESPACE}/1.onnx", digest)
+    await asyncio.to_thread(storage.write, stored.uri, b"weights")
+    timeout = aiohttp.ClientTimeout(total=None)
+    resources = {r.kind: r for r in (*(kind.resource for kind in KINDS), *OTHERS)}
+    async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22) as session:
+        api = Api(url, session, tls)
+        world = World(api, NAMESPACE, storage, resources, patience=60.0)
+        types = selectors(tuple(kind.resource for kind in KINDS)).items()
+        hands = [asyncio.create_task(follow(api, kind, NAMESPACE, selector, world.see)) for kind, selector in types]
+        hands.append(asyncio.create_task(world.play()))
+        async with gateway_of(api, NAMESPACE) as gateway:
+            operator.gateway = f"127.0.0.1:{gateway.port}"
+            await asyncio.to_thread(operator.start)
+            to = cast(target.Target, None)  # there is no node here that pods could be kept from
+            bench = Bench(kube, to, "", api, Operator(f"http://127.0.0.1:{operator.port}", session))
+            async for rows in measure(bench, NAMESPACE, stored, sizes, gateway):
+                print("\n" + rows, flush=True)
+        for hand in hands:
+            hand.cancel()
+        await asyncio.gather(*hands, return_exceptions=True)
+
+
+def sizes_of(parser: argparse.ArgumentParser, defaults: Sizes) -> Callable[[argparse.Namespace], Sizes]:
+    """Add the options to a command line, and say how to read them."""
+    told = {
+        "versions": "number of ModelVersions with retention",
+        "models": "number of Models that have them",
+        "rollouts": "number of OnlineEndpoints with a rollout under way",
+        "scaled": "number of OnlineEndpoints that are scaled by their requests",
+        "pooled": "number of Models in a pool",
+    }
+    for name, words in told.items():
+        parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name), help=f"{words}, 0 for none")
+    told["seconds"] = "for how long that is looked at which goes on by itself"
+    parser.add_argument("--seconds", type=int, default=defaults.seconds, help=told["seconds"])
+    return lambda chosen: Sizes(**{name: getattr(chosen, name) for name in told})
+
+
+def main() -> None:
+    """The command line: small numbers, on a bare cluster, to try this file where there is no other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    read = sizes_of(parser, Sizes(versions=40, models=4, rollouts=4, scaled=4, pooled=12))
+    sizes = read(parser.parse_args())
+    with tempfile.TemporaryDirectory() as folder, cluster.up("bare", name="scale") as kube:
+        kube.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
+        kube.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        kube.run("create", "namespace", NAMESPACE)
+        buckets = Path(folder) / "buckets"
+        (buckets / BUCKET).mkdir(parents=True)
+        with serving_store(buckets) as store, requests_to(kube) as http:
+            os.environ.update(store.credentials)
+            operator = Process(Kubectl(kube, http, NAMESPACE), store, Path(folder) / "operator.log")
+            try:
+                asyncio.run(on_a_bare_cluster(kube, operator, Storage(store.endpoint), sizes))
+            finally:
+                operator.kill()
+
+
+if __name__ == "__main__":
+    main()

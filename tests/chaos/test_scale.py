@@ -1,0 +1,35 @@
+"""The benchmark of numbers, with few: it is run on a whole cluster, and rarely."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from api.bare import ROOT
+
+
+@pytest.mark.long
+def test_every_measurement_comes_to_its_table() -> None:
+    """What `make scale` measures beside jobs and plain endpoints ends with a table for each, on a bare cluster too."""
+    path = os.pathsep.join([*(str(ROOT / "tests" / part) for part in ("", "api", "chaos")), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "bench/scale_kinds.py", "--seconds", "3"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for title in (
+        "40 ModelVersions of 4 Models",
+        "12 Models with 2 versions each",
+        "4 under way",
+        "4 asleep",
+        "4 busy",
+    ):
+        assert f"| {title}" in done.stdout, done.stdout
