@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ultramarine.shared.contract import SweepTask
-from ultramarine.shared.errors import InvalidSpec
+from ultramarine.shared.searchspace import read_space
 
-from ultramarine_sweep.sweep import Parts, run
+from ultramarine_sweep import stopping, suggest
+from ultramarine_sweep.history import adopt
+from ultramarine_sweep.results import Results
+from ultramarine_sweep.sweep import Parts, run, say
 from ultramarine_sweep.trial import Known, Stopper, Suggester
+
+_TOLD = 10  # of the reasons why trials of other sweeps are left out
 
 
 def main() -> int:
     """Coordinate the sweep that the environment names, and return the exit code of the container."""
-    return run(os.environ, Parts(_suggester, _stopper))
+    return run(os.environ, Parts(_suggester, _stopper, _files))
 
 
 def _suggester(task: SweepTask, known: Sequence[Known]) -> Suggester:
-    raise InvalidSpec("no algorithm is bound to this coordinator yet")
+    space = read_space(task.space)
+    adopted, reasons = adopt(space, known, task.objectives)
+    for reason in reasons[:_TOLD]:
+        say(reason)
+    if len(reasons) > _TOLD:
+        say(f"{len(reasons) - _TOLD} more are left out")
+    return suggest.Suggester(space, task.objectives, task.algorithm, known=adopted)
 
 
 def _stopper(task: SweepTask) -> Stopper | None:
-    return None
+    return stopping.Stopper(task.early_termination, task.objectives[0]) if task.early_termination else None
+
+
+def _files(task: SweepTask, trials: Sequence[Known]) -> Mapping[str, bytes]:
+    from ultramarine_sweep.report import files  # matplotlib and Optuna, which only the end needs
+
+    return files(Results(task.sweep, read_space(task.space), task.objectives, trials)) if trials else {}
 
 
 if __name__ == "__main__":

@@ -68,6 +68,11 @@ class Coordinator:
         """The sweep's own time, in seconds."""
         return self._behind + time.monotonic() - self._started
 
+    @property
+    def finished(self) -> list[Known]:
+        """The trials that have ended."""
+        return [trial.known for trial in self._trials.finished.values()]
+
     async def listen(self, port: int) -> int:
         """Begin to answer; return the port."""
         return await self._server.listen(port)

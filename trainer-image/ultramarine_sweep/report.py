@@ -11,6 +11,7 @@ from ultramarine_sweep.history import FAILED, RUNNING, STOPPED, SUCCEEDED
 from ultramarine_sweep.pictures import pictures, png, svg
 from ultramarine_sweep.results import Results
 from ultramarine_sweep.study import study_file
+from ultramarine_sweep.table import TABLE_NAME, table
 
 REPORT_NAME = "report.html"
 STUDY_NAME = "optuna-journal.log"
@@ -33,13 +34,14 @@ _STYLE = (
 
 
 def files(results: Results) -> dict[str, bytes]:
-    """All that a finished sweep leaves for people, by file name: report, pictures, and a study for Optuna."""
+    """All that a finished sweep leaves for people, by file name: report, pictures, a table, and a study for Optuna."""
     drawn = pictures(results)
     found = {REPORT_NAME: report(results, {name: svg(figure) for name, figure in drawn.items()}).encode()}
     for name, figure in drawn.items():
         found[f"pictures/{name}.png"] = png(figure)
         found[f"pictures/{name}.svg"] = svg(figure)
     found[STUDY_NAME] = study_file(results)
+    found[TABLE_NAME] = table(results)
     return found
 
 

@@ -30,11 +30,13 @@ from ultramarine_sweep.trials import Trials
 class Parts:
     """Who decides for a sweep: what to try, knowing the trials of other sweeps, and which trials to stop.
 
-    Both raise InvalidSpec for a task that makes no sense.
+    Both raise InvalidSpec for a task that makes no sense. `files` says what the finished trials leave for people, by
+    the names that they get below the sweep's prefix.
     """
 
     suggester: Callable[[SweepTask, Sequence[Known]], Suggester]
     stopper: Callable[[SweepTask], Stopper | None]
+    files: Callable[[SweepTask, Sequence[Known]], Mapping[str, bytes]] = lambda task, trials: {}
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,18 @@ async def _coordinate(
     book = await asyncio.to_thread(Journal, storage, uri, writer, say)
     coordinator = Coordinator(task, token, book, suggester, stopper, teller.tell, places.times)
     await coordinator.listen(places.port)
-    return await coordinator.run()
+    summary = await coordinator.run()
+    await asyncio.to_thread(_leave_files, task, parts, storage, coordinator.finished)
+    return summary
+
+
+def _leave_files(task: SweepTask, parts: Parts, storage: Storage, finished: Sequence[Known]) -> None:
+    """Store what people look at; a sweep is as good without it."""
+    try:
+        for name, content in parts.files(task, finished).items():
+            storage.write(task.prefix + name, content)
+    except Exception as error:  # whatever a picture of any numbers may raise
+        say(f"report and pictures are not stored: {error!r}")
 
 
 def _warm_start(task: SweepTask, storage: Storage) -> list[Known]:

@@ -1,0 +1,29 @@
+"""The trials of a sweep as one table, for whoever goes on with pandas, Polars or DuckDB."""
+
+from __future__ import annotations
+
+import io
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from ultramarine_sweep.results import Results
+
+TABLE_NAME = "trials.parquet"
+
+
+def table(results: Results) -> bytes:
+    """Parquet with a row for each trial: number, outcome, params.NAME, values.METRIC; empty where there is none."""
+    trials = sorted(results.trials, key=lambda trial: trial.number)
+    columns: dict[str, pa.Array] = {
+        "number": pa.array([trial.number for trial in trials], pa.int64()),
+        "outcome": pa.array([trial.outcome for trial in trials], pa.string()),
+    }
+    for name in results.space.names:
+        columns[f"params.{name}"] = pa.array([trial.params.get(name) for trial in trials])
+    for place, metric in enumerate(results.metrics):
+        values = [trial.values[place] if len(trial.values) > place else None for trial in trials]
+        columns[f"values.{metric}"] = pa.array(values, pa.float64())
+    stream = io.BytesIO()
+    parquet.write_table(pa.table(columns), stream, compression="zstd")
+    return stream.getvalue()
