@@ -9,6 +9,7 @@ import sweep_stories
 from awaited import compiled, gone, model, ready, routed, served, state, told, version
 from builders import searching, serving, training
 from serving_lives import (
+    LOADS,
     POOLED,
     RETIRING,
     SCALED,
@@ -30,7 +31,7 @@ class Life:
     `story` does what people and the world do to them, and returns when nothing more is going to happen. It waits for
     states, not for moments: it must be able to go on after the operator was away, whatever was missed.
     `artifacts` are in the storage from the beginning. The word NAMESPACE in a manifest becomes the run's own. With
-    `routed` the namespace has a gateway.
+    `routed` the namespace has a gateway. `loads` are asked of Deployments from the beginning, with the pods they need.
     """
 
     kind: str
@@ -39,6 +40,7 @@ class Life:
     story: Callable[[World], Awaitable[None]]
     artifacts: tuple[str, ...] = ()
     routed: bool = False
+    loads: tuple[tuple[str, float, int], ...] = ()
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -315,7 +317,7 @@ LIVES = (
         True,
     ),
     Life("OnlineEndpoint", "rolls out by steps", (version(1), version(2), _both()), _rolls_out, TWO, True),
-    Life("OnlineEndpoint", "follows its load", SCALED, follows_its_load, ONE, True),
+    Life("OnlineEndpoint", "follows its load", SCALED, follows_its_load, ONE, True, LOADS),
     Life("OnlineEndpoint", "changes its catalogue", POOLED, changes_its_catalogue, SMALL_ONES),
     Life("OnlineEndpoint", "is scaled", (version(1), serving("shop", "churn@1")), _is_scaled, ONE),
     Life("OnlineEndpoint", "gets its image", (version(1), serving("shop", "churn@1")), _gets_its_image, ONE),

@@ -279,6 +279,8 @@ class Rig:
             try:
                 for artifact in life.artifacts:
                     await world.store(artifact)
+                for load in life.loads:
+                    world.load(*load)
                 await world.apply(*life.manifests)
                 await disturb(run)
                 await life.story(world)

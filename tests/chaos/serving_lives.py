@@ -27,6 +27,7 @@ def _autoscaled() -> Manifest:
 
 
 SCALED = (version(1), _autoscaled())
+LOADS = (("shop-blue", 1.0, 1), ("shop-green", 5.0, 1))
 
 
 async def follows_its_load(world: World) -> None:
@@ -132,6 +133,7 @@ POOLED = (
 async def changes_its_catalogue(world: World) -> None:
     """A Model comes, an alias moves to a version that comes later, a Model leaves; no pod restarts."""
     await _listed(world, churn="1", fraud="1")
+    await world.until("both pods are there", lambda: len(world.all("Pod")) == POOL["replicas"])
     pods = {pod["metadata"]["uid"] for pod in world.all("Pod")}
     await world.apply(_small("spam", champion="1"), _version_of("spam", 1))
     await _listed(world, churn="1", fraud="1", spam="1")

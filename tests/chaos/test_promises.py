@@ -316,7 +316,7 @@ async def _changed(rig: Rig, life_name: str, kind: str, name: str, change: Manif
         {**m, "spec": {**m["spec"], **change}} if (m["kind"], m["metadata"]["name"]) == (kind, name) else m
         for m in base.manifests
     )
-    fresh = await rig.run(Life(base.kind, f"with {change}", changed, stands, base.artifacts, base.routed))
+    fresh = await rig.run(replace(base, name=f"with {change}", manifests=changed, story=stands))
 
     async def disturb(run: Run) -> None:
         await run.quiet()
@@ -327,7 +327,7 @@ async def _changed(rig: Rig, life_name: str, kind: str, name: str, change: Manif
 
     # What once was leaves traces that are no difference: a generated Secret stays, and so do conditions that were.
     await rig.run(
-        Life(base.kind, f"changed to {change}", base.manifests, stands, base.artifacts, base.routed),
+        replace(base, name=f"changed to {change}", story=stands),
         disturb=disturb,
         calm=fresh,
         but=("Secret/shop-keys", ".status.pod", ".status.startTime", *REMEMBERED, *UNSEEN),
