@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from bare import ROOT, Api, eventually
+from builders import searching
 from stories import serving, status, there, training, until
 from ultramarine.kinds import KINDS
 from ultramarine.shared.meta import API_VERSION, Manifest
@@ -96,6 +97,7 @@ def test_an_object_that_nobody_has_looked_at_is_in_progress(api, kind):
         "Model": model("new"),
         "ModelVersion": version("new", "new.onnx"),
         "OnlineEndpoint": serving("new", "new@1"),
+        "Sweep": searching("new"),
     }
     api.apply(examples[kind.name])
     name = examples[kind.name]["metadata"]["name"]

@@ -19,8 +19,8 @@ from dulwich import porcelain
 from dulwich.repo import Repo
 from dulwich.server import DictBackend
 from dulwich.web import HTTPGitApplication, WSGIRequestHandlerLogger, WSGIServerLogger, make_server
-from ultramarine.kinds.trainingjob import manifests
 from ultramarine.outside.storage import Storage
+from ultramarine.shared import meta
 from ultramarine.shared.contract import SourceRecord, SourceTask
 from ultramarine_trainer.source import SourceError, prepare
 
@@ -223,7 +223,7 @@ def test_a_config_map_has_the_digest_of_the_same_files_inline(fetched: Any, tmp_
 
     files, record = fetched(config_map="code")
     assert files == inline
-    assert record.digest == f"sha256:{manifests.content_hash(inline)}"
+    assert record.digest == f"sha256:{meta.content_hash(inline)}"
 
 
 def test_a_config_map_that_is_not_there_may_come(fetched: Any) -> None:
