@@ -19,7 +19,7 @@ from ultramarine_cluster.paths import REPOSITORY
 
 NAMESPACE = "ultramarine-e2e"
 HERE = Path(__file__).parent
-OURS = ("tj", "oe", "mv", "mdl")
+OURS = ("sw", "tj", "oe", "mv", "mdl")
 Manifest = dict[str, Any]
 began = pytest.StashKey[datetime]()
 

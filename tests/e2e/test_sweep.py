@@ -44,8 +44,9 @@ def test_a_sweep_runs_all_trials_in_a_pool_and_names_the_best(platform):
     assert done["state"] == "Succeeded", done
     assert done["trials"] == {"succeeded": 20}
     best = done["best"][0]
-    assert best["value"] == min(trial["value"] for trial in done["best"])
-    assert abs((best["params"]["x"] - 3) ** 2 - best["value"]) < 1e-3
+    losses = [trial["values"]["loss"] for trial in done["best"]]
+    assert losses == sorted(losses)
+    assert abs((best["params"]["x"] - 3) ** 2 - losses[0]) < 1e-3
     assert len(done["best"]) == 10
 
     pods = platform.get("pod", "", "-l", "ultramarine.dev/kind=Sweep,ultramarine.dev/name=pooled")
@@ -146,7 +147,7 @@ def test_the_examples_best_model_is_registered_and_served(platform):
     done = ended(platform, "tuned", 240)
     assert done["state"] == "Succeeded", done
     assert done["best"][0]["modelVersion"] == "breast-cancer-tuned-1"
-    assert done["best"][0]["value"] > 0.9
+    assert done["best"][0]["values"]["cv_accuracy"] > 0.9
     platform.ready("tuned", "breast-cancer-tuned-1")
     row = features.to_numpy()[:1].tolist()
     with platform.client("tuned") as client:
