@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from builders import NOW, child, endpoint, model, seen, version
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ultramarine.kinds.onlineendpoint.addresses import routes_in, turned_to
 from ultramarine.kinds.onlineendpoint.plan import plan, questions
@@ -618,6 +618,7 @@ EVENTS = st.one_of(
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(EVENTS, max_size=12))
+@example([("go", 1), ("alias", "3"), "lost status", ("lag", 1)])
 def test_whatever_happens_a_good_version_is_promoted_in_the_end(events):
     """Aliases, errors, crashes, edits and lost statuses in any order: afterwards a new and good version wins.
 

@@ -108,12 +108,17 @@ class Routed:
 
     def may_ask(self, name: str) -> bool:
         """Whether a gateway pod may still lead requests to a deployment."""
-        return name in self.shares or name in self.weights
+        return name in self.shares or name in self.weights or self._is_forgotten
+
+    @property
+    def _is_forgotten(self) -> bool:
+        """Whether the status was lost while a gateway pod may still route otherwise: by what, nobody knows."""
+        return self.turned is not None and not self.confirmed and not self.shares
 
     def keeps(self, name: str) -> bool:
         """Whether a deployment must not lose pods yet: it may still have a larger share than it shall have."""
         may_have = max(self.shares.get(name, 0), self.weights.get(name, 0))
-        return may_have > self.target.get(name, 0)
+        return may_have > self.target.get(name, 0) or self._is_forgotten
 
     def towards(self, shares: Shares, *, in_need: bool, compared: str = "") -> Routed:
         """The same on the way to other shares."""
