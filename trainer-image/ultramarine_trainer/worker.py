@@ -164,7 +164,11 @@ class Worker(Attempt):
         if task.checkpoint is not None:
             empty(self._places.checkpoints)
         try:
-            shutil.copytree(source, self._places.work, symlinks=True, dirs_exist_ok=True)
+            for path in source.iterdir():  # not the folder itself: /workspace is a mount, whose mode is not ours to set
+                if path.is_dir() and not path.is_symlink():
+                    shutil.copytree(path, self._places.work / path.name, symlinks=True)
+                else:
+                    shutil.copy2(path, self._places.work / path.name, follow_symlinks=False)
         except (OSError, shutil.Error) as error:
             raise StorageError(
                 f"the source cannot be copied to {self._places.work}: {error}", "LocalDiskError"
