@@ -1,7 +1,7 @@
 """How long a sweep of short trials takes beside what is ideal, and what it costs the API server.
 
 Runs on the embedded cluster, in a namespace of its own, where each trial sleeps for some time and prints its score.
-What the API server was asked to write is counted in its audit log. Run it by `make sweep`.
+What the operator has written is counted in the API server's audit log. Run it by `make sweep`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def sweep(name: str, trials: int, seconds: float, parallel: int, algorithm: str)
 
 
 def write_requests(audit: Path, since: datetime) -> Counter[str]:
-    """The API server's successful writes in this namespace since then, by verb and resource; Leases are left out."""
+    """The operator's successful writes in this namespace since then, by verb and resource; Leases are left out."""
     found: Counter[str] = Counter()
     with audit.open() as log:
         for event in map(json.loads, filter(lambda line: line.endswith("\n"), log)):
@@ -63,12 +63,6 @@ def write_requests(audit: Path, since: datetime) -> Counter[str]:
             if event["verb"] in WRITES and datetime.fromisoformat(event["requestReceivedTimestamp"]) >= since:
                 found["/".join(filter(None, (f"{event['verb']} {what['resource']}", what.get("subresource"))))] += 1
     return found
-
-
-def resident(on: Platform, labels: str) -> float:
-    """MiB that the pods with these labels have, by metrics-server; 0 before it knows them."""
-    shown = on.kubectl("top", "pod", "-l", labels, "--no-headers")
-    return sum(float(line.split()[2].removesuffix("Mi")) for line in shown.splitlines())
 
 
 def main() -> None:
@@ -82,8 +76,8 @@ def main() -> None:
     on, audit = installed()
     ideal = chosen.trials * chosen.seconds / chosen.parallel
     print(f"\n{machine.platform()}, {os.cpu_count()} cores, Python {machine.python_version()}; ideal {ideal:.1f} s\n")
-    print("| sweep | apply -> Succeeded | of the ideal | API writes | a trial | pods made | trials succeeded |")
-    print("|---|---|---|---|---|---|---|")
+    print("| sweep | apply -> Succeeded | of the ideal | the operator's API writes | Jobs, pods | succeeded |")
+    print("|---|---|---|---|---|---|")
     for algorithm in chosen.algorithms.split(","):
         name = f"bench-{algorithm}"
         on.delete("sw", name)
@@ -94,10 +88,10 @@ def main() -> None:
         assert status["state"] == "Succeeded", status
         time.sleep(2)  # for what the last pods' ends still make the controllers write
         written = write_requests(audit, since)
+        jobs, pods = (len(on.get(kind, "", "-l", f"ultramarine.dev/name={name}")) for kind in ("job", "pod"))
         print(
             f"| {algorithm}, {chosen.trials} x {chosen.seconds:g} s, {chosen.parallel} at once | {took:.1f} s | "
-            f"{took / ideal:.2f} | {written.total()} | {written.total() / chosen.trials:.1f} | "
-            f"{written['create pods']} | {status['trials']['succeeded']} |",
+            f"{took / ideal:.2f} | {written.total()} | {jobs}, {pods} | {status['trials']['succeeded']} |",
             flush=True,
         )
         on.delete("sw", name)

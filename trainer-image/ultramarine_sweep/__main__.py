@@ -20,7 +20,7 @@ _TOLD = 10  # of the reasons why trials of other sweeps are left out
 
 def main() -> int:
     """Coordinate the sweep that the environment names, and return the exit code of the container."""
-    return run(os.environ, Parts(_suggester, _stopper, _files))
+    return run(os.environ, Parts(_suggester, _stopper, _files, _prepare))
 
 
 def _suggester(task: SweepTask, known: Sequence[Known]) -> Suggester:
@@ -41,6 +41,12 @@ def _files(task: SweepTask, trials: Sequence[Known]) -> Mapping[str, bytes]:
     from ultramarine_sweep.report import files  # matplotlib and Optuna, which only the end needs
 
     return files(Results(task.sweep, read_space(task.space), task.objectives, trials)) if trials else {}
+
+
+def _prepare() -> None:
+    import sklearn.ensemble  # noqa: F401, for the importances
+
+    import ultramarine_sweep.report  # noqa: F401
 
 
 if __name__ == "__main__":

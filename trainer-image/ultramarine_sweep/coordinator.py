@@ -73,6 +73,11 @@ class Coordinator:
         """The trials that have ended."""
         return [trial.known for trial in self._trials.finished.values()]
 
+    @property
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return len(self._trials.finished)
+
     async def listen(self, port: int) -> int:
         """Begin to answer; return the port."""
         return await self._server.listen(port)

@@ -25,18 +25,21 @@ from ultramarine_sweep.telling import Teller, last_words
 from ultramarine_sweep.trial import FAILED, Known, Stopper, Suggester
 from ultramarine_sweep.trials import Trials
 
+_MOST_OF_IT = 0.7  # of all trials
+
 
 @dataclass(frozen=True)
 class Parts:
     """Who decides for a sweep: what to try, knowing the trials of other sweeps, and which trials to stop.
 
     Both raise InvalidSpec for a task that makes no sense. `files` says what the finished trials leave for people, by
-    the names that they get below the sweep's prefix.
+    the names that they get below the sweep's prefix, and `prepare` loads what that needs.
     """
 
     suggester: Callable[[SweepTask, Sequence[Known]], Suggester]
     stopper: Callable[[SweepTask], Stopper | None]
     files: Callable[[SweepTask, Sequence[Known]], Mapping[str, bytes]] = lambda task, trials: {}
+    prepare: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,18 @@ async def _coordinate(
     book = await asyncio.to_thread(Journal, storage, uri, writer, say)
     coordinator = Coordinator(task, token, book, suggester, stopper, teller.tell, places.times)
     await coordinator.listen(places.port)
+    preparing = asyncio.create_task(_prepare(task, parts, coordinator))
     summary = await coordinator.run()
+    preparing.cancel()
     await asyncio.to_thread(_leave_files, task, parts, storage, coordinator.finished)
     return summary
+
+
+async def _prepare(task: SweepTask, parts: Parts, coordinator: Coordinator) -> None:
+    """Load what draws the pictures before the last trial has ended, so that the end waits only for the drawing."""
+    while coordinator.ended < _MOST_OF_IT * task.max_trials:
+        await asyncio.sleep(1)
+    await asyncio.to_thread(parts.prepare)
 
 
 def _leave_files(task: SweepTask, parts: Parts, storage: Storage, finished: Sequence[Known]) -> None:
