@@ -62,6 +62,25 @@ def test_a_sweep_runs_all_trials_in_a_pool_and_names_the_best(platform):
     assert "20/20" in line
 
 
+def test_a_finished_sweep_goes_after_its_time_and_its_results_stay(platform):
+    """With ttlSecondsAfterFinished object, Jobs and pods go by themselves; what is in the bucket stays."""
+    platform.apply(sweep("passing", limits={"maxTrials": 10, "parallelTrials": 2}))
+    done = ended(platform, "passing")
+    assert done["state"] == "Succeeded", done
+    folder = done["journal"]["uri"].removeprefix("s3://ultramarine/").removesuffix("journal/")
+    platform.kubectl("patch", "sw", "passing", "--type=merge", "-p", '{"spec": {"ttlSecondsAfterFinished": 1}}')
+    selector = "ultramarine.dev/kind=Sweep,ultramarine.dev/name=passing"
+    end = time.monotonic() + 60
+    while platform.get("sw", "", "--field-selector=metadata.name=passing") or platform.get("job", "", "-l", selector):
+        assert time.monotonic() < end, "it is still there"
+        time.sleep(0.5)
+    with platform.target.bucket(platform.namespace) as storage:
+        stored = storage.list_objects_v2(Bucket="ultramarine", Prefix=folder).get("Contents", [])
+    names = {one["Key"].removeprefix(folder) for one in stored}
+    assert {"summary.json", "report.html", "trials.parquet", "optuna-journal.log"} <= names, names
+    assert {"pictures/history.png", "pictures/history.svg"} <= names, names
+
+
 def test_a_seed_gives_the_same_trials_again(platform):
     """A sweep with the same seed under another name finds the same best parameters."""
     platform.apply(sweep("again", limits={"maxTrials": 5}), sweep("once-more", limits={"maxTrials": 5}))
