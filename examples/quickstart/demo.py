@@ -84,8 +84,8 @@ def main() -> int:
         say(
             f"\nTo take it away again: helm uninstall ultramarine -n {NAMESPACE}; kubectl delete namespace {NAMESPACE};"
         )
-        say("kubectl delete crd trainingjobs.ultramarine.dev models.ultramarine.dev modelversions.ultramarine.dev "
-            "onlineendpoints.ultramarine.dev")  # fmt: skip
+        say("kubectl delete crd trainingjobs.ultramarine.dev sweeps.ultramarine.dev models.ultramarine.dev "
+            "modelversions.ultramarine.dev onlineendpoints.ultramarine.dev")  # fmt: skip
     else:
         say("\n`make down` takes all of it away again.")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -18,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
+from pyarrow import parquet
 from ultramarine.shared.searchspace import read_space
 from ultramarine_sweep.dominance import elite, front
 from ultramarine_sweep.history import FAILED, STOPPED, SUCCEEDED, Trial
@@ -26,6 +28,7 @@ from ultramarine_sweep.report import files, report
 from ultramarine_sweep.results import Results
 from ultramarine_sweep.study import as_study, study_file
 from ultramarine_sweep.suggest import suggest
+from ultramarine_sweep.table import table
 from unit.sweep_spaces import search_spaces
 
 LOSS = [{"metric": "loss", "goal": "minimize"}]
@@ -209,14 +212,28 @@ def test_a_report_is_one_file_that_asks_nothing_of_anybody() -> None:
 
 
 def test_all_files_of_a_sweep() -> None:
-    """A report, each picture twice, and the study."""
+    """A report, each picture twice, the study and the table."""
     names = set(files(a_sweep()))
 
-    assert names == {"report.html", "optuna-journal.log"} | {
+    assert names == {"report.html", "optuna-journal.log", "trials.parquet"} | {
         f"pictures/{name}.{kind}"
         for name in ("history", "importances", "slices", "parallel")
         for kind in ("png", "svg")
     }
+
+
+def test_the_table_has_a_row_for_each_trial() -> None:
+    """Number, outcome, parameters and objectives; what a trial does not have is empty."""
+    results = a_sweep()
+    rows = parquet.read_table(io.BytesIO(table(results))).to_pylist()
+
+    assert len(rows) == len(results.trials)
+    for row, trial in zip(rows, sorted(results.trials, key=lambda one: one.number), strict=True):
+        assert (row["number"], row["outcome"]) == (trial.number, trial.outcome)
+        for name in results.space.names:
+            assert row[f"params.{name}"] == trial.params.get(name)
+        told = tuple(row[f"values.{metric}"] for metric in results.metrics)
+        assert told == (trial.values or (None,) * len(told))
 
 
 @settings(max_examples=10, deadline=None)
