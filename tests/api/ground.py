@@ -24,7 +24,14 @@ CHILDREN = tuple({child for kind in KIND.values() for child in (*kind.children, 
 PATIENCE = 20.0  # seconds
 # Of the server or of the moment, or a hash over one of both.
 UNSTABLE = {"uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "lastTransitionTime"}
-UNSTABLE |= {"clusterIP", "clusterIPs", "startTime", "ultramarine.dev/applied", "ultramarine.dev/revision"}
+UNSTABLE |= {
+    "clusterIP",
+    "clusterIPs",
+    "startTime",
+    "activeSeconds",
+    "ultramarine.dev/applied",
+    "ultramarine.dev/revision",
+}
 Where = tuple[Resource, str]
 
 
