@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Any
 
 from ultramarine.engine import engine, lease, mirror, queue
+from ultramarine.kinds import registration
 from ultramarine.kinds.model import deleting
 from ultramarine.kinds.onlineendpoint import pools
 from ultramarine.kinds.onlineendpoint.routed import Routed
-from ultramarine.kinds.trainingjob import manifests, registration
+from ultramarine.kinds.trainingjob import manifests
 from ultramarine.kube.client import Client
 from ultramarine.shared.meta import JOB, Manifest, Ref
 from ultramarine.shared.plan import Plan
