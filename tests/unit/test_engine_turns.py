@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from builders import NOW, PLATFORM, child, endpoint, ours, read, seen, version
 from ultramarine.engine.engine import Engine, _end
 from ultramarine.engine.mirror import Mirror
+from ultramarine.engine.queue import FIRST_BACKOFF
+from ultramarine.engine.reconcile import ASKS
 from ultramarine.kinds import KINDS
 from ultramarine.kinds.model.plan import plan_model
 from ultramarine.kube.apply import with_hash
@@ -99,6 +102,26 @@ async def test_an_error_in_the_telling_of_an_error_ends_no_worker(engine, monkey
     for number in range(40):
         engine.tell(MODEL, model(number))
     await led(engine, lambda: len(tried) == 40)
+
+
+async def test_a_pass_that_only_asks_does_not_end_a_row_of_failures(engine):
+    """Where each try has to ask first, it is held back for longer and longer all the same."""
+    key, tries = Key("Model", "team-a", "churn"), 0
+
+    async def asks_then_fails(key: Key) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries % 2:
+            return timedelta(0), ASKS  # as if the answer rang at once
+        raise ApiError(409, "Conflict", "the object has been modified")
+
+    engine._reconciler.reconcile = asks_then_fails
+    engine.tell(MODEL, model(0))
+    for _ in range(3):
+        await engine._pass(key)
+        await engine._pass(key)
+
+    assert engine.queue.backoff(key) == pytest.approx(8 * FIRST_BACKOFF)
 
 
 @dataclass

@@ -21,7 +21,7 @@ from .inquiries import Inquiries, Outside
 from .lease import Lease
 from .mirror import Mirror, owner_key
 from .queue import Queue
-from .reconcile import Reconciler
+from .reconcile import ASKS, OK, Reconciler
 from .reports import Reports
 from .vitals import Vitals, Watch
 
@@ -278,10 +278,8 @@ class Engine:
 
     async def _pass(self, key: Key) -> None:
         started = time.monotonic()
-        outcome = "ok"
         try:
-            after, done = await self._reconciler.reconcile(key)
-            outcome = "ok" if done else "held"
+            after, outcome = await self._reconciler.reconcile(key)
         except NotLeading as error:
             outcome = "fenced"
             self.queue.failed(key)
@@ -300,10 +298,11 @@ class Engine:
             await self._confess(key, "OperatorError", f"the operator failed on this object: {error!r}; see its log")
             self.queue.failed(key)
         else:
-            self.queue.done(key, after.total_seconds() if after is not None else None)
+            # Who only asks has not come to where the pass before failed: it must not be tried at once for ever.
+            self.queue.done(key, after.total_seconds() if after is not None else None, well=outcome != ASKS)
             self._done = time.monotonic()
         self._passed = time.monotonic()
-        RECONCILES.labels(kind=key.kind, outcome=outcome).inc()
+        RECONCILES.labels(kind=key.kind, outcome=OK if outcome == ASKS else outcome).inc()
         RECONCILE_SECONDS.labels(kind=key.kind).observe(time.monotonic() - started)
 
     async def _confess(self, key: Key, reason: str, message: str) -> None:

@@ -70,10 +70,11 @@ class Queue:
                 async with asyncio.timeout(wait):
                     await self._changed.wait()
 
-    def done(self, key: Key, after: float | None = None) -> None:
-        """The pass went well; look again in `after` seconds if that is given."""
+    def done(self, key: Key, after: float | None = None, *, well: bool = True) -> None:
+        """The pass has ended; look again in `after` seconds if that is given. Failures count on if not `well`."""
         self._working.discard(key)
-        self._failures.pop(key, None)
+        if well:
+            self._failures.pop(key, None)
         if after is not None:
             self.add(key, after)
         self._changed.set()

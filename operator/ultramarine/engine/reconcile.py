@@ -25,6 +25,7 @@ from .reports import Reports
 
 log = logging.getLogger(__name__)
 
+OK, HELD, ASKS = "ok", "held", "asks"  # all of the plan was done; a part waits; no plan before there are answers
 RETRY_SOON = timedelta(seconds=2)
 RETRY_LATER = timedelta(seconds=30)
 
@@ -53,23 +54,23 @@ class Reconciler:
         self._platform = platform
         self._clock = clock
 
-    async def reconcile(self, key: Key) -> tuple[timedelta | None, bool]:
-        """Do one pass; return when to look again (None: at the next ring), and whether all of the plan was done."""
+    async def reconcile(self, key: Key) -> tuple[timedelta | None, str]:
+        """Do one pass; return when to look again (None: at the next ring), and what became of it: OK, HELD or ASKS."""
         kind = self._kinds[key.kind]
         manifest = self._mirror.get(key)
         if manifest is None or manifest["metadata"].get("deletionTimestamp"):
             self._inquiries.forget(key)
             self._reports.forget(key)
-            return None, True  # its children carry an owner reference: Kubernetes collects them
+            return None, OK  # its children carry an owner reference: Kubernetes collects them
         now = self._clock()
         try:
             obj = Obj(manifest, kind.spec.model_validate(manifest.get("spec") or {}))
             seen = self._look(kind, key, obj)
             if seen is None:
-                return None, True
+                return None, ASKS
             plan = kind.plan(obj, seen, now)
         except (InvalidSpec, ValidationError) as error:
-            return await self._finish(manifest, self._invalid(manifest, error, now), now), True
+            return await self._finish(manifest, self._invalid(manifest, error, now), now), OK
         try:
             await self._act(key, plan, seen.children)
         except (NotYet, Conflict, Refused) as error:
@@ -77,8 +78,8 @@ class Reconciler:
             again = RETRY_SOON if isinstance(error, NotYet) else RETRY_LATER
             told = () if isinstance(error, NotYet) else (Event(error.reason, error.message, "Warning"),)
             held = Plan(status=status, events=(*plan.events, *told), after=again)
-            return await self._finish(manifest, held, now), False
-        return await self._finish(manifest, plan, now), True
+            return await self._finish(manifest, held, now), HELD
+        return await self._finish(manifest, plan, now), OK
 
     def _look(self, kind: Kind, key: Key, obj: Obj[Any]) -> Seen | None:
         """Gather what is to be known; None while the storage is asked, after whose answer the key is rung."""
