@@ -57,8 +57,6 @@ class Worker(Attempt):
         if task.output_prefix:
             prefix = f"{task.output_prefix.rstrip('/')}/{contract.LOGS_NAME}/{self._pod}/"
             self._archive = Archive(storage, prefix, self.say)
-        if task.checkpoint is not None:
-            self._grace = float(task.checkpoint.grace_seconds)
         with tempfile.TemporaryDirectory(prefix="ultramarine-source-") as source:
             self._prepare(task, storage, Path(source))
             self._has_run = True
@@ -86,7 +84,7 @@ class Worker(Attempt):
                 elif "trial" in answer:
                     trial = Trial.of(answer["trial"])
                     ears = Ears(trial.objectives)
-                    finished = self._run_trial(task, source, trial, ears)
+                    finished = self._run_trial(source, trial, ears)
                 else:
                     finished = None
                     with self._signals.idle():
@@ -116,12 +114,12 @@ class Worker(Attempt):
     def _waiting(self, finished: Document | None) -> AbstractContextManager[None]:
         return nullcontext() if finished is not None else self._signals.idle()
 
-    def _run_trial(self, task: TrainingTask, source: Path, trial: Trial, ears: Ears) -> Document | None:
+    def _run_trial(self, source: Path, trial: Trial, ears: Ears) -> Document | None:
         """Run one trial to its end; return what the coordinator is told, or None where it is another worker's."""
         began, code, problem = time.monotonic(), _NOT_FOUND, ""
         with Heartbeat(self._reports, self._name, trial, ears, self.say) as heartbeat:
             if not self._signals.received:
-                self._renew(task, source)
+                self._renew(source)
                 supervision = Supervision(
                     self._signals, ears.hear, self._tee, self._grace / 2, heartbeat.broken, _STOP_SECONDS
                 )
@@ -129,7 +127,7 @@ class Worker(Attempt):
                 try:
                     if not command:
                         raise CommandNotFound("all of the command refers to parameters that this trial does not have")
-                    launched = launch(task.gang or GangTask(), ALONE, command, environment)
+                    launched = launch(GangTask(), ALONE, command, environment)
                     code = run_command(launched, self._folder(), supervision)
                 except CommandNotFound as error:
                     problem = str(error)
@@ -157,12 +155,10 @@ class Worker(Attempt):
             "points": ears.as_points(ears.untold()),
         }
 
-    def _renew(self, task: TrainingTask, source: Path) -> None:
+    def _renew(self, source: Path) -> None:
         """Make all folders as if no trial had been before."""
         for folder in (self._places.work, *self._output_folders):
             empty(folder)
-        if task.checkpoint is not None:
-            empty(self._places.checkpoints)
         try:
             for path in source.iterdir():  # not the folder itself: /workspace is a mount, whose mode is not ours to set
                 if path.is_dir() and not path.is_symlink():
