@@ -161,3 +161,18 @@ class Status(Schema):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         description="Standard conditions.",
     )
+
+
+class RunStatus(Status):
+    """What the status of everything that runs to an end has."""
+
+    state: str = Field(
+        default="",
+        max_length=32,
+        description="Pending, Running, Suspended, Succeeded, Failed or Invalid; for reading only.",
+    )
+    start_time: str | None = Field(
+        default=None, json_schema_extra={"format": "date-time"}, description="First pod's start."
+    )
+    completion_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"}, description="The end.")
+    duration: str = Field(default="", max_length=32, description="From start to end, for people.")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from ...shared.contract import LARGEST, METRIC_NAME_LIMIT
-from ...shared.schema import IMMUTABLE, DnsName, Schema, Status, rule, rules, says
+from ...shared.schema import IMMUTABLE, DnsName, RunStatus, Schema, rule, rules, says
 from ..trainingjob.schema import Failure, TrainingJobSpec
 from .space import Parameter
 from .stopping import EarlyTermination
@@ -296,19 +296,9 @@ class BudgetUsed(Schema):
     gpu_hours: float | None = Field(default=None, ge=0, description="Hours of GPU.")
 
 
-class SweepStatus(Status):
+class SweepStatus(RunStatus):
     """What is known of the sweep."""
 
-    state: str = Field(
-        default="",
-        max_length=32,
-        description="Pending, Running, Suspended, Succeeded, Failed or Invalid; for reading only.",
-    )
-    start_time: str | None = Field(
-        default=None, json_schema_extra={"format": "date-time"}, description="First pod's start."
-    )
-    completion_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"}, description="The end.")
-    duration: str = Field(default="", max_length=32, description="From start to end, for people.")
     trials: Trials | None = Field(default=None, description="How many trials there are.")
     progress: str = Field(default="", max_length=32, description="How many are over, of how many, for people.")
     best: list[Best] = Field(

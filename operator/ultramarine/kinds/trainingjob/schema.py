@@ -15,8 +15,8 @@ from ...shared.schema import (
     EnvVar,
     Quantity,
     Resources,
+    RunStatus,
     Schema,
-    Status,
     Uri,
     rule,
     rules,
@@ -628,19 +628,9 @@ class MlflowStatus(Schema):
     uri: str = Field(max_length=2048, description="Its page, at the address by which the pods reach MLflow.")
 
 
-class TrainingJobStatus(Status):
+class TrainingJobStatus(RunStatus):
     """What is known of the job."""
 
-    state: str = Field(
-        default="",
-        max_length=32,
-        description="Pending, Running, Suspended, Succeeded, Failed or Invalid; for reading only.",
-    )
-    start_time: str | None = Field(
-        default=None, json_schema_extra={"format": "date-time"}, description="First pod's start."
-    )
-    completion_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"}, description="The end.")
-    duration: str = Field(default="", max_length=32, description="From start to end, for people.")
     attempts: int = Field(
         default=0, ge=0, description="How many pods were started; of a job with several nodes, how often it was begun."
     )
