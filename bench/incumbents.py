@@ -14,7 +14,7 @@ from typing import Any
 import skops.io
 from served.fit import MODELS
 from skl2onnx import to_onnx
-from ultramarine.shared.contract import ServingTask
+from ultramarine.shared.serving_records import ServingTask
 from ultramarine_cluster.venvs import python_with
 from unit.serving_process import LABELS, ROWS, environment
 

@@ -24,7 +24,6 @@ from scale_kinds import Sizes, Stored, clear, gateway_of, sizes_of
 from scale_kinds import measure as measure_kinds
 from sights import Bench, Memory, Operator, cpu_of_components, passes, percentiles, table, writes
 from ultramarine.shared.conditions import is_true
-from ultramarine.shared.contract import TerminationRecord
 from ultramarine.shared.meta import (
     API_VERSION,
     MODEL,
@@ -34,6 +33,7 @@ from ultramarine.shared.meta import (
     Manifest,
 )
 from ultramarine.shared.routes import GATEWAY_PORT
+from ultramarine.shared.training_records import TerminationRecord
 from ultramarine_cluster import cluster, kwok, target
 
 NAMESPACE = "ultramarine-scale"

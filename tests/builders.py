@@ -10,6 +10,7 @@ from ultramarine.shared import contract
 from ultramarine.shared.conditions import find
 from ultramarine.shared.meta import API_VERSION, Manifest, child_labels
 from ultramarine.shared.plan import Obj, Plan, Platform, Seen
+from ultramarine.shared.training_records import TerminationRecord
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
@@ -196,7 +197,7 @@ def ended_container(code: int, reason: str = "Error", message: str = "", name: s
 
 def succeeded_pod(owner: Obj[Any], **outputs: contract.OutputRecord) -> Manifest:
     """A pod that has succeeded and told its outputs."""
-    record = contract.TerminationRecord(outputs=outputs, metrics={"accuracy": 0.97})
+    record = TerminationRecord(outputs=outputs, metrics={"accuracy": 0.97})
     return pod(owner, phase="Succeeded", **ended_container(0, "Completed", record.to_json()))
 
 

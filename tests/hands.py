@@ -12,6 +12,9 @@ from typing import Any
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
 from ultramarine.shared.meta import Manifest
+from ultramarine.shared.serving_records import CompileRecord, CompileTask, DeleteTask
+from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask
+from ultramarine.shared.training_records import TrainingTask
 
 MODEL_FILE = "model.skops"
 
@@ -72,10 +75,10 @@ def _condition(type: str, reason: str) -> Manifest:
     return {"type": type, "status": "True", "reason": reason, "lastTransitionTime": now()}
 
 
-def task_of(job: Manifest) -> contract.TrainingTask:
+def task_of(job: Manifest) -> TrainingTask:
     """What the trainer in a Job's pod has to do."""
     variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
-    return contract.TrainingTask.from_json(
+    return TrainingTask.from_json(
         next(variable["value"] for variable in variables if variable["name"] == contract.ENV_TASK)
     )
 
@@ -102,38 +105,38 @@ def digest_of(content: str) -> str:
 def uri_to_delete(job: Manifest) -> str:
     """The artifact that a deleting pod's task names."""
     variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
-    return contract.DeleteTask.from_json(variables[0]["value"]).uri
+    return DeleteTask.from_json(variables[0]["value"]).uri
 
 
-def search_and_store(storage: Storage, job: Manifest) -> contract.SweepSummary:
+def search_and_store(storage: Storage, job: Manifest) -> SweepSummary:
     """Do a sweep's work: store the best trial's output and the summary, and give what the coordinator then says."""
     variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
     told = next(variable["value"] for variable in variables if variable["name"] == contract.ENV_SWEEP)
-    task = contract.SweepTask.from_json(told)
+    task = SweepTask.from_json(told)
     outputs: dict[str, contract.OutputRecord] = {}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "model.skops").write_text("weights")
         for name in task.outputs:
             outputs[name] = storage.upload_folder(Path(folder), f"{task.prefix}trials/3/{name}", "sklearn")
-    best = contract.BestTrial(3, (0.25,), {"lr": 0.01}, outputs)
+    best = BestTrial(3, (0.25,), {"lr": 0.01}, outputs)
     end = ("Succeeded", "MaxTrialsReached", "10 trials are over")
-    summary = contract.SweepSummary(*end, succeeded=10, best=(best,))
+    summary = SweepSummary(*end, succeeded=10, best=(best,))
     storage.write(task.prefix + contract.SUMMARY_NAME, summary.to_json())
     return replace(summary, best=())
 
 
-def compile_and_store(storage: Storage, job: Manifest, well: bool) -> contract.CompileRecord:
+def compile_and_store(storage: Storage, job: Manifest, well: bool) -> CompileRecord:
     """Do a compiling pod's work: store a model and the verdict, or a verdict that says how far the answers differ."""
     variables = job["spec"]["template"]["spec"]["initContainers"][1]["env"]
-    task = contract.CompileTask.from_json(variables[0]["value"])
+    task = CompileTask.from_json(variables[0]["value"])
     figures: dict[str, Any] = {"rows": 1000, "rows_from": "1000 rows", "worst_relative_error": 0.0}
     if well:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "model.onnx").write_text(task.digest)
             made = storage.upload_folder(Path(folder), task.prefix, "onnx")
-        record = contract.CompileRecord(made.uri, made.digest, made.bytes, 21, label_agreement=1.0, **figures)
+        record = CompileRecord(made.uri, made.digest, made.bytes, 21, label_agreement=1.0, **figures)
     else:
         message = "half of the labels differ"
-        record = contract.CompileRecord(reason="ParityFailed", message=message, label_agreement=0.5, **figures)
+        record = CompileRecord(reason="ParityFailed", message=message, label_agreement=0.5, **figures)
     storage.write(task.prefix + contract.RESULT_NAME, record.to_json())
     return record

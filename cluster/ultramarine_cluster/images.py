@@ -46,26 +46,26 @@ class Image:
     seconds: float = 60
 
 
+def _shared(*modules: str) -> tuple[str, ...]:
+    """What an image takes of the operator's package."""
+    package = "operator/ultramarine"
+    return (f"{package}/__init__.py", *(f"{package}/shared/{module}.py" for module in ("__init__", *modules)))
+
+
 def table() -> dict[str, Image]:
     """The images by name."""
     common = ("pyproject.toml", "constraints.txt", ".dockerignore")
-    shared = (
-        "operator/ultramarine/__init__.py",
-        *(f"operator/ultramarine/shared/{module}.py" for module in ("__init__", "contract", "errors", "formats")),
-        "operator/ultramarine/outside",
-    )
-    catalogue = "operator/ultramarine/shared/catalogue.py"
-    search = tuple(f"operator/ultramarine/shared/search{part}.py" for part in ("domains", "space", "grid"))
-    of_gateway = (
-        "operator/ultramarine/__init__.py",
-        *(f"operator/ultramarine/shared/{module}.py" for module in ("__init__", "contract", "logs", "meta", "routes")),
-    )
+    outside = "operator/ultramarine/outside"
+    of_both = ("contract", "errors", "formats", "training_records")
+    of_trainer = (*_shared(*of_both, "sweep_records", "searchdomains", "searchspace", "searchgrid"), outside)
+    of_server = (*_shared(*of_both, "serving_records", "catalogue"), outside)
+    of_gateway = _shared("contract", "logs", "meta", "routes")
     addons = ("coredns", "metrics-server", "local-path-provisioner", "versitygw")
     examples = sorted(file.parent.name for file in (REPOSITORY / "examples").glob("*/Dockerfile"))
     return {
         "operator": Image("operator/Dockerfile", (*common, "operator"), seconds=45),
-        "trainer": Image("trainer-image/Dockerfile", (*common, *shared, *search, "trainer-image"), seconds=90),
-        "server": Image("server-image/Dockerfile", (*common, *shared, catalogue, "server-image"), seconds=90),
+        "trainer": Image("trainer-image/Dockerfile", (*common, *of_trainer, "trainer-image"), seconds=90),
+        "server": Image("server-image/Dockerfile", (*common, *of_server, "server-image"), seconds=90),
         "gateway": Image("gateway-image/Dockerfile", (*common, *of_gateway, "gateway-image"), seconds=60),
         "addons": Image(
             str((CLUSTER_FOLDER / "addons" / "Dockerfile").relative_to(REPOSITORY)),

@@ -15,8 +15,10 @@ from aiohttp.typedefs import Handler
 
 from .engine.reports import Report, Reports
 from .kube.client import ApiError
-from .shared.contract import METRIC_LIMIT, METRIC_NAME_LIMIT, PROGRESS_AUDIENCE, Progress, SweepSummary
+from .shared.contract import METRIC_LIMIT, METRIC_NAME_LIMIT, PROGRESS_AUDIENCE
 from .shared.meta import SWEEP, TRAINING_JOB, Key, Manifest, Resource
+from .shared.sweep_records import SweepSummary
+from .shared.training_records import Progress
 
 BODY_LIMIT = 64 * 1024
 TOKEN_LIMIT = 16 * 1024
@@ -171,7 +173,7 @@ def _read_progress(body: bytes) -> Progress:
 
 
 _READ: dict[str, Callable[[bytes], Report]] = {TRAINING_JOB.kind: _read_progress, SWEEP.kind: SweepSummary.from_json}
-_RECORDS = {TRAINING_JOB.kind: "contract.Progress", SWEEP.kind: "contract.SweepSummary"}
+_RECORDS = {TRAINING_JOB.kind: "training_records.Progress", SWEEP.kind: "sweep_records.SweepSummary"}
 
 
 def _pod_of(review: Manifest, key: Key) -> Caller:

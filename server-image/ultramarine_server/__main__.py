@@ -10,13 +10,16 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ultramarine.shared import contract
-from ultramarine.shared.contract import CompileRecord, CompileTask, DeleteTask, ServingTask, TerminationRecord
 from ultramarine.shared.errors import UltramarineError
+from ultramarine.shared.serving_records import CompileRecord, CompileTask, DeleteTask, ServingTask
 
 from ultramarine_server.cpus import cpu_limit
+
+if TYPE_CHECKING:
+    from ultramarine.shared.training_records import TerminationRecord
 
 Task = TypeVar("Task")
 
@@ -65,6 +68,8 @@ def main() -> int:
         return serve(task, places, listening)
     except UltramarineError as error:
         print(f"ultramarine-server: {error.reason}: {error.message}", file=sys.stderr, flush=True)
+        from ultramarine.shared.training_records import TerminationRecord  # Records take a moment to import.
+
         _leave(TerminationRecord(reason=error.reason, message=error.message), arguments.termination_log)
         return 1
 

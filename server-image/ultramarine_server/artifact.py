@@ -6,8 +6,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ultramarine.shared.contract import MANIFEST_NAME, ArtifactManifest, ServingTask
+from ultramarine.shared.contract import MANIFEST_NAME, ArtifactManifest
 from ultramarine.shared.formats import FOLDER_FORMATS, FORMATS, HEAD, known_formats, models_among
+from ultramarine.shared.serving_records import ServingTask
 
 from ultramarine_server.errors import LoadError
 

@@ -14,9 +14,8 @@ from ultramarine.shared.contract import (
     ENV_STORAGE_REGION,
     RESULT_NAME,
     VERDICT_NAME,
-    CompileRecord,
-    CompileTask,
 )
+from ultramarine.shared.serving_records import CompileRecord, CompileTask
 
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.errors import LoadError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, DeleteTask
+from ultramarine.shared.contract import ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION
+from ultramarine.shared.serving_records import DeleteTask
 
 
 def delete(task: DeleteTask, environment: Mapping[str, str]) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, ServingTask
+from ultramarine.shared.contract import ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION
+from ultramarine.shared.serving_records import ServingTask
 
 
 def fetch(task: ServingTask, environment: Mapping[str, str], folder: Path) -> None:

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from ultramarine.shared.contract import ServingTask
+from ultramarine.shared.serving_records import ServingTask
 
 from ultramarine_server.errors import Problem
 

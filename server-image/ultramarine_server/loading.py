@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ultramarine.shared.contract import ServingTask
 from ultramarine.shared.formats import CODE_EXECUTING_FORMATS
+from ultramarine.shared.serving_records import ServingTask
 
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError

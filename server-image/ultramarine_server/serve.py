@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import uvloop
 from ultramarine.shared.catalogue import CatalogueEntry
-from ultramarine.shared.contract import ServingTask
+from ultramarine.shared.serving_records import ServingTask
 
 from ultramarine_server import memory
 from ultramarine_server.accesslog import AccessLog

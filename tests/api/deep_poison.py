@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from poison import Poison
 from strategies import GONE, Values, from_schema, json_values, replaced, schema
 from ultramarine.shared.catalogue import CatalogueEntry
-from ultramarine.shared.contract import CATALOGUE_NAME, CompileRecord
+from ultramarine.shared.contract import CATALOGUE_NAME
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.routes import ROUTES_ENTRY, DeploymentFigures, RouteState
+from ultramarine.shared.serving_records import CompileRecord
 
 GATEWAY = "Gateway"  # the kind of a drop that changes what the gateway says of the endpoint
 DEPLOYMENTS = ("blue", "green", "many", "slow")

@@ -22,6 +22,7 @@ from bare import Api, eventually
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
 from ultramarine.shared.meta import Manifest
+from ultramarine.shared.training_records import TerminationRecord
 from unit.conftest import ObjectStore
 
 BUCKET = "lake"
@@ -175,6 +176,6 @@ class Node:
     def succeed(self, name: str, record: contract.OutputRecord | None = None) -> None:
         """Let the pod end well, with its record as its last words, and then its Job."""
         outputs = {} if record is None else {"model": record}
-        said = contract.TerminationRecord(outputs=outputs, metrics={"accuracy": 0.97}).to_json()
+        said = TerminationRecord(outputs=outputs, metrics={"accuracy": 0.97}).to_json()
         self.api.status("pod", f"{name}-0-abcde", hands.ended_pod(0, said))
         self.api.status("job", name, hands.complete_job())

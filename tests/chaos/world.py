@@ -44,6 +44,7 @@ from ultramarine.shared.meta import (
     controller_uid,
 )
 from ultramarine.shared.pods import INDEX, OUT_OF_MEMORY, is_running, node_index
+from ultramarine.shared.training_records import TerminationRecord
 
 # What becomes of a pod: the trainer's ends well or badly, or well where it has ENOUGH memory and out of it elsewhere;
 # a compiling one's may find that the answers differ; and three ways in which a pod does not start.
@@ -399,12 +400,12 @@ class World:
         if fate == "runs":
             await self._say(pod, running)
         elif fate == "fails":
-            said = contract.TerminationRecord(reason="CommandFailed", message="exit 1", tail="no such column: age")
+            said = TerminationRecord(reason="CommandFailed", message="exit 1", tail="no such column: age")
             await self._say(pod, {**running, **hands.ended_pod(1, said.to_json())})
         elif fate == "is-hungry" and memory.in_bytes(limits["memory"]) < ENOUGH:
             await self._say(pod, {**running, **hands.ended_pod(137, "", OUT_OF_MEMORY)})
         else:
-            said = contract.TerminationRecord(await self._upload(job), {"accuracy": 0.97})
+            said = TerminationRecord(await self._upload(job), {"accuracy": 0.97})
             uri = hands.task_of(job).output_prefix + contract.RESULT_NAME
             await asyncio.to_thread(self.storage.write, uri, said.to_json().encode())
             await self._say(pod, {**running, **hands.ended_pod(0, said.to_json())})
@@ -412,7 +413,7 @@ class World:
     async def _compile(self, job: Manifest, fate: Fate) -> Manifest:
         """What a compiling pod stores and says; one that `differs` has a verdict too."""
         if fate == "fails":
-            said = contract.TerminationRecord(reason="Unreachable", message="no storage")
+            said = TerminationRecord(reason="Unreachable", message="no storage")
             return hands.ended_pod(1, said.to_json(), name=STORE)
         verdict = await asyncio.to_thread(hands.compile_and_store, self.storage, job, fate == "succeeds")
         return hands.ended_pod(0, verdict.to_json().decode(), name=STORE)
@@ -420,7 +421,7 @@ class World:
     async def _delete_artifact(self, job: Manifest, fate: Fate) -> Manifest:
         """What a deleting pod does and says."""
         if fate == "fails":
-            said = contract.TerminationRecord(reason="Unreachable", message="no storage")
+            said = TerminationRecord(reason="Unreachable", message="no storage")
             return hands.ended_pod(1, said.to_json(), name=DELETE)
         uri = hands.uri_to_delete(job)
         users = [v for v in self.all("ModelVersion") if v["spec"]["uri"] == uri]

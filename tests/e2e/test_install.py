@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 from conftest import OURS, Manifest, Platform, condition, restricted
 from load import Load
-from manifests import endpoint, model_version, onnx_model, training_job
+from manifests import endpoint, model_version, onnx_model, sweep, training_job
 from ultramarine_cluster import images, target
 from ultramarine_cluster.paths import REPOSITORY
 
 NAMESPACE = "ultramarine-install"
 IMAGES = target.OWN_IMAGES
-PLURALS = ("trainingjobs", "models", "modelversions", "onlineendpoints")
+PLURALS = ("sweeps", "trainingjobs", "models", "modelversions", "onlineendpoints")
 # What comes and goes by itself, and what belongs to a Service or a node without naming it as its owner.
 NOT_COUNTED = {"events", "events.events.k8s.io", "endpoints", "ipaddresses.networking.k8s.io", "componentstatuses"}
 
@@ -268,7 +268,9 @@ def test_all_can_be_deleted_when_the_operator_is_gone(release):
     """Without an operator each kind, and then the namespace, is deleted in bounded time: nothing waits for it."""
     platform = release.platform
     platform.apply(training_job("left", PATIENT))
+    platform.apply(sweep("left", ["sleep", "600"]))
     platform.wait("tj", "left", lambda s: s.get("state") == "Running")
+    platform.wait("sw", "left", lambda s: s.get("trials", {}).get("running"))
     # Versions whose artifacts are to go with them are no exception: nobody is left to delete those.
     platform.kubectl("patch", "mdl", "churn", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Delete"}}')
     platform.wait("mdl", "churn", lambda s: s.get("artifacts"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from ultramarine.shared.contract import TerminationRecord
+from ultramarine.shared.training_records import TerminationRecord
 from ultramarine_cluster import cluster, kwok
 
 NAMESPACE = "ultramarine-simulated"

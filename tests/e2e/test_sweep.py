@@ -7,29 +7,8 @@ from typing import Any
 
 import yaml
 from conftest import condition
-from manifests import Manifest, endpoint, infer
+from manifests import Manifest, endpoint, infer, sweep
 from ultramarine_cluster.paths import REPOSITORY
-
-# Prints how far its parameter is from 3; the loss of the best of twenty random ones is well below 1.
-TRIAL = ["sh", "-c", "sleep 0.2; awk -v x=$(params.x) 'BEGIN { print \"loss=\" (x - 3) * (x - 3) }'"]
-
-
-def sweep(name: str, command: list[str] | None = None, **spec: Any) -> Manifest:
-    """A sweep over x in 0..10 by chance, two trials at once."""
-    limits = {"maxTrials": 20, "parallelTrials": 2, **spec.pop("limits", {})}
-    template = {"command": command or TRIAL, **spec.pop("template", {})}
-    return {
-        "kind": "Sweep",
-        "metadata": {"name": name},
-        "spec": {
-            "objective": {"metric": "loss", "goal": "minimize"},
-            "algorithm": {"type": "random", "seed": 7},
-            "searchSpace": {"x": {"uniform": {"min": 0, "max": 10}}},
-            "limits": limits,
-            "trialTemplate": {"spec": template},
-            **spec,
-        },
-    }
 
 
 def counted(**trials: int) -> Manifest:

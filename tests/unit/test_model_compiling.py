@@ -13,9 +13,10 @@ from ultramarine.kinds.model.manifests import compile_job, compile_job_name, com
 from ultramarine.kinds.model.plan import plan_version, questions_version
 from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine.shared import contract
-from ultramarine.shared.contract import CompileRecord, CompileTask
 from ultramarine.shared.errors import StorageError
 from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, ReadText
+from ultramarine.shared.serving_records import CompileRecord, CompileTask, ServingTask
+from ultramarine.shared.training_records import TerminationRecord
 
 ASK = CheckArtifact("s3://lake/churn/1/")
 OTHER = "sha256:" + "c" * 64
@@ -231,7 +232,7 @@ def test_last_words_are_awaited_a_moment():
 def test_a_job_that_failed_says_why():
     """The pod's own words are the message, and the native model is served."""
     of = compiling()
-    words = contract.TerminationRecord(reason="Unreachable", message="the storage is away").to_json()
+    words = TerminationRecord(reason="Unreachable", message="the storage is away").to_json()
     failed = pod_of(of, "Failed", **ended_container(1, "Error", words, "store"))
     got = plan_version(of, seen(compile_job_of(of, "Failed", reason="BackoffLimitExceeded"), failed), NOW)
 
@@ -290,7 +291,7 @@ def served(one):
         each for each in plan_endpoint(endpoint(), seen(related=(one,)), NOW).apply if each["kind"] == "Deployment"
     ]
     variables = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
-    return contract.ServingTask.from_json(variables[0]["value"])
+    return ServingTask.from_json(variables[0]["value"])
 
 
 def test_an_endpoint_serves_the_compiled_artifact():

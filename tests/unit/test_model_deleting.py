@@ -11,9 +11,11 @@ from ultramarine.kinds import KINDS
 from ultramarine.kinds.model.deleting import AT_ONCE, RETRY
 from ultramarine.kinds.model.manifests import delete_job, delete_job_name
 from ultramarine.kinds.model.plan import plan_model
-from ultramarine.shared.contract import ENV_TASK, DeleteTask, TerminationRecord
+from ultramarine.shared.contract import ENV_TASK
 from ultramarine.shared.meta import Key, Manifest
 from ultramarine.shared.plan import Obj, Plan
+from ultramarine.shared.serving_records import DeleteTask
+from ultramarine.shared.training_records import TerminationRecord
 
 PLACE = "s3://lake/team-a/trainingjobs/churn/0a-1b"
 MODELS, VERSIONS = (next(kind for kind in KINDS if kind.name == name) for name in ("Model", "ModelVersion"))

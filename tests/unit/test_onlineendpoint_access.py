@@ -11,9 +11,9 @@ from ultramarine.kinds.onlineendpoint.addresses import gateway_service, is_secur
 from ultramarine.kinds.onlineendpoint.guard import network_policy, policy_name
 from ultramarine.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY, selector
 from ultramarine.kinds.onlineendpoint.plan import plan
-from ultramarine.shared.contract import ServingTask
 from ultramarine.shared.plan import GatewayFacts
 from ultramarine.shared.routes import RouteAuth, RouteState
+from ultramarine.shared.serving_records import ServingTask
 from unit.test_onlineendpoint_plan import deployment, server_pod
 from unit.test_onlineendpoint_routed import KEYS, address, after, blue, having, kept, routes_of, settled
 

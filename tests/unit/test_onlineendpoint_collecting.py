@@ -6,7 +6,7 @@ from typing import Any
 
 from builders import NOW, endpoint, seen, version
 from ultramarine.kinds.onlineendpoint.plan import plan
-from ultramarine.shared.contract import CollectTask, ServingTask
+from ultramarine.shared.serving_records import CollectTask, ServingTask
 
 KEPT = {"samplingRate": 0.1, "uri": "s3://lake/team-a/kept/", "redact": ["name", "age"]}
 

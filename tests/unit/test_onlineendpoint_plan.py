@@ -10,8 +10,8 @@ from ultramarine.kinds.onlineendpoint.manifests import selector, server_deployme
 from ultramarine.kinds.onlineendpoint.plan import plan
 from ultramarine.kinds.onlineendpoint.resolve import resolve
 from ultramarine.kinds.trainingjob.plan import plan as plan_training
-from ultramarine.shared import contract
 from ultramarine.shared.plan import GenerateSecret
+from ultramarine.shared.training_records import TerminationRecord
 
 TWO = [{"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@2"}]
 
@@ -40,7 +40,7 @@ def server_pod(owner, number, name="blue", *, ready=True, **status):
 
 def told(reason, message):
     """The last words of a container of ours."""
-    return contract.TerminationRecord(reason=reason, message=message).to_json()
+    return TerminationRecord(reason=reason, message=message).to_json()
 
 
 def address(owner, name):

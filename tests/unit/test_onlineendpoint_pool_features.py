@@ -11,10 +11,10 @@ from ultramarine.kinds.onlineendpoint.guard import network_policy
 from ultramarine.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY
 from ultramarine.kinds.onlineendpoint.plan import plan
 from ultramarine.kinds.onlineendpoint.rollout import identity
-from ultramarine.shared.contract import ServingTask
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.plan import GatewayFacts, Obj
 from ultramarine.shared.routes import DeploymentFigures
+from ultramarine.shared.serving_records import ServingTask
 from unit.test_onlineendpoint_routed import address, having, look
 
 POOL = {"selector": {"matchLabels": {"tier": "small"}}}

@@ -16,9 +16,10 @@ from ultramarine.kinds.onlineendpoint import pools
 from ultramarine.kinds.onlineendpoint.manifests import selector
 from ultramarine.kinds.onlineendpoint.plan import plan
 from ultramarine.shared.catalogue import CatalogueEntry, pack, unpack
-from ultramarine.shared.contract import CATALOGUE_NAME, ServingTask
+from ultramarine.shared.contract import CATALOGUE_NAME
 from ultramarine.shared.meta import MODEL, MODEL_VERSION, ONLINE_ENDPOINT
 from ultramarine.shared.plan import ANY
+from ultramarine.shared.serving_records import ServingTask
 
 LABELS = {"tier": "small"}
 

@@ -22,10 +22,10 @@ from ultramarine.kinds.onlineendpoint.addresses import (
 )
 from ultramarine.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY
 from ultramarine.kinds.onlineendpoint.plan import plan, questions
-from ultramarine.shared.contract import ServingTask
 from ultramarine.shared.errors import GatewayError
 from ultramarine.shared.plan import GatewayFacts
 from ultramarine.shared.routes import GATEWAY_PODS, LABEL_ROUTES, RouteState
+from ultramarine.shared.serving_records import ServingTask
 from unit.test_onlineendpoint_plan import TWO, deployment, server_pod
 
 HERE = replace(PLATFORM, gateway="ultramarine-gateway.{namespace}.svc:9902", gateway_namespaces=frozenset({"team-a"}))

@@ -16,9 +16,11 @@ from ultramarine.engine.reports import ACCEPT_SECONDS, RING_SECONDS, Reports
 from ultramarine.kinds import KINDS
 from ultramarine.kube.client import ApiError
 from ultramarine.progress import BODY_LIMIT, CACHE_SECONDS, REVIEWS, Reception
-from ultramarine.shared.contract import PROGRESS_AUDIENCE, BestTrial, CheckpointRecord, Progress, SweepSummary
+from ultramarine.shared.contract import PROGRESS_AUDIENCE
 from ultramarine.shared.meta import JOB, POD, SWEEP, TRAINING_JOB, Key, Manifest, child_labels, child_metadata
 from ultramarine.shared.pods import INDEX
+from ultramarine.shared.sweep_records import BestTrial, SweepSummary
+from ultramarine.shared.training_records import CheckpointRecord, Progress
 
 SAVED = CheckpointRecord("s3://lake/team-a/churn/checkpoints/ab/", "sha256:ab", "2030-01-01T12:00:00Z")
 PROGRESS = Progress(
@@ -449,4 +451,4 @@ async def test_what_is_no_summary_is_refused(world, body):
     world.add_sweep("hpo", coordinator="hpo-coordinator-a")
 
     code, words = await world.post_summary("coordinator", body)
-    assert (code, "post what contract.SweepSummary writes" in words) == (400, True)
+    assert (code, "post what sweep_records.SweepSummary writes" in words) == (400, True)

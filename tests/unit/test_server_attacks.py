@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import skops.io
 from sklearn.linear_model import LogisticRegression
-from ultramarine.shared.contract import ServingTask
+from ultramarine.shared.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError
 from ultramarine_server.loading import load

@@ -31,7 +31,7 @@ from sklearn.linear_model import LogisticRegression
 from test_server_grpc import VALUES as DATATYPES
 from test_server_grpc import GrpcServer, grpc_serving
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import CollectTask, ServingTask
+from ultramarine.shared.serving_records import CollectTask, ServingTask
 from ultramarine_server import binary, spool
 from ultramarine_server.captures import Capture, Captures
 from ultramarine_server.collect import Collector, Pace

@@ -22,11 +22,9 @@ from ultramarine.shared.contract import (
     ENV_TASK,
     RESULT_NAME,
     VERDICT_NAME,
-    CompileRecord,
-    CompileTask,
     OutputRecord,
-    ServingTask,
 )
+from ultramarine.shared.serving_records import CompileRecord, CompileTask, ServingTask
 
 
 @pytest.fixture

@@ -31,7 +31,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-from ultramarine.shared.contract import COMPILED_NAME, VERDICT_NAME, CompileRecord, CompileTask, ServingTask
+from ultramarine.shared.contract import COMPILED_NAME, VERDICT_NAME
+from ultramarine.shared.serving_records import CompileRecord, CompileTask, ServingTask
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.compiled_model import CompiledModel
 from ultramarine_server.compiling import ARTIFACT, compile_model

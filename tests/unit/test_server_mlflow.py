@@ -19,7 +19,8 @@ from serving_process import serving
 from skl2onnx import to_onnx
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
-from ultramarine.shared.contract import ArtifactManifest, FileEntry, ServingTask
+from ultramarine.shared.contract import ArtifactManifest, FileEntry
+from ultramarine.shared.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError
 from ultramarine_server.loading import load

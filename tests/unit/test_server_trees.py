@@ -15,7 +15,7 @@ import xgboost
 from sklearn.datasets import load_iris
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from ultramarine.shared.contract import ServingTask
+from ultramarine.shared.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import BadRequest, LoadError
 from ultramarine_server.loading import load

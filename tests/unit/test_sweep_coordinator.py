@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import TERMINATION_LIMIT, BestTrial, SweepSummary
+from ultramarine.shared.contract import TERMINATION_LIMIT
+from ultramarine.shared.sweep_records import BestTrial, SweepSummary
 from ultramarine_sweep import journal
 from ultramarine_sweep.commits import Commits
 from ultramarine_sweep.http import BadRequest, Server

@@ -27,16 +27,18 @@ from ultramarine.shared import contract
 from ultramarine.shared.errors import StorageError
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.plan import Obj, ReadText, Seen
+from ultramarine.shared.sweep_records import BestTrial, SweepSummary
+from ultramarine.shared.training_records import TerminationRecord
 
 PREFIX = "s3://lake/team-a/sweeps/hpo/Sweep-hpo-uid/"
 SUMMARY = ReadText(f"{PREFIX}summary.json")
 OUTPUT = contract.OutputRecord(f"{PREFIX}trials/3/model/0123456789abcdef/", DIGEST, 1000, "sklearn")
-BEST = contract.BestTrial(3, (0.25,), {"lr": 0.01}, {"model": OUTPUT})
-GOOD = contract.SweepSummary("Succeeded", "MaxTrialsReached", "10 trials are over", succeeded=9, failed=1, best=(BEST,))
+BEST = BestTrial(3, (0.25,), {"lr": 0.01}, {"model": OUTPUT})
+GOOD = SweepSummary("Succeeded", "MaxTrialsReached", "10 trials are over", succeeded=9, failed=1, best=(BEST,))
 REGISTERING = {"registerBest": "churn", "trialTemplate": {"spec": {"command": ["a"], "outputs": {"model": {}}}}}
 
 
-def over(one: Obj[Any], told: contract.SweepSummary | None = GOOD, answer: Any = GOOD, *more: Manifest) -> Seen:
+def over(one: Obj[Any], told: SweepSummary | None = GOOD, answer: Any = GOOD, *more: Manifest) -> Seen:
     """The coordinator has ended well, said `told`, and stored `answer`; its workers still run."""
     said = ended_container(0, "Completed", told.to_json().decode() if told else "", "coordinator")
     children = (
@@ -45,7 +47,7 @@ def over(one: Obj[Any], told: contract.SweepSummary | None = GOOD, answer: Any =
         *((sweep_pod(one, "coordinator", "Succeeded", **said),) if told else ()),
         sweep_pod(one, "workers"),
     )
-    stored = answer.to_json().decode() if isinstance(answer, contract.SweepSummary) else answer
+    stored = answer.to_json().decode() if isinstance(answer, SweepSummary) else answer
     return seen(*children, related=more, answers={SUMMARY: stored} if stored is not None else {})
 
 
@@ -118,7 +120,7 @@ def test_without_any_outcome_it_has_failed(answer):
 def test_a_sweep_fails_with_the_words_of_its_coordinator():
     """Its reason, its sentence, and what the trial printed last."""
     one = sweep()
-    bad = contract.SweepSummary("Failed", "CanaryFailed", "trial 1 exited with code 2\nline\nno such file", failed=1)
+    bad = SweepSummary("Failed", "CanaryFailed", "trial 1 exited with code 2\nline\nno such file", failed=1)
     got = plan(one, over(one, bad, bad), NOW)
 
     assert (got.status["state"], condition(got, "Failed")["reason"]) == ("Failed", "CanaryFailed")
@@ -192,7 +194,7 @@ def test_who_ends_first_is_no_trouble(which):
 def test_a_job_that_failed_fails_the_sweep(which):
     """Without coordinator or workers there is no going on: the failed pod's own words say why."""
     one = sweep()
-    record = contract.TerminationRecord(reason="ObjectNotFound", message="s3://lake/churn/ is not there")
+    record = TerminationRecord(reason="ObjectNotFound", message="s3://lake/churn/ is not there")
     pod = sweep_pod(one, which, "Failed", **ended_container(203, message=record.to_json()))
     other = {"coordinator": "workers", "workers": "coordinator"}[which]
     jobs = (sweep_job(one, which, "Failed", "PodFailurePolicy"), sweep_job(one, other, active=1))

@@ -24,8 +24,10 @@ from ultramarine.shared import contract
 from ultramarine.shared.errors import InvalidSpec
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.plan import Obj, Plan, Seen
+from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask, WorkerTask
+from ultramarine.shared.training_records import TrainingTask
 
-BEST = contract.BestTrial(3, (0.25,), {"lr": 0.01, "booster": "dart", "deep": True})
+BEST = BestTrial(3, (0.25,), {"lr": 0.01, "booster": "dart", "deep": True})
 
 
 def running(one: Obj[Any], *more: Manifest) -> Seen:
@@ -83,7 +85,7 @@ def test_the_coordinator_is_told_the_search_as_it_was_written():
         algorithm={"type": "random", "seed": 5},
         limits={"maxTrials": 50, "maxFailedTrials": 4},
     )
-    task = contract.SweepTask.from_json(env(applied(plan(one, seen(), NOW), "hpo-coordinator"))[contract.ENV_SWEEP])
+    task = SweepTask.from_json(env(applied(plan(one, seen(), NOW), "hpo-coordinator"))[contract.ENV_SWEEP])
 
     assert json.dumps(task.space, sort_keys=True) == json.dumps(space, sort_keys=True)
     assert task.objectives == ({"metric": "loss", "goal": "minimize"},)
@@ -104,8 +106,8 @@ def test_workers_get_the_command_with_the_parameters_left_to_fill_in():
     }
     got = plan(sweep(trialTemplate={"spec": spec}), seen(), NOW)
     job = applied(got, "hpo-workers")
-    work = contract.WorkerTask.from_json(env(job)[contract.ENV_SWEEP])
-    task = contract.TrainingTask.from_json(env(job)[contract.ENV_TASK])
+    work = WorkerTask.from_json(env(job)[contract.ENV_SWEEP])
+    task = TrainingTask.from_json(env(job)[contract.ENV_TASK])
 
     assert work.command == ("python", "train.py", "--lr=$(params.lr)", "/mnt/inputs/data", "/mnt/outputs/model")
     assert work.coordinator == "http://hpo-coordinator.team-a.svc:29600"
@@ -158,7 +160,7 @@ def test_a_grid_has_as_many_trials_as_points():
         limits={"parallelTrials": 9},
         trialTemplate={"spec": {"command": ["a"]}},
     )
-    got = plan(one, replace(seen(), summary=contract.SweepSummary(succeeded=1)), NOW)
+    got = plan(one, replace(seen(), summary=SweepSummary(succeeded=1)), NOW)
 
     assert got.status["progress"] == "1/4"
     assert applied(got, "hpo-workers")["spec"]["parallelism"] == 4, "more would have nothing to do"
@@ -193,7 +195,7 @@ def test_a_suspended_sweep_has_no_pods():
 def test_what_the_coordinator_posts_is_told():
     """Counts, the best with its parameters, and what was used, as far as a status has room."""
     one = sweep()
-    summary = contract.SweepSummary(running=2, succeeded=3, stopped=1, failed=1, cpu_hours=0.5, best=(BEST,) * 12)
+    summary = SweepSummary(running=2, succeeded=3, stopped=1, failed=1, cpu_hours=0.5, best=(BEST,) * 12)
     got = plan(one, replace(running(one), summary=summary), NOW)
 
     assert got.status["trials"] == {"running": 2, "succeeded": 3, "stopped": 1, "failed": 1}
@@ -210,9 +212,9 @@ def test_what_the_coordinator_posts_is_told():
 def test_nonsense_among_the_parameters_is_not_written():
     """A parameter that is none of a search space, or too many characters of them, do not get into the status."""
     one = sweep()
-    odd = contract.BestTrial(1, (1.0,), {"a": {"b": 1}, "c": None, "d": float("inf"), "e": "x" * 300})
-    large = contract.BestTrial(2, (2.0,), {f"p{n}": "x" * 256 for n in range(64)})
-    got = plan(one, replace(running(one), summary=contract.SweepSummary(best=(odd, large))), NOW)
+    odd = BestTrial(1, (1.0,), {"a": {"b": 1}, "c": None, "d": float("inf"), "e": "x" * 300})
+    large = BestTrial(2, (2.0,), {f"p{n}": "x" * 256 for n in range(64)})
+    got = plan(one, replace(running(one), summary=SweepSummary(best=(odd, large))), NOW)
 
     assert got.status["best"][0]["params"] == {"e": "x" * 256}
     assert "params" not in got.status["best"][1]
@@ -221,7 +223,7 @@ def test_nonsense_among_the_parameters_is_not_written():
 def test_several_objectives_have_several_values():
     """Each value goes by its metric's name, and the column shows all that it has room for."""
     one = sweep(objective=None, objectives=[{"metric": "loss"}, {"metric": "size", "goal": "minimize"}])
-    summary = contract.SweepSummary(best=(contract.BestTrial(1, (0.5, 20.0)),))
+    summary = SweepSummary(best=(BestTrial(1, (0.5, 20.0)),))
     got = plan(one, replace(running(one), summary=summary), NOW)
 
     assert got.status["best"] == [{"trial": 1, "values": {"loss": 0.5, "size": 20.0}}]
@@ -231,7 +233,7 @@ def test_several_objectives_have_several_values():
 def test_what_was_told_once_stays_told():
     """A new leader of the operator, to whom nothing was posted yet, keeps what the status says."""
     one = sweep()
-    told = plan(one, replace(running(one), summary=contract.SweepSummary(succeeded=3, best=(BEST,))), NOW).status
+    told = plan(one, replace(running(one), summary=SweepSummary(succeeded=3, best=(BEST,))), NOW).status
     again = plan(sweep(told), running(one), NOW)
 
     assert again.status == told
@@ -298,7 +300,7 @@ def test_a_warm_start_is_remembered():
 
     assert got.status["warmStart"] == [uri]
     again = plan(sweep(got.status, algorithm={"warmStartFrom": ["older"]}), seen(), NOW)
-    task = contract.SweepTask.from_json(env(applied(again, "hpo-coordinator"))[contract.ENV_SWEEP])
+    task = SweepTask.from_json(env(applied(again, "hpo-coordinator"))[contract.ENV_SWEEP])
     assert task.warm_start == (uri,)
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import STREAM_PORT, TERMINATION_LIMIT, SweepSummary, TerminationRecord
+from ultramarine.shared.contract import STREAM_PORT, TERMINATION_LIMIT
+from ultramarine.shared.sweep_records import SweepSummary
+from ultramarine.shared.training_records import TerminationRecord
 from ultramarine_sweep import journal
 from ultramarine_sweep.trial import Trial
 from ultramarine_sweep.trials import Trials

@@ -14,7 +14,7 @@ import pytest
 from builders import ended_container, pod, training_job
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import pods
-from ultramarine.shared.contract import CheckpointRecord, CheckpointTask, TerminationRecord, TrainingTask
+from ultramarine.shared.training_records import CheckpointRecord, CheckpointTask, TerminationRecord, TrainingTask
 
 PATIENCE = 60.0
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import CheckpointRecord, CheckpointTask, OutputRecord
+from ultramarine.shared.contract import OutputRecord
 from ultramarine.shared.errors import StorageError
+from ultramarine.shared.training_records import CheckpointRecord, CheckpointTask
 from ultramarine_trainer.checkpoints import Checkpoints, Times
 from unit import conftest
 from unit.conftest import eventually, free_port, serving_store

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from ultramarine.shared.contract import GangTask
+from ultramarine.shared.training_records import GangTask
 from ultramarine_trainer import rsh
 from ultramarine_trainer.gang import Concluded, Epoch, Gang, GangError
 from ultramarine_trainer.muster import Muster, Times

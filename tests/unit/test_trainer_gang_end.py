@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import (
+from ultramarine.shared.training_records import (
     CheckpointRecord,
     CheckpointTask,
     GangTask,

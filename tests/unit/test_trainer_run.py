@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import ArtifactManifest, TerminationRecord, TrainingContext, TrainingTask
+from ultramarine.shared.contract import ArtifactManifest
+from ultramarine.shared.training_records import TerminationRecord, TrainingContext, TrainingTask
 
 PROGRAM = """
 import os, sys

@@ -15,8 +15,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import TerminationRecord
 from ultramarine.shared.errors import StorageError
+from ultramarine.shared.training_records import TerminationRecord
 from ultramarine_trainer import series as module
 from ultramarine_trainer.series import Limits, Series
 from unit.conftest import eventually, serving_store

@@ -21,7 +21,7 @@ from dulwich.server import DictBackend
 from dulwich.web import HTTPGitApplication, WSGIRequestHandlerLogger, WSGIServerLogger, make_server
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import meta
-from ultramarine.shared.contract import SourceRecord, SourceTask
+from ultramarine.shared.training_records import SourceRecord, SourceTask
 from ultramarine_trainer.source import SourceError, prepare
 
 AUTHOR = b"Ada <ada@example.com>"

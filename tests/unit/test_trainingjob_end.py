@@ -20,11 +20,11 @@ from builders import (
     training_job,
 )
 from ultramarine.kinds.trainingjob.plan import plan, questions
-from ultramarine.shared import contract
 from ultramarine.shared.conditions import parse_timestamp, timestamp
 from ultramarine.shared.errors import StorageError
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.plan import Obj, Plan, Seen
+from ultramarine.shared.training_records import CheckpointRecord, Progress, TerminationRecord
 
 PREFIX = "s3://lake/team-a/trainingjobs/churn/TrainingJob-churn-uid/"
 COMPLETED = "2030-01-01T11:59:00Z"  # a minute before NOW
@@ -86,7 +86,7 @@ def test_a_job_whose_result_may_still_be_had_is_not_deleted() -> None:
         assert "completionTime" not in away.status
         one = after(one, away)
 
-    record = contract.TerminationRecord(outputs={"report": model_output()}).to_json()
+    record = TerminationRecord(outputs={"report": model_output()}).to_json()
     assert plan(one, without_pods(one, record), NOW).status["state"] == "Succeeded"
 
 
@@ -250,7 +250,7 @@ def test_a_job_made_anew_for_memory_keeps_its_counts() -> None:
     }
     kept = {"uri": f"{PREFIX}checkpoints/cccc/", "time": "2030-01-01T11:50:00Z", "bytes": 1, "step": 7}
     one = training_job({"lastCheckpoint": kept}, **spec)
-    told = contract.TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
+    told = TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
     broken = pod(one, "churn-0-aaaaa", "Failed", **ended_container(3, message=told))
     killed = killed_for_memory(one, "churn-0-bbbbb")
     killed["metadata"]["creationTimestamp"] = "2030-01-01T11:40:00Z"
@@ -288,7 +288,7 @@ def test_a_job_made_anew_for_memory_keeps_its_counts() -> None:
 
     new["status"] = {"succeeded": 1, "startTime": at(NOW), "completionTime": at(NOW + timedelta(minutes=10))}
     new["status"]["conditions"] = [{"type": "Complete", "status": "True"}]
-    record = contract.TerminationRecord(productive_seconds=1500.0).to_json()
+    record = TerminationRecord(productive_seconds=1500.0).to_json()
     running["status"] = {"phase": "Succeeded", "startTime": at(NOW), **ended_container(0, "Completed", record)}
     done = plan(one, seen(new, running), NOW + timedelta(minutes=10)).status
     assert (done["state"], done["attempts"], done["activeSeconds"], done["duration"]) == (
@@ -327,7 +327,7 @@ def test_a_pod_from_the_future_makes_no_negative_time() -> None:
     running = plan(one, seen(live, pod(one, startTime=start)), NOW)
     assert min(durations(running.status)) >= 0
 
-    record = contract.TerminationRecord(productive_seconds=1700.0).to_json()
+    record = TerminationRecord(productive_seconds=1700.0).to_json()
     ended = ended_container(0, "Completed", record)
     ended["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = end
     done = job(one, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime="2030-01-01T12:00:00Z")
@@ -366,7 +366,7 @@ def test_a_job_from_the_future_uses_no_negative_time() -> None:
 def test_attempts_stand_in_their_order_whatever_their_nodes_clocks_say() -> None:
     """The first ran where the clock is an hour ahead, the second where it is right."""
     one = training_job(backoffLimit=1)
-    told = contract.TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
+    told = TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
     first = pod(one, "churn-0-first", "Failed", startTime=at(NOW + AHEAD), **ended_container(3, message=told))
     second = pod(one, "churn-0-second", startTime=at(NOW))
     second["metadata"]["creationTimestamp"] = at(NOW)
@@ -380,8 +380,8 @@ def test_who_was_stopped_is_not_the_cause_whatever_its_clock_says() -> None:
     one = training_job(framework="torch", nodes=2)
     pods = []
     for node, finished, code, record in (
-        (0, NOW, 143, contract.TerminationRecord(reason="Stopped", message="SIGTERM came while the command ran")),
-        (1, NOW + AHEAD, 7, contract.TerminationRecord(reason="CommandFailed", message="command exited with code 7")),
+        (0, NOW, 143, TerminationRecord(reason="Stopped", message="SIGTERM came while the command ran")),
+        (1, NOW + AHEAD, 7, TerminationRecord(reason="CommandFailed", message="command exited with code 7")),
     ):
         ended = ended_container(code, message=record.to_json())
         ended["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = at(finished)
@@ -391,12 +391,10 @@ def test_who_was_stopped_is_not_the_cause_whatever_its_clock_says() -> None:
     assert (got.status["failure"]["pod"], got.status["failure"]["exitCode"]) == ("churn-1-a", 7)
 
 
-def chained(
-    name: str, moment: datetime, step: int, before: contract.CheckpointRecord | None = None
-) -> contract.CheckpointRecord:
+def chained(name: str, moment: datetime, step: int, before: CheckpointRecord | None = None) -> CheckpointRecord:
     """A complete checkpoint that was made after another one, by that clock."""
     uri = f"{PREFIX}checkpoints/{name}/"
-    return contract.CheckpointRecord(uri, DIGEST, at(moment), 100, step, 10.0 * step, before)
+    return CheckpointRecord(uri, DIGEST, at(moment), 100, step, 10.0 * step, before)
 
 
 @pytest.mark.parametrize("missed", [0, 2])
@@ -404,7 +402,7 @@ def test_the_newest_checkpoint_is_the_last_of_the_chain_whatever_its_clock_says(
     """The first attempt's node was an hour ahead: what the second one keeps is newer, though not all of it was told."""
     one = training_job(checkpoint={}, backoffLimit=1)
     newest = chained("old", NOW + AHEAD, 10)
-    record = contract.TerminationRecord(reason="CommandFailed", message="x", checkpoint=newest).to_json()
+    record = TerminationRecord(reason="CommandFailed", message="x", checkpoint=newest).to_json()
     failed = pod(one, "churn-0-aaaaa", "Failed", **ended_container(1, message=record))
     one = after(one, plan(one, seen(job(one, failed=1), failed), NOW))
     assert one.status["lastCheckpoint"]["step"] == 10
@@ -414,10 +412,10 @@ def test_the_newest_checkpoint_is_the_last_of_the_chain_whatever_its_clock_says(
     for step in range(missed + 1):
         newest = chained(f"new-{step}", NOW + timedelta(minutes=step), 20 + step, newest)
     live = seen(job(one, failed=1, active=1), failed, second)
-    running = plan(one, replace(live, progress=contract.Progress(30, checkpoint=newest)), NOW)
+    running = plan(one, replace(live, progress=Progress(30, checkpoint=newest)), NOW)
     assert running.status["lastCheckpoint"]["step"] == newest.step
 
-    record = contract.TerminationRecord(reason="CommandFailed", message="x", checkpoint=newest).to_json()
+    record = TerminationRecord(reason="CommandFailed", message="x", checkpoint=newest).to_json()
     second["status"] |= {"phase": "Failed", **ended_container(1, message=record)}
     ended = plan(after(one, running), seen(job(one, "Failed", "BackoffLimitExceeded", failed=2), failed, second), NOW)
     assert ended.status["lastCheckpoint"]["step"] == newest.step

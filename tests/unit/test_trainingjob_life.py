@@ -13,6 +13,7 @@ from ultramarine.kinds.trainingjob.plan import plan
 from ultramarine.shared import contract
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.plan import Obj
+from ultramarine.shared.training_records import CheckpointRecord, Progress, TerminationRecord, TrainingTask
 
 QUEUE = "kueue.x-k8s.io/queue-name"
 DIGEST = "sha256:" + "c" * 64
@@ -37,15 +38,15 @@ def out_of_memory(one: Obj, limit: str = "1Gi") -> Manifest:
     return killed
 
 
-def checkpoint(step: int, time: str = "2030-01-01T11:40:00Z") -> contract.CheckpointRecord:
+def checkpoint(step: int, time: str = "2030-01-01T11:40:00Z") -> CheckpointRecord:
     """A complete checkpoint."""
-    return contract.CheckpointRecord(CHECKPOINT, DIGEST, time, 100, step, 60.0)
+    return CheckpointRecord(CHECKPOINT, DIGEST, time, 100, step, 60.0)
 
 
 def test_each_attempt_is_remembered_with_its_own_end():
     """The history has one line for each pod, with exit code and words, also when the pods are gone later."""
     one = training_job(backoffLimit=2)
-    told = contract.TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
+    told = TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
     broken = pod(one, "churn-0-aaaaa", "Failed", **ended_container(3, message=told))
     first = plan(one, seen(job(one, failed=1, active=1), broken, pod(one, "churn-0-bbbbb")), NOW)
     lines = first.status["attemptHistory"]
@@ -155,9 +156,9 @@ def test_what_a_pod_says_fits_the_status():
     """The command can write its pod's last words: numbers that the API server would refuse make them no record."""
     for wrong in ({"productive_seconds": -5.0}, {"step": 2**60}, {"step": -7}):
         with pytest.raises(ValueError, match="not a termination record"):
-            contract.TerminationRecord.from_json(contract.TerminationRecord(reason="x", **wrong).to_json())
+            TerminationRecord.from_json(TerminationRecord(reason="x", **wrong).to_json())
     one = training_job()
-    record = contract.TerminationRecord(reason="CommandFailed", message="x", metrics={f"m{n}": 1.0 for n in range(50)})
+    record = TerminationRecord(reason="CommandFailed", message="x", metrics={f"m{n}": 1.0 for n in range(50)})
     failed = pod(one, phase="Failed", **ended_container(1, message=record.to_json()))
     assert len(plan(one, seen(job(one, failed=1), failed), NOW).status["metrics"]["latest"]) == 20
 
@@ -277,9 +278,9 @@ def test_the_first_failure_of_a_gang_is_the_cause():
 def test_only_node_0_tells_the_result():
     """Another node's record has no outputs, whichever pod ended last."""
     one = training_job(framework="torch", nodes=2, outputs={"report": {}})
-    record = contract.TerminationRecord(outputs={"report": contract.OutputRecord("s3://lake/r/", DIGEST, 1)})
+    record = TerminationRecord(outputs={"report": contract.OutputRecord("s3://lake/r/", DIGEST, 1)})
     first = pod(one, "churn-0-a", "Succeeded", **ended_container(0, "Completed", record.to_json()))
-    other = contract.TerminationRecord().to_json()
+    other = TerminationRecord().to_json()
     second = pod(one, "churn-1-a", "Succeeded", node=1, **ended_container(0, "Completed", other))
     got = plan(one, seen(job(one, "Complete", succeeded=1), first, second), NOW)
     assert got.status["outputs"]["report"]["uri"] == "s3://lake/r/"
@@ -312,7 +313,7 @@ def test_suspending_a_queued_job_gives_its_place_back():
 def test_progress_and_checkpoint_come_from_the_pod():
     """What the pod has posted is in the status: how far, how good, and what is kept."""
     one = training_job(checkpoint={})
-    told = contract.Progress(50, 200, 25, 30, {"loss": 0.5}, checkpoint(40))
+    told = Progress(50, 200, 25, 30, {"loss": 0.5}, checkpoint(40))
     got = plan(one, replace(seen(job(one, active=1), pod(one)), progress=told), NOW)
     assert got.status["progress"] == {"step": 50, "totalSteps": 200, "percent": 25, "etaSeconds": 30}
     assert (got.status["percent"], got.status["score"]) == ("25%", "loss=0.5")
@@ -330,7 +331,7 @@ def test_progress_and_checkpoint_come_from_the_pod():
 def test_the_last_step_comes_with_the_last_words():
     """A command that is through before a post was due is at its last step all the same."""
     one = training_job()
-    record = contract.TerminationRecord(step=60, total_steps=60).to_json()
+    record = TerminationRecord(step=60, total_steps=60).to_json()
     done = pod(one, phase="Succeeded", **ended_container(0, "Completed", record))
     got = plan(one, seen(job(one, "Complete", succeeded=1), done), NOW)
     assert got.status["progress"] == {"step": 60, "totalSteps": 60, "percent": 100, "etaSeconds": 0}
@@ -340,7 +341,7 @@ def test_the_last_step_comes_with_the_last_words():
 def test_an_older_checkpoint_never_replaces_a_newer_one():
     """The newest complete one wins, whoever tells of it last."""
     one = training_job({"lastCheckpoint": {"uri": "s3://new/", "time": "2030-01-01T11:50:00Z"}}, checkpoint={})
-    record = contract.TerminationRecord(reason="CommandFailed", message="x", checkpoint=checkpoint(1)).to_json()
+    record = TerminationRecord(reason="CommandFailed", message="x", checkpoint=checkpoint(1)).to_json()
     got = plan(one, seen(job(one, failed=1), pod(one, phase="Failed", **ended_container(1, message=record))), NOW)
     assert got.status["lastCheckpoint"]["uri"] == "s3://new/"
 
@@ -348,7 +349,7 @@ def test_an_older_checkpoint_never_replaces_a_newer_one():
 def test_goodput_is_what_the_time_was_worth():
     """At the end: the seconds of work that were kept, and the rest of the active time."""
     one = training_job()
-    record = contract.TerminationRecord(productive_seconds=1200.0).to_json()
+    record = TerminationRecord(productive_seconds=1200.0).to_json()
     done = job(one, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime="2030-01-01T12:00:00Z")
     got = plan(one, seen(done, pod(one, phase="Succeeded", **ended_container(0, "Completed", record))), NOW)
     assert got.status["goodput"] == {"productiveSeconds": 1200, "lostSeconds": 600}
@@ -360,17 +361,17 @@ def test_all_values_of_the_metrics_are_found_by_the_status():
     """The folder is named beside the last values once a pod says that it stored a file there, and stays named."""
     folder = "s3://lake/team-a/trainingjobs/churn/TrainingJob-churn-uid/metrics/"
     one = training_job(backoffLimit=1)
-    told = contract.TerminationRecord(metrics={"loss": 0.5}, reason="CommandFailed", series=folder + "p.parquet")
+    told = TerminationRecord(metrics={"loss": 0.5}, reason="CommandFailed", series=folder + "p.parquet")
     broken = pod(one, "churn-0-aaaaa", "Failed", **ended_container(3, message=told.to_json()))
     first = plan(one, seen(job(one, failed=1, active=1), broken, pod(one, "churn-0-bbbbb")), NOW)
     assert first.status["metrics"] == {"latest": {"loss": 0.5}, "uri": folder}
 
-    record = contract.TerminationRecord(metrics={"loss": 0.25}).to_json()
+    record = TerminationRecord(metrics={"loss": 0.25}).to_json()
     ended = pod(one, "churn-0-bbbbb", "Succeeded", **ended_container(0, "Completed", record))
     done = plan(with_status(one, first.status), seen(job(one, "Complete", succeeded=1), broken, ended), NOW)
     assert done.status["metrics"] == {"latest": {"loss": 0.25}, "uri": folder}
 
-    stray = contract.TerminationRecord(metrics={"loss": 0.5}, series="s3://elsewhere/metrics/p.parquet").to_json()
+    stray = TerminationRecord(metrics={"loss": 0.5}, series="s3://elsewhere/metrics/p.parquet").to_json()
     ended = pod(one, phase="Succeeded", **ended_container(0, "Completed", stray))
     done = plan(one, seen(job(one, "Complete", succeeded=1), ended), NOW)
     assert done.status["metrics"] == {"latest": {"loss": 0.5}}
@@ -395,7 +396,7 @@ def test_a_streamed_input_is_a_url():
     (made,) = plan(training_job(command=["$(inputs.big)", "$(inputs.small)"], inputs=inputs), seen(), NOW).apply
     container = made["spec"]["template"]["spec"]["containers"][0]
     assert container["args"] == ["http://127.0.0.1:29399/big/", "/mnt/inputs/small"]
-    task = contract.TrainingTask.from_json(container["env"][0]["value"])
+    task = TrainingTask.from_json(container["env"][0]["value"])
     assert (task.inputs, task.streams) == ({"small": "s3://lake/small.csv"}, {"big": "s3://lake/big/"})
 
 

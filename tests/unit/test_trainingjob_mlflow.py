@@ -13,23 +13,24 @@ from ultramarine.kinds.trainingjob.schema import MlflowStatus
 from ultramarine.shared import contract
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.plan import Obj, Seen
+from ultramarine.shared.training_records import Progress, TerminationRecord, TrainingContext
 
 URI = "http://ultramarine-mlflow.platform.svc:5000"
 RECORDED = replace(PLATFORM, mlflow_uri=URI)
 RUN, OTHER = "a" * 32, "b" * 32
 
 
-def context(one: Obj, platform=RECORDED) -> tuple[str, contract.TrainingContext]:
+def context(one: Obj, platform=RECORDED) -> tuple[str, TrainingContext]:
     """The trainer's context, as it is written and as it is read."""
     (text,) = (
         variable["value"]
         for variable in pod_spec(one, platform)["containers"][0]["env"]
         if variable["name"] == contract.ENV_CONTEXT
     )
-    return text, contract.TrainingContext.from_json(text)
+    return text, TrainingContext.from_json(text)
 
 
-def watched(*children: Manifest, progress: contract.Progress | None = None) -> Seen:
+def watched(*children: Manifest, progress: Progress | None = None) -> Seen:
     """What is seen where the platform has MLflow."""
     return replace(seen(*children), platform=RECORDED, progress=progress)
 
@@ -49,9 +50,9 @@ def test_without_mlflow_the_context_has_no_word_of_it():
 
 def test_an_older_trainer_leaves_undone_what_it_does_not_know():
     """Other than of its task: a context with a newer field, or one that is none, keeps no job from training."""
-    assert contract.TrainingContext.from_json('{"job": "a/b", "teleport": true}').job == "a/b"
+    assert TrainingContext.from_json('{"job": "a/b", "teleport": true}').job == "a/b"
     with pytest.raises(ValueError, match="no context"):
-        contract.TrainingContext.from_json("[]")
+        TrainingContext.from_json("[]")
 
 
 def test_as_many_parameters_as_there_is_room_for():
@@ -75,7 +76,7 @@ def test_a_parameter_arrives_as_it_was_written():
 def test_the_status_names_the_run_that_a_pod_has_posted():
     """While it runs, by the pod's own progress."""
     one = training_job()
-    got = plan(one, watched(job(one, active=1), pod(one), progress=contract.Progress(mlflow_run=RUN)), NOW)
+    got = plan(one, watched(job(one, active=1), pod(one), progress=Progress(mlflow_run=RUN)), NOW)
 
     assert got.status["mlflow"] == {"runId": RUN, "uri": f"{URI}/#/runs/{RUN}"}
     MlflowStatus.model_validate(got.status["mlflow"])
@@ -84,7 +85,7 @@ def test_the_status_names_the_run_that_a_pod_has_posted():
 def test_the_status_names_the_run_of_an_ended_pod():
     """By its last words, also where nobody could post; and it stays when the pod is gone."""
     one = training_job()
-    told = contract.TerminationRecord(reason="CommandFailed", message="no", mlflow_run=RUN).to_json()
+    told = TerminationRecord(reason="CommandFailed", message="no", mlflow_run=RUN).to_json()
     ended = pod(one, phase="Failed", **ended_container(3, message=told))
     got = plan(one, watched(job(one, "Failed", "BackoffLimitExceeded"), ended), NOW)
     assert got.status["mlflow"]["runId"] == RUN
@@ -97,7 +98,7 @@ def test_the_status_names_the_run_of_an_ended_pod():
 def test_what_is_no_runs_id_is_not_believed(told):
     """The command can post too: only what can be an id gets into the status."""
     one = training_job()
-    got = plan(one, watched(job(one, active=1), pod(one), progress=contract.Progress(mlflow_run=told)), NOW)
+    got = plan(one, watched(job(one, active=1), pod(one), progress=Progress(mlflow_run=told)), NOW)
 
     assert "mlflow" not in got.status
 
@@ -105,7 +106,7 @@ def test_what_is_no_runs_id_is_not_believed(told):
 def test_a_run_is_named_only_where_the_platform_has_mlflow():
     """Without a tracking server there is nothing that it could be a run of."""
     one = training_job()
-    posted = contract.Progress(mlflow_run=RUN)
+    posted = Progress(mlflow_run=RUN)
     got = plan(one, replace(watched(job(one, active=1), pod(one), progress=posted), platform=PLATFORM), NOW)
 
     assert "mlflow" not in got.status
@@ -115,14 +116,12 @@ def test_a_run_is_named_only_where_the_platform_has_mlflow():
 def test_an_id_is_a_text(wrong):
     """Anything else in its place makes it no report and no record."""
     with pytest.raises(ValueError, match="not a progress report"):
-        contract.Progress.from_json(json.dumps({"mlflow_run": wrong}).encode())
+        Progress.from_json(json.dumps({"mlflow_run": wrong}).encode())
     with pytest.raises(ValueError, match="not a termination record"):
-        contract.TerminationRecord.from_json(json.dumps({"outputs": {}, "reason": "", "mlflow_run": wrong}))
+        TerminationRecord.from_json(json.dumps({"outputs": {}, "reason": "", "mlflow_run": wrong}))
 
 
 def test_a_record_without_a_run_is_as_it_was():
     """What earlier releases read and wrote."""
-    assert "mlflow_run" not in contract.TerminationRecord().to_json()
-    assert (
-        contract.TerminationRecord.from_json(contract.TerminationRecord(mlflow_run=OTHER).to_json()).mlflow_run == OTHER
-    )
+    assert "mlflow_run" not in TerminationRecord().to_json()
+    assert TerminationRecord.from_json(TerminationRecord(mlflow_run=OTHER).to_json()).mlflow_run == OTHER

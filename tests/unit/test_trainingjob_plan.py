@@ -23,10 +23,10 @@ from builders import (
 )
 from ultramarine.kinds.trainingjob.manifests import output_prefix
 from ultramarine.kinds.trainingjob.plan import plan, questions
-from ultramarine.shared import contract
 from ultramarine.shared.errors import InvalidSpec, StorageError
 from ultramarine.shared.plan import ReadText
 from ultramarine.shared.score import score
+from ultramarine.shared.training_records import TerminationRecord
 
 
 def test_a_new_job_gets_its_source_and_its_pod():
@@ -222,7 +222,7 @@ def test_the_result_is_read_from_the_storage_when_the_pod_is_gone():
     (question,) = questions(one, seen(done))
     assert question == ReadText(output_prefix(one, PLATFORM) + "result.json")
 
-    record = contract.TerminationRecord(outputs={"report": model_output()})
+    record = TerminationRecord(outputs={"report": model_output()})
     got = plan(one, seen(done, answers={question: record.to_json()}), NOW)
     assert got.status["state"] == "Succeeded"
 
@@ -261,7 +261,7 @@ def test_last_words_of_another_shape_are_no_record(said):
 
 def failed_pod(owner, name, code, **record):
     """A failed pod with the trainer's own verdict."""
-    told = contract.TerminationRecord(**record).to_json()
+    told = TerminationRecord(**record).to_json()
     return pod(owner, name, "Failed", **ended_container(code, message=told))
 
 
@@ -388,7 +388,7 @@ def test_a_job_cleaned_away_when_it_was_done_is_not_run_again():
     """Its Job deleted before the operator saw the end: the storage's record says that it is done."""
     one = training_job({"startTime": "2030-01-01T11:30:05Z"}, outputs={"report": {}})
     (question,) = questions(one, seen())
-    record = contract.TerminationRecord(outputs={"report": model_output()})
+    record = TerminationRecord(outputs={"report": model_output()})
     got = plan(one, seen(answers={question: record.to_json()}), NOW)
     assert got.status["state"] == "Succeeded"
 

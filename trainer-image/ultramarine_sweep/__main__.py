@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from ultramarine.shared.contract import SweepTask
 from ultramarine.shared.searchspace import read_space
+from ultramarine.shared.sweep_records import SweepTask
 
 from ultramarine_sweep import stopping, suggest
 from ultramarine_sweep.history import adopt

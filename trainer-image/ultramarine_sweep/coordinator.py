@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ultramarine.shared.contract import SweepSummary, SweepTask
+from ultramarine.shared.sweep_records import SweepSummary, SweepTask
 
 from ultramarine_sweep.commits import Commits
 from ultramarine_sweep.http import BadRequest, Server

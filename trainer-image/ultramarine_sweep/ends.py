@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ultramarine.shared.contract import SweepTask
+from ultramarine.shared.sweep_records import SweepTask
 
 from ultramarine_sweep.bests import Bests
 from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Trial

@@ -15,8 +15,9 @@ from pathlib import Path
 
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
-from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, SweepSummary, SweepTask
+from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN
 from ultramarine.shared.errors import InvalidSpec, StorageError, UltramarineError
+from ultramarine.shared.sweep_records import SweepSummary, SweepTask
 
 from ultramarine_sweep import journal
 from ultramarine_sweep.coordinator import Coordinator, Times

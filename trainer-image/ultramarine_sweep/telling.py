@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ultramarine.shared.contract import TERMINATION_LIMIT, SweepSummary
+from ultramarine.shared.contract import TERMINATION_LIMIT
+from ultramarine.shared.sweep_records import SweepSummary
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ultramarine.shared.contract import BestTrial, OutputRecord, SweepSummary, SweepTask, read_known
+from ultramarine.shared.contract import OutputRecord, read_known
+from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask
 
 from ultramarine_sweep.bests import Bests, Objective
 from ultramarine_sweep.ends import NAMES, End, Standing, due, listed

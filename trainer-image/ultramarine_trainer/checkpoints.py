@@ -11,15 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ultramarine.outside.storage import Storage, files_below
-from ultramarine.shared.contract import (
-    CHECKPOINT_NAME,
-    CHECKPOINTS_NAME,
-    MANIFEST_NAME,
-    CheckpointRecord,
-    CheckpointTask,
-    OutputRecord,
-)
+from ultramarine.shared.contract import CHECKPOINT_NAME, CHECKPOINTS_NAME, MANIFEST_NAME, OutputRecord
 from ultramarine.shared.errors import StorageError
+from ultramarine.shared.training_records import CheckpointRecord, CheckpointTask
 
 from ultramarine_trainer.outputs import empty
 

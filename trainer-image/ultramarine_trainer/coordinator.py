@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.contract import LARGEST, GangTask
+from ultramarine.shared.contract import LARGEST
+from ultramarine.shared.training_records import GangTask
 
 from ultramarine_trainer.muster import DONE, Message, Muster, Times
 from ultramarine_trainer.rsh import LINE_LIMIT, LOST

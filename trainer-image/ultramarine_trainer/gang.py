@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ultramarine.shared.contract import GANG_PORT, GangTask
+from ultramarine.shared.contract import GANG_PORT
+from ultramarine.shared.training_records import GangTask
 
 from ultramarine_trainer.coordinator import MESSAGE_LIMIT, Coordinator, Link
 from ultramarine_trainer.muster import Message, Times

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import ArtifactManifest, InputRecord
+from ultramarine.shared.contract import ArtifactManifest
 from ultramarine.shared.errors import StorageError
+from ultramarine.shared.training_records import InputRecord
 
 _TELL_SECONDS = 10.0
 

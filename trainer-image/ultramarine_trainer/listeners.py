@@ -9,7 +9,13 @@ from pathlib import Path
 
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
-from ultramarine.shared.contract import CheckpointRecord, Progress, SourceTask, TerminationRecord, TrainingContext
+from ultramarine.shared.training_records import (
+    CheckpointRecord,
+    Progress,
+    SourceTask,
+    TerminationRecord,
+    TrainingContext,
+)
 
 from ultramarine_trainer.kubeflow import KubeflowServer
 from ultramarine_trainer.metrics import LatestMetrics, metrics_in

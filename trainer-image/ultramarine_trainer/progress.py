@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.contract import LARGEST, METRIC_LIMIT, CheckpointRecord, Progress
+from ultramarine.shared.contract import LARGEST, METRIC_LIMIT
+from ultramarine.shared.training_records import CheckpointRecord, Progress
 
 from ultramarine_trainer.metrics import PROGRESS_WORDS, metrics_in
 

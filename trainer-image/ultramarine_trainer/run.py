@@ -14,20 +14,18 @@ from typing import TypeVar
 
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
-from ultramarine.shared.contract import (
-    EXIT_DO_NOT_RETRY,
-    EXIT_TRY_AGAIN,
+from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, OutputRecord
+from ultramarine.shared.errors import StorageError
+from ultramarine.shared.training_records import (
     CheckpointRecord,
     GangTask,
     InputRecord,
-    OutputRecord,
     SourceRecord,
     SourceTask,
     TerminationRecord,
     TrainingContext,
     TrainingTask,
 )
-from ultramarine.shared.errors import StorageError
 
 from ultramarine_trainer import provenance
 from ultramarine_trainer.archive import Archive

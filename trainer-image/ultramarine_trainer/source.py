@@ -19,7 +19,7 @@ from dulwich.objects import Commit, ObjectID, Tag, Tree
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import SourceRecord, SourceTask
+from ultramarine.shared.training_records import SourceRecord, SourceTask
 from urllib3.exceptions import HTTPError
 
 GIT_SECONDS = 30.0  # without a word from the repository's server

@@ -14,15 +14,10 @@ from typing import Any
 
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
-from ultramarine.shared.contract import (
-    EXIT_DO_NOT_RETRY,
-    GangTask,
-    OutputRecord,
-    TerminationRecord,
-    TrainingTask,
-    WorkerTask,
-)
+from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, OutputRecord
 from ultramarine.shared.errors import StorageError
+from ultramarine.shared.sweep_records import WorkerTask
+from ultramarine.shared.training_records import GangTask, TerminationRecord, TrainingTask
 
 from ultramarine_trainer.archive import Archive
 from ultramarine_trainer.child import CommandNotFound, Stopped, Supervision, environment_for_command, run_command

@@ -15,10 +15,11 @@ from ..kube import events
 from ..kube.apply import apply_child, write_status
 from ..kube.client import ApiError, Client
 from ..shared.conditions import Condition, find, health, merge
-from ..shared.contract import Progress, SweepSummary
 from ..shared.errors import Conflict, InvalidSpec, NotYet, Refused, UltramarineError
 from ..shared.meta import CONFIG_MAP, SECRET, Key, Manifest, Resource
 from ..shared.plan import Event, GenerateSecret, Kind, Lazily, Obj, Plan, Platform, Seen
+from ..shared.sweep_records import SweepSummary
+from ..shared.training_records import Progress
 from .inquiries import Inquiries
 from .mirror import Mirror
 from .reports import Reports

@@ -7,9 +7,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..shared.contract import Progress, SweepSummary
 from ..shared.meta import GROUP, JOB, POD, SWEEP, TRAINING_JOB, Key, Manifest, controller_uid
 from ..shared.pods import TRAINER, created, image_digest, node_index
+from ..shared.sweep_records import SweepSummary
+from ..shared.training_records import Progress
 from .mirror import Mirror, owner_key
 
 RING_SECONDS = 10.0  # a status is written at most so often for progress alone

@@ -14,6 +14,7 @@ from ..shared.errors import InvalidSpec
 from ..shared.meta import ANNOTATION_REQUESTED_BY, Manifest, child_metadata, content_hash
 from ..shared.plan import Obj, Platform
 from ..shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env
+from ..shared.training_records import SourceTask, TrainingContext, TrainingTask
 from .trainingjob.schema import Input, TrainingJobSpec
 
 Job = Obj[TrainingJobSpec]
@@ -32,17 +33,17 @@ def requested_by(job: Job, platform: Platform) -> str:
     return str(annotations.get(ANNOTATION_REQUESTED_BY, ""))[:500] if platform.knows_requester else ""
 
 
-def source_task(job: Job) -> contract.SourceTask | None:
+def source_task(job: Job) -> SourceTask | None:
     """What the trainer has to fetch before the command starts, if anything."""
     source = job.spec.source
     if source is None or source.inline:
         return None
     if source.git is not None:
         git = source.git
-        return contract.SourceTask(git_url=git.url, git_ref=git.ref, git_path=git.path)
+        return SourceTask(git_url=git.url, git_ref=git.ref, git_path=git.path)
     if source.config_map is not None:
-        return contract.SourceTask(config_map=source.config_map.name)
-    return contract.SourceTask(uri=source.uri or "", digest=source.digest or "")
+        return SourceTask(config_map=source.config_map.name)
+    return SourceTask(uri=source.uri or "", digest=source.digest or "")
 
 
 def command_line(spec: TrainingJobSpec, params: Mapping[str, str], where: str, params_field: str) -> list[str]:
@@ -106,8 +107,8 @@ def streams(spec: TrainingJobSpec) -> dict[str, str]:
 def pod_spec(
     job: Job,
     platform: Platform,
-    task: contract.TrainingTask,
-    context: contract.TrainingContext,
+    task: TrainingTask,
+    context: TrainingContext,
     *,
     source: str,
     args: list[str],

@@ -9,10 +9,11 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from .contract import Progress, SweepSummary
 from .errors import GatewayError, StorageError
 from .meta import Key, Manifest, Ref, Resource
 from .routes import RouteState
+from .sweep_records import SweepSummary
+from .training_records import Progress
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from . import contract
 from .conditions import parse_timestamp
 from .meta import Manifest
 from .plan import Platform
+from .training_records import TerminationRecord
 
 INDEX = "batch.kubernetes.io/job-completion-index"
 USER = 65532  # any number but 0: the images name the same one
@@ -144,13 +145,13 @@ def finished(pod: Manifest) -> str | None:
     return max(told) if told and len(told) == len(ends) else None
 
 
-def record(pod: Manifest, container: str) -> contract.TerminationRecord | None:
+def record(pod: Manifest, container: str) -> TerminationRecord | None:
     """What our image's entry point said last in that container, or nothing."""
     for status in statuses(pod):
         ended = (status.get("state") or {}).get("terminated") or {}
         if status.get("name") == container and ended:
             try:
-                return contract.TerminationRecord.from_json(str(ended.get("message") or ""))
+                return TerminationRecord.from_json(str(ended.get("message") or ""))
             except ValueError:
                 return None
     return None
@@ -227,7 +228,7 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
     code = ended.get("exitCode")
     said = str(ended.get("message") or "")
     try:
-        record = contract.TerminationRecord.from_json(said)
+        record = TerminationRecord.from_json(said)
         reason, message, tail = record.reason, record.message, record.tail
     except ValueError:  # an image that is not ours, or killed before it could speak: the kubelet gives the log's end
         reason, message, tail = "", "", said

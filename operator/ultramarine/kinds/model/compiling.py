@@ -12,6 +12,7 @@ from ...shared.errors import StorageError
 from ...shared.meta import Manifest, controller_uid
 from ...shared.plan import Platform, Question, ReadText, Seen
 from ...shared.schema import DIGEST_PATTERN
+from ...shared.serving_records import CompileRecord
 from .manifests import DEADLINE_SECONDS, STORE, Version, compile_job, compile_job_name, compile_task
 from .schema import Compile
 
@@ -131,14 +132,14 @@ def _is_fresh(condition: Manifest, now: datetime) -> bool:
     return since is not None and abs(now - parse_timestamp(since)) < LONGEST_LAG
 
 
-def _record(own_pods: list[Manifest]) -> contract.CompileRecord | None:
+def _record(own_pods: list[Manifest]) -> CompileRecord | None:
     """The verdict as a pod told it, or nothing when no pod is left to tell."""
     for pod in own_pods:
         for status in pods.statuses(pod):
             ended = (status.get("state") or {}).get("terminated") or {}
             if status.get("name") == STORE and ended.get("exitCode") == 0:
                 try:
-                    return contract.CompileRecord.from_json(str(ended.get("message") or ""))
+                    return CompileRecord.from_json(str(ended.get("message") or ""))
                 except ValueError:
                     return None
     return None
@@ -156,12 +157,12 @@ def _stored(version: Version, wanted: Compile, seen: Seen) -> Compilation | None
     if not isinstance(answer, str):
         return None
     try:
-        return _judged(contract.CompileRecord.from_json(answer), version, wanted, seen.platform)
+        return _judged(CompileRecord.from_json(answer), version, wanted, seen.platform)
     except ValueError:
         return None
 
 
-def _judged(record: contract.CompileRecord, version: Version, wanted: Compile, platform: Platform) -> Compilation:
+def _judged(record: CompileRecord, version: Version, wanted: Compile, platform: Platform) -> Compilation:
     figures: Manifest = {"rows": record.rows, "rowsFrom": record.rows_from[:256], "opset": record.opset}
     if record.worst_relative_error >= 0:
         figures["worstRelativeError"] = record.worst_relative_error

@@ -8,6 +8,7 @@ from ...shared import contract
 from ...shared.meta import Manifest, child_labels, child_metadata, content_hash
 from ...shared.plan import Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
+from ...shared.serving_records import CompileTask, DeleteTask
 from .schema import Compile, ModelSpec, ModelVersionSpec, version_name
 
 Version = Obj[ModelVersionSpec]
@@ -25,13 +26,13 @@ def compile_job_name(version: Version) -> str:
     return f"{version.name}-compile"
 
 
-def compile_task(version: Version, wanted: Compile, platform: Platform) -> contract.CompileTask:
+def compile_task(version: Version, wanted: Compile, platform: Platform) -> CompileTask:
     """What its pod has to do. Equal models with equal settings have one place for the result."""
     spec = version.spec
     signature = spec.signature.model_dump(by_alias=True) if spec.signature else None
     settings = [spec.format.name, spec.allow_code_execution, signature, wanted.model_dump(mode="json")]
     place = f"{spec.digest.removeprefix('sha256:')[:16]}-{content_hash(settings)[:8]}"
-    return contract.CompileTask(
+    return CompileTask(
         model=spec.model,
         version=spec.version,
         uri=spec.uri,
@@ -62,7 +63,7 @@ def delete_job(model: Model, number: str, uri: str, platform: Platform) -> Manif
     """The Job whose pod deletes the artifact of a version that is gone."""
     container = {
         **_container("delete", platform),
-        "env": [{"name": contract.ENV_TASK, "value": contract.DeleteTask(uri).to_json()}, *storage_env(platform)],
+        "env": [{"name": contract.ENV_TASK, "value": DeleteTask(uri).to_json()}, *storage_env(platform)],
         **_keys(platform),
         "volumeMounts": [TMP],
     }

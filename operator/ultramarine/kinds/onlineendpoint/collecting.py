@@ -6,6 +6,7 @@ from ...shared import contract
 from ...shared.meta import Manifest
 from ...shared.plan import Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, storage_env
+from ...shared.serving_records import CollectTask
 from .schema import EndpointDeployment, OnlineEndpointSpec
 
 # The server keeps at most 64 MiB there, and the collector 4 MiB more: the kubelet would end the pod at this.
@@ -18,13 +19,13 @@ RESOURCES: Manifest = {
 }
 
 
-def collect_task(endpoint: Obj[OnlineEndpointSpec], deployment: EndpointDeployment) -> contract.CollectTask | None:
+def collect_task(endpoint: Obj[OnlineEndpointSpec], deployment: EndpointDeployment) -> CollectTask | None:
     """What is kept of the requests to a deployment."""
     wanted = endpoint.spec.data_collector
     if wanted is None:
         return None
     names = tuple(sorted(wanted.redact))
-    return contract.CollectTask(endpoint.name, deployment.name, wanted.uri, wanted.sampling_rate, names)
+    return CollectTask(endpoint.name, deployment.name, wanted.uri, wanted.sampling_rate, names)
 
 
 def collector(task: str, image: str, platform: Platform) -> Manifest:

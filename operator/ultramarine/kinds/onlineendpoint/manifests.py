@@ -8,6 +8,7 @@ from ...shared import contract
 from ...shared.meta import GROUP, Manifest, child_labels, child_metadata, content_hash
 from ...shared.plan import Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
+from ...shared.serving_records import ServingTask
 from ..model.schema import ModelVersionSpec, version_name
 from .collecting import CAPTURES, CAPTURES_MOUNT, collect_task, collector
 from .schema import Batching, EndpointDeployment, OnlineEndpointSpec, RequestSettings
@@ -51,9 +52,9 @@ def deployment_name(endpoint: Endpoint, deployment: str) -> str:
     return f"{endpoint.name}-{deployment}"
 
 
-def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: ModelVersionSpec) -> contract.ServingTask:
+def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: ModelVersionSpec) -> ServingTask:
     """What the pods have to load, and how they answer."""
-    return contract.ServingTask(
+    return ServingTask(
         model=model.model,
         version=model.version,
         uri=model.uri,

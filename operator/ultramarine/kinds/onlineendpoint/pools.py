@@ -11,6 +11,7 @@ from ...shared import contract
 from ...shared.catalogue import LIMIT, CatalogueEntry, pack, unpack
 from ...shared.meta import Manifest, child_metadata, controller_uid
 from ...shared.plan import Platform, Seen
+from ...shared.serving_records import ServingTask
 from .manifests import SERVER, Endpoint, deployment_name, deployment_of, pods_ask, request_bounds
 from .resolve import Resolved, Unresolved, resolve
 from .schema import EndpointDeployment, Pool
@@ -114,7 +115,7 @@ def pool_deployment(
 ) -> Manifest:
     """The Deployment whose pods serve a pool; other models in it change nothing about them."""
     size = pool.max_loaded_mebibytes * MIB
-    nothing = contract.ServingTask("", "", "", "", "", auth=pods_ask(endpoint), pool_bytes=size)
+    nothing = ServingTask("", "", "", "", "", auth=pods_ask(endpoint), pool_bytes=size)
     task = replace(nothing, **request_bounds(deployment))
     made = deployment_of(endpoint, deployment, task.to_json(), {}, platform, live)
     _with_fetcher(made["spec"]["template"]["spec"], catalogue_name(endpoint, deployment.name), pool)

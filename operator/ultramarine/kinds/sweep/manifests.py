@@ -9,6 +9,8 @@ from ...shared.meta import GROUP, LABEL_KIND, LABEL_NAME, Manifest, child_labels
 from ...shared.plan import GenerateSecret, Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env
 from ...shared.quantities import amount
+from ...shared.sweep_records import SweepTask, WorkerTask
+from ...shared.training_records import TrainingContext, TrainingTask
 from .. import training
 from ..trainingjob.schema import TrainingJobSpec
 from .schema import SweepSpec
@@ -100,11 +102,11 @@ def max_trials(sweep: Sweep, grid: int | None) -> int:
     return min(bounds, default=0)
 
 
-def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence[str]) -> contract.SweepTask:
+def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence[str]) -> SweepTask:
     """What the coordinator has to do, with `most` trials."""
     spec, raw = sweep.spec, sweep.manifest["spec"]
     budget, stopping = spec.budget, spec.early_termination
-    return contract.SweepTask(
+    return SweepTask(
         sweep=f"{sweep.namespace}/{sweep.name}",
         uid=sweep.uid,
         prefix=prefix(sweep, platform),
@@ -137,7 +139,7 @@ def _gpus(spec: TrainingJobSpec) -> float:
     return float(sum(amount(str(each)) for name, each in spec.resources.limits.items() if name.endswith(GPU)))
 
 
-def coordinator_job(sweep: Sweep, task: contract.SweepTask, platform: Platform) -> Manifest:
+def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manifest:
     """The Job whose pod suggests and leases; another pod goes on from the journal."""
     tokens: list[Manifest] = [training.token_volume()] if task.progress else []
     mounts: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}, *([training.TOKEN_MOUNT] if task.progress else [])]
@@ -231,7 +233,7 @@ def _on_exit(action: str, container: str, code: int) -> Manifest:
 
 def _worker_pod(sweep: Sweep, platform: Platform, params: Sequence[str]) -> Manifest:
     trial, spec = trial_of(sweep), sweep.spec.trial_template.spec
-    task = contract.TrainingTask(
+    task = TrainingTask(
         inputs=training.downloads(spec),
         streams=training.streams(spec),
         outputs={name: "auto" if name == best_output(sweep) else "" for name in spec.outputs},
@@ -239,14 +241,14 @@ def _worker_pod(sweep: Sweep, platform: Platform, params: Sequence[str]) -> Mani
         source=training.source_task(trial),
     )
     # No `progress`: the coordinator speaks for all of them.
-    context = contract.TrainingContext(
+    context = TrainingContext(
         job=f"{sweep.namespace}/{sweep.name}",
         uid=sweep.uid,
         requested_by=training.requested_by(trial, platform),
         image=spec.image or platform.trainer_image,
         source_digest=training.source_digest(trial),
     )
-    work = contract.WorkerTask(
+    work = WorkerTask(
         f"http://{coordinator_name(sweep)}.{sweep.namespace}.svc:{contract.SWEEP_PORT}", tuple(command(sweep, params))
     )
     env = ({"name": contract.ENV_SWEEP, "value": training.plain(work.to_json())}, _token(sweep))

@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 
 from ...shared import pods, states, waiting
 from ...shared.conditions import find, is_true, parse_timestamp
-from ...shared.contract import SUMMARY_NAME, SweepSummary
+from ...shared.contract import SUMMARY_NAME
 from ...shared.errors import InvalidSpec, StorageError
 from ...shared.meta import JOB, SWEEP, Manifest, Ref, controller_uid
 from ...shared.plan import Effect, Plan, Platform, Question, ReadText, Seen
 from ...shared.searchgrid import Grid, check_algorithm
 from ...shared.searchspace import Space, read_space
+from ...shared.sweep_records import SweepSummary
 from . import status
 from .manifests import (
     Sweep,

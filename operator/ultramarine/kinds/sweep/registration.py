@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ...shared.contract import BestTrial, OutputRecord
+from ...shared.contract import OutputRecord
 from ...shared.meta import GROUP, Manifest
 from ...shared.plan import Platform, Seen
+from ...shared.sweep_records import BestTrial
 from .. import registration
 from ..registration import Candidate, Maker
 from .manifests import Sweep, best_output, objectives, prefix

@@ -14,6 +14,7 @@ from ...shared.meta import Manifest
 from ...shared.plan import Platform, Seen
 from ...shared.score import score
 from ...shared.states import State
+from ...shared.sweep_records import BestTrial, SweepSummary
 from .manifests import Sweep, objectives, prefix
 from .schema import MAX_BEST, MAX_PARAMETERS
 from .space import MAX_TEXT
@@ -45,7 +46,7 @@ def gathered(sweep: Sweep, own_pods: list[Manifest], seen: Seen, most: int, now:
     return with_summary(sweep, facts, seen.summary, most) if seen.summary else facts
 
 
-def with_summary(sweep: Sweep, facts: Manifest, summary: contract.SweepSummary, most: int) -> Manifest:
+def with_summary(sweep: Sweep, facts: Manifest, summary: SweepSummary, most: int) -> Manifest:
     """The facts with what the coordinator says of the trials, of which there can be `most`."""
     counts = {name: min(getattr(summary, name), LONGEST) for name in ("running", "succeeded", "stopped", "failed")}
     over = counts["succeeded"] + counts["stopped"] + counts["failed"]
@@ -66,7 +67,7 @@ def without_running(facts: Manifest) -> Manifest:
     return {**facts, "trials": {**facts["trials"], "running": 0}} if facts.get("trials") else facts
 
 
-def _best(one: contract.BestTrial, names: list[str]) -> Manifest:
+def _best(one: BestTrial, names: list[str]) -> Manifest:
     found: Manifest = {"trial": one.trial, "values": dict(zip(names, one.values, strict=False))}
     params = {
         name: told for name, value in list(one.params.items())[:MAX_PARAMETERS] if (told := _plain(value)) is not None
@@ -87,7 +88,7 @@ def _plain(value: Any) -> str | int | float | bool | None:
     return None
 
 
-def _value(one: contract.BestTrial, names: list[str]) -> str:
+def _value(one: BestTrial, names: list[str]) -> str:
     """The best value as a column of `kubectl get`."""
     if len(names) == 1:
         return f"{one.values[0]:.6g}" if one.values else ""

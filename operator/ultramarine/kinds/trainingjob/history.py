@@ -6,9 +6,10 @@ import re
 from dataclasses import asdict
 from datetime import datetime
 
-from ...shared import contract, pods
+from ...shared import pods
 from ...shared.conditions import LONG_AGO, parse_timestamp, timestamp
 from ...shared.meta import Manifest
+from ...shared.training_records import CheckpointRecord, Progress, TerminationRecord
 from .manifests import Job
 
 MAX_ATTEMPTS = 20
@@ -81,21 +82,21 @@ def activity(job: Job, child: Manifest | None, now: datetime) -> Manifest:
     return {"activeSeconds": used or None}
 
 
-def last_records(own_pods: list[Manifest]) -> list[contract.TerminationRecord]:
+def last_records(own_pods: list[Manifest]) -> list[TerminationRecord]:
     """What the ended pods of node 0 said, oldest first."""
     told = [pods.record(pod, pods.TRAINER) for pod in own_pods if pods.node_index(pod) == 0]
     return [record for record in told if record is not None]
 
 
 def checkpoint(
-    job: Job, prefix: str, records: list[contract.TerminationRecord], progress: contract.Progress | None
+    job: Job, prefix: str, records: list[TerminationRecord], progress: Progress | None
 ) -> tuple[Manifest | None, float]:
     """The newest complete checkpoint, and the seconds of work that it keeps where a pod has just told them.
 
     The command can tell one too: what is not below `prefix`, the job's own folder, is not believed.
     """
 
-    def own(one: contract.CheckpointRecord | None) -> contract.CheckpointRecord | None:
+    def own(one: CheckpointRecord | None) -> CheckpointRecord | None:
         return one if one and one.uri.startswith(prefix) and len(one.uri) <= MAX_URI and _is_time(one.time) else None
 
     # Who runs goes on from what the others kept: it is believed whatever its node's clock says.
@@ -111,9 +112,7 @@ def checkpoint(
     return (found | {"step": int(newest.step)} if newest.step >= 0 else found), newest.productive_seconds
 
 
-def mlflow(
-    job: Job, uri: str, records: list[contract.TerminationRecord], progress: contract.Progress | None
-) -> Manifest | None:
+def mlflow(job: Job, uri: str, records: list[TerminationRecord], progress: Progress | None) -> Manifest | None:
     """The run that records the job, as a pod has told it; the tracking server is the one that the operator knows."""
     told = [record.mlflow_run for record in records] + [progress.mlflow_run if progress else ""]
     newest = next((run for run in reversed(told) if RUN_ID.fullmatch(run)), "")
@@ -127,7 +126,7 @@ def _is_time(text: str) -> bool:
     return len(text) <= 64 and parse_timestamp(text) != LONG_AGO
 
 
-def progress(told: contract.Progress) -> Manifest:
+def progress(told: Progress) -> Manifest:
     """What a pod posted, as status.progress."""
     names = {"step": "step", "total_steps": "totalSteps", "percent": "percent", "eta_seconds": "etaSeconds"}
     return {names[name]: value for name, value in asdict(told).items() if name in names and value >= 0}

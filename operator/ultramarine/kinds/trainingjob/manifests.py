@@ -8,6 +8,7 @@ from ...shared import contract
 from ...shared.meta import LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
 from ...shared.plan import Obj, Platform
 from ...shared.pods import TRAINER
+from ...shared.training_records import CheckpointTask, GangTask, TrainingContext, TrainingTask
 from .. import training
 from .schema import TrainingJobSpec
 
@@ -121,7 +122,7 @@ def _on_exit(action: str, operator: str, codes: list[int]) -> Manifest:
 def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
     """The pod, with what a gang and checkpoints ask of it."""
     spec = job.spec
-    task = contract.TrainingTask(
+    task = TrainingTask(
         inputs=training.downloads(spec),
         streams=training.streams(spec),
         outputs={name: (out.format or "auto") if out.register_as else "" for name, out in spec.outputs.items()},
@@ -138,26 +139,26 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
     return training.pod_spec(job, platform, task, told, source=_source_name(job), args=args, memory=memory, more=more)
 
 
-def checkpoint_task(job: Job) -> contract.CheckpointTask | None:
+def checkpoint_task(job: Job) -> CheckpointTask | None:
     """What the trainer does about checkpoints, if the job has any."""
     wanted = job.spec.checkpoint
     if wanted is None or not wanted.enabled:
         return None
-    return contract.CheckpointTask(
+    return CheckpointTask(
         resume=wanted.resume == "Auto",
         resume_from=wanted.resume_from or "",
         grace_seconds=wanted.grace_period_seconds,
     )
 
 
-def gang_task(job: Job) -> contract.GangTask | None:
+def gang_task(job: Job) -> GangTask | None:
     """How the pods work together; nothing for a plain command in one pod."""
     spec = job.spec
     if spec.framework is None and spec.nodes == 1:
         return None
     gpus = spec.resources.limits.get(GPU, 0)
     each = int(gpus) if spec.framework in ("torch", "mpi") and str(gpus).isdigit() else 1
-    return contract.GangTask(
+    return GangTask(
         framework=spec.framework or "none",
         processes=spec.processes_per_node or max(each, 1),
         nodes=spec.nodes,
@@ -167,7 +168,7 @@ def gang_task(job: Job) -> contract.GangTask | None:
     )
 
 
-def context(job: Job, platform: Platform) -> contract.TrainingContext:
+def context(job: Job, platform: Platform) -> TrainingContext:
     """Who and what the attempt is, and whom it tells; of parameters as much as a variable has room for."""
     parameters: dict[str, str] = {}
     room = MAX_TOLD
@@ -175,7 +176,7 @@ def context(job: Job, platform: Platform) -> contract.TrainingContext:
         room -= len(json.dumps({name: value[:MAX_PARAMETER]}))
         if len(name) <= MAX_PARAMETER_NAME and room >= 0:
             parameters[name] = value[:MAX_PARAMETER]
-    return contract.TrainingContext(
+    return TrainingContext(
         job=f"{job.namespace}/{job.name}",
         uid=job.uid,
         requested_by=training.requested_by(job, platform),

@@ -11,6 +11,7 @@ from ...shared.conditions import find, is_true, parse_timestamp
 from ...shared.errors import StorageError
 from ...shared.meta import JOB, TRAINING_JOB, Manifest, Ref, controller_uid
 from ...shared.plan import Plan, Platform, Question, ReadText, Seen
+from ...shared.training_records import TerminationRecord
 from . import history, memory, status
 from .manifests import (
     Job,
@@ -244,7 +245,7 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
             state = states.finishing("ReadingResult", f"the result is being read from the storage: {said}")
             return _plan(job, state, facts, now, after=STORAGE_RETRY)
         try:
-            record = contract.TerminationRecord.from_json(answer)
+            record = TerminationRecord.from_json(answer)
         except ValueError as error:
             return _lost(job, child, facts, str(error), now)
     outputs: dict[str, Manifest] = {
@@ -326,7 +327,7 @@ def _is_fresh(condition: Mapping[str, str], now: datetime) -> bool:
     return told is not None and abs(now - parse_timestamp(told)) < LONGEST_LAG
 
 
-def _record(own_pods: list[Manifest]) -> contract.TerminationRecord | None:
+def _record(own_pods: list[Manifest]) -> TerminationRecord | None:
     """The result as the succeeded pod of node 0 told it, or nothing when no pod is left to tell."""
     records = history.last_records(_succeeded_pods(own_pods))
     return records[-1] if records else None

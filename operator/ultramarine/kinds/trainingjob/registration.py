@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ...shared import contract
 from ...shared.meta import GROUP, Manifest
 from ...shared.plan import Seen
+from ...shared.training_records import TerminationRecord
 from .. import registration
 from ..registration import Candidate, Maker
 from .manifests import Job
@@ -19,7 +20,7 @@ def registered(job: Job, seen: Seen) -> dict[str, str]:
     return registration.registered(_maker(job), seen)
 
 
-def to_register(job: Job, record: contract.TerminationRecord, seen: Seen) -> tuple[Manifest, ...]:
+def to_register(job: Job, record: TerminationRecord, seen: Seen) -> tuple[Manifest, ...]:
     """The Models and ModelVersions that are still to be made of this job's outputs."""
     return registration.to_register(_maker(job), _candidates(job, record), seen)
 
@@ -28,7 +29,7 @@ def _maker(job: Job) -> Maker:
     return Maker(job.namespace, LABEL_JOB_UID, job.uid)
 
 
-def _candidates(job: Job, record: contract.TerminationRecord) -> Iterator[Candidate]:
+def _candidates(job: Job, record: TerminationRecord) -> Iterator[Candidate]:
     lineage: Manifest = {"trainingJob": job.name}
     if record.source.commit:
         lineage["gitCommit"] = record.source.commit

@@ -10,6 +10,7 @@ from ...shared.meta import Manifest
 from ...shared.plan import Platform, Seen
 from ...shared.score import score
 from ...shared.states import State
+from ...shared.training_records import Progress, TerminationRecord
 from ..training import requested_by, source_digest
 from . import history
 from .manifests import Job, output_prefix
@@ -70,7 +71,7 @@ def gathered(job: Job, child: Manifest | None, own_pods: list[Manifest], seen: S
     return with_progress(facts, seen.progress)
 
 
-def with_record(facts: Manifest, record: contract.TerminationRecord, prefix: str) -> Manifest:
+def with_record(facts: Manifest, record: TerminationRecord, prefix: str) -> Manifest:
     """The facts with what a trainer said at the end of the code and the data that it fetched, and of metrics.
 
     `prefix` is where what it says it has stored must be.
@@ -88,7 +89,7 @@ def with_record(facts: Manifest, record: contract.TerminationRecord, prefix: str
     if source:
         found["provenance"] = {**facts.get("provenance", {}), **source}
     if record.step >= 0:
-        told = history.progress(contract.Progress(record.step, record.total_steps))
+        told = history.progress(Progress(record.step, record.total_steps))
         found["progress"] = {**facts.get("progress", {}), **told}
     return {**found, "inputs": inputs} if inputs else found
 
@@ -102,7 +103,7 @@ def with_metrics(facts: Manifest, metrics: dict[str, float]) -> Manifest:
     return {**facts, "metrics": {**facts.get("metrics", {}), "latest": metrics}, "score": score(metrics)}
 
 
-def with_progress(facts: Manifest, progress: contract.Progress | None) -> Manifest:
+def with_progress(facts: Manifest, progress: Progress | None) -> Manifest:
     """The facts with what a pod has posted since it started."""
     if progress is None:
         return facts

@@ -1,0 +1,132 @@
+"""What is said of a sweep: tasks for its coordinator and its workers, and how far it is."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from .contract import LARGEST, UNREADABLE, OutputRecord, read_known
+
+
+@dataclass(frozen=True)
+class SweepTask:
+    """What the coordinator of a sweep has to do: the operator writes it into ENV_SWEEP.
+
+    `sweep` is NAMESPACE/NAME, and `prefix` the s3:// URI, with a slash at its end, of all that it stores.
+    `objectives`, `algorithm`, `space` and `early_termination` are those of the Sweep's spec, as the API has them;
+    `warm_start` names the prefixes of other sweeps, whose finished trials count as known.
+    0 stands for no bound of `max_failed_trials`, `trial_timeout_seconds`, `deadline_seconds`, `cpu_hours`, `gpu_hours`;
+    a trial takes `trial_cpus` and `trial_gpus`. `progress` is the URL to which a SweepSummary is posted, if any.
+    """
+
+    sweep: str
+    uid: str
+    prefix: str
+    objectives: tuple[dict[str, Any], ...]
+    space: dict[str, Any]
+    algorithm: dict[str, Any] = field(default_factory=dict)
+    early_termination: dict[str, Any] | None = None
+    warm_start: tuple[str, ...] = ()
+    max_trials: int = 0
+    max_failed_trials: int = 0
+    trial_timeout_seconds: int = 0
+    deadline_seconds: int = 0
+    canary_trial: bool = False
+    cpu_hours: float = 0.0
+    gpu_hours: float = 0.0
+    trial_cpus: float = 0.0
+    trial_gpus: float = 0.0
+    outputs: tuple[str, ...] = ()
+    progress: str = ""
+
+    def to_json(self) -> str:
+        return json.dumps({name: value for name, value in asdict(self).items() if value}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> SweepTask:
+        """Read what `to_json` wrote. Raises TypeError for a field that is not known here: it would not be done."""
+        document = json.loads(text)
+        lists = {name: tuple(document[name]) for name in ("objectives", "warm_start", "outputs") if name in document}
+        return cls(**{**document, **lists})
+
+
+@dataclass(frozen=True)
+class WorkerTask:
+    """What a worker of a sweep's pool does besides its TrainingTask: the operator writes it into ENV_SWEEP.
+
+    It asks for trials at `coordinator`, a URL, and runs `command` for each, with $(params.NAME) filled in.
+    """
+
+    coordinator: str
+    command: tuple[str, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerTask:
+        """Read what `to_json` wrote. Raises TypeError for a field that is not known here: it would not be done."""
+        document = json.loads(text)
+        return cls(**{**document, "command": tuple(document["command"])})
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """One of a sweep's best trials: its number, the objectives' values in their order, and its parameters."""
+
+    trial: int
+    values: tuple[float, ...]
+    params: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, OutputRecord] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SweepSummary:
+    """How far a sweep is: posted to the operator, stored at its end, and in short its coordinator's last words.
+
+    `outcome` is empty, Succeeded or Failed; `reason` and the first line of `message` say why it ended, and further
+    lines are what a trial that failed the sweep printed last. `stopped` trials were ended early by rule. `best` has ten
+    trials at most, the best first, or those of the Pareto front.
+    """
+
+    outcome: str = ""
+    reason: str = ""
+    message: str = ""
+    running: int = 0
+    succeeded: int = 0
+    stopped: int = 0
+    failed: int = 0
+    cpu_hours: float = 0.0
+    gpu_hours: float = 0.0
+    best: tuple[BestTrial, ...] = ()
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes | str) -> SweepSummary:
+        """Read what `to_json` wrote. Raises ValueError for anything else: a trial's command could post it, too."""
+        try:
+            summary = read_known(cls, document := json.loads(data))
+            best = tuple(_best(one) for one in document.get("best") or ())
+            texts = (summary.outcome, summary.reason, summary.message)
+            if not all(isinstance(text, str) for text in texts):
+                raise TypeError("a text is something else")
+            counts = (summary.running, summary.succeeded, summary.stopped, summary.failed)
+            if not all(type(count) is int and 0 <= count < LARGEST for count in counts):
+                raise TypeError("a count is no whole number, or too large")
+            if not all(type(n) in (int, float) and 0 <= n < LARGEST for n in (summary.cpu_hours, summary.gpu_hours)):
+                raise TypeError("a number of hours is none")
+        except UNREADABLE as error:
+            raise ValueError(f"not a summary of a sweep: {error!r}") from error
+        return replace(summary, best=best)
+
+
+def _best(document: dict[str, Any]) -> BestTrial:
+    values = tuple(document["values"])
+    if type(document["trial"]) is not int or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
+        raise TypeError("a trial's number or value is something else")
+    outputs = {str(name): read_known(OutputRecord, one) for name, one in (document.get("outputs") or {}).items()}
+    return BestTrial(document["trial"], values, dict(document.get("params") or {}), outputs)
