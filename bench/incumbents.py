@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +17,7 @@ import skops.io
 from served.fit import MODELS
 from skl2onnx import to_onnx
 from ultramarine.shared.serving_records import ServingTask
+from ultramarine_cluster.paths import REPOSITORY
 from ultramarine_cluster.venvs import python_with
 from unit.serving_process import LABELS, ROWS, environment
 
@@ -66,7 +69,8 @@ def _ours(place: Place) -> list[str]:
     ports = ["--host", "127.0.0.1", "--port", str(place.port), "--grpc-port", str(place.port + 1)]
     files = ["--model-dir", str(place.folder), "--keys-dir", str(place.folder / "keys")]
     log = ["--termination-log", str(place.folder / "log")]
-    return [str(place.python), "-m", "ultramarine_server", "serve", *ports, *files, *log]
+    # Without `site` there is nothing of an editable install, which only a checkout has; `lay_out` names the packages.
+    return [str(place.python), "-S", "-m", "ultramarine_server", "serve", *ports, *files, *log]
 
 
 def _script(name: str) -> Callable[[Place], list[str]]:
@@ -234,7 +238,11 @@ def lay_out(server: Server, model: str, folder: Path) -> dict[str, str]:
     # skops trusts no trees of scikit-learn's, since their numbers are addresses; ONNX needs no such trust.
     trusted = server.form == "skops"
     task = ServingTask("cancer", "1", f"s3://b/{file.name}", digest, "auto", trusted, max_concurrent_requests=100)
-    return environment() | QUIET | {"ULTRAMARINE_TASK": task.to_json()}
+    # As in the image: compiled, and no more places to look for modules, each of which costs every import a look.
+    packages = [REPOSITORY / "operator", REPOSITORY / "server-image"]
+    subprocess.run([sys.executable, "-m", "compileall", "-q", *packages], check=True)
+    path = os.pathsep.join(map(str, (*packages, sysconfig.get_path("purelib"))))
+    return environment() | QUIET | {"PYTHONPATH": path, "ULTRAMARINE_TASK": task.to_json()}
 
 
 def expected(model: str, count: int) -> list[float]:

@@ -15,7 +15,9 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from ultramarine_server.collected import read_totals
-from ultramarine_server.exchange import Exchange, Redaction
+from ultramarine_server.exchange import Exchange, Redaction, reader_of
+from ultramarine_server.messages import Request, Response
+from ultramarine_server.service import Service
 from ultramarine_server.spool import Spool
 
 LIMIT = 64 * 1024  # bytes of a request and its answer together, as they came and as they are written down
@@ -61,6 +63,11 @@ class Captures:
     def wants(self, label: str, status: int) -> bool:
         """Draw whether an answer is kept; `label` is that of the metrics."""
         return label in _LABELS and status in _STATUSES and random.random() < self._rate
+
+    def take_answer(self, service: Service, request: Request, response: Response, seconds: float) -> None:
+        """Keep an answer by HTTP that was drawn, if there is room."""
+        size, read = len(request.body) + len(response.body), reader_of(service, request, response)
+        self.take(Capture(request.id, request.path, response.status, seconds, size, read))
 
     def take(self, capture: Capture) -> None:
         """Keep one that was drawn, if there is room."""

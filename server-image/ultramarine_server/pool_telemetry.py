@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
+from ultramarine_server.exposition import show
 from ultramarine_server.telemetry import PREFIX, SECONDS, Histogram
 
 
-class PoolTelemetry(Collector):
+class PoolTelemetry:
     """Counted on the event loop's thread; `now` says how many models are in memory, and the bytes that count."""
 
     def __init__(self) -> None:
@@ -24,14 +24,14 @@ class PoolTelemetry(Collector):
         self._loads += 1
         self._seconds.observe(seconds)
 
-    def collect(self) -> Iterable[Metric]:
-        """What prometheus_client asks of a collector."""
+    def metrics(self) -> Iterable[Metric]:
+        """All of it, for `Telemetry.others`."""
         models, held = self.now()
         loads = CounterMetricFamily(f"{PREFIX}_model_loads", "Models that were loaded, or not.", labels=["result"])
         loads.add_metric(["ok"], self._loads)
         loads.add_metric(["failed"], self.failures)
         seconds = HistogramMetricFamily(f"{PREFIX}_model_load_seconds", "Time to fetch and load a model.")
-        self._seconds.show(seconds)
+        show(self._seconds, seconds)
         evictions = CounterMetricFamily(f"{PREFIX}_model_evictions", "Models that made room for others.")
         evictions.add_metric([], self.evictions)
         return [

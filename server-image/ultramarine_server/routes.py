@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
 from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
@@ -16,14 +16,14 @@ from ultramarine_server import binary, protocol, score
 from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.answers import KEPT_SECONDS, NAME_LIMIT, Answers
 from ultramarine_server.body import BODY_LIMIT, ENCODINGS, inflate
-from ultramarine_server.captures import Capture, Captures
 from ultramarine_server.errors import BadRequest, Problem
-from ultramarine_server.exchange import reader_of
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.messages import Request, Response, json_response, problem_response
 from ultramarine_server.model import Loaded
-from ultramarine_server.openapi import document as openapi_document
 from ultramarine_server.service import Inference, Outputs, Service, metadata
+
+if TYPE_CHECKING:
+    from ultramarine_server.captures import Captures
 
 Answer = Response | Coroutine[Any, Any, Response]
 _LONG_BODY = 256 * 1024  # bytes; to inflate more takes so long that a thread has to do it
@@ -145,14 +145,13 @@ class Routes:
             self._answers.take(request.headers[COMPARED_HEADER], response.status, request.outputs)
         kept = self._captures
         if kept is not None and request.method == "POST" and kept.wants(request.label, response.status):
-            size, read = len(request.body) + len(response.body), reader_of(self._service, request, response)
-            kept.take(Capture(request.id, request.path, response.status, seconds, size, read))
+            kept.take_answer(self._service, request, response, seconds)
 
     # How that is done
 
     def _no_room(self, request: Request) -> Response:
         """Turn a copy away, before anybody has to wait for it."""
-        self._service.telemetry.rejected("copy")
+        self._service.telemetry.reject("copy")
         return problem_response(Problem(503, _NO_ROOM))
 
     def _find(self, path: str) -> tuple[Route, str, str] | None:
@@ -204,8 +203,10 @@ class Routes:
         return json_response(self._service.server_metadata())
 
     async def _openapi(self, request: Request, name: str, version: str) -> Response:
+        from ultramarine_server.openapi import document  # Few servers are ever asked for it.
+
         found = await self._service.found(self._named(request))
-        return json_response(openapi_document(found, keyed=self._keys is not None, alone=bool(self._service.only)))
+        return json_response(document(found, keyed=self._keys is not None, alone=bool(self._service.only)))
 
     async def _model_metadata(self, request: Request, name: str, version: str) -> Response:
         return json_response(metadata(await self._service.found(name, version)))

@@ -65,9 +65,9 @@ class Runner:
                 try:
                     await self._gate.enter()
                 except Problem:
-                    self._telemetry.rejected("queue")
+                    self._telemetry.reject("queue")
                     raise
                 return await self._batcher.run(model, arrays, names, started)
         except TimeoutError:
-            self._telemetry.rejected("timeout")
+            self._telemetry.reject("timeout")
             raise Problem(504, f"the model gave no answer within {seconds:g} s") from None

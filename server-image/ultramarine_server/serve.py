@@ -6,33 +6,27 @@ import asyncio
 import gc
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import uvloop
-from ultramarine.shared.catalogue import CatalogueEntry
 from ultramarine.shared.serving_records import ServingTask
 
 from ultramarine_server import memory
 from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.artifact import ModelFile, find_model
-from ultramarine_server.asking import Fetcher
 from ultramarine_server.body import BODY_LIMIT
-from ultramarine_server.captures import Captures
-from ultramarine_server.catalogue import Catalogue
 from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError
-from ultramarine_server.exchange import Redaction
 from ultramarine_server.http import Connection
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.limits import Limits
 from ultramarine_server.listener import Listener
 from ultramarine_server.loading import PLATFORMS, load
 from ultramarine_server.model import Loaded, Model
-from ultramarine_server.pool import Pool
-from ultramarine_server.pool_telemetry import PoolTelemetry
 from ultramarine_server.repository import Single
 from ultramarine_server.routes import Routes
 from ultramarine_server.running import Runner
@@ -41,6 +35,9 @@ from ultramarine_server.telemetry import Telemetry
 from ultramarine_server.warmup import LARGEST, LARGEST_IN_POOL, warm_up
 
 if TYPE_CHECKING:
+    from ultramarine.shared.catalogue import CatalogueEntry
+
+    from ultramarine_server.captures import Captures
     from ultramarine_server.grpc_server import GrpcServer
 
 _BACKLOG = 2048
@@ -69,6 +66,7 @@ class Places:
 
 def serve(task: ServingTask, places: Places, listening: Listening) -> int:
     """Serve until SIGTERM and return the exit code. Raises LoadError before anything listens."""
+    gc.disable()  # until all is loaded: hardly anything of that is garbage
     started = time.monotonic()
     keys, telemetry = _keys(task, places.keys), Telemetry()
     if task.pool_bytes:
@@ -77,17 +75,17 @@ def serve(task: ServingTask, places: Places, listening: Listening) -> int:
         service, what = service_for(task, places.model, telemetry)
     seconds = round(time.monotonic() - started, 3)
     announcement = {"event": "serving", "port": listening.port, "loadSeconds": seconds, **what}
-    gc.collect()
-    gc.freeze()  # What is there now stays, and need not be looked through again and again.
     log = AccessLog(task.access_log_sampling)
     captures = _captures(task, service, places.captures)
     routes = Routes(service, keys, log, captures=captures)
-    grpc = None
-    if listening.grpc_port:
+
+    def grpc() -> GrpcServer:
         from ultramarine_server.grpc_server import GrpcServer  # takes 15 MiB
 
-        grpc = GrpcServer(service, keys, log, BODY_LIMIT, captures)
-    uvloop.run(_Server(Listener(routes, telemetry), listening, grpc).run(orjson.dumps(announcement).decode()))
+        return GrpcServer(service, keys, log, BODY_LIMIT, captures)
+
+    server = _Server(Listener(routes, telemetry), listening, grpc if listening.grpc_port else None)
+    uvloop.run(server.run(orjson.dumps(announcement).decode()))
     if captures:
         captures.close()
     log.close()
@@ -114,9 +112,14 @@ def pool_for(
     task: ServingTask, folder: Path, catalogue_folder: Path, telemetry: Telemetry
 ) -> tuple[Service, dict[str, Any]]:
     """Return the pool that the task asks for, with what is to be told of it; no model is loaded yet."""
+    from ultramarine_server.asking import Fetcher
+    from ultramarine_server.catalogue import Catalogue
+    from ultramarine_server.pool import Pool
+    from ultramarine_server.pool_telemetry import PoolTelemetry
+
     limits, counts, catalogue = Limits.of(task), PoolTelemetry(), Catalogue(catalogue_folder)
     runner = Runner(max(2, cpu_limit()), limits, telemetry)
-    telemetry.include(counts)
+    telemetry.others.append(counts.metrics)
     memory.return_large()
 
     def read(entry: CatalogueEntry, below: str) -> Loaded:
@@ -139,6 +142,9 @@ def warmed(task: ServingTask, format: str, model: Model, quick_seconds: float, l
 def _captures(task: ServingTask, service: Service, folder: Path) -> Captures | None:
     if task.collect is None:
         return None
+    from ultramarine_server.captures import Captures
+    from ultramarine_server.exchange import Redaction
+
     redaction = Redaction(task.collect.redact, service.sole().model)
     if redaction.unknown:
         # No reason to serve nothing: another deployment of the endpoint may have them.
@@ -146,7 +152,7 @@ def _captures(task: ServingTask, service: Service, folder: Path) -> Captures | N
         line = {"event": "collecting", "unknown": redaction.unknown, "message": message}
         print(orjson.dumps(line).decode(), flush=True)
     captures = Captures(task.collect.sampling_rate, redaction, folder)
-    service.telemetry.of_captures = captures.metrics
+    service.telemetry.others.append(captures.metrics)
     return captures
 
 
@@ -163,8 +169,10 @@ def _keys(task: ServingTask, folder: Path) -> KeyRing | None:
 class _Server:
     """One port, with a goodbye: from SIGTERM on answers ask to close, and it leaves when nobody is connected."""
 
-    def __init__(self, listener: Listener, listening: Listening, grpc: GrpcServer | None) -> None:
-        self._listener, self._listening, self._grpc = listener, listening, grpc
+    def __init__(self, listener: Listener, listening: Listening, grpc: Callable[[], GrpcServer] | None) -> None:
+        self._listener, self._listening, self._make_grpc = listener, listening, grpc
+        self._grpc: GrpcServer | None = None
+        listener.telemetry.starting = True
         self._told = asyncio.Event()
         self._at_once = False
 
@@ -179,9 +187,14 @@ class _Server:
             )
         except OSError as error:
             raise LoadError(f"port {where.port} cannot be had: {error}", "PortTaken") from error
-        if self._grpc:
-            await self._grpc.start(where.host, where.grpc_port)
         self._listener.tick()
+        if self._make_grpc:
+            # To import it takes a moment, in which who asks by HTTP is answered.
+            self._grpc = await asyncio.to_thread(self._make_grpc)
+            await self._grpc.start(where.host, where.grpc_port)
+        gc.freeze()  # What is there now stays, and need not be looked through again and again.
+        gc.enable()
+        self._listener.telemetry.starting = False
         print(announcement, flush=True)
         await self._told.wait()
         await self._goodbye()

@@ -74,8 +74,8 @@ class Service:
         return True
 
     def ready(self) -> bool:
-        """Whether new requests are welcome: there is what answers them, and the server is not about to leave."""
-        return self._repository.ready and not self.telemetry.draining
+        """Whether new requests are welcome: there is what answers them, and it is neither starting nor leaving."""
+        return self._repository.ready and not (self.telemetry.starting or self.telemetry.draining)
 
     @property
     def has_room(self) -> bool:

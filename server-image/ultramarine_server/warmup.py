@@ -16,7 +16,7 @@ from ultramarine_server.tensors import DTYPES, Array
 
 _TRIES = 5
 _GROWTH = 4
-LARGEST = 1_000_000  # numbers; more are never answered on the event loop's thread
+LARGEST = 100_000  # numbers; more are never answered on the event loop's thread, and are not tried
 LARGEST_IN_POOL = (
     10_000  # So many are not worth the time and memory that it takes to try more with each of many models.
 )
@@ -67,7 +67,7 @@ def _best_seconds(model: Model, arrays: Mapping[str, Array], enough: float) -> f
         except Exception:  # Any model may refuse zeros, by any exception.
             return float("inf")
         best = min(best, time.perf_counter() - started)
-        if best > 100 * enough:
+        if best <= enough or best > 100 * enough:
             break
     return best
 
