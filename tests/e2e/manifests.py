@@ -18,6 +18,9 @@ print(f"accuracy={model.score([[0.0], [3.0]], [0, 1])}")
 skops.io.dump(model, sys.argv[1] + "/model.skops")
 """
 
+# Prints how far its parameter is from 3; the loss of the best of twenty random ones is well below 1.
+TRIAL = ["sh", "-c", "sleep 0.2; awk -v x=$(params.x) 'BEGIN { print \"loss=\" (x - 3) * (x - 3) }'"]
+
 
 def training_job(name: str, script: str = TRAIN, model: str = "", **spec: Any) -> Manifest:
     """A TrainingJob that runs `script` with the folder of its output `model` as argument."""
@@ -30,6 +33,24 @@ def training_job(name: str, script: str = TRAIN, model: str = "", **spec: Any) -
             "command": ["python", "train.py", "$(outputs.model)"],
             "outputs": outputs,
             "backoffLimit": 0,
+            **spec,
+        },
+    }
+
+
+def sweep(name: str, command: list[str] | None = None, **spec: Any) -> Manifest:
+    """A sweep over x in 0..10 by chance, two trials at once."""
+    limits = {"maxTrials": 20, "parallelTrials": 2, **spec.pop("limits", {})}
+    template = {"command": command or TRIAL, **spec.pop("template", {})}
+    return {
+        "kind": "Sweep",
+        "metadata": {"name": name},
+        "spec": {
+            "objective": {"metric": "loss", "goal": "minimize"},
+            "algorithm": {"type": "random", "seed": 7},
+            "searchSpace": {"x": {"uniform": {"min": 0, "max": 10}}},
+            "limits": limits,
+            "trialTemplate": {"spec": template},
             **spec,
         },
     }
