@@ -19,7 +19,8 @@ from ultramarine.shared.training_records import (
 
 from ultramarine_trainer.kubeflow import KubeflowServer
 from ultramarine_trainer.metrics import LatestMetrics, metrics_in
-from ultramarine_trainer.mlflow import UID, MlflowRun
+from ultramarine_trainer.mlflow import MlflowRun
+from ultramarine_trainer.mlflow_api import UID
 from ultramarine_trainer.progress import Reporter
 from ultramarine_trainer.series import Series
 
