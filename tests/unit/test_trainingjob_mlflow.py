@@ -9,10 +9,10 @@ import pytest
 from builders import NOW, PLATFORM, ended_container, job, pod, read, seen, training_job
 from ultramarine.kinds.trainingjob.manifests import MAX_TOLD, pod_spec
 from ultramarine.kinds.trainingjob.plan import plan
-from ultramarine.kinds.trainingjob.schema import MlflowStatus
 from ultramarine.shared import contract
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.plan import Obj, Seen
+from ultramarine.shared.schema import MlflowStatus
 from ultramarine.shared.training_records import Progress, TerminationRecord, TrainingContext
 
 URI = "http://ultramarine-mlflow.platform.svc:5000"

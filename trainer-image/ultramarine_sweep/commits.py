@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ultramarine_sweep.journal import Journal, Record
 
@@ -14,11 +14,17 @@ LAZY = 1.0  # seconds that records may wait which nobody waits for
 class Commits:
     """Writes to a journal, and makes it shorter where that is due, while `run` runs.
 
-    `snapshot` gives records that make the very state which all records make that were added.
+    `snapshot` gives records that make the very state which all records make that were added. `written` is told what
+    the journal has.
     """
 
-    def __init__(self, journal: Journal, snapshot: Callable[[], list[Record]]) -> None:
-        self._journal, self._snapshot = journal, snapshot
+    def __init__(
+        self,
+        journal: Journal,
+        snapshot: Callable[[], list[Record]],
+        written: Callable[[Sequence[Record]], None] = lambda records: None,
+    ) -> None:
+        self._journal, self._snapshot, self._tell = journal, snapshot, written
         self._waiting: list[Record] = []
         self._added = self._written = 0
         self._changed = asyncio.Condition()
@@ -64,12 +70,13 @@ class Commits:
             if self._deleting:
                 await self._deleting
             records, target = self._snapshot(), self._added
-            self._waiting = []  # the snapshot says it all
+            news, self._waiting = self._waiting, []  # the snapshot says it all
             superfluous = await asyncio.to_thread(self._journal.compact, records)
             self._deleting = asyncio.ensure_future(asyncio.to_thread(self._journal.delete, superfluous))
         else:
-            records, target, self._waiting = self._waiting, self._added, []
-            await asyncio.to_thread(self._journal.append, records)
+            news, target, self._waiting = self._waiting, self._added, []
+            await asyncio.to_thread(self._journal.append, news)
         self._written = target
+        self._tell(news)
         async with self._changed:
             self._changed.notify_all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ from ultramarine.shared.sweep_records import SweepSummary, SweepTask
 
 from ultramarine_sweep.commits import Commits
 from ultramarine_sweep.http import BadRequest, Server
-from ultramarine_sweep.journal import Journal
+from ultramarine_sweep.journal import Journal, Record
+from ultramarine_sweep.recording import Recorder
 from ultramarine_sweep.trial import Ask, Done, Finished, Known, Lease, Stopper, Suggester, Wait
 from ultramarine_sweep.trials import SILENCE, Trials
 
@@ -34,7 +35,8 @@ class Times:
 class Coordinator:
     """One sweep, from what its journal says to its end; `tell` gets a summary whenever something may have changed.
 
-    `suggester` has been told of no trial of this sweep, and `stopper` of no value.
+    `suggester` has been told of no trial of this sweep, and `stopper` of no value. `recorder` gets the trials that
+    have ended, by the journal.
     """
 
     def __init__(
@@ -45,13 +47,14 @@ class Coordinator:
         suggester: Suggester,
         stopper: Stopper | None,
         tell: Callable[[SweepSummary], None],
+        recorder: Recorder,
         times: Times | None = None,
     ) -> None:
         self._task, self._suggester, self._stopper = task, suggester, stopper
-        self._tell, self._times = tell, times or Times()
+        self._tell, self._times, self._recorder = tell, times or Times(), recorder
         self._trials = Trials(task, journal.records)
         journal.records = []  # the memory of a long sweep's is worth something
-        self._commits = Commits(journal, self._trials.snapshot)
+        self._commits = Commits(journal, self._trials.snapshot, self._recordable)
         self._server = Server(token, {"/lease": self._lease, "/report": self._report}, self._fail)
         self._asking = asyncio.Lock()
         self._untold = [trial.known for trial in (*self._trials.finished.values(), *self._trials.live.values())]
@@ -62,6 +65,8 @@ class Coordinator:
         if stopper:
             for number, step, value in self._trials.points():
                 stopper.add(number, step, value)
+        for trial in self._trials.finished.values():
+            recorder.add(trial)
 
     @property
     def now(self) -> float:
@@ -108,6 +113,11 @@ class Coordinator:
         records = self._trials.drain()
         self._untold += [self._trials.finished[r["trial"]].known for r in records if r["kind"] == "finished"]
         self._commits.add(records)
+
+    def _recordable(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if record["kind"] == "finished":
+                self._recorder.add(self._trials.finished[record["trial"]])
 
     async def _tick(self) -> None:
         last, ended = self.now, 0.0
@@ -164,7 +174,11 @@ class Coordinator:
             raise BadRequest(str(error)) from error
         points = [_point(point) for point in document.get("points") or ()]
         self._trials.report(worker, finished.trial, finished.attempt, points, self.now, self._stopper)
-        return self._trials.finish(worker, finished, self.now)
+        was_live = finished.trial in self._trials.live
+        keep = self._trials.finish(worker, finished, self.now)
+        if was_live and finished.trial in self._trials.finished:
+            self._recorder.hear(finished.trial, finished.metrics)
+        return keep
 
     async def _step(self, worker: str) -> Lease | Wait | Done:
         step = self._trials.lease(worker, self.now)

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN
 from ultramarine.shared.errors import InvalidSpec, StorageError, UltramarineError
 from ultramarine.shared.sweep_records import SweepSummary, SweepTask
 
-from ultramarine_sweep import journal
+from ultramarine_sweep import journal, recording
 from ultramarine_sweep.coordinator import Coordinator, Times
 from ultramarine_sweep.journal import Fenced, Journal
+from ultramarine_sweep.recording import Recorder
 from ultramarine_sweep.telling import Teller, last_words
 from ultramarine_sweep.trial import FAILED, Known, Stopper, Suggester
 from ultramarine_sweep.trials import Trials
@@ -51,6 +52,7 @@ class Places:
     token: Path = Path(contract.PROGRESS_TOKEN)
     port: int = contract.SWEEP_PORT
     times: Times = field(default_factory=Times)
+    recording: recording.Times = field(default_factory=recording.Times)
 
 
 def say(line: str) -> None:
@@ -61,7 +63,6 @@ def say(line: str) -> None:
 def run(environment: Mapping[str, str], parts: Parts, places: Places | None = None) -> int:
     """Coordinate a sweep until it is over, leave the last words, and return the exit code of the container."""
     places = places or Places()
-    signal.signal(signal.SIGTERM, _leave)
     try:
         task = SweepTask.from_json(environment.get(contract.ENV_SWEEP, ""))
         if not (token := environment.get(contract.ENV_SWEEP_TOKEN, "")):
@@ -70,9 +71,11 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
         say(f"{contract.ENV_SWEEP} holds no sweep ({error}); this program is started by the operator")
         return EXIT_DO_NOT_RETRY
     teller = Teller(task.progress, places.token, say)
+    recorder = Recorder(task, environment.get(contract.ENV_POD, ""), say, places.recording)
+    signal.signal(signal.SIGTERM, partial(_leave, recorder))
     try:
         storage = _storage(environment)
-        summary = asyncio.run(_coordinate(task, token, storage, environment, parts, places, teller))
+        summary = asyncio.run(_coordinate(task, token, storage, environment, parts, places, teller, recorder))
         _patiently(lambda: storage.write(task.prefix + contract.SUMMARY_NAME, summary.to_json()))
     except Fenced as fenced:
         say(f"{fenced}; this one leaves")
@@ -90,6 +93,7 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
     except OSError as error:
         say(f"the last words cannot be written to {places.termination_log}: {error}")
     teller.close(summary)
+    recorder.close(summary)
     return 0
 
 
@@ -101,19 +105,26 @@ async def _coordinate(
     parts: Parts,
     places: Places,
     teller: Teller,
+    recorder: Recorder,
 ) -> SweepSummary:
     stopper = parts.stopper(task)
     suggester = parts.suggester(task, await asyncio.to_thread(_warm_start, task, storage))
     writer = f"{environment.get(contract.ENV_POD, 'coordinator')}/{secrets.token_hex(8)}"
     uri = f"{task.prefix}{contract.JOURNAL_NAME}/"
     book = await asyncio.to_thread(Journal, storage, uri, writer, say)
-    coordinator = Coordinator(task, token, book, suggester, stopper, teller.tell, places.times)
+
+    def tell(summary: SweepSummary) -> None:
+        teller.tell(replace(summary, mlflow_run=recorder.run_id))
+
+    coordinator = Coordinator(task, token, book, suggester, stopper, tell, recorder, places.times)
     await coordinator.listen(places.port)
+    recorder.start(coordinator.now)
     preparing = asyncio.create_task(_prepare(task, parts, coordinator))
     summary = await coordinator.run()
+    recorder.end(summary)
     preparing.cancel()
     await asyncio.to_thread(_leave_files, task, parts, storage, coordinator.finished)
-    return summary
+    return replace(summary, mlflow_run=recorder.run_id)
 
 
 async def _prepare(task: SweepTask, parts: Parts, coordinator: Coordinator) -> None:
@@ -163,6 +174,7 @@ def _storage(environment: Mapping[str, str]) -> Storage:
     return Storage(endpoint, environment.get(contract.ENV_STORAGE_REGION, ""))
 
 
-def _leave(signum: int, frame: object) -> None:
-    """Go at once: all that anybody was told of is in the journal."""
+def _leave(recorder: Recorder, signum: int, frame: object) -> None:
+    """Go at once: all that anybody was told of is in the journal. MLflow has a second to hear of it."""
+    recorder.kill()
     os._exit(128 + signum)

@@ -1,4 +1,4 @@
-"""What the pods of a TrainingJob and the workers of a Sweep have in common: code, data, command line, and the pod.
+"""What the pods of a TrainingJob and the workers of a Sweep have in common: code, data, command line, the pod, MLflow.
 
 The object may be of either kind; its spec here is that of a TrainingJob.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..shared import contract
 from ..shared.errors import InvalidSpec
@@ -19,6 +19,7 @@ from .trainingjob.schema import Input, TrainingJobSpec
 
 Job = Obj[TrainingJobSpec]
 
+RUN_ID = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
 REFERENCE = re.compile(r"\$\((params|inputs|outputs)\.([^)]*)\)")
 
 
@@ -31,6 +32,14 @@ def requested_by(job: Job, platform: Platform) -> str:
     """Who made the object, where the API server writes it down; elsewhere anybody could have."""
     annotations = job.manifest["metadata"].get("annotations") or {}
     return str(annotations.get(ANNOTATION_REQUESTED_BY, ""))[:500] if platform.knows_requester else ""
+
+
+def mlflow(known: Manifest | None, platform: Platform, told: Sequence[str]) -> Manifest | None:
+    """The run in MLflow, by the newest id among those that pods have `told`; the server is the one that we know."""
+    newest = next((run for run in reversed(told) if RUN_ID.fullmatch(run)), "")
+    if not platform.mlflow_uri or not newest or (known and known.get("runId") == newest):
+        return known
+    return {"runId": newest, "uri": f"{platform.mlflow_uri}/#/runs/{newest}"}
 
 
 def source_task(job: Job) -> SourceTask | None:

@@ -163,6 +163,13 @@ class Status(Schema):
     )
 
 
+class MlflowStatus(Schema):
+    """A run in MLflow."""
+
+    run_id: str = Field(max_length=64, description="Its id.")
+    uri: str = Field(max_length=2048, description="Its page, at the address by which the pods reach MLflow.")
+
+
 class RunStatus(Status):
     """What the status of everything that runs to an end has."""
 

@@ -18,7 +18,8 @@ class SweepTask:
     `objectives`, `algorithm`, `space` and `early_termination` are those of the Sweep's spec, as the API has them;
     `warm_start` names the prefixes of other sweeps, whose finished trials count as known.
     0 stands for no bound of `max_failed_trials`, `trial_timeout_seconds`, `deadline_seconds`, `cpu_hours`, `gpu_hours`;
-    a trial takes `trial_cpus` and `trial_gpus`. `progress` is the URL to which a SweepSummary is posted, if any.
+    a trial takes `trial_cpus` and `trial_gpus`. `progress` is the URL to which a SweepSummary is posted,
+    and `mlflow` the URI of a tracking server, where there are any; `mlflow_tags` are those of all runs of the sweep.
     """
 
     sweep: str
@@ -40,6 +41,8 @@ class SweepTask:
     trial_gpus: float = 0.0
     outputs: tuple[str, ...] = ()
     progress: str = ""
+    mlflow: str = ""
+    mlflow_tags: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps({name: value for name, value in asdict(self).items() if value}, sort_keys=True)
@@ -88,7 +91,8 @@ class SweepSummary:
 
     `outcome` is empty, Succeeded or Failed; `reason` and the first line of `message` say why it ended, and further
     lines are what a trial that failed the sweep printed last. `stopped` trials were ended early by rule. `best` has ten
-    trials at most, the best first, or those of the Pareto front.
+    trials at most, the best first, or those of the Pareto front. `mlflow_run` is the id of the run that records
+    the sweep.
     """
 
     outcome: str = ""
@@ -101,6 +105,7 @@ class SweepSummary:
     cpu_hours: float = 0.0
     gpu_hours: float = 0.0
     best: tuple[BestTrial, ...] = ()
+    mlflow_run: str = ""
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), sort_keys=True).encode()
@@ -111,7 +116,7 @@ class SweepSummary:
         try:
             summary = read_known(cls, document := json.loads(data))
             best = tuple(_best(one) for one in document.get("best") or ())
-            texts = (summary.outcome, summary.reason, summary.message)
+            texts = (summary.outcome, summary.reason, summary.message, summary.mlflow_run)
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError("a text is something else")
             counts = (summary.running, summary.succeeded, summary.stopped, summary.failed)

@@ -10,7 +10,7 @@ from ...shared.plan import GenerateSecret, Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env
 from ...shared.quantities import amount
 from ...shared.sweep_records import SweepTask, WorkerTask
-from ...shared.training_records import TrainingContext, TrainingTask
+from ...shared.training_records import SourceTask, TrainingContext, TrainingTask
 from .. import training
 from ..trainingjob.schema import TrainingJobSpec
 from .schema import SweepSpec
@@ -25,6 +25,7 @@ RETRIES = 100  # of the coordinator, which goes on from its journal
 RETRIES_EACH = 6  # of a worker
 KILLED = 137  # by the kernel, as a rule for a trial that used more memory than there is
 GPU = "/gpu"
+MAX_TAG = 500  # characters that every release of MLflow takes
 
 
 def trial_of(sweep: Sweep) -> Trial:
@@ -126,7 +127,21 @@ def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence
         trial_gpus=_gpus(spec.trial_template.spec),
         outputs=tuple(sorted(spec.trial_template.spec.outputs)),
         progress=f"{platform.progress_url}/sweeps/{sweep.namespace}/{sweep.name}" if platform.progress_url else "",
+        mlflow=platform.mlflow_uri,
+        mlflow_tags=_mlflow_tags(sweep, platform) if platform.mlflow_uri else {},
     )
+
+
+def _mlflow_tags(sweep: Sweep, platform: Platform) -> dict[str, str]:
+    """Who runs what, by the names that a TrainingJob's run has for it."""
+    trial = trial_of(sweep)
+    source, command = training.source_task(trial) or SourceTask(), [*trial.spec.command, *trial.spec.args]
+    tags = {
+        "mlflow.source.type": "JOB",
+        "mlflow.source.name": (source.git_url or source.uri or " ".join(command))[:MAX_TAG],
+        "mlflow.user": training.requested_by(trial, platform),
+    }
+    return {name: value for name, value in tags.items() if value}
 
 
 def _cpus(spec: TrainingJobSpec) -> float:

@@ -273,7 +273,7 @@ def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, n
         message = f"its coordinator has ended, but what it has found cannot be had: {why or 'it says no outcome'}"
         lost = pods.Verdict("SummaryLost", "", None, message, "", "the journal at status.journal.uri has its trials")
         return _ended_badly(sweep, own.coordinator, lost, facts, now)
-    facts = status.with_summary(sweep, facts, summary, search.most)
+    facts = status.with_summary(sweep, facts, summary, seen.platform, search.most)
     last = told if told and told.outcome != summary.outcome else summary  # the same in short, as a rule
     if last.outcome != "Succeeded":
         message, _, tail = (last.message or "its coordinator has ended it").partition("\n")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from ...shared.contract import LARGEST, METRIC_NAME_LIMIT
-from ...shared.schema import IMMUTABLE, DnsName, RunStatus, Schema, rule, rules, says
+from ...shared.schema import IMMUTABLE, DnsName, MlflowStatus, RunStatus, Schema, rule, rules, says
 from ..trainingjob.schema import Failure, TrainingJobSpec
 from .space import Parameter
 from .stopping import EarlyTermination
@@ -313,6 +313,9 @@ class SweepStatus(RunStatus):
     budget_used: BudgetUsed | None = Field(default=None, description="What the trials have used.")
     warm_start: list[Annotated[str, Field(max_length=2048)]] = Field(
         default=[], max_length=10, description="Where the journals of warmStartFrom are."
+    )
+    mlflow: MlflowStatus | None = Field(
+        default=None, description="The run that records the sweep, where the platform has MLflow."
     )
     image_error_since: str | None = Field(
         default=None, json_schema_extra={"format": "date-time"}, description="Since when a pod has no image."

@@ -15,6 +15,7 @@ from ...shared.plan import Platform, Seen
 from ...shared.score import score
 from ...shared.states import State
 from ...shared.sweep_records import BestTrial, SweepSummary
+from .. import training
 from .manifests import Sweep, objectives, prefix
 from .schema import MAX_BEST, MAX_PARAMETERS
 from .space import MAX_TEXT
@@ -43,10 +44,10 @@ def gathered(sweep: Sweep, own_pods: list[Manifest], seen: Seen, most: int, now:
     if starts and "startTime" not in facts:
         facts["startTime"] = min(starts)
     facts["imageErrorSince"] = waiting.image_error_since(sweep.status, own_pods, now)
-    return with_summary(sweep, facts, seen.summary, most) if seen.summary else facts
+    return with_summary(sweep, facts, seen.summary, seen.platform, most) if seen.summary else facts
 
 
-def with_summary(sweep: Sweep, facts: Manifest, summary: SweepSummary, most: int) -> Manifest:
+def with_summary(sweep: Sweep, facts: Manifest, summary: SweepSummary, platform: Platform, most: int) -> Manifest:
     """The facts with what the coordinator says of the trials, of which there can be `most`."""
     counts = {name: min(getattr(summary, name), LONGEST) for name in ("running", "succeeded", "stopped", "failed")}
     over = counts["succeeded"] + counts["stopped"] + counts["failed"]
@@ -57,6 +58,7 @@ def with_summary(sweep: Sweep, facts: Manifest, summary: SweepSummary, most: int
         **facts,
         "trials": counts,
         "progress": f"{over}/{most}" if most else str(over),
+        "mlflow": training.mlflow(facts.get("mlflow"), platform, [summary.mlflow_run]),
         "budgetUsed": {name: round(hours, 4) for name, hours in used.items() if 0 < hours < LONGEST},
     }
     return {**found, "best": best, "bestValue": _value(summary.best[0], names)} if best else found

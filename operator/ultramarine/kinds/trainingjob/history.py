@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from datetime import datetime
 
@@ -16,7 +15,6 @@ MAX_ATTEMPTS = 20
 MAX_MESSAGE = 512
 MAX_URI = 2048
 MAX_SECONDS = 10**10  # centuries; more would not fit the status with what is added
-RUN_ID = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
 
 
 def place(pod: Manifest) -> tuple[datetime, bool, str]:
@@ -110,16 +108,6 @@ def checkpoint(
         return known, 0.0
     found = {"uri": newest.uri, "time": newest.time, "bytes": max(int(newest.bytes), 0)}
     return (found | {"step": int(newest.step)} if newest.step >= 0 else found), newest.productive_seconds
-
-
-def mlflow(job: Job, uri: str, records: list[TerminationRecord], progress: Progress | None) -> Manifest | None:
-    """The run that records the job, as a pod has told it; the tracking server is the one that the operator knows."""
-    told = [record.mlflow_run for record in records] + [progress.mlflow_run if progress else ""]
-    newest = next((run for run in reversed(told) if RUN_ID.fullmatch(run)), "")
-    known: Manifest | None = job.status.get("mlflow")
-    if not uri or not newest or (known and known.get("runId") == newest):
-        return known
-    return {"runId": newest, "uri": f"{uri}/#/runs/{newest}"}
 
 
 def _is_time(text: str) -> bool:

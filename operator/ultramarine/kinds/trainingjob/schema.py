@@ -13,6 +13,7 @@ from ...shared.schema import (
     Digest,
     DnsName,
     EnvVar,
+    MlflowStatus,
     Quantity,
     Resources,
     RunStatus,
@@ -619,13 +620,6 @@ class Provenance(Schema):
     requested_by: str = Field(
         default="", max_length=500, description="Who made the object, where Kubernetes is 1.36 or newer."
     )
-
-
-class MlflowStatus(Schema):
-    """The run in MLflow that records the job."""
-
-    run_id: str = Field(max_length=64, description="Its id.")
-    uri: str = Field(max_length=2048, description="Its page, at the address by which the pods reach MLflow.")
 
 
 class TrainingJobStatus(RunStatus):

@@ -11,7 +11,7 @@ from ...shared.plan import Platform, Seen
 from ...shared.score import score
 from ...shared.states import State
 from ...shared.training_records import Progress, TerminationRecord
-from ..training import requested_by, source_digest
+from ..training import mlflow, requested_by, source_digest
 from . import history
 from .manifests import Job, output_prefix
 
@@ -67,7 +67,8 @@ def gathered(job: Job, child: Manifest | None, own_pods: list[Manifest], seen: S
     facts["lastCheckpoint"], worked = history.checkpoint(job, prefix, records, seen.progress)
     if worked:
         facts["goodput"] = {**facts.get("goodput", {}), "productiveSeconds": int(worked)}
-    facts["mlflow"] = history.mlflow(job, seen.platform.mlflow_uri, records, seen.progress)
+    told = [*(record.mlflow_run for record in records), seen.progress.mlflow_run if seen.progress else ""]
+    facts["mlflow"] = mlflow(facts.get("mlflow"), seen.platform, told)
     return with_progress(facts, seen.progress)
 
 
