@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 from ultramarine.outside.storage import Storage
 from ultramarine_cluster import build, programs
 from unit.rendered import chart, helm, mode  # noqa: F401  the fixtures of the tests of the chart
+from unit.tracking import Tracking
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -114,6 +116,22 @@ def bucket_folder(object_store: ObjectStore) -> Path:
 def bucket(bucket_folder: Path) -> str:
     """The name of a fresh bucket."""
     return bucket_folder.name
+
+
+@pytest.fixture
+def tracking() -> Iterator[Tracking]:
+    """A tracking server without experiments."""
+    with Tracking() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The URI of a server that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,14 @@ from unit.conftest import free_port
 COORDINATOR = """
 import os, sys
 from pathlib import Path
+from ultramarine_sweep import recording
 from ultramarine_sweep.coordinator import Times
 from ultramarine_sweep.sweep import Parts, Places, run
 from unit.sweeping import Counting, Threshold
 base = Path(sys.argv[1])
-places = Places(base / "log", base / "token", int(sys.argv[2]), Times(tick=0.1, ending=4.0, goodbye=2.0))
+times = Times(tick=0.1, ending=4.0, goodbye=2.0)
+places = Places(base / "log", base / "token", int(sys.argv[2]), times,
+                recording.Times(between=0.1, retry=0.2, rest=2.0))
 threshold = os.environ.get("TEST_THRESHOLD")
 stopper = lambda task: Threshold(float(threshold)) if threshold else None
 sys.exit(run(os.environ, Parts(lambda task, known: Counting(task, known), stopper), places))

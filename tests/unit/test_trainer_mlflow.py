@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from ultramarine.outside.storage import Storage
@@ -22,94 +18,6 @@ from unit.test_trainer_run import Pod
 UID = "11111111-2222-3333-4444-555555555555"
 TIMES = Times(request=0.5, start=1.0, between=0.05)
 DONE = ("FINISHED", {}, 2.0)
-
-
-class Tracking(ThreadingHTTPServer):
-    """Keeps runs as MLflow does, or answers with the codes that it is given first."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Asked)
-        self.uri = f"http://127.0.0.1:{self.server_address[1]}"
-        self.experiments: list[str] = []
-        self.runs: list[dict[str, Any]] = []
-        self.batches: list[int] = []
-        self.refused: list[tuple[str, int]] = []  # path and code
-
-    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """What MLflow would say."""
-        if self.refused and self.refused[0][0] == path:
-            return self.refused.pop(0)[1], {"error_code": "BECAUSE", "message": "of the test"}
-        if path == "experiments/get-by-name":
-            if body["experiment_name"] not in self.experiments:
-                return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such experiment"}
-            return 200, {"experiment": {"experiment_id": str(self.experiments.index(body["experiment_name"]))}}
-        if path == "experiments/create":
-            self.experiments.append(body["name"])
-            return 200, {"experiment_id": str(len(self.experiments) - 1)}
-        if path == "runs/search":
-            match = re.fullmatch(r"tags\.`ultramarine\.uid` = '(.*)'", body["filter"])
-            assert match
-            found = [run for run in self.runs if run["tags"]["ultramarine.uid"] == match[1]]
-            return 200, {"runs": [{"info": {"run_id": run["run_id"]}} for run in found[:1]]}
-        if path == "runs/create":
-            tags = {tag["key"]: tag["value"] for tag in body["tags"]}
-            run_id = f"{len(self.runs):032x}"
-            self.runs.append(
-                body | {"run_id": run_id, "tags": tags, "params": {}, "metrics": [], "status": ["RUNNING"]}
-            )
-            return 200, {"run": {"info": {"run_id": run_id}}}
-        (run,) = (run for run in self.runs if run["run_id"] == body["run_id"])
-        if path == "runs/update":
-            run["status"].append(body["status"])
-            return 200, {}
-        assert path == "runs/log-batch"
-        metrics, params, tags = (body.get(word, []) for word in ("metrics", "params", "tags"))
-        assert len(metrics) <= 1000
-        assert len(params) <= 100
-        self.batches.append(len(metrics))
-        run["metrics"] += [(one["key"], one["step"], one["value"]) for one in metrics]
-        run["params"] |= {one["key"]: one["value"] for one in params}
-        run["tags"] |= {one["key"]: one["value"] for one in tags}
-        return 200, {}
-
-
-class Asked(BaseHTTPRequestHandler):
-    """One request."""
-
-    server: Tracking
-
-    def do_GET(self) -> None:
-        self._answer({name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()})
-
-    def do_POST(self) -> None:
-        self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-    def _answer(self, body: dict[str, Any]) -> None:
-        code, said = self.server.answer(urlsplit(self.path).path.removeprefix("/api/2.0/mlflow/"), body)
-        self.send_response(code)
-        self.end_headers()
-        self.wfile.write(json.dumps(said).encode())
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing."""
-
-
-@pytest.fixture
-def tracking() -> Iterator[Tracking]:
-    """A tracking server without experiments."""
-    with Tracking() as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield server
-        server.shutdown()
-
-
-@pytest.fixture
-def silent() -> Iterator[str]:
-    """The URI of a server that takes connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
 
 
 def made(uri: str, said: list[str], times: Times = TIMES, **params: str) -> MlflowRun:

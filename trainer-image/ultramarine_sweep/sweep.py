@@ -22,6 +22,7 @@ from ultramarine.shared.sweep_records import SweepSummary, SweepTask
 from ultramarine_sweep import journal, recording
 from ultramarine_sweep.coordinator import Coordinator, Times
 from ultramarine_sweep.journal import Fenced, Journal
+from ultramarine_sweep.pruning import prune
 from ultramarine_sweep.recording import Recorder
 from ultramarine_sweep.telling import Teller, last_words
 from ultramarine_sweep.trial import FAILED, Known, Stopper, Suggester
@@ -123,7 +124,9 @@ async def _coordinate(
     summary = await coordinator.run()
     recorder.end(summary)
     preparing.cancel()
-    await asyncio.to_thread(_leave_files, task, parts, storage, coordinator.finished)
+    kept = {output.uri for trial in summary.best for output in trial.outputs.values()}
+    pruning = asyncio.to_thread(prune, storage, task.prefix, kept, say)
+    await asyncio.gather(pruning, asyncio.to_thread(_leave_files, task, parts, storage, coordinator.finished))
     return replace(summary, mlflow_run=recorder.run_id)
 
 

@@ -1,0 +1,46 @@
+"""Deleting what trials have stored that were the best once and are no more, at the end of a sweep."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+
+from ultramarine.outside.storage import Storage
+from ultramarine.shared.errors import StorageError
+
+SECONDS = 30.0  # for all of it
+
+
+def prune(
+    storage: Storage, prefix: str, kept: Collection[str], say: Callable[[str], None], seconds: float = SECONDS
+) -> None:
+    """Delete all trials' outputs below a sweep's prefix but those with the URIs in `kept`; in `seconds`, or not wholly.
+
+    What is stored is found by listing it, so nothing has to be remembered: a later call goes on.
+    """
+    until = time.monotonic() + seconds
+    # Not awaited longer than that: a folder of very many files takes its time, and half of it is never taken for whole.
+    thread = threading.Thread(target=_prune, args=(storage, prefix, kept, say, until), name="pruning", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        say(f"some outputs of trials that are not among the best stay in the storage: {seconds:g} s were too few")
+
+
+def _prune(storage: Storage, prefix: str, kept: Collection[str], say: Callable[[str], None], until: float) -> None:
+    try:
+        for uri in _artifacts(storage, f"{prefix}trials/"):
+            if time.monotonic() >= until:
+                return
+            if uri not in kept:
+                storage.delete_artifact(uri)
+    except StorageError as error:
+        say(f"outputs of trials that are not among the best stay in the storage: {error.message}")
+
+
+def _artifacts(storage: Storage, trials: str) -> Iterator[str]:
+    """The folders trials/NUMBER/OUTPUT/DIGEST/."""
+    for trial in storage.folders(trials):
+        for output in storage.folders(trial):
+            yield from storage.folders(output)
