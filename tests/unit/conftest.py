@@ -22,6 +22,7 @@ from unit.tracking import Tracking
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
+    from unit.sweeping import Fleet
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,16 @@ def silent() -> Iterator[str]:
     """The URI of a server that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, storage: Storage, bucket: str) -> Iterator[Fleet]:
+    """A place for a sweep whose storage is the test's S3 server; what still runs at the end is killed."""
+    from unit.sweeping import Fleet  # which imports this module
+
+    fleet = Fleet(tmp_path, storage.name, bucket)
+    yield fleet
+    fleet.end()
 
 
 @pytest.fixture(scope="session")

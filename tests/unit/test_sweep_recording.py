@@ -1,17 +1,14 @@
-"""Recording a sweep in MLflow: what its run and those of its trials say, and that nothing waits for it or comes twice."""
+"""Recording a sweep in MLflow: what the runs say, that nothing waits for it, and that nothing comes twice."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from ultramarine.outside.storage import Storage
 from ultramarine.shared.contract import OutputRecord
 from ultramarine.shared.sweep_records import BestTrial, SweepSummary
 from ultramarine_sweep.points import Points
@@ -223,7 +220,7 @@ def test_what_is_refused_for_good_is_left_out_and_counted(tracking: Tracking) ->
 
 
 def test_a_slow_server_is_waited_for_only_at_the_end_and_not_long(tracking: Tracking) -> None:
-    """To add a trial takes no time; the end has some seconds, then the sweep's own run, and what is left out is said."""
+    """To add a trial takes no time; the end has some seconds, the sweep's own run comes in them, the rest is said."""
     tracking.delay = 0.1
     said: list[str] = []
     one = recorder(tracking.uri, said, replace(TIMES, rest=1.0))
@@ -289,14 +286,6 @@ def test_without_a_server_there_is_nothing_to_do() -> None:
     one.close(OVER)
 
     assert (said, one.run_id, one._thread.ident, len(one._waiting), one._metrics) == ([], "", None, 0, {})
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, storage: Storage, bucket: str) -> Iterator[Fleet]:
-    """A place for a sweep whose storage is the test's S3 server; what still runs at the end is killed."""
-    fleet = Fleet(tmp_path, storage.name, bucket)
-    yield fleet
-    fleet.end()
 
 
 SCRIPT = ("sh", "-c", "echo step=1 loss=$(($0 + 1)); echo step=2 loss=$0 accuracy=0.5", "$(params.x)")

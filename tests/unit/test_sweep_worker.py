@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,6 @@ from ultramarine_sweep.trials import Trials
 from ultramarine_trainer.trial import Ears, fill
 from unit.conftest import eventually, serving_store
 from unit.sweeping import Fleet, task_of
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, storage: Storage, bucket: str) -> Iterator[Fleet]:
-    """A place for a sweep whose storage is the test's S3 server; what still runs at the end is killed."""
-    fleet = Fleet(tmp_path, storage.name, bucket)
-    yield fleet
-    fleet.end()
 
 
 def trials(fleet: Fleet, storage: Storage) -> dict[int, Trial]:

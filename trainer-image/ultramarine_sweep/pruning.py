@@ -19,24 +19,25 @@ def prune(
 
     What is stored is found by listing it, so nothing has to be remembered: a later call goes on.
     """
-    until = time.monotonic() + seconds
+    until, is_over = time.monotonic() + seconds, threading.Event()
+
+    def work() -> None:
+        try:
+            for uri in _artifacts(storage, f"{prefix}trials/"):
+                if time.monotonic() >= until:
+                    return
+                if uri not in kept:
+                    storage.delete_artifact(uri)
+        except StorageError as error:
+            say(f"outputs of trials that are not among the best stay in the storage: {error.message}")
+        is_over.set()
+
     # Not awaited longer than that: a folder of very many files takes its time, and half of it is never taken for whole.
-    thread = threading.Thread(target=_prune, args=(storage, prefix, kept, say, until), name="pruning", daemon=True)
+    thread = threading.Thread(target=work, name="pruning", daemon=True)
     thread.start()
     thread.join(seconds)
-    if thread.is_alive():
+    if not is_over.is_set():
         say(f"some outputs of trials that are not among the best stay in the storage: {seconds:g} s were too few")
-
-
-def _prune(storage: Storage, prefix: str, kept: Collection[str], say: Callable[[str], None], until: float) -> None:
-    try:
-        for uri in _artifacts(storage, f"{prefix}trials/"):
-            if time.monotonic() >= until:
-                return
-            if uri not in kept:
-                storage.delete_artifact(uri)
-    except StorageError as error:
-        say(f"outputs of trials that are not among the best stay in the storage: {error.message}")
 
 
 def _artifacts(storage: Storage, trials: str) -> Iterator[str]:
