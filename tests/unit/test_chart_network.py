@@ -26,6 +26,7 @@ DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"
 
 
 NODES = {"podSelector": {"matchLabels": {"ultramarine.dev/kind": "TrainingJob"}}}  # of the policy's own namespace
+COORDINATORS = {"matchLabels": {"ultramarine.dev/kind": "Sweep", "ultramarine.dev/role": "coordinator"}}
 ALL_TCP = [{"protocol": "TCP"}]
 
 
@@ -99,7 +100,7 @@ def test_only_what_serves_is_asked(chart, mode):
             wanted = [ALL_TCP]
         if name == "sweeps":
             wanted = [[{"port": SWEEP_PORT, "protocol": "TCP"}]]
-        if name == "compiling":
+        if name in ("compiling", "coordinators"):
             wanted = []
         if name == "serving":
             wanted = [[{"port": port, "protocol": "TCP"} for port in (PORT, GRPC_PORT)]]
@@ -194,18 +195,19 @@ def test_more_egress_is_added_and_policies_can_be_left_out(chart):
     assert of(chart.render({"networkPolicies": {"enabled": False}}), "NetworkPolicy") == []
 
 
-def test_training_pods_alone_reach_the_embedded_mlflow(chart):
-    """The pods that train, of the namespaces looked after, reach MLflow's; those that serve do not, nor it anything."""
+def test_training_pods_and_coordinators_alone_reach_the_embedded_mlflow(chart):
+    """Of the namespaces looked after; those that serve and the workers of sweeps do not, nor MLflow's anything."""
     got = chart.render({"mlflow": {"embedded": {"enabled": True}}, "namespaces": ["team-a", "team-b"]})
     spec = policy(got, "platform", "ultramarine-mlflow")
     (server,) = (each for each in of(got, "Deployment") if each["metadata"]["name"] == "ultramarine-mlflow")
-    (peer,) = spec["ingress"][0]["from"]
+    peers = spec["ingress"][0]["from"]
 
     assert spec["podSelector"] == server["spec"]["selector"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     assert "egress" not in spec
-    assert peer["podSelector"] == NODES["podSelector"]
-    assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == ["team-a", "team-b"]
+    assert [peer["podSelector"] for peer in peers] == [NODES["podSelector"], COORDINATORS]
+    for peer in peers:
+        assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == ["team-a", "team-b"]
     for namespace in ("team-a", "team-b"):
         way = {
             "ports": [{"port": 5000, "protocol": "TCP"}],
@@ -217,7 +219,13 @@ def test_training_pods_alone_reach_the_embedded_mlflow(chart):
             ],
         }
         assert way in policy(got, namespace, "ultramarine-training")["egress"]
-        assert way not in policy(got, namespace, "ultramarine-serving")["egress"]
+        assert policy(got, namespace, "ultramarine-coordinators") == {
+            "podSelector": COORDINATORS,
+            "policyTypes": ["Egress"],
+            "egress": [way],
+        }
+        for name in ("serving", "sweeps"):
+            assert way not in policy(got, namespace, f"ultramarine-{name}")["egress"]
 
 
 @pytest.mark.parametrize(("uri", "port"), [("https://mlflow.example.com/ml", 443), ("http://mlflow.lab:5000", 5000)])
@@ -228,4 +236,6 @@ def test_an_mlflow_elsewhere_is_known_by_its_port(chart, uri, port):
     way = {"ports": [{"port": port, "protocol": "TCP"}], "to": [{"ipBlock": block}]}
 
     assert way in policy(got, "platform", "ultramarine-training")["egress"]
-    assert way not in policy(got, "platform", "ultramarine-serving")["egress"]
+    assert policy(got, "platform", "ultramarine-coordinators")["egress"] == [way]
+    for name in ("serving", "sweeps"):
+        assert way not in policy(got, "platform", f"ultramarine-{name}")["egress"]

@@ -116,6 +116,20 @@ capabilities: {drop: [ALL]}
       except: [169.254.0.0/16, 168.63.129.16/32, 100.100.100.200/32]   # where clouds give pods the node's own keys
 {{- end }}
 
+{{- define "ultramarine.egressToMlflow" -}}
+{{- if .Values.mlflow.trackingUri -}}
+{{- include "ultramarine.egressTo" .Values.mlflow.trackingUri }}
+{{- else if .Values.mlflow.embedded.enabled -}}
+- ports:
+  - {port: 5000, protocol: TCP}
+  to:
+  - podSelector:
+      matchLabels: {app.kubernetes.io/name: ultramarine, app.kubernetes.io/component: mlflow}
+    namespaceSelector:
+      matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}
+{{- end }}
+{{- end }}
+
 {{- define "ultramarine.egress" -}}
 - ports:   # DNS, to any address: many clusters have a cache for it on each node
   - {port: 53, protocol: UDP}
