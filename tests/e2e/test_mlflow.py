@@ -1,15 +1,16 @@
-"""A release with a tracking server of its own: jobs are runs there, and models of its registry come from there."""
+"""A release with a tracking server of its own: jobs and sweeps are runs there, and its models come from there."""
 
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
 from conftest import Manifest, Platform, restricted
-from manifests import endpoint, infer, onnx_model, training_job
+from manifests import endpoint, infer, onnx_model, sweep, training_job
 from ultramarine_cluster import images, target
 
 NAMESPACE = "ultramarine-mlflow"
@@ -69,15 +70,28 @@ def tracking(platform: Platform) -> Iterator[httpx.Client]:
         yield client
 
 
-def runs(client: httpx.Client, job: str) -> list[Manifest]:
-    """The runs that record a job."""
+def runs(client: httpx.Client, name: str, tag: str = "ultramarine.job") -> list[Manifest]:
+    """The runs that record a job, or with its tag a sweep."""
     named = client.get("/experiments/get-by-name", params={"experiment_name": NAMESPACE}).raise_for_status().json()
     wanted = {
         "experiment_ids": [named["experiment"]["experiment_id"]],
-        "filter": f"tags.`ultramarine.job` = '{NAMESPACE}/{job}'",
+        "filter": f"tags.`{tag}` = '{NAMESPACE}/{name}'",
     }
     found: list[Manifest] = client.post("/runs/search", json=wanted).raise_for_status().json().get("runs", [])
     return found
+
+
+def history(client: httpx.Client, run_id: str, name: str) -> list[Manifest]:
+    """All values of a run's metric."""
+    asked = {"run_id": run_id, "metric_key": name}
+    found: list[Manifest] = client.get("/metrics/get-history", params=asked).raise_for_status().json()["metrics"]
+    return found
+
+
+def without_server(platform: Platform) -> None:
+    """Take MLflow away."""
+    platform.kubectl("scale", "deployment/ultramarine-mlflow", "--replicas=0")
+    platform.kubectl("wait", "pod", "-l", "app.kubernetes.io/component=mlflow", "--for=delete", "--timeout=60s")
 
 
 def registered(client: httpx.Client, model: str, files: dict[str, bytes], metrics: dict[str, float]) -> Manifest:
@@ -157,19 +171,78 @@ def test_a_job_and_its_retry_are_one_run(recorded):
     with tracking(recorded) as client:
         (run,) = runs(client, "curve")
         run_id = run["info"]["run_id"]
-        asked = {"run_id": run_id, "metric_key": "loss"}
-        history = client.get("/metrics/get-history", params=asked).raise_for_status().json()["metrics"]
+        losses = history(client, run_id, "loss")
     assert status["mlflow"]["runId"] == run_id
     assert run_id in status["mlflow"]["uri"]
     assert (run["info"]["status"], run["info"]["run_name"]) == ("FINISHED", "curve")
     assert {one["key"]: one["value"] for one in run["data"]["params"]} == {"steps": str(STEPS), "lr": "0.1"}
-    assert {one["step"]: one["value"] for one in history} == {step: 1 / step for step in range(1, STEPS + 1)}
+    assert {one["step"]: one["value"] for one in losses} == {step: 1 / step for step in range(1, STEPS + 1)}
     assert {one["key"]: one["value"] for one in run["data"]["metrics"]} == {"loss": 1 / STEPS, "own": 7}
     tags = {one["key"]: one["value"] for one in run["data"]["tags"]}
     assert tags["ultramarine.uid"] == recorded.get("tj", "curve")["metadata"]["uid"]
     assert tags["ultramarine.pod"] == status["pod"]
     assert tags["mlflow.source.type"] == "JOB"
     assert tags["ultramarine.output.model"] == status["outputs"]["model"]["uri"]
+
+
+def test_a_sweep_is_a_run_with_one_below_it_for_each_trial(recorded):
+    """Also when its coordinator dies on the way: no trial is there twice, and each has its parameters and its curve."""
+    steps = "for step in 1 2 3; do echo step=$step loss=$(params.x); sleep 0.5; done; echo accuracy=0.5"
+    recorded.apply(sweep("search", ["sh", "-c", steps], limits={"maxTrials": 30}))
+    recorded.wait("sw", "search", lambda s: (s.get("trials") or {}).get("succeeded", 0) >= 3 and s.get("mlflow"))
+    selector = "ultramarine.dev/kind=Sweep,ultramarine.dev/name=search,ultramarine.dev/role=coordinator"
+    recorded.kubectl("delete", "pod", "-l", selector, "--grace-period=0", "--force", "--wait=false")
+    status = recorded.wait("sw", "search", lambda s: s.get("state") in ("Succeeded", "Failed"), 180)
+    assert status["state"] == "Succeeded", status
+
+    with tracking(recorded) as client:
+        found = runs(client, "search", "ultramarine.sweep")
+        histories = {run["info"]["run_id"]: history(client, run["info"]["run_id"], "loss") for run in found}
+    tags = {run["info"]["run_id"]: {one["key"]: one["value"] for one in run["data"]["tags"]} for run in found}
+    uid, own = recorded.get("sw", "search")["metadata"]["uid"], status["mlflow"]["runId"]
+    parent = next(run for run in found if run["info"]["run_id"] == own)
+    assert (parent["info"]["status"], parent["info"]["run_name"]) == ("FINISHED", "search")
+    assert tags[own]["ultramarine.uid"] == uid
+    params = {one["key"]: one["value"] for one in parent["data"]["params"]}
+    assert (params["algorithm"], params["seed"], params["objective"]) == ("random", "7", "minimize loss")
+    best = status["best"][0]
+    assert {one["key"]: one["value"] for one in parent["data"]["metrics"]} == {"best_loss": best["values"]["loss"]}
+    assert tags[own]["ultramarine.best.trial"] == str(best["trial"])
+
+    below = [run for run in found if tags[run["info"]["run_id"]].get("mlflow.parentRunId") == own]
+    assert len(below) == len(found) - 1 == 30
+    assert {tags[run["info"]["run_id"]]["ultramarine.trial"] for run in below} == {str(n) for n in range(30)}
+    for run in below:
+        (x,) = (float(one["value"]) for one in run["data"]["params"] if one["key"] == "x")
+        curve = sorted((one["step"], one["value"]) for one in histories[run["info"]["run_id"]])
+        assert run["info"]["status"] == "FINISHED"
+        assert curve == [(1, x), (2, x), (3, x)]
+
+
+def test_trials_that_were_stopped_and_a_sweep_that_is_held_are_killed_runs(recorded):
+    """A trial that earlyTermination ends is KILLED; so is a suspended sweep, until it goes on."""
+    steps = "for step in 1 2 3 4 5 6 7 8 9; do echo step=$step loss=$(params.x); sleep 0.5; done"
+    stopping = {"type": "asha", "minSteps": 1, "maxSteps": 9, "reductionFactor": 3}
+    recorded.apply(sweep("halved", ["sh", "-c", steps], limits={"maxTrials": 40}, earlyTermination=stopping))
+    recorded.wait("sw", "halved", lambda s: (s.get("trials") or {}).get("stopped", 0) >= 1 and s.get("mlflow"))
+    recorded.kubectl("patch", "sw", "halved", "--type=merge", "-p", '{"spec": {"suspend": true}}')
+    own = recorded.wait("sw", "halved", lambda s: s.get("state") == "Suspended")["mlflow"]["runId"]
+    with tracking(recorded) as client:
+
+        def state() -> str:
+            found = client.get("/runs/get", params={"run_id": own}).raise_for_status().json()["run"]
+            return str(found["info"]["status"])
+
+        until = time.monotonic() + 60
+        while state() != "KILLED":
+            assert time.monotonic() < until, state()
+            time.sleep(0.5)
+        recorded.kubectl("patch", "sw", "halved", "--type=merge", "-p", '{"spec": {"suspend": false}}')
+        status = recorded.wait("sw", "halved", lambda s: s.get("state") in ("Succeeded", "Failed"), 180)
+        assert (status["state"], state()) == ("Succeeded", "FINISHED")
+        found = [run["info"]["status"] for run in runs(client, "halved", "ultramarine.sweep")]
+    assert found.count("KILLED") == status["trials"]["stopped"] > 0
+    assert len(found) == 41
 
 
 def test_a_strangers_name_for_the_server_is_refused(recorded):
@@ -181,8 +254,7 @@ def test_a_strangers_name_for_the_server_is_refused(recorded):
 
 def test_a_job_does_not_need_mlflow(recorded):
     """While the server is away a job starts, ends well, and says in its log what it misses."""
-    recorded.kubectl("scale", "deployment/ultramarine-mlflow", "--replicas=0")
-    recorded.kubectl("wait", "pod", "-l", "app.kubernetes.io/component=mlflow", "--for=delete", "--timeout=60s")
+    without_server(recorded)
     recorded.apply(training_job("alone"))
     status = recorded.ended("alone")
     assert status["state"] == "Succeeded"
@@ -190,3 +262,15 @@ def test_a_job_does_not_need_mlflow(recorded):
     assert "mlflow" not in status
     log = recorded.kubectl("logs", status["pod"], "-c", "trainer")
     assert log.count("not wholly recorded in MLflow") == 1
+
+
+def test_a_sweep_does_not_need_mlflow(recorded):
+    """While the server is away trials run as ever, and the coordinator says in its log what is missing."""
+    without_server(recorded)
+    recorded.apply(sweep("alone", limits={"maxTrials": 6}))
+    status = recorded.wait("sw", "alone", lambda s: s.get("state") in ("Succeeded", "Failed"), 180)
+    assert (status["state"], status["trials"]["succeeded"]) == ("Succeeded", 6)
+    assert "mlflow" not in status
+    log = recorded.kubectl("logs", "job/alone-coordinator")
+    assert log.count("not wholly recorded in MLflow") == 1
+    assert "6 of its trials are not recorded in MLflow" in log

@@ -157,3 +157,18 @@ def test_the_examples_best_model_is_registered_and_served(platform):
         answer = client.post("/v2/models/breast-cancer-tuned/infer", json=infer(row, "input", "FP64"))
     assert answer.status_code == 200, answer.text
     assert {o["name"]: o["data"] for o in answer.json()["outputs"]}["predict"] == [answers[0]]
+
+
+def test_what_former_best_trials_have_stored_is_deleted_at_the_end(platform):
+    """Each trial is better than the one before and stores its output; at the end ten have theirs."""
+    better = "sleep 1; echo loss=-`date +%s`; echo $(params.x) > $(outputs.model)/x"
+    limits, outputs = {"maxTrials": 13, "parallelTrials": 1}, {"outputs": {"model": {}}}
+    platform.apply(sweep("improving", ["sh", "-c", better], limits=limits, template=outputs))
+    done = ended(platform, "improving")
+    assert done["state"] == "Succeeded", done
+    folder = done["journal"]["uri"].removeprefix("s3://ultramarine/").removesuffix("journal/") + "trials/"
+    with platform.target.bucket(platform.namespace) as storage:
+        stored = storage.list_objects_v2(Bucket="ultramarine", Prefix=folder).get("Contents", [])
+    numbers = {one["Key"].removeprefix(folder).partition("/")[0] for one in stored}
+    assert numbers == {str(trial["trial"]) for trial in done["best"]}
+    assert len(numbers) == 10

@@ -204,6 +204,23 @@ def test_a_server_that_comes_later_gets_all(tracking: Tracking) -> None:
     assert "the sweep is not wholly recorded in MLflow, which does not disturb it: it answered 503" in said[0]
 
 
+def test_strange_runs_with_its_tag_are_none_of_its_trials(tracking: Tracking) -> None:
+    """Each training pod can write to MLflow: what is no number of a trial is passed over."""
+    first = recorder(tracking.uri, [])
+    first.add(trial(0))
+    first.close(OVER)
+    for number in ("", "one", "-1", "9" * 5000):
+        tags = [{"key": "ultramarine.sweep.uid", "value": "uid-1"}, {"key": "ultramarine.trial", "value": number}]
+        tracking.answer("runs/create", {"tags": tags, "start_time": 1})
+    said: list[str] = []
+    second = recorder(tracking.uri, said)
+    second.add(trial(1))
+    second.close(OVER)
+
+    assert said == []
+    assert sorted(tracking.children(tracking.runs[0])) == [0, 1]
+
+
 def test_what_is_refused_for_good_is_left_out_and_counted(tracking: Tracking) -> None:
     """A trial that MLflow calls wrong does not hold up the next one."""
     said: list[str] = []

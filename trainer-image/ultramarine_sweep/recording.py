@@ -35,6 +35,7 @@ SWEEP_UID, TRIAL = "ultramarine.sweep.uid", "ultramarine.trial"  # the tags by w
 _STATUS = {SUCCEEDED: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}  # of a trial, and of the sweep
 _ROOM = 1000  # trials that wait whose metrics are kept, besides the objectives
 _METRICS = 100  # of one trial
+_DIGITS = 15  # of a trial's number
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ class Recorder:
         self._parent = self._find_run() or self._make_run()
         self._log(self._parent, params=self._params(), tags=self._tags | self._pod)
         for run in self._api.runs(self._experiment_id, {SWEEP_UID: self._task.uid}):
-            if (number := run.tags.get(TRIAL, "")).isdecimal():
+            # Whoever reaches MLflow can write tags.
+            if (number := run.tags.get(TRIAL, "")).isdecimal() and len(number) <= _DIGITS:
                 if run.status == "RUNNING":
                     self._begun[int(number)] = run
                 else:

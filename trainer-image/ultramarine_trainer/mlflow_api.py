@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from ultramarine.shared.contract import UNREADABLE
+
 UID = "ultramarine.uid"  # the tag by which the run of a job or sweep is found again
 OUTPUT = "ultramarine.output."  # and an output's name: the tag with its URI
 BATCH, PARAMS = 1000, 100  # metrics and parameters that one `log` takes
@@ -138,7 +140,7 @@ class MlflowApi:
     def _reading(self) -> Iterator[None]:
         try:
             yield
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (*UNREADABLE, ValueError) as error:
             raise Failure("answer", f"{self.uri} answers what MLflow would not: {error!r}", passing=False) from error
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
