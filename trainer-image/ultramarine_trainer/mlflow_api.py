@@ -24,7 +24,7 @@ OUTPUT = "ultramarine.output."  # and an output's name: the tag with its URI
 BATCH, PARAMS = 1000, 100  # metrics and parameters that one `log` takes
 TEXT_LIMIT = 500  # characters of a parameter that every release takes
 
-_PAGE = 500  # runs
+_PAGE = 200  # runs
 # What all releases take as a metric's name; one bad name would cost its whole batch.
 _NAME = re.compile(r"\w[\w.\-/ ]{0,249}", re.ASCII)
 _ID = re.compile(r"[0-9a-zA-Z]{1,64}")
