@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ultramarine.shared.sweep_records import SweepSummary, SweepTask
 
 from ultramarine_sweep.commits import Commits
-from ultramarine_sweep.http import BadRequest, Server
+from ultramarine_sweep.http import BadRequest, Route, Server
 from ultramarine_sweep.journal import Journal
 from ultramarine_sweep.trial import Ask, Done, Finished, Known, Lease, Stopper, Suggester, Wait
 from ultramarine_sweep.trials import SILENCE, Trials
@@ -52,7 +52,7 @@ class Coordinator:
         self._trials = Trials(task, journal.records)
         journal.records = []  # the memory of a long sweep's is worth something
         self._commits = Commits(journal, self._trials.snapshot)
-        self._server = Server(token, {"/lease": self._lease, "/report": self._report}, self._fail)
+        self._server = Server(token, self._routes(), self._fail)
         self._asking = asyncio.Lock()
         self._untold = [trial.known for trial in (*self._trials.finished.values(), *self._trials.live.values())]
         self._behind, self._started = self._trials.now, time.monotonic()
@@ -84,20 +84,32 @@ class Coordinator:
 
     async def run(self) -> SweepSummary:
         """Come back when the sweep is over and its workers know it. Raises Fenced, StorageError, and what is a bug."""
-        writing, ticking = asyncio.ensure_future(self._commits.run()), asyncio.ensure_future(self._tick())
+        # In this order: a journal that another one has taken is the cause of all else.
+        tasks = [asyncio.ensure_future(each) for each in (self._commits.run(), *self._besides(), self._tick())]
         try:
-            await asyncio.wait((writing, ticking, self._broken), return_when=asyncio.FIRST_COMPLETED)
-            for one in (writing, self._broken, ticking):
+            await asyncio.wait((*tasks, self._broken), return_when=asyncio.FIRST_COMPLETED)
+            for one in (*tasks[:-1], self._broken, tasks[-1]):
                 if one.done():
                     one.result()
             return self._trials.summary(self.now)
         finally:
-            for task in (writing, ticking):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(writing, ticking, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             if self._broken.done():
                 self._broken.exception()
             self._server.close()
+
+    def _routes(self) -> Mapping[str, Route]:
+        return {"/lease": self._lease, "/report": self._report}
+
+    def _besides(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What else runs until the sweep is over."""
+        return ()
+
+    def _summary(self, now: float) -> SweepSummary:
+        """How far the sweep is, for the operator."""
+        return self._trials.summary(now)
 
     def _fail(self, error: Exception) -> None:
         if not self._broken.done():
@@ -126,7 +138,7 @@ class Coordinator:
                 await self._commits.durable()
                 if self._all_dismissed(now) or now - ended >= self._times.ending + self._times.goodbye:
                     return
-            self._tell(self._trials.summary(now))
+            self._tell(self._summary(now))
             await asyncio.sleep(self._times.tick)
 
     def _all_dismissed(self, now: float) -> bool:
@@ -136,7 +148,7 @@ class Coordinator:
         return there <= self._dismissed and now - self._behind >= self._times.goodbye
 
     async def _lease(self, body: dict[str, Any]) -> dict[str, Any]:
-        worker = _worker(body)
+        worker = worker_of(body)
         self._workers[worker] = self.now
         if body.get("finished") is not None and self._finish(worker, body["finished"]):
             self._record()
@@ -174,9 +186,11 @@ class Coordinator:
             step = self._trials.lease(worker, self.now)  # there may be another answer by now
             if not isinstance(step, Ask):
                 return step
-            told, self._untold = self._untold, []
-            params = await asyncio.to_thread(self._suggest, step.number, told)
-            return self._trials.start(worker, step.number, params, self.now)
+            return self._trials.start(worker, step.number, await self._suggested(step.number), self.now)
+
+    async def _suggested(self, number: int) -> dict[str, Any] | None:
+        told, self._untold = self._untold, []
+        return await asyncio.to_thread(self._suggest, number, told)
 
     def _suggest(self, number: int, told: list[Known]) -> dict[str, Any] | None:
         for trial in told:
@@ -184,7 +198,7 @@ class Coordinator:
         return self._suggester.ask(number)
 
     async def _report(self, body: dict[str, Any]) -> dict[str, Any]:
-        worker, number, attempt = _worker(body), body.get("trial"), body.get("attempt")
+        worker, number, attempt = worker_of(body), body.get("trial"), body.get("attempt")
         self._workers[worker] = self.now
         if not isinstance(number, int) or not isinstance(attempt, int):
             raise BadRequest("trial and attempt must be numbers")
@@ -200,7 +214,8 @@ class Coordinator:
         return {"lost": True} if why is None else {"stop": why}
 
 
-def _worker(body: dict[str, Any]) -> str:
+def worker_of(body: dict[str, Any]) -> str:
+    """Who speaks. Raises BadRequest."""
     worker = body.get("worker")
     if not isinstance(worker, str) or not 0 < len(worker) <= 300:
         raise BadRequest("worker must be a name")

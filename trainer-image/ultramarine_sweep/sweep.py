@@ -22,6 +22,7 @@ from ultramarine.shared.sweep_records import SweepSummary, SweepTask
 from ultramarine_sweep import journal
 from ultramarine_sweep.coordinator import Coordinator, Times
 from ultramarine_sweep.journal import Fenced, Journal
+from ultramarine_sweep.pods import PodCoordinator
 from ultramarine_sweep.telling import Teller, last_words
 from ultramarine_sweep.trial import FAILED, Known, Stopper, Suggester
 from ultramarine_sweep.trials import Trials
@@ -107,7 +108,11 @@ async def _coordinate(
     writer = f"{environment.get(contract.ENV_POD, 'coordinator')}/{secrets.token_hex(8)}"
     uri = f"{task.prefix}{contract.JOURNAL_NAME}/"
     book = await asyncio.to_thread(Journal, storage, uri, writer, say)
-    coordinator = Coordinator(task, token, book, suggester, stopper, teller.tell, places.times)
+    make = PodCoordinator if task.pod_per_trial else Coordinator
+    coordinator = make(task, token, book, suggester, stopper, teller.tell, places.times)
+    if isinstance(coordinator, PodCoordinator):
+        loop, hear = asyncio.get_running_loop(), coordinator.hear
+        teller.answer_to(lambda answer: loop.call_soon_threadsafe(hear, answer))
     await coordinator.listen(places.port)
     preparing = asyncio.create_task(_prepare(task, parts, coordinator))
     summary = await coordinator.run()

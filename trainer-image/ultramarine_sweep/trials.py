@@ -299,7 +299,7 @@ class Trials:
     def tick(self, now: float) -> None:
         """Give the trials of silent workers back, end a sweep that is due to end, and keep the journal's time."""
         for number, heard in list(self._heard.items()):
-            if now - heard > SILENCE:
+            if now - heard > SILENCE and not self._task.pod_per_trial:  # what becomes of a pod the operator tells
                 self._lose(self.live[number], now)
         self._judge(now)
         if now - self.now >= CLOCK:
