@@ -64,7 +64,10 @@ class World:
         self.reviews: dict[str, Manifest | ApiError] = {TOKEN: review_of("churn-0-a")}
         self.mirror = Mirror(KINDS)
         self.reports = Reports(self.mirror, lambda key, after: self.rung.append((key, after)), lambda: self.now)
-        self.reception = Reception(self.review, self.reports, lambda: self.leads, lambda: self.now)
+        self.reception = Reception(
+            self.review, self.reports, lambda: self.leads, lambda key, report: self.answer, lambda: self.now
+        )
+        self.answer: Manifest | None = None
         self.url = ""
         self.client: Any = None
         self.add("churn", "churn-0-a")

@@ -163,10 +163,11 @@ class Mirror:
         found = self._objects[key.kind].get((key.namespace, key.name))
         return found.manifest if found is not None else None
 
-    def children(self, key: Key) -> tuple[Manifest, ...]:
-        """All known children of an object."""
+    def children(self, key: Key, *kinds: str) -> tuple[Manifest, ...]:
+        """All known children of an object, or those of some kinds."""
         known = self._children.get(key, ())
-        return tuple(self._objects[kind][key.namespace, name].manifest for kind, name in known)
+        wanted = ((kind, name) for kind, name in known if not kinds or kind in kinds)
+        return tuple(self._objects[kind][key.namespace, name].manifest for kind, name in wanted)
 
     def about(self, resource: Resource, namespace: str, topics: Iterable[str]) -> set[str]:
         """The names of the objects of a type of ours that share one of these topics: all share ANY with everybody."""

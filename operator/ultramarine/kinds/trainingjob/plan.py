@@ -251,6 +251,9 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
     outputs: dict[str, Manifest] = {
         name: {"uri": out.uri, "digest": out.digest, "bytes": out.bytes} for name, out in record.outputs.items()
     }
+    for name, out in record.outputs.items():
+        if out.format:
+            outputs[name]["format"] = out.format[:63]
     create = to_register(job, record, seen)
     if create:
         names = ", ".join(manifest["metadata"]["name"] for manifest in create if manifest["kind"] == "ModelVersion")
