@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.contract import TERMINATION_LIMIT
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary
+from ultramarine.shared.sweep_records import BestTrial, SweepSummary, WantedTrial
 from ultramarine_sweep import journal
 from ultramarine_sweep.commits import Commits
 from ultramarine_sweep.http import BadRequest, Server
@@ -198,7 +198,7 @@ class Operator:
 
     def __init__(self) -> None:
         self.taken: list[tuple[str, SweepSummary]] = []
-        self.status = 204
+        self.status, self.said = 204, b""
         operator = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -206,7 +206,9 @@ class Operator:
                 summary = SweepSummary.from_json(self.rfile.read(int(self.headers["Content-Length"])))
                 operator.taken.append((self.headers["Authorization"], summary))
                 self.send_response(operator.status)
+                self.send_header("Content-Length", str(len(operator.said)))
                 self.end_headers()
+                self.wfile.write(operator.said)
 
             def log_message(self, *arguments: object) -> None:
                 return
@@ -252,6 +254,31 @@ def test_the_operator_hears_what_changes(operator: Operator, token: Path) -> Non
         ("Bearer projected", SweepSummary(succeeded=2)),
         ("Bearer projected", SweepSummary(outcome="Succeeded", succeeded=2)),
     ]
+
+
+def test_who_hears_the_answers_asks_for_them(operator: Operator, token: Path) -> None:
+    """Again and again, though nothing changes; and at once where other trials are wanted. Nonsense is left out."""
+    heard: list[Any] = []
+    operator.status, operator.said = 200, b"no JSON"
+    teller = Teller(operator.url, token, pytest.fail, Times(between=60, asking=0.1, least=0.05))
+    teller.answer_to(heard.append)
+    teller.tell(SweepSummary(running=1))
+    eventually(lambda: len(operator.taken) >= 2)
+    operator.said = b'{"parallel": 2}'
+    eventually(lambda: {"parallel": 2} in heard)
+    teller.close(SweepSummary())
+    assert {json.dumps(each) for each in heard} == {'{"parallel": 2}'}
+
+    slow = Teller(operator.url, token, pytest.fail, Times(between=60, asking=60, least=0.05))
+    slow.answer_to(heard.append)
+    slow.tell(SweepSummary())
+    count = len(operator.taken)
+    for number in range(3):
+        summary = SweepSummary(wanted=(WantedTrial(number),))
+        slow.tell(summary)
+        eventually(lambda summary=summary: operator.taken[-1][1] == summary)
+    slow.close(SweepSummary())
+    assert len(operator.taken) <= count + 5
 
 
 def test_an_operator_that_is_away_is_told_later(operator: Operator, token: Path) -> None:
