@@ -23,12 +23,14 @@ from ultramarine.shared.sweep_records import SweepSummary
 class Times:
     """Seconds: between two posts, between two that differ in spent hours only, what one may take, and the last one.
 
-    `least` is for posts that want other trials, and `asking` for those that only want an answer.
+    `least` is for posts that want other trials, and `asking` for those that only want an answer; `again` comes on top
+    where the last one was not taken.
     """
 
     between: float = 10.0
-    least: float = 0.2
+    least: float = 0.12
     asking: float = 1.5
+    again: float = 0.4
     hours: float = 60.0
     post: float = 5.0
     end: float = 5.0
@@ -73,21 +75,29 @@ class Teller:
     def _run(self) -> None:
         at = -self._times.hours
         while not self._ending:
-            self._news.wait(min(1.0, self._times.between) if self._hear is None else self._times.least)
+            self._news.wait(self._pause(time.monotonic() - at))
             self._news.clear()
             newest, now = self._newest, time.monotonic()
             if not self._ending and self._is_due(newest, now - at):
-                self._post(newest)
-                at = now
+                at = now if self._post(newest) or self._hear is None else now + self._times.again
         until = time.monotonic() + self._times.end
         while not self._post(self._newest) and time.monotonic() < until:
             time.sleep(0.5)
 
+    def _pause(self, since: float) -> float:
+        """For how long nothing happens by itself, so many seconds after the last post."""
+        if self._hear is None:
+            return min(1.0, self._times.between)
+        return max(self._wait(self._newest) - since, 0.05)
+
+    def _wait(self, newest: SweepSummary) -> float:
+        """Seconds between two posts, where somebody hears the answers."""
+        return self._times.asking if newest.wanted == self._posted.wanted else self._times.least
+
     def _is_due(self, newest: SweepSummary, since: float) -> bool:
-        """Whether to post after so many seconds."""
+        """Whether to post, so many seconds after the last post."""
         if self._hear is not None:
-            news = newest.wanted != self._posted.wanted
-            return self._told and since >= (self._times.least if news else self._times.asking)
+            return self._told and since >= self._wait(newest)
         differs = _without_hours(newest) != _without_hours(self._posted)
         return since >= self._times.between and (differs or (newest != self._posted and since >= self._times.hours))
 
