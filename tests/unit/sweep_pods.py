@@ -170,7 +170,7 @@ class Pods:
             self._end(self.jobs[name], "Failed" if code else "Succeeded", **known, **failure)
 
     def _end(self, job: Manifest, condition: str, **known: Any) -> None:
-        job["status"] = {"conditions": [{"type": condition, "status": "True"}], **known}
+        job["status"] = {"state": condition, "conditions": [{"type": condition, "status": "True"}], **known}
 
     def close(self) -> None:
         """Answer no more."""

@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import NOW, PLATFORM, child, condition, kinds_of, read, seen, sweep, sweep_job, sweep_pod
+from builders import NOW, PLATFORM, child, condition, job, kinds_of, pod, read, seen, sweep, sweep_job, sweep_pod
 from ultramarine.kinds.sweep import KIND
 from ultramarine.kinds.sweep.plan import plan as plan_sweep
 from ultramarine.kinds.sweep.podpertrial import answer
 from ultramarine.kinds.trainingjob.manifests import training_job
+from ultramarine.kinds.trainingjob.plan import plan as plan_job
 from ultramarine.kinds.trials import ANNOTATION_TRIAL, task_of, trial_name
 from ultramarine.shared import contract
 from ultramarine.shared.errors import InvalidSpec
@@ -59,9 +60,9 @@ def test_a_new_sweep_gets_a_coordinator_and_no_workers():
 
     assert kinds_of(got.apply) == ["ConfigMap/hpo-sweep-source", "Service/hpo-coordinator", "Job/hpo-coordinator"]
     assert [effect.metadata["name"] for effect in got.effects] == ["hpo-sweep-token"]
-    (job,) = (m for m in got.apply if m["kind"] == "Job")
+    (made,) = (m for m in got.apply if m["kind"] == "Job")
     (told,) = (
-        v["value"] for v in job["spec"]["template"]["spec"]["containers"][0]["env"] if v["name"] == contract.ENV_SWEEP
+        v["value"] for v in made["spec"]["template"]["spec"]["containers"][0]["env"] if v["name"] == contract.ENV_SWEEP
     )
     assert json.loads(told)["pod_per_trial"] is True
 
@@ -214,8 +215,8 @@ def test_nodes_count_for_the_budget():
     """A trial uses what all of its pods reserve."""
     template = {"command": ["a"], "nodes": 3, "framework": "none", "resources": {"requests": {"cpu": 2}}}
     got = plan(alone(trialTemplate={"spec": template}), seen())
-    (job,) = (m for m in got.apply if m["kind"] == "Job")
-    told = {v["name"]: v.get("value") for v in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    (made,) = (m for m in got.apply if m["kind"] == "Job")
+    told = {v["name"]: v.get("value") for v in made["spec"]["template"]["spec"]["containers"][0]["env"]}
 
     assert json.loads(str(told[contract.ENV_SWEEP]))["trial_cpus"] == 6.0
 
@@ -225,7 +226,7 @@ def test_nodes_count_for_the_budget():
 
 def told(one: Obj[Any], *there: Manifest, wanted: tuple[WantedTrial, ...] = WANTED) -> Manifest:
     """The answer, where these jobs are there."""
-    found = {job["metadata"]["name"]: job for job in there}
+    found = {each["metadata"]["name"]: each for each in there}
     got = answer(one, SweepSummary(wanted=wanted), lambda kind, name: found.get(name))
     assert got is not None
     return got
@@ -271,8 +272,8 @@ def test_a_coordinator_hears_how_trials_ended():
 def test_a_failure_is_told_in_its_own_words(failure: Manifest, outcome: str, code: int):
     """A trial that its sweep has ended has not failed; one without exit code does not look like one that went well."""
     one = alone()
-    job = trial(one, 0, "Failed", failure={**failure, "message": "because", "tail": "last line"})
-    [ended] = told(one, job)["ended"]
+    failed = trial(one, 0, "Failed", failure={**failure, "message": "because", "tail": "last line"})
+    [ended] = told(one, failed)["ended"]
 
     assert (ended["outcome"], ended["exitCode"]) == (outcome, code)
     assert (ended["message"], ended["tail"]) == ("because", "last line")
@@ -316,8 +317,8 @@ def test_the_pods_of_a_trial_know_whom_to_tell():
     one = alone(registerBest="churn", trialTemplate={"spec": outputs})
     (made,) = jobs(plan(one, running(one, wanted=WANTED[:1]))).values()
     made["metadata"] |= {"uid": "u", "generation": 1}
-    job = training_job(read({**made, "status": {}}), PLATFORM)
-    env = {each["name"]: each for each in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    built = training_job(read({**made, "status": {}}), PLATFORM)
+    env = {each["name"]: each for each in built["spec"]["template"]["spec"]["containers"][0]["env"]}
 
     assert TrialTask.from_json(env[contract.ENV_TRIAL]["value"]) == TrialTask(
         0, ("loss",), 0, "model", "http://hpo-coordinator.team-a.svc:29600"
@@ -341,3 +342,42 @@ def test_who_is_no_trial_is_a_job_like_any_other(owner: Manifest, text: str):
     meta = {"namespace": "team-a", "annotations": {ANNOTATION_TRIAL: text}}
     meta["ownerReferences"] = [{"name": "hpo", "controller": True, **owner}]
     assert task_of({"metadata": meta}) is None
+
+
+def trial_of(one: Obj[Any], status: Manifest | None = None) -> Obj[Any]:
+    """The job of a trial, as the API server has it."""
+    (made,) = jobs(plan(one, running(one, wanted=WANTED[:1]))).values()
+    made["metadata"] |= {"uid": "TrainingJob-hpo-trial-0-uid", "generation": 1}
+    return read({**made, "status": status or {"observedGeneration": -1}})
+
+
+def test_a_trials_job_says_no_more_than_it_has_to():
+    """That it begins and that it is about to end costs no write: its sweep has many. What is wrong, it says."""
+    new = trial_of(alone())
+    begins = plan_job(new, seen(), NOW)
+    assert (begins.status, begins.events) == (new.status, ())
+    assert "Job/hpo-trial-0" in kinds_of(begins.apply)
+
+    live, runs = job(new, active=1), pod(new, "hpo-trial-0-0-abcde")
+    running_now = plan_job(new, seen(live, runs), NOW)
+    assert running_now.status["state"] == "Running"
+    known = trial_of(alone(), running_now.status)
+    ends = plan_job(known, seen(live, pod(new, "hpo-trial-0-0-abcde", "Succeeded")), NOW)
+    assert (ends.status, ends.events) == (known.status, ())
+
+    stuck = pod(new, "hpo-trial-0-0-abcde", "Pending")
+    said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    stuck["status"]["conditions"] = [said]
+    assert condition(plan_job(new, seen(live, stuck), NOW), "Running")["reason"] == "Unschedulable"
+
+
+def test_a_trials_job_that_goes_on_says_so():
+    """Its sweep would take it for held else, and what was refused for refused."""
+    held = {"state": "Suspended", "conditions": [{"type": "Suspended", "status": "True", "reason": "Suspended"}]}
+    on = trial_of(alone(), held)
+    assert plan_job(on, seen(job(on, active=1)), NOW).status["state"] == "Pending"
+
+    refused = {"state": "Running", "conditions": [{"type": "Reconciled", "status": "False", "reason": "Forbidden"}]}
+    again = trial_of(alone(), refused)
+    done = pod(again, "hpo-trial-0-0-abcde", "Succeeded")
+    assert condition(plan_job(again, seen(job(again), done), NOW), "Reconciled") == {}

@@ -30,7 +30,7 @@ class Times:
     between: float = 10.0
     least: float = 0.12
     asking: float = 1.5
-    again: float = 0.4
+    again: float = 0.1
     hours: float = 60.0
     post: float = 5.0
     end: float = 5.0

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-from ...shared.conditions import Condition, find, health, is_true, parse_timestamp
+from ...shared.conditions import ENDED, Condition, find, health, is_true, parse_timestamp
 from ...shared.meta import API_VERSION, TRAINING_JOB, Manifest, child_metadata, controller_uid
 from ...shared.plan import Child, Report
 from ...shared.states import State, pending
@@ -27,9 +27,8 @@ NOTHING_TO_RUN = "all of the command refers to parameters that this trial does n
 
 
 def is_over(job: Manifest) -> bool:
-    """Whether a trial's job has ended for good."""
-    status = job.get("status") or {}
-    return is_true(status, "Succeeded") or is_true(status, "Failed")
+    """Whether a trial's job has ended for good; of one that has, no more may be known than that."""
+    return (job.get("status") or {}).get("state") in ENDED
 
 
 def trial_jobs(sweep: Sweep, wanted: Iterable[WantedTrial], there: Iterable[Manifest]) -> list[Manifest]:
@@ -43,8 +42,9 @@ def trial_jobs(sweep: Sweep, wanted: Iterable[WantedTrial], there: Iterable[Mani
 
 
 def _is_to_change(sweep: Sweep, job: Manifest) -> bool:
-    is_held = bool(job["spec"].get("suspend"))
-    return is_held != sweep.spec.suspend and not is_over(job) and not job["metadata"].get("deletionTimestamp")
+    if is_over(job) or job["metadata"].get("deletionTimestamp"):
+        return False
+    return bool(job["spec"].get("suspend")) != sweep.spec.suspend
 
 
 def _held(sweep: Sweep, job: Manifest) -> Manifest:

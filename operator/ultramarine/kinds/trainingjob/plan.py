@@ -12,6 +12,7 @@ from ...shared.errors import StorageError
 from ...shared.meta import JOB, TRAINING_JOB, Manifest, Ref, controller_uid
 from ...shared.plan import Plan, Platform, Question, ReadText, Seen
 from ...shared.training_records import TerminationRecord
+from ..trials import task_of
 from . import history, memory, status
 from .manifests import (
     Job,
@@ -35,6 +36,20 @@ STARTING = states.pending("PodStarting", "its pod is starting")
 
 def plan(job: Job, seen: Seen, now: datetime) -> Plan:
     """Say what should exist for `job`, given only what was seen."""
+    wanted = _wanted(job, seen, now)
+    return replace(wanted, status=job.status, events=()) if _goes_without_saying(job, wanted.status) else wanted
+
+
+def _goes_without_saying(job: Job, new: Manifest) -> bool:
+    """Whether it is a trial that begins or is about to end: its sweep has many, and each word costs a write."""
+    condition, known = find(new, "Running"), job.status.get("conditions") or []
+    if condition is None or task_of(job.manifest) is None or find(job.status, "Reconciled") is not None:
+        return False
+    begins, ends = condition.get("reason") == "PodStarting", condition.get("reason") == "Finishing"
+    return (begins and not known) or (ends and job.status.get("state") == "Running")
+
+
+def _wanted(job: Job, seen: Seen, now: datetime) -> Plan:
     child = _own_job(job, seen)
     if is_true(job.status, "Succeeded") or is_true(job.status, "Failed"):
         return _after_the_end(job, child, now)
