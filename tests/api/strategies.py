@@ -357,8 +357,9 @@ def _whole_sweep(manifest: Manifest, spec: Manifest) -> None:
     limits = spec.setdefault("limits", {})
     if algorithm.get("type") != "grid":
         limits.setdefault("maxTrials", 10)
-    if alone and "maxTrials" in limits:
-        limits["maxTrials"] = min(limits["maxTrials"], MOST_PODS)
+    if alone:
+        manifest["metadata"]["name"] = manifest["metadata"]["name"][:30].rstrip("-")
+        limits |= {"maxTrials": min(limits["maxTrials"], MOST_PODS)} if "maxTrials" in limits else {}
     limits["parallelTrials"] = min(limits.get("parallelTrials", 1), limits.get("maxTrials", 1000))
     if "registerBest" in spec:
         trial["outputs"] = {"model": {}}
