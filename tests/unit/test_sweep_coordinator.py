@@ -13,15 +13,18 @@ from typing import Any
 
 import pytest
 from ultramarine.outside.storage import Storage
+from ultramarine.progress import BODY_LIMIT
 from ultramarine.shared.contract import TERMINATION_LIMIT
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary, WantedTrial
+from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask, WantedTrial
 from ultramarine_sweep import journal
 from ultramarine_sweep.commits import Commits
 from ultramarine_sweep.http import BadRequest, Server
 from ultramarine_sweep.journal import Fenced, Journal
+from ultramarine_sweep.pods import PodCoordinator
 from ultramarine_sweep.telling import Teller, Times, last_words
 from ultramarine_trainer.leases import Connection, Refused, Unreachable
 from unit.conftest import eventually, free_port
+from unit.sweeping import Counting
 
 # Strangers
 
@@ -279,6 +282,46 @@ def test_who_hears_the_answers_asks_for_them(operator: Operator, token: Path) ->
         eventually(lambda summary=summary: operator.taken[-1][1] == summary)
     slow.close(SweepSummary())
     assert len(operator.taken) <= count + 5
+
+
+def test_a_huge_summary_still_fits(operator: Operator, token: Path) -> None:
+    """What is wanted is told in any case, and of the best trials as many as there is room for."""
+    huge = {f"p{number}": "é" * 256 for number in range(64)}
+    summary = SweepSummary(
+        best=tuple(BestTrial(number, (0.5,), huge) for number in range(10)), wanted=(WantedTrial(1),)
+    )
+    teller = Teller(operator.url, token, pytest.fail, Times(between=0.05))
+    teller.tell(summary)
+    eventually(lambda: bool(operator.taken))
+    teller.close(summary)
+
+    taken = operator.taken[0][1]
+    assert taken.wanted == summary.wanted
+    assert 0 < len(taken.best) < 10
+    assert len(taken.to_json()) < BODY_LIMIT
+
+
+async def test_more_trials_than_a_summary_has_room_for_wait(storage: Storage, bucket: str) -> None:
+    """Those with the lowest numbers are wanted first."""
+    book = Journal(storage, f"s3://{bucket}/journal/", "one", lambda line: None)
+    task = SweepTask("team-a/hpo", "u", f"s3://{bucket}/", ({"metric": "loss"},), {}, pod_per_trial=True)
+    huge = {f"p{number}": "é" * 256 for number in range(64)}
+    book.records = [
+        {"kind": "started", "at": 1.0, "trial": n, "attempt": 1, "worker": f"trial-{n}", "params": huge}
+        for n in range(9)
+    ]
+    told: list[SweepSummary] = []
+    coordinator = PodCoordinator(task, "token", book, Counting(task), None, told.append)
+    running = asyncio.ensure_future(coordinator.run())
+    while not told:
+        await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    numbers = [trial.trial for trial in told[-1].wanted]
+    assert numbers == list(range(len(numbers)))
+    assert 0 < len(numbers) < 9
+    assert told[-1].running == 9
 
 
 def test_an_operator_that_is_away_is_told_later(operator: Operator, token: Path) -> None:

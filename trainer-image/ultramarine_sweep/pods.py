@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Coroutine, Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -16,7 +17,7 @@ from ultramarine_sweep.http import BadRequest, Route
 from ultramarine_sweep.trial import Ask, Finished, Lease
 
 _NOBODY = ""  # asks what is next: no trial has it as its worker
-_TOLD_LIMIT = 128 * 1024  # characters of the parameters in one summary; of more, the last trials have to wait
+_TOLD_LIMIT = 128 * 1024  # bytes of what one summary wants; where it is more, the last trials have to wait
 
 
 class PodCoordinator(Coordinator):
@@ -93,7 +94,7 @@ class PodCoordinator(Coordinator):
         wanted, room = [], _TOLD_LIMIT
         for trial in sorted(self._trials.live.values(), key=lambda trial: trial.number):
             wanted.append(WantedTrial(trial.number, trial.params))
-            room -= len(str(asdict(wanted[-1])))
+            room -= len(json.dumps(asdict(wanted[-1])))
             if room < 0:
                 break
         return tuple(wanted)

@@ -18,6 +18,8 @@ from typing import Any
 from ultramarine.shared.contract import TERMINATION_LIMIT
 from ultramarine.shared.sweep_records import SweepSummary
 
+_POST_LIMIT = 200 * 1024  # bytes; the operator takes some more
+
 
 @dataclass(frozen=True)
 class Times:
@@ -106,7 +108,7 @@ class Teller:
         try:
             token = self._token.read_text().strip()
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-            request = urllib.request.Request(self._url, summary.to_json(), headers, method="POST")
+            request = urllib.request.Request(self._url, within(summary, _POST_LIMIT), headers, method="POST")
             with opener.open(request, timeout=self._times.post) as answer:
                 said = answer.read()
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -127,7 +129,12 @@ def _without_hours(summary: SweepSummary) -> SweepSummary:
     return replace(summary, cpu_hours=0.0, gpu_hours=0.0)
 
 
-def last_words(summary: SweepSummary, limit: int = TERMINATION_LIMIT) -> bytes:
+def last_words(summary: SweepSummary) -> bytes:
+    """The summary as the kubelet keeps it."""
+    return within(summary, TERMINATION_LIMIT)
+
+
+def within(summary: SweepSummary, limit: int) -> bytes:
     """The summary in `limit` bytes: without the last ones of the best trials, then with a shorter message."""
     while summary.best and len(summary.to_json()) > limit:
         summary = replace(summary, best=summary.best[:-1])

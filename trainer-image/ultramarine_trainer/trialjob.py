@@ -38,7 +38,9 @@ class TrialAttempt(Attempt):
         self._trial = self._trial_task()
         self._ears = Ears(self._trial.objectives)
         token = environment.get(contract.ENV_SWEEP_TOKEN, "")
-        self._coordinator = Connection(self._trial.coordinator, token, _ANSWER_SECONDS)
+        self._reports = Connection(self._trial.coordinator, token, _ANSWER_SECONDS)
+        # Another one: a network that does not know this pod yet swallows the first words, and they are waited for.
+        self._results = Connection(self._trial.coordinator, token, _ANSWER_SECONDS)
         self._seconds = 0.0
 
     def _trial_task(self) -> TrialTask:
@@ -70,7 +72,7 @@ class TrialAttempt(Attempt):
             return super()._run(task, gang, concluded)
         trial = Trial(self._trial.trial, 1, {}, self._trial.objectives, float(self._trial.timeout_seconds))
         began = time.monotonic()
-        with Heartbeat(self._coordinator, trial_worker(trial.number), trial, self._ears, self.say) as heartbeat:
+        with Heartbeat(self._reports, trial_worker(trial.number), trial, self._ears, self.say) as heartbeat:
             self._stop = heartbeat.broken
             try:
                 worked = super()._run(task, gang, concluded)
@@ -103,7 +105,7 @@ class TrialAttempt(Attempt):
         until = time.monotonic() + _PATIENCE
         while True:
             try:
-                self._coordinator.post("/finished", {"worker": trial_worker(number), "finished": finished})
+                self._results.post("/finished", {"worker": trial_worker(number), "finished": finished})
             except Refused as error:
                 return self.say(f"the coordinator of the sweep does not take the result: {error}")
             except Unreachable as error:
