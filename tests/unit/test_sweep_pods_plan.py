@@ -184,10 +184,14 @@ def test_a_lost_token_is_made_anew():
     """When a trial's pod misses the Secret the coordinator begins anew with another one, and trials go on."""
     one = alone()
     words = "container trainer: Secret hpo-sweep-token not found"
-    got = plan(one, running(one, waits(one, "CreateContainerConfigError", words)))
+    stuck = waits(one, "CreateContainerConfigError", words)
+    got = plan(one, running(one, stuck))
 
     assert [(ref.resource.kind, ref.name) for ref in got.delete] == [("Job", "hpo-coordinator")]
     assert [effect.metadata["name"] for effect in got.effects] == ["hpo-sweep-token"]
+
+    stuck["metadata"]["creationTimestamp"] = "2030-01-01T11:29:59Z"  # before the coordinator that is there now
+    assert plan(one, running(one, stuck)).delete == (), "its pod only has to look again"
 
 
 def test_without_ears_of_the_operator_there_can_be_no_jobs():

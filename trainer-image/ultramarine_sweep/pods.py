@@ -27,7 +27,7 @@ class PodCoordinator(Coordinator):
         super().__init__(*parts, **more)
         self._parallel = 0
         self._wanted = self._live()  # they are in the journal
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def hear(self, answer: Any) -> None:
         """Take what the operator answered: how many trials may run, and what has become of those that told nothing.
@@ -42,7 +42,7 @@ class PodCoordinator(Coordinator):
         for finished in ended:
             self._trials.finish(trial_worker(finished.trial), finished, self.now)
         self._record()
-        self._news.set()
+        self._changed.set()
 
     def _routes(self) -> Mapping[str, Route]:
         return {"/report": self._report, "/finished": self._finished}
@@ -62,14 +62,14 @@ class PodCoordinator(Coordinator):
             raise BadRequest("finished must be a trial")
         self._finish(worker, body["finished"])
         self._record()
-        self._news.set()
+        self._changed.set()
         await self._commits.durable()
         return {}
 
     async def _keep_starting(self) -> None:
         """Start trials while there is room; the operator is told of none that is not in the journal."""
         while True:
-            self._news.clear()
+            self._changed.clear()
             started = await self._start()
             await self._commits.durable()
             self._wanted = () if self._trials.end else self._live()
@@ -77,7 +77,7 @@ class PodCoordinator(Coordinator):
             if not started:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._times.tick):
-                        await self._news.wait()
+                        await self._changed.wait()
 
     async def _start(self) -> bool:
         """Start one trial, if there is room for it, and say whether it was."""

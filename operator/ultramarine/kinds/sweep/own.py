@@ -71,9 +71,15 @@ def misses_token(sweep: Sweep, own: Own) -> bool:
     missing = f"Secret {token_secret_name(sweep)} not found"
     troubles = (pods.trouble(pod) for pod in (*own.speaking, *own.working))
     told = [(trouble.reason, trouble.message) for trouble in troubles if trouble]
-    conditions = (find(job.get("status") or {}, "Running") for job in own.trials)
+    conditions = (find(job.get("status") or {}, "Running") for job in _younger(own))
     told += [(str(each.get("reason")), str(each.get("message"))) for each in conditions if each]
     return any(reason == "CreateContainerConfigError" and missing in message for reason, message in told)
+
+
+def _younger(own: Own) -> list[Manifest]:
+    """The trials' jobs that are younger than the coordinator's: to others a new Secret may only not have come yet."""
+    began = own.coordinator["metadata"].get("creationTimestamp", "") if own.coordinator else ""
+    return [job for job in own.trials if str(job["metadata"].get("creationTimestamp", "")) >= began] if began else []
 
 
 def without_pods(job: Manifest, now: datetime) -> timedelta | None:
