@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 from typing import cast
 
-import aiohttp
-from api.bare import CRDS, access, requests_to
-from api.bare import Api as Kubectl
 from api.operator_process import BUCKET
 from api.operator_process import Operator as Process
 from chaos.gateway_hands import Gateway
-from chaos.world import OTHERS, Api, World, selectors
+from chaos.world import Api
+from ground import Ground, asking, bare, played
 from sights import Bench, Memory, Operator, follow, passes, percentiles, table, writes
-from ultramarine.kinds import KINDS
-from ultramarine.outside.storage import Storage
 from ultramarine.shared.conditions import find, is_true
 from ultramarine.shared.meta import (
     API_VERSION,
@@ -41,8 +34,7 @@ from ultramarine.shared.meta import (
     Manifest,
     Resource,
 )
-from ultramarine_cluster import cluster, target
-from unit.conftest import serving_store
+from ultramarine_cluster import target
 
 MERGE = "application/merge-patch+json"
 PROCESS = "process_cpu_seconds_total"
@@ -384,30 +376,22 @@ async def _patch_all(bench: Bench, namespace: str, names: list[str], patch: Mani
     await asyncio.gather(*map(one, names))
 
 
-async def on_a_bare_cluster(kube: cluster.Cluster, operator: Process, storage: Storage, sizes: Sizes) -> None:
+async def on_a_bare_cluster(ground: Ground, operator: Process, sizes: Sizes) -> None:
     """The same before an operator and an API server alone; the hands of tests/chaos play the controllers."""
-    url, tls = access(kube)
     digest = f"sha256:{sha256(b'weights').hexdigest()}"
     stored = Stored(f"s3://{BUCKET}/{NAMESPACE}/1.onnx", digest)
-    await asyncio.to_thread(storage.write, stored.uri, b"weights")
-    timeout = aiohttp.ClientTimeout(total=None)
-    resources = {r.kind: r for r in (*(kind.resource for kind in KINDS), *OTHERS)}
-    async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22) as session:
-        api = Api(url, session, tls)
-        world = World(api, NAMESPACE, storage, resources, patience=60.0)
-        types = selectors(tuple(kind.resource for kind in KINDS)).items()
-        hands = [asyncio.create_task(follow(api, kind, NAMESPACE, selector, world.see)) for kind, selector in types]
-        hands.append(asyncio.create_task(world.play()))
-        async with gateway_of(api, NAMESPACE) as gateway:
-            operator.gateway = f"127.0.0.1:{gateway.port}"
-            await asyncio.to_thread(operator.start)
-            to = cast(target.Target, None)  # there is no node here that pods could be kept from
-            bench = Bench(kube, to, "", api, Operator(f"http://127.0.0.1:{operator.port}", session))
-            async for rows in measure(bench, NAMESPACE, stored, sizes, gateway):
-                print("\n" + rows, flush=True)
-        for hand in hands:
-            hand.cancel()
-        await asyncio.gather(*hands, return_exceptions=True)
+    await asyncio.to_thread(ground.storage.write, stored.uri, b"weights")
+    async with (
+        asking(ground.kube) as api,
+        played(api, NAMESPACE, ground.storage),
+        gateway_of(api, NAMESPACE) as gateway,
+    ):
+        operator.gateway = f"127.0.0.1:{gateway.port}"
+        await asyncio.to_thread(operator.start)
+        to = cast(target.Target, None)  # there is no node here that pods could be kept from
+        bench = Bench(ground.kube, to, "", api, Operator(f"http://127.0.0.1:{operator.port}", api.session))
+        async for rows in measure(bench, NAMESPACE, stored, sizes, gateway):
+            print("\n" + rows, flush=True)
 
 
 def sizes_of(parser: argparse.ArgumentParser, defaults: Sizes) -> Callable[[argparse.Namespace], Sizes]:
@@ -431,19 +415,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     read = sizes_of(parser, Sizes(versions=40, models=4, rollouts=4, scaled=4, pooled=12))
     sizes = read(parser.parse_args())
-    with tempfile.TemporaryDirectory() as folder, cluster.up("bare", name="scale") as kube:
-        kube.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
-        kube.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        kube.run("create", "namespace", NAMESPACE)
-        buckets = Path(folder) / "buckets"
-        (buckets / BUCKET).mkdir(parents=True)
-        with serving_store(buckets) as store, requests_to(kube) as http:
-            os.environ.update(store.credentials)
-            operator = Process(Kubectl(kube, http, NAMESPACE), store, Path(folder) / "operator.log")
-            try:
-                asyncio.run(on_a_bare_cluster(kube, operator, Storage(store.endpoint), sizes))
-            finally:
-                operator.kill()
+    with bare(NAMESPACE) as ground, ground.operator() as operator:
+        asyncio.run(on_a_bare_cluster(ground, operator, sizes))
 
 
 if __name__ == "__main__":
