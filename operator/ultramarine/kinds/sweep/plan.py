@@ -83,11 +83,12 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
             return _failed(sweep, job, failure, its_pods, facts, now)
     if any(job["metadata"].get("deletionTimestamp") for job in own.jobs):
         return _plan(sweep, states.pending("JobEnding", "the pods of a Job of its end"), facts, now)
-    if _misses_token(sweep, own):
-        # A new one for both: who has the old one would not know the other any more.
+    if stuck := _without_token(sweep, own):
+        # A new one for both: who has the old one would not know the other any more. The Job whose pod shows that it is
+        # missing goes last, and the new one comes when no Job is left: a delete may be refused, and a pass end halfway.
         state = states.pending("TokenMissing", f"Secret {token_secret_name(sweep)} was deleted; all pods are made anew")
-        gone = tuple(Ref.to(JOB, job) for job in own.jobs)
-        return replace(_plan(sweep, state, facts, now, delete=gone, after=SOON), effects=(token_secret(sweep),))
+        gone = [job for job in own.jobs if job not in stuck] or stuck
+        return _plan(sweep, state, facts, now, delete=tuple(Ref.to(JOB, job) for job in gone), after=SOON)
     warm_start, missing = _warm_start(sweep, seen)
     if missing:
         return _plan(sweep, states.pending("WarmStartMissing", missing), facts, now, after=LOOK_AGAIN)
@@ -233,14 +234,15 @@ def _job_condition(job: Manifest, type: str) -> Mapping[str, str] | None:
     return condition if condition is not None and condition.get("status") == "True" else None
 
 
-def _misses_token(sweep: Sweep, own: Own) -> bool:
-    name = token_secret_name(sweep)
-    troubles = (pods.trouble(pod) for pod in (*own.speaking, *own.working))
-    return any(
-        trouble.reason == "CreateContainerConfigError" and f"Secret {name} not found" in trouble.message
-        for trouble in troubles
-        if trouble
-    )
+def _without_token(sweep: Sweep, own: Own) -> list[Manifest]:
+    """The Jobs that have a pod which cannot start because the Secret was deleted."""
+
+    def misses_it(pod: Manifest) -> bool:
+        trouble, missing = pods.trouble(pod), f"Secret {token_secret_name(sweep)} not found"
+        return trouble is not None and trouble.reason == "CreateContainerConfigError" and missing in trouble.message
+
+    both = ((own.coordinator, own.speaking), (own.workers, own.working))
+    return [job for job, its_pods in both if job is not None and any(map(misses_it, its_pods))]
 
 
 def _without_pods(job: Manifest, now: datetime) -> timedelta | None:
