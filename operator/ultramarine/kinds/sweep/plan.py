@@ -40,6 +40,7 @@ from .registration import registered, stored, to_register
 LOST = ("ObjectNotFound", "TooLarge")  # what no other look will find
 STORAGE_RETRY = timedelta(seconds=15)
 SOON = timedelta(milliseconds=200)
+ENDING = timedelta(seconds=5)  # for workers that were told, or will be, that the sweep is over
 LAST_WORDS = timedelta(seconds=1)
 LONGEST_LAG = timedelta(seconds=20)
 NO_POD = timedelta(seconds=30)
@@ -60,6 +61,13 @@ class Own:
     def jobs(self) -> list[Manifest]:
         return [job for job in (self.coordinator, self.workers) if job is not None]
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the coordinator has ended well: its pod says so a second before its Job does."""
+        return self.coordinator is not None and bool(
+            _job_condition(self.coordinator, "Complete") or _last_words(self.speaking)
+        )
+
 
 @dataclass(frozen=True)
 class Search:
@@ -76,7 +84,7 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
         return _after_the_end(sweep, own, now)
     search = _search(sweep)
     facts = status.gathered(sweep, [*own.speaking, *own.working], seen, search.most, now)
-    if own.coordinator is not None and _job_condition(own.coordinator, "Complete"):
+    if own.is_over:
         return _over(sweep, seen, search, own, facts, now)
     for job, its_pods in ((own.coordinator, own.speaking), (own.workers, own.working)):
         if job is not None and (failure := _job_condition(job, "Failed")):
@@ -159,8 +167,7 @@ def questions(sweep: Sweep, seen: Seen) -> tuple[Question, ...]:
     """Ask the storage for the summary once the coordinator has said that it is over."""
     if is_true(sweep.status, "Succeeded") or is_true(sweep.status, "Failed"):
         return ()
-    coordinator = _own(sweep, seen).coordinator
-    return (_summary(sweep, seen.platform),) if coordinator and _job_condition(coordinator, "Complete") else ()
+    return (_summary(sweep, seen.platform),) if _own(sweep, seen).is_over else ()
 
 
 def _summary(sweep: Sweep, platform: Platform) -> ReadText:
@@ -386,7 +393,12 @@ def _after_the_end(sweep: Sweep, own: Own, now: datetime) -> Plan:
         for job in own.jobs
         if not (_job_condition(job, "Complete") or _job_condition(job, "Failed"))
         and not job["metadata"].get("deletionTimestamp")
+        and not (job is own.coordinator and own.is_over)
     ]
+    # Those that end by themselves now keep their pods, and these their logs.
+    patience = ENDING - (now - parse_timestamp(new["completionTime"])) if "completionTime" in new else timedelta()
+    if going_on and patience > timedelta():
+        return Plan(new, after=patience if left is None else min(patience, left))
     return Plan(new, delete=tuple(Ref.to(JOB, job) for job in going_on), after=left)
 
 
