@@ -93,6 +93,33 @@ def test_who_waits_gets_a_trial_that_was_given_back(fleet: Fleet) -> None:
     assert (trial["number"], trial["attempt"]) == (0, 2)
 
 
+def test_who_waits_for_the_canary_gets_a_trial_when_that_has_ended(fleet: Fleet) -> None:
+    """All others wait while the first trial runs alone, and no longer."""
+    fleet.coordinate(max_trials=3, canary_trial=True)
+    one, other = Played(fleet, "one"), Played(fleet, "other")
+    one.first_lease()
+    asked = other.waiting()
+
+    assert one.lease(finished=0)["trial"]["number"] == 1
+    assert asked.result(SOON) == {"wait": 0}
+    assert other.lease()["trial"]["number"] == 2
+
+
+def test_another_trials_end_is_no_news(fleet: Fleet) -> None:
+    """Where all trials are given out, who waits is not woken by each one that ends."""
+    fleet.coordinate(max_trials=2)
+    one, another, idle = (Played(fleet, name) for name in ("one", "another", "idle"))
+    one.first_lease()
+    another.lease()
+    asked = idle.waiting()
+    one.lease(finished=0)
+    time.sleep(0.3)
+
+    assert not asked.done()
+    assert another.lease(finished=1) == {"done": True}
+    assert asked.result(SOON) == {"wait": 0}
+
+
 def test_who_tells_of_a_trial_is_not_kept_waiting(fleet: Fleet) -> None:
     """Its result is kept, and it has to know that soon: until then a signal does not end it."""
     fleet.coordinate(max_trials=2)

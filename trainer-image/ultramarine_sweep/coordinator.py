@@ -17,7 +17,7 @@ from ultramarine_sweep.journal import Journal
 from ultramarine_sweep.trial import Ask, Done, Finished, Known, Lease, Stopper, Suggester, Wait
 from ultramarine_sweep.trials import SILENCE, Trials
 
-_NEWS = ("finished", "requeued", "end")  # records that change what a worker without a trial is told
+_NEWS = ("requeued", "end")  # records that change what a worker without a trial is told
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Coordinator:
         self._workers: dict[str, float] = {}  # when they were heard
         self._dismissed: set[str] = set()
         self._news = asyncio.Event()  # that may be a worker's turn, or the end; each time another one
+        self._alone = self._trials.is_alone
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if stopper:
             for number, step, value in self._trials.points():
@@ -111,7 +112,9 @@ class Coordinator:
         records = self._trials.drain()
         self._untold += [self._trials.finished[r["trial"]].known for r in records if r["kind"] == "finished"]
         self._commits.add(records)
-        if any(record["kind"] in _NEWS for record in records):
+        # Not every trial that ends: at a large sweep's end hundreds wait, and would all ask in vain.
+        if any(record["kind"] in _NEWS for record in records) or self._alone != self._trials.is_alone:
+            self._alone = self._trials.is_alone
             self._announce()
 
     def _announce(self) -> None:
