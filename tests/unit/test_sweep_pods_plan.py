@@ -139,7 +139,8 @@ def test_a_suspended_sweep_holds_its_trials():
 
 def test_a_sweep_that_is_over_ends_what_still_runs():
     """The others' jobs stay, with their logs."""
-    over = alone({"state": "Succeeded", "conditions": [{"type": "Succeeded", "status": "True"}]})
+    ended = {"type": "Succeeded", "status": "True"}
+    over = alone({"state": "Succeeded", "conditions": [ended], "completionTime": "2030-01-01T11:59:00Z"})
     live, leaving = trial(over, 3), trial(over, 4)
     leaving["metadata"]["deletionTimestamp"] = "2030-01-01T11:59:00Z"
     got = plan(over, seen(trial(over, 0, "Succeeded"), trial(over, 1, "Failed"), live, leaving))
@@ -188,7 +189,7 @@ def test_a_lost_token_is_made_anew():
     got = plan(one, running(one, stuck))
 
     assert [(ref.resource.kind, ref.name) for ref in got.delete] == [("Job", "hpo-coordinator")]
-    assert [effect.metadata["name"] for effect in got.effects] == ["hpo-sweep-token"]
+    assert [effect.metadata["name"] for effect in plan(one, seen(stuck)).effects] == ["hpo-sweep-token"]
 
     stuck["metadata"]["creationTimestamp"] = "2030-01-01T11:29:59Z"  # before the coordinator that is there now
     assert plan(one, running(one, stuck)).delete == (), "its pod only has to look again"

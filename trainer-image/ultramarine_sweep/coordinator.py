@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass
@@ -16,13 +17,14 @@ from ultramarine_sweep.journal import Journal
 from ultramarine_sweep.trial import Ask, Done, Finished, Known, Lease, Stopper, Suggester, Wait
 from ultramarine_sweep.trials import SILENCE, Trials
 
+_NEWS = ("requeued", "end")  # records that change what a worker without a trial is told
+
 
 @dataclass(frozen=True)
 class Times:
     """Seconds: between two looks at what is due, of deafness that is not the workers' fault, and at the end.
 
-    `ending` is for trials that still run when the sweep is over, and `goodbye` for workers to hear that it is: they
-    ask every second.
+    `ending` is for trials that still run when the sweep is over, and `goodbye` for workers to hear that it is.
     """
 
     tick: float = 0.5
@@ -58,6 +60,8 @@ class Coordinator:
         self._behind, self._started = self._trials.now, time.monotonic()
         self._workers: dict[str, float] = {}  # when they were heard
         self._dismissed: set[str] = set()
+        self._news = asyncio.Event()  # that may be a worker's turn, or the end; each time another one
+        self._alone = self._trials.is_alone
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if stopper:
             for number, step, value in self._trials.points():
@@ -120,11 +124,20 @@ class Coordinator:
         records = self._trials.drain()
         self._untold += [self._trials.finished[r["trial"]].known for r in records if r["kind"] == "finished"]
         self._commits.add(records)
+        # Not every trial that ends: at a large sweep's end hundreds wait, and would all ask in vain.
+        if any(record["kind"] in _NEWS for record in records) or self._alone != self._trials.is_alone:
+            self._alone = self._trials.is_alone
+            self._announce()
+
+    def _announce(self) -> None:
+        """Wake all who wait for news."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def _tick(self) -> None:
         last, ended = self.now, 0.0
         while True:
-            now = self.now
+            news, now = self._news, self.now
             if now - last > self._times.deaf:
                 self._trials.renew_all(now)
             last = now
@@ -139,7 +152,7 @@ class Coordinator:
                 if self._all_dismissed(now) or now - ended >= self._times.ending + self._times.goodbye:
                     return
             self._tell(self._summary(now))
-            await asyncio.sleep(self._times.tick)
+            await _at_most(self._times.tick, news)
 
     def _all_dismissed(self, now: float) -> bool:
         """Whether all workers know that the sweep is over, as far as they still are there."""
@@ -148,7 +161,7 @@ class Coordinator:
         return there <= self._dismissed and now - self._behind >= self._times.goodbye
 
     async def _lease(self, body: dict[str, Any]) -> dict[str, Any]:
-        worker = worker_of(body)
+        worker, news = worker_of(body), self._news
         self._workers[worker] = self.now
         if body.get("finished") is not None and self._finish(worker, body["finished"]):
             self._record()
@@ -164,8 +177,13 @@ class Coordinator:
                 timeout = {"timeoutSeconds": self._task.trial_timeout_seconds}
                 return {"trial": asdict(step) | timeout | {"objectives": names}}
             case Wait():
-                return {"wait": step.seconds}
+                # Who tells of a trial has to know that this is kept, and asks again; then it is kept waiting. It gets
+                # nothing at the end of that but the word to ask: it may have died meanwhile.
+                if body.get("finished") is None:
+                    await _at_most(step.seconds, news)
+                return {"wait": 0}
         self._dismissed.add(worker)
+        self._announce()
         return {"done": True}
 
     def _finish(self, worker: str, document: Any) -> bool:
@@ -212,6 +230,12 @@ class Coordinator:
         why = self._trials.report(worker, number, attempt, points, self.now, self._stopper)
         self._record()
         return {"lost": True} if why is None else {"stop": why}
+
+
+async def _at_most(seconds: float, news: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await news.wait()
 
 
 def worker_of(body: dict[str, Any]) -> str:

@@ -30,7 +30,8 @@ from ultramarine_trainer.runner import ALONE, Failed, failure_of, stopped_by
 from ultramarine_trainer.trial import LOST, STOP, Ears, Heartbeat, Trial
 
 _LEASE_SECONDS, _REPORT_SECONDS = 60.0, 5.0  # for an answer; that to a lease waits for the storage
-_WAITS = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reach the coordinator
+# Seconds between attempts to reach the coordinator, whose pod starts at the same time as ours, or starts anew.
+_WAITS = (0.05, 0.1, *(0.2,) * 15, 0.5, 1.0)
 _NOT_FOUND = 127  # what a shell says of a command that is not there
 
 Document = dict[str, Any]

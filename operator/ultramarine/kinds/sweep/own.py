@@ -10,6 +10,7 @@ from ...shared import pods
 from ...shared.conditions import find, parse_timestamp
 from ...shared.meta import JOB, TRAINING_JOB, Manifest, controller_uid
 from ...shared.plan import Seen
+from ...shared.sweep_records import SweepSummary
 from .manifests import Sweep, coordinator_name, has_pod_per_trial, token_secret_name, workers_name
 
 
@@ -27,6 +28,13 @@ class Own:
     @property
     def jobs(self) -> list[Manifest]:
         return [job for job in (self.coordinator, self.workers) if job is not None]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the coordinator has ended well: its pod says so a second before its Job does."""
+        return self.coordinator is not None and bool(
+            job_condition(self.coordinator, "Complete") or last_words(self.speaking)
+        )
 
     @property
     def is_whole(self) -> bool:
@@ -66,14 +74,22 @@ def job_condition(job: Manifest, type: str) -> Mapping[str, str] | None:
     return condition if condition is not None and condition.get("status") == "True" else None
 
 
-def misses_token(sweep: Sweep, own: Own) -> bool:
-    """Whether a pod cannot start because the Secret was deleted."""
+def without_token(sweep: Sweep, own: Own) -> list[Manifest]:
+    """The Jobs that have a pod, or a trial, which cannot start because the Secret was deleted."""
     missing = f"Secret {token_secret_name(sweep)} not found"
-    troubles = (pods.trouble(pod) for pod in (*own.speaking, *own.working))
-    told = [(trouble.reason, trouble.message) for trouble in troubles if trouble]
-    conditions = (find(job.get("status") or {}, "Running") for job in _younger(own))
-    told += [(str(each.get("reason")), str(each.get("message"))) for each in conditions if each]
-    return any(reason == "CreateContainerConfigError" and missing in message for reason, message in told)
+
+    def misses_it(reason: str, message: str) -> bool:
+        return reason == "CreateContainerConfigError" and missing in message
+
+    stuck = [
+        job
+        for job, its_pods in own.pairs
+        if any(misses_it(trouble.reason, trouble.message) for pod in its_pods if (trouble := pods.trouble(pod)))
+    ]
+    told = [condition for job in _younger(own) if (condition := find(job.get("status") or {}, "Running"))]
+    if any(misses_it(str(each.get("reason")), str(each.get("message"))) for each in told) and not stuck:
+        return [own.coordinator] if own.coordinator else []
+    return stuck
 
 
 def _younger(own: Own) -> list[Manifest]:
@@ -88,3 +104,18 @@ def without_pods(job: Manifest, now: datetime) -> timedelta | None:
     if not counts.get("startTime") or counts.get("active") or job_condition(job, "Complete"):
         return None
     return now - parse_timestamp(str(counts["startTime"]))
+
+
+def last_words(speaking: list[Manifest]) -> SweepSummary | None:
+    """What the pod that ended well said last, if it is one of ours with an outcome."""
+    for pod in reversed(speaking):
+        for each in pods.statuses(pod):
+            ended = (each.get("state") or {}).get("terminated") or {}
+            if ended.get("exitCode") == 0:
+                try:
+                    summary = SweepSummary.from_json(str(ended.get("message") or ""))
+                except ValueError:
+                    continue
+                if summary.outcome in ("Succeeded", "Failed"):
+                    return summary
+    return None

@@ -35,12 +35,13 @@ from .manifests import (
     workers,
     workers_job,
 )
-from .own import Own, job_condition, misses_token, own_of, without_pods
+from .own import Own, job_condition, last_words, own_of, without_pods, without_token
 from .registration import registered, stored, to_register
 
 LOST = ("ObjectNotFound", "TooLarge")  # what no other look will find
 STORAGE_RETRY = timedelta(seconds=15)
 SOON = timedelta(milliseconds=200)
+ENDING = timedelta(seconds=5)  # for workers that were told, or will be, that the sweep is over
 LAST_WORDS = timedelta(seconds=1)
 LONGEST_LAG = timedelta(seconds=20)
 NO_POD = timedelta(seconds=30)
@@ -63,18 +64,19 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
         return _after_the_end(sweep, own, now)
     search = _search(sweep, seen.platform)
     facts = status.gathered(sweep, [*own.speaking, *own.working], seen, search.most, now)
-    if own.coordinator is not None and job_condition(own.coordinator, "Complete"):
+    if own.is_over:
         return _over(sweep, seen, search, own, facts, now)
     for job, its_pods in own.pairs:
         if failure := job_condition(job, "Failed"):
             return _failed(sweep, job, failure, its_pods, facts, now)
     if any(job["metadata"].get("deletionTimestamp") for job in own.jobs):
         return _plan(sweep, states.pending("JobEnding", "the pods of a Job of its end"), facts, now)
-    if misses_token(sweep, own):
-        # A new one for both: who has the old one would not know the other any more.
+    if stuck := without_token(sweep, own):
+        # A new one for both: who has the old one would not know the other any more. The Job whose pod shows that it is
+        # missing goes last, and the new one comes when no Job is left: a delete may be refused, and a pass end halfway.
         state = states.pending("TokenMissing", f"Secret {token_secret_name(sweep)} was deleted; all pods are made anew")
-        gone = tuple(Ref.to(JOB, job) for job in own.jobs)
-        return replace(_plan(sweep, state, facts, now, delete=gone, after=SOON), effects=(token_secret(sweep),))
+        gone = [job for job in own.jobs if job not in stuck] or stuck
+        return _plan(sweep, state, facts, now, delete=tuple(Ref.to(JOB, job) for job in gone), after=SOON)
     warm_start, missing = _warm_start(sweep, seen)
     if missing:
         return _plan(sweep, states.pending("WarmStartMissing", missing), facts, now, after=LOOK_AGAIN)
@@ -148,8 +150,7 @@ def questions(sweep: Sweep, seen: Seen) -> tuple[Question, ...]:
     """Ask the storage for the summary once the coordinator has said that it is over."""
     if is_true(sweep.status, "Succeeded") or is_true(sweep.status, "Failed"):
         return ()
-    coordinator = own_of(sweep, seen).coordinator
-    return (_summary(sweep, seen.platform),) if coordinator and job_condition(coordinator, "Complete") else ()
+    return (_summary(sweep, seen.platform),) if own_of(sweep, seen).is_over else ()
 
 
 def _summary(sweep: Sweep, platform: Platform) -> ReadText:
@@ -211,7 +212,7 @@ def _plan(
 def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, now: datetime) -> Plan:
     """The coordinator has ended well: what it said last decides, and what it has stored tells the best."""
     assert own.coordinator is not None
-    answer, told = seen.answers.get(_summary(sweep, seen.platform)), _last_words(own.speaking)
+    answer, told = seen.answers.get(_summary(sweep, seen.platform)), last_words(own.speaking)
     whole: SweepSummary | None = None
     why = ""
     if isinstance(answer, str):
@@ -314,21 +315,6 @@ def _is_fresh(condition: Mapping[str, str], now: datetime) -> bool:
     return told is not None and abs(now - parse_timestamp(told)) < LONGEST_LAG
 
 
-def _last_words(speaking: list[Manifest]) -> SweepSummary | None:
-    """What the pod that ended well said last, if it is one of ours with an outcome."""
-    for pod in reversed(speaking):
-        for each in pods.statuses(pod):
-            ended = (each.get("state") or {}).get("terminated") or {}
-            if ended.get("exitCode") == 0:
-                try:
-                    summary = SweepSummary.from_json(str(ended.get("message") or ""))
-                except ValueError:
-                    continue
-                if summary.outcome in ("Succeeded", "Failed"):
-                    return summary
-    return None
-
-
 def _after_the_end(sweep: Sweep, own: Own, now: datetime) -> Plan:
     """A finished sweep is never judged anew; what goes on of it is ended, and it waits for its TTL."""
     kept = [c for c in sweep.status.get("conditions") or [] if c.get("type") != "Reconciled"]
@@ -341,8 +327,13 @@ def _after_the_end(sweep: Sweep, own: Own, now: datetime) -> Plan:
         for job in own.jobs
         if not (job_condition(job, "Complete") or job_condition(job, "Failed"))
         and not job["metadata"].get("deletionTimestamp")
+        and not (job is own.coordinator and own.is_over)
     ]
     trials = [job for job in own.trials if not (podpertrial.is_over(job) or job["metadata"].get("deletionTimestamp"))]
+    # Those that end by themselves now keep their pods, and these their logs.
+    patience = ENDING - (now - parse_timestamp(new["completionTime"])) if "completionTime" in new else timedelta()
+    if (going_on or trials) and patience > timedelta():
+        return Plan(new, after=patience if left is None else min(patience, left))
     delete = (*(Ref.to(JOB, job) for job in going_on), *(Ref.to(TRAINING_JOB, job) for job in trials))
     return Plan(new, delete=delete, after=left)
 
