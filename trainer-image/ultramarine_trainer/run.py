@@ -246,11 +246,15 @@ class Attempt:
             )
             self._has_run = True
             runner.run()
+            self._has_worked(task)
             return runner.worked
         finally:
             disk.close()
             # Before the verdict, which says what is stored.
             self._listeners.stop(partial(self._deadline, self._verdict_reserve))
+
+    def _has_worked(self, task: TrainingTask) -> None:
+        """The command has succeeded; what it has made is not stored yet."""
 
     def _hear(self, line: str, is_stdout: bool) -> None:
         self._tail.add(line)

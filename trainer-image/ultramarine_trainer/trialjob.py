@@ -41,7 +41,8 @@ class TrialAttempt(Attempt):
         self._reports = Connection(self._trial.coordinator, token, _ANSWER_SECONDS)
         # Another one: a network that does not know this pod yet swallows the first words, and they are waited for.
         self._results = Connection(self._trial.coordinator, token, _ANSWER_SECONDS)
-        self._seconds = 0.0
+        self._heartbeat: Heartbeat | None = None
+        self._since, self._seconds, self._told = 0.0, 0.0, False
 
     def _trial_task(self) -> TrialTask:
         """What another release's operator wrote may be unreadable: it is not worth a job."""
@@ -61,32 +62,41 @@ class TrialAttempt(Attempt):
 
     def _do(self, task: TrainingTask, storage: Storage) -> TerminationRecord:
         record = super()._do(task, storage)
-        if self._speaks:
+        if self._speaks and not self._told:
             outputs = {name: asdict(one) for name, one in record.outputs.items()}
-            metrics = {**record.metrics, **self._ears.metrics}  # the job may have been done before
-            self._tell(outcome="Succeeded", exitCode=0, metrics=metrics, outputs=outputs)
+            self._succeeded({**record.metrics, **self._ears.metrics}, outputs)  # it may have been done before
         return record
 
     def _run(self, task: TrainingTask, gang: Gang | None, concluded: Callable[[], bool]) -> float:
         if not self._speaks:
             return super()._run(task, gang, concluded)
         trial = Trial(self._trial.trial, 1, {}, self._trial.objectives, float(self._trial.timeout_seconds))
-        began = time.monotonic()
+        self._since = time.monotonic()
         with Heartbeat(self._reports, trial_worker(trial.number), trial, self._ears, self.say) as heartbeat:
-            self._stop = heartbeat.broken
+            self._heartbeat, self._stop = heartbeat, heartbeat.broken
             try:
                 worked = super()._run(task, gang, concluded)
             except Failed:
-                if not heartbeat.cause or self._signals.received:
+                if self._told or not heartbeat.cause or self._signals.received:
                     raise
-        self._seconds = time.monotonic() - began
-        if not heartbeat.cause:
+        if self._told or not heartbeat.cause:
             return worked
+        self._seconds = time.monotonic() - self._since
         if outcome := _OUTCOMES.get(heartbeat.cause):
             tail = str(self._tail) if outcome == "Failed" else ""
             self._tell(outcome=outcome, exitCode=EXIT_DO_NOT_RETRY, message=heartbeat.why, tail=tail)
         why = "its sweep has its result already" if heartbeat.cause == LOST else heartbeat.why
         raise Failed(EXIT_DO_NOT_RETRY, _REASONS[heartbeat.cause], why)
+
+    def _has_worked(self, task: TrainingTask) -> None:
+        self._seconds = time.monotonic() - self._since
+        # Without outputs all is known now, and the next trial need not wait for what is still to be stored.
+        if self._heartbeat and not self._heartbeat.cause and not task.outputs:
+            self._succeeded(self._ears.metrics, {})
+
+    def _succeeded(self, metrics: dict[str, float | None], outputs: dict[str, Any]) -> None:
+        self._told = True
+        self._tell(outcome="Succeeded", exitCode=0, metrics=metrics, outputs=outputs)
 
     def _record(self) -> TerminationRecord:
         """With the objectives in any case, however many metrics there are."""
