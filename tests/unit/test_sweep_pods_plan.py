@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,11 +16,12 @@ from ultramarine.kinds.trainingjob.manifests import training_job
 from ultramarine.kinds.trainingjob.plan import plan as plan_job
 from ultramarine.kinds.trials import ANNOTATION_TRIAL, task_of, trial_name
 from ultramarine.shared import contract
+from ultramarine.shared.conditions import parse_timestamp
 from ultramarine.shared.errors import InvalidSpec
 from ultramarine.shared.meta import MAX_NAME, Manifest
 from ultramarine.shared.plan import Obj, Plan, Seen
 from ultramarine.shared.sweep_records import MOST_PODS, BestTrial, SweepSummary, TrialTask, WantedTrial
-from ultramarine.shared.training_records import TrainingTask
+from ultramarine.shared.training_records import Progress, TrainingTask
 
 WANTED = (WantedTrial(0, {"lr": 0.001}), WantedTrial(3, {"lr": 1e-05}))
 HEARD = replace(PLATFORM, progress_url="http://operator:8080")
@@ -173,6 +175,10 @@ def test_the_state_says_whether_trials_run():
     assert first.status["state"] == "Running"
     assert (
         condition(first, "Running")["message"] == "trials run as TrainingJobs; pod hpo-coordinator-0-abcde says which"
+    )
+    after = alone(first.status)
+    assert plan(after, running(after, trial(one, 3, "Succeeded"))).status["state"] == "Running", (
+        "it has not been counted"
     )
     between = running(one, trial(one, 0, "Succeeded"), waits(one, "PodStarting", "its pod is starting"), succeeded=1)
     assert plan(one, between).status["state"] == "Running"
@@ -367,6 +373,10 @@ def test_a_trials_job_says_no_more_than_it_has_to():
     running_now = plan_job(new, seen(live, runs), NOW)
     assert running_now.status["state"] == "Running"
     known = trial_of(alone(), running_now.status)
+    heard = replace(seen(live, runs), progress=Progress(step=3, metrics={"loss": 0.5}))
+    began = parse_timestamp(known.status["startTime"])
+    assert plan_job(known, heard, began + timedelta(seconds=9)).status == known.status
+    assert plan_job(known, heard, began + timedelta(seconds=11)).status["progress"] == {"step": 3}
     ends = plan_job(known, seen(live, pod(new, "hpo-trial-0-0-abcde", "Succeeded")), NOW)
     assert (ends.status, ends.events) == (known.status, ())
 

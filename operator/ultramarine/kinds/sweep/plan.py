@@ -96,7 +96,7 @@ def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: date
     speaking = [pod for pod in own.speaking if pods.is_running(pod)]
     working = [pod for pod in own.working if pods.is_running(pod)]
     if speaking and not own.is_pool:
-        return _plan(sweep, podpertrial.state(own.trials, facts, speaking[-1]), facts, now)
+        return _plan(sweep, podpertrial.state(sweep, own.trials, facts, speaking[-1]), facts, now)
     awaited = [] if speaking and working else [*own.speaking, *([] if working else own.working)]
     limit = sweep.spec.trial_template.spec.pending_deadline_seconds
     again = "correct the image, and run it again as a new Sweep"

@@ -83,17 +83,18 @@ def _command(sweep: Sweep, trial: WantedTrial) -> list[str]:
     return applicable(sweep.spec.trial_template.spec.command, {*_fixed(sweep), *trial.params})
 
 
-def state(there: list[Manifest], facts: Manifest, coordinator: Manifest) -> State:
+def state(sweep: Sweep, there: list[Manifest], facts: Manifest, coordinator: Manifest) -> State:
     """What a sweep with a coordinator does: it runs while a trial does, and between two of them."""
     live = [job for job in there if not is_over(job)]
     counts = facts.get("trials") or {}
+    begun = sweep.status.get("state") == "Running" or any(counts.get(w) for w in ("succeeded", "stopped", "failed"))
     if not any((job.get("status") or {}).get("state") == "Running" for job in live):
         for job in live:
             condition = find(job.get("status") or {}, "Running")
             if condition is not None and condition.get("reason") not in COMING:
                 said = f"TrainingJob {job['metadata']['name']}: {condition.get('message', '')}"
                 return pending(str(condition.get("reason")), said)
-        if not any(counts.get(word) for word in ("succeeded", "stopped", "failed")):
+        if not begun:
             return pending("TrialsStarting", "its first trials are starting")
     # No numbers: between one trial and the next they would change, and the status with them.
     message = f"trials run as TrainingJobs; pod {coordinator['metadata']['name']} says which"

@@ -31,22 +31,27 @@ SOON = timedelta(milliseconds=200)
 LAST_WORDS = timedelta(seconds=1)
 LONGEST_LAG = timedelta(seconds=20)
 NO_POD = timedelta(seconds=30)
-STARTING = states.pending("PodStarting", "its pod is starting")
+YOUNG = timedelta(seconds=10)
+STARTING_REASON = "PodStarting"
+STARTING = states.pending(STARTING_REASON, "its pod is starting")
 
 
 def plan(job: Job, seen: Seen, now: datetime) -> Plan:
     """Say what should exist for `job`, given only what was seen."""
     wanted = _wanted(job, seen, now)
-    return replace(wanted, status=job.status, events=()) if _goes_without_saying(job, wanted.status) else wanted
+    return replace(wanted, status=job.status, events=()) if _goes_without_saying(job, wanted.status, now) else wanted
 
 
-def _goes_without_saying(job: Job, new: Manifest) -> bool:
-    """Whether it is a trial that begins or is about to end: its sweep has many, and each word costs a write."""
+def _goes_without_saying(job: Job, new: Manifest, now: datetime) -> bool:
+    """Whether it is a trial that begins, has just begun or is about to end: of many, and each word costs a write."""
     condition, known = find(new, "Running"), job.status.get("conditions") or []
     if condition is None or task_of(job.manifest) is None or find(job.status, "Reconciled") is not None:
         return False
-    begins, ends = condition.get("reason") == "PodStarting", condition.get("reason") == "Finishing"
-    return (begins and not known) or (ends and job.status.get("state") == "Running")
+    if condition.get("reason") == STARTING_REASON:
+        return not known
+    was_running = job.status.get("state") == new.get("state") == "Running"
+    is_young = now - parse_timestamp(str(new.get("startTime"))) < YOUNG
+    return was_running and (condition.get("reason") == "Finishing" or is_young)
 
 
 def _wanted(job: Job, seen: Seen, now: datetime) -> Plan:
