@@ -60,7 +60,7 @@ class Coordinator:
         self._behind, self._started = self._trials.now, time.monotonic()
         self._workers: dict[str, float] = {}  # when they were heard
         self._dismissed: set[str] = set()
-        self._news = asyncio.Event()  # that may be a worker's turn, or the end; each time another one
+        self._change = asyncio.Event()  # that may be a worker's turn, or the end; each time another one
         self._alone = self._trials.is_alone
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if stopper:
@@ -131,13 +131,13 @@ class Coordinator:
 
     def _announce(self) -> None:
         """Wake all who wait for news."""
-        self._news.set()
-        self._news = asyncio.Event()
+        self._change.set()
+        self._change = asyncio.Event()
 
     async def _tick(self) -> None:
         last, ended = self.now, 0.0
         while True:
-            news, now = self._news, self.now
+            news, now = self._change, self.now
             if now - last > self._times.deaf:
                 self._trials.renew_all(now)
             last = now
@@ -161,7 +161,7 @@ class Coordinator:
         return there <= self._dismissed and now - self._behind >= self._times.goodbye
 
     async def _lease(self, body: dict[str, Any]) -> dict[str, Any]:
-        worker, news = worker_of(body), self._news
+        worker, news = worker_of(body), self._change
         self._workers[worker] = self.now
         if body.get("finished") is not None and self._finish(worker, body["finished"]):
             self._record()
