@@ -5,8 +5,10 @@ CONTEXT ?=
 TIER ?= full
 SEEDS ?= 200
 HOURS ?= 1
+OPTIONS ?=
+SWEEPS := PYTHONPATH=tests/e2e:tests:tests/api:tests/chaos $(BIN)/python bench
 
-.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale sweep writes soak serving lossless pool generate format clean
+.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills writes soak serving lossless pool generate format clean
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -56,8 +58,14 @@ chaos: .venv/ready  ## every promise, every kill, SEEDS random schedules, 10,000
 scale: .venv/ready  ## thousands of jobs and versions, hundreds of endpoints, on simulated nodes; 40 minutes, prints tables
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/scale.py
 
-sweep: .venv/ready  ## 40 trials of a second by two workers: how long beside the ideal, and what it writes; two minutes
-	PYTHONPATH=tests/e2e $(BIN)/python bench/sweep.py
+sweep: .venv/ready  ## 40 trials of a second by two workers: how long, and what it writes; two minutes; OPTIONS=--help
+	$(SWEEPS)/sweep.py $(OPTIONS)
+
+sweep-early: .venv/ready  ## what early termination saves of 60 trainings, and whether the best is lost; ten minutes
+	$(SWEEPS)/sweep_early.py $(OPTIONS)
+
+sweep-kills: .venv/ready  ## 10,000 trials while the operator is killed every half minute: none may be lost
+	$(SWEEPS)/sweep_kills.py $(OPTIONS)
 
 writes: .venv/ready  ## what a job costs the API server, and how soon it has a pod; a few minutes, prints tables
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/writes.py

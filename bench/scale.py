@@ -210,7 +210,7 @@ def installed(running: cluster.Cluster, simulated: int) -> Any:
             try:
                 yield to
             finally:
-                for kind in ("tj", "oe", "mv", "mdl"):
+                for kind in ("tj", "oe", "mv", "mdl", "sw"):
                     to.run("delete", kind, "-n", NAMESPACE, "--all", "--wait=false")
                 print("  taking the objects away", flush=True)
                 while to.run("get", "jobs,pods", "-n", NAMESPACE, "-l", "ultramarine.dev/kind", "-o", "name").strip():
@@ -227,9 +227,16 @@ async def kinds(bench: Bench, sizes: Sizes) -> None:
     await bench.api.ask("POST", f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices", played_at(address))
     [spec] = [made["spec"] for made in await asyncio.to_thread(versions, bench.to) if made["spec"]["version"] == "1"]
     await clear(bench, NAMESPACE)
-    async with gateway_of(bench.api, NAMESPACE, address, GATEWAY_PORT) as gateway:
-        async for rows in measure_kinds(bench, NAMESPACE, Stored(spec["uri"], spec["digest"]), sizes, gateway):
-            print("\n" + rows, flush=True)
+    stored = Stored(spec["uri"], spec["digest"])
+    with bench.to.bucket(NAMESPACE) as storage:
+
+        def store(uri: str, content: bytes) -> None:
+            bucket, _, key = uri.removeprefix("s3://").partition("/")
+            storage.put_object(Bucket=bucket, Key=key, Body=content)
+
+        async with gateway_of(bench.api, NAMESPACE, address, GATEWAY_PORT) as gateway:
+            async for rows in measure_kinds(bench, NAMESPACE, stored, sizes, gateway, store):
+                print("\n" + rows, flush=True)
 
 
 def played_at(address: str) -> Manifest:
@@ -262,7 +269,7 @@ async def measure(to: target.Target, running: cluster.Cluster, chosen: argparse.
             print("\n" + table([await restart(bench, total)]), flush=True)
         if chosen.endpoints:
             print("\n" + table(await endpoints(bench, chosen.endpoints)), flush=True)
-        if any((sizes.versions, sizes.rollouts, sizes.scaled, sizes.pooled)):
+        if any((sizes.versions, sizes.rollouts, sizes.scaled, sizes.pooled, sizes.sweeps)):
             await kinds(bench, sizes)
 
 
@@ -273,7 +280,7 @@ def main() -> None:
     parser.add_argument("--gangs", type=int, nargs="*", default=[1000], help="numbers of TrainingJobs of two nodes")
     parser.add_argument("--endpoints", type=int, default=500, help="number of OnlineEndpoints, 0 for none")
     parser.add_argument("--inline", action="store_true", help="jobs with inline source, which is a ConfigMap more each")
-    read = sizes_of(parser, Sizes(versions=1000, models=50, rollouts=100, scaled=100, pooled=300))
+    read = sizes_of(parser, Sizes(versions=1000, models=50, rollouts=100, scaled=100, pooled=300, sweeps=100))
     chosen = parser.parse_args()
     running = cluster.up()
     with installed(running, 4) as to:

@@ -1,4 +1,4 @@
-"""What an operator does with many versions, rollouts under way, endpoints scaled by their load, and one large pool.
+"""What an operator does with many sweeps, versions, rollouts under way, endpoints scaled by their load, and one pool.
 
 A part of `make scale`. Each measurement makes its objects, gives the rows of a table, and leaves the objects to its
 caller. The gateway is played: it takes every route at once, and tells the loads that it is given.
@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import cast
 
-import aiohttp
-from api.bare import CRDS, access, requests_to
-from api.bare import Api as Kubectl
 from api.operator_process import BUCKET
 from api.operator_process import Operator as Process
 from chaos.gateway_hands import Gateway
-from chaos.world import OTHERS, Api, World, selectors
-from sights import Bench, Memory, Operator, follow, passes, percentiles, table, writes
-from ultramarine.kinds import KINDS
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.conditions import find, is_true
+from chaos.world import Api
+from figures import MERGE, Row, Spent, made, patch_all, watched
+from ground import Ground, asking, bare, played
+from scale_sweeps import Store, names_of, sweeps
+from sights import Bench, Memory, Operator, follow, percentiles, table
+from ultramarine.shared.conditions import is_true
 from ultramarine.shared.meta import (
-    API_VERSION,
     CHILD_SELECTOR,
     CONFIG_MAP,
     MODEL,
@@ -38,20 +32,17 @@ from ultramarine.shared.meta import (
     ONLINE_ENDPOINT,
     POD,
     SERVICE,
+    SWEEP,
     Manifest,
-    Resource,
 )
-from ultramarine_cluster import cluster, target
-from unit.conftest import serving_store
+from ultramarine_cluster import target
 
-MERGE = "application/merge-patch+json"
-PROCESS = "process_cpu_seconds_total"
 KEPT = 5  # versions of a Model
 STEPS = [50, 100]
 NAMESPACE = "scale"  # of a bare cluster
 SMALL = {"tier": "small"}
 OURS = f"{CHILD_SELECTOR},ultramarine.dev/kind=OnlineEndpoint"
-Row = dict[str, str]
+OF_SWEEPS = f"{CHILD_SELECTOR},ultramarine.dev/kind=Sweep"
 
 
 @dataclass(frozen=True)
@@ -61,91 +52,15 @@ class Stored:
     uri: str
     digest: str
 
+    @property
+    def bucket(self) -> str:
+        """Where it lies."""
+        return self.uri.split("/")[2]
+
     def version(self, model: str, number: int) -> Manifest:
         """A version of that content."""
         spec = {"model": model, "version": str(number), "uri": self.uri, "digest": self.digest}
         return made("ModelVersion", f"{model}-{number}", {**spec, "format": {"name": "onnx"}})
-
-
-def made(kind: str, name: str, spec: Manifest, **meta: object) -> Manifest:
-    """An object as a person makes it."""
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, **meta}, "spec": spec}
-
-
-@dataclass
-class Spent:
-    """What some time cost the operator, between the call of `begin` and that of `told`."""
-
-    bench: Bench
-    seconds: float = 0.0  # for how long that is looked at which goes on by itself
-    before: dict[str, float] = field(default_factory=dict)
-    began: float = 0.0
-
-    async def begin(self, idle: bool = True) -> None:
-        """Take the figures of now; with `idle`, when nothing is due any more."""
-        self.before = await (self.bench.idle() if idle else self.bench.operator.metrics())
-        self.began = time.monotonic()
-
-    async def told(self, count: int, seconds: float | None = None) -> Row:
-        """The columns, with writes by so many objects; `seconds` is the time that is meant, if it is not now."""
-        after = await self.bench.operator.metrics()
-        took = seconds if seconds is not None else time.monotonic() - self.began
-        written = sum(writes(after).values()) - sum(writes(self.before).values())
-        cpu = after[PROCESS] - self.before[PROCESS]
-        return {
-            "took": f"{took:.0f} s",
-            "passes": f"{passes(after) - passes(self.before):,.0f}",
-            "API writes each": f"{written / count:.2f}",
-            "operator CPU": f"{cpu:.1f} s = {cpu / (time.monotonic() - self.began):.3f} cores",
-            "memory": f"{after['process_resident_memory_bytes'] / 2**20:.0f} MiB",
-        }
-
-    async def over(self, count: int) -> Row:
-        """The columns for what goes on by itself for a while."""
-        await self.begin(idle=False)
-        await asyncio.sleep(self.seconds)
-        return await self.told(count)
-
-
-@dataclass
-class Seen:
-    """The newest state of each object of one type, told by a watch."""
-
-    objects: dict[str, Manifest] = field(default_factory=dict)
-
-    def tell(self, type: str, found: Manifest) -> None:
-        """Take in an event."""
-        name = found["metadata"]["name"]
-        if type == "DELETED":
-            self.objects.pop(name, None)
-        else:
-            self.objects[name] = found
-
-    def status(self, name: str) -> Manifest:
-        """An object's status, or an empty one."""
-        return (self.objects.get(name) or {}).get("status") or {}
-
-    def message(self, name: str) -> str:
-        """What the condition Ready says."""
-        return str((find(self.status(name), "Ready") or {}).get("message", ""))
-
-    def count(self, names: Iterable[str], holds: Callable[[Manifest], bool]) -> int:
-        """For how many of these something holds of the status."""
-        return sum(holds(self.status(name)) for name in names)
-
-
-@asynccontextmanager
-async def watched(api: Api, resource: Resource, namespace: str) -> AsyncIterator[Seen]:
-    """Watch one type until the end of the block."""
-    seen = Seen()
-    task = asyncio.create_task(follow(api, resource, namespace, "", seen.tell))
-    try:
-        yield seen
-        if task.done():
-            task.result()
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def model_versions(bench: Bench, namespace: str, stored: Stored, models: int, versions: int) -> list[Row]:
@@ -203,7 +118,7 @@ async def rollouts(bench: Bench, namespace: str, stored: Stored, count: int, sec
         rows.append({"rollouts": f"{count} made, until all are in the first step", **await spent.told(count)})
         rows.append({"rollouts": f"{count} under way, gates looked at", **await spent.over(count)})
         await spent.begin(idle=False)
-        await _patch_all(bench, namespace, names, {"spec": {"rollout": {"gates": None}}})
+        await patch_all(bench, ONLINE_ENDPOINT, namespace, names, {"spec": {"rollout": {"gates": None}}})
         await bench.until(
             lambda: f"{at(STEPS[-1], 'Promoted')} of {count} rollouts have ended",
             lambda: at(STEPS[-1], "Promoted") >= count,
@@ -333,11 +248,17 @@ class Sizes:
     rollouts: int
     scaled: int
     pooled: int
+    sweeps: int
     seconds: int = 30  # for how long that is looked at which goes on by itself
 
 
-async def measure(bench: Bench, namespace: str, stored: Stored, sizes: Sizes, gateway: Gateway) -> AsyncIterator[str]:
+async def measure(
+    bench: Bench, namespace: str, stored: Stored, sizes: Sizes, gateway: Gateway, store: Store
+) -> AsyncIterator[str]:
     """One measurement after another, each a table."""
+    if sizes.sweeps:
+        yield table(await sweeps(bench, namespace, sizes.sweeps, stored.bucket, store))
+        await clear(bench, namespace)
     if sizes.versions:
         yield table(await model_versions(bench, namespace, stored, sizes.models, sizes.versions))
         await clear(bench, namespace)
@@ -353,12 +274,13 @@ async def measure(bench: Bench, namespace: str, stored: Stored, sizes: Sizes, ga
 
 
 async def clear(bench: Bench, namespace: str) -> None:
-    """Take away endpoints, versions and Models, and wait until nothing of theirs is left."""
-    for resource in (ONLINE_ENDPOINT, MODEL_VERSION, MODEL):
+    """Take away endpoints, versions, Models and sweeps, and wait until no pod of theirs is left."""
+    for resource in (ONLINE_ENDPOINT, MODEL_VERSION, MODEL, SWEEP):
         await bench.api.ask("DELETE", resource.path(namespace), {"propagationPolicy": "Background"})
-    pods = f"{POD.path(namespace)}?labelSelector={OURS}&limit=1"
-    while (await bench.api.ask("GET", pods))["items"]:
-        await asyncio.sleep(1)
+    for selector in (OURS, OF_SWEEPS):
+        pods = f"{POD.path(namespace)}?labelSelector={selector}&limit=1"
+        while (await bench.api.ask("GET", pods))["items"]:
+            await asyncio.sleep(1)
     await bench.idle()
 
 
@@ -373,41 +295,23 @@ async def _two_versions(bench: Bench, namespace: str, stored: Stored, model: str
         )
 
 
-async def _patch_all(bench: Bench, namespace: str, names: list[str], patch: Manifest) -> None:
-    """Merge a patch into these endpoints, some at once."""
-    gate = asyncio.Semaphore(16)
-
-    async def one(name: str) -> None:
-        async with gate:
-            await bench.api.ask("PATCH", ONLINE_ENDPOINT.path(namespace, name), patch, MERGE)
-
-    await asyncio.gather(*map(one, names))
-
-
-async def on_a_bare_cluster(kube: cluster.Cluster, operator: Process, storage: Storage, sizes: Sizes) -> None:
+async def on_a_bare_cluster(ground: Ground, operator: Process, sizes: Sizes) -> None:
     """The same before an operator and an API server alone; the hands of tests/chaos play the controllers."""
-    url, tls = access(kube)
     digest = f"sha256:{sha256(b'weights').hexdigest()}"
     stored = Stored(f"s3://{BUCKET}/{NAMESPACE}/1.onnx", digest)
-    await asyncio.to_thread(storage.write, stored.uri, b"weights")
-    timeout = aiohttp.ClientTimeout(total=None)
-    resources = {r.kind: r for r in (*(kind.resource for kind in KINDS), *OTHERS)}
-    async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22) as session:
-        api = Api(url, session, tls)
-        world = World(api, NAMESPACE, storage, resources, patience=60.0)
-        types = selectors(tuple(kind.resource for kind in KINDS)).items()
-        hands = [asyncio.create_task(follow(api, kind, NAMESPACE, selector, world.see)) for kind, selector in types]
-        hands.append(asyncio.create_task(world.play()))
-        async with gateway_of(api, NAMESPACE) as gateway:
-            operator.gateway = f"127.0.0.1:{gateway.port}"
-            await asyncio.to_thread(operator.start)
-            to = cast(target.Target, None)  # there is no node here that pods could be kept from
-            bench = Bench(kube, to, "", api, Operator(f"http://127.0.0.1:{operator.port}", session))
-            async for rows in measure(bench, NAMESPACE, stored, sizes, gateway):
-                print("\n" + rows, flush=True)
-        for hand in hands:
-            hand.cancel()
-        await asyncio.gather(*hands, return_exceptions=True)
+    await asyncio.to_thread(ground.storage.write, stored.uri, b"weights")
+    async with (
+        asking(ground.kube) as api,
+        played(api, NAMESPACE, ground.storage) as (world, _),
+        gateway_of(api, NAMESPACE) as gateway,
+    ):
+        world.fates.update({f"{name}-coordinator": ("succeeds",) for name in names_of(sizes.sweeps)})
+        operator.gateway = f"127.0.0.1:{gateway.port}"
+        await asyncio.to_thread(operator.start)
+        to = cast(target.Target, None)  # there is no node here that pods could be kept from
+        bench = Bench(ground.kube, to, "", api, Operator(f"http://127.0.0.1:{operator.port}", api.session))
+        async for rows in measure(bench, NAMESPACE, stored, sizes, gateway, ground.storage.write):
+            print("\n" + rows, flush=True)
 
 
 def sizes_of(parser: argparse.ArgumentParser, defaults: Sizes) -> Callable[[argparse.Namespace], Sizes]:
@@ -418,6 +322,7 @@ def sizes_of(parser: argparse.ArgumentParser, defaults: Sizes) -> Callable[[argp
         "rollouts": "number of OnlineEndpoints with a rollout under way",
         "scaled": "number of OnlineEndpoints that are scaled by their requests",
         "pooled": "number of Models in a pool",
+        "sweeps": "number of Sweeps",
     }
     for name, words in told.items():
         parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name), help=f"{words}, 0 for none")
@@ -429,21 +334,10 @@ def sizes_of(parser: argparse.ArgumentParser, defaults: Sizes) -> Callable[[argp
 def main() -> None:
     """The command line: small numbers, on a bare cluster, to try this file where there is no other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    read = sizes_of(parser, Sizes(versions=40, models=4, rollouts=4, scaled=4, pooled=12))
+    read = sizes_of(parser, Sizes(versions=40, models=4, rollouts=4, scaled=4, pooled=12, sweeps=4))
     sizes = read(parser.parse_args())
-    with tempfile.TemporaryDirectory() as folder, cluster.up("bare", name="scale") as kube:
-        kube.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
-        kube.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        kube.run("create", "namespace", NAMESPACE)
-        buckets = Path(folder) / "buckets"
-        (buckets / BUCKET).mkdir(parents=True)
-        with serving_store(buckets) as store, requests_to(kube) as http:
-            os.environ.update(store.credentials)
-            operator = Process(Kubectl(kube, http, NAMESPACE), store, Path(folder) / "operator.log")
-            try:
-                asyncio.run(on_a_bare_cluster(kube, operator, Storage(store.endpoint), sizes))
-            finally:
-                operator.kill()
+    with bare(NAMESPACE) as ground, ground.operator() as operator:
+        asyncio.run(on_a_bare_cluster(ground, operator, sizes))
 
 
 if __name__ == "__main__":

@@ -13,22 +13,14 @@ import itertools
 import os
 import platform
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
-from api.bare import CRDS, access, requests_to
-from api.bare import Api as Kubectl
-from api.operator_process import BUCKET, Operator
+from api.operator_process import Operator
 from builders import serving, training
-from chaos.world import OTHERS, Api, World, selectors
-from sights import follow
-from ultramarine.kinds import KINDS
-from ultramarine.outside.storage import Storage
-from ultramarine_cluster import cluster
-from unit.conftest import serving_store
+from chaos.world import World
+from ground import Ground, asking, bare, played
 
 NAMESPACE = "soak"
 MODELS = 5
@@ -131,20 +123,13 @@ async def tend(world: World, turn: int) -> None:
     world.renewals.clear()
 
 
-async def soak(kube: cluster.Cluster, operator: Operator, storage: Storage, hours: float, rate: float) -> str:
+async def soak(ground: Ground, operator: Operator, hours: float, rate: float) -> str:
     """Run, tell of the samples as they come, and return the report."""
-    url, tls = access(kube)
-    timeout = aiohttp.ClientTimeout(total=None)
-    resources = {r.kind: r for r in (*(kind.resource for kind in KINDS), *OTHERS)}
-    async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22) as session:
-        api = Api(url, session, tls)
-        world = World(api, NAMESPACE, storage, resources, patience=60.0)
-        types = selectors(tuple(kind.resource for kind in KINDS)).items()
-        counted = [0]
-        tasks = [asyncio.create_task(follow(api, kind, NAMESPACE, selector, world.see)) for kind, selector in types]
-        tasks += [asyncio.create_task(world.play()), asyncio.create_task(churn(world, rate, counted))]
+    counted = [0]
+    samples: list[Sample] = []
+    async with asking(ground.kube) as api, played(api, NAMESPACE, ground.storage) as (world, tasks):
+        tasks.append(asyncio.create_task(churn(world, rate, counted)))
         began = time.monotonic()
-        samples: list[Sample] = []
         while time.monotonic() - began < hours * 3600:
             done, _ = await asyncio.wait(tasks, timeout=SAMPLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -153,9 +138,6 @@ async def soak(kube: cluster.Cluster, operator: Operator, storage: Storage, hour
             if len(samples) % 6 == 0:
                 told = ", ".join(f"{name} {value:.1f}" for name, value in samples[-1].values.items())
                 print(f"{samples[-1].hours * 60:6.1f} min  {counted[0]} jobs  {told}", flush=True)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
     metrics = operator.metrics()
     ended = {name: value for name, value in metrics.items() if name.startswith("ultramarine_reconciles_total")}
     bugs = sum(value for name, value in ended.items() if 'outcome="bug"' in name)
@@ -168,20 +150,9 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1.0, help="how long (default 1)")
     parser.add_argument("--rate", type=float, default=1.0, help="jobs begun a second (default 1)")
     chosen = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, cluster.up("bare", name="soak") as kube:
-        kube.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
-        kube.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        kube.run("create", "namespace", NAMESPACE)
-        buckets = Path(folder) / "buckets"
-        (buckets / BUCKET).mkdir(parents=True)
-        with serving_store(buckets) as store, requests_to(kube) as http:
-            os.environ.update(store.credentials)
-            operator = Operator(Kubectl(kube, http, NAMESPACE), store, Path(folder) / "operator.log")
-            operator.start()
-            try:
-                print(asyncio.run(soak(kube, operator, Storage(store.endpoint), chosen.hours, chosen.rate)))
-            finally:
-                operator.kill()
+    with bare(NAMESPACE) as ground, ground.operator() as operator:
+        operator.start()
+        print(asyncio.run(soak(ground, operator, chosen.hours, chosen.rate)))
 
 
 if __name__ == "__main__":

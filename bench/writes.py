@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import ssl
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -27,18 +26,14 @@ import aiohttp
 import hands
 import yaml
 from api.accounts import account, admit
-from api.bare import CRDS, requests_to
-from api.bare import Api as Kubectl
-from api.operator_process import BUCKET, Operator
 from builders import training
 from chaos.lives import state
-from chaos.world import OTHERS, Api, World, selectors
+from chaos.world import Api, World
+from ground import Ground, bare, played
 from sights import follow, percentiles, table
-from ultramarine.kinds import KINDS
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.meta import JOB, POD, TRAINING_JOB, Manifest
 from ultramarine_cluster import cluster
-from unit.conftest import serving_store
 
 NAMESPACE = "writes"
 CALM_SECONDS = 3.0  # without any request of the operator's, after which nothing more comes of a life
@@ -209,10 +204,9 @@ async def measure(kube: cluster.Cluster, token: str, storage: Storage, repeats: 
     tls = ssl.create_default_context(cadata=base64.b64decode(config["certificate-authority-data"]).decode())
     headers = {"Authorization": f"Bearer {token}"}
     timeout = aiohttp.ClientTimeout(total=None)
-    resources = {r.kind: r for r in (*(kind.resource for kind in KINDS), *OTHERS)}
     record = Record(kube.audit_log)
     async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22, headers=headers) as session:
-        api = Api(config["server"], session, tls)
+        api = Api(config["server"], session, tls)  # by a token: who is the administrator is not on record
         print(
             f"\n{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Kubernetes v1.37.2, ", end=""
         )
@@ -222,41 +216,24 @@ async def measure(kube: cluster.Cluster, token: str, storage: Storage, repeats: 
         for name in ("trainingjobs", "jobs", "pods", "configmaps"):
             gone = ("delete", name, "--all", "-n", NAMESPACE, "--grace-period=0", "--force", "--wait=false")
             await asyncio.to_thread(kube.run, *gone)
-        world = World(api, NAMESPACE, storage, resources, patience=60.0)
-        types = selectors(tuple(kind.resource for kind in KINDS)).items()
-        tasks = [asyncio.create_task(follow(api, kind, NAMESPACE, selector, world.see)) for kind, selector in types]
-        tasks.append(asyncio.create_task(world.play()))
-        rows = [await costs(world, record, title, repeats) for title in LIVES]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        async with played(api, NAMESPACE, storage) as (world, _):
+            rows = [await costs(world, record, title, repeats) for title in LIVES]
     print("\n" + table(rows), flush=True)
 
 
 @contextmanager
-def ground() -> Iterator[tuple[cluster.Cluster, str, Storage]]:
-    """A bare cluster with our types, an object storage, and an operator; and the token of who plays everybody else."""
-    with tempfile.TemporaryDirectory() as name, cluster.up("bare", name="writes") as kube:
-        folder = Path(name)
-        kube.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
-        kube.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        kube.run("create", "namespace", NAMESPACE)
-        (folder / "buckets" / BUCKET).mkdir(parents=True)
-        with serving_store(folder / "buckets") as store, requests_to(kube) as http:
-            os.environ.update(store.credentials)
-            kubectl = Kubectl(kube, http, NAMESPACE)
-            config = account(kubectl, "operator", folder)
-            admit(kubectl, "operator", "operator", "lease")
-            everybody = yaml.safe_load(account(kubectl, "world", folder).read_text())["users"][0]["user"]["token"]
-            bind = ("--clusterrole=cluster-admin", f"--serviceaccount={NAMESPACE}:world")
-            kubectl.run("create", "clusterrolebinding", "world", *bind)
-            operator = Operator(kubectl, store, folder / "operator.log", kubeconfig=config)
+def judged() -> Iterator[tuple[Ground, str]]:
+    """A bare cluster with an operator that has an account; and the token of who plays everybody else."""
+    with bare(NAMESPACE) as ground:
+        config = account(ground.kubectl, "operator", ground.folder)
+        admit(ground.kubectl, "operator", "operator", "lease")
+        everybody = account(ground.kubectl, "world", ground.folder).read_text()
+        bind = ("--clusterrole=cluster-admin", f"--serviceaccount={NAMESPACE}:world")
+        ground.kubectl.run("create", "clusterrolebinding", "world", *bind)
+        with ground.operator(kubeconfig=config) as operator:
             operator.start()
-            try:
-                time.sleep(CALM_SECONDS)
-                yield kube, everybody, Storage(store.endpoint)
-            finally:
-                operator.kill()
+            time.sleep(CALM_SECONDS)
+            yield ground, yaml.safe_load(everybody)["users"][0]["user"]["token"]
 
 
 def main() -> None:
@@ -265,8 +242,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="how often each life is lived (default 5)")
     parser.add_argument("--jobs", type=int, default=50, help="how many jobs the delays are measured with (default 50)")
     chosen = parser.parse_args()
-    with ground() as (kube, token, storage):
-        asyncio.run(measure(kube, token, storage, chosen.repeats, chosen.jobs))
+    with judged() as (ground, token):
+        asyncio.run(measure(ground.kube, token, ground.storage, chosen.repeats, chosen.jobs))
 
 
 if __name__ == "__main__":

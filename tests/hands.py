@@ -108,8 +108,11 @@ def uri_to_delete(job: Manifest) -> str:
     return DeleteTask.from_json(variables[0]["value"]).uri
 
 
-def search_and_store(storage: Storage, job: Manifest) -> SweepSummary:
-    """Do a sweep's work: store the best trial's output and the summary, and give what the coordinator then says."""
+def search_and_store(storage: Storage, job: Manifest, well: bool = True) -> SweepSummary:
+    """Do a sweep's work: store the best trial's output and the summary, and give what the coordinator then says.
+
+    One that does not go `well` has seen too many trials fail.
+    """
     variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
     told = next(variable["value"] for variable in variables if variable["name"] == contract.ENV_SWEEP)
     task = SweepTask.from_json(told)
@@ -120,7 +123,8 @@ def search_and_store(storage: Storage, job: Manifest) -> SweepSummary:
             outputs[name] = storage.upload_folder(Path(folder), f"{task.prefix}trials/3/{name}", "sklearn")
     best = BestTrial(3, (0.25,), {"lr": 0.01}, outputs)
     end = ("Succeeded", "MaxTrialsReached", "10 trials are over")
-    summary = SweepSummary(*end, succeeded=10, best=(best,))
+    bad = ("Failed", "MaxFailedTrialsReached", "3 trials have failed")
+    summary = SweepSummary(*(end if well else bad), succeeded=10 if well else 1, failed=0 if well else 3, best=(best,))
     storage.write(task.prefix + contract.SUMMARY_NAME, summary.to_json())
     return replace(summary, best=())
 

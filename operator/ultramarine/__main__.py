@@ -68,7 +68,7 @@ async def run() -> int:
     engine = Engine(kinds, namespaces, Mirror(kinds), client.fenced(lease.time_left), storage, chosen.platform, lease)
     Info("ultramarine_build", "What is running.").info({"version": __version__})
     REGISTRY.register(Gauges(engine.vitals, engine.states))
-    reception = Reception(client.review_token, engine.reports, lambda: engine.leads)
+    reception = Reception(client.review_token, engine.reports, lambda: engine.leads, engine.answer)
     routes = reception.routes if chosen.platform.progress_url else []
     server = await serve(engine.vitals, chosen.port, routes)
     stop = asyncio.Event()

@@ -13,14 +13,15 @@ from typing import NamedTuple
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from .engine.reports import Report, Reports
+from .engine.reports import Reports
 from .kube.client import ApiError
 from .shared.contract import METRIC_LIMIT, METRIC_NAME_LIMIT, PROGRESS_AUDIENCE
 from .shared.meta import SWEEP, TRAINING_JOB, Key, Manifest, Resource
+from .shared.plan import Report
 from .shared.sweep_records import SweepSummary
 from .shared.training_records import Progress
 
-BODY_LIMIT = 64 * 1024
+BODY_LIMIT = 256 * 1024
 TOKEN_LIMIT = 16 * 1024
 CACHE_SECONDS = 60.0  # a token that is taken back is good for so long
 CACHE_SIZE = 10_000
@@ -44,7 +45,7 @@ class Caller(NamedTuple):
 
 
 class Refusal(Exception):
-    """What is answered instead of 204."""
+    """What is answered instead of 200 and 204."""
 
     def __init__(self, code: int, message: str, retry_after: int = 0) -> None:
         super().__init__(message)
@@ -54,7 +55,7 @@ class Refusal(Exception):
 class Reception:
     """Takes POST /progress/NAMESPACE/NAME from the pod of node 0 of that TrainingJob, while this replica leads.
 
-    POST /sweeps/NAMESPACE/NAME is the same from the coordinator of that Sweep.
+    POST /sweeps/NAMESPACE/NAME is the same from the coordinator of that Sweep, which hears what `answer` says to it.
     GET /progress/NAMESPACE/NAME tells any pod of the job what image its node has resolved for it, which no pod knows of
     itself.
     `review(token, audience)` returns a TokenReview. Every refusal is JSON, and says what to do in `error`.
@@ -65,9 +66,11 @@ class Reception:
         review: Review,
         reports: Reports,
         leads: Callable[[], bool],
+        answer: Callable[[Key, Report], Manifest | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._review, self._reports, self._leads, self._clock = review, reports, leads, clock
+        self._answer = answer
         self._known: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()  # by the token's SHA-256, until when
         self._reviewing = asyncio.Semaphore(REVIEWS)
 
@@ -116,7 +119,8 @@ class Reception:
         self._check_lead()  # the Lease may have gone over all that
         if not self._reports.put(key, caller.uid, report):
             raise Refusal(429, f"{key} has reported within the last second; report every ten seconds", retry_after=1)
-        return web.Response(status=204)
+        answer = self._answer(key, report)
+        return web.Response(status=204) if answer is None else web.json_response(answer)
 
     def _check_lead(self) -> None:
         if not self._leads():

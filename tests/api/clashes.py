@@ -293,7 +293,7 @@ def _endless_grid(spec: Manifest) -> str:
 
 def _trials_of_several_nodes(spec: Manifest) -> str:
     spec["trialTemplate"]["spec"] |= {"nodes": 2, "framework": "none"}
-    return "spec.trialTemplate.spec"
+    return "a trial runs in one pod"
 
 
 def _trials_that_register(spec: Manifest) -> str:

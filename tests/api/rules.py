@@ -108,6 +108,7 @@ FIXED: dict[str, Manifest] = {
         "earlyTermination": {"minSteps": 2},
         "budget": {"cpuHours": 11},
         "canaryTrial": False,
+        "execution": "PodPerTrial",
         "activeDeadlineSeconds": 120,
         "registerBest": "other",
     },
@@ -116,7 +117,8 @@ FIXED: dict[str, Manifest] = {
 FIXED_WITHIN: dict[tuple[str, str], Manifest] = {
     (SWEEP, "limits"): {"maxTrials": 300, "maxFailedTrials": 6, "trialTimeoutSeconds": 7200},
 }
-REQUIRED = {"command", "model", "version", "uri", "digest", "format", "searchSpace"}
+# Those that cannot be taken away; of execution the default takes its place.
+REQUIRED = {"command", "model", "version", "uri", "digest", "format", "searchSpace", "execution"}
 CHANGES = [
     pytest.param(kind, {name: value}, name, id=f"{kind}.{name} {word}")
     for kind, fields in FIXED.items()

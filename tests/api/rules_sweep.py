@@ -434,39 +434,76 @@ RULES = [
     *(
         wanted(f"trials have no {next(iter(refused))}", {}, trial(**refused), f"{TRIAL}: ", words)
         for refused, words in (
-            (
-                {"nodes": 2, "framework": "none"},
-                "a trial runs in one pod; leave nodes out, and let the command use what its pod has",
-            ),
-            (
-                {"framework": "torch"},
-                "a trial has no ranks; leave framework out, or call torchrun and the like in command",
-            ),
-            ({"checkpoint": {}}, "a trial that was lost starts anew, without checkpoints; leave checkpoint out"),
-            (
-                {
-                    "podFailurePolicy": {
-                        "rules": [{"action": "Count", "onExitCodes": {"operator": "In", "values": [1]}}]
-                    }
-                },
-                "a failed trial is a result, and not tried again; leave podFailurePolicy out",
-            ),
-            ({"backoffLimit": 4}, "a failed trial is a result, and not tried again; leave backoffLimit out"),
-            (
-                {"onOutOfMemory": {"maxMemory": "4Gi"}},
-                "a trial has the memory of its worker; raise resources.limits.memory instead",
-            ),
             ({"suspend": True}, "suspend is the sweep's to say; set spec.suspend"),
-            (
-                {"activeDeadlineSeconds": 60},
-                "leave activeDeadlineSeconds out here; limits.trialTimeoutSeconds is for a trial, "
-                "and activeDeadlineSeconds of spec for the sweep",
-            ),
             ({"ttlSecondsAfterFinished": 60}, "ttlSecondsAfterFinished is the sweep's to say; set it in spec"),
             (
                 {"outputs": {"model": {"registerAs": "churn"}}},
                 "only the best trial's output is registered; leave registerAs out, and set spec.registerBest",
             ),
         )
+    ),
+    *(
+        wanted(
+            f"trials in a pool have no {next(iter(refused))}",
+            {"execution": "PodPerTrial", **trial(**refused)},
+            trial(**refused),
+            words,
+        )
+        for refused, words in (
+            (
+                {"nodes": 2, "framework": "none"},
+                "a trial runs in one pod; leave nodes out, and let the command use what its pod has, or set execution: "
+                "PodPerTrial",
+            ),
+            (
+                {"framework": "torch"},
+                "a trial has no ranks; leave framework out, and call torchrun and the like in command, or set "
+                "execution: PodPerTrial",
+            ),
+            (
+                {"checkpoint": {}},
+                "a trial that was lost starts anew, without checkpoints; leave checkpoint out, or set execution: "
+                "PodPerTrial",
+            ),
+            (
+                {
+                    "podFailurePolicy": {
+                        "rules": [{"action": "Count", "onExitCodes": {"operator": "In", "values": [1]}}]
+                    }
+                },
+                "a failed trial is a result, and not tried again; leave podFailurePolicy out, or set execution: "
+                "PodPerTrial",
+            ),
+            (
+                {"backoffLimit": 4},
+                "a failed trial is a result, and not tried again; leave backoffLimit out, or set execution: "
+                "PodPerTrial",
+            ),
+            (
+                {"onOutOfMemory": {"maxMemory": "4Gi"}},
+                "a trial has the memory of its worker; raise resources.limits.memory, or set execution: PodPerTrial",
+            ),
+            (
+                {"activeDeadlineSeconds": 60},
+                "leave activeDeadlineSeconds out here; limits.trialTimeoutSeconds is for a trial, "
+                "and activeDeadlineSeconds of spec for the sweep",
+            ),
+        )
+    ),
+    wanted(
+        "not too many trials have pods",
+        {"execution": "PodPerTrial", "limits": {"maxTrials": 1000}},
+        {"execution": "PodPerTrial", "limits": {"maxTrials": 1001}},
+        "with execution: PodPerTrial there are 1000 trials at most; lower limits.maxTrials, or let a Pool run them",
+    ),
+    Rule(
+        SWEEP,
+        "a name has room for trials' numbers",
+        {"metadata": {"name": "a" * 30}, "spec": {"execution": "PodPerTrial"}},
+        {"metadata": {"name": "a" * 31}, "spec": {"execution": "PodPerTrial"}},
+        (
+            "with execution: PodPerTrial metadata.name must have at most 30 characters: each trial's TrainingJob has "
+            "it in its name",
+        ),
     ),
 ]

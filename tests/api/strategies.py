@@ -12,6 +12,7 @@ from bare import documents, schema_of
 from hypothesis import strategies as st
 from ultramarine.kinds import KINDS
 from ultramarine.shared.meta import Manifest
+from ultramarine.shared.sweep_records import MOST_PODS
 
 Values = st.SearchStrategy[Any]
 Path = tuple[str | int, ...]
@@ -330,7 +331,8 @@ def _whole_rollout(rollout: Manifest, free: list[str]) -> None:
 def _whole_sweep(manifest: Manifest, spec: Manifest) -> None:
     trial = spec["trialTemplate"]["spec"]
     _whole_training_job(manifest, trial)
-    for name in NOT_OF_TRIALS:
+    alone = spec.get("execution") == "PodPerTrial"
+    for name in NOT_OF_TRIALS if alone else (*NOT_OF_TRIALS, *NOT_OF_A_POOL):
         trial.pop(name, None)
     for output in trial.get("outputs", {}).values():
         output.clear()
@@ -355,6 +357,9 @@ def _whole_sweep(manifest: Manifest, spec: Manifest) -> None:
     limits = spec.setdefault("limits", {})
     if algorithm.get("type") != "grid":
         limits.setdefault("maxTrials", 10)
+    if alone:
+        manifest["metadata"]["name"] = manifest["metadata"]["name"][:30].rstrip("-")
+        limits |= {"maxTrials": min(limits["maxTrials"], MOST_PODS)} if "maxTrials" in limits else {}
     limits["parallelTrials"] = min(limits.get("parallelTrials", 1), limits.get("maxTrials", 1000))
     if "registerBest" in spec:
         trial["outputs"] = {"model": {}}
@@ -369,9 +374,10 @@ def _whole_sweep(manifest: Manifest, spec: Manifest) -> None:
         spec["earlyTermination"] = _whole_early_termination(spec["earlyTermination"])
 
 
-NOT_OF_TRIALS = (
+NOT_OF_TRIALS = ("suspend", "ttlSecondsAfterFinished")
+NOT_OF_A_POOL = (
     *("nodes", "framework", "processesPerNode", "elastic", "checkpoint", "podFailurePolicy", "backoffLimit"),
-    *("onOutOfMemory", "suspend", "activeDeadlineSeconds", "ttlSecondsAfterFinished"),
+    *("onOutOfMemory", "activeDeadlineSeconds"),
 )
 
 

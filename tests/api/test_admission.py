@@ -133,7 +133,7 @@ def as_expression(path: str) -> str:
 def refusals(kind: str) -> str:
     """All that the tables above expect the API server to say of a kind."""
     names = [*FIXED.get(kind, {}), *(name for (k, _), fields in FIXED_WITHIN.items() if k == kind for name in fields)]
-    names += ["objectives", "execution"] if kind == SWEEP else []  # what one object cannot have, and what has one word
+    names += ["objectives"] if kind == SWEEP else []  # what one object cannot have
     fixed = [f"{name} cannot be changed; make a new object with another name" for name in names]
     return "\n".join([*fixed, *(words for rule in RULES if rule.kind == kind for words in rule.words)])
 

@@ -323,6 +323,9 @@ LIVES = (
     Life("OnlineEndpoint", "gets its image", (version(1), serving("shop", "churn@1")), _gets_its_image, ONE),
     Life("Sweep", "finds the best", (sweep_stories.registering(),), sweep_stories.finds_the_best),
     Life("Sweep", "is steered", (searching("hpo"),), sweep_stories.is_steered),
+    Life("Sweep", "loses its pods", (searching("hpo"),), sweep_stories.loses_its_pods),
+    Life("Sweep", "loses its token", (searching("hpo"),), sweep_stories.loses_its_token),
+    Life("Sweep", "is given up", (searching("hpo"),), sweep_stories.is_given_up),
 )
 # A change of the spec that each kind allows: promise 4 makes it and takes it back.
 EDITS: dict[str, Manifest] = {

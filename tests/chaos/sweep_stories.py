@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from builders import searching
 from ultramarine.shared.conditions import is_true
 from ultramarine.shared.meta import Manifest
+from ultramarine.shared.pods import is_running
 from world import World
 
 TRIAL = {"command": ["python", "train.py", "--lr=$(params.lr)"], "outputs": {"model": {}}}
@@ -36,6 +39,69 @@ async def is_steered(world: World) -> None:
     await _ends_well(world)
 
 
+async def loses_its_pods(world: World) -> None:
+    """Its coordinator's pod goes with its node, and a worker's fails: others take their places, and it ends well."""
+    await _state(world, "Running")
+    old = _uids(world)
+    await _lose_the_coordinator(world)
+    await _all_run(world, lambda new: len(new - old) == 1)
+    world.decide("hpo-workers", "fails", "runs")
+    await world.until(
+        "a worker has failed", lambda: any(pod["status"].get("phase") == "Failed" for pod in _pods(world))
+    )
+    await _all_run(world, lambda new: len(new & old) == 1)
+    await _ends_well(world)
+
+
+async def loses_its_token(world: World) -> None:
+    """The Secret goes, and a pod cannot start any more: all are made anew with another. Then it goes while all rest."""
+    await _state(world, "Running")
+    old = _uids(world)
+    await world.delete("Secret", "hpo-sweep-token")
+    await _lose_the_coordinator(world)
+    await _all_run(world, old.isdisjoint)
+    await world.edit("Sweep", "hpo", {"spec": {"suspend": True}})
+    await _state(world, "Suspended")
+    await world.until("no pod is left", lambda: not world.all("Pod"))
+    await world.delete("Secret", "hpo-sweep-token")
+    await world.edit("Sweep", "hpo", {"spec": {"suspend": False}})
+    await _all_run(world)
+    await _state(world, "Running")
+    await _ends_well(world)
+
+
+async def is_given_up(world: World) -> None:
+    """Its coordinator says that too many trials have failed: so it has failed, and nobody works any more."""
+    await _state(world, "Running")
+    world.decide("hpo-coordinator", "gives-up")
+    await _state(world, "Failed")
+    await _nobody_works(world)
+
+
+def _pods(world: World) -> list[Manifest]:
+    return [pod for pod in world.all("Pod") if pod.get("status")]
+
+
+def _uids(world: World) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in world.all("Pod")}
+
+
+async def _lose_the_coordinator(world: World) -> None:
+    for pod in world.all("Pod"):
+        if pod["metadata"]["name"].startswith("hpo-coordinator-"):
+            await world.delete("Pod", pod["metadata"]["name"], pod["metadata"]["uid"])
+
+
+async def _all_run(world: World, of: Callable[[set[str]], bool] = bool) -> None:
+    """Wait until coordinator and both workers run, and their uids are such."""
+
+    def look() -> bool:
+        running = {pod["metadata"]["uid"] for pod in _pods(world) if is_running(pod)}
+        return len(running) == 3 and of(running)
+
+    await world.until("all three pods run", look)
+
+
 async def _state(world: World, word: str) -> None:
     await world.until(f"Sweep hpo is {word}", lambda: world.status("Sweep", "hpo").get("state") == word)
 
@@ -43,4 +109,8 @@ async def _state(world: World, word: str) -> None:
 async def _ends_well(world: World) -> None:
     world.decide("hpo-coordinator", "succeeds")
     await _state(world, "Succeeded")
+    await _nobody_works(world)
+
+
+async def _nobody_works(world: World) -> None:
     await world.until("no worker is left", lambda: not world.get("Job", "hpo-workers") and len(world.all("Pod")) == 1)

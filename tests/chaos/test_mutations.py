@@ -48,6 +48,12 @@ MUTATIONS: dict[str, tuple[Check, str]] = {
         lambda rig, breaks: promises.live(rig, promises.named("deletes its artifacts"), breaks=breaks),
         "in vain: ArtifactsDeleted of Model churn says 'churn-1 is still served",
     ),
+    "a_token_is_exchanged_in_one_pass": (
+        lambda rig, breaks: promises.live(
+            rig, promises.named("loses its token"), [Fault("kill-after", "delete", "jobs")], breaks=breaks
+        ),
+        "in vain: all three pods run|another token than its coordinator",
+    ),
     "a_pool_forgets_what_it_had": (
         lambda rig, breaks: promises.live(rig, promises.named("changes its catalogue"), breaks=breaks),
         "the list of a pool lost Model churn",
@@ -63,6 +69,7 @@ async def test_a_broken_engine_is_seen(rig: Rig, mutation: str) -> None:
         *map(promises.named, ("moves its aliases", "turns its traffic", "follows its alias")),
         *map(promises.named, ("deletes its artifacts", "changes its catalogue")),
         promises.named("exchanges its deployment behind the gateway"),
+        promises.named("loses its token"),
     ]
     await together(functools.partial(rig.calm, life) for life in lives)  # unbroken, and with time
     rig.patience = 15.0

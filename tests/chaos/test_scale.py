@@ -26,6 +26,8 @@ def test_every_measurement_comes_to_its_table() -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     for title in (
+        "4 made, until all are suspended",
+        "4 resumed, until all have succeeded",
         "40 ModelVersions of 4 Models",
         "12 Models with 2 versions each",
         "4 under way",

@@ -19,6 +19,7 @@ from typing import Literal
 import aiohttp
 import hands
 from gateway_hands import Gateway
+from sweep_hands import Tokens
 from ultramarine.kinds.model.manifests import STORE
 from ultramarine.kinds.sweep.manifests import COORDINATOR
 from ultramarine.kinds.trainingjob import memory
@@ -48,8 +49,8 @@ from ultramarine.shared.training_records import TerminationRecord
 
 # What becomes of a pod: the trainer's ends well or badly, or well where it has ENOUGH memory and out of it elsewhere;
 # a compiling one's may find that the answers differ; and three ways in which a pod does not start.
-# A deleting one's deletes what its task names, or cannot.
-Fate = Literal["runs", "succeeds", "fails", "is-hungry", "differs", "no-image", "no-node", "no-secret"]
+# A deleting one's deletes what its task names, or cannot. A sweep's coordinator may say that too many trials failed.
+Fate = Literal["runs", "succeeds", "fails", "is-hungry", "differs", "gives-up", "no-image", "no-node", "no-secret"]
 ENOUGH = 2 * 2**30
 GARBAGE_COLLECTORS = "foregroundDeletion"  # the finalizer of what goes after its children
 OTHERS = (JOB, DEPLOYMENT, POD, SERVICE, CONFIG_MAP, SECRET, POD_DISRUPTION_BUDGET, NETWORK_POLICY)
@@ -110,6 +111,7 @@ class World:
     trouble: list[str] = field(default_factory=list)  # what went wrong with the hands themselves
     has_room: bool = False  # whether Kueue lets the Jobs of its queues run
     gateway: Gateway = field(init=False)
+    tokens: Tokens = field(init=False)
     cut_off: list[Id] = field(default_factory=list)  # Deployments that went while requests were sent to their pods
     needed: dict[str, int] = field(default_factory=dict)  # by Deployment: how many pods its requests need
     faults: list[str] = field(default_factory=list)  # what the operator did though somebody needed what it took
@@ -122,6 +124,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.gateway = Gateway(self.objects)
+        self.tokens = Tokens(self.objects)
 
     def see(self, type: str, manifest: Manifest) -> None:
         """Take in an event of the direct watch."""
@@ -381,11 +384,14 @@ class World:
         if fate.startswith("no-"):
             await self._say(pod, {"phase": "Pending", **_stuck(fate, name)})
             return
+        if secret := await self._missing(pod):
+            await self._say(pod, {"phase": "Pending", **_stuck("no-secret", name, secret)})
+            return
         if name == STORE and fate != "runs":
             await self._say(pod, {"startTime": hands.now(), **await self._compile(job, fate)})
             return
-        if name == COORDINATOR and fate == "succeeds":
-            said = await asyncio.to_thread(hands.search_and_store, self.storage, job)
+        if name == COORDINATOR and fate in ("succeeds", "gives-up"):
+            said = await asyncio.to_thread(hands.search_and_store, self.storage, job, fate == "succeeds")
             told = {"startTime": (pod.get("status") or {}).get("startTime") or hands.now()}
             await self._say(pod, {**told, **hands.ended_pod(0, said.to_json().decode(), name=COORDINATOR)})
             return
@@ -409,6 +415,16 @@ class World:
             uri = hands.task_of(job).output_prefix + contract.RESULT_NAME
             await asyncio.to_thread(self.storage.write, uri, said.to_json().encode())
             await self._say(pod, {**running, **hands.ended_pod(0, said.to_json())})
+
+    async def _missing(self, pod: Manifest) -> str:
+        """The Secret that a sweep's pod cannot start without, or nothing where it has its token."""
+        if name := self.tokens.wanted(pod):
+            try:
+                self.tokens.give(pod, await self.api.ask("GET", self._path("Secret", name)))
+            except LookupError:
+                return name
+        self.faults += self.tokens.strangers(pod)
+        return ""
 
     async def _compile(self, job: Manifest, fate: Fate) -> Manifest:
         """What a compiling pod stores and says; one that `differs` has a verdict too."""
@@ -508,7 +524,7 @@ def _timeless(new: object, old: object) -> object:
     return new
 
 
-def _stuck(fate: Fate, container: str) -> Manifest:
+def _stuck(fate: Fate, container: str, secret: str = "hub") -> Manifest:
     """The status of a pod that does not start."""
     if fate == "no-node":
         said = "0/1 nodes are available: 1 Insufficient memory."
@@ -516,7 +532,7 @@ def _stuck(fate: Fate, container: str) -> Manifest:
         return {"conditions": [unscheduled | {"lastTransitionTime": hands.now()}], "containerStatuses": None}
     reason, said = {
         "no-image": ("ImagePullBackOff", "no such host"),
-        "no-secret": ("CreateContainerConfigError", 'secret "hub" not found'),
+        "no-secret": ("CreateContainerConfigError", f'secret "{secret}" not found'),
     }[fate]
     waiting = {"name": container, "image": "mine:1", "imageID": "", "ready": False, "restartCount": 0}
     return {

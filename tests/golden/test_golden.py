@@ -15,6 +15,7 @@ from ultramarine.kinds.sweep.plan import plan as plan_sweep
 from ultramarine.kinds.trainingjob.plan import plan as plan_job
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, GatewayApi, Obj, ParentRef, Plan
+from ultramarine.shared.sweep_records import SweepSummary, WantedTrial
 
 HERE = Path(__file__).parent
 HEADER = "# Written by `pytest tests/golden --update-golden`; read the difference before you commit it.\n"
@@ -220,6 +221,19 @@ def full_sweep() -> Plan:
     return plan_sweep(one, replace(here, platform=replace(here.platform, progress_url="http://operator:8080")), NOW)
 
 
+def sweep_with_pods() -> Plan:
+    """A Sweep each of whose trials is a TrainingJob of two nodes; its coordinator wants the first one."""
+    template = {
+        "source": {"inline": {"train.py": "print('loss=1')"}},
+        "command": ["python", "train.py", "--lr=$(params.lr)"],
+        "nodes": 2,
+        "framework": "torch",
+    }
+    one = sweep(execution="PodPerTrial", trialTemplate={"spec": template})
+    here = replace(seen(), summary=SweepSummary(wanted=(WantedTrial(0, {"lr": 0.001}),)))
+    return plan_sweep(one, replace(here, platform=replace(here.platform, progress_url="http://operator:8080")), NOW)
+
+
 EXAMPLES = [minimal_job, full_job, endpoint_with_keys, open_endpoint, split_endpoint, gateway_api_endpoint]
 EXAMPLES += [
     token_endpoint,
@@ -230,6 +244,7 @@ EXAMPLES += [
     pooled_endpoint,
     minimal_sweep,
     full_sweep,
+    sweep_with_pods,
 ]
 
 

@@ -27,11 +27,12 @@ DNS = {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"
 
 NODES = {"podSelector": {"matchLabels": {"ultramarine.dev/kind": "TrainingJob"}}}  # of the policy's own namespace
 COORDINATORS = {"matchLabels": {"ultramarine.dev/kind": "Sweep", "ultramarine.dev/role": "coordinator"}}
+SWEEPS = {"podSelector": {"matchLabels": {"ultramarine.dev/kind": "Sweep"}}}
 ALL_TCP = [{"protocol": "TCP"}]
 
 
 @pytest.mark.parametrize(
-    ("kind", "own"), [("TrainingJob", 2), ("Sweep", 2), ("ModelVersion", 0), ("OnlineEndpoint", 0)]
+    ("kind", "own"), [("TrainingJob", 3), ("Sweep", 2), ("ModelVersion", 0), ("OnlineEndpoint", 0)]
 )
 def test_pods_reach_dns_and_the_storage_alone(chart, kind, own):
     """In each namespace what trains, compiles and serves may reach DNS and the storage's pods; others, what trains."""
@@ -67,24 +68,26 @@ def test_training_pods_reach_each_other_and_the_operator(chart):
 
     for namespace in ("team-a", "team-b"):
         spec = policy(got, namespace, "ultramarine-training")
-        gang, progress = spec["egress"][:2]
+        gang, trials, progress = spec["egress"][:3]
         assert spec["ingress"] == [{"ports": ALL_TCP, "from": [NODES]}]
         assert gang == {"ports": ALL_TCP, "to": [NODES]}
+        assert trials == {"ports": [{"port": SWEEP_PORT, "protocol": "TCP"}], "to": [SWEEPS]}
         assert progress["ports"] == operator["ingress"][0]["ports"] == [{"port": 8080, "protocol": "TCP"}]
         assert progress["to"] == [{word: operator[word] for word in ("podSelector", "namespaceSelector")}]
 
 
 def test_pods_of_sweeps_reach_coordinators_and_the_operator(chart):
-    """A pod of a sweep reaches those of sweeps in its own namespace, on the coordinator's port; and the operator."""
+    """A pod of a sweep reaches those of sweeps in its own namespace, on the coordinator's port; and the operator. So do
+    training pods, which may be trials."""
     got = chart.render({"namespaces": ["team-a", "team-b"]})
     port = [{"port": SWEEP_PORT, "protocol": "TCP"}]
-    sweeps = {"podSelector": {"matchLabels": {"ultramarine.dev/kind": "Sweep"}}}
+    kinds = {"key": "ultramarine.dev/kind", "operator": "In", "values": ["Sweep", "TrainingJob"]}
 
     for namespace in ("team-a", "team-b"):
         spec, training = (policy(got, namespace, f"ultramarine-{name}") for name in ("sweeps", "training"))
-        assert spec["ingress"] == [{"ports": port, "from": [sweeps]}]
-        assert spec["egress"][0] == {"ports": port, "to": [sweeps]}
-        assert spec["egress"][1] == training["egress"][1]
+        assert spec["ingress"] == [{"ports": port, "from": [{"podSelector": {"matchExpressions": [kinds]}}]}]
+        assert spec["egress"][0] == {"ports": port, "to": [SWEEPS]}
+        assert spec["egress"][1] == training["egress"][2]
 
 
 def test_only_what_serves_is_asked(chart, mode):

@@ -8,17 +8,18 @@ import socket
 from json import loads
 
 import pytest
-from builders import child, ours, training_job
+from builders import child, ours, sweep, training_job
 from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio.client import Configuration
 from ultramarine.engine.engine import _end
 from ultramarine.engine.mirror import Mirror, owner_key
 from ultramarine.engine.queue import LONGEST_BACKOFF, Queue
+from ultramarine.kinds import KINDS
 from ultramarine.kube.apply import holds, up_to_date, with_hash
 from ultramarine.kube.client import ApiError, Client, as_yaml
 from ultramarine.shared.errors import NotLeading
-from ultramarine.shared.meta import API_VERSION, JOB, TRAINING_JOB, Key, Ref
+from ultramarine.shared.meta import API_VERSION, JOB, TRAINING_JOB, Key, Ref, controller_uid
 
 A, B = Key("TrainingJob", "team-a", "a"), Key("TrainingJob", "team-a", "b")
 
@@ -72,6 +73,24 @@ async def test_an_earlier_time_wins():
     queue.add(A, after=3600)
     queue.add(A)
     assert await asyncio.wait_for(queue.get(), 1) == A
+
+
+def test_children_that_have_ended_are_given_in_outline():
+    """Of a thousand jobs of a sweep it is enough to know that they are there, whose they are, and how they ended."""
+    mirror = Mirror(KINDS)
+    one = sweep()
+    for name, state in (("hpo-trial-0", "Succeeded"), ("hpo-trial-1", "Failed"), ("hpo-trial-2", "Running")):
+        made = child("TrainingJob", name, one, {"command": ["true"]}, {"state": state})
+        mirror.put(TRAINING_JOB, made)
+    key = Key("Sweep", "team-a", "hpo")
+    found = {each["metadata"]["name"]: each for each in mirror.children(key)}
+
+    assert {name: each["status"]["state"] for name, each in found.items()} == {
+        **{"hpo-trial-0": "Succeeded", "hpo-trial-1": "Failed", "hpo-trial-2": "Running"},
+    }
+    assert [name for name in sorted(found) if "spec" in found[name]] == ["hpo-trial-2"]
+    assert {controller_uid(each) for each in found.values()} == {one.uid}
+    assert mirror.children(key, "Job") == ()
 
 
 def live(resource_version, **meta):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -12,14 +13,14 @@ import pytest
 from aiohttp import web
 from builders import job, ours, pod, read, searching, sweep_job, sweep_pod
 from ultramarine.engine.mirror import Mirror
-from ultramarine.engine.reports import ACCEPT_SECONDS, RING_SECONDS, Reports
+from ultramarine.engine.reports import ACCEPT_SECONDS, RING_SECONDS, URGENT_SECONDS, Reports
 from ultramarine.kinds import KINDS
 from ultramarine.kube.client import ApiError
 from ultramarine.progress import BODY_LIMIT, CACHE_SECONDS, REVIEWS, Reception
 from ultramarine.shared.contract import PROGRESS_AUDIENCE
 from ultramarine.shared.meta import JOB, POD, SWEEP, TRAINING_JOB, Key, Manifest, child_labels, child_metadata
 from ultramarine.shared.pods import INDEX
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary
+from ultramarine.shared.sweep_records import BestTrial, SweepSummary, WantedTrial
 from ultramarine.shared.training_records import CheckpointRecord, Progress
 
 SAVED = CheckpointRecord("s3://lake/team-a/churn/checkpoints/ab/", "sha256:ab", "2030-01-01T12:00:00Z")
@@ -64,7 +65,10 @@ class World:
         self.reviews: dict[str, Manifest | ApiError] = {TOKEN: review_of("churn-0-a")}
         self.mirror = Mirror(KINDS)
         self.reports = Reports(self.mirror, lambda key, after: self.rung.append((key, after)), lambda: self.now)
-        self.reception = Reception(self.review, self.reports, lambda: self.leads, lambda: self.now)
+        self.reception = Reception(
+            self.review, self.reports, lambda: self.leads, lambda key, report: self.answer, lambda: self.now
+        )
+        self.answer: Manifest | None = None
         self.url = ""
         self.client: Any = None
         self.add("churn", "churn-0-a")
@@ -423,6 +427,53 @@ async def test_a_coordinator_tells_how_far_its_sweep_is(world):
     world.now += ACCEPT_SECONDS
     assert await world.post_summary("coordinator", replace(SUMMARY, running=1).to_json()) == (204, "")
     assert world.rung == [(HPO, 0.0), (HPO, RING_SECONDS - ACCEPT_SECONDS)]
+
+
+async def test_a_coordinator_that_wants_other_trials_is_heard_at_once(world):
+    """There is a pass at once for it, though one was a moment ago; for as often as ten times a second at most."""
+    world.add_sweep("hpo", coordinator="hpo-coordinator-a")
+    first, second, third = (replace(SUMMARY, wanted=(WantedTrial(number, {"lr": 0.1}),)) for number in (1, 2, 3))
+
+    assert await world.post_summary("coordinator", first.to_json()) == (204, "")
+    world.now += URGENT_SECONDS
+    assert await world.post_summary("coordinator", second.to_json()) == (204, "")
+    world.now += URGENT_SECONDS / 2
+    assert (await world.post_summary("coordinator", third.to_json()))[0] == 429
+    world.now += URGENT_SECONDS
+    assert (await world.post_summary("coordinator", replace(second, running=1).to_json()))[0] == 429, "nothing new"
+    assert world.rung == [(HPO, 0.0), (HPO, 0.0)]
+    assert world.reports.latest(HPO, world.mirror.children(HPO)) == second
+
+
+async def test_what_a_sweep_hears_is_what_its_kind_says(world):
+    """The answer is JSON; where there is none, the post is just taken."""
+    world.add_sweep("hpo", coordinator="hpo-coordinator-a")
+    world.answer = {"parallel": 3, "ended": []}
+    headers = {"Authorization": "Bearer coordinator.b.c"}
+    url = f"{world.url}/sweeps/team-a/hpo"
+    async with world.client.post(url, data=SUMMARY.to_json(), headers=headers) as answer:
+        assert (answer.status, await answer.json()) == (200, {"parallel": 3, "ended": []})
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"trial": -1},
+        {"trial": 1000},
+        {"trial": True},
+        {"trial": "1"},
+        {"params": {}},
+        {"trial": 1, "params": {"lr": None}},
+        {"trial": 1, "params": {"lr": [1]}},
+        {"trial": 1, "params": [1]},
+        7,
+    ],
+)
+def test_trials_that_make_no_sense_are_not_wanted(wanted):
+    """A summary with one is refused as a whole."""
+    document = json.loads(SUMMARY.to_json()) | {"wanted": [wanted]}
+    with pytest.raises(ValueError, match="not a summary of a sweep"):
+        SweepSummary.from_json(json.dumps(document))
 
 
 async def test_a_worker_does_not_speak_for_its_sweep(world):

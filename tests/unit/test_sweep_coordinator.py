@@ -13,15 +13,19 @@ from typing import Any
 
 import pytest
 from ultramarine.outside.storage import Storage
+from ultramarine.progress import BODY_LIMIT
 from ultramarine.shared.contract import TERMINATION_LIMIT
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary
+from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask, WantedTrial
 from ultramarine_sweep import journal
 from ultramarine_sweep.commits import Commits
 from ultramarine_sweep.http import BadRequest, Server
 from ultramarine_sweep.journal import Fenced, Journal
+from ultramarine_sweep.pods import PodCoordinator
+from ultramarine_sweep.recording import Recorder
 from ultramarine_sweep.telling import Teller, Times, last_words
 from ultramarine_trainer.leases import Connection, Refused, Unreachable
 from unit.conftest import eventually, free_port
+from unit.sweeping import Counting
 
 # Strangers
 
@@ -198,7 +202,7 @@ class Operator:
 
     def __init__(self) -> None:
         self.taken: list[tuple[str, SweepSummary]] = []
-        self.status = 204
+        self.status, self.said = 204, b""
         operator = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -206,7 +210,9 @@ class Operator:
                 summary = SweepSummary.from_json(self.rfile.read(int(self.headers["Content-Length"])))
                 operator.taken.append((self.headers["Authorization"], summary))
                 self.send_response(operator.status)
+                self.send_header("Content-Length", str(len(operator.said)))
                 self.end_headers()
+                self.wfile.write(operator.said)
 
             def log_message(self, *arguments: object) -> None:
                 return
@@ -252,6 +258,72 @@ def test_the_operator_hears_what_changes(operator: Operator, token: Path) -> Non
         ("Bearer projected", SweepSummary(succeeded=2)),
         ("Bearer projected", SweepSummary(outcome="Succeeded", succeeded=2)),
     ]
+
+
+def test_who_hears_the_answers_asks_for_them(operator: Operator, token: Path) -> None:
+    """Again and again, though nothing changes; and at once where other trials are wanted. Nonsense is left out."""
+    heard: list[Any] = []
+    operator.status, operator.said = 200, b"no JSON"
+    teller = Teller(operator.url, token, pytest.fail, Times(between=60, asking=0.1, least=0.05))
+    teller.answer_to(heard.append)
+    teller.tell(SweepSummary(running=1))
+    eventually(lambda: len(operator.taken) >= 2)
+    operator.said = b'{"parallel": 2}'
+    eventually(lambda: {"parallel": 2} in heard)
+    teller.close(SweepSummary())
+    assert {json.dumps(each) for each in heard} == {'{"parallel": 2}'}
+
+    slow = Teller(operator.url, token, pytest.fail, Times(between=60, asking=60, least=0.05))
+    slow.answer_to(heard.append)
+    slow.tell(SweepSummary())
+    count = len(operator.taken)
+    for number in range(3):
+        summary = SweepSummary(wanted=(WantedTrial(number),))
+        slow.tell(summary)
+        eventually(lambda summary=summary: operator.taken[-1][1] == summary)
+    slow.close(SweepSummary())
+    assert len(operator.taken) <= count + 5
+
+
+def test_a_huge_summary_still_fits(operator: Operator, token: Path) -> None:
+    """What is wanted is told in any case, and of the best trials as many as there is room for."""
+    huge = {f"p{number}": "é" * 256 for number in range(64)}
+    summary = SweepSummary(
+        best=tuple(BestTrial(number, (0.5,), huge) for number in range(10)), wanted=(WantedTrial(1),)
+    )
+    teller = Teller(operator.url, token, pytest.fail, Times(between=0.05))
+    teller.tell(summary)
+    eventually(lambda: bool(operator.taken))
+    teller.close(summary)
+
+    taken = operator.taken[0][1]
+    assert taken.wanted == summary.wanted
+    assert 0 < len(taken.best) < 10
+    assert len(taken.to_json()) < BODY_LIMIT
+
+
+async def test_more_trials_than_a_summary_has_room_for_wait(storage: Storage, bucket: str) -> None:
+    """Those with the lowest numbers are wanted first."""
+    book = Journal(storage, f"s3://{bucket}/journal/", "one", lambda line: None)
+    task = SweepTask("team-a/hpo", "u", f"s3://{bucket}/", ({"metric": "loss"},), {}, pod_per_trial=True)
+    huge = {f"p{number}": "é" * 256 for number in range(64)}
+    book.records = [
+        {"kind": "started", "at": 1.0, "trial": n, "attempt": 1, "worker": f"trial-{n}", "params": huge}
+        for n in range(9)
+    ]
+    told: list[SweepSummary] = []
+    recorder = Recorder(task, "", lambda line: None)
+    coordinator = PodCoordinator(task, "token", book, Counting(task), None, told.append, recorder)
+    running = asyncio.ensure_future(coordinator.run())
+    while not told:
+        await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    numbers = [trial.trial for trial in told[-1].wanted]
+    assert numbers == list(range(len(numbers)))
+    assert 0 < len(numbers) < 9
+    assert told[-1].running == 9
 
 
 def test_an_operator_that_is_away_is_told_later(operator: Operator, token: Path) -> None:

@@ -227,6 +227,23 @@ def test_what_goes_on_after_the_end_is_ended():
     assert second.status == first.status
 
 
+def test_the_end_is_known_by_the_coordinators_pod():
+    """Its Job says so a second later: nothing waits for that, and the Job keeps its pod, whose log is still read."""
+    one = sweep()
+    said = ended_container(0, "Completed", GOOD.to_json().decode(), "coordinator")
+    jobs = (sweep_job(one, "coordinator", active=1), sweep_job(one, "workers", active=2))
+    there = seen(*jobs, sweep_pod(one, "coordinator", "Succeeded", **said), sweep_pod(one, "workers"))
+    assert questions(one, there) == (SUMMARY,)
+
+    told = plan(one, replace(there, answers={SUMMARY: GOOD.to_json().decode()}), NOW).status
+    assert (told["state"], told["completionTime"]) == ("Succeeded", "2030-01-01T12:00:00Z")
+
+    now = plan(sweep(told), there, NOW + timedelta(seconds=1))
+    assert (now.delete, now.after) == ((), timedelta(seconds=4)), "workers that are about to end keep their pods"
+    later = plan(sweep(told), there, NOW + timedelta(seconds=5))
+    assert [ref.name for ref in later.delete] == ["hpo-workers"]
+
+
 def test_a_finished_sweep_goes_when_its_time_is_over():
     """ttlSecondsAfterFinished counts from the end, and is looked at when it is due."""
     one = sweep(ttlSecondsAfterFinished=120)

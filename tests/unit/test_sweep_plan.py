@@ -270,15 +270,21 @@ def test_a_stranger_under_its_name_is_not_its_own():
 
 
 def test_a_lost_token_is_generated_anew_for_all():
-    """When a pod misses the Secret, it is made again, with both Jobs: half of the pods would have the old one."""
+    """When a pod misses the Secret, both Jobs are made again: half of the pods would have the old one.
+
+    The Job of that pod goes last, so that its trouble is seen until the others are gone, and the Secret comes after it.
+    """
     one = sweep()
     waits = {"reason": "CreateContainerConfigError", "message": 'secret "hpo-sweep-token" not found'}
     pod = sweep_pod(one, "workers", "Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": waits}}])
     got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), pod), NOW)
+    then = plan(one, seen(sweep_job(one, "workers"), pod), NOW)
+    last = plan(one, seen(), NOW)
 
-    assert [ref.name for ref in got.delete] == ["hpo-coordinator", "hpo-workers"]
-    assert [effect.metadata["name"] for effect in got.effects] == ["hpo-sweep-token"]
-    assert condition(got, "Running")["reason"] == "TokenMissing"
+    assert ([ref.name for ref in got.delete], got.apply, got.effects) == (["hpo-coordinator"], (), ())
+    assert ([ref.name for ref in then.delete], then.apply, then.effects) == (["hpo-workers"], (), ())
+    assert condition(got, "Running")["reason"] == condition(then, "Running")["reason"] == "TokenMissing"
+    assert [effect.metadata["name"] for effect in last.effects] == ["hpo-sweep-token"]
 
 
 def test_a_warm_start_waits_for_the_other_sweep():

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.contract import STREAM_PORT, TERMINATION_LIMIT
-from ultramarine.shared.sweep_records import SweepSummary
+from ultramarine.shared.sweep_records import SweepSummary, fill
 from ultramarine.shared.training_records import TerminationRecord
 from ultramarine_sweep import journal
 from ultramarine_sweep.trial import Trial
 from ultramarine_sweep.trials import Trials
-from ultramarine_trainer.trial import Ears, fill
+from ultramarine_trainer.trial import Ears
 from unit.conftest import eventually, serving_store
 from unit.sweeping import Fleet, task_of
 

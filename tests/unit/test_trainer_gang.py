@@ -21,8 +21,10 @@ from typing import Any, TypeVar
 import pytest
 from ultramarine.shared.training_records import GangTask
 from ultramarine_trainer import rsh
+from ultramarine_trainer.child import Signals
 from ultramarine_trainer.gang import Concluded, Epoch, Gang, GangError
 from ultramarine_trainer.muster import Muster, Times
+from ultramarine_trainer.runner import Failed, Part, Runner
 
 T = TypeVar("T")
 JOB = "churn"
@@ -630,3 +632,17 @@ def test_the_workers_wait_ends_with_the_epoch(job: Job) -> None:
 
     assert waiting.result(PATIENCE) is None
     assert [epoch.number for epoch in job.start(*gangs)] == [2, 2]
+
+
+def test_who_is_not_wanted_any_more_waits_for_nobody(job: Job) -> None:
+    """A trial that its sweep has ended gives up at once, though the other nodes have not come yet."""
+    stop, nobody = threading.Event(), Part((), Path(), {}, lambda line, is_stdout: None, lambda chunk: None, print)
+    task = gang_task(2)
+    signals, gang = Signals(), job.trainer(0, task)
+    runner = Runner(task, nobody, signals, gang, None, lambda: None, True, 1.0, time.monotonic, never, stop)
+    waiting = job.do(runner.run)
+    eventually(lambda: any("churn-1" in line for line in job.said))
+    stop.set()
+
+    with pytest.raises(Failed, match="nobody wants its result any more"):
+        waiting.result(PATIENCE)

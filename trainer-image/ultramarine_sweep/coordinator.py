@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ultramarine.shared.sweep_records import SweepSummary, SweepTask
 
 from ultramarine_sweep.commits import Commits
-from ultramarine_sweep.http import BadRequest, Server
+from ultramarine_sweep.http import BadRequest, Route, Server
 from ultramarine_sweep.journal import Journal, Record
 from ultramarine_sweep.recording import Recorder
 from ultramarine_sweep.trial import Ask, Done, Finished, Known, Lease, Stopper, Suggester, Wait
 from ultramarine_sweep.trials import SILENCE, Trials
+
+_NEWS = ("requeued", "end")  # records that change what a worker without a trial is told
 
 
 @dataclass(frozen=True)
 class Times:
     """Seconds: between two looks at what is due, of deafness that is not the workers' fault, and at the end.
 
-    `ending` is for trials that still run when the sweep is over, and `goodbye` for workers to hear that it is: they
-    ask every second.
+    `ending` is for trials that still run when the sweep is over, and `goodbye` for workers to hear that it is.
     """
 
     tick: float = 0.5
@@ -55,12 +57,14 @@ class Coordinator:
         self._trials = Trials(task, journal.records)
         journal.records = []  # the memory of a long sweep's is worth something
         self._commits = Commits(journal, self._trials.snapshot, self._recordable)
-        self._server = Server(token, {"/lease": self._lease, "/report": self._report}, self._fail)
+        self._server = Server(token, self._routes(), self._fail)
         self._asking = asyncio.Lock()
         self._untold = [trial.known for trial in (*self._trials.finished.values(), *self._trials.live.values())]
         self._behind, self._started = self._trials.now, time.monotonic()
         self._workers: dict[str, float] = {}  # when they were heard
         self._dismissed: set[str] = set()
+        self._change = asyncio.Event()  # that may be a worker's turn, or the end; each time another one
+        self._alone = self._trials.is_alone
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if stopper:
             for number, step, value in self._trials.points():
@@ -89,20 +93,32 @@ class Coordinator:
 
     async def run(self) -> SweepSummary:
         """Come back when the sweep is over and its workers know it. Raises Fenced, StorageError, and what is a bug."""
-        writing, ticking = asyncio.ensure_future(self._commits.run()), asyncio.ensure_future(self._tick())
+        # In this order: a journal that another one has taken is the cause of all else.
+        tasks = [asyncio.ensure_future(each) for each in (self._commits.run(), *self._besides(), self._tick())]
         try:
-            await asyncio.wait((writing, ticking, self._broken), return_when=asyncio.FIRST_COMPLETED)
-            for one in (writing, self._broken, ticking):
+            await asyncio.wait((*tasks, self._broken), return_when=asyncio.FIRST_COMPLETED)
+            for one in (*tasks[:-1], self._broken, tasks[-1]):
                 if one.done():
                     one.result()
             return self._trials.summary(self.now)
         finally:
-            for task in (writing, ticking):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(writing, ticking, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             if self._broken.done():
                 self._broken.exception()
             self._server.close()
+
+    def _routes(self) -> Mapping[str, Route]:
+        return {"/lease": self._lease, "/report": self._report}
+
+    def _besides(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        """What else runs until the sweep is over."""
+        return ()
+
+    def _summary(self, now: float) -> SweepSummary:
+        """How far the sweep is, for the operator."""
+        return self._trials.summary(now)
 
     def _fail(self, error: Exception) -> None:
         if not self._broken.done():
@@ -113,6 +129,15 @@ class Coordinator:
         records = self._trials.drain()
         self._untold += [self._trials.finished[r["trial"]].known for r in records if r["kind"] == "finished"]
         self._commits.add(records)
+        # Not every trial that ends: at a large sweep's end hundreds wait, and would all ask in vain.
+        if any(record["kind"] in _NEWS for record in records) or self._alone != self._trials.is_alone:
+            self._alone = self._trials.is_alone
+            self._announce()
+
+    def _announce(self) -> None:
+        """Wake all who wait for news."""
+        self._change.set()
+        self._change = asyncio.Event()
 
     def _recordable(self, records: Sequence[Record]) -> None:
         for record in records:
@@ -122,7 +147,7 @@ class Coordinator:
     async def _tick(self) -> None:
         last, ended = self.now, 0.0
         while True:
-            now = self.now
+            news, now = self._change, self.now
             if now - last > self._times.deaf:
                 self._trials.renew_all(now)
             last = now
@@ -136,8 +161,8 @@ class Coordinator:
                 await self._commits.durable()
                 if self._all_dismissed(now) or now - ended >= self._times.ending + self._times.goodbye:
                     return
-            self._tell(self._trials.summary(now))
-            await asyncio.sleep(self._times.tick)
+            self._tell(self._summary(now))
+            await _at_most(self._times.tick, news)
 
     def _all_dismissed(self, now: float) -> bool:
         """Whether all workers know that the sweep is over, as far as they still are there."""
@@ -146,7 +171,7 @@ class Coordinator:
         return there <= self._dismissed and now - self._behind >= self._times.goodbye
 
     async def _lease(self, body: dict[str, Any]) -> dict[str, Any]:
-        worker = _worker(body)
+        worker, news = worker_of(body), self._change
         self._workers[worker] = self.now
         if body.get("finished") is not None and self._finish(worker, body["finished"]):
             self._record()
@@ -162,8 +187,13 @@ class Coordinator:
                 timeout = {"timeoutSeconds": self._task.trial_timeout_seconds}
                 return {"trial": asdict(step) | timeout | {"objectives": names}}
             case Wait():
-                return {"wait": step.seconds}
+                # Who tells of a trial has to know that this is kept, and asks again; then it is kept waiting. It gets
+                # nothing at the end of that but the word to ask: it may have died meanwhile.
+                if body.get("finished") is None:
+                    await _at_most(step.seconds, news)
+                return {"wait": 0}
         self._dismissed.add(worker)
+        self._announce()
         return {"done": True}
 
     def _finish(self, worker: str, document: Any) -> bool:
@@ -174,6 +204,9 @@ class Coordinator:
             raise BadRequest(str(error)) from error
         points = [_point(point) for point in document.get("points") or ()]
         self._trials.report(worker, finished.trial, finished.attempt, points, self.now, self._stopper)
+        return self._end(worker, finished)
+
+    def _end(self, worker: str, finished: Finished) -> bool:
         was_live = finished.trial in self._trials.live
         keep = self._trials.finish(worker, finished, self.now)
         if was_live and finished.trial in self._trials.finished:
@@ -188,9 +221,11 @@ class Coordinator:
             step = self._trials.lease(worker, self.now)  # there may be another answer by now
             if not isinstance(step, Ask):
                 return step
-            told, self._untold = self._untold, []
-            params = await asyncio.to_thread(self._suggest, step.number, told)
-            return self._trials.start(worker, step.number, params, self.now)
+            return self._trials.start(worker, step.number, await self._suggested(step.number), self.now)
+
+    async def _suggested(self, number: int) -> dict[str, Any] | None:
+        told, self._untold = self._untold, []
+        return await asyncio.to_thread(self._suggest, number, told)
 
     def _suggest(self, number: int, told: list[Known]) -> dict[str, Any] | None:
         for trial in told:
@@ -198,7 +233,7 @@ class Coordinator:
         return self._suggester.ask(number)
 
     async def _report(self, body: dict[str, Any]) -> dict[str, Any]:
-        worker, number, attempt = _worker(body), body.get("trial"), body.get("attempt")
+        worker, number, attempt = worker_of(body), body.get("trial"), body.get("attempt")
         self._workers[worker] = self.now
         if not isinstance(number, int) or not isinstance(attempt, int):
             raise BadRequest("trial and attempt must be numbers")
@@ -214,7 +249,14 @@ class Coordinator:
         return {"lost": True} if why is None else {"stop": why}
 
 
-def _worker(body: dict[str, Any]) -> str:
+async def _at_most(seconds: float, news: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await news.wait()
+
+
+def worker_of(body: dict[str, Any]) -> str:
+    """Who speaks. Raises BadRequest."""
     worker = body.get("worker")
     if not isinstance(worker, str) or not 0 < len(worker) <= 300:
         raise BadRequest("worker must be a name")

@@ -36,10 +36,11 @@ _STYLE = (
 def files(results: Results) -> dict[str, bytes]:
     """All that a finished sweep leaves for people, by file name: report, pictures, a table, and a study for Optuna."""
     drawn = pictures(results)
-    found = {REPORT_NAME: report(results, {name: svg(figure) for name, figure in drawn.items()}).encode()}
+    shapes = {name: svg(figure) for name, figure in drawn.items()}
+    found = {REPORT_NAME: report(results, shapes).encode()}
     for name, figure in drawn.items():
         found[f"pictures/{name}.png"] = png(figure)
-        found[f"pictures/{name}.svg"] = svg(figure)
+        found[f"pictures/{name}.svg"] = shapes[name]
     found[STUDY_NAME] = study_file(results)
     found[TABLE_NAME] = table(results)
     return found

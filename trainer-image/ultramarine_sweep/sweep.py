@@ -22,6 +22,7 @@ from ultramarine.shared.sweep_records import SweepSummary, SweepTask
 from ultramarine_sweep import journal, recording
 from ultramarine_sweep.coordinator import Coordinator, Times
 from ultramarine_sweep.journal import Fenced, Journal
+from ultramarine_sweep.pods import PodCoordinator
 from ultramarine_sweep.pruning import prune
 from ultramarine_sweep.recording import Recorder
 from ultramarine_sweep.telling import Teller, last_words
@@ -117,7 +118,11 @@ async def _coordinate(
     def tell(summary: SweepSummary) -> None:
         teller.tell(replace(summary, mlflow_run=recorder.run_id))
 
-    coordinator = Coordinator(task, token, book, suggester, stopper, tell, recorder, places.times)
+    make = PodCoordinator if task.pod_per_trial else Coordinator
+    coordinator = make(task, token, book, suggester, stopper, tell, recorder, places.times)
+    if isinstance(coordinator, PodCoordinator):
+        loop, hear = asyncio.get_running_loop(), coordinator.hear
+        teller.answer_to(lambda answer: loop.call_soon_threadsafe(hear, answer))
     await coordinator.listen(places.port)
     recorder.start(coordinator.now)
     preparing = asyncio.create_task(_prepare(task, parts, coordinator))

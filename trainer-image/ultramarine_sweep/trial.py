@@ -14,7 +14,7 @@ from ultramarine_sweep.points import Points
 
 SUCCEEDED, STOPPED, FAILED = "Succeeded", "Stopped", "Failed"
 
-POLL = 0.5  # seconds after which a worker asks again for a trial
+POLL = 5.0  # seconds for which a worker without a trial is kept waiting, unless there is news
 MESSAGE_LIMIT, TAIL_LIMIT = 500, 2000  # characters that are kept of a trial's words
 
 
@@ -158,7 +158,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing now; the worker asks again after so many seconds."""
+    """Nothing now; the worker asks again when there is news, or after so many seconds."""
 
     seconds: float = POLL
 

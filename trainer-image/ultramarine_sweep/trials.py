@@ -169,7 +169,7 @@ class Trials:
             if trial.is_running and trial.worker == worker:  # that answer was lost, so it has not begun
                 self._heard[trial.number] = now
                 return _lease(trial)
-        if self._is_alone and any(trial.is_running for trial in self.live.values()):
+        if self.is_alone and any(trial.is_running for trial in self.live.values()):
             return Wait()
         waiting = [trial for trial in self.live.values() if trial.waiting]
         if waiting:
@@ -299,7 +299,7 @@ class Trials:
     def tick(self, now: float) -> None:
         """Give the trials of silent workers back, end a sweep that is due to end, and keep the journal's time."""
         for number, heard in list(self._heard.items()):
-            if now - heard > SILENCE:
+            if now - heard > SILENCE and not self._task.pod_per_trial:  # what becomes of a pod the operator tells
                 self._lose(self.live[number], now)
         self._judge(now)
         if now - self.now >= CLOCK:
@@ -330,7 +330,7 @@ class Trials:
     # The end
 
     @property
-    def _is_alone(self) -> bool:
+    def is_alone(self) -> bool:
         """Whether no other trial runs beside the canary."""
         return self._task.canary_trial and not (self._counts[SUCCEEDED] or self._counts[STOPPED] or self._canary)
 

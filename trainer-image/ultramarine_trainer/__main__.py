@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import sys
 
-from ultramarine.shared.contract import ENV_SWEEP
+from ultramarine.shared.contract import ENV_SWEEP, ENV_TRIAL
 
-from ultramarine_trainer.run import run
+from ultramarine_trainer.run import Attempt, run
+from ultramarine_trainer.trialjob import TrialAttempt
 from ultramarine_trainer.worker import Worker
 
 
 def main() -> int:
     """Run the command given as arguments, or the sweep's, and return the exit code of the container."""
-    return run(sys.argv[1:], os.environ, make=Worker if os.environ.get(ENV_SWEEP) else None)
+    made = {ENV_SWEEP: Worker, ENV_TRIAL: TrialAttempt}
+    return run(sys.argv[1:], os.environ, make=next((made[name] for name in made if os.environ.get(name)), Attempt))
 
 
 if __name__ == "__main__":

@@ -21,14 +21,17 @@ from ultramarine.shared.contract import (
     ENV_SWEEP,
     ENV_SWEEP_TOKEN,
     ENV_TASK,
+    ENV_TRIAL,
 )
 
 from ultramarine_trainer.frameworks import Launch
 from ultramarine_trainer.lines import LineCutter
 
-_OURS = (ENV_TASK, ENV_CONTEXT, ENV_POD, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, ENV_SWEEP, ENV_SWEEP_TOKEN)
+_STORAGE, _OF_SWEEPS = (ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION), (ENV_SWEEP, ENV_TRIAL, ENV_SWEEP_TOKEN)
+_OURS = (ENV_TASK, ENV_CONTEXT, ENV_POD, *_STORAGE, *_OF_SWEEPS)
 _LEFTOVER_SECONDS = 2.0  # for a pipe that a daemon which outlived the command still holds
 _BREAK_SECONDS = 10.0  # from SIGTERM to SIGKILL for a command whose gang has lost a node
+_STOP_SECONDS = 1.0  # the same for one that should end early
 _LOOK_SECONDS = 0.2
 
 
@@ -105,8 +108,8 @@ class Supervision:
     """Who hears a command, and what ends it before its time.
 
     `hear` gets its lines and whether they are of stdout, `tee` all its bytes; `grace` is how many seconds it has from
-    the pod's SIGTERM to SIGKILL; `broken` is set when it has to be given up though nobody wants the pod to stop, and
-    then it has `patience` seconds.
+    the pod's SIGTERM to SIGKILL. Though nobody wants the pod to stop, `broken` is set when the command has to begin
+    anew, and `stop` when its sweep wants no more of it.
     """
 
     signals: Signals
@@ -114,7 +117,7 @@ class Supervision:
     tee: Callable[[bytes], None]
     grace: float
     broken: threading.Event
-    patience: float = _BREAK_SECONDS
+    stop: threading.Event
 
 
 def run_command(
@@ -173,14 +176,16 @@ def _start(command: Sequence[str], folder: Path, environment: Mapping[str, str])
 
 def _end_in_time(group: int, supervision: Supervision, ended: threading.Event) -> None:
     """End a command that is given up, and kill one that does not end within its grace period."""
-    signals, asked_at = supervision.signals, 0.0
+    signals, asked_at, patience = supervision.signals, 0.0, _BREAK_SECONDS
     while not ended.wait(_LOOK_SECONDS):
         now = time.monotonic()
-        if supervision.broken.is_set() and not asked_at and not signals.received:
+        if supervision.stop.is_set():
+            patience = _STOP_SECONDS
+        if (supervision.broken.is_set() or supervision.stop.is_set()) and not asked_at and not signals.received:
             asked_at = now
             _signal(group, signal.SIGTERM)
         is_late = signals.received and now >= signals.received_at + supervision.grace
-        if is_late or (asked_at and now >= asked_at + supervision.patience):
+        if is_late or (asked_at and now >= asked_at + patience):
             _signal(group, signal.SIGKILL)
             return
 

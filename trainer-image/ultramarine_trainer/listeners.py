@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
+from ultramarine.shared.sweep_records import STOPPED_EARLY
 from ultramarine.shared.training_records import (
     CheckpointRecord,
     Progress,
@@ -117,7 +118,7 @@ class Listeners:
         """End the run in MLflow, in a quarter of the time that is left at most: the log comes after."""
         if self._mlflow is None:
             return
-        status = "FINISHED" if code == 0 else "KILLED" if record.reason == "Stopped" else "FAILED"
+        status = "FINISHED" if code == 0 else "KILLED" if record.reason in ("Stopped", STOPPED_EARLY) else "FAILED"
         outputs = {name: output.uri for name, output in record.outputs.items()}
         left = deadline(4 * _MLFLOW_SECONDS) - time.monotonic()
         self._mlflow.finish(status, outputs, min(left / 4, _MLFLOW_SECONDS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -107,6 +108,7 @@ class Attempt:
         self._streams: dict[str, dict[str, tuple[str, int]]] = {}
         self._output_folders: list[Path] = []
         self._has_run = False
+        self._stop = threading.Event()  # no result is wanted any more
         self._began = datetime.now(UTC)
         self._index = int(environment.get("JOB_COMPLETION_INDEX", "0"))
         self._pod = environment.get(contract.ENV_POD, "pod")
@@ -225,18 +227,13 @@ class Attempt:
     def _run(self, task: TrainingTask, gang: Gang | None, concluded: Callable[[], bool]) -> float:
         """Run the command, with the other nodes where there are any, and return the seconds that it has worked."""
 
-        def hear(line: str, is_stdout: bool) -> None:
-            self._tail.add(line)
-            if is_stdout:
-                self._listeners.hear(line)
-
         disk = DiskWatch(self._places.outputs, self.say)
         try:
             environment = self._listeners.start(environment_for_command(self._environment))
             reserve = min(max(self._grace / 3, 3.0), 60.0)  # for the last checkpoint's and the log's way to the storage
             runner = Runner(
                 task.gang or GangTask(),
-                Part(self._command, self._folder(), environment, hear, self._tee, self.say),
+                Part(self._command, self._folder(), environment, self._hear, self._tee, self.say),
                 self._signals,
                 gang,
                 self._checkpoints,
@@ -245,14 +242,24 @@ class Attempt:
                 self._grace - reserve,
                 lambda: self._deadline(self._verdict_reserve, sum(self._places.output_waits)),
                 concluded,
+                self._stop,
             )
             self._has_run = True
             runner.run()
+            self._has_worked(task)
             return runner.worked
         finally:
             disk.close()
             # Before the verdict, which says what is stored.
             self._listeners.stop(partial(self._deadline, self._verdict_reserve))
+
+    def _has_worked(self, task: TrainingTask) -> None:
+        """The command has succeeded; what it has made is not stored yet."""
+
+    def _hear(self, line: str, is_stdout: bool) -> None:
+        self._tail.add(line)
+        if is_stdout:
+            self._listeners.hear(line)
 
     def _restore(self) -> None:
         """Before each start of the command; one before may have left outputs."""

@@ -52,7 +52,7 @@ class Runner:
 
     `keeps` says that its checkpoints and outputs are the job's; `restore()` fills the folder of checkpoints.
     `grace` is how many seconds the command has after SIGTERM; `deadline()` is when its last checkpoint has to be stored
-    (monotonic seconds); `concluded()` says whether the job's result is stored.
+    (monotonic seconds); `concluded()` says whether the job's result is stored; `stop` is set when no result is wanted.
     """
 
     def __init__(
@@ -67,10 +67,11 @@ class Runner:
         grace: float,
         deadline: Callable[[], float],
         concluded: Callable[[], bool],
+        stop: threading.Event,
     ) -> None:
         self._task, self._part, self._signals, self._gang = task, part, signals, gang
         self._checkpoints, self._restore, self._keeps, self._grace = checkpoints, restore, keeps, grace
-        self._deadline, self._concluded = deadline, concluded
+        self._deadline, self._concluded, self._stop = deadline, concluded, stop
         self._stopped = 0  # the signal that had come when the command ended; one that comes later takes nothing away
         self.worked = 0.0  # seconds of work that this node's result rests on
 
@@ -82,7 +83,9 @@ class Runner:
     def _run_once(self) -> bool:
         epoch = self._gang.join(self._is_stopped, self._concluded) if self._gang else ALONE
         if epoch is None:
-            raise Stopped(self._signals.received)
+            if self._signals.received:
+                raise Stopped(self._signals.received)
+            raise _unwanted()
         if self._gang:
             self._part.say(f"start {epoch.number}: this is rank {epoch.rank} of {len(epoch.hosts)} nodes")
         self._restore()
@@ -90,6 +93,8 @@ class Runner:
         code = self._lend(self._gang, epoch) if self._gang and lends else self._run_command(epoch)
         if self._stopped:
             raise stopped_by(self._stopped, "while the command ran")
+        if self._stop.is_set():
+            raise _unwanted()
         if code == 0:
             return self._succeeded()
         if self._gang is None or self._gang.failed(code):
@@ -108,6 +113,8 @@ class Runner:
             return True
         if self._signals.received:
             raise stopped_by(self._signals.received, "while the other nodes finished")
+        if self._stop.is_set():
+            raise _unwanted()
         self._part.say(f"all nodes start again: {self._gang.why or 'node 0 was lost before its result was stored'}")
         return False
 
@@ -123,7 +130,7 @@ class Runner:
         finally:
             ended = time.monotonic()
             if kept:
-                kept.finish(code >= 0, self._deadline, ended)
+                kept.finish(code >= 0, time.monotonic if self._stop.is_set() else self._deadline, ended)
         self.worked = kept.productive_seconds(ended) if kept else ended - started
         return code
 
@@ -138,7 +145,7 @@ class Runner:
     def _run(self, launched: Launch) -> int:
         part = self._part
         broken = self._gang.broken if self._gang else threading.Event()
-        supervision = Supervision(self._signals, part.hear, part.tee, self._grace, broken)
+        supervision = Supervision(self._signals, part.hear, part.tee, self._grace, broken, self._stop)
         try:
             return run_command(launched, part.folder, supervision)
         except CommandNotFound as error:
@@ -147,7 +154,11 @@ class Runner:
             self._stopped = self._signals.received
 
     def _is_stopped(self) -> bool:
-        return bool(self._signals.received)
+        return bool(self._signals.received) or self._stop.is_set()
+
+
+def _unwanted() -> Failed:
+    return Failed(EXIT_DO_NOT_RETRY, "Unwanted", "nobody wants its result any more")
 
 
 def failure_of(code: int) -> Failed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,6 @@ from ultramarine_trainer.metrics import LatestMetrics, metrics_in, not_finite_in
 
 STOP, LOST, TIMEOUT = "stop", "lost", "timeout"
 
-_REFERENCE = re.compile(r"\$\(params\.([^)]*)\)")
 _POINTS = 200  # that wait for being told; of more every second one is left out
 _LARGEST_STEP = 2**53
 
@@ -48,24 +46,6 @@ class Trial:
             tuple(document["objectives"]),
             float(document.get("timeoutSeconds", 0)),
         )
-
-
-def fill(command: Sequence[str], params: Mapping[str, Any]) -> list[str]:
-    """The command with its $(params.NAME) filled in: numbers as Python writes them, true and false as YAML does.
-
-    An argument that refers to a parameter which this trial does not have is left out.
-    """
-    return [
-        _REFERENCE.sub(lambda match: _text(params[match[1]]), argument)
-        for argument in command
-        if all(name in params for name in _REFERENCE.findall(argument))
-    ]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value if isinstance(value, str) else repr(value)
 
 
 class Ears:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +17,7 @@ from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
 from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, OutputRecord
 from ultramarine.shared.errors import StorageError
-from ultramarine.shared.sweep_records import WorkerTask
+from ultramarine.shared.sweep_records import WorkerTask, fill
 from ultramarine.shared.training_records import GangTask, TerminationRecord, TrainingTask
 
 from ultramarine_trainer.archive import Archive
@@ -26,11 +27,11 @@ from ultramarine_trainer.leases import Connection, Refused, Unreachable
 from ultramarine_trainer.outputs import empty, format_of
 from ultramarine_trainer.run import Attempt, Places
 from ultramarine_trainer.runner import ALONE, Failed, failure_of, stopped_by
-from ultramarine_trainer.trial import LOST, STOP, Ears, Heartbeat, Trial, fill
+from ultramarine_trainer.trial import LOST, STOP, Ears, Heartbeat, Trial
 
 _LEASE_SECONDS, _REPORT_SECONDS = 60.0, 5.0  # for an answer; that to a lease waits for the storage
-_WAITS = (0.05, 0.1, 0.2, 0.5, 1.0)  # seconds between attempts to reach the coordinator
-_STOP_SECONDS = 1.0  # from SIGTERM to SIGKILL for a command that should end early
+# Seconds between attempts to reach the coordinator, whose pod starts at the same time as ours, or starts anew.
+_WAITS = (0.05, 0.1, *(0.2,) * 15, 0.5, 1.0)
 _NOT_FOUND = 127  # what a shell says of a command that is not there
 
 Document = dict[str, Any]
@@ -116,7 +117,7 @@ class Worker(Attempt):
             if not self._signals.received:
                 self._renew(source)
                 supervision = Supervision(
-                    self._signals, ears.hear, self._tee, self._grace / 2, heartbeat.broken, _STOP_SECONDS
+                    self._signals, ears.hear, self._tee, self._grace / 2, threading.Event(), heartbeat.broken
                 )
                 command, environment = fill(self._command, trial.params), environment_for_command(self._environment)
                 try:

@@ -16,7 +16,7 @@ from ..shared.errors import NotLeading
 from ..shared.logs import about
 from ..shared.meta import CHILD_SELECTOR, Key, Manifest, Resource
 from ..shared.metrics import RECONCILE_SECONDS, RECONCILES, WATCH_EVENTS
-from ..shared.plan import Kind, Platform
+from ..shared.plan import Kind, Platform, Report
 from .inquiries import Inquiries, Outside
 from .lease import Lease
 from .mirror import Mirror, owner_key
@@ -85,6 +85,10 @@ class Engine:
     def leads(self) -> bool:
         """Whether this replica is the one that works on objects."""
         return self._leading and self._lease.held
+
+    def answer(self, key: Key, report: Report) -> Manifest | None:
+        """What a pod hears that has just reported on an object."""
+        return self._reconciler.answer(key, report)
 
     def vitals(self) -> Vitals:
         """How this replica is doing now."""

@@ -13,8 +13,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..shared.conditions import state_of
-from ..shared.meta import GROUP, LABEL_KIND, LABEL_NAME, Key, Manifest, Resource
+from ..shared.conditions import ENDED, state_of
+from ..shared.meta import GROUP, LABEL_KIND, LABEL_NAME, Key, Manifest, Resource, controller_uid
 from ..shared.plan import ANY, Kind
 
 Name = tuple[str, str]  # namespace, name
@@ -48,7 +48,14 @@ class _Entry:
     owner: Key | None
     topics: frozenset[str]
     state: str
+    controller: str  # the uid of who controls it
     packed: bytes
+
+    def outline(self, kind: str, namespace: str, name: str) -> Manifest:
+        """Who it is, whose, and in which state."""
+        owners = [{"uid": self.controller, "controller": True}]
+        meta = {"name": name, "namespace": namespace, "uid": self.uid, "ownerReferences": owners}
+        return {"kind": kind, "metadata": meta, "status": {"state": self.state}}
 
     @property
     def manifest(self) -> Manifest:
@@ -89,6 +96,7 @@ class Mirror:
             owner=owner_key(manifest),
             topics=kind.topics(manifest) if kind is not None else frozenset(),
             state=sys.intern(state_of(manifest)) if kind is not None else "",
+            controller=sys.intern(controller_uid(manifest)),
             packed=zlib.compress(json.dumps(manifest).encode(), 1),
         )
         if known is not None:
@@ -163,10 +171,17 @@ class Mirror:
         found = self._objects[key.kind].get((key.namespace, key.name))
         return found.manifest if found is not None else None
 
-    def children(self, key: Key) -> tuple[Manifest, ...]:
-        """All known children of an object."""
+    def children(self, key: Key, *kinds: str) -> tuple[Manifest, ...]:
+        """All known children of an object, or those of some kinds; of objects of ours that have ended the outline.
+
+        A sweep can have a thousand jobs that have, and nobody wants more of them than just that.
+        """
         known = self._children.get(key, ())
-        return tuple(self._objects[kind][key.namespace, name].manifest for kind, name in known)
+        found = []
+        for kind, name in known if not kinds else ((kind, name) for kind, name in known if kind in kinds):
+            entry = self._objects[kind][key.namespace, name]
+            found.append(entry.outline(kind, key.namespace, name) if entry.state in ENDED else entry.manifest)
+        return tuple(found)
 
     def about(self, resource: Resource, namespace: str, topics: Iterable[str]) -> set[str]:
         """The names of the objects of a type of ours that share one of these topics: all share ANY with everybody."""

@@ -17,7 +17,7 @@ from ..kube.client import ApiError, Client
 from ..shared.conditions import Condition, find, health, merge
 from ..shared.errors import Conflict, InvalidSpec, NotYet, Refused, UltramarineError
 from ..shared.meta import CONFIG_MAP, SECRET, Key, Manifest, Resource
-from ..shared.plan import Event, GenerateSecret, Kind, Lazily, Obj, Plan, Platform, Seen
+from ..shared.plan import Event, GenerateSecret, Kind, Lazily, Obj, Plan, Platform, Report, Seen
 from ..shared.sweep_records import SweepSummary
 from ..shared.training_records import Progress
 from .inquiries import Inquiries
@@ -81,6 +81,17 @@ class Reconciler:
             held = Plan(status=status, events=(*plan.events, *told), after=again)
             return await self._finish(manifest, held, now), HELD
         return await self._finish(manifest, plan, now), OK
+
+    def answer(self, key: Key, report: Report) -> Manifest | None:
+        """What a pod hears that has just reported on an object; nothing where that is gone, or makes no sense."""
+        kind, manifest = self._kinds[key.kind], self._mirror.get(key)
+        if manifest is None:
+            return None
+        try:
+            obj = Obj(manifest, kind.spec.model_validate(manifest.get("spec") or {}))
+        except ValidationError:
+            return None
+        return kind.answer(obj, report, lambda of, name: self._mirror.get(Key(of, key.namespace, name)))
 
     def _look(self, kind: Kind, key: Key, obj: Obj[Any]) -> Seen | None:
         """Gather what is to be known; None while the storage is asked, after whose answer the key is rung."""

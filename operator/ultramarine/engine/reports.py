@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ..shared.meta import GROUP, JOB, POD, SWEEP, TRAINING_JOB, Key, Manifest, controller_uid
+from ..shared.plan import Report
 from ..shared.pods import TRAINER, created, image_digest, node_index
 from ..shared.sweep_records import SweepSummary
-from ..shared.training_records import Progress
 from .mirror import Mirror, owner_key
 
 RING_SECONDS = 10.0  # a status is written at most so often for progress alone
 ACCEPT_SECONDS = 1.0  # a job may post no more often
+URGENT_SECONDS = 0.1  # nor a sweep that wants other trials than before, for which there is a pass at once
 MOST = 10_000  # objects that are remembered, of some kilobytes each
-
-Report = Progress | SweepSummary  # of a TrainingJob, and of a Sweep
 
 
 @dataclass(slots=True)
@@ -49,7 +48,7 @@ class Reports:
         job = self._mirror.get(key) if key is not None and ours_to_hear else None
         if key is None or job is None:
             return None
-        made = (child for child in self._mirror.children(key) if child["kind"] == JOB.kind)
+        made = (child for child in self._mirror.children(key, JOB.kind))
         ours = (child for child in made if _is_made_by(child, job, GROUP))
         return key if any(_is_made_by(pod, child, JOB.group) for child in ours) else None
 
@@ -60,16 +59,20 @@ class Reports:
 
     def speaks(self, key: Key, uid: str) -> bool:
         """Whether that pod is the one whose word counts for a job or a sweep."""
-        pod = speaker(key, self._mirror.children(key))
+        pod = speaker(key, self._mirror.children(key, JOB.kind, POD.kind))
         return pod is not None and pod["metadata"].get("uid") == uid
 
     def put(self, key: Key, pod_uid: str, report: Report) -> bool:
-        """Take in what a pod has posted, and have its owner looked at within RING_SECONDS; not if it came too soon."""
+        """Take in what a pod has posted, and have its owner looked at within RING_SECONDS; not if it came too soon.
+
+        A sweep that wants other trials than before is looked at at once.
+        """
         now, known = self._clock(), self._entries.get(key)
-        if known is not None and now < known.received + ACCEPT_SECONDS:
+        urgent = known is not None and _wanted(report) != _wanted(known.report)
+        if known is not None and now < known.received + (URGENT_SECONDS if urgent else ACCEPT_SECONDS):
             return False
-        due = now if known is None else max(now, known.due + RING_SECONDS)
-        if known is not None and known.due > now:
+        due = now if known is None or urgent else max(now, known.due + RING_SECONDS)
+        if known is not None and known.due > now and not urgent:
             due = known.due  # that pass is to come, and will see this
         else:
             self._ring(key, due - now)
@@ -105,6 +108,10 @@ def speaker(key: Key, children: Iterable[Manifest]) -> Manifest | None:
         jobs = [child for child in children if child["kind"] == JOB.kind and child["metadata"]["name"] == name]
         pods = [pod for pod in pods if controller_uid(pod) in {job["metadata"].get("uid") for job in jobs}]
     return max(pods, key=lambda pod: (created(pod), not _is_over(pod), str(pod["metadata"]["name"])), default=None)
+
+
+def _wanted(report: Report) -> object:
+    return report.wanted if isinstance(report, SweepSummary) else ()
 
 
 def _is_over(pod: Manifest) -> bool:

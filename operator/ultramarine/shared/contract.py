@@ -32,6 +32,7 @@ PROGRESS_AUDIENCE = "ultramarine-progress"
 # Where the coordinator of a sweep hears its workers, and the secret by which it knows them.
 SWEEP_PORT = 29600
 ENV_SWEEP = "ULTRAMARINE_SWEEP"  # a SweepTask for the coordinator, a WorkerTask for a worker
+ENV_TRIAL = "ULTRAMARINE_TRIAL"  # a TrialTask, where a trial is a TrainingJob
 ENV_SWEEP_TOKEN = "ULTRAMARINE_SWEEP_TOKEN"
 SUMMARY_NAME = "summary.json"  # below a sweep's prefix: its SweepSummary, written at its end
 JOURNAL_NAME = "journal"  # below a sweep's prefix: the segments of its journal

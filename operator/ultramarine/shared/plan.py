@@ -238,6 +238,15 @@ def no_questions(_obj: Obj[Any], _seen: Seen) -> tuple[Question, ...]:
     return ()
 
 
+Report = Progress | SweepSummary  # what a pod of a TrainingJob posts, and one of a Sweep
+Child = Callable[[str, str], Manifest | None]  # the child of that kind and name, if there is one
+
+
+def no_answer(_obj: Obj[Any], _report: Report, _child: Child) -> Manifest | None:
+    """A kind whose pods hear nothing of what they have reported."""
+    return None
+
+
 ANY = "*"  # the topic of who looks at all objects of the namespace
 
 
@@ -278,6 +287,7 @@ class Kind:
     rung_by: tuple[Resource, ...] = ()
     topics: Callable[[Manifest], frozenset[str]] = no_topics
     questions: Callable[[Obj[Any], Seen], tuple[Question, ...]] = no_questions
+    answer: Callable[[Obj[Any], Report, Child], Manifest | None] = no_answer  # to a pod that has reported
     rules: tuple[tuple[str, str], ...] = ()  # CEL over the whole object: (rule, message)
     creates: tuple[Resource, ...] = ()  # made through Plan.create or an effect: the right to create, nothing more
     deletes: tuple[Resource, ...] = ()  # all that its plans ever delete

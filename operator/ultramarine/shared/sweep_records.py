@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .contract import LARGEST, UNREADABLE, OutputRecord, read_known
+
+# Reasons of a failed TrainingJob that is a trial: its sweep has ended it, or was over for it, or its time was up.
+STOPPED_EARLY, TRIAL_OVER, TRIAL_TIMEOUT = "StoppedEarly", "TrialOver", "TrialTimeout"
+MOST_PODS = 1000  # trials of a sweep each of which has a TrainingJob of its own
+_REFERENCE = re.compile(r"\$\(params\.([^)]*)\)")
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,7 @@ class SweepTask:
     0 stands for no bound of `max_failed_trials`, `trial_timeout_seconds`, `deadline_seconds`, `cpu_hours`, `gpu_hours`;
     a trial takes `trial_cpus` and `trial_gpus`. `progress` is the URL to which a SweepSummary is posted,
     and `mlflow` the URI of a tracking server, where there are any; `mlflow_tags` are those of all runs of the sweep.
+    With `pod_per_trial` nobody asks for trials: those that the summary wants are started by the operator.
     """
 
     sweep: str
@@ -43,6 +51,7 @@ class SweepTask:
     progress: str = ""
     mlflow: str = ""
     mlflow_tags: dict[str, str] = field(default_factory=dict)
+    pod_per_trial: bool = False
 
     def to_json(self) -> str:
         return json.dumps({name: value for name, value in asdict(self).items() if value}, sort_keys=True)
@@ -76,6 +85,71 @@ class WorkerTask:
 
 
 @dataclass(frozen=True)
+class TrialTask:
+    """What the trainer of a trial that is a TrainingJob does besides its TrainingTask: the operator writes it into
+    ENV_TRIAL.
+
+    It tells `coordinator`, a URL, how the trial with this number goes: the values of `objectives`, of which the first
+    one may end it, and that it has ended. The command has `timeout_seconds`, where that is not 0. Of the output
+    `register` the model's format is to be told.
+    """
+
+    trial: int
+    objectives: tuple[str, ...]
+    timeout_seconds: int = 0
+    register: str = ""
+    coordinator: str = ""
+
+    def to_json(self) -> str:
+        return json.dumps({name: value for name, value in asdict(self).items() if value or name == "trial"})
+
+    @classmethod
+    def from_json(cls, text: str) -> TrialTask:
+        """Read what `to_json` wrote. Raises ValueError for anything else."""
+        try:
+            task = read_known(cls, document := json.loads(text))
+            objectives = tuple(document["objectives"])
+            if not objectives or not all(isinstance(text, str) for text in (*objectives, task.register)):
+                raise TypeError("a name is something else")
+            if not all(type(count) is int and 0 <= count < LARGEST for count in (task.trial, task.timeout_seconds)):
+                raise TypeError("a number is something else")
+        except UNREADABLE as error:
+            raise ValueError(f"no task of a trial: {error!r}") from error
+        return replace(task, objectives=objectives)
+
+
+def trial_worker(number: int) -> str:
+    """What a trial that is a TrainingJob is called as its own worker; whichever pod of it speaks."""
+    return f"trial-{number}"
+
+
+def applicable(command: Sequence[str], known: Collection[str]) -> list[str]:
+    """The arguments of a trial's command: one that refers to a parameter which the trial does not have is left out."""
+    return [argument for argument in command if all(name in known for name in _REFERENCE.findall(argument))]
+
+
+def fill(command: Sequence[str], params: Mapping[str, Any]) -> list[str]:
+    """The command of a trial with its $(params.NAME) filled in, and without arguments that do not apply."""
+    known = applicable(command, params)
+    return [_REFERENCE.sub(lambda match: as_text(params[match[1]]), argument) for argument in known]
+
+
+def as_text(value: Any) -> str:
+    """A parameter's value in a command: numbers as Python writes them, true and false as YAML does."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else repr(value)
+
+
+@dataclass(frozen=True)
+class WantedTrial:
+    """A trial that is to run, or to go on, as a TrainingJob of its own."""
+
+    trial: int
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class BestTrial:
     """One of a sweep's best trials: its number, the objectives' values in their order, and its parameters."""
 
@@ -92,7 +166,7 @@ class SweepSummary:
     `outcome` is empty, Succeeded or Failed; `reason` and the first line of `message` say why it ended, and further
     lines are what a trial that failed the sweep printed last. `stopped` trials were ended early by rule. `best` has ten
     trials at most, the best first, or those of the Pareto front. `mlflow_run` is the id of the run that records
-    the sweep.
+    the sweep. `wanted` are those trials that the operator should see to, where each has a TrainingJob.
     """
 
     outcome: str = ""
@@ -106,9 +180,13 @@ class SweepSummary:
     gpu_hours: float = 0.0
     best: tuple[BestTrial, ...] = ()
     mlflow_run: str = ""
+    wanted: tuple[WantedTrial, ...] = ()
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        document = asdict(self)
+        if not self.wanted:
+            del document["wanted"]
+        return json.dumps(document, sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, data: bytes | str) -> SweepSummary:
@@ -116,6 +194,7 @@ class SweepSummary:
         try:
             summary = read_known(cls, document := json.loads(data))
             best = tuple(_best(one) for one in document.get("best") or ())
+            wanted = tuple(_wanted(one) for one in document.get("wanted") or ())
             texts = (summary.outcome, summary.reason, summary.message, summary.mlflow_run)
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError("a text is something else")
@@ -126,7 +205,16 @@ class SweepSummary:
                 raise TypeError("a number of hours is none")
         except UNREADABLE as error:
             raise ValueError(f"not a summary of a sweep: {error!r}") from error
-        return replace(summary, best=best)
+        return replace(summary, best=best, wanted=wanted)
+
+
+def _wanted(document: dict[str, Any]) -> WantedTrial:
+    number, params = document["trial"], dict(document.get("params") or {})
+    if type(number) is not int or not 0 <= number < MOST_PODS:
+        raise TypeError(f"{number!r} is no trial's number")
+    if not all(isinstance(value, str | bool | int | float) for value in params.values()):
+        raise TypeError("a parameter is no text, number or boolean")
+    return WantedTrial(number, params)
 
 
 def _best(document: dict[str, Any]) -> BestTrial:

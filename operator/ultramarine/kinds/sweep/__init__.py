@@ -12,11 +12,17 @@ from ...shared.meta import (
     SECRET,
     SERVICE,
     SWEEP,
+    TRAINING_JOB,
     Manifest,
 )
 from ...shared.plan import Column, Kind
+from ...shared.sweep_records import MOST_PODS
+from ..trials import trial_name
 from .plan import plan, questions
+from .podpertrial import answer
 from .schema import SweepSpec, SweepStatus
+
+ROOM_FOR_TRIAL = len(trial_name("", MOST_PODS - 1))
 
 
 def _topics(sweep: Manifest) -> frozenset[str]:
@@ -46,7 +52,8 @@ KIND = Kind(
     ),
     plan=plan,
     questions=questions,
-    children=(JOB, POD, CONFIG_MAP, SERVICE),
+    answer=answer,
+    children=(JOB, POD, CONFIG_MAP, SERVICE, TRAINING_JOB),
     related=(MODEL, MODEL_VERSION, SWEEP),
     topics=_topics,
     rules=(
@@ -55,7 +62,12 @@ KIND = Kind(
             "!self.metadata.name.contains('.') && self.metadata.name.matches('^[a-z]')",
             "metadata.name must start with a letter and must not contain a dot: it becomes a Service's name",
         ),
+        (
+            f"self.spec.execution == 'Pool' || size(self.metadata.name) <= {MAX_NAME - ROOM_FOR_TRIAL}",
+            f"with execution: PodPerTrial metadata.name must have at most {MAX_NAME - ROOM_FOR_TRIAL} characters: each "
+            "trial's TrainingJob has it in its name",
+        ),
     ),
     creates=(SECRET, MODEL, MODEL_VERSION),
-    deletes=(SWEEP, JOB),
+    deletes=(SWEEP, JOB, TRAINING_JOB),
 )

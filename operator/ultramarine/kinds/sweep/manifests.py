@@ -11,7 +11,7 @@ from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secre
 from ...shared.quantities import amount
 from ...shared.sweep_records import SweepTask, WorkerTask
 from ...shared.training_records import SourceTask, TrainingContext, TrainingTask
-from .. import training
+from .. import training, trials
 from ..trainingjob.schema import TrainingJobSpec
 from .schema import SweepSpec
 
@@ -20,7 +20,6 @@ Trial = Obj[TrainingJobSpec]
 
 COORDINATOR = "coordinator"  # the container
 LABEL_ROLE = f"{GROUP}/role"  # which of a sweep's pods the Service leads to
-TOKEN_KEY = "token"
 RETRIES = 100  # of the coordinator, which goes on from its journal
 RETRIES_EACH = 6  # of a worker
 KILLED = 137  # by the kernel, as a rule for a trial that used more memory than there is
@@ -44,29 +43,29 @@ def prefix_of(platform: Platform, namespace: str, name: str, uid: str) -> str:
 
 
 def coordinator_name(sweep: Sweep) -> str:
-    return f"{sweep.name}-coordinator"
+    return trials.coordinator_name(sweep.name)
 
 
 def workers_name(sweep: Sweep) -> str:
     return f"{sweep.name}-workers"
 
 
-def _source_name(sweep: Sweep) -> str:
+def source_name(sweep: Sweep) -> str:
     return f"{sweep.name}-sweep-source"  # not NAME-source, which a TrainingJob of the same name has
 
 
 def token_secret_name(sweep: Sweep) -> str:
-    return f"{sweep.name}-sweep-token"
+    return trials.token_secret_name(sweep.name)
 
 
 def token_secret(sweep: Sweep) -> GenerateSecret:
     """By what the workers know the coordinator, and it them."""
-    return GenerateSecret(tuple(child_metadata(sweep.manifest, token_secret_name(sweep)).items()), (TOKEN_KEY,))
+    return GenerateSecret(tuple(child_metadata(sweep.manifest, token_secret_name(sweep)).items()), (trials.TOKEN_KEY,))
 
 
 def source_config_map(sweep: Sweep) -> Manifest | None:
     """The inline source as a ConfigMap, or nothing without any."""
-    return training.source_config_map(trial_of(sweep), _source_name(sweep))
+    return training.source_config_map(trial_of(sweep), source_name(sweep))
 
 
 def coordinator_service(sweep: Sweep) -> Manifest:
@@ -106,7 +105,7 @@ def max_trials(sweep: Sweep, grid: int | None) -> int:
 def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence[str]) -> SweepTask:
     """What the coordinator has to do, with `most` trials."""
     spec, raw = sweep.spec, sweep.manifest["spec"]
-    budget, stopping = spec.budget, spec.early_termination
+    budget, stopping, trial = spec.budget, spec.early_termination, spec.trial_template.spec
     return SweepTask(
         sweep=f"{sweep.namespace}/{sweep.name}",
         uid=sweep.uid,
@@ -123,13 +122,19 @@ def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence
         canary_trial=spec.canary_trial,
         cpu_hours=(budget.cpu_hours if budget else None) or 0.0,
         gpu_hours=(budget.gpu_hours if budget else None) or 0.0,
-        trial_cpus=_cpus(spec.trial_template.spec),
-        trial_gpus=_gpus(spec.trial_template.spec),
-        outputs=tuple(sorted(spec.trial_template.spec.outputs)),
+        trial_cpus=_cpus(trial) * trial.nodes,
+        trial_gpus=_gpus(trial) * trial.nodes,
+        outputs=tuple(sorted(trial.outputs)),
         progress=f"{platform.progress_url}/sweeps/{sweep.namespace}/{sweep.name}" if platform.progress_url else "",
         mlflow=platform.mlflow_uri,
         mlflow_tags=_mlflow_tags(sweep, platform) if platform.mlflow_uri else {},
+        pod_per_trial=has_pod_per_trial(sweep),
     )
+
+
+def has_pod_per_trial(sweep: Sweep) -> bool:
+    """Whether each trial is a TrainingJob."""
+    return sweep.spec.execution == "PodPerTrial"
 
 
 def _mlflow_tags(sweep: Sweep, platform: Platform) -> dict[str, str]:
@@ -175,7 +180,7 @@ def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manife
                 "command": ["ultramarine-sweep"],
                 "env": [
                     {"name": contract.ENV_SWEEP, "value": training.plain(task.to_json())},
-                    _token(sweep),
+                    trials.token_env(sweep.name),
                     *storage_env(platform),
                     _pod_name(),
                 ],
@@ -263,11 +268,9 @@ def _worker_pod(sweep: Sweep, platform: Platform, params: Sequence[str]) -> Mani
         image=spec.image or platform.trainer_image,
         source_digest=training.source_digest(trial),
     )
-    work = WorkerTask(
-        f"http://{coordinator_name(sweep)}.{sweep.namespace}.svc:{contract.SWEEP_PORT}", tuple(command(sweep, params))
-    )
-    env = ({"name": contract.ENV_SWEEP, "value": training.plain(work.to_json())}, _token(sweep))
-    return training.pod_spec(trial, platform, task, context, source=_source_name(sweep), args=[], env=env)
+    work = WorkerTask(trials.coordinator_url(sweep.name, sweep.namespace), tuple(command(sweep, params)))
+    env = ({"name": contract.ENV_SWEEP, "value": training.plain(work.to_json())}, trials.token_env(sweep.name))
+    return training.pod_spec(trial, platform, task, context, source=source_name(sweep), args=[], env=env)
 
 
 def command(sweep: Sweep, params: Sequence[str]) -> list[str]:
@@ -278,11 +281,6 @@ def command(sweep: Sweep, params: Sequence[str]) -> list[str]:
     spec = sweep.spec.trial_template.spec
     known: Mapping[str, str] = {**spec.parameters, **{name: f"$(params.{name})" for name in params}}
     return training.command_line(spec, known, "spec.trialTemplate.spec", "spec.searchSpace")
-
-
-def _token(sweep: Sweep) -> Manifest:
-    reference = {"name": token_secret_name(sweep), "key": TOKEN_KEY}
-    return {"name": contract.ENV_SWEEP_TOKEN, "valueFrom": {"secretKeyRef": reference}}
 
 
 def _pod_name() -> Manifest:

@@ -7,21 +7,22 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ...shared import pods, states, waiting
-from ...shared.conditions import find, is_true, parse_timestamp
+from ...shared.conditions import is_true, parse_timestamp
 from ...shared.contract import SUMMARY_NAME
 from ...shared.errors import InvalidSpec, StorageError
-from ...shared.meta import JOB, SWEEP, Manifest, Ref, controller_uid
+from ...shared.meta import JOB, SWEEP, TRAINING_JOB, Manifest, Ref
 from ...shared.plan import Effect, Plan, Platform, Question, ReadText, Seen
 from ...shared.searchgrid import Grid, check_algorithm
 from ...shared.searchspace import Space, read_space
-from ...shared.sweep_records import SweepSummary
-from . import status
+from ...shared.sweep_records import MOST_PODS, SweepSummary
+from . import podpertrial, status
 from .manifests import (
     Sweep,
     best_output,
+    command,
     coordinator_job,
-    coordinator_name,
     coordinator_service,
+    has_pod_per_trial,
     max_trials,
     objectives,
     prefix,
@@ -33,32 +34,19 @@ from .manifests import (
     with_changes,
     workers,
     workers_job,
-    workers_name,
 )
+from .own import Own, job_condition, last_words, own_of, without_pods, without_token
 from .registration import registered, stored, to_register
 
 LOST = ("ObjectNotFound", "TooLarge")  # what no other look will find
 STORAGE_RETRY = timedelta(seconds=15)
 SOON = timedelta(milliseconds=200)
+ENDING = timedelta(seconds=5)  # for workers that were told, or will be, that the sweep is over
 LAST_WORDS = timedelta(seconds=1)
 LONGEST_LAG = timedelta(seconds=20)
 NO_POD = timedelta(seconds=30)
 LOOK_AGAIN = timedelta(seconds=30)
 STARTING = states.pending("PodsStarting", "its pods are starting")
-
-
-@dataclass(frozen=True)
-class Own:
-    """Its two Jobs, if they are there, and their pods, the oldest first."""
-
-    coordinator: Manifest | None
-    workers: Manifest | None
-    speaking: list[Manifest]
-    working: list[Manifest]
-
-    @property
-    def jobs(self) -> list[Manifest]:
-        return [job for job in (self.coordinator, self.workers) if job is not None]
 
 
 @dataclass(frozen=True)
@@ -71,29 +59,30 @@ class Search:
 
 def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
     """Say what should exist for `sweep`, given only what was seen."""
-    own = _own(sweep, seen)
+    own = own_of(sweep, seen)
     if is_true(sweep.status, "Succeeded") or is_true(sweep.status, "Failed"):
         return _after_the_end(sweep, own, now)
-    search = _search(sweep)
+    search = _search(sweep, seen.platform)
     facts = status.gathered(sweep, [*own.speaking, *own.working], seen, search.most, now)
-    if own.coordinator is not None and _job_condition(own.coordinator, "Complete"):
+    if own.is_over:
         return _over(sweep, seen, search, own, facts, now)
-    for job, its_pods in ((own.coordinator, own.speaking), (own.workers, own.working)):
-        if job is not None and (failure := _job_condition(job, "Failed")):
+    for job, its_pods in own.pairs:
+        if failure := job_condition(job, "Failed"):
             return _failed(sweep, job, failure, its_pods, facts, now)
     if any(job["metadata"].get("deletionTimestamp") for job in own.jobs):
         return _plan(sweep, states.pending("JobEnding", "the pods of a Job of its end"), facts, now)
-    if _misses_token(sweep, own):
-        # A new one for both: who has the old one would not know the other any more.
+    if stuck := without_token(sweep, own):
+        # A new one for both: who has the old one would not know the other any more. The Job whose pod shows that it is
+        # missing goes last, and the new one comes when no Job is left: a delete may be refused, and a pass end halfway.
         state = states.pending("TokenMissing", f"Secret {token_secret_name(sweep)} was deleted; all pods are made anew")
-        gone = tuple(Ref.to(JOB, job) for job in own.jobs)
-        return replace(_plan(sweep, state, facts, now, delete=gone, after=SOON), effects=(token_secret(sweep),))
+        gone = [job for job in own.jobs if job not in stuck] or stuck
+        return _plan(sweep, state, facts, now, delete=tuple(Ref.to(JOB, job) for job in gone), after=SOON)
     warm_start, missing = _warm_start(sweep, seen)
     if missing:
         return _plan(sweep, states.pending("WarmStartMissing", missing), facts, now, after=LOOK_AGAIN)
     facts = {**facts, "warmStart": list(warm_start)}
-    apply = _children(sweep, seen.platform, search, own, warm_start)
-    effects: tuple[Effect, ...] = () if len(own.jobs) == 2 else (token_secret(sweep),)
+    apply = _children(sweep, seen, search, own, warm_start)
+    effects: tuple[Effect, ...] = () if own.is_whole else (token_secret(sweep),)
     return replace(_going_on(sweep, search, own, facts, now), apply=apply, effects=effects)
 
 
@@ -106,6 +95,8 @@ def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: date
         return _plan(sweep, states.finishing("Finishing", "the search is over; its Jobs are being closed"), facts, now)
     speaking = [pod for pod in own.speaking if pods.is_running(pod)]
     working = [pod for pod in own.working if pods.is_running(pod)]
+    if speaking and not own.is_pool:
+        return _plan(sweep, podpertrial.state(sweep, own.trials, facts, speaking[-1]), facts, now)
     awaited = [] if speaking and working else [*own.speaking, *([] if working else own.working)]
     limit = sweep.spec.trial_template.spec.pending_deadline_seconds
     again = "correct the image, and run it again as a new Sweep"
@@ -115,8 +106,8 @@ def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: date
     if speaking and working:
         state = status.running(working, workers(sweep, search.most), speaking[-1])
         return _plan(sweep, state, facts, now)
-    for job, its_pods in ((own.coordinator, own.speaking), (own.workers, own.working)):
-        if job is not None and not its_pods and (waited := _without_pods(job, now)) is not None:
+    for job, its_pods in own.pairs:
+        if not its_pods and (waited := without_pods(job, now)) is not None:
             if waited < NO_POD:
                 return _plan(sweep, STARTING, facts, now, after=NO_POD - waited)
             name = job["metadata"]["name"]
@@ -141,16 +132,17 @@ def _trouble(own: Own, speaking: list[Manifest], working: list[Manifest]) -> sta
     return STARTING
 
 
-def _children(
-    sweep: Sweep, platform: Platform, search: Search, own: Own, warm_start: tuple[str, ...]
-) -> tuple[Manifest, ...]:
+def _children(sweep: Sweep, seen: Seen, search: Search, own: Own, warm_start: tuple[str, ...]) -> tuple[Manifest, ...]:
+    names, platform = search.space.names, seen.platform
     task = sweep_task(sweep, platform, search.most, warm_start)
     made: list[Manifest | None] = [source_config_map(sweep), coordinator_service(sweep)]
-    for live, wanted in (
-        (own.coordinator, coordinator_job(sweep, task, platform)),
-        (own.workers, workers_job(sweep, platform, search.space.names, search.most)),
-    ):
-        made.append(wanted if live is None else with_changes(live, wanted))
+    jobs = [(own.coordinator, coordinator_job(sweep, task, platform))]
+    if own.is_pool:
+        jobs.append((own.workers, workers_job(sweep, platform, names, search.most)))
+    made += [wanted if live is None else with_changes(live, wanted) for live, wanted in jobs]
+    if not own.is_pool:
+        command(sweep, names)  # refused once, and not trial by trial
+        made += podpertrial.trial_jobs(sweep, seen.summary.wanted if seen.summary else (), own.trials)
     return tuple(manifest for manifest in made if manifest is not None)
 
 
@@ -158,22 +150,28 @@ def questions(sweep: Sweep, seen: Seen) -> tuple[Question, ...]:
     """Ask the storage for the summary once the coordinator has said that it is over."""
     if is_true(sweep.status, "Succeeded") or is_true(sweep.status, "Failed"):
         return ()
-    coordinator = _own(sweep, seen).coordinator
-    return (_summary(sweep, seen.platform),) if coordinator and _job_condition(coordinator, "Complete") else ()
+    return (_summary(sweep, seen.platform),) if own_of(sweep, seen).is_over else ()
 
 
 def _summary(sweep: Sweep, platform: Platform) -> ReadText:
     return ReadText(prefix(sweep, platform) + SUMMARY_NAME)
 
 
-def _search(sweep: Sweep) -> Search:
+def _search(sweep: Sweep, platform: Platform) -> Search:
     space = read_space(sweep.manifest["spec"]["searchSpace"])
     type, early = sweep.spec.algorithm.type, sweep.spec.early_termination is not None
     check_algorithm(space, type, len(objectives(sweep)), early)
     if sweep.name in sweep.spec.algorithm.warm_start_from:
         message = f"spec.algorithm.warmStartFrom names {sweep.name} itself; make it anew without that"
         raise InvalidSpec(message)
-    return Search(space, max_trials(sweep, Grid(space).size if type == "grid" else None))
+    search = Search(space, max_trials(sweep, Grid(space).size if type == "grid" else None))
+    if has_pod_per_trial(sweep) and search.most > MOST_PODS:
+        message = f"the grid of spec.searchSpace has {search.most} points, and execution PodPerTrial {MOST_PODS} trials"
+        raise InvalidSpec(f"{message} at most; set limits.maxTrials, or let a Pool run them")
+    if has_pod_per_trial(sweep) and not platform.progress_url:
+        message = "spec.execution: PodPerTrial needs coordinators that reach the operator; set progress.enabled in the"
+        raise InvalidSpec(f"{message} chart, or let a Pool run the trials")
+    return search
 
 
 def _warm_start(sweep: Sweep, seen: Seen) -> tuple[tuple[str, ...], str]:
@@ -211,50 +209,10 @@ def _plan(
     return Plan(new, create=create, delete=delete, events=states.diary(sweep, new), after=after)
 
 
-def _own(sweep: Sweep, seen: Seen) -> Own:
-    coordinator, working = (_own_job(name, sweep, seen) for name in (coordinator_name(sweep), workers_name(sweep)))
-    return Own(coordinator, working, _own_pods(coordinator, seen), _own_pods(working, seen))
-
-
-def _own_job(name: str, sweep: Sweep, seen: Seen) -> Manifest | None:
-    job = seen.one("Job", name)
-    return job if job is not None and controller_uid(job) == sweep.uid else None
-
-
-def _own_pods(job: Manifest | None, seen: Seen) -> list[Manifest]:
-    if job is None:
-        return []
-    own = [pod for pod in seen.of("Pod") if controller_uid(pod) == job["metadata"]["uid"]]
-    return sorted(own, key=pods.created)
-
-
-def _job_condition(job: Manifest, type: str) -> Mapping[str, str] | None:
-    condition = find(job.get("status") or {}, type)
-    return condition if condition is not None and condition.get("status") == "True" else None
-
-
-def _misses_token(sweep: Sweep, own: Own) -> bool:
-    name = token_secret_name(sweep)
-    troubles = (pods.trouble(pod) for pod in (*own.speaking, *own.working))
-    return any(
-        trouble.reason == "CreateContainerConfigError" and f"Secret {name} not found" in trouble.message
-        for trouble in troubles
-        if trouble
-    )
-
-
-def _without_pods(job: Manifest, now: datetime) -> timedelta | None:
-    """For how long a Job that its controller has started has had no pod; nothing where that is as it should be."""
-    counts = job.get("status") or {}
-    if not counts.get("startTime") or counts.get("active") or _job_condition(job, "Complete"):
-        return None
-    return now - parse_timestamp(str(counts["startTime"]))
-
-
 def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, now: datetime) -> Plan:
     """The coordinator has ended well: what it said last decides, and what it has stored tells the best."""
     assert own.coordinator is not None
-    answer, told = seen.answers.get(_summary(sweep, seen.platform)), _last_words(own.speaking)
+    answer, told = seen.answers.get(_summary(sweep, seen.platform)), last_words(own.speaking)
     whole: SweepSummary | None = None
     why = ""
     if isinstance(answer, str):
@@ -357,21 +315,6 @@ def _is_fresh(condition: Mapping[str, str], now: datetime) -> bool:
     return told is not None and abs(now - parse_timestamp(told)) < LONGEST_LAG
 
 
-def _last_words(speaking: list[Manifest]) -> SweepSummary | None:
-    """What the pod that ended well said last, if it is one of ours with an outcome."""
-    for pod in reversed(speaking):
-        for each in pods.statuses(pod):
-            ended = (each.get("state") or {}).get("terminated") or {}
-            if ended.get("exitCode") == 0:
-                try:
-                    summary = SweepSummary.from_json(str(ended.get("message") or ""))
-                except ValueError:
-                    continue
-                if summary.outcome in ("Succeeded", "Failed"):
-                    return summary
-    return None
-
-
 def _after_the_end(sweep: Sweep, own: Own, now: datetime) -> Plan:
     """A finished sweep is never judged anew; what goes on of it is ended, and it waits for its TTL."""
     kept = [c for c in sweep.status.get("conditions") or [] if c.get("type") != "Reconciled"]
@@ -382,10 +325,17 @@ def _after_the_end(sweep: Sweep, own: Own, now: datetime) -> Plan:
     going_on = [
         job
         for job in own.jobs
-        if not (_job_condition(job, "Complete") or _job_condition(job, "Failed"))
+        if not (job_condition(job, "Complete") or job_condition(job, "Failed"))
         and not job["metadata"].get("deletionTimestamp")
+        and not (job is own.coordinator and own.is_over)
     ]
-    return Plan(new, delete=tuple(Ref.to(JOB, job) for job in going_on), after=left)
+    trials = [job for job in own.trials if not (podpertrial.is_over(job) or job["metadata"].get("deletionTimestamp"))]
+    # Those that end by themselves now keep their pods, and these their logs.
+    patience = ENDING - (now - parse_timestamp(new["completionTime"])) if "completionTime" in new else timedelta()
+    if (going_on or trials) and patience > timedelta():
+        return Plan(new, after=patience if left is None else min(patience, left))
+    delete = (*(Ref.to(JOB, job) for job in going_on), *(Ref.to(TRAINING_JOB, job) for job in trials))
+    return Plan(new, delete=delete, after=left)
 
 
 def _time_to_live(sweep: Sweep, finished: Manifest, now: datetime) -> timedelta | None:

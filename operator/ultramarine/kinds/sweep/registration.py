@@ -8,15 +8,18 @@ from ...shared.plan import Platform, Seen
 from ...shared.sweep_records import BestTrial
 from .. import registration
 from ..registration import Candidate, Maker
-from .manifests import Sweep, best_output, objectives, prefix
+from ..trials import trial_name
+from .manifests import Sweep, best_output, has_pod_per_trial, objectives, prefix
 
 LABEL_SWEEP_UID = f"{GROUP}/sweep-uid"
 
 
 def stored(sweep: Sweep, best: BestTrial, platform: Platform) -> OutputRecord | None:
-    """The best trial's output as it was uploaded; what is not below the sweep's own prefix is not believed."""
-    record = best.outputs.get(best_output(sweep))
-    return record if record is not None and record.uri.startswith(prefix(sweep, platform)) else None
+    """The best trial's output as it was uploaded; what is not where the sweep's trials store is not believed."""
+    record, where = best.outputs.get(best_output(sweep)), prefix(sweep, platform)
+    if has_pod_per_trial(sweep):
+        where = f"s3://{platform.storage_bucket}/{sweep.namespace}/trainingjobs/{trial_name(sweep.name, best.trial)}/"
+    return record if record is not None and record.uri.startswith(where) else None
 
 
 def registered(sweep: Sweep, seen: Seen) -> str:

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from ...shared.contract import LARGEST, METRIC_NAME_LIMIT
 from ...shared.schema import IMMUTABLE, DnsName, MlflowStatus, RunStatus, Schema, rule, rules, says
+from ...shared.sweep_records import MOST_PODS
 from ..trainingjob.schema import Failure, TrainingJobSpec
 from .space import Parameter
 from .stopping import EarlyTermination
@@ -107,19 +108,46 @@ def _asks_for_cpu(part: str) -> str:
     return f"(has({where}) && 'cpu' in {where})"
 
 
-_OF_TRIALS = rules(
-    rule("self.nodes == 1", "a trial runs in one pod; leave nodes out, and let the command use what its pod has"),
-    rule("!has(self.framework)", "a trial has no ranks; leave framework out, or call torchrun and the like in command"),
-    rule("!has(self.checkpoint)", "a trial that was lost starts anew, without checkpoints; leave checkpoint out"),
-    rule("!has(self.podFailurePolicy)", "a failed trial is a result, and not tried again; leave podFailurePolicy out"),
-    rule("self.backoffLimit == 3", "a failed trial is a result, and not tried again; leave backoffLimit out"),
-    rule("!has(self.onOutOfMemory)", "a trial has the memory of its worker; raise resources.limits.memory instead"),
-    rule("!self.suspend", "suspend is the sweep's to say; set spec.suspend"),
-    rule(
-        "!has(self.activeDeadlineSeconds)",
+def _in_a_pool(holds: str, message: str) -> dict[str, str]:
+    """A rule for the trials' spec where pods run one trial after another."""
+    return rule(f"self.execution != 'Pool' || {holds.replace('SPEC', 'self.trialTemplate.spec')}", message)
+
+
+POD_PER_TRIAL = "or set execution: PodPerTrial"
+_POOL = (
+    _in_a_pool(
+        "SPEC.nodes == 1",
+        f"a trial runs in one pod; leave nodes out, and let the command use what its pod has, {POD_PER_TRIAL}",
+    ),
+    _in_a_pool(
+        "!has(SPEC.framework)",
+        f"a trial has no ranks; leave framework out, and call torchrun and the like in command, {POD_PER_TRIAL}",
+    ),
+    _in_a_pool(
+        "!has(SPEC.checkpoint)",
+        f"a trial that was lost starts anew, without checkpoints; leave checkpoint out, {POD_PER_TRIAL}",
+    ),
+    _in_a_pool(
+        "!has(SPEC.podFailurePolicy)",
+        f"a failed trial is a result, and not tried again; leave podFailurePolicy out, {POD_PER_TRIAL}",
+    ),
+    _in_a_pool(
+        "SPEC.backoffLimit == 3",
+        f"a failed trial is a result, and not tried again; leave backoffLimit out, {POD_PER_TRIAL}",
+    ),
+    _in_a_pool(
+        "!has(SPEC.onOutOfMemory)",
+        f"a trial has the memory of its worker; raise resources.limits.memory, {POD_PER_TRIAL}",
+    ),
+    _in_a_pool(
+        "!has(SPEC.activeDeadlineSeconds)",
         "leave activeDeadlineSeconds out here; limits.trialTimeoutSeconds is for a trial, and activeDeadlineSeconds of "
         "spec for the sweep",
     ),
+)
+
+_OF_TRIALS = rules(
+    rule("!self.suspend", "suspend is the sweep's to say; set spec.suspend"),
     rule("!has(self.ttlSecondsAfterFinished)", "ttlSecondsAfterFinished is the sweep's to say; set it in spec"),
     rule(
         "!has(self.outputs) || self.outputs.all(name, !has(self.outputs[name].registerAs))",
@@ -132,8 +160,7 @@ class TrialTemplate(Schema):
     """What each trial runs."""
 
     spec: TrainingJobSpec = Field(
-        description="The spec of a TrainingJob, in which $(params.NAME) stands for a parameter of searchSpace too. "
-        "Code and inputs are fetched once for each pod, which then runs one trial after another.",
+        description="The spec of a TrainingJob, in which $(params.NAME) stands for a parameter of searchSpace too.",
         json_schema_extra=_OF_TRIALS,
     )
 
@@ -189,6 +216,12 @@ class SweepSpec(Schema):
                 "self.trialTemplate.spec.resources.limits.exists(name, name.endsWith('/gpu')))",
                 "budget.gpuHours needs a GPU in trialTemplate.spec.resources.limits, such as nvidia.com/gpu",
             ),
+            rule(
+                f"self.execution == 'Pool' || !has(self.limits.maxTrials) || self.limits.maxTrials <= {MOST_PODS}",
+                f"with execution: PodPerTrial there are {MOST_PODS} trials at most; lower limits.maxTrials, or let a "
+                "Pool run them",
+            ),
+            *_POOL,
         )
     )
 
@@ -231,9 +264,11 @@ class SweepSpec(Schema):
         description="Run the first trial alone; if its command fails, so does the sweep, and not all of its trials.",
         json_schema_extra=IMMUTABLE,
     )
-    execution: Literal["Pool"] = Field(
+    execution: Literal["Pool", "PodPerTrial"] = Field(
         default="Pool",
-        description="Pool: limits.parallelTrials pods take one trial after another.",
+        description="Pool: limits.parallelTrials pods fetch code and inputs once, and take one trial after another. "
+        "PodPerTrial: each trial is a TrainingJob of its own, with all that one can have: several nodes, checkpoints, "
+        "retries.",
         json_schema_extra=IMMUTABLE,
     )
     suspend: bool = Field(

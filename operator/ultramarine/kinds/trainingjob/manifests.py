@@ -9,7 +9,7 @@ from ...shared.meta import LABEL_KIND, LABEL_NAME, Manifest, child_labels, child
 from ...shared.plan import Obj, Platform
 from ...shared.pods import TRAINER
 from ...shared.training_records import CheckpointTask, GangTask, TrainingContext, TrainingTask
-from .. import training
+from .. import training, trials
 from .schema import TrainingJobSpec
 
 Job = Obj[TrainingJobSpec]
@@ -121,11 +121,12 @@ def _on_exit(action: str, operator: str, codes: list[int]) -> Manifest:
 
 def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
     """The pod, with what a gang and checkpoints ask of it."""
-    spec = job.spec
+    spec, trial = job.spec, trials.task_of(job.manifest)
+    models = {name for name, out in spec.outputs.items() if out.register_as or (trial and trial.register == name)}
     task = TrainingTask(
         inputs=training.downloads(spec),
         streams=training.streams(spec),
-        outputs={name: (out.format or "auto") if out.register_as else "" for name, out in spec.outputs.items()},
+        outputs={name: (out.format or "auto") if name in models else "" for name, out in spec.outputs.items()},
         output_prefix=output_prefix(job, platform),
         source=training.source_task(job),
         checkpoint=checkpoint_task(job),
@@ -135,8 +136,8 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
     if task.checkpoint:
         more["terminationGracePeriodSeconds"] = task.checkpoint.grace_seconds
     told = context(job, platform)
-    args = command(job)
-    return training.pod_spec(job, platform, task, told, source=_source_name(job), args=args, memory=memory, more=more)
+    code, args, env = _source_name(job), command(job), trials.trial_env(job.manifest)
+    return training.pod_spec(job, platform, task, told, source=code, args=args, env=env, memory=memory, more=more)
 
 
 def checkpoint_task(job: Job) -> CheckpointTask | None:
@@ -184,7 +185,8 @@ def context(job: Job, platform: Platform) -> TrainingContext:
         source_digest=training.source_digest(job),
         parameters=parameters,
         progress=f"{platform.progress_url}/progress/{job.namespace}/{job.name}" if platform.progress_url else "",
-        mlflow=platform.mlflow_uri,
+        # A trial is recorded by the coordinator of its sweep.
+        mlflow="" if trials.task_of(job.manifest) else platform.mlflow_uri,
     )
 
 

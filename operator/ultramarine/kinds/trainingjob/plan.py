@@ -12,6 +12,7 @@ from ...shared.errors import StorageError
 from ...shared.meta import JOB, TRAINING_JOB, Manifest, Ref, controller_uid
 from ...shared.plan import Plan, Platform, Question, ReadText, Seen
 from ...shared.training_records import TerminationRecord
+from ..trials import task_of
 from . import history, memory, status
 from .manifests import (
     Job,
@@ -30,11 +31,30 @@ SOON = timedelta(milliseconds=200)
 LAST_WORDS = timedelta(seconds=1)
 LONGEST_LAG = timedelta(seconds=20)
 NO_POD = timedelta(seconds=30)
-STARTING = states.pending("PodStarting", "its pod is starting")
+YOUNG = timedelta(seconds=10)
+STARTING_REASON = "PodStarting"
+STARTING = states.pending(STARTING_REASON, "its pod is starting")
 
 
 def plan(job: Job, seen: Seen, now: datetime) -> Plan:
     """Say what should exist for `job`, given only what was seen."""
+    wanted = _wanted(job, seen, now)
+    return replace(wanted, status=job.status, events=()) if _goes_without_saying(job, wanted.status, now) else wanted
+
+
+def _goes_without_saying(job: Job, new: Manifest, now: datetime) -> bool:
+    """Whether it is a trial that begins, has just begun or is about to end: of many, and each word costs a write."""
+    condition, known = find(new, "Running"), job.status.get("conditions") or []
+    if condition is None or task_of(job.manifest) is None or find(job.status, "Reconciled") is not None:
+        return False
+    if condition.get("reason") == STARTING_REASON:
+        return not known
+    was_running = job.status.get("state") == new.get("state") == "Running"
+    is_young = now - parse_timestamp(str(new.get("startTime"))) < YOUNG
+    return was_running and (condition.get("reason") == "Finishing" or is_young)
+
+
+def _wanted(job: Job, seen: Seen, now: datetime) -> Plan:
     child = _own_job(job, seen)
     if is_true(job.status, "Succeeded") or is_true(job.status, "Failed"):
         return _after_the_end(job, child, now)
@@ -251,6 +271,9 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
     outputs: dict[str, Manifest] = {
         name: {"uri": out.uri, "digest": out.digest, "bytes": out.bytes} for name, out in record.outputs.items()
     }
+    for name, out in record.outputs.items():
+        if out.format:
+            outputs[name]["format"] = out.format[:63]
     create = to_register(job, record, seen)
     if create:
         names = ", ".join(manifest["metadata"]["name"] for manifest in create if manifest["kind"] == "ModelVersion")

@@ -527,6 +527,7 @@ class OutputStatus(Schema):
     uri: str = Field(max_length=2048, description="The folder in the object storage.")
     digest: Digest = Field(description="SHA-256 over the list of its files; it names the whole content.")
     bytes: int = Field(ge=0, description="The size of all its files.")
+    format: str = Field(default="", max_length=63, description="The model's format, if it is a model.")
     model_version: str | None = Field(default=None, max_length=253, description="The ModelVersion made of it.")
 
 

@@ -1,0 +1,110 @@
+"""What the measurements of numbers share: what some time cost the operator, and what a watch tells of objects."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from chaos.world import Api
+from sights import AT_ONCE, Bench, follow, passes, writes
+from ultramarine.shared.conditions import find
+from ultramarine.shared.meta import API_VERSION, Manifest, Resource
+
+MERGE = "application/merge-patch+json"
+PROCESS = "process_cpu_seconds_total"
+Row = dict[str, str]
+
+
+def made(kind: str, name: str, spec: Manifest, **meta: object) -> Manifest:
+    """An object as a person makes it."""
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, **meta}, "spec": spec}
+
+
+@dataclass
+class Spent:
+    """What some time cost the operator, between the call of `begin` and that of `told`."""
+
+    bench: Bench
+    seconds: float = 0.0  # for how long that is looked at which goes on by itself
+    before: dict[str, float] = field(default_factory=dict)
+    began: float = 0.0
+
+    async def begin(self, idle: bool = True) -> None:
+        """Take the figures of now; with `idle`, when nothing is due any more."""
+        self.before = await (self.bench.idle() if idle else self.bench.operator.metrics())
+        self.began = time.monotonic()
+
+    async def told(self, count: int, seconds: float | None = None) -> Row:
+        """The columns, with writes by so many objects; `seconds` is the time that is meant, if it is not now."""
+        after = await self.bench.operator.metrics()
+        took = seconds if seconds is not None else time.monotonic() - self.began
+        written = sum(writes(after).values()) - sum(writes(self.before).values())
+        cpu = after[PROCESS] - self.before[PROCESS]
+        return {
+            "took": f"{took:.0f} s",
+            "passes": f"{passes(after) - passes(self.before):,.0f}",
+            "API writes each": f"{written / count:.2f}",
+            "operator CPU": f"{cpu:.1f} s = {cpu / (time.monotonic() - self.began):.3f} cores",
+            "memory": f"{after['process_resident_memory_bytes'] / 2**20:.0f} MiB",
+        }
+
+    async def over(self, count: int) -> Row:
+        """The columns for what goes on by itself for a while."""
+        await self.begin(idle=False)
+        await asyncio.sleep(self.seconds)
+        return await self.told(count)
+
+
+@dataclass
+class Seen:
+    """The newest state of each object of one type, told by a watch."""
+
+    objects: dict[str, Manifest] = field(default_factory=dict)
+
+    def tell(self, type: str, found: Manifest) -> None:
+        """Take in an event."""
+        name = found["metadata"]["name"]
+        if type == "DELETED":
+            self.objects.pop(name, None)
+        else:
+            self.objects[name] = found
+
+    def status(self, name: str) -> Manifest:
+        """An object's status, or an empty one."""
+        return (self.objects.get(name) or {}).get("status") or {}
+
+    def message(self, name: str) -> str:
+        """What the condition Ready says."""
+        return str((find(self.status(name), "Ready") or {}).get("message", ""))
+
+    def count(self, names: Iterable[str], holds: Callable[[Manifest], bool]) -> int:
+        """For how many of these something holds of the status."""
+        return sum(holds(self.status(name)) for name in names)
+
+
+@asynccontextmanager
+async def watched(api: Api, resource: Resource, namespace: str) -> AsyncIterator[Seen]:
+    """Watch one type until the end of the block."""
+    seen = Seen()
+    task = asyncio.create_task(follow(api, resource, namespace, "", seen.tell))
+    try:
+        yield seen
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def patch_all(bench: Bench, resource: Resource, namespace: str, names: list[str], patch: Manifest) -> None:
+    """Merge a patch into these objects, some at once."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(name: str) -> None:
+        async with gate:
+            await bench.api.ask("PATCH", resource.path(namespace, name), patch, MERGE)
+
+    await asyncio.gather(*map(one, names))

@@ -1,0 +1,164 @@
+"""What the benchmarks of sweeps share: where they run, what a sweep has left, and whether that is right."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform as machine
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from conftest import Platform, restricted
+from ultramarine.outside.storage import Storage
+from ultramarine.shared.sweep_records import SweepTask
+from ultramarine_cluster import cluster, target
+from ultramarine_cluster.paths import REPOSITORY
+from ultramarine_sweep import journal
+from ultramarine_sweep.trial import SUCCEEDED, Trial
+from ultramarine_sweep.trials import Trials
+
+NAMESPACE = "ultramarine-sweeps"
+WRITES = ("create", "update", "patch", "delete", "deletecollection")
+KINDS = "trainingjobs,jobs,pods,services,configmaps,secrets,events"
+PATIENCE = 3600.0  # seconds that a sweep may take
+LOSS = {"metric": "loss", "goal": "minimize"}
+Manifest = dict[str, Any]
+
+
+@contextmanager
+def installed() -> Iterator[tuple[Platform, Path]]:
+    """The chart in a namespace of the benchmarks, which goes if all went well; and the API server's audit log."""
+    running = cluster.up()
+    to = target.embedded(running)
+    restricted(to, NAMESPACE)
+    to.run("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", str(REPOSITORY / "crds"))
+    target.install(to, NAMESPACE, "crds.install=false", "gateway.enabled=false")
+    yield Platform(to, NAMESPACE), running.audit_log
+    to.run("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def here(on: Platform) -> str:
+    """The machine and the versions, for whoever reads the table."""
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    server = json.loads(on.target.run("version", "-o", "json"))["serverVersion"]["gitVersion"]
+    parts = [
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        f"{model[1] if model else machine.machine()}, {os.cpu_count()} cores",
+        f"Linux {machine.release()}",
+        f"Python {machine.python_version()}",
+        f"Kubernetes {server}",
+        f"scikit-learn {version('scikit-learn')}",
+        f"load {os.getloadavg()[0]:.1f} before",
+    ]
+    return ", ".join(parts)
+
+
+def sleeping(name: str, trials: int, parallel: int, seconds: float = 0.0, **spec: Any) -> Manifest:
+    """A sweep whose trials sleep, and print how far their parameter is from 0."""
+    nap = f"sleep {seconds:g}; " if seconds else ""
+    # Through a shell, as a person would: that a process more has to be started is part of a trial.
+    command = ["sh", "-c", f"{nap}echo loss=$(params.x)"]
+    return {
+        "kind": "Sweep",
+        "metadata": {"name": name},
+        "spec": {
+            "objective": LOSS,
+            "algorithm": {"type": "random", "seed": 7},
+            "searchSpace": {"x": {"uniform": {"min": 0, "max": 10}}},
+            "limits": {"maxTrials": trials, "parallelTrials": parallel},
+            "trialTemplate": {"spec": {"command": command, "resources": {"requests": {"cpu": "100m"}}}},
+            **spec,
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Came:
+    """What a sweep came to: seconds from the apply to its state, its last status, and its trials by number."""
+
+    took: float
+    status: Manifest
+    trials: dict[int, Trial]
+
+    @property
+    def span(self) -> float:
+        """Seconds from the start of the first trial to the end of the last one, by the sweep's own clock."""
+        ran = self.trials.values()
+        return max(trial.began + trial.seconds for trial in ran) - min(trial.began for trial in ran)
+
+    @property
+    def repeated(self) -> int:
+        """How many trials had to run again."""
+        return sum(trial.attempt > 1 for trial in self.trials.values())
+
+
+def run(on: Platform, manifest: Manifest) -> Came:
+    """Apply a sweep, wait until it has succeeded, and read what its journal says of its trials."""
+    name = manifest["metadata"]["name"]
+    on.delete("sw", name)
+    began = time.monotonic()
+    on.apply(manifest)
+    status = on.wait("sw", name, lambda s: s.get("state") in ("Succeeded", "Failed"), PATIENCE)
+    took = time.monotonic() - began
+    assert status["state"] == "Succeeded", status
+    return Came(took, status, trials_of(on, status, manifest["spec"]["objective"]))
+
+
+@contextmanager
+def stored(on: Platform) -> Iterator[Storage]:
+    """The release's object storage, as its administrator."""
+    secret = on.target.secret(on.namespace, "ultramarine-storage-accounts")["root"]
+    os.environ.update(AWS_ACCESS_KEY_ID="root", AWS_SECRET_ACCESS_KEY=secret)
+    with on.target.reach(on.namespace, "ultramarine-storage", 7070) as url:
+        yield Storage(url, "us-east-1")
+
+
+def trials_of(on: Platform, status: Manifest, objective: Manifest) -> dict[int, Trial]:
+    """The trials that have ended, as the journal in the bucket has them."""
+    uri = status["journal"]["uri"]
+    with stored(on) as storage:
+        records = journal.read(storage, uri)
+    return Trials(SweepTask("", "", uri, (objective,), {}), records).finished
+
+
+def check(came: Came, count: int) -> None:
+    """See that each trial of a `sleeping` sweep has succeeded once with its own value, and that the best are the best.
+
+    Raises AssertionError.
+    """
+    assert sorted(came.trials) == list(range(count)), f"{len(came.trials)} trials, not {count}"
+    odd = [n for n, trial in came.trials.items() if (trial.outcome, trial.values) != (SUCCEEDED, (trial.params["x"],))]
+    assert not odd, f"trials {odd[:10]} have not told their own value"
+    assert came.status["trials"]["succeeded"] == count, came.status["trials"]
+    values = sorted(trial.values[0] for trial in came.trials.values())
+    assert [best["values"]["loss"] for best in came.status["best"]] == values[:10], came.status["best"]
+
+
+def write_requests(audit: Path, since: datetime) -> Counter[str]:
+    """The operator's successful writes in this namespace since then, by verb and resource; Leases are left out.
+
+    Kubernetes' own controllers are not in that log.
+    """
+    found: Counter[str] = Counter()
+    with audit.open() as log:
+        for event in map(json.loads, filter(lambda line: line.endswith("\n"), log)):
+            what = event.get("objectRef", {})
+            code = event.get("responseStatus", {}).get("code", 500)
+            if what.get("namespace") != NAMESPACE or what.get("resource") == "leases" or code >= 300:
+                continue
+            if event["verb"] in WRITES and datetime.fromisoformat(event["requestReceivedTimestamp"]) >= since:
+                found["/".join(filter(None, (f"{event['verb']} {what['resource']}", what.get("subresource"))))] += 1
+    return found
+
+
+def objects(on: Platform) -> dict[str, str]:
+    """The kinds of all objects that a sweep might have brought into being, by their uids."""
+    return {found["metadata"]["uid"]: found["kind"] for found in on.get(KINDS)}

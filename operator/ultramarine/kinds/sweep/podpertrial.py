@@ -1,0 +1,134 @@
+"""A Sweep whose trials are TrainingJobs: its coordinator says which run; here is what they are, and how they end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+from ...shared.conditions import ENDED, Condition, find, health, is_true, parse_timestamp
+from ...shared.meta import API_VERSION, TRAINING_JOB, Manifest, child_metadata, controller_uid
+from ...shared.plan import Child, Report
+from ...shared.states import State, pending
+from ...shared.sweep_records import (
+    STOPPED_EARLY,
+    SweepSummary,
+    TrialTask,
+    WantedTrial,
+    applicable,
+    as_text,
+)
+from ..trials import ANNOTATION_TRIAL, trial_name
+from .manifests import Sweep, best_output, has_pod_per_trial, objectives, source_name
+
+NO_CODE = 1  # of a trial whose command left none
+COMING = ("PodStarting", "Finished")  # reasons of a job that does not run, and has no trouble
+NOTHING_TO_RUN = "all of the command refers to parameters that this trial does not have"
+
+
+def is_over(job: Manifest) -> bool:
+    """Whether a trial's job has ended for good; of one that has, no more may be known than that."""
+    return (job.get("status") or {}).get("state") in ENDED
+
+
+def trial_jobs(sweep: Sweep, wanted: Iterable[WantedTrial], there: Iterable[Manifest]) -> list[Manifest]:
+    """The jobs that are still to be made, and those that have to be held or to go on."""
+    known = {job["metadata"]["name"] for job in there}
+    new = [trial for trial in wanted if trial_name(sweep.name, trial.trial) not in known and _command(sweep, trial)]
+    return [
+        *(trial_job(sweep, trial) for trial in new),
+        *(_held(sweep, job) for job in there if _is_to_change(sweep, job)),
+    ]
+
+
+def _is_to_change(sweep: Sweep, job: Manifest) -> bool:
+    if is_over(job) or job["metadata"].get("deletionTimestamp"):
+        return False
+    return bool(job["spec"].get("suspend")) != sweep.spec.suspend
+
+
+def _held(sweep: Sweep, job: Manifest) -> Manifest:
+    """A job that is there, with the sweep's own `suspend`; the rest of it may have been made by an older operator."""
+    meta = job["metadata"]
+    told = (meta.get("annotations") or {}).get(ANNOTATION_TRIAL, "")
+    return _manifest(sweep, meta["name"], told, {**job["spec"], "suspend": sweep.spec.suspend})
+
+
+def trial_job(sweep: Sweep, trial: WantedTrial) -> Manifest:
+    """The TrainingJob of a trial: the template with its parameters, and without arguments that it has none for."""
+    spec = copy.deepcopy(sweep.manifest["spec"]["trialTemplate"]["spec"])
+    texts = {name: as_text(value) for name, value in trial.params.items()}
+    spec |= {"command": _command(sweep, trial), "parameters": {**_fixed(sweep), **texts}}
+    spec |= {"suspend": sweep.spec.suspend}
+    if spec.get("args"):
+        spec["args"] = applicable(spec["args"], spec["parameters"])
+    if (spec.get("source") or {}).get("inline"):
+        spec["source"] = {"configMap": {"name": source_name(sweep)}}  # one for all trials
+    names = tuple(objective["metric"] for objective in objectives(sweep))
+    timeout = sweep.spec.limits.trial_timeout_seconds or 0
+    task = TrialTask(trial.trial, names, timeout, best_output(sweep))
+    return _manifest(sweep, trial_name(sweep.name, trial.trial), task.to_json(), spec)
+
+
+def _manifest(sweep: Sweep, name: str, task: str, spec: Manifest) -> Manifest:
+    metadata = child_metadata(sweep.manifest, name) | {"annotations": {ANNOTATION_TRIAL: task}}
+    return {"apiVersion": API_VERSION, "kind": TRAINING_JOB.kind, "metadata": metadata, "spec": spec}
+
+
+def _fixed(sweep: Sweep) -> dict[str, str]:
+    return sweep.spec.trial_template.spec.parameters
+
+
+def _command(sweep: Sweep, trial: WantedTrial) -> list[str]:
+    return applicable(sweep.spec.trial_template.spec.command, {*_fixed(sweep), *trial.params})
+
+
+def state(sweep: Sweep, there: list[Manifest], facts: Manifest, coordinator: Manifest) -> State:
+    """What a sweep with a coordinator does: it runs while a trial does, and between two of them."""
+    live = [job for job in there if not is_over(job)]
+    counts = facts.get("trials") or {}
+    begun = sweep.status.get("state") == "Running" or any(counts.get(w) for w in ("succeeded", "stopped", "failed"))
+    if not any((job.get("status") or {}).get("state") == "Running" for job in live):
+        for job in live:
+            condition = find(job.get("status") or {}, "Running")
+            if condition is not None and condition.get("reason") not in COMING:
+                said = f"TrainingJob {job['metadata']['name']}: {condition.get('message', '')}"
+                return pending(str(condition.get("reason")), said)
+        if not begun:
+            return pending("TrialsStarting", "its first trials are starting")
+    # No numbers: between one trial and the next they would change, and the status with them.
+    message = f"trials run as TrainingJobs; pod {coordinator['metadata']['name']} says which"
+    return "Running", (Condition("Running", True, "TrialsRunning", message), *health(done=False, progress=message))
+
+
+def answer(sweep: Sweep, summary: Report, child: Child) -> Manifest | None:
+    """What a coordinator hears: how many trials may run, and how those have ended that it still waits for."""
+    if not has_pod_per_trial(sweep) or not isinstance(summary, SweepSummary):
+        return None
+    ended = []
+    for trial in summary.wanted:
+        job = child(TRAINING_JOB.kind, trial_name(sweep.name, trial.trial))
+        if not _command(sweep, trial):
+            ended.append(_end(trial, "Failed", message=NOTHING_TO_RUN, exitCode=NO_CODE))
+        elif job is not None and controller_uid(job) == sweep.uid and is_over(job):
+            ended.append(_told(trial, job["status"]))
+    return {"parallel": 0 if sweep.spec.suspend else sweep.spec.limits.parallel_trials, "ended": ended}
+
+
+def _told(trial: WantedTrial, status: Manifest) -> Manifest:
+    """How a trial has ended, as the status of its job has it."""
+    start, end = status.get("startTime"), status.get("completionTime")
+    seconds = (parse_timestamp(end) - parse_timestamp(start)).total_seconds() if start and end else 0.0
+    metrics, outputs = (status.get("metrics") or {}).get("latest") or {}, status.get("outputs") or {}
+    known = {"seconds": max(seconds, 0.0), "metrics": metrics, "outputs": outputs}
+    if is_true(status, "Succeeded"):
+        return _end(trial, "Succeeded", exitCode=0, **known)
+    failure = status.get("failure") or {}
+    words = {"message": failure.get("message", ""), "tail": failure.get("tail", "")}
+    outcome = "Stopped" if failure.get("reason") == STOPPED_EARLY else "Failed"
+    return _end(trial, outcome, exitCode=failure.get("exitCode") or NO_CODE, **known, **words)
+
+
+def _end(trial: WantedTrial, outcome: str, **known: Any) -> Manifest:
+    """An end as a trainer tells it; a trial that is a TrainingJob has one attempt, whose retries are its own."""
+    return {"trial": trial.trial, "attempt": 1, "outcome": outcome, "outputs": {}, **known}

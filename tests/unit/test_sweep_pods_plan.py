@@ -1,0 +1,398 @@
+"""What a Sweep's plan wants where each trial is a TrainingJob, and what its coordinator hears."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from builders import NOW, PLATFORM, child, condition, job, kinds_of, pod, read, seen, sweep, sweep_job, sweep_pod
+from ultramarine.kinds.sweep import KIND
+from ultramarine.kinds.sweep.plan import plan as plan_sweep
+from ultramarine.kinds.sweep.podpertrial import answer
+from ultramarine.kinds.trainingjob.manifests import training_job
+from ultramarine.kinds.trainingjob.plan import plan as plan_job
+from ultramarine.kinds.trials import ANNOTATION_TRIAL, task_of, trial_name
+from ultramarine.shared import contract
+from ultramarine.shared.conditions import parse_timestamp
+from ultramarine.shared.errors import InvalidSpec
+from ultramarine.shared.meta import MAX_NAME, Manifest
+from ultramarine.shared.plan import Obj, Plan, Seen
+from ultramarine.shared.sweep_records import MOST_PODS, BestTrial, SweepSummary, TrialTask, WantedTrial
+from ultramarine.shared.training_records import Progress, TrainingTask
+
+WANTED = (WantedTrial(0, {"lr": 0.001}), WantedTrial(3, {"lr": 1e-05}))
+HEARD = replace(PLATFORM, progress_url="http://operator:8080")
+
+
+def alone(status: Manifest | None = None, **spec: Any) -> Obj[Any]:
+    """A Sweep called hpo with a job for each trial."""
+    return sweep(status, **{"execution": "PodPerTrial", **spec})
+
+
+def plan(one: Obj[Any], here: Seen) -> Plan:
+    return plan_sweep(one, replace(here, platform=HEARD), NOW)
+
+
+def running(one: Obj[Any], *more: Manifest, **told: Any) -> Seen:
+    """Its coordinator runs, and has told that."""
+    here = seen(sweep_job(sweep(), "coordinator", active=1), sweep_pod(one, "coordinator"), *more)
+    return replace(here, summary=SweepSummary(**told))
+
+
+def trial(one: Obj[Any], number: int, state: str = "Running", **status: Any) -> Manifest:
+    """The TrainingJob of a trial, with such a condition."""
+    made = child("TrainingJob", trial_name("hpo", number), one, {"command": ["true"], "suspend": False})
+    told = {"type": state, "status": "True", "reason": "Because"}
+    made["metadata"]["annotations"] = {ANNOTATION_TRIAL: json.dumps({"trial": number, "objectives": ["loss"]})}
+    made["status"] = {"state": state, "conditions": [told], **status}
+    return made
+
+
+def jobs(got: Plan) -> dict[str, Manifest]:
+    """The trials' jobs among what a plan applies."""
+    return {m["metadata"]["name"]: m for m in got.apply if m["kind"] == "TrainingJob"}
+
+
+def test_a_new_sweep_gets_a_coordinator_and_no_workers():
+    """Trials come when the coordinator wants some."""
+    got = plan(alone(), seen())
+
+    assert kinds_of(got.apply) == ["ConfigMap/hpo-sweep-source", "Service/hpo-coordinator", "Job/hpo-coordinator"]
+    assert [effect.metadata["name"] for effect in got.effects] == ["hpo-sweep-token"]
+    (made,) = (m for m in got.apply if m["kind"] == "Job")
+    (told,) = (
+        v["value"] for v in made["spec"]["template"]["spec"]["containers"][0]["env"] if v["name"] == contract.ENV_SWEEP
+    )
+    assert json.loads(told)["pod_per_trial"] is True
+
+
+def test_each_trial_that_is_wanted_gets_a_job():
+    """Of the template's spec, with its parameters; the code is the sweep's, and once made it is left alone."""
+    one = alone(limits={"maxTrials": 10, "trialTimeoutSeconds": 60})
+    got = jobs(plan(one, running(one, trial(one, 3), wanted=WANTED)))
+
+    assert list(got) == ["hpo-trial-0"]
+    made = got["hpo-trial-0"]
+    assert made["metadata"]["ownerReferences"][0] == {
+        **{"apiVersion": "ultramarine.dev/v1alpha1", "kind": "Sweep", "name": "hpo", "uid": "Sweep-hpo-uid"},
+        **{"controller": True, "blockOwnerDeletion": True},
+    }
+    assert made["spec"] == {
+        "command": ["python", "train.py", "--lr=$(params.lr)"],
+        "parameters": {"lr": "0.001"},
+        "source": {"configMap": {"name": "hpo-sweep-source"}},
+        "suspend": False,
+    }
+    told = TrialTask.from_json(made["metadata"]["annotations"][ANNOTATION_TRIAL])
+    assert told == TrialTask(0, ("loss",), 60)
+
+
+def test_parameters_are_told_as_texts_and_arguments_without_one_are_left_out():
+    """Numbers as Python writes them, booleans as YAML does; fixed parameters, inputs and the rest stay."""
+    template = {
+        "command": ["sh", "-c", "$(params.a) $(params.fixed)", "--b=$(params.b)"],
+        "args": ["--a=$(params.a)", "--b=$(params.b)", "$(inputs.data)"],
+        "parameters": {"fixed": "yes"},
+        "inputs": {"data": {"uri": "s3://lake/x"}},
+        "nodes": 2,
+        "framework": "torch",
+        "checkpoint": {},
+        "backoffLimit": 1,
+    }
+    space = {"a": {"choice": [True, False]}, "b": {"int": {"min": 1, "max": 3}, "when": {"a": [True]}}}
+    one = alone(searchSpace=space, trialTemplate={"spec": template})
+    got = jobs(plan(one, running(one, wanted=(WantedTrial(0, {"a": True, "b": 2}), WantedTrial(1, {"a": False})))))
+
+    assert got["hpo-trial-0"]["spec"]["parameters"] == {"fixed": "yes", "a": "true", "b": "2"}
+    assert got["hpo-trial-0"]["spec"]["args"] == template["args"]
+    spec = got["hpo-trial-1"]["spec"]
+    assert spec["parameters"] == {"fixed": "yes", "a": "false"}
+    assert spec["command"] == ["sh", "-c", "$(params.a) $(params.fixed)"]
+    assert spec["args"] == ["--a=$(params.a)", "$(inputs.data)"]
+    assert {name: spec[name] for name in ("nodes", "framework", "checkpoint", "backoffLimit", "inputs")} == {
+        name: template[name] for name in ("nodes", "framework", "checkpoint", "backoffLimit", "inputs")
+    }
+
+
+def test_a_reference_to_nothing_is_refused_once():
+    """And not trial by trial."""
+    one = alone(trialTemplate={"spec": {"command": ["python", "$(params.nosuch)"]}})
+    with pytest.raises(InvalidSpec, match="has no 'nosuch'"):
+        plan(one, seen())
+
+
+def test_a_suspended_sweep_holds_its_trials():
+    """Those that have not ended are suspended, and go on with the sweep; nothing else of them changes."""
+    held = alone(suspend=True)
+    ended, live = trial(held, 0, "Succeeded"), trial(held, 3)
+    got = jobs(plan(held, seen(sweep_job(sweep(), "coordinator"), ended, live)))
+
+    assert list(got) == ["hpo-trial-3"]
+    assert got["hpo-trial-3"]["spec"] == {"command": ["true"], "suspend": True}
+    assert got["hpo-trial-3"]["metadata"]["annotations"] == live["metadata"]["annotations"]
+
+    on, live = alone(), trial(held, 3)
+    live["spec"]["suspend"] = True
+    assert jobs(plan(on, running(on, live)))["hpo-trial-3"]["spec"]["suspend"] is False
+
+
+def test_a_sweep_that_is_over_ends_what_still_runs():
+    """The others' jobs stay, with their logs."""
+    ended = {"type": "Succeeded", "status": "True"}
+    over = alone({"state": "Succeeded", "conditions": [ended], "completionTime": "2030-01-01T11:59:00Z"})
+    live, leaving = trial(over, 3), trial(over, 4)
+    leaving["metadata"]["deletionTimestamp"] = "2030-01-01T11:59:00Z"
+    got = plan(over, seen(trial(over, 0, "Succeeded"), trial(over, 1, "Failed"), live, leaving))
+
+    assert [(ref.resource.kind, ref.name) for ref in got.delete] == [("TrainingJob", "hpo-trial-3")]
+
+
+def test_a_stranger_of_the_same_name_is_not_touched():
+    """A TrainingJob that is not the sweep's own is neither held nor deleted, nor told of."""
+    over = alone({"state": "Failed", "conditions": [{"type": "Failed", "status": "True"}]})
+    stranger = trial(over, 0, "Succeeded")
+    stranger["metadata"]["ownerReferences"] = []
+
+    assert plan(over, seen(stranger)).delete == ()
+    assert answer(alone(), SweepSummary(wanted=WANTED), lambda kind, name: stranger) == {"parallel": 2, "ended": []}
+
+
+def waits(one: Obj[Any], reason: str, message: str) -> Manifest:
+    """A trial whose pod has not started."""
+    made = trial(one, 3, "Pending")
+    made["status"]["conditions"] = [{"type": "Running", "status": "False", "reason": reason, "message": message}]
+    return made
+
+
+def test_the_state_says_whether_trials_run():
+    """It runs from the first trial on, also between two of them; where the only ones wait, it says for what."""
+    one = alone()
+    assert plan(one, running(one)).status["state"] == "Pending"
+    first = plan(one, running(one, trial(one, 3)))
+    assert first.status["state"] == "Running"
+    assert (
+        condition(first, "Running")["message"] == "trials run as TrainingJobs; pod hpo-coordinator-0-abcde says which"
+    )
+    after = alone(first.status)
+    assert plan(after, running(after, trial(one, 3, "Succeeded"))).status["state"] == "Running", (
+        "it has not been counted"
+    )
+    between = running(one, trial(one, 0, "Succeeded"), waits(one, "PodStarting", "its pod is starting"), succeeded=1)
+    assert plan(one, between).status["state"] == "Running"
+    stuck = plan(one, running(one, waits(one, "Unschedulable", "0/1 nodes are available"), succeeded=1))
+    assert stuck.status["state"] == "Pending"
+    assert condition(stuck, "Running")["message"] == "TrainingJob hpo-trial-3: 0/1 nodes are available"
+
+
+def test_a_lost_token_is_made_anew():
+    """When a trial's pod misses the Secret the coordinator begins anew with another one, and trials go on."""
+    one = alone()
+    words = "container trainer: Secret hpo-sweep-token not found"
+    stuck = waits(one, "CreateContainerConfigError", words)
+    got = plan(one, running(one, stuck))
+
+    assert [(ref.resource.kind, ref.name) for ref in got.delete] == [("Job", "hpo-coordinator")]
+    assert [effect.metadata["name"] for effect in plan(one, seen(stuck)).effects] == ["hpo-sweep-token"]
+
+    stuck["metadata"]["creationTimestamp"] = "2030-01-01T11:29:59Z"  # before the coordinator that is there now
+    assert plan(one, running(one, stuck)).delete == (), "its pod only has to look again"
+
+
+def test_without_ears_of_the_operator_there_can_be_no_jobs():
+    """What is impossible is said, with the remedy."""
+    with pytest.raises(InvalidSpec, match=r"set progress.enabled in the chart"):
+        plan_sweep(alone(), seen(), NOW)
+
+
+def test_a_grid_has_no_more_points_than_there_can_be_jobs():
+    """Which only the space tells."""
+    space = {name: {"int": {"min": 1, "max": 11}} for name in ("a", "b", "c")}
+    grid = {"searchSpace": space, "algorithm": {"type": "grid"}, "trialTemplate": {"spec": {"command": ["a"]}}}
+    with pytest.raises(InvalidSpec, match="1331 points, and execution PodPerTrial 1000 trials at most"):
+        plan(alone(**grid, limits={}), seen())
+    plan(alone(**grid, limits={"maxTrials": 1000}), seen())
+
+
+def test_the_longest_name_has_room_for_the_last_trial():
+    """A TrainingJob's name has a limit of its own."""
+    longest = next(int(rule.rsplit("<= ", 1)[1]) for rule, _ in KIND.rules if "execution" in rule)
+    assert len(trial_name("a" * longest, MOST_PODS - 1)) == MAX_NAME
+
+
+def test_nodes_count_for_the_budget():
+    """A trial uses what all of its pods reserve."""
+    template = {"command": ["a"], "nodes": 3, "framework": "none", "resources": {"requests": {"cpu": 2}}}
+    got = plan(alone(trialTemplate={"spec": template}), seen())
+    (made,) = (m for m in got.apply if m["kind"] == "Job")
+    told = {v["name"]: v.get("value") for v in made["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+    assert json.loads(str(told[contract.ENV_SWEEP]))["trial_cpus"] == 6.0
+
+
+# What the coordinator hears
+
+
+def told(one: Obj[Any], *there: Manifest, wanted: tuple[WantedTrial, ...] = WANTED) -> Manifest:
+    """The answer, where these jobs are there."""
+    found = {each["metadata"]["name"]: each for each in there}
+    got = answer(one, SweepSummary(wanted=wanted), lambda kind, name: found.get(name))
+    assert got is not None
+    return got
+
+
+def test_a_coordinator_hears_how_many_trials_may_run():
+    """So many as the spec has now; none while it is suspended. One of a pool hears nothing."""
+    assert told(alone(limits={"maxTrials": 10, "parallelTrials": 7})) == {"parallel": 7, "ended": []}
+    assert told(alone(suspend=True))["parallel"] == 0
+    assert answer(sweep(), SweepSummary(), lambda kind, name: None) is None
+
+
+def test_a_coordinator_hears_how_trials_ended():
+    """What the status of a job says, of those that are wanted; what still runs is not told."""
+    one = alone()
+    stored = {"uri": "s3://lake/team-a/trainingjobs/hpo-trial-0/u/model/d/", "digest": "sha256:d", "bytes": 3}
+    done = trial(
+        one,
+        0,
+        "Succeeded",
+        startTime="2030-01-01T11:00:00Z",
+        completionTime="2030-01-01T11:00:09Z",
+        metrics={"latest": {"loss": 0.5}},
+        outputs={"model": {**stored, "format": "sklearn"}},
+    )
+    [ended] = told(one, done, trial(one, 3), trial(one, 5, "Failed"))["ended"]
+
+    assert ended == {
+        **{"trial": 0, "attempt": 1, "outcome": "Succeeded", "exitCode": 0, "seconds": 9.0, "metrics": {"loss": 0.5}},
+        "outputs": {"model": {**stored, "format": "sklearn"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome", "code"),
+    [
+        ({"reason": "CommandFailed", "exitCode": 3}, "Failed", 3),
+        ({"reason": "ImagePullBackOff"}, "Failed", 1),
+        ({"reason": "StoppedEarly", "exitCode": 203}, "Stopped", 203),
+        ({"reason": "TrialTimeout", "exitCode": 203}, "Failed", 203),
+    ],
+)
+def test_a_failure_is_told_in_its_own_words(failure: Manifest, outcome: str, code: int):
+    """A trial that its sweep has ended has not failed; one without exit code does not look like one that went well."""
+    one = alone()
+    failed = trial(one, 0, "Failed", failure={**failure, "message": "because", "tail": "last line"})
+    [ended] = told(one, failed)["ended"]
+
+    assert (ended["outcome"], ended["exitCode"]) == (outcome, code)
+    assert (ended["message"], ended["tail"]) == ("because", "last line")
+
+
+def test_a_trial_with_nothing_to_run_has_failed():
+    """It gets no job, which would be refused."""
+    space = {"a": {"choice": [True, False]}, "b": {"constant": 1, "when": {"a": [True]}}}
+    one = alone(searchSpace=space, trialTemplate={"spec": {"command": ["$(params.b)"]}})
+    wanted = (WantedTrial(0, {"a": False}),)
+
+    assert jobs(plan(one, running(one, wanted=wanted))) == {}
+    [ended] = told(one, wanted=wanted)["ended"]
+    assert "refers to parameters that this trial does not have" in ended["message"]
+
+
+def test_the_best_trials_output_is_registered_from_where_its_job_stores():
+    """And from nowhere else, whatever its trainer has told."""
+    one = alone(registerBest="churn", trialTemplate={"spec": {"command": ["a"], "outputs": {"model": {}}}})
+    here = seen(sweep_job(sweep(), "coordinator", "Complete"))
+    for uri, kinds in (
+        ("s3://lake/team-a/trainingjobs/hpo-trial-3/any-uid/model/d/", ["Model", "ModelVersion"]),
+        ("s3://lake/team-a/trainingjobs/hpo-trial-30/any-uid/model/d/", []),
+        ("s3://lake/team-b/trainingjobs/hpo-trial-3/any-uid/model/d/", []),
+    ):
+        outputs = {"model": contract.OutputRecord(uri, "sha256:d", 3, "sklearn")}
+        summary = SweepSummary(
+            "Succeeded", "MaxTrialsReached", "all", succeeded=1, best=(BestTrial(3, (1.0,), {}, outputs),)
+        )
+        (question,) = KIND.questions(one, here)
+        got = plan(one, replace(here, answers={question: summary.to_json().decode()}))
+        assert [m["kind"] for m in got.create] == kinds
+
+
+# The job of a trial
+
+
+def test_the_pods_of_a_trial_know_whom_to_tell():
+    """Where, by which key, and what; of the output that may be registered the format is asked for."""
+    outputs = {"command": ["a"], "outputs": {"model": {}, "more": {}}}
+    one = alone(registerBest="churn", trialTemplate={"spec": outputs})
+    (made,) = jobs(plan(one, running(one, wanted=WANTED[:1]))).values()
+    made["metadata"] |= {"uid": "u", "generation": 1}
+    built = training_job(read({**made, "status": {}}), PLATFORM)
+    env = {each["name"]: each for each in built["spec"]["template"]["spec"]["containers"][0]["env"]}
+
+    assert TrialTask.from_json(env[contract.ENV_TRIAL]["value"]) == TrialTask(
+        0, ("loss",), 0, "model", "http://hpo-coordinator.team-a.svc:29600"
+    )
+    assert env[contract.ENV_SWEEP_TOKEN]["valueFrom"]["secretKeyRef"] == {"name": "hpo-sweep-token", "key": "token"}
+    assert TrainingTask.from_json(env[contract.ENV_TASK]["value"]).outputs == {"model": "auto", "more": ""}
+
+
+@pytest.mark.parametrize(
+    ("owner", "text"),
+    [
+        ({}, '{"trial": 0, "objectives": ["loss"]}'),
+        ({"kind": "Sweep", "apiVersion": "other.dev/v1"}, '{"trial": 0, "objectives": ["loss"]}'),
+        ({"kind": "Sweep", "apiVersion": "ultramarine.dev/v1alpha1"}, '{"trial": "0", "objectives": ["loss"]}'),
+        ({"kind": "Sweep", "apiVersion": "ultramarine.dev/v1alpha1"}, '{"trial": 0, "objectives": []}'),
+        ({"kind": "Sweep", "apiVersion": "ultramarine.dev/v1alpha1"}, "no JSON"),
+    ],
+)
+def test_who_is_no_trial_is_a_job_like_any_other(owner: Manifest, text: str):
+    """A TrainingJob that somebody has made by hand is unaffected by an annotation, and by nonsense in it."""
+    meta = {"namespace": "team-a", "annotations": {ANNOTATION_TRIAL: text}}
+    meta["ownerReferences"] = [{"name": "hpo", "controller": True, **owner}]
+    assert task_of({"metadata": meta}) is None
+
+
+def trial_of(one: Obj[Any], status: Manifest | None = None) -> Obj[Any]:
+    """The job of a trial, as the API server has it."""
+    (made,) = jobs(plan(one, running(one, wanted=WANTED[:1]))).values()
+    made["metadata"] |= {"uid": "TrainingJob-hpo-trial-0-uid", "generation": 1}
+    return read({**made, "status": status or {"observedGeneration": -1}})
+
+
+def test_a_trials_job_says_no_more_than_it_has_to():
+    """That it begins and that it is about to end costs no write: its sweep has many. What is wrong, it says."""
+    new = trial_of(alone())
+    begins = plan_job(new, seen(), NOW)
+    assert (begins.status, begins.events) == (new.status, ())
+    assert "Job/hpo-trial-0" in kinds_of(begins.apply)
+
+    live, runs = job(new, active=1), pod(new, "hpo-trial-0-0-abcde")
+    running_now = plan_job(new, seen(live, runs), NOW)
+    assert running_now.status["state"] == "Running"
+    known = trial_of(alone(), running_now.status)
+    heard = replace(seen(live, runs), progress=Progress(step=3, metrics={"loss": 0.5}))
+    began = parse_timestamp(known.status["startTime"])
+    assert plan_job(known, heard, began + timedelta(seconds=9)).status == known.status
+    assert plan_job(known, heard, began + timedelta(seconds=11)).status["progress"] == {"step": 3}
+    ends = plan_job(known, seen(live, pod(new, "hpo-trial-0-0-abcde", "Succeeded")), NOW)
+    assert (ends.status, ends.events) == (known.status, ())
+
+    stuck = pod(new, "hpo-trial-0-0-abcde", "Pending")
+    said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    stuck["status"]["conditions"] = [said]
+    assert condition(plan_job(new, seen(live, stuck), NOW), "Running")["reason"] == "Unschedulable"
+
+
+def test_a_trials_job_that_goes_on_says_so():
+    """Its sweep would take it for held else, and what was refused for refused."""
+    held = {"state": "Suspended", "conditions": [{"type": "Suspended", "status": "True", "reason": "Suspended"}]}
+    on = trial_of(alone(), held)
+    assert plan_job(on, seen(job(on, active=1)), NOW).status["state"] == "Pending"
+
+    refused = {"state": "Running", "conditions": [{"type": "Reconciled", "status": "False", "reason": "Forbidden"}]}
+    again = trial_of(alone(), refused)
+    done = pod(again, "hpo-trial-0-0-abcde", "Succeeded")
+    assert condition(plan_job(again, seen(job(again), done), NOW), "Reconciled") == {}

@@ -1,0 +1,100 @@
+"""The coordinator of a sweep whose trials are TrainingJobs: it says which run, and the operator sees to their pods."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Coroutine, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from ultramarine.shared.contract import UNREADABLE
+from ultramarine.shared.sweep_records import SweepSummary, WantedTrial, trial_worker
+
+from ultramarine_sweep.coordinator import Coordinator, worker_of
+from ultramarine_sweep.http import BadRequest, Route
+from ultramarine_sweep.trial import Ask, Finished, Lease
+
+_NOBODY = ""  # asks what is next: no trial has it as its worker
+_TOLD_LIMIT = 128 * 1024  # bytes of what one summary wants; where it is more, the last trials have to wait
+
+
+class PodCoordinator(Coordinator):
+    """A coordinator that starts trials itself, as many at a time as the operator's last answer allows."""
+
+    def __init__(self, *parts: Any, **more: Any) -> None:
+        super().__init__(*parts, **more)
+        self._parallel = 0
+        self._wanted = self._live()  # they are in the journal
+        self._changed = asyncio.Event()
+
+    def hear(self, answer: Any) -> None:
+        """Take what the operator answered: how many trials may run, and what has become of those that told nothing.
+
+        What makes no sense is another release's, and left out.
+        """
+        try:
+            parallel, ended = int(answer["parallel"]), [Finished.of(one) for one in answer.get("ended") or ()]
+        except (ValueError, *UNREADABLE):
+            return
+        self._parallel = parallel
+        for finished in ended:
+            self._end(trial_worker(finished.trial), finished)
+        self._record()
+        self._changed.set()
+
+    def _routes(self) -> Mapping[str, Route]:
+        return {"/report": self._report, "/finished": self._finished}
+
+    def _besides(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        return (self._keep_starting(),)
+
+    def _summary(self, now: float) -> SweepSummary:
+        return replace(super()._summary(now), wanted=self._wanted)
+
+    def _all_dismissed(self, now: float) -> bool:
+        return True  # nobody waits for another trial
+
+    async def _finished(self, body: dict[str, Any]) -> dict[str, Any]:
+        worker = worker_of(body)
+        if not isinstance(body.get("finished"), dict):
+            raise BadRequest("finished must be a trial")
+        self._finish(worker, body["finished"])
+        self._record()
+        self._changed.set()
+        await self._commits.durable()
+        return {}
+
+    async def _keep_starting(self) -> None:
+        """Start trials while there is room; the operator is told of none that is not in the journal."""
+        while True:
+            self._changed.clear()
+            started = await self._start()
+            await self._commits.durable()
+            self._wanted = () if self._trials.end else self._live()
+            self._tell(self._summary(self.now))
+            if not started:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._times.tick):
+                        await self._changed.wait()
+
+    async def _start(self) -> bool:
+        """Start one trial, if there is room for it, and say whether it was."""
+        if len(self._trials.live) >= self._parallel:
+            return False
+        step = self._trials.lease(_NOBODY, self.now)
+        if isinstance(step, Ask):
+            params = await self._suggested(step.number)
+            step = self._trials.start(trial_worker(step.number), step.number, params, self.now)
+            self._record()
+        return isinstance(step, Lease)
+
+    def _live(self) -> tuple[WantedTrial, ...]:
+        wanted, room = [], _TOLD_LIMIT
+        for trial in sorted(self._trials.live.values(), key=lambda trial: trial.number):
+            wanted.append(WantedTrial(trial.number, trial.params))
+            room -= len(json.dumps(asdict(wanted[-1])))
+            if room < 0:
+                break
+        return tuple(wanted)
