@@ -56,13 +56,15 @@ async def jobs(bench: Bench, count: int, inline: bool, nodes: int = 1) -> dict[s
         began = time.monotonic()
         taken = await bench.create(TRAINING_JOB, manifests, namespace)
         applied = time.monotonic() - began
+
+        def seen(what: str) -> int:
+            """Of these jobs alone: pods of earlier ones may still be going."""
+            return len(sights.firsts.get(what, {}).keys() & taken)
+
         await bench.until(
-            lambda: (
-                f"{sights.count('Job')} Jobs, {sights.count('pod')} pods, "
-                f"{sights.count('job Succeeded')} of {count} succeeded"
-            ),
+            lambda: f"{seen('Job')} Jobs, {seen('pod')} pods, {seen('job Succeeded')} of {count} succeeded",
             # The watches are several, and may tell of a job's end before its pod.
-            lambda: min(sights.count("job Succeeded"), sights.count("pod")) >= count,
+            lambda: min(map(seen, ("Job", "pod", "job Succeeded"))) >= count,
         )
         ended = time.monotonic() - began
         started = max(sights.firsts["Job"].values()) - began
