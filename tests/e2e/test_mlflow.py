@@ -84,7 +84,9 @@ def runs(client: httpx.Client, name: str, tag: str = "ultramarine.job") -> list[
 def history(client: httpx.Client, run_id: str, name: str) -> list[Manifest]:
     """All values of a run's metric."""
     asked = {"run_id": run_id, "metric_key": name}
-    found: list[Manifest] = client.get("/metrics/get-history", params=asked).raise_for_status().json()["metrics"]
+    found: list[Manifest] = (
+        client.get("/metrics/get-history", params=asked).raise_for_status().json().get("metrics", [])
+    )
     return found
 
 

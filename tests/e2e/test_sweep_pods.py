@@ -196,5 +196,6 @@ def test_a_trial_of_two_nodes(platform: Platform):
     platform.apply(alone("gang-late", forever, limits=limits, template=template))
     failed = ended(platform, "gang-late", 240)
     assert (failed["state"], failed["trials"]) == ("Failed", counted(failed=1)), failed
-    assert jobs(platform, "gang-late")[0]["status"]["failure"]["reason"] == "TrialTimeout"
+    job = platform.wait("tj", "gang-late-trial-0", lambda s: s.get("state") == "Failed")  # when both pods have ended
+    assert job["failure"]["reason"] == "TrialTimeout"
     until(60, lambda: not pods_of(platform, "gang-late"), "the other node goes on")
