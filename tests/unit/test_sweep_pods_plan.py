@@ -187,6 +187,19 @@ def test_the_state_says_whether_trials_run():
     assert condition(stuck, "Running")["message"] == "TrainingJob hpo-trial-3: 0/1 nodes are available"
 
 
+def test_what_keeps_a_trial_back_is_said():
+    """A job that is refused, or whose Job is, says so in another condition than that it does not run."""
+    one = alone()
+    refused = waits(one, "PodStarting", "its pod is starting")
+    words = "Job hpo-trial-3 is not admitted: exceeded quota"
+    refused["status"]["conditions"].append(
+        {"type": "Reconciled", "status": "False", "reason": "Forbidden", "message": words}
+    )
+    got = plan(one, running(one, refused))
+    assert condition(got, "Running")["reason"] == "Forbidden"
+    assert condition(got, "Running")["message"] == f"TrainingJob hpo-trial-3: {words}"
+
+
 def test_a_lost_token_is_made_anew():
     """When a trial's pod misses the Secret the coordinator begins anew with another one, and trials go on."""
     one = alone()
@@ -290,6 +303,13 @@ def test_a_failure_is_told_in_its_own_words(failure: Manifest, outcome: str, cod
     assert (ended["message"], ended["tail"]) == ("because", "last line")
 
 
+def test_a_word_in_a_status_is_no_end():
+    """What somebody else has written there counts for nothing: a job has ended when its conditions say so."""
+    forged = trial(alone(), 0)
+    forged["status"]["state"] = "Succeeded"
+    assert told(alone(), forged)["ended"] == []
+
+
 def test_a_trial_with_nothing_to_run_has_failed():
     """It gets no job, which would be refused."""
     space = {"a": {"choice": [True, False]}, "b": {"constant": 1, "when": {"a": [True]}}}
@@ -379,6 +399,9 @@ def test_a_trials_job_says_no_more_than_it_has_to():
     assert plan_job(known, heard, began + timedelta(seconds=11)).status["progress"] == {"step": 3}
     ends = plan_job(known, seen(live, pod(new, "hpo-trial-0-0-abcde", "Succeeded")), NOW)
     assert (ends.status, ends.events) == (known.status, ())
+
+    forged = trial_of(alone(), {"state": "Succeeded"})
+    assert plan_job(forged, seen(), NOW).status["state"] == "Pending", "a word of somebody else's does not stay"
 
     stuck = pod(new, "hpo-trial-0-0-abcde", "Pending")
     said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}

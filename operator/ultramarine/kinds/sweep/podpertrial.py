@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...shared.conditions import ENDED, Condition, find, health, is_true, parse_timestamp
@@ -90,15 +90,20 @@ def state(sweep: Sweep, there: list[Manifest], facts: Manifest, coordinator: Man
     begun = sweep.status.get("state") == "Running" or any(counts.get(w) for w in ("succeeded", "stopped", "failed"))
     if not any((job.get("status") or {}).get("state") == "Running" for job in live):
         for job in live:
-            condition = find(job.get("status") or {}, "Running")
-            if condition is not None and condition.get("reason") not in COMING:
-                said = f"TrainingJob {job['metadata']['name']}: {condition.get('message', '')}"
-                return pending(str(condition.get("reason")), said)
+            if (trouble := _trouble(job.get("status") or {})) is not None:
+                said = f"TrainingJob {job['metadata']['name']}: {trouble.get('message', '')}"
+                return pending(str(trouble.get("reason")), said)
         if not begun:
             return pending("TrialsStarting", "its first trials are starting")
     # No numbers: between one trial and the next they would change, and the status with them.
     message = f"trials run as TrainingJobs; pod {coordinator['metadata']['name']} says which"
     return "Running", (Condition("Running", True, "TrialsRunning", message), *health(done=False, progress=message))
+
+
+def _trouble(status: Manifest) -> Mapping[str, str] | None:
+    """Why a trial's job does not run, if that is not just beginning or ending: what keeps it back says more."""
+    told = [condition for word in ("Accepted", "Reconciled", "Running") if (condition := find(status, word))]
+    return next((each for each in told if each["status"] == "False" and each.get("reason") not in COMING), None)
 
 
 def answer(sweep: Sweep, summary: Report, child: Child) -> Manifest | None:
@@ -110,9 +115,14 @@ def answer(sweep: Sweep, summary: Report, child: Child) -> Manifest | None:
         job = child(TRAINING_JOB.kind, trial_name(sweep.name, trial.trial))
         if not _command(sweep, trial):
             ended.append(_end(trial, "Failed", message=NOTHING_TO_RUN, exitCode=NO_CODE))
-        elif job is not None and controller_uid(job) == sweep.uid and is_over(job):
+        elif job is not None and controller_uid(job) == sweep.uid and _has_verdict(job.get("status") or {}):
             ended.append(_told(trial, job["status"]))
     return {"parallel": 0 if sweep.spec.suspend else sweep.spec.limits.parallel_trials, "ended": ended}
+
+
+def _has_verdict(status: Manifest) -> bool:
+    """Whether its own plan takes a job for ended, which does not go by the word in `state`."""
+    return is_true(status, "Succeeded") or is_true(status, "Failed")
 
 
 def _told(trial: WantedTrial, status: Manifest) -> Manifest:

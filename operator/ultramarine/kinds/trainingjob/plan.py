@@ -44,7 +44,7 @@ def plan(job: Job, seen: Seen, now: datetime) -> Plan:
 
 def _goes_without_saying(job: Job, new: Manifest, now: datetime) -> bool:
     """Whether it is a trial that begins, has just begun or is about to end: of many, and each word costs a write."""
-    condition, known = find(new, "Running"), job.status.get("conditions") or []
+    condition, known = find(new, "Running"), job.status.get("conditions") or job.status.get("state")
     if condition is None or task_of(job.manifest) is None or find(job.status, "Reconciled") is not None:
         return False
     if condition.get("reason") == STARTING_REASON:
