@@ -229,6 +229,17 @@ def test_a_grid_has_no_more_points_than_there_can_be_jobs():
     plan(alone(**grid, limits={"maxTrials": 1000}), seen())
 
 
+def test_a_trial_has_no_more_parameters_than_a_job_can_have():
+    """Those that are fixed count too; in a pool nothing has them all."""
+    fixed = {f"fixed{number}": "1" for number in range(127)}
+    template = {"command": ["a"], "parameters": fixed}
+    assert "Job/hpo-coordinator" in kinds_of(plan(alone(trialTemplate={"spec": template}), seen()).apply)
+    more = {"spec": {**template, "parameters": {**fixed, "one": "1"}}}
+    with pytest.raises(InvalidSpec, match="have 129 parameters together, and a TrainingJob 128 at most"):
+        plan(alone(trialTemplate=more), seen())
+    plan_sweep(sweep(trialTemplate=more), seen(), NOW)
+
+
 def test_the_longest_name_has_room_for_the_last_trial():
     """A TrainingJob's name has a limit of its own."""
     longest = next(int(rule.rsplit("<= ", 1)[1]) for rule, _ in KIND.rules if "execution" in rule)

@@ -15,6 +15,7 @@ from ...shared.plan import Effect, Plan, Platform, Question, ReadText, Seen
 from ...shared.searchgrid import Grid, check_algorithm
 from ...shared.searchspace import Space, read_space
 from ...shared.sweep_records import MOST_PODS, SweepSummary
+from ..trainingjob.schema import MAX_PARAMETERS
 from . import podpertrial, status
 from .manifests import (
     Sweep,
@@ -168,6 +169,11 @@ def _search(sweep: Sweep, platform: Platform) -> Search:
     if has_pod_per_trial(sweep) and search.most > MOST_PODS:
         message = f"the grid of spec.searchSpace has {search.most} points, and execution PodPerTrial {MOST_PODS} trials"
         raise InvalidSpec(f"{message} at most; set limits.maxTrials, or let a Pool run them")
+    names = {*sweep.spec.trial_template.spec.parameters, *space.names}
+    if has_pod_per_trial(sweep) and len(names) > MAX_PARAMETERS:
+        # Else each trial's job would be refused, for ever.
+        message = f"spec.searchSpace and spec.trialTemplate.spec.parameters have {len(names)} parameters together, and"
+        raise InvalidSpec(f"{message} a TrainingJob {MAX_PARAMETERS} at most; leave some out, or let a Pool run them")
     if has_pod_per_trial(sweep) and not platform.progress_url:
         message = "spec.execution: PodPerTrial needs coordinators that reach the operator; set progress.enabled in the"
         raise InvalidSpec(f"{message} chart, or let a Pool run the trials")

@@ -27,6 +27,7 @@ from ...shared.score import MAX_SCORE
 from ..model.schema import Compile
 
 SUBDOMAIN = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"  # what most objects' names are
+MAX_PARAMETERS = 128
 LABEL_VALUE = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 LABEL_KEY = f"({SUBDOMAIN}/)?{LABEL_VALUE}"
 SAYS_NAME = says("must be an object's name: lower-case letters, digits, '-' and '.'")
@@ -427,7 +428,7 @@ class TrainingJobSpec(Schema):
     )
     parameters: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
         default={},
-        max_length=128,
+        max_length=MAX_PARAMETERS,
         description="Values for $(params.NAME).",
         json_schema_extra=IMMUTABLE
         | rules(
