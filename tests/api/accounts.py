@@ -30,6 +30,18 @@ def admit(api: Api, account: str, *names: str, but: tuple[str, ...] = ()) -> Non
         )
 
 
+def admit_everywhere(api: Api, account: str, name: str) -> None:
+    """Give a service account the chart's rights of this name that are no namespace's."""
+    kind = {"apiVersion": "rbac.authorization.k8s.io/v1"}
+    metadata = {"name": f"{name}-{api.namespace}"}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": metadata["name"]}
+    subject = {"kind": "ServiceAccount", "name": account, "namespace": api.namespace}
+    api.apply(
+        {**kind, "kind": "ClusterRole", "metadata": metadata, "rules": RIGHTS[name]},
+        {**kind, "kind": "ClusterRoleBinding", "metadata": metadata, "roleRef": role, "subjects": [subject]},
+    )
+
+
 def account(api: Api, name: str, folder: Path) -> Path:
     """Make a service account, and return a kubeconfig by which it works in the namespace of the test."""
     api.run("create", "serviceaccount", name)

@@ -48,6 +48,7 @@ class Operator:
     program: tuple[str, ...] = ("-m", "ultramarine")
     gateway: str = ""  # HOST:PORT of the namespace's, if it has one
     gateway_api: str = ""  # the chart's value of that name, as JSON
+    hears: bool = False  # whether pods may post how far they are
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -68,6 +69,7 @@ class Operator:
             "ULTRAMARINE_GATEWAY": self.gateway,
             "ULTRAMARINE_GATEWAY_NAMESPACES": self.api.namespace if self.gateway else "",
             "ULTRAMARINE_GATEWAY_API": self.gateway_api,
+            "ULTRAMARINE_PROGRESS_URL": f"http://127.0.0.1:{self.port}" if self.hears else "",
         }
 
     def launch(self) -> None:

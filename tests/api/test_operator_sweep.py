@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hands
-import pytest
 from bare import Api, eventually
 from builders import searching
 from operator_process import Node, Operator
+from speaking import end, is_in
 from stories import status, there, versions
-from ultramarine.outside.storage import Storage
 from ultramarine.shared.meta import Manifest
 
 TRIAL = {"command": ["python", "train.py", "--lr=$(params.lr)"], "outputs": {"model": {}}}
@@ -17,22 +15,6 @@ TRIAL = {"command": ["python", "train.py", "--lr=$(params.lr)"], "outputs": {"mo
 def hpo(**spec: object) -> Manifest:
     """A Sweep whose best trial becomes a version of the Model churn."""
     return searching("hpo", registerBest="churn", trialTemplate={"spec": TRIAL}, **spec)
-
-
-def is_in(api: Api, word: str) -> bool:
-    """Whether the Sweep is in that state."""
-    return status(api, "sw", "hpo").get("state") == word
-
-
-def end(api: Api, node: Node) -> None:
-    """Let the coordinator end well."""
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in node.store.credentials.items():
-            patch.setenv(key, value)
-        said = hands.search_and_store(Storage(node.store.endpoint), node.job_of("hpo-coordinator"))
-    pod = "hpo-coordinator-0-abcde"
-    api.status("pod", pod, hands.ended_pod(0, said.to_json().decode(), name="coordinator"))
-    api.status("job", "hpo-coordinator", hands.complete_job(indexed=False))
 
 
 def test_a_sweep_goes_from_pending_to_a_model_version(api: Api, operator: Operator, node: Node) -> None:
