@@ -154,21 +154,23 @@ def test_a_suspended_sweep_holds_its_trials_and_lets_them_go_on(api: Api, coordi
 def test_the_end_takes_what_runs_and_leaves_what_has_ended(
     api: Api, hearing: Operator, coordinator: Coordinator
 ) -> None:
-    """A sweep that is over keeps its trials that are; those that still run go, and none comes."""
+    """A sweep that is over keeps its trials that are, or are about to be; the others go, and none comes."""
     coordinator.want(0, 1, 2)
     coordinator.has((0, 1, 2))
-    coordinator.run("hpo-trial-0")
-    until(api, "hpo-trial-0", "Running")
+    for number in (0, 1):
+        coordinator.run(f"hpo-trial-{number}")
+        until(api, f"hpo-trial-{number}", "Running")
     coordinator.finish(0, loss=0.25)
     end(api, coordinator.node)
     eventually("it is over", lambda: is_in(api, "Succeeded"))
 
-    coordinator.has((0,), seconds=20)
+    coordinator.has((0, 1), seconds=20)
+    coordinator.finish(1, loss=0.5)
     coordinator.send(coordinator.token, 0, 1, 2, 3)
     passes = hearing.passes("Sweep")
     api.run("label", "sw/hpo", "look=now")
     eventually("it is looked at", lambda: hearing.passes("Sweep") > passes)
-    assert set(coordinator.trials) == {0}
+    assert {state(api, f"hpo-trial-{number}") for number in coordinator.has((0, 1))} == {"Succeeded"}
 
 
 def test_a_stranger_that_has_a_trials_name_is_left_alone(api: Api, coordinator: Coordinator) -> None:

@@ -150,6 +150,20 @@ def test_a_sweep_that_is_over_ends_what_still_runs():
     assert [(ref.resource.kind, ref.name) for ref in got.delete] == [("TrainingJob", "hpo-trial-3")]
 
 
+def test_a_trial_whose_log_is_being_stored_is_let_end():
+    """The coordinator knows a trial's result some seconds before its job does; the others go sooner."""
+    ended = {"type": "Succeeded", "status": "True"}
+
+    def after(seconds: int) -> Plan:
+        end = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        over = alone({"state": "Succeeded", "conditions": [ended], "completionTime": end})
+        return plan(over, seen(trial(over, 3), trial(over, 4, "Pending")))
+
+    assert (after(1).delete, after(1).after) == ((), timedelta(seconds=4))
+    assert ([ref.name for ref in after(6).delete], after(6).after) == (["hpo-trial-4"], timedelta(seconds=14))
+    assert [ref.name for ref in after(20).delete] == ["hpo-trial-3", "hpo-trial-4"]
+
+
 def test_a_stranger_of_the_same_name_is_not_touched():
     """A TrainingJob that is not the sweep's own is neither held nor deleted, nor told of."""
     over = alone({"state": "Failed", "conditions": [{"type": "Failed", "status": "True"}]})

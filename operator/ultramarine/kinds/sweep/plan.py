@@ -43,6 +43,7 @@ LOST = ("ObjectNotFound", "TooLarge")  # what no other look will find
 STORAGE_RETRY = timedelta(seconds=15)
 SOON = timedelta(milliseconds=200)
 ENDING = timedelta(seconds=5)  # for workers that were told, or will be, that the sweep is over
+STORING = timedelta(seconds=20)  # for trials whose result is known, while their log is on its way
 LAST_WORDS = timedelta(seconds=1)
 LONGEST_LAG = timedelta(seconds=20)
 NO_POD = timedelta(seconds=30)
@@ -336,12 +337,17 @@ def _after_the_end(sweep: Sweep, own: Own, now: datetime) -> Plan:
         and not (job is own.coordinator and own.is_over)
     ]
     trials = [job for job in own.trials if not (podpertrial.is_over(job) or job["metadata"].get("deletionTimestamp"))]
+    past = now - parse_timestamp(new["completionTime"]) if "completionTime" in new else STORING
     # Those that end by themselves now keep their pods, and these their logs.
-    patience = ENDING - (now - parse_timestamp(new["completionTime"])) if "completionTime" in new else timedelta()
-    if (going_on or trials) and patience > timedelta():
-        return Plan(new, after=patience if left is None else min(patience, left))
-    delete = (*(Ref.to(JOB, job) for job in going_on), *(Ref.to(TRAINING_JOB, job) for job in trials))
-    return Plan(new, delete=delete, after=left)
+    waits = {job["metadata"]["uid"]: (STORING if _is_running(job) else ENDING) - past for job in (*going_on, *trials)}
+    due = {uid for uid, wait in waits.items() if wait <= timedelta()}
+    refs = (*(Ref.to(JOB, job) for job in going_on), *(Ref.to(TRAINING_JOB, job) for job in trials))
+    looks = [wait for uid, wait in waits.items() if uid not in due] + ([] if left is None else [left])
+    return Plan(new, delete=tuple(ref for ref in refs if ref.uid in due), after=min(looks, default=None))
+
+
+def _is_running(job: Manifest) -> bool:
+    return (job.get("status") or {}).get("state") == "Running"
 
 
 def _time_to_live(sweep: Sweep, finished: Manifest, now: datetime) -> timedelta | None:
