@@ -341,6 +341,24 @@ def test_an_operator_that_is_away_is_told_later(operator: Operator, token: Path)
     assert "does not disturb it" in said[0]
 
 
+def test_where_trials_wait_for_the_operator_that_is_said(operator: Operator, token: Path) -> None:
+    """To come too soon is no trouble; one that takes nothing keeps all trials back."""
+    said: list[str] = []
+    operator.status = 429
+    teller = Teller(operator.url, token, said.append, Times(asking=0.05, again=0.0))
+    teller.answer_to(said.append)
+    teller.tell(SweepSummary())
+    eventually(lambda: len(operator.taken) >= 2)
+    assert said == []
+    operator.status = 503
+    eventually(lambda: len(operator.taken) >= 5)
+    operator.status = 204
+    teller.close(SweepSummary())
+
+    (only,) = said
+    assert "no trial begins before it is" in only
+
+
 def test_last_words_are_cut_to_fit() -> None:
     """The best trials go first, from the last one, and then the message is shortened."""
     best = tuple(BestTrial(i, (0.1,), {"text": "x" * 300}) for i in range(10))

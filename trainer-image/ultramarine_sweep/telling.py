@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http
 import http.client
 import json
 import threading
@@ -114,8 +115,11 @@ class Teller:
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
+                if error.code == http.HTTPStatus.TOO_MANY_REQUESTS:
+                    return False  # it has heard us a moment ago
             if not self._said:
-                self._say(f"the operator cannot be told how far the sweep is, which does not disturb it: {error}")
+                follows = "which does not disturb it" if self._hear is None else "and no trial begins before it is"
+                self._say(f"the operator cannot be told how far the sweep is, {follows}: {error}")
             self._said = True
             return False
         self._posted, self._said = summary, False
