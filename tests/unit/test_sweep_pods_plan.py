@@ -184,7 +184,9 @@ def waits(one: Obj[Any], reason: str, message: str) -> Manifest:
 def test_the_state_says_whether_trials_run():
     """It runs from the first trial on, also between two of them; where the only ones wait, it says for what."""
     one = alone()
-    assert plan(one, running(one)).status["state"] == "Pending"
+    unheard = plan(one, running(one))
+    assert unheard.status["state"] == "Pending"
+    assert "pod hpo-coordinator-0-abcde has not said yet which trials run" in condition(unheard, "Running")["message"]
     first = plan(one, running(one, trial(one, 3)))
     assert first.status["state"] == "Running"
     assert (

@@ -85,7 +85,7 @@ def _command(sweep: Sweep, trial: WantedTrial) -> list[str]:
 
 def state(sweep: Sweep, there: list[Manifest], facts: Manifest, coordinator: Manifest) -> State:
     """What a sweep with a coordinator does: it runs while a trial does, and between two of them."""
-    live = [job for job in there if not is_over(job)]
+    name, live = coordinator["metadata"]["name"], [job for job in there if not is_over(job)]
     counts = facts.get("trials") or {}
     begun = sweep.status.get("state") == "Running" or any(counts.get(w) for w in ("succeeded", "stopped", "failed"))
     if not any((job.get("status") or {}).get("state") == "Running" for job in live):
@@ -94,9 +94,10 @@ def state(sweep: Sweep, there: list[Manifest], facts: Manifest, coordinator: Man
                 said = f"TrainingJob {job['metadata']['name']}: {trouble.get('message', '')}"
                 return pending(str(trouble.get("reason")), said)
         if not begun:
-            return pending("TrialsStarting", "its first trials are starting")
+            unheard = f"pod {name} has not said yet which trials run; its log tells what it waits for"
+            return pending("TrialsStarting", "its first trials are starting" if there else unheard)
     # No numbers: between one trial and the next they would change, and the status with them.
-    message = f"trials run as TrainingJobs; pod {coordinator['metadata']['name']} says which"
+    message = f"trials run as TrainingJobs; pod {name} says which"
     return "Running", (Condition("Running", True, "TrialsRunning", message), *health(done=False, progress=message))
 
 
