@@ -330,7 +330,7 @@ def test_an_operator_that_is_away_is_told_later(operator: Operator, token: Path)
     """It is said once, and the newest summary comes when the operator takes it."""
     operator.status = 503
     said: list[str] = []
-    teller = Teller(operator.url, token, said.append, Times(between=0.05))
+    teller = Teller(operator.url, token, said.append, Times(between=0.05, patience=0.01))
     teller.tell(SweepSummary(succeeded=1))
     eventually(lambda: len(operator.taken) >= 3)
     operator.status = 204
@@ -342,16 +342,17 @@ def test_an_operator_that_is_away_is_told_later(operator: Operator, token: Path)
 
 
 def test_where_trials_wait_for_the_operator_that_is_said(operator: Operator, token: Path) -> None:
-    """To come too soon is no trouble; one that takes nothing keeps all trials back."""
+    """That a replica refuses now and then is no trouble; an operator that takes nothing keeps all trials back."""
     said: list[str] = []
-    operator.status = 429
-    teller = Teller(operator.url, token, said.append, Times(asking=0.05, again=0.0))
+    teller = Teller(operator.url, token, said.append, Times(asking=0.02, again=0.0, patience=0.5))
     teller.answer_to(said.append)
     teller.tell(SweepSummary())
-    eventually(lambda: len(operator.taken) >= 2)
+    for status in (503, 204, 429, 204, 403, 204):
+        operator.status, count = status, len(operator.taken)
+        eventually(lambda count=count: len(operator.taken) >= count + 2)
     assert said == []
     operator.status = 503
-    eventually(lambda: len(operator.taken) >= 5)
+    eventually(lambda: len(said) > 0)
     operator.status = 204
     teller.close(SweepSummary())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http
 import http.client
 import json
 import threading
@@ -27,13 +26,14 @@ class Times:
     """Seconds: between two posts, between two that differ in spent hours only, what one may take, and the last one.
 
     `least` is for posts that want other trials, and `asking` for those that only want an answer; `again` comes on top
-    where the last one was not taken.
+    where the last one was not taken. For `patience` nothing is said of that.
     """
 
     between: float = 10.0
     least: float = 0.12
     asking: float = 1.5
     again: float = 0.1
+    patience: float = 10.0
     hours: float = 60.0
     post: float = 5.0
     end: float = 5.0
@@ -49,6 +49,7 @@ class Teller:
         self._url, self._token, self._say, self._times = url, token, say, times or Times()
         self._newest = self._posted = SweepSummary()
         self._told = self._said = False
+        self._failing_since: float | None = None
         self._hear: Callable[[Any], object] | None = None
         self._ending, self._news = False, threading.Event()
         self._thread = threading.Thread(target=self._run, name="telling", daemon=True)
@@ -115,18 +116,24 @@ class Teller:
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
-                if error.code == http.HTTPStatus.TOO_MANY_REQUESTS:
-                    return False  # it has heard us a moment ago
-            if not self._said:
-                follows = "which does not disturb it" if self._hear is None else "and no trial begins before it is"
-                self._say(f"the operator cannot be told how far the sweep is, {follows}: {error}")
-            self._said = True
+            self._complain(error)
             return False
-        self._posted, self._said = summary, False
+        self._posted, self._said, self._failing_since = summary, False, None
         if said and self._hear is not None:
             with contextlib.suppress(ValueError, RuntimeError):  # no JSON, and a loop that has ended
                 self._hear(json.loads(said))
         return True
+
+    def _complain(self, error: Exception) -> None:
+        """Say once that it lasts: of two replicas one refuses, a young pod is not known yet, or we come too soon."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        if self._said or now - self._failing_since < self._times.patience:
+            return
+        self._said = True
+        follows = "which does not disturb it" if self._hear is None else "and no trial begins before it is"
+        self._say(f"the operator cannot be told how far the sweep is, {follows}: {error}")
 
 
 def _without_hours(summary: SweepSummary) -> SweepSummary:
