@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
+import os
+import subprocess
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import hands
 import httpx
 import pytest
 from bare import Api, eventually
-from operator_process import Node, Operator
+from operator_process import Node, Operator, free_port
 from stories import status, until
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import PROGRESS_AUDIENCE
+from ultramarine.shared import contract
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.sweep_records import SweepSummary, WantedTrial
 from ultramarine.shared.training_records import TerminationRecord
@@ -43,7 +48,11 @@ class Coordinator:
         self.api.apply(pod)
         self.api.status("pod", f"{name}-0-abcde", {"phase": "Running", "startTime": hands.now()})
         self.api.status("job", name, {"active": 1, "ready": 1, "startTime": hands.now()})
-        bound = ["--bound-object-kind=Pod", f"--bound-object-name={name}-0-abcde", f"--audience={PROGRESS_AUDIENCE}"]
+        bound = [
+            "--bound-object-kind=Pod",
+            f"--bound-object-name={name}-0-abcde",
+            f"--audience={contract.PROGRESS_AUDIENCE}",
+        ]
         return self.api.run("create", "token", ACCOUNT, *bound).strip()
 
     def send(self, token: str, *wanted: int, **told: Any) -> httpx.Response:
@@ -74,11 +83,8 @@ class Coordinator:
 
     def finish(self, number: int, loss: float) -> None:
         """Let a trial's pod, which runs, end well, and wait until its job knows."""
-        name = f"hpo-trial-{number}"
-        said = TerminationRecord(metrics={"loss": loss}).to_json()
-        self.api.status("pod", f"{name}-0-abcde", hands.ended_pod(0, said))
-        self.api.status("job", name, hands.complete_job())
-        until(self.api, name, "Succeeded")
+        succeed(self.api, number, loss)
+        until(self.api, f"hpo-trial-{number}", "Succeeded")
         self.succeeded += 1
 
     @property
@@ -95,6 +101,14 @@ class Coordinator:
         return there if set(there) == numbers else {}
 
 
+def succeed(api: Api, number: int, loss: float) -> None:
+    """Let a trial's pod, which runs, end well, and with it its Job."""
+    name = f"hpo-trial-{number}"
+    said = TerminationRecord(metrics={"loss": loss}).to_json()
+    api.status("pod", f"{name}-0-abcde", hands.ended_pod(0, said))
+    api.status("job", name, hands.complete_job())
+
+
 def is_in(api: Api, word: str) -> bool:
     """Whether the Sweep is in that state."""
     return status(api, "sw", "hpo").get("state") == word
@@ -109,6 +123,53 @@ def end(api: Api, node: Node) -> None:
     pod = "hpo-coordinator-0-abcde"
     api.status("pod", pod, hands.ended_pod(0, said.to_json().decode(), name="coordinator"))
     api.status("job", "hpo-coordinator", hands.complete_job(indexed=False))
+
+
+COORDINATOR = """
+import os, sys
+from pathlib import Path
+from ultramarine_sweep.__main__ import _stopper, _suggester
+from ultramarine_sweep.sweep import Parts, Places, run
+base = Path(sys.argv[1])
+sys.exit(run(os.environ, Parts(_suggester, _stopper), Places(base / "log", base / "token", int(sys.argv[2]))))
+"""
+
+
+@dataclass
+class RealCoordinator:
+    """The coordinator of the Sweep hpo as a process, with what its pod would have; `speaking` has that pod's token."""
+
+    speaking: Coordinator
+    folder: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; it goes on from its journal."""
+        node = self.speaking.node
+        (self.folder / "token").write_text(self.speaking.token)
+        env = node.job_of("hpo-coordinator")["spec"]["template"]["spec"]["containers"][0]["env"]
+        secret = self.speaking.api.get("secret", "hpo-sweep-token")["data"]["token"]
+        told = {each["name"]: each["value"] for each in env if "value" in each}
+        told |= {contract.ENV_SWEEP_TOKEN: base64.b64decode(secret).decode(), "PYTHONPATH": ":".join(sys.path)}
+        command = [sys.executable, "-c", COORDINATOR, str(self.folder), str(free_port())]
+        with (self.folder / "said").open("ab") as said:
+            self.process = subprocess.Popen(
+                command, env={**os.environ, **node.store.credentials, **told}, stdout=said, stderr=said
+            )
+
+    def kill(self) -> None:
+        """SIGKILL: what it has not written down is lost."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def last_words(self) -> str:
+        """What it said at its end; nothing before that."""
+        if self.process is None or self.process.poll() is None:
+            return ""
+        assert self.process.returncode == 0, (self.folder / "said").read_text()[-4000:]
+        return (self.folder / "log").read_text()
 
 
 def uids(jobs: dict[int, Manifest]) -> dict[int, str]:

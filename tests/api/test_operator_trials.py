@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
+import hands
 import pytest
 from accounts import admit_everywhere
 from bare import Api, eventually
 from builders import searching, training
 from operator_process import Node, Operator
-from speaking import Coordinator, end, is_in, uids
+from speaking import Coordinator, RealCoordinator, end, is_in, succeed, uids
 from stories import state, status, until
 from ultramarine.kinds.trials import ANNOTATION_TRIAL
 from ultramarine.shared import contract
@@ -204,6 +206,53 @@ def test_a_state_that_somebody_else_has_written_ends_no_trial(api: Api, coordina
     assert coordinator.want(0, 1)["ended"] == []
     eventually("it is put right", lambda: state(api, "hpo-trial-0") in ("Running", "Pending"))
     assert coordinator.want(0, 1)["ended"] == []
+
+
+def test_a_whole_sweep_survives_the_death_of_everybody(
+    api: Api, hearing: Operator, coordinator: Coordinator, tmp_path: Path
+) -> None:
+    """A real coordinator and the operator are killed again and again: each trial runs once, and the best is known."""
+    real = RealCoordinator(coordinator, tmp_path)
+    real.start()
+    started: dict[int, str] = {}  # trials whose pods run, or ran: nobody makes them twice
+    killings: dict[int, tuple[Callable[[], None], ...]] = {
+        2: (hearing.kill,),
+        4: (real.kill,),
+        6: (real.kill, hearing.kill),
+        8: (hearing.kill, real.kill),
+    }
+
+    def play() -> bool:
+        for number, job in sorted(coordinator.trials.items()):
+            assert started.setdefault(number, job["metadata"]["uid"]) == job["metadata"]["uid"]
+            if (job.get("status") or {}).get("state") == "Succeeded" or number in done:
+                continue
+            coordinator.run(f"hpo-trial-{number}")
+            killed = killings.pop(len(done), ())
+            for kill in killed:
+                kill()
+            succeed(api, number, loss=float(job["spec"]["parameters"]["lr"]))  # while they are away
+            done.add(number)
+            for kill in killed:
+                (hearing if kill == hearing.kill else real).start()
+        return bool(real.last_words)
+
+    done: set[int] = set()
+    try:
+        eventually("the coordinator ends", play, 120)
+    finally:
+        real.kill()
+    api.status("pod", "hpo-coordinator-0-abcde", hands.ended_pod(0, real.last_words, name="coordinator"))
+    api.status("job", "hpo-coordinator", hands.complete_job(indexed=False))
+    eventually("it is over", lambda: is_in(api, "Succeeded"))
+
+    told, trials = status(api, "sw", "hpo"), coordinator.trials
+    assert (told["progress"], told["trials"]["succeeded"]) == ("10/10", 10)
+    assert (uids(trials), killings) == (started, {})
+    assert sorted(trials) == list(range(10))
+    rates = sorted(float(job["spec"]["parameters"]["lr"]) for job in trials.values())
+    assert [best["values"]["loss"] for best in told["best"]] == rates
+    assert len(set(rates)) == 10, "none was suggested twice"
 
 
 def test_a_trial_costs_few_writes(api: Api, hearing: Operator, coordinator: Coordinator) -> None:
