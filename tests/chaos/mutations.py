@@ -102,8 +102,8 @@ def artifacts_go_though_they_are_served() -> None:
 
 def a_token_is_exchanged_in_one_pass() -> None:
     """Both Jobs of a sweep are deleted at once, and with the first one maybe all that shows that a token is missing."""
-    without_token = sweep_plan._without_token
-    sweep_plan._without_token = lambda sweep, own: own.jobs if without_token(sweep, own) else []
+    without_token = sweep_plan.without_token
+    sweep_plan.without_token = lambda sweep, own: own.jobs if without_token(sweep, own) else []
 
 
 def a_pool_forgets_what_it_had() -> None:
