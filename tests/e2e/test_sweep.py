@@ -152,6 +152,9 @@ def test_a_paused_trial_goes_on_from_its_checkpoint(platform):
     steps = [line for line in lines if line.startswith("step=")]
     assert len(steps) == len(set(steps)), sorted(steps)
     assert any("goes on from s3://" in line for line in lines)
+    folder = done["journal"]["uri"].removeprefix("s3://ultramarine/").removesuffix("journal/") + "trials/"
+    with platform.target.bucket(platform.namespace) as storage:
+        assert "Contents" not in storage.list_objects_v2(Bucket="ultramarine", Prefix=folder), "checkpoints stay"
 
 
 def test_a_sweep_is_suspended_resumed_and_made_wider(platform):

@@ -17,6 +17,7 @@ from ultramarine.shared.training_records import CheckpointTask
 from ultramarine_sweep import journal
 from ultramarine_sweep.coordinator import Coordinator
 from ultramarine_sweep.journal import Journal, Record
+from ultramarine_sweep.recording import Recorder
 from ultramarine_sweep.stopping import Stopper
 from ultramarine_sweep.trial import POLL, Ask, Finished, Lease, Trial, Wait
 from ultramarine_sweep.trials import SILENCE, Trials
@@ -194,7 +195,8 @@ async def test_who_waits_is_told_when_a_trial_may_go_on(storage: Storage, bucket
     task = task_of(f"s3://{bucket}/", early_termination=ASHA, max_trials=6)
     book = Journal(storage, f"s3://{bucket}/journal/", "one", lambda line: None)
     stopper = Stopper(ASHA, task.objectives[0])
-    coordinator = Coordinator(task, "token", book, Counting(task), stopper, lambda summary: None)
+    recorder = Recorder(task, "", lambda line: None)
+    coordinator = Coordinator(task, "token", book, Counting(task), stopper, lambda summary: None, recorder)
     url = f"http://127.0.0.1:{await coordinator.listen(0)}"
     connections = {worker: Connection(url, "token", 30) for worker in "ab"}
 
@@ -316,6 +318,8 @@ def test_promoted_trials_repeat_no_epoch(fleet: Fleet, storage: Storage) -> None
     assert trials[2].message == "asha: rung 3, 2 is not among the best third; paused there, it did not go on"
     assert fleet.said("w0").count("goes on from s3://") == 2
     assert (fleet.last_words().succeeded, fleet.last_words().stopped) == (1, 8)
+    for trial in storage.folders(f"{fleet.prefix}trials/"):
+        assert storage.folders(trial) == [], "checkpoints go with the sweep"
 
 
 def test_killed_coordinators_lose_no_pause_and_repeat_no_epoch(fleet: Fleet, storage: Storage) -> None:

@@ -81,8 +81,8 @@ class Coordinator:
 
     @property
     def ended(self) -> int:
-        """How many trials have ended."""
-        return len(self._trials.finished)
+        """How many trials have ended, or are paused."""
+        return len(self._trials.finished) + len(self._trials.paused)
 
     async def listen(self, port: int) -> int:
         """Begin to answer; return the port."""
