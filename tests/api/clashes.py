@@ -301,6 +301,13 @@ def _trials_that_register(spec: Manifest) -> str:
     return "registerAs"
 
 
+def _checkpoints_that_nobody_goes_on_from(spec: Manifest) -> str:
+    spec.pop("earlyTermination", None)
+    spec["execution"] = "Pool"
+    spec["trialTemplate"]["spec"]["checkpoint"] = {}
+    return "a pool keeps checkpoints for earlyTermination of type asha or hyperband"
+
+
 def _slack_of_a_median(spec: Manifest) -> str:
     spec["earlyTermination"] = {"type": "median", "slackFactor": 1}
     return "spec.earlyTermination"
@@ -363,6 +370,7 @@ CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
         _endless_grid,
         _trials_of_several_nodes,
         _trials_that_register,
+        _checkpoints_that_nobody_goes_on_from,
         _slack_of_a_median,
     ],
 }

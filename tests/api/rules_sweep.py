@@ -462,8 +462,8 @@ RULES = [
             ),
             (
                 {"checkpoint": {}},
-                "a trial that was lost starts anew, without checkpoints; leave checkpoint out, or set execution: "
-                "PodPerTrial",
+                "a pool keeps checkpoints for earlyTermination of type asha or hyperband, whose trials go on from "
+                "them; leave checkpoint out, or set execution: PodPerTrial",
             ),
             (
                 {
@@ -489,6 +489,26 @@ RULES = [
                 "and activeDeadlineSeconds of spec for the sweep",
             ),
         )
+    ),
+    *(
+        wanted(
+            f"trials that {type} pauses have checkpoints",
+            {"earlyTermination": {"type": type, "maxSteps": 27}, **trial(checkpoint={})},
+            {"earlyTermination": {"type": "median"}, **trial(checkpoint={})},
+            "a pool keeps checkpoints for earlyTermination of type asha or hyperband, whose trials go on from them; "
+            "leave checkpoint out, or set execution: PodPerTrial",
+        )
+        for type in ("asha", "hyperband")
+    ),
+    *(
+        wanted(
+            f"checkpoints in a pool have no {next(iter(refused))}",
+            {"execution": "PodPerTrial", **trial(checkpoint=refused)},
+            {"earlyTermination": {"type": "asha"}, **trial(checkpoint=refused)},
+            "a trial in a pool goes on from its own checkpoint only; write checkpoint: {}, or set execution: "
+            "PodPerTrial",
+        )
+        for refused in ({"resume": "Never"}, {"resumeFrom": "s3://lake/other/"}, {"gracePeriodSeconds": 60})
     ),
     wanted(
         "not too many trials have pods",

@@ -114,6 +114,49 @@ def test_trials_that_do_badly_are_stopped_early(platform):
     assert done["trials"]["stopped"] + done["trials"]["succeeded"] == 12
 
 
+# What a trial has come to is kept before it is told.
+EPOCHS = """
+epoch=$(cat /mnt/checkpoints/epoch 2>/dev/null || echo 0)
+echo "trial $(params.x) begins after $epoch"
+while [ $epoch -lt 9 ]; do
+  epoch=$((epoch + 1))
+  echo $epoch > /mnt/checkpoints/epoch.tmp
+  mv /mnt/checkpoints/epoch.tmp /mnt/checkpoints/epoch
+  echo step=$epoch loss=$(params.x)
+  sleep 1
+done
+"""
+
+
+def test_a_paused_trial_goes_on_from_its_checkpoint(platform):
+    """What asha stops in the beginning, when few trials are known, goes on later if it is among the best: from the step
+    that it had come to, so no step is run twice."""
+    spec = {
+        "algorithm": {"type": "grid", "seed": 7},  # 9, 1, 8, 2, ...: the fourth one is the second best of all
+        "searchSpace": {"x": {"int": {"min": 1, "max": 9}}},
+        "earlyTermination": {"type": "asha", "minSteps": 1, "maxSteps": 9, "reductionFactor": 3},
+        "limits": {"maxTrials": 9},
+        "template": {"checkpoint": {}},
+    }
+    platform.apply(sweep("paused", ["sh", "-c", EPOCHS], **spec))
+    done = ended(platform, "paused", 240)
+    assert done["state"] == "Succeeded", done
+    assert done["trials"]["stopped"] + done["trials"]["succeeded"] == 9, done["trials"]
+    assert done["trials"]["stopped"] >= 3, done["trials"]
+
+    selector = "ultramarine.dev/kind=Sweep,ultramarine.dev/name=paused"
+    lines = platform.kubectl("logs", "-l", selector, "--tail=-1").splitlines()
+    begins = [line.split()[1::3] for line in lines if " begins after " in line]
+    assert sorted(x for x, after in begins if after == "0") == list("123456789"), begins
+    assert [after for x, after in begins if x == "2" and after != "0"], begins
+    steps = [line for line in lines if line.startswith("step=")]
+    assert len(steps) == len(set(steps)), sorted(steps)
+    assert any("goes on from s3://" in line for line in lines)
+    folder = done["journal"]["uri"].removeprefix("s3://ultramarine/").removesuffix("journal/") + "trials/"
+    with platform.target.bucket(platform.namespace) as storage:
+        assert "Contents" not in storage.list_objects_v2(Bucket="ultramarine", Prefix=folder), "checkpoints stay"
+
+
 def test_a_sweep_is_suspended_resumed_and_made_wider(platform):
     """Suspended it has no pods and loses nothing; parallelTrials may change while it runs."""
     slow = ["sh", "-c", "sleep 1; echo loss=$(params.x)"]

@@ -214,6 +214,7 @@ def full_sweep() -> Plan:
                 "inputs": {"data": {"uri": "s3://lake/churn/"}},
                 "outputs": {"model": {}, "report": {}},
                 "podTemplate": {"nodeSelector": {"gpu": "a100"}, "priorityClassName": "low"},
+                "checkpoint": {},
             }
         },
     )

@@ -18,6 +18,7 @@ import os, sys
 from pathlib import Path
 from ultramarine_sweep import recording
 from ultramarine_sweep.coordinator import Times
+from ultramarine_sweep.stopping import Stopper
 from ultramarine_sweep.sweep import Parts, Places, run
 from unit.sweeping import Counting, Threshold
 base = Path(sys.argv[1])
@@ -25,7 +26,8 @@ times = Times(tick=0.1, ending=4.0, goodbye=2.0)
 places = Places(base / "log", base / "token", int(sys.argv[2]), times,
                 recording.Times(between=0.1, retry=0.2, rest=2.0))
 threshold = os.environ.get("TEST_THRESHOLD")
-stopper = lambda task: Threshold(float(threshold)) if threshold else None
+rule = lambda task: Stopper(task.early_termination, task.objectives[0]) if task.early_termination else None
+stopper = lambda task: Threshold(float(threshold)) if threshold else rule(task)
 sys.exit(run(os.environ, Parts(lambda task, known: Counting(task, known), stopper), places))
 """
 
@@ -68,6 +70,15 @@ class Threshold:
 
     def add(self, number: int, step: int, value: float) -> str:
         return f"threshold: {value} at step {step} is above {self._bound}" if value > self._bound else ""
+
+    def pause(self, number: int) -> bool:
+        return False
+
+    def promoted(self) -> int | None:
+        return None
+
+    def resume(self, number: int) -> None:
+        raise AssertionError("nobody is paused")
 
 
 def task_of(prefix: str, **fields: Any) -> SweepTask:

@@ -244,6 +244,86 @@ def test_asha_spends_a_fraction_of_the_steps() -> None:
     assert spent < 200 * 81 / 3
 
 
+def test_a_paused_trial_goes_on_once_it_is_among_the_best() -> None:
+    """The second best of two waits, and goes on when six have come to its rung, of which the best two may."""
+    stopper = Stopper(ASHA, LOSS)
+    for number, loss in enumerate([1.0, 2.0, 3.0, 4.0, 5.0]):
+        if stopper.add(number, 1, loss):
+            assert stopper.pause(number)
+        assert stopper.promoted() is None
+    stopper.add(5, 1, 6.0)
+
+    assert stopper.promoted() == 1
+    stopper.resume(1)
+    assert stopper.promoted() is None
+    assert stopper.add(1, 1, 0.0) == ""
+    assert stopper.add(1, 3, 2.0) == ""
+
+
+@pytest.mark.parametrize("objective", [LOSS, ACCURACY])
+def test_who_goes_on_first_is_on_the_highest_rung_and_the_best_of_it(objective: dict[str, Any]) -> None:
+    """However many may go on: those that came far first, and of these the better ones."""
+    stopper = Stopper(ASHA | {"reductionFactor": 2}, objective)
+    sign = 1.0 if objective is LOSS else -1.0
+    far, near = range(6), range(10, 18)
+    for step, numbers in ((1, far), (2, far), (1, near)):
+        told(stopper, [(number, step, sign * number) for number in numbers])
+    for number in (2, 1, 12, 10):
+        stopper.pause(number)
+    order = []
+    while (number := stopper.promoted()) is not None:
+        order.append(number)
+        stopper.resume(number)
+
+    assert order == [1, 2, 10]  # 12 is behind seven of 14
+
+
+def test_brackets_of_hyperband_promote_their_own() -> None:
+    """A rung of one bracket grows by its own trials only."""
+    stopper = Stopper({"type": "hyperband", "maxSteps": 27, "reductionFactor": 2}, LOSS)
+    rule: Any = stopper._rule
+    late, early = ([number for number in range(500) if rule.bracket(number) == each][:4] for each in (2, 0))
+    told(stopper, [(number, 4, float(place)) for place, number in enumerate(late[:3])])
+    stopper.pause(late[1])
+    told(stopper, [(number, step, 9.0) for number in early for step in (1, 2, 4)])
+    assert stopper.promoted() is None
+    stopper.add(late[3], 4, 9.0)
+
+    assert stopper.promoted() == late[1]
+
+
+@pytest.mark.parametrize("rule", [None, *RULES[2:]])
+def test_other_rules_pause_nobody(rule: dict[str, Any] | None) -> None:
+    """They have no rungs at which a trial could wait, nor has a trial of asha that has not come to one."""
+    stopper = Stopper(rule, LOSS)
+    told(stopper, in_turns([0.1, 0.2, 0.25, 9.0], 9))
+
+    assert not stopper.pause(3)
+    assert stopper.promoted() is None
+    assert not Stopper(ASHA | {"minSteps": 5}, LOSS).pause(0)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=60), st.integers(2, 4))
+def test_promotion_leaves_nobody_behind_who_is_among_the_best(values: list[float], factor: int) -> None:
+    """When nobody is promoted any more, exactly those have gone on that came in time or are the best of their rung."""
+    stopper = Stopper({"type": "asha", "reductionFactor": factor}, LOSS)
+    gone_on, paused = set(), set()
+    for number, value in enumerate(values):
+        if stopper.add(number, 1, value):
+            stopper.pause(number)
+            paused.add(number)
+        else:
+            gone_on.add(number)
+        while (found := stopper.promoted()) is not None:
+            stopper.resume(found)
+            paused.remove(found)
+            gone_on.add(found)
+
+    best = sorted(values)[: max(1, len(values) // factor)]
+    assert all(values[number] > best[-1] for number in paused)
+    assert gone_on | paused == set(range(len(values)))
+
+
 def test_a_trial_that_tells_a_million_values_costs_little_memory() -> None:
     """However many steps a trial tells, what is kept of it grows with the logarithm of their number."""
     stopper = Stopper({"type": "truncation", "truncationPercentage": 10}, LOSS)

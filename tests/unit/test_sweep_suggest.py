@@ -105,6 +105,21 @@ def test_every_suggestion_lies_in_a_space_without_end(algorithm: str, document: 
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_trial_that_goes_on_after_a_pause_counts_once(algorithm: str) -> None:
+    """One that was told as stopped is replaced by what becomes of it, also where something was learned in between."""
+    space = TREE if algorithm != "grid" else SMALL
+    trials = [trial for trial in lived(space, algorithm, 5, LONG.get(algorithm, 70)) if trial.outcome]
+    suggester = Suggester(space, LOSS, {"type": algorithm, "seed": 5})
+    for trial in trials:
+        suggester.tell(Trial(trial.number, trial.params, STOPPED, points=((1, 7.0),)))
+    between = Trial(1000, suggester.ask(1000) or trials[0].params, FAILED)
+    for trial in (*trials, between):
+        suggester.tell(trial)
+
+    assert suggester.ask(1001) == Suggester(space, LOSS, {"type": algorithm, "seed": 5}, [*trials, between]).ask(1001)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_suggestion_depends_on_seed_number_and_trials_only(algorithm: str) -> None:
     """A coordinator that is started anew suggests the same, in whichever order it hears of the trials."""
     space = TREE if algorithm != "grid" else SMALL

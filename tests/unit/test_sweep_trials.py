@@ -13,6 +13,7 @@ from ultramarine.shared.sweep_records import SweepTask
 from ultramarine_sweep.bests import Bests, Objective
 from ultramarine_sweep.journal import Record
 from ultramarine_sweep.points import KEPT_LIMIT, LIVE_LIMIT, Points
+from ultramarine_sweep.stopping import Stopper
 from ultramarine_sweep.trial import Ask, Done, Finished, Lease, Wait
 from ultramarine_sweep.trials import LOSSES, SILENCE, Trials
 from unit.sweeping import Threshold
@@ -80,7 +81,7 @@ def test_a_report_breaks_the_silence() -> None:
     trials = Trials(task())
     leased(trials, "a")
     for now in range(0, 60, 10):
-        assert trials.report("a", 0, 1, [], now, None) == ""
+        assert trials.report("a", 0, 1, [], now) == ""
         trials.tick(now)
 
     assert trials.summary(60).running == 1
@@ -93,11 +94,11 @@ def test_whoever_lost_the_lease_is_told() -> None:
     trials.tick(SILENCE + 1)
     leased(trials, "b", 17)
 
-    assert trials.report("a", 0, 1, [("loss", 1, 0.5)], 18, None) is None
+    assert trials.report("a", 0, 1, [("loss", 1, 0.5)], 18) is None
     trials.finish("a", ended(late), 18)
 
     assert trials.summary(18).succeeded == 0
-    assert trials.report("b", 0, 2, [], 18, None) == ""
+    assert trials.report("b", 0, 2, [], 18) == ""
 
 
 @pytest.mark.parametrize("says", ["report", "finish"])
@@ -108,7 +109,7 @@ def test_a_trial_that_nobody_took_over_is_its_workers_again(says: str) -> None:
     trials.tick(SILENCE + 1)
 
     if says == "report":
-        assert trials.report("a", 0, 1, [], 17, None) == ""
+        assert trials.report("a", 0, 1, [], 17) == ""
         assert leased(trials, "b", 17).number == 1
     else:
         trials.finish("a", ended(lease), 17)
@@ -207,6 +208,8 @@ def test_a_value_that_is_no_number_fails_the_trial_only(value: Any) -> None:
         {"trial": 1, "attempt": 1, "outcome": "Failed", "metrics": [1]},
         {"trial": 1, "attempt": 1, "outcome": "Failed", "exitCode": None},
         {"trial": 1, "attempt": 1, "outcome": "Failed", "outputs": {"model": {"uri": "s3://"}}},
+        {"trial": 1, "attempt": 1, "outcome": "Stopped", "checkpoint": {"uri": "s3://"}},
+        {"trial": 1, "attempt": 1, "outcome": "Stopped", "checkpoint": "s3://"},
     ],
 )
 def test_nonsense_of_a_worker_is_refused(document: Any) -> None:
@@ -217,13 +220,12 @@ def test_nonsense_of_a_worker_is_refused(document: Any) -> None:
 
 def test_the_stoppers_word_stays() -> None:
     """Once a trial should stop it is told so with every report, until it has ended."""
-    trials = Trials(task())
+    trials = Trials(task(), stopper=Threshold(5))
     lease = leased(trials)
-    stopper = Threshold(5)
 
-    assert trials.report("w", 0, 1, [("loss", 1, 4.0), ("acc", 1, 9.0)], 1, stopper) == ""
-    assert trials.report("w", 0, 1, [("loss", 2, 9.0)], 1, stopper) == "threshold: 9.0 at step 2 is above 5"
-    assert trials.report("w", 0, 1, [("loss", 3, 1.0)], 1, stopper) == "threshold: 9.0 at step 2 is above 5"
+    assert trials.report("w", 0, 1, [("loss", 1, 4.0), ("acc", 1, 9.0)], 1) == ""
+    assert trials.report("w", 0, 1, [("loss", 2, 9.0)], 1) == "threshold: 9.0 at step 2 is above 5"
+    assert trials.report("w", 0, 1, [("loss", 3, 1.0)], 1) == "threshold: 9.0 at step 2 is above 5"
     trials.finish("w", ended(lease, outcome="Stopped"), 2)
 
     assert (trials.summary(2).stopped, trials.summary(2).best) == (1, ())
@@ -281,7 +283,7 @@ def test_it_ends_when_the_objective_is_reached(goal: str, value: float) -> None:
 
     assert trials.end is not None
     assert (trials.end.reason, trials.end.message) == ("ObjectiveReached", "trial 2 has reached stopAt")
-    assert trials.report("a", other.number, 1, [], 0, None) == "the sweep is over: trial 2 has reached stopAt"
+    assert trials.report("a", other.number, 1, [], 0) == "the sweep is over: trial 2 has reached stopAt"
 
 
 def test_several_objectives_are_reached_by_one_trial() -> None:
@@ -328,7 +330,7 @@ def test_the_journal_knows_the_time_when_nothing_happens() -> None:
     trials = Trials(task())
     leased(trials)
     for now in range(0, 600, 10):
-        trials.report("w", 0, 1, [], now, None)
+        trials.report("w", 0, 1, [], now)
         trials.tick(now)
 
     assert Trials(task(), trials.drain()).now >= 540
@@ -461,8 +463,8 @@ def test_points_that_are_told_again_change_nothing() -> None:
     """A report that is repeated, and a step that comes again, leave the first value."""
     trials = Trials(task())
     leased(trials)
-    trials.report("w", 0, 1, [("loss", 1, 4.0), ("loss", 2, 3.0)], 1, None)
-    trials.report("w", 0, 1, [("loss", 1, 9.0), ("loss", 2, 9.0), ("loss", 3, 2.0)], 1, None)
+    trials.report("w", 0, 1, [("loss", 1, 4.0), ("loss", 2, 3.0)], 1)
+    trials.report("w", 0, 1, [("loss", 1, 9.0), ("loss", 2, 9.0), ("loss", 3, 2.0)], 1)
 
     assert list(trials.points()) == [(0, 1, 4.0), (0, 2, 3.0), (0, 3, 2.0)]
 
@@ -471,13 +473,20 @@ def test_points_that_are_told_again_change_nothing() -> None:
 
 
 class World:
-    """Workers that come and go, answers that get lost, and coordinators that die between any two of these."""
+    """Workers that come and go, answers that get lost, and coordinators that die between any two of these.
+
+    With an `early_termination` trials that are stopped leave a checkpoint.
+    """
 
     def __init__(self, task: SweepTask) -> None:
         self.task, self.now, self.journal = task, 0.0, list[Record]()
-        self.trials = Trials(task)
+        self.trials = self.coordinator()
         self.leases: dict[str, Lease] = {}
         self.told: list[tuple[str, Finished]] = []
+
+    def coordinator(self) -> Trials:
+        rule = self.task.early_termination
+        return Trials(self.task, self.journal, Stopper(rule, self.task.objectives[0]) if rule else None)
 
     def write(self) -> None:
         self.journal += self.trials.drain()
@@ -492,7 +501,10 @@ class World:
 
     def finish(self, worker: str, outcome: str) -> None:
         if lease := self.leases.pop(worker, None):
-            finished = ended(lease, outcome=outcome, metrics={"loss": float(lease.number)}, seconds=1.0)
+            stored = {"uri": f"s3://b/{lease.number}/{lease.attempt}/", "digest": "sha256:1", "bytes": 1}
+            checkpoint = {"checkpoint": stored} if outcome == "Stopped" and self.task.early_termination else {}
+            metrics = {"loss": float(lease.number)}
+            finished = ended(lease, outcome=outcome, metrics=metrics, seconds=1.0, **checkpoint)
             self.told.append((worker, finished))
             self.trials.finish(worker, finished, self.now)
             self.write()
@@ -503,10 +515,16 @@ class World:
             self.trials.finish(worker, finished, self.now)
             self.write()
 
-    def report(self, worker: str) -> None:
+    def run(self, worker: str, value: int, outcome: str) -> None:
+        self.ask(worker, True)
+        self.now += 1
+        self.report(worker, value)
+        self.finish(worker, outcome)
+
+    def report(self, worker: str, value: int) -> None:
         if lease := self.leases.get(worker):
-            points = [("loss", int(self.now) + 1, self.now)]
-            if self.trials.report(worker, lease.number, lease.attempt, points, self.now, None) is None:
+            points = [("loss", int(self.now) + 1, float(value))]
+            if self.trials.report(worker, lease.number, lease.attempt, points, self.now) is None:
                 del self.leases[worker]
             self.write()
 
@@ -519,8 +537,10 @@ class World:
         before = self.trials.snapshot()
         if compact:
             self.journal = [*before]
-        self.trials = Trials(self.task, self.journal)
+        going_on = self.trials.promoted
+        self.trials = self.coordinator()
         assert self.trials.snapshot() == before
+        assert self.trials.promoted == going_on
         self.now = max(self.now, self.trials.now)
 
     def check(self, finished: dict[int, tuple[str, int]]) -> None:
@@ -528,18 +548,22 @@ class World:
         for number, (outcome, attempt) in finished.items():
             trial = self.trials.finished[number]
             assert (trial.outcome, trial.attempt) == (outcome, attempt)
-        assert not set(self.trials.finished) & set(self.trials.live)
+        assert len(list(self.trials)) == len({trial.number for trial in self.trials})
+        for trial in (*self.trials.paused.values(), *self.trials.live.values()):
+            assert trial.checkpoint is None or trial.checkpoint.uri.startswith(f"s3://b/{trial.number}/")
         running = [trial.worker for trial in self.trials.live.values() if trial.is_running]
         assert len(running) == len(set(running))
         finished |= {number: (trial.outcome, trial.attempt) for number, trial in self.trials.finished.items()}
 
 
-WORKERS = st.sampled_from(["a", "b", "c"])
+WORKERS, VALUES = st.sampled_from(["a", "b", "c"]), st.integers(0, 9)
+OUTCOMES = st.sampled_from(["Succeeded", "Failed", "Stopped"])
 STEPS = st.one_of(
+    st.tuples(st.just("run"), WORKERS, VALUES, OUTCOMES),
     st.tuples(st.just("ask"), WORKERS, st.booleans()),
-    st.tuples(st.just("finish"), WORKERS, st.sampled_from(["Succeeded", "Failed", "Stopped"])),
+    st.tuples(st.just("finish"), WORKERS, OUTCOMES),
     st.tuples(st.just("repeat"), st.integers(0, 20)),
-    st.tuples(st.just("report"), WORKERS),
+    st.tuples(st.just("report"), WORKERS, VALUES),
     st.tuples(st.just("pass_time"), st.floats(0, 20)),
     st.tuples(st.just("restart"), st.booleans()),
 )
@@ -550,7 +574,19 @@ STEPS = st.one_of(
 def test_whatever_happens_each_trial_ends_once(steps: list[tuple[Any, ...]], canary: bool) -> None:
     """In any order of leases, losses, repeats and restarts no result is lost or counted twice, a trial begins again at
     most once for each loss, a restarted coordinator knows what its predecessor knew, and the sweep comes to its end."""
-    world, finished = World(task(max_trials=6, canary_trial=canary)), dict[int, tuple[str, int]]()
+    live_through(World(task(max_trials=6, canary_trial=canary)), steps)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(STEPS, min_size=20, max_size=60))
+def test_whatever_happens_to_paused_trials_each_ends_once(steps: list[tuple[Any, ...]]) -> None:
+    """The same where trials are paused and go on: each begins again once more for each pause, at most."""
+    live_through(World(task(max_trials=6, early_termination={"type": "asha", "reductionFactor": 2})), steps)
+
+
+def live_through(world: World, steps: list[tuple[Any, ...]]) -> None:
+    """Let all this happen, and then let workers work until the sweep is over."""
+    finished: dict[int, tuple[str, int]] = {}
     started: dict[int, int] = {}
     requeued: dict[int, int] = {}
     seen = 0
@@ -559,7 +595,7 @@ def test_whatever_happens_each_trial_ends_once(steps: list[tuple[Any, ...]], can
         if name == "restart":
             seen = len(world.journal)
         for record in world.journal[seen:]:
-            count = {"started": started, "requeued": requeued}.get(record["kind"])
+            count = {"started": started, "requeued": requeued, "paused": requeued}.get(record["kind"])
             if count is not None:
                 count[record["trial"]] = count.get(record["trial"], 0) + 1
         seen = len(world.journal)
@@ -577,5 +613,6 @@ def test_whatever_happens_each_trial_ends_once(steps: list[tuple[Any, ...]], can
         world.pass_time(SILENCE + 1)
     world.check(finished)
     assert world.trials.end is not None
+    assert not world.trials.paused
     if world.trials.end.reason == "MaxTrialsReached":
         assert sorted(finished) == [0, 1, 2, 3, 4, 5]

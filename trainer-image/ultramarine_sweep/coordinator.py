@@ -52,23 +52,20 @@ class Coordinator:
         recorder: Recorder,
         times: Times | None = None,
     ) -> None:
-        self._task, self._suggester, self._stopper = task, suggester, stopper
+        self._task, self._suggester = task, suggester
         self._tell, self._times, self._recorder = tell, times or Times(), recorder
-        self._trials = Trials(task, journal.records)
+        self._trials = Trials(task, journal.records, stopper)
         journal.records = []  # the memory of a long sweep's is worth something
         self._commits = Commits(journal, self._trials.snapshot, self._recordable)
         self._server = Server(token, self._routes(), self._fail)
         self._asking = asyncio.Lock()
-        self._untold = [trial.known for trial in (*self._trials.finished.values(), *self._trials.live.values())]
+        self._untold = [trial.known for trial in self._trials]
         self._behind, self._started = self._trials.now, time.monotonic()
         self._workers: dict[str, float] = {}  # when they were heard
         self._dismissed: set[str] = set()
         self._change = asyncio.Event()  # that may be a worker's turn, or the end; each time another one
-        self._alone = self._trials.is_alone
+        self._alone, self._promoted = self._trials.is_alone, self._trials.promoted
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if stopper:
-            for number, step, value in self._trials.points():
-                stopper.add(number, step, value)
         for trial in self._trials.finished.values():
             recorder.add(trial)
 
@@ -84,8 +81,8 @@ class Coordinator:
 
     @property
     def ended(self) -> int:
-        """How many trials have ended."""
-        return len(self._trials.finished)
+        """How many trials have ended, or are paused."""
+        return len(self._trials.finished) + len(self._trials.paused)
 
     async def listen(self, port: int) -> int:
         """Begin to answer; return the port."""
@@ -127,11 +124,13 @@ class Coordinator:
     def _record(self) -> None:
         """Hand what was decided to the journal, and trials that have ended to the suggester."""
         records = self._trials.drain()
-        self._untold += [self._trials.finished[r["trial"]].known for r in records if r["kind"] == "finished"]
+        self._untold += [self._trials[r["trial"]].known for r in records if r["kind"] in ("paused", "finished")]
         self._commits.add(records)
+        before, self._alone = self._alone, self._trials.is_alone
+        paused, self._promoted = self._promoted, self._trials.promoted
+        may_go_on = self._promoted is not None and self._promoted != paused
         # Not every trial that ends: at a large sweep's end hundreds wait, and would all ask in vain.
-        if any(record["kind"] in _NEWS for record in records) or self._alone != self._trials.is_alone:
-            self._alone = self._trials.is_alone
+        if any(record["kind"] in _NEWS for record in records) or before != self._alone or may_go_on:
             self._announce()
 
     def _announce(self) -> None:
@@ -203,7 +202,7 @@ class Coordinator:
         except ValueError as error:
             raise BadRequest(str(error)) from error
         points = [_point(point) for point in document.get("points") or ()]
-        self._trials.report(worker, finished.trial, finished.attempt, points, self.now, self._stopper)
+        self._trials.report(worker, finished.trial, finished.attempt, points, self.now)
         return self._end(worker, finished)
 
     def _end(self, worker: str, finished: Finished) -> bool:
@@ -244,9 +243,11 @@ class Coordinator:
             await self._commits.durable()
             return {"stop": ""}
         points = [_point(point) for point in body.get("points") or ()]
-        why = self._trials.report(worker, number, attempt, points, self.now, self._stopper)
+        why = self._trials.report(worker, number, attempt, points, self.now)
         self._record()
-        return {"lost": True} if why is None else {"stop": why}
+        if why is None:
+            return {"lost": True}
+        return {"stop": why, "pause": True} if why and not self._trials.end else {"stop": why}
 
 
 async def _at_most(seconds: float, news: asyncio.Event) -> None:

@@ -1,15 +1,15 @@
-"""When a sweep is over, and in which words."""
+"""What has become of a trial, when a sweep is over, and in which words."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ultramarine.shared.sweep_records import SweepTask
 
 from ultramarine_sweep.bests import Bests
-from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Trial
+from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Finished, Trial
 
 NAMES = 50  # of metrics that were seen, for a message
 
@@ -89,6 +89,19 @@ def _failed(standing: Standing, reason: str, message: str, trial: Trial | None) 
 
 def _last_failed(standing: Standing) -> Trial | None:
     return next((trial for trial in reversed(standing.finished.values()) if trial.outcome == FAILED), None)
+
+
+def judged(finished: Finished, names: Sequence[str]) -> tuple[str, tuple[float, ...], str]:
+    """The outcome of a trial, the values of the objectives with these names, and the words for it."""
+    values = tuple(value for name in names if (value := finished.metrics.get(name)) is not None)
+    if finished.outcome != SUCCEEDED:
+        return finished.outcome, values if len(values) == len(names) else (), finished.message
+    if absent := [name for name in names if name not in finished.metrics]:
+        printed = listed(finished.metrics)
+        return FAILED, (), f"the command ended well, but never printed {', '.join(absent)} (it printed {printed})"
+    if odd := [name for name in names if finished.metrics[name] is None]:
+        return FAILED, (), f"the last value of {', '.join(odd)} is no finite number"
+    return SUCCEEDED, values, finished.message
 
 
 def listed(names: Iterable[str]) -> str:

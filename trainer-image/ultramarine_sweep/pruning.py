@@ -1,4 +1,4 @@
-"""Deleting what trials have stored that were the best once and are no more, at the end of a sweep."""
+"""Deleting what trials have stored that were the best once and are no more, or paused, at the end of a sweep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECONDS = 30.0  # for all of it
 def prune(
     storage: Storage, prefix: str, kept: Collection[str], say: Callable[[str], None], seconds: float = SECONDS
 ) -> None:
-    """Delete all trials' outputs below a sweep's prefix but those with the URIs in `kept`; in `seconds`, or not wholly.
+    """Delete all that trials have stored below a sweep's prefix, but the URIs in `kept`; in `seconds`, or not wholly.
 
     What is stored is found by listing it, so nothing has to be remembered: a later call goes on.
     """
@@ -41,7 +41,7 @@ def prune(
 
 
 def _artifacts(storage: Storage, trials: str) -> Iterator[str]:
-    """The folders trials/NUMBER/OUTPUT/DIGEST/."""
+    """The folders trials/NUMBER/OUTPUT/DIGEST/; a checkpoint lies like an output."""
     for trial in storage.folders(trials):
         for output in storage.folders(trial):
             yield from storage.folders(output)

@@ -4,6 +4,9 @@ asha and hyperband look at rungs: steps that lie further and further apart, at e
 median, bandit and truncation (the terms are those of Azure ML) look every `evaluationInterval` steps, from step
 `delayEvaluation` on. A trial is judged once at each such place, by all trials that have come there: running, finished
 and stopped ones, whose number is bounded, and not their points. So an answer takes microseconds.
+
+A trial that could go on later may be paused at its rung instead of stopped: it goes on once it is among the better part
+of those that have come there by then.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from zlib import crc32
@@ -34,6 +37,7 @@ class Curve:
 
     step: int = -1
     place: int = -1  # the rung or evaluation at which it was judged last
+    judged: float = math.inf  # the last value then
     last: float = math.inf
     best: float = math.inf
     average: float = 0.0
@@ -87,8 +91,35 @@ class Stopper:
         place = self._rule.place(number, step)
         if place <= curve.place:
             return ""
-        curve.place = place
+        curve.place, curve.judged = place, curve.last
         return self._rule.judge(number, place, curve)
+
+    def pause(self, number: int) -> bool:
+        """Let a trial wait at the rung that it has come to; False where there is none."""
+        rung, curve = self._rung(number)
+        if rung is None:
+            return False
+        insort(rung.paused, (curve.judged, number))
+        return True
+
+    def promoted(self) -> int | None:
+        """The paused trial that should go on before all others: the best one of the highest rung that lets one go."""
+        rungs = self._rule.rungs() if isinstance(self._rule, Halving | Hyperband) else ()
+        best = min((found for place, rung in rungs for found in rung.promoted(place)), default=None)
+        return best[-1] if best else None
+
+    def resume(self, number: int) -> None:
+        """Take a paused trial for one that goes on."""
+        rung, curve = self._rung(number)
+        if rung is not None:
+            rung.paused.remove((curve.judged, number))
+
+    def _rung(self, number: int) -> tuple[Rung | None, Curve]:
+        """The rung that a trial has come to last."""
+        curve = self._curves.get(number, Curve())
+        if curve.place < 0 or not isinstance(self._rule, Halving | Hyperband):
+            return None, curve
+        return self._rule.rung(number, curve.place), curve
 
 
 def read_rule(document: Mapping[str, Any], sign: float = 1.0) -> Rule:
@@ -109,6 +140,27 @@ def read_rule(document: Mapping[str, Any], sign: float = 1.0) -> Rule:
 
 
 @dataclass
+class Rung:
+    """Who has come to one rung: all their losses, and the trials that are paused there; both sorted."""
+
+    factor: int
+    losses: array[float] = field(default_factory=lambda: array("d"))
+    paused: list[tuple[float, int]] = field(default_factory=list)  # loss and number
+
+    def add(self, loss: float) -> bool:
+        """Take a trial that comes here, and say whether it may go on."""
+        insort(self.losses, loss)
+        return self._lets_go(loss)
+
+    def promoted(self, place: int) -> list[tuple[int, float, int]]:
+        """The best paused trial, if it may go on by now: what comes first in ascending order goes on first."""
+        return [(-place, *best) for best in self.paused[:1] if self._lets_go(best[0])]
+
+    def _lets_go(self, loss: float) -> bool:
+        return bisect_left(self.losses, loss) < max(1, len(self.losses) // self.factor)
+
+
+@dataclass
 class Halving:
     """asha (Li et al. 2020): at rungs `least`, `least` * `factor`, ... the best of every `factor` trials go on.
 
@@ -120,19 +172,24 @@ class Halving:
     factor: int
     most: int = 0
     name: str = "asha"
-    _rungs: dict[int, array[float]] = field(default_factory=dict)
+    _rungs: dict[int, Rung] = field(default_factory=dict)
 
     def place(self, number: int, step: int) -> int:
         return last_rung(self.least, self.factor, self.most, step)
 
     def judge(self, number: int, place: int, curve: Curve) -> str:
-        rung = self._rungs.setdefault(place, array("d"))
-        better = bisect_left(rung, curve.last)
-        insort(rung, curve.last)
-        if better < max(1, len(rung) // self.factor):
+        if self.rung(number, place).add(curve.last):
             return ""
         part = _PARTS.get(self.factor, f"{self.factor}th")
         return f"{self.name}: rung {place}, {self.sign * curve.last:.6g} is not among the best {part}"
+
+    def rung(self, number: int, place: int) -> Rung:
+        """The rung at this step."""
+        return self._rungs.setdefault(place, Rung(self.factor))
+
+    def rungs(self) -> Iterable[tuple[int, Rung]]:
+        """All rungs that trials have come to, by their steps."""
+        return self._rungs.items()
 
 
 def last_rung(least: int, factor: int, most: int, step: int) -> int:
@@ -177,6 +234,14 @@ class Hyperband:
 
     def judge(self, number: int, place: int, curve: Curve) -> str:
         return self.brackets[self.bracket(number)].judge(number, place, curve)
+
+    def rung(self, number: int, place: int) -> Rung:
+        """The rung at this step of the trial's bracket."""
+        return self.brackets[self.bracket(number)].rung(number, place)
+
+    def rungs(self) -> Iterable[tuple[int, Rung]]:
+        """All rungs that trials have come to, by their steps."""
+        return (each for bracket in self.brackets for each in bracket.rungs())
 
 
 @dataclass

@@ -51,12 +51,22 @@ class Stopper(Protocol):
     def add(self, number: int, step: int, value: float) -> str:
         """Take a value of the first objective; return why the trial should stop, or nothing."""
 
+    def pause(self, number: int) -> bool:
+        """Let a trial that should stop wait for its promotion; False where there is none to wait for."""
+
+    def promoted(self) -> int | None:
+        """The paused trial that should go on before all others, if any should."""
+
+    def resume(self, number: int) -> None:
+        """Take a paused trial for one that goes on."""
+
 
 @dataclass(frozen=True)
 class Finished:
     """What a worker says of a trial that it has ended. A metric that was no finite number is None.
 
-    `outputs` is None where the worker has not stored any, and wants to know whether it should.
+    `outputs` is None where the worker has not stored any, and wants to know whether it should. From `checkpoint` a
+    stopped trial can go on later.
     """
 
     trial: int
@@ -68,12 +78,13 @@ class Finished:
     message: str = ""
     tail: str = ""
     outputs: dict[str, OutputRecord] | None = None
+    checkpoint: OutputRecord | None = None
 
     @classmethod
     def of(cls, document: Any) -> Finished:
         """Read it as the protocol has it. Raises ValueError for anything else."""
         try:
-            outputs = document.get("outputs")
+            outputs, checkpoint = document.get("outputs"), document.get("checkpoint")
             finished = cls(
                 _count(document["trial"]),
                 _count(document["attempt"]),
@@ -84,6 +95,7 @@ class Finished:
                 str(document.get("message", ""))[:MESSAGE_LIMIT],
                 str(document.get("tail", ""))[-TAIL_LIMIT:],
                 {name: read_known(OutputRecord, one) for name, one in outputs.items()} if outputs is not None else None,
+                read_known(OutputRecord, checkpoint) if checkpoint is not None else None,
             )
         except UNREADABLE as error:
             raise ValueError(f"not a finished trial: {error!r}") from error
@@ -94,7 +106,11 @@ class Finished:
 
 @dataclass(slots=True)
 class Trial:
-    """One trial: its parameters, who runs it for which time, and what has become of it."""
+    """One trial: its parameters, who runs it for which time, and what has become of it.
+
+    One that is `paused` has been stopped, and may go on. What it goes on from is `checkpoint`, of which `step` is the
+    last one that was told; `seconds` are those up to then.
+    """
 
     number: int
     params: dict[str, Any]
@@ -110,6 +126,9 @@ class Trial:
     message: str = ""
     tail: str = ""
     outputs: dict[str, OutputRecord] = field(default_factory=dict)
+    paused: bool = False
+    checkpoint: OutputRecord | None = None
+    step: int = -1
     points: Points = field(default_factory=Points)
 
     @property
@@ -118,6 +137,10 @@ class Trial:
 
     @property
     def known(self) -> Known:
+        """One that goes on after a pause is known as it was then, until it has ended."""
+        if self.checkpoint and not self.outcome:
+            points = tuple(point for point in self.points if point[0] <= self.step)
+            return Known(self.number, self.params, STOPPED, self.values, points)
         return Known(self.number, self.params, self.outcome, self.values, tuple(self.points))
 
     def to_record(self) -> Record:
@@ -127,6 +150,8 @@ class Trial:
         record = {"kind": "trial", "number": self.number, **{name: getattr(self, name) for name in names}}
         if self.outputs:
             record["outputs"] = {name: asdict(one) for name, one in self.outputs.items()}
+        if self.checkpoint:
+            record["checkpoint"] = asdict(self.checkpoint)
         if len(self.points):
             record["points"] = list(self.points)
         return record
@@ -136,17 +161,21 @@ class Trial:
         """Read what `to_record` wrote."""
         given = {name: value for name, value in record.items() if name in cls.__slots__}
         outputs = {name: read_known(OutputRecord, one) for name, one in record.get("outputs", {}).items()}
+        checkpoint = read_known(OutputRecord, record["checkpoint"]) if "checkpoint" in record else None
         values, points = tuple(record.get("values", ())), Points((s, v) for s, v in record.get("points", ()))
-        return cls(**{"params": {}, **given, "outputs": outputs, "values": values, "points": points})
+        read = {"outputs": outputs, "checkpoint": checkpoint, "values": values, "points": points}
+        return cls(**{"params": {}, **given, **read})
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A trial for the worker that asked."""
+    """A trial for the worker that asked; one that goes on does so from its checkpoint, of that step."""
 
     number: int
     attempt: int
     params: Mapping[str, Any]
+    checkpoint: OutputRecord | None = None
+    step: int = -1
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ultramarine.shared.contract import OutputRecord, read_known
 from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask
 
 from ultramarine_sweep.bests import Bests, Objective
-from ultramarine_sweep.ends import NAMES, End, Standing, due, listed
+from ultramarine_sweep.ends import NAMES, End, Standing, due, judged
 from ultramarine_sweep.journal import Record
 from ultramarine_sweep.points import KEPT_LIMIT, Points
 from ultramarine_sweep.trial import (
@@ -42,13 +42,17 @@ CLOCK = 60.0  # seconds after which the journal says what time it is, if it says
 
 
 class Trials:
-    """All trials of one sweep. `drain` what was decided into the journal before anybody is told of it."""
+    """All trials of one sweep. `drain` what was decided into the journal before anybody is told of it.
 
-    def __init__(self, task: SweepTask, records: Iterable[Record] = ()) -> None:
-        self._task = task
+    `stopper` says who should stop, and has been told of no value yet.
+    """
+
+    def __init__(self, task: SweepTask, records: Iterable[Record] = (), stopper: Stopper | None = None) -> None:
+        self._task, self._stopper = task, stopper
         self.objectives = [Objective.of(one) for one in task.objectives]
         self.bests = Bests(self.objectives)
         self.live: dict[int, Trial] = {}
+        self.paused: dict[int, Trial] = {}  # counted as stopped, until they go on
         self.finished: dict[int, Trial] = {}  # in the order in which they ended
         self.now = 0.0  # of the newest record
         self.end: End | None = None
@@ -68,6 +72,11 @@ class Trials:
         self._heard = {number: self.now for number, trial in self.live.items() if trial.is_running}
         # They may have gone together with an earlier coordinator, as in a sweep that was suspended.
         self._inherited = set(self._heard)
+        if stopper:
+            for number, step, value in self.points():
+                stopper.add(number, step, value)
+            for number in self.paused:
+                stopper.pause(number)
 
     # What has happened
 
@@ -89,8 +98,9 @@ class Trials:
             case "resumed":
                 trial = self.live[record["trial"]]
                 trial.waiting, trial.began, trial.worker = False, record["at"], record["worker"]
-            case "finished":
-                self._ended(self.live.pop(record["trial"]), record)
+            case "finished" | "paused":
+                number = record["trial"]
+                self._ended(self._resumed(number) if number in self.paused else self.live.pop(number), record)
             case "end":
                 self.end = End(record["outcome"], record["reason"], record["message"])
             case "state":
@@ -101,16 +111,29 @@ class Trials:
 
     def _started(self, record: Record) -> None:
         number = record["trial"]
-        if number in self.live:
+        if number in self.paused:
+            trial = self.live[number] = self._resumed(number)
+        elif number in self.live:
             trial = self.live[number]
-            trial.points = Points()
+            if not trial.checkpoint:
+                trial.points = Points()
         else:
             trial = self.live[number] = Trial(number, record["params"])
             self._next = max(self._next, number + 1)
         trial.attempt, trial.worker = record["attempt"], record["worker"]
         trial.waiting, trial.began = False, record["at"]
 
+    def _resumed(self, number: int) -> Trial:
+        """Take a trial out of those that are paused."""
+        trial = self.paused.pop(number)
+        trial.paused, trial.outcome = False, ""
+        self._counts[STOPPED] -= 1
+        return trial
+
     def _ended(self, trial: Trial, record: Record) -> None:
+        trial.paused = record["kind"] == "paused"
+        trial.checkpoint = read_known(OutputRecord, record["checkpoint"]) if trial.paused else None
+        trial.step = trial.points.last_step if trial.paused else -1
         trial.outcome, trial.exit_code, trial.seconds = record["outcome"], record["exitCode"], record["seconds"]
         trial.values, trial.message, trial.tail = tuple(record["values"]), record["message"], record["tail"]
         trial.outputs = {name: read_known(OutputRecord, one) for name, one in record["outputs"].items()}
@@ -128,7 +151,7 @@ class Trials:
         if not trial.outcome:
             self.live[trial.number] = trial
             return
-        self.finished[trial.number] = trial
+        (self.paused if trial.paused else self.finished)[trial.number] = trial
         self._counts[trial.outcome] += 1
         if trial.outcome == SUCCEEDED:
             self.bests.add(trial.number, trial.values)
@@ -144,7 +167,7 @@ class Trials:
         """Records that make this very state."""
         state = {"spent": self._spent, "measured": self._measured, "seen": list(self._seen)}
         records: list[Record] = [{"kind": "state", "at": self.now, **state}]
-        records += [trial.to_record() for trial in itertools.chain(self.finished.values(), self.live.values())]
+        records += [trial.to_record() for trial in self]
         if self.end:
             records.append({"kind": "end", **asdict(self.end)})
         return records
@@ -158,6 +181,14 @@ class Trials:
         record = {"kind": kind, "at": round(now, 3), **fields}
         self._decided.append(record)
         self.apply(record)
+
+    def __getitem__(self, number: int) -> Trial:
+        """The trial with this number, whatever has become of it."""
+        return next(some[number] for some in (self.live, self.paused, self.finished) if number in some)
+
+    def __iter__(self) -> Iterator[Trial]:
+        """All trials: those that have ended first, in that order."""
+        return itertools.chain(self.finished.values(), self.paused.values(), self.live.values())
 
     # What workers say
 
@@ -176,9 +207,21 @@ class Trials:
             trial = min(waiting, key=lambda trial: trial.number)
             self._begin(worker, trial.number, trial.attempt + 1, now)
             return _lease(trial)
-        if self._exhausted or (self._task.max_trials and self._next >= self._task.max_trials):
-            return Wait()
-        return Ask(self._next)
+        if self._stopper and (number := self.promoted) is not None:
+            self._stopper.resume(number)
+            self._begin(worker, number, self.paused[number].attempt + 1, now)
+            return _lease(self.live[number])
+        return Wait() if self._is_used_up else Ask(self._next)
+
+    @property
+    def promoted(self) -> int | None:
+        """The paused trial that goes on next, if any does."""
+        return self._stopper.promoted() if self._stopper and self.paused else None
+
+    @property
+    def _is_used_up(self) -> bool:
+        """Whether there is no new trial to try."""
+        return self._exhausted or bool(self._task.max_trials and self._next >= self._task.max_trials)
 
     def start(self, worker: str, number: int, params: Mapping[str, Any] | None, now: float) -> Lease | Wait | Done:
         """Begin the trial that was to be asked for; without parameters there is nothing left to try."""
@@ -211,7 +254,6 @@ class Trials:
         attempt: int,
         points: Sequence[tuple[str, int, float]],
         now: float,
-        stopper: Stopper | None,
     ) -> str | None:
         """Hear the worker of a trial: return why it should stop, or nothing, or None when the trial is not its own."""
         trial = self._own(worker, number, attempt, now)
@@ -227,9 +269,8 @@ class Trials:
                 fresh.append((step, value))
         if fresh:
             self._decide("points", now, trial=number, points=fresh)
-        for step, value in fresh if stopper else ():
-            why = stopper.add(number, step, value) if stopper else ""
-            if why:
+        for step, value in fresh:
+            if self._stopper and (why := self._stopper.add(number, step, value)):
                 self._stops.setdefault(number, why)
         if self.end:
             return f"the sweep is over: {self.end.message}"
@@ -258,41 +299,31 @@ class Trials:
         trial = self._own(worker, finished.trial, finished.attempt, now)
         if trial is None:
             return False
-        outcome, values, message = self._judged(finished)
+        outcome, values, message = judged(finished, [objective.metric for objective in self.objectives])
         if outcome == SUCCEEDED and self._task.outputs and finished.outputs is None and self.bests.takes(values):
             self._heard[trial.number] = now
             return True
+        checkpoint = finished.checkpoint if outcome == STOPPED and not self.end else None
+        pauses = checkpoint is not None and self._stopper is not None and self._stopper.pause(trial.number)
         self._decide(
-            "finished",
+            "paused" if pauses else "finished",
             now,
             trial=trial.number,
             attempt=trial.attempt,
             outcome=outcome,
             values=values,
             exitCode=finished.exit_code,
-            seconds=finished.seconds,
+            seconds=trial.seconds + finished.seconds,
             spent=max(finished.seconds, now - trial.began, 0.0),
             message=message[:MESSAGE_LIMIT],
             tail=finished.tail if outcome == FAILED else "",
             outputs={name: asdict(one) for name, one in (finished.outputs or {}).items()},
             seen=[name for name in itertools.islice(finished.metrics, NAMES) if name not in self._seen],
             measured=all(objective.metric in finished.metrics for objective in self.objectives),
+            **({"checkpoint": asdict(checkpoint)} if pauses and checkpoint else {}),
         )
         self._judge(now)
         return False
-
-    def _judged(self, finished: Finished) -> tuple[str, tuple[float, ...], str]:
-        """The outcome of a trial, its objectives' values and the words for it."""
-        names = [objective.metric for objective in self.objectives]
-        values = tuple(value for name in names if (value := finished.metrics.get(name)) is not None)
-        if finished.outcome != SUCCEEDED:
-            return finished.outcome, values if len(values) == len(names) else (), finished.message
-        if absent := [name for name in names if name not in finished.metrics]:
-            printed = listed(finished.metrics)
-            return FAILED, (), f"the command ended well, but never printed {', '.join(absent)} (it printed {printed})"
-        if odd := [name for name in names if finished.metrics[name] is None]:
-            return FAILED, (), f"the last value of {', '.join(odd)} is no finite number"
-        return SUCCEEDED, values, finished.message
 
     # What time brings
 
@@ -317,8 +348,9 @@ class Trials:
 
     def _close(self, trial: Trial, outcome: str, message: str, spent: float, now: float) -> None:
         """End a trial of which its worker says nothing."""
-        words = {"outcome": outcome, "message": message, "tail": "", "outputs": {}, "exitCode": -signal.SIGKILL}
-        told = {"values": (), "seen": [], "measured": False, "seconds": spent, "spent": spent}
+        words: Record = {"outcome": outcome, "message": message[:MESSAGE_LIMIT], "tail": "", "outputs": {}}
+        words |= {"exitCode": trial.exit_code or -signal.SIGKILL, "values": trial.values}
+        told = {"seen": [], "measured": False, "seconds": trial.seconds + spent, "spent": spent}
         self._decide("finished", now, trial=trial.number, attempt=trial.attempt, **words, **told)
 
     def abandon(self, now: float) -> None:
@@ -335,9 +367,11 @@ class Trials:
         return self._task.canary_trial and not (self._counts[SUCCEEDED] or self._counts[STOPPED] or self._canary)
 
     def _judge(self, now: float) -> None:
-        """End the sweep where it is due."""
+        """End the sweep where it is due, and with it all trials that are paused."""
         if self.end:
             return
+        if not self.live and self._is_used_up and self.promoted is None:
+            self._give_up(now)
         standing = Standing(
             now,
             self.finished,
@@ -352,6 +386,12 @@ class Trials:
         )
         if end := due(self._task, standing):
             self._decide("end", now, **asdict(end))
+            self._give_up(now)
+
+    def _give_up(self, now: float) -> None:
+        """No paused trial goes on any more."""
+        for trial in list(self.paused.values()):
+            self._close(trial, STOPPED, f"{trial.message}; paused there, it did not go on", 0.0, now)
 
     def hours(self, now: float) -> tuple[float, float]:
         """Hours of processors and of GPUs that all trials have taken, with those that run."""
@@ -377,13 +417,13 @@ class Trials:
 
     def points(self) -> Iterator[tuple[int, int, float]]:
         """All points that are kept, for a stopper that begins anew: number, step and value."""
-        for trial in itertools.chain(self.finished.values(), self.live.values()):
+        for trial in self:
             for step, value in trial.points:
                 yield trial.number, step, value
 
 
 def _lease(trial: Trial) -> Lease:
-    return Lease(trial.number, trial.attempt, trial.params)
+    return Lease(trial.number, trial.attempt, trial.params, trial.checkpoint, trial.step)
 
 
 def _best(trial: Trial) -> BestTrial:

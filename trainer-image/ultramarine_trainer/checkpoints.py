@@ -18,7 +18,7 @@ from ultramarine.shared.training_records import CheckpointRecord, CheckpointTask
 from ultramarine_trainer.outputs import empty
 
 # What fetching says of a checkpoint that is not whole. Any other failure does not mean that there is none.
-_BROKEN = {"DigestMismatch", "ObjectNotFound", "ManifestInvalid", "InvalidKey", "InvalidURI", "InputNotFound"}
+BROKEN = {"DigestMismatch", "ObjectNotFound", "ManifestInvalid", "InvalidKey", "InvalidURI", "InputNotFound"}
 
 _HASTE = "Haste"  # beside the reasons of StorageErrors
 _DIGEST_FOLDER = re.compile(r"[0-9a-f]{16}/")  # what we may have stored ourselves; nothing else is ever deleted
@@ -94,7 +94,7 @@ class Checkpoints:
         # Another job's checkpoint is not ours to count on, or to delete.
         self._last = found if found and found.uri.startswith(self._uri) else None
         self._base = self._last.productive_seconds if self._last else 0.0
-        self._restored = _look(self._folder) or {}
+        self._restored = look(self._folder) or {}
         return found
 
     def start(self) -> None:
@@ -120,7 +120,7 @@ class Checkpoints:
             try:
                 self._fetch(record)
             except StorageError as error:
-                if error.reason not in _BROKEN:
+                if error.reason not in BROKEN:
                     raise
                 self._say(f"checkpoint {record.uri} is not whole, so an older one has to do: {error.message}")
             else:
@@ -155,10 +155,8 @@ class Checkpoints:
         return record
 
     def _fetch(self, record: CheckpointRecord) -> None:
-        empty(self._folder)
         started = time.monotonic()
-        self._storage.fetch_artifact(record.uri, record.digest, self._folder)
-        (self._folder / MANIFEST_NAME).unlink(missing_ok=True)
+        fetch(self._storage, record.uri, record.digest, self._folder)
         seconds = time.monotonic() - started
         self._say(f"resuming from {_called(record)}: {record.bytes} bytes from {record.uri} in {seconds:.1f} s")
 
@@ -248,7 +246,7 @@ class _Watch:
     def _look_again(self, now: float) -> bool:
         """Look at the folder; False where it changes under our eyes, or holds what cannot be stored."""
         try:
-            files = _look(self._folder)
+            files = look(self._folder)
         except StorageError as error:
             self._complain(error)
             return False
@@ -260,7 +258,7 @@ class _Watch:
         return bool(self._sight.files) and self._sight.files != self._kept
 
     def _stands(self, sight: Sight) -> bool:
-        return _look(self._folder) == sight.files
+        return look(self._folder) == sight.files
 
     def _store(self) -> StorageError | None:
         """Store what was seen, and point to it if it is still so; return the failure of storage or disk, if any."""
@@ -348,7 +346,14 @@ class _Watch:
             self._say(f"no checkpoint could be stored, for the command goes on changing {self._folder}; {remedy}")
 
 
-def _look(folder: Path) -> Files | None:
+def fetch(storage: Storage, uri: str, digest: str, folder: Path) -> None:
+    """Fill a folder with a checkpoint, and with nothing else; what is not whole raises StorageError as in BROKEN."""
+    empty(folder)
+    storage.fetch_artifact(uri, digest, folder)
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)
+
+
+def look(folder: Path) -> Files | None:
     """Say what shall be stored of `folder`; None where something went away while we looked.
 
     Names that begin with a dot or end in .tmp or .part are what is not complete yet.

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ultramarine.shared.contract import OutputRecord, read_known
+
 from ultramarine_trainer.leases import Connection, Refused, Unreachable
 from ultramarine_trainer.lines import Tail
 from ultramarine_trainer.metrics import LatestMetrics, metrics_in, not_finite_in
@@ -28,23 +30,28 @@ class Times:
 
 @dataclass(frozen=True)
 class Trial:
-    """What the coordinator gives out."""
+    """What the coordinator gives out; one that was paused goes on from `checkpoint`, of this `step`."""
 
     number: int
     attempt: int
     params: Mapping[str, Any]
     objectives: tuple[str, ...]
     timeout: float = 0.0  # seconds; 0 is any time
+    checkpoint: OutputRecord | None = None
+    step: int = -1
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Trial:
         """Read it as the protocol has it."""
+        checkpoint = document.get("checkpoint")
         return cls(
             document["number"],
             document["attempt"],
             document["params"],
             tuple(document["objectives"]),
             float(document.get("timeoutSeconds", 0)),
+            read_known(OutputRecord, checkpoint) if checkpoint else None,
+            document.get("step", -1),
         )
 
 
@@ -58,11 +65,16 @@ class Ears:
         self._lock = threading.Lock()
         self._points: list[tuple[int, int, float]] = []  # a number of its own, step and value
         self._step, self._told = -1, 0
+        self._before = 0  # the step that the command goes on from
 
     @property
     def metrics(self) -> dict[str, float | None]:
         """The last value of each metric; of the objectives in any case."""
         return {**self._latest.values, **self._values}
+
+    def go_on(self, step: int) -> None:
+        """Count values without a step from this one on: they are a command's that goes on from there."""
+        self._before = max(step, 0)
 
     def hear(self, line: str, is_stdout: bool) -> None:
         """Take a line that the command printed."""
@@ -85,7 +97,7 @@ class Ears:
     def _add(self, value: float) -> None:
         with self._lock:
             self._told += 1
-            self._points.append((self._told, self._step if self._step >= 0 else self._told, value))
+            self._points.append((self._told, self._step if self._step >= 0 else self._before + self._told, value))
             if len(self._points) > _POINTS:
                 del self._points[-2::-2]
         self.news.set()
@@ -107,7 +119,10 @@ class Ears:
 
 
 class Heartbeat:
-    """Reports a trial while the block runs; `broken` is set when it should end, and `cause` and `why` say for what."""
+    """Reports a trial while the block runs; `broken` is set when it should end, and `cause` and `why` say for what.
+
+    `pauses` is true where it may go on later.
+    """
 
     def __init__(
         self,
@@ -122,6 +137,7 @@ class Heartbeat:
         self._say, self._times = say, times or Times()
         self.broken = threading.Event()
         self.cause = self.why = ""
+        self.pauses = False
         self._began = time.monotonic()
         self._ended = False
 
@@ -178,4 +194,5 @@ class Heartbeat:
         if answer.get("lost"):
             self._break(LOST, "its lease went to another worker")
         elif answer.get("stop"):
+            self.pauses = bool(answer.get("pause"))
             self._break(STOP, str(answer["stop"]))

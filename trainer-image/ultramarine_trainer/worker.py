@@ -25,6 +25,7 @@ from ultramarine_trainer.child import CommandNotFound, Stopped, Supervision, env
 from ultramarine_trainer.frameworks import launch
 from ultramarine_trainer.leases import Connection, Refused, Unreachable
 from ultramarine_trainer.outputs import empty, format_of
+from ultramarine_trainer.pauses import Pauses
 from ultramarine_trainer.run import Attempt, Places
 from ultramarine_trainer.runner import ALONE, Failed, failure_of, stopped_by
 from ultramarine_trainer.trial import LOST, STOP, Ears, Heartbeat, Trial
@@ -42,6 +43,7 @@ class Worker(Attempt):
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], places: Places) -> None:
         super().__init__(command, environment, places)
+        self._pauses: Pauses | None = None
         self._name = f"{self._pod}/{secrets.token_hex(4)}"  # a container that starts again in the pod is another worker
 
     def _do(self, task: TrainingTask, storage: Storage) -> TerminationRecord:
@@ -53,6 +55,8 @@ class Worker(Attempt):
         if task.output_prefix:
             prefix = f"{task.output_prefix.rstrip('/')}/{contract.LOGS_NAME}/{self._pod}/"
             self._archive = Archive(storage, prefix, self.say)
+        if task.checkpoint is not None:
+            self._pauses = Pauses(storage, task.output_prefix, self._places.checkpoints, self.say)
         with tempfile.TemporaryDirectory(prefix="ultramarine-source-") as source:
             self._prepare(task, storage, Path(source))
             self._has_run = True
@@ -116,6 +120,8 @@ class Worker(Attempt):
         with Heartbeat(self._reports, self._name, trial, ears, self.say) as heartbeat:
             if not self._signals.received:
                 self._renew(source)
+                if self._pauses and self._patiently(self._places.input_waits, partial(self._pauses.restore, trial)):
+                    ears.go_on(trial.step)
                 supervision = Supervision(
                     self._signals, ears.hear, self._tee, self._grace / 2, threading.Event(), heartbeat.broken
                 )
@@ -139,7 +145,7 @@ class Worker(Attempt):
         elif code != 0:
             outcome, message = "Failed", problem or str(failure_of(code))
         self.say(f"trial {trial.number}: {outcome}" + (f": {message}" if message else ""))
-        return {
+        finished = {
             "trial": trial.number,
             "attempt": trial.attempt,
             "outcome": outcome,
@@ -150,6 +156,9 @@ class Worker(Attempt):
             "tail": str(ears.tail) if outcome == "Failed" else "",
             "points": ears.as_points(ears.untold()),
         }
+        if self._pauses and outcome == "Stopped" and heartbeat.pauses:
+            return self._pause(self._pauses, trial, ears, finished)
+        return finished
 
     def _renew(self, source: Path) -> None:
         """Make all folders as if no trial had been before."""
@@ -173,6 +182,16 @@ class Worker(Attempt):
             self._reports.post("/report", words)
         except (Unreachable, Refused) as error:
             self.say(f"trial {trial.number} cannot be given back: {error}")
+
+    def _pause(self, pauses: Pauses, trial: Trial, ears: Ears, finished: Document) -> Document:
+        """Store what a trial can go on from, and return what the coordinator is told then."""
+        with Heartbeat(self._reports, self._name, trial, ears, self.say):
+            try:
+                stored = self._patiently(self._places.output_waits, partial(pauses.store, trial.number))
+            except StorageError as error:
+                self.say(f"trial {trial.number} cannot go on later: {error.message}")
+                return finished
+        return {**finished, "checkpoint": vars(stored)} if stored else finished
 
     def _keep(self, task: TrainingTask, storage: Storage, trial: Trial, ears: Ears, finished: Document) -> Document:
         """Store the outputs of a trial, and return what the coordinator is told then."""

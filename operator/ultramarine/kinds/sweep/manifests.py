@@ -10,7 +10,7 @@ from ...shared.plan import GenerateSecret, Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env
 from ...shared.quantities import amount
 from ...shared.sweep_records import SweepTask, WorkerTask
-from ...shared.training_records import SourceTask, TrainingContext, TrainingTask
+from ...shared.training_records import CheckpointTask, SourceTask, TrainingContext, TrainingTask
 from .. import training, trials
 from ..trainingjob.schema import TrainingJobSpec
 from .schema import SweepSpec
@@ -259,6 +259,7 @@ def _worker_pod(sweep: Sweep, platform: Platform, params: Sequence[str]) -> Mani
         outputs={name: "auto" if name == best_output(sweep) else "" for name in spec.outputs},
         output_prefix=prefix(sweep, platform),
         source=training.source_task(trial),
+        checkpoint=CheckpointTask() if spec.checkpoint and spec.checkpoint.enabled else None,
     )
     # No `progress`: the coordinator speaks for all of them.
     context = TrainingContext(

@@ -124,8 +124,14 @@ _POOL = (
         f"a trial has no ranks; leave framework out, and call torchrun and the like in command, {POD_PER_TRIAL}",
     ),
     _in_a_pool(
-        "!has(SPEC.checkpoint)",
-        f"a trial that was lost starts anew, without checkpoints; leave checkpoint out, {POD_PER_TRIAL}",
+        "!has(SPEC.checkpoint) || (has(self.earlyTermination) && self.earlyTermination.type in ['asha', 'hyperband'])",
+        "a pool keeps checkpoints for earlyTermination of type asha or hyperband, whose trials go on from them; leave "
+        f"checkpoint out, {POD_PER_TRIAL}",
+    ),
+    _in_a_pool(
+        "!has(SPEC.checkpoint) || (SPEC.checkpoint.resume == 'Auto' && !has(SPEC.checkpoint.resumeFrom) && "
+        "SPEC.checkpoint.gracePeriodSeconds == 120)",
+        f"a trial in a pool goes on from its own checkpoint only; write checkpoint: {{}}, {POD_PER_TRIAL}",
     ),
     _in_a_pool(
         "!has(SPEC.podFailurePolicy)",
@@ -300,7 +306,7 @@ class Trials(Schema):
 
     running: int = Field(default=0, ge=0, description="That run.")
     succeeded: int = Field(default=0, ge=0, description="That ran to their end.")
-    stopped: int = Field(default=0, ge=0, description="That earlyTermination has ended.")
+    stopped: int = Field(default=0, ge=0, description="That earlyTermination has ended, or paused.")
     failed: int = Field(default=0, ge=0, description="That failed.")
 
 
