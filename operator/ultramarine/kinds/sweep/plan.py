@@ -78,7 +78,7 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
         # missing goes last, and the new one comes when no Job is left: a delete may be refused, and a pass end halfway.
         state = states.pending("TokenMissing", f"Secret {token_secret_name(sweep)} was deleted; all pods are made anew")
         gone = [job for job in own.jobs if job not in stuck] or stuck
-        return _plan(sweep, state, facts, now, delete=tuple(Ref.to(JOB, job) for job in gone), after=SOON)
+        return _plan(sweep, state, facts, now, delete=tuple(Ref.to(JOB, job) for job in gone))
     warm_start, missing = _warm_start(sweep, seen)
     if missing:
         return _plan(sweep, states.pending("WarmStartMissing", missing), facts, now, after=LOOK_AGAIN)
