@@ -117,6 +117,11 @@ def of_storage(request: web.BaseRequest) -> Call:
     return Call(request.method.lower(), "objects", request.path.lstrip("/"))
 
 
+def nobody_to_kill() -> None:
+    """What a kill comes to where there is no operator behind the proxy: a fault that does nothing proves nothing."""
+    raise RuntimeError("a kill is asked for, and nobody has said whom it ends")
+
+
 @dataclass
 class Proxy:
     """One server behind one port; the operator is given that port instead of the server's."""
@@ -126,7 +131,7 @@ class Proxy:
     session: aiohttp.ClientSession
     tls: ssl.SSLContext | None = None
     faults: tuple[Fault, ...] = ()
-    kill: Callable[[], None] = lambda: None  # ends the operator; returns when it is dead
+    kill: Callable[[], None] = nobody_to_kill  # ends the operator; returns when it is dead
     history: list[str] = field(default_factory=list)
     calls: list[tuple[float, Call]] = field(default_factory=list)  # every request that the server was asked
     fired: list[Fault] = field(default_factory=list)

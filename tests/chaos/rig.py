@@ -271,6 +271,7 @@ class Rig:
             folder = self.folder / f"{namespace}-{place}"
             folder.mkdir()
             runs.append(Run(self, life, world, front, back, folder, constants or {}, breaks, f"operator-{place}", runs))
+            front.kill = runs[-1].kill
         run = runs[0]
         async with AsyncExitStack() as stack:
             for server in (back, *fronts, world.gateway):
