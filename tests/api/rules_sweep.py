@@ -461,11 +461,6 @@ RULES = [
                 "execution: PodPerTrial",
             ),
             (
-                {"checkpoint": {}},
-                "a pool keeps checkpoints for earlyTermination of type asha or hyperband, whose trials go on from "
-                "them; leave checkpoint out, or set execution: PodPerTrial",
-            ),
-            (
                 {
                     "podFailurePolicy": {
                         "rules": [{"action": "Count", "onExitCodes": {"operator": "In", "values": [1]}}]

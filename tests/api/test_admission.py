@@ -116,7 +116,7 @@ def test_what_a_trial_runs_is_the_spec_of_a_job():
     own, borrowed = of_trials()
 
     assert borrowed == schema_of(documents()[TJ])["properties"]["spec"]
-    assert len(own) == 10
+    assert len(own) == 3
 
 
 def spec_nodes() -> Iterator[tuple[str, str, Manifest]]:
