@@ -214,11 +214,15 @@ def test_a_sweep_is_a_run_with_one_below_it_for_each_trial(recorded):
     below = [run for run in found if tags[run["info"]["run_id"]].get("mlflow.parentRunId") == own]
     assert len(below) == len(found) - 1 == 30
     assert {tags[run["info"]["run_id"]]["ultramarine.trial"] for run in below} == {str(n) for n in range(30)}
+    gaps = 0
     for run in below:
         (x,) = (float(one["value"]) for one in run["data"]["params"] if one["key"] == "x")
         curve = sorted((one["step"], one["value"]) for one in histories[run["info"]["run_id"]])
         assert run["info"]["status"] == "FINISHED"
-        assert curve == [(1, x), (2, x), (3, x)]
+        assert curve[-1] == (3, x)
+        assert set(curve) <= {(1, x), (2, x), (3, x)}
+        gaps += len(curve) < 3
+    assert gaps <= 2, "only of the two trials that ran when the coordinator died may points be missing"
 
 
 def test_trials_that_were_stopped_and_a_sweep_that_is_held_are_killed_runs(recorded):
