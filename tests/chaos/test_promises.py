@@ -53,7 +53,7 @@ async def live(rig: Rig, life: Life, faults: Iterable[Fault] = (), check_fired: 
     faults = tuple(faults)
     outcome = await rig.run(life, faults, calm=await rig.calm(life), **how)
     assert not check_fired or not faults or outcome.fired, f"{life}: no fault came to pass\n{outcome.history}"
-    killing = outcome.fired and all(fault.do.startswith("kill") for fault in faults)
+    killing = faults and outcome.fired and all(fault.do.startswith("kill") for fault in faults)
     assert not killing or "operator killed" in outcome.history, f"{life}: nobody was killed\n{outcome.history}"
     return outcome
 
