@@ -285,7 +285,7 @@ def main() -> None:
             story.act("nothing", lambda: time.sleep(max(0.0, left)) or "the rest of the time")
         report(story, time.monotonic() - began)
     finally:
-        on.target.run("delete", "namespace", NAMESPACE, "--wait=false")
+        on.target.run("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=120s")
     if load.failures:
         raise SystemExit(f"{len(load.failures)} requests failed:\n" + "\n".join(load.failures[:20]))
 

@@ -42,7 +42,7 @@ def installed() -> Iterator[tuple[Platform, Path]]:
     to.run("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", str(REPOSITORY / "crds"))
     target.install(to, NAMESPACE, "crds.install=false", "gateway.enabled=false")
     yield Platform(to, NAMESPACE), running.audit_log
-    to.run("delete", "namespace", NAMESPACE, "--wait=false")
+    to.run("delete", "namespace", NAMESPACE, "--wait=true", "--timeout=120s")
 
 
 def here(on: Platform) -> str:
