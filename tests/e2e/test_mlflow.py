@@ -219,7 +219,6 @@ def test_a_sweep_is_a_run_with_one_below_it_for_each_trial(recorded):
         (x,) = (float(one["value"]) for one in run["data"]["params"] if one["key"] == "x")
         curve = sorted((one["step"], one["value"]) for one in histories[run["info"]["run_id"]])
         assert run["info"]["status"] == "FINISHED"
-        assert curve[-1] == (3, x)
         assert set(curve) <= {(1, x), (2, x), (3, x)}
         gaps += len(curve) < 3
     assert gaps <= 2, "only of the two trials that ran when the coordinator died may points be missing"
