@@ -137,14 +137,7 @@ class Recorder:
             time.sleep(self._times.between)
 
     def _attempt(self, step: Callable[[], None]) -> bool:
-        try:
-            if not self.run_id:
-                self._open()
-            step()
-        except Failure as failure:
-            self._complaints.add(failure)
-            return False
-        return True
+        return self._complaints.attempt(*(() if self.run_id else (self._open,)), step)
 
     def _open(self) -> None:
         self._experiment_id = self._api.experiment(self._namespace)

@@ -99,12 +99,7 @@ class MlflowRun:
         self._attempt(self._conclude)
 
     def _attempt(self, step: Callable[[], None]) -> None:
-        try:
-            if not self.run_id:
-                self._open()
-            step()
-        except Failure as failure:
-            self._complaints.add(failure)
+        self._complaints.attempt(*(() if self.run_id else (self._open,)), step)
 
     def _open(self) -> None:
         self._experiment_id = self._api.experiment(self._experiment)

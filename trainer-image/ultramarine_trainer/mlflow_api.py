@@ -54,6 +54,16 @@ class Complaints:
             self._said.add(failure.kind)
             self._say(f"{self._what} is not wholly recorded in MLflow, which does not disturb it: {failure}")
 
+    def attempt(self, *steps: Callable[[], None]) -> bool:
+        """Do one step after the other, up to the first that fails, which is said; say whether all went well."""
+        try:
+            for step in steps:
+                step()
+        except Failure as failure:
+            self.add(failure)
+            return False
+        return True
+
 
 @dataclass(frozen=True)
 class Run:
