@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..shared.meta import GROUP, JOB, POD, SWEEP, TRAINING_JOB, Key, Manifest, controller_uid
 from ..shared.plan import Report
 from ..shared.pods import TRAINER, created, image_digest, node_index
-from ..shared.sweep_records import SweepSummary
+from ..shared.sweep_records import SweepSummary, coordinator_name
 from .mirror import Mirror, owner_key
 
 RING_SECONDS = 10.0  # a status is written at most so often for progress alone
@@ -104,7 +104,7 @@ def speaker(key: Key, children: Iterable[Manifest]) -> Manifest | None:
     children = list(children)
     pods = [child for child in children if child["kind"] == POD.kind and node_index(child) == 0]
     if key.kind == SWEEP.kind:
-        name = f"{key.name}-coordinator"
+        name = coordinator_name(key.name)
         jobs = [child for child in children if child["kind"] == JOB.kind and child["metadata"]["name"] == name]
         pods = [pod for pod in pods if controller_uid(pod) in {job["metadata"].get("uid") for job in jobs}]
     return max(pods, key=lambda pod: (created(pod), not _is_over(pod), str(pod["metadata"]["name"])), default=None)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..shared import contract
 from ..shared.meta import GROUP, SWEEP, Manifest
-from ..shared.sweep_records import TrialTask
+from ..shared.sweep_records import TrialTask, coordinator_name
 from .training import plain
 
 ANNOTATION_TRIAL = f"{GROUP}/trial"  # of a trial's TrainingJob: its TrialTask, but for the coordinator
@@ -16,11 +16,6 @@ TOKEN_KEY = "token"
 def trial_name(sweep: str, number: int) -> str:
     """The TrainingJob of a trial."""
     return f"{sweep}-trial-{number}"
-
-
-def coordinator_name(sweep: str) -> str:
-    """The Job and the Service of a sweep's coordinator."""
-    return f"{sweep}-coordinator"
 
 
 def coordinator_url(sweep: str, namespace: str) -> str:

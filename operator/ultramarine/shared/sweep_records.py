@@ -118,6 +118,11 @@ class TrialTask:
         return replace(task, objectives=objectives)
 
 
+def coordinator_name(sweep: str) -> str:
+    """The Job and the Service of a sweep's coordinator."""
+    return f"{sweep}-coordinator"
+
+
 def trial_worker(number: int) -> str:
     """What a trial that is a TrainingJob is called as its own worker; whichever pod of it speaks."""
     return f"trial-{number}"

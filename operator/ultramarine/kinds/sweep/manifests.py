@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ...shared import contract
+from ...shared import contract, sweep_records
 from ...shared.meta import GROUP, LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
 from ...shared.plan import GenerateSecret, Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env
@@ -43,7 +43,7 @@ def prefix_of(platform: Platform, namespace: str, name: str, uid: str) -> str:
 
 
 def coordinator_name(sweep: Sweep) -> str:
-    return trials.coordinator_name(sweep.name)
+    return sweep_records.coordinator_name(sweep.name)
 
 
 def workers_name(sweep: Sweep) -> str:
