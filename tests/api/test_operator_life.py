@@ -26,6 +26,7 @@ def test_a_training_job_goes_from_pending_to_a_model_version(api, operator, node
         "uri": record.uri,
         "digest": record.digest,
         "bytes": record.bytes,
+        "format": "sklearn",
         "modelVersion": "churn-1",
     }
     assert told["modelVersion"] == "churn-1"

@@ -83,11 +83,21 @@ def test_suspended_time_is_not_active_time():
     paused = plan(held, seen(live), NOW)
     assert "activeSince" not in paused.status
     assert paused.status["activeSeconds"] == 1800
-    assert paused.apply == ()  # the deadline of a held Job is set when it goes on
+    (wanted,) = paused.apply
+    assert (wanted["spec"]["suspend"], wanted["spec"]["activeDeadlineSeconds"]) == (True, 1800)
 
     again = with_status(one, paused.status)
-    (wanted,) = plan(again, seen(live), NOW + timedelta(hours=5)).apply
+    (wanted,) = plan(again, seen(wanted), NOW + timedelta(hours=5)).apply
     assert (wanted["spec"]["suspend"], wanted["spec"]["activeDeadlineSeconds"]) == (False, 1800)
+
+
+def test_a_deadline_edited_while_suspended_holds_at_once():
+    """Whoever looks at the suspended Job sees the deadline that the spec says, as if the job had begun with it."""
+    live = job(training_job(activeDeadlineSeconds=3600, suspend=True))
+    edited = training_job(activeDeadlineSeconds=7200, suspend=True)
+    (wanted,) = plan(edited, seen(live), NOW).apply
+    assert (wanted["spec"]["suspend"], wanted["spec"]["activeDeadlineSeconds"]) == (True, 7200)
+    assert plan(edited, seen(wanted), NOW).apply == ()
 
 
 def test_an_image_that_cannot_be_had_ends_the_job_after_two_minutes():

@@ -198,9 +198,7 @@ def with_changes(live: Manifest, wanted: Manifest) -> Manifest | None:
     """
     queued = LABEL_QUEUE in wanted["metadata"]["labels"]
     old, new = live["spec"], wanted["spec"]
-    # A held Job's clock stands still: what it has used up is taken off its deadline when it goes on.
-    held = not queued and bool(old.get("suspend") and new.get("suspend"))
-    mutable = {"backoffLimit", *(() if queued else ("suspend",)), *(() if held else ("activeDeadlineSeconds",))}
+    mutable = {"backoffLimit", "activeDeadlineSeconds", *(() if queued else ("suspend",))}
     labels = live["metadata"].get("labels") or {}
     labelled = all(labels.get(name) == value for name, value in wanted["metadata"]["labels"].items())
     if labelled and all(old.get(field) == new.get(field) for field in mutable):
