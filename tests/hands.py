@@ -12,9 +12,9 @@ from typing import Any
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
 from ultramarine.shared.meta import Manifest
-from ultramarine.shared.serving_records import CompileRecord, CompileTask, DeleteTask
 from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask
 from ultramarine.shared.training_records import TrainingTask
+from ultramarine.shared.version_records import CompileRecord, CompileTask, DeleteTask
 
 MODEL_FILE = "model.skops"
 

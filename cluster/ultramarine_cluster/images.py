@@ -58,7 +58,7 @@ def table() -> dict[str, Image]:
     outside = "operator/ultramarine/outside"
     of_both = ("contract", "errors", "formats", "training_records")
     of_trainer = (*_shared(*of_both, "sweep_records", "searchdomains", "searchspace", "searchgrid"), outside)
-    of_server = (*_shared(*of_both, "serving_records", "catalogue"), outside)
+    of_server = (*_shared(*of_both, "serving_records", "version_records", "catalogue"), outside)
     of_gateway = _shared("contract", "logs", "meta", "routes")
     addons = ("coredns", "metrics-server", "local-path-provisioner", "versitygw")
     examples = sorted(file.parent.name for file in (REPOSITORY / "examples").glob("*/Dockerfile"))

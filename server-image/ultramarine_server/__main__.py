@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ultramarine.shared import contract
 from ultramarine.shared.errors import UltramarineError
-from ultramarine.shared.serving_records import CompileRecord, CompileTask, DeleteTask, ServingTask
+from ultramarine.shared.serving_records import ServingTask
 
 from ultramarine_server.cpus import cpu_limit
 
 if TYPE_CHECKING:
     from ultramarine.shared.training_records import TerminationRecord
+    from ultramarine.shared.version_records import CompileRecord, CompileTask, DeleteTask
 
 Task = TypeVar("Task")
 
@@ -121,10 +122,14 @@ def _task() -> ServingTask:
 
 
 def _compile_task() -> CompileTask:
+    from ultramarine.shared.version_records import CompileTask
+
     return _read("compiling", CompileTask.from_json)
 
 
 def _delete_task() -> DeleteTask:
+    from ultramarine.shared.version_records import DeleteTask
+
     return _read("deleting", DeleteTask.from_json)
 
 

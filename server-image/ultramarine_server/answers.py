@@ -9,9 +9,9 @@ import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -31,10 +31,9 @@ _NO_ANSWER = frozenset({401, 408, 429, 503, 504})
 LABELS, LARGEST, NUMBERS = "labels", "largest", "numbers"
 
 
-@dataclass
-class _Shelf:
+class _Shelf(msgspec.Struct):
     until: float
-    answers: deque[bytes] = field(default_factory=deque)
+    answers: deque[bytes] = msgspec.field(default_factory=deque)
     size: int = 0
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from ultramarine.shared.contract import MANIFEST_NAME, ArtifactManifest
 from ultramarine.shared.formats import FOLDER_FORMATS, FORMATS, HEAD, known_formats, models_among
 from ultramarine.shared.serving_records import ServingTask
@@ -13,8 +13,7 @@ from ultramarine.shared.serving_records import ServingTask
 from ultramarine_server.errors import LoadError
 
 
-@dataclass(frozen=True)
-class ModelFile:
+class ModelFile(msgspec.Struct, frozen=True):
     """The one file or folder to load, and its format."""
 
     path: Path

@@ -7,9 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from ultramarine_server.limits import Limits
@@ -19,15 +19,14 @@ from ultramarine_server.telemetry import Telemetry
 from ultramarine_server.tensors import Array
 
 
-@dataclass(eq=False)
-class _Entry:
+class _Entry(msgspec.Struct, eq=False):
     model: Model
     arrays: Mapping[str, Array]
     names: tuple[str, ...]
     since: float  # when it came, by time.perf_counter
     answer: asyncio.Future[dict[str, Array]]
     rows: int = 0  # 0: to be computed alone
-    key: Any = field(default=None)
+    key: Any = None
 
 
 def can_batch(signature: Signature) -> bool:

@@ -6,19 +6,20 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.metrics_core import Metric
 
 from ultramarine_server.collected import read_totals
-from ultramarine_server.exchange import Exchange, Redaction, reader_of
+from ultramarine_server.exchange import Capture, Redaction, reader_of
 from ultramarine_server.messages import Request, Response
 from ultramarine_server.service import Service
 from ultramarine_server.spool import Spool
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
 
 LIMIT = 64 * 1024  # bytes of a request and its answer together, as they came and as they are written down
 _LABELS = frozenset({"infer", "score", "grpc_infer", "grpc_stream"})
@@ -30,19 +31,6 @@ _PAUSE_SECONDS = 0.1
 # After each one, so that the event loop never waits longer than one takes: a thread that only computes would let it
 # wait for Python's switch interval, 5 ms.
 _BREATH_SECONDS = 0.0001
-
-
-@dataclass(slots=True)
-class Capture:
-    """One answered request; `read` takes it apart, which is left to the thread."""
-
-    id: str
-    path: str
-    status: int
-    seconds: float
-    size: int
-    read: Callable[[], Exchange]
-    time: float = 0.0  # since 1970, when the request came
 
 
 class Captures:
@@ -87,6 +75,8 @@ class Captures:
 
     def metrics(self) -> Iterable[Metric]:
         """What became of those that were drawn; what is stored the collector has counted."""
+        from prometheus_client.core import CounterMetricFamily  # As in Telemetry: no start waits for it.
+
         totals = read_totals(self._folder)
         family = CounterMetricFamily(
             "ultramarine_server_captures",

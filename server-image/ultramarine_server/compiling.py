@@ -15,7 +15,7 @@ from ultramarine.shared.contract import (
     RESULT_NAME,
     VERDICT_NAME,
 )
-from ultramarine.shared.serving_records import CompileRecord, CompileTask
+from ultramarine.shared.version_records import CompileRecord, CompileTask
 
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.errors import LoadError

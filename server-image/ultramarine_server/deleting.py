@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.contract import ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION
-from ultramarine.shared.serving_records import DeleteTask
+from ultramarine.shared.version_records import DeleteTask
 
 
 def delete(task: DeleteTask, environment: Mapping[str, str]) -> None:

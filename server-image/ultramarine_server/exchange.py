@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -20,13 +20,24 @@ from ultramarine_server.tensors import encode
 Document = dict[str, Any]  # name, datatype, shape, and data: flat
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct):
     """What was asked and answered: None for a question that could not be read, and for an answer that is an error."""
 
     id: str
     inputs: Sequence[Document] | None
     outputs: Sequence[Document] | None
+
+
+class Capture(msgspec.Struct):
+    """One answered request; `read` takes it apart, which is left to the thread."""
+
+    id: str
+    path: str
+    status: int
+    seconds: float
+    size: int
+    read: Callable[[], Exchange]
+    time: float = 0.0  # since 1970, when the request came
 
 
 def documents(tensors: Iterable[Tensor]) -> list[Document]:

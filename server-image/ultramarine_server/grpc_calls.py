@@ -12,17 +12,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Never, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Never, Protocol, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
 
 from ultramarine_server.accesslog import AccessLog
-from ultramarine_server.captures import Capture, Captures
 from ultramarine_server.errors import Problem
+from ultramarine_server.exchange import Capture
 from ultramarine_server.grpc_tensors import exchange
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from ultramarine_server.captures import Captures
 
 
 class Message(Protocol):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import grpc.aio
 
 from ultramarine_server.accesslog import AccessLog
-from ultramarine_server.captures import Captures
 from ultramarine_server.errors import LoadError
 from ultramarine_server.grpc_service import calls
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.service import Service
+
+if TYPE_CHECKING:
+    from ultramarine_server.captures import Captures
 
 # A connection says goodbye at this age and its client makes another, so that clients spread over all pods behind one
 # address; and, since it is less than a leaving pod's preStop sleep, none is left for SIGTERM to cut off.

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from ultramarine_server.accesslog import AccessLog
-from ultramarine_server.captures import Captures
 from ultramarine_server.errors import BadRequest, Problem
 from ultramarine_server.grpc_calls import Call, Calls
 from ultramarine_server.grpc_stubs import health_pb2 as health
@@ -17,6 +16,9 @@ from ultramarine_server.grpc_stubs import open_inference_pb2 as v2
 from ultramarine_server.grpc_tensors import answer, question
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.service import Service, metadata
+
+if TYPE_CHECKING:
+    from ultramarine_server.captures import Captures
 
 NAME = "inference.GRPCInferenceService"
 _LOOK_SECONDS = 0.5  # how often a watched status is looked at

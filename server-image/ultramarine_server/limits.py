@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from dataclasses import dataclass
 
+import msgspec
 from ultramarine.shared.serving_records import ServingTask
 
 from ultramarine_server.errors import Problem
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """The bounds of one model: 0 concurrent requests stand for any number, 0 seconds for no timeout."""
 
     concurrent: int = 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from ultramarine_server.signature import Signature, TensorSpec
 from ultramarine_server.tensors import Array
@@ -22,8 +23,7 @@ class Model(Protocol):
         """Return the named outputs for inputs that fit the specs."""
 
 
-@dataclass(slots=True, eq=False)
-class Loaded:
+class Loaded(msgspec.Struct, eq=False):
     """A model that answers, under its name; `platform` is what its metadata calls its format.
 
     A request with at most `quick` numbers is answered at once; `strikes` counts how often that took too long.

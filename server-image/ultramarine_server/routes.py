@@ -6,10 +6,10 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
+import msgspec
 from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
 
 from ultramarine_server import binary, protocol, score
@@ -34,8 +34,7 @@ _NO_ROOM = "this is a copy, and there is no room for it now"
 _TYPES = ("json", "octet-stream", "x-www-form-urlencoded", "text/plain")  # what clients call JSON, curl by default
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """What answers on a path; `label` is its name in the metrics, and nothing for probes and scrapes."""
 
     method: str

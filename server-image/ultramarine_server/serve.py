@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import orjson
 import uvloop
 from ultramarine.shared.serving_records import ServingTask
@@ -42,10 +44,10 @@ if TYPE_CHECKING:
 
 _BACKLOG = 2048
 _TICK_SECONDS = 0.05
+_SHORT_TURN_SECONDS = 0.0002  # of a thread that holds Python's lock; 5 ms otherwise
 
 
-@dataclass(frozen=True)
-class Listening:
+class Listening(msgspec.Struct, frozen=True):
     """Where the server listens: HTTP always, gRPC where its port is not 0; `linger` seconds for connected clients."""
 
     host: str
@@ -54,8 +56,7 @@ class Listening:
     linger: float = 5.0
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(msgspec.Struct, frozen=True):
     """Folders: the model's or the pool's files, keys, a pool's catalogue, and what is captured for the collector."""
 
     model: Path
@@ -189,8 +190,13 @@ class _Server:
             raise LoadError(f"port {where.port} cannot be had: {error}", "PortTaken") from error
         self._listener.tick()
         if self._make_grpc:
-            # To import it takes a moment, in which who asks by HTTP is answered.
-            self._grpc = await asyncio.to_thread(self._make_grpc)
+            # To import it takes a moment, in which who asks by HTTP is answered: the other thread takes short turns.
+            turn = sys.getswitchinterval()
+            sys.setswitchinterval(_SHORT_TURN_SECONDS)
+            try:
+                self._grpc = await asyncio.to_thread(self._make_grpc)
+            finally:
+                sys.setswitchinterval(turn)
             await self._grpc.start(where.host, where.grpc_port)
         gc.freeze()  # What is there now stays, and need not be looked through again and again.
         gc.enable()

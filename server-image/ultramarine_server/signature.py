@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from ultramarine_server.errors import BadRequest, LoadError
 from ultramarine_server.tensors import DTYPES, Array, keeps_values
 
 
-@dataclass(frozen=True)
-class TensorSpec:
+class TensorSpec(msgspec.Struct, frozen=True):
     """One tensor: -1 in `shape` stands for any size, an empty `datatype` for any."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as model metadata shows it."""
@@ -40,8 +40,7 @@ class TensorSpec:
         return array if array.dtype is dtype else array.astype(dtype, copy=False)
 
 
-@dataclass(frozen=True)
-class Signature:
+class Signature(msgspec.Struct, frozen=True):
     """All tensors of a model."""
 
     inputs: tuple[TensorSpec, ...]

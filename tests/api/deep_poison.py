@@ -18,7 +18,7 @@ from ultramarine.shared.catalogue import CatalogueEntry
 from ultramarine.shared.contract import CATALOGUE_NAME
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.routes import ROUTES_ENTRY, DeploymentFigures, RouteState
-from ultramarine.shared.serving_records import CompileRecord
+from ultramarine.shared.version_records import CompileRecord
 
 GATEWAY = "Gateway"  # the kind of a drop that changes what the gateway says of the endpoint
 DEPLOYMENTS = ("blue", "green", "many", "slow")

@@ -15,8 +15,9 @@ from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine.shared import contract
 from ultramarine.shared.errors import StorageError
 from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, ReadText
-from ultramarine.shared.serving_records import CompileRecord, CompileTask, ServingTask
+from ultramarine.shared.serving_records import ServingTask
 from ultramarine.shared.training_records import TerminationRecord
+from ultramarine.shared.version_records import CompileRecord, CompileTask
 
 ASK = CheckArtifact("s3://lake/churn/1/")
 OTHER = "sha256:" + "c" * 64

@@ -14,8 +14,8 @@ from ultramarine.kinds.model.plan import plan_model
 from ultramarine.shared.contract import ENV_TASK
 from ultramarine.shared.meta import Key, Manifest
 from ultramarine.shared.plan import Obj, Plan
-from ultramarine.shared.serving_records import DeleteTask
 from ultramarine.shared.training_records import TerminationRecord
+from ultramarine.shared.version_records import DeleteTask
 
 PLACE = "s3://lake/team-a/trainingjobs/churn/0a-1b"
 MODELS, VERSIONS = (next(kind for kind in KINDS if kind.name == name) for name in ("Model", "ModelVersion"))

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow.parquet
@@ -33,10 +34,10 @@ from test_server_grpc import GrpcServer, grpc_serving
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.serving_records import CollectTask, ServingTask
 from ultramarine_server import binary, spool
-from ultramarine_server.captures import Capture, Captures
+from ultramarine_server.captures import Captures
 from ultramarine_server.collect import Collector, Pace
 from ultramarine_server.collected import Totals, read_totals
-from ultramarine_server.exchange import Exchange, Redaction
+from ultramarine_server.exchange import Capture, Exchange, Redaction
 from ultramarine_server.grpc_stubs import open_inference_pb2 as v2
 from ultramarine_server.grpc_tensors import answer, exchange
 from ultramarine_server.parquet import rows_in
@@ -312,7 +313,7 @@ def test_what_cannot_be_taken_apart_is_counted_and_the_next_kept(tmp_path):
         raise ValueError("secret")
 
     captures = Captures(1, Redaction((), Doubling()), tmp_path)
-    captures.take(replace(capture(1), read=fail))
+    captures.take(msgspec.structs.replace(capture(1), read=fail))
     captures.take(capture(2))
     captures.close()
     assert dropped(captures)["unreadable"] == 1

@@ -24,7 +24,8 @@ from ultramarine.shared.contract import (
     VERDICT_NAME,
     OutputRecord,
 )
-from ultramarine.shared.serving_records import CompileRecord, CompileTask, ServingTask
+from ultramarine.shared.serving_records import ServingTask
+from ultramarine.shared.version_records import CompileRecord, CompileTask
 
 
 @pytest.fixture

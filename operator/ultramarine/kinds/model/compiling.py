@@ -12,7 +12,7 @@ from ...shared.errors import StorageError
 from ...shared.meta import Manifest, controller_uid
 from ...shared.plan import Platform, Question, ReadText, Seen
 from ...shared.schema import DIGEST_PATTERN
-from ...shared.serving_records import CompileRecord
+from ...shared.version_records import CompileRecord
 from .manifests import DEADLINE_SECONDS, STORE, Version, compile_job, compile_job_name, compile_task
 from .schema import Compile
 

@@ -8,7 +8,7 @@ from ...shared import contract
 from ...shared.meta import Manifest, child_labels, child_metadata, content_hash
 from ...shared.plan import Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
-from ...shared.serving_records import CompileTask, DeleteTask
+from ...shared.version_records import CompileTask, DeleteTask
 from .schema import Compile, ModelSpec, ModelVersionSpec, version_name
 
 Version = Obj[ModelVersionSpec]
