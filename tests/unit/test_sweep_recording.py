@@ -291,7 +291,8 @@ def test_while_it_is_away_little_is_kept(silent: str) -> None:
 
     assert len(one._metrics) == 1000
     assert {len(metrics) for metrics in one._metrics.values()} == {100}
-    assert "of the others only the objectives are recorded" in said[0]
+    # Its thread may have said meanwhile that nothing answers.
+    assert sum("of the others only the objectives are recorded" in words for words in said) == 1
 
 
 def test_without_a_server_there_is_nothing_to_do() -> None:
