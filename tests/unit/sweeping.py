@@ -56,6 +56,7 @@ class Counting:
 
     def ask(self, number: int) -> dict[str, Any] | None:
         x = number + 1
+        assert str(x) != os.environ.get("TEST_STUMBLES"), "no such number"
         return {"x": x, "rate": x / 7, "kind": "plain"} if x <= self._points else None
 
     def tell(self, trial: Any) -> None:

@@ -51,6 +51,22 @@ def over(one: Obj[Any], told: SweepSummary | None = GOOD, answer: Any = GOOD, *m
     return seen(*children, related=more, answers={SUMMARY: stored} if stored is not None else {})
 
 
+def test_kubernetes_keeps_the_deadline_where_no_coordinator_does() -> None:
+    """Its Job has the deadline and two minutes; what kept the coordinator from it is told, where that is known."""
+    one = sweep(activeDeadlineSeconds=60)
+    late = sweep_job(one, "coordinator", "Failed", "DeadlineExceeded")
+    assert late["spec"]["activeDeadlineSeconds"] == 180
+    assert "activeDeadlineSeconds" not in sweep_job(sweep(), "coordinator")["spec"]
+    crashed = sweep_pod(one, "coordinator", "Failed", **ended_container(1, message="no room"))
+    for its_pods, why in (
+        ((), "=60; see the events of Job hpo-coordinator"),
+        ((crashed,), "=60: pod hpo-coordinator-0-abcde exited with code 1"),
+    ):
+        got = plan(one, seen(late, *its_pods), NOW)
+        assert (got.status["state"], condition(got, "Failed")["reason"]) == ("Failed", "DeadlineExceeded")
+        assert f"it has not ended within spec.activeDeadlineSeconds{why}" in condition(got, "Failed")["message"]
+
+
 def test_the_summary_is_asked_for_only_at_the_end():
     """A sweep that goes on asks the storage nothing, nor does one that has ended."""
     one = sweep()

@@ -310,6 +310,22 @@ def test_a_warm_start_is_remembered():
     assert task.warm_start == (uri,)
 
 
+def test_a_warm_start_from_other_objectives_is_refused():
+    """What was good there is not good here; the message says what both are to do."""
+    one = sweep(objective={"metric": "loss", "goal": "minimize"}, algorithm={"warmStartFrom": ["older"]})
+    spec = sweep().manifest["spec"]
+    for aim, other in {
+        "minimize accuracy": {"objective": {"metric": "accuracy"}},
+        "maximize loss": {"objective": {"metric": "loss", "goal": "maximize"}},
+        "minimize loss, minimize size": {"objectives": [{"metric": "loss"}, {"metric": "size"}]},
+    }.items():
+        words = f"spec.algorithm.warmStartFrom: Sweep older is to {aim} and this one to minimize loss"
+        with pytest.raises(InvalidSpec, match=words):
+            plan(one, seen(related=(ours("Sweep", "older", {**spec, "objective": None, **other}),)), NOW)
+    same = ours("Sweep", "older", {**spec, "objective": {"metric": "loss"}})  # to minimize is the default
+    assert plan(one, seen(related=(same,)), NOW).status["warmStart"]
+
+
 @pytest.mark.parametrize(
     "told", [["s3://lake/team-b/sweeps/older/x/"], ["s3://lake/team-a/sweeps/other/x/"], ["x", "y"]]
 )

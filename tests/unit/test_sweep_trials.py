@@ -336,6 +336,23 @@ def test_the_journal_knows_the_time_when_nothing_happens() -> None:
     assert Trials(task(), trials.drain()).now >= 540
 
 
+def test_the_first_success_may_come_after_the_budget() -> None:
+    """A trial that ran when it was spent, and has succeeded since, makes it a sweep that has found something."""
+    trials = Trials(task(cpu_hours=1.0, trial_cpus=1))
+    one, other = leased(trials, "a"), leased(trials, "b")
+    trials.renew_all(2000)
+    trials.tick(2000)
+    assert trials.end is not None
+    assert (trials.end.outcome, trials.end.reason) == ("Failed", "NoTrialSucceeded")
+    trials.finish("a", ended(one, outcome="Stopped"), 2001)
+    assert trials.end.outcome == "Failed"
+    trials.finish("b", ended(other), 2001)
+
+    for each in (trials, Trials(task(cpu_hours=1.0, trial_cpus=1), trials.drain())):
+        assert each.end is not None
+        assert (each.end.outcome, each.end.reason) == ("Succeeded", "BudgetSpent")
+
+
 def test_it_ends_when_the_budget_is_spent() -> None:
     """Hours of all attempts count, of those that run and of those that were lost, too."""
     trials = Trials(task(gpu_hours=2.0, trial_gpus=4, trial_cpus=8))

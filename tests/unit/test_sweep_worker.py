@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import STREAM_PORT, TERMINATION_LIMIT
+from ultramarine.shared.contract import EXIT_TRY_AGAIN, STREAM_PORT, TERMINATION_LIMIT
 from ultramarine.shared.sweep_records import SweepSummary, fill
 from ultramarine.shared.training_records import TerminationRecord
 from ultramarine_sweep import journal
+from ultramarine_sweep.sweep import CRASHES
 from ultramarine_sweep.trial import Trial
 from ultramarine_sweep.trials import Trials
 from ultramarine_trainer.trial import Ears
@@ -330,6 +331,27 @@ def test_another_sweeps_trials_are_known(fleet: Fleet, storage: Storage) -> None
     fleet.folder = "third"
     assert fleet.coordinate(warm_start=("s3://" + fleet.bucket + "/none/",)).wait(30) == 0
     assert (fleet.last_words().outcome, fleet.last_words().reason) == ("Failed", "WarmStartNotFound")
+
+
+def test_a_sweep_fails_whose_coordinators_crash_again_and_again(fleet: Fleet, storage: Storage) -> None:
+    """Two lives may end by a bug, and the third one says so for good; what was counted and is the best stays known."""
+    fleet.environment["TEST_STUMBLES"] = "4"
+    coordinator = fleet.coordinate(max_trials=10)
+    worker = fleet.work("w0", "sh", "-c", "echo loss=$0", "$(params.x)")
+    for _ in range(CRASHES - 1):
+        assert coordinator.wait(60) == EXIT_TRY_AGAIN
+        assert not (fleet.base / "coordinator/log").exists()
+        coordinator = fleet.coordinate(max_trials=10)
+
+    assert over(coordinator) == [0]
+    summary = fleet.last_words()
+    assert (summary.outcome, summary.reason) == ("Failed", "CoordinatorCrashed")
+    # The third one may have been told to nobody: its worker asks in the same breath for the next.
+    assert summary.succeeded in (2, 3)
+    assert (summary.failed, summary.running, summary.best[0].params["x"]) == (0, 0, 1)
+    assert f"crashed {CRASHES} times within an hour, the last time by AssertionError: no such number" in summary.message
+    assert SweepSummary.from_json(storage.read(f"{fleet.prefix}summary.json")) == summary
+    worker.kill()
 
 
 def test_last_words_fit(fleet: Fleet) -> None:

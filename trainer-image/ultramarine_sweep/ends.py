@@ -11,6 +11,7 @@ from ultramarine.shared.sweep_records import SweepTask
 from ultramarine_sweep.bests import Bests
 from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Finished, Trial
 
+NONE_SUCCEEDED = "NoTrialSucceeded"  # the reason of an end
 NAMES = 50  # of metrics that were seen, for a message
 
 
@@ -72,7 +73,7 @@ def _done(standing: Standing, reason: str, message: str) -> End:
     """The end of a sweep that has done what it was to do."""
     if standing.counts[SUCCEEDED]:
         return End(SUCCEEDED, reason, message)
-    return _failed(standing, "NoTrialSucceeded", f"{message}, and none has succeeded", _last_failed(standing))
+    return _failed(standing, NONE_SUCCEEDED, f"{message}, and none has succeeded", _last_failed(standing))
 
 
 def _failed(standing: Standing, reason: str, message: str, trial: Trial | None) -> End:

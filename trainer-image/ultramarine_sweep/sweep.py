@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +32,10 @@ from ultramarine_sweep.trial import FAILED, Known, Stopper, Suggester
 from ultramarine_sweep.trials import Trials
 
 _MOST_OF_IT = 0.7  # of all trials
+CRASHES = 3  # of coordinators, within so many seconds; then the sweep has failed: another one would crash as well
+_CRASHES_SECONDS = 3600.0
+_CRASHES_NAME = "crashes.json"  # below the sweep's prefix
+_CRASH_LIMIT = 300  # characters
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,8 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
     teller = Teller(task.progress, places.token, say)
     recorder = Recorder(task, environment.get(contract.ENV_POD, ""), say, places.recording)
     signal.signal(signal.SIGTERM, partial(_leave, recorder))
+    storage = _storage(environment)
     try:
-        storage = _storage(environment)
         summary = asyncio.run(_coordinate(task, token, storage, environment, parts, places, teller, recorder))
         _patiently(lambda: storage.write(task.prefix + contract.SUMMARY_NAME, summary.to_json()))
     except Fenced as fenced:
@@ -89,6 +95,13 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
         summary = SweepSummary(FAILED, error.reason, error.message)
     except UltramarineError as error:
         summary = SweepSummary(FAILED, error.reason, error.message)
+    except Exception as error:  # a mistake of this program: perhaps of this moment only, perhaps of every life to come
+        traceback.print_exc()
+        times = _patiently(partial(_crashes, storage, task.prefix))
+        if times < CRASHES:
+            return EXIT_TRY_AGAIN
+        summary = _patiently(partial(_so_far, task, storage, f"{type(error).__name__}: {error}"))
+        _patiently(lambda: storage.write(task.prefix + contract.SUMMARY_NAME, summary.to_json()))
     say(f"{summary.outcome} ({summary.reason}): {summary.message}")
     try:
         places.termination_log.write_bytes(last_words(summary))
@@ -163,6 +176,37 @@ def _warm_start(task: SweepTask, storage: Storage) -> list[Known]:
     if task.warm_start:
         say(f"{len(known)} trials of other sweeps are known")
     return known
+
+
+def _crashes(storage: Storage, prefix: str) -> int:
+    """Count one more crash of this sweep's coordinators; return how many there were within the last hour."""
+    uri, now = prefix + _CRASHES_NAME, time.time()
+    try:
+        found = json.loads(storage.read(uri))
+    except StorageError as error:
+        if error.transient:
+            raise
+        found = []
+    times = [told for told in found if isinstance(told, float) and now - told < _CRASHES_SECONDS]
+    storage.write(uri, json.dumps([*times, now]).encode())
+    return len(times) + 1
+
+
+def _so_far(task: SweepTask, storage: Storage, crash: str) -> SweepSummary:
+    """How far the sweep came that no coordinator can go on with."""
+    message = f"its coordinator crashed {CRASHES} times within an hour, the last time by {crash[:_CRASH_LIMIT]}"
+    message += (
+        "; this is a bug of Ultramarine: please report it with the pod's log. All ended trials are in the journal"
+    )
+    end = SweepSummary(FAILED, "CoordinatorCrashed", message)
+    try:
+        trials = Trials(task, journal.read(storage, f"{task.prefix}{contract.JOURNAL_NAME}/"))
+        found = trials.summary(trials.now)
+    except StorageError:
+        raise
+    except Exception:  # It may be the journal that they all stumble over.
+        return end
+    return replace(found, outcome=end.outcome, reason=end.reason, message=end.message, running=0)
 
 
 def _patiently(step: Callable[[], journal.T]) -> journal.T:

@@ -18,9 +18,9 @@ from ultramarine.shared.contract import OutputRecord, read_known
 from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask
 
 from ultramarine_sweep.bests import Bests, Objective
-from ultramarine_sweep.ends import NAMES, End, Standing, due, judged
+from ultramarine_sweep.ends import NAMES, NONE_SUCCEEDED, End, Standing, due, judged
 from ultramarine_sweep.journal import Record
-from ultramarine_sweep.points import KEPT_LIMIT, Points
+from ultramarine_sweep.points import KEPT_LIMIT
 from ultramarine_sweep.trial import (
     FAILED,
     MESSAGE_LIMIT,
@@ -114,9 +114,8 @@ class Trials:
         if number in self.paused:
             trial = self.live[number] = self._resumed(number)
         elif number in self.live:
+            # Its points stay, as the stopper's do: what it repeats after a lost worker says nothing new.
             trial = self.live[number]
-            if not trial.checkpoint:
-                trial.points = Points()
         else:
             trial = self.live[number] = Trial(number, record["params"])
             self._next = max(self._next, number + 1)
@@ -369,10 +368,19 @@ class Trials:
     def _judge(self, now: float) -> None:
         """End the sweep where it is due, and with it all trials that are paused."""
         if self.end:
+            # Where it ended by its budget a trial may have run still, and have succeeded since.
+            late = self.end.reason == NONE_SUCCEEDED and self._counts[SUCCEEDED]
+            if late and (end := due(self._task, self._standing(now))) and end.outcome == SUCCEEDED:
+                self._decide("end", now, **asdict(end))
             return
         if not self.live and self._is_used_up and self.promoted is None:
             self._give_up(now)
-        standing = Standing(
+        if end := due(self._task, self._standing(now)):
+            self._decide("end", now, **asdict(end))
+            self._give_up(now)
+
+    def _standing(self, now: float) -> Standing:
+        return Standing(
             now,
             self.finished,
             self._counts,
@@ -384,9 +392,6 @@ class Trials:
             self._seen,
             self.hours(now),
         )
-        if end := due(self._task, standing):
-            self._decide("end", now, **asdict(end))
-            self._give_up(now)
 
     def _give_up(self, now: float) -> None:
         """No paused trial goes on any more."""

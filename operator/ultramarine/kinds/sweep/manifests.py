@@ -21,6 +21,7 @@ Trial = Obj[TrainingJobSpec]
 COORDINATOR = "coordinator"  # the container
 LABEL_ROLE = f"{GROUP}/role"  # which of a sweep's pods the Service leads to
 RETRIES = 100  # of the coordinator, which goes on from its journal
+DEADLINE_GRACE = 120  # seconds for its beginning and its end, with pictures
 RETRIES_EACH = 6  # of a worker
 KILLED = 137  # by the kernel, as a rule for a trial that used more memory than there is
 GPU = "/gpu"
@@ -193,12 +194,15 @@ def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manife
         ],
         "volumes": [{"name": "tmp", "emptyDir": {}}, *tokens],
     }
+    # The coordinator keeps the deadline. Where none comes to that, for whatever reason, Kubernetes does a little later.
+    last = {"activeDeadlineSeconds": task.deadline_seconds + DEADLINE_GRACE} if task.deadline_seconds else {}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": child_metadata(sweep.manifest, coordinator_name(sweep)),
         "spec": {
             "suspend": sweep.spec.suspend,
+            **last,
             "backoffLimit": RETRIES,
             "podReplacementPolicy": "Failed",  # two would only take the journal away from each other
             "podFailurePolicy": {"rules": _failure_rules(COORDINATOR)},

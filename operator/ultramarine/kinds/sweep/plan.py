@@ -195,11 +195,23 @@ def _warm_start(sweep: Sweep, seen: Seen) -> tuple[tuple[str, ...], str]:
         uri.startswith(f"{below}{name}/") and uri.endswith("/") for name, uri in zip(names, told, strict=True)
     ):
         return tuple(told), ""
-    others = {other["metadata"]["name"]: other["metadata"]["uid"] for other in seen.others("Sweep")}
+    others = {other["metadata"]["name"]: other for other in seen.others("Sweep")}
     if missing := [name for name in names if name not in others]:
         remedy = "create it, or make this one anew without it in spec.algorithm.warmStartFrom"
         return (), f"Sweep {missing[0]} not found in {sweep.namespace}; {remedy}"
-    return tuple(prefix_of(platform, sweep.namespace, name, others[name]) for name in names), ""
+    mine = _aims(sweep.manifest)
+    for name in names:
+        if (theirs := _aims(others[name])) != mine:
+            message = f"spec.algorithm.warmStartFrom: Sweep {name} is to {theirs} and this one to {mine}, so its trials"
+            raise InvalidSpec(f"{message} say nothing here; name sweeps with the same objectives, or leave it out")
+    return tuple(prefix_of(platform, sweep.namespace, name, others[name]["metadata"]["uid"]) for name in names), ""
+
+
+def _aims(manifest: Manifest) -> str:
+    """What a Sweep makes small or large, in words."""
+    spec = manifest["spec"]
+    each = spec.get("objectives") or [spec["objective"]]
+    return ", ".join(f"{one.get('goal', 'minimize')} {one['metric']}" for one in each)
 
 
 def _plan(
@@ -308,7 +320,12 @@ def _failed(
         return _plan(sweep, state, facts, now, after=LAST_WORDS)
     failures.sort(key=lambda pod: pods.finished(pod) or str(pod["metadata"]["creationTimestamp"]))
     causes = [pod for pod in failures if not pods.is_disrupted(pod)] or failures
-    if causes:
+    if condition.get("reason") == "DeadlineExceeded":
+        why = f": {pods.verdict(causes[-1]).sentence}" if causes else ""
+        message = f"it has not ended within spec.activeDeadlineSeconds={sweep.spec.active_deadline_seconds}{why}"
+        remedy = f"see the events of Job {job['metadata']['name']} and of its pods, or raise it"
+        verdict = pods.Verdict("DeadlineExceeded", "", None, message, "", remedy)
+    elif causes:
         verdict = pods.verdict(causes[-1])
     else:
         reason, name = str(condition.get("reason") or "JobFailed"), job["metadata"]["name"]
