@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from ultramarine_sweep.commits import Commits
 from ultramarine_sweep.http import BadRequest, Route, Server
 from ultramarine_sweep.journal import Journal, Record
 from ultramarine_sweep.recording import Recorder
-from ultramarine_sweep.trial import Ask, Done, Finished, Known, Lease, Stopper, Suggester, Wait
+from ultramarine_sweep.trial import Ask, Done, Finished, Known, Lease, Stopper, Suggester, Trial, Wait
 from ultramarine_sweep.trials import SILENCE, Trials
 
 _NEWS = ("requeued", "end")  # records that change what a worker without a trial is told
@@ -75,9 +75,9 @@ class Coordinator:
         return self._behind + time.monotonic() - self._started
 
     @property
-    def finished(self) -> list[Known]:
+    def finished(self) -> Iterable[Trial]:
         """The trials that have ended."""
-        return [trial.known for trial in self._trials.finished.values()]
+        return self._trials.finished.values()
 
     @property
     def ended(self) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ultramarine.shared.contract import LARGEST, UNREADABLE, OutputRecord, read_known
 
-from ultramarine_sweep.journal import Record
 from ultramarine_sweep.points import Points
+
+if TYPE_CHECKING:
+    from ultramarine_sweep.journal import Record
 
 SUCCEEDED, STOPPED, FAILED = "Succeeded", "Stopped", "Failed"
 

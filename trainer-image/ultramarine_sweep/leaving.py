@@ -1,0 +1,106 @@
+"""What a finished sweep leaves for people, made by processes that end.
+
+The libraries that find importances, and those that draw, take several times the memory of a coordinator, and give none
+of it back. So the coordinator has none of them: one process after the other does, and only while there is use for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ultramarine.shared.searchspace import read_space
+from ultramarine.shared.sweep_records import SweepTask
+
+from ultramarine_sweep.results import Results
+from ultramarine_sweep.trial import Trial
+
+_TASK, _TRIALS, _IMPORTANCES, _FILES = "task.json", "trials.jsonl", "importances.json", "files"
+
+
+class Leaving:
+    """Has the files of one sweep made, by `python -m ultramarine_sweep.leaving STEP` with a folder to work in."""
+
+    def __init__(self) -> None:
+        self._waiting: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Begin to load what finds importances, which takes a second; it ends by itself where it is not asked."""
+        self._waiting = self._waiting or _begin(_IMPORTANCES)
+
+    def files(self, task: SweepTask, trials: Iterable[Trial]) -> Iterator[tuple[str, bytes]]:
+        """Name and content of all files that trials leave that have ended; none where there is no trial.
+
+        Raises OSError and subprocess.SubprocessError.
+        """
+        with tempfile.TemporaryDirectory(prefix="sweep-") as name:
+            folder = Path(name)
+            (folder / _TASK).write_text(task.to_json())
+            with (folder / _TRIALS).open("w") as lines:
+                lines.writelines(json.dumps(trial.to_record(), separators=(",", ":")) + "\n" for trial in trials)
+                if not lines.tell():
+                    return
+            _finish(self._waiting or _begin(_IMPORTANCES), folder)
+            _finish(_begin(_FILES), folder)
+            for path in sorted((folder / _FILES).rglob("*")):
+                if path.is_file():
+                    yield path.relative_to(folder / _FILES).as_posix(), path.read_bytes()
+
+
+def _begin(step: str) -> subprocess.Popen[bytes]:
+    """A process that does this step once it is told the folder."""
+    path = os.pathsep.join(filter(None, sys.path))
+    command = [sys.executable, "-sP", "-m", "ultramarine_sweep.leaving", step]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path})
+
+
+def _finish(process: subprocess.Popen[bytes], folder: Path) -> None:
+    process.communicate(os.fsencode(folder))
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
+
+
+def main() -> None:
+    """Do one step; nothing, where standard input ends without a folder: the sweep needs no files any more."""
+    step = sys.argv[1]
+    if step == _IMPORTANCES:
+        _load_forest()
+    folder = Path(os.fsdecode(sys.stdin.buffer.read()))
+    if not folder.name:
+        return
+    if step == _IMPORTANCES:
+        (folder / _IMPORTANCES).write_text(json.dumps(_results(folder).importances))
+        return
+    from ultramarine_sweep.report import files
+
+    importances = json.loads((folder / _IMPORTANCES).read_text())
+    for name, content in files(_results(folder, importances)).items():
+        path = folder / _FILES / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _load_forest() -> None:
+    """Import scikit-learn, without what it would import only to know its tables: 60 MiB, and a second."""
+    modules: dict[str, Any] = sys.modules
+    modules["pandas"] = None
+    import sklearn.ensemble  # noqa: F401
+
+    del modules["pandas"]
+
+
+def _results(folder: Path, importances: dict[str, float] | None = None) -> Results:
+    task = SweepTask.from_json((folder / _TASK).read_text())
+    with (folder / _TRIALS).open() as lines:
+        trials = [Trial.of(json.loads(line)) for line in lines]
+    return Results(task.sweep, read_space(task.space), task.objectives, trials, importances)
+
+
+if __name__ == "__main__":
+    main()
