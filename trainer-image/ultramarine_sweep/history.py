@@ -17,7 +17,7 @@ RUNNING = ""
 Rank = tuple[float, ...]  # the better, the smaller
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One trial: its parameters, how it ended (or RUNNING), and what it came to.
 
