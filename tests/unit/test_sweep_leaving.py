@@ -12,9 +12,11 @@ from ultramarine.shared.searchspace import read_space
 from ultramarine.shared.sweep_records import SweepTask
 from ultramarine_sweep.leaving import Leaving
 from ultramarine_sweep.points import Points
-from ultramarine_sweep.report import STUDY_NAME, files
+from ultramarine_sweep.report import files
 from ultramarine_sweep.results import Results
+from ultramarine_sweep.study import STUDY_NAME, study_file
 from ultramarine_sweep.suggest import suggest
+from ultramarine_sweep.table import TABLE_NAME, table
 from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Trial
 
 SPACE = {"x": {"uniform": {"min": 0, "max": 1}}, "kind": {"choice": ["a", "b", "c"]}}
@@ -48,7 +50,8 @@ def test_other_processes_make_the_very_same_files(prepared: bool) -> None:
         leaving.prepare()
 
     found = dict(leaving.files(TASK, ended))
-    own = files(Results(TASK.sweep, read_space(SPACE), TASK.objectives, [one.known for one in ended]))
+    results = Results(TASK.sweep, read_space(SPACE), TASK.objectives, [one.known for one in ended])
+    own = files(results) | {STUDY_NAME: study_file(results), TABLE_NAME: table(results)}
 
     assert comparable(found) == comparable(own)
 

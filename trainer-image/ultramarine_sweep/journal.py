@@ -10,7 +10,6 @@ say, which then are deleted; a coordinator that dies between the two leaves some
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -204,9 +203,7 @@ class Journal:
 
 
 def _lines(records: Iterable[Record]) -> bytes:
-    lines = io.BytesIO()
-    lines.writelines(json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records)
-    return lines.getvalue()
+    return b"".join(json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records)
 
 
 def _uri(uri: str, number: int) -> str:

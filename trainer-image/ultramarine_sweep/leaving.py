@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Leaving:
 
     def prepare(self) -> None:
         """Begin to load what finds importances, which takes a second; it ends by itself where it is not asked."""
-        self._waiting = self._waiting or _begin(_IMPORTANCES)
+        self._waiting = self._waiting or _begin("find")
 
     def files(self, task: SweepTask, trials: Iterable[Trial]) -> Iterator[tuple[str, bytes]]:
         """Name and content of all files that trials leave that have ended; none where there is no trial.
@@ -46,8 +46,9 @@ class Leaving:
                 lines.writelines(json.dumps(trial.to_record(), separators=(",", ":")) + "\n" for trial in trials)
                 if not lines.tell():
                     return
-            _finish(self._waiting or _begin(_IMPORTANCES), folder)
-            _finish(_begin(_FILES), folder)
+            _finish(self._waiting or _begin("find"), folder)
+            _finish(_begin("draw"), folder)
+            _finish(_begin("tabulate"), folder)
             for path in sorted((folder / _FILES).rglob("*")):
                 if path.is_file():
                     yield path.relative_to(folder / _FILES).as_posix(), path.read_bytes()
@@ -68,20 +69,12 @@ def _finish(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 def main() -> None:
     """Do one step; nothing, where standard input ends without a folder: the sweep needs no files any more."""
-    step = sys.argv[1]
-    if step == _IMPORTANCES:
-        _load_forest()
-    folder = Path(os.fsdecode(sys.stdin.buffer.read()))
-    if not folder.name:
+    load, make = _STEPS[sys.argv[1]]
+    load()
+    if not (folder := Path(os.fsdecode(sys.stdin.buffer.read()))).name:
         return
-    if step == _IMPORTANCES:
-        (folder / _IMPORTANCES).write_text(json.dumps(_results(folder).importances))
-        return
-    from ultramarine_sweep.report import files
-
-    importances = json.loads((folder / _IMPORTANCES).read_text())
-    for name, content in files(_results(folder, importances)).items():
-        path = folder / _FILES / name
+    for name, content in make(_results(folder)).items():
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
@@ -95,10 +88,40 @@ def _load_forest() -> None:
     del modules["pandas"]
 
 
-def _results(folder: Path, importances: dict[str, float] | None = None) -> Results:
-    task = SweepTask.from_json((folder / _TASK).read_text())
+def _find(results: Results) -> dict[str, bytes]:
+    return {_IMPORTANCES: json.dumps(results.importances).encode()}
+
+
+def _draw(results: Results) -> dict[str, bytes]:
+    from ultramarine_sweep.report import files
+
+    return _below(files(results))
+
+
+def _tabulate(results: Results) -> dict[str, bytes]:
+    from ultramarine_sweep.study import STUDY_NAME, study_file
+    from ultramarine_sweep.table import TABLE_NAME, table
+
+    return _below({TABLE_NAME: table(results), STUDY_NAME: study_file(results)})
+
+
+def _below(found: dict[str, bytes]) -> dict[str, bytes]:
+    return {f"{_FILES}/{name}": content for name, content in found.items()}
+
+
+_STEPS: dict[str, tuple[Callable[[], None], Callable[[Results], dict[str, bytes]]]] = {
+    "find": (_load_forest, _find),
+    "draw": (lambda: None, _draw),
+    "tabulate": (lambda: None, _tabulate),
+}
+
+
+def _results(folder: Path) -> Results:
+    """The sweep, with its importances once they are found."""
+    task, found = SweepTask.from_json((folder / _TASK).read_text()), folder / _IMPORTANCES
     with (folder / _TRIALS).open() as lines:
         trials = [Trial.of(json.loads(line)) for line in lines]
+    importances = json.loads(found.read_text()) if found.exists() else None
     return Results(task.sweep, read_space(task.space), task.objectives, trials, importances)
 
 
