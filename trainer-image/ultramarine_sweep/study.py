@@ -22,7 +22,7 @@ from ultramarine_sweep.space import distribution
 
 STUDY_NAME = "optuna-journal.log"
 
-_AT_ONCE = 500  # trials
+_AT_ONCE = 100  # trials
 _STATES = {
     RUNNING: TrialState.RUNNING,
     SUCCEEDED: TrialState.COMPLETE,
