@@ -22,6 +22,7 @@ from ultramarine_sweep.results import Results
 from ultramarine_sweep.trial import Trial
 
 _TASK, _TRIALS, _IMPORTANCES, _FILES = "task.json", "trials.jsonl", "importances.json", "files"
+_Made = Iterator[tuple[str, Iterable[bytes]]]  # names and contents
 
 
 class Leaving:
@@ -34,10 +35,10 @@ class Leaving:
         """Begin to load what finds importances, which takes a second; it ends by itself where it is not asked."""
         self._waiting = self._waiting or _begin("find")
 
-    def files(self, task: SweepTask, trials: Iterable[Trial]) -> Iterator[tuple[str, bytes]]:
-        """Name and content of all files that trials leave that have ended; none where there is no trial.
+    def files(self, task: SweepTask, trials: Iterable[Trial]) -> Iterator[tuple[str, Path]]:
+        """Name and place of all files that trials leave that have ended; none where there is no trial.
 
-        Raises OSError and subprocess.SubprocessError.
+        They go with the last one. Raises OSError and subprocess.SubprocessError.
         """
         with tempfile.TemporaryDirectory(prefix="sweep-") as name:
             folder = Path(name)
@@ -51,7 +52,7 @@ class Leaving:
             _finish(_begin("tabulate"), folder)
             for path in sorted((folder / _FILES).rglob("*")):
                 if path.is_file():
-                    yield path.relative_to(folder / _FILES).as_posix(), path.read_bytes()
+                    yield path.relative_to(folder / _FILES).as_posix(), path
 
 
 def _begin(step: str) -> subprocess.Popen[bytes]:
@@ -73,10 +74,11 @@ def main() -> None:
     load()
     if not (folder := Path(os.fsdecode(sys.stdin.buffer.read()))).name:
         return
-    for name, content in make(_results(folder)).items():
+    for name, content in make(_results(folder)):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        with path.open("wb") as file:
+            file.writelines(content)
 
 
 def _load_forest() -> None:
@@ -88,28 +90,26 @@ def _load_forest() -> None:
     del modules["pandas"]
 
 
-def _find(results: Results) -> dict[str, bytes]:
-    return {_IMPORTANCES: json.dumps(results.importances).encode()}
+def _find(results: Results) -> _Made:
+    yield _IMPORTANCES, [json.dumps(results.importances).encode()]
 
 
-def _draw(results: Results) -> dict[str, bytes]:
+def _draw(results: Results) -> _Made:
     from ultramarine_sweep.report import files
 
-    return _below(files(results))
+    for name, content in files(results).items():
+        yield f"{_FILES}/{name}", [content]
 
 
-def _tabulate(results: Results) -> dict[str, bytes]:
-    from ultramarine_sweep.study import STUDY_NAME, study_file
+def _tabulate(results: Results) -> _Made:
+    from ultramarine_sweep.study import STUDY_NAME, study_lines
     from ultramarine_sweep.table import TABLE_NAME, table
 
-    return _below({TABLE_NAME: table(results), STUDY_NAME: study_file(results)})
+    yield f"{_FILES}/{STUDY_NAME}", study_lines(results)
+    yield f"{_FILES}/{TABLE_NAME}", [table(results)]
 
 
-def _below(found: dict[str, bytes]) -> dict[str, bytes]:
-    return {f"{_FILES}/{name}": content for name, content in found.items()}
-
-
-_STEPS: dict[str, tuple[Callable[[], None], Callable[[Results], dict[str, bytes]]]] = {
+_STEPS: dict[str, tuple[Callable[[], None], Callable[[Results], _Made]]] = {
     "find": (_load_forest, _find),
     "draw": (lambda: None, _draw),
     "tabulate": (lambda: None, _tabulate),

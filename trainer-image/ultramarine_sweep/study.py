@@ -43,16 +43,20 @@ def as_study(results: Results, storage: BaseStorage | None = None) -> Study:
 
 def study_file(results: Results) -> bytes:
     """A file that Optuna opens: load_study(study_name=NAME, storage=JournalStorage(JournalFileBackend(PATH)))."""
+    return b"".join(study_lines(results))
+
+
+def study_lines(results: Results) -> Iterator[bytes]:
+    """The lines of that file, some trials' at a time: as a whole it takes kilobytes for each trial."""
     begun, trials = _Lines(), _in_order(results)
     _begun(results, JournalStorage(begun))
-    lines = [*begun.lines]
+    yield from begun.lines
     for start in range(0, len(trials), _AT_ONCE):
-        # In a storage of their own: one that has seen them keeps them, which takes ten times the file.
+        # In a storage of their own: one that has seen them keeps them.
         some = _Lines(begun.lines)
         study = optuna.load_study(study_name=results.name, storage=JournalStorage(some))
         _add(study, results, trials[start : start + _AT_ONCE])
-        lines += some.lines[len(begun.lines) :]
-    return b"".join(lines)
+        yield from some.lines[len(begun.lines) :]
 
 
 def _begun(results: Results, storage: BaseStorage | None) -> Study:

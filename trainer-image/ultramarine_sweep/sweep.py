@@ -37,12 +37,13 @@ class Parts:
     """Who decides for a sweep: what to try, knowing the trials of other sweeps, and which trials to stop.
 
     Both raise InvalidSpec for a task that makes no sense. `files` says what the finished trials leave for people, by
-    the names that they get below the sweep's prefix, and `prepare` begins to load what that needs.
+    the names that they get below the sweep's prefix, each of them there until the next one is asked for; `prepare`
+    begins to load what that needs.
     """
 
     suggester: Callable[[SweepTask, Sequence[Known]], Suggester]
     stopper: Callable[[SweepTask], Stopper | None]
-    files: Callable[[SweepTask, Iterable[Trial]], Iterable[tuple[str, bytes]]] = lambda task, trials: ()
+    files: Callable[[SweepTask, Iterable[Trial]], Iterable[tuple[str, Path]]] = lambda task, trials: ()
     prepare: Callable[[], None] = lambda: None
 
 
@@ -145,8 +146,9 @@ async def _prepare(task: SweepTask, parts: Parts, coordinator: Coordinator) -> N
 def _leave_files(task: SweepTask, parts: Parts, storage: Storage, finished: Iterable[Trial]) -> None:
     """Store what people look at; a sweep is as good without it."""
     try:
-        for name, content in parts.files(task, finished):
-            storage.write(task.prefix + name, content)
+        for name, path in parts.files(task, finished):
+            with path.open("rb") as file:
+                storage.write(task.prefix + name, file)
     except Exception as error:  # whatever a picture of any numbers may raise
         say(f"report and pictures are not stored: {error!r}")
 
