@@ -15,9 +15,10 @@ from ultramarine.shared.training_records import TerminationRecord
 from ultramarine_sweep import journal
 from ultramarine_sweep.trial import Trial
 from ultramarine_sweep.trials import Trials
+from ultramarine_trainer.leases import Connection, Refused
 from unit.conftest import eventually
 from unit.sweep_pods import Pods
-from unit.sweeping import Fleet, task_of
+from unit.sweeping import TOKEN, Fleet, task_of
 
 Make = Callable[..., Pods]
 
@@ -205,6 +206,27 @@ def test_a_job_that_is_deleted_by_hand_is_made_again(fleet: Fleet, storage: Stor
 
     assert some.started == [0, 0]
     assert fleet.last_words().succeeded == 1
+
+
+def test_a_trial_is_neither_released_nor_paused(fleet: Fleet, storage: Storage, pods: Make) -> None:
+    """Who has the token and says so, as a pool's worker may, is refused with the reason, and the trial goes on."""
+    fleet.environment["GO"] = str(fleet.base / "go")
+    some = pods("sh", "-c", "while [ ! -e $GO ]; do sleep 0.1; done; echo loss=1", parallel=1)
+    rule = {"type": "asha", "minSteps": 1, "maxSteps": 9}
+    coordinator = some.coordinate(max_trials=1, early_termination=rule)
+    eventually(lambda: bool(some.started))
+    anybody = Connection(f"http://127.0.0.1:{fleet.port}", TOKEN, 5)
+    trial = {"trial": 0, "attempt": 1}
+    with pytest.raises(Refused, match="400 a trial with a job of its own cannot be released"):
+        anybody.post("/report", {"worker": "trial-0", **trial, "released": True})
+    stopped = {**trial, "outcome": "Stopped", "checkpoint": {"uri": "s3://b/c/", "digest": "sha256:0", "size": 1}}
+    with pytest.raises(Refused, match="400 a trial with a job of its own cannot be paused"):
+        anybody.post("/finished", {"worker": "trial-0", "finished": stopped})
+    (fleet.base / "go").touch()
+    over(coordinator, fleet)
+
+    [found] = trials(fleet, storage).values()
+    assert (found.outcome, found.attempt, some.started) == ("Succeeded", 1, [0])
 
 
 def test_the_end_of_the_sweep_ends_what_still_runs(fleet: Fleet, pods: Make) -> None:
