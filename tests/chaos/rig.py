@@ -25,7 +25,7 @@ from ultramarine.outside.storage import Storage
 from ultramarine.shared.meta import Manifest, Resource
 from ultramarine.shared.schema import NOT_OBSERVED
 from ultramarine_cluster.cluster import Cluster
-from unit.conftest import ObjectStore
+from unit.conftest import ObjectStore, free_port
 from world import BUCKET, OTHERS, Api, Id, World, selectors
 
 PATIENCE = 60.0  # seconds until a disturbed run must have come to the end of the undisturbed one
@@ -36,6 +36,7 @@ CONSTANTS = {
     "ultramarine.engine.engine:RELIST_SECONDS": 2 * SPEED,
     "ultramarine.kinds.model.plan:LOOK_AGAIN": 0.5 * SPEED,
     "ultramarine.kinds.model.deleting:LOOK_AGAIN": 0.5 * SPEED,
+    "ultramarine.kinds.sweep.plan:STORING": 5.0,  # of the time that objects carry, which is ours
     "ultramarine.kinds.onlineendpoint.autoscale:PASS": 0.3 * SPEED,
     "ultramarine.kinds.onlineendpoint.autoscale:ASLEEP_PASS": 0.3 * SPEED,
     # Long enough that a machine that is busy with other things costs no lease.
@@ -73,6 +74,7 @@ class Run:
     breaks: str
     identity: str
     all: list[Run]
+    port: int = field(default_factory=free_port)  # of its own, where pods find it
     operator: Operator | None = None
     starts: int = 0
     held: bool = False  # whether a dead operator stays dead
@@ -96,8 +98,10 @@ class Run:
             "ULTRAMARINE_STORAGE_ENDPOINT": self.storage.url,
             "ULTRAMARINE_STORAGE_BUCKET": BUCKET,
             "ULTRAMARINE_STORAGE_SECRET": "ultramarine-storage",
-            "ULTRAMARINE_PORT": "0",
+            "ULTRAMARINE_PORT": str(self.port),
         }
+        if self.life.heard:
+            environment["ULTRAMARINE_PROGRESS_URL"] = "http://ultramarine-operator"
         if self.life.routed:
             environment["ULTRAMARINE_GATEWAY"] = f"127.0.0.1:{self.world.gateway.port}"
             environment["ULTRAMARINE_GATEWAY_NAMESPACES"] = self.world.namespace
@@ -277,6 +281,9 @@ class Rig:
             for server in (back, *fronts, world.gateway):
                 await stack.enter_async_context(server.listening())
             tasks = [asyncio.create_task(world.play()), *(asyncio.create_task(each.keep()) for each in runs)]
+            if life.heard:
+                world.coordinators.ports = [each.port for each in runs]
+                tasks.append(asyncio.create_task(world.coordinators.speak()))
             try:
                 for artifact in life.artifacts:
                     await world.store(artifact)
