@@ -347,7 +347,3 @@ EDITS: dict[str, Manifest] = {
     "OnlineEndpoint": {"authMode": "none"},
     "Sweep": {"ttlSecondsAfterFinished": 86400},
 }
-import os  # TEMPORARY
-
-if os.environ.get("ONLY"):
-    LIVES = tuple(life for life in LIVES if life.heard and os.environ["ONLY"] in life.name)

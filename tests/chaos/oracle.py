@@ -117,10 +117,11 @@ def made(sights: list[Sight]) -> Counter[Id]:
     """
     gone = {s.manifest["metadata"]["uid"]: _version(s) for s in sights if s.type == "DELETED"}
     children: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for sight in sights:
-        if sight.id[0] in ("Job", "Deployment", "TrainingJob") and (owner := controller_uid(sight.manifest)):
-            if sight.type == "ADDED" and _version(sight) < gone.get(owner, math.inf):
-                children[owner, *sight.id].add(sight.manifest["metadata"]["uid"])
+    added = (sight for sight in sights if sight.type == "ADDED" and sight.id[0] in ("Job", "Deployment", "TrainingJob"))
+    for sight in added:
+        owner = controller_uid(sight.manifest)
+        if owner and _version(sight) < gone.get(owner, math.inf):
+            children[owner, *sight.id].add(sight.manifest["metadata"]["uid"])
     most: Counter[Id] = Counter()
     for (_, kind, name), uids in children.items():
         most[kind, name] = max(most[kind, name], len(uids))

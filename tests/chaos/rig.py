@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -25,7 +26,7 @@ from ultramarine.outside.storage import Storage
 from ultramarine.shared.meta import Manifest, Resource
 from ultramarine.shared.schema import NOT_OBSERVED
 from ultramarine_cluster.cluster import Cluster
-from unit.conftest import ObjectStore, free_port
+from unit.conftest import ObjectStore
 from world import BUCKET, OTHERS, Api, Id, World, selectors
 
 PATIENCE = 60.0  # seconds until a disturbed run must have come to the end of the undisturbed one
@@ -60,6 +61,14 @@ class Outcome:
     history: str
 
 
+def _reserved() -> socket.socket:
+    """A socket whose port nobody takes by chance while it lives; who asks for that port, as an operator, gets it."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
 @dataclass
 class Run:
     """A run that is under way; with two operators there are two of it in one world."""
@@ -74,13 +83,18 @@ class Run:
     breaks: str
     identity: str
     all: list[Run]
-    port: int = field(default_factory=free_port)  # of its own, where pods find it
+    held_port: socket.socket = field(default_factory=_reserved)
     operator: Operator | None = None
     starts: int = 0
     held: bool = False  # whether a dead operator stays dead
     killed: bool = False  # whether it was us
     crashes: int = 0
     meant: set[Id] = field(default_factory=set)  # children that the test itself takes away
+
+    @property
+    def port(self) -> int:
+        """Where pods find the operator, also after it was started again."""
+        return int(self.held_port.getsockname()[1])
 
     def start(self) -> None:
         """Start the operator, as a kubelet does with a container that has died."""
@@ -98,7 +112,7 @@ class Run:
             "ULTRAMARINE_STORAGE_ENDPOINT": self.storage.url,
             "ULTRAMARINE_STORAGE_BUCKET": BUCKET,
             "ULTRAMARINE_STORAGE_SECRET": "ultramarine-storage",
-            "ULTRAMARINE_PORT": str(self.port),
+            "ULTRAMARINE_PORT": str(self.port) if self.life.heard else "0",
         }
         if self.life.heard:
             environment["ULTRAMARINE_PROGRESS_URL"] = "http://ultramarine-operator"
@@ -280,6 +294,8 @@ class Rig:
         async with AsyncExitStack() as stack:
             for server in (back, *fronts, world.gateway):
                 await stack.enter_async_context(server.listening())
+            for each in runs:
+                stack.enter_context(each.held_port)
             tasks = [asyncio.create_task(world.play()), *(asyncio.create_task(each.keep()) for each in runs)]
             if life.heard:
                 world.coordinators.ports = [each.port for each in runs]

@@ -51,7 +51,7 @@ async def has_a_job_for_each_trial(world: World) -> None:
 
 
 async def loses_jobs_of_trials(world: World) -> None:
-    """A job is deleted while its trial is wanted, a pod fails, and a coordinator forgets an end: each trial ends once."""
+    """A job is deleted while it is wanted, a pod fails, and a coordinator forgets an end: each trial ends once."""
     for number in (0, 1):
         await state(world, _name(number), "Running")
     await _is_made_again(world, 1)
