@@ -180,6 +180,27 @@ def test_a_result_is_known_though_the_coordinator_was_away(fleet: Fleet, storage
     assert some.started == [0]
 
 
+def test_what_a_sweep_counts_its_job_knows_too(fleet: Fleet, storage: Storage, pods: Make) -> None:
+    """A pod that goes right after its result was told, as in a suspension, has a successor that repeats nothing."""
+    fleet.environment["GO"] = str(fleet.base / "go")
+    script = "if [ $0 = 2 ]; then while [ ! -e $GO ]; do sleep 0.1; done; fi; echo loss=$0"
+    some = pods("sh", "-c", script, "$(params.x)", parallel=1)
+    coordinator = some.coordinate(max_trials=2)
+    eventually(lambda: some.started == [0, 1])
+    some.begin_again(0)
+
+    assert some.pods["hpo-trial-0"].wait(20) == 0, fleet.said("hpo-trial-0")
+    assert "its result is stored" in fleet.said("hpo-trial-0")
+    record = TerminationRecord.from_json((fleet.base / "hpo-trial-0/log").read_text())
+    assert (record.reason, record.metrics) == ("", {"loss": 1.0})
+    (fleet.base / "go").touch()
+    over(coordinator, fleet)
+    assert {x: (one.outcome, one.values) for x, one in trials(fleet, storage).items()} == {
+        1: ("Succeeded", (1.0,)),
+        2: ("Succeeded", (2.0,)),
+    }
+
+
 def test_silence_is_no_loss(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """A pod that is killed by its node, and one that takes long to start, are their job's business."""
     some = pods("sh", "-c", "sleep 1; echo loss=1", parallel=1, retries=2)
