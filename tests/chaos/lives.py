@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import sweep_stories
+import trial_stories
 from awaited import compiled, gone, model, ready, routed, served, state, told, version
 from builders import searching, serving, training
 from serving_lives import (
@@ -32,6 +33,7 @@ class Life:
     states, not for moments: it must be able to go on after the operator was away, whatever was missed.
     `artifacts` are in the storage from the beginning. The word NAMESPACE in a manifest becomes the run's own. With
     `routed` the namespace has a gateway. `loads` are asked of Deployments from the beginning, with the pods they need.
+    With `heard` the operator listens to what pods post.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Life:
     artifacts: tuple[str, ...] = ()
     routed: bool = False
     loads: tuple[tuple[str, float, int], ...] = ()
+    heard: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -326,6 +329,15 @@ LIVES = (
     Life("Sweep", "loses its pods", (searching("hpo"),), sweep_stories.loses_its_pods),
     Life("Sweep", "loses its token", (searching("hpo"),), sweep_stories.loses_its_token),
     Life("Sweep", "is given up", (searching("hpo"),), sweep_stories.is_given_up),
+    *(
+        Life("Sweep", name, (manifest,), story, heard=True)
+        for name, manifest, story in (
+            ("has a job for each trial", trial_stories.registering(), trial_stories.has_a_job_for_each_trial),
+            ("loses jobs of trials", trial_stories.trying_twice(), trial_stories.loses_jobs_of_trials),
+            ("loses the token of trials", trial_stories.one_by_one(), trial_stories.loses_the_token_of_trials),
+            ("holds its trials and is deleted", trial_stories.steered(), trial_stories.holds_its_trials_and_is_deleted),
+        )
+    ),
 )
 # A change of the spec that each kind allows: promise 4 makes it and takes it back.
 EDITS: dict[str, Manifest] = {

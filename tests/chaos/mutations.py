@@ -14,9 +14,10 @@ from ultramarine.kinds import registration
 from ultramarine.kinds.model import deleting
 from ultramarine.kinds.onlineendpoint import pools
 from ultramarine.kinds.onlineendpoint.routed import Routed
+from ultramarine.kinds.sweep import podpertrial
 from ultramarine.kinds.trainingjob import manifests
 from ultramarine.kube.client import Client
-from ultramarine.shared.meta import JOB, Manifest, Ref
+from ultramarine.shared.meta import JOB, TRAINING_JOB, Manifest, Ref
 from ultramarine.shared.plan import Plan
 
 plan: Any = importlib.import_module("ultramarine.kinds.trainingjob.plan")  # its package has a function of that name
@@ -109,3 +110,15 @@ def a_token_is_exchanged_in_one_pass() -> None:
 def a_pool_forgets_what_it_had() -> None:
     """A Model without a ready version now leaves the list of its pool."""
     pools._known = lambda *_: {}
+
+
+def trials_that_have_ended_go() -> None:
+    """The job of a trial is deleted when it has ended, so a coordinator that forgot that has it run again."""
+    going_on = sweep_plan._going_on
+
+    def without_them(sweep: Any, search: Any, own: Any, facts: Manifest, now: datetime) -> Plan:
+        made: Plan = going_on(sweep, search, own, facts, now)
+        over = [job for job in own.trials if podpertrial.is_over(job)]
+        return replace(made, delete=(*made.delete, *(Ref.to(TRAINING_JOB, job) for job in over)))
+
+    sweep_plan._going_on = without_them

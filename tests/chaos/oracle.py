@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from base64 import b64decode
 from collections import Counter, defaultdict
@@ -110,15 +111,25 @@ def _paths(got: object, wanted: object, place: str = "") -> list[str]:
 
 
 def made(sights: list[Sight]) -> Counter[Id]:
-    """How often each Job and Deployment of one object was made."""
+    """How often each Job, Deployment and TrainingJob of one object was made, while that was there.
+
+    Resource versions are in the order of what happened, and watches are not.
+    """
+    gone = {s.manifest["metadata"]["uid"]: _version(s) for s in sights if s.type == "DELETED"}
     children: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for sight in sights:
-        if sight.id[0] in ("Job", "Deployment") and (owner := controller_uid(sight.manifest)):
+    added = (sight for sight in sights if sight.type == "ADDED" and sight.id[0] in ("Job", "Deployment", "TrainingJob"))
+    for sight in added:
+        owner = controller_uid(sight.manifest)
+        if owner and _version(sight) < gone.get(owner, math.inf):
             children[owner, *sight.id].add(sight.manifest["metadata"]["uid"])
     most: Counter[Id] = Counter()
     for (_, kind, name), uids in children.items():
         most[kind, name] = max(most[kind, name], len(uids))
     return most
+
+
+def _version(sight: Sight) -> int:
+    return int(sight.manifest["metadata"]["resourceVersion"])
 
 
 def violations(
@@ -177,7 +188,7 @@ def gaps(sights: Iterable[Sight]) -> list[str]:
     found = []
     models: set[str] = set()
     listed: dict[str, CatalogueEntry] = {}
-    for sight in sorted(sights, key=lambda sight: int(sight.manifest["metadata"]["resourceVersion"])):
+    for sight in sorted(sights, key=_version):
         kind, name = sight.id
         if kind == "Model":
             has = sight.type != "DELETED" and (sight.manifest["metadata"].get("labels") or {}).get("tier") == "small"

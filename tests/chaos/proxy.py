@@ -52,7 +52,8 @@ class Fault:
     """What to do to which requests or events: all words that are given must fit, from the `nth` that fits on.
 
     `verb` is list, watch, get, create, update, patch, delete, or write for the last four; for events ADDED, MODIFIED
-    or DELETED. Renewals of the Lease count as writes only for a fault that names `leases`.
+    or DELETED. Renewals of the Lease count as writes only for a fault that names `leases`, and questions whose token
+    something is for none.
     """
 
     do: Deed
@@ -94,7 +95,7 @@ class Call:
 
     @property
     def is_write(self) -> bool:
-        return self.verb in WRITES and self.resource != "leases"
+        return self.verb in WRITES and self.resource not in ("leases", "tokenreviews")
 
     def __str__(self) -> str:
         return f"{f'#{self.number} ' if self.number else ''}{self.verb} {self.resource} {self.name}".rstrip()
@@ -216,7 +217,7 @@ class Proxy:
         body = await request.read()
         call = self.read(request)
         if call.verb == "create" and not call.name:
-            call = Call(call.verb, call.resource, str(json.loads(body)["metadata"]["name"]))
+            call = Call(call.verb, call.resource, str(json.loads(body).get("metadata", {}).get("name", "")))
         if call.is_write:
             call = Call(call.verb, call.resource, call.name, next(self._writes))
         fault = self._due(call)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import socket
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -36,6 +37,7 @@ CONSTANTS = {
     "ultramarine.engine.engine:RELIST_SECONDS": 2 * SPEED,
     "ultramarine.kinds.model.plan:LOOK_AGAIN": 0.5 * SPEED,
     "ultramarine.kinds.model.deleting:LOOK_AGAIN": 0.5 * SPEED,
+    "ultramarine.kinds.sweep.plan:STORING": 5.0,  # of the time that objects carry, which is ours
     "ultramarine.kinds.onlineendpoint.autoscale:PASS": 0.3 * SPEED,
     "ultramarine.kinds.onlineendpoint.autoscale:ASLEEP_PASS": 0.3 * SPEED,
     # Long enough that a machine that is busy with other things costs no lease.
@@ -59,6 +61,14 @@ class Outcome:
     history: str
 
 
+def _reserved() -> socket.socket:
+    """A socket whose port nobody takes by chance while it lives; who asks for that port, as an operator, gets it."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
 @dataclass
 class Run:
     """A run that is under way; with two operators there are two of it in one world."""
@@ -73,12 +83,18 @@ class Run:
     breaks: str
     identity: str
     all: list[Run]
+    held_port: socket.socket = field(default_factory=_reserved)
     operator: Operator | None = None
     starts: int = 0
     held: bool = False  # whether a dead operator stays dead
     killed: bool = False  # whether it was us
     crashes: int = 0
     meant: set[Id] = field(default_factory=set)  # children that the test itself takes away
+
+    @property
+    def port(self) -> int:
+        """Where pods find the operator, also after it was started again."""
+        return int(self.held_port.getsockname()[1])
 
     def start(self) -> None:
         """Start the operator, as a kubelet does with a container that has died."""
@@ -96,8 +112,10 @@ class Run:
             "ULTRAMARINE_STORAGE_ENDPOINT": self.storage.url,
             "ULTRAMARINE_STORAGE_BUCKET": BUCKET,
             "ULTRAMARINE_STORAGE_SECRET": "ultramarine-storage",
-            "ULTRAMARINE_PORT": "0",
+            "ULTRAMARINE_PORT": str(self.port) if self.life.heard else "0",
         }
+        if self.life.heard:
+            environment["ULTRAMARINE_PROGRESS_URL"] = "http://ultramarine-operator"
         if self.life.routed:
             environment["ULTRAMARINE_GATEWAY"] = f"127.0.0.1:{self.world.gateway.port}"
             environment["ULTRAMARINE_GATEWAY_NAMESPACES"] = self.world.namespace
@@ -276,7 +294,12 @@ class Rig:
         async with AsyncExitStack() as stack:
             for server in (back, *fronts, world.gateway):
                 await stack.enter_async_context(server.listening())
+            for each in runs:
+                stack.enter_context(each.held_port)
             tasks = [asyncio.create_task(world.play()), *(asyncio.create_task(each.keep()) for each in runs)]
+            if life.heard:
+                world.coordinators.ports = [each.port for each in runs]
+                tasks.append(asyncio.create_task(world.coordinators.speak()))
             try:
                 for artifact in life.artifacts:
                     await world.store(artifact)

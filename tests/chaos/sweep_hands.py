@@ -31,6 +31,10 @@ class Tokens:
         """Start a pod with what is in the Secret now."""
         self._given[pod["metadata"]["uid"]] = secret["data"][TOKEN_KEY]
 
+    def are_alike(self, pod: Manifest, other: Manifest) -> bool:
+        """Whether two pods that have started know each other."""
+        return self._given.get(pod["metadata"]["uid"]) == self._given.get(other["metadata"]["uid"])
+
     def strangers(self, pod: Manifest) -> Iterator[str]:
         """Which coordinator would refuse this pod, a worker that runs."""
         token, sweep = self._given.get(pod["metadata"]["uid"]), pod["metadata"]["labels"].get(LABEL_NAME)

@@ -54,6 +54,10 @@ MUTATIONS: dict[str, tuple[Check, str]] = {
         ),
         "in vain: all three pods run|another token than its coordinator",
     ),
+    "trials_that_have_ended_go": (
+        lambda rig, breaks: promises.live(rig, promises.named("loses jobs of trials"), breaks=breaks),
+        "the operator deleted trainingjobs|was made 2 times, not 1|in vain",
+    ),
     "a_pool_forgets_what_it_had": (
         lambda rig, breaks: promises.live(rig, promises.named("changes its catalogue"), breaks=breaks),
         "the list of a pool lost Model churn",
@@ -69,7 +73,7 @@ async def test_a_broken_engine_is_seen(rig: Rig, mutation: str) -> None:
         *map(promises.named, ("moves its aliases", "turns its traffic", "follows its alias")),
         *map(promises.named, ("deletes its artifacts", "changes its catalogue")),
         promises.named("exchanges its deployment behind the gateway"),
-        promises.named("loses its token"),
+        *map(promises.named, ("loses its token", "loses jobs of trials")),
     ]
     await together(functools.partial(rig.calm, life) for life in lives)  # unbroken, and with time
     rig.patience = 15.0

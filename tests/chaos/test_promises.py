@@ -304,6 +304,7 @@ CHANGES: list[tuple[str, str, str, Manifest]] = [
     ("finds the best", "Sweep", "hpo", {"suspend": True}),
     ("finds the best", "Sweep", "hpo", {"ttlSecondsAfterFinished": 3600}),
     ("finds the best", "Sweep", "hpo", {"limits": {"maxTrials": 10, "parallelTrials": 3}}),
+    ("has a job for each trial", "Sweep", "hpo", {"limits": {"maxTrials": 4, "parallelTrials": 3}}),
     ("deletes its artifacts", "Model", "churn", {"deletionPolicy": "Retain"}),
     ("deletes its artifacts", "Model", "churn", {"retention": {"versions": 2}}),
     *(
@@ -442,6 +443,7 @@ async def test_11_children_deleted_by_hand(rig: Rig) -> None:
         assert not [line for line in left if not any(words in line for words in REMEMBERED)]
 
     lives = [named("succeeds"), named("is suspended and resumed"), named("finds the best"), named("is steered")]
+    lives += [named("has a job for each trial"), named("holds its trials and is deleted")]
     lives += [life for life in SERVING if life.name != COMPILED]  # a model is compiled once
     await everywhere(rig, disturb=disturb, lives=lives, but=REMEMBERED)
 

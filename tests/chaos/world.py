@@ -20,6 +20,7 @@ import aiohttp
 import hands
 from gateway_hands import Gateway
 from sweep_hands import Tokens
+from trial_hands import ACCOUNT, Coordinators
 from ultramarine.kinds.model.manifests import STORE
 from ultramarine.kinds.sweep.manifests import COORDINATOR
 from ultramarine.kinds.trainingjob import memory
@@ -45,12 +46,16 @@ from ultramarine.shared.meta import (
     controller_uid,
 )
 from ultramarine.shared.pods import INDEX, OUT_OF_MEMORY, is_running, node_index
+from ultramarine.shared.sweep_records import STOPPED_EARLY
 from ultramarine.shared.training_records import TerminationRecord
 
 # What becomes of a pod: the trainer's ends well or badly, or well where it has ENOUGH memory and out of it elsewhere;
 # a compiling one's may find that the answers differ; and three ways in which a pod does not start.
-# A deleting one's deletes what its task names, or cannot. A sweep's coordinator may say that too many trials failed.
-Fate = Literal["runs", "succeeds", "fails", "is-hungry", "differs", "gives-up", "no-image", "no-node", "no-secret"]
+# A deleting one's deletes what its task names, or cannot. A sweep's coordinator may say that too many trials failed;
+# a trial may be stopped by its sweep.
+Fate = Literal[
+    "runs", "succeeds", "fails", "is-stopped", "is-hungry", "differs", "gives-up", "no-image", "no-node", "no-secret"
+]
 ENOUGH = 2 * 2**30
 GARBAGE_COLLECTORS = "foregroundDeletion"  # the finalizer of what goes after its children
 OTHERS = (JOB, DEPLOYMENT, POD, SERVICE, CONFIG_MAP, SECRET, POD_DISRUPTION_BUDGET, NETWORK_POLICY)
@@ -112,6 +117,7 @@ class World:
     has_room: bool = False  # whether Kueue lets the Jobs of its queues run
     gateway: Gateway = field(init=False)
     tokens: Tokens = field(init=False)
+    coordinators: Coordinators = field(init=False)
     cut_off: list[Id] = field(default_factory=list)  # Deployments that went while requests were sent to their pods
     needed: dict[str, int] = field(default_factory=dict)  # by Deployment: how many pods its requests need
     faults: list[str] = field(default_factory=list)  # what the operator did though somebody needed what it took
@@ -125,6 +131,7 @@ class World:
     def __post_init__(self) -> None:
         self.gateway = Gateway(self.objects)
         self.tokens = Tokens(self.objects)
+        self.coordinators = Coordinators(self)
 
     def see(self, type: str, manifest: Manifest) -> None:
         """Take in an event of the direct watch."""
@@ -189,7 +196,8 @@ class World:
     async def replace(self, manifest: Manifest) -> None:
         """Write a whole object over what is there."""
         meta = manifest["metadata"]
-        kept = {**manifest, "metadata": {"name": meta["name"], "labels": meta.get("labels", {})}}
+        whole = {field: meta[field] for field in ("name", "labels", "annotations", "ownerReferences") if field in meta}
+        kept = {**manifest, "metadata": whole}
         path = self._path(manifest["kind"], manifest["metadata"]["name"])
         while True:
             now = await self.api.ask("GET", path)
@@ -362,6 +370,8 @@ class World:
         ):
             attempt = sum(node_index(pod) == index for pod in own) + 1
             made = hands.pod_of(job, f"{name}-{index}-{secrets.token_hex(4)}-{attempt}", {INDEX: str(index)})
+            if any("projected" in volume for volume in made["spec"].get("volumes") or ()):
+                made["spec"]["serviceAccountName"] = ACCOUNT  # whose token it is; by an admission plugin, elsewhere
             self._keep(pod := await self.api.ask("POST", self.resources["Pod"].path(self.namespace), made))
             active.append(pod)
         running: Manifest = {"active": len(active), "ready": 0, "failed": failed, "conditions": []}
@@ -391,7 +401,7 @@ class World:
             await self._say(pod, {"startTime": hands.now(), **await self._compile(job, fate)})
             return
         if name == COORDINATOR and fate in ("succeeds", "gives-up"):
-            said = await asyncio.to_thread(hands.search_and_store, self.storage, job, fate == "succeeds")
+            said = await asyncio.to_thread(self.coordinators.end, job, fate == "succeeds")
             told = {"startTime": (pod.get("status") or {}).get("startTime") or hands.now()}
             await self._say(pod, {**told, **hands.ended_pod(0, said.to_json().decode(), name=COORDINATOR)})
             return
@@ -408,12 +418,17 @@ class World:
         elif fate == "fails":
             said = TerminationRecord(reason="CommandFailed", message="exit 1", tail="no such column: age")
             await self._say(pod, {**running, **hands.ended_pod(1, said.to_json())})
+        elif fate == "is-stopped":
+            said = TerminationRecord(reason=STOPPED_EARLY, message="it is among the worst")
+            self.coordinators.trained(job, pod, "Stopped", said)
+            await self._say(pod, {**running, **hands.ended_pod(contract.EXIT_DO_NOT_RETRY, said.to_json())})
         elif fate == "is-hungry" and memory.in_bytes(limits["memory"]) < ENOUGH:
             await self._say(pod, {**running, **hands.ended_pod(137, "", OUT_OF_MEMORY)})
         else:
             said = TerminationRecord(await self._upload(job), {"accuracy": 0.97})
             uri = hands.task_of(job).output_prefix + contract.RESULT_NAME
             await asyncio.to_thread(self.storage.write, uri, said.to_json().encode())
+            self.coordinators.trained(job, pod, "Succeeded", said)
             await self._say(pod, {**running, **hands.ended_pod(0, said.to_json())})
 
     async def _missing(self, pod: Manifest) -> str:
@@ -422,6 +437,9 @@ class World:
             try:
                 self.tokens.give(pod, await self.api.ask("GET", self._path("Secret", name)))
             except LookupError:
+                # A kubelet takes longer than that, and who is younger than whom is told by whole seconds.
+                while hands.now() <= pod["metadata"]["creationTimestamp"]:
+                    await asyncio.sleep(0.05)
                 return name
         self.faults += self.tokens.strangers(pod)
         return ""

@@ -114,6 +114,14 @@ class Pods:
         """Kill a trial's pod."""
         self.pods[f"hpo-trial-{number}"].kill()
 
+    def begin_again(self, number: int) -> None:
+        """Give a trial's job another pod, as after a suspension, whatever the one before has come to."""
+        with self._lock:
+            name = f"hpo-trial-{number}"
+            self.kill(number)
+            self.pods[name].wait()
+            self._start(self.jobs[name])
+
     def _start(self, job: Manifest) -> None:
         name = job["metadata"]["name"]
         told = TrialTask.from_json(job["metadata"]["annotations"]["ultramarine.dev/trial"])

@@ -15,9 +15,10 @@ from ultramarine.shared.training_records import TerminationRecord
 from ultramarine_sweep import journal
 from ultramarine_sweep.trial import Trial
 from ultramarine_sweep.trials import Trials
+from ultramarine_trainer.leases import Connection, Refused
 from unit.conftest import eventually
 from unit.sweep_pods import Pods
-from unit.sweeping import Fleet, task_of
+from unit.sweeping import TOKEN, Fleet, task_of
 
 Make = Callable[..., Pods]
 
@@ -179,6 +180,27 @@ def test_a_result_is_known_though_the_coordinator_was_away(fleet: Fleet, storage
     assert some.started == [0]
 
 
+def test_what_a_sweep_counts_its_job_knows_too(fleet: Fleet, storage: Storage, pods: Make) -> None:
+    """A pod that goes right after its result was told, as in a suspension, has a successor that repeats nothing."""
+    fleet.environment["GO"] = str(fleet.base / "go")
+    script = "if [ $0 = 2 ]; then while [ ! -e $GO ]; do sleep 0.1; done; fi; echo loss=$0"
+    some = pods("sh", "-c", script, "$(params.x)", parallel=1)
+    coordinator = some.coordinate(max_trials=2)
+    eventually(lambda: some.started == [0, 1])
+    some.begin_again(0)
+
+    assert some.pods["hpo-trial-0"].wait(20) == 0, fleet.said("hpo-trial-0")
+    assert "its result is stored" in fleet.said("hpo-trial-0")
+    record = TerminationRecord.from_json((fleet.base / "hpo-trial-0/log").read_text())
+    assert (record.reason, record.metrics) == ("", {"loss": 1.0})
+    (fleet.base / "go").touch()
+    over(coordinator, fleet)
+    assert {x: (one.outcome, one.values) for x, one in trials(fleet, storage).items()} == {
+        1: ("Succeeded", (1.0,)),
+        2: ("Succeeded", (2.0,)),
+    }
+
+
 def test_silence_is_no_loss(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """A pod that is killed by its node, and one that takes long to start, are their job's business."""
     some = pods("sh", "-c", "sleep 1; echo loss=1", parallel=1, retries=2)
@@ -205,6 +227,27 @@ def test_a_job_that_is_deleted_by_hand_is_made_again(fleet: Fleet, storage: Stor
 
     assert some.started == [0, 0]
     assert fleet.last_words().succeeded == 1
+
+
+def test_a_trial_is_neither_released_nor_paused(fleet: Fleet, storage: Storage, pods: Make) -> None:
+    """Who has the token and says so, as a pool's worker may, is refused with the reason, and the trial goes on."""
+    fleet.environment["GO"] = str(fleet.base / "go")
+    some = pods("sh", "-c", "while [ ! -e $GO ]; do sleep 0.1; done; echo loss=1", parallel=1)
+    rule = {"type": "asha", "minSteps": 1, "maxSteps": 9}
+    coordinator = some.coordinate(max_trials=1, early_termination=rule)
+    eventually(lambda: bool(some.started))
+    anybody = Connection(f"http://127.0.0.1:{fleet.port}", TOKEN, 5)
+    trial = {"trial": 0, "attempt": 1}
+    with pytest.raises(Refused, match="400 a trial with a job of its own cannot be released"):
+        anybody.post("/report", {"worker": "trial-0", **trial, "released": True})
+    stopped = {**trial, "outcome": "Stopped", "checkpoint": {"uri": "s3://b/c/", "digest": "sha256:0", "size": 1}}
+    with pytest.raises(Refused, match="400 a trial with a job of its own cannot be paused"):
+        anybody.post("/finished", {"worker": "trial-0", "finished": stopped})
+    (fleet.base / "go").touch()
+    over(coordinator, fleet)
+
+    [found] = trials(fleet, storage).values()
+    assert (found.outcome, found.attempt, some.started) == ("Succeeded", 1, [0])
 
 
 def test_the_end_of_the_sweep_ends_what_still_runs(fleet: Fleet, pods: Make) -> None:

@@ -164,6 +164,19 @@ def test_a_trial_whose_log_is_being_stored_is_let_end():
     assert [ref.name for ref in after(20).delete] == ["hpo-trial-3", "hpo-trial-4"]
 
 
+def test_an_operator_that_was_away_lets_trials_show_that_they_have_ended():
+    """What counts is when the status said that the sweep is over, not how long ago its coordinator had ended."""
+
+    def after(seconds: int) -> Plan:
+        told = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        ended = {"type": "Succeeded", "status": "True", "lastTransitionTime": told}
+        over = alone({"state": "Succeeded", "conditions": [ended], "completionTime": "2030-01-01T09:00:00Z"})
+        return plan(over, seen(trial(over, 3)))
+
+    assert (after(1).delete, after(1).after) == ((), timedelta(seconds=19))
+    assert [ref.name for ref in after(20).delete] == ["hpo-trial-3"]
+
+
 def test_a_stranger_of_the_same_name_is_not_touched():
     """A TrainingJob that is not the sweep's own is neither held nor deleted, nor told of."""
     over = alone({"state": "Failed", "conditions": [{"type": "Failed", "status": "True"}]})

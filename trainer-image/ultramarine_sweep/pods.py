@@ -17,6 +17,8 @@ from ultramarine_sweep.http import BadRequest, Route
 from ultramarine_sweep.trial import Ask, Finished, Lease
 
 _NOBODY = ""  # asks what is next: no trial has it as its worker
+# Another one would be nobody's, and its trial would run for ever.
+_ONE_ATTEMPT = "to its sweep it has one attempt, and its TrainingJob's retries are its own; leave it to that job"
 _TOLD_LIMIT = 128 * 1024  # bytes of what one summary wants; where it is more, the last trials have to wait
 
 
@@ -56,11 +58,18 @@ class PodCoordinator(Coordinator):
     def _all_dismissed(self, now: float) -> bool:
         return True  # nobody waits for another trial
 
+    async def _report(self, body: dict[str, Any]) -> dict[str, Any]:
+        if body.get("released"):
+            raise BadRequest(f"a trial with a job of its own cannot be released: {_ONE_ATTEMPT}")
+        return await super()._report(body)
+
     async def _finished(self, body: dict[str, Any]) -> dict[str, Any]:
-        worker = worker_of(body)
-        if not isinstance(body.get("finished"), dict):
+        worker, told = worker_of(body), body.get("finished")
+        if not isinstance(told, dict):
             raise BadRequest("finished must be a trial")
-        self._finish(worker, body["finished"])
+        if told.get("checkpoint") is not None:
+            raise BadRequest(f"a trial with a job of its own cannot be paused: {_ONE_ATTEMPT}")
+        self._finish(worker, told)
         self._record()
         self._changed.set()
         await self._commits.durable()

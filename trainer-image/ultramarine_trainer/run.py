@@ -181,8 +181,7 @@ class Attempt:
                 self._listeners = self._listen(series_of(storage, prefix, self._pod, self.say))
         if task.checkpoint is not None:
             self._grace = float(task.checkpoint.grace_seconds)
-        needs_storage = bool(task.outputs or task.checkpoint or task.gang)
-        if needs_storage and (done := self._result(storage, prefix)) is not None:
+        if self._may_be_done(task) and (done := self._result(storage, prefix)) is not None:
             self.say("this job is done already: its result is stored")
             return done
         self._prepare(task, storage, self._places.work)
@@ -209,6 +208,10 @@ class Attempt:
         finally:
             if gang:
                 gang.close()
+
+    def _may_be_done(self, task: TrainingTask) -> bool:
+        """Whether an earlier attempt may have stored a result that this one must not repeat."""
+        return bool(task.outputs or task.checkpoint or task.gang)
 
     def _gang(self, task: GangTask | None) -> Gang | None:
         if task is None or task.nodes == 1:

@@ -5,14 +5,17 @@ What is told here only saves time. A coordinator that is away hurts nothing: the
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
 from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, METRIC_LIMIT
+from ultramarine.shared.errors import StorageError
 from ultramarine.shared.sweep_records import STOPPED_EARLY, TRIAL_OVER, TRIAL_TIMEOUT, TrialTask, trial_worker
 from ultramarine.shared.training_records import TerminationRecord, TrainingTask
 
@@ -42,6 +45,7 @@ class TrialAttempt(Attempt):
         # Another one: a network that does not know this pod yet swallows the first words, and they are waited for.
         self._results = Connection(self._trial.coordinator, token, _ANSWER_SECONDS)
         self._heartbeat: Heartbeat | None = None
+        self._keep: Callable[[bytes], object] = bytes  # stores the result
         self._since, self._seconds, self._told = 0.0, 0.0, False
 
     def _trial_task(self) -> TrialTask:
@@ -60,7 +64,11 @@ class TrialAttempt(Attempt):
         super()._hear(line, is_stdout)
         self._ears.hear(line, is_stdout)
 
+    def _may_be_done(self, task: TrainingTask) -> bool:
+        return self._speaks or super()._may_be_done(task)
+
     def _do(self, task: TrainingTask, storage: Storage) -> TerminationRecord:
+        self._keep = partial(storage.write, f"{task.output_prefix.rstrip('/')}/{contract.RESULT_NAME}")
         record = super()._do(task, storage)
         if self._speaks and not self._told:
             outputs = {name: asdict(one) for name, one in record.outputs.items()}
@@ -91,8 +99,17 @@ class TrialAttempt(Attempt):
     def _has_worked(self, task: TrainingTask) -> None:
         self._seconds = time.monotonic() - self._since
         # Without outputs all is known now, and the next trial need not wait for what is still to be stored.
-        if self._heartbeat and not self._heartbeat.cause and not task.outputs:
+        if self._heartbeat and not self._heartbeat.cause and not task.outputs and self._is_kept(task):
             self._succeeded(self._ears.metrics, {})
+
+    def _is_kept(self, task: TrainingTask) -> bool:
+        """Whether the result is stored: what a sweep counts its job must know too, also if this pod has to go now."""
+        try:
+            if task.output_prefix:
+                self._keep(self._record().to_json(limit=sys.maxsize).encode())
+        except StorageError:
+            return False  # it is tried again with all else, and told then
+        return True
 
     def _succeeded(self, metrics: dict[str, float | None], outputs: dict[str, Any]) -> None:
         self._told = True

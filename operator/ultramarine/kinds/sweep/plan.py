@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ...shared import pods, states, waiting
-from ...shared.conditions import is_true, parse_timestamp
+from ...shared.conditions import ENDED, is_true, parse_timestamp
 from ...shared.contract import SUMMARY_NAME
 from ...shared.errors import InvalidSpec, StorageError
 from ...shared.meta import JOB, SWEEP, TRAINING_JOB, Manifest, Ref
@@ -354,7 +354,10 @@ def _after_the_end(sweep: Sweep, own: Own, now: datetime) -> Plan:
         and not (job is own.coordinator and own.is_over)
     ]
     trials = [job for job in own.trials if not (podpertrial.is_over(job) or job["metadata"].get("deletionTimestamp"))]
-    past = now - parse_timestamp(new["completionTime"]) if "completionTime" in new else STORING
+    # Since the status said so: an operator that was away may not know yet which trials ended meanwhile.
+    ends = (condition.get("lastTransitionTime") for condition in kept if condition.get("type") in ENDED)
+    told = next(filter(None, ends), new.get("completionTime"))
+    past = now - parse_timestamp(told) if told else STORING
     # Those that end by themselves now keep their pods, and these their logs.
     waits = {job["metadata"]["uid"]: (STORING if _is_running(job) else ENDING) - past for job in (*going_on, *trials)}
     due = {uid for uid, wait in waits.items() if wait <= timedelta()}
