@@ -390,6 +390,31 @@ def test_stopped_trials_are_learned_from(algorithm: str) -> None:
     assert statistics.median(losses[-20:]) < 0.4 * statistics.median(losses[:20])
 
 
+@pytest.mark.parametrize("algorithm", ENDLESS)
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"uniform": {"min": -1e300, "max": 1e300}},
+        {"uniform": {"min": 9e299, "max": 1e300, "step": 1e298}},
+        {"uniform": {"min": 0, "max": 1e-300}},
+        {"logUniform": {"min": 1e-300, "max": 1e300}},
+        {"int": {"min": -(2**53), "max": 2**53}},
+        {"logInt": {"min": 1, "max": 2**53}},
+    ],
+    ids=json.dumps,
+)
+def test_the_widest_and_the_narrowest_range_can_be_searched(algorithm: str, how: dict[str, Any]) -> None:
+    """What is just not refused gives numbers of the range, also once an algorithm has begun to learn."""
+    space = read_space({"x": how})
+    suggester = Suggester(space, LOSS, {"type": algorithm})
+
+    for number in range(LONG.get(algorithm, 40)):
+        params = suggester.ask(number)
+        assert params is not None
+        assert space.refusal(params) == ""
+        suggester.tell(Trial(number, params, SUCCEEDED, (float(number * 7 % 5),)))
+
+
 @pytest.mark.parametrize("algorithm", LEARNING)
 def test_values_beyond_all_others_do_no_harm(algorithm: str) -> None:
     """Losses of 1e300, or all the same, are numbers like others."""
