@@ -426,6 +426,57 @@ def test_values_beyond_all_others_do_no_harm(algorithm: str) -> None:
         assert len(suggest(TREE, trials, 3, objectives=LOSS, algorithm=algorithm)) == 3
 
 
+MOST = sys.float_info.max
+FAR = {
+    "both ways": [1e308, -1e308, 1.0],
+    "as far as floats go": [MOST, MOST, MOST, -MOST],
+    "one": [MOST, *map(float, range(13))],
+    "one that is good": [-MOST, *map(float, range(13))],
+    "all": [1e308, 1.1e308, 1.7e308],
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", FAR.values(), ids=FAR)
+@pytest.mark.parametrize(
+    ("algorithm", "objectives"),
+    [("tpe", LOSS), ("gp", LOSS), ("cmaes", LOSS), ("nsga2", LOSS), ("tpe", TWO), ("nsga2", TWO)],
+)
+def test_the_largest_floats_are_values_like_others(
+    algorithm: str, objectives: list[dict[str, Any]], values: list[float]
+) -> None:
+    """Differences that are beyond floats stop no algorithm: of other sweeps' trials, of stopped ones, of two goals."""
+    earlier = [
+        Trial(one.number, one.params, SUCCEEDED, tuple(values[one.number % len(values)] for _ in objectives))
+        for one in suggest(TREE, [], 12, objectives=LOSS, algorithm="random", seed=1)
+    ]
+    known, _ = adopt(TREE, earlier, objectives)
+    suggester = Suggester(TREE, objectives, {"type": algorithm}, (), known)
+
+    for number in range(LONG.get(algorithm, 45)):
+        params = suggester.ask(number)
+        assert params is not None
+        assert TREE.refusal(params) == ""
+        first, second = values[number % len(values)], values[number // 2 % len(values)]
+        if len(objectives) == 1 and number % 3 == 1:
+            suggester.tell(Trial(number, params, STOPPED, (), ((1, first),)))
+        else:
+            suggester.tell(Trial(number, params, SUCCEEDED, (first, second)[: len(objectives)]))
+
+
+def test_gp_learns_as_well_from_large_losses() -> None:
+    """What it suggests depends on how losses lie to each other: 2**1020 times as large they give the same."""
+    answers = []
+    for larger in (1.0, 2.0**1020):
+        trials = [
+            Trial(one.number, one.params, SUCCEEDED, (larger * (bowl_loss(one.params) / 32),))
+            for one in suggest(BOWL, [], 12, objectives=LOSS, algorithm="random")
+        ]
+        answers.append(suggest(BOWL, trials, 2, objectives=LOSS, algorithm="gp"))
+
+    assert answers[0] == answers[1]
+
+
 @pytest.mark.parametrize("algorithm", LEARNING)
 def test_values_that_are_no_numbers_count_as_failures(algorithm: str) -> None:
     """A trial that came to NaN or infinity has failed, and one that was stopped at such a value has the one before."""
