@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -88,6 +88,20 @@ def test_one_terrible_trial_does_not_decide_what_matters() -> None:
     worst = Trial(500, dict(sweep.trials[0].params) | {"idle": 9}, SUCCEEDED, (1e6,))
 
     assert next(iter(Results("x", SPACE, LOSS, [*sweep.trials, worst]).importances)) == "strong"
+
+
+def test_the_largest_losses_leave_what_matters_as_it_is() -> None:
+    """Losses up to the end of floats, whose differences no float could be, have the importances of small ones."""
+    small = a_sweep(many=120)
+    worst = max(trial.values[0] for trial in small.history.succeeded())
+    large = [
+        replace(one, values=tuple(sys.float_info.max * (2 * value / worst - 1) for value in one.values))
+        for one in small.trials
+    ]
+
+    found = Results("x", SPACE, LOSS, large).importances
+
+    assert found == pytest.approx(small.importances, abs=1e-3)  # which round differently
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,13 @@ REFUSED = {
     "no integer": ({"n": {"int": {"min": 1.5, "max": 2}}}, "spec.searchSpace.n.int.min must be an integer"),
     "huge integer": ({"n": {"int": {"min": 1, "max": 2**60}}}, "max must be an integer of at most 2"),
     "min above max": ({"lr": {"uniform": {"min": 2, "max": 1}}}, "min is 2.0, above max, which is 1.0; exchange them"),
+    "width beyond floats": (
+        {"lr": {"uniform": {"min": -1e308, "max": 1e308}}},
+        r"spec.searchSpace.lr.uniform.max is 1e\+308, and beyond 1e\+300; take a narrower range",
+    ),
+    "min beyond": ({"lr": {"uniform": {"min": -1e301, "max": 0}}}, r"min is -1e\+301, and beyond 1e\+300; take a narr"),
+    "power beyond": ({"lr": {"logUniform": {"min": 1, "max": 1.1e300}}}, r"logUniform.max is 1.1e\+300, and beyond"),
+    "no width": ({"lr": {"uniform": {"min": 0, "max": 5e-324}}}, "max - min below 1e-300; take a wider range, or a"),
     "logarithm of 0": ({"lr": {"logUniform": {"min": 0, "max": 1}}}, "logUniform.min must be above 0: .* use uniform"),
     "logarithm of -1": ({"n": {"logInt": {"min": -1, "max": 1}}}, "logInt.min must be at least 1: .* use int"),
     "step of a logarithm": ({"lr": {"logUniform": {"min": 1, "max": 2, "step": 1}}}, "step cannot be: remove it"),

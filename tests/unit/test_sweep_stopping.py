@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from random import Random
 from typing import Any
@@ -127,6 +128,18 @@ def test_numbers_that_are_none_do_no_harm(rule: dict[str, Any]) -> None:
 def test_equal_trials_all_go_on(rule: dict[str, Any]) -> None:
     """Nobody is stopped for being as good as all others."""
     assert told(Stopper(rule, LOSS), in_turns([0.5] * 12, 40)) == {}
+
+
+@each_rule
+@pytest.mark.parametrize("objective", [LOSS, ACCURACY], ids=["minimize", "maximize"])
+def test_the_largest_floats_are_compared_like_others(rule: dict[str, Any], objective: dict[str, Any]) -> None:
+    """Values whose differences are beyond floats stop nobody who is as good as all others, and not the best one."""
+    most = sys.float_info.max
+    for value in (most, -most):
+        assert told(Stopper(rule, objective), in_turns([value] * 12, 40)) == {}
+    stopped = told(Stopper(rule, objective), in_turns([1e308, -1e308, most, -most, *[0.5] * 8], 40))
+    assert (3 if objective is LOSS else 2) not in stopped
+    assert not any("nan" in why for why in stopped.values())
 
 
 @each_rule

@@ -390,6 +390,31 @@ def test_stopped_trials_are_learned_from(algorithm: str) -> None:
     assert statistics.median(losses[-20:]) < 0.4 * statistics.median(losses[:20])
 
 
+@pytest.mark.parametrize("algorithm", ENDLESS)
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"uniform": {"min": -1e300, "max": 1e300}},
+        {"uniform": {"min": 9e299, "max": 1e300, "step": 1e298}},
+        {"uniform": {"min": 0, "max": 1e-300}},
+        {"logUniform": {"min": 1e-300, "max": 1e300}},
+        {"int": {"min": -(2**53), "max": 2**53}},
+        {"logInt": {"min": 1, "max": 2**53}},
+    ],
+    ids=json.dumps,
+)
+def test_the_widest_and_the_narrowest_range_can_be_searched(algorithm: str, how: dict[str, Any]) -> None:
+    """What is just not refused gives numbers of the range, also once an algorithm has begun to learn."""
+    space = read_space({"x": how})
+    suggester = Suggester(space, LOSS, {"type": algorithm})
+
+    for number in range(LONG.get(algorithm, 40)):
+        params = suggester.ask(number)
+        assert params is not None
+        assert space.refusal(params) == ""
+        suggester.tell(Trial(number, params, SUCCEEDED, (float(number * 7 % 5),)))
+
+
 @pytest.mark.parametrize("algorithm", LEARNING)
 def test_values_beyond_all_others_do_no_harm(algorithm: str) -> None:
     """Losses of 1e300, or all the same, are numbers like others."""
@@ -399,6 +424,57 @@ def test_values_beyond_all_others_do_no_harm(algorithm: str) -> None:
             for one in suggest(TREE, [], 40, objectives=LOSS, algorithm="random")
         ]
         assert len(suggest(TREE, trials, 3, objectives=LOSS, algorithm=algorithm)) == 3
+
+
+MOST = sys.float_info.max
+FAR = {
+    "both ways": [1e308, -1e308, 1.0],
+    "as far as floats go": [MOST, MOST, MOST, -MOST],
+    "one": [MOST, *map(float, range(13))],
+    "one that is good": [-MOST, *map(float, range(13))],
+    "all": [1e308, 1.1e308, 1.7e308],
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("values", FAR.values(), ids=FAR)
+@pytest.mark.parametrize(
+    ("algorithm", "objectives"),
+    [("tpe", LOSS), ("gp", LOSS), ("cmaes", LOSS), ("nsga2", LOSS), ("tpe", TWO), ("nsga2", TWO)],
+)
+def test_the_largest_floats_are_values_like_others(
+    algorithm: str, objectives: list[dict[str, Any]], values: list[float]
+) -> None:
+    """Differences that are beyond floats stop no algorithm: of other sweeps' trials, of stopped ones, of two goals."""
+    earlier = [
+        Trial(one.number, one.params, SUCCEEDED, tuple(values[one.number % len(values)] for _ in objectives))
+        for one in suggest(TREE, [], 12, objectives=LOSS, algorithm="random", seed=1)
+    ]
+    known, _ = adopt(TREE, earlier, objectives)
+    suggester = Suggester(TREE, objectives, {"type": algorithm}, (), known)
+
+    for number in range(LONG.get(algorithm, 45)):
+        params = suggester.ask(number)
+        assert params is not None
+        assert TREE.refusal(params) == ""
+        first, second = values[number % len(values)], values[number // 2 % len(values)]
+        if len(objectives) == 1 and number % 3 == 1:
+            suggester.tell(Trial(number, params, STOPPED, (), ((1, first),)))
+        else:
+            suggester.tell(Trial(number, params, SUCCEEDED, (first, second)[: len(objectives)]))
+
+
+def test_gp_learns_as_well_from_large_losses() -> None:
+    """What it suggests depends on how losses lie to each other: 2**1020 times as large they give the same."""
+    answers = []
+    for larger in (1.0, 2.0**1020):
+        trials = [
+            Trial(one.number, one.params, SUCCEEDED, (larger * (bowl_loss(one.params) / 32),))
+            for one in suggest(BOWL, [], 12, objectives=LOSS, algorithm="random")
+        ]
+        answers.append(suggest(BOWL, trials, 2, objectives=LOSS, algorithm="gp"))
+
+    assert answers[0] == answers[1]
 
 
 @pytest.mark.parametrize("algorithm", LEARNING)

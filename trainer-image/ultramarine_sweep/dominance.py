@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ultramarine_sweep.history import SMALLER
+
 Losses = Sequence[Sequence[float]]
 
 
@@ -32,7 +34,7 @@ def elite(losses: Losses, many: int) -> list[int]:
 
 def crowding(losses: Any) -> list[float]:
     """How far each is from its neighbours, over all objectives; infinite at the ends."""
-    table = np.asarray(losses, float)
+    table = np.asarray(losses, float) * SMALLER
     many, objectives = table.shape
     distance = np.zeros(many)
     for axis in range(objectives):

@@ -19,7 +19,7 @@ from threadpoolctl import ThreadpoolController
 from ultramarine.shared.searchspace import Space
 
 from ultramarine_sweep.drawing import SobolSearch
-from ultramarine_sweep.history import STOPPED, SUCCEEDED, History, Trial
+from ultramarine_sweep.history import SMALLER, STOPPED, SUCCEEDED, History, Trial
 from ultramarine_sweep.space import Cube, Params, from_units
 
 STARTUP = 8  # trials that something was measured of, before which all are spread evenly
@@ -112,12 +112,12 @@ def _scaled(trials: list[Trial], history: History) -> Any:
     A stopped trial counts with its last loss, but not as better than half of those that succeeded, and a failed one as
     the worst. Losses far beyond most others are drawn in: they would make all of the others look alike.
     """
-    succeeded = [history.losses(trial)[0] for trial in trials if trial.outcome == SUCCEEDED]
+    succeeded = [history.losses(trial)[0] * SMALLER for trial in trials if trial.outcome == SUCCEEDED]
     middle = float(np.median(succeeded)) if succeeded else -np.inf
     told = [
-        history.losses(trial)[0]
+        history.losses(trial)[0] * SMALLER
         if trial.outcome == SUCCEEDED
-        else max(history.last_loss(trial), middle)
+        else max(history.last_loss(trial) * SMALLER, middle)
         if trial.outcome == STOPPED and trial.points
         else None
         for trial in trials

@@ -14,6 +14,9 @@ from ultramarine.shared.searchspace import Space
 SUCCEEDED, STOPPED, FAILED = "Succeeded", "Stopped", "Failed"
 RUNNING = ""
 
+# Losses times this are as far from each other as they were, exactly, and a few times the widest distance is a float.
+SMALLER = 1 / 16
+
 Rank = tuple[float, ...]  # the better, the smaller
 
 

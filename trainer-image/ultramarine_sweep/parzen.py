@@ -24,6 +24,7 @@ STARTUP = 10
 # objectives the best tenth, which costs more to find.
 BEST, NEWEST = 100, 700
 BEST_OF_SEVERAL, NEWEST_OF_SEVERAL = 50, 250
+LARGEST_PRODUCT = 1e300
 
 _NAME = "sweep"
 
@@ -84,7 +85,12 @@ def freeze(trial: Trial, distributions: dict[str, BaseDistribution], history: Hi
     if trial.outcome == RUNNING:
         return _frozen(trial.number, TrialState.RUNNING, dict(trial.params), own)
     if trial.outcome == SUCCEEDED:
-        return _frozen(trial.number, TrialState.COMPLETE, dict(trial.params), own, list(history.losses(trial)))
+        losses = history.losses(trial)
+        if len(losses) > 1:
+            # Of several Optuna multiplies the distances, and their product is to be a float.
+            most = LARGEST_PRODUCT ** (1 / len(losses))
+            losses = tuple(min(max(loss, -most), most) for loss in losses)
+        return _frozen(trial.number, TrialState.COMPLETE, dict(trial.params), own, list(losses))
     points = {trial.points[-1][0]: history.last_loss(trial)} if history.is_informative(trial) else {}
     return _frozen(trial.number, TrialState.PRUNED, dict(trial.params), own, points=points)
 

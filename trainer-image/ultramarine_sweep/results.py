@@ -9,7 +9,7 @@ from typing import Any
 
 from ultramarine.shared.searchspace import Space
 
-from ultramarine_sweep.history import History, Told, Trial, as_trial, signs_of
+from ultramarine_sweep.history import SMALLER, History, Told, Trial, as_trial, signs_of
 from ultramarine_sweep.space import Cube
 
 FEWEST = 8  # trials that succeeded, before which nothing is said of parameters
@@ -68,7 +68,7 @@ class Results:
 
         # Those that are spread over all of them, and not the best: what matters shows in the differences.
         chosen = [trials[place * len(trials) // FOREST] for place in range(FOREST)] if len(trials) > FOREST else trials
-        losses = np.array([self.history.losses(trial)[0] for trial in chosen])
+        losses = np.array([self.history.losses(trial)[0] * SMALLER for trial in chosen])
         low, high = np.quantile(losses, [0.0, 0.75])
         losses = np.minimum(losses, high + 1.5 * (high - low))
         losses = (losses - low) / ((losses.max() - low) or 1.0)

@@ -279,7 +279,7 @@ class Median(Evaluated):
         if len(others) < _LEAST:
             return ""
         middle = (others[(len(others) - 1) // 2] + others[len(others) // 2]) / 2
-        if curve.best <= middle:
+        if min(curve.best, _LARGE) <= middle:  # as far as averages go
             return ""
         return self.reason(curve, f"worse than {self.sign * middle:.6g}, the median of {len(others)} trials' averages")
 

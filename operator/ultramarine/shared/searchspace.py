@@ -31,6 +31,8 @@ N = TypeVar("N", int, float)
 
 PARAMETER_LIMIT = 64
 CHOICE_LIMIT = 100
+# Of a range of floats: those who search compute with its width and its middle, and those are to be floats too.
+LARGEST_REAL, LEAST_WIDTH = 1e300, 1e-300
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,11 @@ def _in_order(parameters: Mapping[str, Parameter]) -> tuple[Parameter, ...]:
 
 def _real(field: str, document: Any, *, log: bool) -> Real:
     low, high = _bounds(field, document, _finite, "a finite number")
+    if max(-low, high) > LARGEST_REAL:
+        end, number = ("max", high) if high > LARGEST_REAL else ("min", low)
+        raise InvalidSpec(f"{field}.{end} is {number!r}, and beyond {LARGEST_REAL:g}; take a narrower range")
+    if 0 < high - low < LEAST_WIDTH:
+        raise InvalidSpec(f"{field} has a max - min below {LEAST_WIDTH:g}; take a wider range, or a constant")
     if log and low <= 0:
         raise InvalidSpec(f"{field}.min must be above 0: a logarithm is taken of it; use uniform for 0 and below")
     step = document.get("step")
