@@ -152,12 +152,12 @@ def test_a_trial_may_take_its_time_only(fleet: Fleet, storage: Storage) -> None:
 def test_a_trial_fails_alone(fleet: Fleet, storage: Storage) -> None:
     """An exit code, a signal, no metric, one that is no number and no program at all are each trial's own failure."""
     scripts = ["echo loss=1", "echo no such column >&2; exit 3", "kill -9 $$", "echo acc=1"]
-    scripts += ["echo loss=1; echo loss=nan", ""]
+    scripts += ["echo loss=1; echo loss=nan", "", "echo loss=inf", "echo loss=1 >&2"]
     (fleet.base / "scripts").mkdir()
     for number, script in enumerate(scripts, 1):
         (fleet.base / f"scripts/{number}").write_text(f"#!/bin/sh\n{script}\n")
         (fleet.base / f"scripts/{number}").chmod(0o755 if script else 0o644)
-    coordinator = fleet.coordinate(max_trials=6)
+    coordinator = fleet.coordinate(max_trials=8)
     worker = fleet.work("w0", f"{fleet.base}/scripts/$(params.x)")
 
     assert over(coordinator, worker) == [0, 0]
@@ -166,9 +166,19 @@ def test_a_trial_fails_alone(fleet: Fleet, storage: Storage) -> None:
     assert words[2] == "command exited with code 3"
     assert trials(fleet, storage)[2].tail == "no such column"
     assert words[3] == "command was killed by SIGKILL; probably out of memory: raise spec.resources"
-    assert words[4] == "the command ended well, but never printed loss (it printed acc)"
+    assert words[4] == "the command ended well, but never printed loss to stdout (it printed acc)"
     assert words[5] == "the last value of loss is no finite number"
     assert "is not executable" in words[6]
+    assert words[7] == "the last value of loss is no finite number"
+    assert words[8] == (
+        "the command ended well, but never printed loss to stdout (it printed no metric at all); "
+        "stderr had loss: print metrics to stdout"
+    )
+    assert trials(fleet, storage)[8].tail == "loss=1"
+    # The log says the same, of each trial: they count from 0.
+    said = [line for line in fleet.said("w0").splitlines() if ": Failed: " in line or line.endswith(": Succeeded")]
+    told = [f"trial {x - 1}: Failed: {words[x]}" for x in range(2, 9)]
+    assert said == [f"ultramarine-trainer: {line}" for line in ("trial 0: Succeeded", *told)]
 
 
 def test_a_canary_spares_the_others(fleet: Fleet) -> None:

@@ -16,9 +16,10 @@ from typing import Any
 
 from ultramarine.shared.contract import OutputRecord, read_known
 from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask
+from ultramarine_trainer.metrics import NAMES
 
 from ultramarine_sweep.bests import Bests, Objective
-from ultramarine_sweep.ends import NAMES, End, Standing, due, judged
+from ultramarine_sweep.ends import End, Standing, due, judged
 from ultramarine_sweep.journal import Record
 from ultramarine_sweep.points import KEPT_LIMIT, Points
 from ultramarine_sweep.trial import (

@@ -144,6 +144,8 @@ class Worker(Attempt):
             outcome, message = "Stopped" if heartbeat.cause == STOP else "Failed", heartbeat.why
         elif code != 0:
             outcome, message = "Failed", problem or str(failure_of(code))
+        elif ears.unmeasured:
+            outcome, message = "Failed", ears.unmeasured
         self.say(f"trial {trial.number}: {outcome}" + (f": {message}" if message else ""))
         finished = {
             "trial": trial.number,
