@@ -20,11 +20,20 @@ from builders import (
     sweep_pod,
 )
 from ultramarine.kinds.sweep.plan import plan, questions
+from ultramarine.kinds.sweep.schema import SweepSpec
+from ultramarine.kinds.trainingjob.schema import TrainingJobSpec
 from ultramarine.shared import contract
 from ultramarine.shared.errors import InvalidSpec
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.plan import Obj, Plan, Seen
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask, WorkerTask
+from ultramarine.shared.sweep_records import (
+    TEMPLATE_FIELDS,
+    BestTrial,
+    SweepSummary,
+    SweepTask,
+    WorkerTask,
+    in_template,
+)
 from ultramarine.shared.training_records import TrainingTask
 
 BEST = BestTrial(3, (0.25,), {"lr": 0.01, "booster": "dart", "deep": True})
@@ -392,3 +401,26 @@ def test_a_waiting_pod_fails_the_sweep_when_its_deadline_is_over():
 
     assert condition(got, "Failed")["reason"] == "PendingDeadlineExceeded"
     assert "pendingDeadlineSeconds=60" in got.status["failure"]["hint"]
+
+
+def test_what_is_wrong_with_the_trials_spec_is_called_as_the_sweep_has_it():
+    """Paths of a TrainingJob get the template's in front, once; the sweep's own stay, and so do others."""
+    assert in_template("check spec.command[0]") == "check spec.trialTemplate.spec.command[0]"
+    assert in_template("raise resources.limits.memory") == "raise spec.trialTemplate.spec.resources.limits.memory"
+    for kept in ("spec.limits.maxTrials", "spec.activeDeadlineSeconds", "my-spec.command", "s3://b/spec.inputs"):
+        assert in_template(kept) == kept
+    once = in_template("spec.inputs.data.uri: gone; raise resources.limits.memory")
+    assert in_template(once) == once
+
+    one = sweep(trialTemplate={"spec": {**TRIAL, "pendingDeadlineSeconds": 60}})
+    pods = (sweep_pod(one, "coordinator"), sweep_pod(one, "workers", "Pending"))
+    got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), *pods), NOW)
+    path = "spec.trialTemplate.spec.pendingDeadlineSeconds=60"
+    assert path in got.status["failure"]["hint"]
+    assert path in condition(got, "Failed")["message"]
+
+
+def test_the_template_is_all_that_a_trainingjob_has_and_a_sweep_has_not():
+    """A field of both is the sweep's."""
+    job, own = ({field.alias for field in spec.model_fields.values()} for spec in (TrainingJobSpec, SweepSpec))
+    assert set(TEMPLATE_FIELDS) == job - own

@@ -165,7 +165,7 @@ def test_a_trial_fails_alone(fleet: Fleet, storage: Storage) -> None:
     assert fleet.last_words().succeeded == 1
     assert words[2] == "command exited with code 3"
     assert trials(fleet, storage)[2].tail == "no such column"
-    assert words[3] == "command was killed by SIGKILL; probably out of memory: raise spec.resources"
+    assert words[3] == "command was killed by SIGKILL; probably out of memory: raise spec.trialTemplate.spec.resources"
     assert words[4] == "the command ended well, but never printed loss to stdout (it printed acc)"
     assert words[5] == "the last value of loss is no finite number"
     assert "is not executable" in words[6]
@@ -400,3 +400,13 @@ def test_an_objective_is_heard_among_many_metrics() -> None:
     ears.hear("acc=0", False)
 
     assert (ears.metrics["loss"], ears.metrics["acc"]) == (None, 1.0)
+
+
+def test_a_worker_calls_fields_as_a_sweep_has_them(fleet: Fleet) -> None:
+    """What is wrong with the trials' spec is told by the path that its author has to correct, in log and last words."""
+    worker = fleet.work("w0", "true", inputs={"data": f"s3://{fleet.bucket}/nothing/"})
+
+    assert worker.wait(60) == 203
+    path = "spec.trialTemplate.spec.inputs.data.uri: "
+    assert TerminationRecord.from_json((fleet.base / "w0/log").read_text()).message.startswith(path)
+    assert f"ultramarine-trainer: InputNotFound: {path}" in fleet.said("w0")

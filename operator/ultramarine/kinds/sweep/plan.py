@@ -14,7 +14,7 @@ from ...shared.meta import JOB, SWEEP, TRAINING_JOB, Manifest, Ref
 from ...shared.plan import Effect, Plan, Platform, Question, ReadText, Seen
 from ...shared.searchgrid import Grid, check_algorithm
 from ...shared.searchspace import Space, read_space
-from ...shared.sweep_records import MOST_PODS, SweepSummary
+from ...shared.sweep_records import MOST_PODS, SweepSummary, in_template
 from ..trainingjob.schema import MAX_PARAMETERS
 from . import podpertrial, status
 from .manifests import (
@@ -126,11 +126,13 @@ def _trouble(own: Own, speaking: list[Manifest], working: list[Manifest]) -> sta
     missing = [*([] if speaking else own.speaking), *([] if working else own.working)]
     for pod in reversed(missing):
         if (trouble := pods.trouble(pod)) is not None:
-            return states.pending(trouble.reason, trouble.message)
+            return states.pending(trouble.reason, in_template(trouble.message))
     failures = [pod for pod in missing if (pod.get("status") or {}).get("phase") == "Failed"]
     waits = any((pod.get("status") or {}).get("phase") in ("Pending", "Running") for pod in missing)
     if failures and not waits:
-        return states.pending("Retrying", f"{pods.verdict(failures[-1]).sentence}; another pod takes its place")
+        return states.pending(
+            "Retrying", f"{in_template(pods.verdict(failures[-1]).sentence)}; another pod takes its place"
+        )
     return STARTING
 
 
@@ -284,6 +286,7 @@ def _ended_well(sweep: Sweep, coordinator: Manifest, last: SweepSummary, facts: 
 
 
 def _ended_badly(sweep: Sweep, job: Manifest, verdict: pods.Verdict, facts: Manifest, now: datetime) -> Plan:
+    verdict = replace(verdict, message=in_template(verdict.message), hint=in_template(verdict.hint))
     facts = {**status.ended(facts, job, now), "failure": pods.failure(verdict)}
     return _ended(sweep, states.failed(verdict.reason[:256], verdict.sentence), facts, now)
 

@@ -17,6 +17,7 @@ from ...shared.sweep_records import (
     WantedTrial,
     applicable,
     as_text,
+    in_template,
 )
 from ..trials import ANNOTATION_TRIAL, trial_name
 from .manifests import Sweep, best_output, has_pod_per_trial, objectives, source_name
@@ -91,7 +92,7 @@ def state(sweep: Sweep, there: list[Manifest], facts: Manifest, coordinator: Man
     if not any((job.get("status") or {}).get("state") == "Running" for job in live):
         for job in live:
             if (trouble := _trouble(job.get("status") or {})) is not None:
-                said = f"TrainingJob {job['metadata']['name']}: {trouble.get('message', '')}"
+                said = f"TrainingJob {job['metadata']['name']}: {in_template(str(trouble.get('message', '')))}"
                 return pending(str(trouble.get("reason")), said)
         if not begun:
             unheard = f"pod {name} has not said yet which trials run; its log tells what it waits for"
@@ -135,7 +136,7 @@ def _told(trial: WantedTrial, status: Manifest) -> Manifest:
     if is_true(status, "Succeeded"):
         return _end(trial, "Succeeded", exitCode=0, **known)
     failure = status.get("failure") or {}
-    words = {"message": failure.get("message", ""), "tail": failure.get("tail", "")}
+    words = {"message": in_template(str(failure.get("message", ""))), "tail": failure.get("tail", "")}
     outcome = "Stopped" if failure.get("reason") == STOPPED_EARLY else "Failed"
     return _end(trial, outcome, exitCode=failure.get("exitCode") or NO_CODE, **known, **words)
 
