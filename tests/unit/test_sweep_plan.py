@@ -34,7 +34,7 @@ from ultramarine.shared.sweep_records import (
     WorkerTask,
     in_template,
 )
-from ultramarine.shared.training_records import TrainingTask
+from ultramarine.shared.training_records import TerminationRecord, TrainingTask
 
 BEST = BestTrial(3, (0.25,), {"lr": 0.01, "booster": "dart", "deep": True})
 
@@ -381,6 +381,51 @@ def test_a_worker_that_fails_is_told():
 
     assert condition(got, "Running")["reason"] == "Retrying"
     assert "cannot start our entry point" in condition(got, "Running")["message"]
+
+
+def test_a_worker_that_ends_the_sweep_has_no_successor():
+    """Its Job's rules say which exit code ends it: until the Job says so itself, nobody is promised another pod."""
+    one = sweep()
+    words = TerminationRecord(reason="InputNotFound", message="nothing is stored under s3://lake/churn/")
+    failed = sweep_pod(one, "workers", "Failed", **ended_container(203, message=words.to_json()))
+    jobs = (sweep_job(one, "coordinator"), sweep_job(one, "workers"))
+    got = plan(one, seen(*jobs, sweep_pod(one, "coordinator"), failed), NOW)
+
+    assert condition(got, "Running")["reason"] == "Finishing"
+    assert condition(got, "Running")["message"] == (
+        "nothing is stored under s3://lake/churn/; no other pod takes its place, and the sweep ends"
+    )
+    assert got.events == ()
+
+
+def test_a_dead_coordinators_log_is_where_its_pod_is():
+    """A Job makes another pod and restarts none, so there is no `--previous`; of one that goes the label leads on."""
+    one = sweep()
+    dead = sweep_pod(one, "coordinator", "Failed", **ended_container(1, name="coordinator"))
+    jobs = (sweep_job(one, "coordinator", failed=1), sweep_job(one, "workers"))
+    got = plan(one, seen(*jobs, dead, sweep_pod(one, "workers")), NOW)
+    assert condition(got, "Running")["message"] == (
+        "pod hpo-coordinator-0-abcde exited with code 1; see kubectl -n team-a logs hpo-coordinator-0-abcde "
+        "-c coordinator; another pod takes its place"
+    )
+
+    dead["metadata"] |= {"deletionTimestamp": "2030-01-01T12:00:00Z"}
+    dead["metadata"]["labels"]["batch.kubernetes.io/job-name"] = "hpo-coordinator"
+    gone = plan(one, seen(*jobs, dead, sweep_pod(one, "workers")), NOW)
+    command = "kubectl -n team-a logs -l batch.kubernetes.io/job-name=hpo-coordinator -c coordinator --prefix --tail=-1"
+    assert command in condition(gone, "Running")["message"]
+
+
+def test_a_job_that_waits_before_its_next_pod_says_so():
+    """After a failure Kubernetes waits, and longer each time: no quota is blamed for that."""
+    one = sweep()
+    job = sweep_job(one, "coordinator", startTime="2030-01-01T11:50:00Z", failed=1)
+    got = plan(one, seen(job, sweep_job(one, "workers", active=1), sweep_pod(one, "workers")), NOW)
+
+    assert condition(got, "Running")["reason"] == "Retrying"
+    assert condition(got, "Running")["message"].startswith(
+        "a pod of Job hpo-coordinator failed or went, and Kubernetes waits before it makes the next one"
+    )
 
 
 def test_a_job_without_pods_says_where_to_look():

@@ -72,7 +72,12 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
         if failure := job_condition(job, "Failed"):
             return _failed(sweep, job, failure, its_pods, facts, now)
     if any(job["metadata"].get("deletionTimestamp") for job in own.jobs):
-        return _plan(sweep, states.pending("JobEnding", "the pods of a Job of its end"), facts, now)
+        return _plan(
+            sweep,
+            states.pending("JobEnding", "a Job of it is being deleted, and its pods end first"),
+            facts,
+            now,
+        )
     if stuck := without_token(sweep, own):
         # A new one for both: who has the old one would not know the other any more. The Job whose pod shows that it is
         # missing goes last, and the new one comes when no Job is left: a delete may be refused, and a pass end halfway.
@@ -112,12 +117,8 @@ def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: date
         if not its_pods and (waited := without_pods(job, now)) is not None:
             if waited < NO_POD:
                 return _plan(sweep, STARTING, facts, now, after=NO_POD - waited)
-            name = job["metadata"]["name"]
-            message = (
-                f"Kubernetes makes no pod for Job {name}; kubectl -n {sweep.namespace} describe job {name} says why "
-                "(a quota, a limit range, an admission policy)"
-            )
-            return _plan(sweep, states.pending("NoPod", message), facts, now)
+            missing = waiting.no_pod(job)
+            return _plan(sweep, states.pending(missing.reason, missing.message), facts, now)
     return _plan(sweep, _trouble(own, speaking, working), facts, now, after=patience.next_look())
 
 
@@ -127,13 +128,21 @@ def _trouble(own: Own, speaking: list[Manifest], working: list[Manifest]) -> sta
     for pod in reversed(missing):
         if (trouble := pods.trouble(pod)) is not None:
             return states.pending(trouble.reason, in_template(trouble.message))
-    failures = [pod for pod in missing if (pod.get("status") or {}).get("phase") == "Failed"]
+    for job, its_pods in own.pairs:
+        failures = _failures(its_pods)
+        if failures and pods.is_last(job, failures):
+            said = in_template(pods.verdict(failures[-1]).sentence)
+            return states.finishing("Finishing", f"{said}; no other pod takes its place, and the sweep ends")
+    failures = _failures(missing)
     waits = any((pod.get("status") or {}).get("phase") in ("Pending", "Running") for pod in missing)
     if failures and not waits:
-        return states.pending(
-            "Retrying", f"{in_template(pods.verdict(failures[-1]).sentence)}; another pod takes its place"
-        )
+        said = in_template(pods.verdict(failures[-1]).sentence)
+        return states.pending("Retrying", f"{said}; another pod takes its place")
     return STARTING
+
+
+def _failures(its_pods: list[Manifest]) -> list[Manifest]:
+    return [pod for pod in its_pods if (pod.get("status") or {}).get("phase") == "Failed"]
 
 
 def _children(sweep: Sweep, seen: Seen, search: Search, own: Own, warm_start: tuple[str, ...]) -> tuple[Manifest, ...]:
@@ -304,7 +313,7 @@ def _failed(
     sweep: Sweep, job: Manifest, condition: Mapping[str, str], its_pods: list[Manifest], facts: Manifest, now: datetime
 ) -> Plan:
     """One of its Jobs has failed for good: nobody is left to give trials, or to run them."""
-    failures = [pod for pod in its_pods if (pod.get("status") or {}).get("phase") == "Failed"]
+    failures = _failures(its_pods)
     if not failures and _is_fresh(condition, now):
         # Jobs and pods are watched apart: the pod's last words may be a moment behind.
         state = states.finishing("Finishing", "it has failed; what its pod said last is awaited")
