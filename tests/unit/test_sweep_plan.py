@@ -469,3 +469,26 @@ def test_the_template_is_all_that_a_trainingjob_has_and_a_sweep_has_not():
     """A field of both is the sweep's."""
     job, own = ({field.alias for field in spec.model_fields.values()} for spec in (TrainingJobSpec, SweepSpec))
     assert set(TEMPLATE_FIELDS) == job - own
+
+
+def test_a_parameter_that_no_trial_hears_of_is_doubted():
+    """The command gets parameters by reference and in no other way, so one without is tried in vain: said once."""
+    space = {
+        "lr": {"uniform": {"min": 0, "max": 1}},
+        "booster": {"choice": ["gbtree", "dart"]},
+        "dropout": {"uniform": {"min": 0, "max": 1}, "when": {"booster": ["dart"]}},
+        "depth": {"int": {"min": 1, "max": 3}},
+    }
+    template = {"spec": {"command": ["a", "--lr=$(params.lr)"], "args": ["--dropout=$(params.dropout)"]}}
+    got = plan(sweep(searchSpace=space, trialTemplate=template), seen(), NOW)
+
+    accepted = condition(got, "Accepted")
+    assert accepted["status"] == "True"
+    assert accepted["message"] == (
+        "no trial hears of spec.searchSpace.depth: neither command nor args in spec.trialTemplate.spec refer to it; "
+        "make the sweep anew with $(params.depth) there, or leave it out"
+    )
+    assert [(event.type, event.message) for event in got.events] == [("Warning", accepted["message"])]
+    again = plan(sweep(got.status, searchSpace=space, trialTemplate=template), seen(), NOW)
+    assert again.events == ()
+    assert condition(plan(sweep(), seen(), NOW), "Accepted")["message"] == ""

@@ -32,6 +32,7 @@ from .manifests import (
     sweep_task,
     token_secret,
     token_secret_name,
+    unused,
     with_changes,
     workers,
     workers_job,
@@ -223,7 +224,7 @@ def _plan(
     delete: tuple[Ref, ...] = (),
     after: timedelta | None = None,
 ) -> Plan:
-    new = states.build(sweep, state, facts, now)
+    new = states.build(sweep, state, facts, now, unused(sweep))
     return Plan(new, create=create, delete=delete, events=states.diary(sweep, new), after=after)
 
 
@@ -253,11 +254,24 @@ def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, n
     last = told if told and told.outcome != summary.outcome else summary  # the same in short, as a rule
     if last.outcome != "Succeeded":
         message, _, tail = (last.message or "its coordinator has ended it").partition("\n")
+        if last.reason == "DeadlineExceeded" and (cause := _kept_back(own, summary)):
+            message = f"no trial ran within spec.activeDeadlineSeconds={sweep.spec.active_deadline_seconds}: {cause}"
         verdict = pods.Verdict(last.reason or "SweepFailed", "", None, message, tail, "")
         return _ended_badly(sweep, own.coordinator, verdict, facts, now)
     if sweep.spec.register_best is not None:
         return _registering(sweep, seen, summary, last, own.coordinator, facts, now)
     return _ended_well(sweep, own.coordinator, last, facts, now)
+
+
+def _kept_back(own: Own, summary: SweepSummary) -> str:
+    """Why no trial has ever run, where that can be seen; one that only waited for its pod was stopped at the end."""
+    if summary.succeeded or summary.failed or (summary.stopped and own.is_pool):
+        return ""
+    if not own.is_pool:
+        trouble = podpertrial.kept_back(job for job in own.trials if not podpertrial.is_over(job))
+        return trouble.message if trouble else ""
+    found = (trouble for pod in own.working if (trouble := pods.trouble(pod)) is not None)
+    return next((in_template(trouble.message) for trouble in found), "")
 
 
 def _registering(

@@ -297,7 +297,8 @@ class SweepSpec(Schema):
         default=None,
         ge=1,
         le=YEAR,
-        description="Fail the sweep when it has been active for this long; suspension does not count.",
+        description="Fail the sweep when it has been active for this long, counted from the start of its coordinator; "
+        "suspension does not count, nor does the time in which it has no coordinator.",
         json_schema_extra=IMMUTABLE,
     )
     ttl_seconds_after_finished: int | None = Field(
