@@ -173,7 +173,11 @@ def job(owner: Obj[Any], condition: str = "", reason: str = "", **counts: Any) -
 def pod(owner: Obj[Any], name: str = "churn-0-abcde", phase: str = "Running", node: int = 0, **status: Any) -> Manifest:
     """A pod of a TrainingJob's Job."""
     made = child(
-        "Pod", name, owner, {"nodeName": "node-1"}, {"phase": phase, "startTime": "2030-01-01T11:30:05Z", **status}
+        "Pod",
+        name,
+        owner,
+        {"nodeName": "node-1", "restartPolicy": "Never"},
+        {"phase": phase, "startTime": "2030-01-01T11:30:05Z", **status},
     )
     made["metadata"]["ownerReferences"] = [{"uid": f"Job-{owner.name}-uid", "controller": True}]
     made["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"] = str(node)

@@ -401,8 +401,18 @@ RULES = [
         "spec.limits: ",
         "parallelTrials must not be above maxTrials",
     ),
-    *bounds("budget.cpuHours", 0.001, 100000, step=0.0005),
-    *bounds("budget.gpuHours", 0.001, 100000, step=0.0005),
+    *bounds("budget.cpuHours", None, 100000),
+    *bounds("budget.gpuHours", None, 100000),
+    *(
+        wanted(
+            f"a budget of {hours} is one, and 0 is not",
+            {"budget": {hours: 0.001}},
+            {"budget": {hours: 0}},
+            "spec.budget: ",
+            f"{hours} must be 0.001 at least, which is 3.6 s; leave it out where there is no bound",
+        )
+        for hours in ("cpuHours", "gpuHours")
+    ),
     wanted(
         "a budget is of something",
         {"budget": {"cpuHours": None}},

@@ -11,6 +11,7 @@ from typing import Any
 from bare import documents, schema_of
 from hypothesis import strategies as st
 from ultramarine.kinds import KINDS
+from ultramarine.kinds.sweep.schema import MOST_HOURS
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.sweep_records import MOST_PODS
 
@@ -365,7 +366,8 @@ def _whole_sweep(manifest: Manifest, spec: Manifest) -> None:
         trial["outputs"] = {"model": {}}
     resources = trial.setdefault("resources", {})
     if "budget" in spec:
-        budget = spec["budget"] = spec["budget"] or {"cpuHours": 1}
+        told = spec["budget"] or {"cpuHours": 1}
+        budget = spec["budget"] = {name: min(max(abs(hours), 0.001), MOST_HOURS) for name, hours in told.items()}
         if "cpuHours" in budget:
             resources["requests"] = {**resources.get("requests", {}), "cpu": "1"}
         if "gpuHours" in budget:

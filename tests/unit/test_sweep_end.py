@@ -148,6 +148,25 @@ def test_a_sweep_fails_with_the_words_of_its_coordinator():
     assert got.status["trials"]["failed"] == 1
 
 
+def test_a_deadline_that_passed_before_any_trial_names_what_kept_them_back():
+    """Fewer trials would not have helped where no worker could start."""
+    one = sweep(activeDeadlineSeconds=60)
+    late = SweepSummary("Failed", "DeadlineExceeded", "it has run for 60 s; ask for fewer trials")
+    state = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+    stuck = sweep_pod(
+        one, "workers", "Pending", containerStatuses=[{"name": "trainer", "image": "wrong:1", "state": state}]
+    )
+
+    def ends(summary: SweepSummary) -> str:
+        at_end = over(one, summary, summary)
+        return condition(plan(one, replace(at_end, children=(*at_end.children, stuck)), NOW), "Failed")["message"]
+
+    assert ends(late).startswith(
+        "no trial ran within spec.activeDeadlineSeconds=60: image wrong:1 of pod hpo-workers-0-abcde cannot be had"
+    )
+    assert ends(replace(late, failed=1)) == "it has run for 60 s; ask for fewer trials"
+
+
 def test_the_best_trial_is_registered():
     """The Model is made if there is none, and the version says which sweep and trial it is of."""
     one = sweep(**REGISTERING)

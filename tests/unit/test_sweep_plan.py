@@ -20,12 +20,21 @@ from builders import (
     sweep_pod,
 )
 from ultramarine.kinds.sweep.plan import plan, questions
+from ultramarine.kinds.sweep.schema import SweepSpec
+from ultramarine.kinds.trainingjob.schema import TrainingJobSpec
 from ultramarine.shared import contract
 from ultramarine.shared.errors import InvalidSpec
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.plan import Obj, Plan, Seen
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask, WorkerTask
-from ultramarine.shared.training_records import TrainingTask
+from ultramarine.shared.sweep_records import (
+    TEMPLATE_FIELDS,
+    BestTrial,
+    SweepSummary,
+    SweepTask,
+    WorkerTask,
+    in_template,
+)
+from ultramarine.shared.training_records import TerminationRecord, TrainingTask
 
 BEST = BestTrial(3, (0.25,), {"lr": 0.01, "booster": "dart", "deep": True})
 
@@ -390,6 +399,51 @@ def test_a_worker_that_fails_is_told():
     assert "cannot start our entry point" in condition(got, "Running")["message"]
 
 
+def test_a_worker_that_ends_the_sweep_has_no_successor():
+    """Its Job's rules say which exit code ends it: until the Job says so itself, nobody is promised another pod."""
+    one = sweep()
+    words = TerminationRecord(reason="InputNotFound", message="nothing is stored under s3://lake/churn/")
+    failed = sweep_pod(one, "workers", "Failed", **ended_container(203, message=words.to_json()))
+    jobs = (sweep_job(one, "coordinator"), sweep_job(one, "workers"))
+    got = plan(one, seen(*jobs, sweep_pod(one, "coordinator"), failed), NOW)
+
+    assert condition(got, "Running")["reason"] == "Finishing"
+    assert condition(got, "Running")["message"] == (
+        "nothing is stored under s3://lake/churn/; no other pod takes its place, and the sweep ends"
+    )
+    assert got.events == ()
+
+
+def test_a_dead_coordinators_log_is_where_its_pod_is():
+    """A Job makes another pod and restarts none, so there is no `--previous`; of one that goes the label leads on."""
+    one = sweep()
+    dead = sweep_pod(one, "coordinator", "Failed", **ended_container(1, name="coordinator"))
+    jobs = (sweep_job(one, "coordinator", failed=1), sweep_job(one, "workers"))
+    got = plan(one, seen(*jobs, dead, sweep_pod(one, "workers")), NOW)
+    assert condition(got, "Running")["message"] == (
+        "pod hpo-coordinator-0-abcde exited with code 1; see kubectl -n team-a logs hpo-coordinator-0-abcde "
+        "-c coordinator; another pod takes its place"
+    )
+
+    dead["metadata"] |= {"deletionTimestamp": "2030-01-01T12:00:00Z"}
+    dead["metadata"]["labels"]["batch.kubernetes.io/job-name"] = "hpo-coordinator"
+    gone = plan(one, seen(*jobs, dead, sweep_pod(one, "workers")), NOW)
+    command = "kubectl -n team-a logs -l batch.kubernetes.io/job-name=hpo-coordinator -c coordinator --prefix --tail=-1"
+    assert command in condition(gone, "Running")["message"]
+
+
+def test_a_job_that_waits_before_its_next_pod_says_so():
+    """After a failure Kubernetes waits, and longer each time: no quota is blamed for that."""
+    one = sweep()
+    job = sweep_job(one, "coordinator", startTime="2030-01-01T11:50:00Z", failed=1)
+    got = plan(one, seen(job, sweep_job(one, "workers", active=1), sweep_pod(one, "workers")), NOW)
+
+    assert condition(got, "Running")["reason"] == "Retrying"
+    assert condition(got, "Running")["message"].startswith(
+        "a pod of Job hpo-coordinator failed or went, and Kubernetes waits before it makes the next one"
+    )
+
+
 def test_a_job_without_pods_says_where_to_look():
     """A quota that lets no pod through is told after half a minute, with the command that shows why."""
     one = sweep()
@@ -408,3 +462,49 @@ def test_a_waiting_pod_fails_the_sweep_when_its_deadline_is_over():
 
     assert condition(got, "Failed")["reason"] == "PendingDeadlineExceeded"
     assert "pendingDeadlineSeconds=60" in got.status["failure"]["hint"]
+
+
+def test_what_is_wrong_with_the_trials_spec_is_called_as_the_sweep_has_it():
+    """Paths of a TrainingJob get the template's in front, once; the sweep's own stay, and so do others."""
+    assert in_template("check spec.command[0]") == "check spec.trialTemplate.spec.command[0]"
+    assert in_template("raise resources.limits.memory") == "raise spec.trialTemplate.spec.resources.limits.memory"
+    for kept in ("spec.limits.maxTrials", "spec.activeDeadlineSeconds", "my-spec.command", "s3://b/spec.inputs"):
+        assert in_template(kept) == kept
+    once = in_template("spec.inputs.data.uri: gone; raise resources.limits.memory")
+    assert in_template(once) == once
+
+    one = sweep(trialTemplate={"spec": {**TRIAL, "pendingDeadlineSeconds": 60}})
+    pods = (sweep_pod(one, "coordinator"), sweep_pod(one, "workers", "Pending"))
+    got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), *pods), NOW)
+    path = "spec.trialTemplate.spec.pendingDeadlineSeconds=60"
+    assert path in got.status["failure"]["hint"]
+    assert path in condition(got, "Failed")["message"]
+
+
+def test_the_template_is_all_that_a_trainingjob_has_and_a_sweep_has_not():
+    """A field of both is the sweep's."""
+    job, own = ({field.alias for field in spec.model_fields.values()} for spec in (TrainingJobSpec, SweepSpec))
+    assert set(TEMPLATE_FIELDS) == job - own
+
+
+def test_a_parameter_that_no_trial_hears_of_is_doubted():
+    """The command gets parameters by reference and in no other way, so one without is tried in vain: said once."""
+    space = {
+        "lr": {"uniform": {"min": 0, "max": 1}},
+        "booster": {"choice": ["gbtree", "dart"]},
+        "dropout": {"uniform": {"min": 0, "max": 1}, "when": {"booster": ["dart"]}},
+        "depth": {"int": {"min": 1, "max": 3}},
+    }
+    template = {"spec": {"command": ["a", "--lr=$(params.lr)"], "args": ["--dropout=$(params.dropout)"]}}
+    got = plan(sweep(searchSpace=space, trialTemplate=template), seen(), NOW)
+
+    accepted = condition(got, "Accepted")
+    assert accepted["status"] == "True"
+    assert accepted["message"] == (
+        "no trial hears of spec.searchSpace.depth: neither command nor args in spec.trialTemplate.spec refer to it; "
+        "make the sweep anew with $(params.depth) there, or leave it out"
+    )
+    assert [(event.type, event.message) for event in got.events] == [("Warning", accepted["message"])]
+    again = plan(sweep(got.status, searchSpace=space, trialTemplate=template), seen(), NOW)
+    assert again.events == ()
+    assert condition(plan(sweep(), seen(), NOW), "Accepted")["message"] == ""

@@ -74,6 +74,16 @@ def test_every_trial_has_a_job_and_no_more_run_than_may(fleet: Fleet, storage: S
     assert "x=1 rate=0.14285714285714285 kind=plain" in fleet.said("hpo-trial-0")
 
 
+def test_a_job_that_measured_nothing_says_that_its_trial_has_failed(fleet: Fleet, storage: Storage, pods: Make) -> None:
+    """The job has done what it was to do; the sweep counts a failed trial, and the job's log says so and why."""
+    coordinator = pods("sh", "-c", "echo loss=nan", parallel=1).coordinate(max_trials=1)
+
+    over(coordinator, fleet)
+    why = "the last value of loss is no finite number"
+    assert [trial.message for trial in trials(fleet, storage).values()] == [why]
+    assert f"trial 0 counts as failed: {why}\n" in fleet.said("hpo-trial-0")
+
+
 def test_nothing_runs_before_the_operator_has_said_how_many(fleet: Fleet, pods: Make) -> None:
     """While the operator is away no trial begins, and what it says later holds from then on, also where it is more."""
     some = pods("sh", "-c", "sleep 0.3; echo loss=1", parallel=1)

@@ -336,11 +336,11 @@ def test_a_coordinator_hears_how_trials_ended():
 def test_a_failure_is_told_in_its_own_words(failure: Manifest, outcome: str, code: int):
     """A trial that its sweep has ended has not failed; one without exit code does not look like one that went well."""
     one = alone()
-    failed = trial(one, 0, "Failed", failure={**failure, "message": "because", "tail": "last line"})
+    failed = trial(one, 0, "Failed", failure={**failure, "message": "raise spec.resources", "tail": "last line"})
     [ended] = told(one, failed)["ended"]
 
     assert (ended["outcome"], ended["exitCode"]) == (outcome, code)
-    assert (ended["message"], ended["tail"]) == ("because", "last line")
+    assert (ended["message"], ended["tail"]) == ("raise spec.trialTemplate.spec.resources", "last line")
 
 
 def test_a_word_in_a_status_is_no_end():

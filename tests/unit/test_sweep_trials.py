@@ -179,7 +179,7 @@ def test_a_trial_without_its_metric_has_failed() -> None:
     [trial] = trials.finished.values()
     assert (trial.outcome, trial.message) == (
         "Failed",
-        "the command ended well, but never printed loss (it printed acc, f1)",
+        "the command ended well, but never printed loss to stdout (it printed acc, f1)",
     )
 
 

@@ -153,12 +153,12 @@ def test_a_trial_may_take_its_time_only(fleet: Fleet, storage: Storage) -> None:
 def test_a_trial_fails_alone(fleet: Fleet, storage: Storage) -> None:
     """An exit code, a signal, no metric, one that is no number and no program at all are each trial's own failure."""
     scripts = ["echo loss=1", "echo no such column >&2; exit 3", "kill -9 $$", "echo acc=1"]
-    scripts += ["echo loss=1; echo loss=nan", ""]
+    scripts += ["echo loss=1; echo loss=nan", "", "echo loss=inf", "echo loss=1 >&2"]
     (fleet.base / "scripts").mkdir()
     for number, script in enumerate(scripts, 1):
         (fleet.base / f"scripts/{number}").write_text(f"#!/bin/sh\n{script}\n")
         (fleet.base / f"scripts/{number}").chmod(0o755 if script else 0o644)
-    coordinator = fleet.coordinate(max_trials=6)
+    coordinator = fleet.coordinate(max_trials=8)
     worker = fleet.work("w0", f"{fleet.base}/scripts/$(params.x)")
 
     assert over(coordinator, worker) == [0, 0]
@@ -166,10 +166,20 @@ def test_a_trial_fails_alone(fleet: Fleet, storage: Storage) -> None:
     assert fleet.last_words().succeeded == 1
     assert words[2] == "command exited with code 3"
     assert trials(fleet, storage)[2].tail == "no such column"
-    assert words[3] == "command was killed by SIGKILL; probably out of memory: raise spec.resources"
-    assert words[4] == "the command ended well, but never printed loss (it printed acc)"
+    assert words[3] == "command was killed by SIGKILL; probably out of memory: raise spec.trialTemplate.spec.resources"
+    assert words[4] == "the command ended well, but never printed loss to stdout (it printed acc)"
     assert words[5] == "the last value of loss is no finite number"
     assert "is not executable" in words[6]
+    assert words[7] == "the last value of loss is no finite number"
+    assert words[8] == (
+        "the command ended well, but never printed loss to stdout (it printed no metric at all); "
+        "stderr had loss: print metrics to stdout"
+    )
+    assert trials(fleet, storage)[8].tail == "loss=1"
+    # The log says the same, of each trial: they count from 0.
+    said = [line for line in fleet.said("w0").splitlines() if ": Failed: " in line or line.endswith(": Succeeded")]
+    told = [f"trial {x - 1}: Failed: {words[x]}" for x in range(2, 9)]
+    assert said == [f"ultramarine-trainer: {line}" for line in ("trial 0: Succeeded", *told)]
 
 
 def test_a_canary_spares_the_others(fleet: Fleet) -> None:
@@ -412,3 +422,13 @@ def test_an_objective_is_heard_among_many_metrics() -> None:
     ears.hear("acc=0", False)
 
     assert (ears.metrics["loss"], ears.metrics["acc"]) == (None, 1.0)
+
+
+def test_a_worker_calls_fields_as_a_sweep_has_them(fleet: Fleet) -> None:
+    """What is wrong with the trials' spec is told by the path that its author has to correct, in log and last words."""
+    worker = fleet.work("w0", "true", inputs={"data": f"s3://{fleet.bucket}/nothing/"})
+
+    assert worker.wait(60) == 203
+    path = "spec.trialTemplate.spec.inputs.data.uri: "
+    assert TerminationRecord.from_json((fleet.base / "w0/log").read_text()).message.startswith(path)
+    assert f"ultramarine-trainer: InputNotFound: {path}" in fleet.said("w0")

@@ -276,6 +276,39 @@ def test_a_failed_attempt_with_retries_left_goes_on():
     assert "command exited with code 3" in condition(got, "Running")["message"]
 
 
+@pytest.mark.parametrize(
+    ("spec", "code", "reason"),
+    [
+        ({"backoffLimit": 3}, 203, "TrialTimeout"),
+        ({"backoffLimit": 0}, 3, "CommandFailed"),
+        (
+            {"podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]}},
+            42,
+            "CommandFailed",
+        ),
+    ],
+)
+def test_the_last_attempt_promises_no_other(spec, code, reason):
+    """What ends the Job by its rules or its count is said to, also in the moment before the Job says so itself."""
+    one = training_job(**spec)
+    got = plan(one, seen(job(one), failed_pod(one, "churn-0-aaaaa", code, reason=reason, message="because")), NOW)
+
+    assert condition(got, "Running")["reason"] == "Finishing"
+    assert condition(got, "Running")["message"].startswith("attempt 1 failed: because")
+    assert "another attempt follows" not in condition(got, "Running")["message"]
+    assert got.events == ()
+
+
+def test_an_eviction_is_no_last_attempt():
+    """It does not count, however few retries there are."""
+    one = training_job(backoffLimit=0)
+    evicted = pod(one, phase="Failed", reason="Evicted", message="the node was low on memory")
+    evicted["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True"}]
+    got = plan(one, seen(job(one), evicted), NOW)
+
+    assert condition(got, "Running")["message"].endswith("another attempt follows")
+
+
 def test_a_failed_job_tells_the_first_failure():
     """When the retries are spent the verdict is the first failed pod's, with its last lines and a hint."""
     one = training_job(backoffLimit=1)
@@ -425,6 +458,29 @@ def test_a_job_that_gets_no_pod_says_so(counts, reason):
     assert condition(got, "Running")["reason"] == reason
     if reason == "NoPod":
         assert "kubectl -n team-a describe job churn says why" in condition(got, "Running")["message"]
+
+
+def test_the_time_between_two_attempts_is_no_refusal():
+    """Kubernetes waits before the next pod, ten minutes at most: that is said, and is not what a deadline is for."""
+    one = training_job(pendingDeadlineSeconds=60)
+    since = {"startTime": "2030-01-01T11:50:30Z", "failed": 2}
+    got = plan(one, seen(job(one, **since)), NOW)
+    assert (got.status["state"], condition(got, "Running")["reason"]) == ("Pending", "Retrying")
+    assert "2 pods of Job churn failed or went, and Kubernetes waits" in condition(got, "Running")["message"]
+    assert got.after == timedelta(seconds=90)
+
+    late = plan(one, seen(job(one, **since)), NOW + timedelta(seconds=90))
+    assert condition(late, "Failed")["reason"] == "NoPod"
+
+
+def test_a_pod_that_ran_until_now_is_missed_from_now_on():
+    """Since when a Job has no pod is not when it began."""
+    ran = {"conditions": [{"type": "Running", "status": "True", "lastTransitionTime": "2030-01-01T11:00:00Z"}]}
+    one = training_job(ran, pendingDeadlineSeconds=60)
+    got = plan(one, seen(job(one, startTime="2030-01-01T11:00:00Z")), NOW)
+
+    assert condition(got, "Running")["reason"] == "PodStarting"
+    assert got.after == timedelta(seconds=30)
 
 
 def test_a_job_gets_its_labels_back_and_keeps_its_pods():

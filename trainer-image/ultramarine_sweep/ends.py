@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ultramarine.shared.sweep_records import SweepTask
+from ultramarine_trainer.metrics import listed, unmeasured
 
 from ultramarine_sweep.bests import Bests
 from ultramarine_sweep.ended import Ended
 from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Finished, Trial
 
 NONE_SUCCEEDED = "NoTrialSucceeded"  # the reason of an end
-NAMES = 50  # of metrics that were seen, for a message
 
 
 @dataclass(frozen=True)
@@ -99,14 +98,6 @@ def judged(finished: Finished, names: Sequence[str]) -> tuple[str, tuple[float, 
     values = tuple(value for name in names if (value := finished.metrics.get(name)) is not None)
     if finished.outcome != SUCCEEDED:
         return finished.outcome, values if len(values) == len(names) else (), finished.message
-    if absent := [name for name in names if name not in finished.metrics]:
-        printed = listed(finished.metrics)
-        return FAILED, (), f"the command ended well, but never printed {', '.join(absent)} (it printed {printed})"
-    if odd := [name for name in names if finished.metrics[name] is None]:
-        return FAILED, (), f"the last value of {', '.join(odd)} is no finite number"
+    if why := unmeasured(names, finished.metrics):
+        return FAILED, (), why
     return SUCCEEDED, values, finished.message
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names of metrics, for a message."""
-    return ", ".join(itertools.islice(names, NAMES)) or "no metric at all"

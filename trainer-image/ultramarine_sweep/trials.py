@@ -16,10 +16,11 @@ from typing import Any
 
 from ultramarine.shared.contract import OutputRecord, read_known
 from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask
+from ultramarine_trainer.metrics import NAMES
 
 from ultramarine_sweep.bests import Bests, Objective
 from ultramarine_sweep.ended import Ended
-from ultramarine_sweep.ends import NAMES, NONE_SUCCEEDED, End, Standing, due, judged
+from ultramarine_sweep.ends import NONE_SUCCEEDED, End, Standing, due, judged
 from ultramarine_sweep.journal import Record
 from ultramarine_sweep.points import KEPT_LIMIT
 from ultramarine_sweep.trial import (

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ultramarine.shared.contract import METRIC_LIMIT
 
 PROGRESS_WORDS = ("step", "total_steps", "percent")
+NAMES = 50  # of metrics that were seen, for a message
 
 _TOKEN = re.compile(r"([A-Za-z_][A-Za-z0-9_./-]{0,62})=([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
 
@@ -35,6 +37,21 @@ def not_finite_in(line: str) -> set[str]:
         except ValueError:
             continue
     return found
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of metrics, for a message."""
+    return ", ".join(itertools.islice(names, NAMES)) or "no metric at all"
+
+
+def unmeasured(objectives: Sequence[str], metrics: Mapping[str, float | None]) -> str:
+    """Why a command that ended well was no measurement of these objectives, or nothing; None is no finite number."""
+    if absent := [name for name in objectives if name not in metrics]:
+        printed = listed(metrics)
+        return f"the command ended well, but never printed {', '.join(absent)} to stdout (it printed {printed})"
+    if odd := [name for name in objectives if metrics[name] is None]:
+        return f"the last value of {', '.join(odd)} is no finite number"
+    return ""
 
 
 class LatestMetrics:

@@ -140,7 +140,9 @@ def _commit_of(task: SourceTask, refs: Mapping[Ref, ObjectID]) -> ObjectID:
     branches = sorted(name.decode().rpartition("/")[2] for name in refs if name.startswith(b"refs/heads/"))
     there = ", ".join(branches[:10]) or "none"
     message = f"{task.git_url} has no branch, tag or commit {task.git_ref or 'HEAD'!r}; its branches are: {there}"
-    raise SourceError("GitRefNotFound", message + "; correct spec.source.git.ref in a new TrainingJob")
+    raise SourceError(
+        "GitRefNotFound", message + "; correct spec.source.git.ref, and apply it again under another name"
+    )
 
 
 def _is_commit_id(ref: str) -> bool:

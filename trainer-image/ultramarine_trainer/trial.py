@@ -12,7 +12,7 @@ from ultramarine.shared.contract import OutputRecord, read_known
 
 from ultramarine_trainer.leases import Connection, Refused, Unreachable
 from ultramarine_trainer.lines import Tail
-from ultramarine_trainer.metrics import LatestMetrics, metrics_in, not_finite_in
+from ultramarine_trainer.metrics import LatestMetrics, metrics_in, not_finite_in, unmeasured
 
 STOP, LOST, TIMEOUT = "stop", "lost", "timeout"
 
@@ -62,6 +62,7 @@ class Ears:
         self.tail, self.news = Tail(), threading.Event()
         self._objectives, self._latest = objectives, LatestMetrics()
         self._values: dict[str, float | None] = {}  # of objectives; None where it is no finite number
+        self._elsewhere: set[str] = set()  # objectives that stderr had
         self._lock = threading.Lock()
         self._points: list[tuple[int, int, float]] = []  # a number of its own, step and value
         self._step, self._told = -1, 0
@@ -72,6 +73,13 @@ class Ears:
         """The last value of each metric; of the objectives in any case."""
         return {**self._latest.values, **self._values}
 
+    @property
+    def unmeasured(self) -> str:
+        """Why a trial whose command has ended well has failed, or nothing."""
+        why = unmeasured(self._objectives, self.metrics)
+        strayed = sorted(self._elsewhere - self._values.keys())
+        return f"{why}; stderr had {', '.join(strayed)}: print metrics to stdout" if strayed else why
+
     def go_on(self, step: int) -> None:
         """Count values without a step from this one on: they are a command's that goes on from there."""
         self._before = max(step, 0)
@@ -79,9 +87,12 @@ class Ears:
     def hear(self, line: str, is_stdout: bool) -> None:
         """Take a line that the command printed."""
         self.tail.add(line)
-        if not is_stdout or "=" not in line:
+        if "=" not in line:
             return
         found = metrics_in(line)
+        if not is_stdout:
+            self._elsewhere.update(found.keys() & set(self._objectives))
+            return
         self._latest.take(found)
         if 0 <= found.get("step", -1) < _LARGEST_STEP:
             self._step = int(found["step"])

@@ -113,6 +113,8 @@ class TrialAttempt(Attempt):
 
     def _succeeded(self, metrics: dict[str, float | None], outputs: dict[str, Any]) -> None:
         self._told = True
+        if self._ears.unmeasured:
+            self.say(f"trial {self._trial.trial} counts as failed: {self._ears.unmeasured}")
         self._tell(outcome="Succeeded", exitCode=0, metrics=metrics, outputs=outputs)
 
     def _record(self) -> TerminationRecord:

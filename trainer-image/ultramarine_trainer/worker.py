@@ -17,7 +17,7 @@ from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
 from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, OutputRecord
 from ultramarine.shared.errors import StorageError
-from ultramarine.shared.sweep_records import WorkerTask, fill
+from ultramarine.shared.sweep_records import WorkerTask, fill, in_template
 from ultramarine.shared.training_records import GangTask, TerminationRecord, TrainingTask
 
 from ultramarine_trainer.archive import Archive
@@ -45,6 +45,12 @@ class Worker(Attempt):
         super().__init__(command, environment, places)
         self._pauses: Pauses | None = None
         self._name = f"{self._pod}/{secrets.token_hex(4)}"  # a container that starts again in the pod is another worker
+
+    def say(self, line: str) -> None:
+        super().say(in_template(line))
+
+    def _failed(self, failed: Failed) -> tuple[int, TerminationRecord]:
+        return super()._failed(Failed(failed.code, failed.reason, in_template(failed.message)))
 
     def _do(self, task: TrainingTask, storage: Storage) -> TerminationRecord:
         worker = self._worker_task()
@@ -143,7 +149,9 @@ class Worker(Attempt):
         if heartbeat.cause:
             outcome, message = "Stopped" if heartbeat.cause == STOP else "Failed", heartbeat.why
         elif code != 0:
-            outcome, message = "Failed", problem or str(failure_of(code))
+            outcome, message = "Failed", in_template(problem or str(failure_of(code)))
+        elif ears.unmeasured:
+            outcome, message = "Failed", ears.unmeasured
         self.say(f"trial {trial.number}: {outcome}" + (f": {message}" if message else ""))
         finished = {
             "trial": trial.number,

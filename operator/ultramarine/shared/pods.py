@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -13,6 +14,7 @@ from .plan import Platform
 from .training_records import TerminationRecord
 
 INDEX = "batch.kubernetes.io/job-completion-index"
+JOB_NAME = "batch.kubernetes.io/job-name"
 USER = 65532  # any number but 0: the images name the same one
 
 POD_SECURITY: Manifest = {
@@ -44,6 +46,8 @@ def storage_env(platform: Platform) -> list[Manifest]:
         {"name": contract.ENV_STORAGE_REGION, "value": platform.storage_region},
     ]
 
+
+BACKOFF_LIMIT = 6  # of a Job that has none
 
 # A container that waits for one of these waits for a person, or for luck.
 TROUBLED_WAITING = {
@@ -209,6 +213,34 @@ def terminated(pod: Manifest) -> Manifest | None:
     return None
 
 
+def is_last(job: Manifest, failures: Sequence[Manifest]) -> bool:
+    """Whether Kubernetes makes no more pods for a Job of which these have failed: it goes by rules, and then counts."""
+    spec, counts = job["spec"], job.get("status") or {}
+    actions = [_action(pod, (spec.get("podFailurePolicy") or {}).get("rules") or []) for pod in failures]
+    counted = max(actions.count("Count"), int(counts.get("failed") or 0))
+    return "FailJob" in actions or counted > int(spec.get("backoffLimit", BACKOFF_LIMIT))
+
+
+def _action(pod: Manifest, rules: Iterable[Manifest]) -> str:
+    """What follows from a failed pod, by the first rule of a podFailurePolicy that matches it."""
+    return next((str(rule["action"]) for rule in rules if _matches(pod, rule)), "Count")
+
+
+def _matches(pod: Manifest, rule: Manifest) -> bool:
+    if (wanted := rule.get("onExitCodes")) is None:
+        conditions = (pod.get("status") or {}).get("conditions") or []
+        there = {(condition.get("type"), condition.get("status")) for condition in conditions}
+        return any((each["type"], each.get("status", "True")) in there for each in rule.get("onPodConditions") or [])
+    name, is_in = wanted.get("containerName"), wanted["operator"] == "In"
+    ended = [
+        (status.get("state") or {}).get("terminated") or {}
+        for status in statuses(pod)
+        if name in (None, status["name"])
+    ]
+    codes = [end["exitCode"] for end in ended if end.get("exitCode")]
+    return any((code in wanted["values"]) == is_in for code in codes)
+
+
 def verdict(pod: Manifest) -> Verdict:
     """Judge a failed pod by its first failed container, or by what the kubelet says of the whole pod."""
     status = terminated(pod)
@@ -260,14 +292,26 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
         message += f": {lines[-1].strip()[:300]}"  # most programs say last what ended them
     container = str(status.get("name") or "")
     if reason == "CommandFailed" and container != "trainer":
-        reason, hint = "ContainerFailed", f"see kubectl logs {name} -c {container} --previous"
+        reason, hint = "ContainerFailed", f"see {_log_of(pod, container)}"
     else:
-        hint = HINTS.get(reason, "").format(secret=_storage_secret(pod))
+        hint = HINTS.get(reason, "").format(secret=_storage_secret(pod), log=_log_of(pod, container))
     return Verdict(reason, name, code, message, tail, hint)
 
 
+def _log_of(pod: Manifest, container: str) -> str:
+    """The command that shows what a container which has ended wrote."""
+    meta, logs = pod["metadata"], f"kubectl -n {pod['metadata']['namespace']} logs"
+    if (pod.get("spec") or {}).get("restartPolicy", "Always") != "Never":
+        return f"{logs} {meta['name']} -c {container} --previous"
+    # A pod of a Job is not restarted: another one comes, and this one stays as it is until somebody deletes it.
+    job = (meta.get("labels") or {}).get(JOB_NAME)
+    if job and meta.get("deletionTimestamp"):
+        return f"{logs} -l {JOB_NAME}={job} -c {container} --prefix --tail=-1"
+    return f"{logs} {meta['name']} -c {container}"
+
+
 HINTS = {
-    "CommandFailed": "read its last lines in status.failure.tail, or the whole with kubectl logs",
+    "CommandFailed": "read its last lines in status.failure.tail, or the whole with {log}",
     "CommandNotFound": "check spec.command[0]",
     "OutputEmpty": "let the command write into $(outputs.NAME), or remove the output",
     "BucketNotFound": "create the bucket or correct the uri",

@@ -53,10 +53,13 @@ def failed(reason: str, message: str) -> State:
     )
 
 
-def build(obj: Obj[Any], state: State, facts: Manifest, now: datetime) -> Manifest:
-    """The whole status: the state's conditions over `facts`, which are the other fields."""
+def build(obj: Obj[Any], state: State, facts: Manifest, now: datetime, doubt: str = "") -> Manifest:
+    """The whole status: the state's conditions over `facts`, which are the other fields.
+
+    `doubt` is what its author may not have meant, in a spec that is accepted all the same.
+    """
     word, conditions = state
-    accepted = Condition("Accepted", True, "Valid", "")
+    accepted = Condition("Accepted", True, "Valid", doubt)
     if not any(c.type == "Suspended" for c in conditions):
         conditions = (Condition("Suspended", False, "NotSuspended", ""), *conditions)
     old = obj.status.get("conditions") or []
@@ -80,6 +83,9 @@ def diary(obj: Obj[Any], new: Manifest) -> tuple[Event, ...]:
         before, after = find(obj.status, type), find(new, type)
         if after and after["status"] == "True" and (before or {}).get("status") != "True":
             lines.append(Event(word or after["reason"], after["message"], level))
+    before, after = find(obj.status, "Accepted"), find(new, "Accepted")
+    if after and after["message"] and (before or {}).get("message") != after["message"]:
+        lines.append(Event("Doubtful", after["message"], "Warning"))
     before, after = find(obj.status, "Running"), find(new, "Running")
     troubled = (
         after

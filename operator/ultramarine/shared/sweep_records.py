@@ -15,6 +15,15 @@ from .contract import LARGEST, UNREADABLE, OutputRecord, read_known
 STOPPED_EARLY, TRIAL_OVER, TRIAL_TIMEOUT = "StoppedEarly", "TrialOver", "TrialTimeout"
 MOST_PODS = 1000  # trials of a sweep each of which has a TrainingJob of its own
 _REFERENCE = re.compile(r"\$\(params\.([^)]*)\)")
+# What the spec of a TrainingJob has and that of a Sweep has not, and is spoken of.
+TEMPLATE_FIELDS = (
+    *("args", "backoffLimit", "checkpoint", "command", "elastic", "env", "envFrom", "framework", "image", "inputs"),
+    *("nodes", "onOutOfMemory", "outputs", "parameters", "pendingDeadlineSeconds", "podFailurePolicy", "podTemplate"),
+    *("processesPerNode", "resources", "source"),
+)
+_FIELD = re.compile(
+    rf"(?<![\w./-])(?:spec\.(?=(?:{'|'.join(TEMPLATE_FIELDS)})\b)|(?=resources\.(?:limits|requests)\b|onOutOfMemory\.))"
+)
 
 
 @dataclass(frozen=True)
@@ -126,6 +135,11 @@ def coordinator_name(sweep: str) -> str:
 def trial_worker(number: int) -> str:
     """What a trial that is a TrainingJob is called as its own worker; whichever pod of it speaks."""
     return f"trial-{number}"
+
+
+def in_template(message: str) -> str:
+    """A message about a TrainingJob, with its fields called as the author of a sweep finds them."""
+    return _FIELD.sub("spec.trialTemplate.spec.", message)
 
 
 def applicable(command: Sequence[str], known: Collection[str]) -> list[str]:

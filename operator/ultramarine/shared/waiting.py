@@ -12,6 +12,7 @@ from .meta import Manifest
 NO_IMAGE = timedelta(minutes=2)  # a registry can be a moment behind
 NO_REGISTRY = timedelta(minutes=10)  # one that is away or busy says nothing of the image
 NO_SUCH_IMAGE = re.compile(r"not found|manifest unknown|does not exist|unauthorized|denied|forbidden", re.IGNORECASE)
+BACK_OFF = timedelta(minutes=10)  # the longest that Kubernetes waits before it makes another pod for a Job
 NEVER = {"InvalidImageName", "ErrImageNeverPull"}  # what no waiting changes
 
 
@@ -66,6 +67,26 @@ class Patience:
         if self._limit is not None:
             patience = timedelta(seconds=self._limit)
         return max(patience - (self._now - parse_timestamp(self._image_error)), timedelta())
+
+
+def no_pod(job: Manifest) -> pods.Trouble:
+    """Why a Job that its controller has started has had no pod for a while; only Events say more, and nobody here reads
+    them.
+    """
+    name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
+    why = f"kubectl -n {namespace} describe job {name} says why (a quota, a limit range, an admission policy)"
+    if failed := has_failed(job):
+        lost = "a pod" if failed == 1 else f"{failed} pods"
+        waits = (
+            f"{lost} of Job {name} failed or went, and Kubernetes waits before it makes the next one, longer each time"
+        )
+        return pods.Trouble("Retrying", f"{waits}, ten minutes at most; if none comes then, {why}")
+    return pods.Trouble("NoPod", f"Kubernetes makes no pod for Job {name}; {why}")
+
+
+def has_failed(job: Manifest) -> int:
+    """How many pods of a Job have failed, by its own counts."""
+    return int((job.get("status") or {}).get("failed") or 0)
 
 
 def left(limit: int | None, waited: timedelta) -> timedelta | None:

@@ -288,6 +288,24 @@ def command(sweep: Sweep, params: Sequence[str]) -> list[str]:
     return training.command_line(spec, known, "spec.trialTemplate.spec", "spec.searchSpace")
 
 
+def unused(sweep: Sweep) -> str:
+    """What to say of parameters that no trial's command gets, or nothing: it gets them by reference only.
+
+    One that decides by `when` whether others are there needs no reference of its own.
+    """
+    spec, space = sweep.spec.trial_template.spec, sweep.spec.search_space
+    referred = {match[2] for text in (*spec.command, *spec.args) for match in training.REFERENCE.finditer(text)}
+    referred |= {name for parameter in space.values() for name in parameter.when or {}}
+    if not (names := [name for name in space if name not in referred]):
+        return ""
+    where = ", ".join(f"spec.searchSpace.{name}" for name in names)
+    remedy = ", ".join(f"$(params.{name})" for name in names)
+    return (
+        f"no trial hears of {where}: neither command nor args in spec.trialTemplate.spec refer to it; make the sweep "
+        f"anew with {remedy} there, or leave it out"
+    )
+
+
 def _pod_name() -> Manifest:
     return {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
 

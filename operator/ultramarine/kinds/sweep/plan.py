@@ -14,7 +14,7 @@ from ...shared.meta import JOB, SWEEP, TRAINING_JOB, Manifest, Ref
 from ...shared.plan import Effect, Plan, Platform, Question, ReadText, Seen
 from ...shared.searchgrid import Grid, check_algorithm
 from ...shared.searchspace import Space, read_space
-from ...shared.sweep_records import MOST_PODS, SweepSummary
+from ...shared.sweep_records import MOST_PODS, SweepSummary, in_template
 from ..trainingjob.schema import MAX_PARAMETERS
 from . import podpertrial, status
 from .manifests import (
@@ -32,6 +32,7 @@ from .manifests import (
     sweep_task,
     token_secret,
     token_secret_name,
+    unused,
     with_changes,
     workers,
     workers_job,
@@ -72,7 +73,12 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
         if failure := job_condition(job, "Failed"):
             return _failed(sweep, job, failure, its_pods, facts, now)
     if any(job["metadata"].get("deletionTimestamp") for job in own.jobs):
-        return _plan(sweep, states.pending("JobEnding", "the pods of a Job of its end"), facts, now)
+        return _plan(
+            sweep,
+            states.pending("JobEnding", "a Job of it is being deleted, and its pods end first"),
+            facts,
+            now,
+        )
     if stuck := without_token(sweep, own):
         # A new one for both: who has the old one would not know the other any more. The Job whose pod shows that it is
         # missing goes last, and the new one comes when no Job is left: a delete may be refused, and a pass end halfway.
@@ -112,12 +118,8 @@ def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: date
         if not its_pods and (waited := without_pods(job, now)) is not None:
             if waited < NO_POD:
                 return _plan(sweep, STARTING, facts, now, after=NO_POD - waited)
-            name = job["metadata"]["name"]
-            message = (
-                f"Kubernetes makes no pod for Job {name}; kubectl -n {sweep.namespace} describe job {name} says why "
-                "(a quota, a limit range, an admission policy)"
-            )
-            return _plan(sweep, states.pending("NoPod", message), facts, now)
+            missing = waiting.no_pod(job)
+            return _plan(sweep, states.pending(missing.reason, missing.message), facts, now)
     return _plan(sweep, _trouble(own, speaking, working), facts, now, after=patience.next_look())
 
 
@@ -126,12 +128,22 @@ def _trouble(own: Own, speaking: list[Manifest], working: list[Manifest]) -> sta
     missing = [*([] if speaking else own.speaking), *([] if working else own.working)]
     for pod in reversed(missing):
         if (trouble := pods.trouble(pod)) is not None:
-            return states.pending(trouble.reason, trouble.message)
-    failures = [pod for pod in missing if (pod.get("status") or {}).get("phase") == "Failed"]
+            return states.pending(trouble.reason, in_template(trouble.message))
+    for job, its_pods in own.pairs:
+        failures = _failures(its_pods)
+        if failures and pods.is_last(job, failures):
+            said = in_template(pods.verdict(failures[-1]).sentence)
+            return states.finishing("Finishing", f"{said}; no other pod takes its place, and the sweep ends")
+    failures = _failures(missing)
     waits = any((pod.get("status") or {}).get("phase") in ("Pending", "Running") for pod in missing)
     if failures and not waits:
-        return states.pending("Retrying", f"{pods.verdict(failures[-1]).sentence}; another pod takes its place")
+        said = in_template(pods.verdict(failures[-1]).sentence)
+        return states.pending("Retrying", f"{said}; another pod takes its place")
     return STARTING
+
+
+def _failures(its_pods: list[Manifest]) -> list[Manifest]:
+    return [pod for pod in its_pods if (pod.get("status") or {}).get("phase") == "Failed"]
 
 
 def _children(sweep: Sweep, seen: Seen, search: Search, own: Own, warm_start: tuple[str, ...]) -> tuple[Manifest, ...]:
@@ -224,7 +236,7 @@ def _plan(
     delete: tuple[Ref, ...] = (),
     after: timedelta | None = None,
 ) -> Plan:
-    new = states.build(sweep, state, facts, now)
+    new = states.build(sweep, state, facts, now, unused(sweep))
     return Plan(new, create=create, delete=delete, events=states.diary(sweep, new), after=after)
 
 
@@ -254,11 +266,24 @@ def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, n
     last = told if told and told.outcome != summary.outcome else summary  # the same in short, as a rule
     if last.outcome != "Succeeded":
         message, _, tail = (last.message or "its coordinator has ended it").partition("\n")
+        if last.reason == "DeadlineExceeded" and (cause := _kept_back(own, summary)):
+            message = f"no trial ran within spec.activeDeadlineSeconds={sweep.spec.active_deadline_seconds}: {cause}"
         verdict = pods.Verdict(last.reason or "SweepFailed", "", None, message, tail, "")
         return _ended_badly(sweep, own.coordinator, verdict, facts, now)
     if sweep.spec.register_best is not None:
         return _registering(sweep, seen, summary, last, own.coordinator, facts, now)
     return _ended_well(sweep, own.coordinator, last, facts, now)
+
+
+def _kept_back(own: Own, summary: SweepSummary) -> str:
+    """Why no trial has ever run, where that can be seen; one that only waited for its pod was stopped at the end."""
+    if summary.succeeded or summary.failed or (summary.stopped and own.is_pool):
+        return ""
+    if not own.is_pool:
+        trouble = podpertrial.kept_back(job for job in own.trials if not podpertrial.is_over(job))
+        return trouble.message if trouble else ""
+    found = (trouble for pod in own.working if (trouble := pods.trouble(pod)) is not None)
+    return next((in_template(trouble.message) for trouble in found), "")
 
 
 def _registering(
@@ -296,6 +321,7 @@ def _ended_well(sweep: Sweep, coordinator: Manifest, last: SweepSummary, facts: 
 
 
 def _ended_badly(sweep: Sweep, job: Manifest, verdict: pods.Verdict, facts: Manifest, now: datetime) -> Plan:
+    verdict = replace(verdict, message=in_template(verdict.message), hint=in_template(verdict.hint))
     facts = {**status.ended(facts, job, now), "failure": pods.failure(verdict)}
     return _ended(sweep, states.failed(verdict.reason[:256], verdict.sentence), facts, now)
 
@@ -313,7 +339,7 @@ def _failed(
     sweep: Sweep, job: Manifest, condition: Mapping[str, str], its_pods: list[Manifest], facts: Manifest, now: datetime
 ) -> Plan:
     """One of its Jobs has failed for good: nobody is left to give trials, or to run them."""
-    failures = [pod for pod in its_pods if (pod.get("status") or {}).get("phase") == "Failed"]
+    failures = _failures(its_pods)
     if not failures and _is_fresh(condition, now):
         # Jobs and pods are watched apart: the pod's last words may be a moment behind.
         state = states.finishing("Finishing", "it has failed; what its pod said last is awaited")

@@ -9,6 +9,7 @@ from typing import Any
 from ...shared.conditions import ENDED, Condition, find, health, is_true, parse_timestamp
 from ...shared.meta import API_VERSION, TRAINING_JOB, Manifest, child_metadata, controller_uid
 from ...shared.plan import Child, Report
+from ...shared.pods import Trouble
 from ...shared.states import State, pending
 from ...shared.sweep_records import (
     STOPPED_EARLY,
@@ -17,6 +18,7 @@ from ...shared.sweep_records import (
     WantedTrial,
     applicable,
     as_text,
+    in_template,
 )
 from ..trials import ANNOTATION_TRIAL, trial_name
 from .manifests import Sweep, best_output, has_pod_per_trial, objectives, source_name
@@ -89,16 +91,23 @@ def state(sweep: Sweep, there: list[Manifest], facts: Manifest, coordinator: Man
     counts = facts.get("trials") or {}
     begun = sweep.status.get("state") == "Running" or any(counts.get(w) for w in ("succeeded", "stopped", "failed"))
     if not any((job.get("status") or {}).get("state") == "Running" for job in live):
-        for job in live:
-            if (trouble := _trouble(job.get("status") or {})) is not None:
-                said = f"TrainingJob {job['metadata']['name']}: {trouble.get('message', '')}"
-                return pending(str(trouble.get("reason")), said)
+        if (trouble := kept_back(live)) is not None:
+            return pending(trouble.reason, trouble.message)
         if not begun:
             unheard = f"pod {name} has not said yet which trials run; its log tells what it waits for"
             return pending("TrialsStarting", "its first trials are starting" if there else unheard)
     # No numbers: between one trial and the next they would change, and the status with them.
     message = f"trials run as TrainingJobs; pod {name} says which"
     return "Running", (Condition("Running", True, "TrialsRunning", message), *health(done=False, progress=message))
+
+
+def kept_back(jobs: Iterable[Manifest]) -> Trouble | None:
+    """Why the first of these trials' jobs that has trouble does not run."""
+    for job in jobs:
+        if (told := _trouble(job.get("status") or {})) is not None:
+            said = in_template(str(told.get("message", "")))
+            return Trouble(str(told.get("reason")), f"TrainingJob {job['metadata']['name']}: {said}")
+    return None
 
 
 def _trouble(status: Manifest) -> Mapping[str, str] | None:
@@ -135,7 +144,7 @@ def _told(trial: WantedTrial, status: Manifest) -> Manifest:
     if is_true(status, "Succeeded"):
         return _end(trial, "Succeeded", exitCode=0, **known)
     failure = status.get("failure") or {}
-    words = {"message": failure.get("message", ""), "tail": failure.get("tail", "")}
+    words = {"message": in_template(str(failure.get("message", ""))), "tail": failure.get("tail", "")}
     outcome = "Stopped" if failure.get("reason") == STOPPED_EARLY else "Failed"
     return _end(trial, outcome, exitCode=failure.get("exitCode") or NO_CODE, **known, **words)
 

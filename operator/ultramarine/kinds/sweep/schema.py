@@ -16,6 +16,7 @@ from .stopping import EarlyTermination
 MAX_BEST = 10
 MAX_TRIALS = 10_000
 MAX_PARAMETERS = 64
+MOST_HOURS = 100_000
 YEAR = 31536000
 
 
@@ -88,18 +89,28 @@ class Limits(Schema):
     )
 
 
+def _some_hours(name: str) -> dict[str, str]:
+    return rule(
+        f"!has(self.{name}) || self.{name} >= 0.001",
+        f"{name} must be 0.001 at least, which is 3.6 s; leave it out where there is no bound",
+    )
+
+
 class Budget(Schema):
     """What all trials together may use; the sweep then ends with the best that it has."""
 
     model_config = ConfigDict(
-        json_schema_extra=rules(rule("has(self.cpuHours) || has(self.gpuHours)", "give cpuHours, gpuHours or both"))
+        json_schema_extra=rules(
+            rule("has(self.cpuHours) || has(self.gpuHours)", "give cpuHours, gpuHours or both"),
+            *(_some_hours(name) for name in ("cpuHours", "gpuHours")),
+        )
     )
 
     cpu_hours: float | None = Field(
-        default=None, ge=0.001, le=100_000, description="Hours of CPU, by what the trials reserve."
+        default=None, le=MOST_HOURS, description="Hours of CPU, by what the trials reserve; 0.001 at least."
     )
     gpu_hours: float | None = Field(
-        default=None, ge=0.001, le=100_000, description="Hours of GPU, by what the trials reserve."
+        default=None, le=MOST_HOURS, description="Hours of GPU, by what the trials reserve; 0.001 at least."
     )
 
 
@@ -286,7 +297,8 @@ class SweepSpec(Schema):
         default=None,
         ge=1,
         le=YEAR,
-        description="Fail the sweep when it has been active for this long; suspension does not count.",
+        description="Fail the sweep when it has been active for this long, counted from the start of its coordinator; "
+        "suspension does not count, nor does the time in which it has no coordinator.",
         json_schema_extra=IMMUTABLE,
     )
     ttl_seconds_after_finished: int | None = Field(

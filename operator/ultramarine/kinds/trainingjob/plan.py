@@ -63,7 +63,8 @@ def _wanted(job: Job, seen: Seen, now: datetime) -> Plan:
     if child is None:
         return _without_job(job, seen, facts, now)
     if child["metadata"].get("deletionTimestamp"):
-        state = states.suspended() if job.spec.suspend else states.pending("JobEnding", "the pods of its last Job end")
+        ending = states.pending("JobEnding", "its last Job is being deleted, and its pods end first")
+        state = states.suspended() if job.spec.suspend else ending
         return _plan(job, state, facts, now)
     if done := _job_condition(child, "Complete"):
         if not _succeeded_pods(own_pods) and _is_fresh(done, now):
@@ -89,7 +90,7 @@ def _wanted(job: Job, seen: Seen, now: datetime) -> Plan:
         return _give_up(job, hopeless, child, facts, now)
     if not own_pods and not job.spec.suspend:
         return replace(_without_pods(job, child, seen.platform, now), apply=apply)
-    state = _unfinished(job, own_pods, running)
+    state = _unfinished(job, child, own_pods, running)
     if state == STARTING:
         facts = status.kept(job, seen.platform)  # the name of a pod that does nothing yet is not worth a write
     return _plan(job, state, facts, now, apply=apply, after=patience.next_look())
@@ -185,7 +186,7 @@ def _awaited(job: Job, own_pods: list[Manifest], running: list[Manifest]) -> lis
     return own_pods
 
 
-def _unfinished(job: Job, own_pods: list[Manifest], running: list[Manifest]) -> states.State:
+def _unfinished(job: Job, child: Manifest, own_pods: list[Manifest], running: list[Manifest]) -> states.State:
     if job.spec.suspend:
         return states.suspended()
     if running:
@@ -198,31 +199,40 @@ def _unfinished(job: Job, own_pods: list[Manifest], running: list[Manifest]) -> 
     failures = [pod for pod in own_pods if (pod.get("status") or {}).get("phase") == "Failed"]
     alive = {pods.node_index(pod) for pod in own_pods if pod not in failures}
     if failures and pods.node_index(failures[-1]) not in alive:
-        sentence = pods.verdict(failures[-1]).sentence
-        return states.pending("Retrying", f"attempt {len(failures)} failed: {sentence}; another attempt follows")
+        said = f"attempt {len(failures)} failed: {pods.verdict(failures[-1]).sentence}"
+        if pods.is_last(child, failures):
+            return states.finishing("Finishing", f"{said}; no other attempt follows, and its Job is being closed")
+        return states.pending("Retrying", f"{said}; another attempt follows")
     return STARTING
 
 
 def _without_pods(job: Job, child: Manifest, platform: Platform, now: datetime) -> Plan:
-    """A Job that its controller has started gets a pod at once; only Events, which nobody here reads, say why not."""
+    """A Job that its controller has started gets a pod at once, or after a while where others have failed."""
     facts, counts = status.kept(job, platform), child.get("status") or {}
     if child["spec"].get("suspend") and is_queued(job):
         message = f"queue {queue(job)} holds it; Kueue starts it when there is room (kubectl get workloads)"
         return _plan(job, states.pending("Queued", message), facts, now)
     if not counts.get("startTime") or counts.get("active"):
         return _plan(job, STARTING, facts, now)
-    waited = now - parse_timestamp(str(counts["startTime"]))
+    waited = now - _since(job, parse_timestamp(str(counts["startTime"])), now)
     if waited < NO_POD:
         return _plan(job, STARTING, facts, now, after=NO_POD - waited)
-    remedy = (
-        f"kubectl -n {job.namespace} describe job {job.name} says why (a quota, a limit range, an admission policy)"
-    )
-    message = f"Kubernetes makes no pod for its Job; {remedy}"
-    left = waiting.left(job.spec.pending_deadline_seconds, waited)
+    missing = waiting.no_pod(child)
+    # To wait before another attempt is Kubernetes's way, and no sign that there will be none.
+    excused = waiting.BACK_OFF if waiting.has_failed(child) else timedelta()
+    left = waiting.left(job.spec.pending_deadline_seconds, waited - excused)
     if left == timedelta():
-        verdict = pods.Verdict("NoPod", "", None, message, "", waiting.deadline_hint(job.spec.pending_deadline_seconds))
-        return _give_up(job, verdict, child, facts, now)
-    return _plan(job, states.pending("NoPod", message), facts, now, after=left)
+        hint = waiting.deadline_hint(job.spec.pending_deadline_seconds)
+        return _give_up(job, pods.Verdict("NoPod", "", None, missing.message, "", hint), child, facts, now)
+    return _plan(job, states.pending(missing.reason, missing.message), facts, now, after=left)
+
+
+def _since(job: Job, started: datetime, now: datetime) -> datetime:
+    """Since when a Job has had no pod, as far as is known: its last one may have run until a moment ago."""
+    told = find(job.status, "Running")
+    if told is None:
+        return started
+    return now if told["status"] == "True" else max(started, parse_timestamp(str(told["lastTransitionTime"])))
 
 
 def _more_memory(job: Job, child: Manifest, own_pods: list[Manifest], facts: Manifest, now: datetime) -> Plan | None:
