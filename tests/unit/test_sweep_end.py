@@ -258,8 +258,10 @@ def test_what_goes_on_after_the_end_is_ended():
     assert (first.delete, first.after) == ((), timedelta(milliseconds=200))
 
     second = plan(sweep(first.status), there, NOW)
-    assert [ref.name for ref in second.delete] == ["hpo-workers"]
-    assert second.status == first.status
+    assert (second.delete, second.after) == ((), timedelta(seconds=5))  # who was told ends by itself until then
+    third = plan(sweep(second.status), there, NOW + timedelta(seconds=5))
+    assert [ref.name for ref in third.delete] == ["hpo-workers"]
+    assert third.status == second.status == first.status
 
 
 def test_the_end_is_known_by_the_coordinators_pod():

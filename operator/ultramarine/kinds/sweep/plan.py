@@ -381,8 +381,8 @@ def _after_the_end(sweep: Sweep, own: Own, now: datetime) -> Plan:
     ]
     trials = [job for job in own.trials if not (podpertrial.is_over(job) or job["metadata"].get("deletionTimestamp"))]
     # Since the status said so: an operator that was away may not know yet which trials ended meanwhile.
-    ends = (condition.get("lastTransitionTime") for condition in kept if condition.get("type") in ENDED)
-    told = next(filter(None, ends), new.get("completionTime"))
+    ends = (one for one in kept if one.get("type") in ENDED and one.get("status") == "True")
+    told = next((one["lastTransitionTime"] for one in ends if "lastTransitionTime" in one), new.get("completionTime"))
     past = now - parse_timestamp(told) if told else STORING
     # Those that end by themselves now keep their pods, and these their logs.
     waits = {job["metadata"]["uid"]: (STORING if _is_running(job) else ENDING) - past for job in (*going_on, *trials)}
