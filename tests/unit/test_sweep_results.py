@@ -365,6 +365,16 @@ def test_the_table_has_a_row_for_each_trial() -> None:
         assert told == (trial.values or (None,) * len(told))
 
 
+def test_integers_beside_floats_are_one_column() -> None:
+    """A choice that has both is a column of floats, also where an integer is none."""
+    space = read_space({"c": {"choice": [1.5, 2, 2**53 + 1]}})
+    trials = [Trial(n, {"c": value}, SUCCEEDED, (1.0,)) for n, value in enumerate([2, 1.5, 2**53 + 1])]
+
+    rows = parquet.read_table(io.BytesIO(table(Results("x", space, LOSS, trials)))).to_pylist()
+
+    assert [row["params.c"] for row in rows] == [2.0, 1.5, float(2**53)]
+
+
 @settings(max_examples=10, deadline=None)
 @given(search_spaces(), st.integers(0, 12), st.integers(1, 2), st.data())
 def test_whatever_a_sweep_was_there_is_a_report(
