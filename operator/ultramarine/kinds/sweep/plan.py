@@ -38,6 +38,7 @@ from .manifests import (
 )
 from .own import Own, job_condition, last_words, own_of, without_pods, without_token
 from .registration import registered, stored, to_register
+from .schema import MAX_TRIALS
 
 LOST = ("ObjectNotFound", "TooLarge")  # what no other look will find
 STORAGE_RETRY = timedelta(seconds=15)
@@ -170,6 +171,9 @@ def _search(sweep: Sweep, platform: Platform) -> Search:
     if has_pod_per_trial(sweep) and search.most > MOST_PODS:
         message = f"the grid of spec.searchSpace has {search.most} points, and execution PodPerTrial {MOST_PODS} trials"
         raise InvalidSpec(f"{message} at most; set limits.maxTrials, or let a Pool run them")
+    if search.most > MAX_TRIALS:
+        message = f"the grid of spec.searchSpace has {search.most} points, and a Sweep {MAX_TRIALS} trials at most; set"
+        raise InvalidSpec(f"{message} limits.maxTrials, which takes a sample of them, or take values away")
     names = {*sweep.spec.trial_template.spec.parameters, *space.names}
     if has_pod_per_trial(sweep) and len(names) > MAX_PARAMETERS:
         # Else each trial's job would be refused, for ever.
