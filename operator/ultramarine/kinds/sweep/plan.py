@@ -14,7 +14,7 @@ from ...shared.meta import JOB, SWEEP, TRAINING_JOB, Manifest, Ref
 from ...shared.plan import Effect, Plan, Platform, Question, ReadText, Seen
 from ...shared.searchgrid import Grid, check_algorithm
 from ...shared.searchspace import Space, read_space
-from ...shared.sweep_records import MOST_PODS, SweepSummary
+from ...shared.sweep_records import FRONT, MOST_PODS, SweepSummary
 from ..trainingjob.schema import MAX_PARAMETERS
 from . import podpertrial, status
 from .manifests import (
@@ -250,7 +250,16 @@ def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, n
         return _ended_badly(sweep, own.coordinator, verdict, facts, now)
     if sweep.spec.register_best is not None:
         return _registering(sweep, seen, summary, last, own.coordinator, facts, now)
-    return _ended_well(sweep, own.coordinator, last, facts, now)
+    return _ended_well(sweep, own.coordinator, last, facts, now, _front(sweep, summary, whole is not None))
+
+
+def _front(sweep: Sweep, summary: SweepSummary, is_whole: bool) -> str:
+    """What there is of a Pareto front, in words; nothing where there is one objective, or no trial."""
+    many = len(summary.best)
+    if len(objectives(sweep)) == 1 or not many:
+        return ""
+    more = " or more" if many >= FRONT or not is_whole else ""
+    return f"the Pareto front has {many}{more} trial{'s' if many > 1 or more else ''}"
 
 
 def _registering(
@@ -279,11 +288,14 @@ def _registering(
     return _ended_well(sweep, coordinator, last, facts, now)
 
 
-def _ended_well(sweep: Sweep, coordinator: Manifest, last: SweepSummary, facts: Manifest, now: datetime) -> Plan:
+def _ended_well(
+    sweep: Sweep, coordinator: Manifest, last: SweepSummary, facts: Manifest, now: datetime, front: str = ""
+) -> Plan:
     facts = status.ended(facts, coordinator, now)
     said = last.message or f"{facts['progress']} trials are over"
     best = facts.get("bestValue")
-    message = f"{said}; the best value is {best}" if best else said
+    found = front or (f"the best value is {best}" if best else "")
+    message = f"{said}; {found}" if found else said
     return _ended(sweep, states.succeeded(message, last.reason[:256] or "Finished"), facts, now)
 
 
