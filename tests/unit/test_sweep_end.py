@@ -89,6 +89,27 @@ def test_a_sweep_succeeds_by_what_its_coordinator_said():
     assert [event.reason for event in got.events] == ["Succeeded"]
 
 
+@pytest.mark.parametrize(
+    ("many", "answer", "words"),
+    [
+        (1, "all", "10 trials are over; the Pareto front has 1 trial"),
+        (3, "all", "10 trials are over; the Pareto front has 3 trials"),
+        (100, "all", "10 trials are over; the Pareto front has 100 or more trials"),
+        (2, StorageError("ObjectNotFound", "gone"), "10 trials are over; the Pareto front has 2 or more trials"),
+        (0, "all", "10 trials are over"),
+    ],
+)
+def test_of_several_objectives_the_message_tells_of_the_front(many: int, answer: Any, words: str):
+    """No value is the best of two objectives: what counts is how many trials none is better than."""
+    objectives = [{"metric": "loss"}, {"metric": "size"}]
+    one = sweep(objective=None, objectives=objectives)
+    told = replace(GOOD, best=tuple(BestTrial(n, (float(n), -float(n)), {"lr": 0.01}) for n in range(many)))
+    got = plan(one, over(one, told, told if answer == "all" else answer), NOW)
+
+    assert condition(got, "Succeeded")["message"] == words
+    assert len(got.status.get("best") or []) == min(many, 10)
+
+
 def test_the_storage_tells_when_the_pod_is_gone():
     """Whoever cleans up pods loses nothing: the stored summary says it all."""
     one = sweep()

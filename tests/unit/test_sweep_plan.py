@@ -175,6 +175,21 @@ def test_a_grid_has_as_many_trials_as_points():
     assert applied(got, "hpo-workers")["spec"]["parallelism"] == 4, "more would have nothing to do"
 
 
+def test_a_grid_of_more_points_than_trials_needs_a_bound():
+    """A grid is no way around the number of trials that a Sweep can have; with maxTrials it is a sample."""
+    space = {name: {"int": {"min": 1, "max": 100}} for name in ("a", "b")}
+    grid = {"algorithm": {"type": "grid"}, "trialTemplate": {"spec": {"command": ["a"]}}}
+    most = sweep(**grid, searchSpace=space, limits={})
+    more = {**space, "c": {"choice": [1, 2]}}
+
+    assert plan(most, replace(seen(), summary=SweepSummary(succeeded=1)), NOW).status["progress"] == "1/10000"
+    with pytest.raises(
+        InvalidSpec, match=r"20000 points, and a Sweep 10000 trials at most; set limits.maxTrials, which"
+    ):
+        plan(sweep(**grid, searchSpace=more, limits={}), seen(), NOW)
+    plan(sweep(**grid, searchSpace=more, limits={"maxTrials": 10}), seen(), NOW)
+
+
 def test_parallel_trials_can_be_changed():
     """Both numbers of the workers' Job follow together, and its template stays as it was made."""
     one = sweep()

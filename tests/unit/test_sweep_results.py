@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from xml.etree import ElementTree
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
@@ -23,7 +24,7 @@ from pyarrow import parquet
 from ultramarine.shared.searchspace import read_space
 from ultramarine_sweep.dominance import elite, front
 from ultramarine_sweep.history import FAILED, STOPPED, SUCCEEDED, Trial
-from ultramarine_sweep.pictures import pictures, png, svg
+from ultramarine_sweep.pictures import captions, pictures, png, svg
 from ultramarine_sweep.report import files, report
 from ultramarine_sweep.results import Results
 from ultramarine_sweep.study import as_study, study_file
@@ -212,6 +213,120 @@ def test_pictures_are_there_and_readable(objectives: list[dict[str, Any]], names
         assert png(figure).startswith(b"\x89PNG\r\n")
 
 
+def told_of(values: list[float], space: Any = SPACE) -> Results:
+    """A sweep whose trials all succeeded, with these values."""
+    drawn = suggest(space, [], len(values), objectives=LOSS, algorithm="random")
+    return Results("x", space, LOSS, [Trial(one.number, one.params, SUCCEEDED, (values[one.number],)) for one in drawn])
+
+
+def marks(axes: Any) -> dict[float, float]:
+    """Where dots and triangles stand that are to be seen."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    places = [(float(x), float(y)) for group in axes.collections for x, y in group.get_offsets()]
+    return {x: y for x, y in places if left <= x <= right and bottom <= y <= top}
+
+
+def test_a_good_sweep_is_shown_whole() -> None:
+    """Three of twenty that lie a little apart from the others are dots like these, where they belong."""
+    values = [0.95 + 0.001 * n for n in range(17)] + [0.915, 0.916, 0.918]
+    results = told_of(values)
+
+    assert marks(pictures(results)["history"].axes[0]) == pytest.approx(dict(enumerate(values)))
+    assert captions(results) == {}
+
+
+def test_what_is_far_off_is_a_triangle_at_the_edge_and_counted() -> None:
+    """One of fourteen that would press all others together stands at the edge; picture and report say so."""
+    results = told_of([*(n / 10 for n in range(13)), 500.0])
+    (axes,) = pictures(results)["history"].axes
+    said = "1 above 1.26, of 14 values: drawn as triangles at the edge"
+
+    assert marks(axes) == pytest.approx({**{n: n / 10 for n in range(13)}, 13: axes.get_ylim()[1]})
+    assert axes.get_ylim()[1] < 2
+    assert axes.get_title() == said
+    assert report(results).count(f"<p>{said}.</p>") == 2
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=30))
+@example([1e308, -1e308, 1.0])
+@example([sys.float_info.max] * 3 + [-sys.float_info.max])
+@example([1e308, 1.1e308, 1.7e308])
+def test_every_succeeded_trial_is_in_every_picture(values: list[float]) -> None:
+    """Whatever the values, no trial lies outside of a picture, and those that are not where they belong are counted."""
+    results = told_of(
+        values, read_space({"a": {"uniform": {"min": 0, "max": 1}}, "b": {"uniform": {"min": 0, "max": 1}}})
+    )
+    drawn = pictures(results)
+    slices = [axes for axes in drawn["slices"].axes if axes.get_title()]
+
+    assert set(marks(drawn["history"].axes[0])) == set(range(len(values)))
+    assert [len(marks(axes)) for axes in slices] == [len(values)] * 2
+    moved = sum(not math.isclose(y, values[int(x)]) for x, y in marks(drawn["history"].axes[0]).items())
+    counts = re.findall(r"(\d+) (?:above|below)", captions(results).get("history", ""))
+    assert sum(map(int, counts)) == moved
+    assert all(svg(figure) for figure in drawn.values())
+
+
+@pytest.mark.parametrize("many", [1, 4, 6, 30])
+def test_trials_are_counted_in_whole_numbers(many: int) -> None:
+    """There is no trial 2.5."""
+    figure = pictures(told_of([1.0] * many))["history"]
+
+    assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
+
+
+def test_lines_meet_where_the_values_are_written() -> None:
+    """Whatever the kind of a parameter, its first value is at the lower end and its last one at the upper end."""
+    document = {
+        "power": {"logInt": {"min": 1, "max": 3}},
+        "step": {"uniform": {"min": 0, "max": 1, "step": 0.4}},
+        "three": {"choice": ["a", "b", "c"]},
+        "two": {"choice": ["no", "yes"]},
+        "whole": {"int": {"min": 1, "max": 3}},
+    }
+    rows: list[tuple[Any, ...]] = [(1, 0.0, "a", "no", 1), (3, 0.8, "c", "yes", 3), (2, 0.4, "b", "yes", 2)]
+    trials = [
+        Trial(number, dict(zip(document, row, strict=True)), SUCCEEDED, (float(number),))
+        for number, row in enumerate(rows)
+    ]
+    (axes,) = pictures(Results("x", read_space(document), LOSS, trials))["parallel"].axes
+    *_, last, first = (line.vertices for line in axes.collections[0].get_paths())  # the best one on top
+    written: dict[int, list[tuple[float, str]]] = {}
+    for text in axes.texts:
+        x, y = text.get_position()
+        written.setdefault(round(x), []).append((round(y), text.get_text()))
+
+    assert [[float(y) for _, y in line] for line in (first, last)] == [[0.0] * 5, [1.0] * 5]
+    assert [sorted(one) for one in written.values()] == [
+        [(0, "1"), (1, "3")],
+        [(0, "0"), (1, "0.8")],
+        [(0, "a"), (0, "b"), (1, "c")],  # b at 0.5, which is rounded to 0
+        [(0, "no"), (1, "yes")],
+        [(0, "1"), (1, "3")],
+    ]
+    assert [text.get_position()[1] for text in axes.texts if text.get_text() == "b"] == [0.5]
+
+
+def test_a_front_beyond_what_can_be_drawn_is_counted() -> None:
+    """Trials up to the end of floats are drawn as far as can be, and picture and report say how many."""
+    values = [(1e308, 1.0), (2.0, 2.0), (3.0, -1e308)]
+    trials = [Trial(one.number, one.params, SUCCEEDED, values[one.number]) for one in a_sweep().trials[:3]]
+    results = Results("x", SPACE, TWO, trials)
+    (axes,) = pictures(results)["front"].axes
+
+    assert marks(axes) == {1e300: 1.0, 2.0: 2.0, 3.0: -1e300}
+    assert axes.get_title() == "2 of 3 trials lie beyond 1e+300 and are drawn there"
+    assert f"<p>{axes.get_title()}.</p>" in report(results)
+
+
+def test_what_the_parallel_picture_leaves_out_is_counted() -> None:
+    """Of more than a thousand trials it shows the best."""
+    assert captions(told_of([float(n) for n in range(1001)])) == {
+        "parallel": "the best 1000 of 1001 trials that succeeded"
+    }
+
+
 def test_a_report_is_one_file_that_asks_nothing_of_anybody() -> None:
     """The best trials are in a table, pictures are inside, and there is no script, no link and no foreign mark-up."""
     text = report(a_sweep(name="<script>alert(1)</script>"))
@@ -250,6 +365,16 @@ def test_the_table_has_a_row_for_each_trial() -> None:
         assert told == (trial.values or (None,) * len(told))
 
 
+def test_integers_beside_floats_are_one_column() -> None:
+    """A choice that has both is a column of floats, also where an integer is none."""
+    space = read_space({"c": {"choice": [1.5, 2, 2**53 + 1]}})
+    trials = [Trial(n, {"c": value}, SUCCEEDED, (1.0,)) for n, value in enumerate([2, 1.5, 2**53 + 1])]
+
+    rows = parquet.read_table(io.BytesIO(table(Results("x", space, LOSS, trials)))).to_pylist()
+
+    assert [row["params.c"] for row in rows] == [2.0, 1.5, float(2**53)]
+
+
 @settings(max_examples=10, deadline=None)
 @given(search_spaces(), st.integers(0, 12), st.integers(1, 2), st.data())
 def test_whatever_a_sweep_was_there_is_a_report(
@@ -257,7 +382,7 @@ def test_whatever_a_sweep_was_there_is_a_report(
 ) -> None:
     """No trial at all, failures only, values that are all the same or enormous: something can be said of each."""
     space = read_space(document)
-    numbers = st.one_of(st.just(0.5), st.floats(-1e300, 1e300))
+    numbers = st.one_of(st.just(0.5), st.floats(allow_nan=False, allow_infinity=False))
     trials = []
     for one in suggest(space, [], many, objectives=LOSS, algorithm="random"):
         outcome = data.draw(st.sampled_from(["", SUCCEEDED, SUCCEEDED, STOPPED, FAILED]))

@@ -94,7 +94,7 @@ def test_values_have_the_type_that_a_person_expects() -> None:
 
     assert [repr(domains["u"].value(n)) for n in range(4)] == ["0.0", "0.1", "0.2", "0.3"]
     assert [domains["i"].value(n) for n in range(domains["i"].size or 0)] == [1, 3, 5, 7, 9]
-    assert [repr(domains["c"].value(n)) for n in range(2)] == ["1.0", "0.5"]
+    assert [repr(domains["c"].value(n)) for n in range(2)] == ["1", "0.5"]
     assert [repr(domains["k"].value(n)) for n in range(2)] == ["1", "2"]
 
 

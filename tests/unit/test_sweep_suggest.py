@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ultramarine.shared.searchgrid import ALGORITHMS, SINGLE_OBJECTIVE, Grid
 from ultramarine.shared.searchspace import read_space
+from ultramarine.shared.sweep_records import fill
 from ultramarine_sweep.history import FAILED, STOPPED, SUCCEEDED, History, Trial, adopt
 from ultramarine_sweep.suggest import Suggester, suggest
 from unit.sweep_spaces import search_spaces
@@ -388,6 +389,17 @@ def test_stopped_trials_are_learned_from(algorithm: str) -> None:
         )
 
     assert statistics.median(losses[-20:]) < 0.4 * statistics.median(losses[:20])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_choice_gives_the_command_what_was_written(algorithm: str) -> None:
+    """Of integers beside floats an integer stays one: 2 does not come as 2.0."""
+    space = read_space({"c": {"choice": [1.5, 2, 0.25, 3]}, "n": {"int": {"min": 1, "max": 9}}})
+
+    given = {fill(["$(params.c)"], trial.params)[0] for trial in lived(space, algorithm, 1, LONG.get(algorithm, 36))}
+
+    assert given <= {"1.5", "2", "0.25", "3"}
+    assert {"2", "3"} & given
 
 
 @pytest.mark.parametrize("algorithm", ENDLESS)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-TOP, FRONT = 10, 100  # trials that are remembered
+from ultramarine.shared.sweep_records import FRONT
+
+TOP = 10  # trials that are remembered
 
 
 @dataclass(frozen=True)

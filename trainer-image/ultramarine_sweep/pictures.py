@@ -13,19 +13,23 @@ import matplotlib
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
-from ultramarine.shared.searchdomains import Choice, Real, Value, Whole
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from ultramarine.shared.searchdomains import Choice, Domain, Value, Whole
 from ultramarine.shared.searchspace import Parameter
 
 from ultramarine_sweep.dominance import front
 from ultramarine_sweep.history import FAILED, STOPPED, SUCCEEDED, Trial
 from ultramarine_sweep.results import Results
+from ultramarine_sweep.scale import FURTHEST, Scale, far, scale_of
 from ultramarine_sweep.space import to_unit
 
 SHOWN = 12  # parameters of a picture, those that matter most
 MANY = 1000  # trials, beyond which dots are drawn as an image
 
-_BLUE, _GREY, _RED, _LIGHT = "#1f4e8c", "#9aa3ad", "#b3261e", "#8fb3dd"
+LABELLED = 8  # values of a choice, of which each is written
+
+_BLUE, _GREY, _RED, _LIGHT, _DARK = "#1f4e8c", "#9aa3ad", "#b3261e", "#8fb3dd", "#4a5258"
+_SIDES: tuple[Any, Any] = ("top", "bottom")  # where the words at an axis's two ends stand
 
 # A sign of a mathematical text is a sign like others, and the same trials give the same bytes.
 _SETTINGS: Any = {
@@ -45,6 +49,20 @@ def pictures(results: Results) -> dict[str, Figure]:
             if (figure := draw(results)) is not None:
                 drawn[name] = figure
     return drawn
+
+
+def captions(results: Results) -> dict[str, str]:
+    """What is to be said below some of the pictures: which trials are not to be seen where they belong."""
+    trials = results.history.succeeded()
+    stopped = [trial.points[-1][1] for trial in results.history.finished() if trial.outcome == STOPPED and trial.points]
+    values = [trial.values[0] for trial in trials]
+    scale = _scale(results)
+    found = {"history": scale.caption([*values, *stopped]), "slices": scale.caption(values)}
+    if beyond := sum(_pairs([trial]) != ([trial.values[0]], [trial.values[1]]) for trial in trials if trial.values[1:]):
+        found["front"] = f"{beyond} of {len(trials)} trials lie beyond {FURTHEST:g} and are drawn there"
+    if len(trials) > MANY:
+        found["parallel"] = f"the best {MANY} of {len(trials)} trials that succeeded"
+    return {name: told for name, told in found.items() if told}
 
 
 def png(figure: Figure) -> bytes:
@@ -74,14 +92,15 @@ def _history(results: Results) -> Figure | None:
     figure = Figure(figsize=(8, 4))
     axes = figure.add_subplot()
     image = len(trials) > MANY
+    scale = _scale(results)
     if stopped:
         last = [trial.points[-1][1] for trial in stopped]
-        axes.scatter(_numbers(stopped), last, 14, _GREY, label="stopped, at its last value", rasterized=image)
+        _dots(axes, scale, _numbers(stopped), last, 14, _GREY, label="stopped, at its last value", rasterized=image)
     if succeeded:
         values = [trial.values[0] for trial in succeeded]
-        axes.scatter(_numbers(succeeded), values, 14, _LIGHT, label="succeeded", rasterized=image)
+        _dots(axes, scale, _numbers(succeeded), values, 14, _LIGHT, label="succeeded", rasterized=image)
         so_far = np.maximum.accumulate(values) if results.history.signs[0] < 0 else np.minimum.accumulate(values)
-        axes.step(_numbers(succeeded), so_far, color=_BLUE, where="post", label="best so far")
+        axes.step(_numbers(succeeded), scale.drawn(so_far), color=_BLUE, where="post", label="best so far")
     if failed := [trial.number for trial in trials if trial.outcome == FAILED]:
         axes.scatter(
             failed,
@@ -93,7 +112,10 @@ def _history(results: Results) -> Figure | None:
             label="failed",
             rasterized=image,
         )
-    _scale(axes, [trial.values[0] for trial in succeeded])
+    scale.set(axes)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    if told := captions(results).get("history"):
+        axes.set_title(told, fontsize=8, color=_DARK)
     axes.set_xlabel("trial")
     axes.set_ylabel(results.metrics[0])
     axes.legend(frameon=False)
@@ -124,23 +146,29 @@ def _slices(results: Results) -> Figure | None:
     rows = -(-len(parameters) // columns)
     figure = Figure(figsize=(2.6 * columns, 2.4 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
+    scale = _scale(results)
+    if told := captions(results).get("slices"):
+        figure.suptitle(told, fontsize=8, color=_DARK)
     for axes, parameter in zip(grid, parameters, strict=False):
         having = [trial for trial in trials if parameter.name in trial.params][::-1]  # the best ones on top
         places = [_axis_place(parameter, trial.params[parameter.name]) for trial in having]
         values = [trial.values[0] for trial in having]
-        axes.scatter(
+        _dots(
+            axes,
+            scale,
             places,
             values,
             12,
             _numbers(having),
             cmap="Blues",
             vmin=-0.4 * len(trials),
+            vmax=max(_numbers(trials)),
             edgecolors=_BLUE,
             linewidths=0.3,
             rasterized=len(trials) > MANY,
         )
         axes.set_title(parameter.name, fontsize=9)
-        _scale(axes, [trial.values[0] for trial in trials])
+        scale.set(axes)
         if isinstance(parameter.domain, Choice):
             axes.set_xticks(
                 range(parameter.domain.size), [_short(value) for value in parameter.domain.values], rotation=30
@@ -150,6 +178,8 @@ def _slices(results: Results) -> Figure | None:
             axes.xaxis.set_major_locator(LogLocator(numticks=4))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
+        elif isinstance(parameter.domain, Whole):
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     for axes in grid[len(parameters) :]:
         axes.remove()
     for row in range(rows):
@@ -166,7 +196,7 @@ def _parallel(results: Results) -> Figure | None:
     figure = Figure(figsize=(max(6.0, 1.3 * len(parameters)), 4))
     axes = figure.add_subplot()
     lines = [
-        [(place, to_unit(parameter.domain, trial.params[parameter.name])) for place, parameter in enumerate(parameters)]
+        [(place, _height(parameter.domain, trial.params[parameter.name])) for place, parameter in enumerate(parameters)]
         for trial in trials
     ]
     shades = np.linspace(0.1, 1.0, len(lines)) ** 3
@@ -181,15 +211,13 @@ def _parallel(results: Results) -> Figure | None:
     axes.set_xticks(range(len(parameters)), [parameter.name for parameter in parameters], rotation=20)
     for place, parameter in enumerate(parameters):
         axes.axvline(place, color=_GREY, linewidth=0.8)
-        for height, end in ((-0.03, 0), (1.03, -1)):
-            axes.text(
-                place,
-                height,
-                _short(_ends(parameter)[end]),
-                ha="center",
-                va="top" if end == 0 else "bottom",
-                fontsize=7,
-            )
+        for end, value in enumerate(_ends(parameter.domain)):
+            axes.text(place, 1.03 if end else -0.03, _short(value), ha="center", va=_SIDES[end], fontsize=7)
+        if isinstance(parameter.domain, Choice) and parameter.domain.size <= LABELLED:
+            for value in parameter.domain.values[1:-1]:
+                axes.text(place + 0.03, _height(parameter.domain, value), _short(value), va="center", fontsize=7)
+    if told := captions(results).get("parallel"):
+        axes.set_title(told, fontsize=8, color=_DARK, pad=14)
     return figure
 
 
@@ -200,16 +228,14 @@ def _front(results: Results) -> Figure | None:
         return None
     figure = Figure(figsize=(6, 5))
     axes = figure.add_subplot()
-    axes.scatter(
-        [one.values[0] for one in trials], [one.values[1] for one in trials], 14, _LIGHT, rasterized=len(trials) > MANY
-    )
+    axes.scatter(*_pairs(trials), 14, _LIGHT, rasterized=len(trials) > MANY)
     best = [trials[place] for place in front([results.history.losses(trial)[:2] for trial in trials])]
     best.sort(key=lambda trial: trial.values[0])
-    axes.plot(
-        [one.values[0] for one in best], [one.values[1] for one in best], "o-", color=_BLUE, markersize=4, linewidth=0.8
-    )
+    axes.plot(*_pairs(best), "o-", color=_BLUE, markersize=4, linewidth=0.8)
     axes.set_xlabel(results.metrics[0])
     axes.set_ylabel(results.metrics[1])
+    if told := captions(results).get("front"):
+        axes.set_title(told, fontsize=8, color=_DARK)
     return figure
 
 
@@ -242,12 +268,18 @@ def _axis_place(parameter: Parameter, value: Value) -> float:
     return float(value)
 
 
-def _ends(parameter: Parameter) -> tuple[Value, Value]:
-    match parameter.domain:
-        case Choice(values):
-            return values[0], values[-1]
-        case Real(low, high) | Whole(low, high):
-            return low, high
+def _ends(domain: Domain) -> tuple[Value, Value]:
+    """The first and the last value."""
+    if domain.size is not None:
+        return domain.value(0), domain.value(domain.size - 1)
+    assert not isinstance(domain, Choice)
+    return domain.low, domain.high
+
+
+def _height(domain: Domain, value: Value) -> float:
+    """Where a value lies between the first one, at 0, and the last one, at 1."""
+    first, last = (to_unit(domain, end) for end in _ends(domain))
+    return (to_unit(domain, value) - first) / (last - first)
 
 
 def _short(value: Value) -> str:
@@ -255,15 +287,21 @@ def _short(value: Value) -> str:
     return text if len(text) <= 14 else text[:13] + "…"
 
 
-def _scale(axes: Any, values: Sequence[float]) -> None:
-    """Show where most values lie: a few that are far off would press all others together."""
-    if len(values) < 4:
-        return
-    low, high = np.quantile(values, [0.25, 0.75])
-    reach = 3 * (high - low)
-    if not np.isfinite(reach) or reach <= 0:
-        return
-    bottom, top = max(min(values), low - reach), min(max(values), high + reach)
-    if bottom > min(values) or top < max(values):
-        margin = 0.05 * (top - bottom)
-        axes.set_ylim(bottom - margin, top + margin)
+def _pairs(trials: Sequence[Trial]) -> tuple[list[float], list[float]]:
+    """The first two objectives."""
+    return far([trial.values[0] for trial in trials]), far([trial.values[1] for trial in trials])
+
+
+def _scale(results: Results) -> Scale:
+    return scale_of([trial.values[0] for trial in results.history.succeeded()])
+
+
+def _dots(axes: Any, scale: Scale, places: Any, values: Sequence[float], size: int, colors: Any, **how: Any) -> None:
+    """A dot for each value; for one beyond the scale a triangle at its edge."""
+    sides, heights = np.array([scale.side(value) for value in values]), np.array(scale.drawn(values))
+    for side, marker in ((0, "o"), (1, "^"), (-1, "v")):
+        if (there := sides == side).any():
+            shades = colors if isinstance(colors, str) else np.array(colors)[there]
+            at = np.array(places)[there], heights[there]
+            axes.scatter(*at, size * (1 + abs(side)), shades, marker=marker, clip_on=not side, **how)
+            how.pop("label", None)  # once

@@ -8,7 +8,7 @@ from html import escape
 from ultramarine.shared.searchdomains import Value
 
 from ultramarine_sweep.history import FAILED, RUNNING, STOPPED, SUCCEEDED
-from ultramarine_sweep.pictures import pictures, png, svg
+from ultramarine_sweep.pictures import captions, pictures, png, svg
 from ultramarine_sweep.results import Results
 
 REPORT_NAME = "report.html"
@@ -58,10 +58,12 @@ def report(results: Results, shapes: dict[str, bytes] | None = None) -> str:
         f"<p>{len(results.trials)} trials: {told or 'none'}. {goals}.</p>",
         _table(results),
     ]
+    said = captions(results)
     for name, shape in shapes.items():
         # As an image, in which no script runs, whatever a parameter is called.
         source = f"data:image/svg+xml;base64,{b64encode(shape).decode()}"
         parts.append(f'<h2>{_TITLES[name]}</h2><img alt="{_TITLES[name]}" src="{source}">')
+        parts += [f"<p>{escape(said[name])}.</p>"] if name in said else []
     return "\n".join(parts) + "\n"
 
 

@@ -20,7 +20,10 @@ def table(results: Results) -> bytes:
         "outcome": pa.array([trial.outcome for trial in trials], pa.string()),
     }
     for name in results.space.names:
-        columns[f"params.{name}"] = pa.array([trial.params.get(name) for trial in trials])
+        params = [trial.params.get(name) for trial in trials]
+        if any(isinstance(value, float) for value in params):  # a choice may have integers beside floats
+            params = [value if value is None else float(value) for value in params]
+        columns[f"params.{name}"] = pa.array(params)
     for place, metric in enumerate(results.metrics):
         values = [trial.values[place] if len(trial.values) > place else None for trial in trials]
         columns[f"values.{metric}"] = pa.array(values, pa.float64())

@@ -11,8 +11,8 @@ Each parameter is an object with one of uniform, logUniform, int, logInt, choice
     objective: {constant: binary}
 
 `when` names other parameters with the values that they must have; where one of them does not exist itself, this one
-does not either. uniform and logUniform give floats, int and logInt integers, and a choice what it was written as, but
-that integers beside floats are floats. Nothing but the standard library is imported: the trainer image carries this.
+does not either. uniform and logUniform give floats, int and logInt integers, and a choice what it was written as.
+Nothing but the standard library is imported: the trainer image carries this.
 """
 
 from __future__ import annotations
@@ -199,8 +199,6 @@ def _choice(field: str, document: Any) -> Choice:
     types = sorted({_type(value) for value in values})
     if len(types) > 1:
         raise InvalidSpec(f"{field} has values of {len(types)} types ({', '.join(types)}); write all of them as one")
-    if any(type(value) is float for value in values):
-        values = [float(value) for value in values]
     for place, value in enumerate(values):
         if value in values[:place]:
             raise InvalidSpec(f"{field} has {value!r} twice; remove one of them")

@@ -13,6 +13,7 @@ from .contract import LARGEST, UNREADABLE, OutputRecord, read_known
 
 # Reasons of a failed TrainingJob that is a trial: its sweep has ended it, or was over for it, or its time was up.
 STOPPED_EARLY, TRIAL_OVER, TRIAL_TIMEOUT = "StoppedEarly", "TrialOver", "TrialTimeout"
+FRONT = 100  # trials of a Pareto front that are remembered
 MOST_PODS = 1000  # trials of a sweep each of which has a TrainingJob of its own
 _REFERENCE = re.compile(r"\$\(params\.([^)]*)\)")
 # What the spec of a TrainingJob has and that of a Sweep has not, and is spoken of.

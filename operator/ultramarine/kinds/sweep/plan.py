@@ -14,7 +14,7 @@ from ...shared.meta import JOB, SWEEP, TRAINING_JOB, Manifest, Ref
 from ...shared.plan import Effect, Plan, Platform, Question, ReadText, Seen
 from ...shared.searchgrid import Grid, check_algorithm
 from ...shared.searchspace import Space, read_space
-from ...shared.sweep_records import MOST_PODS, SweepSummary, in_template
+from ...shared.sweep_records import FRONT, MOST_PODS, SweepSummary, in_template
 from ..trainingjob.schema import MAX_PARAMETERS
 from . import podpertrial, status
 from .manifests import (
@@ -39,6 +39,7 @@ from .manifests import (
 )
 from .own import Own, job_condition, last_words, own_of, without_pods, without_token
 from .registration import registered, stored, to_register
+from .schema import MAX_TRIALS
 
 LOST = ("ObjectNotFound", "TooLarge")  # what no other look will find
 STORAGE_RETRY = timedelta(seconds=15)
@@ -182,6 +183,9 @@ def _search(sweep: Sweep, platform: Platform) -> Search:
     if has_pod_per_trial(sweep) and search.most > MOST_PODS:
         message = f"the grid of spec.searchSpace has {search.most} points, and execution PodPerTrial {MOST_PODS} trials"
         raise InvalidSpec(f"{message} at most; set limits.maxTrials, or let a Pool run them")
+    if search.most > MAX_TRIALS:
+        message = f"the grid of spec.searchSpace has {search.most} points, and a Sweep {MAX_TRIALS} trials at most; set"
+        raise InvalidSpec(f"{message} limits.maxTrials, which takes a sample of them, or take values away")
     names = {*sweep.spec.trial_template.spec.parameters, *space.names}
     if has_pod_per_trial(sweep) and len(names) > MAX_PARAMETERS:
         # Else each trial's job would be refused, for ever.
@@ -272,7 +276,16 @@ def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, n
         return _ended_badly(sweep, own.coordinator, verdict, facts, now)
     if sweep.spec.register_best is not None:
         return _registering(sweep, seen, summary, last, own.coordinator, facts, now)
-    return _ended_well(sweep, own.coordinator, last, facts, now)
+    return _ended_well(sweep, own.coordinator, last, facts, now, _front(sweep, summary, whole is not None))
+
+
+def _front(sweep: Sweep, summary: SweepSummary, is_whole: bool) -> str:
+    """What there is of a Pareto front, in words; nothing where there is one objective, or no trial."""
+    many = len(summary.best)
+    if len(objectives(sweep)) == 1 or not many:
+        return ""
+    more = " or more" if many >= FRONT or not is_whole else ""
+    return f"the Pareto front has {many}{more} trial{'s' if many > 1 or more else ''}"
 
 
 def _kept_back(own: Own, summary: SweepSummary) -> str:
@@ -312,11 +325,14 @@ def _registering(
     return _ended_well(sweep, coordinator, last, facts, now)
 
 
-def _ended_well(sweep: Sweep, coordinator: Manifest, last: SweepSummary, facts: Manifest, now: datetime) -> Plan:
+def _ended_well(
+    sweep: Sweep, coordinator: Manifest, last: SweepSummary, facts: Manifest, now: datetime, front: str = ""
+) -> Plan:
     facts = status.ended(facts, coordinator, now)
     said = last.message or f"{facts['progress']} trials are over"
     best = facts.get("bestValue")
-    message = f"{said}; the best value is {best}" if best else said
+    found = front or (f"the best value is {best}" if best else "")
+    message = f"{said}; {found}" if found else said
     return _ended(sweep, states.succeeded(message, last.reason[:256] or "Finished"), facts, now)
 
 

@@ -42,7 +42,7 @@ class Algorithm(Schema):
         default="tpe",
         description="random: any. grid: each combination once. sobol: spread evenly. tpe: where good trials are denser "
         "than bad ones. gp: where a Gaussian process expects most, for few and dear trials. cmaes: evolution, for "
-        "numbers without conditions. nsga2: evolution, for several objectives.",
+        "numbers that act together. nsga2: evolution, for several objectives.",
     )
     seed: int = Field(
         default=0, ge=0, le=LARGEST, description="The same seed and the same history give the same suggestion."
@@ -71,7 +71,8 @@ class Limits(Schema):
         default=None,
         ge=1,
         le=MAX_TRIALS,
-        description="So many trials in all; a grid has no more than its points.",
+        description="So many trials in all; a grid has no more than its points, and needs this if they are more than "
+        f"{MAX_TRIALS}.",
         json_schema_extra=IMMUTABLE,
     )
     parallel_trials: int = Field(
