@@ -8,7 +8,7 @@ HOURS ?= 1
 OPTIONS ?=
 SWEEPS := PYTHONPATH=tests/e2e:tests:tests/api:tests/chaos $(BIN)/python bench
 
-.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills writes soak serving lossless pool generate format clean
+.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills sweep-memory writes soak serving lossless pool generate format clean
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -66,6 +66,9 @@ sweep-early: .venv/ready  ## what early termination saves of 60 trainings, and w
 
 sweep-kills: .venv/ready  ## 10,000 trials while the operator is killed every half minute: none may be lost
 	$(SWEEPS)/sweep_kills.py $(OPTIONS)
+
+sweep-memory: .venv/ready  ## the coordinator's memory by the number of trials, without a cluster; a minute, OPTIONS=--help
+	PYTHONPATH=tests/unit:tests:tests/api:tests/chaos $(BIN)/python bench/sweep_memory.py $(OPTIONS)
 
 writes: .venv/ready  ## what a job costs the API server, and how soon it has a pod; a few minutes, prints tables
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/writes.py

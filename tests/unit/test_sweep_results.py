@@ -211,11 +211,11 @@ def test_a_report_is_one_file_that_asks_nothing_of_anybody() -> None:
     assert "http" not in re.sub(r"base64,[^\"]*", "", text)
 
 
-def test_all_files_of_a_sweep() -> None:
-    """A report, each picture twice, the study and the table."""
+def test_all_that_is_drawn_of_a_sweep() -> None:
+    """A report, and each picture twice."""
     names = set(files(a_sweep()))
 
-    assert names == {"report.html", "optuna-journal.log", "trials.parquet"} | {
+    assert names == {"report.html"} | {
         f"pictures/{name}.{kind}"
         for name in ("history", "importances", "slices", "parallel")
         for kind in ("png", "svg")
@@ -251,10 +251,11 @@ def test_whatever_a_sweep_was_there_is_a_report(
         points = ((1, data.draw(numbers)),) if data.draw(st.booleans()) else ()
         trials.append(Trial(one.number, one.params, outcome, values if outcome == SUCCEEDED else (), points))
 
-    found = files(Results("any", space, (LOSS, TWO)[objectives - 1], trials))
+    results = Results("any", space, (LOSS, TWO)[objectives - 1], trials)
 
-    assert f"{len(trials)} trials" in found["report.html"].decode()
-    assert [json.loads(line) for line in found["optuna-journal.log"].splitlines()]
+    assert f"{len(trials)} trials" in files(results)["report.html"].decode()
+    assert [json.loads(line) for line in study_file(results).splitlines()]
+    assert parquet.read_table(io.BytesIO(table(results))).num_rows == len(trials)
 
 
 def test_matplotlib_is_imported_for_pictures_only() -> None:

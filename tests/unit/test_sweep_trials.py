@@ -534,12 +534,12 @@ class World:
         self.write()
 
     def restart(self, compact: bool) -> None:
-        before = self.trials.snapshot()
+        before = list(self.trials.snapshot())
         if compact:
             self.journal = [*before]
         going_on = self.trials.promoted
         self.trials = self.coordinator()
-        assert self.trials.snapshot() == before
+        assert list(self.trials.snapshot()) == before
         assert self.trials.promoted == going_on
         self.now = max(self.now, self.trials.now)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from ultramarine.shared.searchspace import read_space
@@ -12,7 +12,7 @@ from ultramarine.shared.sweep_records import SweepTask
 
 from ultramarine_sweep import stopping, suggest
 from ultramarine_sweep.history import adopt
-from ultramarine_sweep.results import Results
+from ultramarine_sweep.leaving import Leaving
 from ultramarine_sweep.sweep import Parts, run, say
 from ultramarine_sweep.trial import Known, Stopper, Suggester
 
@@ -21,9 +21,10 @@ _TOLD = 10  # of the reasons why trials of other sweeps are left out
 
 def main() -> NoReturn:
     """Coordinate the sweep that the environment names, and end with the exit code of the container."""
-    code = run(os.environ, Parts(_suggester, _stopper, _files, _prepare))
+    leaving = Leaving()
+    code = run(os.environ, Parts(_suggester, _stopper, leaving.files, leaving.prepare))
     sys.stderr.flush()
-    # All that counts is stored. To take down what drew the pictures would take another half a second of the sweep's.
+    # All that counts is stored. To take down a sampler's libraries would take another half a second of the sweep's.
     os._exit(code)
 
 
@@ -39,18 +40,6 @@ def _suggester(task: SweepTask, known: Sequence[Known]) -> Suggester:
 
 def _stopper(task: SweepTask) -> Stopper | None:
     return stopping.Stopper(task.early_termination, task.objectives[0]) if task.early_termination else None
-
-
-def _files(task: SweepTask, trials: Sequence[Known]) -> Mapping[str, bytes]:
-    from ultramarine_sweep.report import files  # matplotlib and Optuna, which only the end needs
-
-    return files(Results(task.sweep, read_space(task.space), task.objectives, trials)) if trials else {}
-
-
-def _prepare() -> None:
-    import sklearn.ensemble  # noqa: F401, for the importances
-
-    import ultramarine_sweep.report  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -14,14 +14,15 @@ LAZY = 1.0  # seconds that records may wait which nobody waits for
 class Commits:
     """Writes to a journal, and makes it shorter where that is due, while `run` runs.
 
-    `snapshot` gives records that make the very state which all records make that were added. `written` is told what
+    `snapshot` gives records that make the very state which all records make that were added, also where they are taken
+    later, in another thread. `written` is told what
     the journal has.
     """
 
     def __init__(
         self,
         journal: Journal,
-        snapshot: Callable[[], list[Record]],
+        snapshot: Callable[[], Iterable[Record]],
         written: Callable[[Sequence[Record]], None] = lambda records: None,
     ) -> None:
         self._journal, self._snapshot, self._tell = journal, snapshot, written

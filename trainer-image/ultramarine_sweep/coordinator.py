@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from ultramarine_sweep.commits import Commits
 from ultramarine_sweep.http import BadRequest, Route, Server
 from ultramarine_sweep.journal import Journal, Record
 from ultramarine_sweep.recording import Recorder
-from ultramarine_sweep.trial import Ask, Done, Finished, Known, Lease, Stopper, Suggester, Wait
+from ultramarine_sweep.trial import Ask, Done, Finished, Known, Lease, Stopper, Suggester, Trial, Wait
 from ultramarine_sweep.trials import SILENCE, Trials
 
 _NEWS = ("requeued", "end")  # records that change what a worker without a trial is told
@@ -55,19 +55,21 @@ class Coordinator:
         self._task, self._suggester = task, suggester
         self._tell, self._times, self._recorder = tell, times or Times(), recorder
         self._trials = Trials(task, journal.records, stopper)
-        journal.records = []  # the memory of a long sweep's is worth something
+        journal.records = ()  # the memory of a long sweep's is worth something
         self._commits = Commits(journal, self._trials.snapshot, self._recordable)
         self._server = Server(token, self._routes(), self._fail)
         self._asking = asyncio.Lock()
-        self._untold = [trial.known for trial in self._trials]
+        self._untold: list[Known] = []
         self._behind, self._started = self._trials.now, time.monotonic()
         self._workers: dict[str, float] = {}  # when they were heard
         self._dismissed: set[str] = set()
         self._change = asyncio.Event()  # that may be a worker's turn, or the end; each time another one
         self._alone, self._promoted = self._trials.is_alone, self._trials.promoted
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        for trial in self._trials.finished.values():
-            recorder.add(trial)
+        for trial in self._trials:  # one by one: all of them with their points would be most of the memory
+            suggester.tell(trial.known)
+            if trial.number in self._trials.finished:
+                recorder.add(trial)
 
     @property
     def now(self) -> float:
@@ -75,9 +77,9 @@ class Coordinator:
         return self._behind + time.monotonic() - self._started
 
     @property
-    def finished(self) -> list[Known]:
+    def finished(self) -> Iterable[Trial]:
         """The trials that have ended."""
-        return [trial.known for trial in self._trials.finished.values()]
+        return self._trials.finished.values()
 
     @property
     def ended(self) -> int:

@@ -9,6 +9,7 @@ from ultramarine.shared.sweep_records import SweepTask
 from ultramarine_trainer.metrics import listed, unmeasured
 
 from ultramarine_sweep.bests import Bests
+from ultramarine_sweep.ended import Ended
 from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Finished, Trial
 
 
@@ -30,7 +31,7 @@ class Standing:
     """
 
     now: float
-    finished: dict[int, Trial]
+    finished: Ended
     counts: dict[str, int]
     bests: Bests
     live: bool
@@ -86,7 +87,8 @@ def _failed(standing: Standing, reason: str, message: str, trial: Trial | None) 
 
 
 def _last_failed(standing: Standing) -> Trial | None:
-    return next((trial for trial in reversed(standing.finished.values()) if trial.outcome == FAILED), None)
+    trials = (standing.finished[number] for number in reversed(standing.finished))
+    return next((trial for trial in trials if trial.outcome == FAILED), None)
 
 
 def judged(finished: Finished, names: Sequence[str]) -> tuple[str, tuple[float, ...], str]:

@@ -17,7 +17,7 @@ RUNNING = ""
 Rank = tuple[float, ...]  # the better, the smaller
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One trial: its parameters, how it ended (or RUNNING), and what it came to.
 
@@ -44,7 +44,7 @@ class Told(Protocol):
     @property
     def values(self) -> tuple[float, ...]: ...
     @property
-    def points(self) -> tuple[tuple[int, float], ...]: ...
+    def points(self) -> Iterable[tuple[int, float]]: ...
 
 
 def as_trial(told: Told) -> Trial:

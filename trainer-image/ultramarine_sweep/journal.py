@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -44,21 +44,28 @@ class JournalError(UltramarineError):
 
 @dataclass(frozen=True)
 class Segment:
-    """One object of the journal. `openings` are, in a snapshot, the numbers of those before it that have to stay."""
+    """One object of the journal, of which `body` are the records' lines.
+
+    `openings` are, in a snapshot, the numbers of those before it that have to stay.
+    """
 
     number: int
     kind: str
     writer: str
-    records: tuple[Record, ...] = ()
+    body: bytes = b""
     openings: tuple[int, ...] = ()
+
+    @property
+    def records(self) -> Iterator[Record]:
+        """Its records, each read when it is asked for: as a whole they would take ten times the memory."""
+        return (json.loads(line) for line in self.body.splitlines())
 
     def to_bytes(self) -> bytes:
         """Return the segment as it is stored."""
-        body = b"".join(json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in self.records)
         head = {"segment": self.number, "kind": self.kind, "writer": self.writer}
         head |= {"openings": list(self.openings)} if self.openings else {}
-        head |= {"sha256": hashlib.sha256(body).hexdigest()}
-        return json.dumps(head, separators=(",", ":")).encode() + b"\n" + body
+        head |= {"sha256": hashlib.sha256(self.body).hexdigest()}
+        return json.dumps(head, separators=(",", ":")).encode() + b"\n" + self.body
 
     @classmethod
     def from_bytes(cls, number: int, data: bytes) -> Segment:
@@ -70,8 +77,10 @@ class Segment:
                 raise ValueError(f"it says that it is segment {head['segment']}")
             if head["sha256"] != hashlib.sha256(body).hexdigest():
                 raise ValueError("its checksum is another")
-            records = tuple(json.loads(line) for line in body.splitlines())
-            return cls(number, str(head["kind"]), str(head["writer"]), records, tuple(head.get("openings") or ()))
+            segment = cls(number, str(head["kind"]), str(head["writer"]), body, tuple(head.get("openings") or ()))
+            for _ in segment.records:
+                continue  # here it can still be said what is damaged
+            return segment
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"it is no segment of a journal ({error!r})") from error
 
@@ -84,8 +93,8 @@ class _Loaded:
     sizes: dict[int, int] = field(default_factory=dict)
 
     @property
-    def records(self) -> list[Record]:
-        return [record for segment in self.segments for record in segment.records]
+    def records(self) -> Iterator[Record]:
+        return (record for segment in self.segments for record in segment.records)
 
     @property
     def openings(self) -> set[int]:
@@ -98,7 +107,7 @@ def read(storage: Storage, uri: str) -> list[Record]:
 
     Raises JournalError and StorageError.
     """
-    return _load(storage, uri).records
+    return list(_load(storage, uri).records)
 
 
 class Journal:
@@ -127,14 +136,14 @@ class Journal:
                 break  # else somebody has written in this very moment
         if self._patiently(lambda: storage.create(_uri(uri, opening.number), opening.to_bytes())):
             say(f"{storage.name} ignores If-None-Match, so two coordinators of a sweep would not notice each other")
-        self.records: list[Record] = loaded.records
+        self.records: Iterable[Record] = loaded.records  # once
         self._openings.add(self._next - 1)
         for segment in loaded.segments:
             self._count(segment, self._sizes[segment.number])
 
     def append(self, records: Iterable[Record]) -> None:
         """Add records; they are durable when this comes back."""
-        self._write(Segment(self._next, RECORDS, self._writer, tuple(records)))
+        self._write(Segment(self._next, RECORDS, self._writer, _lines(records)))
 
     @property
     def is_long(self) -> bool:
@@ -144,7 +153,7 @@ class Journal:
     def compact(self, records: Iterable[Record]) -> list[int]:
         """Put `records` in the place of all that was added, and return the segments that `delete` may take away."""
         openings = tuple(sorted(self._openings))
-        self._write(Segment(self._next, SNAPSHOT, self._writer, tuple(records), openings))
+        self._write(Segment(self._next, SNAPSHOT, self._writer, _lines(records), openings))
         return sorted(number for number in self._sizes if number < self._next - 1 and number not in self._openings)
 
     def delete(self, numbers: Iterable[int]) -> None:
@@ -191,6 +200,10 @@ class Journal:
                     self._say(f"{error.message}; trying until it answers")
                 attempt += 1
                 time.sleep(wait)
+
+
+def _lines(records: Iterable[Record]) -> bytes:
+    return b"".join(json.dumps(record, separators=(",", ":")).encode() + b"\n" for record in records)
 
 
 def _uri(uri: str, number: int) -> str:

@@ -1,8 +1,7 @@
 """Recording a sweep in MLflow: a run of its own, and below it one for each trial that has ended.
 
-One thread does all that goes to MLflow, at its own pace: what waits for it are trials that the coordinator remembers
-anyway. A trial is recorded once, also over the lives of several coordinators: each life asks first which there are, and
-one that was begun is gone on with.
+One thread does all that goes to MLflow, at its own pace. A trial is recorded once, also over the lives of several
+coordinators: each life asks first which there are, and one that was begun is gone on with.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from ultramarine_trainer.mlflow_api import (
     metric,
 )
 
+from ultramarine_sweep.ended import packed, unpacked
 from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Trial
 
 SWEEP_UID, TRIAL = "ultramarine.sweep.uid", "ultramarine.trial"  # the tags by which a trial's run is found again
@@ -69,7 +69,7 @@ class Recorder:
         self._parent = Run("")
         self._experiment_id = ""
         self._origin = time.time()  # when the sweep's own time was 0, if it has always had a coordinator
-        self._waiting: deque[Trial] = deque()
+        self._waiting: deque[bytes] = deque()  # packed: it may be slower than the sweep
         self._metrics: dict[int, dict[str, float]] = {}  # of trials that wait
         self._recorded: set[int] = set()  # by earlier coordinators, as far as these trials have not been added yet
         self._begun: dict[int, Run] = {}  # trials whose runs have not ended
@@ -102,7 +102,7 @@ class Recorder:
     def add(self, trial: Trial) -> None:
         """Take a trial that has ended for good, once in the life of a coordinator."""
         if self._task.mlflow:
-            self._waiting.append(trial)
+            self._waiting.append(packed(trial))
 
     def end(self, summary: SweepSummary) -> None:
         """Begin to end: what waits has some seconds, and then the sweep's own run is ended."""
@@ -189,7 +189,7 @@ class Recorder:
     def _catch_up(self) -> None:
         """Record what waits, until there is nothing left or the time at the end is over."""
         while self._waiting and not (self._ending.is_set() and time.monotonic() >= self._until):
-            trial = self._waiting[0]
+            trial = unpacked(self._waiting[0])
             self._last = max(self._last, trial.began + trial.seconds)
             try:
                 if trial.number not in self._recorded:

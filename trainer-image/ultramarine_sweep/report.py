@@ -10,11 +10,8 @@ from ultramarine.shared.searchdomains import Value
 from ultramarine_sweep.history import FAILED, RUNNING, STOPPED, SUCCEEDED
 from ultramarine_sweep.pictures import pictures, png, svg
 from ultramarine_sweep.results import Results
-from ultramarine_sweep.study import study_file
-from ultramarine_sweep.table import TABLE_NAME, table
 
 REPORT_NAME = "report.html"
-STUDY_NAME = "optuna-journal.log"
 ROWS = 25  # trials of the table
 
 _TITLES = {
@@ -34,15 +31,13 @@ _STYLE = (
 
 
 def files(results: Results) -> dict[str, bytes]:
-    """All that a finished sweep leaves for people, by file name: report, pictures, a table, and a study for Optuna."""
+    """What a finished sweep leaves to be looked at, by file name: report and pictures."""
     drawn = pictures(results)
     shapes = {name: svg(figure) for name, figure in drawn.items()}
     found = {REPORT_NAME: report(results, shapes).encode()}
     for name, figure in drawn.items():
         found[f"pictures/{name}.png"] = png(figure)
         found[f"pictures/{name}.svg"] = shapes[name]
-    found[STUDY_NAME] = study_file(results)
-    found[TABLE_NAME] = table(results)
     return found
 
 

@@ -18,12 +18,16 @@ FOREST = 2000  # trials that importances are found from
 
 @dataclass(frozen=True)
 class Results:
-    """A sweep's name, and the trials that it made; `objectives` and `space` are those of its spec."""
+    """A sweep's name, and the trials that it made; `objectives` and `space` are those of its spec.
+
+    `found` are its importances, where they are known already.
+    """
 
     name: str
     space: Space
     objectives: Sequence[Mapping[str, Any]]
     trials: Sequence[Told]
+    found: Mapping[str, float] | None = None
 
     @cached_property
     def history(self) -> History:
@@ -53,6 +57,8 @@ class Results:
 
         By a forest's splits. Losses far above most others are drawn in, or one bad trial would be all that counts.
         """
+        if self.found is not None:
+            return dict(self.found)
         trials = self.history.succeeded()
         cube = Cube(self.space)
         if len(trials) < FEWEST or not cube.size:

@@ -31,7 +31,7 @@ _LEAST = 3  # other trials that a median is taken of
 _PARTS = {2: "half", 3: "third", 4: "quarter"}
 
 
-@dataclass
+@dataclass(slots=True)
 class Curve:
     """What one trial has told so far, as losses."""
 

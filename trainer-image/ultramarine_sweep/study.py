@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,9 @@ from ultramarine_sweep.history import FAILED, RUNNING, STOPPED, SUCCEEDED, Told,
 from ultramarine_sweep.results import Results
 from ultramarine_sweep.space import distribution
 
+STUDY_NAME = "optuna-journal.log"
+
+_AT_ONCE = 100  # trials
 _STATES = {
     RUNNING: TrialState.RUNNING,
     SUCCEEDED: TrialState.COMPLETE,
@@ -33,7 +36,31 @@ def as_study(results: Results, storage: BaseStorage | None = None) -> Study:
 
     A study's numbers are without gaps; the attribute `trial` of each trial is its number in the sweep.
     """
-    distributions = {one.name: distribution(one.domain) for one in results.space.parameters}
+    study = _begun(results, storage)
+    _add(study, results, _in_order(results))
+    return study
+
+
+def study_file(results: Results) -> bytes:
+    """A file that Optuna opens: load_study(study_name=NAME, storage=JournalStorage(JournalFileBackend(PATH)))."""
+    return b"".join(study_lines(results))
+
+
+def study_lines(results: Results) -> Iterator[bytes]:
+    """The lines of that file, some trials' at a time: as a whole it takes kilobytes for each trial."""
+    begun, trials = _Lines(), _in_order(results)
+    _begun(results, JournalStorage(begun))
+    yield from begun.lines
+    for start in range(0, len(trials), _AT_ONCE):
+        # In a storage of their own: one that has seen them keeps them.
+        some = _Lines(begun.lines)
+        study = optuna.load_study(study_name=results.name, storage=JournalStorage(some))
+        _add(study, results, trials[start : start + _AT_ONCE])
+        yield from some.lines[len(begun.lines) :]
+
+
+def _begun(results: Results, storage: BaseStorage | None) -> Study:
+    """The study without a trial."""
     with _quietly():
         study = optuna.create_study(
             storage=storage,
@@ -41,18 +68,18 @@ def as_study(results: Results, storage: BaseStorage | None = None) -> Study:
             directions=["maximize" if sign < 0 else "minimize" for sign in results.history.signs],
         )
         study.set_metric_names(results.metrics)
-    study.add_trials(
-        _made(results.history.trials[told.number], told, distributions, len(results.objectives))
-        for told in sorted(results.trials, key=lambda told: told.number)
-    )
     return study
 
 
-def study_file(results: Results) -> bytes:
-    """A file that Optuna opens: load_study(study_name=NAME, storage=JournalStorage(JournalFileBackend(PATH)))."""
-    lines = _Lines()
-    as_study(results, JournalStorage(lines))
-    return "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in lines.logs).encode()
+def _in_order(results: Results) -> list[Told]:
+    return sorted(results.trials, key=lambda told: told.number)
+
+
+def _add(study: Study, results: Results, trials: Iterable[Told]) -> None:
+    distributions = {one.name: distribution(one.domain) for one in results.space.parameters}
+    study.add_trials(
+        _made(results.history.trials[told.number], told, distributions, len(results.objectives)) for told in trials
+    )
 
 
 def _made(trial: Trial, told: Told, distributions: dict[str, BaseDistribution], objectives: int) -> FrozenTrial:
@@ -71,14 +98,14 @@ def _made(trial: Trial, told: Told, distributions: dict[str, BaseDistribution], 
 class _Lines(BaseJournalBackend):
     """The lines of a journal, in memory: Optuna's own file waits for the disk with each trial."""
 
-    def __init__(self) -> None:
-        self.logs: list[dict[str, Any]] = []
+    def __init__(self, lines: Iterable[bytes] = ()) -> None:
+        self.lines = [*lines]
 
     def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
-        return self.logs[log_number_from:]
+        return [json.loads(line) for line in self.lines[log_number_from:]]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        self.logs += json.loads(json.dumps(logs))  # not ours: Optuna changes what it has given
+        self.lines += (json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
 
 
 @contextmanager

@@ -51,6 +51,8 @@ def _genetic(space: Space, seed: int) -> Search:
     return GeneticSearch(space, seed)
 
 
+_BLIND = ("random", "grid", "sobol")  # look at no trial, so none is remembered for them
+
 # Optuna, SciPy and scikit-learn are imported for those that need them: a coordinator starts in a moment.
 _SEARCHES: dict[str, Callable[[Space, int], Search]] = {
     "random": RandomSearch,
@@ -83,7 +85,7 @@ class Suggester:
         check_algorithm(space, name, len(objectives))
         self._seed = int((algorithm or {}).get("seed") or 0)
         self._search = _SEARCHES[name](space, self._seed)
-        self._history = History(signs_of(objectives))
+        self._history, self._looks = History(signs_of(objectives)), name not in _BLIND
         for trial in (*known, *history):
             self.tell(trial)
 
@@ -95,13 +97,14 @@ class Suggester:
         if (known := self._history.trials.get(number)) is not None:
             return dict(known.params)
         params = self._search.propose(number, self._history, Random(f"{self._seed}/{number}"))
-        if params is not None:
+        if params is not None and self._looks:
             self._history.tell(Trial(number, params))
         return params
 
     def tell(self, trial: Told) -> None:
         """Take a trial, or what has become of it."""
-        self._history.tell(as_trial(trial))
+        if self._looks:
+            self._history.tell(as_trial(trial))
 
 
 def suggest(

@@ -8,7 +8,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from ultramarine_sweep.pods import PodCoordinator
 from ultramarine_sweep.pruning import prune
 from ultramarine_sweep.recording import Recorder
 from ultramarine_sweep.telling import Teller, last_words
-from ultramarine_sweep.trial import FAILED, Known, Stopper, Suggester
+from ultramarine_sweep.trial import FAILED, Known, Stopper, Suggester, Trial
 from ultramarine_sweep.trials import Trials
 
 _MOST_OF_IT = 0.7  # of all trials
@@ -37,12 +37,13 @@ class Parts:
     """Who decides for a sweep: what to try, knowing the trials of other sweeps, and which trials to stop.
 
     Both raise InvalidSpec for a task that makes no sense. `files` says what the finished trials leave for people, by
-    the names that they get below the sweep's prefix, and `prepare` loads what that needs.
+    the names that they get below the sweep's prefix, each of them there until the next one is asked for; `prepare`
+    begins to load what that needs.
     """
 
     suggester: Callable[[SweepTask, Sequence[Known]], Suggester]
     stopper: Callable[[SweepTask], Stopper | None]
-    files: Callable[[SweepTask, Sequence[Known]], Mapping[str, bytes]] = lambda task, trials: {}
+    files: Callable[[SweepTask, Iterable[Trial]], Iterable[tuple[str, Path]]] = lambda task, trials: ()
     prepare: Callable[[], None] = lambda: None
 
 
@@ -139,14 +140,15 @@ async def _prepare(task: SweepTask, parts: Parts, coordinator: Coordinator) -> N
     """Load what draws the pictures before the last trial has ended, so that the end waits only for the drawing."""
     while coordinator.ended < _MOST_OF_IT * task.max_trials:
         await asyncio.sleep(1)
-    await asyncio.to_thread(parts.prepare)
+    parts.prepare()
 
 
-def _leave_files(task: SweepTask, parts: Parts, storage: Storage, finished: Sequence[Known]) -> None:
+def _leave_files(task: SweepTask, parts: Parts, storage: Storage, finished: Iterable[Trial]) -> None:
     """Store what people look at; a sweep is as good without it."""
     try:
-        for name, content in parts.files(task, finished).items():
-            storage.write(task.prefix + name, content)
+        for name, path in parts.files(task, finished):
+            with path.open("rb") as file:
+                storage.write(task.prefix + name, file)
     except Exception as error:  # whatever a picture of any numbers may raise
         say(f"report and pictures are not stored: {error!r}")
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ultramarine.shared.contract import LARGEST, UNREADABLE, OutputRecord, read_known
 
-from ultramarine_sweep.journal import Record
 from ultramarine_sweep.points import Points
+
+if TYPE_CHECKING:
+    from ultramarine_sweep.journal import Record
 
 SUCCEEDED, STOPPED, FAILED = "Succeeded", "Stopped", "Failed"
 
@@ -160,11 +163,12 @@ class Trial:
     def of(cls, record: Record) -> Trial:
         """Read what `to_record` wrote."""
         given = {name: value for name, value in record.items() if name in cls.__slots__}
+        params = {sys.intern(name): _shared(value) for name, value in record.get("params", {}).items()}
         outputs = {name: read_known(OutputRecord, one) for name, one in record.get("outputs", {}).items()}
         checkpoint = read_known(OutputRecord, record["checkpoint"]) if "checkpoint" in record else None
         values, points = tuple(record.get("values", ())), Points((s, v) for s, v in record.get("points", ()))
-        read = {"outputs": outputs, "checkpoint": checkpoint, "values": values, "points": points}
-        return cls(**{"params": {}, **given, **read})
+        read = {"params": params, "outputs": outputs, "checkpoint": checkpoint, "values": values, "points": points}
+        return cls(**(given | read))
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,11 @@ class Wait:
 @dataclass(frozen=True)
 class Done:
     """The sweep is over."""
+
+
+def _shared(value: Any) -> Any:
+    """A parameter's value; a text is one of few, which thousands of trials have."""
+    return sys.intern(value) if type(value) is str else value
 
 
 def by_signal(code: int) -> bool:

@@ -19,6 +19,7 @@ from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask
 from ultramarine_trainer.metrics import NAMES
 
 from ultramarine_sweep.bests import Bests, Objective
+from ultramarine_sweep.ended import Ended
 from ultramarine_sweep.ends import End, Standing, due, judged
 from ultramarine_sweep.journal import Record
 from ultramarine_sweep.points import KEPT_LIMIT, Points
@@ -54,7 +55,7 @@ class Trials:
         self.bests = Bests(self.objectives)
         self.live: dict[int, Trial] = {}
         self.paused: dict[int, Trial] = {}  # counted as stopped, until they go on
-        self.finished: dict[int, Trial] = {}  # in the order in which they ended
+        self.finished = Ended()
         self.now = 0.0  # of the newest record
         self.end: End | None = None
         self._counts = dict.fromkeys((SUCCEEDED, STOPPED, FAILED), 0)
@@ -65,6 +66,7 @@ class Trials:
         self._heard: dict[int, float] = {}
         self._inherited: set[int] = set()  # trials whose workers have not been heard in this life
         self._stops: dict[int, str] = {}
+        self._best: dict[int, BestTrial] = {}  # as they were told last
         self._exhausted = False
         self._next = 0
         self._decided: list[Record] = []
@@ -152,7 +154,10 @@ class Trials:
         if not trial.outcome:
             self.live[trial.number] = trial
             return
-        (self.paused if trial.paused else self.finished)[trial.number] = trial
+        if trial.paused:
+            self.paused[trial.number] = trial
+        else:
+            self.finished.add(trial)
         self._counts[trial.outcome] += 1
         if trial.outcome == SUCCEEDED:
             self.bests.add(trial.number, trial.values)
@@ -164,14 +169,12 @@ class Trials:
         self._heard.pop(number, None)
         self._stops.pop(number, None)
 
-    def snapshot(self) -> list[Record]:
-        """Records that make this very state."""
+    def snapshot(self) -> Iterator[Record]:
+        """Records that make this very state, whatever happens while they are taken."""
         state = {"spent": self._spent, "measured": self._measured, "seen": list(self._seen)}
-        records: list[Record] = [{"kind": "state", "at": self.now, **state}]
-        records += [trial.to_record() for trial in self]
-        if self.end:
-            records.append({"kind": "end", **asdict(self.end)})
-        return records
+        others = [trial.to_record() for trial in (*self.paused.values(), *self.live.values())]
+        end = [{"kind": "end", **asdict(self.end)}] if self.end else []
+        return itertools.chain([{"kind": "state", "at": self.now, **state}], self.finished.records(), others, end)
 
     def drain(self) -> list[Record]:
         """Return what was decided since the last call, in its order."""
@@ -403,6 +406,7 @@ class Trials:
     def summary(self, now: float) -> SweepSummary:
         """How far the sweep is."""
         end, (cpu_hours, gpu_hours) = self.end or End("", "", ""), self.hours(now)
+        self._best = {n: self._best.get(n) or _best(self.finished[n]) for n in self.bests.numbers}
         return SweepSummary(
             end.outcome,
             end.reason,
@@ -413,7 +417,7 @@ class Trials:
             failed=self._counts[FAILED],
             cpu_hours=cpu_hours,
             gpu_hours=gpu_hours,
-            best=tuple(_best(self.finished[number]) for number in self.bests.numbers),
+            best=tuple(self._best.values()),
         )
 
     def points(self) -> Iterator[tuple[int, int, float]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
@@ -274,8 +274,8 @@ class Storage:
             raise StorageError(f"{uri} is larger than {limit} bytes; it cannot be what is expected", "TooLarge")
         return data
 
-    def write(self, uri: str, data: bytes) -> None:
-        """Store `data` as one object; it appears whole or not at all."""
+    def write(self, uri: str, data: bytes | BinaryIO) -> None:
+        """Store `data`, maybe of an open file, as one object; it appears whole or not at all."""
         location = parse_uri(uri)
         with self._telling(uri):
             self._client.put_object(Bucket=location.bucket, Key=location.key, Body=data, ChecksumAlgorithm="SHA256")

@@ -1,0 +1,94 @@
+"""The files that a sweep leaves, made by real processes of their own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from random import Random
+
+import pytest
+from ultramarine.shared.searchspace import read_space
+from ultramarine.shared.sweep_records import SweepTask
+from ultramarine_sweep.leaving import Leaving
+from ultramarine_sweep.points import Points
+from ultramarine_sweep.report import files
+from ultramarine_sweep.results import Results
+from ultramarine_sweep.study import STUDY_NAME, study_file
+from ultramarine_sweep.suggest import suggest
+from ultramarine_sweep.table import TABLE_NAME, table
+from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Trial
+
+SPACE = {"x": {"uniform": {"min": 0, "max": 1}}, "kind": {"choice": ["a", "b", "c"]}}
+TASK = SweepTask("team-a/hpo", "uid", "s3://lake/hpo/", ({"metric": "loss"},), SPACE)
+
+
+def trials(many: int) -> list[Trial]:
+    """Trials that have ended in each of the three ways, with a few points."""
+    chance, found = Random(3), []
+    for one in suggest(read_space(SPACE), [], many, objectives=TASK.objectives, algorithm="random"):
+        loss = float(one.params["x"]) + chance.random() / 10
+        outcome = (SUCCEEDED, SUCCEEDED, STOPPED, SUCCEEDED, FAILED)[one.number % 5]
+        values = (loss,) if outcome == SUCCEEDED else ()
+        trial = Trial(one.number, one.params, outcome=outcome, values=values, worker="hpo-0", message="it ended")
+        trial.points = Points([(1, loss + 1), (5, loss)] if outcome != FAILED else [])
+        found.append(trial)
+    return found
+
+
+def comparable(found: dict[str, bytes]) -> dict[str, bytes]:
+    """The files without what Optuna says of the process that has written its own."""
+    of_process = rb'"worker_id":"[^"]*"|"datetime_[a-z]*":"[^"]*"'
+    return found | {STUDY_NAME: re.sub(of_process, b"", found[STUDY_NAME])}
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_other_processes_make_the_very_same_files(prepared: bool) -> None:
+    """Byte by byte what the library's own function makes, whether or not a process was begun before the end."""
+    leaving, ended = Leaving(), trials(60)
+    if prepared:
+        leaving.prepare()
+
+    found = {name: path.read_bytes() for name, path in leaving.files(TASK, ended)}
+    results = Results(TASK.sweep, read_space(SPACE), TASK.objectives, [one.known for one in ended])
+    own = files(results) | {STUDY_NAME: study_file(results), TABLE_NAME: table(results)}
+
+    assert comparable(found) == comparable(own)
+
+
+def test_without_a_trial_nothing_is_left() -> None:
+    """A sweep that failed before its first trial ended has no report."""
+    assert list(Leaving().files(TASK, [])) == []
+
+
+def test_a_process_that_fails_is_told_of() -> None:
+    """What cannot be drawn raises here, and the sweep goes on without its files."""
+    strange = SweepTask("team-a/hpo", "uid", "s3://lake/hpo/", ({"metric": "loss"},), {"x": {"unheard": {}}})
+
+    with pytest.raises(subprocess.CalledProcessError):
+        list(Leaving().files(strange, trials(10)))
+
+
+def test_a_coordinator_that_is_killed_leaves_no_process() -> None:
+    """What was begun for a report that nobody draws any more ends by itself."""
+    program = "import os; from ultramarine_sweep.leaving import Leaving; one = Leaving(); one.prepare(); os._exit(9)"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {program}"],
+        stdout=subprocess.PIPE,  # which the other process has too: this comes back when both have ended
+        timeout=60,
+        check=False,
+    )
+
+    assert (ran.returncode, ran.stdout) == (9, b"")
+
+
+def test_a_coordinator_does_not_load_what_draws() -> None:
+    """The libraries that take several times its memory are imported by others."""
+    program = "import ultramarine_sweep.__main__; print({'sklearn', 'matplotlib', 'optuna', 'numpy'} & {*sys.modules})"
+    ran = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {program}"],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+
+    assert ran.stdout == b"set()\n"

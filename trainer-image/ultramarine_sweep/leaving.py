@@ -1,0 +1,129 @@
+"""What a finished sweep leaves for people, made by processes that end.
+
+The libraries that find importances, and those that draw, take several times the memory of a coordinator, and give none
+of it back. So the coordinator has none of them: one process after the other does, and only while there is use for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ultramarine.shared.searchspace import read_space
+from ultramarine.shared.sweep_records import SweepTask
+
+from ultramarine_sweep.results import Results
+from ultramarine_sweep.trial import Trial
+
+_TASK, _TRIALS, _IMPORTANCES, _FILES = "task.json", "trials.jsonl", "importances.json", "files"
+_Made = Iterator[tuple[str, Iterable[bytes]]]  # names and contents
+
+
+class Leaving:
+    """Has the files of one sweep made, by `python -m ultramarine_sweep.leaving STEP` with a folder to work in."""
+
+    def __init__(self) -> None:
+        self._waiting: subprocess.Popen[bytes] | None = None
+
+    def prepare(self) -> None:
+        """Begin to load what finds importances, which takes a second; it ends by itself where it is not asked."""
+        self._waiting = self._waiting or _begin("find")
+
+    def files(self, task: SweepTask, trials: Iterable[Trial]) -> Iterator[tuple[str, Path]]:
+        """Name and place of all files that trials leave that have ended; none where there is no trial.
+
+        They go with the last one. Raises OSError and subprocess.SubprocessError.
+        """
+        with tempfile.TemporaryDirectory(prefix="sweep-") as name:
+            folder = Path(name)
+            (folder / _TASK).write_text(task.to_json())
+            with (folder / _TRIALS).open("w") as lines:
+                lines.writelines(json.dumps(trial.to_record(), separators=(",", ":")) + "\n" for trial in trials)
+                if not lines.tell():
+                    return
+            _finish(self._waiting or _begin("find"), folder)
+            _finish(_begin("draw"), folder)
+            _finish(_begin("tabulate"), folder)
+            for path in sorted((folder / _FILES).rglob("*")):
+                if path.is_file():
+                    yield path.relative_to(folder / _FILES).as_posix(), path
+
+
+def _begin(step: str) -> subprocess.Popen[bytes]:
+    """A process that does this step once it is told the folder."""
+    path = os.pathsep.join(filter(None, sys.path))
+    command = [sys.executable, "-sP", "-m", "ultramarine_sweep.leaving", step]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path})
+
+
+def _finish(process: subprocess.Popen[bytes], folder: Path) -> None:
+    process.communicate(os.fsencode(folder))
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args)
+
+
+def main() -> None:
+    """Do one step; nothing, where standard input ends without a folder: the sweep needs no files any more."""
+    load, make = _STEPS[sys.argv[1]]
+    load()
+    if not (folder := Path(os.fsdecode(sys.stdin.buffer.read()))).name:
+        return
+    for name, content in make(_results(folder)):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            file.writelines(content)
+
+
+def _load_forest() -> None:
+    """Import scikit-learn, without what it would import only to know its tables: 60 MiB, and a second."""
+    modules: dict[str, Any] = sys.modules
+    modules["pandas"] = None
+    import sklearn.ensemble  # noqa: F401
+
+    del modules["pandas"]
+
+
+def _find(results: Results) -> _Made:
+    yield _IMPORTANCES, [json.dumps(results.importances).encode()]
+
+
+def _draw(results: Results) -> _Made:
+    from ultramarine_sweep.report import files
+
+    for name, content in files(results).items():
+        yield f"{_FILES}/{name}", [content]
+
+
+def _tabulate(results: Results) -> _Made:
+    from ultramarine_sweep.study import STUDY_NAME, study_lines
+    from ultramarine_sweep.table import TABLE_NAME, table
+
+    yield f"{_FILES}/{STUDY_NAME}", study_lines(results)
+    yield f"{_FILES}/{TABLE_NAME}", [table(results)]
+
+
+_STEPS: dict[str, tuple[Callable[[], None], Callable[[Results], _Made]]] = {
+    "find": (_load_forest, _find),
+    "draw": (lambda: None, _draw),
+    "tabulate": (lambda: None, _tabulate),
+}
+
+
+def _results(folder: Path) -> Results:
+    """The sweep, with its importances once they are found."""
+    task, found = SweepTask.from_json((folder / _TASK).read_text()), folder / _IMPORTANCES
+    with (folder / _TRIALS).open() as lines:
+        trials = [Trial.of(json.loads(line)) for line in lines]
+    importances = json.loads(found.read_text()) if found.exists() else None
+    return Results(task.sweep, read_space(task.space), task.objectives, trials, importances)
+
+
+if __name__ == "__main__":
+    main()
