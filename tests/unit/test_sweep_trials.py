@@ -57,6 +57,17 @@ def test_each_worker_has_a_trial_of_its_own() -> None:
     assert [leased(trials, worker).number for worker in "abc"] == [0, 1, 2]
 
 
+def test_who_has_gone_on_does_not_take_a_trial_back() -> None:
+    """A word that was long on its way, of a trial that was lost, is not that of a worker that has another one by now."""
+    trials = Trials(task())
+    lost = [leased(trials, worker) for worker in "ab"][1]
+    trials.tick(SILENCE + 1)
+    assert leased(trials, "b", SILENCE + 2).number == 0
+
+    assert trials.report("b", lost.number, lost.attempt, [("loss", 1, 1.0)], SILENCE + 3) is None
+    assert trials.live[lost.number].waiting
+
+
 def test_a_worker_that_did_not_hear_gets_the_same_trial() -> None:
     """An answer that was lost on its way costs no trial and no attempt."""
     trials = Trials(task())

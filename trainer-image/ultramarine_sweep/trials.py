@@ -122,6 +122,9 @@ class Trials:
         else:
             trial = self.live[number] = Trial(number, record["params"])
             self._next = max(self._next, number + 1)
+        for other in self.live.values():
+            if other.worker == record["worker"]:  # it has gone on, so a late word of it does not take that one back
+                other.worker = ""
         trial.attempt, trial.worker = record["attempt"], record["worker"]
         trial.waiting, trial.began = False, record["at"]
 
