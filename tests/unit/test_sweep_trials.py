@@ -58,7 +58,7 @@ def test_each_worker_has_a_trial_of_its_own() -> None:
 
 
 def test_who_has_gone_on_does_not_take_a_trial_back() -> None:
-    """A word that was long on its way, of a trial that was lost, is not that of a worker that has another one by now."""
+    """A late word of a trial that was lost is not that of a worker which has another one by now."""
     trials = Trials(task())
     lost = [leased(trials, worker) for worker in "ab"][1]
     trials.tick(SILENCE + 1)
