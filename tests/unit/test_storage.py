@@ -95,6 +95,17 @@ def test_an_object_is_downloaded_under_its_own_name(storage: Storage, bucket: st
     assert entry == FileEntry("train.csv", 8, hashlib.sha256(b"a,b\n1,2\n").hexdigest())
 
 
+def test_an_open_file_is_stored_as_it_is(storage: Storage, bucket: str, tmp_path: Path) -> None:
+    """It is read while it is sent, from its beginning to its end."""
+    content = bytes(range(256)) * 20_000
+    (tmp_path / "study").write_bytes(content)
+
+    with (tmp_path / "study").open("rb") as file:
+        storage.write(f"s3://{bucket}/hpo/study", file)
+
+    assert storage.read(f"s3://{bucket}/hpo/study") == content
+
+
 def test_a_prefix_is_downloaded_with_its_folders(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """All objects below the prefix arrive, folder markers do not become files, neighbours stay where they are."""
     for key in ("churn/a.csv", "churn/deep/er/b.csv", "churn/day=1%2F2/c.csv", "churn-old/x.csv"):

@@ -47,7 +47,7 @@ def test_other_processes_make_the_very_same_files(prepared: bool) -> None:
     """Byte by byte what the library's own function makes, whether or not a process was begun before the end."""
     leaving, ended = Leaving(), trials(60)
     if prepared:
-        leaving.prepare()
+        leaving.prepare(TASK)
 
     found = {name: path.read_bytes() for name, path in leaving.files(TASK, ended)}
     results = Results(TASK.sweep, read_space(SPACE), TASK.objectives, ended)
@@ -71,7 +71,10 @@ def test_a_process_that_fails_is_told_of() -> None:
 
 def test_a_coordinator_that_is_killed_leaves_no_process() -> None:
     """What was begun for a report that nobody draws any more ends by itself."""
-    program = "import os; from ultramarine_sweep.leaving import Leaving; one = Leaving(); one.prepare(); os._exit(9)"
+    program = (
+        "import os; from ultramarine_sweep.leaving import Leaving, SweepTask; "
+        f"Leaving().prepare(SweepTask.from_json({TASK.to_json()!r})); os._exit(9)"
+    )
     ran = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {program}"],
         stdout=subprocess.PIPE,  # which the other process has too: this comes back when both have ended

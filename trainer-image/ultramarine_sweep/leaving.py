@@ -22,6 +22,7 @@ from ultramarine_sweep.results import Results
 from ultramarine_sweep.trial import Trial
 
 _TASK, _TRIALS, _IMPORTANCES, _FILES = "task.json", "trials.jsonl", "importances.json", "files"
+_FEW = 1000  # trials
 _Made = Iterator[tuple[str, Iterable[bytes]]]  # names and contents
 
 
@@ -29,11 +30,12 @@ class Leaving:
     """Has the files of one sweep made, by `python -m ultramarine_sweep.leaving STEP` with a folder to work in."""
 
     def __init__(self) -> None:
-        self._waiting: subprocess.Popen[bytes] | None = None
+        self._begun: dict[str, subprocess.Popen[bytes]] = {}
 
-    def prepare(self) -> None:
-        """Begin to load what finds importances, which takes a second; it ends by itself where it is not asked."""
-        self._waiting = self._waiting or _begin("find")
+    def prepare(self, task: SweepTask) -> None:
+        """Begin to load what comes first, which takes a second; it ends by itself where it is not asked."""
+        for step in _ORDER[: 1 + _ahead(task)]:
+            self._process(step)
 
     def files(self, task: SweepTask, trials: Iterable[Trial]) -> Iterator[tuple[str, Path]]:
         """Name and place of all files that trials leave that have ended; none where there is no trial.
@@ -47,16 +49,27 @@ class Leaving:
                 lines.writelines(json.dumps(trial.to_record(), separators=(",", ":")) + "\n" for trial in trials)
                 if not lines.tell():
                     return
-            _finish(self._waiting or _begin("find"), folder)
-            _finish(_begin("draw"), folder)
-            _finish(_begin("tabulate"), folder)
+            for place, step in enumerate(_ORDER):
+                for later in _ORDER[place:][: 1 + _ahead(task)]:
+                    self._process(later)
+                _finish(self._process(step), folder)
             for path in sorted((folder / _FILES).rglob("*")):
                 if path.is_file():
                     yield path.relative_to(folder / _FILES).as_posix(), path
 
+    def _process(self, step: str) -> subprocess.Popen[bytes]:
+        """The process that does this step once it is told the folder."""
+        if step not in self._begun:
+            self._begun[step] = _begin(step)
+        return self._begun[step]
+
+
+def _ahead(task: SweepTask) -> int:
+    """How many processes load beside one that works: of many trials each takes more, and the sweep took its time."""
+    return int(task.max_trials <= _FEW)
+
 
 def _begin(step: str) -> subprocess.Popen[bytes]:
-    """A process that does this step once it is told the folder."""
     path = os.pathsep.join(filter(None, sys.path))
     command = [sys.executable, "-sP", "-m", "ultramarine_sweep.leaving", step]
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path})
@@ -90,6 +103,15 @@ def _load_forest() -> None:
     del modules["pandas"]
 
 
+def _load_pictures() -> None:
+    import ultramarine_sweep.report  # noqa: F401
+
+
+def _load_tables() -> None:
+    import ultramarine_sweep.study
+    import ultramarine_sweep.table  # noqa: F401
+
+
 def _find(results: Results) -> _Made:
     yield _IMPORTANCES, [json.dumps(results.importances).encode()]
 
@@ -111,9 +133,11 @@ def _tabulate(results: Results) -> _Made:
 
 _STEPS: dict[str, tuple[Callable[[], None], Callable[[Results], _Made]]] = {
     "find": (_load_forest, _find),
-    "draw": (lambda: None, _draw),
-    "tabulate": (lambda: None, _tabulate),
+    "draw": (_load_pictures, _draw),
+    "tabulate": (_load_tables, _tabulate),
 }
+
+_ORDER = tuple(_STEPS)
 
 
 def _results(folder: Path) -> Results:

@@ -44,7 +44,7 @@ class Parts:
     suggester: Callable[[SweepTask, Sequence[Known]], Suggester]
     stopper: Callable[[SweepTask], Stopper | None]
     files: Callable[[SweepTask, Iterable[Trial]], Iterable[tuple[str, Path]]] = lambda task, trials: ()
-    prepare: Callable[[], None] = lambda: None
+    prepare: Callable[[SweepTask], None] = lambda task: None
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ async def _prepare(task: SweepTask, parts: Parts, coordinator: Coordinator) -> N
     """Load what draws the pictures before the last trial has ended, so that the end waits only for the drawing."""
     while coordinator.ended < _MOST_OF_IT * task.max_trials:
         await asyncio.sleep(1)
-    parts.prepare()
+    parts.prepare(task)
 
 
 def _leave_files(task: SweepTask, parts: Parts, storage: Storage, finished: Iterable[Trial]) -> None:
