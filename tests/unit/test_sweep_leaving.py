@@ -50,7 +50,7 @@ def test_other_processes_make_the_very_same_files(prepared: bool) -> None:
         leaving.prepare(TASK)
 
     found = {name: path.read_bytes() for name, path in leaving.files(TASK, ended)}
-    results = Results(TASK.sweep, read_space(SPACE), TASK.objectives, [one.known for one in ended])
+    results = Results(TASK.sweep, read_space(SPACE), TASK.objectives, ended)
     own = files(results) | {STUDY_NAME: study_file(results), TABLE_NAME: table(results)}
 
     assert comparable(found) == comparable(own)

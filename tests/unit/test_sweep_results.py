@@ -25,11 +25,13 @@ from ultramarine.shared.searchspace import read_space
 from ultramarine_sweep.dominance import elite, front
 from ultramarine_sweep.history import FAILED, STOPPED, SUCCEEDED, Trial
 from ultramarine_sweep.pictures import captions, pictures, png, svg
+from ultramarine_sweep.reasons import KINDS, OTHERS, SHOWN, Reasons
 from ultramarine_sweep.report import files, report
 from ultramarine_sweep.results import Results
 from ultramarine_sweep.study import as_study, study_file
 from ultramarine_sweep.suggest import suggest
 from ultramarine_sweep.table import table
+from ultramarine_sweep.trial import Trial as Own
 from unit.sweep_spaces import search_spaces
 
 LOSS = [{"metric": "loss", "goal": "minimize"}]
@@ -373,6 +375,49 @@ def test_integers_beside_floats_are_one_column() -> None:
     rows = parquet.read_table(io.BytesIO(table(Results("x", space, LOSS, trials)))).to_pylist()
 
     assert [row["params.c"] for row in rows] == [2.0, 1.5, float(2**53)]
+
+
+def test_why_trials_failed_is_in_the_table_and_the_report() -> None:
+    """Reason, exit code, start and end of each trial that has ended, and how many failed for which reason."""
+    params = dict(a_sweep().trials[0].params)
+    bad = {"outcome": FAILED, "message": "command exited with <3>", "exit_code": 3, "began": 2.5}
+    trials = [
+        Own(0, params, outcome=SUCCEEDED, values=(1.0,), ended=2.0),
+        Own(1, params, **bad, ended=4.0),
+        Own(2, params, **bad),  # as an older release has told it
+        Own(3, params, outcome=FAILED, message="the last value of loss is no finite number", began=5.0, ended=6.0),
+        Own(4, params, began=6.0),
+    ]
+    results = Results("team-a/churn", SPACE, LOSS, trials)
+    rows = parquet.read_table(io.BytesIO(table(results))).to_pylist()
+
+    assert [(row["reason"], row["exitCode"], row["start"], row["end"]) for row in rows] == [
+        (None, 0, 0.0, 2.0),
+        ("command exited with <3>", 3, 2.5, 4.0),
+        ("command exited with <3>", 3, 2.5, None),
+        ("the last value of loss is no finite number", 0, 5.0, 6.0),
+        (None, None, None, None),
+    ]
+    failed = report(results, {}).partition("<h2>Failed trials</h2>")[2]
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", failed) == [
+        *("2", "command exited with &lt;3&gt;", "1"),
+        *("1", "the last value of loss is no finite number", "3"),
+    ]
+    assert "Failed trials" not in report(Results("x", SPACE, LOSS, trials[:1]), {})
+
+
+def test_more_reasons_than_anybody_reads_are_others() -> None:
+    """Where each trial fails with words of its own, a few are told apart."""
+    reasons = Reasons()
+    for number in range(1000):
+        reasons.add(number, f"file {number} not found\nand more")
+
+    assert len(reasons.counted) == KINDS + 1
+    assert reasons.counted[0] == ("file 0 not found", 1, 0)
+    assert reasons.counted[-1] == (OTHERS, 1000 - KINDS, KINDS)
+    assert str(reasons).startswith("1000 failed: 1 x file 0 not found, 1 x file 1 not found, ")
+    assert str(reasons).endswith(f", {1000 - SHOWN} x other reasons")
+    assert str(Reasons()) == ""
 
 
 @settings(max_examples=10, deadline=None)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ultramarine.shared.contract import OutputRecord
 from ultramarine.shared.sweep_records import SweepTask
 from ultramarine_sweep.bests import Bests, Objective
+from ultramarine_sweep.ends import End
 from ultramarine_sweep.journal import Record
 from ultramarine_sweep.points import KEPT_LIMIT, LIVE_LIMIT, Points
 from ultramarine_sweep.stopping import Stopper
@@ -308,6 +309,24 @@ def test_several_objectives_are_reached_by_one_trial() -> None:
 
     assert trials.end is not None
     assert trials.end.reason == "ObjectiveReached"
+
+
+def test_the_end_says_how_many_failed_and_why() -> None:
+    """The most frequent reason first; also after a coordinator has died, and from a journal that was made shorter."""
+    trials = Trials(task(max_trials=6))
+    run(trials)
+    run(trials, metrics={"loss": None})
+    for code in (1, 3, 1):
+        run(trials, outcome="Failed", exitCode=code, message=f"command exited with code {code}", tail="no")
+    again = Trials(task(max_trials=6), trials.snapshot())
+    run(again, outcome="Failed", exitCode=4, message="command exited with code 4")
+
+    assert again.end == End(
+        "Succeeded",
+        "MaxTrialsReached",
+        "all 6 trials have ended; 5 failed: 2 x command exited with code 1, 1 x the last value of loss is no finite "
+        "number, 1 x command exited with code 3, 1 x other reasons",
+    )
 
 
 def test_it_fails_with_too_many_failed_trials() -> None:

@@ -23,6 +23,7 @@ from builders import (
 )
 from ultramarine.kinds.trainingjob.manifests import output_prefix
 from ultramarine.kinds.trainingjob.plan import plan, questions
+from ultramarine.shared import pods
 from ultramarine.shared.errors import InvalidSpec, StorageError
 from ultramarine.shared.plan import ReadText
 from ultramarine.shared.score import score
@@ -324,6 +325,22 @@ def test_a_failed_job_tells_the_first_failure():
     assert got.status["failure"]["exitCode"] == 3
     assert got.status["failure"]["tail"] == "KeyError: 'x'"
     assert got.status["attempts"] == 2
+
+
+def test_the_log_of_what_failed_is_named_by_a_command_that_finds_it():
+    """A Job's pod stays as it ended; a container that starts anew in its pod has the log of the one before."""
+    one = training_job(backoffLimit=0)
+    broken = failed_pod(one, "churn-0-aaaaa", 3, reason="CommandFailed", message="exited with code 3")
+    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), broken), NOW)
+    assert got.status["failure"]["hint"] == (
+        "read its last lines in status.failure.tail, or the whole with kubectl -n team-a logs churn-0-aaaaa -c trainer"
+    )
+
+    server = pod(one, "churn-blue-abcde", "Running", **ended_container(1, name="server"))
+    server["spec"]["restartPolicy"] = "Always"
+    said = pods.crashing(server)
+    assert said
+    assert said.hint == "see kubectl -n team-a logs churn-blue-abcde -c server --previous"
 
 
 def test_out_of_memory_says_the_limit():

@@ -9,7 +9,9 @@ from ultramarine.shared.searchdomains import Value
 
 from ultramarine_sweep.history import FAILED, RUNNING, STOPPED, SUCCEEDED
 from ultramarine_sweep.pictures import captions, pictures, png, svg
+from ultramarine_sweep.reasons import Reasons
 from ultramarine_sweep.results import Results
+from ultramarine_sweep.trial import Trial
 
 REPORT_NAME = "report.html"
 ROWS = 25  # trials of the table
@@ -26,7 +28,7 @@ _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;color:#1b1f24;max-width:70rem;margin:2rem auto;padding:0 1rem}"
     "h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}img{max-width:100%}"
     "table{border-collapse:collapse;font-size:.85rem}th,td{padding:.25rem .7rem;border-bottom:1px solid #d8dee4;"
-    "text-align:right}th{background:#f3f5f8}.wide{overflow-x:auto}"
+    "text-align:right}.text{text-align:left}th{background:#f3f5f8}.wide{overflow-x:auto}"
 )
 
 
@@ -57,6 +59,7 @@ def report(results: Results, shapes: dict[str, bytes] | None = None) -> str:
         f"<h1>{escape(results.name)}</h1>",
         f"<p>{len(results.trials)} trials: {told or 'none'}. {goals}.</p>",
         _table(results),
+        _failures(results),
     ]
     said = captions(results)
     for name, shape in shapes.items():
@@ -82,6 +85,20 @@ def _table(results: Results) -> str:
         cells = "".join(f"<td>{escape(cell)}</td>" for cell in (str(trial.number), *values, *params))
         rows.append(f"<tr>{cells}</tr>")
     return f'<h2>{title}{more}</h2><div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _failures(results: Results) -> str:
+    """Why trials have failed, as far as they say so."""
+    reasons = Reasons()
+    for trial in results.trials:
+        if isinstance(trial, Trial) and trial.outcome == FAILED:
+            reasons.add(trial.number, trial.message)
+    rows = [
+        f'<tr><td>{count}</td><td class="text">{escape(reason)}</td><td>{first}</td></tr>'
+        for reason, count, first in reasons.counted
+    ]
+    head = '<tr><th>trials</th><th class="text">reason</th><th>the first</th></tr>'
+    return f'<h2>Failed trials</h2><div class="wide"><table>{head}{"".join(rows)}</table></div>' if rows else ""
 
 
 def _text(value: Value) -> str:

@@ -112,7 +112,8 @@ class Trial:
     """One trial: its parameters, who runs it for which time, and what has become of it.
 
     One that is `paused` has been stopped, and may go on. What it goes on from is `checkpoint`, of which `step` is the
-    last one that was told; `seconds` are those up to then.
+    last one that was told; `seconds` are those up to then. When it `began` (the last time) and
+    `ended` is in the sweep's own time.
     """
 
     number: int
@@ -121,6 +122,7 @@ class Trial:
     worker: str = ""
     waiting: bool = False  # for another worker
     began: float = 0.0
+    ended: float = 0.0
     losses: int = 0
     outcome: str = ""
     values: tuple[float, ...] = ()

@@ -11,7 +11,7 @@ import itertools
 import math
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ultramarine.shared.contract import OutputRecord, read_known
@@ -23,6 +23,7 @@ from ultramarine_sweep.ended import Ended
 from ultramarine_sweep.ends import NONE_SUCCEEDED, End, Standing, due, judged
 from ultramarine_sweep.journal import Record
 from ultramarine_sweep.points import KEPT_LIMIT
+from ultramarine_sweep.reasons import Reasons
 from ultramarine_sweep.trial import (
     FAILED,
     MESSAGE_LIMIT,
@@ -61,6 +62,7 @@ class Trials:
         self._counts = dict.fromkeys((SUCCEEDED, STOPPED, FAILED), 0)
         self._spent = 0.0  # seconds of all trials that have ended or lost their worker
         self._seen: dict[str, None] = {}  # names of metrics
+        self._reasons = Reasons()  # of failed trials
         self._measured = False  # whether any trial has told its objectives
         self._canary: Trial | None = None  # the first one that has failed by itself
         self._heard: dict[int, float] = {}
@@ -142,7 +144,7 @@ class Trials:
         trial.outcome, trial.exit_code, trial.seconds = record["outcome"], record["exitCode"], record["seconds"]
         trial.values, trial.message, trial.tail = tuple(record["values"]), record["message"], record["tail"]
         trial.outputs = {name: read_known(OutputRecord, one) for name, one in record["outputs"].items()}
-        trial.waiting = False
+        trial.waiting, trial.ended = False, record.get("at", 0.0)
         trial.points.thin(KEPT_LIMIT)
         self._spent += record["spent"]
         self._measured |= record["measured"]
@@ -163,8 +165,10 @@ class Trials:
         self._counts[trial.outcome] += 1
         if trial.outcome == SUCCEEDED:
             self.bests.add(trial.number, trial.values)
-        elif trial.outcome == FAILED and self._canary is None and not by_signal(trial.exit_code):
-            self._canary = trial
+        elif trial.outcome == FAILED:
+            self._reasons.add(trial.number, trial.message)
+            if self._canary is None and not by_signal(trial.exit_code):
+                self._canary = trial
 
     def _forget(self, number: int) -> None:
         self._inherited.discard(number)
@@ -377,17 +381,17 @@ class Trials:
         if self.end:
             # Where it ended by its budget a trial may have run still, and have succeeded since.
             late = self.end.reason == NONE_SUCCEEDED and self._counts[SUCCEEDED]
-            if late and (end := due(self._task, self._standing(now))) and end.outcome == SUCCEEDED:
+            if late and (end := self._due(now)) and end.outcome == SUCCEEDED:
                 self._decide("end", now, **asdict(end))
             return
         if not self.live and self._is_used_up and self.promoted is None:
             self._give_up(now)
-        if end := due(self._task, self._standing(now)):
+        if end := self._due(now):
             self._decide("end", now, **asdict(end))
             self._give_up(now)
 
-    def _standing(self, now: float) -> Standing:
-        return Standing(
+    def _due(self, now: float) -> End | None:
+        standing = Standing(
             now,
             self.finished,
             self._counts,
@@ -399,6 +403,10 @@ class Trials:
             self._seen,
             self.hours(now),
         )
+        end = due(self._task, standing)
+        if end and end.outcome == SUCCEEDED:  # one that failed has the words of a trial already
+            return replace(end, message="; ".join(filter(None, (end.message, str(self._reasons)))))
+        return end
 
     def _give_up(self, now: float) -> None:
         """No paused trial goes on any more."""

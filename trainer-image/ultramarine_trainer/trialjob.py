@@ -21,6 +21,7 @@ from ultramarine.shared.training_records import TerminationRecord, TrainingTask
 
 from ultramarine_trainer.gang import Gang
 from ultramarine_trainer.leases import Connection, Refused, Unreachable
+from ultramarine_trainer.metrics import unmeasured
 from ultramarine_trainer.run import Attempt, Places
 from ultramarine_trainer.runner import Failed
 from ultramarine_trainer.trial import LOST, STOP, TIMEOUT, Ears, Heartbeat, Trial
@@ -113,8 +114,8 @@ class TrialAttempt(Attempt):
 
     def _succeeded(self, metrics: dict[str, float | None], outputs: dict[str, Any]) -> None:
         self._told = True
-        if self._ears.unmeasured:
-            self.say(f"trial {self._trial.trial} counts as failed: {self._ears.unmeasured}")
+        if why := unmeasured(self._trial.objectives, metrics):
+            self.say(f"trial {self._trial.trial} counts as failed: {why}")
         self._tell(outcome="Succeeded", exitCode=0, metrics=metrics, outputs=outputs)
 
     def _record(self) -> TerminationRecord:
