@@ -352,8 +352,8 @@ class Trials:
         if trial.losses + losses < LOSSES:
             self._decide("requeued", now, trial=trial.number, losses=losses, spent=spent)
             return
-        remedy = "it may take more memory than there is: raise resources, or narrow the search space"
-        message = f"{LOSSES} of its workers were lost while they ran it; {remedy}"
+        remedy = "raise spec.trialTemplate.spec.resources, or narrow the search space"
+        message = f"{LOSSES} of its workers were lost while they ran it; it may need more memory: {remedy}"
         self._close(trial, FAILED, message, spent, now)
 
     def _close(self, trial: Trial, outcome: str, message: str, spent: float, now: float) -> None:
