@@ -50,7 +50,7 @@ class Algorithm(Schema):
     warm_start_from: list[DnsName] = Field(
         default=[],
         max_length=10,
-        description="Other Sweeps of the namespace, whose finished trials count as known.",
+        description="Other Sweeps of the namespace, with the same objectives, whose finished trials count as known.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
 
