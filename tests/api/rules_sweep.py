@@ -86,26 +86,6 @@ def whole_numbers(kind: str, least: int) -> list[Rule]:
     ]
 
 
-def far_numbers(kind: str, least: float) -> list[Rule]:
-    """The bounds of a range of floats, beyond which its width would be none."""
-    beyond = {1e300: 1.1e300, -1e300: -1.1e300}
-    cases = (
-        ("max", "less", 1e300, {"max": 1e300}),
-        ("min", "less", 1e300, {"min": 1e300, "max": 1e300}),
-        ("min", "greater", -1e300, {"min": least}),
-        ("max", "greater", -1e300, {"min": least, "max": least}),
-    )
-    return [
-        wanted(
-            f"searchSpace.x.{kind}.{end} is not {'above' if word == 'less' else 'below'} {bound:g}",
-            way(kind, **fits),
-            way(kind, **fits | {end: beyond[bound]}),
-            f"{SPACE}.x.{kind}.{end} in body should be {word} than or equal to {bound:g}",
-        )
-        for end, word, bound, fits in cases
-    ]
-
-
 ENDS: dict[str, tuple[str, Manifest]] = {  # fields of early termination: for which types, and a type with it
     "minSteps": ("asha and hyperband", {"type": "hyperband", "maxSteps": 9}),
     "maxSteps": ("asha and hyperband", {"type": "asha"}),
@@ -274,8 +254,6 @@ RULES = [
         way("logUniform", min=0),
         "min must be above 0, for there is no logarithm of others; or use uniform",
     ),
-    *far_numbers("uniform", -1e300),
-    *far_numbers("logUniform", 1e-300),
     *whole_numbers("int", -LARGEST),
     *whole_numbers("logInt", 1),
     wanted(

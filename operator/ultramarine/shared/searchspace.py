@@ -32,6 +32,7 @@ N = TypeVar("N", int, float)
 PARAMETER_LIMIT = 64
 CHOICE_LIMIT = 100
 # Of a range of floats: those who search compute with its width and its middle, and those are to be floats too.
+# No bounds of the schema: the API server takes whole numbers for integers, and such bounds do not fit into one.
 LARGEST_REAL, LEAST_WIDTH = 1e300, 1e-300
 
 

@@ -8,7 +8,6 @@ from pydantic import ConfigDict, Field
 
 from ...shared.contract import LARGEST
 from ...shared.schema import Extra, Schema, rule, rules
-from ...shared.searchspace import LARGEST_REAL
 
 MAX_TEXT = 256  # characters of a text among the values
 # A text, a number or a boolean, which is no type of a schema; each of the limits is about values of one type.
@@ -21,7 +20,6 @@ _ANYTHING: Extra = {
 _ONE_AND_WHEN: Extra = {"minProperties": 1, "maxProperties": 2}
 Anything = Annotated[Any, Field(json_schema_extra=_ANYTHING)]
 Whole = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
-Real = Annotated[float, Field(ge=-LARGEST_REAL, le=LARGEST_REAL)]
 ORDERED = rule("self.min <= self.max", "min must not be above max; exchange them")
 
 
@@ -39,8 +37,8 @@ class Uniform(Schema):
         )
     )
 
-    min: Real = Field(description="The least.")
-    max: Real = Field(description="The most.")
+    min: float = Field(description="The least.")
+    max: float = Field(description="The most.")
     step: float | None = Field(default=None, description="Only min, min + step and so on, up to max.")
 
 
@@ -53,8 +51,8 @@ class LogUniform(Schema):
         )
     )
 
-    min: Real = Field(description="The least, above 0.")
-    max: Real = Field(description="The most.")
+    min: float = Field(description="The least, above 0.")
+    max: float = Field(description="The most.")
 
 
 class IntUniform(Schema):
