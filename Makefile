@@ -46,7 +46,7 @@ api: .venv/ready  ## every rule of the CRDs against a real kube-apiserver
 	$(BIN)/pytest -n 2 --dist loadfile tests/api
 
 chaos-short: .venv/ready  ## the promises under faults, a few seeds; part of `make test`
-	$(BIN)/pytest tests/chaos -m "not long" --timeout=1200
+	$(BIN)/pytest -n 2 tests/chaos -m "not long" --timeout=1200
 
 e2e: .venv/ready  ## whole stories on the real cluster
 	$(BIN)/pytest tests/e2e

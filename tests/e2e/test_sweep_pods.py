@@ -72,6 +72,8 @@ def test_each_trial_is_a_job_and_the_best_is_named(platform: Platform):
     assert done["trials"] == counted(succeeded=6)
     best = done["best"][0]
     assert abs((best["params"]["x"] - 3) ** 2 - best["values"]["loss"]) < 1e-3
+    # A trial has ended for its sweep when it has told its result; its pod stores its log after that.
+    until(20, lambda: all(map(has_ended, jobs(platform, "apart").values())), "the last jobs end soon after their sweep")
     found = jobs(platform, "apart")
     assert sorted(found) == list(range(6))
     assert {job["status"]["state"] for job in found.values()} == {"Succeeded"}
