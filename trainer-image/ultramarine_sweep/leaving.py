@@ -2,6 +2,7 @@
 
 The libraries that find importances, and those that draw, take several times the memory of a coordinator, and give none
 of it back. So the coordinator has none of them: one process after the other does, and only while there is use for it.
+Where there are few trials they are all there at once, so that the end of a short sweep waits a second and not two.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ class Leaving:
 
     def prepare(self, task: SweepTask) -> None:
         """Begin to load what comes first, which takes a second; it ends by itself where it is not asked."""
-        for step in _ORDER[: 1 + _ahead(task)]:
+        for step in _ORDER if _has_few(task) else _ORDER[:1]:
             self._process(step)
 
     def files(self, task: SweepTask, trials: Iterable[Trial]) -> Iterator[tuple[str, Path]]:
@@ -49,10 +51,16 @@ class Leaving:
                 lines.writelines(json.dumps(trial.to_record(), separators=(",", ":")) + "\n" for trial in trials)
                 if not lines.tell():
                     return
-            for place, step in enumerate(_ORDER):
-                for later in _ORDER[place:][: 1 + _ahead(task)]:
-                    self._process(later)
-                _finish(self._process(step), folder)
+            at_once = _ORDER if _has_few(task) else ()
+            for step in at_once:
+                self._process(step)
+            if at_once:
+                _tell(self._process(_BY_ITSELF), folder)
+            for step in _ORDER:
+                process = self._process(step)
+                if not at_once or step != _BY_ITSELF:
+                    _tell(process, folder)
+                _wait(process)
             for path in sorted((folder / _FILES).rglob("*")):
                 if path.is_file():
                     yield path.relative_to(folder / _FILES).as_posix(), path
@@ -64,9 +72,9 @@ class Leaving:
         return self._begun[step]
 
 
-def _ahead(task: SweepTask) -> int:
-    """How many processes load beside one that works: of many trials each takes more, and the sweep took its time."""
-    return int(task.max_trials <= _FEW)
+def _has_few(task: SweepTask) -> bool:
+    """Whether all processes may be there at once: of many trials each takes more, and the sweep took its time."""
+    return task.max_trials <= _FEW
 
 
 def _begin(step: str) -> subprocess.Popen[bytes]:
@@ -75,9 +83,14 @@ def _begin(step: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path})
 
 
-def _finish(process: subprocess.Popen[bytes], folder: Path) -> None:
-    process.communicate(os.fsencode(folder))
-    if process.returncode:
+def _tell(process: subprocess.Popen[bytes], folder: Path) -> None:
+    assert process.stdin
+    with suppress(BrokenPipeError), process.stdin as words:  # it has ended, and says by its exit code how
+        words.write(os.fsencode(folder))
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    if process.wait():
         raise subprocess.CalledProcessError(process.returncode, process.args)
 
 
@@ -138,6 +151,7 @@ _STEPS: dict[str, tuple[Callable[[], None], Callable[[Results], _Made]]] = {
 }
 
 _ORDER = tuple(_STEPS)
+_BY_ITSELF = "tabulate"  # needs nothing of the others
 
 
 def _results(folder: Path) -> Results:
