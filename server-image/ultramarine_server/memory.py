@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import resource
+import os
 from pathlib import Path
 
-_PAGE = resource.getpagesize()
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _STATM = Path("/proc/self/statm")
 _LIBC = ctypes.CDLL(None)
 _M_MMAP_THRESHOLD = -3  # of malloc.h
