@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 _BACKLOG = 2048
 _TICK_SECONDS = 0.05
+_HTTP_FIRST_SECONDS = 0.01
 _SHORT_TURN_SECONDS = 0.0002  # of a thread that holds Python's lock; 5 ms otherwise
 
 
@@ -190,7 +191,9 @@ class _Server:
             raise LoadError(f"port {where.port} cannot be had: {error}", "PortTaken") from error
         self._listener.tick()
         if self._make_grpc:
-            # To import it takes a moment, in which who asks by HTTP is answered: the other thread takes short turns.
+            # To import it takes a moment, in which who asks by HTTP is answered: whoever waits for the port comes first,
+            # and the other thread takes short turns.
+            await asyncio.sleep(_HTTP_FIRST_SECONDS)
             turn = sys.getswitchinterval()
             sys.setswitchinterval(_SHORT_TURN_SECONDS)
             try:
