@@ -191,7 +191,7 @@ class _Server:
             raise LoadError(f"port {where.port} cannot be had: {error}", "PortTaken") from error
         self._listener.tick()
         if self._make_grpc:
-            # To import it takes a moment, in which who asks by HTTP is answered: whoever waits for the port comes first,
+            # To import it takes a moment, in which who asks by HTTP is answered: who waits for the port comes first,
             # and the other thread takes short turns.
             await asyncio.sleep(_HTTP_FIRST_SECONDS)
             turn = sys.getswitchinterval()
