@@ -14,7 +14,7 @@ from ultramarine_sweep.leaving import Leaving
 from ultramarine_sweep.points import Points
 from ultramarine_sweep.report import files
 from ultramarine_sweep.results import Results
-from ultramarine_sweep.study import STUDY_NAME, study_file
+from ultramarine_sweep.study import STUDY_NAME, study_lines
 from ultramarine_sweep.suggest import suggest
 from ultramarine_sweep.table import TABLE_NAME, table
 from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Trial
@@ -51,7 +51,7 @@ def test_other_processes_make_the_very_same_files(prepared: bool) -> None:
 
     found = {name: path.read_bytes() for name, path in leaving.files(TASK, ended)}
     results = Results(TASK.sweep, read_space(SPACE), TASK.objectives, ended)
-    own = files(results) | {STUDY_NAME: study_file(results), TABLE_NAME: table(results)}
+    own = files(results) | {STUDY_NAME: b"".join(study_lines(results)), TABLE_NAME: table(results)}
 
     assert comparable(found) == comparable(own)
 

@@ -28,7 +28,7 @@ from ultramarine_sweep.pictures import captions, pictures, png, svg
 from ultramarine_sweep.reasons import KINDS, OTHERS, SHOWN, Reasons
 from ultramarine_sweep.report import files, report
 from ultramarine_sweep.results import Results
-from ultramarine_sweep.study import as_study, study_file
+from ultramarine_sweep.study import as_study, study_lines
 from ultramarine_sweep.suggest import suggest
 from ultramarine_sweep.table import table
 from ultramarine_sweep.trial import Trial as Own
@@ -180,7 +180,7 @@ def test_a_study_has_all_that_optuna_can_know() -> None:
 def test_optuna_opens_the_file_and_goes_on(tmp_path: Path) -> None:
     """Optuna's own storage reads what a sweep leaves, has the same best trial, and can try more."""
     sweep = a_sweep()
-    (tmp_path / "journal.log").write_bytes(study_file(sweep))
+    (tmp_path / "journal.log").write_bytes(b"".join(study_lines(sweep)))
 
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
     study = optuna.load_study(study_name="team-a/churn", storage=storage)
@@ -438,7 +438,7 @@ def test_whatever_a_sweep_was_there_is_a_report(
     results = Results("any", space, (LOSS, TWO)[objectives - 1], trials)
 
     assert f"{len(trials)} trials" in files(results)["report.html"].decode()
-    assert [json.loads(line) for line in study_file(results).splitlines()]
+    assert [json.loads(line) for line in b"".join(study_lines(results)).splitlines()]
     assert parquet.read_table(io.BytesIO(table(results))).num_rows == len(trials)
 
 

@@ -15,8 +15,7 @@ class Commits:
     """Writes to a journal, and makes it shorter where that is due, while `run` runs.
 
     `snapshot` gives records that make the very state which all records make that were added, also where they are taken
-    later, in another thread. `written` is told what
-    the journal has.
+    later, in another thread. `written` is told what the journal has.
     """
 
     def __init__(

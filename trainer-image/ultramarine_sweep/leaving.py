@@ -51,16 +51,14 @@ class Leaving:
                 lines.writelines(json.dumps(trial.to_record(), separators=(",", ":")) + "\n" for trial in trials)
                 if not lines.tell():
                     return
-            at_once = _ORDER if _has_few(task) else ()
-            for step in at_once:
-                self._process(step)
-            if at_once:
-                _tell(self._process(_BY_ITSELF), folder)
+            self.prepare(task)  # where it was not
+            beside = [_BY_ITSELF] if _has_few(task) else []
+            for step in beside:
+                _tell(self._process(step), folder)
             for step in _ORDER:
-                process = self._process(step)
-                if not at_once or step != _BY_ITSELF:
-                    _tell(process, folder)
-                _wait(process)
+                if step not in beside:
+                    _tell(self._process(step), folder)
+                _wait(self._process(step))
             for path in sorted((folder / _FILES).rglob("*")):
                 if path.is_file():
                     yield path.relative_to(folder / _FILES).as_posix(), path

@@ -41,13 +41,11 @@ def as_study(results: Results, storage: BaseStorage | None = None) -> Study:
     return study
 
 
-def study_file(results: Results) -> bytes:
-    """A file that Optuna opens: load_study(study_name=NAME, storage=JournalStorage(JournalFileBackend(PATH)))."""
-    return b"".join(study_lines(results))
-
-
 def study_lines(results: Results) -> Iterator[bytes]:
-    """The lines of that file, some trials' at a time: as a whole it takes kilobytes for each trial."""
+    """A file that Optuna opens: load_study(study_name=NAME, storage=JournalStorage(JournalFileBackend(PATH))).
+
+    Its lines come some trials' at a time: as a whole it takes kilobytes for each trial.
+    """
     begun, trials = _Lines(), _in_order(results)
     _begun(results, JournalStorage(begun))
     yield from begun.lines

@@ -10,10 +10,11 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
@@ -82,9 +83,12 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
     teller = Teller(task.progress, places.token, say)
     recorder = Recorder(task, environment.get(contract.ENV_POD, ""), say, places.recording)
     signal.signal(signal.SIGTERM, partial(_leave, recorder))
-    storage = _storage(environment)
     try:
-        summary = asyncio.run(_coordinate(task, token, storage, environment, parts, places, teller, recorder))
+        storage = _storage(environment)
+        coordinate = partial(_coordinate, task, token, storage, environment, parts, places, teller, recorder)
+        if (lived := _lived(task, storage, coordinate)) is None:
+            return EXIT_TRY_AGAIN
+        summary = lived
         _patiently(lambda: storage.write(task.prefix + contract.SUMMARY_NAME, summary.to_json()))
     except Fenced as fenced:
         say(f"{fenced}; this one leaves")
@@ -96,13 +100,6 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
         summary = SweepSummary(FAILED, error.reason, error.message)
     except UltramarineError as error:
         summary = SweepSummary(FAILED, error.reason, error.message)
-    except Exception as error:  # a mistake of this program: perhaps of this moment only, perhaps of every life to come
-        traceback.print_exc()
-        times = _patiently(partial(_crashes, storage, task.prefix))
-        if times < CRASHES:
-            return EXIT_TRY_AGAIN
-        summary = _patiently(partial(_so_far, task, storage, f"{type(error).__name__}: {error}"))
-        _patiently(lambda: storage.write(task.prefix + contract.SUMMARY_NAME, summary.to_json()))
     say(f"{summary.outcome} ({summary.reason}): {summary.message}")
     try:
         places.termination_log.write_bytes(last_words(summary))
@@ -111,6 +108,21 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
     teller.close(summary)
     recorder.close(summary)
     return 0
+
+
+def _lived(
+    task: SweepTask, storage: Storage, coordinate: Callable[[], Coroutine[Any, Any, SweepSummary]]
+) -> SweepSummary | None:
+    """What this coordinator came to; None where it has crashed, and the next one may do better."""
+    try:
+        return asyncio.run(coordinate())
+    except (Fenced, UltramarineError):
+        raise
+    except Exception as error:  # a mistake of this program: perhaps of this moment only, perhaps of every life to come
+        traceback.print_exc()
+        if _patiently(partial(_crashes, storage, task.prefix)) < CRASHES:
+            return None
+        return _patiently(partial(_so_far, task, storage, f"{type(error).__name__}: {error}"))
 
 
 async def _coordinate(
@@ -196,19 +208,17 @@ def _crashes(storage: Storage, prefix: str) -> int:
 
 def _so_far(task: SweepTask, storage: Storage, crash: str) -> SweepSummary:
     """How far the sweep came that no coordinator can go on with."""
-    message = f"its coordinator crashed {CRASHES} times within an hour, the last time by {crash[:_CRASH_LIMIT]}"
-    message += (
-        "; this is a bug of Ultramarine: please report it with the pod's log. All ended trials are in the journal"
-    )
-    end = SweepSummary(FAILED, "CoordinatorCrashed", message)
+    uri = f"{task.prefix}{contract.JOURNAL_NAME}/"
     try:
-        trials = Trials(task, journal.read(storage, f"{task.prefix}{contract.JOURNAL_NAME}/"))
-        found = trials.summary(trials.now)
+        trials = Trials(task, journal.read(storage, uri))
+        found = replace(trials.summary(trials.now), running=0)
     except StorageError:
         raise
     except Exception:  # It may be the journal that they all stumble over.
-        return end
-    return replace(found, outcome=end.outcome, reason=end.reason, message=end.message, running=0)
+        found = SweepSummary(FAILED, "", "")
+    what = f"its coordinator crashed {CRASHES} times within an hour, the last time by {crash[:_CRASH_LIMIT]}"
+    remedy = f"this is a bug of Ultramarine: please report it with the pod's log; all ended trials are in {uri}"
+    return replace(found, outcome=FAILED, reason="CoordinatorCrashed", message=f"{what}; {remedy}")
 
 
 def _patiently(step: Callable[[], journal.T]) -> journal.T:

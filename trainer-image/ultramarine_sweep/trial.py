@@ -112,8 +112,8 @@ class Trial:
     """One trial: its parameters, who runs it for which time, and what has become of it.
 
     One that is `paused` has been stopped, and may go on. What it goes on from is `checkpoint`, of which `step` is the
-    last one that was told; `seconds` are those up to then. When it `began` (the last time) and
-    `ended` is in the sweep's own time.
+    last one that was told; `seconds` are those up to then. `began` (the last time) and `ended` are in the sweep's own
+    time.
     """
 
     number: int

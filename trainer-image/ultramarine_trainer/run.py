@@ -87,6 +87,11 @@ def run(
     return code
 
 
+def store_result(storage: Storage, prefix: str, record: TerminationRecord) -> None:
+    """Store the record of a job that has ended well: whole, not shortened to what a termination log can hold."""
+    storage.write(f"{prefix}/{contract.RESULT_NAME}", record.to_json(limit=sys.maxsize).encode())
+
+
 @contextmanager
 def _about(field: str) -> Iterator[None]:
     """Name the field of the TrainingJob that a fault of the storage is about."""
@@ -375,11 +380,7 @@ class Attempt:
             self.say(f"output {name}: {stored.bytes} bytes to {stored.uri} in {time.monotonic() - started:.1f} s")
         record = replace(self._record(), outputs=outputs, productive_seconds=seconds)
         if prefix:
-            # Whole, not shortened to what a termination log can hold.
-            whole = record.to_json(limit=sys.maxsize).encode()
-            self._patiently(
-                self._places.output_waits, partial(storage.write, f"{prefix}/{contract.RESULT_NAME}", whole)
-            )
+            self._patiently(self._places.output_waits, partial(store_result, storage, prefix, record))
         return record
 
     def _patiently(self, waits: Sequence[float], step: Callable[[], T]) -> T:

@@ -5,11 +5,9 @@ What is told here only saves time. A coordinator that is away hurts nothing: the
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from typing import Any
 
 from ultramarine.outside.storage import Storage
@@ -22,7 +20,7 @@ from ultramarine.shared.training_records import TerminationRecord, TrainingTask
 from ultramarine_trainer.gang import Gang
 from ultramarine_trainer.leases import Connection, Refused, Unreachable
 from ultramarine_trainer.metrics import unmeasured
-from ultramarine_trainer.run import Attempt, Places
+from ultramarine_trainer.run import Attempt, Places, store_result
 from ultramarine_trainer.runner import Failed
 from ultramarine_trainer.trial import LOST, STOP, TIMEOUT, Ears, Heartbeat, Trial
 
@@ -46,7 +44,7 @@ class TrialAttempt(Attempt):
         # Another one: a network that does not know this pod yet swallows the first words, and they are waited for.
         self._results = Connection(self._trial.coordinator, token, _ANSWER_SECONDS)
         self._heartbeat: Heartbeat | None = None
-        self._keep: Callable[[bytes], object] = bytes  # stores the result
+        self._opened: Storage | None = None  # while it works
         self._since, self._seconds, self._told = 0.0, 0.0, False
 
     def _trial_task(self) -> TrialTask:
@@ -69,7 +67,7 @@ class TrialAttempt(Attempt):
         return self._speaks or super()._may_be_done(task)
 
     def _do(self, task: TrainingTask, storage: Storage) -> TerminationRecord:
-        self._keep = partial(storage.write, f"{task.output_prefix.rstrip('/')}/{contract.RESULT_NAME}")
+        self._opened = storage
         record = super()._do(task, storage)
         if self._speaks and not self._told:
             outputs = {name: asdict(one) for name, one in record.outputs.items()}
@@ -106,8 +104,8 @@ class TrialAttempt(Attempt):
     def _is_kept(self, task: TrainingTask) -> bool:
         """Whether the result is stored: what a sweep counts its job must know too, also if this pod has to go now."""
         try:
-            if task.output_prefix:
-                self._keep(self._record().to_json(limit=sys.maxsize).encode())
+            if self._opened and task.output_prefix:
+                store_result(self._opened, task.output_prefix.rstrip("/"), self._record())
         except StorageError:
             return False  # it is tried again with all else, and told then
         return True

@@ -118,6 +118,11 @@ def is_ready(pod: Manifest) -> bool:
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions) and is_running(pod)
 
 
+def failures(found: Iterable[Manifest]) -> list[Manifest]:
+    """Those of these pods that have failed."""
+    return [pod for pod in found if (pod.get("status") or {}).get("phase") == "Failed"]
+
+
 def is_disrupted(pod: Manifest) -> bool:
     """Whether Kubernetes took it away: evicted, preempted, or its node gone."""
     conditions = (pod.get("status") or {}).get("conditions") or []

@@ -187,7 +187,7 @@ def _job_failed(failure: Manifest, own_pods: list[Manifest], now: datetime) -> C
     if failure.get("reason") == "DeadlineExceeded":
         waits = [trouble.message for pod in own_pods if (trouble := pods.trouble(pod)) is not None]
         return _failed("; ".join([f"it was not compiled within {DEADLINE_SECONDS} seconds", *waits[:1]]))
-    failures = [pod for pod in own_pods if (pod.get("status") or {}).get("phase") == "Failed"]
+    failures = pods.failures(own_pods)
     if not failures and _is_fresh(failure, now):
         return _under_way("its Job has failed; what its pod said last is awaited", LAST_WORDS)
     causes = [pod for pod in failures if not pods.is_disrupted(pod)] or failures

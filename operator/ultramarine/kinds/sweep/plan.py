@@ -131,20 +131,16 @@ def _trouble(own: Own, speaking: list[Manifest], working: list[Manifest]) -> sta
         if (trouble := pods.trouble(pod)) is not None:
             return states.pending(trouble.reason, in_template(trouble.message))
     for job, its_pods in own.pairs:
-        failures = _failures(its_pods)
+        failures = pods.failures(its_pods)
         if failures and pods.is_last(job, failures):
             said = in_template(pods.verdict(failures[-1]).sentence)
             return states.finishing("Finishing", f"{said}; no other pod takes its place, and the sweep ends")
-    failures = _failures(missing)
+    failures = pods.failures(missing)
     waits = any((pod.get("status") or {}).get("phase") in ("Pending", "Running") for pod in missing)
     if failures and not waits:
         said = in_template(pods.verdict(failures[-1]).sentence)
         return states.pending("Retrying", f"{said}; another pod takes its place")
     return STARTING
-
-
-def _failures(its_pods: list[Manifest]) -> list[Manifest]:
-    return [pod for pod in its_pods if (pod.get("status") or {}).get("phase") == "Failed"]
 
 
 def _children(sweep: Sweep, seen: Seen, search: Search, own: Own, warm_start: tuple[str, ...]) -> tuple[Manifest, ...]:
@@ -355,7 +351,7 @@ def _failed(
     sweep: Sweep, job: Manifest, condition: Mapping[str, str], its_pods: list[Manifest], facts: Manifest, now: datetime
 ) -> Plan:
     """One of its Jobs has failed for good: nobody is left to give trials, or to run them."""
-    failures = _failures(its_pods)
+    failures = pods.failures(its_pods)
     if not failures and _is_fresh(condition, now):
         # Jobs and pods are watched apart: the pod's last words may be a moment behind.
         state = states.finishing("Finishing", "it has failed; what its pod said last is awaited")

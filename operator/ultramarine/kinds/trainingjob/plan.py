@@ -196,7 +196,7 @@ def _unfinished(job: Job, child: Manifest, own_pods: list[Manifest], running: li
     for pod in reversed(own_pods):
         if (trouble := pods.trouble(pod)) is not None:
             return states.pending(trouble.reason, trouble.message)
-    failures = [pod for pod in own_pods if (pod.get("status") or {}).get("phase") == "Failed"]
+    failures = pods.failures(own_pods)
     alive = {pods.node_index(pod) for pod in own_pods if pod not in failures}
     if failures and pods.node_index(failures[-1]) not in alive:
         said = f"attempt {len(failures)} failed: {pods.verdict(failures[-1]).sentence}"
@@ -326,7 +326,7 @@ def _failed(
 ) -> Plan:
     facts = status.ended(facts, child, now)
     reason = str(condition.get("reason") or "JobFailed")
-    failures = [pod for pod in own_pods if (pod.get("status") or {}).get("phase") == "Failed"]
+    failures = pods.failures(own_pods)
     if not failures and reason != "DeadlineExceeded" and _is_fresh(condition, now):
         # Jobs and pods are watched apart: the pod's last words may be a moment behind.
         state = states.finishing("Finishing", "the job has failed; what its pod said last is awaited")
