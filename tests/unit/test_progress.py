@@ -445,6 +445,18 @@ async def test_a_coordinator_that_wants_other_trials_is_heard_at_once(world):
     assert world.reports.latest(HPO, world.mirror.children(HPO)) == second
 
 
+async def test_the_end_of_a_sweep_is_heard_at_once(world):
+    """Nobody waits for what Kubernetes says of the coordinator's pod, a second later."""
+    world.add_sweep("hpo", coordinator="hpo-coordinator-a")
+    last = replace(SUMMARY, outcome="Succeeded", over=True)
+
+    assert await world.post_summary("coordinator", SUMMARY.to_json()) == (204, "")
+    world.now += URGENT_SECONDS
+    assert await world.post_summary("coordinator", last.to_json()) == (204, "")
+    assert world.rung == [(HPO, 0.0), (HPO, 0.0)]
+    assert world.reports.latest(HPO, world.mirror.children(HPO)) == last
+
+
 async def test_what_a_sweep_hears_is_what_its_kind_says(world):
     """The answer is JSON; where there is none, the post is just taken."""
     world.add_sweep("hpo", coordinator="hpo-coordinator-a")
@@ -453,6 +465,13 @@ async def test_what_a_sweep_hears_is_what_its_kind_says(world):
     url = f"{world.url}/sweeps/team-a/hpo"
     async with world.client.post(url, data=SUMMARY.to_json(), headers=headers) as answer:
         assert (answer.status, await answer.json()) == (200, {"parallel": 3, "ended": []})
+
+
+def test_an_end_that_makes_no_sense_is_none():
+    """A summary that says more than yes or no of it is refused as a whole."""
+    document = json.loads(SUMMARY.to_json()) | {"over": "yes"}
+    with pytest.raises(ValueError, match="whether it is over is no boolean"):
+        SweepSummary.from_json(json.dumps(document))
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def token(tmp_path: Path) -> Path:
 
 
 def test_the_operator_hears_what_changes(operator: Operator, token: Path) -> None:
-    """The newest summary is posted with the pod's token, once; the last one at the end."""
+    """The newest summary is posted with the pod's token, once; the last one says that it is."""
     teller = Teller(operator.url, token, pytest.fail, Times(between=0.05))
     teller.tell(SweepSummary(succeeded=1))
     eventually(lambda: bool(operator.taken))
@@ -256,7 +256,7 @@ def test_the_operator_hears_what_changes(operator: Operator, token: Path) -> Non
     assert operator.taken == [
         ("Bearer projected", SweepSummary(succeeded=1)),
         ("Bearer projected", SweepSummary(succeeded=2)),
-        ("Bearer projected", SweepSummary(outcome="Succeeded", succeeded=2)),
+        ("Bearer projected", SweepSummary(outcome="Succeeded", succeeded=2, over=True)),
     ]
 
 
@@ -336,7 +336,7 @@ def test_an_operator_that_is_away_is_told_later(operator: Operator, token: Path)
     operator.status = 204
     teller.close(SweepSummary(succeeded=3))
 
-    assert operator.taken[-1][1] == SweepSummary(succeeded=3)
+    assert operator.taken[-1][1] == SweepSummary(succeeded=3, over=True)
     assert len(said) == 1
     assert "does not disturb it" in said[0]
 

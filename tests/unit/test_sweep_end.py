@@ -302,6 +302,26 @@ def test_the_end_is_known_by_the_coordinators_pod():
     assert [ref.name for ref in later.delete] == ["hpo-workers"]
 
 
+def test_the_end_is_known_by_what_the_coordinator_posts_last():
+    """Its pod says so a second later, and is not deleted meanwhile; what it posts before that ends nothing."""
+    one = sweep()
+    jobs = (sweep_job(one, "coordinator", active=1), sweep_job(one, "workers", active=2))
+    there = seen(*jobs, sweep_pod(one, "coordinator"), sweep_pod(one, "workers"))
+    for early in (GOOD, replace(GOOD, outcome="", over=True)):
+        assert questions(one, replace(there, summary=early)) == ()
+        assert plan(one, replace(there, summary=early), NOW).status["state"] == "Running"
+
+    last = replace(there, summary=replace(GOOD, over=True))
+    assert questions(one, last) == (SUMMARY,)
+    told = plan(one, replace(last, answers={SUMMARY: GOOD.to_json().decode()}), NOW).status
+    assert (told["state"], told["completionTime"]) == ("Succeeded", "2030-01-01T12:00:00Z")
+    later = plan(sweep(told), last, NOW + timedelta(seconds=5))
+    assert [ref.name for ref in later.delete] == ["hpo-workers"]
+
+    gone = replace(last, answers={SUMMARY: StorageError("gone", "ObjectNotFound")})
+    assert plan(one, gone, NOW).status["bestValue"] == told["bestValue"], "the posted one has the best trials, too"
+
+
 def test_a_finished_sweep_goes_when_its_time_is_over():
     """ttlSecondsAfterFinished counts from the end, and is looked at when it is due."""
     one = sweep(ttlSecondsAfterFinished=120)

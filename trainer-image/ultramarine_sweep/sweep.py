@@ -105,8 +105,8 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
         places.termination_log.write_bytes(last_words(summary))
     except OSError as error:
         say(f"the last words cannot be written to {places.termination_log}: {error}")
-    teller.close(summary)
     recorder.close(summary)
+    teller.close(summary)  # last: who is told may delete us
     return 0
 
 

@@ -69,8 +69,8 @@ class Teller:
         self._news.set()
 
     def close(self, summary: SweepSummary) -> None:
-        """Post the last one; in so many seconds as the times say, at most."""
-        self._newest = summary
+        """Post the last one, and that it is; in so many seconds as the times say, at most."""
+        self._newest = replace(summary, over=True)
         self._ending = True
         self._news.set()
         if self._url:

@@ -15,7 +15,7 @@ from .mirror import Mirror, owner_key
 
 RING_SECONDS = 10.0  # a status is written at most so often for progress alone
 ACCEPT_SECONDS = 1.0  # a job may post no more often
-URGENT_SECONDS = 0.1  # nor a sweep that wants other trials than before, for which there is a pass at once
+URGENT_SECONDS = 0.1  # nor a sweep that wants other trials than before, or is over: there is a pass at once
 MOST = 10_000  # objects that are remembered, of some kilobytes each
 
 
@@ -65,10 +65,10 @@ class Reports:
     def put(self, key: Key, pod_uid: str, report: Report) -> bool:
         """Take in what a pod has posted, and have its owner looked at within RING_SECONDS; not if it came too soon.
 
-        A sweep that wants other trials than before is looked at at once.
+        A sweep that wants other trials than before, or is over, is looked at at once.
         """
         now, known = self._clock(), self._entries.get(key)
-        urgent = known is not None and _wanted(report) != _wanted(known.report)
+        urgent = known is not None and _pressing(report) != _pressing(known.report)
         if known is not None and now < known.received + (URGENT_SECONDS if urgent else ACCEPT_SECONDS):
             return False
         due = now if known is None or urgent else max(now, known.due + RING_SECONDS)
@@ -110,8 +110,8 @@ def speaker(key: Key, children: Iterable[Manifest]) -> Manifest | None:
     return max(pods, key=lambda pod: (created(pod), not _is_over(pod), str(pod["metadata"]["name"])), default=None)
 
 
-def _wanted(report: Report) -> object:
-    return report.wanted if isinstance(report, SweepSummary) else ()
+def _pressing(report: Report) -> object:
+    return (report.wanted, report.over) if isinstance(report, SweepSummary) else ()
 
 
 def _is_over(pod: Manifest) -> bool:

@@ -16,7 +16,10 @@ from .manifests import Sweep, coordinator_name, has_pod_per_trial, token_secret_
 
 @dataclass(frozen=True)
 class Own:
-    """Its Jobs, if they are there, and their pods, the oldest first; the jobs of its trials, where these have any."""
+    """Its Jobs, if they are there, and their pods, the oldest first; the jobs of its trials, where these have any.
+
+    `told` is what the coordinator said at its end.
+    """
 
     coordinator: Manifest | None
     workers: Manifest | None
@@ -24,6 +27,7 @@ class Own:
     working: list[Manifest]
     trials: list[Manifest]
     is_pool: bool
+    told: SweepSummary | None
 
     @property
     def jobs(self) -> list[Manifest]:
@@ -31,10 +35,8 @@ class Own:
 
     @property
     def is_over(self) -> bool:
-        """Whether the coordinator has ended well: its pod says so a second before its Job does."""
-        return self.coordinator is not None and bool(
-            job_condition(self.coordinator, "Complete") or last_words(self.speaking)
-        )
+        """Whether the coordinator has ended well: it says so a second before its pod does, and that before its Job."""
+        return self.coordinator is not None and bool(self.told or job_condition(self.coordinator, "Complete"))
 
     @property
     def is_whole(self) -> bool:
@@ -53,7 +55,9 @@ def own_of(sweep: Sweep, seen: Seen) -> Own:
     coordinator, working = (_own_job(name, sweep, seen) for name in (coordinator_name(sweep), workers_name(sweep)))
     speaking, of_trials = _own_pods(coordinator, seen), seen.of(TRAINING_JOB.kind)
     trials = [job for job in of_trials if controller_uid(job) == sweep.uid]
-    return Own(coordinator, working, speaking, _own_pods(working, seen), trials, not has_pod_per_trial(sweep))
+    posted = seen.summary if seen.summary and seen.summary.over and _says_how(seen.summary) else None
+    told = _last_words(speaking) or posted
+    return Own(coordinator, working, speaking, _own_pods(working, seen), trials, not has_pod_per_trial(sweep), told)
 
 
 def _own_job(name: str, sweep: Sweep, seen: Seen) -> Manifest | None:
@@ -106,8 +110,8 @@ def without_pods(job: Manifest, now: datetime) -> timedelta | None:
     return now - parse_timestamp(str(counts["startTime"]))
 
 
-def last_words(speaking: list[Manifest]) -> SweepSummary | None:
-    """What the pod that ended well said last, if it is one of ours with an outcome."""
+def _last_words(speaking: list[Manifest]) -> SweepSummary | None:
+    """What the pod that ended well has left, if it is one of ours with an outcome."""
     for pod in reversed(speaking):
         for each in pods.statuses(pod):
             ended = (each.get("state") or {}).get("terminated") or {}
@@ -116,6 +120,10 @@ def last_words(speaking: list[Manifest]) -> SweepSummary | None:
                     summary = SweepSummary.from_json(str(ended.get("message") or ""))
                 except ValueError:
                     continue
-                if summary.outcome in ("Succeeded", "Failed"):
+                if _says_how(summary):
                     return summary
     return None
+
+
+def _says_how(summary: SweepSummary) -> bool:
+    return summary.outcome in ("Succeeded", "Failed")

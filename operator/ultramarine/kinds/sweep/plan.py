@@ -37,7 +37,7 @@ from .manifests import (
     workers,
     workers_job,
 )
-from .own import Own, job_condition, last_words, own_of, without_pods, without_token
+from .own import Own, job_condition, own_of, without_pods, without_token
 from .registration import registered, stored, to_register
 from .schema import MAX_TRIALS
 
@@ -243,7 +243,7 @@ def _plan(
 def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, now: datetime) -> Plan:
     """The coordinator has ended well: what it said last decides, and what it has stored tells the best."""
     assert own.coordinator is not None
-    answer, told = seen.answers.get(_summary(sweep, seen.platform)), last_words(own.speaking)
+    answer, told = seen.answers.get(_summary(sweep, seen.platform)), own.told
     whole: SweepSummary | None = None
     why = ""
     if isinstance(answer, str):
