@@ -86,7 +86,7 @@ class Teller:
                 at = now if self._post(newest) or self._hear is None else now + self._times.again
         until = time.monotonic() + self._times.end
         while not self._post(self._newest) and time.monotonic() < until:
-            time.sleep(0.5)
+            time.sleep(self._times.again)
 
     def _pause(self, since: float) -> float:
         """For how long nothing happens by itself, so many seconds after the last post."""
