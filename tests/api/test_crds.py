@@ -183,6 +183,7 @@ COLUMNS = {
             "bestValue": "0.25",
             "modelVersion": "churn-1",
             "journal": {"uri": "s3://lake/team-a/sweeps/churn/0a-1b/journal/"},
+            "report": {"uri": "s3://lake/team-a/sweeps/churn/0a-1b/report.html"},
             "budgetUsed": {"cpuHours": 1.5, "gpuHours": 0.25},
             "warmStart": ["s3://lake/team-a/sweeps/older/0a-1b/"],
             "failure": {

@@ -58,6 +58,7 @@ def test_a_finished_sweep_goes_after_its_time_and_its_results_stay(platform):
     names = {one["Key"].removeprefix(folder) for one in stored}
     assert {"summary.json", "report.html", "trials.parquet", "optuna-journal.log"} <= names, names
     assert {"pictures/history.png", "pictures/history.svg"} <= names, names
+    assert done["report"]["uri"] == f"s3://ultramarine/{folder}report.html", done
 
 
 def test_a_seed_gives_the_same_trials_again(platform):

@@ -467,10 +467,11 @@ async def test_what_a_sweep_hears_is_what_its_kind_says(world):
         assert (answer.status, await answer.json()) == (200, {"parallel": 3, "ended": []})
 
 
-def test_an_end_that_makes_no_sense_is_none():
-    """A summary that says more than yes or no of it is refused as a whole."""
-    document = json.loads(SUMMARY.to_json()) | {"over": "yes"}
-    with pytest.raises(ValueError, match="whether it is over is no boolean"):
+@pytest.mark.parametrize("name", ["over", "report"])
+def test_yes_and_no_are_all_that_is_understood(name):
+    """A summary that says more than that is refused as a whole."""
+    document = json.loads(SUMMARY.to_json()) | {name: "yes"}
+    with pytest.raises(ValueError, match="yes or no is something else"):
         SweepSummary.from_json(json.dumps(document))
 
 

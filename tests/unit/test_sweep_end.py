@@ -322,6 +322,15 @@ def test_the_end_is_known_by_what_the_coordinator_posts_last():
     assert plan(one, gone, NOW).status["bestValue"] == told["bestValue"], "the posted one has the best trials, too"
 
 
+def test_the_report_is_named_where_there_is_one():
+    """Only what is stored: the pictures of a sweep may have failed, and that is no failure of it."""
+    one = sweep()
+    with_report = replace(GOOD, report=True)
+    got = plan(one, over(one, with_report, with_report), NOW).status
+    assert got["report"] == {"uri": f"{PREFIX}report.html"}
+    assert "report" not in plan(one, over(one), NOW).status
+
+
 def test_a_finished_sweep_goes_when_its_time_is_over():
     """ttlSecondsAfterFinished counts from the end, and is looked at when it is due."""
     one = sweep(ttlSecondsAfterFinished=120)

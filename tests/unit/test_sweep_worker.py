@@ -47,6 +47,7 @@ def test_a_sweep_from_its_first_trial_to_its_last_words(fleet: Fleet, storage: S
     assert [trial.trial for trial in summary.best] == list(range(10))
     assert summary.best[0].params == {"x": 1, "rate": 1 / 7, "kind": "plain"}
     assert SweepSummary.from_json(storage.read(f"{fleet.prefix}summary.json")) == summary
+    assert not summary.report, "this coordinator was given nothing that makes one"
     lines = (fleet.base / "ran").read_text().splitlines()
     assert sorted(lines) == sorted(f"got {n} {n / 7!r} --kind=plain" for n in range(1, 13))
     assert TerminationRecord.from_json((fleet.base / "w0/log").read_text()) == TerminationRecord()

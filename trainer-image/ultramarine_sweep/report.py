@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from html import escape
 
+from ultramarine.shared.contract import REPORT_NAME
 from ultramarine.shared.searchdomains import Value
 
 from ultramarine_sweep.history import FAILED, RUNNING, STOPPED, SUCCEEDED
@@ -13,7 +14,6 @@ from ultramarine_sweep.reasons import Reasons
 from ultramarine_sweep.results import Results
 from ultramarine_sweep.trial import Trial
 
-REPORT_NAME = "report.html"
 ROWS = 25  # trials of the table
 
 _TITLES = {

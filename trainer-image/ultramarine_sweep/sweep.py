@@ -157,8 +157,9 @@ async def _coordinate(
     preparing.cancel()
     kept = {output.uri for trial in summary.best for output in trial.outputs.values()}
     pruning = asyncio.to_thread(prune, storage, task.prefix, kept, say)
-    await asyncio.gather(pruning, asyncio.to_thread(_leave_files, task, parts, storage, coordinator.finished))
-    return replace(summary, mlflow_run=recorder.run_id)
+    leaving = asyncio.to_thread(_leave_files, task, parts, storage, coordinator.finished)
+    _, names = await asyncio.gather(pruning, leaving)
+    return replace(summary, mlflow_run=recorder.run_id, report=contract.REPORT_NAME in names)
 
 
 async def _prepare(task: SweepTask, parts: Parts, coordinator: Coordinator) -> None:
@@ -168,14 +169,17 @@ async def _prepare(task: SweepTask, parts: Parts, coordinator: Coordinator) -> N
     parts.prepare(task)
 
 
-def _leave_files(task: SweepTask, parts: Parts, storage: Storage, finished: Iterable[Trial]) -> None:
-    """Store what people look at; a sweep is as good without it."""
+def _leave_files(task: SweepTask, parts: Parts, storage: Storage, finished: Iterable[Trial]) -> set[str]:
+    """Store what people look at, and return its names; a sweep is as good without it."""
+    stored: set[str] = set()
     try:
         for name, path in parts.files(task, finished):
             with path.open("rb") as file:
                 storage.write(task.prefix + name, file)
+            stored.add(name)
     except Exception as error:  # whatever a picture of any numbers may raise
         say(f"report and pictures are not stored: {error!r}")
+    return stored
 
 
 def _warm_start(task: SweepTask, storage: Storage) -> list[Known]:

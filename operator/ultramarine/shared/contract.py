@@ -35,6 +35,7 @@ ENV_SWEEP = "ULTRAMARINE_SWEEP"  # a SweepTask for the coordinator, a WorkerTask
 ENV_TRIAL = "ULTRAMARINE_TRIAL"  # a TrialTask, where a trial is a TrainingJob
 ENV_SWEEP_TOKEN = "ULTRAMARINE_SWEEP_TOKEN"
 SUMMARY_NAME = "summary.json"  # below a sweep's prefix: its SweepSummary, written at its end
+REPORT_NAME = "report.html"  # below a sweep's prefix: what people look at
 JOURNAL_NAME = "journal"  # below a sweep's prefix: the segments of its journal
 
 # Where things are in a serving pod.

@@ -186,8 +186,9 @@ class SweepSummary:
     `outcome` is empty, Succeeded or Failed; `reason` and the first line of `message` say why it ended, and further
     lines are what a trial that failed the sweep printed last. `stopped` trials were ended early by rule. `best` has ten
     trials at most, the best first, or those of the Pareto front. `mlflow_run` is the id of the run that records
-    the sweep. `wanted` are those trials that the operator should see to, where each has a TrainingJob. `over` says that
-    all is stored, and that the coordinator does nothing more: Kubernetes tells the end of its pod a second later.
+    the sweep. `wanted` are those trials that the operator should see to, where each has a TrainingJob. `report` says
+    that REPORT_NAME is stored, and `over` that all is and that the coordinator does nothing more: Kubernetes tells the
+    end of its pod a second later.
     """
 
     outcome: str = ""
@@ -202,11 +203,12 @@ class SweepSummary:
     best: tuple[BestTrial, ...] = ()
     mlflow_run: str = ""
     wanted: tuple[WantedTrial, ...] = ()
+    report: bool = False
     over: bool = False
 
     def to_json(self) -> bytes:
         document = asdict(self)
-        for name in ("wanted", "over"):
+        for name in ("wanted", "report", "over"):
             if not document[name]:
                 del document[name]
         return json.dumps(document, sort_keys=True).encode()
@@ -226,8 +228,8 @@ class SweepSummary:
                 raise TypeError("a count is no whole number, or too large")
             if not all(type(n) in (int, float) and 0 <= n < LARGEST for n in (summary.cpu_hours, summary.gpu_hours)):
                 raise TypeError("a number of hours is none")
-            if type(summary.over) is not bool:
-                raise TypeError("whether it is over is no boolean")
+            if not all(type(answer) is bool for answer in (summary.report, summary.over)):
+                raise TypeError("yes or no is something else")
         except UNREADABLE as error:
             raise ValueError(f"not a summary of a sweep: {error!r}") from error
         return replace(summary, best=best, wanted=wanted)

@@ -343,6 +343,12 @@ class Journal(Schema):
     uri: str = Field(max_length=2048, description="The folder in the object storage.")
 
 
+class Report(Schema):
+    """What people look at."""
+
+    uri: str = Field(max_length=2048, description="The HTML file in the object storage, with all pictures inside.")
+
+
 class BudgetUsed(Schema):
     """What all trials together have used, by what they reserve."""
 
@@ -364,6 +370,10 @@ class SweepStatus(RunStatus):
     best_value: str = Field(default="", max_length=64, description="The best trial's value, for people.")
     model_version: str = Field(default="", max_length=253, description="The ModelVersion that registerBest made.")
     journal: Journal | None = Field(default=None, description="All that is known of the trials.")
+    report: Report | None = Field(
+        default=None,
+        description="Its report for people, once it has ended: pictures, the best trials, why others failed.",
+    )
     budget_used: BudgetUsed | None = Field(default=None, description="What the trials have used.")
     warm_start: list[Annotated[str, Field(max_length=2048)]] = Field(
         default=[], max_length=10, description="Where the journals of warmStartFrom are."

@@ -61,6 +61,8 @@ def with_summary(sweep: Sweep, facts: Manifest, summary: SweepSummary, platform:
         "mlflow": training.mlflow(facts.get("mlflow"), platform, [summary.mlflow_run]),
         "budgetUsed": {name: round(hours, 4) for name, hours in used.items() if 0 < hours < LONGEST},
     }
+    if summary.report:
+        found["report"] = {"uri": prefix(sweep, platform) + contract.REPORT_NAME}
     return {**found, "best": best, "bestValue": _value(summary.best[0], names)} if best else found
 
 
