@@ -20,7 +20,7 @@ from serving_lives import (
     deletes_its_artifacts,
     follows_its_load,
 )
-from ultramarine.kinds.trainingjob.manifests import LABEL_QUEUE
+from ultramarine.kinds.queues import LABEL_QUEUE
 from ultramarine.shared.meta import Manifest
 from world import World
 
@@ -326,6 +326,7 @@ LIVES = (
     Life("OnlineEndpoint", "gets its image", (version(1), serving("shop", "churn@1")), _gets_its_image, ONE),
     Life("Sweep", "finds the best", (sweep_stories.registering(),), sweep_stories.finds_the_best),
     Life("Sweep", "is steered", (searching("hpo"),), sweep_stories.is_steered),
+    Life("Sweep", "waits with its workers", (sweep_stories.queued(),), sweep_stories.waits_in_a_queue),
     Life("Sweep", "loses its pods", (searching("hpo"),), sweep_stories.loses_its_pods),
     Life("Sweep", "loses its token", (searching("hpo"),), sweep_stories.loses_its_token),
     Life("Sweep", "is given up", (searching("hpo"),), sweep_stories.is_given_up),

@@ -10,12 +10,11 @@ from datetime import datetime
 from typing import Any
 
 from ultramarine.engine import engine, lease, mirror, queue
-from ultramarine.kinds import registration
+from ultramarine.kinds import queues, registration
 from ultramarine.kinds.model import deleting
 from ultramarine.kinds.onlineendpoint import pools
 from ultramarine.kinds.onlineendpoint.routed import Routed
 from ultramarine.kinds.sweep import podpertrial
-from ultramarine.kinds.trainingjob import manifests
 from ultramarine.kube.client import Client
 from ultramarine.shared.meta import JOB, TRAINING_JOB, Manifest, Ref
 from ultramarine.shared.plan import Plan
@@ -92,8 +91,8 @@ def pods_go_before_the_gateway_has_let_go_of_them() -> None:
 
 def a_queue_is_no_reason_to_wait() -> None:
     """Whether a Job of a queue runs is decided here, as for any other."""
-    plan.is_queued = manifests.is_queued = lambda _: False
-    manifests.LABEL_QUEUE = ""
+    queues.is_queued = lambda _: False  # type: ignore[assignment]
+    queues.LABEL_QUEUE = ""
 
 
 def artifacts_go_though_they_are_served() -> None:

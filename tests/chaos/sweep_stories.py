@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from builders import searching
-from ultramarine.shared.conditions import is_true
+from ultramarine.kinds.queues import LABEL_QUEUE
+from ultramarine.shared.conditions import find, is_true
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.pods import is_running
 from world import World
@@ -37,6 +38,37 @@ async def is_steered(world: World) -> None:
     await world.edit("Sweep", "hpo", {"spec": {"suspend": False}})
     await _state(world, "Running")
     await _ends_well(world)
+
+
+def queued() -> Manifest:
+    """A Sweep in a queue."""
+    one = searching("hpo")
+    return {**one, "metadata": {**one["metadata"], "labels": {LABEL_QUEUE: "night"}}}
+
+
+async def waits_in_a_queue(world: World) -> None:
+    """Its workers are let in, sent away, and let in again; while a person holds it, it has no place in the queue."""
+    await world.until("its coordinator runs alone", lambda: [is_running(pod) for pod in _pods(world)] == [True])
+    await _is_held(world)
+    world.make_room(True)
+    await _state(world, "Running")
+    world.make_room(False)
+    await _is_held(world)
+    await world.edit("Sweep", "hpo", {"spec": {"suspend": True}})
+    await _state(world, "Suspended")
+    await world.until("no place is taken", lambda: not world.get("Job", "hpo-workers") and not world.all("Pod"))
+    world.make_room(True)
+    await world.edit("Sweep", "hpo", {"spec": {"suspend": False}})
+    await _state(world, "Running")
+    await _ends_well(world)
+
+
+async def _is_held(world: World) -> None:
+    def look() -> bool:
+        said = find(world.status("Sweep", "hpo"), "Running") or {}
+        return "queue night holds its workers" in str(said.get("message"))
+
+    await world.until("the queue holds it", look)
 
 
 async def loses_its_pods(world: World) -> None:

@@ -22,9 +22,9 @@ from gateway_hands import Gateway
 from sweep_hands import Tokens
 from trial_hands import ACCOUNT, Coordinators
 from ultramarine.kinds.model.manifests import STORE
+from ultramarine.kinds.queues import LABEL_QUEUE
 from ultramarine.kinds.sweep.manifests import COORDINATOR
 from ultramarine.kinds.trainingjob import memory
-from ultramarine.kinds.trainingjob.manifests import LABEL_QUEUE
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
 from ultramarine.shared.conditions import is_true

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -177,6 +178,36 @@ def test_a_sweep_is_suspended_resumed_and_made_wider(platform):
     assert done["trials"] == counted(succeeded=16)
     jobs = {job["metadata"]["name"]: job for job in platform.get("job", "", "-l", selector)}
     assert jobs["held-workers"]["spec"]["completions"] == 2
+
+
+def test_a_queue_lets_the_workers_in(platform):
+    """What Kueue writes into the workers' `suspend` stands, in both directions; suspended it has no place there."""
+
+    def kueue(value: bool) -> None:
+        patch = json.dumps({"spec": {"suspend": value}})
+        platform.kubectl("patch", "job", "queued-workers", "--type=merge", "-p", patch)
+
+    def is_queued(status: Manifest) -> bool:
+        return condition(status, "Running").get("reason") == "Queued"
+
+    slow = ["sh", "-c", "sleep 1; echo loss=$(params.x)"]
+    manifest = sweep("queued", slow, limits={"maxTrials": 12})
+    manifest["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "team"}
+    platform.apply(manifest)
+    platform.wait("sw", "queued", is_queued)
+    assert platform.get("job", "queued-workers")["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+    kueue(False)
+    platform.wait("sw", "queued", lambda s: (s.get("trials") or {}).get("succeeded", 0) >= 1)
+    kueue(True)
+    platform.wait("sw", "queued", is_queued)
+    platform.kubectl("patch", "sw", "queued", "--type=merge", "-p", '{"spec": {"suspend": true}}')
+    platform.wait("sw", "queued", lambda s: s.get("state") == "Suspended")
+    platform.kubectl("wait", "--for=delete", "job/queued-workers", "--timeout=60s")
+    platform.kubectl("patch", "sw", "queued", "--type=merge", "-p", '{"spec": {"suspend": false}}')
+    platform.wait("sw", "queued", is_queued)
+    kueue(False)
+    done = ended(platform, "queued")
+    assert done["trials"] == counted(succeeded=12), done
 
 
 def test_the_examples_best_model_is_registered_and_served(platform):

@@ -19,7 +19,9 @@ from builders import (
     sweep_job,
     sweep_pod,
 )
+from ultramarine.kinds.queues import LABEL_QUEUE
 from ultramarine.kinds.sweep.plan import plan, questions
+from ultramarine.kinds.sweep.podpertrial import trial_job
 from ultramarine.kinds.sweep.schema import SweepSpec
 from ultramarine.kinds.trainingjob.schema import TrainingJobSpec
 from ultramarine.shared import contract
@@ -31,6 +33,7 @@ from ultramarine.shared.sweep_records import (
     BestTrial,
     SweepSummary,
     SweepTask,
+    WantedTrial,
     WorkerTask,
     in_template,
 )
@@ -50,6 +53,25 @@ def applied(got: Plan, name: str) -> Manifest:
     """The Job of that name among what a plan applies."""
     (found,) = (m for m in got.apply if m["kind"] == "Job" and m["metadata"]["name"] == name)
     return found
+
+
+def queued(**spec: Any) -> Obj[Any]:
+    """A Sweep in a queue of Kueue's."""
+    one = sweep(**spec)
+    metadata = {**one.manifest["metadata"], "labels": {LABEL_QUEUE: "night"}}
+    return replace(one, manifest={**one.manifest, "metadata": metadata})
+
+
+def with_suspend(there: Seen, value: bool) -> Seen:
+    """The same with what Kueue has written into the workers' Job since."""
+    for child in there.children:
+        if child["metadata"]["name"] == "hpo-workers":
+            child["spec"]["suspend"] = value
+            child["metadata"] |= {
+                "resourceVersion": "7",
+                "labels": child["metadata"]["labels"] | {LABEL_QUEUE: "night"},
+            }
+    return there
 
 
 def env(job: Manifest) -> Manifest:
@@ -82,6 +104,54 @@ def test_what_runs_as_wanted_is_left_alone():
     assert (got.effects, got.delete, got.after) == ((), (), None)
     assert condition(got, "Running")["message"] == ("2 of 2 workers run; pod hpo-coordinator-0-abcde gives them trials")
     assert got.status["startTime"] == "2030-01-01T11:30:05Z"
+
+
+def test_a_queue_decides_when_workers_run():
+    """They are made suspended, and nobody but Kueue lets them go; the coordinator, which is small, is in no queue."""
+    one = queued()
+    made = plan(one, seen(), NOW)
+    workers, coordinator = applied(made, "hpo-workers"), applied(made, "hpo-coordinator")
+    assert (workers["spec"]["suspend"], workers["metadata"]["labels"][LABEL_QUEUE]) == (True, "night")
+    assert (coordinator["spec"]["suspend"], LABEL_QUEUE in coordinator["metadata"]["labels"]) == (False, False)
+
+    there = seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), sweep_pod(one, "coordinator"))
+    held = plan(one, with_suspend(there, True), NOW)
+    assert (held.status["state"], condition(held, "Running")["reason"]) == ("Pending", "Queued")
+    assert "queue night holds its workers" in condition(held, "Running")["message"]
+    assert [m["kind"] for m in held.apply] == ["ConfigMap", "Service"]
+
+    let_in = plan(one, with_suspend(running(one), False), NOW)
+    assert let_in.status["state"] == "Running"
+    assert [m["kind"] for m in let_in.apply] == ["ConfigMap", "Service"], "what Kueue has written stands"
+
+    wider = plan(queued(limits={"maxTrials": 10, "parallelTrials": 4}), with_suspend(running(one), False), NOW)
+    spec = applied(wider, "hpo-workers")["spec"]
+    assert (spec["suspend"], spec["parallelism"]) == (False, 4)
+    assert applied(wider, "hpo-workers")["metadata"]["resourceVersion"] == "7", "nor is it undone by what was seen"
+
+
+def test_who_suspends_a_sweep_gives_its_place_in_the_queue_back():
+    """Its workers' Job goes, since its `suspend` is the queue's; the coordinator's rests, and no token is made anew."""
+    there = with_suspend(running(queued()), False)
+    got = plan(queued(suspend=True), there, NOW)
+    assert (got.status["state"], [ref.name for ref in got.delete], got.effects) == ("Suspended", ["hpo-workers"], ())
+    assert applied(got, "hpo-coordinator")["spec"]["suspend"] is True
+
+    going = [child for child in there.children if child["metadata"]["name"] != "hpo-workers"]
+    workers = next(child for child in there.children if child["metadata"]["name"] == "hpo-workers")
+    workers["metadata"]["deletionTimestamp"] = "2030-01-01T12:00:00Z"
+    assert plan(queued(suspend=True), seen(*going, workers), NOW).status["state"] == "Suspended"
+    gone = plan(queued(suspend=True), seen(*going), NOW)
+    assert (gone.status["state"], gone.delete, gone.effects) == ("Suspended", (), ())
+    assert "Job/hpo-workers" not in kinds_of(gone.apply)
+    again = plan(queued(), seen(*going), NOW)
+    assert applied(again, "hpo-workers")["spec"]["suspend"] is True
+
+
+def test_trials_with_jobs_of_their_own_are_in_the_queue_each():
+    """The label goes to them; a TrainingJob knows what to do with it."""
+    one = queued(execution="PodPerTrial")
+    assert trial_job(one, WantedTrial(3, {"lr": 0.1}))["metadata"]["labels"][LABEL_QUEUE] == "night"
 
 
 def test_the_coordinator_is_told_the_search_as_it_was_written():

@@ -11,7 +11,7 @@ from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secre
 from ...shared.quantities import amount
 from ...shared.sweep_records import SweepTask, WorkerTask
 from ...shared.training_records import CheckpointTask, SourceTask, TrainingContext, TrainingTask
-from .. import training, trials
+from .. import queues, training, trials
 from ..trainingjob.schema import TrainingJobSpec
 from .schema import SweepSpec
 
@@ -220,9 +220,9 @@ def workers_job(sweep: Sweep, platform: Platform, params: Sequence[str], most: i
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": child_metadata(sweep.manifest, workers_name(sweep)),
+        "metadata": queues.labelled(child_metadata(sweep.manifest, workers_name(sweep)), sweep.manifest),
         "spec": {
-            "suspend": sweep.spec.suspend,
+            "suspend": sweep.spec.suspend or queues.is_queued(sweep.manifest),
             "backoffLimit": RETRIES_EACH * count,
             "completions": count,
             "parallelism": count,
@@ -308,22 +308,3 @@ def unused(sweep: Sweep) -> str:
 
 def _pod_name() -> Manifest:
     return {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
-
-
-def with_changes(live: Manifest, wanted: Manifest) -> Manifest | None:
-    """A Job that runs already, with what may change of it; nothing if none of that differs.
-
-    The rest stays as it was made, even by an older operator: Kubernetes forbids to change a Job's template.
-    """
-    mutable = ("suspend", "backoffLimit", "completions", "parallelism")
-    old, new = live["spec"], wanted["spec"]
-    labels = live["metadata"].get("labels") or {}
-    labelled = all(labels.get(name) == value for name, value in wanted["metadata"]["labels"].items())
-    if labelled and all(old.get(field) == new[field] for field in mutable if field in new):
-        return None
-    return {
-        **wanted,
-        "spec": {
-            field: new[field] if field in mutable else old[field] for field in new if field in mutable or field in old
-        },
-    }

@@ -15,6 +15,7 @@ from ...shared.plan import Effect, Plan, Platform, Question, ReadText, Seen
 from ...shared.searchgrid import Grid, check_algorithm
 from ...shared.searchspace import Space, read_space
 from ...shared.sweep_records import FRONT, MOST_PODS, SweepSummary, in_template
+from .. import queues
 from ..trainingjob.schema import MAX_PARAMETERS
 from . import podpertrial, status
 from .manifests import (
@@ -33,7 +34,6 @@ from .manifests import (
     token_secret,
     token_secret_name,
     unused,
-    with_changes,
     workers,
     workers_job,
 )
@@ -50,6 +50,7 @@ LAST_WORDS = timedelta(seconds=1)
 LONGEST_LAG = timedelta(seconds=20)
 NO_POD = timedelta(seconds=30)
 LOOK_AGAIN = timedelta(seconds=30)
+CHANGING = {"suspend", "backoffLimit", "completions", "parallelism"}  # of a Job that is there
 STARTING = states.pending("PodsStarting", "its pods are starting")
 
 
@@ -73,13 +74,10 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
     for job, its_pods in own.pairs:
         if failure := job_condition(job, "Failed"):
             return _failed(sweep, job, failure, its_pods, facts, now)
+    gives_way = sweep.spec.suspend and own.is_pool and queues.is_queued(sweep.manifest)
     if any(job["metadata"].get("deletionTimestamp") for job in own.jobs):
-        return _plan(
-            sweep,
-            states.pending("JobEnding", "a Job of it is being deleted, and its pods end first"),
-            facts,
-            now,
-        )
+        ending = states.pending("JobEnding", "a Job of it is being deleted, and its pods end first")
+        return _plan(sweep, states.suspended() if gives_way else ending, facts, now)
     if stuck := without_token(sweep, own):
         # A new one for both: who has the old one would not know the other any more. The Job whose pod shows that it is
         # missing goes last, and the new one comes when no Job is left: a delete may be refused, and a pass end halfway.
@@ -91,8 +89,11 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
         return _plan(sweep, states.pending("WarmStartMissing", missing), facts, now, after=LOOK_AGAIN)
     facts = {**facts, "warmStart": list(warm_start)}
     apply = _children(sweep, seen, search, own, warm_start)
-    effects: tuple[Effect, ...] = () if own.is_whole else (token_secret(sweep),)
-    return replace(_going_on(sweep, search, own, facts, now), apply=apply, effects=effects)
+    made = own.is_whole or (gives_way and own.coordinator)
+    effects: tuple[Effect, ...] = () if made else (token_secret(sweep),)
+    # The `suspend` of the workers' Job is the queue's; without the Job the queue gives its place to another.
+    delete = (Ref.to(JOB, own.workers),) if gives_way and own.workers else ()
+    return replace(_going_on(sweep, search, own, facts, now), apply=apply, effects=effects, delete=delete)
 
 
 def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: datetime) -> Plan:
@@ -112,6 +113,8 @@ def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: date
     patience = waiting.Patience(awaited, limit, facts.get("imageErrorSince"), now, again)
     if (hopeless := patience.hopeless()) is not None:
         return _give_up(sweep, hopeless, own, facts, now)
+    if own.workers is not None and own.workers["spec"].get("suspend") and queues.is_queued(sweep.manifest):
+        return _plan(sweep, queues.held(sweep.manifest, "its workers"), facts, now)
     if speaking and working:
         state = status.running(working, workers(sweep, search.most), speaking[-1])
         return _plan(sweep, state, facts, now)
@@ -150,7 +153,13 @@ def _children(sweep: Sweep, seen: Seen, search: Search, own: Own, warm_start: tu
     jobs = [(own.coordinator, coordinator_job(sweep, task, platform))]
     if own.is_pool:
         jobs.append((own.workers, workers_job(sweep, platform, names, search.most)))
-    made += [wanted if live is None else with_changes(live, wanted) for live, wanted in jobs]
+        if sweep.spec.suspend and queues.is_queued(sweep.manifest):
+            jobs.pop()
+    made += [
+        # The coordinator's Job has no number of pods, but for the one that the API server puts there.
+        wanted if live is None else queues.with_changes(live, wanted, CHANGING & wanted["spec"].keys())
+        for live, wanted in jobs
+    ]
     if not own.is_pool:
         command(sweep, names)  # refused once, and not trial by trial
         made += podpertrial.trial_jobs(sweep, seen.summary.wanted if seen.summary else (), own.trials)

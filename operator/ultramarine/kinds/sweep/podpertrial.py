@@ -20,6 +20,7 @@ from ...shared.sweep_records import (
     as_text,
     in_template,
 )
+from .. import queues
 from ..trials import ANNOTATION_TRIAL, trial_name
 from .manifests import Sweep, best_output, has_pod_per_trial, objectives, source_name
 
@@ -73,7 +74,8 @@ def trial_job(sweep: Sweep, trial: WantedTrial) -> Manifest:
 
 
 def _manifest(sweep: Sweep, name: str, task: str, spec: Manifest) -> Manifest:
-    metadata = child_metadata(sweep.manifest, name) | {"annotations": {ANNOTATION_TRIAL: task}}
+    metadata = queues.labelled(child_metadata(sweep.manifest, name), sweep.manifest)
+    metadata["annotations"] = {ANNOTATION_TRIAL: task}
     return {"apiVersion": API_VERSION, "kind": TRAINING_JOB.kind, "metadata": metadata, "spec": spec}
 
 

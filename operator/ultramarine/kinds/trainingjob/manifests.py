@@ -9,14 +9,12 @@ from ...shared.meta import LABEL_KIND, LABEL_NAME, Manifest, child_labels, child
 from ...shared.plan import Obj, Platform
 from ...shared.pods import TRAINER
 from ...shared.training_records import CheckpointTask, GangTask, TrainingContext, TrainingTask
-from .. import training, trials
+from .. import queues, training, trials
 from .schema import TrainingJobSpec
 
 Job = Obj[TrainingJobSpec]
 
 GPU = "nvidia.com/gpu"
-QUEUE_LABELS = "kueue.x-k8s.io/"
-LABEL_QUEUE = f"{QUEUE_LABELS}queue-name"
 MAX_PARAMETER, MAX_PARAMETER_NAME = 500, 250  # characters that every release of MLflow takes
 MAX_TOLD = 64 * 1024  # of all parameters together: Linux gives one variable twice as much
 
@@ -38,16 +36,6 @@ def source_config_map(job: Job) -> Manifest | None:
 
 def _source_name(job: Job) -> str:
     return f"{job.name}-source"
-
-
-def is_queued(job: Job) -> bool:
-    """Whether Kueue decides when the Job runs: then its `suspend` is Kueue's, and never ours."""
-    return bool(queue(job))
-
-
-def queue(job: Job) -> str:
-    """The Kueue queue that the job is in, if any."""
-    return str((job.manifest["metadata"].get("labels") or {}).get(LABEL_QUEUE, ""))
 
 
 def ranks_service(job: Job) -> Manifest | None:
@@ -78,7 +66,7 @@ def training_job(job: Job, platform: Platform, memory: str = "", active_seconds:
     """
     spec = job.spec
     job_spec: Manifest = {
-        "suspend": spec.suspend or is_queued(job),
+        "suspend": spec.suspend or queues.is_queued(job.manifest),
         "backoffLimit": spec.backoff_limit,
         "completions": spec.nodes,
         "parallelism": spec.nodes,
@@ -95,9 +83,7 @@ def training_job(job: Job, platform: Platform, memory: str = "", active_seconds:
         job_spec["successPolicy"] = {"rules": [{"succeededIndexes": "0"}]}
     if spec.active_deadline_seconds is not None:
         job_spec["activeDeadlineSeconds"] = max(spec.active_deadline_seconds - active_seconds, 1)
-    metadata = child_metadata(job.manifest, job.name)
-    labels = job.manifest["metadata"].get("labels") or {}
-    metadata["labels"] |= {name: value for name, value in labels.items() if name.startswith(QUEUE_LABELS)}
+    metadata = queues.labelled(child_metadata(job.manifest, job.name), job.manifest)
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job_spec}
 
 
@@ -188,23 +174,3 @@ def context(job: Job, platform: Platform) -> TrainingContext:
         # A trial is recorded by the coordinator of its sweep.
         mlflow="" if trials.task_of(job.manifest) else platform.mlflow_uri,
     )
-
-
-def with_changes(live: Manifest, wanted: Manifest) -> Manifest | None:
-    """A Job that runs already, with what may change of it (suspend, limits, labels); nothing if none of that differs.
-
-    The rest stays as it was made, even by an older operator: Kubernetes forbids to change a Job's template, and a new
-    release of the platform must not disturb a training. Where a queue holds the Job, so does its `suspend`.
-    """
-    queued = LABEL_QUEUE in wanted["metadata"]["labels"]
-    old, new = live["spec"], wanted["spec"]
-    mutable = {"backoffLimit", "activeDeadlineSeconds", *(() if queued else ("suspend",))}
-    labels = live["metadata"].get("labels") or {}
-    labelled = all(labels.get(name) == value for name, value in wanted["metadata"]["labels"].items())
-    if labelled and all(old.get(field) == new.get(field) for field in mutable):
-        return None
-    metadata = dict(wanted["metadata"])
-    if queued:  # what is kept of `suspend` must not undo what Kueue has written since
-        metadata["resourceVersion"] = live["metadata"]["resourceVersion"]
-    spec = {field: new[field] if field in mutable else old[field] for field in new if field in mutable or field in old}
-    return {**wanted, "metadata": metadata, "spec": spec}

@@ -12,17 +12,15 @@ from ...shared.errors import StorageError
 from ...shared.meta import JOB, TRAINING_JOB, Manifest, Ref, controller_uid
 from ...shared.plan import Plan, Platform, Question, ReadText, Seen
 from ...shared.training_records import TerminationRecord
+from .. import queues
 from ..trials import task_of
 from . import history, memory, status
 from .manifests import (
     Job,
-    is_queued,
     output_prefix,
-    queue,
     ranks_service,
     source_config_map,
     training_job,
-    with_changes,
 )
 from .registration import registered, to_register
 
@@ -32,6 +30,7 @@ LAST_WORDS = timedelta(seconds=1)
 LONGEST_LAG = timedelta(seconds=20)
 NO_POD = timedelta(seconds=30)
 YOUNG = timedelta(seconds=10)
+CHANGING = ("suspend", "backoffLimit", "activeDeadlineSeconds")  # of a Job that is there
 STARTING_REASON = "PodStarting"
 STARTING = states.pending(STARTING_REASON, "its pod is starting")
 
@@ -78,7 +77,7 @@ def _wanted(job: Job, seen: Seen, now: datetime) -> Plan:
             return more
     if failure := _job_condition(child, "Failed"):
         return _failed(job, child, failure, own_pods, facts, now)
-    if job.spec.suspend and is_queued(job):
+    if job.spec.suspend and queues.is_queued(job.manifest):
         # Its Job's own `suspend` is the queue's; without the Job the queue gives its place to another.
         return _plan(job, states.suspended(), facts, now, delete=(Ref.to(JOB, child),))
     apply = _children(job, seen, child, facts)
@@ -98,7 +97,7 @@ def _wanted(job: Job, seen: Seen, now: datetime) -> Plan:
 
 def _children(job: Job, seen: Seen, child: Manifest | None, facts: Manifest) -> tuple[Manifest, ...]:
     wanted = training_job(job, seen.platform, memory.known(job, facts), facts.get("activeSeconds") or 0)
-    changed = wanted if child is None else with_changes(child, wanted)
+    changed = wanted if child is None else queues.with_changes(child, wanted, CHANGING)
     made = (source_config_map(job), ranks_service(job), changed)
     return tuple(manifest for manifest in made if manifest is not None)
 
@@ -111,7 +110,7 @@ def _without_job(job: Job, seen: Seen, facts: Manifest, now: datetime) -> Plan:
     if isinstance(answer, StorageError) and answer.reason != "ObjectNotFound":
         message = f"its Job is gone; whether it was done is asked of the storage: {answer.message}"
         return _plan(job, states.pending("ReadingResult", message), facts, now, after=STORAGE_RETRY)
-    if job.spec.suspend and is_queued(job):
+    if job.spec.suspend and queues.is_queued(job.manifest):
         return _plan(job, states.suspended(), facts, now)
     state = states.suspended() if job.spec.suspend else STARTING
     return _plan(job, state, facts, now, apply=_children(job, seen, None, facts))
@@ -209,9 +208,8 @@ def _unfinished(job: Job, child: Manifest, own_pods: list[Manifest], running: li
 def _without_pods(job: Job, child: Manifest, platform: Platform, now: datetime) -> Plan:
     """A Job that its controller has started gets a pod at once, or after a while where others have failed."""
     facts, counts = status.kept(job, platform), child.get("status") or {}
-    if child["spec"].get("suspend") and is_queued(job):
-        message = f"queue {queue(job)} holds it; Kueue starts it when there is room (kubectl get workloads)"
-        return _plan(job, states.pending("Queued", message), facts, now)
+    if child["spec"].get("suspend") and queues.is_queued(job.manifest):
+        return _plan(job, queues.held(job.manifest, "it"), facts, now)
     if not counts.get("startTime") or counts.get("active"):
         return _plan(job, STARTING, facts, now)
     waited = now - _since(job, parse_timestamp(str(counts["startTime"])), now)
