@@ -322,6 +322,16 @@ def test_the_end_is_known_by_what_the_coordinator_posts_last():
     assert plan(one, gone, NOW).status["bestValue"] == told["bestValue"], "the posted one has the best trials, too"
 
 
+def test_a_failed_trials_pod_and_code_are_the_verdicts():
+    """As in a TrainingJob's: the code, the pod, the last lines, and the command that shows the rest."""
+    one = sweep()
+    said = "the first trial failed: trial 0: command exited with code 2\nno such file"
+    bad = SweepSummary("Failed", "CanaryFailed", said, 2, "hpo-workers-1-abcde", failed=1)
+    failure = plan(one, over(one, bad, bad), NOW).status["failure"]
+    assert (failure["exitCode"], failure["pod"], failure["tail"]) == (2, "hpo-workers-1-abcde", "no such file")
+    assert failure["hint"].endswith("kubectl -n team-a logs hpo-workers-1-abcde -c trainer")
+
+
 def test_the_report_is_named_where_there_is_one():
     """Only what is stored: the pictures of a sweep may have failed, and that is no failure of it."""
     one = sweep()

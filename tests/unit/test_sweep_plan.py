@@ -381,6 +381,26 @@ def test_a_lost_token_is_generated_anew_for_all():
     assert [effect.metadata["name"] for effect in last.effects] == ["hpo-sweep-token"]
 
 
+def test_fewer_workers_do_not_make_failures_too_many():
+    """What was forgiven to eight workers is forgiven to one of them, or to lower parallelTrials would end the sweep."""
+    wide, narrow = (sweep(limits={"maxTrials": 50, "parallelTrials": count}) for count in (8, 1))
+    spec = applied(plan(narrow, running(wide), NOW), "hpo-workers")["spec"]
+    assert (spec["parallelism"], spec["backoffLimit"]) == (1, 48)
+    wider = applied(plan(wide, running(narrow), NOW), "hpo-workers")["spec"]
+    assert (wider["parallelism"], wider["backoffLimit"]) == (8, 48)
+
+
+def test_what_the_coordinator_finds_odd_is_said_while_it_runs():
+    """In the condition Running, where people look; an end has words of its own."""
+    one = sweep()
+    odd = SweepSummary(message="no trial has printed loss (they printed los); correct it\nmore")
+    got = plan(one, replace(running(one), summary=odd), NOW)
+    said = condition(got, "Running")["message"]
+    assert said.endswith("gives them trials; no trial has printed loss (they printed los); correct it")
+    ending = replace(odd, outcome="Failed")
+    assert "no trial" not in condition(plan(one, replace(running(one), summary=ending), NOW), "Running")["message"]
+
+
 def test_a_warm_start_waits_for_the_other_sweep():
     """Without the sweep to learn from nothing begins; the message names it and both ways out."""
     got = plan(sweep(algorithm={"warmStartFrom": ["older"]}), seen(), NOW)
@@ -391,10 +411,30 @@ def test_a_warm_start_waits_for_the_other_sweep():
     assert got.after is not None
 
 
+def test_a_warm_start_waits_until_the_other_sweep_has_ended():
+    """Else what is known would depend on the moment in which it is read, and be none of a sweep just begun."""
+    one = sweep(algorithm={"warmStartFrom": ["older"]})
+    for status in (None, {"state": "Running"}, {"state": "Suspended"}):
+        got = plan(one, seen(related=(ours("Sweep", "older", sweep().manifest["spec"], status),)), NOW)
+        assert (got.apply, condition(got, "Running")["reason"]) == ((), "WarmStartUnfinished")
+        assert "Sweep older" in condition(got, "Running")["message"]
+
+
+@pytest.mark.parametrize("type", ["random", "grid", "sobol"])
+def test_who_learns_nothing_is_doubted(type):
+    """It runs; that the known trials change nothing is said in the condition Accepted."""
+    space = {"lr": {"choice": [1, 2]}}
+    one = sweep(searchSpace=space, algorithm={"type": type, "warmStartFrom": ["older"]})
+    other = ours("Sweep", "older", sweep().manifest["spec"], {"state": "Succeeded"})
+    got = plan(one, seen(related=(other,)), NOW)
+    assert got.apply
+    assert f"since {type} learns from no trial" in condition(got, "Accepted")["message"]
+
+
 def test_a_warm_start_is_remembered():
     """The other sweep's prefix is told to the coordinator, and stays known when that sweep is gone."""
     one = sweep(algorithm={"warmStartFrom": ["older"]})
-    other = ours("Sweep", "older", sweep().manifest["spec"])
+    other = ours("Sweep", "older", sweep().manifest["spec"], {"state": "Succeeded"})
     got = plan(one, seen(related=(other,)), NOW)
     uri = "s3://lake/team-a/sweeps/older/Sweep-older-uid/"
 
@@ -416,7 +456,9 @@ def test_a_warm_start_from_other_objectives_is_refused():
         words = f"spec.algorithm.warmStartFrom: Sweep older is to {aim} and this one to minimize loss"
         with pytest.raises(InvalidSpec, match=words):
             plan(one, seen(related=(ours("Sweep", "older", {**spec, "objective": None, **other}),)), NOW)
-    same = ours("Sweep", "older", {**spec, "objective": {"metric": "loss"}})  # to minimize is the default
+    same = ours(
+        "Sweep", "older", {**spec, "objective": {"metric": "loss"}}, {"state": "Failed"}
+    )  # to minimize is the default
     assert plan(one, seen(related=(same,)), NOW).status["warmStart"]
 
 

@@ -431,12 +431,31 @@ def test_a_canary_that_fails_ends_the_sweep() -> None:
     assert trials.end.message == "the first trial failed: trial 0: command exited with code 2\nusage: train.py"
 
 
-@pytest.mark.parametrize("code", [-9, 137])
+@pytest.mark.parametrize("code", [-9, 137, 143, -15])
 def test_a_canary_that_was_killed_says_nothing_of_the_others(code: int) -> None:
-    """The next trial is the canary then."""
+    """The next trial is the canary then, and says something however it ends: two accidents would be a wonder."""
     trials = Trials(task(canary_trial=True))
     run(trials, outcome="Failed", exitCode=code)
     assert trials.end is None
+    run(trials, outcome="Failed", exitCode=code, message="killed")
+    assert trials.end is not None
+    assert (trials.end.reason, trials.end.exit_code) == ("CanaryFailed", code)
+    assert trials.end.message == "the first 2 trials failed: trial 1: killed"
+
+
+@pytest.mark.parametrize("code", [255, 203, 139, -11, 134])
+def test_a_canary_that_crashes_or_has_a_code_of_its_own_has_failed(code: int) -> None:
+    """sys.exit(-1), a segmentation fault: the next trial would do the same."""
+    trials = Trials(task(canary_trial=True))
+    run(trials, outcome="Failed", exitCode=code)
+    assert trials.end is not None
+    assert trials.end.reason == "CanaryFailed"
+
+
+def test_nothing_runs_beside_the_second_canary() -> None:
+    """It is alone as the first one was."""
+    trials = Trials(task(canary_trial=True))
+    run(trials, outcome="Failed", exitCode=137)
     assert leased(trials, "a").number == 1
 
     assert trials.lease("b", 0) == Wait()
@@ -451,6 +470,33 @@ def test_a_metric_that_nobody_prints_is_the_reason(fields: dict[str, Any]) -> No
     assert trials.end is not None
     assert trials.end.reason == "MetricNotReported"
     assert "no trial has printed loss (they printed val_los)" in trials.end.message
+
+
+def test_a_metric_that_nobody_prints_is_doubted_early() -> None:
+    """After three trials the author may hear of it, and not after two hundred; one that tells it ends the doubt."""
+    trials = Trials(task(max_trials=50))
+    for _ in range(2):
+        run(trials, metrics={"val_los": 0.5})
+    assert trials.summary(0).message == ""
+    run(trials, metrics={"val_los": 0.5})
+    assert trials.summary(0).message.startswith("no trial has printed loss (they printed val_los); correct spec.obj")
+    assert trials.summary(0).outcome == ""
+    again = Trials(task(max_trials=50), trials.snapshot())
+    assert again.summary(0).message == trials.summary(0).message
+    run(trials, metrics={"loss": 0.5})
+    assert trials.summary(0).message == ""
+
+
+@pytest.mark.parametrize(("crashes", "reason"), [(1, "MetricNotReported"), (4, "NoTrialSucceeded")])
+def test_what_most_failed_trials_have_done_is_the_reason(crashes: int, reason: str) -> None:
+    """One trial that crashes beside many that do not tell the objective does not hide that, nor the other way round."""
+    trials = Trials(task(max_trials=4 + crashes))
+    for _ in range(4):
+        run(trials, metrics={"val_los": 0.5})
+    for _ in range(crashes):
+        run(trials, outcome="Failed", exitCode=1, message="command exited with code 1", metrics={})
+    assert trials.end is not None
+    assert (trials.end.reason, "val_los" in trials.end.message) == (reason, crashes == 1)
 
 
 # The best

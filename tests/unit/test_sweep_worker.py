@@ -192,6 +192,8 @@ def test_a_canary_spares_the_others(fleet: Fleet) -> None:
     assert over(coordinator, *workers) == [0, 0, 0]
     assert (fleet.last_words().outcome, fleet.last_words().reason) == ("Failed", "CanaryFailed")
     assert fleet.last_words().message == "the first trial failed: trial 0: command exited with code 1\nno data"
+    assert fleet.last_words().exit_code == 1
+    assert fleet.last_words().pod in ("w0", "w1")
     assert (fleet.base / "ran").read_text() == "\n"
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ultramarine.shared.errors import InvalidSpec
 from ultramarine.shared.searchspace import read_space
 from ultramarine.shared.sweep_records import SweepTask
 
@@ -35,6 +36,10 @@ def _suggester(task: SweepTask, known: Sequence[Known]) -> Suggester:
         say(reason)
     if len(reasons) > _TOLD:
         say(f"{len(reasons) - _TOLD} more are left out")
+    if reasons and not adopted:
+        message = f"spec.algorithm.warmStartFrom: none of its {len(reasons)} trials that succeeded lies in this space"
+        remedy = "name sweeps over the same parameters, or leave it out"
+        raise InvalidSpec(f"{message} ({reasons[0]}); {remedy}", "WarmStartIncompatible")
     return suggest.Suggester(space, task.objectives, task.algorithm, known=adopted)
 
 

@@ -17,11 +17,13 @@ NONE_SUCCEEDED = "NoTrialSucceeded"  # the reason of an end
 
 @dataclass(frozen=True)
 class End:
-    """How a sweep has ended."""
+    """How a sweep has ended; by a trial that failed, `exit_code` is its command's, and `pod` where it ran."""
 
     outcome: str
     reason: str
     message: str
+    exit_code: int = 0
+    pod: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Standing:
     """How a sweep stands: its trials, in the order in which they ended, and what was spent for them.
 
     `live` says that some run or wait, and `exhausted` that there is nothing left to try. `canary` is the first trial
-    that has failed by itself. `measured` says whether any has told its objectives, `seen` which metrics there were.
+    that has failed by itself. `measured` says whether any has told its objectives, `silent` how many have not though
+    their commands ended well, and `seen` which metrics there were.
     """
 
     now: float
@@ -40,6 +43,7 @@ class Standing:
     exhausted: bool
     canary: Trial | None
     measured: bool
+    silent: int
     seen: Iterable[str]
     hours: tuple[float, float]  # of processors and GPUs
 
@@ -48,7 +52,8 @@ def due(task: SweepTask, standing: Standing) -> End | None:
     """How the sweep ends now, if it does."""
     counts, canary, ended = standing.counts, standing.canary, len(standing.finished)
     if task.canary_trial and canary and not counts[SUCCEEDED] + counts[STOPPED]:
-        return _failed(standing, "CanaryFailed", "the first trial failed", canary)
+        first = "trial" if counts[FAILED] == 1 else f"{counts[FAILED]} trials"
+        return _failed(standing, "CanaryFailed", f"the first {first} failed", canary)
     if task.max_failed_trials and counts[FAILED] >= task.max_failed_trials:
         bound = f"{counts[FAILED]} trials have failed, as many as spec.limits.maxFailedTrials says"
         return _failed(standing, "MaxFailedTrialsReached", bound, _last_failed(standing))
@@ -78,14 +83,22 @@ def _done(standing: Standing, reason: str, message: str) -> End:
 
 def _failed(standing: Standing, reason: str, message: str, trial: Trial | None) -> End:
     """The end of a sweep that has failed, with the words of a failed trial."""
-    if not standing.measured and trial and trial.exit_code == 0:
-        names = ", ".join(objective.metric for objective in standing.bests.objectives)
-        said = f"no trial has printed {names} (they printed {listed(standing.seen)})"
-        remedy = "correct spec.objective.metric, or print the metric as NAME=VALUE"
-        return End(FAILED, "MetricNotReported", f"{message}: {said}; {remedy}")
-    if trial:
-        message = "\n".join(filter(None, (f"{message}: trial {trial.number}: {trial.message}", trial.tail)))
-    return End(FAILED, reason, message)
+    if standing.silent * 2 > standing.counts[FAILED] and (said := unheard(standing)):
+        return End(FAILED, "MetricNotReported", f"{message}: {said}")
+    if not trial:
+        return End(FAILED, reason, message)
+    message = "\n".join(filter(None, (f"{message}: trial {trial.number}: {trial.message}", trial.tail)))
+    pod, is_pod, _ = trial.worker.partition("/")
+    return End(FAILED, reason, message, trial.exit_code, pod if is_pod else "")
+
+
+def unheard(standing: Standing) -> str:
+    """That no trial has told the objectives, though commands ended well, and what to do; nothing where it is not so."""
+    if standing.measured or not standing.silent:
+        return ""
+    names = ", ".join(objective.metric for objective in standing.bests.objectives)
+    remedy = "correct spec.objective.metric, or print the metric as NAME=VALUE"
+    return f"no trial has printed {names} (they printed {listed(standing.seen)}); {remedy}"
 
 
 def _last_failed(standing: Standing) -> Trial | None:

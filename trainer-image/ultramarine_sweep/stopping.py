@@ -256,7 +256,7 @@ class Evaluated:
     def place(self, number: int, step: int) -> int:
         evaluation = step // self.interval
         coarse = 1 << max(evaluation.bit_length() - _FINE.bit_length(), 0)
-        return evaluation // coarse * coarse if step >= self.delay and evaluation else -1
+        return evaluation // coarse * coarse if evaluation * self.interval >= max(self.delay, 1) else -1
 
     def others(self, place: int, loss: float) -> array[float]:
         """The sorted losses of all who came here before, among whom `loss` is from now on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -208,9 +209,12 @@ def _shared(value: Any) -> Any:
     return sys.intern(value) if type(value) is str else value
 
 
-def by_signal(code: int) -> bool:
-    """Whether a command was ended by a signal, maybe behind a shell: it says nothing of the next run."""
-    return code < 0 or code > 128
+def from_outside(code: int) -> bool:
+    """Whether a command was ended by a signal that others send, maybe behind a shell: it may say nothing of the next.
+
+    Not so a crash, as by SIGSEGV, nor a code of the command's own above 128.
+    """
+    return (-code if code < 0 else code - 128) in (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 
 
 def _count(value: Any) -> int:

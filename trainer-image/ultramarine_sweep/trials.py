@@ -20,7 +20,7 @@ from ultramarine_trainer.metrics import NAMES
 
 from ultramarine_sweep.bests import Bests, Objective
 from ultramarine_sweep.ended import Ended
-from ultramarine_sweep.ends import NONE_SUCCEEDED, End, Standing, due, judged
+from ultramarine_sweep.ends import NONE_SUCCEEDED, End, Standing, due, judged, unheard
 from ultramarine_sweep.journal import Record
 from ultramarine_sweep.points import KEPT_LIMIT
 from ultramarine_sweep.reasons import Reasons
@@ -36,11 +36,12 @@ from ultramarine_sweep.trial import (
     Stopper,
     Trial,
     Wait,
-    by_signal,
+    from_outside,
 )
 
 SILENCE = 15.0  # seconds without a word from its worker, after which a trial is given to another
 LOSSES = 5  # of its workers, after which a trial has failed: it may well be what kills them
+DOUBTED = 3  # trials that have not told the objectives, after which that is said while the sweep goes on
 CLOCK = 60.0  # seconds after which the journal says what time it is, if it says nothing else
 
 
@@ -64,6 +65,7 @@ class Trials:
         self._seen: dict[str, None] = {}  # names of metrics
         self._reasons = Reasons()  # of failed trials
         self._measured = False  # whether any trial has told its objectives
+        self._silent = 0  # trials that have not, though their commands ended well
         self._canary: Trial | None = None  # the first one that has failed by itself
         self._heard: dict[int, float] = {}
         self._inherited: set[int] = set()  # trials whose workers have not been heard in this life
@@ -107,7 +109,8 @@ class Trials:
                 number = record["trial"]
                 self._ended(self._resumed(number) if number in self.paused else self.live.pop(number), record)
             case "end":
-                self.end = End(record["outcome"], record["reason"], record["message"])
+                told = (record["outcome"], record["reason"], record["message"])
+                self.end = End(*told, record.get("exit_code", 0), record.get("pod", ""))
             case "state":
                 self._spent, self._measured = record["spent"], record["measured"]
                 self._seen = dict.fromkeys(record["seen"])
@@ -167,7 +170,9 @@ class Trials:
             self.bests.add(trial.number, trial.values)
         elif trial.outcome == FAILED:
             self._reasons.add(trial.number, trial.message)
-            if self._canary is None and not by_signal(trial.exit_code):
+            self._silent += trial.exit_code == 0
+            # To be killed once may be an accident.
+            if self._canary is None and (self._counts[FAILED] > 1 or not from_outside(trial.exit_code)):
                 self._canary = trial
 
     def _forget(self, number: int) -> None:
@@ -391,7 +396,13 @@ class Trials:
             self._give_up(now)
 
     def _due(self, now: float) -> End | None:
-        standing = Standing(
+        end = due(self._task, self._standing(now))
+        if end and end.outcome == SUCCEEDED:  # one that failed has the words of a trial already
+            return replace(end, message="; ".join(filter(None, (end.message, str(self._reasons)))))
+        return end
+
+    def _standing(self, now: float) -> Standing:
+        return Standing(
             now,
             self.finished,
             self._counts,
@@ -400,13 +411,10 @@ class Trials:
             self._exhausted,
             self._canary,
             self._measured,
+            self._silent,
             self._seen,
             self.hours(now),
         )
-        end = due(self._task, standing)
-        if end and end.outcome == SUCCEEDED:  # one that failed has the words of a trial already
-            return replace(end, message="; ".join(filter(None, (end.message, str(self._reasons)))))
-        return end
 
     def _give_up(self, now: float) -> None:
         """No paused trial goes on any more."""
@@ -420,13 +428,16 @@ class Trials:
         return hours * self._task.trial_cpus, hours * self._task.trial_gpus
 
     def summary(self, now: float) -> SweepSummary:
-        """How far the sweep is."""
-        end, (cpu_hours, gpu_hours) = self.end or End("", "", ""), self.hours(now)
+        """How far the sweep is; while it goes on the message is what its author should know."""
+        doubt = unheard(self._standing(now)) if not self.end and self._silent >= DOUBTED else ""
+        end, (cpu_hours, gpu_hours) = self.end or End("", "", doubt), self.hours(now)
         self._best = {n: self._best.get(n) or _best(self.finished[n]) for n in self.bests.numbers}
         return SweepSummary(
             end.outcome,
             end.reason,
             end.message,
+            end.exit_code,
+            end.pod,
             running=sum(trial.is_running for trial in self.live.values()),
             succeeded=self._counts[SUCCEEDED],
             stopped=self._counts[STOPPED],

@@ -303,6 +303,11 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
     return Verdict(reason, name, code, message, tail, hint)
 
 
+def command_failed(namespace: str, pod: str) -> str:
+    """What to do about a command that failed in this pod of ours, where no more than its name is known."""
+    return HINTS["CommandFailed"].format(log=f"kubectl -n {namespace} logs {pod} -c {TRAINER}")
+
+
 def _log_of(pod: Manifest, container: str) -> str:
     """The command that shows what a container which has ended wrote."""
     meta, logs = pod["metadata"], f"kubectl -n {pod['metadata']['namespace']} logs"

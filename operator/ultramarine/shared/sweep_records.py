@@ -184,7 +184,8 @@ class SweepSummary:
     """How far a sweep is: posted to the operator, stored at its end, and in short its coordinator's last words.
 
     `outcome` is empty, Succeeded or Failed; `reason` and the first line of `message` say why it ended, and further
-    lines are what a trial that failed the sweep printed last. `stopped` trials were ended early by rule. `best` has ten
+    lines are what a trial that failed the sweep printed last, with `exit_code`, in `pod`. While it goes on `message` is
+    what its author should know. `stopped` trials were ended early by rule. `best` has ten
     trials at most, the best first, or those of the Pareto front. `mlflow_run` is the id of the run that records
     the sweep. `wanted` are those trials that the operator should see to, where each has a TrainingJob. `report` says
     that REPORT_NAME is stored, and `over` that all is and that the coordinator does nothing more: Kubernetes tells the
@@ -194,6 +195,8 @@ class SweepSummary:
     outcome: str = ""
     reason: str = ""
     message: str = ""
+    exit_code: int = 0
+    pod: str = ""
     running: int = 0
     succeeded: int = 0
     stopped: int = 0
@@ -220,12 +223,14 @@ class SweepSummary:
             summary = read_known(cls, document := json.loads(data))
             best = tuple(_best(one) for one in document.get("best") or ())
             wanted = tuple(_wanted(one) for one in document.get("wanted") or ())
-            texts = (summary.outcome, summary.reason, summary.message, summary.mlflow_run)
+            texts = (summary.outcome, summary.reason, summary.message, summary.pod, summary.mlflow_run)
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError("a text is something else")
             counts = (summary.running, summary.succeeded, summary.stopped, summary.failed)
             if not all(type(count) is int and 0 <= count < LARGEST for count in counts):
                 raise TypeError("a count is no whole number, or too large")
+            if type(summary.exit_code) is not int or abs(summary.exit_code) > LARGEST:
+                raise TypeError("an exit code is none")
             if not all(type(n) in (int, float) and 0 <= n < LARGEST for n in (summary.cpu_hours, summary.gpu_hours)):
                 raise TypeError("a number of hours is none")
             if not all(type(answer) is bool for answer in (summary.report, summary.over)):

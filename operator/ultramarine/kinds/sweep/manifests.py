@@ -25,6 +25,7 @@ DEADLINE_GRACE = 120  # seconds for its beginning and its end, with pictures
 RETRIES_EACH = 6  # of a worker
 KILLED = 137  # by the kernel, as a rule for a trial that used more memory than there is
 GPU = "/gpu"
+BLIND = ("random", "grid", "sobol")  # algorithms that do not look at trials
 MAX_TAG = 500  # characters that every release of MLflow takes
 
 
@@ -303,6 +304,17 @@ def unused(sweep: Sweep) -> str:
     return (
         f"no trial hears of {where}: neither command nor args in spec.trialTemplate.spec refer to it; make the sweep "
         f"anew with {remedy} there, or leave it out"
+    )
+
+
+def unlearned(sweep: Sweep) -> str:
+    """What to say of known trials where nobody looks at them, or nothing."""
+    type = sweep.spec.algorithm.type
+    if not sweep.spec.algorithm.warm_start_from or type not in BLIND:
+        return ""
+    return (
+        f"spec.algorithm.warmStartFrom changes nothing, since {type} learns from no trial; make the sweep anew with "
+        "tpe, gp, cmaes or nsga2, or leave it out"
     )
 
 

@@ -33,6 +33,7 @@ from .manifests import (
     sweep_task,
     token_secret,
     token_secret_name,
+    unlearned,
     unused,
     workers,
     workers_job,
@@ -84,19 +85,20 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
         state = states.pending("TokenMissing", f"Secret {token_secret_name(sweep)} was deleted; all pods are made anew")
         gone = [job for job in own.jobs if job not in stuck] or stuck
         return _plan(sweep, state, facts, now, delete=tuple(Ref.to(JOB, job) for job in gone))
-    warm_start, missing = _warm_start(sweep, seen)
-    if missing:
-        return _plan(sweep, states.pending("WarmStartMissing", missing), facts, now, after=LOOK_AGAIN)
+    warm_start, waits = _warm_start(sweep, seen)
+    if waits:
+        return _plan(sweep, waits, facts, now, after=LOOK_AGAIN)
     facts = {**facts, "warmStart": list(warm_start)}
     apply = _children(sweep, seen, search, own, warm_start)
     made = own.is_whole or (gives_way and own.coordinator)
     effects: tuple[Effect, ...] = () if made else (token_secret(sweep),)
     # The `suspend` of the workers' Job is the queue's; without the Job the queue gives its place to another.
     delete = (Ref.to(JOB, own.workers),) if gives_way and own.workers else ()
-    return replace(_going_on(sweep, search, own, facts, now), apply=apply, effects=effects, delete=delete)
+    going_on = _going_on(sweep, search, own, facts, now, status.doubt(seen.summary))
+    return replace(going_on, apply=apply, effects=effects, delete=delete)
 
 
-def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: datetime) -> Plan:
+def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: datetime, doubt: str) -> Plan:
     """What there is to say, and to wait for, while it is not over."""
     if sweep.spec.suspend:
         return _plan(sweep, states.suspended(), status.without_running(facts), now)
@@ -106,7 +108,7 @@ def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: date
     speaking = [pod for pod in own.speaking if pods.is_running(pod)]
     working = [pod for pod in own.working if pods.is_running(pod)]
     if speaking and not own.is_pool:
-        return _plan(sweep, podpertrial.state(sweep, own.trials, facts, speaking[-1]), facts, now)
+        return _plan(sweep, podpertrial.state(sweep, own.trials, facts, speaking[-1], doubt), facts, now)
     awaited = [] if speaking and working else [*own.speaking, *([] if working else own.working)]
     limit = sweep.spec.trial_template.spec.pending_deadline_seconds
     again = "correct the image, and run it again as a new Sweep"
@@ -116,7 +118,7 @@ def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: date
     if own.workers is not None and own.workers["spec"].get("suspend") and queues.is_queued(sweep.manifest):
         return _plan(sweep, queues.held(sweep.manifest, "its workers"), facts, now)
     if speaking and working:
-        state = status.running(working, workers(sweep, search.most), speaking[-1])
+        state = status.running(working, workers(sweep, search.most), speaking[-1], doubt)
         return _plan(sweep, state, facts, now)
     for job, its_pods in own.pairs:
         if not its_pods and (waited := without_pods(job, now)) is not None:
@@ -155,11 +157,14 @@ def _children(sweep: Sweep, seen: Seen, search: Search, own: Own, warm_start: tu
         jobs.append((own.workers, workers_job(sweep, platform, names, search.most)))
         if sweep.spec.suspend and queues.is_queued(sweep.manifest):
             jobs.pop()
-    made += [
+    for live, job in jobs:
+        if live is None:
+            made.append(job)
+            continue
+        # Fewer pods do not make those failures too many that have been.
+        job["spec"]["backoffLimit"] = max(job["spec"]["backoffLimit"], live["spec"].get("backoffLimit", 0))
         # The coordinator's Job has no number of pods, but for the one that the API server puts there.
-        wanted if live is None else queues.with_changes(live, wanted, CHANGING & wanted["spec"].keys())
-        for live, wanted in jobs
-    ]
+        made.append(queues.with_changes(live, job, CHANGING & job["spec"].keys()))
     if not own.is_pool:
         command(sweep, names)  # refused once, and not trial by trial
         made += podpertrial.trial_jobs(sweep, seen.summary.wanted if seen.summary else (), own.trials)
@@ -202,30 +207,34 @@ def _search(sweep: Sweep, platform: Platform) -> Search:
     return search
 
 
-def _warm_start(sweep: Sweep, seen: Seen) -> tuple[tuple[str, ...], str]:
-    """The prefixes of the sweeps whose trials count as known, and what is missing of them, if anything.
+def _warm_start(sweep: Sweep, seen: Seen) -> tuple[tuple[str, ...], states.State | None]:
+    """The prefixes of the sweeps whose trials count as known; or what is said while one is missing, or still runs.
 
     The status remembers them: those sweeps may be deleted, and what they have stored stays.
     """
     names, platform = sweep.spec.algorithm.warm_start_from, seen.platform
     if not names:
-        return (), ""
+        return (), None
     below = f"s3://{platform.storage_bucket}/{sweep.namespace}/sweeps/"
     told = sweep.status.get("warmStart") or []
     if len(told) == len(names) and all(
         uri.startswith(f"{below}{name}/") and uri.endswith("/") for name, uri in zip(names, told, strict=True)
     ):
-        return tuple(told), ""
+        return tuple(told), None
     others = {other["metadata"]["name"]: other for other in seen.others("Sweep")}
     if missing := [name for name in names if name not in others]:
         remedy = "create it, or make this one anew without it in spec.algorithm.warmStartFrom"
-        return (), f"Sweep {missing[0]} not found in {sweep.namespace}; {remedy}"
+        return (), states.pending("WarmStartMissing", f"Sweep {missing[0]} not found in {sweep.namespace}; {remedy}")
     mine = _aims(sweep.manifest)
     for name in names:
         if (theirs := _aims(others[name])) != mine:
             message = f"spec.algorithm.warmStartFrom: Sweep {name} is to {theirs} and this one to {mine}, so its trials"
             raise InvalidSpec(f"{message} say nothing here; name sweeps with the same objectives, or leave it out")
-    return tuple(prefix_of(platform, sweep.namespace, name, others[name]["metadata"]["uid"]) for name in names), ""
+    for name in names:
+        if (others[name].get("status") or {}).get("state") not in ENDED:
+            message = f"Sweep {name}, whose trials spec.algorithm.warmStartFrom takes for known, has not ended yet"
+            return (), states.pending("WarmStartUnfinished", message)
+    return tuple(prefix_of(platform, sweep.namespace, name, others[name]["metadata"]["uid"]) for name in names), None
 
 
 def _aims(manifest: Manifest) -> str:
@@ -245,7 +254,7 @@ def _plan(
     delete: tuple[Ref, ...] = (),
     after: timedelta | None = None,
 ) -> Plan:
-    new = states.build(sweep, state, facts, now, unused(sweep))
+    new = states.build(sweep, state, facts, now, "; ".join(filter(None, (unused(sweep), unlearned(sweep)))))
     return Plan(new, create=create, delete=delete, events=states.diary(sweep, new), after=after)
 
 
@@ -277,7 +286,8 @@ def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, n
         message, _, tail = (last.message or "its coordinator has ended it").partition("\n")
         if last.reason == "DeadlineExceeded" and (cause := _kept_back(own, summary)):
             message = f"no trial ran within spec.activeDeadlineSeconds={sweep.spec.active_deadline_seconds}: {cause}"
-        verdict = pods.Verdict(last.reason or "SweepFailed", "", None, message, tail, "")
+        hint = pods.command_failed(sweep.namespace, last.pod) if last.pod else ""
+        verdict = pods.Verdict(last.reason or "SweepFailed", last.pod, last.exit_code or None, message, tail, hint)
         return _ended_badly(sweep, own.coordinator, verdict, facts, now)
     if sweep.spec.register_best is not None:
         return _registering(sweep, seen, summary, last, own.coordinator, facts, now)

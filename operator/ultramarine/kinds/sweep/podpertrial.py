@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ...shared.conditions import ENDED, Condition, find, health, is_true, parse_timestamp
+from ...shared.conditions import ENDED, find, is_true, parse_timestamp
 from ...shared.meta import API_VERSION, TRAINING_JOB, Manifest, child_metadata, controller_uid
 from ...shared.plan import Child, Report
 from ...shared.pods import Trouble
@@ -22,6 +22,7 @@ from ...shared.sweep_records import (
 )
 from .. import queues
 from ..trials import ANNOTATION_TRIAL, trial_name
+from . import status
 from .manifests import Sweep, best_output, has_pod_per_trial, objectives, source_name
 
 NO_CODE = 1  # of a trial whose command left none
@@ -87,7 +88,7 @@ def _command(sweep: Sweep, trial: WantedTrial) -> list[str]:
     return applicable(sweep.spec.trial_template.spec.command, {*_fixed(sweep), *trial.params})
 
 
-def state(sweep: Sweep, there: list[Manifest], facts: Manifest, coordinator: Manifest) -> State:
+def state(sweep: Sweep, there: list[Manifest], facts: Manifest, coordinator: Manifest, doubt: str) -> State:
     """What a sweep with a coordinator does: it runs while a trial does, and between two of them."""
     name, live = coordinator["metadata"]["name"], [job for job in there if not is_over(job)]
     counts = facts.get("trials") or {}
@@ -99,8 +100,7 @@ def state(sweep: Sweep, there: list[Manifest], facts: Manifest, coordinator: Man
             unheard = f"pod {name} has not said yet which trials run; its log tells what it waits for"
             return pending("TrialsStarting", "its first trials are starting" if there else unheard)
     # No numbers: between one trial and the next they would change, and the status with them.
-    message = f"trials run as TrainingJobs; pod {name} says which"
-    return "Running", (Condition("Running", True, "TrialsRunning", message), *health(done=False, progress=message))
+    return status.trials_run(f"trials run as TrainingJobs; pod {name} says which", doubt)
 
 
 def kept_back(jobs: Iterable[Manifest]) -> Trouble | None:

@@ -21,14 +21,27 @@ from .schema import MAX_BEST, MAX_PARAMETERS
 from .space import MAX_TEXT
 
 LONGEST = 10**10  # trials, hours: more would not fit the status
+MAX_DOUBT = 1000  # characters
 MAX_PARAMS = 8192  # characters of one trial's parameters in the status; the journal has all
 JUDGED = {"conditions", "state", "observedGeneration", "completionTime", "duration", "failure", "imageErrorSince"}
 
 
-def running(workers: list[Manifest], wanted: int, coordinator: Manifest) -> State:
+def running(workers: list[Manifest], wanted: int, coordinator: Manifest, doubt: str) -> State:
     """Trials run."""
-    message = f"{len(workers)} of {wanted} workers run; pod {coordinator['metadata']['name']} gives them trials"
+    return trials_run(
+        f"{len(workers)} of {wanted} workers run; pod {coordinator['metadata']['name']} gives them trials", doubt
+    )
+
+
+def trials_run(message: str, doubt: str) -> State:
+    """Trials run; `doubt` is what the coordinator finds odd about them."""
+    message = f"{message}; {doubt}" if doubt else message
     return "Running", (Condition("Running", True, "TrialsRunning", message), *health(done=False, progress=message))
+
+
+def doubt(summary: SweepSummary | None) -> str:
+    """What the coordinator finds odd about trials while they run."""
+    return "" if summary is None or summary.outcome else summary.message.partition("\n")[0][:MAX_DOUBT]
 
 
 def kept(sweep: Sweep, platform: Platform) -> Manifest:
