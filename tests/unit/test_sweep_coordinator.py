@@ -17,7 +17,10 @@ from ultramarine.progress import BODY_LIMIT
 from ultramarine.shared.contract import TERMINATION_LIMIT
 from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask, WantedTrial
 from ultramarine_sweep import journal
+from ultramarine_sweep import trials as trials_module
 from ultramarine_sweep.commits import Commits
+from ultramarine_sweep.coordinator import Coordinator
+from ultramarine_sweep.coordinator import Times as CoordinatorTimes
 from ultramarine_sweep.http import BadRequest, Server
 from ultramarine_sweep.journal import Fenced, Journal
 from ultramarine_sweep.pods import PodCoordinator
@@ -300,6 +303,34 @@ def test_a_huge_summary_still_fits(operator: Operator, token: Path) -> None:
     assert taken.wanted == summary.wanted
     assert 0 < len(taken.best) < 10
     assert len(taken.to_json()) < BODY_LIMIT
+
+
+async def test_a_storage_that_is_away_is_no_trials_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker hears of its trial when the storage has that; until then it is not missed, however long it takes."""
+    monkeypatch.setattr(trials_module, "SILENCE", 0.1)
+
+    class Away:
+        records, is_long, back = (), False, threading.Event()
+
+        def append(self, records: Any) -> None:
+            assert self.back.wait(30)
+
+    book: Any = Away()
+    task = SweepTask("team-a/hpo", "u", "s3://lake/", ({"metric": "loss"},), {}, max_trials=10)
+    recorder, times = Recorder(task, "", lambda line: None), CoordinatorTimes(tick=0.01, deaf=0.05)
+    told: list[SweepSummary] = []
+    coordinator = Coordinator(task, "token", book, Counting(task), None, told.append, recorder, times)
+    port, running = await coordinator.listen(0), asyncio.ensure_future(coordinator.run())
+    asks = asyncio.ensure_future(asyncio.to_thread(connection(port, "token").post, "/lease", {"worker": "w/1"}))
+    await asyncio.sleep(1.2)
+    assert not asks.done()
+    assert (told[-1].running, told[-1].failed) == (1, 0)
+    book.back.set()
+    lease = (await asks)["trial"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert (lease["number"], lease["attempt"]) == (0, 1)
 
 
 async def test_more_trials_than_a_summary_has_room_for_wait(storage: Storage, bucket: str) -> None:

@@ -332,6 +332,16 @@ def test_a_failed_trials_pod_and_code_are_the_verdicts():
     assert failure["hint"].endswith("kubectl -n team-a logs hpo-workers-1-abcde -c trainer")
 
 
+def test_who_cannot_read_the_journal_takes_nothing_back():
+    """Its end tells of no trial; those that were known before stay, but for what ran."""
+    known = {"trials": {"running": 2, "succeeded": 150, "stopped": 0, "failed": 2}, "progress": "152/200"}
+    one = sweep(known | {"bestValue": "0.25"})
+    bad = SweepSummary("Failed", "JournalDamaged", "segment 3 of the journal is missing")
+    got = plan(one, over(one, bad, bad), NOW).status
+    assert got["trials"] == known["trials"] | {"running": 0}
+    assert (got["progress"], got["bestValue"], got["failure"]["reason"]) == ("152/200", "0.25", "JournalDamaged")
+
+
 def test_the_report_is_named_where_there_is_one():
     """Only what is stored: the pictures of a sweep may have failed, and that is no failure of it."""
     one = sweep()

@@ -408,6 +408,26 @@ def test_what_still_runs_at_the_end_is_given_up() -> None:
     assert (trials.summary(5).running, trials.summary(5).stopped) == (0, 1)
 
 
+def test_a_trial_that_stores_its_outputs_when_the_sweep_ends_is_waited_for() -> None:
+    """Its command has ended well, and its value may be the best; one whose worker falls silent is not."""
+    trials = Trials(task(outputs=("model",), objectives=({"metric": "loss", "stopAt": 0.6},)))
+    best, other, runs = (leased(trials, worker) for worker in "abc")
+    stored = {"model": OutputRecord("s3://lake/1/", "sha256:1", 1)}
+    assert trials.finish("a", ended(best, metrics={"loss": 0.4}), 1)
+    assert not trials.finish("b", ended(other, metrics={"loss": 0.5}, outputs={"model": vars(stored["model"])}), 2)
+    assert trials.end is not None
+    trials.abandon(9, spare_storing=True)
+    assert set(trials.live) == {best.number}, "what still runs is not waited for"
+    assert trials.finished[runs.number].outcome == "Stopped"
+    again = Trials(task(outputs=("model",), objectives=({"metric": "loss", "stopAt": 0.6},)), trials.snapshot())
+
+    trials.finish("a", ended(best, metrics={"loss": 0.4}, outputs={"model": vars(stored["model"])}), 12)
+    assert [(one.trial, one.values) for one in trials.summary(12).best] == [(0, (0.4,)), (1, (0.5,))]
+    again.tick(60)
+    again.abandon(60, spare_storing=True)
+    assert not again.live
+
+
 # The canary
 
 
@@ -509,6 +529,19 @@ def test_the_best_of_one_objective_are_ten() -> None:
         run(trials, metrics={"loss": float(i * 7 % 30)})
 
     assert [trial.values[0] for trial in trials.summary(0).best] == [float(i) for i in range(29, 19, -1)]
+
+
+def test_of_equal_trials_the_first_that_ended_is_the_best() -> None:
+    """It was taken for the best, and has stored its outputs; whoever comes to the same later has none."""
+    trials = Trials(task(outputs=("model",)))
+    first, second = leased(trials, "a"), leased(trials, "b")
+    stored = {"model": OutputRecord("s3://lake/1/", "sha256:1", 1)}
+    assert trials.finish("b", ended(second, metrics={"loss": 0.5}), 1)
+    assert not trials.finish("b", ended(second, metrics={"loss": 0.5}, outputs={"model": vars(stored["model"])}), 2)
+    assert not trials.finish("a", ended(first, metrics={"loss": 0.5}), 3)
+
+    for each in (trials, Trials(task(outputs=("model",)), trials.snapshot())):
+        assert [(best.trial, best.outputs) for best in each.summary(4).best] == [(1, stored), (0, {})]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=60))

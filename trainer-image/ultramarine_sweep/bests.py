@@ -50,7 +50,7 @@ class Bests:
 
     @property
     def numbers(self) -> list[int]:
-        """One objective: ascending costs; several: the front, ascending by the first one."""
+        """One objective: ascending costs, of equal ones the first that ended; several: the front, by the first one."""
         return [number for _, number in self._ranked]
 
     @property
@@ -76,7 +76,8 @@ class Bests:
             if not self.takes(values):
                 return
             self._ranked = [(other, known) for other, known in self._ranked if not _dominates(costs, other)]
-        insort(self._ranked, (costs, number))
+        # After its equals: of these the first one was taken for the best, and has stored its outputs.
+        insort(self._ranked, (costs, number), key=lambda known: known[0])
         del self._ranked[TOP if len(self.objectives) == 1 else FRONT :]
 
     def _costs(self, values: Sequence[float]) -> tuple[float, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 from ultramarine_sweep.journal import Journal, Record
@@ -27,6 +28,7 @@ class Commits:
         self._journal, self._snapshot, self._tell = journal, snapshot, written
         self._waiting: list[Record] = []
         self._added = self._written = 0
+        self._since = 0.0  # when the oldest record came that is not written
         self._changed = asyncio.Condition()
         self._wanted = asyncio.Event()
         self._deleting: asyncio.Future[None] | None = None
@@ -36,7 +38,14 @@ class Commits:
         """Take records, which are written within LAZY seconds."""
         before = len(self._waiting)
         self._waiting += records
+        if self._written == self._added:
+            self._since = time.monotonic()
         self._added += len(self._waiting) - before
+
+    @property
+    def behind(self) -> float:
+        """For how many seconds something has waited to be written."""
+        return time.monotonic() - self._since if self._written < self._added else 0.0
 
     async def durable(self) -> None:
         """Come back when all is written that has been added. Raises what `run` has failed with."""
@@ -76,7 +85,7 @@ class Commits:
         else:
             news, target, self._waiting = self._waiting, self._added, []
             await asyncio.to_thread(self._journal.append, news)
-        self._written = target
+        self._written, self._since = target, time.monotonic()
         self._tell(news)
         async with self._changed:
             self._changed.notify_all()

@@ -25,12 +25,14 @@ _NEWS = ("requeued", "end")  # records that change what a worker without a trial
 class Times:
     """Seconds: between two looks at what is due, of deafness that is not the workers' fault, and at the end.
 
-    `ending` is for trials that still run when the sweep is over, and `goodbye` for workers to hear that it is.
+    `ending` is for trials that still run when the sweep is over, `storing` for those that store their outputs then, and
+    `goodbye` for workers to hear that it is.
     """
 
     tick: float = 0.5
     deaf: float = 5.0
     ending: float = 6.0
+    storing: float = 300.0
     goodbye: float = 5.0
 
 
@@ -146,21 +148,23 @@ class Coordinator:
                 self._recorder.add(self._trials.finished[record["trial"]])
 
     async def _tick(self) -> None:
-        last, ended = self.now, 0.0
+        last, ended, idle = self.now, 0.0, 0.0
         while True:
             news, now = self._change, self.now
-            if now - last > self._times.deaf:
+            # Nor is it the workers' fault that they hear of no trial before the storage has it.
+            if now - last > self._times.deaf or self._commits.behind > self._times.deaf:
                 self._trials.renew_all(now)
             last = now
             self._trials.tick(now)
             if self._trials.end:
                 ended = ended or now
                 if self._trials.live and now - ended >= self._times.ending:
-                    self._trials.abandon(now)
+                    self._trials.abandon(now, spare_storing=now - ended < self._times.storing)
             self._record()
             if self._trials.end and not self._trials.live:
                 await self._commits.durable()
-                if self._all_dismissed(now) or now - ended >= self._times.ending + self._times.goodbye:
+                idle = idle or now
+                if self._all_dismissed(now) or now - idle >= self._times.ending + self._times.goodbye:
                     return
             self._tell(self._summary(now))
             await _at_most(self._times.tick, news)

@@ -97,9 +97,9 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
         say(f"{error.reason}: {error.message}")
         if error.transient:
             return EXIT_TRY_AGAIN
-        summary = SweepSummary(FAILED, error.reason, error.message)
+        summary = _failed(teller, error)
     except UltramarineError as error:
-        summary = SweepSummary(FAILED, error.reason, error.message)
+        summary = _failed(teller, error)
     say(f"{summary.outcome} ({summary.reason}): {summary.message}")
     try:
         places.termination_log.write_bytes(last_words(summary))
@@ -108,6 +108,11 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
     recorder.close(summary)
     teller.close(summary)  # last: who is told may delete us
     return 0
+
+
+def _failed(teller: Teller, error: UltramarineError) -> SweepSummary:
+    """The end of a sweep that cannot go on; what it has come to stays counted."""
+    return replace(teller.newest, outcome=FAILED, reason=error.reason, message=error.message, running=0, wanted=())
 
 
 def _lived(

@@ -56,6 +56,11 @@ class Teller:
         if url:
             self._thread.start()
 
+    @property
+    def newest(self) -> SweepSummary:
+        """What was told last."""
+        return self._newest
+
     def tell(self, summary: SweepSummary) -> None:
         """Take a summary, which is posted soon unless a newer one comes; at once where it wants other trials."""
         news = summary.wanted != self._newest.wanted

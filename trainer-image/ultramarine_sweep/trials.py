@@ -70,6 +70,7 @@ class Trials:
         self._heard: dict[int, float] = {}
         self._inherited: set[int] = set()  # trials whose workers have not been heard in this life
         self._stops: dict[int, str] = {}
+        self._storing: set[int] = set()  # trials that have ended well, whose workers store their outputs
         self._best: dict[int, BestTrial] = {}  # as they were told last
         self._exhausted = False
         self._next = 0
@@ -179,6 +180,7 @@ class Trials:
         self._inherited.discard(number)
         self._heard.pop(number, None)
         self._stops.pop(number, None)
+        self._storing.discard(number)
 
     def snapshot(self) -> Iterator[Record]:
         """Records that make this very state, whatever happens while they are taken."""
@@ -317,6 +319,7 @@ class Trials:
         outcome, values, message = judged(finished, [objective.metric for objective in self.objectives])
         if outcome == SUCCEEDED and self._task.outputs and finished.outputs is None and self.bests.takes(values):
             self._heard[trial.number] = now
+            self._storing.add(trial.number)
             return True
         checkpoint = finished.checkpoint if outcome == STOPPED and not self.end else None
         pauses = checkpoint is not None and self._stopper is not None and self._stopper.pause(trial.number)
@@ -368,9 +371,11 @@ class Trials:
         told = {"seen": [], "measured": False, "seconds": trial.seconds + spent, "spent": spent}
         self._decide("finished", now, trial=trial.number, attempt=trial.attempt, **words, **told)
 
-    def abandon(self, now: float) -> None:
-        """The sweep is over, and what still runs is not waited for."""
+    def abandon(self, now: float, *, spare_storing: bool = False) -> None:
+        """The sweep is over, and what still runs is not waited for; those that store their outputs have ended well."""
         for trial in list(self.live.values()):
+            if spare_storing and trial.is_running and trial.number in self._storing:
+                continue
             spent = max(now - trial.began, 0.0) if trial.is_running else 0.0
             self._close(trial, STOPPED, "the sweep was over before it ended", spent, now)
 

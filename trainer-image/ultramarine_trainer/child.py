@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -109,7 +109,7 @@ class Supervision:
 
     `hear` gets its lines and whether they are of stdout, `tee` all its bytes; `grace` is how many seconds it has from
     the pod's SIGTERM to SIGKILL. Though nobody wants the pod to stop, `broken` is set when the command has to begin
-    anew, and `stop` when its sweep wants no more of it.
+    anew, and `stop` when its sweep wants no more of it; `asked` says that the command was told to end for that.
     """
 
     signals: Signals
@@ -118,6 +118,7 @@ class Supervision:
     grace: float
     broken: threading.Event
     stop: threading.Event
+    asked: threading.Event = field(default_factory=threading.Event)
 
 
 def run_command(
@@ -183,6 +184,7 @@ def _end_in_time(group: int, supervision: Supervision, ended: threading.Event) -
             patience = _STOP_SECONDS
         if (supervision.broken.is_set() or supervision.stop.is_set()) and not asked_at and not signals.received:
             asked_at = now
+            supervision.asked.set()
             _signal(group, signal.SIGTERM)
         is_late = signals.received and now >= signals.received_at + supervision.grace
         if is_late or (asked_at and now >= asked_at + patience):

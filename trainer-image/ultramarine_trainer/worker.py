@@ -122,7 +122,7 @@ class Worker(Attempt):
 
     def _run_trial(self, source: Path, trial: Trial, ears: Ears) -> Document | None:
         """Run one trial to its end; return what the coordinator is told, or None where it is another worker's."""
-        began, code, problem = time.monotonic(), _NOT_FOUND, ""
+        began, code, problem, by_itself = time.monotonic(), _NOT_FOUND, "", False
         with Heartbeat(self._reports, self._name, trial, ears, self.say) as heartbeat:
             if not self._signals.received:
                 self._renew(source)
@@ -137,6 +137,8 @@ class Worker(Attempt):
                         raise CommandNotFound("all of the command refers to parameters that this trial does not have")
                     launched = launch(GangTask(), ALONE, command, environment)
                     code = run_command(launched, self._folder(), supervision)
+                    # Whoever is to stop may have come to its end in that moment; then it has done all that it had to.
+                    by_itself = code == 0 and not supervision.asked.is_set() and not ears.unmeasured
                 except CommandNotFound as error:
                     problem = str(error)
         if self._signals.received:
@@ -146,7 +148,7 @@ class Worker(Attempt):
             self.say(f"trial {trial.number} is given up: {heartbeat.why}")
             return None
         outcome, message = "Succeeded", ""
-        if heartbeat.cause:
+        if heartbeat.cause and not by_itself:
             outcome, message = "Stopped" if heartbeat.cause == STOP else "Failed", heartbeat.why
         elif code != 0:
             outcome, message = "Failed", in_template(problem or str(failure_of(code)))
