@@ -160,9 +160,9 @@ def test_a_paused_trial_goes_on_from_its_checkpoint(platform):
 
 
 def test_a_sweep_is_suspended_resumed_and_made_wider(platform):
-    """Suspended it has no pods and loses nothing; parallelTrials may change while it runs."""
+    """Suspended it has no pods and loses nothing; parallelTrials may change while it runs, both ways."""
     slow = ["sh", "-c", "sleep 1; echo loss=$(params.x)"]
-    platform.apply(sweep("held", slow, limits={"maxTrials": 16, "parallelTrials": 1}))
+    platform.apply(sweep("held", slow, limits={"maxTrials": 24, "parallelTrials": 1}))
     platform.wait("sw", "held", lambda s: (s.get("trials") or {}).get("succeeded", 0) >= 1)
     platform.kubectl("patch", "sw", "held", "--type=merge", "-p", '{"spec": {"suspend": true}}')
     platform.wait("sw", "held", lambda s: s.get("state") == "Suspended")
@@ -173,11 +173,14 @@ def test_a_sweep_is_suspended_resumed_and_made_wider(platform):
         time.sleep(0.5)
     patch = '{"spec": {"suspend": false, "limits": {"parallelTrials": 2}}}'
     platform.kubectl("patch", "sw", "held", "--type=merge", "-p", patch)
+    platform.wait("sw", "held", lambda s: condition(s, "Running").get("message", "").startswith("2 of 2 workers run"))
+    assert platform.get("job", "held-workers")["spec"]["completions"] == 2
+    patch = '{"spec": {"limits": {"parallelTrials": 1}}}'
+    platform.kubectl("patch", "sw", "held", "--type=merge", "-p", patch)
     done = ended(platform, "held", 240)
     assert done["state"] == "Succeeded", done
-    assert done["trials"] == counted(succeeded=16)
-    jobs = {job["metadata"]["name"]: job for job in platform.get("job", "", "-l", selector)}
-    assert jobs["held-workers"]["spec"]["completions"] == 2
+    assert done["trials"] == counted(succeeded=24)
+    assert platform.get("job", "held-workers")["spec"]["completions"] == 1
 
 
 def test_a_queue_lets_the_workers_in(platform):

@@ -178,6 +178,8 @@ def test_a_sweep_is_made_wider_held_and_resumed(platform: Platform):
     before = {number for number, job in jobs(platform, "wider").items() if has_ended(job)}
     assert all(job["spec"]["suspend"] for number, job in jobs(platform, "wider").items() if number not in before)
     platform.kubectl("patch", "sw", "wider", "--type=merge", "-p", '{"spec": {"suspend": false}}')
+    platform.wait("sw", "wider", lambda s: s.get("state") == "Running")
+    platform.kubectl("patch", "sw", "wider", "--type=merge", "-p", '{"spec": {"limits": {"parallelTrials": 1}}}')
     done = ended(platform, "wider", 240)
     assert done["state"] == "Succeeded", done
     assert done["trials"] == counted(succeeded=12)
