@@ -2,7 +2,8 @@
 
 Runs on the embedded cluster, in a namespace of its own, where each trial sleeps for some time and prints its score.
 That each trial has told its own score once, and that the best are the best, is read from the journal in the bucket.
-What the operator has written is counted in the API server's audit log. Run it by `make sweep`, with options as these:
+What the operator has written is counted in the API server's audit log, and what all components have in its metrics.
+Run it by `make sweep`, with options as these:
 
   make sweep OPTIONS="--trials 200"                  beside which beginning and end are short; 105 s is the goal
   make sweep OPTIONS="--trials 200 --seconds 0.1"    what a trial costs that does next to nothing
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from conftest import Platform
 from sights import table
-from swept import check, here, installed, objects, run, sleeping, write_requests
+from swept import all_writes, check, here, installed, objects, run, sleeping, write_requests
 
 AFTERWARDS = 2.0  # seconds for what the last pods' ends still make the controllers write
 
@@ -30,11 +31,12 @@ def measured(on: Platform, audit: Path, chosen: argparse.Namespace, algorithm: s
     manifest = sleeping(f"bench-{algorithm}", chosen.trials, chosen.parallel, chosen.seconds, **spec)
     ideal = chosen.trials * chosen.seconds / chosen.parallel
     on.delete("sw", manifest["metadata"]["name"])
-    before, since = objects(on), datetime.now(UTC)
+    before, counted, since = objects(on), all_writes(on), datetime.now(UTC)
     came = run(on, manifest)
     check(came, chosen.trials)
     time.sleep(AFTERWARDS)
-    written = write_requests(audit, since)
+    written, everybodys = write_requests(audit, since), all_writes(on) - counted
+    each, events = everybodys.total() / chosen.trials, everybodys["events"] / chosen.trials
     made = Counter(kind for uid, kind in objects(on).items() if uid not in before)
     on.delete("sw", manifest["metadata"]["name"])
     print(f"  {algorithm}, API writes:", ", ".join(f"{what} {n}" for what, n in sorted(written.items())), flush=True)
@@ -46,6 +48,7 @@ def measured(on: Platform, audit: Path, chosen: argparse.Namespace, algorithm: s
         "first trial's start -> last one's end": f"{came.span:.1f} s",
         "lost by each trial": f"{(came.span - ideal) / chosen.trials * chosen.parallel * 1000:.0f} ms",
         "the operator's API writes": f"{written.total()} = {written.total() / chosen.trials:.2f} a trial",
+        "all components' writes a trial, Events among them": f"{each:.1f}, {events:.1f}",
         "objects made": ", ".join(f"{n} {kind}" for kind, n in sorted(made.items())),
         "succeeded, repeated": f"{came.status['trials']['succeeded']}, {came.repeated}",
     }

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from conftest import Platform, restricted
+from prometheus_client.parser import text_string_to_metric_families
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.sweep_records import SweepTask
 from ultramarine_cluster import cluster, target
@@ -27,6 +28,7 @@ from ultramarine_sweep.trials import Trials
 
 NAMESPACE = "ultramarine-sweeps"
 WRITES = ("create", "update", "patch", "delete", "deletecollection")
+REQUESTS = ("POST", "PUT", "PATCH", "APPLY", "DELETE")  # the same in the API server's metrics
 KINDS = "trainingjobs,jobs,pods,services,configmaps,secrets,events"
 PATIENCE = 3600.0  # seconds that a sweep may take
 LOSS = {"metric": "loss", "goal": "minimize"}
@@ -156,6 +158,34 @@ def write_requests(audit: Path, since: datetime) -> Counter[str]:
                 continue
             if event["verb"] in WRITES and datetime.fromisoformat(event["requestReceivedTimestamp"]) >= since:
                 found["/".join(filter(None, (f"{event['verb']} {what['resource']}", what.get("subresource"))))] += 1
+    return found
+
+
+def all_writes(on: Platform) -> Counter[str]:
+    """How many writes the API server has taken of everybody, by resource, as its metrics count them.
+
+    Left out are what beats by the clock (Leases, the node's status) and what writes nothing (reviews, tokens).
+    """
+    found: Counter[str] = Counter()
+    for family in text_string_to_metric_families(on.target.run("get", "--raw", "/metrics")):
+        for sample in family.samples:
+            what = sample.labels
+            if sample.name != "apiserver_request_total" or what["verb"] not in (
+                "POST",
+                "PUT",
+                "PATCH",
+                "APPLY",
+                "DELETE",
+            ):
+                continue
+            beats = what["resource"] in ("leases", "nodes") or what["resource"].endswith("reviews")
+            if (
+                what["code"].startswith("2")
+                and what["scope"] == "resource"
+                and not beats
+                and what["subresource"] != "token"
+            ):
+                found[what["resource"]] += int(sample.value)
     return found
 
 

@@ -333,6 +333,39 @@ async def test_a_storage_that_is_away_is_no_trials_fault(monkeypatch: pytest.Mon
     assert (lease["number"], lease["attempt"]) == (0, 1)
 
 
+async def test_a_job_that_stores_its_outputs_when_the_sweep_ends_is_waited_for(storage: Storage, bucket: str) -> None:
+    """Its command has ended well, and its value may be the best; what still runs is not waited for."""
+    book = Journal(storage, f"s3://{bucket}/journal/", "one", lambda line: None)
+    objectives = ({"metric": "loss", "stopAt": 0.6},)
+    task = SweepTask(
+        "team-a/hpo", "u", f"s3://{bucket}/", objectives, {}, max_trials=9, outputs=("model",), pod_per_trial=True
+    )
+    told: list[SweepSummary] = []
+    recorder, times = Recorder(task, "", lambda line: None), CoordinatorTimes(tick=0.02, ending=0.2)
+    coordinator = PodCoordinator(task, "token", book, Counting(task), None, told.append, recorder, times)
+    port, running = await coordinator.listen(0), asyncio.ensure_future(coordinator.run())
+    coordinator.hear({"parallel": 3})
+    while not told or told[-1].running < 3:
+        await asyncio.sleep(0.01)
+
+    async def post(path: str, trial: int, **words: Any) -> None:
+        said = {"worker": f"trial-{trial}", "trial": trial, "attempt": 1, **words}
+        await asyncio.to_thread(connection(port, "token").post, path, said)
+
+    async def ends(trial: int, loss: float) -> None:
+        finished = {"trial": trial, "attempt": 1, "outcome": "Succeeded", "metrics": {"loss": loss}, "outputs": {}}
+        await post("/finished", trial, finished=finished)
+
+    await post("/report", 0, storing=True)
+    await ends(1, 0.5)
+    await asyncio.sleep(1)
+    assert not running.done()
+    await ends(0, 0.4)
+    summary = await running
+    assert [(best.trial, best.values) for best in summary.best] == [(0, (0.4,)), (1, (0.5,))]
+    assert (summary.outcome, summary.succeeded, summary.stopped) == ("Succeeded", 2, 1)
+
+
 async def test_more_trials_than_a_summary_has_room_for_wait(storage: Storage, bucket: str) -> None:
     """Those with the lowest numbers are wanted first."""
     book = Journal(storage, f"s3://{bucket}/journal/", "one", lambda line: None)

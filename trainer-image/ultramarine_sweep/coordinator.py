@@ -32,7 +32,7 @@ class Times:
     tick: float = 0.5
     deaf: float = 5.0
     ending: float = 6.0
-    storing: float = 300.0
+    storing: float = 120.0
     goodbye: float = 5.0
 
 
@@ -250,6 +250,8 @@ class Coordinator:
             return {"stop": ""}
         points = [_point(point) for point in body.get("points") or ()]
         why = self._trials.report(worker, number, attempt, points, self.now)
+        if body.get("storing") and why is not None:
+            self._trials.store(number)
         self._record()
         if why is None:
             return {"lost": True}

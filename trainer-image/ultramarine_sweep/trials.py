@@ -293,6 +293,10 @@ class Trials:
             return f"the sweep is over: {self.end.message}"
         return self._stops.get(number, "")
 
+    def store(self, number: int) -> None:
+        """Hear that a live trial's command has ended well, and that its outputs are on their way."""
+        self._storing.add(number)
+
     def _own(self, worker: str, number: int, attempt: int, now: float) -> Trial | None:
         """The live trial that this is the worker of; one that nobody has taken over since is its own again."""
         trial = self.live.get(number)
@@ -319,7 +323,7 @@ class Trials:
         outcome, values, message = judged(finished, [objective.metric for objective in self.objectives])
         if outcome == SUCCEEDED and self._task.outputs and finished.outputs is None and self.bests.takes(values):
             self._heard[trial.number] = now
-            self._storing.add(trial.number)
+            self.store(trial.number)
             return True
         checkpoint = finished.checkpoint if outcome == STOPPED and not self.end else None
         pauses = checkpoint is not None and self._stopper is not None and self._stopper.pause(trial.number)

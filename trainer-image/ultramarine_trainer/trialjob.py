@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -97,9 +98,20 @@ class TrialAttempt(Attempt):
 
     def _has_worked(self, task: TrainingTask) -> None:
         self._seconds = time.monotonic() - self._since
+        if self._heartbeat is None or self._heartbeat.cause:
+            return
+        if task.outputs:
+            self._store_them()
         # Without outputs all is known now, and the next trial need not wait for what is still to be stored.
-        if self._heartbeat and not self._heartbeat.cause and not task.outputs and self._is_kept(task):
+        elif self._is_kept(task):
             self._succeeded(self._ears.metrics, {})
+
+    def _store_them(self) -> None:
+        """Tell the coordinator that outputs are on their way: a sweep that ends just now waits for them."""
+        number = self._trial.trial
+        words = {"worker": trial_worker(number), "trial": number, "attempt": 1, "storing": True}
+        with suppress(Refused, Unreachable):
+            self._results.post("/report", words)
 
     def _is_kept(self, task: TrainingTask) -> bool:
         """Whether the result is stored: what a sweep counts its job must know too, also if this pod has to go now."""
