@@ -193,14 +193,14 @@ def test_a_queue_lets_the_workers_in(platform):
     def is_queued(status: Manifest) -> bool:
         return condition(status, "Running").get("reason") == "Queued"
 
-    slow = ["sh", "-c", "sleep 1; echo loss=$(params.x)"]
+    slow = ["sh", "-c", "sleep 2; echo loss=$(params.x)"]
     manifest = sweep("queued", slow, limits={"maxTrials": 12})
     manifest["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "team"}
     platform.apply(manifest)
     platform.wait("sw", "queued", is_queued)
     assert platform.get("job", "queued-workers")["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
     kueue(False)
-    platform.wait("sw", "queued", lambda s: (s.get("trials") or {}).get("succeeded", 0) >= 1)
+    platform.wait("sw", "queued", lambda s: s.get("state") == "Running")
     kueue(True)
     platform.wait("sw", "queued", is_queued)
     platform.kubectl("patch", "sw", "queued", "--type=merge", "-p", '{"spec": {"suspend": true}}')

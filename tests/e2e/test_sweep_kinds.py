@@ -68,13 +68,13 @@ def test_every_end_is_told(platform: Platform):
     sleeps = ("sh", "-c", "echo loss=$(params.x); sleep 2")
     for_ever = ("sh", "-c", "echo loss=$(params.x); sleep 600")
     found = {"metric": "loss", "stopAt": 10}  # any of them
-    cpu = {"resources": {"requests": {"cpu": "100m"}}}
+    cpu = {"resources": {"requests": {"cpu": "300m"}}}
     fails = ("sh", "-c", "echo no such file >&2; exit 3")
     killed = ("sh", "-c", "kill -9 $$")
     expected = {
-        "end-found": (alone("end-found", *sleeps, objective=found), "Succeeded", "ObjectReached"),
+        "end-found": (alone("end-found", *sleeps, objective=found), "Succeeded", "ObjectiveReached"),
         "end-spent": (
-            alone("end-spent", *sleeps, limits={"maxTrials": 90}, budget={"cpuHours": 0.0001}, template=cpu),
+            alone("end-spent", *sleeps, limits={"maxTrials": 90}, budget={"cpuHours": 0.001}, template=cpu),
             "Succeeded",
             "BudgetSpent",
         ),
@@ -99,7 +99,7 @@ def test_every_end_is_told(platform: Platform):
     for name, (_, state, reason) in expected.items():
         why = condition(done[name], "Succeeded")
         assert (done[name]["state"], reason or why["reason"]) == (state, why["reason"]), (name, done[name])
-    assert done["end-spent"]["budgetUsed"]["cpuHours"] >= 0.0001
+    assert done["end-spent"]["budgetUsed"]["cpuHours"] >= 0.001
     assert done["end-fails"]["failure"] | {"hint": "", "message": ""} == {
         "reason": "MaxFailedTrialsReached",
         "exitCode": 3,
