@@ -390,6 +390,18 @@ def test_fewer_workers_do_not_make_failures_too_many():
     assert (wider["parallelism"], wider["backoffLimit"]) == (8, 48)
 
 
+def test_why_a_worker_waits_is_said_while_others_run():
+    """More workers than the nodes hold: the scheduler's words are there for as long as it is so."""
+    one = sweep()
+    said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient cpu"}
+    waits = sweep_pod(one, "workers", "Pending", node=1, conditions=[said])
+    there = running(one)
+    others = [child for child in there.children if child["metadata"]["name"] != waits["metadata"]["name"]]
+    message = condition(plan(one, seen(*others, waits), NOW), "Running")["message"]
+    assert message.startswith("1 of 2 workers run; pod hpo-coordinator-0-abcde gives them trials; no node takes pod")
+    assert "Insufficient cpu; ask for less in its spec.trialTemplate.spec.resources.requests" in message
+
+
 def test_what_the_coordinator_finds_odd_is_said_while_it_runs():
     """In the condition Running, where people look; an end has words of its own."""
     one = sweep()

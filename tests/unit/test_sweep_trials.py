@@ -490,6 +490,7 @@ def test_a_metric_that_nobody_prints_is_the_reason(fields: dict[str, Any]) -> No
     assert trials.end is not None
     assert trials.end.reason == "MetricNotReported"
     assert "no trial has printed loss (they printed val_los)" in trials.end.message
+    assert "; trial 0: " in trials.end.message, "its own words may know more, as what stderr had"
 
 
 def test_a_metric_that_nobody_prints_is_doubted_early() -> None:

@@ -84,7 +84,8 @@ def _done(standing: Standing, reason: str, message: str) -> End:
 def _failed(standing: Standing, reason: str, message: str, trial: Trial | None) -> End:
     """The end of a sweep that has failed, with the words of a failed trial."""
     if standing.silent * 2 > standing.counts[FAILED] and (said := unheard(standing)):
-        return End(FAILED, "MetricNotReported", f"{message}: {said}")
+        own = f"; trial {trial.number}: {trial.message}" if trial and trial.exit_code == 0 else ""
+        return End(FAILED, "MetricNotReported", f"{message}: {said}{own}")
     if not trial:
         return End(FAILED, reason, message)
     message = "\n".join(filter(None, (f"{message}: trial {trial.number}: {trial.message}", trial.tail)))

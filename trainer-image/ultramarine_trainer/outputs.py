@@ -67,9 +67,10 @@ def format_of(name: str, folder: Path, wanted: str) -> str:
     what = "a model" if wanted == AUTO else f"a model of format {wanted}"
     if not models:
         found = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
-        raise StorageError(
-            f"output {name} shall be {what} but holds {found}; known are {known_formats()}", "OutputInvalid"
-        )
+        would_be = next((known for known in FORMATS if wanted == AUTO and models_among(files, known, head)), "")
+        hint = f"as {would_be} it would be one, which has to be said by its format" if would_be else ""
+        hint = hint or f"known are {known_formats()}"
+        raise StorageError(f"output {name} shall be {what} but holds {found}; {hint}", "OutputInvalid")
     raise StorageError(
         f"output {name} shall be {what} but holds several: {', '.join(list(models)[:5])}; keep one in this output",
         "OutputInvalid",

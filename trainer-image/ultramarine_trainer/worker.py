@@ -17,7 +17,7 @@ from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
 from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, OutputRecord
 from ultramarine.shared.errors import StorageError
-from ultramarine.shared.sweep_records import WorkerTask, fill, in_template
+from ultramarine.shared.sweep_records import WorkerTask, as_text, fill, in_template
 from ultramarine.shared.training_records import GangTask, TerminationRecord, TrainingTask
 
 from ultramarine_trainer.archive import Archive
@@ -33,6 +33,7 @@ from ultramarine_trainer.trial import LOST, STOP, Ears, Heartbeat, Trial
 _LEASE_SECONDS, _REPORT_SECONDS = 60.0, 5.0  # for an answer; that to a lease waits for the storage
 # Seconds between attempts to reach the coordinator, whose pod starts at the same time as ours, or starts anew.
 _WAITS = (0.05, 0.1, *(0.2,) * 15, 0.5, 1.0)
+_PARAMS_LIMIT = 1000  # characters of a line in the log
 _NOT_FOUND = 127  # what a shell says of a command that is not there
 
 Document = dict[str, Any]
@@ -122,6 +123,8 @@ class Worker(Attempt):
 
     def _run_trial(self, source: Path, trial: Trial, ears: Ears) -> Document | None:
         """Run one trial to its end; return what the coordinator is told, or None where it is another worker's."""
+        told = ", ".join(f"{name}={as_text(value)}" for name, value in trial.params.items())
+        self.say(f"trial {trial.number} begins: {told[:_PARAMS_LIMIT]}")
         began, code, problem, by_itself = time.monotonic(), _NOT_FOUND, "", False
         with Heartbeat(self._reports, self._name, trial, ears, self.say) as heartbeat:
             if not self._signals.received:

@@ -118,8 +118,9 @@ def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: date
     if own.workers is not None and own.workers["spec"].get("suspend") and queues.is_queued(sweep.manifest):
         return _plan(sweep, queues.held(sweep.manifest, "its workers"), facts, now)
     if speaking and working:
-        state = status.running(working, workers(sweep, search.most), speaking[-1], doubt)
-        return _plan(sweep, state, facts, now)
+        kept_back = next((trouble.message for pod in own.working if (trouble := pods.trouble(pod)) is not None), "")
+        odd = "; ".join(filter(None, (in_template(kept_back), doubt)))
+        return _plan(sweep, status.running(working, workers(sweep, search.most), speaking[-1], odd), facts, now)
     for job, its_pods in own.pairs:
         if not its_pods and (waited := without_pods(job, now)) is not None:
             if waited < NO_POD:
