@@ -180,6 +180,12 @@ def test_the_format_is_that_of_the_one_model_file(tmp_path: Path, files: list[st
     [
         ([], "auto", "OutputEmpty", "has to write its result"),
         (["model.bin"], "auto", "OutputInvalid", r"holds model.bin; known are \.skops \(sklearn\)"),
+        (
+            ["model.py"],
+            "auto",
+            "OutputInvalid",
+            "holds model.py; as python it would be one, which has to be said by its",
+        ),
         (["a.onnx", "b.pkl"], "auto", "OutputInvalid", "holds several: a.onnx, b.pkl"),
         (["a.onnx", "b.onnx"], "onnx", "OutputInvalid", "holds several"),
         (["model.onnx"], "sklearn", "OutputInvalid", "a model of format sklearn but holds model.onnx"),
