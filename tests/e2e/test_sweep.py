@@ -188,28 +188,28 @@ def test_a_queue_lets_the_workers_in(platform):
 
     def kueue(value: bool) -> None:
         patch = json.dumps({"spec": {"suspend": value}})
-        platform.kubectl("patch", "job", "queued-workers", "--type=merge", "-p", patch)
+        platform.kubectl("patch", "job", "lined-up-workers", "--type=merge", "-p", patch)
 
     def is_queued(status: Manifest) -> bool:
         return condition(status, "Running").get("reason") == "Queued"
 
     slow = ["sh", "-c", "sleep 2; echo loss=$(params.x)"]
-    manifest = sweep("queued", slow, limits={"maxTrials": 12})
+    manifest = sweep("lined-up", slow, limits={"maxTrials": 12})
     manifest["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "team"}
     platform.apply(manifest)
-    platform.wait("sw", "queued", is_queued)
-    assert platform.get("job", "queued-workers")["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
+    platform.wait("sw", "lined-up", is_queued)
+    assert platform.get("job", "lined-up-workers")["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
     kueue(False)
-    platform.wait("sw", "queued", lambda s: s.get("state") == "Running")
+    platform.wait("sw", "lined-up", lambda s: s.get("state") == "Running")
     kueue(True)
-    platform.wait("sw", "queued", is_queued)
-    platform.kubectl("patch", "sw", "queued", "--type=merge", "-p", '{"spec": {"suspend": true}}')
-    platform.wait("sw", "queued", lambda s: s.get("state") == "Suspended")
-    platform.kubectl("wait", "--for=delete", "job/queued-workers", "--timeout=60s")
-    platform.kubectl("patch", "sw", "queued", "--type=merge", "-p", '{"spec": {"suspend": false}}')
-    platform.wait("sw", "queued", is_queued)
+    platform.wait("sw", "lined-up", is_queued)
+    platform.kubectl("patch", "sw", "lined-up", "--type=merge", "-p", '{"spec": {"suspend": true}}')
+    platform.wait("sw", "lined-up", lambda s: s.get("state") == "Suspended")
+    platform.kubectl("wait", "--for=delete", "job/lined-up-workers", "--timeout=60s")
+    platform.kubectl("patch", "sw", "lined-up", "--type=merge", "-p", '{"spec": {"suspend": false}}')
+    platform.wait("sw", "lined-up", is_queued)
     kueue(False)
-    done = ended(platform, "queued")
+    done = ended(platform, "lined-up")
     assert done["trials"] == counted(succeeded=12), done
 
 
