@@ -341,6 +341,9 @@ def test_who_cannot_read_the_journal_takes_nothing_back():
     assert got["trials"] == known["trials"] | {"running": 0}
     assert (got["progress"], got["bestValue"], got["failure"]["reason"]) == ("152/200", "0.25", "JournalDamaged")
 
+    nothing = plan(sweep(), over(sweep(), bad, bad), NOW).status
+    assert (nothing["trials"], nothing["progress"]) == (dict.fromkeys(known["trials"], 0), "0/10")
+
 
 def test_the_report_is_named_where_there_is_one():
     """Only what is stored: the pictures of a sweep may have failed, and that is no failure of it."""

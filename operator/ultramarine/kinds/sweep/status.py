@@ -64,8 +64,9 @@ def with_summary(sweep: Sweep, facts: Manifest, summary: SweepSummary, platform:
     """The facts with what the coordinator says of the trials, of which there can be `most`."""
     counts = {name: min(getattr(summary, name), LONGEST) for name in ("running", "succeeded", "stopped", "failed")}
     over = counts["succeeded"] + counts["stopped"] + counts["failed"]
-    if summary.outcome == "Failed" and not over:  # by a coordinator that could not read its journal, say
-        return without_running(facts)
+    known = facts.get("trials") or {}
+    if summary.outcome == "Failed" and not over and any(known.get(each) for each in ("succeeded", "stopped", "failed")):
+        return without_running(facts)  # by a coordinator that could not read its journal, say
     used = {"cpuHours": summary.cpu_hours, "gpuHours": summary.gpu_hours}
     names = [objective["metric"] for objective in objectives(sweep)]
     best = [_best(one, names) for one in summary.best[:MAX_BEST]]
