@@ -170,22 +170,12 @@ def all_writes(on: Platform) -> Counter[str]:
     for family in text_string_to_metric_families(on.target.run("get", "--raw", "/metrics")):
         for sample in family.samples:
             what = sample.labels
-            if sample.name != "apiserver_request_total" or what["verb"] not in (
-                "POST",
-                "PUT",
-                "PATCH",
-                "APPLY",
-                "DELETE",
-            ):
+            if sample.name != "apiserver_request_total" or what["verb"] not in REQUESTS or what["scope"] != "resource":
                 continue
-            beats = what["resource"] in ("leases", "nodes") or what["resource"].endswith("reviews")
-            if (
-                what["code"].startswith("2")
-                and what["scope"] == "resource"
-                and not beats
-                and what["subresource"] != "token"
-            ):
-                found[what["resource"]] += int(sample.value)
+            resource = what["resource"]
+            left_out = resource in ("leases", "nodes") or resource.endswith("reviews") or what["subresource"] == "token"
+            if what["code"].startswith("2") and not left_out:
+                found[resource] += int(sample.value)
     return found
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from conftest import Platform, condition
 from manifests import Manifest, sweep
+from test_sweep import ended
 
 SPACE = {
     "x": {"uniform": {"min": 0, "max": 6, "step": 1.5}},
@@ -35,11 +35,6 @@ def alone(name: str, *command: str, limits: Manifest | None = None, **spec: Any)
     return sweep(name, list(command), limits={"maxTrials": 4, "parallelTrials": 1, **(limits or {})}, **spec)
 
 
-def ended(platform: Platform, names: Iterable[str]) -> dict[str, Manifest]:
-    """What has become of these sweeps."""
-    return {name: platform.wait("sw", name, lambda s: s.get("state") in ("Succeeded", "Failed"), 300) for name in names}
-
-
 def test_every_algorithm_searches(platform: Platform):
     """All seven, with a condition and a constant; one that starts warm waits for the sweep that it learns from."""
     sweeps = {f"by-{type}": searching(f"by-{type}", {"type": type}) for type in ("random", "grid", "sobol", "tpe")}
@@ -51,7 +46,8 @@ def test_every_algorithm_searches(platform: Platform):
     platform.apply(*sweeps.values())
     platform.wait("sw", "by-others", lambda s: condition(s, "Running").get("reason") == "WarmStartUnfinished")
 
-    for name, done in ended(platform, sweeps).items():
+    for name in sweeps:
+        done = ended(platform, name, 300)
         assert (done["state"], done["trials"]["succeeded"]) == ("Succeeded", TRIALS), (name, done)
         for best in done["best"]:
             assert best["params"]["rows"] == 7
@@ -94,7 +90,7 @@ def test_every_end_is_told(platform: Platform):
         "end-flood": (alone("end-flood", "python", "-c", FLOOD, limits={"maxTrials": 2}), "Succeeded", None),
     }
     platform.apply(*(manifest for manifest, _, _ in expected.values()))
-    done = ended(platform, expected)
+    done = {name: ended(platform, name, 300) for name in expected}
     for name, (_, state, reason) in expected.items():
         why = condition(done[name], "Succeeded")
         assert (done[name]["state"], reason or why["reason"]) == (state, why["reason"]), (name, done[name])

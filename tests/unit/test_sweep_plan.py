@@ -468,9 +468,8 @@ def test_a_warm_start_from_other_objectives_is_refused():
         words = f"spec.algorithm.warmStartFrom: Sweep older is to {aim} and this one to minimize loss"
         with pytest.raises(InvalidSpec, match=words):
             plan(one, seen(related=(ours("Sweep", "older", {**spec, "objective": None, **other}),)), NOW)
-    same = ours(
-        "Sweep", "older", {**spec, "objective": {"metric": "loss"}}, {"state": "Failed"}
-    )  # to minimize is the default
+    # To minimize is the default.
+    same = ours("Sweep", "older", {**spec, "objective": {"metric": "loss"}}, {"state": "Failed"})
     assert plan(one, seen(related=(same,)), NOW).status["warmStart"]
 
 

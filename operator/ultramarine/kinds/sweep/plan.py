@@ -75,7 +75,7 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
     for job, its_pods in own.pairs:
         if failure := job_condition(job, "Failed"):
             return _failed(sweep, job, failure, its_pods, facts, now)
-    gives_way = sweep.spec.suspend and own.is_pool and queues.is_queued(sweep.manifest)
+    gives_way = own.is_pool and _gives_way(sweep)
     if any(job["metadata"].get("deletionTimestamp") for job in own.jobs):
         ending = states.pending("JobEnding", "a Job of it is being deleted, and its pods end first")
         return _plan(sweep, states.suspended() if gives_way else ending, facts, now)
@@ -155,9 +155,8 @@ def _children(sweep: Sweep, seen: Seen, search: Search, own: Own, warm_start: tu
     made: list[Manifest | None] = [source_config_map(sweep), coordinator_service(sweep)]
     jobs = [(own.coordinator, coordinator_job(sweep, task, platform))]
     if own.is_pool:
-        jobs.append((own.workers, workers_job(sweep, platform, names, search.most)))
-        if sweep.spec.suspend and queues.is_queued(sweep.manifest):
-            jobs.pop()
+        job = workers_job(sweep, platform, names, search.most)  # refused here, also while it is held
+        jobs += [] if _gives_way(sweep) else [(own.workers, job)]
     for live, job in jobs:
         if live is None:
             made.append(job)
@@ -170,6 +169,11 @@ def _children(sweep: Sweep, seen: Seen, search: Search, own: Own, warm_start: tu
         command(sweep, names)  # refused once, and not trial by trial
         made += podpertrial.trial_jobs(sweep, seen.summary.wanted if seen.summary else (), own.trials)
     return tuple(manifest for manifest in made if manifest is not None)
+
+
+def _gives_way(sweep: Sweep) -> bool:
+    """Whether its author holds it, and a queue its workers: then it has no place there."""
+    return sweep.spec.suspend and queues.is_queued(sweep.manifest)
 
 
 def questions(sweep: Sweep, seen: Seen) -> tuple[Question, ...]:
