@@ -26,6 +26,8 @@ from ultramarine.shared.meta import (
     HORIZONTAL_POD_AUTOSCALER,
     HTTP_ROUTE,
     JOB,
+    LEASE,
+    LEASE_NAME,
     MODEL,
     MODEL_VERSION,
     NETWORK_POLICY,
@@ -56,6 +58,12 @@ def schema_of(crd: Manifest) -> Manifest:
     """The schema of a CRD's one version."""
     whole: Manifest = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return whole
+
+
+def free_lease(namespace: str) -> Manifest:
+    """The operator's Lease as the chart makes it: nobody has held it, so the first replica need not wait."""
+    name = {"name": LEASE_NAME, "namespace": namespace}
+    return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": name}
 
 
 # One whole object of each kind, in which every field of the spec is used.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from accounts import account, admit
-from bare import CRDS, Api, eventually, requests_to
+from bare import CRDS, Api, eventually, free_lease, requests_to
 from operator_process import Node, Operator
 from stories import serving, status, there, trained, training, until
 from ultramarine_cluster import cluster
@@ -28,6 +29,7 @@ def bare() -> Iterator[cluster.Cluster]:
         # Client-side apply on purpose: a CRD that outgrows its annotation could not be installed by hand.
         running.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
         running.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        running.run("create", "-f", "-", input=json.dumps(free_lease("default")))
         yield running
 
 
@@ -38,7 +40,8 @@ def namespace(bare: cluster.Cluster) -> Iterator[Callable[[], Api]]:
 
         def make() -> Api:
             name = f"team-{next(_numbers)}"
-            bare.run("create", "namespace", name)
+            team = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+            bare.run("create", "-f", "-", input="\n---\n".join(map(json.dumps, (team, free_lease(name)))))
             return Api(bare, http, name)
 
         yield make

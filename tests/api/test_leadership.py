@@ -174,6 +174,13 @@ def test_nobody_leads_early_over_a_spoilt_lease(namespace, replica):
         renewed = moment(lease(api)["renewTime"])
         api.run(*command)
         standbys[how] = standby, renewed
+    api = namespace()
+    leader, newcomer = replica("first", where=api), replica("second", where=api)
+    leader.start()
+    leader.send(signal.SIGSTOP)
+    standbys["deleted before another's first look"] = newcomer, moment(lease(api)["renewTime"])
+    api.run("delete", LEASE)
+    newcomer.launch()
     for how, (standby, renewed) in standbys.items():
         eventually("the other leads", lambda standby=standby: standby.leads, 40)
         waited = (moment(lease(standby.api)["acquireTime"]) - renewed).total_seconds()
@@ -183,8 +190,6 @@ def test_nobody_leads_early_over_a_spoilt_lease(namespace, replica):
 
 def test_a_lease_that_nobody_has_held_is_taken_at_once(api, replica):
     """The chart makes the Lease empty: an installation does not wait for a leader that never was."""
-    made = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "ultramarine-operator"}}
-    api.run("create", "-f", "-", input=json.dumps(made))
     operator = replica("first")
     operator.launch()
     eventually("it is ready", lambda: operator.probe("/readyz")[0] == 200)

@@ -17,13 +17,13 @@ from typing import Any
 
 import aiohttp
 import oracle
-from api.bare import access
+from api.bare import access, free_lease
 from lives import Life
 from process import SPEED, Operator, Zygote
 from proxy import LINE, Call, Fault, Proxy, of_kubernetes, of_storage
 from ultramarine.kinds import KINDS
 from ultramarine.outside.storage import Storage
-from ultramarine.shared.meta import Manifest, Resource
+from ultramarine.shared.meta import LEASE, Manifest, Resource
 from ultramarine.shared.schema import NOT_OBSERVED
 from ultramarine_cluster.cluster import Cluster
 from unit.conftest import ObjectStore
@@ -279,6 +279,7 @@ class Rig:
         """
         namespace = f"chaos-{os.getpid()}-{next(_numbers)}"
         await self.api.ask("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+        await self.api.ask("POST", LEASE.path(namespace), free_lease(namespace))
         world = self.worlds[namespace] = World(self.api, namespace, self.storage, RESOURCES, self.patience)
         back = Proxy(self.store.endpoint, of_storage, self.session, None, tuple(storage))
         fronts = [

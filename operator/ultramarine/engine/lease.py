@@ -4,7 +4,8 @@ The client library's own election makes two requests for each renewal and never 
 every roll-out of the operator a full lease duration; hence this one.
 
 Nobody is trusted to leave the Lease alone. Whoever finds it gone, emptied or in a stranger's name waits out what the
-last leader may still believe to have; a leader that sees another name in it stops at once.
+last leader may still believe to have; a leader that sees another name in it stops at once. A new replica that finds no
+Lease at all cannot know whether somebody had one until just now; the chart therefore makes it, empty.
 """
 
 from __future__ import annotations
@@ -169,6 +170,8 @@ class Lease:
         elif self.held or self.holder == self._identity:
             return False  # ours, whoever wiped our name; or that of this pod before its container was restarted
         elif gone:
+            if self._believed == -math.inf:  # our first look, and perhaps just after it was deleted under a leader
+                self._believed = _clock() + DURATION
             return _clock() < self._believed
         elif spec.get("leaseDurationSeconds") == GIVEN_BACK:
             return False
