@@ -96,6 +96,7 @@ ENDS: dict[str, tuple[str, Manifest]] = {  # fields of early termination: for wh
     "evaluationInterval": ("median, bandit and truncation", {"type": "median"}),
     "delayEvaluation": ("median, bandit and truncation", {"type": "median"}),
 }
+OF_THE_BEST = "format and compile are about the output that registerBest takes; set registerBest, or leave them out"
 
 RULES = [
     Rule(SWEEP, "a spec is there", {}, {"spec": None}, ("spec: Required value",)),
@@ -431,6 +432,21 @@ RULES = [
         trial(outputs={"model": None}),
         trial(outputs={"model": None, "more": {}}),
         "registerBest needs one output in trialTemplate.spec.outputs, or one called model",
+    ),
+    *(
+        wanted(f"{name} is of a model, {whose}", trial(outputs=model), refused, OF_THE_BEST)
+        for name, said in (("format", {"format": "python"}), ("compile", {"compile": {"to": "onnx"}}))
+        for model in ({"model": said},)
+        for whose, refused in (
+            ("and no trial's without registerBest", {"registerBest": None, **trial(outputs=model)}),
+            ("and not of another output", trial(outputs={"model": {}, "report": said})),
+        )
+    ),
+    wanted(
+        "one output is the model, whatever its name",
+        trial(outputs={"model": None, "report": {"format": "onnx"}}),
+        {"registerBest": None, **trial(outputs={"model": None, "report": {"format": "onnx"}})},
+        OF_THE_BEST,
     ),
     # Trials
     wanted("there are trials", {}, {"trialTemplate": None}, "spec.trialTemplate: Required value"),

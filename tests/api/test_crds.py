@@ -59,7 +59,7 @@ COLUMNS = {
                 "hint": "Set spec.onOutOfMemory.",
             },
             "provenance": {"imageDigest": "sha256:feed", "sourceDigest": "sha256:beef", "gitCommit": "a" * 40},
-            "conditions": [condition("Running", "it ran")],
+            "conditions": [condition("Running", "it ran"), condition("Stalled", "too little memory")],
         },
         {
             "STATE": "Failed",
@@ -112,7 +112,7 @@ COLUMNS = {
             "SCORE": "accuracy=0.97",
             "TRAININGJOB": "churn",
         },
-        {"COMPILED": "Test", "URI": "s3://lake/churn/7/", "MESSAGE": "it can be served"},
+        {"COMPILED": "Test", "SWEEP": "churn", "URI": "s3://lake/churn/7/", "MESSAGE": "it can be served"},
     ),
     "OnlineEndpoint": (
         "oe",
@@ -157,10 +157,10 @@ COLUMNS = {
                     {"pod": "gateway-a", "deployment": "green", "compared": 9, "agreed": 8, "unlike": 1},
                 ],
             },
-            "conditions": [condition("Ready", "churn-7 answers")],
+            "conditions": [condition("Ready", "churn-7 answers"), condition("Stalled", "green has lost")],
         },
         {"READY": "True", "MODELVERSION": "churn-7", "REPLICAS": "2/3", "URL": "http://churn.team-a.svc"},
-        {"ROLLOUT": "Progressing", "KEYS": "churn-keys", "MESSAGE": "churn-7 answers"},
+        {"ROLLOUT": "Progressing", "KEYS": "churn-keys", "MESSAGE": "churn-7 answers", "FAILURE": "green has lost"},
     ),
     "Sweep": (
         "sw",
@@ -192,7 +192,7 @@ COLUMNS = {
                 "tail": "Killed",
                 "hint": "Look.",
             },
-            "conditions": [condition("Running", "it ran")],
+            "conditions": [condition("Running", "it ran"), condition("Stalled", "5 trials failed")],
         },
         {
             "STATE": "Failed",

@@ -237,6 +237,17 @@ def test_the_examples_best_model_is_registered_and_served(platform):
     assert {o["name"]: o["data"] for o in answer.json()["outputs"]}["predict"] == [answers[0]]
 
 
+def test_a_format_that_files_do_not_tell_is_named_in_the_template(platform):
+    """The best trial's folder becomes a version of format python, which no file says of itself."""
+    code = "printf 'class Model: ...' > $(outputs.model)/model.py; echo loss=$(params.x)"
+    template = {"outputs": {"model": {"format": "python"}}}
+    command = ["sh", "-c", code]
+    platform.apply(sweep("coded", command, limits={"maxTrials": 3}, template=template, registerBest="written"))
+    done = ended(platform, "coded")
+    assert (done["state"], done["modelVersion"]) == ("Succeeded", "written-1"), done
+    assert platform.get("mv", "written-1")["spec"]["format"] == {"name": "python"}
+
+
 def test_what_former_best_trials_have_stored_is_deleted_at_the_end(platform):
     """Each trial is better than the one before and stores its output; at the end ten have theirs."""
     better = "sleep 1; echo loss=-`date +%s`; echo $(params.x) > $(outputs.model)/x"

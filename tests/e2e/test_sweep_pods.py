@@ -148,9 +148,13 @@ def test_coordinator_operator_and_a_trial_are_killed(platform: Platform):
 
 
 def test_the_best_trials_model_is_registered(platform: Platform):
-    """Of the outputs that the jobs have stored, the best one becomes a version; the others are nobody's model."""
+    """Of the outputs that the jobs have stored, the best one becomes a version, compiled as the template asks.
+
+    The others are nobody's model.
+    """
     script = TRAIN + "\nprint(f'loss={sys.argv[2]}')\n"
-    template = {"source": {"inline": {"train.py": script}}, "outputs": {"model": {}}}
+    model = {"format": "sklearn", "compile": {"to": "onnx", "onFailure": "Fail"}}
+    template = {"source": {"inline": {"train.py": script}}, "outputs": {"model": model}}
     command = ["python", "train.py", "$(outputs.model)", "$(params.x)"]
     platform.apply(alone("best-apart", command, limits={"maxTrials": 3}, template=template, registerBest="found-apart"))
     done = ended(platform, "best-apart")
@@ -164,6 +168,8 @@ def test_the_best_trials_model_is_registered(platform: Platform):
     assert [v["metadata"]["name"] for v in platform.get("mv", "") if v["spec"]["model"] == "found-apart"] == [
         "found-apart-1"
     ]
+    said = platform.wait("mv", "found-apart-1", lambda s: condition(s, "Ready").get("status") == "True", 180)
+    assert said["compiled"]["uri"], said
 
 
 def test_a_sweep_is_made_wider_held_and_resumed(platform: Platform):

@@ -49,10 +49,9 @@ def test_health_answers_while_the_model_computes(models: Path) -> None:
         thread = threading.Thread(target=server.infer, args=(ROWS[:1],))
         thread.start()
         time.sleep(0.1)
-        started = time.monotonic()
 
         assert server.get("/v2/health/live").status_code == 200
-        assert time.monotonic() - started < 0.3
+        assert thread.is_alive(), "the probe has waited for the prediction, or never met it"
         thread.join()
 
 

@@ -207,6 +207,21 @@ def test_the_best_trial_is_registered():
     assert (got.status["state"], condition(got, "Running")["reason"]) == ("Running", "Registering")
 
 
+@pytest.mark.parametrize(("format", "compiled"), [("sklearn", {"to": "onnx"}), ("onnx", None)])
+def test_the_best_trials_version_is_compiled_where_that_is_asked(format, compiled):
+    """As a TrainingJob's: with what the output of the template says, unless it is ONNX already."""
+    spec = {"command": ["a"], "outputs": {"model": {"compile": {"to": "onnx", "onFailure": "Fail"}}}}
+    one = sweep(registerBest="churn", trialTemplate={"spec": spec})
+    summary = replace(GOOD, best=(replace(BEST, outputs={"model": replace(OUTPUT, format=format)}),))
+    made = plan(one, over(one, summary, summary), NOW).create[1]["spec"]
+
+    assert made["format"] == {"name": format}
+    if compiled is None:
+        assert "compile" not in made
+    else:
+        assert (made["compile"]["to"], made["compile"]["onFailure"]) == ("onnx", "Fail")
+
+
 def test_the_best_trial_is_registered_once():
     """A pass that finds the version that carries the sweep's uid makes no other, and says its name."""
     one = sweep(**REGISTERING)

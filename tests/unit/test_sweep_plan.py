@@ -196,6 +196,18 @@ def test_workers_get_the_command_with_the_parameters_left_to_fill_in():
 
 
 @pytest.mark.parametrize(
+    ("best", "model", "format"), [("churn", {}, "auto"), ("churn", {"format": "python"}, "python"), (None, {}, "")]
+)
+def test_workers_look_for_a_model_of_the_format_in_the_output_that_is_registered(best, model, format):
+    """What its format says, or its files; the other outputs are plain folders."""
+    spec = {"command": ["a"], "outputs": {"model": model, "report": {}}}
+    one = sweep(trialTemplate={"spec": spec}, **({"registerBest": best} if best else {}))
+    task = TrainingTask.from_json(env(applied(plan(one, seen(), NOW), "hpo-workers"))[contract.ENV_TASK])
+
+    assert task.outputs == {"model": format, "report": ""}
+
+
+@pytest.mark.parametrize(
     ("template", "words"),
     [
         ({"command": ["$(params.depth)"]}, "spec.searchSpace has no 'depth' (it has: lr)"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -382,20 +383,27 @@ def test_the_best_trials_output_is_registered_from_where_its_job_stores():
 # The job of a trial
 
 
-def test_the_pods_of_a_trial_know_whom_to_tell():
-    """Where, by which key, and what; of the output that may be registered the format is asked for."""
-    outputs = {"command": ["a"], "outputs": {"model": {}, "more": {}}}
+@pytest.mark.parametrize(
+    ("model", "format"), [({}, "auto"), ({"format": "python", "compile": {"to": "onnx"}}, "python")]
+)
+def test_the_pods_of_a_trial_know_whom_to_tell(model, format):
+    """Where, by which key, and what; of the output that may be registered the format is asked for.
+
+    The trial's own spec says nothing of a model: a TrainingJob that registers none is refused with that.
+    """
+    outputs = {"command": ["a"], "outputs": {"model": model, "more": {}}}
     one = alone(registerBest="churn", trialTemplate={"spec": outputs})
     (made,) = jobs(plan(one, running(one, wanted=WANTED[:1]))).values()
+    assert made["spec"]["outputs"] == {"model": {}, "more": {}}
     made["metadata"] |= {"uid": "u", "generation": 1}
     built = training_job(read({**made, "status": {}}), PLATFORM)
     env = {each["name"]: each for each in built["spec"]["template"]["spec"]["containers"][0]["env"]}
 
     assert TrialTask.from_json(env[contract.ENV_TRIAL]["value"]) == TrialTask(
-        0, ("loss",), 0, "model", "http://hpo-coordinator.team-a.svc:29600"
+        0, ("loss",), 0, "model", "http://hpo-coordinator.team-a.svc:29600", format
     )
     assert env[contract.ENV_SWEEP_TOKEN]["valueFrom"]["secretKeyRef"] == {"name": "hpo-sweep-token", "key": "token"}
-    assert TrainingTask.from_json(env[contract.ENV_TASK]["value"]).outputs == {"model": "auto", "more": ""}
+    assert TrainingTask.from_json(env[contract.ENV_TASK]["value"]).outputs == {"model": format, "more": ""}
 
 
 @pytest.mark.parametrize(
@@ -447,6 +455,19 @@ def test_a_trials_job_says_no_more_than_it_has_to():
     said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
     stuck["status"]["conditions"] = [said]
     assert condition(plan_job(new, seen(live, stuck), NOW), "Running")["reason"] == "Unschedulable"
+
+
+def test_a_trials_job_says_since_when_it_runs_in_whichever_order_that_is_seen():
+    """Its pod may be seen running before its Job is seen started; told later, it is written, young or not."""
+    new = trial_of(alone())
+    live, runs = job(new, active=1, startTime="2030-01-01T11:59:58Z"), pod(new, "hpo-trial-0-0-abcde")
+    early = copy.deepcopy(live)
+    del early["status"]["startTime"]
+    at_first = plan_job(new, seen(early, runs), NOW).status
+    assert (at_first["state"], at_first.get("activeSince")) == ("Running", None)
+    later = plan_job(trial_of(alone(), at_first), seen(live, runs), NOW).status
+    assert later["activeSince"] == "2030-01-01T11:59:58Z"
+    assert plan_job(trial_of(alone(), later), seen(live, runs), NOW).status == later
 
 
 def test_a_trials_job_that_goes_on_says_so():

@@ -6,10 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
+from ultramarine.shared.contract import AUTO
 from ultramarine.shared.errors import StorageError
 from ultramarine.shared.formats import FORMATS, HEAD, known_formats, models_among
-
-AUTO = "auto"
 
 
 def empty(folder: Path) -> None:

@@ -80,6 +80,7 @@ METRICS_NAME = "metrics"  # beside a job's outputs: POD.parquet, the values of m
 CHECKPOINTS_NAME = "checkpoints"  # beside a job's outputs: DIGEST16/...files..., manifest.json, and CHECKPOINT_NAME
 CHECKPOINT_NAME = "latest.json"  # a CheckpointRecord, written when all of its files are there
 
+AUTO = "auto"  # the format of a model that its files tell
 FRAMEWORKS = ("none", "torch", "tensorflow", "jax", "xgboost", "mpi")
 
 

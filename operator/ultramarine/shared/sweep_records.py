@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from .contract import LARGEST, UNREADABLE, OutputRecord, read_known
+from .contract import AUTO, LARGEST, UNREADABLE, OutputRecord, read_known
 
 # Reasons of a failed TrainingJob that is a trial: its sweep has ended it, or was over for it, or its time was up.
 STOPPED_EARLY, TRIAL_OVER, TRIAL_TIMEOUT = "StoppedEarly", "TrialOver", "TrialTimeout"
@@ -100,8 +100,8 @@ class TrialTask:
     ENV_TRIAL.
 
     It tells `coordinator`, a URL, how the trial with this number goes: the values of `objectives`, of which the first
-    one may end it, and that it has ended. The command has `timeout_seconds`, where that is not 0. Of the output
-    `register` the model's format is to be told.
+    one may end it, and that it has ended. The command has `timeout_seconds`, where that is not 0. The output `register`
+    is to be a model of `format`.
     """
 
     trial: int
@@ -109,6 +109,7 @@ class TrialTask:
     timeout_seconds: int = 0
     register: str = ""
     coordinator: str = ""
+    format: str = AUTO
 
     def to_json(self) -> str:
         return json.dumps({name: value for name, value in asdict(self).items() if value or name == "trial"})
@@ -119,7 +120,7 @@ class TrialTask:
         try:
             task = read_known(cls, document := json.loads(text))
             objectives = tuple(document["objectives"])
-            if not objectives or not all(isinstance(text, str) for text in (*objectives, task.register)):
+            if not objectives or not all(isinstance(text, str) for text in (*objectives, task.register, task.format)):
                 raise TypeError("a name is something else")
             if not all(type(count) is int and 0 <= count < LARGEST for count in (task.trial, task.timeout_seconds)):
                 raise TypeError("a number is something else")

@@ -56,6 +56,7 @@ VERSION_KIND = Kind(
         Column("TrainingJob", ".spec.lineage.trainingJob"),
         Column("Age", ".metadata.creationTimestamp", "date"),
         Column("Compiled", '.status.conditions[?(@.type=="Compiled")].reason', priority=1),
+        Column("Sweep", ".spec.lineage.sweep", priority=1),
         Column("Uri", ".spec.uri", priority=1),
         Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
     ),

@@ -48,6 +48,7 @@ KIND = Kind(
         Column("Rollout", ".status.rollout.phase", priority=1),
         Column("Keys", ".status.keysSecret", priority=1),
         Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
+        Column("Failure", '.status.conditions[?(@.type=="Stalled")].message', priority=1),
     ),
     plan=plan,
     questions=questions,

@@ -48,7 +48,7 @@ KIND = Kind(
         Column("Age", ".metadata.creationTimestamp", "date"),
         Column("ModelVersion", ".status.modelVersion", priority=1),
         Column("Message", '.status.conditions[?(@.type=="Running")].message', priority=1),
-        Column("Failure", ".status.failure.message", priority=1),
+        Column("Failure", '.status.conditions[?(@.type=="Stalled")].message', priority=1),
     ),
     plan=plan,
     questions=questions,

@@ -98,6 +98,12 @@ def best_output(sweep: Sweep) -> str:
     return "model" if "model" in outputs else next(iter(outputs))
 
 
+def best_format(sweep: Sweep) -> str:
+    """The format that this output is to have, or nothing where no output is registered."""
+    outputs, name = sweep.spec.trial_template.spec.outputs, best_output(sweep)
+    return (outputs[name].format or contract.AUTO) if name else ""
+
+
 def max_trials(sweep: Sweep, grid: int | None) -> int:
     """How many trials there can be: a grid has no more than its points. 0 where nothing bounds them."""
     bounds = [n for n in (sweep.spec.limits.max_trials, grid) if n]
@@ -261,7 +267,7 @@ def _worker_pod(sweep: Sweep, platform: Platform, params: Sequence[str]) -> Mani
     task = TrainingTask(
         inputs=training.downloads(spec),
         streams=training.streams(spec),
-        outputs={name: "auto" if name == best_output(sweep) else "" for name in spec.outputs},
+        outputs={name: best_format(sweep) if name == best_output(sweep) else "" for name in spec.outputs},
         output_prefix=prefix(sweep, platform),
         source=training.source_task(trial),
         checkpoint=CheckpointTask() if spec.checkpoint and spec.checkpoint.enabled else None,

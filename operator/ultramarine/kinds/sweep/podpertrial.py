@@ -23,7 +23,7 @@ from ...shared.sweep_records import (
 from .. import queues
 from ..trials import ANNOTATION_TRIAL, trial_name
 from . import status
-from .manifests import Sweep, best_output, has_pod_per_trial, objectives, source_name
+from .manifests import Sweep, best_format, best_output, has_pod_per_trial, objectives, source_name
 
 NO_CODE = 1  # of a trial whose command left none
 COMING = ("PodStarting", "Finished")  # reasons of a job that does not run, and has no trouble
@@ -70,7 +70,9 @@ def trial_job(sweep: Sweep, trial: WantedTrial) -> Manifest:
         spec["source"] = {"configMap": {"name": source_name(sweep)}}  # one for all trials
     names = tuple(objective["metric"] for objective in objectives(sweep))
     timeout = sweep.spec.limits.trial_timeout_seconds or 0
-    task = TrialTask(trial.trial, names, timeout, best_output(sweep))
+    if outputs := spec.get("outputs"):  # what is for a model is for the sweep's; of a job, an output without is none
+        spec["outputs"] = {name: {} for name in outputs}
+    task = TrialTask(trial.trial, names, timeout, best_output(sweep), format=best_format(sweep))
     return _manifest(sweep, trial_name(sweep.name, trial.trial), task.to_json(), spec)
 
 

@@ -31,7 +31,9 @@ def to_register(sweep: Sweep, best: BestTrial, record: OutputRecord, seen: Seen)
     """The Model and the ModelVersion that are still to be made of the best trial."""
     names = [objective["metric"] for objective in objectives(sweep)]
     lineage = {"sweep": sweep.name, "trial": best.trial, "metrics": dict(zip(names, best.values, strict=False))}
-    candidate = Candidate(best_output(sweep), sweep.spec.register_best or "", record, lineage)
+    output = best_output(sweep)
+    wanted = sweep.spec.trial_template.spec.outputs[output].compile
+    candidate = Candidate(output, sweep.spec.register_best or "", record, lineage, wanted)
     return registration.to_register(_maker(sweep), [candidate], seen)
 
 

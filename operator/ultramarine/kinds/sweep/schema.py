@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from ...shared.contract import LARGEST, METRIC_NAME_LIMIT
 from ...shared.schema import IMMUTABLE, DnsName, MlflowStatus, RunStatus, Schema, rule, rules, says
 from ...shared.sweep_records import MOST_PODS
-from ..trainingjob.schema import Failure, TrainingJobSpec
+from ..trainingjob.schema import Failure, TrainingJobSpec, TrialOutput
 from .space import Parameter
 from .stopping import EarlyTermination
 
@@ -174,10 +174,16 @@ _OF_TRIALS = rules(
 )
 
 
+class TrialSpec(TrainingJobSpec):
+    """What a trial runs: as a TrainingJob, but registerBest, and not registerAs, makes a model of an output."""
+
+    outputs: dict[str, TrialOutput] = TrainingJobSpec.model_fields["outputs"]  # type: ignore[assignment]
+
+
 class TrialTemplate(Schema):
     """What each trial runs."""
 
-    spec: TrainingJobSpec = Field(
+    spec: TrialSpec = Field(
         description="The spec of a TrainingJob, in which $(params.NAME) stands for a parameter of searchSpace too.",
         json_schema_extra=_OF_TRIALS,
     )
@@ -217,6 +223,13 @@ class SweepSpec(Schema):
                 "!has(self.registerBest) || (has(self.trialTemplate.spec.outputs) && "
                 "(size(self.trialTemplate.spec.outputs) == 1 || 'model' in self.trialTemplate.spec.outputs))",
                 "registerBest needs one output in trialTemplate.spec.outputs, or one called model",
+            ),
+            rule(
+                "!has(self.trialTemplate.spec.outputs) || self.trialTemplate.spec.outputs.all(name, "
+                "(has(self.registerBest) && (size(self.trialTemplate.spec.outputs) == 1 || name == 'model')) || "
+                "(!has(self.trialTemplate.spec.outputs[name].format) && "
+                "!has(self.trialTemplate.spec.outputs[name].compile)))",
+                "format and compile are about the output that registerBest takes; set registerBest, or leave them out",
             ),
             rule(
                 "!has(self.trialTemplate.spec.parameters) || "

@@ -30,7 +30,7 @@ KIND = Kind(
         Column("Age", ".metadata.creationTimestamp", "date"),
         Column("Pod", ".status.pod", priority=1),
         Column("Message", '.status.conditions[?(@.type=="Running")].message', priority=1),
-        Column("Failure", ".status.failure.message", priority=1),
+        Column("Failure", '.status.conditions[?(@.type=="Stalled")].message', priority=1),
     ),
     plan=plan,
     children=(JOB, POD, CONFIG_MAP, SERVICE),

@@ -108,11 +108,13 @@ def _on_exit(action: str, operator: str, codes: list[int]) -> Manifest:
 def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
     """The pod, with what a gang and checkpoints ask of it."""
     spec, trial = job.spec, trials.task_of(job.manifest)
-    models = {name for name, out in spec.outputs.items() if out.register_as or (trial and trial.register == name)}
+    formats = {name: (out.format or contract.AUTO) if out.register_as else "" for name, out in spec.outputs.items()}
+    if trial and trial.register in formats:
+        formats[trial.register] = trial.format
     task = TrainingTask(
         inputs=training.downloads(spec),
         streams=training.streams(spec),
-        outputs={name: (out.format or "auto") if name in models else "" for name, out in spec.outputs.items()},
+        outputs=formats,
         output_prefix=output_prefix(job, platform),
         source=training.source_task(job),
         checkpoint=checkpoint_task(job),

@@ -146,21 +146,8 @@ class Input(Schema):
     )
 
 
-class Output(Schema):
+class TrialOutput(Schema):
     """A folder, /mnt/outputs/NAME, that is uploaded when the command has succeeded."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.format) || has(self.registerAs)",
-                "format is about a model; set registerAs too, or leave it out",
-            ),
-            rule(
-                "!has(self.compile) || has(self.registerAs)",
-                "compile is about a model; set registerAs too, or leave it out",
-            ),
-        )
-    )
 
     register_as: DnsName | None = Field(
         default=None,
@@ -176,6 +163,23 @@ class Output(Schema):
     )
     compile: Compile | None = Field(
         default=None, description="Compile the registered version before it is served; a model of format onnx is not."
+    )
+
+
+class Output(TrialOutput):
+    """A folder, /mnt/outputs/NAME, that is uploaded when the command has succeeded."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.format) || has(self.registerAs)",
+                "format is about a model; set registerAs too, or leave it out",
+            ),
+            rule(
+                "!has(self.compile) || has(self.registerAs)",
+                "compile is about a model; set registerAs too, or leave it out",
+            ),
+        )
     )
 
 
