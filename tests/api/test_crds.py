@@ -177,6 +177,7 @@ COLUMNS = {
                     "trial": 3,
                     "values": {"loss": 0.25},
                     "params": {"lr": 0.01, "booster": "dart", "deep": True},
+                    "outputs": {"model": "s3://lake/team-a/sweeps/churn/0a-1b/trials/3/model/0123/"},
                     "modelVersion": "churn-1",
                 }
             ],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bare import eventually
+import json
+
+from bare import Api, eventually
 from stories import ready, serving, status, there, trained, training, until, versions
 from ultramarine.shared.conditions import find
 from ultramarine.shared.meta import API_VERSION, Manifest
@@ -43,6 +45,27 @@ def test_a_name_that_becomes_free_is_used(api, operator):
     eventually("the condition is gone", lambda: not find(status(api, "tj", "churn"), "Reconciled"))
 
 
+def test_a_job_that_was_orphaned_is_named_with_the_way_out(api, operator):
+    """After `kubectl delete --cascade=orphan` the next object of that name needs the Job away, and says how."""
+    api.apply(training("churn"))
+    eventually("the Job is there", lambda: there(api, "jobs", "churn"))
+    first = api.get("job", "churn")["metadata"]["uid"]
+    api.run("delete", "tj/churn")
+    gone = {"op": "remove", "path": "/metadata/ownerReferences"}
+    for child in ("job/churn", "configmap/churn-source"):
+        api.run("patch", child, "--type=json", "-p", json.dumps([gone]))
+    api.apply(training("churn"))
+    told = eventually("a condition says so", lambda: _conflict(api), 40)
+
+    assert told["message"].startswith("Job churn was left behind by an earlier object of this name")
+    assert f"kubectl delete job churn -n {api.namespace}" in told["message"]
+    assert api.get("job", "churn")["metadata"]["uid"] == first
+    api.run("delete", "job/churn")
+    api.run("label", "tj/churn", "look=now")
+    eventually("it has its own Job", lambda: there(api, "jobs", "churn"))
+    eventually("the condition is gone", lambda: not find(status(api, "tj", "churn"), "Reconciled"))
+
+
 def test_a_config_map_of_somebody_else_is_not_taken_over(api, operator):
     """A stranger's object that has the name, but no field that we would change, is not ours either."""
     api.run("create", "configmap", "churn-source", "--from-literal=notes=mine")
@@ -53,6 +76,12 @@ def test_a_config_map_of_somebody_else_is_not_taken_over(api, operator):
     assert told["message"].startswith("ConfigMap churn-source belongs to somebody else")
     assert api.get("cm", "churn-source") == before
     assert there(api, "jobs", "churn") is None, "its pod would run what the stranger's ConfigMap holds"
+
+
+def _conflict(api: Api) -> Manifest | None:
+    """What keeps a job from its Job, where that is somebody's doing."""
+    told = find(status(api, "tj", "churn"), "Reconciled")
+    return told if told is not None and told["reason"] == "Conflict" else None
 
 
 OURS = {"app.kubernetes.io/managed-by": "ultramarine"}

@@ -245,7 +245,9 @@ def test_a_format_that_files_do_not_tell_is_named_in_the_template(platform):
     platform.apply(sweep("coded", command, limits={"maxTrials": 3}, template=template, registerBest="written"))
     done = ended(platform, "coded")
     assert (done["state"], done["modelVersion"]) == ("Succeeded", "written-1"), done
-    assert platform.get("mv", "written-1")["spec"]["format"] == {"name": "python"}
+    version = platform.get("mv", "written-1")["spec"]
+    assert version["format"] == {"name": "python"}
+    assert done["best"][0]["outputs"] == {"model": version["uri"]}
 
 
 def test_what_former_best_trials_have_stored_is_deleted_at_the_end(platform):

@@ -165,6 +165,7 @@ def test_the_best_trials_model_is_registered(platform: Platform):
     stored = best["status"]["outputs"]["model"]
     assert (version["spec"]["uri"], version["spec"]["format"]["name"]) == (stored["uri"], "sklearn")
     assert stored["format"] == "sklearn"
+    assert done["best"][0]["outputs"] == {"model": stored["uri"]}
     assert [v["metadata"]["name"] for v in platform.get("mv", "") if v["spec"]["model"] == "found-apart"] == [
         "found-apart-1"
     ]

@@ -516,7 +516,16 @@ async def test_a_job_does_not_speak_for_a_sweep(world):
     assert (code, "belongs to TrainingJob team-a/churn" in words) == (403, True)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"running": -1}', b'{"best": [{"trial": 1, "values": [NaN]}]}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b'{"running": -1}',
+        b'{"best": [{"trial": 1, "values": [NaN]}]}',
+        b'{"best": [{"trial": 1, "values": [1], "outputs": {"model": {"uri": 7, "digest": "", "bytes": 1}}}]}',
+    ],
+)
 async def test_what_is_no_summary_is_refused(world, body):
     """A report on a sweep that a status has no place for is refused, with what is to be posted instead."""
     world.add_sweep("hpo", coordinator="hpo-coordinator-a")

@@ -326,6 +326,24 @@ def test_nonsense_among_the_parameters_is_not_written():
     assert "params" not in got.status["best"][1]
 
 
+def test_where_the_best_trials_outputs_are_is_told():
+    """Those of the template, where this sweep's trials store; other words of whoever posts are not passed on."""
+    here = "s3://lake/team-a/sweeps/hpo/Sweep-hpo-uid/trials/3/"
+    stored = {
+        "model": f"{here}model/0123456789abcdef/",
+        "report": "s3://lake/team-b/sweeps/hpo/Sweep-hpo-uid/trials/3/report/0123456789abcdef/",
+        "more": f"{here}more/0123456789abcdef/",
+        "long": here + "x" * 2048,
+    }
+    records = {name: contract.OutputRecord(uri, "sha256:d", 3) for name, uri in stored.items()}
+    outputs = {name: {} for name in ("model", "report", "long")}
+    one = sweep(trialTemplate={"spec": {"command": ["a"], "outputs": outputs}})
+    got = plan(one, replace(running(one), summary=SweepSummary(best=(replace(BEST, outputs=records), BEST))), NOW)
+
+    assert got.status["best"][0]["outputs"] == {"model": stored["model"]}
+    assert "outputs" not in got.status["best"][1]
+
+
 def test_several_objectives_have_several_values():
     """Each value goes by its metric's name, and the column shows all that it has room for."""
     one = sweep(objective=None, objectives=[{"metric": "loss"}, {"metric": "size", "goal": "minimize"}])

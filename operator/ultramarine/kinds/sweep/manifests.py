@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ...shared import contract, sweep_records
+from ...shared.contract import OutputRecord
 from ...shared.meta import GROUP, LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
 from ...shared.plan import GenerateSecret, Obj, Platform
 from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env
 from ...shared.quantities import amount
-from ...shared.sweep_records import SweepTask, WorkerTask
+from ...shared.sweep_records import BestTrial, SweepTask, WorkerTask
 from ...shared.training_records import CheckpointTask, SourceTask, TrainingContext, TrainingTask
 from .. import queues, training, trials
 from ..trainingjob.schema import TrainingJobSpec
-from .schema import SweepSpec
+from .schema import MAX_URI, SweepSpec
 
 Sweep = Obj[SweepSpec]
 Trial = Obj[TrainingJobSpec]
@@ -96,6 +97,20 @@ def best_output(sweep: Sweep) -> str:
     if sweep.spec.register_best is None or not outputs:
         return ""
     return "model" if "model" in outputs else next(iter(outputs))
+
+
+def stored(sweep: Sweep, best: BestTrial, platform: Platform) -> dict[str, OutputRecord]:
+    """The outputs that a trial has stored, by name; what is not where the sweep's trials store is not believed."""
+    where = prefix(sweep, platform)
+    if has_pod_per_trial(sweep):
+        name = trials.trial_name(sweep.name, best.trial)
+        where = f"s3://{platform.storage_bucket}/{sweep.namespace}/trainingjobs/{name}/"
+    expected = sweep.spec.trial_template.spec.outputs
+    return {
+        name: one
+        for name, one in best.outputs.items()
+        if name in expected and one.uri.startswith(where) and len(one.uri) <= MAX_URI
+    }
 
 
 def best_format(sweep: Sweep) -> str:

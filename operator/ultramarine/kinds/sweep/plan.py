@@ -30,6 +30,7 @@ from .manifests import (
     prefix,
     prefix_of,
     source_config_map,
+    stored,
     sweep_task,
     token_secret,
     token_secret_name,
@@ -39,7 +40,7 @@ from .manifests import (
     workers_job,
 )
 from .own import Own, job_condition, own_of, without_pods, without_token
-from .registration import registered, stored, to_register
+from .registration import registered, to_register
 from .schema import MAX_TRIALS
 
 LOST = ("ObjectNotFound", "TooLarge")  # what no other look will find
@@ -329,7 +330,7 @@ def _registering(
     now: datetime,
 ) -> Plan:
     best = summary.best[0] if summary.best else None
-    record = stored(sweep, best, seen.platform) if best else None
+    record = stored(sweep, best, seen.platform).get(best_output(sweep)) if best else None
     if best is None or record is None:
         what = f"trial {best.trial} has no output {best_output(sweep)!r}" if best else "no trial has succeeded"
         message = f"there is nothing to register as Model {sweep.spec.register_best}: {what}"

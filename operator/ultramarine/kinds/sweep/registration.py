@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from ...shared.contract import OutputRecord
 from ...shared.meta import GROUP, Manifest
-from ...shared.plan import Platform, Seen
+from ...shared.plan import Seen
 from ...shared.sweep_records import BestTrial
 from .. import registration
 from ..registration import Candidate, Maker
-from ..trials import trial_name
-from .manifests import Sweep, best_output, has_pod_per_trial, objectives, prefix
+from .manifests import Sweep, best_output, objectives
 
 LABEL_SWEEP_UID = f"{GROUP}/sweep-uid"
-
-
-def stored(sweep: Sweep, best: BestTrial, platform: Platform) -> OutputRecord | None:
-    """The best trial's output as it was uploaded; what is not where the sweep's trials store is not believed."""
-    record, where = best.outputs.get(best_output(sweep)), prefix(sweep, platform)
-    if has_pod_per_trial(sweep):
-        where = f"s3://{platform.storage_bucket}/{sweep.namespace}/trainingjobs/{trial_name(sweep.name, best.trial)}/"
-    return record if record is not None and record.uri.startswith(where) else None
 
 
 def registered(sweep: Sweep, seen: Seen) -> str:

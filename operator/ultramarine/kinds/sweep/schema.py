@@ -14,6 +14,7 @@ from .space import Parameter
 from .stopping import EarlyTermination
 
 MAX_BEST = 10
+MAX_URI = 2048
 MAX_TRIALS = 10_000
 MAX_PARAMETERS = 64
 MOST_HOURS = 100_000
@@ -346,6 +347,12 @@ class Best(Schema):
         max_length=MAX_PARAMETERS,
         description="Its parameters.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
+    )
+    outputs: dict[str, Annotated[str, Field(max_length=MAX_URI)]] = Field(
+        default={},
+        max_length=16,
+        description="Where its outputs are, by name: the folders in the object storage. With Pool a trial stores them "
+        "if it is the best so far when it ends.",
     )
     model_version: str | None = Field(default=None, max_length=253, description="The ModelVersion made of its output.")
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from ...shared import contract, pods, waiting
 from ...shared.conditions import Condition, health, in_words, parse_timestamp, timestamp
+from ...shared.contract import OutputRecord
 from ...shared.meta import Manifest
 from ...shared.plan import Platform, Seen
 from ...shared.score import score
 from ...shared.states import State
 from ...shared.sweep_records import BestTrial, SweepSummary
 from .. import training
-from .manifests import Sweep, objectives, prefix
+from .manifests import Sweep, objectives, prefix, stored
 from .schema import MAX_BEST, MAX_PARAMETERS
 from .space import MAX_TEXT
 
@@ -69,7 +70,7 @@ def with_summary(sweep: Sweep, facts: Manifest, summary: SweepSummary, platform:
         return without_running(facts)  # by a coordinator that could not read its journal, say
     used = {"cpuHours": summary.cpu_hours, "gpuHours": summary.gpu_hours}
     names = [objective["metric"] for objective in objectives(sweep)]
-    best = [_best(one, names) for one in summary.best[:MAX_BEST]]
+    best = [_best(one, names, stored(sweep, one, platform)) for one in summary.best[:MAX_BEST]]
     found = {
         **facts,
         "trials": counts,
@@ -87,14 +88,14 @@ def without_running(facts: Manifest) -> Manifest:
     return {**facts, "trials": {**facts["trials"], "running": 0}} if facts.get("trials") else facts
 
 
-def _best(one: BestTrial, names: list[str]) -> Manifest:
+def _best(one: BestTrial, names: list[str], outputs: dict[str, OutputRecord]) -> Manifest:
     found: Manifest = {"trial": one.trial, "values": dict(zip(names, one.values, strict=False))}
     params = {
         name: told for name, value in list(one.params.items())[:MAX_PARAMETERS] if (told := _plain(value)) is not None
     }
     if params and len(json.dumps(params)) <= MAX_PARAMS:
         found["params"] = params
-    return found
+    return {**found, "outputs": {name: output.uri for name, output in outputs.items()}} if outputs else found
 
 
 def _plain(value: Any) -> str | int | float | bool | None:
