@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -91,8 +93,18 @@ class Job:
 
     def lose(self) -> CheckpointRecord:
         """Take the bucket away, wait until the trainer has noticed it, and return the last checkpoint that was kept."""
+        assert self.process is not None
+        # Not in the middle of a request: for a write that is under way the server makes the folder again.
+        self.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.2)
         self.bucket.rename(self.away)
-        self.says("the checkpoint cannot be stored now: bucket")
+        self.process.send_signal(signal.SIGCONT)
+
+        def noticed() -> bool:
+            shutil.rmtree(self.bucket, ignore_errors=True)
+            return "the checkpoint cannot be stored now: bucket" in self.said
+
+        until(noticed)
         return CheckpointRecord.from_json((self.away / "runs/churn/checkpoints/latest.json").read_bytes())
 
     def bring_back(self) -> None:
