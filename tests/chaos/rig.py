@@ -309,8 +309,8 @@ class Rig:
                 await world.apply(*life.manifests)
                 await disturb(run)
                 await life.story(world)
-                if calm is None:
-                    await run.quiet()
+                if calm is None:  # what all runs of this life are compared with
+                    await run.quiet(2.5 * CALM)
                 else:
                     await self._arrive(run, calm.end, set(but))
                 self._check(run, calm)

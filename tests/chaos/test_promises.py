@@ -19,7 +19,7 @@ import pytest
 from builders import training
 from lives import EDITS, LIVES, Life, state, version
 from process import SPEED
-from proxy import Fault
+from proxy import Call, Fault
 from rig import Disturbance, Outcome, Rig, Run, together
 from serving_lives import POOL, SMALL, scaled
 from ultramarine.kinds import KINDS
@@ -206,7 +206,6 @@ async def spared(rig: Rig, breaks: str = "") -> None:
     """An object whose predecessor's time is over, and whose making nobody told of, is not taken for it."""
 
     async def story(world: World) -> None:
-        await asyncio.sleep(3)
         job = world.get("TrainingJob", "churn")
         assert job is not None, "a newer object was deleted in place of an older one"
 
@@ -219,10 +218,24 @@ async def spared(rig: Rig, breaks: str = "") -> None:
         run.world.decide("churn", "runs")
         await run.world.delete("TrainingJob", "churn")
         await run.world.until("it is gone", lambda: not run.world.objects)
+        assert not deleted(run), "its time was over before there was a newer one"
         await run.world.apply(*run.life.manifests)
+        end = time.monotonic() + 30
+        while not deleted(run):
+            assert time.monotonic() < end, "it was not deleted when its time was over"
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)  # for the watch to tell of it
 
-    late = {"ultramarine.engine.engine:RELIST_SECONDS": 600.0}
-    job = training("churn", backoffLimit=0, ttlSecondsAfterFinished=3)
+    def deleted(run: Run) -> list[Call]:
+        """What it tried to delete of TrainingJobs, with or without success."""
+        return [call for call in run.writes if (call.verb, call.resource) == ("delete", "trainingjobs")]
+
+    # A listing would tell of the newer object; it comes when all is over.
+    late = {
+        "ultramarine.engine.engine:RELIST_SECONDS": 600.0,
+        "ultramarine.engine.engine:SECOND_LISTING_SECONDS": 20 * SPEED,
+    }
+    job = training("churn", backoffLimit=0, ttlSecondsAfterFinished=8)
     await rig.run(Life("TrainingJob", "is made anew", (job,), story), disturb=disturb, constants=late, breaks=breaks)
 
 
@@ -646,7 +659,7 @@ async def cannot_renew(leader: Run) -> None:
 
 async def frozen(leader: Run) -> None:
     assert leader.operator is not None
-    await asyncio.to_thread(leader.operator.pause, 25 / SPEED)
+    await asyncio.to_thread(leader.operator.pause, 50 / SPEED)
 
 
 async def one_writes(rig: Rig, end: Disturbance, breaks: str = "") -> None:
@@ -669,7 +682,8 @@ async def one_writes(rig: Rig, end: Disturbance, breaks: str = "") -> None:
         await ending
         leader.up()
 
-    real = {"ultramarine.engine.lease:DURATION": 15.0}
+    # Twice what it is: on a busy machine a renewal comes late, and the lead would change hands without that end.
+    real = {"ultramarine.engine.lease:DURATION": 30.0}
     await live(rig, named("follows its alias"), disturb=disturb, operators=2, constants=real, breaks=breaks)
     written = sorted((at, each.identity) for each in runs for at, call in each.api.calls if call.is_write)
     turns = [who for who, _ in itertools.groupby(who for _, who in written)]

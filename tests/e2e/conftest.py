@@ -75,6 +75,21 @@ class Platform:
 
         return self.wait("oe", name, serves, seconds)
 
+    def events(self, name: str, *reasons: str, seconds: float = 10) -> list[Manifest]:
+        """Wait until there are events about `name` with all these reasons, and return all about it.
+
+        An event is written after the status that it is about.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            found: list[Manifest] = self.get("event", "", "--field-selector", f"involvedObject.name={name}")
+            missing = set(reasons) - {event["reason"] for event in found}
+            if not missing:
+                return found
+            if time.monotonic() > end:
+                pytest.fail(f"no event about {name} has {missing}: {[event['reason'] for event in found]}")
+            time.sleep(0.3)
+
     def settled(self, name: str, traffic: dict[str, int] | None = None, seconds: float = 180) -> Manifest:
         """Wait until an endpoint is as its newest spec says, and, where they are given, answers in these shares."""
         generation = self.get("oe", name)["metadata"]["generation"]

@@ -229,6 +229,7 @@ def test_uninstall_leaves_objects_and_data_and_nothing_else(release):
     platform = release.platform
     for name in ("churn-1", "churn-2"):
         platform.wait("mv", name, lambda s: s.get("state") == "Ready")
+    platform.settled("steady")
     statuses = release.statuses()
     with Load(platform, "steady") as load:
         release.helm("uninstall", "ultramarine")

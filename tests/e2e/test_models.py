@@ -30,8 +30,8 @@ def test_retention_deletes_what_nobody_uses(platform):
         assert time.monotonic() < end, versions(platform)
         time.sleep(0.5)
     platform.wait("mdl", "kept", lambda s: (s["versions"], s["latestReadyVersion"]) == (3, "5"))
-    events = platform.get("event", "", "--field-selector", "involvedObject.name=kept,reason=VersionsRetired")
-    assert "kept-3" in " ".join(event["message"] for event in events)
+    events = platform.events("kept", "VersionsRetired")
+    assert "kept-3" in " ".join(event["message"] for event in events if event["reason"] == "VersionsRetired")
     bucket, _, key = uris[3].removeprefix("s3://").partition("/")
     with platform.target.bucket(platform.namespace) as storage:
         assert storage.get_object(Bucket=bucket, Key=key)["Body"].read() == contents[3]
@@ -42,12 +42,6 @@ def stored(platform: Platform, uri: str) -> int:
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     with platform.target.bucket(platform.namespace) as storage:
         return int(storage.list_objects_v2(Bucket=bucket, Prefix=prefix)["KeyCount"])
-
-
-def reasons(platform: Platform, model: str) -> list[str]:
-    """What the diary of a Model says, in words for programs."""
-    events = platform.get("event", "", "--field-selector", f"involvedObject.name={model},involvedObject.kind=Model")
-    return sorted(event["reason"] for event in events)
 
 
 def trained(platform: Platform, model: str, *names: str) -> list[str]:
@@ -77,7 +71,7 @@ def test_a_version_takes_its_artifact_along_where_the_model_says_so(platform):
     platform.delete("mv", "shed-1", "shed-2", "shed-5")
     platform.wait("mdl", "shed", lambda s: [a["version"] for a in s["artifacts"]] == ["3", "4"])
     assert [stored(platform, uri) > 0 for uri in (first, second, third, foreign)] == [False, True, True, True]
-    assert {"ArtifactDeleted", "ArtifactRetained"} <= set(reasons(platform, "shed"))
+    platform.events("shed", "ArtifactDeleted", "ArtifactRetained")
 
     platform.kubectl("patch", "mdl", "shed", "--type=merge", "-p", '{"spec": {"retention": {"versions": 1}}}')
     platform.wait("mdl", "shed", lambda s: [a["version"] for a in s["artifacts"]] == ["4"])

@@ -6,7 +6,6 @@ Version 1 answers 1, version 2 answers 2, and version 11 answers 1 as well.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from conftest import Manifest, Platform, condition
@@ -65,12 +64,6 @@ def ended(platform: Platform, *phases: str, seconds: float = 300) -> Manifest:
     return platform.wait("oe", NAME, lambda s: (s.get("rollout") or {}).get("phase") in phases, seconds)
 
 
-def diary(platform: Platform) -> list[str]:
-    """The reasons of the endpoint's events."""
-    events: list[dict[str, Any]] = platform.get("events", "", "--field-selector", f"involvedObject.name={NAME}")
-    return [event["reason"] for event in events]
-
-
 @pytest.fixture(scope="module")
 def stepping(platform: Platform) -> Iterator[Platform]:
     """A Model with three ONNX versions, and blue with the first of them behind an endpoint."""
@@ -99,7 +92,7 @@ def test_a_good_candidate_takes_over_without_a_failed_request(stepping):
         assert status["traffic"] == {"green": 100}
     assert load.failures == []
     assert (load.versions[0], load.versions[-1], set(load.versions)) == ("1", "2", {"1", "2"})
-    assert {"RolloutStarted", "RolloutStep", "RolloutPassed", "Promoted"} <= set(diary(stepping))
+    stepping.events(NAME, "RolloutStarted", "RolloutStep", "RolloutPassed", "Promoted")
     print(f"{len(load.versions)} requests during a rollout, none failed")
     champion_alone(stepping)
 
@@ -126,7 +119,7 @@ def test_a_candidate_that_fails_requests_is_turned_back_and_the_next_one_gets_it
     assert (told["status"], told["reason"], condition(status, "Ready")["status"]) == ("False", "GateFailed", "True")
     assert all(failure.startswith("500 ") for failure in load.failures), load.failures
     assert 3 <= len(load.failures) <= 100, "it was caught by some failures, not by hundreds"
-    assert "RolledBack" in diary(stepping)
+    stepping.events(NAME, "RolledBack")
     print(f"turned back after {len(load.failures)} failed requests: {evidence['message']}")
 
     with OpenLoad(stepping, NAME) as load:

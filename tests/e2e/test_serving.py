@@ -199,8 +199,7 @@ def test_a_model_that_cannot_be_loaded_says_why(platform, name, format, content,
     uri = platform.put(f"{name}.{suffix}", served)
     platform.apply(model_version(name, 1, uri, content, format), endpoint(name, f"{name}@1"))
     status = platform.wait("oe", name, lambda s: (s.get("deployments") or [{}])[0].get("state") == "Failing")
-    events = platform.kubectl("get", "events", "--field-selector", f"involvedObject.name={name}")
-    assert "DeploymentFailing" in events
+    platform.events(name, "DeploymentFailing")
     pods = platform.get("pod", "", "-l", f"ultramarine.dev/name={name}")
     assert words in str([pod["status"] for pod in pods])
     assert f"{name}-1" in status["deployments"][0]["message"]

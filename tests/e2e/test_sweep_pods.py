@@ -47,6 +47,11 @@ def has_ended(job: Manifest) -> bool:
     return (job.get("status") or {}).get("state") in ("Succeeded", "Failed")
 
 
+def all_ended(platform: Platform, name: str) -> None:
+    """Wait until all jobs of a sweep's trials have ended: the last one says so a moment after the sweep."""
+    until(20, lambda: all(map(has_ended, jobs(platform, name).values())), "a trial's job has not ended")
+
+
 def pods_of(platform: Platform, name: str) -> list[Manifest]:
     """The pods of a sweep that have not ended: of its coordinator, and of its trials."""
     found = platform.get("pod", "", "-l", "ultramarine.dev/kind in (Sweep,TrainingJob)")
@@ -92,6 +97,7 @@ def test_trials_that_do_badly_give_up_their_place(platform: Platform):
     assert done["state"] == "Succeeded", done
     assert done["trials"]["stopped"] >= 3, done["trials"]
     assert over(done) == 12
+    all_ended(platform, "asha-apart")
     reasons = [job["status"].get("failure", {}).get("reason", "") for job in jobs(platform, "asha-apart").values()]
     assert reasons.count("StoppedEarly") == done["trials"]["stopped"]
 
@@ -138,8 +144,9 @@ def test_coordinator_operator_and_a_trial_are_killed(platform: Platform):
     platform.wait("sw", "killed-apart", lambda s: over(s) >= 5)
     platform.kill_operator()
     platform.wait("sw", "killed-apart", lambda s: over(s) >= 7)
-    until(60, lambda: running(platform, "killed-apart"), "no trial runs")
-    name = running(platform, "killed-apart")[0]["metadata"]["name"]
+    found: list[Manifest] = []
+    until(60, lambda: found.extend(running(platform, "killed-apart")) or found, "no trial runs")
+    name = found[0]["metadata"]["name"]
     platform.kubectl("delete", "pod", "-l", f"ultramarine.dev/name={name}", "--grace-period=0", "--force")
     done = ended(platform, "killed-apart", 300)
     assert done["state"] == "Succeeded", done
@@ -161,6 +168,7 @@ def test_the_best_trials_model_is_registered(platform: Platform):
     assert done["state"] == "Succeeded", done
     assert done["modelVersion"] == "found-apart-1"
     version = platform.get("mv", "found-apart-1")
+    all_ended(platform, "best-apart")
     best = jobs(platform, "best-apart")[done["best"][0]["trial"]]
     stored = best["status"]["outputs"]["model"]
     assert (version["spec"]["uri"], version["spec"]["format"]["name"]) == (stored["uri"], "sklearn")

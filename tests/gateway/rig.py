@@ -25,7 +25,7 @@ from ultramarine.shared.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes
 from ultramarine_gateway.agent import Agent
 
 NAMESPACE = "team"
-_NUMBERS = itertools.count(os.getpid() * 7)
+_NUMBERS = itertools.count(os.getpid() * 1009)
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -66,9 +66,10 @@ class Pod:
 
     def _application(self) -> web.Application:
         async def answer(request: web.Request) -> web.Response:
+            seconds = self.seconds
             self.got.append({"path": request.path, **{name.lower(): value for name, value in request.headers.items()}})
             await request.read()
-            await asyncio.sleep(self.seconds)
+            await asyncio.sleep(seconds)
             return web.json_response({"pod": self.name})
 
         application = web.Application()
