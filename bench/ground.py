@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from api.bare import CRDS, access, free_lease, requests_to
+from api.bare import access, install, requests_to
 from api.bare import Api as Kubectl
 from api.operator_process import BUCKET, Operator
 from chaos.world import OTHERS, Api, World, selectors
@@ -52,10 +51,8 @@ class Ground:
 def bare(namespace: str) -> Iterator[Ground]:
     """A bare cluster for the length of the block; it has the namespace's name, too."""
     with tempfile.TemporaryDirectory() as name, cluster.up("bare", name=namespace) as kube:
-        kube.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
-        kube.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        install(kube)
         kube.run("create", "namespace", namespace)
-        kube.run("create", "-f", "-", input=json.dumps(free_lease("default")))
         folder = Path(name)
         (folder / "buckets" / BUCKET).mkdir(parents=True)
         with serving_store(folder / "buckets") as store, requests_to(kube) as http:

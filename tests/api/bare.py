@@ -327,6 +327,16 @@ class Api:
         return document
 
 
+def install(cluster: Cluster) -> None:
+    """Our types, and the operator's Lease in the namespace default."""
+    # kubectl looks at the API server's own description of itself, which may come after it says that it is ready.
+    eventually("it describes itself", lambda: "apiextensions.k8s.io/v1" in cluster.run("get", "--raw", "/openapi/v3"))
+    # Client-side apply on purpose: a CRD that outgrows its annotation could not be installed by hand.
+    cluster.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
+    cluster.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.run("create", "-f", "-", input=json.dumps(free_lease("default")))
+
+
 def access(cluster: Cluster) -> tuple[str, ssl.SSLContext]:
     """The API server's address, and what makes us the administrator of the kubeconfig before it."""
     config = yaml.safe_load(cluster.kubeconfig.read_text())

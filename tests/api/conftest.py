@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from accounts import account, admit
-from bare import CRDS, Api, eventually, free_lease, requests_to
+from bare import Api, eventually, free_lease, install, requests_to
 from operator_process import Node, Operator
 from stories import serving, status, there, trained, training, until
 from ultramarine_cluster import cluster
@@ -26,10 +26,7 @@ _numbers = itertools.count(1)
 def bare() -> Iterator[cluster.Cluster]:
     """One bare cluster, with a name of its own so that two runs do not meet."""
     with cluster.up("bare", name=f"api-{os.getpid()}") as running:
-        # Client-side apply on purpose: a CRD that outgrows its annotation could not be installed by hand.
-        running.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
-        running.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
-        running.run("create", "-f", "-", input=json.dumps(free_lease("default")))
+        install(running)
         yield running
 
 

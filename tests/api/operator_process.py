@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -19,6 +18,7 @@ import hands
 import httpx
 import pytest
 from bare import Api, eventually
+from ports import free_port as free_port
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
 from ultramarine.shared.meta import Manifest
@@ -27,12 +27,6 @@ from unit.conftest import ObjectStore
 
 BUCKET = "lake"
 WRITES = ("create", "update", "patch", "patch/status", "delete")
-
-
-def free_port() -> int:
-    """A port of loopback that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @dataclass

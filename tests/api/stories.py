@@ -46,6 +46,11 @@ def there(api: Api, kind: str, name: str) -> Manifest | None:
     return next((found for found in api.all(kind) if found["metadata"]["name"] == name), None)
 
 
+def reasons(api: Api, name: str) -> set[str]:
+    """What the events about objects of a name say, in words for programs; each comes after the status it is about."""
+    return {event["reason"] for event in api.all("events") if event["involvedObject"]["name"] == name}
+
+
 def versions(api: Api, model: str) -> list[str]:
     """The names of a model's versions."""
     return [v["metadata"]["name"] for v in api.all("mv") if v["spec"]["model"] == model]

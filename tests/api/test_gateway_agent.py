@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import itertools
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ import pytest
 import yaml
 from accounts import account
 from bare import Api, Refused, eventually
+from ports import free_port
 from ultramarine.shared.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
 
 # All that the gateway's service account may do.
@@ -31,8 +31,6 @@ RIGHTS = [
     {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]},
     {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
 ]
-
-_NUMBERS = itertools.count(os.getpid() % 10_000)
 
 
 class Wire:
@@ -152,9 +150,8 @@ def gateway(api: Api, tmp_path: Path) -> Iterator[Gateway]:
 
 
 def _routes(api: Api, **more: Any) -> EndpointRoutes:
-    port = 20_000 + next(_NUMBERS)  # below those that outgoing connections have
     deployments = (RouteDeployment("blue", "churn-blue", 100),)
-    return EndpointRoutes("churn", api.namespace, port, deployments, **({"auth": RouteAuth("none")} | more))
+    return EndpointRoutes("churn", api.namespace, free_port(), deployments, **({"auth": RouteAuth("none")} | more))
 
 
 def _config_map(routes: EndpointRoutes) -> dict[str, Any]:
@@ -179,6 +176,7 @@ def test_what_is_written_reaches_envoy(api: Api, gateway: Gateway) -> None:
     routes = _routes(api)
     api.apply(_config_map(routes), _slice("192.0.2.1"))
     eventually("the version is told", lambda: gateway.state("churn").get("version") == routes.version)
+    eventually("one is told", lambda: gateway.state("churn")["ready"] == {"blue": 1})
     assert gateway.addresses("churn/blue/http") == {"192.0.2.1:8080"}
     api.apply(_slice("192.0.2.1", "192.0.2.2"))
     eventually("two are told", lambda: gateway.state("churn")["ready"] == {"blue": 2})
@@ -214,6 +212,7 @@ def test_a_broken_watch_is_taken_up_again(api: Api, gateway: Gateway) -> None:
     gone = EndpointRoutes("gone", api.namespace, gone.port, gone.deployments, gone.auth)
     api.apply(_config_map(routes), _config_map(gone), _slice("192.0.2.1"))
     eventually("both are told", lambda: all(gateway.state(one).get("version") for one in ("churn", "gone")))
+    eventually("one pod is told", lambda: gateway.state("churn")["ready"] == {"blue": 1})
     for number in (2, 3):
         gateway.wire.cut()
         api.apply(_slice(f"192.0.2.{number}"))

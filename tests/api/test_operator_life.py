@@ -7,7 +7,7 @@ import time
 
 import pytest
 from bare import eventually
-from stories import ready, status, training, until, versions
+from stories import ready, reasons, status, training, until, versions
 
 
 def test_a_training_job_goes_from_pending_to_a_model_version(api, operator, node):
@@ -36,8 +36,7 @@ def test_a_training_job_goes_from_pending_to_a_model_version(api, operator, node
     assert version["spec"]["format"] == {"name": "sklearn"}
     assert not version["metadata"].get("ownerReferences"), "a version outlives the job that made it"
     eventually("the Model knows it", lambda: status(api, "mdl", "churn").get("latestReadyVersion") == "1")
-    diary = {event["reason"] for event in api.all("events") if event["involvedObject"]["name"] == "churn"}
-    assert {"Started", "Succeeded"} <= diary
+    eventually("its diary is whole", lambda: {"Started", "Succeeded"} <= reasons(api, "churn"))
 
 
 def test_jobs_survive_the_death_of_the_operator_wherever_they_are(api, operator, node):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bare import DIGEST, Api, eventually
 from hands import complete_job
-from stories import status
+from stories import reasons, status
 from ultramarine.shared.meta import API_VERSION, JOB, MODEL_VERSION, Manifest
 
 
@@ -51,8 +51,7 @@ def test_a_version_that_goes_while_the_operator_is_away_takes_its_artifact_along
         "job", job["metadata"]["name"], {"startTime": job["metadata"]["creationTimestamp"], **complete_job(False)}
     )
     eventually("it is done", lambda: remembered(api) == ["3"])
-    reasons = {event["reason"] for event in api.all("events") if event["involvedObject"]["name"] == "churn"}
-    assert {"ArtifactRetained", "ArtifactDeleted"} <= reasons
+    eventually("its diary is whole", lambda: {"ArtifactRetained", "ArtifactDeleted"} <= reasons(api, "churn"))
 
 
 def test_retain_stops_what_is_going_on(api, operator):

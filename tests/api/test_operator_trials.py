@@ -13,7 +13,7 @@ from bare import Api, eventually
 from builders import searching, training
 from operator_process import Node, Operator
 from speaking import Coordinator, RealCoordinator, end, is_in, succeed, uids
-from stories import state, status, until
+from stories import reasons, state, status, until
 from ultramarine.kinds.trials import ANNOTATION_TRIAL
 from ultramarine.shared import contract
 from ultramarine.shared.conditions import find
@@ -262,6 +262,8 @@ def test_a_trial_costs_few_writes(api: Api, hearing: Operator, coordinator: Coor
     coordinator.run("hpo-trial-0")
     until(api, "hpo-trial-0", "Running")
     eventually("the sweep runs", lambda: is_in(api, "Running"))
+    eventually("its event is there", lambda: "Started" in reasons(api, "hpo-trial-0"))  # written after its status
+    eventually("and the sweep's", lambda: "Started" in reasons(api, "hpo"))
     before = hearing.writes()
     for number in (1, 2, 3, 4):
         coordinator.want(0, number)
@@ -273,12 +275,9 @@ def test_a_trial_costs_few_writes(api: Api, hearing: Operator, coordinator: Coor
     coordinator.want(0)
     eventually("all is counted", lambda: status(api, "sw", "hpo")["trials"]["succeeded"] == 4)
 
+    expected = {"create TrainingJob": 4, "create Job": 4, "patch/status TrainingJob": 8, "create Event": 8}
+    eventually("all is told", lambda: (hearing.writes() - before)["create Event"] >= 8)
     spent: Counter[str] = hearing.writes() - before
     sweeps = spent.pop("patch/status Sweep")
-    assert spent == {
-        "create TrainingJob": 4,
-        "create Job": 4,
-        "patch/status TrainingJob": 8,
-        "create Event": 8,
-    }
+    assert spent == expected
     assert sweeps <= 2 * 4, "the counts change when a trial ends, and when another begins"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from api.bare import CRDS
+from api.bare import install
 from process import Zygote
 from rig import Outcome, Rig
 from ultramarine_cluster import cluster
@@ -24,8 +24,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def bare() -> Iterator[cluster.Cluster]:
     """One bare cluster, with a name of its own so that two runs do not meet."""
     with cluster.up("bare", name=f"chaos-{os.getpid()}") as running:
-        running.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
-        running.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        install(running)
         yield running
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import itertools
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections import Counter
@@ -21,20 +19,12 @@ from typing import Any
 import grpc.aio
 import pytest
 from aiohttp import ClientConnectorError, ClientSession, web
+from ports import free_port as free_port
 from ultramarine.shared.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
 from ultramarine_gateway.agent import Agent
 
 NAMESPACE = "team"
-_NUMBERS = itertools.count(os.getpid() * 1009)
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
-
-
-def free_port() -> int:
-    """A port that nobody listens at now, below those that outgoing connections have."""
-    while True:
-        port = 20_000 + next(_NUMBERS) % 10_000
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
 
 
 @dataclass

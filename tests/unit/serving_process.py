@@ -7,7 +7,6 @@ import hashlib
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import httpx
 import numpy as np
 import skops.io
+from ports import free_port
 from skl2onnx import to_onnx
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
@@ -118,8 +118,7 @@ def command(folder: Path, task: ServingTask, *arguments: str) -> dict[str, Any]:
 @contextmanager
 def serving(folder: Path, task: ServingTask, *arguments: str) -> Iterator[Server]:
     """Run a server until the block ends; it listens when the block begins."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = int(listener.getsockname()[1])
+    port = free_port()
     ports = ["--port", str(port), "--grpc-port", "0"]
     options = ["serve", "--host", "127.0.0.1", *ports, "--linger-seconds", "1", *arguments]
     with subprocess.Popen(**command(folder, task, *options)) as process:

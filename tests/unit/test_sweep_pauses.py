@@ -208,7 +208,7 @@ async def test_who_waits_is_told_when_a_trial_may_go_on(storage: Storage, bucket
         trial = (await post("/lease", "a", finished=finished))["trial"]
         if loss == 6:
             waiting = asyncio.create_task(post("/lease", "b"))
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.5)
             assert not waiting.done()
         its = {"trial": trial["number"], "attempt": 1}
         answer = await post("/report", "a", **its, points=[{"name": "loss", "step": 1, "value": loss}])

@@ -437,7 +437,7 @@ def test_a_trials_job_says_no_more_than_it_has_to():
     assert (begins.status, begins.events) == (new.status, ())
     assert "Job/hpo-trial-0" in kinds_of(begins.apply)
 
-    live, runs = job(new, active=1), pod(new, "hpo-trial-0-0-abcde")
+    live, runs = job(new, active=1, startTime="2030-01-01T11:59:58Z"), pod(new, "hpo-trial-0-0-abcde")
     running_now = plan_job(new, seen(live, runs), NOW)
     assert running_now.status["state"] == "Running"
     known = trial_of(alone(), running_now.status)
@@ -457,17 +457,16 @@ def test_a_trials_job_says_no_more_than_it_has_to():
     assert condition(plan_job(new, seen(live, stuck), NOW), "Running")["reason"] == "Unschedulable"
 
 
-def test_a_trials_job_says_since_when_it_runs_in_whichever_order_that_is_seen():
-    """Its pod may be seen running before its Job is seen started; told later, it is written, young or not."""
+def test_a_trials_job_says_that_it_runs_together_with_since_when():
+    """Its pod may be seen running before its Job is seen started: the two are one write, whichever comes first."""
     new = trial_of(alone())
     live, runs = job(new, active=1, startTime="2030-01-01T11:59:58Z"), pod(new, "hpo-trial-0-0-abcde")
     early = copy.deepcopy(live)
     del early["status"]["startTime"]
-    at_first = plan_job(new, seen(early, runs), NOW).status
-    assert (at_first["state"], at_first.get("activeSince")) == ("Running", None)
-    later = plan_job(trial_of(alone(), at_first), seen(live, runs), NOW).status
-    assert later["activeSince"] == "2030-01-01T11:59:58Z"
-    assert plan_job(trial_of(alone(), later), seen(live, runs), NOW).status == later
+    assert plan_job(new, seen(early, runs), NOW).status == new.status
+    said = plan_job(new, seen(live, runs), NOW).status
+    assert (said["state"], said["activeSince"]) == ("Running", "2030-01-01T11:59:58Z")
+    assert plan_job(trial_of(alone(), said), seen(live, runs), NOW).status == said
 
 
 def test_a_trials_job_that_goes_on_says_so():

@@ -57,7 +57,7 @@ class Played:
     def waiting(self) -> Future[dict[str, Any]]:
         """Ask while the test goes on; the coordinator keeps it waiting by the time that this comes back."""
         asked = self._thread.submit(self.lease)
-        time.sleep(0.3)
+        time.sleep(1.5)
         assert not asked.done()
         return asked
 

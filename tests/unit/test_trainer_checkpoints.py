@@ -337,9 +337,9 @@ def test_what_was_written_just_before_a_kill_is_not_kept(job: Job) -> None:
 
 def test_what_had_settled_before_a_kill_is_kept(job: Job) -> None:
     """A file that was complete for a while counts, though the command did not end by itself."""
-    attempt = job.running(Times(look=0.2))
+    attempt = job.running(Times(look=1.0))
     job.write(weights="whole")
-    time.sleep(0.5)
+    time.sleep(2.5)
     end(attempt, ended_by_itself=False)
 
     assert job.latest().bytes == 5

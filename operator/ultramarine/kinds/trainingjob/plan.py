@@ -48,9 +48,9 @@ def _goes_without_saying(job: Job, new: Manifest, now: datetime) -> bool:
         return False
     if condition.get("reason") == STARTING_REASON:
         return not known
+    if new.get("state") == "Running" and "activeSince" not in new:
+        return True  # its Job will be seen started in a moment, which is told together with this
     was_running = job.status.get("state") == new.get("state") == "Running"
-    if job.status.get("activeSince") != new.get("activeSince"):
-        return False  # the pod was seen running before its Job was seen started
     is_young = now - parse_timestamp(str(new.get("startTime"))) < YOUNG
     return was_running and (condition.get("reason") == "Finishing" or is_young)
 
