@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from api.bare import access, install, requests_to
 from api.bare import Api as Kubectl
+from api.bare import access, install, requests_to
 from api.operator_process import BUCKET, Operator
 from chaos.world import OTHERS, Api, World, selectors
 from sights import follow

@@ -336,6 +336,7 @@ LIVES = (
             ("has a job for each trial", trial_stories.registering(), trial_stories.has_a_job_for_each_trial),
             ("loses jobs of trials", trial_stories.trying_twice(), trial_stories.loses_jobs_of_trials),
             ("loses the token of trials", trial_stories.one_by_one(), trial_stories.loses_the_token_of_trials),
+            ("pauses a trial", trial_stories.pausing(), trial_stories.pauses_a_trial),
             ("holds its trials and is deleted", trial_stories.steered(), trial_stories.holds_its_trials_and_is_deleted),
         )
     ),

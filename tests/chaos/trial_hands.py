@@ -31,14 +31,16 @@ class Memory:
 
     task: SweepTask
     ended: dict[int, Manifest] = field(default_factory=dict)
+    paused: set[int] = field(default_factory=set)  # by the story
     started: int = 0
     parallel: int = 0
     pod: str = ""
+    held: set[int] = field(default_factory=set)  # of those that are paused, by the operator's last answer
     _unwritten: int | None = None  # the trial whose end is not in the journal yet
 
     @property
     def live(self) -> list[int]:
-        return [number for number in range(self.started) if number not in self.ended]
+        return [number for number in range(self.started) if number not in self.ended and number not in self.paused]
 
     @property
     def is_complete(self) -> bool:
@@ -48,7 +50,7 @@ class Memory:
         """Another pod speaks from now on, and goes on by the journal."""
         if self._unwritten is not None:
             del self.ended[self._unwritten]
-        self.parallel, self.pod, self._unwritten = 0, pod, None
+        self.parallel, self.pod, self.held, self._unwritten = 0, pod, set(), None
 
     def tell(self, end: Manifest) -> bool:
         """Take the end of a trial, if it has not been told before."""
@@ -58,11 +60,12 @@ class Memory:
 
     def hear(self, answer: Manifest) -> None:
         """Take the operator's answer, and begin what may begin: that is told when the end before it is written."""
-        self.parallel = answer["parallel"]
+        self.parallel, self.held = answer["parallel"], set(answer["held"])
         for end in answer["ended"]:
             if self.tell(end):
                 self._unwritten = end["trial"]
-        while len(self.live) < self.parallel and self.started < self.task.max_trials:
+        leaving = self.paused - self.held
+        while len(self.live) + len(leaving) < self.parallel and self.started < self.task.max_trials:
             self.started += 1
             self._unwritten = None
 
@@ -70,9 +73,12 @@ class Memory:
         """How far the sweep is; the best trial is the first that has succeeded."""
         ends = [end["outcome"] for end in self.ended.values()]
         counts = {word.lower(): ends.count(word) for word in ("Succeeded", "Stopped", "Failed")}
+        counts["stopped"] += len(self.paused)
         wanted = tuple(WantedTrial(number, {"lr": 0.001 * (number + 1)}) for number in self.live)
         well = sorted(number for number, end in self.ended.items() if end["outcome"] == "Succeeded")
-        return SweepSummary(running=len(wanted), wanted=wanted, best=tuple(map(self._best, well[:1])), **counts)
+        paused = tuple(sorted(self.paused))
+        best = tuple(map(self._best, well[:1]))
+        return SweepSummary(running=len(wanted), wanted=wanted, paused=paused, best=best, **counts)
 
     def _best(self, number: int) -> BestTrial:
         end = self.ended[number]
@@ -180,7 +186,7 @@ class Coordinators:
         told = self.memories[task.uid].summary()
         outcome, reason = ("Succeeded", "MaxTrialsReached") if well else ("Failed", "MaxFailedTrialsReached")
         message = f"{task.max_trials} trials are over" if well else "3 trials have failed"
-        told = replace(told, outcome=outcome, reason=reason, message=message, wanted=())
+        told = replace(told, outcome=outcome, reason=reason, message=message, wanted=(), paused=())
         told = replace(told, running=0, stopped=told.stopped + told.running)
         self.world.storage.write(task.prefix + contract.SUMMARY_NAME, told.to_json())
         return replace(told, best=())

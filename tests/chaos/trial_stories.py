@@ -13,7 +13,7 @@ TRIAL = {"command": ["python", "train.py", "--lr=$(params.lr)"], "outputs": {"mo
 
 
 def _each_with_a_job(trials: int, parallel: int, backoff_limit: int = 0, **spec: Any) -> Manifest:
-    template = {"spec": {**TRIAL, "backoffLimit": backoff_limit}}
+    template = {"spec": {**TRIAL, "backoffLimit": backoff_limit, **spec.pop("trial", {})}}
     limits = {"maxTrials": trials, "parallelTrials": parallel}
     told = {"execution": "PodPerTrial", "objective": {"metric": "accuracy"}, "limits": limits, **spec}
     return searching("hpo", trialTemplate=template, **told)
@@ -37,6 +37,12 @@ def one_by_one() -> Manifest:
 def steered() -> Manifest:
     """A Sweep of three trials, two at a time."""
     return _each_with_a_job(3, 2)
+
+
+def pausing() -> Manifest:
+    """A Sweep of three trials, two at a time, that may be paused."""
+    stopping = {"type": "asha", "minSteps": 1, "maxSteps": 9}
+    return _each_with_a_job(3, 2, earlyTermination=stopping, trial={"checkpoint": {}})
 
 
 async def has_a_job_for_each_trial(world: World) -> None:
@@ -101,6 +107,23 @@ async def holds_its_trials_and_is_deleted(world: World) -> None:
     await world.until("what ran is gone", lambda: [world.id(job)[1] for job in world.all("TrainingJob")] == [_name(0)])
     await world.delete("Sweep", "hpo")
     await world.until("nothing is left", lambda: not world.objects)
+
+
+async def pauses_a_trial(world: World) -> None:
+    """One of two gives its place to a third, and goes on when another has ended; a second one stays where it is."""
+    for number in (0, 1):
+        await state(world, _name(number), "Running")
+    memory = world.coordinators.of("hpo")
+    memory.paused.add(0)
+    await state(world, _name(0), "Suspended")
+    await state(world, _name(2), "Running")
+    await _ends(world, 1, "succeeds")
+    await state(world, _name(1), "Succeeded")
+    await world.until("its end is told", lambda: 1 in memory.ended)
+    memory.paused.remove(0)
+    await _ends(world, 0, "succeeds")
+    await _ends(world, 2, "is-stopped")
+    await _is_over(world, succeeded=2, stopped=1, failed=0)
 
 
 def _name(number: int) -> str:

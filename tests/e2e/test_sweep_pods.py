@@ -7,7 +7,7 @@ from typing import Any
 
 from conftest import Platform, condition
 from manifests import TRAIN, Manifest, sweep
-from test_sweep import counted, ended
+from test_sweep import EPOCHS, counted, ended
 
 SLOW = ["sh", "-c", "sleep 2; echo loss=$(params.x)"]
 
@@ -100,6 +100,54 @@ def test_trials_that_do_badly_give_up_their_place(platform: Platform):
     all_ended(platform, "asha-apart")
     reasons = [job["status"].get("failure", {}).get("reason", "") for job in jobs(platform, "asha-apart").values()]
     assert reasons.count("StoppedEarly") == done["trials"]["stopped"]
+
+
+def test_a_paused_trial_is_a_suspended_job_that_goes_on_from_its_checkpoint(platform: Platform):
+    """One that asha stops when few trials are known goes on in a new pod if it is among the best; no step is run twice,
+    also where the coordinator and the operator are killed meanwhile."""
+    spec = {
+        "algorithm": {"type": "grid", "seed": 7},  # 9, 1, 8, 2, ...: the fourth one is the second best of all
+        "searchSpace": {"x": {"int": {"min": 1, "max": 9}}},
+        "earlyTermination": {"type": "asha", "minSteps": 1, "maxSteps": 9, "reductionFactor": 3},
+        "limits": {"maxTrials": 9},
+        "template": {"checkpoint": {}},
+    }
+    held: dict[str, Manifest] = {}
+
+    def is_over(status: Manifest) -> bool:
+        for number, job in jobs(platform, "paused-apart").items():
+            if job["spec"]["suspend"] and job["status"].get("state") == "Suspended":
+                held.setdefault(str(number), job)
+        return status.get("state") in ("Succeeded", "Failed")
+
+    platform.apply(alone("paused-apart", ["sh", "-c", EPOCHS], **spec))
+    platform.wait("sw", "paused-apart", lambda s: is_over(s) or held, 240)
+    (pod,) = platform.get("pod", "", *of("paused-apart"))
+    platform.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false")
+    platform.kill_operator()
+    done = platform.wait("sw", "paused-apart", is_over, 300)
+    assert done["state"] == "Succeeded", done
+    assert done["trials"]["stopped"] + done["trials"]["succeeded"] == 9, done["trials"]
+    assert done["trials"]["stopped"] >= 3, done["trials"]
+
+    assert all(job["status"]["lastCheckpoint"]["uri"] for job in held.values()), held
+    logs = [logged(platform, job) for job in held.values()]
+    for lines in logs:
+        steps = [line for line in lines if line.startswith("step=")]
+        assert len(steps) == len(set(steps)), steps
+    begins = [[line.rpartition(" ")[2] for line in lines if " begins after " in line] for lines in logs]
+    assert any(len(each) > 1 and each[0] == "0" and "0" not in each[1:] for each in begins), begins
+
+
+def logged(platform: Platform, job: Manifest) -> list[str]:
+    """What all pods of a job have printed, pod by pod as they came: those of a suspended one are gone."""
+    meta = job["metadata"]
+    prefix = f"{meta['namespace']}/trainingjobs/{meta['name']}/{meta['uid']}/logs/"
+    with platform.target.bucket(platform.namespace) as storage:
+        found = storage.list_objects_v2(Bucket="ultramarine", Prefix=prefix).get("Contents", [])
+        found.sort(key=lambda each: each["LastModified"])
+        text = b"".join(storage.get_object(Bucket="ultramarine", Key=each["Key"])["Body"].read() for each in found)
+    return text.decode().splitlines()
 
 
 def test_a_trial_that_fails_has_its_own_words(platform: Platform):

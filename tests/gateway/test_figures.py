@@ -112,7 +112,7 @@ async def test_means_are_told_to_who_asks_again(gateway: Gateway, client: Client
         assert first.figures["blue"].rate is None
 
         asked = []
-        for _ in range(160):
+        for _ in range(100):
             asked.append(asyncio.create_task(ask(client, port)))
             await asyncio.sleep(0.05)
         told = (await figures(address, lambda seen: seen["blue"].rate is not None))["blue"]

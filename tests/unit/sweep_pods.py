@@ -54,6 +54,8 @@ class Pods:
         self.broken: set[int] = set()  # trials whose pods cannot start
         self.timeout = 0
         self.summaries: list[SweepSummary] = []
+        self.holds = True  # jobs whose trials are paused
+        self.held: list[str] = []  # names of jobs, once for each time
         self._lock = threading.Lock()
         pods = self
 
@@ -83,6 +85,7 @@ class Pods:
         """Let so many trials run at a time from now on."""
         self.sweep = sweep(
             execution="PodPerTrial",
+            earlyTermination={"type": "asha", "minSteps": 1, "maxSteps": 9},
             limits={"maxTrials": 100, "parallelTrials": parallel},
             searchSpace={name: {"constant": 1} for name in ("x", "rate", "kind")},
             trialTemplate={"spec": self._template},
@@ -93,10 +96,15 @@ class Pods:
         with self._lock:
             self.summaries.append(summary)
             self._look()
-            for job in podpertrial.trial_jobs(self.sweep, summary.wanted, list(self.jobs.values())):
+            for job in podpertrial.trial_jobs(self.sweep, summary, list(self.jobs.values())):
+                name = job["metadata"]["name"]
+                if name in self.jobs:
+                    if self.holds:
+                        self._hold(name, job["spec"]["suspend"])
+                    continue
                 made = {**job, "status": {}}
                 made["metadata"] |= {"uid": f"uid-{len(self.jobs)}"}
-                self.jobs[job["metadata"]["name"]] = made
+                self.jobs[name] = made
                 self._start(made)
             told = podpertrial.answer(self.sweep, summary, lambda _, name: self.jobs.get(name))
             assert told is not None
@@ -121,6 +129,18 @@ class Pods:
             self.kill(number)
             self.pods[name].wait()
             self._start(self.jobs[name])
+
+    def _hold(self, name: str, held: bool) -> None:
+        """Suspend a job, whose pod is told to go, or let it go on with a new one."""
+        job = self.jobs[name]
+        job["spec"]["suspend"] = held
+        job["status"] = {"state": "Suspended" if held else "Pending"}
+        if held:
+            self.pods[name].terminate()
+            self.pods[name].wait(20)
+            self.held.append(name)
+        else:
+            self._start(job)
 
     def _start(self, job: Manifest) -> None:
         name = job["metadata"]["name"]
@@ -160,9 +180,10 @@ class Pods:
     def _look(self) -> None:
         """Take in which pods have ended, as Kubernetes and the plan of a TrainingJob do."""
         for name, pod in list(self.pods.items()):
-            if (code := pod.poll()) is None or podpertrial.is_over(self.jobs[name]):
+            job = self.jobs[name]
+            if (code := pod.poll()) is None or job["spec"]["suspend"] or podpertrial.is_over(job):
                 continue
-            retries = self.jobs[name].setdefault("retries", 0)
+            retries = job.setdefault("retries", 0)
             if code not in (0, contract.EXIT_DO_NOT_RETRY) and retries < self.retries:
                 self.jobs[name]["retries"] += 1
                 self._start(self.jobs[name])

@@ -66,6 +66,8 @@ class Counting:
 class Threshold:
     """Stops a trial whose value is above a bound."""
 
+    pauses = False
+
     def __init__(self, bound: float) -> None:
         self._bound = bound
 

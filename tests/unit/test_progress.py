@@ -445,10 +445,11 @@ async def test_a_coordinator_that_wants_other_trials_is_heard_at_once(world):
     assert world.reports.latest(HPO, world.mirror.children(HPO)) == second
 
 
-async def test_the_end_of_a_sweep_is_heard_at_once(world):
-    """Nobody waits for what Kubernetes says of the coordinator's pod, a second later."""
+@pytest.mark.parametrize("news", [{"outcome": "Succeeded", "over": True}, {"paused": (3,)}])
+async def test_the_end_of_a_sweep_and_a_pause_are_heard_at_once(world, news):
+    """Nobody waits for what Kubernetes says of the coordinator's pod, a second later, or for a place that is free."""
     world.add_sweep("hpo", coordinator="hpo-coordinator-a")
-    last = replace(SUMMARY, outcome="Succeeded", over=True)
+    last = replace(SUMMARY, **news)
 
     assert await world.post_summary("coordinator", SUMMARY.to_json()) == (204, "")
     world.now += URGENT_SECONDS
@@ -492,6 +493,14 @@ def test_yes_and_no_are_all_that_is_understood(name):
 def test_trials_that_make_no_sense_are_not_wanted(wanted):
     """A summary with one is refused as a whole."""
     document = json.loads(SUMMARY.to_json()) | {"wanted": [wanted]}
+    with pytest.raises(ValueError, match="not a summary of a sweep"):
+        SweepSummary.from_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("paused", [[-1], [1000], ["1"], [True], 7])
+def test_what_is_no_trial_is_not_paused(paused):
+    """A summary that says so is refused as a whole."""
+    document = json.loads(SUMMARY.to_json()) | {"paused": paused}
     with pytest.raises(ValueError, match="not a summary of a sweep"):
         SweepSummary.from_json(json.dumps(document))
 

@@ -239,20 +239,16 @@ def test_a_job_that_is_deleted_by_hand_is_made_again(fleet: Fleet, storage: Stor
     assert fleet.last_words().succeeded == 1
 
 
-def test_a_trial_is_neither_released_nor_paused(fleet: Fleet, storage: Storage, pods: Make) -> None:
+def test_a_trial_is_not_released(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """Who has the token and says so, as a pool's worker may, is refused with the reason, and the trial goes on."""
     fleet.environment["GO"] = str(fleet.base / "go")
     some = pods("sh", "-c", "while [ ! -e $GO ]; do sleep 0.1; done; echo loss=1", parallel=1)
-    rule = {"type": "asha", "minSteps": 1, "maxSteps": 9}
-    coordinator = some.coordinate(max_trials=1, early_termination=rule)
+    coordinator = some.coordinate(max_trials=1)
     eventually(lambda: bool(some.started))
     anybody = Connection(f"http://127.0.0.1:{fleet.port}", TOKEN, 5)
     trial = {"trial": 0, "attempt": 1}
     with pytest.raises(Refused, match="400 a trial with a job of its own cannot be released"):
         anybody.post("/report", {"worker": "trial-0", **trial, "released": True})
-    stopped = {**trial, "outcome": "Stopped", "checkpoint": {"uri": "s3://b/c/", "digest": "sha256:0", "size": 1}}
-    with pytest.raises(Refused, match="400 a trial with a job of its own cannot be paused"):
-        anybody.post("/finished", {"worker": "trial-0", "finished": stopped})
     (fleet.base / "go").touch()
     over(coordinator, fleet)
 
@@ -269,3 +265,79 @@ def test_the_end_of_the_sweep_ends_what_still_runs(fleet: Fleet, pods: Make) -> 
     summary = fleet.last_words()
     assert (summary.reason, summary.succeeded, summary.stopped) == ("ObjectiveReached", 1, 1)
     assert all(pod.wait(10) in (0, 203) for pod in some.pods.values())
+
+
+# Each epoch is kept before it is told, and at a rung there is time to be stopped. The loss of trial x is x.
+EPOCHS = """
+state=../checkpoints/epoch
+epoch=$(cat $state 2>/dev/null || echo 0)
+while [ $epoch -lt 9 ]; do
+  epoch=$((epoch + 1))
+  echo $epoch > $state.tmp; mv $state.tmp $state
+  echo $0 $epoch >> ../../ran
+  echo loss=$0
+  case $epoch in 1|3) sleep 0.8;; esac
+done
+"""
+ASHA = {"type": "asha", "minSteps": 1, "maxSteps": 9, "reductionFactor": 3}
+
+
+def epochs(fleet: Fleet) -> dict[int, list[int]]:
+    """Which epochs each trial has run, in their order."""
+    found: dict[int, list[int]] = {}
+    for line in (fleet.base / "ran").read_text().splitlines() if (fleet.base / "ran").exists() else ():
+        x, epoch = map(int, line.split())
+        found.setdefault(x, []).append(epoch)
+    return found
+
+
+def test_paused_trials_go_on_in_new_pods_and_repeat_no_epoch(fleet: Fleet, storage: Storage, pods: Make) -> None:
+    """Two of nine go on when their rung has grown, each from its own epoch, whose values are counted on; the jobs of
+    those that are paused are held, and no more run at once than may."""
+    some = pods("sh", "-c", EPOCHS, "$(params.x)", parallel=1, checkpoint={})
+    over(some.coordinate(max_trials=9, early_termination=ASHA), fleet)
+
+    found = trials(fleet, storage)
+    assert epochs(fleet) == {1: [*range(1, 10)], 2: [1, 2, 3], 3: [1, 2, 3], **{x: [1] for x in range(4, 10)}}
+    assert [x for x, trial in found.items() if trial.outcome == "Succeeded"] == [1]
+    assert [step for step, _ in found[2].points] == [1, 2, 3]
+    assert found[2].message == "asha: rung 3, 2 is not among the best third; paused there, it did not go on"
+    assert (fleet.last_words().succeeded, fleet.last_words().stopped) == (1, 8)
+    assert sorted(some.started) == [0, 1, 1, 2, 2, 3, 4, 5, 6, 7, 8]
+    assert {f"hpo-trial-{n}" for n in range(1, 8)} <= set(some.held)
+    assert max(len(each.wanted) for each in some.summaries) == 1
+    assert "trial 1 is paused: asha: rung 1" in fleet.said("hpo-trial-1")
+
+
+def test_killed_coordinators_lose_no_paused_job(fleet: Fleet, storage: Storage, pods: Make) -> None:
+    """While the coordinator is killed again and again, what was paused stays so, and goes on once."""
+    some = pods("sh", "-c", EPOCHS, "$(params.x)", parallel=2, checkpoint={})
+    coordinator = some.coordinate(max_trials=9, early_termination=ASHA)
+    for count in (2, 5, 8, 11, 14):
+        eventually(lambda count=count: sum(map(len, epochs(fleet).values())) >= count)
+        coordinator.kill()
+        coordinator.wait()
+        coordinator = some.coordinate(max_trials=9, early_termination=ASHA)
+    over(coordinator, fleet)
+
+    ran = epochs(fleet)
+    assert sorted(ran) == list(range(1, 10))
+    assert ran[1] == list(range(1, 10))
+    assert all(sorted(set(each)) == each for each in ran.values()), ran
+    assert len(trials(fleet, storage)) == 9
+
+
+def test_a_paused_trial_whose_pod_is_lost_stays_paused(fleet: Fleet, storage: Storage, pods: Make) -> None:
+    """Another pod of a job that is not held yet hears that its trial is paused, and runs no epoch."""
+    some = pods("sh", "-c", EPOCHS, "$(params.x)", parallel=1, checkpoint={})
+    some.holds = False
+    coordinator = some.coordinate(max_trials=9, early_termination=ASHA)
+    eventually(lambda: "trial 1 is paused" in (fleet.said("hpo-trial-1") if 1 in some.started else ""))
+    some.begin_again(1)
+    eventually(lambda: fleet.said("hpo-trial-1").count("trial 1 is paused") == 2)
+    assert epochs(fleet)[2] == [1]
+    assert 2 not in some.started, "its place is not free while it has a pod"
+    some.holds = True
+    over(coordinator, fleet)
+
+    assert epochs(fleet)[2] == [1, 2, 3]

@@ -125,6 +125,52 @@ def test_a_reference_to_nothing_is_refused_once():
         plan(one, seen())
 
 
+PAUSING = {
+    "earlyTermination": {"type": "asha", "minSteps": 1, "maxSteps": 9},
+    "trialTemplate": {"spec": {"command": ["true"], "checkpoint": {}}},
+}
+
+
+def suspended(one: Obj[Any], number: int) -> Manifest:
+    """The job of a trial that is held."""
+    job = trial(one, number, "Suspended")
+    job["spec"]["suspend"] = True
+    return job
+
+
+def test_the_job_of_a_paused_trial_is_held_until_it_is_wanted_again():
+    """And neither before its coordinator speaks, nor at the sweep's end, which wants none; it is no trouble."""
+    one = alone(**PAUSING)
+
+    got = jobs(plan(one, running(one, trial(one, 0), trial(one, 3), wanted=WANTED, paused=(3,))))
+    assert {name: job["spec"]["suspend"] for name, job in got.items()} == {"hpo-trial-3": True}
+    silent = replace(running(one, suspended(one, 3)), summary=None)
+    for still in (running(one, suspended(one, 3), paused=(3,)), running(one, suspended(one, 3)), silent):
+        assert jobs(plan(one, still)) == {}
+    on = jobs(plan(one, running(one, suspended(one, 0), suspended(one, 3), wanted=WANTED[:1], paused=(3,))))
+    assert {name: job["spec"]["suspend"] for name, job in on.items()} == {"hpo-trial-0": False}
+    waits = plan(one, running(one, suspended(one, 3), succeeded=1, paused=(3,)))
+    assert condition(waits, "Running")["reason"] == "TrialsRunning"
+
+
+@pytest.mark.parametrize(
+    ("there", "held"),
+    [
+        (lambda one: None, [3]),
+        (lambda one: suspended(one, 3), [3]),
+        (lambda one: trial(one, 3, "Failed"), [3]),
+        (lambda one: trial(one, 3), []),
+        (lambda one: {**trial(one, 3), "spec": {"suspend": True}}, []),
+    ],
+)
+def test_its_coordinator_hears_when_a_paused_trial_has_no_pod(there, held):
+    """As long as it may have one its place is not free, and it cannot go on."""
+    one = alone(**PAUSING)
+    job = there(one)
+
+    assert (answer(one, SweepSummary(paused=(3,)), lambda kind, name: job) or {})["held"] == held
+
+
 def test_a_suspended_sweep_holds_its_trials():
     """Those that have not ended are suspended, and go on with the sweep; nothing else of them changes."""
     held = alone(suspend=True)
@@ -185,7 +231,11 @@ def test_a_stranger_of_the_same_name_is_not_touched():
     stranger["metadata"]["ownerReferences"] = []
 
     assert plan(over, seen(stranger)).delete == ()
-    assert answer(alone(), SweepSummary(wanted=WANTED), lambda kind, name: stranger) == {"parallel": 2, "ended": []}
+    assert answer(alone(), SweepSummary(wanted=WANTED), lambda kind, name: stranger) == {
+        "parallel": 2,
+        "ended": [],
+        "held": [],
+    }
 
 
 def waits(one: Obj[Any], reason: str, message: str) -> Manifest:
@@ -299,7 +349,7 @@ def told(one: Obj[Any], *there: Manifest, wanted: tuple[WantedTrial, ...] = WANT
 
 def test_a_coordinator_hears_how_many_trials_may_run():
     """So many as the spec has now; none while it is suspended. One of a pool hears nothing."""
-    assert told(alone(limits={"maxTrials": 10, "parallelTrials": 7})) == {"parallel": 7, "ended": []}
+    assert told(alone(limits={"maxTrials": 10, "parallelTrials": 7})) == {"parallel": 7, "ended": [], "held": []}
     assert told(alone(suspend=True))["parallel"] == 0
     assert answer(sweep(), SweepSummary(), lambda kind, name: None) is None
 

@@ -255,7 +255,7 @@ class Coordinator:
         self._record()
         if why is None:
             return {"lost": True}
-        return {"stop": why, "pause": True} if why and not self._trials.end else {"stop": why}
+        return {"stop": why, "pause": True} if why and self._trials.may_pause else {"stop": why}
 
 
 async def _at_most(seconds: float, news: asyncio.Event) -> None:

@@ -17,6 +17,7 @@ from ultramarine_sweep.http import BadRequest, Route
 from ultramarine_sweep.trial import Ask, Finished, Lease
 
 _NOBODY = ""  # asks what is next: no trial has it as its worker
+_ATTEMPT = 1
 # Another one would be nobody's, and its trial would run for ever.
 _ONE_ATTEMPT = "to its sweep it has one attempt, and its TrainingJob's retries are its own; leave it to that job"
 _TOLD_LIMIT = 128 * 1024  # bytes of what one summary wants; where it is more, the last trials have to wait
@@ -28,21 +29,27 @@ class PodCoordinator(Coordinator):
     def __init__(self, *parts: Any, **more: Any) -> None:
         super().__init__(*parts, **more)
         self._parallel = 0
-        self._wanted = self._live()  # they are in the journal
+        self._wanted, self._paused = self._live(), tuple(sorted(self._trials.paused))  # they are in the journal
+        self._held: set[int] = set()  # paused trials whose jobs have no pod any more
         self._changed = asyncio.Event()
 
     def hear(self, answer: Any) -> None:
-        """Take what the operator answered: how many trials may run, and what has become of those that told nothing.
+        """Take what the operator answered: how many trials may run, what has become of those that told nothing, and
+        which of the paused ones have no pod any more.
 
         What makes no sense is another release's, and left out.
         """
         try:
             parallel, ended = int(answer["parallel"]), [Finished.of(one) for one in answer.get("ended") or ()]
+            held = {int(number) for number in answer.get("held") or ()}
         except (ValueError, *UNREADABLE):
             return
-        self._parallel = parallel
+        self._parallel, self._held = parallel, held
         for finished in ended:
-            self._end(trial_worker(finished.trial), finished)
+            # A job's status has the time of all its pods; what it took before a pause is known.
+            before = self._trials.live[finished.trial].seconds if finished.trial in self._trials.live else 0.0
+            since = replace(finished, seconds=max(finished.seconds - before, 0.0))
+            self._end(trial_worker(finished.trial), since)
         self._record()
         self._changed.set()
 
@@ -53,7 +60,7 @@ class PodCoordinator(Coordinator):
         return (self._keep_starting(),)
 
     def _summary(self, now: float) -> SweepSummary:
-        return replace(super()._summary(now), wanted=self._wanted)
+        return replace(super()._summary(now), wanted=self._wanted, paused=self._paused)
 
     def _all_dismissed(self, now: float) -> bool:
         return True  # nobody waits for another trial
@@ -61,19 +68,22 @@ class PodCoordinator(Coordinator):
     async def _report(self, body: dict[str, Any]) -> dict[str, Any]:
         if body.get("released"):
             raise BadRequest(f"a trial with a job of its own cannot be released: {_ONE_ATTEMPT}")
-        return await super()._report(body)
+        number = body.get("trial")
+        if isinstance(number, int) and (trial := self._trials.paused.get(number)):
+            return {"stop": trial.message or "it is paused", "pause": True}  # its pod has still to go
+        answer = await super()._report(body)
+        trial = self._trials.live.get(number) if isinstance(number, int) else None
+        return {**answer, "step": trial.step} if trial and trial.step >= 0 else answer
 
     async def _finished(self, body: dict[str, Any]) -> dict[str, Any]:
         worker, told = worker_of(body), body.get("finished")
         if not isinstance(told, dict):
             raise BadRequest("finished must be a trial")
-        if told.get("checkpoint") is not None:
-            raise BadRequest(f"a trial with a job of its own cannot be paused: {_ONE_ATTEMPT}")
         self._finish(worker, told)
         self._record()
         self._changed.set()
         await self._commits.durable()
-        return {}
+        return {"paused": told.get("trial") in self._trials.paused}
 
     async def _keep_starting(self) -> None:
         """Start trials while there is room; the operator is told of none that is not in the journal."""
@@ -81,7 +91,8 @@ class PodCoordinator(Coordinator):
             self._changed.clear()
             started = await self._start()
             await self._commits.durable()
-            self._wanted = () if self._trials.end else self._live()
+            is_over = self._trials.end is not None
+            self._wanted, self._paused = ((), ()) if is_over else (self._live(), tuple(sorted(self._trials.paused)))
             self._tell(self._summary(self.now))
             if not started:
                 with contextlib.suppress(TimeoutError):
@@ -90,8 +101,16 @@ class PodCoordinator(Coordinator):
 
     async def _start(self) -> bool:
         """Start one trial, if there is room for it, and say whether it was."""
-        if len(self._trials.live) >= self._parallel:
+        leaving = self._trials.paused.keys() - self._held
+        if len(self._trials.live) + len(leaving) >= self._parallel:
             return False
+        if (number := self._trials.promoted) is not None and not self._trials.end:
+            if number in leaving:  # it would not notice that it was paused, and its pod waits for that
+                return False
+            self._held.discard(number)
+            self._trials.go_on(trial_worker(number), number, _ATTEMPT, self.now)
+            self._record()
+            return True
         step = self._trials.lease(_NOBODY, self.now)
         if isinstance(step, Ask):
             params = await self._suggested(step.number)

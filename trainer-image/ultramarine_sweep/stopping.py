@@ -94,6 +94,11 @@ class Stopper:
         curve.place, curve.judged = place, curve.last
         return self._rule.judge(number, place, curve)
 
+    @property
+    def pauses(self) -> bool:
+        """Whether trials that should stop may be promoted later."""
+        return isinstance(self._rule, Halving | Hyperband)
+
     def pause(self, number: int) -> bool:
         """Let a trial wait at the rung that it has come to; False where there is none."""
         rung, curve = self._rung(number)

@@ -63,7 +63,7 @@ class Teller:
 
     def tell(self, summary: SweepSummary) -> None:
         """Take a summary, which is posted soon unless a newer one comes; at once where it wants other trials."""
-        news = summary.wanted != self._newest.wanted
+        news = summary.urgent != self._newest.urgent
         self._newest, self._told = summary, True
         if news:
             self._news.set()
@@ -101,7 +101,7 @@ class Teller:
 
     def _wait(self, newest: SweepSummary) -> float:
         """Seconds between two posts, where somebody hears the answers."""
-        return self._times.asking if newest.wanted == self._posted.wanted else self._times.least
+        return self._times.asking if newest.urgent == self._posted.urgent else self._times.least
 
     def _is_due(self, newest: SweepSummary, since: float) -> bool:
         """Whether to post, so many seconds after the last post."""

@@ -55,6 +55,10 @@ class Stopper(Protocol):
     def add(self, number: int, step: int, value: float) -> str:
         """Take a value of the first objective; return why the trial should stop, or nothing."""
 
+    @property
+    def pauses(self) -> bool:
+        """Whether trials that should stop may be promoted later."""
+
     def pause(self, number: int) -> bool:
         """Let a trial that should stop wait for its promotion; False where there is none to wait for."""
 

@@ -224,11 +224,21 @@ class Trials:
             trial = min(waiting, key=lambda trial: trial.number)
             self._begin(worker, trial.number, trial.attempt + 1, now)
             return _lease(trial)
-        if self._stopper and (number := self.promoted) is not None:
-            self._stopper.resume(number)
-            self._begin(worker, number, self.paused[number].attempt + 1, now)
-            return _lease(self.live[number])
+        if (number := self.promoted) is not None:
+            return self.go_on(worker, number, self.paused[number].attempt + 1, now)
         return Wait() if self._is_used_up else Ask(self._next)
+
+    @property
+    def may_pause(self) -> bool:
+        """Whether a trial that should stop may go on later."""
+        return self.end is None and self._stopper is not None and self._stopper.pauses
+
+    def go_on(self, worker: str, number: int, attempt: int, now: float) -> Lease:
+        """Let a paused trial run again."""
+        if self._stopper:
+            self._stopper.resume(number)
+        self._begin(worker, number, attempt, now)
+        return _lease(self.live[number])
 
     @property
     def promoted(self) -> int | None:

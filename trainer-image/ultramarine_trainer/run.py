@@ -248,7 +248,7 @@ class Attempt:
                 self._restore,
                 self._index == 0,
                 self._grace - reserve,
-                lambda: self._deadline(self._verdict_reserve, sum(self._places.output_waits)),
+                self._checkpoint_deadline,
                 concluded,
                 self._stop,
             )
@@ -281,6 +281,17 @@ class Attempt:
         if self._signals.received:
             return self._signals.received_at + self._grace - reserve
         return time.monotonic() + patience
+
+    def _checkpoint_deadline(self) -> float:
+        """Until when the last checkpoint has to be stored (monotonic): at once, where no result is wanted."""
+        if self._stop.is_set() and not self._may_go_on:
+            return time.monotonic()
+        return self._deadline(self._verdict_reserve, sum(self._places.output_waits))
+
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether an attempt whose result is not wanted now may be wanted again."""
+        return False
 
     @property
     def _verdict_reserve(self) -> float:

@@ -89,6 +89,8 @@ class Runner:
         if self._gang:
             self._part.say(f"start {epoch.number}: this is rank {epoch.rank} of {len(epoch.hosts)} nodes")
         self._restore()
+        if self._stop.is_set():
+            raise _unwanted()
         lends = self._gang and workers_wait(self._task, epoch)
         code = self._lend(self._gang, epoch) if self._gang and lends else self._run_command(epoch)
         if self._stopped:
@@ -130,7 +132,8 @@ class Runner:
         finally:
             ended = time.monotonic()
             if kept:
-                kept.finish(code >= 0, time.monotonic if self._stop.is_set() else self._deadline, ended)
+                # Whose result nobody wants now may be ended at any moment, and knows it.
+                kept.finish(code >= 0 or self._stop.is_set(), self._deadline, ended)
         self.worked = kept.productive_seconds(ended) if kept else ended - started
         return code
 

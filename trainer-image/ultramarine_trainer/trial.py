@@ -202,6 +202,10 @@ class Heartbeat:
             },
         )
         self._ears.told(points)
+        self.hear(answer)
+
+    def hear(self, answer: Mapping[str, Any]) -> None:
+        """Take what the coordinator has answered to a report."""
         if answer.get("lost"):
             self._break(LOST, "its lease went to another worker")
         elif answer.get("stop"):

@@ -5,6 +5,7 @@ What is told here only saves time. A coordinator that is away hurts nothing: the
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -13,7 +14,7 @@ from typing import Any
 
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
-from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, METRIC_LIMIT
+from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, METRIC_LIMIT, OutputRecord
 from ultramarine.shared.errors import StorageError
 from ultramarine.shared.sweep_records import STOPPED_EARLY, TRIAL_OVER, TRIAL_TIMEOUT, TrialTask, trial_worker
 from ultramarine.shared.training_records import TerminationRecord, TrainingTask
@@ -22,12 +23,14 @@ from ultramarine_trainer.gang import Gang
 from ultramarine_trainer.leases import Connection, Refused, Unreachable
 from ultramarine_trainer.metrics import unmeasured
 from ultramarine_trainer.run import Attempt, Places, store_result
-from ultramarine_trainer.runner import Failed
+from ultramarine_trainer.runner import Failed, stopped_by
 from ultramarine_trainer.trial import LOST, STOP, TIMEOUT, Ears, Heartbeat, Trial
 
 _ANSWER_SECONDS = 3.0  # for a coordinator that is there, and writes down what it hears
 _PATIENCE = 3.0  # for one that does not answer
 _PAUSE = 0.2
+_ASKING = 1.0  # between two questions whether a trial is still paused
+_OVERDUE = 30.0  # after the word that it goes on, for this pod to be gone
 
 _REASONS = {STOP: STOPPED_EARLY, TIMEOUT: TRIAL_TIMEOUT, LOST: TRIAL_OVER}
 _OUTCOMES = {STOP: "Stopped", TIMEOUT: "Failed"}
@@ -47,6 +50,7 @@ class TrialAttempt(Attempt):
         self._heartbeat: Heartbeat | None = None
         self._opened: Storage | None = None  # while it works
         self._since, self._seconds, self._told = 0.0, 0.0, False
+        self._alone = True  # it is the job's only node
 
     def _trial_task(self) -> TrialTask:
         """What another release's operator wrote may be unreadable: it is not worth a job."""
@@ -78,6 +82,7 @@ class TrialAttempt(Attempt):
     def _run(self, task: TrainingTask, gang: Gang | None, concluded: Callable[[], bool]) -> float:
         if not self._speaks:
             return super()._run(task, gang, concluded)
+        self._alone = task.gang is None or task.gang.nodes == 1
         trial = Trial(self._trial.trial, 1, {}, self._trial.objectives, float(self._trial.timeout_seconds))
         self._since = time.monotonic()
         with Heartbeat(self._reports, trial_worker(trial.number), trial, self._ears, self.say) as heartbeat:
@@ -90,11 +95,66 @@ class TrialAttempt(Attempt):
         if self._told or not heartbeat.cause:
             return worked
         self._seconds = time.monotonic() - self._since
+        if self._may_go_on:
+            self._pause(heartbeat.why)
         if outcome := _OUTCOMES.get(heartbeat.cause):
             tail = str(self._tail) if outcome == "Failed" else ""
             self._tell(outcome=outcome, exitCode=EXIT_DO_NOT_RETRY, message=heartbeat.why, tail=tail)
         why = "its sweep has its result already" if heartbeat.cause == LOST else heartbeat.why
         raise Failed(EXIT_DO_NOT_RETRY, _REASONS[heartbeat.cause], why)
+
+    def _restore(self) -> None:
+        """With a checkpoint the trial may have been paused, and be so still; else values without a step are counted on
+        from those that the sweep knew then.
+        """
+        super()._restore()
+        if self._heartbeat is not None and self._last_checkpoint() is not None:
+            with suppress(Refused, Unreachable):
+                answer = self._results.post("/report", self._words())
+                self._ears.go_on(int(answer.get("step", -1)))
+                self._heartbeat.hear(answer)
+
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether its sweep may let it run again, from its checkpoint; a gang's other nodes could not wait for that."""
+        return bool(self._heartbeat and self._heartbeat.cause == STOP and self._heartbeat.pauses and self._alone)
+
+    def _pause(self, why: str) -> None:
+        """Tell what the trial can go on from, and wait for its job to be held; back where it is not to go on.
+
+        Raises Failed when this pod has to go.
+        """
+        last = self._last_checkpoint()
+        if last is None:
+            return
+        stored = asdict(OutputRecord(last.uri, last.digest, last.bytes))
+        answer = self._tell(patience=math.inf, outcome="Stopped", exitCode=0, message=why, checkpoint=stored)
+        if answer and answer.get("paused"):
+            self.say(f"trial {self._trial.trial} is paused: {why}; it goes on from {last.uri}, if it does")
+            self._await_hold()
+        if self._signals.received:
+            raise stopped_by(self._signals.received, "while its trial was paused")
+
+    def _await_hold(self) -> None:
+        """Come back when this pod has to go, or the sweep is over."""
+        paused = asked = time.monotonic()
+        while not self._signals.received:
+            time.sleep(_PAUSE)
+            if (now := time.monotonic()) - asked < _ASKING:
+                continue
+            asked, answer = now, {"pause": True}  # as long as nobody says anything else
+            with suppress(Refused, Unreachable):
+                answer = self._reports.post("/report", self._words())
+            if answer.get("pause"):
+                paused = now
+            elif answer.get("stop") or answer.get("lost"):
+                return
+            elif now - paused >= _OVERDUE:  # the trial goes on, and this pod was to be gone before that
+                raise Failed(EXIT_TRY_AGAIN, "Resumed", "its sweep lets the trial go on, in a new pod")
+
+    def _words(self, **more: Any) -> dict[str, Any]:
+        number = self._trial.trial
+        return {"worker": trial_worker(number), "trial": number, "attempt": 1, **more}
 
     def _has_worked(self, task: TrainingTask) -> None:
         self._seconds = time.monotonic() - self._since
@@ -108,10 +168,8 @@ class TrialAttempt(Attempt):
 
     def _store_them(self) -> None:
         """Tell the coordinator that outputs are on their way: a sweep that ends just now waits for them."""
-        number = self._trial.trial
-        words = {"worker": trial_worker(number), "trial": number, "attempt": 1, "storing": True}
         with suppress(Refused, Unreachable):
-            self._results.post("/report", words)
+            self._results.post("/report", self._words(storing=True))
 
     def _is_kept(self, task: TrainingTask) -> bool:
         """Whether the result is stored: what a sweep counts its job must know too, also if this pod has to go now."""
@@ -137,20 +195,20 @@ class TrialAttempt(Attempt):
         others = {name: v for name, v in record.metrics.items() if name not in objectives and name not in missing}
         return replace(record, metrics=dict(list({**objectives, **others}.items())[:METRIC_LIMIT]))
 
-    def _tell(self, **end: Any) -> None:
-        """Tell the coordinator that the trial has ended; for a few seconds at most."""
+    def _tell(self, patience: float = _PATIENCE, **end: Any) -> Mapping[str, Any] | None:
+        """Tell the coordinator that the trial has ended, for so many seconds at most; return its answer."""
         number, points = self._trial.trial, self._ears.as_points(self._ears.untold())
         finished = {"trial": number, "attempt": 1, "seconds": round(self._seconds, 3), "points": points}
         finished |= {"metrics": self._ears.metrics, "outputs": {}, **end}
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + patience
         while True:
             try:
-                self._results.post("/finished", {"worker": trial_worker(number), "finished": finished})
+                return self._results.post("/finished", {"worker": trial_worker(number), "finished": finished})
             except Refused as error:
-                return self.say(f"the coordinator of the sweep does not take the result: {error}")
+                self.say(f"the coordinator of the sweep does not take the result: {error}")
+                return None
             except Unreachable as error:
                 if time.monotonic() >= until or self._signals.received:
-                    return self.say(f"the coordinator of the sweep is away, and learns the result later: {error}")
+                    self.say(f"the coordinator of the sweep is away, and learns the result later: {error}")
+                    return None
                 time.sleep(_PAUSE)
-            else:
-                return None

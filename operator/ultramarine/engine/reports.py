@@ -111,7 +111,7 @@ def speaker(key: Key, children: Iterable[Manifest]) -> Manifest | None:
 
 
 def _pressing(report: Report) -> object:
-    return (report.wanted, report.over) if isinstance(report, SweepSummary) else ()
+    return report.urgent if isinstance(report, SweepSummary) else ()
 
 
 def _is_over(pod: Manifest) -> bool:

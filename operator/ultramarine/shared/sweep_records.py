@@ -188,7 +188,8 @@ class SweepSummary:
     lines are what a trial that failed the sweep printed last, with `exit_code`, in `pod`. While it goes on `message` is
     what its author should know. `stopped` trials were ended early by rule. `best` has ten
     trials at most, the best first, or those of the Pareto front. `mlflow_run` is the id of the run that records
-    the sweep. `wanted` are those trials that the operator should see to, where each has a TrainingJob. `report` says
+    the sweep. `wanted` are those trials that the operator should see to, where each has a TrainingJob, and `paused` the
+    numbers of those whose jobs it should hold until they are wanted again. `report` says
     that REPORT_NAME is stored, and `over` that all is and that the coordinator does nothing more: Kubernetes tells the
     end of its pod a second later.
     """
@@ -207,12 +208,18 @@ class SweepSummary:
     best: tuple[BestTrial, ...] = ()
     mlflow_run: str = ""
     wanted: tuple[WantedTrial, ...] = ()
+    paused: tuple[int, ...] = ()
     report: bool = False
     over: bool = False
 
+    @property
+    def urgent(self) -> tuple[object, ...]:
+        """What the operator should look at as soon as it changes."""
+        return self.wanted, self.paused, self.over
+
     def to_json(self) -> bytes:
         document = asdict(self)
-        for name in ("wanted", "report", "over"):
+        for name in ("wanted", "paused", "report", "over"):
             if not document[name]:
                 del document[name]
         return json.dumps(document, sort_keys=True).encode()
@@ -224,6 +231,9 @@ class SweepSummary:
             summary = read_known(cls, document := json.loads(data))
             best = tuple(_best(one) for one in document.get("best") or ())
             wanted = tuple(_wanted(one) for one in document.get("wanted") or ())
+            paused = tuple(document.get("paused") or ())
+            if not all(type(number) is int and 0 <= number < MOST_PODS for number in paused):
+                raise TypeError("what is paused is no trial's number")
             texts = (summary.outcome, summary.reason, summary.message, summary.pod, summary.mlflow_run)
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError("a text is something else")
@@ -238,7 +248,7 @@ class SweepSummary:
                 raise TypeError("yes or no is something else")
         except UNREADABLE as error:
             raise ValueError(f"not a summary of a sweep: {error!r}") from error
-        return replace(summary, best=best, wanted=wanted)
+        return replace(summary, best=best, wanted=wanted, paused=paused)
 
 
 def _wanted(document: dict[str, Any]) -> WantedTrial:

@@ -91,6 +91,12 @@ def objectives(sweep: Sweep) -> list[Manifest]:
     return [objective.model_dump(by_alias=True, exclude_none=True) for objective in each]
 
 
+def can_pause(sweep: Sweep) -> bool:
+    """Whether a trial that is ended early may go on later."""
+    early, checkpoint = sweep.spec.early_termination, sweep.spec.trial_template.spec.checkpoint
+    return bool(early and early.type in ("asha", "hyperband") and checkpoint and checkpoint.enabled)
+
+
 def best_output(sweep: Sweep) -> str:
     """The output that registerBest is about, or nothing."""
     outputs = sweep.spec.trial_template.spec.outputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ...shared.conditions import ENDED, find, is_true, parse_timestamp
@@ -23,7 +23,7 @@ from ...shared.sweep_records import (
 from .. import queues
 from ..trials import ANNOTATION_TRIAL, trial_name
 from . import status
-from .manifests import Sweep, best_format, best_output, has_pod_per_trial, objectives, source_name
+from .manifests import Sweep, best_format, best_output, can_pause, has_pod_per_trial, objectives, source_name
 
 NO_CODE = 1  # of a trial whose command left none
 COMING = ("PodStarting", "Finished")  # reasons of a job that does not run, and has no trouble
@@ -35,27 +35,39 @@ def is_over(job: Manifest) -> bool:
     return (job.get("status") or {}).get("state") in ENDED
 
 
-def trial_jobs(sweep: Sweep, wanted: Iterable[WantedTrial], there: Iterable[Manifest]) -> list[Manifest]:
+def trial_jobs(sweep: Sweep, summary: SweepSummary | None, there: Iterable[Manifest]) -> list[Manifest]:
     """The jobs that are still to be made, and those that have to be held or to go on."""
     known = {job["metadata"]["name"] for job in there}
+    wanted = summary.wanted if summary else ()
     new = [trial for trial in wanted if trial_name(sweep.name, trial.trial) not in known and _command(sweep, trial)]
     return [
         *(trial_job(sweep, trial) for trial in new),
-        *(_held(sweep, job) for job in there if _is_to_change(sweep, job)),
+        *(_with_suspend(sweep, job, held) for job, held in _to_change(sweep, summary, there)),
     ]
 
 
-def _is_to_change(sweep: Sweep, job: Manifest) -> bool:
-    if is_over(job) or job["metadata"].get("deletionTimestamp"):
-        return False
-    return bool(job["spec"].get("suspend")) != sweep.spec.suspend
+def _to_change(
+    sweep: Sweep, summary: SweepSummary | None, there: Iterable[Manifest]
+) -> Iterator[tuple[Manifest, bool]]:
+    """The jobs that are held and should run, or the other way round, and whether they should be held."""
+    paused = {trial_name(sweep.name, number) for number in summary.paused} if summary else set()
+    wanted = {trial_name(sweep.name, trial.trial) for trial in summary.wanted} if summary else set()
+    for job in there:
+        if is_over(job) or job["metadata"].get("deletionTimestamp"):
+            continue
+        name, is_held = job["metadata"]["name"], bool(job["spec"].get("suspend"))
+        # One that may be paused goes on when its coordinator says so, and not at the sweep's end, or before it speaks.
+        keeps_still = is_held and can_pause(sweep) and name not in wanted
+        held = sweep.spec.suspend or keeps_still or name in paused
+        if held != is_held:
+            yield job, held
 
 
-def _held(sweep: Sweep, job: Manifest) -> Manifest:
-    """A job that is there, with the sweep's own `suspend`; the rest of it may have been made by an older operator."""
+def _with_suspend(sweep: Sweep, job: Manifest, held: bool) -> Manifest:
+    """A job that is there, held or not; the rest of it may have been made by an older operator."""
     meta = job["metadata"]
     told = (meta.get("annotations") or {}).get(ANNOTATION_TRIAL, "")
-    return _manifest(sweep, meta["name"], told, {**job["spec"], "suspend": sweep.spec.suspend})
+    return _manifest(sweep, meta["name"], told, {**job["spec"], "suspend": held})
 
 
 def trial_job(sweep: Sweep, trial: WantedTrial) -> Manifest:
@@ -108,7 +120,7 @@ def state(sweep: Sweep, there: list[Manifest], facts: Manifest, coordinator: Man
 def kept_back(jobs: Iterable[Manifest]) -> Trouble | None:
     """Why the first of these trials' jobs that has trouble does not run."""
     for job in jobs:
-        if (told := _trouble(job.get("status") or {})) is not None:
+        if not job["spec"].get("suspend") and (told := _trouble(job.get("status") or {})) is not None:
             said = in_template(str(told.get("message", "")))
             return Trouble(str(told.get("reason")), f"TrainingJob {job['metadata']['name']}: {said}")
     return None
@@ -121,7 +133,9 @@ def _trouble(status: Manifest) -> Mapping[str, str] | None:
 
 
 def answer(sweep: Sweep, summary: Report, child: Child) -> Manifest | None:
-    """What a coordinator hears: how many trials may run, and how those have ended that it still waits for."""
+    """What a coordinator hears: how many trials may run, how those have ended that it still waits for, and which of
+    the paused ones are held: they have no pod any more.
+    """
     if not has_pod_per_trial(sweep) or not isinstance(summary, SweepSummary):
         return None
     ended = []
@@ -131,7 +145,15 @@ def answer(sweep: Sweep, summary: Report, child: Child) -> Manifest | None:
             ended.append(_end(trial, "Failed", message=NOTHING_TO_RUN, exitCode=NO_CODE))
         elif job is not None and controller_uid(job) == sweep.uid and _has_verdict(job.get("status") or {}):
             ended.append(_told(trial, job["status"]))
-    return {"parallel": 0 if sweep.spec.suspend else sweep.spec.limits.parallel_trials, "ended": ended}
+    held = [n for n in summary.paused if _is_held(sweep, child(TRAINING_JOB.kind, trial_name(sweep.name, n)))]
+    return {"parallel": 0 if sweep.spec.suspend else sweep.spec.limits.parallel_trials, "ended": ended, "held": held}
+
+
+def _is_held(sweep: Sweep, job: Manifest | None) -> bool:
+    """Whether nothing of a paused trial's job runs."""
+    if job is None or controller_uid(job) != sweep.uid or _has_verdict(job.get("status") or {}):
+        return True
+    return bool(job["spec"].get("suspend")) and (job.get("status") or {}).get("state") == "Suspended"
 
 
 def _has_verdict(status: Manifest) -> bool:
@@ -143,6 +165,8 @@ def _told(trial: WantedTrial, status: Manifest) -> Manifest:
     """How a trial has ended, as the status of its job has it."""
     start, end = status.get("startTime"), status.get("completionTime")
     seconds = (parse_timestamp(end) - parse_timestamp(start)).total_seconds() if start and end else 0.0
+    if (active := status.get("activeSeconds")) is not None:
+        seconds = min(seconds, active + 1.0)  # whole ones, without those in which it was held
     metrics, outputs = (status.get("metrics") or {}).get("latest") or {}, status.get("outputs") or {}
     known = {"seconds": max(seconds, 0.0), "metrics": metrics, "outputs": outputs}
     if is_true(status, "Succeeded"):
