@@ -49,7 +49,7 @@ def coordinator(api: Api, hearing: Operator, node: Node) -> Coordinator:
 
 def test_what_is_wanted_becomes_jobs_at_once(api: Api, coordinator: Coordinator) -> None:
     """Each wish is a TrainingJob with the trial's parameters, and its end is in the answer to who still wants it."""
-    assert coordinator.want(0, 1) == {"parallel": 2, "ended": []}
+    assert coordinator.want(0, 1) == {"parallel": 2, "ended": [], "held": []}
     made = coordinator.has((0, 1))
     spec = made[1]["spec"]
     assert (spec["parameters"], spec["suspend"]) == ({"lr": "0.002"}, False)

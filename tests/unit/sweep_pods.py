@@ -55,7 +55,7 @@ class Pods:
         self.timeout = 0
         self.summaries: list[SweepSummary] = []
         self.holds = True  # jobs whose trials are paused
-        self.held: list[str] = []  # names of jobs, once for each time
+        self.held: list[tuple[str, int]] = []  # jobs, once for each time, with the exit code of their pods
         self._lock = threading.Lock()
         pods = self
 
@@ -106,9 +106,12 @@ class Pods:
                 made["metadata"] |= {"uid": f"uid-{len(self.jobs)}"}
                 self.jobs[name] = made
                 self._start(made)
-            told = podpertrial.answer(self.sweep, summary, lambda _, name: self.jobs.get(name))
+            told = podpertrial.answer(self.sweep, summary, self._child)
             assert told is not None
             return told
+
+    def _child(self, kind: str, name: str) -> Manifest | None:
+        return self.jobs.get(name) if kind == "TrainingJob" else None
 
     def delete(self, number: int) -> None:
         """Delete a trial's job by hand."""
@@ -137,8 +140,7 @@ class Pods:
         job["status"] = {"state": "Suspended" if held else "Pending"}
         if held:
             self.pods[name].terminate()
-            self.pods[name].wait(20)
-            self.held.append(name)
+            self.held.append((name, self.pods[name].wait(20)))
         else:
             self._start(job)
 

@@ -139,36 +139,45 @@ def suspended(one: Obj[Any], number: int) -> Manifest:
 
 
 def test_the_job_of_a_paused_trial_is_held_until_it_is_wanted_again():
-    """And neither before its coordinator speaks, nor at the sweep's end, which wants none; it is no trouble."""
+    """It goes on neither before its coordinator speaks nor at the sweep's end, and is no trouble."""
     one = alone(**PAUSING)
 
     got = jobs(plan(one, running(one, trial(one, 0), trial(one, 3), wanted=WANTED, paused=(3,))))
     assert {name: job["spec"]["suspend"] for name, job in got.items()} == {"hpo-trial-3": True}
-    silent = replace(running(one, suspended(one, 3)), summary=None)
-    for still in (running(one, suspended(one, 3), paused=(3,)), running(one, suspended(one, 3)), silent):
-        assert jobs(plan(one, still)) == {}
+    for told in ({"paused": (3,)}, {"outcome": "Failed"}):
+        assert jobs(plan(one, running(one, suspended(one, 3), **told))) == {}
+    assert jobs(plan(one, replace(running(one, suspended(one, 3)), summary=None))) == {}
     on = jobs(plan(one, running(one, suspended(one, 0), suspended(one, 3), wanted=WANTED[:1], paused=(3,))))
     assert {name: job["spec"]["suspend"] for name, job in on.items()} == {"hpo-trial-0": False}
+    known = jobs(plan(one, running(one, suspended(one, 3), succeeded=1)))
+    assert known["hpo-trial-3"]["spec"]["suspend"] is False, "its result is known, and its job has still to say so"
     waits = plan(one, running(one, suspended(one, 3), succeeded=1, paused=(3,)))
     assert condition(waits, "Running")["reason"] == "TrialsRunning"
+    old = {"state": "Suspended", "conditions": [{"type": "Running", "status": "False", "reason": "Suspended"}]}
+    again = plan(one, running(one, {**trial(one, 0), "status": old}, succeeded=1, wanted=WANTED[:1]))
+    assert condition(again, "Running")["reason"] == "TrialsRunning"
+
+
+QUIET = {"status": {"conditions": [{"type": "Suspended", "status": "True"}]}}
 
 
 @pytest.mark.parametrize(
-    ("there", "held"),
+    ("there", "its", "held"),
     [
-        (lambda one: None, [3]),
-        (lambda one: suspended(one, 3), [3]),
-        (lambda one: trial(one, 3, "Failed"), [3]),
-        (lambda one: trial(one, 3), []),
-        (lambda one: {**trial(one, 3), "spec": {"suspend": True}}, []),
+        (lambda one: None, None, [3]),
+        (lambda one: suspended(one, 3), QUIET, [3]),
+        (lambda one: suspended(one, 3), None, [3]),
+        (lambda one: suspended(one, 3), {"status": {"startTime": "2030-01-01T11:00:00Z"}}, []),
+        (lambda one: trial(one, 3, "Failed"), {"status": {}}, [3]),
+        (lambda one: trial(one, 3), QUIET, []),
     ],
 )
-def test_its_coordinator_hears_when_a_paused_trial_has_no_pod(there, held):
-    """As long as it may have one its place is not free, and it cannot go on."""
+def test_its_coordinator_hears_when_the_pods_of_a_paused_trial_go(there, its, held):
+    """As long as Kubernetes has not told them its place is not free, and it cannot go on."""
     one = alone(**PAUSING)
-    job = there(one)
+    found = {"TrainingJob": there(one), "Job": its}
 
-    assert (answer(one, SweepSummary(paused=(3,)), lambda kind, name: job) or {})["held"] == held
+    assert (answer(one, SweepSummary(paused=(3,)), lambda kind, name: found[kind]) or {})["held"] == held
 
 
 def test_a_suspended_sweep_holds_its_trials():

@@ -43,6 +43,16 @@ def checkpoint(step: int, time: str = "2030-01-01T11:40:00Z") -> CheckpointRecor
     return CheckpointRecord(CHECKPOINT, DIGEST, time, 100, step, 60.0)
 
 
+def test_a_job_that_is_resumed_is_not_taken_for_one_without_pods():
+    """Before 1.35 Kubernetes leaves a held Job its first startTime until it takes up the resumption."""
+    one = training_job({"activeSeconds": 60}, pendingDeadlineSeconds=60)
+    held = job(one, startTime="2030-01-01T10:00:00Z", conditions=[{"type": "Suspended", "status": "True"}])
+    got = plan(one, seen(held), NOW)
+
+    assert (condition(got, "Running")["reason"], got.delete) == ("PodStarting", ())
+    assert (got.status["activeSeconds"], got.status.get("activeSince")) == (60, None)
+
+
 def test_each_attempt_is_remembered_with_its_own_end():
     """The history has one line for each pod, with exit code and words, also when the pods are gone later."""
     one = training_job(backoffLimit=2)

@@ -30,21 +30,24 @@ class PodCoordinator(Coordinator):
         super().__init__(*parts, **more)
         self._parallel = 0
         self._wanted, self._paused = self._live(), tuple(sorted(self._trials.paused))  # they are in the journal
-        self._held: set[int] = set()  # paused trials whose jobs have no pod any more
+        self._holds = False  # whether the operator is one that holds the jobs of paused trials
+        self._held: set[int] = set()  # paused trials whose jobs it holds
         self._changed = asyncio.Event()
 
     def hear(self, answer: Any) -> None:
         """Take what the operator answered: how many trials may run, what has become of those that told nothing, and
-        which of the paused ones have no pod any more.
+        which of the paused ones are held.
 
         What makes no sense is another release's, and left out.
         """
         try:
             parallel, ended = int(answer["parallel"]), [Finished.of(one) for one in answer.get("ended") or ()]
-            held = {int(number) for number in answer.get("held") or ()}
+            # An operator that holds no jobs tells of none.
+            held = {int(number) for number in answer["held"]} if "held" in answer else None
         except (ValueError, *UNREADABLE):
             return
-        self._parallel, self._held = parallel, held
+        self._parallel, self._holds = parallel, held is not None
+        self._held = {*self._trials.paused} if held is None else held
         for finished in ended:
             # A job's status has the time of all its pods; what it took before a pause is known.
             before = self._trials.live[finished.trial].seconds if finished.trial in self._trials.live else 0.0
@@ -79,11 +82,14 @@ class PodCoordinator(Coordinator):
         worker, told = worker_of(body), body.get("finished")
         if not isinstance(told, dict):
             raise BadRequest("finished must be a trial")
-        self._finish(worker, told)
+        number = told.get("trial")
+        self._finish(worker, told if self._holds else {**told, "checkpoint": None})
         self._record()
+        if paused := number in self._trials.paused:
+            self._held.discard(number)  # a late answer may have been of its last pause
         self._changed.set()
         await self._commits.durable()
-        return {"paused": told.get("trial") in self._trials.paused}
+        return {"paused": paused}
 
     async def _keep_starting(self) -> None:
         """Start trials while there is room; the operator is told of none that is not in the journal."""

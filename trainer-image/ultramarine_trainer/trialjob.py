@@ -1,6 +1,7 @@
 """An attempt of a TrainingJob that is a trial: its sweep hears how it goes, may end it early, and knows its result.
 
-What is told here only saves time. A coordinator that is away hurts nothing: the job's own status says the same later.
+What is told here of an end only saves time: the job's own status says the same later. That a trial can be paused the
+coordinator hears from here alone, so that is told until it is heard.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ultramarine_trainer.trial import LOST, STOP, TIMEOUT, Ears, Heartbeat, Tria
 
 _ANSWER_SECONDS = 3.0  # for a coordinator that is there, and writes down what it hears
 _PATIENCE = 3.0  # for one that does not answer
+_RESTART = 15.0  # for one that comes back, where a trial that was paused goes on
 _PAUSE = 0.2
 _ASKING = 1.0  # between two questions whether a trial is still paused
 _OVERDUE = 30.0  # after the word that it goes on, for this pod to be gone
@@ -89,9 +91,11 @@ class TrialAttempt(Attempt):
             self._heartbeat, self._stop = heartbeat, heartbeat.broken
             try:
                 worked = super()._run(task, gang, concluded)
-            except Failed:
-                if self._told or not heartbeat.cause or self._signals.received:
+            except Failed as failed:
+                if self._told or not heartbeat.cause:
                     raise
+                if self._signals.received:  # another pod hears it again; this one's exit must not end the job
+                    raise stopped_by(self._signals.received, "while its trial was ended") from failed
         if self._told or not heartbeat.cause:
             return worked
         self._seconds = time.monotonic() - self._since
@@ -108,11 +112,22 @@ class TrialAttempt(Attempt):
         from those that the sweep knew then.
         """
         super()._restore()
-        if self._heartbeat is not None and self._last_checkpoint() is not None:
-            with suppress(Refused, Unreachable):
+        if self._heartbeat is None or self._last_checkpoint() is None:
+            return
+        until = time.monotonic() + _RESTART
+        while not self._signals.received:
+            try:
                 answer = self._results.post("/report", self._words())
+            except Unreachable as error:
+                if time.monotonic() >= until:
+                    return self.say(f"the coordinator of the sweep is away, so the trial just goes on: {error}")
+                time.sleep(_PAUSE)
+            except Refused:
+                return None
+            else:
                 self._ears.go_on(int(answer.get("step", -1)))
-                self._heartbeat.hear(answer)
+                return self._heartbeat.hear(answer)
+        return None
 
     @property
     def _may_go_on(self) -> bool:

@@ -96,7 +96,7 @@ async def apply_child(client: Client, resource: Resource, wanted: Manifest, live
     except ApiError as error:
         if error.code == 409:
             raise Conflict(f"{name} was changed by somebody else just now: {error.message}") from error
-        if error.code == 422 and not controller_uid(live):
+        if error.code == 422 and not controller_uid(live) and "immutable" in error.message:
             command = f"kubectl delete {resource.kind.lower()} {meta['name']} -n {meta['namespace']}"
             raise Conflict(
                 f"{name} was left behind by an earlier object of this name, whose deletion has orphaned it, and cannot "

@@ -21,9 +21,8 @@ def pending(reason: str, message: str) -> State:
     )
 
 
-def suspended() -> State:
-    """Held by its author."""
-    message = "spec.suspend is true; set it to false to go on"
+def suspended(message: str = "spec.suspend is true; set it to false to go on") -> State:
+    """Held by its author, or for what the message says."""
     return "Suspended", (
         Condition("Suspended", True, "Suspended", message),
         Condition("Running", False, "Suspended", message),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ...shared.conditions import ENDED, find, is_true, parse_timestamp
-from ...shared.meta import API_VERSION, TRAINING_JOB, Manifest, child_metadata, controller_uid
+from ...shared.meta import API_VERSION, JOB, TRAINING_JOB, Manifest, child_metadata, controller_uid
 from ...shared.plan import Child, Report
 from ...shared.pods import Trouble
 from ...shared.states import State, pending
@@ -26,7 +26,7 @@ from . import status
 from .manifests import Sweep, best_format, best_output, can_pause, has_pod_per_trial, objectives, source_name
 
 NO_CODE = 1  # of a trial whose command left none
-COMING = ("PodStarting", "Finished")  # reasons of a job that does not run, and has no trouble
+COMING = ("PodStarting", "Finished", "Suspended")  # reasons of a job that does not run, and has no trouble
 NOTHING_TO_RUN = "all of the command refers to parameters that this trial does not have"
 
 
@@ -51,14 +51,13 @@ def _to_change(
 ) -> Iterator[tuple[Manifest, bool]]:
     """The jobs that are held and should run, or the other way round, and whether they should be held."""
     paused = {trial_name(sweep.name, number) for number in summary.paused} if summary else set()
-    wanted = {trial_name(sweep.name, trial.trial) for trial in summary.wanted} if summary else set()
+    # Nobody knows who is paused before the coordinator speaks, and nobody goes on at the sweep's end.
+    keeps_all = can_pause(sweep) and (summary is None or bool(summary.outcome))
     for job in there:
         if is_over(job) or job["metadata"].get("deletionTimestamp"):
             continue
         name, is_held = job["metadata"]["name"], bool(job["spec"].get("suspend"))
-        # One that may be paused goes on when its coordinator says so, and not at the sweep's end, or before it speaks.
-        keeps_still = is_held and can_pause(sweep) and name not in wanted
-        held = sweep.spec.suspend or keeps_still or name in paused
+        held = sweep.spec.suspend or name in paused or (keeps_all and is_held)
         if held != is_held:
             yield job, held
 
@@ -134,7 +133,7 @@ def _trouble(status: Manifest) -> Mapping[str, str] | None:
 
 def answer(sweep: Sweep, summary: Report, child: Child) -> Manifest | None:
     """What a coordinator hears: how many trials may run, how those have ended that it still waits for, and which of
-    the paused ones are held: they have no pod any more.
+    the paused ones are held, so that their pods go.
     """
     if not has_pod_per_trial(sweep) or not isinstance(summary, SweepSummary):
         return None
@@ -145,15 +144,17 @@ def answer(sweep: Sweep, summary: Report, child: Child) -> Manifest | None:
             ended.append(_end(trial, "Failed", message=NOTHING_TO_RUN, exitCode=NO_CODE))
         elif job is not None and controller_uid(job) == sweep.uid and _has_verdict(job.get("status") or {}):
             ended.append(_told(trial, job["status"]))
-    held = [n for n in summary.paused if _is_held(sweep, child(TRAINING_JOB.kind, trial_name(sweep.name, n)))]
+    held = [n for n in summary.paused if _is_held(sweep, trial_name(sweep.name, n), child)]
     return {"parallel": 0 if sweep.spec.suspend else sweep.spec.limits.parallel_trials, "ended": ended, "held": held}
 
 
-def _is_held(sweep: Sweep, job: Manifest | None) -> bool:
-    """Whether nothing of a paused trial's job runs."""
+def _is_held(sweep: Sweep, name: str, child: Child) -> bool:
+    """Whether a paused trial's job is held, and Kubernetes has told its pods to go."""
+    job, its = child(TRAINING_JOB.kind, name), child(JOB.kind, name)
     if job is None or controller_uid(job) != sweep.uid or _has_verdict(job.get("status") or {}):
         return True
-    return bool(job["spec"].get("suspend")) and (job.get("status") or {}).get("state") == "Suspended"
+    goes_on = its is not None and not is_true(its.get("status") or {}, "Suspended")
+    return bool(job["spec"].get("suspend")) and not goes_on
 
 
 def _has_verdict(status: Manifest) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 
 from ...shared import pods
-from ...shared.conditions import LONG_AGO, parse_timestamp, timestamp
+from ...shared.conditions import LONG_AGO, is_true, parse_timestamp, timestamp
 from ...shared.meta import Manifest
 from ...shared.training_records import CheckpointRecord, Progress, TerminationRecord
 from .manifests import Job
@@ -69,11 +69,16 @@ def _attempt(pod: Manifest, phase: str, ended: str) -> Manifest:
     return entry | code | {"reason": verdict.reason[:256], "message": verdict.message[:MAX_MESSAGE]}
 
 
+def began(child: Manifest | None) -> str:
+    """Since when a Job is active, or nothing: before Kubernetes 1.35 a suspended one keeps the time of its start."""
+    status = (child or {}).get("status") or {}
+    return "" if is_true(status, "Suspended") else str(status.get("startTime") or "")
+
+
 def activity(job: Job, child: Manifest | None, now: datetime) -> Manifest:
     """Since when it is active, and how many seconds it was before; what nobody saw of it is not counted."""
     used, since = min(int(job.status.get("activeSeconds", 0)), MAX_SECONDS), job.status.get("activeSince")
-    started = ((child or {}).get("status") or {}).get("startTime")
-    if started:
+    if started := began(child):
         return {"activeSeconds": used or None, "activeSince": started}
     if since:  # suspended, or its Job was deleted
         used += max(int((now - parse_timestamp(since)).total_seconds()), 0)

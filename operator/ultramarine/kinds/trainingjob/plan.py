@@ -65,7 +65,7 @@ def _wanted(job: Job, seen: Seen, now: datetime) -> Plan:
         return _without_job(job, seen, facts, now)
     if child["metadata"].get("deletionTimestamp"):
         ending = states.pending("JobEnding", "its last Job is being deleted, and its pods end first")
-        state = states.suspended() if job.spec.suspend else ending
+        state = _suspended(job) if job.spec.suspend else ending
         return _plan(job, state, facts, now)
     if done := _job_condition(child, "Complete"):
         if not _succeeded_pods(own_pods) and _is_fresh(done, now):
@@ -81,7 +81,7 @@ def _wanted(job: Job, seen: Seen, now: datetime) -> Plan:
         return _failed(job, child, failure, own_pods, facts, now)
     if job.spec.suspend and queues.is_queued(job.manifest):
         # Its Job's own `suspend` is the queue's; without the Job the queue gives its place to another.
-        return _plan(job, states.suspended(), facts, now, delete=(Ref.to(JOB, child),))
+        return _plan(job, _suspended(job), facts, now, delete=(Ref.to(JOB, child),))
     apply = _children(job, seen, child, facts)
     running = _running(job, own_pods)
     awaited = [] if job.spec.suspend else _awaited(job, own_pods, running)
@@ -113,8 +113,8 @@ def _without_job(job: Job, seen: Seen, facts: Manifest, now: datetime) -> Plan:
         message = f"its Job is gone; whether it was done is asked of the storage: {answer.message}"
         return _plan(job, states.pending("ReadingResult", message), facts, now, after=STORAGE_RETRY)
     if job.spec.suspend and queues.is_queued(job.manifest):
-        return _plan(job, states.suspended(), facts, now)
-    state = states.suspended() if job.spec.suspend else STARTING
+        return _plan(job, _suspended(job), facts, now)
+    state = _suspended(job) if job.spec.suspend else STARTING
     return _plan(job, state, facts, now, apply=_children(job, seen, None, facts))
 
 
@@ -189,7 +189,7 @@ def _awaited(job: Job, own_pods: list[Manifest], running: list[Manifest]) -> lis
 
 def _unfinished(job: Job, child: Manifest, own_pods: list[Manifest], running: list[Manifest]) -> states.State:
     if job.spec.suspend:
-        return states.suspended()
+        return _suspended(job)
     if running:
         return status.running(job, running)
     if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in own_pods):
@@ -207,14 +207,22 @@ def _unfinished(job: Job, child: Manifest, own_pods: list[Manifest], running: li
     return STARTING
 
 
+def _suspended(job: Job) -> states.State:
+    """Held by its author, or by the sweep whose trial it is."""
+    if task_of(job.manifest) is None:
+        return states.suspended()
+    return states.suspended("its sweep holds it: the trial is paused, or the sweep is suspended")
+
+
 def _without_pods(job: Job, child: Manifest, platform: Platform, now: datetime) -> Plan:
     """A Job that its controller has started gets a pod at once, or after a while where others have failed."""
     facts, counts = status.kept(job, platform), child.get("status") or {}
     if child["spec"].get("suspend") and queues.is_queued(job.manifest):
         return _plan(job, queues.held(job.manifest, "it"), facts, now)
-    if not counts.get("startTime") or counts.get("active"):
+    started = history.began(child)
+    if not started or counts.get("active"):
         return _plan(job, STARTING, facts, now)
-    waited = now - _since(job, parse_timestamp(str(counts["startTime"])), now)
+    waited = now - _since(job, parse_timestamp(started), now)
     if waited < NO_POD:
         return _plan(job, STARTING, facts, now, after=NO_POD - waited)
     missing = waiting.no_pod(child)
