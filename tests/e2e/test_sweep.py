@@ -130,17 +130,20 @@ done
 """
 
 
+# A sweep of those epochs, some of whose trials are paused.
+PAUSING: dict[str, Any] = {
+    "algorithm": {"type": "grid", "seed": 7},  # 9, 1, 8, 2, ...: the fourth one is the second best of all
+    "searchSpace": {"x": {"int": {"min": 1, "max": 9}}},
+    "earlyTermination": {"type": "asha", "minSteps": 1, "maxSteps": 9, "reductionFactor": 3},
+    "limits": {"maxTrials": 9},
+    "template": {"checkpoint": {}},
+}
+
+
 def test_a_paused_trial_goes_on_from_its_checkpoint(platform):
     """What asha stops in the beginning, when few trials are known, goes on later if it is among the best: from the step
     that it had come to, so no step is run twice."""
-    spec = {
-        "algorithm": {"type": "grid", "seed": 7},  # 9, 1, 8, 2, ...: the fourth one is the second best of all
-        "searchSpace": {"x": {"int": {"min": 1, "max": 9}}},
-        "earlyTermination": {"type": "asha", "minSteps": 1, "maxSteps": 9, "reductionFactor": 3},
-        "limits": {"maxTrials": 9},
-        "template": {"checkpoint": {}},
-    }
-    platform.apply(sweep("paused", ["sh", "-c", EPOCHS], **spec))
+    platform.apply(sweep("paused", ["sh", "-c", EPOCHS], **PAUSING))
     done = ended(platform, "paused", 240)
     assert done["state"] == "Succeeded", done
     assert done["trials"]["stopped"] + done["trials"]["succeeded"] == 9, done["trials"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from conftest import Platform, condition
 from manifests import TRAIN, Manifest, sweep
-from test_sweep import EPOCHS, counted, ended
+from test_sweep import EPOCHS, PAUSING, counted, ended
 
 SLOW = ["sh", "-c", "sleep 2; echo loss=$(params.x)"]
 
@@ -105,13 +105,6 @@ def test_trials_that_do_badly_give_up_their_place(platform: Platform):
 def test_a_paused_trial_is_a_suspended_job_that_goes_on_from_its_checkpoint(platform: Platform):
     """One that asha stops when few trials are known goes on in a new pod if it is among the best; no step is run twice,
     also where the coordinator and the operator are killed meanwhile."""
-    spec = {
-        "algorithm": {"type": "grid", "seed": 7},  # 9, 1, 8, 2, ...: the fourth one is the second best of all
-        "searchSpace": {"x": {"int": {"min": 1, "max": 9}}},
-        "earlyTermination": {"type": "asha", "minSteps": 1, "maxSteps": 9, "reductionFactor": 3},
-        "limits": {"maxTrials": 9},
-        "template": {"checkpoint": {}},
-    }
     held: dict[str, Manifest] = {}
 
     def is_over(status: Manifest) -> bool:
@@ -120,7 +113,7 @@ def test_a_paused_trial_is_a_suspended_job_that_goes_on_from_its_checkpoint(plat
                 held.setdefault(str(number), job)
         return status.get("state") in ("Succeeded", "Failed")
 
-    platform.apply(alone("paused-apart", ["sh", "-c", EPOCHS], **spec))
+    platform.apply(alone("paused-apart", ["sh", "-c", EPOCHS], **PAUSING))
     platform.wait("sw", "paused-apart", lambda s: is_over(s) or held, 240)
     (pod,) = platform.get("pod", "", *of("paused-apart"))
     platform.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false")
