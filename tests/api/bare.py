@@ -18,6 +18,7 @@ import httpx
 import pytest
 import yaml
 from ultramarine.shared.meta import (
+    ANNOTATION_REQUESTED_BY,
     API_VERSION,
     CONFIG_MAP,
     DEPLOYMENT,
@@ -40,10 +41,13 @@ from ultramarine.shared.meta import (
     TRAINING_JOB,
     Manifest,
 )
+from ultramarine_cluster import build, programs
 from ultramarine_cluster.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
+POLICIES = ("requester",)
+DRY = ("-f", "-", "--dry-run=server", "-o", "yaml")
 DIGEST = "sha256:" + "a" * 64
 T = TypeVar("T")
 
@@ -327,14 +331,30 @@ class Api:
         return document
 
 
+def policies() -> str:
+    """The chart's admission policies, which like the CRDs are the whole cluster's."""
+    build.ensure(("helm",))
+    chart = ROOT / "charts" / "ultramarine"
+    words = [str(programs.path("helm")), "template", "ultramarine", str(chart)]
+    words += ["--values", str(chart / "ci" / "images-values.yaml")]
+    words += ["--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"]
+    words += [word for name in POLICIES for word in ("--show-only", f"templates/{name}.yaml")]
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
 def install(cluster: Cluster) -> None:
-    """Our types, and the operator's Lease in the namespace default."""
+    """Our types with their admission policies, and the operator's Lease in the namespace default."""
     # kubectl looks at the API server's own description of itself, which may come after it says that it is ready.
     eventually("it describes itself", lambda: "apiextensions.k8s.io/v1" in cluster.run("get", "--raw", "/openapi/v3"))
     # Client-side apply on purpose: a CRD that outgrows its annotation could not be installed by hand.
     cluster.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
     cluster.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
     cluster.run("create", "-f", "-", input=json.dumps(free_lease("default")))
+    cluster.run("apply", "-f", "-", input=policies())
+    eventually(
+        "the policies are in force",
+        lambda: ANNOTATION_REQUESTED_BY in cluster.run("create", *DRY, input=json.dumps(whole("Sweep"))),
+    )
 
 
 def access(cluster: Cluster) -> tuple[str, ssl.SSLContext]:

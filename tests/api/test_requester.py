@@ -1,0 +1,109 @@
+"""Who asked for an object: written by the API server, whatever its author writes, and in nobody's way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from bare import Api, merged, whole
+from broken import plain, spelled
+from strategies import KIND, OPEN, Path, replaced, schema
+from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY, Manifest
+
+KINDS = ("TrainingJob", "Sweep")
+# A value of another type for each type of a schema, with what the API server calls it.
+OTHERS: dict[str, tuple[Any, ...]] = {
+    "string": (0.5, True, ["a"], {"a": "b"}),
+    "integer": ("1", 1.5, True, [], {}),
+    "number": ("1", True, [], {}),
+    "boolean": ("true", 1, [], {}),
+    "array": ("a", 1, {}),
+    "object": ("a", 1, ["a"]),
+}
+
+
+def mistakes(node: Manifest, value: Any, path: Path) -> Iterator[tuple[Path, Any, str]]:
+    """Each typed place of a value, with another value for it and the words that the schema has for that."""
+    if type := node.get("type"):
+        for other in OTHERS[type]:
+            yield path, other, f"in body must be of type {type}"
+    if isinstance(value, list):
+        for number, item in enumerate(value[:1]):
+            yield from mistakes(node["items"], item, (*path, number))
+    elif isinstance(value, dict) and not node.get(OPEN):
+        for name, child in value.items():
+            below = node.get("properties", {}).get(name) or node["additionalProperties"]
+            yield from mistakes(below, child, (*path, name))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wrong_type_is_told_in_the_words_of_the_schema(namespace, kind):
+    """Whatever field holds a value of another type, the answer names the field and the type that it must have."""
+    api, hidden, number = namespace(), [], 0
+    made = whole(kind)
+    for path, other, words in mistakes(schema(kind, "spec"), made["spec"], ("spec",)):
+        wrong = replaced(made, path, other)
+        code, answer = send(api, "POST", kind, wrong, dry=True)
+        said = plain(answer["message"])
+        number += 1
+        if code != 422 or f"{spelled(path)} {words}" not in said:
+            hidden.append((spelled(path), other, said))
+
+    assert number > 250
+    assert hidden == []
+
+
+def send(
+    api: Api, method: str, kind: str, manifest: Any, name: str = "", type: str = "", dry: bool = False
+) -> tuple[int, Manifest]:
+    """How the server answers to a request with an object, or with a patch of one."""
+    path = KIND[kind].resource.path(api.namespace, name)
+    answer = api.http.request(
+        method,
+        path,
+        params={"fieldManager": "test"} | ({"dryRun": "All"} if dry else {}),
+        content=json.dumps(manifest).encode(),
+        headers={"Content-Type": f"application/{type or 'json'}"},
+    )
+    return answer.status_code, answer.json()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nobody_can_say_that_another_asked(namespace, kind):
+    """However an object is made or changed, its annotation has the name of who made it."""
+    api = namespace()
+    who = json.loads(api.run("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
+    forged = {ANNOTATION_REQUESTED_BY: "somebody"}
+    for number, marks in enumerate((None, {}, {"a": "b"}, forged, {"a": "b", **forged})):
+        made = whole(kind, {"metadata": {"name": f"a{number}", "annotations": marks}})
+        code, kept = send(api, "POST", kind, made)
+        assert (code, kept["metadata"]["annotations"][ANNOTATION_REQUESTED_BY]) == (201, who), marks
+
+    applied = whole(kind, {"metadata": {"name": "a1", "annotations": forged}})
+    without = merged(kept, {"metadata": {"annotations": None}})
+    place = f"/metadata/annotations/{ANNOTATION_REQUESTED_BY.replace('/', '~1')}"
+    changes: list[tuple[str, str, Any, str]] = [
+        ("PATCH", "a1", {"metadata": {"annotations": forged}}, "merge-patch+json"),
+        ("PATCH", "a1", {"metadata": {"annotations": {ANNOTATION_REQUESTED_BY: None}}}, "merge-patch+json"),
+        ("PATCH", "a1", {"metadata": {"annotations": None}}, "merge-patch+json"),
+        ("PATCH", "a1", [{"op": "replace", "path": place, "value": ""}], "json-patch+json"),
+        ("PATCH", "a1", [{"op": "remove", "path": "/metadata/annotations"}], "json-patch+json"),
+        ("PATCH", "a1?force=true", applied, "apply-patch+yaml"),
+        ("PUT", "a4", without, ""),
+    ]
+    for method, name, change, type in changes:
+        code, kept = send(api, method, kind, change, name, type)
+        assert (code, kept["metadata"]["annotations"].get(ANNOTATION_REQUESTED_BY)) == (200, who), (method, change)
+
+
+def test_annotations_that_are_none_are_the_servers_to_refuse(namespace):
+    """What is no map of texts never comes as far as the policy, or is told as what it is."""
+    api = namespace()
+    for marks in ("a", ["a"], 1, {"a": 1}, {"a": {}}):
+        made = whole("TrainingJob", {"metadata": {"annotations": marks}})
+        code, answer = send(api, "POST", "TrainingJob", made, dry=True)
+        assert code in (400, 422), answer
+        assert "annotations" in answer["message"]
+        assert "policy" not in answer["message"]
