@@ -18,6 +18,9 @@ from .paths import State, write
 # what runs in pods does not inherit it.
 MARK = "ULTRAMARINE_CLUSTER"
 
+_PF_KTHREAD = 0x00200000  # of include/linux/sched.h
+_LOOKS = 50  # at an environment without a variable, before it is believed
+
 # The shell records itself before it becomes the program: at no moment does the program run unrecorded.
 _RECORD = 'read -r line < /proc/$$/stat; echo "$line" > "$0.new"; mv "$0.new" "$0"; exec "$@"'
 
@@ -172,11 +175,24 @@ def marked(state: State) -> Iterator[Process]:
         if not folder.name.isdigit():
             continue
         try:
-            environment = (folder / "environ").read_bytes()
+            environment = _environment_of(folder)
         except OSError:
             continue
         if needle in environment.split(b"\0") and (process := _stat(int(folder.name))) is not None:
             yield process
+
+
+def _environment_of(folder: Path) -> bytes:
+    """The environment of a process; in the middle of an exec there is none for a moment, so it looks again."""
+    looks = 0
+    while not (found := (folder / "environ").read_bytes()) and looks < _LOOKS:
+        values = (folder / "stat").read_text().rpartition(")")[2].split()  # from the third field on, see proc(5)
+        if values[0] in "ZX" or int(values[6]) & _PF_KTHREAD:
+            break
+        begin, end = values[47:49]
+        looks += begin == end != "0"  # empty, or about to be filled in
+        time.sleep(0.001)
+    return found
 
 
 def name_of(process: Process) -> str:

@@ -126,6 +126,19 @@ def test_a_component_starts_once_and_again_when_it_changes(state: State) -> None
     process.stop(await_record(state))
 
 
+def test_a_process_is_found_while_it_becomes_another_program(state: State) -> None:
+    """In the middle of an exec a process has no environment to be known by; it is found all the same."""
+    again = process.Component(
+        "sleeper", ("/bin/sh", "-c", 'exec /bin/sh -c "$0" "$0"', 'exec /bin/sh -c "$0" "$0"'), str
+    )
+    process.start(state, again)
+    running = await_record(state)
+    try:
+        assert [list(process.marked(state)) for _ in range(200)] == [[running]] * 200
+    finally:
+        process.stop(running, grace=0)
+
+
 def test_a_recycled_pid_is_not_taken_for_ours(state: State) -> None:
     """A record whose process number now belongs to another process counts as dead."""
     line = Path("/proc/self/stat").read_text().split()
