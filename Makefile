@@ -6,9 +6,12 @@ TIER ?= full
 SEEDS ?= 200
 HOURS ?= 1
 OPTIONS ?=
+ALL ?=
+PYTEST := $(BIN)/pytest --durations=10 --durations-min=1
+LESS := $(if $(ALL),,and not slow)
 SWEEPS := PYTHONPATH=tests/e2e:tests:tests/api:tests/chaos $(BIN)/python bench
 
-.PHONY: help demo up down status install check test unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills sweep-memory writes soak serving lossless pool generate format clean
+.PHONY: help demo up down status install check test test-all unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills sweep-memory writes soak serving lossless pool generate format clean
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -37,19 +40,25 @@ check: .venv/ready  ## style, types, layers, generated files, chart
 	@$(BIN)/ultramarine-cluster build helm
 	"$$($(BIN)/ultramarine-cluster build --print)/helm" lint --strict -f charts/ultramarine/ci/images-values.yaml charts/ultramarine
 
-test: unit api chaos-short e2e  ## all tests, on the embedded cluster, which is brought up where it is not
+test: unit api chaos-short e2e  ## the tests of every commit, on the embedded cluster; 25 minutes, 45 where nothing is built
+
+test-all:  ## all tests, also the slow ones of foreign frameworks, clients and rare stories; 90 minutes
+	@$(MAKE) --no-print-directory test ALL=1
 
 unit: .venv/ready  ## pure functions and golden manifests, and our programs on loopback
-	$(BIN)/pytest -n 2 tests/unit tests/gateway tests/golden
+	$(PYTEST) -n 2 tests/unit tests/gateway tests/golden -m "not long $(LESS)"
 
 api: .venv/ready  ## every rule of the CRDs against a real kube-apiserver
-	$(BIN)/pytest -n 2 --dist loadfile tests/api
+	$(PYTEST) -n 2 --dist loadfile tests/api -m "not long $(LESS)"
 
-chaos-short: .venv/ready  ## the promises under faults, a few seeds; part of `make test`
-	$(BIN)/pytest -n 2 tests/chaos -m "not long" --timeout=1200
+chaos-short: .venv/ready  ## the promises under faults, a sample of lives; ALL=1 for all lives
+	$(PYTEST) -n 2 tests/chaos -m "not long $(LESS)" --timeout=1200
 
-e2e: .venv/ready  ## whole stories on the real cluster
-	$(BIN)/pytest tests/e2e
+e2e: .venv/ready  ## whole stories on the real cluster, several at once, and then those that need it for themselves
+	@export ULTRAMARINE_E2E_BEGAN=$$(date -u +%Y-%m-%dT%H:%M:%S+00:00); set -x; \
+	$(PYTEST) -n 3 --dist loadfile tests/e2e -m "not exclusive $(LESS)" || failed=1; \
+	$(PYTEST) tests/e2e -m "exclusive $(LESS)" || failed=1; \
+	exit $${failed:-0}
 
 chaos: .venv/ready  ## every promise, every kill, SEEDS random schedules, 10,000 manifests of misuse; about an hour
 	ULTRAMARINE_CHAOS_SEEDS=$(SEEDS) $(BIN)/pytest tests/chaos --timeout=3600

@@ -10,14 +10,39 @@ import pytest
 from api.bare import install
 from process import Zygote
 from rig import Outcome, Rig
+from sample import ALL_RUNS, Sample, drawn
 from ultramarine_cluster import cluster
 from unit.conftest import ObjectStore, object_store  # noqa: F401  the fixture of the unit tests serves here too
 from world import BUCKET
 
+HERE = Path(__file__).parent
+
+FEW = 3  # runs of each test in `make test`
+sample = pytest.StashKey[Sample]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What only `make chaos` runs is marked."""
-    config.addinivalue_line("markers", "long: minutes of faults, for `make chaos`; `make test` leaves it out")
+    """Draw the sample where the slow tests are left out."""
+    config.stash[sample] = drawn(FEW) if "not slow" in config.getoption("markexpr") else ALL_RUNS
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test with many parameters, those are slow that the sample does not have."""
+    cases: dict[str, list[pytest.Function]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path.parent == HERE and not item.get_closest_marker("long"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for found in cases.values():
+        taken = config.stash[sample].of(item.name for item in found)
+        for item in found:
+            if item.name not in taken:
+                item.add_marker("slow")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how the same runs are made again."""
+    terminalreporter.write_line(str(config.stash[sample]))
 
 
 @pytest.fixture(scope="session")
@@ -50,10 +75,12 @@ async def rig(
     known: dict[str, Outcome],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> AsyncIterator[Rig]:
     """What a test makes its runs with."""
     (object_store.folder / BUCKET).mkdir(exist_ok=True)
     for name, value in object_store.credentials.items():
         monkeypatch.setenv(name, value)
-    async with Rig(bare, object_store, zygote, tmp_path, known).watching() as ready:
+    mine = request.config.stash[sample]
+    async with Rig(bare, object_store, zygote, tmp_path, known, request.node.name, mine).watching() as ready:
         yield ready

@@ -21,6 +21,7 @@ from api.bare import access, free_lease
 from lives import Life
 from process import SPEED, Operator, Zygote
 from proxy import LINE, Call, Fault, Proxy, of_kubernetes, of_storage
+from sample import ALL_RUNS, Sample
 from ultramarine.kinds import KINDS
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.meta import LEASE, Manifest, Resource
@@ -201,6 +202,8 @@ class Rig:
     zygote: Zygote
     folder: Path
     known: dict[str, Outcome]  # undisturbed runs by life
+    test: str = ""
+    sample: Sample = ALL_RUNS
     api: Api = field(init=False)
     session: aiohttp.ClientSession = field(init=False)
     worlds: dict[str, World] = field(default_factory=dict)
@@ -272,6 +275,7 @@ class Rig:
         calm: Outcome | None = None,
         but: Iterable[str] = (),
         operators: int = 1,
+        patience: float | None = None,
     ) -> Outcome:
         """Live one life under faults to the end that `calm` had, and check all that must hold on the way.
 
@@ -280,7 +284,8 @@ class Rig:
         namespace = f"chaos-{os.getpid()}-{next(_numbers)}"
         await self.api.ask("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
         await self.api.ask("POST", LEASE.path(namespace), free_lease(namespace))
-        world = self.worlds[namespace] = World(self.api, namespace, self.storage, RESOURCES, self.patience)
+        patience = patience or self.patience
+        world = self.worlds[namespace] = World(self.api, namespace, self.storage, RESOURCES, patience)
         back = Proxy(self.store.endpoint, of_storage, self.session, None, tuple(storage))
         fronts = [
             Proxy(self.api.url, of_kubernetes, self.session, self.api.tls, tuple(faults)) for _ in range(operators)
@@ -366,11 +371,15 @@ class Rig:
         if wrong:
             raise AssertionError("\n".join(wrong))
 
+    def some(self, lives: Iterable[Life]) -> list[Life]:
+        """The lives of the sample; each test has others."""
+        return self.sample.of(lives, self.test, lambda life: life.kind)
+
     async def calm(self, life: Life) -> Outcome:
         """The undisturbed run of a life; it is made once."""
         async with self.gates[str(life)]:
             if str(life) not in self.known:
-                self.known[str(life)] = await self.run(life)
+                self.known[str(life)] = await self.run(life, patience=PATIENCE)
         return self.known[str(life)]
 
 

@@ -61,8 +61,8 @@ async def live(rig: Rig, life: Life, faults: Iterable[Fault] = (), check_fired: 
 async def everywhere(
     rig: Rig, faults: Iterable[Fault] = (), lives: Iterable[Life] = LIVES, **how: Any
 ) -> list[Outcome]:
-    """Live all lives under the same faults."""
-    return await together(functools.partial(live, rig, life, tuple(faults), **how) for life in lives)
+    """Live all lives, or those of the sample, under the same faults."""
+    return await together(functools.partial(live, rig, life, tuple(faults), **how) for life in rig.some(lives))
 
 
 def test_every_kind_has_lives() -> None:
@@ -77,13 +77,16 @@ async def every_write(
 ) -> list[Outcome]:
     """Live each life once for each of its writes, with a fault at that one; `faults` take turns.
 
-    With `each` above 1 only one write in so many has it, and lives begin at different ones.
+    With `each` above 1 only one write in so many has it, and lives begin at different ones. Of a life in the sample one
+    write has it.
     """
     runs = []
+    lives = rig.some(lives)
     calms = await together(functools.partial(rig.calm, life) for life in lives)
     for place, (life, calm) in enumerate(zip(lives, calms, strict=True)):
         numbers = range(1 + place % each, calm.writes + 1, each)
-        for number, fault in zip(numbers, itertools.cycle(faults), strict=False):
+        cases = zip(numbers, itertools.cycle(faults), strict=False)
+        for number, fault in rig.sample.of(cases, str(life))[: 1 if rig.sample.runs else None]:
             at = replace(fault, verb="write", nth=number)
             # Two writes that come together are sometimes one, and one that an edit overtakes is refused and done again:
             # the last numbers may not be reached.
@@ -283,7 +286,9 @@ async def test_07_an_edit_that_changes_nothing(rig: Rig) -> None:
 
 async def test_07_each_property_changed_once(rig: Rig) -> None:
     """After a change of any one property that may be changed, all is as if the new spec had been applied at first."""
-    await together(functools.partial(_changed, rig, *each) for each in CHANGES)
+    await together(
+        functools.partial(_changed, rig, *each) for each in rig.sample.of(CHANGES, kind=lambda change: change[1])
+    )
 
 
 # What may be changed of each kind, as (life, kind, name, patch of the spec).
@@ -409,7 +414,7 @@ async def test_09_refused_at_admission(rig: Rig) -> None:
 
     await together(
         functools.partial(live, rig, named(life), disturb=refused(kind, patch, words))
-        for life, kind, patch, words in REFUSED
+        for life, kind, patch, words in rig.sample.of(REFUSED, kind=lambda refusal: refusal[1])
     )
 
 

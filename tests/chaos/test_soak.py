@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 
+import pytest
 from api.bare import ROOT
 
 
+@pytest.mark.slow
 def test_churn_is_measured() -> None:
     """`make soak` runs its churn and ends with the table of slopes, and no pass failed by a bug."""
     path = os.pathsep.join([*(str(ROOT / "tests" / part) for part in ("", "api", "chaos")), *sys.path])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +22,11 @@ from ultramarine_cluster.paths import REPOSITORY
 NAMESPACE = "ultramarine-e2e"
 HERE = Path(__file__).parent
 OURS = ("sw", "tj", "oe", "mv", "mdl")
+# The files that take longest: they begin first, so that no worker waits for another one in the end.
+SLOWEST = {"test_serving", "test_gateway", "test_pool", "test_training_life", "test_sweep", "test_rollout"}
 Manifest = dict[str, Any]
+# When the suite began that several runs of pytest make up; `make e2e` sets it.
+BEGAN = "ULTRAMARINE_E2E_BEGAN"
 began = pytest.StashKey[datetime]()
 
 
@@ -100,6 +106,20 @@ class Platform:
 
         return self.wait("oe", name, is_so, seconds)
 
+    def emptied(self, name: str, seconds: float = 60) -> None:
+        """Wait until no pod of an endpoint is on its way out: old pods go on for ten seconds, and end then."""
+        end = time.monotonic() + seconds
+        while any(pod["metadata"].get("deletionTimestamp") for pod in self.pods_of("OnlineEndpoint", name)):
+            if time.monotonic() > end:
+                pytest.fail(f"old pods of {name} are still there after {seconds:.0f} s")
+            time.sleep(0.3)
+
+    def pods_of(self, kind: str, name: str) -> list[Manifest]:
+        """The pods of an object of ours."""
+        labels = f"ultramarine.dev/kind={kind},ultramarine.dev/name={name}"
+        found: list[Manifest] = self.get("pod", "", "-l", labels)
+        return found
+
     def delete(self, kind: str, *names: str) -> None:
         """Delete objects, and wait until they are gone."""
         self.kubectl("delete", kind, *names, "--ignore-not-found", "--wait=true", "--timeout=90s")
@@ -138,7 +158,8 @@ def condition(status: Manifest, type: str) -> Manifest:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Remember when the suite began: the audit log is older."""
-    config.stash[began] = datetime.now(UTC)
+    told = os.environ.get(BEGAN)
+    config.stash[began] = datetime.fromisoformat(told) if told else datetime.now(UTC)
     config.addinivalue_line("markers", "whole_suite: judges what all end-to-end tests together did")
 
 
@@ -151,8 +172,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     files = {item.path for item in here}
     part = len(items) < found or any("::" in word for word in config.args) or files != set(HERE.glob("test_*.py"))
     last = [item for item in here if item.path.name == "test_rights.py"]
-    spared = [item for item in last if part and item.get_closest_marker("whole_suite")]
-    items[:] = [item for item in items if item not in last] + [item for item in last if item not in spared]
+    spared = [item for item in last if part and BEGAN not in os.environ and item.get_closest_marker("whole_suite")]
+    # With several workers the first file in the list is the first to be taken.
+    rest = sorted((item for item in items if item not in last), key=lambda item: item.path.stem not in SLOWEST)
+    items[:] = rest + [item for item in last if item not in spared]
     if spared:
         config.hook.pytest_deselected(items=spared)
         names = ", ".join(item.name for item in spared)
@@ -181,16 +204,28 @@ def requester(to: target.Target) -> str:
     return subprocess.run([*to.helm, *words], capture_output=True, text=True, check=True).stdout
 
 
+@contextmanager
+def first(folder: Path, name: str) -> Iterator[bool]:
+    """True for the first worker of a run that comes here; the others wait until it is done."""
+    path = folder / name
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield path.stat().st_size == 0
+        file.write("done")
+
+
 @pytest.fixture(scope="session")
-def platform(embedded: target.Target) -> Platform:
-    """The chart, installed by the code that people's `make demo` uses, under exactly its own Role."""
-    restricted(embedded, NAMESPACE)
-    # As Helm's own writes: another release on this cluster may hold the CRDs, and must be able to upgrade them.
-    as_helm = ("--server-side", "--force-conflicts", "--field-manager=helm")
-    embedded.run("apply", *as_helm, "-f", str(REPOSITORY / "crds"))
-    embedded.run("apply", *as_helm, "-f", "-", input=requester(embedded))
-    target.install(embedded, NAMESPACE, "crds.install=false")
+def platform(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Platform:
+    """The chart, installed once a run by the code that people's `make demo` uses, under exactly its own Role."""
     made = Platform(embedded, NAMESPACE)
-    for kind in OURS:
-        made.kubectl("delete", kind, "--all", "--wait=true")
+    with first(tmp_path_factory.getbasetemp().parent, f"platform-{testrun_uid}") as mine:
+        if mine:
+            restricted(embedded, NAMESPACE)
+            # As Helm's own writes: another release on this cluster may hold the CRDs, and must be able to upgrade them.
+            as_helm = ("--server-side", "--force-conflicts", "--field-manager=helm")
+            embedded.run("apply", *as_helm, "-f", str(REPOSITORY / "crds"))
+            embedded.run("apply", *as_helm, "-f", "-", input=requester(embedded))
+            target.install(embedded, NAMESPACE, "crds.install=false")
+            for kind in OURS:
+                made.kubectl("delete", kind, "--all", "--wait=true")
     return made

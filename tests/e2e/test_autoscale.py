@@ -97,7 +97,7 @@ def test_pods_come_and_go_with_the_requests_in_flight(elastic):
             took = time.monotonic() - began
             assert elastic.get("pdb", f"{NAME}-blue")["spec"]["maxUnavailable"] == 1
         elastic.wait("oe", NAME, counted("1/1"), 180)
-        time.sleep(15)  # the old pods go on for ten seconds and end then
+        elastic.emptied(NAME)
     assert burst.failures == []
     assert steady.failures == []
     assert burst.answers > 0

@@ -18,6 +18,8 @@ from conftest import NAMESPACE, Platform
 from manifests import endpoint, infer, model_version, onnx_model, training_job
 from ultramarine_cluster.venvs import python_with
 
+pytestmark = pytest.mark.slow
+
 KSERVE = "kserve==0.21.0"  # 450 MB with what it needs, which does not go with our own versions: a virtualenv of its own
 
 # One model as MLflow stores it, and one that is code.

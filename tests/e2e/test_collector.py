@@ -18,7 +18,7 @@ import tritonclient.http as triton_http
 from conftest import NAMESPACE, Platform
 from manifests import endpoint, infer, model_version, onnx_model
 
-NAME, BUCKET = "kept", "ultramarine"
+NAME, BUCKET = "captured", "ultramarine"
 SECRET = 1234.5  # a value of the input that is redacted
 
 

@@ -119,11 +119,11 @@ def test_what_was_missing_may_come_later(broken):
 
 def test_suspend_and_resume(platform):
     """A suspended job has no pod and says so; resumed, it runs to its end."""
-    platform.apply(training_job("held", suspend=True))
-    platform.wait("tj", "held", lambda s: s.get("state") == "Suspended")
-    assert platform.get("pod", "", "-l", "ultramarine.dev/name=held") == []
-    platform.apply(training_job("held", suspend=False))
-    assert platform.ended("held")["state"] == "Succeeded"
+    platform.apply(training_job("on-hold", suspend=True))
+    platform.wait("tj", "on-hold", lambda s: s.get("state") == "Suspended")
+    assert platform.get("pod", "", "-l", "ultramarine.dev/name=on-hold") == []
+    platform.apply(training_job("on-hold", suspend=False))
+    assert platform.ended("on-hold")["state"] == "Succeeded"
 
 
 def test_an_edited_source_is_set_right(platform):
@@ -142,37 +142,19 @@ def test_a_finished_job_goes_after_its_time_to_live(platform):
     assert platform.status("mv", "brief-1")["state"] == "Ready"
 
 
-def test_the_result_survives_the_pod(platform):
-    """The pod deleted before the operator saw its end: the result is read from the storage."""
-    platform.kubectl("scale", "deployment/ultramarine-operator", "--replicas=0")
-    platform.kubectl("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=operator", "--timeout=60s")
-    try:
-        platform.apply(training_job("orphan", model="orphan"))
-    finally:
-        platform.kubectl("scale", "deployment/ultramarine-operator", "--replicas=1")
-    platform.wait("tj", "orphan", lambda s: s.get("state") == "Running")
-    platform.kubectl("scale", "deployment/ultramarine-operator", "--replicas=0")
-    platform.kubectl("wait", "--for=condition=Complete", "job/orphan", "--timeout=60s")
-    platform.kubectl("delete", "pod", "-l", "ultramarine.dev/name=orphan", "--wait=true")
-    platform.kubectl("scale", "deployment/ultramarine-operator", "--replicas=1")
-    status = platform.ended("orphan")
-    assert status["state"] == "Succeeded"
-    assert status["modelVersion"] == "orphan-1"
-
-
 def test_a_job_made_again_under_its_name_is_a_new_job(platform):
     """Deleted and applied at once, it waits for the old one's pods to go, and runs anew."""
-    manifest = training_job("again")
+    manifest = training_job("once-again")
     platform.apply(manifest)
-    platform.ended("again")
-    before = platform.get("tj", "again")["metadata"]["uid"]
-    platform.kubectl("delete", "tj", "again", "--wait=true")
+    platform.ended("once-again")
+    before = platform.get("tj", "once-again")["metadata"]["uid"]
+    platform.kubectl("delete", "tj", "once-again", "--wait=true")
     platform.apply(manifest)
-    status = platform.ended("again")
-    assert platform.get("tj", "again")["metadata"]["uid"] != before
+    status = platform.ended("once-again")
+    assert platform.get("tj", "once-again")["metadata"]["uid"] != before
     assert (status["state"], status["attempts"]) == ("Succeeded", 1)
-    (job,) = (job for job in platform.get("job") if job["metadata"]["name"] == "again")
-    assert job["metadata"]["ownerReferences"][0]["uid"] == platform.get("tj", "again")["metadata"]["uid"]
+    (job,) = (job for job in platform.get("job") if job["metadata"]["name"] == "once-again")
+    assert job["metadata"]["ownerReferences"][0]["uid"] == platform.get("tj", "once-again")["metadata"]["uid"]
 
 
 def test_a_name_that_is_taken_is_left_alone(platform):

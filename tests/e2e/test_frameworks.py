@@ -11,6 +11,8 @@ from ultramarine_cluster import target
 from ultramarine_cluster.paths import REPOSITORY
 from ultramarine_cluster.target import Target
 
+pytestmark = pytest.mark.slow
+
 # Two nodes on a busy machine of two cores, from the pull of a local image to the last upload.
 SECONDS = 300
 INDEX = "batch.kubernetes.io/job-completion-index"

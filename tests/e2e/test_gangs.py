@@ -93,7 +93,7 @@ def test_a_rank_that_never_starts_is_waited_for_so_long_only(platform: Platform)
 
 def test_an_elastic_job_goes_on_with_fewer_nodes(platform: Platform):
     """There is room for one of two: it trains alone rather than not at all."""
-    platform.apply(gang("elastic", "8", resources={"requests": {"cpu": "1100m"}}, elastic={"minNodes": 1}))
-    status = platform.ended("elastic", 180)
+    platform.apply(gang("smaller", "8", resources={"requests": {"cpu": "1100m"}}, elastic={"minNodes": 1}))
+    status = platform.ended("smaller", 180)
     assert status["state"] == "Succeeded"
     assert status["metrics"]["latest"]["world"] == 1

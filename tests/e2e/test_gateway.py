@@ -138,7 +138,7 @@ def test_traffic_turns_step_by_step_without_a_failed_request(split):
         served(split, {"blue": 100})
         split.apply(endpoint(NAME, "", deployments=[GREEN], traffic={"green": 100}))
         split.kubectl("wait", "--for=delete", "deployment/shares-blue", "--timeout=120s")
-        time.sleep(12)  # the old pods go on for ten seconds and end then
+        split.emptied(NAME)
         served(split, {"blue": 100})
     assert load.failures == []
     assert set(load.versions) == {"1", "2"}
@@ -152,7 +152,7 @@ def test_an_alias_moves_without_a_failed_request(split):
     with OpenLoad(split, NAME) as load:
         split.apply({"kind": "Model", "metadata": {"name": NAME}, "spec": {"aliases": {"champion": "2"}}})
         split.ready(NAME, f"{NAME}-2", 180)
-        time.sleep(12)
+        split.emptied(NAME)
     assert load.failures == []
     assert load.versions[0] == "1"
     assert load.versions[-1] == "2"
@@ -175,6 +175,7 @@ def gateways(platform: Platform) -> list[str]:
     return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
 
+@pytest.mark.exclusive
 def test_a_gateway_pod_goes_without_a_failed_request(two_gateways):
     """One of two gateway pods is deleted under load: it empties itself, and the other and its successor answer."""
     served(two_gateways, {"blue": 50, "green": 50})
@@ -185,6 +186,7 @@ def test_a_gateway_pod_goes_without_a_failed_request(two_gateways):
     assert set(load.versions) == {"1", "2"}
 
 
+@pytest.mark.exclusive
 def test_a_gateway_pod_that_is_killed_is_missed_for_a_moment(two_gateways):
     """One of two gateway pods dies at once: what it had taken is lost, and afterwards every request is answered."""
     served(two_gateways, {"blue": 100})

@@ -96,6 +96,7 @@ def put_keys(platform: Platform, name: str, **keys: str) -> None:
     platform.kubectl("patch", "secret", name, "--type=merge", "-p", json.dumps({"stringData": keys}))
 
 
+@pytest.mark.slow
 def test_keys_are_asked_for_rotated_and_not_lost_with_their_secret(asked):
     """A wrong key is refused at the gateway, both keys rotate under requests, a deleted Secret locks nobody out.
 
@@ -195,6 +196,7 @@ except OSError:
     asked.kubectl("delete", "pod", STRANGER, "--grace-period=1")
 
 
+@pytest.mark.slow
 def test_tokens_open_and_there_is_no_way_around_the_gateway(asked, stranger):
     """A JWT of the issuer, in time and for the audience, opens; with tokens pods answer the gateway alone."""
     name, key = "asked-tokens", rsa.generate_private_key(65537, 2048)
@@ -297,6 +299,7 @@ class Connection(HTTPSConnection):
         return x509.load_der_x509_certificate(self.sock.getpeercert(binary_form=True) or b"").serial_number
 
 
+@pytest.mark.slow
 def test_an_endpoint_answers_by_https_and_its_certificate_is_renewed(asked):
     """Its Secret is waited for by name; clients verify what it shows; a renewed one ends no connection."""
     name = "asked-tls"

@@ -23,6 +23,8 @@ from manifests import endpoint, model_version, onnx_model, sweep, training_job
 from ultramarine_cluster import images, target
 from ultramarine_cluster.paths import REPOSITORY
 
+pytestmark = pytest.mark.exclusive
+
 NAMESPACE = "ultramarine-install"
 IMAGES = target.OWN_IMAGES
 PLURALS = ("sweeps", "trainingjobs", "models", "modelversions", "onlineendpoints")
@@ -49,9 +51,9 @@ class Release:
     before: set[str]
     images: dict[str, str]
 
-    def upgrade(self) -> None:
-        """`helm upgrade --install` to this tree."""
-        target.upgrade(self.platform.target, NAMESPACE, self.images)
+    def upgrade(self, *settings: str) -> None:
+        """`helm upgrade --install` to this tree, with these settings."""
+        target.upgrade(self.platform.target, NAMESPACE, self.images, *settings)
 
     def helm(self, *words: str) -> None:
         """Run helm on the release."""
@@ -67,6 +69,11 @@ class Release:
             for pod in found
             if not pod["metadata"].get("deletionTimestamp")
         }
+
+    def operator(self) -> set[str]:
+        """The uids of the operator's pods that stay."""
+        pods = self.platform.get("pod", "", "-l", "app.kubernetes.io/component=operator")
+        return {pod["metadata"]["uid"] for pod in pods if not pod["metadata"].get("deletionTimestamp")}
 
     def statuses(self) -> dict[str, Manifest]:
         """The status of each object of ours."""
@@ -208,6 +215,17 @@ def test_a_job_of_the_release_before_ends_well_under_this_one(release):
     assert (status["state"], status["attempts"]) == ("Succeeded", 1)
     versions = sorted(v["metadata"]["name"] for v in platform.get("mv") if v["spec"]["model"] == "churn")
     assert versions == ["churn-1", "churn-2"]
+
+
+def test_another_setting_of_the_operator_disturbs_nobody(release):
+    """`helm upgrade` with more CPU for the operator replaces its pod alone; every request is answered."""
+    platform = release.platform
+    before, operator = release.pods("steady", "done"), release.operator()
+    with Load(platform, "steady") as load:
+        release.upgrade('operator.resources={"requests": {"cpu": "60m"}}')
+    assert load.failures == []
+    assert release.operator() != operator
+    assert release.pods("steady", "done") == before
 
 
 def test_two_operators_for_one_namespace_are_refused(release):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 
 from conftest import Platform, condition
-from manifests import Manifest, endpoint, model_version, onnx_model, training_job
-from test_storage_lost import no_bucket
+from manifests import endpoint, model_version, onnx_model, training_job
 
 
 def versions(platform: Platform) -> list[str]:
@@ -92,26 +91,6 @@ def test_without_a_word_about_it_artifacts_stay(platform):
     assert "artifacts" not in platform.status("mdl", "kept-files")
     assert platform.get("job", "", "-l", "ultramarine.dev/kind=Model,ultramarine.dev/name=kept-files") == []
     platform.delete("mdl", "kept-files")
-    assert stored(platform, uri) > 1
-
-
-def test_a_storage_that_is_away_is_waited_for_and_retain_is_the_way_out(platform):
-    """The Model says what the Job waits for; set to Retain, the Job goes, and the artifact stays."""
-    (uri,) = trained(platform, "stuck", "stuck")
-    platform.kubectl("patch", "mdl", "stuck", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Delete"}}')
-    platform.wait("mdl", "stuck", lambda s: s.get("artifacts"))
-    with no_bucket(platform):
-        platform.delete("mv", "stuck-1")
-
-        def fails(status: Manifest) -> bool:
-            told = condition(status, "ArtifactsDeleted")
-            return told.get("status") == "False" and "bucket ultramarine" in told["message"]
-
-        platform.wait("mdl", "stuck", fails)
-        platform.kubectl("patch", "mdl", "stuck", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Retain"}}')
-        platform.wait("mdl", "stuck", lambda s: "artifacts" not in s)
-        labels = "ultramarine.dev/kind=Model,ultramarine.dev/name=stuck"
-        platform.kubectl("wait", "--for=delete", "job", "-l", labels, "--timeout=60s")
     assert stored(platform, uri) > 1
 
 

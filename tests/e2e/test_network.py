@@ -134,6 +134,7 @@ def test_a_serving_pod_answers(platform, stranger, served):
     assert attempt(platform, (STRANGER,), way, wanted) == wanted
 
 
+@pytest.mark.exclusive
 @pytest.mark.parametrize("foreign", ["", "-A FORWARD -s 192.0.2.1/32 -j DROP"])
 def test_down_takes_the_policies_out_of_the_kernel(platform, stranger, foreign):
     """Of chains and sets like those that are there now, `down` leaves none, and a rule of somebody else's stays."""

@@ -17,6 +17,8 @@ from conftest import NAMESPACE, Manifest, Platform, began
 from ultramarine_cluster import cluster
 from ultramarine_cluster.paths import REPOSITORY
 
+pytestmark = pytest.mark.exclusive
+
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:ultramarine-operator"
 NOBODY = f"system:serviceaccount:{NAMESPACE}:default"
 

@@ -10,6 +10,8 @@ import yaml
 from ultramarine.shared.training_records import TerminationRecord
 from ultramarine_cluster import cluster, kwok
 
+pytestmark = [pytest.mark.exclusive, pytest.mark.slow]
+
 NAMESPACE = "ultramarine-simulated"
 
 

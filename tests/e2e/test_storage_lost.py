@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from conftest import Platform
-from manifests import training_job
+from conftest import Platform, condition
+from manifests import Manifest, training_job
+from test_models import stored, trained
+
+pytestmark = pytest.mark.exclusive
 
 # A step a second, of which every sixth is kept in a checkpoint; it ends when it is told to.
 KEEP = """
@@ -93,3 +96,23 @@ def test_a_result_waits_for_its_bucket(platform, training):
     done = platform.ended(training, 180)
     assert (done["state"], done["attempts"], done["pod"]) == ("Succeeded", 1, pod)
     assert done["outputs"]["model"]["bytes"] > 0
+
+
+def test_a_storage_that_is_away_is_waited_for_and_retain_is_the_way_out(platform):
+    """The Model says what the Job waits for; set to Retain, the Job goes, and the artifact stays."""
+    (uri,) = trained(platform, "stuck", "stuck")
+    platform.kubectl("patch", "mdl", "stuck", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Delete"}}')
+    platform.wait("mdl", "stuck", lambda s: s.get("artifacts"))
+    with no_bucket(platform):
+        platform.delete("mv", "stuck-1")
+
+        def fails(status: Manifest) -> bool:
+            told = condition(status, "ArtifactsDeleted")
+            return told.get("status") == "False" and "bucket ultramarine" in told["message"]
+
+        platform.wait("mdl", "stuck", fails)
+        platform.kubectl("patch", "mdl", "stuck", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Retain"}}')
+        platform.wait("mdl", "stuck", lambda s: "artifacts" not in s)
+        labels = "ultramarine.dev/kind=Model,ultramarine.dev/name=stuck"
+        platform.kubectl("wait", "--for=delete", "job", "-l", labels, "--timeout=60s")
+    assert stored(platform, uri) > 1

@@ -6,6 +6,7 @@ import json
 import time
 from typing import Any
 
+import pytest
 import yaml
 from conftest import condition
 from manifests import Manifest, endpoint, infer, sweep
@@ -42,6 +43,7 @@ def test_a_sweep_runs_all_trials_in_a_pool_and_names_the_best(platform):
     assert "20/20" in line
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_goes_after_its_time_and_its_results_stay(platform):
     """With ttlSecondsAfterFinished object, Jobs and pods go by themselves; what is in the bucket stays."""
     platform.apply(sweep("passing", limits={"maxTrials": 10, "parallelTrials": 2}))
@@ -62,6 +64,7 @@ def test_a_finished_sweep_goes_after_its_time_and_its_results_stay(platform):
     assert done["report"]["uri"] == f"s3://ultramarine/{folder}report.html", done
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_trials_again(platform):
     """A sweep with the same seed under another name finds the same best parameters."""
     platform.apply(sweep("again", limits={"maxTrials": 5}), sweep("once-more", limits={"maxTrials": 5}))
@@ -69,6 +72,7 @@ def test_a_seed_gives_the_same_trials_again(platform):
     assert [trial["params"] for trial in first] == [trial["params"] for trial in second]
 
 
+@pytest.mark.exclusive
 def test_coordinator_worker_and_operator_are_killed_and_no_trial_is_lost(platform):
     """Each finished trial counts once, whatever was killed meanwhile."""
     slow = ["sh", "-c", "sleep 1; echo loss=$(params.x)"]
@@ -86,6 +90,7 @@ def test_coordinator_worker_and_operator_are_killed_and_no_trial_is_lost(platfor
     assert done["trials"] == counted(succeeded=30)
 
 
+@pytest.mark.slow
 def test_a_metric_that_no_trial_prints_fails_the_sweep_with_the_names_that_were_seen(platform):
     """The first trial ends well without the objective: the sweep fails, and says what was printed instead."""
     platform.apply(sweep("unknown-metric", ["sh", "-c", "echo los=1 accuracy=0.5"], canaryTrial=True))
@@ -105,6 +110,7 @@ def test_a_canary_that_fails_stops_the_sweep(platform):
     assert "no such data" in failed["failure"]["tail"]
 
 
+@pytest.mark.slow
 def test_trials_that_do_badly_are_stopped_early(platform):
     """With asha most trials end before their last step, and the best is still found."""
     steps = "for step in 1 2 3 4 5 6 7 8 9; do echo step=$step loss=$(params.x); sleep 0.2; done"
@@ -162,6 +168,7 @@ def test_a_paused_trial_goes_on_from_its_checkpoint(platform):
         assert "Contents" not in storage.list_objects_v2(Bucket="ultramarine", Prefix=folder), "checkpoints stay"
 
 
+@pytest.mark.slow
 def test_a_sweep_is_suspended_resumed_and_made_wider(platform):
     """Suspended it has no pods and loses nothing; parallelTrials may change while it runs, both ways."""
     slow = ["sh", "-c", "sleep 1; echo loss=$(params.x)"]
@@ -186,6 +193,7 @@ def test_a_sweep_is_suspended_resumed_and_made_wider(platform):
     assert platform.get("job", "held-workers")["spec"]["completions"] == 1
 
 
+@pytest.mark.slow
 def test_a_queue_lets_the_workers_in(platform):
     """What Kueue writes into the workers' `suspend` stands, in both directions; suspended it has no place there."""
 
@@ -240,6 +248,7 @@ def test_the_examples_best_model_is_registered_and_served(platform):
     assert {o["name"]: o["data"] for o in answer.json()["outputs"]}["predict"] == [answers[0]]
 
 
+@pytest.mark.slow
 def test_a_format_that_files_do_not_tell_is_named_in_the_template(platform):
     """The best trial's folder becomes a version of format python, which no file says of itself."""
     code = "printf 'class Model: ...' > $(outputs.model)/model.py; echo loss=$(params.x)"
@@ -253,6 +262,7 @@ def test_a_format_that_files_do_not_tell_is_named_in_the_template(platform):
     assert done["best"][0]["outputs"] == {"model": version["uri"]}
 
 
+@pytest.mark.slow
 def test_what_former_best_trials_have_stored_is_deleted_at_the_end(platform):
     """Each trial is better than the one before and stores its output; at the end ten have theirs."""
     better = "sleep 1; echo loss=-`date +%s`; echo $(params.x) > $(outputs.model)/x"

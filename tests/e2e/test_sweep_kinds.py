@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from conftest import Platform, condition
 from manifests import Manifest, sweep
 from test_sweep import ended
+
+pytestmark = pytest.mark.slow
 
 SPACE = {
     "x": {"uniform": {"min": 0, "max": 6, "step": 1.5}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 from conftest import Platform, condition
 from manifests import TRAIN, Manifest, sweep
 from test_sweep import EPOCHS, PAUSING, counted, ended
@@ -88,6 +89,7 @@ def test_each_trial_is_a_job_and_the_best_is_named(platform: Platform):
     until(60, lambda: not jobs(platform, "apart"), "the trials' jobs go with their sweep")
 
 
+@pytest.mark.slow
 def test_trials_that_do_badly_give_up_their_place(platform: Platform):
     """With asha most trials end before their last step, and their jobs say by whom they were ended."""
     steps = "for step in 1 2 3 4 5 6 7 8 9; do echo step=$step loss=$(params.x); sleep 1; done"
@@ -102,6 +104,8 @@ def test_trials_that_do_badly_give_up_their_place(platform: Platform):
     assert reasons.count("StoppedEarly") == done["trials"]["stopped"]
 
 
+@pytest.mark.slow
+@pytest.mark.exclusive
 def test_a_paused_trial_is_a_suspended_job_that_goes_on_from_its_checkpoint(platform: Platform):
     """One that asha stops when few trials are known goes on in a new pod if it is among the best; no step is run twice,
     also where the coordinator and the operator are killed meanwhile."""
@@ -143,6 +147,7 @@ def logged(platform: Platform, job: Manifest) -> list[str]:
     return text.decode().splitlines()
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_has_its_own_words(platform: Platform):
     """The canary runs once, since its job has no retries; what it printed last is in the sweep's status."""
     command = ["sh", "-c", "echo no such data >&2; exit 3"]
@@ -154,6 +159,7 @@ def test_a_trial_that_fails_has_its_own_words(platform: Platform):
     assert list(jobs(platform, "canary-apart")) == [0]
 
 
+@pytest.mark.slow
 def test_retries_are_the_jobs(platform: Platform):
     """A command that fails once is a trial that succeeds."""
     keep = "echo > $(outputs.mark)/mark; test -e /mnt/checkpoints/once && echo loss=1 && exit 0; "
@@ -165,17 +171,20 @@ def test_retries_are_the_jobs(platform: Platform):
     assert jobs(platform, "tried-again")[0]["status"]["attempts"] == 2
 
 
+@pytest.mark.slow
 def test_a_pod_that_cannot_start_ends_its_trial_with_the_truth(platform: Platform):
     """An image that nobody has fails the trial, in the words of its job, though its pod never spoke."""
     template = {"image": "localhost/nosuch:1", "pendingDeadlineSeconds": 20}
-    platform.apply(alone("no-image", limits={"maxFailedTrials": 1}, template=template))
-    failed = ended(platform, "no-image")
+    platform.apply(alone("imageless", limits={"maxFailedTrials": 1}, template=template))
+    failed = ended(platform, "imageless")
     assert failed["state"] == "Failed"
     message = condition(failed, "Failed")["message"]
     assert "nosuch" in message, message
-    until(60, lambda: not running(platform, "no-image"), "what still ran of it goes on")
+    until(60, lambda: not running(platform, "imageless"), "what still ran of it goes on")
 
 
+@pytest.mark.slow
+@pytest.mark.exclusive
 def test_coordinator_operator_and_a_trial_are_killed(platform: Platform):
     """Each finished trial counts once, and runs once; the one whose pod was killed is its job's to begin again."""
     platform.apply(alone("killed-apart", SLOW, limits={"maxTrials": 12}))
@@ -222,6 +231,7 @@ def test_the_best_trials_model_is_registered(platform: Platform):
     assert said["compiled"]["uri"], said
 
 
+@pytest.mark.slow
 def test_a_sweep_is_made_wider_held_and_resumed(platform: Platform):
     """More trials run at once as soon as that is said; suspended, it has no pods, and what has ended stays ended."""
     platform.apply(alone("wider", SLOW, limits={"maxTrials": 12, "parallelTrials": 1}))
