@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -304,6 +305,22 @@ class Api:
         with pytest.raises(Refused) as caught:
             self.apply(*manifests, dry=True)
         return str(caught.value)
+
+    def verdict(self, manifest: Manifest) -> str:
+        """What the API server says of a manifest, without keeping it: nothing if it takes it.
+
+        `kubectl apply` shows the same words, at fifty times the cost. What exists already is exchanged.
+        """
+        resource, name = RESOURCES[manifest["kind"]], manifest["metadata"]["name"]
+        how = {"dryRun": "All", "fieldValidation": "Strict"}
+        answer = self.http.get(resource.path(self.namespace, quote(name, safe="")))
+        if answer.is_success:
+            meta = manifest["metadata"] | {"resourceVersion": answer.json()["metadata"]["resourceVersion"]}
+            path = resource.path(self.namespace, name)
+            answer = self.http.put(path, params=how, json={**manifest, "metadata": meta})
+        else:
+            answer = self.http.post(resource.path(self.namespace), params=how, json=manifest)
+        return "" if answer.is_success else str(answer.json()["message"])
 
     def get(self, kind: str, name: str) -> Manifest:
         """One object; Refused where it is not there."""

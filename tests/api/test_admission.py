@@ -42,9 +42,10 @@ def test_what_keeps_a_rule_is_accepted(empty, kind):
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_what_breaks_a_rule_is_refused_in_words(empty, rule):
-    """An object that breaks the rule is refused at `kubectl apply`, with the field and the remedy."""
-    said = empty.refusal(whole(rule.kind, rule.refused))
+    """An object that breaks the rule is refused, with the field and the remedy."""
+    said = empty.verdict(whole(rule.kind, rule.refused))
 
+    assert said, "it was accepted"
     assert all(words in said for words in rule.words), said
     assert "should match" not in said, "people cannot read a regular expression"
 
@@ -52,7 +53,7 @@ def test_what_breaks_a_rule_is_refused_in_words(empty, rule):
 @pytest.mark.parametrize(("kind", "patch", "name"), CHANGES)
 def test_what_is_fixed_stays(stored, kind, patch, name):
     """What decides a result cannot be changed or taken away later; the refusal names the field and the way out."""
-    said = stored.refusal(whole(kind, {"spec": patch}))
+    said = stored.verdict(whole(kind, {"spec": patch}))
 
     assert f"{name} cannot be changed; make a new object with another name" in said
 
@@ -60,7 +61,7 @@ def test_what_is_fixed_stays(stored, kind, patch, name):
 @pytest.mark.parametrize(("kind", "patch"), FREE)
 def test_what_is_free_can_be_changed(stored, kind, patch):
     """What steers an object can be changed at any time."""
-    stored.apply(whole(kind, {"spec": patch}), dry=True)
+    assert stored.verdict(whole(kind, {"spec": patch})) == ""
 
 
 def test_the_defaults_are_written_into_the_object(api):
@@ -157,32 +158,6 @@ def test_every_rule_has_a_test():
 
     assert len(rules) > 40
     assert untested == []
-
-
-def test_every_limit_of_the_schema_has_a_test():
-    """Every required field, word list, lower and upper bound of a number, and least size is tripped over once."""
-    sentences = {
-        "minimum": "{} in body should be greater than or equal to",
-        "maximum": "{} in body should be less than or equal to",
-        "minLength": "{} in body should be at least",
-        "minItems": "{} in body should have at least",
-        "minProperties": "{} in body should have at least",
-        "enum": "{}: Unsupported value",
-    }
-    wanted = [
-        (kind, sentence.format(as_expression(path)))
-        for kind, path, node in spec_nodes()
-        for keyword, sentence in sentences.items()
-        if keyword in node
-    ]
-    wanted += [
-        (kind, f"{as_expression(path)}\\.{name}: Required")
-        for kind, path, node in spec_nodes()
-        for name in node.get("required", [])
-    ]
-
-    assert len(wanted) > 40
-    assert [each for each in wanted if not re.search(each[1], refusals(each[0]))] == []
 
 
 def test_no_pattern_is_left_to_speak_for_itself():
