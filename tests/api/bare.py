@@ -366,6 +366,8 @@ def install(cluster: Cluster) -> None:
     # Client-side apply on purpose: a CRD that outgrows its annotation could not be installed by hand.
     cluster.run("apply", *(word for path in CRDS for word in ("-f", str(path))))
     cluster.run("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    # A fresh API server makes its own namespaces a moment after it answers.
+    eventually("the namespace default is there", lambda: "default" in cluster.run("get", "namespaces", "-o", "name"))
     cluster.run("create", "-f", "-", input=json.dumps(free_lease("default")))
     cluster.run("apply", "-f", "-", input=policies())
     eventually(

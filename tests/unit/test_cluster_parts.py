@@ -350,3 +350,15 @@ def test_an_image_takes_all_that_is_sent_to_its_build(name: str) -> None:
     copied = {str(path.relative_to(root)) for name in named for path in root.glob(name)}
 
     assert copied - {"operator/ultramarine"} == {path for path in image.inputs if path.startswith("operator/")}
+
+
+@pytest.mark.parametrize("name", images.present())
+def test_a_build_sees_what_its_dockerfile_copies(name: str) -> None:
+    """Each file that a Dockerfile of ours copies is an input of the image, so that it is there, and changes the tag."""
+    image = images.table()[name]
+    lines = re.findall(r"^COPY (?!--from)(.+) \S+$", (images.REPOSITORY / image.dockerfile).read_text(), re.M)
+    copied = {path for line in lines for word in line.split() for path in images.REPOSITORY.glob(word)}
+    inputs = [images.REPOSITORY / entry for entry in image.inputs]
+
+    assert copied or not image.based
+    assert {path for path in copied if not any(path.is_relative_to(entry) for entry in inputs)} == set()
