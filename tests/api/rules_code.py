@@ -9,7 +9,9 @@ from rules import DIGESTS, DOTS, OBJECT, TJ, URI, Rule, of_spec
 from ultramarine.shared.meta import Manifest
 
 ONE_SOURCE = "give one of inline, configMap, git and uri"
-WEB = "must be http:// or https://, without spaces and without a user"
+WEB = "must be https:// or http:// without a user, ssh://USER@HOST/PATH or USER@HOST:PATH; a password belongs into the "
+SSH_KEY = "ssh needs a key: set secretRef to a Secret with ssh-privatekey and known_hosts"
+SECRET = {"secretRef": {"name": "churn-git"}}
 CODE, REPOSITORY = "s3://lake/code.tar.gz", {"url": "https://git.example.com/team/churn.git"}
 SMALL, LARGE = {"a.py": "x" * 200_000, "b.py": ""}, {f"{n}.py": "x" * 200_000 for n in range(5)}
 
@@ -135,7 +137,33 @@ RULES: list[Rule] = [
     ),
     *(
         of_spec(TJ, f"a repository is no {url}", source(git=REPOSITORY), source(git={"url": url}), "git.url: ", WEB)
-        for url in ("git@example.com:team/churn.git", "file:///etc", "https://ada:secret@example.com/churn.git")
+        for url in (
+            "file:///etc",
+            "https://ada:secret@example.com/churn.git",
+            "ssh://git:secret@example.com/churn.git",
+            "ssh://example.com/churn.git",
+            "git@-oProxyCommand=x:churn.git",
+            "git@example.com:-x",
+        )
+    ),
+    *(
+        of_spec(TJ, f"{url} needs a key", source(git={"url": url, **SECRET}), source(git={"url": url}), SSH_KEY)
+        for url in ("git@example.com:team/churn.git", "ssh://git@example.com:2222/team/churn.git")
+    ),
+    of_spec(
+        TJ,
+        "credentials are a Secret's",
+        source(git={**REPOSITORY, **SECRET}),
+        source(git={**REPOSITORY, "secretRef": {}}),
+        "spec.source.git.secretRef.name: Required",
+    ),
+    of_spec(
+        TJ,
+        "a Secret is named as Secrets are",
+        source(git={**REPOSITORY, **SECRET}),
+        source(git={**REPOSITORY, "secretRef": {"name": "a/b"}}),
+        "spec.source.git.secretRef.name: ",
+        OBJECT,
     ),
     *(
         of_spec(

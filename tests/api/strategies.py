@@ -190,7 +190,7 @@ def _maps(schema: Manifest) -> Values:
 
 def _whole_source(source: Manifest) -> Manifest:
     if git := source.get("git"):
-        return {"git": git}
+        return {"git": {**git, "secretRef": {"name": "churn-git"}} if "@" in git.get("url", "") else git}
     if name := source.get("configMap"):
         return {"configMap": name}
     uri = source.get("uri", "").rstrip("/")

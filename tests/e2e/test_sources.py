@@ -6,29 +6,34 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Iterator
+from pathlib import Path
 
+import gitserver
 import pytest
 import yaml
 from conftest import NAMESPACE, Manifest, Platform, condition
+from gitserver import Setup, key_pair
 from manifests import TRAIN, training_job
 from ultramarine.shared.meta import content_hash
 from ultramarine.shared.pods import CONTAINER_SECURITY, POD_SECURITY
 
-# Serves a repository of one commit, whose id it writes to its log.
-GIT_SERVER = """
-import pathlib, sys
-from dulwich import porcelain
-from dulwich.server import DictBackend
-from dulwich.web import HTTPGitApplication, WSGIRequestHandlerLogger, WSGIServerLogger, make_server
-repository = porcelain.init("/tmp/churn")
-path = pathlib.Path("/tmp/churn/src/train.py")
-path.parent.mkdir()
-path.write_text(sys.argv[1])
-porcelain.add("/tmp/churn", [str(path)])
-who = b"Ada <ada@example.com>"
-print(porcelain.commit("/tmp/churn", message=b"work", author=who, committer=who).decode(), flush=True)
-app = HTTPGitApplication(DictBackend({"/churn.git": repository}))
-make_server("0.0.0.0", 8000, app, WSGIServerLogger, WSGIRequestHandlerLogger).serve_forever()
+KEY, PUBLIC_KEY = key_pair()
+HOST_KEY, HOST_PUBLIC_KEY = key_pair()
+TOKEN = "s3cr3t-token"
+PORTS = (8000, 2222)
+
+# Fails where the command's container has any of the credentials, in files or in the environment of a process.
+LOOK = """
+import pathlib
+folders = [pathlib.Path(name) for name in ("/mnt", "/tmp", "/workspace", "/run", "/var", "/etc", "/dev/shm")]
+files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and path.name != "look.py"]
+for path in [*files, *pathlib.Path("/proc").glob("[0-9]*/environ")]:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        continue
+    assert b"s3cr3t-token" not in content and b"PRIVATE KEY" not in content, path
+print(f"looked={len(files)}")
 """
 
 
@@ -43,13 +48,23 @@ def sourced(name: str, source: Manifest, **spec: object) -> Manifest:
 def git(platform: Platform) -> Iterator[tuple[str, str]]:
     """A git server in the namespace, with its address and the id of its commit; training pods may reach it."""
     operator = platform.get("deployment", "ultramarine-operator")["spec"]["template"]["spec"]["containers"][0]
+    setup = Setup(
+        files={"src/train.py": TRAIN, "src/look.py": LOOK},
+        host="0.0.0.0",
+        http_port=PORTS[0],
+        ssh_port=PORTS[1],
+        password=TOKEN,
+        authorized_key=PUBLIC_KEY,
+        host_key=HOST_KEY,
+    )
     container = {
         "name": "git",
         "image": next(v["value"] for v in operator["env"] if v["name"] == "ULTRAMARINE_TRAINER_IMAGE"),
-        "command": ["python", "-c", GIT_SERVER, TRAIN],
-        "readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1},
+        "command": ["python", "/server/gitserver.py"],
+        "env": [{"name": "GITSERVER", "value": setup.to_json()}],
+        "readinessProbe": {"tcpSocket": {"port": 2222}, "periodSeconds": 1},
         "securityContext": CONTAINER_SECURITY,
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "server", "mountPath": "/server"}],
     }
     pod = {
         "apiVersion": "v1",
@@ -59,14 +74,14 @@ def git(platform: Platform) -> Iterator[tuple[str, str]]:
             "securityContext": POD_SECURITY,
             "automountServiceAccountToken": False,
             "containers": [container],
-            "volumes": [{"name": "tmp", "emptyDir": {}}],
+            "volumes": [{"name": "tmp", "emptyDir": {}}, {"name": "server", "configMap": {"name": "git-server"}}],
         },
     }
     service = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": "git"},
-        "spec": {"selector": {"app": "git"}, "ports": [{"port": 8000}]},
+        "spec": {"selector": {"app": "git"}, "ports": [{"name": f"p{n}", "port": n} for n in PORTS]},
     }
     policy = {
         "apiVersion": "networking.k8s.io/v1",
@@ -75,15 +90,20 @@ def git(platform: Platform) -> Iterator[tuple[str, str]]:
         "spec": {
             "podSelector": {"matchLabels": {"ultramarine.dev/kind": "TrainingJob"}},
             "policyTypes": ["Egress"],
-            "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "git"}}}], "ports": [{"port": 8000}]}],
+            "egress": [
+                {"to": [{"podSelector": {"matchLabels": {"app": "git"}}}], "ports": [{"port": n} for n in PORTS]}
+            ],
         },
     }
+    program = {"gitserver.py": Path(gitserver.__file__).read_text()}
+    code = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "git-server"}, "data": program}
     platform.delete("pod", "git")
-    platform.kubectl("apply", "-f", "-", input=yaml.safe_dump_all([pod, service, policy]))
+    platform.kubectl("apply", "-f", "-", input=yaml.safe_dump_all([code, pod, service, policy]))
     platform.kubectl("wait", "--for=condition=Ready", "pod/git", "--timeout=60s")
     commit = platform.kubectl("logs", "git").split()[0]
     yield f"http://git.{NAMESPACE}.svc:8000/churn.git", commit
-    platform.kubectl("delete", "pod/git", "service/git", "networkpolicy/git", "--grace-period=1")
+    objects = ("pod/git", "service/git", "networkpolicy/git", "configmap/git-server")
+    platform.kubectl("delete", *objects, "--grace-period=1")
 
 
 def test_code_from_a_git_repository(platform, git):
@@ -112,6 +132,48 @@ def test_a_ref_or_folder_that_is_not_there_is_told(platform, git, name, git_of, 
 
     assert (status["failure"]["reason"], status["attempts"]) == (reason, 1)
     assert words in status["failure"]["message"]
+
+
+def test_code_from_a_private_repository(platform, git):
+    """A token and a key open it for the source alone; the command finds neither, and logs and status have neither."""
+    host, commit = f"git.{NAMESPACE}.svc", git[1]
+    http, ssh = f"http://{host}:8000/private.git", f"ssh://git@{host}:2222/private.git"
+    known, key = f"[{host}]:2222 {HOST_PUBLIC_KEY}", {"ssh-privatekey": KEY}
+    secrets = {
+        "git-token": ("Opaque", {"token": TOKEN}),
+        "git-key": ("kubernetes.io/ssh-auth", {**key, "known_hosts": known}),
+        "git-other-host": ("kubernetes.io/ssh-auth", {**key, "known_hosts": f"[{host}]:2222 {PUBLIC_KEY}"}),
+    }
+    sources = {
+        "git-token": {"url": http, "path": "src", "secretRef": {"name": "git-token"}},
+        "git-key": {"url": ssh, "path": "src", "secretRef": {"name": "git-key"}},
+        "git-other-host": {"url": ssh, "secretRef": {"name": "git-other-host"}},
+        "git-no-secret": {"url": http},
+    }
+    command = ["sh", "-c", "python look.py && python train.py $(outputs.model)"]
+    platform.delete("tj", *sources)
+    made = [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "type": type, "stringData": data}
+        for name, (type, data) in secrets.items()
+    ]
+    platform.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(made))
+    platform.apply(*(sourced(name, {"git": of}, command=command, backoffLimit=3) for name, of in sources.items()))
+    ended = {name: platform.ended(name) for name in sources}
+
+    for name in ("git-token", "git-key"):
+        assert (ended[name]["state"], ended[name]["provenance"]["gitCommit"]) == ("Succeeded", commit), ended[name]
+        log = platform.kubectl("logs", f"job/{name}", "--all-containers")
+        assert f"source: commit {commit}" in log
+        told = log + yaml.safe_dump(platform.get("tj", name)) + yaml.safe_dump(platform.get("job", name))
+        assert TOKEN not in told
+        assert "PRIVATE KEY" not in told
+    refused = {name: ended[name]["failure"] for name in ("git-other-host", "git-no-secret")}
+    assert {name: one["reason"] for name, one in refused.items()} == {
+        "git-other-host": "GitHostKeyChanged",
+        "git-no-secret": "SourceNotFound",
+    }
+    assert "spec.source.git.secretRef" in refused["git-no-secret"]["message"]
+    assert {ended[name]["attempts"] for name in refused} == {1}
 
 
 def test_code_from_an_archive_with_its_digest(platform):

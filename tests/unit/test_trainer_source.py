@@ -22,7 +22,8 @@ from dulwich.web import HTTPGitApplication, WSGIRequestHandlerLogger, WSGIServer
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import meta
 from ultramarine.shared.training_records import SourceRecord, SourceTask
-from ultramarine_trainer.source import SourceError, prepare
+from ultramarine_trainer.git import SourceError
+from ultramarine_trainer.source import prepare
 
 AUTHOR = b"Ada <ada@example.com>"
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from builders import DIGEST, NOW, ended_container, job, pod, seen, training_job
+from builders import DIGEST, NOW, PLATFORM, ended_container, job, pod, seen, sweep, training_job
+from ultramarine.kinds.sweep.manifests import workers_job
 from ultramarine.kinds.trainingjob.plan import plan
+from ultramarine.shared.pods import CONTAINER_SECURITY, judge
 from ultramarine.shared.training_records import SourceRecord, SourceTask, TerminationRecord, TrainingTask
 
 
@@ -31,6 +33,54 @@ def test_each_source_gets_to_the_trainer(source, task, volume):
     assert [v["configMap"] for v in made["volumes"] if v["name"] == "source"] == ([volume] if volume else [])
 
 
+PRIVATE = {"git": {"url": "git@example.com:team/churn.git", "secretRef": {"name": "churn-git"}}}
+LIMITS = {"limits": {"memory": "1Gi", "nvidia.com/gpu": 2}}
+
+
+def private(kind):
+    """The pod of a TrainingJob, or of a sweep's worker, whose code is in a private repository."""
+    if kind == "TrainingJob":
+        one = training_job(source=PRIVATE, resources=LIMITS)
+        return plan(one, seen(), NOW).apply[-1]["spec"]["template"]["spec"]
+    one = sweep(trialTemplate={"spec": {"command": ["train"], "source": PRIVATE, "resources": LIMITS}})
+    return workers_job(one, PLATFORM, ["lr"], 1)["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("kind", ["TrainingJob", "Sweep"])
+def test_credentials_are_mounted_where_the_source_is_fetched_and_nowhere_else(kind):
+    """The command's container has neither the Secret nor its volume, and may only read what was fetched."""
+    made = private(kind)
+    [init], [trainer] = made["initContainers"], made["containers"]
+    secrets = [v for v in made["volumes"] if "secret" in v]
+    mounts = {mount["name"]: mount for mount in trainer["volumeMounts"]}
+
+    assert [v["secret"]["secretName"] for v in secrets] == ["churn-git"]
+    assert secrets[0]["name"] in {mount["name"] for mount in init["volumeMounts"]}
+    assert secrets[0]["name"] not in mounts
+    assert mounts["source"]["readOnly"]
+    assert "churn-git" not in str({**trainer, "env": [e for e in trainer["env"] if e["name"] != "ULTRAMARINE_TASK"]})
+    assert init["image"] == "ultramarine/trainer:1"  # not the author's, which could do anything with them
+    assert (init["securityContext"], init["resources"]) == (CONTAINER_SECURITY, {"limits": {"memory": "1Gi"}})
+    assert "envFrom" not in init
+
+
+def test_a_source_that_is_open_to_all_needs_no_container_of_its_own():
+    """A public repository is fetched where the command runs, without the second that another container takes."""
+    one = training_job(source={"git": {"url": "https://example.com/churn.git"}})
+    assert "initContainers" not in plan(one, seen(), NOW).apply[-1]["spec"]["template"]["spec"]
+
+
+def test_a_fetch_that_is_killed_for_its_memory_is_told_with_its_limit():
+    """The verdict is about the container that failed, although the command's never began."""
+    one = training_job(source=PRIVATE, resources={"limits": {"memory": "64Mi"}})
+    spec = plan(one, seen(), NOW).apply[-1]["spec"]["template"]["spec"]
+    killed = {"name": "source", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
+    dead = pod(one, phase="Failed", initContainerStatuses=[killed])
+    verdict = judge({**dead, "spec": spec}, killed)
+
+    assert verdict.message.endswith("used more memory than its limit of 64Mi")
+
+
 def test_what_the_trainer_says_of_its_source_is_kept():
     """Commit and digest of the code that ran are in the provenance of the finished job."""
     one = training_job(source={"git": {"url": "https://example.com/churn.git"}})
@@ -44,5 +94,6 @@ def test_what_the_trainer_says_of_its_source_is_kept():
 def test_a_task_that_asks_for_something_newer_is_refused_by_an_older_trainer():
     """What is not asked for is not in the task; what an image does not know, it must not leave out silently."""
     assert TrainingTask().to_json() == "{}"
+    assert "git_secret" not in TrainingTask(source=SourceTask(git_url="https://example.com/churn.git")).to_json()
     with pytest.raises(TypeError, match="teleport"):
         TrainingTask.from_json('{"teleport": {}}')

@@ -34,6 +34,7 @@ from ultramarine_trainer.checkpoints import Checkpoints
 from ultramarine_trainer.child import Signals, Stopped, environment_for_command
 from ultramarine_trainer.disk import DiskWatch
 from ultramarine_trainer.gang import Concluded, Gang, GangError
+from ultramarine_trainer.git import SourceError
 from ultramarine_trainer.inputs import fetch_folder
 from ultramarine_trainer.lines import Tail
 from ultramarine_trainer.listeners import Listeners, series_of
@@ -41,7 +42,7 @@ from ultramarine_trainer.outputs import empty, format_of
 from ultramarine_trainer.progress import resolved_image
 from ultramarine_trainer.runner import Failed, Part, Runner, stopped_by
 from ultramarine_trainer.series import Series
-from ultramarine_trainer.source import SourceError, prepare
+from ultramarine_trainer.source import prepare
 from ultramarine_trainer.streams import StreamServer
 
 _GRACE = 30.0  # seconds from SIGTERM to the end of the pod, where no checkpoint asks for more

@@ -5,33 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import socket
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 from backports import tarfile  # Debian 12 has a Python 3.11 whose own has no filters
-from dulwich.client import HTTPUnauthorized, get_transport_and_path
-from dulwich.errors import GitProtocolError, NotGitRepository
-from dulwich.index import build_index_from_tree
-from dulwich.objects import Commit, ObjectID, Tag, Tree
-from dulwich.refs import Ref
-from dulwich.repo import Repo
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.training_records import SourceRecord, SourceTask
-from urllib3.exceptions import HTTPError
 
-GIT_SECONDS = 30.0  # without a word from the repository's server
+from ultramarine_trainer.fetching import FILES, fetched
+from ultramarine_trainer.git import SourceError, check_out
+
 ARCHIVE_LIMIT = 4 * 2**30  # bytes, unpacked; data belongs into an input
-
-
-class SourceError(Exception):
-    """The code cannot be had; `transient` where another attempt may find it."""
-
-    def __init__(self, reason: str, message: str, *, transient: bool = False) -> None:
-        super().__init__(message)
-        self.reason, self.message, self.transient = reason, message, transient
 
 
 def prepare(task: SourceTask | None, mounted: Path, work: Path, storage: Storage) -> SourceRecord:
@@ -40,8 +25,12 @@ def prepare(task: SourceTask | None, mounted: Path, work: Path, storage: Storage
     if task is None:
         copy_source(mounted, work)
         return SourceRecord()
+    if task.git_secret:
+        commit = fetched(mounted)
+        copy_source(mounted / FILES, work)
+        return SourceRecord(commit=commit)
     if task.git_url:
-        return SourceRecord(commit=_check_out(task, work))
+        return SourceRecord(commit=check_out(task, work))
     if task.uri:
         return SourceRecord(digest=_unpack(task, work, storage))
     copy_source(mounted, work)
@@ -98,73 +87,3 @@ def _bounded(members: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         if total > ARCHIVE_LIMIT:
             raise tarfile.TarError(f"it holds more than {ARCHIVE_LIMIT >> 30} GiB")
         yield member
-
-
-def _check_out(task: SourceTask, work: Path) -> str:
-    """Fetch one commit, write its files to `work`, and return its id."""
-    with tempfile.TemporaryDirectory() as folder, _telling(task), Repo.init(folder) as repository:
-        client, path = get_transport_and_path(task.git_url)
-        wanted: list[ObjectID] = []
-
-        def choose(refs: Mapping[Ref, ObjectID], depth: int | None = None) -> list[ObjectID]:
-            wanted[:] = [_commit_of(task, refs)]
-            return wanted
-
-        client.fetch(path, repository, determine_wants=choose, depth=1)
-        found = repository[wanted[0]]
-        while isinstance(found, Tag):
-            found = repository[found.object[1]]
-        if not isinstance(found, Commit):
-            raise SourceError("GitRefNotFound", f"{task.git_ref} of {task.git_url} is no commit")
-        tree = repository[found.tree]
-        for part in filter(None, task.git_path.split("/")):
-            try:
-                tree = repository[tree[part.encode()][1]] if isinstance(tree, Tree) else tree
-            except KeyError as error:
-                message = f"spec.source.git.path {task.git_path} is not in {task.git_url} at {found.id.decode()}"
-                raise SourceError("GitPathNotFound", message) from error
-        if not isinstance(tree, Tree):
-            raise SourceError("GitPathNotFound", f"spec.source.git.path {task.git_path} is a file; name its folder")
-        build_index_from_tree(str(work), f"{folder}/index", repository.object_store, tree.id)
-        return found.id.decode()
-
-
-def _commit_of(task: SourceTask, refs: Mapping[Ref, ObjectID]) -> ObjectID:
-    """What the branch, the tag or the commit id stands for."""
-    ref = task.git_ref.encode()
-    for name in (b"refs/heads/" + ref, b"refs/tags/" + ref, ref) if ref else (b"HEAD",):
-        if Ref(name) in refs:
-            return refs[Ref(name)]
-    if _is_commit_id(task.git_ref):
-        return ObjectID(ref)  # many servers give any commit that one of their branches leads to
-    branches = sorted(name.decode().rpartition("/")[2] for name in refs if name.startswith(b"refs/heads/"))
-    there = ", ".join(branches[:10]) or "none"
-    message = f"{task.git_url} has no branch, tag or commit {task.git_ref or 'HEAD'!r}; its branches are: {there}"
-    raise SourceError(
-        "GitRefNotFound", message + "; correct spec.source.git.ref, and apply it again under another name"
-    )
-
-
-def _is_commit_id(ref: str) -> bool:
-    return len(ref) == 40 and not ref.strip("0123456789abcdef")
-
-
-@contextmanager
-def _telling(task: SourceTask) -> Iterator[None]:
-    """Turn what a fetch may raise into a SourceError that says what to check."""
-    socket.setdefaulttimeout(GIT_SECONDS)
-    try:
-        yield
-    except (NotGitRepository, HTTPUnauthorized) as error:
-        message = f"there is no git repository at {task.git_url}, or it wants a password; check spec.source.git.url"
-        raise SourceError("SourceNotFound", message) from error
-    except (HTTPError, OSError, GitProtocolError) as error:
-        answered = isinstance(error, GitProtocolError) and not isinstance(error.__cause__, HTTPError)
-        if answered and _is_commit_id(task.git_ref):
-            message = f"{task.git_url} does not give commit {task.git_ref} ({error}); name a branch or a tag"
-            raise SourceError("GitRefNotFound", message) from error
-        remedy = "check the address, and that the namespace's network policies let training pods reach it"
-        message = f"{task.git_url} does not answer ({error}); {remedy}"
-        raise SourceError("SourceUnreachable", message, transient=True) from error
-    finally:
-        socket.setdefaulttimeout(None)

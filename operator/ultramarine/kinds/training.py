@@ -49,7 +49,8 @@ def source_task(job: Job) -> SourceTask | None:
         return None
     if source.git is not None:
         git = source.git
-        return SourceTask(git_url=git.url, git_ref=git.ref, git_path=git.path)
+        secret = git.secret_ref.name if git.secret_ref else ""
+        return SourceTask(git_url=git.url, git_ref=git.ref, git_path=git.path, git_secret=secret)
     if source.config_map is not None:
         return SourceTask(config_map=source.config_map.name)
     return SourceTask(uri=source.uri or "", digest=source.digest or "")
@@ -141,7 +142,7 @@ def pod_spec(
     volumes: list[Manifest] = [{"name": name, "emptyDir": {}} for name in scratch]
     mounts: list[Manifest] = [{"name": name, "mountPath": path} for name, path in scratch.items()]
     if (code := _source_volume(job, source)) is not None:
-        volumes.append({"name": "source", "configMap": code})
+        volumes.append({"name": "source", **code})
         mounts.append({"name": "source", "mountPath": contract.SOURCE_DIR, "readOnly": True})
     if context.progress:
         volumes.append(token_volume())
@@ -152,6 +153,10 @@ def pod_spec(
         if requests.get("memory") == limits["memory"]:  # reserved in full, so it stays
             resources["requests"] = {**requests, "memory": memory}
         resources = {**resources, "limits": {**limits, "memory": memory}}
+    before: list[Manifest] = []
+    if task.source and task.source.git_secret:
+        before = [_source_container(platform, task.source, resources)]
+        volumes.append(_credentials(task.source.git_secret))
     return {
         "restartPolicy": "Never",
         # The token is for a command that asks for an identity of its own.
@@ -161,6 +166,7 @@ def pod_spec(
         "securityContext": POD_SECURITY,
         **(more or {}),
         **template.model_dump(by_alias=True, exclude_defaults=True),
+        **({"initContainers": before} if before else {}),
         "containers": [
             {
                 "name": TRAINER,
@@ -212,11 +218,43 @@ def token_volume() -> Manifest:
 
 
 def _source_volume(job: Job, name: str) -> Manifest | None:
-    """The ConfigMap that the code is mounted from, if it comes from one."""
+    """The volume that the code is mounted from: a ConfigMap, or the folder of the init container that fetches it."""
     source = job.spec.source
     if source is not None and source.inline:
-        return {"name": name}
+        return {"configMap": {"name": name}}
     if source is not None and source.config_map is not None:
         # Optional: a pod that hangs for a missing mount tells nobody, while the trainer names what is missing.
-        return {"name": source.config_map.name, "optional": True}
+        return {"configMap": {"name": source.config_map.name, "optional": True}}
+    if source is not None and source.git is not None and source.git.secret_ref is not None:
+        return {"emptyDir": {}}
     return None
+
+
+def _credentials(secret: str) -> Manifest:
+    # Optional for the same reason.
+    return {"name": "git-credentials", "secret": {"secretName": secret, "optional": True, "defaultMode": 0o440}}
+
+
+def _source_container(platform: Platform, source: SourceTask, resources: Manifest) -> Manifest:
+    """The init container with the credentials: of the platform's image, whatever image the command has."""
+    plain_resources = ("cpu", "memory", "ephemeral-storage")
+    own = {
+        kind: {name: amount for name, amount in amounts.items() if name in plain_resources}
+        for kind, amounts in resources.items()
+    }
+    return {
+        "name": "source",
+        "image": platform.trainer_image,
+        "imagePullPolicy": platform.image_pull_policy,
+        "command": ["ultramarine-source"],
+        "env": [{"name": contract.ENV_TASK, "value": TrainingTask(source=source).to_json()}],
+        # Of the same size as the command's container, so a quota and a node see no larger pod.
+        "resources": {kind: amounts for kind, amounts in own.items() if amounts},
+        "securityContext": CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "source", "mountPath": contract.SOURCE_DIR},
+            {"name": "git-credentials", "mountPath": contract.CREDENTIALS_DIR, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+    }

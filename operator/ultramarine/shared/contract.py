@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 # Where things are in a training pod.
 SOURCE_DIR = "/mnt/source"  # inline source, read-only; copied to WORK_DIR before the command starts
+CREDENTIALS_DIR = "/mnt/git-credentials"  # of a private repository, where it is fetched and nowhere else
 WORK_DIR = "/workspace"
 INPUTS_DIR = "/mnt/inputs"
 OUTPUTS_DIR = "/mnt/outputs"

@@ -343,7 +343,8 @@ def _storage_secret(pod: Manifest) -> str:
 
 
 def _memory_limit(pod: Manifest, container: str) -> str:
-    for spec in (pod.get("spec") or {}).get("containers") or []:
+    whole = pod.get("spec") or {}
+    for spec in [*(whole.get("initContainers") or []), *(whole.get("containers") or [])]:
         if spec.get("name") == container:
             return str(((spec.get("resources") or {}).get("limits") or {}).get("memory") or "")
     return ""

@@ -19,6 +19,7 @@ class SourceTask:
     `config_map` is a ConfigMap's name: its files are mounted at SOURCE_DIR, if it is there.
     `uri` is a tar archive's s3:// URI, and `digest` the SHA-256 that it must have, if any is asked for.
     `git_url` is a repository, `git_ref` a branch, tag or commit (or empty: its default branch), `git_path` a folder.
+    With `git_secret`, a Secret's name, an init container fetches it to SOURCE_DIR with the Secret's credentials.
     """
 
     config_map: str = ""
@@ -27,6 +28,7 @@ class SourceTask:
     git_url: str = ""
     git_ref: str = ""
     git_path: str = ""
+    git_secret: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,10 @@ class TrainingTask:
 
     def to_json(self) -> str:
         """Return the task as JSON without what is not asked for: a trainer has to know only what it must do."""
-        return json.dumps({name: value for name, value in asdict(self).items() if value}, sort_keys=True)
+        document = {name: value for name, value in asdict(self).items() if value}
+        if self.source and not self.source.git_secret:
+            del document["source"]["git_secret"]  # images with an older trainer do not know it
+        return json.dumps(document, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> TrainingTask:

@@ -58,14 +58,31 @@ class ObjectName(Schema):
     )
 
 
+GIT_HOST = "[A-Za-z0-9._-]+@[A-Za-z0-9][A-Za-z0-9.-]*"
+GIT_URL = rf"^(https?://[^\s@]+|ssh://{GIT_HOST}(:[0-9]{{1,5}})?/[^\s@]+|{GIT_HOST}:[^\s:@-][^\s:@]*)$"
+
+
 class GitSource(Schema):
     """A commit of a git repository."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!self.url.contains('@') || has(self.secretRef)",
+                "ssh needs a key: set secretRef to a Secret with ssh-privatekey and known_hosts",
+            )
+        )
+    )
+
     url: str = Field(
-        pattern=r"^https?://[^\s@]+$",
+        pattern=GIT_URL,
         max_length=1024,
-        description="The repository, by http or https. The namespace's network policies have to let pods reach it.",
-        json_schema_extra=says("must be http:// or https://, without spaces and without a user"),
+        description="The repository, by https, http or ssh (ssh://git@HOST/PATH or git@HOST:PATH). The namespace's "
+        "network policies have to let pods reach it.",
+        json_schema_extra=says(
+            "must be https:// or http:// without a user, ssh://USER@HOST/PATH or USER@HOST:PATH; a password belongs "
+            "into the Secret of secretRef"
+        ),
     )
     ref: str = Field(
         default="",
@@ -81,6 +98,12 @@ class GitSource(Schema):
         max_length=1024,
         description="A folder of the repository, whose files are taken; all of them if left out.",
         json_schema_extra=says("must be a folder's path inside the repository, such as src/train"),
+    )
+    secret_ref: ObjectName | None = Field(
+        default=None,
+        description="A Secret with credentials for the repository. For https: password or token, and username if the "
+        "server asks for a certain one; ca.crt for a private CA. For ssh: ssh-privatekey and known_hosts. The command "
+        "does not see them.",
     )
 
 

@@ -1,0 +1,218 @@
+"""One commit of a git repository, by http, https or ssh."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dulwich.client import GitClient, HTTPUnauthorized, SSHGitClient, get_transport_and_path
+from dulwich.config import ConfigFile
+from dulwich.errors import GitProtocolError, HangupException, NotGitRepository
+from dulwich.index import build_index_from_tree
+from dulwich.objects import Commit, ObjectID, Tag, Tree
+from dulwich.refs import Ref
+from dulwich.repo import Repo
+from ultramarine.shared.training_records import SourceTask
+from urllib3.exceptions import HTTPError
+
+GIT_SECONDS = 30.0  # without a word from the repository's server
+FIELD = "spec.source.git.secretRef"
+# What GitHub and GitLab take beside a token; any name will do there, but none will not.
+TOKEN_USER = "x-access-token"
+HUNG_UP = str(HangupException())  # with nothing said before
+PRIVATE_KEY, KNOWN_HOSTS, CA = "ssh-privatekey", "known_hosts", "ca.crt"
+
+
+class SourceError(Exception):
+    """The code cannot be fetched; `transient` if another attempt may succeed."""
+
+    def __init__(self, reason: str, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.reason, self.message, self.transient = reason, message, transient
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The Secret with this name, mounted at this folder."""
+
+    secret: str
+    folder: Path
+
+    def get(self, key: str) -> str:
+        """Return the value of a key without white space around it, or nothing."""
+        path = self.folder / key
+        try:
+            return path.read_text().strip() if path.is_file() else ""
+        except UnicodeDecodeError as error:
+            message = f"key {key} of Secret {self.secret} is not text; store it as it is in its file"
+            raise SourceError("GitCredentialsInvalid", message) from error
+
+    def check(self) -> None:
+        """Raise SourceError for a Secret that is missing, empty or without a usable key."""
+        keys = self._keys()
+        if not keys:
+            message = f"Secret {self.secret} not found, or empty; create it, or correct {FIELD}"
+            raise SourceError("GitCredentialsNotFound", message, transient=True)
+        if not {"password", "token", PRIVATE_KEY, CA} & set(keys):
+            raise self.missing("password, token, ssh-privatekey or ca.crt")
+
+    def missing(self, key: str) -> SourceError:
+        """Return what to raise where a key is needed that the Secret does not have."""
+        there = ", ".join(self._keys())
+        message = f"Secret {self.secret} has no key {key} (it has: {there}); add the key"
+        return SourceError("GitCredentialsInvalid", message, transient=True)
+
+    def _keys(self) -> list[str]:
+        """Return the keys that have a value; the mount has hidden folders of its own besides."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(p.name for p in self.folder.iterdir() if p.is_file() and p.stat().st_size)
+
+    def http(self) -> tuple[str | None, str | None]:
+        """Return user and password for http and https; None twice for a Secret that only has a CA."""
+        password = self.get("password") or self.get("token")
+        if not password:
+            if not self.get(CA):
+                raise self.missing("password or token")
+            return None, None
+        return self.get("username") or TOKEN_USER, password
+
+
+def check_out(task: SourceTask, work: Path, credentials: Credentials | None = None) -> str:
+    """Fetch one commit, write its files to `work`, and return its id. Raises SourceError."""
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, _explaining(task, credentials), Repo.init(folder) as repository:
+        client, path = _client(task, credentials)
+        wanted: list[ObjectID] = []
+
+        def choose(refs: Mapping[Ref, ObjectID], depth: int | None = None) -> list[ObjectID]:
+            wanted[:] = [_commit_of(task, refs)]
+            return wanted
+
+        client.fetch(path, repository, determine_wants=choose, depth=1)
+        found = repository[wanted[0]]
+        while isinstance(found, Tag):
+            found = repository[found.object[1]]
+        if not isinstance(found, Commit):
+            raise SourceError("GitRefNotFound", f"{task.git_ref} of {task.git_url} is no commit")
+        tree = repository[found.tree]
+        for part in filter(None, task.git_path.split("/")):
+            try:
+                tree = repository[tree[part.encode()][1]] if isinstance(tree, Tree) else tree
+            except KeyError as error:
+                message = f"spec.source.git.path {task.git_path} is not in {task.git_url} at {found.id.decode()}"
+                raise SourceError("GitPathNotFound", message) from error
+        if not isinstance(tree, Tree):
+            raise SourceError("GitPathNotFound", f"spec.source.git.path {task.git_path} is a file; name its folder")
+        build_index_from_tree(str(work), f"{folder}/index", repository.object_store, tree.id)
+        return found.id.decode()
+
+
+def _client(task: SourceTask, credentials: Credentials | None) -> tuple[GitClient, str]:
+    """Return a client that presents the credentials, and the repository's path on its server."""
+    if credentials is None:
+        return get_transport_and_path(task.git_url)
+    credentials.check()
+    if not task.git_url.startswith("http"):
+        # Half a second and 20 MB of memory, for ssh alone.
+        from ultramarine_trainer.ssh import Ssh
+
+        client, path = get_transport_and_path(task.git_url)
+        assert isinstance(client, SSHGitClient)
+        client.ssh_vendor = Ssh(credentials, GIT_SECONDS)
+        return client, path
+    config, (user, password) = ConfigFile(), credentials.http()
+    if credentials.get(CA):
+        config.set((b"http",), b"sslCAInfo", str(credentials.folder / CA).encode())
+    return get_transport_and_path(task.git_url, config=config, username=user, password=password)
+
+
+def _commit_of(task: SourceTask, refs: Mapping[Ref, ObjectID]) -> ObjectID:
+    """Return the commit id that the branch, the tag or the commit id stands for."""
+    ref = task.git_ref.encode()
+    for name in (b"refs/heads/" + ref, b"refs/tags/" + ref, ref) if ref else (b"HEAD",):
+        if Ref(name) in refs:
+            return refs[Ref(name)]
+    if _is_commit_id(task.git_ref):
+        return ObjectID(ref)  # many servers give any commit that one of their branches leads to
+    branches = sorted(name.decode().rpartition("/")[2] for name in refs if name.startswith(b"refs/heads/"))
+    there = ", ".join(branches[:10]) or "none"
+    if len(branches) > 10:
+        there += f" and {len(branches) - 10} more"
+    message = f"{task.git_url} has no branch, tag or commit {task.git_ref or 'HEAD'!r}; its branches are: {there}"
+    raise SourceError(
+        "GitRefNotFound", message + "; correct spec.source.git.ref, and apply it again under another name"
+    )
+
+
+def _is_commit_id(ref: str) -> bool:
+    return len(ref) == 40 and not ref.strip("0123456789abcdef")
+
+
+@contextmanager
+def _explaining(task: SourceTask, credentials: Credentials | None) -> Iterator[None]:
+    """Turn what a fetch may raise into a SourceError that says what to check."""
+    url, secret = task.git_url, credentials.secret if credentials else ""
+    socket.setdefaulttimeout(GIT_SECONDS)
+    try:
+        yield
+    except HTTPUnauthorized as error:
+        raise _unauthorized(url, secret) from error
+    except NotGitRepository as error:
+        hidden = f", or the credentials in Secret {secret} may not read it" if secret else ""
+        message = f"there is no git repository at {url}{hidden}; check spec.source.git.url"
+        raise SourceError("SourceNotFound", message) from error
+    except (HTTPError, OSError, GitProtocolError) as error:
+        raise _explained(task, secret, error) from error
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+def _explained(task: SourceTask, secret: str, error: Exception) -> SourceError:
+    url, said = task.git_url, _cause(error)
+    if isinstance(error, GitProtocolError) and isinstance(error.__cause__, HangupException) and str(error) != HUNG_UP:
+        # What an ssh server says instead of git's protocol: that there is no such repository, as a rule.
+        remedy = "check spec.source.git.url, and what the key may read"
+        return SourceError("SourceNotFound", f"{url} cannot be read ({str(error)[:500]}); {remedy}")
+    if "certificate verify failed" in said:
+        place = f"Secret {secret}" if secret else f"a Secret, and name it in {FIELD}"
+        message = f"the TLS certificate of {url} is not trusted ({said}); put its CA as {CA} into {place}"
+        return SourceError("GitCertificateUnknown", message)
+    if said.startswith("unexpected http resp 403"):
+        return _unauthorized(url, secret)
+    answered = isinstance(error, GitProtocolError) and not isinstance(error.__cause__, HTTPError)
+    if answered and _is_commit_id(task.git_ref):
+        message = f"{url} does not give commit {task.git_ref} ({said}); name a branch or a tag"
+        return SourceError("GitRefNotFound", message)
+    return _unreachable(url, said)
+
+
+def _unauthorized(url: str, secret: str) -> SourceError:
+    if not secret:
+        remedy = f"check spec.source.git.url, or set {FIELD} to a Secret with a password or token"
+        return SourceError("SourceNotFound", f"there is no git repository at {url} that is open to all; {remedy}")
+    remedy = "check username and password or token in it, that they have not expired, and may read the repository"
+    return SourceError("GitCredentialsRefused", f"{url} refused the credentials in Secret {secret}; {remedy}")
+
+
+def _unreachable(url: str, said: str) -> SourceError:
+    remedy = "check the address, and that the namespace's network policies let training pods reach it"
+    return SourceError("SourceUnreachable", f"{url} does not answer ({said}); {remedy}", transient=True)
+
+
+def _cause(error: BaseException) -> str:
+    """Return what went wrong at the root, in the same words each time: urllib3 adds the addresses of its objects."""
+    while True:
+        reason = getattr(error, "reason", None)
+        deeper = reason if isinstance(reason, BaseException) else error.__cause__
+        if deeper is None or isinstance(deeper, socket.gaierror):
+            break
+        error = deeper
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
