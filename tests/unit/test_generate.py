@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import yaml
 from ultramarine import generate
 from ultramarine.kinds import KINDS
+from ultramarine.kinds.trainingjob import KIND as TRAININGJOB
 from ultramarine.shared.meta import SECRET, Manifest
 
 
@@ -155,3 +158,14 @@ def test_the_reference_has_every_field(kind):
     for part in ("spec", "status"):
         for name in root(kind)["properties"][part]["properties"]:
             assert f"| `{part}.{name}` |" in text
+
+
+def test_explain_names_what_the_trainer_image_has():
+    """Each package that `kubectl explain tj.spec.image` promises is a requirement of the image."""
+    extras = tomllib.loads((generate.ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    told = root(TRAININGJOB)["properties"]["spec"]["properties"]["image"]["description"]
+    listed = re.search(r"trainer image, with (.*); docs/images.md", told)
+    assert listed
+    promised = {{"xgboost": "xgboost-cpu"}.get(name, name) for name in re.split(r", | and ", listed[1])}
+    assert len(promised) > 5
+    assert promised <= {*extras["trainer"], *extras["sweep"]}

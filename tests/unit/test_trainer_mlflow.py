@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import sys
 import threading
@@ -225,7 +226,7 @@ def test_two_attempts_of_a_job_are_one_run(tracking, pod, tmp_path):
 
 
 def test_a_server_that_is_away_does_not_disturb_a_job(pod):
-    """It ends well, with one line about it, and the command finds no server that it could wait for."""
+    """It ends well, with one line about it, and the command finds a folder in place of a server to wait for."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         uri = f"http://127.0.0.1:{listening.getsockname()[1]}"
 
@@ -233,7 +234,33 @@ def test_a_server_that_is_away_does_not_disturb_a_job(pod):
 
     assert (code, record.metrics, record.mlflow_run) == (0, {"loss": 0.5}, "")
     assert stderr.count("MLflow") == 1
-    assert "MLFLOW" not in stderr
+    told = [line for line in stderr.splitlines() if line.startswith("MLFLOW")]
+    assert sorted(told) == [
+        "MLFLOW_ALLOW_FILE_STORE=true",
+        f"MLFLOW_TRACKING_URI={(pod.base / 'work/mlruns').as_uri()}",
+    ]
+
+
+AUTOLOG = """
+import mlflow
+mlflow.autolog(log_models=False)
+from sklearn.linear_model import LogisticRegression
+model = LogisticRegression(C=0.5).fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])
+mlflow.log_metric("own", 7)
+print(f"accuracy={model.score([[0.0], [3.0]], [0, 1])}")
+"""
+
+
+def test_autolog_without_a_server_writes_into_the_pods_own_folder(pod, tmp_path):
+    """The job succeeds, and the image's folder, which is read-only in a pod, stays as it is."""
+    (tmp_path / "image").mkdir()
+    (tmp_path / "image/train.py").write_text(AUTOLOG)
+    code, record, _, stderr = pod.run(sys.executable, "train.py")
+
+    assert (code, record.metrics) == (0, {"accuracy": 1.0}), stderr
+    assert "unexpected error" not in stderr
+    assert [path.name for path in (tmp_path / "image").iterdir()] == ["train.py"]
+    assert {path.name for path in (tmp_path / "work").glob("mlruns/0/*/params/C")} == {"C"}
 
 
 def test_a_command_with_a_server_of_its_own_keeps_it(tracking, pod):
@@ -242,7 +269,7 @@ def test_a_command_with_a_server_of_its_own_keeps_it(tracking, pod):
     _, _, stdout, _ = pod.run(sys.executable, "-c", "import os; print(os.environ)", **task(tracking.uri))
 
     assert "http://own" in stdout
-    assert "MLFLOW_RUN_ID" not in stdout
+    assert not {"MLFLOW_RUN_ID", "MLFLOW_ALLOW_FILE_STORE"} & set(re.findall(r"\w+", stdout))
 
 
 def test_only_node_0_speaks_for_the_job(tracking, pod):

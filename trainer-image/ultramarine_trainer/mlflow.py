@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from ultramarine.shared.contract import LARGEST
@@ -25,6 +26,15 @@ class Times:
     request: float = 5.0
     start: float = 10.0
     between: float = 10.0
+
+
+def with_local_runs(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return the command's variables; if they name no tracking server, mlflow logs below `folder`, and ends with it.
+
+    Without them mlflow writes where the command starts, which may be a folder of the image, and read-only.
+    """
+    local = {"MLFLOW_TRACKING_URI": (folder / "mlruns").as_uri(), "MLFLOW_ALLOW_FILE_STORE": "true"}
+    return dict(environment) if "MLFLOW_TRACKING_URI" in environment else {**local, **environment}
 
 
 class MlflowRun:

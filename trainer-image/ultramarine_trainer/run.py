@@ -38,6 +38,7 @@ from ultramarine_trainer.git import SourceError
 from ultramarine_trainer.inputs import fetch_folder
 from ultramarine_trainer.lines import Tail
 from ultramarine_trainer.listeners import Listeners, series_of
+from ultramarine_trainer.mlflow import with_local_runs
 from ultramarine_trainer.outputs import empty, format_of
 from ultramarine_trainer.progress import resolved_image
 from ultramarine_trainer.runner import Failed, Part, Runner, stopped_by
@@ -238,7 +239,8 @@ class Attempt:
 
         disk = DiskWatch(self._places.outputs, self.say)
         try:
-            environment = self._listeners.start(environment_for_command(self._environment))
+            told = self._listeners.start(environment_for_command(self._environment))
+            environment = with_local_runs(told, self._places.work)
             reserve = min(max(self._grace / 3, 3.0), 60.0)  # for the last checkpoint's and the log's way to the storage
             runner = Runner(
                 task.gang or GangTask(),

@@ -24,6 +24,7 @@ from ultramarine_trainer.archive import Archive
 from ultramarine_trainer.child import CommandNotFound, Stopped, Supervision, environment_for_command, run_command
 from ultramarine_trainer.frameworks import launch
 from ultramarine_trainer.leases import Connection, Refused, Unreachable
+from ultramarine_trainer.mlflow import with_local_runs
 from ultramarine_trainer.outputs import empty, format_of
 from ultramarine_trainer.pauses import Pauses
 from ultramarine_trainer.run import Attempt, Places
@@ -134,7 +135,8 @@ class Worker(Attempt):
                 supervision = Supervision(
                     self._signals, ears.hear, self._tee, self._grace / 2, threading.Event(), heartbeat.broken
                 )
-                command, environment = fill(self._command, trial.params), environment_for_command(self._environment)
+                command = fill(self._command, trial.params)
+                environment = with_local_runs(environment_for_command(self._environment), self._places.work)
                 try:
                     if not command:
                         raise CommandNotFound("all of the command refers to parameters that this trial does not have")

@@ -438,8 +438,10 @@ class TrainingJobSpec(Schema):
         default=None,
         min_length=1,
         max_length=500,
-        description="The container image; the default is the platform's trainer image, others must be built from it. "
-        "Where no source is given, the command starts in the image's WORKDIR if there is code in it.",
+        description="The container image. The default is the platform's trainer image, with scikit-learn, skops, "
+        "pandas, pyarrow, xgboost, lightgbm, statsmodels, mlflow-skinny, matplotlib and optuna; docs/images.md has "
+        "their versions. Another image must be built from that one. Where no source is given, the command starts in "
+        "the image's WORKDIR if there is code in it.",
         json_schema_extra=IMMUTABLE,
     )
     source: Source | None = Field(default=None, description="The code to run.", json_schema_extra=IMMUTABLE)
