@@ -17,7 +17,7 @@ from ultramarine_server.tree_model import TreeModel
 
 def lightgbm_model(path: Path, threads: int, given: Signature | None) -> TreeModel:
     """Return the model in a file. The text knows nothing of classes: what it answers is what Booster.predict does."""
-    booster = lightgbm.Booster(model_str=_whole(path.read_bytes()))
+    booster = lightgbm.Booster(model_str=whole(path.read_bytes()))
     if booster.pandas_categorical:
         message = f"{path.name} was trained on categories of a data frame, which come without names here"
         raise LoadError(f"{message}; encode them as numbers before training", "ModelUnsupported")
@@ -30,7 +30,7 @@ def lightgbm_model(path: Path, threads: int, given: Signature | None) -> TreeMod
     return TreeModel(booster, run, lightgbm_names(features, given), booster.num_feature(), given)
 
 
-def _whole(content: bytes) -> str:
+def whole(content: bytes) -> str:
     """Return the text if its trees are all there: LightGBM ends the process over a shortened one."""
     text = content.decode()
     sizes = re.search(r"^tree_sizes=([\d ]*)$", text, re.MULTILINE)

@@ -30,14 +30,6 @@ PLATFORMS = {
     "joblib": "sklearn_joblib",
 }
 
-# What skops does not know and is as safe as an estimator of scikit-learn: XGBoost's and LightGBM's, which hold numbers
-# and the libraries' own files.
-_SAFE_TYPES = frozenset(
-    {"collections.OrderedDict", "xgboost.core.Booster", "lightgbm.basic.Booster"}
-    | {f"xgboost.sklearn.XGB{name}" for name in ("Classifier", "Regressor", "Ranker", "RFClassifier", "RFRegressor")}
-    | {f"lightgbm.sklearn.LGBM{name}" for name in ("Classifier", "Regressor", "Ranker")}
-)
-
 
 def load(file: ModelFile, task: ServingTask, threads: int) -> Model:
     """Return the model, ready to predict. Raises LoadError with what its owner can do. Imports by format."""
@@ -114,12 +106,6 @@ def _estimator(file: ModelFile, *, allowed: bool) -> Any:
 
         with file.path.open("rb") as stream:
             return pickle.load(stream)
-    import skops.io
+    from ultramarine_server.skops_file import load_skops
 
-    unknown = skops.io.get_untrusted_types(file=file.path)
-    untrusted = [name for name in unknown if name not in _SAFE_TYPES]
-    if untrusted and not allowed:
-        listed = ", ".join(untrusted[:10]) + (", ..." if len(untrusted) > 10 else "")
-        message = f"{file.path.name} holds types that are not known to be safe: {listed}"
-        raise LoadError(f"{message}; {_REMEDY}", "CodeExecutionRefused")
-    return skops.io.load(file.path, trusted=unknown)
+    return load_skops(file.path, allowed=allowed)

@@ -81,7 +81,6 @@ skops.io.dump(model, sys.argv[1] + "/model.skops")
         **shrunk.get("mv", "wavy-1")["spec"],
         "version": "2",
         "compile": {"to": "onnx", "parity": {"rtol": 1e-12}},
-        "allowCodeExecution": True,  # skops does not know these trees
     }
     shrunk.apply({"kind": "ModelVersion", "metadata": {"name": "wavy-2"}, "spec": spec})
     status = shrunk.wait("mv", "wavy-2", lambda s: condition(s, "Ready").get("status") == "True", 180)

@@ -70,7 +70,7 @@ def compiled(folder: Path, estimator: Any, **changes: Any) -> tuple[CompileRecor
     """Store, compile and load a model of ours: the verdict, and the compiled model if there is one."""
     path = folder / "model.skops"
     skops.io.dump(estimator, path)
-    task = task_for(path, **{"allow_code_execution": True, **changes})  # skops does not know all of scikit-learn
+    task = task_for(path, **changes)
     verdict = compile_model(task, folder, folder / "out", threads=1)
     assert CompileRecord.from_json((folder / "out" / VERDICT_NAME).read_bytes()) == verdict
     file = folder / "out" / ARTIFACT / COMPILED_NAME

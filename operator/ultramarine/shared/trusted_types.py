@@ -93,8 +93,7 @@ def _named(groups: dict[str, str]) -> frozenset[str]:
 # Left out because of what they would do with attributes of an attacker's choice:
 # - scipy.stats distributions (of a RandomizedSearchCV): __setstate__ runs a text of the file through exec.
 # - BisectingKMeans: holds a private compiled function that trusts the sizes of its arguments.
-# - FeatureHasher, DictVectorizer, MultiLabelBinarizer: take no table, and number features as the file says.
-# - LatentDirichletAllocation, SparseCoder and other dictionaries: give unchecked sizes to compiled code.
+# - PatchExtractor, MultiLabelBinarizer: take images and sets, never a table, and lay out memory as the file says.
 # - DistanceMetric with a matrix or a Python function, joblib.Memory (unpickles files), anything of another library.
 _ESTIMATORS = _named(
     {
@@ -107,12 +106,15 @@ _ESTIMATORS = _named(
         "sklearn.compose._target": "TransformedTargetRegressor",
         "sklearn.covariance._elliptic_envelope": "EllipticEnvelope",
         "sklearn.cross_decomposition._pls": "CCA PLSCanonical PLSRegression PLSSVD",
+        "sklearn.decomposition._dict_learning": "DictionaryLearning MiniBatchDictionaryLearning SparseCoder",
         "sklearn.decomposition._factor_analysis": "FactorAnalysis",
         "sklearn.decomposition._fastica": "FastICA",
         "sklearn.decomposition._incremental_pca": "IncrementalPCA",
         "sklearn.decomposition._kernel_pca": "KernelPCA",
+        "sklearn.decomposition._lda": "LatentDirichletAllocation",
         "sklearn.decomposition._nmf": "MiniBatchNMF NMF",
         "sklearn.decomposition._pca": "PCA",
+        "sklearn.decomposition._sparse_pca": "MiniBatchSparsePCA SparsePCA",
         "sklearn.decomposition._truncated_svd": "TruncatedSVD",
         "sklearn.discriminant_analysis": "LinearDiscriminantAnalysis QuadraticDiscriminantAnalysis",
         "sklearn.dummy": "DummyClassifier DummyRegressor",
@@ -128,6 +130,8 @@ _ESTIMATORS = _named(
         "sklearn.ensemble._stacking": "StackingClassifier StackingRegressor",
         "sklearn.ensemble._voting": "VotingClassifier VotingRegressor",
         "sklearn.ensemble._weight_boosting": "AdaBoostClassifier AdaBoostRegressor",
+        "sklearn.feature_extraction._dict_vectorizer": "DictVectorizer",
+        "sklearn.feature_extraction._hash": "FeatureHasher",
         "sklearn.feature_extraction.text": "CountVectorizer HashingVectorizer TfidfTransformer TfidfVectorizer",
         "sklearn.feature_selection._from_model": "SelectFromModel",
         "sklearn.feature_selection._rfe": "RFE RFECV",
@@ -161,6 +165,8 @@ _ESTIMATORS = _named(
         "sklearn.linear_model._ridge": "Ridge RidgeCV RidgeClassifier RidgeClassifierCV",
         "sklearn.linear_model._stochastic_gradient": "SGDClassifier SGDOneClassSVM SGDRegressor",
         "sklearn.linear_model._theil_sen": "TheilSenRegressor",
+        "sklearn.manifold._isomap": "Isomap",
+        "sklearn.manifold._locally_linear": "LocallyLinearEmbedding",
         "sklearn.mixture._bayesian_mixture": "BayesianGaussianMixture",
         "sklearn.mixture._gaussian_mixture": "GaussianMixture",
         "sklearn.model_selection._classification_threshold": "FixedThresholdClassifier TunedThresholdClassifierCV",
@@ -177,6 +183,7 @@ _ESTIMATORS = _named(
         "sklearn.neighbors._regression": "KNeighborsRegressor RadiusNeighborsRegressor",
         "sklearn.neighbors._unsupervised": "NearestNeighbors",
         "sklearn.neural_network._multilayer_perceptron": "MLPClassifier MLPRegressor",
+        "sklearn.neural_network._rbm": "BernoulliRBM",
         "sklearn.neural_network._stochastic_optimizers": "AdamOptimizer SGDOptimizer",
         "sklearn.pipeline": "FeatureUnion Pipeline",
         "sklearn.preprocessing._data": "Binarizer KernelCenterer MaxAbsScaler MinMaxScaler Normalizer PowerTransformer "
@@ -212,12 +219,11 @@ _PARTS = _named(
     }
 )
 
-# Compiled classes whose __setstate__ copies arrays into native memory, or keeps views of them, and follows no index of
-# the file while it does. native_checks.py compares every index and size with the arrays before the first prediction.
-# Distances: those that keep nothing but numbers.
-_NATIVE = _named(
+# Compiled classes whose __setstate__ takes a tuple, keeps views of its arrays, and follows no index of the file while
+# it does. native_checks.py compares every index and size with the arrays before the first prediction. Distances: those
+# that keep nothing but numbers.
+STATE_TUPLES = _named(
     {
-        "scipy.interpolate._bsplines": "BSpline",
         "sklearn.metrics._dist_metrics": " ".join(
             f"{name}Distance{bits}"
             for name in ("BrayCurtis", "Canberra", "Chebyshev", "Euclidean", "Hamming", "Manhattan", "Minkowski")
@@ -227,6 +233,7 @@ _NATIVE = _named(
         "sklearn.neighbors._kd_tree": "KDTree KDTree32",
     }
 )
+_NATIVE = STATE_TUPLES | {"scipy.interpolate._bsplines.BSpline"}
 
 # The boosters hand bytes of the file to the same native reader that .ubj, .json and LightGBM's .txt files go to, which
 # need no allowCodeExecution either. The wrappers set attributes, as estimators of scikit-learn do.

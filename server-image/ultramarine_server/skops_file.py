@@ -1,0 +1,83 @@
+"""Estimators from .skops files: of trusted types and of checked content, unless their owner has allowed more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import skops.io
+from skops.io._audit import Node, audit_tree, get_tree
+from skops.io._general import DictNode, JsonNode, ObjectNode, TupleNode
+from skops.io._sklearn import TreeNode
+from skops.io._utils import read_schema
+from ultramarine.shared.trusted_types import STATE_TUPLES, untrusted_in
+
+from ultramarine_server.errors import LoadError
+from ultramarine_server.native_checks import check
+from ultramarine_server.native_trees import Corrupt, check_tree_state, require
+
+_REMEDY = (
+    "leave them out (docs/formats.md says what is known), store the model as ONNX, or set allowCodeExecution on the "
+    "ModelVersion if you trust its author"
+)
+
+
+def load_skops(path: Path, *, allowed: bool) -> Any:
+    """Return the estimator of a file. Raises LoadError for what its maker could have hidden in it, unless allowed."""
+    if allowed:
+        return skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
+    untrusted = untrusted_in(path)
+    if untrusted:
+        listed = ", ".join(untrusted[:10]) + (f" and {len(untrusted) - 10} more" if len(untrusted) > 10 else "")
+        message = f"{path.name} holds types that are not known to be safe: {listed}"
+        raise LoadError(f"{message}; {_REMEDY}", "CodeExecutionRefused")
+    unknown = skops.io.get_untrusted_types(file=path)
+    with ZipFile(path) as archive:
+        schema, context = read_schema(archive)
+        tree = get_tree(schema, context, trusted=unknown)
+        audit_tree(tree, trusted=unknown)
+        try:
+            for node in _nodes(tree):
+                _check_node(node)
+        except Corrupt as error:
+            message = f"{path.name}: {node.module_name}.{node.class_name}{error.attribute} {error.message}"
+            raise LoadError(
+                f"{message}; store the model again, with the library that made it", "ModelCorrupt"
+            ) from error
+        estimator = tree.construct()
+    check(estimator)
+    return estimator
+
+
+def _nodes(tree: Node) -> list[Node]:
+    """Return the descriptions that objects will be made of, each once, as skops has resolved them."""
+    nodes, pending = {id(tree): tree}, [tree]
+    while pending:
+        for child in pending.pop().children.values():
+            inner = child.values() if isinstance(child, dict) else child if isinstance(child, list) else [child]
+            for node in inner:
+                if isinstance(node, Node) and id(node) not in nodes:
+                    nodes[id(node)] = node
+                    pending.append(node)
+    return list(nodes.values())
+
+
+def _check_node(node: Node) -> None:
+    """Look at what would be handed to native code, or to dict.update, while the object is built."""
+    if isinstance(node, TreeNode):
+        check_tree_state(node.args.construct(), node.attrs.construct())
+    elif isinstance(node, ObjectNode):
+        name = f"{node.module_name}.{node.class_name}"
+        state = node.attrs
+        if name in STATE_TUPLES:
+            require(isinstance(state, TupleNode), "", "has no state that it could be built of")
+        else:
+            empty = state is None or (isinstance(state, JsonNode) and state.content == "null")
+            require(empty or isinstance(state, DictNode), "", "has attributes without names")
+        if name == "lightgbm.basic.Booster" and state is not None:
+            from ultramarine_server.lightgbm_model import whole
+
+            given = state.construct()
+            text = given.get("_handle", given.get("handle"))
+            require(isinstance(text, str) and whole(text.encode()), "._handle", "is not a model's text")
