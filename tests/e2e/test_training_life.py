@@ -253,6 +253,7 @@ def test_affinity_is_the_schedulers_own(platform):
     platform.delete("tj", "mistyped")
 
 
+@pytest.mark.slow
 def test_the_queue_starts_and_stops_it(platform):
     """What Kueue writes into `suspend` stands, in both directions; spec.suspend gives the place in the queue back."""
 
