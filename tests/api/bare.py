@@ -398,7 +398,7 @@ def requests_to(cluster: Cluster) -> Iterator[httpx.Client]:
         yield client
 
 
-def eventually(what: str, look: Callable[[], T], seconds: float = 20.0) -> T:
+def eventually(what: str, look: Callable[[], T], seconds: float = 60.0) -> T:
     """Look until `look` gives something true, and return that; fail with `what` was waited for."""
     end = time.monotonic() + seconds
     while True:
