@@ -378,7 +378,12 @@ def install(cluster: Cluster) -> None:
 
 def access(cluster: Cluster) -> tuple[str, ssl.SSLContext]:
     """The API server's address, and what makes us the administrator of the kubeconfig before it."""
-    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    return access_by(cluster.kubeconfig)
+
+
+def access_by(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
+    """The address and the credentials of a kubeconfig."""
+    config = yaml.safe_load(kubeconfig.read_text())
     whole, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     with tempfile.TemporaryDirectory() as folder:
         files = {"ca": whole["certificate-authority-data"]}
