@@ -47,7 +47,7 @@ from ultramarine_cluster.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
-POLICIES = ("requester",)
+POLICIES = ("requester", "admission")
 DRY = ("-f", "-", "--dry-run=server", "-o", "yaml")
 DIGEST = "sha256:" + "a" * 64
 T = TypeVar("T")
@@ -370,20 +370,24 @@ def install(cluster: Cluster) -> None:
     eventually("the namespace default is there", lambda: "default" in cluster.run("get", "namespaces", "-o", "name"))
     cluster.run("create", "-f", "-", input=json.dumps(free_lease("default")))
     cluster.run("apply", "-f", "-", input=policies())
-    eventually(
-        "the policies are in force",
-        lambda: ANNOTATION_REQUESTED_BY in cluster.run("create", *DRY, input=json.dumps(whole("Sweep"))),
-    )
+    eventually("the policies are in force", lambda: _are_in_force(cluster))
+
+
+def _are_in_force(cluster: Cluster) -> bool:
+    """True if both have come from the API server's watch to its admission, which takes them up one by one."""
+    lost = whole("TrainingJob", {"spec": {"args": ["$(inputs.nosuch)"]}})
+    named = False
+    try:
+        named = ANNOTATION_REQUESTED_BY in cluster.run("create", *DRY, input=json.dumps(whole("Sweep")))
+        cluster.run("create", *DRY, input=json.dumps(lost))
+    except subprocess.CalledProcessError as error:
+        return "names no input" in error.stderr and named
+    return False
 
 
 def access(cluster: Cluster) -> tuple[str, ssl.SSLContext]:
     """The API server's address, and what makes us the administrator of the kubeconfig before it."""
-    return access_by(cluster.kubeconfig)
-
-
-def access_by(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
-    """The address and the credentials of a kubeconfig."""
-    config = yaml.safe_load(kubeconfig.read_text())
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
     whole, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     with tempfile.TemporaryDirectory() as folder:
         files = {"ca": whole["certificate-authority-data"]}
@@ -403,7 +407,7 @@ def requests_to(cluster: Cluster) -> Iterator[httpx.Client]:
         yield client
 
 
-def eventually(what: str, look: Callable[[], T], seconds: float = 60.0) -> T:
+def eventually(what: str, look: Callable[[], T], seconds: float = 20.0) -> T:
     """Look until `look` gives something true, and return that; fail with `what` was waited for."""
     end = time.monotonic() + seconds
     while True:

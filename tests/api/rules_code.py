@@ -9,7 +9,10 @@ from rules import DIGESTS, DOTS, OBJECT, TJ, URI, Rule, of_spec
 from ultramarine.shared.meta import Manifest
 
 ONE_SOURCE = "give one of inline, configMap, git and uri"
-WEB = "must be https:// or http:// without a user, ssh://USER@HOST/PATH or USER@HOST:PATH; a password belongs into the "
+WEB = (
+    "must be https:// or http:// without a user, ssh://USER@HOST/PATH or USER@HOST:PATH; a password belongs into the "
+    "Secret of secretRef"
+)
 SSH_KEY = "ssh needs a key: set secretRef to a Secret with ssh-privatekey and known_hosts"
 SECRET = {"secretRef": {"name": "churn-git"}}
 CODE, REPOSITORY = "s3://lake/code.tar.gz", {"url": "https://git.example.com/team/churn.git"}
@@ -31,11 +34,61 @@ def reference(kind: str, **selector: str) -> Manifest:
     return variable(valueFrom={kind: selector})
 
 
+MANY = {"rate": None, **{f"a{number}": number for number in range(13)}}
+
 RULES: list[Rule] = [
     # What has to be there
+    of_spec(TJ, "a command is there", {}, {"command": None}, "spec.command: Required value"),
     of_spec(TJ, "a source is one", {"source": None}, {"source": {"inline": None}}, "spec.source: ", ONE_SOURCE),
     of_spec(TJ, "a source is one only", source(uri=CODE), {"source": {"uri": CODE}}, "spec.source: ", ONE_SOURCE),
+    of_spec(
+        TJ,
+        "a source's ConfigMap has a name",
+        source(configMap={"name": "my-code.v1"}),
+        source(configMap={}),
+        "spec.source.configMap.name: Required value",
+    ),
+    of_spec(TJ, "a repository has an address", source(git=REPOSITORY), source(git={}), "spec.source.git.url: Required"),
+    of_spec(TJ, "a variable has a name", variable(), {"env": [{"value": "a"}]}, "spec.env[0].name: Required value"),
+    of_spec(
+        TJ,
+        "a reference names its Secret",
+        reference("secretKeyRef", name="a", key="b"),
+        reference("secretKeyRef", key="b"),
+        "spec.env[0].valueFrom.secretKeyRef.name: Required value",
+    ),
+    of_spec(
+        TJ,
+        "a reference names the key in the Secret",
+        reference("secretKeyRef", name="a", key="b"),
+        reference("secretKeyRef", name="a"),
+        "spec.env[0].valueFrom.secretKeyRef.key: Required value",
+    ),
+    of_spec(
+        TJ,
+        "a reference names its ConfigMap",
+        reference("configMapKeyRef", name="a", key="b"),
+        reference("configMapKeyRef", key="b"),
+        "spec.env[0].valueFrom.configMapKeyRef.name: Required value",
+    ),
+    of_spec(
+        TJ,
+        "a reference names the key in the ConfigMap",
+        reference("configMapKeyRef", name="a", key="b"),
+        reference("configMapKeyRef", name="a"),
+        "spec.env[0].valueFrom.configMapKeyRef.key: Required value",
+    ),
     # What must not be empty
+    of_spec(
+        TJ, "an image has a name", {"image": "a"}, {"image": ""}, "spec.image in body should be at least 1 chars long"
+    ),
+    of_spec(
+        TJ,
+        "a command has words",
+        {"command": ["a"]},
+        {"command": []},
+        "spec.command in body should have at least 1 items",
+    ),
     of_spec(
         TJ,
         "a command names a program",
@@ -43,6 +96,24 @@ RULES: list[Rule] = [
         {"command": ["", "a"]},
         "spec.command: ",
         "command must name a program",
+    ),
+    of_spec(
+        TJ,
+        "a source has files",
+        {},
+        {"source": {"inline": {"train.py": None}}},
+        "spec.source.inline in body should have at least 1 properties",
+    ),
+    *(
+        of_spec(
+            TJ,
+            f"a reference's {name} is not empty",
+            reference(kind, name="a", key="b"),
+            reference(kind, **{"name": "a", "key": "b", name: ""}),
+            f"spec.env[0].valueFrom.{kind}.{name} in body should be at least 1 chars long",
+        )
+        for kind in ("secretKeyRef", "configMapKeyRef")
+        for name in ("name", "key")
     ),
     # Words with a form
     of_spec(
@@ -211,18 +282,51 @@ RULES: list[Rule] = [
         {"command": "python"},
         "spec.command in body must be of type array",
     ),
-    of_spec(
-        TJ,
-        "a parameter is a string",
-        {"parameters": {"rate": "0.1"}},
-        {"parameters": {"rate": 0.1}},
-        "spec.parameters.rate in body must be of type string",
+    *(
+        of_spec(
+            TJ,
+            f"a parameter is a plain value, and not {odd}",
+            {"parameters": {"rate": plain}},
+            {"parameters": {"rate": odd}},
+            "spec.parameters.rate must be a text, a number or a boolean; write anything else as a text in quotes",
+        )
+        for plain, odd in ((0.1, {"a": 1}), (3, {}), (True, [1]), ("x", []), (1e-5, {"a": {"b": []}}))
     ),
     of_spec(
         TJ,
-        "a variable's value is a string",
-        variable(value="1"),
-        variable(value=1),
-        "spec.env[0].value in body must be of type string",
+        "a variable's value is plain",
+        variable(value=1.5),
+        variable(value=[]),
+        "spec.env: value of A must be a text, a number or a boolean; write anything else as a text in quotes",
+    ),
+    # References
+    *(
+        of_spec(
+            TJ,
+            f"{lost} leads somewhere",
+            {"args": [f"$({kind}.{there})"], "outputs": {"model": None}},
+            {"args": ["--fast", f"--a=$({kind}.{there}) b $({kind}.{lost})"], "outputs": {"model": None}},
+            f"$({kind}.{lost}) names no {word}; {word}s are: {there}; correct the name, or add it to spec.{field}",
+        )
+        for kind, there, lost, word, field in (
+            ("inputs", "data", "dta", "input", "inputs"),
+            ("outputs", "report", "Report", "output", "outputs"),
+            ("params", "rate", "", "parameter", "parameters"),
+        )
+    ),
+    of_spec(
+        TJ,
+        "there is something to refer to",
+        {"command": ["$(inputs)", "$(HOME)", "$$(input.a)"], "inputs": None},
+        {"command": ["a", "$(inputs.data)"], "inputs": None},
+        "$(inputs.data) names no input; there are none; correct the name, or add it to spec.inputs",
+    ),
+    of_spec(
+        TJ,
+        "many names are not all listed",
+        {"parameters": MANY, "command": ["$(params.a12)"]},
+        {"parameters": MANY, "command": ["$(params.a13)"]},
+        "$(params.a13) names no parameter; parameters are: ",
+        " and 3 more; correct the name",
     ),
 ]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from bare import documents, schema_of
 from hypothesis import strategies as st
 from ultramarine.kinds import KINDS
 from ultramarine.kinds.sweep.schema import MOST_HOURS
+from ultramarine.kinds.training import REFERENCE
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.sweep_records import MOST_PODS
 
@@ -72,7 +73,7 @@ def key_pattern_of(schema: Manifest) -> tuple[re.Pattern[str], int] | None:
 
 def fixed_fields(schema: Manifest) -> list[str]:
     """The fields that cannot be changed."""
-    return [found[1] for rule in says(schema) if (found := re.search(r"self\.(\w+) == oldSelf\.\1\)$", rule))]
+    return [found[1] for rule in says(schema) if (found := re.search(r"self\)?\.(\w+)\]? == .*\.\1\]?\)$", rule))]
 
 
 def with_fixed(schema: Manifest, first: Manifest, later: Manifest) -> Manifest:
@@ -200,7 +201,18 @@ def _whole_source(source: Manifest) -> Manifest:
     return {"inline": {re.sub(r"^\.(\.|$)", "_", name): text for name, text in inline.items()}}
 
 
-def _whole_training_job(_: Manifest, spec: Manifest) -> None:
+def _whole_training_job(_: Manifest, spec: Manifest, searched: Collection[str] = ()) -> None:
+    if "parameters" in spec:
+        spec["parameters"] = {
+            "p" + re.sub(r"[^A-Za-z0-9_.-]", "_", name): value for name, value in spec["parameters"].items()
+        }
+    known = {"params": {*spec.get("parameters", {}), *searched}}
+    known |= {kind: set(spec.get(kind, {})) for kind in ("inputs", "outputs")}
+    for words in (spec["command"], spec.get("args", [])):
+        words[:] = [
+            text if all(name in known[kind] for kind, name in REFERENCE.findall(text)) else text.replace("$", "")
+            for text in words
+        ]
     spec["command"][0] = spec["command"][0] or "true"
     for variable in spec.get("env", []):
         if "value" in variable or not variable.get("valueFrom"):
@@ -331,7 +343,7 @@ def _whole_rollout(rollout: Manifest, free: list[str]) -> None:
 
 def _whole_sweep(manifest: Manifest, spec: Manifest) -> None:
     trial = spec["trialTemplate"]["spec"]
-    _whole_training_job(manifest, trial)
+    _whole_training_job(manifest, trial, spec["searchSpace"])
     alone = spec.get("execution") == "PodPerTrial"
     for name in NOT_OF_TRIALS if alone else (*NOT_OF_TRIALS, *NOT_OF_A_POOL):
         trial.pop(name, None)

@@ -50,6 +50,16 @@ def test_what_breaks_a_rule_is_refused_in_words(empty, rule):
     assert "should match" not in said, "people cannot read a regular expression"
 
 
+def test_no_nodes_are_not_several(empty):
+    """Who asks for no node is told the least number, and nothing of what several nodes need."""
+    said = empty.refusal(
+        whole(TJ, {"spec": {"nodes": 0, "framework": None, "processesPerNode": None, "elastic": None}})
+    )
+
+    assert "spec.nodes in body should be greater than or equal to 1" in said
+    assert "several nodes" not in said
+
+
 @pytest.mark.parametrize(("kind", "patch", "name"), CHANGES)
 def test_what_is_fixed_stays(stored, kind, patch, name):
     """What decides a result cannot be changed or taken away later; the refusal names the field and the way out."""

@@ -106,7 +106,8 @@ def test_an_object_that_nobody_has_looked_at_is_in_progress(api, kind):
 
 def test_the_health_of_a_training_job(api, operator, node):
     """In progress until it has ended, current when it has succeeded or is suspended, failed when it has failed."""
-    wrong = training("wrong", command=["python", "$(params.lr)"])
+    # More text than CEL has a budget for, so the policy lets it pass.
+    wrong = training("wrong", command=["python", "$(params.lr)"], args=["x" * 32768] * 40)
     api.apply(training("good"), wrong)
     until(api, "good", "Pending")
     stays(api, "tj", "good", "InProgress")
@@ -126,6 +127,8 @@ def test_the_health_of_a_training_job(api, operator, node):
     stays(api, "tj", "held", "Failed")
 
     until(api, "wrong", "Invalid")
+    api.run("wait", "--for=condition=Failed", "tj/wrong", "--timeout=20s")
+    assert status(api, "tj", "wrong")["failure"]["reason"] == "InvalidSpec"
     stays(api, "tj", "wrong", "Failed")
 
 

@@ -82,3 +82,4 @@ def test_a_search_that_cannot_be_says_so(api: Api, operator: Operator) -> None:
     (accepted,) = (c for c in status(api, "sw", "hpo")["conditions"] if c["type"] == "Accepted")
     assert (accepted["status"], "spec.searchSpace.lr" in accepted["message"]) == ("False", True)
     assert api.all("jobs", "secrets") == []
+    api.run("wait", "--for=condition=Failed", "sw/hpo", "--timeout=20s")

@@ -16,8 +16,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from api.bare import RESOURCES, access_by
-from ultramarine.shared.meta import Resource
+from api.bare import policies
 from ultramarine_cluster import cluster, target
 from ultramarine_cluster.paths import REPOSITORY
 
@@ -26,8 +25,6 @@ HERE = Path(__file__).parent
 OURS = ("sw", "tj", "oe", "mv", "mdl")
 # The files that take longest: they begin first, so that no worker waits for another one in the end.
 SLOWEST = {"test_serving", "test_gateway", "test_pool", "test_training_life", "test_sweep", "test_rollout"}
-SHORT = {"hpa": "horizontalpodautoscaler", "pdb": "poddisruptionbudget"}
-SELECTORS = {"-l": "labelSelector", "--field-selector": "fieldSelector"}
 Manifest = dict[str, Any]
 # When the suite began that several runs of pytest make up; `make e2e` sets it.
 BEGAN = "ULTRAMARINE_E2E_BEGAN"
@@ -40,7 +37,6 @@ class Platform:
     def __init__(self, to: target.Target, namespace: str) -> None:
         self.target = to
         self.namespace = namespace
-        self._http = _requests_to(to) if to.where == "embedded" else None
 
     def kubectl(self, *words: str, input: str | None = None) -> str:
         """Run kubectl in the platform's namespace; a failure shows what it said."""
@@ -55,21 +51,9 @@ class Platform:
         self.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(whole))
 
     def get(self, kind: str, name: str = "", *words: str) -> Any:
-        """One object, or with no name the items of a list, by kubectl's words `-l` and `--field-selector`."""
-        if self._http is not None and (resource := RESOURCES.get(SHORT.get(kind, kind))) is not None:
-            return self._asked(self._http, resource, name, list(words))
+        """One object, or with no name the items of a list."""
         found = json.loads(self.kubectl("get", kind, *([name] if name else []), *words, "-o", "json"))
         return found if name else found["items"]
-
-    def _asked(self, http: httpx.Client, resource: Resource, name: str, words: list[str]) -> Any:
-        """As kubectl, without a process for each look: those took most of two cores while files ran side by side."""
-        pairs = [part for word in words for part in word.split("=", 1 if word.startswith("--") else 0)]
-        selectors = {SELECTORS[option]: value for option, value in zip(pairs[::2], pairs[1::2], strict=True)}
-        answer = http.get(resource.path(self.namespace, name), params=selectors)
-        found = answer.json()
-        assert answer.is_success, f"get {resource.plural} {name}: {found['message']}"
-        known = {"apiVersion": resource.api_version, "kind": resource.kind}
-        return found if name else [known | item for item in found["items"]]
 
     def status(self, kind: str, name: str) -> Manifest:
         """An object's status."""
@@ -168,12 +152,6 @@ class Platform:
             self.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false")
 
 
-def _requests_to(to: target.Target) -> httpx.Client:
-    """Plain requests to the API server of a target that has a kubeconfig of its own."""
-    url, context = access_by(Path(to.kubectl[to.kubectl.index("--kubeconfig") + 1]))
-    return httpx.Client(base_url=url, verify=context, timeout=60)
-
-
 def condition(status: Manifest, type: str) -> Manifest:
     """The condition of that type, or an empty one."""
     return next((c for c in status.get("conditions") or [] if c["type"] == type), {})
@@ -218,15 +196,6 @@ def restricted(to: target.Target, namespace: str) -> None:
     to.run("apply", "-f", "-", input=yaml.safe_dump(manifest))
 
 
-def requester(to: target.Target) -> str:
-    """The chart's admission policy that writes down who made an object, which like the CRDs is the whole cluster's."""
-    chart = REPOSITORY / "charts" / "ultramarine"
-    words = ["template", "ultramarine", str(chart), "--values", str(chart / "ci" / "images-values.yaml")]
-    words += ["--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"]
-    words += ["--show-only", "templates/requester.yaml"]
-    return subprocess.run([*to.helm, *words], capture_output=True, text=True, check=True).stdout
-
-
 @contextmanager
 def first(folder: Path, name: str) -> Iterator[bool]:
     """True for the first worker of a run that comes here; the others wait until it is done."""
@@ -247,7 +216,7 @@ def platform(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory, 
             # As Helm's own writes: another release on this cluster may hold the CRDs, and must be able to upgrade them.
             as_helm = ("--server-side", "--force-conflicts", "--field-manager=helm")
             embedded.run("apply", *as_helm, "-f", str(REPOSITORY / "crds"))
-            embedded.run("apply", *as_helm, "-f", "-", input=requester(embedded))
+            embedded.run("apply", *as_helm, "-f", "-", input=policies())
             target.install(embedded, NAMESPACE, "crds.install=false")
             for kind in OURS:
                 made.kubectl("delete", kind, "--all", "--wait=true")

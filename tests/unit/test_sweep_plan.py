@@ -228,6 +228,10 @@ def test_a_reference_to_nothing_is_named(template, words):
     [
         ({"searchSpace": {"lr": {"choice": ["a", 1]}}}, "spec.searchSpace.lr"),
         ({"algorithm": {"type": "grid"}}, "spec.searchSpace.lr: a grid needs finitely many values"),
+        (
+            {"trialTemplate": {"spec": {"command": ["$(params.lr)"], "parameters": {"lr": 1, "a": 2}}}},
+            "lr in spec.searchSpace and in spec.trialTemplate.spec.parameters; give each parameter in one of them",
+        ),
         ({"algorithm": {"warmStartFrom": ["hpo"]}}, "spec.algorithm.warmStartFrom names hpo itself"),
     ],
 )

@@ -14,10 +14,12 @@ from pydantic import ValidationError
 from ..kube import events
 from ..kube.apply import apply_child, write_status
 from ..kube.client import ApiError, Client
+from ..shared import pods, states
 from ..shared.conditions import Condition, find, health, merge
 from ..shared.errors import Conflict, InvalidSpec, NotYet, Refused, UltramarineError
 from ..shared.meta import CONFIG_MAP, SECRET, Key, Manifest, Resource
 from ..shared.plan import Event, GenerateSecret, Kind, Lazily, Obj, Plan, Platform, Report, Seen
+from ..shared.schema import RunStatus
 from ..shared.sweep_records import SweepSummary
 from ..shared.training_records import Progress
 from .inquiries import Inquiries
@@ -27,6 +29,7 @@ from .reports import Reports
 log = logging.getLogger(__name__)
 
 OK, HELD, ASKS = "ok", "held", "asks"  # all of the plan was done; a part waits; no plan before there are answers
+REFUSED = InvalidSpec.reason
 RETRY_SOON = timedelta(seconds=2)
 RETRY_LATER = timedelta(seconds=30)
 
@@ -217,15 +220,23 @@ class Reconciler:
     def _invalid(self, manifest: Manifest, error: InvalidSpec | ValidationError, now: datetime) -> Plan:
         message = error.message if isinstance(error, InvalidSpec) else _first_error(error)
         status: Manifest = dict(manifest.get("status") or {})
-        if "state" in self._kinds[manifest["kind"]].status.model_fields:
+        model = self._kinds[manifest["kind"]].status
+        ends = health(done=False, failed=message)
+        if issubclass(model, RunStatus):
+            if states.is_over(status):
+                return Plan(status)  # another release's rules change no result
+            # A spec that can never run has failed: whoever waits for its end waits no longer.
+            _, ends = states.failed(REFUSED, message)
+            status["failure"] = {"reason": REFUSED, "message": message[: pods.MAX_FAILURE["message"]]}
+        if "state" in model.model_fields:
             status["state"] = "Invalid"
         generation = int(manifest["metadata"].get("generation", 0))
-        news = (Condition("Accepted", False, "InvalidSpec", message), *health(done=False, failed=message))
+        news = (Condition("Accepted", False, REFUSED, message), *ends)
         told = find(status, "Accepted")
         status["conditions"] = merge(status.get("conditions") or [], news, generation, now)
         status["observedGeneration"] = generation
         is_new = told is None or told.get("message") != message
-        return Plan(status, events=(Event("InvalidSpec", message, "Warning"),) if is_new else ())
+        return Plan(status, events=(Event(REFUSED, message, "Warning"),) if is_new else ())
 
     def _held(self, planned: Manifest, error: UltramarineError, manifest: Manifest, now: datetime) -> Manifest:
         """The planned status with one condition more, which says what keeps the plan from being carried out."""

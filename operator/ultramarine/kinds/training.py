@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ..shared import contract
-from ..shared.errors import InvalidSpec
+from ..shared.errors import InvalidSpec, listed
 from ..shared.meta import ANNOTATION_REQUESTED_BY, Manifest, child_metadata, content_hash
 from ..shared.plan import Obj, Platform
 from ..shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env
@@ -72,11 +72,9 @@ def command_line(spec: TrainingJobSpec, params: Mapping[str, str], where: str, p
         def one(match: re.Match[str]) -> str:
             kind, name = match[1], match[2]
             if name not in known[kind]:
-                there = ", ".join(sorted(known[kind])) or "none"
-                raise InvalidSpec(
-                    f"{place} refers to {match[0]}, but {fields[kind]} has no {name!r} (it has: {there}); "
-                    "apply it again under another name, with the parameter or without the reference"
-                )
+                message = f"{place} refers to {match[0]}, but {fields[kind]} has no {name!r} (it has: "
+                remedy = "apply it again under another name, with the parameter or without the reference"
+                raise InvalidSpec(f"{message}{listed(known[kind])}); {remedy}")
             return known[kind][name]
 
         return REFERENCE.sub(one, text)

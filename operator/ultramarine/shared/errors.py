@@ -14,6 +14,16 @@ Anything else that is raised is a bug of ours: it is logged with its traceback, 
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+SHOWN = 10  # names in a message
+
+
+def listed(names: Collection[str]) -> str:
+    """Names in order, and how many more there are than a message has room for."""
+    shown = ", ".join(sorted(names)[:SHOWN])
+    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown or "none"
+
 
 class UltramarineError(Exception):
     """The root: `reason` is a word for conditions, `message` a sentence that names object, field and remedy."""

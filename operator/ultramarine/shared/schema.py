@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
+
+from .sweep_records import as_text
 
 # A name in a path, a mount or a label: what DNS calls a label.
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -82,6 +84,27 @@ Quantity = Annotated[
 ]
 
 
+def _text(value: Any) -> Any:
+    """Turn a number or a boolean into its text; anything else is left for pydantic to refuse."""
+    return as_text(value) if isinstance(value, (bool, int, float)) else value
+
+
+_PLAIN: Extra = {"x-kubernetes-preserve-unknown-fields": True}  # a text that may be written without quotes
+MAX_PARAMETER, MAX_VARIABLE = 4096, 32768
+ParameterText = Annotated[
+    str,
+    BeforeValidator(_text),
+    Field(max_length=MAX_PARAMETER),
+    WithJsonSchema(_PLAIN | {"maxLength": MAX_PARAMETER}),  # admission.yaml refuses lists and objects in words
+]
+VariableText = Annotated[
+    str,
+    BeforeValidator(_text),
+    Field(max_length=MAX_VARIABLE),
+    WithJsonSchema(_PLAIN | {"maxLength": MAX_VARIABLE, "maxItems": 0, "maxProperties": 0}),
+]
+
+
 class Resources(Schema):
     """What the container asks for and may use, as in a pod."""
 
@@ -115,7 +138,8 @@ class EnvVar(Schema):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule("!(has(self.value) && has(self.valueFrom))", "give either value or valueFrom, not both"),
+            # A value has no type, so CEL sees it behind dyn() alone.
+            rule("!(has(dyn(self).value) && has(self.valueFrom))", "give either value or valueFrom, not both"),
             rule("!self.name.startsWith('ULTRAMARINE_')", "names that start with ULTRAMARINE_ are the platform's own"),
         )
     )
@@ -125,7 +149,9 @@ class EnvVar(Schema):
         description="The variable's name.",
         json_schema_extra=says("must be letters, digits and '_', and must not begin with a digit"),
     )
-    value: str | None = Field(default=None, max_length=32768, description="Its value.")
+    value: VariableText | None = Field(
+        default=None, description="Its value: a text, or a number or a boolean, which is taken as its text."
+    )
     value_from: EnvVarSource | None = Field(default=None, description="Where its value comes from.")
 
 

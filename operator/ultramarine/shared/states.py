@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from . import pods
-from .conditions import Condition, find, health, merge
+from .conditions import Condition, find, health, is_true, merge
 from .meta import Manifest
 from .plan import Event, Obj
 
@@ -50,6 +50,12 @@ def failed(reason: str, message: str) -> State:
         Condition("Failed", True, reason, message),
         *health(done=True, failed=message),
     )
+
+
+def is_over(status: Manifest) -> bool:
+    """True if the work has ended for good; a spec that was refused may still become one that runs."""
+    refused = (find(status, "Accepted") or {}).get("status") == "False"
+    return is_true(status, "Succeeded") or (is_true(status, "Failed") and not refused)
 
 
 def build(obj: Obj[Any], state: State, facts: Manifest, now: datetime, doubt: str = "") -> Manifest:

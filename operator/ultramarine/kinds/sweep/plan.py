@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from ...shared import pods, states, waiting
-from ...shared.conditions import ENDED, is_true, parse_timestamp
+from ...shared.conditions import ENDED, parse_timestamp
 from ...shared.contract import SUMMARY_NAME
-from ...shared.errors import InvalidSpec, StorageError
+from ...shared.errors import InvalidSpec, StorageError, listed
 from ...shared.meta import JOB, SWEEP, TRAINING_JOB, Manifest, Ref
 from ...shared.plan import Effect, Plan, Platform, Question, ReadText, Seen
 from ...shared.searchgrid import Grid, check_algorithm
@@ -67,7 +67,7 @@ class Search:
 def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
     """Say what should exist for `sweep`, given only what was seen."""
     own = own_of(sweep, seen)
-    if is_true(sweep.status, "Succeeded") or is_true(sweep.status, "Failed"):
+    if states.is_over(sweep.status):
         return _after_the_end(sweep, own, now)
     search = _search(sweep, seen.platform)
     facts = status.gathered(sweep, [*own.speaking, *own.working], seen, search.most, now)
@@ -179,7 +179,7 @@ def _gives_way(sweep: Sweep) -> bool:
 
 def questions(sweep: Sweep, seen: Seen) -> tuple[Question, ...]:
     """Ask the storage for the summary once the coordinator has said that it is over."""
-    if is_true(sweep.status, "Succeeded") or is_true(sweep.status, "Failed"):
+    if states.is_over(sweep.status):
         return ()
     return (_summary(sweep, seen.platform),) if own_of(sweep, seen).is_over else ()
 
@@ -202,6 +202,9 @@ def _search(sweep: Sweep, platform: Platform) -> Search:
     if search.most > MAX_TRIALS:
         message = f"the grid of spec.searchSpace has {search.most} points, and a Sweep {MAX_TRIALS} trials at most; set"
         raise InvalidSpec(f"{message} limits.maxTrials, which takes a sample of them, or take values away")
+    if both := sorted(sweep.spec.trial_template.spec.parameters.keys() & {*space.names}):
+        message = f"{listed(both)} in spec.searchSpace and in spec.trialTemplate.spec.parameters"
+        raise InvalidSpec(f"{message}; give each parameter in one of them")
     names = {*sweep.spec.trial_template.spec.parameters, *space.names}
     if has_pod_per_trial(sweep) and len(names) > MAX_PARAMETERS:
         # Else each trial's job would be refused, for ever.

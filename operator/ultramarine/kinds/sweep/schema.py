@@ -233,11 +233,6 @@ class SweepSpec(Schema):
                 "format and compile are about the output that registerBest takes; set registerBest, or leave them out",
             ),
             rule(
-                "!has(self.trialTemplate.spec.parameters) || "
-                "self.trialTemplate.spec.parameters.all(name, !(name in self.searchSpace))",
-                "a parameter is in searchSpace or in trialTemplate.spec.parameters, not in both",
-            ),
-            rule(
                 "!has(self.budget) || !has(self.budget.cpuHours) || (has(self.trialTemplate.spec.resources) && "
                 f"({_asks_for_cpu('requests')} || {_asks_for_cpu('limits')}))",
                 "budget.cpuHours needs cpu in trialTemplate.spec.resources: what a trial uses is what it reserves",

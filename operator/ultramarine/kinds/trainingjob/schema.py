@@ -14,6 +14,7 @@ from ...shared.schema import (
     DnsName,
     EnvVar,
     MlflowStatus,
+    ParameterText,
     Quantity,
     Resources,
     RunStatus,
@@ -423,7 +424,7 @@ class TrainingJobSpec(Schema):
                 "processesPerNode is for the frameworks torch and mpi; leave it out",
             ),
             rule(
-                "self.nodes == 1 || has(self.framework)",
+                "self.nodes <= 1 || has(self.framework)",
                 "several nodes need a framework, which says how the command finds the others; none only numbers them",
             ),
             rule(
@@ -455,14 +456,12 @@ class TrainingJobSpec(Schema):
     args: list[Annotated[str, Field(max_length=32768)]] = Field(
         default=[], max_length=256, description="More arguments.", json_schema_extra=IMMUTABLE
     )
-    parameters: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
+    parameters: dict[str, ParameterText] = Field(
         default={},
         max_length=MAX_PARAMETERS,
-        description="Values for $(params.NAME).",
-        json_schema_extra=IMMUTABLE
-        | rules(
-            rule("self.all(key, key.matches('^[A-Za-z_][A-Za-z0-9_.-]*$'))", "each key must be a plain identifier")
-        ),
+        description="Values for $(params.NAME): texts, numbers or booleans. A number or a boolean is taken as its "
+        "text, 0.10 as 0.1 and 1e-5 as 1e-05; put in quotes what has to stay as it is written.",
+        json_schema_extra=IMMUTABLE,
     )
     env: list[EnvVar] = Field(
         default=[],
@@ -571,10 +570,10 @@ class Metrics(Schema):
 
 
 class Failure(Schema):
-    """Why the job failed, in the first failed pod's own words, and what to do."""
+    """Why the job failed, in the words of the pod that was the cause, and what to do."""
 
     reason: str = Field(max_length=256, description="A word for programs.")
-    pod: str = Field(default="", max_length=253, description="The pod that failed first.")
+    pod: str = Field(default="", max_length=253, description="The pod.")
     exit_code: int | None = Field(default=None, description="Its exit code.")
     message: str = Field(default="", max_length=4096, description="What happened.")
     tail: str = Field(default="", max_length=8192, description="The last lines that it printed.")
@@ -677,7 +676,11 @@ class TrainingJobStatus(RunStatus):
     last_checkpoint: CheckpointStatus | None = Field(default=None, description="The newest complete checkpoint.")
     logs: Logs | None = Field(default=None, description="What the pods printed, readable when they are gone.")
     goodput: Goodput | None = Field(default=None, description="What the time was worth; known at the end.")
-    pod: str = Field(default="", max_length=253, description="The newest pod.")
+    pod: str = Field(
+        default="",
+        max_length=253,
+        description="The newest pod; of a job that has failed, the one that failure is about.",
+    )
     inputs: dict[str, InputStatus] = Field(default={}, max_length=32, description="The inputs as they were fetched.")
     outputs: dict[str, OutputStatus] = Field(default={}, max_length=16, description="The uploaded outputs.")
     model_version: str = Field(default="", max_length=1000, description="The ModelVersions made, for people.")
@@ -685,7 +688,9 @@ class TrainingJobStatus(RunStatus):
     score: str = Field(
         default="", max_length=MAX_SCORE, description="As many of those numbers as a column has room for."
     )
-    failure: Failure | None = Field(default=None, description="Why it failed.")
+    failure: Failure | None = Field(
+        default=None, description="Why it failed; while it is tried again, why its last attempt failed."
+    )
     provenance: Provenance | None = Field(default=None, description="What exactly ran.")
     mlflow: MlflowStatus | None = Field(
         default=None, description="The run that records the job, where the platform has MLflow."
