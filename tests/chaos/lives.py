@@ -124,7 +124,11 @@ async def _expires(world: World) -> None:
 
 
 async def _is_mended(world: World) -> None:
-    for trouble, words in (("no-image", "cannot be had"), ("no-node", "no node takes"), ("no-secret", "Secret hub")):
+    for trouble, words in (
+        ("no-image", "cannot pull image"),
+        ("no-node", "no node takes"),
+        ("no-secret", "Secret hub"),
+    ):
         world.decide("churn", trouble)  # type: ignore[arg-type]
         await told(world, "TrainingJob", "churn", "Running", words)
     world.decide("churn", "succeeds")
@@ -151,7 +155,7 @@ async def _waits_for_its_artifact(world: World) -> None:
 async def _is_compiled(world: World) -> None:
     await told(world, "ModelVersion", "churn-1", "Compiled", "Job churn-1-compile")
     world.decide("churn-1-compile", "no-image")
-    await told(world, "ModelVersion", "churn-1", "Compiled", "cannot be had")
+    await told(world, "ModelVersion", "churn-1", "Compiled", "cannot pull image")
     world.decide("churn-1-compile", "succeeds")
     await ready(world, "ModelVersion", "churn-1")
 
@@ -233,7 +237,7 @@ async def _is_scaled(world: World) -> None:
 
 async def _gets_its_image(world: World) -> None:
     world.decide("shop-blue", "no-image")
-    await told(world, "OnlineEndpoint", "shop", "Ready", "cannot be had")
+    await told(world, "OnlineEndpoint", "shop", "Ready", "cannot pull image")
     world.decide("shop-blue", "runs")
     await served(world, "churn-1")
 

@@ -147,7 +147,7 @@ def test_what_its_pod_waits_for_is_told():
     stuck["status"]["containerStatuses"] = [
         {"name": "store", "image": "x:1", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no host"}}}
     ]
-    assert "cannot be had" in condition(plan_version(of, seen(compile_job_of(of), stuck), NOW), "Ready")["message"]
+    assert "cannot pull image" in condition(plan_version(of, seen(compile_job_of(of), stuck), NOW), "Ready")["message"]
 
 
 def test_a_good_verdict_makes_it_ready_with_figures():

@@ -183,7 +183,7 @@ def test_a_deadline_that_passed_before_any_trial_names_what_kept_them_back():
         return condition(plan(one, replace(at_end, children=(*at_end.children, stuck)), NOW), "Failed")["message"]
 
     assert ends(late).startswith(
-        "no trial ran within spec.activeDeadlineSeconds=60: image wrong:1 of pod hpo-workers-0-abcde cannot be had"
+        "no trial ran within spec.activeDeadlineSeconds=60: cannot pull image wrong:1 for pod hpo-workers-0-abcde"
     )
     assert ends(replace(late, failed=1)) == "it has run for 60 s; ask for fewer trials"
 

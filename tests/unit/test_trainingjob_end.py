@@ -138,7 +138,7 @@ def test_what_no_waiting_changes_ends_the_job_at_once(reason: str) -> None:
     got = plan(one, seen(job(one, active=1), without_image(one, reason, "couldn't parse it")), NOW)
 
     assert (got.status["state"], got.status["failure"]["reason"]) == ("Failed", reason)
-    assert "image no:1 of pod churn-0-abcde cannot be had: couldn't parse it" in got.status["failure"]["message"]
+    assert "cannot pull image no:1 for pod churn-0-abcde: couldn't parse it" in got.status["failure"]["message"]
     assert got.status["failure"]["hint"] == "correct spec.image, and run it again as a new TrainingJob"
     assert condition(got, "Failed")["reason"] == reason
 
@@ -219,12 +219,15 @@ def test_a_secret_that_is_missing_is_waited_for() -> None:
 
 
 def test_an_image_that_cannot_start_our_entry_point_is_its_own_reason() -> None:
-    """An image that is there and is none of ours."""
+    """An image that is there and is none of ours; no other attempt finds another, so the Job goes at once."""
     one = training_job(image="python:3.11")
     said = 'exec: "ultramarine-trainer": executable file not found in $PATH'
     broken = pod(one, phase="Failed", **ended_container(128, "StartError", said))
-    got = plan(one, seen(job(one, "Failed", "PodFailurePolicy", failed=1), broken), NOW)
+    live = job(one, failed=1)
+    got = plan(one, seen(live, broken), NOW)
 
+    assert condition(got, "Failed")["reason"] == "ImageNotSuitable"
+    assert [ref.resource.kind for ref in plan(after(one, got), seen(live, broken), NOW).delete] == ["Job"]
     assert (got.status["failure"]["reason"], got.status["failure"]["exitCode"]) == ("ImageNotSuitable", 128)
     assert "leave spec.image out" in got.status["failure"]["hint"]
 

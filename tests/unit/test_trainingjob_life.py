@@ -123,7 +123,7 @@ def test_an_image_that_cannot_be_had_ends_the_job_after_two_minutes():
     assert plan(known, seen(live, pending), NOW + timedelta(minutes=1)).after == timedelta(minutes=1)
     late = plan(known, seen(live, pending), NOW + timedelta(minutes=2))
     assert late.status["failure"]["reason"] == "ImagePullBackOff"
-    assert "image no:1 of pod churn-0-abcde cannot be had: not found" in late.status["failure"]["message"]
+    assert "cannot pull image no:1 for pod churn-0-abcde: not found" in late.status["failure"]["message"]
     assert late.delete == ()  # first the status, or a crash in between would start it anew
 
     (ref,) = plan(with_status(one, late.status), seen(live, pending), NOW).delete

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from builders import (
@@ -21,11 +22,13 @@ from builders import (
     training_job,
     version,
 )
-from ultramarine.kinds.trainingjob.manifests import output_prefix
+from pydantic import ValidationError
+from ultramarine.kinds.trainingjob.manifests import context, output_prefix
 from ultramarine.kinds.trainingjob.plan import plan, questions
 from ultramarine.shared import pods
 from ultramarine.shared.errors import InvalidSpec, StorageError
-from ultramarine.shared.plan import ReadText
+from ultramarine.shared.meta import Manifest
+from ultramarine.shared.plan import Obj, ReadText
 from ultramarine.shared.score import score
 from ultramarine.shared.training_records import TerminationRecord
 
@@ -55,6 +58,35 @@ def test_references_are_filled_in():
 
     container = got.apply[-1]["spec"]["template"]["spec"]["containers"][0]
     assert container["args"] == ["train", "--lr=0.1", "/mnt/inputs/data", "/mnt/outputs/model", "$(HOME)"]
+
+
+def test_numbers_and_booleans_are_taken_as_their_texts():
+    """A parameter or a variable that is written without quotes is what JSON kept of it, as Python and YAML write it."""
+    values = {"a": 0.1, "b": 1e-5, "c": True, "d": 3, "e": "1e-5", "f": 1e22, "g": -0.0, "h": False}
+    job = training_job(
+        command=[f"$(params.{name})" for name in values],
+        parameters=values,
+        env=[{"name": name, "value": value} for name, value in values.items()],
+    )
+    container = plan(job, seen(), NOW).apply[-1]["spec"]["template"]["spec"]["containers"][0]
+
+    texts = ["0.1", "1e-05", "true", "3", "1e-5", "1e+22", "-0.0", "false"]
+    assert container["args"] == texts
+    assert [variable["value"] for variable in container["env"][-len(values) :]] == texts
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, [], None])
+def test_what_is_no_plain_value_is_no_parameter(value):
+    """Where no policy has refused a list or an object, pydantic does, by the name of the parameter."""
+    with pytest.raises(ValidationError, match=r"parameters\.rate"):
+        training_job(parameters={"rate": value})
+
+
+def test_a_long_list_of_names_is_cut():
+    """Ten names are shown, and how many more there are."""
+    names = {f"a{number:02}": "1" for number in range(13)}
+    with pytest.raises(InvalidSpec, match=r"it has: a00, .*, a09 and 3 more\)"):
+        plan(training_job(command=["$(params.a13)"], parameters=names), seen(), NOW)
 
 
 def test_a_reference_to_nothing_is_refused_with_what_there_is():
@@ -131,7 +163,7 @@ def test_suspending_changes_nothing_but_suspend():
                 ]
             },
             "ImagePullBackOff",
-            "image no:1 of pod churn-0-abcde cannot be had",
+            "cannot pull image no:1 for pod churn-0-abcde",
         ),
         (
             {
@@ -310,21 +342,77 @@ def test_an_eviction_is_no_last_attempt():
     assert condition(got, "Running")["message"].endswith("another attempt follows")
 
 
-def test_a_failed_job_tells_the_first_failure():
-    """When the retries are spent the verdict is the first failed pod's, with its last lines and a hint."""
-    one = training_job(backoffLimit=1)
-    first = failed_pod(
-        one, "churn-0-aaaaa", 3, reason="CommandFailed", message="exited with code 3", tail="KeyError: 'x'"
-    )
-    second = failed_pod(one, "churn-0-bbbbb", 4, reason="CommandFailed", message="exited with code 4")
+def two_failures(one: Obj[Any], node: str = "0") -> tuple[Manifest, Manifest]:
+    """A pod that failed, and one that failed after it."""
+    words = {"reason": "CommandFailed", "message": "exited with code 3", "tail": "KeyError: 'x'"}
+    first = failed_pod(one, "churn-0-aaaaa", 3, **words)
+    second = failed_pod(one, f"churn-{node}-bbbbb", 4, **words | {"message": "exited with code 4", "tail": "no more"})
+    second["metadata"]["labels"][pods.INDEX] = node
     second["metadata"]["creationTimestamp"] = "2030-01-01T11:40:00Z"
-    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=2), second, first), NOW)
+    return first, second
+
+
+@pytest.mark.parametrize(("nodes", "told"), [(1, 1), (2, 0)])
+def test_a_failed_job_tells_what_ended_it(nodes, told):
+    """The verdict is that of the last attempt; of several nodes that of the first, for others fail for its sake."""
+    one = training_job(backoffLimit=1, nodes=nodes, framework="none")
+    both = two_failures(one, str(nodes - 1))
+    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=2), *both), NOW)
 
     assert condition(got, "Failed")["reason"] == "BackoffLimitExceeded"
-    assert got.status["failure"]["pod"] == "churn-0-aaaaa"
-    assert got.status["failure"]["exitCode"] == 3
-    assert got.status["failure"]["tail"] == "KeyError: 'x'"
-    assert got.status["attempts"] == 2
+    assert got.status["failure"]["pod"] == got.status["pod"] == both[told]["metadata"]["name"]
+    assert got.status["failure"]["exitCode"] == 3 + told
+    assert got.status["failure"]["tail"] == ("KeyError: 'x'", "no more")[told]
+
+
+def test_while_it_is_tried_again_the_last_failure_is_told():
+    """Its last lines are in the status before the next attempt, and while that runs; a success takes them away."""
+    one = training_job()
+    first, second = two_failures(one)
+    for number, there in enumerate(((first,), (first, second))):
+        got = plan(one, seen(job(one, failed=number + 1), *there), NOW)
+        assert condition(got, "Running")["reason"] == "Retrying"
+        assert got.status["failure"]["tail"] == ("KeyError: 'x'", "no more")[number]
+    starting = plan(one, seen(job(one, active=1, failed=1), first, pod(one, "churn-0-ccccc")), NOW)
+    running = plan(one, seen(job(one, active=1, failed=1), first, pod(one, "churn-0-ccccc", "Running")), NOW)
+    assert starting.status["failure"] == running.status["failure"]
+    assert running.status["failure"]["pod"] == "churn-0-aaaaa"
+
+    again = training_job(running.status)
+    done = plan(again, seen(job(again, "Complete", failed=1), first, succeeded_pod(again, name="churn-0-ccccc")), NOW)
+    assert "failure" not in done.status
+
+
+def test_the_same_failure_twice_is_the_reason():
+    """Who waits for the end learns that more attempts were not worth it, what the line was, and how to ask for more."""
+    one = training_job()
+    first = failed_pod(one, "churn-0-aaaaa", 1, reason="CommandFailed", message="exited with code 1")
+    words = "two attempts in a row failed at once and alike, with exit code 1: KeyError: 'x'"
+    second = failed_pod(one, "churn-0-bbbbb", 203, reason="SameFailureTwice", message=words, exit_code=1)
+    second["metadata"]["creationTimestamp"] = "2030-01-01T11:40:00Z"
+    got = plan(one, seen(job(one, "Failed", "PodFailurePolicy", failed=2), first, second), NOW)
+
+    assert condition(got, "Failed")["reason"] == got.status["failure"]["reason"] == "SameFailureTwice"
+    assert condition(got, "Failed")["message"].startswith(words)
+    assert got.status["failure"]["exitCode"] == 1
+    assert (
+        "add a rule with action Count for the exit code to spec.podFailurePolicy" in condition(got, "Failed")["message"]
+    )
+
+
+def test_the_trainer_knows_which_exit_codes_are_worth_more_attempts():
+    """The first rule that fits an exit code says so, as Kubernetes reads them."""
+    policy = [
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2]}},
+        {"action": "Count", "onExitCodes": {"operator": "In", "values": [1, 2]}},
+    ]
+    for more, codes in (
+        ([], (1,)),
+        ([{"action": "Ignore", "onExitCodes": {"operator": "NotIn", "values": [2, 7]}}], 253),
+    ):
+        one = training_job(podFailurePolicy={"rules": [*policy, *more]})
+        told = context(one, PLATFORM).worth_retrying
+        assert told == codes if isinstance(codes, tuple) else (len(told), 2 in told, 7 in told) == (codes, False, False)
 
 
 def test_the_log_of_what_failed_is_named_by_a_command_that_finds_it():

@@ -41,6 +41,7 @@ from ultramarine_trainer.listeners import Listeners, series_of
 from ultramarine_trainer.mlflow import with_local_runs
 from ultramarine_trainer.outputs import empty, format_of
 from ultramarine_trainer.progress import resolved_image
+from ultramarine_trainer.repeats import Repeats
 from ultramarine_trainer.runner import Failed, Part, Runner, stopped_by
 from ultramarine_trainer.series import Series
 from ultramarine_trainer.source import prepare
@@ -115,6 +116,8 @@ class Attempt:
         self._streams: dict[str, dict[str, tuple[str, int]]] = {}
         self._output_folders: list[Path] = []
         self._has_run = False
+        self._repeats: Repeats | None = None
+        self._ran = 0.0  # seconds of the last run of the command
         self._stop = threading.Event()  # no result is wanted any more
         self._began = datetime.now(UTC)
         self._index = int(environment.get("JOB_COMPLETION_INDEX", "0"))
@@ -184,6 +187,8 @@ class Attempt:
         prefix = f"{task.output_prefix.rstrip('/')}/"
         if task.output_prefix:
             self._archive = Archive(storage, f"{prefix}{contract.LOGS_NAME}/{self._pod}/", self.say)
+            known = f"{prefix}{contract.FAILED_NAME.format(index=self._index)}"
+            self._repeats = Repeats(storage, known, self._context.worth_retrying, self.say)
             if self._index == 0:
                 self._listeners = self._listen(series_of(storage, prefix, self._pod, self.say))
         if task.checkpoint is not None:
@@ -256,7 +261,10 @@ class Attempt:
                 self._stop,
             )
             self._has_run = True
-            runner.run()
+            try:
+                runner.run()
+            finally:
+                self._ran = runner.ran
             self._has_worked(task)
             return runner.worked
         finally:
@@ -325,7 +333,10 @@ class Attempt:
         return replace(self._listeners.record(), source=self._source, inputs=self._inputs, checkpoint=checkpoint)
 
     def _failed(self, failed: Failed) -> tuple[int, TerminationRecord]:
+        if self._repeats is not None and not self._signals.received:
+            failed = self._repeats.judge(failed, str(self._tail), self._ran)
         record = replace(self._record(), reason=failed.reason, message=failed.message, tail=str(self._tail))
+        record = replace(record, exit_code=failed.of_command)
         kept = record.checkpoint.productive_seconds if record.checkpoint else 0.0
         return failed.code, replace(record, productive_seconds=kept)
 

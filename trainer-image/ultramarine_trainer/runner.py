@@ -22,11 +22,11 @@ ALONE = Epoch(1, 0, ("127.0.0.1",))
 
 
 class Failed(Exception):
-    """The attempt is over: with this exit code and these words."""
+    """The attempt is over: with this exit code and these words; `of_command` is the command's code if it is another."""
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    def __init__(self, code: int, reason: str, message: str, of_command: int = 0) -> None:
         super().__init__(message)
-        self.code, self.reason, self.message = code, reason, message
+        self.code, self.reason, self.message, self.of_command = code, reason, message, of_command
 
 
 def stopped_by(signum: int, when: str) -> Failed:
@@ -73,6 +73,7 @@ class Runner:
         self._checkpoints, self._restore, self._keeps, self._grace = checkpoints, restore, keeps, grace
         self._deadline, self._concluded, self._stop = deadline, concluded, stop
         self._stopped = 0  # the signal that had come when the command ended; one that comes later takes nothing away
+        self.ran = 0.0  # seconds of the last run of the command
         self.worked = 0.0  # seconds of work that this node's result rests on
 
     def run(self) -> None:
@@ -131,6 +132,7 @@ class Runner:
             code = self._run(launched)
         finally:
             ended = time.monotonic()
+            self.ran = ended - started
             if kept:
                 # Whose result nobody wants now may be ended at any moment, and knows it.
                 kept.finish(code >= 0 or self._stop.is_set(), self._deadline, ended)

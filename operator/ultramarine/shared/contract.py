@@ -71,9 +71,11 @@ TERMINATION_LIMIT = 4096  # bytes; the kubelet keeps no more
 # did not answer, and another attempt may find it (EX_TEMPFAIL).
 EXIT_DO_NOT_RETRY = 203
 EXIT_TRY_AGAIN = 75
+SAME_FAILURE = "SameFailureTwice"  # the reason of an attempt that failed at once, as the one before it
 
 MANIFEST_NAME = "manifest.json"  # beside an artifact's files
 STARTED_NAME = "started.json"  # beside a job's outputs, written before the command starts: the storage takes them
+FAILED_NAME = "failed-{index}.json"  # beside a job's outputs: how the last attempt of each node failed
 RESULT_NAME = "result.json"  # beside a job's outputs: its TerminationRecord, whole
 ATTEMPTS_NAME = "attempts"  # beside a job's outputs: POD.json, the provenance of each pod's attempt
 LOGS_NAME = "logs"  # beside a job's outputs: POD/NNNNN.log, what each pod printed

@@ -62,6 +62,7 @@ TROUBLED_WAITING = {
     "CrashLoopBackOff",
 }
 OUT_OF_MEMORY = "OOMKilled"
+IMAGE_NOT_SUITABLE = "ImageNotSuitable"
 IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 
 
@@ -188,7 +189,7 @@ def _waiting_sentence(pod: Manifest, status: Manifest, reason: str, said: str) -
     name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
     if reason in IMAGE_REASONS:
         remedy = "check the image's name, and that the node may pull it"
-        return f"image {status.get('image') or '?'} of pod {name} cannot be had: {said}; {remedy}"
+        return f"cannot pull image {status.get('image') or '?'} for pod {name}: {said}; {remedy}"
     if (missing := re.search(r'(secret|configmap) "([^"]+)" not found', said)) is not None:
         what = {"secret": "Secret", "configmap": "ConfigMap"}[missing[1]]
         return f"{what} {missing[2]} not found in {namespace}; create it, the pod then starts by itself"
@@ -266,7 +267,7 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
     said = str(ended.get("message") or "")
     try:
         record = TerminationRecord.from_json(said)
-        reason, message, tail = record.reason, record.message, record.tail
+        reason, message, tail, code = record.reason, record.message, record.tail, record.exit_code or code
     except ValueError:  # an image that is not ours, or killed before it could speak: the kubelet gives the log's end
         reason, message, tail = "", "", said
     kubelets = str(ended.get("reason") or "Error")
@@ -282,7 +283,7 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
         )
     if kubelets in ("StartError", "ContainerCannotRun"):
         return Verdict(
-            "ImageNotSuitable",
+            IMAGE_NOT_SUITABLE,
             name,
             code,
             f"image {status.get('image')} cannot start our entry point: {said}",
@@ -323,6 +324,8 @@ def _log_of(pod: Manifest, container: str) -> str:
 HINTS = {
     "CommandFailed": "read its last lines in status.failure.tail, or the whole with {log}",
     "CommandNotFound": "check spec.command[0]",
+    contract.SAME_FAILURE: "read its log with {log}, correct the cause, and run it again as a new TrainingJob; "
+    "to have it tried more often, add a rule with action Count for the exit code to spec.podFailurePolicy",
     "OutputEmpty": "let the command write into $(outputs.NAME), or remove the output",
     "BucketNotFound": "create the bucket or correct the uri",
     "AccessDenied": "check the uri, the keys in Secret {secret} (in the embedded storage they open BUCKET/NAMESPACE/ "

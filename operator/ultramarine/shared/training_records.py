@@ -101,6 +101,7 @@ class TrainingContext:
 
     Other than of the task, a trainer may leave undone what it does not know of it: an image that was built from an
     older trainer goes on. `job` is NAMESPACE/NAME, `source_digest` that of an inline source.
+    `worth_retrying` are exit codes that the author asks to be tried again, however often they come.
     `progress` is the URL to which Progress is posted, and `mlflow` the URI of a tracking server, where there are any.
     """
 
@@ -110,6 +111,7 @@ class TrainingContext:
     image: str = ""
     source_digest: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
+    worth_retrying: tuple[int, ...] = ()
     progress: str = ""
     mlflow: str = ""
 
@@ -200,7 +202,7 @@ class TerminationRecord:
     `mlflow_run` is the id of the run that records the job.
     `series` is the URI of all that the pod's metrics were, if any of that is stored.
     On failure `reason` is a CamelCase word, `message` a sentence that names the field and the remedy,
-    `tail` the last lines that the user's command wrote.
+    `tail` the last lines that the user's command wrote. `exit_code` is the command's if the container's is another.
     """
 
     outputs: dict[str, OutputRecord] = field(default_factory=dict)
@@ -208,6 +210,7 @@ class TerminationRecord:
     reason: str = ""
     message: str = ""
     tail: str = ""
+    exit_code: int = 0
     source: SourceRecord = SourceRecord()
     inputs: dict[str, InputRecord] = field(default_factory=dict)
     checkpoint: CheckpointRecord | None = None
@@ -273,6 +276,8 @@ class TerminationRecord:
         sizes += [size for one in self.inputs.values() for size in (one.bytes, one.files)]
         if not all(type(size) is int and 0 <= size < LARGEST for size in sizes):
             raise TypeError("a size is no whole number, or too large")
+        if type(self.exit_code) is not int or not 0 <= self.exit_code <= 255:
+            raise TypeError("an exit code is none")
         if not all(type(step) is int and -1 <= step < LARGEST for step in (self.step, self.total_steps)):
             raise TypeError("a step is no whole number, or too large")
         if not 0 <= self.productive_seconds < LARGEST:

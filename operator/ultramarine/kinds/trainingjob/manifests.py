@@ -105,6 +105,17 @@ def _on_exit(action: str, operator: str, codes: list[int]) -> Manifest:
     return {"action": action, "onExitCodes": {"containerName": TRAINER, "operator": operator, "values": codes}}
 
 
+def _worth_retrying(job: Job) -> tuple[int, ...]:
+    """The exit codes for which the author asks for another attempt by name."""
+    policy = job.spec.pod_failure_policy
+    rules = policy.rules if policy else []
+    first = {
+        code: next((r for r in rules if (code in r.on_exit_codes.values) == (r.on_exit_codes.operator == "In")), None)
+        for code in range(1, 256)
+    }
+    return tuple(code for code, rule in first.items() if rule is not None and rule.action != "FailJob")
+
+
 def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
     """The pod, with what a gang and checkpoints ask of it."""
     spec, trial = job.spec, trials.task_of(job.manifest)
@@ -172,6 +183,7 @@ def context(job: Job, platform: Platform) -> TrainingContext:
         image=job.spec.image or platform.trainer_image,
         source_digest=training.source_digest(job),
         parameters=parameters,
+        worth_retrying=_worth_retrying(job),
         progress=f"{platform.progress_url}/progress/{job.namespace}/{job.name}" if platform.progress_url else "",
         # A trial is recorded by the coordinator of its sweep.
         mlflow="" if trials.task_of(job.manifest) else platform.mlflow_uri,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ...shared import contract, pods, states, waiting
-from ...shared.conditions import find, is_true, parse_timestamp
+from ...shared.conditions import find, parse_timestamp
 from ...shared.errors import StorageError
 from ...shared.meta import JOB, TRAINING_JOB, Manifest, Ref, controller_uid
 from ...shared.plan import Plan, Platform, Question, ReadText, Seen
@@ -57,7 +57,7 @@ def _goes_without_saying(job: Job, new: Manifest, now: datetime) -> bool:
 
 def _wanted(job: Job, seen: Seen, now: datetime) -> Plan:
     child = _own_job(job, seen)
-    if is_true(job.status, "Succeeded") or is_true(job.status, "Failed"):
+    if states.is_over(job.status):
         return _after_the_end(job, child, now)
     own_pods = _own_pods(child, seen)
     facts = status.gathered(job, child, own_pods, seen, now)
@@ -77,6 +77,9 @@ def _wanted(job: Job, seen: Seen, now: datetime) -> Plan:
         more = _more_memory(job, child, own_pods, facts, now)
         if more is not None:
             return more
+    for pod in pods.failures(own_pods):
+        if (verdict := pods.verdict(pod)).reason == pods.IMAGE_NOT_SUITABLE:
+            return _give_up(job, verdict, child, facts, now)  # no other attempt finds another image
     if failure := _job_condition(child, "Failed"):
         return _failed(job, child, failure, own_pods, facts, now)
     if job.spec.suspend and queues.is_queued(job.manifest):
@@ -94,6 +97,8 @@ def _wanted(job: Job, seen: Seen, now: datetime) -> Plan:
     state = _unfinished(job, child, own_pods, running)
     if state == STARTING:
         facts = status.kept(job, seen.platform)  # the name of a pod that does nothing yet is not worth a write
+    if causes := _causes(own_pods):
+        facts = {**facts, "failure": pods.failure(pods.verdict(causes[-1]))}
     return _plan(job, state, facts, now, apply=apply, after=patience.next_look())
 
 
@@ -120,7 +125,7 @@ def _without_job(job: Job, seen: Seen, facts: Manifest, now: datetime) -> Plan:
 
 def questions(job: Job, seen: Seen) -> tuple[Question, ...]:
     """Ask the storage for the result only where no pod is left to tell it."""
-    if is_true(job.status, "Succeeded") or is_true(job.status, "Failed"):
+    if states.is_over(job.status):
         return ()
     child = _own_job(job, seen)
     if child is None:  # new, or its Job was deleted: training anew would be wrong if it was done
@@ -311,13 +316,14 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
     if facts.get("progress"):
         facts |= {"progress": {**facts["progress"], "percent": 100, "etaSeconds": 0}, "percent": "100%"}
     facts = status.ended(facts, child, now)
-    made = f"registered {', '.join(versions.values())}" if versions else f"{len(outputs)} outputs uploaded"
+    uploaded = f"uploaded {', '.join(sorted(outputs))}" if outputs else "the command has succeeded"
+    made = f"registered {', '.join(versions.values())}" if versions else uploaded
     finished = _plan(job, states.succeeded(made), facts, now)
     return Plan(finished.status, events=finished.events, after=_time_to_live(job, finished.status, now))
 
 
 def _lost(job: Job, child: Manifest, facts: Manifest, why: str, now: datetime) -> Plan:
-    message = f"the command succeeded, but its pod is gone and its result record cannot be had: {why}"
+    message = f"the command succeeded, but its pod is gone and its result cannot be read: {why}"
     lost = pods.Verdict("ResultLost", str(facts.get("pod", "")), None, message, "", "run it again as a new TrainingJob")
     facts = {**status.ended(facts, child, now), "failure": pods.failure(lost)}
     finished = _plan(job, states.failed("ResultLost", lost.sentence), facts, now)
@@ -334,17 +340,16 @@ def _failed(
 ) -> Plan:
     facts = status.ended(facts, child, now)
     reason = str(condition.get("reason") or "JobFailed")
-    failures = pods.failures(own_pods)
-    if not failures and reason != "DeadlineExceeded" and _is_fresh(condition, now):
+    causes = _causes(own_pods) or pods.failures(own_pods)
+    if not causes and reason != "DeadlineExceeded" and _is_fresh(condition, now):
         # Jobs and pods are watched apart: the pod's last words may be a moment behind.
         state = states.finishing("Finishing", "the job has failed; what its pod said last is awaited")
         return _plan(job, state, facts, now, after=LAST_WORDS)
-    # The first failure is the cause; later ones are often only its echo. Evictions are nobody's fault here.
-    failures.sort(key=lambda pod: pods.finished(pod) or str(pod["metadata"]["creationTimestamp"]))
-    causes = [pod for pod in failures if not pods.is_disrupted(pod)] or failures
-    # Who was stopped only follows; the times are of several nodes' clocks, so they do not tell.
-    causes = [pod for pod in causes if pods.verdict(pod).reason != "Stopped"] or causes
-    verdict = pods.verdict(causes[0]) if causes else None
+    # Of several nodes the first failure is the cause, and later ones are often only its echo.
+    cause = causes[-1 if job.spec.nodes == 1 else 0] if causes else None
+    verdict = pods.verdict(cause) if cause else None
+    if verdict and verdict.reason == contract.SAME_FAILURE:
+        reason = verdict.reason
     if reason == "DeadlineExceeded":
         seconds = job.spec.active_deadline_seconds
         verdict = pods.Verdict(
@@ -358,9 +363,16 @@ def _failed(
     if verdict is None:
         said = str(condition.get("message") or "the Job failed and its pods are gone")
         verdict = pods.Verdict(reason, str(facts.get("pod", "")), None, said, "", "see the events of its Job")
-    facts = {**facts, "failure": pods.failure(verdict)}
+    facts = {**facts, "failure": pods.failure(verdict), "pod": verdict.pod or facts.get("pod")}
     finished = _plan(job, states.failed(reason, verdict.sentence), facts, now)
     return Plan(finished.status, events=finished.events, after=_time_to_live(job, finished.status, now))
+
+
+def _causes(own_pods: list[Manifest]) -> list[Manifest]:
+    """The pods that failed by themselves, and were not stopped; the one that ended first comes first."""
+    failures = [pod for pod in pods.failures(own_pods) if not pods.is_disrupted(pod)]
+    failures.sort(key=lambda pod: pods.finished(pod) or str(pod["metadata"]["creationTimestamp"]))
+    return [pod for pod in failures if pods.verdict(pod).reason != "Stopped"]
 
 
 def _is_fresh(condition: Mapping[str, str], now: datetime) -> bool:
