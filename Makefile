@@ -89,7 +89,7 @@ serving: .venv/ready  ## our server against mlserver, kserve, mlflow, litserve, 
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/serving.py
 
 lossless: .venv/ready  ## 10 minutes of requests during rollouts, pod deletes, a drain, new keys and scaling: none may fail
-	PYTHONPATH=tests/e2e $(BIN)/python bench/lossless.py
+	PYTHONPATH=tests/e2e:tests $(BIN)/python bench/lossless.py
 
 pool: .venv/ready  ## 300 small models behind one endpoint: first use, latency, memory of each; two minutes, prints tables
 	PYTHONPATH=tests/unit:tests:tests/api:tests/chaos $(BIN)/python bench/pool.py

@@ -98,6 +98,7 @@ def start(state: State, component: Component) -> str:
             return "running"
         stop(running)
     write(fingerprint, component.print())
+    record(state, component.name).unlink(missing_ok=True)
     _keep_small(log(state, component.name))
     with log(state, component.name).open("ab") as out:
         subprocess.Popen(
@@ -117,8 +118,8 @@ def wait(state: State, component: Component) -> None:
     began = time.monotonic()
     while (why := component.probe()) != "":
         took = time.monotonic() - began
-        # The first half second belongs to the shell that records itself.
-        if took > 0.5 and recorded(state, component.name) is None:
+        # Until the record is there, the shell has not come to write it.
+        if record(state, component.name).exists() and recorded(state, component.name) is None:
             raise ClusterError(
                 f"{component.name} ended right after its start",
                 "read the log; if it tells of damaged data, `ultramarine-cluster down` and `up` make new ones",

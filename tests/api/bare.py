@@ -387,7 +387,12 @@ def _are_in_force(cluster: Cluster) -> bool:
 
 def access(cluster: Cluster) -> tuple[str, ssl.SSLContext]:
     """The API server's address, and what makes us the administrator of the kubeconfig before it."""
-    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    return access_by(cluster.kubeconfig)
+
+
+def access_by(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
+    """The address and the credentials of a kubeconfig."""
+    config = yaml.safe_load(kubeconfig.read_text())
     whole, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
     with tempfile.TemporaryDirectory() as folder:
         files = {"ca": whole["certificate-authority-data"]}
@@ -407,7 +412,7 @@ def requests_to(cluster: Cluster) -> Iterator[httpx.Client]:
         yield client
 
 
-def eventually(what: str, look: Callable[[], T], seconds: float = 20.0) -> T:
+def eventually(what: str, look: Callable[[], T], seconds: float = 60.0) -> T:
     """Look until `look` gives something true, and return that; fail with `what` was waited for."""
     end = time.monotonic() + seconds
     while True:

@@ -67,38 +67,6 @@ RULES: list[Rule] = [
         "spec.token: ",
         "give one of jwks and jwksUri",
     ),
-    of_spec(ENDPOINT, "tokens have an issuer", token(), token(issuer=None), "spec.token.issuer: Required value"),
-    of_spec(
-        ENDPOINT, "tokens are for somebody", token(), token(audiences=None), "spec.token.audiences: Required value"
-    ),
-    of_spec(
-        ENDPOINT,
-        "an issuer is not empty",
-        token(issuer="a"),
-        token(issuer=""),
-        "spec.token.issuer in body should be at least 1 chars long",
-    ),
-    of_spec(
-        ENDPOINT,
-        "tokens are for one at least",
-        token(audiences=["a"]),
-        token(audiences=[]),
-        "spec.token.audiences in body should have at least 1 items",
-    ),
-    of_spec(
-        ENDPOINT,
-        "an audience is not empty",
-        token(audiences=["a"]),
-        token(audiences=[""]),
-        "spec.token.audiences[0] in body should be at least 1 chars long",
-    ),
-    of_spec(
-        ENDPOINT,
-        "a key set is something",
-        token(jwks="{}"),
-        token(jwks="{"),
-        "spec.token.jwks in body should be at least 2 chars long",
-    ),
     *(
         of_spec(
             ENDPOINT,
@@ -126,13 +94,6 @@ RULES: list[Rule] = [
             URI,
         )
         for uri in ("id.example.com/keys", "file:///etc/passwd", "https://ada:secret@example.com/", "https://a b/")
-    ),
-    of_spec(
-        ENDPOINT,
-        "TLS has a Secret",
-        {"tls": {"secretName": "a"}},
-        {"tls": {"secretName": None}},
-        "spec.tls.secretName: Required",
     ),
     of_spec(
         ENDPOINT,

@@ -25,36 +25,6 @@ def by_cpu(resources: Manifest | None, **patch: Any) -> Manifest:
 
 CPU = {"requests": {"cpu": "100m"}}
 RULES: list[Rule] = [
-    *(
-        of_spec(
-            ENDPOINT,
-            f"{field} is {'at least' if wrong < right else 'at most'} {right}",
-            scaled(**{"minReplicas": 0, "maxReplicas": 1000, field: right}),
-            scaled(**{"minReplicas": 0, "maxReplicas": 1000, field: wrong}),
-            f"{AT}.{field} in body should be {'greater' if wrong < right else 'less'} than or equal to {right}",
-        )
-        for field, right, wrong in (
-            ("minReplicas", 0, -1),
-            ("minReplicas", 1000, 1001),
-            ("maxReplicas", 1, 0),
-            ("maxReplicas", 1000, 1001),
-            ("target", 1, 0),
-            ("target", 100_000, 100_001),
-            ("scaleDownAfterSeconds", 0, -1),
-            ("scaleDownAfterSeconds", 3600, 3601),
-        )
-    ),
-    *(
-        of_spec(ENDPOINT, f"{field} has to be said", scaled(), scaled(**{field: None}), f"{AT}.{field}: Required value")
-        for field in ("maxReplicas", "metric", "target")
-    ),
-    of_spec(
-        ENDPOINT,
-        "a metric is one of three",
-        scaled(metric="requestRate"),
-        scaled(metric="memory"),
-        f'{AT}.metric: Unsupported value: "memory"',
-    ),
     of_spec(
         ENDPOINT,
         "the least is no more than the most",

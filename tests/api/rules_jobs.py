@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rules import DOTS, LONG, NAME, QUANTITY, TJ, URI, Rule, called, of_spec
-from ultramarine.shared.formats import FORMATS
 
 FOLDER = "each key must be lower-case letters, digits and '-', at most 40 characters: it becomes a folder's name"
 
@@ -14,56 +13,7 @@ RULES: list[Rule] = [
     ),
     called(TJ, "a name has no dot", "a-b", "a.b", "metadata.name must not contain a dot: it becomes a host name"),
     # What has to be there
-    of_spec(
-        TJ,
-        "an input says where it is",
-        {"inputs": None},
-        {"inputs": {"data": {"uri": None}}},
-        "spec.inputs.data.uri: Required value",
-    ),
     # Numbers
-    of_spec(
-        TJ,
-        "retries are not negative",
-        {"backoffLimit": 0},
-        {"backoffLimit": -1},
-        "spec.backoffLimit in body should be greater than or equal to 0",
-    ),
-    of_spec(
-        TJ,
-        "retries end",
-        {"backoffLimit": 100},
-        {"backoffLimit": 101},
-        "spec.backoffLimit in body should be less than or equal to 100",
-    ),
-    of_spec(
-        TJ,
-        "a deadline leaves time",
-        {"activeDeadlineSeconds": 1},
-        {"activeDeadlineSeconds": 0},
-        "spec.activeDeadlineSeconds in body should be greater than or equal to 1",
-    ),
-    of_spec(
-        TJ,
-        "a deadline is within a year",
-        {"activeDeadlineSeconds": 31536000},
-        {"activeDeadlineSeconds": 31536001},
-        "spec.activeDeadlineSeconds in body should be less than or equal to 31536000",
-    ),
-    of_spec(
-        TJ,
-        "a time to live is not negative",
-        {"ttlSecondsAfterFinished": 0},
-        {"ttlSecondsAfterFinished": -1},
-        "spec.ttlSecondsAfterFinished in body should be greater than or equal to 0",
-    ),
-    of_spec(
-        TJ,
-        "a time to live is within ten years",
-        {"ttlSecondsAfterFinished": 315360000},
-        {"ttlSecondsAfterFinished": 315360001},
-        "spec.ttlSecondsAfterFinished in body should be less than or equal to 315360000",
-    ),
     # Quantities
     *(
         rule
@@ -103,25 +53,6 @@ RULES: list[Rule] = [
         "spec.resources.requests.cpu in body must be of type integer,string",
     ),
     # One of a few words
-    of_spec(
-        TJ,
-        "a format is known",
-        {"outputs": {"model": {"format": "lightgbm"}}},
-        {"outputs": {"model": {"format": "h5"}}},
-        "spec.outputs.model.format: Unsupported value",
-        '"sklearn"',
-    ),
-    *(
-        of_spec(
-            TJ,
-            f"{format} is the format of an output",
-            {"outputs": {"model": {"format": format}}},
-            {"outputs": {"model": {"format": format.upper()}}},
-            "spec.outputs.model.format: Unsupported value",
-            f'"{format}"',
-        )
-        for format in FORMATS
-    ),
     # Words with a form
     of_spec(
         TJ,

@@ -44,35 +44,6 @@ RULES: list[Rule] = [
         "spec.aliases.champion in body must be of type string",
     ),
     # What is kept, and what people say about it
-    of_spec(
-        MODEL,
-        "retention counts versions",
-        {"retention": {"versions": 1}},
-        {"retention": {"versions": None}},
-        "spec.retention.versions: Required value",
-    ),
-    of_spec(
-        MODEL,
-        "one version is kept at least",
-        {"retention": {"versions": 1}},
-        {"retention": {"versions": 0}},
-        "spec.retention.versions in body should be greater than or equal to 1",
-    ),
-    of_spec(
-        MODEL,
-        "a thousand are kept at most",
-        {"retention": {"versions": 1000}},
-        {"retention": {"versions": 1001}},
-        "spec.retention.versions in body should be less than or equal to 1000",
-    ),
-    of_spec(
-        MODEL,
-        "an artifact goes or stays",
-        {"deletionPolicy": "Delete"},
-        {"deletionPolicy": "Recycle"},
-        "spec.deletionPolicy: Unsupported value",
-        '"Retain", "Delete"',
-    ),
     *(
         of_spec(
             MODEL,

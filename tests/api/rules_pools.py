@@ -61,27 +61,6 @@ RULES: list[Rule] = [
     ),
     of_spec(
         ENDPOINT,
-        "a pool has a selector",
-        pool_of(),
-        pool_of(selector=None),
-        "spec.deployments[0].pool.selector: Required value",
-    ),
-    of_spec(
-        ENDPOINT,
-        "a pool's selector has labels",
-        pool_of(),
-        pool_of(selector={"matchLabels": None}),
-        "spec.deployments[0].pool.selector.matchLabels: Required value",
-    ),
-    of_spec(
-        ENDPOINT,
-        "a pool's labels are at least one",
-        pool_of(),
-        pool_of(selector={"matchLabels": {"tier": None}}),
-        "spec.deployments[0].pool.selector.matchLabels in body should have at least 1 properties",
-    ),
-    of_spec(
-        ENDPOINT,
         "a pool's labels are at most 8",
         pool_of(selector={"matchLabels": {f"l{n}": "a" for n in range(7)}}),
         pool_of(selector={"matchLabels": {f"l{n}": "a" for n in range(8)}}),
@@ -119,17 +98,6 @@ RULES: list[Rule] = [
         pool_of(alias="a" * 40),
         pool_of(alias="a" * 41),
         "spec.deployments[0].pool.alias: Too long",
-    ),
-    *(
-        of_spec(
-            ENDPOINT,
-            f"a pool's memory is {'at least' if wrong < right else 'at most'} {right} MiB",
-            pool_of(maxLoadedMebibytes=right),
-            pool_of(maxLoadedMebibytes=wrong),
-            "spec.deployments[0].pool.maxLoadedMebibytes in body should be "
-            f"{'greater' if wrong < right else 'less'} than or equal to",
-        )
-        for right, wrong in ((16, 15), (1_048_576, 1_048_577))
     ),
     of_spec(
         ENDPOINT,

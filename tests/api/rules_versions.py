@@ -6,13 +6,7 @@ from typing import Any
 
 from bare import DIGEST, merged
 from rules import DIGESTS, DOTS, NAME, NUMBER, URI, VERSION, Rule, called, of_spec
-from ultramarine.shared.formats import FORMATS
 from ultramarine.shared.meta import Manifest
-
-
-def tensor(**patch: Any) -> Manifest:
-    """A signature with one input."""
-    return {"signature": {"inputs": [merged({"name": "x", "datatype": "FP32", "shape": [-1]}, patch)]}}
 
 
 def answer(**patch: Any) -> Manifest:
@@ -21,13 +15,6 @@ def answer(**patch: Any) -> Manifest:
 
 
 RULES: list[Rule] = [
-    of_spec(
-        VERSION,
-        "a trial has a number",
-        {"lineage": {"trial": 0}},
-        {"lineage": {"trial": -1}},
-        "spec.lineage.trial in body should be greater than or equal to 0",
-    ),
     # Names
     called(
         VERSION,
@@ -37,96 +24,8 @@ RULES: list[Rule] = [
         "metadata.name must be MODEL-VERSION, from spec.model and spec.version",
     ),
     # What has to be there
-    *(
-        of_spec(VERSION, f"a {name} is there", {}, {name: None}, f"spec.{name}: Required value")
-        for name in ("model", "version", "uri", "digest", "format")
-    ),
-    of_spec(VERSION, "a format has a name", {}, {"format": {"name": None}}, "spec.format.name: Required value"),
-    of_spec(
-        VERSION,
-        "a signature has inputs",
-        {"signature": None},
-        {"signature": {"inputs": None}},
-        "spec.signature.inputs: Required value",
-    ),
-    *(
-        of_spec(
-            VERSION,
-            f"an input has a {name}",
-            tensor(),
-            tensor(**{name: None}),
-            f"spec.signature.inputs[0].{name}: Required value",
-        )
-        for name in ("name", "datatype", "shape")
-    ),
-    *(
-        of_spec(
-            VERSION,
-            f"an output has a {name}",
-            answer(),
-            answer(**{name: None}),
-            f"spec.signature.outputs[0].{name}: Required value",
-        )
-        for name in ("name", "datatype", "shape")
-    ),
     # What must not be empty
-    of_spec(
-        VERSION,
-        "a signature has inputs",
-        tensor(),
-        {"signature": {"inputs": []}},
-        "spec.signature.inputs in body should have at least 1 items",
-    ),
-    of_spec(
-        VERSION,
-        "an input's name is not empty",
-        tensor(),
-        tensor(name=""),
-        "spec.signature.inputs[0].name in body should be at least 1 chars long",
-    ),
-    of_spec(
-        VERSION,
-        "an output's name is not empty",
-        answer(),
-        answer(name=""),
-        "spec.signature.outputs[0].name in body should be at least 1 chars long",
-    ),
     # One of a few words
-    of_spec(
-        VERSION,
-        "a format is known",
-        {"format": {"name": "onnx"}, "compile": None},
-        {"format": {"name": "auto"}},
-        "spec.format.name: Unsupported value",
-        '"sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "torch", "python", "pickle", "joblib"',
-    ),
-    *(
-        of_spec(
-            VERSION,
-            f"{format} is a format",
-            {"format": {"name": format}, "compile": None},
-            {"format": {"name": format.upper()}},
-            "spec.format.name: Unsupported value",
-            f'"{format}"',
-        )
-        for format in FORMATS
-    ),
-    of_spec(
-        VERSION,
-        "an input's datatype is the protocol's",
-        tensor(datatype="BYTES"),
-        tensor(datatype="float"),
-        "spec.signature.inputs[0].datatype: Unsupported value",
-        '"FP32"',
-    ),
-    of_spec(
-        VERSION,
-        "an output's datatype is the protocol's",
-        answer(datatype="BYTES"),
-        answer(datatype="float"),
-        "spec.signature.outputs[0].datatype: Unsupported value",
-        '"FP32"',
-    ),
     # Words with a form
     of_spec(VERSION, "a model's name is one", {}, {"model": "Churn"}, "spec.model: ", NAME),
     of_spec(VERSION, "a version is a number", {}, {"version": "07"}, "spec.version: ", NUMBER),

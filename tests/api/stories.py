@@ -36,7 +36,7 @@ def state(api: Api, name: str) -> str:
     return str(status(api, "tj", name).get("state", ""))
 
 
-def until(api: Api, name: str, word: str, seconds: float = 20) -> None:
+def until(api: Api, name: str, word: str, seconds: float = 60) -> None:
     """Wait until a TrainingJob is in that state."""
     eventually(f"TrainingJob {name} is {word}", lambda: state(api, name) == word, seconds)
 

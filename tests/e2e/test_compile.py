@@ -63,6 +63,7 @@ def test_a_compiled_model_answers_as_the_native_one(shrunk):
     assert got["predict_proba"]["data"] == pytest.approx(wanted["predict_proba"]["data"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_parity_that_cannot_hold_leaves_the_native_model(shrunk):
     """A version whose compiled answers differ by more than it bears says by how much, and is served as it is."""
     train = """
@@ -94,6 +95,7 @@ skops.io.dump(model, sys.argv[1] + "/model.skops")
         assert client.get("/v2/models/wavy").json()["platform"] == "sklearn_skops"
 
 
+@pytest.mark.slow
 def test_a_model_that_no_converter_knows_is_not_ready_where_that_is_asked(shrunk):
     """With onFailure: Fail a version that cannot be compiled is not served, and says why."""
     train = """

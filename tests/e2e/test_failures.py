@@ -113,6 +113,7 @@ def test_what_was_missing_may_come_later(broken):
         broken.delete("secret", "absent")
 
 
+@pytest.mark.slow
 def test_suspend_and_resume(platform):
     """A suspended job has no pod and says so; resumed, it runs to its end."""
     platform.apply(training_job("on-hold", suspend=True))
@@ -122,6 +123,7 @@ def test_suspend_and_resume(platform):
     assert platform.ended("on-hold")["state"] == "Succeeded"
 
 
+@pytest.mark.slow
 def test_an_edited_source_is_set_right(platform):
     """Code that somebody puts into a job's ConfigMap is replaced by the job's own before it runs."""
     platform.apply(training_job("edited", "print('own')", suspend=True))
@@ -138,6 +140,7 @@ def test_a_finished_job_goes_after_its_time_to_live(platform):
     assert platform.status("mv", "brief-1")["state"] == "Ready"
 
 
+@pytest.mark.slow
 def test_a_job_made_again_under_its_name_is_a_new_job(platform):
     """Deleted and applied at once, it waits for the old one's pods to go, and runs anew."""
     manifest = training_job("once-again")
@@ -153,6 +156,7 @@ def test_a_job_made_again_under_its_name_is_a_new_job(platform):
     assert job["metadata"]["ownerReferences"][0]["uid"] == platform.get("tj", "once-again")["metadata"]["uid"]
 
 
+@pytest.mark.slow
 def test_a_name_that_is_taken_is_left_alone(platform):
     """A Job of somebody else with the TrainingJob's name is not touched, and the TrainingJob says whose turn it is."""
     stranger = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from conftest import Platform, condition
 from manifests import training_job
 from test_training_life import evict, pods
@@ -72,6 +73,7 @@ def test_a_failed_node_is_the_cause_and_is_tried_again(platform: Platform):
     assert [(entry["node"], entry["exitCode"]) for entry in failed] == [(1, 7)]
 
 
+@pytest.mark.slow
 def test_a_failed_node_ends_the_job_when_no_retry_is_left(platform: Platform):
     """The failure names the node's pod, its exit code and its last words; no pod is left running."""
     platform.apply(gang("broken-gang", "22", "stumble", checkpoint={"resume": "Never"}))
@@ -91,6 +93,7 @@ def test_a_rank_that_never_starts_is_waited_for_so_long_only(platform: Platform)
     platform.kubectl("wait", "--for=delete", "job/half", "--timeout=60s")
 
 
+@pytest.mark.slow
 def test_an_elastic_job_goes_on_with_fewer_nodes(platform: Platform):
     """There is room for one of two: it trains alone rather than not at all."""
     platform.apply(gang("smaller", "8", resources={"requests": {"cpu": "1100m"}}, elastic={"minNodes": 1}))

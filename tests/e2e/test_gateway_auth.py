@@ -196,7 +196,6 @@ except OSError:
     asked.kubectl("delete", "pod", STRANGER, "--grace-period=1")
 
 
-@pytest.mark.slow
 def test_tokens_open_and_there_is_no_way_around_the_gateway(asked, stranger):
     """A JWT of the issuer, in time and for the audience, opens; with tokens pods answer the gateway alone."""
     name, key = "asked-tokens", rsa.generate_private_key(65537, 2048)

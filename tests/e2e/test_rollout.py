@@ -131,6 +131,7 @@ def test_a_candidate_that_fails_requests_is_turned_back_and_the_next_one_gets_it
     champion_alone(stepping)
 
 
+@pytest.mark.slow
 def test_a_candidate_is_judged_by_how_it_answers(stepping):
     """Version 2 answers otherwise than blue and is turned back; version 11 answers alike and takes over.
 

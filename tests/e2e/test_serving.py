@@ -10,6 +10,8 @@ from conftest import Platform, condition
 from load import Load
 from manifests import endpoint, infer, model_version, onnx_model
 
+TRUNCATED = b"PK\x03\x04 half a file"
+
 
 @pytest.fixture(scope="module")
 def adder(platform: Platform) -> Platform:
@@ -133,6 +135,7 @@ def test_a_deployment_is_exchanged_for_another_in_one_edit(adder):
     assert set(load.answers) == {1.0, 2.0}
 
 
+@pytest.mark.slow
 def test_deleted_keys_are_made_again(adder):
     """The Secret deleted and the pod restarted: the endpoint gets new keys, and answers to them."""
     before = adder.secret("adder-keys")
@@ -159,6 +162,7 @@ def test_keys_of_ones_own_that_are_not_there_are_named(adder):
         adder.delete("secret", "mine")
 
 
+@pytest.mark.slow
 def test_hand_made_changes_are_set_right(adder):
     """A deleted Service comes back, and an edited Deployment is restored."""
     adder.kubectl("delete", "service", "adder")
@@ -176,8 +180,8 @@ def test_hand_made_changes_are_set_right(adder):
     ("name", "format", "content", "served", "words"),
     [
         ("corrupt", "onnx", b"this is no model", b"this is no model", "ModelCorrupt"),
-        ("exchanged", "onnx", onnx_model(1), onnx_model(2), "DigestMismatch"),
-        ("truncated", "sklearn", b"PK\x03\x04 half a file", b"PK\x03\x04 half a file", "ModelCorrupt"),
+        pytest.param("exchanged", "onnx", onnx_model(1), onnx_model(2), "DigestMismatch", marks=pytest.mark.slow),
+        pytest.param("truncated", "sklearn", TRUNCATED, TRUNCATED, "ModelCorrupt", marks=pytest.mark.slow),
     ],
 )
 def test_a_model_that_cannot_be_loaded_says_why(platform, name, format, content, served, words):

@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 from conftest import NAMESPACE, Manifest, Platform, condition
 from manifests import training_job
+from test_storage_lost import KEEP, go_on
 from ultramarine.shared.meta import LABEL_NAME
 
 # Counts to its second argument, a step a second, and keeps every sixth in a checkpoint.
@@ -253,6 +254,7 @@ def test_affinity_is_the_schedulers_own(platform):
     platform.delete("tj", "mistyped")
 
 
+@pytest.mark.slow
 def test_the_queue_starts_and_stops_it(platform):
     """What Kueue writes into `suspend` stands, in both directions; spec.suspend gives the place in the queue back."""
 
@@ -262,7 +264,7 @@ def test_the_queue_starts_and_stops_it(platform):
     def is_queued(status: Manifest) -> bool:
         return condition(status, "Running").get("reason") == "Queued"
 
-    job = training_job("queued", COUNT, command=["python", "train.py", "$(outputs.model)", "20"], checkpoint={})
+    job = training_job("queued", KEEP, checkpoint={})
     job["metadata"]["labels"] = {"kueue.x-k8s.io/queue-name": "team"}
     platform.apply(job)
     platform.wait("tj", "queued", is_queued)
@@ -279,6 +281,8 @@ def test_the_queue_starts_and_stops_it(platform):
     suspend(platform, "queued", False)
     platform.wait("tj", "queued", is_queued)
     kueue(False)
+    platform.wait("tj", "queued", lambda s: s.get("state") == "Running")
+    go_on(platform, "queued")
     assert platform.ended("queued")["state"] == "Succeeded"
 
 

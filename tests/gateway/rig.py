@@ -189,7 +189,7 @@ class Gateway:
         return state.reason if state else ""
 
 
-async def eventually(what: str, holds: Callable[[], Any], seconds: float = 20.0) -> None:
+async def eventually(what: str, holds: Callable[[], Any], seconds: float = 60.0) -> None:
     """Wait until something holds; fail with `what` was waited for."""
     end = time.monotonic() + seconds
     while not holds():

@@ -48,7 +48,7 @@ async def test_nobody_waits_for_ever(gateway: Gateway, client: ClientSession) ->
         began = time.monotonic()
         code, body = await ask(client, port)
         assert (code, body["error"]) == (503, "no pod of churn/blue was ready within 1 s")
-        assert 0.9 < time.monotonic() - began < 5
+        assert 0.9 < time.monotonic() - began < 14
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             with pytest.raises(grpc.aio.AioRpcError) as told:
                 await _call(channel)

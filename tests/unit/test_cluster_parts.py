@@ -95,12 +95,12 @@ def test_kubeconfig_is_whole_and_private(state: State) -> None:
 
 def sleeper(words: str = "sleep 60") -> process.Component:
     """A component that is well as soon as it runs."""
-    return process.Component("sleeper", ("/bin/sh", "-c", f"exec {words}"), lambda: "", patience=3)
+    return process.Component("sleeper", ("/bin/sh", "-c", f"exec {words}"), lambda: "")
 
 
 def await_record(state: State) -> process.Process:
     """The sleeper's process, once it has recorded itself."""
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while (found := process.recorded(state, "sleeper")) is None:
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -150,7 +150,7 @@ def test_a_recycled_pid_is_not_taken_for_ours(state: State) -> None:
 
 def test_a_component_that_dies_tells_its_last_words(state: State) -> None:
     """When a component ends at its start, the error holds the end of its log and what to do."""
-    dying = process.Component("sleeper", ("/bin/sh", "-c", "echo no disk; exit 3"), lambda: "silent", patience=5)
+    dying = process.Component("sleeper", ("/bin/sh", "-c", "echo no disk; exit 3"), lambda: "silent")
     process.start(state, dying)
 
     with pytest.raises(ClusterError) as caught:

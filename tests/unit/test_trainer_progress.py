@@ -105,7 +105,7 @@ def command(tmp_path: Path, operator: Operator) -> Iterator[Command]:
 
 def until(holds: Any) -> None:
     """Wait until it holds."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < end, "it did not come"
         time.sleep(0.01)
@@ -309,13 +309,13 @@ def test_the_last_state_is_posted_at_the_end(command, operator):
 def test_an_operator_that_hangs_does_not_keep_the_job(command, operator):
     """The end waits for nobody longer than it says."""
     with Operator() as deaf:  # takes connections, and never answers
-        command = Command(command.token.parent, deaf.url, Times(look=0.01, end=0.2))
+        command = Command(command.token.parent, deaf.url, Times(look=0.01, post=60, end=0.2))
         command.reporter.start()
         command.reporter.hear("step=1")
         time.sleep(0.1)
         started = time.monotonic()
         command.reporter.stop()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 30
 
 
 def test_a_proxy_is_not_for_the_operator(command, operator, monkeypatch):
