@@ -28,7 +28,7 @@ _ERRORS = {
 def document(loaded: Loaded, *, keyed: bool, alone: bool = True) -> Schema:
     """Return the page of a model, which is `alone` on its server or one of many."""
     signature = loaded.model.signature
-    score = "/score" if alone else f"/score?model={loaded.name}"
+    chosen = "" if alone else f"?model={loaded.name}"
     paths: Schema = {
         "/v2/health/live": {"get": _operation("live", "Whether the process works.", _plain("live"), open_to_all=True)},
         "/v2/health/ready": {
@@ -39,7 +39,10 @@ def document(loaded: Loaded, *, keyed: bool, alone: bool = True) -> Schema:
         f"/v2/models/{loaded.name}/infer": {
             "post": _operation("infer", "Predict, by the Open Inference Protocol V2.", _ref("Answer"), _ref("Request"))
         },
-        score: {"post": _operation("score", "Predict for plain rows.", _ref("Scores"), _ref("Rows"))},
+        f"/score{chosen}": {"post": _operation("score", "Predict for plain rows.", _ref("Scores"), _ref("Rows"))},
+        f"/invocations{chosen}": {
+            "post": _operation("invocations", "Predict as MLflow's server does.", _ref("Predictions"), _ref("Rows"))
+        },
     }
     page: Schema = {
         "openapi": "3.1.0",
@@ -50,7 +53,8 @@ def document(loaded: Loaded, *, keyed: bool, alone: bool = True) -> Schema:
                 "Request": _request(signature.inputs, signature.outputs),
                 "Answer": _answer(loaded, signature.outputs),
                 "Rows": _rows(loaded),
-                "Scores": _scores(loaded),
+                "Scores": _scores(loaded, 2),
+                "Predictions": _scores(loaded, 1),
                 "Error": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]},
             }
         },
@@ -100,7 +104,8 @@ def _value(datatype: str) -> Schema:
         return {"type": "string"}
     if datatype == "BOOL":
         return {"type": "boolean"}
-    return {"type": "number" if DTYPES[datatype].kind == "f" else "integer"}
+    # null is NaN in what is sent, and NaN or infinity in what is answered.
+    return {"type": ["number", "null"] if DTYPES[datatype].kind == "f" else "integer"}
 
 
 def _shape(shape: tuple[int, ...]) -> Schema:
@@ -119,10 +124,7 @@ def _nested(datatype: str, shape: tuple[int, ...]) -> Schema:
 
 def _tensor(spec: TensorSpec, *, sent: bool) -> Schema:
     datatypes = {"enum": list(DTYPES)} if sent else {"const": spec.datatype}  # what converts without loss is taken
-    value = _value(spec.datatype)
-    if not sent:
-        value = {"type": [value["type"], "null"]} if value["type"] == "number" else value
-    flat = {"type": "array", "items": value}
+    flat = {"type": "array", "items": _value(spec.datatype)}
     return {
         "type": "object",
         "properties": {
@@ -189,16 +191,21 @@ def _rows(loaded: Loaded) -> Schema:
         "required": ["data"],
     }
     either = {"anyOf": [rows, table]}
-    return {
-        "anyOf": [
-            rows,
-            *({"type": "object", "properties": {name: either}, "required": [name]} for name in ("data", "input_data")),
-        ]
+    by_column: Schema = {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}}
+    fields = {
+        "data": either,
+        "input_data": either,
+        "dataframe_split": table,
+        "dataframe_records": rows,
+        "instances": rows,
+        "inputs": {"anyOf": [rows, by_column]},
     }
+    named = ({"type": "object", "properties": {name: form}, "required": [name]} for name, form in fields.items())
+    return {"anyOf": [rows, *named]}
 
 
-def _scores(loaded: Loaded) -> Schema:
+def _scores(loaded: Loaded, count: int) -> Schema:
     names = ("predictions", "probabilities")
-    specs = [spec for spec in scored_outputs(loaded.model.signature) if spec is not None]
+    specs = [spec for spec in scored_outputs(loaded.model.signature)[:count] if spec is not None]
     properties = {name: _nested(spec.datatype, spec.shape) for name, spec in zip(names, specs, strict=False)}
     return {"type": "object", "properties": properties, "required": list(properties)}

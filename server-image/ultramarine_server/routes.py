@@ -29,6 +29,7 @@ Answer = Response | Coroutine[Any, Any, Response]
 _LONG_BODY = 256 * 1024  # bytes; to inflate more takes so long that a thread has to do it
 _KNOWN = 1024  # paths that need no second look; there may be any number of models and versions
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+INVOCATIONS = "/invocations"  # what MLflow's scoring server calls it; it answers predictions alone
 _COPIED = ("infer", "score")  # a copy of anything else would do something, or tell nothing
 _NO_ROOM = "this is a copy, and there is no room for it now"
 _TYPES = ("json", "octet-stream", "x-www-form-urlencoded", "text/plain")  # what clients call JSON, curl by default
@@ -70,6 +71,7 @@ class Routes:
             "/v2": Route("GET", self._server_metadata, "metadata"),
             "/openapi.json": Route("GET", self._openapi, "metadata"),
             "/score": Route("POST", self._score, "score"),
+            INVOCATIONS: Route("POST", self._score, "score"),
             "/v2/repository/index": Route("POST", self._index, "repository"),
             ANSWERS_PATH: Route("POST", self._tell_answers),
         }
@@ -248,7 +250,8 @@ class Routes:
 
     def _score_by(self, request: Request, loaded: Loaded) -> Answer:
         try:
-            inference = score.read(loaded.model, loaded.name, protocol.parse(request.body))
+            rows = score.parse(request.body)
+            inference = score.read(loaded.model, loaded.name, rows, first=request.path == INVOCATIONS)
         except BadRequest as error:
             raise _by_type(request, error) from error
         outputs = self._service.ask(inference, request.id)

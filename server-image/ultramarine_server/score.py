@@ -1,20 +1,25 @@
-"""POST /score: plain rows in, plain predictions out, as Azure's online endpoints and MLflow's servers take them."""
+"""POST /score and /invocations: plain rows in, plain predictions out, in the forms of Azure's and MLflow's servers."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from ultramarine_server import protocol
 from ultramarine_server.errors import BadRequest
 from ultramarine_server.model import Model
 from ultramarine_server.service import Inference, Outputs, Tensor
 from ultramarine_server.signature import Signature, TensorSpec
 from ultramarine_server.tensors import Array, array_of, encode
 
-FIELDS = ("data", "input_data")
-_FORMS = 'send a list of rows, {"data": rows} or {"input_data": rows}; a row is a list, or an object by name'
+FIELDS = ("data", "input_data", "dataframe_split", "dataframe_records", "instances", "inputs")
+_FORMS = (
+    'send a list of rows, or {"data": rows}; a row is a list, or an object by name; in place of data, input_data and '
+    "MLflow's dataframe_split, dataframe_records, instances and inputs are taken"
+)
 
 
 def feature_names(signature: Signature) -> list[str]:
@@ -32,16 +37,34 @@ def scored_outputs(signature: Signature) -> tuple[TensorSpec, TensorSpec | None]
     return first, probabilities[0] if probabilities else None
 
 
-def read(model: Model, name: str, document: Any) -> Inference:
-    """Make a question of a document with rows. Raises BadRequest for what has no rows, or none that fit."""
+def parse(body: bytes) -> Any:
+    """Return the document of a body, in which NaN and Infinity may stand, as MLflow writes its examples."""
+    try:
+        return protocol.parse(body)
+    except BadRequest:
+        if b"NaN" not in body and b"Infinity" not in body:
+            raise
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"the body is not JSON: {error}") from error
+
+
+def read(model: Model, name: str, document: Any, *, first: bool = False) -> Inference:
+    """Make a question of a document with rows, about the first output alone or about probabilities too.
+
+    Raises BadRequest for what has no rows, or none that fit.
+    """
     columns, rows = _rows(document)
     if not isinstance(rows, list) or not rows:
         raise BadRequest(f"there are no rows; {_FORMS}")
     if isinstance(rows[0], dict):
+        if {"name", "datatype", "shape"} <= set(rows[0]):
+            raise BadRequest(f"this is a request of the protocol; send it to /v2/models/{name}/infer")
         if columns:
             raise BadRequest("rows are lists where columns are named beside them")
         columns, rows = _of_objects(rows)
-    outputs = [spec.name for spec in scored_outputs(model.signature) if spec is not None]
+    outputs = [spec.name for spec in scored_outputs(model.signature)[: 1 if first else 2] if spec is not None]
     return Inference(name, tuple(_tensors(model, columns, rows)), tuple(outputs))
 
 
@@ -53,21 +76,40 @@ def write(outputs: Outputs) -> dict[str, Any]:
 
 def _rows(document: Any) -> tuple[list[str], Any]:
     """Return column names, where they are given, and rows."""
+    field = ""
     if isinstance(document, dict):
         given = [name for name in FIELDS if name in document]
         if len(given) != 1:
-            raise BadRequest(f"the body needs either data or input_data; {_FORMS}")
-        document = document[given[0]]
+            raise BadRequest(f"the body needs exactly one of {', '.join(FIELDS)}; {_FORMS}")
+        if document.get("params"):
+            raise BadRequest("params are not supported: models here take rows alone; leave params out")
+        [field] = given
+        if (
+            field != "data" or "columns" not in document
+        ):  # else it is the table itself, as in MLflow's input_example.json
+            document = document[field]
     if not isinstance(document, dict):
         return [], document
+    if field == "inputs":
+        return _of_columns(document)
+    if field in ("dataframe_records", "instances"):
+        raise BadRequest(f"{field} must be a list of rows")
     columns = document.get("columns", [])
     if not isinstance(columns, list) or not all(isinstance(column, str) for column in columns):
-        raise BadRequest("input_data.columns must be a list of names")
+        raise BadRequest(f"{field}.columns must be a list of names")
     if len(set(columns)) < len(columns):
-        raise BadRequest("input_data.columns names a column twice")
+        raise BadRequest(f"{field}.columns names a column twice")
     if "data" not in document:
-        raise BadRequest("input_data needs data, a list of rows, beside columns and index")
+        raise BadRequest(f"{field} needs data, a list of rows, beside columns and index")
     return columns, document["data"]
+
+
+def _of_columns(document: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Return the rows of a table that came by columns."""
+    lengths = {len(values) for values in document.values() if isinstance(values, list)}
+    if not all(isinstance(values, list) for values in document.values()) or len(lengths) != 1:
+        raise BadRequest("inputs, by name, must be lists of one length: a value for each row")
+    return list(document), [list(row) for row in zip(*document.values(), strict=True)]
 
 
 def _of_objects(rows: Sequence[Any]) -> tuple[list[str], list[list[Any]]]:
@@ -114,12 +156,12 @@ def _column(spec: TensorSpec, values: list[Any]) -> Tensor:
 
 
 def _datatype(values: Sequence[Any]) -> str:
-    kinds = {type(value) for value in values}
+    kinds = {type(value) for value in values if value is not None} or {float}
     if kinds <= {str}:
         return "BYTES"
     if kinds <= {bool}:
         return "BOOL"
-    return "INT64" if kinds <= {int} else "FP64"
+    return "INT64" if kinds <= {int} and None not in values else "FP64"
 
 
 def _fitted(spec: TensorSpec, array: Array) -> Array:

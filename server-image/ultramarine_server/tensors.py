@@ -79,9 +79,10 @@ def _text(value: Any) -> str:
 
 def _strings(data: list[Any]) -> Array:
     array = np.array(data, dtype=object)
-    for value in array.ravel():
+    for index, value in enumerate(array.ravel()):
         if not isinstance(value, str):
-            raise BadRequest(f"data must be strings for BYTES; {_shown(value)} came")
+            where = f" at index {index}" if value is None else ""
+            raise BadRequest(f"data must be strings for BYTES; {_shown(value)} came{where}")
     return array
 
 
@@ -97,8 +98,10 @@ def _numbers(datatype: str, dtype: np.dtype[Any], data: list[Any]) -> Array:
         exact = np.array(data, dtype=object)
         if all(type(value) is int for value in exact.ravel()):
             return _within(datatype, dtype, exact)
+    if dtype.kind == "f" and array.dtype.kind == "O":
+        array = _with_missing(array)
     if array.dtype.kind not in _TAKEN_KINDS[dtype.kind]:
-        found = _KIND_NAMES.get(array.dtype.kind) or f"{_shown(_strange(array))}"
+        found = _KIND_NAMES.get(array.dtype.kind) or _strange(array, null=dtype.kind == "f")
         raise BadRequest(f"data must hold {datatype} values; {found} came")
     if dtype.kind == "f":
         return array.astype(dtype, copy=False) if dtype.itemsize == 8 else _narrowed(datatype, dtype, array)
@@ -106,10 +109,11 @@ def _numbers(datatype: str, dtype: np.dtype[Any], data: list[Any]) -> Array:
 
 
 def _narrowed(datatype: str, dtype: np.dtype[Any], array: Array) -> Array:
-    """Cast numbers, which JSON has only as finite doubles, to a smaller kind of float."""
+    """Cast numbers, which JSON has only as finite doubles and null, to a smaller kind of float."""
     cast = array.astype(dtype)
-    # The sum of squares is had in half the time, and is finite only where all are; large ones need the second look.
-    if not math.isfinite(np.vdot(cast, cast)) and not np.isfinite(cast).all():
+    # The sum of squares is had in half the time, and is finite only where all are; large ones, and NaN for null, need
+    # the second look.
+    if not math.isfinite(np.vdot(cast, cast)) and np.isinf(cast).any():
         raise BadRequest(f"data holds a number that is too large for {datatype}")
     return cast
 
@@ -121,10 +125,25 @@ def _within(datatype: str, dtype: np.dtype[Any], integers: Array) -> Array:
     return integers.astype(dtype)
 
 
-def _strange(array: Array) -> Any:
-    """Return the first value that is no number, such as null, or an integer beyond 64 bits."""
+def _with_missing(array: Array) -> Array:
+    """Return floats with NaN for null, if the rest are numbers; JSON has no other word for a missing value."""
     values = array.ravel()
-    return next((value for value in values if not isinstance(value, int | float) or abs(value) >= 2**64), values[0])
+    if not all(
+        value is None or type(value) is float or (type(value) is int and abs(value) < 2**64) for value in values
+    ):
+        return array
+    return array.astype(np.float64)
+
+
+def _strange(array: Array, *, null: bool) -> str:
+    """Return the first value that is no number, such as an integer beyond 64 bits, or null if that is not taken."""
+    values = array.ravel()
+    for index, value in enumerate(values):
+        if value is None and not null:
+            return f"null at index {index} (which is NaN, and for FP16, FP32 and FP64 alone)"
+        if value is not None and (not isinstance(value, int | float) or abs(value) >= 2**64):
+            return _shown(value)
+    return _shown(values[0])
 
 
 def _shown(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import lightgbm
+import mlflow
 import numpy as np
 import pytest
 import skops.io
@@ -18,7 +19,10 @@ import yaml
 from serving_process import serving
 from skl2onnx import to_onnx
 from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 from ultramarine.shared.contract import ArtifactManifest, FileEntry
 from ultramarine.shared.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile
@@ -64,14 +68,52 @@ def loaded(folder: Path, *, allowed: bool = False, signature: dict[str, Any] | N
     return load(ModelFile(folder, "mlflow"), task, 1)
 
 
-def test_a_folder_is_served_over_http(tmp_path: Path) -> None:
-    """The server's process checks every file of the folder, finds the model in it and answers by its columns."""
-    folder, predicted = folder_of("xgboost", tmp_path)
-    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+def served_task(folder: Path) -> ServingTask:
+    """Write the manifest of a folder, and return the task to serve it."""
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     entries = (FileEntry(name, len(c), hashlib.sha256(c).hexdigest()) for name, c in files.items())
     manifest = ArtifactManifest(tuple(entries), "mlflow")
     (folder / "manifest.json").write_bytes(manifest.to_json())
-    task = ServingTask("iris", "1", "s3://b/iris/", manifest.digest, "auto", auth="none")
+    return ServingTask("iris", "1", "s3://b/iris/", manifest.digest, "auto", auth="none")
+
+
+@pytest.mark.parametrize("framed", [True, False])
+def test_a_model_answers_the_examples_that_mlflow_wrote_beside_it(framed: bool, tmp_path: Path) -> None:
+    """A forest with missing values, saved by MLflow itself, which writes NaN, no JSON, for those of a data frame."""
+    rows = FRAME if framed else ROWS
+    holes = rows.copy()
+    (holes.iloc if framed else holes)[::7, 1] = np.nan
+    forest = make_pipeline(SimpleImputer(), RandomForestClassifier(5, random_state=0)).fit(holes, CLASSES)
+    folder = tmp_path / "logged"
+    mlflow.sklearn.save_model(
+        forest,
+        folder,
+        serialization_format="skops",
+        skops_trusted_types=[
+            "numpy.dtype",
+            "sklearn.tree._tree.Tree",
+        ],  # which MLflow does not trust, and the server does
+        input_example=holes[:3],
+        signature=mlflow.models.infer_signature(holes, forest.predict(holes)),
+        pip_requirements=[],
+    )
+    predicted = forest.predict(holes[:3]).tolist()
+    example = (folder / "serving_input_example.json").read_bytes()
+    assert (b"NaN" if framed else b"null") in example
+
+    with serving(folder, served_task(folder)) as server:
+        url = server.url
+        for path in ("/invocations", "/score"):
+            assert httpx.post(url + path, content=example).json()["predictions"] == predicted
+            assert httpx.post(url + path, content=example.replace(b"NaN", b"null")).json()["predictions"] == predicted
+        plain = (folder / "input_example.json").read_bytes()
+        assert httpx.post(url + "/invocations", content=plain).json() == {"predictions": predicted}
+
+
+def test_a_folder_is_served_over_http(tmp_path: Path) -> None:
+    """The server's process checks every file of the folder, finds the model in it and answers by its columns."""
+    folder, predicted = folder_of("xgboost", tmp_path)
+    task = served_task(folder)
     columns = [
         {"name": name, "shape": [len(values)], "datatype": "FP64", "data": values.tolist()}
         for name, values in FRAME.items()

@@ -160,7 +160,13 @@ def test_an_answer_has_the_models_name_and_the_requests_id() -> None:
         ({"inputs": [tensor(data=[[1, 2], [3]])]}, "input 'x': data is nested unevenly"),
         ({"inputs": [tensor(data="1")]}, "got `str` - at `$.inputs[0].data`"),
         ({"inputs": [tensor(data=None)]}, "input 'x': data must be a list of values, flat or nested"),
-        ({"inputs": [tensor(data=[1, 2, 3, None])]}, "input 'x': data must hold FP64 values; null came"),
+        (
+            {"inputs": [tensor(datatype="INT64", data=[1, 2, 3, None])]},
+            "input 'x': data must hold INT64 values; null at index 3 (which is NaN, and for FP16, FP32 and FP64 alone)",
+        ),
+        ({"inputs": [tensor(data=[1, None, 3, "4"])]}, "input 'x': data must hold FP64 values; '4' came"),
+        ({"inputs": [tensor(datatype="BYTES", data=["a", None, "b", "c"])]}, "null came at index 1"),
+        ({"inputs": [tensor(datatype="BOOL", data=[True, None, True, True])]}, "null at index 1"),
         ({"inputs": [tensor(data=[1, 2, 3, "4"])]}, "input 'x': data must hold FP64 values; strings came"),
         ({"inputs": [tensor(data=[1, 2, 3, 10**400])]}, "input 'x': data must hold FP64 values; 1000"),
         ({"inputs": [tensor(datatype="INT8", data=[1, 2, 3, 300])]}, "outside of INT8, which is -128 to 127"),
@@ -194,6 +200,22 @@ def test_doubles_are_not_cut_to_floats() -> None:
     """FP64 sent to a model of FP32 is refused rather than rounded."""
     with pytest.raises(BadRequest, match="datatype FP32 expected, FP64 came"):
         ask({"inputs": [tensor()]}, Echo("FP32"))
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+@pytest.mark.parametrize("data", [[1, None, 3.5, None], [[1, None], [3.5, None]]])
+def test_null_is_nan_for_numbers_with_a_fraction(datatype: str, data: list[Any]) -> None:
+    """JSON has no other word for a missing value."""
+    array = decode(datatype, [2, 2], data)
+
+    assert array.dtype == DTYPES[datatype]
+    np.testing.assert_array_equal(array, [[1, np.nan], [3.5, np.nan]])
+
+
+def test_null_alone_is_nan_and_large_numbers_beside_it_are_refused() -> None:
+    assert np.isnan(decode("FP64", [1], [None])).all()
+    with pytest.raises(BadRequest, match="too large for FP32"):
+        decode("FP32", [2], [None, 1e300])
 
 
 def test_nan_in_an_answer_is_null() -> None:

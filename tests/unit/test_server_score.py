@@ -9,13 +9,16 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from serving_inside import Doubling
 from serving_process import KEY, ROWS, Server, serving, task_for
+from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
@@ -64,6 +67,14 @@ OBJECTS = [{"age": 20, "plan": "b"}, {"plan": "a", "age": 70}]
         OBJECTS,
         {"data": OBJECTS},
         {"input_data": OBJECTS, "params": {}},
+        {**TABLE},
+        {"dataframe_split": TABLE},
+        {"dataframe_split": TURNED},
+        {"dataframe_records": OBJECTS},
+        {"instances": MIXED},
+        {"instances": OBJECTS},
+        {"inputs": {"plan": ["b", "a"], "age": [20, 70]}},
+        {"inputs": MIXED},
     ],
 )
 def test_rows_may_come_in_each_usual_form(mixed: SklearnModel, document: Any) -> None:
@@ -102,8 +113,14 @@ def test_inputs_of_one_column_each_are_the_rows_values() -> None:
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        ({}, "the body needs either data or input_data"),
-        ({"data": MIXED, "input_data": MIXED}, "the body needs either data or input_data"),
+        ({}, "the body needs exactly one of data, input_data, dataframe_split"),
+        ({"data": MIXED, "input_data": MIXED}, "the body needs exactly one of data, input_data"),
+        ({"data": MIXED, "params": {"temperature": 1}}, "params are not supported"),
+        ({"dataframe_records": TABLE}, "dataframe_records must be a list of rows"),
+        ({"dataframe_split": {"columns": ["age"]}}, "dataframe_split needs data, a list of rows"),
+        ({"inputs": {"age": [1, 2], "plan": ["a"]}}, "must be lists of one length"),
+        ({"inputs": {"age": 1, "plan": "a"}}, "must be lists of one length"),
+        ({"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1]}]}, "to /v2/models/m/infer"),
         ({"data": []}, "there are no rows"),
         ({"data": "rows"}, "there are no rows"),
         (3, "there are no rows"),
@@ -120,7 +137,7 @@ def test_inputs_of_one_column_each_are_the_rows_values() -> None:
         ([[20, "b"], [20]], "row 1 must be a list of 2 values"),
         ([[20, "b"], "a"], "row 1 must be a list of 2 values"),
         ([["x", "b"], [20, "b"]], "feature 'age': data must hold FP64 values"),
-        ([[None, "b"]], "feature 'age': data must hold FP64 values; null came"),
+        ([[20, "b"], [20, None]], "feature 'plan': data must be strings for BYTES; null came at index 1"),
         ([[20, "unheard of"]], "the model cannot take these values"),
     ],
 )
@@ -147,6 +164,30 @@ def test_a_matrix_without_names_takes_rows_of_its_width(document: Any, words: st
     assert words in str(caught.value)
 
 
+def test_null_is_a_missing_value_of_a_row() -> None:
+    """In a matrix, in a column that the signature calls floating, and in one whose datatype is not told."""
+    rows = np.array([[0.0, 1.0], [1.0, np.nan], [2.0, 1.0], [3.0, 0.0]])
+    frame = pd.DataFrame(rows, columns=["a", "b"])
+    fitted = make_pipeline(SimpleImputer(), LogisticRegression())
+    matrix = SklearnModel(clone(fitted).fit(rows, [0, 0, 1, 1]))
+    named = SklearnModel(clone(fitted).fit(frame, [0, 0, 1, 1]))
+    document = {"inputs": [{"name": n, "datatype": "FP32", "shape": [-1]} for n in "ab"]}
+    columns = SklearnModel(clone(fitted).fit(frame, [0, 0, 1, 1]), signature_from(document))
+
+    assert scored(matrix, [[0, None], [None, None], [3, 1]])["predictions"][::2] == [0, 1]
+    for model in (named, columns):
+        assert scored(model, [{"a": 0, "b": None}, {"a": 3, "b": 1}])["predictions"] == [0, 1]
+        assert scored(model, {"inputs": {"a": [0, 3], "b": [None, None]}})["predictions"] == [0, 1]
+
+
+def test_nan_as_mlflow_writes_it_is_understood() -> None:
+    """Its own examples are not JSON where a value is missing."""
+    assert np.isnan(score.parse(b'{"inputs": [[NaN, 1]]}')["inputs"][0][0])
+    for body in (b"[NaN", b"NaN]", b"["):
+        with pytest.raises(BadRequest, match="not JSON"):
+            score.parse(body)
+
+
 # The whole server
 
 
@@ -164,7 +205,10 @@ def test_score_is_answered_and_guarded(server: Server, estimator: Pipeline) -> N
 
     assert answer.json()["predictions"] == estimator.predict(ROWS).tolist()
     np.testing.assert_allclose(answer.json()["probabilities"], estimator.predict_proba(ROWS), atol=1e-5)
-    assert httpx.post(server.url + "/score", json=document).status_code == 401
+    asked = httpx.post(server.url + "/invocations", json={"instances": ROWS.tolist()}, headers=KEY, timeout=30)
+    assert asked.json() == {"predictions": answer.json()["predictions"]}
+    for path in ("/score", "/invocations"):
+        assert httpx.post(server.url + path, json=document).status_code == 401
     assert httpx.post(server.url + "/score", content=b"[", headers=KEY).status_code == 400
     assert 'ultramarine_server_requests_total{code="200",route="score"}' in server.get("/metrics").text
 
@@ -187,7 +231,9 @@ def test_the_page_is_openapi_and_describes_this_model(server: Server) -> None:
     scores = httpx.post(server.url + "/score", json=rows.tolist(), headers=KEY).json()
 
     assert page["security"] == [{"bearer": []}, {"apiKey": []}]
-    assert {"/score", "/v2/models/cancer/infer"} <= set(page["paths"])
+    invoked = httpx.post(server.url + "/invocations", json={"inputs": rows.tolist()}, headers=KEY).json()
+    assert validator(page, "Predictions").is_valid(invoked)
+    assert {"/score", "/invocations", "/v2/models/cancer/infer"} <= set(page["paths"])
     assert validator(page, "Request").is_valid({"inputs": [tensor]})
     assert validator(page, "Answer").is_valid(answer)
     assert validator(page, "Rows").is_valid({"data": rows.tolist()})
@@ -203,7 +249,8 @@ def test_the_page_knows_features_by_name(mixed: SklearnModel) -> None:
     OpenAPIV31SpecValidator(page).validate()
     rows = validator(page, "Rows")
 
-    for document in (MIXED, {"data": MIXED}, {"input_data": TABLE}, OBJECTS):
+    invoked = ({"dataframe_split": TABLE}, {"dataframe_records": OBJECTS}, {"inputs": {"age": [1], "plan": ["a"]}})
+    for document in (MIXED, {"data": MIXED}, {"input_data": TABLE}, OBJECTS, *invoked):
         assert rows.is_valid(document), json.dumps(document)
     assert not rows.is_valid([{"age": 20}])
     assert not rows.is_valid([{"age": 20, "plan": "b", "x": 1}])
