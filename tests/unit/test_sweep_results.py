@@ -25,6 +25,7 @@ from ultramarine.shared.searchspace import read_space
 from ultramarine_sweep.dominance import elite, front
 from ultramarine_sweep.history import FAILED, STOPPED, SUCCEEDED, Trial
 from ultramarine_sweep.pictures import captions, pictures, png, svg
+from ultramarine_sweep.points import Points
 from ultramarine_sweep.reasons import KINDS, OTHERS, SHOWN, Reasons
 from ultramarine_sweep.report import files, report
 from ultramarine_sweep.results import Results
@@ -32,6 +33,7 @@ from ultramarine_sweep.study import as_study, study_lines
 from ultramarine_sweep.suggest import suggest
 from ultramarine_sweep.table import table
 from ultramarine_sweep.trial import Trial as Own
+from ultramarine_sweep.trialpictures import BEST_CURVES, CURVES, chosen_curves
 from unit.sweep_spaces import search_spaces
 
 LOSS = [{"metric": "loss", "goal": "minimize"}]
@@ -197,8 +199,8 @@ def test_optuna_opens_the_file_and_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("objectives", "names"),
     [
-        (LOSS, ["history", "importances", "slices", "parallel"]),
-        (TWO, ["history", "front", "importances", "slices", "parallel"]),
+        (LOSS, ["history", "curves", "importances", "slices", "parallel"]),
+        (TWO, ["history", "curves", "front", "importances", "slices", "parallel"]),
     ],
     ids=["one", "two"],
 )
@@ -237,16 +239,29 @@ def test_a_good_sweep_is_shown_whole() -> None:
     assert captions(results) == {}
 
 
-def test_what_is_far_off_is_a_triangle_at_the_edge_and_counted() -> None:
-    """One of fourteen that would press all others together stands at the edge; picture and report say so."""
+def test_what_is_far_off_is_a_triangle_in_a_band_of_its_own_and_counted() -> None:
+    """One of fourteen that would press all others together stands above the axis; picture and report say so."""
     results = told_of([*(n / 10 for n in range(13)), 500.0])
     (axes,) = pictures(results)["history"].axes
-    said = "1 above 1.26, of 14 values: drawn as triangles at the edge"
+    (band,) = (text.get_text() for text in axes.texts)
 
-    assert marks(axes) == pytest.approx({**{n: n / 10 for n in range(13)}, 13: axes.get_ylim()[1]})
-    assert axes.get_ylim()[1] < 2
-    assert axes.get_title() == said
-    assert report(results).count(f"<p>{said}.</p>") == 2
+    assert marks(axes).keys() == set(range(14))
+    assert {x: y for x, y in marks(axes).items() if x < 13} == pytest.approx({n: n / 10 for n in range(13)})
+    assert max(axes.get_yticks()) < 1.26 < marks(axes)[13] < axes.get_ylim()[1] < 2, (
+        "beyond the axis, and not at its edge"
+    )
+    assert band == "1 above\n1.26"
+    assert report(results).count("1 above 1.26: far off, and drawn in the grey band, not to scale.") == 2
+
+
+def test_positive_values_of_all_sizes_have_a_logarithmic_axis() -> None:
+    """Losses from 0.001 to 1,000 are all where they belong, and the axis says what it is."""
+    values = [10 ** (n / 4 - 3) for n in range(25)]
+    (axes,) = pictures(told_of(values))["history"].axes
+
+    assert (axes.get_yscale(), axes.get_ylabel()) == ("log", "loss (log scale)")
+    assert marks(axes) == pytest.approx(dict(enumerate(values)))
+    assert captions(told_of(values)) == {}
 
 
 @settings(max_examples=25, deadline=None)
@@ -276,6 +291,87 @@ def test_trials_are_counted_in_whole_numbers(many: int) -> None:
     figure = pictures(told_of([1.0] * many))["history"]
 
     assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
+
+
+def test_curves_end_where_trials_did_and_the_best_stands_out() -> None:
+    """Each trial that told values on its way is a line; those that were stopped end in squares, at their last step."""
+    sweep = a_sweep()
+    (axes,) = pictures(sweep)["curves"].axes
+    ends = {text.get_text() for text in axes.get_legend().get_texts()}
+    (best,) = (line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_linewidth() > 2)
+
+    assert ends == {"ended early (6)", "succeeded (46)", f"best: trial {sweep.best[0].number}"}
+    assert sum(len(group.get_segments()) for group in axes.collections if hasattr(group, "get_segments")) == 52
+    points = next(trial.points for trial in sweep.trials if trial.number == sweep.best[0].number)
+    assert list(best.get_ydata()) == pytest.approx([value for _, value in points])
+    assert captions(sweep) == {}
+
+
+def test_of_many_curves_the_best_and_some_others_are_drawn() -> None:
+    """A sweep of ten thousand trials has a picture of a few hundred lines, and the report says which."""
+    params = {"a": 0.5}
+    space = read_space({"a": {"uniform": {"min": 0, "max": 1}}})
+    trials = [
+        Trial(n, params, *((SUCCEEDED, (1.0 + n,)) if n % 3 else (STOPPED, ())), ((1, 2.0 + n), (2, 1.0 + n)))
+        for n in range(10_000)
+    ]
+    results = Results("x", space, LOSS, trials)
+    chosen = {trial.number for trial in chosen_curves(results)}
+
+    assert len(chosen) == CURVES
+    assert {trial.number for trial in results.best[:BEST_CURVES]} <= chosen
+    assert max(chosen) > 9900
+    assert "The best 50 of 10000 trials and others spread evenly over the sweep." in report(results)
+
+
+def test_trials_that_told_nothing_on_their_way_have_no_curves() -> None:
+    """With one value each there is nothing to join by a line."""
+    assert "curves" not in pictures(told_of([1.0, 2.0, 3.0]))
+
+
+def test_when_trials_ran_and_for_how_long() -> None:
+    """A bar for each trial that has ended, from its beginning to its end; page and table say how long they took."""
+    params = dict(a_sweep().trials[0].params)
+    ended = [(SUCCEEDED, 0.0, 90.0, 90.0), (STOPPED, 0.0, 4.0, 4.0), (FAILED, 4.0, 10.0, 6.0)]
+    trials = [
+        Own(
+            number,
+            params,
+            outcome=outcome,
+            values=(1.0,) * (outcome == SUCCEEDED),
+            began=began,
+            ended=end,
+            seconds=took,
+        )
+        for number, (outcome, began, end, took) in enumerate(ended)
+    ]
+    trials[1].points = Points([(1, 3.0)])
+    results = Results("x", SPACE, LOSS, [*trials, Own(3, params, began=10.0)])
+    (axes,) = pictures(results)["timeline"].axes
+    bars = [group.get_segments()[0].tolist() for group in axes.collections if hasattr(group, "get_segments")]
+    page = report(results)
+
+    assert bars == [[[0.0, 0], [90.0, 0]], [[0.0, 1], [4.0, 1]], [[4.0, 2], [10.0, 2]]]
+    assert "<b>90 s</b>in all; 100 s of trials, 90% succeeded, 4% stopped early, 6% failed" in page
+    assert "<b>1</b>stopped early, 33% of those that ended" in page
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", page.partition("<h2>Stopped early</h2>")[2])[:2] == ["1", "1"]
+    assert "<th>duration</th>" in page
+
+
+def test_the_search_space_is_a_table() -> None:
+    """Each parameter with its values, its condition, and what the best trial has of it."""
+    results = a_sweep()
+    table = report(results, {}).partition("<h2>Search space</h2>")[2].partition("</section>")[0]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row)[:3] for row in table.split("<tr")[2:]]
+
+    assert rows == [
+        ["fixed", "true (constant)", ""],
+        ["idle", "1 to 9", ""],
+        ["kind", "plain, &lt;b&gt;bold&lt;/b&gt; $x_, other", ""],
+        ["only", "0 to 1, in steps of 0.1", "kind is plain"],
+        ["strong", "0 to 1", ""],
+        ["weak", "0.0001 to 1, log scale", ""],
+    ]
 
 
 def test_lines_meet_where_the_values_are_written() -> None:
@@ -317,15 +413,15 @@ def test_a_front_beyond_what_can_be_drawn_is_counted() -> None:
     results = Results("x", SPACE, TWO, trials)
     (axes,) = pictures(results)["front"].axes
 
-    assert marks(axes) == {1e300: 1.0, 2.0: 2.0, 3.0: -1e300}
-    assert axes.get_title() == "2 of 3 trials lie beyond 1e+300 and are drawn there"
-    assert f"<p>{axes.get_title()}.</p>" in report(results)
+    assert marks(axes) == pytest.approx({1.12e300: 1.0, 2.0: 2.0, 3.0: -1.12e300})
+    assert "loss: 1 above 1e+300: far off" in report(results)
+    assert "accuracy: 1 below -1e+300: far off" in report(results)
 
 
 def test_what_the_parallel_picture_leaves_out_is_counted() -> None:
     """Of more than a thousand trials it shows the best."""
     assert captions(told_of([float(n) for n in range(1001)])) == {
-        "parallel": "the best 1000 of 1001 trials that succeeded"
+        "parallel": "The best 1000 of 1001 trials that succeeded"
     }
 
 
@@ -336,7 +432,7 @@ def test_a_report_is_one_file_that_asks_nothing_of_anybody() -> None:
 
     assert "60 trials: 47 succeeded, 6 stopped early, 6 failed, 1 running. loss minimised." in text
     assert f"<td>{best.number}</td><td>{best.values[0]:.6g}</td>" in text
-    assert text.count("data:image/svg+xml;base64,") == 4
+    assert text.count("data:image/svg+xml;base64,") == 5
     assert "<script" not in text
     assert "<b>bold" not in text
     assert "http" not in re.sub(r"base64,[^\"]*", "", text)
@@ -348,7 +444,7 @@ def test_all_that_is_drawn_of_a_sweep() -> None:
 
     assert names == {"report.html"} | {
         f"pictures/{name}.{kind}"
-        for name in ("history", "importances", "slices", "parallel")
+        for name in ("history", "curves", "importances", "slices", "parallel")
         for kind in ("png", "svg")
     }
 
@@ -398,7 +494,7 @@ def test_why_trials_failed_is_in_the_table_and_the_report() -> None:
         ("the last value of loss is no finite number", 0, 5.0, 6.0),
         (None, None, None, None),
     ]
-    failed = report(results, {}).partition("<h2>Failed trials</h2>")[2]
+    failed = report(results, {}).partition("<h2>Failed trials</h2>")[2].partition("</section>")[0]
     assert re.findall(r"<td[^>]*>([^<]*)</td>", failed) == [
         *("2", "command exited with &lt;3&gt;", "1"),
         *("1", "the last value of loss is no finite number", "3"),

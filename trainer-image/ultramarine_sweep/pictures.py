@@ -7,28 +7,29 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from ultramarine.shared.searchdomains import Choice, Domain, Value, Whole
 from ultramarine.shared.searchspace import Parameter
 
+from ultramarine_sweep.canvas import BLUE, GREY, LIGHT, MANY, dots, legend
 from ultramarine_sweep.dominance import front
-from ultramarine_sweep.history import FAILED, STOPPED, SUCCEEDED, Trial
+from ultramarine_sweep.history import Trial
 from ultramarine_sweep.results import Results
-from ultramarine_sweep.scale import FURTHEST, Scale, far, scale_of
+from ultramarine_sweep.scale import Scale, scale_of
 from ultramarine_sweep.space import to_unit
+from ultramarine_sweep.trialpictures import BEST_CURVES, CURVES, curves, history, history_scale, timeline
 
 SHOWN = 12  # parameters of a picture, those that matter most
-MANY = 1000  # trials, beyond which dots are drawn as an image
-
 LABELLED = 8  # values of a choice, of which each is written
 
-_BLUE, _GREY, _RED, _LIGHT, _DARK = "#1f4e8c", "#9aa3ad", "#b3261e", "#8fb3dd", "#4a5258"
+_WAYS: tuple[Literal["x", "y"], ...] = ("x", "y")
 _SIDES: tuple[Any, Any] = ("top", "bottom")  # where the words at an axis's two ends stand
 
 # A sign of a mathematical text is a sign like others, and the same trials give the same bytes.
@@ -54,14 +55,15 @@ def pictures(results: Results) -> dict[str, Figure]:
 def captions(results: Results) -> dict[str, str]:
     """What is to be said below some of the pictures: which trials are not to be seen where they belong."""
     trials = results.history.succeeded()
-    stopped = [trial.points[-1][1] for trial in results.history.finished() if trial.outcome == STOPPED and trial.points]
-    values = [trial.values[0] for trial in trials]
-    scale = _scale(results)
-    found = {"history": scale.caption([*values, *stopped]), "slices": scale.caption(values)}
-    if beyond := sum(_pairs([trial]) != ([trial.values[0]], [trial.values[1]]) for trial in trials if trial.values[1:]):
-        found["front"] = f"{beyond} of {len(trials)} trials lie beyond {FURTHEST:g} and are drawn there"
+    found = {"history": history_scale(results).caption, "slices": _scale(results).caption}
+    having = sum(1 for trial in results.trials if any(True for _ in trial.points))
+    if having > CURVES:
+        found["curves"] = f"The best {BEST_CURVES} of {having} trials and others spread evenly over the sweep"
+    if len(results.objectives) > 1 and trials:
+        told = [(metric, scale.caption) for metric, scale in zip(results.metrics, _front_scales(results), strict=False)]
+        found["front"] = "; ".join(f"{metric}: {caption}" for metric, caption in told if caption)
     if len(trials) > MANY:
-        found["parallel"] = f"the best {MANY} of {len(trials)} trials that succeeded"
+        found["parallel"] = f"The best {MANY} of {len(trials)} trials that succeeded"
     return {name: told for name, told in found.items() if told}
 
 
@@ -78,48 +80,10 @@ def svg(figure: Figure) -> bytes:
 def _written(figure: Figure, format: str, metadata: dict[str, Any]) -> bytes:
     file = io.BytesIO()
     with matplotlib.rc_context(_SETTINGS):
-        figure.savefig(file, format=format, metadata=metadata, dpi=110, bbox_inches="tight")
+        renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+        bounds = figure.get_tightbbox(renderer).padded(0.1)  # "tight" would find the same in twice the time
+        figure.savefig(file, format=format, metadata=metadata, dpi=110, bbox_inches=bounds)
     return file.getvalue()
-
-
-def _history(results: Results) -> Figure | None:
-    """The first objective of each trial, and the best one so far."""
-    trials = results.history.finished()
-    succeeded = [trial for trial in trials if trial.outcome == SUCCEEDED]
-    stopped = [trial for trial in trials if trial.outcome == STOPPED and trial.points]
-    if not succeeded and not stopped:
-        return None
-    figure = Figure(figsize=(8, 4))
-    axes = figure.add_subplot()
-    image = len(trials) > MANY
-    scale = _scale(results)
-    if stopped:
-        last = [trial.points[-1][1] for trial in stopped]
-        _dots(axes, scale, _numbers(stopped), last, 14, _GREY, label="stopped, at its last value", rasterized=image)
-    if succeeded:
-        values = [trial.values[0] for trial in succeeded]
-        _dots(axes, scale, _numbers(succeeded), values, 14, _LIGHT, label="succeeded", rasterized=image)
-        so_far = np.maximum.accumulate(values) if results.history.signs[0] < 0 else np.minimum.accumulate(values)
-        axes.step(_numbers(succeeded), scale.drawn(so_far), color=_BLUE, where="post", label="best so far")
-    if failed := [trial.number for trial in trials if trial.outcome == FAILED]:
-        axes.scatter(
-            failed,
-            [0.02] * len(failed),
-            18,
-            _RED,
-            marker="x",
-            transform=axes.get_xaxis_transform(),
-            label="failed",
-            rasterized=image,
-        )
-    scale.set(axes)
-    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
-    if told := captions(results).get("history"):
-        axes.set_title(told, fontsize=8, color=_DARK)
-    axes.set_xlabel("trial")
-    axes.set_ylabel(results.metrics[0])
-    axes.legend(frameon=False)
-    return figure
 
 
 def _importances(results: Results) -> Figure | None:
@@ -127,9 +91,9 @@ def _importances(results: Results) -> Figure | None:
     shown = list(results.importances.items())[:SHOWN][::-1]
     if not shown:
         return None
-    figure = Figure(figsize=(8, 0.6 + 0.32 * len(shown)))
+    figure = Figure(figsize=(11, 0.6 + 0.32 * len(shown)))
     axes = figure.add_subplot()
-    bars = axes.barh([name for name, _ in shown], [share for _, share in shown], color=_BLUE)
+    bars = axes.barh([name for name, _ in shown], [share for _, share in shown], color=BLUE)
     axes.bar_label(bars, [f" {share:.2f}" for _, share in shown])
     axes.margins(x=0.1)
     axes.set_xlabel(f"share of what explains {results.metrics[0]}")
@@ -142,18 +106,17 @@ def _slices(results: Results) -> Figure | None:
     parameters = _shown(results)
     if len(trials) < 2 or not parameters:
         return None
-    columns = min(len(parameters), 4)
+    columns = min(len(parameters), 3 if len(parameters) in (5, 6, 9) else 4)
     rows = -(-len(parameters) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.4 * rows), layout="constrained")
+    figure = Figure(figsize=(11, 2.4 * rows))
+    figure.subplots_adjust(wspace=0.08, hspace=0.5)
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
     scale = _scale(results)
-    if told := captions(results).get("slices"):
-        figure.suptitle(told, fontsize=8, color=_DARK)
-    for axes, parameter in zip(grid, parameters, strict=False):
+    for place, (axes, parameter) in enumerate(zip(grid, parameters, strict=False)):
         having = [trial for trial in trials if parameter.name in trial.params][::-1]  # the best ones on top
         places = [_axis_place(parameter, trial.params[parameter.name]) for trial in having]
         values = [trial.values[0] for trial in having]
-        _dots(
+        dots(
             axes,
             scale,
             places,
@@ -163,12 +126,12 @@ def _slices(results: Results) -> Figure | None:
             cmap="Blues",
             vmin=-0.4 * len(trials),
             vmax=max(_numbers(trials)),
-            edgecolors=_BLUE,
+            edgecolors=BLUE,
             linewidths=0.3,
             rasterized=len(trials) > MANY,
         )
         axes.set_title(parameter.name, fontsize=9)
-        scale.set(axes)
+        scale.set(axes, results.metrics[0] if place % columns == 0 else "")
         if isinstance(parameter.domain, Choice):
             axes.set_xticks(
                 range(parameter.domain.size), [_short(value) for value in parameter.domain.values], rotation=30
@@ -182,8 +145,6 @@ def _slices(results: Results) -> Figure | None:
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     for axes in grid[len(parameters) :]:
         axes.remove()
-    for row in range(rows):
-        grid[row * columns].set_ylabel(results.metrics[0])
     return figure
 
 
@@ -193,7 +154,7 @@ def _parallel(results: Results) -> Figure | None:
     parameters = [parameter for parameter in _shown(results) if not parameter.when]
     if len(trials) < 2 or len(parameters) < 2:
         return None
-    figure = Figure(figsize=(max(6.0, 1.3 * len(parameters)), 4))
+    figure = Figure(figsize=(11, 4))
     axes = figure.add_subplot()
     lines = [
         [(place, _height(parameter.domain, trial.params[parameter.name])) for place, parameter in enumerate(parameters)]
@@ -207,17 +168,17 @@ def _parallel(results: Results) -> Figure | None:
     axes.set_ylim(-0.04, 1.04)
     axes.set_yticks([])
     axes.spines[["left", "bottom"]].set_visible(False)
-    axes.tick_params(length=0, pad=8)
-    axes.set_xticks(range(len(parameters)), [parameter.name for parameter in parameters], rotation=20)
+    axes.tick_params(length=0, pad=16)
+    axes.set_xticks(
+        range(len(parameters)), [parameter.name for parameter in parameters], rotation=20 if len(parameters) > 8 else 0
+    )
     for place, parameter in enumerate(parameters):
-        axes.axvline(place, color=_GREY, linewidth=0.8)
+        axes.axvline(place, color=GREY, linewidth=0.8)
         for end, value in enumerate(_ends(parameter.domain)):
             axes.text(place, 1.03 if end else -0.03, _short(value), ha="center", va=_SIDES[end], fontsize=7)
         if isinstance(parameter.domain, Choice) and parameter.domain.size <= LABELLED:
             for value in parameter.domain.values[1:-1]:
                 axes.text(place + 0.03, _height(parameter.domain, value), _short(value), va="center", fontsize=7)
-    if told := captions(results).get("parallel"):
-        axes.set_title(told, fontsize=8, color=_DARK, pad=14)
     return figure
 
 
@@ -226,30 +187,42 @@ def _front(results: Results) -> Figure | None:
     trials = results.history.succeeded()
     if len(results.objectives) < 2 or len(trials) < 2:
         return None
-    figure = Figure(figsize=(6, 5))
+    figure = Figure(figsize=(11, 4.6))
     axes = figure.add_subplot()
-    axes.scatter(*_pairs(trials), 14, _LIGHT, rasterized=len(trials) > MANY)
+    scales = _front_scales(results)
+    for scale, metric, way in zip(scales, results.metrics, _WAYS, strict=False):
+        scale.set(axes, metric, way=way)
+    xs, ys = _pairs(scales, trials)
+    axes.scatter(xs, ys, 18, LIGHT, label=f"succeeded ({len(trials)})", rasterized=len(trials) > MANY)
     best = [trials[place] for place in front([results.history.losses(trial)[:2] for trial in trials])]
     best.sort(key=lambda trial: trial.values[0])
-    axes.plot(*_pairs(best), "o-", color=_BLUE, markersize=4, linewidth=0.8)
-    axes.set_xlabel(results.metrics[0])
-    axes.set_ylabel(results.metrics[1])
-    if told := captions(results).get("front"):
-        axes.set_title(told, fontsize=8, color=_DARK)
+    axes.plot(*_pairs(scales, best), "o-", color=BLUE, markersize=5, linewidth=0.9, label=f"front ({len(best)})")
+    legend(axes)
     return figure
 
 
+def _front_scales(results: Results) -> list[Scale]:
+    """Return the axes of the first two objectives."""
+    return [scale_of([trial.values[place] for trial in results.history.succeeded()]) for place in (0, 1)]
+
+
 _PICTURES: Mapping[str, Callable[[Results], Figure | None]] = {
-    "history": _history,
+    "history": history,
+    "curves": curves,
     "front": _front,
     "importances": _importances,
     "slices": _slices,
     "parallel": _parallel,
+    "timeline": timeline,
 }
 
 
 def _numbers(trials: Sequence[Trial]) -> list[int]:
     return [trial.number for trial in trials]
+
+
+def _scale(results: Results) -> Scale:
+    return scale_of([trial.values[0] for trial in results.history.succeeded()])
 
 
 def _shown(results: Results) -> list[Parameter]:
@@ -287,21 +260,6 @@ def _short(value: Value) -> str:
     return text if len(text) <= 14 else text[:13] + "…"
 
 
-def _pairs(trials: Sequence[Trial]) -> tuple[list[float], list[float]]:
-    """The first two objectives."""
-    return far([trial.values[0] for trial in trials]), far([trial.values[1] for trial in trials])
-
-
-def _scale(results: Results) -> Scale:
-    return scale_of([trial.values[0] for trial in results.history.succeeded()])
-
-
-def _dots(axes: Any, scale: Scale, places: Any, values: Sequence[float], size: int, colors: Any, **how: Any) -> None:
-    """A dot for each value; for one beyond the scale a triangle at its edge."""
-    sides, heights = np.array([scale.side(value) for value in values]), np.array(scale.drawn(values))
-    for side, marker in ((0, "o"), (1, "^"), (-1, "v")):
-        if (there := sides == side).any():
-            shades = colors if isinstance(colors, str) else np.array(colors)[there]
-            at = np.array(places)[there], heights[there]
-            axes.scatter(*at, size * (1 + abs(side)), shades, marker=marker, clip_on=not side, **how)
-            how.pop("label", None)  # once
+def _pairs(scales: Sequence[Scale], trials: Sequence[Trial]) -> list[list[float]]:
+    """Return where the first two objectives are drawn."""
+    return [scale.drawn([trial.values[place] for trial in trials]) for place, scale in enumerate(scales)]

@@ -1,65 +1,106 @@
-"""Which values a picture has room for, and what is said of the others."""
+"""The axis of a metric: linear, logarithmic, or cut where a few values lie far off."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 FURTHEST = 1e300  # that is drawn: the width of an axis must be a float too
 FEWEST = 4  # values, of which some can be far off
 FINER = 4.0  # times as fine is what most values are drawn in, or all of them are shown
+BAND = 0.12  # of the height between the bounds, for each side on which values lie beyond
+_BAND_COLOR, _TEXT_COLOR = "#eef0f3", "#57606a"
 
 
 @dataclass(frozen=True)
 class Scale:
-    """From where to where values are drawn; those beyond are drawn at its edges."""
+    """An axis from `bottom` to `top`; `above` and `below` values lie beyond, and are drawn in bands of their own."""
 
     bottom: float
     top: float
-    whole: bool  # the picture is as large as what is in it
+    log: bool = False
+    above: int = 0
+    below: int = 0
+
+    @property
+    def is_cut(self) -> bool:
+        return bool(self.above or self.below)
 
     def side(self, value: float) -> int:
-        """1 for what is above the scale, -1 for what is below, else 0."""
-        return (value > self.top) - (value < self.bottom)
+        """Return 1 for what is above the scale, -1 for what is below, else 0."""
+        return int(value > self.top) - int(value < self.bottom)
 
     def drawn(self, values: Sequence[float] | Any) -> list[float]:
-        """Where values are drawn."""
-        return [min(max(float(value), self.bottom), self.top) for value in values]
+        """Return where values are drawn: those beyond in the middle of their band."""
+        half = BAND / 2 * (self.top - self.bottom) if self.is_cut else 0.0
+        places = {1: self.top + half, -1: self.bottom - half}
+        return [places.get(self.side(value), float(value)) for value in values]
 
-    def set(self, axes: Any) -> None:
-        """Let the axis end where the scale does, where anything lies beyond."""
-        if not self.whole:
-            axes.set_ylim(self.bottom, self.top)
+    def set(self, axes: Any, metric: str = "", what: str = "", way: Literal["x", "y"] = "y") -> None:
+        """Set up an axis, and name it; `what` lies beyond it, if those are not trials."""
+        up = way == "y"
+        axis = axes.yaxis if up else axes.xaxis
+        if metric:
+            axis.set_label_text(f"{metric} (log scale)" if self.log else metric)
+        if self.log:
+            (axes.set_yscale if up else axes.set_xscale)("log")
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=10))
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.set_minor_formatter(NullFormatter())
+        if not self.is_cut:
+            return
+        width = BAND * (self.top - self.bottom)
+        for count, bound, sign, word in ((self.above, self.top, 1, "above"), (self.below, self.bottom, -1, "below")):
+            if not count:
+                continue
+            span, line = (axes.axhspan, axes.axhline) if up else (axes.axvspan, axes.axvline)
+            span(bound, bound + sign * width, color=_BAND_COLOR, zorder=0, linewidth=0)
+            line(bound, color=_TEXT_COLOR, linewidth=0.7, linestyle=(0, (4, 3)))
+            if metric:
+                middle, text = bound + sign * width / 2, f"{count} {what}{word}\n{bound:.4g}"
+                place = (1.005, middle) if up else (middle, 1.01)
+                where = axes.get_yaxis_transform() if up else axes.get_xaxis_transform()
+                sides = {"ha": "left", "va": "center"} if up else {"ha": "center", "va": "bottom"}
+                axes.text(*place, text, transform=where, fontsize=7.5, color=_TEXT_COLOR, **sides)
+        ends = self.bottom - width * bool(self.below), self.top + width * bool(self.above)
+        (axes.set_ylim if up else axes.set_xlim)(*ends)
+        ticks = MaxNLocator(6).tick_values(self.bottom, self.top)
+        axis.set_ticks([tick for tick in ticks if not self.side(tick)])
 
-    def caption(self, values: Sequence[float]) -> str:
-        """How many of these values lie beyond, or nothing."""
-        sides = [self.side(value) for value in values]
-        told = [
-            f"{many} above {bound:.4g}" if side > 0 else f"{many} below {bound:.4g}"
-            for side, bound in ((1, self.top), (-1, self.bottom))
-            if (many := sides.count(side))
-        ]
-        if not told:
-            return ""
-        return f"{' and '.join(told)}, of {len(values)} values: drawn as triangles at the edge"
+    @property
+    def caption(self) -> str:
+        """How many values lie beyond, or nothing."""
+        sides = ((self.above, "above", self.top), (self.below, "below", self.bottom))
+        told = [f"{count} {word} {bound:.4g}" for count, word, bound in sides if count]
+        return f"{' and '.join(told)}: far off, and drawn in the grey band, not to scale" if told else ""
 
 
 def far(values: Sequence[float]) -> list[float]:
-    """The values, as far as they can be drawn."""
+    """Return the values, as far as they can be drawn."""
     return [min(max(value, -FURTHEST), FURTHEST) for value in values]
 
 
 def scale_of(values: Sequence[float]) -> Scale:
-    """Where most of these values lie: a few that are far off would press all others together."""
-    if len(values) >= FEWEST:
-        bounded = far(values)
-        low, high = np.quantile(bounded, [0.25, 0.75])
-        reach = 3 * (high - low)
-        near = [value for value in bounded if low - reach <= value <= high + reach]
-        width = max(near) - min(near)
-        if 0 < FINER * width <= max(bounded) - min(bounded):
-            return Scale(min(near) - 0.05 * width, max(near) + 0.05 * width, False)
-    return Scale(-FURTHEST, FURTHEST, True)
+    """Return an axis for these values: if a few would press all others together, logarithmic, or else without them."""
+    bounded = far(values)
+    bounds = _most(bounded) if len(bounded) >= FEWEST else None
+    if bounds and bounded == [*values] and min(values) > 0 and _most([math.log10(value) for value in values]) is None:
+        return Scale(0.0, FURTHEST, log=True)
+    low, high = bounds or (-FURTHEST, FURTHEST)
+    return Scale(low, high, above=sum(value > high for value in values), below=sum(value < low for value in values))
+
+
+def _most(values: list[float]) -> tuple[float, float] | None:
+    """Return bounds around most values; None if all of them can be seen together."""
+    low, high = np.quantile(values, [0.25, 0.75])
+    reach = 3 * (high - low)
+    near = [value for value in values if low - reach <= value <= high + reach]
+    width = max(near) - min(near)
+    if 0 < FINER * width <= max(values) - min(values):
+        return min(near) - 0.05 * width, max(near) + 0.05 * width
+    return None

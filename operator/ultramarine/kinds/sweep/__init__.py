@@ -43,6 +43,7 @@ KIND = Kind(
         Column("State", ".status.state"),
         Column("Best", ".status.bestValue"),
         Column("Trials", ".status.progress"),
+        Column("Stopped", ".status.trials.stopped", "integer"),
         Column("Failed", ".status.trials.failed", "integer"),
         Column("Duration", ".status.duration"),
         Column("Age", ".metadata.creationTimestamp", "date"),
