@@ -25,7 +25,7 @@ NAMESPACE = "ultramarine-e2e"
 HERE = Path(__file__).parent
 OURS = ("sw", "tj", "oe", "mv", "mdl")
 # The files that take longest: they begin first, so that no worker waits for another one in the end.
-SLOWEST = {"test_serving", "test_gateway", "test_pool", "test_training_life", "test_sweep", "test_rollout"}
+SLOWEST = ("serving", "training_life", "pool", "rollout", "gateway", "failures", "gateway_auth", "mlflow", "autoscale")
 SHORT = {"hpa": "horizontalpodautoscaler", "pdb": "poddisruptionbudget"}
 SELECTORS = {"-l": "labelSelector", "--field-selector": "fieldSelector"}
 Manifest = dict[str, Any]
@@ -196,8 +196,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     part = len(items) < found or any("::" in word for word in config.args) or files != set(HERE.glob("test_*.py"))
     last = [item for item in here if item.path.name == "test_rights.py"]
     spared = [item for item in last if part and BEGAN not in os.environ and item.get_closest_marker("whole_suite")]
-    # With several workers the first file in the list is the first to be taken.
-    rest = sorted((item for item in items if item not in last), key=lambda item: item.path.stem not in SLOWEST)
+    # Workers take the files in the order of the list.
+    places = {f"test_{name}": place for place, name in enumerate(SLOWEST)}
+    rest = sorted((item for item in items if item not in last), key=lambda i: places.get(i.path.stem, len(places)))
     items[:] = rest + [item for item in last if item not in spared]
     if spared:
         config.hook.pytest_deselected(items=spared)
