@@ -19,6 +19,7 @@ from .paths import State, write
 MARK = "ULTRAMARINE_CLUSTER"
 
 _PF_KTHREAD = 0x00200000  # of include/linux/sched.h
+_PATIENCE = 10.0  # seconds, with an exec that a disk holds up
 _LOOKS = 50  # at an environment without a variable, before it is believed
 
 # The shell records itself before it becomes the program: at no moment does the program run unrecorded.
@@ -185,8 +186,8 @@ def marked(state: State) -> Iterator[Process]:
 
 def _environment_of(folder: Path) -> bytes:
     """The environment of a process; in the middle of an exec there is none for a moment, so it looks again."""
-    looks = 0
-    while not (found := (folder / "environ").read_bytes()) and looks < _LOOKS:
+    looks, until = 0, time.monotonic() + _PATIENCE
+    while not (found := (folder / "environ").read_bytes()) and looks < _LOOKS and time.monotonic() < until:
         values = (folder / "stat").read_text().rpartition(")")[2].split()  # from the third field on, see proc(5)
         if values[0] in "ZX" or int(values[6]) & _PF_KTHREAD:
             break
