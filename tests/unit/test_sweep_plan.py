@@ -431,8 +431,11 @@ def test_why_a_worker_waits_is_said_while_others_run():
     waits = sweep_pod(one, "workers", "Pending", node=1, conditions=[said])
     there = running(one)
     others = [child for child in there.children if child["metadata"]["name"] != waits["metadata"]["name"]]
-    message = condition(plan(one, seen(*others, waits), NOW), "Running")["message"]
+    got = plan(one, seen(*others, waits), NOW)
+    message = condition(got, "Running")["message"]
     assert message.startswith("1 of 2 workers run; pod hpo-coordinator-0-abcde gives them trials; no node takes pod")
+    (started,) = got.events
+    assert (started.type, started.message) == ("Normal", "1 of 2 workers run"), "a normal event has no trouble in it"
     assert "Insufficient cpu; ask for less in its spec.trialTemplate.spec.resources.requests" in message
 
 

@@ -87,7 +87,9 @@ def diary(obj: Obj[Any], new: Manifest) -> tuple[Event, ...]:
     ):
         before, after = find(obj.status, type), find(new, type)
         if after and after["status"] == "True" and (before or {}).get("status") != "True":
-            lines.append(Event(word or after["reason"], after["message"], level))
+            # What follows the first clause may be trouble, which is no matter of a normal event.
+            said = after["message"].partition("; ")[0] if word == "Started" else after["message"]
+            lines.append(Event(word or after["reason"], said, level))
     before, after = find(obj.status, "Accepted"), find(new, "Accepted")
     if after and after["message"] and (before or {}).get("message") != after["message"]:
         lines.append(Event("Doubtful", after["message"], "Warning"))
