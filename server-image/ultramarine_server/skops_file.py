@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import sklearn
 import skops.io
 from skops.io._audit import Node, audit_tree, get_tree
 from skops.io._general import DictNode, JsonNode, ObjectNode, TupleNode
+from skops.io._numpy import RandomGeneratorNode
 from skops.io._sklearn import TreeNode
 from skops.io._utils import read_schema
-from ultramarine.shared.trusted_types import STATE_TUPLES, untrusted_in
+from ultramarine.shared.trusted_types import STATE_TUPLES, TRUSTED_NAMES, untrusted_in
 
 from ultramarine_server.errors import LoadError
 from ultramarine_server.native_checks import check
@@ -32,22 +35,43 @@ def load_skops(path: Path, *, allowed: bool) -> Any:
         listed = ", ".join(untrusted[:10]) + (f" and {len(untrusted) - 10} more" if len(untrusted) > 10 else "")
         message = f"{path.name} holds types that are not known to be safe: {listed}"
         raise LoadError(f"{message}; {_REMEDY}", "CodeExecutionRefused")
-    unknown = skops.io.get_untrusted_types(file=path)
     with ZipFile(path) as archive:
         schema, context = read_schema(archive)
-        tree = get_tree(schema, context, trusted=unknown)
-        audit_tree(tree, trusted=unknown)
+        tree = get_tree(schema, context, trusted=None)
+        audit_tree(tree, trusted=TRUSTED_NAMES)
+        nodes = _nodes(tree)
         try:
-            for node in _nodes(tree):
-                _check_node(node)
+            return _built(path, tree, nodes)
+        except Exception as error:  # Whatever an attribute of another release leads to.
+            others = _versions(nodes) - {sklearn.__version__}
+            if not others:
+                raise
+            message = (
+                f"{path.name} was written by scikit-learn {', '.join(sorted(others))} and does not fit the image's"
+            )
+            why = error.message if isinstance(error, LoadError) else f"{type(error).__name__}: {error}"
+            remedy = f"train it again with {sklearn.__version__}, or build an image with the other"
+            raise LoadError(f"{message} {sklearn.__version__} ({why}); {remedy}", "DependencyMissing") from error
+
+
+def _built(path: Path, tree: Node, nodes: list[Node]) -> Any:
+    for node in nodes:
+        try:
+            _check_node(node)
         except Corrupt as error:
             message = f"{path.name}: {node.module_name}.{node.class_name}{error.attribute} {error.message}"
             raise LoadError(
                 f"{message}; store the model again, with the library that made it", "ModelCorrupt"
             ) from error
-        estimator = tree.construct()
+    estimator = tree.construct()
     check(estimator)
     return estimator
+
+
+def _versions(nodes: list[Node]) -> set[str]:
+    """Return the releases of scikit-learn that have written a part of the model."""
+    written = (node.content.get("_sklearn_version") for node in nodes if isinstance(node, DictNode))
+    return {str(json.loads(node.content)) for node in written if isinstance(node, JsonNode)}
 
 
 def _nodes(tree: Node) -> list[Node]:
@@ -67,6 +91,9 @@ def _check_node(node: Node) -> None:
     """Look at what would be handed to native code, or to dict.update, while the object is built."""
     if isinstance(node, TreeNode):
         check_tree_state(node.args.construct(), node.attrs.construct())
+    elif isinstance(node, RandomGeneratorNode):
+        size = node.seed_seq_state.construct().get("pool_size", 4)  # filled in the square of its time
+        require(type(size) is int and size <= 64, ".seed_seq", "has a pool that is too large")
     elif isinstance(node, ObjectNode):
         name = f"{node.module_name}.{node.class_name}"
         state = node.attrs

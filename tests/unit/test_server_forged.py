@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sklearn
 import skops.io
 from scipy import sparse
 from sklearn.cluster import KMeans
@@ -271,6 +273,44 @@ def test_a_trees_memory_is_not_taken_at_the_files_word(sizes: tuple[int, int], t
 
     _schema(path, change)
     assert _refusal_of(path).reason == "ModelCorrupt"
+
+
+def test_a_tree_of_another_release_says_which_it_was(tmp_path: Path) -> None:
+    """Releases before 1.3 wrote nodes without a field, which none after takes."""
+    path = tmp_path / "model.skops"
+    tree = DecisionTreeClassifier(max_depth=2).fit(ROWS, CLASSES)
+    skops.io.dump(tree, path)
+    nodes = tree.tree_.__getstate__()["nodes"]
+    stream = io.BytesIO()
+    np.save(stream, np.array(nodes[[name for name in nodes.dtype.names if name != "missing_go_to_left"]].tolist()))
+
+    def change(schema: dict[str, Any]) -> None:
+        attributes = schema["content"]["content"]
+        attributes["_sklearn_version"] = _plain("1.2.2")
+        attributes["tree_"]["content"]["content"]["nodes"]["file"] = "nodes.npy"
+
+    _schema(path, change)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("nodes.npy", stream.getvalue())
+    error = _refusal_of(path)
+    assert error.reason == "DependencyMissing"
+    assert (
+        f"was written by scikit-learn 1.2.2 and does not fit the image's {sklearn.__version__} (ValueError"
+        in error.message
+    )
+
+
+def test_a_generators_pool_is_not_filled_for_ever(tmp_path: Path) -> None:
+    path = tmp_path / "model.skops"
+    model = HistGradientBoostingClassifier(max_iter=1).fit(ROWS, CLASSES)
+    skops.io.dump(_changed(model, random_state=np.random.default_rng(0)), path)
+
+    def change(schema: dict[str, Any]) -> None:
+        seeds = schema["content"]["content"]["random_state"]["content"]["seed_seq"]["content"]
+        seeds["pool_size"] = _plain(10**9)
+
+    _schema(path, change)
+    assert "pool" in _refusal_of(path).message
 
 
 def test_damaged_numbers_end_no_process(tmp_path: Path) -> None:

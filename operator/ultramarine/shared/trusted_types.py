@@ -324,3 +324,4 @@ _TRUSTED: dict[str, frozenset[str]] = {
     ),
 }
 _EVERY_NAME = frozenset().union(*_TRUSTED.values())
+TRUSTED_NAMES = tuple(sorted(_EVERY_NAME))
