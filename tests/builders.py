@@ -53,11 +53,11 @@ def read(manifest: Manifest) -> Obj[Any]:
 
 
 def training(name: str, **spec: object) -> Manifest:
-    """A TrainingJob as a person applies it: with source, it registers its output as the Model of its own name."""
+    """A TrainingJob as a person applies it: it registers its output, as it is, as the Model of its own name."""
     whole = {
         "source": {"inline": {"train.py": "print(1)"}},
         "command": ["python", "train.py"],
-        "outputs": {"model": {"registerAs": name}},
+        "outputs": {"model": {"registerAs": name, "compile": {"to": "none"}}},
         **spec,
     }
     return {"apiVersion": API_VERSION, "kind": "TrainingJob", "metadata": {"name": name}, "spec": whole}

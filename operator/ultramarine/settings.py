@@ -77,6 +77,7 @@ def from_environment(own_namespace: str) -> Settings:
             image_pull_policy=os.environ.get("ULTRAMARINE_IMAGE_PULL_POLICY", "IfNotPresent"),
             image_pull_secrets=tuple(filter(None, os.environ.get("ULTRAMARINE_IMAGE_PULL_SECRETS", "").split(","))),
             storage_confined=os.environ.get("ULTRAMARINE_STORAGE_CONFINED", "") == "true",
+            username=f"system:serviceaccount:{own_namespace}:ultramarine-operator",
             knows_requester=os.environ.get("ULTRAMARINE_KNOWS_REQUESTER", "") == "true",
             progress_url=os.environ.get("ULTRAMARINE_PROGRESS_URL", "").rstrip("/"),
             mlflow_uri=os.environ.get("ULTRAMARINE_MLFLOW_URI", "").rstrip("/"),

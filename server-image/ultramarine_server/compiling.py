@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ultramarine_server.rows import Rows, drawn, example
 from ultramarine_server.tensors import DTYPES, Array
 
 NOT_CONVERTIBLE, PARITY_FAILED = "NotConvertible", "ParityFailed"
+_DIFFER = "its answers may differ; train it again with the server's version, or store it as ONNX"
 ARTIFACT = "artifact"  # the folder below COMPILED_DIR that is stored
 
 
@@ -37,25 +39,56 @@ def compile_model(task: CompileTask, model_folder: Path, into: Path, threads: in
     target = into / ARTIFACT / COMPILED_NAME
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        verdict = _attempt(task, model_folder, target, threads)
+        native, mismatch = _load(task, model_folder, threads)
     except LoadError as error:
-        verdict = CompileRecord(reason=NOT_CONVERTIBLE, message=f"{error.reason}: {error.message}")
-    if verdict.reason:
+        if error.reason == "ModelMissing" or isinstance(error.__cause__, MemoryError | OSError):
+            raise  # that says something of this pod
+        verdict = CompileRecord(load_error=error.reason, message=error.message)
+    else:
+        try:
+            verdict = _attempt(task, native, model_folder, target, threads)
+        except LoadError as error:
+            verdict = CompileRecord(reason=NOT_CONVERTIBLE, message=error.message)
+        verdict = replace(verdict, mismatch=mismatch)
+    if verdict.reason or verdict.load_error:
         target.unlink(missing_ok=True)
     (into / VERDICT_NAME).write_bytes(verdict.to_json())
     return verdict
 
 
-def _attempt(task: CompileTask, folder: Path, target: Path, threads: int) -> CompileRecord:
+def _load(task: CompileTask, folder: Path, threads: int) -> tuple[tuple[ModelFile, Model], str]:
+    """The native model as a server loads it, and by which version of its library it was saved, if by another one."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        file = find_model(folder, task.native)
+        model = load(file, task.native, threads)
+    for warning in caught:
+        warnings.showwarning(warning.message, warning.category, warning.filename, warning.lineno)
+    return (file, model), _mismatch([warning.message for warning in caught])
+
+
+def _mismatch(caught: Iterable[Warning | str]) -> str:
+    said: set[str] = set()
+    for warning in caught:
+        saved, here = (getattr(warning, f"{which}_sklearn_version", "") for which in ("original", "current"))
+        if saved and here:
+            said.add(f"saved by scikit-learn {saved}, the server has {here}")
+        elif "older version of XGBoost" in str(warning):
+            said.add("saved by another version of xgboost than the server has")
+    return f"{' and '.join(sorted(said))}: {_DIFFER}" if said else ""
+
+
+def _attempt(
+    task: CompileTask, native_model: tuple[ModelFile, Model], folder: Path, target: Path, threads: int
+) -> CompileRecord:
     # Imported here, so that storing the result needs no converter.
     from onnx import save_model
 
     from ultramarine_server.conversion import Native, conversions, final_step
 
-    file = find_model(folder, task.native)
+    file, model = native_model
     if file.format == "onnx":
-        raise LoadError("it is stored as ONNX already; leave spec.compile out", "AlreadyCompiled")
-    model = load(file, task.native, threads)
+        raise LoadError("it is stored as ONNX already", "AlreadyCompiled")
     estimator = getattr(model, "estimator", None)
     if estimator is None:
         raise LoadError(f"models of format {file.format} cannot be converted to {task.to}", "FormatUnknown")
@@ -90,7 +123,7 @@ def _attempt(task: CompileTask, folder: Path, target: Path, threads: int) -> Com
             return best
     if best.reason == NOT_CONVERTIBLE:
         kind = type(estimator).__name__
-        return replace(best, message=f"{kind} cannot be converted to {task.to}: {why}; leave spec.compile out")
+        return replace(best, message=f"{kind} cannot be converted to {task.to}: {why}")
     return best
 
 
@@ -106,9 +139,8 @@ def _verdict(task: CompileTask, parity: Parity, rows: Rows, count: int, opset: i
         return record
     message = (
         f"of {count} rows ({rows.source}) {parity.label_agreement:.2%} have the same labels, and values differ by "
-        f"up to {parity.worst_relative_error:.3g}; spec.compile.parity asks for labelAgreement "
-        f"{task.label_agreement:g} and rtol {task.rtol:g}: register it again with limits that "
-        "you can bear, or without spec.compile"
+        f"up to {parity.worst_relative_error:.3g}; the limits are labelAgreement {task.label_agreement:g} and rtol "
+        f"{task.rtol:g}"
     )
     return replace(record, reason=PARITY_FAILED, message=message)
 
@@ -185,7 +217,7 @@ def store(task: CompileTask, folder: Path, environment: Mapping[str, str]) -> Co
     storage = Storage(environment.get(ENV_STORAGE_ENDPOINT, ""), environment.get(ENV_STORAGE_REGION, ""))
     # Where the artifact lies is said here alone: a model that runs code may have written the verdict.
     verdict = replace(verdict, uri="", digest="", bytes=0, message=verdict.message[:2000])
-    if not verdict.reason:
+    if not verdict.reason and not verdict.load_error:
         stored = storage.upload_folder(folder / ARTIFACT, task.prefix, "onnx")
         verdict = replace(verdict, uri=stored.uri, digest=stored.digest, bytes=stored.bytes)
     storage.write(task.prefix + RESULT_NAME, verdict.to_json())

@@ -110,7 +110,15 @@ WHOLE: dict[str, Manifest] = {
                 "serviceAccountName": "trainer",
             },
             "inputs": {"data": {"uri": "s3://lake/churn/"}},
-            "outputs": {"model": {"registerAs": "churn", "format": "auto", "compile": {"to": "onnx"}}, "report": {}},
+            "outputs": {
+                "model": {
+                    "registerAs": "churn",
+                    "format": "auto",
+                    "allowCodeExecution": True,
+                    "compile": {"to": "onnx"},
+                },
+                "report": {},
+            },
             "suspend": False,
             "backoffLimit": 1,
             "activeDeadlineSeconds": 60,
@@ -125,6 +133,7 @@ WHOLE: dict[str, Manifest] = {
             "card": {"owner": "growth", "license": "internal", "intendedUse": "Offers.", "limitations": "Not abroad."},
             "retention": {"versions": 20},
             "deletionPolicy": "Retain",
+            "trust": {"allowCodeExecution": True},
             "aliases": {"champion": "7"},
         },
     },
@@ -135,7 +144,7 @@ WHOLE: dict[str, Manifest] = {
             "version": "7",
             "uri": "s3://lake/churn/7/",
             "digest": DIGEST,
-            "format": {"name": "sklearn"},
+            "format": {"name": "sklearn", "untrustedTypes": ["team.Model"]},
             "signature": {
                 "inputs": [{"name": "x", "datatype": "FP64", "shape": [-1, 30]}],
                 "outputs": [{"name": "y", "datatype": "INT64", "shape": [-1]}],
@@ -145,6 +154,7 @@ WHOLE: dict[str, Manifest] = {
             "lineage": {
                 "trainingJob": "churn",
                 "gitCommit": "3fa9" * 10,
+                "requestedBy": "ada",
                 "sweep": "churn",
                 "trial": 3,
                 "metrics": {"accuracy": 0.97},

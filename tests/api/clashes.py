@@ -84,6 +84,11 @@ def _compiling_of_no_model(spec: Manifest) -> str:
     return "spec.outputs.a"
 
 
+def _code_of_no_model(spec: Manifest) -> str:
+    spec["outputs"] = {"a": {"allowCodeExecution": True}}
+    return "spec.outputs.a"
+
+
 def _output_in_the_platforms_place(spec: Manifest) -> str:
     spec["outputs"] = {"logs": {}}
     return "spec.outputs"
@@ -330,6 +335,7 @@ CLASHES: dict[str, list[Callable[[Manifest], str]]] = {
         _digest_of_no_archive,
         _code_from_two_places,
         _compiling_of_no_model,
+        _code_of_no_model,
         _output_in_the_platforms_place,
     ],
     "Model": [_newest_version_by_hand],

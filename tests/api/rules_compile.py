@@ -29,6 +29,14 @@ RULES: list[Rule] = [
         "a model of format onnx needs no compiling; leave compile out",
     ),
     of_spec(
+        VERSION,
+        "what is ONNX can say so",
+        {**version(to="none"), "format": {"name": "onnx"}},
+        {**version(to="onnx"), "format": {"name": "onnx"}},
+        "spec: ",
+        "a model of format onnx needs no compiling; leave compile out",
+    ),
+    of_spec(
         TJ,
         "what is compiled is a model",
         {"outputs": {"report": {"registerAs": "a", "compile": {"to": "onnx"}}}},
@@ -36,10 +44,21 @@ RULES: list[Rule] = [
         "spec.outputs[report]: ",
         "compile is about a model; set registerAs too, or leave it out",
     ),
+    of_spec(
+        TJ,
+        "what may run code is a model",
+        {"outputs": {"report": {"registerAs": "a", "allowCodeExecution": True}}},
+        {"outputs": {"report": {"allowCodeExecution": True}}},
+        "spec.outputs[report]: ",
+        "allowCodeExecution is about a model; set registerAs too, or leave it out",
+    ),
     *(
         rule
         for kind, compiled, path in PLACES
         for rule in (
+            of_spec(
+                kind, "or nowhere", compiled(to="none"), compiled(to=""), f"{path}.to: Unsupported value", '"none"'
+            ),
             of_spec(kind, "compiling leads somewhere", compiled(), compiled(to=None), f"{path}.to: Required value"),
             of_spec(
                 kind, "it leads to ONNX", compiled(), compiled(to="wasm"), f"{path}.to: Unsupported value", '"onnx"'

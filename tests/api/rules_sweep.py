@@ -55,7 +55,10 @@ ENDS: dict[str, tuple[str, Manifest]] = {  # fields of early termination: for wh
     "evaluationInterval": ("median, bandit and truncation", {"type": "median"}),
     "delayEvaluation": ("median, bandit and truncation", {"type": "median"}),
 }
-OF_THE_BEST = "format and compile are about the output that registerBest takes; set registerBest, or leave them out"
+OF_THE_BEST = (
+    "format, compile and allowCodeExecution are about the output that registerBest takes; set registerBest, or leave "
+    "them out"
+)
 
 RULES = [
     Rule(SWEEP, "a spec is there", {}, {"spec": None}, ("spec: Required value",)),
@@ -286,7 +289,11 @@ RULES = [
     ),
     *(
         wanted(f"{name} is of a model, {whose}", trial(outputs=model), refused, OF_THE_BEST)
-        for name, said in (("format", {"format": "python"}), ("compile", {"compile": {"to": "onnx"}}))
+        for name, said in (
+            ("format", {"format": "python"}),
+            ("compile", {"compile": {"to": "onnx"}}),
+            ("allowCodeExecution", {"allowCodeExecution": True}),
+        )
         for model in ({"model": said},)
         for whose, refused in (
             ("and no trial's without registerBest", {"registerBest": None, **trial(outputs=model)}),

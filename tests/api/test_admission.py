@@ -133,7 +133,7 @@ def test_what_a_trial_runs_is_the_spec_of_a_job():
 
     assert borrowed == job
     assert len(own) == 3
-    assert [rule["rule"].partition(" || ")[2] for rule in of_models] == ["has(self.registerAs)"] * 2
+    assert [rule["rule"].partition(" || ")[2] for rule in of_models] == ["has(self.registerAs)"] * 3
 
 
 def spec_nodes() -> Iterator[tuple[str, str, Manifest]]:

@@ -19,11 +19,16 @@ def version(number: int) -> Manifest:
     return ours("ModelVersion", f"churn-{number}", {**spec, "format": {"name": "onnx"}})
 
 
-def compiled(number: int) -> Manifest:
-    """A version that is compiled."""
+def native(number: int, **spec: object) -> Manifest:
+    """A version that is compiled while it is served."""
     made = version(number)
-    changes = {"uri": f"s3://lake/NAMESPACE/{number}.skops", "format": {"name": "sklearn"}, "compile": {"to": "onnx"}}
+    changes = {"uri": f"s3://lake/NAMESPACE/{number}.skops", "format": {"name": "sklearn"}, **spec}
     return {**made, "spec": {**made["spec"], **changes}}
+
+
+def compiled(number: int) -> Manifest:
+    """A version that is compiled before it is served."""
+    return native(number, compile={"to": "onnx"})
 
 
 def ours(kind: str, name: str, spec: Manifest, **meta: object) -> Manifest:

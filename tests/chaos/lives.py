@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import sweep_stories
 import trial_stories
-from awaited import compiled, gone, model, ready, routed, served, state, told, version
+from awaited import compiled, gone, model, native, ready, routed, served, state, told, version
 from builders import searching, serving, training
 from serving_lives import (
     LOADS,
@@ -175,6 +176,19 @@ async def _is_not_compiled(world: World) -> None:
     await ready(world, "ModelVersion", "churn-1")
 
 
+async def _is_compiled_behind_its_back(world: World) -> None:
+    await ready(world, "ModelVersion", "churn-1")
+    world.decide("churn-1-compile", "fails", "succeeds")
+    await told(world, "ModelVersion", "churn-1", "Compiled", "1000 rows were compared")
+    await served(world, "churn-1", pods=4)
+
+    def looks_for_it() -> bool:
+        return "/compiled/" in json.dumps(world.get("Deployment", "shop-blue"))
+
+    await world.until("shop serves what was compiled", looks_for_it)
+    await served(world, "churn-1", pods=4)
+
+
 async def _follows_its_alias(world: World) -> None:
     await served(world, "churn-1")
     await world.edit("Model", "churn", {"spec": {"aliases": {"champion": "2"}}})
@@ -297,6 +311,13 @@ LIVES = (
         "serves what was compiled",
         (model(), compiled(1), serving("shop", "churn@latest")),
         _is_served_compiled,
+        SKOPS,
+    ),
+    Life(
+        "OnlineEndpoint",
+        "moves to what was compiled",
+        (model(), native(1), serving("shop", "churn@latest")),
+        _is_compiled_behind_its_back,
         SKOPS,
     ),
     Life(

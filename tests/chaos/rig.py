@@ -37,6 +37,7 @@ QUIET = 0.3  # seconds for which the end must last, or nothing be written
 CONSTANTS = {
     "ultramarine.engine.engine:RELIST_SECONDS": 2 * SPEED,
     "ultramarine.kinds.model.plan:LOOK_AGAIN": 0.5 * SPEED,
+    "ultramarine.kinds.model.compiling:HEAD_START": 0.1 * SPEED,
     "ultramarine.kinds.model.deleting:LOOK_AGAIN": 0.5 * SPEED,
     "ultramarine.kinds.sweep.plan:STORING": 5.0,  # of the time that objects carry, which is ours
     "ultramarine.kinds.onlineendpoint.autoscale:PASS": 0.3 * SPEED,

@@ -16,7 +16,8 @@ TRIAL = {"command": ["python", "train.py", "--lr=$(params.lr)"], "outputs": {"mo
 
 def registering() -> Manifest:
     """A Sweep whose best trial becomes a version of the Model churn."""
-    return searching("hpo", registerBest="churn", trialTemplate={"spec": TRIAL})
+    native = {"model": {"compile": {"to": "none"}}}
+    return searching("hpo", registerBest="churn", trialTemplate={"spec": {**TRIAL, "outputs": native}})
 
 
 async def finds_the_best(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Self
 
 import httpx
 from conftest import Platform
-from manifests import infer
+from manifests import Manifest, infer
 
 
 class Background:
@@ -66,9 +67,10 @@ class OpenLoad(Background):
     PER_SECOND = 40
     AT_ONCE = 64
 
-    def __init__(self, platform: Platform, name: str) -> None:
-        self.platform, self.name = platform, name
+    def __init__(self, platform: Platform, name: str, body: Manifest | None = None) -> None:
+        self.platform, self.name, self.body = platform, name, body or infer([[0.0]])
         self.versions: list[str] = []  # that have answered, in the order of their answers
+        self.outputs: set[str] = set()  # all that were answered, each once
         self.failures: list[str] = []
         super().__init__(self._run)
 
@@ -82,11 +84,12 @@ class OpenLoad(Background):
 
     def _ask(self, client: httpx.Client) -> None:
         try:
-            answer = client.post(f"/v2/models/{self.name}/infer", json=infer([[0.0]]))
+            answer = client.post(f"/v2/models/{self.name}/infer", json=self.body)
         except httpx.HTTPError as error:
             self.failures.append(repr(error))
             return
         if answer.status_code == 200:
+            self.outputs.add(json.dumps(answer.json()["outputs"]))
             self.versions.append(answer.json()["model_version"])
         else:
             self.failures.append(f"{answer.status_code} {answer.text}")

@@ -23,8 +23,8 @@ TRIAL = ["sh", "-c", "sleep 0.2; awk -v x=$(params.x) 'BEGIN { print \"loss=\" (
 
 
 def training_job(name: str, script: str = TRAIN, model: str = "", **spec: Any) -> Manifest:
-    """A TrainingJob that runs `script` with the folder of its output `model` as argument."""
-    outputs = {"model": {"registerAs": model}} if model else {"model": {}}
+    """A TrainingJob that runs `script` with its output folder `model` as argument, and registers that as it is."""
+    outputs = {"model": {"registerAs": model, "compile": {"to": "none"}}} if model else {"model": {}}
     return {
         "kind": "TrainingJob",
         "metadata": {"name": name},

@@ -18,7 +18,7 @@ from ultramarine.kinds import KINDS
 from ultramarine.kinds.model.plan import plan_model
 from ultramarine.kube.apply import with_hash
 from ultramarine.kube.client import ApiError
-from ultramarine.shared.meta import MODEL, SERVICE, Key, Manifest, Resource
+from ultramarine.shared.meta import MODEL, MODEL_VERSION, SERVICE, Key, Manifest, Resource
 
 COUNT = 500
 
@@ -192,3 +192,23 @@ async def test_a_child_whose_event_is_late_is_made_once(engine):
 
     assert client.made == ["Service"]
     assert engine._mirror.known(SERVICE, owner.namespace).keys() == {(owner.namespace, owner.name)}
+
+
+def rung(engine: Engine, manifest: Manifest, resource: Resource) -> set[str]:
+    """Which objects an event rings, by kind and name."""
+    engine._leading = True
+    engine.queue.clear()
+    engine.tell(resource, manifest)
+    return {f"{key.kind}/{key.name}" for key in engine.queue._due}
+
+
+def test_versions_are_rung_by_edits_of_their_model_alone(engine):
+    """Trust and aliases concern each version; the counts in the Model's status, which each new one changes, do not."""
+    engine.tell(MODEL_VERSION, version(1))
+    one = ours("Model", "churn", {})
+    counted = {**one, "metadata": {**one["metadata"], "resourceVersion": "11"}, "status": {"versions": 1}}
+    edited = {**counted, "metadata": {**counted["metadata"], "resourceVersion": "12", "generation": 2}}
+
+    assert "ModelVersion/churn-1" in rung(engine, one, MODEL)
+    assert "ModelVersion/churn-1" not in rung(engine, counted, MODEL)
+    assert "ModelVersion/churn-1" in rung(engine, edited, MODEL)

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from builders import DIGEST, NOW, PLATFORM, child, condition, ended_container, endpoint, ours, read, seen, version
-from ultramarine.kinds.model.compiling import ENDED
+from ultramarine.kinds.model.compiling import ENDED, LOAD_ERRORS
 from ultramarine.kinds.model.manifests import compile_job, compile_job_name, compile_task
 from ultramarine.kinds.model.plan import plan_version, questions_version
 from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
@@ -74,9 +74,10 @@ def said(of, record):
     return pod_of(of, "Succeeded", **ended_container(0, "Completed", words, "store"))
 
 
-def test_a_version_that_asks_for_nothing_says_so():
-    """Without spec.compile no Job is made, and the version is ready as soon as its artifact was found."""
-    plain = read(ours("ModelVersion", "churn-1", version(1)["spec"]))
+@pytest.mark.parametrize("spec", [{"compile": {"to": "none"}}, {"format": {"name": "onnx"}}])
+def test_a_version_that_is_not_to_be_compiled_says_so(spec):
+    """With `to: none`, or of a format that is served as it is, no Job is made, and the version is ready at once."""
+    plain = read(ours("ModelVersion", "churn-1", {**version(1)["spec"], **spec}))
     got = plan_version(plain, seen(answers={ASK: ArtifactFacts(DIGEST, 42)}), NOW)
 
     assert got.apply == ()
@@ -195,7 +196,8 @@ def test_what_has_ended_is_not_judged_again(reason):
 
     assert questions_version(of, seen()) == ()
     assert got.apply == ()
-    assert (got.status["state"], got.status["compiled"]) == ("Ready", over["compiled"])
+    state = {"CodeExecutionRefused": "Refused"}.get(reason, "Invalid" if reason in LOAD_ERRORS else "Ready")
+    assert (got.status["state"], got.status["compiled"]) == (state, over["compiled"])
     assert condition(got, "Compiled")["reason"] == reason
 
 

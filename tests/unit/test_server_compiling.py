@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import skops.io
 import xgboost
 from asking import infer
@@ -38,6 +41,7 @@ from ultramarine_server.artifact import ModelFile
 from ultramarine_server.compiled_model import CompiledModel
 from ultramarine_server.compiling import ARTIFACT, compile_model
 from ultramarine_server.conversion import Native, conversions
+from ultramarine_server.errors import LoadError
 from ultramarine_server.loading import PLATFORMS, load
 from ultramarine_server.parity import LARGEST_ERROR, Parity, compare
 from ultramarine_server.rows import drawn
@@ -324,8 +328,8 @@ def test_code_is_not_run_for_compiling(tmp_path):
     path.write_bytes(b"cos\nsystem\n(S'touch /tmp/ran'\ntR.")
     verdict = compile_model(task_for(path, format="pickle"), tmp_path, tmp_path / "out", threads=1)
 
-    assert verdict.reason == "NotConvertible"
-    assert verdict.message.startswith("CodeExecutionRefused")
+    assert (verdict.load_error, verdict.reason) == ("CodeExecutionRefused", "")
+    assert verdict.message.startswith("model.pkl is of format pickle")
 
 
 def test_another_content_than_the_registered_one_is_not_compiled(tmp_path):
@@ -336,8 +340,52 @@ def test_another_content_than_the_registered_one_is_not_compiled(tmp_path):
     path.write_bytes(path.read_bytes() + b" ")
     verdict = compile_model(task, tmp_path, tmp_path / "out", threads=1)
 
-    assert verdict.reason == "NotConvertible"
-    assert verdict.message.startswith("DigestMismatch")
+    assert (verdict.load_error, verdict.reason) == ("DigestMismatch", "")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("no space left")])
+def test_a_pod_without_room_says_nothing_of_the_model(tmp_path, monkeypatch, error):
+    """What another pod might do better is no verdict: the container fails, and is started again."""
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps(LinearRegression().fit(PATIENTS, PROGRESS)))
+
+    def load_without_room(*_):
+        raise error
+
+    monkeypatch.setattr(pickle, "load", load_without_room)
+    with pytest.raises(LoadError):
+        compile_model(task_for(path, format="pickle", allow_code_execution=True), tmp_path, tmp_path / "out", threads=1)
+    assert not (tmp_path / "out" / VERDICT_NAME).exists()
+
+
+class Dated(LinearRegression):
+    """A model that another scikit-learn has saved."""
+
+    def __reduce__(self):
+        return (LinearRegression, (), {**self.__dict__, "_sklearn_version": "1.5.2"})
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "model.skops", "model.joblib"])
+def test_a_model_of_another_scikit_learn_says_so(tmp_path, name):
+    """The verdict names both versions, and the model is compiled all the same."""
+    path = tmp_path / name
+    if name == "model.skops":
+        skops.io.dump(LinearRegression().fit(PATIENTS, PROGRESS), path)
+        with zipfile.ZipFile(path) as archive:
+            files = {entry: archive.read(entry) for entry in archive.namelist()}
+        here = sklearn.__version__.encode()
+        assert here in files["schema.json"]
+        with zipfile.ZipFile(path, "w") as archive:
+            for entry, content in files.items():
+                archive.writestr(entry, content.replace(here, b"1.5.2") if entry == "schema.json" else content)
+    else:
+        path.write_bytes(pickle.dumps(Dated().fit(PATIENTS, PROGRESS)))
+    format = {"model.pkl": "pickle", "model.skops": "sklearn", "model.joblib": "joblib"}[name]
+    task = task_for(path, format=format, allow_code_execution=True)
+    verdict = compile_model(task, tmp_path, tmp_path / "out", threads=1)
+
+    assert (verdict.reason, verdict.load_error) == ("", "")
+    assert verdict.mismatch.startswith(f"saved by scikit-learn 1.5.2, the server has {sklearn.__version__}: ")
 
 
 # Rows and parity

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ultramarine.shared.training_records import TerminationRecord
 from ultramarine_trainer.child import environment_for_command
 from ultramarine_trainer.lines import LINE_LIMIT, TAIL_LIMIT, LineCutter, Tail
 from ultramarine_trainer.metrics import LatestMetrics, metrics_in
-from ultramarine_trainer.outputs import empty, format_of
+from ultramarine_trainer.outputs import empty, format_of, untrusted_types
 from ultramarine_trainer.source import copy_source
 
 
@@ -200,6 +201,29 @@ def test_other_outputs_are_refused_with_what_was_found(
         format_of("model", output(tmp_path, *files), wanted)
 
     assert caught.value.reason == reason
+
+
+def test_what_servers_refuse_is_read_off_a_skops_file(tmp_path: Path) -> None:
+    """The names of types that are not known are there, few and short, in the order of the alphabet; nothing runs."""
+    names = ["sklearn.linear_model._base.LinearRegression", *(f"team.{'M' * 200}{n}" for n in range(12)), "os.system"]
+    nodes = [
+        {"__class__": name.rpartition(".")[2], "__module__": name.rpartition(".")[0], "__loader__": "ObjectNode"}
+        for name in names
+    ]
+    with zipfile.ZipFile(tmp_path / "model.skops", "w") as archive:
+        archive.writestr("schema.json", json.dumps({**nodes[0], "content": nodes[1:]}))
+    found = untrusted_types(tmp_path, "sklearn").split(", ")
+
+    assert found[0] == "os.system"
+    assert (len(found), max(map(len, found))) == (10, 100)
+    assert untrusted_types(tmp_path, "pickle") == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x05\x06" + bytes(18)])
+def test_a_damaged_file_is_the_servers_to_name(tmp_path: Path, content: bytes) -> None:
+    """What cannot be read says nothing here, and ends no training."""
+    (tmp_path / "model.skops").write_bytes(content)
+    assert untrusted_types(tmp_path, "sklearn") == ""
 
 
 # Source and environment

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
-from ultramarine.shared.contract import AUTO
+from ultramarine.shared.contract import AUTO, MAX_UNTRUSTED, MAX_UNTRUSTED_NAME
 from ultramarine.shared.errors import StorageError
 from ultramarine.shared.formats import FORMATS, HEAD, known_formats, models_among
+from ultramarine.shared.trusted_types import untrusted_in
 
 
 def empty(folder: Path) -> None:
@@ -74,3 +76,16 @@ def format_of(name: str, folder: Path, wanted: str) -> str:
         f"output {name} shall be {what} but holds several: {', '.join(list(models)[:5])}; keep one in this output",
         "OutputInvalid",
     )
+
+
+def untrusted_types(folder: Path, format: str) -> str:
+    """Return what a server will refuse of a .skops model, as an OutputRecord has it. Loads nothing of the model."""
+    if format != "sklearn":
+        return ""
+    found: set[str] = set()
+    for file in folder.rglob("*.skops"):
+        try:
+            found.update(untrusted_in(file))
+        except (OSError, ValueError, RecursionError, zipfile.BadZipFile):
+            continue  # a damaged file is the server's to name
+    return ", ".join(name[:MAX_UNTRUSTED_NAME] for name in sorted(found)[:MAX_UNTRUSTED])

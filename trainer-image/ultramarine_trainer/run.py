@@ -39,7 +39,7 @@ from ultramarine_trainer.inputs import fetch_folder
 from ultramarine_trainer.lines import Tail
 from ultramarine_trainer.listeners import Listeners, series_of
 from ultramarine_trainer.mlflow import with_local_runs
-from ultramarine_trainer.outputs import empty, format_of
+from ultramarine_trainer.outputs import empty, format_of, untrusted_types
 from ultramarine_trainer.progress import resolved_image
 from ultramarine_trainer.repeats import Repeats
 from ultramarine_trainer.runner import Failed, Part, Runner, stopped_by
@@ -401,7 +401,8 @@ class Attempt:
             started = time.monotonic()
             upload = partial(storage.upload_folder, folders[name], f"{prefix}/{name}/", format)
             with _about(f"spec.outputs.{name}"):
-                stored = outputs[name] = self._patiently(self._places.output_waits, upload)
+                stored = self._patiently(self._places.output_waits, upload)
+            outputs[name] = replace(stored, untrusted=untrusted_types(folders[name], format))
             self.say(f"output {name}: {stored.bytes} bytes to {stored.uri} in {time.monotonic() - started:.1f} s")
         record = replace(self._record(), outputs=outputs, productive_seconds=seconds)
         if prefix:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ultramarine_trainer.child import CommandNotFound, Stopped, Supervision, env
 from ultramarine_trainer.frameworks import launch
 from ultramarine_trainer.leases import Connection, Refused, Unreachable
 from ultramarine_trainer.mlflow import with_local_runs
-from ultramarine_trainer.outputs import empty, format_of
+from ultramarine_trainer.outputs import empty, format_of, untrusted_types
 from ultramarine_trainer.pauses import Pauses
 from ultramarine_trainer.run import Attempt, Places
 from ultramarine_trainer.runner import ALONE, Failed, failure_of, stopped_by
@@ -216,8 +217,10 @@ class Worker(Attempt):
                 for name, wanted in task.outputs.items():
                     folder = self._places.outputs / name
                     uri = f"{task.output_prefix.rstrip('/')}/trials/{trial.number}/{name}/"
-                    upload = partial(storage.upload_folder, folder, uri, format_of(name, folder, wanted))
-                    outputs[name] = self._patiently(self._places.output_waits, upload)
+                    format = format_of(name, folder, wanted)
+                    upload = partial(storage.upload_folder, folder, uri, format)
+                    stored = self._patiently(self._places.output_waits, upload)
+                    outputs[name] = replace(stored, untrusted=untrusted_types(folder, format))
             except StorageError as error:
                 self.say(f"trial {trial.number}: {error.message}")
                 return {**finished, "outcome": "Failed", "message": error.message, "outputs": {}}

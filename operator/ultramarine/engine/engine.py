@@ -134,25 +134,27 @@ class Engine:
 
     def _learn(self, resource: Resource, manifest: Manifest) -> None:
         try:
+            edited = self._mirror.is_edited(resource, manifest)
             if self._mirror.put(resource, manifest):
-                self._ring(resource, manifest)
+                self._ring(resource, manifest, edited=edited)
         except Exception:
             with about(Key.named(resource.kind, manifest)):
                 log.exception("cannot take in a %s, it is left out", resource.kind)
 
     def take_in(self, resource: Resource, manifest: Manifest, writer: Key | None) -> None:
         """Take in what the server answered to a write of a pass: it concerns everybody, but for `writer`."""
+        edited = self._mirror.is_edited(resource, manifest)
         if self._mirror.put(resource, manifest):
-            self._ring(resource, manifest, but=writer)
+            self._ring(resource, manifest, but=writer, edited=edited)
 
-    def _ring(self, resource: Resource, manifest: Manifest, but: Key | None = None) -> None:
+    def _ring(self, resource: Resource, manifest: Manifest, but: Key | None = None, *, edited: bool = True) -> None:
         if not self._leading:
             return  # what a standby hears of is not its work; when it begins to lead, it looks at everything
-        for key in self._concerned(resource, manifest):
+        for key in self._concerned(resource, manifest, edited=edited):
             if key != but:
                 self.queue.add(key)
 
-    def _concerned(self, resource: Resource, manifest: Manifest) -> Iterator[Key]:
+    def _concerned(self, resource: Resource, manifest: Manifest, *, edited: bool) -> Iterator[Key]:
         meta = manifest["metadata"]
         if resource.kind in self._kinds:
             yield Key(resource.kind, meta["namespace"], meta["name"])
@@ -160,7 +162,7 @@ class Engine:
         if owner is not None and owner.kind in self._kinds:
             yield owner
         for kind in self._kinds.values():
-            if resource in kind.rung_by:
+            if resource in kind.rung_by or (edited and resource in kind.rung_by_edits):
                 topics = self._kinds[resource.kind].topics(manifest)
                 for name in self._mirror.lookers(kind.resource, meta["namespace"], topics):
                     yield Key(kind.name, meta["namespace"], name)

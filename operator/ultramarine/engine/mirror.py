@@ -26,6 +26,12 @@ def _version(manifest: Manifest) -> int:
     return int(text) if text.isdigit() else 0
 
 
+def _generation(manifest: Manifest) -> int:
+    """The number of the spec; 0 for what has none."""
+    number = manifest["metadata"].get("generation")
+    return number if isinstance(number, int) else 0
+
+
 def owner_key(manifest: Manifest) -> Key | None:
     """The key of the object of ours that controls this one or, for a pod of a child, that its labels name."""
     meta = manifest["metadata"]
@@ -45,6 +51,7 @@ class _Entry:
 
     version: int
     uid: str
+    generation: int
     owner: Key | None
     topics: frozenset[str]
     state: str
@@ -93,6 +100,7 @@ class Mirror:
         entry = _Entry(
             version=version,
             uid=uid,
+            generation=_generation(manifest),
             owner=owner_key(manifest),
             topics=kind.topics(manifest) if kind is not None else frozenset(),
             state=sys.intern(state_of(manifest)) if kind is not None else "",
@@ -107,6 +115,12 @@ class Mirror:
         if entry.owner is not None:
             self._children[entry.owner].add((resource.kind, name[1]))
         return True
+
+    def is_edited(self, resource: Resource, manifest: Manifest) -> bool:
+        """True if this is another object, or has another spec, than the one that is known."""
+        meta = manifest["metadata"]
+        known = self._objects[resource.kind].get((meta["namespace"], meta["name"]))
+        return known is None or (known.uid, known.generation) != (str(meta.get("uid", "")), _generation(manifest))
 
     def drop(self, resource: Resource, manifest: Manifest) -> None:
         """Take out an object that was deleted; a newer one of the same name stays."""

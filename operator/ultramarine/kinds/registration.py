@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..shared.contract import OutputRecord
+from ..shared.contract import MAX_UNTRUSTED, MAX_UNTRUSTED_NAME, OutputRecord
 from ..shared.meta import API_VERSION, GROUP, Manifest
 from ..shared.plan import Seen
 from .model.schema import Compile, version_name, version_number
@@ -27,15 +27,17 @@ class Candidate:
     record: OutputRecord
     lineage: Manifest
     compile: Compile | None = None
+    trusted: bool = False  # it may run code when it is loaded
 
 
 @dataclass(frozen=True)
 class Maker:
-    """Whose outputs they are: the label and the uid by which versions of theirs are known."""
+    """Whose outputs they are: the label and the uid by which versions of theirs are known, and who asked for them."""
 
     namespace: str
     label: str
     uid: str
+    requested_by: str = ""
 
 
 def registered(maker: Maker, seen: Seen) -> dict[str, str]:
@@ -80,6 +82,8 @@ def _newest(model: str, known: Manifest | None, seen: Seen) -> int:
 
 def _model_version(maker: Maker, candidate: Candidate, number: int) -> Manifest:
     output, wanted = candidate.record, candidate.compile
+    # A command can write its record by itself.
+    untrusted = [name[:MAX_UNTRUSTED_NAME] for name in output.untrusted.split(", ") if name][:MAX_UNTRUSTED]
     return {
         "apiVersion": API_VERSION,
         "kind": "ModelVersion",
@@ -93,8 +97,9 @@ def _model_version(maker: Maker, candidate: Candidate, number: int) -> Manifest:
             "version": str(number),
             "uri": output.uri,
             "digest": output.digest,
-            "format": {"name": output.format},
-            "lineage": candidate.lineage,
+            "format": {"name": output.format, **({"untrustedTypes": untrusted} if untrusted else {})},
+            "lineage": candidate.lineage | ({"requestedBy": maker.requested_by} if maker.requested_by else {}),
+            **({"allowCodeExecution": True} if candidate.trusted else {}),
             **({"compile": wanted.model_dump(by_alias=True)} if wanted and output.format != "onnx" else {}),
         },
     }

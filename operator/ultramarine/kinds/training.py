@@ -8,6 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..shared import contract
 from ..shared.errors import InvalidSpec, listed
@@ -28,7 +29,7 @@ def source_digest(job: Job) -> str:
     return f"sha256:{content_hash(job.spec.source.inline)}" if job.spec.source and job.spec.source.inline else ""
 
 
-def requested_by(job: Job, platform: Platform) -> str:
+def requested_by(job: Obj[Any], platform: Platform) -> str:
     """Who made the object, where the API server writes it down; elsewhere anybody could have."""
     annotations = job.manifest["metadata"].get("annotations") or {}
     return str(annotations.get(ANNOTATION_REQUESTED_BY, ""))[:500] if platform.knows_requester else ""

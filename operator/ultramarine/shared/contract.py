@@ -145,14 +145,23 @@ class ArtifactManifest:
         return sum(entry.bytes for entry in self.files)
 
 
+MAX_UNTRUSTED = 10  # types that a record names
+MAX_UNTRUSTED_NAME = 100  # characters of each
+
+
 @dataclass(frozen=True)
 class OutputRecord:
-    """One uploaded output: the folder's s3:// URI, the manifest's digest, its size in bytes and its model format."""
+    """One uploaded output: the folder's s3:// URI, the manifest's digest, its size in bytes and its model format.
+
+    `untrusted` names types in a .skops file that servers do not build without permission, MAX_UNTRUSTED of them at
+    most, with ", " between them.
+    """
 
     uri: str
     digest: str
     bytes: int
     format: str = ""
+    untrusted: str = ""
 
 
 # BUCKET/NAMESPACE/trainingjobs/NAME/UID/OUTPUT/DIGEST16/; a checkpoint is no output, and lies like one.

@@ -62,6 +62,7 @@ class Platform:
     image_pull_secrets: tuple[str, ...] = ()
     storage_confined: bool = False  # a namespace's keys open BUCKET/NAMESPACE/ and BUCKET/shared/, and no more
     knows_requester: bool = False  # the API server writes it into the annotation that nobody else can write
+    username: str = ""  # the operator's own, as the API server knows it
     progress_url: str = ""  # without the path; empty where nobody listens
     mlflow_uri: str = ""  # of the tracking server, where jobs are recorded in one
     gateway: str = ""  # HOST:PORT at which the gateway pods of {namespace} say what they route by
@@ -285,6 +286,7 @@ class Kind:
     children: tuple[Resource, ...] = ()
     related: tuple[Resource, ...] = ()
     rung_by: tuple[Resource, ...] = ()
+    rung_by_edits: tuple[Resource, ...] = ()  # as rung_by, but only for another spec, a new object or its end
     topics: Callable[[Manifest], frozenset[str]] = no_topics
     questions: Callable[[Obj[Any], Seen], tuple[Question, ...]] = no_questions
     answer: Callable[[Obj[Any], Report, Child], Manifest | None] = no_answer  # to a pod that has reported

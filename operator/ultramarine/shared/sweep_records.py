@@ -265,6 +265,7 @@ def _best(document: dict[str, Any]) -> BestTrial:
     if type(document["trial"]) is not int or not all(type(v) in (int, float) and math.isfinite(v) for v in values):
         raise TypeError("a trial's number or value is something else")
     outputs = {str(name): read_known(OutputRecord, one) for name, one in (document.get("outputs") or {}).items()}
-    if not all(isinstance(text, str) for one in outputs.values() for text in (one.uri, one.digest, one.format)):
+    texts = [text for one in outputs.values() for text in (one.uri, one.digest, one.format, one.untrusted)]
+    if not all(isinstance(text, str) for text in texts):
         raise TypeError("what is told of an output is no text")
     return BestTrial(document["trial"], values, dict(document.get("params") or {}), outputs)

@@ -266,6 +266,7 @@ class TerminationRecord:
         texts = [self.reason, self.message, self.tail, self.source.digest, self.source.commit, self.mlflow_run]
         texts.append(self.series)
         texts += [text for output in self.outputs.values() for text in (output.uri, output.digest, output.format)]
+        texts += [output.untrusted for output in self.outputs.values()]
         texts += [record.digest for record in self.inputs.values()]
         if not all(isinstance(text, str) for text in texts):
             raise TypeError("a text is something else")

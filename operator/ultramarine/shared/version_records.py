@@ -52,7 +52,9 @@ class CompileRecord:
     """What became of a CompileTask: the last words of its pod, and stored as PREFIX/result.json.
 
     Where all went well, `uri`, `digest` and `bytes` are those of the compiled artifact and `reason` is empty; else
-    that is ParityFailed or NotConvertible, and `message` says what to do. Of `rows` rows, which came from where
+    that is ParityFailed or NotConvertible, and `message` says why. Where no server can load the native model,
+    `load_error` is the server's word for that, and `message` its sentence. `mismatch` says by which version of a
+    library the model was saved, if the server has another one. Of `rows` rows, which came from where
     `rows_from` says, a share of `label_agreement` had the same labels, and the values differed by
     `worst_relative_error` at most; both are -1 where nothing was compared. `opset` is the version of ONNX's operators.
     """
@@ -67,6 +69,8 @@ class CompileRecord:
     label_agreement: float = -1.0
     reason: str = ""
     message: str = ""
+    load_error: str = ""
+    mismatch: str = ""
 
     def to_json(self) -> Bytes:
         return json.dumps(asdict(self), sort_keys=True).encode()
@@ -79,7 +83,8 @@ class CompileRecord:
             if "rows_from" not in document:  # somebody else's words
                 raise KeyError("rows_from")
             record = read_known(cls, document)
-            texts = (record.uri, record.digest, record.rows_from, record.reason, record.message)
+            texts = [record.uri, record.digest, record.rows_from, record.reason, record.message]
+            texts += [record.load_error, record.mismatch]
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError("a text is something else")
             counts = (record.bytes, record.opset, record.rows)

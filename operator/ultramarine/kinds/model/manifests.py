@@ -22,8 +22,8 @@ TMP = {"name": "tmp", "mountPath": "/tmp"}
 
 
 def compile_job_name(version: Version) -> str:
-    """The name of the Job that compiles the version."""
-    return f"{version.name}-compile"
+    """The name of the Job that checks and compiles the version; another one tries again what may run code now."""
+    return f"{version.name}-compile{'-trusted' if version.spec.allow_code_execution else ''}"
 
 
 def compile_task(version: Version, wanted: Compile, platform: Platform) -> CompileTask:

@@ -10,7 +10,8 @@ from ...shared.formats import CODE_EXECUTING_FORMATS
 from ...shared.meta import MODEL_VERSION, Manifest, Ref
 from ...shared.plan import ArtifactFacts, CheckArtifact, Event, Obj, Plan, Platform, Question, Seen
 from ...shared.score import score
-from . import compiling, deleting
+from ...shared.trusted_types import untrusted
+from . import compiling, deleting, trust
 from .schema import ModelSpec, ModelVersionSpec, version_number
 from .serving import named, server_of, versions_of
 
@@ -81,6 +82,7 @@ def _number(version: Manifest) -> int:
 
 def questions_version(version: Obj[ModelVersionSpec], seen: Seen) -> tuple[Question, ...]:
     """Ask the storage for the artifact until it was found to be right; the servers check it again at every load."""
+    version = trust.permitted(version, seen)
     if _refused(version.spec) or _foreign(version, seen.platform):
         return ()
     return compiling.questions(version, seen) if _settled(version) else (CheckArtifact(version.spec.uri),)
@@ -88,21 +90,13 @@ def questions_version(version: Obj[ModelVersionSpec], seen: Seen) -> tuple[Quest
 
 def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> Plan:
     """Say whether the version can be served, and if not, why."""
+    version = trust.permitted(version, seen)
     spec = version.spec
     after: timedelta | None = None
     size = int(version.status.get("bytes") or 0)
     compiled = compiling.told(version)
-    if _refused(spec):
-        state, condition = (
-            "Refused",
-            Condition(
-                "Ready",
-                False,
-                "CodeExecutionRefused",
-                f"loading the format {spec.format.name} runs code of its maker's choice; if you trust them, set "
-                "spec.allowCodeExecution to true, or save the model as .skops or .onnx",
-            ),
-        )
+    if why := _refused(spec):
+        state, condition = "Refused", Condition("Ready", False, compiling.REFUSED, why)
     elif _foreign(version, seen.platform):
         own = f"s3://{seen.platform.storage_bucket}/{version.namespace}/"
         message = (
@@ -119,12 +113,13 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
             size = answer.bytes if isinstance(answer, ArtifactFacts) else size
         if condition.status:
             compiled = compiling.compilation(version, seen, now)
-            state, condition = _with(compiled, spec)
+            state, condition = _with(compiled, version)
             after = compiled.after
     stuck = condition.message if state in ("Refused", "Invalid") else ""
     shown = health(done=condition.status is True, failed=stuck, progress=condition.message)
     shown_score = score(spec.lineage.metrics)
-    told = (condition, *((compiled.condition,) if _is_told(version, condition, compiled) else ()), *shown)
+    compatible = _compatible(compiled)
+    told = (condition, *((compiled.condition,) if _is_told(version, condition, compiled) else ()), *compatible, *shown)
     status: Manifest = {
         "observedGeneration": version.generation,
         "state": state,
@@ -134,37 +129,72 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
     }
     if compiled.figures:
         status["compiled"] = compiled.figures
-    return Plan(status, apply=compiled.apply, events=_diary(version, condition, compiled.condition), after=after)
+    if permission := trust.shown(version, seen, now):
+        status["codeExecution"] = permission
+    events = _diary(version, condition, compiled.condition, *compatible)
+    return Plan(status, apply=compiled.apply, events=events, after=after)
 
 
 FOUND = Condition("Ready", True, "ArtifactFound", "stored completely; the servers check its content when they load it")
 
 
-def _with(compiled: compiling.Compilation, spec: ModelVersionSpec) -> tuple[str, Condition]:
+def _with(compiled: compiling.Compilation, version: Obj[ModelVersionSpec]) -> tuple[str, Condition]:
     """The state of a version whose artifact was found right.
 
-    It is not ready before its compiling has ended, well or not: an endpoint that follows it would roll twice.
+    One that asks for compiling is not ready before that has ended, well or not: an endpoint that follows it would
+    roll twice. One that no server can load is not ready, so that @latest does not lead to it.
     """
+    wanted, outcome = version.spec.compile, compiled.condition
+    if compiled.unloadable:
+        state = "Refused" if outcome.reason == compiling.REFUSED else "Invalid"
+        return state, Condition("Ready", False, outcome.reason, outcome.message)
+    if compiling.is_automatic(version) or wanted is None:
+        return "Ready", FOUND
     if compiled.under_way:
-        return "Compiling", Condition("Ready", False, compiling.COMPILING, compiled.condition.message)
-    if spec.compile is not None and spec.compile.on_failure == "Fail" and not compiled.condition.status:
-        return "Invalid", Condition("Ready", False, compiled.condition.reason, compiled.condition.message)
+        return "Compiling", Condition("Ready", False, compiling.COMPILING, outcome.message)
+    if wanted.on_failure == "Fail" and not outcome.status and outcome.reason != compiling.NOT_ASKED:
+        return "Invalid", Condition("Ready", False, outcome.reason, outcome.message)
     return "Ready", FOUND
+
+
+def _compatible(compiled: compiling.Compilation) -> tuple[Condition, ...]:
+    """A warning if another version of its library saved the model than the servers have."""
+    if not compiled.mismatch:
+        return ()
+    return (Condition(compiling.COMPATIBLE, False, compiling.MISMATCH, compiled.mismatch),)
 
 
 def _diary(version: Obj[ModelVersionSpec], *new: Condition) -> tuple[Event, ...]:
     """An event for each condition that says something else than before, and each thing once."""
     lines: dict[str, Event] = {}
+    background = compiling.is_automatic(version)
     for condition in new:
         before = (find(version.status, condition.type) or {}).get("reason")
+        untold = {before, compiling.NOT_ASKED}
         quiet = condition.status or condition.reason == compiling.COMPILING
-        if condition.reason not in (before, compiling.NOT_ASKED):
-            lines[condition.reason] = Event(condition.reason, condition.message, "Normal" if quiet else "Warning")
+        if background and condition.type == compiling.CONDITION:
+            untold |= {compiling.COMPILING, compiling.SUPERSEDED}
+            quiet = True
+        if condition.reason not in untold:
+            event = Event(condition.reason, condition.message, "Normal" if quiet else "Warning")
+            lines.setdefault(condition.reason, event)
     return tuple(lines.values())
 
 
-def _refused(spec: ModelVersionSpec) -> bool:
-    return spec.format.name in CODE_EXECUTING_FORMATS and not spec.allow_code_execution
+def _refused(spec: ModelVersionSpec) -> str:
+    """Why no server loads it without permission, and the remedy; nothing if one does."""
+    types = untrusted(spec.format.untrusted_types)  # by the list of today, which may be longer than the trainer's was
+    if spec.allow_code_execution or not (types or spec.format.name in CODE_EXECUTING_FORMATS):
+        return ""
+    if types:
+        what, instead = f"it holds types that are not known to be safe: {', '.join(types)}", "store it as ONNX"
+    else:
+        what = f"loading the format {spec.format.name} runs code of its maker's choice"
+        instead = "save the model as .skops or .onnx"
+    return (
+        f"{what}; if you trust its maker, set spec.allowCodeExecution to true, or spec.trust.allowCodeExecution of "
+        f"Model {spec.model} for all of its versions, or {instead}"
+    )
 
 
 def _foreign(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
@@ -176,7 +206,8 @@ def _foreign(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
 
 def _is_told(version: Obj[ModelVersionSpec], ready: Condition, compiled: compiling.Compilation) -> bool:
     """Whether Compiled is there yet: asked for, it comes when the artifact was found right, and stays."""
-    return not compiled.under_way or ready.reason == compiling.COMPILING or compiling.has_begun(version)
+    begun = ready.status is True or ready.reason == compiling.COMPILING or compiling.has_begun(version)
+    return begun or not compiled.under_way
 
 
 def _settled(version: Obj[ModelVersionSpec]) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from ...shared.contract import METRIC_LIMIT
+from ...shared.contract import MAX_UNTRUSTED, MAX_UNTRUSTED_NAME, METRIC_LIMIT
 from ...shared.schema import IMMUTABLE, Digest, DnsName, Schema, Status, Uri, rule, rules, says
 from ...shared.score import MAX_SCORE
 
@@ -22,6 +22,11 @@ def version_name(model: str, version: str) -> str:
 def version_number(text: object) -> int:
     """A version's number; 0 for what is none, such as a status that somebody wrote by hand."""
     return int(str(text)) if str(text).isdecimal() else 0
+
+
+def trusts(model: dict[str, Any] | None) -> bool:
+    """True if all versions of the Model, as it is in the API, may run code when they are loaded."""
+    return (((model or {}).get("spec") or {}).get("trust") or {}).get("allowCodeExecution") is True
 
 
 VersionNumber = Annotated[
@@ -54,6 +59,17 @@ class Card(Schema):
     limitations: str = Field(default="", max_length=4096, description="Where it fails, or must not be used.")
 
 
+class Trust(Schema):
+    """What all versions of the model may do."""
+
+    allow_code_execution: bool = Field(
+        default=False,
+        description="Load every version, present and future, even if that runs code of its maker's choice. "
+        "status.codeExecution of a version says who allowed it. Taken away, it holds for later decisions: deployments "
+        "that serve such a version go on.",
+    )
+
+
 class ModelSpec(Schema):
     """A model's names for its versions, how many are kept, and what people should know of it."""
 
@@ -66,6 +82,7 @@ class ModelSpec(Schema):
         "Retain: it stays. Delete: it is deleted, if a TrainingJob of the namespace has stored it and no other version "
         "of the namespace is of the same files.",
     )
+    trust: Trust | None = Field(default=None, description="What all versions may do; by default nothing special.")
     aliases: dict[str, VersionNumber] = Field(
         default={},
         max_length=64,
@@ -114,6 +131,12 @@ class ModelFormat(Schema):
         "with MLmodel), or one of those that run code when they are loaded: torch (.pt2, or TorchScript in a .pt), "
         "python (a folder with model.py), pickle, joblib."
     )
+    untrusted_types: list[Annotated[str, Field(max_length=MAX_UNTRUSTED_NAME)]] = Field(
+        default=[],
+        max_length=MAX_UNTRUSTED,
+        description="What a server refuses to build of a .skops file unless the version may run code, as the trainer "
+        "found it.",
+    )
 
 
 class Tensor(Schema):
@@ -152,6 +175,7 @@ class Lineage(Schema):
 
     training_job: str = Field(default="", max_length=253, description="The TrainingJob whose output it is.")
     git_commit: str = Field(default="", max_length=64, description="The commit of the code that made it.")
+    requested_by: str = Field(default="", max_length=500, description="The user who asked for the training.")
     sweep: str = Field(default="", max_length=253, description="The Sweep whose best trial made it.")
     trial: int | None = Field(default=None, ge=0, description="The number of that trial.")
     metrics: dict[str, float] = Field(
@@ -175,10 +199,11 @@ class Parity(Schema):
 
 
 class Compile(Schema):
-    """Into what the version is compiled before it is served, and what must be true of the result."""
+    """Into what the version is compiled, and what must be true of the result."""
 
-    to: Literal["onnx"] = Field(
-        description="onnx: models of scikit-learn, xgboost and lightgbm become one ONNX graph, which answers faster."
+    to: Literal["onnx", "none"] = Field(
+        description="onnx: models of scikit-learn, xgboost and lightgbm become one ONNX graph, which answers faster. "
+        "none: the version is served as it is."
     )
     parity: Parity = Field(
         default=Parity(),
@@ -198,7 +223,7 @@ class ModelVersionSpec(Schema):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "!has(self.compile) || self.format.name != 'onnx'",
+                "!has(self.compile) || self.compile.to == 'none' || self.format.name != 'onnx'",
                 "a model of format onnx needs no compiling; leave compile out",
             )
         )
@@ -222,12 +247,15 @@ class ModelVersionSpec(Schema):
     )
     allow_code_execution: bool = Field(
         default=False,
-        description="Whether it may be loaded though its format runs code of its maker's choice: torch, python, "
-        "pickle, joblib, and in a folder of mlflow what is pickled.",
+        description="Load it even if that runs code of its maker's choice: torch, python, pickle, joblib, types in a "
+        ".skops file that are not known to be safe, and in a folder of mlflow what is pickled. spec.trust of its Model "
+        "says the same of all versions. Compiling that was refused is tried again.",
     )
     compile: Compile | None = Field(
         default=None,
-        description="Compile it before it is served. The version is ready when that has ended, well or not.",
+        description="Compile it before it is served: the version is ready when that has ended, well or not. Left out, "
+        "models of scikit-learn, xgboost and lightgbm are served as they are at once, and compiled in the background; "
+        "endpoints move to the compiled model if it answers as the native one.",
         json_schema_extra=IMMUTABLE,
     )
     lineage: Lineage = Field(default=Lineage(), description="Where it comes from.", json_schema_extra=IMMUTABLE)
@@ -250,6 +278,20 @@ class Compiled(Schema):
     )
 
 
+class CodeExecution(Schema):
+    """Who allowed that loading the version runs code."""
+
+    allowed_by: str = Field(
+        default="",
+        max_length=500,
+        description="The user, as the API server knows them; empty on Kubernetes before 1.36.",
+    )
+    through: str = Field(default="", max_length=400, description="The field that says so, and its object.")
+    since: str | None = Field(
+        default=None, json_schema_extra={"format": "date-time"}, description="When the operator first saw it."
+    )
+
+
 class ModelVersionStatus(Status):
     """Whether the version can be served."""
 
@@ -263,3 +305,6 @@ class ModelVersionStatus(Status):
         default="", max_length=MAX_SCORE, description="As many of its training's metrics as a column has room for."
     )
     compiled: Compiled | None = Field(default=None, description="What came of compiling it.")
+    code_execution: CodeExecution | None = Field(
+        default=None, description="Who allowed that loading it runs code; absent if that is not allowed."
+    )

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 
 from ...shared import pods
 from ...shared.conditions import MAX_MESSAGE, find
+from ...shared.contract import ENV_TASK
 from ...shared.meta import Manifest
 from ...shared.plan import Seen
+from ...shared.serving_records import ServingTask
 from .manifests import (
     ANNOTATION_REVISION,
     ANNOTATION_VERSION,
@@ -24,6 +26,7 @@ from .resolve import Unresolved, resolve
 from .schema import EndpointDeployment
 
 KEYS_MISSING = "KeysMissing"  # the server's own word
+ROLLOUT_ENDED = ("Promoted", "RolledBack")  # phases after which no pods are compared
 SETTLED = ("Ready", "Stopped")  # states in which no pod is as it was before an edit
 
 
@@ -125,7 +128,28 @@ def _wanted(
     found = resolve(deployment.model or "", seen)
     if isinstance(found, Unresolved):
         return found
-    return _Wanted(server_deployment(endpoint, deployment, found.spec, seen.platform, live), version=found.name)
+    spec = found.spec
+    if found.native is not None and _rolls_out(endpoint) and _loads(live, found.native.uri):
+        # Pods that are replaced while they are compared would be judged by their start.
+        spec = found.native
+    return _Wanted(server_deployment(endpoint, deployment, spec, seen.platform, live), version=found.name)
+
+
+def _rolls_out(endpoint: Endpoint) -> bool:
+    """True if a rollout goes on, or is about to begin."""
+    known = endpoint.status.get("rollout")
+    phase = known.get("phase") if isinstance(known, dict) else ""
+    return endpoint.spec.rollout is not None and phase not in ROLLOUT_ENDED
+
+
+def _loads(live: Manifest | None, uri: str) -> bool:
+    """True if a Deployment's pods load the model at this place."""
+    containers = (((live or {}).get("spec") or {}).get("template") or {}).get("spec", {}).get("containers") or []
+    tasks = [v.get("value") for c in containers for v in c.get("env") or [] if v.get("name") == ENV_TASK]
+    try:
+        return any(ServingTask.from_json(str(task)).uri == uri for task in tasks)
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
 def leaving(name: str, seen: Seen) -> Judged:

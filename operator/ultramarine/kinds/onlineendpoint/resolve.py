@@ -7,15 +7,25 @@ from dataclasses import dataclass
 from ...shared.conditions import find, is_true
 from ...shared.meta import Manifest
 from ...shared.plan import Seen
-from ..model.schema import LATEST, ModelFormat, ModelVersionSpec, version_number
+from ..model.schema import LATEST, ModelFormat, ModelVersionSpec, trusts, version_number
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A version that can be served; where it was compiled, `spec` has the uri, digest and format of that artifact."""
+    """A version that can be served; if it was compiled, `spec` has the uri, digest and format of that artifact.
+
+    `native` is the version as it was registered, if it is served so until it is compiled in the background.
+    """
 
     name: str
     spec: ModelVersionSpec
+    native: ModelVersionSpec | None = None
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Names what is served: the compiling in the background makes no other model of it."""
+        spec = self.native or self.spec
+        return self.name, spec.uri, spec.digest
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ def resolve(reference: str, seen: Seen) -> Resolved | Unresolved:
     if wanted == LATEST:
         ready = [v for v in versions if is_true(v.get("status") or {}, "Ready")]
         if ready:
-            return _resolved(max(ready, key=_number))
+            return _resolved(max(ready, key=_number), seen)
         if versions:
             return Unresolved(f"no version of Model {model} is ready: {_why(max(versions, key=_number))}")
         return Unresolved(f"Model {model} has no version yet; a TrainingJob with registerAs: {model} makes one")
@@ -51,18 +61,21 @@ def resolve(reference: str, seen: Seen) -> Resolved | Unresolved:
         return Unresolved(f"ModelVersion {model}-{number} does not exist yet")
     if not is_true(version.get("status") or {}, "Ready"):
         return Unresolved(_why(version))
-    return _resolved(version)
+    return _resolved(version, seen)
 
 
-def _resolved(version: Manifest) -> Resolved:
+def _resolved(version: Manifest, seen: Seen) -> Resolved:
     spec = ModelVersionSpec.model_validate(version["spec"])
-    status = version.get("status") or {}
-    if is_true(status, "Compiled") and spec.compile is not None:
+    if trusts(next((m for m in seen.others("Model") if m["metadata"]["name"] == spec.model), None)):
+        spec = spec.model_copy(update={"allow_code_execution": True})
+    status, name = version.get("status") or {}, version["metadata"]["name"]
+    native = spec if spec.compile is None else None
+    if is_true(status, "Compiled") and (spec.compile is None or spec.compile.to != "none"):
         compiled = status.get("compiled") or {}
         served = {"uri": compiled.get("uri"), "digest": compiled.get("digest"), "format": ModelFormat(name="onnx")}
         if served["uri"] and served["digest"]:
-            spec = spec.model_copy(update=served)
-    return Resolved(version["metadata"]["name"], spec)
+            return Resolved(name, spec.model_copy(update=served), native)
+    return Resolved(name, spec, native)
 
 
 def _number(version: Manifest) -> int:

@@ -57,7 +57,7 @@ def identity(endpoint: Endpoint, seen: Seen) -> str:
     # Without what is as usual: a field that a later release adds must not begin every rollout anew.
     own = deployment.model_dump(mode="json", include=settings, exclude_defaults=True)
     asked = spec.model_dump(mode="json", exclude_defaults=True)
-    return content_hash([asked, own, found.name, found.spec.uri, found.spec.digest])[:16]
+    return content_hash([asked, own, *found.identity])[:16]
 
 
 def _told(stage: Stage) -> RolloutStatus | None:

@@ -8,6 +8,7 @@ from ...shared.plan import Seen
 from ...shared.sweep_records import BestTrial
 from .. import registration
 from ..registration import Candidate, Maker
+from ..training import requested_by
 from .manifests import Sweep, best_output, objectives
 
 LABEL_SWEEP_UID = f"{GROUP}/sweep-uid"
@@ -15,7 +16,7 @@ LABEL_SWEEP_UID = f"{GROUP}/sweep-uid"
 
 def registered(sweep: Sweep, seen: Seen) -> str:
     """The name of the ModelVersion that was made of the best trial, if it was."""
-    return registration.registered(_maker(sweep), seen).get(best_output(sweep), "")
+    return registration.registered(_maker(sweep, seen), seen).get(best_output(sweep), "")
 
 
 def to_register(sweep: Sweep, best: BestTrial, record: OutputRecord, seen: Seen) -> tuple[Manifest, ...]:
@@ -23,10 +24,11 @@ def to_register(sweep: Sweep, best: BestTrial, record: OutputRecord, seen: Seen)
     names = [objective["metric"] for objective in objectives(sweep)]
     lineage = {"sweep": sweep.name, "trial": best.trial, "metrics": dict(zip(names, best.values, strict=False))}
     output = best_output(sweep)
-    wanted = sweep.spec.trial_template.spec.outputs[output].compile
-    candidate = Candidate(output, sweep.spec.register_best or "", record, lineage, wanted)
-    return registration.to_register(_maker(sweep), [candidate], seen)
+    wanted = sweep.spec.trial_template.spec.outputs[output]
+    model = sweep.spec.register_best or ""
+    candidate = Candidate(output, model, record, lineage, wanted.compile, wanted.allow_code_execution)
+    return registration.to_register(_maker(sweep, seen), [candidate], seen)
 
 
-def _maker(sweep: Sweep) -> Maker:
-    return Maker(sweep.namespace, LABEL_SWEEP_UID, sweep.uid)
+def _maker(sweep: Sweep, seen: Seen) -> Maker:
+    return Maker(sweep.namespace, LABEL_SWEEP_UID, sweep.uid, requested_by(sweep, seen.platform))

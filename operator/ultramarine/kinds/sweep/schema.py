@@ -229,8 +229,10 @@ class SweepSpec(Schema):
                 "!has(self.trialTemplate.spec.outputs) || self.trialTemplate.spec.outputs.all(name, "
                 "(has(self.registerBest) && (size(self.trialTemplate.spec.outputs) == 1 || name == 'model')) || "
                 "(!has(self.trialTemplate.spec.outputs[name].format) && "
-                "!has(self.trialTemplate.spec.outputs[name].compile)))",
-                "format and compile are about the output that registerBest takes; set registerBest, or leave them out",
+                "!has(self.trialTemplate.spec.outputs[name].compile) && "
+                "!self.trialTemplate.spec.outputs[name].allowCodeExecution))",
+                "format, compile and allowCodeExecution are about the output that registerBest takes; set "
+                "registerBest, or leave them out",
             ),
             rule(
                 "!has(self.budget) || !has(self.budget.cpuHours) || (has(self.trialTemplate.spec.resources) && "

@@ -10,6 +10,7 @@ from ...shared.plan import Seen
 from ...shared.training_records import TerminationRecord
 from .. import registration
 from ..registration import Candidate, Maker
+from ..training import requested_by
 from .manifests import Job
 
 LABEL_JOB_UID = f"{GROUP}/training-job-uid"
@@ -17,16 +18,16 @@ LABEL_JOB_UID = f"{GROUP}/training-job-uid"
 
 def registered(job: Job, seen: Seen) -> dict[str, str]:
     """Output name to the name of the ModelVersion that was made of it."""
-    return registration.registered(_maker(job), seen)
+    return registration.registered(_maker(job, seen), seen)
 
 
 def to_register(job: Job, record: TerminationRecord, seen: Seen) -> tuple[Manifest, ...]:
     """The Models and ModelVersions that are still to be made of this job's outputs."""
-    return registration.to_register(_maker(job), _candidates(job, record), seen)
+    return registration.to_register(_maker(job, seen), _candidates(job, record), seen)
 
 
-def _maker(job: Job) -> Maker:
-    return Maker(job.namespace, LABEL_JOB_UID, job.uid)
+def _maker(job: Job, seen: Seen) -> Maker:
+    return Maker(job.namespace, LABEL_JOB_UID, job.uid, requested_by(job, seen.platform))
 
 
 def _candidates(job: Job, record: TerminationRecord) -> Iterator[Candidate]:
@@ -37,4 +38,5 @@ def _candidates(job: Job, record: TerminationRecord) -> Iterator[Candidate]:
         lineage["metrics"] = dict(list(record.metrics.items())[: contract.METRIC_LIMIT])
     for name, output in sorted(job.spec.outputs.items()):
         if output.register_as is not None and name in record.outputs:
-            yield Candidate(name, output.register_as, record.outputs[name], lineage, output.compile)
+            made, wanted = record.outputs[name], output.compile
+            yield Candidate(name, output.register_as, made, lineage, wanted, output.allow_code_execution)

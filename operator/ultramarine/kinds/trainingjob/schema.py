@@ -186,7 +186,14 @@ class TrialOutput(Schema):
         ".pt, .pkl, .joblib, XGBoost's .json, LightGBM's .txt, MLmodel. python has to be named.",
     )
     compile: Compile | None = Field(
-        default=None, description="Compile the registered version before it is served; a model of format onnx is not."
+        default=None,
+        description="Compile the registered version before it is served (to: onnx) or not at all (to: none); left out, "
+        "it is compiled in the background, if it can be. A model of format onnx is not.",
+    )
+    allow_code_execution: bool = Field(
+        default=False,
+        description="Load each version that is registered of it even if that runs code of its maker's choice, as "
+        "pickles and python do. status.codeExecution of the version says who asked for the training.",
     )
 
 
@@ -202,6 +209,10 @@ class Output(TrialOutput):
             rule(
                 "!has(self.compile) || has(self.registerAs)",
                 "compile is about a model; set registerAs too, or leave it out",
+            ),
+            rule(
+                "!self.allowCodeExecution || has(self.registerAs)",
+                "allowCodeExecution is about a model; set registerAs too, or leave it out",
             ),
         )
     )
