@@ -62,7 +62,8 @@ class Agent:
                 one.name: min(self._ready.get(cluster_name(name, one.name, protocol), 0) for protocol in one.protocols)
                 for one in endpoint.routes.deployments
             }
-            told[name] = replace(told.get(name, RouteState()), version=endpoint.routes.version, ready=ready)
+            state, away = told.get(name, RouteState()), tuple(sorted(endpoint.away))
+            told[name] = replace(state, version=endpoint.routes.version, ready=ready, away=away)
         return told
 
     def since(self, name: str) -> str:

@@ -10,8 +10,8 @@ _CLIENTS_LIMIT = 50_000  # connections of all endpoints together
 
 # Only these are made at all: the others would be most of the memory of a gateway with many endpoints.
 _KEPT = (
-    r"cluster\.[^.]+\.(upstream_rq_(total|completed|active|pending_active|time|timeout|retry|retry_success|retry_overflow|pending_overflow|[1-5]xx"
-    r"|tx_reset|rx_reset)|upstream_cx_(active|connect_fail|connect_timeout|destroy_remote_with_active_rq)"
+    r"cluster\.[^.]+\.(upstream_rq_(total|completed|active|pending_active|time|timeout|retry|retry_success|retry_overflow|pending_overflow|[1-5]xx|401|429"
+    r"|tx_reset|rx_reset)|upstream_cx_(active|connect_fail|connect_timeout|none_healthy|destroy_remote_with_active_rq)"
     r"|membership_(total|healthy)|outlier_detection\.ejections_active)",
     r"http\.[^.]+\.(downstream_rq_(total|active|time|[1-5]xx|rx_reset|timeout)|downstream_cx_(total|active)"
     r"|jwt_authn\.(allowed|denied)|lua\.errors)",

@@ -61,7 +61,8 @@ async def cluster_stats(folder: Path, endpoint: str) -> list[Any]:
 
     Raises OSError where Envoy does not answer, and aiohttp.ClientError where it does not answer well.
     """
-    name = rf"^cluster\.{endpoint}/[^/.]+/(http|grpc)\.upstream_rq_(completed|5xx|active|pending_active|time)$"
+    counted = r"rq_(completed|[45]xx|401|429|active|pending_active|time)|cx_none_healthy"
+    name = rf"^cluster\.{endpoint}/[^/.]+/(http|grpc)\.upstream_({counted})$"
     query = {"filter": name, "format": "json", "histogram_buckets": "cumulative"}
     async with _admin(folder) as session, session.get("http://envoy/stats", params=query) as answer:
         answer.raise_for_status()

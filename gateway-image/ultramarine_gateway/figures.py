@@ -78,6 +78,8 @@ def figures_in(stats: list[Any], routes: EndpointRoutes) -> _Read:
     for deployment in routes.deployments:
         pools = [cluster_name(routes.endpoint, deployment.name, protocol) for protocol in deployment.protocols]
         names = [f"cluster.{pool}.upstream_rq_" for pool in pools]
+        # Keys that a pod does not know yet and limits say nothing of what a model answers.
+        refused = [numbers[f"{name}4xx"] - numbers[f"{name}401"] - numbers[f"{name}429"] for name in names]
         latency: Counter[float] = Counter()
         for name in names:
             for bucket in buckets.get(f"{name}time", ()):
@@ -87,5 +89,7 @@ def figures_in(stats: list[Any], routes: EndpointRoutes) -> _Read:
             errors=sum(numbers[f"{name}5xx"] for name in names),
             active=sum(numbers[f"{name}active"] + numbers[f"{name}pending_active"] for name in names),
             latency=tuple(sorted(latency.items())),
+            absent=sum(numbers[f"cluster.{pool}.upstream_cx_none_healthy"] for pool in pools),
+            client_errors=max(0, sum(refused)),
         )
     return made

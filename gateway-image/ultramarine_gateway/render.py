@@ -47,20 +47,29 @@ for _module in (
 
 
 def render(
-    routes: EndpointRoutes, secrets: Secrets, host: str, held: frozenset[str] = frozenset(), word: str = ""
+    routes: EndpointRoutes,
+    secrets: Secrets,
+    host: str,
+    held: frozenset[str] = frozenset(),
+    word: str = "",
+    absent: frozenset[str] = frozenset(),
 ) -> Rendered:
     """What Envoy needs to route this endpoint, given its routes and what its Secrets say; it listens at `host`.
 
-    Requests to deployments that are `held` wait until there is a pod. `word` is that of this gateway pod.
+    Requests to deployments that are `held` wait until there is a pod. Those that are `absent` have no pod either, and
+    get no request while others do. `word` is that of this gateway pod.
     Raises ValueError where Envoy has no word for what is asked.
     """
     name = routes.endpoint
+    weighted = {deployment.name for deployment in routes.deployments if deployment.weight}
+    away = weighted & absent if weighted - absent else frozenset[str]()
     return Rendered(
         routes,
         resource(LISTENER, name, listener(routes, host)),
-        resource(ROUTES, name, route_configuration(routes, secrets, held, word)),
+        resource(ROUTES, name, route_configuration(routes, secrets, held, word, absent)),
         tuple(resource(CLUSTER, document["name"], document) for document in clusters(routes)),
         resource(CERTIFICATE, name, _certificate(routes, secrets)) if routes.tls_secret else None,
+        frozenset(away),
     )
 
 

@@ -58,13 +58,17 @@ class Resource:
 
 @dataclass(frozen=True)
 class Rendered:
-    """All that Envoy needs to route one endpoint, but for the addresses of pods."""
+    """All that Envoy needs to route one endpoint, but for the addresses of pods.
+
+    `away` are the deployments whose share goes to the others because they have no pod.
+    """
 
     routes: EndpointRoutes
     listener: Resource
     configuration: Resource
     clusters: tuple[Resource, ...]
     certificate: Resource | None = None
+    away: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -83,12 +87,12 @@ class Rendered:
         }
 
     @cached_property
-    def may_hold(self) -> frozenset[str]:
-        """The clusters whose requests wait for a pod where there is none."""
+    def routed_around(self) -> frozenset[str]:
+        """The clusters that get no request while they have no pod: requests wait, or others answer them."""
         return frozenset(
             cluster_name(self.name, deployment.name, protocol)
             for deployment in self.routes.deployments
-            if deployment.hold
+            if deployment.hold or deployment.name in self.away
             for protocol in deployment.protocols
         )
 
@@ -99,20 +103,22 @@ class Rendered:
 
     def to_json(self) -> str:
         listed = [[one.type, one.name, base64.b64encode(one.value).decode()] for one in self.resources]
-        return json.dumps([self.routes.to_json(), listed])
+        return json.dumps([self.routes.to_json(), listed, sorted(self.away)])
 
     @classmethod
     def from_json(cls, text: str) -> Rendered:
         """Read what `to_json` wrote. Raises ValueError for anything else."""
         try:
-            routes, listed = json.loads(text)
+            routes, listed, away = json.loads(text)
             found = [Resource(type, name, base64.b64decode(value)) for type, name, value in listed]
             parts = {
                 type: [one for one in found if one.type == type] for type in (CLUSTER, CERTIFICATE, ROUTES, LISTENER)
             }
             (listener,), (configuration,) = parts[LISTENER], parts[ROUTES]
             certificate = parts[CERTIFICATE][0] if parts[CERTIFICATE] else None
-            return cls(EndpointRoutes.from_json(routes), listener, configuration, tuple(parts[CLUSTER]), certificate)
+            clusters = tuple(parts[CLUSTER])
+            made = EndpointRoutes.from_json(routes)
+            return cls(made, listener, configuration, clusters, certificate, frozenset(away))
         except TypeError as error:
             raise ValueError(f"not a rendered endpoint: {error}") from error
 

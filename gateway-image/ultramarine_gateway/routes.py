@@ -56,22 +56,26 @@ RETRY: Document = {
 
 
 def route_configuration(
-    routes: EndpointRoutes, secrets: Secrets, held: frozenset[str] = frozenset(), word: str = ""
+    routes: EndpointRoutes,
+    secrets: Secrets,
+    held: frozenset[str] = frozenset(),
+    word: str = "",
+    absent: frozenset[str] = frozenset(),
 ) -> Document:
     """What Envoy does with a request to this endpoint, whatever its Host header says.
 
-    Requests to deployments that are `held` wait until there is a pod. By `word` this gateway pod asks servers for the
-    answers that it compares.
+    Requests to deployments that are `held` wait until there is a pod. Those that are `absent` get no request while
+    another one can take it. By `word` this gateway pod asks servers for the answers that it compares.
     """
     # Of what servers keep for gateway pods strangers learn nothing.
-    listed = [*_health(routes), _answer({"path": ANSWERS_PATH}, 404, f"{ANSWERS_PATH} is not open here")]
+    listed = [*_health(routes, absent), _answer({"path": ANSWERS_PATH}, 404, f"{ANSWERS_PATH} is not open here")]
     for protocol in ("grpc", "http"):  # gRPC first: its match is the narrower one
-        listed += _pinned(routes, protocol, held)
+        listed += _pinned(routes, protocol, held, absent)
     pins = {"prefix": "/", "headers": [{"name": PIN_HEADER, "present_match": True}]}
     unknown = f"no deployment of {routes.endpoint} has the name in {PIN_HEADER}, or it does not speak this protocol"
     listed.append(_answer(pins, 404, unknown))
     for protocol in ("grpc", "http"):
-        listed += _weighted(routes, protocol, held, word)
+        listed += _weighted(routes, protocol, held, word, absent)
     host: Document = {"name": routes.endpoint, "domains": ["*"], "routes": listed}
     if routes.auth.mode == "key":
         digests = dict(secrets.digests or {})
@@ -84,18 +88,30 @@ def route_configuration(
     }
 
 
-def _pinned(routes: EndpointRoutes, protocol: str, held: frozenset[str]) -> list[Document]:
-    return [
-        {
-            "match": _match(protocol) | {"headers": [{"name": PIN_HEADER, "string_match": {"exact": deployment.name}}]},
-            "route": _to(routes, deployment, protocol),
-            **(_hold(routes, deployment, protocol) if deployment.name in held else {}),
-        }
-        for deployment in speaks(routes.deployments, protocol)
-    ]
+def _pinned(
+    routes: EndpointRoutes, protocol: str, held: frozenset[str], absent: frozenset[str]
+) -> list[Document]:
+    listed = []
+    for deployment in speaks(routes.deployments, protocol):
+        named = {"headers": [{"name": PIN_HEADER, "string_match": {"exact": deployment.name}}]}
+        match = _match(protocol) | named
+        if deployment.name in absent:
+            listed.append(_answer(match, 503, f"deployment {deployment.name} of {routes.endpoint} has no ready pod"))
+        else:
+            hold = _hold(routes, deployment, protocol) if deployment.name in held else {}
+            listed.append({"match": match, "route": _to(routes, deployment, protocol), **hold})
+    return listed
 
 
-def _weighted(routes: EndpointRoutes, protocol: str, held: frozenset[str], word: str) -> list[Document]:
+def _taking(routes: EndpointRoutes, protocol: str, absent: frozenset[str]) -> list[RouteDeployment]:
+    """The deployments that share the requests: those with a weight, and of them those with pods if any has some."""
+    weighted = [deployment for deployment in speaks(routes.deployments, protocol) if deployment.weight]
+    return [deployment for deployment in weighted if deployment.name not in absent] or weighted
+
+
+def _weighted(
+    routes: EndpointRoutes, protocol: str, held: frozenset[str], word: str, absent: frozenset[str]
+) -> list[Document]:
     """A route for each weight, which takes its share of what comes; Envoy draws one number for all of them.
 
     Envoy's own weighted clusters share one timeout and one list of mirrors, and here each deployment has its own.
@@ -103,7 +119,7 @@ def _weighted(routes: EndpointRoutes, protocol: str, held: frozenset[str], word:
     compared, all of them, and so the server keeps no other answers. Only short requests go there: who does not read
     his copy holds up what is longer than the buffers on its way, and with it the request itself.
     """
-    taking = [deployment for deployment in speaks(routes.deployments, protocol) if deployment.weight]
+    taking = _taking(routes, protocol, absent)
     if not taking:
         why = f"no deployment of {routes.endpoint} that has a weight speaks {protocol}"
         return [_answer(_match(protocol), 503 if protocol == "http" else 404, why)]
@@ -157,10 +173,10 @@ def _hold(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str) ->
     return {"typed_per_filter_config": {HOLD_FILTER: asked}}
 
 
-def _health(routes: EndpointRoutes) -> list[Document]:
+def _health(routes: EndpointRoutes, absent: frozenset[str]) -> list[Document]:
     listed = []
     for protocol in ("grpc", "http"):
-        taking = [deployment for deployment in speaks(routes.deployments, protocol) if deployment.weight]
+        taking = _taking(routes, protocol, absent)
         if taking:
             shares = [
                 {"name": cluster_name(routes.endpoint, deployment.name, protocol), "weight": deployment.weight}

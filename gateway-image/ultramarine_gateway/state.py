@@ -127,12 +127,12 @@ class Desk:
         endpoints = dict(self.accepted) if maps is None else self._endpoints(maps)
         assignments = {}
         for endpoint in endpoints.values():
-            held = endpoint.may_hold
+            around = endpoint.routed_around
             for cluster, (service, port) in endpoint.pools.items():
                 if self.seen.slices is not None:
-                    # Envoy has to hold requests before it has nobody to send them to.
-                    holds = self.accepted.get(endpoint.name) == endpoint
-                    assignments[cluster] = self._assignment(cluster, service, port, keep=cluster in held and not holds)
+                    # Envoy has to send requests elsewhere, or hold them, before it has no pod to send them to.
+                    keep = cluster in around and self.accepted.get(endpoint.name) != endpoint
+                    assignments[cluster] = self._assignment(cluster, service, port, keep=keep)
                 elif cluster in known_addresses:
                     assignments[cluster] = known_addresses[cluster]
         self.assigned = {name: made for name, made in self.assigned.items() if name in assignments}
@@ -183,20 +183,24 @@ class Desk:
         if (routes.endpoint, routes.namespace) != (name, self._namespace):
             raise ValueError(f"the routes are those of {routes.namespace}/{routes.endpoint}, not of {name} here")
         secrets = self._secrets(routes)
-        held = self._without_pods(routes)
-        made_of = (text, secrets, held)
+        held, absent = self._without_pods(routes, hold=True), self._without_pods(routes, hold=False)
+        if self.seen.slices is None:  # After a restart of the agent, what Envoy does now is as good as can be known.
+            absent = self.accepted[name].away if name in self.accepted else frozenset()
+        made_of = (text, secrets, held, absent)
         remembered = self._remembered.get(name)
         if remembered is None or remembered[0] != made_of:
-            remembered = self._remembered[name] = (made_of, render(routes, secrets, self._host, held, self._word))
+            rendered = render(routes, secrets, self._host, held, self._word, absent)
+            remembered = self._remembered[name] = (made_of, rendered)
         return remembered[1]
 
-    def _without_pods(self, routes: EndpointRoutes) -> frozenset[str]:
-        """The deployments whose requests wait for a pod, since none is known."""
+    def _without_pods(self, routes: EndpointRoutes, *, hold: bool) -> frozenset[str]:
+        """The deployments without an address, of those that hold requests meanwhile or of the others."""
         known = self.seen.slices or {}
         return frozenset(
-            one.name
-            for one in routes.deployments
-            if one.hold and not all(addresses(known.get(one.service, {}).values(), port) for port in one.protocols)
+            deployment.name
+            for deployment in routes.deployments
+            if deployment.hold == hold
+            and not all(addresses(known.get(deployment.service, {}).values(), port) for port in deployment.protocols)
         )
 
     def _secrets(self, routes: EndpointRoutes) -> Secrets:

@@ -33,6 +33,7 @@ class Pod:
 
     name: str
     seconds: float = 0.0
+    status: int = 200
     port: int = 0
     grpc_port: int = 0
     got: list[dict[str, str]] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Pod:
             self.got.append({"path": request.path, **{name.lower(): value for name, value in request.headers.items()}})
             await request.read()
             await asyncio.sleep(seconds)
-            return web.json_response({"pod": self.name})
+            return web.json_response({"pod": self.name}, status=self.status)
 
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", answer)

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import ClientSession, web
 from rig import METHOD, Gateway, ask, deployment, free_port, pods, routes, who_answers
 from ultramarine.outside.gateway import routes_of
-from ultramarine.shared.routes import PIN_HEADER, DeploymentFigures, RouteState
+from ultramarine.shared.routes import PIN_HEADER, DeploymentFigures, RouteAuth, RouteState
 from ultramarine_gateway.answers import application
 from ultramarine_gateway.bootstrap import ADMIN_SOCKET, fine_milliseconds
 
@@ -51,7 +51,7 @@ def all_counted(one: DeploymentFigures, count: int) -> bool:
 
 
 async def test_each_deployments_requests_are_counted(gateway: Gateway, client: ClientSession) -> None:
-    """HTTP and gRPC together; errors are the gateway's own too: a time that is over, and no pod."""
+    """HTTP and gRPC together; a time that is over is an error. A deployment without a pod is told of, and not asked."""
     port = free_port()
     async with pods("blue") as (blue,), answering(gateway) as address:
         gateway.serve("churn-blue", blue)
@@ -62,13 +62,47 @@ async def test_each_deployments_requests_are_counted(gateway: Gateway, client: C
             await channel.unary_unary(METHOD)(b"")
         blue.seconds = 2
         assert (await ask(client, port))[0] == 504
-        assert (await ask(client, port, headers={PIN_HEADER: "green"}))[0] == 503
+        code, body = await ask(client, port, headers={PIN_HEADER: "green"})
+        assert (code, body["error"]) == (503, "deployment green of churn has no ready pod")
 
         found = await figures(address, lambda seen: seen["blue"].requests == 5 and all_counted(seen["blue"], 4))
 
-    assert (found["blue"].errors, found["blue"].active) == (1, 0)
-    assert (found["green"].requests, found["green"].errors) == (1, 1)
-    assert replace(found["idle"], rate=None, concurrency=None) == DeploymentFigures()
+    assert (found["blue"].errors, found["blue"].active, found["blue"].absent) == (1, 0, 0)
+    nothing = DeploymentFigures(client_errors=0)
+    assert [replace(found[name], rate=None, concurrency=None) for name in ("green", "idle")] == [nothing, nothing]
+
+
+async def test_errors_for_want_of_a_pod_are_told_apart(gateway: Gateway, client: ClientSession) -> None:
+    """If no deployment has a pod, each 503 counts as an error and as one of those that no pod has made."""
+    port = free_port()
+    async with answering(gateway) as address:
+        await gateway.use(routes(port, deployment("blue", 100, protocols=BOTH)))
+        for _ in range(7):
+            assert (await ask(client, port))[0] == 503
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary(METHOD)(b"")
+        found = (await figures(address, lambda seen: seen["blue"].requests == 8))["blue"]
+
+    assert (found.errors, found.absent, found.client_errors) == (8, 8, 0)
+
+
+async def test_the_pods_4xx_are_counted(gateway: Gateway, client: ClientSession) -> None:
+    """400, 404 and 422 are; 401 and 429 of a pod, and what the gateway refuses by itself, are not."""
+    port = free_port()
+    async with pods("blue") as (blue,), answering(gateway) as address:
+        gateway.serve("churn-blue", blue)
+        await gateway.use(routes(port, deployment("blue", 100)))
+        for status in (200, 400, 404, 422, 401, 429, 500):
+            blue.status = status
+            assert (await ask(client, port))[0] == status
+        assert (await ask(client, port, headers={PIN_HEADER: "nobody"}))[0] == 404
+        gateway.keys("keys", primary="right")
+        await gateway.use(routes(port, deployment("blue", 100), auth=RouteAuth("key", "keys")))
+        assert (await ask(client, port))[0] == 401
+        found = (await figures(address, lambda seen: seen["blue"].requests == 7))["blue"]
+
+    assert (found.client_errors, found.errors, found.absent) == (3, 1, 0)
 
 
 async def test_what_is_in_flight_is_counted(gateway: Gateway, client: ClientSession) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from math import isfinite
 from typing import Any
@@ -23,6 +24,21 @@ PROTOCOLS = ("http", "grpc")  # also the names of a deployment's ports in its Se
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OBJECT = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+
+
+def rescaled(weights: Mapping[str, int], away: Collection[str]) -> dict[str, int]:
+    """Percent by deployment if those of `away` take no requests: the others share all of them, in proportion.
+
+    If no other deployment has a weight, the weights stay as they are.
+    """
+    rest = {name: weight for name, weight in weights.items() if weight and name not in away}
+    total = sum(rest.values())
+    if not total or len(rest) == len(weights):
+        return {name: weight for name, weight in weights.items() if weight}
+    parts = {name: divmod(weight * 100, total) for name, weight in rest.items()}
+    short = 100 - sum(whole for whole, _ in parts.values())
+    larger = sorted(parts, key=lambda name: (-parts[name][1], name))[:short]
+    return {name: whole + (name in larger) for name, (whole, _) in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -179,7 +195,9 @@ class DeploymentFigures:
     """What one gateway pod has counted of a deployment since its Envoy started; copies and health are requests too.
 
     `requests` are answers, those that the gateway gave for it too (504, 503 without a pod), and `errors` those of them
-    that are 5xx; what gRPC calls an error is none where a pod says it. `active` are in flight, or wait for a connection
+    that are 5xx; what gRPC calls an error is none where a pod says it. `absent` are the errors that the gateway gave
+    because there was no pod. `client_errors` are the pods' answers with 4xx, without 401 and 429, which say nothing of
+    a model; None from a gateway that does not count them. `active` are in flight, or wait for a connection
     to a pod. `latency` says how many pods' answers took up to so many milliseconds, for growing bounds; it is up to 5 s
     older than the rest, and the gateway's own answers are not in it.
 
@@ -201,6 +219,8 @@ class DeploymentFigures:
     compared: int = 0
     agreed: int = 0
     unlike: int = 0
+    absent: int = 0
+    client_errors: int | None = None
 
     @classmethod
     def of(cls, document: Any) -> DeploymentFigures:
@@ -208,7 +228,7 @@ class DeploymentFigures:
         figures = read_known(cls, document)
         latency = tuple((bound, count) for bound, count in figures.latency)
         counts = [figures.requests, figures.errors, figures.active, figures.waiting, *(count for _, count in latency)]
-        counts += [figures.compared, figures.agreed, figures.unlike]
+        counts += [figures.compared, figures.agreed, figures.unlike, figures.absent, figures.client_errors or 0]
         if not all(type(count) is int and count >= 0 for count in counts):
             raise TypeError("a count is something else")
         numbers = [*(bound for bound, _ in latency), figures.rate or 0, figures.concurrency or 0]
@@ -229,7 +249,8 @@ class RouteState:
     `version` is the newest. Where it is because another endpoint has their port, `port_taken_by` names that endpoint
     and `port` the port; where a Secret does not exist, `missing_secret` names that. `ready` counts the addresses that
     its Envoy has of each deployment, in the protocol of which it has fewest: the operator gives a deployment a larger
-    weight only when every gateway pod has some. A pod that leaves `ready` out is not asked for it.
+    weight only when every gateway pod has some. A pod that leaves `ready` out is not asked for it. `away` names the
+    deployments with a weight that get no requests now because they have no address, while others have.
     """
 
     version: str = ""
@@ -240,6 +261,7 @@ class RouteState:
     missing_secret: str = ""
     pod: str = ""
     figures: dict[str, DeploymentFigures] | None = None
+    away: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, document: Any) -> RouteState:
@@ -249,6 +271,7 @@ class RouteState:
             if state.figures is not None:
                 figures = {name: DeploymentFigures.of(one) for name, one in state.figures.items()}
                 state = replace(state, figures=figures)
+            state = replace(state, away=_texts(list(state.away)))
             texts = (
                 state.version,
                 state.reason,
