@@ -12,12 +12,13 @@ from aiohttp import web
 from ultramarine_gateway import envoy
 from ultramarine_gateway.agent import Agent
 from ultramarine_gateway.figures import Figures
+from ultramarine_gateway.signatures import Signatures
 
 
 def application(agent: Agent, folder: Path) -> web.Application:
     """The routes of the agent's own port; nothing here is secret, and nothing changes anything."""
 
-    figures = Figures(folder)
+    figures, signatures = Figures(folder), Signatures(agent)
     pod = os.environ.get("HOSTNAME", "")
 
     async def routes(request: web.Request) -> web.Response:
@@ -32,6 +33,8 @@ def application(agent: Agent, folder: Path) -> web.Application:
                     for name, one in counted.items()
                 }
                 report[asked] = replace(report[asked], figures=own or None)
+            if in_use is not None and request.query.get("signatures") == "true":
+                report[asked] = replace(report[asked], signatures=await signatures.of(in_use))
         endpoints = {
             name: asdict(replace(state, pod=pod)) | {"since": agent.since(name)} for name, state in report.items()
         }

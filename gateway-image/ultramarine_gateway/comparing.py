@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from ultramarine.shared.routes import EndpointRoutes
 
 from ultramarine_gateway.agent import Agent
 from ultramarine_gateway.agreement import Pairs, Told, answers_in
+from ultramarine_gateway.asking import FAILURES, ask
 from ultramarine_gateway.rendering import cluster_name, compared
 from ultramarine_gateway.slices import Address
 
@@ -21,7 +21,6 @@ _log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 1.0
 _TIMEOUT = aiohttp.ClientTimeout(total=3, sock_connect=1)
-_LIMIT = 1024 * 1024  # bytes of an answer; servers keep half of that
 
 _Candidate = tuple[str, str]  # the names of the endpoint and of the deployment
 
@@ -66,35 +65,13 @@ class _Comparing:
 
     async def _ask(self, pod: Address, keys: Sequence[str]) -> list[Told]:
         """What one pod has answered since it was asked last; nothing where it does not say."""
-        host, port = pod
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}{ANSWERS_PATH}"
-        why = "none of the endpoint's keys opens it"
         try:
-            for key in keys or [""]:  # A pod may not know a new key yet.
-                headers = {"api-key": key} if key else {}
-                asked = self._session.post(
-                    url, json={"reader": self._agent.word}, headers=headers, allow_redirects=False
-                )
-                async with asked as answer:
-                    if answer.status == 200:
-                        told = answers_in(json.loads(await _body(answer)))
-                        self._complaints.pop(pod, None)
-                        return told
-                    if answer.status != 401:
-                        why = f"it answers {answer.status}"
-                        break
-        except (OSError, aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
+            told = answers_in(await ask(self._session, pod, keys, "POST", ANSWERS_PATH, {"reader": self._agent.word}))
+            self._complaints.pop(pod, None)
+            return told
+        except FAILURES as error:
             why = str(error) or type(error).__name__
         if self._complaints.get(pod) != why:
             self._complaints[pod] = why
-            _log.warning("the pod at %s:%s does not tell its answers, and they are not compared: %s", host, port, why)
+            _log.warning("the pod at %s:%s does not tell its answers, and they are not compared: %s", *pod, why)
         return []
-
-
-async def _body(answer: aiohttp.ClientResponse) -> bytes:
-    body = b""
-    async for chunk in answer.content.iter_any():
-        body += chunk
-        if len(body) > _LIMIT:
-            raise ValueError(f"it tells more than {_LIMIT} bytes")
-    return body

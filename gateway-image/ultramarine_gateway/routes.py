@@ -88,9 +88,7 @@ def route_configuration(
     }
 
 
-def _pinned(
-    routes: EndpointRoutes, protocol: str, held: frozenset[str], absent: frozenset[str]
-) -> list[Document]:
+def _pinned(routes: EndpointRoutes, protocol: str, held: frozenset[str], absent: frozenset[str]) -> list[Document]:
     listed = []
     for deployment in speaks(routes.deployments, protocol):
         named = {"headers": [{"name": PIN_HEADER, "string_match": {"exact": deployment.name}}]}

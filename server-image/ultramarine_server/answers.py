@@ -29,6 +29,9 @@ NAME_LIMIT = 128  # characters of a request's name, and of a reader's word
 _NO_ANSWER = frozenset({401, 408, 429, 503, 504})
 
 LABELS, LARGEST, NUMBERS = "labels", "largest", "numbers"
+# A request that was refused with 4xx is told as an output that no answer has: two refusals are alike, and no gateway,
+# not even an older one, takes a refusal for an answer.
+REFUSAL = [["", "refused", "4xx"]]
 
 
 class _Shelf(msgspec.Struct):
@@ -50,7 +53,9 @@ class Answers:
         shelf = self.readers.get(reader)
         if shelf is None or status in _NO_ANSWER or not 0 < len(name) <= NAME_LIMIT:
             return
-        told = None if status != 200 or outputs is None else [one for one in map(_told, outputs) if one]
+        told: Any = None if status != 200 or outputs is None else [one for one in map(_told, outputs) if one]
+        if 400 <= status < 500:
+            told = REFUSAL
         line = orjson.dumps([name, told], option=orjson.OPT_SERIALIZE_NUMPY)
         shelf.answers.append(line)
         shelf.size += len(line)
@@ -60,7 +65,7 @@ class Answers:
     def read(self, reader: str) -> bytes:
         """Return as JSON what was kept since the last question, and keep on: [request, outputs] each.
 
-        Outputs are [name, kind, value] each, or null where the answer was an error.
+        Outputs are [name, kind, value] each, REFUSAL where the answer was 4xx, or null where it was another error.
         """
         self.lapse()
         until = self._clock() + KEPT_SECONDS

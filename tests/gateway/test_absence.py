@@ -15,7 +15,7 @@ from ultramarine_gateway.memory import Memory
 
 
 async def test_a_deployment_that_never_had_a_pod_gets_no_request(gateway: Gateway, client: ClientSession) -> None:
-    """Its 80 % go to the other one, by HTTP, by gRPC and for health; the report names it, and nothing counts as asked."""
+    """Its 80 % go to the other one, by HTTP, by gRPC and for health; the report names it, and it counts no request."""
     port = free_port()
     async with pods("green") as (green,), answering(gateway) as address:
         gateway.serve("churn-green", green)

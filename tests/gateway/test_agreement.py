@@ -62,15 +62,17 @@ async def deployed(
             comparing.cancel()
 
 
-async def asked(client: ClientSession, port: int, address: str, headers: Mapping[str, str]) -> DeploymentFigures:
+async def asked(
+    client: ClientSession, port: int, address: str, headers: Mapping[str, str], row: object = ROW
+) -> DeploymentFigures:
     """The candidate's figures, when thirty copies were compared; requests are sent one after another until then.
 
     A server keeps answers from the first question on, so those to the first requests are not there.
     """
     for _ in range(100):
         for _ in range(10):
-            async with client.post(f"http://127.0.0.1:{port}{INFER}", json=ROW, headers=headers) as answer:
-                assert answer.status in (200, 500)
+            async with client.post(f"http://127.0.0.1:{port}{INFER}", json=row, headers=headers) as answer:
+                assert answer.status in (200, 400, 500)
         found = (await figures(address, lambda seen: True))["green"]
         if found.compared >= 30:
             return found
@@ -98,6 +100,18 @@ async def test_a_candidate_that_answers_otherwise_does_not_agree(
     assert found.agreed == 0
     assert found.unlike == (found.compared if unlike else 0)
     assert found.requests < found.compared, "a tenth of the requests, and no copy"
+
+
+@pytest.mark.parametrize(("values", "alike"), [([1, 2], False), ([1, 2, 3], False), ([], True)])
+async def test_refusals_agree_only_with_refusals(
+    gateway: Gateway, client: ClientSession, values: list[float], alike: bool
+) -> None:
+    """The champion takes two columns and the candidate three: 4xx against an answer is no agreement, either way."""
+    inputs = [{"name": "x", "datatype": "FP64", "shape": [1, len(values)], "data": values}] if values else []
+    async with deployed(gateway, Doubling((-1, 3))) as (port, address):
+        found = await asked(client, port, address, {}, {"inputs": inputs})
+    assert found.agreed == (found.compared if alike else 0)
+    assert found.unlike == found.compared - found.agreed
 
 
 async def test_a_pod_that_does_not_tell_is_complained_of_once(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from serving_inside import Client, Doubling, eventually, inside, question, service_of
 from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
-from ultramarine_server.answers import KEPT_SECONDS, LABELS, LARGEST, NUMBERS, Answers
+from ultramarine_server.answers import KEPT_SECONDS, LABELS, LARGEST, NUMBERS, REFUSAL, Answers
 from ultramarine_server.errors import Problem
 from ultramarine_server.keys import KeyRing
 from ultramarine_server.limits import Limits
@@ -152,7 +152,7 @@ async def test_requests_that_are_compared_are_told_to_the_gateway_pod_that_they_
     assert (status, dict(answers).keys()) == (200, {"a", "b", "c", "d"})
     assert dict(answers)["a"][0][:2] == ["y", LARGEST]
     assert dict(answers)["b"][0][:2] == ["y", LARGEST]
-    assert (dict(answers)["c"], dict(answers)["d"]) == (None, None)
+    assert (dict(answers)["c"], dict(answers)["d"]) == (None, REFUSAL)
 
 
 async def test_answers_are_told_to_nobody_without_a_key(tmp_path: Path) -> None:

@@ -90,7 +90,8 @@ class Inquiries:
             return said
         outcome = "bug"
         try:
-            facts = GatewayFacts(gateway.routes_of(question.address, question.endpoint, figures=question.figures))
+            asked = {"figures": question.figures, "signatures": question.signatures}
+            facts = GatewayFacts(gateway.routes_of(question.address, question.endpoint, **asked))
             outcome = "ok"
             return facts
         except GatewayError as error:

@@ -14,8 +14,8 @@ SECONDS = 2.0  # to connect, and for each part of an answer
 LIMIT = 8 * 1024 * 1024  # bytes of an answer; who answers is in a namespace of somebody's
 
 
-def routes_of(address: str, endpoint: str, *, figures: bool = True) -> tuple[RouteState, ...]:
-    """Ask every pod that the name in HOST:PORT stands for.
+def routes_of(address: str, endpoint: str, *, figures: bool = True, signatures: bool = False) -> tuple[RouteState, ...]:
+    """Ask every pod that the name in HOST:PORT stands for; with `signatures` also what the endpoint's models take.
 
     Without `figures` they leave out what was counted, and spare their Envoys the look through all statistics. A pod
     that knows nothing of the endpoint has the empty RouteState. Raises GatewayError if one does not answer, or none is
@@ -28,7 +28,11 @@ def routes_of(address: str, endpoint: str, *, figures: bool = True) -> tuple[Rou
         # Its name has addresses only while gateway pods are ready.
         raise GatewayError(f"no gateway pod is ready: {host} has no address ({error})", "NoGateway") from error
     pods = sorted({(str(at[0]), int(at[1])) for *_, at in found})
-    path = f"/routes?endpoint={endpoint}" + ("" if figures else "&figures=false")
+    path = (
+        f"/routes?endpoint={endpoint}"
+        + ("" if figures else "&figures=false")
+        + ("&signatures=true" if signatures else "")
+    )
     return tuple(_ask(pod, number, endpoint, path) for pod, number in pods)
 
 

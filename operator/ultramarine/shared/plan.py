@@ -100,12 +100,14 @@ class ArtifactFacts:
 class AskGateway:
     """A question to all gateway pods behind HOST:PORT: how do you route this endpoint? Answered with GatewayFacts.
 
-    With `figures` they tell what was counted too, for which each Envoy looks through all of its statistics.
+    With `figures` they tell what was counted too, for which each Envoy looks through all of its statistics. With
+    `signatures` they tell what each deployment's model takes, for which they ask a pod of each.
     """
 
     address: str
     endpoint: str
     figures: bool = True
+    signatures: bool = False
 
 
 @dataclass(frozen=True)

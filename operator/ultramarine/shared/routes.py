@@ -250,7 +250,9 @@ class RouteState:
     and `port` the port; where a Secret does not exist, `missing_secret` names that. `ready` counts the addresses that
     its Envoy has of each deployment, in the protocol of which it has fewest: the operator gives a deployment a larger
     weight only when every gateway pod has some. A pod that leaves `ready` out is not asked for it. `away` names the
-    deployments with a weight that get no requests now because they have no address, while others have.
+    deployments with a weight that get no requests now because they have no address, while others have. `signatures`
+    say by deployment what its model takes, if GET /routes asks with &signatures=true: `name`, `version` and `inputs`,
+    as a pod's model metadata has them.
     """
 
     version: str = ""
@@ -262,6 +264,7 @@ class RouteState:
     pod: str = ""
     figures: dict[str, DeploymentFigures] | None = None
     away: tuple[str, ...] = ()
+    signatures: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, document: Any) -> RouteState:
@@ -272,6 +275,7 @@ class RouteState:
                 figures = {name: DeploymentFigures.of(one) for name, one in state.figures.items()}
                 state = replace(state, figures=figures)
             state = replace(state, away=_texts(list(state.away)))
+            dict(state.signatures or {})
             texts = (
                 state.version,
                 state.reason,

@@ -1,0 +1,42 @@
+"""Asks one pod for something, with whichever of the endpoint's keys it knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+
+from ultramarine_gateway.slices import Address
+
+_LIMIT = 1024 * 1024  # bytes of an answer; servers keep half of that
+
+# What `ask` raises.
+FAILURES = (OSError, aiohttp.ClientError, TimeoutError, ValueError, RecursionError)
+
+
+async def ask(
+    session: aiohttp.ClientSession, pod: Address, keys: Sequence[str], method: str, path: str, body: Any = None
+) -> Any:
+    """Return the JSON that a pod answers. Raises one of FAILURES, in words, if it does not."""
+    host, port = pod
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
+    for key in keys or [""]:  # A pod may not know a new key yet.
+        headers = {"api-key": key} if key else {}
+        asked = session.request(method, url, json=body, headers=headers, allow_redirects=False)
+        async with asked as answer:
+            if answer.status == 200:
+                return json.loads(await _read(answer))
+            if answer.status != 401:
+                raise ValueError(f"it answers {answer.status}")
+    raise ValueError("none of the endpoint's keys opens it")
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    body = b""
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > _LIMIT:
+            raise ValueError(f"it tells more than {_LIMIT} bytes")
+    return body

@@ -1,0 +1,61 @@
+"""Asks a pod of each deployment what its model takes, for an operator that rolls out another version."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from ultramarine.shared.routes import EndpointRoutes
+
+from ultramarine_gateway.agent import Agent
+from ultramarine_gateway.asking import FAILURES, ask
+from ultramarine_gateway.rendering import cluster_name
+from ultramarine_gateway.slices import Address
+
+_log = logging.getLogger(__name__)
+
+KEPT_SECONDS = 30.0  # the model of a pod changes only if it is loaded again
+FAILED_SECONDS = 3.0  # that long a pod that does not tell is not asked again
+_TIMEOUT = aiohttp.ClientTimeout(total=1.5, sock_connect=0.5)  # the operator waits 2 s for all of this
+
+Signature = dict[str, Any]  # a model's name, version and inputs, as its metadata has them
+
+
+class Signatures:
+    """What the models behind the endpoints take, each asked of one pod."""
+
+    def __init__(self, agent: Agent) -> None:
+        self._agent = agent
+        self._kept: dict[Address, tuple[float, Signature | None]] = {}
+
+    async def of(self, routes: EndpointRoutes) -> dict[str, Signature]:
+        """Return the signatures by deployment; without those of pools, and of pods that do not tell theirs."""
+        now = time.monotonic()
+        self._kept = {pod: kept for pod, kept in self._kept.items() if now < kept[0]}
+        names = [deployment.name for deployment in routes.deployments if "http" in deployment.protocols]
+        pods = {name: self._agent.pods(cluster_name(routes.endpoint, name, "http"))[:1] for name in names}
+        asked = {pod for them in pods.values() for pod in them} - self._kept.keys()
+        if asked:
+            async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+                keys = self._agent.keys(routes)
+                await asyncio.gather(*(self._ask(session, pod, keys) for pod in asked))
+        found = {name: self._kept[pod][1] for name, them in pods.items() for pod in them}
+        return {name: signature for name, signature in found.items() if signature is not None}
+
+    async def _ask(self, session: aiohttp.ClientSession, pod: Address, keys: tuple[str, ...]) -> None:
+        signature: Signature | None = None
+        kept_seconds = KEPT_SECONDS
+        try:
+            models = await ask(session, pod, keys, "POST", "/v2/repository/index", {})
+            if len(models) == 1:
+                name = str(models[0]["name"])
+                told = await ask(session, pod, keys, "GET", f"/v2/models/{quote(name, safe='')}")
+                signature = {"name": name, "version": str(told["versions"][0]), "inputs": list(told["inputs"])}
+        except (*FAILURES, KeyError, TypeError, IndexError, AttributeError) as error:
+            why, kept_seconds = str(error) or type(error).__name__, FAILED_SECONDS
+            _log.warning("the pod at %s:%s does not tell what its model takes: %s", *pod, why)
+        self._kept[pod] = (time.monotonic() + kept_seconds, signature)

@@ -1,0 +1,42 @@
+"""What models take, as a gateway pod tells it to an operator that asks: agents before servers of our own."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from aiohttp import ClientSession
+from rig import Gateway, Pod, deployment, free_port, pods, routes
+from test_figures import answering
+from ultramarine.outside.gateway import routes_of
+from ultramarine.shared.routes import RouteAuth
+from ultramarine_server.keys import KeyRing
+from unit.serving_inside import Doubling, inside, service_of
+
+
+async def test_the_inputs_of_each_deployment_are_told(gateway: Gateway, client: ClientSession, tmp_path: Path) -> None:
+    """One pod of each is asked, with the endpoint's keys; who has no pod, or tells none, is left out."""
+    (tmp_path / "primary").write_text("the-key")
+    gateway.keys("churn-keys", primary="a-newer-key", secondary="the-key")
+    async with (
+        inside(service_of(Doubling()), KeyRing(tmp_path)) as blue,
+        inside(service_of(Doubling((-1, 3))), KeyRing(tmp_path)) as green,
+        pods("other") as (other,),
+        answering(gateway) as address,
+    ):
+        gateway.serve("churn-blue", Pod("blue", port=blue.port))
+        gateway.serve("churn-green", Pod("green", port=green.port))
+        gateway.serve("churn-other", other)
+        names = [deployment("green"), deployment("other"), deployment("idle")]
+        auth = RouteAuth("key", keys_secret="churn-keys")
+        await gateway.use(routes(free_port(), deployment("blue", 100), *names, auth=auth))
+
+        (told,) = await asyncio.to_thread(lambda: routes_of(address, "churn", signatures=True))
+        (silent,) = await asyncio.to_thread(routes_of, address, "churn")
+
+    assert silent.signatures is None
+    x = {"name": "x", "datatype": "FP64"}
+    assert told.signatures == {
+        "blue": {"name": "double", "version": "1", "inputs": [x | {"shape": [-1, 2]}]},
+        "green": {"name": "double", "version": "1", "inputs": [x | {"shape": [-1, 3]}]},
+    }
