@@ -69,6 +69,8 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
         out.pop("default", None)
     elif isinstance(out["default"], dict):
         out["default"] = {name: value for name, value in out["default"].items() if not _is_empty(value)}
+    if out.pop("x-ultramarine-defaults-unwritten", False):
+        out = _with_defaults_in_words(out)
     if said := out.pop("x-ultramarine-says", ""):
         # A refusal by a pattern shows the expression, a refusal by a rule its message.
         rule = f"self.matches(r'{out.pop('pattern')}')"
@@ -98,6 +100,16 @@ def _is_empty(default: Any) -> bool:
     if isinstance(default, dict):
         return all(_is_empty(value) for value in default.values())
     return default is None or default == "" or default == []
+
+
+def _with_defaults_in_words(node: Any) -> Any:
+    """The same schema, whose defaults are told by the descriptions and written by nobody."""
+    if not isinstance(node, dict):
+        return node
+    out = {key: _with_defaults_in_words(value) for key, value in node.items()}
+    if not isinstance(node.get("default", {}), dict):
+        out["description"] = f"{out.get('description', '')} Default: {out.pop('default')}.".lstrip()
+    return out
 
 
 def _without_defaults(node: Any) -> Any:

@@ -6,7 +6,7 @@ from rules import ENDPOINT, NAME, Rule, of_spec
 
 ANSWERS = "rollout.candidate answers requests already: remove rollout, or give traffic to another deployment"
 STEPS = "steps must rise and end with 100, such as [10, 50, 100]"
-NO_GATE = {"errorRateIncrease": None, "p99Ratio": None, "agreement": None}
+NO_GATE = {"errorRateIncrease": None, "clientErrorRateIncrease": None, "p99Ratio": None, "agreement": None}
 
 
 def rolled(reason: str, accepted: dict[str, object], refused: dict[str, object], *words: str) -> Rule:
@@ -37,12 +37,17 @@ RULES: list[Rule] = [
     *(
         rolled(
             f"gates say something, such as {gate}",
-            {"gates": {**NO_GATE, gate: 1}},
-            {"gates": NO_GATE},
+            {"gates": {**NO_GATE, gate: right}},
+            {"gates": {**NO_GATE, "clientErrorRateIncrease": wrong}},
             "spec.rollout.gates: ",
-            "give at least one of errorRateIncrease, p99Ratio and agreement",
+            "give at least one of errorRateIncrease, clientErrorRateIncrease, p99Ratio and agreement",
         )
-        for gate in NO_GATE
+        for gate, right, wrong in (
+            ("errorRateIncrease", 1, None),
+            ("clientErrorRateIncrease", 0.5, 1),
+            ("p99Ratio", 1, None),
+            ("agreement", 1, None),
+        )
     ),
     rolled(
         "gates compare",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,7 +86,24 @@ def test_the_defaults_are_written_into_the_object(api):
     assert api.get("tj", "a")["spec"] == {"command": ["a"], "nodes": 1, "suspend": False, "backoffLimit": 3}
     assert api.get("mdl", "a")["spec"] == {"deletionPolicy": "Retain"}
     assert api.get("oe", "a")["spec"]["authMode"] == "key"
-    assert api.get("oe", "a")["spec"]["deployments"][0]["replicas"] == 1
+
+
+def test_an_endpoint_that_is_applied_again_is_unchanged(api):
+    """kubectl replaces lists as a whole, so nothing is written into the deployments that their author left out."""
+    deployments = [
+        {"name": "blue", "model": "m@1", "requestSettings": {}, "batching": {"maxBatchSize": 8}},
+        {"name": "green", "model": "m@2", "autoscale": {"maxReplicas": 2, "metric": "concurrency", "target": 1}},
+        {"name": "many", "pool": {"selector": {"matchLabels": {"tier": "small"}}}},
+    ]
+    rollout = {"candidate": "green", "steps": [10, 100], "gates": {"errorRateIncrease": 0.01}}
+    spec = {"traffic": {"blue": 100}, "deployments": deployments, "rollout": rollout}
+    manifest = {"apiVersion": "ultramarine.dev/v1alpha1", "kind": ENDPOINT, "metadata": {"name": "b"}, "spec": spec}
+    text = json.dumps(manifest)
+
+    assert api.run("apply", "-f", "-", input=text).strip().endswith("created")
+    for _ in range(2):
+        assert api.run("apply", "-f", "-", input=text).strip().endswith("unchanged")
+    assert api.get("oe", "b")["spec"]["deployments"] == deployments
 
 
 def nodes(schema: Manifest, path: str) -> Iterator[tuple[str, Manifest]]:

@@ -68,7 +68,7 @@ async def test_each_deployments_requests_are_counted(gateway: Gateway, client: C
         found = await figures(address, lambda seen: seen["blue"].requests == 5 and all_counted(seen["blue"], 4))
 
     assert (found["blue"].errors, found["blue"].active, found["blue"].absent) == (1, 0, 0)
-    nothing = DeploymentFigures(client_errors=0)
+    nothing = DeploymentFigures()
     assert [replace(found[name], rate=None, concurrency=None) for name in ("green", "idle")] == [nothing, nothing]
 
 

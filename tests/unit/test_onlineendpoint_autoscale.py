@@ -136,9 +136,7 @@ def test_pods_go_when_fewer_were_enough_for_a_while():
     got = passed(owner, load(0.0), live)
     assert replicas(got) == 2
     assert noted(got) == {"replicas": 2, "since": "2030-01-01T12:00:00Z", "most": 1}
-    assert [event.message for event in got.events if event.reason == "Scaled"] == [
-        "blue shall have 2 pods instead of 4"
-    ]
+    assert [event.message for event in got.events if event.reason == "Scaled"] == ["blue is scaled from 4 to 2 pods"]
 
 
 def test_a_steady_load_is_no_news():

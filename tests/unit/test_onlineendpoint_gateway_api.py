@@ -291,9 +291,11 @@ def test_an_endpoint_from_our_gateway_is_taken_over_with_its_shares():
     ours = child("Service", "churn", one, {"selector": {"app.kubernetes.io/name": "ultramarine"}})
     got = after(one, *blue(one), *green(one, rolled=False), ours)
 
-    assert weights(got) == {"churn-blue-pods": 90, "churn-green-pods": 10}
+    assert weights(got) == {"churn-blue-pods": 100, "churn-green-pods": 0}, "green has no pod yet"
     assert turned_to(got.apply[-1]) == "blue"
     assert got.delete == ()
+    without_pods = after(one, *blue(one)[:1], *green(one, rolled=False), ours)
+    assert weights(without_pods) == {"churn-blue-pods": 90, "churn-green-pods": 10}, "as long as nobody has a pod"
 
 
 def test_copies_go_to_mirrors_with_their_percent_and_not_from_pinned_requests():

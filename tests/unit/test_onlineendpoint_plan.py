@@ -98,7 +98,9 @@ def test_a_rolling_update_is_no_outage():
 
     assert condition(got, "Ready")["status"] == "True"
     assert got.status["modelVersion"] == "churn-1"
-    assert "moving to churn-2" in got.status["deployments"][0]["message"]
+    assert got.status["deployments"][0]["message"] == "0 of 1 pods of churn-2 are ready"
+    assert condition(got, "Ready")["message"] == "churn-1 answers; 0 of 1 pods of churn-2 are ready"
+    assert [event.message for event in got.events if event.reason == "Ready"] == ["churn-1 answers"]
     assert condition(got, "Reconciling")["status"] == "True"
 
 

@@ -147,7 +147,7 @@ def test_a_split_waits_for_every_deployment_whose_share_rises():
     early = after(one, *blue(one), *green(one, rolled=False), *at_rest, says=having(at_rest[0]))
     assert weights(early) == {"blue": 100, "green": 0}
     assert early.status["traffic"] == {"blue": 100}
-    words = "blue answers until blue (50 %) and green (50 %) is ready: green: 0 of 1 pods are ready"
+    words = "blue answers until blue (50 %) and green (50 %) take over: green: 0 of 1 pods of churn-2 are ready"
     assert condition(early, "Ready")["message"].startswith(words)
 
     unknown = after(one, *blue(one), *green(one), *at_rest, says=having(at_rest[0], green=0))
@@ -487,3 +487,98 @@ def test_no_order_of_events_sends_a_request_where_no_pod_is(events):
             cluster.do(what)
             cluster.check()
     assert cluster.served == cluster.owner().spec.shares
+
+
+EIGHTY = {"blue": 80, "green": 20}
+
+
+def refused(owner):
+    """blue, whose model the server refuses."""
+    made = server_pod(owner, 1, ready=False)
+    made["status"] |= {
+        "containerStatuses": [
+            {
+                "name": "server",
+                "ready": False,
+                "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+                "lastState": {"terminated": {"exitCode": 1, "message": '{"reason": "Refused", "message": "no model"}'}},
+            }
+        ]
+    }
+    return deployment(owner, 1, rolled=False), made
+
+
+def away(config_map, *names, pods=1, others=()):
+    """Gateway pods that lead no requests to these deployments; `others` are those that one more pod leaves out."""
+    (state, *_) = having(config_map, **dict.fromkeys(names, 0)).proxies
+    more = (replace(state, away=tuple(others)),) if others else ()
+    return GatewayFacts(((replace(state, away=names),) * pods) + more)
+
+
+def test_a_deployment_that_never_was_ready_leaves_its_share_to_the_others():
+    """The endpoint is Ready, since every request is answered; traffic, Ready and an event say what became of blue."""
+    one = endpoint(KEYS, deployments=TWO, traffic=EIGHTY)
+    pods = (*refused(one), *green(one))
+    at_rest = settled(one, *pods)
+
+    got = after(one, *pods, *at_rest, says=away(at_rest[0], "blue"))
+    assert weights(got) == EIGHTY, "the gateway's agent knows of pods sooner than the operator"
+    assert got.status["traffic"] == {"green": 100}
+    assert got.status["modelVersion"] == "churn-2"
+    ready = condition(got, "Ready")
+    assert (ready["status"], ready["reason"]) == ("True", "Diverted")
+    words = "green answers all requests; blue has no ready pod and gets none of its 80 %: churn-1: "
+    assert ready["message"].startswith(words)
+    assert condition(got, "Reconciling")["message"] == ready["message"]
+    told = {event.reason: (event.type, event.message) for event in got.events}
+    assert told["Ready"] == ("Normal", "churn-2 answers")
+    assert told["TrafficDiverted"] == ("Warning", "blue has no ready pod: green answers its requests")
+
+    later = endpoint(got.status, deployments=TWO, traffic=EIGHTY)
+    again = after(later, *pods, *at_rest, says=away(at_rest[0], "blue"))
+    assert again.status == got.status
+    assert again.events == ()
+
+    back = after(later, *blue(one), *green(one), *at_rest, says=away(at_rest[0]))
+    assert back.status["traffic"] == EIGHTY
+    assert [event.message for event in back.events if event.reason == "TrafficTurned"] == [
+        "blue (80 %) and green (20 %) now answer"
+    ]
+
+
+def test_only_who_gets_nothing_from_any_gateway_pod_is_left_out_of_the_status():
+    """While one gateway pod still asks blue, it answers; and the gateway is asked again soon."""
+    one = endpoint(KEYS | {"traffic": EIGHTY}, deployments=TWO, traffic=EIGHTY)
+    pods = (*refused(one), *green(one))
+    at_rest = settled(one, *pods)
+    got = after(
+        one, *pods, *at_rest, says=GatewayFacts((*away(at_rest[0], "blue").proxies, *having(at_rest[0]).proxies))
+    )
+    assert got.status["traffic"] == EIGHTY
+    assert got.after is not None
+    assert got.after.total_seconds() <= 5
+
+    nobody = after(one, *refused(one), *green(one, rolled=False), *at_rest, says=having(at_rest[0], blue=0, green=0))
+    assert nobody.status["traffic"] == EIGHTY
+    assert condition(nobody, "Ready")["status"] == "False"
+
+
+def test_requests_do_not_wait_for_pods_that_fail():
+    """A deployment that may sleep, and whose pods fail, holds no requests until one is ready; one that sleeps does."""
+    sleepy = [
+        {**TWO[0], "autoscale": {"metric": "concurrency", "target": 1, "minReplicas": 0, "maxReplicas": 2}},
+        TWO[1],
+    ]
+    one = endpoint(KEYS, deployments=sleepy, traffic=EIGHTY)
+
+    def holds(*pods, before=()):
+        return next(d.hold for d in routes_of(after(one, *pods, *green(one), *before)).deployments if d.name == "blue")
+
+    starting = deployment(one, 1, rolled=False)
+    assert holds()
+    failing = after(one, *refused(one), *green(one))
+    assert not holds(*refused(one))
+    assert not holds(starting, before=[kept(one, failing)]), (
+        "its pod is started again, and nothing says that it is well"
+    )
+    assert holds(*blue(one), before=[kept(one, failing)])

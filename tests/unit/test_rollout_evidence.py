@@ -13,8 +13,19 @@ from hypothesis import strategies as st
 from ultramarine.kinds.onlineendpoint.confidence import bounds, log_mixture
 from ultramarine.kinds.onlineendpoint.course import mixed
 from ultramarine.kinds.onlineendpoint.evidence import Counts, Evidence, counted
-from ultramarine.kinds.onlineendpoint.gates import ALPHA, SLACK, agreement, errors, needed, p99, verdicts
-from ultramarine.kinds.onlineendpoint.rollout_schema import Gates, RolloutCounters
+from ultramarine.kinds.onlineendpoint.gates import (
+    ALPHA,
+    ASKED,
+    SLACK,
+    UNASKED,
+    agreement,
+    client_errors,
+    errors,
+    needed,
+    p99,
+    verdicts,
+)
+from ultramarine.kinds.onlineendpoint.rollout_schema import CLIENT_ERRORS, Gates, RolloutCounters
 from ultramarine.shared.routes import DeploymentFigures, RouteState
 from ultramarine_cluster.paths import REPOSITORY
 from ultramarine_gateway.bootstrap import fine_milliseconds
@@ -203,16 +214,16 @@ def test_agreement_is_hardly_ever_misjudged(share, wrong):
 def test_copies_are_asked_for_in_copies():
     """A verdict that lacks them says how many of them are needed, however many requests there were."""
     few = Evidence(Counts(5000, 0, (), 100, 100), Counts(5000), MS, ())
-    (lacking,) = verdicts(Gates(agreement=0.98), few)
+    lacking, _ = verdicts(Gates(agreement=0.98), few)
     assert "; 100 copies compared, about " in lacking.message
     more = float(lacking.message.rsplit("about ")[1].split()[0])
     enough = Evidence(Counts(0, 0, (), 100 + more, 100 + more), Counts(), MS, ())
-    assert [said.outcome for said in verdicts(Gates(agreement=0.98), enough)] == ["Passed"]
+    assert verdicts(Gates(agreement=0.98), enough)[0].outcome == "Passed"
 
     nothing = Evidence(Counts(), Counts(), (), ())
-    (lacking,) = verdicts(Gates(agreement=0.98), nothing)
-    assert "0 copies compared, about " in lacking.message
-    (hopeless,) = verdicts(Gates(agreement=0.98), Evidence(Counts(0, 0, (), 100, 97), Counts(), MS, ()))
+    lacking, _ = verdicts(Gates(agreement=0.98), nothing)
+    assert "; no copy compared yet, about " in lacking.message
+    hopeless, _ = verdicts(Gates(agreement=0.98), Evidence(Counts(0, 0, (), 100, 97), Counts(), MS, ()))
     assert hopeless.message.endswith("100 copies compared, at these rates no number of them would pass")
 
 
@@ -240,21 +251,55 @@ def drawn(dice, requests):
 def test_a_verdict_that_lacks_data_says_how_much():
     """It guesses from the rates how many more requests pass the gate, and says where none would."""
     few = Evidence(Counts(100, 0, taking(100, 9).latency), taking(900, 9), MS, ())
-    lacking, slow = verdicts(Gates(errorRateIncrease=0.01, p99Ratio=1.2), few)
+    lacking, slow, _ = verdicts(Gates(errorRateIncrease=0.01, p99Ratio=1.2), few)
     more = float(lacking.message.rsplit("about ")[1].split()[0].replace(",", ""))
     enough = Evidence(taking(100 + more, 9), taking(9 * (100 + more), 9), MS, ())
-    assert [said.outcome for said in verdicts(Gates(errorRateIncrease=0.01), enough)] == ["Passed"]
+    assert [said.outcome for said in verdicts(Gates(errorRateIncrease=0.01), enough)] == ["Passed", "Passed"]
     assert "100 requests of the candidate, about" in slow.message
 
     worse = Evidence(Counts(300, 6), Counts(2700, 0), MS, ())
-    (hopeless,) = verdicts(Gates(errorRateIncrease=0.01), worse)
+    hopeless, _ = verdicts(Gates(errorRateIncrease=0.01), worse)
     assert hopeless.message.endswith("300 requests of the candidate, at these rates no number of them would pass")
 
     nothing = Evidence(Counts(), Counts(), (), ())
-    assert [said.outcome for said in verdicts(Gates(errorRateIncrease=0.01, p99Ratio=1.2), nothing)] == [
-        "InsufficientData",
-        "InsufficientData",
-    ]
+    said = verdicts(Gates(errorRateIncrease=0.01, p99Ratio=1.2), nothing)
+    assert [verdict.outcome for verdict in said] == ["InsufficientData"] * 3
+    assert all("no requests yet" in verdict.message for verdict in said)
+    assert not any("no number of them" in verdict.message for verdict in said)
+
+
+@pytest.mark.parametrize(
+    ("asked", "gates", "outcome"),
+    [
+        ({}, ["errorRateIncrease", "clientErrorRateIncrease"], "Failed"),
+        ({"clientErrorRateIncrease": 0.01}, ["errorRateIncrease", "clientErrorRateIncrease"], "Failed"),
+        ({"clientErrorRateIncrease": 1}, ["errorRateIncrease"], ""),
+    ],
+)
+def test_refusals_are_judged_unless_that_is_turned_off(asked, gates, outcome):
+    """A candidate that answers 400 to everything is failed after a few requests, whether or not gates speak of 4xx."""
+    evidence = Evidence(Counts(6, client_errors=6), Counts(54, client_errors=1), MS, ())
+    said = verdicts(Gates(errorRateIncrease=0.01, **asked), evidence)
+    assert [verdict.gate for verdict in said] == gates
+    assert [verdict.outcome for verdict in said[1:]] == [outcome] * bool(outcome)
+    if not asked:
+        assert said[1].message.startswith("4xx: 6 of 6 (")
+        assert said[1].message.endswith("; at most 5 % more allowed")
+
+
+def test_refusals_of_both_sides_are_no_fault_of_the_candidate():
+    """Clients that ask wrongly are refused by both alike."""
+    both = Evidence(Counts(2000, client_errors=200), Counts(18000, client_errors=1800), MS, ())
+    assert [said.outcome for said in verdicts(Gates(errorRateIncrease=0.01), both)] == ["Passed", "Passed"]
+
+
+def test_the_gate_that_nobody_asked_for_makes_the_others_hardly_slower():
+    """It needs fewer requests than those of 1 or 2 %, and takes no more than 2 % off their pace."""
+    fast = Evidence(Counts(1), Counts(9), MS, ())
+    alone = needed(lambda one, other: errors(0.01, one, other, ALPHA), fast)
+    beside = needed(lambda one, other: errors(0.01, one, other, ASKED), fast)
+    assert beside <= 1.02 * alone
+    assert needed(lambda one, other: client_errors(CLIENT_ERRORS, one, other, UNASKED), fast) < 200
 
 
 def figures(requests, errors=0, latency=()):
@@ -362,7 +407,7 @@ def test_any_champion_in_the_status_is_survived(counters):
     """What the others are said to have shown may be anything; each gate says something of it."""
     evidence = Evidence(taking(500, 9), Counts.read(counters), MS, (), ended=True)
     said = verdicts(Gates(errorRateIncrease=0.01, p99Ratio=1.2), evidence)
-    assert [verdict.gate for verdict in said] == ["errorRateIncrease", "p99Ratio"]
+    assert [verdict.gate for verdict in said] == ["errorRateIncrease", "p99Ratio", "clientErrorRateIncrease"]
 
 
 def test_what_anybody_wrote_into_the_status_is_survived():
@@ -395,19 +440,19 @@ def table() -> list[str]:
     lines = []
     for increase in (0.005, 0.01, 0.02, 0.05):
         said = [
-            needed(lambda one, other: errors(increase, one, other, ALPHA / 2), Evidence(one, one.times(9), MS, ()))  # noqa: B023
+            needed(lambda one, other: errors(increase, one, other, ASKED / 2), Evidence(one, one.times(9), MS, ()))  # noqa: B023
             for one in (Counts(1, 0), Counts(1, 0.01))
         ]
         lines.append(f"| `errorRateIncrease: {increase:g}` | {said[0]:,.0f} | {said[1]:,.0f} |")
     said = [
-        needed(lambda one, other: p99(1.2, MS, one, other, ALPHA / 2), Evidence(one, taking(1e4, 9), MS, ()))
+        needed(lambda one, other: p99(1.2, MS, one, other, ASKED / 2), Evidence(one, taking(1e4, 9), MS, ()))
         for one in (taking(1, 9), taking(1, 9, slow=0.005))
     ]
     lines.append(f"| `p99Ratio` | {said[0]:,.0f} | {said[1]:,.0f} |")
     parts = (1, 0.5, 0.1, 0.05)
-    wrong = [fails(lambda n: errors(0.01, Counts(n, n * part), Counts(9 * n, 0), ALPHA / 2)) for part in parts]  # noqa: B023
+    wrong = [fails(lambda n: errors(0.01, Counts(n, n * part), Counts(9 * n, 0), ASKED / 2)) for part in parts]  # noqa: B023
     slow = [
-        fails(lambda n: p99(1.2, MS, taking(n, 9, slow=n * part), taking(max(9 * n, 100), 9), ALPHA / 2))  # noqa: B023
+        fails(lambda n: p99(1.2, MS, taking(n, 9, slow=n * part), taking(max(9 * n, 100), 9), ASKED / 2))  # noqa: B023
         for part in parts
     ]
     lines.append(f"| `errorRateIncrease: 0.01` | {' | '.join(map(str, wrong))} |")
@@ -420,11 +465,11 @@ def agreements() -> list[str]:
     lines = []
     for wanted in (0.9, 0.95, 0.98, 0.99):
         passed = [
-            needed(lambda one, _: agreement(wanted, one, ALPHA / 3), evidence, copies=True)  # noqa: B023
+            needed(lambda one, _: agreement(wanted, one, ASKED / 3), evidence, copies=True)  # noqa: B023
             for evidence in (Evidence(Counts(1, 0, (), 1, rate), Counts(1), MS, ()) for rate in (1, 0.995, 0.99))
         ]
         failed = [
-            fails(lambda n: agreement(wanted, Counts(compared=n, agreed=n * rate), ALPHA / 3))  # noqa: B023
+            fails(lambda n: agreement(wanted, Counts(compared=n, agreed=n * rate), ASKED / 3))  # noqa: B023
             for rate in (0, 0.5, 0.8)
         ]
         numbers = [*(f"{number:,.0f}" for number in passed), *map(str, failed)]

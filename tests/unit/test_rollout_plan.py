@@ -15,7 +15,7 @@ from ultramarine.kinds.onlineendpoint.schema import OnlineEndpointStatus
 from ultramarine.shared.conditions import find
 from ultramarine.shared.errors import GatewayError
 from ultramarine.shared.plan import GatewayFacts
-from ultramarine.shared.routes import DeploymentFigures, RouteState
+from ultramarine.shared.routes import DeploymentFigures, RouteState, rescaled
 from unit.test_onlineendpoint_plan import server_pod
 from unit.test_onlineendpoint_routed import HERE
 from unit.test_rollout_evidence import MS
@@ -33,11 +33,12 @@ class Envoy:
 
     def __init__(self):
         self.routes, self.pods, self.counts, self.copies = None, set(), {}, {}
+        self.signatures = None
 
-    def answer(self, name, requests, errors, milliseconds):
-        of, bad, latency = self.counts.get(name, (0, 0, [0] * len(MS)))
+    def answer(self, name, requests, errors, milliseconds, refused=0, absent=0):
+        of, bad, latency, *rest = self.counts.get(name, (0, 0, [0] * len(MS), 0, 0))
         latency = [count + requests * (bound >= milliseconds) for bound, count in zip(MS, latency, strict=True)]
-        self.counts[name] = (of + requests, bad + errors, latency)
+        self.counts[name] = (of + requests, bad + errors, latency, rest[0] + refused, rest[1] + absent)
 
     def compare(self, name, *counts):
         self.copies[name] = [
@@ -45,14 +46,26 @@ class Envoy:
         ]
 
     def figures(self, name):
-        of, bad, latency = self.counts.get(name, (0, 0, ()))
+        of, bad, latency, refused, absent = self.counts.get(name, (0, 0, (), 0, 0))
         copies = dict(zip(("compared", "agreed", "unlike"), self.copies.get(name, (0, 0, 0)), strict=True))
+        copies |= {"client_errors": refused, "absent": absent}
         return DeploymentFigures(of, bad, 0, tuple(zip(MS, latency, strict=bool(latency))), **copies)
+
+    @property
+    def weights(self):
+        return {d.name: d.weight for d in self.routes.deployments if d.weight} if self.routes else {}
+
+    @property
+    def away(self):
+        absent = self.weights.keys() - self.pods
+        return tuple(sorted(absent)) if self.weights.keys() & self.pods else ()
 
     def says(self, pod):
         figures = {d.name: self.figures(d.name) for d in (self.routes.deployments if self.routes else ())}
         ready = {name: int(name in self.pods) for name in ("blue", "green", "purple")}
-        return RouteState(self.routes.version if self.routes else "", ready=ready, pod=pod, figures=figures)
+        version = self.routes.version if self.routes else ""
+        more = {"pod": pod, "figures": figures, "away": self.away, "signatures": self.signatures}
+        return RouteState(version, ready=ready, **more)
 
 
 class World:
@@ -64,6 +77,7 @@ class World:
         self.gateways, self.platform, self.now = {"a": Envoy(), "b": Envoy()}, HERE, NOW
         self.serving, self.crashing = {}, set()  # the version that the ready pod of a deployment serves
         self.errors, self.slow = {}, {}  # by version: of 100 requests so many fail; milliseconds
+        self.refusals, self.signatures = {}, {}  # by version: of 100 requests so many are 4xx; the declared inputs
         self.alike, self.unlike = {}, {}  # by version: of 100 copies so many agree, and are no answer; 100 and 0
         self.failed, self.away = 0, None  # requests without a pod; what is said instead of the gateway
 
@@ -82,6 +96,10 @@ class World:
                 asked = [routed.weight for routed in self.routed() if routed.name == name]
                 assert not any(asked), f"green's pods become {number} while they have {asked} %"
             self.serving[name] = number
+
+    def version(self, number):
+        inputs = self.signatures.get(str(number))
+        return version(number, **({"signature": {"inputs": inputs}} if inputs else {}))
 
     def pods(self):
         wanted = {
@@ -107,22 +125,25 @@ class World:
 
     def traffic(self, requests):
         for envoy in self.gateways.values():
+            shares = rescaled(envoy.weights, envoy.away)
             for routed in envoy.routes.deployments if envoy.routes else ():
-                share = requests * routed.weight // 100
+                share = requests * shares.get(routed.name, 0) // 100
                 if share and routed.name in self.crashing:
-                    envoy.answer(routed.name, share, share, 1)
+                    # Those that met an address whose pod is gone are nobody's word of having no pod.
+                    envoy.answer(routed.name, share, share, 1, absent=0 if routed.name in envoy.pods else share)
                     self.failed += share
                 elif share:
                     number = self.serving[routed.name]
                     bad = share * self.errors.get(number, 0) // 100
-                    envoy.answer(routed.name, share, bad, self.slow.get(number, 9))
+                    refused = share * self.refusals.get(number, 0) // 100
+                    envoy.answer(routed.name, share, bad, self.slow.get(number, 9), refused)
                     copies = requests * (100 - routed.weight) * routed.compare_percent // 10_000
                     parts = (100, self.alike.get(number, 100), self.unlike.get(number, 0))
                     envoy.compare(routed.name, *(copies * part // 100 for part in parts))
 
     def look(self):
         owner = self.owner()
-        related = (model(aliases=self.aliases), *(version(number) for number in (1, 2, 3)))
+        related = (model(aliases=self.aliases), *(self.version(number) for number in (1, 2, 3)))
         around = replace(seen(*self.children.values(), *self.pods(), related=related), platform=self.platform)
         says = self.away or GatewayFacts(tuple(envoy.says(pod) for pod, envoy in self.gateways.items()))
         answers = {question: says for question in questions(owner, around)}
@@ -178,7 +199,7 @@ def test_a_good_candidate_takes_over_step_by_step():
     assert shares == [{"blue": 100}, {"blue": 90, "green": 10}, {"blue": 50, "green": 50}, {"green": 100}]
     assert (world.rollout["phase"], world.healthy) == ("Promoted", ("True", "Promoted"))
     assert world.rollout["message"] == "green answers everything; give it 100 in traffic, and remove rollout"
-    assert [e["verdict"] for e in world.rollout["evidence"]] == ["Passed", "Passed"]
+    assert [e["verdict"] for e in world.rollout["evidence"]] == ["Passed", "Passed", "Passed"]
     steps = [event for event in world.events if event.startswith("Rollout") or event == "Promoted"]
     assert steps == ["RolloutStarted", "RolloutStep", *["RolloutPassed", "RolloutStep"] * 2, "Promoted"]
     assert (find(world.status, "Ready")["status"], find(world.status, "Reconciling")) == ("True", None)
@@ -264,7 +285,7 @@ def test_copies_are_compared_at_each_step_and_what_was_seen_counts_at_the_last()
             percents.append(green)
     assert percents == [(0, 0), (10, 10), (50, 50), (100, 0)]
     assert world.rollout["phase"] == "Promoted"
-    (evidence,) = world.rollout["evidence"]
+    evidence, _ = world.rollout["evidence"]
     assert (evidence["gate"], evidence["verdict"]) == ("agreement", "Passed")
     assert evidence["message"].startswith("agreement: ")
     assert "copies were answered alike (" in evidence["message"]
@@ -299,7 +320,7 @@ def test_without_copies_the_step_is_held():
     world.go(300)
     assert (world.rollout["phase"], world.rollout["step"]) == ("Progressing", 1)
     assert world.healthy == ("Unknown", "InsufficientData")
-    assert "copies compared, about" in world.words
+    assert "no copy compared yet, about" in world.words
 
 
 def test_what_is_paused_is_compared_no_more():
@@ -653,3 +674,122 @@ def test_whatever_happens_a_good_version_is_promoted_in_the_end(events):
     world.spec["rollout"] = {**ROLLOUT, "stepSeconds": 9}
     world.go(300)
     assert (world.rollout["phase"], world.shares, world.serving["green"]) == ("Promoted", {"green": 100}, "3")
+
+
+MATRIX = {"name": "input", "datatype": "FP64", "shape": [-1, 30]}
+
+
+def test_a_rollout_waits_for_its_champion():
+    """blue was never ready: green gets nothing by the rollout, and the condition says what is wrong with blue."""
+    world = World()
+    world.serving["blue"] = "1"
+    world.crashing.add("blue")
+    world.go(60)
+    assert (world.rollout["phase"], world.healthy) == ("Waiting", ("Unknown", "ChampionNotReady"))
+    assert world.words.startswith("the rollout waits for its champion: blue has no ready pod: churn-1: ")
+    assert "RolloutStarted" not in world.events
+
+    world.crashing.clear()
+    world.go(9)
+    assert "RolloutStarted" in world.events
+    world.go(600)
+    assert world.rollout["phase"] == "Promoted"
+
+
+def test_a_champion_without_pods_stops_the_clock_and_the_evidence():
+    """blue dies in the first step: green answers all, nothing is judged, and the step begins anew when blue is back."""
+    world = World().go(30)
+    began = world.rollout["since"]
+    world.crashing.add("blue")
+    world.errors["2"] = 50  # as a candidate would fail that is asked ten times as much
+    world.go(3)
+    world.go(120)
+    assert (world.rollout["phase"], world.rollout["step"]) == ("Waiting", 1)
+    assert world.healthy == ("Unknown", "ChampionNotReady")
+    assert world.shares == {"green": 100}
+    assert "blue has no ready pod and gets none of its 90 %: churn-1: " in find(world.status, "Ready")["message"]
+
+    world.crashing.clear()
+    world.errors.clear()
+    world.go(9)
+    assert (world.rollout["phase"], world.shares) == ("Progressing", {"blue": 90, "green": 10})
+    assert world.rollout["since"] > began
+    world.go(600)
+    assert world.rollout["phase"] == "Promoted"
+
+
+def test_errors_for_want_of_a_pod_are_no_evidence():
+    """Of a champion's 503s that no pod has made, none makes room for the candidate's errors."""
+    world = World().go(30)
+    for envoy in world.gateways.values():
+        envoy.answer("blue", 20_000, 20_000, 1, absent=20_000)
+    world.errors["2"] = 20
+    world.go(9)
+    assert (world.rollout["phase"], world.healthy[1]) == ("RolledBack", "GateFailed")
+    assert "5xx: " in world.rollout["message"]
+    assert "against 0 of " in world.rollout["message"]
+
+
+def test_a_candidate_that_refuses_everything_is_turned_back():
+    """Its 400s fail the gate that nobody asked for, after a few requests; refusals of both sides would not."""
+    world = World(rollout={**ROLLOUT, "gates": {"p99Ratio": 1.5}})
+    world.refusals |= {"1": 2, "2": 100}
+    world.go(30)
+    assert (world.rollout["phase"], world.healthy) == ("RolledBack", ("False", "GateFailed"))
+    assert world.rollout["message"].startswith("green has failed (green at 10 %, step 1 of 3)")
+    assert "4xx: " in world.rollout["message"]
+    assert world.shares == {"blue": 100}
+
+    turned_off = World(rollout={**ROLLOUT, "gates": {"p99Ratio": 1.5, "clientErrorRateIncrease": 1}})
+    turned_off.refusals["2"] = 100
+    assert turned_off.go(600).rollout["phase"] == "Promoted"
+    both = World()
+    both.refusals |= {"1": 5, "2": 5}
+    assert both.go(600).rollout["phase"] == "Promoted"
+
+
+@pytest.mark.parametrize("on_failure", ["Rollback", "Pause"])
+@pytest.mark.parametrize(
+    ("inputs", "why"),
+    [
+        ([{**MATRIX, "shape": [-1, 31]}], "its input input has the shape [-1, 31] and not [-1, 30]"),
+        ([{**MATRIX, "name": "x"}], "it has no input input, it needs an input x"),
+        ([MATRIX, {**MATRIX, "name": "age"}], "it needs an input age"),
+        ([{**MATRIX, "datatype": "FP32"}], "its input input is FP32 and not FP64"),
+    ],
+)
+def test_a_candidate_of_other_inputs_gets_no_request(inputs, why, on_failure):
+    """Whether the versions declare their inputs or their pods tell them: it is turned back before its first step."""
+    declared, told = World(rollout={**ROLLOUT, "onFailure": on_failure}), World(rollout={**ROLLOUT, "gates": None})
+    declared.signatures |= {"1": [MATRIX], "2": inputs}
+    for envoy in told.gateways.values():
+        envoy.signatures = {
+            name: {"name": "churn", "version": number, "inputs": taken}
+            for name, number, taken in (("blue", "1", [MATRIX]), ("green", "2", inputs))
+        }
+    for world in (declared, told):
+        world.go(90)
+        assert (world.rollout["phase"], world.healthy) == ("RolledBack", ("False", "SignatureChanged"))
+        words = (
+            f"green is not rolled out, and blue gets all requests: churn-2 refuses requests that churn-1 takes: {why}. "
+        )
+        assert world.words.startswith(words)
+        assert find(world.status, "Stalled")["message"] == world.words
+        assert world.shares == {"blue": 100}
+        assert all("green" not in envoy.counts for envoy in world.gateways.values()), "no request has gone there"
+        assert world.events.count("RolledBack") == 1
+
+    declared.aliases["challenger"] = "3"
+    declared.signatures["3"] = [MATRIX]
+    assert declared.go(600).rollout["phase"] == "Promoted", "another version begins anew"
+
+
+def test_inputs_that_are_told_of_another_version_say_nothing():
+    """Pods of an older version may answer yet, and a gateway may tell anything."""
+    other = {"name": "churn", "version": "3", "inputs": [{**MATRIX, "name": "x"}]}
+    for told in ({"blue": other}, {"green": other}, {"green": "?"}, {"green": {"name": 1}}, None):
+        world = World()
+        for envoy in world.gateways.values():
+            blue = {"name": "churn", "version": "1", "inputs": [MATRIX]}
+            envoy.signatures = None if told is None else {"blue": blue} | told
+        assert world.go(600).rollout["phase"] == "Promoted"

@@ -220,12 +220,14 @@ class DeploymentFigures:
     agreed: int = 0
     unlike: int = 0
     absent: int = 0
-    client_errors: int | None = None
+    client_errors: int | None = 0
 
     @classmethod
     def of(cls, document: Any) -> DeploymentFigures:
         """Make one of a parsed document. Raises one of UNREADABLE, or ValueError, where a field is not of its type."""
         figures = read_known(cls, document)
+        if "client_errors" not in document:
+            figures = replace(figures, client_errors=None)
         latency = tuple((bound, count) for bound, count in figures.latency)
         counts = [figures.requests, figures.errors, figures.active, figures.waiting, *(count for _, count in latency)]
         counts += [figures.compared, figures.agreed, figures.unlike, figures.absent, figures.client_errors or 0]

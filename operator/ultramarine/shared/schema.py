@@ -43,6 +43,10 @@ IMMUTABLE: Extra = {
     "x-ultramarine-immutable": True
 }  # the generator turns it into a rule on the object that holds the field
 
+# For a list of objects. If the API server filled in their defaults, kubectl apply of the same manifest would find the
+# list changed each time, since it can only replace a list as a whole. So the defaults are in the descriptions alone.
+DEFAULTS_UNWRITTEN: Extra = {"x-ultramarine-defaults-unwritten": True}
+
 DnsName = Annotated[
     str,
     Field(

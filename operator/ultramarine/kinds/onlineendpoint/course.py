@@ -60,7 +60,8 @@ class Course:
 class Stage:
     """An endpoint with a rollout at one moment: how requests come to it, how its candidate is and what it consists of.
 
-    `identity` names what is rolled out and how, and is empty while the candidate's model leads nowhere.
+    `identity` names what is rolled out and how, and is empty while the candidate's model leads nowhere. `beside` says
+    how the champions are. `signature_change` says why the candidate refuses requests that a champion takes.
     """
 
     endpoint: Endpoint
@@ -69,11 +70,22 @@ class Stage:
     candidate: Judged
     identity: str
     now: datetime
+    beside: Mapping[str, Judged]
+    signature_change: str = ""
 
     @property
     def champions(self) -> Shares:
         """Who answers otherwise."""
         return self.endpoint.spec.shares
+
+    @property
+    def absence(self) -> str:
+        """Say which champion has no ready pod, and why; nothing if each has one, or sleeps until it is asked."""
+        for name in self.champions:
+            judged = self.beside.get(name)
+            if judged is not None and not (judged.ready or judged.may_sleep):
+                return line(f"{name} has no ready pod", judged.message)
+        return ""
 
     def shares(self, status: RolloutStatus) -> dict[str, int]:
         """Who shall answer in a step."""

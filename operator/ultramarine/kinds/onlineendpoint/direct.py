@@ -65,11 +65,17 @@ class Direct:
         return replace(self, shares=shares)
 
     def step(self, judged: dict[str, Judged]) -> Step:
-        """Turned at once where nothing answers yet; later only to pods that are ready, all of them, as wanted."""
+        """Turned at once where nothing answers yet; later only to pods that are ready, all of them, as wanted.
+
+        If who answers has no ready pod, the largest share that has one answers instead.
+        """
         current, target = self.current, self.target
         if work := gateways_work(self.endpoint):
             return self._held(work)
         live = target if current is None or judged[target].state == "Ready" else current
+        if live in judged and not judged[live].ready:
+            ready = [name for name in self.shares if name in judged and judged[name].ready]
+            live = max(ready, key=lambda name: self.shares[name], default=live)
         blocked = self._blocked(live)
         return Step(
             shares={live: 100},

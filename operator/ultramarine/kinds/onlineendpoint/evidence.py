@@ -13,10 +13,11 @@ LARGEST = 2**63  # more than any counter; the API takes more digits than a float
 
 @dataclass(frozen=True)
 class Counts:
-    """Requests, those that ended with 5xx, and how many took no longer than each bound; estimates have fractions.
+    """Requests, those that ended with 5xx or 4xx, and how many took no longer than each bound; may have fractions.
 
     Where nothing has a time yet, `latency` is empty. `compared` are copies of others' requests, `agreed` those of them
-    that were answered alike, and `unlike` those of which nothing could be compared.
+    that were answered alike, and `unlike` those of which nothing could be compared. `absent` are the errors that no pod
+    has made, because there was none.
     """
 
     requests: float = 0
@@ -25,6 +26,8 @@ class Counts:
     compared: float = 0
     agreed: float = 0
     unlike: float = 0
+    client_errors: float = 0
+    absent: float = 0
 
     @property
     def timed(self) -> float:
@@ -57,13 +60,27 @@ class Counts:
         requests, errors, *copies = [one * factor for one in self._single]
         return Counts(requests, errors, tuple(n * factor for n in self.latency), *copies)
 
+    @property
+    def present(self) -> Counts:
+        """The same without the requests that met no pod: they say nothing of a model."""
+        missed = min(self.absent, self.errors)
+        requests = self.requests - missed
+        return replace(
+            self,
+            requests=requests,
+            errors=self.errors - missed,
+            client_errors=min(self.client_errors, requests),
+            absent=0,
+        )
+
     def with_copies_of(self, other: Counts) -> Counts:
         """The same, with what `other` has counted of copies."""
         return replace(self, compared=other.compared, agreed=other.agreed, unlike=other.unlike)
 
     @property
     def _single(self) -> tuple[float, ...]:
-        return self.requests, self.errors, self.compared, self.agreed, self.unlike
+        copies = (self.compared, self.agreed, self.unlike)
+        return (self.requests, self.errors, *copies, self.client_errors, self.absent)
 
     def _at(self, index: int) -> float:
         return self.latency[index] if index < len(self.latency) else 0
@@ -72,7 +89,8 @@ class Counts:
     def of(cls, figures: DeploymentFigures) -> Counts:
         """What a gateway pod says."""
         copies = (figures.compared, figures.agreed, figures.unlike)
-        return cls(figures.requests, figures.errors, tuple(count for _, count in figures.latency), *copies)
+        rest = (*copies, figures.client_errors or 0, figures.absent)
+        return cls(figures.requests, figures.errors, tuple(count for _, count in figures.latency), *rest)
 
     @classmethod
     def read(cls, counters: RolloutCounters) -> Counts:
@@ -80,12 +98,13 @@ class Counts:
         words = counters.latency.split()
         numbers = [min(int(word), LARGEST) for word in words if word.isascii() and word.isdigit()]
         copies = (counters.compared, counters.agreed, counters.unlike)
-        return cls(counters.requests, counters.errors, tuple(numbers), *copies)
+        rest = (*copies, counters.client_errors or 0, counters.absent)
+        return cls(counters.requests, counters.errors, tuple(numbers), *rest)
 
     def written(self, pod: str = "", deployment: str = "") -> RolloutCounters:
         """As the status has them: whole numbers."""
         latency = " ".join(str(int(count)) for count in self.latency)
-        requests, errors, compared, agreed, unlike = (int(count) for count in self._single)
+        requests, errors, compared, agreed, unlike, client_errors, absent = (int(count) for count in self._single)
         return RolloutCounters(
             pod=pod,
             deployment=deployment,
@@ -95,6 +114,8 @@ class Counts:
             compared=compared,
             agreed=agreed,
             unlike=unlike,
+            client_errors=client_errors,
+            absent=absent,
         )
 
 
@@ -118,7 +139,8 @@ def counted(
     """Subtract `base` from what the gateway pods say now; None where one of them tells no figures.
 
     What is not in the base counts from now on: a gateway pod that is new, or back after it was away, and one whose
-    counters fell because its Envoy was restarted. A pod that went takes its evidence along.
+    counters fell because its Envoy was restarted. A pod that went takes its evidence along. Requests that met no pod
+    are no evidence.
     """
     if not proxies or any(proxy.figures is None or not proxy.pod for proxy in proxies):
         return None
@@ -129,6 +151,8 @@ def counted(
         for name in names
         if proxy.figures and name in proxy.figures
     }
+    if any(figures.client_errors is None for figures in told.values()):  # an older release of the gateway
+        return None
     bounds = {tuple(bound for bound, _ in figures.latency) for figures in told.values() if figures.latency}
     if len(bounds) > 1:  # two releases of the gateway at once, for a moment
         return None
@@ -137,9 +161,10 @@ def counted(
     subtracted: list[RolloutCounters] = []
     for (pod, name), figures in sorted(told.items(), key=lambda item: item[0]):
         now, before = Counts.of(figures), known.get((pod, name))
-        grown = now.minus(Counts.read(before)) if before else None
+        # A base without 4xx is of an older release of the operator.
+        grown = now.minus(Counts.read(before)) if before and before.client_errors is not None else None
         subtracted.append(before if before and grown else now.written(pod, name))
-        since[name] = since[name].plus(grown or Counts())
+        since[name] = since[name].plus(grown.present if grown else Counts())
     champion = Counts()
     for name in names[1:]:
         champion = champion.plus(since[name])

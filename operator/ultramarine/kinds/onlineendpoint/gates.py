@@ -1,7 +1,8 @@
 """The gates of a rollout: whether the candidate is as good as asked, by evidence that may be looked at at any time.
 
-All bounds of one step hold together, at every look, with a probability of 95 %: what that leaves is shared equally
-among the gates, within a gate between candidate and champion, and for latencies among the bounds of the histogram.
+All bounds of one step hold together, at every look, with a probability of 95 %. What that leaves is shared equally
+among the gates that were asked for, after a tenth for the one that was not; within a gate between candidate and
+champion, and for latencies among the bounds of the histogram.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from dataclasses import dataclass
 
 from .confidence import bounds
 from .evidence import Counts, Evidence
-from .rollout_schema import Gates
+from .rollout_schema import CLIENT_ERRORS, Gates
 
 ALPHA = 0.05
+UNASKED = ALPHA / 10  # for the gate of 4xx if nobody asked for it: the others must not become slower
+ASKED = ALPHA - UNASKED
 SLOW, SURELY_SLOW = 0.01, 0.02  # a 99th percentile has a hundredth beyond it; two of them are what is surely excluded
 FEWEST = 100  # requests of the champion before a 99th percentile is read off them
 PASSED, FAILED, MORE = "Passed", "Failed", "InsufficientData"
@@ -38,25 +41,40 @@ def verdicts(gates: Gates, evidence: Evidence) -> tuple[Verdict, ...]:
     judges: list[Callable[[float], Judge]] = []
     if (increase := gates.error_rate_increase) is not None:
         judges.append(lambda alpha: lambda one, other: errors(increase, one, other, alpha))
+    if (refused := gates.client_error_rate_increase) is not None and refused < 1:
+        judges.append(lambda alpha: lambda one, other: client_errors(refused, one, other, alpha))
     if (ratio := gates.p99_ratio) is not None:
         judges.append(lambda alpha: lambda one, other: p99(ratio, evidence.bounds, one, other, alpha))
     if (share := gates.agreement) is not None:
         judges.append(lambda alpha: lambda one, _: agreement(share, one, alpha))
-    made = [judge(ALPHA / len(judges)) for judge in judges]
+    unasked = gates.client_error_rate_increase is None
+    made = [judge((ASKED if unasked else ALPHA) / len(judges)) for judge in judges]
+    if unasked:
+        made.append(lambda one, other: client_errors(CLIENT_ERRORS, one, other, UNASKED))
     return tuple(_with_missing(judge, evidence) for judge in made)
 
 
 def errors(increase: float, candidate: Counts, champion: Counts, alpha: float) -> Verdict:
-    """Whether the candidate's share of 5xx is at most so much larger than the champion's."""
-    low, high = bounds(candidate.errors, candidate.requests, alpha / 2)
-    lower, upper = bounds(champion.errors, champion.requests, alpha / 2)
+    """Judge if the candidate's share of 5xx is at most so much larger than the champion's."""
+    both = (candidate.errors, candidate.requests), (champion.errors, champion.requests)
+    return _increase("errorRateIncrease", "5xx", increase, *both, alpha)
+
+
+def client_errors(increase: float, candidate: Counts, champion: Counts, alpha: float) -> Verdict:
+    """Judge if the candidate's share of 4xx is at most so much larger than the champion's."""
+    both = (candidate.client_errors, candidate.requests), (champion.client_errors, champion.requests)
+    return _increase("clientErrorRateIncrease", "4xx", increase, *both, alpha)
+
+
+def _increase(
+    gate: str, what: str, increase: float, one: tuple[float, float], other: tuple[float, float], alpha: float
+) -> Verdict:
+    """Compare two shares, each a part of a whole: the candidate's, and the champion's."""
+    low, high = bounds(*one, alpha / 2)
+    lower, upper = bounds(*other, alpha / 2)
     outcome = FAILED if low - upper > increase else PASSED if high - lower <= increase else MORE
-    return Verdict(
-        "errorRateIncrease",
-        outcome,
-        f"5xx: {_share(candidate.errors, candidate.requests, low, high)} against "
-        f"{_share(champion.errors, champion.requests, lower, upper)}; at most {_percent(increase)} more allowed",
-    )
+    said = f"{what}: {_share(*one, low, high)} against {_share(*other, lower, upper)}"
+    return Verdict(gate, outcome, f"{said}; at most {_percent(increase)} more allowed")
 
 
 def p99(ratio: float, histogram: tuple[float, ...], candidate: Counts, champion: Counts, alpha: float) -> Verdict:
@@ -123,7 +141,11 @@ def _with_missing(judge: Judge, evidence: Evidence) -> Verdict:
     needs = needed(judge, evidence, copies=copies)
     guess = f"about {_count(needs - has)} more are needed" if needs else "at these rates no number of them would pass"
     what = "copies compared" if copies else "requests of the candidate"
-    return Verdict(said.gate, said.outcome, f"{said.message}; {_count(has)} {what}, {guess}")
+    counted = f"{_count(has)} {what}"
+    if not has:
+        counted = "no copy compared yet" if copies else "no requests yet"
+        guess = f"about {_count(needs)} are needed" if needs else ""
+    return Verdict(said.gate, said.outcome, "; ".join([said.message, ", ".join(filter(None, [counted, guess]))]))
 
 
 def needed(judge: Judge, evidence: Evidence, *, copies: bool = False) -> float:

@@ -9,27 +9,31 @@ from math import ceil
 from ...shared.conditions import find
 from ...shared.meta import GROUP, GRPC_ROUTE, HTTP_ROUTE, Manifest, Resource, child_metadata
 from ...shared.plan import GatewayApi, ParentRef
-from ...shared.routes import PIN_HEADER, EndpointRoutes, RouteDeployment
+from ...shared.routes import PIN_HEADER, EndpointRoutes, RouteDeployment, rescaled
 from .manifests import GRPC_PORT, PORT, Endpoint
 
 ANNOTATION_MODEL = f"{GROUP}/route-model"  # the EndpointRoutes that a route was made of: what a later pass goes by
 MOST_RULES = 16  # that Gateway API allows in a route
 
 
-def http_route(endpoint: Endpoint, routes: EndpointRoutes, gateway: GatewayApi) -> Manifest:
-    """The endpoint's routes for HTTP."""
+def http_route(
+    endpoint: Endpoint, routes: EndpointRoutes, gateway: GatewayApi, absent: frozenset[str] = frozenset()
+) -> Manifest:
+    """The endpoint's routes for HTTP; `absent` deployments get no share while another one can take it."""
     rules = [
         {"matches": [_pin(d)], "backendRefs": [_backend(d, PORT)], "timeouts": _timeout([d])} for d in _pinned(routes)
     ]
     shared = _sharing(routes)
-    rules.append({**_shared(routes, PORT), "timeouts": _timeout(shared)})
+    rules.append({**_shared(routes, PORT, absent), "timeouts": _timeout(shared)})
     return _route(HTTP_ROUTE, endpoint, routes, gateway, rules)
 
 
-def grpc_route(endpoint: Endpoint, routes: EndpointRoutes, gateway: GatewayApi) -> Manifest:
+def grpc_route(
+    endpoint: Endpoint, routes: EndpointRoutes, gateway: GatewayApi, absent: frozenset[str] = frozenset()
+) -> Manifest:
     """The endpoint's routes for gRPC, which have no timeouts in Gateway API: the pods have their own."""
     rules = [{"matches": [_pin(d)], "backendRefs": [_backend(d, GRPC_PORT)]} for d in _pinned(routes)]
-    return _route(GRPC_ROUTE, endpoint, routes, gateway, [*rules, _shared(routes, GRPC_PORT)])
+    return _route(GRPC_ROUTE, endpoint, routes, gateway, [*rules, _shared(routes, GRPC_PORT, absent)])
 
 
 def _route(
@@ -64,9 +68,11 @@ def _sharing(routes: EndpointRoutes) -> list[RouteDeployment]:
     return [deployment for deployment in routes.deployments if deployment.weight]
 
 
-def _shared(routes: EndpointRoutes, port: int) -> Manifest:
+def _shared(routes: EndpointRoutes, port: int, absent: frozenset[str]) -> Manifest:
     """The rule by which requests are shared and copied."""
-    rule: Manifest = {"backendRefs": [{**_backend(d, port), "weight": d.weight} for d in _sharing(routes)]}
+    weights = rescaled({deployment.name: deployment.weight for deployment in routes.deployments}, absent)
+    sharing = [(deployment, weights.get(deployment.name, 0)) for deployment in _sharing(routes)]
+    rule: Manifest = {"backendRefs": [{**_backend(d, port), "weight": weight} for d, weight in sharing]}
     copies = [
         {"backendRef": _backend(d, port), "percent": d.mirror_percent} for d in routes.deployments if d.mirror_percent
     ]

@@ -6,7 +6,7 @@ deployment with the largest share, as it does without a gateway.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import ClassVar
 
@@ -24,11 +24,15 @@ from .steps import Shares, Step
 
 @dataclass(frozen=True)
 class HttpRouted(Routed):
-    """An endpoint as seen: the routes that were written, and what the Gateways say; `beside` is its Service's way."""
+    """An endpoint as seen: the routes that were written, and what the Gateways say; `beside` is its Service's way.
+
+    `absent` are the deployments without a ready pod.
+    """
 
     gateway: GatewayApi
     beside: Direct
     verdicts: tuple[Verdict, ...]
+    absent: frozenset[str] = field(default=frozenset(), kw_only=True)
     WELL: ClassVar[str] = "every Gateway has accepted the routes"
 
     @classmethod
@@ -69,12 +73,19 @@ class HttpRouted(Routed):
         """Whether a deployment must not lose pods yet, for the sake of the routes or of the Service."""
         return super().keeps(name) or self.beside.keeps(name)
 
+    @property
+    def away(self) -> frozenset[str]:
+        """The deployments that the routes leave out, because they have no pod and others have."""
+        weighted = self.weights.keys()
+        return self.absent & weighted if weighted - self.absent else frozenset()
+
     def step(self, judged: dict[str, Judged]) -> Step:
         """Say which routes there shall be, and where the Service leads beside them."""
         beside = self.beside.step(judged)
         if beside.held:
             return beside
-        step = super().step(judged)
+        absent = frozenset(name for name, each in judged.items() if not each.ready)
+        step = super(HttpRouted, replace(self, absent=absent)).step(judged)
         nobody_knows = step.needed is None or beside.needed is None
         return replace(
             step,
@@ -90,9 +101,9 @@ class HttpRouted(Routed):
 
     def _children(self, wanted: EndpointRoutes) -> tuple[Manifest, ...]:
         services = [pods_service(self.endpoint, deployment.name) for deployment in wanted.deployments]
-        routes = [http_route(self.endpoint, wanted, self.gateway)]
+        routes = [http_route(self.endpoint, wanted, self.gateway, self.absent)]
         if self.gateway.grpc:
-            routes.append(grpc_route(self.endpoint, wanted, self.gateway))
+            routes.append(grpc_route(self.endpoint, wanted, self.gateway, self.absent))
         return (*services, *routes)
 
     def _why_not(self, wanted: EndpointRoutes) -> tuple[str, str]:

@@ -74,7 +74,7 @@ def judge(endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: 
         sleepy = bool(apply) and may_sleep(deployment)
         return Judged(deployment.name, apply, len(ready), count, serves, "Waiting", message, version, sleepy)
     wanted = _keeping(found.deployment, live if keep else None)
-    state, message = _state(endpoint, deployment, found.version or "its pool", wanted, live, own, ready)
+    state, message = _state(endpoint, deployment, found.version, wanted, live, own, ready)
     message = "; ".join(part for part in (message, found.note) if part)
     beside = (disruption_budget(endpoint, deployment), pod_autoscaler(endpoint, deployment))
     apply = (*found.before, wanted, *(child for child in beside if child is not None))
@@ -218,9 +218,11 @@ def _state(
                 secret = keys_secret(endpoint)
                 needs = "create it with the keys primary and secondary"
                 return "Failing", f"Secret {secret} not found in {endpoint.namespace}, or without keys; {needs}"
-            return "Failing", f"{version}: {verdict.sentence}"
+            return "Failing", f"{version or 'the pool'}: {verdict.sentence}"
         if (trouble := pods.trouble(pod)) is not None:
             return "Failing", trouble.message
     if (refused := find(rolled, "ReplicaFailure")) is not None and refused.get("status") == "True":
         return "Failing", f"Kubernetes makes no pod: {refused.get('message')}"
-    return "Updating", f"{len(ready)} of {deployment.replicas} pods are ready, moving to {version}"
+    fresh = sum(_version_of(pod) == version for pod in ready) if version else len(ready)
+    of = f" of {version}" if version else ""
+    return "Updating", f"{fresh} of {deployment.replicas} pods{of} are ready"

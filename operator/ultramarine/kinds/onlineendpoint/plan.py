@@ -44,7 +44,8 @@ def questions(endpoint: Endpoint, seen: Seen) -> tuple[Question, ...]:
     spec = endpoint.spec
     gated = spec.rollout is not None and spec.rollout.gates is not None
     counts = gated or any(d.autoscale and d.autoscale.metric != "cpu" for d in spec.deployments)
-    return (AskGateway(address, endpoint.name, figures=counts),) if address else ()
+    rolls = spec.rollout is not None
+    return (AskGateway(address, endpoint.name, figures=counts, signatures=rolls),) if address else ()
 
 
 def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
@@ -60,15 +61,15 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
         return judge(endpoint, deployment, seen, live, keep)
 
     rolled = endpoint.spec.rollout.candidate if endpoint.spec.rollout else ""
-    candidate = next((judged_as(d, keep=False) for d in endpoint.spec.deployments if d.name == rolled), None)
-    course = course_of(endpoint, way, candidate, seen, now)
+    before = {d.name: judged_as(d, keep=False) for d in endpoint.spec.deployments} if rolled else {}
+    course = course_of(endpoint, way, before, seen, now)
     compared = course.compared(endpoint.spec.rollout)
     way = way.towards(course.shares, in_need=course.in_need, compared=compared)
     judged = {d.name: judged_as(d, keep=way.keeps(d.name)) for d in endpoint.spec.deployments}
     if course.holds:
         judged[rolled] = held(judged[rolled])
     step = way.step(judged)
-    answering = [judged.get(name) or leaving(name, seen) for name in step.shares]
+    answering = [judged.get(name) or leaving(name, seen) for name in step.answering]
     status = gathered(endpoint, judged, answering, step, course, scalings, now)
     guard = (network_policy(endpoint),) if gateway_only(endpoint) and not step.held else ()
     # Pods that ask for nothing are made only when what keeps others from them was seen to be there.
@@ -81,7 +82,7 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
         apply=(*guard, *servers, *step.apply),
         delete=(*gone, *_needless_policy(endpoint, own, judged, seen)),
         effects=_keys(endpoint, seen),
-        events=(*course.events, *diary(endpoint, status)),
+        events=(*course.events, *diary(endpoint, status, answering, step)),
         after=min((each for each in (after, course.after) if each), default=None),
     )
 

@@ -7,6 +7,7 @@ make of it begins anew, from a moment at which the candidate gets no requests.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -21,17 +22,23 @@ from .judge import Judged
 from .manifests import Endpoint
 from .resolve import Resolved, resolve
 from .rollout_schema import RolloutStatus
-from .rollout_step import in_step, step
+from .rollout_step import in_step, refused, step
 from .routed import Routed
+from .signatures import change, inputs_of
 from .steps import SOON
 
 
-def course_of(endpoint: Endpoint, way: Direct | Routed, candidate: Judged | None, seen: Seen, now: datetime) -> Course:
-    """Say how the rollout of an endpoint goes on, given how requests come to it and how its candidate is."""
+def course_of(
+    endpoint: Endpoint, way: Direct | Routed, judged: Mapping[str, Judged], seen: Seen, now: datetime
+) -> Course:
+    """Say how the rollout of an endpoint goes on, given how requests come to it and how its deployments are."""
     spec = endpoint.spec.rollout
-    if spec is None or candidate is None:
+    if spec is None or spec.candidate not in judged:
         return Course(endpoint.spec.shares)
-    stage = Stage(endpoint, spec, way, candidate, identity(endpoint, seen), now)
+    candidate = judged[spec.candidate]
+    beside = {name: judged[name] for name in endpoint.spec.shares if name in judged}
+    changed = _signature_change(endpoint, way, candidate, beside, seen)
+    stage = Stage(endpoint, spec, way, candidate, identity(endpoint, seen), now, beside, changed)
     old = _told(stage)
     if old is None or (stage.identity and old.identity != stage.identity):
         return _begin(stage)
@@ -44,6 +51,18 @@ def course_of(endpoint: Endpoint, way: Direct | Routed, candidate: Judged | None
     if old.phase == PAUSED:
         return stage.course(old, stage.shares(old), well=False)
     return in_step(stage, old)
+
+
+def _signature_change(
+    endpoint: Endpoint, way: Direct | Routed, candidate: Judged, beside: Mapping[str, Judged], seen: Seen
+) -> str:
+    """Say why the candidate refuses what a champion takes, as far as the inputs of both are known."""
+    takes = inputs_of(endpoint, candidate, seen, way.proxies)
+    for champion in beside.values() if takes is not None else ():
+        before = inputs_of(endpoint, champion, seen, way.proxies)
+        if takes is not None and before is not None and (why := change(before, takes)):
+            return f"{candidate.version} refuses requests that {champion.version} takes: {why}"
+    return ""
 
 
 def identity(endpoint: Endpoint, seen: Seen) -> str:
@@ -84,10 +103,15 @@ def _begin(stage: Stage) -> Course:
     elif spec.gates is not None and not way.counts:
         reason = "NoFigures"
         message = "gates need the gateway of the chart, which counts requests: remove gates, and time alone decides"
+    elif stage.signature_change and not busy:
+        return refused(stage, step(stage, 1))
+    elif way.confirms(stage.champions) and stage.absence:
+        reason = "ChampionNotReady"
+        message = f"the rollout waits for its champion: {stage.absence}"
     elif way.confirms(stage.champions):
-        words = f"{spec.candidate} ({stage.candidate.version}) shall take over in {len(spec.steps)} steps"
+        words = f"{spec.candidate} ({stage.candidate.version}) takes over in {len(spec.steps)} steps"
         # The status first: weights without it would be taken for those of another rollout.
-        message = f"{words}, {' and '.join(f'{percent} %' for percent in spec.steps)}"
+        message = f"{words}: {', '.join(f'{percent} %' for percent in spec.steps)}"
         begun = step(stage, 1).model_copy(update={"reason": "Started", "message": message})
         return replace(stage.course(begun, stage.champions, Event("RolloutStarted", message)), after=SOON)
     else:

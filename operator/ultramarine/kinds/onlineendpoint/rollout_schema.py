@@ -10,6 +10,7 @@ from ...shared.schema import DnsName, Extra, Schema, rule, rules
 
 TIME: Extra = {"format": "date-time"}
 Count = Annotated[int, Field(ge=0)]
+CLIENT_ERRORS = 0.05  # what is allowed if gates say nothing of 4xx
 
 
 class Gates(Schema):
@@ -18,8 +19,9 @@ class Gates(Schema):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "has(self.errorRateIncrease) || has(self.p99Ratio) || has(self.agreement)",
-                "give at least one of errorRateIncrease, p99Ratio and agreement",
+                "has(self.errorRateIncrease) || has(self.p99Ratio) || has(self.agreement)"
+                " || (has(self.clientErrorRateIncrease) && self.clientErrorRateIncrease < 1.0)",
+                "give at least one of errorRateIncrease, clientErrorRateIncrease, p99Ratio and agreement",
             ),
         )
     )
@@ -28,6 +30,13 @@ class Gates(Schema):
         ge=0,
         le=1,
         description="How much larger its share of answers with 5xx may be: 0.005 is half a percent of all requests.",
+    )
+    client_error_rate_increase: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="How much larger its share of answers with 4xx may be, without 401 and 429. "
+        f"Default {CLIENT_ERRORS:g}, if any other gate is given; 1 turns it off.",
     )
     p99_ratio: float | None = Field(
         default=None, ge=1, le=100, description="How many times as long its 99th percentile may take."
@@ -90,12 +99,14 @@ class RolloutCounters(Schema):
     compared: Count = Field(default=0, description="Copies of others' requests of which both answers were compared.")
     agreed: Count = Field(default=0, description="Those that were answered alike.")
     unlike: Count = Field(default=0, description="Those of which nothing could be compared.")
+    client_errors: Count | None = Field(default=None, description="Requests with 4xx, without 401 and 429.")
+    absent: Count = Field(default=0, description="Errors because there was no pod; they are no evidence.")
 
 
 class RolloutEvidence(Schema):
     """What one gate says."""
 
-    gate: str = Field(max_length=63, description="errorRateIncrease, p99Ratio or agreement.")
+    gate: str = Field(max_length=63, description="The gate's field in spec.rollout.gates.")
     verdict: str = Field(max_length=32, description="Passed, Failed or InsufficientData.")
     message: str = Field(max_length=1024, description="The numbers.")
 

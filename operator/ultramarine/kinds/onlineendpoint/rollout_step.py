@@ -29,8 +29,12 @@ def in_step(stage: Stage, old: RolloutStatus) -> Course:
     """One look: how the candidate's pods are, what it has answered, and whether its time is up."""
     status, gates = _watched(stage, old), stage.spec.gates
     since = status.since
+    if stage.signature_change:
+        return refused(stage, status)
     if status.failing_since and stage.now - parse_timestamp(status.failing_since) >= FAILING:
         return _failed(stage, status, "CandidateFailing", stage.candidate.message or "it has no ready pod", ())
+    if stage.absence and status.weight < 100:
+        return _absent(stage, status)
     if since is None:
         return _unconfirmed(stage, status)
     evidence = _evidence(stage, status)
@@ -84,6 +88,13 @@ def _unconfirmed(stage: Stage, status: RolloutStatus) -> Course:
     return replace(course, events=(Event("RolloutStep", stage.where(status)),))
 
 
+def _absent(stage: Stage, status: RolloutStatus) -> Course:
+    """Without its champion nothing can be compared: the step begins anew when that is back."""
+    message = f"{stage.where(status)} waits for its champion, and begins anew then: {stage.absence}"
+    update: Changes = {"since": None, "base": [], "phase": WAITING, "reason": "ChampionNotReady", "message": message}
+    return stage.course(status.model_copy(update=update), stage.shares(status))
+
+
 def _unknown(stage: Stage, status: RolloutStatus) -> Course:
     """Without figures no gate can be judged, and the step stays."""
     message = f"{stage.where(status)}: not every gateway pod tells its figures, and the gates wait for them"
@@ -130,6 +141,18 @@ def _passed(stage: Stage, status: RolloutStatus, judged: tuple[Verdict, ...], ev
     course = _unconfirmed(stage, step(stage, status.step + 1, champion))
     words = line(f"{name} has passed step {status.step} of {len(steps)}, at {status.weight} %", shown)
     return replace(course, events=(Event("RolloutPassed", words), *course.events))
+
+
+def refused(stage: Stage, status: RolloutStatus) -> Course:
+    """Turn back a candidate that does not take the champion's requests, whatever onFailure says."""
+    name, champions = stage.spec.candidate, " and ".join(stage.champions)
+    message = (
+        f"{name} is not rolled out, and {champions} gets all requests: {stage.signature_change}. Roll out a version "
+        f"with the same inputs; to go on with this one, remove rollout and give {name} its share in traffic"
+    )
+    update: Changes = {**MEASURED, "phase": ROLLED_BACK, "reason": "SignatureChanged", "weight": 0, "message": message}
+    event = Event(ROLLED_BACK, message, "Warning")
+    return stage.course(status.model_copy(update=update), stage.champions, event, well=False, in_need=True)
 
 
 def _failed(stage: Stage, status: RolloutStatus, reason: str, why: str, judged: tuple[Verdict, ...]) -> Course:

@@ -102,6 +102,13 @@ class Routed:
         """What each gateway pod says; nothing where one of them does not answer."""
         return self.facts.proxies if self.facts else ()
 
+    @property
+    def away(self) -> frozenset[str]:
+        """The deployments to which no gateway pod leads requests now, because they have no pod and others have."""
+        if not self.proxies or not self.confirmed:
+            return frozenset()
+        return frozenset.intersection(*(frozenset(proxy.away) for proxy in self.proxies)) & self.weights.keys()
+
     def confirms(self, shares: Shares) -> bool:
         """Whether every gateway pod shares the endpoint's requests so."""
         return self.confirmed and self.is_turned and self.weights == shares
@@ -143,9 +150,21 @@ class Routed:
             answers=not (isinstance(self.answered, UltramarineError) and self.answered.reason == "NoGateway"),
             condition=Condition("RoutesReady", well, reason, message or said),
             port=wanted.port,
-            after=LATER if done and not well else self._after(done=done, soon=bool(waits)),
+            after=self._sooner(
+                wanted, judged, LATER if done and not well else self._after(done=done, soon=bool(waits))
+            ),
             secure=self.secure,
+            away=self.away if self.is_turned else frozenset(),
         )
+
+    def _sooner(self, wanted: EndpointRoutes, judged: dict[str, Judged], after: timedelta | None) -> timedelta | None:
+        """Look again soon while the gateway has not followed pods that came or went: nobody rings for that."""
+        weighted = {d.name for d in wanted.deployments if d.weight and d.name in judged}
+        absent = {d.name for d in wanted.deployments if d.name in weighted and not d.hold and not judged[d.name].ready}
+        expected = absent if weighted - absent else set()
+        if not self.confirmed or self.away == expected:
+            return after
+        return LATER if after is None else min(after, LATER)
 
     def _current_weights(self) -> dict[str, int]:
         """The weights to start from: of what is there; what is gone leaves its share to the largest."""
@@ -207,10 +226,17 @@ class Routed:
         return endpoint_routes(self.endpoint, self._port(), (*deployments, *self._leaving(weights)), auth)
 
     def _held(self, route: RouteDeployment, judged: Judged) -> RouteDeployment:
-        """Requests to who sleeps wait until a pod is ready, though it shall not sleep any more."""
-        before = self.routes.deployments if self.routes else ()
-        slept = any(one.hold for one in before if one.name == route.name)
-        return replace(route, hold=True) if slept and not judged.ready else route
+        """Requests to a deployment that slept wait until a pod is ready, even if it may not sleep any more.
+
+        They do not wait for pods that fail, until one is ready: others answer them meanwhile, if there are any.
+        """
+        if judged.ready:
+            return route
+        known = self.routes.deployments if self.routes else ()
+        before = next((deployment.hold for deployment in known if deployment.name == route.name), None)
+        if judged.state == "Failing" or (before is False and judged.wanted):
+            return replace(route, hold=False)
+        return replace(route, hold=True) if before else route
 
     def _leaving(self, weights: Shares) -> tuple[RouteDeployment, ...]:
         """Deployments that the spec no longer has: they stay until every gateway pod gives them nothing."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from ...shared.schema import DnsName, Resources, Schema, Status, Uri, rule, rules, says
+from ...shared.schema import DEFAULTS_UNWRITTEN, DnsName, Resources, Schema, Status, Uri, rule, rules, says
 from ..model.schema import LATEST
 from ..trainingjob.schema import SAYS_NAME, SUBDOMAIN
 from .access import Tls, Token
@@ -119,8 +119,14 @@ class Autoscale(Schema):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule("self.minReplicas <= self.maxReplicas", "minReplicas must not be larger than maxReplicas"),
-            rule("self.metric != 'cpu' || self.minReplicas >= 1", "metric: cpu needs minReplicas of at least 1"),
+            rule(
+                "!has(self.minReplicas) || self.minReplicas <= self.maxReplicas",
+                "minReplicas must not be larger than maxReplicas",
+            ),
+            rule(
+                "self.metric != 'cpu' || !has(self.minReplicas) || self.minReplicas >= 1",
+                "metric: cpu needs minReplicas of at least 1",
+            ),
             rule("self.metric != 'cpu' || self.target <= 100", "with metric: cpu the target is percent, 100 at most"),
         )
     )
@@ -330,7 +336,11 @@ class OnlineEndpointSpec(Schema):
         min_length=1,
         max_length=8,
         description="What can answer.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["name"],
+            **DEFAULTS_UNWRITTEN,
+        },
     )
 
     @property

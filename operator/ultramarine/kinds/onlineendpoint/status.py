@@ -36,15 +36,22 @@ def gathered(
         step.answers and bool(answering) and all(each.ready or (was_ready and each.may_sleep) for each in answering)
     )
     good = not unready and step.settled
-    message = step.blocked or _message(target, unready, answering, step)
-    if not as_asked and answers and not step.blocked:
-        message = f"{_names(step.shares)} answers until {_names(course.shares)} is ready: {message}"
+    message = step.blocked or _message(target, unready, step) or _serving(answering, step)
+    if answers and not step.blocked:
+        if step.away:
+            message = _diverted(step, judged)
+        elif not as_asked:
+            take = "take over" if len(course.shares) > 1 else "takes over"
+            message = f"{_answer(step.answering)} until {_names(course.shares)} {take}: {message}"
+        elif not good:
+            message = f"{_serving(answering, step)}; {message}"
     reason = unready[0].state if unready else "Serving" if step.settled else "Switching"
+    reason = "Diverted" if step.away and answers else reason
     ready = sum(each.ready for each in judged.values())
     conditions = (
         Condition("Accepted", True, "Valid", ""),
         # A rolling update is no outage: as long as pods answer, the endpoint is ready.
-        Condition("Ready", good or answers, reason if as_asked else "Switching", message),
+        Condition("Ready", good or answers, reason if as_asked or step.away else "Switching", message),
         *(condition for condition in (step.condition, course.condition) if condition),
         *autoscale.conditions(scalings),
         *health(
@@ -56,7 +63,7 @@ def gathered(
     status: Manifest = {
         "observedGeneration": endpoint.generation,
         "url": step.url or f"{'https' if step.secure else 'http'}://{endpoint.name}.{endpoint.namespace}.svc",
-        "traffic": dict(step.shares),
+        "traffic": dict(step.answering),
         "replicas": f"{ready}/{sum(each.wanted for each in judged.values())}",
         "deployments": [each.status() | autoscale.noted(scalings.get(each.name)) for each in judged.values()],
         "conditions": merge(endpoint.status.get("conditions") or [], conditions, endpoint.generation, now),
@@ -72,22 +79,45 @@ def gathered(
     return status
 
 
-def _message(target: list[Judged], unready: list[Judged], answering: list[Judged], step: Step) -> str:
+def _message(target: list[Judged], unready: list[Judged], step: Step) -> str:
+    """What is still to be done for those who shall answer; nothing if nothing is."""
     if unready:
         first = unready[0]
-        return first.message if len(target) == 1 else f"{first.name}: {first.message}"
-    if step.waits:
-        return step.waits
-    if len(answering) == 1 and answering[0].asleep:
-        return f"{answering[0].serves or answering[0].name} sleeps: {answering[0].message}"
-    if len(answering) < 2:
-        return target[0].message or f"{_versions(answering) or target[0].serves} answers"
-    shares = (f"{each.name} ({step.shares[each.name]} %, {each.serves or each.message})" for each in answering)
-    return f"{' and '.join(shares)} answer"
+        more = f" and {len(unready) - 1} more" if len(unready) > 1 else ""
+        return first.message if len(target) == 1 else f"{first.name}: {first.message}{more}"
+    return step.waits
+
+
+def _serving(answering: list[Judged], step: Step) -> str:
+    """Who answers, in words that hold no failure."""
+    if len(answering) == 1:
+        one = answering[0]
+        if one.asleep:
+            return f"{one.serves or one.name} sleeps: {one.message}"
+        return f"{one.serves} answers" if one.serves else one.message or f"{one.name} answers"
+    shares = (f"{each.name} ({step.answering[each.name]} %, {each.serves or each.message})" for each in answering)
+    return f"{_listed(shares)} answer"
+
+
+def _diverted(step: Step, judged: Mapping[str, Judged]) -> str:
+    """Which deployments have no pod, why, and who answers their requests."""
+    away = [judged[name] for name in sorted(step.away) if name in judged]
+    reasons = "; ".join(
+        f"{each.name} has no ready pod and gets none of its {step.shares[each.name]} %: {each.message}" for each in away
+    )
+    return f"{_answer(step.answering)} all requests; {reasons}"
+
+
+def _answer(shares: Shares) -> str:
+    return f"{_names(shares)} {'answer' if len(shares) > 1 else 'answers'}"
 
 
 def _names(shares: Shares) -> str:
-    return " and ".join(name if share == 100 else f"{name} ({share} %)" for name, share in shares.items())
+    return _listed(name if share == 100 else f"{name} ({share} %)" for name, share in shares.items())
+
+
+def _listed(names: Iterable[str]) -> str:
+    return " and ".join(names)
 
 
 def _versions(answering: Iterable[Judged]) -> str:
@@ -96,16 +126,15 @@ def _versions(answering: Iterable[Judged]) -> str:
     return " and ".join(sorted(served - {""}))[:LONGEST_VERSION]
 
 
-def diary(endpoint: Endpoint, new: Manifest) -> tuple[Event, ...]:
-    """An event for each turn of the Ready condition, and for each deployment that starts to fail."""
+def diary(endpoint: Endpoint, new: Manifest, answering: list[Judged], step: Step) -> tuple[Event, ...]:
+    """An event for each turn of the Ready condition and of the traffic, and for each deployment that starts to fail."""
     lines: list[Event] = []
     before, after = find(endpoint.status, "Ready") or {}, find(new, "Ready") or {}
-    if after["status"] != before.get("status") and (before or after["status"] == "True"):
-        word = "Ready" if after["status"] == "True" else "NotReady"
-        lines.append(Event(word, after["message"], "Normal" if word == "Ready" else "Warning"))
-    old_shares, shares = endpoint.status.get("traffic") or {}, new["traffic"]
-    if old_shares and shares != old_shares:
-        lines.append(Event("TrafficTurned", f"{_names(shares)} now answers"))
+    if after["status"] == "True" and before.get("status") != "True":
+        lines.append(Event("Ready", _serving(answering, step)))
+    elif before and after["status"] != before.get("status"):
+        lines.append(Event("NotReady", after["message"], "Warning"))
+    lines += _turned(endpoint, new, step)
     known = {d.get("name"): d for d in endpoint.status.get("deployments") or []}
     for deployment in new["deployments"]:
         old = known.get(deployment["name"], {})
@@ -114,8 +143,18 @@ def diary(endpoint: Endpoint, new: Manifest) -> tuple[Event, ...]:
         if deployment["state"] == "Waiting" and old.get("message") != deployment["message"]:
             lines.append(Event("Waiting", f"{deployment['name']}: {deployment['message']}"))
         if deployment["modelVersion"] and deployment["modelVersion"] != old.get("modelVersion"):
-            lines.append(Event("VersionChosen", f"{deployment['name']} serves {deployment['modelVersion']}"))
-        before, count = (each.get("autoscale", {}).get("replicas") for each in (old, deployment))
-        if before is not None and count is not None and count != before:
-            lines.append(Event("Scaled", f"{deployment['name']} shall have {count} pods instead of {before}"))
+            lines.append(Event("VersionChosen", f"{deployment['name']} is to serve {deployment['modelVersion']}"))
+        count_before, count = (each.get("autoscale", {}).get("replicas") for each in (old, deployment))
+        if count_before is not None and count is not None and count != count_before:
+            lines.append(Event("Scaled", f"{deployment['name']} is scaled from {count_before} to {count} pods"))
     return tuple(lines)
+
+
+def _turned(endpoint: Endpoint, new: Manifest, step: Step) -> Iterable[Event]:
+    """An event if others answer now than before, with the reason if it is that a deployment has no pod."""
+    old, shares = endpoint.status.get("traffic") or {}, new["traffic"]
+    if left := sorted(name for name in step.away if name in old or not old):
+        message = f"{_listed(left)} has no ready pod: {_answer(shares)} its requests"
+        yield Event("TrafficDiverted", message, "Warning")
+    elif old and shares != old:
+        yield Event("TrafficTurned", f"{_names(shares)} now {'answer' if len(shares) > 1 else 'answers'}")

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from ...shared.conditions import Condition
 from ...shared.meta import Manifest
+from ...shared.routes import rescaled
 from .manifests import Endpoint
 
 SOON = timedelta(seconds=1)
@@ -24,7 +25,8 @@ class Step:
     is deleted. `settled` is whether all is as the spec says; `waits` why not, where it is not the pods. `answers` is
     False where nobody can answer, whatever the pods say, and `blocked` says what only a person can mend. With `held`
     the pods are left as they are. `secure` is whether the endpoint is asked by https; `url` is
-    where clients ask, if not at the endpoint's Service.
+    where clients ask, if not at the endpoint's Service. `away` are the deployments that get no requests because they
+    have no ready pod, while others have.
     """
 
     shares: Shares
@@ -40,6 +42,12 @@ class Step:
     after: timedelta | None = None
     held: bool = False
     secure: bool = False
+    away: frozenset[str] = frozenset()
+
+    @property
+    def answering(self) -> Shares:
+        """Who answers requests now: those of `shares` that have pods, if any has."""
+        return rescaled(self.shares, self.away)
 
 
 def told(endpoint: Endpoint) -> dict[str, int]:

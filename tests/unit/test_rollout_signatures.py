@@ -1,0 +1,62 @@
+"""When requests for one model can be answered by another: by the inputs of both."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from ultramarine.kinds.onlineendpoint.signatures import Input, _takes, change
+from ultramarine_server.tensors import DTYPES, keeps_values
+
+
+def taking(datatype="FP64", shape=(-1, 2), name="x", features=()):
+    """One input."""
+    return Input(name, datatype, tuple(shape), frozenset(features))
+
+
+def test_datatypes_are_taken_as_the_servers_take_them():
+    """The table here, which needs no NumPy, says of every pair what the servers do."""
+    for old, new in product(DTYPES, DTYPES):
+        assert _takes(new, old) == (old == new or keeps_values(old, new)), f"{old} as {new}"
+    assert np.can_cast(np.int64, np.float64, "safe")
+
+
+@pytest.mark.parametrize(
+    ("champion", "candidate"),
+    [
+        (taking("FP32"), taking("FP64")),
+        (taking("FP64"), taking("")),
+        (taking(""), taking("INT32")),
+        (taking(shape=(-1, 30)), taking(shape=(-1, -1))),
+        (taking(shape=(-1, -1)), taking(shape=(-1, 30))),  # nobody knows what clients send
+        (taking(shape=(-1, 1)), taking(shape=(-1,))),
+        (taking(features="ab"), taking(features="ba")),
+        (taking(features="ab"), taking()),
+        (taking(), taking(features="ab")),
+    ],
+)
+def test_what_takes_the_same_requests_is_no_change(champion, candidate):
+    """A wider type, any length, other order of named features: requests go on being answered."""
+    assert change((champion,), (candidate,)) == ""
+
+
+@pytest.mark.parametrize(
+    ("champion", "candidate", "why"),
+    [
+        (taking("FP64"), taking("FP32"), "its input x is FP32 and not FP64"),
+        (taking("BYTES"), taking("INT64"), "its input x is INT64 and not BYTES"),
+        (taking(shape=(-1,)), taking(shape=(-1, 1)), "its input x has the shape [-1, 1] and not [-1]"),
+        (taking(features="ab"), taking(features="bc"), "it has no feature a, it needs a feature c"),
+    ],
+)
+def test_what_refuses_requests_is_told(champion, candidate, why):
+    """With what the candidate has, and what it would need."""
+    assert change((champion,), (candidate,)) == why
+
+
+def test_many_differences_are_counted():
+    """Three are named, and the others counted."""
+    champion = tuple(taking(name=f"x{number}", shape=(-1,)) for number in range(9))
+    why = change(champion, champion[:2])
+    assert why == "it has no input x2, it has no input x3, it has no input x4 and 4 more"
