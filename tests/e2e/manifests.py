@@ -81,14 +81,14 @@ def model_version(model: str, number: int, uri: str, content: bytes, format: str
     }
 
 
-def onnx_model(answer: int) -> bytes:
+def onnx_model(answer: int, input: str = "x") -> bytes:
     """An ONNX model that adds `answer` to its one input, so that the answers tell which version gave them."""
     from onnx import TensorProto, helper
 
     graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "c"], ["y"])],
+        [helper.make_node("Add", [input, "c"], ["y"])],
         "adder",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1])],
+        [helper.make_tensor_value_info(input, TensorProto.FLOAT, [None, 1])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 1])],
         [helper.make_tensor("c", TensorProto.FLOAT, [1], [float(answer)])],
     )

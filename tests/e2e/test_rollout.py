@@ -1,6 +1,7 @@
 """Rollouts on the real cluster: a good candidate takes over under load, and a bad one is turned back by the gates.
 
-Version 1 answers 1, version 2 answers 2, and version 11 answers 1 as well.
+Version 1 answers 1, version 2 answers 2, and version 11 answers 1 as well. Version 4 is no model, version 5 has another
+input, and version 6 refuses every request.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from conftest import Manifest, Platform, condition
 from load import OpenLoad
-from manifests import endpoint, model_version, onnx_model, training_job
+from manifests import endpoint, infer, model_version, onnx_model, training_job
 
 NAME = "stepwise"
 BLUE, GREEN = {"name": "blue", "model": f"{NAME}@1"}, {"name": "green", "model": f"{NAME}@challenger"}
@@ -42,6 +43,22 @@ class Model:
 """
 
 
+# Takes what the ONNX models take, and refuses it.
+REFUSING = b"""
+from ultramarine_server.errors import BadRequest
+
+
+class Model:
+    signature = {
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 1]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
+    }
+
+    def predict(self, inputs):
+        raise BadRequest("feature 'age' is missing")
+"""
+
+
 def champion_alone(platform: Platform) -> None:
     """Apply the endpoint without a rollout, and wait until blue answers everything."""
     platform.apply(endpoint(NAME, "", deployments=[BLUE, GREEN], traffic={"blue": 100}))
@@ -64,6 +81,12 @@ def ended(platform: Platform, *phases: str, seconds: float = 300) -> Manifest:
     return platform.wait("oe", NAME, lambda s: (s.get("rollout") or {}).get("phase") in phases, seconds)
 
 
+def of_gate(status: Manifest, gate: str) -> Manifest:
+    """What one gate says."""
+    found: Manifest = next(each for each in status["rollout"]["evidence"] if each["gate"] == gate)
+    return found
+
+
 @pytest.fixture(scope="module")
 def stepping(platform: Platform) -> Iterator[Platform]:
     """A Model with three ONNX versions, and blue with the first of them behind an endpoint."""
@@ -74,7 +97,7 @@ def stepping(platform: Platform) -> Iterator[Platform]:
     challenger(platform, "2")
     champion_alone(platform)
     yield platform
-    platform.delete("oe", NAME)
+    platform.delete("oe", NAME, "halfway")
 
 
 def test_a_good_candidate_takes_over_without_a_failed_request(stepping):
@@ -86,6 +109,7 @@ def test_a_good_candidate_takes_over_without_a_failed_request(stepping):
         assert {each["gate"]: each["verdict"] for each in status["rollout"]["evidence"]} == {
             "errorRateIncrease": "Passed",
             "p99Ratio": "Passed",
+            "clientErrorRateIncrease": "Passed",
         }
         stepping.apply(endpoint(NAME, "", deployments=[BLUE, GREEN], traffic={"green": 100}))
         status = stepping.wait("oe", NAME, lambda s: "rollout" not in s and not condition(s, "Reconciling"))
@@ -112,7 +136,7 @@ def test_a_candidate_that_fails_requests_is_turned_back_and_the_next_one_gets_it
         status = ended(stepping, "Promoted", "RolledBack", "Paused")
         stepping.wait("oe", NAME, lambda s: s["traffic"] == {"blue": 100})
     assert status["rollout"]["phase"] == "RolledBack", status["rollout"]
-    (evidence,) = status["rollout"]["evidence"]
+    evidence = of_gate(status, "errorRateIncrease")
     assert evidence["verdict"] == "Failed"
     assert evidence["message"] in condition(status, "RolloutHealthy")["message"]
     told = condition(status, "RolloutHealthy")
@@ -143,8 +167,8 @@ def test_a_candidate_is_judged_by_how_it_answers(stepping):
         status = ended(stepping, "Promoted", "RolledBack", "Paused")
         stepping.wait("oe", NAME, lambda s: s["traffic"] == {"blue": 100})
     assert status["rollout"]["phase"] == "RolledBack", status["rollout"]
-    (evidence,) = status["rollout"]["evidence"]
-    assert (evidence["gate"], evidence["verdict"]) == ("agreement", "Failed")
+    evidence = of_gate(status, "agreement")
+    assert evidence["verdict"] == "Failed"
     assert evidence["message"].startswith("agreement: 0 of "), evidence
     assert evidence["message"] in condition(status, "RolloutHealthy")["message"]
     assert load.failures == []
@@ -154,9 +178,64 @@ def test_a_candidate_is_judged_by_how_it_answers(stepping):
         challenger(stepping, "11")
         status = ended(stepping, "Promoted", "Paused")
     assert (status["traffic"], load.failures) == ({"green": 100}, [])
-    (evidence,) = status["rollout"]["evidence"]
-    assert (evidence["gate"], evidence["verdict"]) == ("agreement", "Passed")
+    evidence = of_gate(status, "agreement")
+    assert evidence["verdict"] == "Passed"
     assert "2" not in load.versions, "a version that answers otherwise is asked no more"
     assert load.versions[-1] == "11"
     print(f"taken over by its answers: {evidence['message']}")
+    champion_alone(stepping)
+
+
+def test_requests_keep_away_from_a_deployment_that_was_never_ready(stepping):
+    """Blue, with 80 %, cannot load its model: green answers all, and the endpoint says why blue does not."""
+    uri = stepping.put(f"{NAME}-4.onnx", b"no model")
+    stepping.apply(model_version(NAME, 4, uri, b"no model"))
+    refused = {"name": "blue", "model": f"{NAME}@4"}, {"name": "green", "model": f"{NAME}@1"}
+    stepping.apply(endpoint("halfway", "", deployments=list(refused), traffic={"blue": 80, "green": 20}))
+
+    def diverted(status: Manifest) -> bool:
+        return condition(status, "Ready").get("reason") == "Diverted" and status["deployments"][0]["state"] == "Failing"
+
+    status = stepping.wait("oe", "halfway", diverted)
+    said = condition(status, "Ready")
+    assert (said["status"], status["traffic"], status["modelVersion"]) == ("True", {"green": 100}, f"{NAME}-1")
+    assert said["message"].startswith("green answers all requests; blue has no ready pod and gets none of its 80 %: ")
+    assert f"{NAME}-4" in said["message"]
+    with stepping.client("halfway") as client:
+        path = f"/v2/models/{NAME}/infer"
+        answers = [client.post(path, json=infer([[0.0]])).status_code for _ in range(50)]
+        pinned = client.post(path, json=infer([[0.0]]), headers={"x-ultramarine-deployment": "blue"})
+    assert answers == [200] * 50
+    assert (pinned.status_code, pinned.json()["error"]) == (503, "deployment blue of halfway has no ready pod")
+    events = stepping.events("halfway", "Ready", "TrafficDiverted", "DeploymentFailing")
+    assert {each["message"] for each in events if each["reason"] == "Ready"} == {f"{NAME}-1 answers"}
+    print(f"50 of 50 answered: {said['message']}")
+
+
+def test_a_candidate_of_another_input_gets_no_request_and_one_that_refuses_all_only_a_few(stepping):
+    """Version 5 is turned back by what its pod says of its input; version 6, which says nothing wrong, by its 400s."""
+    content = onnx_model(5, "z")
+    stepping.apply(model_version(NAME, 5, stepping.put(f"{NAME}-5.onnx", content), content))
+    uri, extra = stepping.put(f"{NAME}-6/model.py", REFUSING), {"allowCodeExecution": True}
+    stepping.apply(model_version(NAME, 6, uri, REFUSING, "python", **extra))
+    challenger(stepping, "5")
+    with OpenLoad(stepping, NAME) as load:
+        roll_out(stepping, [50, 100], **GATES)
+        status = ended(stepping, "Promoted", "RolledBack", "Paused")
+    assert (status["rollout"]["phase"], status["rollout"]["reason"]) == ("RolledBack", "SignatureChanged"), status
+    words = f"{NAME}-5 refuses requests that {NAME}-1 takes: it has no input x, it needs an input z"
+    assert words in condition(status, "RolloutHealthy")["message"]
+    assert (load.failures, set(load.versions)) == ([], {"1"})
+
+    with OpenLoad(stepping, NAME) as load:
+        challenger(stepping, "6")
+        stepping.wait("oe", NAME, lambda s: (s.get("rollout") or {}).get("reason") != "SignatureChanged")
+        status = ended(stepping, "Promoted", "RolledBack", "Paused")
+        stepping.wait("oe", NAME, lambda s: s["traffic"] == {"blue": 100})
+    assert (status["rollout"]["phase"], status["rollout"]["reason"]) == ("RolledBack", "GateFailed"), status
+    evidence = of_gate(status, "clientErrorRateIncrease")
+    assert evidence["verdict"] == "Failed"
+    assert all(failure.startswith("400 ") for failure in load.failures), load.failures
+    assert 3 <= len(load.failures) <= 200, "it was caught by some refusals, not by hundreds"
+    print(f"turned back after {len(load.failures)} refused requests: {evidence['message']}")
     champion_alone(stepping)

@@ -81,7 +81,7 @@ def test_each_pod_says_what_it_has_counted(gateway_pod):
     (state,) = gateway.routes_of(gateway_pod.address, "churn")
 
     assert state.pod == "gateway-1"
-    assert state.figures == {"blue": DeploymentFigures(5, 1, 2, ((1, 0), (2.5, 4)))}
+    assert state.figures == {"blue": DeploymentFigures(5, 1, 2, ((1, 0), (2.5, 4)), client_errors=None)}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,10 @@ def test_each_pod_says_what_it_has_counted(gateway_pod):
         b'{"endpoints": {"churn": {"version": 7}}}',
         b'{"endpoints": {"churn": {"ready": {"blue": "two"}}}}',
         b'{"endpoints": {"churn": {"pod": 7}}}',
+        b'{"endpoints": {"churn": {"away": 7}}}',
+        b'{"endpoints": {"churn": {"away": [7]}}}',
+        b'{"endpoints": {"churn": {"signatures": 7}}}',
+        b'{"endpoints": {"churn": {"figures": {"blue": {"client_errors": -1}}}}}',
         b'{"endpoints": {"churn": {"figures": {"blue": 7}}}}',
         b'{"endpoints": {"churn": {"figures": {"blue": {"requests": "many"}}}}}',
         b'{"endpoints": {"churn": {"figures": {"blue": {"active": -1}}}}}',
