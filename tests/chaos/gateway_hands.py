@@ -55,6 +55,12 @@ class Gateway:
             for pod in pods
         )
 
+    def _away(self, routes: EndpointRoutes) -> tuple[str, ...]:
+        """Who gets no requests for want of a pod, while others have some."""
+        weighted = [routed for routed in routes.deployments if routed.weight]
+        absent = [routed.name for routed in weighted if not routed.hold and not self._ready(routed.service)]
+        return tuple(sorted(absent)) if len(absent) < len(weighted) else ()
+
     def _figures(self, endpoint: str, routed: RouteDeployment) -> DeploymentFigures:
         """What was measured of a deployment: what comes while there is no pod waits for one."""
         load = self.loads.get(f"{endpoint}-{routed.name}", 0.0)
@@ -72,6 +78,7 @@ class Gateway:
                     pod="gateway-0",
                     ready={d.name: self._ready(d.service) for d in routes.deployments},
                     figures={d.name: self._figures(name, d) for d in routes.deployments},
+                    away=self._away(routes),
                 )
             )
             for name, routes in self.routes.items()

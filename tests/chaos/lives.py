@@ -256,6 +256,19 @@ async def _gets_its_image(world: World) -> None:
     await served(world, "churn-1")
 
 
+async def _answers_without_one(world: World) -> None:
+    def shares() -> Manifest | None:
+        return world.status("OnlineEndpoint", "shop").get("traffic")
+
+    world.decide("shop-blue", "no-image")
+    await told(world, "OnlineEndpoint", "shop", "Ready", "blue has no ready pod and gets none of its 60 %")
+    await world.until("green answers all", lambda: shares() == {"green": 100})
+    world.decide("shop-blue", "runs")
+    await world.until("blue has its share", lambda: shares() == {"blue": 60, "green": 40})
+    await ready(world, "OnlineEndpoint", "shop")
+    await routed(world)
+
+
 def _deployment(name: str, reference: str, replicas: int) -> Manifest:
     return {"name": name, "model": reference, "replicas": replicas}
 
@@ -265,10 +278,10 @@ def _queued() -> Manifest:
     return {**job, "metadata": {**job["metadata"], "labels": {LABEL_QUEUE: "night"}}}
 
 
-def _both() -> Manifest:
+def _both(**traffic: int) -> Manifest:
     endpoint = serving("shop", "churn@1")
     deployments = [_deployment("blue", "churn@1", 2), _deployment("green", "churn@2", 1)]
-    endpoint["spec"] = {"traffic": {"blue": 100}, "deployments": deployments}
+    endpoint["spec"] = {"traffic": traffic or {"blue": 100}, "deployments": deployments}
     return endpoint
 
 
@@ -345,6 +358,14 @@ LIVES = (
         True,
     ),
     Life("OnlineEndpoint", "rolls out by steps", (version(1), version(2), _both()), _rolls_out, TWO, True),
+    Life(
+        "OnlineEndpoint",
+        "answers without a deployment",
+        (version(1), version(2), _both(blue=60, green=40)),
+        _answers_without_one,
+        TWO,
+        True,
+    ),
     Life("OnlineEndpoint", "follows its load", SCALED, follows_its_load, ONE, True, LOADS),
     Life("OnlineEndpoint", "changes its catalogue", POOLED, changes_its_catalogue, SMALL_ONES),
     Life("OnlineEndpoint", "is scaled", (version(1), serving("shop", "churn@1")), _is_scaled, ONE),
