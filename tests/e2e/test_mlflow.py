@@ -11,6 +11,7 @@ import httpx
 import pytest
 from conftest import Manifest, Platform, restricted
 from manifests import endpoint, infer, onnx_model, sweep, training_job
+from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY
 from ultramarine_cluster import images, target
 
 NAMESPACE = "ultramarine-mlflow"
@@ -142,7 +143,8 @@ def test_a_model_is_imported_from_the_registry_and_answers(recorded):
     spec = recorded.get("mv", "adder-1")["spec"]
     assert spec["format"] == {"name": "mlflow"}
     assert spec["digest"] == status["outputs"]["model"]["digest"]
-    assert spec["lineage"] == {"trainingJob": "import-adder", "metrics": {"accuracy": 0.75}}
+    who = recorded.get("tj", "import-adder")["metadata"]["annotations"][ANNOTATION_REQUESTED_BY]
+    assert spec["lineage"] == {"trainingJob": "import-adder", "metrics": {"accuracy": 0.75}, "requestedBy": who}
     recorded.apply(endpoint("adder", "adder@1", authMode="none"))
     recorded.ready("adder", "adder-1")
     with recorded.client("adder", key="none") as client:

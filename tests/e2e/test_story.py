@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import condition
 from manifests import endpoint, infer, training_job
-from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY
+from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY
 from ultramarine_cluster.paths import REPOSITORY
 
 
@@ -84,12 +84,13 @@ def test_the_columns_tell_the_story(platform):
 
 
 def test_nothing_foreign_is_written_into_our_objects(platform):
-    """No finalizer, and no annotation but kubectl's own and who asked for a TrainingJob."""
+    """No finalizer, and no annotation but kubectl's own, who asked for a TrainingJob and who trusted a model."""
+    known = {"kubectl.kubernetes.io/last-applied-configuration", ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY}
     for kind in ("tj", "mdl", "mv", "oe"):
         for found in platform.get(kind):
             assert "finalizers" not in found["metadata"]
             annotations = set(found["metadata"].get("annotations") or {})
-            assert annotations <= {"kubectl.kubernetes.io/last-applied-configuration", ANNOTATION_REQUESTED_BY}
+            assert annotations <= known
 
 
 def test_results_outlive_what_made_them(platform):
