@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ultramarine.shared.errors import listed
 
 from ultramarine_server import protocol
 from ultramarine_server.errors import BadRequest
@@ -26,8 +27,8 @@ def feature_names(signature: Signature) -> list[str]:
     """The names of a row's values in their order, if the model has told them."""
     if len(signature.inputs) > 1:
         return [spec.name for spec in signature.inputs]
-    listed = signature.inputs[0].parameters.get("feature_names", "")
-    return str(listed).split(", ") if listed else []
+    names = signature.inputs[0].parameters.get("feature_names", "")
+    return str(names).split(", ") if names else []
 
 
 def scored_outputs(signature: Signature) -> tuple[TensorSpec, TensorSpec | None]:
@@ -117,7 +118,7 @@ def _of_objects(rows: Sequence[Any]) -> tuple[list[str], list[list[Any]]]:
     table = []
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or len(row) != len(columns) or any(name not in row for name in columns):
-            raise BadRequest(f"row {index} does not have the same names as row 0: {', '.join(columns[:10])}")
+            raise BadRequest(f"row {index} does not have the same names as row 0: {listed(columns)}")
         table.append([row[name] for name in columns])
     return columns, table
 
@@ -134,9 +135,9 @@ def _tensors(model: Model, columns: Sequence[str], rows: Sequence[Any]) -> list[
         raise BadRequest("this model does not know its features' names; send rows as lists, without names")
     names = list(columns) or known
     if missing := [name for name in known if name not in names]:
-        raise BadRequest(f"feature {missing[0]!r} is missing; the model takes {', '.join(known[:10])}")
+        raise BadRequest(f"feature {missing[0]!r} is missing; the model takes {listed(known)}")
     if unknown := [name for name in names if name not in known]:
-        raise BadRequest(f"feature {unknown[0]!r} is unknown; the model takes {', '.join(known[:10])}")
+        raise BadRequest(f"feature {unknown[0]!r} is unknown; the model takes {listed(known)}")
     for index, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != len(names):
             raise BadRequest(f"row {index} must be a list of {len(names)} values")

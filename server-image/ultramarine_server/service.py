@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from ultramarine.shared import errors
 
 import ultramarine_server
 from ultramarine_server.errors import BadRequest, LoadError, Problem
@@ -207,8 +208,7 @@ def select_outputs(model: Model, names: Sequence[str]) -> Sequence[TensorSpec]:
 
 def listed(specs: Mapping[str, TensorSpec]) -> str:
     """The first ten specs, in words."""
-    shown = [f"{name!r} ({spec.datatype or 'any'} {list(spec.shape)})" for name, spec in list(specs.items())[:10]]
-    return ", ".join(shown) + (f" and {len(specs) - 10} more" if len(specs) > 10 else "")
+    return errors.listed(f"{name!r} ({spec.datatype or 'any'} {list(spec.shape)})" for name, spec in specs.items())
 
 
 def typed(specs: Sequence[TensorSpec], results: Mapping[str, Array]) -> Outputs:

@@ -14,6 +14,7 @@ from skops.io._general import DictNode, JsonNode, ObjectNode, TupleNode
 from skops.io._numpy import RandomGeneratorNode
 from skops.io._sklearn import TreeNode
 from skops.io._utils import read_schema
+from ultramarine.shared.errors import listed
 from ultramarine.shared.trusted_types import STATE_TUPLES, TRUSTED_NAMES, untrusted_in
 
 from ultramarine_server.errors import LoadError
@@ -32,8 +33,7 @@ def load_skops(path: Path, *, allowed: bool) -> Any:
         return skops.io.load(path, trusted=skops.io.get_untrusted_types(file=path))
     untrusted = untrusted_in(path)
     if untrusted:
-        listed = ", ".join(untrusted[:10]) + (f" and {len(untrusted) - 10} more" if len(untrusted) > 10 else "")
-        message = f"{path.name} holds types that are not known to be safe: {listed}"
+        message = f"{path.name} holds types that are not known to be safe: {listed(untrusted)}"
         raise LoadError(f"{message}; {_REMEDY}", "CodeExecutionRefused")
     with ZipFile(path) as archive:
         schema, context = read_schema(archive)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from ultramarine.shared.errors import listed
 
 from ultramarine_server.errors import BadRequest
 from ultramarine_server.signature import Signature, TensorSpec, mismatch
@@ -32,7 +33,7 @@ def checked_inputs(given: tuple[TensorSpec, ...], features: Sequence[str], count
         return given
     for spec in given:
         if features and spec.name not in features:
-            raise mismatch("input", spec, f"knows only {', '.join(features[:10])}")
+            raise mismatch("input", spec, f"knows only {listed(features)}")
     if count >= 0 and len(given) != count:
         raise mismatch("input", given[-1], f"has {count} features, not {len(given)}")
     return given

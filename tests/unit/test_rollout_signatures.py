@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 from ultramarine.kinds.onlineendpoint.signatures import Input, _takes, change
+from ultramarine.shared.errors import listed
 from ultramarine_server.tensors import DTYPES, keeps_values
 
 
@@ -60,3 +61,13 @@ def test_many_differences_are_counted():
     champion = tuple(taking(name=f"x{number}", shape=(-1,)) for number in range(9))
     why = change(champion, champion[:2])
     assert why == "it has no input x2, it has no input x3, it has no input x4 and 4 more"
+
+
+def test_a_list_in_a_sentence_says_how_many_more_there_are():
+    """Ten are named, unless more fit or fewer are known."""
+    assert listed([]) == ""
+    assert listed("abc") == "a, b, c"
+    assert listed(range(10)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    assert listed(range(13)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 3 more"
+    assert listed(["a", "b"], 1) == "a and 1 more"
+    assert listed(iter("ab"), count=5) == "a, b and 3 more"

@@ -123,7 +123,7 @@ def test_the_log_says_whom_we_wait_for(job: Job) -> None:
     first = job.trainer(0, gang_task(8))
     job.join(first)
     eventually(lambda: job.said)
-    assert job.said[0] == "waiting for 7 of 8 nodes: churn-1, churn-2, churn-3, churn-4, churn-5, ..."
+    assert job.said[0] == "waiting for 7 of 8 nodes: churn-1, churn-2, churn-3, churn-4, churn-5 and 2 more"
 
     first.close()
     job.said.clear()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ultramarine.shared.contract import GANG_PORT
+from ultramarine.shared.errors import listed
 from ultramarine.shared.training_records import GangTask
 
 from ultramarine_trainer.coordinator import MESSAGE_LIMIT, Coordinator, Link
@@ -238,9 +239,7 @@ class Gang:
             case {"kind": "done"}:
                 self._done = True
             case {"kind": "missing", "count": int(count), "nodes": [*nodes]}:
-                names = ", ".join(f"{self._identity}-{index}" for index in nodes) + (
-                    ", ..." if count > len(nodes) else ""
-                )
+                names = listed((f"{self._identity}-{index}" for index in nodes), len(nodes), count=count)
                 self._missing = f"waiting for {count} of {self._task.nodes} nodes: {names}"
             case {"kind": "run", "call": int(call), "line": str(line)}:
                 self._lines.append((call, line))

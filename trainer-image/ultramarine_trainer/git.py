@@ -17,6 +17,7 @@ from dulwich.index import build_index_from_tree
 from dulwich.objects import Commit, ObjectID, Tag, Tree
 from dulwich.refs import Ref
 from dulwich.repo import Repo
+from ultramarine.shared.errors import listed
 from ultramarine.shared.training_records import SourceTask
 from urllib3.exceptions import HTTPError
 
@@ -141,7 +142,7 @@ def _commit_of(task: SourceTask, refs: Mapping[Ref, ObjectID]) -> ObjectID:
     if _is_commit_id(task.git_ref):
         return ObjectID(ref)  # many servers give any commit that one of their branches leads to
     branches = sorted(name.decode().rpartition("/")[2] for name in refs if name.startswith(b"refs/heads/"))
-    there = ", ".join(branches[:10]) or "none"
+    there = listed(branches) or "none"
     if len(branches) > 10:
         there += f" and {len(branches) - 10} more"
     message = f"{task.git_url} has no branch, tag or commit {task.git_ref or 'HEAD'!r}; its branches are: {there}"

@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from ultramarine.shared.contract import AUTO, MAX_UNTRUSTED, MAX_UNTRUSTED_NAME
-from ultramarine.shared.errors import StorageError
+from ultramarine.shared.errors import StorageError, listed
 from ultramarine.shared.formats import FORMATS, HEAD, known_formats, models_among
 from ultramarine.shared.trusted_types import untrusted_in
 
@@ -67,7 +67,7 @@ def format_of(name: str, folder: Path, wanted: str) -> str:
         return next(iter(models.values()))
     what = "a model" if wanted == AUTO else f"a model of format {wanted}"
     if not models:
-        found = ", ".join(files[:5]) + (", ..." if len(files) > 5 else "")
+        found = listed(files, 5)
         would_be = next((known for known in FORMATS if wanted == AUTO and models_among(files, known, head)), "")
         hint = f"as {would_be} it would be one, which has to be said by its format" if would_be else ""
         hint = hint or f"known are {known_formats()}"

@@ -75,7 +75,7 @@ def command_line(spec: TrainingJobSpec, params: Mapping[str, str], where: str, p
             if name not in known[kind]:
                 message = f"{place} refers to {match[0]}, but {fields[kind]} has no {name!r} (it has: "
                 remedy = "apply it again under another name, with the parameter or without the reference"
-                raise InvalidSpec(f"{message}{listed(known[kind])}); {remedy}")
+                raise InvalidSpec(f"{message}{listed(sorted(known[kind])) or 'none'}); {remedy}")
             return known[kind][name]
 
         return REFERENCE.sub(one, text)

@@ -14,15 +14,19 @@ Anything else that is raised is a bug of ours: it is logged with its traceback, 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 
 SHOWN = 10  # names in a message
 
 
-def listed(names: Collection[str]) -> str:
-    """Names in order, and how many more there are than a message has room for."""
-    shown = ", ".join(sorted(names)[:SHOWN])
-    return f"{shown} and {len(names) - SHOWN} more" if len(names) > SHOWN else shown or "none"
+def listed(names: Iterable[object], most: int = SHOWN, *, count: int = 0) -> str:
+    """Names in a sentence: the first ones, and how many more there are; nothing if there are none.
+
+    `count` says how many there are if not all of them are given.
+    """
+    known = [str(name) for name in names]
+    more = max(count, len(known)) - len(known[:most])
+    return ", ".join(known[:most]) + (f" and {more} more" if more > 0 and known else "")
 
 
 class UltramarineError(Exception):

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from ...shared import pods
 from ...shared.conditions import Condition, parse_timestamp
 from ...shared.contract import artifact_folder
+from ...shared.errors import listed
 from ...shared.meta import JOB, Key, Manifest, Ref, controller_uid
 from ...shared.plan import Event, Platform, Seen
 from .compiling import ended, own_pods
@@ -146,7 +147,7 @@ def _delete(artifact: Artifact, model: Model, seen: Seen, now: datetime, steps: 
     name = version_name(model.name, artifact.version)
     sharing = [v["metadata"]["name"] for v in seen.others("ModelVersion") if _overlaps(str(v["spec"]["uri"]), artifact)]
     if sharing:
-        message = f"{artifact.uri} of {name} stays, for it is also of {', '.join(sharing[:5])}"
+        message = f"{artifact.uri} of {name} stays, for it is also of {listed(sharing, 5)}"
         steps.events.append(Event("ArtifactRetained", message))
         return
     title = delete_job_name(model, artifact.version, artifact.uri)

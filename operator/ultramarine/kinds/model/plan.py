@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from ...shared.conditions import Condition, find, health, is_true, merge
-from ...shared.errors import StorageError
+from ...shared.errors import StorageError, listed
 from ...shared.formats import CODE_EXECUTING_FORMATS
 from ...shared.meta import MODEL_VERSION, Manifest, Ref
 from ...shared.plan import ArtifactFacts, CheckArtifact, Event, Obj, Plan, Platform, Question, Seen
@@ -27,7 +27,7 @@ def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
     broken = {alias: to for alias, to in model.spec.aliases.items() if to not in versions}
     if broken:
         which = ", ".join(f"{alias} -> {to}" for alias, to in sorted(broken.items()))
-        there = ", ".join(map(str, numbers[:20])) or "none yet"
+        there = listed(numbers, 20) or "none yet"
         message = f"spec.aliases leads to versions that do not exist: {which} (there are: {there})"
         conditions = (Condition("Ready", False, "VersionNotFound", message), *health(done=False, progress=message))
     else:

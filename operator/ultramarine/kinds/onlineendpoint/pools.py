@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from ...shared import contract
 from ...shared.catalogue import LIMIT, CatalogueEntry, pack, unpack
+from ...shared.errors import listed
 from ...shared.meta import Manifest, child_metadata, controller_uid
 from ...shared.plan import Platform, Seen
 from ...shared.serving_records import ServingTask
@@ -95,8 +96,7 @@ def _note(count: int, lacking: list[str]) -> str:
     note = "1 model" if count == 1 else f"{count} models"
     if not lacking:
         return note
-    more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
-    return f"{note}, {len(lacking)} without a ready version: {', '.join(lacking[:SHOWN])}{more}"
+    return f"{note}, {len(lacking)} without a ready version: {listed(lacking, SHOWN)}"
 
 
 def catalogue_name(endpoint: Endpoint, deployment: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...shared.errors import listed
 from ...shared.plan import Seen
 from ...shared.routes import RouteState
 from .judge import Judged
@@ -72,8 +73,7 @@ def change(champion: Inputs, candidate: Inputs) -> str:
     for name, old in before.items():
         if name in after:
             differences += _differences(old, after[name])
-    more = len(differences) - _SHOWN
-    return ", ".join(differences[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return listed(differences, _SHOWN)
 
 
 def _differences(old: Input, new: Input) -> list[str]:
