@@ -7,6 +7,7 @@ attributes name a method, a file or a function's output. `check` walks the objec
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import FunctionType
@@ -97,6 +98,7 @@ def _inside(path: str, value: Any) -> Iterator[tuple[str, Any, Any]]:
             yield f"{path}[{key!r:.40}]", item, value
             if not isinstance(key, _SCALARS):
                 yield f"{path} key", key, value
+        yield f"{path} factory", getattr(value, "default_factory", None), value
     elif isinstance(value, list | tuple | set | frozenset):
         yield from ((f"{path}[{index}]", item, value) for index, item in enumerate(value))
     elif isinstance(value, np.ndarray):
@@ -175,6 +177,10 @@ def _check_sparse(matrix: Any) -> None:
         raise Corrupt("", f"has indices outside the matrix: {error}") from error
 
 
+def _is_csr(value: Any) -> bool:
+    return _is(value, "scipy.sparse._base._spbase") and bool(value.format == "csr")
+
+
 def _check_svm(value: Any) -> None:
     """Compare the arrays that libsvm reads by each other's sizes."""
     own = vars(value)
@@ -198,6 +204,8 @@ def _check_svm(value: Any) -> None:
     for name in ("_probA", "_probB"):
         require(len(own[name]) in (0, pairs), f".{name}", "has another size than the classes ask for")
     require(len(own["_probA"]) == len(own["_probB"]) or not classifies, "._probB", "has another size than _probA")
+    trained = not own.get("_effective_probability") or (classifies and len(own["_probA"]) == pairs)
+    require(trained, "._effective_probability", "is set without _probA")
     width = own.get("n_features_in_")
     require(
         vectors.ndim == 2 and vectors.shape == (count, width), ".support_vectors_", "has another shape than support_"
@@ -205,7 +213,7 @@ def _check_svm(value: Any) -> None:
     require(coefficients.shape == (rows, count), "._dual_coef_", "has another shape than the support vectors")
     sparse = own.get("_sparse")
     for name in ("support_vectors_", "_dual_coef_"):
-        kind = getattr(own[name], "format", "") == "csr" if sparse else type(own[name]) is np.ndarray
+        kind = _is_csr(own[name]) if sparse else type(own[name]) is np.ndarray
         require(kind, f".{name}", "is neither all dense nor all sparse")
     if sparse:
         require(coefficients.data.shape == (rows * count,), "._dual_coef_", "leaves coefficients out")
@@ -218,13 +226,13 @@ def _check_neighbours(value: Any) -> None:
     for name in ("effective_metric_params_", "metric_params"):
         given = own.get(name) or {}
         require(type(given) is dict and set(given) <= {"p", "w"}, f".{name}", "has more than p and w")
-    require(isinstance(own.get("metric", ""), str), ".metric", "is not a name")
+    for name in ("metric", "effective_metric_"):
+        require(type(own.get(name, "")) is str, f".{name}", "is not a name")
     rows, width = own.get("_fit_X"), own.get("n_features_in_")
     if rows is None:
         return
-    require(
-        getattr(rows, "ndim", 0) == 2 and rows.shape[1] == width, "._fit_X", "has another width than n_features_in_"
-    )
+    right = (type(rows) is np.ndarray or _is_csr(rows)) and rows.ndim == 2
+    require(right and rows.shape[1] == width, "._fit_X", "has another width than n_features_in_")
     require(own.get("n_samples_fit_") == rows.shape[0], ".n_samples_fit_", "is not the number of rows")
     tree = own.get("_tree")
     if tree is not None:
@@ -249,7 +257,8 @@ def _check_neighbours(value: Any) -> None:
 def _check_clusters(value: Any) -> None:
     own = vars(value)
     if "_n_threads" in own:  # of the machine that it was trained on, and handed to OpenMP as it is
-        value._n_threads = 1
+        count = own["_n_threads"]
+        value._n_threads = min(max(count, 1), os.cpu_count() or 1) if type(count) is int else 1
     centers = own.get("cluster_centers_")
     if centers is not None:
         right = type(centers) is np.ndarray and centers.ndim == 2 and len(centers) > 0
@@ -261,7 +270,8 @@ def _check_covariance(value: Any) -> None:
     width = vars(value).get("n_features_in_")
     for name in ("precision_", "covariance_"):
         matrix = vars(value).get(name)
-        require(matrix is None or np.shape(matrix) == (width, width), f".{name}", "is not square in the features")
+        right = matrix is None or (type(matrix) is np.ndarray and matrix.shape == (width, width))
+        require(right, f".{name}", "is not square in the features")
 
 
 def _check_one_hot(value: Any) -> None:
@@ -278,7 +288,8 @@ def _check_one_hot(value: Any) -> None:
     )
     require(type(widths) is list and len(widths) == len(categories), "._n_features_outs", "is not one for each feature")
     for name, given in (("_default_to_infrequent_mappings", mappings), ("_drop_idx_after_grouping", drops)):
-        require(given is None or len(given) == len(categories), f".{name}", "is not one for each feature")
+        right = given is None or (type(given) in (list, np.ndarray) and len(given) == len(categories))
+        require(right, f".{name}", "is not one for each feature")
     for index, names in enumerate(categories):
         require(type(names) is np.ndarray and names.ndim == 1, f".categories_[{index}]", "is not an array")
         numbers = names[~np.isnan(names)] if names.dtype.kind == "f" else names
@@ -287,7 +298,8 @@ def _check_one_hot(value: Any) -> None:
         filled = len(names)
         if mappings is not None and mappings[index] is not None:
             mapping = np.asarray(mappings[index])
-            right = mapping.shape == (len(names),) and mapping.dtype.kind in "iu" and bool((mapping >= 0).all())
+            right = mapping.shape == (len(names),) and mapping.dtype.kind in "iu"
+            right = right and bool(((mapping >= 0) & (mapping < len(names))).all())
             require(right, f"._default_to_infrequent_mappings[{index}]", "does not map the categories")
             filled = int(mapping.max()) + 1
         if drops is not None and drops[index] is not None:
@@ -295,8 +307,8 @@ def _check_one_hot(value: Any) -> None:
             require(right, f"._drop_idx_after_grouping[{index}]", "is not one of the categories")
             filled -= 1
         width = widths[index]
-        enough = isinstance(width, int | np.integer) and filled <= width
-        require(enough, f"._n_features_outs[{index}]", "is less than the categories")
+        enough = isinstance(width, int | np.integer) and filled == width
+        require(enough, f"._n_features_outs[{index}]", "is not the number of the categories")
 
 
 def _check_vocabulary(value: Any) -> None:

@@ -103,7 +103,8 @@ def check_isolation_forest(value: Any) -> None:
     features = own.get("estimators_features_", ())
     require(len(features) == len(own["estimators_"]), ".estimators_features_", "is not one for each tree")
     for index, (tree, columns) in enumerate(zip(own["estimators_"], features, strict=True)):
-        require(len(columns) == width, f".estimators_features_[{index}]", "has other columns than the trees")
+        right = type(columns) is np.ndarray and columns.dtype.kind in "iu" and columns.shape == (width,)
+        require(right, f".estimators_features_[{index}]", "has other columns than the trees")
         _check_member(value, tree, f".estimators_[{index}]", width)
 
 
@@ -145,7 +146,8 @@ def check_histogram_boosting(value: Any) -> None:
     require(isinstance(features, int | np.integer) and features > 0, ".n_features_in_", "is not a number of features")
     mapper = own.get("_bin_mapper")
     categorical: Any = getattr(mapper, "is_categorical_", None)
-    right = type(categorical) is np.ndarray and categorical.shape == (features,) and categorical.dtype.kind in "bu"
+    right = type(mapper).__name__ == "_BinMapper" and type(categorical) is np.ndarray
+    right = right and categorical.shape == (features,) and categorical.dtype.kind in "bu"
     require(right, "._bin_mapper", "has other features than the model")
     require(type(own["_predictors"]) is list, "._predictors", "is not a list")
     for index, trees in enumerate(own["_predictors"]):

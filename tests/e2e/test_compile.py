@@ -98,6 +98,9 @@ skops.io.dump(model, sys.argv[1] + "/model.skops")
     shrunk.ready("as-it-is", "wavy-2")
     with shrunk.client("as-it-is") as client:
         assert client.get("/v2/models/wavy").json()["platform"] == "sklearn_skops"
+        answer = client.post("/invocations", json={"instances": [[1.0], [None]]})
+    assert answer.status_code == 200, answer.text
+    assert [*map(type, answer.json()["predictions"])] == [float, float]
 
 
 @pytest.mark.slow

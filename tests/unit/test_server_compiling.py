@@ -29,6 +29,7 @@ from sklearn.ensemble import (
 )
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -102,6 +103,11 @@ TRAPS: dict[str, tuple[Any, Any, Any]] = {
     "a forest of numbers": (RandomForestRegressor(20, random_state=0), PATIENTS, PROGRESS),
     "a forest behind a scaler": (
         make_pipeline(StandardScaler(), RandomForestClassifier(20, max_depth=4, random_state=0)),
+        CANCER,
+        IS_GOOD,
+    ),
+    "a search that found a forest": (
+        GridSearchCV(RandomForestClassifier(5, random_state=0), {"max_depth": [2, 4]}, cv=2),
         CANCER,
         IS_GOOD,
     ),

@@ -8,7 +8,9 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, SplineTransformer
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils import Bunch
 from ultramarine.shared.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError
@@ -170,6 +173,10 @@ FORGED: dict[str, tuple[Callable[[], Any], str]] = {
     "boosted feature outside": (lambda: _boosted(_set("feature_idx", 10**6)), "_predictors"),
     "boosted categories": (lambda: _boosted(_set("is_categorical", 1)), "_predictors"),
     "boosted while fitting": (lambda: _changed(_boosted(lambda nodes: None), _in_fit=True), "_in_fit"),
+    "boosted with another mapper": (
+        lambda: _changed(_boosted(lambda nodes: None), _bin_mapper=Bunch(is_categorical_=np.zeros(4, bool))),
+        "_bin_mapper",
+    ),
     "sums of boosting": (lambda: _gradient(n_trees_per_iteration_=1, init_="zero"), "estimators_"),
     "start of boosting": (lambda: _gradient(init_=LogisticRegression().fit(ROWS, CLASSES)), "init_"),
     "neighbours' order": (lambda: _neighbours(1, lambda order: order.__setitem__(0, 10**6)), "idx_array"),
@@ -190,6 +197,15 @@ FORGED: dict[str, tuple[Callable[[], Any], str]] = {
     "dual coefficients": (lambda: _svm(_dual_coef_=np.zeros((1, 1))), "_dual_coef_"),
     "intercept": (lambda: _svm(_intercept_=np.zeros(0)), "_intercept_"),
     "width of support vectors": (lambda: _svm(support_vectors_=np.zeros((60, 1))), "_"),
+    "sparse vectors that are none": (
+        lambda: _svm(_sparse=True, support_vectors_=Bunch(format="csr", ndim=2, shape=(60, 4), check_format=np.sum)),
+        "support_vectors_",
+    ),
+    "probabilities": (lambda: _svm(_effective_probability=True), "_effective_probability"),
+    "tree that a dictionary would make": (
+        lambda: _changed(_svm(), extra=defaultdict(partial(np.sum, a=[_tree(left_child=10**6)]))),
+        "tree_",
+    ),
     "kernel": (lambda: _svm(kernel="precomputed"), "kernel"),
     "svm type": (lambda: _svm(_impl="epsilon_svr"), "_impl"),
     "columns of an encoder": (lambda: _encoder(_n_features_outs=[1, 1, 1, 1]), "_n_features_outs"),
@@ -197,6 +213,7 @@ FORGED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: _encoder(_default_to_infrequent_mappings=[np.array([10**6])] * 4),
         "_default_to_infrequent_mappings",
     ),
+    "columns that add up to a circle": (lambda: _encoder(_n_features_outs=[2**62] * 4), "_n_features_outs"),
     "dropped of an encoder": (lambda: _encoder(_drop_idx_after_grouping=np.array([-1] * 4, object)), "_drop_idx"),
     "order of an encoder": (lambda: _encoder(categories_=[np.array([2.0, 1.0])] * 4), "categories_"),
     "vocabulary": (lambda: _words(vocabulary_={"good": 10**6}), "vocabulary_"),
