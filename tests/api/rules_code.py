@@ -250,6 +250,13 @@ RULES: list[Rule] = [
     ),
     of_spec(
         TJ,
+        "a variable has no reference",
+        variable(value="$(HOME) $(data)"),
+        variable(value="a $(inputs.data)"),
+        "spec.env: value of A has a reference, which is filled in only in command and args; pass it there",
+    ),
+    of_spec(
+        TJ,
         "there is something to refer to",
         {"command": ["$(inputs)", "$(HOME)", "$$(input.a)"], "inputs": None},
         {"command": ["a", "$(inputs.data)"], "inputs": None},

@@ -215,6 +215,8 @@ def _whole_training_job(_: Manifest, spec: Manifest, searched: Collection[str] =
         ]
     spec["command"][0] = spec["command"][0] or "true"
     for variable in spec.get("env", []):
+        if REFERENCE.search(str(variable.get("value"))):
+            variable["value"] = "a"
         if "value" in variable or not variable.get("valueFrom"):
             variable.pop("valueFrom", None)
         elif len(variable["valueFrom"]) > 1:
