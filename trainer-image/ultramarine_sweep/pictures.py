@@ -138,7 +138,8 @@ def _slices(results: Results) -> Figure | None:
             )
         elif parameter.domain.log:
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(numticks=4))
+            narrow = not places or max(places) < 30 * min(places)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if narrow else (1.0,), numticks=4))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
         elif isinstance(parameter.domain, Whole):
