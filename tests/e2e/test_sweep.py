@@ -23,6 +23,13 @@ def ended(platform: Any, name: str, seconds: float = 180) -> Manifest:
     return platform.wait("sw", name, lambda s: s.get("state") in ("Succeeded", "Failed"), seconds)
 
 
+def stored(platform: Any, uri: str) -> str:
+    """A text in the bucket."""
+    with platform.target.bucket(platform.namespace) as storage:
+        key = uri.removeprefix("s3://ultramarine/")
+        return str(storage.get_object(Bucket="ultramarine", Key=key)["Body"].read().decode())
+
+
 def test_a_sweep_runs_all_trials_in_a_pool_and_names_the_best(platform):
     """Twenty trials run in two worker pods; status and columns have the best, and objects do not grow with trials."""
     platform.apply(sweep("pooled"))
@@ -120,6 +127,12 @@ def test_trials_that_do_badly_are_stopped_early(platform):
     assert done["state"] == "Succeeded", done
     assert done["trials"]["stopped"] >= 3, done["trials"]
     assert done["trials"]["stopped"] + done["trials"]["succeeded"] == 12
+    head, line = platform.kubectl("get", "sw", "asha").splitlines()
+    assert dict(zip(head.split(), line.split(), strict=True))["STOPPED"] == str(done["trials"]["stopped"])
+    page = stored(platform, done["report"]["uri"])
+    told = f"{done['trials']['succeeded']} succeeded, {done['trials']['stopped']} stopped early"
+    for part in (told, "Learning curves", "When trials ran", "Search space", "Stopped early", "<th>duration</th>"):
+        assert part in page, part
 
 
 # What a trial has come to is kept before it is told.
