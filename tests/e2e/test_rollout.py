@@ -6,12 +6,14 @@ input, and version 6 refuses every request.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import pytest
 from conftest import Manifest, Platform, condition
 from load import OpenLoad
 from manifests import endpoint, infer, model_version, onnx_model, training_job
+from ultramarine.shared.contract import ArtifactManifest, FileEntry
 
 NAME = "stepwise"
 BLUE, GREEN = {"name": "blue", "model": f"{NAME}@1"}, {"name": "green", "model": f"{NAME}@challenger"}
@@ -45,9 +47,6 @@ class Model:
 
 # Takes what the ONNX models take, and refuses it.
 REFUSING = b"""
-from ultramarine_server.errors import BadRequest
-
-
 class Model:
     signature = {
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 1]}],
@@ -55,7 +54,7 @@ class Model:
     }
 
     def predict(self, inputs):
-        raise BadRequest("feature 'age' is missing")
+        raise ValueError("age is missing")
 """
 
 
@@ -79,6 +78,15 @@ def challenger(platform: Platform, number: str) -> None:
 def ended(platform: Platform, *phases: str, seconds: float = 300) -> Manifest:
     """Wait until the rollout is in one of these phases, and return the endpoint's status."""
     return platform.wait("oe", NAME, lambda s: (s.get("rollout") or {}).get("phase") in phases, seconds)
+
+
+def python_version(platform: Platform, number: int, code: bytes) -> Manifest:
+    """A version of a model of format python, made by hand: a folder with its list of files."""
+    entry = FileEntry("model.py", len(code), hashlib.sha256(code).hexdigest())
+    listed = ArtifactManifest((entry,), "python").to_json()
+    uri = platform.put(f"{NAME}-{number}/model.py", code).removesuffix("model.py")
+    platform.put(f"{NAME}-{number}/manifest.json", listed)
+    return model_version(NAME, number, uri, listed, "python", allowCodeExecution=True)
 
 
 def of_gate(status: Manifest, gate: str) -> Manifest:
@@ -216,8 +224,7 @@ def test_a_candidate_of_another_input_gets_no_request_and_one_that_refuses_all_o
     """Version 5 is turned back by what its pod says of its input; version 6, which says nothing wrong, by its 400s."""
     content = onnx_model(5, "z")
     stepping.apply(model_version(NAME, 5, stepping.put(f"{NAME}-5.onnx", content), content))
-    uri, extra = stepping.put(f"{NAME}-6/model.py", REFUSING), {"allowCodeExecution": True}
-    stepping.apply(model_version(NAME, 6, uri, REFUSING, "python", **extra))
+    stepping.apply(python_version(stepping, 6, REFUSING))
     challenger(stepping, "5")
     with OpenLoad(stepping, NAME) as load:
         roll_out(stepping, [50, 100], **GATES)

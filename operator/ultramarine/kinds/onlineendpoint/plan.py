@@ -65,7 +65,8 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     course = course_of(endpoint, way, before, seen, now)
     compared = course.compared(endpoint.spec.rollout)
     way = way.towards(course.shares, in_need=course.in_need, compared=compared)
-    judged = {d.name: judged_as(d, keep=way.keeps(d.name)) for d in endpoint.spec.deployments}
+    kept = [d for d in endpoint.spec.deployments if d.name not in before or way.keeps(d.name)]
+    judged = {**before, **{d.name: judged_as(d, keep=way.keeps(d.name)) for d in kept}}
     if course.holds:
         judged[rolled] = held(judged[rolled])
     step = way.step(judged)
