@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from . import build, cluster, console, down, images, packages, programs, status, target
+from . import archives, build, cluster, console, down, images, packages, programs, status, target
 from .console import say, step
 from .errors import ClusterError
 from .paths import REPOSITORY, State, cache, state_root
@@ -17,6 +17,7 @@ Kubernetes on this machine, without Docker, systemd or a registry.
   ultramarine-cluster up                    one node, ready in under 30 s (the first time it is built: about 12 min)
   export KUBECONFIG=$(ultramarine-cluster kubeconfig)
   ultramarine-cluster images load operator  build an image of this repository and put it into the cluster
+  ultramarine-cluster images load my.tar    put an image of yours into the cluster
   ultramarine-cluster status                what runs, whether it is well, where things are
   ultramarine-cluster down                  take everything away, as if it had never been
 
@@ -67,11 +68,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--context", default="", help="a context of your kubeconfig; images go through $REGISTRY then")
     made.add_argument("--namespace", default="ultramarine", help="the release's namespace (default: %(default)s)")
     made.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="a value of the chart")
-    made = command("images", "Build the repository's images, or build and load them into a cluster.")
+    made = command("images", "Build the repository's images, or load images into a cluster.")
     made.add_argument("action", choices=("build", "load", "list"))
     built = f"{', '.join(images.table())} (default: all but mlflow and the examples)"
-    made.add_argument("image", nargs="*", help=f"which: {built}")
+    other = "to load, also the file of an OCI or docker archive, or an image that docker, podman or buildah has"
+    made.add_argument("image", nargs="*", help=f"which: {built}; {other}")
     made.add_argument("--kind", metavar="CLUSTER", help="load into this kind cluster instead")
+    made.add_argument("--as", dest="alias", default="", metavar="NAME", help="what pods call an archive's image")
     return top
 
 
@@ -148,10 +151,18 @@ def _down(chosen: argparse.Namespace) -> None:
 
 
 def _images(chosen: argparse.Namespace) -> None:
+    if chosen.alias and (chosen.action != "load" or len(chosen.image) != 1 or chosen.image[0] in images.table()):
+        raise ClusterError("--as names the one image that is loaded from elsewhere", "give one file or image with it")
     for name in chosen.image or images.present():
         if chosen.action == "list":
             ref = images.reference(name)
-            say(f"{ref}  {'built' if images.built(ref) else 'not built'}")
+            where = f"  {images.archive(ref)}" if images.archive(ref).exists() else ""
+            say(f"{ref}  {'built' if images.built(ref) else 'not built'}{where}")
+            continue
+        if chosen.action == "load" and name not in images.table():
+            with step(f"image {name}") as notes:
+                loaded = archives.load(name, State(chosen.name), kind=chosen.kind, name=chosen.alias)
+                notes.append(f"loaded; pods find it as {loaded.removeprefix('docker.io/').removeprefix('library/')}")
             continue
         with step(f"image {name}") as notes:
             ref = images.build(name) if chosen.kind else images.build_archive(name)

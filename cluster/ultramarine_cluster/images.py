@@ -148,7 +148,7 @@ def load(ref: str, state: State | None = None, *, kind: str | None = None) -> bo
             run("kind", "load", "docker-image", ref, "--name", kind, timeout=TRANSFER)
         stores: list[tuple[str | Path, ...]] = [("docker", "exec", node, "ctr", "-n", "k8s.io") for node in nodes]
     else:
-        stores = [_ctr(state or State("full"))]
+        stores = [store(state or State("full"))]
         needed = ref not in run(*stores[0], "images", "ls", "-q").split()
         if needed and not archive(ref).exists():
             raise ClusterError(f"{ref} is not built", "build it first: ultramarine-cluster images build")
@@ -156,8 +156,8 @@ def load(ref: str, state: State | None = None, *, kind: str | None = None) -> bo
             run(*stores[0], "images", "import", "--snapshotter", "overlayfs", archive(ref))
     name = ref.rpartition(":")[0]
     if name.rpartition("/")[2].startswith(EXAMPLE):
-        for store in stores:
-            run(*store, "images", "tag", "--force", ref, f"{name}:{LOCAL}")
+        for each in stores:
+            run(*each, "images", "tag", "--force", ref, f"{name}:{LOCAL}")
     return needed
 
 
@@ -266,7 +266,8 @@ def _forget_older(name: str, keep: Path) -> None:
         buildah.forget(f"docker.io/ultramarine/{name}:{path.stem.removeprefix(f'{name}-')}")
 
 
-def _ctr(state: State) -> tuple[str | Path, ...]:
+def store(state: State) -> tuple[str | Path, ...]:
+    """The program that looks into the embedded cluster's images, with the words that lead it there."""
     if not state.containerd_socket.exists():
         raise ClusterError(f"no containerd at {state.containerd_socket}", "run `ultramarine-cluster up` first")
     return (programs.path("ctr"), "--address", state.containerd_socket, "-n", "k8s.io")

@@ -16,6 +16,9 @@ from gitserver import Setup, key_pair
 from manifests import TRAIN, training_job
 from ultramarine.shared.meta import content_hash
 from ultramarine.shared.pods import CONTAINER_SECURITY, POD_SECURITY
+from ultramarine_cluster import __main__ as cli
+from ultramarine_cluster import buildah, images
+from ultramarine_cluster.console import Progress
 
 KEY, PUBLIC_KEY = key_pair()
 HOST_KEY, HOST_PUBLIC_KEY = key_pair()
@@ -209,3 +212,19 @@ def test_code_from_a_config_map_that_comes_later(platform):
     status = platform.ended("from-config-map", 180)
     assert status["state"] == "Succeeded"
     assert status["provenance"]["sourceDigest"] == f"sha256:{content_hash({'train.py': TRAIN})}"
+
+
+def test_an_image_of_ones_own_comes_from_a_file(platform, tmp_path):
+    """Built from the trainer's, written to an archive and loaded without a registry, it runs by the name given."""
+    (tmp_path / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nCOPY train.py ./\n")
+    (tmp_path / "train.py").write_text("print('own=1')\n")
+    reference, log, progress = "localhost/team-train:1", tmp_path / "log", Progress(10)
+    buildah.build(tmp_path, tmp_path / "Dockerfile", reference, images.reference("trainer"), log, progress)
+    buildah.write_archive(reference, tmp_path / "image.tar", log, progress)
+    assert cli.main(["images", "load", str(tmp_path / "image.tar"), "--as", "team-train:own"]) == 0
+
+    job = training_job("own-image", image="team-train:own", command=["python", "train.py"], outputs={})
+    del job["spec"]["source"]
+    platform.delete("tj", "own-image")
+    platform.apply(job)
+    assert platform.ended("own-image")["metrics"]["latest"] == {"own": 1}

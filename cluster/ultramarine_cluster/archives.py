@@ -1,0 +1,135 @@
+"""Images from elsewhere: an archive, or the store of docker, podman or buildah, into a cluster without a registry."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import buildah, images
+from .console import TRANSFER, run
+from .errors import ClusterError
+from .paths import State
+
+ENGINES = ("docker", "podman", "buildah")
+NAME_KEYS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
+MAKE_ONE = "make one with `docker save`, `podman save` or `buildah push IMAGE oci-archive:FILE:IMAGE`"
+MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an archive has: names of its images, of which the first is the whole archive's, and for which machines."""
+
+    names: tuple[str, ...]
+    architectures: frozenset[str]
+
+
+def load(what: str, state: State, *, kind: str | None = None, name: str = "") -> str:
+    """Put an archive's image, or one of a local store, where the cluster's pods find it; return its name there.
+
+    `name` is how it shall be called, where the archive does not say it or says something else.
+    """
+    if Path(what).is_file():
+        return _import(Path(what), state, kind, name)
+    if Path(what).exists():
+        raise ClusterError(f"{what} is a folder and not an archive", MAKE_ONE)
+    with buildah.scratch_folder() as folder:
+        _export(what, folder / "image.tar")
+        return _import(folder / "image.tar", state, kind, name or what)
+
+
+def full_name(name: str) -> str:
+    """The name as containerd has it for a pod that says `name`: with its registry and a tag."""
+    first, slash, _ = name.partition("/")
+    if not slash:
+        name = f"docker.io/library/{name}"
+    elif "." not in first and ":" not in first and first != "localhost":
+        name = f"docker.io/{name}"
+    return name if ":" in name.rpartition("/")[2] or "@" in name else f"{name}:latest"
+
+
+def contents(path: Path) -> Contents:
+    """Read the index of an archive, by the rules of OCI or of docker."""
+    try:
+        with tarfile.open(path) as archive:
+            members = {member.name.removeprefix("./"): member for member in archive if member.isfile()}
+
+            def document(inside: str) -> Any:
+                file = archive.extractfile(members[inside])
+                assert file is not None
+                return json.load(file)
+
+            if "index.json" in members:
+                index = document("index.json")
+                names = [told for entry in index["manifests"] if (told := _name(entry.get("annotations") or {}))]
+                return Contents(tuple(map(full_name, names)), frozenset(_architectures(index, document)))
+            entries = document("manifest.json")
+            names = [tag for entry in entries for tag in entry.get("RepoTags") or ()]
+            return Contents(
+                tuple(map(full_name, names)), frozenset(document(entry["Config"])["architecture"] for entry in entries)
+            )
+    except (tarfile.TarError, KeyError, TypeError, ValueError, EOFError) as error:
+        raise ClusterError(f"{path} is no archive of an image: {type(error).__name__}: {error}", MAKE_ONE) from error
+
+
+def _name(annotations: dict[str, str]) -> str:
+    """The image's whole name; what is a tag alone, as skopeo writes it, is none."""
+    return next((told for key in NAME_KEYS if ":" in (told := annotations.get(key, ""))), "")
+
+
+def _architectures(index: Any, document: Any) -> Iterator[str]:
+    for entry in index["manifests"]:
+        blob = document(f"blobs/{entry['digest'].replace(':', '/')}")
+        if "manifests" in blob:
+            yield from _architectures(blob, document)
+        elif "config" in blob:
+            config = document(f"blobs/{blob['config']['digest'].replace(':', '/')}")
+            yield str(config.get("architecture", ""))
+
+
+def _import(path: Path, state: State, kind: str | None, name: str) -> str:
+    found = contents(path)
+    machine = MACHINES.get(platform.machine(), platform.machine())
+    if found.architectures - {""} and machine not in found.architectures:
+        there = ", ".join(sorted(found.architectures))
+        raise ClusterError(f"{path} is for {there}, and this machine is {machine}", f"build it for linux/{machine}")
+    if not name and not found.names:
+        raise ClusterError(f"{path} does not say how its image is called", "say it: --as NAME:TAG")
+    name = full_name(name) if name else found.names[0]
+    if kind is not None:
+        if name not in found.names:
+            raise ClusterError(
+                f"{path} holds {', '.join(found.names) or 'an image without a name'}, which kind takes as it is",
+                "leave --as out, or name the image in its archive",
+            )
+        run("kind", "load", "image-archive", path, "--name", kind, timeout=TRANSFER)
+        return name
+    words = ("images", "import", "--snapshotter", "overlayfs", "--index-name", name, path.resolve())
+    run(*images.store(state), *words, timeout=TRANSFER)
+    return name
+
+
+def _export(name: str, path: Path) -> None:
+    """Write an image of the first local store that has it."""
+    asked = [engine for engine in ENGINES if shutil.which(engine) and (engine != "docker" or images.docker())]
+    for engine in asked:
+        look = ("inspect", "--type", "image", name) if engine == "buildah" else ("image", "inspect", name)
+        if subprocess.run([engine, *look], capture_output=True, check=False).returncode != 0:
+            continue
+        if engine == "buildah":
+            run(engine, "push", "--quiet", name, f"oci-archive:{path}:{full_name(name)}", timeout=TRANSFER)
+        else:
+            run(engine, "save", "-o", path, name, timeout=TRANSFER)
+        return
+    stores = f"and no image that {' or '.join(asked)} has" if asked else "and no docker, podman or buildah is here"
+    raise ClusterError(
+        f"{name} is no image of this repository ({', '.join(images.table())}), no file, {stores}",
+        "build it, or give the archive's path",
+    )

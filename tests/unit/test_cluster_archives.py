@@ -1,0 +1,112 @@
+"""Archives of images, as docker, podman, buildah and skopeo write them: what is read in them, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+from ultramarine_cluster import __main__ as cli
+from ultramarine_cluster import archives
+from ultramarine_cluster.errors import ClusterError
+from ultramarine_cluster.paths import State
+
+NAME, REF = "io.containerd.image.name", "org.opencontainers.image.ref.name"
+
+
+def archive(path: Path, files: dict[str, object]) -> Path:
+    """A tar file with these documents."""
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as made:
+        for name, document in files.items():
+            content = json.dumps(document).encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            made.addfile(member, io.BytesIO(content))
+    return path
+
+
+def oci(path: Path, annotations: dict[str, str], architecture: str = "amd64") -> Path:
+    """An OCI archive with one image in an index of its own, as builders for several machines write it."""
+    return archive(
+        path,
+        {
+            "oci-layout": {"imageLayoutVersion": "1.0.0"},
+            "index.json": {"manifests": [{"digest": "sha256:aa", "annotations": annotations}]},
+            "blobs/sha256/aa": {"manifests": [{"digest": "sha256:bb"}]},
+            "blobs/sha256/bb": {"config": {"digest": "sha256:cc"}},
+            "blobs/sha256/cc": {"architecture": architecture},
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("annotations", "names"),
+    [
+        ({REF: "team-train:1"}, ("docker.io/library/team-train:1",)),
+        ({REF: "1", NAME: "registry.example.com/team/train:1"}, ("registry.example.com/team/train:1",)),
+        ({REF: "latest"}, ()),  # a tag alone, as skopeo writes it
+        ({}, ()),
+    ],
+)
+def test_an_oci_archive_says_its_names_and_machines(tmp_path, annotations, names):
+    """By either annotation; also where it is compressed."""
+    found = archives.contents(oci(tmp_path / "image.tar.gz", annotations))
+    assert found == archives.Contents(names, frozenset({"amd64"}))
+
+
+def test_an_archive_of_docker_says_its_names_and_machines(tmp_path):
+    """manifest.json has them, as `docker save` writes it."""
+    entry = {"Config": "c.json", "RepoTags": ["team/train:1", "localhost/train:2"], "Layers": []}
+    path = archive(tmp_path / "image.tar", {"manifest.json": [entry], "c.json": {"architecture": "arm64"}})
+    assert archives.contents(path) == archives.Contents(
+        ("docker.io/team/train:1", "localhost/train:2"), frozenset({"arm64"})
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("train", "docker.io/library/train:latest"),
+        ("train:1", "docker.io/library/train:1"),
+        ("team/train:1", "docker.io/team/train:1"),
+        ("localhost/train", "localhost/train:latest"),
+        ("registry.example.com:5000/train", "registry.example.com:5000/train:latest"),
+        ("train@sha256:aa", "docker.io/library/train@sha256:aa"),
+    ],
+)
+def test_a_name_is_completed_as_for_a_pod(name, whole):
+    """What a pod says in short is the name under which the image is kept."""
+    assert archives.full_name(name) == whole
+
+
+@pytest.mark.parametrize("content", [b"", b"FROM scratch\n", b"PK\x03\x04"])
+def test_what_is_no_archive_is_refused(tmp_path, content):
+    """Text, an empty file and another kind of archive are told apart from an image, with how to make one."""
+    (tmp_path / "image.tar").write_bytes(content)
+    with pytest.raises(ClusterError, match="is no archive of an image") as caught:
+        archives.contents(tmp_path / "image.tar")
+    assert "docker save" in caught.value.remedy
+    with pytest.raises(ClusterError, match="is no archive of an image"):
+        archives.contents(archive(tmp_path / "other.tar", {"readme": {}}))
+
+
+def test_what_cannot_be_loaded_says_why(tmp_path, monkeypatch):
+    """Another machine's image, one without a name, a folder, and a name that no store has."""
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for what, words in (
+        (oci(tmp_path / "arm.tar", {REF: "train:1"}, "arm64"), "is for arm64, and this machine is amd64"),
+        (oci(tmp_path / "anonymous.tar", {}), "does not say how its image is called"),
+        (tmp_path, "is a folder"),
+        ("no-such:1", "no docker, podman or buildah is here"),
+    ):
+        with pytest.raises(ClusterError, match=words):
+            archives.load(str(what), State("full"))
+
+
+def test_a_name_is_given_to_one_image_from_elsewhere(capsys):
+    """--as with an image of this repository, or with two, is refused before anything is built."""
+    assert cli.main(["images", "load", "trainer", "--as", "x:1"]) == 1
+    assert "--as names the one image" in capsys.readouterr().err
