@@ -1,4 +1,4 @@
-"""Writes what follows from the kinds: crds/, the chart's copy of them and of the RBAC rules, and docs/api.md.
+"""Writes what follows from the kinds: crds/, the chart's copy of them, RBAC rules, roles for people, docs/api.md.
 
 The modules that follow from .proto files are written too, and docs/images.md, which follows from the requirements.
 `python -m ultramarine.generate` writes; with --check it only says whether the files are fresh.
@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from . import contents, protocols
+from . import contents, people, protocols
 from .kinds import KINDS
 from .kinds.onlineendpoint import GATEWAY_API_KIND
 from .shared.meta import API_VERSION, EVENT, GROUP, LEASE, LEASE_NAME, TOKEN_REVIEW, VERSION, Resource
@@ -292,6 +292,8 @@ def files() -> dict[Path, str]:
     out[chart / "files" / "rbac.yaml"] = HEADER + _yaml(
         {"operator": rbac(), "lease": lease_rules(), "progress": progress_rules()} | {"gatewayApi": gateway_api_rules()}
     )
+    roles = "".join("---\n" + _yaml(manifest) for manifest in people.manifests())
+    out[chart / "files" / "people.yaml"] = HEADER.replace("/kinds", "/people.py") + roles
     out[ROOT / "docs" / "api.md"] = reference()
     out[ROOT / contents.PAGE] = contents.page()
     out |= {ROOT / path: text for path, text in protocols.modules().items()}

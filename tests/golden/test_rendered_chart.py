@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from golden.test_golden import HEADER, Dumper
+from ultramarine import people
 from ultramarine.shared.meta import Manifest
 from unit.rendered import EXTERNAL, GATEWAY_API, Chart, helm  # noqa: F401  the fixture of the unit tests serves here too
 
@@ -29,7 +30,12 @@ EXAMPLES: dict[str, Manifest] = {
 
 def rendered(chart: Chart, values: Manifest) -> str:
     """The chart as one text; of generated keys, which are others each time, of dashboard and alerts only the names."""
-    documents = [found for found in chart.render(values) if found["kind"] != "CustomResourceDefinition"]
+    as_they_are = {manifest["metadata"]["name"] for manifest in people.manifests()}
+    documents = [
+        found
+        for found in chart.render(values)
+        if found["kind"] != "CustomResourceDefinition" and found["metadata"]["name"] not in as_they_are
+    ]
     for found in documents:
         if found["kind"] in ("Secret", "ConfigMap"):
             found["data"] = sorted(found["data"])

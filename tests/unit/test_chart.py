@@ -7,33 +7,61 @@ from typing import Any
 
 import pytest
 import yaml
+from ultramarine import people
 from ultramarine.kinds import KINDS
+from ultramarine.shared.meta import Manifest
 from unit.rendered import CHART, EXTERNAL, METRICS, names, of, operator_env, pods
 
 
 def test_by_default_nothing_reaches_beyond_its_namespace(chart):
-    """Every object but the CRDs is in the release's namespace; the one right beyond it is to ask whose a token is."""
-    got = chart.render({})
+    """All but CRDs and people's roles is in the release's namespace, but for the right to ask whose a token is."""
+    got = chart.render({"rbac": {"people": False}})
 
     (role,) = of(got, "ClusterRole")
     review = {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
     assert role["rules"] == [review]
     clusterwide = ("CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding")
-    assert {each["metadata"].get("namespace") for each in got if each["kind"] not in clusterwide} == {"platform"}
+    inside = [each for each in got if each["kind"] not in clusterwide and not outlives(each)]
+    assert {each["metadata"].get("namespace") for each in inside} == {"platform"}
     assert names(got, "Role") == [f"platform/ultramarine-{name}" for name in ("gateway", "leader", "operator")]
     assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "platform"
     assert len(of(got, "CustomResourceDefinition")) == len(KINDS)
 
 
+def outlives(manifest: Manifest) -> bool:
+    """True for what is the whole cluster's and stays when the release goes, as the CRDs do."""
+    metadata = manifest["metadata"]
+    return "namespace" not in metadata and "helm.sh/resource-policy" in metadata.get("annotations", {})
+
+
 def test_a_list_of_namespaces_gets_a_role_in_each(chart):
-    """The operator has its Role in the listed namespaces, and only its Lease at home."""
-    got = chart.render({"namespaces": ["team-a", "team-b"]})
+    """The operator has its Role in the release's own namespace and in the listed ones, and its Lease at home."""
+    got = chart.render({"namespaces": ["team-a", "team-b"], "rbac": {"people": False}})
 
     assert names(got, "ClusterRole", "ClusterRoleBinding") == ["/ultramarine-progress-platform"] * 2
-    own = [f"{team}/ultramarine-{name}" for team in ("team-a", "team-b") for name in ("gateway", "operator")]
-    roles = ["platform/ultramarine-leader", *own]
-    assert names(got, "Role") == names(got, "RoleBinding") == roles
-    assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "team-a,team-b"
+    teams = ("platform", "team-a", "team-b")
+    own = [f"{team}/ultramarine-{name}" for team in teams for name in ("gateway", "operator")]
+    assert names(got, "Role") == names(got, "RoleBinding") == sorted(["platform/ultramarine-leader", *own])
+    assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "platform,team-a,team-b"
+
+
+def test_another_namespace_takes_nothing_from_the_first(chart):
+    """What is there for the release's own namespace stays, to the letter, when one more is listed; keys aside."""
+    moving = {"ultramarine-operator", "ultramarine-storage", "ultramarine-storage-accounts"}
+
+    def of_the_first(values: Manifest) -> list[Manifest]:
+        got = [each for each in chart.render(values) if each["metadata"].get("namespace") == "platform"]
+        return [e for e in got if not (e["kind"] in ("Secret", "Deployment", "NetworkPolicy") and named(e) in moving)]
+
+    def named(each: Manifest) -> str:
+        return str(each["metadata"]["name"])
+
+    before = of_the_first({})
+    assert {"NetworkPolicy", "Role", "Service"} <= {each["kind"] for each in before}
+    assert "ultramarine-gateway" in {named(each) for each in before if each["kind"] == "Deployment"}
+    assert of_the_first({"namespaces": ["team-a"]}) == before
+    # In the list or not, the release's own is looked after.
+    assert of_the_first({"namespaces": ["team-a", "platform"]}) == before
 
 
 def test_clusterwide_is_one_cluster_role(chart):
@@ -51,7 +79,7 @@ def test_clusterwide_is_one_cluster_role(chart):
 
 def test_progress_is_taken_where_the_operators_service_is(chart):
     """The operator is told the URL of its own Service; the binding of what it needs for that is to itself."""
-    got = chart.render({})
+    got = chart.render({"rbac": {"people": False}})
     (service,) = (each for each in of(got, "Service") if each["metadata"]["name"] == "ultramarine-operator")
     (port,) = service["spec"]["ports"]
     (binding,) = of(got, "ClusterRoleBinding")
@@ -63,7 +91,7 @@ def test_progress_is_taken_where_the_operators_service_is(chart):
 
 def test_without_progress_there_is_no_right_and_no_way_for_it(chart):
     """progress.enabled=false: no cluster-wide right at all, and no training pod is let to the operator."""
-    got = chart.render({"progress": {"enabled": False}})
+    got = chart.render({"progress": {"enabled": False}, "rbac": {"people": False}})
 
     assert of(got, "ClusterRole", "ClusterRoleBinding") == []
     assert "ULTRAMARINE_PROGRESS_URL" not in operator_env(got)
@@ -205,7 +233,7 @@ def test_a_token_is_only_where_it_is_used(chart, mode):
 
 def test_the_rights_are_the_least(chart, mode):
     """The operator may create Secrets, the gateway read them by name; no wildcard, no exec, no escalation."""
-    for role in of(chart.render(mode), "Role", "ClusterRole"):
+    for role in of(chart.render({**mode, "rbac": {"people": False}}), "Role", "ClusterRole"):
         for rule in role["rules"]:
             words: list[Any] = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
             assert "*" not in words
@@ -228,14 +256,43 @@ def test_every_container_that_stays_asks_for_what_it_needs(chart, mode):
 
 
 def test_every_object_is_labelled_and_named_once(chart, mode):
-    """Every object but the CRDs carries the release's labels, and none is there twice."""
+    """Every object but the whole cluster's carries the release's labels, and none is there twice."""
     got = chart.render(mode)
     ids = [(e["kind"], e["metadata"].get("namespace"), e["metadata"]["name"]) for e in got]
 
     assert len(ids) == len(set(ids))
     for each in got:
-        if each["kind"] != "CustomResourceDefinition":
+        if not outlives(each):
             assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "um"
+
+
+def test_people_have_roles_where_the_crds_are_installed(chart):
+    """With the CRDs come the roles, whose Secret is the one that the values name; either can be left out."""
+    roles = {"ultramarine-viewer", "ultramarine-data-scientist", "ultramarine-approver"}
+
+    def rendered(values: Manifest) -> dict[str, Manifest]:
+        found = of(chart.render(values), "ClusterRole")
+        return {each["metadata"]["name"]: each for each in found if each["metadata"]["name"] in roles}
+
+    assert set(rendered({})) == roles
+    scientist = rendered(EXTERNAL)["ultramarine-data-scientist"]
+    assert [rule["resourceNames"] for rule in scientist["rules"] if "resourceNames" in rule] == [["s3"]]
+    assert rendered({"rbac": {"people": False}}) == {}
+    assert rendered({"crds": {"install": False}}) == {}
+
+
+def test_no_role_of_people_reads_secrets_or_enters_pods():
+    """One Secret by its name is all that can be read; no wildcard, no exec, no status, no roles, no tokens."""
+    for role in (each for each in people.manifests() if each["kind"] == "ClusterRole"):
+        for rule in role["rules"]:
+            assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+            if "secrets" in rule["resources"]:
+                assert rule["verbs"] == ["create"] or rule["resourceNames"] == ["ultramarine-storage"]
+            assert not [what for what in rule["resources"] if what.endswith(("/status", "/finalizers", "/exec"))]
+            assert not {"escalate", "bind", "impersonate"} & {*rule["verbs"]}
+            if {*rule["verbs"]} & {"create", "patch", "update", "delete"}:
+                ours = rule["apiGroups"] == ["ultramarine.dev"]
+                assert ours or rule["resources"] in (["secrets"], ["pods/portforward"])
 
 
 def test_what_needs_foreign_crds_is_asked_for(chart):
@@ -254,9 +311,11 @@ def test_prometheus_finds_the_gateways_and_the_servers(chart):
     selected = gateway["spec"]["selector"]["matchLabels"].items()
     found = [each for each in pods if selected <= each["spec"]["template"]["metadata"]["labels"].items()]
 
-    assert {each["metadata"]["namespace"] for each in found} == {"one", "two"}
+    assert {each["metadata"]["namespace"] for each in found} == {"platform", "one", "two"}
     assert (
-        gateway["spec"]["namespaceSelector"] == serving["spec"]["namespaceSelector"] == {"matchNames": ["one", "two"]}
+        gateway["spec"]["namespaceSelector"]
+        == serving["spec"]["namespaceSelector"]
+        == {"matchNames": ["platform", "one", "two"]}
     )
     ports = [port for container in found[0]["spec"]["template"]["spec"]["containers"] for port in container["ports"]]
     (port,) = (port for port in ports if port["name"] == gateway["spec"]["podMetricsEndpoints"][0]["port"])

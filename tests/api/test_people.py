@@ -1,0 +1,176 @@
+"""The roles for people, held by users with certificates of their own, on the real API server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from bare import ROOT, Api, eventually, whole
+from ultramarine.kinds import KINDS
+from ultramarine.shared.meta import Manifest
+from ultramarine_cluster import pki
+
+PLURALS = [kind.resource.plural for kind in KINDS]
+READ = ("get", "list", "watch")
+WRITE = ("create", "patch", "update", "delete")
+APPROVAL = "this namespace asks for approval"
+
+
+@dataclass(frozen=True)
+class Person:
+    """A user of the API server, with kubectl."""
+
+    api: Api
+    kubeconfig: Path
+
+    def run(self, *words: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run kubectl as this user in the namespace of the test."""
+        argv = [str(self.api.cluster.kubectl), "--kubeconfig", str(self.kubeconfig), "-n", self.api.namespace, *words]
+        return subprocess.run(argv, input=input, capture_output=True, text=True, check=False)
+
+    def may(self, verb: str, what: str, *words: str) -> bool:
+        """What `kubectl auth can-i` answers; what comes after a colon is a subresource."""
+        what, _, part = what.partition(":")
+        words = (*words, *([f"--subresource={part}"] if part else []))
+        return self.run("auth", "can-i", verb, what, *words).stdout.strip() == "yes"
+
+    def apply(self, manifest: Manifest) -> str:
+        """Apply a manifest; nothing if it was taken, else what kubectl says."""
+        done = self.run("apply", "-f", "-", input=json.dumps(manifest))
+        return "" if done.returncode == 0 else done.stderr
+
+    def patch(self, kind: str, name: str, spec: Manifest) -> str:
+        """Patch a spec; nothing if it was taken, else what kubectl says."""
+        done = self.run("patch", kind, name, "--type=merge", "-p", json.dumps({"spec": spec}))
+        return "" if done.returncode == 0 else done.stderr
+
+
+@pytest.fixture
+def person(api: Api, tmp_path: Path) -> Callable[[str], Person]:
+    """Makes a user who holds one ClusterRole of the chart in the namespace of the test, and nothing else."""
+    api.cluster.run("apply", "-f", str(ROOT / "charts/ultramarine/files/people.yaml"))
+    authority = pki.Authority(api.cluster.state.pki, "ca")
+
+    def make(role: str) -> Person:
+        name = f"{role}-of-{api.namespace}"
+        pair = authority.issue(name, pki.Leaf(name))
+        config = pki.kubeconfig(tmp_path / name, api.cluster.url, authority, pair)
+        api.run("create", "rolebinding", name, f"--clusterrole=ultramarine-{role}", f"--user={name}")
+        made = Person(api, config)
+        eventually("the binding is in force", lambda: made.may("list", "trainingjobs"))
+        return made
+
+    return make
+
+
+def model(aliases: dict[str, str] | None = None) -> Manifest:
+    """A Model, perhaps with aliases."""
+    made = whole("Model")
+    return {**made, "spec": {"aliases": aliases} if aliases else {}}
+
+
+def endpoint(**spec: object) -> Manifest:
+    """An endpoint with two deployments."""
+    deployments = [{"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@2"}]
+    return {**whole("OnlineEndpoint"), "spec": {"deployments": deployments, "traffic": {"blue": 100}, **spec}}
+
+
+def test_a_viewer_sees_everything_and_changes_nothing(person):
+    """All kinds, pods, their logs and events can be read; nothing can be written, and no Secret be read."""
+    viewer = person("viewer")
+    assert all(viewer.may(verb, f"{plural}.ultramarine.dev") for plural in PLURALS for verb in READ)
+    assert all(viewer.may("get", what) for what in ("pods", "pods:log", "services", "events"))
+    assert not any(viewer.may(verb, f"{plural}.ultramarine.dev") for plural in PLURALS for verb in (*WRITE, "approve"))
+    assert not viewer.may("get", "secrets/ultramarine-storage")
+    assert "forbidden" in viewer.apply(whole("TrainingJob"))
+
+
+def test_a_data_scientist_works_and_reads_no_ones_secrets(person, api):
+    """Jobs to endpoints can be made, changed and reached; a Secret can be put there, and one alone be read."""
+    scientist = person("data-scientist")
+    for kind in ("TrainingJob", "Sweep", "Model", "ModelVersion", "OnlineEndpoint"):
+        assert scientist.apply(whole(kind)) == "", kind
+    assert scientist.patch("mdl", "churn", {"aliases": {"champion": "1"}}) == ""
+    assert scientist.may("create", "pods:portforward")
+    assert scientist.may("get", "pods:portforward")
+
+    api.run("create", "secret", "generic", "ultramarine-storage", "--from-literal=key=own")
+    assert scientist.run("create", "secret", "generic", "churn-keys", "--from-literal=primary=x").returncode == 0
+    assert scientist.run("get", "secret", "ultramarine-storage").returncode == 0
+    for name in ("churn-keys", "ultramarine-storage-accounts", "sh.helm.release.v1.ultramarine.v1", ""):
+        assert "forbidden" in scientist.run("get", "secrets", *filter(None, [name])).stderr, name
+
+
+@pytest.mark.parametrize("role", ["viewer", "data-scientist", "approver"])
+def test_no_role_opens_more_than_it_says(person, role):
+    """None enters pods, makes pods, writes what the operator owns, gives rights, or sees another namespace."""
+    one = person(role)
+    for verb, what in (
+        ("create", "pods"),
+        ("create", "pods:exec"),
+        ("create", "pods:attach"),
+        ("delete", "pods"),
+        ("list", "secrets"),
+        ("watch", "secrets"),
+        ("update", "secrets"),
+        ("patch", "secrets/ultramarine-storage"),
+        ("create", "deployments.apps"),
+        ("create", "jobs.batch"),
+        ("update", "configmaps"),
+        ("create", "configmaps"),
+        ("patch", "services"),
+        ("create", "serviceaccounts:token"),
+        ("impersonate", "users"),
+        ("create", "roles.rbac.authorization.k8s.io"),
+        ("create", "rolebindings.rbac.authorization.k8s.io"),
+        ("patch", "networkpolicies.networking.k8s.io"),
+        ("patch", "clusterroles.rbac.authorization.k8s.io"),
+        ("patch", "validatingadmissionpolicies.admissionregistration.k8s.io"),
+        ("patch", f"namespaces/{one.api.namespace}"),
+    ):
+        assert not one.may(verb, what), (verb, what)
+    for plural in PLURALS:
+        assert not one.may("patch", f"{plural}.ultramarine.dev:status")
+        assert not one.may("list", f"{plural}.ultramarine.dev", "-n", "default")
+
+
+def test_where_approval_is_required_an_approver_alone_moves_what_is_served(person, api):
+    """Aliases, and an endpoint's making, traffic and models, are the approver's; the rest stays the scientist's."""
+    scientist, approver = person("data-scientist"), person("approver")
+    assert scientist.apply(model()) == ""
+    assert scientist.apply(endpoint()) == ""
+    api.cluster.run("label", "namespace", api.namespace, "ultramarine.dev/approval=required")
+    # The policy looks at a namespace a moment after it was labelled.
+    eventually(
+        "the policy is in force",
+        lambda: APPROVAL in scientist.patch("mdl", "churn", {"aliases": {"champion": "1"}}),
+    )
+
+    green = {"blue": None, "green": 100}
+    other = [{"name": "blue", "model": "churn@2"}, {"name": "green", "model": "churn@2"}]
+    pooled = [{"name": "blue", "pool": {"selector": {"matchLabels": {"tier": "x"}}}}]
+    for spec in (
+        {"traffic": green},
+        {"deployments": other},
+        {"deployments": pooled},
+        {"rollout": {"candidate": "green", "steps": [10, 100]}},
+    ):
+        assert APPROVAL in scientist.patch("oe", "churn", spec), spec
+    assert APPROVAL in scientist.apply({**endpoint(), "metadata": {"name": "second"}})
+    assert APPROVAL in scientist.apply({**model({"champion": "1"}), "metadata": {"name": "second"}})
+
+    more = [{"name": "blue", "model": "churn@1", "replicas": 3}, {"name": "green", "model": "churn@2"}]
+    assert scientist.patch("oe", "churn", {"deployments": more}) == ""
+    assert scientist.patch("mdl", "churn", {"description": "of customers"}) == ""
+    assert scientist.apply({**model(), "metadata": {"name": "third"}}) == ""
+    assert scientist.apply(whole("TrainingJob")) == ""
+
+    assert approver.patch("mdl", "churn", {"aliases": {"champion": "1"}}) == ""
+    assert approver.patch("oe", "churn", {"traffic": green}) == ""
+    assert approver.apply({**endpoint(), "metadata": {"name": "second"}}) == ""
+    assert "forbidden" in approver.apply({**whole("TrainingJob"), "metadata": {"name": "second"}})
+    assert "forbidden" in approver.run("delete", "oe", "churn").stderr
