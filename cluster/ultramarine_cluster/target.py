@@ -225,6 +225,8 @@ def upgrade(target: Target, namespace: str, references: dict[str, str], *setting
     with step("Helm installs the chart") as notes:
         if (ended := _finish(target, namespace)) is not None:
             notes.append(ended)
+        if not any(word.startswith("namespaces=") for word in settings):
+            words.append(f"namespaces={json.dumps(_namespaces(target, namespace))}")
         argv = [*target.helm, "upgrade", "--install", "ultramarine", str(chart)]
         argv += ["--namespace", namespace, "--create-namespace", "--wait", "--timeout", "180s"]
         # CRDs that kubectl or another release has applied become this release's: without that Helm refuses to start.
@@ -239,6 +241,14 @@ def upgrade(target: Target, namespace: str, references: dict[str, str], *setting
                 f"look further with: {target.shown}; kubectl -n {namespace} describe pods",
             ) from error
         notes.append(f"release ultramarine in namespace {namespace}")
+
+
+def _namespaces(target: Target, namespace: str) -> list[str]:
+    """The namespaces that the release looks after besides its own: to leave one out would end its isolation."""
+    words = (*target.helm, "get", "values", "ultramarine", "--namespace", namespace, "-o", "json")
+    asked = subprocess.run(words, capture_output=True, text=True, check=False)
+    values: dict[str, Any] = (json.loads(asked.stdout) or {}) if asked.returncode == 0 else {}
+    return list(values.get("namespaces") or [])
 
 
 def _finish(target: Target, namespace: str) -> str | None:

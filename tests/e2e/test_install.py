@@ -20,6 +20,7 @@ import pytest
 from conftest import OURS, Manifest, Platform, condition, restricted
 from load import Load
 from manifests import endpoint, model_version, onnx_model, sweep, training_job
+from ultramarine import people
 from ultramarine_cluster import images, target
 from ultramarine_cluster.paths import REPOSITORY
 
@@ -187,6 +188,14 @@ def release(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -
         embedded.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
 
 
+@pytest.fixture(scope="module")
+def second(embedded: target.Target) -> Iterator[str]:
+    """A namespace that the release gets later."""
+    restricted(embedded, f"{NAMESPACE}-too")
+    yield f"{NAMESPACE}-too"
+    embedded.run("delete", "namespace", f"{NAMESPACE}-too", "--ignore-not-found", "--timeout=120s")
+
+
 def test_up_and_back_without_a_restart_or_a_failed_request(release):
     """From the release before to this one and back: the training pod goes on, and every request is answered."""
     platform = release.platform
@@ -228,6 +237,54 @@ def test_another_setting_of_the_operator_disturbs_nobody(release):
     assert release.pods("steady", "done") == before
 
 
+def test_another_namespace_costs_the_first_nothing(release, second):
+    """A job and an endpoint go on in their pods while it is added; policies, gateway and keys stay; both then work."""
+    platform, other = release.platform, Platform(release.platform.target, second)
+    platform.apply(training_job("meanwhile", PATIENT))
+    platform.wait("tj", "meanwhile", lambda s: s.get("state") == "Running")
+    before, pods = isolation(platform), release.pods("meanwhile", "steady")
+    add = ("--reset-then-reuse-values", "--set", f"namespaces={{{second}}}")
+    with Load(platform, "steady") as load:
+        release.helm("upgrade", "ultramarine", str(target.CHART), *add)
+        other.apply(training_job("guest", model="guest"), endpoint("guest", "guest@latest", authMode="none"))
+        assert other.ended("guest")["state"] == "Succeeded"
+        other.ready("guest", "guest-1")
+    assert load.failures == []
+    assert isolation(platform) == before
+    assert release.pods("meanwhile", "steady") == pods
+    platform.kubectl("exec", platform.status("tj", "meanwhile")["pod"], "-c", "trainer", "--", "touch", "/tmp/go-on")
+    assert platform.ended("meanwhile")["state"] == "Succeeded"
+    assert_closed(platform, "ultramarine-storage-accounts")
+    assert_closed(platform, "sh.helm.release.v1.ultramarine.v1")
+
+    release.upgrade()  # as `make install` does: it keeps the namespaces that the release has
+    other.apply(training_job("again"))
+    assert other.ended("again")["state"] == "Succeeded"
+    release.upgrade("namespaces=[]")
+
+
+def isolation(platform: Platform) -> dict[str, Any]:
+    """What keeps the release's own namespace to itself, but for the two policies that let another one in."""
+    found = [*platform.get("networkpolicy"), *platform.get("role"), platform.get("secret", "ultramarine-storage")]
+    kept = {
+        f"{each['kind']} {each['metadata']['name']}": each.get("spec") or each.get("rules") or each["data"]
+        for each in found
+        if each["kind"] != "NetworkPolicy"
+        or each["metadata"]["name"] not in ("ultramarine-storage", "ultramarine-operator")
+    }
+    gateways = platform.get("pod", "", "-l", "app.kubernetes.io/component=gateway")
+    return kept | {"gateways": {pod["metadata"]["uid"] for pod in gateways}}
+
+
+def assert_closed(platform: Platform, secret: str) -> None:
+    """See that a job beside the platform gets no pod if it names that Secret, and says why."""
+    source = {"name": "ROOT", "valueFrom": {"secretKeyRef": {"name": secret, "key": "root"}}}
+    platform.apply(training_job("curious", env=[source]))
+    platform.wait("tj", "curious", lambda s: "platform's own" in condition(s, "Reconciled").get("message", ""))
+    assert not platform.get("job", "", "-l", "ultramarine.dev/name=curious")
+    platform.delete("tj", "curious")
+
+
 def test_two_operators_for_one_namespace_are_refused(release):
     """A cluster-wide release beside another one is refused before anything is installed, with that one's namespace."""
     argv = [*release.platform.target.helm, "install", "ultramarine", str(target.CHART), "--dry-run=server"]
@@ -255,6 +312,7 @@ def test_uninstall_leaves_objects_and_data_and_nothing_else(release):
 
     kept = {f"{kind} {NAMESPACE}/ultramarine-storage" for kind in ("Secret", "PersistentVolumeClaim")}
     kept.add(f"Secret {NAMESPACE}/ultramarine-storage-accounts")
+    kept |= {f"{each['kind']} /{each['metadata']['name']}" for each in people.manifests()}
     crds = {f"CustomResourceDefinition /{plural}.ultramarine.dev" for plural in PLURALS}
     end = time.monotonic() + 60
     while superfluous := set(left := inventory(platform.target)) - release.before - of_ours(left) - kept - crds:

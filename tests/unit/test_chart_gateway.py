@@ -23,13 +23,13 @@ def test_every_namespace_has_a_gateway_and_the_operator_knows_which(chart):
         found = {
             each["metadata"]["namespace"] for each in of(got, kind) if each["metadata"]["name"].endswith("gateway")
         }
-        assert found == {"team-a", "team-b"}, kind
+        assert found == {"platform", "team-a", "team-b"}, kind
 
     env = operator_env(got)
     host, _, port = env["ULTRAMARINE_GATEWAY"].partition(":")
     assert host.format(namespace="team-a") == "ultramarine-gateway.team-a.svc"
     assert int(port) == GATEWAY_PORT
-    assert env["ULTRAMARINE_GATEWAY_NAMESPACES"] == "team-a,team-b"
+    assert env["ULTRAMARINE_GATEWAY_NAMESPACES"] == "platform,team-a,team-b"
 
 
 def test_a_cluster_wide_operator_has_gateways_where_namespaces_are_listed(chart):
@@ -37,7 +37,7 @@ def test_a_cluster_wide_operator_has_gateways_where_namespaces_are_listed(chart)
     got = chart.render({"clusterWide": True, "namespaces": ["team-a"]})
 
     assert "team-a/ultramarine-gateway" in names(got, "Deployment")
-    assert operator_env(got)["ULTRAMARINE_GATEWAY_NAMESPACES"] == "team-a"
+    assert operator_env(got)["ULTRAMARINE_GATEWAY_NAMESPACES"] == "platform,team-a"
 
 
 def test_without_a_gateway_nothing_of_it_is_there(chart):

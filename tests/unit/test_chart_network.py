@@ -210,8 +210,8 @@ def test_training_pods_and_coordinators_alone_reach_the_embedded_mlflow(chart):
     assert "egress" not in spec
     assert [peer["podSelector"] for peer in peers] == [NODES["podSelector"], COORDINATORS]
     for peer in peers:
-        assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == ["team-a", "team-b"]
-    for namespace in ("team-a", "team-b"):
+        assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == ["platform", "team-a", "team-b"]
+    for namespace in ("platform", "team-a", "team-b"):
         way = {
             "ports": [{"port": 5000, "protocol": "TCP"}],
             "to": [

@@ -6,6 +6,7 @@ import json
 from base64 import b64decode
 
 import pytest
+from ultramarine.shared.meta import Manifest
 from unit.rendered import EXTERNAL, name, names, of, pods
 
 
@@ -57,3 +58,15 @@ def test_namespaces_that_the_embedded_storage_cannot_keep_apart_are_refused(char
     """One whose name is taken, and more than fit, are refused with the remedy; a storage of one's own takes them."""
     assert words in chart.refusal({"namespaces": namespaces})
     assert chart.render({**EXTERNAL, "namespaces": namespaces})
+
+
+def test_what_the_platform_keeps_to_itself_is_closed_to_its_own_namespaces_jobs(chart):
+    """With more than one namespace a policy stands between the operator's Jobs and the Secret that opens them all."""
+    name = "platform-secrets-platform.ultramarine.dev"
+
+    def policies(values: Manifest) -> list[str]:
+        kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+        return [each for each in names(chart.render(values), *kinds) if "platform-secrets" in each]
+
+    assert policies({"namespaces": ["team-a"]}) == policies({"clusterWide": True}) == [f"/{name}"] * 2
+    assert policies({}) == policies({**EXTERNAL, "namespaces": ["team-a"]}) == []

@@ -27,7 +27,7 @@ imagePullSecrets:
 {{- if not .Values.storage.embedded.accounts }}
 {{- $known := ((lookup "v1" "Secret" .Release.Namespace "ultramarine-storage-accounts") | default dict).data | default dict }}
 {{- $names := list "root" "operator" }}
-{{- range include "ultramarine.tenants" . | fromJsonArray }}
+{{- range include "ultramarine.namespaces" . | fromJsonArray }}
 {{- $names = append $names (printf "namespace-%s" .) }}
 {{- end }}
 {{- $accounts := dict }}
@@ -39,8 +39,9 @@ imagePullSecrets:
 {{- .Values.storage.embedded.accounts | toJson }}
 {{- end }}
 
+{{- /* Those that the operator looks after: the release's own, and those listed. */ -}}
 {{- define "ultramarine.namespaces" -}}
-{{ .Values.namespaces | default (list .Release.Namespace) | toJson }}
+{{ prepend .Values.namespaces .Release.Namespace | uniq | toJson }}
 {{- end }}
 
 {{- /* A peer's namespaceSelector: where the operator looks after objects. */ -}}
@@ -54,11 +55,6 @@ namespaceSelector:
 {{- end }}
 {{- end }}
 
-{{- /* Those whose pods get keys to the storage: the namespaces, and the release's own for `helm test`. */ -}}
-{{- define "ultramarine.tenants" -}}
-{{ prepend (include "ultramarine.namespaces" . | fromJsonArray) .Release.Namespace | uniq | toJson }}
-{{- end }}
-
 {{- /* Who may do what in the embedded bucket: a namespace's pods below its name, all read shared/, the operator reads. */ -}}
 {{- define "ultramarine.bucketPolicy" -}}
 {{- $bucket := printf "arn:aws:s3:::%s" .Values.storage.bucket }}
@@ -66,7 +62,7 @@ namespaceSelector:
   (dict "Effect" "Allow" "Principal" "operator" "Action" "s3:GetObject" "Resource" (printf "%s/*" $bucket))
   (dict "Effect" "Allow" "Principal" "operator" "Action" "s3:ListBucket" "Resource" $bucket) }}
 {{- $everybody := list }}
-{{- range include "ultramarine.tenants" . | fromJsonArray }}
+{{- range include "ultramarine.namespaces" . | fromJsonArray }}
 {{- $account := printf "namespace-%s" . }}
 {{- $everybody = append $everybody $account }}
 {{- $prefixes := dict "StringLike" (dict "s3:prefix" (list (printf "%s/*" .) "shared/*")) }}
