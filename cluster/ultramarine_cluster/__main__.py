@@ -15,7 +15,7 @@ TEACH = """\
 Kubernetes on this machine, without Docker, systemd or a registry.
 
   ultramarine-cluster up                    one node, ready in under 30 s (the first time it is built: about 12 min)
-  export KUBECONFIG=$(ultramarine-cluster kubeconfig)
+  eval "$(ultramarine-cluster env)"         kubectl and helm for it, in this shell
   ultramarine-cluster images load operator  build an image of this repository and put it into the cluster
   ultramarine-cluster images load my.tar    put an image of yours into the cluster
   ultramarine-cluster status                what runs, whether it is well, where things are
@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--all", action="store_true", help="every cluster under the state folder")
     made.add_argument("--purge-cache", action="store_true", help="remove programs, images and downloads too")
     command("status", "Show what runs, whether it is well, and where things are.")
+    command("env", 'Print what makes kubectl and helm of this shell the cluster\'s: eval "$(ultramarine-cluster env)".')
     made = command("kubeconfig", "Print the path of the kubeconfig.")
     made.add_argument("--print", action="store_true", dest="whole", help="print its text instead")
     made = command("logs", "Print the end of the components' logs.")
@@ -110,6 +111,8 @@ def _run(chosen: argparse.Namespace) -> int:
             text, well = status.show(State(chosen.name))
             say(text)
             return 0 if well else 1
+        case "env":
+            say(target.embedded(cluster.find(chosen.name)).shown)
         case "kubeconfig":
             found = cluster.find(chosen.name).kubeconfig
             say(found.read_text() if chosen.whole else str(found))
