@@ -61,7 +61,7 @@ class PoolServer:
 
     def index(self, **document: Any) -> dict[str, dict[str, str]]:
         """The repository's index by name."""
-        answer = httpx.post(f"{self.server.url}/v2/repository/index", json=document, timeout=30)
+        answer = httpx.post(f"{self.server.url}/v2/repository/index", json=document, timeout=240)
         return {entry["name"]: entry for entry in answer.json()}
 
     def metric(self, name: str) -> float:

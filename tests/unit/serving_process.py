@@ -73,11 +73,11 @@ class Server:
         self.start_line: dict[str, Any] = {}
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=30, **options)
+        return httpx.get(self.url + path, timeout=240, **options)
 
     def wait_until_busy(self, count: int) -> None:
         """Wait until so many requests are being answered, the one that asks included; it takes no time to ask."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 240
         while f"ultramarine_server_in_flight {count}.0" not in self._metrics():
             assert time.monotonic() < end, f"{count} requests were never being answered at once"
             time.sleep(0.01)
@@ -94,7 +94,7 @@ class Server:
         request = {"inputs": [{"name": name, "shape": list(rows.shape), "datatype": datatype, "data": rows.tolist()}]}
         request |= {"outputs": [{"name": o} for o in options.pop("outputs", [])]}
         path = options.pop("path", "/v2/models/cancer/infer")
-        return httpx.post(self.url + path, json=request, timeout=30, **options)
+        return httpx.post(self.url + path, json=request, timeout=240, **options)
 
 
 def environment() -> dict[str, str]:
@@ -136,5 +136,5 @@ def refused(folder: Path, task: ServingTask, *arguments: str) -> tuple[int, Term
     """Run the program to its end; return exit code, termination record and stderr."""
     (folder / "log").unlink(missing_ok=True)
     with subprocess.Popen(**command(folder, task, *arguments)) as process:
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=240)
     return process.returncode, TerminationRecord.from_json((folder / "log").read_text()), stderr

@@ -56,7 +56,7 @@ def contain(folder: Path, command: str, task: CompileTask, **variables: str) -> 
         env=environment() | {ENV_TASK: task.to_json()} | variables,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
 
 

@@ -172,7 +172,7 @@ def test_a_100_mb_body_is_refused_without_keeping_it(onnx_server: Server, announ
             yield mega
 
     headers = {"content-length": str(100 * len(mega))} if announced else {}
-    answer = httpx.post(onnx_server.url + "/v2/models/cancer/infer", content=body(), headers=headers, timeout=60)
+    answer = httpx.post(onnx_server.url + "/v2/models/cancer/infer", content=body(), headers=headers, timeout=240)
 
     assert answer.status_code == 413
     assert "larger than 67108864 bytes" in answer.json()["error"]
@@ -182,7 +182,7 @@ def test_a_100_mb_body_is_refused_without_keeping_it(onnx_server: Server, announ
 
 def test_an_announced_size_is_refused_before_the_body(onnx_server: Server) -> None:
     """A client that waits for `100 Continue` never has to send the body at all."""
-    with socket.create_connection(("127.0.0.1", onnx_server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", onnx_server.port), timeout=240) as connection:
         head = ["POST /v2/models/cancer/infer HTTP/1.1", "host: x", "content-length: 99999999", "expect: 100-continue"]
         connection.sendall("\r\n".join([*head, "", ""]).encode())
 

@@ -34,7 +34,7 @@ def test_a_failing_model_shows_no_traceback_to_the_client(models: Path) -> None:
         failed = server.infer(np.full((1, 30), -1.0), headers={"x-request-id": "trace-7"})
         good = server.infer(ROWS[:1])
         server.process.terminate()
-        _, stderr = server.process.communicate(timeout=20)
+        _, stderr = server.process.communicate(timeout=240)
 
     assert failed.status_code == 500
     assert failed.json() == {"error": "the model failed; its log has the reason under request trace-7"}
@@ -79,7 +79,7 @@ def test_no_request_is_lost_when_the_server_leaves(models: Path) -> None:
 
         def client() -> None:
             # Connections stay open between requests, as those of a gateway do.
-            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=240)
             rows = {"name": "input", "shape": [1, 30], "datatype": "FP64", "data": ROWS[0].tolist()}
             body = json.dumps({"inputs": [rows]})
             while True:
@@ -105,7 +105,7 @@ def test_no_request_is_lost_when_the_server_leaves(models: Path) -> None:
         for thread in clients:
             thread.join()
 
-        assert server.process.wait(timeout=20) == 0
+        assert server.process.wait(timeout=240) == 0
     assert readiness == 503
     assert set(codes) == {200}
     assert len(goodbyes) == 4
@@ -151,7 +151,7 @@ def test_fetch_brings_what_serve_can_check(storage: Storage, bucket: str, models
     options["env"] |= {"ULTRAMARINE_STORAGE_ENDPOINT": storage.name}
 
     with subprocess.Popen(**options) as process:
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=240)
 
     assert process.returncode == 0, stderr
     assert "fetched 1 files" in stdout
@@ -167,7 +167,7 @@ def test_a_failed_fetch_says_why(storage: Storage, bucket: str, tmp_path: Path) 
     options["env"] |= {"ULTRAMARINE_STORAGE_ENDPOINT": storage.name}
 
     with subprocess.Popen(**options) as process:
-        process.communicate(timeout=30)
+        process.communicate(timeout=240)
 
     assert process.returncode == 1
     assert TerminationRecord.from_json((tmp_path / "log").read_text()).reason == "AccessDenied"
@@ -187,7 +187,7 @@ def test_delete_takes_away_one_artifact(storage: Storage, bucket: str, tmp_path:
         options = command(tmp_path, ServingTask("m", "1", uri, "", "auto"), "delete")
         options["env"] |= {**environ, "ULTRAMARINE_TASK": DeleteTask(uri).to_json()}
         with subprocess.Popen(**options) as process:
-            process.communicate(timeout=30)
+            process.communicate(timeout=240)
         return process.returncode
 
     assert [delete(made[0].uri), delete(made[0].uri)] == [0, 0]

@@ -269,7 +269,7 @@ def test_bounds_and_warm_up_reach_the_process(models: Path, tmp_path: Path) -> N
     with serving(models, slow) as server:
         answer = server.infer(ROWS[:1], headers={"x-request-id": "late"})
         server.process.terminate()
-        stdout, _ = server.process.communicate(timeout=20)
+        stdout, _ = server.process.communicate(timeout=240)
 
     assert answer.status_code == 504
     [line] = [json.loads(line) for line in stdout.splitlines()]
@@ -282,7 +282,7 @@ def test_a_share_of_good_answers_is_logged(models: Path) -> None:
         server.get("/v2/health/live")
         server.infer(ROWS[:1], "X", "FP32", headers={"x-request-id": "good"})
         server.process.terminate()
-        stdout, _ = server.process.communicate(timeout=20)
+        stdout, _ = server.process.communicate(timeout=240)
 
     [line] = [json.loads(line) for line in stdout.splitlines()]
     assert (line["requestId"], line["status"], line["path"]) == ("good", 200, "/v2/models/cancer/infer")

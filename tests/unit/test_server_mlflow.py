@@ -121,7 +121,7 @@ def test_a_folder_is_served_over_http(tmp_path: Path) -> None:
 
     with serving(folder, task) as server:
         metadata = server.get("/v2/models/iris").json()
-        answer = httpx.post(f"{server.url}/v2/models/iris/infer", json={"inputs": columns}, timeout=30).json()
+        answer = httpx.post(f"{server.url}/v2/models/iris/infer", json={"inputs": columns}, timeout=240).json()
 
     assert metadata["platform"] == "mlflow_folder"
     assert answer["outputs"][0]["name"] == "predict"

@@ -201,11 +201,11 @@ def server(models: Path, keys: Path) -> Iterator[Server]:
 def test_score_is_answered_and_guarded(server: Server, estimator: Pipeline) -> None:
     """The path takes a key, counts by its own name, and gives the model's own answers."""
     document = {"data": ROWS.tolist()}
-    answer = httpx.post(server.url + "/score", json=document, headers=KEY, timeout=30)
+    answer = httpx.post(server.url + "/score", json=document, headers=KEY, timeout=240)
 
     assert answer.json()["predictions"] == estimator.predict(ROWS).tolist()
     np.testing.assert_allclose(answer.json()["probabilities"], estimator.predict_proba(ROWS), atol=1e-5)
-    asked = httpx.post(server.url + "/invocations", json={"instances": ROWS.tolist()}, headers=KEY, timeout=30)
+    asked = httpx.post(server.url + "/invocations", json={"instances": ROWS.tolist()}, headers=KEY, timeout=240)
     assert asked.json() == {"predictions": answer.json()["predictions"]}
     for path in ("/score", "/invocations"):
         assert httpx.post(server.url + path, json=document).status_code == 401

@@ -25,7 +25,7 @@ def url(storage: Storage, bucket: str) -> Iterator[str]:
 def get(url: str, method: str = "GET", **headers: str) -> tuple[int, bytes, dict[str, str]]:
     """The answer to one request."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers, method=method), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers, method=method), timeout=240) as answer:
             return answer.status, answer.read(), dict(answer.headers)
     except urllib.error.HTTPError as error:
         return error.code, error.read(), dict(error.headers)
