@@ -56,7 +56,7 @@ chaos-short: .venv/ready  ## the promises under faults, a sample of lives; ALL=1
 
 e2e: .venv/ready  ## whole stories on the real cluster, several at once, and then those that need it for themselves
 	@export ULTRAMARINE_E2E_BEGAN=$$(date -u +%Y-%m-%dT%H:%M:%S+00:00); set -x; \
-	$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder tests/e2e -m "not exclusive $(LESS)" || failed=1; \
+	nice $(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder tests/e2e -m "not exclusive $(LESS)" || failed=1; \
 	$(PYTEST) tests/e2e -m "exclusive $(LESS)" || failed=1; \
 	exit $${failed:-0}
 
