@@ -254,6 +254,7 @@ def test_another_namespace_costs_the_first_nothing(release, second):
     assert release.pods("meanwhile", "steady") == pods
     platform.kubectl("exec", platform.status("tj", "meanwhile")["pod"], "-c", "trainer", "--", "touch", "/tmp/go-on")
     assert platform.ended("meanwhile")["state"] == "Succeeded"
+    assert_roles(other)
     assert_closed(platform, "ultramarine-storage-accounts")
     assert_closed(platform, "sh.helm.release.v1.ultramarine.v1")
 
@@ -274,6 +275,23 @@ def isolation(platform: Platform) -> dict[str, Any]:
     }
     gateways = platform.get("pod", "", "-l", "app.kubernetes.io/component=gateway")
     return kept | {"gateways": {pod["metadata"]["uid"] for pod in gateways}}
+
+
+def assert_roles(team: Platform) -> None:
+    """See that a user with the data scientist's role works in the namespace, and what Kubernetes' own roles include."""
+    for role in ("ultramarine-data-scientist", "view", "edit"):
+        team.kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}")
+    job = {"apiVersion": "ultramarine.dev/v1alpha1", **training_job("hers")}
+    team.kubectl("apply", "-f", "-", "--as", "ultramarine-data-scientist", input=json.dumps(job))
+    assert team.ended("hers")["state"] == "Succeeded"
+
+    def may(user: str, verb: str) -> bool:
+        words = ("-n", team.namespace, "auth", "can-i", verb, "onlineendpoints.ultramarine.dev", "--as", user)
+        done = subprocess.run([*team.target.kubectl, *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip() == "yes"
+
+    asked = {user: [verb for verb in ("get", "patch", "approve") if may(user, verb)] for user in ("view", "edit")}
+    assert asked == {"view": ["get"], "edit": ["get", "patch"]}
 
 
 def assert_closed(platform: Platform, secret: str) -> None:
