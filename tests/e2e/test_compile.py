@@ -25,6 +25,86 @@ def answers(platform: Platform, name: str) -> tuple[dict[str, Any], dict[str, di
     return about, {output["name"]: output for output in answer.json()["outputs"]}
 
 
+def test_the_first_answer_is_native_and_later_ones_are_compiled(platform):
+    """By default: served as soon as it is trained, compiled meanwhile, with equal answers and no failed request."""
+    began = time.monotonic()
+    job = training_job("swift", outputs={"model": {"registerAs": "swift"}})
+    platform.apply(job, endpoint("swift", "swift@latest"))
+    platform.ready("swift", "swift-1")
+    with platform.client("swift") as client:
+        assert client.get("/v2/models/swift").json()["platform"] == "sklearn_skops"
+    first = time.monotonic() - began
+    with OpenLoad(platform, "swift", infer(ROWS, "input", "FP64")) as load, platform.client("swift") as client:
+        status = platform.wait("mv", "swift-1", lambda s: condition(s, "Compiled").get("status") == "True")
+        compiled = time.monotonic() - began
+        while client.get("/v2/models/swift").json()["platform"] != "onnx_onnxv1":
+            assert time.monotonic() < began + 180
+            time.sleep(0.2)
+        moved = time.monotonic() - began
+        platform.wait("oe", "swift", lambda s: not condition(s, "Reconciling"))
+        platform.kubectl("wait", "--for=jsonpath={.status.replicas}=1", "deployment/swift-blue", "--timeout=60s")
+    print(f"first answer {first:.1f} s, compiled {compiled:.1f} s, served {moved:.1f} s; {len(load.versions)} requests")
+
+    assert load.failures == []
+    answers = [{o["name"]: o["data"] for o in json.loads(outputs)} for outputs in load.outputs]
+    for answer in answers:
+        assert answer["predict"] == answers[0]["predict"]
+        assert answer["predict_proba"] == pytest.approx(answers[0]["predict_proba"], rel=1e-5, abs=1e-9)
+    assert status["state"] == "Ready"
+    assert not condition(status, "Stalled")
+    [job] = platform.get("job", "", "-l", "ultramarine.dev/name=swift-1")
+    assert job["spec"]["ttlSecondsAfterFinished"] == 600
+
+
+OF_OWN_KIND = """
+import sys
+import skops.io
+from sklearn.cluster import BisectingKMeans
+
+skops.io.dump(BisectingKMeans(2, random_state=0).fit([[0.0], [1.0], [8.0], [9.0]]), sys.argv[1] + "/model.skops")
+"""
+
+
+class Dated(LogisticRegression):
+    """A model that another scikit-learn has saved."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (LogisticRegression, (), {**self.__dict__, "_sklearn_version": "1.5.2"})
+
+
+def test_a_model_is_trusted_once_and_says_what_servers_will(platform):
+    """Refused at registration, then trusted by its Model; a pickle of another version, and one that lacks a library."""
+
+    def refused(status: Manifest) -> bool:
+        return condition(status, "Ready").get("reason") == "CodeExecutionRefused"
+
+    platform.apply(training_job("odd", OF_OWN_KIND, outputs={"model": {"registerAs": "odd"}}))
+    assert platform.ended("odd")["state"] == "Succeeded"
+    status = platform.wait("mv", "odd-1", refused)
+    assert "sklearn.cluster._bisect_k_means.BisectingKMeans" in condition(status, "Ready")["message"]
+    platform.kubectl("patch", "mdl", "odd", "--type=merge", "-p", '{"spec": {"trust": {"allowCodeExecution": true}}}')
+    status = platform.wait("mv", "odd-1", lambda s: condition(s, "Ready").get("status") == "True")
+    who = json.loads(platform.kubectl("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
+    assert status["codeExecution"]["allowedBy"] == who
+    assert status["codeExecution"]["through"] == "spec.trust.allowCodeExecution of Model odd"
+    platform.apply(endpoint("odd", "odd@latest"))
+    platform.ready("odd", "odd-1")
+
+    dated = pickle.dumps(Dated().fit([[0.0], [1.0]], [0, 1]))
+    missing = b"cnowhere_to_be_found\nModel\n."
+    platform.apply(model_version("odd", 2, platform.put("odd-2.pkl", dated), dated, "pickle"))
+    platform.ready("odd", "odd-2")
+    status = platform.wait("mv", "odd-2", lambda s: condition(s, "Compatible").get("status") == "False")
+    assert "saved by scikit-learn 1.5.2, the server has" in condition(status, "Compatible")["message"]
+    assert "VersionMismatch" in platform.kubectl("describe", "mv", "odd-2")
+    platform.apply(model_version("odd", 3, platform.put("odd-3.pkl", missing), missing, "pickle"))
+    status = platform.wait("mv", "odd-3", lambda s: condition(s, "Ready").get("reason") == "DependencyMissing")
+    assert "nowhere_to_be_found" in condition(status, "Stalled")["message"]
+    platform.wait("mdl", "odd", lambda s: s.get("latestReadyVersion") == "2")
+    platform.ready("odd", "odd-2")
+    platform.delete("oe", "odd", "swift")
+
+
 @pytest.fixture(scope="module")
 def shrunk(platform: Platform) -> Platform:
     """The Model shrunk: version 1 native, 2 of the same artifact, compiled, 3 of a TrainingJob that asks for it."""
@@ -120,83 +200,3 @@ skops.io.dump(IsotonicRegression().fit([0, 1, 2], [0, 1, 3]), sys.argv[1] + "/mo
 
     assert condition(status, "Ready")["reason"] == condition(status, "Compiled")["reason"] == "NotConvertible"
     assert "IsotonicRegression cannot be converted" in condition(status, "Ready")["message"]
-
-
-def test_the_first_answer_is_native_and_later_ones_are_compiled(platform):
-    """By default: served as soon as it is trained, compiled meanwhile, with equal answers and no failed request."""
-    began = time.monotonic()
-    job = training_job("swift", outputs={"model": {"registerAs": "swift"}})
-    platform.apply(job, endpoint("swift", "swift@latest"))
-    platform.ready("swift", "swift-1")
-    with platform.client("swift") as client:
-        assert client.get("/v2/models/swift").json()["platform"] == "sklearn_skops"
-    first = time.monotonic() - began
-    with OpenLoad(platform, "swift", infer(ROWS, "input", "FP64")) as load, platform.client("swift") as client:
-        status = platform.wait("mv", "swift-1", lambda s: condition(s, "Compiled").get("status") == "True")
-        compiled = time.monotonic() - began
-        while client.get("/v2/models/swift").json()["platform"] != "onnx_onnxv1":
-            assert time.monotonic() < began + 180
-            time.sleep(0.2)
-        moved = time.monotonic() - began
-        platform.wait("oe", "swift", lambda s: not condition(s, "Reconciling"))
-        platform.kubectl("wait", "--for=jsonpath={.status.replicas}=1", "deployment/swift-blue", "--timeout=60s")
-    print(f"first answer {first:.1f} s, compiled {compiled:.1f} s, served {moved:.1f} s; {len(load.versions)} requests")
-
-    assert load.failures == []
-    answers = [{o["name"]: o["data"] for o in json.loads(outputs)} for outputs in load.outputs]
-    for answer in answers:
-        assert answer["predict"] == answers[0]["predict"]
-        assert answer["predict_proba"] == pytest.approx(answers[0]["predict_proba"], rel=1e-5, abs=1e-9)
-    assert status["state"] == "Ready"
-    assert not condition(status, "Stalled")
-    [job] = platform.get("job", "", "-l", "ultramarine.dev/name=swift-1")
-    assert job["spec"]["ttlSecondsAfterFinished"] == 600
-
-
-OF_OWN_KIND = """
-import sys
-import skops.io
-from sklearn.cluster import BisectingKMeans
-
-skops.io.dump(BisectingKMeans(2, random_state=0).fit([[0.0], [1.0], [8.0], [9.0]]), sys.argv[1] + "/model.skops")
-"""
-
-
-class Dated(LogisticRegression):
-    """A model that another scikit-learn has saved."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (LogisticRegression, (), {**self.__dict__, "_sklearn_version": "1.5.2"})
-
-
-def test_a_model_is_trusted_once_and_says_what_servers_will(platform):
-    """Refused at registration, then trusted by its Model; a pickle of another version, and one that lacks a library."""
-
-    def refused(status: Manifest) -> bool:
-        return condition(status, "Ready").get("reason") == "CodeExecutionRefused"
-
-    platform.apply(training_job("odd", OF_OWN_KIND, outputs={"model": {"registerAs": "odd"}}))
-    assert platform.ended("odd")["state"] == "Succeeded"
-    status = platform.wait("mv", "odd-1", refused)
-    assert "sklearn.cluster._bisect_k_means.BisectingKMeans" in condition(status, "Ready")["message"]
-    platform.kubectl("patch", "mdl", "odd", "--type=merge", "-p", '{"spec": {"trust": {"allowCodeExecution": true}}}')
-    status = platform.wait("mv", "odd-1", lambda s: condition(s, "Ready").get("status") == "True")
-    who = json.loads(platform.kubectl("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
-    assert status["codeExecution"]["allowedBy"] == who
-    assert status["codeExecution"]["through"] == "spec.trust.allowCodeExecution of Model odd"
-    platform.apply(endpoint("odd", "odd@latest"))
-    platform.ready("odd", "odd-1")
-
-    dated = pickle.dumps(Dated().fit([[0.0], [1.0]], [0, 1]))
-    missing = b"cnowhere_to_be_found\nModel\n."
-    platform.apply(model_version("odd", 2, platform.put("odd-2.pkl", dated), dated, "pickle"))
-    platform.ready("odd", "odd-2")
-    status = platform.wait("mv", "odd-2", lambda s: condition(s, "Compatible").get("status") == "False")
-    assert "saved by scikit-learn 1.5.2, the server has" in condition(status, "Compatible")["message"]
-    assert "VersionMismatch" in platform.kubectl("describe", "mv", "odd-2")
-    platform.apply(model_version("odd", 3, platform.put("odd-3.pkl", missing), missing, "pickle"))
-    status = platform.wait("mv", "odd-3", lambda s: condition(s, "Ready").get("reason") == "DependencyMissing")
-    assert "nowhere_to_be_found" in condition(status, "Stalled")["message"]
-    platform.wait("mdl", "odd", lambda s: s.get("latestReadyVersion") == "2")
-    platform.ready("odd", "odd-2")
-    platform.delete("oe", "odd", "swift")
