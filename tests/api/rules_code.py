@@ -212,10 +212,11 @@ RULES: list[Rule] = [
     of_spec(
         TJ,
         "a command is a list",
-        {"command": ["python"]},
         {"command": "python"},
-        "spec.command in body must be of type array",
+        {"command": "python train.py"},
+        'must be a list, such as [python, train.py]; use [sh, -c, "python train.py"]',
     ),
+    of_spec(TJ, "a command is a list of words", {"command": ["ls"]}, {"command": ["ls -l"]}, "must be a list"),
     *(
         of_spec(
             TJ,

@@ -46,6 +46,8 @@ def test_a_wrong_type_is_told_in_the_words_of_the_schema(namespace, kind):
     made = whole(kind)
     for path, other, words in mistakes(schema(kind, "spec"), made["spec"], ("spec",)):
         wrong = replaced(made, path, other)
+        if path[-1] == "command" and isinstance(other, str):
+            continue  # read as a list of one
         code, answer = send(api, "POST", kind, wrong, dry=True)
         said = plain(answer["message"])
         number += 1

@@ -462,7 +462,14 @@ class TrainingJobSpec(Schema):
         max_length=64,
         description="The command and its first arguments. $(params.NAME), $(inputs.NAME) and $(outputs.NAME) "
         "stand for a parameter and for the folders of an input or output.",
-        json_schema_extra=IMMUTABLE | rules(rule("self[0] != ''", "command must name a program")),
+        json_schema_extra=IMMUTABLE
+        | rules(
+            rule("self[0] != ''", "command must name a program"),
+            rule(
+                "size(self) != 1 || !self[0].contains(' ')",
+                'command must be a list, such as [python, train.py]; use [sh, -c, "python train.py"] for a shell',
+            ),
+        ),
     )
     args: list[Annotated[str, Field(max_length=32768)]] = Field(
         default=[], max_length=256, description="More arguments.", json_schema_extra=IMMUTABLE
