@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -111,8 +112,12 @@ def _import(path: Path, state: State, kind: str | None, name: str) -> str:
             )
         run("kind", "load", "image-archive", path, "--name", kind, timeout=TRANSFER)
         return name
-    words = ("images", "import", "--snapshotter", "overlayfs", "--index-name", name, path.resolve())
-    run(*images.store(state), *words, timeout=TRANSFER)
+    # By a name that the archive does not have: given one that it has, containerd ends up without the image.
+    store, passing = images.store(state), f"ultramarine.local/loading:{os.getpid()}"
+    words = ("images", "import", "--snapshotter", "overlayfs", "--index-name", passing, path.resolve())
+    run(*store, *words, timeout=TRANSFER)
+    run(*store, "images", "tag", "--force", passing, name)
+    run(*store, "images", "rm", passing)
     return name
 
 

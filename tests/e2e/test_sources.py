@@ -215,13 +215,13 @@ def test_code_from_a_config_map_that_comes_later(platform):
 
 
 def test_an_image_of_ones_own_comes_from_a_file(platform, tmp_path):
-    """Built from the trainer's, written to an archive and loaded without a registry, it runs by the name given."""
+    """Built from the trainer's, written to an archive and loaded without a registry, it runs by its name."""
     (tmp_path / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nCOPY train.py ./\n")
     (tmp_path / "train.py").write_text("print('own=1')\n")
-    reference, log, progress = "localhost/team-train:1", tmp_path / "log", Progress(10)
+    reference, log, progress = "docker.io/library/team-train:own", tmp_path / "log", Progress(10)
     buildah.build(tmp_path, tmp_path / "Dockerfile", reference, images.reference("trainer"), log, progress)
     buildah.write_archive(reference, tmp_path / "image.tar", log, progress)
-    assert cli.main(["images", "load", str(tmp_path / "image.tar"), "--as", "team-train:own"]) == 0
+    assert cli.main(["images", "load", str(tmp_path / "image.tar")]) == 0
 
     job = training_job("own-image", image="team-train:own", command=["python", "train.py"], outputs={})
     del job["spec"]["source"]
