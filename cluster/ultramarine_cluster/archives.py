@@ -26,7 +26,7 @@ MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 @dataclass(frozen=True)
 class Contents:
-    """What an archive has: names of its images, of which the first is the whole archive's, and for which machines."""
+    """Contents of an archive: names of its images, of which the first is the whole archive's, and their machines."""
 
     names: tuple[str, ...]
     architectures: frozenset[str]
@@ -35,7 +35,7 @@ class Contents:
 def load(what: str, state: State, *, kind: str | None = None, name: str = "") -> str:
     """Put an archive's image, or one of a local store, where the cluster's pods find it; return its name there.
 
-    `name` is how it shall be called, where the archive does not say it or says something else.
+    `name` is its name there, if the archive has none or another one.
     """
     if Path(what).is_file():
         return _import(Path(what), state, kind, name)
@@ -76,7 +76,7 @@ def contents(path: Path) -> Contents:
             return Contents(
                 tuple(map(full_name, names)), frozenset(document(entry["Config"])["architecture"] for entry in entries)
             )
-    except (tarfile.TarError, KeyError, TypeError, ValueError, EOFError) as error:
+    except (tarfile.TarError, AttributeError, KeyError, TypeError, ValueError, EOFError) as error:
         raise ClusterError(f"{path} is no archive of an image: {type(error).__name__}: {error}", MAKE_ONE) from error
 
 

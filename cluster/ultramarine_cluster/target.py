@@ -247,7 +247,11 @@ def _namespaces(target: Target, namespace: str) -> list[str]:
     """The namespaces that the release looks after besides its own: to leave one out would end its isolation."""
     words = (*target.helm, "get", "values", "ultramarine", "--namespace", namespace, "-o", "json")
     asked = subprocess.run(words, capture_output=True, text=True, check=False)
-    values: dict[str, Any] = (json.loads(asked.stdout) or {}) if asked.returncode == 0 else {}
+    if asked.returncode != 0:
+        if "not found" in asked.stderr:
+            return []
+        raise ClusterError(f"Helm does not say which namespaces the release has: {asked.stderr.strip()}", "try again")
+    values: dict[str, Any] = json.loads(asked.stdout) or {}
     return list(values.get("namespaces") or [])
 
 

@@ -26,7 +26,7 @@ Signature = dict[str, Any]  # a model's name, version and inputs, as its metadat
 
 
 class Signatures:
-    """What the models behind the endpoints take, each asked of one pod."""
+    """Inputs of the models behind the endpoints, each asked of one pod."""
 
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
@@ -43,7 +43,8 @@ class Signatures:
             async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
                 keys = self._agent.keys(routes)
                 await asyncio.gather(*(self._ask(session, pod, keys) for pod in asked))
-        found = {name: self._kept[pod][1] for name, them in pods.items() for pod in them}
+        # Another question may have dropped meanwhile what was kept when this one began.
+        found = {name: self._kept.get(pod, (now, None))[1] for name, them in pods.items() for pod in them}
         return {name: signature for name, signature in found.items() if signature is not None}
 
     async def _ask(self, session: aiohttp.ClientSession, pod: Address, keys: tuple[str, ...]) -> None:

@@ -103,7 +103,7 @@ def _is_empty(default: Any) -> bool:
 
 
 def _with_defaults_in_words(node: Any) -> Any:
-    """The same schema, whose defaults are told by the descriptions and written by nobody."""
+    """The same schema, with defaults in the descriptions alone: the API server writes none into objects."""
     if not isinstance(node, dict):
         return node
     out = {key: _with_defaults_in_words(value) for key, value in node.items()}

@@ -59,7 +59,7 @@ def check_decision_tree(value: Any) -> None:
 
 
 def _depth(left: Any, right: Any, leaf: Any, where: str) -> int:
-    """Return the depth of the nodes, all of whose children come after them: so that there is no way in a circle."""
+    """Return the depth of the nodes, all of whose children come after them: so no cycle exists."""
     count = len(left)
     number = np.arange(count)[~leaf]
     for children, name in ((left, "left"), (right, "right")):
@@ -67,7 +67,7 @@ def _depth(left: Any, right: Any, leaf: Any, where: str) -> int:
         require(bool(((inner > number) & (inner < count)).all()), where, f"has a {name} child out of range")
     level, depth = np.zeros(1, dtype=np.int64), 0
     while len(level := level[~leaf[level]]):
-        # A node with two parents, which nobody's library writes, is walked once for each level.
+        # A node with two parents, which no library writes, is walked once for each level.
         level = np.unique(np.concatenate([left[level], right[level]]).astype(np.int64))
         depth += 1
     return depth

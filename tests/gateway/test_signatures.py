@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from aiohttp import ClientSession
 from rig import Gateway, Pod, deployment, free_port, pods, routes
 from test_figures import answering
 from ultramarine.outside.gateway import routes_of
 from ultramarine.shared.routes import RouteAuth
+from ultramarine_gateway.signatures import Signatures
 from ultramarine_server.keys import KeyRing
 from unit.serving_inside import Doubling, inside, service_of
 
@@ -40,3 +44,17 @@ async def test_the_inputs_of_each_deployment_are_told(gateway: Gateway, client: 
         "blue": {"name": "double", "version": "1", "inputs": [x | {"shape": [-1, 2]}]},
         "green": {"name": "double", "version": "1", "inputs": [x | {"shape": [-1, 3]}]},
     }
+
+
+async def test_a_question_outlives_what_another_one_drops() -> None:
+    """While a pod is asked, another question may drop what was kept of the others; the first one is answered still."""
+    addresses = {"churn/blue/http": ("127.0.0.1", free_port()), "churn/green/http": ("127.0.0.1", free_port())}
+    agent: Any = SimpleNamespace(pods=lambda name: (addresses[name],), keys=lambda routes: ())
+    signatures = Signatures(agent)
+    signatures._kept[addresses["churn/blue/http"]] = (time.monotonic() + 60, {"name": "double"})
+
+    asked = asyncio.create_task(signatures.of(routes(free_port(), deployment("blue", 100), deployment("green"))))
+    await asyncio.sleep(0)  # it waits for green
+    signatures._kept = {}
+
+    assert await asked == {}

@@ -565,7 +565,7 @@ def test_a_worker_without_an_image_fails_nothing_while_others_run():
 def test_a_worker_that_fails_is_told():
     """A worker that failed and has no successor yet is the reason why no trial runs."""
     one = sweep()
-    failed = sweep_pod(one, "workers", "Failed", **ended_container(128, "StartError", "no such file"))
+    failed = sweep_pod(one, "workers", "Failed", **ended_container(128, "StartError", "executable file not found"))
     got = plan(
         one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), sweep_pod(one, "coordinator"), failed), NOW
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
@@ -187,8 +188,8 @@ def test_the_format_is_that_of_the_one_model_file(tmp_path: Path, files: list[st
             "OutputInvalid",
             "holds model.py; as python it would be one, which has to be said by its",
         ),
-        (["a.onnx", "b.pkl"], "auto", "OutputInvalid", "holds several: a.onnx, b.pkl"),
-        (["a.onnx", "b.onnx"], "onnx", "OutputInvalid", "holds several"),
+        (["a.onnx", "b.pkl"], "auto", "OutputInvalid", "holds several models: a.onnx, b.pkl"),
+        (["a.onnx", "b.onnx"], "onnx", "OutputInvalid", "holds several models"),
         (["model.onnx"], "sklearn", "OutputInvalid", "a model of format sklearn but holds model.onnx"),
         (["model.onnx"], "tensorrt", "OutputInvalid", "unknown format 'tensorrt'"),
     ],
@@ -219,7 +220,17 @@ def test_what_servers_refuse_is_read_off_a_skops_file(tmp_path: Path) -> None:
     assert untrusted_types(tmp_path, "pickle") == ""
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x05\x06" + bytes(18)])
+def _of_unknown_compression() -> bytes:
+    """An archive whose one file has a method of compression that no library has."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("schema.json", "{}")
+    content = bytearray(stream.getvalue())
+    content[8] = content[content.index(b"PK\x01\x02") + 10] = 99
+    return bytes(content)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x05\x06" + bytes(18), _of_unknown_compression()])
 def test_a_damaged_file_is_the_servers_to_name(tmp_path: Path, content: bytes) -> None:
     """What cannot be read says nothing here, and ends no training."""
     (tmp_path / "model.skops").write_bytes(content)

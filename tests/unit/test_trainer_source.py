@@ -16,13 +16,15 @@ from typing import Any
 
 import pytest
 from dulwich import porcelain
+from dulwich.objects import ObjectID
+from dulwich.refs import Ref
 from dulwich.repo import Repo
 from dulwich.server import DictBackend
 from dulwich.web import HTTPGitApplication, WSGIRequestHandlerLogger, WSGIServerLogger, make_server
 from ultramarine.outside.storage import Storage
 from ultramarine.shared import meta
 from ultramarine.shared.training_records import SourceRecord, SourceTask
-from ultramarine_trainer.git import SourceError
+from ultramarine_trainer.git import SourceError, _commit_of
 from ultramarine_trainer.source import prepare
 
 AUTHOR = b"Ada <ada@example.com>"
@@ -144,6 +146,16 @@ def test_what_is_not_in_the_repository_is_named(
 
     assert (caught.value.reason, caught.value.transient) == (reason, False)
     assert words in caught.value.message
+
+
+def test_branches_beyond_ten_are_counted() -> None:
+    """Of 13 branches ten are named, and the message says once that there are 3 more."""
+    refs = {Ref(b"refs/heads/b%02d" % number): ObjectID(b"f" * 40) for number in range(13)}
+    with pytest.raises(SourceError) as caught:
+        _commit_of(SourceTask(git_url="https://git.example.com/team/code.git", git_ref="gone"), refs)
+
+    assert "branches are: b00, b01" in caught.value.message
+    assert caught.value.message.count("and 3 more") == 1
 
 
 def test_a_git_server_that_is_away_is_worth_another_attempt(fetched: Any) -> None:

@@ -232,6 +232,18 @@ def test_an_image_that_cannot_start_our_entry_point_is_its_own_reason() -> None:
     assert "leave spec.image out" in got.status["failure"]["hint"]
 
 
+def test_a_node_that_cannot_start_a_container_ends_no_training() -> None:
+    """A runtime that is out of time or memory says nothing of the image: Kubernetes makes another attempt."""
+    one = training_job()
+    said = "failed to create containerd task: failed to create shim task: context deadline exceeded"
+    broken = pod(one, phase="Failed", **ended_container(128, "StartError", said))
+    got = plan(one, seen(job(one, failed=1), broken), NOW)
+
+    assert (got.status["state"], got.delete) == ("Pending", ())
+    assert condition(got, "Running")["reason"] == "Retrying"
+    assert "cannot start: failed to create containerd task" in condition(got, "Running")["message"]
+
+
 # More memory: the Job is made anew
 
 

@@ -85,8 +85,9 @@ def test_what_could_run_code_is_told_by_its_name(held: Any, name: str) -> None:
         _node("ObjectNode", "numpy.log1p"),
         _node("NewNode", "builtins.dict"),
         {"__class__": "dict", "__module__": "builtins"},
+        {"__class__": "dict", "__module__": "builtins", "__loader__": []},
     ],
-    ids=["called", "class-as-function", "old-function", "function-as-object", "unknown-loader", "no-loader"],
+    ids=["called", "class-as-function", "old-function", "function-as-object", "unknown-loader", "no-loader", "no-text"],
 )
 def test_a_known_name_is_trusted_by_its_own_loader_alone(node: dict[str, Any]) -> None:
     assert len(untrusted_in(_file(node))) == 1

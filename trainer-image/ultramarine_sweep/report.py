@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from html import escape
 
 from ultramarine.shared.contract import REPORT_NAME
+from ultramarine.shared.errors import listed
 from ultramarine.shared.searchdomains import Choice, Value
 from ultramarine.shared.searchspace import Parameter
 
@@ -124,10 +125,10 @@ def _tiles(results: Results) -> str:
 
 
 def _by_outcome(results: Results, ran: Iterable[Trial]) -> str:
-    """How the time of trials is spread over their outcomes, in per cent."""
-    spent: Counter[str] = Counter()
+    """Return each outcome's share of the time of trials, in per cent."""
+    spent: defaultdict[str, float] = defaultdict(float)
     for trial in ran:
-        spent[results.history.trials[trial.number].outcome] += seconds_of(trial)  # type: ignore[assignment]
+        spent[results.history.trials[trial.number].outcome] += seconds_of(trial)
     total = sum(spent.values()) or 1
     told = {"succeeded": SUCCEEDED, "stopped early": STOPPED, "failed": FAILED}
     return ", ".join(f"{spent[outcome] / total:.0%} {word}" for word, outcome in told.items() if spent[outcome])
@@ -211,9 +212,8 @@ def _domain(parameter: Parameter) -> str:
     """The values of a parameter in words."""
     domain = parameter.domain
     if isinstance(domain, Choice):
-        shown = ", ".join(_text(value) for value in domain.values[:SHOWN_CHOICES])
-        more = f" and {domain.size - SHOWN_CHOICES} more" if domain.size > SHOWN_CHOICES else ""
-        return shown + more if domain.size > 1 else f"{shown} (constant)"
+        shown = listed(map(_text, domain.values), SHOWN_CHOICES)
+        return shown if domain.size > 1 else f"{shown} (constant)"
     step = f", in steps of {_text(domain.step)}" if domain.step and domain.step != 1 else ""
     return f"{_text(domain.low)} to {_text(domain.high)}{step}{', log scale' if domain.log else ''}"
 

@@ -74,7 +74,7 @@ class Scale:
 
     @property
     def caption(self) -> str:
-        """How many values lie beyond, or nothing."""
+        """Count of the values that lie beyond, in words; nothing if none does."""
         sides = ((self.above, "above", self.top), (self.below, "below", self.bottom))
         told = [f"{count} {word} {bound:.4g}" for count, word, bound in sides if count]
         return f"{' and '.join(told)}: far off, and drawn in the grey band, not to scale" if told else ""

@@ -192,7 +192,7 @@ def _median(trials: Sequence[Own]) -> float:
 
 
 def words(seconds: float) -> str:
-    """Return a time for people: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
+    """Return a time in words: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:

@@ -143,8 +143,6 @@ def _commit_of(task: SourceTask, refs: Mapping[Ref, ObjectID]) -> ObjectID:
         return ObjectID(ref)  # many servers give any commit that one of their branches leads to
     branches = sorted(name.decode().rpartition("/")[2] for name in refs if name.startswith(b"refs/heads/"))
     there = listed(branches) or "none"
-    if len(branches) > 10:
-        there += f" and {len(branches) - 10} more"
     message = f"{task.git_url} has no branch, tag or commit {task.git_ref or 'HEAD'!r}; its branches are: {there}"
     raise SourceError(
         "GitRefNotFound", message + "; correct spec.source.git.ref, and apply it again under another name"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 
 from ultramarine.shared.contract import AUTO, MAX_UNTRUSTED, MAX_UNTRUSTED_NAME
@@ -73,7 +74,7 @@ def format_of(name: str, folder: Path, wanted: str) -> str:
         hint = hint or f"known are {known_formats()}"
         raise StorageError(f"output {name} shall be {what} but holds {found}; {hint}", "OutputInvalid")
     raise StorageError(
-        f"output {name} shall be {what} but holds several: {', '.join(list(models)[:5])}; keep one in this output",
+        f"output {name} holds several models: {listed(models, 5)}; keep one in this output",
         "OutputInvalid",
     )
 
@@ -86,6 +87,6 @@ def untrusted_types(folder: Path, format: str) -> str:
     for file in folder.rglob("*.skops"):
         try:
             found.update(untrusted_in(file))
-        except (OSError, ValueError, RecursionError, zipfile.BadZipFile):
+        except (OSError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error):
             continue  # a damaged file is the server's to name
     return ", ".join(name[:MAX_UNTRUSTED_NAME] for name in sorted(found)[:MAX_UNTRUSTED])

@@ -29,7 +29,7 @@ _PASSING = re.compile(
 
 
 class Repeats:
-    """What the attempt before has failed with, at `uri`; exit codes in `worth_retrying` are never a repeat."""
+    """Record of the last failure, at `uri`; exit codes in `worth_retrying` are never a repeat."""
 
     def __init__(self, storage: Storage, uri: str, worth_retrying: Collection[int], say: Callable[[str], None]) -> None:
         self._storage, self._uri, self._worth_retrying, self._say = storage, uri, worth_retrying, say

@@ -29,6 +29,12 @@ class Ssh(SSHVendor):
         key, known_hosts = self._key(), self._credentials.get(KNOWN_HOSTS)
         if not known_hosts:
             raise self._credentials.missing(KNOWN_HOSTS)
+        try:
+            asyncssh.import_known_hosts(known_hosts + "\n")
+        except ValueError as error:
+            message = f"{KNOWN_HOSTS} of Secret {self._credentials.secret} has a line that names no host key"
+            scan = "store what ssh-keyscan prints for the host"
+            raise SourceError("GitCredentialsInvalid", f"{message}; {scan}") from error
         visit = _Visit(known_hosts)
         loop = _Loop(self._patience)
 
@@ -123,7 +129,7 @@ class _Loop:
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the result. Raises TimeoutError, an OSError, after so many seconds."""
+        """Return the result. Raises TimeoutError, an OSError, when the patience is over."""
 
         async def bounded() -> T:
             try:
@@ -169,7 +175,7 @@ class _Command:
         return self
 
     def readlines(self) -> list[bytes]:
-        """What the server said besides, once the command has ended."""
+        """Return what the server said besides, once the command has ended."""
         return self._loop.run(self._process.stderr.read()).splitlines(keepends=True)
 
     def can_read(self) -> bool:

@@ -63,6 +63,7 @@ TROUBLED_WAITING = {
 }
 OUT_OF_MEMORY = "OOMKilled"
 IMAGE_NOT_SUITABLE = "ImageNotSuitable"
+_LACKS_PROGRAM = re.compile("executable file .*not found|exec format error|permission denied", re.IGNORECASE)
 IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 
 
@@ -282,6 +283,9 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
             "raise resources.limits.memory, or make it use less",
         )
     if kubelets in ("StartError", "ContainerCannotRun"):
+        if not _LACKS_PROGRAM.search(said):  # the node's trouble, which another attempt may not meet
+            message = f"container {status.get('name')} of pod {name} cannot start: {said}"
+            return Verdict(kubelets, name, code, message, "", "see the events of the pod")
         return Verdict(
             IMAGE_NOT_SUITABLE,
             name,

@@ -52,21 +52,19 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 def _problem(node: dict[str, Any]) -> str:
     """Return what is wrong with one object, in the words that its owner reads; nothing if it is trusted."""
-    loader, name = node.get("__loader__"), f"{node.get('__module__')}.{node.get('__class__')}"
-    if loader not in _TRUSTED:
-        return name if name not in _EVERY_NAME else f"{name} by {loader}"
-    if name not in _TRUSTED[loader]:
+    loader, name = str(node.get("__loader__")), f"{node.get('__module__')}.{node.get('__class__')}"
+    if name not in _TRUSTED.get(loader, ()):
         return name if name not in _EVERY_NAME else f"{name} by {loader}"
     if loader == "FunctionNode" and "content" in node:  # skops 0.7 and earlier wrote the name elsewhere
         return f"{name} by {loader} of an old skops"
     keys = node.get("content") if loader == "DictNode" else None
-    if loader == "JsonNode" and "{" in str(node.get("content")):
-        keys = json.loads(node["content"], object_pairs_hook=_Pairs)
+    if loader == "JsonNode" and "{" in (text := str(node.get("content"))):
+        keys = json.loads(text, object_pairs_hook=_Pairs)
     return next((f"an attribute {key}" for key in _keys(keys) if key.startswith("__") and key.endswith("__")), "")
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """What JSON's braces held, a key that comes twice included."""
+    """The content of JSON's braces, a key that comes twice included."""
 
 
 def _keys(value: Any) -> Iterator[str]:

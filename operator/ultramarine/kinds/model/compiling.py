@@ -1,4 +1,4 @@
-"""How far the checking and compiling of a version is, given its Job, the Job's pods, and what is stored.
+"""Progress of checking and compiling a version, given its Job, the Job's pods, and what is stored.
 
 Without spec.compile a version is served natively at once, and compiled in the background if its format can be.
 """
@@ -77,7 +77,7 @@ def is_automatic(version: Version) -> bool:
 
 
 def wish(version: Version) -> Compile | None:
-    """What the version is compiled to; None if it stays as it is.
+    """Return what the version is compiled to; None if it stays as it is.
 
     A version that an operator without automatic compiling has judged stays as well: an upgrade restarts no server.
     """
@@ -89,7 +89,7 @@ def wish(version: Version) -> Compile | None:
 
 
 def told(version: Version) -> Compilation:
-    """What the status says already: what has ended once is not judged again, unless what refused it is allowed now."""
+    """The verdict in the status, which is final unless it was a refusal of code that is allowed by now."""
     known = find(version.status, CONDITION)
     if wish(version) is None:
         return _not_asked(version, known)
@@ -283,7 +283,7 @@ def _judged(record: CompileRecord, version: Version, wanted: Compile, platform: 
 
 
 def _served(version: Version, wanted: Compile, reason: str) -> str:
-    """What becomes of a version that is not compiled, and what its author can do."""
+    """Say what is served of a version that is not compiled, and what its author can do."""
     if is_automatic(version):
         return "the native model is served"
     what = "the native model is served" if wanted.on_failure == "ServeNative" else "spec.compile.onFailure is Fail"

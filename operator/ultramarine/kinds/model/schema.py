@@ -60,7 +60,7 @@ class Card(Schema):
 
 
 class Trust(Schema):
-    """What all versions of the model may do."""
+    """Permissions of all versions of the model."""
 
     allow_code_execution: bool = Field(
         default=False,
@@ -279,7 +279,7 @@ class Compiled(Schema):
 
 
 class CodeExecution(Schema):
-    """Who allowed that loading the version runs code."""
+    """Permission to run code at loading, and its author."""
 
     allowed_by: str = Field(
         default="",

@@ -14,7 +14,7 @@ from .schema import ModelVersionSpec, trusts
 
 @dataclass(frozen=True)
 class Permission:
-    """Who allowed it, if that is known, and through which field of which object."""
+    """The user who allowed it, if that is known, and the field and object that say so."""
 
     by: str
     through: str

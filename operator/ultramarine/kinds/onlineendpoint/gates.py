@@ -15,7 +15,7 @@ from .evidence import Counts, Evidence
 from .rollout_schema import CLIENT_ERRORS, Gates
 
 ALPHA = 0.05
-UNASKED = ALPHA / 10  # for the gate of 4xx if nobody asked for it: the others must not become slower
+UNASKED = ALPHA / 10  # for the gate of 4xx if the spec does not have it: the others must not become slower
 ASKED = ALPHA - UNASKED
 SLOW, SURELY_SLOW = 0.01, 0.02  # a 99th percentile has a hundredth beyond it; two of them are what is surely excluded
 FEWEST = 100  # requests of the champion before a 99th percentile is read off them

@@ -89,8 +89,8 @@ def _unconfirmed(stage: Stage, status: RolloutStatus) -> Course:
 
 
 def _absent(stage: Stage, status: RolloutStatus) -> Course:
-    """Without its champion nothing can be compared: the step begins anew when that is back."""
-    message = f"{stage.where(status)} waits for its champion, and begins anew then: {stage.absence}"
+    """Without its champion nothing can be compared: the step starts again when that is back."""
+    message = f"{stage.where(status)} waits for its champion, and starts again then: {stage.absence}"
     update: Changes = {"since": None, "base": [], "phase": WAITING, "reason": "ChampionNotReady", "message": message}
     return stage.course(status.model_copy(update=update), stage.shares(status))
 

@@ -158,7 +158,7 @@ class Routed:
         )
 
     def _sooner(self, wanted: EndpointRoutes, judged: dict[str, Judged], after: timedelta | None) -> timedelta | None:
-        """Look again soon while the gateway has not followed pods that came or went: nobody rings for that."""
+        """Look again soon while the gateway has not followed pods that came or went: no event tells of that."""
         weighted = {d.name for d in wanted.deployments if d.weight and d.name in judged}
         absent = {d.name for d in wanted.deployments if d.name in weighted and not d.hold and not judged[d.name].ready}
         expected = absent if weighted - absent else set()

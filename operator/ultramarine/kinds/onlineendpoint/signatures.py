@@ -1,4 +1,4 @@
-"""Whether a candidate takes the requests that its champions take, by the inputs of their models.
+"""Comparison of the inputs of a candidate's model with those of its champions.
 
 A version's inputs are those of its spec.signature or, if it has none, those that a pod of it tells the gateway.
 """
@@ -18,7 +18,7 @@ from .resolve import Resolved, resolve
 
 _SHOWN = 3  # differences in a message
 _FLOATS = {"FP16": 16, "FP32": 32, "FP64": 64}
-# Integers of at most so many bits are exact in a float of so many, as the servers (by NumPy) take them.
+# Bits of the largest integers that a float datatype takes, as the servers (by NumPy) convert them.
 _EXACT = {"FP16": 8, "FP32": 16, "FP64": 64}
 
 
@@ -49,7 +49,7 @@ def inputs_of(endpoint: Endpoint, judged: Judged, seen: Seen, proxies: Iterable[
 
 
 def _read(told: Any, version: str) -> Inputs | None:
-    """What a pod has told of a version; None if it serves another one, or has told anything else."""
+    """Read what a pod has told of a version; None if it serves another one, or has told anything else."""
     try:
         if f"{told['name']}-{told['version']}" != version:
             return None
@@ -94,7 +94,7 @@ def _fits(new: tuple[int, ...], old: tuple[int, ...]) -> bool:
 
 
 def _takes(new: str, old: str) -> bool:
-    """Whether an input of one datatype takes all values of another, as the servers convert them."""
+    """True if an input of one datatype takes all values of another, as the servers convert them."""
     if new == old or not new or not old:
         return True
     if "BYTES" in (new, old) or new == "BOOL":

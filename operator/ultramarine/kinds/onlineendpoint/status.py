@@ -80,7 +80,7 @@ def gathered(
 
 
 def _message(target: list[Judged], unready: list[Judged], step: Step) -> str:
-    """What is still to be done for those who shall answer; nothing if nothing is."""
+    """Say what the deployments of the target wait for; nothing if all of them are ready."""
     if unready:
         first = unready[0]
         more = f" and {len(unready) - 1} more" if len(unready) > 1 else ""
@@ -89,7 +89,7 @@ def _message(target: list[Judged], unready: list[Judged], step: Step) -> str:
 
 
 def _serving(answering: list[Judged], step: Step) -> str:
-    """Who answers, in words that hold no failure."""
+    """Name the deployments that answer, in words that hold no failure."""
     if len(answering) == 1:
         one = answering[0]
         if one.asleep:
@@ -100,7 +100,7 @@ def _serving(answering: list[Judged], step: Step) -> str:
 
 
 def _diverted(step: Step, judged: Mapping[str, Judged]) -> str:
-    """Which deployments have no pod, why, and who answers their requests."""
+    """Name the deployments without a pod, the reason, and those that answer their requests."""
     away = [judged[name] for name in sorted(step.away) if name in judged]
     reasons = "; ".join(
         f"{each.name} has no ready pod and gets none of its {step.shares[each.name]} %: {each.message}" for each in away

@@ -46,7 +46,7 @@ class Step:
 
     @property
     def answering(self) -> Shares:
-        """Who answers requests now: those of `shares` that have pods, if any has."""
+        """Deployments that answer requests now: those of `shares` that have pods, if any has."""
         return rescaled(self.shares, self.away)
 
 
