@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from builders import DIGEST, NOW, PLATFORM, condition, endpoint, model, ours, read, seen, training_job, version
+from ultramarine.kinds.model.manifests import compile_job_name
 from ultramarine.kinds.model.plan import plan_version, questions_version
 from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine.kinds.trainingjob.registration import to_register
@@ -139,9 +140,17 @@ def test_compiling_that_was_refused_is_tried_again_when_it_is_allowed(spec, mode
     assert isinstance(ask, ReadText)
     assert ask.uri.startswith(task.prefix)
     assert task.allow_code_execution
-    assert job["metadata"]["name"] == "churn-1-compile-trusted"
+    assert job["metadata"]["name"] == "churn-1-compile-code"
     assert condition(got, "Compiled")["reason"] == "Compiling"
     assert condition(got, "Ready")["status"] == ("False" if compile else "True")
+
+
+def test_the_job_of_the_longest_name_is_one_that_kubernetes_takes():
+    """A Job's name is a label of its pods, which has 63 characters at most."""
+    spec = {**version(1)["spec"], "model": "m" * 40, "version": "9" * 9, "allowCodeExecution": True}
+    one = read(ours("ModelVersion", f"{'m' * 40}-{'9' * 9}", spec))
+
+    assert len(compile_job_name(one)) == 63
 
 
 def test_what_is_refused_still_is_not_tried_again():

@@ -23,7 +23,8 @@ TMP = {"name": "tmp", "mountPath": "/tmp"}
 
 def compile_job_name(version: Version) -> str:
     """The name of the Job that checks and compiles the version; another one tries again what may run code now."""
-    return f"{version.name}-compile{'-trusted' if version.spec.allow_code_execution else ''}"
+    # With the longest name and number of a version 63 characters, the most that a Job's name may have.
+    return f"{version.name}-compile{'-code' if version.spec.allow_code_execution else ''}"
 
 
 def compile_task(version: Version, wanted: Compile, platform: Platform) -> CompileTask:
