@@ -82,7 +82,7 @@ class ModelSpec(Schema):
         "Retain: it stays. Delete: it is deleted, if a TrainingJob of the namespace has stored it and no other version "
         "of the namespace is of the same files.",
     )
-    trust: Trust | None = Field(default=None, description="What all versions may do; by default nothing special.")
+    trust: Trust | None = Field(default=None, description="Permissions of all versions; by default none.")
     aliases: dict[str, VersionNumber] = Field(
         default={},
         max_length=64,
@@ -134,8 +134,8 @@ class ModelFormat(Schema):
     untrusted_types: list[Annotated[str, Field(max_length=MAX_UNTRUSTED_NAME)]] = Field(
         default=[],
         max_length=MAX_UNTRUSTED,
-        description="What a server refuses to build of a .skops file unless the version may run code, as the trainer "
-        "found it.",
+        description="Types in a .skops file that a server builds only if the version may run code, as the trainer "
+        "found them.",
     )
 
 
@@ -286,9 +286,9 @@ class CodeExecution(Schema):
         max_length=500,
         description="The user, as the API server knows them; empty on Kubernetes before 1.36.",
     )
-    through: str = Field(default="", max_length=400, description="The field that says so, and its object.")
+    through: str = Field(default="", max_length=400, description="The field that gives the permission, and its object.")
     since: str | None = Field(
-        default=None, json_schema_extra={"format": "date-time"}, description="When the operator first saw it."
+        default=None, json_schema_extra={"format": "date-time"}, description="Time at which the operator first saw it."
     )
 
 
@@ -306,5 +306,5 @@ class ModelVersionStatus(Status):
     )
     compiled: Compiled | None = Field(default=None, description="What came of compiling it.")
     code_execution: CodeExecution | None = Field(
-        default=None, description="Who allowed that loading it runs code; absent if that is not allowed."
+        default=None, description="Permission to run code at loading; absent if there is none."
     )

@@ -43,8 +43,8 @@ def gathered(
         elif not as_asked:
             take = "take over" if len(course.shares) > 1 else "takes over"
             message = f"{_answer(step.answering)} until {_names(course.shares)} {take}: {message}"
-        elif not good:
-            message = f"{_serving(answering, step)}; {message}"
+        elif not good and (serving := _serving(answering, step)) != message:
+            message = f"{serving}; {message}"
     reason = unready[0].state if unready else "Serving" if step.settled else "Switching"
     reason = "Diverted" if step.away and answers else reason
     ready = sum(each.ready for each in judged.values())
