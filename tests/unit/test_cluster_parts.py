@@ -18,6 +18,7 @@ from ultramarine_cluster import addons, buildah, components, config, images, net
 from ultramarine_cluster.console import step
 from ultramarine_cluster.errors import ClusterError
 from ultramarine_cluster.paths import CLUSTER_FOLDER, State, lock, states, write
+from ultramarine_cluster.target import Target, _namespaces
 
 
 @pytest.fixture
@@ -362,3 +363,27 @@ def test_a_build_sees_what_its_dockerfile_copies(name: str) -> None:
 
     assert copied or not image.based
     assert {path for path in copied if not any(path.is_relative_to(entry) for entry in inputs)} == set()
+
+
+def helm(script: str) -> Target:
+    """A cluster whose Helm is a line of shell."""
+    return Target("context", (), ("sh", "-c", script, "helm"), "")
+
+
+@pytest.mark.parametrize(
+    ("script", "namespaces"),
+    [
+        ("""echo '{"namespaces": ["team-a"]}'""", ["team-a"]),
+        ("echo null", []),
+        ("echo 'Error: release: not found' >&2; exit 1", []),
+    ],
+)
+def test_an_upgrade_keeps_the_namespaces_that_the_release_has(script: str, namespaces: list[str]) -> None:
+    """They are those that Helm tells; a release that is not there yet has none."""
+    assert _namespaces(helm(script), "ultramarine") == namespaces
+
+
+def test_an_upgrade_leaves_no_namespace_out_because_helm_fails() -> None:
+    """Without Helm's word it stops: a namespace that is left out would lose its policies, gateway and keys."""
+    with pytest.raises(ClusterError, match="connection refused"):
+        _namespaces(helm("echo 'Error: connection refused' >&2; exit 1"), "ultramarine")

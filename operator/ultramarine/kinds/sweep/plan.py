@@ -203,7 +203,7 @@ def _search(sweep: Sweep, platform: Platform) -> Search:
         message = f"the grid of spec.searchSpace has {search.most} points, and a Sweep {MAX_TRIALS} trials at most; set"
         raise InvalidSpec(f"{message} limits.maxTrials, which takes a sample of them, or take values away")
     if both := sorted(sweep.spec.trial_template.spec.parameters.keys() & {*space.names}):
-        message = f"{listed(sorted(both))} in spec.searchSpace and in spec.trialTemplate.spec.parameters"
+        message = f"{listed(both)} in spec.searchSpace and in spec.trialTemplate.spec.parameters"
         raise InvalidSpec(f"{message}; give each parameter in one of them")
     names = {*sweep.spec.trial_template.spec.parameters, *space.names}
     if has_pod_per_trial(sweep) and len(names) > MAX_PARAMETERS:
