@@ -33,7 +33,7 @@ def application(agent: Agent, folder: Path) -> web.Application:
                     for name, one in counted.items()
                 }
                 report[asked] = replace(report[asked], figures=own or None)
-            if in_use is not None and request.query.get("signatures") == "true":
+            if asked in report and in_use is not None and request.query.get("signatures") == "true":
                 report[asked] = replace(report[asked], signatures=await signatures.of(in_use))
         endpoints = {
             name: asdict(replace(state, pod=pod)) | {"since": agent.since(name)} for name, state in report.items()

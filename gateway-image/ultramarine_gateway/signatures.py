@@ -20,7 +20,9 @@ _log = logging.getLogger(__name__)
 
 KEPT_SECONDS = 30.0  # the model of a pod changes only if it is loaded again
 FAILED_SECONDS = 3.0  # that long a pod that does not tell is not asked again
-_TIMEOUT = aiohttp.ClientTimeout(total=1.5, sock_connect=0.5)  # the operator waits 2 s for all of this
+MOST_COMPLAINTS = 1000  # that are remembered: pods come and go
+ASKING_SECONDS = 1.0  # for all that one pod is asked: the operator waits 2 s for the gateway pod's whole answer
+_TIMEOUT = aiohttp.ClientTimeout(sock_connect=0.5)
 
 Signature = dict[str, Any]  # a model's name, version and inputs, as its metadata has them
 
@@ -31,6 +33,7 @@ class Signatures:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
         self._kept: dict[Address, tuple[float, Signature | None]] = {}
+        self._complaints: dict[Address, str] = {}  # what was said of a pod last, so that it is said once
 
     async def of(self, routes: EndpointRoutes) -> dict[str, Signature]:
         """Return the signatures by deployment; without those of pools, and of pods that do not tell theirs."""
@@ -51,12 +54,16 @@ class Signatures:
         signature: Signature | None = None
         kept_seconds = KEPT_SECONDS
         try:
-            models = await ask(session, pod, keys, "POST", "/v2/repository/index", {})
-            if len(models) == 1:
-                name = str(models[0]["name"])
-                told = await ask(session, pod, keys, "GET", f"/v2/models/{quote(name, safe='')}")
-                signature = {"name": name, "version": str(told["versions"][0]), "inputs": list(told["inputs"])}
+            async with asyncio.timeout(ASKING_SECONDS):
+                models = await ask(session, pod, keys, "POST", "/v2/repository/index", {})
+                if len(models) == 1:
+                    name = str(models[0]["name"])
+                    told = await ask(session, pod, keys, "GET", f"/v2/models/{quote(name, safe='')}")
+                    signature = {"name": name, "version": str(told["versions"][0]), "inputs": list(told["inputs"])}
+            self._complaints.pop(pod, None)
         except (*FAILURES, KeyError, TypeError, IndexError, AttributeError) as error:
             why, kept_seconds = str(error) or type(error).__name__, FAILED_SECONDS
-            _log.warning("the pod at %s:%s does not tell what its model takes: %s", *pod, why)
+            if self._complaints.get(pod) != why:
+                _log.warning("the pod at %s:%s does not tell what its model takes: %s", *pod, why)
+            self._complaints = dict([*self._complaints.items(), (pod, why)][-MOST_COMPLAINTS:])
         self._kept[pod] = (time.monotonic() + kept_seconds, signature)

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from aiohttp import ClientSession
+from aiohttp import ClientSession, web
 from rig import Gateway, Pod, deployment, free_port, pods, routes
 from test_figures import answering
 from ultramarine.outside.gateway import routes_of
 from ultramarine.shared.routes import RouteAuth
-from ultramarine_gateway.signatures import Signatures
+from ultramarine_gateway.signatures import ASKING_SECONDS, Signatures
 from ultramarine_server.keys import KeyRing
 from unit.serving_inside import Doubling, inside, service_of
 
@@ -58,3 +58,24 @@ async def test_a_question_outlives_what_another_one_drops() -> None:
     signatures._kept = {}
 
     assert await asked == {}
+
+
+async def test_a_slow_model_does_not_make_the_gateway_slow() -> None:
+    """All that a pod is asked has one limit, within which the operator still waits for the gateway pod."""
+
+    async def slow(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.7 * ASKING_SECONDS)
+        index = request.path == "/v2/repository/index"
+        return web.json_response([{"name": "double"}] if index else {"versions": ["1"], "inputs": []})
+
+    server = web.Application()
+    server.router.add_route("*", "/{path:.*}", slow)
+    runner = web.AppRunner(server)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    agent: Any = SimpleNamespace(pods=lambda name: (("127.0.0.1", port),), keys=lambda routes: ())
+    try:
+        assert await Signatures(agent).of(routes(free_port(), deployment("blue", 100))) == {}
+    finally:
+        await runner.cleanup()

@@ -1,6 +1,6 @@
 """The init container that fetches a private repository: credentials are mounted here, and not where the command runs.
 
-It ends well whatever happens, and leaves a record beside the files: the trainer reports a failure as it does any other.
+It ends well also if the fetch fails, and leaves a record beside the files: the trainer then reports the failure.
 """
 
 from __future__ import annotations
