@@ -63,7 +63,7 @@ TROUBLED_WAITING = {
 }
 OUT_OF_MEMORY = "OOMKilled"
 IMAGE_NOT_SUITABLE = "ImageNotSuitable"
-_LACKS_PROGRAM = re.compile("executable file .*not found|exec format error|permission denied", re.IGNORECASE)
+_LACKS_PROGRAM = re.compile(r'executable file .*not found|exec: "[^"]*": (exec format|permission)', re.IGNORECASE)
 IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 
 
