@@ -67,8 +67,9 @@ class OpenLoad(Background):
     PER_SECOND = 40
     AT_ONCE = 64
 
-    def __init__(self, platform: Platform, name: str, body: Manifest | None = None) -> None:
+    def __init__(self, platform: Platform, name: str, body: Manifest | None = None, path: str = "") -> None:
         self.platform, self.name, self.body = platform, name, body or infer([[0.0]])
+        self.path = path or f"/v2/models/{name}/infer"
         self.versions: list[str] = []  # that have answered, in the order of their answers
         self.outputs: set[str] = set()  # all that were answered, each once
         self.failures: list[str] = []
@@ -84,12 +85,13 @@ class OpenLoad(Background):
 
     def _ask(self, client: httpx.Client) -> None:
         try:
-            answer = client.post(f"/v2/models/{self.name}/infer", json=self.body)
+            answer = client.post(self.path, json=self.body)
         except httpx.HTTPError as error:
             self.failures.append(repr(error))
             return
         if answer.status_code == 200:
-            self.outputs.add(json.dumps(answer.json()["outputs"]))
-            self.versions.append(answer.json()["model_version"])
+            document = answer.json()
+            self.outputs.add(json.dumps(document.get("outputs") or document))
+            self.versions.append(document.get("model_version", ""))
         else:
             self.failures.append(f"{answer.status_code} {answer.text}")

@@ -317,7 +317,7 @@ def test_two_operators_for_one_namespace_are_refused(release):
     assert f'in namespace "{NAMESPACE}" exists and cannot be imported' in done.stderr
 
 
-def test_uninstall_leaves_objects_and_data_and_nothing_else(release):
+def test_uninstall_leaves_objects_and_data_and_nothing_else(release, second):
     """What is left are the custom resources with what they own, the gateway, the volume, its keys; and all answers."""
     platform = release.platform
     for name in ("churn-1", "churn-2"):
@@ -330,6 +330,7 @@ def test_uninstall_leaves_objects_and_data_and_nothing_else(release):
 
     kept = {f"{kind} {NAMESPACE}/ultramarine-storage" for kind in ("Secret", "PersistentVolumeClaim")}
     kept.add(f"Secret {NAMESPACE}/ultramarine-storage-accounts")
+    kept |= {f"Namespace /{second}", f"Secret {second}/ultramarine-storage"}
     kept |= {f"{each['kind']} /{each['metadata']['name']}" for each in people.manifests()}
     crds = {f"CustomResourceDefinition /{plural}.ultramarine.dev" for plural in PLURALS}
     end = time.monotonic() + 60

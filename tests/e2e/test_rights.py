@@ -145,6 +145,7 @@ def test_nothing_was_refused_to_the_operator(platform, pytestconfig):
     assert [f"{e['verb']} {e['requestURI']}: {e['responseStatus'].get('message')}" for e in lacking] == []
 
 
+@pytest.mark.slow
 @pytest.mark.whole_suite
 def test_every_right_was_used(platform, pytestconfig):
     """No right that the chart gives is one that no story needs."""
