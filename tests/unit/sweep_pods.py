@@ -197,7 +197,7 @@ class Pods:
             outputs = {key: vars(one) for key, one in record.outputs.items()}
             known = {"metrics": {"latest": dict(record.metrics)}, "outputs": outputs}
             words = {"reason": record.reason, "message": record.message, "tail": record.tail}
-            failure = {} if code == 0 else {"failure": {**words, "exitCode": code}}
+            failure = {} if code == 0 else {"failure": {**words, "exitCode": record.exit_code or code}}
             self._end(self.jobs[name], "Failed" if code else "Succeeded", **known, **failure)
 
     def _end(self, job: Manifest, condition: str, **known: Any) -> None:

@@ -139,7 +139,7 @@ def test_retries_are_the_jobs_own(fleet: Fleet, storage: Storage, pods: Make) ->
     found = trials(fleet, storage)
     assert (found[1].outcome, found[1].values) == ("Succeeded", (1.0,))
     assert (found[2].outcome, found[2].exit_code) == ("Failed", 3)
-    assert "exited with code 3" in found[2].message
+    assert "with exit code 3: about to fail" in found[2].message
     assert "about to fail" in found[2].tail
     assert Counter(some.started) == {0: 2, 1: 2}
 
