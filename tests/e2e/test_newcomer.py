@@ -94,7 +94,7 @@ def test_the_forest_is_compiled_while_it_serves(cellar):
 def test_the_best_of_a_sweep_takes_over(cellar):
     """The best trial's forest becomes version 2, and @latest follows."""
     platform, uri = cellar
-    job = forest("unused", uri, "--depth=$(params.depth)")["spec"]
+    job = forest("unused", uri, "--depth=$(params.depth)", "--plain")["spec"]
     template = {key: job[key] for key in ("source", "command", "inputs")} | {"outputs": {"model": {}}}
     platform.apply(
         {
@@ -117,7 +117,7 @@ def test_the_best_of_a_sweep_takes_over(cellar):
 def test_a_version_with_another_signature_does_not_take_over(cellar):
     """Version 3 lacks a column that clients send: the rollout ends, says so, and no request meets it for long."""
     platform, uri = cellar
-    platform.apply(forest(f"{NAME}-narrow", uri, "--drop=alcohol"))
+    platform.apply(forest(f"{NAME}-narrow", uri, "--drop=alcohol", "--plain"))
     status = platform.ended(f"{NAME}-narrow")
     assert status["modelVersion"] == f"{NAME}-3", status
     blue, green = {"name": "blue", "model": f"{NAME}@2"}, {"name": "green", "model": f"{NAME}@3"}
@@ -152,7 +152,7 @@ def colleague(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
         yield Platform(replace(admin, kubectl=(admin.kubectl[0], "--kubeconfig", str(kubeconfig))), SECOND)
     finally:
         subprocess.run([*helm, "namespaces=null"], check=True, capture_output=True)
-        admin.run("delete", "namespace", SECOND, "--timeout=120s")
+        admin.run("delete", "namespace", SECOND, "--wait=false")
 
 
 def test_a_data_scientist_in_a_second_namespace_needs_no_other_rights(cellar, colleague):
@@ -169,7 +169,7 @@ def test_a_data_scientist_in_a_second_namespace_needs_no_other_rights(cellar, co
         storage.put_object(Bucket="ultramarine", Key=f"{SECOND}/wine.csv", Body=wine().to_csv(index=False).encode())
     colleague.kubectl("create", "secret", "generic", "own-keys", "--from-literal=primary=" + "a-key-of-her-own" * 2)
     served = endpoint(NAME, f"{NAME}@latest", keysSecretRef={"name": "own-keys"})
-    colleague.apply(forest(NAME, f"s3://ultramarine/{SECOND}/wine.csv"), served)
+    colleague.apply(forest(NAME, f"s3://ultramarine/{SECOND}/wine.csv", "--plain"), served)
     status = colleague.ended(NAME)
     assert status["state"] == "Succeeded", status.get("failure")
     colleague.ready(NAME, f"{NAME}-1")
