@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from bare import Api, eventually
 from stories import ALL, OURS, state, there
+from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY
 
 
 def everything(api: Api) -> dict[str, str]:
@@ -52,14 +53,14 @@ def test_passes_over_what_is_right_write_nothing(settled, operator):
 
 
 def test_nothing_of_kopf_is_in_our_objects(settled):
-    """No finalizer, no annotation and no field manager of kopf's is in any object: they can be deleted without us."""
+    """No finalizer and no field manager of kopf's is in any object, and no annotation but those of the API server."""
     for found in settled.all(*ALL):
         meta = found["metadata"]
         assert not meta.get("finalizers"), found["kind"]
         assert "kopf" not in json.dumps(found).lower(), found["kind"]
     for found in settled.all(*OURS):
         noted = {name for name in found["metadata"].get("annotations", {}) if not name.startswith("kubectl.")}
-        assert noted == set(), found["kind"]
+        assert noted <= {ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY}, found["kind"]
 
 
 def test_what_hands_spoil_is_restored(settled):
