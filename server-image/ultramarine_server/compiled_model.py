@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from ultramarine_server.errors import BadRequest, LoadError
-from ultramarine_server.onnx_model import FEATURES, SIGNATURE, OnnxModel
+from ultramarine_server.gaps import MISSING
+from ultramarine_server.onnx_model import FEATURES, GAPS, SIGNATURE, OnnxModel
 from ultramarine_server.signature import Signature, TensorSpec
 from ultramarine_server.tensors import DTYPES, Array
 
@@ -23,7 +24,9 @@ class CompiledModel:
         try:
             self.signature = _signature(json.loads(session.metadata[SIGNATURE]))
             self._features = [str(name) for name in json.loads(session.metadata.get(FEATURES, "[]"))]
-        except (ValueError, TypeError, KeyError) as error:
+            gaps = json.loads(session.metadata.get(GAPS, "{}"))
+            self._gaps = {str(kind): [int(each) for each in positions] for kind, positions in gaps.items()}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise LoadError(f"the metadata {SIGNATURE} of the model is unusable: {error!r}", "ModelCorrupt") from error
         self._session = session
         self._takes = {spec.name: spec for spec in session.signature.inputs}
@@ -45,7 +48,27 @@ class CompiledModel:
             raise BadRequest(f"all inputs need the same number of rows; {sorted(rows)} came")
         if rows == {0}:
             raise BadRequest("the inputs have no rows")
-        return self._session.predict(self._matrix(inputs) if self._is_matrix else self._each(inputs), outputs)
+        prepared = self._matrix(inputs) if self._is_matrix else self._each(inputs)
+        for kind, positions in self._gaps.items():
+            self._refuse(kind, positions, list(prepared.values()))
+        try:
+            return self._session.predict(prepared, outputs)
+        except Exception as error:  # The shapes are right, so it is the values, such as an unknown category.
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+            raise BadRequest(f"the model cannot take these values: {reason}") from error
+
+    def _refuse(self, kind: str, positions: Sequence[int], arrays: Sequence[Array]) -> None:
+        """Raise BadRequest for a value that the native model refuses in one of these columns."""
+        test = np.isnan if kind == MISSING else np.isinf
+        floating = [(number, array) for number, array in enumerate(arrays) if array.dtype.kind == "f"]
+        if not any(test(array).any() for _, array in floating):
+            return
+        for position in positions:
+            number, column = (0, position) if self._is_matrix else (position, 0)
+            array = arrays[number]
+            if array.dtype.kind == "f" and column < array.shape[1] and test(array[:, column]).any():
+                named = f"feature {self._features[position]!r}" if self._features else f"column {position}"
+                raise BadRequest(f"the model cannot take these values: {named} has {kind}")
 
     def _matrix(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         [(name, spec)] = self._takes.items()

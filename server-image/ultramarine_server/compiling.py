@@ -20,6 +20,7 @@ from ultramarine.shared.version_records import CompileRecord, CompileTask
 
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.errors import LoadError
+from ultramarine_server.gaps import refused, rows_with_gaps
 from ultramarine_server.loading import load
 from ultramarine_server.model import Model
 from ultramarine_server.parity import Parity, compare
@@ -96,14 +97,17 @@ def _attempt(
     features = getattr(model, "features", ()) or _features(estimator)
     count = int(getattr(estimator, "n_features_in_", len(features) or _width(model)))
     rows = example(folder, features) or drawn(estimator, count)
-    native = Native(model, estimator, features, _columns(estimator, features, model, rows))
-    inputs = _inputs(model, rows, native.columns)
+    columns = _columns(estimator, features, model, rows)
+    inputs = _inputs(model, rows, columns)
     outputs = [spec.name for spec in model.signature.outputs]
     try:
         wanted = model.predict(inputs, outputs)
     except Exception as error:  # Estimators refuse rows by any exception.
         remedy = "put an input_example.json with rows that it takes beside the model"
         raise LoadError(f"the native model does not take the rows of {rows.source}: {error}; {remedy}") from error
+    native = Native(model, estimator, features, columns, refused(model, inputs, outputs))
+    gaps = rows_with_gaps(inputs, native.gaps)
+    wanted_of_gaps = model.predict(gaps, outputs) if gaps else {}
     has_labels = "predict_proba" in outputs or hasattr(final_step(estimator), "classes_")
     labels = ["predict"] if has_labels else []
     best, why = CompileRecord(reason=NOT_CONVERTIBLE), ""
@@ -113,10 +117,14 @@ def _attempt(
             save_model(made, target)
             compiled = load(ModelFile(target, "onnx"), replace(task.native, signature=None), threads)
             parity = compare(wanted, compiled.predict(inputs, outputs), labels)
+            of_gaps = compare(wanted_of_gaps, compiled.predict(gaps, outputs), labels) if gaps else parity
         except Exception as error:  # Converters, and the runtime with what they made, raise anything at all.
             why = why or f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
             continue
         verdict = _verdict(task, parity, rows, len(next(iter(inputs.values()))), _opset(made))
+        if not verdict.reason and not of_gaps.holds(task.rtol, task.label_agreement):
+            message = "the answers to rows with a missing value differ from the native model's"
+            verdict = replace(verdict, reason=PARITY_FAILED, message=message)
         if not verdict.reason or best.reason == NOT_CONVERTIBLE:
             best = verdict
         if not best.reason:

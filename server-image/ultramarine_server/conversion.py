@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,9 @@ from skl2onnx.common.shape_calculator import (
     calculate_linear_regressor_output_shapes,
 )
 
+from ultramarine_server.gaps import Gaps
 from ultramarine_server.model import Model
-from ultramarine_server.onnx_model import FEATURES, SIGNATURE
+from ultramarine_server.onnx_model import FEATURES, GAPS, SIGNATURE
 from ultramarine_server.signature import TensorSpec
 from ultramarine_server.table import INPUT
 from ultramarine_server.tree_conversion import TREE_CONVERSIONS
@@ -33,13 +34,15 @@ _ELEMENTS = {"BYTES": TensorProto.STRING, "FP32": TensorProto.FLOAT, "FP64": Ten
 class Native:
     """What is converted: the model as it is served, what it was made of, and its features' names and datatypes.
 
-    `columns` is empty where the model takes one matrix, or one text, and not a table of mixed columns.
+    `columns` is empty where the model takes one matrix, or one text, and not a table of mixed columns. `gaps` says
+    which columns refuse missing values or infinity.
     """
 
     model: Model
     estimator: Any
     features: tuple[str, ...]
     columns: Mapping[str, str]
+    gaps: Gaps = field(default_factory=dict)
 
 
 def conversions(native: Native) -> Iterator[Callable[[], ModelProto]]:
@@ -152,6 +155,7 @@ def _named(made: ModelProto, native: Native) -> ModelProto:
     properties = {
         SIGNATURE: json.dumps(native.model.signature.to_dict()),
         **({FEATURES: json.dumps(native.features)} if native.features else {}),
+        **({GAPS: json.dumps(native.gaps)} if native.gaps else {}),
     }
     helper.set_model_props(made, properties)
     return made

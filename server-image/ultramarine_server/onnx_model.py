@@ -31,9 +31,11 @@ _DATATYPES = {
 # What a ZipMap gives: for each row a map from class to probability. It is served as a matrix.
 _MAPS = {"seq(map(int64,tensor(float)))": "FP32", "seq(map(string,tensor(float)))": "FP32"}
 
-# Metadata of a compiled model's file: how its native model shows itself, and the names of that one's features, if any.
+# Metadata of a compiled model's file: how its native model shows itself, the names of that one's features, if any, and
+# which of them refuse missing values or infinity.
 SIGNATURE = "ultramarine.signature"
 FEATURES = "ultramarine.features"
+GAPS = "ultramarine.gaps"
 
 
 class OnnxModel:

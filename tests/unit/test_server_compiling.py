@@ -42,7 +42,7 @@ from ultramarine_server.artifact import ModelFile
 from ultramarine_server.compiled_model import CompiledModel
 from ultramarine_server.compiling import ARTIFACT, compile_model
 from ultramarine_server.conversion import Native, conversions
-from ultramarine_server.errors import LoadError
+from ultramarine_server.errors import BadRequest, LoadError
 from ultramarine_server.loading import PLATFORMS, load
 from ultramarine_server.parity import LARGEST_ERROR, Parity, compare
 from ultramarine_server.rows import drawn
@@ -117,7 +117,7 @@ TRAPS: dict[str, tuple[Any, Any, Any]] = {
     "a scaler and text labels": (make_pipeline(StandardScaler(), LogisticRegression()), CANCER, NAMED),
     "several numbers": (LinearRegression(), PATIENTS, np.c_[PROGRESS, 2 * PROGRESS]),
     "several numbers of trees": (RandomForestRegressor(5, random_state=0), PATIENTS, np.c_[PROGRESS, -PROGRESS]),
-    "several labels": (RandomForestClassifier(5, random_state=0), CANCER, np.c_[IS_GOOD, 1 - IS_GOOD]),
+    "several labels": (KNeighborsClassifier(), CANCER, np.c_[IS_GOOD, 1 - IS_GOOD]),
     "neighbours": (KNeighborsRegressor(), PATIENTS, PROGRESS),
     "without probabilities": (make_pipeline(StandardScaler(), SVC()), CANCER, IS_GOOD),
 }
@@ -143,6 +143,44 @@ def test_a_compiled_model_answers_as_the_native_one(tmp_path, name):
             np.testing.assert_allclose(got[output], each, rtol=1e-5, atol=1e-6)
         else:
             assert (got[output] == each).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_compiled_model_refuses_what_the_native_one_refuses(tmp_path, value):
+    """A value that is no number, where scikit-learn takes none, is the client's mistake and no label."""
+    verdict, model = compiled(tmp_path, make_pipeline(StandardScaler(), LogisticRegression()).fit(CANCER, NAMED))
+    rows = CANCER[:2].copy()
+    rows[1, 3] = value
+
+    assert verdict.reason == "", verdict.message
+    with pytest.raises(BadRequest, match="cannot take these values: column 3 has"):
+        model.predict({"input": rows}, ["predict"])
+    assert model.predict({"input": CANCER[:2]}, ["predict"])["predict"].shape == (2,)
+
+
+def test_a_compiled_model_takes_the_missing_values_that_the_native_one_takes(tmp_path):
+    """Trees that have learned where missing values go answer as before, and what differs there is not served."""
+    rows = CANCER.copy()
+    rows[::7, 3] = np.nan
+    verdict, model = compiled(tmp_path, forest := RandomForestClassifier(5, random_state=0).fit(rows, IS_GOOD))
+    assert verdict.reason == "", verdict.message
+    wanted, got = (each.predict({"input": rows}, ["predict_proba"]) for each in (SklearnModel(forest), model))
+    np.testing.assert_allclose(got["predict_proba"], wanted["predict_proba"], rtol=1e-5)
+
+    several = RandomForestClassifier(5, random_state=0).fit(CANCER, np.c_[IS_GOOD, 1 - IS_GOOD])
+    verdict, _ = compiled(tmp_path, several)
+    assert (verdict.reason, "rows with a missing value" in verdict.message) == ("ParityFailed", True)
+
+
+def test_an_unknown_category_is_the_clients_mistake(tmp_path):
+    """What the native model refuses row by row is no failure of the server when it is compiled."""
+    table = pd.DataFrame({"region": ["north", "south"] * 4, "age": [20.0, 60.0] * 4})
+    columns = make_column_transformer((OneHotEncoder(), ["region"]), remainder="passthrough")
+    verdict, model = compiled(tmp_path, make_pipeline(columns, LogisticRegression()).fit(table, [0, 1] * 4))
+
+    assert verdict.reason == "", verdict.message
+    with pytest.raises(BadRequest, match="cannot take these values"):
+        ask(model, region=np.array(["mars"], dtype=object), age=np.array([20.0]))
 
 
 @pytest.mark.parametrize("kind", [DecisionTreeRegressor, HistGradientBoostingRegressor])
