@@ -214,7 +214,7 @@ RULES: list[Rule] = [
         "a command is a list",
         {"command": "python"},
         {"command": "python train.py"},
-        'must be a list, such as [python, train.py]; use [sh, -c, "python train.py"]',
+        'command must be a list, such as [python, train.py]; use [sh, -c, "python train.py"] for a shell',
     ),
     of_spec(TJ, "a command is a list of words", {"command": ["ls"]}, {"command": ["ls -l"]}, "must be a list"),
     *(

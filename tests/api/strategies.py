@@ -214,6 +214,8 @@ def _whole_training_job(_: Manifest, spec: Manifest, searched: Collection[str] =
             for text in words
         ]
     spec["command"][0] = spec["command"][0] or "true"
+    if len(spec["command"]) == 1:
+        spec["command"][0] = spec["command"][0].replace(" ", "_")
     for variable in spec.get("env", []):
         if REFERENCE.search(str(variable.get("value"))):
             variable["value"] = "a"
@@ -225,6 +227,7 @@ def _whole_training_job(_: Manifest, spec: Manifest, searched: Collection[str] =
         if "registerAs" not in output:
             output.pop("format", None)
             output.pop("compile", None)
+            output.pop("allowCodeExecution", None)
     if "source" in spec:
         spec["source"] = _whole_source(spec["source"])
     for origin in spec.get("envFrom", []):

@@ -199,6 +199,7 @@ COLUMNS = {
             "STATE": "Failed",
             "BEST": "0.25",
             "TRIALS": "12/200",
+            "STOPPED": "3",
             "FAILED": "2",
             "DURATION": "3m10s",
         },
