@@ -42,7 +42,7 @@ check: .venv/ready  ## style, types, layers, generated files, chart
 
 test: unit api chaos-short e2e  ## the tests of every commit, on the embedded cluster; 25 minutes, 45 where nothing is built
 
-test-all:  ## all tests, also the slow ones of foreign frameworks, clients and rare stories; 90 minutes
+test-all:  ## all tests, also the slow ones of foreign frameworks, clients and rare stories
 	@$(MAKE) --no-print-directory test ALL=1
 
 unit: .venv/ready  ## pure functions and golden manifests, and our programs on loopback
