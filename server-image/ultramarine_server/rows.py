@@ -89,8 +89,11 @@ def _drawn_behind(steps: Sequence[Any], count: int, random: np.random.Generator)
     if not learned or not all(hasattr(step, "inverse_transform") for step in before):
         return _draw(steps[0], count, random)
     table = _around(learned, int(getattr(last, "n_features_in_", count)), random, on_them=_is_xgboost(last))
-    for step in reversed(before):
-        table = step.inverse_transform(table)
+    try:
+        for step in reversed(before):
+            table = step.inverse_transform(table)
+    except Exception:  # Some have the method and do not allow it, such as an imputer without indicators.
+        return _draw(steps[0], count, random)
     return np.asarray(table) if table.shape[1] == count else _draw(steps[0], count, random)
 
 

@@ -27,6 +27,7 @@ from sklearn.ensemble import (
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.impute import SimpleImputer
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.model_selection import GridSearchCV
@@ -119,6 +120,11 @@ TRAPS: dict[str, tuple[Any, Any, Any]] = {
     "several numbers of trees": (RandomForestRegressor(5, random_state=0), PATIENTS, np.c_[PROGRESS, -PROGRESS]),
     "several labels": (KNeighborsClassifier(), CANCER, np.c_[IS_GOOD, 1 - IS_GOOD]),
     "neighbours": (KNeighborsRegressor(), PATIENTS, PROGRESS),
+    "an imputer before trees": (
+        make_pipeline(SimpleImputer(), RandomForestClassifier(5, random_state=0)),
+        CANCER,
+        IS_GOOD,
+    ),
     "without probabilities": (make_pipeline(StandardScaler(), SVC()), CANCER, IS_GOOD),
 }
 
