@@ -65,7 +65,8 @@ def _stored(number: int) -> Manifest:
     made, place = version(number), _place(number)
     digest = hands.digest_of(place)
     uri = f"s3://lake/NAMESPACE/{place}{digest.removeprefix('sha256:')[:16]}/"
-    return {**made, "spec": {**made["spec"], "uri": uri, "digest": digest, "format": {"name": "sklearn"}}}
+    format = {"format": {"name": "sklearn"}, "compile": {"to": "none"}}
+    return {**made, "spec": {**made["spec"], "uri": uri, "digest": digest, **format}}
 
 
 def _retiring() -> Manifest:
