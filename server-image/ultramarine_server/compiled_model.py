@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ultramarine_server.errors import BadRequest, LoadError
+from ultramarine_server.errors import BadRequest, LoadError, unfit_values
 from ultramarine_server.gaps import MISSING
 from ultramarine_server.onnx_model import FEATURES, GAPS, SIGNATURE, OnnxModel
 from ultramarine_server.signature import Signature, TensorSpec
@@ -49,26 +49,24 @@ class CompiledModel:
         if rows == {0}:
             raise BadRequest("the inputs have no rows")
         prepared = self._matrix(inputs) if self._is_matrix else self._each(inputs)
-        for kind, positions in self._gaps.items():
-            self._refuse(kind, positions, list(prepared.values()))
+        arrays = list(prepared.values())
+        if self._gaps and not all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f"):
+            self._refuse_gaps(arrays)
         try:
             return self._session.predict(prepared, outputs)
         except Exception as error:  # The shapes are right, so it is the values, such as an unknown category.
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            raise BadRequest(f"the model cannot take these values: {reason}") from error
+            raise unfit_values(error) from error
 
-    def _refuse(self, kind: str, positions: Sequence[int], arrays: Sequence[Array]) -> None:
-        """Raise BadRequest for a value that the native model refuses in one of these columns."""
-        test = np.isnan if kind == MISSING else np.isinf
-        floating = [(number, array) for number, array in enumerate(arrays) if array.dtype.kind == "f"]
-        if not any(test(array).any() for _, array in floating):
-            return
-        for position in positions:
-            number, column = (0, position) if self._is_matrix else (position, 0)
-            array = arrays[number]
-            if array.dtype.kind == "f" and column < array.shape[1] and test(array[:, column]).any():
-                named = f"feature {self._features[position]!r}" if self._features else f"column {position}"
-                raise BadRequest(f"the model cannot take these values: {named} has {kind}")
+    def _refuse_gaps(self, arrays: Sequence[Array]) -> None:
+        """Raise BadRequest for a value that the native model refuses in its column."""
+        for kind, positions in self._gaps.items():
+            test = np.isnan if kind == MISSING else np.isinf
+            for position in positions:
+                number, column = (0, position) if self._is_matrix else (position, 0)
+                array = arrays[number]
+                if array.dtype.kind == "f" and column < array.shape[1] and test(array[:, column]).any():
+                    named = f"feature {self._features[position]!r}" if self._features else f"column {position}"
+                    raise BadRequest(f"the model cannot take these values: {named} has {kind}")
 
     def _matrix(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         [(name, spec)] = self._takes.items()

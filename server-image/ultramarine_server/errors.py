@@ -24,3 +24,9 @@ class BadRequest(Problem):
 
     def __init__(self, message: str) -> None:
         super().__init__(400, message)
+
+
+def unfit_values(error: Exception) -> BadRequest:
+    """Return what a client is told of values that a model refused: the first line of the model's own words."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    return BadRequest(f"the model cannot take these values: {reason}")

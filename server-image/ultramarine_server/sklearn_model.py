@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ultramarine_server.errors import BadRequest, LoadError
+from ultramarine_server.errors import LoadError, unfit_values
 from ultramarine_server.signature import Signature, TensorSpec
 from ultramarine_server.table import (
     INPUT,
@@ -57,8 +57,7 @@ class SklearnModel:
         try:
             return {name: np.asarray(getattr(self.estimator, name)(table)) for name in outputs}
         except (ValueError, TypeError) as error:  # what estimators raise for values that they were not fitted for
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-            raise BadRequest(f"the model cannot take these values: {reason}") from error
+            raise unfit_values(error) from error
 
     def _table(self, inputs: Mapping[str, Array]) -> Any:
         """Return what the estimator was fitted on: a data frame when it knows names, else an array."""
