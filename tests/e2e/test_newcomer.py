@@ -83,7 +83,7 @@ def test_a_forest_is_trained_with_autolog_and_served(cellar):
 
 
 def test_the_forest_is_compiled_while_it_serves(cellar):
-    """Nobody asked for it: the version's answers are compared, and the endpoint rolls without a failed request."""
+    """By default the version's answers are compared, and the endpoint rolls without a failed request."""
     platform, _ = cellar
     with OpenLoad(platform, NAME, rows(1), path="/invocations") as load:
         platform.wait("mv", f"{NAME}-1", lambda s: (s.get("compiled") or {}).get("uri"))

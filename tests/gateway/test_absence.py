@@ -107,7 +107,7 @@ async def test_a_new_agent_keeps_requests_away_before_it_has_seen_the_pods(
 
 
 def test_shares_are_rescaled_to_whole_percent() -> None:
-    """Who is away leaves its share to the others in proportion; if nobody else is there, nothing changes."""
+    """Requests of an absent deployment go to the others in proportion; if no other is present, nothing changes."""
     assert rescaled({"blue": 80, "green": 20}, ["blue"]) == {"green": 100}
     assert rescaled({"blue": 50, "green": 30, "red": 20}, {"blue"}) == {"green": 60, "red": 40}
     assert rescaled({"a": 34, "b": 33, "c": 33}, {"a"}) == {"b": 50, "c": 50}
