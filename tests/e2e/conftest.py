@@ -165,7 +165,8 @@ class Platform:
         """End the operator's pod at once, as a dying node would: no signal to prepare for, no Lease given back."""
         pods = self.get("pod", "", "-l", "app.kubernetes.io/component=operator")
         for pod in pods:
-            self.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false")
+            words = (pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
+            self.kubectl("delete", "pod", *words)
 
 
 def _requests_to(to: target.Target) -> httpx.Client:

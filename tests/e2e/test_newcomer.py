@@ -151,6 +151,8 @@ def colleague(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
         subprocess.run([*helm, f"namespaces={{{SECOND}}}"], check=True, capture_output=True)
         yield Platform(replace(admin, kubectl=(admin.kubectl[0], "--kubeconfig", str(kubeconfig))), SECOND)
     finally:
+        # The operator loses its rights there before it hears of it: nothing of its own may be left to look after.
+        admin.run("-n", SECOND, "delete", "oe,sw,tj,mdl,mv", "--all", "--timeout=90s")
         subprocess.run([*helm, "namespaces=null"], check=True, capture_output=True)
         admin.run("delete", "namespace", SECOND, "--wait=false")
 
