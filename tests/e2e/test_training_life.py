@@ -211,7 +211,7 @@ def test_exit_codes_mean_what_the_policy_says(platform):
     assert ignored["state"] == "Succeeded"
     assert [entry["exitCode"] for entry in ignored["attemptHistory"]] == [9, 0]
     assert (final["state"], final["attempts"]) == ("Failed", 1)
-    assert condition(final, "Failed")["reason"] == "PodFailurePolicy"
+    assert condition(final, "Failed")["reason"] == final["failure"]["reason"] == "CommandFailed"
 
 
 def test_more_memory_after_too_little(platform):

@@ -359,10 +359,21 @@ def test_a_failed_job_tells_what_ended_it(nodes, told):
     both = two_failures(one, str(nodes - 1))
     got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=2), *both), NOW)
 
-    assert condition(got, "Failed")["reason"] == "BackoffLimitExceeded"
+    assert condition(got, "Failed")["reason"] == got.status["failure"]["reason"]
     assert got.status["failure"]["pod"] == got.status["pod"] == both[told]["metadata"]["name"]
     assert got.status["failure"]["exitCode"] == 3 + told
     assert got.status["failure"]["tail"] == ("KeyError: 'x'", "no more")[told]
+
+
+@pytest.mark.parametrize("ended", ["BackoffLimitExceeded", "PodFailurePolicy"])
+def test_the_condition_and_the_failure_have_one_reason(ended):
+    """Both say what happened to the command, and not which rule of the Job counted it."""
+    one = training_job(backoffLimit=0)
+    killed = pod(one, phase="Failed", **ended_container(137, "OOMKilled"))
+    got = plan(one, seen(job(one, "Failed", ended, failed=1), killed), NOW)
+    assert condition(got, "Failed")["reason"] == condition(got, "Succeeded")["reason"] == "OOMKilled"
+    assert got.status["failure"]["reason"] == "OOMKilled"
+    assert [event.reason for event in got.events] == ["OOMKilled"]
 
 
 def test_while_it_is_tried_again_the_last_failure_is_told():

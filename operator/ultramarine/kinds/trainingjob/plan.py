@@ -348,8 +348,6 @@ def _failed(
     # Of several nodes the first failure is the cause, and later ones are often only its echo.
     cause = causes[-1 if job.spec.nodes == 1 else 0] if causes else None
     verdict = pods.verdict(cause) if cause else None
-    if verdict and verdict.reason == contract.SAME_FAILURE:
-        reason = verdict.reason
     if reason == "DeadlineExceeded":
         seconds = job.spec.active_deadline_seconds
         verdict = pods.Verdict(
@@ -364,7 +362,7 @@ def _failed(
         said = str(condition.get("message") or "the Job failed and its pods are gone")
         verdict = pods.Verdict(reason, str(facts.get("pod", "")), None, said, "", "see the events of its Job")
     facts = {**facts, "failure": pods.failure(verdict), "pod": verdict.pod or facts.get("pod")}
-    finished = _plan(job, states.failed(reason, verdict.sentence), facts, now)
+    finished = _plan(job, states.failed(verdict.reason, verdict.sentence), facts, now)
     return Plan(finished.status, events=finished.events, after=_time_to_live(job, finished.status, now))
 
 
