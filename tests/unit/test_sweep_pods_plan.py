@@ -9,11 +9,27 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from builders import NOW, PLATFORM, child, condition, job, kinds_of, pod, read, seen, sweep, sweep_job, sweep_pod
+from builders import (
+    DIGEST,
+    NOW,
+    PLATFORM,
+    child,
+    condition,
+    job,
+    kinds_of,
+    pod,
+    read,
+    seen,
+    succeeded_pod,
+    sweep,
+    sweep_job,
+    sweep_pod,
+    training_job,
+)
 from ultramarine.kinds.sweep import KIND
 from ultramarine.kinds.sweep.plan import plan as plan_sweep
 from ultramarine.kinds.sweep.podpertrial import answer
-from ultramarine.kinds.trainingjob.manifests import training_job
+from ultramarine.kinds.trainingjob.manifests import training_job as build_job
 from ultramarine.kinds.trainingjob.plan import plan as plan_job
 from ultramarine.kinds.trials import ANNOTATION_TRIAL, task_of, trial_name
 from ultramarine.shared import contract
@@ -374,13 +390,13 @@ def test_a_coordinator_hears_how_trials_ended():
         startTime="2030-01-01T11:00:00Z",
         completionTime="2030-01-01T11:00:09Z",
         metrics={"latest": {"loss": 0.5}},
-        outputs={"model": {**stored, "format": "sklearn"}},
+        outputs={"model": {**stored, "format": "sklearn", "untrusted": "builtins.eval"}},
     )
     [ended] = told(one, done, trial(one, 3), trial(one, 5, "Failed"))["ended"]
 
     assert ended == {
         **{"trial": 0, "attempt": 1, "outcome": "Succeeded", "exitCode": 0, "seconds": 9.0, "metrics": {"loss": 0.5}},
-        "outputs": {"model": {**stored, "format": "sklearn"}},
+        "outputs": {"model": {**stored, "format": "sklearn", "untrusted": "builtins.eval"}},
     }
 
 
@@ -439,6 +455,22 @@ def test_the_best_trials_output_is_registered_from_where_its_job_stores():
         assert [m["kind"] for m in got.create] == kinds
 
 
+def test_what_servers_will_refuse_of_a_trials_model_is_known_without_its_pod():
+    """A coordinator that learns of an output by the status of the trial's job registers it with its untrusted types."""
+    spec = {"command": ["a"], "outputs": {"model": {}}}
+    one, uri = alone(registerBest="churn", trialTemplate={"spec": spec}), "s3://lake/team-a/trainingjobs/hpo-trial-0/"
+    trained = training_job({}, outputs={"model": {}})
+    record = contract.OutputRecord(f"{uri}u/model/d/", DIGEST, 3, "sklearn", "builtins.eval, os.system")
+    done = plan_job(trained, seen(job(trained, "Complete"), succeeded_pod(trained, model=record)), NOW)
+    [ended] = told(one, trial(one, 0, "Succeeded", outputs=done.status["outputs"]))["ended"]
+    best = BestTrial(0, (1.0,), {}, {"model": contract.read_known(contract.OutputRecord, ended["outputs"]["model"])})
+    summary = SweepSummary("Succeeded", "MaxTrialsReached", "all", succeeded=1, best=(best,))
+    here = seen(sweep_job(sweep(), "coordinator", "Complete"))
+    (question,) = KIND.questions(one, here)
+    got = plan(one, replace(here, answers={question: summary.to_json().decode()}))
+    assert got.create[-1]["spec"]["format"] == {"name": "sklearn", "untrustedTypes": ["builtins.eval", "os.system"]}
+
+
 # The job of a trial
 
 
@@ -455,7 +487,7 @@ def test_the_pods_of_a_trial_know_whom_to_tell(model, format):
     (made,) = jobs(plan(one, running(one, wanted=WANTED[:1]))).values()
     assert made["spec"]["outputs"] == {"model": {}, "more": {}}
     made["metadata"] |= {"uid": "u", "generation": 1}
-    built = training_job(read({**made, "status": {}}), PLATFORM)
+    built = build_job(read({**made, "status": {}}), PLATFORM)
     env = {each["name"]: each for each in built["spec"]["template"]["spec"]["containers"][0]["env"]}
 
     assert TrialTask.from_json(env[contract.ENV_TRIAL]["value"]) == TrialTask(

@@ -147,6 +147,7 @@ class ArtifactManifest:
 
 MAX_UNTRUSTED = 10  # types that a record names
 MAX_UNTRUSTED_NAME = 100  # characters of each
+MAX_UNTRUSTED_TEXT = MAX_UNTRUSTED * (MAX_UNTRUSTED_NAME + len(", "))  # characters of all of them
 
 
 @dataclass(frozen=True)

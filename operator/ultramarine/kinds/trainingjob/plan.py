@@ -297,6 +297,8 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
     for name, out in record.outputs.items():
         if out.format:
             outputs[name]["format"] = out.format[:63]
+        if out.untrusted:  # a sweep may learn of a trial's output only here
+            outputs[name]["untrusted"] = out.untrusted[: contract.MAX_UNTRUSTED_TEXT]
     create = to_register(job, record, seen)
     if create:
         names = ", ".join(manifest["metadata"]["name"] for manifest in create if manifest["kind"] == "ModelVersion")

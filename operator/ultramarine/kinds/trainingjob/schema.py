@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from ...shared.contract import ATTEMPTS_NAME, CHECKPOINTS_NAME, LOGS_NAME, METRICS_NAME
+from ...shared.contract import ATTEMPTS_NAME, CHECKPOINTS_NAME, LOGS_NAME, MAX_UNTRUSTED_TEXT, METRICS_NAME
 from ...shared.schema import (
     IMMUTABLE,
     NAME_PATTERN,
@@ -575,6 +575,11 @@ class OutputStatus(Schema):
     digest: Digest = Field(description="SHA-256 over the list of its files; it names the whole content.")
     bytes: int = Field(ge=0, description="The size of all its files.")
     format: str = Field(default="", max_length=63, description="The model's format, if it is a model.")
+    untrusted: str = Field(
+        default="",
+        max_length=MAX_UNTRUSTED_TEXT,
+        description="Types in a .skops file that a server builds only if the version may run code.",
+    )
     model_version: str | None = Field(default=None, max_length=253, description="The ModelVersion made of it.")
 
 
