@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, model, seen, training_job, version
 from ultramarine.kinds.onlineendpoint.addresses import service
 from ultramarine.kinds.onlineendpoint.manifests import selector, server_deployment
@@ -41,6 +42,12 @@ def server_pod(owner, number, name="blue", *, ready=True, **status):
 def told(reason, message):
     """The last words of a container of ours."""
     return TerminationRecord(reason=reason, message=message).to_json()
+
+
+def unready(reason):
+    """Version 1 that is not ready for that reason; nothing is known of it without one."""
+    conditions = [{"type": "Ready", "status": "False", "reason": reason, "message": "..."}] if reason else []
+    return {**version(1), "status": {"conditions": conditions}}
 
 
 def address(owner, name):
@@ -163,6 +170,74 @@ def test_an_alias_to_nowhere_does_not_end_what_serves():
     assert got.delete == ()
     assert condition(got, "Ready")["status"] == "True"
     assert "meanwhile churn-1 is served" in condition(got, "Ready")["message"]
+
+
+def served(one, *related):
+    """The plan of an endpoint that serves version 1 and knows it, beside these objects."""
+    first = plan(one, seen(deployment(one, 1), server_pod(one, 1), address(one, "blue"), related=(version(1),)), NOW)
+    after = replace(one, manifest={**one.manifest, "status": {**first.status, "keysSecret": "churn-keys"}})
+    around = seen(deployment(one, 1), server_pod(one, 1), address(one, "blue"), related=related)
+    return plan(after, around, NOW)
+
+
+@pytest.mark.parametrize(
+    ("reference", "related", "words"),
+    [
+        ("churn@1", (version(2),), "ModelVersion churn-1 no longer exists (there are: 2); apply it, or name a"),
+        ("churn@1", (), "ModelVersion churn-1 no longer exists (there are: none); apply it, or name a version"),
+        ("churn@latest", (), "Model churn has no version any more; a TrainingJob with registerAs: churn makes one"),
+        ("churn@champion", (), "Model churn no longer exists; apply it, or train it with registerAs: churn"),
+        (
+            "churn@champion",
+            (model(aliases={"champion": "1"}), version(2)),
+            "alias champion of Model churn leads to ModelVersion churn-1, which no longer exists (there are: 2); apply "
+            "it, or set spec.aliases.champion of the Model to a version that exists",
+        ),
+    ],
+)
+def test_what_was_served_and_is_gone_is_told_so(reference, related, words):
+    """Its pods go on; the condition says what is gone, what becomes of a new pod, and what a user can do."""
+    one = endpoint(deployments=[{"name": "blue", "model": "churn@1"}])
+    one = endpoint({**served(one, version(1)).status}, deployments=[{"name": "blue", "model": reference}])
+    got = served(one, *related)
+    message = condition(got, "Ready")["message"]
+    assert message.startswith(f"churn-1 answers; {words}")
+    assert message.endswith(
+        "meanwhile churn-1 is served. A new pod of it starts only if its stored files still exist, and edits of the "
+        "deployment wait"
+    )
+    assert (condition(got, "Ready")["status"], got.delete, kinds_of(got.apply)) == ("True", (), ["Service/churn"])
+
+
+def test_a_version_that_never_was_is_not_said_to_be_gone():
+    """Another number is asked for than the one that is served."""
+    one = endpoint(deployments=[{"name": "blue", "model": "churn@1"}])
+    one = endpoint({**served(one, version(1)).status}, deployments=[{"name": "blue", "model": "churn@9"}])
+    assert (
+        "ModelVersion churn-9 does not exist yet (there are: 1)"
+        in served(one, version(1)).status["deployments"][0]["message"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("reference", "related", "level"),
+    [
+        ("churn@latest", (), "Normal"),  # a training may be on its way
+        ("churn@1", (unready(""),), "Normal"),
+        ("churn@1", (), "Warning"),
+        ("churn@champion", (), "Warning"),
+        ("churn@champion", (model(aliases={"stable": "1"}),), "Warning"),
+        ("churn@champion", (model(aliases={"champion": "7"}),), "Warning"),
+        ("churn@1", (unready("Unreachable"),), "Normal"),
+        ("churn@1", (unready("Compiling"),), "Normal"),
+        ("churn@latest", (unready("BucketNotFound"),), "Warning"),
+        ("churn@1", (unready("CodeExecutionRefused"),), "Warning"),
+    ],
+)
+def test_waiting_that_only_a_person_can_end_is_a_warning(reference, related, level):
+    """What may come by itself is told as a normal event."""
+    got = plan(endpoint(deployments=[{"name": "blue", "model": reference}]), seen(related=related), NOW)
+    assert [event.type for event in got.events if event.reason == "Waiting"] == [level]
 
 
 def test_a_new_release_of_the_platform_does_not_restart_what_serves():

@@ -43,6 +43,7 @@ class Judged:
     message: str
     version: str
     may_sleep: bool = False  # then requests wait while no pod is ready
+    passes: bool = True  # what it waits for may come without a person
 
     @property
     def asleep(self) -> bool:
@@ -68,11 +69,15 @@ def judge(endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: 
     if isinstance(found, Unresolved):
         # What serves already goes on serving: an alias that leads nowhere must not end it.
         message = f"{found.message}; meanwhile {serves} is served" if serves else found.message
+        if serves and found.gone:
+            message += ". A new pod of it starts only if its stored files still exist, and edits of the deployment wait"
         version, count = _version_of(live), deployment.replicas
         still = _still(endpoint, deployment, version, seen, live)
         apply: tuple[Manifest, ...] = (_keeping(still, live if keep else None),) if still else ()
         sleepy = bool(apply) and may_sleep(deployment)
-        return Judged(deployment.name, apply, len(ready), count, serves, "Waiting", message, version, sleepy)
+        return Judged(
+            deployment.name, apply, len(ready), count, serves, "Waiting", message, version, sleepy, found.passes
+        )
     wanted = _keeping(found.deployment, live if keep else None)
     state, message = _state(endpoint, deployment, found.version, wanted, live, own, ready)
     message = "; ".join(part for part in (message, found.note) if part)
@@ -125,7 +130,7 @@ def _wanted(
             return pool
         made = pool_deployment(endpoint, deployment, deployment.pool, seen.platform, live)
         return _Wanted(made, (pool.catalogue,), note=pool.note)
-    found = resolve(deployment.model or "", seen)
+    found = resolve(deployment.model or "", seen, _has_served(endpoint, deployment.name, live))
     if isinstance(found, Unresolved):
         return found
     spec = found.spec
@@ -133,6 +138,12 @@ def _wanted(
         # Pods that are replaced while they are compared would be judged by their start.
         spec = found.native
     return _Wanted(server_deployment(endpoint, deployment, spec, seen.platform, live), version=found.name)
+
+
+def _has_served(endpoint: Endpoint, name: str, live: Manifest | None) -> set[str]:
+    """The versions of which the deployment's status or its Deployment knows that they were there."""
+    told = (each.get("modelVersion") for each in endpoint.status.get("deployments") or [] if each.get("name") == name)
+    return {*map(str, told), _version_of(live)} - {""}
 
 
 def _rolls_out(endpoint: Endpoint) -> bool:
@@ -163,7 +174,7 @@ def held(judged: Judged) -> Judged:
     if judged.state == "Ready":
         return replace(judged, apply=())
     message = "its pods stay as they are until they get no requests"
-    return replace(judged, apply=(), state="Waiting", message=message)
+    return replace(judged, apply=(), state="Waiting", message=message, passes=True)
 
 
 def _pods(seen: Seen, name: str) -> tuple[list[Manifest], list[Manifest]]:

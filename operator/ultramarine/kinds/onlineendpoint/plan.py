@@ -83,7 +83,7 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
         apply=(*guard, *servers, *step.apply),
         delete=(*gone, *_needless_policy(endpoint, own, judged, seen)),
         effects=_keys(endpoint, seen),
-        events=(*course.events, *diary(endpoint, status, answering, step)),
+        events=(*course.events, *diary(endpoint, status, judged, answering, step)),
         after=min((each for each in (after, course.after) if each), default=None),
     )
 

@@ -42,18 +42,18 @@ def resolve_pool(endpoint: Endpoint, deployment: str, pool: Pool, seen: Seen) ->
     for version in seen.others("ModelVersion"):
         versions[str(version["spec"].get("model"))].append(version)
     known = _known(endpoint, deployment, seen)
-    entries, lacking, why = [], [], ""
+    entries, lacking, why = [], [], Unresolved("", passes=True)
     for model in models:
         name = str(model["metadata"]["name"])
         found = resolve(f"{name}@{pool.alias}", replace(seen, related=(model, *versions[name])))
         if isinstance(found, Resolved):
             entries.append(_entry(found))
         else:
-            why = why or found.message
+            why = why if why.message else found
             lacking.append(name)
             entries += [known[name]] if name in known else []
     if not entries:
-        return Unresolved(f"none of {len(models)} models can be served: {why}")
+        return replace(why, message=f"none of {len(models)} models can be served: {why.message}")
     packed = b64encode(pack(entries)).decode()
     if len(packed) > LIMIT:
         return Unresolved(

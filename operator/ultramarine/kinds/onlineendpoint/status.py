@@ -126,7 +126,9 @@ def _versions(answering: Iterable[Judged]) -> str:
     return " and ".join(sorted(served - {""}))[:LONGEST_VERSION]
 
 
-def diary(endpoint: Endpoint, new: Manifest, answering: list[Judged], step: Step) -> tuple[Event, ...]:
+def diary(
+    endpoint: Endpoint, new: Manifest, judged: Mapping[str, Judged], answering: list[Judged], step: Step
+) -> tuple[Event, ...]:
     """An event for each turn of the Ready condition and of the traffic, and for each deployment that starts to fail."""
     lines: list[Event] = []
     before, after = find(endpoint.status, "Ready") or {}, find(new, "Ready") or {}
@@ -141,7 +143,8 @@ def diary(endpoint: Endpoint, new: Manifest, answering: list[Judged], step: Step
         if deployment["state"] == "Failing" and old.get("state") != "Failing":
             lines.append(Event("DeploymentFailing", f"{deployment['name']}: {deployment['message']}", "Warning"))
         if deployment["state"] == "Waiting" and old.get("message") != deployment["message"]:
-            lines.append(Event("Waiting", f"{deployment['name']}: {deployment['message']}"))
+            level = "Normal" if judged[deployment["name"]].passes else "Warning"
+            lines.append(Event("Waiting", f"{deployment['name']}: {deployment['message']}", level))
         if deployment["modelVersion"] and deployment["modelVersion"] != old.get("modelVersion"):
             lines.append(Event("VersionChosen", f"{deployment['name']} is to serve {deployment['modelVersion']}"))
         count_before, count = (each.get("autoscale", {}).get("replicas") for each in (old, deployment))
