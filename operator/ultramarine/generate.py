@@ -318,14 +318,14 @@ def main() -> None:
         "--check", action="store_true", help="write nothing; exit 1 and name the files that are not fresh"
     )
     check = parser.parse_args().check
-    stale = [path for path, text in files().items() if not path.exists() or path.read_text() != text]
+    stale = {path: text for path, text in files().items() if not path.exists() or path.read_text() != text}
     if check:
         for path in stale:
             print(f"not fresh: {path.relative_to(ROOT)}; run `make generate` and commit")
         sys.exit(1 if stale else 0)
-    for path in stale:
+    for path, text in stale.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(files()[path])
+        path.write_text(text)
         print(f"wrote {path.relative_to(ROOT)}")
 
 

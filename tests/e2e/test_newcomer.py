@@ -1,6 +1,6 @@
 """The first day of a newcomer: an own CSV, a forest, a sweep, a served model, a bad version, and a second namespace.
 
-The tests tell one story and build on each other.
+The tests tell one story and build on each other; the last one changes the namespaces of the release.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from manifests import endpoint
 from sklearn.datasets import load_wine
 from ultramarine import people
 from ultramarine_cluster import cluster, pki, target
-
-pytestmark = pytest.mark.exclusive  # one of them changes the namespaces of the release
 
 NAME, COLLEAGUE = "wine", "ada"
 SECOND = f"{NAMESPACE}-second"
@@ -157,6 +155,7 @@ def colleague(platform: Platform, tmp_path: Path) -> Iterator[Platform]:
         admin.run("delete", "namespace", SECOND, "--wait=false")
 
 
+@pytest.mark.exclusive
 def test_a_data_scientist_in_a_second_namespace_needs_no_other_rights(cellar, colleague):
     """With that role alone: her own CSV, a forest, an endpoint with her own key, and an answer; not the neighbour's."""
     keys = colleague.secret("ultramarine-storage")
