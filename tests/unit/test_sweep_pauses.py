@@ -339,6 +339,7 @@ def test_killed_coordinators_lose_no_pause_and_repeat_no_epoch(fleet: Fleet, sto
     assert any(trial.attempt > 1 for trial in trials.values())
 
 
+@pytest.mark.slow
 def test_a_promoted_trial_whose_worker_dies_goes_on_elsewhere(fleet: Fleet, storage: Storage) -> None:
     """Another worker begins with the checkpoint, and not with the first epoch."""
     coordinator = fleet.coordinate(max_trials=6, early_termination=ASHA)

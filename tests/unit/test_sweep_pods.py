@@ -310,6 +310,7 @@ def test_paused_trials_go_on_in_new_pods_and_repeat_no_epoch(fleet: Fleet, stora
     assert "trial 1 is paused: asha: rung 1" in fleet.said("hpo-trial-1")
 
 
+@pytest.mark.slow
 def test_killed_coordinators_lose_no_paused_job(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """While the coordinator is killed again and again, what was paused stays so, and goes on once."""
     some = pods("sh", "-c", EPOCHS, "$(params.x)", parallel=2, checkpoint={})
@@ -328,6 +329,7 @@ def test_killed_coordinators_lose_no_paused_job(fleet: Fleet, storage: Storage, 
     assert len(trials(fleet, storage)) == 9
 
 
+@pytest.mark.slow
 def test_a_paused_trial_whose_pod_is_lost_stays_paused(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """Another pod of a job that is not held yet hears that its trial is paused, and runs no epoch."""
     some = pods("sh", "-c", EPOCHS, "$(params.x)", parallel=1, checkpoint={})

@@ -326,6 +326,7 @@ def test_a_whole_sweep_is_recorded(fleet: Fleet, tracking: Tracking) -> None:
     assert "MLflow" not in fleet.said("coordinator")
 
 
+@pytest.mark.slow
 def test_kills_of_the_coordinator_record_nothing_twice(fleet: Fleet, tracking: Tracking) -> None:
     """SIGKILL at any time, SIGTERM too, which is told: at the end each trial is one run with each value once."""
     tracking.delay = 0.02

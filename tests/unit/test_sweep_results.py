@@ -264,6 +264,7 @@ def test_positive_values_of_all_sizes_have_a_logarithmic_axis() -> None:
     assert captions(told_of(values)) == {}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=30))
 @example([1e308, -1e308, 1.0])

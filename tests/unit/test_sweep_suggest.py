@@ -24,8 +24,9 @@ from unit.sweep_spaces import search_spaces
 LOSS = [{"metric": "loss", "goal": "minimize"}]
 TWO = [{"metric": "loss", "goal": "minimize"}, {"metric": "accuracy", "goal": "maximize"}]
 LONG = {"gp": 20}  # trials; of the others enough that all of them have begun to learn
-ENDLESS = [name for name in ALGORITHMS if name != "grid"]
-LEARNING = ["tpe", "gp", "cmaes", "nsga2"]
+GP = pytest.param("gp", marks=pytest.mark.slow)  # it takes seconds
+ENDLESS = [GP if name == "gp" else name for name in ALGORITHMS if name != "grid"]
+LEARNING = ["tpe", GP, "cmaes", "nsga2"]
 
 TREE = read_space(
     {
@@ -259,10 +260,10 @@ def best_of(space: Any, loss: Any, algorithm: str, seed: int, trials: int, paral
     [
         ("tpe", bowl_loss, BOWL, 0.3),
         ("cmaes", bowl_loss, BOWL, 0.3),
-        ("gp", bowl_loss, BOWL, 0.02),
+        pytest.param("gp", bowl_loss, BOWL, 0.02, marks=pytest.mark.slow),
         ("nsga2", bowl_loss, BOWL, 0.8),
         ("tpe", tree_loss, TREE, 0.8),
-        ("gp", tree_loss, TREE, 0.8),
+        pytest.param("gp", tree_loss, TREE, 0.8, marks=pytest.mark.slow),
     ],
 )
 def test_what_learns_is_better_than_chance(algorithm: str, loss: Any, space: Any, ratio: float) -> None:
@@ -342,7 +343,7 @@ def test_the_goal_says_which_way_is_better(algorithm: str) -> None:
     assert answers[0] == answers[1]
 
 
-@pytest.mark.parametrize("algorithm", ["tpe", "gp", "cmaes"])
+@pytest.mark.parametrize("algorithm", ["tpe", GP, "cmaes"])
 def test_a_region_that_fails_is_left(algorithm: str) -> None:
     """Where trials fail, fewer are tried, although the best ones lie at the edge of it."""
     space = read_space({"x": {"uniform": {"min": 0, "max": 1}}, "y": {"uniform": {"min": 0, "max": 1}}})
@@ -371,7 +372,7 @@ def test_a_sweep_in_which_all_fail_goes_on(algorithm: str) -> None:
         suggester.tell(Trial(number, params, FAILED if number % 3 else STOPPED))
 
 
-@pytest.mark.parametrize("algorithm", ["tpe", "gp", "cmaes"])
+@pytest.mark.parametrize("algorithm", ["tpe", GP, "cmaes"])
 def test_stopped_trials_are_learned_from(algorithm: str) -> None:
     """A sweep in which all but the best third are stopped, at their second step, still finds where losses are small."""
     space = read_space({"x": {"uniform": {"min": 0, "max": 1}}})
@@ -452,7 +453,14 @@ FAR = {
 @pytest.mark.parametrize("values", FAR.values(), ids=FAR)
 @pytest.mark.parametrize(
     ("algorithm", "objectives"),
-    [("tpe", LOSS), ("gp", LOSS), ("cmaes", LOSS), ("nsga2", LOSS), ("tpe", TWO), ("nsga2", TWO)],
+    [
+        ("tpe", LOSS),
+        pytest.param("gp", LOSS, marks=pytest.mark.slow),
+        ("cmaes", LOSS),
+        ("nsga2", LOSS),
+        ("tpe", TWO),
+        ("nsga2", TWO),
+    ],
 )
 def test_the_largest_floats_are_values_like_others(
     algorithm: str, objectives: list[dict[str, Any]], values: list[float]
@@ -535,7 +543,7 @@ def test_trials_of_another_sweep_are_taken_where_they_fit() -> None:
     ]
 
 
-@pytest.mark.parametrize("algorithm", ["tpe", "gp", "cmaes"])
+@pytest.mark.parametrize("algorithm", ["tpe", GP, "cmaes"])
 def test_what_is_known_of_another_sweep_helps_from_the_first_trial(algorithm: str) -> None:
     """The first trials of a sweep that knows another one are better than those of one that does not."""
     earlier = [
@@ -572,7 +580,7 @@ def test_history_is_the_same_however_it_was_told(events: list[tuple[int, str, in
     assert history.informative == anew.informative
 
 
-@pytest.mark.parametrize("algorithm", sorted(set(ENDLESS) - {"gp"}))
+@pytest.mark.parametrize("algorithm", [name for name in ENDLESS if name is not GP])
 def test_ten_thousand_trials_are_no_burden(algorithm: str) -> None:
     """After 10,000 finished trials the next suggestion looks at a bounded number of them, or at each of them once."""
     several = algorithm not in SINGLE_OBJECTIVE

@@ -53,6 +53,7 @@ def test_a_sweep_from_its_first_trial_to_its_last_words(fleet: Fleet, storage: S
     assert TerminationRecord.from_json((fleet.base / "w0/log").read_text()) == TerminationRecord()
 
 
+@pytest.mark.slow
 def test_kills_lose_no_result_and_repeat_none(fleet: Fleet, storage: Storage) -> None:
     """500 trials by two workers, while the coordinator and the workers are killed again and again: each has one result,
     the right one, and no more have run again than workers were killed."""

@@ -338,7 +338,7 @@ def test_nodes_whose_clocks_differ_agree_on_everything(job: Job) -> None:
     assert three.productive_seconds <= successor.record().productive_seconds <= took
 
 
-@pytest.mark.parametrize("jump", [-HOUR, HOUR])
+@pytest.mark.parametrize("jump", [pytest.param(-HOUR, marks=pytest.mark.slow), HOUR])
 def test_a_clock_that_jumps_breaks_no_gang(job: Job, jump: int) -> None:
     """Set right by an hour while the command runs: nobody is lost, and the time worked is what it is."""
     began = time.monotonic()
@@ -356,7 +356,7 @@ def test_a_clock_that_jumps_breaks_no_gang(job: Job, jump: int) -> None:
     assert 1.5 * SILENCE <= first.record().productive_seconds <= time.monotonic() - began
 
 
-@pytest.mark.parametrize("clock", [-HOUR, HOUR])
+@pytest.mark.parametrize("clock", [pytest.param(-HOUR, marks=pytest.mark.slow), HOUR])
 def test_a_clock_that_the_storage_does_not_bear_is_named(job: Job, clock: int) -> None:
     """An S3 server refuses requests of a time that is not now: the keys are not to blame, and another node may do."""
     pod = job.pod(0, nodes=1, clock=clock, outputs={"model": ""})
