@@ -34,6 +34,7 @@ def reference(kind: str, **selector: str) -> Manifest:
     return variable(valueFrom={kind: selector})
 
 
+DATA = {"parameters": {"input": 1}, "envFrom": None}
 MANY = {"rate": None, **{f"a{number}": number for number in range(13)}}
 
 RULES: list[Rule] = [
@@ -262,6 +263,38 @@ RULES: list[Rule] = [
         {"command": ["$(inputs)", "$(HOME)", "$$(input.a)"], "inputs": None},
         {"command": ["a", "$(inputs.data)"], "inputs": None},
         "$(inputs.data) names no input; there are none; correct the name, or add it to spec.inputs",
+    ),
+    *(
+        of_spec(
+            TJ,
+            f"{lost} is a reference in another spelling",
+            {"command": ["sh", "-c", "echo $(date) $$(input.x) ${HOME} ${data} $(nosuch) x.$(inputs.data)"], **DATA},
+            {"command": ["sh", "-c", f"cat {lost}"], **DATA},
+            f"{lost} would reach the command as it is; write {meant}",
+        )
+        for lost, meant in (
+            ("$(input.data)", "$(inputs.data)"),
+            ("${inputs.data}", "$(inputs.data)"),
+            ("${{ inputs.data }}", "$(inputs.data)"),
+            ("$(output.report)", "$(outputs.report)"),
+            ("$(parameters.input)", "$(params.input)"),
+            ("$(data)", "$(inputs.data)"),
+            ("$(input)", "$(params.input)"),
+        )
+    ),
+    of_spec(
+        TJ,
+        "a variable of that name is what is meant",
+        {"command": ["a", "$(data)"], "env": [{"name": "data", "value": "x"}], **DATA},
+        {"command": ["a", "$(data)"], "env": [{"name": "other", "value": "x"}], **DATA},
+        "$(data) would reach the command as it is; write $(inputs.data)",
+    ),
+    of_spec(
+        TJ,
+        "a variable has no reference in another spelling either",
+        variable(value="$$(input.data) $(data)"),
+        variable(value="a ${{inputs.data}}"),
+        "spec.env: value of A has a reference, which is filled in only in command and args; pass it there",
     ),
     of_spec(
         TJ,

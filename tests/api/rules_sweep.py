@@ -326,6 +326,12 @@ RULES = [
         f"$(inputs.dta) names no input; inputs are: data; correct the name, or add it to {TRIAL}.inputs",
     ),
     wanted(
+        "a trial has references in our spelling",
+        trial(args=["$(params.drop)"]),
+        trial(args=["${trial.x} $(param.drop)"]),
+        "$(param.drop) would reach the command as it is; write $(params.drop)",
+    ),
+    wanted(
         "a trial's parameter is searched or given",
         trial(args=["$(params.lr)"]),
         trial(args=["$(params.learning_rate)"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -93,6 +94,21 @@ def test_a_reference_to_nothing_is_refused_with_what_there_is():
     """A reference to a parameter that is not there names the place, the field and the known names."""
     with pytest.raises(InvalidSpec, match=r"spec\.command\[0\].*params\.rate.*spec\.parameters.*it has: lr"):
         plan(training_job(command=["$(params.rate)"], parameters={"lr": "1"}), seen(), NOW)
+
+
+def test_a_reference_in_another_spelling_is_refused_before_the_job_begins():
+    """Azure ML's and a wrong name are named with the right spelling; a job that has begun goes on as it is."""
+    for text, meant in (
+        ("--lr=${{ inputs.lr }}", "$(inputs.lr)"),
+        ("${params.lr}", "$(params.lr)"),
+        ("$(output.model)", "$(outputs.model)"),
+        ("$(parameter.lr)", "$(params.lr)"),
+    ):
+        one = training_job(command=["train", text])
+        with pytest.raises(InvalidSpec, match=re.escape(f"; apply it again under another name, with {meant}")):
+            plan(one, seen(), NOW)
+        assert plan(one, seen(job(one)), NOW).status["state"] != "Failed"
+    assert plan(training_job(command=["sh", "-c", "$$(input.a) $(date) ${HOME}"]), seen(), NOW).apply
 
 
 def test_no_variable_of_the_author_gets_into_the_task():

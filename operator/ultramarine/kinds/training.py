@@ -22,6 +22,7 @@ Job = Obj[TrainingJobSpec]
 
 RUN_ID = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
 REFERENCE = re.compile(r"\$\((params|inputs|outputs)\.([^)]*)\)")
+_SLIP = re.compile(r"(?<!\$)\$[({]+ *(input|output|param|parameter)s?\.([A-Za-z0-9_.-]+) *[)}]+")
 
 
 def source_digest(job: Job) -> str:
@@ -84,6 +85,20 @@ def command_line(spec: TrainingJobSpec, params: Mapping[str, str], where: str, p
         *(fill(f"{where}.command[{i}]", text) for i, text in enumerate(spec.command)),
         *(fill(f"{where}.args[{i}]", text) for i, text in enumerate(spec.args)),
     ]
+
+
+def check_spelling(spec: TrainingJobSpec, where: str) -> None:
+    """Raise InvalidSpec for a reference in another system's or a wrong spelling, which nothing would fill in.
+
+    It is for an object that has not begun: a command that runs may have meant it.
+    """
+    for field, texts in (("command", spec.command), ("args", spec.args)):
+        for i, text in enumerate(texts):
+            for slip in _SLIP.finditer(text):
+                if not REFERENCE.fullmatch(slip[0]):
+                    kind = "params" if slip[1].startswith("param") else f"{slip[1]}s"
+                    message = f"{where}.{field}[{i}]: {slip[0]} would reach the command as it is"
+                    raise InvalidSpec(f"{message}; apply it again under another name, with $({kind}.{slip[2]})")
 
 
 def _input_place(name: str, source: Input) -> str:

@@ -16,6 +16,7 @@ from ...shared.searchgrid import Grid, check_algorithm
 from ...shared.searchspace import Space, read_space
 from ...shared.sweep_records import FRONT, MOST_PODS, SweepSummary, in_template
 from .. import queues
+from ..training import check_spelling
 from ..trainingjob.schema import MAX_PARAMETERS
 from . import podpertrial, status
 from .manifests import (
@@ -86,6 +87,8 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
         state = states.pending("TokenMissing", f"Secret {token_secret_name(sweep)} was deleted; all pods are made anew")
         gone = [job for job in own.jobs if job not in stuck] or stuck
         return _plan(sweep, state, facts, now, delete=tuple(Ref.to(JOB, job) for job in gone))
+    if not own.jobs and not sweep.status.get("startTime"):
+        check_spelling(sweep.spec.trial_template.spec, "spec.trialTemplate.spec")
     warm_start, waits = _warm_start(sweep, seen)
     if waits:
         return _plan(sweep, waits, facts, now, after=LOOK_AGAIN)

@@ -13,6 +13,7 @@ from ...shared.meta import JOB, TRAINING_JOB, Manifest, Ref, controller_uid
 from ...shared.plan import Plan, Platform, Question, ReadText, Seen
 from ...shared.training_records import TerminationRecord
 from .. import queues
+from ..training import check_spelling
 from ..trials import task_of
 from . import history, memory, status
 from .manifests import (
@@ -119,6 +120,8 @@ def _without_job(job: Job, seen: Seen, facts: Manifest, now: datetime) -> Plan:
         return _plan(job, states.pending("ReadingResult", message), facts, now, after=STORAGE_RETRY)
     if job.spec.suspend and queues.is_queued(job.manifest):
         return _plan(job, _suspended(job), facts, now)
+    if not job.status.get("startTime"):
+        check_spelling(job.spec, "spec")
     state = _suspended(job) if job.spec.suspend else STARTING
     return _plan(job, state, facts, now, apply=_children(job, seen, None, facts))
 
