@@ -166,7 +166,7 @@ def test_a_trial_fails_alone(fleet: Fleet, storage: Storage) -> None:
     assert over(coordinator, worker) == [0, 0]
     words = {number: trial.message for number, trial in trials(fleet, storage).items()}
     assert fleet.last_words().succeeded == 1
-    assert words[2] == "command exited with code 3"
+    assert words[2] == "command exited with code 3: no such column"
     assert trials(fleet, storage)[2].tail == "no such column"
     assert words[3] == "command was killed by SIGKILL; probably out of memory: raise spec.trialTemplate.spec.resources"
     assert words[4] == "the command ended well, but never printed loss to stdout (it printed acc)"
@@ -192,7 +192,7 @@ def test_a_canary_spares_the_others(fleet: Fleet) -> None:
 
     assert over(coordinator, *workers) == [0, 0, 0]
     assert (fleet.last_words().outcome, fleet.last_words().reason) == ("Failed", "CanaryFailed")
-    assert fleet.last_words().message == "the first trial failed: trial 0: command exited with code 1\nno data"
+    assert fleet.last_words().message == "the first trial failed: trial 0: command exited with code 1: no data\nno data"
     assert fleet.last_words().exit_code == 1
     assert fleet.last_words().pod in ("w0", "w1")
     assert (fleet.base / "ran").read_text() == "\n"

@@ -11,7 +11,7 @@ from ultramarine_trainer.repeats import QUICK, Repeats
 from ultramarine_trainer.runner import Failed
 from unit.test_trainer_run import Pod
 
-MISSING = "echo started; echo \"ModuleNotFoundError: No module named 'nosuch'\" >&2; exit 1"
+MISSING = "echo \"ModuleNotFoundError: No module named 'nosuch'\" >&2; exit 1"
 
 
 @pytest.fixture
@@ -94,6 +94,8 @@ def test_only_two_in_a_row_count(storage: Storage, bucket: str) -> None:
         "requests.exceptions.ConnectionError: Max retries exceeded",
         "socket.gaierror: [Errno -3] Temporary failure in name resolution",
         "TimeoutError: timed out",
+        "urllib.error.URLError: <urlopen error [Errno -2] Name or service not known>",
+        "OSError: [Errno 113] No route to host",
         "urllib.error.HTTPError: HTTP Error 503: Service Unavailable",
         "torch.distributed.DistBackendError: NCCL error",
         "OSError: [Errno 98] Address already in use",

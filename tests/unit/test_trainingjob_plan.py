@@ -368,6 +368,18 @@ def two_failures(one: Obj[Any], node: str = "0") -> tuple[Manifest, Manifest]:
     return first, second
 
 
+def test_the_words_of_the_cause_are_the_message_and_have_a_remedy():
+    """The trainer knows the cause behind a stack that fills the tail; the hint says what the platform can do."""
+    one = training_job(backoffLimit=0)
+    words = {"reason": "CommandFailed", "message": "command exited with code 1", "tail": "  [bt] (8) a.so [0x7f]"}
+    broken = failed_pod(one, "churn-0-aaaaa", 1, **words, words="URLError: <urlopen error timed out>")
+    failure = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), broken), NOW).status["failure"]
+
+    assert failure["message"] == "command exited with code 1: URLError: <urlopen error timed out>"
+    assert failure["hint"].startswith("training pods reach the object storage alone, unless the chart's")
+    assert "kubectl -n team-a logs" in failure["hint"]
+
+
 @pytest.mark.parametrize(("nodes", "told"), [(1, 1), (2, 0)])
 def test_a_failed_job_tells_what_ended_it(nodes, told):
     """The verdict is that of the last attempt; of several nodes that of the first, for others fail for its sake."""

@@ -6,8 +6,11 @@ import re
 import threading
 from collections import deque
 
+from ultramarine.shared.lastwords import last_words
+
 LINE_LIMIT = 4096  # bytes; a longer line is no log line, and nothing of it is kept
-TAIL_LIMIT = 2000  # characters of all remembered lines together
+TAIL_LIMIT = 2000  # characters of the tail
+_MEMORY = 16_000  # characters of all remembered lines together
 
 _LINE_END = re.compile(rb"[\r\n]+")  # a progress bar ends its lines with a carriage return
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]")  # colours, and what a terminal would not show
@@ -52,19 +55,32 @@ class Tail:
 
     def __init__(self, limit: int = TAIL_LIMIT) -> None:
         self._limit = limit
-        self._lines: deque[str] = deque()
+        self._lines: deque[tuple[str, bool]] = deque()  # with whether they are of stdout
         self._size = 0
         self._lock = threading.Lock()
 
-    def add(self, line: str) -> None:
+    def add(self, line: str, is_stdout: bool = False) -> None:
         """Remember `line`, and forget the oldest ones that have no room beside it."""
-        line = line[-self._limit :]
         with self._lock:
-            self._lines.append(line)
+            self._lines.append((line, is_stdout))
             self._size += len(line) + 1
-            while self._size > self._limit + 1:
-                self._size -= len(self._lines.popleft()) + 1
+            while self._size > _MEMORY + 1 and len(self._lines) > 1:
+                self._size -= len(self._lines.popleft()[0]) + 1
+
+    @property
+    def words(self) -> str:
+        """The line that says why the command failed, which a long stack may have pushed out of the tail."""
+        with self._lock:
+            stdout = {index for index, (_, is_stdout) in enumerate(self._lines) if is_stdout}
+            return last_words([line for line, _ in self._lines], stdout)
 
     def __str__(self) -> str:
+        kept: list[str] = []
+        left = self._limit
         with self._lock:
-            return "\n".join(self._lines)
+            for line, _ in reversed(self._lines):
+                if kept and len(line) > left:
+                    break
+                kept.append(line[-self._limit :])
+                left -= len(line) + 1
+        return "\n".join(reversed(kept))

@@ -14,6 +14,7 @@ from contextlib import suppress
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, SAME_FAILURE, UNREADABLE
 from ultramarine.shared.errors import StorageError
+from ultramarine.shared.lastwords import is_of_the_network
 
 from ultramarine_trainer.runner import Failed
 
@@ -34,11 +35,14 @@ class Repeats:
     def __init__(self, storage: Storage, uri: str, worth_retrying: Collection[int], say: Callable[[str], None]) -> None:
         self._storage, self._uri, self._worth_retrying, self._say = storage, uri, worth_retrying, say
 
-    def judge(self, failed: Failed, tail: str, seconds: float) -> Failed:
-        """Return the failure, or one that ends the job where the attempt before has failed alike."""
+    def judge(self, failed: Failed, words: str, seconds: float) -> Failed:
+        """Return the failure, or one that ends the job if the attempt before has failed alike.
+
+        `words` are what the command said of the cause, and `seconds` the time that it worked.
+        """
         if failed.code == EXIT_DO_NOT_RETRY or failed.reason == "Stopped":
             return failed
-        line = self._line(failed, tail, seconds)
+        line = self._line(failed, words, seconds)
         mine = {"reason": failed.reason, "exitCode": failed.code, "line": line}
         if line and self._before() == mine:
             code = failed.code if failed.reason == "CommandFailed" else 0
@@ -51,16 +55,15 @@ class Repeats:
             self._say(f"the next attempt will not know how this one failed: {error.message}")
         return failed
 
-    def _line(self, failed: Failed, tail: str, seconds: float) -> str:
+    def _line(self, failed: Failed, words: str, seconds: float) -> str:
         """The words by which the same failure is known, or nothing where another attempt is worth its time."""
         if failed.reason == "SourceUnreachable":
             return "" if _BUSY.search(failed.message) else _ADDRESS.sub("0x", failed.message)[:MAX_LINE]
         quick = failed.reason == "CommandFailed" and failed.code < 128 and seconds < QUICK
-        lines = tail.strip().splitlines()
-        if not quick or not lines or failed.code in self._worth_retrying:
+        if not quick or failed.code in self._worth_retrying:
             return ""
-        last = lines[-1].strip()
-        return "" if _PASSING.search(last) or _BUSY.search(last) else _ADDRESS.sub("0x", last)[:MAX_LINE]
+        passes = _PASSING.search(words) or _BUSY.search(words) or is_of_the_network(words)
+        return "" if passes else _ADDRESS.sub("0x", words)[:MAX_LINE]
 
     def _before(self) -> object:
         with suppress(StorageError, *UNREADABLE, ValueError):

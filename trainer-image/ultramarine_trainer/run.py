@@ -276,7 +276,7 @@ class Attempt:
         """The command has succeeded; what it has made is not stored yet."""
 
     def _hear(self, line: str, is_stdout: bool) -> None:
-        self._tail.add(line)
+        self._tail.add(line, is_stdout)
         if is_stdout:
             self._listeners.hear(line)
 
@@ -334,9 +334,10 @@ class Attempt:
 
     def _failed(self, failed: Failed) -> tuple[int, TerminationRecord]:
         if self._repeats is not None and not self._signals.received:
-            failed = self._repeats.judge(failed, str(self._tail), self._ran)
+            failed = self._repeats.judge(failed, self._tail.words, self._ran)
         record = replace(self._record(), reason=failed.reason, message=failed.message, tail=str(self._tail))
-        record = replace(record, exit_code=failed.of_command)
+        words = self._tail.words if failed.reason == "CommandFailed" else ""
+        record = replace(record, words=words, exit_code=failed.of_command)
         kept = record.checkpoint.productive_seconds if record.checkpoint else 0.0
         return failed.code, replace(record, productive_seconds=kept)
 

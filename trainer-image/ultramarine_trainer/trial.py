@@ -86,7 +86,7 @@ class Ears:
 
     def hear(self, line: str, is_stdout: bool) -> None:
         """Take a line that the command printed."""
-        self.tail.add(line)
+        self.tail.add(line, is_stdout)
         if "=" not in line:
             return
         found = metrics_in(line)

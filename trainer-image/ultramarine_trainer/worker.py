@@ -158,6 +158,8 @@ class Worker(Attempt):
             outcome, message = "Stopped" if heartbeat.cause == STOP else "Failed", heartbeat.why
         elif code != 0:
             outcome, message = "Failed", in_template(problem or str(failure_of(code)))
+            if not problem and (words := ears.tail.words):
+                message = f"{message}: {words}"
         elif ears.unmeasured:
             outcome, message = "Failed", ears.unmeasured
         self.say(f"trial {trial.number}: {outcome}" + (f": {message}" if message else ""))

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from . import contract
 from .conditions import parse_timestamp
+from .lastwords import LONGEST, last_words, remedy
 from .meta import Manifest
 from .plan import Platform
 from .training_records import TerminationRecord
@@ -269,8 +270,9 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
     try:
         record = TerminationRecord.from_json(said)
         reason, message, tail, code = record.reason, record.message, record.tail, record.exit_code or code
+        words = record.words[:LONGEST]
     except ValueError:  # an image that is not ours, or killed before it could speak: the kubelet gives the log's end
-        reason, message, tail = "", "", said
+        reason, message, tail, words = "", "", said, ""
     kubelets = str(ended.get("reason") or "Error")
     if kubelets == OUT_OF_MEMORY:
         limit = _memory_limit(pod, str(status.get("name")))
@@ -297,20 +299,22 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
     if not reason:
         reason = "CommandFailed"
     message = message or f"pod {name} exited with code {code}"
-    lines = tail.strip().splitlines()
-    if reason == "CommandFailed" and lines:
-        message += f": {lines[-1].strip()[:300]}"  # most programs say last what ended them
+    if reason == "CommandFailed" and (words := words or last_words(tail.splitlines())):
+        message += f": {words}"
     container = str(status.get("name") or "")
     if reason == "CommandFailed" and container != "trainer":
         reason, hint = "ContainerFailed", f"see {_log_of(pod, container)}"
     else:
         hint = HINTS.get(reason, "").format(secret=_storage_secret(pod), log=_log_of(pod, container))
+        if reason in ("CommandFailed", contract.SAME_FAILURE) and (cure := remedy(message)):
+            hint = f"{cure}; {hint}"
     return Verdict(reason, name, code, message, tail, hint)
 
 
-def command_failed(namespace: str, pod: str) -> str:
-    """What to do about a command that failed in this pod of ours, where no more than its name is known."""
-    return HINTS["CommandFailed"].format(log=f"kubectl -n {namespace} logs {pod} -c {TRAINER}")
+def command_failed(namespace: str, pod: str, message: str) -> str:
+    """What to do about a command that failed in this pod of ours, if only its name and the message are known."""
+    hint = HINTS["CommandFailed"].format(log=f"kubectl -n {namespace} logs {pod} -c {TRAINER}")
+    return f"{cure}; {hint}" if (cure := remedy(message)) else hint
 
 
 def _log_of(pod: Manifest, container: str) -> str:

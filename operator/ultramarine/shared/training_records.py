@@ -202,7 +202,8 @@ class TerminationRecord:
     `mlflow_run` is the id of the run that records the job.
     `series` is the URI of all that the pod's metrics were, if any of that is stored.
     On failure `reason` is a CamelCase word, `message` a sentence that names the field and the remedy,
-    `tail` the last lines that the user's command wrote. `exit_code` is the command's if the container's is another.
+    `tail` the last lines that the user's command wrote, `words` what they, or lines before them, say of the cause.
+    `exit_code` is the command's if the container's is another.
     """
 
     outputs: dict[str, OutputRecord] = field(default_factory=dict)
@@ -210,6 +211,7 @@ class TerminationRecord:
     reason: str = ""
     message: str = ""
     tail: str = ""
+    words: str = ""
     exit_code: int = 0
     source: SourceRecord = SourceRecord()
     inputs: dict[str, InputRecord] = field(default_factory=dict)
@@ -264,7 +266,7 @@ class TerminationRecord:
     def _check(self) -> None:
         """Raise TypeError where a field is not of its type: the user's command can write here too."""
         texts = [self.reason, self.message, self.tail, self.source.digest, self.source.commit, self.mlflow_run]
-        texts.append(self.series)
+        texts += [self.series, self.words]
         texts += [text for output in self.outputs.values() for text in (output.uri, output.digest, output.format)]
         texts += [output.untrusted for output in self.outputs.values()]
         texts += [record.digest for record in self.inputs.values()]

@@ -298,7 +298,7 @@ def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, n
         message, _, tail = (last.message or "its coordinator has ended it").partition("\n")
         if last.reason == "DeadlineExceeded" and (cause := _kept_back(own, summary)):
             message = f"no trial ran within spec.activeDeadlineSeconds={sweep.spec.active_deadline_seconds}: {cause}"
-        hint = pods.command_failed(sweep.namespace, last.pod) if last.pod else ""
+        hint = pods.command_failed(sweep.namespace, last.pod, message) if last.pod else ""
         verdict = pods.Verdict(last.reason or "SweepFailed", last.pod, last.exit_code or None, message, tail, hint)
         return _ended_badly(sweep, own.coordinator, verdict, facts, now)
     if sweep.spec.register_best is not None:

@@ -1,0 +1,162 @@
+"""The line that says why a command failed: from texts that real programs have written."""
+
+from __future__ import annotations
+
+import pytest
+from ultramarine.shared.lastwords import LONGEST, last_words, remedy
+from ultramarine_trainer.lines import Tail
+
+XGBOOST = """\
+Traceback (most recent call last):
+  File "/workspace/train.py", line 3, in <module>
+    xgb.train({"objective":"multi:softmax","num_class":3}, d)
+  File "/usr/lib/python3.11/site-packages/xgboost/core.py", line 726, in inner_f
+    return func(**kwargs)
+           ^^^^^^^^^^^^^^
+xgboost.core.XGBoostError: [01:00:14] /src/objective/multiclass_obj.cu:64: Check failed: valid: label must be in [0, 3).
+Stack trace:
+  [bt] (0) /usr/lib/python3.11/site-packages/xgboost/lib/libxgboost.so(+0x11031e) [0x7f591ef1031e]
+  [bt] (8) /usr/lib/python3.11/lib-dynload/_ctypes.cpython-311-x86_64-linux-gnu.so(+0x1117a) [0x7f593f5a717a]
+"""
+LIGHTGBM = """\
+[LightGBM] [Fatal] Label must be in [0, 2), but found 2 in label
+Traceback (most recent call last):
+  File "/workspace/train.py", line 2, in <module>
+    lgb.train({}, data)
+lightgbm.basic.LightGBMError: Label must be in [0, 2), but found 2 in label
+"""
+GRID = """\
+Traceback (most recent call last):
+  File "/workspace/train.py", line 4, in <module>
+    GridSearchCV(LogisticRegression(), {"C":[-1]}).fit(x, y)
+ValueError:
+All the 5 fits failed.
+You can try to debug the error by setting error_score='raise'.
+Below are more details about the failures:
+--------------------------------------------------------------------------------
+5 fits failed with the following error:
+Traceback (most recent call last):
+  File "/usr/lib/python3.11/site-packages/sklearn/base.py", line 1387, in wrapper
+    estimator._validate_params()
+sklearn.utils._param_validation.InvalidParameterError: The 'C' parameter must be a float in the range (0.0, inf].
+"""
+NOTE = """\
+Traceback (most recent call last):
+  File "/workspace/train.py", line 2, in <module>
+    raise ValueError("bad column 'x'")
+ValueError: bad column 'x'
+second line of it
+"""
+SYNTAX = """\
+  File "/workspace/train.py", line 3
+    fit(
+       ^
+SyntaxError: '(' was never closed
+"""
+CHAINED = """\
+Traceback (most recent call last):
+  File "/workspace/train.py", line 1, in <module>
+    a["b"]
+KeyError: 'b'
+During handling of the above exception, another exception occurred:
+Traceback (most recent call last):
+  File "/workspace/train.py", line 3, in <module>
+    raise SystemError("no column b")
+SystemError: no column b
+"""
+TORCHRUN = """\
+[rank0]: Traceback (most recent call last):
+[rank0]:   File "/workspace/train.py", line 5, in <module>
+[rank0]:     main()
+[rank0]: RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x3 and 2x1)
+Traceback (most recent call last):
+  File "/usr/bin/torchrun", line 8, in <module>
+    sys.exit(main())
+torch.distributed.elastic.multiprocessing.errors.ChildFailedError:
+============================================================
+train.py FAILED
+------------------------------------------------------------
+  exitcode  : 1 (pid: 1234)
+============================================================
+"""
+GROUP = """\
+  + Exception Group Traceback (most recent call last):
+  |   File "/workspace/train.py", line 1, in <module>
+  |     raise ExceptionGroup("several", [ValueError("a")])
+  | ExceptionGroup: several (1 sub-exception)
+  +-+---------------- 1 ----------------
+    | ValueError: a
+    +------------------------------------
+"""
+HANDLED = NOTE + "".join(f"epoch={epoch} loss=0.1\n" for epoch in range(50)) + "no space for the result\n"
+CPP = "terminate called after throwing an instance of 'std::runtime_error'\n  what():  shape mismatch: 3 vs 4\n"
+FRAMES = "boost: bad alloc\nStack trace:\n  [bt] (0) a.so [0x1]\nframe #0: c10::Error + 0x5a (0x7f in libc10.so)\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            XGBOOST,
+            "xgboost.core.XGBoostError: /src/objective/multiclass_obj.cu:64: Check failed: valid: label must be ",
+        ),
+        (LIGHTGBM, "lightgbm.basic.LightGBMError: Label must be in [0, 2), but found 2 in label"),
+        (GRID, "sklearn.utils._param_validation.InvalidParameterError: The 'C' parameter must be a float in the range"),
+        (NOTE, "ValueError: bad column 'x' second line of it"),
+        (SYNTAX, "SyntaxError: '(' was never closed"),
+        (CHAINED, "SystemError: no column b"),
+        (TORCHRUN, "RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x3 and 2x1)"),
+        (GROUP, "ExceptionGroup: several (1 sub-exception) ValueError: a"),
+        (HANDLED, "no space for the result"),
+        (CPP, "what():  shape mismatch: 3 vs 4"),
+        (FRAMES, "boost: bad alloc"),
+        ("usage: train.py [-h] [--lr LR]\ntrain.py: error: unrecognized arguments: --rl\n", "train.py: error: unrec"),
+        ("----\n", "----"),
+        ("", ""),
+    ],
+)
+def test_the_words_are_the_cause_and_not_the_end_of_its_stack(text: str, words: str) -> None:
+    """An exception's own line is taken, however long the stack is that a library prints behind it."""
+    assert last_words(text.splitlines()).startswith(words)
+    assert (not words) == (not last_words(text.splitlines()))
+
+
+def test_what_stdout_says_is_no_part_of_an_exception() -> None:
+    """The two streams come in any order, so a line of stdout may arrive within a message or behind it."""
+    tail = Tail()
+    for line in NOTE.splitlines():
+        tail.add(line)
+        tail.add("epoch=1 loss=0.5", True)
+    assert tail.words == "ValueError: bad column 'x' second line of it"
+
+
+def test_a_long_stack_pushes_the_words_out_of_the_tail_alone() -> None:
+    """The trainer remembers more than the tail shows, and the words stay short."""
+    tail = Tail()
+    for line in XGBOOST.splitlines():
+        tail.add(line)
+    for number in range(30):
+        tail.add(f"  [bt] ({number}) {'x' * 200}")
+    assert "XGBoostError" not in str(tail)
+    assert tail.words.startswith("xgboost.core.XGBoostError: /src/objective")
+    tail.add("x" * 4000)
+    assert len(str(tail)) <= 2000
+    assert len(last_words(["y" * 4000])) == LONGEST
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("urllib.error.URLError: <urlopen error [Errno -2] Name or service not known>", "networkPolicies.egress"),
+        ("requests.exceptions.ConnectionError: HTTPSConnectionPool(host='a.b'): Max retries exceeded", "training.md"),
+        ("OSError: We couldn't connect to 'https://huggingface.co' to load the files", "networkPolicies.egress"),
+        ("ConnectionRefusedError: [Errno 111] Connection refused", "networkPolicies.egress"),
+        ("TimeoutError: timed out", "networkPolicies.egress"),
+        ("ModuleNotFoundError: No module named 'catboost.core'", "if catboost is not a file of yours"),
+        ("ValueError: the network has no connected layers", ""),
+        ("KeyError: 'time'", ""),
+    ],
+)
+def test_what_the_platform_can_help_with_has_a_remedy(words: str, part: str) -> None:
+    """A host that cannot be reached and a package that is missing are no faults of the code."""
+    assert (part in remedy(words)) if part else remedy(words) == ""
