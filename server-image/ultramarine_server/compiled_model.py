@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from ultramarine.shared.errors import listed
 
+from ultramarine_server.columns import numbers_of_any_kind
 from ultramarine_server.errors import BadRequest, LoadError, unfit_values
 from ultramarine_server.gaps import MISSING
-from ultramarine_server.onnx_model import FEATURES, GAPS, SIGNATURE, OnnxModel
+from ultramarine_server.onnx_model import FEATURES, GAPS, KNOWN_TEXTS, MISSING_TEXTS, SIGNATURE, OnnxModel
 from ultramarine_server.signature import Signature, TensorSpec
-from ultramarine_server.tensors import DTYPES, Array
+from ultramarine_server.tensors import DTYPES, Array, nulls
 
 
 class CompiledModel:
@@ -24,6 +26,10 @@ class CompiledModel:
         try:
             self.signature = _signature(json.loads(session.metadata[SIGNATURE]))
             self._features = [str(name) for name in json.loads(session.metadata.get(FEATURES, "[]"))]
+            texts = json.loads(session.metadata.get(MISSING_TEXTS, "{}"))
+            self._missing_texts = {int(at): str(word) for at, word in texts.items()}
+            known = json.loads(session.metadata.get(KNOWN_TEXTS, "{}"))
+            self._known_texts = {int(at): frozenset(map(str, texts)) for at, texts in known.items()}
             gaps = json.loads(session.metadata.get(GAPS, "{}"))
             self._gaps = {str(kind): [int(each) for each in positions] for kind, positions in gaps.items()}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -31,15 +37,28 @@ class CompiledModel:
         self._session = session
         self._takes = {spec.name: spec for spec in session.signature.inputs}
         self._is_matrix = len(self._takes) == 1 and not set(self._takes) <= set(self._features)
-        self._columns = tuple(TensorSpec(name, "", (-1,)) for name in self._features)
+        self._columns = tuple(
+            TensorSpec(name, "BYTES" if name in self._takes and self._takes[name].datatype == "BYTES" else "", (-1,))
+            for name in self._features
+        )
+        self._inputs = numbers_of_any_kind(self.signature.inputs)
+        if self._is_unlike_its_columns():
+            kinds = {"FP32": "FP64"}
+            columns = (TensorSpec(n, kinds.get(s.datatype, s.datatype), (-1,)) for n, s in self._takes.items())
+            self.signature, self._inputs = Signature(tuple(columns), self.signature.outputs), self._columns
         self._by_column = len(self.signature.inputs) > 1
+
+    def _is_unlike_its_columns(self) -> bool:
+        """Whether an earlier release has compiled it, which showed a matrix of numbers in place of texts, too."""
+        texts = any(spec.datatype == "BYTES" for spec in self._takes.values())
+        return texts and not self._is_matrix and "feature_names" in self.signature.inputs[0].parameters
 
     def expected(self, names: Sequence[str]) -> tuple[TensorSpec, ...]:
         """Columns, if the request speaks of any; else the signature's inputs: as the native model does it."""
         shown = [spec.name for spec in self.signature.inputs]
         if not self._by_column and set(names) & set(self._features) and shown != list(names):
             return self._columns
-        return self.signature.inputs
+        return self._inputs
 
     def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Bring the inputs into the session's form and run it for the named outputs only."""
@@ -49,6 +68,7 @@ class CompiledModel:
         if rows == {0}:
             raise BadRequest("the inputs have no rows")
         prepared = self._matrix(inputs) if self._is_matrix else self._each(inputs)
+        prepared = self._with_words(prepared)
         arrays = list(prepared.values())
         if self._gaps and not all(np.isfinite(array).all() for array in arrays if array.dtype.kind == "f"):
             self._refuse_gaps(arrays)
@@ -56,6 +76,29 @@ class CompiledModel:
             return self._session.predict(prepared, outputs)
         except Exception as error:  # The shapes are right, so it is the values, such as an unknown category.
             raise unfit_values(error) from error
+
+    def _with_words(self, prepared: dict[str, Array]) -> dict[str, Array]:
+        """Put the converter's word in place of a missing text, and another one in place of that word."""
+        for number, (name, array) in enumerate(prepared.items()):
+            if array.dtype != object:
+                continue
+            prepared[name] = array = array.copy()
+            for column in range(array.shape[1]):
+                position, texts = column if self._is_matrix else number, array[:, column]
+                missing, word = nulls(texts), self._missing_texts.get(position)
+                known = self._known_texts.get(position)
+                if known is not None and (unknown := {*texts[~missing].tolist()} - known):
+                    raise self._unfit(position, f"unknown categories {listed(map(repr, sorted(unknown)))}")
+                if word is not None:
+                    texts[texts == word] = f"{word}?"
+                    texts[missing] = word
+                elif missing.any():
+                    raise self._unfit(position, MISSING)
+        return prepared
+
+    def _unfit(self, position: int, kind: str) -> BadRequest:
+        named = f"feature {self._features[position]!r}" if self._features else f"column {position}"
+        return BadRequest(f"the model cannot take these values: {named} has {kind}")
 
     def _refuse_gaps(self, arrays: Sequence[Array]) -> None:
         """Raise BadRequest for a value that the native model refuses in its column."""
@@ -65,8 +108,7 @@ class CompiledModel:
                 number, column = (0, position) if self._is_matrix else (position, 0)
                 array = arrays[number]
                 if array.dtype.kind == "f" and column < array.shape[1] and test(array[:, column]).any():
-                    named = f"feature {self._features[position]!r}" if self._features else f"column {position}"
-                    raise BadRequest(f"the model cannot take these values: {named} has {kind}")
+                    raise self._unfit(position, kind)
 
     def _matrix(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         [(name, spec)] = self._takes.items()
@@ -88,11 +130,14 @@ class CompiledModel:
 
 def _typed(array: Array, spec: TensorSpec, name: str) -> Array:
     try:
+        if spec.datatype == "BYTES" and array.dtype != object:
+            raise BadRequest(f"column {name!r} is text, and numbers came: send its values as strings (BYTES), or null")
         typed = np.ascontiguousarray(array, dtype=DTYPES[spec.datatype])
     except (ValueError, TypeError, OverflowError) as error:
         raise BadRequest(f"input {name!r}: {spec.datatype} expected ({error})") from error
     if typed.dtype.kind in "iu" and not np.array_equal(typed, array):
-        raise BadRequest(f"input {name!r}: {spec.datatype} expected, numbers with a fraction came")
+        came = "a missing value" if np.isnan(array).any() else "numbers with a fraction"
+        raise BadRequest(f"input {name!r}: {spec.datatype} expected, {came} came")
     return typed
 
 

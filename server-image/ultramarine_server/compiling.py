@@ -107,7 +107,11 @@ def _attempt(
         raise LoadError(f"the native model does not take the rows of {rows.source}: {error}; {remedy}") from error
     native = Native(model, estimator, features, columns, refused(model, inputs, outputs))
     gaps = rows_with_gaps(inputs, native.gaps)
-    wanted_of_gaps = model.predict(gaps, outputs) if gaps else {}
+    try:
+        wanted_of_gaps = model.predict(gaps, outputs) if gaps else {}
+    except Exception as error:  # It takes a missing value in some rows, and not in others.
+        message = f"the native model takes a missing value in some rows of {rows.source} and not in others: {error}"
+        raise LoadError(f"{message}; what it refuses would not be known") from error
     has_labels = "predict_proba" in outputs or hasattr(final_step(estimator), "classes_")
     labels = ["predict"] if has_labels else []
     best, why = CompileRecord(reason=NOT_CONVERTIBLE), ""
@@ -204,14 +208,19 @@ def _inputs(model: Model, rows: Rows, columns: Mapping[str, str]) -> dict[str, A
             specs = dict(columns)
         if len(specs) == 1:
             [(name, datatype)] = specs.items()
-            return {name: np.ascontiguousarray(table, dtype=DTYPES[datatype])}
-        return {
-            name: np.ascontiguousarray(table[:, index], dtype=DTYPES[datatype])
-            for index, (name, datatype) in enumerate(specs.items())
-        }
+            return {name: _typed(table, datatype)}
+        return {name: _typed(table[:, index], datatype) for index, (name, datatype) in enumerate(specs.items())}
     except (ValueError, TypeError, IndexError) as error:
         message = f"the rows of {rows.source} do not fit the model's signature: {error}"
         raise LoadError(message, "ExampleInvalid") from error
+
+
+def _typed(values: Array, datatype: str) -> Array:
+    array = np.ascontiguousarray(values, dtype=DTYPES[datatype])
+    if array.dtype == object:  # An encoder has what was missing among its categories, as NaN or None.
+        array = array.copy()
+        array[array != array] = None
+    return array
 
 
 def store(task: CompileTask, folder: Path, environment: Mapping[str, str]) -> CompileRecord:

@@ -17,9 +17,9 @@ from skl2onnx.common.shape_calculator import (
     calculate_linear_regressor_output_shapes,
 )
 
-from ultramarine_server.gaps import Gaps
+from ultramarine_server.gaps import MISSING, UNKNOWN, Gaps
 from ultramarine_server.model import Model
-from ultramarine_server.onnx_model import FEATURES, GAPS, SIGNATURE
+from ultramarine_server.onnx_model import FEATURES, GAPS, KNOWN_TEXTS, MISSING_TEXTS, SIGNATURE
 from ultramarine_server.signature import TensorSpec
 from ultramarine_server.table import INPUT
 from ultramarine_server.tree_conversion import TREE_CONVERSIONS
@@ -114,8 +114,8 @@ def _initial_types(native: Native, number: str) -> list[tuple[str, Any]]:
     if native.columns:
         typed = {name: number if datatype == "FP64" else datatype for name, datatype in native.columns.items()}
         return [(name, _TYPES[datatype]([None, 1])) for name, datatype in typed.items()]
-    if native.model.signature.inputs[0].datatype == "BYTES":
-        return [(INPUT, StringTensorType([None, 1]))]
+    if (spec := native.model.signature.inputs[0]).datatype == "BYTES":
+        return [(INPUT, StringTensorType([None, *(spec.shape[1:] or (1,))]))]
     return [(INPUT, _TYPES[number]([None, native.estimator.n_features_in_]))]
 
 
@@ -152,10 +152,19 @@ def _named(made: ModelProto, native: Native) -> ModelProto:
     for spec in specs:
         found = there[-1] if spec.name == "predict_proba" or of_values else there[0]
         _add_output(made, found.name, spec, second=found is not there[0] and len(spec.shape) == 1)
+    texts: dict[int, str] = getattr(native.model, "missing_texts", dict)()
+    texts = {at: word for at, word in texts.items() if at not in native.gaps.get(MISSING, ())}
+    learned: dict[int, tuple[str, ...]] = getattr(native.model, "known_texts", dict)()
+    refusing = native.gaps.get(UNKNOWN, [])
+    if not set(refusing) <= set(learned):
+        raise ValueError("it refuses texts, and has no encoder that says which")
+    known = {at: learned[at] for at in refusing}
     properties = {
         SIGNATURE: json.dumps(native.model.signature.to_dict()),
         **({FEATURES: json.dumps(native.features)} if native.features else {}),
         **({GAPS: json.dumps(native.gaps)} if native.gaps else {}),
+        **({MISSING_TEXTS: json.dumps(texts)} if texts else {}),
+        **({KNOWN_TEXTS: json.dumps(known)} if known else {}),
     }
     helper.set_model_props(made, properties)
     return made

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from ultramarine_server.errors import LoadError
+from ultramarine_server.errors import BadRequest, LoadError
 from ultramarine_server.signature import Signature, TensorSpec, mismatch
-from ultramarine_server.tensors import Array
+from ultramarine_server.tensors import Array, nulls
 
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -32,10 +32,13 @@ _DATATYPES = {
 _MAPS = {"seq(map(int64,tensor(float)))": "FP32", "seq(map(string,tensor(float)))": "FP32"}
 
 # Metadata of a compiled model's file: how its native model shows itself, the names of that one's features, if any, and
-# which of them refuse missing values or infinity.
+# which of them refuse missing values or infinity, which word its converter has put in place of a missing text, and
+# which texts alone a column takes.
 SIGNATURE = "ultramarine.signature"
 FEATURES = "ultramarine.features"
 GAPS = "ultramarine.gaps"
+MISSING_TEXTS = "ultramarine.missing-texts"
+KNOWN_TEXTS = "ultramarine.known-texts"
 
 
 class OnnxModel:
@@ -64,6 +67,9 @@ class OnnxModel:
 
     def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Run the session for the named outputs only."""
+        for name, array in inputs.items():
+            if array.dtype == object and nulls(array).any():
+                raise BadRequest(f"input {name!r}: null came, and ONNX has no missing text; send a text in its place")
         results = self._session.run(list(outputs), dict(inputs))
         return {name: _matrix(result) for name, result in zip(outputs, results, strict=True)}
 

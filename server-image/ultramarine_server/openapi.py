@@ -101,10 +101,10 @@ def _operation(
 
 def _value(datatype: str) -> Schema:
     if datatype == "BYTES":
-        return {"type": "string"}
+        return {"type": ["string", "null"]}
     if datatype == "BOOL":
         return {"type": "boolean"}
-    # null is NaN in what is sent, and NaN or infinity in what is answered.
+    # null is NaN or a missing text in what is sent, and NaN or infinity in what is answered.
     return {"type": ["number", "null"] if DTYPES[datatype].kind == "f" else "integer"}
 
 
@@ -146,7 +146,7 @@ def _list_of(tensors: tuple[TensorSpec, ...], *, sent: bool) -> Schema:
 def _request(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Schema:
     named = {"enum": [spec.name for spec in outputs]}
     wanted = {"type": "object", "properties": {"name": named, "parameters": {"type": "object"}}, "required": ["name"]}
-    return {
+    schema: Schema = {
         "type": "object",
         "properties": {
             "id": {"type": "string"},
@@ -156,6 +156,14 @@ def _request(inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) ->
         },
         "required": ["inputs"],
     }
+    if all("example" in spec.parameters for spec in inputs):
+        rows = {spec.name: spec.one_row() for spec in inputs}
+        sent = [
+            {"name": spec.name, "datatype": spec.datatype, "shape": list(row.shape), "data": row.ravel().tolist()}
+            for spec, row in zip(inputs, rows.values(), strict=True)
+        ]
+        schema["examples"] = [{"inputs": sent}]
+    return schema
 
 
 def _answer(loaded: Loaded, outputs: tuple[TensorSpec, ...]) -> Schema:
@@ -201,7 +209,11 @@ def _rows(loaded: Loaded) -> Schema:
         "inputs": {"anyOf": [rows, by_column]},
     }
     named = ({"type": "object", "properties": {name: form}, "required": [name]} for name, form in fields.items())
-    return {"anyOf": [rows, *named]}
+    schema: Schema = {"anyOf": [rows, *named]}
+    if all("example" in spec.parameters for spec in signature.inputs):
+        example = [spec.one_row().ravel().tolist()[0] for spec in signature.inputs]
+        schema["examples"] = [{"data": [dict(zip(names, example, strict=True)) if names else example]}]
+    return schema
 
 
 def _scores(loaded: Loaded, count: int) -> Schema:

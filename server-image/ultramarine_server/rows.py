@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ultramarine_server.columns import learned, leaves_columns
 from ultramarine_server.errors import LoadError
 from ultramarine_server.tensors import Array
 
@@ -69,6 +70,8 @@ def _draw(part: Any, count: int, random: np.random.Generator) -> Array:
     part = getattr(part, "best_estimator_", part)
     if hasattr(part, "steps"):
         steps = [step for _, step in part.steps if not isinstance(step, str)]
+        if any(column.datatype == "BYTES" for column in learned(part, count).values()):  # the encoder knows the texts
+            steps = [step for step in steps[:-1] if not leaves_columns(step)] + steps[-1:]
         return _drawn_behind(steps, count, random) if len(steps) > 1 else _draw(steps[0], count, random)
     if hasattr(part, "transformers_"):
         return _draw_columns(part, count, random)
@@ -77,8 +80,8 @@ def _draw(part: Any, count: int, random: np.random.Generator) -> Array:
     if hasattr(part, "vocabulary_"):
         words = np.array(sorted(part.vocabulary_), dtype=object)
         return np.array([" ".join(random.choice(words, WORDS)) for _ in range(ROWS)], dtype=object)
-    if learned := thresholds(part):
-        return _around(learned, count, random, on_them=_is_xgboost(part))
+    if splits := thresholds(part):
+        return _around(splits, count, random, on_them=_is_xgboost(part))
     return _normal(part, count, random)
 
 

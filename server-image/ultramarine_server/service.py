@@ -187,7 +187,8 @@ def check_inputs(model: Model, inputs: Sequence[Tensor]) -> dict[str, Array]:
         if name in arrays:
             raise BadRequest(f"input {name!r} is there twice")
         if name not in specs:
-            raise BadRequest(f"input {name!r} is unknown; this model takes {listed(specs)}")
+            remedy = "; send each column as an input of its own" if len(inputs) == 1 < len(specs) else ""
+            raise BadRequest(f"input {name!r} is unknown; this model takes {listed(specs)}{remedy}")
         arrays[name] = specs[name].take(tensor.array, tensor.datatype)
     if len(arrays) < len(specs):
         missing = next(name for name in specs if name not in arrays)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from ultramarine_server.errors import BadRequest, LoadError
 from ultramarine_server.tensors import DTYPES, Array, keeps_values
@@ -24,11 +25,17 @@ class TensorSpec(msgspec.Struct, frozen=True):
         document = {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
         return document | ({"parameters": dict(self.parameters)} if self.parameters else {})
 
+    def one_row(self) -> Array:
+        """Return a row of the example, or of zeros and empty texts."""
+        value = self.parameters.get("example", "" if self.datatype == "BYTES" else 0)
+        return np.full([max(size, 1) for size in self.shape], value, DTYPES[self.datatype or "FP64"])
+
     def take(self, array: Array, datatype: str) -> Array:
         """Return `array`, which came as `datatype`, in this tensor's type. Raises BadRequest when it does not fit."""
         wanted = self.datatype or datatype
         if datatype != wanted and not keeps_values(datatype, wanted):
-            raise BadRequest(f"input {self.name!r}: datatype {wanted} expected, {datatype} came")
+            remedy = "; it is text: send its values as strings, or null for a missing one" if wanted == "BYTES" else ""
+            raise BadRequest(f"input {self.name!r}: datatype {wanted} expected, {datatype} came{remedy}")
         if array.ndim == len(self.shape) + 1 and array.shape[-1] == 1 and self.shape == (-1,):
             array = array[:, 0]  # a column that came as a matrix of one column
         shape = array.shape

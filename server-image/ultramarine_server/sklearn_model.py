@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ultramarine_server.errors import LoadError, unfit_values
+from ultramarine_server.columns import column_inputs, learned, numbers_of_any_kind, refused_values, with_missing
+from ultramarine_server.errors import BadRequest, LoadError
 from ultramarine_server.signature import Signature, TensorSpec
 from ultramarine_server.table import (
     INPUT,
@@ -39,25 +40,60 @@ class SklearnModel:
             import pandas as pd  # Only models that were fitted on a data frame pay for it.
 
             self._frame: Any = pd.DataFrame
-        self._columns = tuple(TensorSpec(name, "", (-1,)) for name in self._features)
+            self._series: Any = pd.Series
         count = int(getattr(estimator, "n_features_in_", -1))
-        inputs: tuple[TensorSpec, ...] = (self._inferred_input(count),)
+        self._learned = learned(estimator, count)
+        self._keeps_none = any(column.missing is None for column in self._learned.values())
+        self._has_text = any(column.datatype == "BYTES" for column in self._learned.values())
+        self._columns = tuple(TensorSpec(name, self._any_but_text(at), (-1,)) for at, name in enumerate(self._features))
+        inputs = self._inferred_inputs(count)
         if given and given.inputs:
             inputs = checked_inputs(given.inputs, self._features, count)
+        self._names = self._features or ([spec.name for spec in inputs] if len(inputs) > 1 else [])
+        self._positions = {name: at for at, name in enumerate(self._names)}
+        self._taken = numbers_of_any_kind(inputs)
         outputs = checked_outputs(given.outputs if given else (), self._tried_outputs(inputs))
         self.signature = Signature(inputs, outputs)
 
     def expected(self, names: Sequence[str]) -> tuple[TensorSpec, ...]:
         """Columns, if the request speaks of any; else the signature's inputs."""
-        return columns_or_inputs(self.signature.inputs, self._columns, names)
+        return columns_or_inputs(self._taken, self._columns, names)
 
     def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
         """Call the estimator once for each output."""
+        inputs = self._checked(inputs)
         table = self._table(inputs)
         try:
             return {name: np.asarray(getattr(self.estimator, name)(table)) for name in outputs}
-        except (ValueError, TypeError) as error:  # what estimators raise for values that they were not fitted for
-            raise unfit_values(error) from error
+        except Exception as error:
+            if (problem := refused_values(error, inputs, self._features)) is None:
+                raise
+            raise problem from error
+
+    def missing_texts(self) -> dict[int, str]:
+        """Return the word that converters have for a missing text, by the position of its column."""
+        return {at: str(column.missing) for at, column in self._learned.items() if column.datatype == "BYTES"}
+
+    def known_texts(self) -> dict[int, tuple[str, ...]]:
+        """Return the texts that encoders know, by the position of their column."""
+        return {at: column.texts for at, column in self._learned.items() if column.texts}
+
+    def _any_but_text(self, at: int) -> str:
+        return "BYTES" if at in self._learned and self._learned[at].datatype == "BYTES" else ""
+
+    def _checked(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Put what the model was fitted with in place of None. Raises BadRequest for numbers in columns of text."""
+        checked: dict[str, Array] = {}
+        for name, array in inputs.items():
+            at = self._positions.get(name, -1)
+            if array.dtype == object:
+                array = with_missing(array, self._learned, max(at, 0))
+            elif texts := [each for each in ([at] if at >= 0 else self._learned) if self._any_but_text(each)]:
+                named = repr(self._names[texts[0]]) if self._names else str(texts[0])
+                message = f"column {named} is text, and numbers came: send its values as strings (BYTES), or null"
+                raise BadRequest(message + ("; send each column as an input of its name" if at < 0 else ""))
+            checked[name] = array
+        return checked
 
     def _table(self, inputs: Mapping[str, Array]) -> Any:
         """Return what the estimator was fitted on: a data frame when it knows names, else an array."""
@@ -72,17 +108,26 @@ class SklearnModel:
             return np.column_stack([inputs[spec.name] for spec in self.signature.inputs])
         if len(inputs) == 1 and next(iter(inputs)) not in self._features:
             return self._frame(next(iter(inputs.values())), columns=self._features)
-        return self._frame({name: inputs[name] for name in self._features})
+        table = self._frame({name: inputs[name] for name in self._features})
+        if self._keeps_none:  # where pandas would put NaN
+            for name, array in inputs.items():
+                if array.dtype == object:
+                    table[name] = self._series(array, dtype=object)
+        return table
 
-    def _inferred_input(self, count: int) -> TensorSpec:
+    def _inferred_inputs(self, count: int) -> tuple[TensorSpec, ...]:
         if hasattr(_first_step(self.estimator), "build_analyzer"):  # a text vectorizer: one string a row
-            return TensorSpec(INPUT, "BYTES", (-1,))
-        return matrix_input(self._features, count)
+            return (TensorSpec(INPUT, "BYTES", (-1,)),)
+        if self._has_text and count == 1 and not self._features:
+            return (TensorSpec(INPUT, "BYTES", (-1, 1), {"example": self._learned[0].example}),)
+        if self._has_text:
+            return column_inputs(self._features or [f"x{at}" for at in range(count)], self._learned)
+        return (matrix_input(self._features, count),)
 
     def _tried_outputs(self, inputs: tuple[TensorSpec, ...]) -> list[TensorSpec]:
-        """Ask the estimator with one row of zeros, which warms it up too, or read its classes where it takes none."""
+        """Ask the estimator with one row, which warms it up too, or read its classes where it refuses that."""
         names = [name for name in OUTPUTS if hasattr(self.estimator, name)]
-        zeros = {spec.name: _one_row(spec) for spec in inputs}
+        zeros = {spec.name: spec.one_row() for spec in inputs}
         try:
             results = {name: getattr(self.estimator, name)(self._table(zeros)) for name in names}
         except Exception:  # Any estimator may refuse zeros, such as an encoder of words, by any exception.
@@ -100,11 +145,6 @@ class SklearnModel:
 
 def _is_column(array: Array) -> bool:
     return array.ndim == 2 and array.shape[1] == 1
-
-
-def _one_row(spec: TensorSpec) -> Array:
-    shape = [1] + [max(size, 1) for size in spec.shape[1:]]
-    return np.full(shape, "", dtype=object) if spec.datatype == "BYTES" else np.zeros(shape)
 
 
 def _first_step(estimator: Any) -> Any:

@@ -29,6 +29,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FP64": np.dtype(np.float64),
     "BYTES": np.dtype(object),
 }
+_NULL: Any = None
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 
 # What a cast makes infinite is refused. np.errstate says the same in a microsecond, at each request.
@@ -47,6 +48,12 @@ def datatype_of(array: Array) -> str:
 def keeps_values(datatype: str, wanted: str) -> bool:
     """Whether every value of `datatype` can be had in `wanted`: FP32 in FP64, but not back."""
     return "BYTES" not in (datatype, wanted) and bool(np.can_cast(DTYPES[datatype], DTYPES[wanted], "safe"))
+
+
+def nulls(texts: Array) -> Array:
+    """Say which values are None, which is what null stands for among texts."""
+    found: Array = np.equal(texts, _NULL)
+    return found
 
 
 def array_of(datatype: str, data: list[Any]) -> Array:
@@ -73,16 +80,20 @@ def encode(array: Array, datatype: str) -> Any:
     return np.ascontiguousarray(array, DTYPES[datatype]).ravel()
 
 
-def _text(value: Any) -> str:
+def _text(value: Any) -> str | None:
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # a missing text
+        return None
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _strings(data: list[Any]) -> Array:
     array = np.array(data, dtype=object)
-    for index, value in enumerate(array.ravel()):
-        if not isinstance(value, str):
-            where = f" at index {index}" if value is None else ""
-            raise BadRequest(f"data must be strings for BYTES; {_shown(value)} came{where}")
+    values = array.reshape(-1)
+    for index, value in enumerate(values):
+        if isinstance(value, float) and math.isnan(value):  # as MLflow writes what is missing
+            values[index] = None
+        elif value is not None and not isinstance(value, str):
+            raise BadRequest(f"data must be strings for BYTES, or null for a missing one; {_shown(value)} came")
     return array
 
 

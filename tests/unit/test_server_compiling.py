@@ -178,6 +178,27 @@ def test_a_compiled_model_takes_the_missing_values_that_the_native_one_takes(tmp
     assert (verdict.reason, "rows with a missing value" in verdict.message) == ("ParityFailed", True)
 
 
+class Choosy(LinearRegression):
+    """A model that takes a missing value in the first row alone."""
+
+    def predict(self, rows: Any) -> Any:
+        if np.isnan(rows[1:]).any():
+            raise RuntimeError("a gap further down")
+        return super().predict(np.nan_to_num(rows))
+
+
+def test_a_model_that_refuses_some_gaps_is_a_verdict(tmp_path):
+    """Compiling does not end with a traceback where the native model refuses the rows with a missing value."""
+    path = tmp_path / "model.pkl"
+    path.write_bytes(pickle.dumps(Choosy().fit(PATIENTS, PROGRESS)))
+    task = task_for(path, format="pickle", allow_code_execution=True)
+    verdict = compile_model(task, tmp_path, tmp_path / "out", threads=1)
+
+    assert verdict.reason == "NotConvertible"
+    assert "takes a missing value in some rows" in verdict.message
+    assert "a gap further down" in verdict.message
+
+
 def test_an_unknown_category_is_the_clients_mistake(tmp_path):
     """What the native model refuses row by row is no failure of the server when it is compiled."""
     table = pd.DataFrame({"region": ["north", "south"] * 4, "age": [20.0, 60.0] * 4})

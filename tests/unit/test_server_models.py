@@ -101,7 +101,7 @@ def test_columns_may_come_by_name() -> None:
         {"name": "age", "shape": [2], "datatype": "INT64", "data": [20, 70]},
     ]
 
-    assert model.signature.inputs[0].parameters == {"feature_names": "age, plan"}
+    assert [spec.datatype for spec in model.signature.inputs] == ["FP64", "BYTES"]
     assert ask({"inputs": columns}, model)["outputs"][0]["data"] == [0, 1]
     with pytest.raises(BadRequest, match="input 'age' is missing"):
         ask({"inputs": columns[:1]}, model)

@@ -137,7 +137,7 @@ def test_inputs_of_one_column_each_are_the_rows_values() -> None:
         ([[20, "b"], [20]], "row 1 must be a list of 2 values"),
         ([[20, "b"], "a"], "row 1 must be a list of 2 values"),
         ([["x", "b"], [20, "b"]], "feature 'age': data must hold FP64 values"),
-        ([[20, "b"], [20, None]], "feature 'plan': data must be strings for BYTES; null came at index 1"),
+        ([[20, "b"], [20, None]], "unknown categories [nan] in column 0 during transform; 'plan' had a missing value"),
         ([[20, "unheard of"]], "the model cannot take these values"),
     ],
 )

@@ -1,0 +1,154 @@
+"""What a fitted estimator tells of the columns of its table: which are text, and what stands for a missing one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from ultramarine.shared.errors import listed
+
+from ultramarine_server.errors import BadRequest, unfit_values
+from ultramarine_server.signature import TensorSpec
+from ultramarine_server.tensors import Array, nulls
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One column: its datatype, a value that the model takes, and what it was fitted with for a missing text.
+
+    `texts` are those that an encoder knows.
+    """
+
+    datatype: str
+    example: Any
+    missing: float | None = np.nan
+    texts: tuple[str, ...] = ()
+
+
+def learned(part: Any, count: int) -> dict[int, Column]:
+    """Return what the parts of an estimator know of its `count` columns, by position."""
+    part = getattr(part, "best_estimator_", part)
+    if isinstance(part, str) or int(getattr(part, "n_features_in_", count)) != count:
+        return {}
+    if hasattr(part, "steps"):
+        return _of_steps([step for _, step in part.steps], count)
+    if hasattr(part, "transformers_"):
+        indices = part._transformer_to_input_indices
+        return _merged(
+            {places[at]: column for at, column in learned(transformer, len(places)).items()}
+            for places, transformer in ((list(indices.get(name, ())), each) for name, each, _ in part.transformers_)
+        )
+    if hasattr(part, "transformer_list"):
+        return _merged(learned(each, count) for _, each in part.transformer_list)
+    if isinstance(categories := getattr(part, "categories_", None), list):
+        return dict(enumerate(map(_of_categories, categories)))
+    if hasattr(part, "build_analyzer"):
+        return {0: Column("BYTES", next(iter(getattr(part, "vocabulary_", ())), "text"))}
+    if isinstance(filled := getattr(part, "statistics_", None), np.ndarray):
+        missing = None if getattr(part, "missing_values", np.nan) is None else np.nan
+        return {at: Column("BYTES", value, missing) for at, value in enumerate(filled) if isinstance(value, str)}
+    return _merged(learned(each, count) for each in _inner(part))
+
+
+def _of_steps(steps: Sequence[Any], count: int) -> dict[int, Column]:
+    found: dict[int, Column] = {}
+    for step in steps:
+        for at, column in learned(step, count).items():
+            found[at] = msgspec.structs.replace(found.get(at, column), texts=column.texts)
+        if not leaves_columns(step):
+            break
+    return found
+
+
+def leaves_columns(step: Any) -> bool:
+    """Whether a step hands on the columns that it takes: it fills gaps, or is a function, which tells nothing."""
+    return isinstance(step, str) or hasattr(step, "statistics_") or type(step).__name__ == "FunctionTransformer"
+
+
+def _inner(part: Any) -> list[Any]:
+    """Return the estimators that a meta-estimator hands its whole table to."""
+    if hasattr(part, "estimators_features_"):  # of a bagging, each has its own choice of columns
+        return []
+    calibrated = getattr(part, "calibrated_classifiers_", None)
+    several = [each.estimator for each in calibrated] if calibrated else getattr(part, "estimators_", None)
+    one = [getattr(part, name) for name in ("estimator_", "regressor_") if hasattr(part, name)]
+    return one + (several if isinstance(several, list) else [])
+
+
+def _merged(parts: Any) -> dict[int, Column]:
+    found: dict[int, Column] = {}
+    for part in parts:
+        for at, column in part.items():
+            if at not in found or column.datatype == "BYTES" != found[at].datatype:
+                found[at] = column
+    return found
+
+
+def _of_categories(categories: Array) -> Column:
+    values = categories.tolist()
+    known = [value for value in values if value is not None and value == value]
+    example = known[0] if known else 0.0
+    example = example.item() if isinstance(example, np.generic) else example
+    datatype = {str: "BYTES", bool: "BOOL", int: "INT64"}.get(type(example), "FP64")
+    texts = tuple(value for value in known if isinstance(value, str))
+    return Column(datatype, example, None if None in values else np.nan, texts)
+
+
+def column_inputs(names: Sequence[str], columns: Mapping[int, Column]) -> tuple[TensorSpec, ...]:
+    """Return an input for each column, with an example of its values."""
+    known = (columns.get(at, Column("FP64", 0.0)) for at in range(len(names)))
+    parameters = {"feature_names": names[0]} if len(names) == 1 else {}
+    return tuple(
+        TensorSpec(name, column.datatype, (-1,), {**parameters, "example": column.example})
+        for name, column in zip(names, known, strict=True)
+    )
+
+
+def numbers_of_any_kind(inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """Return what is taken for inputs that were learned: numbers of any datatype, as the estimator itself does."""
+    return tuple(
+        TensorSpec(spec.name, "", spec.shape) if "example" in spec.parameters and spec.datatype != "BYTES" else spec
+        for spec in inputs
+    )
+
+
+def with_missing(array: Array, columns: Mapping[int, Column], first: int = 0) -> Array:
+    """Put what the model was fitted with in place of None, in texts whose columns count from `first`."""
+    gaps = nulls(array)
+    if not gaps.any():
+        return array
+    array = array.copy()
+    for at in range(array.shape[1] if array.ndim > 1 else 1):
+        column, empty = (array[:, at], gaps[:, at]) if array.ndim > 1 else (array, gaps)
+        column[empty] = columns[first + at].missing if first + at in columns else np.nan
+    return array
+
+
+def refused_values(error: Exception, inputs: Mapping[str, Array], names: Sequence[str] = ()) -> BadRequest | None:
+    """Return what a client is told of values that made a model fail; None if it is not known to be their fault.
+
+    `names` are those of a matrix' columns. Columns with a missing value are named where the model speaks of it.
+    """
+    empty = with_gaps(inputs, names)
+    lacks_method = bool(empty) and isinstance(error, AttributeError)  # such as that of a text
+    if not lacks_method and not isinstance(error, ValueError | TypeError):  # what estimators raise for unfit values
+        return None
+    said, told = unfit_values(error), str(error).lower()
+    if not empty or not (lacks_method or any(word in told for word in ("nan", "none", "missing"))):
+        return said
+    return BadRequest(f"{said}; {listed(map(repr, empty))} had a missing value")
+
+
+def with_gaps(inputs: Mapping[str, Array], names: Sequence[str] = ()) -> list[str]:
+    """Return the columns in which a value is missing, whether it is None or NaN."""
+    return [name for key, array in inputs.items() for name in _with_gaps(key, array, names)]
+
+
+def _with_gaps(key: str, array: Array, names: Sequence[str]) -> list[str]:
+    gaps = nulls(array) | (array != array)
+    if not gaps.any():
+        return []
+    if gaps.ndim == 2 and gaps.shape[1] > 1:
+        return [names[at] if names else f"column {at}" for at in np.flatnonzero(gaps.any(axis=0)).tolist()]
+    return [key]
