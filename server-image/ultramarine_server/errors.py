@@ -26,6 +26,13 @@ class BadRequest(Problem):
         super().__init__(400, message)
 
 
+class UnfitAnswer(Problem):
+    """The model's own code gave something that cannot be sent; the message says what, and what is allowed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(500, message)
+
+
 def unfit_values(error: Exception) -> BadRequest:
     """Return what a client is told of values that a model refused: the first line of the model's own words."""
     reason = (str(error).splitlines() or [type(error).__name__])[0][:300]

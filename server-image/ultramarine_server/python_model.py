@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ultramarine.shared.errors import listed
 
-from ultramarine_server.errors import BadRequest, LoadError, Problem
+from ultramarine_server.columns import with_gaps
+from ultramarine_server.errors import BadRequest, LoadError, UnfitAnswer
 from ultramarine_server.signature import Signature, TensorSpec, signature_from
-from ultramarine_server.tensors import Array
+from ultramarine_server.tensors import DTYPES, Array
 
 _MODULE = "model"
 
@@ -46,10 +48,41 @@ class PythonModel:
             results = self._model.predict(dict(inputs))
         except ValueError as error:
             raise BadRequest(f"the model cannot take these values: {error}") from error
-        missing = [name for name in outputs if not isinstance(results, Mapping) or name not in results]
-        if missing:
-            raise Problem(500, f"Model.predict has to return {', '.join(missing)} in a dict, and does not")
-        return {name: np.asarray(results[name]) for name in outputs}
+        except Exception as error:
+            texts = {name: array for name, array in inputs.items() if array.dtype == object}
+            if not (empty := with_gaps(texts)):
+                raise
+            message = f"the model cannot take these values: {type(error).__name__}: {error}"
+            raise BadRequest(f"{message}; {listed(map(repr, empty))} had a missing value") from error
+        specs = {spec.name: spec for spec in self.signature.outputs}
+        return {name: _array(specs[name], results) for name in outputs}
+
+
+def _array(spec: TensorSpec, results: Any) -> Array:
+    """Return one output in its datatype. Raises UnfitAnswer for what the protocol cannot carry."""
+    if not isinstance(results, Mapping) or spec.name not in results:
+        message = f"Model.predict has to return {spec.name} in a dict, and returned {_described(results)}"
+        raise UnfitAnswer(f"{message}; return {{{spec.name!r}: ...}}, with all outputs of the signature")
+    given = results[spec.name]
+    try:
+        array = np.asarray(given)
+        if given is None or array.dtype.kind == "c":
+            raise TypeError("it has no such values")
+        return array if spec.datatype == "BYTES" else array.astype(DTYPES[spec.datatype], copy=False)
+    except Exception as error:  # Whatever an object of the model's own makes of being an array.
+        message = f"Model.predict returned {_described(given)} as {spec.name}, which cannot be sent as {spec.datatype}"
+        raise UnfitAnswer(f"{message} ({error}); return a numpy array, or lists that are evenly nested") from error
+
+
+def _described(value: Any) -> str:
+    kind = type(value).__name__
+    if isinstance(value, np.ndarray):
+        return f"an ndarray of {value.dtype}"
+    if isinstance(value, Mapping):
+        return f"a {kind} of {listed(value) or 'nothing'}"
+    if isinstance(value, list | tuple) and value:
+        return f"a {kind} of {type(value[0]).__name__}"
+    return "None" if value is None else f"a {kind}"
 
 
 def _signature(document: Any) -> Signature:

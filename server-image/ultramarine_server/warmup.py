@@ -8,11 +8,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from ultramarine_server import protocol
-from ultramarine_server.errors import LoadError, Problem
+from ultramarine_server.errors import LoadError, Problem, UnfitAnswer
 from ultramarine_server.model import Model
 from ultramarine_server.service import check_inputs
-from ultramarine_server.signature import TensorSpec
-from ultramarine_server.tensors import DTYPES, Array
+from ultramarine_server.tensors import Array
 
 _TRIES = 5
 _GROWTH = 4
@@ -37,7 +36,7 @@ def warm_up(model: Model, request: str, quick_seconds: float, largest: int = LAR
             reason = str(error) if isinstance(error, Problem) else f"{type(error).__name__}: {error}"
             raise LoadError(f"the warm-up request is not answered: {reason}", "WarmupFailed") from error
     else:
-        arrays = {spec.name: _one(spec) for spec in model.signature.inputs}
+        arrays = {spec.name: spec.one_row() for spec in model.signature.inputs}
     return _quick_size(model, arrays, quick_seconds, largest)
 
 
@@ -64,16 +63,11 @@ def _best_seconds(model: Model, arrays: Mapping[str, Array], enough: float) -> f
         started = time.perf_counter()
         try:
             model.predict(arrays, names)
+        except UnfitAnswer as error:
+            raise LoadError(f"a first row of zeros or empty texts: {error}", "WarmupFailed") from error
         except Exception:  # Any model may refuse zeros, by any exception.
             return float("inf")
         best = min(best, time.perf_counter() - started)
         if best <= enough or best > 100 * enough:
             break
     return best
-
-
-def _one(spec: TensorSpec) -> Array:
-    shape = [max(size, 1) for size in spec.shape]
-    if spec.datatype == "BYTES":
-        return np.full(shape, "", dtype=object)
-    return np.zeros(shape, DTYPES[spec.datatype or "FP64"])

@@ -20,6 +20,7 @@ from ultramarine.shared.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.errors import BadRequest, LoadError, Problem
 from ultramarine_server.loading import PLATFORMS, load
+from ultramarine_server.warmup import warm_up
 from ultramarine_trainer.outputs import format_of
 
 XGBOOST, LIGHTGBM = b'{"learner":{"attributes":{}', b"tree\nversion=v4\n"
@@ -188,6 +189,46 @@ def test_an_output_that_is_missing_is_the_models_fault(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="has to return y") as caught:
         model.predict({"x": np.zeros((1, 2))}, ["y"])
     assert caught.value.status == 500
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        ("None", "returned None; return {'y': ...}"),
+        ("[1.0]", "returned a list of float; return"),
+        ("{'y': None}", "returned None as y, which cannot be sent as FP64"),
+        ("{'y': [[1.0], [2.0, 3.0]]}", "returned a list of list as y"),
+        ("{'y': [{'label': 1}]}", "returned a list of dict as y, .*; return a numpy array, or lists that are evenly"),
+        ("{'y': np.array(['high'])}", "returned an ndarray of <U4 as y"),
+        ("{'y': np.array([1j])}", "returned an ndarray of complex128 as y"),
+    ],
+)
+def test_an_answer_that_cannot_be_sent_is_told_and_found_by_the_warm_up(
+    tmp_path: Path, returned: str, words: str
+) -> None:
+    """What came and what is allowed is in the answer, and no endpoint gets Ready with such a model."""
+    code = f"import numpy as np\nclass Model:\n    def predict(self, inputs):\n        return {returned}\n"
+    (tmp_path / "model.py").write_text(code)
+    model = loaded(tmp_path, "python", signature=DECLARED)
+
+    with pytest.raises(Problem, match=words) as caught:
+        model.predict({"x": np.ones((1, 2))}, ["y"])
+    assert caught.value.status == 500
+    with pytest.raises(LoadError, match=words) as refused:
+        warm_up(model, "", 0.001)
+    assert refused.value.reason == "WarmupFailed"
+
+
+def test_a_missing_text_reaches_a_class_as_none(tmp_path: Path) -> None:
+    """One that does not look for it refuses the values, and is not said to have failed."""
+    code = "class Model:\n    def predict(self, inputs):\n        return {'y': [len(t) for t in inputs['x']]}\n"
+    (tmp_path / "model.py").write_text(code)
+    text = {"inputs": [{"name": "x", "datatype": "BYTES", "shape": [-1]}], "outputs": DECLARED["outputs"]}
+    model = loaded(tmp_path, "python", signature=text)
+
+    assert model.predict({"x": np.array(["abc"], dtype=object)}, ["y"])["y"].tolist() == [3]
+    with pytest.raises(BadRequest, match=r"object of type 'NoneType' has no len.*'x' had a missing value"):
+        model.predict({"x": np.array(["abc", None], dtype=object)}, ["y"])
 
 
 @pytest.mark.parametrize(
