@@ -85,6 +85,7 @@ def elastic(platform: Platform) -> Iterator[Platform]:
     platform.delete("oe", NAME)
 
 
+@pytest.mark.slow
 def test_pods_come_and_go_with_the_requests_in_flight(elastic):
     """Seven clients at a target of two get three pods, one client is left with one, and no request fails meanwhile."""
     scaled(elastic, BY_CONCURRENCY)
@@ -104,6 +105,7 @@ def test_pods_come_and_go_with_the_requests_in_flight(elastic):
     print(f"three pods were ready after {took:.0f} s; {steady.answers + burst.answers} requests, none failed")
 
 
+@pytest.mark.slow
 def test_cpu_is_kubernetes_own_autoscalers(elastic):
     """The autoscaler gets its metric, the number of pods is its own, and it goes when it is no longer wished for."""
     scaled(elastic, BY_CPU)

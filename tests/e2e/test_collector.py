@@ -134,6 +134,7 @@ def test_the_serving_container_has_no_storage_keys(collected):
     assert "AWS_" not in seen
 
 
+@pytest.mark.slow
 def test_neither_a_rollout_nor_the_end_loses_a_capture(collected):
     """Requests go on while all pods are exchanged, and up to the end: each that was answered is stored, and once."""
     asked: list[str] = []

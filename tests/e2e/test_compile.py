@@ -121,6 +121,7 @@ def shrunk(platform: Platform) -> Platform:
     return platform
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["shrunk-2", "shrunk-3"])
 def test_a_version_is_compiled_with_figures(shrunk, version):
     """Compiled is True, and the status says where the artifact lies, what was compared, and how far answers differ."""
@@ -134,6 +135,7 @@ def test_a_version_is_compiled_with_figures(shrunk, version):
     assert condition(shrunk.status("mv", "shrunk-1"), "Compiled")["reason"] == "NotAsked"
 
 
+@pytest.mark.slow
 def test_a_compiled_model_answers_as_the_native_one(shrunk):
     """Two endpoints of one model, native and compiled, show the same signature and give the same answers."""
     shrunk.apply(endpoint("as-native", "shrunk@1"), endpoint("as-onnx", "shrunk@2"))

@@ -133,6 +133,7 @@ def test_an_edited_source_is_set_right(platform):
     platform.kubectl("wait", own, "configmap/edited-source", "--timeout=30s")
 
 
+@pytest.mark.slow
 def test_a_finished_job_goes_after_its_time_to_live(platform):
     """ttlSecondsAfterFinished deletes the TrainingJob with its children, and keeps its ModelVersion."""
     platform.apply(training_job("brief", model="brief", ttlSecondsAfterFinished=3))
@@ -215,6 +216,7 @@ def refusing(platform: Platform) -> Iterator[None]:
     platform.kubectl("delete", "--ignore-not-found", *both)
 
 
+@pytest.mark.slow
 def test_pods_that_the_cluster_refuses_are_told_and_made_later(platform, refusing):
     """Without a pod there is nothing to look at: the job says so and where to look, the endpoint has the words."""
     content = onnx_model(1)

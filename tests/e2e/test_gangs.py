@@ -64,6 +64,7 @@ def test_a_lost_node_comes_back(platform: Platform):
     assert [entry["pod"] for entry in status["attemptHistory"] if not entry.get("node")] == [before["reunion-0"]]
 
 
+@pytest.mark.slow
 def test_a_failed_node_is_the_cause_and_is_tried_again(platform: Platform):
     """One node's command fails: that pod counts, the other one only follows, and all start again."""
     platform.apply(gang("stumble", "22", "stumble", backoffLimit=1))
@@ -83,6 +84,7 @@ def test_a_failed_node_ends_the_job_when_no_retry_is_left(platform: Platform):
     assert all(pod["status"]["phase"] != "Running" for pod in pods(platform, "broken-gang"))
 
 
+@pytest.mark.slow
 def test_a_rank_that_never_starts_is_waited_for_so_long_only(platform: Platform):
     """One pod has a place and waits, the other has none: after pendingDeadlineSeconds the scheduler's words end it."""
     platform.apply(gang("half", "5", resources={"requests": {"cpu": "1100m"}}, pendingDeadlineSeconds=20))

@@ -145,6 +145,7 @@ def test_traffic_turns_step_by_step_without_a_failed_request(split):
     print(f"{len(load.versions)} requests during seven turns, none failed")
 
 
+@pytest.mark.slow
 def test_an_alias_moves_without_a_failed_request(split):
     """champion moves from 1 to 2 behind the gateway: old pods answer until new ones are known to it."""
     champion = {"name": "blue", "model": f"{NAME}@champion"}

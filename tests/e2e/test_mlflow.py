@@ -14,6 +14,8 @@ from manifests import endpoint, infer, onnx_model, sweep, training_job
 from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY
 from ultramarine_cluster import images, target
 
+pytestmark = pytest.mark.slow
+
 NAMESPACE = "ultramarine-mlflow"
 HOST = {"Host": "localhost:5000"}  # as with a port-forward: the server refuses addresses as its name
 STEPS = 10
@@ -152,7 +154,6 @@ def test_a_model_is_imported_from_the_registry_and_answers(recorded):
     assert answer.json()["outputs"][0]["data"] == [8.0]
 
 
-@pytest.mark.slow
 def test_a_model_that_the_registry_has_not_is_told_in_its_words(recorded):
     """The failure's last lines have what MLflow answered."""
     recorded.apply(importing("import-nobody", "models:/nobody/1"))
@@ -194,7 +195,6 @@ def test_a_job_and_its_retry_are_one_run(recorded):
     assert tags["ultramarine.output.model"] == status["outputs"]["model"]["uri"]
 
 
-@pytest.mark.slow
 def test_a_sweep_is_a_run_with_one_below_it_for_each_trial(recorded):
     """Also when its coordinator dies on the way: no trial is there twice, and each has its parameters and its curve."""
     steps = "for step in 1 2 3; do echo step=$step loss=$(params.x); sleep 0.5; done; echo accuracy=0.5"
@@ -232,7 +232,6 @@ def test_a_sweep_is_a_run_with_one_below_it_for_each_trial(recorded):
     assert gaps <= 2, "only of the two trials that ran when the coordinator died may points be missing"
 
 
-@pytest.mark.slow
 def test_trials_that_were_stopped_and_a_sweep_that_is_held_are_killed_runs(recorded):
     """A trial that earlyTermination ends is KILLED; so is a suspended sweep, until it goes on."""
     steps = "for step in 1 2 3 4 5 6 7 8 9; do echo step=$step loss=$(params.x); sleep 0.5; done"
@@ -266,7 +265,6 @@ def test_a_strangers_name_for_the_server_is_refused(recorded):
     assert answer.status_code == 403
 
 
-@pytest.mark.slow
 def test_a_job_does_not_need_mlflow(recorded):
     """While the server is away a job starts, ends well, and says in its log what it misses."""
     without_server(recorded)
@@ -279,7 +277,6 @@ def test_a_job_does_not_need_mlflow(recorded):
     assert log.count("not wholly recorded in MLflow") == 1
 
 
-@pytest.mark.slow
 def test_a_sweep_does_not_need_mlflow(recorded):
     """While the server is away trials run as ever, and the coordinator says in its log what is missing."""
     without_server(recorded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from conftest import Platform, condition
 from manifests import endpoint, model_version, onnx_model, training_job
 
@@ -55,6 +56,7 @@ def trained(platform: Platform, model: str, *names: str) -> list[str]:
     return uris
 
 
+@pytest.mark.slow
 def test_a_version_takes_its_artifact_along_where_the_model_says_so(platform):
     """Delete: by hand and by retention, but not what another version is of, nor what no training has made."""
     deletes = {"kind": "Model", "metadata": {"name": "shed"}, "spec": {"deletionPolicy": "Delete"}}
@@ -94,6 +96,7 @@ def test_without_a_word_about_it_artifacts_stay(platform):
     assert stored(platform, uri) > 1
 
 
+@pytest.mark.slow
 def test_a_version_shows_the_metrics_of_its_training(platform):
     """`kubectl get mv` tells how good the model is that a job has made."""
     platform.apply(training_job("measured", model="measured"))

@@ -79,6 +79,7 @@ def test_killing_the_operator_changes_nothing_in_the_end(platform, moment):
     platform.delete("oe", name)
 
 
+@pytest.mark.slow
 def test_a_deleted_lease_is_made_again(platform):
     """Without its Lease the operator makes a new one, and goes on."""
     before = platform.get("lease", "ultramarine-operator")["metadata"]["uid"]

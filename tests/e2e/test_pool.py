@@ -93,6 +93,7 @@ def test_each_of_many_models_answers_and_a_broken_one_harms_none(pool):
     assert "AWS_" not in environment
 
 
+@pytest.mark.slow
 def test_a_new_model_and_a_new_version_come_without_a_restart(pool):
     """The catalogue reaches the pod within two minutes, and the version before answers until the new one is loaded."""
     before = the_pod(pool)["metadata"]["uid"]
@@ -115,6 +116,7 @@ def test_a_new_model_and_a_new_version_come_without_a_restart(pool):
     assert restarts == [0]
 
 
+@pytest.mark.slow
 def test_the_least_recently_asked_models_make_room_and_come_back(pool):
     """Ten models that do not fit together are asked twice, one after another: all answer, and the bound holds."""
     with pool.client(NAME) as client:

@@ -129,6 +129,7 @@ def test_a_good_candidate_takes_over_without_a_failed_request(stepping):
     champion_alone(stepping)
 
 
+@pytest.mark.slow
 def test_a_candidate_that_fails_requests_is_turned_back_and_the_next_one_gets_its_chance(stepping):
     """Every fourth answer of version 3 is 500: blue answers again within seconds; the alias at 2 begins anew."""
     job = training_job("crooked", CROOKED, outputs={"model": {"registerAs": NAME, "format": "python"}})

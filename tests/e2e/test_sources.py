@@ -109,6 +109,7 @@ def git(platform: Platform) -> Iterator[tuple[str, str]]:
     platform.kubectl("delete", *objects, "--grace-period=1")
 
 
+@pytest.mark.slow
 def test_code_from_a_git_repository(platform, git):
     """A folder of the default branch is what runs, and the job says which commit that was."""
     url, commit = git
@@ -200,6 +201,7 @@ def test_code_from_an_archive_with_its_digest(platform):
     assert f"but spec.source.digest is sha256:{'0' * 64}" in status["failure"]["message"]
 
 
+@pytest.mark.slow
 def test_code_from_a_config_map_that_comes_later(platform):
     """An attempt without the ConfigMap says what is missing; one after it was made succeeds."""
     platform.delete("tj", "from-config-map")

@@ -58,6 +58,7 @@ def training(platform: Platform, request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", ["bucket-returns"], indirect=True)
 def test_a_bucket_that_returns_is_missed_by_nobody(platform, training):
     """The command never notices, and checkpoints, outputs and the log are whole in the end."""

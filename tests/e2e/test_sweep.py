@@ -159,6 +159,7 @@ PAUSING: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 def test_a_paused_trial_goes_on_from_its_checkpoint(platform):
     """What asha stops in the beginning, when few trials are known, goes on later if it is among the best: from the step
     that it had come to, so no step is run twice."""
@@ -237,6 +238,7 @@ def test_a_queue_lets_the_workers_in(platform):
     assert done["trials"] == counted(succeeded=12), done
 
 
+@pytest.mark.slow
 def test_the_examples_best_model_is_registered_and_served(platform):
     """examples/sweep on the quickstart's kind of data ends in a registered model that an endpoint serves."""
     from sklearn.datasets import load_breast_cancer

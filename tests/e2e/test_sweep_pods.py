@@ -252,6 +252,7 @@ def test_a_sweep_is_made_wider_held_and_resumed(platform: Platform):
     assert sorted(jobs(platform, "wider")) == list(range(12))
 
 
+@pytest.mark.slow
 def test_a_trial_of_two_nodes(platform: Platform):
     """Each trial is a gang, whose node 0 prints the objective; one that is stopped early stops as a whole."""
     command = ["sh", "-c", "echo rank $NODE_RANK of $NNODES; sleep 1; echo loss=$(params.x)"]

@@ -232,6 +232,7 @@ def test_a_job_without_a_place_is_given_up_in_time(platform):
     platform.kubectl("wait", "--for=delete", "job/placeless", "--timeout=60s")
 
 
+@pytest.mark.slow
 def test_affinity_is_the_schedulers_own(platform):
     """Affinity to a label of the node finds it; to another one, it fails in the scheduler's words; a typo is told."""
 
