@@ -253,6 +253,39 @@ def test_a_job_that_waited_too_long_fails():
     assert "1800 seconds" in condition(got, "Compiled")["message"]
 
 
+def test_a_quota_that_admits_no_pod_is_told_while_it_is_waited_for():
+    """Nobody here reads Events, so after half a minute, and at the end, the message has the command that shows them."""
+    of, words = compiling(), "kubectl -n team-a describe job churn-1-compile says why (a quota"
+    for seconds, told in ((20, False), (30, True)):
+        job = compile_job_of(of)
+        job["status"]["startTime"] = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        got = plan_version(of, seen(job), NOW)
+        assert condition(got, "Compiled")["reason"] == "Compiling"
+        assert (words in condition(got, "Compiled")["message"]) == told
+        assert told or got.after == timedelta(seconds=10)
+    over = plan_version(of, seen(compile_job_of(of, "Failed", reason="DeadlineExceeded")), NOW)
+    assert words in condition(over, "Compiled")["message"]
+
+
+def test_compiling_that_takes_too_much_memory_gives_no_remedy_that_is_none():
+    """How much a pod of ours may use nobody can set: the native model is served."""
+    of = compiling()
+    killed = pod_of(of, "Failed", **ended_container(137, "OOMKilled", "", "compile"))
+    got = plan_version(of, seen(compile_job_of(of, "Failed", reason="BackoffLimitExceeded"), killed), NOW)
+
+    message = condition(got, "Compiled")["message"]
+    assert "used more memory than its limit" in message
+    assert "resources.limits" not in message
+
+
+def test_a_quota_counts_each_container():
+    """A namespace with a quota admits only what says how much it asks for and may use."""
+    of = one_version()
+    spec = compile_job(of, of.spec.compile, PLATFORM)["spec"]["template"]["spec"]
+    for each in (*spec["initContainers"], *spec["containers"]):
+        assert {*each["resources"]["requests"]} == {*each["resources"]["limits"]} == {"cpu", "memory"}
+
+
 @pytest.mark.parametrize(
     "changes", [{"uri": "s3://lake/team-b/x/"}, {"digest": "sha256:no"}, {"uri": ""}, {"reason": "Curious"}]
 )

@@ -6,12 +6,13 @@ import re
 from datetime import datetime, timedelta
 
 from . import pods
-from .conditions import parse_timestamp, timestamp
+from .conditions import is_true, parse_timestamp, timestamp
 from .meta import Manifest
 
 NO_IMAGE = timedelta(minutes=2)  # a registry can be a moment behind
 NO_REGISTRY = timedelta(minutes=10)  # one that is away or busy says nothing of the image
 NO_SUCH_IMAGE = re.compile(r"not found|manifest unknown|does not exist|unauthorized|denied|forbidden", re.IGNORECASE)
+NO_POD = timedelta(seconds=30)  # for which a Job may have none before that is told
 BACK_OFF = timedelta(minutes=10)  # the longest that Kubernetes waits before it makes another pod for a Job
 NEVER = {"InvalidImageName", "ErrImageNeverPull"}  # what no waiting changes
 
@@ -67,6 +68,14 @@ class Patience:
         if self._limit is not None:
             patience = timedelta(seconds=self._limit)
         return max(patience - (self._now - parse_timestamp(self._image_error)), timedelta())
+
+
+def without_pods(job: Manifest, now: datetime) -> timedelta | None:
+    """For how long a Job that its controller has started has had no pod; nothing where that is as it should be."""
+    counts = job.get("status") or {}
+    if not counts.get("startTime") or counts.get("active") or is_true(counts, "Complete"):
+        return None
+    return now - parse_timestamp(str(counts["startTime"]))
 
 
 def no_pod(job: Manifest) -> pods.Trouble:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from ...shared import contract, pods
+from ...shared import contract, pods, waiting
 from ...shared.conditions import Condition, find, is_true, parse_timestamp
 from ...shared.errors import StorageError
 from ...shared.meta import Manifest, controller_uid
@@ -139,10 +139,14 @@ def compilation(version: Version, seen: Seen, now: datetime) -> Compilation:
         lost = "its Job has ended, and its verdict is nowhere to be found"
         return _stored(version, wanted, seen) or _failed(version, lost)
     if failure := ended(job, "Failed"):
-        return _job_failed(version, failure, own, now)
+        return _job_failed(version, job, failure, own, now)
     for pod in reversed(own):
         if (trouble := pods.trouble(pod)) is not None:
             return _under_way(trouble.message)
+    if not own and (waited := waiting.without_pods(job, now)) is not None:
+        if waited >= waiting.NO_POD:
+            return _under_way(waiting.no_pod(job).message)
+        return replace(_at_work(version), after=waiting.NO_POD - waited)
     return _at_work(version)
 
 
@@ -292,9 +296,13 @@ def _served(version: Version, wanted: Compile, reason: str) -> str:
     return f"{what}; to be spared this register it with spec.compile.to none"
 
 
-def _job_failed(version: Version, failure: Manifest, own_pods: list[Manifest], now: datetime) -> Compilation:
+def _job_failed(
+    version: Version, job: Manifest, failure: Manifest, own_pods: list[Manifest], now: datetime
+) -> Compilation:
     if failure.get("reason") == "DeadlineExceeded":
         waits = [trouble.message for pod in own_pods if (trouble := pods.trouble(pod)) is not None]
+        if not own_pods and not waiting.has_failed(job):
+            waits = [waiting.no_pod(job).message]
         message = f"it was not compiled within {DEADLINE_SECONDS} seconds"
         return _failed(version, "; ".join([message, *waits[:1]]))
     failures = pods.failures(own_pods)
@@ -306,4 +314,5 @@ def _job_failed(version: Version, failure: Manifest, own_pods: list[Manifest], n
     verdict = pods.verdict(causes[-1])
     if verdict.reason in LOAD_ERRORS:  # what is stored is not what was registered: servers will say the same
         return Compilation(Condition(CONDITION, False, verdict.reason, verdict.message))
-    return _failed(version, verdict.sentence)
+    # Nobody can give it more memory, so the remedy for pods of people's own is none here.
+    return _failed(version, verdict.message if verdict.reason == pods.OUT_OF_MEMORY else verdict.sentence)

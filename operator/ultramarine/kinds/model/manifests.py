@@ -17,6 +17,8 @@ Model = Obj[ModelSpec]
 STORE = "store"  # the container that has the last word
 DEADLINE_SECONDS = 1800  # from the Job's start, whatever its pods wait for: then the native model is served
 RETRIES = 2
+# Little is asked for, so that compiling takes what others leave; without requests and limits a quota admits no pod.
+RESOURCES: Manifest = {"requests": {"cpu": "10m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "4Gi"}}
 KEPT_SECONDS = 600  # after its end, for people who look at the log
 TMP = {"name": "tmp", "mountPath": "/tmp"}
 
@@ -120,6 +122,7 @@ def _container(command: str, platform: Platform) -> Manifest:
         "name": command,
         "image": platform.server_image,
         "imagePullPolicy": platform.image_pull_policy,
+        "resources": RESOURCES,
         "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "command": ["ultramarine-server", command],

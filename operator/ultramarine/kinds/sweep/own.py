@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from ...shared import pods
-from ...shared.conditions import find, parse_timestamp
+from ...shared.conditions import find
 from ...shared.meta import JOB, TRAINING_JOB, Manifest, controller_uid
 from ...shared.plan import Seen
 from ...shared.sweep_records import SweepSummary
@@ -100,14 +99,6 @@ def _younger(own: Own) -> list[Manifest]:
     """The trials' jobs that are younger than the coordinator's: to others a new Secret may only not have come yet."""
     began = own.coordinator["metadata"].get("creationTimestamp", "") if own.coordinator else ""
     return [job for job in own.trials if str(job["metadata"].get("creationTimestamp", "")) >= began] if began else []
-
-
-def without_pods(job: Manifest, now: datetime) -> timedelta | None:
-    """For how long a Job that its controller has started has had no pod; nothing where that is as it should be."""
-    counts = job.get("status") or {}
-    if not counts.get("startTime") or counts.get("active") or job_condition(job, "Complete"):
-        return None
-    return now - parse_timestamp(str(counts["startTime"]))
 
 
 def _last_words(speaking: list[Manifest]) -> SweepSummary | None:

@@ -40,7 +40,7 @@ from .manifests import (
     workers,
     workers_job,
 )
-from .own import Own, job_condition, own_of, without_pods, without_token
+from .own import Own, job_condition, own_of, without_token
 from .registration import registered, to_register
 from .schema import MAX_TRIALS
 
@@ -51,7 +51,6 @@ ENDING = timedelta(seconds=5)  # for workers that were told, or will be, that th
 STORING = timedelta(seconds=20)  # for trials whose result is known, while their log is on its way
 LAST_WORDS = timedelta(seconds=1)
 LONGEST_LAG = timedelta(seconds=20)
-NO_POD = timedelta(seconds=30)
 LOOK_AGAIN = timedelta(seconds=30)
 CHANGING = {"suspend", "backoffLimit", "completions", "parallelism"}  # of a Job that is there
 STARTING = states.pending("PodsStarting", "its pods are starting")
@@ -126,9 +125,9 @@ def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: date
         odd = "; ".join(filter(None, (in_template(kept_back), doubt)))
         return _plan(sweep, status.running(working, workers(sweep, search.most), speaking[-1], odd), facts, now)
     for job, its_pods in own.pairs:
-        if not its_pods and (waited := without_pods(job, now)) is not None:
-            if waited < NO_POD:
-                return _plan(sweep, STARTING, facts, now, after=NO_POD - waited)
+        if not its_pods and (waited := waiting.without_pods(job, now)) is not None:
+            if waited < waiting.NO_POD:
+                return _plan(sweep, STARTING, facts, now, after=waiting.NO_POD - waited)
             missing = waiting.no_pod(job)
             return _plan(sweep, states.pending(missing.reason, missing.message), facts, now)
     return _plan(sweep, _trouble(own, speaking, working), facts, now, after=patience.next_look())

@@ -15,6 +15,7 @@ from .schema import TrainingJobSpec
 Job = Obj[TrainingJobSpec]
 
 GPU = "nvidia.com/gpu"
+FAILURES = range(1, 256)  # the exit codes of a command that failed
 MAX_PARAMETER, MAX_PARAMETER_NAME = 500, 250  # characters that every release of MLflow takes
 MAX_TOLD = 64 * 1024  # of all parameters together: Linux gives one variable twice as much
 
@@ -108,12 +109,16 @@ def _on_exit(action: str, operator: str, codes: list[int]) -> Manifest:
 def _worth_retrying(job: Job) -> tuple[int, ...]:
     """The exit codes for which the author asks for another attempt by name."""
     policy = job.spec.pod_failure_policy
-    rules = policy.rules if policy else []
-    first = {
-        code: next((r for r in rules if (code in r.on_exit_codes.values) == (r.on_exit_codes.operator == "In")), None)
-        for code in range(1, 256)
-    }
-    return tuple(code for code, rule in first.items() if rule is not None and rule.action != "FailJob")
+    if policy is None:
+        return ()
+    open_codes, worth = set(FAILURES), set[int]()
+    for rule in policy.rules:
+        named = open_codes.intersection(rule.on_exit_codes.values)
+        fitting = named if rule.on_exit_codes.operator == "In" else open_codes - named
+        open_codes -= fitting  # the first rule that fits is taken
+        if rule.action != "FailJob":
+            worth |= fitting
+    return tuple(sorted(worth))
 
 
 def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:

@@ -29,7 +29,6 @@ STORAGE_RETRY = timedelta(seconds=15)
 SOON = timedelta(milliseconds=200)
 LAST_WORDS = timedelta(seconds=1)
 LONGEST_LAG = timedelta(seconds=20)
-NO_POD = timedelta(seconds=30)
 YOUNG = timedelta(seconds=10)
 CHANGING = ("suspend", "backoffLimit", "activeDeadlineSeconds")  # of a Job that is there
 STARTING_REASON = "PodStarting"
@@ -231,8 +230,8 @@ def _without_pods(job: Job, child: Manifest, platform: Platform, now: datetime) 
     if not started or counts.get("active"):
         return _plan(job, STARTING, facts, now)
     waited = now - _since(job, parse_timestamp(started), now)
-    if waited < NO_POD:
-        return _plan(job, STARTING, facts, now, after=NO_POD - waited)
+    if waited < waiting.NO_POD:
+        return _plan(job, STARTING, facts, now, after=waiting.NO_POD - waited)
     missing = waiting.no_pod(child)
     # To wait before another attempt is Kubernetes's way, and no sign that there will be none.
     excused = waiting.BACK_OFF if waiting.has_failed(child) else timedelta()
