@@ -416,6 +416,25 @@ def test_steps_are_the_commands_or_counted(lines: list[str], points: list[tuple[
     assert [(step, value) for _, step, value in ears.untold()] == points
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("Loss: 0.5 at the end", '; stdout had "Loss: 0.5": print loss=0.5'),
+        ("{'loss': 1}", '; stdout had "loss\': 1": print loss=1'),
+        ("loss = 2e-3", '; stdout had "loss = 2e-3": print loss=2e-3'),
+        ("val_loss: 0.5", ""),
+        ("no loss: none", ""),
+    ],
+)
+def test_an_objective_in_another_form_is_shown(line: str, said: str) -> None:
+    """A trial that printed its objective, but not as NAME=VALUE, says which text should be which."""
+    ears = Ears(["loss"])
+    ears.hear(line, True)
+    assert ears.unmeasured.endswith(f"(it printed no metric at all){said}")
+    ears.hear("loss=0.1", True)
+    assert ears.unmeasured == ""
+
+
 def test_an_objective_is_heard_among_many_metrics() -> None:
     """It has its place, however many other names came first, and its last value counts even if it is no number."""
     ears = Ears(["loss", "acc"])

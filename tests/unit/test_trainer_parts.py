@@ -41,6 +41,8 @@ def lines_of(*chunks: bytes) -> list[str]:
         ("loss=0.1 loss=0.2", {"loss": 0.2}),
         ("loss=nan acc=inf b=-Infinity c=1e999", {}),
         ("loss = 0.1", {}),
+        ("[LightGBM] [Info] [binary:BoostFromScore]: pavg=0.500000 -> initscore=0.000000", {}),
+        ("[12:00:01] INFO: /workspace/src/tree/updater_prune.cc:98: tree pruning end, max_depth=3", {}),
         ("lr=0.1x url=http://a?b=1 =3 a==3 1a=3 a=1_000 a=0x10 a=", {}),
         ("n" * 63 + "=1 " + "n" * 64 + "=1", {"n" * 63: 1.0}),
     ],
@@ -48,6 +50,28 @@ def lines_of(*chunks: bytes) -> list[str]:
 def test_metrics_are_words_with_a_finite_number(line: str, found: dict[str, float]) -> None:
     """`name=value` counts as a whole word only, with a plain name and a finite value."""
     assert metrics_in(line) == found
+
+
+@pytest.mark.parametrize(
+    ("line", "form"),
+    [
+        ("accuracy: 0.93", "accuracy=0.93"),
+        ("f1 = 0.5", "f1=0.5"),
+        ("  Val accuracy:  93.1%", "Val_accuracy=93.1"),
+        ("loss=0.5", ""),
+        ("seed: 42", ""),
+        ("took: 3.2 s", ""),
+        ("http://a.b: 0.1 down", ""),
+        ("[LightGBM] [Info] pavg: 0.5", ""),
+    ],
+)
+def test_a_metric_in_another_form_is_named_unless_there_are_metrics(line: str, form: str) -> None:
+    """A line of its own with a fraction is no metric, and what would be one is said."""
+    latest = LatestMetrics()
+    latest.read(line)
+    assert latest.unread == (f'"{line.strip()}" is not read as a metric: print {form}' if form else "")
+    latest.read("loss=0.1")
+    assert (latest.unread, latest.values) == ("", {"loss": 0.1})
 
 
 @given(

@@ -275,6 +275,11 @@ def test_the_result_is_read_from_the_storage_when_the_pod_is_gone():
     got = plan(one, seen(done, answers={question: record.to_json()}), NOW)
     assert got.status["state"] == "Succeeded"
 
+    unread = replace(record, unread='"f1: 0.5" is not read as a metric: print f1=0.5')
+    got = plan(one, seen(done, answers={question: unread.to_json()}), NOW)
+    said = 'uploaded report; status.metrics is empty: "f1: 0.5" is not read as a metric: print f1=0.5'
+    assert condition(got, "Succeeded")["message"] == said
+
     got = plan(one, seen(done, answers={question: StorageError("away", transient=True)}), NOW)
     assert condition(got, "Running")["reason"] == "ReadingResult"
     assert got.after is not None

@@ -113,5 +113,5 @@ def judged(finished: Finished, names: Sequence[str]) -> tuple[str, tuple[float, 
     if finished.outcome != SUCCEEDED:
         return finished.outcome, values if len(values) == len(names) else (), finished.message
     if why := unmeasured(names, finished.metrics):
-        return FAILED, (), why
+        return FAILED, (), finished.message or why
     return SUCCEEDED, values, finished.message

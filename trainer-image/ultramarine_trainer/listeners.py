@@ -127,6 +127,7 @@ class Listeners:
         """What was heard, as far as the last words say it."""
         return TerminationRecord(
             metrics=self._latest.values,
+            unread=self._latest.unread[:200],
             step=self._reporter.step,
             total_steps=self._reporter.total_steps,
             mlflow_run=self._run(),

@@ -12,18 +12,42 @@ from ultramarine.shared.contract import METRIC_LIMIT
 PROGRESS_WORDS = ("step", "total_steps", "percent")
 NAMES = 50  # of metrics that were seen, for a message
 
-_TOKEN = re.compile(r"([A-Za-z_][A-Za-z0-9_./-]{0,62})=([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)")
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_TOKEN = re.compile(rf"([A-Za-z_][A-Za-z0-9_./-]{{0,62}})=({_NUMBER})")
+# A line of its own with a fraction: `accuracy: 0.93`, `f1 = 0.5`. A whole number is a count or a seed, as a rule.
+_UNREAD = re.compile(r"\s*([A-Za-z_][\w /.-]{0,60}?)\s*[:=]+\s*([+-]?\d*\.\d+(?:[eE][+-]?\d+)?)\s*%?\s*")
+# What LightGBM and XGBoost print of themselves: `[LightGBM] [Info] [binary:BoostFromScore]: pavg=0.5 -> initscore=0.0`.
+_CHATTER = re.compile(r"\[LightGBM\] \[|\[\d\d:\d\d:\d\d\] [A-Z]+: \S+\.(?:cc|cu|h):\d+:")
 
 
 def metrics_in(line: str) -> dict[str, float]:
     """Return the `name=value` words of a line whose value is a finite number; a comma after them does not matter."""
-    found = {}
+    found: dict[str, float] = {}
+    if _CHATTER.match(line):
+        return found
     for word in line.split():
         if match := _TOKEN.fullmatch(word.rstrip(",;")):
             value = float(match[2])
             if math.isfinite(value):
                 found[match[1]] = value
     return found
+
+
+def unread_in(line: str) -> str:
+    """Return what a line should be for a metric that it has in another form, or nothing."""
+    if match := _UNREAD.fullmatch(line):
+        return f'"{line.strip()}" is not read as a metric: print {re.sub("[ /]+", "_", match[1])}={match[2]}'
+    return ""
+
+
+def unread_of(objectives: Iterable[str], line: str) -> str:
+    """The same for a line that has one of these metrics among other words."""
+    for name in objectives:
+        if name.lower() in line.lower() and name not in metrics_in(line):
+            match = re.search(rf"(?<![\w.]){re.escape(name)}[\"']?\s*[:=]+\s*({_NUMBER})", line, re.IGNORECASE)
+            if match:
+                return f'stdout had "{match[0]}": print {name}={match[1]}'
+    return ""
 
 
 def not_finite_in(line: str) -> set[str]:
@@ -59,12 +83,19 @@ class LatestMetrics:
 
     def __init__(self) -> None:
         self.values: dict[str, float] = {}
+        self._unread = ""
+
+    @property
+    def unread(self) -> str:
+        """What to say of the last line that has a metric in another form, unless there are metrics."""
+        return "" if self.values else self._unread
 
     def read(self, line: str) -> None:
         """Take over what `line` says."""
-        if "=" not in line:
-            return
-        self.take(metrics_in(line))
+        if "=" in line:
+            self.take(metrics_in(line))
+        if not self.values:
+            self._unread = unread_in(line) or self._unread
 
     def take(self, metrics: Mapping[str, float]) -> None:
         """Take over these values."""

@@ -12,7 +12,7 @@ from ultramarine.shared.contract import OutputRecord, read_known
 
 from ultramarine_trainer.leases import Connection, Refused, Unreachable
 from ultramarine_trainer.lines import Tail
-from ultramarine_trainer.metrics import LatestMetrics, metrics_in, not_finite_in, unmeasured
+from ultramarine_trainer.metrics import LatestMetrics, metrics_in, not_finite_in, unmeasured, unread_of
 
 STOP, LOST, TIMEOUT = "stop", "lost", "timeout"
 
@@ -63,6 +63,7 @@ class Ears:
         self._objectives, self._latest = objectives, LatestMetrics()
         self._values: dict[str, float | None] = {}  # of objectives; None where it is no finite number
         self._elsewhere: set[str] = set()  # objectives that stderr had
+        self._unread = ""  # what to say of one that stdout had in another form
         self._lock = threading.Lock()
         self._points: list[tuple[int, int, float]] = []  # a number of its own, step and value
         self._step, self._told = -1, 0
@@ -78,7 +79,8 @@ class Ears:
         """Why a trial whose command has ended well has failed, or nothing."""
         why = unmeasured(self._objectives, self.metrics)
         strayed = sorted(self._elsewhere - self._values.keys())
-        return f"{why}; stderr had {', '.join(strayed)}: print metrics to stdout" if strayed else why
+        strays = f"stderr had {', '.join(strayed)}: print metrics to stdout" if strayed else ""
+        return "; ".join(filter(None, (why, why and (strays or self._unread))))
 
     def go_on(self, step: int) -> None:
         """Count values without a step from this one on: they are a command's that goes on from there."""
@@ -87,6 +89,8 @@ class Ears:
     def hear(self, line: str, is_stdout: bool) -> None:
         """Take a line that the command printed."""
         self.tail.add(line, is_stdout)
+        if is_stdout and (missing := [name for name in self._objectives if name not in self._values]):
+            self._unread = unread_of(missing, line) or self._unread
         if "=" not in line:
             return
         found = metrics_in(line)

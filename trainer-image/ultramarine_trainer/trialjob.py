@@ -198,8 +198,9 @@ class TrialAttempt(Attempt):
     def _succeeded(self, metrics: dict[str, float | None], outputs: dict[str, Any]) -> None:
         self._told = True
         if why := unmeasured(self._trial.objectives, metrics):
+            why = self._ears.unmeasured or why
             self.say(f"trial {self._trial.trial} counts as failed: {why}")
-        self._tell(outcome="Succeeded", exitCode=0, metrics=metrics, outputs=outputs)
+        self._tell(outcome="Succeeded", exitCode=0, metrics=metrics, outputs=outputs, message=why)
 
     def _record(self) -> TerminationRecord:
         """With the objectives in any case, however many metrics there are."""

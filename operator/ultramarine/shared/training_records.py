@@ -201,6 +201,7 @@ class TerminationRecord:
     `step` is the last one that the command told, of `total_steps`; -1 where it told none.
     `mlflow_run` is the id of the run that records the job.
     `series` is the URI of all that the pod's metrics were, if any of that is stored.
+    `unread` is what to say of a line that has a metric in another form, if there are no metrics.
     On failure `reason` is a CamelCase word, `message` a sentence that names the field and the remedy,
     `tail` the last lines that the user's command wrote, `words` what they, or lines before them, say of the cause.
     `exit_code` is the command's if the container's is another.
@@ -221,6 +222,7 @@ class TerminationRecord:
     total_steps: int = -1
     mlflow_run: str = ""
     series: str = ""
+    unread: str = ""
 
     def to_json(self, limit: int = TERMINATION_LIMIT) -> str:
         """Return the record as JSON of at most `limit` bytes: the tail is cut first, from its front, then metrics.
@@ -266,7 +268,7 @@ class TerminationRecord:
     def _check(self) -> None:
         """Raise TypeError where a field is not of its type: the user's command can write here too."""
         texts = [self.reason, self.message, self.tail, self.source.digest, self.source.commit, self.mlflow_run]
-        texts += [self.series, self.words]
+        texts += [self.series, self.words, self.unread]
         texts += [text for output in self.outputs.values() for text in (output.uri, output.digest, output.format)]
         texts += [output.untrusted for output in self.outputs.values()]
         texts += [record.digest for record in self.inputs.values()]

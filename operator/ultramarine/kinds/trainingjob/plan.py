@@ -32,6 +32,7 @@ LONGEST_LAG = timedelta(seconds=20)
 YOUNG = timedelta(seconds=10)
 CHANGING = ("suspend", "backoffLimit", "activeDeadlineSeconds")  # of a Job that is there
 STARTING_REASON = "PodStarting"
+MAX_UNREAD = 200  # characters
 STARTING = states.pending(STARTING_REASON, "its pod is starting")
 
 
@@ -322,6 +323,8 @@ def _succeeded(job: Job, seen: Seen, child: Manifest, own_pods: list[Manifest], 
     facts = status.ended(facts, child, now)
     uploaded = f"uploaded {', '.join(sorted(outputs))}" if outputs else "the command has succeeded"
     made = f"registered {', '.join(versions.values())}" if versions else uploaded
+    if record.unread and not facts.get("metrics"):
+        made = f"{made}; status.metrics is empty: {record.unread[:MAX_UNREAD]}"
     finished = _plan(job, states.succeeded(made), facts, now)
     return Plan(finished.status, events=finished.events, after=_time_to_live(job, finished.status, now))
 
