@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,39 +26,55 @@ class Column(msgspec.Struct, frozen=True):
     texts: tuple[str, ...] = ()
 
 
-def learned(part: Any, count: int) -> dict[int, Column]:
+def learned(estimator: Any, count: int) -> dict[int, Column]:
     """Return what the parts of an estimator know of its `count` columns, by position."""
-    part = getattr(part, "best_estimator_", part)
-    if isinstance(part, str) or int(getattr(part, "n_features_in_", count)) != count:
+    try:
+        return _Reader().read(estimator, count)
+    except Exception:  # A class of the user's own may have anything under these names.
         return {}
-    if hasattr(part, "steps"):
-        return _of_steps([step for _, step in part.steps], count)
-    if hasattr(part, "transformers_"):
-        indices = part._transformer_to_input_indices
-        return _merged(
-            {places[at]: column for at, column in learned(transformer, len(places)).items()}
-            for places, transformer in ((list(indices.get(name, ())), each) for name, each, _ in part.transformers_)
-        )
-    if hasattr(part, "transformer_list"):
-        return _merged(learned(each, count) for _, each in part.transformer_list)
-    if isinstance(categories := getattr(part, "categories_", None), list):
-        return dict(enumerate(map(_of_categories, categories)))
-    if hasattr(part, "build_analyzer"):
-        return {0: Column("BYTES", next(iter(getattr(part, "vocabulary_", ())), "text"))}
-    if isinstance(filled := getattr(part, "statistics_", None), np.ndarray):
-        missing = None if getattr(part, "missing_values", np.nan) is None else np.nan
-        return {at: Column("BYTES", value, missing) for at, value in enumerate(filled) if isinstance(value, str)}
-    return _merged(learned(each, count) for each in _inner(part))
 
 
-def _of_steps(steps: Sequence[Any], count: int) -> dict[int, Column]:
-    found: dict[int, Column] = {}
-    for step in steps:
-        for at, column in learned(step, count).items():
-            found[at] = msgspec.structs.replace(found.get(at, column), texts=column.texts)
-        if not leaves_columns(step):
-            break
-    return found
+class _Reader:
+    """Reads each part once: a forged file may have them within one another."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], dict[int, Column]] = {}
+
+    def read(self, part: Any, count: int) -> dict[int, Column]:
+        part, place = getattr(part, "best_estimator_", part), (id(part), count)
+        if isinstance(part, str) or int(getattr(part, "n_features_in_", count)) != count:
+            return {}
+        if place not in self._known:
+            self._known[place] = {}
+            self._known[place] = self._read(part, count)
+        return self._known[place]
+
+    def _read(self, part: Any, count: int) -> dict[int, Column]:
+        if hasattr(part, "steps"):
+            return self._of_steps([step for _, step in part.steps], count)
+        if hasattr(part, "transformers_"):
+            indices = part._transformer_to_input_indices
+            choices = [(list(indices.get(name, ())), each) for name, each, _ in part.transformers_]
+            return _merged({at[n]: known for n, known in self.read(each, len(at)).items()} for at, each in choices)
+        if hasattr(part, "transformer_list"):
+            return _merged(self.read(each, count) for _, each in part.transformer_list)
+        if isinstance(categories := getattr(part, "categories_", None), list):
+            return dict(enumerate(map(_of_categories, categories)))
+        if hasattr(part, "build_analyzer"):
+            return {0: Column("BYTES", next(iter(getattr(part, "vocabulary_", ())), "text"))}
+        if isinstance(filled := getattr(part, "statistics_", None), np.ndarray):
+            missing = None if getattr(part, "missing_values", np.nan) is None else np.nan
+            return {at: Column("BYTES", value, missing) for at, value in enumerate(filled) if isinstance(value, str)}
+        return _merged(self.read(each, count) for each in _inner(part))
+
+    def _of_steps(self, steps: Sequence[Any], count: int) -> dict[int, Column]:
+        found: dict[int, Column] = {}
+        for step in steps:
+            for at, column in self.read(step, count).items():
+                found[at] = msgspec.structs.replace(found.get(at, column), texts=column.texts)
+            if not leaves_columns(step):
+                break
+        return found
 
 
 def leaves_columns(step: Any) -> bool:
@@ -76,7 +92,7 @@ def _inner(part: Any) -> list[Any]:
     return one + (several if isinstance(several, list) else [])
 
 
-def _merged(parts: Any) -> dict[int, Column]:
+def _merged(parts: Iterable[dict[int, Column]]) -> dict[int, Column]:
     found: dict[int, Column] = {}
     for part in parts:
         for at, column in part.items():
@@ -137,7 +153,7 @@ def refused_values(error: Exception, inputs: Mapping[str, Array], names: Sequenc
     said, told = unfit_values(error), str(error).lower()
     if not empty or not (lacks_method or any(word in told for word in ("nan", "none", "missing"))):
         return said
-    return BadRequest(f"{said}; {listed(map(repr, empty))} had a missing value")
+    return BadRequest(f"{str(said).rstrip('.')}; {listed(map(repr, empty))} had a missing value")
 
 
 def with_gaps(inputs: Mapping[str, Array], names: Sequence[str] = ()) -> list[str]:

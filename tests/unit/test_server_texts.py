@@ -25,6 +25,7 @@ from test_server_compiling import compiled
 from test_server_score import scored
 from ultramarine.shared.contract import COMPILED_NAME
 from ultramarine_server import openapi
+from ultramarine_server.columns import learned
 from ultramarine_server.compiled_model import CompiledModel
 from ultramarine_server.compiling import ARTIFACT
 from ultramarine_server.errors import BadRequest
@@ -154,6 +155,22 @@ def test_other_estimators_tell_their_texts_too() -> None:
         (SklearnModel(numbered), [["a", 1], ["b", 2]]),
     ):
         assert scored(model, rows)["predictions"] == [0, 1]
+
+
+class Own(LogisticRegression):
+    """An estimator with names of its own for what scikit-learn has other values in."""
+
+    transformer_list = None
+
+
+def test_what_is_unknown_or_forged_tells_nothing() -> None:
+    """A class of the user's own loads as before, and parts within one another end."""
+    assert SklearnModel(Own().fit([[0.0], [1.0]], [0, 1])).signature.inputs[0].datatype == "FP64"
+    endless: Any = make_pipeline(OneHotEncoder())
+    for _ in range(40):
+        endless = FeatureUnion([("one", endless), ("other", endless)])
+    endless.transformer_list.append(("itself", endless))
+    assert learned(endless, 1) == {}
 
 
 def test_numbers_for_a_text_are_refused_by_the_columns_name() -> None:
