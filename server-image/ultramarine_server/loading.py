@@ -90,6 +90,8 @@ def _guarded(file: ModelFile, read: Callable[[], T]) -> T:
     except (ImportError, AttributeError) as error:
         message = f"{file.path.name} needs code that the server image lacks: {error}"
         remedy = "store a model of the libraries in the image, or build an image with more (docs/formats.md)"
+        if "__main__" in str(error):
+            from ultramarine.shared.trusted_types import SCRIPT_REMEDY as remedy
         raise LoadError(f"{message}; {remedy}", "DependencyMissing") from error
     except Exception as error:  # Parsers of damaged files raise whatever they stumble over.
         message = f"{file.path.name} is not a readable {file.format} model: {type(error).__name__}: {error}"

@@ -15,7 +15,7 @@ from skops.io._numpy import RandomGeneratorNode
 from skops.io._sklearn import TreeNode
 from skops.io._utils import read_schema
 from ultramarine.shared.errors import listed
-from ultramarine.shared.trusted_types import STATE_TUPLES, TRUSTED_NAMES, untrusted_in
+from ultramarine.shared.trusted_types import STATE_TUPLES, TRUSTED_NAMES, remedy_for, untrusted_in
 
 from ultramarine_server.errors import LoadError
 from ultramarine_server.native_checks import check
@@ -34,7 +34,7 @@ def load_skops(path: Path, *, allowed: bool) -> Any:
     untrusted = untrusted_in(path)
     if untrusted:
         message = f"{path.name} holds types that are not known to be safe: {listed(untrusted)}"
-        raise LoadError(f"{message}; {_REMEDY}", "CodeExecutionRefused")
+        raise LoadError(f"{message}; {remedy_for(untrusted, _REMEDY)}", "CodeExecutionRefused")
     with ZipFile(path) as archive:
         schema, context = read_schema(archive)
         tree = get_tree(schema, context, trusted=None)

@@ -185,6 +185,8 @@ def test_a_version_says_at_registration_what_a_server_will_refuse():
     assert questions_version(one, seen()) == ()
     assert (got.status["state"], condition(got, "Ready")["reason"]) == ("Refused", "CodeExecutionRefused")
     assert "safe: numpy.exec by FunctionNode, team.Model; if you trust" in condition(got, "Ready")["message"]
+    got = plan_version(holding("__main__.Model"), seen(), NOW)
+    assert "__main__.Model; no server has the code of a training script" in condition(got, "Ready")["message"]
 
 
 @pytest.mark.parametrize(

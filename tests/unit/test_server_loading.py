@@ -124,6 +124,16 @@ def test_code_runs_only_where_it_is_allowed(tmp_path: Path, suffix: str) -> None
     assert ask({"inputs": [matrix()]}, load(ModelFile(path, format), allowed, 1))["outputs"]
 
 
+def test_code_of_the_training_script_has_its_own_remedy(tmp_path: Path) -> None:
+    """A pickle refers to __main__, which is another program in the server, whatever is allowed."""
+    path = tmp_path / "model.pkl"
+    path.write_bytes(b"c__main__\nScaler\n.")
+
+    with pytest.raises(LoadError, match="make the output a python model") as caught:
+        load(ModelFile(path, "pickle"), ServingTask("m", "1", "", "", "pickle", allow_code_execution=True), 1)
+    assert caught.value.reason == "DependencyMissing"
+
+
 @pytest.mark.parametrize("format", ["sklearn", "onnx", "pickle", "joblib"])
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100])
 def test_a_damaged_file_is_said_to_be_that(tmp_path: Path, format: str, content: bytes) -> None:

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import scipy.stats
 import skops.io
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from ultramarine.shared.trusted_types import _EVERY_NAME, SCHEMA, untrusted, untrusted_in
+from ultramarine.shared.trusted_types import _EVERY_NAME, SCHEMA, remedy_for, untrusted, untrusted_in
 
 ROWS, CLASSES = np.arange(40.0).reshape(20, 2), [0, 1] * 10
 
@@ -122,3 +122,11 @@ def test_an_archive_without_a_schema_is_an_error() -> None:
     zipfile.ZipFile(stream, "w").close()
     with pytest.raises(ValueError, match=SCHEMA):
         untrusted_in(stream)
+
+
+def test_the_remedy_is_the_one_that_helps() -> None:
+    """Permission does not bring the code of a script; categories of a boosting have a way without permission."""
+    categories = HistGradientBoostingClassifier(max_iter=1, categorical_features=[0]).fit(ROWS % 3, CLASSES)
+    assert remedy_for(untrusted_in(_dumped(categories)), "allow it").endswith("OrdinalEncoder, or allow it")
+    assert remedy_for(["a.B", "__main__.double by FunctionNode"], "allow it").startswith("no server has the code of a")
+    assert remedy_for(["a.B"], "allow it") == "allow it"

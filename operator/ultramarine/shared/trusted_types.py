@@ -24,6 +24,26 @@ def untrusted(names: Iterable[str]) -> list[str]:
     return sorted({name for name in names if name not in _EVERY_NAME})
 
 
+SCRIPT = "__main__"  # the module of whatever Python has started: in a server, the server
+SCRIPT_REMEDY = (
+    "no server has the code of a training script (__main__): import it from a module there, and make the output a "
+    "python model, with model.py and that module (docs/formats.md, Python)"
+)
+_CATEGORIES = "sklearn.utils.validation.check_array"
+_CATEGORIES_REMEDY = (
+    "leave categorical_features of a HistGradientBoosting out, and encode the columns in a pipeline with it, as by an "
+    "OrdinalEncoder"
+)
+
+
+def remedy_for(names: Iterable[str], permission: str) -> str:
+    """What helps against the refusal of these types; `permission` says how to allow them, if that would help."""
+    refused = [name.partition(" by ")[0] for name in names]
+    if any(name.startswith(f"{SCRIPT}.") for name in refused):
+        return SCRIPT_REMEDY
+    return f"{_CATEGORIES_REMEDY}, or {permission}" if _CATEGORIES in refused else permission
+
+
 def untrusted_in(file: Path | BinaryIO) -> list[str]:
     """Return what a .skops file holds that is not trusted, sorted. Builds nothing. Raises ValueError or BadZipFile.
 

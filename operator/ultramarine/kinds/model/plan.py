@@ -10,7 +10,7 @@ from ...shared.formats import CODE_EXECUTING_FORMATS
 from ...shared.meta import MODEL_VERSION, Manifest, Ref
 from ...shared.plan import ArtifactFacts, CheckArtifact, Event, Obj, Plan, Platform, Question, Seen
 from ...shared.score import score
-from ...shared.trusted_types import untrusted
+from ...shared.trusted_types import remedy_for, untrusted
 from . import compiling, deleting, trust
 from .schema import ModelSpec, ModelVersionSpec, version_number
 from .serving import named, server_of, versions_of
@@ -191,10 +191,11 @@ def _refused(spec: ModelVersionSpec) -> str:
     else:
         what = f"loading the format {spec.format.name} runs code of its maker's choice"
         instead = "save the model as .skops or .onnx"
-    return (
-        f"{what}; if you trust its maker, set spec.allowCodeExecution to true, or spec.trust.allowCodeExecution of "
+    permission = (
+        "if you trust its maker, set spec.allowCodeExecution to true, or spec.trust.allowCodeExecution of "
         f"Model {spec.model} for all of its versions, or {instead}"
     )
+    return f"{what}; {remedy_for(types, permission)}"
 
 
 def _foreign(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
