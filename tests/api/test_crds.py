@@ -134,6 +134,16 @@ COLUMNS = {
                 }
             ],
             "gatewayPort": 10_000,
+            "signatures": {
+                "versions": ["churn-7"],
+                "before": ["churn-6"],
+                "known": [
+                    {
+                        "version": "churn-7",
+                        "inputs": [{"name": "x", "datatype": "FP64", "shape": [-1, 2], "features": ["age", "plan"]}],
+                    }
+                ],
+            },
             "rollout": {
                 "phase": "Progressing",
                 "reason": "InsufficientData",
@@ -157,9 +167,19 @@ COLUMNS = {
                     {"pod": "gateway-a", "deployment": "green", "compared": 9, "agreed": 8, "unlike": 1},
                 ],
             },
-            "conditions": [condition("Ready", "churn-7 answers"), condition("Stalled", "green has lost")],
+            "conditions": [
+                condition("Ready", "churn-7 answers"),
+                condition("SignatureChanged", "churn-7 refuses requests that churn-6 takes"),
+                condition("Stalled", "green has lost"),
+            ],
         },
-        {"READY": "True", "MODELVERSION": "churn-7", "REPLICAS": "2/3", "URL": "http://churn.team-a.svc"},
+        {
+            "READY": "True",
+            "MODELVERSION": "churn-7",
+            "REPLICAS": "2/3",
+            "URL": "http://churn.team-a.svc",
+            "WARNING": "Test",
+        },
         {"ROLLOUT": "Progressing", "KEYS": "churn-keys", "MESSAGE": "churn-7 answers", "FAILURE": "green has lost"},
     ),
     "Sweep": (

@@ -222,7 +222,10 @@ def test_requests_keep_away_from_a_deployment_that_was_never_ready(stepping):
 
 
 def test_a_candidate_of_another_input_gets_no_request_and_one_that_refuses_all_only_a_few(stepping):
-    """Version 5 is turned back by what its pod says of its input; version 6, which says nothing wrong, by its 400s."""
+    """Version 5 is turned back by what its pod says of its input; version 6, which says nothing wrong, by its 400s.
+
+    Without a rollout version 5 gets its share of the traffic, and the status says what follows.
+    """
     content = onnx_model(5, "z")
     stepping.apply(model_version(NAME, 5, stepping.put(f"{NAME}-5.onnx", content), content))
     stepping.apply(python_version(stepping, 6, REFUSING))
@@ -247,3 +250,12 @@ def test_a_candidate_of_another_input_gets_no_request_and_one_that_refuses_all_o
     assert 3 <= len(load.failures) <= 200, "it was caught by some refusals, not by hundreds"
     print(f"turned back after {len(load.failures)} refused requests: {evidence['message']}")
     champion_alone(stepping)
+
+    challenger(stepping, "5")
+    stepping.apply(endpoint(NAME, "", deployments=[BLUE, GREEN], traffic={"blue": 50, "green": 50}))
+    status = stepping.wait("oe", NAME, lambda s: condition(s, "SignatureChanged"))
+    assert words in condition(status, "SignatureChanged")["message"]
+    assert condition(status, "Ready")["status"] == "True"
+    assert "InputsDiffer" in stepping.kubectl("get", "oe", NAME)
+    champion_alone(stepping)
+    stepping.wait("oe", NAME, lambda s: not condition(s, "SignatureChanged"))

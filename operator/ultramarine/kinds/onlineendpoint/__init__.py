@@ -44,6 +44,7 @@ KIND = Kind(
         Column("ModelVersion", ".status.modelVersion"),
         Column("Replicas", ".status.replicas"),
         Column("URL", ".status.url"),
+        Column("Warning", '.status.conditions[?(@.type=="SignatureChanged")].reason'),
         Column("Age", ".metadata.creationTimestamp", "date"),
         Column("Rollout", ".status.rollout.phase", priority=1),
         Column("Keys", ".status.keysSecret", priority=1),

@@ -22,7 +22,7 @@ from ...shared.meta import (
     controller_uid,
 )
 from ...shared.plan import AskGateway, GatewayFacts, GenerateSecret, Plan, Question, Seen
-from . import autoscale
+from . import autoscale, signature_change
 from .addresses import is_secure, pods_service_name, routes_in, routes_name, turned_to
 from .direct import Direct
 from .guard import network_policy, policy_name
@@ -44,8 +44,8 @@ def questions(endpoint: Endpoint, seen: Seen) -> tuple[Question, ...]:
     spec = endpoint.spec
     gated = spec.rollout is not None and spec.rollout.gates is not None
     counts = gated or any(d.autoscale and d.autoscale.metric != "cpu" for d in spec.deployments)
-    rolls = spec.rollout is not None
-    return (AskGateway(address, endpoint.name, figures=counts, signatures=rolls),) if address else ()
+    asks = spec.rollout is not None or signature_change.is_wanted(endpoint)
+    return (AskGateway(address, endpoint.name, figures=counts, signatures=asks),) if address else ()
 
 
 def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
@@ -71,7 +71,8 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
         judged[rolled] = held(judged[rolled])
     step = way.step(judged)
     answering = [judged.get(name) or leaving(name, seen) for name in step.answering]
-    status = gathered(endpoint, judged, answering, step, course, scalings, now)
+    changed = signature_change.compared(endpoint, judged, course.shares, seen, way.proxies)
+    status = gathered(endpoint, judged, answering, step, course, scalings, changed, now)
     guard = (network_policy(endpoint),) if gateway_only(endpoint) and not step.held else ()
     # Pods that ask for nothing are made only when what keeps others from them was seen to be there.
     guarded = not guard or ("NetworkPolicy", policy_name(endpoint)) in own

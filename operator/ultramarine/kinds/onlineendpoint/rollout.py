@@ -37,7 +37,7 @@ def course_of(
         return Course(endpoint.spec.shares)
     candidate = judged[spec.candidate]
     beside = {name: judged[name] for name in endpoint.spec.shares if name in judged}
-    changed = _signature_change(endpoint, way, candidate, beside, seen)
+    changed = _signature_change(way, candidate, beside, seen)
     stage = Stage(endpoint, spec, way, candidate, identity(endpoint, seen), now, beside, changed)
     old = _told(stage)
     if old is None or (stage.identity and old.identity != stage.identity):
@@ -53,13 +53,11 @@ def course_of(
     return in_step(stage, old)
 
 
-def _signature_change(
-    endpoint: Endpoint, way: Direct | Routed, candidate: Judged, beside: Mapping[str, Judged], seen: Seen
-) -> str:
+def _signature_change(way: Direct | Routed, candidate: Judged, beside: Mapping[str, Judged], seen: Seen) -> str:
     """Say why the candidate refuses what a champion takes, as far as the inputs of both are known."""
-    takes = inputs_of(endpoint, candidate, seen, way.proxies)
+    takes = inputs_of(candidate.version, seen, way.proxies)
     for champion in beside.values() if takes is not None else ():
-        before = inputs_of(endpoint, champion, seen, way.proxies)
+        before = inputs_of(champion.version, seen, way.proxies)
         if takes is not None and before is not None and (why := change(before, takes)):
             return f"{candidate.version} refuses requests that {champion.version} takes: {why}"
     return ""

@@ -12,6 +12,7 @@ from ..model.schema import LATEST
 from ..trainingjob.schema import SAYS_NAME, SUBDOMAIN
 from .access import Tls, Token
 from .rollout_schema import Rollout, RolloutStatus
+from .signature_schema import SignaturesStatus
 
 MODEL_REFERENCE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?@([a-z]([-a-z0-9]*[a-z0-9])?|[1-9][0-9]*)$"
 
@@ -391,6 +392,7 @@ class OnlineEndpointStatus(Status):
         default={}, max_length=16, description="Who answers now, in percent, as every gateway pod has confirmed it."
     )
     rollout: RolloutStatus | None = Field(default=None, description="Where the rollout stands.")
+    signatures: SignaturesStatus | None = Field(default=None, description="What the versions take that it serves.")
     gateway_port: int = Field(default=0, ge=0, le=65535, description="The port of its own that it has at the gateway.")
     model_version: str = Field(default="", max_length=253, description="The ModelVersion that answers now.")
     replicas: str = Field(

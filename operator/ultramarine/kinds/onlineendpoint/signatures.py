@@ -1,4 +1,4 @@
-"""Comparison of the inputs of a candidate's model with those of its champions.
+"""Comparison of the inputs of two versions.
 
 A version's inputs are those of its spec.signature or, if it has none, those that a pod of it tells the gateway.
 """
@@ -12,9 +12,7 @@ from typing import Any
 from ...shared.errors import listed
 from ...shared.plan import Seen
 from ...shared.routes import RouteState
-from .judge import Judged
-from .manifests import Endpoint
-from .resolve import Resolved, resolve
+from ..model.schema import Signature
 
 _SHOWN = 3  # differences in a message
 _FLOATS = {"FP16": 16, "FP32": 32, "FP64": 64}
@@ -35,16 +33,16 @@ class Input:
 Inputs = tuple[Input, ...]
 
 
-def inputs_of(endpoint: Endpoint, judged: Judged, seen: Seen, proxies: Iterable[RouteState]) -> Inputs | None:
-    """The inputs of the version that a deployment of one model serves; None if they are not known."""
-    deployment = next((d for d in endpoint.spec.deployments if d.name == judged.name), None)
-    found = resolve(deployment.model, seen) if deployment and deployment.model else None
-    if isinstance(found, Resolved) and found.name == judged.version and found.spec.signature is not None:
-        return tuple(Input(one.name, one.datatype, tuple(one.shape)) for one in found.spec.signature.inputs)
+def inputs_of(version: str, seen: Seen, proxies: Iterable[RouteState]) -> Inputs | None:
+    """The inputs of a version, by its declaration or as a pod tells a gateway pod; None if they are not known."""
+    found = next((v for v in seen.others("ModelVersion") if v["metadata"]["name"] == version), None)
+    if found is not None and found["spec"].get("signature"):
+        declared = Signature.model_validate(found["spec"]["signature"])
+        return tuple(Input(one.name, one.datatype, tuple(one.shape)) for one in declared.inputs)
     for proxy in proxies:
-        told = (proxy.signatures or {}).get(judged.name)
-        if told is not None and (inputs := _read(told, judged.version)) is not None:
-            return inputs
+        for told in (proxy.signatures or {}).values():
+            if (inputs := _read(told, version)) is not None:
+                return inputs
     return None
 
 

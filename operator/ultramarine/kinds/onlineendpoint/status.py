@@ -12,6 +12,8 @@ from . import autoscale
 from .course import Course
 from .judge import Judged
 from .manifests import Endpoint, keys_secret
+from .signature_change import CONDITION as SIGNATURE_CHANGED
+from .signature_change import SignatureChange
 from .steps import Shares, Step
 
 LONGEST_VERSION = 253
@@ -24,6 +26,7 @@ def gathered(
     step: Step,
     course: Course,
     scalings: Mapping[str, autoscale.Scaling],
+    changed: SignatureChange,
     now: datetime,
 ) -> Manifest:
     """The status: who answers, of those who shall, and what the rest waits for."""
@@ -52,7 +55,7 @@ def gathered(
         Condition("Accepted", True, "Valid", ""),
         # A rolling update is no outage: as long as pods answer, the endpoint is ready.
         Condition("Ready", good or answers, reason if as_asked or step.away else "Switching", message),
-        *(condition for condition in (step.condition, course.condition) if condition),
+        *(condition for condition in (step.condition, course.condition, changed.condition) if condition),
         *autoscale.conditions(scalings),
         *health(
             done=good and not course.goes_on,
@@ -72,6 +75,8 @@ def gathered(
         status["keysSecret"] = secret
     if rollout := course.written():
         status["rollout"] = rollout
+    if signatures := changed.written():
+        status["signatures"] = signatures
     if step.port:
         status["gatewayPort"] = step.port
     if serves := _versions(answering):
@@ -129,7 +134,7 @@ def _versions(answering: Iterable[Judged]) -> str:
 def diary(
     endpoint: Endpoint, new: Manifest, judged: Mapping[str, Judged], answering: list[Judged], step: Step
 ) -> tuple[Event, ...]:
-    """An event for each turn of the Ready condition and of the traffic, and for each deployment that starts to fail."""
+    """An event for each turn of the Ready condition, of the traffic and of the inputs, and for what starts to fail."""
     lines: list[Event] = []
     before, after = find(endpoint.status, "Ready") or {}, find(new, "Ready") or {}
     if after["status"] == "True" and before.get("status") != "True":
@@ -137,6 +142,9 @@ def diary(
     elif before and after["status"] != before.get("status"):
         lines.append(Event("NotReady", after["message"], "Warning"))
     lines += _turned(endpoint, new, step)
+    told = (find(endpoint.status, SIGNATURE_CHANGED) or {}).get("message")
+    if (differs := find(new, SIGNATURE_CHANGED)) and differs["message"] != told:
+        lines.append(Event(SIGNATURE_CHANGED, differs["message"], "Warning"))
     known = {d.get("name"): d for d in endpoint.status.get("deployments") or []}
     for deployment in new["deployments"]:
         old = known.get(deployment["name"], {})

@@ -1,0 +1,150 @@
+"""An endpoint whose versions take different requests says so, and goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from builders import NOW, condition, endpoint, model, seen, version
+from ultramarine.kinds.onlineendpoint.plan import plan, questions
+from ultramarine.kinds.onlineendpoint.schema import OnlineEndpointStatus
+from ultramarine.shared.conditions import find
+from unit.test_onlineendpoint_plan import TWO, deployment, server_pod
+from unit.test_onlineendpoint_routed import KEYS
+from unit.test_rollout_plan import MATRIX, World
+
+AGE, TEXT = {**MATRIX, "name": "age"}, {**MATRIX, "datatype": "BYTES"}
+REMEDY = "Change the clients, or serve versions that take the same requests"
+FORMER = f"churn-2 refuses requests that churn-1 takes: it needs an input age. {REMEDY}"
+
+
+def declared(number, *inputs):
+    """A version that says what it takes."""
+    return version(number, signature={"inputs": list(inputs)})
+
+
+def look(one, *related, pods=()):
+    """A pass, and the endpoint as it is after that."""
+    got = plan(one, seen(*pods, related=related), NOW)
+    return got, replace(one, manifest={**one.manifest, "status": {**got.status, **KEYS}})
+
+
+def told(got):
+    """The events that warn of changed inputs."""
+    return [(event.type, event.message) for event in got.events if event.reason == "SignatureChanged"]
+
+
+def test_a_moved_alias_to_other_inputs_is_told_once_and_stays_told():
+    """At once, while the former version answers, and as long as the new one serves; nothing is held back."""
+    one = endpoint(KEYS, deployments=[{"name": "blue", "model": "churn@champion"}])
+    both, first = (declared(1, MATRIX), declared(2, MATRIX, AGE)), model(aliases={"champion": "1"})
+    pods = (deployment(one, 1), server_pod(one, 1))
+    got, one = look(one, first, *both, pods=pods)
+    assert (condition(got, "SignatureChanged"), told(got)) == ({}, [])
+
+    moved = model(aliases={"champion": "2"})
+    got, one = look(one, moved, *both, pods=pods)
+    assert condition(got, "SignatureChanged")["message"] == FORMER
+    assert (condition(got, "SignatureChanged")["status"], condition(got, "Ready")["status"]) == ("True", "True")
+    assert told(got) == [("Warning", FORMER)]
+    assert got.status["deployments"][0]["modelVersion"] == "churn-2"
+    OnlineEndpointStatus.model_validate(got.status)
+
+    later = (deployment(one, 2), server_pod(one, 2))
+    got, one = look(one, moved, *both, pods=later)
+    assert (condition(got, "SignatureChanged")["message"], told(got)) == (FORMER, [])
+    got, again = look(one, moved, both[1], pods=later)  # the former version is deleted
+    assert {**got.status, **KEYS} == one.status, "a pass that changes nothing writes nothing"
+
+    got, _ = look(again, model(aliases={"champion": "3"}), *both, declared(3, AGE, MATRIX), pods=later)
+    assert condition(got, "SignatureChanged") == {}, "clients have followed"
+    got, _ = look(again, first, *both, pods=later)
+    assert condition(got, "SignatureChanged") == {}, "the version that clients know is back"
+
+
+def test_a_version_that_never_served_has_no_clients():
+    """Of three versions in a minute the last one is compared with the one whose pods answer."""
+    one = endpoint(KEYS)
+    pods = (deployment(one, 1), server_pod(one, 1))
+    versions = (declared(1, MATRIX), declared(2, MATRIX, AGE), declared(3, MATRIX))
+    for count in (1, 2, 3):
+        got, one = look(one, *versions[:count], pods=pods)
+        assert bool(told(got)) == (count == 2)
+    assert condition(got, "SignatureChanged") == {}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "why"),
+    [
+        ((MATRIX, AGE), "churn-2 refuses requests that churn-1 takes: it needs an input age"),
+        ((AGE,), "churn-2 refuses requests that churn-1 takes: it has no input input, it needs an input age"),
+        ((TEXT,), "churn-2 refuses requests that churn-1 takes: its input input is BYTES and not FP64"),
+        (({**MATRIX, "datatype": ""},), ""),
+    ],
+)
+def test_a_split_between_other_inputs_is_told(inputs, why):
+    """From the first pass on: each half of the requests is refused by the other half's version."""
+    inputs = tuple({**one, "datatype": one["datatype"] or "FP64"} for one in inputs)
+    one = endpoint(KEYS, deployments=TWO, traffic={"blue": 50, "green": 50})
+    got, _ = look(one, declared(1, MATRIX), declared(2, *inputs))
+    assert condition(got, "SignatureChanged").get("message") == (f"{why}. {REMEDY}" if why else None)
+
+
+def test_a_split_is_compared_with_whom_it_came_from():
+    """One line a pair, also when the traffic has turned; and none when it is turned back."""
+    both = (declared(1, MATRIX), declared(2, MATRIX, AGE))
+    one = endpoint(KEYS, deployments=TWO, traffic={"blue": 100})
+    pods = (deployment(one, 1), server_pod(one, 1), deployment(one, 2, "green"), server_pod(one, 2, "green"))
+    got, one = look(one, *both, pods=pods)
+    assert condition(got, "SignatureChanged") == {}, "green has no traffic"
+    for traffic, message in (
+        ({"blue": 90, "green": 10}, FORMER),
+        ({"green": 100}, FORMER),
+        ({"blue": 100}, None),
+        ({"blue": 90, "green": 10}, FORMER),
+        ({"blue": 100}, None),
+    ):
+        got, one = look(endpoint(one.status, deployments=TWO, traffic=traffic), *both, pods=pods)
+        assert condition(got, "SignatureChanged").get("message") == message, traffic
+
+
+@pytest.mark.parametrize(
+    "garbage", [{"versions": 3}, {"known": [{}]}, [], "x", {"before": ["churn-9"], "versions": [""]}]
+)
+def test_what_others_write_into_the_status_does_no_harm(garbage):
+    """It is dropped, or compared with nothing."""
+    got, _ = look(endpoint({**KEYS, "signatures": garbage}), declared(1, MATRIX))
+    assert got.status["signatures"]["versions"] == ["churn-1"]
+    assert condition(got, "SignatureChanged") == {}
+
+
+def of(number, *inputs):
+    """What a pod tells of its model."""
+    return {"name": "churn", "version": str(number), "inputs": list(inputs)}
+
+
+def test_inputs_that_pods_tell_are_remembered():
+    """When the new version's pods tell theirs, no pod of the former one is left; then no pod is asked any more."""
+    world = World(rollout=None, traffic=None, deployments=[{"name": "blue", "model": "churn@challenger"}])
+    world.aliases = {"challenger": "1"}
+    for envoy in world.gateways.values():
+        envoy.signatures = {"blue": of(1, MATRIX)}
+    world.go(30)
+    [question] = questions(world.owner(), replace(seen(), platform=world.platform))
+    assert not question.signatures
+    world.aliases = {"challenger": "2"}
+    for envoy in world.gateways.values():
+        envoy.signatures = {"blue": of(2, MATRIX, AGE)}
+    world.go(30)
+    assert find(world.status, "SignatureChanged")["message"] == FORMER
+    assert (world.events.count("SignatureChanged"), world.shares) == (1, {"blue": 100})
+    writes = world.writes
+    assert world.go(60).writes == writes
+    OnlineEndpointStatus.model_validate(world.status)
+
+
+def test_inputs_that_are_too_many_are_not_remembered():
+    """A status has no room for them."""
+    one = endpoint(KEYS)
+    got, _ = look(one, declared(1, *({**MATRIX, "name": f"{n:0250}"} for n in range(100))))
+    assert "signatures" not in got.status
