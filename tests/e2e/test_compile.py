@@ -73,7 +73,10 @@ class Dated(LogisticRegression):
 
 
 def test_a_model_is_trusted_once_and_says_what_servers_will(platform):
-    """Refused at registration, then trusted by its Model; a pickle of another version, and one that lacks a library."""
+    """Refused at registration, then trusted by its Model; a pickle of another version, and one that lacks a library.
+
+    What was compiled of a version goes with it, if the Model says so.
+    """
 
     def refused(status: Manifest) -> bool:
         return condition(status, "Ready").get("reason") == "CodeExecutionRefused"
@@ -103,6 +106,15 @@ def test_a_model_is_trusted_once_and_says_what_servers_will(platform):
     platform.wait("mdl", "odd", lambda s: s.get("latestReadyVersion") == "2")
     platform.ready("odd", "odd-2")
     platform.delete("oe", "odd", "swift")
+
+    uri = platform.status("mv", "odd-2")["compiled"]["uri"]
+    platform.kubectl("patch", "mdl", "odd", "--type=merge", "-p", '{"spec": {"deletionPolicy": "Delete"}}')
+    platform.wait("mdl", "odd", lambda s: any(uri.startswith(one["uri"]) for one in s.get("artifacts", [])))
+    platform.delete("mv", "odd-2")
+    platform.wait("mdl", "odd", lambda s: not any(uri.startswith(one["uri"]) for one in s["artifacts"]))
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    with platform.target.bucket(platform.namespace) as storage:
+        assert storage.list_objects_v2(Bucket=bucket, Prefix=key)["KeyCount"] == 0
 
 
 @pytest.fixture(scope="module")

@@ -260,6 +260,73 @@ def test_retention_deletes_a_version_when_its_artifact_is_remembered():
     assert [ref.name for ref in got.delete] == ["churn-1", "churn-2"]
 
 
+COMPILED = f"s3://lake/team-a/compiled/{'a' * 16}-f245cbd7/"  # of the digest that `version` has
+
+
+def compiled(number: int, **spec: Any) -> Manifest:
+    """A version that was compiled."""
+    made = stored(number, **spec)
+    return {**made, "status": {**made["status"], "compiled": {"uri": f"{COMPILED}{'c' * 16}/"}}}
+
+
+def compiled_entry(number: int, deleting: bool = False) -> Manifest:
+    """What the status remembers of it beside the native files."""
+    return {**entry(number, deleting), "uri": COMPILED}
+
+
+def test_what_was_compiled_goes_with_its_version():
+    """Its folder, with the verdict beside it, is remembered and deleted by a Job of its own."""
+    got = plan_model(deleting_model(), seen(related=(compiled(1),)), NOW)
+    assert got.status["artifacts"] == [compiled_entry(1), entry(1)]
+    assert plan_model(after(got), seen(related=(compiled(1),)), NOW).after is None
+
+    missed = plan_model(after(got), seen(), NOW)
+    assert missed.status["artifacts"] == [compiled_entry(1, True), entry(1, True)]
+    assert "of 1 versions that are gone" in condition(missed, "ArtifactsDeleted")["message"]
+    deletes = plan_model(after(missed), seen(), NOW).apply
+    tasks = [made["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] for made in deletes]
+    assert [DeleteTask.from_json(task).uri for task in tasks] == [COMPILED, uri(1)]
+    assert len(set(kinds_of(deletes))) == 2
+
+
+def test_a_version_that_is_there_keeps_what_was_compiled_whatever_its_status_says():
+    """Anybody may take the status away; a version made anew of other files is another one."""
+    one = deleting_model(compiled_entry(1), entry(1))
+    assert plan_model(one, seen(related=(stored(1),)), NOW).status["artifacts"] == [compiled_entry(1), entry(1)]
+    anew = plan_model(one, seen(related=(stored(1, digest="sha256:" + "b" * 64),)), NOW)
+    assert anew.status["artifacts"] == [compiled_entry(1, True), entry(1)]
+
+
+@pytest.mark.parametrize("other", [compiled(2), stored(2, uri="s3://lake/churn/2/")])
+def test_what_was_compiled_of_equal_models_stays_for_the_other(other):
+    """Of whatever Model it is, and compiled or not yet: its pod finds the verdict in the same place."""
+    one = deleting_model(compiled_entry(1, deleting=True))
+    other = {**other, "metadata": {**other["metadata"], "name": "shop-2"}, "spec": {**other["spec"], "model": "shop"}}
+    assert VERSIONS.topics(other) & MODELS.topics(one.manifest), "else the plan would not see it"
+    got = plan_model(one, seen(related=(other,)), NOW)
+    assert ("artifacts" in got.status, got.apply) == (False, ())
+    assert [event.reason for event in got.events] == ["ArtifactRetained"]
+    strange = {**other, "spec": {**other["spec"], "digest": "sha256:" + "b" * 64}}
+    assert not VERSIONS.topics(strange) & MODELS.topics(one.manifest)
+    assert len(plan_model(one, seen(related=(strange,)), NOW).apply) == 1
+
+
+@pytest.mark.parametrize("forged", ["s3://lake/team-b/compiled/", "s3://other/team-a/compiled/", "s3://lake/team-a/x/"])
+def test_a_forged_place_of_a_compiled_model_is_never_deleted(forged):
+    """Nobody's status makes the platform delete what lies elsewhere."""
+    place = f"{forged}{'a' * 16}-f245cbd7/"
+    got = plan_model(deleting_model({"version": "1", "uri": place, "deleting": True}), seen(), NOW)
+    assert (got.apply, "artifacts" in got.status) == ((), False)
+
+
+def test_retention_waits_for_what_was_compiled_to_be_remembered():
+    """A version whose compiled model is not in the list yet stays for one more pass."""
+    one, versions = deleting_model(entry(1), entry(2), retention={"versions": 1}), (compiled(1), stored(2))
+    first = plan_model(one, seen(related=versions), NOW)
+    assert first.delete == ()
+    assert [ref.name for ref in plan_model(after(first, one), seen(related=versions), NOW).delete] == ["churn-1"]
+
+
 def test_the_memory_has_an_end():
     """Of very many versions the oldest are remembered, the condition says so, and no pass follows for that."""
     many = tuple(stored(number) for number in range(1, 503))

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from ultramarine.outside.storage import READ_LIMIT, Storage, files_below
+from ultramarine.outside.storage import READ_LIMIT, Storage, deletion_rank, files_below
 from ultramarine.shared.contract import ArtifactManifest
 from ultramarine.shared.errors import StorageError
 
@@ -226,6 +226,14 @@ def test_a_deleted_artifact_is_gone_and_its_neighbours_are_not(
 
     assert storage.folders(f"s3://{bucket}/out/") == [kept.uri]
     assert all(kept.uri.removeprefix(f"s3://{bucket}/") in path for path in stored_files(bucket_folder))
+
+
+def test_what_tells_of_a_compiled_model_is_deleted_first() -> None:
+    """A deletion that ends halfway leaves no verdict without its model, and no list without its files."""
+    keys = [f"ns/compiled/p/{name}" for name in ("d/a.onnx", "d/manifest.json", "d/z", "result.json")]
+    assert [key.rpartition("/")[2] for key in sorted(keys, key=deletion_rank)] == [
+        *("result.json", "manifest.json", "a.onnx", "z")
+    ]
 
 
 @pytest.mark.parametrize("key", ["", "out"])

@@ -20,7 +20,7 @@ from s3transfer.exceptions import RetriesExceededError
 from s3transfer.futures import TransferFuture
 from s3transfer.subscribers import BaseSubscriber
 
-from ultramarine.shared.contract import MANIFEST_NAME, ArtifactManifest, FileEntry, OutputRecord
+from ultramarine.shared.contract import MANIFEST_NAME, RESULT_NAME, ArtifactManifest, FileEntry, OutputRecord
 from ultramarine.shared.errors import StorageError
 from ultramarine.shared.formats import FORMAT_BY_SUFFIX
 
@@ -226,14 +226,13 @@ class Storage:
             return record
 
     def delete_artifact(self, uri: str) -> None:
-        """Delete all that is stored in the folder `uri`, manifest first: what is left is never taken for whole."""
+        """Delete all that is stored in the folder `uri`, what tells of it first: the rest is never taken for whole."""
         location = parse_uri(uri)
         if not location.is_prefix or not location.key:
             raise StorageError(f"{uri} is no artifact's folder, so it is not deleted; name one", "InvalidURI")
         with self._telling(uri):
-            manifest_key = location.key + MANIFEST_NAME
             # One request for each: not every storage knows the one for many.
-            for key in sorted(self._list(location), key=lambda key: key != manifest_key):
+            for key in sorted(self._list(location), key=deletion_rank):
                 self._client.delete_object(Bucket=location.bucket, Key=key)
 
     def fetch_artifact(self, uri: str, digest: str, into: Path, progress: Progress | None = None) -> ArtifactManifest:
@@ -427,6 +426,12 @@ def files_below(folder: Path, leave_out: Callable[[str], bool] = lambda name: Fa
                 yield path, file
 
     return walk(folder, frozenset({folder.resolve()}))
+
+
+def deletion_rank(key: str) -> tuple[bool, bool]:
+    """The order of deletion: the verdict on a compiled model, lists of files, and the files."""
+    name = key.rpartition("/")[2]
+    return name != RESULT_NAME, name != MANIFEST_NAME
 
 
 def _kind(error: BotoCoreError | RetriesExceededError) -> str:

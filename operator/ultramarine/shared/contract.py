@@ -176,3 +176,19 @@ def artifact_folder(uri: str) -> str:
     """The folder in which a TrainingJob's output was stored, of a URI that names it or lies in it; else nothing."""
     found = _ARTIFACT.match(uri)
     return found[0] if found else ""
+
+
+# BUCKET/NAMESPACE/compiled/DIGEST16-SETTINGS8/, with the digest of the native model.
+_COMPILED = re.compile(f"s3://{_NAME}/{_NAME}/compiled/([0-9a-f]{{16}})-[0-9a-f]{{8}}/")
+
+
+def compiled_folder(uri: str) -> str:
+    """The folder in which a compiled model and its verdict were stored, of a URI that lies in it; else nothing."""
+    found = _COMPILED.match(uri)
+    return found[0] if found else ""
+
+
+def compiled_of(uri: str) -> str:
+    """The beginning of the native model's digest, of a folder as `compiled_folder` returns it; else nothing."""
+    found = _COMPILED.fullmatch(uri)
+    return found[1] if found else ""

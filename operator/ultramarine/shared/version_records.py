@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .contract import LARGEST, UNREADABLE, artifact_folder, read_known
+from .contract import LARGEST, UNREADABLE, artifact_folder, compiled_folder, read_known
 from .serving_records import ServingTask
 
 Bytes = bytes  # for records that have a field of that name
@@ -111,6 +111,6 @@ class DeleteTask:
     def from_json(cls, text: str) -> DeleteTask:
         """Read what `to_json` wrote. Raises TypeError or ValueError for anything else, and for what is no artifact."""
         task = cls(**json.loads(text))
-        if artifact_folder(task.uri) != task.uri:
-            raise ValueError(f"{task.uri!r} is no folder that a TrainingJob's output was stored in")
+        if task.uri not in (artifact_folder(task.uri), compiled_folder(task.uri)):
+            raise ValueError(f"{task.uri!r} is no folder that a TrainingJob's output or a compiled model was stored in")
         return task

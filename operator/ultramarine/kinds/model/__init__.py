@@ -64,7 +64,7 @@ VERSION_KIND = Kind(
     children=(JOB, POD),
     related=(MODEL, ONLINE_ENDPOINT),
     rung_by_edits=(MODEL, ONLINE_ENDPOINT),
-    topics=lambda version: frozenset((str(version["spec"].get("model", "")), places_of(version))),
+    topics=lambda version: frozenset((str(version["spec"].get("model", "")), *places_of(version))),
     questions=questions_version,
     rules=(
         (

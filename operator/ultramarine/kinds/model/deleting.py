@@ -1,4 +1,4 @@
-"""What becomes of the artifacts of versions that are gone, where the Model's deletionPolicy is Delete.
+"""What becomes of the artifacts of versions that are gone, and of what was compiled of them, if the Model says Delete.
 
 A version has no finalizer: it would hold its namespace for ever where the operator was uninstalled first. The Model's
 status remembers what its versions have stored, so a version that is not there any more has left something to do.
@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from ...shared import pods
 from ...shared.conditions import Condition, parse_timestamp
-from ...shared.contract import artifact_folder
+from ...shared.contract import artifact_folder, compiled_folder, compiled_of
 from ...shared.errors import listed
 from ...shared.meta import JOB, Key, Manifest, Ref, controller_uid
 from ...shared.plan import Event, Platform, Seen
@@ -77,8 +77,15 @@ def deletion(model: Model, seen: Seen, now: datetime) -> Deletion:
     jobs = [job for job in _own_jobs(model, seen) if not job["metadata"].get("deletionTimestamp")]
     if model.spec.deletion_policy == "Retain":
         return Deletion(delete=tuple(Ref.to(JOB, job) for job in jobs))
-    there = [Artifact(str(v["spec"]["version"]), str(v["spec"]["uri"])) for v in versions_of(model, seen)]
-    remembered = _remembered(model, seen.platform)
+    versions, remembered = versions_of(model, seen), _remembered(model, seen.platform)
+    there = [artifact for version in versions for artifact in _artifacts(version)]
+    # Of a version that is there, though its status may say nothing of it now.
+    digests = {(str(v["spec"]["version"]), _digest(v)) for v in versions}
+    there += [
+        replace(artifact, deleting=False)
+        for artifact in remembered
+        if (artifact.version, compiled_of(artifact.uri)) in digests and replace(artifact, deleting=False) not in there
+    ]
     wanted = {delete_job_name(model, each.version, each.uri) for each in remembered if each.deleting}
     steps = _Steps(AT_ONCE - len(jobs), delete=[job for job in jobs if job["metadata"]["name"] not in wanted])
     for artifact in remembered:
@@ -89,7 +96,8 @@ def deletion(model: Model, seen: Seen, now: datetime) -> Deletion:
         else:
             steps.left.append(replace(artifact, deleting=True))
             steps.waits.append(f"version {artifact.version} is gone")
-    living = sorted((a for a in there if is_ours(a.uri, model, seen.platform)), key=lambda a: version_number(a.version))
+    ours = (artifact for artifact in there if is_ours(artifact.uri, model, seen.platform))
+    living = sorted(ours, key=lambda artifact: (version_number(artifact.version), artifact.uri))
     kept = (*steps.left, *living)[:MAX_ARTIFACTS]
     if set(kept) != set(remembered):
         steps.after.append(timedelta(0))
@@ -105,22 +113,35 @@ def deletion(model: Model, seen: Seen, now: datetime) -> Deletion:
 
 
 def may_go(model: Model, version: Manifest, platform: Platform) -> bool:
-    """Whether retention may delete the version: with deletionPolicy Delete its artifact must be remembered before."""
-    spec = version["spec"]
-    if model.spec.deletion_policy == "Retain" or not is_ours(str(spec["uri"]), model, platform):
+    """Whether retention may delete the version: with deletionPolicy Delete its artifacts must be remembered before."""
+    if model.spec.deletion_policy == "Retain":
         return True
-    return Artifact(str(spec["version"]), str(spec["uri"])) in _remembered(model, platform)
+    ours = {artifact for artifact in _artifacts(version) if is_ours(artifact.uri, model, platform)}
+    return ours <= {*_remembered(model, platform)}
+
+
+def _artifacts(version: Manifest) -> list[Artifact]:
+    """What was stored of a version: its own files, and what was compiled of them."""
+    number, compiled = str(version["spec"]["version"]), (version.get("status") or {}).get("compiled") or {}
+    places = (str(version["spec"]["uri"]), compiled_folder(str(compiled.get("uri", ""))))
+    return [Artifact(number, place) for place in places if place]
+
+
+def _digest(version: Manifest) -> str:
+    """The beginning of a version's digest, by which what is compiled of it is stored."""
+    return str(version["spec"].get("digest", "")).removeprefix("sha256:")[:16]
 
 
 def is_ours(uri: str, model: Model, platform: Platform) -> bool:
-    """Whether a TrainingJob of the namespace has stored it: nothing else is ever deleted."""
-    return artifact_folder(uri) == uri and uri.startswith(f"s3://{platform.storage_bucket}/{model.namespace}/")
+    """Whether a TrainingJob of the namespace has stored it, or was compiled there: nothing else is ever deleted."""
+    is_folder = uri in (artifact_folder(uri), compiled_folder(uri))
+    return is_folder and uri.startswith(f"s3://{platform.storage_bucket}/{model.namespace}/")
 
 
-def places_of(version: Manifest) -> str:
-    """The topic by which a version meets a Model that is about to delete the same files."""
+def places_of(version: Manifest) -> tuple[str, str]:
+    """The topics by which a version meets a Model that is about to delete its files, or what is compiled of them."""
     uri = str(version["spec"].get("uri", ""))
-    return artifact_folder(uri) or uri
+    return artifact_folder(uri) or uri, f"compiled/{_digest(version)}"
 
 
 def places_to_delete(model: Manifest) -> Iterator[str]:
@@ -130,6 +151,8 @@ def places_to_delete(model: Manifest) -> Iterator[str]:
         if artifact.get("deleting") and artifact_folder(uri) == uri:
             parts = uri.split("/")
             yield from ("/".join(parts[:end]) + "/" for end in range(3, len(parts)))
+        if artifact.get("deleting") and (digest := compiled_of(uri)):
+            yield f"compiled/{digest}"
 
 
 def _remembered(model: Model, platform: Platform) -> list[Artifact]:
@@ -145,7 +168,7 @@ def _remembered(model: Model, platform: Platform) -> list[Artifact]:
 def _delete(artifact: Artifact, model: Model, seen: Seen, now: datetime, steps: _Steps) -> None:
     """One step on the way of one artifact whose version is gone."""
     name = version_name(model.name, artifact.version)
-    sharing = [v["metadata"]["name"] for v in seen.others("ModelVersion") if _overlaps(str(v["spec"]["uri"]), artifact)]
+    sharing = [v["metadata"]["name"] for v in seen.others("ModelVersion") if _overlaps(v, artifact)]
     if sharing:
         message = f"{artifact.uri} of {name} stays, for it is also of {listed(sharing, 5)}"
         steps.events.append(Event("ArtifactRetained", message))
@@ -185,7 +208,10 @@ def _own_jobs(model: Model, seen: Seen) -> list[Manifest]:
     return [job for job in seen.of("Job") if controller_uid(job) == model.uid]
 
 
-def _overlaps(uri: str, artifact: Artifact) -> bool:
+def _overlaps(version: Manifest, artifact: Artifact) -> bool:
+    uri = str(version["spec"]["uri"])
+    if digest := compiled_of(artifact.uri):
+        return _digest(version) == digest  # equal models are compiled in one place
     return uri.startswith(artifact.uri) or (uri.endswith("/") and artifact.uri.startswith(uri))
 
 
@@ -203,7 +229,8 @@ def _condition(steps: _Steps, living: int, remembered: int) -> Condition:
     if steps.left:
         ways = "to keep what is left set spec.deletionPolicy to Retain"
         reason = "DeletionFailed" if steps.failed else "Deleting"
-        message = f"of {len(steps.left)} versions that are gone: {'; '.join(steps.waits[:AT_ONCE])}; {ways}"
+        gone = len({artifact.version for artifact in steps.left})
+        message = f"of {gone} versions that are gone: {'; '.join(steps.waits[:AT_ONCE])}; {ways}"
         return Condition(CONDITION, False, reason, message)
     if not living:
         return Condition(CONDITION, True, "NothingLeft", "no version has an artifact that is to be deleted")

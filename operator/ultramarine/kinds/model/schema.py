@@ -80,7 +80,7 @@ class ModelSpec(Schema):
         default="Retain",
         description="What becomes of a version's artifact when the version is gone, deleted by retention or by hand. "
         "Retain: it stays. Delete: it is deleted, if a TrainingJob of the namespace has stored it and no other version "
-        "of the namespace is of the same files.",
+        "of the namespace is of the same files; what was compiled of it goes too.",
     )
     trust: Trust | None = Field(default=None, description="Permissions of all versions; by default none.")
     aliases: dict[str, VersionNumber] = Field(
