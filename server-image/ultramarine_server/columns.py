@@ -13,6 +13,8 @@ from ultramarine_server.errors import BadRequest, unfit_values
 from ultramarine_server.signature import TensorSpec
 from ultramarine_server.tensors import Array, nulls
 
+ANY_NUMBER = "any_number"  # a parameter of inputs in the metadata: the datatype is the usual one, and others are taken
+
 
 class Column(msgspec.Struct, frozen=True):
     """One column: its datatype, a value that the model takes, and what it was fitted with for a missing text.
@@ -113,20 +115,29 @@ def _of_categories(categories: Array) -> Column:
 
 def column_inputs(names: Sequence[str], columns: Mapping[int, Column]) -> tuple[TensorSpec, ...]:
     """Return an input for each column, with an example of its values."""
-    known = (columns.get(at, Column("FP64", 0.0)) for at in range(len(names)))
-    parameters = {"feature_names": names[0]} if len(names) == 1 else {}
-    return tuple(
-        TensorSpec(name, column.datatype, (-1,), {**parameters, "example": column.example})
-        for name, column in zip(names, known, strict=True)
-    )
+    alone = {"feature_names": names[0]} if len(names) == 1 else {}
+    inputs = []
+    for at, name in enumerate(names):
+        column = columns.get(at, Column("FP64", 0.0))
+        numbers = {} if column.datatype == "BYTES" else {ANY_NUMBER: True}
+        inputs.append(TensorSpec(name, column.datatype, (-1,), {**alone, "example": column.example, **numbers}))
+    return tuple(inputs)
+
+
+def with_examples(given: Sequence[TensorSpec], columns: Mapping[str, Column]) -> tuple[TensorSpec, ...]:
+    """Return inputs of a given signature, one for each column, with examples of their values."""
+    inputs = []
+    for spec in given:
+        column, empty = columns.get(spec.name), "" if spec.datatype == "BYTES" else 0
+        fits = column is not None and isinstance(column.example, str) == isinstance(empty, str)
+        example = column.example if column is not None and fits else empty
+        inputs.append(TensorSpec(spec.name, spec.datatype, spec.shape, {**spec.parameters, "example": example}))
+    return tuple(inputs)
 
 
 def numbers_of_any_kind(inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
     """Return what is taken for inputs that were learned: numbers of any datatype, as the estimator itself does."""
-    return tuple(
-        TensorSpec(spec.name, "", spec.shape) if "example" in spec.parameters and spec.datatype != "BYTES" else spec
-        for spec in inputs
-    )
+    return tuple(TensorSpec(spec.name, "", spec.shape) if ANY_NUMBER in spec.parameters else spec for spec in inputs)
 
 
 def with_missing(array: Array, columns: Mapping[int, Column], first: int = 0) -> Array:

@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from ultramarine_server.columns import column_inputs, learned, numbers_of_any_kind, refused_values, with_missing
+from ultramarine_server.columns import (
+    column_inputs,
+    learned,
+    numbers_of_any_kind,
+    refused_values,
+    with_examples,
+    with_missing,
+)
 from ultramarine_server.errors import BadRequest, LoadError
 from ultramarine_server.signature import Signature, TensorSpec
 from ultramarine_server.table import (
@@ -51,6 +58,8 @@ class SklearnModel:
             inputs = checked_inputs(given.inputs, self._features, count)
         self._names = self._features or ([spec.name for spec in inputs] if len(inputs) > 1 else [])
         self._positions = {name: at for at, name in enumerate(self._names)}
+        if self._has_text and given and {spec.name for spec in given.inputs} == {*self._names}:
+            inputs = with_examples(inputs, {self._names[at]: column for at, column in self._learned.items()})
         self._taken = numbers_of_any_kind(inputs)
         outputs = checked_outputs(given.outputs if given else (), self._tried_outputs(inputs))
         self.signature = Signature(inputs, outputs)

@@ -107,6 +107,19 @@ def test_a_missing_text_is_null_and_is_answered_as_in_python(kind: str, empty: A
     np.testing.assert_allclose(scored(SklearnModel(estimator, signature_from(given)), table)["probabilities"], wanted)
 
 
+def test_a_given_signature_of_columns_gets_examples_and_stays_strict() -> None:
+    """Whoever registered it or MLflow wrote it: its datatypes are what is taken."""
+    given = [("age", "FP64"), ("plan", "BYTES"), ("year", "INT64")]
+    document = {"inputs": [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in given]}
+    model = SklearnModel(fitted(OneHotEncoder(), frame()), signature_from(document))
+
+    page = openapi.document(Loaded("m", "1", "mlflow_folder", model), keyed=False)
+    [request] = page["components"]["schemas"]["Request"]["examples"]
+    assert asked(model, *request["inputs"])["predict"] == [0]
+    with pytest.raises(BadRequest, match="input 'year': datatype INT64 expected, FP64 came"):
+        asked(model, *request["inputs"][:2], column("year", "FP64", 1))
+
+
 def test_a_model_that_takes_no_missing_text_says_so_in_its_words_and_names_the_column() -> None:
     """Both a category that it never saw, and a text that a vectorizer lacks."""
     with pytest.raises(BadRequest, match=r"Found unknown categories \[nan\] in column 0.*; 'plan' had a missing value"):
