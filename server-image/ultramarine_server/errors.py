@@ -34,6 +34,11 @@ class UnfitAnswer(Problem):
 
 
 def unfit_values(error: Exception) -> BadRequest:
-    """Return what a client is told of values that a model refused: the first line of the model's own words."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    """Return what a client is told of values that a model refused: the first line of the model's own words.
+
+    A long one is cut in the middle: scikit-learn names the column behind the values.
+    """
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if len(reason) > 300:
+        reason = f"{reason[:200]} ... {reason[-95:]}"
     return BadRequest(f"the model cannot take these values: {reason}")

@@ -187,3 +187,6 @@ def test_values_that_a_model_cannot_take_are_a_bad_request() -> None:
 
     with pytest.raises(BadRequest, match="the model cannot take these values: Found unknown categories"):
         ask({"inputs": [age, plan]}, model)
+    many = {"shape": [60], "data": [20] * 60}, {"shape": [60], "data": [f"unheard of {number}" for number in range(60)]}
+    with pytest.raises(BadRequest, match=r"\.\.\. .* in column 0 during transform$"):  # behind what is cut
+        ask({"inputs": [age | many[0], plan | many[1]]}, model)
