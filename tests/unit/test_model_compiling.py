@@ -267,6 +267,17 @@ def test_a_quota_that_admits_no_pod_is_told_while_it_is_waited_for():
     assert words in condition(over, "Compiled")["message"]
 
 
+def test_a_pod_that_died_without_a_verdict_leaves_the_end_of_its_log():
+    """The pod and its log are gone minutes later, so the condition keeps the last lines, and names no log."""
+    of = compiling()
+    died = pod_of(of, "Failed", **ended_container(139, "Error", "loading\nSegmentation fault", "compile"))
+    got = plan_version(of, seen(compile_job_of(of, "Failed", reason="BackoffLimitExceeded"), died), NOW)
+
+    message = condition(got, "Compiled")["message"]
+    assert "exited with code 139: Segmentation fault; its log ended with: loading | Segmentation fault; " in message
+    assert "kubectl" not in message
+
+
 def test_compiling_that_takes_too_much_memory_gives_no_remedy_that_is_none():
     """How much a pod of ours may use nobody can set: the native model is served."""
     of = compiling()

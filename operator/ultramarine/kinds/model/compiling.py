@@ -38,6 +38,7 @@ LOAD_ERRORS = (
     "SignatureInvalid",
     "SignatureMismatch",
 )
+TOLD_LINES, MAX_TOLD = 10, 2048  # lines of a log and characters, in a message
 ENDED = (COMPILED, FAILED, *VERDICTS, *LOAD_ERRORS)
 AUTOMATIC = Compile(to="onnx")
 AUTOMATIC_FORMATS = frozenset({"sklearn", "xgboost", "lightgbm", "mlflow", "pickle", "joblib"})
@@ -173,7 +174,7 @@ def _is_current(version: Version, seen: Seen) -> bool:
     newest = version_number(((model or {}).get("status") or {}).get("latestVersion"))
     if model is None or version_number(spec.version) >= newest:
         return True
-    if spec.version in ((model.get("spec") or {}).get("aliases") or {}).values():
+    if spec.version in map(str, ((model.get("spec") or {}).get("aliases") or {}).values()):
         return True
     for endpoint in seen.others("OnlineEndpoint"):
         wanted = (deployment.get("model") for deployment in endpoint["spec"].get("deployments") or [])
@@ -315,4 +316,9 @@ def _job_failed(
     if verdict.reason in LOAD_ERRORS:  # what is stored is not what was registered: servers will say the same
         return Compilation(Condition(CONDITION, False, verdict.reason, verdict.message))
     # Nobody can give it more memory, so the remedy for pods of people's own is none here.
-    return _failed(version, verdict.message if verdict.reason == pods.OUT_OF_MEMORY else verdict.sentence)
+    if verdict.reason == pods.OUT_OF_MEMORY:
+        return _failed(version, verdict.message)
+    # The log goes with the pod, minutes later.
+    lines = verdict.tail.strip().splitlines()[-TOLD_LINES:] if verdict.reason == "ContainerFailed" else []
+    told = f"{verdict.message}; its log ended with: {' | '.join(map(str.strip, lines))}" if lines else verdict.sentence
+    return _failed(version, told[:MAX_TOLD])
