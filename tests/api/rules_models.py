@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rules import LONG, MODEL, NUMBER, Rule, called, of_spec
+from rules import LONG, MODEL, Rule, called, of_spec
 
 RULES: list[Rule] = [
     # Names
@@ -33,15 +33,15 @@ RULES: list[Rule] = [
         {"aliases": {"champion": "12"}},
         {"aliases": {"champion": "v12"}},
         "spec.aliases[champion]: ",
-        NUMBER,
+        "must be a version's number from 1, such as 7",
     ),
     # Unknown fields and wrong types
     of_spec(
         MODEL,
-        "an alias leads to a string",
-        {"aliases": {"champion": "7"}},
-        {"aliases": {"champion": 7}},
-        "spec.aliases.champion in body must be of type string",
+        "an alias leads to a whole number, in quotes or not",
+        {"aliases": {"champion": 7, "next": "8"}},
+        {"aliases": {"champion": 7.5}},
+        "spec.aliases.champion in body must be of type integer,string",
     ),
     # What is kept, and what people say about it
     *(

@@ -122,7 +122,7 @@ def from_schema(schema: Manifest) -> Values:
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     if schema.get("x-kubernetes-int-or-string"):
-        return st.integers(0, 2**40) | _from_pattern(schema)
+        return st.integers(schema.get("minimum", 0), schema.get("maximum", 2**40)) | _from_pattern(schema)
     if schema.get(OPEN) and "type" not in schema:
         return st.sampled_from(["a", "b", "", 1, 2, 0.5, True, False])
     match schema["type"]:

@@ -20,7 +20,7 @@ def one_version(status=None, **spec):
 
 def test_a_model_counts_its_versions():
     """Versions, the newest, the newest ready one, and the aliases are in the status."""
-    got = plan_model(read(model(aliases={"champion": "1"})), seen(related=(version(1), version(2, ready=False))), NOW)
+    got = plan_model(read(model(aliases={"champion": 1})), seen(related=(version(1), version(2, ready=False))), NOW)
 
     assert (got.status["versions"], got.status["latestVersion"], got.status["latestReadyVersion"]) == (2, "2", "1")
     assert got.status["aliases"] == "champion=1"

@@ -78,7 +78,7 @@ def test_latest_is_the_newest_ready_version():
 def test_an_alias_leads_where_the_model_says():
     """MODEL@ALIAS is looked up in the Model; an alias that it lacks is named with those that it has."""
     named = endpoint(deployments=[{"name": "blue", "model": "churn@champion"}])
-    got = plan(named, seen(related=(model(aliases={"champion": "1"}), version(1), version(2))), NOW)
+    got = plan(named, seen(related=(model(aliases={"champion": 1}), version(1), version(2))), NOW)
     assert got.status["deployments"][0]["modelVersion"] == "churn-1"
 
     got = plan(named, seen(related=(model(aliases={"stable": "1"}), version(1))), NOW)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ...shared.contract import MAX_UNTRUSTED, MAX_UNTRUSTED_NAME, METRIC_LIMIT
 from ...shared.schema import IMMUTABLE, Digest, DnsName, Schema, Status, Uri, rule, rules, says
@@ -29,12 +29,36 @@ def trusts(model: dict[str, Any] | None) -> bool:
     return (((model or {}).get("spec") or {}).get("trust") or {}).get("allowCodeExecution") is True
 
 
+VERSION_PATTERN = r"^[1-9][0-9]{0,8}$"
 VersionNumber = Annotated[
     str,
     Field(
-        pattern=r"^[1-9][0-9]{0,8}$",
+        pattern=VERSION_PATTERN,
         max_length=9,
         json_schema_extra=says("must be a number from 1, in quotes, such as '7'"),
+    ),
+]
+
+
+def _quoted(value: Any) -> Any:
+    """Turn a number into the text that it stands for; anything else is left for pydantic to refuse."""
+    return str(value) if type(value) is int else value
+
+
+# Where people write champion: 7, and mean it.
+AliasTarget = Annotated[
+    str,
+    BeforeValidator(_quoted),
+    Field(pattern=VERSION_PATTERN, max_length=9),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "pattern": VERSION_PATTERN,
+            "maxLength": 9,
+            "minimum": 1,
+            "maximum": 999_999_999,
+            **says("must be a version's number from 1, such as 7"),
+        }
     ),
 ]
 
@@ -83,10 +107,10 @@ class ModelSpec(Schema):
         "of the namespace is of the same files; what was compiled of it goes too.",
     )
     trust: Trust | None = Field(default=None, description="Permissions of all versions; by default none.")
-    aliases: dict[str, VersionNumber] = Field(
+    aliases: dict[str, AliasTarget] = Field(
         default={},
         max_length=64,
-        description="Alias to version number, such as champion: '7'. An endpoint that names the alias follows it.",
+        description="Alias to version number, such as champion: 7. An endpoint that names the alias follows it.",
         json_schema_extra=rules(
             rule(
                 "self.all(key, key.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(key) <= 40)",

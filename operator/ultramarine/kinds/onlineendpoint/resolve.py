@@ -70,7 +70,7 @@ def resolve(reference: str, seen: Seen, served: Iterable[str] = ()) -> Resolved 
         if wanted not in aliases:
             there = ", ".join(sorted(aliases)) or "none"
             return Unresolved(f"Model {model} has no alias {wanted} (it has: {there}); set spec.aliases.{wanted} in it")
-        number, leads = aliases[wanted], f"alias {wanted} of Model {model} leads to "
+        number, leads = str(aliases[wanted]), f"alias {wanted} of Model {model} leads to "
         remedy = f"apply it, or set spec.aliases.{wanted} of the Model to a version that exists"
     version = next((v for v in versions if v["spec"].get("version") == number), None)
     if version is None:
