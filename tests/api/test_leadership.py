@@ -132,7 +132,9 @@ def test_a_leader_that_slept_too_long_writes_no_more(api, pair):
     time.sleep(2)
 
     assert (told[0], told[1]["lease"]["role"]) == (200, "standby")
-    assert [what for when, what in writes(api, "first") if (when - slept).total_seconds() > 1] == []
+    late = [what for when, what in writes(api, "first") if (when - slept).total_seconds() > 1]
+    # 504: it fell asleep in the middle of a request, and the API server gave up waiting for the rest.
+    assert [what for what in late if not what.endswith(" 504")] == []
     assert leader.metric('ultramarine_lease_transitions_total{to="standby"}') == 1
     _one_writer_at_a_time(api, "first", "second")
     standby.stop()
@@ -155,6 +157,7 @@ def test_a_lease_that_was_deleted_stays_with_its_leader(api, pair):
     assert writes(api, "second") == []
 
 
+@pytest.mark.slow
 def test_nobody_leads_early_over_a_spoilt_lease(namespace, replica):
     """Deleted, emptied or shortened under a leader that cannot tell, the Lease is waited out as it was."""
     spoils = {

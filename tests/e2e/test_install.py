@@ -226,6 +226,7 @@ def test_a_job_of_the_release_before_ends_well_under_this_one(release):
     assert versions == ["churn-1", "churn-2"]
 
 
+@pytest.mark.slow
 def test_another_setting_of_the_operator_disturbs_nobody(release):
     """`helm upgrade` with more CPU for the operator replaces its pod alone; every request is answered."""
     platform = release.platform
@@ -237,6 +238,7 @@ def test_another_setting_of_the_operator_disturbs_nobody(release):
     assert release.pods("steady", "done") == before
 
 
+@pytest.mark.slow
 def test_another_namespace_costs_the_first_nothing(release, second):
     """A job and an endpoint go on in their pods while it is added; policies, gateway and keys stay; both then work."""
     platform, other = release.platform, Platform(release.platform.target, second)
@@ -303,6 +305,7 @@ def assert_closed(platform: Platform, secret: str) -> None:
     platform.delete("tj", "curious")
 
 
+@pytest.mark.slow
 def test_two_operators_for_one_namespace_are_refused(release):
     """A cluster-wide release beside another one is refused before anything is installed, with that one's namespace."""
     argv = [*release.platform.target.helm, "install", "ultramarine", str(target.CHART), "--dry-run=server"]
@@ -317,6 +320,7 @@ def test_two_operators_for_one_namespace_are_refused(release):
     assert f'in namespace "{NAMESPACE}" exists and cannot be imported' in done.stderr
 
 
+@pytest.mark.slow
 def test_uninstall_leaves_objects_and_data_and_nothing_else(release, second):
     """What is left are the custom resources with what they own, the gateway, the volume, its keys; and all answers."""
     platform = release.platform
@@ -342,6 +346,7 @@ def test_uninstall_leaves_objects_and_data_and_nothing_else(release, second):
     assert release.statuses() == statuses
 
 
+@pytest.mark.slow
 def test_installed_again_it_goes_on_where_it_was(release):
     """The same volume and keys, no status changed, nothing trained or registered twice; and the next number is next."""
     platform = release.platform
@@ -360,6 +365,7 @@ def test_installed_again_it_goes_on_where_it_was(release):
     assert stored < release.keys_in_bucket()
 
 
+@pytest.mark.slow
 def test_all_can_be_deleted_when_the_operator_is_gone(release):
     """Without an operator each kind, and then the namespace, is deleted in bounded time: nothing waits for it."""
     platform = release.platform
