@@ -90,6 +90,8 @@ def test_a_model_is_trusted_once_and_says_what_servers_will(platform):
     who = json.loads(platform.kubectl("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
     assert status["codeExecution"]["allowedBy"] == who
     assert status["codeExecution"]["through"] == "spec.trust.allowCodeExecution of Model odd"
+    # What was refused to be compiled, too, is tried again; nothing can convert it.
+    platform.wait("mv", "odd-1", lambda s: condition(s, "Compiled").get("reason") == "NotConvertible")
     platform.apply(endpoint("odd", "odd@latest"))
     platform.ready("odd", "odd-1")
 
