@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,8 @@ from ultramarine.shared.training_records import TerminationRecord
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
+WEIGHTS = b"weights"  # a single object, where a test stores one for an operator
+WEIGHTS_DIGEST = f"sha256:{hashlib.sha256(WEIGHTS).hexdigest()}"
 
 PLATFORM = Platform(
     trainer_image="ultramarine/trainer:1",

@@ -8,14 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 from bare import ROOT, Api, eventually
-from builders import searching
+from builders import WEIGHTS, WEIGHTS_DIGEST, searching
 from stories import serving, status, there, training, until
 from ultramarine.kinds import KINDS
 from ultramarine.shared.meta import API_VERSION, Manifest
 from ultramarine_cluster import build
-
-ARTIFACT = b"weights"
-DIGEST = "sha256:" + "0" * 64  # of a single object it is checked at loading
 
 
 def kstatus(manifest: Manifest) -> str:
@@ -53,7 +50,13 @@ def model(name: str, **aliases: str) -> Manifest:
 
 def version(name: str, file: str, format: str = "onnx") -> Manifest:
     """Version 1 of a model, made by hand of one object in the bucket."""
-    spec = {"model": name, "version": "1", "uri": f"s3://lake/{file}", "digest": DIGEST, "format": {"name": format}}
+    spec = {
+        "model": name,
+        "version": "1",
+        "uri": f"s3://lake/{file}",
+        "digest": WEIGHTS_DIGEST,
+        "format": {"name": format},
+    }
     return {"apiVersion": API_VERSION, "kind": "ModelVersion", "metadata": {"name": f"{name}-1"}, "spec": spec}
 
 
@@ -143,7 +146,7 @@ def test_the_health_of_models_and_versions(api, operator, object_store):
 
     api.apply(model("late", champion="1"))
     becomes(api, "mdl", "late", "Current")
-    (object_store.folder / "lake" / "there.onnx").write_bytes(ARTIFACT)
+    (object_store.folder / "lake" / "there.onnx").write_bytes(WEIGHTS)
     api.apply(version("there", "there.onnx"))
     becomes(api, "mv", "there-1", "Current")
 
@@ -153,7 +156,7 @@ def test_the_health_of_an_endpoint(api, operator, object_store):
     api.apply(serving("shop", "hats@1"))
     eventually("it waits", lambda: "Waiting" in str(status(api, "oe", "shop")))
     stays(api, "oe", "shop", "InProgress")
-    (object_store.folder / "lake" / "hats.onnx").write_bytes(ARTIFACT)
+    (object_store.folder / "lake" / "hats.onnx").write_bytes(WEIGHTS)
     api.apply(version("hats", "hats.onnx"))
     eventually("it updates", lambda: "Updating" in str(status(api, "oe", "shop")))
     stays(api, "oe", "shop", "InProgress")
@@ -194,7 +197,7 @@ WAITS = [
 def test_the_waits_of_the_documentation_are_met(api, operator, node, object_store):
     """Each `kubectl wait` in docs/gitops.md returns as soon as what it says has come."""
     assert len(WAITS) >= 4
-    (object_store.folder / "lake" / "churn.onnx").write_bytes(ARTIFACT)
+    (object_store.folder / "lake" / "churn.onnx").write_bytes(WEIGHTS)
     api.apply(training("churn"), training("broken"), serving("churn", "churn@1"), model("churn"))
     node.start_pod("churn")
     node.succeed("churn", node.upload("churn"))

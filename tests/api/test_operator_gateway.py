@@ -10,8 +10,8 @@ from typing import Any
 import hands
 import httpx
 import pytest
-from bare import DIGEST, Api, Refused, eventually
-from builders import ours, read
+from bare import Api, Refused, eventually
+from builders import WEIGHTS, WEIGHTS_DIGEST, ours, read
 from cryptography.hazmat.primitives.asymmetric import ec
 from operator_process import BUCKET, Operator
 from stories import status, there
@@ -34,7 +34,7 @@ def endpoint(deployments: list[Manifest], **spec: Any) -> Manifest:
 
 def version(number: int) -> Manifest:
     """A version of churn."""
-    spec = {"model": "churn", "version": str(number), "uri": f"s3://{BUCKET}/{number}.onnx", "digest": DIGEST}
+    spec = {"model": "churn", "version": str(number), "uri": f"s3://{BUCKET}/{number}.onnx", "digest": WEIGHTS_DIGEST}
     whole = {**spec, "format": {"name": "onnx"}}
     return {"apiVersion": API_VERSION, "kind": "ModelVersion", "metadata": {"name": f"churn-{number}"}, "spec": whole}
 
@@ -69,7 +69,7 @@ def start(operator: Operator, api: Api, object_store: ObjectStore, monkeypatch: 
     for name, value in object_store.credentials.items():
         monkeypatch.setenv(name, value)
     for number in (1, 2):
-        Storage(object_store.endpoint).write(f"s3://{BUCKET}/{number}.onnx", b"weights")
+        Storage(object_store.endpoint).write(f"s3://{BUCKET}/{number}.onnx", WEIGHTS)
         api.apply(version(number))
     operator.start()
     eventually("both are ready", lambda: all(status(api, "mv", f"churn-{n}").get("state") == "Ready" for n in (1, 2)))

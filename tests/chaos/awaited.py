@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builders import DIGEST
+from builders import WEIGHTS_DIGEST
 from ultramarine.shared.conditions import find, is_true
 from ultramarine.shared.meta import API_VERSION, Manifest
 from world import World
@@ -15,7 +15,12 @@ def model(**aliases: str) -> Manifest:
 
 def version(number: int) -> Manifest:
     """A version of it, made by hand."""
-    spec = {"model": "churn", "version": str(number), "uri": f"s3://lake/NAMESPACE/{number}.onnx", "digest": DIGEST}
+    spec = {
+        "model": "churn",
+        "version": str(number),
+        "uri": f"s3://lake/NAMESPACE/{number}.onnx",
+        "digest": WEIGHTS_DIGEST,
+    }
     return ours("ModelVersion", f"churn-{number}", {**spec, "format": {"name": "onnx"}})
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 import aiohttp
 import hands
+from builders import WEIGHTS
 from gateway_hands import Gateway
 from sweep_hands import Tokens
 from trial_hands import ACCOUNT, Coordinators
@@ -213,7 +214,7 @@ class World:
         if name.endswith("/"):
             await asyncio.to_thread(hands.put, self.storage, uri, name)
         else:
-            await asyncio.to_thread(self.storage.write, uri, b"weights")
+            await asyncio.to_thread(self.storage.write, uri, WEIGHTS)
 
     def load(self, deployment: str, load: float, pods: int) -> None:
         """Say how much is asked of a Deployment from now on, and how many pods that takes."""

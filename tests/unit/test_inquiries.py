@@ -10,11 +10,12 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from builders import WEIGHTS, WEIGHTS_DIGEST
 from ultramarine.engine.inquiries import Inquiries
 from ultramarine.outside import gateway, storage
 from ultramarine.shared.errors import GatewayError, StorageError
 from ultramarine.shared.meta import Key
-from ultramarine.shared.plan import AskGateway, GatewayFacts, ReadText
+from ultramarine.shared.plan import ArtifactFacts, AskGateway, CheckArtifact, GatewayFacts, ReadText
 from ultramarine.shared.routes import DeploymentFigures, RouteState
 
 KEY = Key("OnlineEndpoint", "team-a", "churn")
@@ -137,8 +138,26 @@ class Storage:
     def artifact_digest(self, uri: str) -> tuple[str, int, str]:
         raise AssertionError(uri)
 
+    def object_digest(self, uri: str) -> str:
+        raise AssertionError(uri)
 
-async def answer(inquiries: Inquiries, rung: asyncio.Event, *questions: AskGateway | ReadText) -> list[object]:
+
+async def test_small_objects_are_read_for_their_digest(
+    storage: storage.Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And larger ones are not: of these the size alone is known."""
+    storage.write(f"s3://{bucket}/m.onnx", WEIGHTS)
+    asked, rung = CheckArtifact(f"s3://{bucket}/m.onnx"), asyncio.Event()
+    inquiries = Inquiries(storage, lambda key: rung.set())
+    assert await answer(inquiries, rung, asked) == [ArtifactFacts(WEIGHTS_DIGEST, len(WEIGHTS))]
+    monkeypatch.setattr("ultramarine.engine.inquiries.MAX_HASHED", len(WEIGHTS) - 1)
+    assert await answer(inquiries, rung, asked) == [ArtifactFacts("", len(WEIGHTS))]
+    inquiries.close()
+
+
+async def answer(
+    inquiries: Inquiries, rung: asyncio.Event, *questions: AskGateway | ReadText | CheckArtifact
+) -> list[object]:
     """The answers, when the key was rung."""
     rung.clear()
     assert inquiries.answers(KEY, questions) is None

@@ -127,6 +127,22 @@ def test_a_version_is_ready_when_its_artifact_is_the_one_named():
     assert condition(got, "Ready")["status"] == "True"
 
 
+@pytest.mark.parametrize(
+    ("uri", "digest", "words"),
+    [
+        ("s3://lake/m/1/", DIGEST, "its list of files has spec.digest; the servers check the files when they load"),
+        ("s3://lake/m.onnx", DIGEST, "stored, and its content has spec.digest"),
+        ("s3://lake/m.onnx", "", "spec.digest is not verified yet, for it has more than 32 MiB; the servers check it"),
+    ],
+)
+def test_a_version_says_what_of_it_is_verified(uri, digest, words):
+    """Ready says what was compared, and what only a server compares; a later pass says the same."""
+    got = plan_version(one_version(uri=uri), seen(answers={CheckArtifact(uri): ArtifactFacts(digest, 42)}), NOW)
+    assert (got.status["state"], condition(got, "Ready")["reason"]) == ("Ready", "ArtifactFound")
+    assert words in condition(got, "Ready")["message"]
+    assert condition(plan_version(one_version(got.status, uri=uri), seen(), NOW), "Ready") == condition(got, "Ready")
+
+
 def test_another_digest_is_refused_with_both():
     """An artifact that was exchanged is not served."""
     got = plan_version(one_version(), seen(answers={ASK: ArtifactFacts("sha256:" + "b" * 64, 42)}), NOW)

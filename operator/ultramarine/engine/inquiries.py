@@ -18,7 +18,7 @@ from ..outside import gateway
 from ..shared.errors import GatewayError, StorageError
 from ..shared.meta import Key
 from ..shared.metrics import GATEWAY_QUESTIONS, STORAGE_QUESTION_SECONDS, STORAGE_QUESTIONS
-from ..shared.plan import Answer, ArtifactFacts, AskGateway, CheckArtifact, GatewayFacts, Question, ReadText
+from ..shared.plan import MAX_HASHED, Answer, ArtifactFacts, AskGateway, CheckArtifact, GatewayFacts, Question, ReadText
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ class Outside(Protocol):
     def read(self, uri: str) -> bytes: ...
 
     def artifact_digest(self, uri: str) -> tuple[str, int, str]: ...
+
+    def object_digest(self, uri: str) -> str: ...
 
 
 class Inquiries:
@@ -115,6 +117,8 @@ class Inquiries:
                     answer: Answer = self._storage.read(uri).decode("utf-8", "replace")
                 case CheckArtifact(uri):
                     digest, size, _ = self._storage.artifact_digest(uri)
+                    if not digest and size <= MAX_HASHED:
+                        digest = self._storage.object_digest(uri)
                     answer = ArtifactFacts(digest, size)
             outcome = "ok"
             return answer

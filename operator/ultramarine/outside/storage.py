@@ -264,6 +264,13 @@ class Storage:
         with self._telling(uri):
             return ArtifactInfo("", self._head(location), FORMAT_BY_SUFFIX.get(Path(location.key).suffix, ""))
 
+    def object_digest(self, uri: str) -> str:
+        """Return the SHA-256 of an object, as an artifact's digest is written. It is read, and not kept in memory."""
+        digest = hashlib.sha256()
+        for chunk in self.open(uri).chunks:
+            digest.update(chunk)
+        return f"sha256:{digest.hexdigest()}"
+
     def read(self, uri: str, limit: int = READ_LIMIT) -> bytes:
         """Return a small object's content, at most `limit` bytes."""
         location = parse_uri(uri)

@@ -88,9 +88,15 @@ class CheckArtifact:
     uri: str
 
 
+MAX_HASHED = 32 * 1024 * 1024  # bytes of a single object that is read for its digest
+
+
 @dataclass(frozen=True)
 class ArtifactFacts:
-    """What the storage says of an artifact without reading its files; a single object's digest is not known."""
+    """What the storage says of an artifact: the digest of its list of files, or of a single object up to MAX_HASHED.
+
+    The files of a list, and larger objects, are not read; of the latter the digest is empty.
+    """
 
     digest: str
     bytes: int

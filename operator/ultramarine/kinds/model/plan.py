@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.errors import StorageError, listed
 from ...shared.formats import CODE_EXECUTING_FORMATS
 from ...shared.meta import MODEL_VERSION, Manifest, Ref
-from ...shared.plan import ArtifactFacts, CheckArtifact, Event, Obj, Plan, Platform, Question, Seen
+from ...shared.plan import MAX_HASHED, ArtifactFacts, CheckArtifact, Event, Obj, Plan, Platform, Question, Seen
 from ...shared.score import score
 from ...shared.trusted_types import remedy_for, untrusted
 from . import compiling, deleting, trust
@@ -16,6 +17,7 @@ from .schema import ModelSpec, ModelVersionSpec, version_number
 from .serving import named, server_of, versions_of
 
 LOOK_AGAIN = timedelta(seconds=30)
+READ_AGAIN = timedelta(minutes=5)  # what has another digest may have been read for it
 
 
 def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
@@ -105,15 +107,16 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
         state, condition = "Refused", Condition("Ready", False, "AccessDenied", message)
     else:
         if _settled(version):
-            state, condition = "Ready", FOUND
+            state, condition = "Ready", _found_before(version)
         else:
             answer = seen.answers.get(CheckArtifact(spec.uri))
             state, condition = _judge(spec, answer)
-            after = None if condition.status else LOOK_AGAIN
+            mismatch = condition.reason == "DigestMismatch"
+            after = None if condition.status else READ_AGAIN if mismatch else LOOK_AGAIN
             size = answer.bytes if isinstance(answer, ArtifactFacts) else size
         if condition.status:
             compiled = compiling.compilation(version, seen, now)
-            state, condition = _with(compiled, version)
+            state, condition = _with(compiled, version, condition)
             after = compiled.after
     stuck = condition.message if state in ("Refused", "Invalid") else ""
     shown = health(done=condition.status is True, failed=stuck, progress=condition.message)
@@ -138,7 +141,7 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
 FOUND = Condition("Ready", True, "ArtifactFound", "stored completely; the servers check its content when they load it")
 
 
-def _with(compiled: compiling.Compilation, version: Obj[ModelVersionSpec]) -> tuple[str, Condition]:
+def _with(compiled: compiling.Compilation, version: Obj[ModelVersionSpec], found: Condition) -> tuple[str, Condition]:
     """The state of a version whose artifact was found right.
 
     One that asks for compiling is not ready before that has ended, well or not: an endpoint that follows it would
@@ -149,12 +152,12 @@ def _with(compiled: compiling.Compilation, version: Obj[ModelVersionSpec]) -> tu
         state = "Refused" if outcome.reason == compiling.REFUSED else "Invalid"
         return state, Condition("Ready", False, outcome.reason, outcome.message)
     if compiling.is_automatic(version) or wanted is None:
-        return "Ready", FOUND
+        return "Ready", found
     if compiled.under_way:
         return "Compiling", Condition("Ready", False, compiling.COMPILING, outcome.message)
     if wanted.on_failure == "Fail" and not outcome.status and outcome.reason != compiling.NOT_ASKED:
         return "Invalid", Condition("Ready", False, outcome.reason, outcome.message)
-    return "Ready", FOUND
+    return "Ready", found
 
 
 def _compatible(compiled: compiling.Compilation) -> tuple[Condition, ...]:
@@ -217,12 +220,30 @@ def _settled(version: Obj[ModelVersionSpec]) -> bool:
     return (ready is not None and ready.get("reason") == FOUND.reason) or compiling.has_begun(version)
 
 
+def _found_before(version: Obj[ModelVersionSpec]) -> Condition:
+    """What was said when the artifact was found, if it still stands in the status."""
+    known = find(version.status, "Ready") or {}
+    return replace(FOUND, message=str(known.get("message", ""))) if known.get("reason") == FOUND.reason else FOUND
+
+
+def _verified(spec: ModelVersionSpec, facts: ArtifactFacts) -> str:
+    """Say what of the artifact is known to be right, and what is checked later."""
+    if not facts.digest:
+        larger = f"it has more than {MAX_HASHED // 2**20} MiB"
+        return f"stored, but spec.digest is not verified yet, for {larger}; the servers check it when they load it"
+    if spec.uri.endswith("/"):
+        return (
+            "stored completely, and its list of files has spec.digest; the servers check the files when they load them"
+        )
+    return "stored, and its content has spec.digest"
+
+
 def _judge(spec: ModelVersionSpec, answer: object) -> tuple[str, Condition]:
     if isinstance(answer, ArtifactFacts):
         if answer.digest and answer.digest != spec.digest:
             message = f"spec.digest is {spec.digest}, but what lies at {spec.uri} has {answer.digest}"
             return "Invalid", Condition("Ready", False, "DigestMismatch", message)
-        return "Ready", FOUND
+        return "Ready", replace(FOUND, message=_verified(spec, answer))
     if isinstance(answer, StorageError):
         return "Waiting", Condition("Ready", False, answer.reason, answer.message)
     return "Waiting", Condition("Ready", False, "Checking", f"asking the storage for {spec.uri}")
