@@ -153,6 +153,7 @@ def test_a_long_stack_pushes_the_words_out_of_the_tail_alone() -> None:
         ("ConnectionRefusedError: [Errno 111] Connection refused", "networkPolicies.egress"),
         ("TimeoutError: timed out", "networkPolicies.egress"),
         ("ModuleNotFoundError: No module named 'catboost.core'", "if catboost is not a file of yours"),
+        ("ImportError: Missing optional dependency 'openpyxl'. Use pip to install openpyxl.", "if openpyxl is not a"),
         ("ValueError: the network has no connected layers", ""),
         ("KeyError: 'time'", ""),
     ],

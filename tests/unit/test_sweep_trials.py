@@ -329,6 +329,23 @@ def test_the_end_says_how_many_failed_and_why() -> None:
     )
 
 
+def test_errors_that_differ_by_numbers_are_one_reason() -> None:
+    """An error that names the trial's own parameter is told once, as the first trial had it."""
+    trials = Trials(task(max_trials=5))
+    run(trials)
+    for number, bad in enumerate(("1e-05", "0.25", "3"), 1):
+        run(
+            trials, outcome="Failed", exitCode=1, message=f"command exited with code 1: ValueError: C={bad} of {number}"
+        )
+    run(trials, outcome="Failed", exitCode=2, message="command exited with code 2: ValueError: C=3 of 1")
+
+    assert trials.end is not None
+    assert trials.end.message.endswith(
+        "4 failed: 3 x command exited with code 1: ValueError: C=1e-05 of 1, "
+        "1 x command exited with code 2: ValueError: C=3 of 1"
+    )
+
+
 def test_it_fails_with_too_many_failed_trials() -> None:
     """The message has the last one's own words."""
     trials = Trials(task(max_failed_trials=2))

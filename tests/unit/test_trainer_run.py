@@ -106,14 +106,16 @@ def test_a_good_run_stores_its_outputs_and_says_where(pod: Pod, storage: Storage
 
 
 def test_the_commands_own_failure_is_the_verdict(pod: Pod) -> None:
-    """Exit code, message and last lines are the command's; nothing is uploaded."""
-    code, record, _, stderr = pod.run(
-        "sh", "-c", "echo loss=0.5; echo no such column >&2; exit 3", outputs={"model": "auto"}
-    )
+    """Exit code, message and last lines are the command's, and so is its error's own line; nothing is uploaded."""
+    stack = ['  File "train.py", line 1, in fit', "KeyError: 'label'", "  [bt] (8) libxgboost.so"]
+    said = "\n".join(stack)
+    script = f"echo loss=0.5; cat >&2 <<'END'\n{said}\nEND\nexit 3"
+    code, record, _, stderr = pod.run("sh", "-c", script, outputs={"model": "auto"})
 
     assert code == 3
     assert (record.reason, record.message) == ("CommandFailed", "command exited with code 3")
-    assert set(record.tail.splitlines()) == {"loss=0.5", "no such column"}
+    assert set(record.tail.splitlines()) == {"loss=0.5", *stack}
+    assert record.words == "KeyError: 'label'"
     assert record.metrics == {"loss": 0.5}
     assert "ultramarine-trainer: CommandFailed: command exited with code 3" in stderr
 

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import re
+
 KINDS = 50  # of reasons that are told apart; more would be a list of trials
 SHOWN = 3  # in a sentence
 OTHERS = "other reasons"
-_LONGEST = 120  # characters of one in a sentence
+_LONGEST = 200  # characters of one in a sentence
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 class Reasons:
     """Counts failed trials by what is said of them."""
 
     def __init__(self) -> None:
-        self._trials: dict[str, tuple[int, int]] = {}  # how many, and the first of them
+        self._trials: dict[str, tuple[str, int, int]] = {}  # the words, how many, and the first of them
 
     def add(self, number: int, message: str) -> None:
-        """Take a failed trial."""
+        """Take a failed trial. Errors that differ by numbers alone, such as the trial's parameters, are one reason."""
         reason = message.partition("\n")[0]
-        if reason not in self._trials and len(self._trials) >= KINDS:
-            reason = OTHERS
-        count, first = self._trials.get(reason, (0, number))
-        self._trials[reason] = (count + 1, first)
+        what, colon, error = reason.partition(": ")
+        kind = f"{what}{colon}{_NUMBER.sub('0', error)}"
+        if kind not in self._trials and len(self._trials) >= KINDS:
+            kind = reason = OTHERS
+        words, count, first = self._trials.get(kind, (reason, 0, number))
+        self._trials[kind] = (words, count + 1, first)
 
     @property
     def counted(self) -> list[tuple[str, int, int]]:
         """Each reason with the count of its trials and the first of them, the most frequent first, others last."""
-        found = [(reason, count, first) for reason, (count, first) in self._trials.items()]
-        return sorted(found, key=lambda one: (one[0] == OTHERS, -one[1]))
+        return sorted(self._trials.values(), key=lambda one: (one[0] == OTHERS, -one[1]))
 
     def __str__(self) -> str:
         """In a few words, or none where no trial has failed."""

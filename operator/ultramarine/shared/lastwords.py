@@ -26,7 +26,7 @@ _NETWORK = re.compile(
     re.IGNORECASE,
 )
 _CLOCK = re.compile(r"\[\d\d:\d\d:\d\d\] ")  # another one in each attempt, as xgboost tells it
-_IMPORT = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
+_IMPORT = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'|ImportError: .*\bdependency '(\w+)'")
 
 
 def last_words(lines: Sequence[str], stdout: Collection[int] = ()) -> str:
@@ -79,7 +79,7 @@ def is_of_the_network(words: str) -> bool:
 def remedy(words: str) -> str:
     """What helps against this cause, or nothing if only its author can know."""
     if match := _IMPORT.search(words):
-        package = match[1].partition(".")[0]
+        package = (match[1] or match[2]).partition(".")[0]
         return (
             f"if {package} is not a file of yours, build an image with it as docs/images.md shows, and set spec.image"
         )
