@@ -144,12 +144,13 @@ def test_the_tail_is_bounded_and_ends_with_the_last_line(lines: list[str]) -> No
 @given(
     st.text(max_size=3000),
     st.text(max_size=6000),
+    st.text(max_size=300),
     st.dictionaries(st.text(min_size=1, max_size=63), st.floats(allow_nan=False, allow_infinity=False), max_size=20),
 )
-def test_a_record_fits_into_the_termination_log(message: str, tail: str, metrics: dict[str, float]) -> None:
+def test_a_record_fits_into_the_termination_log(message: str, tail: str, words: str, metrics: dict[str, float]) -> None:
     """Whatever was said, the record is valid JSON, short enough, and its outputs are whole."""
     outputs = {"model": OutputRecord("s3://bucket/out/model/0123456789abcdef/", "sha256:" + "0" * 64, 1, "sklearn")}
-    record = TerminationRecord(outputs=outputs, metrics=metrics, reason="CommandFailed", message=message, tail=tail)
+    record = TerminationRecord(outputs, metrics, "CommandFailed", message, tail, words)
 
     text = record.to_json()
 
@@ -158,7 +159,16 @@ def test_a_record_fits_into_the_termination_log(message: str, tail: str, metrics
     assert back.outputs == outputs
     assert back.reason == "CommandFailed"
     assert tail.endswith(back.tail)
+    assert words.startswith(back.words)
     assert message.startswith(back.message)
+
+
+def test_words_are_cut_before_what_cannot_be_missed() -> None:
+    """300 characters of another script are 3,600 bytes; metrics and the message stay whole beside them."""
+    metrics, message = {f"metric-{number}": 0.5 for number in range(20)}, "command exited with code 1"
+    record = TerminationRecord({}, metrics, "CommandFailed", message, "tail", "\U0001f4a5" * 300)
+    back = TerminationRecord.from_json(record.to_json())
+    assert (back.metrics, back.message, len(back.words) > 100) == (metrics, message, True)
 
 
 def test_a_log_tail_is_not_taken_for_a_record() -> None:

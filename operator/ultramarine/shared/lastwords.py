@@ -21,12 +21,14 @@ _ECHO = re.compile(r"(?:\w+\.)*(?:ChildFailedError|CalledProcessError)\b")  # of
 _NETWORK = re.compile(
     r"connect(ion)?\b.*(refused|reset|abort|time|fail|closed|error)|connection ?error|could(n't| not) connect"
     r"|failed to connect|max retries exceeded|urlopen error|name or service not known|name resolution|getaddrinfo"
-    r"|failed to resolve|could not resolve|network is unreachable|no route to host|connect ?timeout|read ?timed? ?out"
-    r"|\btime(d out|outerror)\b",
+    r"|(failed|unable) to resolve|could not (resolve|translate) host|network is unreachable|no route to host"
+    r"|(connect|read)\w* ?timed? ?out|\btimeouterror\b|\bsocket\.timeout\b",
     re.IGNORECASE,
 )
 _CLOCK = re.compile(r"\[\d\d:\d\d:\d\d\] ")  # another one in each attempt, as xgboost tells it
-_IMPORT = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'|ImportError: .*\bdependency '(\w+)'")
+_IMPORT = re.compile(
+    r"(?:No module named '|ImportError: .*\bdependency '|No matching distribution found for )(?P<package>\w[\w-]*)"
+)
 
 
 def last_words(lines: Sequence[str], stdout: Collection[int] = ()) -> str:
@@ -79,10 +81,8 @@ def is_of_the_network(words: str) -> bool:
 def remedy(words: str) -> str:
     """What helps against this cause, or nothing if only its author can know."""
     if match := _IMPORT.search(words):
-        package = (match[1] or match[2]).partition(".")[0]
-        return (
-            f"if {package} is not a file of yours, build an image with it as docs/images.md shows, and set spec.image"
-        )
+        what = f"if {match['package']} is not a file of yours"
+        return f"{what}, build an image with it as docs/images.md shows, and set spec.image"
     if is_of_the_network(words):
         return (
             "training pods reach the object storage alone, unless the chart's networkPolicies.egress opens more "

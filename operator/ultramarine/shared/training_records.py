@@ -225,7 +225,7 @@ class TerminationRecord:
     unread: str = ""
 
     def to_json(self, limit: int = TERMINATION_LIMIT) -> str:
-        """Return the record as JSON of at most `limit` bytes: the tail is cut first, from its front, then metrics.
+        """Return the record as JSON of at most `limit` bytes: the tail is cut first, from its front, then words.
 
         Outputs are never cut: with very many of them it stays longer, and its reader has to go to RESULT_NAME.
         """
@@ -236,6 +236,10 @@ class TerminationRecord:
             excess = len(text) - limit
             if record["tail"]:
                 record["tail"] = record["tail"][excess:]
+            elif record.get("words"):
+                record["words"] = record["words"][:-excess]
+            elif record.get("unread"):
+                del record["unread"]
             elif record.get("inputs"):
                 del record["inputs"]
             elif record["metrics"]:
