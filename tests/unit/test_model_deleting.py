@@ -313,7 +313,7 @@ def test_what_was_compiled_of_equal_models_stays_for_the_other(other):
 
 @pytest.mark.parametrize("forged", ["s3://lake/team-b/compiled/", "s3://other/team-a/compiled/", "s3://lake/team-a/x/"])
 def test_a_forged_place_of_a_compiled_model_is_never_deleted(forged):
-    """Nobody's status makes the platform delete what lies elsewhere."""
+    """A status does not make the platform delete what lies elsewhere."""
     place = f"{forged}{'a' * 16}-f245cbd7/"
     got = plan_model(deleting_model({"version": "1", "uri": place, "deleting": True}), seen(), NOW)
     assert (got.apply, "artifacts" in got.status) == ((), False)

@@ -77,6 +77,7 @@ def test_a_secret_that_is_not_there_is_named():
     assert told["message"] == "Secret mine not found in team-a; create it with the keys primary and secondary"
     assert "Service/churn" not in kinds_of(got.apply)
     assert got.effects == ()
+    assert "SecretMissing" not in [event.reason for event in got.events], "the pods tell it"
 
 
 def test_a_deleted_secret_locks_nobody_out_and_is_told():
@@ -226,6 +227,7 @@ def test_an_endpoint_with_a_certificate_is_asked_by_https():
     assert (
         "Secret churn-tls not found in team-a; create it with tls.crt" in condition(missing, "RoutesReady")["message"]
     )
+    assert [event.type for event in missing.events if event.reason == "SecretMissing"] == ["Warning"]
 
     made = service_of(after(one, *blue(one), config_map, says=having(config_map), related=ONE))
     assert {port["name"]: port["port"] for port in made["spec"]["ports"]} == {"https": 443, "grpc": 9000}

@@ -90,7 +90,7 @@ def test_a_split_between_other_inputs_is_told(inputs, why):
     assert condition(got, "SignatureChanged").get("message") == (f"{why}. {REMEDY}" if why else None)
 
 
-def test_a_split_is_compared_with_whom_it_came_from():
+def test_a_split_is_compared_with_the_traffic_before_it():
     """One line a pair, also when the traffic has turned; and none when it is turned back."""
     both = (declared(1, MATRIX), declared(2, MATRIX, AGE))
     one = endpoint(KEYS, deployments=TWO, traffic={"blue": 100})

@@ -457,6 +457,7 @@ def test_a_warm_start_waits_for_the_other_sweep():
     assert (got.apply, got.effects) == ((), ())
     assert condition(got, "Running")["reason"] == "WarmStartMissing"
     assert "Sweep older not found in team-a; create it" in condition(got, "Running")["message"]
+    assert [(event.reason, event.type) for event in got.events] == [("WarmStartMissing", "Warning")]
     assert got.after is not None
 
 

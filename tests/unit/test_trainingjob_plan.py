@@ -409,6 +409,14 @@ def test_the_condition_and_the_failure_have_one_reason(ended):
     assert [event.reason for event in got.events] == ["OOMKilled"]
 
 
+def test_a_reason_that_is_too_long_is_cut_alike():
+    """A command can write its pod's last words itself, and the API server refuses a longer reason."""
+    one = training_job()
+    failed = failed_pod(one, "churn-0-aaaaa", 1, reason="R" * 3000, message="no")
+    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), failed), NOW)
+    assert condition(got, "Failed")["reason"] == got.status["failure"]["reason"] == "R" * 256
+
+
 def test_while_it_is_tried_again_the_last_failure_is_told():
     """Its last lines are in the status before the next attempt, and while that runs; a success takes them away."""
     one = training_job()

@@ -97,7 +97,7 @@ def diary(obj: Obj[Any], new: Manifest) -> tuple[Event, ...]:
     troubled = (
         after
         and after["status"] == "False"
-        and after["reason"] in pods.TROUBLED_WAITING | {"Unschedulable", "Retrying", "NoPod"}
+        and after["reason"] in pods.TROUBLED_WAITING | {"Unschedulable", "Retrying", "NoPod", "WarmStartMissing"}
     )
     if after and troubled and (before or {}).get("reason") != after["reason"]:
         lines.append(Event(after["reason"], after["message"], "Warning"))

@@ -17,6 +17,7 @@ from .signature_change import SignatureChange
 from .steps import Shares, Step
 
 LONGEST_VERSION = 253
+SECRET_MISSING = "SecretMissing"  # the reason of RoutesReady that only a person can end
 
 
 def gathered(
@@ -142,6 +143,7 @@ def diary(
     elif before and after["status"] != before.get("status"):
         lines.append(Event("NotReady", after["message"], "Warning"))
     lines += _turned(endpoint, new, step)
+    lines += _without_certificate(endpoint, new)
     told = (find(endpoint.status, SIGNATURE_CHANGED) or {}).get("message")
     if (differs := find(new, SIGNATURE_CHANGED)) and differs["message"] != told:
         lines.append(Event(SIGNATURE_CHANGED, differs["message"], "Warning"))
@@ -159,6 +161,14 @@ def diary(
         if count_before is not None and count is not None and count != count_before:
             lines.append(Event("Scaled", f"{deployment['name']} is scaled from {count_before} to {count} pods"))
     return tuple(lines)
+
+
+def _without_certificate(endpoint: Endpoint, new: Manifest) -> Iterable[Event]:
+    """An event if the Secret of the certificate is missing; of keys the pods tell, or they are being generated."""
+    tls, routes = endpoint.spec.tls, find(new, "RoutesReady") or {}
+    before = (find(endpoint.status, "RoutesReady") or {}).get("reason")
+    if tls and routes.get("reason") == SECRET_MISSING != before and f"Secret {tls.secret_name} " in routes["message"]:
+        yield Event(SECRET_MISSING, routes["message"], "Warning")
 
 
 def _turned(endpoint: Endpoint, new: Manifest, step: Step) -> Iterable[Event]:

@@ -369,7 +369,7 @@ def _failed(
         said = str(condition.get("message") or "the Job failed and its pods are gone")
         verdict = pods.Verdict(reason, str(facts.get("pod", "")), None, said, "", "see the events of its Job")
     facts = {**facts, "failure": pods.failure(verdict), "pod": verdict.pod or facts.get("pod")}
-    finished = _plan(job, states.failed(verdict.reason, verdict.sentence), facts, now)
+    finished = _plan(job, states.failed(facts["failure"]["reason"], verdict.sentence), facts, now)
     return Plan(finished.status, events=finished.events, after=_time_to_live(job, finished.status, now))
 
 
