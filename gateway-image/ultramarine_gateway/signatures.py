@@ -1,4 +1,4 @@
-"""Asks a pod of each deployment what its model takes, for an operator that rolls out another version."""
+"""Asks a pod of each deployment what its model takes, for an operator that compares it with other versions."""
 
 from __future__ import annotations
 
