@@ -46,10 +46,10 @@ test-all:  ## all tests, also the slow ones of foreign frameworks, clients and r
 	@$(MAKE) --no-print-directory test ALL=1
 
 unit: .venv/ready  ## pure functions and golden manifests, and our programs on loopback
-	$(PYTEST) -n 2 tests/unit tests/gateway tests/golden -m "not long $(LESS)"
+	$(PYTEST) -n 3 tests/unit tests/gateway tests/golden -m "not long $(LESS)"
 
 api: .venv/ready  ## every rule of the CRDs against a real kube-apiserver
-	$(PYTEST) -n 2 --dist loadfile tests/api -m "not long $(LESS)"
+	$(PYTEST) -n 3 --dist loadfile tests/api -m "not long $(LESS)"
 
 chaos-short: .venv/ready  ## the promises under faults, a sample of lives; ALL=1 for all lives
 	$(PYTEST) -n 2 tests/chaos -m "not long $(LESS)" --timeout=1200
