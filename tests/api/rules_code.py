@@ -35,6 +35,12 @@ def reference(kind: str, **selector: str) -> Manifest:
 
 
 DATA = {"parameters": {"input": 1}, "envFrom": None}
+NESTED = (  # right references before brackets of the text's own
+    'python -c "print($(params.input))"',
+    '{"lr": $(params.input)}',
+    "$(basename $(inputs.data))/x",
+    "wc -l $(ls $(inputs.data))",
+)
 MANY = {"rate": None, **{f"a{number}": number for number in range(13)}}
 
 RULES: list[Rule] = [
@@ -268,13 +274,17 @@ RULES: list[Rule] = [
         of_spec(
             TJ,
             f"{lost} is a reference in another spelling",
-            {"command": ["sh", "-c", "echo $(date) $$(input.x) ${HOME} ${data} $(nosuch) x.$(inputs.data)"], **DATA},
+            {
+                "command": ["sh", "-c", "echo $(date) $$(input.x) ${HOME} ${data} $(nosuch) x.$(inputs.data)", *NESTED],
+                **DATA,
+            },
             {"command": ["sh", "-c", f"cat {lost}"], **DATA},
             f"{lost} would reach the command as it is; write {meant}",
         )
         for lost, meant in (
             ("$(input.data)", "$(inputs.data)"),
             ("${inputs.data}", "$(inputs.data)"),
+            ("$(inputs.data}", "$(inputs.data)"),
             ("${{ inputs.data }}", "$(inputs.data)"),
             ("$(output.report)", "$(outputs.report)"),
             ("$(parameters.input)", "$(params.input)"),

@@ -101,6 +101,7 @@ def test_a_reference_in_another_spelling_is_refused_before_the_job_begins():
     for text, meant in (
         ("--lr=${{ inputs.lr }}", "$(inputs.lr)"),
         ("${params.lr}", "$(params.lr)"),
+        ("$(params.lr}", "$(params.lr)"),
         ("$(output.model)", "$(outputs.model)"),
         ("$(parameter.lr)", "$(params.lr)"),
     ):
@@ -108,7 +109,15 @@ def test_a_reference_in_another_spelling_is_refused_before_the_job_begins():
         with pytest.raises(InvalidSpec, match=re.escape(f"; apply it again under another name, with {meant}")):
             plan(one, seen(), NOW)
         assert plan(one, seen(job(one)), NOW).status["state"] != "Failed"
-    assert plan(training_job(command=["sh", "-c", "$$(input.a) $(date) ${HOME}"]), seen(), NOW).apply
+    right = [
+        'python -c "print($(params.lr))"',
+        '{"lr": $(params.lr)}',
+        "$(basename $(inputs.data))/x",
+        "wc -l $(ls $(inputs.data))",
+        "$$(input.a) $(date) ${HOME}",
+    ]
+    data = {"data": {"uri": "s3://lake/digits/"}}
+    assert plan(training_job(command=right, parameters={"lr": "1"}, inputs=data), seen(), NOW).apply
 
 
 def test_no_variable_of_the_author_gets_into_the_task():

@@ -95,7 +95,7 @@ def check_spelling(spec: TrainingJobSpec, where: str) -> None:
     for field, texts in (("command", spec.command), ("args", spec.args)):
         for i, text in enumerate(texts):
             for slip in _SLIP.finditer(text):
-                if not REFERENCE.fullmatch(slip[0]):
+                if not REFERENCE.match(slip[0]):  # brackets behind a reference are the text's own
                     kind = "params" if slip[1].startswith("param") else f"{slip[1]}s"
                     message = f"{where}.{field}[{i}]: {slip[0]} would reach the command as it is"
                     raise InvalidSpec(f"{message}; apply it again under another name, with $({kind}.{slip[2]})")
