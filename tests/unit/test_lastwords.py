@@ -89,6 +89,20 @@ GROUP = """\
     +------------------------------------
 """
 HANDLED = NOTE + "".join(f"epoch={epoch} loss=0.1\n" for epoch in range(50)) + "no space for the result\n"
+CAUGHT = (
+    SYNTAX.replace("SyntaxError: '(' was never closed", "FileNotFoundError: cache.pkl")
+    + "epoch 1 done\nCUDA out of memory\nERROR:elastic.api:failed (exitcode: 1) of binary: python\n"
+)
+ASSERT = """\
+  File "/workspace/train.py", line 3, in <module>
+RuntimeError: CUDA error: device-side assert triggered
+CUDA kernel errors might be asynchronously reported at some other API call.
+Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.
+"""
+TIMED = "\nreal\t0m3.210s\nuser\t0m1.000s\nsys 0.05\n"
+GNU_TIME = (
+    "0.03user 0.01system 0:00.05elapsed 99%CPU (0avgtext+0avgdata 9000maxresident)k\n0inputs+8outputs (0major+9minor)\n"
+)
 CPP = "terminate called after throwing an instance of 'std::runtime_error'\n  what():  shape mismatch: 3 vs 4\n"
 FRAMES = "boost: bad alloc\nStack trace:\n  [bt] (0) a.so [0x1]\nframe #0: c10::Error + 0x5a (0x7f in libc10.so)\n"
 
@@ -108,6 +122,10 @@ FRAMES = "boost: bad alloc\nStack trace:\n  [bt] (0) a.so [0x1]\nframe #0: c10::
         (TORCHRUN, "RuntimeError: mat1 and mat2 shapes cannot be multiplied (4x3 and 2x1)"),
         (GROUP, "ExceptionGroup: several (1 sub-exception) ValueError: a"),
         (HANDLED, "no space for the result"),
+        (CAUGHT, "CUDA out of memory"),
+        (ASSERT, "RuntimeError: CUDA error: device-side assert triggered CUDA kernel errors might be asynchronously"),
+        ("no column b" + TIMED, "no column b"),
+        ("no column b\n" + GNU_TIME, "no column b"),
         (CPP, "what():  shape mismatch: 3 vs 4"),
         (FRAMES, "boost: bad alloc"),
         ("usage: train.py [-h] [--lr LR]\ntrain.py: error: unrecognized arguments: --rl\n", "train.py: error: unrec"),
@@ -119,6 +137,17 @@ def test_the_words_are_the_cause_and_not_the_end_of_its_stack(text: str, words: 
     """An exception's own line is taken, however long the stack is that a library prints behind it."""
     assert last_words(text.splitlines()).startswith(words)
     assert (not words) == (not last_words(text.splitlines()))
+
+
+def test_the_times_of_a_program_are_no_part_of_its_message() -> None:
+    """The program time prints behind the exception."""
+    assert last_words((SYNTAX + TIMED + GNU_TIME).splitlines()) == "SyntaxError: '(' was never closed"
+
+
+def test_the_line_alone_has_the_words_behind_its_colon() -> None:
+    """By the exception's own line a failure is known again; a bare name of an exception would be too little."""
+    assert last_words(NOTE.splitlines(), alone=True) == "ValueError: bad column 'x'"
+    assert last_words(NOTE.replace(" bad column 'x'", "").splitlines(), alone=True) == "ValueError: second line of it"
 
 
 def test_what_stdout_says_is_no_part_of_an_exception() -> None:
@@ -159,6 +188,15 @@ def test_a_long_stack_pushes_the_words_out_of_the_tail_alone() -> None:
         ("subprocess.TimeoutExpired: Command 'fit' timed out after 5 seconds", ""),
         ("ValueError: the network has no connected layers", ""),
         ("KeyError: 'time'", ""),
+        ("KeyError: 'timeouterror'", ""),
+        ("RuntimeError: unable to resolve operation aten::foo", ""),
+        ("AssertionError: disconnect after time out", ""),
+        ("command exited with code 1: asyncio.exceptions.TimeoutError", "networkPolicies.egress"),
+        ("wget: unable to resolve host address 'example.com'", "networkPolicies.egress"),
+        ("Connection to db.team-a timed out. (connect timeout=5)", "networkPolicies.egress"),
+        ("http.client.RemoteDisconnected: Remote end closed connection without response", "networkPolicies.egress"),
+        ("x" * LONGEST + " connection refused", "networkPolicies.egress"),
+        ("x" * 2 * LONGEST + " connection refused", ""),  # a tenant's words may be long
     ],
 )
 def test_what_the_platform_can_help_with_has_a_remedy(words: str, part: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.training_records import SourceTask
+from ultramarine_trainer.lines import Tail
 from ultramarine_trainer.repeats import QUICK, Repeats
 from ultramarine_trainer.runner import Failed
 from unit.test_trainer_run import Pod
@@ -62,7 +63,7 @@ def test_a_git_host_that_is_not_there_is_asked_twice(pod: Pod) -> None:
 def attempts(storage: Storage, bucket: str, *failures: tuple[Failed, str, float]) -> list[str]:
     """What becomes of attempts that fail one after another."""
     repeats = Repeats(storage, f"s3://{bucket}/failed-0.json", (), print)
-    return [repeats.judge(failed, tail, seconds).reason for failed, tail, seconds in failures]
+    return [repeats.judge(failed, words, words, seconds).reason for failed, words, seconds in failures]
 
 
 ONE, AGAIN = Failed(1, "CommandFailed", "command exited with code 1"), ["CommandFailed", "CommandFailed"]
@@ -80,6 +81,20 @@ ONE, AGAIN = Failed(1, "CommandFailed", "command exited with code 1"), ["Command
 def test_what_differs_is_no_repeat(storage: Storage, bucket: str, second: tuple[Failed, str, float]) -> None:
     """Another exit code, another last line, none, or an attempt that has worked for a while is tried again."""
     assert attempts(storage, bucket, (ONE, "a\nKeyError: 'a'", 1.0), second) == AGAIN
+
+
+def test_what_follows_the_error_and_times_are_not_compared(storage: Storage, bucket: str) -> None:
+    """A launcher, the program time and the error itself tell another time in each attempt."""
+    repeats = Repeats(storage, f"s3://{bucket}/failed-0.json", (), print)
+    verdicts = []
+    for took in ("3.21", "3.35"):
+        tail = Tail()
+        for line in ("Traceback (most recent call last):", '  File "train.py", line 1, in <module>'):
+            tail.add(line)
+        tail.add(f"ModuleNotFoundError: No module named 'foo' after {took} s at 01:00:{took[2:]}")
+        tail.add(f"it took {took}")
+        verdicts.append(repeats.judge(ONE, tail.words, tail.own_line, 1.0).reason)
+    assert verdicts == ["CommandFailed", "SameFailureTwice"]
 
 
 def test_only_two_in_a_row_count(storage: Storage, bucket: str) -> None:
@@ -120,5 +135,5 @@ def test_a_storage_that_takes_nothing_changes_no_verdict(storage: Storage) -> No
     """The failure is told as it is, and the log says what the next attempt will not know."""
     said: list[str] = []
     repeats = Repeats(storage, "s3://no-such-bucket/failed-0.json", (), said.append)
-    assert repeats.judge(ONE, "KeyError: 'a'", 1.0) is ONE
+    assert repeats.judge(ONE, "KeyError: 'a'", "KeyError: 'a'", 1.0) is ONE
     assert said[0].startswith("the next attempt will not know how this one failed: ")

@@ -70,9 +70,17 @@ class Tail:
     @property
     def words(self) -> str:
         """The line that says why the command failed, which a long stack may have pushed out of the tail."""
+        return self._words(alone=False)
+
+    @property
+    def own_line(self) -> str:
+        """The same without the lines that follow it."""
+        return self._words(alone=True)
+
+    def _words(self, *, alone: bool) -> str:
         with self._lock:
             stdout = {index for index, (_, is_stdout) in enumerate(self._lines) if is_stdout}
-            return last_words([line for line, _ in self._lines], stdout)
+            return last_words([line for line, _ in self._lines], stdout, alone=alone)
 
     def __str__(self) -> str:
         kept: list[str] = []

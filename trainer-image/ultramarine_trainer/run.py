@@ -334,7 +334,7 @@ class Attempt:
 
     def _failed(self, failed: Failed) -> tuple[int, TerminationRecord]:
         if self._repeats is not None and not self._signals.received:
-            failed = self._repeats.judge(failed, self._tail.words, self._ran)
+            failed = self._repeats.judge(failed, self._tail.words, self._tail.own_line, self._ran)
         record = replace(self._record(), reason=failed.reason, message=failed.message, tail=str(self._tail))
         words = self._tail.words if failed.reason == "CommandFailed" else ""
         record = replace(record, words=words, exit_code=failed.of_command)

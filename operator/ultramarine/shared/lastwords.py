@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 
 LONGEST = 300  # characters
+_SEARCHED = 2 * LONGEST  # characters of the words, with what a message says before them
 _MESSAGE_LINES = 40  # of one exception; behind more of them the program has gone on
 
 _PREFIX = re.compile(r"(?:\[rank\d+\]: ?|\[\d+,\d+\]<std(?:out|err)>: ?|(?:\s*\|)+ ?)")  # torch, mpirun, groups
@@ -17,37 +18,56 @@ _FRAME = re.compile(r'\s+File ".*", line \d+(?:, in .*)?')
 _STACK = re.compile(r"\s*(?:\[bt\] .*|Stack trace:?.*|frame #\d+: .*|#\d+ +0x.*|at [\w.$<>]+\(.*\))", re.IGNORECASE)
 _RULE = re.compile(r"[\W\d]*")  # between the parts of a message
 _HEADING = re.compile(r"(?:\s*\+ )?(?:Exception Group )?Traceback \(most recent|During handling of|The above exception")
-_ECHO = re.compile(r"(?:\w+\.)*(?:ChildFailedError|CalledProcessError)\b")  # of another process, which spoke before
+_ECHO = re.compile(  # of another process, which spoke before
+    r"(?:\w+\.)*(?:ChildFailedError|CalledProcessError)\b|make\b.*: \*\*\*"
+    r"|.*\b(?:exitcode|exit(?:ed|s)?\b.{0,40}\b(?:code|status))\b"
+)
+_ERROR = re.compile(  # a line that tells of an error by itself
+    r"(?:\w+\.)*\w*(?:Error|Exception)(?::|$)|(?i:fatal|error): |.*(?:\b(?:ERROR|CRITICAL|FATAL)\b|(?i:out of memory))"
+)
+_TIMES = re.compile(  # what the program time prints behind the output
+    r"(?:real|user|sys)\s+[\d.,:]+(?:m[\d.,]+)?s?|[\d.]+user [\d.]+system .*|\d+inputs\+\d+outputs .*"
+)
+# Each gap is short: the words may be a tenant's, and a search through them must not take long.
 _NETWORK = re.compile(
-    r"connect(ion)?\b.*(refused|reset|abort|time|fail|closed|error)|connection ?error|could(n't| not) connect"
-    r"|failed to connect|max retries exceeded|urlopen error|name or service not known|name resolution|getaddrinfo"
-    r"|(failed|unable) to resolve|could not (resolve|translate) host|network is unreachable|no route to host"
-    r"|(connect|read)\w* ?timed? ?out|\btimeouterror\b|\bsocket\.timeout\b",
+    r"\bconnect(?:ion)?(?: (?:to|with|from|by|call|attempt|was|is|has been)\b.{0,80}?)?[ :]*"
+    r"(?:refused|reset|abort|timed? ?out|fail|closed|error)"
+    r"|(?:could(?: not|n't)|can(?: ?not|'t)|failed to|unable to) connect\b|establish a new connection"
+    r"|\bclosed connection\b|max retries exceeded|urlopen error|name or service not known|name ?resolution|getaddrinfo"
+    r"|(?:failed|unable) to resolve (?:the )?(?:host|name|address|domain)|could not (?:resolve|translate) host"
+    r"|network is unreachable|no route to host|\b(?:connect|read) ?timed? ?out"
+    r"|(?-i:(?:^|: )(?:\w{1,60}\.){0,9}TimeoutError\b)|\bsocket\.timeout\b",
     re.IGNORECASE,
 )
 _CLOCK = re.compile(r"\[\d\d:\d\d:\d\d\] ")  # another one in each attempt, as xgboost tells it
 _IMPORT = re.compile(
-    r"(?:No module named '|ImportError: .*\bdependency '|No matching distribution found for )(?P<package>\w[\w-]*)"
+    r"(?:No module named '|optional dependency '|No matching distribution found for )(?P<package>\w[\w-]*)"
 )
 
 
-def last_words(lines: Sequence[str], stdout: Collection[int] = ()) -> str:
+def last_words(lines: Sequence[str], stdout: Collection[int] = (), *, alone: bool = False) -> str:
     """Return what the lines of a command that failed say last of the cause, at most LONGEST characters.
 
     `stdout` are the indices of those that are known to be of stdout: they are no part of an exception that stderr has.
+    `alone` leaves out what follows the line itself: it may differ in another attempt that fails alike.
     """
     lines = [line[match.end() :] if (match := _PREFIX.match(line)) else line for line in lines]
     errors = [index for index in range(len(lines)) if index not in stdout]
     for candidates in (errors, range(len(lines))):
-        if (found := _exception(lines, candidates)) and len(lines) - found[0] <= _MESSAGE_LINES:
-            return found[1]
+        if (own := _exception(lines, candidates)) and len(lines) - own[0] <= _MESSAGE_LINES:
+            message = _later(lines, own) or _message([lines[index] for index in own], alone)
+            return _CLOCK.sub("", message)[:LONGEST]
     told = [line.strip() for line in lines if line.strip()]
-    speaking = [line for line in told if not (_STACK.fullmatch(line) or _RULE.fullmatch(line))]
+    speaking = [line for line in told if not _is_silent(line)]
     return next(reversed(speaking or told), "")[:LONGEST]
 
 
-def _exception(lines: Sequence[str], candidates: Sequence[int]) -> tuple[int, str] | None:
-    """Where the last exception that is no echo has its own line, the first behind its frames, and its message."""
+def _is_silent(line: str) -> bool:
+    return bool(_STACK.fullmatch(line) or _RULE.fullmatch(line) or _TIMES.fullmatch(line.strip()))
+
+
+def _exception(lines: Sequence[str], candidates: Sequence[int]) -> Sequence[int]:
+    """Return the candidates from the own line of the last exception that is no echo, the first behind its frames."""
     own, behind_frames = [], False
     for place, index in enumerate(candidates):
         line = lines[index]
@@ -57,35 +77,48 @@ def _exception(lines: Sequence[str], candidates: Sequence[int]) -> tuple[int, st
             own.append(place)
             behind_frames = False
     if not own:
-        return None
-    start = next((place for place in reversed(own) if not _ECHO.match(lines[candidates[place]])), own[-1])
-    return candidates[start], _message([lines[index] for index in candidates[start:]])
+        return ()
+    return candidates[next((place for place in reversed(own) if not _ECHO.match(lines[candidates[place]])), own[-1]) :]
 
 
-def _message(lines: Sequence[str]) -> str:
+def _later(lines: Sequence[str], own: Sequence[int]) -> str:
+    """Return the last error behind an exception that the program has survived, or nothing.
+
+    It has gone on if it says something else before that error.
+    """
+    last = next((index for index in reversed(own[1:]) if _ERROR.match(lines[index]) and not _is_echo(lines[index])), 0)
+    between = (line for line in lines[own[0] + 1 : last] if not (_is_silent(line) or _is_echo(line)))
+    return lines[last].strip() if any(not line[:1].isspace() and not _ERROR.match(line) for line in between) else ""
+
+
+def _is_echo(line: str) -> bool:
+    return bool(_ECHO.match(line) or _HEADING.match(line))
+
+
+def _message(lines: Sequence[str], alone: bool) -> str:
     """The exception's message, which may have several lines, as one."""
     message = lines[0].strip()
     for line in lines[1:]:
-        if _STACK.fullmatch(line) or _HEADING.match(line):
+        if _STACK.fullmatch(line) or _HEADING.match(line) or (alone and not message.endswith(":")):
             break
-        if not _RULE.fullmatch(line):
+        if not _is_silent(line):
             message = f"{message} {line.strip()}"
-    return _CLOCK.sub("", message)[:LONGEST]
+    return message
 
 
 def is_of_the_network(words: str) -> bool:
     """True if the cause is that a host cannot be reached, or not at this moment."""
-    return bool(_NETWORK.search(words))
+    return bool(_NETWORK.search(words[:_SEARCHED]))
 
 
 def remedy(words: str) -> str:
     """What helps against this cause, or nothing if only its author can know."""
-    if match := _IMPORT.search(words):
+    if match := _IMPORT.search(words[:_SEARCHED]):
         what = f"if {match['package']} is not a file of yours"
         return f"{what}, build an image with it as docs/images.md shows, and set spec.image"
     if is_of_the_network(words):
         return (
             "training pods reach the object storage alone, unless the chart's networkPolicies.egress opens more "
-            "(docs/training.md, Network): copy the data into the bucket, or have the way opened"
+            "(docs/training.md, Network): copy the data into the bucket, or ask an administrator to open it"
         )
     return ""
