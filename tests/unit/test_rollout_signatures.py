@@ -6,8 +6,10 @@ from itertools import product
 
 import numpy as np
 import pytest
-from ultramarine.kinds.onlineendpoint.signatures import Input, _takes, change
+from builders import seen
+from ultramarine.kinds.onlineendpoint.signatures import Input, _takes, change, inputs_of
 from ultramarine.shared.errors import listed
+from ultramarine.shared.routes import RouteState
 from ultramarine_server.tensors import DTYPES, keeps_values
 
 
@@ -21,6 +23,25 @@ def test_datatypes_are_taken_as_the_servers_take_them():
     for old, new in product(DTYPES, DTYPES):
         assert _takes(new, old) == (old == new or keeps_values(old, new)), f"{old} as {new}"
     assert np.can_cast(np.int64, np.float64, "safe")
+    assert all(_takes(*pair) for pair in (("INT64", "BF16"), ("BF16", "INT64"), ("FP32", "INT"), ("FP16", "FP8")))
+
+
+def test_what_no_model_takes_is_not_heard():
+    """A pod may tell any datatype and any length; these must not end the pass, nor come into a status."""
+    for datatype, shape, heard in (
+        ("FP64", [-1, 2**63 - 1], True),
+        ("", [-1], True),
+        ("BF16", [-1], False),
+        ("FP64", [float("inf")], False),
+        ("FP64", [float("nan")], False),
+        ("FP64", [10**30], False),
+        ("FP64", [-(2**63)], False),
+    ):
+        told = {"name": "m", "version": "1", "inputs": [{"name": "x", "datatype": datatype, "shape": shape}]}
+        assert (inputs_of("m-1", seen(), [RouteState(signatures={"blue": told})]) is not None) == heard, (
+            datatype,
+            shape,
+        )
 
 
 @pytest.mark.parametrize(

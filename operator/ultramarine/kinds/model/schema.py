@@ -163,25 +163,28 @@ class ModelFormat(Schema):
     )
 
 
+Datatype = Literal[
+    "BOOL",
+    "UINT8",
+    "UINT16",
+    "UINT32",
+    "UINT64",
+    "INT8",
+    "INT16",
+    "INT32",
+    "INT64",
+    "FP16",
+    "FP32",
+    "FP64",
+    "BYTES",
+]
+
+
 class Tensor(Schema):
     """One input or output of a model, in the words of the Open Inference Protocol."""
 
     name: str = Field(min_length=1, max_length=253, description="Its name.")
-    datatype: Literal[
-        "BOOL",
-        "UINT8",
-        "UINT16",
-        "UINT32",
-        "UINT64",
-        "INT8",
-        "INT16",
-        "INT32",
-        "INT64",
-        "FP16",
-        "FP32",
-        "FP64",
-        "BYTES",
-    ] = Field(description="Its element type.")
+    datatype: Datatype = Field(description="Its element type.")
     shape: list[int] = Field(
         max_length=8, description="Its dimensions; -1 for any length, usually the first, the batch."
     )

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from ...shared.errors import listed
 from ...shared.plan import Seen
 from ...shared.routes import RouteState
-from ..model.schema import Signature
+from ..model.schema import Datatype, Signature
 
+_DATATYPES = frozenset(get_args(Datatype))
+_INT64 = 2**63  # lengths from here on have no place in a status
 _SHOWN = 3  # differences in a message
 _FLOATS = {"FP16": 16, "FP32": 32, "FP64": 64}
 # Bits of the largest integers that a float datatype takes, as the servers (by NumPy) convert them.
@@ -47,20 +49,25 @@ def inputs_of(version: str, seen: Seen, proxies: Iterable[RouteState]) -> Inputs
 
 
 def _read(told: Any, version: str) -> Inputs | None:
-    """Read what a pod has told of a version; None if it serves another one, or has told anything else."""
+    """Read what a pod has told of a version; None if it serves another one, or has told anything else.
+
+    Pods tell whatever they like, such as datatypes and lengths that no model has.
+    """
     try:
         if f"{told['name']}-{told['version']}" != version:
             return None
         return tuple(_input(document) for document in told["inputs"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 
 def _input(document: Mapping[str, Any]) -> Input:
     names = (document.get("parameters") or {}).get("feature_names") or ""
-    shape = tuple(int(length) for length in document["shape"])
+    datatype, shape = str(document["datatype"]), tuple(int(length) for length in document["shape"])
+    if datatype not in {*_DATATYPES, ""} or any(abs(length) >= _INT64 for length in shape):
+        raise ValueError(f"no model takes {datatype} {shape}")
     features = frozenset(name.strip() for name in str(names).split(",") if name.strip())
-    return Input(str(document["name"]), str(document["datatype"]), shape, features)
+    return Input(str(document["name"]), datatype, shape, features)
 
 
 def change(champion: Inputs, candidate: Inputs) -> str:
@@ -92,8 +99,11 @@ def _fits(new: tuple[int, ...], old: tuple[int, ...]) -> bool:
 
 
 def _takes(new: str, old: str) -> bool:
-    """True if an input of one datatype takes all values of another, as the servers convert them."""
-    if new == old or not new or not old:
+    """True if an input of one datatype takes all values of another, as the servers convert them.
+
+    A datatype that is unknown stands for any: a status may have one that people wrote into it.
+    """
+    if new == old or not {new, old} <= _DATATYPES:
         return True
     if "BYTES" in (new, old) or new == "BOOL":
         return False
