@@ -138,18 +138,20 @@ class Storage:
     def artifact_digest(self, uri: str) -> tuple[str, int, str]:
         raise AssertionError(uri)
 
-    def object_digest(self, uri: str) -> str:
+    def object_digest(self, uri: str, limit: int) -> str:
         raise AssertionError(uri)
 
 
 async def test_small_objects_are_read_for_their_digest(
     storage: storage.Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And larger ones are not: of these the size alone is known."""
+    """And larger ones are not, nor those that the namespace may not read: of these the size alone is known."""
     storage.write(f"s3://{bucket}/m.onnx", WEIGHTS)
-    asked, rung = CheckArtifact(f"s3://{bucket}/m.onnx"), asyncio.Event()
+    asked, rung = CheckArtifact(f"s3://{bucket}/m.onnx", hashes=True), asyncio.Event()
     inquiries = Inquiries(storage, lambda key: rung.set())
     assert await answer(inquiries, rung, asked) == [ArtifactFacts(WEIGHTS_DIGEST, len(WEIGHTS))]
+    foreign = CheckArtifact(asked.uri)
+    assert await answer(inquiries, rung, foreign) == [ArtifactFacts("", len(WEIGHTS))]
     monkeypatch.setattr("ultramarine.engine.inquiries.MAX_HASHED", len(WEIGHTS) - 1)
     assert await answer(inquiries, rung, asked) == [ArtifactFacts("", len(WEIGHTS))]
     inquiries.close()

@@ -131,23 +131,42 @@ def test_a_version_is_ready_when_its_artifact_is_the_one_named():
     ("uri", "digest", "words"),
     [
         ("s3://lake/m/1/", DIGEST, "its list of files has spec.digest; the servers check the files when they load"),
-        ("s3://lake/m.onnx", DIGEST, "stored, and its content has spec.digest"),
-        ("s3://lake/m.onnx", "", "spec.digest is not verified yet, for it has more than 32 MiB; the servers check it"),
+        ("s3://lake/team-a/m.onnx", DIGEST, "stored, and its content has spec.digest"),
+        ("s3://lake/shared/m.onnx", "", "not verified yet, for it has more than 32 MiB; the servers check it"),
+        ("s3://other/m.onnx", "", "not verified yet, for it is not below s3://lake/team-a/; the servers check it"),
     ],
 )
 def test_a_version_says_what_of_it_is_verified(uri, digest, words):
     """Ready says what was compared, and what only a server compares; a later pass says the same."""
-    got = plan_version(one_version(uri=uri), seen(answers={CheckArtifact(uri): ArtifactFacts(digest, 42)}), NOW)
+    [question] = questions_version(one_version(uri=uri), seen())
+    got = plan_version(one_version(uri=uri), seen(answers={question: ArtifactFacts(digest, 42)}), NOW)
     assert (got.status["state"], condition(got, "Ready")["reason"]) == ("Ready", "ArtifactFound")
     assert words in condition(got, "Ready")["message"]
     assert condition(plan_version(one_version(got.status, uri=uri), seen(), NOW), "Ready") == condition(got, "Ready")
 
 
-def test_another_digest_is_refused_with_both():
+def test_another_digest_is_refused():
     """An artifact that was exchanged is not served."""
     got = plan_version(one_version(), seen(answers={ASK: ArtifactFacts("sha256:" + "b" * 64, 42)}), NOW)
     assert condition(got, "Ready")["reason"] == "DigestMismatch"
     assert DIGEST in condition(got, "Ready")["message"]
+
+
+def test_what_others_have_stored_is_neither_read_nor_told():
+    """The operator's keys may open more than the namespace's: a false digest must not make it tell the right one."""
+    for uri, hashes, is_told in (
+        ("s3://lake/team-a/m.onnx", True, True),
+        ("s3://lake/shared/m.onnx", True, False),
+        ("s3://lake/team-b/m.onnx", False, False),
+        ("s3://lake/team-a-too/m.onnx", False, False),
+        ("s3://other/team-a/m.onnx", False, False),
+        ("s3://other/m/1/", False, False),
+    ):
+        one, other = one_version(uri=uri), "sha256:" + "b" * 64
+        assert questions_version(one, seen()) == (CheckArtifact(uri, hashes),)
+        got = plan_version(one, seen(answers={CheckArtifact(uri, hashes): ArtifactFacts(other, 42)}), NOW)
+        assert condition(got, "Ready")["reason"] == "DigestMismatch"
+        assert (other in str((got.status, got.events))) == is_told, uri
 
 
 def test_a_missing_artifact_is_looked_for_again():

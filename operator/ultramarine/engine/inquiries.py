@@ -37,7 +37,7 @@ class Outside(Protocol):
 
     def artifact_digest(self, uri: str) -> tuple[str, int, str]: ...
 
-    def object_digest(self, uri: str) -> str: ...
+    def object_digest(self, uri: str, limit: int) -> str: ...
 
 
 class Inquiries:
@@ -115,10 +115,10 @@ class Inquiries:
             match question:
                 case ReadText(uri):
                     answer: Answer = self._storage.read(uri).decode("utf-8", "replace")
-                case CheckArtifact(uri):
+                case CheckArtifact(uri, hashes):
                     digest, size, _ = self._storage.artifact_digest(uri)
-                    if not digest and size <= MAX_HASHED:
-                        digest = self._storage.object_digest(uri)
+                    if hashes and not digest and size <= MAX_HASHED:
+                        digest = self._storage.object_digest(uri, MAX_HASHED)
                     answer = ArtifactFacts(digest, size)
             outcome = "ok"
             return answer

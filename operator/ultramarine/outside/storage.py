@@ -264,10 +264,16 @@ class Storage:
         with self._telling(uri):
             return ArtifactInfo("", self._head(location), FORMAT_BY_SUFFIX.get(Path(location.key).suffix, ""))
 
-    def object_digest(self, uri: str) -> str:
-        """Return the SHA-256 of an object, as an artifact's digest is written. It is read, and not kept in memory."""
-        digest = hashlib.sha256()
+    def object_digest(self, uri: str, limit: int) -> str:
+        """Return the SHA-256 of an object, as an artifact's digest is written; nothing if it is larger than `limit`.
+
+        It is read, and not kept in memory. Its size is that of this very read, for it may have been exchanged before.
+        """
+        digest, size = hashlib.sha256(), 0
         for chunk in self.open(uri).chunks:
+            size += len(chunk)
+            if size > limit:
+                return ""
             digest.update(chunk)
         return f"sha256:{digest.hexdigest()}"
 

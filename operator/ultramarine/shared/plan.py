@@ -83,9 +83,13 @@ class ReadText:
 
 @dataclass(frozen=True)
 class CheckArtifact:
-    """A question to the object storage: is this artifact there? Answered with its ArtifactFacts."""
+    """A question to the object storage: is this artifact there? Answered with its ArtifactFacts.
+
+    With `hashes` a single object up to MAX_HASHED is read for its digest.
+    """
 
     uri: str
+    hashes: bool = False
 
 
 MAX_HASHED = 32 * 1024 * 1024  # bytes of a single object that is read for its digest
@@ -93,9 +97,9 @@ MAX_HASHED = 32 * 1024 * 1024  # bytes of a single object that is read for its d
 
 @dataclass(frozen=True)
 class ArtifactFacts:
-    """What the storage says of an artifact: the digest of its list of files, or of a single object up to MAX_HASHED.
+    """What the storage says of an artifact: the digest of its list of files, or of a single object that was read.
 
-    The files of a list, and larger objects, are not read; of the latter the digest is empty.
+    The files of a list are not read; the digest of an object that was not read is empty.
     """
 
     digest: str

@@ -87,7 +87,7 @@ def questions_version(version: Obj[ModelVersionSpec], seen: Seen) -> tuple[Quest
     version = trust.permitted(version, seen)
     if _refused(version.spec) or _foreign(version, seen.platform):
         return ()
-    return compiling.questions(version, seen) if _settled(version) else (CheckArtifact(version.spec.uri),)
+    return compiling.questions(version, seen) if _settled(version) else (_check(version, seen.platform),)
 
 
 def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> Plan:
@@ -100,7 +100,7 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
     if why := _refused(spec):
         state, condition = "Refused", Condition("Ready", False, compiling.REFUSED, why)
     elif _foreign(version, seen.platform):
-        own = f"s3://{seen.platform.storage_bucket}/{version.namespace}/"
+        own = _own(version, seen.platform)
         message = (
             f"spec.uri {spec.uri} is not this namespace's to read; copy the model to below {own}, and register that"
         )
@@ -109,8 +109,8 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
         if _settled(version):
             state, condition = "Ready", _found_before(version)
         else:
-            answer = seen.answers.get(CheckArtifact(spec.uri))
-            state, condition = _judge(spec, answer)
+            answer = seen.answers.get(_check(version, seen.platform))
+            state, condition = _judge(version, answer, seen.platform)
             mismatch = condition.reason == "DigestMismatch"
             after = None if condition.status else READ_AGAIN if mismatch else LOOK_AGAIN
             size = answer.bytes if isinstance(answer, ArtifactFacts) else size
@@ -201,11 +201,26 @@ def _refused(spec: ModelVersionSpec) -> str:
     return f"{what}; {remedy_for(types, permission)}"
 
 
+def _own(version: Obj[ModelVersionSpec], platform: Platform) -> str:
+    """The folder of the version's namespace."""
+    return f"s3://{platform.storage_bucket}/{version.namespace}/"
+
+
+def _is_readable(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
+    """True if the artifact lies in a folder that every namespace, or its own, may read."""
+    return version.spec.uri.startswith((_own(version, platform), f"s3://{platform.storage_bucket}/shared/"))
+
+
 def _foreign(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
     """Whether the artifact lies where only the operator's own keys would find it: it must not ask for others."""
-    bucket = f"s3://{platform.storage_bucket}/"
-    mine = (f"{bucket}{version.namespace}/", f"{bucket}shared/")
-    return platform.storage_confined and version.spec.uri.startswith(bucket) and not version.spec.uri.startswith(mine)
+    own_bucket = version.spec.uri.startswith(f"s3://{platform.storage_bucket}/")
+    return platform.storage_confined and own_bucket and not _is_readable(version, platform)
+
+
+def _check(version: Obj[ModelVersionSpec], platform: Platform) -> CheckArtifact:
+    """The question for the artifact. The operator's keys may open more than the namespace's: it reads no more."""
+    uri = version.spec.uri
+    return CheckArtifact(uri, hashes=not uri.endswith("/") and _is_readable(version, platform))
 
 
 def _is_told(version: Obj[ModelVersionSpec], ready: Condition, compiled: compiling.Compilation) -> bool:
@@ -226,24 +241,29 @@ def _found_before(version: Obj[ModelVersionSpec]) -> Condition:
     return replace(FOUND, message=str(known.get("message", ""))) if known.get("reason") == FOUND.reason else FOUND
 
 
-def _verified(spec: ModelVersionSpec, facts: ArtifactFacts) -> str:
+def _verified(version: Obj[ModelVersionSpec], facts: ArtifactFacts, platform: Platform) -> str:
     """Say what of the artifact is known to be right, and what is checked later."""
     if not facts.digest:
-        larger = f"it has more than {MAX_HASHED // 2**20} MiB"
-        return f"stored, but spec.digest is not verified yet, for {larger}; the servers check it when they load it"
-    if spec.uri.endswith("/"):
+        why = f"it has more than {MAX_HASHED // 2**20} MiB"
+        if not _is_readable(version, platform):
+            why = f"it is not below {_own(version, platform)}"
+        return f"stored, but spec.digest is not verified yet, for {why}; the servers check it when they load it"
+    if version.spec.uri.endswith("/"):
         return (
             "stored completely, and its list of files has spec.digest; the servers check the files when they load them"
         )
     return "stored, and its content has spec.digest"
 
 
-def _judge(spec: ModelVersionSpec, answer: object) -> tuple[str, Condition]:
+def _judge(version: Obj[ModelVersionSpec], answer: object, platform: Platform) -> tuple[str, Condition]:
+    spec = version.spec
     if isinstance(answer, ArtifactFacts):
         if answer.digest and answer.digest != spec.digest:
-            message = f"spec.digest is {spec.digest}, but what lies at {spec.uri} has {answer.digest}"
+            # The digest of what others have stored is not told: the namespace's own keys may not open it.
+            other = answer.digest if spec.uri.startswith(_own(version, platform)) else "another"
+            message = f"spec.digest is {spec.digest}, but what lies at {spec.uri} has {other}"
             return "Invalid", Condition("Ready", False, "DigestMismatch", message)
-        return "Ready", replace(FOUND, message=_verified(spec, answer))
+        return "Ready", replace(FOUND, message=_verified(version, answer, platform))
     if isinstance(answer, StorageError):
         return "Waiting", Condition("Ready", False, answer.reason, answer.message)
     return "Waiting", Condition("Ready", False, "Checking", f"asking the storage for {spec.uri}")
