@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
-from builders import NOW, condition, endpoint, model, seen, version
+from builders import DIGEST, NOW, condition, endpoint, model, seen, version
 from ultramarine.kinds.onlineendpoint.plan import plan, questions
 from ultramarine.kinds.onlineendpoint.schema import OnlineEndpointStatus
 from ultramarine.shared.conditions import find
@@ -143,8 +144,75 @@ def test_inputs_that_pods_tell_are_remembered():
     OnlineEndpointStatus.model_validate(world.status)
 
 
+class Remade(World):
+    """An endpoint of version 1, of which only its pods know the inputs; its ModelVersion may be made again."""
+
+    def __init__(self):
+        super().__init__(rollout=None, traffic=None, deployments=[{"name": "blue", "model": "churn@1"}])
+        self.digest = DIGEST
+
+    def version(self, number):
+        return version(number, digest=self.digest)
+
+    def tell(self, *inputs):
+        for envoy in self.gateways.values():
+            envoy.signatures = {"blue": of(1, *inputs)}
+        return self.go(30)
+
+    def asks(self):
+        versions = (self.version(1),)
+        [question] = questions(self.owner(), replace(seen(related=versions), platform=self.platform))
+        return question.signatures
+
+    def remembered(self):
+        OnlineEndpointStatus.model_validate(self.status)
+        return self.status["signatures"]["known"]
+
+
+def test_inputs_of_a_version_that_was_made_again_are_asked_for_again():
+    """Under its number it is another model; what pods of the former one tell meanwhile is not believed."""
+    world = Remade().tell(MATRIX)
+    assert [one["digest"] for one in world.remembered()] == [DIGEST]
+    assert not world.asks()
+    world.digest = "sha256:" + "b" * 64
+    assert world.asks()
+    world.look()  # the pod of the former model answers yet
+    assert [one["digest"] for one in world.remembered()] == [DIGEST]
+    [entry] = world.tell(AGE).remembered()
+    assert (entry["digest"], [one["name"] for one in entry["inputs"]]) == (world.digest, ["age"])
+    assert not world.asks()
+
+
+def test_inputs_that_an_earlier_release_remembered_stay():
+    """They have no digest yet, and get the one that their version has."""
+    world = Remade().tell(MATRIX)
+    before = deepcopy(world.status)
+    del world.remembered()[0]["digest"]
+    assert not world.asks()
+    for envoy in world.gateways.values():
+        envoy.signatures = None
+    world.look()
+    assert world.status == before
+
+
 def test_inputs_that_are_too_many_are_not_remembered():
-    """A status has no room for them."""
-    one = endpoint(KEYS)
-    got, _ = look(one, declared(1, *({**MATRIX, "name": f"{n:0250}"} for n in range(100))))
-    assert "signatures" not in got.status
+    """A status has no room for them: that is what it remembers, and pods are not asked again."""
+    many = [{**MATRIX, "name": f"{n:0250}"} for n in range(100)]
+    got, _ = look(endpoint(KEYS), declared(1, *many))
+    empty = {"version": "churn-1", "digest": DIGEST, "inputs": []}
+    assert got.status["signatures"]["known"] == [empty]
+    world = Remade().tell(*many)
+    assert world.remembered() == [empty]
+    assert not world.asks()
+    writes = world.writes
+    assert world.go(30).writes == writes
+
+
+def test_a_datatype_that_people_write_into_a_status_ends_no_pass():
+    """It stands for any."""
+    world = Remade().tell(MATRIX)
+    world.remembered()[0]["inputs"][0]["datatype"] = "BF16"
+    world.spec["deployments"] = [{"name": "blue", "model": "churn@2"}]
+    for envoy in world.gateways.values():
+        envoy.signatures = {"blue": of(2, {**MATRIX, "datatype": "INT64"})}
+    assert find(world.go(30).status, "SignatureChanged") is None

@@ -44,7 +44,7 @@ def questions(endpoint: Endpoint, seen: Seen) -> tuple[Question, ...]:
     spec = endpoint.spec
     gated = spec.rollout is not None and spec.rollout.gates is not None
     counts = gated or any(d.autoscale and d.autoscale.metric != "cpu" for d in spec.deployments)
-    asks = spec.rollout is not None or signature_change.is_wanted(endpoint)
+    asks = spec.rollout is not None or signature_change.is_wanted(endpoint, seen)
     return (AskGateway(address, endpoint.name, figures=counts, signatures=asks),) if address else ()
 
 

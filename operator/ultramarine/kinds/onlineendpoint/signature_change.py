@@ -16,7 +16,7 @@ from ...shared.conditions import Condition
 from ...shared.meta import Manifest
 from ...shared.plan import Seen
 from ...shared.routes import RouteState
-from .judge import Judged
+from .judge import SETTLED, Judged
 from .manifests import Endpoint
 from .signature_schema import MAX_INPUTS, MAX_VERSIONS, InputStatus, SignaturesStatus, VersionInputs
 from .signatures import Input, Inputs, change, inputs_of
@@ -39,10 +39,11 @@ class SignatureChange:
         return self.status.model_dump(by_alias=True, exclude_defaults=True, mode="json")
 
 
-def is_wanted(endpoint: Endpoint) -> bool:
+def is_wanted(endpoint: Endpoint, seen: Seen) -> bool:
     """True if pods have to be asked what their models take, as far as the status knows."""
-    known = _remembered(endpoint)
-    is_known = bool(known.versions) and {*known.versions} <= {one.version for one in known.known}
+    status, digests = _remembered(endpoint), _digests(seen)
+    current = {entry.version for entry in status.known if not _is_stale(entry, digests)}
+    is_known = bool(status.versions) and {*status.versions} <= current
     return not is_known and any(deployment.model for deployment in endpoint.spec.deployments)
 
 
@@ -55,23 +56,60 @@ def compared(
     if not versions:
         return SignatureChange(old)
     before = old.before if versions == old.versions else _before(endpoint, old, versions, judged)
-    known = {one.version: _inputs(one) for one in old.known}
+    digests = _digests(seen)
+    entries = _entries({*versions, *before}, old, judged, seen, proxies)
     takes: dict[str, Inputs] = {}
-    for version in sorted({*versions, *before}):
-        if inputs := inputs_of(version, seen, ()) or known.get(version) or inputs_of(version, seen, proxies):
+    for version, entry in entries.items():
+        inputs = () if _is_stale(entry, digests) else inputs_of(version, seen, ()) or _inputs(entry)
+        if inputs:
             takes[version] = inputs
     # A former version of which nothing is known now will not tell any more.
     before = [version for version in before if version in takes]
     found = list(_differences(versions, before, takes))
     if not found and {*versions} <= takes.keys():
         before = []
-    entries = (_entry(version, takes[version]) for version in sorted({*versions, *before} & takes.keys()))
-    kept = [entry for entry in entries if entry is not None][:MAX_VERSIONS]
+    kept = [entries[version] for version in sorted({*versions, *before} & entries.keys())][:MAX_VERSIONS]
     status = SignaturesStatus(versions=versions, before=before, known=kept) if kept else SignaturesStatus()
     if not found:
         return SignatureChange(status)
     message = f"{'; '.join(found[:_SHOWN])}. Change the clients, or serve versions that take the same requests"
     return SignatureChange(status, Condition(CONDITION, True, "InputsDiffer", message))
+
+
+def _entries(
+    versions: Iterable[str],
+    old: SignaturesStatus,
+    judged: Mapping[str, Judged],
+    seen: Seen,
+    proxies: Iterable[RouteState],
+) -> dict[str, VersionInputs]:
+    """The inputs of each version: as its ModelVersion declares them, as remembered or, if they are not, as pods tell.
+
+    Pods of an earlier ModelVersion of the same name tell its inputs: they are believed when none of them is left.
+    """
+    digests, remembered = _digests(seen), {entry.version: entry for entry in old.known}
+    settled = {one.version for one in judged.values()} - {o.version for o in judged.values() if o.state not in SETTLED}
+    entries: dict[str, VersionInputs] = {}
+    for version in versions:
+        entry = remembered.get(version)
+        is_stale = entry is not None and _is_stale(entry, digests)
+        asks = entry is None or (is_stale and version in settled)
+        inputs = inputs_of(version, seen, proxies if asks else ())
+        if inputs is not None:
+            entries[version] = _entry(version, digests.get(version, ""), inputs)
+        elif entry is not None:
+            digest = entry.digest or digests.get(version, "")
+            entries[version] = entry.model_copy(update={"digest": digest})
+    return entries
+
+
+def _digests(seen: Seen) -> dict[str, str]:
+    return {one["metadata"]["name"]: str(one["spec"].get("digest", "")) for one in seen.others("ModelVersion")}
+
+
+def _is_stale(entry: VersionInputs, digests: Mapping[str, str]) -> bool:
+    """True if the entry is of an earlier ModelVersion of the same name; one that is gone has no later one."""
+    return bool(entry.digest) and digests.get(entry.version, entry.digest) != entry.digest
 
 
 def _before(endpoint: Endpoint, old: SignaturesStatus, versions: list[str], judged: Mapping[str, Judged]) -> list[str]:
@@ -121,16 +159,17 @@ def _inputs(entry: VersionInputs) -> Inputs:
     return tuple(Input(one.name, one.datatype, tuple(one.shape), frozenset(one.features)) for one in entry.inputs)
 
 
-def _entry(version: str, inputs: Inputs) -> VersionInputs | None:
-    """The inputs as the status has them; None if they are too many for it."""
+def _entry(version: str, digest: str, inputs: Inputs) -> VersionInputs:
+    """The inputs as the status has them; none if they are too many for it, so that pods are not asked again."""
+    none = VersionInputs(version=version, digest=digest, inputs=[])
     if len(inputs) > MAX_INPUTS or sum(len(one.features) for one in inputs) > MAX_INPUTS:
-        return None
+        return none
     try:
         listed = [
             InputStatus(name=one.name, datatype=one.datatype, shape=list(one.shape), features=sorted(one.features))
             for one in inputs
         ]
-        entry = VersionInputs(version=version, inputs=listed)
+        entry = VersionInputs(version=version, digest=digest, inputs=listed)
     except ValidationError:  # a pod may tell anything
-        return None
-    return entry if len(json.dumps(entry.model_dump(mode="json"))) <= MAX_BYTES else None
+        return none
+    return entry if len(json.dumps(entry.model_dump(mode="json"))) <= MAX_BYTES else none

@@ -29,7 +29,12 @@ class VersionInputs(Schema):
     """The inputs of one version."""
 
     version: str = Field(max_length=253, description="The ModelVersion.")
-    inputs: list[InputStatus] = Field(max_length=MAX_INPUTS, description="Its inputs.")
+    digest: str = Field(
+        default="", max_length=71, description="Its spec.digest. A new ModelVersion of the name has other inputs."
+    )
+    inputs: list[InputStatus] = Field(
+        max_length=MAX_INPUTS, description="Its inputs; empty if they are too many, and then not compared."
+    )
 
 
 class SignaturesStatus(Schema):
