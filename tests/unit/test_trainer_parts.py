@@ -18,7 +18,7 @@ from ultramarine.shared.errors import StorageError
 from ultramarine.shared.training_records import TerminationRecord
 from ultramarine_trainer.child import environment_for_command
 from ultramarine_trainer.lines import LINE_LIMIT, TAIL_LIMIT, LineCutter, Tail
-from ultramarine_trainer.metrics import LatestMetrics, metrics_in
+from ultramarine_trainer.metrics import UNREAD, LatestMetrics, metrics_in
 from ultramarine_trainer.outputs import empty, format_of, untrusted_types
 from ultramarine_trainer.source import copy_source
 
@@ -72,6 +72,17 @@ def test_a_metric_in_another_form_is_named_unless_there_are_metrics(line: str, f
     assert latest.unread == (f'"{line.strip()}" is not read as a metric: print {form}' if form else "")
     latest.read("loss=0.1")
     assert (latest.unread, latest.values) == ("", {"loss": 0.1})
+
+
+def test_a_line_is_named_only_if_its_name_looks_like_a_metric() -> None:
+    """A time, a version or a setting is no metric, and does not hide one that came before."""
+    latest = LatestMetrics()
+    for line in ("Python: 3.12", "Elapsed: 12.5", "test size: 0.2"):
+        latest.read(line)
+        assert latest.unread == UNREAD
+    for line in ("val_iou: 0.7", "ROC-AUC: 0.9", "Mean squared error: 0.1", "Elapsed: 12.5"):
+        latest.read(line)
+    assert latest.unread.startswith('"Mean squared error: 0.1" is not read as a metric')
 
 
 @given(

@@ -16,6 +16,12 @@ _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _TOKEN = re.compile(rf"([A-Za-z_][A-Za-z0-9_./-]{{0,62}})=({_NUMBER})")
 # A line of its own with a fraction: `accuracy: 0.93`, `f1 = 0.5`. A whole number is a count or a seed, as a rule.
 _UNREAD = re.compile(r"\s*([A-Za-z_][\w /.-]{0,60}?)\s*[:=]+\s*([+-]?\d*\.\d+(?:[eE][+-]?\d+)?)\s*%?\s*")
+_METRIC = re.compile(
+    r"(?:.*_)?(?:acc|accuracy|loss|logloss|f1|auc|rmse|mae|mse|r2|precision|recall|score|error)(?:_.*)?"
+    r"|(?:val|test|train)_(?!.*(?:time|size|split|ratio)).*",
+    re.IGNORECASE,
+)
+UNREAD = "print metrics as name=value words, such as loss=0.12"  # of lines whose names look like no metric's
 # What LightGBM and XGBoost print of themselves: `[LightGBM] [Info] [binary:BoostFromScore]: pavg=0.5 -> initscore=0.0`.
 _CHATTER = re.compile(r"\[LightGBM\] \[|\[\d\d:\d\d:\d\d\] [A-Z]+: \S+\.(?:cc|cu|h):\d+:")
 
@@ -34,10 +40,13 @@ def metrics_in(line: str) -> dict[str, float]:
 
 
 def unread_in(line: str) -> str:
-    """Return what a line should be for a metric that it has in another form, or nothing."""
-    if match := _UNREAD.fullmatch(line):
-        return f'"{line.strip()}" is not read as a metric: print {re.sub("[ /]+", "_", match[1])}={match[2]}'
-    return ""
+    """Return what a line should be for a metric that it has in another form, UNREAD for another number, or nothing."""
+    if not (match := _UNREAD.fullmatch(line)):
+        return ""
+    name = re.sub("[ /]+", "_", match[1])
+    if not _METRIC.fullmatch(re.sub("[.-]+", "_", name)):
+        return UNREAD
+    return f'"{line.strip()}" is not read as a metric: print {name}={match[2]}'
 
 
 def unread_of(objectives: Iterable[str], line: str) -> str:
@@ -87,7 +96,7 @@ class LatestMetrics:
 
     @property
     def unread(self) -> str:
-        """What to say of the last line that has a metric in another form, unless there are metrics."""
+        """What to say of the last line that has a metric (or else a number) in another form, unless there are any."""
         return "" if self.values else self._unread
 
     def read(self, line: str) -> None:
@@ -95,7 +104,8 @@ class LatestMetrics:
         if "=" in line:
             self.take(metrics_in(line))
         if not self.values:
-            self._unread = unread_in(line) or self._unread
+            told = unread_in(line)
+            self._unread = self._unread or told if told == UNREAD else told or self._unread
 
     def take(self, metrics: Mapping[str, float]) -> None:
         """Take over these values."""
