@@ -306,7 +306,7 @@ def test_who_sleeps_is_ready_and_says_so():
     got = passed(owner, says, at(owner, 0), *children)
 
     assert condition(got, "Ready")["status"] == "True"
-    assert condition(got, "Ready")["message"].startswith("churn-1 sleeps: nobody asks")
+    assert condition(got, "Ready")["message"].startswith("churn-1 sleeps: no requests come")
     assert got.status["modelVersion"] == "churn-1"
     assert got.status["replicas"] == "0/0"
     assert got.status["deployments"][0]["state"] == "Ready"

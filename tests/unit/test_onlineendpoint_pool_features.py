@@ -62,7 +62,7 @@ def test_a_pool_sleeps_and_says_so():
 
     assert deployment_in(got)["spec"]["replicas"] == 0
     assert condition(got, "Ready")["status"] == "True"
-    assert condition(got, "Ready")["message"].startswith("many sleeps: nobody asks")
+    assert condition(got, "Ready")["message"].startswith("many sleeps: no requests come")
     assert condition(got, "Ready")["message"].endswith("; 1 model")
     assert "modelVersion" not in got.status
 

@@ -315,7 +315,7 @@ def _job_failed(
     verdict = pods.verdict(causes[-1])
     if verdict.reason in LOAD_ERRORS:  # what is stored is not what was registered: servers will say the same
         return Compilation(Condition(CONDITION, False, verdict.reason, verdict.message))
-    # Nobody can give it more memory, so the remedy for pods of people's own is none here.
+    # No field of a version sets this limit, so the usual hint to raise it does not help.
     if verdict.reason == pods.OUT_OF_MEMORY:
         return _failed(version, verdict.message)
     # The log goes with the pod, minutes later.

@@ -69,15 +69,15 @@ class Retention(Schema):
     versions: int = Field(
         ge=1,
         le=1000,
-        description="So many ready ones, the newest. Older ones are deleted, but for what an alias or an endpoint "
-        "names; what they have stored is deletionPolicy's to say.",
+        description="Maximum number of ready versions. The newest are kept; older ones are deleted unless an alias or "
+        "an endpoint names them. deletionPolicy decides about their files in the storage.",
     )
 
 
 class Card(Schema):
     """What people should know who want to use the model."""
 
-    owner: str = Field(default="", max_length=253, description="Whom to ask.")
+    owner: str = Field(default="", max_length=253, description="Person or team to contact about the model.")
     license: str = Field(default="", max_length=253, description="Who may use it, such as internal or Apache-2.0.")
     intended_use: str = Field(default="", max_length=4096, description="What it was made for.")
     limitations: str = Field(default="", max_length=4096, description="Where it fails, or must not be used.")

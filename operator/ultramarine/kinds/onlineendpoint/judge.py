@@ -47,7 +47,7 @@ class Judged:
 
     @property
     def asleep(self) -> bool:
-        """Whether there is no pod since nobody asks."""
+        """True if scaled to zero for lack of traffic."""
         return self.may_sleep and self.state == "Ready" and not self.wanted
 
     def status(self) -> Manifest:
@@ -220,7 +220,10 @@ def _state(
         and (rolled.get("replicas") or 0) == wanted["spec"]["replicas"]
     )
     if current and len(ready) >= deployment.replicas:
-        return "Ready", "" if deployment.replicas else "nobody asks, so there is no pod; the next request waits for one"
+        return (
+            "Ready",
+            "" if deployment.replicas else "no requests come, so no pod runs; the next request waits for one",
+        )
     for pod in sorted((pod for pod in own if pod not in ready), key=pods.created, reverse=True):
         if pod["metadata"].get("deletionTimestamp"):
             continue

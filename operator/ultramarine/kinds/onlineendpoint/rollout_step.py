@@ -158,7 +158,7 @@ def refused(stage: Stage, status: RolloutStatus) -> Course:
 def _failed(stage: Stage, status: RolloutStatus, reason: str, why: str, judged: tuple[Verdict, ...]) -> Course:
     noted = _noted(status, judged, stage.now, fresh=True).model_copy(update={**MEASURED, "reason": reason})
     name, where = stage.spec.candidate, stage.where(status)
-    remedy = "another version, other settings of it or another rollout begin anew"
+    remedy = "change the version, its settings or the rollout to start another one"
     if stage.spec.on_failure == "Pause":
         message = f"{name} has failed and stays ({where}): {why}; {remedy}"
         event = Event("RolloutPaused", message, "Warning")

@@ -136,7 +136,7 @@ class Autoscale(Schema):
         default=1,
         ge=0,
         le=1000,
-        description="How many pods at least; with 0 there is none while nobody asks, and the next request waits.",
+        description="Minimum number of pods. With 0 none runs without traffic, and the next request waits for one.",
     )
     max_replicas: int = Field(ge=1, le=1000, description="How many pods at most.")
     metric: Literal["cpu", "concurrency", "requestRate"] = Field(

@@ -41,7 +41,9 @@ class SignaturesStatus(Schema):
     """The versions that requests go to, those that they went to before, and what these versions take."""
 
     versions: list[Version] = Field(
-        default=[], max_length=MAX_VERSIONS, description="ModelVersions that requests go to, or shall go to."
+        default=[],
+        max_length=MAX_VERSIONS,
+        description="ModelVersions that get requests, or will get them once they are ready.",
     )
     before: list[Version] = Field(
         default=[], max_length=MAX_VERSIONS, description="ModelVersions that requests went to before these."
