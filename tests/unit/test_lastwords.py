@@ -99,6 +99,10 @@ RuntimeError: CUDA error: device-side assert triggered
 CUDA kernel errors might be asynchronously reported at some other API call.
 Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.
 """
+LAUNCHER = SYNTAX + (
+    "E1201 01:00:00.1 10 torch/distributed/elastic/multiprocessing/api.py:882] failed (exitcode: 1) local_rank: 0\n"
+    "mpirun noticed that process rank 0 exited on signal 6\nwandb: Synced\nmake: *** [train] Error 1\n"
+)
 TIMED = "\nreal\t0m3.210s\nuser\t0m1.000s\nsys 0.05\n"
 GNU_TIME = (
     "0.03user 0.01system 0:00.05elapsed 99%CPU (0avgtext+0avgdata 9000maxresident)k\n0inputs+8outputs (0major+9minor)\n"
@@ -139,9 +143,9 @@ def test_the_words_are_the_cause_and_not_the_end_of_its_stack(text: str, words: 
     assert (not words) == (not last_words(text.splitlines()))
 
 
-def test_the_times_of_a_program_are_no_part_of_its_message() -> None:
-    """The program time prints behind the exception."""
-    assert last_words((SYNTAX + TIMED + GNU_TIME).splitlines()) == "SyntaxError: '(' was never closed"
+def test_launchers_and_times_are_no_part_of_the_message() -> None:
+    """A launcher, a tracker and the program time print behind the exception."""
+    assert last_words((LAUNCHER + TIMED + GNU_TIME).splitlines()) == "SyntaxError: '(' was never closed"
 
 
 def test_the_line_alone_has_the_words_behind_its_colon() -> None:
@@ -192,6 +196,7 @@ def test_a_long_stack_pushes_the_words_out_of_the_tail_alone() -> None:
         ("RuntimeError: unable to resolve operation aten::foo", ""),
         ("AssertionError: disconnect after time out", ""),
         ("command exited with code 1: asyncio.exceptions.TimeoutError", "networkPolicies.egress"),
+        ("ssl.SSLError: The handshake operation timed out", "networkPolicies.egress"),
         ("wget: unable to resolve host address 'example.com'", "networkPolicies.egress"),
         ("Connection to db.team-a timed out. (connect timeout=5)", "networkPolicies.egress"),
         ("http.client.RemoteDisconnected: Remote end closed connection without response", "networkPolicies.egress"),

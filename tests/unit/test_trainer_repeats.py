@@ -97,6 +97,11 @@ def test_what_follows_the_error_and_times_are_not_compared(storage: Storage, buc
     assert verdicts == ["CommandFailed", "SameFailureTwice"]
 
 
+def test_a_time_alone_is_no_failure_to_compare(storage: Storage, bucket: str) -> None:
+    """Every failure of a command that ends with such a line would be the same."""
+    assert attempts(storage, bucket, (ONE, "it took 3.2 s", 1.0), (ONE, "it took 3.4 s", 1.0)) == AGAIN
+
+
 def test_only_two_in_a_row_count(storage: Storage, bucket: str) -> None:
     """What failed otherwise between two that failed alike has got further."""
     alike, other = (ONE, "KeyError: 'a'", 1.0), (ONE, "KeyError: 'a'", QUICK)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, SAME_FAILURE, UNREADABLE
 from ultramarine.shared.errors import StorageError
-from ultramarine.shared.lastwords import is_of_the_network
+from ultramarine.shared.lastwords import is_of_the_network, tells_error
 
 from ultramarine_trainer.runner import Failed
 
@@ -47,7 +47,9 @@ class Repeats:
         if failed.code == EXIT_DO_NOT_RETRY or failed.reason == "Stopped":
             return failed
         line = self._line(failed, words, own_line, seconds)
-        compared = _TIME.sub("0", _ADDRESS.sub("0x", line))
+        compared = _ADDRESS.sub("0x", line)
+        if failed.reason != "CommandFailed" or tells_error(line):  # "took 3 s" alone would be alike for every failure
+            compared = _TIME.sub("0", compared)
         mine = {"reason": failed.reason, "exitCode": failed.code, "line": compared}
         if line and self._before() == mine:
             code = failed.code if failed.reason == "CommandFailed" else 0

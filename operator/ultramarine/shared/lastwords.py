@@ -19,7 +19,7 @@ _STACK = re.compile(r"\s*(?:\[bt\] .*|Stack trace:?.*|frame #\d+: .*|#\d+ +0x.*|
 _RULE = re.compile(r"[\W\d]*")  # between the parts of a message
 _HEADING = re.compile(r"(?:\s*\+ )?(?:Exception Group )?Traceback \(most recent|During handling of|The above exception")
 _ECHO = re.compile(  # of another process, which spoke before
-    r"(?:\w+\.)*(?:ChildFailedError|CalledProcessError)\b|make\b.*: \*\*\*"
+    r"(?:\w+\.)*(?:ChildFailedError|CalledProcessError)\b|make\b.*: \*\*\*|(?:mpirun|mpiexec|srun|wandb)\b|Primary job "
     r"|.*\b(?:exitcode|exit(?:ed|s)?\b.{0,40}\b(?:code|status))\b"
 )
 _ERROR = re.compile(  # a line that tells of an error by itself
@@ -35,7 +35,7 @@ _NETWORK = re.compile(
     r"|(?:could(?: not|n't)|can(?: ?not|'t)|failed to|unable to) connect\b|establish a new connection"
     r"|\bclosed connection\b|max retries exceeded|urlopen error|name or service not known|name ?resolution|getaddrinfo"
     r"|(?:failed|unable) to resolve (?:the )?(?:host|name|address|domain)|could not (?:resolve|translate) host"
-    r"|network is unreachable|no route to host|\b(?:connect|read) ?timed? ?out"
+    r"|network is unreachable|no route to host|\b(?:connect|(?:read|handshake)(?: operation)?) ?timed? ?out"
     r"|(?-i:(?:^|: )(?:\w{1,60}\.){0,9}TimeoutError\b)|\bsocket\.timeout\b",
     re.IGNORECASE,
 )
@@ -60,6 +60,11 @@ def last_words(lines: Sequence[str], stdout: Collection[int] = (), *, alone: boo
     told = [line.strip() for line in lines if line.strip()]
     speaking = [line for line in told if not _is_silent(line)]
     return next(reversed(speaking or told), "")[:LONGEST]
+
+
+def tells_error(line: str) -> bool:
+    """True if the line names an error by itself, and does not only come last."""
+    return bool(_ERROR.match(line))
 
 
 def _is_silent(line: str) -> bool:
@@ -101,7 +106,7 @@ def _message(lines: Sequence[str], alone: bool) -> str:
     for line in lines[1:]:
         if _STACK.fullmatch(line) or _HEADING.match(line) or (alone and not message.endswith(":")):
             break
-        if not _is_silent(line):
+        if not (_is_silent(line) or _ECHO.match(line)):
             message = f"{message} {line.strip()}"
     return message
 
