@@ -19,13 +19,19 @@ ANY_NUMBER = "any_number"  # a parameter of inputs in the metadata: the datatype
 class Column(msgspec.Struct, frozen=True):
     """One column: its datatype, a value that the model takes, and what it was fitted with for a missing text.
 
-    `texts` are those that an encoder knows.
+    `texts` are those that an encoder knows. `converted` says that a function comes first, which may read text.
     """
 
     datatype: str
     example: Any
     missing: float | None = np.nan
     texts: tuple[str, ...] = ()
+    converted: bool = False
+
+    @property
+    def is_number(self) -> bool:
+        """True if a text in this column is none of the values that the model knows."""
+        return self.datatype != "BYTES" and not self.texts and not self.converted
 
 
 def learned(estimator: Any, count: int) -> dict[int, Column]:
@@ -71,11 +77,14 @@ class _Reader:
 
     def _of_steps(self, steps: Sequence[Any], count: int) -> dict[int, Column]:
         found: dict[int, Column] = {}
+        converted = False
         for step in steps:
             for at, column in self.read(step, count).items():
-                found[at] = msgspec.structs.replace(found.get(at, column), texts=column.texts)
+                last = column.converted or converted
+                found[at] = msgspec.structs.replace(found.get(at, column), texts=column.texts, converted=last)
             if not leaves_columns(step):
                 break
+            converted = converted or getattr(step, "func", None) is not None
         return found
 
 
@@ -138,6 +147,13 @@ def with_examples(given: Sequence[TensorSpec], columns: Mapping[str, Column]) ->
 def numbers_of_any_kind(inputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
     """Return what is taken for inputs that were learned: numbers of any datatype, as the estimator itself does."""
     return tuple(TensorSpec(spec.name, "", spec.shape) if ANY_NUMBER in spec.parameters else spec for spec in inputs)
+
+
+def refuse_text(array: Array, name: str, remedy: str = "") -> None:
+    """Raise BadRequest for text in a column of numbers. Nulls alone pass: they are missing numbers."""
+    if array.dtype == object and not nulls(array).all():
+        message = f"column {name} holds numbers, and text came: send its values as numbers (such as INT64 or FP64)"
+        raise BadRequest(message + remedy)
 
 
 def with_missing(array: Array, columns: Mapping[int, Column], first: int = 0) -> Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ultramarine.shared.errors import listed
 
-from ultramarine_server.columns import numbers_of_any_kind
+from ultramarine_server.columns import numbers_of_any_kind, refuse_text
 from ultramarine_server.errors import BadRequest, LoadError, unfit_values
 from ultramarine_server.gaps import MISSING
 from ultramarine_server.onnx_model import FEATURES, GAPS, KNOWN_TEXTS, MISSING_TEXTS, SIGNATURE, OnnxModel
@@ -115,6 +115,8 @@ class CompiledModel:
         arrays = list(inputs.values())
         if len(arrays) > 1 or next(iter(inputs)) in self._features:
             order = self._features or [spec.name for spec in self.signature.inputs]
+            if spec.datatype != "BYTES":  # The matrix does not have the columns' names.
+                inputs = {column: _numbers(array, column) for column, array in inputs.items()}
             arrays = [inputs[each].reshape(-1, 1) for each in order]
         whole = arrays[0] if len(arrays) == 1 else np.column_stack(arrays)
         if whole.ndim == 1:
@@ -128,11 +130,19 @@ class CompiledModel:
         return {name: _typed(inputs[name].reshape(-1, 1), spec, name) for name, spec in self._takes.items()}
 
 
+def _numbers(array: Array, name: str) -> Array:
+    refuse_text(array, repr(name))
+    return array.astype(np.float64) if array.dtype == object else array  # Nulls are NaN.
+
+
 def _typed(array: Array, spec: TensorSpec, name: str) -> Array:
+    if spec.datatype != "BYTES":
+        array = _numbers(array, name)
     try:
         if spec.datatype == "BYTES" and array.dtype != object:
             raise BadRequest(f"column {name!r} is text, and numbers came: send its values as strings (BYTES), or null")
-        typed = np.ascontiguousarray(array, dtype=DTYPES[spec.datatype])
+        with np.errstate(invalid="ignore"):  # a missing integer is refused below
+            typed = np.ascontiguousarray(array, dtype=DTYPES[spec.datatype])
     except (ValueError, TypeError, OverflowError) as error:
         raise BadRequest(f"input {name!r}: {spec.datatype} expected ({error})") from error
     if typed.dtype.kind in "iu" and not np.array_equal(typed, array):

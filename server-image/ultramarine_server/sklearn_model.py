@@ -11,6 +11,7 @@ from ultramarine_server.columns import (
     column_inputs,
     learned,
     numbers_of_any_kind,
+    refuse_text,
     refused_values,
     with_examples,
     with_missing,
@@ -91,18 +92,35 @@ class SklearnModel:
         return "BYTES" if at in self._learned and self._learned[at].datatype == "BYTES" else ""
 
     def _checked(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Put what the model was fitted with in place of None. Raises BadRequest for numbers in columns of text."""
+        """Put what the model was fitted with in place of None.
+
+        Raises BadRequest for numbers in columns of text, and for text in columns of numbers.
+        """
         checked: dict[str, Array] = {}
         for name, array in inputs.items():
             at = self._positions.get(name, -1)
+            apart = "; send each column as an input of its name" if at < 0 else ""
             if array.dtype == object:
+                self._refuse_text(array, at, apart)
                 array = with_missing(array, self._learned, max(at, 0))
             elif texts := [each for each in ([at] if at >= 0 else self._learned) if self._any_but_text(each)]:
-                named = repr(self._names[texts[0]]) if self._names else str(texts[0])
-                message = f"column {named} is text, and numbers came: send its values as strings (BYTES), or null"
-                raise BadRequest(message + ("; send each column as an input of its name" if at < 0 else ""))
+                message = f"column {self._named(texts[0])} is text, and numbers came"
+                raise BadRequest(f"{message}: send its values as strings (BYTES), or null{apart}")
             checked[name] = array
         return checked
+
+    def _refuse_text(self, array: Array, at: int, apart: str) -> None:
+        """Look at one column, or at each of a matrix, where `at` is -1: a matrix of objects may hold numbers, too."""
+        numbers = [column for column, known in self._learned.items() if known.is_number]
+        if at in numbers:
+            refuse_text(array, self._named(at))
+        table = np.atleast_2d(array.T).T
+        for column in numbers if at < 0 else ():
+            if column < table.shape[1] and any(isinstance(value, str) for value in table[:, column]):
+                refuse_text(table[:, column], self._named(column), apart)
+
+    def _named(self, at: int) -> str:
+        return repr(self._names[at]) if self._names else str(at)
 
     def _table(self, inputs: Mapping[str, Array]) -> Any:
         """Return what the estimator was fitted on: a data frame when it knows names, else an array."""

@@ -210,6 +210,67 @@ def test_numbers_for_a_text_are_refused_by_the_columns_name() -> None:
     assert asked(inferred, *[*numbers[::2], column("plan", "BYTES", "b")])["predict"] == [1]
 
 
+def test_text_for_a_number_is_refused_by_the_columns_name(tmp_path: Path) -> None:
+    """The year "2" is no year that the encoder knows: its answer would be that of an unknown one."""
+    estimator = fitted(OneHotEncoder(handle_unknown="ignore"), frame())
+    verdict, converted = compiled(tmp_path, estimator)
+    assert verdict.reason == "", verdict.message
+    others = column("age", "FP64", 20), column("plan", "BYTES", "a")
+    for model in (SklearnModel(estimator), converted):
+        for year in ("2", "banana"):
+            with pytest.raises(BadRequest, match="column 'year' holds numbers, and text came: send its values as num"):
+                asked(model, *others, column("year", "BYTES", year))
+            with pytest.raises(BadRequest, match="column 'year' holds numbers"):
+                scored(model, [{"age": 20, "plan": "a", "year": year}])
+        assert asked(model, *others, column("year", "INT8", 2)) == asked(model, *others, column("year", "INT64", 2))
+    with pytest.raises(BadRequest, match="column 'age' holds numbers"):
+        asked(converted, column("age", "BYTES", "20"), others[1], column("year", "INT64", 2))
+    empty, unknown = column("year", "BYTES", None), column("year", "INT64", 9)
+    assert asked(SklearnModel(estimator), *others, empty) == asked(SklearnModel(estimator), *others, unknown)
+    with pytest.raises(BadRequest, match="INT64 expected, a missing value came"):
+        asked(converted, *others, empty)
+
+    array = np.array([PLANS, YEARS], dtype=object).T
+    places = make_column_transformer((OneHotEncoder(), [0]), (OneHotEncoder(handle_unknown="ignore"), [1]))
+    whole = {"inputs": [{"name": "input", "datatype": "BYTES", "shape": [-1, 2]}]}
+    matrix = SklearnModel(make_pipeline(places, LogisticRegression()).fit(array, ANSWERS), signature_from(whole))
+    with pytest.raises(BadRequest, match=r"column 1 holds numbers, and text came: .*; send each column as an input"):
+        asked(matrix, {"name": "input", "datatype": "BYTES", "shape": [1, 2], "data": ["a", "2"]})
+    single = {"inputs": [{"name": "input", "datatype": "BYTES", "shape": [-1]}]}
+    encoder = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(
+        frame()[["year"]], ANSWERS
+    )
+    with pytest.raises(BadRequest, match="column 'year' holds numbers"):
+        asked(SklearnModel(encoder, signature_from(single)), column("input", "BYTES", "2"))
+
+
+def test_a_compiled_matrix_refuses_text_by_the_columns_name(tmp_path: Path) -> None:
+    """The graph has one input, which is no name that the client knows; null is a missing number here, too."""
+    ages, years = np.array(AGES), np.array(YEARS)
+    rows = pd.DataFrame({"age": ages, "year": years})
+    verdict, model = compiled(tmp_path, make_pipeline(SimpleImputer(), LogisticRegression()).fit(rows, ANSWERS))
+    assert verdict.reason == "", verdict.message
+    age, mean = column("age", "FP64", 20), column("year", "FP64", years.mean())
+    with pytest.raises(BadRequest, match="column 'year' holds numbers, and text came"):
+        asked(model, age, column("year", "BYTES", "2"))
+    assert asked(model, age, column("year", "BYTES", None)) == asked(model, age, mean)
+
+
+def test_a_function_may_read_numbers_of_text() -> None:
+    """The encoder behind it knows what the function gives, not what the client sends."""
+    texts = pd.DataFrame({"year": [str(year) for year in YEARS]})
+    model = SklearnModel(
+        make_pipeline(FunctionTransformer(years), OneHotEncoder(), LogisticRegression()).fit(texts, ANSWERS)
+    )
+    text, number = (asked(model, column("year", *year))["predict_proba"] for year in (("BYTES", "2"), ("INT64", 2)))
+    assert text == number
+
+
+def years(texts: pd.DataFrame) -> pd.DataFrame:
+    """Whole numbers, whatever they were."""
+    return texts.astype(int)
+
+
 def test_the_server_says_the_columns_and_answers_its_own_examples() -> None:
     """By HTTP: metadata, the page's examples, and null by infer, score and invocations."""
     rows = frame(empty=np.nan)
