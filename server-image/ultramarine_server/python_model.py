@@ -68,10 +68,26 @@ def _array(spec: TensorSpec, results: Any) -> Array:
         array = np.asarray(given)
         if given is None or array.dtype.kind == "c":
             raise TypeError("it has no such values")
-        return array if spec.datatype == "BYTES" else array.astype(DTYPES[spec.datatype], copy=False)
+        return array if spec.datatype == "BYTES" else _kept(array, DTYPES[spec.datatype])
     except Exception as error:  # Whatever an object of the model's own makes of being an array.
         message = f"Model.predict returned {_described(given)} as {spec.name}, which cannot be sent as {spec.datatype}"
-        raise UnfitAnswer(f"{message} ({error}); return a numpy array, or lists that are evenly nested") from error
+        remedy = f"return a numpy array, or lists that are evenly nested, of values that {spec.datatype} can hold"
+        raise UnfitAnswer(f"{message} ({error}); {remedy}") from error
+
+
+def _kept(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the array as `dtype`. Raises ValueError if that changes a value by more than rounding a float."""
+    if not array.size or np.can_cast(array.dtype, dtype, "safe"):
+        return array.astype(dtype, copy=False)
+    if dtype.kind == "b":
+        raise ValueError("its dtype is not bool")
+    with np.errstate(all="ignore"):
+        cast = array.astype(dtype)
+    changed = cast != array if dtype.kind in "iu" else np.isinf(cast) & np.isfinite(array.astype(np.float64))
+    if np.any(changed):
+        first = np.flatnonzero(changed)[0]
+        raise ValueError(f"{array.flat[first]} would become {cast.flat[first]}")
+    return cast
 
 
 def _described(value: Any) -> str:

@@ -219,6 +219,37 @@ def test_an_answer_that_cannot_be_sent_is_told_and_found_by_the_warm_up(
     assert refused.value.reason == "WarmupFailed"
 
 
+def test_an_answer_keeps_its_values_or_is_not_sent(tmp_path: Path) -> None:
+    """Other numbers than the class gave would be wrong answers; rounding to FP32 is what FP32 means."""
+    code = "class Model:\n    values = []\n    def predict(self, inputs):\n        return {'y': self.values}\n"
+    (tmp_path / "model.py").write_text(code)
+    returned: list[tuple[str, Any, Any]] = [
+        ("INT64", [0.7, 1.9], r"INT64 \(0\.7 would become 0\); return .* of values that INT64 can hold"),
+        ("INT64", ["3"], "3 would become 3"),
+        ("INT32", [1.0, np.nan], "nan would become"),
+        ("UINT8", [300.0], "300.0 would become 44"),
+        ("UINT64", [-1], "-1 would become"),
+        ("FP32", [1.0, 1e300], r"1e\+300 would become inf"),
+        ("BOOL", ["False"], "its dtype is not bool"),
+        ("BOOL", [2], "its dtype is not bool"),
+        ("INT64", [[1.0], [-2.0]], [[1], [-2]]),
+        ("UINT8", np.array([255, True], dtype=object), [255, 1]),
+        ("FP32", [1 / 3, np.inf, None], [float(np.float32(1 / 3)), np.inf, np.nan]),
+        ("BOOL", [True, False], [True, False]),
+        ("BOOL", [], []),
+    ]
+    for datatype, values, expected in returned:
+        output = {"name": "y", "datatype": datatype, "shape": [-1]}
+        model = loaded(tmp_path, "python", signature={**DECLARED, "outputs": [output]})
+        sys.modules["model"].Model.values = values
+        if isinstance(expected, str):
+            with pytest.raises(Problem, match=expected) as caught:
+                model.predict({"x": np.ones((1, 2))}, ["y"])
+            assert caught.value.status == 500
+        else:
+            np.testing.assert_array_equal(model.predict({"x": np.ones((1, 2))}, ["y"])["y"], expected)
+
+
 def test_a_missing_text_reaches_a_class_as_none(tmp_path: Path) -> None:
     """One that does not look for it refuses the values, and is not said to have failed."""
     code = "class Model:\n    def predict(self, inputs):\n        return {'y': [len(t) for t in inputs['x']]}\n"
