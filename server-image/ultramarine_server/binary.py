@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ultramarine_server.errors import BadRequest
-from ultramarine_server.tensors import DTYPES, Array
+from ultramarine_server.tensors import DTYPES, Array, text_bytes
 
 HEADER = "inference-header-content-length"
 
@@ -69,7 +69,7 @@ def encode(array: Array, datatype: str) -> bytes:
         return np.ascontiguousarray(array, DTYPES[datatype].newbyteorder("<")).tobytes()
     parts: list[bytes] = []
     for value in array.ravel():
-        text = value if isinstance(value, bytes) else str(value).encode()
+        text = text_bytes(value)
         parts += (struct.pack("<I", len(text)), text)
     return b"".join(parts)
 

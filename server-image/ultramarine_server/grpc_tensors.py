@@ -17,7 +17,7 @@ from ultramarine_server.grpc_stubs.open_inference_pb2 import (
     ModelStreamInferResponse,
 )
 from ultramarine_server.service import Inference, Tensor
-from ultramarine_server.tensors import DTYPES, Array
+from ultramarine_server.tensors import DTYPES, Array, text_bytes
 
 # The list of typed contents that a datatype's values are in. FP16 has none, and is always raw.
 _LISTS = {
@@ -141,7 +141,7 @@ def _values(tensor: Tensor) -> list[Any]:
     values: list[Any] = tensor.array.ravel().tolist()
     if tensor.datatype != "BYTES":
         return values
-    return [value if isinstance(value, bytes) else str(value).encode() for value in values]
+    return [text_bytes(value) for value in values]
 
 
 def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,8 +80,13 @@ def encode(array: Array, datatype: str) -> Any:
     return np.ascontiguousarray(array, DTYPES[datatype]).ravel()
 
 
+def text_bytes(value: Any) -> bytes:
+    """Return an element of BYTES as bytes and gRPC have it: they know no null, and a missing text is an empty one."""
+    return value if isinstance(value, bytes) else (_text(value) or "").encode()
+
+
 def _text(value: Any) -> str | None:
-    if value is None or (isinstance(value, float) and math.isnan(value)):  # a missing text
+    if value is None or (isinstance(value, float | np.floating) and math.isnan(value)):  # a missing text
         return None
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 

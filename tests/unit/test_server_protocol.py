@@ -12,7 +12,10 @@ import pytest
 from asking import infer
 from hypothesis import given
 from hypothesis import strategies as st
+from ultramarine_server import binary, grpc_tensors
 from ultramarine_server.errors import BadRequest
+from ultramarine_server.grpc_stubs.open_inference_pb2 import ModelInferRequest
+from ultramarine_server.service import Tensor
 from ultramarine_server.signature import Signature, TensorSpec
 from ultramarine_server.tensors import DTYPES, Array, decode, encode
 
@@ -215,6 +218,22 @@ def test_null_alone_is_nan_and_large_numbers_beside_it_are_refused() -> None:
     assert np.isnan(decode("FP64", [1], [None])).all()
     with pytest.raises(BadRequest, match="too large for FP32"):
         decode("FP32", [2], [None, 1e300])
+
+
+def test_a_missing_text_of_an_answer_is_null_or_empty() -> None:
+    """JSON has a word for it, bytes and gRPC have none: the letters None would be a text."""
+    texts = np.array(["a", None, np.nan, np.float32("nan"), b"\xff"], dtype=object)
+    raw = b"\1\0\0\0a" + 3 * b"\0\0\0\0" + b"\1\0\0\0\xff"
+
+    assert encode(texts, "BYTES") == ["a", None, None, None, "\ufffd"]
+    assert binary.encode(texts, "BYTES") == raw
+    for kind, contents in (("", []), ("typed", [b"a", b"", b"", b"", b"\xff"])):
+        request = ModelInferRequest(model_name="m")
+        if kind:
+            request.inputs.add(name="x", datatype="BYTES", shape=[0]).contents.SetInParent()
+        response = grpc_tensors.answer(request, "1", [Tensor("y", "BYTES", texts)])
+        assert list(response.raw_output_contents) == ([] if kind else [raw])
+        assert list(response.outputs[0].contents.bytes_contents) == contents
 
 
 def test_nan_in_an_answer_is_null() -> None:
