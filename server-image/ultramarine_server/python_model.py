@@ -79,11 +79,11 @@ def _kept(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return the array as `dtype`. Raises ValueError if that changes a value by more than rounding a float."""
     if not array.size or np.can_cast(array.dtype, dtype, "safe"):
         return array.astype(dtype, copy=False)
-    if dtype.kind == "b":
-        raise ValueError("its dtype is not bool")
+    if dtype.kind == "b" and array.dtype.kind not in "iuf":
+        raise ValueError("its dtype is neither bool nor a number")
     with np.errstate(all="ignore"):
         cast = array.astype(dtype)
-    changed = cast != array if dtype.kind in "iu" else np.isinf(cast) & np.isfinite(array.astype(np.float64))
+    changed = cast != array if dtype.kind in "biu" else np.isinf(cast) & np.isfinite(array.astype(np.float64))
     if np.any(changed):
         first = np.flatnonzero(changed)[0]
         raise ValueError(f"{array.flat[first]} would become {cast.flat[first]}")

@@ -230,12 +230,13 @@ def test_an_answer_keeps_its_values_or_is_not_sent(tmp_path: Path) -> None:
         ("UINT8", [300.0], "300.0 would become 44"),
         ("UINT64", [-1], "-1 would become"),
         ("FP32", [1.0, 1e300], r"1e\+300 would become inf"),
-        ("BOOL", ["False"], "its dtype is not bool"),
-        ("BOOL", [2], "its dtype is not bool"),
+        ("BOOL", ["False"], "its dtype is neither bool nor a number"),
+        ("BOOL", [2], "2 would become True"),
         ("INT64", [[1.0], [-2.0]], [[1], [-2]]),
         ("UINT8", np.array([255, True], dtype=object), [255, 1]),
         ("FP32", [1 / 3, np.inf, None], [float(np.float32(1 / 3)), np.inf, np.nan]),
         ("BOOL", [True, False], [True, False]),
+        ("BOOL", [1, 0.0], [True, False]),
         ("BOOL", [], []),
     ]
     for datatype, values, expected in returned:
