@@ -212,12 +212,22 @@ class Ground:
         for item in found:
             if item["kind"] == "Secret":
                 continue  # one that was generated stays: nobody here may look for it, and its keys may be in use
+            _give_back_what_was_worked(item, found)
             text = json.dumps(_stable(item, item["metadata"].get("generation")))
             text = re.sub("|".join(uids), "UID", text).replace(name, "NAME")
             text = re.sub(r"-[0-9a-f]{8}-(\d+)\b", r"-HASH-\1", text)
             stable = json.loads(text)
             end[f"{item['kind']}/{stable['metadata']['name']}"] = stable
         return end
+
+
+def _give_back_what_was_worked(item: Manifest, found: list[Manifest]) -> None:
+    """Add to a Job's deadline what its TrainingJob has worked before: one of two lives may have begun earlier."""
+    for owner in found:
+        limit = owner["spec"].get("activeDeadlineSeconds") if owner["kind"] == "TrainingJob" else None
+        if item["kind"] == "Job" and limit and item["metadata"]["name"] == owner["metadata"]["name"]:
+            worked = (owner.get("status") or {}).get("activeSeconds", 0)
+            item["spec"]["activeDeadlineSeconds"] = min(item["spec"]["activeDeadlineSeconds"] + worked, limit)
 
 
 def _stable(value: Any, generation: int | None) -> Any:

@@ -109,6 +109,9 @@ def test_what_is_broken_is_refused_by_the_name_of_the_field(empty, kind):
     def each(wrong: Broken) -> None:
         SENT["refused", kind] += 1
         code, answer = judged(empty, kind, wrong.manifest)
+        if code == 413:  # a text of four bytes a letter may be too long for any request
+            assert wrong.how == "too long"
+            return
         assert code in (400, 422), answer.get("message", answer)
         assert wrong.field in plain(answer["message"]), answer["message"]
         assert "should match" not in answer["message"], "people cannot read a regular expression"
