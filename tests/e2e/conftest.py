@@ -25,7 +25,7 @@ NAMESPACE = "ultramarine-e2e"
 HERE = Path(__file__).parent
 OURS = ("sw", "tj", "oe", "mv", "mdl")
 # The files that take longest: they begin first, so that no worker waits for another one in the end.
-SLOWEST = ("serving", "training_life", "pool", "rollout", "gateway", "failures", "gateway_auth", "mlflow", "autoscale")
+SLOWEST = ("training_life", "serving", "story", "rollout", "newcomer", "compile", "failures", "sources", "pool")
 SHORT = {"hpa": "horizontalpodautoscaler", "pdb": "poddisruptionbudget"}
 SELECTORS = {"-l": "labelSelector", "--field-selector": "fieldSelector"}
 Manifest = dict[str, Any]
