@@ -185,7 +185,7 @@ def release(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -
         # Whatever happened: other releases find the CRDs of this tree.
         crds = str(REPOSITORY / "crds")
         embedded.run("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", crds)
-        embedded.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
+        embedded.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
 
 
 @pytest.fixture(scope="module")
