@@ -42,6 +42,7 @@ def comparable(found: dict[str, bytes]) -> dict[str, bytes]:
     return found | {STUDY_NAME: re.sub(of_process, b"", found[STUDY_NAME])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prepared", [True, False])
 def test_other_processes_make_the_very_same_files(prepared: bool) -> None:
     """Byte by byte what the library's own function makes, whether or not a process was begun before the end."""

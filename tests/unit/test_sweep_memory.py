@@ -62,9 +62,8 @@ def allocated() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "bound"), [("random", 1300), pytest.param("nsga2", 1800, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("algorithm", "bound"), [("random", 1300), ("nsga2", 1800)])
 async def test_a_trial_that_has_ended_takes_little(storage: Storage, bucket: str, algorithm: str, bound: int) -> None:
     """With three parameters and five values a kilobyte, and 600 bytes more where the algorithm looks at it."""
     async with coordinating(storage, bucket, algorithm) as url:

@@ -156,6 +156,7 @@ def test_a_pod_that_never_speaks_ends_its_trial(fleet: Fleet, storage: Storage, 
     assert not some.started
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_dies_loses_no_trial_and_repeats_none(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """Again and again it is killed: each trial has one pod and one result, the right one."""
     some = pods("sh", "-c", "sleep 0.2; echo loss=$0", "$(params.x)", parallel=3)

@@ -179,6 +179,7 @@ def test_another_seed_gives_other_trials(algorithm: str) -> None:
     assert len({json.dumps(answer, sort_keys=True) for answer in answers}) == 8
 
 
+@pytest.mark.slow
 def test_the_same_comes_out_in_another_process() -> None:
     """No order of a set, no hash of a process and no clock gets into a suggestion."""
     program = (
@@ -275,6 +276,7 @@ def test_what_learns_is_better_than_chance(algorithm: str, loss: Any, space: Any
     assert found < ratio * by_chance
 
 
+@pytest.mark.slow
 def test_tpe_is_as_good_as_plain_optuna() -> None:
     """The same trials, one at a time: what is added around Optuna's estimator costs nothing of what it finds."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -302,6 +304,7 @@ def hypervolume(points: list[tuple[float, float]]) -> float:
     return area
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["nsga2", "tpe"])
 def test_several_objectives_spread_a_better_front_than_chance(algorithm: str) -> None:
     """Of 250 trials the front of an algorithm that learns lies below that of random search."""
