@@ -79,7 +79,7 @@ def test_a_namespace_has_its_own_objects_and_reads_the_shared_ones(pod):
     pod.put_object(Bucket=BUCKET, Key=MINE, Body=b"x\n2\n")
     assert pod.get_object(Bucket=BUCKET, Key=MINE)["Body"].read() == b"x\n2\n"
     assert pod.get_object(Bucket=BUCKET, Key=SHARED)["Body"].read() == b"x\n1\n"
-    for prefix, key in ((f"{NAMESPACE}/", MINE), ("shared/", SHARED)):
+    for prefix, key in ((f"{NAMESPACE}/tests/", MINE), ("shared/tests/", SHARED)):
         assert key in [e["Key"] for e in pod.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]]
 
 
