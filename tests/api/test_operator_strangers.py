@@ -30,6 +30,9 @@ def test_a_job_of_somebody_else_is_not_taken_over(api, operator):
     assert told["status"] == "False"
     assert told["message"].startswith("Job churn belongs to somebody else")
     assert "rename one of the two" in told["message"]
+    running = find(status(api, "tj", "churn"), "Running")
+    assert running is not None
+    assert running["message"] == told["message"], "it is not starting"
     until(api, "other", "Pending")
     assert api.get("job", "churn") == before
 

@@ -64,6 +64,7 @@ def test_an_endpoint_waits_for_its_model_and_says_so():
     assert condition(got, "Ready")["status"] == "False"
     assert "registerAs: churn" in condition(got, "Ready")["message"]
     assert isinstance(got.effects[0], GenerateSecret)
+    assert got.effects[0].event is None
     assert got.effects[0].metadata["name"] == "churn-keys"
 
 
@@ -269,7 +270,9 @@ def test_keys_that_a_pod_misses_are_made_again():
     crashed = {"name": "server", "ready": False, "state": {"terminated": ended}}
     pod = server_pod(one, 1, ready=False, containerStatuses=[crashed])
     got = plan(one, seen(deployment(one, 1, rolled=False), pod, related=(version(1),)), NOW)
-    assert len(got.effects) == 1
+    (made,) = got.effects
+    assert made.event is not None
+    assert made.event.reason == "KeysReplaced"
     assert "Secret churn-keys not found in team-a" in got.status["deployments"][0]["message"]
 
 

@@ -15,7 +15,7 @@ from ..kube import events
 from ..kube.apply import apply_child, write_status
 from ..kube.client import ApiError, Client
 from ..shared import pods, states
-from ..shared.conditions import Condition, find, health, merge
+from ..shared.conditions import Condition, find, health, is_true, merge
 from ..shared.errors import Conflict, InvalidSpec, NotYet, Refused, UltramarineError
 from ..shared.meta import CONFIG_MAP, SECRET, Key, Manifest, Resource
 from ..shared.plan import Event, GenerateSecret, Kind, Lazily, Obj, Plan, Platform, Report, Seen
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 OK, HELD, ASKS = "ok", "held", "asks"  # all of the plan was done; a part waits; no plan before there are answers
 REFUSED = InvalidSpec.reason
+NOT_READY = {("Running", "False"), ("Ready", "False")}
 RETRY_SOON = timedelta(seconds=2)
 RETRY_LATER = timedelta(seconds=30)
 
@@ -132,7 +133,7 @@ class Reconciler:
                 if error.code not in (404, 409):  # gone already, or changed: the next pass decides anew
                     raise
         for effect in plan.effects:
-            await self._effect(effect)
+            await self._effect(key, effect)
         live = {(child["kind"], child["metadata"]["name"]): child for child in children}
         held: UltramarineError | None = None
         for wanted in plan.apply:
@@ -184,7 +185,7 @@ class Reconciler:
             return error
         return None
 
-    async def _effect(self, effect: GenerateSecret) -> None:
+    async def _effect(self, key: Key, effect: GenerateSecret) -> None:
         manifest = {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -197,6 +198,18 @@ class Reconciler:
         except ApiError as error:
             if error.reason != "AlreadyExists":  # a quota that is being counted is a 409 as well
                 raise
+            return
+        owner = self._mirror.get(key)
+        if effect.event is not None and owner is not None:
+            await self._record(owner, effect.event, self._clock())
+
+    async def _record(self, manifest: Manifest, event: Event, now: datetime) -> None:
+        try:
+            await events.record(self._client, manifest, event, now)
+        except ApiError as error:  # the diary is not worth a second pass
+            log.warning(
+                "%s: event %s not written: %s", self._kinds[manifest["kind"]].key(manifest), event.reason, error
+            )
 
     async def _finish(self, manifest: Manifest, plan: Plan, now: datetime) -> timedelta | None:
         if plan.status != (manifest.get("status") or {}):
@@ -211,10 +224,7 @@ class Reconciler:
             edited = answer["metadata"].get("generation") != manifest["metadata"].get("generation")
             self._tell(kind.resource, answer, None if edited else kind.key(manifest))
             for event in plan.events:
-                try:
-                    await events.record(self._client, manifest, event, now)
-                except ApiError as error:  # the diary is not worth a second pass
-                    log.warning("%s: event %s not written: %s", kind.key(manifest), event.reason, error)
+                await self._record(manifest, event, now)
         return plan.after
 
     def _invalid(self, manifest: Manifest, error: InvalidSpec | ValidationError, now: datetime) -> Plan:
@@ -239,11 +249,18 @@ class Reconciler:
         return Plan(status, events=(Event(REFUSED, message, "Warning"),) if is_new else ())
 
     def _held(self, planned: Manifest, error: UltramarineError, manifest: Manifest, now: datetime) -> Manifest:
-        """The planned status with one condition more, which says what keeps the plan from being carried out."""
+        """The planned status with one condition more, which says what keeps the plan from being carried out.
+
+        What only a person can mend is also why the object is not ready: what it waits for will not come.
+        """
         generation = int(manifest["metadata"].get("generation", 0))
         old = (manifest.get("status") or {}).get("conditions") or []
         news = merge(old, (Condition("Reconciled", False, error.reason, error.message),), generation, now)
-        return {**planned, "conditions": [*planned.get("conditions", []), *news]}
+        conditions = planned.get("conditions", [])
+        if not isinstance(error, NotYet) and is_true(planned, "Reconciling"):
+            why = {"reason": error.reason, "message": error.message}
+            conditions = [c | why if (c["type"], c["status"]) in NOT_READY else c for c in conditions]
+        return {**planned, "conditions": [*conditions, *news]}
 
 
 def _refused(manifest: Manifest, error: ApiError) -> Exception:

@@ -173,11 +173,24 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class Event:
+    """One line of the object's diary, shown by `kubectl describe`."""
+
+    reason: str
+    message: str
+    type: str = "Normal"
+
+
+@dataclass(frozen=True)
 class GenerateSecret:
-    """An effect: create a Secret with a random value under each key, unless it is there. Its values are never read."""
+    """An effect: create a Secret with a random value under each key, unless it is there. Its values are never read.
+
+    The event is written when it was created.
+    """
 
     manifest_metadata: tuple[tuple[str, Any], ...]
     keys: tuple[str, ...]
+    event: Event | None = None
 
     @property
     def metadata(self) -> Manifest:
@@ -185,15 +198,6 @@ class GenerateSecret:
 
 
 Effect = GenerateSecret
-
-
-@dataclass(frozen=True)
-class Event:
-    """One line of the object's diary, shown by `kubectl describe`."""
-
-    reason: str
-    message: str
-    type: str = "Normal"
 
 
 @dataclass(frozen=True)

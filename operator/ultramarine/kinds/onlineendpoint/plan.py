@@ -21,7 +21,7 @@ from ...shared.meta import (
     child_metadata,
     controller_uid,
 )
-from ...shared.plan import AskGateway, GatewayFacts, GenerateSecret, Plan, Question, Seen
+from ...shared.plan import AskGateway, Event, GatewayFacts, GenerateSecret, Plan, Question, Seen
 from . import autoscale, signature_change
 from .addresses import is_secure, pods_service_name, routes_in, routes_name, turned_to
 from .direct import Direct
@@ -158,4 +158,6 @@ def _keys(endpoint: Endpoint, seen: Seen) -> tuple[GenerateSecret, ...]:
     if endpoint.status.get("keysSecret") == name and not missed:
         return ()
     metadata = child_metadata(endpoint.manifest, name)
-    return (GenerateSecret(tuple(metadata.items()), ("primary", "secondary")),)
+    lost = f"Secret {name} was gone and new keys were made: give them to the clients, whose old keys are void"
+    event = Event("KeysReplaced", lost, "Warning") if endpoint.status.get("keysSecret") == name else None
+    return (GenerateSecret(tuple(metadata.items()), ("primary", "secondary"), event),)
