@@ -81,6 +81,16 @@ def test_a_config_map_of_somebody_else_is_not_taken_over(api, operator):
     assert there(api, "jobs", "churn") is None, "its pod would run what the stranger's ConfigMap holds"
 
 
+def test_an_endpoint_whose_spec_cannot_be_served_is_not_ready(api, operator):
+    """What the API server cannot see, as a warm-up that is no JSON, is in the column READY and its message too."""
+    blue = {"name": "blue", "model": "m@1", "warmup": {"request": "not json"}}
+    api.apply(serving("shop", "m@1") | {"spec": {"deployments": [blue]}})
+    told = eventually("it is not ready", lambda: find(status(api, "oe", "shop"), "Ready"))
+
+    assert (told["status"], told["reason"]) == ("False", "InvalidSpec")
+    assert "warmup.request" in told["message"]
+
+
 def _conflict(api: Api) -> Manifest | None:
     """What keeps a job from its Job, where that is somebody's doing."""
     told = find(status(api, "tj", "churn"), "Reconciled")

@@ -238,6 +238,8 @@ class Reconciler:
             # A spec that can never run has failed: whoever waits for its end waits no longer.
             _, ends = states.failed(REFUSED, message)
             status["failure"] = {"reason": REFUSED, "message": message[: pods.MAX_FAILURE["message"]]}
+        elif (find(status, "Ready") or {"reason": REFUSED}).get("reason") == REFUSED:
+            ends = (Condition("Ready", False, REFUSED, message), *ends)  # what served before goes on
         if "state" in model.model_fields:
             status["state"] = "Invalid"
         generation = int(manifest["metadata"].get("generation", 0))
