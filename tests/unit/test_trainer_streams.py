@@ -36,6 +36,7 @@ def test_files_are_read_whole_and_in_parts(url):
     assert get(f"{url}/lake/a.csv")[:2] == (200, b"x,y\n1,2\n")
     assert get(f"{url}/one/a.csv")[:2] == (200, b"x,y\n1,2\n")
     assert get(f"{url}/lake/empty")[:2] == (200, b"")
+    assert get(f"{url}/lake//a.csv")[:2] == (200, b"x,y\n1,2\n"), "$(inputs.lake) ends in a slash"
     code, body, headers = get(f"{url}/lake/b/%C3%BC%20c.bin", Range="bytes=256-511")
     assert (code, body, headers["Content-Range"]) == (206, bytes(range(256)), "bytes 256-511/1280000")
     assert get(f"{url}/lake/b/%C3%BC%20c.bin", Range="bytes=-2")[:2] == (206, b"\xfe\xff")
@@ -54,6 +55,7 @@ def test_nothing_else_is_served(url):
     """No other object of the bucket, no way upwards, no range beyond the end."""
     assert get(f"{url}/lake/../secret")[0] == 404
     assert get(f"{url}/lake/%2e%2e/a.csv")[0] == 404
+    assert get(f"{url}/one//%2e%2e//lake//a.csv")[0] == 404
     assert get(f"{url}/")[0] == 404
     assert get(f"{url}/lake/a.csv", Range="bytes=100-200")[0] == 416
 

@@ -16,6 +16,7 @@ _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _TOKEN = re.compile(rf"([A-Za-z_][A-Za-z0-9_./-]{{0,62}})=({_NUMBER})")
 # A line of its own with a fraction: `accuracy: 0.93`, `f1 = 0.5`. A whole number is a count or a seed, as a rule.
 _UNREAD = re.compile(r"\s*([A-Za-z_][\w /.-]{0,60}?)\s*[:=]+\s*([+-]?\d*\.\d+(?:[eE][+-]?\d+)?)\s*%?\s*")
+_PLACE = re.compile(r".* \d\S* ")  # what comes before the name: `Epoch 1/3 loss: 0.3`
 _METRIC = re.compile(
     r"(?:.*_)?(?:acc|accuracy|loss|logloss|f1|auc|rmse|mae|mse|r2|precision|recall|score|error)(?:_.*)?"
     r"|(?:val|test|train)_(?!.*(?:time|size|split|ratio)).*",
@@ -43,7 +44,7 @@ def unread_in(line: str) -> str:
     """Return what a line should be for a metric that it has in another form, UNREAD for another number, or nothing."""
     if not (match := _UNREAD.fullmatch(line)):
         return ""
-    name = re.sub("[ /]+", "_", match[1])
+    name = re.sub("[ /]+", "_", _PLACE.sub("", match[1]))
     if not _METRIC.fullmatch(re.sub("[.-]+", "_", name)):
         return UNREAD
     return f'"{line.strip()}" is not read as a metric: print {name}={match[2]}'

@@ -64,13 +64,16 @@ def format_of(name: str, folder: Path, wanted: str) -> str:
             raise StorageError(message, "LocalDiskError") from error
 
     models = models_among(files, "" if wanted == AUTO else wanted, head)
+    if models and all(of == "lightgbm" and not head(file).startswith(b"tree") for file, of in models.items()):
+        message = f"output {name}: {listed(models, 5)} is no LightGBM model, which begins with 'tree'"
+        raise StorageError(f"{message}; write it by booster.save_model", "OutputInvalid")
     if len(models) == 1:
         return next(iter(models.values()))
     what = "a model" if wanted == AUTO else f"a model of format {wanted}"
     if not models:
         found = listed(files, 5)
-        would_be = next((known for known in FORMATS if wanted == AUTO and models_among(files, known, head)), "")
-        hint = f"as {would_be} it would be one, which has to be said by its format" if would_be else ""
+        is_python = wanted == AUTO and models_among(files, "python", head)  # for others, `auto` has seen what they are
+        hint = "as python it would be one, which has to be said by its format" if is_python else ""
         hint = hint or f"known are {known_formats()}"
         raise StorageError(f"output {name} shall be {what} but holds {found}; {hint}", "OutputInvalid")
     raise StorageError(

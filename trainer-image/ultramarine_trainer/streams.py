@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote, urlsplit
@@ -55,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: the log is the command's."""
 
     def _answer(self, with_body: bool) -> None:
-        path = unquote(urlsplit(self.path).path).lstrip("/")
+        path = re.sub("/+", "/", unquote(urlsplit(self.path).path)).lstrip("/")  # the input's URL ends in a slash
         if path in self.server.files:
             self._send_file(*self.server.files[path], with_body)
         elif links := [file.removeprefix(path) for file in self.server.files if path and file.startswith(path)]:

@@ -37,7 +37,11 @@ HEAD = 64  # bytes of a file that `models_among` wants to see
 
 def known_formats() -> str:
     """Return what a model is told by, for messages."""
-    told = FORMAT_BY_SUFFIX | {suffix: format for suffix, (format, _) in _BEGINNINGS.items()} | _FORMAT_BY_NAME
+    told = (
+        FORMAT_BY_SUFFIX
+        | {f"a model's {suffix}": format for suffix, (format, _) in _BEGINNINGS.items()}
+        | _FORMAT_BY_NAME
+    )
     return ", ".join(f"{sign} ({format})" for sign, format in told.items())
 
 
