@@ -10,7 +10,7 @@ from ultramarine.shared.meta import Manifest
 
 TJ, MODEL, VERSION, ENDPOINT, SWEEP = "TrainingJob", "Model", "ModelVersion", "OnlineEndpoint", "Sweep"
 NAME = "must be lower-case letters, digits and '-', with a letter or digit at both ends"
-URI = "must be s3://BUCKET/KEY, without spaces, backslashes and percent signs"
+URI = "must be s3://BUCKET/KEY, BUCKET of 3 to 63 characters, without spaces, backslashes and percent signs"
 DOTS = "must not have an empty name, . or .. between slashes"
 DIGESTS = "must be sha256: and 64 hexadecimal digits in lower case"
 NUMBER = "must be a number from 1, in quotes, such as '7'"

@@ -179,7 +179,21 @@ def test_suspending_changes_nothing_but_suspend():
                 ]
             },
             "Unschedulable",
-            "no node takes pod churn-0-abcde: 0/1 nodes",
+            "no node takes pod churn-0-abcde: 0/1 nodes; ask for less in its resources.requests, or add a node",
+        ),
+        (
+            {
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": "1 node(s) didn't match Pod's node affinity/selector",
+                    }
+                ]
+            },
+            "Unschedulable",
+            "affinity/selector; correct spec.podTemplate.nodeSelector or spec.podTemplate.affinity, or add a node",
         ),
         (
             {

@@ -175,10 +175,12 @@ def trouble(pod: Manifest) -> Trouble | None:
     for condition in (pod.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             said = condition.get("message", "")
-            return Trouble(
-                str(condition.get("reason") or "Unschedulable"),
-                f"no node takes pod {name}: {said}; ask for less in its resources.requests, or add a node",
-            )
+            remedy = "ask for less in its resources.requests, or add a node"
+            if "node affinity/selector" in said:
+                corrected = "correct spec.podTemplate.nodeSelector or spec.podTemplate.affinity"
+                remedy = f"{remedy}, or {corrected}" if "Insufficient" in said else f"{corrected}, or add a node"
+            reason = str(condition.get("reason") or "Unschedulable")
+            return Trouble(reason, f"no node takes pod {name}: {said}; {remedy}")
     for status in statuses(pod):
         waiting = (status.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason", "")

@@ -60,7 +60,9 @@ Uri = Annotated[
     Field(
         pattern=URI_PATTERN,
         max_length=1024,
-        json_schema_extra=says("must be s3://BUCKET/KEY, without spaces, backslashes and percent signs")
+        json_schema_extra=says(
+            "must be s3://BUCKET/KEY, BUCKET of 3 to 63 characters, without spaces, backslashes and percent signs"
+        )
         | rules(
             rule("!self.matches('[^:/]/([.]{0,2}/|[.]{1,2}$)')", "must not have an empty name, . or .. between slashes")
         ),
