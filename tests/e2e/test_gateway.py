@@ -176,6 +176,7 @@ def gateways(platform: Platform) -> list[str]:
     return [pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
 
+@pytest.mark.slow
 @pytest.mark.exclusive
 def test_a_gateway_pod_goes_without_a_failed_request(two_gateways):
     """One of two gateway pods is deleted under load: it empties itself, and the other and its successor answer."""
@@ -187,6 +188,7 @@ def test_a_gateway_pod_goes_without_a_failed_request(two_gateways):
     assert set(load.versions) == {"1", "2"}
 
 
+@pytest.mark.slow
 @pytest.mark.exclusive
 def test_a_gateway_pod_that_is_killed_is_missed_for_a_moment(two_gateways):
     """One of two gateway pods dies at once: what it had taken is lost, and afterwards every request is answered."""

@@ -54,7 +54,7 @@ MOMENTS: dict[str, Callable[[Platform, str], bool]] = {
     "serving": lambda platform, name: condition(platform.status("oe", name), "Ready").get("status") == "True",
 }
 # tests/chaos kills the operator before and after its writes; these are the moments at which others write.
-ALWAYS = {"pod-made", "pod-done", "deploying"}
+ALWAYS = {"pod-done", "deploying"}
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ def test_a_bucket_that_returns_is_missed_by_nobody(platform, training):
     assert len(steps) > seen["progress"]["step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", ["bucket-late"], indirect=True)
 def test_a_result_waits_for_its_bucket(platform, training):
     """A job that is done but for its result says what is missing, and succeeds when that is there."""
