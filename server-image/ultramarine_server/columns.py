@@ -73,7 +73,7 @@ class _Reader:
         if isinstance(filled := getattr(part, "statistics_", None), np.ndarray):
             missing = None if getattr(part, "missing_values", np.nan) is None else np.nan
             return {at: Column("BYTES", value, missing) for at, value in enumerate(filled) if isinstance(value, str)}
-        return _merged(self.read(each, count) for each in _inner(part))
+        return _merged(self.read(each, count) for each in inner(part))
 
     def _of_steps(self, steps: Sequence[Any], count: int) -> dict[int, Column]:
         found: dict[int, Column] = {}
@@ -93,7 +93,7 @@ def leaves_columns(step: Any) -> bool:
     return isinstance(step, str) or hasattr(step, "statistics_") or type(step).__name__ == "FunctionTransformer"
 
 
-def _inner(part: Any) -> list[Any]:
+def inner(part: Any) -> list[Any]:
     """Return the estimators that a meta-estimator hands its whole table to."""
     if hasattr(part, "estimators_features_"):  # of a bagging, each has its own choice of columns
         return []
@@ -137,9 +137,10 @@ def with_examples(given: Sequence[TensorSpec], columns: Mapping[str, Column]) ->
     """Return inputs of a given signature, one for each column, with examples of their values."""
     inputs = []
     for spec in given:
-        column, empty = columns.get(spec.name), "" if spec.datatype == "BYTES" else 0
+        column, empty = columns.get(spec.name), {"BYTES": "", "BOOL": False}.get(spec.datatype, 0)
         fits = column is not None and isinstance(column.example, str) == isinstance(empty, str)
         example = column.example if column is not None and fits else empty
+        example = bool(example) if spec.datatype == "BOOL" else example
         inputs.append(TensorSpec(spec.name, spec.datatype, spec.shape, {**spec.parameters, "example": example}))
     return tuple(inputs)
 

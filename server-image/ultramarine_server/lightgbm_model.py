@@ -8,7 +8,7 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 
-from ultramarine_server.errors import LoadError
+from ultramarine_server.frame_categories import refuse_categories
 from ultramarine_server.signature import Signature
 from ultramarine_server.table import lightgbm_names
 from ultramarine_server.tensors import Array
@@ -18,9 +18,7 @@ from ultramarine_server.tree_model import TreeModel
 def lightgbm_model(path: Path, threads: int, given: Signature | None) -> TreeModel:
     """Return the model in a file. The text knows nothing of classes: what it answers is what Booster.predict does."""
     booster = lightgbm.Booster(model_str=whole(path.read_bytes()))
-    if booster.pandas_categorical:
-        message = f"{path.name} was trained on categories of a data frame, which come without names here"
-        raise LoadError(f"{message}; encode them as numbers before training", "ModelUnsupported")
+    refuse_categories(booster, path.name)
     names = booster.feature_name()
     features = [] if names == [f"Column_{index}" for index in range(len(names))] else names
 

@@ -94,7 +94,7 @@ class Routes:
             return self._no_room(request)
         found = self._find(request.path)
         if found is None:
-            message = f"{request.path} is not a path of this server; the protocol begins at /v2"
+            message = f"{request.path} is not a path of this server; {_paths_near(request.path)}"
             return problem_response(Problem(404, message))
         route, name, version = found
         request.label, request.target = route.label, found
@@ -290,6 +290,14 @@ class Routes:
         told = self._answers.read(reader)
         asyncio.get_running_loop().call_later(KEPT_SECONDS + 1, self._answers.lapse)
         return Response(told)
+
+
+def _paths_near(path: str) -> str:
+    prefix, _, rest = path.partition("/v2/models/")
+    name = rest.partition("/")[0]
+    if prefix or not name:
+        return "the protocol begins at /v2"
+    return f"a model has /v2/models/{name}, /v2/models/{name}/ready and /v2/models/{name}/infer"
 
 
 def _scored(request: Request, outputs: Outputs) -> Response:

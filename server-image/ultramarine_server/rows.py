@@ -163,7 +163,10 @@ def thresholds(model: Any) -> dict[int, Array]:
     pairs: list[tuple[Array, Array]] = []
     model = model.get_booster() if hasattr(model, "get_booster") else getattr(model, "booster_", model)
     if hasattr(model, "trees_to_dataframe"):  # of xgboost or lightgbm
-        return _of_booster(model)
+        try:
+            return _of_booster(model)
+        except Exception:  # Linear boosters have no trees, and some dumps cannot be parsed: other rows are drawn.
+            return {}
     for each in np.ravel(np.array(getattr(model, "estimators_", [model]), dtype=object)):
         if (tree := getattr(each, "tree_", None)) is not None:
             pairs.append((tree.feature, tree.threshold))

@@ -27,7 +27,10 @@ def feature_names(signature: Signature) -> list[str]:
     """The names of a row's values in their order, if the model has told them."""
     if len(signature.inputs) > 1:
         return [spec.name for spec in signature.inputs]
-    names = signature.inputs[0].parameters.get("feature_names", "")
+    [only] = signature.inputs
+    names = only.parameters.get("feature_names", "")
+    if not names and (len(only.shape) == 1 or (len(only.shape) == 2 and only.shape[1] == 1)):
+        return [only.name]
     return str(names).split(", ") if names else []
 
 

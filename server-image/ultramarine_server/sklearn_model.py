@@ -17,6 +17,7 @@ from ultramarine_server.columns import (
     with_missing,
 )
 from ultramarine_server.errors import BadRequest, LoadError
+from ultramarine_server.frame_categories import refuse_estimators_of_categories
 from ultramarine_server.signature import Signature, TensorSpec
 from ultramarine_server.table import (
     INPUT,
@@ -40,6 +41,7 @@ class SklearnModel:
             raise LoadError(
                 f"the file holds a {type(estimator).__name__}, which has no predict; store a fitted estimator"
             )
+        refuse_estimators_of_categories(estimator)
         self.estimator = estimator
         self._features = [str(name) for name in getattr(estimator, "feature_names_in_", [])]
         if type(estimator).__module__.startswith("lightgbm."):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xgboost
 
-from ultramarine_server.errors import LoadError
+from ultramarine_server.frame_categories import refuse_categories
 from ultramarine_server.signature import Signature
 from ultramarine_server.tensors import Array
 from ultramarine_server.tree_model import Run, TreeModel
@@ -23,9 +23,7 @@ def xgboost_model(path: Path, threads: int, given: Signature | None) -> TreeMode
     """Return the model in a file. What it answers is what the class that saved it answers in the library."""
     booster = xgboost.Booster({"nthread": threads}, model_file=_content(path))
     booster.set_param({"nthread": threads})  # what the file says of it has overwritten ours
-    if _has_words(booster):
-        message = f"{path.name} was trained on categories of a data frame, which come without names here"
-        raise LoadError(f"{message}; encode them as numbers before training", "ModelUnsupported")
+    refuse_categories(booster, path.name)
     run = _run(booster, json.loads(booster.save_config())["learner"])
     return TreeModel(booster, run, booster.feature_names or [], booster.num_features(), given)
 
@@ -37,10 +35,6 @@ def _content(path: Path) -> bytearray:
     if not content.startswith(b"{") or b"version" not in end or not end.endswith(b"}"):
         raise ValueError("it does not begin and end as XGBoost's files do")
     return content
-
-
-def _has_words(booster: Any) -> bool:
-    return booster.feature_types is not None and "c" in booster.feature_types and not booster.get_categories().empty()
 
 
 def _run(booster: Any, config: dict[str, Any]) -> Run:

@@ -393,6 +393,14 @@ def test_what_no_converter_knows_is_a_verdict(tmp_path):
     assert "IsotonicRegression cannot be converted to onnx" in verdict.message
 
 
+def test_rows_are_drawn_if_a_booster_shows_no_thresholds(tmp_path):
+    """A linear booster has no trees to read, and is a verdict as any other."""
+    linear = xgboost.XGBRegressor(booster="gblinear", n_estimators=3, n_jobs=1).fit(PATIENTS, PROGRESS)
+
+    assert compiled(tmp_path, linear)[0].reason == "NotConvertible"
+    assert drawn(linear, 10).table.shape[1] == 10
+
+
 def test_code_is_not_run_for_compiling(tmp_path):
     """A pickle is not loaded unless the version allows it."""
     path = tmp_path / "model.pkl"

@@ -97,6 +97,7 @@ def test_onnx_answers_are_the_models_own(models: Path, estimator: Pipeline, name
     ("method", "path", "headers", "code", "words"),
     [
         ("GET", "/", KEY, 404, "the protocol begins at /v2"),
+        ("POST", "/v2/models/cancer/infr", KEY, 404, "/v2/models/cancer/ready and /v2/models/cancer/infer"),
         ("GET", "/v2/models/other", KEY, 404, "model 'other' is unknown; this server has 'cancer'"),
         ("GET", "/v2/models/cancer/versions/4", KEY, 404, "version '4' of 'cancer' is not here"),
         ("POST", "/v2/models/other/infer", KEY, 404, "model 'other' is unknown"),

@@ -164,6 +164,23 @@ def test_a_matrix_without_names_takes_rows_of_its_width(document: Any, words: st
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+@pytest.mark.parametrize("document", [[{"x": 4}], {"columns": ["x"], "data": [[4]]}, {"inputs": {"x": [4]}}])
+def test_a_single_input_of_one_column_is_known_by_its_name(shape: tuple[int, ...], document: Any) -> None:
+    """A row names its only value as it names several."""
+    assert np.ravel(scored(Doubling(shape), document)["predictions"]).tolist() == [8]
+
+
+def test_a_single_text_is_known_by_its_name() -> None:
+    """A text in a list of one value still is a row, too."""
+    document = {"inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}]}
+    fitted = make_pipeline(CountVectorizer(), LogisticRegression()).fit(["good", "bad"], [1, 0])
+    model = SklearnModel(fitted, signature_from(document))
+
+    for rows in ([{"text": "good"}], [["good"]], ["good"]):
+        assert scored(model, rows)["predictions"] == [1]
+
+
 def test_null_is_a_missing_value_of_a_row() -> None:
     """In a matrix, in a column that the signature calls floating, and in one whose datatype is not told."""
     rows = np.array([[0.0, 1.0], [1.0, np.nan], [2.0, 1.0], [3.0, 0.0]])

@@ -25,13 +25,13 @@ from test_server_compiling import compiled
 from test_server_score import scored
 from ultramarine.shared.contract import COMPILED_NAME
 from ultramarine_server import openapi
-from ultramarine_server.columns import learned
+from ultramarine_server.columns import Column, learned, with_examples
 from ultramarine_server.compiled_model import CompiledModel
 from ultramarine_server.compiling import ARTIFACT
 from ultramarine_server.errors import BadRequest
 from ultramarine_server.model import Loaded
 from ultramarine_server.onnx_model import KNOWN_TEXTS, MISSING_TEXTS, SIGNATURE, OnnxModel
-from ultramarine_server.signature import signature_from
+from ultramarine_server.signature import TensorSpec, signature_from
 from ultramarine_server.sklearn_model import SklearnModel
 
 PLANS, AGES, YEARS = ["a", "b", "a", "b", "c", "c"], [20.0, 30.0, 60.0, 70.0, 40.0, 50.0], [1, 2, 3, 1, 2, 3]
@@ -118,6 +118,15 @@ def test_a_given_signature_of_columns_gets_examples_and_stays_strict() -> None:
     assert asked(model, *request["inputs"])["predict"] == [0]
     with pytest.raises(BadRequest, match="input 'year': datatype INT64 expected, FP64 came"):
         asked(model, *request["inputs"][:2], column("year", "FP64", 1))
+
+
+def test_an_example_of_a_boolean_is_true_or_false() -> None:
+    """Whether the model knows values of the column, which may be numbers, or none."""
+    given = [TensorSpec(name, "BOOL", (-1,)) for name in ("paid", "open")]
+
+    shown = [spec.parameters["example"] for spec in with_examples(given, {"paid": Column("FP64", 1.0)})]
+
+    assert [*map(repr, shown)] == ["True", "False"]
 
 
 def test_a_model_that_takes_no_missing_text_says_so_in_its_words_and_names_the_column() -> None:

@@ -13,12 +13,14 @@ import pytest
 import skops.io
 import xgboost
 from sklearn.datasets import load_iris
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.ensemble import VotingClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from ultramarine.shared.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import BadRequest, LoadError
 from ultramarine_server.loading import load
+from ultramarine_server.sklearn_model import SklearnModel
 
 FRAME, SPECIES = load_iris(return_X_y=True, as_frame=True)
 ROWS, CLASSES = FRAME.to_numpy(), SPECIES.to_numpy()
@@ -259,3 +261,22 @@ def test_categories_of_a_data_frame_are_refused(tmp_path: Path) -> None:
         with pytest.raises(LoadError, match="encode them as numbers before training") as caught:
             loaded(tmp_path / name, format)
         assert caught.value.reason == "ModelUnsupported"
+
+
+def test_estimators_of_categories_are_refused(tmp_path: Path) -> None:
+    """Such a model would be ready and refuse each request; behind a function that makes categories it is served."""
+    frame = FRAME.assign(site=pd.Categorical(np.where(CLASSES > 0, "north", "south")))
+    classifier = lightgbm.LGBMClassifier(verbose=-1, **FEW).fit(frame, CLASSES)
+    xgb = xgboost.XGBClassifier(enable_categorical=True, **FEW).fit(frame, CLASSES)
+    voting = VotingClassifier([("one", classifier)]).fit(frame, CLASSES)
+    skops.io.dump(xgb, tmp_path / "model.skops")
+
+    with pytest.raises(LoadError, match="the XGBClassifier was trained on categories of a data frame") as caught:
+        loaded(tmp_path / "model.skops", "sklearn")
+    assert caught.value.reason == "ModelUnsupported"
+    for estimator in (classifier, voting, Pipeline([("all", "passthrough"), ("last", classifier)])):
+        with pytest.raises(LoadError, match=r"LGBM\w+ was trained on .*; encode them as numbers before training"):
+            SklearnModel(estimator)
+    SklearnModel(Pipeline([("own", FunctionTransformer(pd.DataFrame.copy)), ("last", classifier)]))
+    coded = xgboost.XGBClassifier(feature_types=["q", "c"], enable_categorical=True, **FEW)
+    SklearnModel(coded.fit(np.stack((ROWS[:, 0], CLASSES), axis=1), CLASSES))
