@@ -210,6 +210,8 @@ def test_a_verdict_is_found_in_the_storage_when_the_pod_is_gone():
         got = plan_version(of, answered, NOW)
         assert (got.status["state"], got.apply) == ("Ready", ())
         assert condition(got, "Compiled")["status"] == "True"
+        # As if the operator had not been there while it was compiled.
+        assert "spec.digest" in condition(got, "Ready")["message"]
 
 
 def test_a_job_that_is_gone_without_a_verdict_is_made_anew():

@@ -139,7 +139,8 @@ def test_a_version_is_ready_when_its_artifact_is_the_one_named():
 def test_a_version_says_what_of_it_is_verified(uri, digest, words):
     """Ready says what was compared, and what only a server compares; a later pass says the same."""
     [question] = questions_version(one_version(uri=uri), seen())
-    got = plan_version(one_version(uri=uri), seen(answers={question: ArtifactFacts(digest, 42)}), NOW)
+    facts = ArtifactFacts(digest, 42 if digest else 64 * 2**20)
+    got = plan_version(one_version(uri=uri), seen(answers={question: facts}), NOW)
     assert (got.status["state"], condition(got, "Ready")["reason"]) == ("Ready", "ArtifactFound")
     assert words in condition(got, "Ready")["message"]
     assert condition(plan_version(one_version(got.status, uri=uri), seen(), NOW), "Ready") == condition(got, "Ready")

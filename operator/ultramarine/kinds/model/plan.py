@@ -107,7 +107,7 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
         state, condition = "Refused", Condition("Ready", False, "AccessDenied", message)
     else:
         if _settled(version):
-            state, condition = "Ready", _found_before(version)
+            state, condition = "Ready", _found_before(version, seen.platform, size)
         else:
             answer = seen.answers.get(_check(version, seen.platform))
             state, condition = _judge(version, answer, seen.platform)
@@ -138,7 +138,7 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
     return Plan(status, apply=compiled.apply, events=events, after=after)
 
 
-FOUND = Condition("Ready", True, "ArtifactFound", "stored completely; the servers check its content when they load it")
+FOUND = Condition("Ready", True, "ArtifactFound", "")
 
 
 def _with(compiled: compiling.Compilation, version: Obj[ModelVersionSpec], found: Condition) -> tuple[str, Condition]:
@@ -235,15 +235,16 @@ def _settled(version: Obj[ModelVersionSpec]) -> bool:
     return (ready is not None and ready.get("reason") == FOUND.reason) or compiling.has_begun(version)
 
 
-def _found_before(version: Obj[ModelVersionSpec]) -> Condition:
-    """What was said when the artifact was found, if it still stands in the status."""
+def _found_before(version: Obj[ModelVersionSpec], platform: Platform, size: int) -> Condition:
+    """What was said when the artifact was found; if it was compiled since, the same again."""
     known = find(version.status, "Ready") or {}
-    return replace(FOUND, message=str(known.get("message", ""))) if known.get("reason") == FOUND.reason else FOUND
+    same = known.get("reason") == FOUND.reason and known.get("message")
+    return replace(FOUND, message=str(same or _verified(version, platform, size)))
 
 
-def _verified(version: Obj[ModelVersionSpec], facts: ArtifactFacts, platform: Platform) -> str:
-    """Say what of the artifact is known to be right, and what is checked later."""
-    if not facts.digest:
+def _verified(version: Obj[ModelVersionSpec], platform: Platform, size: int) -> str:
+    """Say what of an artifact of so many bytes is known to be right, and what is checked later."""
+    if not version.spec.uri.endswith("/") and not (_check(version, platform).hashes and size <= MAX_HASHED):
         why = f"it has more than {MAX_HASHED // 2**20} MiB"
         if not _is_readable(version, platform):
             why = f"it is not below {_own(version, platform)}"
@@ -263,7 +264,7 @@ def _judge(version: Obj[ModelVersionSpec], answer: object, platform: Platform) -
             other = answer.digest if spec.uri.startswith(_own(version, platform)) else "another"
             message = f"spec.digest is {spec.digest}, but what lies at {spec.uri} has {other}"
             return "Invalid", Condition("Ready", False, "DigestMismatch", message)
-        return "Ready", replace(FOUND, message=_verified(version, answer, platform))
+        return "Ready", replace(FOUND, message=_verified(version, platform, answer.bytes))
     if isinstance(answer, StorageError):
         return "Waiting", Condition("Ready", False, answer.reason, answer.message)
     return "Waiting", Condition("Ready", False, "Checking", f"asking the storage for {spec.uri}")
