@@ -40,7 +40,7 @@ check: .venv/ready  ## style, types, layers, generated files, chart
 	@$(BIN)/ultramarine-cluster build helm
 	"$$($(BIN)/ultramarine-cluster build --print)/helm" lint --strict -f charts/ultramarine/ci/images-values.yaml charts/ultramarine
 
-test: unit api chaos-short e2e  ## the tests of every commit, on the embedded cluster; 25 minutes, 45 where nothing is built
+test: unit api chaos-short e2e  ## the tests of every commit, on the embedded cluster; half an hour, once it is built
 
 test-all:  ## all tests, also the slow ones of foreign frameworks, clients and rare stories
 	@$(MAKE) --no-print-directory test ALL=1
