@@ -30,9 +30,7 @@ def test_the_first_answer_is_native_and_later_ones_are_compiled(platform):
     began = time.monotonic()
     job = training_job("swift", outputs={"model": {"registerAs": "swift"}})
     platform.apply(job, endpoint("swift", "swift@latest"))
-    platform.ready("swift", "swift-1")
-    with platform.client("swift") as client:
-        assert client.get("/v2/models/swift").json()["platform"] == "sklearn_skops"
+    served = condition(platform.ready("swift", "swift-1"), "Ready")
     first = time.monotonic() - began
     with OpenLoad(platform, "swift", infer(ROWS, "input", "FP64")) as load, platform.client("swift") as client:
         status = platform.wait("mv", "swift-1", lambda s: condition(s, "Compiled").get("status") == "True")
@@ -45,6 +43,8 @@ def test_the_first_answer_is_native_and_later_ones_are_compiled(platform):
         platform.kubectl("wait", "--for=jsonpath={.status.replicas}=1", "deployment/swift-blue", "--timeout=60s")
     print(f"first answer {first:.1f} s, compiled {compiled:.1f} s, served {moved:.1f} s; {len(load.versions)} requests")
 
+    # On a busy machine nobody may have asked in between.
+    assert served["lastTransitionTime"] <= condition(status, "Compiled")["lastTransitionTime"]
     assert load.failures == []
     answers = [{o["name"]: o["data"] for o in json.loads(outputs)} for outputs in load.outputs]
     for answer in answers:
