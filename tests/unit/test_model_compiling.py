@@ -269,24 +269,24 @@ def test_a_quota_that_admits_no_pod_is_told_while_it_is_waited_for():
     assert words in condition(over, "Compiled")["message"]
 
 
+def message_of_a_pod_that_died(code: int, reason: str, log: str) -> str:
+    """The message of Compiled when the last pod ended so, and left no verdict."""
+    of = compiling()
+    died = pod_of(of, "Failed", **ended_container(code, reason, log, "compile"))
+    got = plan_version(of, seen(compile_job_of(of, "Failed", reason="BackoffLimitExceeded"), died), NOW)
+    return condition(got, "Compiled")["message"]
+
+
 def test_a_pod_that_died_without_a_verdict_leaves_the_end_of_its_log():
     """The pod and its log are gone minutes later, so the condition keeps the last lines, and names no log."""
-    of = compiling()
-    died = pod_of(of, "Failed", **ended_container(139, "Error", "loading\nSegmentation fault", "compile"))
-    got = plan_version(of, seen(compile_job_of(of, "Failed", reason="BackoffLimitExceeded"), died), NOW)
-
-    message = condition(got, "Compiled")["message"]
+    message = message_of_a_pod_that_died(139, "Error", "loading\nSegmentation fault")
     assert "exited with code 139: Segmentation fault; its log ended with: loading | Segmentation fault; " in message
     assert "kubectl" not in message
 
 
 def test_compiling_that_takes_too_much_memory_gives_no_remedy_that_is_none():
-    """How much a pod of ours may use nobody can set: the native model is served."""
-    of = compiling()
-    killed = pod_of(of, "Failed", **ended_container(137, "OOMKilled", "", "compile"))
-    got = plan_version(of, seen(compile_job_of(of, "Failed", reason="BackoffLimitExceeded"), killed), NOW)
-
-    message = condition(got, "Compiled")["message"]
+    """No field sets how much such a pod may use: the native model is served."""
+    message = message_of_a_pod_that_died(137, "OOMKilled", "")
     assert "used more memory than its limit" in message
     assert "resources.limits" not in message
 

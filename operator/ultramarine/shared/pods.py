@@ -175,12 +175,13 @@ def trouble(pod: Manifest) -> Trouble | None:
     for condition in (pod.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             said = condition.get("message", "")
-            remedy = "ask for less in its resources.requests, or add a node"
+            correction = "ask for less in its resources.requests, or add a node"
             if "node affinity/selector" in said:
                 corrected = "correct spec.podTemplate.nodeSelector or spec.podTemplate.affinity"
-                remedy = f"{remedy}, or {corrected}" if "Insufficient" in said else f"{corrected}, or add a node"
+                both = f"{correction}, or {corrected}"
+                correction = both if "Insufficient" in said else f"{corrected}, or add a node"
             reason = str(condition.get("reason") or "Unschedulable")
-            return Trouble(reason, f"no node takes pod {name}: {said}; {remedy}")
+            return Trouble(reason, f"no node takes pod {name}: {said}; {correction}")
     for status in statuses(pod):
         waiting = (status.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason", "")
@@ -308,14 +309,18 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
         reason, hint = "ContainerFailed", f"see {_log_of(pod, container)}"
     else:
         hint = HINTS.get(reason, "").format(secret=_storage_secret(pod), log=_log_of(pod, container))
-        if reason in ("CommandFailed", contract.SAME_FAILURE) and (cure := remedy(message)):
-            hint = f"{cure}; {hint}"
+        if reason in ("CommandFailed", contract.SAME_FAILURE):
+            hint = _with_remedy(hint, message)
     return Verdict(reason, name, code, message, tail, hint)
 
 
 def command_failed(namespace: str, pod: str, message: str) -> str:
     """What to do about a command that failed in this pod of ours, if only its name and the message are known."""
     hint = HINTS["CommandFailed"].format(log=f"kubectl -n {namespace} logs {pod} -c {TRAINER}")
+    return _with_remedy(hint, message)
+
+
+def _with_remedy(hint: str, message: str) -> str:
     return f"{cure}; {hint}" if (cure := remedy(message)) else hint
 
 

@@ -57,7 +57,7 @@ def compared(
         return SignatureChange(old)
     before = old.before if versions == old.versions else _before(endpoint, old, versions, judged)
     digests = _digests(seen)
-    entries = _entries({*versions, *before}, old, judged, seen, proxies)
+    entries = _entries({*versions, *before}, old, digests, judged, seen, proxies)
     takes: dict[str, Inputs] = {}
     for version, entry in entries.items():
         inputs = () if _is_stale(entry, digests) else inputs_of(version, seen, ()) or _inputs(entry)
@@ -79,6 +79,7 @@ def compared(
 def _entries(
     versions: Iterable[str],
     old: SignaturesStatus,
+    digests: Mapping[str, str],
     judged: Mapping[str, Judged],
     seen: Seen,
     proxies: Iterable[RouteState],
@@ -87,7 +88,7 @@ def _entries(
 
     Pods of an earlier ModelVersion of the same name tell its inputs: they are believed when none of them is left.
     """
-    digests, remembered = _digests(seen), {entry.version: entry for entry in old.known}
+    remembered = {entry.version: entry for entry in old.known}
     settled = {one.version for one in judged.values()} - {o.version for o in judged.values() if o.state not in SETTLED}
     entries: dict[str, VersionInputs] = {}
     for version in versions:
