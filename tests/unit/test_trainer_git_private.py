@@ -116,7 +116,7 @@ def known(server: GitServer, key: str = HOST_PUBLIC) -> str:
 @pytest.mark.parametrize(
     ("secret", "username"),
     [
-        ({"username": "ada", "password": TOKEN}, "ada"),
+        ({"username": "tess", "password": TOKEN}, "tess"),
         ({"token": TOKEN}, ""),
         ({"token": f"{TOKEN}\n"}, ""),
     ],
@@ -179,7 +179,7 @@ def hashed(host: str, key: str) -> str:
     [
         (None, "GitCredentialsNotFound", True, "Secret churn-git not found, or empty; create it"),
         (
-            {"user": "ada"},
+            {"user": "tess"},
             "GitCredentialsInvalid",
             True,
             "has no key password, token, ssh-privatekey or ca.crt (it has",
