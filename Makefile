@@ -52,7 +52,7 @@ api: .venv/ready  ## every rule of the CRDs against a real kube-apiserver
 	$(PYTEST) -n 3 --dist loadfile tests/api -m "not long $(LESS)"
 
 chaos-short: .venv/ready  ## the promises under faults, a sample of lives; ALL=1 for all lives
-	$(PYTEST) -n 2 tests/chaos -m "not long $(LESS)" --timeout=1200
+	$(PYTEST) -n 4 tests/chaos -m "not long $(LESS)" --timeout=1200
 
 e2e: .venv/ready  ## whole stories on the real cluster, several at once, and then those that need it for themselves
 	@export ULTRAMARINE_E2E_BEGAN=$$(date -u +%Y-%m-%dT%H:%M:%S+00:00); set -x; \

@@ -128,6 +128,7 @@ def test_cpu_is_kubernetes_own_autoscalers(elastic):
     elastic.kubectl("wait", "--for=delete", f"hpa/{NAME}-blue", "--timeout=30s")
 
 
+@pytest.mark.slow
 def test_the_first_requests_wait_for_a_pod(elastic):
     """While nobody asks there is no pod and the endpoint is Ready; five requests at once are held, and all answered."""
     scaled(elastic, {**BY_CONCURRENCY, "minReplicas": 0, "scaleDownAfterSeconds": 10})

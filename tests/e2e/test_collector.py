@@ -96,6 +96,7 @@ def ask_in_every_way(platform: Platform) -> set[str]:
     return {f"{way}-{number}" for way, count in ways.items() for number in range(count)}
 
 
+@pytest.mark.slow
 def test_fifty_requests_are_in_the_bucket_within_a_minute(collected):
     """Each way of asking gives the same columns, each request once; x is null, y is there, and the metrics agree."""
     ids = ask_in_every_way(collected)
@@ -117,6 +118,7 @@ def test_fifty_requests_are_in_the_bucket_within_a_minute(collected):
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_the_serving_container_has_no_storage_keys(collected):
     """Neither its spec nor its environment has them, and it shares nothing with the sidecar but the captures."""
     [pod] = pods(collected)

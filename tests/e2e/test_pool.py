@@ -72,6 +72,7 @@ def value(answer: httpx.Response) -> float:
     return float(answer.json()["outputs"][0]["data"][0])
 
 
+@pytest.mark.slow
 def test_each_of_many_models_answers_and_a_broken_one_harms_none(pool):
     """By its name in the path, through the gateway; what cannot be loaded says why, and the server has no keys."""
     with pool.client(NAME) as client:

@@ -141,7 +141,9 @@ def test_nothing_was_refused_to_the_operator(platform, pytestconfig):
     refused = [e for e in seen if e.get("responseStatus", {}).get("code") == 403]
     # test_install.py deletes the namespace under a living operator, and nobody may create anything in it then.
     ending = f"because namespace {NAMESPACE} is being terminated"
-    lacking = [e for e in refused if ending not in e["responseStatus"].get("message", "")]
+    # An operator whose release has let go of a namespace reads on in it until its pod has ended, and changes nothing.
+    late = [e for e in refused if e["verb"] in ("list", "watch") and e["objectRef"].get("namespace") != NAMESPACE]
+    lacking = [e for e in refused if e not in late and ending not in e["responseStatus"].get("message", "")]
     assert [f"{e['verb']} {e['requestURI']}: {e['responseStatus'].get('message')}" for e in lacking] == []
 
 

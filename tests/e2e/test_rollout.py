@@ -108,6 +108,7 @@ def stepping(platform: Platform) -> Iterator[Platform]:
     platform.delete("oe", NAME, "halfway")
 
 
+@pytest.mark.slow
 def test_a_good_candidate_takes_over_without_a_failed_request(stepping):
     """At 40 requests a second: a fifth, until both gates pass, then all; and traffic in Git changes nothing more."""
     with OpenLoad(stepping, NAME) as load:

@@ -70,6 +70,7 @@ def over(status: Manifest) -> int:
     return sum(counts.get(word, 0) for word in ("succeeded", "stopped", "failed"))
 
 
+@pytest.mark.slow
 def test_each_trial_is_a_job_and_the_best_is_named(platform: Platform):
     """All trials run, each with its own parameters and log; the sweep says which is best, and keeps the jobs."""
     platform.apply(alone("apart"))
@@ -204,6 +205,7 @@ def test_coordinator_operator_and_a_trial_are_killed(platform: Platform):
     assert sorted(jobs(platform, "killed-apart")) == list(range(12))
 
 
+@pytest.mark.slow
 def test_the_best_trials_model_is_registered(platform: Platform):
     """Of the outputs that the jobs have stored, the best one becomes a version, compiled as the template asks.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,16 +45,12 @@ def helm() -> str:
 class Chart:
     """The chart, rendered for the release `um` in the namespace `platform`."""
 
-    def __init__(self, helm: str, values: Path) -> None:
+    def __init__(self, helm: str) -> None:
         self._helm = helm
-        self._values = values
 
     def try_out(self, values: Manifest) -> subprocess.CompletedProcess[str]:
         """`helm template` with these values."""
-        self._values.write_text(json.dumps(values))
-        command = [self._helm, "template", "um", str(CHART), "--namespace", "platform"]
-        command += ["-f", str(CHART / "ci" / "images-values.yaml"), "-f", str(self._values)]
-        return subprocess.run(command, capture_output=True, text=True)
+        return _template(self._helm, json.dumps(values))
 
     def render(self, values: Manifest) -> list[Manifest]:
         """The objects that an installation with these values makes."""
@@ -69,10 +66,18 @@ class Chart:
         return done.stderr
 
 
-@pytest.fixture
-def chart(helm, tmp_path) -> Chart:
+@cache
+def _template(helm: str, values: str) -> subprocess.CompletedProcess[str]:
+    """The same values are rendered once: many tests look at the same modes."""
+    command = [helm, "template", "um", str(CHART), "--namespace", "platform"]
+    command += ["-f", str(CHART / "ci" / "images-values.yaml"), "-f", "-"]
+    return subprocess.run(command, input=values, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="session")
+def chart(helm) -> Chart:
     """The chart."""
-    return Chart(helm, tmp_path / "values.json")
+    return Chart(helm)
 
 
 @pytest.fixture(params=MODES)
