@@ -40,9 +40,7 @@ check: .venv/ready  ## style, types, layers, generated files, chart
 	@$(BIN)/ultramarine-cluster build helm
 	"$$($(BIN)/ultramarine-cluster build --print)/helm" lint --strict -f charts/ultramarine/ci/images-values.yaml charts/ultramarine
 
-test: .venv/ready  ## the tests of every commit, on the embedded cluster; 25 minutes, once it is built
-	@$(MAKE) --no-print-directory -j2 unit chaos-short  # the harness waits for half of its time
-	@$(MAKE) --no-print-directory api e2e
+test: unit api chaos-short e2e  ## the tests of every commit, on the embedded cluster; 25 minutes, once it is built
 
 test-all:  ## all tests, also the slow ones of foreign frameworks, clients and rare stories
 	@$(MAKE) --no-print-directory test ALL=1
@@ -54,7 +52,7 @@ api: .venv/ready  ## every rule of the CRDs against a real kube-apiserver
 	$(PYTEST) -n 3 --dist loadfile tests/api -m "not long $(LESS)"
 
 chaos-short: .venv/ready  ## the promises under faults, a sample of lives; ALL=1 for all lives
-	$(PYTEST) -n 3 tests/chaos -m "not long $(LESS)" --timeout=1200
+	$(PYTEST) -n 4 tests/chaos -m "not long $(LESS)" --timeout=1200
 
 e2e: .venv/ready  ## whole stories on the real cluster, several at once, and then those that need it for themselves
 	@export ULTRAMARINE_E2E_BEGAN=$$(date -u +%Y-%m-%dT%H:%M:%S+00:00); set -x; \

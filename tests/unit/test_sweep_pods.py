@@ -117,6 +117,7 @@ def test_a_trial_that_is_not_worth_it_gives_up_its_place_at_once(fleet: Fleet, s
     assert some.started == [0, 1], "it was not tried again"
 
 
+@pytest.mark.slow
 def test_a_trial_has_so_much_time(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """With trialTimeoutSeconds the command is ended, and the trial has failed."""
     some = pods("sh", "-c", "if [ $0 = 1 ]; then sleep 600; fi; echo loss=1", "$(params.x)", retries=3)
@@ -128,6 +129,7 @@ def test_a_trial_has_so_much_time(fleet: Fleet, storage: Storage, pods: Make) ->
     assert "it ran for longer than 1 s" in found[1].message
 
 
+@pytest.mark.slow
 def test_retries_are_the_jobs_own(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """A command that fails first and then succeeds is one trial that has; one that fails always has its own words."""
     script = (
@@ -172,6 +174,7 @@ def test_a_coordinator_that_dies_loses_no_trial_and_repeats_none(fleet: Fleet, s
     assert {x: one.values for x, one in trials(fleet, storage).items()} == {x: (float(x),) for x in range(1, 21)}
 
 
+@pytest.mark.slow
 def test_a_result_is_known_though_the_coordinator_was_away(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """The trainer does not wait long for it; the next one hears of the end from the job's status, with all values."""
     fleet.environment["GO"] = str(fleet.base / "go")
@@ -292,6 +295,7 @@ def epochs(fleet: Fleet) -> dict[int, list[int]]:
     return found
 
 
+@pytest.mark.slow
 def test_paused_trials_go_on_in_new_pods_and_repeat_no_epoch(fleet: Fleet, storage: Storage, pods: Make) -> None:
     """Two of nine go on when their rung has grown, each from its own epoch, whose values are counted on; the jobs of
     those that are paused are held, and no more run at once than may."""

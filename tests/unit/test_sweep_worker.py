@@ -198,6 +198,7 @@ def test_a_canary_spares_the_others(fleet: Fleet) -> None:
     assert (fleet.base / "ran").read_text() == "\n"
 
 
+@pytest.mark.slow
 def test_a_flood_of_metrics_drowns_nobody(fleet: Fleet, storage: Storage) -> None:
     """A script that prints its metric 300,000 times is heard to the last value, by few and bounded points."""
     script = "import sys\nfor i in range(300000): print(f'loss={300000 - i}')"
@@ -309,6 +310,7 @@ def test_a_worker_of_another_sweep_is_refused(fleet: Fleet) -> None:
     assert coordinator.poll() is None
 
 
+@pytest.mark.slow
 def test_the_late_one_of_two_coordinators_leaves(fleet: Fleet, storage: Storage) -> None:
     """A coordinator that was thought dead finds out with its next word to the journal, and its worker goes on."""
     segments = f"{fleet.prefix}journal/"
@@ -330,6 +332,7 @@ def test_the_late_one_of_two_coordinators_leaves(fleet: Fleet, storage: Storage)
     assert lost.wait(10) == 143
 
 
+@pytest.mark.slow
 def test_another_sweeps_trials_are_known(fleet: Fleet, storage: Storage) -> None:
     """A sweep that starts warm reads the journal of the one before; one that never was is the sweep's failure."""
     coordinator = fleet.coordinate(max_trials=4)

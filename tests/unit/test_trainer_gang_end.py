@@ -265,6 +265,7 @@ def test_outputs_of_an_earlier_start_are_not_stored(job: Job) -> None:
 # A rank that never starts
 
 
+@pytest.mark.slow
 def test_a_late_rank_is_waited_for_by_name(job: Job) -> None:
     """The others run nothing without it, say in their logs which one it is, and start when it comes at last."""
     early = [job.pod(index, nodes=3) for index in (0, 1)]
@@ -299,6 +300,7 @@ def test_who_is_stopped_while_a_rank_is_missing_says_that_nothing_ran(job: Job) 
 # Clocks that differ
 
 
+@pytest.mark.slow
 def test_nodes_whose_clocks_differ_agree_on_everything(job: Job) -> None:
     """Starts are numbered, the newest checkpoint is the last that was made, and no time is negative or too long.
 

@@ -251,6 +251,7 @@ print(f"accuracy={model.score([[0.0], [3.0]], [0, 1])}")
 """
 
 
+@pytest.mark.slow
 def test_autolog_without_a_server_writes_into_the_pods_own_folder(pod, tmp_path):
     """The job succeeds, and the image's folder, which is read-only in a pod, stays as it is."""
     (tmp_path / "image").mkdir()

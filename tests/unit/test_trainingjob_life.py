@@ -196,6 +196,12 @@ def test_a_pod_without_a_node_fails_with_the_schedulers_words():
     assert "0/1 nodes: no gpu" in got.status["failure"]["message"]
     assert "pendingDeadlineSeconds=900" in got.status["failure"]["hint"]
 
+    # Its controller has not said yet when the Job began: it did when it was made.
+    unseen = job(one)
+    unseen["metadata"]["creationTimestamp"] = "2029-12-31T23:00:00Z"
+    got = plan(one, seen(unseen, pod(one, phase="Pending", conditions=[told], startTime="")), NOW)
+    assert (got.status["state"], got.status["startTime"]) == ("Failed", "2029-12-31T23:00:00Z")
+
 
 def test_a_job_that_was_out_of_memory_gets_more():
     """The status says how much; the Job is deleted after that; the next one has it."""

@@ -120,7 +120,8 @@ def ended(facts: Manifest, child: Manifest, now: datetime) -> Manifest:
         c.get("lastTransitionTime") for c in counts.get("conditions") or [] if c.get("type") in ("Complete", "Failed")
     ]
     end = str(counts.get("completionTime") or next((t for t in times if t), None) or timestamp(now))
-    start = facts.get("startTime") or counts.get("startTime")  # a pod that nobody saw began not long after its Job
+    # A pod that nobody saw began not long after its Job, which began when it was made.
+    start = facts.get("startTime") or counts.get("startTime") or (child.get("metadata") or {}).get("creationTimestamp")
     active = int(facts.get("activeSeconds") or 0) + _seconds(facts.get("activeSince"), end)
     found = {**facts, "startTime": start, "completionTime": end, "duration": in_words(_seconds(start, end))}
     productive = min(int((facts.get("goodput") or {}).get("productiveSeconds", 0)), active)
