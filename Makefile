@@ -46,7 +46,7 @@ test-all:  ## all tests, also the slow ones of foreign frameworks, clients and r
 	@$(MAKE) --no-print-directory test ALL=1
 
 unit: .venv/ready  ## pure functions and golden manifests, and our programs on loopback
-	$(PYTEST) -n 3 --dist worksteal tests/unit tests/gateway tests/golden -m "not long $(LESS)"
+	$(PYTEST) -n 3 --dist worksteal tests/unit tests/gateway tests/security tests/golden -m "not long $(LESS)"
 
 api: .venv/ready  ## every rule of the CRDs against a real kube-apiserver
 	$(PYTEST) -n 3 --dist loadfile tests/api -m "not long $(LESS)"

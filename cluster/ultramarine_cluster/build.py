@@ -13,7 +13,7 @@ from pathlib import Path
 from . import packages, programs
 from .console import Progress, minutes, run_logged, say
 from .errors import ClusterError
-from .paths import CLUSTER_FOLDER, cache, lock
+from .paths import cache, lock
 
 # The Go that go.mod asks for, at least.
 GO = "1.26.6"
@@ -35,10 +35,6 @@ def ensure(names: tuple[str, ...] | None = None) -> str:
 def _build(lacking: list[programs.Program]) -> None:
     packages.ensure()
     go = go_program()
-    out = programs.folder()
-    out.mkdir(parents=True, exist_ok=True)
-    for left_over in out.glob("*.part-*"):
-        left_over.unlink()
     logs = cache() / "logs"
     expected = sum(program.seconds for program in lacking)
     say(
@@ -52,6 +48,10 @@ def _build(lacking: list[programs.Program]) -> None:
     for number, program in enumerate(lacking, 1):
         start = time.monotonic()
         progress.begin(f"[{number}/{len(lacking)}] {program.name}")
+        out = programs.folder(program.module)
+        out.mkdir(parents=True, exist_ok=True)
+        for left_over in out.glob("*.part-*"):
+            left_over.unlink()
         # A compiler that outlived its killed launcher may still write to a file of the old name.
         part = out / f"{program.name}.part-{os.getpid()}"
         log = logs / f"build-{program.name}.log"
@@ -63,7 +63,7 @@ def _build(lacking: list[programs.Program]) -> None:
             remedy="if modules cannot be fetched, check GOPROXY and the network; then run the command again",
             # The go that was chosen is the one that compiles; it must not fetch another.
             env={**program.env, "GOTOOLCHAIN": "local", **caches},
-            cwd=CLUSTER_FOLDER,
+            cwd=program.module,
         )
         # A program is there whole or not at all, whenever the builder dies.
         part.rename(out / program.name)

@@ -63,13 +63,14 @@ def table() -> dict[str, Image]:
     )
     of_server = (*_shared(*of_both, "serving_records", "version_records", "catalogue"), outside)
     of_gateway = _shared("contract", "logs", "meta", "routes")
-    addons = ("coredns", "metrics-server", "local-path-provisioner", "versitygw")
+    addons = ("coredns", "metrics-server", "local-path-provisioner")
     examples = sorted(file.parent.name for file in (REPOSITORY / "examples").glob("*/Dockerfile"))
     return {
         "operator": Image("operator/Dockerfile", (*common, "operator"), seconds=45),
         "trainer": Image("trainer-image/Dockerfile", (*common, *of_trainer, "trainer-image"), seconds=90),
         "server": Image("server-image/Dockerfile", (*common, *of_server, "server-image"), seconds=90),
         "gateway": Image("gateway-image/Dockerfile", (*common, *of_gateway, "gateway-image"), seconds=60),
+        "storage": _storage(),
         "addons": Image(
             str((CLUSTER_FOLDER / "addons" / "Dockerfile").relative_to(REPOSITORY)),
             outside=(*map(programs.path, addons), Path("/usr/bin/catatonit"), Path("/bin/busybox")),
@@ -79,6 +80,13 @@ def table() -> dict[str, Image]:
         MLFLOW: Image("mlflow-image/Dockerfile", ("mlflow-image",), seconds=120),
         **{EXAMPLE + name: _example(f"examples/{name}") for name in examples},
     }
+
+
+def _storage() -> Image:
+    """Docker compiles the program in an image of Go; where there is none, this machine's own Go has compiled it."""
+    if docker():
+        return Image("storage-image/Dockerfile", ("storage-image",), based=False, seconds=180)
+    return Image("cluster/storage/Dockerfile", outside=(programs.path("ultramarine-storage"),), based=False, seconds=10)
 
 
 def _example(folder: str) -> Image:
@@ -197,8 +205,9 @@ def _image(name: str) -> Image:
 
 def _digest(path: Path) -> str:
     # A program's folder is named by what it was made of; reading 200 MB again would tell no more.
-    made_of_key = path.parent == programs.folder()
-    return programs.key() if made_of_key else sha256(path.read_bytes()).hexdigest()
+    if path.parent.parent == cache() and path.parent.name.startswith("bin-"):
+        return path.parent.name
+    return sha256(path.read_bytes()).hexdigest()
 
 
 def _base_id(image: Image) -> str:

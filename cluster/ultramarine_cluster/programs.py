@@ -7,7 +7,7 @@ from functools import cache as once
 from hashlib import sha256
 from pathlib import Path
 
-from .paths import CLUSTER_FOLDER, cache
+from .paths import CLUSTER_FOLDER, REPOSITORY, cache
 
 KUBERNETES = "1.37.2"
 _LABELS = {"gitVersion": f"v{KUBERNETES}", "gitMajor": "1", "gitMinor": "37", "gitTreeState": "clean"}
@@ -21,13 +21,14 @@ LDFLAGS = "-s -w " + " ".join(
 
 @dataclass(frozen=True)
 class Program:
-    """One program; `seconds` is what it took on two quiet cores with nothing cached, in the order of the table."""
+    """One program of a Go module; `seconds` is what it took on two quiet cores, with nothing cached."""
 
     name: str
     package: str
     seconds: float
     flags: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=lambda: {"CGO_ENABLED": "0"})
+    module: Path = CLUSTER_FOLDER
 
     def argv(self, go: Path, out: Path) -> list[str]:
         """The command that compiles the program into the file `out`."""
@@ -40,6 +41,7 @@ TABLE = (
     Program("host-local", "github.com/containernetworking/plugins/plugins/ipam/host-local", 2),
     Program("bridge", "github.com/containernetworking/plugins/plugins/main/bridge", 8),
     Program("portmap", "github.com/containernetworking/plugins/plugins/meta/portmap", 3),
+    Program("tuning", "github.com/containernetworking/plugins/plugins/meta/tuning", 2),
     Program(
         "runc",
         "github.com/opencontainers/runc",
@@ -62,7 +64,7 @@ TABLE = (
     Program("coredns", "./coredns", 25),
     Program("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server", 12),
     Program("local-path-provisioner", "github.com/rancher/local-path-provisioner", 10),
-    Program("versitygw", "github.com/versity/versitygw/cmd/versitygw", 25),
+    Program("ultramarine-storage", ".", 60, module=REPOSITORY / "storage-image"),
     Program("netpol", "./netpol", 15),
     Program("kwok", "sigs.k8s.io/kwok/cmd/kwok", 40),
 )
@@ -70,24 +72,26 @@ BARE = ("etcd", "kube-apiserver", "kubectl")
 
 
 @once
-def key() -> str:
-    """Twelve digits that change with anything that the programs are made of."""
+def key(module: Path = CLUSTER_FOLDER) -> str:
+    """Twelve digits that change with anything that a module's programs are made of."""
     made_of = sha256()
-    for name in ("go.mod", "go.sum", "coredns/main.go", "netpol/main.go"):
-        made_of.update((CLUSTER_FOLDER / name).read_bytes())
+    for file in sorted((module / "go.mod", module / "go.sum", *module.glob("**/*.go"))):
+        made_of.update(file.read_bytes())
     for program in TABLE:
-        made_of.update(repr((program.name, program.package, LDFLAGS, program.flags, program.env)).encode())
+        if program.module == module:
+            made_of.update(repr((program.name, program.package, LDFLAGS, program.flags, program.env)).encode())
     return made_of.hexdigest()[:12]
 
 
-def folder() -> Path:
-    """Where the programs of this version of the repository lie."""
-    return cache() / f"bin-{key()}"
+def folder(module: Path = CLUSTER_FOLDER) -> Path:
+    """Where the programs of this version of a module lie."""
+    return cache() / f"bin-{key(module)}"
 
 
 def path(name: str) -> Path:
     """Where the program `name` lies, or will lie once built."""
-    return folder() / name
+    (program,) = (program for program in TABLE if program.name == name)
+    return folder(program.module) / name
 
 
 def missing(names: tuple[str, ...] | None = None) -> list[Program]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 KIND_CLUSTER = "ultramarine"
 OLDEST_HELM = (3, 17)
 CHART = REPOSITORY / "charts" / "ultramarine"
-OWN_IMAGES = ("operator", "trainer", "server", "gateway")
+OWN_IMAGES = ("operator", "trainer", "server", "gateway", "storage")
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,7 @@ def install(target: Target, namespace: str = "ultramarine", *settings: str) -> d
 
     `settings` are Helm's own: KEY=VALUE for --set-json.
     """
-    names = (*OWN_IMAGES, *(("addons",) if target.where == "embedded" else ()))
-    references = give_images(target, names)
+    references = give_images(target, OWN_IMAGES)
     upgrade(target, namespace, references, *settings)
     return references
 
@@ -220,8 +219,6 @@ def upgrade(target: Target, namespace: str, references: dict[str, str], *setting
     for name in (name for name in OWN_IMAGES if name in known):
         repository, _, tag = references[name].rpartition(":")
         words += [f"images.{name}.repository={json.dumps(repository)}", f"images.{name}.tag={json.dumps(tag)}"]
-    if "addons" in references:  # the S3 server's own image cannot be had without a registry; ours carries its program
-        words.append(f"storage.embedded.image={json.dumps(references['addons'])}")
     with step("Helm installs the chart") as notes:
         if (ended := _finish(target, namespace)) is not None:
             notes.append(ended)

@@ -166,7 +166,7 @@ def release(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -
     restricted(embedded, NAMESPACE)
     tree = tree_before(tmp_path_factory.mktemp("before"))
     platform = Platform(embedded, NAMESPACE)
-    made = Release(platform, set(inventory(embedded)), target.give_images(embedded, (*IMAGES, "addons")))
+    made = Release(platform, set(inventory(embedded)), target.give_images(embedded, IMAGES))
     before = made.images | images_of(tree)
     try:
         target.upgrade(embedded, NAMESPACE, before, chart=tree / "charts" / "ultramarine")

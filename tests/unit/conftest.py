@@ -1,8 +1,7 @@
-"""Real things for all unit tests: an S3 server (versitygw on loopback, a folder behind it) and fitted models."""
+"""Real things for all unit tests: the embedded storage on loopback, with a folder behind it, and fitted models."""
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import threading
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
 import pytest
 from ports import free_port as free_port
@@ -32,7 +32,7 @@ class ObjectStore:
 
     endpoint: str
     folder: Path
-    access_key: str = "test-key"
+    access_key: str = "root"
     secret_key: str = "test-secret"
 
     @property
@@ -40,16 +40,16 @@ class ObjectStore:
         return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
     for _ in range(200):
         if process.poll() is not None:
             break
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            urlopen(f"{address}/healthz", timeout=5).close()
             return
         except OSError:
             time.sleep(0.05)
-    pytest.fail(f"versitygw does not listen on port {port}")
+    pytest.fail(f"the storage does not answer at {address}")
 
 
 def eventually(holds: Callable[[], bool]) -> None:
@@ -62,16 +62,18 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 @contextmanager
 def serving_store(folder: Path) -> Iterator[ObjectStore]:
-    """A versitygw over a folder, built where it is not yet."""
-    build.ensure(("versitygw",))
-    program = str(programs.path("versitygw"))
+    """The embedded storage over a folder, built where it is not yet."""
+    build.ensure(("ultramarine-storage",))
     store = ObjectStore(f"http://127.0.0.1:{free_port()}", folder)
     port = int(store.endpoint.rpartition(":")[2])
-    keys = {"ROOT_ACCESS_KEY": store.access_key, "ROOT_SECRET_KEY": store.secret_key}
-    command = [program, "--quiet", "--port", f"127.0.0.1:{port}", "posix", str(folder)]
-    with subprocess.Popen(command, env=os.environ | keys, stdout=subprocess.DEVNULL) as process:
+    accounts = folder.with_name(f"{folder.name}-accounts")
+    accounts.mkdir(exist_ok=True)
+    (accounts / store.access_key).write_text(store.secret_key)
+    program = str(programs.path("ultramarine-storage"))
+    command = [program, "-listen", f"127.0.0.1:{port}", "-data", str(folder), "-accounts", str(accounts)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
-            _wait_for(port, process)
+            _wait_for(store.endpoint, process)
             yield store
         finally:
             process.terminate()
@@ -79,7 +81,7 @@ def serving_store(folder: Path) -> Iterator[ObjectStore]:
 
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    """One versitygw for all tests."""
+    """One storage for all tests."""
     with serving_store(tmp_path_factory.mktemp("buckets")) as store:
         yield store
 
@@ -102,7 +104,7 @@ def storage_to_come(monkeypatch: pytest.MonkeyPatch) -> Storage:
 
 @pytest.fixture
 def bucket_folder(object_store: ObjectStore) -> Path:
-    """A fresh bucket, seen from behind; versitygw takes a folder for one."""
+    """A fresh bucket, seen from behind: a folder."""
     folder = object_store.folder / f"bucket-{uuid.uuid4().hex[:8]}"
     folder.mkdir()
     return folder

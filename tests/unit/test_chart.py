@@ -23,7 +23,9 @@ def test_by_default_nothing_reaches_beyond_its_namespace(chart):
     clusterwide = ("CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding")
     inside = [each for each in got if each["kind"] not in clusterwide and not outlives(each)]
     assert {each["metadata"].get("namespace") for each in inside} == {"platform"}
-    assert names(got, "Role") == [f"platform/ultramarine-{name}" for name in ("gateway", "leader", "operator")]
+    assert names(got, "Role") == [
+        f"platform/ultramarine-{name}" for name in ("gateway", "leader", "operator", "storage")
+    ]
     assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "platform"
     assert len(of(got, "CustomResourceDefinition")) == len(KINDS)
 
@@ -41,24 +43,31 @@ def test_a_list_of_namespaces_gets_a_role_in_each(chart):
     assert names(got, "ClusterRole", "ClusterRoleBinding") == ["/ultramarine-progress-platform"] * 2
     teams = ("platform", "team-a", "team-b")
     own = [f"{team}/ultramarine-{name}" for team in teams for name in ("gateway", "operator")]
-    assert names(got, "Role") == names(got, "RoleBinding") == sorted(["platform/ultramarine-leader", *own])
+    platform = ["platform/ultramarine-leader", "platform/ultramarine-storage"]
+    assert names(got, "Role") == names(got, "RoleBinding") == sorted([*platform, *own])
     assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "platform,team-a,team-b"
 
 
 def test_another_namespace_takes_nothing_from_the_first(chart):
     """What is there for the release's own namespace stays, to the letter, when one more is listed; keys aside."""
-    moving = {"ultramarine-operator", "ultramarine-storage", "ultramarine-storage-accounts"}
+    moving = {
+        *(("Secret", "ultramarine-storage"), ("Secret", "ultramarine-storage-accounts")),
+        *(("NetworkPolicy", "ultramarine-storage"), ("NetworkPolicy", "ultramarine-operator")),
+        ("Deployment", "ultramarine-operator"),
+    }
 
     def of_the_first(values: Manifest) -> list[Manifest]:
         got = [each for each in chart.render(values) if each["metadata"].get("namespace") == "platform"]
-        return [e for e in got if not (e["kind"] in ("Secret", "Deployment", "NetworkPolicy") and named(e) in moving)]
+        return [each for each in got if (each["kind"], named(each)) not in moving]
 
     def named(each: Manifest) -> str:
         return str(each["metadata"]["name"])
 
     before = of_the_first({})
     assert {"NetworkPolicy", "Role", "Service"} <= {each["kind"] for each in before}
-    assert "ultramarine-gateway" in {named(each) for each in before if each["kind"] == "Deployment"}
+    assert {"ultramarine-gateway", "ultramarine-storage"} <= {
+        named(each) for each in before if each["kind"] == "Deployment"
+    }
     assert of_the_first({"namespaces": ["team-a"]}) == before
     # In the list or not, the release's own is looked after.
     assert of_the_first({"namespaces": ["team-a", "platform"]}) == before
@@ -69,7 +78,7 @@ def test_clusterwide_is_one_cluster_role(chart):
     got = chart.render({"clusterWide": True})
     (role,) = (r for r in of(got, "ClusterRole") if r["metadata"]["name"] == "ultramarine-operator-platform")
 
-    assert names(got, "Role") == ["platform/ultramarine-gateway", "platform/ultramarine-leader"]
+    assert names(got, "Role") == [f"platform/ultramarine-{name}" for name in ("gateway", "leader", "storage")]
     bindings = ["/ultramarine-operator-platform", "/ultramarine-progress-platform"]
     assert names(got, "ClusterRoleBinding") == bindings
     (small,) = (r for r in of(chart.render({}), "Role") if r["metadata"]["name"] == "ultramarine-operator")
@@ -169,7 +178,7 @@ def test_what_holds_data_outlives_the_release(chart):
         ({"gateway": {"replicas": 11}}, ("/gateway/replicas", "maximum: got 11, want 10")),
         ({"gateway": {"enabled": "no"}}, ("/gateway/enabled", "got string, want boolean")),
         ({"gateway": {"image": {}}}, ("/gateway", "'image' not allowed")),
-        ({"images": {"gateway": {"repository": ""}}}, ("images.gateway.repository have to be set",)),
+        ({"images": {"gateway": {"repository": ""}}}, ("images.gateway.repository", "have to be set")),
         ({"operator": {"replicas": 6}}, ("/operator/replicas", "maximum: got 6, want 5")),
         ({"operator": {"resources": {"limit": {}}}}, ("/operator/resources", "limit", "not allowed")),
         ({"operator": {"resources": {"limits": {"memory": "1 GB"}}}}, ("/operator/resources/limits/memory",)),
@@ -223,24 +232,26 @@ def test_every_pod_is_restricted(chart, mode):
 
 
 def test_a_token_is_only_where_it_is_used(chart, mode):
-    """The operator speaks to the API; no other pod gets a service-account token."""
+    """The operator speaks to the API, and the storage reads one Secret; no other pod gets a service-account token."""
     for name, pod in pods(chart.render(mode)):
-        if name == "ultramarine-operator":
-            assert pod["serviceAccountName"] == "ultramarine-operator"
+        if name in ("ultramarine-operator", "ultramarine-storage"):
+            assert pod["serviceAccountName"] == name
         else:
             assert pod["automountServiceAccountToken"] is False, name
 
 
 def test_the_rights_are_the_least(chart, mode):
-    """The operator may create Secrets, the gateway read them by name; no wildcard, no exec, no escalation."""
+    """The operator creates Secrets, the gateway reads them by name, the storage its own; no wildcard, no escalation."""
     for role in of(chart.render({**mode, "rbac": {"people": False}}), "Role", "ClusterRole"):
         for rule in role["rules"]:
             words: list[Any] = [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
             assert "*" not in words
             assert not {"escalate", "bind", "impersonate", "deletecollection"} & set(words)
             assert not {"pods/exec", "pods/attach", "serviceaccounts", "serviceaccounts/token"} & set(words)
-            only = ["get"] if role["metadata"]["name"] == "ultramarine-gateway" else ["create"]
-            assert "secrets" not in rule["resources"] or rule["verbs"] == only
+            reads = role["metadata"]["name"] in ("ultramarine-gateway", "ultramarine-storage")
+            assert "secrets" not in rule["resources"] or rule["verbs"] == (["get"] if reads else ["create"])
+            if role["metadata"]["name"] == "ultramarine-storage":
+                assert rule["resourceNames"] == ["ultramarine-storage-accounts"]
             if "leases" in rule["resources"]:
                 assert role["metadata"]["name"] == "ultramarine-leader"
                 assert role["metadata"]["namespace"] == "platform"

@@ -163,7 +163,7 @@ def test_a_failed_fetch_says_why(storage: Storage, bucket: str, tmp_path: Path) 
     """The init container leaves the storage's reason in the termination log."""
     task = ServingTask("cancer", "3", f"s3://{bucket}/gone/", "sha256:00", "auto")
     options = command(tmp_path, task, "fetch")
-    options["env"] |= {"AWS_ACCESS_KEY_ID": "test-key", "AWS_SECRET_ACCESS_KEY": "wrong"}
+    options["env"] |= {"AWS_ACCESS_KEY_ID": "root", "AWS_SECRET_ACCESS_KEY": "wrong"}
     options["env"] |= {"ULTRAMARINE_STORAGE_ENDPOINT": storage.name}
 
     with subprocess.Popen(**options) as process:

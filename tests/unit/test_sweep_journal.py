@@ -188,7 +188,7 @@ def test_a_storage_that_is_away_is_waited_for(
     storage_to_come: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A coordinator begins, and appends, as soon as the storage answers."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-key")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "root")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
     storage = Storage(storage_to_come.name, attempts=1)
     said: list[str] = []

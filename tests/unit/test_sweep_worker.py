@@ -106,7 +106,7 @@ def test_a_sweep_outlives_its_storage(
     storage_to_come: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the storage is away no result is said to be kept; when it is back all goes on, and nothing twice."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test-key")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "root")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
     (tmp_path / "buckets/sweeps").mkdir(parents=True)
     fleet = Fleet(tmp_path, storage_to_come.name, "sweeps")

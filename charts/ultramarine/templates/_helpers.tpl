@@ -8,7 +8,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- define "ultramarine.image" -}}
 {{- if not .image.repository }}
-{{- fail "images.operator.repository, images.trainer.repository, images.server.repository and, with gateway.enabled, images.gateway.repository have to be set: no images are published yet; `make install CONTEXT=... REGISTRY=...` builds, pushes and installs them" }}
+{{- fail "images.operator.repository, images.trainer.repository, images.server.repository and, with gateway.enabled, images.gateway.repository and, without storage.endpoint, images.storage.repository have to be set: no images are published yet; `make install CONTEXT=... REGISTRY=...` builds, pushes and installs them" }}
 {{- end }}
 {{- .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
 {{- end }}
@@ -53,29 +53,6 @@ namespaceSelector:
   matchExpressions:
   - {key: kubernetes.io/metadata.name, operator: In, values: {{ include "ultramarine.namespaces" . }}}
 {{- end }}
-{{- end }}
-
-{{- /* Who may do what in the embedded bucket: a namespace's pods below its name, all read shared/, the operator reads. */ -}}
-{{- define "ultramarine.bucketPolicy" -}}
-{{- $bucket := printf "arn:aws:s3:::%s" .Values.storage.bucket }}
-{{- $statements := list
-  (dict "Effect" "Allow" "Principal" "operator" "Action" "s3:GetObject" "Resource" (printf "%s/*" $bucket))
-  (dict "Effect" "Allow" "Principal" "operator" "Action" "s3:ListBucket" "Resource" $bucket) }}
-{{- $everybody := list }}
-{{- range include "ultramarine.namespaces" . | fromJsonArray }}
-{{- $account := printf "namespace-%s" . }}
-{{- $everybody = append $everybody $account }}
-{{- $prefixes := dict "StringLike" (dict "s3:prefix" (list (printf "%s/*" .) "shared/*")) }}
-{{- $statements = concat $statements (list
-  (dict "Effect" "Allow" "Principal" $account "Action" (list "s3:GetObject" "s3:PutObject" "s3:DeleteObject" "s3:AbortMultipartUpload") "Resource" (printf "%s/%s/*" $bucket .))
-  (dict "Effect" "Allow" "Principal" $account "Action" "s3:ListBucket" "Resource" $bucket "Condition" $prefixes)) }}
-{{- end }}
-{{- $statements = append $statements (dict "Effect" "Allow" "Principal" (dict "AWS" $everybody) "Action" "s3:GetObject" "Resource" (printf "%s/shared/*" $bucket)) }}
-{{- $policy := dict "Version" "2012-10-17" "Statement" $statements | toJson }}
-{{- if gt (len $policy) 3900 }}
-{{- fail "the embedded storage keeps its bucket policy in a file's attribute, which has no room for so many namespaces; use a storage of your own (storage.endpoint)" }}
-{{- end }}
-{{- $policy }}
 {{- end }}
 
 {{- define "ultramarine.storageEndpoint" -}}

@@ -36,7 +36,7 @@ _PERCENT_ENCODED = re.compile(r"%[0-9A-Fa-f]{2}")
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 30, 3  # so an absent address is told within 20 s
 _TRANSFER = TransferConfig(multipart_threshold=32 * 1024 * 1024, multipart_chunksize=16 * 1024 * 1024)
 
-# versitygw says XAdminUserNotFound, with status 404, for an access key that it does not know.
+# versitygw by itself says XAdminUserNotFound, with status 404, for an access key that it does not know.
 _BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "XAdminUserNotFound"}
 _WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
 _BUSY = {

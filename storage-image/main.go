@@ -1,0 +1,107 @@
+// The embedded storage: versitygw's S3 server on one folder, behind a guard that confines the account of a namespace to
+// its own part of the bucket.
+//
+// versitygw trusts its input: the id of an upload becomes a path, and so do the keys of a batch delete. Therefore only
+// requests of known method, parameters and headers pass (requests.go), every key and id is checked where it becomes a path
+// (guard.go), and accounts are the files of a mounted Secret (accounts.go).
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/versity/versitygw/backend/meta"
+	"github.com/versity/versitygw/backend/posix"
+	"github.com/versity/versitygw/s3api"
+	"github.com/versity/versitygw/s3api/controllers"
+	"github.com/versity/versitygw/s3api/middlewares"
+)
+
+const (
+	region = "us-east-1" // AWS's default, for which clients without a region sign
+	// Uploads older than this were abandoned: their client died. S3 would keep them for ever, unseen.
+	uploadAge = 7 * 24 * time.Hour
+)
+
+func main() {
+	address := flag.String("listen", ":7070", "the address to listen at")
+	folder := flag.String("data", "/data", "the folder in which each bucket is a folder")
+	bucket := flag.String("bucket", "ultramarine", "the bucket that namespaces share; it is created if it does not exist")
+	secrets := flag.String("accounts", "/accounts", "a folder of files, each named after an account and holding its secret key")
+	name := flag.String("secret", "", "the Secret mounted there: it is also read from the API server, for accounts newer than the mount")
+	flag.Parse()
+
+	if err := serve(*address, *folder, *bucket, newAccounts(*secrets, *name)); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func serve(address, folder, bucket string, accounts accounts) error {
+	stopped, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	server, err := newServer(folder, bucket, accounts)
+	if err != nil {
+		return err
+	}
+	go removeAbandoned(stopped, filepath.Join(folder, bucket))
+	ended := make(chan error, 1)
+	go func() { ended <- server.ServeMultiPort([]string{address}) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-stopped.Done():
+		return server.ShutDown() // after the requests under way
+	}
+}
+
+func newServer(folder, bucket string, accounts accounts) (*s3api.S3ApiServer, error) {
+	if !isBucketName(bucket) {
+		return nil, fmt.Errorf("-bucket %q is not a bucket name: 3 to 63 lower-case letters, digits, dots and hyphens", bucket)
+	}
+	if _, err := accounts.GetUserAccount(rootName); err != nil {
+		return nil, fmt.Errorf("no key of the account %s in %s (%w); add it to the mounted Secret", rootName, accounts.folder, err)
+	}
+	path := filepath.Join(folder, bucket)
+	if err := os.MkdirAll(path, 0o750); err != nil {
+		return nil, err
+	}
+	if err := flush(folder); err != nil {
+		return nil, err
+	}
+	if err := reopenUploads(path); err != nil {
+		return nil, err
+	}
+	options := posix.PosixOpts{
+		ValidateBucketNames: true,
+		Concurrency:         256,
+		CopyObjectThreshold: 5 << 30,
+		IOBufferSize:        128 << 10, // one for each write under way
+	}
+	options.SetNewDirPerm(0o750)
+	options.SetNewFilePerm(0o640)
+	store, err := posix.New(folder, meta.XattrMeta{}, options)
+	if err != nil {
+		return nil, err
+	}
+	// versitygw reads its own root account once. Nobody knows this one; ours is an account like the others, of more rights.
+	unused := middlewares.RootUserConfig{Access: rand.Text(), Secret: rand.Text()}
+	return s3api.New(
+		&guard{store: store, folder: folder, bucket: bucket},
+		unused, region, accounts, nil, nil, nil, nil,
+		s3api.WithQuiet(),
+		s3api.WithKeepAlive(),
+		s3api.WithDisableACL(),
+		s3api.WithMpMaxParts(maxParts),
+		s3api.WithConcurrencyLimiter(2048, 512),
+		s3api.WithRoute("GET", "/healthz", healthy),
+		s3api.WithMiddleware("/", controllers.WrapMiddleware(refuseUnknown, nil, nil)),
+	)
+}

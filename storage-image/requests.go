@@ -1,0 +1,180 @@
+package main
+
+import (
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gofiber/fiber/v3"
+)
+
+const (
+	maxParts = 10_000
+	// The largest body that is no object's content: the parts of an upload, or the keys of a batch delete.
+	maxDocument = 4 << 20
+)
+
+// check reports whether the value of a parameter is valid.
+type check func(value string) bool
+
+func anyText(string) bool     { return true }
+func empty(value string) bool { return value == "" }
+func oneOf(texts ...string) check {
+	return func(value string) bool { return slices.Contains(texts, value) }
+}
+func number(least, most int) check {
+	return func(value string) bool {
+		found, err := strconv.Atoi(value)
+		return err == nil && least <= found && found <= most && value[0] != '+'
+	}
+}
+
+// operation is one S3 operation, by the parameters that it must have, and those that it may have.
+type operation struct{ must, may map[string]check }
+
+var (
+	// Parameters of every operation: SDKs name it, and a presigned URL is signed in its query.
+	always = map[string]check{
+		"x-id": anyText, "X-Amz-Algorithm": oneOf("AWS4-HMAC-SHA256"), "X-Amz-Credential": anyText, "X-Amz-Date": anyText,
+		"X-Amz-Expires": number(1, 7*24*3600), "X-Amz-SignedHeaders": anyText, "X-Amz-Signature": anyText,
+		"X-Amz-Content-Sha256": anyText,
+	}
+	listing = map[string]check{
+		"list-type": oneOf("2"), "prefix": isPrefix, "delimiter": oneOf("", "/"), "max-keys": number(0, 1000),
+		"encoding-type": oneOf("url"), "continuation-token": isPrefix, "start-after": isPrefix, "marker": isPrefix,
+		"fetch-owner": oneOf("true", "false"),
+	}
+	// How a browser shows an object, and which part of it is asked for.
+	response = map[string]check{
+		"response-content-type": anyText, "response-content-disposition": anyText, "response-cache-control": anyText,
+		"partNumber": number(1, maxParts),
+	}
+	upload = map[string]check{"uploadId": uploadID.MatchString}
+	part   = map[string]check{"uploadId": uploadID.MatchString, "partNumber": number(1, maxParts)}
+
+	ofService = map[string][]operation{http.MethodGet: {{}}}
+	ofBucket  = map[string][]operation{
+		http.MethodGet:  {{may: listing}},
+		http.MethodHead: {{}},
+		http.MethodPost: {{must: map[string]check{"delete": empty}}},
+	}
+	ofObject = map[string][]operation{
+		http.MethodGet:    {{may: response}},
+		http.MethodHead:   {{may: response}},
+		http.MethodPut:    {{}, {must: part}},
+		http.MethodPost:   {{must: map[string]check{"uploads": empty}}, {must: upload}},
+		http.MethodDelete: {{}, {must: upload}},
+	}
+
+	// The headers of Amazon's that are understood; others would set owners, locks, tags or redirects.
+	headers = regexp.MustCompile(`^x-amz-(date|api-version|content-sha256|decoded-content-length|trailer|user-agent|te|` +
+		`sdk-checksum-algorithm|checksum-.+|meta-.+|copy-source(-range|-if-.+)?|metadata-directive|mp-object-size)$`)
+)
+
+// healthy answers the readiness probe. It is asked before every other request, and so sets what versitygw leaves unset.
+func healthy(ctx fiber.Ctx) error {
+	server := ctx.App().Server()
+	server.DisablePreParseMultipartForm = true // forms are refused, and must not be read into memory before
+	server.ReadTimeout = 10 * time.Minute      // of one request with its body
+	server.IdleTimeout = 2 * time.Minute
+	return ctx.SendStatus(http.StatusOK)
+}
+
+// refuseUnknown lets the requests of the platform's clients pass, and no others: what versitygw makes of them is known.
+func refuseUnknown(ctx fiber.Ctx) error {
+	path, ok := decoded(string(ctx.Request().URI().PathOriginal()), url.PathUnescape)
+	if !ok || path == "" || path[0] != '/' {
+		return invalid("the path", keyRules)
+	}
+	bucket, key, inBucket := strings.Cut(path[1:], "/")
+	operations := ofObject
+	switch {
+	case bucket == "" && !inBucket:
+		operations = ofService
+	case !isBucketName(bucket):
+		return invalid("the bucket's name", "3 to 63 lower-case letters, digits, dots and hyphens are allowed")
+	case key == "":
+		operations = ofBucket
+	case !isPlainKey(strings.TrimSuffix(key, "/")):
+		return invalid("the key", keyRules)
+	}
+	query, err := url.ParseQuery(string(ctx.Request().URI().QueryString()))
+	if err != nil || !slices.ContainsFunc(operations[ctx.Method()], func(o operation) bool { return o.matches(query) }) {
+		return notOffered(ctx.Method() + " with these parameters")
+	}
+	content := ctx.Method() == http.MethodPut && ctx.Get("X-Amz-Copy-Source") == ""
+	if size := ctx.Request().Header.ContentLength(); !content && (size > maxDocument || size == -1) {
+		return invalid("the size of the body", "it must be known, and at most 4 MiB")
+	}
+	if strings.HasPrefix(strings.ToLower(ctx.Get("Content-Type")), "multipart/") && ctx.Method() == http.MethodPost {
+		return notOffered("a form")
+	}
+	for name, value := range ctx.Request().Header.All() {
+		if err := checkHeader(strings.ToLower(string(name)), string(value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkHeader(name, value string) error {
+	switch {
+	case !strings.HasPrefix(name, "x-amz-"):
+	case name == "x-amz-acl" && (value == "private" || value == "bucket-owner-full-control"):
+	case name == "x-amz-storage-class" && value == "STANDARD":
+	case !headers.MatchString(name):
+		return notOffered("the header " + name)
+	case name == "x-amz-copy-source":
+		path, ok := decoded(strings.TrimPrefix(value, "/"), url.QueryUnescape)
+		bucket, key, _ := strings.Cut(path, "/")
+		if !ok || !isBucketName(bucket) || !isPlainKey(key) || strings.Contains(key, "?") {
+			return invalid(name, "name a bucket and a key, without a version: "+keyRules)
+		}
+	}
+	return nil
+}
+
+// decoded takes percent-encoding away. A key may look encoded even then, as those of Spark do (day=1%2F2); refused are keys
+// that would lead elsewhere if they were decoded again.
+func decoded(text string, unescape func(string) (string, error)) (string, bool) {
+	once, err := unescape(text)
+	if err != nil {
+		return "", false
+	}
+	for last := once; ; {
+		next, err := url.PathUnescape(last)
+		if err != nil || next == last {
+			return once, true
+		}
+		if !isPlainKey(strings.Trim(next, "/")) {
+			return "", false
+		}
+		last = next
+	}
+}
+
+// matches reports whether a query is this operation's: each parameter is known, comes once, and has a valid value.
+func (o operation) matches(query url.Values) bool {
+	for name := range o.must {
+		if !query.Has(name) {
+			return false
+		}
+	}
+	for name, values := range query {
+		valid := always[name]
+		if valid == nil {
+			valid = o.may[name]
+		}
+		if valid == nil {
+			valid = o.must[name]
+		}
+		if valid == nil || len(values) != 1 || !valid(values[0]) {
+			return false
+		}
+	}
+	return true
+}
