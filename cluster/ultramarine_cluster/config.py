@@ -113,6 +113,8 @@ def cni(state: State) -> Path:
                     "routes": [{"dst": "0.0.0.0/0"}],
                 },
             },
+            # Policies cover IPv4 here; an IPv6 link-local address would bypass them.
+            {"type": "tuning", "sysctl": {"net.ipv6.conf.all.disable_ipv6": "1"}},
             {"type": "portmap", "capabilities": {"portMappings": True}, "backend": "nftables", "snat": True},
         ],
     }
