@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from urllib.parse import urlsplit
 
 from ultramarine.shared.routes import EndpointRoutes
@@ -30,8 +31,8 @@ def clusters(routes: EndpointRoutes) -> tuple[Document, ...]:
 
 
 def issuer_cluster(routes: EndpointRoutes) -> str:
-    """The name of the cluster that a remote key set is fetched from."""
-    return f"{routes.endpoint}/issuer"
+    """The name of the cluster that a remote key set is fetched from: another URI is another cluster."""
+    return f"{routes.endpoint}/issuer-{sha256(routes.auth.jwks_uri.encode()).hexdigest()[:8]}"
 
 
 def _pool(name: str, protocol: str, most: int) -> Document:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 from ultramarine.shared.contract import COMPARED_HEADER, COPY_HEADER
 from ultramarine.shared.routes import GATEWAY_READY_PORT, EndpointRoutes
 
 from ultramarine_gateway.clusters import issuer_cluster
-from ultramarine_gateway.rendering import FROM_AGENT, HOLD_FILTER, KEYS_FILTER, TOKENS_FILTER, TYPES, Document
+from ultramarine_gateway.rendering import (
+    AUDIENCE_FILTER,
+    FROM_AGENT,
+    HOLD_FILTER,
+    KEYS_FILTER,
+    TOKENS_FILTER,
+    TYPES,
+    Document,
+)
 
 _HTTP = TYPES + "envoy.extensions.filters.http."
 _NETWORK = TYPES + "envoy.extensions.filters.network."
+_CLAIMS = "claims"  # where the filter of tokens leaves what they say
 _KEYS = (files("ultramarine_gateway") / "keys.lua").read_text()
 
 # By such headers others of Envoy's kind may set timeouts and retries; to us everybody is a stranger. The others are
@@ -27,6 +37,9 @@ _NO_WISHES: Document = {
         ],
     },
 }
+
+IDLE_SECONDS = 120  # a client's connection that nothing comes over
+KEY_SET_SECONDS = 60  # between two tries to fetch a key set that cannot be had, or is none
 
 # What is logged: of all requests this part, of those that went wrong that one. Metrics count them all.
 LOGGED_PERCENT = 1
@@ -55,7 +68,10 @@ _LINE = {
 
 def listener(routes: EndpointRoutes, host: str) -> Document:
     """What listens at the endpoint's port; its routes and certificates are told apart, so that they drain nothing."""
-    chain: Document = {"filters": [_connection_limit(routes), _http(routes)]}
+    chain: Document = {
+        "filters": [_connection_limit(routes), _http(routes)],
+        "transport_socket_connect_timeout": "10s",  # for a handshake that does not come
+    }
     if routes.tls_secret:
         chain["transport_socket"] = _tls(routes)
     return {
@@ -113,7 +129,8 @@ def _http(routes: EndpointRoutes) -> Document:
             "early_header_mutation_extensions": [_NO_WISHES],
             "normalize_path": True,
             "request_headers_timeout": "10s",
-            "common_http_protocol_options": {"idle_timeout": "3600s"},
+            # Also for a connection that has asked for nothing yet.
+            "common_http_protocol_options": {"idle_timeout": f"{IDLE_SECONDS}s"},
             "http2_protocol_options": {
                 "max_concurrent_streams": 1000,
                 "initial_stream_window_size": 1 << 20,
@@ -140,7 +157,15 @@ def _admission(routes: EndpointRoutes) -> list[Document]:
         typed = {"@type": _HTTP + "lua.v3.Lua", "default_source_code": {"inline_string": _KEYS}}
         return [{"name": KEYS_FILTER, "typed_config": typed}]
     if routes.auth.mode == "token":
-        provider: Document = {"issuer": routes.auth.issuer, "audiences": list(routes.auth.audiences), "forward": True}
+        provider: Document = {
+            "issuer": routes.auth.issuer,
+            "audiences": list(routes.auth.audiences),
+            "forward": True,
+            "require_expiration": True,
+            # In this header alone: a token in a URL is soon in somebody's log.
+            "from_headers": [{"name": "Authorization", "value_prefix": "Bearer "}],
+            "payload_in_metadata": _CLAIMS,
+        }
         if routes.auth.jwks:
             provider["local_jwks"] = {"inline_string": routes.auth.jwks}
         else:
@@ -148,15 +173,27 @@ def _admission(routes: EndpointRoutes) -> list[Document]:
             provider["remote_jwks"] = {
                 "http_uri": uri,
                 "cache_duration": "300s",
-                "async_fetch": {"fast_listener": True},
+                "async_fetch": {"fast_listener": True, "failed_refetch_duration": f"{KEY_SET_SECONDS}s"},
             }
         checked = {
             "@type": _HTTP + "jwt_authn.v3.JwtAuthentication",
             "providers": {"issuer": provider},
             "rules": [{"match": {"prefix": "/"}, "requires": {"provider_name": "issuer"}}],
         }
-        return [{"name": TOKENS_FILTER, "typed_config": checked}]
+        return [{"name": TOKENS_FILTER, "typed_config": checked}, *_audience(routes.auth.audiences)]
     return []
+
+
+def _audience(audiences: Sequence[str]) -> list[Document]:
+    """Ask for an audience to the letter: the filter before lets one pass that has another scheme, or a slash more."""
+    if not audiences:
+        return []
+    words = [{"string_match": {"exact": audience}} for audience in audiences]
+    ways = [*words, *({"list_match": {"one_of": word}} for word in words)]
+    claim = {"filter": "envoy.filters.http.jwt_authn", "path": [{"key": _CLAIMS}, {"key": "aud"}]}
+    meant = {"or_ids": {"ids": [{"metadata": {**claim, "value": way}} for way in ways]}}
+    rules = {"action": "ALLOW", "policies": {"audience": {"permissions": [{"any": True}], "principals": [meant]}}}
+    return [{"name": AUDIENCE_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC", "rules": rules}}]
 
 
 def _holding(routes: EndpointRoutes) -> list[Document]:

@@ -34,6 +34,7 @@ for _module in (
     "extensions.filters.http.ext_authz.v3.ext_authz_pb2",
     "extensions.filters.http.jwt_authn.v3.config_pb2",
     "extensions.filters.http.lua.v3.lua_pb2",
+    "extensions.filters.http.rbac.v3.rbac_pb2",
     "extensions.filters.http.router.v3.router_pb2",
     "extensions.filters.network.connection_limit.v3.connection_limit_pb2",
     "extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2",

@@ -27,6 +27,7 @@ FROM_AGENT: Document = {"ads": {}, "resource_api_version": "V3"}
 # The names of filters, by which routes change what a filter does.
 KEYS_FILTER = "keys"
 TOKENS_FILTER = "tokens"
+AUDIENCE_FILTER = "audience"
 HOLD_FILTER = "hold"
 # What a route says of a request that shall wait: the cluster that it goes to, and for how long.
 CLUSTER_SAID, SECONDS_SAID = "cluster", "seconds"

@@ -6,6 +6,7 @@ from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEAD
 from ultramarine.shared.routes import PIN_HEADER, EndpointRoutes, RouteDeployment
 
 from ultramarine_gateway.rendering import (
+    AUDIENCE_FILTER,
     CLUSTER_SAID,
     HOLD_FILTER,
     KEYS_FILTER,
@@ -29,9 +30,13 @@ HEALTH = (
 )
 HEALTH_SECONDS = 5.0
 _JWT_PER_ROUTE = TYPES + "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig"
+_RBAC_PER_ROUTE = TYPES + "envoy.extensions.filters.http.rbac.v3.RBACPerRoute"
 _OPEN: dict[str, Document] = {
     "key": {KEYS_FILTER: {"@type": LUA_PER_ROUTE, "disabled": True}},
-    "token": {TOKENS_FILTER: {"@type": _JWT_PER_ROUTE, "disabled": True}},
+    "token": {
+        TOKENS_FILTER: {"@type": _JWT_PER_ROUTE, "disabled": True},
+        AUDIENCE_FILTER: {"@type": _RBAC_PER_ROUTE},  # without rules, which is not at all
+    },
     "none": {},
 }
 _HOLD_PER_ROUTE = TYPES + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import ssl
@@ -149,7 +150,7 @@ def _key_set(key: ec.EllipticCurvePrivateKey) -> str:
 
 
 async def test_a_token_of_the_issuer_opens(gateway: Gateway, client: ClientSession) -> None:
-    """A JWT of the issuer, for the audience and in time, opens; other keys, other audiences and old ones do not."""
+    """A JWT of the issuer, for the audience to the letter and in time, opens; others, and those without end, do not."""
     port, key, stranger = free_port(), ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     auth = RouteAuth("token", issuer="https://id.example", audiences=("churn",), jwks=_key_set(key))
     now = int(time.time())
@@ -159,12 +160,17 @@ async def test_a_token_of_the_issuer_opens(gateway: Gateway, client: ClientSessi
         await gateway.use(routes(port, deployment("blue", 100), auth=auth))
         tokens = [_token(key, **good), _token(stranger, **good), _token(key, **good | {"aud": "other"})]
         tokens += [_token(key, **good | {"exp": now - 600}), "nonsense"]
+        tokens += [
+            _token(key, **good | {"aud": aud}) for aud in ("churn/", "https://churn", "http://churn/", ["churn/"])
+        ]
+        tokens += [_token(key, **good | {"aud": ["other", "churn"]}), _token(key, iss=auth.issuer, aud="churn")]
         asked = [await ask(client, port, headers={"Authorization": f"Bearer {token}"}) for token in tokens]
         without, health = (await ask(client, port))[0], (await ask(client, port, "/v2/health/ready"))[0]
+        in_url, _ = await ask(client, port, f"/v2/models/churn?access_token={tokens[0]}")
 
-    assert [code for code, _ in asked] == [200, 401, 403, 401, 401]
-    assert (without, health) == (401, 200)
-    assert len(blue.got) == 2
+    assert [code for code, _ in asked] == [200, 401, 403, 401, 401, 403, 403, 403, 403, 200, 401]
+    assert (without, in_url, health) == (401, 401, 200)
+    assert len(blue.got) == 3
 
 
 async def test_the_key_set_is_fetched_from_the_issuer(gateway: Gateway, client: ClientSession) -> None:
@@ -187,6 +193,41 @@ async def test_the_key_set_is_fetched_from_the_issuer(gateway: Gateway, client: 
 
         assert await who_answers(client, port, 1, headers=headers) == {"blue": 1}
     await runner.cleanup()
+
+
+async def test_a_key_set_that_is_none_is_not_fetched_again_at_once(gateway: Gateway, client: ClientSession) -> None:
+    """Whoever is asked for a key set and answers something else is left alone for a minute, but for requests' sake."""
+    asked, issuer_port = [], free_port()
+
+    async def nonsense(_: web.Request) -> web.Response:
+        asked.append(time.monotonic())
+        return web.Response(text="none")
+
+    application = web.Application()
+    application.router.add_get("/jwks", nonsense)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", issuer_port).start()
+    auth = RouteAuth("token", issuer="id", jwks_uri=f"http://127.0.0.1:{issuer_port}/jwks")
+    async with pods("blue") as (blue,):
+        gateway.serve("churn-blue", blue)
+        await gateway.use(routes(free_port(), deployment("blue", 100), auth=auth))
+        await eventually("the key set is asked for", lambda: bool(asked))
+        await asyncio.sleep(4)  # by Envoy's own default it would ask four times more
+    await runner.cleanup()
+
+    assert len(asked) <= 2  # by each of Envoy's two threads
+
+
+async def test_who_says_nothing_is_hung_up_on(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that has asked for nothing does not stay: here for a second, else for two minutes."""
+    monkeypatch.setattr("ultramarine_gateway.listeners.IDLE_SECONDS", 1)
+    async with pods("blue") as (blue,):
+        gateway.serve("churn-blue", blue)
+        await gateway.use(routes(port := free_port(), deployment("blue", 100)))
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
 
 
 def _certificate(name: str) -> dict[str, str]:
