@@ -85,6 +85,21 @@ def link(name: str, target: str, type: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
     return info
 
 
+def too_long() -> bytes:
+    """A chain of links to folders whose path is longer than the system follows, with a way out at its end."""
+    members, where = [], ""
+    for name in "abcdefghijklmnop":
+        folder = name * 247
+        members += [(link(f"{where}{folder}/", "", tarfile.DIRTYPE), b""), (link(f"{where}{name}", folder), b"")]
+        where += f"{folder}/"
+    short = "/".join("abcdefghijklmnop")
+    members += [
+        (link(f"{short}/{'l' * 254}", "../" * 16), b""),
+        (link("escape", f"{short}/{'l' * 254}/../../work"), b""),
+    ]
+    return archive(*members, (tarfile.TarInfo("escape/evil.py"), b"x"))
+
+
 @pytest.fixture
 def fetched(tmp_path: Path, storage: Storage) -> Any:
     """Fetch a source into an empty folder; what is there then, and what is said of it."""
@@ -191,6 +206,12 @@ def test_an_archive_is_unpacked_and_its_digest_told(
         (archive((link("up", "../../secret"), b"")), "outside"),
         (archive((link("hard", "../secret", tarfile.LNKTYPE), b"")), "outside"),
         (archive((link("pipe", "", tarfile.FIFOTYPE), b"")), "special file"),
+        (archive((link("d", "."), b""), (tarfile.TarInfo("d/f"), b"x")), "'d/f' goes by 'd', which is a link"),
+        (archive((link("f", "g"), b""), (tarfile.TarInfo("f"), b"x")), "'f' goes by 'f', which is a link"),
+        (archive((link("d", "."), b""), (link("up", "d/x"), b"")), "'up' goes by 'd', which is a link"),
+        (archive((link("d", "."), b""), (link("hard", "d/x", tarfile.LNKTYPE), b"")), "'hard' goes by 'd'"),
+        (archive((link("up", "d/.."), b"")), "goes down and up again"),
+        (too_long(), "which is a link of the archive"),
         (archive((tarfile.TarInfo("train.py"), b"x" * 100_000))[:60], "cannot be unpacked"),
         (b"print(1)", "it has to be a tar archive"),
         (b"", "it has to be a tar archive"),
@@ -217,6 +238,18 @@ def test_an_archive_that_unpacks_into_too_much_is_refused(
     storage.write(uri := f"s3://{bucket}/bomb.tar.gz", archive((tarfile.TarInfo("zeros"), bytes(2**21))))
     with pytest.raises(SourceError, match="holds more than"):
         fetched(uri=uri)
+
+
+def test_links_within_an_archive_stay(fetched: Any, storage: Storage, bucket: str) -> None:
+    """A link to a file or folder beside it, or above, and a link to a link, are what people pack."""
+    members = (
+        (tarfile.TarInfo("lib/v2.py"), b"2"),
+        (link("lib/now.py", "v2.py"), b""),
+        (link("now.py", "./lib/now.py"), b""),
+    )
+    storage.write(uri := f"s3://{bucket}/code.tar.gz", archive(*members, (link("lib/all", "../lib"), b"")))
+
+    assert fetched(uri=uri)[0]["now.py"] == "2"
 
 
 def test_another_archive_than_the_one_asked_for_is_refused(fetched: Any, storage: Storage, bucket: str) -> None:

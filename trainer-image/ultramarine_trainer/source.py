@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from itertools import dropwhile
 from pathlib import Path
 
 from backports import tarfile  # Debian 12 has a Python 3.11 whose own has no filters
@@ -71,7 +73,7 @@ def _unpack(task: SourceTask, work: Path, storage: Storage) -> str:
             raise SourceError("DigestMismatch", message)
         try:
             with tarfile.open(archive) as members:
-                members.extractall(work, members=_bounded(members), filter="data")
+                members.extractall(work, members=_plain(members), filter="data")
         except (tarfile.FilterError, tarfile.TarError, EOFError, OSError) as error:
             remedy = "it has to be a tar archive in which no file or link leads outside"
             message = f"spec.source.uri {task.uri} cannot be unpacked: {error}; {remedy}"
@@ -79,11 +81,33 @@ def _unpack(task: SourceTask, work: Path, storage: Storage) -> str:
         return digest
 
 
-def _bounded(members: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members of an archive, until they are too large together."""
-    total = 0
+def _plain(members: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of an archive. Raises TarError once they are too large together, or one lies behind a link.
+
+    tarfile's filter asks the disk where a path leads, and gets no answer once links have made it too long.
+    """
+    total, links = 0, set[str]()
     for member in members:
         total += member.size
         if total > ARCHIVE_LIMIT:
             raise tarfile.TarError(f"it holds more than {ARCHIVE_LIMIT >> 30} GiB")
+        name = posixpath.normpath(member.name)
+        _goes_by(name, links, member.name)
+        if member.issym():
+            pieces = [piece for piece in member.linkname.split("/") if piece not in ("", ".")]
+            if ".." in dropwhile("..".__eq__, pieces):
+                raise tarfile.TarError(f"the link {member.name!r} goes down and up again: {member.linkname!r}")
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname))
+            _goes_by(posixpath.dirname(target), links, member.name)
+            links.add(name)
+        elif member.islnk():
+            _goes_by(posixpath.normpath(member.linkname), links, member.name)
         yield member
+
+
+def _goes_by(path: str, links: Set[str], name: str) -> None:
+    """Raise TarError if one of the links is on the way to a path, or at its end."""
+    while path not in ("", ".", "/"):
+        if path in links:
+            raise tarfile.TarError(f"{name!r} goes by {path!r}, which is a link of the archive")
+        path = posixpath.dirname(path)
