@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from .engine.reports import Reports
@@ -111,6 +112,9 @@ class Reception:
             raise Refusal(403, message)
         try:
             report = _READ[key.kind](await request.read())
+        except (HttpProcessingError, web.RequestPayloadError) as error:
+            encoding = request.headers.get("Content-Encoding")
+            raise Refusal(400, f"the report on {key} is not what its Content-Encoding {encoding!r} says") from error
         except web.HTTPRequestEntityTooLarge as error:
             message = f"the report on {key} has more than {BODY_LIMIT} bytes; report fewer metrics"
             raise Refusal(413, message) from error

@@ -26,7 +26,7 @@ IDLE_SECONDS = 75.0
 HELD_BODIES = 4  # times the body limit: what bodies that are still coming may take of the memory, all together
 LINGER_SECONDS = 2.0
 _PATIENCE = 16  # times the body limit; who sends more than that is cut off
-_REMEMBERED = 256  # names of headers, as clients spell them
+_REMEMBERED, _REMEMBERED_BYTES = 256, 64  # names of headers, as clients spell them, and how long each is
 _NAMES: dict[bytes, str] = {}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
@@ -330,7 +330,7 @@ class Connection(asyncio.Protocol):
 def _lower(name: bytes) -> str:
     """Return a header's name as the application knows it, and remember it, as long as there are few."""
     key = name.decode("latin-1").lower()
-    if len(_NAMES) < _REMEMBERED:
+    if len(_NAMES) < _REMEMBERED and len(name) <= _REMEMBERED_BYTES:
         _NAMES[name] = key
     return key
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Answer = Response | Coroutine[Any, Any, Response]
 _LONG_BODY = 256 * 1024  # bytes; to inflate more takes so long that a thread has to do it
-_KNOWN = 1024  # paths that need no second look; there may be any number of models and versions
+_KNOWN, _KNOWN_LENGTH = 1024, 512  # paths that need no second look, and how long they are at most
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 INVOCATIONS = "/invocations"  # what MLflow's scoring server calls it; it answers predictions alone
 _COPIED = ("infer", "score")  # a copy of anything else would do something, or tell nothing
@@ -173,7 +173,7 @@ class Routes:
         if route is None:
             return None
         found = route, unquote(name), version
-        if len(self._known) < _KNOWN:
+        if len(self._known) < _KNOWN and len(path) <= _KNOWN_LENGTH:
             self._known[path] = found
         return found
 

@@ -237,13 +237,27 @@ RULES = [
     *(
         wanted(
             f"a {name} is an object's, not {bad}",
-            {"podTemplate": {name: "system-node-critical"}},
+            {"podTemplate": {name: "low-priority"}},
             {"podTemplate": {name: bad}},
             f"spec.podTemplate.{name}: ",
             OBJECT,
         )
         for name in ("priorityClassName", "serviceAccountName")
         for bad in ("High", "a/b", "a.")
+    ),
+    wanted(
+        "training is not as critical as the cluster itself",
+        {"podTemplate": {"priorityClassName": "not-system-critical"}},
+        {"podTemplate": {"priorityClassName": "system-node-critical"}},
+        "spec.podTemplate.priorityClassName: ",
+        "classes that begin with system- are the cluster's; name another",
+    ),
+    wanted(
+        "no variable of the author is named like the platform's",
+        from_all(secretRef={"name": "a"}, prefix="ULTRA_"),
+        from_all(secretRef={"name": "a"}, prefix="ULTRAMARINE_"),
+        "spec.envFrom[0].prefix: ",
+        "names that start with ULTRAMARINE_ are the platform's own",
     ),
     wanted(
         "an output is not named as a folder of the platform's",

@@ -313,6 +313,12 @@ async def test_a_huge_report_is_refused(world):
     assert (await world.post(b" " * (BODY_LIMIT + 1), token="n.o.t"))[0] == 401
 
 
+async def test_a_report_that_is_not_packed_as_it_says_is_refused(world):
+    """Its sender is told so, and no traceback is logged."""
+    code, words, _ = await world.post(**{"Content-Encoding": "gzip"})
+    assert (code, "Content-Encoding" in words) == (400, True)
+
+
 async def test_reports_that_come_too_fast_are_refused(world):
     """One report a second for each job; a status is written for them every ten seconds at most."""
     assert (await world.post())[0] == 204

@@ -213,8 +213,7 @@ def _is_readable(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
 
 def _foreign(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
     """Whether the artifact lies where only the operator's own keys would find it: it must not ask for others."""
-    own_bucket = version.spec.uri.startswith(f"s3://{platform.storage_bucket}/")
-    return platform.storage_confined and own_bucket and not _is_readable(version, platform)
+    return platform.storage_confined and not _is_readable(version, platform)
 
 
 def _check(version: Obj[ModelVersionSpec], platform: Platform) -> CheckArtifact:

@@ -314,7 +314,8 @@ class EnvFromSource(Schema):
         pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
         max_length=64,
         description="Put before each key.",
-        json_schema_extra=says("must be letters, digits and '_', and must not begin with a digit"),
+        json_schema_extra=says("must be letters, digits and '_', and must not begin with a digit")
+        | rules(rule("!self.startsWith('ULTRAMARINE_')", "names that start with ULTRAMARINE_ are the platform's own")),
     )
     secret_ref: ObjectName | None = Field(default=None, description="A Secret.")
     config_map_ref: ObjectName | None = Field(default=None, description="A ConfigMap.")
@@ -410,7 +411,8 @@ class PodTemplate(Schema):
         pattern=f"^({SUBDOMAIN})?$",
         max_length=253,
         description="Their PriorityClass: who goes first where room is scarce.",
-        json_schema_extra=SAYS_NAME,
+        json_schema_extra=SAYS_NAME
+        | rules(rule("!self.startsWith('system-')", "classes that begin with system- are the cluster's; name another")),
     )
     service_account_name: str = Field(
         default="",
