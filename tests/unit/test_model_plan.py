@@ -200,7 +200,7 @@ def test_formats_that_run_code_want_a_word():
     [
         ("s3://lake/team-a/m/1/", True),
         ("s3://lake/shared/m/1/", True),
-        ("s3://other/m/1/", True),
+        ("s3://other/m/1/", False),
         ("s3://lake/team-b/m/1/", False),
         ("s3://lake/team-a-too/m/1/", False),
     ],
