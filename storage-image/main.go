@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -32,19 +33,19 @@ const (
 )
 
 func main() {
-	address := flag.String("listen", ":7070", "the address to listen at")
+	listen := flag.String("listen", ":7070", "the address to listen at; without a host all but those of links, which no network policy sees")
 	folder := flag.String("data", "/data", "the folder in which each bucket is a folder")
 	bucket := flag.String("bucket", "ultramarine", "the bucket that namespaces share; it is created if it does not exist")
 	secrets := flag.String("accounts", "/accounts", "a folder of files, each named after an account and holding its secret key")
 	name := flag.String("secret", "", "the Secret mounted there: it is also read from the API server, for accounts newer than the mount")
 	flag.Parse()
 
-	if err := serve(*address, *folder, *bucket, newAccounts(*secrets, *name)); err != nil {
+	if err := serve(*listen, *folder, *bucket, newAccounts(*secrets, *name)); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func serve(address, folder, bucket string, accounts accounts) error {
+func serve(listen, folder, bucket string, accounts accounts) error {
 	stopped, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	server, err := newServer(folder, bucket, accounts)
@@ -53,13 +54,36 @@ func serve(address, folder, bucket string, accounts accounts) error {
 	}
 	go removeAbandoned(stopped, filepath.Join(folder, bucket))
 	ended := make(chan error, 1)
-	go func() { ended <- server.ServeMultiPort([]string{address}) }()
+	addresses, err := hostless(listen)
+	if err != nil {
+		return err
+	}
+	go func() { ended <- server.ServeMultiPort(addresses) }()
 	select {
 	case err := <-ended:
 		return err
 	case <-stopped.Done():
 		return server.ShutDown() // after the requests under way
 	}
+}
+
+// hostless returns the addresses that one without a host stands for.
+func hostless(listen string) ([]string, error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || host != "" {
+		return []string{listen}, err
+	}
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, err
+	}
+	var addresses []string
+	for _, one := range own {
+		if prefix, ok := one.(*net.IPNet); ok && !prefix.IP.IsLinkLocalUnicast() {
+			addresses = append(addresses, net.JoinHostPort(prefix.IP.String(), port))
+		}
+	}
+	return addresses, nil
 }
 
 func newServer(folder, bucket string, accounts accounts) (*s3api.S3ApiServer, error) {

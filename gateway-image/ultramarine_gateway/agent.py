@@ -90,9 +90,9 @@ class Agent:
         """The addresses of the pods behind a cluster."""
         return self._desk.assigned[cluster][0] if cluster in self._desk.assigned else ()
 
-    def keys(self, routes: EndpointRoutes) -> tuple[str, ...]:
-        """The keys that open the pods of an endpoint; none where they ask for none."""
-        return self._desk.keys(routes)
+    def credentials(self, routes: EndpointRoutes) -> list[dict[str, str]]:
+        """Headers of which one opens the pods of an endpoint; none where they ask for none."""
+        return self._desk.credentials(routes)
 
     @property
     def conversation(self) -> Conversation | None:

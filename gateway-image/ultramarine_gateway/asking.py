@@ -1,4 +1,4 @@
-"""Asks one pod for something, with whichever of the endpoint's keys it knows."""
+"""Asks one pod for something, with whichever of the endpoint's credentials it takes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ FAILURES = (OSError, aiohttp.ClientError, TimeoutError, ValueError, RecursionErr
 
 
 async def ask(
-    session: aiohttp.ClientSession, pod: Address, keys: Sequence[str], method: str, path: str, body: Any = None
+    session: aiohttp.ClientSession,
+    pod: Address,
+    credentials: Sequence[dict[str, str]],
+    method: str,
+    path: str,
+    body: Any = None,
 ) -> Any:
     """Return the JSON that a pod answers. Raises one of FAILURES, in words, if it does not."""
     host, port = pod
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
-    for key in keys or [""]:  # A pod may not know a new key yet.
-        headers = {"api-key": key} if key else {}
+    for headers in credentials or [{}]:  # A pod may not know a new key yet.
         asked = session.request(method, url, json=body, headers=headers, allow_redirects=False)
         async with asked as answer:
             if answer.status == 200:

@@ -57,16 +57,18 @@ class _Comparing:
         endpoint, name = candidate
         names = [one.name for one in routes.deployments if one.name == name or one.weight]
         pods = [(each, pod) for each in names for pod in self._agent.pods(cluster_name(endpoint, each, "http"))]
-        keys = self._agent.keys(routes)
-        told = await asyncio.gather(*(self._ask(pod, keys) for _, pod in pods))
+        credentials = self._agent.credentials(routes)
+        told = await asyncio.gather(*(self._ask(pod, credentials) for _, pod in pods))
         for (each, _), answers in zip(pods, told, strict=True):
             self._pairs[candidate].take(answers, time.monotonic(), of_candidate=each == name)
         return [pod for _, pod in pods]
 
-    async def _ask(self, pod: Address, keys: Sequence[str]) -> list[Told]:
+    async def _ask(self, pod: Address, credentials: Sequence[dict[str, str]]) -> list[Told]:
         """What one pod has answered since it was asked last; nothing where it does not say."""
         try:
-            told = answers_in(await ask(self._session, pod, keys, "POST", ANSWERS_PATH, {"reader": self._agent.word}))
+            told = answers_in(
+                await ask(self._session, pod, credentials, "POST", ANSWERS_PATH, {"reader": self._agent.word})
+            )
             self._complaints.pop(pod, None)
             return told
         except FAILURES as error:

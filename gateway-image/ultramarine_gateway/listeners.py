@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 
-from ultramarine.shared.contract import COMPARED_HEADER, COPY_HEADER
+from ultramarine.shared.contract import COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
 from ultramarine.shared.routes import GATEWAY_READY_PORT, EndpointRoutes
 
 from ultramarine_gateway.clusters import issuer_cluster
@@ -34,6 +34,7 @@ _NO_WISHES: Document = {
             {"remove_on_match": {"key_matcher": {"prefix": "x-envoy-"}}},
             {"remove": COMPARED_HEADER},
             {"remove": COPY_HEADER},
+            {"remove": GATEWAY_HEADER},
         ],
     },
 }

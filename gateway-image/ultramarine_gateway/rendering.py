@@ -36,11 +36,15 @@ LUA_PER_ROUTE = TYPES + "envoy.extensions.filters.http.lua.v3.LuaPerRoute"
 
 @dataclass(frozen=True)
 class Secrets:
-    """What the Secrets of one endpoint say: the SHA-256 of each key in hex, by entry; certificates and their key."""
+    """What the Secrets of one endpoint say: the SHA-256 of each key in hex, by entry; certificates and their key.
+
+    `proof` is what the gateway proves itself by to pods.
+    """
 
     digests: Mapping[str, str] = field(default_factory=dict)
     certificates: str = ""
     private_key: str = ""
+    proof: str = ""
 
 
 @dataclass(frozen=True)

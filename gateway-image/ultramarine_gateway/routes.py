@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
+from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
 from ultramarine.shared.routes import PIN_HEADER, EndpointRoutes, RouteDeployment
 
 from ultramarine_gateway.rendering import (
@@ -85,12 +85,11 @@ def route_configuration(
     if routes.auth.mode == "key":
         digests = dict(secrets.digests or {})
         host["typed_per_filter_config"] = {KEYS_FILTER: {"@type": LUA_PER_ROUTE, "filter_context": digests}}
-    return {
-        "name": routes.endpoint,
-        "virtual_hosts": [host],
-        # Clusters are told before routes, and taken away after them.
-        "validate_clusters": False,
-    }
+    # Clusters are told before routes, and taken away after them.
+    told: Document = {"name": routes.endpoint, "virtual_hosts": [host], "validate_clusters": False}
+    if secrets.proof:
+        told["request_headers_to_add"] = [_set(GATEWAY_HEADER, secrets.proof.replace("%", "%%"))]
+    return told
 
 
 def _pinned(routes: EndpointRoutes, protocol: str, held: frozenset[str], absent: frozenset[str]) -> list[Document]:
@@ -154,18 +153,20 @@ def _mirrored(mirrors: list[Document]) -> Document:
 
 
 def _copy(routes: EndpointRoutes, deployment: RouteDeployment) -> Document:
-    marked = {"header": {"key": COPY_HEADER, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     return {
         "cluster": copies_name(routes.endpoint, deployment.name),
         "disable_shadow_host_suffix_append": True,
-        "request_headers_mutations": [{"append": marked}],
+        "request_headers_mutations": [{"append": _set(COPY_HEADER, "1")}],
     }
 
 
 def _named(word: str) -> Document:
     """A name for a request and its copy that nobody else has; clients may send one x-request-id many times."""
-    header = {"key": COMPARED_HEADER, "value": f"{word} %UNIQUE_ID%"}
-    return {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    return _set(COMPARED_HEADER, f"{word} %UNIQUE_ID%")
+
+
+def _set(header: str, value: str) -> Document:
+    return {"header": {"key": header, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def _hold(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str) -> Document:

@@ -44,21 +44,21 @@ class Signatures:
         asked = {pod for them in pods.values() for pod in them} - self._kept.keys()
         if asked:
             async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-                keys = self._agent.keys(routes)
-                await asyncio.gather(*(self._ask(session, pod, keys) for pod in asked))
+                credentials = self._agent.credentials(routes)
+                await asyncio.gather(*(self._ask(session, pod, credentials) for pod in asked))
         # Another question may have dropped meanwhile what was kept when this one began.
         found = {name: self._kept.get(pod, (now, None))[1] for name, them in pods.items() for pod in them}
         return {name: signature for name, signature in found.items() if signature is not None}
 
-    async def _ask(self, session: aiohttp.ClientSession, pod: Address, keys: tuple[str, ...]) -> None:
+    async def _ask(self, session: aiohttp.ClientSession, pod: Address, credentials: list[dict[str, str]]) -> None:
         signature: Signature | None = None
         kept_seconds = KEPT_SECONDS
         try:
             async with asyncio.timeout(ASKING_SECONDS):
-                models = await ask(session, pod, keys, "POST", "/v2/repository/index", {})
+                models = await ask(session, pod, credentials, "POST", "/v2/repository/index", {})
                 if len(models) == 1:
                     name = str(models[0]["name"])
-                    told = await ask(session, pod, keys, "GET", f"/v2/models/{quote(name, safe='')}")
+                    told = await ask(session, pod, credentials, "GET", f"/v2/models/{quote(name, safe='')}")
                     signature = {"name": name, "version": str(told["versions"][0]), "inputs": list(told["inputs"])}
             self._complaints.pop(pod, None)
         except (*FAILURES, KeyError, TypeError, IndexError, AttributeError) as error:

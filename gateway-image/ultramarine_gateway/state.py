@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
+from ultramarine.shared.contract import GATEWAY_HEADER
 from ultramarine.shared.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteState
 
 from ultramarine_gateway.conversation import Wanted
@@ -95,17 +96,19 @@ class Desk:
                 routes = _read(found)
             except ValueError:
                 continue
-            names |= {name for name in (routes.tls_secret, routes.auth.keys_secret) if name}
+            asked = (routes.tls_secret, routes.auth.keys_secret, routes.auth.proof_secret)
+            names |= {name for name in asked if name}
         return names
 
-    def keys(self, routes: EndpointRoutes) -> tuple[str, ...]:
-        """The keys that the endpoint's Secret has now, as far as they can be read."""
-        data = (self.seen.secrets.get(routes.auth.keys_secret) or {}) if routes.auth.mode == "key" else {}
+    def credentials(self, routes: EndpointRoutes) -> list[dict[str, str]]:
+        """Headers of which one opens the endpoint's pods, by what its Secrets have now, as far as they can be read."""
+        auth = routes.auth
+        named = {"api-key": auth.keys_secret if auth.mode == "key" else "", GATEWAY_HEADER: auth.proof_secret}
         try:
-            found = [_decoded(data.get(name, "")).decode().strip() for name in KEY_NAMES]
+            found = [(header, _keys(self.seen.secrets.get(name) or {})) for header, name in named.items()]
         except ValueError:
-            return ()
-        return tuple(key for key in found if key)
+            return []
+        return [{header: key} for header, keys in found for key in keys.values()]
 
     def refuse(self, endpoint: Rendered, why: str, now: float) -> None:
         """Envoy does not take this: what it took last goes on."""
@@ -207,17 +210,23 @@ class Desk:
         digests: dict[str, str] = {}
         certificates = private_key = ""
         if routes.auth.mode == "key":
-            data = self._secret(routes.auth.keys_secret)
-            keys = {name: _decoded(data.get(name, "")).strip() for name in KEY_NAMES}
-            digests = {name: hashlib.sha256(key).hexdigest() for name, key in keys.items() if key}
-            if not digests:
-                raise ValueError(f"Secret {routes.auth.keys_secret} has no key: it needs primary, secondary or both")
+            keys = self._keys_of(routes.auth.keys_secret)
+            digests = {
+                name: hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest() for name, key in keys.items()
+            }
+        proof = " ".join(self._keys_of(routes.auth.proof_secret).values()) if routes.auth.proof_secret else ""
         if routes.tls_secret:
             data = self._secret(routes.tls_secret)
             certificates, private_key = (_decoded(data.get(name, "")).decode() for name in ("tls.crt", "tls.key"))
             if not certificates or not private_key:
                 raise ValueError(f"Secret {routes.tls_secret} needs tls.crt and tls.key")
-        return Secrets(digests, certificates, private_key)
+        return Secrets(digests, certificates, private_key, proof)
+
+    def _keys_of(self, name: str) -> Mapping[str, str]:
+        keys = _keys(self._secret(name))
+        if not keys:
+            raise ValueError(f"Secret {name} has no key: it needs primary, secondary or both")
+        return keys
 
     def _secret(self, name: str) -> Mapping[str, str]:
         data = self.seen.secrets.get(name)
@@ -246,6 +255,12 @@ def _read(found: Any) -> EndpointRoutes:
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> EndpointRoutes:
     return EndpointRoutes.from_json(text)
+
+
+def _keys(data: Mapping[str, str]) -> dict[str, str]:
+    """The keys in a Secret, by entry."""
+    found = {name: _decoded(data.get(name, "")).decode(errors="surrogateescape").strip() for name in KEY_NAMES}
+    return {name: key for name, key in found.items() if key}
 
 
 def _decoded(text: str) -> bytes:

@@ -23,6 +23,7 @@ from .kinds import kinds_on
 from .kube.client import ApiError, Client, namespace_of_pod
 from .outside.storage import Storage
 from .progress import BODY_LIMIT, Reception
+from .shared.addresses import own_addresses
 from .shared.errors import UltramarineError
 from .shared.logs import JsonLines
 from .shared.meta import LEASE_NAME
@@ -52,7 +53,8 @@ async def serve(vitals: Callable[[], Vitals], port: int, routes: Iterable[web.Ro
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics), *routes])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, port=port).start()
+    for address in own_addresses():
+        await web.TCPSite(runner, address, port).start()
     return runner
 
 

@@ -108,7 +108,7 @@ def _arguments() -> argparse.Namespace:
     for command in (pool, serve):
         command.add_argument("--catalogue-dir", type=Path, default=Path(contract.CATALOGUE_DIR), help="of a pool")
     serve.add_argument("--keys-dir", type=Path, default=Path(contract.KEYS_DIR))
-    serve.add_argument("--host", default="0.0.0.0", help="the address to listen on; :: for IPv6")
+    serve.add_argument("--host", default="", help="the address to listen on; without it those of the pod")
     serve.add_argument("--port", type=int, default=8080)
     serve.add_argument("--grpc-port", type=int, default=9000, help="0 for HTTP alone")
     serve.add_argument(

@@ -21,7 +21,7 @@ from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.errors import Problem
 from ultramarine_server.exchange import Capture
 from ultramarine_server.grpc_tensors import exchange
-from ultramarine_server.keys import KeyRing
+from ultramarine_server.keys import NO_PROOF, KeyRing
 from ultramarine_server.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -128,7 +128,9 @@ class Calls(grpc.GenericRpcHandler):
         async def handle(requests: AsyncIterator[Any], context: Context) -> None:
             seen = _Seen(method, route, _introduce(context))
             with self._observed(seen):
-                await _refuse(context, seen.refused(_NO_KEY), seen.request_id)
+                of_gateway = self._keys is not None and self._keys.of_gateway
+                refused = seen.refused(Problem(401, NO_PROOF) if of_gateway else _NO_KEY)
+                await _refuse(context, refused, seen.request_id)
 
         return grpc.stream_stream_rpc_method_handler(handle)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -42,11 +43,12 @@ class GrpcServer:
         )
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, host: str, port: int) -> None:
+    async def start(self, hosts: Sequence[str], port: int) -> None:
         """Listen. Raises LoadError when the port cannot be had."""
         self._server = grpc.aio.server(handlers=(self._calls,), options=self._options)
         try:
-            self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            for host in hosts:
+                self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except RuntimeError as error:
             raise LoadError(f"port {port} for gRPC cannot be had: {error}", "PortTaken") from error
         await self._server.start()

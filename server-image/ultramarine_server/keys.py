@@ -1,4 +1,4 @@
-"""Endpoint keys from a mounted Secret: followed when they change, compared in constant time."""
+"""Keys from a mounted Secret, of clients or of the gateway: followed when they change, compared in constant time."""
 
 from __future__ import annotations
 
@@ -8,15 +8,34 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ultramarine.shared.contract import GATEWAY_HEADER
+
 KEY_NAMES = ("primary", "secondary")
+NO_PROOF = "this pod answers its gateway alone: ask the endpoint"
 LOOK_SECONDS = 0.1  # between two looks at the files: at each request they were a tenth of its cost
+
+
+def of_clients(headers: Mapping[str, str]) -> list[str]:
+    """The keys in `api-key: KEY` and in `Authorization: Bearer KEY`."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return [headers.get("api-key", ""), token.strip() if scheme.lower() == "bearer" else ""]
+
+
+def of_gateways(headers: Mapping[str, str]) -> list[str]:
+    """What a gateway proves itself by; two at most, as many as its Secret has."""
+    return headers.get(GATEWAY_HEADER, "").split(" ", 2)[:2]
 
 
 class KeyRing:
     """The keys that open the endpoint now; a rotated Secret counts LOOK_SECONDS later."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        folder: Path,
+        offered: Callable[[Mapping[str, str]], list[str]] = of_clients,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock, self._offered = clock, offered
         self._files = [folder / name for name in KEY_NAMES]
         self._seen: tuple[tuple[int, int, int] | None, ...] = ()
         self._digests: list[bytes] = []
@@ -26,13 +45,17 @@ class KeyRing:
     def __len__(self) -> int:
         return len(self._digests)
 
+    @property
+    def of_gateway(self) -> bool:
+        """Whether it is the gateway that has to show a key."""
+        return self._offered is of_gateways
+
     def opens(self, headers: Mapping[str, str]) -> bool:
-        """Whether `Authorization: Bearer KEY` or `api-key: KEY` carries one of the keys."""
+        """Whether the headers offer one of the keys."""
         self._refresh()
-        scheme, _, token = headers.get("authorization", "").partition(" ")
         opened = False
         # Every pair is compared, and by digest, so that time tells neither a key's length nor which one it was.
-        for key in headers.get("api-key", ""), token.strip() if scheme.lower() == "bearer" else "":
+        for key in self._offered(headers):
             if key:
                 offered = _digest(key)
                 for known in self._digests:

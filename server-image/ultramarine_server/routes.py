@@ -17,7 +17,7 @@ from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.answers import KEPT_SECONDS, NAME_LIMIT, Answers
 from ultramarine_server.body import BODY_LIMIT, ENCODINGS, inflate
 from ultramarine_server.errors import BadRequest, Problem
-from ultramarine_server.keys import KeyRing
+from ultramarine_server.keys import NO_PROOF, KeyRing
 from ultramarine_server.messages import Request, Response, json_response, problem_response
 from ultramarine_server.model import Loaded
 from ultramarine_server.service import Inference, Outputs, Service, metadata
@@ -31,6 +31,7 @@ _KNOWN, _KNOWN_LENGTH = 1024, 512  # paths that need no second look, and how lon
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 INVOCATIONS = "/invocations"  # what MLflow's scoring server calls it; it answers predictions alone
 _COPIED = ("infer", "score")  # a copy of anything else would do something, or tell nothing
+_NO_KEY = "a valid key is needed: send it as `Authorization: Bearer KEY` or `api-key: KEY`"
 _NO_ROOM = "this is a copy, and there is no room for it now"
 _TYPES = ("json", "octet-stream", "x-www-form-urlencoded", "text/plain")  # what clients call JSON, curl by default
 
@@ -104,7 +105,7 @@ class Routes:
             problem = Problem(405, f"{request.method} is not allowed on {request.path}")
             return problem_response(problem, {"allow": route.allow})
         if route.keyed and self._keys is not None and not self._keys.opens(request.headers):
-            problem = Problem(401, "a valid key is needed: send it as `Authorization: Bearer KEY` or `api-key: KEY`")
+            problem = Problem(401, NO_PROOF if self._keys.of_gateway else _NO_KEY)
             return problem_response(problem, {"www-authenticate": 'Bearer realm="ultramarine"'})
         encoding = request.headers.get("content-encoding", "")
         if encoding and encoding not in ENCODINGS and encoding != "identity":
@@ -207,7 +208,8 @@ class Routes:
         from ultramarine_server.openapi import document  # Few servers are ever asked for it.
 
         found = await self._service.found(self._named(request))
-        return json_response(document(found, keyed=self._keys is not None, alone=bool(self._service.only)))
+        keyed = self._keys is not None and not self._keys.of_gateway
+        return json_response(document(found, keyed=keyed, alone=bool(self._service.only)))
 
     async def _model_metadata(self, request: Request, name: str, version: str) -> Response:
         return json_response(metadata(await self._service.found(name, version)))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import orjson
 import uvloop
+from ultramarine.shared.addresses import own_addresses
 from ultramarine.shared.serving_records import ServingTask
 
 from ultramarine_server import memory
@@ -24,7 +25,7 @@ from ultramarine_server.body import BODY_LIMIT
 from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError
 from ultramarine_server.http import Connection
-from ultramarine_server.keys import KeyRing
+from ultramarine_server.keys import KeyRing, of_clients, of_gateways
 from ultramarine_server.limits import Limits
 from ultramarine_server.listener import Listener
 from ultramarine_server.loading import PLATFORMS, load
@@ -49,7 +50,10 @@ _SHORT_TURN_SECONDS = 0.0002  # of a thread that holds Python's lock; 5 ms other
 
 
 class Listening(msgspec.Struct, frozen=True):
-    """Where the server listens: HTTP always, gRPC where its port is not 0; `linger` seconds for connected clients."""
+    """Where the server listens: HTTP always, gRPC where its port is not 0; `linger` seconds for connected clients.
+
+    Without a `host` it is where the pod has its own addresses.
+    """
 
     host: str
     port: int
@@ -107,7 +111,7 @@ def service_for(task: ServingTask, folder: Path, telemetry: Telemetry) -> tuple[
     repository = Single(first, lambda: loaded(find_model(folder, task)))
     signature = first.model.signature.to_dict()
     told = {"model": task.model, "version": task.version, "format": file.format, "signature": signature}
-    return Service(repository, runner, telemetry, controlled=task.auth != "none"), told
+    return Service(repository, runner, telemetry, controlled=task.auth == "key"), told
 
 
 def pool_for(
@@ -132,7 +136,7 @@ def pool_for(
 
     pool = Pool(catalogue, Fetcher(folder), read, task.pool_bytes, limits.timeout_seconds, counts)
     told = {"models": len(catalogue.entries), "poolBytes": task.pool_bytes}
-    return Service(pool, runner, telemetry, controlled=task.auth != "none"), told
+    return Service(pool, runner, telemetry, controlled=task.auth == "key"), told
 
 
 def warmed(task: ServingTask, format: str, model: Model, quick_seconds: float, largest: int) -> Loaded:
@@ -161,7 +165,7 @@ def _captures(task: ServingTask, service: Service, folder: Path) -> Captures | N
 def _keys(task: ServingTask, folder: Path) -> KeyRing | None:
     if task.auth == "none":
         return None
-    keys = KeyRing(folder)
+    keys = KeyRing(folder, of_gateways if task.auth == "gateway" else of_clients)
     if not keys:
         message = f"no key in {folder}; the keys Secret needs primary, secondary or both, and neither empty"
         raise LoadError(message, "KeysMissing")
@@ -181,12 +185,11 @@ class _Server:
     async def run(self, announcement: str) -> None:
         """Listen, say so, and return when the goodbye is over."""
         loop, where = asyncio.get_running_loop(), self._listening
+        hosts = [where.host] if where.host else own_addresses()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._tell)
         try:
-            server = await loop.create_server(
-                lambda: Connection(self._listener), where.host, where.port, backlog=_BACKLOG
-            )
+            server = await loop.create_server(lambda: Connection(self._listener), hosts, where.port, backlog=_BACKLOG)
         except OSError as error:
             raise LoadError(f"port {where.port} cannot be had: {error}", "PortTaken") from error
         self._listener.tick()
@@ -200,7 +203,7 @@ class _Server:
                 self._grpc = await asyncio.to_thread(self._make_grpc)
             finally:
                 sys.setswitchinterval(turn)
-            await self._grpc.start(where.host, where.grpc_port)
+            await self._grpc.start(hosts, where.grpc_port)
         gc.freeze()  # What is there now stays, and need not be looked through again and again.
         gc.enable()
         self._listener.telemetry.starting = False

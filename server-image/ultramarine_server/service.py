@@ -131,7 +131,7 @@ class Service:
     def _check_control(self, name: str) -> None:
         self.check_name(name)
         if not self._controlled:
-            raise Problem(403, "loading and unloading need an endpoint with keys; this one is open to everybody")
+            raise Problem(403, "loading and unloading need an endpoint with keys; this one has none")
 
     def ask(self, inference: Inference, request_id: str = "") -> Outputs | Coroutine[Any, Any, Outputs]:
         """Answer with the outputs that were asked for, at once where that takes no waiting, else when awaited.

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from rig import METHOD, Gateway, ask, deployment, eventually, free_port, pods, routes, who_answers
+from ultramarine.shared.contract import GATEWAY_HEADER
 from ultramarine.shared.routes import RouteAuth
 
 WITH_KEYS = RouteAuth("key", keys_secret="churn-keys")
@@ -74,6 +75,24 @@ async def test_either_key_opens_in_either_header(gateway: Gateway, client: Clien
                 await call(b"x")
 
     assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+async def test_the_gateway_proves_itself_to_pods(gateway: Gateway, client: ClientSession) -> None:
+    """Whatever a client says in its place, pods get what the Secret says, by HTTP and by gRPC, and soon what is new."""
+    port = free_port()
+    async with pods("blue") as (blue,):
+        gateway.serve("churn-blue", blue)
+        both = deployment("blue", 100, protocols=("http", "grpc"))
+        gateway.keys("churn-gateway", primary="first", secondary="100%")
+        await gateway.use(routes(port, both, auth=RouteAuth("none", proof_secret="churn-gateway")))
+        assert (await ask(client, port, headers={GATEWAY_HEADER: "a guess"}))[0] == 200
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            assert await channel.unary_unary(METHOD)(b"x", metadata=[(GATEWAY_HEADER, "a guess")]) == b"blue:x"
+        assert [each[GATEWAY_HEADER] for each in blue.got] == ["first 100%"] * 2
+
+        gateway.keys("churn-gateway", primary="next")
+        while blue.got[-1][GATEWAY_HEADER] != "next":
+            assert (await ask(client, port))[0] == 200
 
 
 async def test_health_needs_no_key(gateway: Gateway, client: ClientSession) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from builders import NOW, child, condition, endpoint, kinds_of, seen, version
 from pydantic import ValidationError
-from ultramarine.kinds.onlineendpoint.addresses import gateway_service, is_secure, routes_in
-from ultramarine.kinds.onlineendpoint.guard import network_policy, policy_name
+from ultramarine.kinds.onlineendpoint.addresses import gateway_service, is_secure, routes_config_map, routes_in
+from ultramarine.kinds.onlineendpoint.guard import network_policy, policy_name, route_auth
 from ultramarine.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY, selector
 from ultramarine.kinds.onlineendpoint.plan import plan
-from ultramarine.shared.plan import GatewayFacts
+from ultramarine.shared.plan import GatewayFacts, Plan
 from ultramarine.shared.routes import RouteAuth, RouteState
 from ultramarine.shared.serving_records import ServingTask
 from unit.test_onlineendpoint_plan import deployment, server_pod
@@ -22,6 +23,7 @@ ANSWERS = {"traffic": {"blue": 100}}
 KEY_SET = json.dumps({"keys": [{"kty": "RSA", "kid": "1", "n": "AQAB", "e": "AQAB"}]})
 TOKEN = {"issuer": "https://id.example.com", "audiences": ["churn"], "jwks": KEY_SET}
 BY_TOKEN = {"authMode": "token", "token": TOKEN}
+PROOF = "churn-gateway"  # the Secret
 TLS = {"tls": {"secretName": "churn-tls"}}
 
 
@@ -32,7 +34,7 @@ def policy(owner):
 
 
 def guarded(owner):
-    """blue with version 1, ready, in a pod that asks for nothing."""
+    """blue with version 1, ready, in a pod that answers the gateway alone."""
     made = server_pod(owner, 1)
     made["metadata"]["labels"][LABEL_GATEWAY_ONLY] = "true"
     return deployment(owner, 1), made
@@ -111,8 +113,8 @@ def test_keys_are_made_again_when_no_gateway_pod_knows_the_old_ones():
 # ---- Tokens
 
 
-def test_pods_that_ask_for_nothing_are_made_behind_a_policy():
-    """With tokens the routes carry the issuer; the policy comes first, and pods without a check when it was seen."""
+def test_pods_that_answer_the_gateway_alone_are_made_behind_a_policy():
+    """With tokens the routes carry the issuer; the policy comes first, and pods that ask for proof when it was seen."""
     one = endpoint(**BY_TOKEN)
     first = after(one, related=ONE)
     assert kinds_of(first.apply) == [
@@ -121,17 +123,39 @@ def test_pods_that_ask_for_nothing_are_made_behind_a_policy():
         "ConfigMap/churn-routes",
     ]
     assert first.after is not None
-    assert first.effects == ()
-    wanted = RouteAuth("token", issuer=TOKEN["issuer"], audiences=("churn",), jwks=KEY_SET)
+    assert first.effects[0].metadata["name"] == PROOF
+    wanted = RouteAuth("token", issuer=TOKEN["issuer"], audiences=("churn",), jwks=KEY_SET, proof_secret=PROOF)
     assert routes_of(first).auth == wanted
 
     got = after(one, policy(one), related=ONE)
     (made,) = (m for m in got.apply if m["kind"] == "Deployment")
     labels = made["spec"]["template"]["metadata"]["labels"]
-    assert task_of(got).auth == "none"
+    assert task_of(got).auth == "gateway"
+    mounted = [each["secret"]["secretName"] for each in made["spec"]["template"]["spec"]["volumes"] if "secret" in each]
+    assert mounted == [PROOF]
     assert network_policy(one)["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
     assert made["spec"]["selector"]["matchLabels"] == selector(one, "blue"), "a selector cannot be changed later"
     assert "keysSecret" not in got.status
+
+
+def test_pods_ask_for_proof_when_every_gateway_pod_gives_it():
+    """Pods of an earlier release ask for nothing: they go on until new ones would be answered, and so would a retry."""
+    one = endpoint(ANSWERS, **BY_TOKEN)
+    before, pod = guarded(one)
+    before["spec"]["template"]["spec"]["volumes"] = []
+    early = replace(routes_of(after(one, related=ONE)), auth=replace(route_auth(one), proof_secret=""))
+    map_of = kept(one, Plan({}, apply=(routes_config_map(one, early),)))
+    waiting = after(one, before, pod, map_of, policy(one), says=having(map_of), related=ONE)
+    assert "Deployment/churn-blue" not in kinds_of(waiting.apply)
+    assert routes_of(waiting).auth.proof_secret == PROOF
+    assert waiting.effects[0].metadata["name"] == PROOF
+
+    shown = kept(one, waiting)
+    proven = after(one, before, pod, shown, policy(one), says=having(shown), related=ONE)
+    assert "Deployment/churn-blue" in kinds_of(proven.apply)
+    assert proven.effects == ()
+    (made,) = after(one, before, pod, shown, policy(one), says=lacking(shown, PROOF), related=ONE).effects
+    assert made.metadata["name"] == PROOF, "it was deleted, and is made anew"
 
 
 def test_tokens_are_asked_for_when_no_pod_asks_for_keys():
@@ -140,9 +164,11 @@ def test_tokens_are_asked_for_when_no_pod_asks_for_keys():
     at_rest = settled(before, *blue(before), related=ONE)
     one = endpoint(KEYS | ANSWERS, **BY_TOKEN)
     rolling = after(one, *blue(before), *at_rest, policy(one), says=having(at_rest[0]), related=ONE)
-    assert routes_of(rolling).auth.mode == "key"
+    assert routes_of(rolling).auth == RouteAuth("key", keys_secret="churn-keys", proof_secret=PROOF)
     assert condition(rolling, "Reconciling") != {}
-    assert "asks for keys, not for tokens" in condition(rolling, "RoutesReady")["message"]
+    shown = kept(one, rolling)
+    waiting = after(one, *blue(before), shown, at_rest[1], policy(one), says=having(shown), related=ONE)
+    assert "asks for keys, not for tokens" in condition(waiting, "RoutesReady")["message"]
 
     rolled = after(one, *guarded(one), *at_rest, policy(one), says=having(at_rest[0]), related=ONE)
     assert routes_of(rolled).auth.mode == "token"
@@ -154,7 +180,7 @@ def test_the_policy_stays_as_long_as_pods_need_it():
     one = endpoint(KEYS | ANSWERS)
     at_rest = settled(before, policy(before), *guarded(before), related=ONE)
     turning = after(one, *guarded(before), *at_rest, policy(before), says=having(at_rest[0]), related=ONE)
-    assert routes_of(turning).auth.mode == "key"
+    assert routes_of(turning).auth == RouteAuth("key", keys_secret="churn-keys", proof_secret=PROOF)
     assert turning.delete == ()
 
     leaving = {**guarded(before)[1], "status": {"phase": "Running"}}
@@ -163,6 +189,7 @@ def test_the_policy_stays_as_long_as_pods_need_it():
     assert after(one, unseen, *at_rest, policy(before), says=having(at_rest[0]), related=ONE).delete == ()
     rolled = (*blue(one), *settled(one, *blue(one), related=ONE))
     assert after(one, *rolled, leaving, policy(before), says=having(rolled[2]), related=ONE).delete == ()
+    assert routes_of(after(one, *rolled, says=having(rolled[2]), related=ONE)).auth.proof_secret == ""
     last = after(one, *rolled, policy(before), says=having(rolled[2]), related=ONE)
     assert [ref.name for ref in last.delete] == [policy_name(one)]
 

@@ -14,12 +14,12 @@ import pytest
 import skops.io
 from asking import infer
 from sklearn.linear_model import LogisticRegression
-from ultramarine.shared.contract import ArtifactManifest, FileEntry
+from ultramarine.shared.contract import GATEWAY_HEADER, ArtifactManifest, FileEntry
 from ultramarine.shared.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError
-from ultramarine_server.keys import LOOK_SECONDS, KeyRing
+from ultramarine_server.keys import LOOK_SECONDS, KeyRing, of_gateways
 from ultramarine_server.loading import load
 
 X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
@@ -165,7 +165,7 @@ def test_keys_are_followed_when_the_secret_is_swapped(tmp_path: Path) -> None:
         (tmp_path / version / "primary").write_text(key + "\n")
     (tmp_path / "..data").symlink_to("v1")
     (tmp_path / "primary").symlink_to("..data/primary")
-    keys = KeyRing(tmp_path, lambda: now)
+    keys = KeyRing(tmp_path, clock=lambda: now)
     assert keys.opens({"api-key": "old"})
 
     (tmp_path / "..next").symlink_to("v2")
@@ -197,6 +197,26 @@ def test_both_keys_open_by_either_header(tmp_path: Path, headers: dict[str, str]
     (tmp_path / "secondary").write_text("two\n")
 
     assert KeyRing(tmp_path).opens(headers) is opens
+
+
+@pytest.mark.parametrize(
+    ("headers", "opens"),
+    [
+        ({GATEWAY_HEADER: "one two"}, True),
+        ({GATEWAY_HEADER: "new two"}, True),
+        ({GATEWAY_HEADER: "one"}, True),
+        ({GATEWAY_HEADER: "a guess one"}, False),
+        ({GATEWAY_HEADER: ""}, False),
+        ({GATEWAY_HEADER: "onetwo"}, False),
+        ({"api-key": "one", "authorization": "Bearer two"}, False),
+    ],
+)
+def test_a_gateway_proves_itself_by_its_own_header(tmp_path: Path, headers: dict[str, str], opens: bool) -> None:
+    """One of the two that it shows is enough, so that each can be exchanged; a third is one guess too many."""
+    (tmp_path / "primary").write_text("one")
+    (tmp_path / "secondary").write_text("two\n")
+
+    assert KeyRing(tmp_path, of_gateways).opens(headers) is opens
 
 
 def test_an_empty_key_file_is_no_key(tmp_path: Path) -> None:

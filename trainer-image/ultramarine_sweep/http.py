@@ -9,6 +9,8 @@ import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
+from ultramarine.shared.addresses import is_of_link
+
 Route = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 _HEAD_LIMIT, _BODY_LIMIT = 16 * 1024, 4 << 20  # bytes
@@ -63,7 +65,7 @@ class Server:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._strangers >= _STRANGERS:
+        if self._strangers >= _STRANGERS or is_of_link(writer.get_extra_info("sockname")[0]):
             writer.transport.abort()
             return
         self._connections.add(writer)

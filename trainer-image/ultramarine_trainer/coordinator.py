@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ultramarine.shared.addresses import is_of_link
 from ultramarine.shared.contract import LARGEST
 from ultramarine.shared.training_records import GangTask
 
@@ -118,6 +119,9 @@ class Coordinator:
         await asyncio.gather(*(link.close(self._times.goodbye) for link in links))
 
     async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if is_of_link(writer.get_extra_info("sockname")[0]):
+            writer.transport.abort()
+            return
         link = Link(reader, writer, self._times)
         try:
             index = await self._introduced(link)

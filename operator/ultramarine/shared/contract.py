@@ -55,6 +55,8 @@ CATALOGUE_NAME = "models.json.gz"
 COMPARED_HEADER = "x-ultramarine-compared"
 COPY_HEADER = "x-ultramarine-copy"
 ANSWERS_PATH = "/ultramarine/answers"
+# By what it has here, one of the entries of a Secret or both, a gateway proves itself to pods that answer it alone.
+GATEWAY_HEADER = "x-ultramarine-gateway"
 
 # Variables of both images: where the object storage is, and one JSON document that says what to do.
 # Credentials come in boto3's own variables (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).

@@ -82,6 +82,7 @@ class RouteAuth:
 
     The Secret has the entries `primary` and `secondary`, or one of them. A token is a JWT for one of `audiences`, or
     for anybody where there are none; it is checked with the JSON Web Key Set `jwks`, or the one found at `jwks_uri`.
+    To pods that answer the gateway alone it proves itself by the same entries of the Secret `proof_secret`.
     """
 
     mode: str = "key"  # key | token | none
@@ -90,10 +91,12 @@ class RouteAuth:
     audiences: tuple[str, ...] = ()
     jwks: str = ""
     jwks_uri: str = ""
+    proof_secret: str = ""
 
     def check(self) -> None:
         """Raise ValueError, with the field and the remedy, where a value cannot be."""
-        if not all(isinstance(text, str) for text in (self.keys_secret, self.issuer, self.jwks, self.jwks_uri)):
+        texts = (self.keys_secret, self.issuer, self.jwks, self.jwks_uri, self.proof_secret)
+        if not all(isinstance(text, str) for text in texts):
             raise TypeError("a text is something else")
         if self.mode not in ("key", "token", "none"):
             raise ValueError("auth.mode must be key, token or none")
@@ -106,6 +109,8 @@ class RouteAuth:
                 raise ValueError("auth needs jwks or jwks_uri, and not both")
             if self.jwks_uri and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?", self.jwks_uri):
                 raise ValueError("auth.jwks_uri must be an http or https URL with a host name")
+        if self.proof_secret:
+            _name(_OBJECT, "auth.proof_secret", self.proof_secret)
 
 
 @dataclass(frozen=True)
@@ -144,10 +149,10 @@ class EndpointRoutes:
 
     def to_json(self) -> str:
         document = asdict(self)
-        for deployment in document["deployments"]:
-            for name in ("hold", "compare_percent"):
-                if not deployment[name]:  # so that older routes keep their version, and older gateways understand them
-                    del deployment[name]
+        news = [(one, name) for one in document["deployments"] for name in ("hold", "compare_percent")]
+        for holder, name in (*news, (document["auth"], "proof_secret")):
+            if not holder[name]:  # so that older routes keep their version, and older gateways understand them
+                del holder[name]
         return json.dumps(document, sort_keys=True)
 
     @classmethod

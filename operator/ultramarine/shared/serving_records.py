@@ -45,7 +45,7 @@ class ServingTask:
     digest: str
     format: str
     allow_code_execution: bool = False
-    auth: str = "key"  # key | none
+    auth: str = "key"  # key | gateway | none
     signature: dict[str, Any] | None = None
     max_concurrent_requests: int = 0
     max_queue_milliseconds: float = 500

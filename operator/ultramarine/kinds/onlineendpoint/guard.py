@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...shared.meta import LABEL_NAME, Manifest, child_metadata
 from ...shared.routes import GATEWAY_PODS, RouteAuth
-from .manifests import GRPC_PORT, LABEL_GATEWAY_ONLY, PORT, Endpoint, keys_secret
+from .manifests import GRPC_PORT, LABEL_GATEWAY_ONLY, PORT, Endpoint, keys_secret, proof_secret
 
 
 def policy_name(endpoint: Endpoint) -> str:
@@ -13,7 +13,7 @@ def policy_name(endpoint: Endpoint) -> str:
 
 
 def network_policy(endpoint: Endpoint) -> Manifest:
-    """Let the pods that ask for nothing be asked by the gateway of the namespace alone."""
+    """Let the pods that leave tokens to the gateway be reached by it alone."""
     ports = [{"port": port, "protocol": "TCP"} for port in (PORT, GRPC_PORT)]
     # By their label, so that pods which check keys, as those from before, can be reached as ever.
     chosen = {LABEL_NAME: endpoint.name, LABEL_GATEWAY_ONLY: "true"}
@@ -39,6 +39,7 @@ def route_auth(endpoint: Endpoint) -> RouteAuth:
             audiences=tuple(token.audiences),
             jwks=token.jwks or "",
             jwks_uri=token.jwks_uri or "",
+            proof_secret=proof_secret(endpoint),
         )
     return RouteAuth(mode=endpoint.spec.auth_mode, keys_secret=keys_secret(endpoint))
 

@@ -16,9 +16,10 @@ from .manifests import (
     LABEL_DEPLOYMENT,
     Endpoint,
     disruption_budget,
-    keys_secret,
     may_sleep,
     pod_autoscaler,
+    pods_secret,
+    proof_secret,
     server_deployment,
 )
 from .pools import pool_deployment, resolve_pool
@@ -229,9 +230,9 @@ def _state(
             continue
         if (verdict := pods.crashing(pod)) is not None:
             if verdict.reason == KEYS_MISSING:
-                secret = keys_secret(endpoint)
-                needs = "create it with the keys primary and secondary"
-                return "Failing", f"Secret {secret} not found in {endpoint.namespace}, or without keys; {needs}"
+                needs = "it is made anew" if proof_secret(endpoint) else "create it with the keys primary and secondary"
+                secret = f"Secret {pods_secret(endpoint)} not found in {endpoint.namespace}, or without keys"
+                return "Failing", f"{secret}; {needs}"
             return "Failing", f"{version or 'the pool'}: {verdict.sentence}"
         if (trouble := pods.trouble(pod)) is not None:
             return "Failing", trouble.message

@@ -16,7 +16,7 @@ from .schema import Batching, EndpointDeployment, OnlineEndpointSpec, RequestSet
 Endpoint = Obj[OnlineEndpointSpec]
 
 LABEL_DEPLOYMENT = f"{GROUP}/deployment"
-LABEL_GATEWAY_ONLY = f"{GROUP}/gateway-only"  # on pods that ask for nothing, since the gateway has asked
+LABEL_GATEWAY_ONLY = f"{GROUP}/gateway-only"  # on pods that answer the gateway alone, since it has asked for a token
 ANNOTATION_REVISION = f"{GROUP}/revision"
 ANNOTATION_VERSION = f"{GROUP}/model-version"  # on the Deployment what is wanted, on a pod what it serves
 SERVER = "server"
@@ -32,14 +32,30 @@ def keys_secret(endpoint: Endpoint) -> str:
     return endpoint.spec.keys_secret_ref.name if endpoint.spec.keys_secret_ref else f"{endpoint.name}-keys"
 
 
+def proof_secret(endpoint: Endpoint) -> str:
+    """The name of the Secret by which the gateway proves itself to pods that cannot check a token, where these are."""
+    return f"{endpoint.name}-gateway" if endpoint.spec.auth_mode == "token" else ""
+
+
+def pods_secret(endpoint: Endpoint) -> str:
+    """The name of the Secret with what opens the pods, or nothing if everybody may ask them."""
+    return proof_secret(endpoint) or keys_secret(endpoint)
+
+
 def pods_ask(endpoint: Endpoint) -> str:
     """What the pods themselves ask of a request: they check keys, and leave tokens to the gateway."""
-    return "key" if keys_secret(endpoint) else "none"
+    return {"key": "key", "token": "gateway", "none": "none"}[endpoint.spec.auth_mode]
+
+
+def asks_proof(endpoint: Endpoint, live: Manifest) -> bool:
+    """Whether the pods of a Deployment, as seen, ask the gateway to prove itself."""
+    volumes = live["spec"]["template"]["spec"].get("volumes") or []
+    return any((each.get("secret") or {}).get("secretName") == proof_secret(endpoint) for each in volumes)
 
 
 def gateway_only(endpoint: Endpoint) -> dict[str, str]:
-    """The label of pods that the gateway alone may ask, where the endpoint's are such: they cannot check a token."""
-    return {LABEL_GATEWAY_ONLY: "true"} if endpoint.spec.auth_mode == "token" else {}
+    """The label of pods that the gateway alone may ask, where the endpoint's are such."""
+    return {LABEL_GATEWAY_ONLY: "true"} if proof_secret(endpoint) else {}
 
 
 def selector(endpoint: Endpoint, deployment: str) -> dict[str, str]:
@@ -107,7 +123,7 @@ def deployment_of(
 ) -> Manifest:
     """The Deployment whose pods do a serving task; `version` annotates it and them, with what they serve."""
     labels = selector(endpoint, deployment.name)
-    asked = [task, deployment.resources.model_dump(mode="json"), keys_secret(endpoint)]
+    asked = [task, deployment.resources.model_dump(mode="json"), pods_secret(endpoint)]
     # Only where there is one, so that others keep their revision.
     revision = content_hash([*asked, *gateway_only(endpoint)])[:16]
     image = platform.server_image
@@ -153,7 +169,7 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
     volumes: list[Manifest] = [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
     tmp = {"name": "tmp", "mountPath": "/tmp"}
     mounts: list[Manifest] = [{"name": "model", "mountPath": contract.MODEL_DIR, "readOnly": True}, tmp]
-    if secret := keys_secret(endpoint):
+    if secret := pods_secret(endpoint):
         # Optional, so that the server starts without it and says so; else the pod would hang, and only Events say why.
         volumes.append({"name": "keys", "secret": {"secretName": secret, "defaultMode": 0o440, "optional": True}})
         mounts.append({"name": "keys", "mountPath": contract.KEYS_DIR, "readOnly": True})

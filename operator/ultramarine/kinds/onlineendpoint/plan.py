@@ -28,7 +28,15 @@ from .direct import Direct
 from .guard import network_policy, policy_name
 from .http_routed import HttpRouted
 from .judge import KEYS_MISSING, SETTLED, Judged, held, judge, leaving
-from .manifests import LABEL_GATEWAY_ONLY, Endpoint, deployment_name, gateway_only, keys_secret
+from .manifests import (
+    LABEL_GATEWAY_ONLY,
+    Endpoint,
+    asks_proof,
+    deployment_name,
+    gateway_only,
+    pods_secret,
+    proof_secret,
+)
 from .rollout import course_of
 from .routed import Routed
 from .schema import EndpointDeployment
@@ -74,8 +82,10 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     changed = signature_change.compared(endpoint, judged, course.shares, seen, way.proxies)
     status = gathered(endpoint, judged, answering, step, course, scalings, changed, now)
     guard = (network_policy(endpoint),) if gateway_only(endpoint) and not step.held else ()
-    # Pods that ask for nothing are made only when what keeps others from them was seen to be there.
-    guarded = not guard or ("NetworkPolicy", policy_name(endpoint)) in own
+    # Pods that answer the gateway alone are made when the policy is there, and replace others when it proves itself.
+    proven = isinstance(way, Routed) and way.proves
+    follow = all(asks_proof(endpoint, each) for (kind, _), each in own.items() if kind == "Deployment")
+    guarded = not guard or (("NetworkPolicy", policy_name(endpoint)) in own and (proven or follow))
     servers = [manifest for each in judged.values() for manifest in each.apply] if guarded and not step.held else []
     gone = _superfluous(endpoint, own, step, way)
     after = autoscale.looked_at_again(endpoint, step.after if guarded else SOON)
@@ -83,7 +93,7 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
         status,
         apply=(*guard, *servers, *step.apply),
         delete=(*gone, *_needless_policy(endpoint, own, judged, seen)),
-        effects=_keys(endpoint, seen),
+        effects=_keys(endpoint, seen, proven=proven),
         events=(*course.events, *diary(endpoint, status, judged, answering, step)),
         after=min((each for each in (after, course.after) if each), default=None),
     )
@@ -132,7 +142,7 @@ def _superfluous(
 def _needless_policy(
     endpoint: Endpoint, own: dict[tuple[str, str], Manifest], judged: dict[str, Judged], seen: Seen
 ) -> tuple[Ref, ...]:
-    """The policy of pods that ask for nothing, when there is none of them any more."""
+    """The policy of pods that answer the gateway alone, when there is none of them any more."""
     policy = own.get(("NetworkPolicy", policy_name(endpoint)))
     if policy is None or gateway_only(endpoint) or any(each.state not in SETTLED for each in judged.values()):
         return ()
@@ -144,20 +154,26 @@ def _needless_policy(
     return (Ref.to(NETWORK_POLICY, policy),)
 
 
-def _keys(endpoint: Endpoint, seen: Seen) -> tuple[GenerateSecret, ...]:
-    """Generate the keys once, and again only when somebody misses them who cannot go on: nobody here reads Secrets."""
-    name = keys_secret(endpoint)
-    if not name or endpoint.spec.keys_secret_ref is not None:
+def _keys(endpoint: Endpoint, seen: Seen, *, proven: bool) -> tuple[GenerateSecret, ...]:
+    """Generate the keys once, and again only when somebody misses them who cannot go on: nobody here reads Secrets.
+
+    With tokens it is what the gateway proves itself by, which is there when it is `proven`.
+    """
+    name, of_gateway = pods_secret(endpoint), bool(proof_secret(endpoint))
+    if not name or (endpoint.spec.keys_secret_ref is not None and not of_gateway):
         return ()
     verdicts = (pods.crashing(pod) for pod in seen.of("Pod"))
     missed = any(verdict.reason == KEYS_MISSING for verdict in verdicts if verdict)
     for told in seen.answers.values():
         # As long as one gateway pod knows the old keys, new ones would lock out who has those.
         if isinstance(told, GatewayFacts):
-            missed |= all(not proxy.version and proxy.missing_secret == name for proxy in told.proxies)
-    if endpoint.status.get("keysSecret") == name and not missed:
+            missing = [proxy.missing_secret == name and (of_gateway or not proxy.version) for proxy in told.proxies]
+            missed |= all(missing)
+    if (proven if of_gateway else endpoint.status.get("keysSecret") == name) and not missed:
         return ()
     metadata = child_metadata(endpoint.manifest, name)
+    if of_gateway:
+        return (GenerateSecret(tuple(metadata.items()), ("primary", "secondary"), None),)
     lost = f"Secret {name} was gone and new keys were made: give them to the clients, whose old keys are void"
     event = Event("KeysReplaced", lost, "Warning") if endpoint.status.get("keysSecret") == name else None
     return (GenerateSecret(tuple(metadata.items()), ("primary", "secondary"), event),)

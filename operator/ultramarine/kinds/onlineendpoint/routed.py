@@ -30,7 +30,7 @@ from .addresses import (
 )
 from .guard import route_auth
 from .judge import SETTLED, Judged
-from .manifests import Endpoint
+from .manifests import Endpoint, proof_secret
 from .steps import SOON, Shares, Step, told
 
 LATER = timedelta(seconds=5)  # when a gateway did not answer: it is asked again only then
@@ -66,6 +66,11 @@ class Routed:
         """Whether every gateway pod routes by the routes as seen."""
         facts, routes = self.facts, self.routes
         return facts is not None and routes is not None and {p.version for p in facts.proxies} == {routes.version}
+
+    @property
+    def proves(self) -> bool:
+        """Whether every gateway pod proves itself to the pods, if these ask for that."""
+        return self.confirmed and self.routes is not None and bool(self.routes.auth.proof_secret)
 
     @property
     def is_turned(self) -> bool:
@@ -138,7 +143,7 @@ class Routed:
         done = self.confirmed and self.is_turned and wanted == self.routes
         reason, message = self._lost() if done else self._why_not(wanted)
         well = done and not message
-        auth_as_asked = wanted.auth == route_auth(self.endpoint)
+        auth_as_asked = wanted.auth.mode == self.endpoint.spec.auth_mode
         as_asked = auth_as_asked and weights == self.target
         said = self.WELL + ("" if auth_as_asked else STILL_KEYS)
         return Step(
@@ -199,13 +204,16 @@ class Routed:
         return all(proxy.ready is None or proxy.ready.get(name, 0) > 0 for proxy in self.proxies)
 
     def _auth(self, judged: dict[str, Judged]) -> RouteAuth:
-        """Whom the gateway shall let in: whoever has a token only when no pod asks for a key any more."""
-        wanted = route_auth(self.endpoint)
-        if wanted.mode == "token" and self.routes is not None and self.routes.auth.mode == "key":
-            states = {name: each.state for name, each in judged.items()}
-            if any(states.get(name) not in SETTLED for name in self.weights):
-                return self.routes.auth
-        return wanted
+        """Whom the gateway shall let in, and how it proves itself: as before, as long as some pod asks for that."""
+        wanted, routes = route_auth(self.endpoint), self.routes
+        if routes is None:
+            return wanted
+        as_before = {
+            name for name in {*judged, *self.weights} if name not in judged or judged[name].state not in SETTLED
+        }
+        asks_keys = routes.auth.mode == "key" and not as_before.isdisjoint(self.weights)
+        proof = wanted.proof_secret or (routes.auth.proof_secret if as_before else "")
+        return replace(routes.auth if wanted.mode == "token" and asks_keys else wanted, proof_secret=proof)
 
     def _wanted(self, weights: Shares, auth: RouteAuth, judged: dict[str, Judged]) -> EndpointRoutes:
         spec = self.endpoint.spec
@@ -303,7 +311,8 @@ class Routed:
         if name := proxy.missing_secret:
             tls = self.endpoint.spec.tls
             needs = "tls.crt and tls.key" if tls and tls.secret_name == name else "the keys primary and secondary"
-            return "SecretMissing", f"Secret {name} not found in {self.endpoint.namespace}; create it with {needs}"
+            remedy = "it is made anew" if name == proof_secret(self.endpoint) else f"create it with {needs}"
+            return "SecretMissing", f"Secret {name} not found in {self.endpoint.namespace}; {remedy}"
         return "Refused", f"a gateway pod does not take the routes: {proxy.reason}"
 
     def _after(self, *, done: bool, soon: bool) -> timedelta | None:
