@@ -49,7 +49,7 @@ async def _agent(arguments: argparse.Namespace) -> None:
 
     arguments.folder.mkdir(parents=True, exist_ok=True)
     api = Api.of_pod(arguments.account)
-    agent = Agent(api.namespace, arguments.folder, arguments.host)
+    agent = Agent(api.namespace, arguments.folder, arguments.host, arguments.issuers)
     runner = web.AppRunner(application(agent, arguments.folder))
     await runner.setup()
     await web.TCPSite(runner, arguments.host, arguments.port).start()
@@ -88,6 +88,7 @@ def _arguments() -> argparse.Namespace:
     agent.add_argument("--account", type=Path, default=Path("/var/run/secrets/kubernetes.io/serviceaccount"))
     agent.add_argument("--host", default="0.0.0.0", help="the address to listen on; :: for IPv6")
     agent.add_argument("--port", type=int, default=GATEWAY_PORT)
+    agent.add_argument("--issuers", nargs="*", default=[], help="names and networks of the inside that have key sets")
     agent.add_argument("--linger-seconds", type=float, default=60.0, help="after SIGTERM, for an Envoy that drains")
     cpus = len(os.sched_getaffinity(0))
     starting.add_argument("--concurrency", type=int, default=min(cpus, 4), help="threads that answer requests")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,8 +14,9 @@ from pathlib import Path
 from ultramarine.shared.routes import PROTOCOLS, EndpointRoutes, RouteState
 
 from ultramarine_gateway.agreement import Compared
-from ultramarine_gateway.bootstrap import AGENT_SOCKET
+from ultramarine_gateway.bootstrap import AGENT_SOCKET, KEY_SETS_SOCKET
 from ultramarine_gateway.conversation import Conversation
+from ultramarine_gateway.keysets import KeySets
 from ultramarine_gateway.memory import Memory
 from ultramarine_gateway.rendering import Rendered, cluster_name
 from ultramarine_gateway.slices import Address
@@ -31,8 +33,8 @@ ADDRESSES_SECONDS = 1.0  # the addresses are kept for a start without an API ser
 class Agent:
     """One namespace, one Envoy."""
 
-    def __init__(self, namespace: str, folder: Path, host: str) -> None:
-        self._folder = folder
+    def __init__(self, namespace: str, folder: Path, host: str, issuers: Iterable[str] = ()) -> None:
+        self._folder, self._key_sets = folder, KeySets(issuers)
         self._memory = Memory(folder / "memory")
         self.word = self._memory.word()  # by which servers know that this gateway pod asks for answers
         self._desk = Desk(namespace, host, self._memory.endpoints(), self.word)
@@ -62,8 +64,9 @@ class Agent:
                 one.name: min(self._ready.get(cluster_name(name, one.name, protocol), 0) for protocol in one.protocols)
                 for one in endpoint.routes.deployments
             }
-            state, away = told.get(name, RouteState()), tuple(sorted(endpoint.away))
-            told[name] = replace(state, version=endpoint.routes.version, ready=ready, away=away)
+            state, away, routes = told.get(name, RouteState()), tuple(sorted(endpoint.away)), endpoint.routes
+            no_key_set = self._key_sets.failures.get(routes.auth.jwks_uri, "")
+            told[name] = replace(state, version=routes.version, ready=ready, away=away, no_key_set=no_key_set)
         return told
 
     def since(self, name: str) -> str:
@@ -119,12 +122,14 @@ class Agent:
 
     async def run(self) -> None:
         """Tell Envoy until cancelled. A bug ends it, and the kubelet starts it anew; Envoy goes on meanwhile."""
+        await self._key_sets.start(self._folder / KEY_SETS_SOCKET)
         await self._stream.start(self._folder / AGENT_SOCKET)
         self.ring()
         try:
             await self._turns()
         finally:
             await self._stream.stop()
+            await self._key_sets.stop()
 
     async def _turns(self) -> None:
         while True:

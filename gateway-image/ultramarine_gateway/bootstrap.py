@@ -6,6 +6,7 @@ from ultramarine_gateway.rendering import FROM_AGENT, TYPES, Document
 
 AGENT_SOCKET = "agent.sock"
 ADMIN_SOCKET = "admin.sock"
+KEY_SETS_SOCKET, KEY_SETS_CLUSTER = "keysets.sock", "key-sets"
 _CLIENTS_LIMIT = 50_000  # connections of all endpoints together
 
 # Only these are made at all: the others would be most of the memory of a gateway with many endpoints.
@@ -54,15 +55,8 @@ def bootstrap(folder: str) -> Document:
         "@type": TYPES + "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}},
     }
-    address = {"pipe": {"path": f"{folder}/{AGENT_SOCKET}"}}
     agent = {
-        "name": "agent",
-        "type": "STATIC",
-        "connect_timeout": "1s",
-        "load_assignment": {
-            "cluster_name": "agent",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
+        **_by_socket("agent", f"{folder}/{AGENT_SOCKET}"),
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
         # Requests that wait for a pod ask the agent, each by a stream of its own; it is the agent that has a limit.
         "circuit_breakers": {
@@ -75,7 +69,7 @@ def bootstrap(folder: str) -> Document:
     return {
         "node": {"id": "gateway", "cluster": "ultramarine"},
         "admin": {"address": {"pipe": {"path": f"{folder}/{ADMIN_SOCKET}", "mode": 0o600}}},
-        "static_resources": {"clusters": [agent]},
+        "static_resources": {"clusters": [agent, _by_socket(KEY_SETS_CLUSTER, f"{folder}/{KEY_SETS_SOCKET}")]},
         "dynamic_resources": {
             "ads_config": {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [service]},
             "lds_config": FROM_AGENT,
@@ -99,3 +93,9 @@ def bootstrap(folder: str) -> Document:
         # The one for paths of health is larger than what Envoy takes by default from strangers.
         "layered_runtime": {"layers": [{"name": "regex", "static_layer": {"re2.max_program_size.error_level": 500}}]},
     }
+
+
+def _by_socket(name: str, path: str) -> Document:
+    addresses = [{"lb_endpoints": [{"endpoint": {"address": {"pipe": {"path": path}}}}]}]
+    assignment = {"cluster_name": name, "endpoints": addresses}
+    return {"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": assignment}

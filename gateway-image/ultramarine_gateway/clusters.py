@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
-from urllib.parse import urlsplit
-
 from ultramarine.shared.routes import EndpointRoutes
 
 from ultramarine_gateway.rendering import FROM_AGENT, TYPES, Document, cluster_name, compared, copies_name
@@ -15,7 +12,6 @@ IDLE_SECONDS = 50.0
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # Copies in flight to one deployment. Where pods are slow to answer them, further ones are not sent.
 _COPIES = 16
-_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def clusters(routes: EndpointRoutes) -> tuple[Document, ...]:
@@ -25,14 +21,8 @@ def clusters(routes: EndpointRoutes) -> tuple[Document, ...]:
         for deployment in routes.deployments
         for protocol in deployment.protocols
     ]
-    issuers = [_issuer(routes)] if routes.auth.mode == "token" and routes.auth.jwks_uri else []
     copies = [_pool(copies_name(routes.endpoint, one.name), "http", _COPIES) for one in compared(routes.deployments)]
-    return (*pools, *copies, *issuers)
-
-
-def issuer_cluster(routes: EndpointRoutes) -> str:
-    """The name of the cluster that a remote key set is fetched from: another URI is another cluster."""
-    return f"{routes.endpoint}/issuer-{sha256(routes.auth.jwks_uri.encode()).hexdigest()[:8]}"
+    return (*pools, *copies)
 
 
 def _pool(name: str, protocol: str, most: int) -> Document:
@@ -74,30 +64,3 @@ def _pool(name: str, protocol: str, most: int) -> Document:
             }
         },
     }
-
-
-def _issuer(routes: EndpointRoutes) -> Document:
-    url = urlsplit(routes.auth.jwks_uri)
-    port = url.port or (443 if url.scheme == "https" else 80)
-    address = {"socket_address": {"address": url.hostname, "port_value": port}}
-    found: Document = {
-        "name": issuer_cluster(routes),
-        "type": "STRICT_DNS",
-        "connect_timeout": "5s",
-        "load_assignment": {
-            "cluster_name": issuer_cluster(routes),
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
-        },
-    }
-    if url.scheme == "https":
-        names = [{"san_type": "DNS", "matcher": {"exact": url.hostname}}]
-        trusted = {"trusted_ca": {"filename": _AUTHORITIES}, "match_typed_subject_alt_names": names}
-        found["transport_socket"] = {
-            "name": "tls",
-            "typed_config": {
-                "@type": TYPES + "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                "sni": url.hostname,
-                "common_tls_context": {"validation_context": trusted},
-            },
-        }
-    return found

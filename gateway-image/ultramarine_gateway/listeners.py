@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from urllib.parse import urlencode
 
 from ultramarine.shared.contract import COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
 from ultramarine.shared.routes import GATEWAY_READY_PORT, EndpointRoutes
 
-from ultramarine_gateway.clusters import issuer_cluster
+from ultramarine_gateway.bootstrap import KEY_SETS_CLUSTER
 from ultramarine_gateway.rendering import (
     AUDIENCE_FILTER,
     FROM_AGENT,
@@ -170,7 +171,8 @@ def _admission(routes: EndpointRoutes) -> list[Document]:
         if routes.auth.jwks:
             provider["local_jwks"] = {"inline_string": routes.auth.jwks}
         else:
-            uri = {"uri": routes.auth.jwks_uri, "cluster": issuer_cluster(routes), "timeout": "5s"}
+            asked = urlencode({"uri": routes.auth.jwks_uri})
+            uri = {"uri": f"http://agent/?{asked}", "cluster": KEY_SETS_CLUSTER, "timeout": "5s"}
             provider["remote_jwks"] = {
                 "http_uri": uri,
                 "cache_duration": "300s",

@@ -17,7 +17,7 @@ async def gateway(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
     ready_port = free_port()
     monkeypatch.setattr("ultramarine_gateway.listeners.GATEWAY_READY_PORT", ready_port)
     folder = short_folder("t")
-    made = Gateway(Agent(NAMESPACE, folder, "127.0.0.1"), folder, ready_port=ready_port)
+    made = Gateway(Agent(NAMESPACE, folder, "127.0.0.1", ["127.0.0.0/8"]), folder, ready_port=ready_port)
     made.begin()
     made.see_nothing_yet()
     await made.start_envoy()

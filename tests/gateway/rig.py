@@ -82,6 +82,24 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(answer)
 
 
+@asynccontextmanager
+async def issuer(text: str, status: int = 200) -> AsyncIterator[tuple[str, list[str]]]:
+    """Somebody who answers with this text; its key set's URI, and the paths that were asked for."""
+    asked: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response(text=text, status=status, headers={"Location": "/elsewhere"})
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port := free_port()).start()
+    yield f"http://localhost:{port}/jwks", asked
+    await runner.cleanup()
+
+
 def endpoint_slice(service: str, *pods: Pod, **conditions: bool) -> Any:
     """The EndpointSlice of one pod, since all pods here have one address and ports of their own."""
     (pod,) = pods

@@ -12,12 +12,12 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from rig import METHOD, Gateway, ask, deployment, eventually, free_port, pods, routes, who_answers
+from rig import METHOD, Gateway, ask, deployment, eventually, free_port, issuer, pods, routes, who_answers
 from ultramarine.shared.contract import GATEWAY_HEADER
 from ultramarine.shared.routes import RouteAuth
 
@@ -193,47 +193,27 @@ async def test_a_token_of_the_issuer_opens(gateway: Gateway, client: ClientSessi
 
 
 async def test_the_key_set_is_fetched_from_the_issuer(gateway: Gateway, client: ClientSession) -> None:
-    """With jwks_uri Envoy fetches the key set itself."""
-    key, port, issuer_port = ec.generate_private_key(ec.SECP256R1()), free_port(), free_port()
-
-    async def key_set(_: web.Request) -> web.Response:
-        return web.Response(text=_key_set(key))
-
-    application = web.Application()
-    application.router.add_get("/jwks", key_set)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", issuer_port).start()
-    auth = RouteAuth("token", issuer="id", jwks_uri=f"http://127.0.0.1:{issuer_port}/jwks")
-    async with pods("blue") as (blue,):
+    """With jwks_uri Envoy gets the key set by way of the agent."""
+    key, port = ec.generate_private_key(ec.SECP256R1()), free_port()
+    async with pods("blue") as (blue,), issuer(_key_set(key)) as (uri, _):
         gateway.serve("churn-blue", blue)
+        auth = RouteAuth("token", issuer="id", jwks_uri=uri)
         await gateway.use(routes(port, deployment("blue", 100), auth=auth))
         headers = {"Authorization": f"Bearer {_token(key, iss='id', exp=int(time.time()) + 60)}"}
 
         assert await who_answers(client, port, 1, headers=headers) == {"blue": 1}
-    await runner.cleanup()
+        assert gateway.agent.report()["churn"].no_key_set == ""
 
 
-async def test_a_key_set_that_is_none_is_not_fetched_again_at_once(gateway: Gateway, client: ClientSession) -> None:
+async def test_a_key_set_that_is_none_is_told_and_not_fetched_again_at_once(gateway: Gateway) -> None:
     """Whoever is asked for a key set and answers something else is left alone for a minute, but for requests' sake."""
-    asked, issuer_port = [], free_port()
-
-    async def nonsense(_: web.Request) -> web.Response:
-        asked.append(time.monotonic())
-        return web.Response(text="none")
-
-    application = web.Application()
-    application.router.add_get("/jwks", nonsense)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", issuer_port).start()
-    auth = RouteAuth("token", issuer="id", jwks_uri=f"http://127.0.0.1:{issuer_port}/jwks")
-    async with pods("blue") as (blue,):
+    async with pods("blue") as (blue,), issuer("[]") as (uri, asked):
         gateway.serve("churn-blue", blue)
+        auth = RouteAuth("token", issuer="id", jwks_uri=uri)
         await gateway.use(routes(free_port(), deployment("blue", 100), auth=auth))
-        await eventually("the key set is asked for", lambda: bool(asked))
+        why = "it is no JSON Web Key Set"
+        await eventually("it is told", lambda: gateway.agent.report()["churn"].no_key_set == why)
         await asyncio.sleep(4)  # by Envoy's own default it would ask four times more
-    await runner.cleanup()
 
     assert len(asked) <= 2  # by each of Envoy's two threads
 

@@ -158,6 +158,19 @@ def test_pods_ask_for_proof_when_every_gateway_pod_gives_it():
     assert made.metadata["name"] == PROOF, "it was deleted, and is made anew"
 
 
+def test_a_key_set_that_cannot_be_had_is_told():
+    """The endpoint goes on, for those whose tokens the last one opens, and the condition says what is wrong."""
+    uri = "https://id.example.com/keys"
+    one = endpoint(ANSWERS, authMode="token", token={"issuer": "id", "audiences": ["churn"], "jwksUri": uri})
+    at_rest = settled(one, policy(one), *guarded(one), related=ONE)
+    says = GatewayFacts((replace(having(at_rest[0]).proxies[0], no_key_set="it answers 500"),))
+    got = after(one, *guarded(one), *at_rest, policy(one), says=says, related=ONE)
+    told = condition(got, "RoutesReady")
+    assert (told["status"], told["reason"]) == ("False", "NoKeySet")
+    assert told["message"] == f"the key set at {uri} cannot be had: it answers 500"
+    assert got.status["traffic"] == {"blue": 100}
+
+
 def test_tokens_are_asked_for_when_no_pod_asks_for_keys():
     """From keys to tokens: the gateway asks for keys until the last pod that checks them has gone."""
     before = endpoint(KEYS | ANSWERS)

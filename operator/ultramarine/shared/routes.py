@@ -20,6 +20,7 @@ GATEWAY_PORT = 9902
 GATEWAY_READY_PORT = 9901  # answers when Envoy has all of its routes, and from then on as long as it lives
 GATEWAY_PODS = {"app.kubernetes.io/name": "ultramarine", "app.kubernetes.io/component": "gateway"}  # their labels
 PIN_HEADER = "x-ultramarine-deployment"  # a request that carries it goes to the deployment that it names
+KEY_SET_URI = r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?"
 PROTOCOLS = ("http", "grpc")  # also the names of a deployment's ports in its Service
 
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -107,7 +108,7 @@ class RouteAuth:
                 raise ValueError("auth.issuer is missing: whose tokens open the endpoint?")
             if bool(self.jwks) == bool(self.jwks_uri):
                 raise ValueError("auth needs jwks or jwks_uri, and not both")
-            if self.jwks_uri and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?", self.jwks_uri):
+            if self.jwks_uri and not re.fullmatch(KEY_SET_URI, self.jwks_uri):
                 raise ValueError("auth.jwks_uri must be an http or https URL with a host name")
         if self.proof_secret:
             _name(_OBJECT, "auth.proof_secret", self.proof_secret)
@@ -259,7 +260,7 @@ class RouteState:
     weight only when every gateway pod has some. A pod that leaves `ready` out is not asked for it. `away` names the
     deployments with a weight that get no requests now because they have no address, while others have. `signatures`
     say by deployment what its model takes, if GET /routes asks with &signatures=true: `name`, `version` and `inputs`,
-    as a pod's model metadata has them.
+    as a pod's model metadata has them. `no_key_set` says why the newest key set of the issuer could not be fetched.
     """
 
     version: str = ""
@@ -272,6 +273,7 @@ class RouteState:
     figures: dict[str, DeploymentFigures] | None = None
     away: tuple[str, ...] = ()
     signatures: dict[str, Any] | None = None
+    no_key_set: str = ""
 
     @classmethod
     def of(cls, document: Any) -> RouteState:
@@ -288,6 +290,7 @@ class RouteState:
                 state.reason,
                 state.port_taken_by,
                 state.missing_secret,
+                state.no_key_set,
                 state.pod,
                 *(state.ready or {}),
             )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, field_validator
 
+from ...shared.routes import KEY_SET_URI
 from ...shared.schema import Schema, rule, rules, says
 from ..trainingjob.schema import SAYS_NAME, SUBDOMAIN
 
@@ -14,7 +15,7 @@ Audience = Annotated[str, Field(min_length=1, max_length=256)]
 KeySetUri = Annotated[
     str,
     Field(
-        pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?$",
+        pattern=f"^{KEY_SET_URI}$",
         max_length=1024,
         json_schema_extra=says("must be http:// or https:// with a host name, without spaces and without a user"),
     ),
@@ -41,7 +42,9 @@ class Token(Schema):
         description="The issuer's public keys, a JSON Web Key Set as JSON.",
     )
     jwks_uri: KeySetUri | None = Field(
-        default=None, description="Where the gateway fetches that set; again every five minutes."
+        default=None,
+        description="Where the gateway fetches that set; again every five minutes. An address of a "
+        "private network, as those of the cluster are, has to be one of the chart's gateway.issuers.",
     )
 
     @field_validator("jwks")

@@ -304,8 +304,12 @@ class Routed:
     def _lost(self) -> tuple[str, str]:
         """What a gateway pod lacks that goes on with what it had: a Secret was deleted or has become unusable."""
         complaints = (self._refusal(proxy) for proxy in self.proxies if proxy.reason)
-        reason, message = next(complaints, ("Confirmed", ""))
-        return reason, f"{message}; until then the gateway goes on with what it had" if message else ""
+        if found := next(complaints, None):
+            return found[0], f"{found[1]}; until then the gateway goes on with what it had"
+        if why := next((proxy.no_key_set for proxy in self.proxies if proxy.no_key_set), ""):
+            token = self.endpoint.spec.token
+            return "NoKeySet", f"the key set at {token.jwks_uri if token else 'jwksUri'} cannot be had: {why}"
+        return "Confirmed", ""
 
     def _refusal(self, proxy: RouteState) -> tuple[str, str]:
         if name := proxy.missing_secret:
