@@ -1,9 +1,15 @@
 package main
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/versity/versitygw/auth"
@@ -13,6 +19,7 @@ const (
 	rootName        = "root"
 	operatorName    = "operator"
 	namespacePrefix = "namespace-"
+	shared          = "shared/" // what all namespaces read
 )
 
 var accountName = regexp.MustCompile(`^(root|operator|namespace-[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)$`)
@@ -29,14 +36,51 @@ func newAccounts(folder, name string) accounts {
 	return accounts{auth.NewIAMServiceSingle(auth.Account{}), folder, &secret{name: name}}
 }
 
+// scope is what an account opens: keys of objects, and beginnings of keys that end in a slash.
+//
+// The holder of a namespace's key derives others by himself, which open less. The name is the account's, a ~ and the scope as
+// JSON in base64 for URLs without padding; the key is the HMAC-SHA256 of that name with the account's key, in hex.
+type scope struct {
+	Read, Write []string
+}
+
+// within returns what of a scope lies below one of the folders, and is no pattern to a policy.
+func within(keys []string, folders ...string) []string {
+	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool {
+		below := slices.ContainsFunc(folders, func(folder string) bool { return strings.HasPrefix(key, folder) })
+		return !below || strings.ContainsAny(key, "*?") || !isPlainKey(strings.TrimSuffix(key, "/"))
+	})
+}
+
+// scopeOf returns what the account of a namespace opens, or a derived one of it, and nothing for any other name.
+func scopeOf(name string) *scope {
+	base, encoded, isDerived := strings.Cut(name, "~")
+	namespace, isNamespace := strings.CutPrefix(base, namespacePrefix)
+	if !isNamespace || !accountName.MatchString(base) {
+		return nil
+	}
+	own := namespace + "/"
+	if !isDerived {
+		return &scope{Read: []string{own, shared}, Write: []string{own}}
+	}
+	var asked scope
+	text, err := base64.RawURLEncoding.DecodeString(encoded)
+	if err != nil || json.Unmarshal(text, &asked) != nil {
+		return nil
+	}
+	writes := slices.DeleteFunc(within(asked.Write, own), func(key string) bool { return !strings.HasSuffix(key, "/") })
+	return &scope{Read: append(within(asked.Read, own, shared), writes...), Write: writes}
+}
+
 // GetUserAccount implements auth.IAMService.
 func (a accounts) GetUserAccount(name string) (auth.Account, error) {
-	if !accountName.MatchString(name) {
+	base, _, isDerived := strings.Cut(name, "~")
+	if !accountName.MatchString(base) || isDerived && scopeOf(name) == nil {
 		return auth.Account{}, auth.ErrNoSuchUser
 	}
-	content, err := os.ReadFile(filepath.Join(a.folder, name))
+	content, err := os.ReadFile(filepath.Join(a.folder, base))
 	if os.IsNotExist(err) {
-		content, err = a.secret.value(name)
+		content, err = a.secret.value(base)
 	}
 	key := strings.TrimSpace(string(content))
 	if err == nil && key == "" {
@@ -45,6 +89,11 @@ func (a accounts) GetUserAccount(name string) (auth.Account, error) {
 	role := auth.RoleUser
 	if name == rootName {
 		role = auth.RoleAdmin
+	}
+	if isDerived && key != "" {
+		derived := hmac.New(sha256.New, []byte(key))
+		derived.Write([]byte(name))
+		key = hex.EncodeToString(derived.Sum(nil))
 	}
 	return auth.Account{Access: name, Secret: key, Role: role}, err
 }

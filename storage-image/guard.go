@@ -45,16 +45,18 @@ func (g *guard) NormalizeObjectKey(bucket, key string) string {
 	return g.store.NormalizeObjectKey(bucket, key)
 }
 
+// statement is one of a policy.
+type statement map[string]any
+
 // GetBucketPolicy returns a policy of the requesting account alone. versitygw asks for it at each request, so no policy is
 // stored, and none can be changed.
 func (g *guard) GetBucketPolicy(ctx context.Context, bucket string) ([]byte, error) {
 	account, _ := ctx.Value("account").(auth.Account)
-	namespace, isNamespace := strings.CutPrefix(account.Access, namespacePrefix)
-	if bucket != g.bucket || account.Access != operatorName && !isNamespace {
+	opens := scopeOf(account.Access)
+	if bucket != g.bucket || account.Access != operatorName && opens == nil {
 		return nil, s3err.GetAPIError(s3err.ErrNoSuchBucketPolicy) // then the ACL decides, which allows root alone
 	}
 	arn := "arn:aws:s3:::" + bucket
-	type statement map[string]any
 	may := func(resource string, condition map[string]any, actions ...string) statement {
 		made := statement{"Effect": "Allow", "Principal": account.Access, "Action": actions, "Resource": arn + resource}
 		if condition != nil {
@@ -62,15 +64,29 @@ func (g *guard) GetBucketPolicy(ctx context.Context, bucket string) ([]byte, err
 		}
 		return made
 	}
-	statements := []statement{may("/*", nil, "s3:GetObject"), may("", nil, "s3:ListBucket")}
-	if isNamespace {
-		below := map[string]any{"StringLike": map[string]any{"s3:prefix": []string{namespace + "/*", "shared/*"}}}
-		statements = []statement{
-			may("/"+namespace+"/*", nil, "s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"),
-			may("/shared/*", nil, "s3:GetObject"),
-			may("", below, "s3:ListBucket"),
-		}
+	if opens == nil {
+		return policy(may("/*", nil, "s3:GetObject"), may("", nil, "s3:ListBucket"))
 	}
+	var statements []statement
+	var listed []string
+	for _, key := range opens.Read {
+		if strings.HasSuffix(key, "/") {
+			key += "*"
+		}
+		listed = append(listed, key)
+		statements = append(statements, may("/"+key, nil, "s3:GetObject"))
+	}
+	for _, prefix := range opens.Write {
+		statements = append(statements, may("/"+prefix+"*", nil, "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"))
+	}
+	if len(listed) == 0 {
+		return nil, s3err.GetAPIError(s3err.ErrNoSuchBucketPolicy)
+	}
+	below := map[string]any{"StringLike": map[string]any{"s3:prefix": listed}}
+	return policy(append(statements, may("", below, "s3:ListBucket"))...)
+}
+
+func policy(statements ...statement) ([]byte, error) {
 	return json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": statements})
 }
 

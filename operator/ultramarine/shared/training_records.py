@@ -103,6 +103,7 @@ class TrainingContext:
     older trainer goes on. `job` is NAMESPACE/NAME, `source_digest` that of an inline source.
     `worth_retrying` are exit codes that the author asks to be tried again, however often they come.
     `progress` is the URL to which Progress is posted, and `mlflow` the URI of a tracking server, where there are any.
+    With `scoped_keys` the storage takes keys that the trainer derives from the namespace's for its task alone.
     """
 
     job: str = ""
@@ -114,6 +115,7 @@ class TrainingContext:
     worth_retrying: tuple[int, ...] = ()
     progress: str = ""
     mlflow: str = ""
+    scoped_keys: bool = False
 
     def to_json(self) -> str:
         return json.dumps({name: value for name, value in asdict(self).items() if value}, sort_keys=True)

@@ -300,6 +300,7 @@ def _worker_pod(sweep: Sweep, platform: Platform, params: Sequence[str]) -> Mani
         requested_by=training.requested_by(trial, platform),
         image=spec.image or platform.trainer_image,
         source_digest=training.source_digest(trial),
+        scoped_keys=platform.storage_confined,
     )
     work = WorkerTask(trials.coordinator_url(sweep.name, sweep.namespace), tuple(command(sweep, params)))
     env = ({"name": contract.ENV_SWEEP, "value": training.plain(work.to_json())}, trials.token_env(sweep.name))

@@ -192,4 +192,5 @@ def context(job: Job, platform: Platform) -> TrainingContext:
         progress=f"{platform.progress_url}/progress/{job.namespace}/{job.name}" if platform.progress_url else "",
         # A trial is recorded by the coordinator of its sweep.
         mlflow="" if trials.task_of(job.manifest) else platform.mlflow_uri,
+        scoped_keys=platform.storage_confined,
     )
