@@ -172,6 +172,12 @@ def key_set(key: rsa.RSAPrivateKey) -> str:
     return json.dumps({"keys": [{"kty": "RSA", "alg": "RS256", "use": "sig", "kid": "1", "n": n, "e": e}]})
 
 
+def policy_that_opens(name: str, chosen: dict[str, str]) -> Manifest:
+    """A NetworkPolicy that lets everybody in, besides what others let in."""
+    spec = {"podSelector": {"matchLabels": chosen}, "policyTypes": ["Ingress"], "ingress": [{}]}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec}
+
+
 @pytest.fixture
 def stranger(asked: Platform) -> Iterator[Callable[[str], str]]:
     """A pod of the namespace that no policy holds; it asks a URL and says which code it got, or that none."""
@@ -226,6 +232,10 @@ def test_tokens_open_and_there_is_no_way_around_the_gateway(asked, stranger):
             ours = "--for=jsonpath={.spec.ingress[0].ports[0].port}=8080"
             asked.kubectl("wait", ours, policy, "--timeout=30s")
             until("it is closed again", lambda: stranger(pods) == "nobody", 30)
+            opened = policy_that_opens("asked-opened", {"ultramarine.dev/name": name})
+            asked.kubectl("apply", "-f", "-", input=yaml.safe_dump(opened))
+            until("where another policy opens them, pods want proof", lambda: stranger(pods) == "401", 30)
+            asked.kubectl("delete", "networkpolicy", "asked-opened")
             assert code(token(key, **good)) == 200
 
         asked.apply(endpoint(name, f"{MODEL}@1"))  # authMode: key

@@ -38,6 +38,26 @@ for _ in range(20):
         break
     time.sleep(1)
 """
+# Says which ports of a pod take a connection at its address of the link, which follows from its hardware's: network
+# policies do not see what stays on a link.
+LINK = """
+import socket, sys
+
+def taken(host, port):
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+host, *ports = sys.argv[1:]
+taken(host, ports[0])  # so that the hardware's address is known
+(mac,) = [line.split()[3] for line in open("/proc/net/arp") if line.split()[0] == host]
+a, *rest = (int(part, 16) for part in mac.split(":"))
+b, c, d, e, f = rest
+link = f"fe80::{a ^ 2:02x}{b:02x}:{c:02x}ff:fe{d:02x}:{e:02x}{f:02x}%eth0"
+print([port for port in ports if taken(link, port)])
+"""
 STRANGER = "stranger"
 # What is closed to pods that train and serve; those that train report to the operator.
 CLOSED = {"stranger": 0, "operator": 0, "gateway": 0, "elsewhere": 0, "apiserver": 0, "host": 0}
@@ -132,6 +152,16 @@ def test_a_serving_pod_answers(platform, stranger, served):
     way: Any = {"serving": (f"{served}.{NAMESPACE}.svc", 80)}
 
     assert attempt(platform, (STRANGER,), way, wanted) == wanted
+
+
+def test_no_pod_of_ours_answers_on_the_link(platform, stranger, served):
+    """A neighbour's address of the link is no way around the policies: to servers, gateway, operator and storage."""
+    ours = platform.get("pod", "", "-l", f"ultramarine.dev/name={served}")
+    for component in ("gateway", "operator", "storage"):
+        ours += platform.get("pod", "", "-l", f"app.kubernetes.io/component={component}")
+    for pod in ours:
+        words = (LINK, pod["status"]["podIP"], "7070", "8080", "9000", "9902")
+        assert platform.kubectl("exec", STRANGER, "--", "python", "-c", *words).strip() == "[]", pod["metadata"]["name"]
 
 
 @pytest.mark.exclusive
