@@ -11,7 +11,7 @@ PYTEST := $(BIN)/pytest --durations=10 --durations-min=1
 LESS := $(if $(ALL),,and not slow)
 SWEEPS := PYTHONPATH=tests/e2e:tests:tests/api:tests/chaos $(BIN)/python bench
 
-.PHONY: help demo up down status install check test test-all unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills sweep-memory writes soak serving lossless pool generate format clean
+.PHONY: help demo up down status install check test test-all unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills sweep-memory writes soak serving lossless storage pool generate format clean
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -90,6 +90,9 @@ serving: .venv/ready  ## our server against mlserver, kserve, mlflow, litserve, 
 
 lossless: .venv/ready  ## 10 minutes of requests during rollouts, pod deletes, a drain, new keys and scaling: none may fail
 	PYTHONPATH=tests/e2e:tests $(BIN)/python bench/lossless.py
+
+storage: .venv/ready  ## the embedded storage with 1, 50 and 1,000 namespaces; two minutes, prints a table
+	PYTHONPATH=tests/unit:tests:tests/api:tests/chaos $(BIN)/python bench/storage.py $(OPTIONS)
 
 pool: .venv/ready  ## 300 small models behind one endpoint: first use, latency, memory of each; two minutes, prints tables
 	PYTHONPATH=tests/unit:tests:tests/api:tests/chaos $(BIN)/python bench/pool.py
