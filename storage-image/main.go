@@ -3,7 +3,7 @@
 //
 // versitygw trusts its input: the id of an upload becomes a path, and so do the keys of a batch delete. Therefore only
 // requests of known method, parameters and headers pass (requests.go), every key and id is checked where it becomes a path
-// (guard.go), and accounts are the files of a mounted Secret (accounts.go).
+// (guard.go), and accounts are the files of a mounted Secret (accounts.go), as the certificate is (certificate.go).
 package main
 
 import (
@@ -37,20 +37,26 @@ func main() {
 	folder := flag.String("data", "/data", "the folder in which each bucket is a folder")
 	bucket := flag.String("bucket", "ultramarine", "the bucket that namespaces share; it is created if it does not exist")
 	secrets := flag.String("accounts", "/accounts", "a folder of files, each named after an account and holding its secret key")
+	certificate := flag.String("tls", "", "a folder with tls.crt and tls.key: https is spoken, and renewed files are read")
 	name := flag.String("secret", "", "the Secret mounted there: it is also read from the API server, for accounts newer than the mount")
 	flag.Parse()
 
-	if err := serve(*listen, *folder, *bucket, newAccounts(*secrets, *name)); err != nil {
+	if err := serve(*listen, *folder, *bucket, *certificate, newAccounts(*secrets, *name)); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func serve(listen, folder, bucket string, accounts accounts) error {
+func serve(listen, folder, bucket, certificate string, accounts accounts) error {
 	stopped, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	server, err := newServer(folder, bucket, accounts)
 	if err != nil {
 		return err
+	}
+	if certificate != "" {
+		if server.CertStorage, err = followCertificate(stopped, certificate); err != nil {
+			return err
+		}
 	}
 	go removeAbandoned(stopped, filepath.Join(folder, bucket))
 	ended := make(chan error, 1)

@@ -56,13 +56,13 @@ def table() -> dict[str, Image]:
     """The images by name."""
     common = ("pyproject.toml", "constraints.txt", ".dockerignore")
     outside = "operator/ultramarine/outside"
-    of_both = ("contract", "errors", "formats", "training_records", "trusted_types")
+    of_both = ("contract", "tls", "errors", "formats", "training_records", "trusted_types")
     of_trainer = (
         *_shared(*of_both, "addresses", "lastwords", "sweep_records", "searchdomains", "searchspace", "searchgrid"),
         outside,
     )
     of_server = (*_shared(*of_both, "addresses", "serving_records", "version_records", "catalogue"), outside)
-    of_gateway = _shared("contract", "logs", "meta", "routes")
+    of_gateway = _shared("contract", "tls", "logs", "meta", "routes")
     addons = ("coredns", "metrics-server", "local-path-provisioner")
     examples = sorted(file.parent.name for file in (REPOSITORY / "examples").glob("*/Dockerfile"))
     return {

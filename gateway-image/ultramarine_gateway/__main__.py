@@ -40,6 +40,7 @@ def main() -> int:
 
 async def _agent(arguments: argparse.Namespace) -> None:
     from aiohttp import web  # Envoy's container needs neither this nor what the agent imports.
+    from ultramarine.shared.tls import server_context
 
     from ultramarine_gateway.agent import Agent
     from ultramarine_gateway.answers import application
@@ -52,11 +53,12 @@ async def _agent(arguments: argparse.Namespace) -> None:
     agent = Agent(api.namespace, arguments.folder, arguments.host, arguments.issuers)
     runner = web.AppRunner(application(agent, arguments.folder))
     await runner.setup()
-    await web.TCPSite(runner, arguments.host, arguments.port).start()
+    tls = server_context(arguments.tls_dir) if arguments.tls_dir else None
+    await web.TCPSite(runner, arguments.host, arguments.port, ssl_context=tls).start()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    work = [asyncio.create_task(part) for part in (agent.run(), follow(agent, api), compare(agent))]
+    work = [asyncio.create_task(part) for part in (agent.run(), follow(agent, api, arguments.tls_dir), compare(agent))]
     ending = asyncio.create_task(_end(agent, stopped, arguments.linger_seconds))
     done, _ = await asyncio.wait([*work, ending], return_when=asyncio.FIRST_COMPLETED)
     for task in (*work, ending):
@@ -89,6 +91,9 @@ def _arguments() -> argparse.Namespace:
     agent.add_argument("--host", default="0.0.0.0", help="the address to listen on; :: for IPv6")
     agent.add_argument("--port", type=int, default=GATEWAY_PORT)
     agent.add_argument("--issuers", nargs="*", default=[], help="names and networks of the inside that have key sets")
+    agent.add_argument(
+        "--tls-dir", type=Path, help="a folder with tls.crt and tls.key for the port, and the pods' ca.crt"
+    )
     agent.add_argument("--linger-seconds", type=float, default=60.0, help="after SIGTERM, for an Envoy that drains")
     cpus = len(os.sched_getaffinity(0))
     starting.add_argument("--concurrency", type=int, default=min(cpus, 4), help="threads that answer requests")

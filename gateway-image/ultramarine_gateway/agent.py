@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ultramarine.shared.routes import PROTOCOLS, EndpointRoutes, RouteState
+from ultramarine.shared.tls import server_name
 
 from ultramarine_gateway.agreement import Compared
+from ultramarine_gateway.asking import Peer
 from ultramarine_gateway.bootstrap import AGENT_SOCKET, KEY_SETS_SOCKET
 from ultramarine_gateway.conversation import Conversation
 from ultramarine_gateway.keysets import KeySets
@@ -92,6 +94,11 @@ class Agent:
     def pods(self, cluster: str) -> tuple[Address, ...]:
         """The addresses of the pods behind a cluster."""
         return self._desk.assigned[cluster][0] if cluster in self._desk.assigned else ()
+
+    def peer(self, routes: EndpointRoutes, deployment: str) -> Peer | None:
+        """What the pods of a deployment have to show; nothing where they speak no TLS."""
+        tls = any(each.tls for each in routes.deployments if each.name == deployment)
+        return Peer(self.seen.authority, server_name("server", routes.namespace)) if tls else None
 
     def credentials(self, routes: EndpointRoutes) -> list[dict[str, str]]:
         """Headers of which one opens the pods of an endpoint; none where they ask for none."""

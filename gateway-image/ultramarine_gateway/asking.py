@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import aiohttp
 
@@ -16,9 +18,22 @@ _LIMIT = 1024 * 1024  # bytes of an answer; servers keep half of that
 FAILURES = (OSError, aiohttp.ClientError, TimeoutError, ValueError, RecursionError)
 
 
+class Peer(NamedTuple):
+    """What a pod that speaks TLS has to show: a certificate of that authority, for that name."""
+
+    authority: str
+    name: str
+
+
+@lru_cache(maxsize=4)
+def _context(authority: str) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=authority)
+
+
 async def ask(
     session: aiohttp.ClientSession,
     pod: Address,
+    peer: Peer | None,
     credentials: Sequence[dict[str, str]],
     method: str,
     path: str,
@@ -26,9 +41,10 @@ async def ask(
 ) -> Any:
     """Return the JSON that a pod answers. Raises one of FAILURES, in words, if it does not."""
     host, port = pod
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
+    url = f"http{'s' if peer else ''}://{f'[{host}]' if ':' in host else host}:{port}{path}"
+    by_tls: Any = {"ssl": _context(peer.authority), "server_hostname": peer.name} if peer else {}
     for headers in credentials or [{}]:  # A pod may not know a new key yet.
-        asked = session.request(method, url, json=body, headers=headers, allow_redirects=False)
+        asked = session.request(method, url, json=body, headers=headers, allow_redirects=False, **by_tls)
         async with asked as answer:
             if answer.status == 200:
                 return json.loads(await _read(answer))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ultramarine.shared.routes import EndpointRoutes
+from ultramarine.shared.routes import EndpointRoutes, RouteDeployment
+from ultramarine.shared.tls import server_name
 
 from ultramarine_gateway.rendering import FROM_AGENT, TYPES, Document, cluster_name, compared, copies_name
 
@@ -12,16 +13,26 @@ IDLE_SECONDS = 50.0
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 # Copies in flight to one deployment. Where pods are slow to answer them, further ones are not sent.
 _COPIES = 16
+_TLS_PARAMETERS = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
 
 
-def clusters(routes: EndpointRoutes) -> tuple[Document, ...]:
-    """A cluster for each protocol of each deployment; its addresses are told apart, so that they leave it as it is."""
+def clusters(routes: EndpointRoutes, authority: str = "") -> tuple[Document, ...]:
+    """A cluster for each protocol of each deployment; its addresses are told apart, so that they leave it as it is.
+
+    Pods that speak TLS have to prove the name of the namespace's servers to `authority`.
+    """
+
+    def pool(name: str, deployment: RouteDeployment, protocol: str, most: int) -> Document:
+        alpn = "h2" if protocol == "grpc" else "http/1.1"
+        secured = _by_tls(server_name("server", routes.namespace), authority, alpn) if deployment.tls else {}
+        return _pool(name, protocol, most) | secured
+
     pools = [
-        _pool(cluster_name(routes.endpoint, deployment.name, protocol), protocol, routes.limits.max_requests)
-        for deployment in routes.deployments
-        for protocol in deployment.protocols
+        pool(cluster_name(routes.endpoint, each.name, protocol), each, protocol, routes.limits.max_requests)
+        for each in routes.deployments
+        for protocol in each.protocols
     ]
-    copies = [_pool(copies_name(routes.endpoint, one.name), "http", _COPIES) for one in compared(routes.deployments)]
+    copies = [pool(copies_name(routes.endpoint, d.name), d, "http", _COPIES) for d in compared(routes.deployments)]
     return (*pools, *copies)
 
 
@@ -64,3 +75,15 @@ def _pool(name: str, protocol: str, most: int) -> Document:
             }
         },
     }
+
+
+def _by_tls(name: str, authority: str, alpn: str) -> Document:
+    """Speak TLS with whoever has a certificate of an authority for that name."""
+    names = [{"san_type": "DNS", "matcher": {"exact": name}}]
+    trusted = {"trusted_ca": {"inline_string": authority}, "match_typed_subject_alt_names": names}
+    context = {
+        "@type": TYPES + "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "sni": name,
+        "common_tls_context": {"alpn_protocols": [alpn], "tls_params": _TLS_PARAMETERS, "validation_context": trusted},
+    }
+    return {"transport_socket": {"name": "tls", "typed_config": context}}

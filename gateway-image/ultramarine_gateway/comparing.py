@@ -13,7 +13,7 @@ from ultramarine.shared.routes import EndpointRoutes
 
 from ultramarine_gateway.agent import Agent
 from ultramarine_gateway.agreement import Pairs, Told, answers_in
-from ultramarine_gateway.asking import FAILURES, ask
+from ultramarine_gateway.asking import FAILURES, Peer, ask
 from ultramarine_gateway.rendering import cluster_name, compared
 from ultramarine_gateway.slices import Address
 
@@ -58,17 +58,17 @@ class _Comparing:
         names = [one.name for one in routes.deployments if one.name == name or one.weight]
         pods = [(each, pod) for each in names for pod in self._agent.pods(cluster_name(endpoint, each, "http"))]
         credentials = self._agent.credentials(routes)
-        told = await asyncio.gather(*(self._ask(pod, credentials) for _, pod in pods))
+        asked = [self._ask(pod, self._agent.peer(routes, each), credentials) for each, pod in pods]
+        told = await asyncio.gather(*asked)
         for (each, _), answers in zip(pods, told, strict=True):
             self._pairs[candidate].take(answers, time.monotonic(), of_candidate=each == name)
         return [pod for _, pod in pods]
 
-    async def _ask(self, pod: Address, credentials: Sequence[dict[str, str]]) -> list[Told]:
+    async def _ask(self, pod: Address, peer: Peer | None, credentials: Sequence[dict[str, str]]) -> list[Told]:
         """What one pod has answered since it was asked last; nothing where it does not say."""
         try:
-            told = answers_in(
-                await ask(self._session, pod, credentials, "POST", ANSWERS_PATH, {"reader": self._agent.word})
-            )
+            reader = {"reader": self._agent.word}
+            told = answers_in(await ask(self._session, pod, peer, credentials, "POST", ANSWERS_PATH, reader))
             self._complaints.pop(pod, None)
             return told
         except FAILURES as error:

@@ -6,9 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ultramarine.shared.routes import LABEL_ROUTES
+from ultramarine.shared.tls import AUTHORITY
 
 from ultramarine_gateway.agent import Agent
 from ultramarine_gateway.kubernetes import Api
@@ -23,8 +25,11 @@ SECRET_SECONDS = 5.0
 SECRETS_PER_SECOND = 10.0
 
 
-async def follow(agent: Agent, api: Api) -> None:
-    """Keep the agent told of all that concerns it, until cancelled; without the API server all stays as it was."""
+async def follow(agent: Agent, api: Api, certificates: Path | None = None) -> None:
+    """Keep the agent told of all that concerns it, until cancelled; without the API server all stays as it was.
+
+    `certificates` is the folder with the authority of pods that speak TLS.
+    """
     seen = agent.seen
 
     def rings(take: Callable[..., None]) -> Callable[..., None]:
@@ -39,6 +44,19 @@ async def follow(agent: Agent, api: Api) -> None:
         group.create_task(api.follow(CONFIG_MAPS, LABEL_ROUTES, *routes))
         group.create_task(api.follow(SLICES, LABEL_SERVICE, rings(seen.list_slices), rings(seen.tell_slice)))
         group.create_task(_read_secrets(agent, api))
+        if certificates is not None:
+            group.create_task(_read_authority(agent, certificates / AUTHORITY))
+
+
+async def _read_authority(agent: Agent, file: Path) -> None:
+    while True:
+        try:
+            if (found := file.read_text()) != agent.seen.authority:
+                agent.seen.authority = found
+                agent.ring()
+        except (OSError, ValueError) as error:
+            _log.warning("%s cannot be read: %s", file, error)
+        await asyncio.sleep(SECRET_SECONDS)
 
 
 async def _read_secrets(agent: Agent, api: Api) -> None:

@@ -54,11 +54,13 @@ def render(
     held: frozenset[str] = frozenset(),
     word: str = "",
     absent: frozenset[str] = frozenset(),
+    authority: str = "",
 ) -> Rendered:
     """What Envoy needs to route this endpoint, given its routes and what its Secrets say; it listens at `host`.
 
     Requests to deployments that are `held` wait until there is a pod. Those that are `absent` have no pod either, and
-    get no request while others do. `word` is that of this gateway pod.
+    get no request while others do. `word` is that of this gateway pod. Pods that speak TLS are known by
+    `authority`.
     Raises ValueError where Envoy has no word for what is asked.
     """
     name = routes.endpoint
@@ -68,7 +70,7 @@ def render(
         routes,
         resource(LISTENER, name, listener(routes, host)),
         resource(ROUTES, name, route_configuration(routes, secrets, held, word, absent)),
-        tuple(resource(CLUSTER, document["name"], document) for document in clusters(routes)),
+        tuple(resource(CLUSTER, document["name"], document) for document in clusters(routes, authority)),
         resource(CERTIFICATE, name, _certificate(routes, secrets)) if routes.tls_secret else None,
         frozenset(away),
     )

@@ -12,7 +12,7 @@ import aiohttp
 from ultramarine.shared.routes import EndpointRoutes
 
 from ultramarine_gateway.agent import Agent
-from ultramarine_gateway.asking import FAILURES, ask
+from ultramarine_gateway.asking import FAILURES, Peer, ask
 from ultramarine_gateway.rendering import cluster_name
 from ultramarine_gateway.slices import Address
 
@@ -41,24 +41,27 @@ class Signatures:
         self._kept = {pod: kept for pod, kept in self._kept.items() if now < kept[0]}
         names = [deployment.name for deployment in routes.deployments if "http" in deployment.protocols]
         pods = {name: self._agent.pods(cluster_name(routes.endpoint, name, "http"))[:1] for name in names}
-        asked = {pod for them in pods.values() for pod in them} - self._kept.keys()
+        asked = {pod: name for name, them in pods.items() for pod in them if pod not in self._kept}
         if asked:
             async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
                 credentials = self._agent.credentials(routes)
-                await asyncio.gather(*(self._ask(session, pod, credentials) for pod in asked))
+                peers = {pod: self._agent.peer(routes, name) for pod, name in asked.items()}
+                await asyncio.gather(*(self._ask(session, pod, peer, credentials) for pod, peer in peers.items()))
         # Another question may have dropped meanwhile what was kept when this one began.
         found = {name: self._kept.get(pod, (now, None))[1] for name, them in pods.items() for pod in them}
         return {name: signature for name, signature in found.items() if signature is not None}
 
-    async def _ask(self, session: aiohttp.ClientSession, pod: Address, credentials: list[dict[str, str]]) -> None:
+    async def _ask(
+        self, session: aiohttp.ClientSession, pod: Address, peer: Peer | None, credentials: list[dict[str, str]]
+    ) -> None:
         signature: Signature | None = None
         kept_seconds = KEPT_SECONDS
         try:
             async with asyncio.timeout(ASKING_SECONDS):
-                models = await ask(session, pod, credentials, "POST", "/v2/repository/index", {})
+                models = await ask(session, pod, peer, credentials, "POST", "/v2/repository/index", {})
                 if len(models) == 1:
                     name = str(models[0]["name"])
-                    told = await ask(session, pod, credentials, "GET", f"/v2/models/{quote(name, safe='')}")
+                    told = await ask(session, pod, peer, credentials, "GET", f"/v2/models/{quote(name, safe='')}")
                     signature = {"name": name, "version": str(told["versions"][0]), "inputs": list(told["inputs"])}
             self._complaints.pop(pod, None)
         except (*FAILURES, KeyError, TypeError, IndexError, AttributeError) as error:

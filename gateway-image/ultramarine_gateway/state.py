@@ -29,6 +29,7 @@ class Namespace:
     config_maps: dict[str, Any] | None = None
     slices: dict[str, dict[str, Any]] | None = None  # by Service, then by name
     secrets: dict[str, Mapping[str, str] | None] = field(default_factory=dict)
+    authority: str = ""  # whose certificates pods that speak TLS have, as PEM
 
     def list_config_maps(self, objects: list[Any]) -> None:
         self.config_maps = {found["metadata"]["name"]: found for found in objects}
@@ -185,14 +186,17 @@ class Desk:
         routes = _parsed(text)
         if (routes.endpoint, routes.namespace) != (name, self._namespace):
             raise ValueError(f"the routes are those of {routes.namespace}/{routes.endpoint}, not of {name} here")
+        authority = self.seen.authority if any(deployment.tls for deployment in routes.deployments) else ""
+        if not authority and any(deployment.tls for deployment in routes.deployments):
+            raise ValueError("its pods speak TLS, and the gateway pod has no authority; upgrade the release")
         secrets = self._secrets(routes)
         held, absent = self._without_pods(routes, hold=True), self._without_pods(routes, hold=False)
         if self.seen.slices is None:  # After a restart of the agent, what Envoy does now is as good as can be known.
             absent = self.accepted[name].away if name in self.accepted else frozenset()
-        made_of = (text, secrets, held, absent)
+        made_of = (text, secrets, held, absent, authority)
         remembered = self._remembered.get(name)
         if remembered is None or remembered[0] != made_of:
-            rendered = render(routes, secrets, self._host, held, self._word, absent)
+            rendered = render(routes, secrets, self._host, held, self._word, absent, authority)
             remembered = self._remembered[name] = (made_of, rendered)
         return remembered[1]
 

@@ -8,8 +8,10 @@ import contextlib
 import json
 import logging
 import signal
+import ssl
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Info, generate_latest
@@ -24,14 +26,18 @@ from .kube.client import ApiError, Client, namespace_of_pod
 from .outside.storage import Storage
 from .progress import BODY_LIMIT, Reception
 from .shared.addresses import own_addresses
+from .shared.contract import TLS_DIR
 from .shared.errors import UltramarineError
 from .shared.logs import JsonLines
 from .shared.meta import LEASE_NAME
+from .shared.tls import server_context
 
 log = logging.getLogger("ultramarine")
 
 
-async def serve(vitals: Callable[[], Vitals], port: int, routes: Iterable[web.RouteDef] = ()) -> web.AppRunner:
+async def serve(
+    vitals: Callable[[], Vitals], port: int, routes: Iterable[web.RouteDef] = (), tls: ssl.SSLContext | None = None
+) -> web.AppRunner:
     """Answer /healthz (no restart is needed), /readyz (it sees all and leads or could lead), /metrics, and `routes`."""
 
     def answer(now: Vitals, problems: list[str]) -> web.Response:
@@ -54,7 +60,7 @@ async def serve(vitals: Callable[[], Vitals], port: int, routes: Iterable[web.Ro
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     for address in own_addresses():
-        await web.TCPSite(runner, address, port).start()
+        await web.TCPSite(runner, address, port, ssl_context=tls).start()
     return runner
 
 
@@ -72,7 +78,8 @@ async def run() -> int:
     REGISTRY.register(Gauges(engine.vitals, engine.states))
     reception = Reception(client.review_token, engine.reports, lambda: engine.leads, engine.answer)
     routes = reception.routes if chosen.platform.progress_url else []
-    server = await serve(engine.vitals, chosen.port, routes)
+    tls = server_context(Path(TLS_DIR)) if chosen.platform.tls else None
+    server = await serve(engine.vitals, chosen.port, routes, tls)
     stop = asyncio.Event()
 
     def heed_signals() -> None:

@@ -82,6 +82,7 @@ def from_environment(own_namespace: str) -> Settings:
             progress_url=os.environ.get("ULTRAMARINE_PROGRESS_URL", "").rstrip("/"),
             mlflow_uri=os.environ.get("ULTRAMARINE_MLFLOW_URI", "").rstrip("/"),
             gateway=gateway,
+            tls=os.environ.get("ULTRAMARINE_TLS", "") == "true",
             gateway_namespaces=frozenset(filter(None, os.environ.get("ULTRAMARINE_GATEWAY_NAMESPACES", "").split(","))),
             gateway_api=_gateway_api(os.environ.get("ULTRAMARINE_GATEWAY_API", "")),
         ),

@@ -65,7 +65,8 @@ def main() -> int:
         _limit_threads()
         from ultramarine_server.serve import Listening, Places, serve
 
-        listening = Listening(arguments.host, arguments.port, arguments.grpc_port, arguments.linger_seconds)
+        ports = (arguments.port, arguments.grpc_port)
+        listening = Listening(arguments.host, *ports, arguments.linger_seconds, arguments.tls_dir)
         places = Places(arguments.model_dir, arguments.keys_dir, arguments.catalogue_dir, arguments.captures_dir)
         return serve(task, places, listening)
     except UltramarineError as error:
@@ -111,6 +112,7 @@ def _arguments() -> argparse.Namespace:
     serve.add_argument("--host", default="", help="the address to listen on; without it those of the pod")
     serve.add_argument("--port", type=int, default=8080)
     serve.add_argument("--grpc-port", type=int, default=9000, help="0 for HTTP alone")
+    serve.add_argument("--tls-dir", type=Path, help="a folder with tls.crt and tls.key; without it TLS is not spoken")
     serve.add_argument(
         "--linger-seconds", type=float, default=5.0, help="after SIGTERM, for clients that stay connected"
     )

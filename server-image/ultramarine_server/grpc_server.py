@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc.aio
@@ -43,12 +44,16 @@ class GrpcServer:
         )
         self._server: grpc.aio.Server | None = None
 
-    async def start(self, hosts: Sequence[str], port: int) -> None:
-        """Listen. Raises LoadError when the port cannot be had."""
+    async def start(self, hosts: Sequence[str], port: int, tls: Path | None = None) -> None:
+        """Listen, with `tls` by the certificate in that folder. Raises LoadError when the port cannot be had."""
         self._server = grpc.aio.server(handlers=(self._calls,), options=self._options)
         try:
             for host in hosts:
-                self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+                address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                if tls:
+                    self._server.add_secure_port(address, _credentials(tls))
+                else:
+                    self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise LoadError(f"port {port} for gRPC cannot be had: {error}", "PortTaken") from error
         await self._server.start()
@@ -57,3 +62,23 @@ class GrpcServer:
         """Take no new calls, and end those that are not through after so many seconds."""
         if self._server:
             await self._server.stop(seconds)
+
+
+def _credentials(folder: Path) -> grpc.ServerCredentials:
+    """Credentials by the certificate that is in the folder when a connection is made."""
+    from ultramarine.shared.tls import CERTIFICATE, KEY, identity
+
+    seen = identity(folder)
+
+    def loaded() -> grpc.ServerCertificateConfiguration:
+        pair = (folder / KEY).read_bytes(), (folder / CERTIFICATE).read_bytes()
+        return grpc.ssl_server_certificate_configuration([pair])
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal seen
+        if (now := identity(folder)) == seen:
+            return None
+        seen = now
+        return loaded()
+
+    return grpc.dynamic_ssl_server_credentials(loaded(), renewed)  # type: ignore[arg-type]  # None: as it was

@@ -24,7 +24,7 @@ from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.body import BODY_LIMIT
 from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError
-from ultramarine_server.http import Connection
+from ultramarine_server.http import HEAD_SECONDS, Connection
 from ultramarine_server.keys import KeyRing, of_clients, of_gateways
 from ultramarine_server.limits import Limits
 from ultramarine_server.listener import Listener
@@ -52,13 +52,15 @@ _SHORT_TURN_SECONDS = 0.0002  # of a thread that holds Python's lock; 5 ms other
 class Listening(msgspec.Struct, frozen=True):
     """Where the server listens: HTTP always, gRPC where its port is not 0; `linger` seconds for connected clients.
 
-    Without a `host` it is where the pod has its own addresses.
+    Without a `host` it is where the pod has its own addresses. With `tls`, a folder with a certificate, both are spoken
+    by TLS alone.
     """
 
     host: str
     port: int
     grpc_port: int = 0
     linger: float = 5.0
+    tls: Path | None = None
 
 
 class Places(msgspec.Struct, frozen=True):
@@ -172,6 +174,18 @@ def _keys(task: ServingTask, folder: Path) -> KeyRing | None:
     return keys
 
 
+def _by_tls(folder: Path | None) -> dict[str, Any]:
+    """Arguments of a server's loop. Raises LoadError for a folder without a certificate."""
+    if folder is None:
+        return {}
+    from ultramarine.shared.tls import server_context
+
+    try:
+        return {"ssl": server_context(folder, "http/1.1"), "ssl_handshake_timeout": HEAD_SECONDS}
+    except OSError as error:
+        raise LoadError(f"the certificate in {folder} is unusable: {error}", "CertificateInvalid") from error
+
+
 class _Server:
     """One port, with a goodbye: from SIGTERM on answers ask to close, and it leaves when nobody is connected."""
 
@@ -189,7 +203,9 @@ class _Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._tell)
         try:
-            server = await loop.create_server(lambda: Connection(self._listener), hosts, where.port, backlog=_BACKLOG)
+            server = await loop.create_server(
+                lambda: Connection(self._listener), hosts, where.port, backlog=_BACKLOG, **_by_tls(where.tls)
+            )
         except OSError as error:
             raise LoadError(f"port {where.port} cannot be had: {error}", "PortTaken") from error
         self._listener.tick()
@@ -203,7 +219,7 @@ class _Server:
                 self._grpc = await asyncio.to_thread(self._make_grpc)
             finally:
                 sys.setswitchinterval(turn)
-            await self._grpc.start(hosts, where.grpc_port)
+            await self._grpc.start(hosts, where.grpc_port, where.tls)
         gc.freeze()  # What is there now stays, and need not be looked through again and again.
         gc.enable()
         self._listener.telemetry.starting = False

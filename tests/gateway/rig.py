@@ -21,6 +21,7 @@ import pytest
 from aiohttp import ClientConnectorError, ClientSession, web
 from ports import free_port as free_port
 from ultramarine.shared.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
+from ultramarine.shared.tls import server_context
 from ultramarine_gateway.agent import Agent
 
 NAMESPACE = "team"
@@ -36,6 +37,7 @@ class Pod:
     status: int = 200
     port: int = 0
     grpc_port: int = 0
+    tls: Path | None = None  # a folder with the certificate that both show
     got: list[dict[str, str]] = field(default_factory=list)
     _ends: list[Callable[[], Awaitable[Any]]] = field(default_factory=list)
 
@@ -43,10 +45,15 @@ class Pod:
         runner = web.AppRunner(self._application(), shutdown_timeout=0.1)
         await runner.setup()
         self.port = self.port or free_port()
-        await web.TCPSite(runner, "127.0.0.1", self.port, backlog=2048).start()
+        context = server_context(self.tls, "http/1.1") if self.tls else None
+        await web.TCPSite(runner, "127.0.0.1", self.port, backlog=2048, ssl_context=context).start()
         server = grpc.aio.server()
         server.add_generic_rpc_handlers([_Methods(self)])
-        self.grpc_port = server.add_insecure_port("127.0.0.1:0")
+        if self.tls:
+            pair = (self.tls / "tls.key").read_bytes(), (self.tls / "tls.crt").read_bytes()
+            self.grpc_port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+        else:
+            self.grpc_port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         self._ends = [runner.cleanup, lambda: server.stop(0)]
 

@@ -49,7 +49,8 @@ async def test_the_inputs_of_each_deployment_are_told(gateway: Gateway, client: 
 async def test_a_question_outlives_what_another_one_drops() -> None:
     """While a pod is asked, another question may drop what was kept of the others; the first one is answered still."""
     addresses = {"churn/blue/http": ("127.0.0.1", free_port()), "churn/green/http": ("127.0.0.1", free_port())}
-    agent: Any = SimpleNamespace(pods=lambda name: (addresses[name],), credentials=lambda routes: [])
+    told: Any = {"credentials": lambda routes: [], "peer": lambda *_: None}
+    agent: Any = SimpleNamespace(pods=lambda name: (addresses[name],), **told)
     signatures = Signatures(agent)
     signatures._kept[addresses["churn/blue/http"]] = (time.monotonic() + 60, {"name": "double"})
 
@@ -74,7 +75,8 @@ async def test_a_slow_model_does_not_make_the_gateway_slow() -> None:
     await runner.setup()
     port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    agent: Any = SimpleNamespace(pods=lambda name: (("127.0.0.1", port),), credentials=lambda routes: [])
+    told: Any = {"credentials": lambda routes: [], "peer": lambda *_: None}
+    agent: Any = SimpleNamespace(pods=lambda name: (("127.0.0.1", port),), **told)
     try:
         assert await Signatures(agent).of(routes(free_port(), deployment("blue", 100))) == {}
     finally:

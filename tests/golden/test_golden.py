@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import builders
 import pytest
 import yaml
 from builders import DIGEST, NOW, child, endpoint, model, ours, read, seen, sweep, training_job, version
@@ -13,6 +15,7 @@ from ultramarine.kinds.model.plan import plan_model, plan_version
 from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine.kinds.sweep.plan import plan as plan_sweep
 from ultramarine.kinds.trainingjob.plan import plan as plan_job
+from ultramarine.shared import contract
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, GatewayApi, Obj, ParentRef, Plan
 from ultramarine.shared.sweep_records import SweepSummary, WantedTrial
@@ -276,6 +279,32 @@ def test_no_child_says_what_the_server_leaves_out(example):
         return [name] if value == {} and name not in kept else []
 
     assert [line for child in example().apply for line in empty(child)] == []
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_with_tls_each_container_has_what_it_needs_and_no_more(example, monkeypatch):
+    """What serves has the key of its kind; whatever else asks the storage or the operator has the authority alone."""
+    by_tls = replace(builders.PLATFORM, tls=True, storage_confined=True)
+    monkeypatch.setattr(builders, "PLATFORM", by_tls)
+    keys = {"server": "ultramarine-tls-server", "coordinator": "ultramarine-tls-sweep"}
+    for one in example().apply:
+        pod = one.get("spec", {}).get("template", {}).get("spec", {})
+        volumes = {volume["name"]: volume.get("secret") or {} for volume in pod.get("volumes", [])}
+        for container in (*pod.get("initContainers", []), *pod.get("containers", [])):
+            mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+            mounted = mounts.get(contract.TLS_DIR, {})
+            if (key := keys.get(container["name"])) is not None:
+                assert (mounted["secretName"], mounted.get("items")) == (key, None)
+                probes = [container[name] for name in container if name.endswith("Probe")]
+                assert {probe["httpGet"]["scheme"] for probe in probes} <= {"HTTPS"}
+            elif mounted:
+                assert [item["key"] for item in mounted["items"]] == ["ca.crt"]
+            env = {variable["name"]: variable.get("value") for variable in container["env"]}
+            if contract.ENV_STORAGE_ENDPOINT in env:
+                assert env[contract.ENV_STORAGE_CA] == f"{contract.TLS_DIR}/ca.crt"
+                assert mounted
+            sweep = json.loads(env.get(contract.ENV_SWEEP) or env.get(contract.ENV_TRIAL) or "{}")
+            assert sweep.get("coordinator", "https:").startswith("https:")
 
 
 def test_every_golden_file_has_its_example():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -45,7 +46,7 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None:
             break
         try:
-            urlopen(f"{address}/healthz", timeout=5).close()
+            urlopen(f"{address}/healthz", timeout=5, context=ssl._create_unverified_context()).close()
             return
         except OSError:
             time.sleep(0.05)
@@ -61,16 +62,17 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def serving_store(folder: Path) -> Iterator[ObjectStore]:
-    """The embedded storage over a folder, built where it is not yet."""
+def serving_store(folder: Path, tls: Path | None = None) -> Iterator[ObjectStore]:
+    """The embedded storage over a folder, built where it is not yet; by https with a folder that has a certificate."""
     build.ensure(("ultramarine-storage",))
-    store = ObjectStore(f"http://127.0.0.1:{free_port()}", folder)
+    store = ObjectStore(f"{'https' if tls else 'http'}://127.0.0.1:{free_port()}", folder)
     port = int(store.endpoint.rpartition(":")[2])
     accounts = folder.with_name(f"{folder.name}-accounts")
     accounts.mkdir(exist_ok=True)
     (accounts / store.access_key).write_text(store.secret_key)
     program = str(programs.path("ultramarine-storage"))
     command = [program, "-listen", f"127.0.0.1:{port}", "-data", str(folder), "-accounts", str(accounts)]
+    command += ["-tls", str(tls)] if tls else []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             _wait_for(store.endpoint, process)

@@ -31,6 +31,7 @@ deployments = st.builds(
     protocols=st.sampled_from([("http",), ("grpc",), ("http", "grpc")]),
     hold=st.booleans(),
     compare_percent=st.integers(0, 100),
+    tls=st.booleans(),
 )
 auths = st.one_of(
     st.builds(RouteAuth, mode=st.just("key"), keys_secret=names),
@@ -56,7 +57,7 @@ def test_routes_are_read_as_they_were_written(routes: EndpointRoutes) -> None:
     assert replace(routes, port=9_999).version != routes.version
 
     held = frozenset(one.name for one in routes.deployments if one.hold)
-    rendered = render(routes, Secrets({"primary": "0" * 64}), "0.0.0.0", held)
+    rendered = render(routes, Secrets({"primary": "0" * 64}), "0.0.0.0", held, authority="PEM")
     assert Rendered.from_json(rendered.to_json()) == rendered
 
 

@@ -22,6 +22,7 @@ from ultramarine.kinds.onlineendpoint.addresses import (
 )
 from ultramarine.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY
 from ultramarine.kinds.onlineendpoint.plan import plan, questions
+from ultramarine.shared.contract import TLS_DIR
 from ultramarine.shared.errors import GatewayError
 from ultramarine.shared.plan import GatewayFacts
 from ultramarine.shared.routes import GATEWAY_PODS, LABEL_ROUTES, RouteState
@@ -458,6 +459,35 @@ EVENTS = st.one_of(
 
 
 @settings(deadline=None, max_examples=60)
+def with_tls(pod):
+    """A pod whose server takes TLS alone."""
+    mount = {"name": "tls-server", "mountPath": TLS_DIR}
+    pod["spec"]["containers"] = [{"name": "server", "volumeMounts": [mount]}]
+    return pod
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_pods_are_asked_by_tls_as_soon_as_one_of_the_new_ones_is_ready(monkeypatch, on):
+    """Turned on and off alike: routes and Services follow the pods, not the installation, for pods come one by one."""
+    one = endpoint(KEYS)
+    plain, by_tls = blue(one), (blue(one)[0], with_tls(blue(one)[1]))
+    old, new = (plain, by_tls) if on else (by_tls, plain)
+    monkeypatch.setitem(globals(), "HERE", replace(HERE, tls=on))
+
+    def asked(*before):
+        return [route.tls for route in routes_of(after(one, *before, related=(version(1),))).deployments]
+
+    assert asked() == asked(*new) == [on]
+    assert asked(*old) == [not on]
+    assert asked(*new, *old[1:]) == [True]  # one that takes it not is passed by for the other
+
+    alone = replace(seen(*new, address(one, "blue"), related=(version(1),)), platform=replace(PLATFORM, tls=on))
+    direct = plan(one, alone, NOW)
+    (made,) = (m for m in direct.apply if m["metadata"]["name"] == "churn")
+    assert [port["port"] for port in made["spec"]["ports"]] == [443 if on else 80, 9000]
+    assert direct.status["url"].startswith("https:" if on else "http:")
+
+
 @given(st.lists(EVENTS, max_size=60))
 @example([("edit", 6), "pass", "pass", ("edit", 3)])  # blue, which leaves, may yet make pods without a check
 def test_no_order_of_events_sends_a_request_where_no_pod_is(events):

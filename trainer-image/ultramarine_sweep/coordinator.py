@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -88,9 +89,9 @@ class Coordinator:
         """How many trials have ended, or are paused."""
         return len(self._trials.finished) + len(self._trials.paused)
 
-    async def listen(self, port: int) -> int:
+    async def listen(self, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Begin to answer; return the port."""
-        return await self._server.listen(port)
+        return await self._server.listen(port, tls)
 
     async def run(self) -> SweepSummary:
         """Come back when the sweep is over and its workers know it. Raises Fenced, StorageError, and what is a bug."""

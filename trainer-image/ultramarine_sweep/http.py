@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -48,13 +49,16 @@ class Server:
         self._connections: set[asyncio.StreamWriter] = set()
         self._strangers = 0
 
-    async def listen(self, port: int) -> int:
-        """Listen on all addresses, and return the port. Raises OSError where it is taken."""
+    async def listen(self, port: int, tls: ssl.SSLContext | None = None) -> int:
+        """Listen on all addresses, with `tls` for TLS alone, and return the port. Raises OSError where it is taken."""
         try:
             listener = socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=512)
         except (OSError, ValueError):  # a node without IPv6
             listener = socket.create_server(("", port), backlog=512)
-        self._server = await asyncio.start_server(self._serve, sock=listener, limit=_HEAD_LIMIT)
+        patience = _STRANGER_SECONDS if tls else None
+        self._server = await asyncio.start_server(
+            self._serve, sock=listener, limit=_HEAD_LIMIT, ssl=tls, ssl_handshake_timeout=patience
+        )
         return int(listener.getsockname()[1])
 
     def close(self) -> None:

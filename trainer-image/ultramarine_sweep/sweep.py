@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ultramarine.outside.storage import Storage
-from ultramarine.shared import contract
+from ultramarine.shared import contract, tls
 from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN
 from ultramarine.shared.errors import InvalidSpec, StorageError, UltramarineError
 from ultramarine.shared.sweep_records import SweepSummary, SweepTask
@@ -61,6 +61,7 @@ class Places:
     termination_log: Path = Path(contract.TERMINATION_LOG)
     token: Path = Path(contract.PROGRESS_TOKEN)
     port: int = contract.SWEEP_PORT
+    certificate: Path = Path(contract.TLS_DIR)
     times: Times = field(default_factory=Times)
     recording: recording.Times = field(default_factory=recording.Times)
 
@@ -154,7 +155,8 @@ async def _coordinate(
     if isinstance(coordinator, PodCoordinator):
         loop, hear = asyncio.get_running_loop(), coordinator.hear
         teller.answer_to(lambda answer: loop.call_soon_threadsafe(hear, answer))
-    await coordinator.listen(places.port)
+    secure = (places.certificate / tls.CERTIFICATE).exists()
+    await coordinator.listen(places.port, tls.server_context(places.certificate) if secure else None)
     recorder.start(coordinator.now)
     preparing = asyncio.create_task(_prepare(task, parts, coordinator))
     summary = await coordinator.run()

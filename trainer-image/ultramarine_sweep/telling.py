@@ -17,6 +17,7 @@ from typing import Any
 
 from ultramarine.shared.contract import TERMINATION_LIMIT
 from ultramarine.shared.sweep_records import SweepSummary
+from ultramarine_trainer.progress import opener
 
 _POST_LIMIT = 200 * 1024  # bytes; the operator takes some more
 
@@ -111,12 +112,11 @@ class Teller:
         return since >= self._times.between and (differs or (newest != self._posted and since >= self._times.hours))
 
     def _post(self, summary: SweepSummary) -> bool:
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # proxies are for the world outside
         try:
             token = self._token.read_text().strip()
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
             request = urllib.request.Request(self._url, within(summary, _POST_LIMIT), headers, method="POST")
-            with opener.open(request, timeout=self._times.post) as answer:
+            with opener(self._url).open(request, timeout=self._times.post) as answer:
                 said = answer.read()
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, urllib.error.HTTPError):

@@ -16,6 +16,7 @@ from types import FrameType
 from ultramarine.shared.contract import (
     ENV_CONTEXT,
     ENV_POD,
+    ENV_STORAGE_CA,
     ENV_STORAGE_ENDPOINT,
     ENV_STORAGE_REGION,
     ENV_SWEEP,
@@ -27,7 +28,10 @@ from ultramarine.shared.contract import (
 from ultramarine_trainer.frameworks import Launch
 from ultramarine_trainer.lines import LineCutter
 
-_STORAGE, _OF_SWEEPS = (ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION), (ENV_SWEEP, ENV_TRIAL, ENV_SWEEP_TOKEN)
+_STORAGE, _OF_SWEEPS = (
+    (ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, ENV_STORAGE_CA),
+    (ENV_SWEEP, ENV_TRIAL, ENV_SWEEP_TOKEN),
+)
 _OURS = (ENV_TASK, ENV_CONTEXT, ENV_POD, *_STORAGE, *_OF_SWEEPS)
 _LEFTOVER_SECONDS = 2.0  # for a pipe that a daemon which outlived the command still holds
 _BREAK_SECONDS = 10.0  # from SIGTERM to SIGKILL for a command whose gang has lost a node

@@ -5,8 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from ultramarine.shared import tls
+from ultramarine.shared.contract import TLS_DIR
 
 
 class Unreachable(Exception):
@@ -18,12 +22,19 @@ class Refused(Exception):
 
 
 class Connection:
-    """A connection to the coordinator at `url`, made again whenever it is lost; for one thread after the other."""
+    """A connection to the coordinator at `url`, made again whenever it is lost; for one thread after the other.
+
+    By https, at SERVICE.NAMESPACE.svc, it has to prove the name of the namespace's sweeps.
+    """
 
     def __init__(self, url: str, token: str, timeout: float) -> None:
         place = urlsplit(url)
         self._lock = threading.Lock()
-        self._http = http.client.HTTPConnection(place.hostname or "", place.port or 80, timeout=timeout)
+        host, port = place.hostname or "", place.port or 80
+        self._http = http.client.HTTPConnection(host, port, timeout=timeout)
+        if place.scheme == "https":
+            name = tls.server_name("sweep", host.split(".")[1])
+            self._http = tls.Connection(host, port, timeout, Path(TLS_DIR), name)
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def post(self, path: str, document: dict[str, Any]) -> dict[str, Any]:

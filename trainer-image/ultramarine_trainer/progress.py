@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.contract import LARGEST, METRIC_LIMIT
+from ultramarine.shared.contract import LARGEST, METRIC_LIMIT, TLS_DIR
+from ultramarine.shared.tls import client_context
 from ultramarine.shared.training_records import CheckpointRecord, Progress
 
 from ultramarine_trainer.metrics import PROGRESS_WORDS, metrics_in
@@ -55,7 +56,7 @@ def resolved_image(url: str, token: Path, times: Times | None = None) -> str:
         try:
             headers = {"Authorization": f"Bearer {token.read_text().strip()}"}
             request = urllib.request.Request(url, headers=headers)
-            with _opener().open(request, timeout=times.end) as answer:
+            with opener(url).open(request, timeout=times.end) as answer:
                 image = str(json.loads(answer.read(10_000)).get("image") or "")
         except (OSError, http.client.HTTPException, ValueError, AttributeError):
             return ""
@@ -65,10 +66,13 @@ def resolved_image(url: str, token: Path, times: Times | None = None) -> str:
     return ""
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(
-        urllib.request.ProxyHandler({})
-    )  # Proxies are for the world outside the cluster.
+def opener(url: str) -> urllib.request.OpenerDirector:
+    """Return what opens a URL of the operator; by https the operator has to prove its name."""
+    # Proxies are for the world outside the cluster.
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+    if url.startswith("https:"):
+        handlers.append(urllib.request.HTTPSHandler(context=client_context(Path(TLS_DIR))))
+    return urllib.request.build_opener(*handlers)
 
 
 class Reporter:
@@ -100,7 +104,6 @@ class Reporter:
         self._failing_since: float | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-        self._opener = _opener()
 
     @property
     def step(self) -> int:
@@ -215,7 +218,7 @@ class Reporter:
             raise _Failure("token", f"its token cannot be read: {error}", passing=False) from error
         request = urllib.request.Request(self._url, body, headers, method="POST")
         try:
-            self._opener.open(request, timeout=timeout).close()
+            opener(self._url).open(request, timeout=timeout).close()
         except urllib.error.HTTPError as error:
             with error:
                 raise _refused(error) from error

@@ -14,7 +14,7 @@ from ..shared import contract
 from ..shared.errors import InvalidSpec, listed
 from ..shared.meta import ANNOTATION_REQUESTED_BY, Manifest, child_metadata, content_hash
 from ..shared.plan import Obj, Platform
-from ..shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env
+from ..shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env, tls_mounts, tls_volumes
 from ..shared.training_records import SourceTask, TrainingContext, TrainingTask
 from .trainingjob.schema import Input, TrainingJobSpec
 
@@ -155,6 +155,8 @@ def pod_spec(
     }
     volumes: list[Manifest] = [{"name": name, "emptyDir": {}} for name in scratch]
     mounts: list[Manifest] = [{"name": name, "mountPath": path} for name, path in scratch.items()]
+    volumes += tls_volumes(platform)
+    mounts += tls_mounts(platform)
     if (code := _source_volume(job, source)) is not None:
         volumes.append({"name": "source", **code})
         mounts.append({"name": "source", "mountPath": contract.SOURCE_DIR, "readOnly": True})

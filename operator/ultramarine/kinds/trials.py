@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..shared import contract
 from ..shared.meta import GROUP, SWEEP, Manifest
+from ..shared.plan import Platform
 from ..shared.sweep_records import TrialTask, coordinator_name
 from .training import plain
 
@@ -18,9 +19,9 @@ def trial_name(sweep: str, number: int) -> str:
     return f"{sweep}-trial-{number}"
 
 
-def coordinator_url(sweep: str, namespace: str) -> str:
+def coordinator_url(sweep: str, namespace: str, *, tls: bool) -> str:
     """Where a sweep's trials find their coordinator."""
-    return f"http://{coordinator_name(sweep)}.{namespace}.svc:{contract.SWEEP_PORT}"
+    return f"http{'s' if tls else ''}://{coordinator_name(sweep)}.{namespace}.svc:{contract.SWEEP_PORT}"
 
 
 def token_secret_name(sweep: str) -> str:
@@ -34,7 +35,7 @@ def token_env(sweep: str) -> Manifest:
     return {"name": contract.ENV_SWEEP_TOKEN, "valueFrom": {"secretKeyRef": reference}}
 
 
-def task_of(job: Manifest) -> TrialTask | None:
+def task_of(job: Manifest, *, tls: bool = False) -> TrialTask | None:
     """What a TrainingJob has to tell a sweep; nothing where it is no trial.
 
     Anybody may write what makes a job look like one. Where it speaks, and with which key, follows from the owner's
@@ -45,7 +46,7 @@ def task_of(job: Manifest) -> TrialTask | None:
         task = TrialTask.from_json(str((meta.get("annotations") or {}).get(ANNOTATION_TRIAL)))
     except ValueError:
         return None
-    return replace(task, coordinator=coordinator_url(sweep, meta["namespace"])) if sweep else None
+    return replace(task, coordinator=coordinator_url(sweep, meta["namespace"], tls=tls)) if sweep else None
 
 
 def _sweep(job: Manifest) -> str:
@@ -56,8 +57,8 @@ def _sweep(job: Manifest) -> str:
     return ""
 
 
-def trial_env(job: Manifest) -> tuple[Manifest, ...]:
+def trial_env(job: Manifest, platform: Platform) -> tuple[Manifest, ...]:
     """What the pods of a trial have beside those of another TrainingJob."""
-    if (task := task_of(job)) is None:
+    if (task := task_of(job, tls=platform.tls)) is None:
         return ()
     return ({"name": contract.ENV_TRIAL, "value": plain(task.to_json())}, token_env(_sweep(job)))

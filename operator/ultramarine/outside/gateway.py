@@ -1,14 +1,17 @@
-"""How the gateway pods of a namespace route an endpoint, asked of each of them over HTTP."""
+"""How the gateway pods of a namespace route an endpoint, asked of each of them over HTTP, or HTTPS where TLS is on."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import socket
+from pathlib import Path
 from typing import Any
 
+from ..shared.contract import TLS_DIR
 from ..shared.errors import GatewayError
 from ..shared.routes import RouteState
+from ..shared.tls import Connection
 
 SECONDS = 2.0  # to connect, and for each part of an answer
 LIMIT = 8 * 1024 * 1024  # bytes of an answer; who answers is in a namespace of somebody's
@@ -17,11 +20,14 @@ LIMIT = 8 * 1024 * 1024  # bytes of an answer; who answers is in a namespace of 
 def routes_of(address: str, endpoint: str, *, figures: bool = True, signatures: bool = False) -> tuple[RouteState, ...]:
     """Ask every pod that the name in HOST:PORT stands for; with `signatures` also what the endpoint's models take.
 
+    In https://HOST:PORT each of them has to prove that name.
+
     Without `figures` they leave out what was counted, and spare their Envoys the look through all statistics. A pod
     that knows nothing of the endpoint has the empty RouteState. Raises GatewayError if one does not answer, or none is
     there.
     """
-    host, _, port = address.rpartition(":")
+    secure = address.startswith("https://")
+    host, _, port = address.removeprefix("https://").rpartition(":")
     try:
         found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     except OSError as error:
@@ -33,11 +39,13 @@ def routes_of(address: str, endpoint: str, *, figures: bool = True, signatures: 
         + ("" if figures else "&figures=false")
         + ("&signatures=true" if signatures else "")
     )
-    return tuple(_ask(pod, number, endpoint, path) for pod, number in pods)
+    return tuple(_ask(pod, number, endpoint, path, host if secure else "") for pod, number in pods)
 
 
-def _ask(pod: str, port: int, endpoint: str, path: str) -> RouteState:
+def _ask(pod: str, port: int, endpoint: str, path: str, name: str) -> RouteState:
     connection = http.client.HTTPConnection(pod, port, timeout=SECONDS)
+    if name:
+        connection = Connection(pod, port, SECONDS, Path(TLS_DIR), name)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

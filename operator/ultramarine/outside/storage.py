@@ -20,7 +20,14 @@ from s3transfer.exceptions import RetriesExceededError
 from s3transfer.futures import TransferFuture
 from s3transfer.subscribers import BaseSubscriber
 
-from ultramarine.shared.contract import MANIFEST_NAME, RESULT_NAME, ArtifactManifest, FileEntry, OutputRecord
+from ultramarine.shared.contract import (
+    ENV_STORAGE_CA,
+    MANIFEST_NAME,
+    RESULT_NAME,
+    ArtifactManifest,
+    FileEntry,
+    OutputRecord,
+)
 from ultramarine.shared.errors import StorageError
 from ultramarine.shared.formats import FORMAT_BY_SUFFIX
 
@@ -120,6 +127,8 @@ def _unsafe(path: str) -> str:
 class Storage:
     """One object storage; an empty `endpoint` is AWS. Credentials are found where boto3 looks for them.
 
+    By https it needs a certificate of the system's authorities, or of the one in the file that ENV_STORAGE_CA names.
+
     Each request has `attempts`, and each of these waits `read_seconds` for a word: a storage that hangs is told after
     about their product.
     """
@@ -139,7 +148,10 @@ class Storage:
         # A session of its own: boto3's shared one keeps the credentials that it found first.
         session = boto3.Session(region_name=region or None)
         try:
-            self._client: S3Client = session.client("s3", endpoint_url=endpoint or None, config=config)
+            authority = os.environ.get(ENV_STORAGE_CA) or None
+            self._client: S3Client = session.client(
+                "s3", endpoint_url=endpoint or None, config=config, verify=authority
+            )
         except (ValueError, BotoCoreError) as error:
             raise StorageError(f"storage endpoint {endpoint!r} is unusable: {error}", "InvalidEndpoint") from error
 

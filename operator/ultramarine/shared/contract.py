@@ -66,6 +66,11 @@ ENV_TASK = "ULTRAMARINE_TASK"
 ENV_CONTEXT = "ULTRAMARINE_CONTEXT"  # another, of what may be left undone
 ENV_POD = "ULTRAMARINE_POD"  # the pod's own name: the host name of a Job's pod is another
 
+# Where TLS is on inside the cluster: `ca.crt` in every pod, and `tls.crt` with `tls.key` where that pod serves. The
+# variable names the authority of the object storage, if it is not one of the system's.
+TLS_DIR = "/etc/ultramarine/tls"
+ENV_STORAGE_CA = "ULTRAMARINE_STORAGE_CA"
+
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LIMIT = 4096  # bytes; the kubelet keeps no more
 

@@ -67,6 +67,7 @@ class Platform:
     mlflow_uri: str = ""  # of the tracking server, where jobs are recorded in one
     gateway: str = ""  # HOST:PORT at which the gateway pods of {namespace} say what they route by
     gateway_namespaces: frozenset[str] = frozenset()  # those that have a gateway
+    tls: bool = False  # storage, operator, gateways and pods that serve speak TLS
     gateway_api: GatewayApi | None = None  # where routes are written for Gateways of the people's own
 
     def gateway_of(self, namespace: str) -> str:

@@ -12,6 +12,7 @@ from .conditions import parse_timestamp
 from .lastwords import LONGEST, last_words, remedy
 from .meta import Manifest
 from .plan import Platform
+from .tls import AUTHORITY
 from .training_records import TerminationRecord
 
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -42,10 +43,32 @@ def pull_secrets(platform: Platform) -> Manifest:
 
 def storage_env(platform: Platform) -> list[Manifest]:
     """Where the object storage is; who we are there comes from the storage Secret."""
+    own = platform.tls and platform.storage_confined
+    authority = [{"name": contract.ENV_STORAGE_CA, "value": f"{contract.TLS_DIR}/{AUTHORITY}"}] if own else []
     return [
         {"name": contract.ENV_STORAGE_ENDPOINT, "value": platform.storage_endpoint},
         {"name": contract.ENV_STORAGE_REGION, "value": platform.storage_region},
+        *authority,
     ]
+
+
+def tls_volumes(platform: Platform, *servers: str) -> list[Manifest]:
+    """The authority by which a pod knows the platform, and the certificates of what it is itself, if TLS is on."""
+    if not platform.tls:
+        return []
+    authority = {"secretName": "ultramarine-tls-server", "items": [{"key": AUTHORITY, "path": AUTHORITY}]}
+    own = [{"name": f"tls-{name}", "secret": _certificate(name)} for name in servers]
+    return [{"name": "authority", "secret": authority}, *own]
+
+
+def _certificate(server: str) -> Manifest:
+    return {"secretName": f"ultramarine-tls-{server}", "defaultMode": 0o440}
+
+
+def tls_mounts(platform: Platform, server: str = "") -> list[Manifest]:
+    """Where a container finds the authority or, if it serves, its certificate beside it."""
+    volume = f"tls-{server}" if server else "authority"
+    return [{"name": volume, "mountPath": contract.TLS_DIR, "readOnly": True}] if platform.tls else []
 
 
 BACKOFF_LIMIT = 6  # of a Job that has none

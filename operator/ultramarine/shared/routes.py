@@ -48,8 +48,10 @@ class RouteDeployment:
 
     `weight` is its percent of the requests, `mirror_percent` that of the requests of others which it gets a copy of.
     `timeout_seconds` is the time from a request's end to its answer's end. `protocols` are those of PROTOCOLS that it
-    speaks: HTTP/1.1 at the Service's port `http`, gRPC by HTTP/2 without TLS at the port `grpc`. With `hold`
+    speaks: HTTP/1.1 at the Service's port `http`, gRPC by HTTP/2 at the port `grpc`. With `hold`
     a request that comes while there is no pod waits for one, for `timeout_seconds` at most.
+
+    With `tls` the pods speak TLS at both ports, by a certificate for the name of the namespace's servers.
 
     `compare_percent` is that of the others' requests by HTTP which it gets a copy of so that both answers are compared.
     These copies are in no figures but `compared`, `agreed` and `unlike`.
@@ -63,6 +65,7 @@ class RouteDeployment:
     protocols: tuple[str, ...] = ("http",)
     hold: bool = False
     compare_percent: int = 0
+    tls: bool = False
 
     def check(self) -> None:
         """Raise ValueError, with the field and the remedy, where a value cannot be."""
@@ -73,8 +76,9 @@ class RouteDeployment:
         _number(f"deployments[{self.name}].timeout_seconds", self.timeout_seconds, 0.001, 86_400)
         if not self.protocols or not set(self.protocols) <= set(PROTOCOLS):
             raise ValueError(f"deployments[{self.name}].protocols must be one or both of {', '.join(PROTOCOLS)}")
-        if not isinstance(self.hold, bool):
-            raise ValueError(f"deployments[{self.name}].hold must be true or false")
+        for what in ("hold", "tls"):
+            if not isinstance(getattr(self, what), bool):
+                raise ValueError(f"deployments[{self.name}].{what} must be true or false")
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ class EndpointRoutes:
 
     def to_json(self) -> str:
         document = asdict(self)
-        news = [(one, name) for one in document["deployments"] for name in ("hold", "compare_percent")]
+        news = [(one, name) for one in document["deployments"] for name in ("hold", "compare_percent", "tls")]
         for holder, name in (*news, (document["auth"], "proof_secret")):
             if not holder[name]:  # so that older routes keep their version, and older gateways understand them
                 del holder[name]

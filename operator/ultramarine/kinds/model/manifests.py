@@ -7,7 +7,7 @@ from typing import Any
 from ...shared import contract
 from ...shared.meta import Manifest, child_labels, child_metadata, content_hash
 from ...shared.plan import Obj, Platform
-from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
+from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env, tls_mounts, tls_volumes
 from ...shared.version_records import CompileTask, DeleteTask
 from .schema import Compile, ModelSpec, ModelVersionSpec, version_name
 
@@ -68,7 +68,7 @@ def delete_job(model: Model, number: str, uri: str, platform: Platform) -> Manif
         **_container("delete", platform),
         "env": [{"name": contract.ENV_TASK, "value": DeleteTask(uri).to_json()}, *storage_env(platform)],
         **_keys(platform),
-        "volumeMounts": [TMP],
+        "volumeMounts": [TMP, *tls_mounts(platform)],
     }
     return _job(model, delete_job_name(model, number, uri), _pod(platform, containers=[container], volumes=("tmp",)))
 
@@ -100,7 +100,7 @@ def _compiling_pod(task: str, platform: Platform) -> Manifest:
     """Three containers, one after another: the one that loads the model, whose code may be anybody's, has no keys."""
     model = {"name": "model", "mountPath": contract.MODEL_DIR}
     compiled = {"name": "compiled", "mountPath": contract.COMPILED_DIR}
-    told = [{"name": contract.ENV_TASK, "value": task}]
+    told, trust = [{"name": contract.ENV_TASK, "value": task}], tls_mounts(platform)
 
     def container(name: str, mounts: list[Manifest], **more: object) -> Manifest:
         return {**_container(name, platform), "volumeMounts": mounts, **more}
@@ -109,10 +109,10 @@ def _compiling_pod(task: str, platform: Platform) -> Manifest:
     return _pod(
         platform,
         initContainers=[
-            container("fetch", [model, TMP], **with_storage),
+            container("fetch", [model, TMP, *trust], **with_storage),
             container("compile", [{**model, "readOnly": True}, compiled, TMP], env=told),
         ],
-        containers=[container(STORE, [{**compiled, "readOnly": True}, TMP], **with_storage)],
+        containers=[container(STORE, [{**compiled, "readOnly": True}, TMP, *trust], **with_storage)],
         volumes=("model", "compiled", "tmp"),
     )
 
@@ -141,5 +141,5 @@ def _pod(platform: Platform, *, volumes: tuple[str, ...], **containers: list[Man
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
         **containers,
-        "volumes": [{"name": name, "emptyDir": {}} for name in volumes],
+        "volumes": [*({"name": name, "emptyDir": {}} for name in volumes), *tls_volumes(platform)],
     }

@@ -36,19 +36,23 @@ def is_port(port: object) -> bool:
     return isinstance(port, int) and FIRST_PORT <= port < FIRST_PORT + PORTS
 
 
-def service(endpoint: Endpoint, deployment: str) -> Manifest:
+def service(endpoint: Endpoint, deployment: str, *, secure: bool = False) -> Manifest:
     """The endpoint's address where there is no gateway: in front of one deployment's pods."""
-    ports = [{"name": "http", "port": 80, "targetPort": PORT}, _grpc(GRPC_PORT)]
+    ports = _ports(PORT, GRPC_PORT, secure=secure)
     return _service(endpoint, endpoint.name, {"selector": selector(endpoint, deployment), "ports": ports})
 
 
 def gateway_service(endpoint: Endpoint, port: int, *, secure: bool = False) -> Manifest:
     """The endpoint's address in front of the gateway's pods, all of which know it by `port`; gRPC comes there too."""
-    ports: list[Manifest] = [{"name": "http", "port": 80, "targetPort": port}, _grpc(port)]
-    if secure:
-        grpc = {"name": "grpc", "port": GRPC_PORT, "targetPort": port, "appProtocol": "https"}
-        ports = [{"name": HTTPS, "port": 443, "targetPort": port, "appProtocol": "https"}, grpc]
+    ports = _ports(port, port, secure=secure)
     return _service(endpoint, endpoint.name, {"selector": dict(GATEWAY_PODS), "ports": ports})
+
+
+def _ports(http: int, grpc: int, *, secure: bool) -> list[Manifest]:
+    if secure:
+        by_tls = {"name": "grpc", "port": GRPC_PORT, "targetPort": grpc, "appProtocol": "https"}
+        return [{"name": HTTPS, "port": 443, "targetPort": http, "appProtocol": "https"}, by_tls]
+    return [{"name": "http", "port": 80, "targetPort": http}, _grpc(grpc)]
 
 
 def is_secure(service: Manifest | None) -> bool:
@@ -91,7 +95,7 @@ def _service(endpoint: Endpoint, name: str, spec: Manifest) -> Manifest:
 
 
 def route_deployment(
-    endpoint: Endpoint, deployment: EndpointDeployment, weight: int, mirror: int, compare: int = 0
+    endpoint: Endpoint, deployment: EndpointDeployment, weight: int, mirror: int, compare: int = 0, *, tls: bool = False
 ) -> RouteDeployment:
     """How the gateway routes to a deployment of the spec."""
     settings = deployment.request_settings or RequestSettings()
@@ -104,6 +108,7 @@ def route_deployment(
         protocols=("http", "grpc"),
         hold=may_sleep(deployment),
         compare_percent=compare,
+        tls=tls,
     )
 
 

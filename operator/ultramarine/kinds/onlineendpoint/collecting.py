@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...shared import contract
 from ...shared.meta import Manifest
 from ...shared.plan import Obj, Platform
-from ...shared.pods import CONTAINER_SECURITY, storage_env
+from ...shared.pods import CONTAINER_SECURITY, storage_env, tls_mounts
 from ...shared.serving_records import CollectTask
 from .schema import EndpointDeployment, OnlineEndpointSpec
 
@@ -49,5 +49,5 @@ def collector(task: str, image: str, platform: Platform) -> Manifest:
             *storage_env(platform),
         ],
         "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
-        "volumeMounts": [CAPTURES_MOUNT],
+        "volumeMounts": [CAPTURES_MOUNT, *tls_mounts(platform)],
     }

@@ -17,13 +17,15 @@ from .steps import SOON, Shares, Step, told
 class Direct:
     """An endpoint whose Service, as seen, is turned to the deployment `turned`, of those that are `living`.
 
-    `shares` are those that are to be, as far as that goes without a gateway.
+    `shares` are those that are to be, as far as that goes without a gateway. `by_tls` is whether the Service is one for
+    TLS.
     """
 
     endpoint: Endpoint
     turned: str | int | None
     living: frozenset[str]
     shares: Shares
+    by_tls: bool = False
 
     @property
     def target(self) -> str:
@@ -77,15 +79,17 @@ class Direct:
             ready = [name for name in self.shares if name in judged and judged[name].ready]
             live = max(ready, key=lambda name: self.shares[name], default=live)
         blocked = self._blocked(live)
+        secure = judged[live].tls if live in judged else self.by_tls
         return Step(
             shares={live: 100},
-            apply=(service(self.endpoint, live),),
+            apply=(service(self.endpoint, live, secure=secure),),
             # What the Service leaves behind goes only after the Service was seen elsewhere.
             needed=frozenset({self.turned}) if isinstance(self.turned, str) else None,
             settled=live == target and not blocked,
             blocked=blocked,
             condition=Condition("RoutesReady", False, "NoGateway", blocked) if blocked else None,
             after=SOON if current not in (None, live) else None,
+            secure=secure,
         )
 
     def _held(self, work: str) -> Step:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ...shared import pods
 from ...shared.conditions import MAX_MESSAGE, find
@@ -16,6 +16,7 @@ from .manifests import (
     LABEL_DEPLOYMENT,
     Endpoint,
     disruption_budget,
+    has_tls,
     may_sleep,
     pod_autoscaler,
     pods_secret,
@@ -45,6 +46,7 @@ class Judged:
     version: str
     may_sleep: bool = False  # then requests wait while no pod is ready
     passes: bool = True  # what it waits for may come without a person
+    tls: bool = field(default=False, kw_only=True)  # its ready pods speak TLS, or will
 
     @property
     def asleep(self) -> bool:
@@ -65,7 +67,7 @@ class Judged:
 def judge(endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: Manifest | None, keep: bool) -> Judged:
     """Judge one deployment of the spec, whose Deployment is `live`; with `keep`, do not take pods away from it."""
     own, ready = _pods(seen, deployment.name)
-    serves = _versions(ready)
+    serves, tls = _versions(ready), any(map(has_tls, ready)) if ready else seen.platform.tls
     found = _wanted(endpoint, deployment, seen, live)
     if isinstance(found, Unresolved):
         # What serves already goes on serving: an alias that leads nowhere must not end it.
@@ -76,9 +78,8 @@ def judge(endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: 
         still = _still(endpoint, deployment, version, seen, live)
         apply: tuple[Manifest, ...] = (_keeping(still, live if keep else None),) if still else ()
         sleepy = bool(apply) and may_sleep(deployment)
-        return Judged(
-            deployment.name, apply, len(ready), count, serves, "Waiting", message, version, sleepy, found.passes
-        )
+        how = ("Waiting", message, version, sleepy, found.passes)
+        return Judged(deployment.name, apply, len(ready), count, serves, *how, tls=tls)
     wanted = _keeping(found.deployment, live if keep else None)
     state, message = _state(endpoint, deployment, found.version, wanted, live, own, ready)
     message = "; ".join(part for part in (message, found.note) if part)
@@ -86,7 +87,7 @@ def judge(endpoint: Endpoint, deployment: EndpointDeployment, seen: Seen, live: 
     apply = (*found.before, wanted, *(child for child in beside if child is not None))
     sleepy, count = may_sleep(deployment) and state != "Failing", deployment.replicas
     serves = serves if count or not sleepy else found.version
-    return Judged(deployment.name, apply, len(ready), count, serves, state, message, found.version, sleepy)
+    return Judged(deployment.name, apply, len(ready), count, serves, state, message, found.version, sleepy, tls=tls)
 
 
 def _keeping(wanted: Manifest, live: Manifest | None) -> Manifest:

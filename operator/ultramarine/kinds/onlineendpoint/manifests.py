@@ -7,7 +7,7 @@ from typing import Any
 from ...shared import contract
 from ...shared.meta import GROUP, Manifest, child_labels, child_metadata, content_hash
 from ...shared.plan import Obj, Platform
-from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env
+from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env, tls_mounts, tls_volumes
 from ...shared.serving_records import ServingTask
 from ..model.schema import ModelVersionSpec, version_name
 from .collecting import CAPTURES, CAPTURES_MOUNT, collect_task, collector
@@ -125,7 +125,7 @@ def deployment_of(
     labels = selector(endpoint, deployment.name)
     asked = [task, deployment.resources.model_dump(mode="json"), pods_secret(endpoint)]
     # Only where there is one, so that others keep their revision.
-    revision = content_hash([*asked, *gateway_only(endpoint)])[:16]
+    revision = content_hash([*asked, *gateway_only(endpoint), *(["tls"] if platform.tls else [])])[:16]
     image = platform.server_image
     if (
         live is not None
@@ -173,13 +173,16 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
         # Optional, so that the server starts without it and says so; else the pod would hang, and only Events say why.
         volumes.append({"name": "keys", "secret": {"secretName": secret, "defaultMode": 0o440, "optional": True}})
         mounts.append({"name": "keys", "mountPath": contract.KEYS_DIR, "readOnly": True})
+    volumes += tls_volumes(platform, SERVER)
+    mounts += tls_mounts(platform, SERVER)
     sidecars: list[Manifest] = []
     if endpoint.spec.data_collector is not None:
         volumes.append(CAPTURES)
         mounts.append(CAPTURES_MOUNT)
         sidecars.append(collector(task, image, platform))
-    ready = {"path": "/v2/health/ready", "port": PORT}
-    live = {"path": "/v2/health/live", "port": PORT}
+    scheme = {"scheme": "HTTPS"} if platform.tls else {}
+    ready = {"path": "/v2/health/ready", "port": PORT, **scheme}
+    live = {"path": "/v2/health/live", "port": PORT, **scheme}
     resources = deployment.resources.model_dump(by_alias=True, exclude_defaults=True)
     common: Manifest = {
         "image": image,
@@ -201,7 +204,7 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
                 "command": ["ultramarine-server", "fetch"],
                 "env": [{"name": contract.ENV_TASK, "value": task}, *storage_env(platform)],
                 "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
-                "volumeMounts": [{"name": "model", "mountPath": contract.MODEL_DIR}, tmp],
+                "volumeMounts": [{"name": "model", "mountPath": contract.MODEL_DIR}, tmp, *tls_mounts(platform)],
             },
             *sidecars,
         ],
@@ -209,7 +212,7 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
             {
                 "name": SERVER,
                 **common,
-                "command": ["ultramarine-server", "serve"],
+                "command": ["ultramarine-server", "serve", *(["--tls-dir", contract.TLS_DIR] if platform.tls else [])],
                 "env": [{"name": contract.ENV_TASK, "value": task}],
                 "ports": [{"name": "http", "containerPort": PORT}],
                 "volumeMounts": mounts,
@@ -221,6 +224,12 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
         ],
         "volumes": volumes,
     }
+
+
+def has_tls(pod: Manifest) -> bool:
+    """True if the server of a pod, as seen, speaks TLS."""
+    servers = [each for each in pod["spec"].get("containers") or [] if each.get("name") == SERVER]
+    return any(each["mountPath"] == contract.TLS_DIR for server in servers for each in server.get("volumeMounts") or [])
 
 
 def may_sleep(deployment: EndpointDeployment) -> bool:

@@ -101,16 +101,16 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
 
 def _way(endpoint: Endpoint, seen: Seen, own: dict[tuple[str, str], Manifest]) -> Direct | Routed:
     """How requests come to the endpoint's pods."""
-    turned = turned_to(own.get(("Service", endpoint.name)))
+    service = own.get(("Service", endpoint.name))
+    turned, by_tls = turned_to(service), is_secure(service)
     prefix = deployment_name(endpoint, "")
     living = frozenset(name.removeprefix(prefix) for kind, name in own if kind == "Deployment")
     if (gateway := seen.platform.gateway_api) is not None:
         return HttpRouted.seen(endpoint, Direct(endpoint, turned, living, endpoint.spec.shares), gateway, own)
     asked = questions(endpoint, seen)
     if not asked:
-        return Direct(endpoint, turned, living, endpoint.spec.shares)
+        return Direct(endpoint, turned, living, endpoint.spec.shares, by_tls)
     routes = routes_in(own.get(("ConfigMap", routes_name(endpoint))))
-    by_tls = is_secure(own.get(("Service", endpoint.name)))
     return Routed(endpoint, turned, by_tls, living, routes, seen.answers.get(asked[0]), endpoint.spec.shares, False)
 
 

@@ -226,6 +226,7 @@ class Routed:
                     spec.mirrors.get(d.name, 0),
                     # As many of the others' requests as it gets itself, while there are others.
                     weights.get(d.name, 0) % 100 if d.name == self.compared else 0,
+                    tls=judged[d.name].tls,
                 ),
                 judged[d.name],
             )
@@ -281,7 +282,8 @@ class Routed:
         if self.turned == wanted.port or (self.confirmed and wanted.port == (self.routes or wanted).port):
             children.append(gateway_service(self.endpoint, wanted.port, secure=self.secure))
         elif isinstance(self.turned, str):
-            children.append(service(self.endpoint, self.turned))
+            secure = any(deployment.tls for deployment in wanted.deployments if deployment.name == self.turned)
+            children.append(service(self.endpoint, self.turned, secure=secure))
         return tuple(children)
 
     def _why_not(self, wanted: EndpointRoutes) -> tuple[str, str]:

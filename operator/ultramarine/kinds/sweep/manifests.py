@@ -8,7 +8,7 @@ from ...shared import contract, sweep_records
 from ...shared.contract import OutputRecord
 from ...shared.meta import GROUP, LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
 from ...shared.plan import GenerateSecret, Obj, Platform
-from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env
+from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env, tls_mounts, tls_volumes
 from ...shared.quantities import amount
 from ...shared.sweep_records import BestTrial, SweepTask, WorkerTask
 from ...shared.training_records import CheckpointTask, SourceTask, TrainingContext, TrainingTask
@@ -192,6 +192,7 @@ def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manife
     """The Job whose pod suggests and leases; another pod goes on from the journal."""
     tokens: list[Manifest] = [training.token_volume()] if task.progress else []
     mounts: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}, *([training.TOKEN_MOUNT] if task.progress else [])]
+    mounts += tls_mounts(platform, "sweep")
     template = sweep.spec.trial_template.spec.pod_template
     pod = {
         "restartPolicy": "Never",
@@ -220,7 +221,7 @@ def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manife
                 "volumeMounts": mounts,
             }
         ],
-        "volumes": [{"name": "tmp", "emptyDir": {}}, *tokens],
+        "volumes": [{"name": "tmp", "emptyDir": {}}, *tokens, *tls_volumes(platform, "sweep")],
     }
     # The coordinator keeps the deadline. Where none comes to that, for whatever reason, Kubernetes does a little later.
     last = {"activeDeadlineSeconds": task.deadline_seconds + DEADLINE_GRACE} if task.deadline_seconds else {}
@@ -302,7 +303,9 @@ def _worker_pod(sweep: Sweep, platform: Platform, params: Sequence[str]) -> Mani
         source_digest=training.source_digest(trial),
         scoped_keys=platform.storage_confined,
     )
-    work = WorkerTask(trials.coordinator_url(sweep.name, sweep.namespace), tuple(command(sweep, params)))
+    work = WorkerTask(
+        trials.coordinator_url(sweep.name, sweep.namespace, tls=platform.tls), tuple(command(sweep, params))
+    )
     env = ({"name": contract.ENV_SWEEP, "value": training.plain(work.to_json())}, trials.token_env(sweep.name))
     return training.pod_spec(trial, platform, task, context, source=source_name(sweep), args=[], env=env)
 

@@ -140,7 +140,7 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
     if task.checkpoint:
         more["terminationGracePeriodSeconds"] = task.checkpoint.grace_seconds
     told = context(job, platform)
-    code, args, env = _source_name(job), command(job), trials.trial_env(job.manifest)
+    code, args, env = _source_name(job), command(job), trials.trial_env(job.manifest, platform)
     return training.pod_spec(job, platform, task, told, source=code, args=args, env=env, memory=memory, more=more)
 
 

@@ -1,0 +1,66 @@
+"""TLS between the platform's own programs, by certificates of mounted Secrets that are renewed under way."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from pathlib import Path
+
+CERTIFICATE, KEY, AUTHORITY = "tls.crt", "tls.key", "ca.crt"  # entries of the Secrets
+
+
+def server_name(component: str, namespace: str) -> str:
+    """Return the name that a namespace's server, gateway or sweep proves, whatever address it is reached at."""
+    return f"ultramarine-{component}.{namespace}.svc"
+
+
+def client_context(folder: Path) -> ssl.SSLContext:
+    """Return a client's context: the server must show a certificate of the authority in `folder` for its name."""
+    return ssl.create_default_context(cafile=folder / AUTHORITY)
+
+
+class Connection(http.client.HTTPConnection):
+    """A connection by TLS to a server at any address, which has to prove `name` to the authority in `folder`."""
+
+    def __init__(self, host: str, port: int, timeout: float, folder: Path, name: str) -> None:
+        super().__init__(host, port, timeout=timeout)
+        self._folder, self._name = folder, name
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock = client_context(self._folder).wrap_socket(self.sock, server_hostname=self._name)
+
+
+def server_context(folder: Path, *protocols: str) -> ssl.SSLContext:
+    """Return a server's context; each connection gets the certificate that is in `folder` then.
+
+    Raises OSError if there is none. A renewed one that cannot be read is left out until it can.
+    """
+    current, seen = _loaded(folder), identity(folder)
+
+    def renew(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        nonlocal current, seen
+        try:
+            if (now := identity(folder)) != seen:
+                current, seen = _loaded(folder), now
+        except OSError:
+            pass
+        connection.context = current
+
+    context = _loaded(folder)
+    context.set_alpn_protocols(list(protocols))
+    context.sni_callback = renew  # called for each connection, also where the client names no server
+    return context
+
+
+def _loaded(folder: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / CERTIFICATE, folder / KEY)
+    return context
+
+
+def identity(folder: Path) -> tuple[int, int]:
+    """Return what differs from one certificate in `folder` to the next."""
+    # The kubelet swaps a link, so a new Secret shows as another inode.
+    found = (folder / CERTIFICATE).stat()
+    return found.st_ino, found.st_mtime_ns
