@@ -55,8 +55,56 @@ namespaceSelector:
 {{- end }}
 {{- end }}
 
+{{- define "ultramarine.scheme" -}}
+{{ ternary "https" "http" .Values.tls.internal.enabled }}
+{{- end }}
+
+{{- /* The certificates: what each proves, and the Secrets that they lie in. Where no gateway stands before the pods that
+serve, their clients ask for the Services of endpoints. */ -}}
+{{- define "ultramarine.certificates" -}}
+{{- $root := . }}
+{{- $made := list }}
+{{- $platform := ternary (list "operator") (list "operator" "storage") (not (empty .Values.storage.endpoint)) }}
+{{- range $namespace := include "ultramarine.namespaces" . | fromJsonArray }}
+{{- range $component := concat (ternary $platform list (eq $namespace $root.Release.Namespace)) (list "gateway" "server" "sweep") }}
+{{- $name := printf "ultramarine-%s" $component }}
+{{- $names := list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) (printf "%s.%s.svc.cluster.local" $name $namespace) }}
+{{- if and (eq $component "server") (not $root.Values.gateway.enabled) }}
+{{- $names = concat $names (list (printf "*.%s.svc" $namespace) (printf "*.%s.svc.cluster.local" $namespace)) }}
+{{- end }}
+{{- $made = append $made (dict "secret" (printf "ultramarine-tls-%s" $component) "namespace" $namespace "names" $names) }}
+{{- end }}
+{{- end }}
+{{- $made | toJson }}
+{{- end }}
+
+{{- /* Volume and mount of the Secret of one of them, and the scheme of its probes. */ -}}
+{{- define "ultramarine.tlsVolume" -}}
+{{- if .root.Values.tls.internal.enabled }}
+- name: tls
+  secret: {secretName: ultramarine-tls-{{ .component }}, defaultMode: 0440}
+{{- end }}
+{{- end }}
+
+{{- define "ultramarine.tlsMount" -}}
+{{- if .Values.tls.internal.enabled }}
+- {name: tls, mountPath: /etc/ultramarine/tls, readOnly: true}   # what is renewed there counts without a restart
+{{- end }}
+{{- end }}
+
+{{- define "ultramarine.probeScheme" -}}
+{{- if .Values.tls.internal.enabled }}, scheme: HTTPS{{ end }}
+{{- end }}
+
+{{- /* How Prometheus knows one of them, in whichever namespace, by its short name. */ -}}
+{{- define "ultramarine.scrapeTls" -}}
+{{- if .root.Values.tls.internal.enabled -}}
+, scheme: https, tlsConfig: {serverName: ultramarine-{{ .component }}, ca: {secret: {name: ultramarine-tls-operator, key: ca.crt}}}
+{{- end }}
+{{- end }}
+
 {{- define "ultramarine.storageEndpoint" -}}
-{{ .Values.storage.endpoint | default (printf "http://ultramarine-storage.%s.svc:7070" .Release.Namespace) }}
+{{ .Values.storage.endpoint | default (printf "%s://ultramarine-storage.%s.svc:7070" (include "ultramarine.scheme" .) .Release.Namespace) }}
 {{- end }}
 
 {{- /* The tracking server, or nothing. */ -}}

@@ -1,0 +1,124 @@
+"""TLS inside the cluster, as the chart sets it up: certificates, and who gets which."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+
+import pytest
+from cryptography import x509
+from ultramarine.shared.meta import Manifest
+from unit.rendered import EXTERNAL, GATEWAY_API, METRICS, Chart, name, names, of, operator_env, pods
+
+ON: Manifest = {"tls": {"internal": {"enabled": True}}, "namespaces": ["team-a"]}
+ISSUER = {"name": "internal", "kind": "ClusterIssuer"}
+
+
+def certificate(secret: Manifest) -> x509.Certificate:
+    """The certificate in a Secret."""
+    return x509.load_pem_x509_certificate(b64decode(secret["data"]["tls.crt"]))
+
+
+def proves(secret: Manifest) -> set[str]:
+    """The names in it."""
+    found = certificate(secret).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return set(found.get_values_for_type(x509.DNSName))
+
+
+def secrets(objects: list[Manifest]) -> dict[str, Manifest]:
+    """The Secrets with certificates, by namespace and name."""
+    return {name(each): each for each in of(objects, "Secret") if each["type"] == "kubernetes.io/tls"}
+
+
+def test_each_part_has_a_certificate_for_its_own_names(chart: Chart) -> None:
+    """All are of one authority, whose key only the release's namespace has, and none proves another one's name."""
+    found = secrets(chart.render(ON))
+    authority = found.pop("platform/ultramarine-ca")
+    own = {"platform": ["gateway", "operator", "server", "storage", "sweep"], "team-a": ["gateway", "server", "sweep"]}
+    expected = {f"{space}/ultramarine-tls-{part}": (space, part) for space, parts in own.items() for part in parts}
+    assert set(found) == set(expected)
+    for each, (namespace, part) in expected.items():
+        host = f"ultramarine-{part}"
+        ends = ("", f".{namespace}", f".{namespace}.svc", f".{namespace}.svc.cluster.local")
+        assert proves(found[each]) == {host + end for end in ends}
+        certificate(found[each]).verify_directly_issued_by(certificate(authority))
+        assert found[each]["data"]["ca.crt"] == authority["data"]["tls.crt"]
+    assert len({each["data"]["tls.key"] for each in (*found.values(), authority)}) == len(found) + 1
+
+
+def test_without_a_gateway_pods_prove_the_names_of_endpoints(chart: Chart) -> None:
+    """Their clients ask for the Services that lead to them, in the same namespace alone."""
+    found = secrets(chart.render({**ON, "gateway": {"enabled": False}}))
+    wildcards = {each for each in proves(found["team-a/ultramarine-tls-server"]) if "*" in each}
+    assert wildcards == {"*.team-a.svc", "*.team-a.svc.cluster.local"}
+
+
+def test_cert_manager_makes_the_same_ones(chart: Chart) -> None:
+    """With an issuer the chart holds no key at all."""
+    own, ordered = chart.render(ON), chart.render({**ON, "tls": {"internal": {"enabled": True, "issuerRef": ISSUER}}})
+    assert secrets(ordered) == {}
+    wanted = {name(each): set(each["spec"]["dnsNames"]) for each in of(ordered, "Certificate")}
+    assert wanted == {each: proves(secret) for each, secret in secrets(own).items() if "tls" in each}
+    for each in of(ordered, "Certificate"):
+        assert each["spec"]["issuerRef"] == ISSUER
+        assert each["spec"]["secretName"] == each["metadata"]["name"]
+
+
+def test_each_pod_has_its_own_certificate_and_is_probed_by_tls(chart: Chart) -> None:
+    """The container that listens mounts it, and no other one does: Envoy, which reads what strangers send, has none."""
+    got = chart.render({**ON, **METRICS})
+    mounts = {
+        (pod, container["name"]): volume["secret"]["secretName"]
+        for pod, spec in pods(got)
+        for volume in spec["volumes"]
+        for container in spec["containers"]
+        for mount in container["volumeMounts"]
+        if (volume["name"], mount["name"]) == ("tls", "tls") and "items" not in volume["secret"]
+    }
+    assert mounts == {
+        ("ultramarine-gateway", "agent"): "ultramarine-tls-gateway",
+        ("ultramarine-operator", "operator"): "ultramarine-tls-operator",
+        ("ultramarine-storage", "storage"): "ultramarine-tls-storage",
+    }
+    probes = [
+        probe for _, spec in pods(got) for each in spec["containers"] for probe in each.items() if "Probe" in probe[0]
+    ]
+    plain = {str(probe["httpGet"]["port"]) for _, probe in probes if probe["httpGet"].get("scheme") != "HTTPS"}
+    assert plain == {"9901", "ready"}  # which say whether Envoy is ready, and nothing else
+    scraped = [each for each in of(got, "ServiceMonitor", "PodMonitor")]
+    ends = [end for each in scraped for end in each["spec"].get("endpoints") or each["spec"]["podMetricsEndpoints"]]
+    assert len(ends) == 3
+    assert {(end["scheme"], end["tlsConfig"]["ca"]["secret"]["name"]) for end in ends} == {
+        ("https", "ultramarine-tls-operator")
+    }
+
+
+def test_who_is_asked_by_https(chart: Chart) -> None:
+    """Storage, operator and gateways; a storage of one's own stays as it is, with the system's authorities."""
+    env, external = operator_env(chart.render(ON)), operator_env(chart.render({**ON, **EXTERNAL}))
+    assert env["ULTRAMARINE_STORAGE_ENDPOINT"] == "https://ultramarine-storage.platform.svc:7070"
+    assert env["ULTRAMARINE_PROGRESS_URL"] == "https://ultramarine-operator.platform.svc:8080"
+    assert env["ULTRAMARINE_GATEWAY"] == "https://ultramarine-gateway.{namespace}.svc:9902"
+    assert (env["ULTRAMARINE_TLS"], env["ULTRAMARINE_STORAGE_CA"]) == ("true", "/etc/ultramarine/tls/ca.crt")
+    assert external["ULTRAMARINE_TLS"] == "true"
+    assert "ULTRAMARINE_STORAGE_CA" not in external
+
+
+@pytest.mark.parametrize("values", [ON, {**ON, **EXTERNAL}])
+def test_the_authoritys_key_is_closed_to_the_platforms_own_namespaces_jobs(chart: Chart, values: Manifest) -> None:
+    """The policy names the Secrets that pose as the platform, whichever storage there is."""
+    (policy,) = (each for each in of(chart.render(values), "ValidatingAdmissionPolicy") if "platform" in name(each))
+    closed = policy["spec"]["validations"][0]["expression"]
+    assert "ultramarine-ca|ultramarine-tls-(operator|storage|gateway)" in closed
+
+
+def test_gateways_of_ones_own_are_refused(chart: Chart) -> None:
+    """They would speak plain HTTP with pods that take TLS alone."""
+    assert "exclude each other" in chart.refusal({**ON, **GATEWAY_API})
+
+
+def test_without_it_nothing_is_there(chart: Chart, mode: Manifest) -> None:
+    """No certificate, no mount and no https, in any mode."""
+    got = chart.render(mode)
+    assert secrets(got) == {}
+    assert not [each for each in names(got, "Secret", "Certificate") if "tls" in each]
+    assert "ULTRAMARINE_TLS" not in operator_env(got)
