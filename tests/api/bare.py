@@ -358,11 +358,15 @@ class Api:
         return document
 
 
-def policies() -> str:
-    """The chart's admission policies, which like the CRDs are the whole cluster's."""
+def policies(namespace: str = "default", *settings: str) -> str:
+    """The chart's admission policies, as a release in that namespace installs them for the whole cluster.
+
+    `settings` are Helm's own: KEY=VALUE for --set-json.
+    """
     build.ensure(("helm",))
     chart = ROOT / "charts" / "ultramarine"
-    words = [str(programs.path("helm")), "template", "ultramarine", str(chart)]
+    words = [str(programs.path("helm")), "template", "ultramarine", str(chart), "--namespace", namespace]
+    words += [word for setting in settings for word in ("--set-json", setting)]
     words += ["--values", str(chart / "ci" / "images-values.yaml")]
     words += ["--api-versions", "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"]
     words += [word for name in POLICIES for word in ("--show-only", f"templates/{name}.yaml")]

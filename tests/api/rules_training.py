@@ -253,6 +253,13 @@ RULES = [
         "classes that begin with system- are the cluster's; name another",
     ),
     wanted(
+        "training takes no place from the platform",
+        {"podTemplate": {"priorityClassName": "ultramarine"}},
+        {"podTemplate": {"priorityClassName": "ultramarine-platform-team-a"}},
+        "spec.podTemplate.priorityClassName: ",
+        "classes that begin with ultramarine-platform are the platform's own; name another",
+    ),
+    wanted(
         "no variable of the author is named like the platform's",
         from_all(secretRef={"name": "a"}, prefix="ULTRA_"),
         from_all(secretRef={"name": "a"}, prefix="ULTRAMARINE_"),

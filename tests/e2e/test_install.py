@@ -27,6 +27,7 @@ from ultramarine_cluster.paths import REPOSITORY
 pytestmark = pytest.mark.exclusive
 
 NAMESPACE = "ultramarine-install"
+PRIORITY = f"ultramarine-platform-{NAMESPACE}"
 IMAGES = target.OWN_IMAGES
 PLURALS = ("sweeps", "trainingjobs", "models", "modelversions", "onlineendpoints")
 # What comes and goes by itself, and what belongs to a Service or a node without naming it as its owner.
@@ -186,6 +187,7 @@ def release(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -
         crds = str(REPOSITORY / "crds")
         embedded.run("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", crds)
         embedded.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
+        embedded.run("delete", "priorityclass", PRIORITY, "--ignore-not-found")
 
 
 @pytest.fixture(scope="module")
@@ -336,6 +338,7 @@ def test_uninstall_leaves_objects_and_data_and_nothing_else(release, second):
     kept.add(f"Secret {NAMESPACE}/ultramarine-storage-accounts")
     kept |= {f"Namespace /{second}", f"Secret {second}/ultramarine-storage"}
     kept |= {f"{each['kind']} /{each['metadata']['name']}" for each in people.manifests()}
+    kept.add(f"PriorityClass /{PRIORITY}")
     crds = {f"CustomResourceDefinition /{plural}.ultramarine.dev" for plural in PLURALS}
     end = time.monotonic() + 60
     while superfluous := set(left := inventory(platform.target)) - release.before - of_ours(left) - kept - crds:

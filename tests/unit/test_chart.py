@@ -10,7 +10,7 @@ import yaml
 from ultramarine import people
 from ultramarine.kinds import KINDS
 from ultramarine.shared.meta import Manifest
-from unit.rendered import CHART, EXTERNAL, METRICS, names, of, operator_env, pods
+from unit.rendered import CHART, EXTERNAL, METRICS, MODES, names, of, operator_env, pods
 
 
 def test_by_default_nothing_reaches_beyond_its_namespace(chart):
@@ -34,6 +34,38 @@ def outlives(manifest: Manifest) -> bool:
     """True for what is the whole cluster's and stays when the release goes, as the CRDs do."""
     metadata = manifest["metadata"]
     return "namespace" not in metadata and "helm.sh/resource-policy" in metadata.get("annotations", {})
+
+
+PLATFORM = ("ultramarine-operator", "ultramarine-storage", "ultramarine-mlflow", "ultramarine-gateway")
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "made"),
+    [
+        ({}, "ultramarine-platform-platform", ["/ultramarine-platform-platform"]),
+        ({"create": False}, None, []),
+        ({"create": False, "name": "infra"}, "infra", []),
+        ({"name": "infra"}, "infra", []),
+    ],
+)
+def test_the_platforms_own_pods_go_before_training(chart, values, name, made):
+    """They have a PriorityClass of the release's own or of the administrator's, or none."""
+    got = chart.render({**MODES["mlflow"], "priorityClass": values})
+
+    classes = {pod: spec.get("priorityClassName") for pod, spec in pods(got)}
+    assert {pod: classes[pod] for pod in PLATFORM} == dict.fromkeys(PLATFORM, name)
+    assert names(got, "PriorityClass") == made
+    assert all(outlives(each) and each["value"] == 1000000 for each in of(got, "PriorityClass"))
+
+
+def test_which_classes_training_may_name_is_for_the_release_with_the_crds(chart):
+    """Its policy admits for the whole cluster: another release's list is refused, and not ignored."""
+    listed = {"training": {"priorityClasses": ["low"]}}
+    policy = "/priority-classes.ultramarine.dev"
+
+    assert policy in names(chart.render(listed), "ValidatingAdmissionPolicy")
+    assert policy not in names(chart.render({}), "ValidatingAdmissionPolicy")
+    assert "set it there" in chart.refusal({**listed, "crds": {"install": False}})
 
 
 def test_a_list_of_namespaces_gets_a_role_in_each(chart):

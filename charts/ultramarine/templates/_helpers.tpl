@@ -107,6 +107,11 @@ serve, their clients ask for the Services of endpoints. */ -}}
 {{ .Values.storage.endpoint | default (printf "%s://ultramarine-storage.%s.svc:7070" (include "ultramarine.scheme" .) .Release.Namespace) }}
 {{- end }}
 
+{{- /* The PriorityClass of the platform's own pods, or nothing. Each release has its own, so that none takes another's away. */ -}}
+{{- define "ultramarine.priorityClass" -}}
+{{- .Values.priorityClass.name | default (ternary (printf "ultramarine-platform-%s" .Release.Namespace) "" .Values.priorityClass.create) -}}
+{{- end }}
+
 {{- /* The tracking server, or nothing. */ -}}
 {{- define "ultramarine.mlflowUri" -}}
 {{- .Values.mlflow.trackingUri | default (ternary (printf "http://ultramarine-mlflow.%s.svc:5000" .Release.Namespace) "" .Values.mlflow.embedded.enabled) -}}

@@ -412,7 +412,13 @@ class PodTemplate(Schema):
         max_length=253,
         description="Their PriorityClass: who goes first where room is scarce.",
         json_schema_extra=SAYS_NAME
-        | rules(rule("!self.startsWith('system-')", "classes that begin with system- are the cluster's; name another")),
+        | rules(
+            rule("!self.startsWith('system-')", "classes that begin with system- are the cluster's; name another"),
+            rule(
+                "!self.startsWith('ultramarine-platform')",
+                "classes that begin with ultramarine-platform are the platform's own; name another",
+            ),
+        ),
     )
     service_account_name: str = Field(
         default="",
