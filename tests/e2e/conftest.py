@@ -240,7 +240,7 @@ def platform(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory, 
             # As Helm's own writes: another release on this cluster may hold the CRDs, and must be able to upgrade them.
             as_helm = ("--server-side", "--force-conflicts", "--field-manager=helm")
             embedded.run("apply", *as_helm, "-f", str(REPOSITORY / "crds"))
-            embedded.run("apply", *as_helm, "-f", "-", input=policies())
+            embedded.run("apply", *as_helm, "-f", "-", input=policies(NAMESPACE))
             target.install(embedded, NAMESPACE, "crds.install=false")
             for kind in OURS:
                 made.kubectl("delete", kind, "--all", "--wait=true")

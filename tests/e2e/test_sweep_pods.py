@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -86,6 +87,8 @@ def test_each_trial_is_a_job_and_the_best_is_named(platform: Platform):
     assert {job["status"]["state"] for job in found.values()} == {"Succeeded"}
     assert found[best["trial"]]["spec"]["parameters"] == {"x": repr(best["params"]["x"])}
     assert len(platform.get("job", "", *of("apart"))) == 1, "there are no workers"
+    who = json.loads(platform.kubectl("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
+    assert {job["status"]["provenance"]["requestedBy"] for job in found.values()} == {who}, "not the operator"
     platform.delete("sw", "apart")
     until(60, lambda: not jobs(platform, "apart"), "the trials' jobs go with their sweep")
 

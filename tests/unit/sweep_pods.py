@@ -96,7 +96,7 @@ class Pods:
         with self._lock:
             self.summaries.append(summary)
             self._look()
-            for job in podpertrial.trial_jobs(self.sweep, summary, list(self.jobs.values())):
+            for job in podpertrial.trial_jobs(self.sweep, summary, list(self.jobs.values()), PLATFORM):
                 name = job["metadata"]["name"]
                 if name in self.jobs:
                     if self.holds:

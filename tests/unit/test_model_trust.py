@@ -94,8 +94,11 @@ def test_an_output_says_it_for_the_versions_made_of_it(allowed):
     job = training_job(outputs={"model": {"registerAs": "churn", "allowCodeExecution": allowed}})
     job.manifest["metadata"]["annotations"] = {ANNOTATION_REQUESTED_BY: "ada"}
     record = TerminationRecord(outputs={"model": OutputRecord("s3://lake/a/", DIGEST, 9, "pickle")})
-    *_, made = to_register(job, record, replace(seen(), platform=KNOWS))
+    first, made = to_register(job, record, replace(seen(), platform=KNOWS))
 
+    assert first["kind"] == "Model"
+    for each in (first, made):
+        assert each["metadata"]["annotations"] == {ANNOTATION_REQUESTED_BY: "ada"}
     assert made["spec"].get("allowCodeExecution", False) is allowed
     assert made["spec"]["lineage"]["requestedBy"] == "ada"
 

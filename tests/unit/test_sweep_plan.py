@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from builders import (
     NOW,
+    PLATFORM,
     TRIAL,
     condition,
     ended_container,
@@ -151,7 +152,7 @@ def test_who_suspends_a_sweep_gives_its_place_in_the_queue_back():
 def test_trials_with_jobs_of_their_own_are_in_the_queue_each():
     """The label goes to them; a TrainingJob knows what to do with it."""
     one = queued(execution="PodPerTrial")
-    assert trial_job(one, WantedTrial(3, {"lr": 0.1}))["metadata"]["labels"][LABEL_QUEUE] == "night"
+    assert trial_job(one, WantedTrial(3, {"lr": 0.1}), PLATFORM)["metadata"]["labels"][LABEL_QUEUE] == "night"
 
 
 def test_the_coordinator_is_told_the_search_as_it_was_written():

@@ -35,12 +35,13 @@ from ultramarine.kinds.trials import ANNOTATION_TRIAL, task_of, trial_name
 from ultramarine.shared import contract
 from ultramarine.shared.conditions import parse_timestamp
 from ultramarine.shared.errors import InvalidSpec
-from ultramarine.shared.meta import MAX_NAME, Manifest
+from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY, MAX_NAME, Manifest
 from ultramarine.shared.plan import Obj, Plan, Seen
 from ultramarine.shared.sweep_records import MOST_PODS, BestTrial, SweepSummary, TrialTask, WantedTrial
 from ultramarine.shared.training_records import Progress, TrainingTask
 
 WANTED = (WantedTrial(0, {"lr": 0.001}), WantedTrial(3, {"lr": 1e-05}))
+TRIAL = "TrainingJob"
 HEARD = replace(PLATFORM, progress_url="http://operator:8080")
 
 
@@ -84,6 +85,25 @@ def test_a_new_sweep_gets_a_coordinator_and_no_workers():
         v["value"] for v in made["spec"]["template"]["spec"]["containers"][0]["env"] if v["name"] == contract.ENV_SWEEP
     )
     assert json.loads(told)["pod_per_trial"] is True
+
+
+def test_a_trial_is_asked_for_by_who_asked_for_its_sweep():
+    """Its job inherits the author, and keeps the one that it has when it is held."""
+    one = alone()
+    one.manifest["metadata"]["annotations"] = {ANNOTATION_REQUESTED_BY: "ada"}
+    here = running(one, wanted=WANTED[:1])
+    asked = [
+        [made["metadata"]["annotations"].get(ANNOTATION_REQUESTED_BY) for made in got.apply if made["kind"] == TRIAL]
+        for got in (plan_sweep(one, replace(here, platform=replace(HEARD, knows_requester=k)), NOW) for k in (0, 1))
+    ]
+    assert asked == [[None], ["ada"]]
+
+    old = trial(one, 0)
+    old["metadata"]["annotations"] |= {ANNOTATION_REQUESTED_BY: "the operator"}
+    one.manifest["spec"]["suspend"] = True
+    held = plan(read(one.manifest), running(one, old, wanted=WANTED[:1]))
+    [job] = [made for made in held.apply if made["kind"] == TRIAL]
+    assert job["metadata"]["annotations"] == old["metadata"]["annotations"]
 
 
 def test_each_trial_that_is_wanted_gets_a_job():

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..shared.contract import MAX_UNTRUSTED, MAX_UNTRUSTED_NAME, OutputRecord
-from ..shared.meta import API_VERSION, GROUP, Manifest
+from ..shared.meta import API_VERSION, GROUP, Manifest, asked_by
 from ..shared.plan import Seen
 from .model.schema import Compile, version_name, version_number
 
@@ -61,7 +61,7 @@ def to_register(maker: Maker, candidates: Iterable[Candidate], seen: Seen) -> tu
             continue
         model = candidate.model
         if model not in models:
-            meta = {"name": model, "namespace": maker.namespace}
+            meta = {"name": model, "namespace": maker.namespace, **_annotated(maker)}
             create.append({"apiVersion": API_VERSION, "kind": "Model", "metadata": meta, "spec": {}})
         number = newest.get(model, _newest(model, models.get(model), seen)) + 1
         newest[model] = number
@@ -80,6 +80,11 @@ def _newest(model: str, known: Manifest | None, seen: Seen) -> int:
     return max([told, *numbers])
 
 
+def _annotated(maker: Maker) -> Manifest:
+    annotations = asked_by(maker.requested_by)
+    return {"annotations": annotations} if annotations else {}
+
+
 def _model_version(maker: Maker, candidate: Candidate, number: int) -> Manifest:
     output, wanted = candidate.record, candidate.compile
     # A command can write its record by itself.
@@ -91,6 +96,7 @@ def _model_version(maker: Maker, candidate: Candidate, number: int) -> Manifest:
             "name": version_name(candidate.model, str(number)),
             "namespace": maker.namespace,
             "labels": {maker.label: maker.uid, LABEL_OUTPUT: candidate.output},
+            **_annotated(maker),
         },
         "spec": {
             "model": candidate.model,

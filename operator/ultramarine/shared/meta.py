@@ -137,6 +137,11 @@ def child_metadata(owner: Manifest, name: str) -> Manifest:
     }
 
 
+def asked_by(user: str) -> dict[str, str]:
+    """The annotation of an object that is made in the name of `user`; none if that is not known."""
+    return {ANNOTATION_REQUESTED_BY: user} if user else {}
+
+
 def controller_uid(manifest: Manifest) -> str:
     """The uid of the object that controls this one, or nothing."""
     for reference in manifest["metadata"].get("ownerReferences") or []:

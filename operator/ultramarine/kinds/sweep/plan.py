@@ -170,7 +170,7 @@ def _children(sweep: Sweep, seen: Seen, search: Search, own: Own, warm_start: tu
         made.append(queues.with_changes(live, job, CHANGING & job["spec"].keys()))
     if not own.is_pool:
         command(sweep, names)  # refused once, and not trial by trial
-        made += podpertrial.trial_jobs(sweep, seen.summary, own.trials)
+        made += podpertrial.trial_jobs(sweep, seen.summary, own.trials, platform)
     return tuple(manifest for manifest in made if manifest is not None)
 
 

@@ -7,8 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ...shared.conditions import ENDED, find, is_true, parse_timestamp
-from ...shared.meta import API_VERSION, JOB, TRAINING_JOB, Manifest, child_metadata, controller_uid
-from ...shared.plan import Child, Report
+from ...shared.meta import (
+    ANNOTATION_REQUESTED_BY,
+    API_VERSION,
+    JOB,
+    TRAINING_JOB,
+    Manifest,
+    asked_by,
+    child_metadata,
+    controller_uid,
+)
+from ...shared.plan import Child, Platform, Report
 from ...shared.pods import Trouble
 from ...shared.states import State, pending
 from ...shared.sweep_records import (
@@ -21,6 +30,7 @@ from ...shared.sweep_records import (
     in_template,
 )
 from .. import queues
+from ..training import requested_by
 from ..trials import ANNOTATION_TRIAL, trial_name
 from . import status
 from .manifests import Sweep, best_format, best_output, can_pause, has_pod_per_trial, objectives, source_name
@@ -35,13 +45,15 @@ def is_over(job: Manifest) -> bool:
     return (job.get("status") or {}).get("state") in ENDED
 
 
-def trial_jobs(sweep: Sweep, summary: SweepSummary | None, there: Iterable[Manifest]) -> list[Manifest]:
+def trial_jobs(
+    sweep: Sweep, summary: SweepSummary | None, there: Iterable[Manifest], platform: Platform
+) -> list[Manifest]:
     """The jobs that are still to be made, and those that have to be held or to go on."""
     known = {job["metadata"]["name"] for job in there}
     wanted = summary.wanted if summary else ()
     new = [trial for trial in wanted if trial_name(sweep.name, trial.trial) not in known and _command(sweep, trial)]
     return [
-        *(trial_job(sweep, trial) for trial in new),
+        *(trial_job(sweep, trial, platform) for trial in new),
         *(_with_suspend(sweep, job, held) for job, held in _to_change(sweep, summary, there)),
     ]
 
@@ -65,11 +77,12 @@ def _to_change(
 def _with_suspend(sweep: Sweep, job: Manifest, held: bool) -> Manifest:
     """A job that is there, held or not; the rest of it may have been made by an older operator."""
     meta = job["metadata"]
-    told = (meta.get("annotations") or {}).get(ANNOTATION_TRIAL, "")
-    return _manifest(sweep, meta["name"], told, {**job["spec"], "suspend": held})
+    told = meta.get("annotations") or {}
+    kept = {name: told[name] for name in (ANNOTATION_TRIAL, ANNOTATION_REQUESTED_BY) if name in told}
+    return _manifest(sweep, meta["name"], kept, {**job["spec"], "suspend": held})
 
 
-def trial_job(sweep: Sweep, trial: WantedTrial) -> Manifest:
+def trial_job(sweep: Sweep, trial: WantedTrial, platform: Platform) -> Manifest:
     """The TrainingJob of a trial: the template with its parameters, and without arguments that it has none for."""
     spec = copy.deepcopy(sweep.manifest["spec"]["trialTemplate"]["spec"])
     texts = {name: as_text(value) for name, value in trial.params.items()}
@@ -84,12 +97,13 @@ def trial_job(sweep: Sweep, trial: WantedTrial) -> Manifest:
     if outputs := spec.get("outputs"):  # what is for a model is for the sweep's; of a job, an output without is none
         spec["outputs"] = {name: {} for name in outputs}
     task = TrialTask(trial.trial, names, timeout, best_output(sweep), format=best_format(sweep))
-    return _manifest(sweep, trial_name(sweep.name, trial.trial), task.to_json(), spec)
+    annotations = {ANNOTATION_TRIAL: task.to_json(), **asked_by(requested_by(sweep, platform))}
+    return _manifest(sweep, trial_name(sweep.name, trial.trial), annotations, spec)
 
 
-def _manifest(sweep: Sweep, name: str, task: str, spec: Manifest) -> Manifest:
+def _manifest(sweep: Sweep, name: str, annotations: Manifest, spec: Manifest) -> Manifest:
     metadata = queues.labelled(child_metadata(sweep.manifest, name), sweep.manifest)
-    metadata["annotations"] = {ANNOTATION_TRIAL: task}
+    metadata["annotations"] = annotations
     return {"apiVersion": API_VERSION, "kind": TRAINING_JOB.kind, "metadata": metadata, "spec": spec}
 
 
