@@ -25,6 +25,8 @@ PLATFORM = Platform(
     storage_region="",
     storage_bucket="lake",
     storage_secret="ultramarine-storage",
+    training_disk="100Gi",
+    serving_disk="50Gi",
 )
 
 

@@ -76,6 +76,8 @@ def from_environment(own_namespace: str) -> Settings:
             storage_secret=need("ULTRAMARINE_STORAGE_SECRET"),
             image_pull_policy=os.environ.get("ULTRAMARINE_IMAGE_PULL_POLICY", "IfNotPresent"),
             image_pull_secrets=tuple(filter(None, os.environ.get("ULTRAMARINE_IMAGE_PULL_SECRETS", "").split(","))),
+            training_disk=os.environ.get("ULTRAMARINE_TRAINING_EPHEMERAL_STORAGE", ""),
+            serving_disk=os.environ.get("ULTRAMARINE_SERVING_EPHEMERAL_STORAGE", ""),
             storage_confined=os.environ.get("ULTRAMARINE_STORAGE_CONFINED", "") == "true",
             username=f"system:serviceaccount:{own_namespace}:ultramarine-operator",
             knows_requester=os.environ.get("ULTRAMARINE_KNOWS_REQUESTER", "") == "true",

@@ -253,9 +253,12 @@ def test_every_pod_is_restricted(chart, mode):
         for volume in pod.get("volumes", []):
             allowed = {"emptyDir", "persistentVolumeClaim", "secret", "configMap", "projected", "ephemeral"}
             assert set(volume) - {"name"} <= allowed, name
+            assert volume.get("emptyDir") != {}, name
         for container in [*pod.get("initContainers", []), *pod["containers"]]:
             security = container["securityContext"]
             where = f"{name}/{container['name']}"
+            assert "ephemeral-storage" in container["resources"]["requests"], where
+            assert "ephemeral-storage" in container["resources"]["limits"], where
             assert security["allowPrivilegeEscalation"] is False, where
             assert security["capabilities"] == {"drop": ["ALL"]}, where
             assert security["readOnlyRootFilesystem"] is True, where

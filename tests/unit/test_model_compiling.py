@@ -15,6 +15,7 @@ from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine.shared import contract
 from ultramarine.shared.errors import StorageError
 from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, ReadText
+from ultramarine.shared.pods import DISK
 from ultramarine.shared.serving_records import ServingTask
 from ultramarine.shared.training_records import TerminationRecord
 from ultramarine.shared.version_records import CompileRecord, CompileTask
@@ -296,7 +297,7 @@ def test_a_quota_counts_each_container():
     of = one_version()
     spec = compile_job(of, of.spec.compile, PLATFORM)["spec"]["template"]["spec"]
     for each in (*spec["initContainers"], *spec["containers"]):
-        assert {*each["resources"]["requests"]} == {*each["resources"]["limits"]} == {"cpu", "memory"}
+        assert {*each["resources"]["requests"]} == {*each["resources"]["limits"]} == {"cpu", "memory", DISK}
 
 
 @pytest.mark.parametrize(

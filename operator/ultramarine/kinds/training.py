@@ -14,8 +14,20 @@ from ..shared import contract
 from ..shared.errors import InvalidSpec, listed
 from ..shared.meta import ANNOTATION_REQUESTED_BY, Manifest, child_metadata, content_hash
 from ..shared.plan import Obj, Platform
-from ..shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env, tls_mounts, tls_volumes
+from ..shared.pods import (
+    CONTAINER_SECURITY,
+    DISK,
+    POD_SECURITY,
+    TRAINER,
+    pull_secrets,
+    scratch,
+    storage_env,
+    tls_mounts,
+    tls_volumes,
+    with_disk,
+)
 from ..shared.training_records import SourceTask, TrainingContext, TrainingTask
+from .queues import is_queued
 from .trainingjob.schema import Input, TrainingJobSpec
 
 Job = Obj[TrainingJobSpec]
@@ -146,24 +158,27 @@ def pod_spec(
     what the spec says, and `more` are further fields of the pod.
     """
     spec, template = job.spec, job.spec.pod_template
-    scratch = {
+    folders = {
         "workspace": contract.WORK_DIR,
         "inputs": contract.INPUTS_DIR,
         "outputs": contract.OUTPUTS_DIR,
         **({"checkpoints": contract.CHECKPOINTS_DIR} if task.checkpoint else {}),
         "tmp": "/tmp",
     }
-    volumes: list[Manifest] = [{"name": name, "emptyDir": {}} for name in scratch]
-    mounts: list[Manifest] = [{"name": name, "mountPath": path} for name, path in scratch.items()]
+    asked = spec.resources.model_dump(by_alias=True, exclude_defaults=True)
+    bounded = with_disk(asked, platform.training_disk)
+    # A queue of Kueue's refuses a resource that it does not cover.
+    resources = asked if is_queued(job.manifest) else bounded
+    volumes: list[Manifest] = [scratch(name, bounded) for name in folders]
+    mounts: list[Manifest] = [{"name": name, "mountPath": path} for name, path in folders.items()]
     volumes += tls_volumes(platform)
     mounts += tls_mounts(platform)
-    if (code := _source_volume(job, source)) is not None:
-        volumes.append({"name": "source", **code})
+    if (code := _source_volume(job, source, bounded)) is not None:
+        volumes.append(code)
         mounts.append({"name": "source", "mountPath": contract.SOURCE_DIR, "readOnly": True})
     if context.progress:
         volumes.append(token_volume())
         mounts.append(TOKEN_MOUNT)
-    resources = spec.resources.model_dump(by_alias=True, exclude_defaults=True)
     if memory:
         limits, requests = resources["limits"], resources.get("requests", {})
         if requests.get("memory") == limits["memory"]:  # reserved in full, so it stays
@@ -233,16 +248,16 @@ def token_volume() -> Manifest:
     return {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}}
 
 
-def _source_volume(job: Job, name: str) -> Manifest | None:
+def _source_volume(job: Job, name: str, resources: Manifest) -> Manifest | None:
     """The volume that the code is mounted from: a ConfigMap, or the folder of the init container that fetches it."""
     source = job.spec.source
     if source is not None and source.inline:
-        return {"configMap": {"name": name}}
+        return {"name": "source", "configMap": {"name": name}}
     if source is not None and source.config_map is not None:
         # Optional: a pod that hangs for a missing mount tells nobody, while the trainer names what is missing.
-        return {"configMap": {"name": source.config_map.name, "optional": True}}
+        return {"name": "source", "configMap": {"name": source.config_map.name, "optional": True}}
     if source is not None and source.git is not None and source.git.secret_ref is not None:
-        return {"emptyDir": {}}
+        return scratch("source", resources)
     return None
 
 
@@ -253,7 +268,7 @@ def _credentials(secret: str) -> Manifest:
 
 def _source_container(platform: Platform, source: SourceTask, resources: Manifest) -> Manifest:
     """The init container with the credentials: of the platform's image, whatever image the command has."""
-    plain_resources = ("cpu", "memory", "ephemeral-storage")
+    plain_resources = ("cpu", "memory", DISK)
     own = {
         kind: {name: amount for name, amount in amounts.items() if name in plain_resources}
         for kind, amounts in resources.items()

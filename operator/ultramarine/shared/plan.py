@@ -60,6 +60,8 @@ class Platform:
     storage_secret: str
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
+    training_disk: str = ""  # the most of a node's disk that a pod that trains may use, where its author says nothing
+    serving_disk: str = ""  # the same for one that serves or compiles
     storage_confined: bool = False  # a namespace's keys open BUCKET/NAMESPACE/ and BUCKET/shared/, and no more
     knows_requester: bool = False  # the API server writes it into the annotation that nobody else can write
     username: str = ""  # the operator's own, as the API server knows it

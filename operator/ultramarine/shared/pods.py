@@ -12,6 +12,7 @@ from .conditions import parse_timestamp
 from .lastwords import LONGEST, last_words, remedy
 from .meta import Manifest
 from .plan import Platform
+from .quantities import amount
 from .tls import AUTHORITY
 from .training_records import TerminationRecord
 
@@ -71,6 +72,28 @@ def tls_mounts(platform: Platform, server: str = "") -> list[Manifest]:
     return [{"name": volume, "mountPath": contract.TLS_DIR, "readOnly": True}] if platform.tls else []
 
 
+DISK = "ephemeral-storage"
+
+
+def with_disk(resources: Manifest, limit: str) -> Manifest:
+    """Resources with a limit on the node's disk: the author's own, or else `limit`, of which nothing is reserved.
+
+    Nothing is, said in so many words: a request that is left out is as large as the limit.
+    """
+    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+    if not limit or DISK in limits:
+        return resources
+    asked = str(requests.get(DISK, "0"))
+    most = asked if amount(asked) > amount(limit) else limit
+    return {**resources, "requests": {**requests, DISK: asked}, "limits": {**limits, DISK: most}}
+
+
+def scratch(name: str, resources: Manifest) -> Manifest:
+    """A folder on the node's disk that may grow as large as the whole pod."""
+    most = (resources.get("limits") or {}).get(DISK)
+    return {"name": name, "emptyDir": {"sizeLimit": str(most)} if most else {}}
+
+
 BACKOFF_LIMIT = 6  # of a Job that has none
 
 # A container that waits for one of these waits for a person, or for luck.
@@ -86,7 +109,9 @@ TROUBLED_WAITING = {
     "CrashLoopBackOff",
 }
 OUT_OF_MEMORY = "OOMKilled"
+EVICTED = "Evicted"  # the kubelet's word
 IMAGE_NOT_SUITABLE = "ImageNotSuitable"
+_OVER_LIMIT = re.compile(r"exceed(?:s|ed) (?:the|its) .*limit")  # of local disk, in the kubelet's words
 _LACKS_PROGRAM = re.compile(r'executable file .*not found|exec: "[^"]*": (exec format|permission)', re.IGNORECASE)
 IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
 
@@ -228,6 +253,8 @@ def _waiting_sentence(pod: Manifest, status: Manifest, reason: str, said: str) -
 
 def crashing(pod: Manifest) -> Verdict | None:
     """Why a pod that Kubernetes keeps restarting failed last; None for one that is well or has not failed yet."""
+    if (pod.get("status") or {}).get("reason") == EVICTED:
+        return _evicted(pod)
     for status in statuses(pod):
         if status.get("ready"):
             continue
@@ -277,14 +304,27 @@ def _matches(pod: Manifest, rule: Manifest) -> bool:
 
 def verdict(pod: Manifest) -> Verdict:
     """Judge a failed pod by its first failed container, or by what the kubelet says of the whole pod."""
+    whole = pod.get("status") or {}
+    if whole.get("reason") == EVICTED:
+        return _evicted(pod)
     status = terminated(pod)
     if status is not None:
         return judge(pod, status)
-    whole = pod.get("status") or {}
     reason = str(whole.get("reason") or "PodFailed")
     message = str(whole.get("message") or f"pod {pod['metadata']['name']} failed without saying why")
-    hint = "ask for what it needs in resources.requests" if reason == "Evicted" else ""
-    return Verdict(reason, pod["metadata"]["name"], None, message, "", hint)
+    return Verdict(reason, pod["metadata"]["name"], None, message, "", "")
+
+
+def _evicted(pod: Manifest) -> Verdict:
+    """Judge a pod that the kubelet ended: its containers know nothing of why they were killed."""
+    name, said = str(pod["metadata"]["name"]), str(pod["status"].get("message") or "").strip().rstrip(".")
+    status = terminated(pod)
+    tail = judge(pod, status).tail if status else ""
+    if _OVER_LIMIT.search(said):
+        message = f"pod {name} was evicted, since it wrote more to the node's disk than its limit: {said}"
+        return Verdict(EVICTED, name, None, message, tail, f"raise resources.limits.{DISK}, or make it write less")
+    message = f"pod {name} was evicted: {said or 'its node ran out of something'}"
+    return Verdict(EVICTED, name, None, message, tail, "ask for what it needs in resources.requests")
 
 
 def judge(pod: Manifest, status: Manifest) -> Verdict:

@@ -315,8 +315,8 @@ def _job_failed(
     verdict = pods.verdict(causes[-1])
     if verdict.reason in LOAD_ERRORS:  # what is stored is not what was registered: servers will say the same
         return Compilation(Condition(CONDITION, False, verdict.reason, verdict.message))
-    # No field of a version sets this limit, so the usual hint to raise it does not help.
-    if verdict.reason == pods.OUT_OF_MEMORY:
+    # No field of a version sets these limits, so the usual hint to raise them does not help.
+    if verdict.reason in (pods.OUT_OF_MEMORY, pods.EVICTED):
         return _failed(version, verdict.message)
     # The log goes with the pod, minutes later.
     lines = verdict.tail.strip().splitlines()[-TOLD_LINES:] if verdict.reason == "ContainerFailed" else []

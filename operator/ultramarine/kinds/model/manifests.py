@@ -7,7 +7,16 @@ from typing import Any
 from ...shared import contract
 from ...shared.meta import Manifest, child_labels, child_metadata, content_hash
 from ...shared.plan import Obj, Platform
-from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env, tls_mounts, tls_volumes
+from ...shared.pods import (
+    CONTAINER_SECURITY,
+    POD_SECURITY,
+    pull_secrets,
+    scratch,
+    storage_env,
+    tls_mounts,
+    tls_volumes,
+    with_disk,
+)
 from ...shared.version_records import CompileTask, DeleteTask
 from .schema import Compile, ModelSpec, ModelVersionSpec, version_name
 
@@ -122,7 +131,7 @@ def _container(command: str, platform: Platform) -> Manifest:
         "name": command,
         "image": platform.server_image,
         "imagePullPolicy": platform.image_pull_policy,
-        "resources": RESOURCES,
+        "resources": with_disk(RESOURCES, platform.serving_disk),
         "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "command": ["ultramarine-server", command],
@@ -141,5 +150,8 @@ def _pod(platform: Platform, *, volumes: tuple[str, ...], **containers: list[Man
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
         **containers,
-        "volumes": [*({"name": name, "emptyDir": {}} for name in volumes), *tls_volumes(platform)],
+        "volumes": [
+            *(scratch(name, with_disk(RESOURCES, platform.serving_disk)) for name in volumes),
+            *tls_volumes(platform),
+        ],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...shared import contract
 from ...shared.meta import Manifest
 from ...shared.plan import Obj, Platform
-from ...shared.pods import CONTAINER_SECURITY, storage_env, tls_mounts
+from ...shared.pods import CONTAINER_SECURITY, storage_env, tls_mounts, with_disk
 from ...shared.serving_records import CollectTask
 from .schema import EndpointDeployment, OnlineEndpointSpec
 
@@ -18,6 +18,8 @@ RESOURCES: Manifest = {
     "limits": {"cpu": "500m", "memory": "256Mi"},
 }
 
+DISK_FOR_LOGS = "1Gi"
+
 
 def collect_task(endpoint: Obj[OnlineEndpointSpec], deployment: EndpointDeployment) -> CollectTask | None:
     """What is kept of the requests to a deployment."""
@@ -28,7 +30,7 @@ def collect_task(endpoint: Obj[OnlineEndpointSpec], deployment: EndpointDeployme
     return CollectTask(endpoint.name, deployment.name, wanted.uri, wanted.sampling_rate, names)
 
 
-def collector(task: str, image: str, platform: Platform) -> Manifest:
+def collector(task: str, image: str, disk: str, platform: Platform) -> Manifest:
     """The container that stores what the server has captured; it has the storage keys, the server has not.
 
     As a sidecar it is told to end when the server has ended, so it gets what was captured until then. It shares no
@@ -39,7 +41,7 @@ def collector(task: str, image: str, platform: Platform) -> Manifest:
         "image": image,
         "imagePullPolicy": platform.image_pull_policy,
         "restartPolicy": "Always",
-        "resources": RESOURCES,
+        "resources": with_disk(RESOURCES, DISK_FOR_LOGS if disk else ""),
         "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "command": ["ultramarine-server", "collect"],

@@ -7,7 +7,16 @@ from typing import Any
 from ...shared import contract
 from ...shared.meta import GROUP, Manifest, child_labels, child_metadata, content_hash
 from ...shared.plan import Obj, Platform
-from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, pull_secrets, storage_env, tls_mounts, tls_volumes
+from ...shared.pods import (
+    CONTAINER_SECURITY,
+    POD_SECURITY,
+    pull_secrets,
+    scratch,
+    storage_env,
+    tls_mounts,
+    tls_volumes,
+    with_disk,
+)
 from ...shared.serving_records import ServingTask
 from ..model.schema import ModelVersionSpec, version_name
 from .collecting import CAPTURES, CAPTURES_MOUNT, collect_task, collector
@@ -19,7 +28,7 @@ LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_GATEWAY_ONLY = f"{GROUP}/gateway-only"  # on pods that answer the gateway alone, since it has asked for a token
 ANNOTATION_REVISION = f"{GROUP}/revision"
 ANNOTATION_VERSION = f"{GROUP}/model-version"  # on the Deployment what is wanted, on a pod what it serves
-SERVER = "server"
+SERVER, TMP = "server", "tmp"
 PORT = 8080
 GRPC_PORT = 9000  # not among the container's ports, which only inform: a new one there would restart every live pod
 DRAIN_SECONDS = 10  # a pod goes on serving this long after it was told to stop, until every proxy has forgotten it
@@ -106,8 +115,9 @@ def server_deployment(
 ) -> Manifest:
     """The Deployment whose pods serve `model`.
 
-    A live one that is well keeps its server image until something that its author can see changes: a new release of
-    the platform does not restart every model that is served, but may be the cure for one that is not.
+    A live one that is well keeps its server image, and its limit on the node's disk, until something that its author
+    can see changes: a new release of the platform does not restart every model that is served, but may be the cure for
+    one that is not.
     """
     task, version = serving_task(endpoint, deployment, model).to_json(), version_name(model.model, model.version)
     return deployment_of(endpoint, deployment, task, {ANNOTATION_VERSION: version}, platform, live)
@@ -126,14 +136,16 @@ def deployment_of(
     asked = [task, deployment.resources.model_dump(mode="json"), pods_secret(endpoint)]
     # Only where there is one, so that others keep their revision.
     revision = content_hash([*asked, *gateway_only(endpoint), *(["tls"] if platform.tls else [])])[:16]
-    image = platform.server_image
+    image, disk = platform.server_image, platform.serving_disk
     if (
         live is not None
         and _is_well(live)
         and (live["metadata"].get("annotations") or {}).get(ANNOTATION_REVISION) == revision
     ):
-        containers = live["spec"]["template"]["spec"]["containers"]
-        image = next((c["image"] for c in containers if c.get("name") == SERVER), image)
+        pod = live["spec"]["template"]["spec"]
+        image = next((c["image"] for c in pod["containers"] if c.get("name") == SERVER), image)
+        folders = {volume["name"]: volume.get("emptyDir") or {} for volume in pod.get("volumes") or []}
+        disk = str(folders.get(TMP, {}).get("sizeLimit", ""))
     metadata = child_metadata(endpoint.manifest, deployment_name(endpoint, deployment.name))
     metadata["labels"] = labels
     metadata["annotations"] = {ANNOTATION_REVISION: revision, **version}
@@ -150,7 +162,7 @@ def deployment_of(
             "revisionHistoryLimit": 2,
             "template": {
                 "metadata": {"labels": {**labels, **gateway_only(endpoint)}, **annotated},
-                "spec": pod_spec(endpoint, deployment, task, image, platform),
+                "spec": pod_spec(endpoint, deployment, task, image, disk, platform),
             },
         },
     }
@@ -164,10 +176,17 @@ def _is_well(live: Manifest) -> bool:
     )
 
 
-def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, image: str, platform: Platform) -> Manifest:
-    """A first container fetches the model with the storage keys; the serving one never sees them."""
-    volumes: list[Manifest] = [{"name": "model", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
-    tmp = {"name": "tmp", "mountPath": "/tmp"}
+def pod_spec(
+    endpoint: Endpoint, deployment: EndpointDeployment, task: str, image: str, disk: str, platform: Platform
+) -> Manifest:
+    """A first container fetches the model with the storage keys; the serving one never sees them.
+
+    `disk` is the most of the node's disk that it may use where its author says nothing; none for pods of an older
+    release.
+    """
+    resources = with_disk(deployment.resources.model_dump(by_alias=True, exclude_defaults=True), disk)
+    volumes = [scratch("model", resources if disk else {}), scratch(TMP, resources if disk else {})]
+    tmp = {"name": TMP, "mountPath": "/tmp"}
     mounts: list[Manifest] = [{"name": "model", "mountPath": contract.MODEL_DIR, "readOnly": True}, tmp]
     if secret := pods_secret(endpoint):
         # Optional, so that the server starts without it and says so; else the pod would hang, and only Events say why.
@@ -179,11 +198,10 @@ def pod_spec(endpoint: Endpoint, deployment: EndpointDeployment, task: str, imag
     if endpoint.spec.data_collector is not None:
         volumes.append(CAPTURES)
         mounts.append(CAPTURES_MOUNT)
-        sidecars.append(collector(task, image, platform))
+        sidecars.append(collector(task, image, disk, platform))
     scheme = {"scheme": "HTTPS"} if platform.tls else {}
     ready = {"path": "/v2/health/ready", "port": PORT, **scheme}
     live = {"path": "/v2/health/live", "port": PORT, **scheme}
-    resources = deployment.resources.model_dump(by_alias=True, exclude_defaults=True)
     common: Manifest = {
         "image": image,
         "imagePullPolicy": platform.image_pull_policy,

@@ -12,8 +12,9 @@ from ...shared.catalogue import LIMIT, CatalogueEntry, pack, unpack
 from ...shared.errors import listed
 from ...shared.meta import Manifest, child_metadata, controller_uid
 from ...shared.plan import Platform, Seen
+from ...shared.pods import with_disk
 from ...shared.serving_records import ServingTask
-from .manifests import SERVER, Endpoint, deployment_name, deployment_of, pods_ask, request_bounds
+from .manifests import SERVER, TMP, Endpoint, deployment_name, deployment_of, pods_ask, request_bounds
 from .resolve import Resolved, Unresolved, resolve
 from .schema import EndpointDeployment, Pool
 
@@ -127,13 +128,14 @@ def _with_fetcher(pod: Manifest, catalogue: str, pool: Pool) -> None:
     [fetcher], [server] = pod["initContainers"], [c for c in pod["containers"] if c["name"] == SERVER]
     fetcher["command"] = ["ultramarine-server", "fetch-pool"]
     fetcher["restartPolicy"] = "Always"
-    fetcher["resources"] = FETCHER_RESOURCES
+    # The files of the models that fill it, and those of one that is being written.
+    size = f"{pool.max_loaded_mebibytes + 64}Mi"
+    [model, tmp] = [next(v for v in pod["volumes"] if v["name"] == name) for name in ("model", TMP)]
+    model["emptyDir"] = {"sizeLimit": size}
+    fetcher["resources"] = with_disk(FETCHER_RESOURCES, size if tmp["emptyDir"] else "")
     mount = {"name": "catalogue", "mountPath": contract.CATALOGUE_DIR, "readOnly": True}
     # Not /tmp, its home: what a model that runs code leaves there must not be read by who has the keys.
     kept = [each for each in fetcher["volumeMounts"] if each["name"] != "tmp"]
     fetcher["volumeMounts"] = [*kept, mount]
     server["volumeMounts"] = [*server["volumeMounts"], mount]
-    # The files of the models that fill it, and those of one that is being written.
-    [model] = [volume for volume in pod["volumes"] if volume["name"] == "model"]
-    model["emptyDir"] = {"sizeLimit": f"{pool.max_loaded_mebibytes + 64}Mi"}
     pod["volumes"].append({"name": "catalogue", "configMap": {"name": catalogue}})

@@ -8,7 +8,17 @@ from ...shared import contract, sweep_records
 from ...shared.contract import OutputRecord
 from ...shared.meta import GROUP, LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
 from ...shared.plan import GenerateSecret, Obj, Platform
-from ...shared.pods import CONTAINER_SECURITY, POD_SECURITY, TRAINER, pull_secrets, storage_env, tls_mounts, tls_volumes
+from ...shared.pods import (
+    CONTAINER_SECURITY,
+    POD_SECURITY,
+    TRAINER,
+    pull_secrets,
+    scratch,
+    storage_env,
+    tls_mounts,
+    tls_volumes,
+    with_disk,
+)
 from ...shared.quantities import amount
 from ...shared.sweep_records import BestTrial, SweepTask, WorkerTask
 from ...shared.training_records import CheckpointTask, SourceTask, TrainingContext, TrainingTask
@@ -20,6 +30,10 @@ Sweep = Obj[SweepSpec]
 Trial = Obj[TrainingJobSpec]
 
 COORDINATOR = "coordinator"  # the container
+# Its algorithm may take what there is; its disk is for pictures and tables at the end.
+COORDINATOR_RESOURCES = with_disk(
+    {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "4Gi"}}, "10Gi"
+)
 LABEL_ROLE = f"{GROUP}/role"  # which of a sweep's pods the Service leads to
 RETRIES = 100  # of the coordinator, which goes on from its journal
 DEADLINE_GRACE = 120  # seconds for its beginning and its end, with pictures
@@ -215,13 +229,13 @@ def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manife
                     _pod_name(),
                 ],
                 "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
-                "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}},
+                "resources": COORDINATOR_RESOURCES,
                 "securityContext": CONTAINER_SECURITY,
                 "terminationMessagePolicy": "FallbackToLogsOnError",
                 "volumeMounts": mounts,
             }
         ],
-        "volumes": [{"name": "tmp", "emptyDir": {}}, *tokens, *tls_volumes(platform, "sweep")],
+        "volumes": [scratch("tmp", COORDINATOR_RESOURCES), *tokens, *tls_volumes(platform, "sweep")],
     }
     # The coordinator keeps the deadline. Where none comes to that, for whatever reason, Kubernetes does a little later.
     last = {"activeDeadlineSeconds": task.deadline_seconds + DEADLINE_GRACE} if task.deadline_seconds else {}
