@@ -186,7 +186,7 @@ def rbac() -> list[dict[str, Any]]:
         if kind.children:  # the API server asks for this where OwnerReferencesPermissionEnforcement is on
             finalizers = f"{kind.resource.plural}/finalizers"
             rules.append({"apiGroups": [GROUP], "resources": [finalizers], "verbs": ["update"]})
-    rules.append(_rule(EVENT, {"create"}))
+    rules.append(_rule(EVENT, {"create", "list"}))  # of other controllers: why a pod was refused
     return rules
 
 

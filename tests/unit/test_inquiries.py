@@ -15,7 +15,15 @@ from ultramarine.engine.inquiries import Inquiries
 from ultramarine.outside import gateway, storage
 from ultramarine.shared.errors import GatewayError, StorageError
 from ultramarine.shared.meta import Key
-from ultramarine.shared.plan import ArtifactFacts, AskGateway, CheckArtifact, GatewayFacts, ReadText
+from ultramarine.shared.plan import (
+    ArtifactFacts,
+    AskGateway,
+    AskRefusal,
+    CheckArtifact,
+    GatewayFacts,
+    ReadText,
+    Refusal,
+)
 from ultramarine.shared.routes import DeploymentFigures, RouteState
 
 KEY = Key("OnlineEndpoint", "team-a", "churn")
@@ -142,13 +150,17 @@ class Storage:
         raise AssertionError(uri)
 
 
+async def nobody_told(_: AskRefusal) -> Refusal:
+    return Refusal()
+
+
 async def test_small_objects_are_read_for_their_digest(
     storage: storage.Storage, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And larger ones are not, nor those that the namespace may not read: of these the size alone is known."""
     storage.write(f"s3://{bucket}/m.onnx", WEIGHTS)
     asked, rung = CheckArtifact(f"s3://{bucket}/m.onnx", hashes=True), asyncio.Event()
-    inquiries = Inquiries(storage, lambda key: rung.set())
+    inquiries = Inquiries(storage, lambda key: rung.set(), nobody_told)
     assert await answer(inquiries, rung, asked) == [ArtifactFacts(WEIGHTS_DIGEST, len(WEIGHTS))]
     foreign = CheckArtifact(asked.uri)
     assert await answer(inquiries, rung, foreign) == [ArtifactFacts("", len(WEIGHTS))]
@@ -172,7 +184,7 @@ async def answer(
 async def test_a_gateway_is_asked_beside_the_storage(gateway_pod):
     """Both kinds of questions are answered together, and a gateway that is away is no reason to leave the storage."""
     rung = asyncio.Event()
-    inquiries = Inquiries(Storage(), lambda _: rung.set())
+    inquiries = Inquiries(Storage(), lambda _: rung.set(), nobody_told)
     gateway_pod.says({"churn": CHURN})
     here, text = AskGateway(gateway_pod.address, "churn"), ReadText("s3://lake/a")
     assert await answer(inquiries, rung, here, text) == [
@@ -192,7 +204,7 @@ async def test_a_gateway_is_asked_beside_the_storage(gateway_pod):
 async def test_nonsense_about_one_endpoint_holds_up_no_other(gateway_pod):
     """A gateway that says something odd of one endpoint is asked about the others all the same, and at once."""
     rung = asyncio.Event()
-    inquiries = Inquiries(Storage(), lambda _: rung.set())
+    inquiries = Inquiries(Storage(), lambda _: rung.set(), nobody_told)
     gateway_pod.says({"churn": {"version": 1}, "other": CHURN})
     [odd] = await answer(inquiries, rung, AskGateway(gateway_pod.address, "churn"))
     [other] = await answer(inquiries, rung, AskGateway(gateway_pod.address, "other"))
@@ -207,7 +219,7 @@ async def test_a_storage_that_is_away_is_told_in_the_same_words_to_all(monkeypat
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     rung = asyncio.Event()
-    inquiries = Inquiries(storage.Storage(f"http://{unused()}"), lambda _: rung.set())
+    inquiries = Inquiries(storage.Storage(f"http://{unused()}"), lambda _: rung.set(), nobody_told)
     first, second = ReadText("s3://lake/a"), ReadText("s3://lake/b")
     [told] = await answer(inquiries, rung, first)
     [echoed] = await answer(inquiries, rung, second)

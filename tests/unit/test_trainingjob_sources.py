@@ -60,7 +60,8 @@ def test_credentials_are_mounted_where_the_source_is_fetched_and_nowhere_else(ki
     assert mounts["source"]["readOnly"]
     assert "churn-git" not in str({**trainer, "env": [e for e in trainer["env"] if e["name"] != "ULTRAMARINE_TASK"]})
     assert init["image"] == "ultramarine/trainer:1"  # not the author's, which could do anything with them
-    assert (init["securityContext"], init["resources"]) == (CONTAINER_SECURITY, trainer["resources"])
+    assert init["securityContext"] == CONTAINER_SECURITY
+    assert init["resources"]["limits"] == {"memory": "1Gi", "ephemeral-storage": "100Gi"}
     assert "envFrom" not in init
 
 

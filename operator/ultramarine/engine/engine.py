@@ -8,9 +8,11 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 
 from ..kube.apply import write_status
 from ..kube.client import ApiError, Client
+from ..kube.events import refusal
 from ..shared.conditions import Condition, merge
 from ..shared.errors import NotLeading
 from ..shared.logs import about
@@ -54,7 +56,7 @@ class Engine:
         self._namespaces = namespaces
         self._mirror = mirror
         self._client = client
-        self._inquiries = Inquiries(storage, lambda key: self.queue.add(key))
+        self._inquiries = Inquiries(storage, lambda key: self.queue.add(key), partial(refusal, client))
         self.queue = Queue()
         self.reports = Reports(mirror, self.queue.add)
         self._reconciler = Reconciler(

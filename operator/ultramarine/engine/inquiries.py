@@ -1,4 +1,4 @@
-"""Questions to what is outside the API server, asked beside the passes: who does not answer holds no worker up.
+"""Questions that the mirror cannot answer, asked beside the passes: who does not answer holds no worker up.
 
 A pass whose questions are not answered yet ends without a word, and its key is rung when the answers are in. They
 serve that one next pass, and are forgotten.
@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -18,7 +18,18 @@ from ..outside import gateway
 from ..shared.errors import GatewayError, StorageError
 from ..shared.meta import Key
 from ..shared.metrics import GATEWAY_QUESTIONS, STORAGE_QUESTION_SECONDS, STORAGE_QUESTIONS
-from ..shared.plan import MAX_HASHED, Answer, ArtifactFacts, AskGateway, CheckArtifact, GatewayFacts, Question, ReadText
+from ..shared.plan import (
+    MAX_HASHED,
+    Answer,
+    ArtifactFacts,
+    AskGateway,
+    AskRefusal,
+    CheckArtifact,
+    GatewayFacts,
+    Question,
+    ReadText,
+    Refusal,
+)
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +54,12 @@ class Outside(Protocol):
 class Inquiries:
     """Questions that are being asked, and answers that wait for their pass, by key."""
 
-    def __init__(self, storage: Outside, ring: Callable[[Key], None]) -> None:
+    def __init__(
+        self, storage: Outside, ring: Callable[[Key], None], refusal: Callable[[AskRefusal], Awaitable[Refusal]]
+    ) -> None:
         self._storage = storage
         self._ring = ring
+        self._refusal = refusal
         self._threads = ThreadPoolExecutor(THREADS, "storage")
         # Of their own: gateways that hang, in namespaces of somebody's, must not keep the storage waiting.
         self._gateway_threads = ThreadPoolExecutor(THREADS, "gateway")
@@ -68,12 +82,17 @@ class Inquiries:
         loop = asyncio.get_running_loop()
         try:
             context = contextvars.copy_context()  # so that lines logged there name the object
-            asked = [
-                loop.run_in_executor(self._gateway_threads, context.copy().run, self._ask_gateway, question)
-                if isinstance(question, AskGateway)
-                else loop.run_in_executor(self._threads, context.copy().run, self._answer, question)
-                for question in questions
-            ]
+            asked: list[Awaitable[Answer]] = []
+            for question in questions:
+                match question:
+                    case AskRefusal():
+                        asked.append(self._refusal(question))
+                    case AskGateway():
+                        run = context.copy().run
+                        asked.append(loop.run_in_executor(self._gateway_threads, run, self._ask_gateway, question))
+                    case _:
+                        run = context.copy().run
+                        asked.append(loop.run_in_executor(self._threads, run, self._answer, question))
             self._answers[key] = dict(zip(questions, await asyncio.gather(*asked), strict=True))
         except Exception as error:
             log.exception("%s: what is outside cannot be asked, by a bug of the operator", key)

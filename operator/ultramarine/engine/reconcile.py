@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from ..kube import events
 from ..kube.apply import apply_child, write_status
 from ..kube.client import ApiError, Client
-from ..shared import pods, states
+from ..shared import pods, states, waiting
 from ..shared.conditions import Condition, find, health, is_true, merge
 from ..shared.errors import Conflict, InvalidSpec, NotYet, Refused, UltramarineError
 from ..shared.meta import CONFIG_MAP, SECRET, Key, Manifest, Resource
@@ -197,7 +197,7 @@ class Reconciler:
             await self._client.create(SECRET, manifest)
         except ApiError as error:
             if error.reason != "AlreadyExists":  # a quota that is being counted is a 409 as well
-                raise
+                raise _refused(manifest, error) from error
             return
         owner = self._mirror.get(key)
         if effect.event is not None and owner is not None:
@@ -269,7 +269,8 @@ def _refused(manifest: Manifest, error: ApiError) -> Exception:
     """What an error of the API server means for the pass: a refusal that stands, or trouble that may pass."""
     if error.code not in (400, 403, 413, 422):
         return error
-    return Refused(f"{manifest['kind']} {manifest['metadata']['name']} is not admitted: {error.message}", error.reason)
+    words = waiting.refused(error.message) if "exceeded quota: " in error.message else error.message
+    return Refused(f"{manifest['kind']} {manifest['metadata']['name']} is not admitted: {words}", error.reason)
 
 
 def _first_error(error: ValidationError) -> str:

@@ -17,7 +17,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, ApiException, Configuration
 
 from ..shared.errors import NotLeading
-from ..shared.meta import FIELD_MANAGER, JOB, TOKEN_REVIEW, Manifest, Ref, Resource
+from ..shared.meta import EVENT, FIELD_MANAGER, JOB, TOKEN_REVIEW, Manifest, Ref, Resource
 from ..shared.metrics import API_REQUEST_SECONDS, API_REQUESTS
 
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -160,6 +160,12 @@ class Client:
             if not token:
                 return
             query["continue"] = token
+
+    async def events(self, namespace: str, uid: str, reason: str) -> tuple[Manifest, ...]:
+        """List the Events about one object that have this reason."""
+        query = {"fieldSelector": f"involvedObject.uid={uid},reason={reason}", "limit": str(PAGE)}
+        page = await self._request("list", "GET", EVENT, EVENT.path(namespace), query)
+        return tuple(page.get("items") or ())
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
         """Read one object."""

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from ..shared.conditions import timestamp
 from ..shared.meta import API_VERSION, EVENT, FIELD_MANAGER, Manifest, content_hash
-from ..shared.plan import Event
+from ..shared.plan import AskRefusal, Event, Refusal
 from .client import ApiError, Client
 
 
@@ -39,3 +39,20 @@ async def record(client: Client, about: Manifest, event: Event, now: datetime) -
     except ApiError as error:
         if error.code != 409:
             raise
+
+
+async def refusal(client: Client, question: AskRefusal) -> Refusal:
+    """Find the newest Event of a pod that was refused; a role without the right to look finds none."""
+    try:
+        found = await client.events(question.namespace, question.uid, "FailedCreate")
+    except ApiError:
+        return Refusal()
+    told = [Refusal(str(each.get("message") or ""), _last(each)) for each in found]
+    return max(told, key=lambda each: each.time, default=Refusal())
+
+
+def _last(event: Manifest) -> str:
+    """When an event was seen last, to the second, as the API writes it."""
+    series = event.get("series") or {}
+    told = event.get("lastTimestamp") or series.get("lastObservedTime") or event.get("eventTime") or ""
+    return f"{str(told)[:19]}Z"

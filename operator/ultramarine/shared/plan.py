@@ -130,8 +130,24 @@ class GatewayFacts:
     proxies: tuple[RouteState, ...]
 
 
-Question = ReadText | CheckArtifact | AskGateway
-Answer = str | ArtifactFacts | GatewayFacts | StorageError | GatewayError
+@dataclass(frozen=True)
+class AskRefusal:
+    """A question to the API server: why does Kubernetes make no pod for this Job? Answered with its newest Refusal."""
+
+    namespace: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The Job controller's words on a pod that was refused to it, and when that was; both empty if there are none."""
+
+    message: str = ""
+    time: str = ""
+
+
+Question = ReadText | CheckArtifact | AskGateway | AskRefusal
+Answer = str | ArtifactFacts | GatewayFacts | Refusal | StorageError | GatewayError
 
 
 class Lazily(Iterable[Manifest]):

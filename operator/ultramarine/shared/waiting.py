@@ -8,11 +8,17 @@ from datetime import datetime, timedelta
 from . import pods
 from .conditions import is_true, parse_timestamp, timestamp
 from .meta import Manifest
+from .plan import AskRefusal, Refusal, Seen
 
 NO_IMAGE = timedelta(minutes=2)  # a registry can be a moment behind
 NO_REGISTRY = timedelta(minutes=10)  # one that is away or busy says nothing of the image
 NO_SUCH_IMAGE = re.compile(r"not found|manifest unknown|does not exist|unauthorized|denied|forbidden", re.IGNORECASE)
 NO_POD = timedelta(seconds=30)  # for which a Job may have none before that is told
+ASK_AGAIN = timedelta(seconds=60)  # why it has none, which no watch tells; the Job controller tries as often
+# What names the thing that was refused, which is another pod each time.
+_REFUSED = re.compile(
+    r'^(\(combined from similar events\): )?(Error creating: )?([a-z.]+ "[^"]*" is forbidden: )?', re.ASCII
+)
 BACK_OFF = timedelta(minutes=10)  # the longest that Kubernetes waits before it makes another pod for a Job
 NEVER = {"InvalidImageName", "ErrImageNeverPull"}  # what no waiting changes
 
@@ -78,11 +84,48 @@ def without_pods(job: Manifest, now: datetime) -> timedelta | None:
     return now - parse_timestamp(str(counts["startTime"]))
 
 
-def no_pod(job: Manifest) -> pods.Trouble:
-    """Why a Job that its controller has started has had no pod for a while; only Events say more, and nobody here reads
-    them.
-    """
+def lacks_pods(job: Manifest) -> bool:
+    """True if a Job that its controller has started has fewer pods than it wants."""
+    spec, counts = job["spec"], job.get("status") or {}
+    if spec.get("suspend") or not counts.get("startTime") or is_true(counts, "Complete") or is_true(counts, "Failed"):
+        return False
+    return int(counts.get("active") or 0) + int(counts.get("succeeded") or 0) < int(spec.get("parallelism") or 1)
+
+
+def question(job: Manifest) -> AskRefusal:
+    """Ask why a Job has no pod."""
+    return AskRefusal(job["metadata"]["namespace"], job["metadata"]["uid"])
+
+
+def refusal(job: Manifest, own_pods: list[Manifest], seen: Seen) -> str:
+    """Why the API server refuses the pod that a Job lacks, in words; nothing if one has been made since."""
+    answer = seen.answers.get(question(job)) if lacks_pods(job) else None
+    if not isinstance(answer, Refusal) or not answer.message:
+        return ""
+    newest = max((str(pod["metadata"]["creationTimestamp"]) for pod in own_pods), default="")
+    return refused(answer.message) if answer.time >= newest else ""
+
+
+def refused(message: str) -> str:
+    """What the API server said of something that it refused, without that one's name, and what helps."""
+    said = _REFUSED.sub("", message)
+    if "exceeded quota: " in said:
+        return f"{said}; it goes on by itself when there is room: ask for less, end something, or have the quota raised"
+    if "failed quota: " in said:
+        return f"{said}; set that in resources, or have a LimitRange give the namespace defaults"
+    return said
+
+
+def sooner(look: timedelta | None, refusal: str) -> timedelta | None:
+    """When to look again: at `look`, and soon while pods are refused, since nobody tells that they would not be."""
+    return min(look or ASK_AGAIN, ASK_AGAIN) if refusal else look
+
+
+def no_pod(job: Manifest, refusal: str = "") -> pods.Trouble:
+    """Why a Job that its controller has started has had no pod for a while, or at once where that is known."""
     name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
+    if refusal:
+        return pods.Trouble("NoPod", f"Kubernetes makes no pod for Job {name}: {refusal}")
     why = f"kubectl -n {namespace} describe job {name} says why (a quota, a limit range, an admission policy)"
     if failed := has_failed(job):
         lost = "a pod" if failed == 1 else f"{failed} pods"

@@ -109,11 +109,13 @@ def has_begun(version: Version) -> bool:
 
 
 def questions(version: Version, seen: Seen) -> tuple[Question, ...]:
-    """Ask the storage for the verdict only if no pod is left to tell it."""
+    """Ask the storage for the verdict if no pod is left to tell it, and the API server why its Job has no pod."""
     wanted = wish(version)
     if wanted is None or told(version).condition.reason in ENDED or not has_begun(version):
         return ()
     job = _own_job(version, seen)
+    if job is not None and waiting.lacks_pods(job):
+        return (waiting.question(job),)
     if job is not None and (not ended(job, "Complete") or _record(own_pods(job, seen)) is not None):
         return ()
     return (_result(version, wanted, seen.platform),)
@@ -145,8 +147,9 @@ def compilation(version: Version, seen: Seen, now: datetime) -> Compilation:
         if (trouble := pods.trouble(pod)) is not None:
             return _under_way(trouble.message)
     if not own and (waited := waiting.without_pods(job, now)) is not None:
-        if waited >= waiting.NO_POD:
-            return _under_way(waiting.no_pod(job).message)
+        refused = waiting.refusal(job, own, seen)
+        if waited >= waiting.NO_POD or refused:
+            return _under_way(waiting.no_pod(job, refused).message, waiting.sooner(None, refused))
         return replace(_at_work(version), after=waiting.NO_POD - waited)
     return _at_work(version)
 

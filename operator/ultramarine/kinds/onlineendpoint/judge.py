@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ...shared import pods
+from ...shared import pods, waiting
 from ...shared.conditions import MAX_MESSAGE, find
 from ...shared.contract import ENV_TASK
 from ...shared.meta import Manifest
@@ -238,7 +238,7 @@ def _state(
         if (trouble := pods.trouble(pod)) is not None:
             return "Failing", trouble.message
     if (refused := find(rolled, "ReplicaFailure")) is not None and refused.get("status") == "True":
-        return "Failing", f"Kubernetes makes no pod: {refused.get('message')}"
+        return "Failing", f"Kubernetes makes no pod: {waiting.refused(str(refused.get('message')))}"
     fresh = sum(_version_of(pod) == version for pod in ready) if version else len(ready)
     of = f" of {version}" if version else ""
     return "Updating", f"{fresh} of {deployment.replicas} pods{of} are ready"

@@ -97,12 +97,13 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
     effects: tuple[Effect, ...] = () if made else (token_secret(sweep),)
     # The `suspend` of the workers' Job is the queue's; without the Job the queue gives its place to another.
     delete = (Ref.to(JOB, own.workers),) if gives_way and own.workers else ()
-    going_on = _going_on(sweep, search, own, facts, now, status.doubt(seen.summary))
+    going_on = _going_on(sweep, seen, search, own, facts, now)
     return replace(going_on, apply=apply, effects=effects, delete=delete)
 
 
-def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: datetime, doubt: str) -> Plan:
+def _going_on(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, now: datetime) -> Plan:
     """What there is to say, and to wait for, while it is not over."""
+    doubt = status.doubt(seen.summary)
     if sweep.spec.suspend:
         return _plan(sweep, states.suspended(), status.without_running(facts), now)
     if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in (*own.speaking, *own.working)):
@@ -126,10 +127,11 @@ def _going_on(sweep: Sweep, search: Search, own: Own, facts: Manifest, now: date
         return _plan(sweep, status.running(working, workers(sweep, search.most), speaking[-1], odd), facts, now)
     for job, its_pods in own.pairs:
         if not its_pods and (waited := waiting.without_pods(job, now)) is not None:
-            if waited < waiting.NO_POD:
+            refused = in_template(waiting.refusal(job, its_pods, seen))
+            if waited < waiting.NO_POD and not refused:
                 return _plan(sweep, STARTING, facts, now, after=waiting.NO_POD - waited)
-            missing = waiting.no_pod(job)
-            return _plan(sweep, states.pending(missing.reason, missing.message), facts, now)
+            missing, after = waiting.no_pod(job, refused), waiting.sooner(None, refused)
+            return _plan(sweep, states.pending(missing.reason, missing.message), facts, now, after=after)
     return _plan(sweep, _trouble(own, speaking, working), facts, now, after=patience.next_look())
 
 
@@ -180,10 +182,13 @@ def _gives_way(sweep: Sweep) -> bool:
 
 
 def questions(sweep: Sweep, seen: Seen) -> tuple[Question, ...]:
-    """Ask the storage for the summary once the coordinator has said that it is over."""
+    """Ask the storage for the summary if the coordinator has said that it is over, before why a Job has no pod."""
     if states.is_over(sweep.status):
         return ()
-    return (_summary(sweep, seen.platform),) if own_of(sweep, seen).is_over else ()
+    own = own_of(sweep, seen)
+    if own.is_over:
+        return (_summary(sweep, seen.platform),)
+    return tuple(waiting.question(job) for job, its_pods in own.pairs if not its_pods and waiting.lacks_pods(job))
 
 
 def _summary(sweep: Sweep, platform: Platform) -> ReadText:

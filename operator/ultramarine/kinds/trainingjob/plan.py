@@ -93,14 +93,15 @@ def _wanted(job: Job, seen: Seen, now: datetime) -> Plan:
     patience = waiting.Patience(awaited, job.spec.pending_deadline_seconds, facts.get("imageErrorSince"), now, again)
     if (hopeless := patience.hopeless()) is not None:
         return _give_up(job, hopeless, child, facts, now)
+    refused = waiting.refusal(child, own_pods, seen)
     if not own_pods and not job.spec.suspend:
-        return replace(_without_pods(job, child, seen.platform, now), apply=apply)
-    state = _unfinished(job, child, own_pods, running)
+        return replace(_without_pods(job, child, refused, seen.platform, now), apply=apply)
+    state = _unfinished(job, child, own_pods, running, refused)
     if state == STARTING:
         facts = status.kept(job, seen.platform)  # the name of a pod that does nothing yet is not worth a write
     if causes := _causes(own_pods):
         facts = {**facts, "failure": pods.failure(pods.verdict(causes[-1]))}
-    return _plan(job, state, facts, now, apply=apply, after=patience.next_look())
+    return _plan(job, state, facts, now, apply=apply, after=waiting.sooner(patience.next_look(), refused))
 
 
 def _children(job: Job, seen: Seen, child: Manifest | None, facts: Manifest) -> tuple[Manifest, ...]:
@@ -127,12 +128,14 @@ def _without_job(job: Job, seen: Seen, facts: Manifest, now: datetime) -> Plan:
 
 
 def questions(job: Job, seen: Seen) -> tuple[Question, ...]:
-    """Ask the storage for the result only where no pod is left to tell it."""
+    """Ask the storage for the result if no pod is left to tell it, and the API server why a pod is lacking."""
     if states.is_over(job.status):
         return ()
     child = _own_job(job, seen)
     if child is None:  # new, or its Job was deleted: training anew would be wrong if it was done
         return (_result(job, seen),) if job.status.get("startTime") else ()
+    if waiting.lacks_pods(child):
+        return (waiting.question(child),)
     if not _job_condition(child, "Complete") or _record(_own_pods(child, seen)) is not None:
         return ()
     return (_result(job, seen),)
@@ -195,7 +198,9 @@ def _awaited(job: Job, own_pods: list[Manifest], running: list[Manifest]) -> lis
     return own_pods
 
 
-def _unfinished(job: Job, child: Manifest, own_pods: list[Manifest], running: list[Manifest]) -> states.State:
+def _unfinished(
+    job: Job, child: Manifest, own_pods: list[Manifest], running: list[Manifest], refused: str
+) -> states.State:
     if job.spec.suspend:
         return _suspended(job)
     if running:
@@ -211,7 +216,10 @@ def _unfinished(job: Job, child: Manifest, own_pods: list[Manifest], running: li
         said = f"attempt {len(failures)} failed: {pods.verdict(failures[-1]).sentence}"
         if pods.is_last(child, failures):
             return states.finishing("Finishing", f"{said}; no other attempt follows, and its Job is being closed")
-        return states.pending("Retrying", f"{said}; another attempt follows")
+        follows = waiting.no_pod(child, refused).message if refused else "another attempt follows"
+        return states.pending("Retrying", f"{said}; {follows}")
+    if refused:
+        return states.pending("NoPod", waiting.no_pod(child, refused).message)
     return STARTING
 
 
@@ -222,7 +230,7 @@ def _suspended(job: Job) -> states.State:
     return states.suspended("its sweep holds it: the trial is paused, or the sweep is suspended")
 
 
-def _without_pods(job: Job, child: Manifest, platform: Platform, now: datetime) -> Plan:
+def _without_pods(job: Job, child: Manifest, refused: str, platform: Platform, now: datetime) -> Plan:
     """A Job that its controller has started gets a pod at once, or after a while where others have failed."""
     facts, counts = status.kept(job, platform), child.get("status") or {}
     if child["spec"].get("suspend") and queues.is_queued(job.manifest):
@@ -231,16 +239,17 @@ def _without_pods(job: Job, child: Manifest, platform: Platform, now: datetime) 
     if not started or counts.get("active"):
         return _plan(job, STARTING, facts, now)
     waited = now - _since(job, parse_timestamp(started), now)
-    if waited < waiting.NO_POD:
+    if waited < waiting.NO_POD and not refused:
         return _plan(job, STARTING, facts, now, after=waiting.NO_POD - waited)
-    missing = waiting.no_pod(child)
+    missing = waiting.no_pod(child, refused)
     # To wait before another attempt is Kubernetes's way, and no sign that there will be none.
     excused = waiting.BACK_OFF if waiting.has_failed(child) else timedelta()
     left = waiting.left(job.spec.pending_deadline_seconds, waited - excused)
     if left == timedelta():
         hint = waiting.deadline_hint(job.spec.pending_deadline_seconds)
         return _give_up(job, pods.Verdict("NoPod", "", None, missing.message, "", hint), child, facts, now)
-    return _plan(job, states.pending(missing.reason, missing.message), facts, now, after=left)
+    after = waiting.sooner(left, refused)
+    return _plan(job, states.pending(missing.reason, missing.message), facts, now, after=after)
 
 
 def _since(job: Job, started: datetime, now: datetime) -> datetime:

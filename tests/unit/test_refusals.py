@@ -1,0 +1,98 @@
+"""What is said of a pod that the API server refuses, by the words of the Job's controller."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from builders import NOW, condition, job, pod, seen, sweep, sweep_job, sweep_pod, training_job
+from ultramarine.kinds.sweep.plan import plan as plan_sweep
+from ultramarine.kinds.sweep.plan import questions as sweep_questions
+from ultramarine.kinds.trainingjob.plan import plan, questions
+from ultramarine.shared import waiting
+from ultramarine.shared.meta import Manifest
+from ultramarine.shared.plan import Refusal, Seen
+
+QUOTA = "exceeded quota: share, requested: pods=1, used: pods=5, limited: pods=5"
+SAID = f'Error creating: pods "churn-0-x7" is forbidden: {QUOTA}'
+BEGAN = "2030-01-01T11:59:58Z"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (SAID, f"{QUOTA}; it goes on by itself"),
+        (f"(combined from similar events): {SAID}", f"{QUOTA}; it goes on by itself"),
+        (
+            'pods "a-b" is forbidden: failed quota: share: must specify limits.cpu for: server',
+            "failed quota: share: must specify limits.cpu for: server; set that in resources, or have a LimitRange",
+        ),
+        ("Error creating: admission webhook says no", "admission webhook says no"),
+        ('Error creating: Pod "a" is invalid: spec', 'Pod "a" is invalid: spec'),
+    ],
+)
+def test_it_is_the_same_for_each_pod_that_is_tried(said, told):
+    """Names of pods that were not made would make each look another status; what helps comes last."""
+    assert waiting.refused(said).startswith(told)
+
+
+def refused(child: Manifest, *more: Manifest, time: str = BEGAN, said: str = SAID) -> Seen:
+    return replace(seen(child, *more), answers={waiting.question(child): Refusal(said, time)})
+
+
+def test_a_job_says_at_once_why_it_has_no_pod():
+    """With the quota's name and what is used of it; it is looked at again, since no watch tells of room."""
+    one = training_job()
+    child = job(one, startTime=BEGAN)
+    assert questions(one, seen(child)) == (waiting.question(child),)
+    got = plan(one, refused(child), NOW)
+
+    told = condition(got, "Running")
+    assert (told["reason"], got.after) == ("NoPod", waiting.ASK_AGAIN)
+    assert told["message"].startswith(f"Kubernetes makes no pod for Job churn: {QUOTA}")
+    assert condition(plan(one, refused(child, said=""), NOW), "Running")["reason"] == "PodStarting"
+
+
+def test_nobody_is_asked_about_a_job_that_has_its_pods():
+    """One that runs, is held, or has ended lacks nothing."""
+    one = training_job()
+    for counts in ({}, {"startTime": BEGAN, "active": 1}, {"startTime": BEGAN, "succeeded": 1}):
+        assert questions(one, seen(job(one, **counts))) == ()
+    held = training_job(suspend=True)
+    assert questions(held, seen(job(held, startTime=BEGAN))) == ()
+
+
+def test_a_node_that_is_refused_is_told_while_the_others_wait():
+    """Of four nodes three have pods that wait for the last one; once that is made, nothing is refused any more."""
+    one = training_job(nodes=2, framework="torch")
+    child, first = job(one, startTime=BEGAN, active=1), pod(one, phase="Pending")
+    first["metadata"]["creationTimestamp"] = BEGAN
+    assert QUOTA in condition(plan(one, refused(child, first), NOW), "Running")["message"]
+
+    first["metadata"]["creationTimestamp"] = "2030-01-01T11:59:59Z"
+    assert condition(plan(one, refused(child, first), NOW), "Running")["reason"] == "PodStarting"
+
+
+def test_another_attempt_that_is_refused_is_told_beside_the_failure():
+    """Both are in the message: why the last attempt failed, and why the next one does not begin."""
+    one = training_job()
+    broken: dict[str, Any] = {"terminated": {"exitCode": 1, "reason": "Error", "message": "boom"}}
+    failed = pod(one, phase="Failed", containerStatuses=[{"name": "trainer", "state": broken}])
+    told = condition(plan(one, refused(job(one, startTime=BEGAN, failed=1), failed), NOW), "Running")["message"]
+
+    assert told.startswith("attempt 1 failed: pod churn-0-abcde exited with code 1: boom")
+    assert f"Kubernetes makes no pod for Job churn: {QUOTA}" in told
+
+
+def test_a_sweep_says_which_of_its_jobs_is_refused():
+    """The workers' Job has no pod, while the coordinator's has one."""
+    one = sweep()
+    workers = sweep_job(one, "workers", startTime=BEGAN)
+    here = (sweep_job(one, "coordinator", startTime=BEGAN, active=1), sweep_pod(one, "coordinator"))
+    assert sweep_questions(one, seen(*here, workers)) == (waiting.question(workers),)
+    got = plan_sweep(one, refused(workers, *here), NOW)
+
+    assert condition(got, "Running")["message"].startswith(f"Kubernetes makes no pod for Job hpo-workers: {QUOTA}")
+    assert got.after == timedelta(seconds=60)
