@@ -52,7 +52,9 @@ def test_a_namespace_with_a_quota_trains_and_serves_and_says_when_it_is_full(sha
         endpoint("roomless", "shared@latest", authMode="none"),
     )
     for kind, type in (("tj", "Running"), ("sw", "Running"), ("oe", "Ready")):
-        said = share.wait(kind, "roomless", lambda s, t=type: "exceeded quota: share" in condition(s, t)["message"])
+        said = share.wait(
+            kind, "roomless", lambda s, t=type: "exceeded quota: share" in condition(s, t).get("message", "")
+        )
         assert "used: pods=" in condition(said, type)["message"]
 
     share.kubectl("patch", "quota", "share", "--type=merge", "-p", '{"spec": {"hard": {"pods": "100"}}}')

@@ -289,7 +289,7 @@ class FailurePolicyRule(Schema):
 
 
 class PodFailurePolicy(Schema):
-    """What failures mean; the first rule that fits is taken. Evictions never count, whatever the rules say."""
+    """What failures mean; the first rule that fits is taken. No rule is asked about an eviction for want of room."""
 
     rules: list[FailurePolicyRule] = Field(min_length=1, max_length=15, description="Rules, in order.")
 
