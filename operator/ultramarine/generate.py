@@ -1,6 +1,7 @@
 """Writes what follows from the kinds: crds/, the chart's copy of them, RBAC rules, roles for people, docs/api.md.
 
-The modules that follow from .proto files are written too, and docs/images.md, which follows from the requirements.
+The modules that follow from .proto files are written too, docs/images.md, which follows from the requirements, and the
+tables of docs/security.md, which follow from the tests.
 `python -m ultramarine.generate` writes; with --check it only says whether the files are fresh.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from . import contents, people, protocols
+from . import contents, people, protocols, threats
 from .kinds import KINDS
 from .kinds.onlineendpoint import GATEWAY_API_KIND
 from .shared.meta import API_VERSION, EVENT, GROUP, LEASE, LEASE_NAME, TOKEN_REVIEW, VERSION, Resource
@@ -296,6 +297,7 @@ def files() -> dict[Path, str]:
     out[chart / "files" / "people.yaml"] = HEADER.replace("/kinds", "/people.py") + roles
     out[ROOT / "docs" / "api.md"] = reference()
     out[ROOT / contents.PAGE] = contents.page()
+    out[ROOT / threats.PAGE] = threats.page()
     out |= {ROOT / path: text for path, text in protocols.modules().items()}
     return out
 

@@ -41,6 +41,20 @@ def test_what_keeps_a_rule_is_accepted(empty, kind):
     empty.apply(*(whole(kind, rule.accepted) for rule in RULES if rule.kind == kind), dry=True)
 
 
+@pytest.mark.attack("author/storage-endpoint")
+@pytest.mark.attack(
+    "author/own-variables",
+    asset="the task given to a pod",
+    threat="a variable named like one of ours",
+    control="names that start with `ULTRAMARINE_` are refused at admission",
+)
+@pytest.mark.attack(
+    "author/priority-class",
+    asset="the cluster's own pods",
+    threat="training takes their place by a PriorityClass of the system's",
+    control="classes that begin with `system-` are refused at admission",
+)
+@pytest.mark.attack("training/git-credentials")
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_what_breaks_a_rule_is_refused_in_words(empty, rule):
     """An object that breaks the rule is refused, with the field and the remedy."""
@@ -61,6 +75,12 @@ def test_no_nodes_are_not_several(empty):
     assert "several nodes" not in said
 
 
+@pytest.mark.attack(
+    "author/exchange",
+    asset="a registered version",
+    threat="its content is exchanged later",
+    control="spec and digest are immutable; the digest is checked at every load",
+)
 @pytest.mark.parametrize(("kind", "patch", "name"), CHANGES)
 def test_what_is_fixed_stays(stored, kind, patch, name):
     """What decides a result cannot be changed or taken away later; the refusal names the field and the way out."""
@@ -215,6 +235,12 @@ def oversized(node: Manifest, value: Any) -> Iterator[tuple[str, Any]]:
                 yield f".{name}{path}", {**value, name: large}
 
 
+@pytest.mark.attack(
+    "author/huge-objects",
+    asset="API server, etcd",
+    threat="huge objects",
+    control="every text, list and map has a limit",
+)
 @pytest.mark.parametrize("kind", documents())
 def test_nothing_can_be_too_large(empty, kind):
     """Every text, list and map has a limit, and the refusal names it."""

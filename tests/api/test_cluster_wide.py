@@ -52,6 +52,12 @@ def everywhere(api: Api, object_store: ObjectStore, tmp_path: Path) -> Iterator[
     api.cluster.run("delete", "namespace", HOME, "--wait=false")
 
 
+@pytest.mark.attack(
+    "author/references",
+    asset="other namespaces",
+    threat="an object refers to one in another namespace",
+    control="no reference has a namespace; children go where their owner is",
+)
 def test_namespaces_that_come_later_are_looked_after(everywhere, namespace, object_store):
     """Jobs of one name in two namespaces, both made after the operator has started, are each trained and registered."""
     teams = [namespace(), namespace()]

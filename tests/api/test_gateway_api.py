@@ -201,6 +201,7 @@ def test_routes_at_rest_are_not_written_again_and_a_strangers_edit_is_undone(api
     eventually("it is as it was", lambda: shares(api) == {"shop-blue-pods": 100})
 
 
+@pytest.mark.attack("operator/routes")
 def test_a_route_of_somebody_elses_is_left_alone(api, operator):
     """An HTTPRoute of the endpoint's name that the operator did not make stays as it is, and the endpoint says so."""
     theirs = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "shop"}}

@@ -112,6 +112,12 @@ def test_a_leader_that_is_told_to_stop_hands_over_at_once(api, pair):
     _one_writer_at_a_time(api, "first", "second")
 
 
+@pytest.mark.attack(
+    "operator/two-replicas",
+    asset="every object",
+    threat="two replicas write at once",
+    control="writes are fenced by a Lease: a leader that slept too long writes no more",
+)
 def test_a_leader_that_slept_too_long_writes_no_more(api, pair):
     """Stopped for longer than the Lease, with work in its queue, and woken under another, it sends not one write.
 
@@ -199,6 +205,7 @@ def test_a_lease_that_nobody_has_held_is_taken_at_once(api, replica):
     eventually("it leads, long before a holder would have been waited out", lambda: operator.leads, 6)
 
 
+@pytest.mark.attack("operator/two-replicas")
 def test_a_strangers_name_in_the_lease_stops_the_leader_and_not_for_ever(api, pair):
     """A Lease that somebody gives to a stranger for a day stops the leader at once, and is not believed for ever."""
     leader, standby = pair

@@ -29,6 +29,7 @@ def said(api: Api, kind: str, limit: Limit, value: object) -> str:
     return api.verdict(placed(whole(kind), limit.path, value))
 
 
+@pytest.mark.attack("author/huge-objects")
 @pytest.mark.parametrize("keyword", KEYWORDS)
 @pytest.mark.parametrize("kind", FOUND)
 def test_what_is_beyond_a_limit_is_refused(empty, kind, keyword):

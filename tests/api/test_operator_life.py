@@ -88,6 +88,12 @@ def test_one_version_whenever_the_operator_dies_in_the_registration(api, operato
     assert len(api.all("mdl")) == 1
 
 
+@pytest.mark.attack(
+    "author/version-numbers",
+    asset="other people's versions",
+    threat="two jobs, or a crash, register the same number",
+    control="the number is part of the name, and creating it is a compare-and-swap",
+)
 def test_many_jobs_for_one_model_get_numbers_of_their_own(api, operator, node):
     """Jobs that end together, with the operator killed among them, make one version each, without a gap."""
     names = [f"job-{number}" for number in range(4)]

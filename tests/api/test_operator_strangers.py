@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from bare import Api, eventually
 from stories import ready, serving, status, there, trained, training, until, versions
 from ultramarine.shared.conditions import find
@@ -20,6 +21,12 @@ FOREIGN_JOB = {
 }
 
 
+@pytest.mark.attack(
+    "author/taken-names",
+    asset="other people's objects",
+    threat="a name that somebody else's Job, ConfigMap or Service has",
+    control="a stranger's object is never taken over; the status says whose turn it is",
+)
 def test_a_job_of_somebody_else_is_not_taken_over(api, operator):
     """Where a stranger's Job has the name, it stays as it is, and a condition says whose name has to change."""
     api.apply(FOREIGN_JOB)
@@ -69,6 +76,12 @@ def test_a_job_that_was_orphaned_is_named_with_the_way_out(api, operator):
     eventually("the condition is gone", lambda: not find(status(api, "tj", "churn"), "Reconciled"))
 
 
+@pytest.mark.attack(
+    "author/own-configmap",
+    asset="the code that runs",
+    threat="somebody's ConfigMap has the name of a job's own",
+    control="the Job is not made while its ConfigMap cannot be",
+)
 def test_a_config_map_of_somebody_else_is_not_taken_over(api, operator):
     """A stranger's object that has the name, but no field that we would change, is not ours either."""
     api.run("create", "configmap", "churn-source", "--from-literal=notes=mine")
@@ -160,6 +173,12 @@ POISONED_STATUS = [
 ]
 
 
+@pytest.mark.attack(
+    "author/poison",
+    asset="the operator",
+    threat="poisoned statuses, labels, annotations, owners, termination messages",
+    control="read defensively; an object that cannot be read is left out, and the others go on",
+)
 def test_poison_does_not_stop_the_others(settled, operator, node):
     """Children with odd labels and statuses with nonsense in them neither stop other objects nor the operator."""
     settled.apply(*POISON)

@@ -89,6 +89,7 @@ def test_a_viewer_sees_everything_and_changes_nothing(person):
     assert "forbidden" in viewer.apply(whole("TrainingJob"))
 
 
+@pytest.mark.attack("author/roles")
 def test_a_data_scientist_works_and_reads_no_ones_secrets(person, api):
     """Jobs to endpoints can be made, changed and reached; a Secret can be put there, and one alone be read."""
     scientist = person("data-scientist")
@@ -105,6 +106,12 @@ def test_a_data_scientist_works_and_reads_no_ones_secrets(person, api):
         assert "forbidden" in scientist.run("get", "secrets", *filter(None, [name])).stderr, name
 
 
+@pytest.mark.attack(
+    "author/roles",
+    asset="other people's Secrets, pods, rights",
+    threat="a role for people gives more than it says",
+    control="no wildcard, no exec, no pods, no status; one Secret by name can be read",
+)
 @pytest.mark.parametrize("role", ["viewer", "data-scientist", "approver"])
 def test_no_role_opens_more_than_it_says(person, role):
     """None enters pods, makes pods, writes what the operator owns, gives rights, or sees another namespace."""
@@ -138,6 +145,12 @@ def test_no_role_opens_more_than_it_says(person, role):
         assert not one.may("list", f"{plural}.ultramarine.dev", "-n", "default")
 
 
+@pytest.mark.attack(
+    "author/approval",
+    asset="what is served",
+    threat="a user without approval moves an alias or traffic, or exchanges the endpoint",
+    control="an admission policy asks for the verb `approve` in namespaces with the label",
+)
 def test_where_approval_is_required_an_approver_alone_moves_what_is_served(person, api):
     """Aliases, and an endpoint's making, traffic and models, are the approver's; the rest stays the scientist's."""
     scientist, approver = person("data-scientist"), person("approver")

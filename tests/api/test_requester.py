@@ -80,6 +80,13 @@ def numbered(kind: str, number: int, marks: Any) -> Manifest:
     return whole(kind, {"metadata": {"name": f"a-{number}", "annotations": marks}, "spec": spec})
 
 
+@pytest.mark.attack(
+    "author/requester",
+    asset="the record of who asked",
+    threat="an author, or somebody later, writes another name into it",
+    control="the API server writes its own word into the annotation at creation and keeps it at every change "
+    "(Kubernetes 1.36 or newer); elsewhere nobody is named",
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_nobody_can_say_that_another_asked(namespace, kind):
     """However an object is made or changed, its annotation has the name of who made it; the operator alone names the
@@ -133,6 +140,13 @@ def trusting(kind: str, allowed: bool) -> Manifest:
     return {"trust": {"allowCodeExecution": allowed}} if kind == "Model" else {"allowCodeExecution": allowed}
 
 
+@pytest.mark.attack(
+    "model/trusted-by",
+    asset="who trusted a model",
+    threat="a version runs code and no record says who allowed it, or an author writes another's name",
+    control="the API server writes the user's name (Kubernetes 1.36 or newer), and the status shows it; for "
+    "versions that a job registers it is who asked for the job",
+)
 @pytest.mark.parametrize("kind", TRUSTED)
 def test_who_allowed_code_is_written_by_the_server(namespace, kind):
     """The annotation has who made or changed the object so that it allows code; nobody forges, keeps or loses it."""

@@ -118,6 +118,7 @@ def test_fifty_requests_are_in_the_bucket_within_a_minute(collected):
         time.sleep(0.2)
 
 
+@pytest.mark.attack("model/collector-keys")
 @pytest.mark.slow
 def test_the_serving_container_has_no_storage_keys(collected):
     """Neither its spec nor its environment has them, and it shares nothing with the sidecar but the captures."""

@@ -159,6 +159,7 @@ def test_a_job_made_again_under_its_name_is_a_new_job(platform):
     assert job["metadata"]["ownerReferences"][0]["uid"] == platform.get("tj", "once-again")["metadata"]["uid"]
 
 
+@pytest.mark.attack("author/taken-names")
 @pytest.mark.slow
 def test_a_name_that_is_taken_is_left_alone(platform):
     """A Job of somebody else with the TrainingJob's name is not touched, and the TrainingJob says whose turn it is."""

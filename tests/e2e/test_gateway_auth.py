@@ -96,6 +96,7 @@ def put_keys(platform: Platform, name: str, **keys: str) -> None:
     platform.kubectl("patch", "secret", name, "--type=merge", "-p", json.dumps({"stringData": keys}))
 
 
+@pytest.mark.attack("client/no-key")
 @pytest.mark.slow
 def test_keys_are_asked_for_rotated_and_not_lost_with_their_secret(asked):
     """A wrong key is refused at the gateway, both keys rotate under requests, a deleted Secret locks nobody out.
@@ -145,6 +146,7 @@ def test_keys_are_asked_for_rotated_and_not_lost_with_their_secret(asked):
     asked.delete("secret", f"{name}-keys")
 
 
+@pytest.mark.attack("operator/secrets")
 @pytest.mark.parametrize(("words", "answer"), [("get", "yes"), ("list", "no"), ("watch", "no"), ("create", "no")])
 def test_the_gateway_reads_secrets_by_name_only(platform, words, answer):
     """Of Secrets the agent has the right to get one, and no other; who may list or watch them reads them all."""
@@ -202,6 +204,20 @@ except OSError:
     asked.kubectl("delete", "pod", STRANGER, "--grace-period=1")
 
 
+@pytest.mark.attack(
+    "client/forged-token",
+    asset="predictions, metadata",
+    threat="a token that is old, forged, of another issuer or for somebody else",
+    control="signature, issuer, audience (to the letter) and time are checked; a token without an end is refused, "
+    "and so is one in the URL; at least one audience has to be named",
+)
+@pytest.mark.attack(
+    "client/around-the-gateway",
+    asset="predictions, metadata",
+    threat="going around the gateway to pods that cannot check a token",
+    control="a NetworkPolicy for each such endpoint, put right when somebody edits it; its pods are made only "
+    "when it is there, and it goes after the last of them; without a gateway none are made",
+)
 def test_tokens_open_and_there_is_no_way_around_the_gateway(asked, stranger):
     """A JWT of the issuer, in time and for the audience, opens; with tokens pods answer the gateway alone."""
     name, key = "asked-tokens", rsa.generate_private_key(65537, 2048)
@@ -308,6 +324,12 @@ class Connection(HTTPSConnection):
         return x509.load_der_x509_certificate(self.sock.getpeercert(binary_form=True) or b"").serial_number
 
 
+@pytest.mark.attack(
+    "client/reading-along",
+    asset="requests and answers",
+    threat="read or changed between client and gateway",
+    control="TLS from 1.2 on, with a certificate that is renewed without a pause",
+)
 @pytest.mark.slow
 def test_an_endpoint_answers_by_https_and_its_certificate_is_renewed(asked):
     """Its Secret is waited for by name; clients verify what it shows; a renewed one ends no connection."""

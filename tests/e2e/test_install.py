@@ -240,6 +240,7 @@ def test_another_setting_of_the_operator_disturbs_nobody(release):
     assert release.pods("steady", "done") == before
 
 
+@pytest.mark.attack("author/platform-secrets")
 @pytest.mark.slow
 def test_another_namespace_costs_the_first_nothing(release, second):
     """A job and an endpoint go on in their pods while it is added; policies, gateway and keys stay; both then work."""
@@ -307,6 +308,13 @@ def assert_closed(platform: Platform, secret: str) -> None:
     platform.delete("tj", "curious")
 
 
+@pytest.mark.attack(
+    "operator/two-operators",
+    asset="objects of two releases",
+    threat="two operators undo each other's work",
+    control="a cluster-wide release is refused beside another one; releases with one namespace in common collide "
+    "by name",
+)
 @pytest.mark.slow
 def test_two_operators_for_one_namespace_are_refused(release):
     """A cluster-wide release beside another one is refused before anything is installed, with that one's namespace."""
@@ -322,6 +330,12 @@ def test_two_operators_for_one_namespace_are_refused(release):
     assert f'in namespace "{NAMESPACE}" exists and cannot be imported' in done.stderr
 
 
+@pytest.mark.attack(
+    "operator/uninstall",
+    asset="people's objects",
+    threat="an uninstall that deletes or blocks them",
+    control="CRDs and data are kept, and no finalizer of ours exists",
+)
 @pytest.mark.slow
 def test_uninstall_leaves_objects_and_data_and_nothing_else(release, second):
     """What is left are the custom resources with what they own, the gateway, the volume, its keys; and all answers."""
@@ -368,6 +382,7 @@ def test_installed_again_it_goes_on_where_it_was(release):
     assert stored < release.keys_in_bucket()
 
 
+@pytest.mark.attack("operator/uninstall")
 @pytest.mark.slow
 def test_all_can_be_deleted_when_the_operator_is_gone(release):
     """Without an operator each kind, and then the namespace, is deleted in bounded time: nothing waits for it."""

@@ -119,6 +119,8 @@ def attempt(platform: Platform, where: tuple[str, ...], targets: Targets, wanted
     return {name: int(value) for name, _, value in (word.partition("=") for word in last.split())}
 
 
+@pytest.mark.attack("network/egress")
+@pytest.mark.attack("network/storage-port")
 def test_a_pod_without_policies_reaches_everything_but_the_storage(platform, targets):
     """What is closed to others is really there; the storage and the gateway's agent answer ours alone."""
     wanted = dict.fromkeys(targets, 1) | {"storage": 0, "gateway": 0}
@@ -126,6 +128,8 @@ def test_a_pod_without_policies_reaches_everything_but_the_storage(platform, tar
     assert attempt(platform, (STRANGER,), targets, wanted) == wanted
 
 
+@pytest.mark.attack("author/api-token")
+@pytest.mark.attack("network/egress")
 def test_a_training_pod_reaches_the_storage_dns_and_the_operator_alone(platform, targets):
     """A job's command finds no other pod but the operator's, no other namespace, not the API server, not the node."""
     wanted = {"storage": 1, "dns": 1} | CLOSED | {"operator": 1}
@@ -136,6 +140,7 @@ def test_a_training_pod_reaches_the_storage_dns_and_the_operator_alone(platform,
     assert platform.ended("walled")["metrics"]["latest"] == wanted
 
 
+@pytest.mark.attack("network/egress")
 def test_a_serving_pod_reaches_the_storage_and_dns_alone(platform, served, targets):
     """A model's process finds no more than a training command does."""
     wanted = {"storage": 1, "dns": 1} | CLOSED

@@ -88,6 +88,12 @@ def used(event: Manifest) -> Iterator[Right]:
         yield Right(what.get("apiGroup", ""), resource, "create")  # server-side apply of a name that was free
 
 
+@pytest.mark.attack(
+    "operator/other-rights",
+    asset="the cluster",
+    threat="rights that are not the chart's",
+    control="what the API server grants is compared with the chart's rules",
+)
 def test_the_operator_has_the_rights_of_the_chart_and_no_other(platform):
     """In its namespace it may do what the chart says, and elsewhere what every service account may: and one thing."""
     everybody = held(platform, NOBODY, NAMESPACE)
@@ -95,6 +101,19 @@ def test_the_operator_has_the_rights_of_the_chart_and_no_other(platform):
     assert held(platform, OPERATOR, "kube-system") - everybody == {REVIEW}
 
 
+@pytest.mark.attack(
+    "operator/secrets",
+    asset="Secrets",
+    threat="reading them through the API",
+    control="the operator's only verb on them is `create`; the gateway's agent has `get` in its namespace, for "
+    "those that endpoints name, and can list or watch none (see the gaps)",
+)
+@pytest.mark.attack(
+    "operator/escalation",
+    asset="rights themselves",
+    threat="escalate, bind, impersonate, tokens, exec",
+    control="none of these, and no wildcard",
+)
 @pytest.mark.parametrize(
     "words",
     [
@@ -117,6 +136,7 @@ def test_the_operator_may_not(platform, words):
     assert subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip() == "no"
 
 
+@pytest.mark.attack("operator/other-rights")
 def test_no_binding_reaches_beyond_the_namespace(platform):
     """No RoleBinding of another namespace names the operator, and the one ClusterRoleBinding is for tokens' reviews."""
     found = platform.target.json("get", "clusterrolebindings,rolebindings", "-A")["items"]
@@ -134,6 +154,7 @@ def test_no_binding_reaches_beyond_the_namespace(platform):
     }
 
 
+@pytest.mark.attack("operator/rights")
 def test_nothing_was_refused_to_the_operator(platform, pytestconfig):
     """In all that the tests before this one made it do, no right was missing."""
     seen = list(requests(pytestconfig.stash[began]))
@@ -147,6 +168,12 @@ def test_nothing_was_refused_to_the_operator(platform, pytestconfig):
     assert [f"{e['verb']} {e['requestURI']}: {e['responseStatus'].get('message')}" for e in lacking] == []
 
 
+@pytest.mark.attack(
+    "operator/rights",
+    asset="the cluster",
+    threat="more rights than needed",
+    control="a Role in the namespaces looked after, from the kinds; no right that no story uses",
+)
 @pytest.mark.slow
 @pytest.mark.whole_suite
 def test_every_right_was_used(platform, pytestconfig):

@@ -60,6 +60,13 @@ def test_a_wrong_request_is_told_what_is_wrong(adder, body, code, words):
     assert words in answer.json()["error"]
 
 
+@pytest.mark.attack(
+    "client/no-key",
+    asset="predictions, metadata",
+    threat="asking without a key, or with a wrong one",
+    control="keys are on by default, generated with 256 bits, and asked for on every route but health, by the "
+    "gateway and by the pod",
+)
 def test_keys_are_asked_for(adder):
     """Without a key, or with a wrong one, nothing is told; both keys of the Secret open."""
     for key, code in (("wrong", 401), (adder.secret("adder-keys")["secondary"], 200)):
@@ -84,6 +91,7 @@ def test_an_edited_disruption_budget_is_set_right(adder):
     adder.kubectl("wait", "--for=jsonpath={.spec.maxUnavailable}=1", "pdb/adder-blue", "--timeout=30s")
 
 
+@pytest.mark.attack("client/huge-body")
 def test_a_huge_body_is_refused_and_the_next_request_answered(adder):
     """100 MB get a 413 with the limit, and the server goes on."""
     with adder.client("adder") as client:
@@ -147,6 +155,7 @@ def test_deleted_keys_are_made_again(adder):
         assert client.post("/v2/models/adder/infer", json=infer([[0.0]])).status_code == 200
 
 
+@pytest.mark.attack("client/empty-key")
 def test_keys_of_ones_own_that_are_not_there_are_named(adder):
     """keysSecretRef to nothing: the message names the Secret and what it needs; made later, the endpoint goes Ready."""
     adder.apply(endpoint("own-keys", "adder@1", keysSecretRef={"name": "mine"}))
@@ -176,6 +185,7 @@ def test_hand_made_changes_are_set_right(adder):
     pytest.fail(f"services {len(services)}, replicas {replicas}")
 
 
+@pytest.mark.attack("model/damaged-file")
 @pytest.mark.parametrize(
     ("name", "format", "content", "words"),
     [
@@ -205,6 +215,12 @@ def test_another_object_than_was_registered_is_refused_at_once(platform):
     assert condition(status, "Ready")["reason"] == "DigestMismatch"
 
 
+@pytest.mark.attack(
+    "model/pickles",
+    asset="the serving pod",
+    threat="pickle, joblib, torch and python run code when they are loaded",
+    control="refused by the operator and again by the server, unless `allowCodeExecution`",
+)
 def test_a_pickle_is_refused_until_allowed(platform):
     """A pickle runs code: the version says so, and is ready and served only after allowCodeExecution."""
     from sklearn.linear_model import LogisticRegression

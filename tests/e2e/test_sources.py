@@ -138,6 +138,7 @@ def test_a_ref_or_folder_that_is_not_there_is_told(platform, git, name, git_of, 
     assert words in status["failure"]["message"]
 
 
+@pytest.mark.attack("training/git-credentials")
 def test_code_from_a_private_repository(platform, git):
     """A token and a key open it for the source alone; the command finds neither, and logs and status have neither."""
     host, commit = f"git.{NAMESPACE}.svc", git[1]
@@ -180,6 +181,7 @@ def test_code_from_a_private_repository(platform, git):
     assert {ended[name]["attempts"] for name in refused} == {1}
 
 
+@pytest.mark.attack("author/source-archive")
 def test_code_from_an_archive_with_its_digest(platform):
     """A .tar.gz in the bucket is unpacked, if it is the one whose digest was asked for; another one is refused."""
     packed = io.BytesIO()

@@ -83,6 +83,7 @@ def test_a_namespace_has_its_own_objects_and_reads_the_shared_ones(pod):
         assert key in [e["Key"] for e in pod.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]]
 
 
+@pytest.mark.attack("training/namespace-keys")
 @pytest.mark.parametrize(
     "ask",
     [
@@ -134,6 +135,7 @@ def test_nothing_of_it_has_changed(platform, pod, url):
             assert root.get_object(Bucket=BUCKET, Key=key)["Body"].read() == b"x\n1\n"
 
 
+@pytest.mark.attack("training/namespace-keys")
 def test_the_operator_reads_and_writes_nothing(operator):
     """The operator's own account sees all results, and cannot change one."""
     for key in (MINE, FOREIGN):
@@ -149,6 +151,7 @@ def test_without_keys_nothing_is_open(url):
     assert refused(lambda: nobody.list_objects_v2(Bucket=BUCKET, Prefix="shared/"))
 
 
+@pytest.mark.attack("training/namespace-keys")
 def test_a_job_that_asks_for_another_namespaces_data_is_told(platform, url):
     """It fails without a retry, and says which field asked for what was refused."""
     inputs = {"data": {"uri": f"s3://{BUCKET}/{FOREIGN}"}}

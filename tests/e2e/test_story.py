@@ -54,6 +54,7 @@ def test_helm_test_passes(platform):
     assert "it works" in done.stdout
 
 
+@pytest.mark.attack("author/host")
 def test_an_endpoint_waits_for_its_model_and_goes_ready(platform):
     """An endpoint applied before its model says what it waits for, and answers when the model is trained."""
     platform.apply(endpoint("early", "early@latest"))

@@ -172,6 +172,7 @@ copied.describe().to_csv(sys.argv[1] + "/described.csv")
     assert status["inputs"]["copied"]["digest"].startswith("sha256:")
 
 
+@pytest.mark.attack("author/requester")
 def test_who_asked_is_written_down(platform, traveller):
     """The API server's own word for who made the object; nobody can write another name into it later."""
     who = json.loads(platform.kubectl("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]

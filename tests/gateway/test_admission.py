@@ -168,6 +168,7 @@ def _key_set(key: ec.EllipticCurvePrivateKey) -> str:
     return json.dumps({"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "1", **point}]})
 
 
+@pytest.mark.attack("client/forged-token")
 async def test_a_token_of_the_issuer_opens(gateway: Gateway, client: ClientSession) -> None:
     """A JWT of the issuer, for the audience to the letter and in time, opens; others, and those without end, do not."""
     port, key, stranger = free_port(), ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -205,6 +206,12 @@ async def test_the_key_set_is_fetched_from_the_issuer(gateway: Gateway, client: 
         assert gateway.agent.report()["churn"].no_key_set == ""
 
 
+@pytest.mark.attack(
+    "client/key-set-fetching",
+    asset="whoever serves key sets, or does not",
+    threat="the gateway asks again and again",
+    control="once in five minutes, and once a minute where the answer is no key set",
+)
 async def test_a_key_set_that_is_none_is_told_and_not_fetched_again_at_once(gateway: Gateway) -> None:
     """Whoever is asked for a key set and answers something else is left alone for a minute, but for requests' sake."""
     async with pods("blue") as (blue,), issuer("[]") as (uri, asked):
@@ -218,6 +225,13 @@ async def test_a_key_set_that_is_none_is_told_and_not_fetched_again_at_once(gate
     assert len(asked) <= 2  # by each of Envoy's two threads
 
 
+@pytest.mark.attack(
+    "client/silence",
+    asset="the gateway's sockets",
+    threat="connections that say nothing",
+    control="closed after two minutes, within ten seconds of an unfinished handshake or head; "
+    "`limits.maxConnections` for each endpoint",
+)
 async def test_who_says_nothing_is_hung_up_on(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that has asked for nothing does not stay: here for a second, else for two minutes."""
     monkeypatch.setattr("ultramarine_gateway.listeners.IDLE_SECONDS", 1)

@@ -152,6 +152,7 @@ async def test_a_pod_that_does_not_tell_is_complained_of_once(
     assert found["green"].compared == 0
 
 
+@pytest.mark.attack("client/kept-answers")
 async def test_copies_say_that_they_are_and_are_in_no_figures(gateway: Gateway, client: ClientSession) -> None:
     """Half of blue's requests are copied, under a name that both halves have; clients cannot say such things."""
     port = free_port()
@@ -177,6 +178,7 @@ async def test_copies_say_that_they_are_and_are_in_no_figures(gateway: Gateway, 
     assert found["green"].errors == 0
 
 
+@pytest.mark.attack("client/copies")
 async def test_copies_that_hang_cost_no_request(gateway: Gateway, client: ClientSession) -> None:
     """green answers copies late: sixteen are under way and others are not sent, while its own requests come through."""
     port = free_port()
@@ -194,6 +196,7 @@ async def test_copies_that_hang_cost_no_request(gateway: Gateway, client: Client
     assert copies <= 20  # each of Envoy's threads may be one ahead of the others
 
 
+@pytest.mark.attack("client/copies")
 async def test_who_does_not_read_copies_holds_up_no_request(gateway: Gateway, client: ClientSession) -> None:
     """green takes connections and reads nothing: short requests are copied, long ones are not, and all are answered."""
     port, deaf_port = free_port(), free_port()
@@ -220,6 +223,7 @@ async def test_who_does_not_read_copies_holds_up_no_request(gateway: Gateway, cl
     server.close()
 
 
+@pytest.mark.attack("client/kept-answers")
 async def test_what_servers_keep_is_not_open_at_the_gateway(gateway: Gateway, client: ClientSession) -> None:
     """Nobody outside learns how others were answered, and no pod is asked."""
     port = free_port()

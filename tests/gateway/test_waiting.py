@@ -60,6 +60,12 @@ async def test_nobody_waits_for_ever(gateway: Gateway, client: ClientSession) ->
         await figures(address, lambda seen: seen["blue"].waiting == 0)
 
 
+@pytest.mark.attack(
+    "network/asleep-flood",
+    asset="the gateway's agent",
+    threat="a flood of requests to a deployment that sleeps",
+    control="2,000 wait at most, others get 503 at once; the deployment gets no more pods than `maxReplicas`",
+)
 async def test_no_more_wait_than_the_agent_bears(
     gateway: Gateway, client: ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

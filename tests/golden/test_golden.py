@@ -252,6 +252,21 @@ EXAMPLES += [
 ]
 
 
+@pytest.mark.attack(
+    "author/host",
+    asset="the node",
+    threat="root, capabilities, host paths, host network, a writable image",
+    control="no raw pod fields in the API; every pod satisfies Pod Security `restricted`, which the tests' "
+    "namespaces enforce",
+)
+@pytest.mark.attack(
+    "author/api-token",
+    asset="the Kubernetes API",
+    threat="a pod uses a service account's token",
+    control="no pod that serves gets one; one that trains gets a token that only the operator takes, and the "
+    "API's own only where its job names a ServiceAccount. The network policies close the API server to "
+    "all of them",
+)
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_the_children_are_as_in_the_file(example, request):
     """The children of this object are, to the letter, those in the golden file."""

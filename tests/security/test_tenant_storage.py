@@ -196,6 +196,15 @@ def ask(store: ObjectStore, attack: Attack) -> tuple[int, str]:
     return response.status, answer
 
 
+@pytest.mark.attack(
+    "training/storage-paths",
+    asset="other namespaces' data",
+    threat="`..`, encoded dots or slashes, forged upload ids, part numbers, copy sources, keys of a batch "
+    "delete, or sub-resources that lead the storage elsewhere",
+    control="it answers only requests that the platform's clients send, each parameter and header by its form; "
+    "keys and ids are checked again where they become a path; there are no owners, policies, ACLs, "
+    "versions or forms to change",
+)
 @pytest.mark.parametrize("attack", list(attacks()), ids=str)
 def test_what_could_lead_elsewhere_is_refused_and_changes_nothing(store: ObjectStore, attack: Attack) -> None:
     """Whatever it names, a request is refused, and the disk outside the attacker's own part stays as it was."""
@@ -230,6 +239,14 @@ def status_of(asked: Any) -> int:
         return int(error.response["ResponseMetadata"]["HTTPStatusCode"])
 
 
+@pytest.mark.attack(
+    "training/namespace-keys",
+    asset="other namespaces' data",
+    threat="reading, writing or deleting in their prefixes with the storage keys",
+    control="the embedded storage has an account for each namespace, which opens `BUCKET/NAMESPACE/` (deleting "
+    "too: the trainer removes old checkpoints) and reads `BUCKET/shared/`; the operator's own only reads; "
+    "a storage of yours takes other keys in each namespace's Secret (see below)",
+)
 @pytest.mark.parametrize(
     ("account", "reads", "writes", "lists"),
     [

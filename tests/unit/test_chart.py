@@ -13,6 +13,20 @@ from ultramarine.shared.meta import Manifest
 from unit.rendered import CHART, EXTERNAL, METRICS, MODES, names, of, operator_env, pods
 
 
+@pytest.mark.attack(
+    "operator/token-reviews",
+    asset="the cluster",
+    threat="`create` on `tokenreviews`, the one right that is not of a namespace: it tells whose a token is, of "
+    "tokens that the operator is shown",
+    control="nothing is read or written by it; it asks for tokens to itself only; `progress.enabled=false` does "
+    "without",
+)
+@pytest.mark.attack(
+    "operator/cluster-wide",
+    asset="whole-cluster rights by accident",
+    threat="`clusterWide` where a namespace would do",
+    control="off by default: the only ClusterRole is the one for `tokenreviews`",
+)
 def test_by_default_nothing_reaches_beyond_its_namespace(chart):
     """All but CRDs and people's roles is in the release's namespace, but for the right to ask whose a token is."""
     got = chart.render({"rbac": {"people": False}})
@@ -130,6 +144,7 @@ def test_progress_is_taken_where_the_operators_service_is(chart):
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "ultramarine-operator", "namespace": "platform"}]
 
 
+@pytest.mark.attack("operator/token-reviews")
 def test_without_progress_there_is_no_right_and_no_way_for_it(chart):
     """progress.enabled=false: no cluster-wide right at all, and no training pod is let to the operator."""
     got = chart.render({"progress": {"enabled": False}, "rbac": {"people": False}})
@@ -240,6 +255,7 @@ def test_wrong_values_are_refused_with_their_name(chart, values, words):
     assert all(word in said for word in words), said
 
 
+@pytest.mark.attack("author/host")
 def test_every_pod_is_restricted(chart, mode):
     """Every pod passes Pod Security `restricted`, and what we promise beyond it, checked word by word."""
     found = list(pods(chart.render(mode)))
@@ -266,6 +282,7 @@ def test_every_pod_is_restricted(chart, mode):
             assert not any("hostPort" in port for port in container.get("ports", [])), where
 
 
+@pytest.mark.attack("author/api-token")
 def test_a_token_is_only_where_it_is_used(chart, mode):
     """The operator speaks to the API, and the storage reads one Secret; no other pod gets a service-account token."""
     for name, pod in pods(chart.render(mode)):
@@ -275,6 +292,14 @@ def test_a_token_is_only_where_it_is_used(chart, mode):
             assert pod["automountServiceAccountToken"] is False, name
 
 
+@pytest.mark.attack(
+    "training/accounts-secret",
+    asset="the accounts' Secret",
+    threat="the storage's own token",
+    control="`get` on that one Secret, by name; its pod runs one static program without a shell",
+)
+@pytest.mark.attack("operator/secrets")
+@pytest.mark.attack("operator/escalation")
 def test_the_rights_are_the_least(chart, mode):
     """The operator creates Secrets, the gateway reads them by name, the storage its own; no wildcard, no escalation."""
     for role in of(chart.render({**mode, "rbac": {"people": False}}), "Role", "ClusterRole"):
@@ -327,6 +352,7 @@ def test_people_have_roles_where_the_crds_are_installed(chart):
     assert rendered({"crds": {"install": False}}) == {}
 
 
+@pytest.mark.attack("author/roles")
 def test_no_role_of_people_reads_secrets_or_enters_pods():
     """One Secret by its name is all that can be read; no wildcard, no exec, no status, no roles, no tokens."""
     for role in (each for each in people.manifests() if each["kind"] == "ClusterRole"):

@@ -66,6 +66,13 @@ def test_every_gateway_pod_has_an_address_of_its_own_in_dns(chart):
     assert [port["port"] for port in spec["ports"]] == [GATEWAY_PORT]
 
 
+@pytest.mark.attack(
+    "network/envoy-token",
+    asset="the namespace's objects",
+    threat="whoever gets into Envoy, which strangers speak to, asks the API server",
+    control="Envoy's container has no token; the agent's beside it lists ConfigMaps and EndpointSlices of its "
+    "namespace, gets Secrets by name, and writes nothing",
+)
 def test_the_agent_alone_has_a_token_and_it_reads_three_types(chart):
     """Envoy, which strangers speak to, has no token; with the agent's one reads routes, addresses, Secrets by name."""
     spec = gateway(chart, "Deployment")["spec"]["template"]["spec"]

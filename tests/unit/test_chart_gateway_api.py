@@ -41,6 +41,13 @@ def test_the_operator_is_told_of_the_gateways(told):
     assert got == GatewayApi((public, ParentRef("inner", port=8080)), URL, grpc=False)
 
 
+@pytest.mark.attack(
+    "operator/routes",
+    asset="routes of the cluster's Gateways",
+    threat="the operator writes HTTPRoutes and GRPCRoutes of any host name in the namespaces that it looks after",
+    control="it has rights on them only with `gatewayApi.parentRefs`; a route that it did not make stays as it "
+    "is; which namespaces may have which host names is for the Gateway's listeners to say",
+)
 def test_routes_are_watched_and_allowed_only_where_there_are_such_gateways(chart, told):
     """By default there is neither a right on them nor a watch of them: the cluster may not know the types."""
     assert told({}) is None

@@ -58,6 +58,7 @@ def test_pods_reach_dns_and_the_storage_alone(chart, kind, own):
         assert peer["podSelector"] == policy(got, "platform", "ultramarine-storage")["podSelector"]
 
 
+@pytest.mark.attack("network/training-ingress")
 def test_training_pods_reach_each_other_and_the_operator(chart):
     """Of its own namespace a training pod reaches all that train, on any port; and the operator, which hears it."""
     got = chart.render({"namespaces": ["team-a", "team-b"]})
@@ -90,6 +91,12 @@ def test_pods_of_sweeps_reach_coordinators_and_the_operator(chart):
         assert spec["egress"][1] == training["egress"][2]
 
 
+@pytest.mark.attack(
+    "network/training-ingress",
+    asset="training pods",
+    threat="somebody connects to them",
+    control="only the training pods of the same namespace, which the nodes of one job need",
+)
 def test_only_what_serves_is_asked(chart, mode):
     """Compiling pods take no connections, training ones each other's, coordinators workers'; others serve."""
     got = chart.render(mode)
@@ -153,6 +160,12 @@ def test_policies_select_the_pods_that_the_chart_makes(chart):
     assert expression["values"] == ["TrainingJob", "Sweep", "Model", "ModelVersion", "OnlineEndpoint"]
 
 
+@pytest.mark.attack(
+    "network/storage-port",
+    asset="the embedded storage",
+    threat="other pods of the cluster try keys on it",
+    control="it answers the operator, `helm test` and the pods of the namespaces looked after",
+)
 @pytest.mark.parametrize(
     ("values", "selector"),
     [
@@ -168,6 +181,12 @@ def test_the_storage_answers_the_namespaces_looked_after(chart, values, selector
     assert peers[1]["namespaceSelector"] == selector
 
 
+@pytest.mark.attack(
+    "network/metadata-address",
+    asset="cloud credentials",
+    threat="a pod asks the metadata address",
+    control="excepted where any address is allowed for a storage elsewhere",
+)
 @pytest.mark.parametrize(
     ("endpoint", "port"),
     [
@@ -198,6 +217,14 @@ def test_more_egress_is_added_and_policies_can_be_left_out(chart):
     assert of(chart.render({"networkPolicies": {"enabled": False}}), "NetworkPolicy") == []
 
 
+@pytest.mark.attack(
+    "network/egress",
+    asset="services in the cluster, the node, the API server",
+    threat="a training command or a model's code looks around",
+    control="NetworkPolicies: what trains and serves reaches DNS and the object storage; what trains also the "
+    "operator's port, MLflow where there is one (of a sweep its coordinator alone, not its workers), and "
+    "what trains beside it in its namespace; nothing else",
+)
 def test_training_pods_and_coordinators_alone_reach_the_embedded_mlflow(chart):
     """Of the namespaces looked after; those that serve and the workers of sweeps do not, nor MLflow's anything."""
     got = chart.render({"mlflow": {"embedded": {"enabled": True}}, "namespaces": ["team-a", "team-b"]})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from base64 import b64decode
 
+import pytest
 from ultramarine.shared.meta import Manifest
 from unit.rendered import EXTERNAL, name, names, of
 
 
+@pytest.mark.attack("training/namespace-keys")
 def test_each_namespace_has_its_own_keys_to_the_embedded_storage(chart):
     """No two namespaces share an account, and the server's own and the operator's are in none of them."""
     got = chart.render({"namespaces": ["team-a", "team-b"]})
@@ -34,6 +36,14 @@ def test_a_namespace_whose_name_the_embedded_storage_needs_is_refused(chart):
     assert chart.render({**EXTERNAL, "namespaces": ["shared"]})
 
 
+@pytest.mark.attack(
+    "author/platform-secrets",
+    asset="other namespaces",
+    threat="a job beside the platform names the Secret with all keys to the embedded storage, Helm's copy of it, "
+    "or the operator's ServiceAccount",
+    control="as soon as the release has more than one namespace, an admission policy looks at what the operator "
+    "asks for in its own namespace, and refuses these names",
+)
 def test_what_the_platform_keeps_to_itself_is_closed_to_its_own_namespaces_jobs(chart):
     """With more than one namespace a policy stands between the operator's Jobs and the Secret that opens them all."""
     name = "platform-secrets-platform.ultramarine.dev"

@@ -147,6 +147,12 @@ class Answers:
         return {**ours("Model", "churn", {}), "status": manifest["status"]}
 
 
+@pytest.mark.attack(
+    "author/outdated-view",
+    asset="files in the storage",
+    threat="an outdated view of the cluster takes a living version for deleted",
+    control="the API server is asked before, and must say that the version is not there",
+)
 @pytest.mark.parametrize(
     ("found", "made"),
     [

@@ -46,6 +46,12 @@ FILES = generate.files()
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 
 
+@pytest.mark.attack(
+    "supply/generated-files",
+    asset="the installed release",
+    threat="generated files that were edited by hand",
+    control="they are compared with what the kinds say",
+)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(generate.ROOT)))
 def test_the_generated_files_are_fresh(path):
     """What is committed is what the kinds say now."""

@@ -93,6 +93,13 @@ def test_each_pod_says_what_it_has_counted(gateway_pod):
     assert state.figures == {"blue": DeploymentFigures(5, 1, 2, ((1, 0), (2.5, 4)), client_errors=None)}
 
 
+@pytest.mark.attack(
+    "network/false-gateway",
+    asset="the operator",
+    threat="a stranger's pod answers in the gateway's name",
+    control="its words are read as a version, numbers and sentences, up to 8 MiB, and can hold back that "
+    "namespace's endpoints only, or scale those with `autoscale` within their bounds",
+)
 @pytest.mark.parametrize(
     "body",
     [

@@ -108,6 +108,12 @@ def test_a_version_found_right_gets_a_job_and_is_not_ready_yet():
     assert [(event.reason, event.type) for event in got.events] == [("Compiling", "Normal")]
 
 
+@pytest.mark.attack(
+    "model/compile-keys",
+    asset="storage keys",
+    threat="the model's code reads them while it is compiled",
+    control="three containers: the one that loads it has no keys, and the next one stores what it left",
+)
 def test_the_container_that_loads_the_model_has_no_keys():
     """Of the pod's containers the one that runs what others have made knows neither the storage nor its keys."""
     of = one_version()
@@ -300,6 +306,7 @@ def test_a_quota_counts_each_container():
         assert {*each["resources"]["requests"]} == {*each["resources"]["limits"]} == {"cpu", "memory", DISK}
 
 
+@pytest.mark.attack("model/forged-verdict")
 @pytest.mark.parametrize(
     "changes", [{"uri": "s3://lake/team-b/x/"}, {"digest": "sha256:no"}, {"uri": ""}, {"reason": "Curious"}]
 )

@@ -72,6 +72,13 @@ def test_what_versions_have_stored_is_remembered():
     assert condition(kept, "ArtifactsDeleted") == {}
 
 
+@pytest.mark.attack(
+    "author/deleting",
+    asset="files in the storage",
+    threat="a Model or its status has others deleted than what a version has stored",
+    control="only a folder of the namespace's own trainings, of the shape that the platform gives it, checked by "
+    "plan and pod; with the namespace's keys; not what another version is of",
+)
 @pytest.mark.parametrize(
     "other",
     [
@@ -158,6 +165,7 @@ def test_a_storage_that_is_away_is_tried_again():
     assert kinds_of(plan_model(GONE, seen(), NOW + RETRY).apply) == [f"Job/{NAME}"]
 
 
+@pytest.mark.attack("author/deleting")
 @pytest.mark.parametrize(
     "shared", [uri(1), f"{uri(1)}model.skops", f"{PLACE}/", f"{PLACE}/model/", "s3://lake/team-a/"]
 )

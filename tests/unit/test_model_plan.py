@@ -153,6 +153,7 @@ def test_another_digest_is_refused():
     assert DIGEST in condition(got, "Ready")["message"]
 
 
+@pytest.mark.attack("author/foreign-artifact")
 def test_what_others_have_stored_is_neither_read_nor_told():
     """The operator's keys may open more than the namespace's: a false digest must not make it tell the right one."""
     for uri, hashes, is_told in (
@@ -195,6 +196,14 @@ def test_formats_that_run_code_want_a_word():
     assert plan_version(allowed, seen(answers={ASK: ArtifactFacts(DIGEST, 42)}), NOW).status["state"] == "Ready"
 
 
+@pytest.mark.attack(
+    "author/foreign-artifact",
+    asset="another namespace's artifacts",
+    threat="a ModelVersion names a URI there, and the operator's own keys look it up",
+    control="with the embedded storage the operator asks only for what lies in the version's namespace or in "
+    "`shared/`; with any storage it reads no object of elsewhere for its digest, and tells no digest of "
+    "one",
+)
 @pytest.mark.parametrize(
     ("uri", "asked"),
     [

@@ -103,6 +103,7 @@ def test_an_output_says_it_for_the_versions_made_of_it(allowed):
     assert made["spec"]["lineage"]["requestedBy"] == "ada"
 
 
+@pytest.mark.attack("model/trusted-by")
 @pytest.mark.parametrize(("creator", "shown"), [("the operator", "ada"), ("mallory", "mallory"), ("", None)])
 def test_who_asked_for_the_training_counts_only_from_the_operator(creator, shown):
     """A version that a person makes can say anything of its lineage: that person allowed it."""

@@ -113,6 +113,7 @@ def test_keys_are_made_again_when_no_gateway_pod_knows_the_old_ones():
 # ---- Tokens
 
 
+@pytest.mark.attack("client/around-the-gateway")
 def test_pods_that_answer_the_gateway_alone_are_made_behind_a_policy():
     """With tokens the routes carry the issuer; the policy comes first, and pods that ask for proof when it was seen."""
     one = endpoint(**BY_TOKEN)
@@ -187,6 +188,7 @@ def test_tokens_are_asked_for_when_no_pod_asks_for_keys():
     assert routes_of(rolled).auth.mode == "token"
 
 
+@pytest.mark.attack("client/around-the-gateway")
 def test_the_policy_stays_as_long_as_pods_need_it():
     """From tokens to keys: the gateway asks for keys at once; the policy goes after the last pod without a check."""
     before = endpoint(ANSWERS, **BY_TOKEN)
@@ -207,6 +209,7 @@ def test_the_policy_stays_as_long_as_pods_need_it():
     assert [ref.name for ref in last.delete] == [policy_name(one)]
 
 
+@pytest.mark.attack("client/around-the-gateway")
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
@@ -225,6 +228,12 @@ def test_what_only_a_gateway_can_do_is_not_done_without_one(spec, words):
         assert words in condition(got, "Stalled")["message"]
 
 
+@pytest.mark.attack(
+    "client/private-key",
+    asset="tokens",
+    threat="made by somebody who reads a private key in a spec",
+    control="a key set with private or symmetric keys is refused",
+)
 @pytest.mark.parametrize(
     ("jwks", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from builders import NOW, endpoint, seen, version
 from ultramarine.kinds.onlineendpoint.plan import plan
 from ultramarine.shared.serving_records import CollectTask, ServingTask
@@ -38,6 +39,7 @@ def test_the_sidecar_alone_has_the_storage_keys():
     assert task(sidecar) == task(server)
 
 
+@pytest.mark.attack("model/collector-keys")
 def test_the_sidecar_shares_with_the_server_the_captures_alone():
     """A model's code writes to /tmp, where boto3 would look for its configuration."""
     spec = pod(dataCollector=KEPT)

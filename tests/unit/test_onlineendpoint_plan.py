@@ -286,6 +286,12 @@ def test_replicas_bring_a_disruption_budget():
     ]
 
 
+@pytest.mark.attack(
+    "model/keys-in-server",
+    asset="storage keys",
+    threat="the model's code reads them",
+    control="only the init container has them; the serving one never",
+)
 def test_the_serving_container_has_no_storage_keys():
     """Only the fetching container gets the storage Secret."""
     spec = plan(endpoint(), seen(related=(version(1),)), NOW).apply[0]["spec"]["template"]["spec"]

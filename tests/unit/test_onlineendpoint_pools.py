@@ -109,6 +109,7 @@ def test_other_models_do_not_restart_the_pods():
     assert deployment(few) == deployment(more)
 
 
+@pytest.mark.attack("model/pool-keys")
 def test_the_server_never_sees_the_storage_keys():
     """They are in the environment of the container beside it, which goes on for as long as the pod does."""
     pod = deployment(plan(pooled(), seen(related=(model("a"), of("a", 1))), NOW))["spec"]["template"]["spec"]

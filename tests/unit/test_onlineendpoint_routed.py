@@ -277,6 +277,12 @@ def test_a_split_without_a_gateway_says_what_it_needs():
     assert "gateway.enabled" in condition(got, "Stalled")["message"]
 
 
+@pytest.mark.attack(
+    "network/shared-port",
+    asset="an endpoint's answers",
+    threat="a request for one endpoint comes to another's pods at the gateway",
+    control="each has a port of its own, and its Service leads there only when every gateway pod has confirmed that",
+)
 def test_a_taken_port_is_left_for_another():
     """Where another endpoint has the port, the next one is tried, once; no Service is turned to the taken one."""
     one = endpoint(KEYS)

@@ -215,6 +215,7 @@ async def test_without_a_token_nobody_is_asked(world, header):
     assert "Authorization: Bearer TOKEN" in words
 
 
+@pytest.mark.attack("training/progress")
 @pytest.mark.parametrize(
     "review",
     [
@@ -251,6 +252,13 @@ async def test_a_token_of_no_pod_is_refused(world, user):
     assert (code, "is not a pod's" in words) == (403, True)
 
 
+@pytest.mark.attack(
+    "training/progress",
+    asset="another job's status",
+    threat="a pod posts progress for a job that is not its own, or an earlier pod for the one that has taken over",
+    control="the API server says which pod a token was given to, and only the newest pod of a job's node 0 is "
+    "heard; the token is for the operator alone (an audience of its own), so it opens nothing else",
+)
 async def test_a_token_opens_its_own_job_only(world):
     """The pod of one job cannot speak for another, neither in its namespace nor from another one."""
     world.add("other", "other-0-a")
@@ -283,6 +291,7 @@ async def test_a_pod_that_only_looks_like_the_jobs_is_refused(world, strange):
     assert (await world.post())[0] == 403
 
 
+@pytest.mark.attack("training/progress")
 async def test_only_the_newest_pod_of_node_0_is_heard(world):
     """Other nodes do not report, nor does a pod that another one has taken over from; what it said is forgotten."""
     labels = child_labels("TrainingJob", "churn") | {INDEX: "1"}
@@ -300,6 +309,7 @@ async def test_only_the_newest_pod_of_node_0_is_heard(world):
     assert world.latest() == PROGRESS
 
 
+@pytest.mark.attack("training/report-flood")
 async def test_a_huge_report_is_refused(world):
     """More than 64 KiB is 413, with its length announced or not; who may not report cannot even send it."""
 
@@ -319,6 +329,13 @@ async def test_a_report_that_is_not_packed_as_it_says_is_refused(world):
     assert (code, "Content-Encoding" in words) == (400, True)
 
 
+@pytest.mark.attack(
+    "training/report-flood",
+    asset="the operator, the API server",
+    threat="reports without end, huge ones, or tokens made up",
+    control="one report a second for each job, ten of a sweep that wants other trials each time, 256 KiB at most, "
+    "read only for a pod that may report; at most eight reviews at once",
+)
 async def test_reports_that_come_too_fast_are_refused(world):
     """One report a second for each job; a status is written for them every ten seconds at most."""
     assert (await world.post())[0] == 204
@@ -393,6 +410,7 @@ async def test_no_more_tokens_are_remembered_than_have_room(world, monkeypatch):
     assert [token for token, _ in world.asked] == [TOKEN, "b.b.b", "c.c.c", "b.b.b"]
 
 
+@pytest.mark.attack("training/report-flood")
 async def test_a_crowd_of_strangers_costs_few_reviews_at_once(world):
     """However many ask, only a few reviews are under way at a time, and all are answered in the end."""
     running, most = 0, 0
@@ -511,6 +529,12 @@ def test_what_is_no_trial_is_not_paused(paused):
         SweepSummary.from_json(json.dumps(document))
 
 
+@pytest.mark.attack(
+    "training/sweep-progress",
+    asset="a sweep's status",
+    threat="a trial says what it likes of its sweep",
+    control="only the coordinator's newest pod is heard, known by its Job, and that runs no command of anybody's",
+)
 async def test_a_worker_does_not_speak_for_its_sweep(world):
     """A worker runs anybody's command: what it posts is refused, on the sweep and on the path of jobs."""
     world.add_sweep("hpo", coordinator="hpo-coordinator-a", workers="hpo-workers-0-a")

@@ -1,4 +1,4 @@
-"""docs/security.md speaks of tests that exist, and what is installed is pinned."""
+"""The tables of docs/security.md follow from the tests, and what is installed is pinned."""
 
 from __future__ import annotations
 
@@ -6,17 +6,46 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+from ultramarine import threats
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_test_that_the_threat_catalog_names_exists():
-    """A control whose test was renamed or removed is noticed."""
-    named = set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "security.md").read_text()))
-    assert len(named) > 40
-    for path, name in sorted(named):
-        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), f"{path}::{name}"
+WORDS = 'asset="a", threat="t", control="c"'
 
 
+def test_an_attack_has_a_row_with_all_tests_that_repeat_it():
+    """One test says what the attack is of, and each one marked with it stands in its row."""
+    first = f'@pytest.mark.attack("client/x", {WORDS})\ndef test_one(): ...'
+    second = '@pytest.mark.attack("client/x")\nasync def test_two(): ...'
+    assert threats.tables({"a.py": first, "b.py": second}) == {
+        "client": "| asset | threat | control | test |\n|---|---|---|---|\n"
+        "| a | t | c | `a.py::test_one`, `b.py::test_two` |\n"
+    }
+
+
+@pytest.mark.parametrize(
+    ("marks", "why"),
+    [
+        (['"client/x"'], "one test says"),
+        (['"client/x", asset="a", threat="t"'], "one test says"),
+        ([f'"client/x", {WORDS}', f'"client/x", {WORDS}'], "described twice"),
+    ],
+)
+def test_an_attack_is_described_once(marks, why):
+    """An attack without words, or with two descriptions, is an error of who marked it."""
+    source = "\n".join(f"@pytest.mark.attack({mark})\ndef test_it(): ..." for mark in marks)
+    with pytest.raises(ValueError, match=why):
+        threats.tables({"a.py": source})
+
+
+@pytest.mark.attack(
+    "supply/requirements",
+    asset="the images",
+    threat="another version of a requirement than the one tested",
+    control="`constraints.txt` pins every distribution of all images",
+)
 def test_every_requirement_is_pinned():
     """Each distribution that an image or a person's environment asks for has one exact version in constraints.txt."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

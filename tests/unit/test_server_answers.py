@@ -87,6 +87,7 @@ def test_large_outputs_are_not_told_and_errors_are() -> None:
             told(Answers(), status=status)
 
 
+@pytest.mark.attack("client/kept-answers")
 def test_only_who_asks_is_kept_for_and_only_as_long() -> None:
     """Nothing before the first question, nothing for others, each answer once, and nothing after a while."""
     clock = Clock()
@@ -155,6 +156,14 @@ async def test_requests_that_are_compared_are_told_to_the_gateway_pod_that_they_
     assert (dict(answers)["c"], dict(answers)["d"]) == (None, REFUSAL)
 
 
+@pytest.mark.attack(
+    "client/kept-answers",
+    asset="others' answers",
+    threat="reading what servers keep of them while a rollout compares answers",
+    control="told by a path that asks for a key, and only to who knows the random word of the gateway pod whose "
+    "requests they were; of labels a digest; the path is closed at the gateway, and clients cannot send "
+    "the headers",
+)
 async def test_answers_are_told_to_nobody_without_a_key(tmp_path: Path) -> None:
     """They are data of others: who has no key gets none, and a question without a reader is refused in words."""
     (tmp_path / "primary").write_text("the-key")
@@ -166,6 +175,12 @@ async def test_answers_are_told_to_nobody_without_a_key(tmp_path: Path) -> None:
             assert (await ask(client, ANSWERS_PATH, body, api_key="the-key"))[0] == 400
 
 
+@pytest.mark.attack(
+    "client/copies",
+    asset="the server",
+    threat="copies of requests take the places of requests, or load and unload models",
+    control="turned away when anybody would have to wait; taken for predictions only",
+)
 async def test_a_copy_takes_nobodys_place() -> None:
     """With one of two places taken a copy is turned away at once, and the request that comes next is answered.
 
@@ -228,6 +243,7 @@ class Labelled(Doubling):
         return {name: made[name] for name in outputs}
 
 
+@pytest.mark.attack("client/copies")
 async def test_a_copy_changes_nothing() -> None:
     """What loads or unloads a model, or asks for answers, is not done twice."""
     async with inside(service_of(Doubling())) as server:

@@ -36,6 +36,12 @@ def onnx_with_data_in(location: str) -> bytes:
     return bytes(made.SerializeToString())
 
 
+@pytest.mark.attack(
+    "model/onnx-files",
+    asset="files of the pod",
+    threat="an ONNX model names other files as its weights",
+    control="paths and links out of the model's folder are refused",
+)
 @pytest.mark.parametrize("location", ["../secret", "{folder}/secret", "link", "/proc/self/environ"])
 def test_an_onnx_model_reads_no_file_but_its_artifacts(tmp_path: Path, location: str) -> None:
     """Weights that lie outside of the model's folder, by path or by link, are not loaded."""
@@ -58,6 +64,7 @@ def archive(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.attack("model/skops-types")
 @pytest.mark.parametrize(("module", "name"), [("os", "system"), ("subprocess", "Popen"), ("builtins", "eval")])
 def test_a_skops_file_cannot_name_what_is_to_be_called(archive: Path, module: str, name: str) -> None:
     """A forged schema whose root is a function is refused by the function's name, and nothing is called."""
@@ -74,6 +81,12 @@ def test_a_skops_file_cannot_name_what_is_to_be_called(archive: Path, module: st
     assert f"{module}.{name}" in error.message
 
 
+@pytest.mark.attack(
+    "model/archive-paths",
+    asset="files of the pod",
+    threat="paths in an archive (`../x`, `/x`)",
+    control="archives are read in memory, never unpacked; a manifest's paths are checked before anything is written",
+)
 @pytest.mark.parametrize("member", ["../escaped", "/tmp/ultramarine-escaped", "a/../../escaped"])
 def test_a_skops_file_writes_nothing(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str

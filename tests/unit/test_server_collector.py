@@ -443,6 +443,14 @@ def test_a_storage_that_stays_away_does_not_hold_the_pods_end(folder, tmp_path, 
     assert "2 captures are lost with the pod" in capsys.readouterr().out
 
 
+@pytest.mark.attack(
+    "model/collector-keys",
+    asset="storage keys",
+    threat="the model's code has the data collector's sidecar, which has them, read or run something: by links, "
+    "pipes and forged files in the folder that they share",
+    control="nothing else is shared, not `/tmp` and its configuration files either; plain files of bounded size "
+    "are read, as data; whose a capture is the task says",
+)
 def test_a_models_code_gets_nothing_out_of_the_collector(folder, tmp_path, bucket_folder, storage, monkeypatch):
     """Links to files, pipes, broken lines and another's names are no captures: none is followed, none waited for."""
     task = collecting(folder, bucket_folder.name)

@@ -111,6 +111,13 @@ def test_a_verdict_without_a_model_is_stored_too(native, storage, tmp_path):
     assert CompileRecord.from_json(storage.read(prefix + RESULT_NAME)) == said
 
 
+@pytest.mark.attack(
+    "model/forged-verdict",
+    asset="truth of the answers",
+    threat="a model that runs code forges the verdict on its compiling, or somebody the stored one",
+    control="it is compiled only where `allowCodeExecution` is set; where the artifact lies is said by the "
+    "container that stores it, and counts only below the version's own place",
+)
 def test_a_forged_verdict_does_not_say_where_the_artifact_is(native, storage, tmp_path):
     """A model that runs code can write the verdict, not the address, the digest or the length of the message."""
     task = task_of(native)

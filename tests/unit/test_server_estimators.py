@@ -250,6 +250,7 @@ def test_a_search_over_distributions_is_refused_and_what_it_found_is_not(tmp_pat
     assert _served(search.best_estimator_, tmp_path)
 
 
+@pytest.mark.attack("model/skops-calls")
 def test_a_pipeline_is_served_without_its_folder_of_pickles(tmp_path: Path) -> None:
     """`memory` is read by fit alone, and would be unpickled."""
     fitted = make_pipeline(StandardScaler(), LogisticRegression(), memory=str(tmp_path / "m")).fit(ROWS, CLASSES)

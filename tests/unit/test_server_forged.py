@@ -228,6 +228,13 @@ FORGED: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
+@pytest.mark.attack(
+    "model/skops-memory",
+    asset="the serving pod's memory",
+    threat="a `.skops` with forged nodes, indices, sizes, or an address in `__array_interface__`",
+    control="what compiled code would follow is compared with the arrays before the first prediction; such "
+    "attributes are refused",
+)
 @pytest.mark.parametrize("name", FORGED)
 def test_what_compiled_code_would_follow_is_checked_before(name: str, tmp_path: Path) -> None:
     make, attribute = FORGED[name]
@@ -258,6 +265,7 @@ def _plain(value: Any) -> dict[str, Any]:
     return {"__class__": "str", "__module__": "builtins", "__loader__": "JsonNode", "content": json.dumps(value)}
 
 
+@pytest.mark.attack("model/skops-memory")
 def test_an_object_that_says_where_its_memory_is_is_refused(tmp_path: Path) -> None:
     """numpy takes `__array_interface__` of any object for an address."""
     path = tmp_path / "model.skops"
@@ -330,6 +338,7 @@ def test_a_generators_pool_is_not_filled_for_ever(tmp_path: Path) -> None:
     assert "pool" in _refusal_of(path).message
 
 
+@pytest.mark.attack("model/skops-memory")
 def test_damaged_numbers_end_no_process(tmp_path: Path) -> None:
     """Models with random bytes in their arrays are loaded and asked in a process of their own, which lives."""
     command = [sys.executable, Path(__file__).with_name("forging.py"), tmp_path]

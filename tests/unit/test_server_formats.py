@@ -121,6 +121,7 @@ def loaded(path: Path, format: str, *, allowed: bool = True, signature: dict[str
     return load(ModelFile(path, format), task, 1)
 
 
+@pytest.mark.attack("model/pickles")
 @pytest.mark.parametrize("format", sorted(CODE_EXECUTING_FORMATS))
 def test_code_waits_for_leave(tmp_path: Path, format: str) -> None:
     """Nothing is even opened before the ModelVersion allows it."""

@@ -30,6 +30,7 @@ def onnx_server(models: Path) -> Iterator[Server]:
 # The protocol
 
 
+@pytest.mark.attack("client/no-key")
 def test_health_needs_no_key(sklearn_server: Server) -> None:
     """Probes and scrapes get in without a key."""
     assert sklearn_server.get("/v2/health/live").json() == {"live": True}
@@ -93,6 +94,7 @@ def test_onnx_answers_are_the_models_own(models: Path, estimator: Pipeline, name
     np.testing.assert_allclose(np.reshape(proba["data"], (569, 2)), estimator.predict_proba(ROWS), atol=1e-5)
 
 
+@pytest.mark.attack("client/nonsense")
 @pytest.mark.parametrize(
     ("method", "path", "headers", "code", "words"),
     [
@@ -161,6 +163,12 @@ def memory_peak(server: Server) -> int:
     return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM"))
 
 
+@pytest.mark.attack(
+    "client/huge-body",
+    asset="memory of the server",
+    threat="huge bodies, announced or not",
+    control="refused above 64 MiB without being kept",
+)
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_100_mb_body_is_refused_without_keeping_it(onnx_server: Server, announced: bool) -> None:
     """The client sends everything, reads a 413 in JSON, and the server's memory does not grow by that body."""

@@ -27,6 +27,12 @@ from ultramarine_server.keys import LOOK_SECONDS
 # Failures of the model, keys, shutdown
 
 
+@pytest.mark.attack(
+    "client/traceback",
+    asset="the model's inside",
+    threat="tracebacks in answers",
+    control="logged, never sent",
+)
 def test_a_failing_model_shows_no_traceback_to_the_client(models: Path) -> None:
     """The client gets a request id, the log gets the reason, and the next request is answered."""
     task = task_for(models / "slow.skops", allow_code_execution=True)
@@ -55,6 +61,12 @@ def test_health_answers_while_the_model_computes(models: Path) -> None:
         thread.join()
 
 
+@pytest.mark.attack(
+    "client/leaked-key",
+    asset="keys",
+    threat="a leaked one",
+    control="two keys, exchanged without a restart",
+)
 def test_keys_rotate_without_restart(models: Path, tmp_path: Path) -> None:
     """Old and new open together while both are there; then only the new one does."""
     (tmp_path / "primary").write_text("old")
@@ -197,6 +209,7 @@ def test_delete_takes_away_one_artifact(storage: Storage, bucket: str, tmp_path:
     assert storage.folders(f"{prefix}/") == [made[1].uri]
 
 
+@pytest.mark.attack("model/keys-in-server")
 def test_the_server_knows_nothing_of_the_storage() -> None:
     """What faces the network imports no storage client."""
     names = ("serve", "sklearn_model", "onnx_model")

@@ -68,6 +68,7 @@ def test_a_single_object_without_suffix_is_what_was_registered(tmp_path: Path) -
     assert find_model(tmp_path, task) == ModelFile(tmp_path / "model", "onnx")
 
 
+@pytest.mark.attack("author/exchange")
 @pytest.mark.parametrize(
     ("files", "changes", "reason"),
     [
@@ -90,6 +91,7 @@ def test_a_wrong_artifact_is_refused(
     assert caught.value.reason == reason
 
 
+@pytest.mark.attack("model/exchanged-content")
 def test_content_that_changed_on_disk_is_found(tmp_path: Path) -> None:
     """Files are checked where they are loaded, not only where they were fetched."""
     task = task_for(tmp_path, {"model.skops": b"1"})
@@ -103,6 +105,13 @@ class Custom(LogisticRegression):
     """A type that skops does not know."""
 
 
+@pytest.mark.attack("model/pickles")
+@pytest.mark.attack(
+    "model/skops-types",
+    asset="the serving pod",
+    threat="a `.skops` with types of its own, or a forged one that names a function",
+    control="unknown types are refused by their names, and nothing is called",
+)
 @pytest.mark.parametrize("suffix", ["pkl", "joblib", "skops"])
 def test_code_runs_only_where_it_is_allowed(tmp_path: Path, suffix: str) -> None:
     """Pickle, joblib and unknown skops types are refused with the remedy, and load when their owner allows it."""
@@ -134,6 +143,13 @@ def test_code_of_the_training_script_has_its_own_remedy(tmp_path: Path) -> None:
     assert caught.value.reason == "DependencyMissing"
 
 
+@pytest.mark.attack(
+    "model/damaged-file",
+    asset="the server",
+    threat="a damaged file makes it crash without a word",
+    control="each fault has its reason, in the endpoint's status; a forged file of XGBoost or LightGBM can still "
+    "end the process",
+)
 @pytest.mark.parametrize("format", ["sklearn", "onnx", "pickle", "joblib"])
 @pytest.mark.parametrize("content", [b"", b"garbage" * 100])
 def test_a_damaged_file_is_said_to_be_that(tmp_path: Path, format: str, content: bytes) -> None:
@@ -176,6 +192,12 @@ def test_keys_are_followed_when_the_secret_is_swapped(tmp_path: Path) -> None:
     assert keys.opens({"api-key": "new"})
 
 
+@pytest.mark.attack(
+    "client/timing",
+    asset="keys",
+    threat="found byte by byte by time",
+    control="digests are compared in constant time, all of them; time itself is not measured",
+)
 @pytest.mark.parametrize(
     ("headers", "opens"),
     [
@@ -219,6 +241,12 @@ def test_a_gateway_proves_itself_by_its_own_header(tmp_path: Path, headers: dict
     assert KeyRing(tmp_path, of_gateways).opens(headers) is opens
 
 
+@pytest.mark.attack(
+    "client/empty-key",
+    asset="keys",
+    threat="an empty or missing key file opens to everybody",
+    control="an empty key is none, and a server without keys does not start",
+)
 def test_an_empty_key_file_is_no_key(tmp_path: Path) -> None:
     """A Secret with an empty value does not leave the door open."""
     (tmp_path / "primary").write_text("\n")

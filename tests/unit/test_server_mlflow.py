@@ -173,6 +173,13 @@ def test_an_onnx_model_tells_its_tensors_itself(tmp_path: Path) -> None:
     np.testing.assert_array_equal(model.predict({"X": ROWS.astype(np.float32)}, ["label"])["label"], predicted)
 
 
+@pytest.mark.attack(
+    "model/mlflow-folder",
+    asset="the serving pod",
+    threat="a folder of MLflow holds a pickle, names types to trust, or a file elsewhere",
+    control="its file's format decides; its own list of trusted types counts for nothing; nothing outside of the "
+    "folder is read",
+)
 def test_what_is_pickled_in_a_folder_needs_leave(tmp_path: Path) -> None:
     """The folder's format says nothing of code, so its file decides."""
     folder, predicted = folder_of("sklearn-pickle", tmp_path)
@@ -186,6 +193,7 @@ def test_what_is_pickled_in_a_folder_needs_leave(tmp_path: Path) -> None:
     np.testing.assert_array_equal(model.predict({"input": ROWS}, ["predict"])["predict"], predicted)
 
 
+@pytest.mark.attack("model/mlflow-folder")
 def test_what_a_folder_trusts_is_not_trusted_for_that(tmp_path: Path) -> None:
     """MLmodel's own list of trusted types is its maker's word, and opens nothing."""
     folder, _ = folder_of("sklearn-skops", tmp_path)
@@ -241,6 +249,7 @@ def test_the_registered_signature_comes_first(tmp_path: Path) -> None:
     assert [(spec.name, spec.datatype) for spec in model.signature.inputs] == [("rows", "FP32")]
 
 
+@pytest.mark.attack("model/mlflow-folder")
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -126,6 +126,13 @@ def test_a_new_catalogue_is_followed_without_a_restart(
     assert set(pool.index()) == {"m1", "m9"}
 
 
+@pytest.mark.attack(
+    "model/pool-keys",
+    asset="storage keys",
+    threat="a model of a pool has something else fetched with them, or leaves something for who has them",
+    control="the fetching container takes a model's name and digest and looks the place up itself; it shares no "
+    "writable folder with the server",
+)
 def test_the_fetcher_brings_nothing_but_what_the_catalogue_names(pool: PoolServer, tmp_path: Path) -> None:
     """Who speaks to its socket can name a model, but no place: it answers with a refusal."""
 

@@ -103,6 +103,12 @@ def test_the_largest_numbers_of_a_type_are_taken(datatype: str, largest: float) 
     assert array.tolist() == [[float(DTYPES[datatype].type(largest)), float(DTYPES[datatype].type(-largest))]]
 
 
+@pytest.mark.attack(
+    "client/nonsense",
+    asset="the server",
+    threat="nonsense for JSON, tensors, shapes",
+    control="any document is answered or refused in the protocol's words",
+)
 @given(
     st.dictionaries(st.sampled_from(["id", "inputs", "outputs", "parameters", "x"]), JSON | st.lists(JSON, max_size=2))
 )

@@ -217,6 +217,7 @@ def test_a_signature_that_is_not_the_models_is_refused(tmp_path: Path, format: s
     assert caught.value.reason == "SignatureMismatch"
 
 
+@pytest.mark.attack("model/damaged-file")
 @pytest.mark.parametrize("format", ["xgboost", "lightgbm"])
 def test_a_shortened_file_is_said_to_be_that(tmp_path: Path, format: str) -> None:
     """Wherever it ends, the verdict is ModelCorrupt; the libraries alone would end the process or never return."""

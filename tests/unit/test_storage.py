@@ -32,6 +32,14 @@ def test_plain_uris_are_taken_apart(uri: str, bucket: str, key: str) -> None:
     assert parse_uri(uri) == (bucket, key)
 
 
+@pytest.mark.attack(
+    "author/storage-endpoint",
+    asset="storage endpoint, internal services",
+    threat="a URI or field sends the operator or a pod elsewhere (SSRF)",
+    control="the endpoint comes from the chart's values only; URIs are `s3://` and nothing else, checked at "
+    "admission and again where they are used",
+)
+@pytest.mark.attack("author/uri-paths")
 @pytest.mark.parametrize(
     "uri",
     [
@@ -70,6 +78,12 @@ def test_tricky_uris_are_refused(uri: str) -> None:
     assert not caught.value.transient
 
 
+@pytest.mark.attack(
+    "author/uri-paths",
+    asset="files of a pod, other prefixes",
+    threat="`..`, encoded or double slashes, backslashes, control characters in a URI",
+    control="refused by one strict parser, so that no two parsers can differ",
+)
 @given(st.text(max_size=60))
 def test_any_text_is_a_uri_or_a_storage_error(text: str) -> None:
     """Whatever a person writes, the parser answers with a location that stays inside its bucket, or with a reason."""

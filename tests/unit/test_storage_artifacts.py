@@ -99,6 +99,12 @@ def test_an_empty_folder_is_an_empty_output(storage: Storage, bucket: str, tmp_p
     assert caught.value.reason == "OutputEmpty"
 
 
+@pytest.mark.attack(
+    "training/links",
+    asset="files outside an output",
+    threat="a link in an output leads to another file",
+    control="links that leave the folder, circles and sockets are refused",
+)
 def test_links_that_leave_the_folder_are_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """Nothing from outside the output gets into it by a link."""
     folder = folder_with(tmp_path, {"a": b"1"})
@@ -131,6 +137,7 @@ def test_links_inside_the_folder_are_followed(storage: Storage, bucket: str, tmp
     assert [entry.path for entry in manifest.files] == ["checkpoint-3/weights", "latest/weights"]
 
 
+@pytest.mark.attack("training/links")
 def test_sockets_are_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """What is neither file nor folder cannot be stored, and the message names it."""
     folder = folder_with(tmp_path, {"a": b"1"})
@@ -270,6 +277,12 @@ def test_changed_content_is_found(storage: Storage, bucket: str, tmp_path: Path)
     assert hashlib.sha256(b"evil").hexdigest() in caught.value.message
 
 
+@pytest.mark.attack(
+    "model/exchanged-content",
+    asset="truth of the answers",
+    threat="content exchanged in the storage or on disk",
+    control="SHA-256 of each file, checked when fetched and when loaded",
+)
 def test_an_exchanged_manifest_is_found(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """The digest that was registered decides, not what the bucket says today."""
     record = storage.upload_folder(folder_with(tmp_path, {"model.onnx": b"onnx"}), f"s3://{bucket}/out/", "onnx")
@@ -281,6 +294,7 @@ def test_an_exchanged_manifest_is_found(storage: Storage, bucket: str, tmp_path:
     assert caught.value.reason == "DigestMismatch"
 
 
+@pytest.mark.attack("model/archive-paths")
 def test_a_manifest_cannot_write_outside(storage: Storage, bucket: str, tmp_path: Path) -> None:
     """A listed path with `..` is refused although its digest is right."""
     text = b'{"files":[{"bytes":1,"path":"../escape","sha256":"00"}],"format":""}'
@@ -330,6 +344,12 @@ def test_garbage_in_place_of_a_manifest_is_said_to_be_that(storage: Storage, buc
     assert caught.value.reason == "ManifestInvalid"
 
 
+@pytest.mark.attack(
+    "training/huge-record",
+    asset="the operator's memory",
+    threat="a huge result record",
+    control="read up to 16 MiB, then refused",
+)
 def test_small_objects_are_read_and_large_ones_refused(storage: Storage, bucket: str) -> None:
     """`read` gives back what `write` stored, and does not fill the memory with what cannot be a record."""
     storage.write(f"s3://{bucket}/result.json", b"{}")

@@ -177,6 +177,13 @@ def test_what_is_missing_at_the_start_is_named(tmp_path: Path, secret: str, word
     assert words in done.stderr
 
 
+@pytest.mark.attack(
+    "training/storage-memory",
+    asset="the embedded storage",
+    threat="its memory or its connections are used up by large forms, documents or silent clients",
+    control="bodies that are no content are 4 MiB at most, forms are refused unread, idle connections end after "
+    "two minutes, 512 requests at once",
+)
 @pytest.mark.parametrize(
     "head",
     [

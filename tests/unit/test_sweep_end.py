@@ -233,6 +233,12 @@ def test_the_best_trial_is_registered_once():
     assert got.status["best"][0]["modelVersion"] == "churn-4"
 
 
+@pytest.mark.attack(
+    "training/sweep-output",
+    asset="a sweep's result",
+    threat="a summary names an output of somebody else's as the best trial's",
+    control="what is not below the sweep's own prefix, or that of the best trial's TrainingJob, is not registered",
+)
 @pytest.mark.parametrize(
     ("best", "words"),
     [

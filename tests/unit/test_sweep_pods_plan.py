@@ -457,6 +457,7 @@ def test_a_trial_with_nothing_to_run_has_failed():
     assert "refers to parameters that this trial does not have" in ended["message"]
 
 
+@pytest.mark.attack("training/sweep-output")
 def test_the_best_trials_output_is_registered_from_where_its_job_stores():
     """And from nowhere else, whatever its trainer has told."""
     one = alone(registerBest="churn", trialTemplate={"spec": {"command": ["a"], "outputs": {"model": {}}}})
@@ -517,6 +518,13 @@ def test_the_pods_of_a_trial_know_whom_to_tell(model, format):
     assert TrainingTask.from_json(env[contract.ENV_TASK]["value"]).outputs == {"model": format, "more": ""}
 
 
+@pytest.mark.attack(
+    "training/false-trial",
+    asset="another sweep, other Secrets",
+    threat="a TrainingJob is made to look like a trial of somebody else's sweep",
+    control="where it speaks and with which key follows from its owner's name, in its own namespace; its author "
+    "could mount that key anyway",
+)
 @pytest.mark.parametrize(
     ("owner", "text"),
     [

@@ -146,6 +146,7 @@ class Meddling(Storage):
         return record
 
 
+@pytest.mark.attack("training/broken-checkpoint")
 def test_what_changed_while_it_was_uploaded_is_no_checkpoint(job: Job) -> None:
     """The mixture is deleted and never pointed to, the command's author is told, and the next look gets it right."""
     storage = Meddling(job.storage.name)
@@ -270,6 +271,12 @@ def test_content_that_comes_back_is_not_deleted_as_its_own_predecessor(job: Job)
     assert job.attempt().restore() == job.latest()
 
 
+@pytest.mark.attack(
+    "training/forged-checkpoints",
+    asset="what is stored",
+    threat="a forged record of checkpoints has the trainer delete something else",
+    control="only folders that are named as ours, below the job's own prefix, are deleted",
+)
 def test_a_record_cannot_have_anything_else_deleted(job: Job) -> None:
     """Whoever can write latest.json does not get us to delete another job's folder."""
     other = job.prefix + "model/0123456789abcdef/"
@@ -407,6 +414,12 @@ def test_an_attempt_resumes_from_the_latest(job: Job) -> None:
     assert any(line.startswith(f"resuming from the checkpoint: 3 bytes from {record.uri}") for line in job.said)
 
 
+@pytest.mark.attack(
+    "training/broken-checkpoint",
+    asset="what a job resumes from",
+    threat="a checkpoint that is half there, exchanged, or written while it was sent",
+    control="each file is checked by its SHA-256; the one before takes its place",
+)
 @pytest.mark.parametrize("damage", ["weights", "manifest.json"])
 def test_a_broken_latest_gives_way_to_the_one_before(job: Job, damage: str) -> None:
     """What is not whole is said and not used, and goes when there is a new one."""

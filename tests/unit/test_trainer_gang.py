@@ -438,6 +438,13 @@ def test_an_elastic_gang_waits_for_who_is_alive() -> None:
 HELLO = {"kind": "hello", "identity": JOB, "index": 1, "last": 0}
 
 
+@pytest.mark.attack(
+    "training/gang-port",
+    asset="a job of several nodes",
+    threat="somebody talks nonsense, nothing, or in another job's name to the port by which its nodes find each other",
+    control="it is hung up on, and the running nodes are not disturbed; who knows the protocol and the job's name "
+    "can claim a node's place (see the gaps)",
+)
 @pytest.mark.parametrize(
     "said",
     [
@@ -472,6 +479,7 @@ def test_nonsense_ends_its_own_connection_only(job: Job, said: bytes) -> None:
     assert joining.result(PATIENCE)
 
 
+@pytest.mark.attack("training/gang-port")
 def test_a_running_epoch_is_not_disturbed_by_strangers(job: Job) -> None:
     """Silent connections, resets, and trainers of another job come and go."""
     gangs = job.trainers(gang_task(2))
@@ -488,6 +496,7 @@ def test_a_running_epoch_is_not_disturbed_by_strangers(job: Job) -> None:
         assert not gangs[1].broken.is_set()
 
 
+@pytest.mark.attack("training/gang-port")
 def test_who_only_beats_does_not_keep_a_place(job: Job) -> None:
     """All places for strangers are taken by ones that send heartbeats: a moment later a member gets in."""
     first = job.trainer(0, gang_task(2))

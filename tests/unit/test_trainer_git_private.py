@@ -139,6 +139,7 @@ def test_a_server_with_a_ca_of_its_own(serve: Serve, fetched: Any) -> None:
     assert files == FILES
 
 
+@pytest.mark.attack("training/git-server")
 def test_a_certificate_of_an_unknown_ca_gets_no_token(serve: Serve, fetched: Any) -> None:
     """Without ca.crt the remedy is told, and the token stays here."""
     server = serve(certificate=authority("127.0.0.1")[1])
@@ -199,6 +200,13 @@ def test_what_is_wrong_with_a_secret_for_https_is_told(
     assert words in caught.value.message
 
 
+@pytest.mark.attack(
+    "training/git-server",
+    asset="credentials of a private repository",
+    threat="another server takes the repository's place",
+    control="host keys must be in `known_hosts`, certificates must be of a known CA, and what is checked comes "
+    "before what is sent",
+)
 @pytest.mark.parametrize(
     ("secret", "reason", "words"),
     [

@@ -135,6 +135,12 @@ def test_a_megabyte_line_is_forgotten_and_the_next_one_is_read() -> None:
     assert cutter.feed(b"\nloss=1\n") == ["loss=1"]
 
 
+@pytest.mark.attack(
+    "author/control-characters",
+    asset="people's terminals and logs",
+    threat="control characters in a command's last words",
+    control="made readable before they are stored",
+)
 def test_colours_and_broken_text_become_readable() -> None:
     """Terminal escapes and bytes that are not UTF-8 do not get into a status."""
     assert lines_of(b"\x1b[32mok\x1b[0m \xff\x00\n") == ["ok \ufffd"]
@@ -315,6 +321,12 @@ def test_no_source_is_fine(tmp_path: Path) -> None:
     copy_source(tmp_path / "absent", tmp_path / "work")
 
 
+@pytest.mark.attack(
+    "training/storage-keys",
+    asset="storage keys",
+    threat="the command reads them from its environment",
+    control="the trainer takes them out of it (see the gaps: it is the same user)",
+)
 def test_the_command_does_not_see_the_storage_keys() -> None:
     """Credentials and our own variables stay with the trainer."""
     given = {"AWS_SECRET_ACCESS_KEY": "s", "AWS_ACCESS_KEY_ID": "k", "ULTRAMARINE_TASK": "{}", "LR": "0.1"}

@@ -197,6 +197,13 @@ def test_an_archive_is_unpacked_and_its_digest_told(
     assert fetched(uri=uri, digest=digest) == ({"train.py": "print(1)", "src/model.py": "pass"}, SourceRecord(digest))
 
 
+@pytest.mark.attack(
+    "author/source-archive",
+    asset="files of a pod",
+    threat="a source archive with `..`, links that lead outside, devices, or a small one of something huge",
+    control="unpacked through Python's `data` filter, 4 GiB at most, and never by way of a link of the archive's "
+    "own; its digest is checked first",
+)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -230,6 +237,7 @@ def test_archives_that_lead_outside_or_are_none_are_refused(
     assert {p.name for p in tmp_path.iterdir()} <= {"work"}
 
 
+@pytest.mark.attack("author/source-archive")
 def test_an_archive_that_unpacks_into_too_much_is_refused(
     fetched: Any, storage: Storage, bucket: str, monkeypatch: Any
 ) -> None:

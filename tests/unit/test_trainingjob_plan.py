@@ -90,6 +90,13 @@ def test_a_long_list_of_names_is_cut():
         plan(training_job(command=["$(params.a13)"], parameters=names), seen(), NOW)
 
 
+@pytest.mark.attack(
+    "author/expansion",
+    asset="the task given to a pod",
+    threat="`$(NAME)` in a command or URI is expanded by Kubernetes after admission",
+    control="references are filled in once, and lead to named fields only; the task stands before the author's "
+    "variables, so none of them is expanded into it",
+)
 def test_a_reference_to_nothing_is_refused_with_what_there_is():
     """A reference to a parameter that is not there names the place, the field and the known names."""
     with pytest.raises(InvalidSpec, match=r"spec\.command\[0\].*params\.rate.*spec\.parameters.*it has: lr"):
@@ -120,6 +127,7 @@ def test_a_reference_in_another_spelling_is_refused_before_the_job_begins():
     assert plan(training_job(command=right, parameters={"lr": "1"}, inputs=data), seen(), NOW).apply
 
 
+@pytest.mark.attack("author/expansion")
 def test_no_variable_of_the_author_gets_into_the_task():
     """Kubernetes fills $(NAME) in from the variables before it, so the task and the storage's address come first."""
     job = training_job(env=[{"name": "A", "value": '"}'}], inputs={"data": {"uri": "s3://lake/$(A)"}})
@@ -563,6 +571,12 @@ def test_children_of_an_earlier_job_of_this_name_are_not_ours():
     assert kinds_of(got.apply) == ["Job/churn"]
 
 
+@pytest.mark.attack(
+    "author/long-words",
+    asset="a status",
+    threat="words without end from a program make it unwritable",
+    control="cut to the schema's limits",
+)
 def test_words_without_end_still_fit_the_status():
     """A verdict or a metric's name that is too long is cut: the API server would refuse the whole status."""
     one = training_job()

@@ -46,6 +46,14 @@ def private(kind):
     return workers_job(one, PLATFORM, ["lr"], 1)["spec"]["template"]["spec"]
 
 
+@pytest.mark.attack(
+    "training/git-credentials",
+    asset="credentials of a private repository",
+    threat="the command reads them",
+    control="only the init container that fetches the source mounts the Secret; it runs the platform's image and "
+    "no code of the repository, and leaves files that the command's container can read and not write. "
+    "They are in no log, status or task; a URL with a password is refused",
+)
 @pytest.mark.parametrize("kind", ["TrainingJob", "Sweep"])
 def test_credentials_are_mounted_where_the_source_is_fetched_and_nowhere_else(kind):
     """The command's container has neither the Secret nor its volume, and may only read what was fetched."""

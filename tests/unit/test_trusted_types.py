@@ -60,6 +60,7 @@ def test_what_people_store_is_trusted(model: Any) -> None:
     assert untrusted_in(_dumped(model)) == []
 
 
+@pytest.mark.attack("model/skops-calls")
 @pytest.mark.parametrize(
     ("held", "name"),
     [
@@ -76,6 +77,14 @@ def test_what_could_run_code_is_told_by_its_name(held: Any, name: str) -> None:
     assert name in untrusted_in(_dumped(FunctionTransformer(held)))
 
 
+@pytest.mark.attack(
+    "model/skops-calls",
+    asset="the serving pod",
+    threat="a `.skops` of known types that has them call a function, a method or a class with the file's "
+    "arguments, or read a folder of pickles",
+    control="types are known by the way in which they are built; what calls is not; method names and outputs of "
+    "functions are checked, `memory` is dropped",
+)
 @pytest.mark.parametrize(
     "node",
     [
