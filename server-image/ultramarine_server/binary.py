@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Sequence
 
@@ -43,7 +44,7 @@ def split(body: bytes, header_length: str) -> tuple[bytes, Tail]:
     """Part the document from the tensors behind it."""
     if not header_length:
         return body, _NO_TAIL
-    if not header_length.isdigit() or int(header_length) > len(body):
+    if not re.fullmatch("[0-9]{1,18}", header_length) or int(header_length) > len(body):
         raise BadRequest(f"{HEADER} is {header_length!r}; it must be the length of the JSON document in the body")
     length = int(header_length)
     return body[:length], Tail(memoryview(body)[length:])

@@ -118,7 +118,7 @@ def _refuse_unsupported(parameters: Mapping[str, Any]) -> None:
 def _tensor(entry: _Input, tail: binary.Tail) -> Tensor:
     try:
         return Tensor(entry.name, entry.datatype, _array(entry, tail))
-    except BadRequest as error:
+    except (BadRequest, ValueError, OverflowError) as error:  # numpy has a limit to dimensions and sizes.
         raise BadRequest(f"input {entry.name!r}: {error}") from error
 
 

@@ -215,6 +215,23 @@ class Gateway:
         return state.reason if state else ""
 
 
+@asynccontextmanager
+async def running(name: str = "t") -> AsyncIterator[Gateway]:
+    """Envoy and agent, of a namespace where nothing is yet."""
+    folder = short_folder(name)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("ultramarine_gateway.listeners.GATEWAY_READY_PORT", ready_port := free_port())
+        made = Gateway(Agent(NAMESPACE, folder, "127.0.0.1", ["127.0.0.0/8"]), folder, ready_port=ready_port)
+        made.begin()
+        made.see_nothing_yet()
+        await made.start_envoy()
+        await eventually("Envoy is there", lambda: made.agent.connected)
+        yield made
+        await made.stop_envoy()
+        await made.end()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 async def eventually(what: str, holds: Callable[[], Any], seconds: float = 60.0) -> None:
     """Wait until something holds; fail with `what` was waited for."""
     end = time.monotonic() + seconds
