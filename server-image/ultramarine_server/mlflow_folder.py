@@ -54,7 +54,8 @@ def logged(folder: Path) -> Logged:
 
 
 def _file(folder: Path, flavor: str, facts: Mapping[str, Any]) -> ModelFile:
-    name = str(facts.get(_FILE_KEYS[flavor]) or "")
+    given = facts.get(_FILE_KEYS[flavor])
+    name = given if isinstance(given, str) else ""  # Aliases in YAML may lead to a text of any length.
     path = (folder / name).resolve()
     if not name or not path.is_relative_to(folder.resolve()) or not path.is_file():
         raise ValueError(f"MLmodel names {name!r} as the model, which is no file of the folder")

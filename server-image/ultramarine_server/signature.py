@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from ultramarine_server.body import BODY_LIMIT
 from ultramarine_server.errors import BadRequest, LoadError
 from ultramarine_server.tensors import DTYPES, Array, keeps_values
 
@@ -26,9 +28,13 @@ class TensorSpec(msgspec.Struct, frozen=True):
         return document | ({"parameters": dict(self.parameters)} if self.parameters else {})
 
     def one_row(self) -> Array:
-        """Return a row of the example, or of zeros and empty texts."""
+        """Return a row of the example, or of zeros and empty texts. Raises LoadError if no request could bring one."""
         value = self.parameters.get("example", "" if self.datatype == "BYTES" else 0)
-        return np.full([max(size, 1) for size in self.shape], value, DTYPES[self.datatype or "FP64"])
+        sizes, dtype = [max(size, 1) for size in self.shape], DTYPES[self.datatype or "FP64"]
+        if math.prod(sizes) * dtype.itemsize > BODY_LIMIT:
+            message = f"a row of {self.name!r} with shape {list(self.shape)} is larger than a request may be"
+            raise LoadError(f"{message} ({BODY_LIMIT} bytes); give it a smaller shape", "SignatureInvalid")
+        return np.full(sizes, value, dtype)
 
     def take(self, array: Array, datatype: str) -> Array:
         """Return `array`, which came as `datatype`, in this tensor's type. Raises BadRequest when it does not fit."""
