@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import skops.io
 import yaml
+from security.share import tenth
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import VotingClassifier
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
@@ -26,7 +27,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from security.share import tenth
 from ultramarine.shared.contract import MANIFEST_NAME
 from ultramarine.shared.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile, find_model

@@ -1,0 +1,254 @@
+"""What hostile code tries inside of a pod, with nothing but the standard library; it prints what became of each try.
+
+`python inside.py '{"tries": [NAME, ...], ...}'` does these, with the addresses that stand beside them. A try that returns
+has succeeded, and says what it got; one that raises was refused. Nothing that is secret is printed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import glob
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TOKEN = Path("/var/run/ultramarine/token")
+CLONE_NEWNET, MS_BIND = 0x40000000, 4096
+
+Try = Callable[[dict[str, Any]], Any]
+TRIES: dict[str, Try] = {}
+
+
+def named(name: str) -> Callable[[Try], Try]:
+    """Give a try its name."""
+
+    def put(attempt: Try) -> Try:
+        TRIES[name] = attempt
+        return attempt
+
+    return put
+
+
+# The node, by the kernel
+
+
+def _called(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _write(path: str) -> Try:
+    def attempt(_: dict[str, Any]) -> None:
+        with open(path, "w") as file:
+            file.write("1")
+
+    return attempt
+
+
+def _read(path: str) -> Try:
+    return lambda _: bool(Path(path).read_bytes()) or _fail("empty")
+
+
+def _fail(why: str) -> Any:
+    raise OSError(why)
+
+
+for _path in (
+    "/evil", "/etc/passwd", "/usr/local/bin/python", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger",
+    "/sys/fs/cgroup/memory.max", "/sys/kernel/uevent_helper", "/dev/kmsg", "/dev/mem", "/var/run/ultramarine/token",
+    "/etc/hosts", "/var/lib/x", "/root/x",
+):  # fmt: skip
+    TRIES[f"write {_path}"] = _write(_path)
+for _path in (
+    "/etc/shadow", "/proc/kcore", "/dev/mem", "/root/.kube/config",
+    "/var/run/secrets/kubernetes.io/serviceaccount/token", "/run/containerd/containerd.sock", "/var/run/docker.sock",
+    "/var/lib/kubelet/config.yaml", "/etc/kubernetes/admin.conf",
+):  # fmt: skip
+    TRIES[f"read {_path}"] = _read(_path)
+
+TRIES["become root"] = lambda _: os.setuid(0)
+TRIES["become another group"] = lambda _: os.setgroups([0])
+TRIES["change the root"] = lambda _: os.chroot("/tmp")
+TRIES["make a device"] = lambda _: os.mknod("/tmp/disk", 0o60644, os.makedev(8, 0))
+TRIES["mount"] = lambda _: _called(_libc().mount(b"/", b"/tmp", b"", MS_BIND, None))
+TRIES["leave the root"] = lambda _: _called(_libc().pivot_root(b"/tmp", b"/tmp"))
+TRIES["a network of one's own"] = lambda _: _called(_libc().unshare(CLONE_NEWNET))
+TRIES["the node's namespaces"] = lambda _: _called(_libc().setns(os.open("/proc/1/ns/net", os.O_RDONLY), 0))
+TRIES["another host name"] = lambda _: socket.sethostname("evil")
+TRIES["raw packets"] = lambda _: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()
+TRIES["frames"] = lambda _: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).close()
+TRIES["more priority"] = lambda _: os.nice(-5)
+TRIES["the time"] = lambda _: _called(_libc().settimeofday(b"\0" * 16, None))
+TRIES["a kernel module"] = lambda _: _called(_libc().init_module(b"", 0, b""))
+TRIES["a reboot"] = lambda _: _called(_libc().reboot(0x89ABCDEF))
+TRIES["keys of the kernel"] = lambda _: _called(min(_libc().keyctl(0, -3, 0), 0))
+TRIES["a program of the kernel's"] = lambda _: _called(min(_libc().syscall(321, 5, b"\0" * 72, 72), 0))
+
+
+@named("a setuid program")
+def _setuid(_: dict[str, Any]) -> str:
+    found = [path for path in glob.glob("/usr/bin/*") + glob.glob("/bin/*") if os.stat(path).st_mode & 0o4000]
+    for path in found:
+        done = subprocess.run([path, "-c", "id -u"], capture_output=True, text=True, timeout=5, check=False)
+        if done.stdout.strip() == "0":
+            return path
+    raise OSError("none that gives root")
+
+
+NODE = tuple(TRIES)
+
+# The network
+
+
+def _connect(name: str) -> Try:
+    def attempt(to: dict[str, Any]) -> str:
+        host, port = to[name]
+        socket.create_connection((host, port), timeout=2).close()
+        return f"{host}:{port}"
+
+    return attempt
+
+
+CLOSED = (
+    "API server", "API server on the node", "etcd", "kubelet", "kubelet's health", "metadata", "metadata by IPv6",
+    "metrics server", "DNS server's metrics", "gateway's agent", "gateway's readiness", "server of another endpoint",
+    "gRPC of another endpoint", "operator's other port", "storage's other port", "the internet", "link-local neighbour",
+    "SSH of the node", "storage",
+)  # fmt: skip
+for _name in CLOSED:
+    TRIES[f"reach {_name}"] = _connect(_name)
+
+
+@named("reach IPv6 neighbours")
+def _neighbours(_: dict[str, Any]) -> str:
+    addresses = Path("/proc/net/if_inet6").read_text().split("\n")  # IPv6 is off where there is no such file.
+    found = [line for line in addresses if line and not line.endswith(" lo")]
+    return found[0] if found else _fail("no address")
+
+
+NETWORK = tuple(name for name in TRIES if name not in NODE)
+
+# The operator's port, which training pods may reach
+
+
+def _post(path: str, body: bytes = b"{}", **headers: str) -> Try:
+    def attempt(to: dict[str, Any]) -> str:
+        url = f"http://{to['operator'][0]}:{to['operator'][1]}" + path.format(**to["names"])
+        token = TOKEN.read_text().strip()
+        made = {name.replace("_", "-"): value.format(token=token) for name, value in headers.items()}
+        asked = urllib.request.Request(url, body, made, method="POST")
+        try:
+            with urllib.request.urlopen(asked, timeout=10) as answer:
+                return f"{answer.status}"
+        except urllib.error.HTTPError as error:
+            if error.code >= 500:
+                return f"{error.code}"
+            raise
+
+    return attempt
+
+
+OWN = {"Authorization": "Bearer {token}"}
+TRIES["report for another job"] = _post("/progress/{namespace}/other", **OWN)
+TRIES["report for another namespace"] = _post("/progress/kube-system/{job}", **OWN)
+TRIES["report for a sweep"] = _post("/sweeps/{namespace}/{job}", **OWN)
+TRIES["report without a token"] = _post("/progress/{namespace}/{job}")
+TRIES["report with a made-up token"] = _post("/progress/{namespace}/{job}", Authorization="Bearer e30.e30.e30")
+TRIES["report by another path"] = _post("/progress/{namespace}/other/../{job}", **OWN)
+TRIES["report by an encoded path"] = _post("/progress/{namespace}%2fother/{job}", **OWN)
+TRIES["report nonsense"] = _post("/progress/{namespace}/{job}", b"\x80\x04K\x01.", **OWN)
+TRIES["report lists in lists"] = _post("/progress/{namespace}/{job}", b"[" * 100_000, **OWN)
+TRIES["report too much"] = _post("/progress/{namespace}/{job}", b"[" + b"0," * 300_000 + b"0]", **OWN)
+TRIES["report what is no gzip"] = _post("/progress/{namespace}/{job}", b"x", Content_Encoding="gzip", **OWN)
+TRIES["report a bomb"] = _post(
+    "/progress/{namespace}/{job}", zlib.compress(bytes(2**27), 9), Content_Encoding="deflate", **OWN
+)
+TRIES["report by another's header"] = _post("/progress/{namespace}/other", X_Remote_User="system:admin", **OWN)
+TRIES["have the operator do something"] = _post("/api/v1/namespaces", **OWN)
+TRIES["end the operator"] = _post("/quitquitquit")
+
+
+# The storage, with the keys that the pod has anyway
+
+
+def _keys() -> dict[str, str]:
+    """The namespace's keys, which a pod's command can find in its trainer's environment."""
+    found = dict(os.environ)
+    for path in glob.glob("/proc/[0-9]*/environ"):
+        try:
+            parts = Path(path).read_bytes().split(b"\0")
+        except OSError:
+            continue
+        found |= {name.decode(): value.decode() for name, sep, value in (p.partition(b"=") for p in parts) if sep}
+    return {name: value for name, value in found.items() if name.startswith("AWS_")}
+
+
+def _stored(method: str, place: dict[str, str]) -> Try:
+    def attempt(to: dict[str, Any]) -> str:
+        import boto3
+        from botocore.exceptions import ClientError
+
+        keys = _keys()
+        client = boto3.client(
+            "s3",
+            endpoint_url="http://{}:{}".format(*to["storage"]),
+            region_name="us-east-1",
+            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+        )
+        # First what it may: else a refusal would mean nothing.
+        client.list_objects_v2(Bucket="ultramarine", Prefix=f"{to['names']['namespace']}/", MaxKeys=1)
+        try:
+            getattr(client, method)(**{name: value.format(**to["names"]) for name, value in place.items()})
+        except ClientError as error:
+            raise OSError(error.response["Error"]["Code"]) from None
+        return method
+
+    return attempt
+
+
+THEIRS = {"Bucket": "ultramarine", "Key": "another-team/secret"}
+TRIES["read another namespace's object"] = _stored("get_object", THEIRS)
+TRIES["write another namespace's object"] = _stored("put_object", THEIRS)
+TRIES["delete another namespace's object"] = _stored("delete_object", THEIRS)
+TRIES["copy another namespace's object"] = _stored(
+    "copy_object", {"Bucket": "ultramarine", "Key": "{namespace}/x", "CopySource": "ultramarine/another-team/secret"}
+)
+TRIES["list another namespace's objects"] = _stored(
+    "list_objects_v2", {"Bucket": "ultramarine", "Prefix": "another-team/"}
+)
+TRIES["list all namespaces"] = _stored("list_objects_v2", {"Bucket": "ultramarine", "Delimiter": "/"})
+TRIES["write what all read"] = _stored("put_object", {"Bucket": "ultramarine", "Key": "shared/x"})
+TRIES["climb out of the prefix"] = _stored(
+    "get_object", {"Bucket": "ultramarine", "Key": "{namespace}/../another-team/secret"}
+)
+TRIES["open the bucket"] = _stored("put_bucket_acl", {"Bucket": "ultramarine", "ACL": "public-read"})
+TRIES["another bucket"] = _stored("create_bucket", {"Bucket": "evil"})
+
+
+def main() -> None:
+    """Print a line of JSON for each try."""
+    to = json.loads(sys.argv[1])
+    for name in to["tries"]:
+        try:
+            got: Any = TRIES[name](to)
+        except (OSError, subprocess.SubprocessError) as error:
+            print(json.dumps({"try": name, "refused": f"{type(error).__name__}: {error}"[:200]}), flush=True)
+        else:
+            print(json.dumps({"try": name, "got": str(got)[:200]}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
