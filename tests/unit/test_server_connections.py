@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from serving_inside import Doubling, Inside, eventually, inside, question, service_of
 from ultramarine_server import http
+from ultramarine_server.body import inflate
+from ultramarine_server.errors import BadRequest
 from ultramarine_server.keys import KeyRing
 
 INFER = "/v2/models/double/infer"
@@ -288,6 +290,13 @@ async def test_a_compressed_body_is_inflated(server: Inside, encoding: str, body
     client.ask("POST", INFER, body, content_encoding=encoding)
 
     assert numbers((await client.answer()).body) == [2, 2]
+
+
+@pytest.mark.attack("client/bad-bodies")
+def test_a_body_of_very_many_streams_is_refused() -> None:
+    """Each stream of nothing costs a look at what follows it: a million of them would take the server for hours."""
+    with pytest.raises(BadRequest, match="more than 10000 gzip streams"):
+        inflate(gzip.compress(b"") * 10_001, "gzip", 2**26)
 
 
 @pytest.mark.parametrize(
