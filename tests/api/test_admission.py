@@ -48,12 +48,7 @@ def test_what_keeps_a_rule_is_accepted(empty, kind):
     threat="a variable named like one of ours",
     control="names that start with `ULTRAMARINE_` are refused at admission",
 )
-@pytest.mark.attack(
-    "author/priority-class",
-    asset="the cluster's own pods",
-    threat="training takes their place by a PriorityClass of the system's",
-    control="classes that begin with `system-` are refused at admission",
-)
+@pytest.mark.attack("author/priority")
 @pytest.mark.attack("training/git-credentials")
 @pytest.mark.parametrize("rule", RULES, ids=str)
 def test_what_breaks_a_rule_is_refused_in_words(empty, rule):

@@ -45,6 +45,14 @@ def confined(manifest: Manifest, namespace: str) -> Manifest:
     return manifest
 
 
+@pytest.mark.attack(
+    "author/priority",
+    asset="the cluster's own pods, and the platform's",
+    threat="training takes their place by their PriorityClass",
+    control="classes that begin with `system-` or `ultramarine-platform` are refused at admission; "
+    "`training.priorityClasses` lists those that may be named. Operator, storage, MLflow and "
+    "gateways have a class of value 1000000",
+)
 def test_training_names_the_classes_that_are_allowed_and_no_other(restricted):
     """Field, value and what may be written are in the answer; a list without any allows none."""
     some, none = restricted('["batch", "infra"]'), restricted("[]")

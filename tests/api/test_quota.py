@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hands
 import httpx
+import pytest
 from bare import Api, eventually
 from operator_process import Node, Operator
 from stories import serving, status, training, until
@@ -32,6 +33,7 @@ def told(api: Api, kind: str, name: str, type: str) -> str:
     return str((find(status(api, kind, name), type) or {}).get("message", ""))
 
 
+@pytest.mark.attack("author/share")
 def test_a_child_that_the_quota_refuses_is_told_with_what_is_used(api: Api, operator: Operator):
     """The Job of a training, and the Secret of an endpoint: neither is tried again without a pause."""
     quota(api, "share", count_jobs_batch=0, count_secrets=0)
@@ -47,6 +49,7 @@ def test_a_child_that_the_quota_refuses_is_told_with_what_is_used(api: Api, oper
     assert operator.metric('ultramarine_api_requests_total{code="403",kind="Secret",verb="create"}') <= 4
 
 
+@pytest.mark.attack("author/share")
 def test_a_pod_that_the_quota_refuses_is_told_and_forgotten_when_there_is_room(
     api: Api, operator: Operator, node: Node
 ):

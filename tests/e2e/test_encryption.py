@@ -131,6 +131,14 @@ def test_turned_on_everything_goes_by_tls(release):
         assert client.post("/v2/models/trained/infer", json=asked).json()["outputs"][0]["data"] == [1]
 
 
+@pytest.mark.attack(
+    "network/plain-text",
+    asset="storage keys, tokens, requests, answers",
+    threat="read or changed on their way between gateway, servers, storage, operator and sweeps, or told to "
+    "somebody who poses as one of them",
+    control="`tls.internal`: TLS alone, each part proves its own name by an authority of the release; "
+    "renewed without a restart",
+)
 def test_each_port_proves_its_name_and_refuses_plain_text(release):
     """Every port shows the certificate of its own Secret, which the release's authority signed; `helm test` agrees."""
     run(*release.home.target.helm, "test", "ultramarine", "--namespace", HOME)
@@ -145,6 +153,7 @@ def test_each_port_proves_its_name_and_refuses_plain_text(release):
         assert not speaks_plainly(port, host=host), (name, port)
 
 
+@pytest.mark.attack("network/plain-text")
 def test_certificates_are_renewed_under_way(release):
     """An upgrade leaves young certificates; old ones are renewed, reach every port without a restart or a failure."""
     before, pods = release.certificates(), release.pods()
@@ -172,6 +181,7 @@ def test_certificates_are_renewed_under_way(release):
     print(f"renewed: {len(load.answers)} requests, none failed")
 
 
+@pytest.mark.attack("network/posing")
 def test_the_key_of_the_authority_is_closed_to_jobs(release):
     """A job beside the platform that names the Secret of the authority gets no pod, and is told why."""
     source = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "ultramarine-ca", "key": "tls.key"}}}

@@ -215,8 +215,8 @@ except OSError:
     "client/around-the-gateway",
     asset="predictions, metadata",
     threat="going around the gateway to pods that cannot check a token",
-    control="a NetworkPolicy for each such endpoint, put right when somebody edits it; its pods are made only "
-    "when it is there, and it goes after the last of them; without a gateway none are made",
+    control="pods want to see what a Secret says that the gateway alone sends; besides a NetworkPolicy for each such "
+    "endpoint, put right when somebody edits it, before its pods and until the last of them has gone",
 )
 def test_tokens_open_and_there_is_no_way_around_the_gateway(asked, stranger):
     """A JWT of the issuer, in time and for the audience, opens; with tokens pods answer the gateway alone."""

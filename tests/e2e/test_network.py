@@ -159,6 +159,13 @@ def test_a_serving_pod_answers(platform, stranger, served):
     assert attempt(platform, (STRANGER,), way, wanted) == wanted
 
 
+@pytest.mark.attack(
+    "network/link",
+    asset="everything that policies close",
+    threat="a pod asks its neighbours by their addresses of the link (IPv6), which no NetworkPolicy sees",
+    control="servers, gateway, operator and storage listen at their pods' own addresses alone; the embedded "
+    "cluster's pods have no IPv6",
+)
 def test_no_pod_of_ours_answers_on_the_link(platform, stranger, served):
     """A neighbour's address of the link is no way around the policies: to servers, gateway, operator and storage."""
     ours = platform.get("pod", "", "-l", f"ultramarine.dev/name={served}")

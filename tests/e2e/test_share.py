@@ -36,6 +36,13 @@ def counted(platform: Platform, pods: str) -> None:
         time.sleep(0.3)
 
 
+@pytest.mark.attack(
+    "author/share",
+    asset="other tenants' room",
+    threat="objects, pods, Services and listeners without end",
+    control="quotas, which the administrator sets ([a sample](operations.md#a-tenants-share)); the operator "
+    "waits for room, tells what is used up, and tries again without haste",
+)
 def test_a_namespace_with_a_quota_trains_and_serves_and_says_when_it_is_full(share: Platform):
     """Nothing that the platform makes is refused for want of limits; what has no room waits, and goes on by itself."""
     outputs = {"model": {"registerAs": "shared", "compile": {"to": "onnx"}}}
@@ -63,6 +70,7 @@ def test_a_namespace_with_a_quota_trains_and_serves_and_says_when_it_is_full(sha
     share.ready("roomless", "shared-1", 240)
 
 
+@pytest.mark.attack("author/disk")
 def test_a_training_that_fills_the_disk_is_told_what_to_raise(platform: Platform):
     """The kubelet evicts it, and the status has its words and the field."""
     platform.apply(training_job("filler", FILLS, resources={"limits": {"ephemeral-storage": "50Mi"}}))

@@ -77,6 +77,7 @@ async def test_either_key_opens_in_either_header(gateway: Gateway, client: Clien
     assert refused.value.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
+@pytest.mark.attack("client/around-the-gateway")
 async def test_the_gateway_proves_itself_to_pods(gateway: Gateway, client: ClientSession) -> None:
     """Whatever a client says in its place, pods get what the Secret says, by HTTP and by gRPC, and soon what is new."""
     port = free_port()

@@ -34,6 +34,13 @@ async def test_what_an_administrator_has_listed_is_fetched(tmp_path: Path, liste
         assert await fetched(KeySets([listed]), uri, tmp_path) == (200, KEY_SET)
 
 
+@pytest.mark.attack(
+    "author/key-set",
+    asset="internal services, a cloud's metadata",
+    threat="`token.jwksUri` leads the gateway to an address of the inside",
+    control="the gateway's agent fetches key sets, follows no redirection, and connects to no private "
+    "address, of loopback or of a link, but to those of `gateway.issuers`",
+)
 @pytest.mark.parametrize(
     "host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0.0.0.0", "169.254.169.254", "10.0.0.1"]
 )
@@ -48,6 +55,7 @@ async def test_nothing_is_fetched_from_the_inside(tmp_path: Path, host: str) -> 
     assert sets.failures == {uri: why}
 
 
+@pytest.mark.attack("author/key-set")
 @pytest.mark.parametrize(
     ("text", "status", "why"),
     [

@@ -17,6 +17,7 @@ from ultramarine_gateway import asking
 SERVER = f"ultramarine-server.{NAMESPACE}.svc"
 
 
+@pytest.mark.attack("network/plain-text")
 async def test_pods_prove_that_they_are_the_namespaces_servers(
     gateway: Gateway, client: ClientSession, tmp_path: Path
 ) -> None:

@@ -296,6 +296,13 @@ def test_no_child_says_what_the_server_leaves_out(example):
     assert [line for child in example().apply for line in empty(child)] == []
 
 
+@pytest.mark.attack(
+    "network/posing",
+    asset="the platform's names",
+    threat="a training pod that is taken over shows a certificate of the platform",
+    control="pods that only ask mount the authority's certificate and no key; keys of storage, operator, "
+    "gateway and authority are closed to jobs beside the platform",
+)
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_with_tls_each_container_has_what_it_needs_and_no_more(example, monkeypatch):
     """What serves has the key of its kind; whatever else asks the storage or the operator has the authority alone."""

@@ -53,6 +53,7 @@ def outlives(manifest: Manifest) -> bool:
 PLATFORM = ("ultramarine-operator", "ultramarine-storage", "ultramarine-mlflow", "ultramarine-gateway")
 
 
+@pytest.mark.attack("author/priority")
 @pytest.mark.parametrize(
     ("values", "name", "made"),
     [

@@ -29,6 +29,7 @@ def secrets(objects: list[Manifest]) -> dict[str, Manifest]:
     return {name(each): each for each in of(objects, "Secret") if each["type"] == "kubernetes.io/tls"}
 
 
+@pytest.mark.attack("network/posing")
 def test_each_part_has_a_certificate_for_its_own_names(chart: Chart) -> None:
     """All are of one authority, whose key only the release's namespace has, and none proves another one's name."""
     found = secrets(chart.render(ON))

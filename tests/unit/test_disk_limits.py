@@ -19,6 +19,14 @@ CONTAINER = 'Container trainer exceeded its local ephemeral storage limit "1Gi".
 NODE = "The node was low on resource: ephemeral-storage. Threshold quantity: 1, available: 0. "
 
 
+@pytest.mark.attack(
+    "author/disk",
+    asset="the node's disk",
+    threat="a pod fills it, and others are evicted",
+    control="every pod has a limit, and so has each of its folders: the author's, or "
+    "`training.ephemeralStorage` and `serving.ephemeralStorage`. Who takes more is evicted, and the "
+    "status names the field to raise",
+)
 @pytest.mark.parametrize(
     ("resources", "asked", "limit"),
     [

@@ -139,6 +139,7 @@ def test_pods_that_answer_the_gateway_alone_are_made_behind_a_policy():
     assert "keysSecret" not in got.status
 
 
+@pytest.mark.attack("client/around-the-gateway")
 def test_pods_ask_for_proof_when_every_gateway_pod_gives_it():
     """Pods of an earlier release ask for nothing: they go on until new ones would be answered, and so would a retry."""
     one = endpoint(ANSWERS, **BY_TOKEN)

@@ -221,6 +221,7 @@ def test_both_keys_open_by_either_header(tmp_path: Path, headers: dict[str, str]
     assert KeyRing(tmp_path).opens(headers) is opens
 
 
+@pytest.mark.attack("client/around-the-gateway")
 @pytest.mark.parametrize(
     ("headers", "opens"),
     [

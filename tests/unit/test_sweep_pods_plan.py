@@ -87,6 +87,7 @@ def test_a_new_sweep_gets_a_coordinator_and_no_workers():
     assert json.loads(told)["pod_per_trial"] is True
 
 
+@pytest.mark.attack("author/requester")
 def test_a_trial_is_asked_for_by_who_asked_for_its_sweep():
     """Its job inherits the author, and keeps the one that it has when it is held."""
     one = alone()

@@ -119,6 +119,7 @@ def test_the_storage_speaks_tls_alone_and_takes_a_renewed_certificate(
             Storage(store.endpoint, attempts=1).read("s3://ultramarine/team/a")
 
 
+@pytest.mark.attack("network/plain-text")
 def test_pods_know_the_operator_by_its_authority(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A training pod tells its token to an operator that proves its name, and to nobody else."""
     asked: list[str] = []
@@ -170,6 +171,7 @@ def test_the_operator_asks_gateway_pods_that_prove_their_name(
             gateway.routes_of(address, "churn")
 
 
+@pytest.mark.attack("network/plain-text")
 def test_trials_know_their_coordinator_by_its_name(
     authority: Authority, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

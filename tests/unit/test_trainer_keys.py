@@ -90,6 +90,13 @@ def opened(storage: Storage) -> set[str]:
     return found
 
 
+@pytest.mark.attack(
+    "training/other-jobs",
+    asset="other jobs' data",
+    threat="the command finds the trainer's keys, and reads or overwrites what its namespace has stored",
+    control="with the embedded storage the trainer exchanges the namespace's keys for ones of its task, and "
+    "starts anew without the former",
+)
 def test_the_keys_open_what_the_task_names(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it reads can be read and listed, what it stores written and deleted; other files of its namespace cannot."""
     storage = client(endpoint, narrowed(environment()), monkeypatch)
@@ -110,6 +117,7 @@ def test_the_keys_open_what_the_task_names(endpoint: str, monkeypatch: pytest.Mo
             act()
 
 
+@pytest.mark.attack("training/other-jobs")
 @pytest.mark.parametrize(
     "odd", [f"{LAKE}/team/*", f"{LAKE}/team-b/secret", f"{LAKE}/", "https://example.com", f"{LAKE}/team/{'x' * 5000}"]
 )
@@ -133,6 +141,7 @@ def scoped(scope: Any, key: str = KEY, account: str = "namespace-team") -> dict[
     return {ACCESS: name, SECRET: hmac.new(key.encode(), name.encode(), hashlib.sha256).hexdigest()}
 
 
+@pytest.mark.attack("training/other-jobs")
 @pytest.mark.parametrize(
     "keys",
     [
@@ -170,6 +179,7 @@ def test_keys_that_cannot_be_exchanged_stay_as_they_are() -> None:
     assert narrowed(narrowed(environment()) or {}) is None
 
 
+@pytest.mark.attack("training/other-jobs")
 def test_nothing_of_the_namespaces_key_is_left_in_the_process(tmp_path: Path) -> None:
     """The program starts anew in the same process, with the same arguments, so /proc does not tell the key."""
     script = tmp_path / "main.py"
