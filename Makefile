@@ -5,6 +5,7 @@ CONTEXT ?=
 TIER ?= full
 SEEDS ?= 200
 HOURS ?= 1
+MINUTES ?= 5
 OPTIONS ?=
 ALL ?=
 PYTEST := $(BIN)/pytest --durations=10 --durations-min=1
@@ -13,7 +14,7 @@ TENANT := tests/security/test_tenant.py
 LESS := $(if $(ALL),,and not slow)
 SWEEPS := PYTHONPATH=tests/e2e:tests:tests/api:tests/chaos $(BIN)/python bench
 
-.PHONY: help demo up down status install check test test-all unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills sweep-memory writes soak serving lossless storage pool generate format clean
+.PHONY: help demo up down status install check test test-all unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills sweep-memory writes soak serving lossless storage pool fuzz generate format clean
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -83,6 +84,10 @@ sweep-memory: .venv/ready  ## the coordinator's memory by the number of trials, 
 
 writes: .venv/ready  ## what a job costs the API server, and how soon it has a pod; a few minutes, prints tables
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/writes.py
+
+fuzz: .venv/ready  ## MINUTES of bytes by chance (default 5) at the storage, the gateway, the server and all parsers
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt atheris schemathesis  # the extra `fuzz`
+	PYTHONPATH=operator:trainer-image:server-image:gateway-image:cluster:tests $(BIN)/python tests/security/fuzz.py all $$(($(MINUTES) * 60))
 
 soak: .venv/ready  ## HOURS of churn (default 1), and the slopes of memory, descriptors, tasks and queue age
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/soak.py --hours $(HOURS)

@@ -41,9 +41,6 @@ def _build(lacking: list[programs.Program]) -> None:
         f"Building {len(lacking)} programs from Go modules, once for this machine: about {minutes(expected)} on two "
         f"cores, and less where Go's own cache is warm. Safe to interrupt."
     )
-    # With the rest of the cache, so that one command takes all of it away; writable, since Go's own would not go.
-    caches = {"GOMODCACHE": str(cache() / "go-mod"), "GOCACHE": str(cache() / "go-build")}
-    caches["GOFLAGS"] = f"{os.environ.get('GOFLAGS', '')} -modcacherw".strip()
     progress = Progress(expected)
     for number, program in enumerate(lacking, 1):
         start = time.monotonic()
@@ -61,8 +58,7 @@ def _build(lacking: list[programs.Program]) -> None:
             log,
             progress,
             remedy="if modules cannot be fetched, check GOPROXY and the network; then run the command again",
-            # The go that was chosen is the one that compiles; it must not fetch another.
-            env={**program.env, "GOTOOLCHAIN": "local", **caches},
+            env={**program.env, **environment()},
             cwd=program.module,
         )
         # A program is there whole or not at all, whenever the builder dies.
@@ -71,6 +67,14 @@ def _build(lacking: list[programs.Program]) -> None:
         took = time.monotonic() - start
         progress.expected += took - program.seconds
         progress.end(f"[{number}/{len(lacking)}] {program.name} built in {minutes(took)}")
+
+
+def environment() -> dict[str, str]:
+    """Go's settings: what it fetches stays with the rest of the cache, writable, so that one command takes it away."""
+    caches = {"GOMODCACHE": str(cache() / "go-mod"), "GOCACHE": str(cache() / "go-build")}
+    caches["GOFLAGS"] = f"{os.environ.get('GOFLAGS', '')} -modcacherw".strip()
+    # The go that was chosen is the one that compiles; it must not fetch another.
+    return {"GOTOOLCHAIN": "local", **caches}
 
 
 def go_program() -> Path:

@@ -1,13 +1,12 @@
-"""What hostile code tries inside of a pod, with nothing but the standard library; it prints what became of each try.
+"""Hostile code for the inside of a pod; it prints what became of each try.
 
-`python inside.py '{"tries": [NAME, ...], ...}'` does these, with the addresses that stand beside them. A try that returns
-has succeeded, and says what it got; one that raises was refused. Nothing that is secret is printed.
+`python inside.py '{"tries": [NAME, ...], ...}'` does these, with the addresses that stand beside them. A try that
+returns has succeeded, and says what it got; one that raises was refused. Nothing that is secret is printed.
 """
 
 from __future__ import annotations
 
 import ctypes
-import glob
 import json
 import os
 import socket
@@ -51,8 +50,7 @@ def _libc() -> Any:
 
 def _write(path: str) -> Try:
     def attempt(_: dict[str, Any]) -> None:
-        with open(path, "w") as file:
-            file.write("1")
+        Path(path).write_text("1")
 
     return attempt
 
@@ -99,11 +97,11 @@ TRIES["a program of the kernel's"] = lambda _: _called(min(_libc().syscall(321, 
 
 @named("a setuid program")
 def _setuid(_: dict[str, Any]) -> str:
-    found = [path for path in glob.glob("/usr/bin/*") + glob.glob("/bin/*") if os.stat(path).st_mode & 0o4000]
+    found = [path for path in Path("/usr/bin").iterdir() if path.exists() and path.stat().st_mode & 0o4000]
     for path in found:
-        done = subprocess.run([path, "-c", "id -u"], capture_output=True, text=True, timeout=5, check=False)
+        done = subprocess.run([str(path), "-c", "id -u"], capture_output=True, text=True, timeout=5, check=False)
         if done.stdout.strip() == "0":
-            return path
+            return str(path)
     raise OSError("none that gives root")
 
 
@@ -186,9 +184,9 @@ TRIES["end the operator"] = _post("/quitquitquit")
 def _keys() -> dict[str, str]:
     """The namespace's keys, which a pod's command can find in its trainer's environment."""
     found = dict(os.environ)
-    for path in glob.glob("/proc/[0-9]*/environ"):
+    for path in Path("/proc").glob("[0-9]*/environ"):
         try:
-            parts = Path(path).read_bytes().split(b"\0")
+            parts = path.read_bytes().split(b"\0")
         except OSError:
             continue
         found |= {name.decode(): value.decode() for name, sep, value in (p.partition(b"=") for p in parts) if sep}

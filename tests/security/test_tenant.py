@@ -11,6 +11,7 @@ import pytest
 import yaml
 from e2e.conftest import Manifest, Platform, embedded, platform, restricted  # noqa: F401  fixtures, too
 from e2e.manifests import endpoint, model_version, onnx_model, training_job
+from security.doors import Issuer
 from security.inside import NETWORK, NODE, TRIES
 from ultramarine.shared.pods import CONTAINER_SECURITY, POD_SECURITY
 from ultramarine.shared.routes import GATEWAY_PODS
@@ -32,9 +33,9 @@ def tenant(platform: Platform) -> Iterator[Platform]:  # noqa: F811
         root.put_object(Bucket="ultramarine", Key="another-team/secret", Body=b"x\n1\n")
     content = onnx_model(5)
     platform.apply(model_version(MODEL, 1, platform.put(f"{MODEL}.onnx", content), content))
-    keys = json.dumps({"keys": [{"kty": "RSA", "kid": "1", "n": "AQAB", "e": "AQAB"}]})
-    issuer = {"issuer": "https://id.example.com", "audiences": [MODEL], "jwks": keys}
-    platform.apply(endpoint(MODEL, f"{MODEL}@1", authMode="token", token=issuer))
+    keys = json.dumps({"keys": [(issuer := Issuer()).jwk(issuer.key)]})
+    token = {"issuer": "https://id.example.com", "audiences": [MODEL], "jwks": keys}
+    platform.apply(endpoint(MODEL, f"{MODEL}@1", authMode="token", token=token))
     platform.ready(MODEL, f"{MODEL}-1")
     yield platform
     platform.delete("oe", MODEL)
