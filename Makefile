@@ -14,7 +14,7 @@ TENANT := tests/security/test_tenant.py
 LESS := $(if $(ALL),,and not slow)
 SWEEPS := PYTHONPATH=tests/e2e:tests:tests/api:tests/chaos $(BIN)/python bench
 
-.PHONY: help demo up down status install check test test-all unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills sweep-memory writes soak serving lossless storage pool fuzz generate format clean
+.PHONY: help demo up down status install check test test-all unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills sweep-memory writes soak serving lossless storage pool fuzz sbom generate format clean
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -103,6 +103,9 @@ storage: .venv/ready  ## the embedded storage with 1, 50 and 1,000 namespaces; t
 
 pool: .venv/ready  ## 300 small models behind one endpoint: first use, latency, memory of each; two minutes, prints tables
 	PYTHONPATH=tests/unit:tests:tests/api:tests/chaos $(BIN)/python bench/pool.py
+
+sbom: .venv/ready  ## what is in each image, as CycloneDX, into build/sbom
+	@$(BIN)/python -m ultramarine_cluster.sbom build/sbom
 
 generate: .venv/ready  ## write crds/, the chart's copies and docs/api.md anew
 	$(BIN)/python -m ultramarine.generate

@@ -1,0 +1,105 @@
+"""What is in the platform's images, as CycloneDX 1.6: Debian's packages, Python's, and the Go modules of programs.
+
+`python -m ultramarine_cluster.sbom FOLDER` writes a file for each image.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from email import message_from_bytes
+from pathlib import Path
+from typing import IO, Any
+
+from . import build, images
+
+DPKG, ELF = "var/lib/dpkg/status", b"\x7fELF"
+PYTHON = re.compile(r"[^/]+\.dist-info/METADATA$")
+Component = tuple[str, str, str]  # the kind of its package URL, name, version
+
+
+def write(folder: Path) -> None:
+    """Write the list of each image's components, building the images that are not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in images.present():
+        reference = images.build_archive(name)
+        found = sorted(set(_inside(images.archive(reference))))
+        text = json.dumps(_document(reference, found), indent=1)
+        (folder / f"{name}.cdx.json").write_text(text + "\n")
+        print(f"{folder / name}.cdx.json: {len(found)} components of {reference}")
+
+
+def _document(reference: str, components: list[Component]) -> dict[str, Any]:
+    name, _, version = reference.rpartition(":")
+    listed = [
+        {"type": "library", "name": name, "version": version, "purl": f"pkg:{kind}/{name}@{version}"}
+        for kind, name, version in components
+    ]
+    about = {"type": "container", "name": name, "version": version}
+    return {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {"component": about},
+        "components": listed,
+    }
+
+
+def _inside(archive: Path) -> Iterator[Component]:
+    """The components in an OCI archive; a file that a later layer replaces counts as that one has it."""
+    files: dict[str, list[Component]] = {}
+    with tarfile.open(archive) as image:
+
+        def blob(digest: str) -> IO[bytes]:
+            found = image.extractfile(f"blobs/{digest.replace(':', '/')}")
+            assert found is not None
+            return found
+
+        index = image.extractfile("index.json")
+        assert index is not None
+        manifest = json.load(blob(json.load(index)["manifests"][0]["digest"]))
+        for layer in manifest["layers"]:
+            with tarfile.open(fileobj=blob(layer["digest"]), mode="r:*") as members:
+                for member in members:
+                    path = member.name.removeprefix("./")
+                    folder, _, name = path.rpartition("/")
+                    if name.startswith(".wh."):
+                        gone = f"{folder}/{name[4:]}"
+                        files = {known: held for known, held in files.items() if not f"{known}/".startswith(f"{gone}/")}
+                    elif member.isreg() and (content := members.extractfile(member)) is not None:
+                        files[path] = _components(path, content, bool(member.mode & 0o111))
+    for held in files.values():
+        yield from held
+
+
+def _components(path: str, content: IO[bytes], runs: bool) -> list[Component]:
+    if path == DPKG:
+        packages = (message_from_bytes(text) for text in content.read().split(b"\n\n") if text.strip())
+        return [("deb/debian", package["Package"], package["Version"]) for package in packages]
+    if PYTHON.search(path):
+        about = message_from_bytes(content.read())
+        return [("pypi", re.sub(r"[-_.]+", "-", about["Name"]).lower(), about["Version"])]
+    if runs and path.split("/")[-2:-1] == ["bin"] and content.read(4) == ELF:
+        return _modules(ELF + content.read())
+    return []
+
+
+def _modules(program: bytes) -> list[Component]:
+    """The modules of a Go program; none of another one."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(program)
+        file.flush()
+        words = [str(build.go_program()), "version", "-m", file.name]
+        told = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    version = re.search(r": go(\S+)", told)
+    modules = re.findall(r"^\tdep\t(\S+)\t(\S+)", told, re.MULTILINE)
+    return [("golang", *module) for module in modules] + ([("golang", "stdlib", version[1])] if version else [])
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
