@@ -1,6 +1,6 @@
 """What TLS inside the cluster costs: a real server behind a real gateway, and the embedded storage, with and without.
 
-`PYTHONPATH=tests/gateway:tests/unit:tests/e2e:tests/chaos:tests/api:tests .venv/bin/python bench/tls.py`; three minutes.
+`PYTHONPATH=tests/gateway:tests/unit:tests/e2e:tests/chaos:tests/api:tests .venv/bin/python bench/tls.py`, 3 minutes.
 Everything is on loopback and measured in turns, plain and by TLS, so that other programs disturb both alike. The server
 has one core, and Envoy (one thread) the other, with the load generator.
 """

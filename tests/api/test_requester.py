@@ -85,8 +85,8 @@ def numbered(kind: str, number: int, marks: Any) -> Manifest:
     asset="the record of who asked",
     threat="an author, or somebody later, writes another name into it",
     control="the API server writes its own word into the annotation of every kind at creation and keeps it at every "
-    "change (Kubernetes 1.36 or newer); elsewhere nobody is named. The operator alone may name another: what it makes of "
-    "an object (trials, models, versions) inherits that one's author",
+    "change (Kubernetes 1.36 or newer); elsewhere nobody is named. The operator alone may name another: what it makes "
+    "of an object (trials, models, versions) inherits that one's author",
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_nobody_can_say_that_another_asked(namespace, kind):
