@@ -61,9 +61,9 @@ class Places:
     termination_log: Path = Path(contract.TERMINATION_LOG)
     token: Path = Path(contract.PROGRESS_TOKEN)
     port: int = contract.SWEEP_PORT
-    certificate: Path = Path(contract.TLS_DIR)
     times: Times = field(default_factory=Times)
     recording: recording.Times = field(default_factory=recording.Times)
+    certificate: Path = Path(contract.TLS_DIR)
 
 
 def say(line: str) -> None:
