@@ -33,6 +33,9 @@ type accounts struct {
 }
 
 func newAccounts(folder, name string) accounts {
+	if whole, err := filepath.Abs(folder); err == nil {
+		folder = whole // versitygw goes to another one
+	}
 	return accounts{auth.NewIAMServiceSingle(auth.Account{}), folder, &secret{name: name}}
 }
 

@@ -190,6 +190,9 @@ func (g *guard) DeleteObject(ctx context.Context, input *s3.DeleteObjectInput) (
 
 // DeleteObjects refuses the whole batch if one of its keys is not valid.
 func (g *guard) DeleteObjects(ctx context.Context, input *s3.DeleteObjectsInput) (s3response.DeleteResult, error) {
+	if len(input.Delete.Objects) > maxBatch {
+		return s3response.DeleteResult{}, invalid("the batch", "it names at most 1,000 keys")
+	}
 	for _, object := range input.Delete.Objects {
 		if err := g.object(input.Bucket, object.Key, object.VersionId); err != nil {
 			return s3response.DeleteResult{}, err
@@ -199,9 +202,14 @@ func (g *guard) DeleteObjects(ctx context.Context, input *s3.DeleteObjectsInput)
 	if err != nil {
 		return result, err
 	}
+	flushed := map[string]bool{}
 	for _, object := range input.Delete.Objects {
-		if err := g.persist(*input.Bucket, *object.Key); err != nil {
-			return result, err
+		folder := filepath.Dir(*object.Key)
+		if !flushed[folder] {
+			if err := g.persist(*input.Bucket, folder); err != nil {
+				return result, err
+			}
+			flushed[folder] = true
 		}
 	}
 	return result, nil

@@ -123,15 +123,20 @@ func newServer(folder, bucket string, accounts accounts) (*s3api.S3ApiServer, er
 	}
 	// versitygw reads its own root account once. Nobody knows this one; ours is an account like the others, of more rights.
 	unused := middlewares.RootUserConfig{Access: rand.Text(), Secret: rand.Text()}
-	return s3api.New(
+	server, err := s3api.New(
 		&guard{store: store, folder: folder, bucket: bucket},
 		unused, region, accounts, nil, nil, nil, nil,
 		s3api.WithQuiet(),
 		s3api.WithKeepAlive(),
 		s3api.WithDisableACL(),
 		s3api.WithMpMaxParts(maxParts),
-		s3api.WithConcurrencyLimiter(2048, 512),
+		s3api.WithConcurrencyLimiter(8192, 1024),
 		s3api.WithRoute("GET", "/healthz", healthy),
 		s3api.WithMiddleware("/", controllers.WrapMiddleware(refuseUnknown, nil, nil)),
+		s3api.WithMiddleware("/", admitDocuments()),
 	)
+	if err == nil {
+		limit(server)
+	}
+	return server, err
 }

@@ -3,19 +3,32 @@ package main
 import (
 	"net/http"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/gofiber/fiber/v3"
+	"github.com/valyala/fasthttp"
+	"github.com/versity/versitygw/s3api"
+	"github.com/versity/versitygw/s3err"
 )
 
 const (
 	maxParts = 10_000
 	// The largest body that is no object's content: the parts of an upload, or the keys of a batch delete.
-	maxDocument = 4 << 20
+	maxDocument   = 2 << 20
+	shortDocument = 64 << 10
+	longDocuments = 8 // that are read at a time
+	maxBatch      = 1000
+
+	connectionsOfOne = 1024 // of one address
+	headTime         = 10 * time.Second
+	documentTime     = 30 * time.Second
+	contentTime      = 10 * time.Minute
 )
 
 // check reports whether the value of a parameter is valid.
@@ -75,13 +88,48 @@ var (
 		`sdk-checksum-algorithm|checksum-.+|meta-.+|copy-source(-range|-if-.+)?|metadata-directive|mp-object-size)$`)
 )
 
-// healthy answers the readiness probe. It is asked before every other request, and so sets what versitygw leaves unset.
-func healthy(ctx fiber.Ctx) error {
-	server := ctx.App().Server()
-	server.DisablePreParseMultipartForm = true // forms are refused, and must not be read into memory before
-	server.ReadTimeout = 10 * time.Minute      // of one request with its body
-	server.IdleTimeout = 2 * time.Minute
-	return ctx.SendStatus(http.StatusOK)
+// limit sets what versitygw leaves unset in the server that it has made, before it listens: one client must not keep
+// others away, nor take all memory.
+func limit(server *s3api.S3ApiServer) {
+	field := reflect.ValueOf(server).Elem().FieldByName("app") // versitygw shows it to nobody
+	app := *(**fiber.App)(unsafe.Pointer(field.UnsafeAddr()))
+	made := app.Server()
+	made.DisablePreParseMultipartForm = true // forms are refused, and must not be read into memory before
+	made.MaxConnsPerIP = connectionsOfOne
+	made.ReadTimeout = headTime
+	made.IdleTimeout = 2 * time.Minute
+	made.HeaderReceived = func(header *fasthttp.RequestHeader) fasthttp.RequestConfig {
+		if string(header.Method()) == fasthttp.MethodPut {
+			return fasthttp.RequestConfig{ReadTimeout: contentTime}
+		}
+		return fasthttp.RequestConfig{ReadTimeout: documentTime}
+	}
+}
+
+// healthy answers the readiness probe.
+func healthy(ctx fiber.Ctx) error { return ctx.SendStatus(http.StatusOK) }
+
+// admitDocuments lets few requests with a long document be answered at a time: documents lie in memory, contents do not.
+func admitDocuments() fiber.Handler {
+	admitted := make(chan struct{}, longDocuments)
+	return func(ctx fiber.Ctx) error {
+		if isContent(ctx) || ctx.Request().Header.ContentLength() <= shortDocument {
+			return ctx.Next()
+		}
+		select {
+		case admitted <- struct{}{}:
+			defer func() { <-admitted }()
+			return ctx.Next()
+		default:
+			busy := s3err.GetAPIError(s3err.ErrSlowDown)
+			return ctx.Status(busy.StatusCode()).Send(busy.XMLBody("", ""))
+		}
+	}
+}
+
+// isContent reports whether the body of a request is an object's content.
+func isContent(ctx fiber.Ctx) bool {
+	return ctx.Method() == http.MethodPut && ctx.Get("X-Amz-Copy-Source") == ""
 }
 
 // refuseUnknown lets the requests of the platform's clients pass, and no others: what versitygw makes of them is known.
@@ -106,9 +154,8 @@ func refuseUnknown(ctx fiber.Ctx) error {
 	if err != nil || !slices.ContainsFunc(operations[ctx.Method()], func(o operation) bool { return o.matches(query) }) {
 		return notOffered(ctx.Method() + " with these parameters")
 	}
-	content := ctx.Method() == http.MethodPut && ctx.Get("X-Amz-Copy-Source") == ""
-	if size := ctx.Request().Header.ContentLength(); !content && (size > maxDocument || size == -1) {
-		return invalid("the size of the body", "it must be known, and at most 4 MiB")
+	if size := ctx.Request().Header.ContentLength(); !isContent(ctx) && (size > maxDocument || size == -1) {
+		return invalid("the size of the body", "it must be known, and at most 2 MiB")
 	}
 	if strings.HasPrefix(strings.ToLower(ctx.Get("Content-Type")), "multipart/") && ctx.Method() == http.MethodPost {
 		return notOffered("a form")

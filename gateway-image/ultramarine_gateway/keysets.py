@@ -7,7 +7,7 @@ import logging
 import re
 import socket
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 _LIMIT = 1024 * 1024  # bytes of a key set
 _TIMEOUT = aiohttp.ClientTimeout(total=4)  # Envoy waits five seconds
+# What a translator makes IPv4 of, and old notations of it: the last 32 bits.
+_TRANSLATED = tuple(IPv6Network(each) for each in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96"))
 _MOST = 1000  # failures that are remembered: endpoints come and go
 
 
@@ -93,7 +95,7 @@ class KeySets:
             return
         for address in addresses:
             found = ip_address(address.partition("%")[0])
-            if not found.is_global and not any(found in network for network in self._networks):
+            if not _of_internet(found) and not any(found in network for network in self._networks):
                 remedy = "an administrator can add it to gateway.issuers of the chart"
                 raise ValueError(f"{host} is not of the internet ({address}); {remedy}")
 
@@ -113,6 +115,19 @@ class _Resolver(abc.AbstractResolver):
 
     async def close(self) -> None:
         await self._resolver.close()
+
+
+def _of_internet(address: IPv4Address | IPv6Address) -> bool:
+    """Whether an address is one of the internet, and stands for no other address that is none."""
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if any(address in network for network in _TRANSLATED):
+            inner = IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return _of_internet(inner)
+        if address.is_site_local:
+            return False
+    return address.is_global and not address.is_multicast
 
 
 def _network(text: str) -> IPv4Network | IPv6Network | None:

@@ -57,6 +57,29 @@ async def test_nothing_is_fetched_from_the_inside(tmp_path: Path, host: str) -> 
 
 @pytest.mark.attack("author/key-set")
 @pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::1",
+            "2002:a9fe:a9fe::1",
+            "::10.0.0.1",
+            "::ffff:10.0.0.1",
+            "fec0::1",
+            "ff02::1",
+        ),
+        *("224.0.0.1", "100.64.0.1", "fd00::1", "fe80::1%eth0", "::1", "::"),
+    ],
+)
+def test_an_address_that_stands_for_one_of_the_inside_is_refused(address: str) -> None:
+    """Whatever a name of the author's leads to; addresses of the internet are taken."""
+    with pytest.raises(ValueError, match="not of the internet"):
+        KeySets().refuse_inside("id.example.com", ["93.184.216.34", address])
+    KeySets().refuse_inside("id.example.com", ["93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822"])
+
+
+@pytest.mark.attack("author/key-set")
+@pytest.mark.parametrize(
     ("text", "status", "why"),
     [
         ("none", 200, "Expecting value"),

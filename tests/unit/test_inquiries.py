@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from builders import WEIGHTS, WEIGHTS_DIGEST
@@ -27,7 +28,7 @@ from ultramarine.shared.plan import (
 from ultramarine.shared.routes import DeploymentFigures, RouteState
 
 KEY = Key("OnlineEndpoint", "team-a", "churn")
-CHURN = {"version": "abc", "since": "2030-01-01T12:00:00Z", "ready": {"blue": 2}}
+CHURN: dict[str, Any] = {"version": "abc", "since": "2030-01-01T12:00:00Z", "ready": {"blue": 2}}
 
 
 class Gateway:
@@ -76,7 +77,9 @@ def unused() -> str:
 def test_each_pod_says_how_it_routes_the_endpoint(gateway_pod):
     """The entry of the endpoint is read, with what a newer gateway may add left out; one without an entry is empty."""
     gateway_pod.says({"churn": CHURN, "other": {"version": "def"}})
-    assert gateway.routes_of(gateway_pod.address, "churn") == (RouteState("abc", ready={"blue": 2}),)
+    assert gateway.routes_of(gateway_pod.address, "churn") == (
+        RouteState("abc", ready={"blue": 2}, since=CHURN["since"]),
+    )
 
     gateway_pod.says({"other": {"version": "def"}})
     assert gateway.routes_of(gateway_pod.address, "churn") == (RouteState(),)
@@ -195,7 +198,7 @@ async def test_a_gateway_is_asked_beside_the_storage(gateway_pod):
     gateway_pod.says({"churn": CHURN})
     here, text = AskGateway(gateway_pod.address, "churn"), ReadText("s3://lake/a")
     assert await answer(inquiries, rung, here, text) == [
-        GatewayFacts((RouteState("abc", ready={"blue": 2}),)),
+        GatewayFacts((RouteState("abc", ready={"blue": 2}, since=CHURN["since"]),)),
         "s3://lake/a",
     ]
 
@@ -217,7 +220,7 @@ async def test_nonsense_about_one_endpoint_holds_up_no_other(gateway_pod):
     [other] = await answer(inquiries, rung, AskGateway(gateway_pod.address, "other"))
     assert isinstance(odd, GatewayError)
     assert odd.reason == "BadAnswer"
-    assert other == GatewayFacts((RouteState("abc", ready={"blue": 2}),))
+    assert other == GatewayFacts((RouteState("abc", ready={"blue": 2}, since=CHURN["since"]),))
     inquiries.close()
 
 

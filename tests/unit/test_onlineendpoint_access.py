@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from builders import NOW, child, condition, endpoint, kinds_of, seen, version
@@ -153,6 +154,11 @@ def test_pods_ask_for_proof_when_every_gateway_pod_gives_it():
     assert waiting.effects[0].metadata["name"] == PROOF
 
     shown = kept(one, waiting)
+    (new,) = having(shown).proxies
+    for since, replaced in ((NOW - timedelta(seconds=70), False), (NOW - timedelta(seconds=80), True)):
+        says = GatewayFacts((new, replace(new, since=since.isoformat())))
+        got = after(one, before, pod, shown, policy(one), says=says, related=ONE)
+        assert ("Deployment/churn-blue" in kinds_of(got.apply)) == replaced, "a gateway pod that ends has left"
     proven = after(one, before, pod, shown, policy(one), says=having(shown), related=ONE)
     assert "Deployment/churn-blue" in kinds_of(proven.apply)
     assert proven.effects == ()

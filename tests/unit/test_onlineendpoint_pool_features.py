@@ -74,7 +74,7 @@ def test_tokens_are_the_gateways_work_for_a_pool_too():
     template = deployment_in(plan(one, look(one, policy, related=RELATED), NOW))["spec"]["template"]
     task = ServingTask.from_json(template["spec"]["containers"][0]["env"][0]["value"])
 
-    assert (task.auth, task.pool_bytes > 0) == ("none", True)
+    assert (task.auth, task.pool_bytes > 0) == ("gateway", True)
     assert template["metadata"]["labels"][LABEL_GATEWAY_ONLY] == "true"
 
 

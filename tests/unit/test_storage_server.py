@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from hashlib import md5
 from pathlib import Path
@@ -16,7 +17,10 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import BotoCoreError, ClientError
 from ports import free_port
 from ultramarine_cluster import build, programs
@@ -181,8 +185,9 @@ def test_what_is_missing_at_the_start_is_named(tmp_path: Path, secret: str, word
     "training/storage-memory",
     asset="the embedded storage",
     threat="its memory or its connections are used up by large forms, documents or silent clients",
-    control="bodies that are no content are 4 MiB at most, forms are refused unread, idle connections end after "
-    "two minutes, 512 requests at once",
+    control="bodies that are no content are 2 MiB at most, 8 long ones at a time and 30 s each; a batch names 1,000 "
+    "keys; forms are refused unread; an address has 1,024 connections, each for 10 s without a whole head and idle for "
+    "two minutes",
 )
 @pytest.mark.parametrize(
     "head",
@@ -215,6 +220,50 @@ def test_who_has_no_key_cannot_fill_the_memory(server: Server, head: str) -> Non
 
     assert server.is_healthy()
     assert server.memory - before < 100 * 2**20
+
+
+@pytest.mark.attack("training/storage-memory")
+def test_one_address_cannot_keep_the_others_away(server: Server) -> None:
+    """Connections that say nothing, or half of a request, are few enough for others to be answered, and end soon."""
+    begun = time.monotonic()
+    silent = []
+    for number in range(1200):
+        one = socket.create_connection(("127.0.0.1", server.port), timeout=20, source_address=("127.0.0.9", 0))
+        silent.append(one)
+        if number % 2:
+            with contextlib.suppress(OSError):
+                one.sendall(b"GET /ultramarine HTTP/1.1\r\nHost: s\r\nx-half: ")
+    assert server.is_healthy()
+    assert time.monotonic() - begun < 60
+    for one in silent:
+        one.settimeout(60)
+        with contextlib.suppress(ConnectionResetError):
+            while one.recv(4096):
+                continue
+        one.close()
+
+
+@pytest.mark.attack("training/storage-memory")
+def test_who_has_a_key_cannot_fill_the_memory(server: Server) -> None:
+    """Batches of more than 1,000 keys are refused, and of those that never end few are read at a time."""
+    s3 = server.client()
+    with pytest.raises(ClientError, match="1,000 keys"):
+        s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": f"team-a/{n}"} for n in range(1001)]})
+    before = server.memory
+    signed = AWSRequest("POST", f"http://127.0.0.1:{server.port}/{BUCKET}?delete=", data=b"x" * (2 * 2**20))
+    S3SigV4Auth(Credentials("root", "first"), "s3", "us-east-1").add_auth(signed)
+    head = "".join(f"{name}: {value}\r\n" for name, value in signed.headers.items())
+    text = (
+        f"POST /{BUCKET}?delete= HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: {2 * 2**20}\r\n{head}\r\n"
+    )
+    sockets = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(60)]
+    for each in sockets:
+        with contextlib.suppress(OSError):
+            each.sendall(text.encode() + b"x" * (2 * 2**20 - 1))
+    assert server.memory - before < 150 * 2**20
+    assert server.is_healthy()
+    for each in sockets:
+        each.close()
 
 
 def test_arrow_reads_and_writes(server: Server) -> None:

@@ -85,8 +85,11 @@ def link(name: str, target: str, type: bytes = tarfile.SYMTYPE) -> tarfile.TarIn
     return info
 
 
-def too_long() -> bytes:
-    """A chain of links to folders whose path is longer than the system follows, with a way out at its end."""
+def too_long(lead: str = "") -> bytes:
+    """A chain of links to folders whose path is longer than the system follows, with a way out at its end.
+
+    The members at its end have names that begin with `lead`.
+    """
     members, where = [], ""
     for name in "abcdefghijklmnop":
         folder = name * 247
@@ -94,7 +97,8 @@ def too_long() -> bytes:
         where += f"{folder}/"
     short = "/".join("abcdefghijklmnop")
     members += [
-        (link(f"{short}/{'l' * 254}", "../" * 16), b""),
+        (link(f"{lead}{short}/{'l' * 254}", "../" * 16), b""),
+        (tarfile.TarInfo(f"{lead}{short}/{'l' * 254}/../evil.py"), b"x"),
         (link("escape", f"{short}/{'l' * 254}/../../work"), b""),
     ]
     return archive(*members, (tarfile.TarInfo("escape/evil.py"), b"x"))
@@ -219,6 +223,9 @@ def test_an_archive_is_unpacked_and_its_digest_told(
         (archive((link("d", "."), b""), (link("hard", "d/x", tarfile.LNKTYPE), b"")), "'hard' goes by 'd'"),
         (archive((link("up", "d/.."), b"")), "goes down and up again"),
         (too_long(), "which is a link of the archive"),
+        (too_long("/"), "which is a link of the archive"),
+        (too_long("x/../"), "goes up"),
+        (too_long(".//"), "which is a link of the archive"),
         (archive((tarfile.TarInfo("train.py"), b"x" * 100_000))[:60], "cannot be unpacked"),
         (b"print(1)", "it has to be a tar archive"),
         (b"", "it has to be a tar archive"),

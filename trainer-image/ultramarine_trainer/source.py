@@ -91,7 +91,7 @@ def _plain(members: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         total += member.size
         if total > ARCHIVE_LIMIT:
             raise tarfile.TarError(f"it holds more than {ARCHIVE_LIMIT >> 30} GiB")
-        name = posixpath.normpath(member.name)
+        name = _inside(member.name)
         _goes_by(name, links, member.name)
         if member.issym():
             pieces = [piece for piece in member.linkname.split("/") if piece not in ("", ".")]
@@ -101,8 +101,15 @@ def _plain(members: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             _goes_by(posixpath.dirname(target), links, member.name)
             links.add(name)
         elif member.islnk():
-            _goes_by(posixpath.normpath(member.linkname), links, member.name)
+            _goes_by(_inside(member.linkname), links, member.name)
         yield member
+
+
+def _inside(name: str) -> str:
+    """Return the path that tarfile's filter makes of a name. Raises TarError where the disk may go another way."""
+    if ".." in name.split("/"):
+        raise tarfile.TarError(f"the name {name!r} goes up")
+    return posixpath.normpath(name.lstrip("/"))
 
 
 def _goes_by(path: str, links: Set[str], name: str) -> None:

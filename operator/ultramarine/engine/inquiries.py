@@ -63,6 +63,7 @@ class Inquiries:
         self._threads = ThreadPoolExecutor(THREADS, "storage")
         # Of their own: gateways that hang, in namespaces of somebody's, must not keep the storage waiting.
         self._gateway_threads = ThreadPoolExecutor(THREADS, "gateway")
+        self._few_at_once = asyncio.Semaphore(THREADS)
         self._asking: dict[Key, asyncio.Task[None]] = {}
         self._answers: dict[Key, Answers] = {}
         self._away_until = 0.0
@@ -86,7 +87,7 @@ class Inquiries:
             for question in questions:
                 match question:
                     case AskRefusal():
-                        asked.append(self._refusal(question))
+                        asked.append(self._ask_why(question))
                     case AskGateway():
                         run = context.copy().run
                         asked.append(loop.run_in_executor(self._gateway_threads, run, self._ask_gateway, question))
@@ -104,6 +105,10 @@ class Inquiries:
         finally:
             del self._asking[key]
             self._ring(key)
+
+    async def _ask_why(self, question: AskRefusal) -> Refusal:
+        async with self._few_at_once:  # the API server looks through all events of the namespace each time
+            return await self._refusal(question)
 
     def _ask_gateway(self, question: AskGateway) -> Answer:
         until, said = self._gateways_away.get(question.address, (0.0, None))

@@ -264,7 +264,8 @@ class RouteState:
     weight only when every gateway pod has some. A pod that leaves `ready` out is not asked for it. `away` names the
     deployments with a weight that get no requests now because they have no address, while others have. `signatures`
     say by deployment what its model takes, if GET /routes asks with &signatures=true: `name`, `version` and `inputs`,
-    as a pod's model metadata has them. `no_key_set` says why the newest key set of the issuer could not be fetched.
+    as a pod's model metadata has them. `since` is when its Envoy began to route so (RFC 3339). `no_key_set` says why
+    the newest key set of the issuer could not be fetched.
     """
 
     version: str = ""
@@ -278,6 +279,7 @@ class RouteState:
     away: tuple[str, ...] = ()
     signatures: dict[str, Any] | None = None
     no_key_set: str = ""
+    since: str = ""
 
     @classmethod
     def of(cls, document: Any) -> RouteState:
@@ -295,6 +297,7 @@ class RouteState:
                 state.port_taken_by,
                 state.missing_secret,
                 state.no_key_set,
+                state.since,
                 state.pod,
                 *(state.ready or {}),
             )

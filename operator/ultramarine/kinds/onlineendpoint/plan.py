@@ -83,7 +83,7 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     status = gathered(endpoint, judged, answering, step, course, scalings, changed, now)
     guard = (network_policy(endpoint),) if gateway_only(endpoint) and not step.held else ()
     # Pods that answer the gateway alone are made when the policy is there, and replace others when it proves itself.
-    proven = isinstance(way, Routed) and way.proves
+    proven = isinstance(way, Routed) and way.proves(now)
     follow = all(asks_proof(endpoint, each) for (kind, _), each in own.items() if kind == "Deployment")
     guarded = not guard or (("NetworkPolicy", policy_name(endpoint)) in own and (proven or follow))
     servers = [manifest for each in judged.values() for manifest in each.apply] if guarded and not step.held else []

@@ -7,10 +7,10 @@ routes without what leaves; those confirmed, then its pods go. Each step is take
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ClassVar
 
-from ...shared.conditions import Condition
+from ...shared.conditions import Condition, parse_timestamp
 from ...shared.errors import UltramarineError
 from ...shared.meta import Manifest
 from ...shared.plan import Answer, GatewayFacts
@@ -35,6 +35,7 @@ from .steps import SOON, Shares, Step, told
 
 LATER = timedelta(seconds=5)  # when a gateway did not answer: it is asked again only then
 STILL_KEYS = "; it asks for keys, not for tokens, until no pod asks for keys any more"
+LEAVING = timedelta(seconds=75)  # the grace of a gateway pod that ends, as the chart has it
 LOOK_AGAIN = timedelta(minutes=2)  # nobody rings when a gateway pod loses what it had
 
 
@@ -67,10 +68,11 @@ class Routed:
         facts, routes = self.facts, self.routes
         return facts is not None and routes is not None and {p.version for p in facts.proxies} == {routes.version}
 
-    @property
-    def proves(self) -> bool:
-        """Whether every gateway pod proves itself to the pods, if these ask for that."""
-        return self.confirmed and self.routes is not None and bool(self.routes.auth.proof_secret)
+    def proves(self, now: datetime) -> bool:
+        """Whether every gateway pod proves itself to the pods, one that is being replaced too: it has left by now."""
+        if not self.confirmed or self.routes is None or not self.routes.auth.proof_secret:
+            return False
+        return all(not proxy.since or now - parse_timestamp(proxy.since) > LEAVING for proxy in self.proxies)
 
     @property
     def is_turned(self) -> bool:
