@@ -72,6 +72,8 @@ func (g *guard) GetBucketPolicy(ctx context.Context, bucket string) ([]byte, err
 	for _, key := range opens.Read {
 		if strings.HasSuffix(key, "/") {
 			key += "*"
+		} else {
+			listed = append(listed, key+"/") // whether it is a folder
 		}
 		listed = append(listed, key)
 		statements = append(statements, may("/"+key, nil, "s3:GetObject"))

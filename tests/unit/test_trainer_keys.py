@@ -26,7 +26,12 @@ from unit.conftest import serving_store
 LAKE = "s3://ultramarine"
 KEY = "the-key-of-the-namespace"
 TASK = TrainingTask(
-    inputs={"table": f"{LAKE}/team/tables/a.csv", "images": f"{LAKE}/team/images/"},
+    inputs={
+        "table": f"{LAKE}/team/tables/a.csv",
+        "images": f"{LAKE}/team/images/",
+        "lost": f"{LAKE}/team/lost.csv",
+        "folder": f"{LAKE}/team/tables",
+    },
     streams={"log": f"{LAKE}/shared/log.jsonl"},
     output_prefix=f"{LAKE}/team/jobs/mine/",
     source=SourceTask(uri=f"{LAKE}/team/code.tar"),
@@ -103,6 +108,10 @@ def test_the_keys_open_what_the_task_names(endpoint: str, monkeypatch: pytest.Mo
     assert opened(storage) == OPEN
     assert storage.size(f"{LAKE}/team/images/").files == 1
     assert storage.size(TASK.inputs["table"]).files == 1
+    with pytest.raises(StorageError, match="does not exist"):
+        storage.size(TASK.inputs["lost"])
+    with pytest.raises(StorageError, match="is a folder; end it with a slash"):
+        storage.size(TASK.inputs["folder"])
     storage.write(f"{LAKE}/team/jobs/mine/deep/file", b"x")
     storage.delete(f"{LAKE}/team/jobs/mine/deep/file")
     for act in (
