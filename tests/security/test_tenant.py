@@ -91,7 +91,8 @@ def in_a_job(tenant: Platform, addresses: dict[str, Any]) -> dict[str, Manifest]
     tries = [name for name in TRIES if name != "reach storage"]
     command = ["python", "train.py", json.dumps({**addresses, "tries": tries})]
     tenant.apply(training_job(JOB, PROGRAM, command=command, outputs={}))
-    assert tenant.ended(JOB)["state"] == "Succeeded"
+    ended = tenant.ended(JOB)
+    assert ended["state"] == "Succeeded", ended
     return told(tenant.kubectl("logs", "-l", f"ultramarine.dev/name={JOB}", "--tail=-1"))
 
 
@@ -99,8 +100,8 @@ def in_a_job(tenant: Platform, addresses: dict[str, Any]) -> dict[str, Manifest]
 def in_a_server(tenant: Platform, addresses: dict[str, Any]) -> dict[str, Manifest]:
     """What a model's code would get in the pod that serves it; its own ports are its own."""
     tries = [name for name in (*NODE, *NETWORK) if name not in OF_OURS or name == OF_OURS[0]]
-    words = ("exec", f"deployment/{MODEL}-blue", "-c", "server", "--", "python", "-c", PROGRAM)
-    return told(tenant.kubectl(*words, json.dumps({**addresses, "tries": tries})))
+    words = ("exec", "-i", f"deployment/{MODEL}-blue", "-c", "server", "--", "python", "-")
+    return told(tenant.kubectl(*words, json.dumps({**addresses, "tries": tries}), input=PROGRAM))
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +117,8 @@ def beside(tenant: Platform, addresses: dict[str, Any]) -> Iterator[dict[str, Ma
     restricted(tenant.target, STRANGERS)
     run("apply", *there, "-f", "-", input=yaml.safe_dump(pod))
     run("wait", *there, "--for=condition=Ready", "pod/stranger", "--timeout=60s")
-    words = ("exec", *there, "stranger", "--", "python", "-c", PROGRAM)
-    yield told(run(*words, json.dumps({**addresses, "tries": [*OF_OURS, "reach API server"]})))
+    words = ("exec", "-i", *there, "stranger", "--", "python", "-")
+    yield told(run(*words, json.dumps({**addresses, "tries": [*OF_OURS, "reach API server"]}), input=PROGRAM))
     run("delete", "namespace", STRANGERS, "--wait=false")
 
 
@@ -163,20 +164,22 @@ def test_labels_of_another_namespaces_pod_open_nothing(beside: dict[str, Manifes
 
 
 @pytest.fixture(scope="module")
-def thieves(tenant: Platform) -> Platform:
+def thieves(tenant: Platform) -> Iterator[Platform]:
     """Objects whose fields name what another namespace has stored, by every field that names a URI."""
     stolen = {
         "inputs": {"inputs": {"data": {"uri": FOREIGN}}},
-        "source": {"source": {"uri": f"{FOREIGN}.tar.gz"}, "command": ["true"]},
-        "resume": {"checkpoint": {"path": "/tmp/c", "resumeFrom": f"{FOREIGN}/checkpoints/00001/"}},
+        "source": {"source": {"uri": f"{FOREIGN}.tar.gz"}},
+        "resume": {"checkpoint": {"resumeFrom": f"{FOREIGN}/checkpoints/00001/"}},
     }
     names = [f"thief-{name}" for name in stolen]
     tenant.delete("tj", *names)
     tenant.delete("oe", "thief")
     tenant.delete("mv", "thief-1")
-    tenant.apply(*(training_job(f"thief-{name}", outputs={}, **spec) for name, spec in stolen.items()))
+    for name, spec in stolen.items():
+        tenant.apply(training_job(f"thief-{name}", command=["true"], outputs={}, **spec))
     tenant.apply(model_version("thief", 1, FOREIGN, b"x\n1\n", "onnx"), endpoint("thief", "thief@1", authMode="none"))
-    return tenant
+    yield tenant
+    tenant.delete("oe", "thief")
 
 
 @pytest.mark.attack("author/foreign-artifact")
@@ -186,3 +189,11 @@ def test_no_field_of_a_job_opens_another_namespaces_prefix(thieves: Platform, fi
     """A job that names what another namespace has stored fails, and is told that the storage refused it."""
     status = thieves.ended(f"thief-{field}")
     assert (status["state"], status["failure"]["reason"]) == ("Failed", "AccessDenied")
+
+
+@pytest.mark.attack("author/foreign-artifact")
+@pytest.mark.slow
+def test_a_version_of_another_namespaces_file_is_not_served(thieves: Platform) -> None:
+    """A ModelVersion with the right digest of what another namespace has stored is refused, and served by nobody."""
+    thieves.wait("mv", "thief-1", lambda status: status.get("state") == "Refused")
+    assert not thieves.status("oe", "thief").get("modelVersion")
