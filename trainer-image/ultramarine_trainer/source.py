@@ -74,7 +74,7 @@ def _unpack(task: SourceTask, work: Path, storage: Storage) -> str:
         try:
             with tarfile.open(archive) as members:
                 members.extractall(work, members=_plain(members), filter="data")
-        except (tarfile.FilterError, tarfile.TarError, EOFError, OSError) as error:
+        except Exception as error:  # Readers of damaged archives raise whatever they stumble over.
             remedy = "it has to be a tar archive in which no file or link leads outside"
             message = f"spec.source.uri {task.uri} cannot be unpacked: {error}; {remedy}"
             raise SourceError("SourceInvalid", message) from error
