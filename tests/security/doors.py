@@ -133,21 +133,22 @@ class Loop:
 
 @contextmanager
 def opened(folder: Path, issuer: Issuer) -> Iterator[tuple[Door, Door]]:
-    """An endpoint with keys and one with tokens, whose pods ask for nothing, as in a cluster; and another's key."""
+    """An endpoint with keys and one with tokens, whose pods answer the gateway alone, as in a cluster."""
     (folder / "model.onnx").write_bytes(onnx_model(1))
-    keys = folder / "keys"
-    keys.mkdir()
-    (keys / "primary").write_text(key := "first-" + "k" * 32)
+    keys, proof = folder / "keys", folder / "proof"
+    for secret, word in ((keys, key := "first-" + "k" * 32), (proof, "proof-" + "p" * 32)):
+        secret.mkdir()
+        (secret / "primary").write_text(word)
     loop = Loop()
-    tokens = RouteAuth(
-        "token", issuer=ISSUER, audiences=(AUDIENCE,), jwks=json.dumps({"keys": [issuer.jwk(issuer.key)]})
-    )
+    key_set = json.dumps({"keys": [issuer.jwk(issuer.key)]})
+    tokens = RouteAuth("token", issuer=ISSUER, audiences=(AUDIENCE,), jwks=key_set, proof_secret="proof")
     made = running("doors")
     with ExitStack() as stack:
         gateway: Gateway = loop.run(made.__aenter__())
         stack.callback(lambda: loop.run(made.__aexit__(None, None, None)))
         gateway.keys("keys", primary=key)
         gateway.keys("others", primary=OTHERS)
+        gateway.keys("proof", primary="proof-" + "p" * 32)
 
         async def put(name: str, pod: Pod, auth: RouteAuth) -> int:
             gateway.serve(f"churn-{name}", pod)
@@ -157,7 +158,7 @@ def opened(folder: Path, issuer: Issuer) -> Iterator[tuple[Door, Door]]:
             return port
 
         def door(name: str, auth: RouteAuth, opens: dict[str, str], *arguments: str) -> Door:
-            task = task_for(folder / "model.onnx", auth="key" if auth.mode == "key" else "none")
+            task = task_for(folder / "model.onnx", auth="key" if auth.mode == "key" else "gateway")
             server = stack.enter_context(serving(folder, task, "--grpc-port", str(grpc := free_port()), *arguments))
             pod = Pod(name, port=server.port, grpc_port=grpc)
             port = loop.run(put(name, pod, auth))
@@ -167,4 +168,4 @@ def opened(folder: Path, issuer: Issuer) -> Iterator[tuple[Door, Door]]:
         with_keys = door("keys", RouteAuth("key", keys_secret="keys"), {"api-key": key}, "--keys-dir", str(keys))
         same = Pod("keys", port=with_keys.server.port)
         loop.run(put("others", same, RouteAuth("key", keys_secret="others")))
-        yield with_keys, door("tokens", tokens, bearer)
+        yield with_keys, door("tokens", tokens, bearer, "--keys-dir", str(proof))

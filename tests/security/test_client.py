@@ -29,7 +29,7 @@ from security.http2 import (
     packed,
 )
 from security.share import tenth
-from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
+from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
 
 ISSUER = Issuer()
 
@@ -50,7 +50,7 @@ def keyed(doors: tuple[Door, Door]) -> Door:
 
 @pytest.fixture(scope="module")
 def tokened(doors: tuple[Door, Door]) -> Door:
-    """The endpoint with tokens, whose pods answer whoever reaches them."""
+    """The endpoint with tokens, whose pods answer the gateway alone."""
     return doors[1]
 
 
@@ -292,6 +292,7 @@ def test_a_forged_token_opens_nothing(tokened: Door, token: str) -> None:
             {"X_Goog_Iap_Jwt_Assertion": "{token}"},
             {"X_Jwt_Payload": "{claims}"},
             {"X_Forwarded_Access_Token": "{token}"},
+            {GATEWAY_HEADER: "a-guess"},
         ]
     ),
 )
