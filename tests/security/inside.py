@@ -6,6 +6,7 @@ returns has succeeded, and says what it got; one that raises was refused. Nothin
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 import os
@@ -181,8 +182,8 @@ TRIES["end the operator"] = _post("/quitquitquit")
 # The storage, with the keys that the pod has anyway
 
 
-def _keys() -> dict[str, str]:
-    """The namespace's keys, which a pod's command can find in its trainer's environment."""
+def _trainers() -> dict[str, str]:
+    """The environments of the pod's processes: the command finds its trainer's keys and task there."""
     found = dict(os.environ)
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -190,26 +191,35 @@ def _keys() -> dict[str, str]:
         except OSError:
             continue
         found |= {name.decode(): value.decode() for name, sep, value in (p.partition(b"=") for p in parts) if sep}
-    return {name: value for name, value in found.items() if name.startswith("AWS_")}
+    return found
 
 
-def _stored(method: str, place: dict[str, str]) -> Try:
+def _client(to: dict[str, Any], account: str, secret: str) -> Any:
+    import boto3
+
+    return boto3.client(
+        "s3",
+        endpoint_url="http://{}:{}".format(*to["storage"]),
+        region_name="us-east-1",
+        aws_access_key_id=account,
+        aws_secret_access_key=secret,
+    )
+
+
+def _stored(method: str, place: dict[str, str], account: Callable[[str], str] = str) -> Try:
+    """Ask the storage by the pod's own keys, or by another account's name with their secret."""
+
     def attempt(to: dict[str, Any]) -> str:
-        import boto3
         from botocore.exceptions import ClientError
 
-        keys = _keys()
-        client = boto3.client(
-            "s3",
-            endpoint_url="http://{}:{}".format(*to["storage"]),
-            region_name="us-east-1",
-            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
-        )
+        found = _trainers()
+        own, secret = found["AWS_ACCESS_KEY_ID"], found["AWS_SECRET_ACCESS_KEY"]
+        bucket, _, prefix = json.loads(found["ULTRAMARINE_TASK"])["output_prefix"][5:].partition("/")
         # First what it may: else a refusal would mean nothing.
-        client.list_objects_v2(Bucket="ultramarine", Prefix=f"{to['names']['namespace']}/", MaxKeys=1)
+        _client(to, own, secret).put_object(Bucket=bucket, Key=f"{prefix}mine")
         try:
-            getattr(client, method)(**{name: value.format(**to["names"]) for name, value in place.items()})
+            asked = {name: value.format(**to["names"]) for name, value in place.items()}
+            getattr(_client(to, account(own), secret), method)(**asked)
         except ClientError as error:
             raise OSError(error.response["Error"]["Code"]) from None
         return method
@@ -217,6 +227,18 @@ def _stored(method: str, place: dict[str, str]) -> Try:
     return attempt
 
 
+def _wider(own: str) -> str:
+    """The account's name with a scope of the whole bucket."""
+    scope = base64.urlsafe_b64encode(json.dumps({"write": [""], "read": [""]}).encode()).decode().rstrip("=")
+    return f"{own.partition('~')[0]}~{scope}"
+
+
+OWN_NAMESPACE = {"Bucket": "ultramarine", "Key": "{namespace}/tests/besieged.onnx"}
+TRIES["read what others of the namespace stored"] = _stored("get_object", OWN_NAMESPACE)
+TRIES["write what others of the namespace stored"] = _stored("put_object", OWN_NAMESPACE)
+TRIES["ask as the namespace"] = _stored("get_object", OWN_NAMESPACE, lambda own: own.partition("~")[0])
+TRIES["ask as the operator"] = _stored("get_object", OWN_NAMESPACE, lambda _: "operator")
+TRIES["ask by a wider scope"] = _stored("get_object", OWN_NAMESPACE, _wider)
 THEIRS = {"Bucket": "ultramarine", "Key": "another-team/secret"}
 TRIES["read another namespace's object"] = _stored("get_object", THEIRS)
 TRIES["write another namespace's object"] = _stored("put_object", THEIRS)

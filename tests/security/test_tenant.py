@@ -126,9 +126,9 @@ def beside(tenant: Platform, addresses: dict[str, Any]) -> Iterator[dict[str, Ma
     "training/pod",
     asset="the node, other pods, the operator, other namespaces' data",
     threat="a command in its pod: root, mounts, devices, the kernel's namespaces and modules; addresses around the "
-    "policies; reports for others; other prefixes by the namespace's own keys",
+    "policies; reports for others; other prefixes, accounts and scopes by the keys of its trainer",
     control="Pod Security `restricted`, a read-only root, seccomp's default profile, network policies, no IPv6, tokens "
-    "for one job, an account for one prefix",
+    "for one job, storage keys for one task",
 )
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TRIES if name != "reach storage"])
