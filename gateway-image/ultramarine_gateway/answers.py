@@ -35,7 +35,10 @@ def application(agent: Agent, folder: Path) -> web.Application:
                 report[asked] = replace(report[asked], figures=own or None)
             if asked in report and in_use is not None and request.query.get("signatures") == "true":
                 report[asked] = replace(report[asked], signatures=await signatures.of(in_use))
-        endpoints = {name: asdict(replace(state, pod=pod, since=agent.since(name))) for name, state in report.items()}
+        tls = bool(agent.seen.authority)
+        endpoints = {
+            name: asdict(replace(state, pod=pod, tls=tls, since=agent.since(name))) for name, state in report.items()
+        }
         return web.json_response({"connected": agent.connected, "endpoints": endpoints})
 
     async def live(_: web.Request) -> web.Response:

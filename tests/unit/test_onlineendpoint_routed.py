@@ -487,6 +487,12 @@ def test_pods_are_asked_by_tls_as_soon_as_one_of_the_new_ones_is_ready(monkeypat
     assert asked(*old) == [not on]
     assert asked(*new, *old[1:]) == [True]  # one that takes it not is passed by for the other
 
+    # Plain pods stay until every gateway pod knows the authority of the others.
+    for knows in (False, True):
+        says = GatewayFacts((RouteState(tls=True), RouteState(tls=knows)))
+        replaced = "Deployment/churn-blue" in kinds_of(after(one, *plain, says=says, related=(version(1),)).apply)
+        assert replaced == (knows or not on)
+
     alone = replace(seen(*new, address(one, "blue"), related=(version(1),)), platform=replace(PLATFORM, tls=on))
     direct = plan(one, alone, NOW)
     (made,) = (m for m in direct.apply if m["metadata"]["name"] == "churn")

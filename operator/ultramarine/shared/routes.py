@@ -266,6 +266,7 @@ class RouteState:
     say by deployment what its model takes, if GET /routes asks with &signatures=true: `name`, `version` and `inputs`,
     as a pod's model metadata has them. `since` is when its Envoy began to route so (RFC 3339). `no_key_set` says why
     the newest key set of the issuer could not be fetched.
+    With `tls` the gateway pod knows the authority of pods that speak TLS.
     """
 
     version: str = ""
@@ -280,6 +281,7 @@ class RouteState:
     signatures: dict[str, Any] | None = None
     no_key_set: str = ""
     since: str = ""
+    tls: bool = False
 
     @classmethod
     def of(cls, document: Any) -> RouteState:

@@ -34,6 +34,7 @@ from .manifests import (
     asks_proof,
     deployment_name,
     gateway_only,
+    has_tls,
     pods_secret,
     proof_secret,
 )
@@ -86,6 +87,10 @@ def plan(endpoint: Endpoint, seen: Seen, now: datetime) -> Plan:
     proven = isinstance(way, Routed) and way.proves(now)
     follow = all(asks_proof(endpoint, each) for (kind, _), each in own.items() if kind == "Deployment")
     guarded = not guard or (("NetworkPolicy", policy_name(endpoint)) in own and (proven or follow))
+    # Pods that take TLS alone replace others when every gateway pod knows their authority.
+    by_tls = all(has_tls(each["spec"]["template"]) for (kind, _), each in own.items() if kind == "Deployment")
+    if seen.platform.tls and isinstance(way, Routed) and not (by_tls or way.trusts):
+        guarded = False
     servers = [manifest for each in judged.values() for manifest in each.apply] if guarded and not step.held else []
     gone = _superfluous(endpoint, own, step, way)
     after = autoscale.looked_at_again(endpoint, step.after if guarded else SOON)

@@ -75,6 +75,11 @@ class Routed:
         return all(not proxy.since or now - parse_timestamp(proxy.since) > LEAVING for proxy in self.proxies)
 
     @property
+    def trusts(self) -> bool:
+        """True if every gateway pod knows the authority of pods that speak TLS."""
+        return bool(self.proxies) and all(proxy.tls for proxy in self.proxies)
+
+    @property
     def is_turned(self) -> bool:
         """Whether the Service leads to where the gateway has the endpoint."""
         routes = self.routes
