@@ -132,6 +132,7 @@ func newServer(folder, bucket string, accounts accounts) (*s3api.S3ApiServer, er
 		s3api.WithMpMaxParts(maxParts),
 		s3api.WithConcurrencyLimiter(8192, 1024),
 		s3api.WithRoute("GET", "/healthz", healthy),
+		s3api.WithMiddleware("/", readToEnd),
 		s3api.WithMiddleware("/", controllers.WrapMiddleware(refuseUnknown, nil, nil)),
 		s3api.WithMiddleware("/", admitDocuments()),
 	)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"net/http"
 	"net/url"
 	"reflect"
@@ -130,6 +131,24 @@ func admitDocuments() fiber.Handler {
 // isContent reports whether the body of a request is an object's content.
 func isContent(ctx fiber.Ctx) bool {
 	return ctx.Method() == http.MethodPut && ctx.Get("X-Amz-Copy-Source") == ""
+}
+
+// readToEnd reads what is left of a body in HTTP chunks, which SDKs send by https. versitygw leaves the last chunk unread, and
+// it would be taken for the beginning of the connection's next request.
+func readToEnd(ctx fiber.Ctx) error {
+	defer func() {
+		body := ctx.Request().BodyStream()
+		if body == nil || ctx.Request().Header.ContentLength() != -1 {
+			return
+		}
+		connection := ctx.RequestCtx().Conn()
+		_ = connection.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err := io.CopyN(io.Discard, body, maxDocument); err != io.EOF {
+			ctx.Response().Header.SetConnectionClose()
+		}
+		_ = connection.SetReadDeadline(time.Time{})
+	}()
+	return ctx.Next()
 }
 
 // refuseUnknown lets the requests of the platform's clients pass, and no others: what versitygw makes of them is known.
