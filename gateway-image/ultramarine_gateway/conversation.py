@@ -99,10 +99,6 @@ class Conversation:
             if not error:
                 known.taken[one.name] = one.version
                 self._refused.pop((told.type, one.name), None)
-                if told.type == CLUSTER:
-                    # A cluster that was changed waits for its addresses anew, even if they are the same.
-                    self._types[ASSIGNMENT].told.pop(one.name, None)
-                    self._types[ASSIGNMENT].taken.pop(one.name, None)
             else:
                 self._refused[told.type, one.name] = (one.version, error)
                 known.told.pop(one.name, None)
@@ -114,7 +110,13 @@ class Conversation:
         said: list[Told] = []
         endpoints = [wanted.endpoints[name] for name in sorted(wanted.endpoints)]
         for endpoint in endpoints:
-            said += self._tell(CLUSTER, endpoint.clusters)
+            for told in self._tell(CLUSTER, endpoint.clusters):
+                said.append(told)
+                for cluster in told.resources:
+                    # A changed cluster waits for its addresses, even if they are the same. Envoy does not ask for
+                    # them, and answers only when it has them, or 15 s later.
+                    self._types[ASSIGNMENT].told.pop(cluster.name, None)
+                    self._types[ASSIGNMENT].taken.pop(cluster.name, None)
         said += self._tell(ASSIGNMENT, wanted.assignments.values())
         for endpoint in endpoints:
             said += self._tell(CERTIFICATE, filter(None, [endpoint.certificate]))

@@ -251,6 +251,19 @@ def test_only_what_differs_is_told() -> None:
     assert [(told.type, [one.name for one in told.resources]) for told in of_weights] == [(ROUTES, ["churn"])]
 
 
+def test_a_changed_cluster_is_told_with_its_addresses() -> None:
+    """Envoy takes a changed cluster when it has its addresses, for which it does not ask again, or 15 s later."""
+    envoy = Envoy()
+    envoy.hears(wanted(CHURN))
+    changed = wanted(replace(CHURN, limits=RouteLimits(max_requests=5)))
+    said = envoy.conversation.say(changed, envoy.now)
+
+    assert [(told.type, {one.name for one in told.resources}) for told in said] == [
+        (CLUSTER, {BLUE_POOL, GREEN_POOL}),
+        (ASSIGNMENT, {BLUE_POOL, GREEN_POOL}),
+    ]
+
+
 def test_a_cluster_goes_a_while_after_its_last_route() -> None:
     """The cluster of a deployment that is gone stays for some seconds after Envoy has taken the new routes."""
     envoy = Envoy()
