@@ -31,10 +31,12 @@ class Connection:
         place = urlsplit(url)
         self._lock = threading.Lock()
         host, port = place.hostname or "", place.port or 80
-        self._http = http.client.HTTPConnection(host, port, timeout=timeout)
+        self._http: http.client.HTTPConnection
         if place.scheme == "https":
             name = tls.server_name("sweep", host.split(".")[1])
             self._http = tls.Connection(host, port, timeout, Path(TLS_DIR), name)
+        else:
+            self._http = http.client.HTTPConnection(host, port, timeout=timeout)
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
 
     def post(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
