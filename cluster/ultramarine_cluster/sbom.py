@@ -13,14 +13,25 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 from . import build, images
 
-DPKG, ELF = "var/lib/dpkg/status", b"\x7fELF"
+DPKG, RELEASE, ELF = "var/lib/dpkg/status", "usr/lib/os-release", b"\x7fELF"
+DEBIAN = "deb/debian"
 PYTHON = re.compile(r"[^/]+\.dist-info/METADATA$")
-Component = tuple[str, str, str]  # the kind of its package URL, name, version
+
+
+class Component(NamedTuple):
+    """A package: the type of its package URL (`os` for the distribution itself), name, version, and Debian's source."""
+
+    kind: str
+    name: str
+    version: str
+    source: str = ""
 
 
 def write(folder: Path) -> None:
@@ -36,18 +47,28 @@ def write(folder: Path) -> None:
 
 def _document(reference: str, components: list[Component]) -> dict[str, Any]:
     name, _, version = reference.rpartition(":")
-    listed = [
-        {"type": "library", "name": name, "version": version, "purl": f"pkg:{kind}/{name}@{version}"}
-        for kind, name, version in components
-    ]
     about = {"type": "container", "name": name, "version": version}
+    release = next((component for component in components if component.kind == "os"), None)
+    distro = f"{release.name}-{release.version}" if release else ""
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
         "metadata": {"component": about},
-        "components": listed,
+        "components": [_listed(component, distro) for component in components],
     }
+
+
+def _listed(component: Component, distro: str) -> dict[str, str]:
+    """One entry; scanners find Debian's advisories by the release and by the source package."""
+    kind, name, version, source = component
+    entry = {"name": name, "version": version}
+    if kind == "os":
+        return {"type": "operating-system", "bom-ref": f"os:{distro}", **entry}
+    asked = {"distro": distro, "upstream": source} if kind == DEBIAN else {}
+    qualifiers = urlencode({key: value for key, value in asked.items() if value})
+    purl = f"pkg:{kind}/{quote(name, safe='/')}@{quote(version)}" + (f"?{qualifiers}" if qualifiers else "")
+    return {"type": "library", "bom-ref": purl, **entry, "purl": purl}
 
 
 def _inside(archive: Path) -> Iterator[Component]:
@@ -80,13 +101,22 @@ def _inside(archive: Path) -> Iterator[Component]:
 def _components(path: str, content: IO[bytes], runs: bool) -> list[Component]:
     if path == DPKG:
         packages = (message_from_bytes(text) for text in content.read().split(b"\n\n") if text.strip())
-        return [("deb/debian", package["Package"], package["Version"]) for package in packages]
+        return [Component(DEBIAN, package["Package"], package["Version"], _source(package)) for package in packages]
+    if path == RELEASE:
+        words = dict(line.split("=", 1) for line in content.read().decode().splitlines() if "=" in line)
+        return [Component("os", words["ID"].strip('"'), words["VERSION_ID"].strip('"'))]
     if PYTHON.search(path):
         about = message_from_bytes(content.read())
-        return [("pypi", re.sub(r"[-_.]+", "-", about["Name"]).lower(), about["Version"])]
+        return [Component("pypi", re.sub(r"[-_.]+", "-", about["Name"]).lower(), about["Version"])]
     if runs and path.split("/")[-2:-1] == ["bin"] and content.read(4) == ELF:
         return _modules(ELF + content.read())
     return []
+
+
+def _source(package: Message) -> str:
+    """Return the source package, if it has another name or version: NAME or NAME@VERSION."""
+    name, _, version = package.get("Source", "").partition(" ")
+    return f"{name}@{version.strip('()')}" if version else name
 
 
 def _modules(program: bytes) -> list[Component]:
@@ -98,7 +128,8 @@ def _modules(program: bytes) -> list[Component]:
         told = subprocess.run(words, capture_output=True, text=True, check=False).stdout
     version = re.search(r": go(\S+)", told)
     modules = re.findall(r"^\tdep\t(\S+)\t(\S+)", told, re.MULTILINE)
-    return [("golang", *module) for module in modules] + ([("golang", "stdlib", version[1])] if version else [])
+    standard = [Component("golang", "stdlib", version[1])] if version else []
+    return [Component("golang", *module) for module in modules] + standard
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ class Calls(grpc.GenericRpcHandler):
         async def handle(requests: AsyncIterator[Any], context: Context) -> None:
             seen = _Seen(method, route, _introduce(context))
             with self._observed(seen):
-                of_gateway = self._keys is not None and self._keys.of_gateway
+                of_gateway = self._keys is not None and self._keys.holder == "gateway"
                 refused = seen.refused(Problem(401, NO_PROOF) if of_gateway else _NO_KEY)
                 await _refuse(context, refused, seen.request_id)
 

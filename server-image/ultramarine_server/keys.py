@@ -7,35 +7,27 @@ import hmac
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 from ultramarine.shared.contract import GATEWAY_HEADER
 
 KEY_NAMES = ("primary", "secondary")
 NO_PROOF = "this pod answers its gateway alone: ask the endpoint"
+Holder = Literal["client", "gateway"]
 LOOK_SECONDS = 0.1  # between two looks at the files: at each request they were a tenth of its cost
 
 
-def of_clients(headers: Mapping[str, str]) -> list[str]:
-    """The keys in `api-key: KEY` and in `Authorization: Bearer KEY`."""
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    return [headers.get("api-key", ""), token.strip() if scheme.lower() == "bearer" else ""]
-
-
-def of_gateways(headers: Mapping[str, str]) -> list[str]:
-    """What a gateway proves itself by; two at most, as many as its Secret has."""
-    return headers.get(GATEWAY_HEADER, "").split(" ", 2)[:2]
-
-
 class KeyRing:
-    """The keys that open the endpoint now; a rotated Secret counts LOOK_SECONDS later."""
+    """The keys that open the endpoint now, to clients or to its gateway; a rotated Secret counts LOOK_SECONDS later."""
 
     def __init__(
         self,
         folder: Path,
-        offered: Callable[[Mapping[str, str]], list[str]] = of_clients,
+        holder: Holder = "client",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock, self._offered = clock, offered
+        self.holder = holder
+        self._clock = clock
         self._files = [folder / name for name in KEY_NAMES]
         self._seen: tuple[tuple[int, int, int] | None, ...] = ()
         self._digests: list[bytes] = []
@@ -45,17 +37,12 @@ class KeyRing:
     def __len__(self) -> int:
         return len(self._digests)
 
-    @property
-    def of_gateway(self) -> bool:
-        """Whether it is the gateway that has to show a key."""
-        return self._offered is of_gateways
-
     def opens(self, headers: Mapping[str, str]) -> bool:
         """Whether the headers offer one of the keys."""
         self._refresh()
         opened = False
         # Every pair is compared, and by digest, so that time tells neither a key's length nor which one it was.
-        for key in self._offered(headers):
+        for key in _from_gateway(headers) if self.holder == "gateway" else _from_client(headers):
             if key:
                 offered = _digest(key)
                 for known in self._digests:
@@ -74,6 +61,17 @@ class KeyRing:
             digests = [_digest(key) for path in self._files if (key := _read(path))]
             # A Secret that is gone, or empty for a moment, locks nobody out: the keys known last go on.
             self._digests = digests or self._digests
+
+
+def _from_client(headers: Mapping[str, str]) -> list[str]:
+    """The keys in `api-key: KEY` and in `Authorization: Bearer KEY`."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return [headers.get("api-key", ""), token.strip() if scheme.lower() == "bearer" else ""]
+
+
+def _from_gateway(headers: Mapping[str, str]) -> list[str]:
+    """The proofs of a gateway; at most two, the size of its Secret."""
+    return headers.get(GATEWAY_HEADER, "").split(" ", 2)[:2]
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:

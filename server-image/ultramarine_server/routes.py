@@ -105,7 +105,7 @@ class Routes:
             problem = Problem(405, f"{request.method} is not allowed on {request.path}")
             return problem_response(problem, {"allow": route.allow})
         if route.keyed and self._keys is not None and not self._keys.opens(request.headers):
-            problem = Problem(401, NO_PROOF if self._keys.of_gateway else _NO_KEY)
+            problem = Problem(401, NO_PROOF if self._keys.holder == "gateway" else _NO_KEY)
             return problem_response(problem, {"www-authenticate": 'Bearer realm="ultramarine"'})
         encoding = request.headers.get("content-encoding", "")
         if encoding and encoding not in ENCODINGS and encoding != "identity":
@@ -208,7 +208,7 @@ class Routes:
         from ultramarine_server.openapi import document  # Few servers are ever asked for it.
 
         found = await self._service.found(self._named(request))
-        keyed = self._keys is not None and not self._keys.of_gateway
+        keyed = self._keys is not None and self._keys.holder == "client"
         return json_response(document(found, keyed=keyed, alone=bool(self._service.only)))
 
     async def _model_metadata(self, request: Request, name: str, version: str) -> Response:

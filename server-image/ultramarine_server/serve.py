@@ -25,7 +25,7 @@ from ultramarine_server.body import BODY_LIMIT
 from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError
 from ultramarine_server.http import HEAD_SECONDS, Connection
-from ultramarine_server.keys import KeyRing, of_clients, of_gateways
+from ultramarine_server.keys import KeyRing
 from ultramarine_server.limits import Limits
 from ultramarine_server.listener import Listener
 from ultramarine_server.loading import PLATFORMS, load
@@ -167,7 +167,7 @@ def _captures(task: ServingTask, service: Service, folder: Path) -> Captures | N
 def _keys(task: ServingTask, folder: Path) -> KeyRing | None:
     if task.auth == "none":
         return None
-    keys = KeyRing(folder, of_gateways if task.auth == "gateway" else of_clients)
+    keys = KeyRing(folder, "gateway" if task.auth == "gateway" else "client")
     if not keys:
         message = f"no key in {folder}; the keys Secret needs primary, secondary or both, and neither empty"
         raise LoadError(message, "KeysMissing")

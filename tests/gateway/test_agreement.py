@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ultramarine.shared.routes import PIN_HEADER, DeploymentFigures, RouteAuth
 from ultramarine_gateway.comparing import compare
 from ultramarine_gateway.memory import Memory
 from ultramarine_gateway.routes import COPIED_BYTES
-from ultramarine_server.keys import KeyRing, of_clients, of_gateways
+from ultramarine_server.keys import Holder, KeyRing
 from ultramarine_server.tensors import Array
 from unit.serving_inside import Doubling, inside, service_of
 
@@ -81,10 +81,10 @@ async def asked(
 
 
 @pytest.mark.parametrize(
-    ("auth", "offered"),
+    ("auth", "holder"),
     [
-        (RouteAuth("key", keys_secret="churn-keys"), of_clients),
-        (RouteAuth("none", proof_secret="churn-keys"), of_gateways),
+        (RouteAuth("key", keys_secret="churn-keys"), "client"),
+        (RouteAuth("none", proof_secret="churn-keys"), "gateway"),
     ],
 )
 async def test_a_candidate_that_answers_alike_agrees(
@@ -92,7 +92,7 @@ async def test_a_candidate_that_answers_alike_agrees(
     client: ClientSession,
     tmp_path: Path,
     auth: RouteAuth,
-    offered: Callable[[Mapping[str, str]], list[str]],
+    holder: Holder,
 ) -> None:
     """Pods that want a key are asked with one, be it the second; one x-request-id for all requests confuses nobody.
 
@@ -100,7 +100,7 @@ async def test_a_candidate_that_answers_alike_agrees(
     """
     (tmp_path / "primary").write_text("the-key")
     gateway.keys("churn-keys", primary="a-newer-key", secondary="the-key")
-    async with deployed(gateway, Doubling(), KeyRing(tmp_path, offered), auth=auth) as (port, address):
+    async with deployed(gateway, Doubling(), KeyRing(tmp_path, holder), auth=auth) as (port, address):
         found = await asked(client, port, address, KEY | {"x-request-id": "same"})
     assert (found.agreed, found.unlike) == (found.compared, 0)
 

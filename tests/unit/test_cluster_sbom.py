@@ -50,9 +50,18 @@ def test_components_are_those_of_the_last_layer(tmp_path):
         "usr/bin/script": b"#!/bin/sh\n",
     }
     second = {
-        "var/lib/dpkg/status": b"Package: libc6\nVersion: 2.36-10\n\n",
+        "var/lib/dpkg/status": b"Package: libc6\nSource: glibc (2.36-1)\nVersion: 1:2.36+10\n\n",
+        "usr/lib/os-release": b'NAME="Debian GNU/Linux"\nID=debian\nVERSION_ID="12"\n',
         "usr/lib/.wh.c-2.dist-info": b"",
         "usr/lib/c-3.dist-info/METADATA": b"Name: c\nVersion: 3\n",
     }
-    found = sbom._inside(oci(tmp_path / "image.tar", layer(**first), layer(**second)))
-    assert sorted(found) == [("deb/debian", "libc6", "2.36-10"), ("pypi", "a-b", "1"), ("pypi", "c", "3")]
+    found = sorted(sbom._inside(oci(tmp_path / "image.tar", layer(**first), layer(**second))))
+    document = sbom._document("ultramarine/server:1", found)
+
+    assert [entry.get("purl") for entry in document["components"]] == [
+        "pkg:deb/debian/libc6@1%3A2.36%2B10?distro=debian-12&upstream=glibc%402.36-1",
+        None,  # the distribution itself
+        "pkg:pypi/a-b@1",
+        "pkg:pypi/c@3",
+    ]
+    assert {"type": "operating-system", "name": "debian", "version": "12"}.items() <= document["components"][1].items()

@@ -19,7 +19,7 @@ from ultramarine.shared.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError
-from ultramarine_server.keys import LOOK_SECONDS, KeyRing, of_gateways
+from ultramarine_server.keys import LOOK_SECONDS, KeyRing
 from ultramarine_server.loading import load
 
 X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
@@ -239,7 +239,7 @@ def test_a_gateway_proves_itself_by_its_own_header(tmp_path: Path, headers: dict
     (tmp_path / "primary").write_text("one")
     (tmp_path / "secondary").write_text("two\n")
 
-    assert KeyRing(tmp_path, of_gateways).opens(headers) is opens
+    assert KeyRing(tmp_path, "gateway").opens(headers) is opens
 
 
 @pytest.mark.attack(

@@ -43,9 +43,11 @@ def routes_of(address: str, endpoint: str, *, figures: bool = True, signatures: 
 
 
 def _ask(pod: str, port: int, endpoint: str, path: str, name: str) -> RouteState:
-    connection = http.client.HTTPConnection(pod, port, timeout=SECONDS)
-    if name:
-        connection = Connection(pod, port, SECONDS, Path(TLS_DIR), name)
+    connection = (
+        Connection(pod, port, SECONDS, Path(TLS_DIR), name)
+        if name
+        else http.client.HTTPConnection(pod, port, timeout=SECONDS)
+    )
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
