@@ -14,11 +14,12 @@ from io import StringIO
 from pathlib import Path
 
 from . import packages
-from .console import TRANSFER, Progress, run, run_logged
+from .console import TRANSFER, Progress, run, run_logged, say
 from .errors import ClusterError
 from .paths import cache, write
 
 SUITE = "bookworm"
+SECURITY = f"deb http://deb.debian.org/debian-security {SUITE}-security main\n"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INCLUDE = "python3,python3-pip,ca-certificates"
 # What nobody reads inside an image.
@@ -34,7 +35,7 @@ _BUNDLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 def base_reference() -> str:
     """The base image's name, whose tag changes with the way it is made."""
-    made_of = repr((SUITE, INCLUDE, TRIM, platform.machine(), "python3 as python, pip unlocked, 1"))
+    made_of = repr((SUITE, SECURITY, INCLUDE, TRIM, platform.machine(), "python3 as python, pip unlocked, 1"))
     return f"localhost/ultramarine/base:{sha256(made_of.encode()).hexdigest()[:12]}"
 
 
@@ -52,6 +53,7 @@ def base(progress: Progress) -> str:
         root = work / "root"
         argv: list[str | Path] = ["debootstrap", "--variant=minbase", f"--include={INCLUDE}", SUITE, root]
         run_logged(argv, log, progress, remedy="debootstrap needs root and a Debian mirror; read the log")
+        _update(root, log, progress)
         _trim(root)
         container = run(*_buildah(), "from", "scratch").strip()
         try:
@@ -114,6 +116,17 @@ def _buildah() -> list[str]:
         raise ClusterError("there is no buildah", "run `ultramarine-cluster build` as root, which installs it")
     store = cache() / "buildah"
     return ["buildah", "--root", f"{store}/storage", "--runroot", f"{store}/run", "--storage-driver", "overlay"]
+
+
+def _update(root: Path, log: Path, progress: Progress) -> None:
+    """Install the security updates, which debootstrap leaves out; say so if their archive does not answer."""
+    (root / "etc/apt/sources.list.d/security.list").write_text(SECURITY)
+    env = {"DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        for words in (["update"], ["upgrade", "--yes", "--no-install-recommends"]):
+            run_logged(["chroot", root, "apt-get", "-q", *words], log, progress, remedy="read the log", env=env)
+    except ClusterError as error:
+        say(f"          the base image has no security updates: {error}")
 
 
 def _trim(root: Path) -> None:
