@@ -68,6 +68,10 @@ RULES: list[Rule] = [
         "give one of jwks and jwksUri",
     ),
     *(
+        of_spec(ENDPOINT, "a key set is whole", token(), token(jwks=part), "spec.token.jwks", "whole JSON Web Key Set")
+        for part in (KEY_SET[: len(KEY_SET) // 2], KEY_SET[:-1], '{"keys": []}', "keys")
+    ),
+    *(
         of_spec(
             ENDPOINT,
             f"a token's {name} ends",
@@ -80,7 +84,7 @@ RULES: list[Rule] = [
             ("issuer", "a" * 512, "a" * 513, "Too long: may not be more than 512"),
             ("audiences", ["a" * 256], ["a" * 257], "Too long: may not be more than 256"),
             ("audiences", ["a"] * 16, ["a"] * 17, "Too many: 17: must have at most 16 items"),
-            ("jwks", " " * 32768, " " * 32769, "Too long: may not be more than 32768"),
+            ("jwks", KEY_SET.ljust(32768), KEY_SET.ljust(32769), "Too long: may not be more than 32768"),
             ("jwksUri", "https://a/" + "a" * 1014, "https://a/" + "a" * 1015, "Too long: may not be more than 1024"),
         )
     ),

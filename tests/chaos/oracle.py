@@ -167,7 +167,7 @@ def violations(
 
 def regressions(sights: list[Sight]) -> list[str]:
     """Which finished job or sweep was said to be unfinished again, and which version that was ready not to be."""
-    over = ("Succeeded", "Failed")
+    over = ("Succeeded", "Failed", "Stopped")
     ends = {"TrainingJob": over, "Sweep": over, "ModelVersion": ("Ready",)}
     last: dict[str, str] = {}
     found = []

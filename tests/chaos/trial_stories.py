@@ -53,7 +53,7 @@ async def has_a_job_for_each_trial(world: World) -> None:
     await _is_over(world, succeeded=2, stopped=1, failed=1)
     await ready(world, "ModelVersion", "churn-1")
     for number, fate in enumerate(fates):
-        await state(world, _name(number), "Succeeded" if fate == "succeeds" else "Failed")
+        await state(world, _name(number), {"succeeds": "Succeeded", "fails": "Failed", "is-stopped": "Stopped"}[fate])
 
 
 async def loses_jobs_of_trials(world: World) -> None:

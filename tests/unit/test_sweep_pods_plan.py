@@ -401,15 +401,24 @@ def test_a_coordinator_hears_how_many_trials_may_run():
 
 
 def test_a_coordinator_hears_how_trials_ended():
-    """What the status of a job says, of those that are wanted; what still runs is not told."""
+    """What the status of a job says, of those that are wanted; what still runs is not told.
+
+    The seconds are those of its pods: it waited for a node before, and was held in between.
+    """
     one = alone()
+    runs = [("11:00:00", "11:00:04"), ("11:10:00", "11:10:05")]
     stored = {"uri": "s3://lake/team-a/trainingjobs/hpo-trial-0/u/model/d/", "digest": "sha256:d", "bytes": 3}
     done = trial(
         one,
         0,
         "Succeeded",
-        startTime="2030-01-01T11:00:00Z",
-        completionTime="2030-01-01T11:00:09Z",
+        startTime="2030-01-01T10:00:00Z",
+        completionTime="2030-01-01T11:30:00Z",
+        activeSeconds=5400,
+        attemptHistory=[
+            *({"pod": f, "startTime": f"2030-01-01T{f}Z", "endTime": f"2030-01-01T{t}Z"} for f, t in runs),
+            {"pod": "b", "node": 1, "startTime": "2030-01-01T10:00:00Z", "endTime": "2030-01-01T11:00:00Z"},
+        ],
         metrics={"latest": {"loss": 0.5}},
         outputs={"model": {**stored, "format": "sklearn", "untrusted": "builtins.eval"}},
     )

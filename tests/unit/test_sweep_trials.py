@@ -415,6 +415,21 @@ def test_it_ends_when_the_budget_is_spent() -> None:
     assert (trials.end.outcome, trials.end.message) == ("Succeeded", "the 2 hours of spec.budget.gpuHours are spent")
 
 
+def test_a_trial_whose_pod_waits_for_a_node_spends_nothing() -> None:
+    """With a pod for each trial its hours count from the pod's first report, also in another coordinator's life."""
+    asked = task(gpu_hours=2.0, trial_gpus=1, pod_per_trial=True)
+    trials = Trials(asked)
+    leased(trials)
+    trials.tick(90_000)
+    assert (trials.end, trials.hours(90_000)) == (None, (0.0, 0.0))
+
+    trials.report("w", 0, 1, [], 90_000)
+    for each in (trials, Trials(asked, trials.drain())):
+        assert each.hours(93_600)[1] == 1
+        each.tick(97_201)
+        assert each.end is not None
+
+
 def test_what_still_runs_at_the_end_is_given_up() -> None:
     """No trial stays open in the journal of a sweep that is over."""
     trials = Trials(task(objectives=({"metric": "loss", "stopAt": 1},)))

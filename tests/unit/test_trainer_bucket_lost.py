@@ -236,7 +236,9 @@ def test_a_bucket_that_stays_away_is_named_with_what_to_do(
     assert record.message.startswith(f"{field}bucket {bucket} of {job.prefix}")
     assert record.message.endswith("; create it")
     assert (record.checkpoint, record.productive_seconds) == (kept, kept.productive_seconds)
-    assert f"the last checkpoint was not stored; the checkpoint of step {kept.step} is what is kept" in job.said
+    assert (
+        f"the last checkpoint was not stored; the checkpoint (last step told: {kept.step}) is what is kept" in job.said
+    )
     assert "bytes of the log are not stored" in job.said
 
     failed = pod(training_job(), phase="Failed", **ended_container(203, message=(job.base / "log").read_text()))
@@ -271,7 +273,7 @@ def test_the_next_attempt_does_not_begin_anew_without_the_bucket(job: Job, bucke
 
     job.bring_back()
     job.run()
-    job.says(f"resuming from the checkpoint of step {kept.step}")
+    job.says(f"resuming from the checkpoint (last step told: {kept.step})")
     assert job.end() == 0
     assert job.runs == 2
     assert job.latest().step >= kept.step

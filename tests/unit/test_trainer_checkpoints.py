@@ -94,7 +94,7 @@ def test_a_settled_folder_becomes_the_latest_checkpoint(job: Job, tmp_path: Path
     assert record.uri.startswith(job.below)
     job.storage.fetch_artifact(record.uri, record.digest, tmp_path / "back")
     assert (tmp_path / "back/shards/0.pt").read_text() == "shard"
-    assert job.said[-1].startswith(f"the checkpoint of step 40 is stored: 8 bytes to {record.uri}")
+    assert job.said[-1].startswith(f"the checkpoint (last step told: 40) is stored: 8 bytes to {record.uri}")
 
 
 def test_what_is_still_being_written_is_not_taken(job: Job) -> None:

@@ -310,22 +310,22 @@ def test_nodes_whose_clocks_differ_agree_on_everything(job: Job) -> None:
     keep: dict[str, Any] = {"checkpoint": CheckpointTask()}
     first, broken = job.pod(0, clock=ALMOST, **keep), job.pod(1, clock=-ALMOST, **keep)
     job.order(0, "printf one > ../checkpoints/state; echo step=1")
-    first.says("the checkpoint of step 1 is stored")
+    first.says("the checkpoint (last step told: 1) is stored")
     one = job.latest()
 
     first.set_clock(0)
     job.order(1, "exit 3")
     assert broken.end() == 3
     second = job.pod(1, clock=ALMOST, **keep)
-    first.says("resuming from the checkpoint of step 1")
+    first.says("resuming from the checkpoint (last step told: 1)")
     job.order(0, "cp ../checkpoints/state $0/seen-1; printf two > ../checkpoints/state; echo step=2")
-    first.says("the checkpoint of step 2 is stored")
+    first.says("the checkpoint (last step told: 2) is stored")
     two = job.latest()
     job.order(0, "kill -9 $PPID; exit 0")
     assert first.end() == -signal.SIGKILL
 
     successor = job.pod(0, clock=-ALMOST, **keep)
-    successor.says("resuming from the checkpoint of step 2")
+    successor.says("resuming from the checkpoint (last step told: 2)")
     job.order(0, "cp ../checkpoints/state $0/seen-2; printf three > ../checkpoints/state; echo step=3; exit 0")
     job.order(1, "exit 0")
     assert (successor.end(), second.end()) == (0, 0)

@@ -20,10 +20,12 @@ from builders import (
     training_job,
 )
 from ultramarine.kinds.trainingjob.plan import plan, questions
+from ultramarine.kinds.trials import ANNOTATION_TRIAL
 from ultramarine.shared.conditions import parse_timestamp, timestamp
 from ultramarine.shared.errors import StorageError
-from ultramarine.shared.meta import Manifest
+from ultramarine.shared.meta import API_VERSION, Manifest
 from ultramarine.shared.plan import Obj, Plan, Seen
+from ultramarine.shared.sweep_records import STOPPED_EARLY, TrialTask
 from ultramarine.shared.training_records import CheckpointRecord, Progress, TerminationRecord
 
 PREFIX = "s3://lake/team-a/trainingjobs/churn/TrainingJob-churn-uid/"
@@ -445,3 +447,26 @@ def test_a_pod_that_nobody_has_seen_yet_is_awaited_when_its_job_is_done():
 
     assert condition(got, "Running")["reason"] == "Finishing"
     assert got.after == timedelta(seconds=1)
+
+
+# A trial that its sweep has ended
+
+
+def test_a_trial_that_was_stopped_early_has_not_failed() -> None:
+    """Nothing says that it failed: no condition, no event, no field of its status; and it is never judged anew."""
+    task = TrialTask(0, ("loss",))
+    one = training_job({"state": "Running"})
+    sweep = {"apiVersion": API_VERSION, "kind": "Sweep", "name": "hpo", "controller": True}
+    one.manifest["metadata"] |= {"annotations": {ANNOTATION_TRIAL: task.to_json()}, "ownerReferences": [sweep]}
+    record = TerminationRecord(reason=STOPPED_EARLY, message="it is among the worst")
+    failed = job(one, "Failed", failed=1)
+    last = pod(one, phase="Failed", **ended_container(203, message=record.to_json()))
+    stopped = plan(one, seen(failed, last), NOW)
+
+    assert (stopped.status["state"], "failure" in stopped.status) == ("Stopped", False)
+    told = condition(stopped, "Succeeded")
+    assert (told["status"], told["reason"], told["message"]) == ("False", "StoppedEarly", "it is among the worst")
+    assert {"Failed", "Stalled", "Reconciling"}.isdisjoint(c["type"] for c in stopped.status["conditions"])
+    assert [(event.type, event.reason) for event in stopped.events] == [("Normal", "StoppedEarly")]
+    again = plan(after(one, stopped), seen(failed, last), NOW + timedelta(hours=1))
+    assert (again.status["state"], again.events) == ("Stopped", ())

@@ -118,7 +118,7 @@ class Trial:
 
     One that is `paused` has been stopped, and may go on. What it goes on from is `checkpoint`, of which `step` is the
     last one that was told; `seconds` are those up to then. `began` (the last time) and `ended` are in the sweep's own
-    time.
+    time, and so is `runs_since`: the time from which its resources count, None until its pod reports.
     """
 
     number: int
@@ -127,6 +127,7 @@ class Trial:
     worker: str = ""
     waiting: bool = False  # for another worker
     began: float = 0.0
+    runs_since: float | None = None
     ended: float = 0.0
     losses: int = 0
     outcome: str = ""
@@ -144,6 +145,10 @@ class Trial:
     @property
     def is_running(self) -> bool:
         return not self.outcome and not self.waiting
+
+    def spent(self, now: float) -> float:
+        """Return the seconds of this run until now."""
+        return max(now - self.runs_since, 0.0) if self.runs_since is not None else 0.0
 
     @property
     def known(self) -> Known:

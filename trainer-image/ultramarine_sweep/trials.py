@@ -105,7 +105,8 @@ class Trials:
                 self._forget(trial.number)
             case "resumed":
                 trial = self.live[record["trial"]]
-                trial.waiting, trial.began, trial.worker = False, record["at"], record["worker"]
+                trial.waiting, trial.worker = False, record["worker"]
+                trial.began = trial.runs_since = record["at"]
             case "finished" | "paused":
                 number = record["trial"]
                 self._ended(self._resumed(number) if number in self.paused else self.live.pop(number), record)
@@ -133,6 +134,8 @@ class Trials:
                 other.worker = ""
         trial.attempt, trial.worker = record["attempt"], record["worker"]
         trial.waiting, trial.began = False, record["at"]
+        # A pod of its own may wait for a node long; its first report tells that it runs.
+        trial.runs_since = None if self._task.pod_per_trial else trial.began
 
     def _resumed(self, number: int) -> Trial:
         """Take a trial out of those that are paused."""
@@ -312,7 +315,7 @@ class Trials:
         trial = self.live.get(number)
         if trial is None or trial.attempt != attempt or trial.worker != worker:
             return None
-        if trial.waiting:
+        if trial.waiting or trial.runs_since is None:
             self._decide("resumed", now, trial=number, worker=worker)
         return trial
 
@@ -320,7 +323,7 @@ class Trials:
         """Hear that a worker has to go before its trial has ended, through no fault of the trial's."""
         trial = self.live.get(number)
         if trial and trial.is_running and (trial.worker, trial.attempt) == (worker, attempt):
-            self._decide("requeued", now, trial=number, losses=0, spent=max(now - trial.began, 0.0))
+            self._decide("requeued", now, trial=number, losses=0, spent=trial.spent(now))
 
     def finish(self, worker: str, finished: Finished, now: float) -> bool:
         """Take a trial that has ended, once; say True, and take nothing yet, where its outputs should be stored first.
@@ -346,7 +349,7 @@ class Trials:
             values=values,
             exitCode=finished.exit_code,
             seconds=trial.seconds + finished.seconds,
-            spent=max(finished.seconds, now - trial.began, 0.0),
+            spent=max(finished.seconds, trial.spent(now)),
             message=message[:MESSAGE_LIMIT],
             tail=finished.tail if outcome == FAILED else "",
             outputs={name: asdict(one) for name, one in (finished.outputs or {}).items()},
@@ -369,7 +372,7 @@ class Trials:
             self._decide("clock", now)
 
     def _lose(self, trial: Trial, now: float) -> None:
-        spent = max(now - trial.began, 0.0)
+        spent = trial.spent(now)
         losses = 0 if trial.number in self._inherited else 1
         if trial.losses + losses < LOSSES:
             self._decide("requeued", now, trial=trial.number, losses=losses, spent=spent)
@@ -390,7 +393,7 @@ class Trials:
         for trial in list(self.live.values()):
             if spare_storing and trial.is_running and trial.number in self._storing:
                 continue
-            spent = max(now - trial.began, 0.0) if trial.is_running else 0.0
+            spent = trial.spent(now) if trial.is_running else 0.0
             self._close(trial, STOPPED, "the sweep was over before it ended", spent, now)
 
     # The end
@@ -442,7 +445,7 @@ class Trials:
 
     def hours(self, now: float) -> tuple[float, float]:
         """Hours of processors and of GPUs that all trials have taken, with those that run."""
-        running = sum(max(now - trial.began, 0.0) for trial in self.live.values() if trial.is_running)
+        running = sum(trial.spent(now) for trial in self.live.values() if trial.is_running)
         hours = (self._spent + running) / 3600
         return hours * self._task.trial_cpus, hours * self._task.trial_gpus
 

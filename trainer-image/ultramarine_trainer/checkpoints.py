@@ -372,4 +372,5 @@ def _is_unfinished(name: str) -> bool:
 
 
 def _called(record: CheckpointRecord) -> str:
-    return f"the checkpoint of step {record.step}" if record.step >= 0 else "the checkpoint"
+    # The command may tell a step before or after it writes the file.
+    return f"the checkpoint (last step told: {record.step})" if record.step >= 0 else "the checkpoint"

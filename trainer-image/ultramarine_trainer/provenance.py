@@ -56,11 +56,25 @@ def statement(
                 "byproducts": [
                     {"name": "exitCode", "annotations": {"value": exit_code, "reason": record.reason}},
                     {"name": "metrics", "annotations": dict(record.metrics)},
+                    {"name": "usage", "annotations": _usage(context, record, (ended - began).total_seconds())},
                 ],
             },
         },
     }
     return json.dumps(document, indent=1, sort_keys=True).encode()
+
+
+def _usage(context: TrainingContext, record: TerminationRecord, seconds: float) -> dict[str, Any]:
+    """Seconds of CPU, GPU and memory (GiB): reserved while the attempt ran, or measured if that is more."""
+    reserved = context.reserved
+    memory = max(reserved.get("memoryGib", 0.0), record.memory_bytes / 2**30)
+    return {
+        "reserved": reserved,
+        "seconds": round(seconds, 2),
+        "cpuSeconds": round(max(reserved.get("cpu", 0.0) * seconds, record.cpu_seconds), 2),
+        "gpuSeconds": round(reserved.get("gpu", 0.0) * seconds, 2),
+        "memoryGibSeconds": round(memory * seconds, 2),
+    }
 
 
 def _dependencies(

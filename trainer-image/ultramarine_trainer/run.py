@@ -28,7 +28,7 @@ from ultramarine.shared.training_records import (
     TrainingTask,
 )
 
-from ultramarine_trainer import provenance
+from ultramarine_trainer import cgroup, provenance
 from ultramarine_trainer.archive import Archive
 from ultramarine_trainer.checkpoints import Checkpoints
 from ultramarine_trainer.child import Signals, Stopped, environment_for_command
@@ -330,7 +330,14 @@ class Attempt:
 
     def _record(self) -> TerminationRecord:
         checkpoint = self._last_checkpoint() if self._index == 0 else None
-        return replace(self._listeners.record(), source=self._source, inputs=self._inputs, checkpoint=checkpoint)
+        return replace(
+            self._listeners.record(),
+            source=self._source,
+            inputs=self._inputs,
+            checkpoint=checkpoint,
+            cpu_seconds=round(cgroup.cpu_seconds(), 2),
+            memory_bytes=cgroup.peak_memory(),
+        )
 
     def _failed(self, failed: Failed) -> tuple[int, TerminationRecord]:
         if self._repeats is not None and not self._signals.received:

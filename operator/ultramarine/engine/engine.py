@@ -62,6 +62,7 @@ class Engine:
         self._reconciler = Reconciler(
             self._kinds.values(), mirror, self.take_in, client, self._inquiries, self.reports, platform
         )
+        self._reconciler.accounting.begin(self._kinds.values(), namespaces)
         self._lease = lease
         self._leading = False  # from the moment that this replica leads
         self._stopping = False

@@ -19,9 +19,10 @@ from ..shared.conditions import Condition, find, health, is_true, merge
 from ..shared.errors import Conflict, InvalidSpec, NotYet, Refused, UltramarineError
 from ..shared.meta import CONFIG_MAP, SECRET, Key, Manifest, Resource
 from ..shared.plan import Event, GenerateSecret, Kind, Lazily, Obj, Plan, Platform, Report, Seen
-from ..shared.schema import RunStatus
+from ..shared.schema import READY, UNSEEN, RunStatus
 from ..shared.sweep_records import SweepSummary
 from ..shared.training_records import Progress
+from .accounting import Accounting
 from .inquiries import Inquiries
 from .mirror import Mirror
 from .reports import Reports
@@ -58,6 +59,7 @@ class Reconciler:
         self._reports = reports
         self._platform = platform
         self._clock = clock
+        self.accounting = Accounting(platform)
 
     async def reconcile(self, key: Key) -> tuple[timedelta | None, str]:
         """Do one pass; return when to look again (None: at the next ring), and what became of it: OK, HELD or ASKS."""
@@ -212,10 +214,13 @@ class Reconciler:
             )
 
     async def _finish(self, manifest: Manifest, plan: Plan, now: datetime) -> timedelta | None:
-        if plan.status != (manifest.get("status") or {}):
-            kind = self._kinds[manifest["kind"]]
+        kind = self._kinds[manifest["kind"]]
+        children = self._mirror.children(kind.key(manifest))
+        status, refresh = self.accounting.completed(kind, manifest, plan.status, children, now)
+        self.accounting.notice(kind, manifest["metadata"]["namespace"])
+        if status != (manifest.get("status") or {}):
             try:
-                answer = await write_status(self._client, kind.resource, manifest, plan.status)
+                answer = await write_status(self._client, kind.resource, manifest, status)
             except ApiError as error:
                 if error.code == 404:  # deleted: the doorbell rings for it
                     return None
@@ -223,9 +228,10 @@ class Reconciler:
             # Edited since we looked: the answer shows it, and the watch does not tell it again.
             edited = answer["metadata"].get("generation") != manifest["metadata"].get("generation")
             self._tell(kind.resource, answer, None if edited else kind.key(manifest))
+            self.accounting.count(kind, manifest, status)
             for event in plan.events:
                 await self._record(manifest, event, now)
-        return plan.after
+        return min((each for each in (plan.after, refresh) if each is not None), default=None)
 
     def _invalid(self, manifest: Manifest, error: InvalidSpec | ValidationError, now: datetime) -> Plan:
         message = error.message if isinstance(error, InvalidSpec) else _first_error(error)
@@ -238,7 +244,7 @@ class Reconciler:
             # A spec that can never run has failed: whoever waits for its end waits no longer.
             _, ends = states.failed(REFUSED, message)
             status["failure"] = {"reason": REFUSED, "message": message[: pods.MAX_FAILURE["message"]]}
-        elif (find(status, "Ready") or {"reason": REFUSED}).get("reason") == REFUSED:
+        elif (find(status, READY) or UNSEEN).get("reason") in (REFUSED, UNSEEN["reason"]):
             ends = (Condition("Ready", False, REFUSED, message), *ends)  # what served before goes on
         if "state" in model.model_fields:
             status["state"] = "Invalid"

@@ -8,9 +8,10 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from ..shared import contract
+from ..shared import contract, usage
 from ..shared.errors import InvalidSpec, listed
 from ..shared.meta import ANNOTATION_REQUESTED_BY, Manifest, child_metadata, content_hash
 from ..shared.plan import Obj, Platform
@@ -184,6 +185,8 @@ def pod_spec(
         if requests.get("memory") == limits["memory"]:  # reserved in full, so it stays
             resources["requests"] = {**requests, "memory": memory}
         resources = {**resources, "limits": {**limits, "memory": memory}}
+    reserved = dict(zip(("cpu", "gpu", "memoryGib"), usage.requests(resources), strict=True))
+    context = replace(context, reserved={name: amount for name, amount in reserved.items() if amount})
     before: list[Manifest] = []
     if task.source and task.source.git_secret:
         before = [_source_container(platform, task.source, resources)]

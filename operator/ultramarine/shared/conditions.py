@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from .meta import Manifest
 
 MAX_MESSAGE = 2000
-ENDED = ("Succeeded", "Failed")  # states of what runs to its end
+ENDED = ("Succeeded", "Failed", "Stopped")  # states of what runs to its end
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
 

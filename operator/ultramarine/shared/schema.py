@@ -177,6 +177,39 @@ class ConditionStatus(Schema):
 
 
 NOT_OBSERVED = -1  # the observedGeneration of an object that the operator has not looked at yet
+READY = "Ready"
+UNSEEN: Extra = {  # the condition of such an object, which has no time
+    "type": READY,
+    "status": "Unknown",
+    "reason": "Pending",
+    "message": "the operator has not looked at it yet",
+    "lastTransitionTime": "1970-01-01T00:00:00Z",
+}
+
+
+class DayUsage(Schema):
+    """Usage of one day."""
+
+    day: str = Field(max_length=10, description="Date in UTC, such as 2027-03-14.")
+    cpu_seconds: float = Field(default=0.0, ge=0, description="CPU seconds of that day.")
+    gpu_seconds: float = Field(default=0.0, ge=0, description="GPU seconds of that day.")
+    memory_gib_seconds: float = Field(default=0.0, ge=0, description="GiB seconds of memory of that day.")
+
+
+class UsageStatus(Schema):
+    """Resources that the object's pods reserved from their first container's start to their end."""
+
+    cpu_seconds: float = Field(
+        default=0.0, ge=0, description="CPU seconds: reserved, or measured by a job's trainer if that is more."
+    )
+    gpu_seconds: float = Field(default=0.0, ge=0, description="GPU seconds.")
+    memory_gib_seconds: float = Field(
+        default=0.0, ge=0, description="GiB seconds of memory: reserved, or a job's measured peak if that is more."
+    )
+    counted_until: str | None = Field(
+        default=None, json_schema_extra={"format": "date-time"}, description="Time up to which the pods are counted."
+    )
+    days: list[DayUsage] = Field(default=[], max_length=8, description="Usage of the latest days, the newest last.")
 
 
 class Status(Schema):
@@ -186,6 +219,12 @@ class Status(Schema):
         default=0,
         ge=NOT_OBSERVED,
         description="The generation of the spec that this status speaks of; -1 before the operator's first look.",
+    )
+    requested_by: str = Field(
+        default="",
+        max_length=500,
+        description="User who created the object, as Kubernetes 1.36 or newer records it; a sweep's trial and a "
+        "job's version have the user of their maker.",
     )
     conditions: list[ConditionStatus] = Field(
         default=[],
@@ -208,10 +247,12 @@ class RunStatus(Status):
     state: str = Field(
         default="",
         max_length=32,
-        description="Pending, Running, Suspended, Succeeded, Failed or Invalid; for reading only.",
+        description="Pending, Running, Suspended, Succeeded, Failed, Stopped (early, by its sweep) or Invalid; for "
+        "reading only.",
     )
     start_time: str | None = Field(
         default=None, json_schema_extra={"format": "date-time"}, description="First pod's start."
     )
     completion_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"}, description="The end.")
     duration: str = Field(default="", max_length=32, description="From start to end, for people.")
+    usage: UsageStatus | None = Field(default=None, description="Resources used; a trial with a job counts itself.")

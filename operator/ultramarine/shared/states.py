@@ -9,6 +9,7 @@ from . import pods
 from .conditions import Condition, find, health, is_true, merge
 from .meta import Manifest
 from .plan import Event, Obj
+from .sweep_records import STOPPED_EARLY
 
 State = tuple[str, tuple[Condition, ...]]
 
@@ -52,10 +53,24 @@ def failed(reason: str, message: str) -> State:
     )
 
 
+def stopped(message: str) -> State:
+    """Ended early by its sweep, which knows its result: neither a success nor a failure."""
+    return "Stopped", (
+        Condition("Running", False, "Finished", ""),
+        Condition("Succeeded", False, STOPPED_EARLY, message),
+    )
+
+
 def is_over(status: Manifest) -> bool:
     """True if the work has ended for good; a spec that was refused may still become one that runs."""
     refused = (find(status, "Accepted") or {}).get("status") == "False"
-    return is_true(status, "Succeeded") or (is_true(status, "Failed") and not refused)
+    return is_true(status, "Succeeded") or is_stopped(status) or (is_true(status, "Failed") and not refused)
+
+
+def is_stopped(status: Manifest) -> bool:
+    """True if a trial's job was ended early by its sweep."""
+    told = find(status, "Succeeded") or {}
+    return (told.get("status"), told.get("reason")) == ("False", STOPPED_EARLY) and not is_true(status, "Failed")
 
 
 def build(obj: Obj[Any], state: State, facts: Manifest, now: datetime, doubt: str = "") -> Manifest:
@@ -90,6 +105,8 @@ def diary(obj: Obj[Any], new: Manifest) -> tuple[Event, ...]:
             # What follows the first clause may be trouble, which is no matter of a normal event.
             said = after["message"].partition("; ")[0] if word == "Started" else after["message"]
             lines.append(Event(word or after["reason"], said, level))
+    if is_stopped(new) and not is_stopped(obj.status):
+        lines.append(Event(STOPPED_EARLY, str((find(new, "Succeeded") or {}).get("message"))))
     before, after = find(obj.status, "Accepted"), find(new, "Accepted")
     if after and after["message"] and (before or {}).get("message") != after["message"]:
         lines.append(Event("Doubtful", after["message"], "Warning"))

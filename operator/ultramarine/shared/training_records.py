@@ -103,6 +103,7 @@ class TrainingContext:
     older trainer goes on. `job` is NAMESPACE/NAME, `source_digest` that of an inline source.
     `worth_retrying` are exit codes that the author asks to be tried again, however often they come.
     `progress` is the URL to which Progress is posted, and `mlflow` the URI of a tracking server, where there are any.
+    `reserved` are the resources of each pod: cpu, gpu and memoryGib.
     With `scoped_keys` the storage takes keys that the trainer derives from the namespace's for its task alone.
     """
 
@@ -115,6 +116,7 @@ class TrainingContext:
     worth_retrying: tuple[int, ...] = ()
     progress: str = ""
     mlflow: str = ""
+    reserved: dict[str, float] = field(default_factory=dict)
     scoped_keys: bool = False
 
     def to_json(self) -> str:
@@ -203,6 +205,7 @@ class TerminationRecord:
     `step` is the last one that the command told, of `total_steps`; -1 where it told none.
     `mlflow_run` is the id of the run that records the job.
     `series` is the URI of all that the pod's metrics were, if any of that is stored.
+    `cpu_seconds` and `memory_bytes` are the container's measured CPU time and peak memory; 0 if not measured.
     `unread` is what to say of a line that has a metric in another form, if there are no metrics.
     On failure `reason` is a CamelCase word, `message` a sentence that names the field and the remedy,
     `tail` the last lines that the user's command wrote, `words` what they, or lines before them, say of the cause.
@@ -225,6 +228,8 @@ class TerminationRecord:
     mlflow_run: str = ""
     series: str = ""
     unread: str = ""
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
 
     def to_json(self, limit: int = TERMINATION_LIMIT) -> str:
         """Return the record as JSON of at most `limit` bytes: the tail is cut first, from its front, then words.
@@ -291,8 +296,9 @@ class TerminationRecord:
             raise TypeError("an exit code is none")
         if not all(type(step) is int and -1 <= step < LARGEST for step in (self.step, self.total_steps)):
             raise TypeError("a step is no whole number, or too large")
-        if not 0 <= self.productive_seconds < LARGEST:
-            raise TypeError("a time is below 0, or too large")
+        for amount in (self.productive_seconds, self.cpu_seconds, self.memory_bytes):
+            if type(amount) not in (int, float) or not 0 <= amount < LARGEST:
+                raise TypeError("a time or an amount is below 0, too large, or not a number")
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,10 @@ KeySetUri = Annotated[
 PRIVATE = frozenset({"d", "k", "p", "q", "dp", "dq", "qi", "oth"})
 
 
+KEY_SET = r"""^\s*\{(?s:.*)"keys"\s*:\s*\[\s*\{(?s:.*)\}\s*\](?s:.*)\}\s*$"""  # as far as an expression can tell
+NO_KEY_SET = 'must be a whole JSON Web Key Set, such as {"keys": [{"kty": "RSA", ...}]}'
+
+
 class Token(Schema):
     """Whose JWTs open the endpoint, for whom they have to be, and the keys with which they are checked."""
 
@@ -40,6 +44,7 @@ class Token(Schema):
         min_length=2,
         max_length=32768,
         description="The issuer's public keys, a JSON Web Key Set as JSON.",
+        json_schema_extra=rules(rule(f"self.matches(r'{KEY_SET}')", NO_KEY_SET)),
     )
     jwks_uri: KeySetUri | None = Field(
         default=None,
@@ -58,7 +63,7 @@ class Token(Schema):
         except (ValueError, RecursionError, KeyError):
             keys = None
         if not isinstance(keys, list) or not keys or not all(isinstance(key, dict) for key in keys):
-            raise ValueError('must be a JSON Web Key Set, such as {"keys": [{"kty": "RSA", ...}]}')
+            raise ValueError(NO_KEY_SET)
         if any(PRIVATE & key.keys() for key in keys):
             raise ValueError("must have public keys only: whoever has a private one can make tokens")
         return text

@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from ...shared.schema import DEFAULTS_UNWRITTEN, DnsName, Resources, Schema, Status, Uri, rule, rules, says
+from ...shared.schema import (
+    DEFAULTS_UNWRITTEN,
+    DnsName,
+    Resources,
+    Schema,
+    Status,
+    Uri,
+    UsageStatus,
+    rule,
+    rules,
+    says,
+)
 from ..model.schema import LATEST
 from ..trainingjob.schema import SAYS_NAME, SUBDOMAIN
 from .access import Tls, Token
@@ -404,3 +415,4 @@ class OnlineEndpointStatus(Status):
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
         description="Each deployment.",
     )
+    usage: UsageStatus | None = Field(default=None, description="Resources used, for the latest days too.")

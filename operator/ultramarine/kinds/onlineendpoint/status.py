@@ -140,7 +140,7 @@ def diary(
     before, after = find(endpoint.status, "Ready") or {}, find(new, "Ready") or {}
     if after["status"] == "True" and before.get("status") != "True":
         lines.append(Event("Ready", _serving(answering, step)))
-    elif before and after["status"] != before.get("status"):
+    elif before.get("status") == "True" and after["status"] != "True":
         lines.append(Event("NotReady", after["message"], "Warning"))
     lines += _turned(endpoint, new, step)
     lines += _without_certificate(endpoint, new)

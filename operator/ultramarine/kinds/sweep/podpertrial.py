@@ -19,7 +19,7 @@ from ...shared.meta import (
 )
 from ...shared.plan import Child, Platform, Report
 from ...shared.pods import Trouble
-from ...shared.states import State, pending
+from ...shared.states import State, is_stopped, pending
 from ...shared.sweep_records import (
     STOPPED_EARLY,
     SweepSummary,
@@ -172,24 +172,30 @@ def _is_held(sweep: Sweep, name: str, child: Child) -> bool:
 
 
 def _has_verdict(status: Manifest) -> bool:
-    """Whether its own plan takes a job for ended, which does not go by the word in `state`."""
-    return is_true(status, "Succeeded") or is_true(status, "Failed")
+    """True if a job's own plan takes it for ended, which does not go by the word in `state`."""
+    return is_true(status, "Succeeded") or is_true(status, "Failed") or is_stopped(status)
 
 
 def _told(trial: WantedTrial, status: Manifest) -> Manifest:
     """How a trial has ended, as the status of its job has it."""
-    start, end = status.get("startTime"), status.get("completionTime")
-    seconds = (parse_timestamp(end) - parse_timestamp(start)).total_seconds() if start and end else 0.0
-    if (active := status.get("activeSeconds")) is not None:
-        seconds = min(seconds, active + 1.0)  # whole ones, without those in which it was held
+    # Of its pods and not of the job, which may have waited for a node, or been held.
+    runs = [each for each in status.get("attemptHistory") or [] if not each.get("node")]
+    seconds = sum(_seconds(run.get("startTime"), run.get("endTime")) for run in runs)
     metrics, outputs = (status.get("metrics") or {}).get("latest") or {}, status.get("outputs") or {}
-    known = {"seconds": max(seconds, 0.0), "metrics": metrics, "outputs": outputs}
+    known = {"seconds": seconds, "metrics": metrics, "outputs": outputs}
     if is_true(status, "Succeeded"):
         return _end(trial, "Succeeded", exitCode=0, **known)
+    if is_stopped(status):
+        told = str((find(status, "Succeeded") or {}).get("message", ""))
+        return _end(trial, "Stopped", exitCode=NO_CODE, message=in_template(told), tail="", **known)
     failure = status.get("failure") or {}
     words = {"message": in_template(str(failure.get("message", ""))), "tail": failure.get("tail", "")}
     outcome = "Stopped" if failure.get("reason") == STOPPED_EARLY else "Failed"
     return _end(trial, outcome, exitCode=failure.get("exitCode") or NO_CODE, **known, **words)
+
+
+def _seconds(start: str | None, end: str | None) -> float:
+    return max((parse_timestamp(end) - parse_timestamp(start)).total_seconds(), 0.0) if start and end else 0.0
 
 
 def _end(trial: WantedTrial, outcome: str, **known: Any) -> Manifest:

@@ -11,6 +11,7 @@ from ...shared.conditions import find, parse_timestamp
 from ...shared.errors import StorageError
 from ...shared.meta import JOB, TRAINING_JOB, Manifest, Ref, controller_uid
 from ...shared.plan import Plan, Platform, Question, ReadText, Seen
+from ...shared.sweep_records import STOPPED_EARLY
 from ...shared.training_records import TerminationRecord
 from .. import queues
 from ..training import check_spelling
@@ -377,8 +378,14 @@ def _failed(
     if verdict is None:
         said = str(condition.get("message") or "the Job failed and its pods are gone")
         verdict = pods.Verdict(reason, str(facts.get("pod", "")), None, said, "", "see the events of its Job")
-    facts = {**facts, "failure": pods.failure(verdict), "pod": verdict.pod or facts.get("pod")}
-    finished = _plan(job, states.failed(facts["failure"]["reason"], verdict.sentence), facts, now)
+    facts = {**facts, "pod": verdict.pod or facts.get("pod")}
+    if verdict.reason == STOPPED_EARLY and task_of(job.manifest) is not None:
+        facts.pop("failure", None)
+        state = states.stopped(verdict.message)
+    else:
+        facts["failure"] = pods.failure(verdict)
+        state = states.failed(facts["failure"]["reason"], verdict.sentence)
+    finished = _plan(job, state, facts, now)
     return Plan(finished.status, events=finished.events, after=_time_to_live(job, finished.status, now))
 
 
