@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from ..shared import states, usage
+from ..shared.conditions import ENDED
 from ..shared.meta import ANNOTATION_REQUESTED_BY, DEPLOYMENT, JOB, POD, Manifest, controller_uid
 from ..shared.metrics import FINISHED, USED
 from ..shared.plan import Kind, Platform
@@ -14,7 +15,6 @@ from ..shared.schema import RunStatus
 MAX_SERIES = 2000  # of each metric by requester; later requesters count as OTHERS
 MAX_USER = 500  # characters
 OTHERS = "others"
-OUTCOMES = ("Succeeded", "Failed")
 KEPT = ("requestedBy", "usage")
 
 
@@ -34,7 +34,7 @@ class Accounting:
     def notice(self, kind: Kind, namespace: str) -> None:
         """Create the counters of a kind in a namespace."""
         if issubclass(kind.status, RunStatus):
-            for outcome in OUTCOMES:
+            for outcome in ENDED:
                 FINISHED.labels(kind=kind.name, namespace=namespace, outcome=outcome)
 
     def completed(

@@ -30,13 +30,12 @@ FINISHED = Counter(
     "ultramarine_finished_total", "Jobs and sweeps that have ended, by outcome.", ["kind", "namespace", "outcome"]
 )
 _WHOSE = ["kind", "namespace", "requester"]
-USED = {
-    "cpuSeconds": Counter("ultramarine_usage_cpu_seconds_total", "CPU seconds, as status.usage counts.", _WHOSE),
-    "gpuSeconds": Counter("ultramarine_usage_gpu_seconds_total", "GPU seconds, as status.usage counts.", _WHOSE),
-    "memoryGibSeconds": Counter(
-        "ultramarine_usage_memory_gib_seconds_total", "GiB seconds of memory, as status.usage counts.", _WHOSE
-    ),
-}
+USED_CPU = Counter("ultramarine_usage_cpu_seconds_total", "CPU seconds, as status.usage counts.", _WHOSE)
+USED_GPU = Counter("ultramarine_usage_gpu_seconds_total", "GPU seconds, as status.usage counts.", _WHOSE)
+USED_MEMORY = Counter(
+    "ultramarine_usage_memory_gib_seconds_total", "GiB seconds of memory, as status.usage counts.", _WHOSE
+)
+USED = {"cpuSeconds": USED_CPU, "gpuSeconds": USED_GPU, "memoryGibSeconds": USED_MEMORY}
 LEASE_TRANSITIONS = Counter(
     "ultramarine_lease_transitions_total", "How often this replica began or ceased to lead.", ["to"]
 )
