@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,12 +65,14 @@ def send(
 ) -> tuple[int, Manifest]:
     """How the server answers to a request with an object, or with a patch of one, perhaps in a user's name."""
     path = KIND[kind].resource.path(api.namespace, name)
+    headers = {b"Content-Type": f"application/{type or 'json'}".encode()}
+    headers |= {b"Impersonate-User": user.encode()} if user else {}
     answer = api.http.request(
         method,
         path,
         params={"fieldManager": "test"} | ({"dryRun": "All"} if dry else {}),
         content=json.dumps(manifest).encode(),
-        headers={"Content-Type": f"application/{type or 'json'}"} | ({"Impersonate-User": user} if user else {}),
+        headers=headers,
     )
     return answer.status_code, answer.json()
 
@@ -103,6 +106,7 @@ def test_nobody_can_say_that_another_asked(namespace, kind):
     for number, marks in enumerate((None, {}, {"a": "b"}, forged, {"a": "b", **forged}), 1):
         code, kept = send(api, "POST", kind, numbered(kind, number, marks))
         assert (code, kept["metadata"]["annotations"][ANNOTATION_REQUESTED_BY]) == (201, who), marks
+        assert kept["metadata"]["labels"][ANNOTATION_REQUESTED_BY] == label(who)
 
     for user, marks, told in ((OPERATOR, forged, "somebody"), (OPERATOR, {}, OPERATOR), (forger, forged, forger)):
         code, given = send(api, "POST", kind, numbered(kind, 9, marks), dry=True, user=user)
@@ -112,6 +116,8 @@ def test_nobody_can_say_that_another_asked(namespace, kind):
     without = merged(kept, {"metadata": {"annotations": None}})
     place = f"/metadata/annotations/{ANNOTATION_REQUESTED_BY.replace('/', '~1')}"
     changes: list[tuple[str, str, Any, str]] = [
+        ("PATCH", "a-1", {"metadata": {"labels": forged}}, "merge-patch+json"),
+        ("PATCH", "a-1", {"metadata": {"labels": None}}, "merge-patch+json"),
         ("PATCH", "a-1", {"metadata": {"annotations": forged}}, "merge-patch+json"),
         ("PATCH", "a-1", {"metadata": {"annotations": {ANNOTATION_REQUESTED_BY: None}}}, "merge-patch+json"),
         ("PATCH", "a-1", {"metadata": {"annotations": None}}, "merge-patch+json"),
@@ -123,6 +129,34 @@ def test_nobody_can_say_that_another_asked(namespace, kind):
     for method, name, change, type in changes:
         code, kept = send(api, method, kind, change, name, type)
         assert (code, kept["metadata"]["annotations"].get(ANNOTATION_REQUESTED_BY)) == (200, who), (method, change)
+        assert kept["metadata"]["labels"].get(ANNOTATION_REQUESTED_BY) == label(who), (method, change)
+
+
+def label(user: str) -> str:
+    """The label by which a user's objects are selected."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", user)
+
+
+@pytest.mark.parametrize(
+    ("user", "selects"),
+    [
+        ("ada", "ada"),
+        ("ada@example.com", "ada_example.com"),
+        ("system:serviceaccount:default:robot", "system_serviceaccount_default_robot"),
+        ("https://id.example.com#42", "https___id.example.com_42"),
+        ("Émile", "u_mileu"),
+        ("@", "u_u"),
+        ("a" * 40 + "@" + "b" * 61, "b" * 61),
+    ],
+)
+def test_any_users_objects_can_be_selected(namespace, user, selects):
+    """Whatever the name, its label is one that a label may be."""
+    api = namespace()
+    api.run("create", "rolebinding", "editor", "--clusterrole=cluster-admin", f"--user={user}")
+    made = numbered("Model", 1, None)
+    eventually("they may edit", lambda: send(api, "POST", "Model", made, dry=True, user=user)[0] == 201)
+    code, kept = send(api, "POST", "Model", made, user=user)
+    assert (code, kept["metadata"]["labels"][ANNOTATION_REQUESTED_BY]) == (201, selects)
 
 
 def test_annotations_that_are_none_are_the_servers_to_refuse(namespace):
