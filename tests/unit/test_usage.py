@@ -171,7 +171,7 @@ def test_counters_are_there_from_the_start_and_bounded():
 
     def value(name, **labels):
         return REGISTRY.get_sample_value(
-            f"ultramarine_{name}_total", {"kind": kind.name, "namespace": "team", **labels}
+            f"ultramarine_{name}_total", {"kind": kind.name, "object_namespace": "team", **labels}
         )
 
     accounting.begin(KINDS, ("team", None))

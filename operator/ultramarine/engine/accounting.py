@@ -35,7 +35,7 @@ class Accounting:
         """Create the counters of a kind in a namespace."""
         if issubclass(kind.status, RunStatus):
             for outcome in ENDED:
-                FINISHED.labels(kind=kind.name, namespace=namespace, outcome=outcome)
+                FINISHED.labels(kind=kind.name, object_namespace=namespace, outcome=outcome)
 
     def completed(
         self, kind: Kind, manifest: Manifest, planned: Manifest, children: Iterable[Manifest], now: datetime
@@ -68,7 +68,7 @@ class Accounting:
         old, namespace = manifest.get("status") or {}, str(manifest["metadata"]["namespace"])
         if issubclass(kind.status, RunStatus) and states.is_over(written) and not states.is_over(old):
             outcome = str(written.get("state"))
-            FINISHED.labels(kind=kind.name, namespace=namespace, outcome=outcome).inc()
+            FINISHED.labels(kind=kind.name, object_namespace=namespace, outcome=outcome).inc()
         before, after = old.get("usage") or {}, written.get("usage") or {}
         grown = {name: after.get(name, 0) - before.get(name, 0) for name in usage.FIELDS}
         if any(amount > 0 for amount in grown.values()):

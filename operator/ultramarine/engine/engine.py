@@ -336,6 +336,8 @@ class Engine:
             self.take_in(resource, answer, key)
         except NotLeading:
             return  # whoever leads next makes the pass again, and finds out the same
+        except ApiError as error:  # its namespace ends, say
+            log.warning("%s: its status cannot be written: %s", key, error)
         except Exception:
             log.exception("%s: its status cannot be written", key)
 

@@ -27,9 +27,11 @@ GATEWAY_QUESTIONS = Counter(
     ["outcome"],
 )
 FINISHED = Counter(
-    "ultramarine_finished_total", "Jobs and sweeps that have ended, by outcome.", ["kind", "namespace", "outcome"]
+    "ultramarine_finished_total",
+    "Jobs and sweeps that have ended, by outcome.",
+    ["kind", "object_namespace", "outcome"],
 )
-_WHOSE = ["kind", "namespace", "requester"]
+_WHOSE = ["kind", "object_namespace", "requester"]  # a target has a namespace of its own
 USED_CPU = Counter("ultramarine_usage_cpu_seconds_total", "CPU seconds, as status.usage counts.", _WHOSE)
 USED_GPU = Counter("ultramarine_usage_gpu_seconds_total", "GPU seconds, as status.usage counts.", _WHOSE)
 USED_MEMORY = Counter(
