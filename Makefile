@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 CONTEXT ?=
+RELEASE ?= ultramarine
 TIER ?= full
 SEEDS ?= 200
 HOURS ?= 1
@@ -14,7 +15,7 @@ TENANT := tests/security/test_tenant.py
 LESS := $(if $(ALL),,and not slow)
 SWEEPS := PYTHONPATH=tests/e2e:tests:tests/api:tests/chaos $(BIN)/python bench
 
-.PHONY: help demo up down status install check test test-all unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills sweep-memory writes soak serving lossless storage pool fuzz sbom generate format clean
+.PHONY: help demo up down status install backup restore check test test-all unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills sweep-memory writes soak serving lossless storage pool fuzz sbom generate format clean
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -26,6 +27,12 @@ up: .venv/ready  ## a Kubernetes on this machine; TIER=bare for etcd and an API 
 
 install: .venv/ready  ## build the images and install the chart; CONTEXT=... for a cluster of yours
 	@$(BIN)/ultramarine-cluster install --context "$(CONTEXT)"
+
+backup: .venv/ready  ## NAMESPACE's objects and files into FOLDER; RELEASE=... and CONTEXT=... of yours
+	@$(BIN)/ultramarine-cluster backup --context "$(CONTEXT)" --namespace "$(RELEASE)" "$(NAMESPACE)" "$(FOLDER)"
+
+restore: .venv/ready  ## the backup in FOLDER into NAMESPACE; what had ended does not run again
+	@$(BIN)/ultramarine-cluster restore --context "$(CONTEXT)" --namespace "$(RELEASE)" "$(FOLDER)" "$(NAMESPACE)"
 
 status: .venv/ready  ## what runs, whether it is well, where things are
 	@$(BIN)/ultramarine-cluster status

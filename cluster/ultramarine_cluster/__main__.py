@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
-from . import archives, build, cluster, console, down, images, packages, programs, status, target
+from . import archives, backup, build, cluster, console, down, images, packages, programs, status, target
 from .console import say, step
 from .errors import ClusterError
 from .paths import REPOSITORY, State, cache, state_root
@@ -18,6 +19,7 @@ Kubernetes on this machine, without Docker, systemd or a registry.
   eval "$(ultramarine-cluster env)"         kubectl and helm for it, in this shell
   ultramarine-cluster images load operator  build an image of this repository and put it into the cluster
   ultramarine-cluster images load my.tar    put an image of yours into the cluster
+  ultramarine-cluster backup team-a folder  a namespace's objects and files into a folder; `restore` is the way back
   ultramarine-cluster status                what runs, whether it is well, where things are
   ultramarine-cluster down                  take everything away, as if it had never been
 
@@ -69,6 +71,21 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--context", default="", help="a context of your kubeconfig; images go through $REGISTRY then")
     made.add_argument("--namespace", default="ultramarine", help="the release's namespace (default: %(default)s)")
     made.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="a value of the chart")
+    for name, words, promise in (
+        (
+            "backup",
+            ("team", "folder"),
+            "Back a namespace up: its objects with their statuses, and all its files.",
+        ),
+        ("restore", ("folder", "team"), "Restore a backup into a namespace; what had ended does not run again."),
+    ):
+        made = command(name, promise, named=False)
+        for word in words:
+            made.add_argument(word, metavar={"team": "NAMESPACE", "folder": "FOLDER"}[word])
+        made.add_argument("--context", default="", help="a context of your kubeconfig (default: the embedded cluster)")
+        made.add_argument("--namespace", default="ultramarine", help="the release's namespace (default: %(default)s)")
+        if name == "backup":
+            made.add_argument("--no-secrets", action="store_true", help="leave the keys of endpoints out")
     made = command("images", "Build the repository's images, or load images into a cluster.")
     made.add_argument("action", choices=("build", "load", "list"))
     built = f"{', '.join(images.table())} (default: all but mlflow and the examples)"
@@ -103,6 +120,11 @@ def _run(chosen: argparse.Namespace) -> int:
                 notes.append(build.ensure(tuple(chosen.program) or None))
         case "install":
             target.install(target.choose(chosen.context), chosen.namespace, *chosen.set)
+        case "backup":
+            where, folder = target.choose(chosen.context), Path(chosen.folder)
+            backup.save(where, chosen.namespace, chosen.team, folder, secrets=not chosen.no_secrets)
+        case "restore":
+            backup.restore(target.choose(chosen.context), chosen.namespace, Path(chosen.folder), chosen.team)
         case "up":
             _up(chosen)
         case "down":

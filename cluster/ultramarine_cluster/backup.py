@@ -1,0 +1,299 @@
+"""Back a namespace up into a folder, and restore it into another namespace or cluster.
+
+The folder has `resources.json` (objects with their statuses), `secrets.json` (keys of endpoints), `objects/` (all the
+namespace's files), and `backup.json`, which is written last. Both commands may be killed and run again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+from .console import step
+from .errors import ClusterError
+from .target import Target
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+Manifest = dict[str, Any]
+
+GROUP = "ultramarine.dev"
+KINDS = ("Model", "ModelVersion", "Sweep", "TrainingJob", "OnlineEndpoint")  # owners before what they own
+RUNS = ("Sweep", "TrainingJob")
+RESTORED = f"{GROUP}/restored-from"
+# Written by the API server or the operator, who write them anew.
+DROPPED = (f"{GROUP}/applied", f"{GROUP}/requested-by", "kubectl.kubernetes.io/last-applied-configuration")
+STEADY_SECONDS = 60.0  # for a restored status to stay
+
+
+def save(target: Target, release: str, namespace: str, folder: Path, *, secrets: bool = True) -> None:
+    """Write the namespace's objects and all that it has stored into the folder, which only its owner may read.
+
+    Raises ClusterError if the folder has the backup of something else, or the storage refuses.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    about = folder / "backup.json"
+    if (told := _read(about)) and told["namespace"] != namespace:
+        remedy = "name another folder"
+        raise ClusterError(f"{folder} has the backup of namespace {told['namespace']}", remedy, step="backup")
+    with step(f"objects of {namespace}") as notes:
+        resources = [_kept(each) for kind in KINDS for each in _listed(target, kind, namespace)]
+        _write(folder / "resources.json", resources)
+        _write(folder / "secrets.json", _secrets(target, namespace, resources) if secrets else [])
+        notes.append(_counted(resources))
+    with _storage(target, release, namespace) as (client, bucket), step(f"files below {namespace}/") as notes:
+        files, size = _download(client, bucket, f"{namespace}/", folder / "objects")
+        notes.append(f"{files} files, {size / 2**20:.0f} MiB")
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    _write(about, {"namespace": namespace, "bucket": bucket, "time": made, "files": files, "bytes": size})
+
+
+def restore(target: Target, release: str, folder: Path, namespace: str) -> None:
+    """Bring a backup into a namespace that the release looks after, in place of nothing that is there.
+
+    Raises ClusterError if the folder has no whole backup, or the namespace has an object of the same name.
+    """
+    if (told := _read(folder / "backup.json")) is None:
+        raise ClusterError(f"{folder} has no whole backup", "run the backup again", step="restore")
+    resources: list[Manifest] = _read(folder / "resources.json") or []
+    mark = f"{told['namespace']}@{told['time']}"
+    there = {
+        (each["kind"], each["metadata"]["name"]): each for kind in KINDS for each in _listed(target, kind, namespace)
+    }
+    names = {(each["kind"], each["metadata"]["name"]) for each in resources}
+    strangers = [key for key in names & there.keys() if _mark(there[key]) != mark]
+    if strangers:
+        listed = ", ".join(sorted(f"{kind} {name}" for kind, name in strangers)[:5])
+        remedy = "restore into an empty namespace, or delete them"
+        raise ClusterError(f"{namespace} has {listed} already", remedy, step="restore")
+    with _storage(target, release, namespace) as (client, bucket), step(f"files below {namespace}/") as notes:
+        count = _upload(client, bucket, f"{namespace}/", folder / "objects")
+        notes.append(f"{count} of {told['files']} files were missing")
+    moved = [
+        rewritten(each, f"s3://{told['bucket']}/{told['namespace']}/", f"s3://{bucket}/{namespace}/")
+        for each in resources
+    ]
+    with step("Secrets with keys") as notes:
+        secrets: list[Manifest] = _read(folder / "secrets.json") or []
+        for secret in secrets:
+            target.run("apply", "-n", namespace, "-f", "-", input=json.dumps(secret))
+        notes.append(str(len(secrets)))
+    uids = {key: each["metadata"]["uid"] for key, each in there.items()}
+    for kind in KINDS:
+        new = [each for each in moved if each["kind"] == kind and (kind, each["metadata"]["name"]) not in there]
+        with step(kind) as notes:
+            for each in new:
+                made = json.loads(
+                    target.run(
+                        "create", "-o", "json", "-f", "-", input=json.dumps(beginning(each, namespace, mark, uids))
+                    )
+                )
+                uids[kind, each["metadata"]["name"]] = made["metadata"]["uid"]
+            for each in moved:
+                if each["kind"] == kind and is_over(each):
+                    _end(target, namespace, each)
+            notes.append(f"{len(new)} made")
+
+
+def rewritten(manifest: Manifest, old: str, new: str) -> Manifest:
+    """Return a manifest whose URIs lead to the new place; inline code stays as it was written."""
+
+    def moved(value: Any, name: str) -> Any:
+        if name == "inline":
+            return value
+        if isinstance(value, dict):
+            return {key: moved(inner, key) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [moved(inner, "") for inner in value]
+        return value.replace(old, new) if isinstance(value, str) else value
+
+    return {key: moved(value, key) for key, value in manifest.items()}
+
+
+def is_over(manifest: Manifest) -> bool:
+    """True for a job or a sweep that has ended, whose status is restored so that it does not run again."""
+    state = (manifest.get("status") or {}).get("state")
+    return manifest["kind"] in RUNS and state in ("Succeeded", "Failed", "Stopped")
+
+
+def beginning(manifest: Manifest, namespace: str, mark: str, uids: dict[tuple[str, str], str]) -> Manifest:
+    """Return what is created: suspended if it has ended, and from its checkpoint if it has not."""
+    metadata, spec = dict(manifest["metadata"]), dict(manifest["spec"])
+    metadata["annotations"] = {**metadata.get("annotations", {}), RESTORED: mark}
+    if owner := metadata.pop("owner", None):
+        reference = {"apiVersion": manifest["apiVersion"], "kind": owner["kind"], "name": owner["name"]}
+        uid = uids.get((owner["kind"], owner["name"]), "")
+        metadata["ownerReferences"] = (
+            [{**reference, "uid": uid, "controller": True, "blockOwnerDeletion": True}] if uid else []
+        )
+    status = manifest.get("status") or {}
+    checkpoint = (status.get("lastCheckpoint") or {}).get("uri")
+    if is_over(manifest):
+        spec["suspend"] = True
+    elif manifest["kind"] == "TrainingJob" and checkpoint and spec.get("checkpoint"):
+        spec["checkpoint"] = {**spec["checkpoint"], "resumeFrom": checkpoint}
+    return {
+        "apiVersion": manifest["apiVersion"],
+        "kind": manifest["kind"],
+        "metadata": {**metadata, "namespace": namespace},
+        "spec": spec,
+    }
+
+
+def _end(target: Target, namespace: str, manifest: Manifest) -> None:
+    """Write the status of a run that has ended, until the operator takes it for one, and let its spec be as it was."""
+    kind, name = f"{manifest['kind']}.{GROUP}", manifest["metadata"]["name"]
+    status = {**manifest["status"], "observedGeneration": 1}
+    deadline = time.monotonic() + STEADY_SECONDS
+    while True:
+        target.run(
+            "patch",
+            kind,
+            name,
+            "-n",
+            namespace,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            json.dumps({"status": status}),
+        )
+        time.sleep(0.3)
+        seen = target.json("get", kind, name, "-n", namespace)
+        if (seen.get("status") or {}).get("state") == status["state"]:
+            break
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"{kind} {name} does not stay {status['state']}", "read the operator's log", step="restore"
+            )
+    if not manifest["spec"].get("suspend") and seen["spec"].get("suspend"):
+        target.run("patch", kind, name, "-n", namespace, "--type=merge", "-p", json.dumps({"spec": {"suspend": None}}))
+
+
+@contextmanager
+def _storage(target: Target, release: str, namespace: str) -> Iterator[tuple[S3Client, str]]:
+    """A client with the namespace's own keys, and the bucket's name, as the release's operator has them."""
+    [container] = target.json("get", "deployment", "ultramarine-operator", "-n", release)["spec"]["template"]["spec"][
+        "containers"
+    ]
+    settings = {each["name"].removeprefix("ULTRAMARINE_"): each.get("value", "") for each in container["env"]}
+    keys = target.secret(namespace, settings["STORAGE_SECRET"])
+    endpoint, region = settings["STORAGE_ENDPOINT"], settings.get("STORAGE_REGION") or "us-east-1"
+
+    def client(url: str) -> S3Client:
+        return boto3.client(
+            "s3",
+            endpoint_url=url,
+            region_name=region,
+            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    inside = re.fullmatch(r"(https?)://([^.]+)\.([^.]+)\.svc:(\d+)", endpoint)
+    try:
+        if inside is None:
+            yield client(endpoint), settings["STORAGE_BUCKET"]
+        elif inside[1] == "https":
+            remedy = "back up with tls.internal off, or copy BUCKET/NAMESPACE/ by a pod"
+            raise ClusterError("the storage speaks TLS by a name that this machine does not know", remedy)
+        else:
+            with target.reach(inside[3], inside[2], int(inside[4])) as url:
+                yield client(url), settings["STORAGE_BUCKET"]
+    except ClientError as error:
+        remedy = f"see the keys in Secret {settings['STORAGE_SECRET']} of {namespace}"
+        raise ClusterError(f"the storage refuses: {error}", remedy) from error
+
+
+def _download(client: S3Client, bucket: str, prefix: str, folder: Path) -> tuple[int, int]:
+    """Fetch all objects below a prefix that the folder does not have in that size; return their number and bytes."""
+    count, size = 0, 0
+    for key, length in _keys(client, bucket, prefix):
+        name = PurePosixPath(key.removeprefix(prefix))
+        if ".." in name.parts or name.is_absolute():
+            raise ClusterError(f"the key {key} is no path of a file", "delete or rename that object")
+        file = folder / name
+        count, size = count + 1, size + length
+        if not file.exists() or file.stat().st_size != length:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            client.download_file(bucket, key, str(file))
+    return count, size
+
+
+def _upload(client: S3Client, bucket: str, prefix: str, folder: Path) -> int:
+    """Store all files of the folder that the storage does not have in that size; return how many."""
+    known, count = dict(_keys(client, bucket, prefix)), 0
+    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+        key = f"{prefix}{file.relative_to(folder).as_posix()}"
+        if known.get(key) != file.stat().st_size:
+            client.upload_file(str(file), bucket, key)
+            count += 1
+    return count
+
+
+def _keys(client: S3Client, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for item in page.get("Contents", []):
+            if not item["Key"].endswith("/"):
+                yield item["Key"], item["Size"]
+
+
+def _listed(target: Target, kind: str, namespace: str) -> list[Manifest]:
+    items: list[Manifest] = target.json("get", f"{kind}.{GROUP}", "-n", namespace)["items"]
+    return [each for each in items if not each["metadata"].get("deletionTimestamp")]
+
+
+def _kept(manifest: Manifest) -> Manifest:
+    """What a backup has of an object: nothing that the cluster has given it, but for the status."""
+    meta = manifest["metadata"]
+    annotations = {name: text for name, text in (meta.get("annotations") or {}).items() if name not in DROPPED}
+    labels = {name: text for name, text in (meta.get("labels") or {}).items() if name not in DROPPED}
+    owner = next((each for each in meta.get("ownerReferences") or [] if each["kind"] in KINDS), None)
+    kept = {"name": meta["name"], "labels": labels, "annotations": annotations}
+    if owner:
+        kept["owner"] = {"kind": owner["kind"], "name": owner["name"]}
+    return {key: manifest[key] for key in ("apiVersion", "kind", "spec", "status") if key in manifest} | {
+        "metadata": kept
+    }
+
+
+def _secrets(target: Target, namespace: str, resources: list[Manifest]) -> list[Manifest]:
+    """The Secrets with the keys of endpoints, generated or their authors' own."""
+    statuses = [each.get("status") or {} for each in resources if each["kind"] == "OnlineEndpoint"]
+    names = {str(status["keysSecret"]) for status in statuses if status.get("keysSecret")}
+    found = [target.json("get", "secret", name, "-n", namespace) for name in sorted(names)]
+    kinds = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque"}
+    return [{**kinds, "metadata": {"name": each["metadata"]["name"]}, "data": each["data"]} for each in found]
+
+
+def _mark(manifest: Manifest) -> str:
+    return str((manifest["metadata"].get("annotations") or {}).get(RESTORED, ""))
+
+
+def _counted(resources: list[Manifest]) -> str:
+    counts = {kind: sum(each["kind"] == kind for each in resources) for kind in KINDS}
+    return ", ".join(f"{count} {kind}s" for kind, count in counts.items() if count) or "none"
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ClusterError(f"{path} is no JSON: {error}", "run the backup again") from error
+
+
+def _write(path: Path, document: Any) -> None:
+    part = path.with_suffix(".part")
+    part.touch(mode=0o600)
+    part.write_text(json.dumps(document, indent=1))
+    part.rename(path)
