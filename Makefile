@@ -29,9 +29,11 @@ install: .venv/ready  ## build the images and install the chart; CONTEXT=... for
 	@$(BIN)/ultramarine-cluster install --context "$(CONTEXT)"
 
 backup: .venv/ready  ## NAMESPACE's objects and files into FOLDER; RELEASE=... and CONTEXT=... of yours
+	@: $(if $(and $(NAMESPACE),$(FOLDER)),,$(error give NAMESPACE=... and FOLDER=...))
 	@$(BIN)/ultramarine-cluster backup --context "$(CONTEXT)" --namespace "$(RELEASE)" "$(NAMESPACE)" "$(FOLDER)"
 
 restore: .venv/ready  ## the backup in FOLDER into NAMESPACE; what had ended does not run again
+	@: $(if $(and $(NAMESPACE),$(FOLDER)),,$(error give NAMESPACE=... and FOLDER=...))
 	@$(BIN)/ultramarine-cluster restore --context "$(CONTEXT)" --namespace "$(RELEASE)" "$(FOLDER)" "$(NAMESPACE)"
 
 status: .venv/ready  ## what runs, whether it is well, where things are

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from bare import CRDS, Api, documents, schema_of, whole
+from ultramarine.shared.schema import UNSEEN
 
 NOW = "2030-01-01T12:00:00Z"
 
@@ -257,12 +258,18 @@ def test_a_whole_status_is_taken_and_shown_in_columns(api, kind):
 
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_a_status_cannot_come_in_with_the_spec(api, kind):
-    """A status in a manifest of a person is dropped: only the operator tells what is, and it has not looked yet."""
-    _, status, _, _ = COLUMNS[kind]
+    """A status in a manifest of a person is dropped: only the operator tells what is, and it has not looked yet.
+
+    No column READY is blank meanwhile.
+    """
+    short, status, _, _ = COLUMNS[kind]
     api.apply(whole(kind, {"status": status}))
 
     (found,) = api.all(kind)
-    assert found["status"] == {"observedGeneration": -1}
+    (row,) = table(api, short)
+    unseen = {"conditions": [UNSEEN]} if "READY" in row else {}
+    assert found["status"] == {"observedGeneration": -1, **unseen}
+    assert row.get("READY", "Unknown") == "Unknown"
 
 
 def test_the_category_lists_everything(api):

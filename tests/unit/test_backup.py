@@ -43,7 +43,7 @@ def again(manifest, uids=None):
 
 @pytest.mark.parametrize("state", ["Succeeded", "Failed", "Stopped"])
 def test_what_has_ended_begins_suspended(state):
-    """Nothing of it runs before its status is there; the fields of the old cluster are left out, its owner is the new one."""
+    """Nothing runs before its status is there; its owner is the new one, and the old cluster's fields are left out."""
     made = again(trained(state))
 
     assert made["spec"]["suspend"] is True

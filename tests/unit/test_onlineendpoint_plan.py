@@ -12,6 +12,7 @@ from ultramarine.kinds.onlineendpoint.plan import plan
 from ultramarine.kinds.onlineendpoint.resolve import resolve
 from ultramarine.kinds.trainingjob.plan import plan as plan_training
 from ultramarine.shared.plan import GenerateSecret
+from ultramarine.shared.schema import UNSEEN
 from ultramarine.shared.training_records import TerminationRecord
 
 TWO = [{"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@2"}]
@@ -96,6 +97,14 @@ def test_ready_means_that_pods_of_the_wanted_version_answer():
     assert (got.status["modelVersion"], got.status["replicas"]) == ("churn-1", "1/1")
     assert condition(got, "Reconciling") == {}
     assert got.effects == ()
+
+
+def test_an_endpoint_that_was_not_looked_at_yet_is_not_lost():
+    """The condition of the API server's own, before the first look, makes no event of a loss."""
+    one = endpoint({"conditions": [UNSEEN]})
+
+    assert condition(plan(one, seen(), NOW), "Ready")["status"] == "False"
+    assert "NotReady" not in [event.reason for event in plan(one, seen(), NOW).events]
 
 
 def test_a_rolling_update_is_no_outage():
