@@ -12,10 +12,13 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
+from builders import PLATFORM
 from prometheus_client import REGISTRY, CollectorRegistry, Info
 from prometheus_client.metrics import MetricWrapperBase
 from ultramarine import __version__
+from ultramarine.engine.accounting import Accounting
 from ultramarine.engine.vitals import Gauges, Vitals, Watch
+from ultramarine.kinds import KINDS
 from ultramarine.shared import metrics
 from ultramarine.shared.meta import Manifest
 
@@ -142,6 +145,26 @@ def test_outcomes_that_alerts_wait_for_do_occur():
     for rule in ALERTS:
         for words in re.findall(r'outcome=~?"([^"]+)"', rule["expr"]):
             assert all(f'"{word}"' in code for word in words.split("|")), words
+
+
+def test_series_that_alerts_count_are_there_from_the_start():
+    """Each outcome that an alert takes the increase of has a series before it occurs."""
+    begun = CollectorRegistry()
+    for metric in (metrics.RECONCILES, metrics.STORAGE_QUESTIONS, metrics.GATEWAY_QUESTIONS, metrics.FINISHED):
+        begun.register(metric)
+    Accounting(PLATFORM).begin(KINDS, ("team",))
+    there = {(sample.name, sample.labels["outcome"]) for family in begun.collect() for sample in family.samples}
+    counted = [
+        (selector.name, word)
+        for rule in ALERTS
+        for selector in selectors(promql_parser.parse(rule["expr"]))
+        for matcher in selector.matchers.matchers
+        if matcher.name == "outcome"
+        for word in matcher.value.split("|")
+    ]
+
+    assert len(counted) > 10
+    assert set(counted) <= there
 
 
 def test_the_dashboard_can_be_laid_out():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from ..shared import states, usage
+from ..shared import metrics, states, usage
 from ..shared.conditions import ENDED
 from ..shared.meta import ANNOTATION_REQUESTED_BY, DEPLOYMENT, JOB, POD, Manifest, controller_uid
 from ..shared.metrics import FINISHED, USED
@@ -27,6 +27,8 @@ class Accounting:
 
     def begin(self, kinds: Iterable[Kind], namespaces: Iterable[str | None]) -> None:
         """Create the counters that alerts look at, since a rate of one that is born at 1 is 0."""
+        kinds = list(kinds)
+        metrics.begin(kind.name for kind in kinds)
         for namespace in filter(None, namespaces):
             for kind in kinds:
                 self.notice(kind, namespace)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Histogram
 
 API_REQUESTS = Counter(
@@ -41,3 +43,25 @@ USED = {"cpuSeconds": USED_CPU, "gpuSeconds": USED_GPU, "memoryGibSeconds": USED
 LEASE_TRANSITIONS = Counter(
     "ultramarine_lease_transitions_total", "How often this replica began or ceased to lead.", ["to"]
 )
+
+PASSES = ("ok", "held", "refused", "fenced", "bug")
+STORAGE_TROUBLE = (
+    "Unreachable",
+    "Unavailable",
+    "AccessDenied",
+    "CredentialsMissing",
+    "BucketNotFound",
+    "WrongRegion",
+)
+GATEWAY_TROUBLE = ("NoGateway", "Unreachable", "BadAnswer")
+
+
+def begin(kinds: Iterable[str]) -> None:
+    """Create the series that alerts look at: the increase of a series that is born at 1 is 0."""
+    for kind in kinds:
+        for outcome in PASSES:
+            RECONCILES.labels(kind=kind, outcome=outcome)
+    for outcome in ("ok", *STORAGE_TROUBLE):
+        STORAGE_QUESTIONS.labels(outcome=outcome)
+    for outcome in ("ok", *GATEWAY_TROUBLE):
+        GATEWAY_QUESTIONS.labels(outcome=outcome)
