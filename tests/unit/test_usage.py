@@ -121,6 +121,14 @@ def test_a_write_for_the_usage_alone_is_rare(known_until, pods, now, due):
     assert usage.is_due(known, [usage.share(each) for each in pods], at(now)) is due
 
 
+def test_odd_times_of_a_deletion_are_no_error():
+    """Whatever grace period a pod is deleted with, its usage can be counted."""
+    odd = pod(0, leaves=10)
+    odd["metadata"] |= {"deletionTimestamp": "31710-01-01T00:00:00Z", "deletionGracePeriodSeconds": 10**18}
+
+    assert amounts(used(None, odd, now=100)) == (50, 100, 200)
+
+
 def test_a_pod_reserves_the_larger_of_its_init_containers_and_the_rest():
     """Sidecars count beside the containers; a limit without a request is one; odd quantities are nothing."""
     made = pod(0)

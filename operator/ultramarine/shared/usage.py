@@ -14,6 +14,8 @@ from .quantities import amount
 
 FIELDS = ("cpuSeconds", "gpuSeconds", "memoryGibSeconds")
 MAX_DAYS = 8
+MAX_GRACE = 10**7  # seconds
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_TOTAL = 10**12  # a status has no room for more
 MAX_SKEW = timedelta(minutes=5)  # of a node's clock
 REFRESH = timedelta(hours=1)  # between two writes for the sake of the usage alone
@@ -57,8 +59,8 @@ def share(pod: Manifest) -> Share | None:
     over = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
     ended = parse_timestamp(pods.finished(pod) or _last_transition(pod) or timestamp(began)) if over else None
     deletion = pod["metadata"].get("deletionTimestamp")
-    grace = timedelta(seconds=int(pod["metadata"].get("deletionGracePeriodSeconds") or 0))
-    leaves = parse_timestamp(str(deletion)) - grace if deletion else None
+    grace = timedelta(seconds=min(int(pod["metadata"].get("deletionGracePeriodSeconds") or 0), MAX_GRACE))
+    leaves = max(parse_timestamp(str(deletion)), EPOCH) - grace if deletion else None
     record = pods.record(pod, pods.TRAINER) if over else None
     used = (0.0, 0.0, 0.0)
     if record is not None and ended is not None:
