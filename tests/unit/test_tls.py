@@ -119,6 +119,11 @@ def test_the_storage_speaks_tls_alone_and_takes_a_renewed_certificate(
         monkeypatch.delenv(ENV_STORAGE_CA)
         with pytest.raises(StorageError, match="SSLError"):
             Storage(store.endpoint, attempts=1).read("s3://ultramarine/team/0")
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(folder / "ca.crt"))  # as for a storage of one's own
+        assert Storage(store.endpoint, attempts=1).read("s3://ultramarine/team/0") == b"third"
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(folder / "nothing"))
+        with pytest.raises(StorageError, match="nothing not found; create the ConfigMap or Secret"):
+            Storage(store.endpoint, attempts=1)
 
 
 @pytest.mark.attack("network/plain-text")

@@ -7,8 +7,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from ultramarine.outside.storage import Storage
 from ultramarine.shared import contract
 from ultramarine.shared.training_records import SourceRecord, SourceTask, TrainingTask
 from ultramarine_trainer.fetching import fetch
-from ultramarine_trainer.git import SourceError
+from ultramarine_trainer.git import SourceError, check_out
 from ultramarine_trainer.source import prepare
 
 Serve = Callable[..., GitServer]
@@ -137,6 +139,39 @@ def test_a_server_with_a_ca_of_its_own(serve: Serve, fetched: Any) -> None:
     files, _ = fetched(f"https://127.0.0.1:{server.http_port}/private.git", {"token": TOKEN, "ca.crt": ca})
 
     assert files == FILES
+
+
+def test_a_ca_of_the_platform(serve: Serve, fetched: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without ca.crt in the Secret the file that the platform names has the say."""
+    ca, certificate = authority("127.0.0.1")
+    (tmp_path / "bundle").write_text(ca)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "bundle"))
+    server = serve(certificate=certificate)
+
+    assert fetched(f"https://127.0.0.1:{server.http_port}/private.git", {"token": TOKEN})[0] == FILES
+
+
+def test_a_proxy_is_the_way_out(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repository is asked for by the platform's proxy, unless NO_PROXY has its host."""
+    asked: list[str] = []
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(403)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.server_port}")
+        with pytest.raises(SourceError):
+            check_out(SourceTask(git_url="http://git.lab/churn.git"), tmp_path / "one")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1,.svc")
+        server = serve()
+        url = f"http://127.0.0.1:{server.http_port}/churn.git"
+        assert check_out(SourceTask(git_url=url), tmp_path / "two") == server.commit
+        proxy.shutdown()
+    assert asked
+    assert all(path.startswith("http://git.lab/churn.git/") for path in asked)
 
 
 @pytest.mark.attack("training/git-server")

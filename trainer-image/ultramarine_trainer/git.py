@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from dulwich.client import GitClient, HTTPUnauthorized, SSHGitClient, get_transport_and_path
 from dulwich.config import ConfigFile
@@ -116,8 +118,12 @@ def check_out(task: SourceTask, work: Path, credentials: Credentials | None = No
 
 def _client(task: SourceTask, credentials: Credentials | None) -> tuple[GitClient, str]:
     """Return a client that presents the credentials, and the repository's path on its server."""
+    config, scheme = ConfigFile(), task.git_url.partition("://")[0]
+    # dulwich reads the variables of a proxy in small letters alone.
+    if (proxy := getproxies().get(scheme)) and not proxy_bypass(urlsplit(task.git_url).netloc):
+        config.set((b"http",), b"proxy", proxy.encode())
     if credentials is None:
-        return get_transport_and_path(task.git_url)
+        return get_transport_and_path(task.git_url, config=config)
     credentials.check()
     if not task.git_url.startswith("http"):
         # Half a second and 20 MB of memory, for ssh alone.
@@ -127,7 +133,7 @@ def _client(task: SourceTask, credentials: Credentials | None) -> tuple[GitClien
         assert isinstance(client, SSHGitClient)
         client.ssh_vendor = Ssh(credentials, GIT_SECONDS)
         return client, path
-    config, (user, password) = ConfigFile(), credentials.http()
+    user, password = credentials.http()
     if credentials.get(CA):
         config.set((b"http",), b"sslCAInfo", str(credentials.folder / CA).encode())
     return get_transport_and_path(task.git_url, config=config, username=user, password=password)

@@ -127,7 +127,8 @@ def _unsafe(path: str) -> str:
 class Storage:
     """One object storage; an empty `endpoint` is AWS. Credentials are found where boto3 looks for them.
 
-    By https it needs a certificate of the system's authorities, or of the one in the file that ENV_STORAGE_CA names.
+    By https it needs a certificate of the system's authorities, or of those in the file that ENV_STORAGE_CA, or else
+    boto3's own variable, names.
 
     Each request has `attempts`, and each of these waits `read_seconds` for a word: a storage that hangs is told after
     about their product.
@@ -137,6 +138,13 @@ class Storage:
         self, endpoint: str, region: str = "", read_seconds: float = _READ_SECONDS, attempts: int = _ATTEMPTS
     ) -> None:
         self.name = endpoint or "AWS S3"
+        authorities = [os.environ[name] for name in (ENV_STORAGE_CA, "AWS_CA_BUNDLE") if os.environ.get(name)]
+        for path in authorities:
+            if not Path(path).exists():
+                remedy = "create the ConfigMap or Secret that the chart's value ca names, in this namespace"
+                raise StorageError(
+                    f"file of authorities {path} not found; {remedy}", "AuthorityNotFound", transient=True
+                )
         config = Config(
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=read_seconds,
@@ -148,9 +156,8 @@ class Storage:
         # A session of its own: boto3's shared one keeps the credentials that it found first.
         session = boto3.Session(region_name=region or None)
         try:
-            authority = os.environ.get(ENV_STORAGE_CA) or None
             self._client: S3Client = session.client(
-                "s3", endpoint_url=endpoint or None, config=config, verify=authority
+                "s3", endpoint_url=endpoint or None, config=config, verify=next(iter(authorities), None)
             )
         except (ValueError, BotoCoreError) as error:
             raise StorageError(f"storage endpoint {endpoint!r} is unusable: {error}", "InvalidEndpoint") from error
