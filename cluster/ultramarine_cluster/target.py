@@ -215,8 +215,8 @@ def install(target: Target, namespace: str = "ultramarine", *settings: str) -> d
 def upgrade(target: Target, namespace: str, references: dict[str, str], *settings: str, chart: Path = CHART) -> None:
     """Install or upgrade a chart with images that the nodes find, and wait until it is ready."""
     words = []
-    known = YAML(typ="safe").load(chart / "values.yaml")["images"]  # an older chart knows fewer
-    for name in (name for name in OWN_IMAGES if name in known):
+    known = YAML(typ="safe").load(chart / "values.yaml")  # an older chart knows fewer
+    for name in (name for name in OWN_IMAGES if name in known["images"]):
         repository, _, tag = references[name].rpartition(":")
         words += [f"images.{name}.repository={json.dumps(repository)}", f"images.{name}.tag={json.dumps(tag)}"]
     with step("Helm installs the chart") as notes:
@@ -228,6 +228,7 @@ def upgrade(target: Target, namespace: str, references: dict[str, str], *setting
         argv += ["--namespace", namespace, "--create-namespace", "--wait", "--timeout", "180s"]
         # CRDs that kubectl or another release has applied become this release's: without that Helm refuses to start.
         argv += ["--take-ownership"]
+        words += ["crds.takeOver=true"] if "takeOver" in known["crds"] else []
         for word in (*words, *settings):
             argv += ["--set-json", word]
         try:

@@ -7,7 +7,7 @@ import os
 import socket
 from dataclasses import dataclass
 
-from .shared.plan import GatewayApi, ParentRef, Platform
+from .shared.plan import GatewayApi, MadePods, ParentRef, Platform
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,15 @@ def _gateway_api(text: str) -> GatewayApi | None:
             f"https://{{endpoint}}.{{namespace}}.ml.example.com, not {found.url!r}"
         )
     return found
+
+
+def _made_pods(text: str) -> MadePods:
+    """Read what the chart says of pods that the operator makes, as JSON."""
+    try:
+        said = json.loads(text or "{}")
+        return MadePods(**{**said, "env": tuple(said.get("env") or ())})
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"the environment variable ULTRAMARINE_PODS cannot be read: {error!r}") from error
 
 
 def from_environment(own_namespace: str) -> Settings:
@@ -86,6 +95,7 @@ def from_environment(own_namespace: str) -> Settings:
             gateway=gateway,
             tls=os.environ.get("ULTRAMARINE_TLS", "") == "true",
             gateway_namespaces=frozenset(filter(None, os.environ.get("ULTRAMARINE_GATEWAY_NAMESPACES", "").split(","))),
+            pods=_made_pods(os.environ.get("ULTRAMARINE_PODS", "")),
             gateway_api=_gateway_api(os.environ.get("ULTRAMARINE_GATEWAY_API", "")),
         ),
     )

@@ -13,6 +13,130 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
 {{- end }}
 
+{{- /* What `pods` says for one component, as JSON: its own fields, and the common ones. */ -}}
+{{- define "ultramarine.pod" -}}
+{{- $pod := dict }}
+{{- $own := get .root.Values.pods .component }}
+{{- range $field := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "annotations" "labels" "extraEnv" }}
+{{- $_ := set $pod $field (hasKey $own $field | ternary (get $own $field) (get $.root.Values.pods $field)) }}
+{{- end }}
+{{- $pod | toJson }}
+{{- end }}
+
+{{- define "ultramarine.podMetadata" -}}
+{{- $pod := include "ultramarine.pod" . | fromJson -}}
+labels:
+  app.kubernetes.io/component: {{ .component }}
+  {{- include "ultramarine.labels" .root | nindent 2 }}
+  {{- with $pod.labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with merge (.annotations | default dict) $pod.annotations }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "ultramarine.placement" -}}
+{{- $pod := include "ultramarine.pod" . | fromJson }}
+{{- range $field := list "nodeSelector" "tolerations" "affinity" }}
+{{- with get $pod $field }}
+{{ $field }}: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- $own := dict "labelSelector" (dict "matchLabels" (dict "app.kubernetes.io/name" "ultramarine" "app.kubernetes.io/component" .component)) }}
+{{- with $pod.topologySpreadConstraints | default .spread }}
+topologySpreadConstraints:
+{{- range . }}
+- {{- merge . (hasKey . "labelSelector" | ternary dict $own) | toYaml | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* More variables of a component, with `outside` those for what lies outside as well, of which its own go first. */ -}}
+{{- define "ultramarine.env" -}}
+{{- $own := (include "ultramarine.pod" . | fromJson).extraEnv }}
+{{- $names := list }}
+{{- range $own }}
+{{- $names = append $names .name }}
+{{- end }}
+{{- range .outside | ternary (include "ultramarine.outsideEnv" .root) "[]" | fromJsonArray }}
+{{- if not (has .name $names) }}
+- {{ toJson . }}
+{{- end }}
+{{- end }}
+{{- with $own }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- /* Proxies, and the file with private authorities, for programs that ask something outside the cluster. */ -}}
+{{- define "ultramarine.outsideEnv" -}}
+{{- $env := list }}
+{{- $proxy := .Values.proxy }}
+{{- if or $proxy.https $proxy.http }}
+{{- with $proxy.https }}
+{{- $env = append $env (dict "name" "HTTPS_PROXY" "value" .) }}
+{{- end }}
+{{- with $proxy.http }}
+{{- $env = append $env (dict "name" "HTTP_PROXY" "value" .) }}
+{{- end }}
+{{- $inside := list "localhost" "127.0.0.1" "::1" ".svc" ".cluster.local" "kubernetes.default" "$(KUBERNETES_SERVICE_HOST)" }}
+{{- $env = append $env (dict "name" "NO_PROXY" "value" (concat $inside $proxy.noProxy | join ",")) }}
+{{- end }}
+{{- if include "ultramarine.ca" . | fromJson }}
+{{- range list "SSL_CERT_FILE" "AWS_CA_BUNDLE" "REQUESTS_CA_BUNDLE" }}
+{{- $env = append $env (dict "name" . "value" "/etc/ultramarine/ca/ca.crt") }}
+{{- end }}
+{{- end }}
+{{- $env | toJson }}
+{{- end }}
+
+{{- /* The source of a volume with private authorities, or nothing. */ -}}
+{{- define "ultramarine.ca" -}}
+{{- $items := list (dict "key" .Values.ca.key "path" "ca.crt") }}
+{{- if and .Values.ca.configMap .Values.ca.secret }}
+{{- fail "ca: give configMap or secret, not both" }}
+{{- else if .Values.ca.configMap }}
+{{- dict "configMap" (dict "name" .Values.ca.configMap "items" $items) | toJson }}
+{{- else if .Values.ca.secret }}
+{{- dict "secret" (dict "secretName" .Values.ca.secret "items" $items) | toJson }}
+{{- else -}}
+{}
+{{- end }}
+{{- end }}
+
+{{- define "ultramarine.caVolume" -}}
+{{- with include "ultramarine.ca" . | fromJson }}
+- {{ merge (dict "name" "ca") . | toJson }}
+{{- end }}
+{{- end }}
+
+{{- define "ultramarine.caMount" -}}
+{{- if include "ultramarine.ca" . | fromJson }}
+- {name: ca, mountPath: /etc/ultramarine/ca, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- /* What the operator gives to the pods that it makes, as JSON; nothing if no value says anything. */ -}}
+{{- define "ultramarine.madePods" -}}
+{{- $pods := dict "env" (include "ultramarine.outsideEnv" . | fromJsonArray) "ca" (include "ultramarine.ca" . | fromJson) }}
+{{- range $what := list "training" "serving" }}
+{{- range $field := list "nodeSelector" "tolerations" }}
+{{- with get (get $.Values $what) $field }}
+{{- $_ := set $pods $what (merge (dict $field .) (get $pods $what | default dict)) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $field, $value := $pods }}
+{{- if not $value }}
+{{- $_ := unset $pods $field }}
+{{- end }}
+{{- end }}
+{{- with $pods }}
+{{- toJson . }}
+{{- end }}
+{{- end }}
+
 {{- define "ultramarine.pullSecrets" -}}
 {{- with .Values.images.pullSecrets }}
 imagePullSecrets:
@@ -26,12 +150,12 @@ imagePullSecrets:
 {{- define "ultramarine.accounts" -}}
 {{- if not .Values.storage.embedded.accounts }}
 {{- $known := ((lookup "v1" "Secret" .Release.Namespace "ultramarine-storage-accounts") | default dict).data | default dict }}
-{{- $names := list "root" "operator" }}
+{{- $names := concat (list "root" "operator") (keys $known | sortAlpha) | uniq }}
 {{- range include "ultramarine.namespaces" . | fromJsonArray }}
 {{- $names = append $names (printf "namespace-%s" .) }}
 {{- end }}
 {{- $accounts := dict }}
-{{- range $names }}
+{{- range $names | uniq }}
 {{- $_ := set $accounts . (get $known . | default (randAlphaNum 40 | b64enc)) }}
 {{- end }}
 {{- $_ := set .Values.storage.embedded "accounts" $accounts }}
@@ -39,19 +163,71 @@ imagePullSecrets:
 {{- .Values.storage.embedded.accounts | toJson }}
 {{- end }}
 
-{{- /* Those that the operator looks after: the release's own, and those listed. */ -}}
+{{- /* Those that the operator looks after: the release's own, and those listed that are there. */ -}}
 {{- define "ultramarine.namespaces" -}}
-{{ prepend .Values.namespaces .Release.Namespace | uniq | toJson }}
+{{ (include "ultramarine.seen" . | fromJson).namespaces | toJson }}
 {{- end }}
 
-{{- /* A peer's namespaceSelector: where the operator looks after objects. */ -}}
+{{- /* Those that have an account of the embedded storage, which one that is taken off the list keeps. */ -}}
+{{- define "ultramarine.storageClients" -}}
+{{- $clients := include "ultramarine.namespaces" . | fromJsonArray }}
+{{- if .Values.storage.embedded.generateKeys }}
+{{- range keys (include "ultramarine.accounts" . | fromJson) | sortAlpha }}
+{{- if hasPrefix "namespace-" . }}
+{{- $clients = append $clients (trimPrefix "namespace-" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $clients | uniq | toJson }}
+{{- end }}
+
+{{- /* The listed namespaces as the cluster has them, once a rendering: `namespaces` with the release's own, those that
+are `gone`, and those that this upgrade takes off the list (`left`). Without a look at the cluster all are there. */ -}}
+{{- define "ultramarine.seen" -}}
+{{- if not (hasKey .Values "seen") }}
+{{- $listed := without (uniq .Values.namespaces) .Release.Namespace }}
+{{- $operator := lookup "apps/v1" "Deployment" .Release.Namespace "ultramarine-operator" | default dict }}
+{{- $before := dig "metadata" "annotations" "ultramarine.dev/listed" "*" $operator | splitList "," }}
+{{- $there := list }}
+{{- range $listed }}
+{{- $found := lookup "v1" "Namespace" "" . }}
+{{- if and $found (not $found.metadata.deletionTimestamp) }}
+{{- $there = append $there . }}
+{{- end }}
+{{- end }}
+{{- if not (or $operator $there) }}
+{{- if not (lookup "v1" "Namespace" "" "default") }}
+{{- $there = $listed }}
+{{- end }}
+{{- end }}
+{{- $gone := list }}
+{{- range $listed }}
+{{- if not (has . $there) }}
+{{- if not (and $operator (or (has . $before) (has "*" $before))) }}
+{{- fail (printf "namespaces: %[1]s does not exist: create it first (kubectl create namespace %[1]s), or take it off the list" .) }}
+{{- end }}
+{{- $gone = append $gone . }}
+{{- end }}
+{{- end }}
+{{- $left := list }}
+{{- range without $before "*" "" }}
+{{- if not (has . $listed) }}
+{{- $left = append $left . }}
+{{- end }}
+{{- end }}
+{{- $_ := set .Values "seen" (dict "namespaces" (prepend $there .Release.Namespace) "gone" $gone "left" $left) }}
+{{- end }}
+{{- .Values.seen | toJson }}
+{{- end }}
+
+{{- /* A peer's namespaceSelector: these `values`, which are a list as JSON, or all of the cluster. */ -}}
 {{- define "ultramarine.lookedAfter" -}}
-{{- if .Values.clusterWide -}}
+{{- if .root.Values.clusterWide -}}
 namespaceSelector: {}
 {{- else -}}
 namespaceSelector:
   matchExpressions:
-  - {key: kubernetes.io/metadata.name, operator: In, values: {{ include "ultramarine.namespaces" . }}}
+  - {key: kubernetes.io/metadata.name, operator: In, values: {{ .values }}}
 {{- end }}
 {{- end }}
 
@@ -170,6 +346,9 @@ capabilities: {drop: [ALL]}
       matchLabels: {app.kubernetes.io/name: ultramarine, app.kubernetes.io/component: storage}
     namespaceSelector:
       matchLabels: {kubernetes.io/metadata.name: {{ .Release.Namespace }}}
+{{- end }}
+{{- range list .Values.proxy.https .Values.proxy.http | compact | uniq }}
+{{ include "ultramarine.egressTo" . }}
 {{- end }}
 {{- with .Values.networkPolicies.egress }}
 {{ toYaml . }}

@@ -20,6 +20,9 @@ from ..shared.pods import (
     DISK,
     POD_SECURITY,
     TRAINER,
+    ca_mounts,
+    outside_env,
+    placed,
     pull_secrets,
     scratch,
     storage_env,
@@ -199,7 +202,7 @@ def pod_spec(
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
         **(more or {}),
-        **template.model_dump(by_alias=True, exclude_defaults=True),
+        **placed(platform.pods.training, template.model_dump(by_alias=True, exclude_defaults=True)),
         **({"initContainers": before} if before else {}),
         "containers": [
             {
@@ -212,7 +215,7 @@ def pod_spec(
                     # Ours first: a $(NAME) in a value is filled in from the variables before it, so nothing of theirs
                     # gets into the task. Names that start with ULTRAMARINE_ are refused at admission: none collides.
                     {"name": contract.ENV_TASK, "value": task.to_json()},
-                    *storage_env(platform),
+                    *storage_env(platform, {variable.name for variable in spec.env}),
                     {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                     {"name": contract.ENV_CONTEXT, "value": plain(context.to_json())},
                     *env,
@@ -281,7 +284,10 @@ def _source_container(platform: Platform, source: SourceTask, resources: Manifes
         "image": platform.trainer_image,
         "imagePullPolicy": platform.image_pull_policy,
         "command": ["ultramarine-source"],
-        "env": [{"name": contract.ENV_TASK, "value": TrainingTask(source=source).to_json()}],
+        "env": [
+            {"name": contract.ENV_TASK, "value": TrainingTask(source=source).to_json()},
+            *outside_env(platform),
+        ],
         # Of the same size as the command's container, so a quota and a node see no larger pod.
         "resources": {kind: amounts for kind, amounts in own.items() if amounts},
         "securityContext": CONTAINER_SECURITY,
@@ -290,5 +296,6 @@ def _source_container(platform: Platform, source: SourceTask, resources: Manifes
             {"name": "source", "mountPath": contract.SOURCE_DIR},
             {"name": "git-credentials", "mountPath": contract.CREDENTIALS_DIR, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},
+            *ca_mounts(platform),
         ],
     }

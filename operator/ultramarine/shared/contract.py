@@ -70,6 +70,8 @@ ENV_POD = "ULTRAMARINE_POD"  # the pod's own name: the host name of a Job's pod 
 # variable names the authority of the object storage, if it is not one of the system's.
 TLS_DIR = "/etc/ultramarine/tls"
 ENV_STORAGE_CA = "ULTRAMARINE_STORAGE_CA"
+# Authorities of what lies outside the cluster, where the installation has such; the chart's variables name this file.
+CA_DIR, CA_FILE = "/etc/ultramarine/ca", "ca.crt"
 
 TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LIMIT = 4096  # bytes; the kubelet keeps no more

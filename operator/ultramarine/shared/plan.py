@@ -49,6 +49,20 @@ class GatewayApi:
 
 
 @dataclass(frozen=True)
+class MadePods:
+    """What the installation gives to the pods that the operator makes.
+
+    `training` and `serving` have nodeSelector and tolerations; `env` are proxies and the authorities' file for programs
+    that ask something outside the cluster, and `ca` is the source of the volume with that file.
+    """
+
+    training: Manifest = field(default_factory=dict)
+    serving: Manifest = field(default_factory=dict)
+    env: tuple[Manifest, ...] = ()
+    ca: Manifest = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Platform:
     """What the installation gives to every kind: images, object storage, and where pods post their progress."""
 
@@ -70,6 +84,7 @@ class Platform:
     gateway: str = ""  # HOST:PORT at which the gateway pods of {namespace} say what they route by
     gateway_namespaces: frozenset[str] = frozenset()  # those that have a gateway
     tls: bool = False  # storage, operator, gateways and pods that serve speak TLS
+    pods: MadePods = field(default_factory=MadePods)
     gateway_api: GatewayApi | None = None  # where routes are written for Gateways of the people's own
 
     def gateway_of(self, namespace: str) -> str:

@@ -10,6 +10,7 @@ from ...shared.plan import Obj, Platform
 from ...shared.pods import (
     CONTAINER_SECURITY,
     POD_SECURITY,
+    placed,
     pull_secrets,
     scratch,
     storage_env,
@@ -149,6 +150,7 @@ def _pod(platform: Platform, *, volumes: tuple[str, ...], **containers: list[Man
         **pull_secrets(platform),
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
+        **placed(platform.pods.serving),
         **containers,
         "volumes": [
             *(scratch(name, with_disk(RESOURCES, platform.serving_disk)) for name in volumes),

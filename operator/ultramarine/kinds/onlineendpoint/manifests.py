@@ -10,6 +10,7 @@ from ...shared.plan import Obj, Platform
 from ...shared.pods import (
     CONTAINER_SECURITY,
     POD_SECURITY,
+    placed,
     pull_secrets,
     scratch,
     storage_env,
@@ -214,6 +215,7 @@ def pod_spec(
         **pull_secrets(platform),
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
+        **placed(platform.pods.serving),
         "terminationGracePeriodSeconds": DRAIN_SECONDS + 50,
         "initContainers": [
             {

@@ -12,6 +12,7 @@ from ...shared.pods import (
     CONTAINER_SECURITY,
     POD_SECURITY,
     TRAINER,
+    placed,
     pull_secrets,
     scratch,
     storage_env,
@@ -214,6 +215,7 @@ def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manife
         **pull_secrets(platform),
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
+        **placed(platform.pods.training),
         # Whoever may push the workers aside would stop them all by its pod.
         **({"priorityClassName": template.priority_class_name} if template.priority_class_name else {}),
         "containers": [

@@ -1,0 +1,194 @@
+"""Where pods go and what they carry: the platform's own by the chart, and those that the operator makes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from builders import DIGEST, NOW, PLATFORM, endpoint, model, ours, read, sweep, training_job, version
+from ultramarine import settings
+from ultramarine.kinds.model.plan import plan_model, plan_version
+from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
+from ultramarine.kinds.sweep.plan import plan as plan_sweep
+from ultramarine.kinds.trainingjob.plan import plan as plan_job
+from ultramarine.shared.contract import CA_DIR, CA_FILE, ENV_STORAGE_CA, TLS_DIR
+from ultramarine.shared.meta import Manifest
+from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, MadePods, Platform, Seen
+from unit.rendered import MODES, of, pods
+
+OWN = ("ultramarine-operator", "ultramarine-storage", "ultramarine-mlflow", "ultramarine-gateway", "ultramarine-test")
+POOL: Manifest = {"key": "platform", "operator": "Exists", "effect": "NoSchedule"}
+ZONES = {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule"}
+PLACED: Manifest = {
+    **MODES["mlflow"],
+    "pods": {
+        "nodeSelector": {"pool": "platform"},
+        "tolerations": [POOL],
+        "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+        "topologySpreadConstraints": [ZONES],
+        "annotations": {"sidecar.istio.io/inject": "false"},
+        "labels": {"cost-centre": "ml"},
+        "extraEnv": [{"name": "TZ", "value": "UTC"}],
+        "storage": {"nodeSelector": {"disk": "ssd"}, "tolerations": []},
+    },
+}
+OUTSIDE: Manifest = {
+    **MODES["mlflow"],
+    "proxy": {"https": "http://proxy.lab:3128", "noProxy": [".lab"]},
+    "ca": {"configMap": "authorities"},
+}
+
+
+def by_component(objects: list[Manifest]) -> dict[str, Manifest]:
+    """The pod template of each component; the gateway's of one namespace."""
+    return {each["metadata"]["name"]: each["spec"]["template"] for each in objects if each["kind"] == "Deployment"}
+
+
+def test_every_pod_of_the_platform_goes_where_the_values_say(chart):
+    """One section places all of them, and a component's own field replaces the common one."""
+    got = chart.render(PLACED)
+    found = dict(pods(got))
+
+    assert set(found) == set(OWN)
+    for name, spec in found.items():
+        is_storage = name == "ultramarine-storage"
+        assert spec["nodeSelector"] == ({"disk": "ssd"} if is_storage else {"pool": "platform"}), name
+        assert spec.get("tolerations") == (None if is_storage else [POOL]), name
+        assert "nodeAffinity" in spec["affinity"], name
+        (spread,) = spec["topologySpreadConstraints"]
+        assert {key: spread[key] for key in ZONES} == ZONES, name
+        for container in spec["containers"]:
+            assert {"name": "TZ", "value": "UTC"} in container["env"], name
+    for name, template in by_component(got).items():
+        labels = template["metadata"]["labels"]
+        assert labels["cost-centre"] == "ml"
+        assert template["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
+        (spread,) = template["spec"]["topologySpreadConstraints"]
+        assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+        assert name == f"ultramarine-{labels['app.kubernetes.io/component']}"
+
+
+def test_the_way_out_is_told_to_whom_goes_out(chart):
+    """Operator and MLflow get proxy and authorities; names in the cluster go past it; an own variable goes first."""
+    values = {**OUTSIDE, "pods": {"mlflow": {"extraEnv": [{"name": "NO_PROXY", "value": "*"}]}}}
+    found = dict(pods(chart.render(values)))
+    env = {
+        name: {each["name"]: each.get("value") for container in spec["containers"] for each in container.get("env", [])}
+        for name, spec in found.items()
+    }
+    for name in ("ultramarine-operator", "ultramarine-mlflow", "ultramarine-test"):
+        assert env[name]["HTTPS_PROXY"] == "http://proxy.lab:3128"
+        assert env[name]["SSL_CERT_FILE"] == env[name]["AWS_CA_BUNDLE"] == "/etc/ultramarine/ca/ca.crt"
+        (volume,) = (volume for volume in found[name]["volumes"] if volume["name"] == "ca")
+        assert volume["configMap"]["name"] == "authorities"
+        assert {"name": "ca", "mountPath": "/etc/ultramarine/ca", "readOnly": True} in found[name]["containers"][0][
+            "volumeMounts"
+        ]
+    past = env["ultramarine-operator"]["NO_PROXY"].split(",")
+    assert {"localhost", "127.0.0.1", ".svc", ".cluster.local", "kubernetes.default", ".lab"} <= set(past)
+    assert env["ultramarine-mlflow"]["NO_PROXY"] == "*"
+    assert not {"HTTPS_PROXY", "SSL_CERT_FILE"} & {*env["ultramarine-gateway"], *env["ultramarine-storage"]}
+
+
+def made(chart: Any, values: Manifest, monkeypatch: pytest.MonkeyPatch) -> MadePods:
+    """What an operator reads of what the chart gives it."""
+    ((_, spec),) = ((name, spec) for name, spec in pods(chart.render(values)) if name == "ultramarine-operator")
+    for variable in spec["containers"][0]["env"]:
+        monkeypatch.setenv(variable["name"], variable.get("value", ""))
+    return settings.from_environment("platform").platform.pods
+
+
+def templates(platform: Platform) -> dict[str, Manifest]:
+    """The pods that the operator makes: they train, fetch code, coordinate, work, compile, delete and serve."""
+    git = {"git": {"url": "https://git.lab/a.git", "secretRef": {"name": "git"}}}
+    theirs = {"nodeSelector": {"zone": "a"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
+    job = training_job(source=git, podTemplate=theirs, env=[{"name": "HTTPS_PROXY", "value": "http://mine:1"}])
+    spec = {**version(1)["spec"], "compile": {"to": "onnx"}}
+    answers = {CheckArtifact(spec["uri"]): ArtifactFacts(DIGEST, 1000)}
+    left = {
+        "artifacts": [
+            {
+                "version": "1",
+                "uri": "s3://lake/team-a/trainingjobs/churn/0a-1b/model/0123456789abcdef/",
+                "deleting": True,
+            }
+        ]
+    }
+    plans = {
+        "training": plan_job(job, Seen(platform), NOW),
+        "sweep": plan_sweep(sweep(), Seen(platform), NOW),
+        "compiling": plan_version(read(ours("ModelVersion", "churn-1", spec)), Seen(platform, answers=answers), NOW),
+        "deleting": plan_model(read({**model(deletionPolicy="Delete"), "status": left}), Seen(platform), NOW),
+        "serving": plan_endpoint(endpoint(dataCollector=KEPT), Seen(platform, related=(version(1),)), NOW),
+    }
+    return {
+        f"{what} {each['metadata']['name']}": each["spec"]["template"]["spec"]
+        for what, plan in plans.items()
+        for each in plan.apply
+        if each["kind"] in ("Job", "Deployment")
+    }
+
+
+KEPT = {"samplingRate": 0.1, "uri": "s3://lake/team-a/kept/"}
+KEYLESS = ("compile", "server")  # they ask nothing outside
+
+
+def test_pods_that_the_operator_makes_get_what_the_values_say(chart, monkeypatch):
+    """Nodes, proxies and authorities reach each of them; an author's template adds, and an own variable goes first."""
+    training, serving = {"pool": "gpu", "zone": "b"}, {"pool": "cpu"}
+    values = {
+        **OUTSIDE,
+        "training": {"nodeSelector": training, "tolerations": [POOL]},
+        "serving": {"nodeSelector": serving},
+    }
+    platform = replace(PLATFORM, pods=made(chart, values, monkeypatch))
+    found = templates(platform)
+
+    assert {name.split()[0] for name in found} == {"training", "sweep", "compiling", "deleting", "serving"}
+    assert len(found) == 6
+    for name, spec in found.items():
+        what = name.split()[0]
+        wanted = training if what in ("training", "sweep") else serving
+        assert spec["nodeSelector"] == (wanted | {"zone": "a"} if what == "training" else wanted), name
+        assert (POOL in spec.get("tolerations", [])) == (wanted is training), name
+        (volume,) = (each for each in spec["volumes"] if each["name"] == "ca")
+        assert volume["configMap"] == {
+            "name": "authorities",
+            "items": [{"key": "ca.crt", "path": CA_FILE}],
+            "optional": True,
+        }
+        for container in [*spec.get("initContainers", []), *spec["containers"]]:
+            env = [(each["name"], each.get("value")) for each in container.get("env", [])]
+            if container["name"] in KEYLESS:
+                assert "NO_PROXY" not in dict(env), name
+                continue
+            mine = container["name"] == "trainer" and what == "training"
+            proxies = [value for variable, value in env if variable == "HTTPS_PROXY"]
+            assert proxies == ["http://mine:1" if mine else "http://proxy.lab:3128"], (name, container["name"])
+            assert dict(env)["SSL_CERT_FILE"] == f"{CA_DIR}/{CA_FILE}"
+            assert CA_DIR in [mount["mountPath"] for mount in container["volumeMounts"]], (name, container["name"])
+    (job,) = (spec for name, spec in found.items() if name.startswith("training"))
+    assert job["tolerations"] == [{"key": "gpu", "operator": "Exists"}, POOL]
+
+
+def test_a_private_authority_goes_with_tls_inside(chart, monkeypatch):
+    """The embedded storage is known by its own authority, and what lies outside by the other, in one pod."""
+    pods = made(chart, OUTSIDE, monkeypatch)
+    for name, spec in templates(replace(PLATFORM, pods=pods, tls=True, storage_confined=True)).items():
+        first = [*spec.get("initContainers", []), *spec["containers"]][-1 if "training" in name else 0]
+        env = {each["name"]: each.get("value") for each in first["env"]}
+        assert env[ENV_STORAGE_CA] == f"{TLS_DIR}/ca.crt", name
+        assert env["AWS_CA_BUNDLE"] == f"{CA_DIR}/{CA_FILE}", name
+        assert {TLS_DIR, CA_DIR} <= {mount["mountPath"] for mount in first["volumeMounts"]}, name
+
+
+def test_policies_let_pods_reach_the_proxy(chart):
+    """Where a proxy is the way out, its port is open to pods that train or serve."""
+
+    def ports(values: Manifest) -> set[int]:
+        policies = of(chart.render(values), "NetworkPolicy")
+        rules = [rule for policy in policies for rule in policy["spec"].get("egress", [])]
+        return {port.get("port", 0) for rule in rules for port in rule["ports"]}
+
+    assert ports(OUTSIDE) - ports(MODES["mlflow"]) == {3128}
