@@ -351,6 +351,8 @@ def test_uninstall_leaves_objects_and_data_and_nothing_else(release, second):
     kept = {f"{kind} {NAMESPACE}/ultramarine-storage" for kind in ("Secret", "PersistentVolumeClaim")}
     kept.add(f"Secret {NAMESPACE}/ultramarine-storage-accounts")
     kept |= {f"Namespace /{second}", f"Secret {second}/ultramarine-storage"}
+    walls = ("training", "sweeps", "serving", "serving-guarded", "compiling", "gateway")
+    kept |= {f"NetworkPolicy {where}/ultramarine-{name}" for where in (NAMESPACE, second) for name in walls}
     kept |= {f"{each['kind']} /{each['metadata']['name']}" for each in people.manifests()}
     kept.add(f"PriorityClass /{PRIORITY}")
     crds = {f"CustomResourceDefinition /{plural}.ultramarine.dev" for plural in PLURALS}
