@@ -165,7 +165,7 @@ def _admission(routes: EndpointRoutes) -> list[Document]:
             "forward": True,
             "require_expiration": True,
             # In this header alone: a token in a URL is soon in somebody's log.
-            "from_headers": [{"name": "Authorization", "value_prefix": "Bearer "}],
+            "from_headers": [{"name": "Authorization", "value_prefix": scheme} for scheme in ("Bearer ", "bearer ")],
             "payload_in_metadata": _CLAIMS,
         }
         if routes.auth.jwks:

@@ -18,6 +18,7 @@ import numpy as np
 from ultramarine_server.errors import LoadError
 from ultramarine_server.native_trees import (
     Corrupt,
+    Unsafe,
     check_boosting,
     check_decision_tree,
     check_forest,
@@ -89,7 +90,7 @@ def check(model: Any) -> None:
             late()
     except Corrupt as error:
         message = f"{path}{error.attribute} {error.message}"
-        raise LoadError(f"{message}; store the model again, with the library that made it", "ModelCorrupt") from error
+        raise LoadError(f"{message}; {error.remedy}", error.reason) from error
 
 
 def _inside(path: str, value: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -313,7 +314,7 @@ def _check_one_hot(value: Any) -> None:
 
 def _check_vocabulary(value: Any) -> None:
     own = vars(value)
-    require(own.get("input", "content") == "content", ".input", "has the server open files that a request names")
+    _check_input(own)
     words = own.get("vocabulary_")
     if words is not None:
         numbers = (
@@ -327,9 +328,12 @@ def _check_vocabulary(value: Any) -> None:
 def _check_hashing(value: Any) -> None:
     width = vars(value).get("n_features")
     require(isinstance(width, int | np.integer) and 1 <= width < 2**31, ".n_features", "is not a number of features")
-    require(
-        vars(value).get("input", "content") == "content", ".input", "has the server open files that a request names"
-    )
+    _check_input(vars(value))
+
+
+def _check_input(own: dict[str, Any]) -> None:
+    if own.get("input", "content") != "content":
+        raise Unsafe(".input", "has the server open files that a request names: it must be 'content'")
 
 
 def _check_spline(value: Any) -> None:

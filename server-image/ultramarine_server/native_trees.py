@@ -12,9 +12,17 @@ LEAF = -1
 class Corrupt(Exception):
     """An attribute, from the object in question on, and what is wrong with it."""
 
+    reason, remedy = "ModelCorrupt", "store the model again, with the library that made it"
+
     def __init__(self, attribute: str, message: str) -> None:
         super().__init__(attribute, message)
         self.attribute, self.message = attribute, message
+
+
+class Unsafe(Corrupt):
+    """An attribute that is as its author set it, and that no server serves."""
+
+    reason, remedy = "ModelUnsupported", "set it to its default before training"
 
 
 def require(right: Any, attribute: str, message: str) -> None:

@@ -60,9 +60,7 @@ def _built(path: Path, tree: Node, nodes: list[Node]) -> Any:
             _check_node(node)
         except Corrupt as error:
             message = f"{path.name}: {node.module_name}.{node.class_name}{error.attribute} {error.message}"
-            raise LoadError(
-                f"{message}; store the model again, with the library that made it", "ModelCorrupt"
-            ) from error
+            raise LoadError(f"{message}; {error.remedy}", error.reason) from error
     estimator = tree.construct()
     check(estimator)
     return estimator

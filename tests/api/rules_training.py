@@ -72,7 +72,7 @@ RULES = [
         {"framework": "none", "processesPerNode": None},
         {"framework": None, "processesPerNode": None},
         "spec: ",
-        "several nodes need a framework, which says how the command finds the others; none only numbers them",
+        "several nodes need a framework, by which they find each other; framework: none only numbers them",
     ),
     # Memory
     wanted(

@@ -37,9 +37,7 @@ def told(api: Api, kind: str, name: str, type: str) -> str:
 def test_a_child_that_the_quota_refuses_is_told_with_what_is_used(api: Api, operator: Operator):
     """The Job of a training, and the Secret of an endpoint: neither is tried again without a pause."""
     quota(api, "share", count_jobs_batch=0, count_secrets=0)
-    full = (
-        "exceeded quota: share, requested: count/{0}=1, used: count/{0}=0, limited: count/{0}=0; it goes on by itself"
-    )
+    full = "exceeded quota: share, requested: count/{0}=1, used: count/{0}=0, limited: count/{0}=0; it asks for more"
     api.apply(training("churn"), serving("shop", "churn@latest"))
     for kind, name, child in (("tj", "churn", "jobs.batch"), ("oe", "shop", "secrets")):
         words = full.format(child)

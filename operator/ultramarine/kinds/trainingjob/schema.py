@@ -444,7 +444,7 @@ class TrainingJobSpec(Schema):
             ),
             rule(
                 "self.nodes <= 1 || has(self.framework)",
-                "several nodes need a framework, which says how the command finds the others; none only numbers them",
+                "several nodes need a framework, by which they find each other; framework: none only numbers them",
             ),
             rule(
                 "!has(self.onOutOfMemory) || (has(self.resources) && has(self.resources.limits) && "
