@@ -7,16 +7,20 @@ namespace's files), and `backup.json`, which is written last. Both commands may 
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.exceptions import ClientError
+from boto3.exceptions import S3UploadFailedError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from .console import step
 from .errors import ClusterError
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 Manifest = dict[str, Any]
 
 GROUP = "ultramarine.dev"
-KINDS = ("Model", "ModelVersion", "Sweep", "TrainingJob", "OnlineEndpoint")  # owners before what they own
+KINDS = ("Model", "ModelVersion", "OnlineEndpoint", "Sweep", "TrainingJob")  # owners before what they own
 RUNS = ("Sweep", "TrainingJob")
 RESTORED = f"{GROUP}/restored-from"
 # Written by the API server or the operator, who write them anew.
@@ -41,11 +45,13 @@ def save(target: Target, release: str, namespace: str, folder: Path, *, secrets:
 
     Raises ClusterError if the folder has the backup of something else, or the storage refuses.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
     about = folder / "backup.json"
-    if (told := _read(about)) and told["namespace"] != namespace:
+    if (before := _read(about)) and before["namespace"] != namespace:
         remedy = "name another folder"
-        raise ClusterError(f"{folder} has the backup of namespace {told['namespace']}", remedy, step="backup")
+        raise ClusterError(f"{folder} has the backup of namespace {before['namespace']}", remedy, step="backup")
+    about.unlink(missing_ok=True)  # what the folder has is no longer complete
     with step(f"objects of {namespace}") as notes:
         resources = [_kept(each) for kind in KINDS for each in _listed(target, kind, namespace)]
         _write(folder / "resources.json", resources)
@@ -61,48 +67,59 @@ def save(target: Target, release: str, namespace: str, folder: Path, *, secrets:
 def restore(target: Target, release: str, folder: Path, namespace: str) -> None:
     """Bring a backup into a namespace that the release looks after, in place of nothing that is there.
 
-    Raises ClusterError if the folder has no whole backup, or the namespace has an object of the same name.
+    Raises ClusterError if the folder has no complete backup, if the namespace has an object or Secret of the same
+    name, and at the end for objects that the API server refused.
     """
-    if (told := _read(folder / "backup.json")) is None:
-        raise ClusterError(f"{folder} has no whole backup", "run the backup again", step="restore")
-    resources: list[Manifest] = _read(folder / "resources.json") or []
-    mark = f"{told['namespace']}@{told['time']}"
-    there = {
-        (each["kind"], each["metadata"]["name"]): each for kind in KINDS for each in _listed(target, kind, namespace)
-    }
-    names = {(each["kind"], each["metadata"]["name"]) for each in resources}
-    strangers = [key for key in names & there.keys() if _mark(there[key]) != mark]
-    if strangers:
-        listed = ", ".join(sorted(f"{kind} {name}" for kind, name in strangers)[:5])
-        remedy = "restore into an empty namespace, or delete them"
-        raise ClusterError(f"{namespace} has {listed} already", remedy, step="restore")
-    with _storage(target, release, namespace) as (client, bucket), step(f"files below {namespace}/") as notes:
-        count = _upload(client, bucket, f"{namespace}/", folder / "objects")
-        notes.append(f"{count} of {told['files']} files were missing")
-    moved = [
-        rewritten(each, f"s3://{told['bucket']}/{told['namespace']}/", f"s3://{bucket}/{namespace}/")
-        for each in resources
+    if (about := _read(folder / "backup.json")) is None:
+        raise ClusterError(f"{folder} has no complete backup", "run the backup again", step="restore")
+    mark = f"{about['namespace']}@{about['time']}"
+    old = f"s3://{about['bucket']}/{about['namespace']}/"
+    resources = wanted(_read(folder / "resources.json") or [])
+    secrets: list[Manifest] = _read(folder / "secrets.json") or []
+    present = {_key(item): item for kind in KINDS for item in _listed(target, kind, namespace)}
+    present |= {_key(item): item for item in map(partial(_secret, target, namespace), secrets) if item}
+    strangers = [
+        key for item in (*resources, *secrets) if (key := _key(item)) in present and _mark(present[key]) != mark
     ]
-    with step("Secrets with keys") as notes:
-        secrets: list[Manifest] = _read(folder / "secrets.json") or []
-        for secret in secrets:
-            target.run("apply", "-n", namespace, "-f", "-", input=json.dumps(secret))
-        notes.append(str(len(secrets)))
-    uids = {key: each["metadata"]["uid"] for key, each in there.items()}
-    for kind in KINDS:
-        new = [each for each in moved if each["kind"] == kind and (kind, each["metadata"]["name"]) not in there]
+    if strangers:
+        names = ", ".join(sorted(f"{kind} {name}" for kind, name in strangers)[:5])
+        remedy = "restore into an empty namespace, or delete them"
+        raise ClusterError(f"{namespace} has {names} already", remedy, step="restore")
+    with _storage(target, release, namespace) as (client, bucket), step(f"files below {namespace}/") as notes:
+        count = _upload(client, bucket, f"{namespace}/", folder / "objects", datetime.fromisoformat(about["time"]))
+        notes.append(f"{count} of {about['files']} files were missing")
+    moved = [rewritten(item, old, f"s3://{bucket}/{namespace}/") for item in resources]
+    uids = {key: str(item["metadata"]["uid"]) for key, item in present.items()}
+    refusals: list[str] = []
+    for kind in ("Secret", *KINDS):
+        new = [item for item in (*secrets, *moved) if item["kind"] == kind and _key(item) not in present]
         with step(kind) as notes:
-            for each in new:
-                made = json.loads(
-                    target.run(
-                        "create", "-o", "json", "-f", "-", input=json.dumps(beginning(each, namespace, mark, uids))
+            for item in new:
+                try:
+                    made = target.run(
+                        "create", "-o", "json", "-f", "-", input=json.dumps(beginning(item, namespace, mark, uids))
                     )
-                )
-                uids[kind, each["metadata"]["name"]] = made["metadata"]["uid"]
-            for each in moved:
-                if each["kind"] == kind and is_over(each):
-                    _end(target, namespace, each)
+                    uids[_key(item)] = json.loads(made)["metadata"]["uid"]
+                except subprocess.CalledProcessError as error:
+                    refusals.append(f"{kind} {item['metadata']['name']}: {error.stderr.strip()}")
+            for item in moved:
+                if item["kind"] == kind and is_over(item) and _key(item) in uids:
+                    _end(target, namespace, item)
             notes.append(f"{len(new)} made")
+    if refusals:
+        remedy = "correct these objects in resources.json, and run the restore again: it goes on with them"
+        raise ClusterError("; ".join(refusals), remedy, step="restore")
+
+
+def wanted(resources: list[Manifest]) -> list[Manifest]:
+    """Return the objects to restore: all but the trials of sweeps that had not ended, which begin anew."""
+    unfinished = {item["metadata"]["name"] for item in resources if item["kind"] == "Sweep" and not is_over(item)}
+
+    def goes(item: Manifest) -> bool:
+        owner = item["metadata"].get("owner") or {}
+        return owner.get("kind") == "Sweep" and owner.get("name") in unfinished
+
+    return [item for item in resources if not goes(item)]
 
 
 def rewritten(manifest: Manifest, old: str, new: str) -> Manifest:
@@ -128,7 +145,7 @@ def is_over(manifest: Manifest) -> bool:
 
 def beginning(manifest: Manifest, namespace: str, mark: str, uids: dict[tuple[str, str], str]) -> Manifest:
     """Return what is created: suspended if it has ended, and from its checkpoint if it has not."""
-    metadata, spec = dict(manifest["metadata"]), dict(manifest["spec"])
+    metadata, spec = dict(manifest["metadata"]), dict(manifest.get("spec") or {})
     metadata["annotations"] = {**metadata.get("annotations", {}), RESTORED: mark}
     if owner := metadata.pop("owner", None):
         reference = {"apiVersion": manifest["apiVersion"], "kind": owner["kind"], "name": owner["name"]}
@@ -140,35 +157,30 @@ def beginning(manifest: Manifest, namespace: str, mark: str, uids: dict[tuple[st
     checkpoint = (status.get("lastCheckpoint") or {}).get("uri")
     if is_over(manifest):
         spec["suspend"] = True
-    elif manifest["kind"] == "TrainingJob" and checkpoint and spec.get("checkpoint"):
+    elif checkpoint and (spec.get("checkpoint") or {"resume": "Never"}).get("resume", "Auto") == "Auto":
         spec["checkpoint"] = {**spec["checkpoint"], "resumeFrom": checkpoint}
-    return {
-        "apiVersion": manifest["apiVersion"],
-        "kind": manifest["kind"],
-        "metadata": {**metadata, "namespace": namespace},
-        "spec": spec,
-    }
+    made = {name: manifest[name] for name in ("apiVersion", "kind", "type", "data") if name in manifest}
+    made["metadata"] = {**metadata, "namespace": namespace}
+    return made | ({"spec": spec} if "spec" in manifest else {})
 
 
 def _end(target: Target, namespace: str, manifest: Manifest) -> None:
     """Write the status of a run that has ended, until the operator takes it for one, and let its spec be as it was."""
     kind, name = f"{manifest['kind']}.{GROUP}", manifest["metadata"]["name"]
     status = {**manifest["status"], "observedGeneration": 1}
+    words = (kind, name, "-n", namespace, "--type=merge", "-p")
     deadline = time.monotonic() + STEADY_SECONDS
     while True:
-        target.run(
-            "patch",
-            kind,
-            name,
-            "-n",
-            namespace,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            json.dumps({"status": status}),
-        )
-        time.sleep(0.3)
-        seen = target.json("get", kind, name, "-n", namespace)
+        try:
+            target.run("patch", "--subresource=status", *words, json.dumps({"status": status}))
+            time.sleep(0.3)
+            seen = target.json("get", kind, name, "-n", namespace)
+        except subprocess.CalledProcessError as error:
+            if "NotFound" in error.stderr:
+                return  # its ttlSecondsAfterFinished was over
+            raise ClusterError(
+                f"{kind} {name}: {error.stderr.strip()}", "run the restore again", step="restore"
+            ) from error
         if (seen.get("status") or {}).get("state") == status["state"]:
             break
         if time.monotonic() > deadline:
@@ -176,7 +188,8 @@ def _end(target: Target, namespace: str, manifest: Manifest) -> None:
                 f"{kind} {name} does not stay {status['state']}", "read the operator's log", step="restore"
             )
     if not manifest["spec"].get("suspend") and seen["spec"].get("suspend"):
-        target.run("patch", kind, name, "-n", namespace, "--type=merge", "-p", json.dumps({"spec": {"suspend": None}}))
+        with suppress(subprocess.CalledProcessError):  # gone meanwhile
+            target.run("patch", *words, json.dumps({"spec": {"suspend": None}}))
 
 
 @contextmanager
@@ -202,48 +215,56 @@ def _storage(target: Target, release: str, namespace: str) -> Iterator[tuple[S3C
     try:
         if inside is None:
             yield client(endpoint), settings["STORAGE_BUCKET"]
-        elif inside[1] == "https":
+        elif inside[1] == "https" and inside[2] == "ultramarine-storage":
             remedy = "back up with tls.internal off, or copy BUCKET/NAMESPACE/ by a pod"
             raise ClusterError("the storage speaks TLS by a name that this machine does not know", remedy)
         else:
             with target.reach(inside[3], inside[2], int(inside[4])) as url:
                 yield client(url), settings["STORAGE_BUCKET"]
-    except ClientError as error:
+    except (ClientError, BotoCoreError, S3UploadFailedError) as error:
         remedy = f"see the keys in Secret {settings['STORAGE_SECRET']} of {namespace}"
         raise ClusterError(f"the storage refuses: {error}", remedy) from error
 
 
 def _download(client: S3Client, bucket: str, prefix: str, folder: Path) -> tuple[int, int]:
-    """Fetch all objects below a prefix that the folder does not have in that size; return their number and bytes."""
-    count, size = 0, 0
-    for key, length in _keys(client, bucket, prefix):
-        name = PurePosixPath(key.removeprefix(prefix))
+    """Make the folder what lies below a prefix; return the number of files and their bytes.
+
+    A file of the same size and time is there already; one without an object goes.
+    """
+    kept: set[Path] = set()
+    size = 0
+    for item in _items(client, bucket, prefix):
+        name = PurePosixPath(item["Key"].removeprefix(prefix))
         if ".." in name.parts or name.is_absolute():
-            raise ClusterError(f"the key {key} is no path of a file", "delete or rename that object")
-        file = folder / name
-        count, size = count + 1, size + length
-        if not file.exists() or file.stat().st_size != length:
+            raise ClusterError(f"the key {item['Key']} leads out of the folder", "delete or rename that object")
+        file, stamp = folder / name, item["LastModified"].timestamp()
+        size += item["Size"]
+        kept.add(file)
+        if not file.is_file() or (file.stat().st_size, file.stat().st_mtime) != (item["Size"], stamp):
             file.parent.mkdir(parents=True, exist_ok=True)
-            client.download_file(bucket, key, str(file))
-    return count, size
+            client.download_file(bucket, item["Key"], str(file))
+            os.utime(file, (stamp, stamp))
+    for file in folder.rglob("*"):
+        if file.is_file() and file not in kept:
+            file.unlink()
+    return len(kept), size
 
 
-def _upload(client: S3Client, bucket: str, prefix: str, folder: Path) -> int:
-    """Store all files of the folder that the storage does not have in that size; return how many."""
-    known, count = dict(_keys(client, bucket, prefix)), 0
-    for file in sorted(each for each in folder.rglob("*") if each.is_file()):
+def _upload(client: S3Client, bucket: str, prefix: str, folder: Path, since: datetime) -> int:
+    """Store the folder's files, but for those that were stored in that size `since` the backup; return how many."""
+    items = {item["Key"]: item for item in _items(client, bucket, prefix) if item["LastModified"] >= since}
+    count = 0
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         key = f"{prefix}{file.relative_to(folder).as_posix()}"
-        if known.get(key) != file.stat().st_size:
+        if key not in items or items[key]["Size"] != file.stat().st_size:
             client.upload_file(str(file), bucket, key)
             count += 1
     return count
 
 
-def _keys(client: S3Client, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
+def _items(client: S3Client, bucket: str, prefix: str) -> Iterator[Any]:
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for item in page.get("Contents", []):
-            if not item["Key"].endswith("/"):
-                yield item["Key"], item["Size"]
+        yield from (item for item in page.get("Contents", []) if not item["Key"].endswith("/"))
 
 
 def _listed(target: Target, kind: str, namespace: str) -> list[Manifest]:
@@ -272,6 +293,16 @@ def _secrets(target: Target, namespace: str, resources: list[Manifest]) -> list[
     found = [target.json("get", "secret", name, "-n", namespace) for name in sorted(names)]
     kinds = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque"}
     return [{**kinds, "metadata": {"name": each["metadata"]["name"]}, "data": each["data"]} for each in found]
+
+
+def _secret(target: Target, namespace: str, secret: Manifest) -> Manifest | None:
+    """The Secret of that name in the namespace, if there is one."""
+    text = target.run("get", "secret", secret["metadata"]["name"], "-n", namespace, "--ignore-not-found", "-o", "json")
+    return json.loads(text) if text.strip() else None
+
+
+def _key(manifest: Manifest) -> tuple[str, str]:
+    return manifest["kind"], manifest["metadata"]["name"]
 
 
 def _mark(manifest: Manifest) -> str:

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ class Target:
                 said = process.stdout.readline()
                 if (found := re.search(r"127\.0\.0\.1:(\d+)", said)) is None:
                     raise ClusterError(f"kubectl port-forward: {said.strip()}", "see that the Service has ready pods")
+                threading.Thread(target=process.stdout.read, daemon=True).start()  # a line for each connection
                 yield f"http://127.0.0.1:{found[1]}"
             finally:
                 process.terminate()

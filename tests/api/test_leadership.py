@@ -139,8 +139,8 @@ def test_a_leader_that_slept_too_long_writes_no_more(api, pair):
 
     assert (told[0], told[1]["lease"]["role"]) == (200, "standby")
     late = [what for when, what in writes(api, "first") if (when - slept).total_seconds() > 1]
-    # 504: it fell asleep in the middle of a request, and the API server gave up waiting for the rest. 409: it fell asleep
-    # between the last look at the Lease and the socket, and what it wrote was of a version that is gone.
+    # 504: it fell asleep in the middle of a request, and the API server gave up waiting for the rest. 409: it fell
+    # asleep between the last look at the Lease and the socket, and what it wrote was of a version that is gone.
     assert [what for what in late if not what.endswith((" 504", " 409"))] == []
     assert leader.metric('ultramarine_lease_transitions_total{to="standby"}') == 1
     _one_writer_at_a_time(api, "first", "second")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import boto3
 import pytest
 from ultramarine_cluster import backup
 from ultramarine_cluster.errors import ClusterError
 
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 OLD, NEW = "s3://lake/team-a/", "s3://pond/team-b/"
 SPEC = {
     "source": {"inline": {"train.py": f"open('{OLD}x')"}},
@@ -71,7 +73,19 @@ def test_what_was_running_goes_on_from_its_checkpoint():
 
     assert with_one["checkpoint"] == {"resume": "Auto", "resumeFrom": f"{NEW}checkpoints/7/"}
     assert "suspend" not in with_one
+    never = {"checkpoint": {"resume": "Never"}}
+    assert again(trained("Running", **last, spec=never))["spec"]["checkpoint"] == never["checkpoint"]
     assert "checkpoint" not in again(trained("Running", **last))["spec"]
+
+
+def test_trials_of_a_sweep_that_goes_on_are_left_out():
+    """Its coordinator begins anew, with other parameters for the same numbers."""
+    kept = backup._kept(trained("Succeeded"))
+    sweep = {"kind": "Sweep", "metadata": {"name": "a"}, "status": {"state": "Running"}}
+
+    assert backup.wanted([sweep, kept]) == [sweep]
+    over = {**sweep, "status": {"state": "Succeeded"}}
+    assert backup.wanted([over, kept]) == [over, kept]
 
 
 def test_files_go_into_a_folder_and_back(storage, object_store, bucket, tmp_path):
@@ -81,8 +95,12 @@ def test_files_go_into_a_folder_and_back(storage, object_store, bucket, tmp_path
         client.put_object(Bucket=bucket, Key=key, Body=key.encode())
 
     assert backup._download(client, bucket, "team-a/", tmp_path) == (2, 18)
+    client.put_object(Bucket=bucket, Key="team-a/y", Body=b"team-a/y!")
+    (tmp_path / "y.part").write_text("left by a backup that was killed")
+    assert backup._download(client, bucket, "team-a/", tmp_path) == (2, 19)
+    assert (tmp_path / "y").read_bytes() == b"team-a/y!"
     assert {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*") if file.is_file()} == {"x/1", "y"}
-    assert [backup._upload(client, bucket, "team-c/", tmp_path) for _ in "ab"] == [2, 0]
+    assert [backup._upload(client, bucket, "team-c/", tmp_path, LONG_AGO) for _ in "ab"] == [2, 0]
     assert client.get_object(Bucket=bucket, Key="team-c/x/1")["Body"].read() == b"team-a/x/1"
 
 
@@ -98,5 +116,5 @@ class Leading:
 
 def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path):
     """A storage of somebody's may have any key."""
-    with pytest.raises(ClusterError, match="no path of a file"):
+    with pytest.raises(ClusterError, match="leads out of the folder"):
         backup._download(Leading(), "lake", "team-a/", tmp_path)
