@@ -159,7 +159,7 @@ def beginning(manifest: Manifest, namespace: str, mark: str, uids: dict[tuple[st
         spec["suspend"] = True
     elif checkpoint and (spec.get("checkpoint") or {"resume": "Never"}).get("resume", "Auto") == "Auto":
         spec["checkpoint"] = {**spec["checkpoint"], "resumeFrom": checkpoint}
-    made = {name: manifest[name] for name in ("apiVersion", "kind", "type", "data") if name in manifest}
+    made: Manifest = {name: manifest[name] for name in ("apiVersion", "kind", "type", "data") if name in manifest}
     made["metadata"] = {**metadata, "namespace": namespace}
     return made | ({"spec": spec} if "spec" in manifest else {})
 

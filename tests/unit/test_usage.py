@@ -50,8 +50,8 @@ def pod(began=None, ended=None, *, requests=HALF, record=None, leaves=None, wait
     }
 
 
-def used(known, *pods, now):
-    return usage.advanced(known, [share for each in pods if (share := usage.share(each))], at(now))
+def used(known, *pods, now, over=False):
+    return usage.advanced(known, [share for each in pods if (share := usage.share(each))], at(now), over=over)
 
 
 def amounts(found):
@@ -94,13 +94,20 @@ def test_days_are_split_at_midnight():
 
 
 def test_measured_use_counts_if_it_is_more_than_was_reserved():
-    """Of a job that reserves nothing, its trainer's measure counts, once; a reservation that is larger stays."""
-    record = TerminationRecord(cpu_seconds=42.5, memory_bytes=usage.GIB)
-    small = used(used(None, pod(0, requests={}), now=50), pod(0, 100, requests={}, record=record), now=120)
+    """Of a job that reserves nothing its trainer's measure counts, when the job is over and once, whatever was written
+    before; a reservation that is larger stays.
+    """
+    record = TerminationRecord(cpu_seconds=42.5)
+    last = pod(0, 100, requests={}, record=record)
+    before = used(used(None, pod(0, requests={}), now=50), last, now=100)
 
-    assert amounts(small) == (42.5, 0, 100)
-    assert used(small, pod(0, 100, requests={}, record=record), now=500) == small
-    assert amounts(used(None, pod(0, 100, record=record), now=120)) == (50, 100, 200)
+    assert amounts(used(before, last, now=100, over=True)) == (42.5, 0, 0)
+    assert amounts(used(None, pod(0, 100, record=record), now=120, over=True)) == (50, 100, 200)
+
+
+def test_a_pod_on_a_lost_node_counts_until_it_should_have_gone():
+    """It terminates for ever, and another one has taken its place."""
+    assert amounts(used(None, pod(0, leaves=70), now=9000)) == (50, 100, 200)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +140,9 @@ def test_odd_times_of_a_deletion_are_no_error():
 def test_a_pod_reserves_the_larger_of_its_init_containers_and_the_rest():
     """Sidecars count beside the containers; a limit without a request is one; odd quantities are nothing."""
     made = pod(0)
-    made["spec"]["containers"] += [{"resources": {"limits": {"cpu": 1, "amd.com/gpu": "2"}}}]
+    made["spec"]["containers"] += [
+        {"resources": {"limits": {"cpu": 1, "amd.com/gpu": "2", "nvidia.com/gpumem": "3000"}}}
+    ]
     made["spec"]["initContainers"] = [
         {"resources": {"requests": {"cpu": "3"}}},
         {"restartPolicy": "Always", "resources": {"requests": {"cpu": "250m", "memory": "lots"}}},
@@ -163,6 +172,15 @@ def test_a_status_gets_its_requester_and_usage_with_a_write_that_comes_anyway():
     assert same == first
     over, look = accounting.completed(kind, job(first), {"state": "Succeeded"}, (CHILD, pod(0, 100)), at(200))
     assert (over["requestedBy"], over["usage"]["cpuSeconds"], look) == ("ada", 50, None)
+
+
+def test_what_is_deleted_while_it_runs_is_counted():
+    """Its status is gone with it, and Prometheus has what its pods used until then."""
+    accounting, kind = Accounting(KNOWING), KIND["TrainingJob"]
+    labels = {"kind": kind.name, "object_namespace": "team", "requester": "grace"}
+    accounting.deleted(kind, job(user="grace"), (CHILD, pod(0)), at(100))
+
+    assert REGISTRY.get_sample_value("ultramarine_usage_cpu_seconds_total", labels) == 50
 
 
 def test_pods_of_others_are_not_counted():
@@ -198,19 +216,21 @@ def test_counters_are_there_from_the_start_and_bounded():
 
 
 @pytest.mark.parametrize(
-    ("files", "seconds", "peak"),
+    ("files", "own", "seconds"),
     [
-        ({"cpu.stat": "usage_usec 2500000\nuser_usec 1\n", "memory.peak": "4096\n"}, 2.5, 4096),
-        ({"cpuacct/cpuacct.usage": "2500000000\n", "memory/memory.max_usage_in_bytes": "4096\n"}, 2.5, 4096),
-        ({"cpu.stat": "\n", "memory.peak": "max\n"}, 0, 0),
-        ({}, 0, 0),
+        ({"cpu.stat": "usage_usec 2500000\nuser_usec 1\n"}, "0::/\n", 2.5),
+        ({"cpu.stat": "usage_usec 9\n", "kube/pod/cpu.stat": "usage_usec 2500000\n"}, "0::/kube/pod\n", 2.5),
+        ({"cpuacct/cpuacct.usage": "2500000000\n"}, "2:cpuacct:/kube/pod\n0::/kube/pod\n", 2.5),
+        ({"cpu.stat": "\n"}, "", 0),
+        ({}, "", 0),
     ],
-    ids=["version-2", "version-1", "odd", "none"],
+    ids=["version-2", "the-nodes-groups", "version-1", "odd", "none"],
 )
-def test_a_container_measures_itself(tmp_path, files, seconds, peak):
-    """Both versions of control groups tell its CPU time and its peak of memory; a kernel without either tells 0."""
+def test_a_container_measures_its_cpu_time(tmp_path, files, own, seconds):
+    """Both versions of control groups tell it; a kernel without either tells 0."""
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(text)
+    (tmp_path / "own").write_text(own)
 
-    assert (cgroup.cpu_seconds(tmp_path), cgroup.peak_memory(tmp_path)) == (seconds, peak)
+    assert cgroup.cpu_seconds(tmp_path, tmp_path / "own") == seconds

@@ -5,24 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-ROOT = Path("/sys/fs/cgroup")
 
-
-def cpu_seconds(root: Path = ROOT) -> float:
+def cpu_seconds(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")) -> float:
     """Return the CPU seconds that the container has used; 0 if the kernel does not tell."""
-    if found := re.search(r"usage_usec (\d+)", _text(root / "cpu.stat")):
-        return int(found[1]) / 1e6
-    return _number(root / "cpuacct" / "cpuacct.usage") / 1e9
-
-
-def peak_memory(root: Path = ROOT) -> int:
-    """Return the most memory in bytes that the container has used, file cache included; 0 before Linux 5.19."""
-    return _number(root / "memory.peak") or _number(root / "memory" / "memory.max_usage_in_bytes")
-
-
-def _number(path: Path) -> int:
-    text = _text(path).strip()
-    return int(text) if text.isdecimal() else 0
+    # Where the container sees all groups of its node, its own is below the root.
+    own = re.search(r"^0::/(.*)$", _text(process), re.MULTILINE)
+    for folder in (root / own[1] if own else root, root):
+        if found := re.search(r"usage_usec (\d+)", _text(folder / "cpu.stat")):
+            return int(found[1]) / 1e6
+    text = _text(root / "cpuacct" / "cpuacct.usage").strip()
+    return int(text) / 1e9 if text.isdecimal() else 0.0
 
 
 def _text(path: Path) -> str:

@@ -65,15 +65,14 @@ def statement(
 
 
 def _usage(context: TrainingContext, record: TerminationRecord, seconds: float) -> dict[str, Any]:
-    """Seconds of CPU, GPU and memory (GiB): reserved while the attempt ran, or measured if that is more."""
+    """Seconds of CPU, GPU and memory (GiB): reserved while it ran, or the measured CPU if that is more."""
     reserved = context.reserved
-    memory = max(reserved.get("memoryGib", 0.0), record.memory_bytes / 2**30)
     return {
         "reserved": reserved,
         "seconds": round(seconds, 2),
         "cpuSeconds": round(max(reserved.get("cpu", 0.0) * seconds, record.cpu_seconds), 2),
         "gpuSeconds": round(reserved.get("gpu", 0.0) * seconds, 2),
-        "memoryGibSeconds": round(memory * seconds, 2),
+        "memoryGibSeconds": round(reserved.get("memoryGib", 0.0) * seconds, 2),
     }
 
 

@@ -336,7 +336,6 @@ class Attempt:
             inputs=self._inputs,
             checkpoint=checkpoint,
             cpu_seconds=round(cgroup.cpu_seconds(), 2),
-            memory_bytes=cgroup.peak_memory(),
         )
 
     def _failed(self, failed: Failed) -> tuple[int, TerminationRecord]:

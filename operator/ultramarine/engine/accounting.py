@@ -53,10 +53,11 @@ class Accounting:
         if "usage" in kind.status.model_fields:
             shares = [share for pod in own_pods(manifest, children) if (share := usage.share(pod)) is not None]
             if status != old or usage.is_due(old.get("usage"), shares, now):
-                counted = usage.advanced(old.get("usage"), shares, now)
+                ends = states.is_over(status) and not states.is_over(old)
+                counted = usage.advanced(old.get("usage"), shares, now, over=ends)
                 status |= {"usage": counted} if counted else {}
-        if status != old and (user := self.requester(manifest)):
-            status["requestedBy"] = user
+        if status != old and "requestedBy" not in status and (user := self.requester(manifest)):
+            status["requestedBy"] = user  # a status that was restored has another one
         runs = any(share.ended is None for share in shares)
         return status, usage.REFRESH if runs else None
 
@@ -77,6 +78,14 @@ class Accounting:
             labels = self._labels(kind.name, namespace, self.requester(manifest))
             for name, amount in grown.items():
                 USED[name].labels(*labels).inc(max(amount, 0))
+
+    def deleted(self, kind: Kind, manifest: Manifest, children: Iterable[Manifest], now: datetime) -> None:
+        """Count what the pods of a deleted object used since its last status, which is gone with it."""
+        status = manifest.get("status") or {}
+        if "usage" in kind.status.model_fields:
+            shares = [share for pod in own_pods(manifest, children) if (share := usage.share(pod)) is not None]
+            counted = usage.advanced(status.get("usage"), shares, now)
+            self.count(kind, manifest, {**status, **({"usage": counted} if counted else {})})
 
     def _labels(self, kind: str, namespace: str, requester: str) -> tuple[str, str, str]:
         labels = (kind, namespace, requester)

@@ -129,6 +129,10 @@ class Engine:
         if not deleted:
             return self._learn(resource, manifest)
         try:
+            if self._leading and resource.kind in self._kinds:
+                kind = self._kinds[resource.kind]
+                children = self._mirror.children(kind.key(manifest))
+                self._reconciler.accounting.deleted(kind, manifest, children, datetime.now(UTC))
             self._mirror.drop(resource, manifest)
             self._ring(resource, manifest)
         except Exception:

@@ -104,4 +104,6 @@ def state_of(manifest: Manifest) -> str:
     if state := status.get("state"):
         return str(state)
     ready = find(status, "Ready") or {}
+    if ready.get("reason") == "Stopped":  # by its author, who asked for no pods
+        return "Stopped"
     return {"True": "Ready", "False": "NotReady"}.get(str(ready.get("status")), "Unknown")

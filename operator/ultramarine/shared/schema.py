@@ -200,12 +200,10 @@ class UsageStatus(Schema):
     """Resources that the object's pods reserved from their first container's start to their end."""
 
     cpu_seconds: float = Field(
-        default=0.0, ge=0, description="CPU seconds: reserved, or measured by a job's trainer if that is more."
+        default=0.0, ge=0, description="CPU seconds: reserved, or at a job's end its measured ones if they are more."
     )
     gpu_seconds: float = Field(default=0.0, ge=0, description="GPU seconds.")
-    memory_gib_seconds: float = Field(
-        default=0.0, ge=0, description="GiB seconds of memory: reserved, or a job's measured peak if that is more."
-    )
+    memory_gib_seconds: float = Field(default=0.0, ge=0, description="GiB seconds of memory.")
     counted_until: str | None = Field(
         default=None, json_schema_extra={"format": "date-time"}, description="Time up to which the pods are counted."
     )

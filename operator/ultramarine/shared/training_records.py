@@ -205,7 +205,7 @@ class TerminationRecord:
     `step` is the last one that the command told, of `total_steps`; -1 where it told none.
     `mlflow_run` is the id of the run that records the job.
     `series` is the URI of all that the pod's metrics were, if any of that is stored.
-    `cpu_seconds` and `memory_bytes` are the container's measured CPU time and peak memory; 0 if not measured.
+    `cpu_seconds` is the container's measured CPU time; 0 if not measured.
     `unread` is what to say of a line that has a metric in another form, if there are no metrics.
     On failure `reason` is a CamelCase word, `message` a sentence that names the field and the remedy,
     `tail` the last lines that the user's command wrote, `words` what they, or lines before them, say of the cause.
@@ -229,7 +229,6 @@ class TerminationRecord:
     series: str = ""
     unread: str = ""
     cpu_seconds: float = 0.0
-    memory_bytes: int = 0
 
     def to_json(self, limit: int = TERMINATION_LIMIT) -> str:
         """Return the record as JSON of at most `limit` bytes: the tail is cut first, from its front, then words.
@@ -296,9 +295,9 @@ class TerminationRecord:
             raise TypeError("an exit code is none")
         if not all(type(step) is int and -1 <= step < LARGEST for step in (self.step, self.total_steps)):
             raise TypeError("a step is no whole number, or too large")
-        for amount in (self.productive_seconds, self.cpu_seconds, self.memory_bytes):
+        for amount in (self.productive_seconds, self.cpu_seconds):
             if type(amount) not in (int, float) or not 0 <= amount < LARGEST:
-                raise TypeError("a time or an amount is below 0, too large, or not a number")
+                raise TypeError("a time is below 0, too large, or not a number")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,31 +21,29 @@ MAX_TOTAL = 10**12  # a status has no room for more
 MAX_SKEW = timedelta(minutes=5)  # of a node's clock
 REFRESH = timedelta(hours=1)  # between two writes for the sake of the usage alone
 GIB = 2**30
+GPU = re.compile(r"[a-z.]+/(gpu|gpu\.shared|mig-.*)|gpu\.intel\.com/(i915|xe)")  # whole ones, shares and slices
 Amounts = tuple[float, float, float]  # CPUs, GPUs and GiB; or the seconds of each
 
 
 @dataclass(frozen=True)
 class Share:
-    """One pod: the resources that it reserves, the time from its first container's start, and the measured use."""
+    """One pod: the resources that it reserves, the time from its first container's start, and the measured CPU."""
 
     reserved: Amounts
     began: datetime
     ended: datetime | None
     leaves: datetime | None  # time of the request to delete it
-    used: Amounts = (0.0, 0.0, 0.0)  # measured by its trainer, known at the end
+    cpu: float = 0.0  # seconds, measured by its trainer, known at the end
 
     def seconds(self, since: datetime, until: datetime) -> float:
         """Seconds that the pod ran between two times."""
         end = min(until, self.ended) if self.ended else until
         return max((end - max(since, self.began)).total_seconds(), 0.0)
 
-    def excess(self, since: datetime) -> Amounts:
-        """Measured use beyond the reservation, if the pod ended after `since`."""
-        if self.ended is None or self.ended <= since:
-            return 0.0, 0.0, 0.0
-        whole = self.seconds(self.began, self.ended)
-        cpu, gpu, memory = (max(used - each * whole, 0.0) for used, each in zip(self.used, self.reserved, strict=True))
-        return cpu, gpu, memory
+    @property
+    def excess(self) -> float:
+        """CPU seconds beyond the reservation."""
+        return max(self.cpu - self.reserved[0] * self.seconds(self.began, self.ended), 0.0) if self.ended else 0.0
 
 
 def share(pod: Manifest) -> Share | None:
@@ -58,15 +57,13 @@ def share(pod: Manifest) -> Share | None:
         began = min(began, parse_timestamp(pods.started(pod) or timestamp(began)))
     over = (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
     ended = parse_timestamp(pods.finished(pod) or _last_transition(pod) or timestamp(began)) if over else None
-    deletion = pod["metadata"].get("deletionTimestamp")
-    grace = timedelta(seconds=min(int(pod["metadata"].get("deletionGracePeriodSeconds") or 0), MAX_GRACE))
-    leaves = max(parse_timestamp(str(deletion)), EPOCH) - grace if deletion else None
+    leaves = None
+    if (gone := parse_timestamp(str(pod["metadata"].get("deletionTimestamp") or ""))) > EPOCH:
+        ended = ended or gone  # on a node that is lost it goes on terminating for ever
+        grace = min(int(pod["metadata"].get("deletionGracePeriodSeconds") or 0), MAX_GRACE)
+        leaves = gone - timedelta(seconds=grace)
     record = pods.record(pod, pods.TRAINER) if over else None
-    used = (0.0, 0.0, 0.0)
-    if record is not None and ended is not None:
-        seconds = max((ended - began).total_seconds(), 0.0)
-        used = (record.cpu_seconds, 0.0, record.memory_bytes / GIB * seconds)
-    return Share(reserved(pod), began, ended, leaves, used)
+    return Share(reserved(pod), began, ended, leaves, record.cpu_seconds if record else 0.0)
 
 
 def _start(status: Manifest) -> datetime | None:
@@ -103,8 +100,7 @@ def requests(resources: Manifest) -> Amounts:
 
 
 def _is_gpu(resource: str) -> bool:
-    domain, _, name = resource.partition("/")
-    return name.startswith(("gpu", "mig-")) or domain == "gpu.intel.com"
+    return GPU.fullmatch(resource) is not None
 
 
 def _number(quantity: object) -> float:
@@ -124,16 +120,25 @@ def is_due(known: Manifest | None, shares: Iterable[Share], now: datetime) -> bo
     return now - since >= REFRESH and any(each.seconds(counted, now) for each in shares)
 
 
-def advanced(known: Manifest | None, shares: Iterable[Share], now: datetime) -> Manifest | None:
-    """Return the usage with all that `shares` add between its `countedUntil` and `now`; None for no usage yet."""
+def advanced(known: Manifest | None, shares: Iterable[Share], now: datetime, *, over: bool = False) -> Manifest | None:
+    """Return the usage with all that `shares` add between its `countedUntil` and `now`; None for no usage yet.
+
+    When the object is `over`, the measured CPU of its pods counts too, if that is more than they reserved: this once,
+    since no pod runs afterwards.
+    """
     counted = parse_timestamp(str((known or {}).get("countedUntil") or ""))
     days: dict[str, list[float]] = {str(day["day"]): _amounts(day) for day in (known or {}).get("days") or []}
     total = _amounts(known or {})
-    added, until = False, now
+    added, until = False, now.replace(microsecond=0)  # as it is written
     for each in shares:
-        if each.ended:
-            until = max(until, min(each.ended, now + MAX_SKEW))
-        for day, amounts in _parts(each, counted, now):
+        end = min(each.ended, until) if each.ended else until
+        if over and each.ended:  # by its node's clock
+            end = min(each.ended, until + MAX_SKEW)
+            until = max(until, end)
+        parts = list(_parts(each, counted, end))
+        if over and each.excess:
+            parts.append((end.strftime("%Y-%m-%d"), (each.excess, 0.0, 0.0)))
+        for day, amounts in parts:
             added = True
             for sums in (total, days.setdefault(day, [0.0, 0.0, 0.0])):
                 for i, value in enumerate(amounts):
@@ -144,10 +149,8 @@ def advanced(known: Manifest | None, shares: Iterable[Share], now: datetime) -> 
     return {**_written(total), "countedUntil": timestamp(until), "days": [{"day": d} | _written(days[d]) for d in kept]}
 
 
-def _parts(each: Share, since: datetime, until: datetime) -> Iterable[tuple[str, Amounts]]:
+def _parts(each: Share, since: datetime, end: datetime) -> Iterable[tuple[str, Amounts]]:
     """The seconds of CPU, GPU and memory by the day, in UTC."""
-    until = until.replace(microsecond=0)  # as it is written
-    end = min(each.ended, until + MAX_SKEW) if each.ended else until
     begin = max(since, each.began)
     while begin < end:
         midnight = datetime(begin.year, begin.month, begin.day, tzinfo=UTC) + timedelta(days=1)
@@ -155,8 +158,6 @@ def _parts(each: Share, since: datetime, until: datetime) -> Iterable[tuple[str,
         cpu, gpu, memory = (amount * seconds for amount in each.reserved)
         yield begin.strftime("%Y-%m-%d"), (cpu, gpu, memory)
         begin = midnight
-    if each.ended and any(more := each.excess(since)):
-        yield each.ended.strftime("%Y-%m-%d"), more
 
 
 def _amounts(document: Manifest) -> list[float]:
