@@ -23,6 +23,7 @@ from ultramarine_cluster.paths import REPOSITORY
 
 NAMESPACE = "ultramarine-e2e"
 HERE = Path(__file__).parent
+CRDS = REPOSITORY / "charts" / "ultramarine" / "files" / "crds.yaml"
 OURS = ("sw", "tj", "oe", "mv", "mdl")
 # The files that take longest: they begin first, so that no worker waits for another one in the end.
 SLOWEST = ("training_life", "serving", "story", "rollout", "newcomer", "compile", "failures", "sources", "pool")
@@ -230,6 +231,24 @@ def first(folder: Path, name: str) -> Iterator[bool]:
         file.write("done")
 
 
+def apply_as_helm(to: target.Target, text: str) -> None:
+    """Apply manifests as Helm's own writes: a release on this cluster may hold them, and must be able to upgrade them.
+
+    What it has marked them with stays.
+    """
+    manifests = [manifest for manifest in yaml.safe_load_all(text) if manifest]
+    for manifest in manifests:
+        meta = manifest["metadata"]
+        live = to.run("get", manifest["kind"], meta["name"], "--ignore-not-found", "-o", "json").strip()
+        for field in ("labels", "annotations"):
+            meta[field] = {
+                **((json.loads(live)["metadata"].get(field) or {}) if live else {}),
+                **(meta.get(field) or {}),
+            }
+    as_helm = ("--server-side", "--force-conflicts", "--field-manager=helm")
+    to.run("apply", *as_helm, "-f", "-", input=yaml.safe_dump_all(manifests))
+
+
 @pytest.fixture(scope="session")
 def platform(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Platform:
     """The chart, installed once a run by the code that people's `make demo` uses, under exactly its own Role."""
@@ -237,10 +256,8 @@ def platform(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory, 
     with first(tmp_path_factory.getbasetemp().parent, f"platform-{testrun_uid}") as mine:
         if mine:
             restricted(embedded, NAMESPACE)
-            # As Helm's own writes: another release on this cluster may hold the CRDs, and must be able to upgrade them.
-            as_helm = ("--server-side", "--force-conflicts", "--field-manager=helm")
-            embedded.run("apply", *as_helm, "-f", str(REPOSITORY / "crds"))
-            embedded.run("apply", *as_helm, "-f", "-", input=policies(NAMESPACE))
+            apply_as_helm(embedded, CRDS.read_text())
+            apply_as_helm(embedded, policies(NAMESPACE))
             target.install(embedded, NAMESPACE, "crds.install=false")
             for kind in OURS:
                 made.kubectl("delete", kind, "--all", "--wait=true")

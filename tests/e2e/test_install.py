@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import OURS, Manifest, Platform, condition, restricted
+from conftest import CRDS, OURS, Manifest, Platform, apply_as_helm, condition, restricted
 from load import Load
 from manifests import endpoint, model_version, onnx_model, sweep, training_job
 from ultramarine import people
@@ -184,8 +184,7 @@ def release(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -
         yield made
     finally:
         # Whatever happened: other releases find the CRDs of this tree.
-        crds = str(REPOSITORY / "crds")
-        embedded.run("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", crds)
+        apply_as_helm(embedded, CRDS.read_text())
         embedded.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=false")
         embedded.run("delete", "priorityclass", PRIORITY, "--ignore-not-found")
 
