@@ -129,12 +129,12 @@ class Engine:
         if not deleted:
             return self._learn(resource, manifest)
         try:
+            self._mirror.drop(resource, manifest)
+            self._ring(resource, manifest)
             if self._leading and resource.kind in self._kinds:
                 kind = self._kinds[resource.kind]
                 children = self._mirror.children(kind.key(manifest))
                 self._reconciler.accounting.deleted(kind, manifest, children, datetime.now(UTC))
-            self._mirror.drop(resource, manifest)
-            self._ring(resource, manifest)
         except Exception:
             with about(Key.named(resource.kind, manifest)):
                 log.exception("cannot take in the end of a %s", resource.kind)
