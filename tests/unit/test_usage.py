@@ -61,6 +61,7 @@ def amounts(found):
 def test_what_waits_for_a_node_uses_nothing():
     """A pod without a started container has no share, however long it waits."""
     assert used(None, pod(), now=5000) is None
+    assert used(None, pod(0, requests={}), now=5000) is None, "nothing is reserved for it"
 
 
 def test_many_looks_count_the_same_as_one():

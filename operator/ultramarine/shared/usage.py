@@ -139,7 +139,7 @@ def advanced(known: Manifest | None, shares: Iterable[Share], now: datetime, *, 
         if over and each.excess:
             parts.append((end.strftime("%Y-%m-%d"), (each.excess, 0.0, 0.0)))
         for day, amounts in parts:
-            added = True
+            added |= any(amounts)
             for sums in (total, days.setdefault(day, [0.0, 0.0, 0.0])):
                 for i, value in enumerate(amounts):
                     sums[i] = min(sums[i] + value, MAX_TOTAL)
