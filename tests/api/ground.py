@@ -117,7 +117,11 @@ class Ground:
             news = log.read()
             self._read = log.tell()
         lines = [line for line in news.splitlines() if "Traceback" in line or "a bug of the operator" in line]
-        ended = (value for name, value in self.operator.metrics().items() if 'outcome="bug"' in name)
+        ended = (
+            value
+            for name, value in self.operator.metrics().items()
+            if name.startswith("ultramarine_reconciles_total{") and 'outcome="bug"' in name
+        )
         bugs = sum(ended)
         grown, self._bugs = bugs - self._bugs, bugs
         return "\n".join(lines) or (f"{grown:.0f} passes ended by a bug" if grown else "")

@@ -8,6 +8,7 @@ from rules import ENDPOINT, OBJECT, Rule, of_spec
 from ultramarine.shared.meta import Manifest
 
 KEY_SET = '{"keys": [{"kty": "RSA", "kid": "1", "n": "AQAB", "e": "AQAB"}]}'
+NO_KEY_SET = 'must be a whole JSON Web Key Set, such as {"keys": [{"kty": "RSA", ...}]}'
 URI = "must be http:// or https:// with a host name, without spaces and without a user"
 
 
@@ -68,7 +69,7 @@ RULES: list[Rule] = [
         "give one of jwks and jwksUri",
     ),
     *(
-        of_spec(ENDPOINT, "a key set is whole", token(), token(jwks=part), "spec.token.jwks", "whole JSON Web Key Set")
+        of_spec(ENDPOINT, "a key set is whole", token(), token(jwks=part), "spec.token.jwks", NO_KEY_SET)
         for part in (KEY_SET[: len(KEY_SET) // 2], KEY_SET[:-1], '{"keys": []}', "keys")
     ),
     *(

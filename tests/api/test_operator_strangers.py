@@ -98,7 +98,9 @@ def test_an_endpoint_whose_spec_cannot_be_served_is_not_ready(api, operator):
     """What the API server cannot see, as a warm-up that is no JSON, is in the column READY and its message too."""
     blue = {"name": "blue", "model": "m@1", "warmup": {"request": "not json"}}
     api.apply(serving("shop", "m@1") | {"spec": {"deployments": [blue]}})
-    told = eventually("it is not ready", lambda: find(status(api, "oe", "shop"), "Ready"))
+    told = eventually(
+        "it is looked at", lambda: (c := find(status(api, "oe", "shop"), "Ready"))["status"] != "Unknown" and c
+    )
 
     assert (told["status"], told["reason"]) == ("False", "InvalidSpec")
     assert "warmup.request" in told["message"]
