@@ -197,7 +197,8 @@ def test_a_model_that_cannot_be_loaded_says_why(platform, name, format, content,
     """The endpoint's status and events carry the server's own words; it is never Ready."""
     suffix = {"onnx": "onnx", "sklearn": "skops"}[format]
     uri = platform.put(f"{name}.{suffix}", content)
-    platform.apply(model_version(name, 1, uri, content, format), endpoint(name, f"{name}@1"))
+    version = model_version(name, 1, uri, content, format, compile={"to": "none"})  # which would find it out before
+    platform.apply(version, endpoint(name, f"{name}@1"))
     status = platform.wait("oe", name, lambda s: (s.get("deployments") or [{}])[0].get("state") == "Failing")
     platform.events(name, "DeploymentFailing")
     pods = platform.get("pod", "", "-l", f"ultramarine.dev/name={name}")
