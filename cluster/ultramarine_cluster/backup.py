@@ -35,7 +35,7 @@ GROUP = "ultramarine.dev"
 KINDS = ("Model", "ModelVersion", "OnlineEndpoint", "Sweep", "TrainingJob")  # owners before what they own
 RUNS = ("Sweep", "TrainingJob")
 RESTORED = f"{GROUP}/restored-from"
-# Written by the API server or the operator, who write them anew.
+# The API server or the operator writes these again.
 DROPPED = (f"{GROUP}/applied", f"{GROUP}/requested-by", "kubectl.kubernetes.io/last-applied-configuration")
 STEADY_SECONDS = 60.0  # for a restored status to stay
 
@@ -112,7 +112,7 @@ def restore(target: Target, release: str, folder: Path, namespace: str) -> None:
 
 
 def wanted(resources: list[Manifest]) -> list[Manifest]:
-    """Return the objects to restore: all but the trials of sweeps that had not ended, which begin anew."""
+    """Return the objects to restore: all but the trials of sweeps that had not ended, which begin again."""
     unfinished = {item["metadata"]["name"] for item in resources if item["kind"] == "Sweep" and not is_over(item)}
 
     def goes(item: Manifest) -> bool:
@@ -273,7 +273,7 @@ def _listed(target: Target, kind: str, namespace: str) -> list[Manifest]:
 
 
 def _kept(manifest: Manifest) -> Manifest:
-    """What a backup has of an object: nothing that the cluster has given it, but for the status."""
+    """Return the part of an object that a backup has: its status, and nothing else that the cluster has given it."""
     meta = manifest["metadata"]
     annotations = {name: text for name, text in (meta.get("annotations") or {}).items() if name not in DROPPED}
     labels = {name: text for name, text in (meta.get("labels") or {}).items() if name not in DROPPED}

@@ -1,4 +1,4 @@
-"""Who asked for an object and what its pods used: put into its status, and counted for Prometheus."""
+"""The requester of an object and the usage of its pods: put into its status, and counted for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from datetime import datetime, timedelta
 
 from ..shared import metrics, states, usage
 from ..shared.conditions import ENDED
-from ..shared.meta import ANNOTATION_REQUESTED_BY, DEPLOYMENT, JOB, POD, Manifest, controller_uid
+from ..shared.meta import DEPLOYMENT, JOB, POD, Manifest, controller_uid
 from ..shared.metrics import FINISHED, USED
 from ..shared.plan import Kind, Platform
 from ..shared.schema import RunStatus
 
 MAX_SERIES = 2000  # of each metric by requester; later requesters count as OTHERS
-MAX_USER = 500  # characters
 OTHERS = "others"
 KEPT = ("requestedBy", "usage")
 
@@ -56,15 +55,10 @@ class Accounting:
                 ends = states.is_over(status) and not states.is_over(old)
                 counted = usage.advanced(old.get("usage"), shares, now, over=ends)
                 status |= {"usage": counted} if counted else {}
-        if status != old and "requestedBy" not in status and (user := self.requester(manifest)):
+        if status != old and "requestedBy" not in status and (user := self._platform.requester(manifest)):
             status["requestedBy"] = user  # a status that was restored has another one
         runs = any(share.ended is None for share in shares)
         return status, usage.REFRESH if runs else None
-
-    def requester(self, manifest: Manifest) -> str:
-        """Return the user who created the object; nothing if Kubernetes does not record that."""
-        annotations = manifest["metadata"].get("annotations") or {}
-        return str(annotations.get(ANNOTATION_REQUESTED_BY, ""))[:MAX_USER] if self._platform.knows_requester else ""
 
     def count(self, kind: Kind, manifest: Manifest, written: Manifest) -> None:
         """Count what a written status says more than the one before."""
@@ -75,7 +69,7 @@ class Accounting:
         before, after = old.get("usage") or {}, written.get("usage") or {}
         grown = {name: after.get(name, 0) - before.get(name, 0) for name in usage.FIELDS}
         if any(amount > 0 for amount in grown.values()):
-            labels = self._labels(kind.name, namespace, self.requester(manifest))
+            labels = self._labels(kind.name, namespace, self._platform.requester(manifest))
             for name, amount in grown.items():
                 USED[name].labels(*labels).inc(max(amount, 0))
 

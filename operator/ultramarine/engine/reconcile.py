@@ -77,7 +77,8 @@ class Reconciler:
                 return None, ASKS
             plan = kind.plan(obj, seen, now)
         except (InvalidSpec, ValidationError) as error:
-            return await self._finish(manifest, self._invalid(manifest, error, now), now), OK
+            refused = self._invalid(manifest, error, now)
+            return await self._finish(manifest, refused, self._mirror.children(key), now), OK
         try:
             await self._act(key, plan, seen.children)
         except (NotYet, Conflict, Refused) as error:
@@ -85,8 +86,8 @@ class Reconciler:
             again = RETRY_SOON if isinstance(error, NotYet) else RETRY_LATER
             told = () if isinstance(error, NotYet) else (Event(error.reason, error.message, "Warning"),)
             held = Plan(status=status, events=(*plan.events, *told), after=again)
-            return await self._finish(manifest, held, now), HELD
-        return await self._finish(manifest, plan, now), OK
+            return await self._finish(manifest, held, seen.children, now), HELD
+        return await self._finish(manifest, plan, seen.children, now), OK
 
     def answer(self, key: Key, report: Report) -> Manifest | None:
         """What a pod hears that has just reported on an object; nothing where that is gone, or makes no sense."""
@@ -213,12 +214,13 @@ class Reconciler:
                 "%s: event %s not written: %s", self._kinds[manifest["kind"]].key(manifest), event.reason, error
             )
 
-    async def _finish(self, manifest: Manifest, plan: Plan, now: datetime) -> timedelta | None:
+    async def _finish(
+        self, manifest: Manifest, plan: Plan, children: Iterable[Manifest], now: datetime
+    ) -> timedelta | None:
         kind = self._kinds[manifest["kind"]]
-        children = self._mirror.children(kind.key(manifest))
         status, refresh = self.accounting.completed(kind, manifest, plan.status, children, now)
-        self.accounting.notice(kind, manifest["metadata"]["namespace"])
         if status != (manifest.get("status") or {}):
+            self.accounting.notice(kind, manifest["metadata"]["namespace"])
             try:
                 answer = await write_status(self._client, kind.resource, manifest, status)
             except ApiError as error:

@@ -9,11 +9,10 @@ import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from ..shared import contract, usage
 from ..shared.errors import InvalidSpec, listed
-from ..shared.meta import ANNOTATION_REQUESTED_BY, Manifest, child_metadata, content_hash
+from ..shared.meta import Manifest, child_metadata, content_hash
 from ..shared.plan import Obj, Platform
 from ..shared.pods import (
     CONTAINER_SECURITY,
@@ -44,12 +43,6 @@ _SLIP = re.compile(r"(?<!\$)\$[({]+ *(input|output|param|parameter)s?\.([A-Za-z0
 def source_digest(job: Job) -> str:
     """SHA-256 over the inline source; of any other kind of source the trainer tells it."""
     return f"sha256:{content_hash(job.spec.source.inline)}" if job.spec.source and job.spec.source.inline else ""
-
-
-def requested_by(job: Obj[Any], platform: Platform) -> str:
-    """Who made the object, where the API server writes it down; elsewhere anybody could have."""
-    annotations = job.manifest["metadata"].get("annotations") or {}
-    return str(annotations.get(ANNOTATION_REQUESTED_BY, ""))[:500] if platform.knows_requester else ""
 
 
 def mlflow(known: Manifest | None, platform: Platform, told: Sequence[str]) -> Manifest | None:

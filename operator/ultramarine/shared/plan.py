@@ -10,10 +10,12 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel
 
 from .errors import GatewayError, StorageError
-from .meta import Key, Manifest, Ref, Resource
+from .meta import ANNOTATION_REQUESTED_BY, Key, Manifest, Ref, Resource
 from .routes import RouteState
 from .sweep_records import SweepSummary
 from .training_records import Progress
+
+MAX_USER = 500  # characters
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class GatewayApi:
 
 @dataclass(frozen=True)
 class MadePods:
-    """What the installation gives to the pods that the operator makes.
+    """Fields that the installation gives to the pods that the operator makes.
 
     `training` and `serving` have nodeSelector and tolerations; `env` are proxies and the authorities' file for programs
     that ask something outside the cluster, and `ca` is the source of the volume with that file.
@@ -86,6 +88,11 @@ class Platform:
     tls: bool = False  # storage, operator, gateways and pods that serve speak TLS
     pods: MadePods = field(default_factory=MadePods)
     gateway_api: GatewayApi | None = None  # where routes are written for Gateways of the people's own
+
+    def requester(self, manifest: Manifest) -> str:
+        """Return the user who created an object; nothing if the API server does not record that: anybody could have."""
+        annotations = manifest["metadata"].get("annotations") or {}
+        return str(annotations.get(ANNOTATION_REQUESTED_BY, ""))[:MAX_USER] if self.knows_requester else ""
 
     def gateway_of(self, namespace: str) -> str:
         """Where the gateway of a namespace is asked, or nothing where there is none."""

@@ -188,7 +188,7 @@ def _mlflow_tags(sweep: Sweep, platform: Platform) -> dict[str, str]:
     tags = {
         "mlflow.source.type": "JOB",
         "mlflow.source.name": (source.git_url or source.uri or " ".join(command))[:MAX_TAG],
-        "mlflow.user": training.requested_by(trial, platform),
+        "mlflow.user": platform.requester(trial.manifest),
     }
     return {name: value for name, value in tags.items() if value}
 
@@ -314,7 +314,7 @@ def _worker_pod(sweep: Sweep, platform: Platform, params: Sequence[str]) -> Mani
     context = TrainingContext(
         job=f"{sweep.namespace}/{sweep.name}",
         uid=sweep.uid,
-        requested_by=training.requested_by(trial, platform),
+        requested_by=platform.requester(trial.manifest),
         image=spec.image or platform.trainer_image,
         source_digest=training.source_digest(trial),
         scoped_keys=platform.storage_confined,

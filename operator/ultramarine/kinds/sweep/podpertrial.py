@@ -30,7 +30,6 @@ from ...shared.sweep_records import (
     in_template,
 )
 from .. import queues
-from ..training import requested_by
 from ..trials import ANNOTATION_TRIAL, trial_name
 from . import status
 from .manifests import Sweep, best_format, best_output, can_pause, has_pod_per_trial, objectives, source_name
@@ -97,7 +96,7 @@ def trial_job(sweep: Sweep, trial: WantedTrial, platform: Platform) -> Manifest:
     if outputs := spec.get("outputs"):  # what is for a model is for the sweep's; of a job, an output without is none
         spec["outputs"] = {name: {} for name in outputs}
     task = TrialTask(trial.trial, names, timeout, best_output(sweep), format=best_format(sweep))
-    annotations = {ANNOTATION_TRIAL: task.to_json(), **asked_by(requested_by(sweep, platform))}
+    annotations = {ANNOTATION_TRIAL: task.to_json(), **asked_by(platform.requester(sweep.manifest))}
     return _manifest(sweep, trial_name(sweep.name, trial.trial), annotations, spec)
 
 

@@ -8,7 +8,6 @@ from ...shared.plan import Seen
 from ...shared.sweep_records import BestTrial
 from .. import registration
 from ..registration import Candidate, Maker
-from ..training import requested_by
 from .manifests import Sweep, best_output, objectives
 
 LABEL_SWEEP_UID = f"{GROUP}/sweep-uid"
@@ -31,4 +30,4 @@ def to_register(sweep: Sweep, best: BestTrial, record: OutputRecord, seen: Seen)
 
 
 def _maker(sweep: Sweep, seen: Seen) -> Maker:
-    return Maker(sweep.namespace, LABEL_SWEEP_UID, sweep.uid, requested_by(sweep, seen.platform))
+    return Maker(sweep.namespace, LABEL_SWEEP_UID, sweep.uid, seen.platform.requester(sweep.manifest))

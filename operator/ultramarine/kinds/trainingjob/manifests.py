@@ -184,7 +184,7 @@ def context(job: Job, platform: Platform) -> TrainingContext:
     return TrainingContext(
         job=f"{job.namespace}/{job.name}",
         uid=job.uid,
-        requested_by=training.requested_by(job, platform),
+        requested_by=platform.requester(job.manifest),
         image=job.spec.image or platform.trainer_image,
         source_digest=training.source_digest(job),
         parameters=parameters,

@@ -10,7 +10,6 @@ from ...shared.plan import Seen
 from ...shared.training_records import TerminationRecord
 from .. import registration
 from ..registration import Candidate, Maker
-from ..training import requested_by
 from .manifests import Job
 
 LABEL_JOB_UID = f"{GROUP}/training-job-uid"
@@ -27,7 +26,7 @@ def to_register(job: Job, record: TerminationRecord, seen: Seen) -> tuple[Manife
 
 
 def _maker(job: Job, seen: Seen) -> Maker:
-    return Maker(job.namespace, LABEL_JOB_UID, job.uid, requested_by(job, seen.platform))
+    return Maker(job.namespace, LABEL_JOB_UID, job.uid, seen.platform.requester(job.manifest))
 
 
 def _candidates(job: Job, record: TerminationRecord) -> Iterator[Candidate]:

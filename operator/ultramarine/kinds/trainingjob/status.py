@@ -11,7 +11,7 @@ from ...shared.plan import Platform, Seen
 from ...shared.score import score
 from ...shared.states import State
 from ...shared.training_records import Progress, TerminationRecord
-from ..training import mlflow, requested_by, source_digest
+from ..training import mlflow, source_digest
 from . import history
 from .manifests import Job, output_prefix
 
@@ -35,7 +35,7 @@ JUDGED = {"conditions", "state", "observedGeneration", "completionTime", "durati
 def kept(job: Job, platform: Platform) -> Manifest:
     """The facts that earlier passes knew, and those that stand from the beginning."""
     facts: Manifest = {name: value for name, value in job.status.items() if name not in JUDGED}
-    known = {"sourceDigest": source_digest(job), "requestedBy": requested_by(job, platform)}
+    known = {"sourceDigest": source_digest(job), "requestedBy": platform.requester(job.manifest)}
     known = {name: value for name, value in known.items() if value}
     return {**facts, "provenance": {**facts.get("provenance", {}), **known}} if known else facts
 
