@@ -26,12 +26,12 @@ class Authority:
         basic = x509.BasicConstraints(ca=True, path_length=None)
         self._certificate = self._signed(self._name, self._key.public_key(), basic)
 
-    def issue(self, folder: Path, *names: str) -> int:
+    def issue(self, folder: Path, *names: str, lasts: timedelta = timedelta(days=1)) -> int:
         """Write a certificate for these names and 127.0.0.1, or over the one there; return its serial number."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
         alternatives = x509.SubjectAlternativeName([*map(x509.DNSName, names), x509.IPAddress(LOOPBACK)])
-        made = self._signed(subject, key.public_key(), alternatives)
+        made = self._signed(subject, key.public_key(), alternatives, lasts)
         folder.mkdir(exist_ok=True)
         pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         files = {
@@ -49,11 +49,17 @@ class Authority:
         """The authority's own certificate."""
         return self._certificate.public_bytes(serialization.Encoding.PEM).decode()
 
-    def _signed(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, more: x509.ExtensionType) -> x509.Certificate:
+    def _signed(
+        self,
+        subject: x509.Name,
+        key: ec.EllipticCurvePublicKey,
+        more: x509.ExtensionType,
+        lasts: timedelta = timedelta(days=1),
+    ) -> x509.Certificate:
         now = datetime.now(UTC)
         builder = x509.CertificateBuilder().issuer_name(self._name).subject_name(subject).public_key(key)
         builder = builder.serial_number(x509.random_serial_number()).add_extension(more, critical=False)
-        dated = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=1))
+        dated = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + lasts)
         return dated.sign(self._key, hashes.SHA256())
 
 

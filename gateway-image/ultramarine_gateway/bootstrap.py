@@ -16,7 +16,7 @@ _KEPT = (
     r"|membership_(total|healthy)|outlier_detection\.ejections_active)",
     r"http\.[^.]+\.(downstream_rq_(total|active|time|[1-5]xx|rx_reset|timeout)|downstream_cx_(total|active)"
     r"|jwt_authn\.(allowed|denied)|lua\.errors)",
-    r"listener\.[^.]+\.(downstream_cx_(total|active|overflow)|ssl\.(handshake|connection_error))",
+    r"listener\.[^.]+\.(downstream_cx_(total|active|overflow)|ssl\.(handshake|connection_error|certificate\..+))",
     r"listener_manager\.(lds\.update_rejected|total_listeners_(active|warming|draining))",
     r"cluster_manager\.(cds\.update_rejected|active_clusters|warming_clusters)",
     r"connection_limit\.[^.]+\.limited_connections",
@@ -32,6 +32,7 @@ _LABELS = (
     ("endpoint", r"^http\.(([^.]+)\.)"),
     ("endpoint", r"^listener\.(([^.]+)\.)"),
     ("endpoint", r"^connection_limit\.(([^.]+)\.)"),
+    ("certificate", r"^listener\.[^.]+\.ssl\.certificate(\.([^.]+))\."),
     ("code", r"_rq(_([1-5]xx))$"),
 )
 _MILLISECONDS = [1, 2, 3, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 60000]

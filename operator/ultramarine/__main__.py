@@ -11,6 +11,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -30,7 +31,7 @@ from .shared.contract import TLS_DIR
 from .shared.errors import UltramarineError
 from .shared.logs import JsonLines
 from .shared.meta import LEASE_NAME
-from .shared.tls import server_context
+from .shared.tls import expires, server_context
 
 log = logging.getLogger("ultramarine")
 
@@ -75,11 +76,11 @@ async def run() -> int:
     kinds = kinds_on(chosen.platform)
     engine = Engine(kinds, namespaces, Mirror(kinds), client.fenced(lease.time_left), storage, chosen.platform, lease)
     Info("ultramarine_build", "What is running.").info({"version": __version__})
-    REGISTRY.register(Gauges(engine.vitals, engine.states))
+    tls = Path(TLS_DIR) if chosen.platform.tls else None
+    REGISTRY.register(Gauges(engine.vitals, engine.states, partial(expires, tls) if tls else None))
     reception = Reception(client.review_token, engine.reports, lambda: engine.leads, engine.answer)
     routes = reception.routes if chosen.platform.progress_url else []
-    tls = server_context(Path(TLS_DIR)) if chosen.platform.tls else None
-    server = await serve(engine.vitals, chosen.port, routes, tls)
+    server = await serve(engine.vitals, chosen.port, routes, server_context(tls) if tls else None)
     stop = asyncio.Event()
 
     def heed_signals() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import ssl
 import time
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from rig import METHOD, Gateway, ask, deployment, eventually, free_port, issuer, pods, routes, who_answers
 from ultramarine.shared.contract import GATEWAY_HEADER
 from ultramarine.shared.routes import RouteAuth
+from ultramarine_gateway import envoy
 
 WITH_KEYS = RouteAuth("key", keys_secret="churn-keys")
 OLD, NEW = {"api-key": "first-" + "k" * 40}, {"api-key": "second-" + "k" * 40}
@@ -273,6 +275,9 @@ async def test_a_certificate_is_renewed_under_way(gateway: Gateway, client: Clie
         async with client.get(url, ssl=quiet) as answer:
             assert answer.status == 200
         assert shown() == "one"
+        told, series = (await envoy.metrics(gateway.folder)).decode(), "ssl_certificate_expiration_unix_time_seconds"
+        (ends,) = re.findall(rf'^envoy_listener_{series}{{endpoint="churn",certificate="churn"}} (\d+)$', told, re.M)
+        assert abs(int(ends) - time.time() - 86_400) < 600
         gateway.keys("tls", **_certificate("two"))
         await eventually("the new one is shown", lambda: shown() == "two")
         async with client.get(url, ssl=quiet) as answer:

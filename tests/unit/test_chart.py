@@ -412,6 +412,12 @@ def test_prometheus_and_grafana_find_what_is_for_them(chart):
     assert rule["metadata"]["labels"]["release"] == monitor["metadata"]["labels"]["release"] == "prometheus"
     text = (CHART / "files" / "alerts.yaml").read_text()
     own = 'absent(ultramarine_leader{namespace="platform"})'  # another release's operator must not stand in for ours
-    assert rule["spec"] == yaml.safe_load(text.replace("absent(ultramarine_leader)", own))
+    wanted_rules = yaml.safe_load(text.replace("absent(ultramarine_leader)", own))
+    assert rule["spec"] == wanted_rules
+    runbooks = {"enabled": True, "runbooks": "https://wiki/alerts"}
+    (linked,) = of(chart.render({"metrics": {**values["metrics"], "rules": runbooks}}), "PrometheusRule")
+    first, *_ = linked["spec"]["groups"][0]["rules"]
+    assert first["annotations"].pop("runbook_url") == "https://wiki/alerts#ultramarineabsent"
+    assert first == wanted_rules["groups"][0]["rules"][0]
     (board,) = (each for each in of(got, "ConfigMap") if each["metadata"]["labels"].get("grafana_dashboard") == "1")
     assert json.loads(board["data"]["ultramarine.json"]) == json.loads((CHART / "files" / "dashboard.json").read_text())

@@ -25,6 +25,14 @@ from ultramarine.shared.meta import Manifest
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "charts" / "ultramarine" / "files"
 TARGET = {"namespace", "job", "pod"}  # what a ServiceMonitor adds to every series
+# Series of others, as tests/e2e/test_alerts.py has a real Prometheus read them.
+OTHERS = {
+    "envoy_http_downstream_rq": {"endpoint", "code"},
+    "envoy_http_downstream_rq_total": {"endpoint"},
+    "envoy_listener_ssl_certificate_expiration_unix_time_seconds": {"endpoint", "certificate"},
+    "kubelet_volume_stats_available_bytes": {"namespace", "persistentvolumeclaim"},
+    "kubelet_volume_stats_capacity_bytes": {"namespace", "persistentvolumeclaim"},
+}
 DASHBOARD = json.loads((FILES / "dashboard.json").read_text())
 ALERTS = [rule for group in yaml.safe_load((FILES / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
 
@@ -57,17 +65,17 @@ def vitals(**changed: Any) -> Vitals:
 
 @pytest.fixture(scope="module")
 def exported() -> dict[str, set[str]]:
-    """Every series that the operator exports, with its labels."""
+    """Every series that the operator and others export, with its labels."""
     registry = CollectorRegistry()
     Info("ultramarine_build", "", registry=registry).info({"version": __version__})
-    registry.register(Gauges(vitals, lambda: {"Model": ["Ready"]}))
+    registry.register(Gauges(vitals, lambda: {"Model": ["Ready"]}, lambda: 0.0))
     for metric in vars(metrics).values():
         if isinstance(metric, MetricWrapperBase):
             if metric._labelnames:
                 metric.labels(*("x" for _ in metric._labelnames))  # so that it has a series
             registry.register(metric)
     samples = [s for r in (registry, REGISTRY) for family in r.collect() for s in family.samples]
-    return {sample.name: set(sample.labels) for sample in samples}
+    return {sample.name: set(sample.labels) for sample in samples} | OTHERS
 
 
 def panels() -> Iterator[Manifest]:
@@ -122,7 +130,7 @@ def test_every_expression_asks_for_what_is_exported(exported, where, expr):
 def test_the_expressions_are_read_to_the_last_series():
     """The reader of expressions above finds every series in them, so that none escapes."""
     for where, expr in expressions():
-        named = set(re.findall(r"\b(?:ultramarine|process|python)_\w+", expr))
+        named = set(re.findall(r"\b(?:ultramarine|process|python|envoy|kubelet)_\w+", expr))
         assert {selector.name for selector in selectors(promql_parser.parse(expr))} == named, where
 
 
@@ -194,13 +202,15 @@ def test_every_alert_says_what_to_do():
 
 
 def test_the_documentation_lists_what_there_is(exported):
-    """docs/operations.md names every metric of ours and every alert, and none that there is not."""
-    text = (ROOT / "docs" / "operations.md").read_text()
+    """docs/operations.md names every metric of ours, docs/alerts.md every alert with a runbook, and none besides."""
+    text, runbooks = ((ROOT / "docs" / page).read_text() for page in ("operations.md", "alerts.md"))
     ours = {name for name in exported if name.startswith("ultramarine") and not name.endswith("_created")}
     families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in ours}
+    severities = {rule["alert"]: rule["labels"]["severity"] for rule in ALERTS}
 
     assert set(re.findall(r"\bultramarine_\w+", text)) == families
-    assert set(re.findall(r"\bUltramarine[A-Z]\w+", text)) == {rule["alert"] for rule in ALERTS}
+    assert dict(re.findall(r"^\| `(\w+)` \|.*\| (\w+) \|$", runbooks, re.MULTILINE)) == severities
+    assert re.findall(r"^## (\w+)$", runbooks, re.MULTILINE) == list(severities)
 
 
 def test_the_version_is_one():

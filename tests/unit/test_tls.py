@@ -7,8 +7,10 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from ultramarine.outside import gateway
 from ultramarine.outside.storage import Storage
 from ultramarine.shared.contract import ENV_STORAGE_CA
 from ultramarine.shared.errors import GatewayError, StorageError
-from ultramarine.shared.tls import server_context
+from ultramarine.shared.tls import expires, server_context
 from ultramarine_sweep.http import Server
 from ultramarine_trainer import leases, progress
 from ultramarine_trainer.leases import Connection, Unreachable
@@ -124,6 +126,14 @@ def test_the_storage_speaks_tls_alone_and_takes_a_renewed_certificate(
         monkeypatch.setenv("AWS_CA_BUNDLE", str(folder / "nothing"))
         with pytest.raises(StorageError, match="nothing not found; create the ConfigMap or Secret"):
             Storage(store.endpoint, attempts=1)
+
+
+@pytest.mark.parametrize("lasts", [timedelta(days=700), timedelta(minutes=-5)], ids=["valid", "ended"])
+def test_the_end_of_a_certificate_is_read(authority: Authority, tmp_path: Path, lasts: timedelta) -> None:
+    """Whether or not it has ended already."""
+    authority.issue(tmp_path / "tls", "ultramarine-operator.ml.svc", lasts=lasts)
+
+    assert abs(expires(tmp_path / "tls") - time.time() - lasts.total_seconds()) < 60
 
 
 @pytest.mark.attack("network/plain-text")

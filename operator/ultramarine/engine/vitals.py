@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,9 +131,15 @@ class Vitals:
 class Gauges(Collector):
     """The metrics that are no counters: taken from the engine at the moment of the scrape."""
 
-    def __init__(self, vitals: Callable[[], Vitals], states: Callable[[], Mapping[str, Iterable[str]]]) -> None:
+    def __init__(
+        self,
+        vitals: Callable[[], Vitals],
+        states: Callable[[], Mapping[str, Iterable[str]]],
+        expires: Callable[[], float] | None = None,
+    ) -> None:
         self._vitals = vitals
         self._states = states
+        self._expires = expires
 
     def collect(self) -> Iterable[Metric]:
         """Give every gauge."""
@@ -148,6 +155,12 @@ class Gauges(Collector):
         }
         if now.listed is not None:
             plain["listing_age_seconds"] = ("Seconds since the last full listing.", now.listed)
+        if self._expires is not None:
+            with suppress(OSError):
+                plain["certificate_expiration_timestamp_seconds"] = (
+                    "When the operator's certificate ends, in seconds since 1970.",
+                    self._expires(),
+                )
         for name, (text, value) in plain.items():
             yield GaugeMetricFamily(f"ultramarine_{name}", text, value=value)
         opened = GaugeMetricFamily(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 CERTIFICATE, KEY, AUTHORITY = "tls.crt", "tls.key", "ca.crt"  # entries of the Secrets
+_NO_CHECK_TIME = 0x200000  # OpenSSL's X509_V_FLAG_NO_CHECK_TIME: a certificate that has ended has a date too
 
 
 def server_name(component: str, namespace: str) -> str:
@@ -51,6 +53,24 @@ def server_context(folder: Path, *protocols: str) -> ssl.SSLContext:
     context.set_alpn_protocols(list(protocols))
     context.sni_callback = renew  # called for each connection, also where the client names no server
     return context
+
+
+def expires(folder: Path) -> float:
+    """Return when the certificate in `folder` ends, in seconds since 1970. Raises OSError if it cannot be read."""
+    # Python shows a certificate's dates to the other side of a connection alone, so both sides are here.
+    context = client_context(folder)
+    context.check_hostname = False
+    context.verify_flags |= _NO_CHECK_TIME
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = (
+        client := context.wrap_bio(to_client, to_server),
+        _loaded(folder).wrap_bio(to_server, to_client, server_side=True),
+    )
+    for side in sides * 2:
+        with suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    shown = client.getpeercert() or {}
+    return float(ssl.cert_time_to_seconds(str(shown["notAfter"])))
 
 
 def _loaded(folder: Path) -> ssl.SSLContext:
