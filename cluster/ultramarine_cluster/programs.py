@@ -29,11 +29,17 @@ class Program:
     flags: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=lambda: {"CGO_ENABLED": "0"})
     module: Path = CLUSTER_FOLDER
+    by_name: bool = False  # built only for whoever names it
 
     def argv(self, go: Path, out: Path) -> list[str]:
         """The command that compiles the program into the file `out`."""
         return [str(go), "build", "-trimpath", "-ldflags", LDFLAGS, *self.flags, "-o", str(out), self.package]
 
+
+_PROMETHEUS = "github.com/prometheus/prometheus/cmd/"
+# Of all ways to find targets Kubernetes alone, which the code cannot be built without.
+_DISCOVERY = ("-tags", "remove_all_sd,enable_kubernetes_sd,netgo")
+_ALERTS = REPOSITORY / "tests" / "prometheus"
 
 # Small ones first, so that a person soon sees the count go up; what shares packages stands together.
 TABLE = (
@@ -67,6 +73,8 @@ TABLE = (
     Program("ultramarine-storage", ".", 60, module=REPOSITORY / "storage-image"),
     Program("netpol", "./netpol", 15),
     Program("kwok", "sigs.k8s.io/kwok/cmd/kwok", 40),
+    Program("promtool", _PROMETHEUS + "promtool", 150, flags=_DISCOVERY, module=_ALERTS, by_name=True),
+    Program("prometheus", _PROMETHEUS + "prometheus", 75, flags=_DISCOVERY, module=_ALERTS, by_name=True),
 )
 BARE = ("etcd", "kube-apiserver", "kubectl")
 
@@ -95,5 +103,5 @@ def path(name: str) -> Path:
 
 
 def missing(names: tuple[str, ...] | None = None) -> list[Program]:
-    """Those programs of the table that are not built yet."""
-    return [p for p in TABLE if (names is None or p.name in names) and not path(p.name).exists()]
+    """The programs that are not built yet, of those named or of those that the cluster runs."""
+    return [p for p in TABLE if (not p.by_name if names is None else p.name in names) and not path(p.name).exists()]
