@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from typing import Any
 
 import pytest
 import yaml
-from ultramarine import people
+from ultramarine import __version__, people
 from ultramarine.kinds import KINDS
 from ultramarine.shared.meta import Manifest
 from unit.rendered import CHART, EXTERNAL, METRICS, MODES, names, of, operator_env, pods
@@ -421,3 +423,18 @@ def test_prometheus_and_grafana_find_what_is_for_them(chart):
     assert first == wanted_rules["groups"][0]["rules"][0]
     (board,) = (each for each in of(got, "ConfigMap") if each["metadata"]["labels"].get("grafana_dashboard") == "1")
     assert json.loads(board["data"]["ultramarine.json"]) == json.loads((CHART / "files" / "dashboard.json").read_text())
+
+
+def test_the_images_of_an_installation_are_listed_by_the_command_of_the_docs(chart):
+    """What docs/versions.md has people pipe `helm template` through gives every image once, and nothing else."""
+    (pipe,) = re.findall(
+        r"^helm template [^|]*\| (.*) > images.txt$",
+        (CHART.parents[1] / "docs" / "versions.md").read_text(),
+        re.MULTILINE,
+    )
+    rendered = chart.try_out(MODES["mlflow"]).stdout
+    images = subprocess.run(["sh", "-c", pipe], input=rendered, capture_output=True, text=True, check=True).stdout
+    own = [f"ultramarine/{name}:{__version__}" for name in ("gateway", "operator", "server", "storage", "trainer")]
+
+    assert [image for image in images.split() if "mlflow" not in image] == own
+    assert len(images.split()) == 6

@@ -11,6 +11,7 @@ from ultramarine.kinds.onlineendpoint.manifests import selector, server_deployme
 from ultramarine.kinds.onlineendpoint.plan import plan
 from ultramarine.kinds.onlineendpoint.resolve import resolve
 from ultramarine.kinds.trainingjob.plan import plan as plan_training
+from ultramarine.shared import pods
 from ultramarine.shared.plan import GenerateSecret
 from ultramarine.shared.schema import UNSEEN
 from ultramarine.shared.training_records import TerminationRecord
@@ -399,3 +400,13 @@ def test_pods_get_the_secrets_of_a_private_registry():
 
     for child_ in (serving, training):
         assert child_["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
+
+
+def test_the_place_of_a_pod_that_serves_is_the_charts():
+    """An endpoint has no podTemplate that a hint could name."""
+    unplaced = {"type": "PodScheduled", "status": "False", "message": "didn't match Pod's node affinity/selector"}
+    labels = {"ultramarine.dev/kind": "OnlineEndpoint"}
+    pod = {"metadata": {"name": "churn", "labels": labels}, "status": {"conditions": [unplaced]}}
+
+    assert (found := pods.trouble(pod))
+    assert found.message.endswith("correct the chart's serving.nodeSelector, or add a node")

@@ -201,7 +201,8 @@ def test_suspending_changes_nothing_but_suspend():
                 ]
             },
             "Unschedulable",
-            "affinity/selector; correct spec.podTemplate.nodeSelector or spec.podTemplate.affinity, or add a node",
+            "affinity/selector; correct spec.podTemplate.nodeSelector, spec.podTemplate.affinity or the chart's "
+            "training.nodeSelector, or add a node",
         ),
         (
             {

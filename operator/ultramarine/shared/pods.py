@@ -10,7 +10,7 @@ from datetime import datetime
 from . import contract
 from .conditions import parse_timestamp
 from .lastwords import LONGEST, last_words, remedy
-from .meta import Manifest
+from .meta import LABEL_KIND, Manifest
 from .plan import Platform
 from .quantities import amount
 from .tls import AUTHORITY
@@ -255,7 +255,9 @@ def trouble(pod: Manifest) -> Trouble | None:
             said = condition.get("message", "")
             correction = "ask for less in its resources.requests, or add a node"
             if "node affinity/selector" in said:
-                corrected = "correct spec.podTemplate.nodeSelector or spec.podTemplate.affinity"
+                serving = (pod["metadata"].get("labels") or {}).get(LABEL_KIND) == "OnlineEndpoint"
+                author = "" if serving else "spec.podTemplate.nodeSelector, spec.podTemplate.affinity or "
+                corrected = f"correct {author}the chart's {'serving' if serving else 'training'}.nodeSelector"
                 both = f"{correction}, or {corrected}"
                 correction = both if "Insufficient" in said else f"{corrected}, or add a node"
             reason = str(condition.get("reason") or "Unschedulable")
