@@ -1,7 +1,7 @@
 """Install, upgrade, roll back, uninstall and install again, with a job and an endpoint that live through all of it.
 
-The tests tell one story and build on each other. The release before is HEAD^: its chart, and the images that its own
-launcher builds of its own tree.
+The tests tell one story and build on each other. The release before is HEAD^ (or what ULTRAMARINE_BEFORE
+names): its chart, and the images that its own launcher builds of its own tree.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class Release:
     platform: Platform
     before: set[str]
     images: dict[str, str]
+    old_images: dict[str, str]
 
     def upgrade(self, *settings: str) -> None:
         """`helm upgrade --install` to this tree, with these settings."""
@@ -90,8 +91,9 @@ class Release:
 
 
 def tree_before(folder: Path) -> Path:
-    """The tree of HEAD^, unpacked."""
-    packed = subprocess.run(["git", "-C", str(REPOSITORY), "archive", "HEAD^"], capture_output=True, check=False)
+    """The tree of the release before, unpacked."""
+    commit = os.environ.get("ULTRAMARINE_BEFORE", "HEAD^")
+    packed = subprocess.run(["git", "-C", str(REPOSITORY), "archive", commit], capture_output=True, check=False)
     if packed.returncode != 0:
         pytest.fail(
             f"the release before cannot be had: {packed.stderr.decode().strip()}; this needs a git clone that has the "
@@ -167,8 +169,9 @@ def release(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -
     restricted(embedded, NAMESPACE)
     tree = tree_before(tmp_path_factory.mktemp("before"))
     platform = Platform(embedded, NAMESPACE)
-    made = Release(platform, set(inventory(embedded)), target.give_images(embedded, IMAGES))
-    before = made.images | images_of(tree)
+    images = target.give_images(embedded, IMAGES)
+    before = images | images_of(tree)
+    made = Release(platform, set(inventory(embedded)), images, before)
     try:
         target.upgrade(embedded, NAMESPACE, before, chart=tree / "charts" / "ultramarine")
         content = onnx_model(1)
@@ -207,6 +210,9 @@ def test_up_and_back_without_a_restart_or_a_failed_request(release):
         platform.ready("steady", "steady-1")
         release.helm("rollback", "ultramarine", "1")
         platform.ready("steady", "steady-1")
+        apply_as_helm(platform.target, CRDS.read_text())  # an operator under CRDs that are newer than it
+        platform.apply(training_job("under-newer"))
+        assert platform.ended("under-newer")["state"] == "Succeeded"
         time.sleep(3)
     assert load.failures == []
     assert len(load.answers) > 100
@@ -216,15 +222,17 @@ def test_up_and_back_without_a_restart_or_a_failed_request(release):
 
 
 def test_a_job_of_the_release_before_ends_well_under_this_one(release):
-    """Upgraded again, the job that has run all the time is finished, and registered as one version."""
+    """Upgraded again, the job that has run all the time is registered once; a new one runs in the image before."""
     platform = release.platform
     release.upgrade()
     pod = platform.status("tj", "patient")["pod"]
     platform.kubectl("exec", pod, "-c", "trainer", "--", "touch", "/tmp/go-on")
+    platform.apply(training_job("with-older", image=release.old_images["trainer"]))
     status = platform.ended("patient")
     assert (status["state"], status["attempts"]) == ("Succeeded", 1)
     versions = sorted(v["metadata"]["name"] for v in platform.get("mv") if v["spec"]["model"] == "churn")
     assert versions == ["churn-1", "churn-2"]
+    assert platform.ended("with-older")["state"] == "Succeeded"
 
 
 @pytest.mark.slow
