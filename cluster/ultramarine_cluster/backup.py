@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
+from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -202,10 +203,11 @@ def _storage(target: Target, release: str, namespace: str) -> Iterator[tuple[S3C
     keys = target.secret(namespace, settings["STORAGE_SECRET"])
     endpoint, region = settings["STORAGE_ENDPOINT"], settings.get("STORAGE_REGION") or "us-east-1"
 
-    def client(url: str) -> S3Client:
+    def client(url: str, authority: str | None = None) -> S3Client:
         return boto3.client(
             "s3",
             endpoint_url=url,
+            verify=authority,
             region_name=region,
             aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
@@ -216,8 +218,10 @@ def _storage(target: Target, release: str, namespace: str) -> Iterator[tuple[S3C
         if inside is None:
             yield client(endpoint), settings["STORAGE_BUCKET"]
         elif inside[1] == "https" and inside[2] == "ultramarine-storage":
-            remedy = "back up with tls.internal off, or copy BUCKET/NAMESPACE/ by a pod"
-            raise ClusterError("the storage speaks TLS by a name that this machine does not know", remedy)
+            with target.reach(inside[3], inside[2], int(inside[4]), tls=True) as url, NamedTemporaryFile("w") as file:
+                file.write(target.secret(inside[3], "ultramarine-tls-storage")["ca.crt"])
+                file.flush()
+                yield client(url, file.name), settings["STORAGE_BUCKET"]
         else:
             with target.reach(inside[3], inside[2], int(inside[4])) as url:
                 yield client(url), settings["STORAGE_BUCKET"]

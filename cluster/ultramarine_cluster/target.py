@@ -71,9 +71,12 @@ class Target:
             )
 
     @contextmanager
-    def reach(self, namespace: str, service: str, port: int) -> Iterator[str]:
-        """Yield a base URL at which this machine reaches a Service, for as long as the block lasts."""
-        if self.where == "embedded":  # this machine is the node: the Service's address is at hand
+    def reach(self, namespace: str, service: str, port: int, *, tls: bool = False) -> Iterator[str]:
+        """Yield a base URL at which this machine reaches a Service, for as long as the block lasts.
+
+        With `tls` the host is localhost, for which the platform's certificates are.
+        """
+        if self.where == "embedded" and not tls:  # this machine is the node: the Service's address is at hand
             found = self.json("get", "service", "-n", namespace, service)
             yield f"http://{found['spec']['clusterIP']}:{port}"
             return
@@ -89,7 +92,7 @@ class Target:
                 if (found := re.search(r"127\.0\.0\.1:(\d+)", said)) is None:
                     raise ClusterError(f"kubectl port-forward: {said.strip()}", "see that the Service has ready pods")
                 threading.Thread(target=process.stdout.read, daemon=True).start()  # a line for each connection
-                yield f"http://127.0.0.1:{found[1]}"
+                yield f"https://localhost:{found[1]}" if tls else f"http://127.0.0.1:{found[1]}"
             finally:
                 process.terminate()
 

@@ -1,4 +1,6 @@
-"""A team's day in figures, and its namespace backed up and restored into another: a release of its own with two teams.
+"""A team's day in figures, and its namespace backed up and restored into another: a release of its own.
+
+It has TLS inside, places its pods, and gives them an authority of the company.
 
 The tests tell one story and build on each other.
 """
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from certificates import Authority
 from conftest import Platform, restricted
 from manifests import Manifest, endpoint, infer, sweep, training_job
 from ultramarine_cluster import backup, target
@@ -19,9 +22,24 @@ from ultramarine_cluster.errors import ClusterError
 pytestmark = [pytest.mark.slow, pytest.mark.exclusive]
 
 HOME, TEAM, OTHER = "ultramarine-kept", "ultramarine-kept-a", "ultramarine-kept-b"
+LINUX = {"kubernetes.io/os": "linux"}
+TOLERATED = {"key": "ultramarine.dev/test", "operator": "Exists"}
+VALUES = (
+    f'namespaces=["{TEAM}", "{OTHER}"]',
+    "tls.internal.enabled=true",
+    f"pods={json.dumps({'nodeSelector': LINUX, 'tolerations': [TOLERATED], 'annotations': {'cost-center': '7'}})}",
+    f"training={json.dumps({'nodeSelector': LINUX, 'tolerations': [TOLERATED]})}",
+    f"serving={json.dumps({'nodeSelector': LINUX, 'tolerations': [TOLERATED]})}",
+    'ca.configMap="corporate-ca"',
+)
+TRUSTS = """
+import ssl, sys
+names = [value for one in ssl.create_default_context().get_ca_certs() for ((_, value),) in one["subject"]]
+open(sys.argv[1] + "/names", "w").write(",".join(names))
+"""
 QUARTER = {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"memory": "1Gi"}}
 BUSY = "import time\nend = time.process_time() + 3\nwhile time.process_time() < end: pass\nraise SystemExit(3)\n"
-ENDED = {"first": "Succeeded", "broken": "Failed"}
+ENDED = {"first": "Succeeded", "broken": "Failed", "trusts": "Succeeded"}
 
 
 @dataclass
@@ -42,17 +60,22 @@ def teams(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -> 
     images = target.give_images(embedded, target.OWN_IMAGES)
     one, other = Platform(embedded, TEAM), Platform(embedded, OTHER)
     try:
-        target.upgrade(embedded, HOME, images, "crds.install=false", f'namespaces=["{TEAM}", "{OTHER}"]')
+        for platform in (Platform(embedded, HOME), one, other):
+            platform.kubectl("create", "configmap", "corporate-ca", f"--from-literal=ca.crt={Authority().pem}")
+        target.upgrade(embedded, HOME, images, "crds.install=false", *VALUES)
         one.apply(
             training_job("first", model="churn", resources=QUARTER),
             training_job("broken", BUSY),
+            training_job("trusts", TRUSTS),
             training_job("waits", podTemplate={"nodeSelector": {"there": "is-none"}}, resources=QUARTER),
             sweep("search", limits={"maxTrials": 4}),
+            sweep("alone", limits={"maxTrials": 2}, execution="PodPerTrial"),
             endpoint("churn", "churn@latest"),
         )
         for name, state in ENDED.items():
             assert one.ended(name)["state"] == state
-        one.wait("sw", "search", lambda status: status.get("state") == "Succeeded")
+        for name in ("search", "alone"):
+            one.wait("sw", name, lambda status: status.get("state") == "Succeeded")
         one.ready("churn", "churn-1")
         yield Teams(one, other, tmp_path_factory.mktemp("backup"))
     finally:
@@ -67,22 +90,30 @@ def seen(platform: Platform) -> dict[str, Manifest]:
 
 
 def test_what_ran_is_accounted_and_what_waited_is_not(teams):
-    """Reserved and measured use are counted, all objects have their requester, and the record outlives the job."""
+    """Reserved and measured use are counted, and all objects have their requester."""
     found = seen(teams.one)
     who = json.loads(teams.one.kubectl("auth", "whoami", "-o", "json"))["status"]["userInfo"]["username"]
     asked = [each for each in found.values() if "Model" not in each["kind"]]  # those this release's operator has made
     assert {each["status"]["requestedBy"] for each in asked} == {who}
     first = found["TrainingJob first"]["status"]
-    [attempt] = first["attemptHistory"]
     assert first["usage"]["memoryGibSeconds"] > 0, first["usage"]
     assert found["TrainingJob broken"]["status"]["usage"]["cpuSeconds"] >= 3, "measured: it reserves nothing"
     assert "usage" not in found["TrainingJob waits"]["status"]
     assert found["Sweep search"]["status"]["usage"]["cpuSeconds"] > 0
-    where = first["outputs"]["model"]["uri"].partition("/model/")[0].removeprefix("s3://ultramarine/")
-    with teams.one.target.bucket(HOME) as storage:
-        stored = storage.get_object(Bucket="ultramarine", Key=f"{where}/attempts/{attempt['pod']}.json")["Body"].read()
-    [usage] = [each for each in json.loads(stored)["predicate"]["runDetails"]["byproducts"] if each["name"] == "usage"]
-    assert usage["annotations"]["reserved"] == {"cpu": 0.25, "memoryGib": 0.5}
+
+
+def test_pods_are_placed_and_trust_as_the_values_say(teams):
+    """Those of the platform, those that train and those that serve; a command's own Python knows the authority."""
+    labels = "app.kubernetes.io/component in (operator,storage,gateway)"
+    home, one = Platform(teams.one.target, HOME), teams.one
+    platforms = [*home.get("pod", "", "-l", labels), *one.get("pod", "", "-l", labels)]
+    others = [*one.pods_of("TrainingJob", "first"), *one.pods_of("OnlineEndpoint", "churn")]
+    assert len(platforms) == 4
+    assert len(others) == 2
+    for pod in (*platforms, *others):
+        assert LINUX.items() <= pod["spec"]["nodeSelector"].items()
+        assert TOLERATED in pod["spec"]["tolerations"]
+    assert {pod["metadata"]["annotations"]["cost-center"] for pod in platforms} == {"7"}
 
 
 def test_one_command_says_who_ran_what_and_why_it_failed(teams):
@@ -102,13 +133,22 @@ def test_a_backup_is_restored_into_another_namespace(teams):
     backup.save(teams.one.target, HOME, TEAM, teams.folder)
     backup.restore(teams.one.target, HOME, teams.folder, OTHER)
     before, after = seen(teams.one), seen(teams.other)
+    first = before["TrainingJob first"]["status"]
+    [attempt] = first["attemptHistory"]
+    where = first["outputs"]["model"]["uri"].partition("/model/")[0].removeprefix(f"s3://ultramarine/{TEAM}/")
+    stored = json.loads((teams.folder / "objects" / where / "attempts" / f"{attempt['pod']}.json").read_text())
+    [usage] = [one for one in stored["predicate"]["runDetails"]["byproducts"] if one["name"] == "usage"]
+    assert usage["annotations"]["reserved"] == {"cpu": 0.25, "memoryGib": 0.5}, "the record outlives the job"
+    [names] = (teams.folder / "objects" / "trainingjobs" / "trusts").rglob("names")
+    assert names.read_text() == "authority", "the one of ca.configMap, which replaces all others"
     assert before.keys() == after.keys()
     for name, state in (*ENDED.items(), ("waits", "Pending")):
         old, new = (each[f"TrainingJob {name}"] for each in (before, after))
         assert new["status"]["state"] == state
         assert new["spec"] == json.loads(json.dumps(old["spec"]).replace(f"/{TEAM}/", f"/{OTHER}/"))
         assert new["status"].get("attemptHistory") == old["status"].get("attemptHistory")
-    assert after["Sweep search"]["status"]["best"][0]["values"] == before["Sweep search"]["status"]["best"][0]["values"]
+    for name in ("Sweep search", "Sweep alone"):
+        assert after[name]["status"]["best"][0]["values"] == before[name]["status"]["best"][0]["values"]
     assert f"s3://ultramarine/{OTHER}/" in after["ModelVersion churn-1"]["spec"]["uri"]
     with teams.one.client("churn") as client, teams.other.client("churn") as moved:
         teams.other.ready("churn", "churn-1")
