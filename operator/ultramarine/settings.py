@@ -92,6 +92,7 @@ def from_environment(own_namespace: str) -> Settings:
             knows_requester=os.environ.get("ULTRAMARINE_KNOWS_REQUESTER", "") == "true",
             progress_url=os.environ.get("ULTRAMARINE_PROGRESS_URL", "").rstrip("/"),
             mlflow_uri=os.environ.get("ULTRAMARINE_MLFLOW_URI", "").rstrip("/"),
+            mlflow_secret=os.environ.get("ULTRAMARINE_MLFLOW_SECRET", ""),
             gateway=gateway,
             tls=os.environ.get("ULTRAMARINE_TLS", "") == "true",
             gateway_namespaces=frozenset(filter(None, os.environ.get("ULTRAMARINE_GATEWAY_NAMESPACES", "").split(","))),

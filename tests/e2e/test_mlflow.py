@@ -16,7 +16,7 @@ from ultramarine_cluster import images, target
 
 pytestmark = pytest.mark.slow
 
-NAMESPACE = "ultramarine-mlflow"
+NAMESPACE, OTHER = "ultramarine-mlflow", "ultramarine-mlflow-other"
 HOST = {"Host": "localhost:5000"}  # as with a port-forward: the server refuses addresses as its name
 STEPS = 10
 
@@ -53,33 +53,44 @@ mlflow_version: 3.17.2
 
 @pytest.fixture(scope="module")
 def recorded(platform: Platform, embedded: target.Target) -> Iterator[Platform]:
-    """The platform once more, with MLflow, in a namespace of its own."""
+    """The platform once more, with MLflow, in a namespace of its own, and for a second one."""
     restricted(embedded, NAMESPACE)
+    restricted(embedded, OTHER)
     image = target.give_images(embedded, (images.MLFLOW,))[images.MLFLOW]
-    values = ("mlflow.embedded.enabled=true", f'mlflow.embedded.image="{image}"')
+    listed = f'namespaces=["{OTHER}"]'
+    values = (listed, "mlflow.embedded.enabled=true", f'mlflow.embedded.image="{image}"')
     try:
         target.install(embedded, NAMESPACE, "crds.install=false", *values)
         yield Platform(embedded, NAMESPACE)
     finally:
         subprocess.run([*embedded.helm, "uninstall", "ultramarine", "--namespace", NAMESPACE], check=False)
-        embedded.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
+        embedded.run("delete", "namespace", NAMESPACE, OTHER, "--ignore-not-found", "--timeout=120s")
 
 
 @contextmanager
-def tracking(platform: Platform) -> Iterator[httpx.Client]:
-    """A client of MLflow's REST API."""
+def tracking(platform: Platform, account: tuple[str, str] | None = None) -> Iterator[httpx.Client]:
+    """A client of MLflow's REST API, with the namespace's account or another one."""
+    if account is None:
+        own = platform.secret("ultramarine-mlflow")
+        account = (own["MLFLOW_TRACKING_USERNAME"], own["MLFLOW_TRACKING_PASSWORD"])
     with (
-        platform.target.reach(platform.namespace, "ultramarine-mlflow", 5000) as url,
-        httpx.Client(base_url=f"{url}/api/2.0/mlflow", headers=HOST, timeout=30) as client,
+        platform.target.reach(NAMESPACE, "ultramarine-mlflow", 5000) as url,
+        httpx.Client(base_url=f"{url}/api/2.0/mlflow", headers=HOST, timeout=30, auth=account) as client,
     ):
         yield client
 
 
+def experiment_of(client: httpx.Client) -> Manifest:
+    """The experiment of the release's namespace."""
+    named = client.get("/experiments/get-by-name", params={"experiment_name": NAMESPACE})
+    experiment: Manifest = named.raise_for_status().json()["experiment"]
+    return experiment
+
+
 def runs(client: httpx.Client, name: str, tag: str = "ultramarine.job") -> list[Manifest]:
     """The runs that record a job, or with its tag a sweep."""
-    named = client.get("/experiments/get-by-name", params={"experiment_name": NAMESPACE}).raise_for_status().json()
     wanted = {
-        "experiment_ids": [named["experiment"]["experiment_id"]],
+        "experiment_ids": [experiment_of(client)["experiment_id"]],
         "filter": f"tags.`{tag}` = '{NAMESPACE}/{name}'",
     }
     found: list[Manifest] = client.post("/runs/search", json=wanted).raise_for_status().json().get("runs", [])
@@ -101,6 +112,12 @@ def without_server(platform: Platform) -> None:
     platform.kubectl("wait", "pod", "-l", "app.kubernetes.io/component=mlflow", "--for=delete", "--timeout=60s")
 
 
+def artifacts_of(client: httpx.Client, run: Manifest) -> str:
+    """Where the server hands out the files of a run."""
+    proxy = str(client.base_url).replace("/api/2.0/mlflow", "/api/2.0/mlflow-artifacts/artifacts").rstrip("/")
+    return f"{proxy}/{run['artifact_uri'].partition(':/')[2].strip('/')}"
+
+
 def registered(client: httpx.Client, model: str, files: dict[str, bytes], metrics: dict[str, float]) -> Manifest:
     """A version in MLflow's registry, as log_model makes it: of a run that has logged the files and the metrics."""
 
@@ -108,13 +125,11 @@ def registered(client: httpx.Client, model: str, files: dict[str, bytes], metric
         found: Manifest = client.post(path, json=body).raise_for_status().json()
         return found
 
-    run = post("/runs/create", experiment_id="0")["run"]["info"]
+    run = post("/runs/create", experiment_id=experiment_of(client)["experiment_id"])["run"]["info"]
     for name, value in metrics.items():
         post("/runs/log-metric", run_id=run["run_id"], key=name, value=value, timestamp=1000, step=0)
-    proxy = str(client.base_url).replace("/api/2.0/mlflow", "/api/2.0/mlflow-artifacts/artifacts").rstrip("/")
-    folder = run["artifact_uri"].partition(":/")[2].strip("/")
     for name, content in files.items():
-        client.put(f"{proxy}/{folder}/model/{name}", content=content).raise_for_status()
+        client.put(f"{artifacts_of(client, run)}/model/{name}", content=content).raise_for_status()
     post("/registered-models/create", name=model)
     source = {"source": f"{run['artifact_uri']}/model", "run_id": run["run_id"]}
     version: Manifest = post("/model-versions/create", name=model, **source)["model_version"]
@@ -146,7 +161,8 @@ def test_a_model_is_imported_from_the_registry_and_answers(recorded):
     assert spec["format"] == {"name": "mlflow"}
     assert spec["digest"] == status["outputs"]["model"]["digest"]
     who = recorded.get("tj", "import-adder")["metadata"]["annotations"][ANNOTATION_REQUESTED_BY]
-    assert spec["lineage"] == {"trainingJob": "import-adder", "metrics": {"accuracy": 0.75}, "requestedBy": who}
+    lineage = {"trainingJob": "import-adder", "metrics": {"accuracy": 0.75}, "requestedBy": who}
+    assert spec["lineage"] == {**lineage, "mlflow": status["mlflow"]}
     recorded.apply(endpoint("adder", "adder@1", authMode="none"))
     recorded.ready("adder", "adder-1")
     with recorded.client("adder", key="none") as client:
@@ -192,7 +208,9 @@ def test_a_job_and_its_retry_are_one_run(recorded):
     assert tags["ultramarine.uid"] == recorded.get("tj", "curve")["metadata"]["uid"]
     assert tags["ultramarine.pod"] == status["pod"]
     assert tags["mlflow.source.type"] == "JOB"
-    assert tags["ultramarine.output.model"] == status["outputs"]["model"]["uri"]
+    output = status["outputs"]["model"]
+    assert tags["ultramarine.output.model"] == output["uri"]
+    assert tags["ultramarine.digest.model"] == output["digest"]
 
 
 def test_a_sweep_is_a_run_with_one_below_it_for_each_trial(recorded):
@@ -227,6 +245,7 @@ def test_a_sweep_is_a_run_with_one_below_it_for_each_trial(recorded):
         (x,) = (float(one["value"]) for one in run["data"]["params"] if one["key"] == "x")
         curve = sorted((one["step"], one["value"]) for one in histories[run["info"]["run_id"]])
         assert run["info"]["status"] == "FINISHED"
+        assert tags[run["info"]["run_id"]]["mlflow.source.name"].startswith("sh -c for step in")
         assert set(curve) <= {(1, x), (2, x), (3, x)}
         gaps += len(curve) < 3
     assert gaps <= 2, "only of the two trials that ran when the coordinator died may points be missing"
@@ -256,6 +275,94 @@ def test_trials_that_were_stopped_and_a_sweep_that_is_held_are_killed_runs(recor
         found = [run["info"]["status"] for run in runs(client, "halved", "ultramarine.sweep")]
     assert found.count("KILLED") == status["trials"]["stopped"] > 0
     assert len(found) == 41
+
+
+@pytest.mark.attack(
+    "training/mlflow",
+    asset="what other namespaces record in the embedded MLflow",
+    threat="a job, or whoever reads its namespace's Secret, lists, reads, changes, deletes or takes over runs, "
+    "experiments, models and artifacts, or makes itself more than it is",
+    control="each namespace has an account of MLflow's own, and its experiment; what has no rule is refused. The "
+    "accounts' Secret and the volume are closed to jobs beside the platform",
+)
+def test_an_account_is_a_wall_between_namespaces(recorded):
+    """The other namespace's account is refused by each path to a run, its experiment, its model and its files."""
+    other = Platform(recorded.target, OTHER)
+    with tracking(recorded) as client, tracking(other) as stranger:
+        version = registered(client, "walled", {"MLmodel": MLMODEL}, {"accuracy": 0.5})
+        run = client.get("/runs/get", params={"run_id": version["run_id"]}).raise_for_status().json()["run"]["info"]
+        experiment, run_id, file = experiment_of(client), run["run_id"], f"{artifacts_of(client, run)}/model/MLmodel"
+        in_it, of_it = {"experiment_id": experiment["experiment_id"]}, {"run_id": run_id}
+        model, grant = {"name": "walled", "version": "1"}, {"username": f"namespace-{OTHER}", "permission": "MANAGE"}
+        grants = str(client.base_url).replace("/api/2.0/mlflow", "/api/3.0/mlflow/users/permissions/grant")
+        attempts: list[tuple[str, str, Manifest]] = [
+            ("GET", "/runs/get", of_it),
+            ("GET", "/metrics/get-history", {**of_it, "metric_key": "accuracy"}),
+            ("GET", "/artifacts/list", of_it),
+            ("POST", "/runs/log-batch", {**of_it, "tags": [{"key": "ultramarine.uid", "value": "forged"}]}),
+            ("POST", "/runs/update", {**of_it, "status": "FAILED"}),
+            ("POST", "/runs/delete", of_it),
+            ("POST", "/runs/create", in_it),
+            ("GET", "/experiments/get-by-name", {"experiment_name": NAMESPACE}),
+            ("POST", "/experiments/update", {**in_it, "new_name": "taken"}),
+            ("POST", "/experiments/delete", in_it),
+            ("GET", "/registered-models/get", model),
+            ("GET", "/model-versions/get-download-uri", model),
+            ("DELETE", "/registered-models/delete", model),
+            ("POST", "/model-versions/create", {"name": "walled", "source": version["source"], **of_it}),
+            ("GET", file, {}),
+            ("PUT", file, {"forged": True}),
+            ("DELETE", file, {}),
+            ("POST", grants, {**grant, "resource_type": "experiment", "resource_id": in_it["experiment_id"]}),
+            ("PATCH", "/users/update-admin", {"username": grant["username"], "is_admin": True}),
+            ("PATCH", "/users/update-password", {"username": f"namespace-{NAMESPACE}", "password": "a" * 20}),
+            ("POST", "/users/create", {"username": "another", "password": "a" * 20}),
+        ]
+        answers = {}
+        for method, path, words in attempts:
+            given = {"params": words} if method == "GET" else {"json": words}
+            answers[f"{method} {path}"] = stranger.request(method, path, **given).status_code
+        assert answers == dict.fromkeys(answers, 403)
+
+        assert stranger.post("/runs/search", json={"experiment_ids": [in_it["experiment_id"]]}).json() == {}
+        listed = stranger.post("/experiments/search", json={"max_results": 10}).raise_for_status().json()
+        assert [each["name"] for each in listed["experiments"]] == [OTHER]
+        assert stranger.get("/registered-models/search").raise_for_status().json() == {}
+        assert client.get(file).content == MLMODEL
+        again = client.get("/runs/get", params=of_it).raise_for_status().json()["run"]
+        assert again["info"]["status"] == run["status"]
+
+
+@pytest.mark.attack("training/mlflow")
+@pytest.mark.parametrize("password", ["", "wrong"])
+def test_nobody_asks_mlflow_without_the_password(recorded, password):
+    """Without an account, and with another password, each answer is 401."""
+    with tracking(recorded, (f"namespace-{NAMESPACE}", password)) as client:
+        if not password:
+            client.auth = None
+        for path in ("/experiments/search?max_results=1", "/registered-models/search"):
+            assert client.get(path).status_code == 401
+        assert client.get(str(client.base_url).replace("/api/2.0/mlflow", "")).status_code == 401
+
+
+def test_what_was_recorded_before_there_were_accounts_is_its_namespaces(recorded):
+    """At a start each namespace gets the experiment of its name, also one that was deleted or is another's."""
+    admin = ("admin", recorded.secret("ultramarine-mlflow-accounts")["admin"])
+    with tracking(recorded, admin) as client:
+        experiment = experiment_of(client)
+        rights = str(client.base_url).replace("/api/2.0/mlflow", "/api/3.0/mlflow/users/permissions")
+        words = {"resource_type": "experiment", "resource_id": experiment["experiment_id"]}
+        revoked = client.post(f"{rights}/revoke", json={**words, "username": f"namespace-{NAMESPACE}"})
+        revoked.raise_for_status()
+        granted = {**words, "username": f"namespace-{OTHER}", "permission": "MANAGE"}
+        client.post(f"{rights}/grant", json=granted).raise_for_status()
+        client.post("/experiments/delete", json={"experiment_id": experiment["experiment_id"]}).raise_for_status()
+    recorded.kubectl("rollout", "restart", "deployment/ultramarine-mlflow")
+    recorded.kubectl("rollout", "status", "deployment/ultramarine-mlflow", "--timeout=120s")
+    with tracking(recorded) as client, tracking(Platform(recorded.target, OTHER)) as stranger:
+        assert experiment_of(client) == {**experiment, "last_update_time": experiment_of(client)["last_update_time"]}
+        refused = stranger.get("/experiments/get", params={"experiment_id": experiment["experiment_id"]})
+        assert refused.status_code == 403
 
 
 def test_a_strangers_name_for_the_server_is_refused(recorded):

@@ -15,7 +15,7 @@ from ultramarine.kinds.trainingjob.plan import plan as plan_job
 from ultramarine.shared.contract import CA_DIR, CA_FILE, ENV_STORAGE_CA, TLS_DIR
 from ultramarine.shared.meta import Manifest
 from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, MadePods, Platform, Seen
-from unit.rendered import MODES, of, pods
+from unit.rendered import MODES, of, operator_env, pods
 
 OWN = ("ultramarine-operator", "ultramarine-storage", "ultramarine-mlflow", "ultramarine-gateway", "ultramarine-test")
 POOL: Manifest = {"key": "platform", "operator": "Exists", "effect": "NoSchedule"}
@@ -70,14 +70,13 @@ def test_every_pod_of_the_platform_goes_where_the_values_say(chart):
 
 
 def test_the_way_out_is_told_to_whom_goes_out(chart):
-    """Operator and MLflow get proxy and authorities; names in the cluster go past it; an own variable goes first."""
-    values = {**OUTSIDE, "pods": {"mlflow": {"extraEnv": [{"name": "NO_PROXY", "value": "*"}]}}}
-    found = dict(pods(chart.render(values)))
+    """The operator gets proxy and authorities; names in the cluster go past it; an own variable goes first."""
+    found = dict(pods(chart.render(OUTSIDE)))
     env = {
         name: {each["name"]: each.get("value") for container in spec["containers"] for each in container.get("env", [])}
         for name, spec in found.items()
     }
-    for name in ("ultramarine-operator", "ultramarine-mlflow", "ultramarine-test"):
+    for name in ("ultramarine-operator", "ultramarine-test"):
         assert env[name]["HTTPS_PROXY"] == "http://proxy.lab:3128"
         assert env[name]["SSL_CERT_FILE"] == env[name]["AWS_CA_BUNDLE"] == "/etc/ultramarine/ca/ca.crt"
         (volume,) = (volume for volume in found[name]["volumes"] if volume["name"] == "ca")
@@ -87,8 +86,10 @@ def test_the_way_out_is_told_to_whom_goes_out(chart):
         ]
     past = env["ultramarine-operator"]["NO_PROXY"].split(",")
     assert {"localhost", "127.0.0.1", ".svc", ".cluster.local", "kubernetes.default", ".lab"} <= set(past)
-    assert env["ultramarine-mlflow"]["NO_PROXY"] == "*"
-    assert not {"HTTPS_PROXY", "SSL_CERT_FILE"} & {*env["ultramarine-gateway"], *env["ultramarine-storage"]}
+    for name in ("ultramarine-gateway", "ultramarine-storage", "ultramarine-mlflow"):
+        assert not {"HTTPS_PROXY", "SSL_CERT_FILE"} & set(env[name]), name
+    own = {**OUTSIDE, "pods": {"operator": {"extraEnv": [{"name": "NO_PROXY", "value": "*"}]}}}
+    assert operator_env(chart.render(own))["NO_PROXY"] == "*"
 
 
 def made(chart: Any, values: Manifest, monkeypatch: pytest.MonkeyPatch) -> MadePods:

@@ -189,8 +189,9 @@ def test_a_deadline_that_passed_before_any_trial_names_what_kept_them_back():
 
 
 def test_the_best_trial_is_registered():
-    """The Model is made if there is none, and the version says which sweep and trial it is of."""
-    one = sweep(**REGISTERING)
+    """The Model is made if there is none, and the version says which sweep, trial and run in MLflow it is of."""
+    run = {"runId": "a" * 32, "uri": "http://mlflow.lab/#/runs/a"}
+    one = sweep({"mlflow": run}, **REGISTERING)
     got = plan(one, over(one), NOW)
 
     assert kinds_of(got.create) == ["Model/churn", "ModelVersion/churn-1"]
@@ -202,7 +203,7 @@ def test_the_best_trial_is_registered():
         "uri": OUTPUT.uri,
         "digest": DIGEST,
         "format": {"name": "sklearn"},
-        "lineage": {"sweep": "hpo", "trial": 3, "metrics": {"loss": 0.25}},
+        "lineage": {"sweep": "hpo", "trial": 3, "metrics": {"loss": 0.25}, "mlflow": run},
     }
     assert (got.status["state"], condition(got, "Running")["reason"]) == ("Running", "Registering")
 

@@ -49,6 +49,14 @@ def test_the_coordinator_is_told_the_server_and_who_runs_what():
     assert "$" not in text
 
 
+def test_the_coordinator_has_the_namespaces_account():
+    """It records for all trials; their own pods have no account."""
+    one, platform = sweep(), replace(RECORDED, mlflow_secret="tracking")
+    jobs = plan(one, Seen(platform), NOW).apply
+    named = [job["metadata"]["name"] for job in jobs if "'tracking'" in str(job)]
+    assert named == ["hpo-coordinator"]
+
+
 def test_code_from_elsewhere_is_the_source():
     """The repository says more than the command; a long name is cut to what every release takes."""
     git = {"git": {"url": "https://git.example.com/churn.git", "ref": "main"}}

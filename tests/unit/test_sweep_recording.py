@@ -109,6 +109,7 @@ def test_the_sweeps_own_run_says_what_it_looked_for_and_found(tracking: Tracking
         "ultramarine.reason": "MaxTrialsReached",
         "ultramarine.best.trial": "3",
         "ultramarine.output.model": output.uri,
+        "ultramarine.digest.model": output.digest,
         "mlflow.source.type": "JOB",
         "mlflow.user": "ada",
     }
@@ -310,7 +311,8 @@ SCRIPT = ("sh", "-c", "echo step=1 loss=$(($0 + 1)); echo step=2 loss=$0 accurac
 
 
 def test_a_whole_sweep_is_recorded(fleet: Fleet, tracking: Tracking) -> None:
-    """From its workers' commands to its last words, which name the run."""
+    """From its workers' commands to its last words, which name the run; with the coordinator's account."""
+    fleet.environment["ULTRAMARINE_MLFLOW_TRACKING_TOKEN"] = "abc"
     coordinator = fleet.coordinate(max_trials=4, mlflow=tracking.uri)
     worker = fleet.work("w0", *SCRIPT)
     assert (coordinator.wait(60), worker.wait(60)) == (0, 0), fleet.said("coordinator")
@@ -323,6 +325,7 @@ def test_a_whole_sweep_is_recorded(fleet: Fleet, tracking: Tracking) -> None:
         assert run["metrics"] == [("loss", 1, x + 1.0), ("loss", 2, float(x)), ("accuracy", 2, 0.5)]
     assert parent["metrics"] == [("best_loss", 0, 1.0)]
     assert parent["status"] == ["RUNNING", "FINISHED"]
+    assert tracking.headers == {"Bearer abc"}
     assert "MLflow" not in fleet.said("coordinator")
 
 

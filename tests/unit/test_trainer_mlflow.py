@@ -27,13 +27,13 @@ def made(uri: str, said: list[str], times: Times = TIMES, **params: str) -> Mlfl
 
 
 def test_a_run_is_made_in_the_experiment_of_the_namespace(tracking):
-    """Name, tags, parameters and the values at their steps are there, and the end with the outputs' URIs."""
+    """Name, tags, parameters and the values at their steps are there, and the end with its tags."""
     said: list[str] = []
     run = made(tracking.uri, said, lr="0.1")
     run_id = run.start()
     run.log({"loss": 0.5, "step": 1, "total_steps": 2}, 1)
     run.log({"loss": 0.25}, 2)
-    run.finish("FINISHED", {"model": "s3://lake/model/"}, 2.0)
+    run.finish("FINISHED", {"ultramarine.output.model": "s3://lake/model/"}, 2.0)
 
     (kept,) = tracking.runs
     assert tracking.experiments == ["team-a"]
@@ -221,8 +221,30 @@ def test_two_attempts_of_a_job_are_one_run(tracking, pod, tmp_path):
     assert kept["params"] == {"lr": "0.1"}
     assert kept["tags"]["ultramarine.job"] == "team-a/churn"
     assert kept["tags"]["ultramarine.output.model"] == record.outputs["model"].uri
+    assert kept["tags"]["ultramarine.digest.model"] == record.outputs["model"].digest
     assert failed.mlflow_run == record.mlflow_run == kept["run_id"]
     assert kept["run_id"] in stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("account", "header"),
+    [
+        ({"MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": "x"}, "Basic YWRhOng="),
+        ({"MLFLOW_TRACKING_TOKEN": "abc"}, "Bearer abc"),
+    ],
+)
+def test_the_namespaces_account_goes_to_the_platforms_server_alone(tracking, pod, account, header):
+    """Each request has it, and so has the command, unless it names a server of its own."""
+    pod.environment |= {f"ULTRAMARINE_{name}": value for name, value in account.items()}
+    words = ("sh", "-c", "env | grep -e MLFLOW_TRACKING_[PTU]")
+
+    _, _, stdout, _ = pod.run(*words, **task(tracking.uri))
+    assert {line for line in stdout.splitlines() if "_URI" not in line} == {f"{k}={v}" for k, v in account.items()}
+    assert tracking.headers == {header}
+
+    pod.environment |= {"MLFLOW_TRACKING_URI": "http://own"}
+    _, _, stdout, _ = pod.run(*words, **task(tracking.uri))
+    assert stdout.splitlines() == ["MLFLOW_TRACKING_URI=http://own"]
 
 
 def test_a_server_that_is_away_does_not_disturb_a_job(pod):

@@ -9,9 +9,11 @@ import pytest
 from builders import NOW, PLATFORM, ended_container, job, pod, read, seen, training_job
 from ultramarine.kinds.trainingjob.manifests import MAX_TOLD, pod_spec
 from ultramarine.kinds.trainingjob.plan import plan
+from ultramarine.kinds.trainingjob.registration import to_register
 from ultramarine.shared import contract
+from ultramarine.shared.contract import OutputRecord
 from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import Obj, Seen
+from ultramarine.shared.plan import Obj, Platform, Seen
 from ultramarine.shared.schema import MlflowStatus
 from ultramarine.shared.training_records import Progress, TerminationRecord, TrainingContext
 
@@ -46,6 +48,37 @@ def test_without_mlflow_the_context_has_no_word_of_it():
     """A platform without a tracking server names none."""
     text, _ = context(training_job(), PLATFORM)
     assert "mlflow" not in text
+
+
+def test_the_pod_has_the_namespaces_account_if_it_records():
+    """By references to its Secret, which may be missing; what is not recorded by its own pod has none."""
+
+    def account(one: Obj, platform: Platform) -> list[Manifest]:
+        env = pod_spec(one, platform)["containers"][0]["env"]
+        return [variable for variable in env if variable["name"].startswith(contract.MLFLOW_PREFIX + "MLFLOW")]
+
+    platform = replace(RECORDED, mlflow_secret="tracking")
+    assert account(training_job(), platform) == [
+        {
+            "name": f"ULTRAMARINE_{key}",
+            "valueFrom": {"secretKeyRef": {"name": "tracking", "key": key, "optional": True}},
+        }
+        for key in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+    ]
+    assert account(training_job(), replace(platform, mlflow_uri="")) == []
+
+
+def test_a_version_names_the_run_that_records_its_training():
+    """It is part of the lineage, if the pod told one."""
+    one = training_job(outputs={"model": {"registerAs": "churn"}})
+    record = TerminationRecord(outputs={"model": OutputRecord("s3://lake/m/", "sha256:0", 1)}, mlflow_run=RUN)
+
+    def lineage(record: TerminationRecord) -> Manifest:
+        found: Manifest = to_register(one, record, watched())[-1]["spec"]["lineage"]
+        return found
+
+    assert lineage(record)["mlflow"] == {"runId": RUN, "uri": f"{URI}/#/runs/{RUN}"}
+    assert "mlflow" not in lineage(replace(record, mlflow_run=""))
 
 
 def test_an_older_trainer_leaves_undone_what_it_does_not_know():

@@ -26,6 +26,7 @@ class Tracking(ThreadingHTTPServer):
         self.lost: list[str] = []  # paths that are done, and answered with 500
         self.delay = 0.0  # seconds before an answer
         self.page = 1000  # runs
+        self.headers: set[str | None] = set()  # by which requests proved an account
         self._lock = threading.Lock()
 
     def children(self, parent: dict[str, Any]) -> dict[int, dict[str, Any]]:
@@ -118,6 +119,7 @@ class Asked(BaseHTTPRequestHandler):
         self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
     def _answer(self, body: dict[str, Any]) -> None:
+        self.server.headers.add(self.headers["Authorization"])
         code, said = self.server.reply(urlsplit(self.path).path.removeprefix("/api/2.0/mlflow/"), body)
         self.send_response(code)
         self.end_headers()

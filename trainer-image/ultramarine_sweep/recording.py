@@ -16,7 +16,6 @@ from typing import Any
 
 from ultramarine.shared.sweep_records import SweepSummary, SweepTask
 from ultramarine_trainer.mlflow_api import (
-    OUTPUT,
     TEXT_LIMIT,
     UID,
     Complaints,
@@ -25,6 +24,7 @@ from ultramarine_trainer.mlflow_api import (
     Run,
     is_metric,
     metric,
+    output_tags,
 )
 
 from ultramarine_sweep.ended import packed, unpacked
@@ -59,10 +59,18 @@ class Recorder:
     Whatever MLflow does, nothing here raises, and no trial waits for it.
     """
 
-    def __init__(self, task: SweepTask, pod: str, say: Callable[[str], None], times: Times | None = None) -> None:
+    def __init__(
+        self,
+        task: SweepTask,
+        pod: str,
+        say: Callable[[str], None],
+        times: Times | None = None,
+        account: Mapping[str, str] | None = None,
+    ) -> None:
         self._task, self._say, self._times = task, say, times or Times()
         self._namespace, _, self._name = task.sweep.partition("/")
-        self._api, self._complaints = MlflowApi(task.mlflow, self._times.request), Complaints("the sweep", say)
+        self._account, self._complaints = account or {}, Complaints("the sweep", say)
+        self._api = MlflowApi(task.mlflow, self._times.request, self._account)
         self._tags = {**task.mlflow_tags, "ultramarine.sweep": task.sweep}
         self._pod = {"ultramarine.pod": pod} if pod else {}
         self.run_id = ""  # until MLflow has told it
@@ -126,7 +134,8 @@ class Recorder:
         """Say in a second at most that the sweep has lost its coordinator; the next one says that it goes on."""
         if self.run_id and not self._is_over:
             try:
-                MlflowApi(self._task.mlflow, self._times.kill).update(self.run_id, "KILLED", int(time.time() * 1000))
+                api = MlflowApi(self._task.mlflow, self._times.kill, self._account)
+                api.update(self.run_id, "KILLED", int(time.time() * 1000))
             except Failure as failure:
                 self._complaints.add(failure)
 
@@ -243,7 +252,7 @@ class Recorder:
         metrics = []
         for trial in best:
             tags["ultramarine.best.trial"] = str(trial.trial)
-            tags |= {f"{OUTPUT}{name}": output.uri for name, output in trial.outputs.items()}
+            tags |= output_tags(trial.outputs)
             names = (f"best_{objective['metric']}" for objective in self._task.objectives)
             ended = self._parent.started + int(self._last * 1000)
             metrics = [metric(n, v, ended, 0) for n, v in zip(names, trial.values, strict=False) if is_metric(n)]

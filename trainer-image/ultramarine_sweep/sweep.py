@@ -21,6 +21,7 @@ from ultramarine.shared import contract, tls
 from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN
 from ultramarine.shared.errors import InvalidSpec, StorageError, UltramarineError
 from ultramarine.shared.sweep_records import SweepSummary, SweepTask
+from ultramarine_trainer.mlflow_api import account_in
 
 from ultramarine_sweep import journal, recording
 from ultramarine_sweep.coordinator import Coordinator, Times
@@ -82,7 +83,8 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
         say(f"{contract.ENV_SWEEP} holds no sweep ({error}); this program is started by the operator")
         return EXIT_DO_NOT_RETRY
     teller = Teller(task.progress, places.token, say)
-    recorder = Recorder(task, environment.get(contract.ENV_POD, ""), say, places.recording)
+    pod, account = environment.get(contract.ENV_POD, ""), account_in(environment)
+    recorder = Recorder(task, pod, say, places.recording, account)
     signal.signal(signal.SIGTERM, partial(_leave, recorder))
     try:
         storage = _storage(environment)

@@ -23,6 +23,8 @@ from ultramarine.shared.contract import (
     ENV_SWEEP_TOKEN,
     ENV_TASK,
     ENV_TRIAL,
+    MLFLOW_ACCOUNT,
+    MLFLOW_PREFIX,
 )
 
 from ultramarine_trainer.frameworks import Launch
@@ -32,7 +34,8 @@ _STORAGE, _OF_SWEEPS = (
     (ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, ENV_STORAGE_CA),
     (ENV_SWEEP, ENV_TRIAL, ENV_SWEEP_TOKEN),
 )
-_OURS = (ENV_TASK, ENV_CONTEXT, ENV_POD, *_STORAGE, *_OF_SWEEPS)
+_ACCOUNT = tuple(f"{MLFLOW_PREFIX}{name}" for name in MLFLOW_ACCOUNT)
+_OURS = (ENV_TASK, ENV_CONTEXT, ENV_POD, *_STORAGE, *_OF_SWEEPS, *_ACCOUNT)
 _LEFTOVER_SECONDS = 2.0  # for a pipe that a daemon which outlived the command still holds
 _BREAK_SECONDS = 10.0  # from SIGTERM to SIGKILL for a command whose gang has lost a node
 _STOP_SECONDS = 1.0  # the same for one that should end early

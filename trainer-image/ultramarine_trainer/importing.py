@@ -6,7 +6,6 @@ version's run has measured is printed as metrics. Source: MLflow's REST API 2.0,
 
 from __future__ import annotations
 
-import base64
 import http.client
 import json
 import os
@@ -19,6 +18,8 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from ultramarine_trainer.mlflow_api import authorization
 
 SECONDS = 60.0  # without a word from the server
 MOST_FILES = 10_000
@@ -50,12 +51,7 @@ class Registry:
 
     def __init__(self, uri: str, environment: Mapping[str, str]) -> None:
         self._uri = uri.rstrip("/")
-        self._headers = {}
-        if token := environment.get("MLFLOW_TRACKING_TOKEN"):
-            self._headers["Authorization"] = f"Bearer {token}"
-        elif user := environment.get("MLFLOW_TRACKING_USERNAME"):
-            both = f"{user}:{environment.get('MLFLOW_TRACKING_PASSWORD', '')}"
-            self._headers["Authorization"] = f"Basic {base64.b64encode(both.encode()).decode()}"
+        self._headers = authorization(environment)
 
     def ask(self, method: str, /, **query: str) -> dict[str, Any]:
         """What it says at `/api/2.0/METHOD`."""

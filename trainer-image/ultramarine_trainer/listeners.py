@@ -21,7 +21,7 @@ from ultramarine.shared.training_records import (
 from ultramarine_trainer.kubeflow import KubeflowServer
 from ultramarine_trainer.metrics import LatestMetrics, metrics_in
 from ultramarine_trainer.mlflow import MlflowRun
-from ultramarine_trainer.mlflow_api import UID
+from ultramarine_trainer.mlflow_api import UID, output_tags
 from ultramarine_trainer.progress import Reporter
 from ultramarine_trainer.series import Series
 
@@ -75,7 +75,9 @@ class Listeners:
         if self._series is not None:
             self._series.add(progress.metrics, self.step)
 
-    def open_run(self, pod: str, source: SourceTask, commit: str, command: Sequence[str]) -> None:
+    def open_run(
+        self, pod: str, source: SourceTask, commit: str, command: Sequence[str], account: Mapping[str, str]
+    ) -> None:
         """Begin the run in MLflow, or go on with that of an earlier attempt."""
         context = self._context
         if not context.mlflow or not self._speaks:
@@ -91,7 +93,7 @@ class Listeners:
             "mlflow.user": context.requested_by,
         }
         known = {tag: value for tag, value in tags.items() if value}
-        self._mlflow = MlflowRun(context.mlflow, namespace, name, context.parameters, known, self._say)
+        self._mlflow = MlflowRun(context.mlflow, namespace, name, context.parameters, known, self._say, account=account)
         if run := self._mlflow.start():
             self._say(f"MLflow: run {run} at {context.mlflow}")
 
@@ -119,9 +121,9 @@ class Listeners:
         if self._mlflow is None:
             return
         status = "FINISHED" if code == 0 else "KILLED" if record.reason in ("Stopped", STOPPED_EARLY) else "FAILED"
-        outputs = {name: output.uri for name, output in record.outputs.items()}
+        tags = output_tags(record.outputs)
         left = deadline(4 * _MLFLOW_SECONDS) - time.monotonic()
-        self._mlflow.finish(status, outputs, min(left / 4, _MLFLOW_SECONDS))
+        self._mlflow.finish(status, tags, min(left / 4, _MLFLOW_SECONDS))
 
     def record(self) -> TerminationRecord:
         """What was heard, as far as the last words say it."""

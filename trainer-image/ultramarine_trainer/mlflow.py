@@ -13,7 +13,7 @@ from typing import Any
 
 from ultramarine.shared.contract import LARGEST
 
-from ultramarine_trainer.mlflow_api import BATCH, OUTPUT, PARAMS, UID, Complaints, Failure, MlflowApi, is_metric, metric
+from ultramarine_trainer.mlflow_api import BATCH, PARAMS, UID, Complaints, Failure, MlflowApi, is_metric, metric
 
 _ROOM = 50_000  # values that wait while MLflow is away, some 20 MB; the oldest go first
 _COUNTS = frozenset({"step", "total_steps", "percent"})  # how far it is, which is no metric
@@ -52,10 +52,12 @@ class MlflowRun:
         tags: Mapping[str, str],
         say: Callable[[str], None],
         times: Times | None = None,
+        account: Mapping[str, str] | None = None,
     ) -> None:
         self._experiment, self._name, self._params, self._tags = experiment, name, params, tags
         self._times = times or Times()
-        self._api, self._complaints = MlflowApi(uri, self._times.request), Complaints("the job", say)
+        self._account, self._complaints = account or {}, Complaints("the job", say)
+        self._api = MlflowApi(uri, self._times.request, self._account)
         self.run_id = ""  # until MLflow has told it
         self._experiment_id = ""
         self._waiting: deque[dict[str, Any]] = deque(maxlen=_ROOM)
@@ -79,6 +81,7 @@ class MlflowRun:
             "MLFLOW_TRACKING_URI": self._api.uri,
             "MLFLOW_EXPERIMENT_ID": self._experiment_id,
             "MLFLOW_RUN_ID": self.run_id,
+            **self._account,
         }
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -92,9 +95,9 @@ class MlflowRun:
             if name not in _COUNTS and is_metric(name):
                 self._waiting.append(metric(name, value, now, where))
 
-    def finish(self, status: str, outputs: Mapping[str, str], seconds: float) -> None:
-        """Send what waits and end the run, FINISHED, FAILED or KILLED, with each output's URI as a tag; or give up."""
-        self._end = (status, outputs)
+    def finish(self, status: str, tags: Mapping[str, str], seconds: float) -> None:
+        """Send what waits and end the run, FINISHED, FAILED or KILLED, with these tags; or give up."""
+        self._end = (status, tags)
         self._ending.set()
         self._thread.join(max(seconds, 0))
         if self._thread.is_alive() and not self._complaints:
@@ -150,10 +153,10 @@ class MlflowRun:
             self._batch = []
 
     def _conclude(self) -> None:
-        status, outputs = self._end
+        status, tags = self._end
         try:
             self._send()
-            if outputs:
-                self._api.log(self.run_id, tags={f"{OUTPUT}{name}": uri for name, uri in outputs.items()})
+            if tags:
+                self._api.log(self.run_id, tags=tags)
         finally:
             self._api.update(self.run_id, status, int(time.time() * 1000))

@@ -5,6 +5,7 @@ Source: MLflow's REST API 2.0, which every release since 1.0 answers.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import posixpath
@@ -17,10 +18,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ultramarine.shared.contract import UNREADABLE
+from ultramarine.shared.contract import MLFLOW_ACCOUNT, MLFLOW_PREFIX, UNREADABLE, OutputRecord
 
 UID = "ultramarine.uid"  # the tag by which the run of a job or sweep is found again
-OUTPUT = "ultramarine.output."  # and an output's name: the tag with its URI
+OUTPUT, DIGEST = "ultramarine.output.", "ultramarine.digest."  # and an output's name: the tags with its URI and digest
 BATCH, PARAMS = 1000, 100  # metrics and parameters that one `log` takes
 TEXT_LIMIT = 500  # characters of a parameter that every release takes
 
@@ -85,11 +86,33 @@ def is_metric(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and posixpath.normpath(name) == name
 
 
+def account_in(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the account that the container has for the server that records, by MLflow's own names."""
+    return {name: value for name in MLFLOW_ACCOUNT if (value := environment.get(f"{MLFLOW_PREFIX}{name}", ""))}
+
+
+def authorization(account: Mapping[str, str]) -> dict[str, str]:
+    """Return the header that proves an account, which MLflow's own variables name; none without an account."""
+    if token := account.get("MLFLOW_TRACKING_TOKEN"):
+        return {"Authorization": f"Bearer {token}"}
+    if user := account.get("MLFLOW_TRACKING_USERNAME"):
+        both = f"{user}:{account.get('MLFLOW_TRACKING_PASSWORD', '')}"
+        return {"Authorization": f"Basic {base64.b64encode(both.encode()).decode()}"}
+    return {}
+
+
+def output_tags(outputs: Mapping[str, OutputRecord]) -> dict[str, str]:
+    """Return the tags that tell a run's outputs; a ModelVersion is known by the digest."""
+    tags = {f"{OUTPUT}{name}": output.uri for name, output in outputs.items()}
+    return tags | {f"{DIGEST}{name}": output.digest for name, output in outputs.items()}
+
+
 class MlflowApi:
     """One tracking server. Everything here raises Failure, and waits for `seconds` at most in each request."""
 
-    def __init__(self, uri: str, seconds: float) -> None:
+    def __init__(self, uri: str, seconds: float, account: Mapping[str, str]) -> None:
         self.uri, self._seconds = uri.rstrip("/"), seconds
+        self._headers = {"Content-Type": "application/json", **authorization(account)}
 
     def experiment(self, name: str) -> str:
         """The id of the experiment, which is made if there is none."""
@@ -157,9 +180,7 @@ class MlflowApi:
         return self._call(path, json.dumps(body).encode())
 
     def _call(self, path: str, body: bytes | None = None) -> dict[str, Any]:
-        request = urllib.request.Request(
-            f"{self.uri}/api/2.0/mlflow/{path}", body, {"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(f"{self.uri}/api/2.0/mlflow/{path}", body, self._headers)
         try:
             with urllib.request.urlopen(request, timeout=self._seconds) as answer:
                 found: dict[str, Any] = json.loads(answer.read())

@@ -39,6 +39,7 @@ from ultramarine_trainer.inputs import fetch_folder
 from ultramarine_trainer.lines import Tail
 from ultramarine_trainer.listeners import Listeners, series_of
 from ultramarine_trainer.mlflow import with_local_runs
+from ultramarine_trainer.mlflow_api import account_in
 from ultramarine_trainer.outputs import empty, format_of, untrusted_types
 from ultramarine_trainer.progress import resolved_image
 from ultramarine_trainer.repeats import Repeats
@@ -197,7 +198,8 @@ class Attempt:
             self.say("this job is done already: its result is stored")
             return done
         self._prepare(task, storage, self._places.work)
-        self._listeners.open_run(self._pod, task.source or SourceTask(), self._source.commit, self._command)
+        source, account = task.source or SourceTask(), account_in(self._environment)
+        self._listeners.open_run(self._pod, source, self._source.commit, self._command, account)
         if task.checkpoint is not None:
             self._checkpoints = Checkpoints(
                 storage, prefix, task.checkpoint, self._places.checkpoints, self.say, lambda: self._listeners.step

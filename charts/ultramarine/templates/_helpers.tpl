@@ -146,21 +146,25 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{- /* The secrets of the embedded storage's accounts, base64: those that are there, and new ones made once a rendering. */ -}}
-{{- define "ultramarine.accounts" -}}
-{{- if not .Values.storage.embedded.accounts }}
-{{- $known := ((lookup "v1" "Secret" .Release.Namespace "ultramarine-storage-accounts") | default dict).data | default dict }}
-{{- $names := concat (list "root" "operator") (keys $known | sortAlpha) | uniq }}
-{{- range include "ultramarine.namespaces" . | fromJsonArray }}
+{{- /* The secrets of an embedded server's accounts, base64: those that its Secret has, and new ones made once a rendering. */ -}}
+{{- define "ultramarine.accountsOf" -}}
+{{- if not (hasKey .root.Values .secret) }}
+{{- $known := ((lookup "v1" "Secret" .root.Release.Namespace .secret) | default dict).data | default dict }}
+{{- $names := concat .names (keys $known | sortAlpha) }}
+{{- range include "ultramarine.namespaces" .root | fromJsonArray }}
 {{- $names = append $names (printf "namespace-%s" .) }}
 {{- end }}
 {{- $accounts := dict }}
 {{- range $names | uniq }}
 {{- $_ := set $accounts . (get $known . | default (randAlphaNum 40 | b64enc)) }}
 {{- end }}
-{{- $_ := set .Values.storage.embedded "accounts" $accounts }}
+{{- $_ := set .root.Values .secret $accounts }}
 {{- end }}
-{{- .Values.storage.embedded.accounts | toJson }}
+{{- get .root.Values .secret | toJson }}
+{{- end }}
+
+{{- define "ultramarine.accounts" -}}
+{{- include "ultramarine.accountsOf" (dict "root" . "secret" "ultramarine-storage-accounts" "names" (list "root" "operator")) }}
 {{- end }}
 
 {{- /* Those that the operator looks after: the release's own, and those listed that are there. */ -}}

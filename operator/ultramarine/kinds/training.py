@@ -53,6 +53,18 @@ def mlflow(known: Manifest | None, platform: Platform, told: Sequence[str]) -> M
     return {"runId": newest, "uri": f"{platform.mlflow_uri}/#/runs/{newest}"}
 
 
+def mlflow_env(platform: Platform) -> list[Manifest]:
+    """The namespace's account at the MLflow server; a server without accounts has no such Secret."""
+    return [
+        {
+            "name": f"{contract.MLFLOW_PREFIX}{key}",
+            "valueFrom": {"secretKeyRef": {"name": platform.mlflow_secret, "key": key, "optional": True}},
+        }
+        for key in contract.MLFLOW_ACCOUNT
+        if platform.mlflow_secret
+    ]
+
+
 def source_task(job: Job) -> SourceTask | None:
     """What the trainer has to fetch before the command starts, if anything."""
     source = job.spec.source
@@ -170,6 +182,7 @@ def pod_spec(
     mounts: list[Manifest] = [{"name": name, "mountPath": path} for name, path in folders.items()]
     volumes += tls_volumes(platform)
     mounts += tls_mounts(platform)
+    account = mlflow_env(platform) if context.mlflow else []
     if (code := _source_volume(job, source, bounded)) is not None:
         volumes.append(code)
         mounts.append({"name": "source", "mountPath": contract.SOURCE_DIR, "readOnly": True})
@@ -211,6 +224,7 @@ def pod_spec(
                     *storage_env(platform, {variable.name for variable in spec.env}),
                     {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                     {"name": contract.ENV_CONTEXT, "value": plain(context.to_json())},
+                    *account,
                     *env,
                     *(variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.env),
                 ],

@@ -66,6 +66,11 @@ ENV_TASK = "ULTRAMARINE_TASK"
 ENV_CONTEXT = "ULTRAMARINE_CONTEXT"  # another, of what may be left undone
 ENV_POD = "ULTRAMARINE_POD"  # the pod's own name: the host name of a Job's pod is another
 
+# The account at the MLflow server that records, by MLflow's own names. The container has each with this prefix, so that
+# a command which names a server of its own does not send it there.
+MLFLOW_ACCOUNT = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+MLFLOW_PREFIX = "ULTRAMARINE_"
+
 # Where TLS is on inside the cluster: `ca.crt` in every pod, and `tls.crt` with `tls.key` where that pod serves. The
 # variable names the authority of the object storage, if it is not one of the system's.
 TLS_DIR = "/etc/ultramarine/tls"

@@ -83,6 +83,7 @@ class Platform:
     username: str = ""  # the operator's own, as the API server knows it
     progress_url: str = ""  # without the path; empty where nobody listens
     mlflow_uri: str = ""  # of the tracking server, where jobs are recorded in one
+    mlflow_secret: str = ""  # each namespace's Secret with its account there, by the names in contract.MLFLOW_ACCOUNT
     gateway: str = ""  # HOST:PORT at which the gateway pods of {namespace} say what they route by
     gateway_namespaces: frozenset[str] = frozenset()  # those that have a gateway
     tls: bool = False  # storage, operator, gateways and pods that serve speak TLS

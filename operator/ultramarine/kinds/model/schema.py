@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from ...shared.contract import MAX_UNTRUSTED, MAX_UNTRUSTED_NAME, METRIC_LIMIT
-from ...shared.schema import IMMUTABLE, Digest, DnsName, Schema, Status, Uri, rule, rules, says
+from ...shared.schema import IMMUTABLE, Digest, DnsName, MlflowStatus, Schema, Status, Uri, rule, rules, says
 from ...shared.score import MAX_SCORE
 
 MAX_ARTIFACTS = 500  # with URIs as long as may be, a third of what an object may have
@@ -205,6 +205,7 @@ class Lineage(Schema):
     requested_by: str = Field(default="", max_length=500, description="The user who asked for the training.")
     sweep: str = Field(default="", max_length=253, description="The Sweep whose best trial made it.")
     trial: int | None = Field(default=None, ge=0, description="The number of that trial.")
+    mlflow: MlflowStatus | None = Field(default=None, description="The run in MLflow that records the training.")
     metrics: dict[str, float] = Field(
         default={}, max_length=METRIC_LIMIT, description="The last metrics of the training that made it."
     )

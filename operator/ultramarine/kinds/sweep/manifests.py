@@ -228,6 +228,7 @@ def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manife
                     {"name": contract.ENV_SWEEP, "value": training.plain(task.to_json())},
                     trials.token_env(sweep.name),
                     *storage_env(platform),
+                    *(training.mlflow_env(platform) if task.mlflow else []),
                     _pod_name(),
                 ],
                 "envFrom": [{"secretRef": {"name": platform.storage_secret}}],

@@ -346,7 +346,7 @@ def _registering(
         message = f"there is nothing to register as Model {sweep.spec.register_best}: {what}"
         verdict = pods.Verdict("NothingToRegister", "", None, message, "", "see the trials in status.journal.uri")
         return _ended_badly(sweep, coordinator, verdict, facts, now)
-    if create := to_register(sweep, best, record, seen):
+    if create := to_register(sweep, best, record, facts.get("mlflow"), seen):
         name = create[-1]["metadata"]["name"]
         state = states.finishing("Registering", f"registering {name}, of trial {best.trial}")
         return _plan(sweep, state, facts, now, create=create, after=SOON)

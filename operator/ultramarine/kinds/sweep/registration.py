@@ -18,10 +18,14 @@ def registered(sweep: Sweep, seen: Seen) -> str:
     return registration.registered(_maker(sweep, seen), seen).get(best_output(sweep), "")
 
 
-def to_register(sweep: Sweep, best: BestTrial, record: OutputRecord, seen: Seen) -> tuple[Manifest, ...]:
-    """The Model and the ModelVersion that are still to be made of the best trial."""
+def to_register(
+    sweep: Sweep, best: BestTrial, record: OutputRecord, run: Manifest | None, seen: Seen
+) -> tuple[Manifest, ...]:
+    """The Model and the ModelVersion that are still to be made of the best trial; `run` records the sweep in MLflow."""
     names = [objective["metric"] for objective in objectives(sweep)]
     lineage = {"sweep": sweep.name, "trial": best.trial, "metrics": dict(zip(names, best.values, strict=False))}
+    if run:
+        lineage["mlflow"] = run
     output = best_output(sweep)
     wanted = sweep.spec.trial_template.spec.outputs[output]
     model = sweep.spec.register_best or ""

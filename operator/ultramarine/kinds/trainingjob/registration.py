@@ -8,7 +8,7 @@ from ...shared import contract
 from ...shared.meta import GROUP, Manifest
 from ...shared.plan import Seen
 from ...shared.training_records import TerminationRecord
-from .. import registration
+from .. import registration, training
 from ..registration import Candidate, Maker
 from .manifests import Job
 
@@ -22,19 +22,21 @@ def registered(job: Job, seen: Seen) -> dict[str, str]:
 
 def to_register(job: Job, record: TerminationRecord, seen: Seen) -> tuple[Manifest, ...]:
     """The Models and ModelVersions that are still to be made of this job's outputs."""
-    return registration.to_register(_maker(job, seen), _candidates(job, record), seen)
+    return registration.to_register(_maker(job, seen), _candidates(job, record, seen), seen)
 
 
 def _maker(job: Job, seen: Seen) -> Maker:
     return Maker(job.namespace, LABEL_JOB_UID, job.uid, seen.platform.requester(job.manifest))
 
 
-def _candidates(job: Job, record: TerminationRecord) -> Iterator[Candidate]:
+def _candidates(job: Job, record: TerminationRecord, seen: Seen) -> Iterator[Candidate]:
     lineage: Manifest = {"trainingJob": job.name}
     if record.source.commit:
         lineage["gitCommit"] = record.source.commit
     if record.metrics:
         lineage["metrics"] = dict(list(record.metrics.items())[: contract.METRIC_LIMIT])
+    if run := training.mlflow(None, seen.platform, [record.mlflow_run]):
+        lineage["mlflow"] = run
     for name, output in sorted(job.spec.outputs.items()):
         if output.register_as is not None and name in record.outputs:
             made, wanted = record.outputs[name], output.compile
