@@ -118,6 +118,11 @@ def artifacts_of(client: httpx.Client, run: Manifest) -> str:
     return f"{proxy}/{run['artifact_uri'].partition(':/')[2].strip('/')}"
 
 
+def permissions(client: httpx.Client) -> str:
+    """Where the server takes who may do what."""
+    return str(client.base_url).replace("/api/2.0/mlflow/", "/api/3.0/mlflow/users/permissions")
+
+
 def registered(client: httpx.Client, model: str, files: dict[str, bytes], metrics: dict[str, float]) -> Manifest:
     """A version in MLflow's registry, as log_model makes it: of a run that has logged the files and the metrics."""
 
@@ -294,7 +299,6 @@ def test_an_account_is_a_wall_between_namespaces(recorded):
         experiment, run_id, file = experiment_of(client), run["run_id"], f"{artifacts_of(client, run)}/model/MLmodel"
         in_it, of_it = {"experiment_id": experiment["experiment_id"]}, {"run_id": run_id}
         model, grant = {"name": "walled", "version": "1"}, {"username": f"namespace-{OTHER}", "permission": "MANAGE"}
-        grants = str(client.base_url).replace("/api/2.0/mlflow", "/api/3.0/mlflow/users/permissions/grant")
         attempts: list[tuple[str, str, Manifest]] = [
             ("GET", "/runs/get", of_it),
             ("GET", "/metrics/get-history", {**of_it, "metric_key": "accuracy"}),
@@ -313,7 +317,11 @@ def test_an_account_is_a_wall_between_namespaces(recorded):
             ("GET", file, {}),
             ("PUT", file, {"forged": True}),
             ("DELETE", file, {}),
-            ("POST", grants, {**grant, "resource_type": "experiment", "resource_id": in_it["experiment_id"]}),
+            (
+                "POST",
+                f"{permissions(client)}/grant",
+                {**grant, "resource_type": "experiment", "resource_id": in_it["experiment_id"]},
+            ),
             ("PATCH", "/users/update-admin", {"username": grant["username"], "is_admin": True}),
             ("PATCH", "/users/update-password", {"username": f"namespace-{NAMESPACE}", "password": "a" * 20}),
             ("POST", "/users/create", {"username": "another", "password": "a" * 20}),
@@ -350,12 +358,11 @@ def test_what_was_recorded_before_there_were_accounts_is_its_namespaces(recorded
     admin = ("admin", recorded.secret("ultramarine-mlflow-accounts")["admin"])
     with tracking(recorded, admin) as client:
         experiment = experiment_of(client)
-        rights = str(client.base_url).replace("/api/2.0/mlflow", "/api/3.0/mlflow/users/permissions")
         words = {"resource_type": "experiment", "resource_id": experiment["experiment_id"]}
-        revoked = client.post(f"{rights}/revoke", json={**words, "username": f"namespace-{NAMESPACE}"})
+        revoked = client.post(f"{permissions(client)}/revoke", json={**words, "username": f"namespace-{NAMESPACE}"})
         revoked.raise_for_status()
         granted = {**words, "username": f"namespace-{OTHER}", "permission": "MANAGE"}
-        client.post(f"{rights}/grant", json=granted).raise_for_status()
+        client.post(f"{permissions(client)}/grant", json=granted).raise_for_status()
         client.post("/experiments/delete", json={"experiment_id": experiment["experiment_id"]}).raise_for_status()
     recorded.kubectl("rollout", "restart", "deployment/ultramarine-mlflow")
     recorded.kubectl("rollout", "status", "deployment/ultramarine-mlflow", "--timeout=120s")
