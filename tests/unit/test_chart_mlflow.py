@@ -35,6 +35,14 @@ def test_each_namespace_has_its_own_account(chart):
     assert holders[0]["spec"]["template"]["metadata"]["annotations"]["ultramarine.dev/accounts"]
 
 
+def test_a_release_that_is_rendered_without_the_cluster_makes_no_accounts(chart):
+    """Each rendering would bring new passwords; the pod takes those of a Secret that is made by hand."""
+    got = chart.render({"mlflow": {"embedded": {"enabled": True, "generateKeys": False}}})
+    assert not [secret for secret in names(got, "Secret") if "mlflow" in secret]
+    (server,) = (found for found in of(got, "Deployment") if found["metadata"]["name"] == "ultramarine-mlflow")
+    assert "annotations" not in server["spec"]["template"]["metadata"]
+
+
 def test_a_server_elsewhere_has_the_secrets_that_its_owner_makes(chart):
     """The operator is told their name, and the chart makes none."""
     got = chart.render({"mlflow": {"trackingUri": "https://mlflow.lab", "secretName": "tracking"}})
