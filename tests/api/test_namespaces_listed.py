@@ -65,7 +65,7 @@ def test_a_namespace_comes_goes_and_comes_again(release: Release, namespace: Cal
     assert release.there(home.namespace, "ultramarine-operator") == set()
 
     home.cluster.run("create", "namespace", team)
-    assert "refused" not in release.upgrade(team)
+    assert "refused" not in release.upgrade(home.namespace, team)
     assert release.there(team, "ultramarine-operator") == {"Role", "RoleBinding"}
     keys = release.get("secret", "ultramarine-storage", team)["data"]
     assert f"{team}-b does not exist" in release.upgrade(team, f"{team}-b")
@@ -73,12 +73,17 @@ def test_a_namespace_comes_goes_and_comes_again(release: Release, namespace: Cal
     said = release.upgrade()
     assert f"Namespace {team} is off the list." in said
     assert f"kubectl -n {team} delete " in said
+    assert f"kubectl -n {home.namespace} delete " not in said, "it is the platform's"
     gateway = {"Deployment", "Service", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy"}
     assert release.there(team, "ultramarine-gateway") == gateway
     for wall in ("training", "sweeps", "serving", "serving-guarded", "compiling"):
         assert release.there(team, f"ultramarine-{wall}") == {"NetworkPolicy"}
     assert release.there(team, "ultramarine-operator") == set()
     assert release.get("secret", "ultramarine-storage", team)["data"] == keys
+    said = release.helm(
+        "upgrade", "um", str(CHART), "--reuse-values", "--set=clusterWide=true", "--dry-run=server"
+    ).stdout
+    assert f'ULTRAMARINE_GATEWAY_NAMESPACES, value: "{home.namespace},{team}"' in said
     for _ in range(2):  # its account and the way to the storage stay, in this upgrade and the next
         accounts = release.get("secret", "ultramarine-storage-accounts")["data"]
         assert accounts[f"namespace-{team}"] == keys["AWS_SECRET_ACCESS_KEY"]

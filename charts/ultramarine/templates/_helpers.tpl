@@ -214,7 +214,7 @@ are `gone`, and those that this upgrade takes off the list (`left`). Without a l
 {{- end }}
 {{- end }}
 {{- $left := list }}
-{{- range without $before "*" "" }}
+{{- range without $before "*" "" .Release.Namespace }}
 {{- if not (has . $listed) }}
 {{- $left = append $left . }}
 {{- end }}
@@ -222,6 +222,19 @@ are `gone`, and those that this upgrade takes off the list (`left`). Without a l
 {{- $_ := set .Values "seen" (dict "namespaces" (prepend $there .Release.Namespace) "gone" $gone "left" $left) }}
 {{- end }}
 {{- .Values.seen | toJson }}
+{{- end }}
+
+{{- /* Those that have a gateway. In a whole cluster that is looked after, one that is taken off the list goes on by its own. */ -}}
+{{- define "ultramarine.gateways" -}}
+{{- $namespaces := include "ultramarine.namespaces" . | fromJsonArray }}
+{{- if .Values.clusterWide }}
+{{- range (lookup "apps/v1" "Deployment" "" "").items }}
+{{- if and (eq .metadata.name "ultramarine-gateway") (eq (get .metadata.labels "app.kubernetes.io/instance") $.Release.Name) }}
+{{- $namespaces = append $namespaces .metadata.namespace }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- $namespaces | uniq | toJson }}
 {{- end }}
 
 {{- /* A peer's namespaceSelector: these `values`, which are a list as JSON, or all of the cluster. */ -}}
