@@ -55,7 +55,7 @@ def application(agent: Agent, folder: Path) -> web.Application:
             of_envoy = await envoy.metrics(folder)
         except (OSError, aiohttp.ClientError, TimeoutError):
             of_envoy = b""
-        text = _own(agent).encode() + of_envoy
+        text = _own(agent).encode() + of_envoy + _unborn(agent, of_envoy.decode()).encode()
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     made = web.Application()
@@ -76,3 +76,11 @@ def _own(agent: Agent) -> str:
         f"ultramarine_gateway_{name} {value}\n"
         for name, (what, value) in gauges.items()
     )
+
+
+def _unborn(agent: Agent, of_envoy: str) -> str:
+    """Counters of requests that Envoy has not used yet, as 0: the increase of a series that is born at 1 is 0."""
+    names = [name for name in agent.report() if agent.routes(name) is not None]
+    series = [f'envoy_http_downstream_rq_total{{endpoint="{name}"}}' for name in names]
+    series += [f'envoy_http_downstream_rq{{code="5xx",endpoint="{name}"}}' for name in names]
+    return "".join(f"{one} 0\n" for one in series if one not in of_envoy)

@@ -122,6 +122,8 @@ def configuration(folder: Path, platform: Platform, kubelet: str, node: str) -> 
                 "target_label": "job",
                 "replacement": f"{HOME}/ultramarine-gateway",
             },
+            {"target_label": "endpoint", "replacement": "routes"},  # the Prometheus Operator's own,
+            {"action": "labeldrop", "regex": "endpoint"},  # and the chart's answer
         ],
     }
     volumes = {

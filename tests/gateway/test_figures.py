@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -85,6 +86,22 @@ async def test_errors_for_want_of_a_pod_are_told_apart(gateway: Gateway, client:
         found = (await figures(address, lambda seen: seen["blue"].requests == 8))["blue"]
 
     assert (found.errors, found.absent, found.client_errors) == (8, 8, 0)
+
+
+async def test_counters_of_alerts_begin_at_0(gateway: Gateway, client: ClientSession) -> None:
+    """Envoy tells of a counter from its first count on; an increase wants one that was 0. Each is told once."""
+    port, found = free_port(), []
+    async with answering(gateway) as address:
+        await gateway.use(routes(port, deployment("blue", 100)))
+        for code in (0, 503):
+            if code:
+                assert (await ask(client, port))[0] == code
+            async with client.get(f"http://{address}/metrics") as answer:
+                text = await answer.text()
+            told = re.findall(r"^envoy_http_downstream_rq(?:_total)?{(.*)} (\d+)$", text, re.MULTILINE)
+            found.append([value for labels, value in told if 'endpoint="churn"' in labels])
+
+    assert found == [["0", "0"], ["1", "1"]]
 
 
 async def test_the_pods_4xx_are_counted(gateway: Gateway, client: ClientSession) -> None:

@@ -155,11 +155,13 @@ def group(name: str, series: dict[str, str], firing: dict[int, int], alert: str 
 
 
 def test_each_alert_fires_when_its_time_is_over_and_not_before(tmp_path: Path) -> None:
-    """Each with series of its own; and none on an ordinary day."""
+    """Each with series of its own; and none on an ordinary day, or for four jobs that fail after many."""
     build.ensure(("promtool",))
     assert [case.alert for case in CASES] == NAMES
     groups = [group(case.alert, case.series, {case.quiet: 0, case.fires: 1}, case.alert) for case in CASES]
     groups.append(group("an ordinary day", WELL, dict.fromkeys(range(0, 91, 5), 0)))
+    four = ended("10x70 11 12 13 14x60", "0x140")
+    groups.append(group("four failures", four, dict.fromkeys(range(70, 140), 0), "UltramarineJobsFail"))
     file = tmp_path / "tests.yaml"
     file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": groups}))
     done = subprocess.run(

@@ -340,6 +340,16 @@ def test_every_object_is_labelled_and_named_once(chart, mode):
             assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "um"
 
 
+def test_a_deployment_is_selected_by_its_component(chart):
+    """As runbooks do, in all namespaces."""
+    made = of(chart.render({"namespaces": ["team-a"]}), "Deployment")
+
+    assert len(made) == 4
+    for each in made:
+        component = each["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
+        assert each["metadata"]["labels"]["app.kubernetes.io/component"] == component
+
+
 def test_people_have_roles_where_the_crds_are_installed(chart):
     """With the CRDs come the roles, whose Secret is the one that the values name; either can be left out."""
     roles = {"ultramarine-viewer", "ultramarine-data-scientist", "ultramarine-approver"}
@@ -392,6 +402,8 @@ def test_prometheus_finds_the_gateways_and_the_servers(chart):
         == serving["spec"]["namespaceSelector"]
         == {"matchNames": ["platform", "one", "two"]}
     )
+    # The Prometheus Operator names the port in a label, which would hide the one that Envoy counts by.
+    assert gateway["spec"]["podMetricsEndpoints"][0]["relabelings"] == [{"action": "labeldrop", "regex": "endpoint"}]
     ports = [port for container in found[0]["spec"]["template"]["spec"]["containers"] for port in container["ports"]]
     (port,) = (port for port in ports if port["name"] == gateway["spec"]["podMetricsEndpoints"][0]["port"])
     for policy in of(got, "NetworkPolicy"):

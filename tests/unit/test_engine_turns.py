@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from builders import NOW, PLATFORM, child, endpoint, ours, read, seen, version
+from prometheus_client import REGISTRY
 from ultramarine.engine.engine import Engine, _end
 from ultramarine.engine.mirror import Mirror
 from ultramarine.engine.queue import FIRST_BACKOFF
@@ -18,7 +19,7 @@ from ultramarine.kinds import KINDS
 from ultramarine.kinds.model.plan import plan_model
 from ultramarine.kube.apply import with_hash
 from ultramarine.kube.client import ApiError
-from ultramarine.shared.meta import MODEL, MODEL_VERSION, SERVICE, Key, Manifest, Resource
+from ultramarine.shared.meta import MODEL, MODEL_VERSION, SERVICE, TRAINING_JOB, Key, Manifest, Resource
 
 COUNT = 500
 
@@ -59,6 +60,14 @@ async def led(engine: Engine, until: Any) -> int:
         await asyncio.sleep(0)
     await _end([leading])
     return turns
+
+
+def test_ends_are_counted_from_0_in_a_namespace_that_is_seen(engine):
+    """An operator of the whole cluster learns of namespaces by their objects, before a first one of them ends."""
+    engine.tell(TRAINING_JOB, ours("TrainingJob", "a", {}, namespace="team-new"))
+    labels = {"kind": "TrainingJob", "object_namespace": "team-new", "outcome": "Failed"}
+
+    assert REGISTRY.get_sample_value("ultramarine_finished_total", labels) == 0
 
 
 async def test_a_backlog_leaves_turns_to_the_lease_and_the_probes(engine):

@@ -141,6 +141,9 @@ class Engine:
 
     def _learn(self, resource: Resource, manifest: Manifest) -> None:
         try:
+            if resource.kind in self._kinds:
+                kind = self._kinds[resource.kind]
+                self._reconciler.accounting.notice(kind, manifest["metadata"]["namespace"])
             edited = self._mirror.is_edited(resource, manifest)
             if self._mirror.put(resource, manifest):
                 self._ring(resource, manifest, edited=edited)

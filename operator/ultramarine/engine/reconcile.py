@@ -220,7 +220,6 @@ class Reconciler:
         kind = self._kinds[manifest["kind"]]
         status, refresh = self.accounting.completed(kind, manifest, plan.status, children, now)
         if status != (manifest.get("status") or {}):
-            self.accounting.notice(kind, manifest["metadata"]["namespace"])
             try:
                 answer = await write_status(self._client, kind.resource, manifest, status)
             except ApiError as error:
