@@ -48,7 +48,7 @@ check: .venv/ready  ## style, types, layers, generated files, chart
 	$(BIN)/mypy
 	$(BIN)/mypy examples/quickstart/demo.py
 	$(BIN)/lint-imports
-	$(BIN)/python -m ultramarine.generate --check
+	$(BIN)/python -m ultramarine_operator.generate --check
 	@$(BIN)/ultramarine-cluster build helm
 	"$$($(BIN)/ultramarine-cluster build --print)/helm" lint --strict -f charts/ultramarine/ci/images-values.yaml charts/ultramarine
 
@@ -117,7 +117,7 @@ sbom: .venv/ready  ## what is in each image, as CycloneDX, into build/sbom
 	@$(BIN)/python -m ultramarine_cluster.sbom build/sbom
 
 generate: .venv/ready  ## write crds/, the chart's copies and docs/api.md anew
-	$(BIN)/python -m ultramarine.generate
+	$(BIN)/python -m ultramarine_operator.generate
 
 format: .venv/ready  ## let ruff set the code
 	$(BIN)/ruff format .

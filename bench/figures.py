@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from chaos.world import Api
 from sights import AT_ONCE, Bench, follow, passes, writes
-from ultramarine.shared.conditions import find
-from ultramarine.shared.meta import API_VERSION, Manifest, Resource
+from ultramarine_contract.meta import API_VERSION, Manifest, Resource
+from ultramarine_operator.shared.conditions import find
 
 MERGE = "application/merge-patch+json"
 PROCESS = "process_cpu_seconds_total"

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from aiohttp import ClientSession
 from rig import NAMESPACE, Gateway, Pod, answers, ask, deployment, eventually, free_port, routes, short_folder
-from ultramarine.shared.routes import EndpointRoutes, RouteAuth
+from ultramarine_contract.routes import EndpointRoutes, RouteAuth
 from ultramarine_gateway import listeners
 from ultramarine_gateway.agent import Agent
 

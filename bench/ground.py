@@ -17,9 +17,9 @@ from api.bare import access, install, requests_to
 from api.operator_process import BUCKET, Operator
 from chaos.world import OTHERS, Api, World, selectors
 from sights import follow
-from ultramarine.kinds import KINDS
-from ultramarine.outside.storage import Storage
 from ultramarine_cluster import cluster
+from ultramarine_contract.storage import Storage
+from ultramarine_operator.kinds import KINDS
 from unit.conftest import ObjectStore, serving_store
 
 

@@ -16,9 +16,9 @@ from typing import Any
 import skops.io
 from served.fit import MODELS
 from skl2onnx import to_onnx
-from ultramarine.shared.serving_records import ServingTask
 from ultramarine_cluster.paths import REPOSITORY
 from ultramarine_cluster.venvs import python_with
+from ultramarine_contract.serving_records import ServingTask
 from unit.serving_process import LABELS, ROWS, environment
 
 SERVED = Path(__file__).resolve().parent / "served"

@@ -26,7 +26,7 @@ from pinned import memory
 from serving import processor
 from serving_pool import PoolServer, adder, pooling, stored
 from sights import table
-from ultramarine.shared.catalogue import CatalogueEntry
+from ultramarine_contract.catalogue import CatalogueEntry
 from unit.conftest import ObjectStore, serving_store
 from unit.serving_process import LABELS, ROWS
 

@@ -23,18 +23,11 @@ from chaos.world import Api
 from scale_kinds import Sizes, Stored, clear, gateway_of, sizes_of
 from scale_kinds import measure as measure_kinds
 from sights import Bench, Memory, Operator, cpu_of_components, passes, percentiles, table, writes
-from ultramarine.shared.conditions import is_true
-from ultramarine.shared.meta import (
-    API_VERSION,
-    MODEL,
-    MODEL_VERSION,
-    ONLINE_ENDPOINT,
-    TRAINING_JOB,
-    Manifest,
-)
-from ultramarine.shared.routes import GATEWAY_PORT
-from ultramarine.shared.training_records import TerminationRecord
 from ultramarine_cluster import cluster, kwok, target
+from ultramarine_contract.meta import API_VERSION, MODEL, MODEL_VERSION, ONLINE_ENDPOINT, TRAINING_JOB, Manifest
+from ultramarine_contract.routes import GATEWAY_PORT
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_operator.shared.conditions import is_true
 
 NAMESPACE = "ultramarine-scale"
 JOB_SECONDS = 1.0

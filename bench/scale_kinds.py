@@ -23,8 +23,8 @@ from figures import MERGE, Row, Spent, made, patch_all, watched
 from ground import Ground, asking, bare, played
 from scale_sweeps import Store, names_of, sweeps
 from sights import Bench, Memory, Operator, follow, percentiles, table
-from ultramarine.shared.conditions import is_true
-from ultramarine.shared.meta import (
+from ultramarine_cluster import target
+from ultramarine_contract.meta import (
     CHILD_SELECTOR,
     CONFIG_MAP,
     MODEL,
@@ -35,7 +35,7 @@ from ultramarine.shared.meta import (
     SWEEP,
     Manifest,
 )
-from ultramarine_cluster import target
+from ultramarine_operator.shared.conditions import is_true
 
 KEPT = 5  # versions of a Model
 STEPS = [50, 100]

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from builders import searching
 from figures import Row, Spent, patch_all, watched
 from sights import Bench, Memory
-from ultramarine.shared.contract import SUMMARY_NAME
-from ultramarine.shared.meta import SWEEP, Manifest
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary
+from ultramarine_contract.common import SUMMARY_NAME
+from ultramarine_contract.meta import SWEEP, Manifest
+from ultramarine_contract.sweep_records import BestTrial, SweepSummary
 
 TRIALS = 10
 FOUND = SweepSummary(

@@ -16,9 +16,9 @@ from typing import Any
 
 import aiohttp
 from chaos.world import Api
-from ultramarine.shared.conditions import is_true
-from ultramarine.shared.meta import JOB, LABEL_NAME, ONLINE_ENDPOINT, POD, TRAINING_JOB, Manifest, Resource
 from ultramarine_cluster import cluster, target
+from ultramarine_contract.meta import JOB, LABEL_NAME, ONLINE_ENDPOINT, POD, TRAINING_JOB, Manifest, Resource
+from ultramarine_operator.shared.conditions import is_true
 
 AT_ONCE = 16  # requests of ours under way
 PATIENCE = 1800.0

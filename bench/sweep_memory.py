@@ -22,8 +22,8 @@ from typing import Any
 
 from pinned import free_port, memory
 from sights import table
-from ultramarine.shared.sweep_records import SweepTask
 from ultramarine_cluster.paths import REPOSITORY
+from ultramarine_contract.sweep_records import SweepTask
 from ultramarine_trainer.leases import Connection, Unreachable
 from unit.conftest import serving_store
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from conftest import Platform, restricted
 from prometheus_client.parser import text_string_to_metric_families
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.sweep_records import SweepTask
 from ultramarine_cluster import cluster, target
 from ultramarine_cluster.paths import REPOSITORY
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.sweep_records import SweepTask
 from ultramarine_sweep import journal
 from ultramarine_sweep.trial import SUCCEEDED, Trial
 from ultramarine_sweep.trials import Trials

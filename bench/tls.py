@@ -25,8 +25,8 @@ from pinned import cpu_seconds, pinned
 from rig import Gateway, Pod, deployment, free_port, routes
 from serving_process import environment, fitted, task_for, write_models
 from sights import table
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import ENV_STORAGE_CA
+from ultramarine_contract.common import ENV_STORAGE_CA
+from ultramarine_contract.storage import Storage
 from unit.conftest import serving_store
 
 SECONDS, TURNS, CONNECTIONS = 6, 5, (1, 64)

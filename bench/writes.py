@@ -31,9 +31,9 @@ from chaos.lives import state
 from chaos.world import Api, World
 from ground import Ground, bare, played
 from sights import follow, percentiles, table
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.meta import JOB, POD, TRAINING_JOB, Manifest
 from ultramarine_cluster import cluster
+from ultramarine_contract.meta import JOB, POD, TRAINING_JOB, Manifest
+from ultramarine_contract.storage import Storage
 
 NAMESPACE = "writes"
 CALM_SECONDS = 3.0  # without any request of the operator's, after which nothing more comes of a life

@@ -7,11 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ultramarine.shared import contract
-from ultramarine.shared.conditions import find
-from ultramarine.shared.meta import API_VERSION, Manifest, child_labels
-from ultramarine.shared.plan import Obj, Plan, Platform, Seen
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_contract import common as contract
+from ultramarine_contract.meta import API_VERSION, Manifest, child_labels
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_operator.shared.conditions import find
+from ultramarine_operator.shared.plan import Obj, Plan, Platform, Seen
 
 NOW = datetime(2030, 1, 1, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
@@ -51,7 +51,7 @@ def ours(kind: str, name: str, spec: Manifest, status: Manifest | None = None, *
 
 def read(manifest: Manifest) -> Obj[Any]:
     """The object with its spec read by its kind's schema."""
-    from ultramarine.kinds import KINDS
+    from ultramarine_operator.kinds import KINDS
 
     kind = next(kind for kind in KINDS if kind.name == manifest["kind"])
     return Obj(manifest, kind.spec.model_validate(manifest["spec"]))
@@ -101,7 +101,7 @@ def sweep(status: Manifest | None = None, **spec: Any) -> Obj[Any]:
 
 def sweep_job(owner: Obj[Any], which: str, condition: str = "", reason: str = "", **counts: Any) -> Manifest:
     """The Job of a Sweep's `coordinator` or `workers`, running, or ended by that condition."""
-    from ultramarine.kinds.sweep.plan import plan
+    from ultramarine_operator.kinds.sweep.plan import plan
 
     (spec,) = (
         made["spec"]
@@ -168,7 +168,7 @@ def child(
 
 def job(owner: Obj[Any], condition: str = "", reason: str = "", **counts: Any) -> Manifest:
     """The Job of a TrainingJob, running, or ended by that condition."""
-    from ultramarine.kinds.trainingjob.manifests import training_job as build
+    from ultramarine_operator.kinds.trainingjob.manifests import training_job as build
 
     ended = {"type": condition, "status": "True", "reason": reason, "lastTransitionTime": "2030-01-01T11:59:00Z"}
     status = {**counts, **({"conditions": [ended]} if condition else {})}

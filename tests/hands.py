@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared import contract
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask
-from ultramarine.shared.training_records import TrainingTask
-from ultramarine.shared.version_records import CompileRecord, CompileTask, DeleteTask
+from ultramarine_contract import common as contract
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.sweep_records import BestTrial, SweepSummary, SweepTask
+from ultramarine_contract.training_records import TrainingTask
+from ultramarine_contract.version_records import CompileRecord, CompileTask, DeleteTask
 
 MODEL_FILE = "model.skops"
 

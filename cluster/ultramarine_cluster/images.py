@@ -46,30 +46,16 @@ class Image:
     seconds: float = 60
 
 
-def _shared(*modules: str) -> tuple[str, ...]:
-    """What an image takes of the operator's package."""
-    package = "operator/ultramarine"
-    return (f"{package}/__init__.py", *(f"{package}/shared/{module}.py" for module in ("__init__", *modules)))
-
-
 def table() -> dict[str, Image]:
     """The images by name."""
-    common = ("pyproject.toml", "constraints.txt", ".dockerignore")
-    outside = "operator/ultramarine/outside"
-    of_both = ("contract", "tls", "errors", "formats", "training_records", "trusted_types")
-    of_trainer = (
-        *_shared(*of_both, "addresses", "lastwords", "sweep_records", "searchdomains", "searchspace", "searchgrid"),
-        outside,
-    )
-    of_server = (*_shared(*of_both, "addresses", "serving_records", "version_records", "catalogue"), outside)
-    of_gateway = _shared("contract", "tls", "logs", "meta", "routes")
+    common = ("pyproject.toml", "constraints.txt", ".dockerignore", "contract")
     addons = ("coredns", "metrics-server", "local-path-provisioner")
     examples = sorted(file.parent.name for file in (REPOSITORY / "examples").glob("*/Dockerfile"))
     return {
-        "operator": Image("operator/Dockerfile", (*common, "operator"), seconds=45),
-        "trainer": Image("trainer-image/Dockerfile", (*common, *of_trainer, "trainer-image"), seconds=90),
-        "server": Image("server-image/Dockerfile", (*common, *of_server, "server-image"), seconds=90),
-        "gateway": Image("gateway-image/Dockerfile", (*common, *of_gateway, "gateway-image"), seconds=60),
+        "operator": Image("operator/Dockerfile", (*common, "sdk", "operator"), seconds=45),
+        "trainer": Image("trainer-image/Dockerfile", (*common, "trainer-image"), seconds=90),
+        "server": Image("server-image/Dockerfile", (*common, "server-image"), seconds=90),
+        "gateway": Image("gateway-image/Dockerfile", (*common, "gateway-image"), seconds=60),
         "storage": _storage(),
         "addons": Image(
             str((CLUSTER_FOLDER / "addons" / "Dockerfile").relative_to(REPOSITORY)),

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ultramarine.shared.logs import JsonLines
-from ultramarine.shared.routes import GATEWAY_PORT
+from ultramarine_contract.logs import JsonLines
+from ultramarine_contract.routes import GATEWAY_PORT
 
 from ultramarine_gateway import envoy
 
@@ -40,7 +40,7 @@ def main() -> int:
 
 async def _agent(arguments: argparse.Namespace) -> None:
     from aiohttp import web  # Envoy's container needs neither this nor what the agent imports.
-    from ultramarine.shared.tls import server_context
+    from ultramarine_contract.tls import server_context
 
     from ultramarine_gateway.agent import Agent
     from ultramarine_gateway.answers import application

@@ -11,8 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ultramarine.shared.routes import PROTOCOLS, EndpointRoutes, RouteState
-from ultramarine.shared.tls import server_name
+from ultramarine_contract.routes import PROTOCOLS, EndpointRoutes, RouteState
+from ultramarine_contract.tls import server_name
 
 from ultramarine_gateway.agreement import Compared
 from ultramarine_gateway.asking import Peer

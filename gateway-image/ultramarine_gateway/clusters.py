@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ultramarine.shared.routes import EndpointRoutes, RouteDeployment
-from ultramarine.shared.tls import server_name
+from ultramarine_contract.routes import EndpointRoutes, RouteDeployment
+from ultramarine_contract.tls import server_name
 
 from ultramarine_gateway.rendering import FROM_AGENT, TYPES, Document, cluster_name, compared, copies_name
 

@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 
 import aiohttp
-from ultramarine.shared.contract import ANSWERS_PATH
-from ultramarine.shared.routes import EndpointRoutes
+from ultramarine_contract.common import ANSWERS_PATH
+from ultramarine_contract.routes import EndpointRoutes
 
 from ultramarine_gateway.agent import Agent
 from ultramarine_gateway.agreement import Pairs, Told, answers_in

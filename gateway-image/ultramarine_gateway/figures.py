@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from ultramarine.shared.routes import DeploymentFigures, EndpointRoutes
+from ultramarine_contract.routes import DeploymentFigures, EndpointRoutes
 
 from ultramarine_gateway import envoy
 from ultramarine_gateway.rendering import cluster_name

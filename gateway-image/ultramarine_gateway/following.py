@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.routes import LABEL_ROUTES
-from ultramarine.shared.tls import AUTHORITY
+from ultramarine_contract.routes import LABEL_ROUTES
+from ultramarine_contract.tls import AUTHORITY
 
 from ultramarine_gateway.agent import Agent
 from ultramarine_gateway.kubernetes import Api

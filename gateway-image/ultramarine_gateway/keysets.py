@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import abc, web
-from ultramarine.shared.routes import KEY_SET_URI
+from ultramarine_contract.routes import KEY_SET_URI
 
 _log = logging.getLogger(__name__)
 

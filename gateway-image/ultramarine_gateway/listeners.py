@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from urllib.parse import urlencode
 
-from ultramarine.shared.contract import COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
-from ultramarine.shared.routes import GATEWAY_READY_PORT, EndpointRoutes
+from ultramarine_contract.common import COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
+from ultramarine_contract.routes import GATEWAY_READY_PORT, EndpointRoutes
 
 from ultramarine_gateway.bootstrap import KEY_SETS_CLUSTER
 from ultramarine_gateway.rendering import (

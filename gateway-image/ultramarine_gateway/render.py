@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Iterable
 
 from google.protobuf import any_pb2, json_format
-from ultramarine.shared.routes import EndpointRoutes
+from ultramarine_contract.routes import EndpointRoutes
 
 from ultramarine_gateway.clusters import clusters
 from ultramarine_gateway.listeners import listener, readiness

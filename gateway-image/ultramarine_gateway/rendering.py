@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ultramarine.shared.routes import EndpointRoutes, RouteDeployment
+from ultramarine_contract.routes import EndpointRoutes, RouteDeployment
 
 Document = dict[str, Any]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
-from ultramarine.shared.routes import PIN_HEADER, EndpointRoutes, RouteDeployment
+from ultramarine_contract.common import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
+from ultramarine_contract.routes import PIN_HEADER, EndpointRoutes, RouteDeployment
 
 from ultramarine_gateway.rendering import (
     AUDIENCE_FILTER,

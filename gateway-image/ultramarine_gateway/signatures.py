@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
-from ultramarine.shared.routes import EndpointRoutes
+from ultramarine_contract.routes import EndpointRoutes
 
 from ultramarine_gateway.agent import Agent
 from ultramarine_gateway.asking import FAILURES, Peer, ask

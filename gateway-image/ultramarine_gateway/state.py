@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from ultramarine.shared.contract import GATEWAY_HEADER
-from ultramarine.shared.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteState
+from ultramarine_contract.common import GATEWAY_HEADER
+from ultramarine_contract.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteState
 
 from ultramarine_gateway.conversation import Wanted
 from ultramarine_gateway.render import render, render_assignment, render_readiness

@@ -13,15 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from ultramarine.shared import contract
-from ultramarine.shared.errors import UltramarineError
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract import common as contract
+from ultramarine_contract.errors import UltramarineError
+from ultramarine_contract.serving_records import ServingTask
 
 from ultramarine_server.cpus import cpu_limit
 
 if TYPE_CHECKING:
-    from ultramarine.shared.training_records import TerminationRecord
-    from ultramarine.shared.version_records import CompileRecord, CompileTask, DeleteTask
+    from ultramarine_contract.training_records import TerminationRecord
+    from ultramarine_contract.version_records import CompileRecord, CompileTask, DeleteTask
 
 Task = TypeVar("Task")
 
@@ -71,7 +71,7 @@ def main() -> int:
         return serve(task, places, listening)
     except UltramarineError as error:
         print(f"ultramarine-server: {error.reason}: {error.message}", file=sys.stderr, flush=True)
-        from ultramarine.shared.training_records import TerminationRecord  # Records take a moment to import.
+        from ultramarine_contract.training_records import TerminationRecord  # Records take a moment to import.
 
         _leave(TerminationRecord(reason=error.reason, message=error.message), arguments.termination_log)
         return 1
@@ -124,13 +124,13 @@ def _task() -> ServingTask:
 
 
 def _compile_task() -> CompileTask:
-    from ultramarine.shared.version_records import CompileTask
+    from ultramarine_contract.version_records import CompileTask
 
     return _read("compiling", CompileTask.from_json)
 
 
 def _delete_task() -> DeleteTask:
-    from ultramarine.shared.version_records import DeleteTask
+    from ultramarine_contract.version_records import DeleteTask
 
     return _read("deleting", DeleteTask.from_json)
 

@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 
 import msgspec
-from ultramarine.shared.contract import MANIFEST_NAME, ArtifactManifest
-from ultramarine.shared.formats import FOLDER_FORMATS, FORMATS, HEAD, known_formats, models_among
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.common import MANIFEST_NAME, ArtifactManifest
+from ultramarine_contract.formats import FOLDER_FORMATS, FORMATS, HEAD, known_formats, models_among
+from ultramarine_contract.serving_records import ServingTask
 
 from ultramarine_server.errors import LoadError
 

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ultramarine.shared.contract import UNREADABLE, read_known
+from ultramarine_contract.common import UNREADABLE, read_known
 
 from ultramarine_server.errors import LoadError
 

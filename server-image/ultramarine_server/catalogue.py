@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ultramarine.shared.catalogue import CatalogueEntry, unpack
-from ultramarine.shared.contract import CATALOGUE_NAME
+from ultramarine_contract.catalogue import CatalogueEntry, unpack
+from ultramarine_contract.common import CATALOGUE_NAME
 
 LOOK_SECONDS = 1.0  # The kubelet takes up to a minute, so that no more is lost by this.
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import ENV_POD, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION
-from ultramarine.shared.errors import StorageError, UltramarineError
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.common import ENV_POD, ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION
+from ultramarine_contract.errors import StorageError, UltramarineError
+from ultramarine_contract.serving_records import ServingTask
+from ultramarine_contract.storage import Storage
 
 from ultramarine_server.collected import read_totals, write_totals
 from ultramarine_server.parquet import parquet_of, rows_in

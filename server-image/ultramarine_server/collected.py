@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import orjson
-from ultramarine.shared.contract import UNREADABLE, read_known
+from ultramarine_contract.common import UNREADABLE, read_known
 
 _NAME = "collected.json"
 

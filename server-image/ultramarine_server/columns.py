@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from ultramarine.shared.errors import listed
+from ultramarine_contract.errors import listed
 
 from ultramarine_server.errors import BadRequest, unfit_values
 from ultramarine_server.signature import TensorSpec

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ultramarine.shared.errors import listed
+from ultramarine_contract.errors import listed
 
 from ultramarine_server.columns import numbers_of_any_kind, refuse_text
 from ultramarine_server.errors import BadRequest, LoadError, unfit_values

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ultramarine.shared.contract import (
+from ultramarine_contract.common import (
     COMPILED_NAME,
     ENV_STORAGE_ENDPOINT,
     ENV_STORAGE_REGION,
     RESULT_NAME,
     VERDICT_NAME,
 )
-from ultramarine.shared.version_records import CompileRecord, CompileTask
+from ultramarine_contract.version_records import CompileRecord, CompileTask
 
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.errors import LoadError
@@ -225,7 +225,7 @@ def _typed(values: Array, datatype: str) -> Array:
 
 def store(task: CompileTask, folder: Path, environment: Mapping[str, str]) -> CompileRecord:
     """Store what `compile_model` left in `folder`, and its verdict after that. Raises StorageError."""
-    from ultramarine.outside.storage import Storage  # boto3 is not for the container that loads the model.
+    from ultramarine_contract.storage import Storage  # boto3 is not for the container that loads the model.
 
     try:
         verdict = CompileRecord.from_json((folder / VERDICT_NAME).read_bytes())

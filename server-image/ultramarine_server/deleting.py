@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION
-from ultramarine.shared.version_records import DeleteTask
+from ultramarine_contract.common import ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.version_records import DeleteTask
 
 
 def delete(task: DeleteTask, environment: Mapping[str, str]) -> None:

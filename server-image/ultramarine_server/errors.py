@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ultramarine.shared.errors import UltramarineError
+from ultramarine_contract.errors import UltramarineError
 
 
 class LoadError(UltramarineError):

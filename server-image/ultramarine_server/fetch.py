@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.common import ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION
+from ultramarine_contract.serving_records import ServingTask
+from ultramarine_contract.storage import Storage
 
 
 def fetch(task: ServingTask, environment: Mapping[str, str], folder: Path) -> None:

@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.catalogue import CatalogueEntry
-from ultramarine.shared.contract import ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, UNREADABLE, read_known
-from ultramarine.shared.errors import StorageError, UltramarineError
+from ultramarine_contract.catalogue import CatalogueEntry
+from ultramarine_contract.common import ENV_STORAGE_ENDPOINT, ENV_STORAGE_REGION, UNREADABLE, read_known
+from ultramarine_contract.errors import StorageError, UltramarineError
+from ultramarine_contract.storage import Storage
 
 from ultramarine_server.asking import LINE_LIMIT, SOCKET_NAME, Fetched, Wanted, line
 from ultramarine_server.catalogue import Catalogue

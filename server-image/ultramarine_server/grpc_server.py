@@ -66,7 +66,7 @@ class GrpcServer:
 
 def _credentials(folder: Path) -> grpc.ServerCredentials:
     """Credentials by the certificate that is in the folder when a connection is made."""
-    from ultramarine.shared.tls import CERTIFICATE, KEY, identity
+    from ultramarine_contract.tls import CERTIFICATE, KEY, identity
 
     seen = identity(folder)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
-from ultramarine.shared.contract import GATEWAY_HEADER
+from ultramarine_contract.common import GATEWAY_HEADER
 
 KEY_NAMES = ("primary", "secondary")
 NO_PROOF = "this pod answers its gateway alone: ask the endpoint"

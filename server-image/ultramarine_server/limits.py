@@ -7,7 +7,7 @@ import math
 from collections import deque
 
 import msgspec
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.serving_records import ServingTask
 
 from ultramarine_server.errors import Problem
 

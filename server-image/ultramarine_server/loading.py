@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ultramarine.shared.formats import CODE_EXECUTING_FORMATS
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.formats import CODE_EXECUTING_FORMATS
+from ultramarine_contract.serving_records import ServingTask
 
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError
@@ -91,7 +91,7 @@ def _guarded(file: ModelFile, read: Callable[[], T]) -> T:
         message = f"{file.path.name} needs code that the server image lacks: {error}"
         remedy = "store a model of the libraries in the image, or build an image with more (docs/formats.md)"
         if "__main__" in str(error):
-            from ultramarine.shared.trusted_types import SCRIPT_REMEDY as remedy
+            from ultramarine_contract.trusted_types import SCRIPT_REMEDY as remedy
         raise LoadError(f"{message}; {remedy}", "DependencyMissing") from error
     except Exception as error:  # Parsers of damaged files raise whatever they stumble over.
         message = f"{file.path.name} is not a readable {file.format} model: {type(error).__name__}: {error}"

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pyarrow
 from pyarrow.parquet import write_table
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.serving_records import ServingTask
 
 
 class Row(msgspec.Struct):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from ultramarine.shared.catalogue import CatalogueEntry
+from ultramarine_contract.catalogue import CatalogueEntry
 
 from ultramarine_server import memory
 from ultramarine_server.asking import Fetcher, Wanted

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ultramarine.shared.errors import listed
+from ultramarine_contract.errors import listed
 
 from ultramarine_server.columns import with_gaps
 from ultramarine_server.errors import BadRequest, LoadError, UnfitAnswer

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
 import msgspec
-from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
+from ultramarine_contract.common import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
 
 from ultramarine_server import binary, protocol, score
 from ultramarine_server.accesslog import AccessLog

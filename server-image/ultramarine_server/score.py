@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from ultramarine.shared.errors import listed
+from ultramarine_contract.errors import listed
 
 from ultramarine_server import protocol
 from ultramarine_server.errors import BadRequest

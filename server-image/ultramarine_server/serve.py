@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import orjson
 import uvloop
-from ultramarine.shared.addresses import own_addresses
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.addresses import own_addresses
+from ultramarine_contract.serving_records import ServingTask
 
 from ultramarine_server import memory
 from ultramarine_server.accesslog import AccessLog
@@ -38,7 +38,7 @@ from ultramarine_server.telemetry import Telemetry
 from ultramarine_server.warmup import LARGEST, LARGEST_IN_POOL, warm_up
 
 if TYPE_CHECKING:
-    from ultramarine.shared.catalogue import CatalogueEntry
+    from ultramarine_contract.catalogue import CatalogueEntry
 
     from ultramarine_server.captures import Captures
     from ultramarine_server.grpc_server import GrpcServer
@@ -178,7 +178,7 @@ def _by_tls(folder: Path | None) -> dict[str, Any]:
     """Arguments of a server's loop. Raises LoadError for a folder without a certificate."""
     if folder is None:
         return {}
-    from ultramarine.shared.tls import server_context
+    from ultramarine_contract.tls import server_context
 
     try:
         return {"ssl": server_context(folder, "http/1.1"), "ssl_handshake_timeout": HEAD_SECONDS}

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from ultramarine.shared import errors
+from ultramarine_contract import errors
 
 import ultramarine_server
 from ultramarine_server.errors import BadRequest, LoadError, Problem

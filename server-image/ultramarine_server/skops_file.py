@@ -14,8 +14,8 @@ from skops.io._general import DictNode, JsonNode, ObjectNode, TupleNode
 from skops.io._numpy import RandomGeneratorNode
 from skops.io._sklearn import TreeNode
 from skops.io._utils import read_schema
-from ultramarine.shared.errors import listed
-from ultramarine.shared.trusted_types import STATE_TUPLES, TRUSTED_NAMES, remedy_for, untrusted_in
+from ultramarine_contract.errors import listed
+from ultramarine_contract.trusted_types import STATE_TUPLES, TRUSTED_NAMES, remedy_for, untrusted_in
 
 from ultramarine_server.errors import LoadError
 from ultramarine_server.native_checks import check

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from ultramarine.shared.errors import listed
+from ultramarine_contract.errors import listed
 
 from ultramarine_server.errors import BadRequest
 from ultramarine_server.signature import Signature, TensorSpec, mismatch

@@ -18,7 +18,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 import yaml
-from ultramarine.shared.meta import (
+from ultramarine_cluster import build, programs
+from ultramarine_cluster.cluster import Cluster
+from ultramarine_contract.meta import (
     ANNOTATION_REQUESTED_BY,
     API_VERSION,
     CONFIG_MAP,
@@ -42,8 +44,6 @@ from ultramarine.shared.meta import (
     TRAINING_JOB,
     Manifest,
 )
-from ultramarine_cluster import build, programs
-from ultramarine_cluster.cluster import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))

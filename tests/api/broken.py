@@ -24,7 +24,7 @@ from strategies import (
     texts,
     valid,
 )
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 
 @dataclass(frozen=True)

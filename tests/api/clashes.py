@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 
 def _two_sources(spec: Manifest) -> str:

@@ -14,11 +14,11 @@ from dataclasses import asdict
 from hypothesis import strategies as st
 from poison import Poison
 from strategies import GONE, Values, from_schema, json_values, replaced, schema
-from ultramarine.shared.catalogue import CatalogueEntry
-from ultramarine.shared.contract import CATALOGUE_NAME
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.routes import ROUTES_ENTRY, DeploymentFigures, RouteState
-from ultramarine.shared.version_records import CompileRecord
+from ultramarine_contract.catalogue import CatalogueEntry
+from ultramarine_contract.common import CATALOGUE_NAME
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.routes import ROUTES_ENTRY, DeploymentFigures, RouteState
+from ultramarine_contract.version_records import CompileRecord
 
 GATEWAY = "Gateway"  # the kind of a drop that changes what the gateway says of the endpoint
 DEPLOYMENTS = ("blue", "green", "many", "slow")

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from bare import Api
-from ultramarine.kinds.onlineendpoint.addresses import routes_in
-from ultramarine.shared.meta import CONFIG_MAP, Manifest
-from ultramarine.shared.routes import DeploymentFigures, RouteState
+from ultramarine_contract.meta import CONFIG_MAP, Manifest
+from ultramarine_contract.routes import DeploymentFigures, RouteState
+from ultramarine_operator.kinds.onlineendpoint.addresses import routes_in
 
 POD = "gateway-0"
 

@@ -15,9 +15,9 @@ from bare import RESOURCES, Api
 from operator_process import Operator
 from poison import Poison
 from strategies import KIND, NAMES
-from ultramarine.kube.client import as_yaml
-from ultramarine.shared.conditions import is_true
-from ultramarine.shared.meta import Manifest, Resource, content_hash, controller_uid
+from ultramarine_contract.meta import Manifest, Resource, content_hash, controller_uid
+from ultramarine_operator.kube.client import as_yaml
+from ultramarine_operator.shared.conditions import is_true
 
 OURS = tuple(KIND[name].resource for name in NAMES)
 CHILDREN = tuple({child for kind in KIND.values() for child in (*kind.children, *kind.creates)} - set(OURS))

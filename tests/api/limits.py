@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 ITEM, VALUE = "[]", "*"  # of a list, and of a map
 Path = tuple[str, ...]

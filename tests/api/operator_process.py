@@ -19,10 +19,10 @@ import httpx
 import pytest
 from bare import Api, eventually
 from ports import free_port as free_port
-from ultramarine.outside.storage import Storage
-from ultramarine.shared import contract
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_contract import common as contract
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import TerminationRecord
 from unit.conftest import ObjectStore
 
 BUCKET = "lake"
@@ -31,7 +31,7 @@ WRITES = ("create", "update", "patch", "patch/status", "delete")
 
 @dataclass
 class Operator:
-    """`python -m ultramarine` for one namespace, with a port of its own for /readyz and /metrics."""
+    """`python -m ultramarine_operator` for one namespace, with a port of its own for /readyz and /metrics."""
 
     api: Api
     store: ObjectStore
@@ -39,7 +39,7 @@ class Operator:
     port: int = field(default_factory=free_port)
     identity: str = "operator-0"  # as in a pod whose container is restarted: the Lease is its own still
     kubeconfig: Path | None = None  # by default the administrator's
-    program: tuple[str, ...] = ("-m", "ultramarine")
+    program: tuple[str, ...] = ("-m", "ultramarine_operator")
     gateway: str = ""  # HOST:PORT of the namespace's, if it has one
     gateway_api: str = ""  # the chart's value of that name, as JSON
     hears: bool = False  # whether pods may post how far they are

@@ -8,11 +8,7 @@ from dataclasses import dataclass
 from bare import DIGEST
 from hypothesis import strategies as st
 from strategies import GONE, NAMES, SHORT, Values, json_values, rarely, replaced, statuses, texts
-from ultramarine.kinds.onlineendpoint.manifests import ANNOTATION_REVISION, ANNOTATION_VERSION, LABEL_DEPLOYMENT
-from ultramarine.kinds.registration import LABEL_OUTPUT
-from ultramarine.kinds.sweep.registration import LABEL_SWEEP_UID
-from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID
-from ultramarine.shared.meta import (
+from ultramarine_contract.meta import (
     ANNOTATION_APPLIED,
     FIELD_MANAGER,
     LABEL_KIND,
@@ -20,6 +16,14 @@ from ultramarine.shared.meta import (
     LABEL_NAME,
     Manifest,
 )
+from ultramarine_operator.kinds.onlineendpoint.manifests import (
+    ANNOTATION_REVISION,
+    ANNOTATION_VERSION,
+    LABEL_DEPLOYMENT,
+)
+from ultramarine_operator.kinds.registration import LABEL_OUTPUT
+from ultramarine_operator.kinds.sweep.registration import LABEL_SWEEP_UID
+from ultramarine_operator.kinds.trainingjob.registration import LABEL_JOB_UID
 
 # What one set of objects consists of; NAME is put in when the poison is laid.
 ROLES = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 TJ, MODEL, VERSION, ENDPOINT, SWEEP = "TrainingJob", "Model", "ModelVersion", "OnlineEndpoint", "Sweep"
 NAME = "must be lower-case letters, digits and '-', with a letter or digit at both ends"

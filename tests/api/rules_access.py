@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rules import ENDPOINT, OBJECT, Rule, of_spec
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 KEY_SET = '{"keys": [{"kty": "RSA", "kid": "1", "n": "AQAB", "e": "AQAB"}]}'
 NO_KEY_SET = 'must be a whole JSON Web Key Set, such as {"keys": [{"kty": "RSA", ...}]}'

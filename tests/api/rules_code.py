@@ -6,7 +6,7 @@ from typing import Any
 
 from bare import DIGEST
 from rules import DIGESTS, DOTS, OBJECT, TJ, URI, Rule, of_spec
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 ONE_SOURCE = "give one of inline, configMap, git and uri"
 WEB = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rules import DOTS, ENDPOINT, URI, Rule, of_spec
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 HERE = "s3://lake/team-a/kept/"
 

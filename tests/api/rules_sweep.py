@@ -6,7 +6,7 @@ from typing import Any
 
 from bare import merged
 from rules import NAME, SWEEP, Rule, called, of_spec
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 SPACE, STOP, TRIAL = "spec.searchSpace", "spec.earlyTermination", "spec.trialTemplate.spec"
 METRIC = "must be a metric's name: a letter or '_', then letters, digits, '_', '.', '/' and '-'"

@@ -6,7 +6,7 @@ from typing import Any
 
 from bare import merged
 from rules import DOTS, OBJECT, QUANTITY, TJ, URI, Rule, of_spec
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 ALONE: Manifest = {"nodes": 1, "framework": None, "processesPerNode": None, "elastic": None}
 WORDS = "must be a label's value: letters, digits, '-', '_' and '.', with a letter or digit at both ends"

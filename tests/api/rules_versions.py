@@ -6,7 +6,7 @@ from typing import Any
 
 from bare import DIGEST, merged
 from rules import DIGESTS, DOTS, NAME, NUMBER, URI, VERSION, Rule, called, of_spec
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 
 def answer(**patch: Any) -> Manifest:

@@ -17,11 +17,11 @@ import pytest
 from bare import Api, eventually
 from operator_process import Node, Operator, free_port
 from stories import status, until
-from ultramarine.outside.storage import Storage
-from ultramarine.shared import contract
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.sweep_records import SweepSummary, WantedTrial
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_contract import common as contract
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.sweep_records import SweepSummary, WantedTrial
+from ultramarine_contract.training_records import TerminationRecord
 
 ACCOUNT = "trials"
 

@@ -6,8 +6,8 @@ from bare import Api, eventually
 from builders import serving as serving
 from builders import training as training
 from operator_process import Node
-from ultramarine.shared.conditions import is_true
-from ultramarine.shared.meta import TRAINING_JOB, Manifest
+from ultramarine_contract.meta import TRAINING_JOB, Manifest
+from ultramarine_operator.shared.conditions import is_true
 
 OURS = ("tj", "mdl", "mv", "oe", "sw")
 ALL = (

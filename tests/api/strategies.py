@@ -10,11 +10,11 @@ from typing import Any
 
 from bare import documents, schema_of
 from hypothesis import strategies as st
-from ultramarine.kinds import KINDS
-from ultramarine.kinds.sweep.schema import MOST_HOURS
-from ultramarine.kinds.training import REFERENCE
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.sweep_records import MOST_PODS
+from ultramarine.resources.sweep import MOST_HOURS
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.sweep_records import MOST_PODS
+from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.kinds.training import REFERENCE
 
 Values = st.SearchStrategy[Any]
 Path = tuple[str | int, ...]

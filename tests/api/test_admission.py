@@ -14,7 +14,7 @@ import pytest
 from bare import Api, documents, schema_of, whole
 from broken import too_many
 from rules import CHANGES, ENDPOINT, FIXED, FIXED_WITHIN, FREE, MODEL, SWEEP, TJ, Rule, endpoint_of
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 # Of rules.py and of every rules_*.py beside it.
 TABLES = sorted(path.stem for path in Path(__file__).parent.glob("rules*.py"))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from bare import CRDS, Api, documents, schema_of, whole
-from ultramarine.shared.schema import UNSEEN
+from ultramarine.resources.base import UNSEEN
 
 NOW = "2030-01-01T12:00:00Z"
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from operator_process import BUCKET, Operator
 from poison import Poison
 from test_misuse import examples, named, observed
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.meta import CONFIG_MAP, DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, JOB, Manifest
+from ultramarine_contract.meta import CONFIG_MAP, DEPLOYMENT, HORIZONTAL_POD_AUTOSCALER, JOB, Manifest
+from ultramarine_contract.storage import Storage
 from unit.conftest import ObjectStore
 
 RUNNING = ("Progressing", "RolledBack", "Promoted")

@@ -23,7 +23,7 @@ import yaml
 from accounts import account
 from bare import Api, Refused, eventually
 from ports import free_port
-from ultramarine.shared.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
+from ultramarine_contract.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
 
 # All that the gateway's service account may do.
 RIGHTS = [

@@ -16,12 +16,12 @@ from bare import ROOT, Api, eventually
 from operator_process import Operator
 from stories import status, there
 from test_operator_gateway import BLUE, GREEN, endpoint, roll, start, words
-from ultramarine.kinds.onlineendpoint.gateway_api import model_in
-from ultramarine.kube.apply import holds
-from ultramarine.shared.meta import Manifest
 from ultramarine_cluster import build
 from ultramarine_cluster.cluster import Cluster
 from ultramarine_cluster.paths import cache
+from ultramarine_contract.meta import Manifest
+from ultramarine_operator.kinds.onlineendpoint.gateway_api import model_in
+from ultramarine_operator.kube.apply import holds
 from unit.conftest import ObjectStore
 
 # The oldest one in whose standard channel all is that our routes say, and a new one.

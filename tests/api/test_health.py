@@ -10,9 +10,9 @@ import yaml
 from bare import ROOT, Api, eventually
 from builders import WEIGHTS, WEIGHTS_DIGEST, searching
 from stories import serving, status, there, training, until
-from ultramarine.kinds import KINDS
-from ultramarine.shared.meta import API_VERSION, Manifest
 from ultramarine_cluster import build
+from ultramarine_contract.meta import API_VERSION, Manifest
+from ultramarine_operator.kinds import KINDS
 
 
 def kstatus(manifest: Manifest) -> str:

@@ -13,7 +13,7 @@ from accounts import admit
 from bare import Api, eventually
 from operator_process import Operator
 from stories import flood, jobs, training, until
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 LEASE = "lease/ultramarine-operator"
 

@@ -37,9 +37,9 @@ from strategies import (
     whole,
     with_fixed,
 )
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.conditions import find, is_true
-from ultramarine.shared.meta import API_VERSION, Manifest
+from ultramarine_contract.meta import API_VERSION, Manifest
+from ultramarine_contract.storage import Storage
+from ultramarine_operator.shared.conditions import find, is_true
 from unit.conftest import ObjectStore
 
 MANIFESTS = int(os.environ.get("ULTRAMARINE_MISUSE", "1000"))

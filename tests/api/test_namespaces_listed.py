@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 from bare import ROOT, Api
-from ultramarine.shared.meta import Manifest
 from ultramarine_cluster import build
+from ultramarine_contract.meta import Manifest
 
 CHART = ROOT / "charts" / "ultramarine"
 KEPT = ("deployment", "service", "serviceaccount", "role", "rolebinding", "networkpolicy", "secret")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from bare import Api, eventually
 from stories import ALL, OURS, state, there
-from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY
+from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY
 
 
 def everything(api: Api) -> dict[str, str]:

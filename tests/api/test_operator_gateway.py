@@ -16,11 +16,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from operator_process import BUCKET, Operator
 from stories import status, there
 from test_gateway_agent import Gateway, gateway  # noqa: F401  the fixture of the agent's tests serves here too
-from ultramarine.kinds.onlineendpoint.addresses import first_port, next_port, routes_in
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.conditions import find
-from ultramarine.shared.meta import API_VERSION, Manifest
-from ultramarine.shared.routes import LABEL_ROUTES, PIN_HEADER, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
+from ultramarine_contract.meta import API_VERSION, Manifest
+from ultramarine_contract.routes import (
+    LABEL_ROUTES,
+    PIN_HEADER,
+    ROUTES_ENTRY,
+    EndpointRoutes,
+    RouteAuth,
+    RouteDeployment,
+)
+from ultramarine_contract.storage import Storage
+from ultramarine_operator.kinds.onlineendpoint.addresses import first_port, next_port, routes_in
+from ultramarine_operator.shared.conditions import find
 from unit.conftest import ObjectStore
 
 BLUE, GREEN = {"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@2"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bare import DIGEST, Api, eventually
 from hands import complete_job
 from stories import reasons, status
-from ultramarine.shared.meta import API_VERSION, JOB, MODEL_VERSION, Manifest
+from ultramarine_contract.meta import API_VERSION, JOB, MODEL_VERSION, Manifest
 
 
 def uri(api: Api, number: int) -> str:

@@ -15,15 +15,15 @@ from accounts import admit
 from bare import Api, eventually, whole
 from operator_process import Operator
 from stories import flood, jobs, training, until
-from ultramarine.shared.meta import MODEL_VERSION
 from ultramarine_cluster import process
+from ultramarine_contract.meta import MODEL_VERSION
 
 # An operator with a defect: no pass ever ends.
 HANGING = """
 import asyncio
-from ultramarine import __main__
-from ultramarine.engine import vitals
-from ultramarine.engine.reconcile import Reconciler
+from ultramarine_operator import __main__
+from ultramarine_operator.engine import vitals
+from ultramarine_operator.engine.reconcile import Reconciler
 
 async def hang(self, key):
     await asyncio.Event().wait()
@@ -198,7 +198,7 @@ def test_every_line_of_the_log_is_json_and_names_its_object(api, replica):
     assert ours
     for line in ours:
         assert (line["kind"], line["namespace"], line["name"]) == ("TrainingJob", api.namespace, "churn"), line
-    assert {line["logger"].split(".")[0] for line in lines} >= {"ultramarine", "kopf"}
+    assert {line["logger"].split(".")[0] for line in lines} >= {"ultramarine_operator", "kopf"}
     for line in lines:
         assert set(line) - {"kind", "namespace", "name", "traceback"} == {"time", "level", "logger", "message"}
 

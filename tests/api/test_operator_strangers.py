@@ -7,8 +7,8 @@ import json
 import pytest
 from bare import Api, eventually
 from stories import ready, serving, status, there, trained, training, until, versions
-from ultramarine.shared.conditions import find
-from ultramarine.shared.meta import API_VERSION, Manifest
+from ultramarine_contract.meta import API_VERSION, Manifest
+from ultramarine_operator.shared.conditions import find
 
 FOREIGN_JOB = {
     "apiVersion": "batch/v1",

@@ -7,7 +7,7 @@ from builders import searching
 from operator_process import Node, Operator
 from speaking import end, is_in
 from stories import status, there, versions
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 TRIAL = {"command": ["python", "train.py", "--lr=$(params.lr)"], "outputs": {"model": {}}}
 

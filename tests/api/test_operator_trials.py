@@ -14,11 +14,11 @@ from builders import searching, training
 from operator_process import Node, Operator
 from speaking import Coordinator, RealCoordinator, end, is_in, succeed, uids
 from stories import reasons, state, status, until
-from ultramarine.kinds.trials import ANNOTATION_TRIAL
-from ultramarine.shared import contract
-from ultramarine.shared.conditions import find
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.sweep_records import TrialTask
+from ultramarine_contract import common as contract
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.sweep_records import TrialTask
+from ultramarine_operator.kinds.trials import ANNOTATION_TRIAL
+from ultramarine_operator.shared.conditions import find
 
 SOURCE = {"inline": {"train.py": "print('loss=1')"}}
 TRIAL = {"source": SOURCE, "command": ["python", "train.py", "--lr=$(params.lr)"]}

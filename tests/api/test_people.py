@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from bare import ROOT, Api, eventually, whole
-from ultramarine.kinds import KINDS
-from ultramarine.shared.meta import Manifest
 from ultramarine_cluster import pki
+from ultramarine_contract.meta import Manifest
+from ultramarine_operator.kinds import KINDS
 
 PLURALS = [kind.resource.plural for kind in KINDS]
 READ = ("get", "list", "watch")

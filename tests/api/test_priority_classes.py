@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import yaml
 from bare import Api, eventually, policies, whole
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 
 POLICY = "priority-classes.ultramarine.dev"
 

@@ -8,8 +8,8 @@ import pytest
 from bare import Api, eventually
 from operator_process import Node, Operator
 from stories import serving, status, training, until
-from ultramarine.shared.conditions import find
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
+from ultramarine_operator.shared.conditions import find
 
 
 def quota(api: Api, name: str, **hard: int) -> None:

@@ -11,7 +11,7 @@ import pytest
 from bare import Api, eventually, merged, whole
 from broken import plain, spelled
 from strategies import KIND, OPEN, Path, replaced, schema
-from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY, Manifest
+from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY, Manifest
 
 TRUSTED = ("Model", "ModelVersion")
 KINDS = ("TrainingJob", "Sweep", "OnlineEndpoint", *TRUSTED)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from builders import WEIGHTS_DIGEST
-from ultramarine.shared.conditions import find, is_true
-from ultramarine.shared.meta import API_VERSION, Manifest
+from ultramarine_contract.meta import API_VERSION, Manifest
+from ultramarine_operator.shared.conditions import find, is_true
 from world import World
 
 

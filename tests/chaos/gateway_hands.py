@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from math import ceil
 
 from aiohttp import web
-from ultramarine.kinds.onlineendpoint.addresses import routes_in, turned_to
-from ultramarine.shared.conditions import is_true
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.routes import LABEL_ROUTES, DeploymentFigures, EndpointRoutes, RouteDeployment, RouteState
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.routes import LABEL_ROUTES, DeploymentFigures, EndpointRoutes, RouteDeployment, RouteState
+from ultramarine_operator.kinds.onlineendpoint.addresses import routes_in, turned_to
+from ultramarine_operator.shared.conditions import is_true
 
 Id = tuple[str, str]  # kind and name
 

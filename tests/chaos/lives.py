@@ -21,8 +21,8 @@ from serving_lives import (
     deletes_its_artifacts,
     follows_its_load,
 )
-from ultramarine.kinds.queues import LABEL_QUEUE
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
+from ultramarine_operator.kinds.queues import LABEL_QUEUE
 from world import World
 
 

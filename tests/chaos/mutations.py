@@ -9,18 +9,20 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from ultramarine.engine import engine, lease, mirror, queue
-from ultramarine.kinds import queues, registration
-from ultramarine.kinds.model import deleting
-from ultramarine.kinds.onlineendpoint import pools
-from ultramarine.kinds.onlineendpoint.routed import Routed
-from ultramarine.kinds.sweep import podpertrial
-from ultramarine.kube.client import Client
-from ultramarine.shared.meta import JOB, TRAINING_JOB, Manifest, Ref
-from ultramarine.shared.plan import Plan
+from ultramarine_contract.meta import JOB, TRAINING_JOB, Manifest, Ref
+from ultramarine_operator.engine import engine, lease, mirror, queue
+from ultramarine_operator.kinds import queues, registration
+from ultramarine_operator.kinds.model import deleting
+from ultramarine_operator.kinds.onlineendpoint import pools
+from ultramarine_operator.kinds.onlineendpoint.routed import Routed
+from ultramarine_operator.kinds.sweep import podpertrial
+from ultramarine_operator.kube.client import Client
+from ultramarine_operator.shared.plan import Plan
 
-plan: Any = importlib.import_module("ultramarine.kinds.trainingjob.plan")  # its package has a function of that name
-sweep_plan: Any = importlib.import_module("ultramarine.kinds.sweep.plan")
+plan: Any = importlib.import_module(
+    "ultramarine_operator.kinds.trainingjob.plan"
+)  # its package has a function of that name
+sweep_plan: Any = importlib.import_module("ultramarine_operator.kinds.sweep.plan")
 
 
 def numbers_are_no_compare_and_swap() -> None:

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from proxy import Call
-from ultramarine.kinds import KINDS
-from ultramarine.kinds.onlineendpoint.addresses import routes_in
-from ultramarine.kinds.registration import LABEL_OUTPUT
-from ultramarine.kinds.sweep.registration import LABEL_SWEEP_UID
-from ultramarine.kinds.trainingjob.registration import LABEL_JOB_UID
-from ultramarine.shared.catalogue import CatalogueEntry, unpack
-from ultramarine.shared.contract import CATALOGUE_NAME
-from ultramarine.shared.meta import Manifest, controller_uid
+from ultramarine_contract.catalogue import CatalogueEntry, unpack
+from ultramarine_contract.common import CATALOGUE_NAME
+from ultramarine_contract.meta import Manifest, controller_uid
+from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.kinds.onlineendpoint.addresses import routes_in
+from ultramarine_operator.kinds.registration import LABEL_OUTPUT
+from ultramarine_operator.kinds.sweep.registration import LABEL_SWEEP_UID
+from ultramarine_operator.kinds.trainingjob.registration import LABEL_JOB_UID
 from world import GARBAGE_COLLECTORS, Id, Sight, without_hash
 
 OURS = {kind.name for kind in KINDS}

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import botocore.loaders
-import ultramarine.__main__
-from ultramarine.engine.queue import Queue
-from ultramarine.engine.reports import Reports
-from ultramarine.outside.storage import Storage
+import ultramarine_operator.__main__
+from ultramarine_contract.storage import Storage
+from ultramarine_operator.engine.queue import Queue
+from ultramarine_operator.engine.reports import Reports
 
 SPEED = 5.0
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -63,7 +63,7 @@ class Zygote:
 
 @dataclass
 class Operator:
-    """A running `python -m ultramarine`."""
+    """A running `python -m ultramarine_operator`."""
 
     pid: int
     descriptor: int = field(init=False)
@@ -142,7 +142,7 @@ def _operate(order: dict[str, Any]) -> None:
             setattr(owner, name, timedelta(seconds=value) if span else value)
         if order["breaks"]:
             getattr(importlib.import_module("mutations"), order["breaks"])()
-        ultramarine.__main__.main()
+        ultramarine_operator.__main__.main()
     except SystemExit as end:
         code = end.code
     except BaseException:

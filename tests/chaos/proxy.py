@@ -15,7 +15,7 @@ from typing import Literal
 
 import aiohttp
 from aiohttp import web
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 from yarl import URL
 
 Deed = Literal[

@@ -22,11 +22,11 @@ from lives import Life
 from process import SPEED, Operator, Zygote
 from proxy import LINE, Call, Fault, Proxy, of_kubernetes, of_storage
 from sample import ALL_RUNS, Sample
-from ultramarine.kinds import KINDS
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.meta import LEASE, Manifest, Resource
-from ultramarine.shared.schema import NOT_OBSERVED
+from ultramarine.resources.base import NOT_OBSERVED
 from ultramarine_cluster.cluster import Cluster
+from ultramarine_contract.meta import LEASE, Manifest, Resource
+from ultramarine_contract.storage import Storage
+from ultramarine_operator.kinds import KINDS
 from unit.conftest import ObjectStore
 from world import BUCKET, OTHERS, Api, Id, World, selectors
 
@@ -35,15 +35,15 @@ CALM = 0.6  # seconds without any change, after which an undisturbed run has com
 QUIET = 0.3  # seconds for which the end must last, or nothing be written
 # Seconds of the operator's clock, which runs SPEED times as fast as ours.
 CONSTANTS = {
-    "ultramarine.engine.engine:RELIST_SECONDS": 2 * SPEED,
-    "ultramarine.kinds.model.plan:LOOK_AGAIN": 0.5 * SPEED,
-    "ultramarine.kinds.model.compiling:HEAD_START": 0.1 * SPEED,
-    "ultramarine.kinds.model.deleting:LOOK_AGAIN": 0.5 * SPEED,
-    "ultramarine.kinds.sweep.plan:STORING": 5.0,  # of the time that objects carry, which is ours
-    "ultramarine.kinds.onlineendpoint.autoscale:PASS": 0.3 * SPEED,
-    "ultramarine.kinds.onlineendpoint.autoscale:ASLEEP_PASS": 0.3 * SPEED,
+    "ultramarine_operator.engine.engine:RELIST_SECONDS": 2 * SPEED,
+    "ultramarine_operator.kinds.model.plan:LOOK_AGAIN": 0.5 * SPEED,
+    "ultramarine_operator.kinds.model.compiling:HEAD_START": 0.1 * SPEED,
+    "ultramarine_operator.kinds.model.deleting:LOOK_AGAIN": 0.5 * SPEED,
+    "ultramarine_operator.kinds.sweep.plan:STORING": 5.0,  # of the time that objects carry, which is ours
+    "ultramarine_operator.kinds.onlineendpoint.autoscale:PASS": 0.3 * SPEED,
+    "ultramarine_operator.kinds.onlineendpoint.autoscale:ASLEEP_PASS": 0.3 * SPEED,
     # Long enough that a machine that is busy with other things costs no lease.
-    "ultramarine.engine.lease:DURATION": 60.0,
+    "ultramarine_operator.engine.lease:DURATION": 60.0,
 }
 OURS = frozenset(kind.name for kind in KINDS)
 RESOURCES = {resource.kind: resource for resource in (*(kind.resource for kind in KINDS), *OTHERS)}

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ultramarine.kinds import KINDS
+from ultramarine_operator.kinds import KINDS
 
 NAME = "ULTRAMARINE_CHAOS_SAMPLE"  # any text; by default the commit's tree
 RUNS = "ULTRAMARINE_CHAOS_RUNS"
-KINDS_FOLDER = "operator/ultramarine/kinds/"
+KINDS_FOLDER = "operator/ultramarine_operator/kinds/"
 T = TypeVar("T")
 
 

@@ -7,9 +7,9 @@ from base64 import b64decode
 import hands
 from awaited import model, ours, ready, served, told, version
 from builders import serving
-from ultramarine.shared.catalogue import unpack
-from ultramarine.shared.contract import CATALOGUE_NAME
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.catalogue import unpack
+from ultramarine_contract.common import CATALOGUE_NAME
+from ultramarine_contract.meta import Manifest
 from world import World
 
 # Pods by load.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ultramarine.kinds.sweep.manifests import COORDINATOR
-from ultramarine.kinds.trials import TOKEN_KEY
-from ultramarine.shared.contract import ENV_SWEEP_TOKEN
-from ultramarine.shared.meta import LABEL_NAME, Manifest, controller_uid
-from ultramarine.shared.pods import is_running
+from ultramarine_contract.common import ENV_SWEEP_TOKEN
+from ultramarine_contract.meta import LABEL_NAME, Manifest, controller_uid
+from ultramarine_operator.kinds.sweep.manifests import COORDINATOR
+from ultramarine_operator.kinds.trials import TOKEN_KEY
+from ultramarine_operator.shared.pods import is_running
 
 
 @dataclass

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from builders import searching
-from ultramarine.kinds.queues import LABEL_QUEUE
-from ultramarine.shared.conditions import find, is_true
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.pods import is_running
+from ultramarine_contract.meta import Manifest
+from ultramarine_operator.kinds.queues import LABEL_QUEUE
+from ultramarine_operator.shared.conditions import find, is_true
+from ultramarine_operator.shared.pods import is_running
 from world import World
 
 TRIAL = {"command": ["python", "train.py", "--lr=$(params.lr)"], "outputs": {"model": {}}}

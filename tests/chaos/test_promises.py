@@ -22,15 +22,15 @@ from process import SPEED
 from proxy import Call, Fault
 from rig import Disturbance, Outcome, Rig, Run, together
 from serving_lives import POOL, SMALL, scaled
-from ultramarine.kinds import KINDS
-from ultramarine.shared.meta import Manifest, controller_uid
+from ultramarine_contract.meta import Manifest, controller_uid
+from ultramarine_operator.kinds import KINDS
 from world import World
 
 ALWAYS = 10**9
 # A listing each second of ours, at SPEED.
 OFTEN = {
-    "ultramarine.engine.engine:RELIST_SECONDS": 1 * SPEED,
-    "ultramarine.engine.engine:SECOND_LISTING_SECONDS": 1 * SPEED,
+    "ultramarine_operator.engine.engine:RELIST_SECONDS": 1 * SPEED,
+    "ultramarine_operator.engine.engine:SECOND_LISTING_SECONDS": 1 * SPEED,
 }
 NEVER = dict.fromkeys(OFTEN, 1e9)
 # What only a running pod tells, and nobody who did not see it.
@@ -235,8 +235,8 @@ async def spared(rig: Rig, breaks: str = "") -> None:
 
     # A listing would tell of the newer object; it comes when all is over.
     late = {
-        "ultramarine.engine.engine:RELIST_SECONDS": 600.0,
-        "ultramarine.engine.engine:SECOND_LISTING_SECONDS": 20 * SPEED,
+        "ultramarine_operator.engine.engine:RELIST_SECONDS": 600.0,
+        "ultramarine_operator.engine.engine:SECOND_LISTING_SECONDS": 20 * SPEED,
     }
     job = training("churn", backoffLimit=0, ttlSecondsAfterFinished=8)
     await rig.run(Life("TrainingJob", "is made anew", (job,), story), disturb=disturb, constants=late, breaks=breaks)
@@ -688,7 +688,7 @@ async def one_writes(rig: Rig, end: Disturbance, breaks: str = "") -> None:
         leader.up()
 
     # Twice what it is: on a busy machine a renewal comes late, and the lead would change hands without that end.
-    real = {"ultramarine.engine.lease:DURATION": 30.0}
+    real = {"ultramarine_operator.engine.lease:DURATION": 30.0}
     await live(rig, named("follows its alias"), disturb=disturb, operators=2, constants=real, breaks=breaks)
     written = sorted((at, each.identity) for each in runs for at, call in each.api.calls if call.is_write)
     turns = [who for who, _ in itertools.groupby(who for _, who in written)]

@@ -10,7 +10,7 @@ import pytest
 from lives import LIVES, Life
 from proxy import OF_EVENTS, Deed, Fault
 from rig import Rig, together
-from ultramarine.kinds import KINDS
+from ultramarine_operator.kinds import KINDS
 
 SEEDS = int(os.environ.get("ULTRAMARINE_CHAOS_SEEDS", "12"))
 FIRST = int(os.environ.get("ULTRAMARINE_CHAOS_FIRST_SEED", "1"))

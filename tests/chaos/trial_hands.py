@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 import hands
-from ultramarine.kinds.sweep.manifests import COORDINATOR
-from ultramarine.shared import contract
-from ultramarine.shared.meta import Manifest, controller_uid
-from ultramarine.shared.pods import is_running
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask, TrialTask, WantedTrial
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_contract import common as contract
+from ultramarine_contract.meta import Manifest, controller_uid
+from ultramarine_contract.sweep_records import BestTrial, SweepSummary, SweepTask, TrialTask, WantedTrial
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_operator.kinds.sweep.manifests import COORDINATOR
+from ultramarine_operator.shared.pods import is_running
 
 if TYPE_CHECKING:
     from world import World

@@ -6,7 +6,7 @@ from typing import Any
 
 from awaited import gone, ready, state
 from builders import searching
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 from world import Fate, World
 
 TRIAL = {"command": ["python", "train.py", "--lr=$(params.lr)"], "outputs": {"model": {}}, "backoffLimit": 0}

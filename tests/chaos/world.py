@@ -22,14 +22,8 @@ from builders import WEIGHTS
 from gateway_hands import Gateway
 from sweep_hands import Tokens
 from trial_hands import ACCOUNT, Coordinators
-from ultramarine.kinds.model.manifests import STORE
-from ultramarine.kinds.queues import LABEL_QUEUE
-from ultramarine.kinds.sweep.manifests import COORDINATOR
-from ultramarine.kinds.trainingjob import memory
-from ultramarine.outside.storage import Storage
-from ultramarine.shared import contract
-from ultramarine.shared.conditions import is_true
-from ultramarine.shared.meta import (
+from ultramarine_contract import common as contract
+from ultramarine_contract.meta import (
     CHILD_SELECTOR,
     CONFIG_MAP,
     DEPLOYMENT,
@@ -46,9 +40,15 @@ from ultramarine.shared.meta import (
     content_hash,
     controller_uid,
 )
-from ultramarine.shared.pods import INDEX, OUT_OF_MEMORY, is_running, node_index
-from ultramarine.shared.sweep_records import STOPPED_EARLY
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.sweep_records import STOPPED_EARLY
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_operator.kinds.model.manifests import STORE
+from ultramarine_operator.kinds.queues import LABEL_QUEUE
+from ultramarine_operator.kinds.sweep.manifests import COORDINATOR
+from ultramarine_operator.kinds.trainingjob import memory
+from ultramarine_operator.shared.conditions import is_true
+from ultramarine_operator.shared.pods import INDEX, OUT_OF_MEMORY, is_running, node_index
 
 # What becomes of a pod: the trainer's ends well or badly, or well where it has ENOUGH memory and out of it elsewhere;
 # a compiling one's may find that the answers differ; and three ways in which a pod does not start.

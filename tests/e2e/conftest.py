@@ -17,9 +17,9 @@ import httpx
 import pytest
 import yaml
 from api.bare import RESOURCES, access_by, policies
-from ultramarine.shared.meta import Resource
 from ultramarine_cluster import cluster, target
 from ultramarine_cluster.paths import REPOSITORY
+from ultramarine_contract.meta import Resource
 
 NAMESPACE = "ultramarine-e2e"
 HERE = Path(__file__).parent

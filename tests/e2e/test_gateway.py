@@ -15,7 +15,7 @@ import yaml
 from conftest import Manifest, Platform, condition
 from load import OpenLoad
 from manifests import endpoint, infer, model_version, onnx_model
-from ultramarine.shared.routes import PIN_HEADER
+from ultramarine_contract.routes import PIN_HEADER
 
 NAME = "shares"
 BLUE, GREEN = {"name": "blue", "model": f"{NAME}@1"}, {"name": "green", "model": f"{NAME}@2"}

@@ -20,9 +20,9 @@ import pytest
 from conftest import CRDS, OURS, Manifest, Platform, apply_as_helm, condition, restricted
 from load import Load
 from manifests import endpoint, model_version, onnx_model, sweep, training_job
-from ultramarine import people
 from ultramarine_cluster import images, target
 from ultramarine_cluster.paths import REPOSITORY
+from ultramarine_operator import people
 
 pytestmark = pytest.mark.exclusive
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from conftest import Manifest, Platform, restricted
 from manifests import endpoint, infer, onnx_model, sweep, training_job
-from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY
 from ultramarine_cluster import images, target
+from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from conftest import NAMESPACE, Manifest, Platform, condition, restricted
 from load import OpenLoad
 from manifests import endpoint
 from sklearn.datasets import load_wine
-from ultramarine import people
 from ultramarine_cluster import cluster, pki, target
+from ultramarine_operator import people
 
 NAME, COLLEAGUE = "wine", "ada"
 SECOND = f"{NAMESPACE}-second"

@@ -13,7 +13,7 @@ import pytest
 from conftest import Manifest, Platform, condition
 from load import OpenLoad
 from manifests import endpoint, infer, model_version, onnx_model, training_job
-from ultramarine.shared.contract import ArtifactManifest, FileEntry
+from ultramarine_contract.common import ArtifactManifest, FileEntry
 
 NAME = "stepwise"
 BLUE, GREEN = {"name": "blue", "model": f"{NAME}@1"}, {"name": "green", "model": f"{NAME}@challenger"}

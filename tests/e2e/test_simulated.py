@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 import yaml
-from ultramarine.shared.training_records import TerminationRecord
 from ultramarine_cluster import cluster, kwok
+from ultramarine_contract.training_records import TerminationRecord
 
 pytestmark = [pytest.mark.exclusive, pytest.mark.slow]
 

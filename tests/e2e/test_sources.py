@@ -14,11 +14,11 @@ import yaml
 from conftest import NAMESPACE, Manifest, Platform, condition
 from gitserver import Setup, key_pair
 from manifests import TRAIN, training_job
-from ultramarine.shared.meta import content_hash
-from ultramarine.shared.pods import CONTAINER_SECURITY, POD_SECURITY
 from ultramarine_cluster import __main__ as cli
 from ultramarine_cluster import buildah, images
 from ultramarine_cluster.console import Progress
+from ultramarine_contract.meta import content_hash
+from ultramarine_operator.shared.pods import CONTAINER_SECURITY, POD_SECURITY
 
 KEY, PUBLIC_KEY = key_pair()
 HOST_KEY, HOST_PUBLIC_KEY = key_pair()

@@ -9,8 +9,8 @@ import sys
 import pytest
 from conftest import condition
 from manifests import endpoint, infer, training_job
-from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY
 from ultramarine_cluster.paths import REPOSITORY
+from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY
 
 
 @pytest.fixture(scope="module")

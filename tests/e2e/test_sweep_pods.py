@@ -10,7 +10,7 @@ import pytest
 from conftest import Platform, condition
 from manifests import TRAIN, Manifest, sweep
 from test_sweep import EPOCHS, PAUSING, counted, ended
-from ultramarine.shared.conditions import ENDED
+from ultramarine_operator.shared.conditions import ENDED
 
 SLOW = ["sh", "-c", "sleep 2; echo loss=$(params.x)"]
 

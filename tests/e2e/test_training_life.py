@@ -10,7 +10,7 @@ import pytest
 from conftest import NAMESPACE, Manifest, Platform, condition
 from manifests import training_job
 from test_storage_lost import KEEP, go_on
-from ultramarine.shared.meta import LABEL_NAME
+from ultramarine_contract.meta import LABEL_NAME
 
 # Counts to its second argument, a step a second, and keeps every sixth in a checkpoint.
 COUNT = """

@@ -20,8 +20,8 @@ import grpc.aio
 import pytest
 from aiohttp import ClientConnectorError, ClientSession, web
 from ports import free_port as free_port
-from ultramarine.shared.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
-from ultramarine.shared.tls import server_context
+from ultramarine_contract.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteAuth, RouteDeployment
+from ultramarine_contract.tls import server_context
 from ultramarine_gateway.agent import Agent
 
 NAMESPACE = "team"

@@ -11,8 +11,8 @@ import pytest
 from aiohttp import ClientSession
 from rig import Gateway, Pod, ask, deployment, eventually, free_port, pods, routes, who_answers
 from test_figures import answering, figures
-from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
-from ultramarine.shared.routes import PIN_HEADER, DeploymentFigures, RouteAuth
+from ultramarine_contract.common import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
+from ultramarine_contract.routes import PIN_HEADER, DeploymentFigures, RouteAuth
 from ultramarine_gateway.comparing import compare
 from ultramarine_gateway.memory import Memory
 from ultramarine_gateway.routes import COPIED_BYTES

@@ -13,10 +13,10 @@ import grpc.aio
 import pytest
 from aiohttp import ClientSession, web
 from rig import METHOD, Gateway, ask, deployment, free_port, pods, routes, who_answers
-from ultramarine.outside.gateway import routes_of
-from ultramarine.shared.routes import PIN_HEADER, DeploymentFigures, RouteAuth, RouteState
+from ultramarine_contract.routes import PIN_HEADER, DeploymentFigures, RouteAuth, RouteState
 from ultramarine_gateway.answers import application
 from ultramarine_gateway.bootstrap import ADMIN_SOCKET, fine_milliseconds
+from ultramarine_operator.outside.gateway import routes_of
 
 BOTH = ("http", "grpc")
 

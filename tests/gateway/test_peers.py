@@ -11,7 +11,7 @@ import pytest
 from aiohttp import ClientSession
 from certificates import Authority
 from rig import METHOD, NAMESPACE, Gateway, deployment, eventually, free_port, pods, routes, who_answers
-from ultramarine.shared.routes import PIN_HEADER
+from ultramarine_contract.routes import PIN_HEADER
 from ultramarine_gateway import asking
 
 SERVER = f"ultramarine-server.{NAMESPACE}.svc"

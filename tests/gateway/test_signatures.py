@@ -11,9 +11,9 @@ from typing import Any
 from aiohttp import ClientSession, web
 from rig import Gateway, Pod, deployment, free_port, pods, routes
 from test_figures import answering
-from ultramarine.outside.gateway import routes_of
-from ultramarine.shared.routes import RouteAuth
+from ultramarine_contract.routes import RouteAuth
 from ultramarine_gateway.signatures import ASKING_SECONDS, Signatures
+from ultramarine_operator.outside.gateway import routes_of
 from ultramarine_server.keys import KeyRing
 from unit.serving_inside import Doubling, inside, service_of
 

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout
 from rig import METHOD, Gateway, ask, deployment, eventually, free_port, pods, routes, who_answers
 from test_figures import BOTH, answering, figures
-from ultramarine.shared.routes import PIN_HEADER
+from ultramarine_contract.routes import PIN_HEADER
 
 LARGE = b"x" * (3 << 20)  # more than Envoy keeps of a request
 

@@ -11,14 +11,14 @@ import builders
 import pytest
 import yaml
 from builders import DIGEST, NOW, child, endpoint, model, ours, read, seen, sweep, training_job, version
-from ultramarine.kinds.model.plan import plan_model, plan_version
-from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
-from ultramarine.kinds.sweep.plan import plan as plan_sweep
-from ultramarine.kinds.trainingjob.plan import plan as plan_job
-from ultramarine.shared import contract
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, GatewayApi, Obj, ParentRef, Plan
-from ultramarine.shared.sweep_records import SweepSummary, WantedTrial
+from ultramarine_contract import common as contract
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.sweep_records import SweepSummary, WantedTrial
+from ultramarine_operator.kinds.model.plan import plan_model, plan_version
+from ultramarine_operator.kinds.onlineendpoint.plan import plan as plan_endpoint
+from ultramarine_operator.kinds.sweep.plan import plan as plan_sweep
+from ultramarine_operator.kinds.trainingjob.plan import plan as plan_job
+from ultramarine_operator.shared.plan import ArtifactFacts, CheckArtifact, GatewayApi, Obj, ParentRef, Plan
 
 HERE = Path(__file__).parent
 HEADER = "# Written by `pytest tests/golden --update-golden`; read the difference before you commit it.\n"

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from e2e.manifests import infer, onnx_model
 from gateway.rig import Gateway, Pod, deployment, routes, running
 from ports import free_port
-from ultramarine.shared.routes import RouteAuth
+from ultramarine_contract.routes import RouteAuth
 from unit.serving_process import Server, serving, task_for
 
 MODEL = "cancer"  # as `task_for` calls it

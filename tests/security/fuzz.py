@@ -67,7 +67,7 @@ def watched() -> Iterator[Path]:
 @target
 def mlmodel(data: bytes) -> None:
     """MLmodel beside a file that it may name."""
-    from ultramarine.shared.serving_records import ServingTask
+    from ultramarine_contract.serving_records import ServingTask
     from ultramarine_server.artifact import ModelFile
     from ultramarine_server.errors import LoadError
     from ultramarine_server.loading import load
@@ -94,7 +94,7 @@ def _estimator() -> dict[str, bytes]:
 @target
 def skops_schema(data: bytes) -> None:
     """The description of the objects in a .skops file."""
-    from ultramarine.shared.serving_records import ServingTask
+    from ultramarine_contract.serving_records import ServingTask
     from ultramarine_server.artifact import ModelFile
     from ultramarine_server.errors import LoadError
     from ultramarine_server.loading import load
@@ -110,7 +110,7 @@ def skops_schema(data: bytes) -> None:
 @target
 def source_archive(data: bytes) -> None:
     """A tar archive of sources."""
-    from ultramarine.shared.training_records import SourceTask
+    from ultramarine_contract.training_records import SourceTask
     from ultramarine_trainer.git import SourceError
     from ultramarine_trainer.source import prepare
 
@@ -134,11 +134,11 @@ def source_archive(data: bytes) -> None:
 @cache
 def _records() -> list[Callable[[Any], Any]]:
     """The readers of what pods have written; what the operator itself has written is read by others."""
-    from ultramarine.shared.contract import ArtifactManifest
-    from ultramarine.shared.routes import EndpointRoutes
-    from ultramarine.shared.sweep_records import SweepSummary
-    from ultramarine.shared.training_records import CheckpointRecord, Progress, TerminationRecord
-    from ultramarine.shared.version_records import CompileRecord
+    from ultramarine_contract.common import ArtifactManifest
+    from ultramarine_contract.routes import EndpointRoutes
+    from ultramarine_contract.sweep_records import SweepSummary
+    from ultramarine_contract.training_records import CheckpointRecord, Progress, TerminationRecord
+    from ultramarine_contract.version_records import CompileRecord
 
     kinds = (
         ArtifactManifest, CheckpointRecord, CompileRecord, EndpointRoutes, Progress, SweepSummary, TerminationRecord,
@@ -159,8 +159,8 @@ def records(data: bytes) -> None:
 @target
 def uri(data: bytes) -> None:
     """An address in the storage."""
-    from ultramarine.outside.storage import parse_uri
-    from ultramarine.shared.errors import StorageError
+    from ultramarine_contract.errors import StorageError
+    from ultramarine_contract.storage import parse_uri
 
     with suppress(StorageError):
         parsed = parse_uri(data.decode(errors="surrogateescape"))
@@ -225,7 +225,9 @@ def by_atheris(name: str, seconds: int) -> None:
     seeds = SEEDS / name
     seeds.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as corpus:
-        with atheris.instrument_imports(include=["ultramarine", "ultramarine_server", "ultramarine_trainer", "skops"]):
+        with atheris.instrument_imports(
+            include=["ultramarine_contract", "ultramarine_server", "ultramarine_trainer", "skops"]
+        ):
             replay(name)
         limits = [f"-max_total_time={seconds}", "-rss_limit_mb=4096", "-timeout=20", "-max_len=65536"]
         atheris.Setup([sys.argv[0], corpus, str(seeds), *limits, f"-artifact_prefix={seeds}/"], TARGETS[name])

@@ -29,7 +29,7 @@ from security.http2 import (
     packed,
 )
 from security.share import tenth
-from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
+from ultramarine_contract.common import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
 
 ISSUER = Issuer()
 

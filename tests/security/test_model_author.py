@@ -27,8 +27,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from ultramarine.shared.contract import MANIFEST_NAME
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.common import MANIFEST_NAME
+from ultramarine_contract.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.errors import LoadError
 from ultramarine_server.loading import load

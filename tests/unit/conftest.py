@@ -17,8 +17,8 @@ from urllib.request import urlopen
 
 import pytest
 from ports import free_port as free_port
-from ultramarine.outside.storage import Storage
 from ultramarine_cluster import build, programs
+from ultramarine_contract.storage import Storage
 from unit.rendered import chart, helm, mode  # noqa: F401  the fixtures of the tests of the chart
 from unit.tracking import Tracking
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ultramarine.shared.meta import Manifest
 from ultramarine_cluster import build, programs
+from ultramarine_contract.meta import Manifest
 
 CHART = Path(__file__).parents[2] / "charts" / "ultramarine"
 METRICS = {"metrics": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboard")}}

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 from onnx import TensorProto, helper
 from serving_process import Server, environment, serving
-from ultramarine.shared.catalogue import CatalogueEntry, pack
-from ultramarine.shared.contract import CATALOGUE_NAME, ENV_STORAGE_ENDPOINT, ENV_TASK
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.catalogue import CatalogueEntry, pack
+from ultramarine_contract.common import CATALOGUE_NAME, ENV_STORAGE_ENDPOINT, ENV_TASK
+from ultramarine_contract.serving_records import ServingTask
 from ultramarine_server.asking import SOCKET_NAME
 from unit.conftest import ObjectStore, eventually
 

@@ -24,8 +24,8 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from ultramarine.shared.serving_records import ServingTask
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_contract.serving_records import ServingTask
+from ultramarine_contract.training_records import TerminationRecord
 
 ROWS, LABELS = load_breast_cancer(return_X_y=True)
 KEY = {"api-key": "first-key"}

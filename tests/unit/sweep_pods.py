@@ -12,14 +12,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from builders import PLATFORM, sweep
-from ultramarine.kinds.sweep import podpertrial
-from ultramarine.kinds.trainingjob.manifests import command, pod_spec
-from ultramarine.kinds.trainingjob.schema import TrainingJobSpec
-from ultramarine.shared import contract
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import Obj
-from ultramarine.shared.sweep_records import SweepSummary, TrialTask
-from ultramarine.shared.training_records import TerminationRecord, TrainingTask
+from ultramarine.resources.trainingjob import TrainingJobSpec
+from ultramarine_contract import common as contract
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.sweep_records import SweepSummary, TrialTask
+from ultramarine_contract.training_records import TerminationRecord, TrainingTask
+from ultramarine_operator.kinds.sweep import podpertrial
+from ultramarine_operator.kinds.trainingjob.manifests import command, pod_spec
+from ultramarine_operator.shared.plan import Obj
 from unit.sweeping import TOKEN, Fleet
 
 POD = """

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.sweep_records import SweepSummary, SweepTask, WorkerTask
-from ultramarine.shared.training_records import TrainingTask
+from ultramarine_contract.sweep_records import SweepSummary, SweepTask, WorkerTask
+from ultramarine_contract.training_records import TrainingTask
 from unit.conftest import free_port
 
 COORDINATOR = """

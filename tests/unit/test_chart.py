@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from ultramarine import __version__, people
-from ultramarine.kinds import KINDS
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract import __version__
+from ultramarine_contract.meta import Manifest
+from ultramarine_operator import people
+from ultramarine_operator.kinds import KINDS
 from unit.rendered import CHART, EXTERNAL, METRICS, MODES, names, of, operator_env, pods
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.routes import GATEWAY_PODS, GATEWAY_PORT, GATEWAY_READY_PORT
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.routes import GATEWAY_PODS, GATEWAY_PORT, GATEWAY_READY_PORT
 from unit.rendered import Chart, name, names, of, operator_env
 
 TEAMS = {"namespaces": ["team-a", "team-b"]}

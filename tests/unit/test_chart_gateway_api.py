@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from ultramarine import settings
-from ultramarine.kinds import KINDS, kinds_on
-from ultramarine.shared.meta import GRPC_ROUTE, HTTP_ROUTE
-from ultramarine.shared.plan import GatewayApi, ParentRef
+from ultramarine_contract.meta import GRPC_ROUTE, HTTP_ROUTE
+from ultramarine_operator import settings
+from ultramarine_operator.kinds import KINDS, kinds_on
+from ultramarine_operator.shared.plan import GatewayApi, ParentRef
 from unit.rendered import GATEWAY_API, PUBLIC, names, of, operator_env
 
 ROUTES = {"httproutes", "grpcroutes"}

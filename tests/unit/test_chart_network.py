@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from builders import endpoint
-from ultramarine.kinds.onlineendpoint.addresses import FIRST_PORT, PORTS
-from ultramarine.kinds.onlineendpoint.guard import network_policy
-from ultramarine.kinds.onlineendpoint.manifests import GRPC_PORT, PORT
-from ultramarine.shared.contract import SWEEP_PORT
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.routes import GATEWAY_PORT
+from ultramarine_contract.common import SWEEP_PORT
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.routes import GATEWAY_PORT
+from ultramarine_operator.kinds.onlineendpoint.addresses import FIRST_PORT, PORTS
+from ultramarine_operator.kinds.onlineendpoint.guard import network_policy
+from ultramarine_operator.kinds.onlineendpoint.manifests import GRPC_PORT, PORT
 from unit.rendered import names, of
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 from builders import DIGEST, NOW, PLATFORM, endpoint, model, ours, read, sweep, training_job, version
-from ultramarine import settings
-from ultramarine.kinds.model.plan import plan_model, plan_version
-from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
-from ultramarine.kinds.sweep.plan import plan as plan_sweep
-from ultramarine.kinds.trainingjob.plan import plan as plan_job
-from ultramarine.shared.contract import CA_DIR, CA_FILE, ENV_STORAGE_CA, TLS_DIR
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, MadePods, Platform, Seen
+from ultramarine_contract.common import CA_DIR, CA_FILE, ENV_STORAGE_CA, TLS_DIR
+from ultramarine_contract.meta import Manifest
+from ultramarine_operator import settings
+from ultramarine_operator.kinds.model.plan import plan_model, plan_version
+from ultramarine_operator.kinds.onlineendpoint.plan import plan as plan_endpoint
+from ultramarine_operator.kinds.sweep.plan import plan as plan_sweep
+from ultramarine_operator.kinds.trainingjob.plan import plan as plan_job
+from ultramarine_operator.shared.plan import ArtifactFacts, CheckArtifact, MadePods, Platform, Seen
 from unit.rendered import MODES, of, operator_env, pods
 
 OWN = ("ultramarine-operator", "ultramarine-storage", "ultramarine-mlflow", "ultramarine-gateway", "ultramarine-test")

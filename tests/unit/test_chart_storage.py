@@ -5,7 +5,7 @@ from __future__ import annotations
 from base64 import b64decode
 
 import pytest
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 from unit.rendered import EXTERNAL, name, names, of
 
 

@@ -6,7 +6,7 @@ from base64 import b64decode
 
 import pytest
 from cryptography import x509
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 from unit.rendered import EXTERNAL, GATEWAY_API, METRICS, Chart, name, names, of, operator_env, pods
 
 ON: Manifest = {"tls": {"internal": {"enabled": True}}, "namespaces": ["team-a"]}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract.meta import Manifest
 from unit.rendered import CHART
 
 VALUES: Manifest = yaml.safe_load((CHART / "values.yaml").read_text())

@@ -348,10 +348,10 @@ def test_an_image_takes_all_that_is_sent_to_its_build(name: str) -> None:
     """The build sees of the operator's package what its Dockerfile copies, or a pod misses a module that it imports."""
     image = images.table()[name]
     root = CLUSTER_FOLDER.parent
-    named = re.findall(r"operator/ultramarine\S*", (root / image.dockerfile).read_text())
+    named = re.findall(r"operator/ultramarine_operator\S*", (root / image.dockerfile).read_text())
     copied = {str(path.relative_to(root)) for name in named for path in root.glob(name)}
 
-    assert copied - {"operator/ultramarine"} == {path for path in image.inputs if path.startswith("operator/")}
+    assert copied - {"operator/ultramarine_operator"} == {path for path in image.inputs if path.startswith("operator/")}
 
 
 @pytest.mark.parametrize("name", images.present())

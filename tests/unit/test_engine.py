@@ -12,14 +12,14 @@ from builders import child, ours, sweep, training_job
 from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes.aio.client import Configuration
-from ultramarine.engine.engine import _end
-from ultramarine.engine.mirror import Mirror, owner_key
-from ultramarine.engine.queue import LONGEST_BACKOFF, Queue
-from ultramarine.kinds import KINDS
-from ultramarine.kube.apply import holds, up_to_date, with_hash
-from ultramarine.kube.client import ApiError, Client, as_yaml
-from ultramarine.shared.errors import NotLeading
-from ultramarine.shared.meta import API_VERSION, JOB, TRAINING_JOB, Key, Ref, controller_uid
+from ultramarine_contract.errors import NotLeading
+from ultramarine_contract.meta import API_VERSION, JOB, TRAINING_JOB, Key, Ref, controller_uid
+from ultramarine_operator.engine.engine import _end
+from ultramarine_operator.engine.mirror import Mirror, owner_key
+from ultramarine_operator.engine.queue import LONGEST_BACKOFF, Queue
+from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.kube.apply import holds, up_to_date, with_hash
+from ultramarine_operator.kube.client import ApiError, Client, as_yaml
 
 A, B = Key("TrainingJob", "team-a", "a"), Key("TrainingJob", "team-a", "b")
 

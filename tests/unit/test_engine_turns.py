@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from builders import NOW, PLATFORM, child, endpoint, ours, read, seen, version
 from prometheus_client import REGISTRY
-from ultramarine.engine.engine import Engine, _end
-from ultramarine.engine.mirror import Mirror
-from ultramarine.engine.queue import FIRST_BACKOFF
-from ultramarine.engine.reconcile import ASKS
-from ultramarine.kinds import KINDS
-from ultramarine.kinds.model.plan import plan_model
-from ultramarine.kube.apply import with_hash
-from ultramarine.kube.client import ApiError
-from ultramarine.shared.meta import MODEL, MODEL_VERSION, SERVICE, TRAINING_JOB, Key, Manifest, Resource
+from ultramarine_contract.meta import MODEL, MODEL_VERSION, SERVICE, TRAINING_JOB, Key, Manifest, Resource
+from ultramarine_operator.engine.engine import Engine, _end
+from ultramarine_operator.engine.mirror import Mirror
+from ultramarine_operator.engine.queue import FIRST_BACKOFF
+from ultramarine_operator.engine.reconcile import ASKS
+from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.kinds.model.plan import plan_model
+from ultramarine_operator.kube.apply import with_hash
+from ultramarine_operator.kube.client import ApiError
 
 COUNT = 500
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ultramarine.kinds.onlineendpoint.schema import OnlineEndpointSpec
-from ultramarine.kinds.trainingjob.schema import TrainingJobSpec
+from ultramarine.resources.onlineendpoint import OnlineEndpointSpec
+from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_cluster import images
 from ultramarine_cluster.paths import REPOSITORY
 

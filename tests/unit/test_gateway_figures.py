@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ultramarine.shared.routes import DeploymentFigures
+from ultramarine_contract.routes import DeploymentFigures
 from ultramarine_gateway.figures import means
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ultramarine.shared.routes import PIN_HEADER, EndpointRoutes, RouteAuth, RouteDeployment, RouteLimits
+from ultramarine_contract.routes import PIN_HEADER, EndpointRoutes, RouteAuth, RouteDeployment, RouteLimits
 from ultramarine_gateway.conversation import KEEP_SECONDS, Conversation, Heard, Told, Wanted
 from ultramarine_gateway.render import render, render_assignment
 from ultramarine_gateway.rendering import ASSIGNMENT, CLUSTER, LISTENER, ROUTES, Rendered, Secrets

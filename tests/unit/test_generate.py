@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from ultramarine import generate
-from ultramarine.kinds import KINDS
-from ultramarine.kinds.trainingjob import KIND as TRAININGJOB
-from ultramarine.shared.meta import SECRET, Manifest
+from ultramarine_contract.meta import SECRET, Manifest
+from ultramarine_operator import generate
+from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.kinds.trainingjob import KIND as TRAININGJOB
 
 
 def nodes(node: Any, path: str = "") -> Iterator[tuple[str, Manifest]]:

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 from builders import WEIGHTS, WEIGHTS_DIGEST
-from ultramarine.engine.inquiries import Inquiries
-from ultramarine.outside import gateway, storage
-from ultramarine.shared.errors import GatewayError, StorageError
-from ultramarine.shared.meta import Key
-from ultramarine.shared.plan import (
+from ultramarine_contract import storage
+from ultramarine_contract.errors import GatewayError, StorageError
+from ultramarine_contract.meta import Key
+from ultramarine_contract.routes import DeploymentFigures, RouteState
+from ultramarine_operator.engine.inquiries import Inquiries
+from ultramarine_operator.outside import gateway
+from ultramarine_operator.shared.plan import (
     ArtifactFacts,
     AskGateway,
     AskRefusal,
@@ -25,7 +27,6 @@ from ultramarine.shared.plan import (
     ReadText,
     Refusal,
 )
-from ultramarine.shared.routes import DeploymentFigures, RouteState
 
 KEY = Key("OnlineEndpoint", "team-a", "churn")
 CHURN: dict[str, Any] = {"version": "abc", "since": "2030-01-01T12:00:00Z", "ready": {"blue": 2}}
@@ -174,7 +175,7 @@ async def test_small_objects_are_read_for_their_digest(
     assert await answer(inquiries, rung, asked) == [ArtifactFacts(WEIGHTS_DIGEST, len(WEIGHTS))]
     foreign = CheckArtifact(asked.uri)
     assert await answer(inquiries, rung, foreign) == [ArtifactFacts("", len(WEIGHTS))]
-    monkeypatch.setattr("ultramarine.engine.inquiries.MAX_HASHED", len(WEIGHTS) - 1)
+    monkeypatch.setattr("ultramarine_operator.engine.inquiries.MAX_HASHED", len(WEIGHTS) - 1)
     assert await answer(inquiries, rung, asked) == [ArtifactFacts("", len(WEIGHTS))]
     inquiries.close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ultramarine.shared.lastwords import LONGEST, last_words, remedy
+from ultramarine_contract.lastwords import LONGEST, last_words, remedy
 from ultramarine_trainer.lines import Tail
 
 XGBOOST = """\

@@ -7,16 +7,16 @@ from datetime import timedelta
 
 import pytest
 from builders import DIGEST, NOW, condition, ended_container, endpoint, model, ours, read, seen, version
-from ultramarine.kinds.model.compiling import HEAD_START
-from ultramarine.kinds.model.plan import plan_version, questions_version
-from ultramarine.kinds.onlineendpoint.judge import judge
-from ultramarine.kinds.onlineendpoint.resolve import Resolved, resolve
-from ultramarine.kinds.onlineendpoint.rollout import identity
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.plan import ArtifactFacts, CheckArtifact
-from ultramarine.shared.serving_records import ServingTask
-from ultramarine.shared.training_records import TerminationRecord
-from ultramarine.shared.version_records import CompileRecord
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.serving_records import ServingTask
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_contract.version_records import CompileRecord
+from ultramarine_operator.kinds.model.compiling import HEAD_START
+from ultramarine_operator.kinds.model.plan import plan_version, questions_version
+from ultramarine_operator.kinds.onlineendpoint.judge import judge
+from ultramarine_operator.kinds.onlineendpoint.resolve import Resolved, resolve
+from ultramarine_operator.kinds.onlineendpoint.rollout import identity
+from ultramarine_operator.shared.plan import ArtifactFacts, CheckArtifact
 from unit.test_model_compiling import BAD, compile_job_of, good, pod_of, said
 from unit.test_onlineendpoint_plan import deployment
 

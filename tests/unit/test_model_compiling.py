@@ -8,17 +8,17 @@ from datetime import timedelta
 
 import pytest
 from builders import DIGEST, NOW, PLATFORM, child, condition, ended_container, endpoint, ours, read, seen, version
-from ultramarine.kinds.model.compiling import ENDED, LOAD_ERRORS
-from ultramarine.kinds.model.manifests import compile_job, compile_job_name, compile_task
-from ultramarine.kinds.model.plan import plan_version, questions_version
-from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
-from ultramarine.shared import contract
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, ReadText
-from ultramarine.shared.pods import DISK
-from ultramarine.shared.serving_records import ServingTask
-from ultramarine.shared.training_records import TerminationRecord
-from ultramarine.shared.version_records import CompileRecord, CompileTask
+from ultramarine_contract import common as contract
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.serving_records import ServingTask
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_contract.version_records import CompileRecord, CompileTask
+from ultramarine_operator.kinds.model.compiling import ENDED, LOAD_ERRORS
+from ultramarine_operator.kinds.model.manifests import compile_job, compile_job_name, compile_task
+from ultramarine_operator.kinds.model.plan import plan_version, questions_version
+from ultramarine_operator.kinds.onlineendpoint.plan import plan as plan_endpoint
+from ultramarine_operator.shared.plan import ArtifactFacts, CheckArtifact, ReadText
+from ultramarine_operator.shared.pods import DISK
 
 ASK = CheckArtifact("s3://lake/churn/1/")
 OTHER = "sha256:" + "c" * 64

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 from builders import NOW, PLATFORM, child, condition, ended_container, kinds_of, model, ours, read, seen, version
-from ultramarine.kinds import KINDS
-from ultramarine.kinds.model.deleting import AT_ONCE, RETRY
-from ultramarine.kinds.model.manifests import delete_job, delete_job_name
-from ultramarine.kinds.model.plan import plan_model
-from ultramarine.shared.contract import ENV_TASK
-from ultramarine.shared.meta import Key, Manifest
-from ultramarine.shared.plan import Obj, Plan
-from ultramarine.shared.training_records import TerminationRecord
-from ultramarine.shared.version_records import DeleteTask
+from ultramarine_contract.common import ENV_TASK
+from ultramarine_contract.meta import Key, Manifest
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_contract.version_records import DeleteTask
+from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.kinds.model.deleting import AT_ONCE, RETRY
+from ultramarine_operator.kinds.model.manifests import delete_job, delete_job_name
+from ultramarine_operator.kinds.model.plan import plan_model
+from ultramarine_operator.shared.plan import Obj, Plan
 
 PLACE = "s3://lake/team-a/trainingjobs/churn/0a-1b"
 MODELS, VERSIONS = (next(kind for kind in KINDS if kind.name == name) for name in ("Model", "ModelVersion"))

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 from builders import DIGEST, NOW, PLATFORM, condition, model, ours, read, seen, version
-from ultramarine.kinds.model.plan import plan_model, plan_version, questions_version
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.plan import ArtifactFacts, CheckArtifact
+from ultramarine_contract.errors import StorageError
+from ultramarine_operator.kinds.model.plan import plan_model, plan_version, questions_version
+from ultramarine_operator.shared.plan import ArtifactFacts, CheckArtifact
 
 ASK = CheckArtifact("s3://lake/churn/1/")
 

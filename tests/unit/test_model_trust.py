@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 from builders import DIGEST, NOW, PLATFORM, condition, endpoint, model, ours, read, seen, training_job, version
-from ultramarine.kinds.model.manifests import compile_job_name
-from ultramarine.kinds.model.plan import plan_version, questions_version
-from ultramarine.kinds.onlineendpoint.plan import plan as plan_endpoint
-from ultramarine.kinds.trainingjob.registration import to_register
-from ultramarine.shared.contract import OutputRecord
-from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY
-from ultramarine.shared.plan import ArtifactFacts, CheckArtifact, ReadText
-from ultramarine.shared.serving_records import ServingTask
-from ultramarine.shared.training_records import TerminationRecord
-from ultramarine.shared.version_records import CompileTask
+from ultramarine_contract.common import OutputRecord
+from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY
+from ultramarine_contract.serving_records import ServingTask
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_contract.version_records import CompileTask
+from ultramarine_operator.kinds.model.manifests import compile_job_name
+from ultramarine_operator.kinds.model.plan import plan_version, questions_version
+from ultramarine_operator.kinds.onlineendpoint.plan import plan as plan_endpoint
+from ultramarine_operator.kinds.trainingjob.registration import to_register
+from ultramarine_operator.shared.plan import ArtifactFacts, CheckArtifact, ReadText
 
 ASK = CheckArtifact("s3://lake/churn/1/")
 FOUND = {ASK: ArtifactFacts(DIGEST, 42)}

@@ -15,12 +15,12 @@ import yaml
 from builders import PLATFORM
 from prometheus_client import REGISTRY, CollectorRegistry, Info
 from prometheus_client.metrics import MetricWrapperBase
-from ultramarine import __version__
-from ultramarine.engine.accounting import Accounting
-from ultramarine.engine.vitals import Gauges, Vitals, Watch
-from ultramarine.kinds import KINDS
-from ultramarine.shared import metrics
-from ultramarine.shared.meta import Manifest
+from ultramarine_contract import __version__
+from ultramarine_contract.meta import Manifest
+from ultramarine_operator.engine.accounting import Accounting
+from ultramarine_operator.engine.vitals import Gauges, Vitals, Watch
+from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.shared import metrics
 
 ROOT = Path(__file__).parents[2]
 FILES = ROOT / "charts" / "ultramarine" / "files"
@@ -149,7 +149,7 @@ def test_labels_in_words_are_labels_of_the_result():
 
 def test_outcomes_that_alerts_wait_for_do_occur():
     """Each value that an alert names in a matcher on outcomes is one that the code gives."""
-    code = "".join(path.read_text() for path in (ROOT / "operator" / "ultramarine").rglob("*.py"))
+    code = "".join(path.read_text() for path in (ROOT / "operator" / "ultramarine_operator").rglob("*.py"))
     for rule in ALERTS:
         for words in re.findall(r'outcome=~?"([^"]+)"', rule["expr"]):
             assert all(f'"{word}"' in code for word in words.split("|")), words

@@ -9,13 +9,13 @@ import pytest
 from builders import NOW, child, condition, endpoint, kinds_of, seen, version
 from hypothesis import given
 from hypothesis import strategies as st
-from ultramarine.kinds.onlineendpoint.autoscale import PAUSE, Notes, decide
-from ultramarine.kinds.onlineendpoint.plan import plan, questions
-from ultramarine.kinds.onlineendpoint.rollout_schema import Rollout
-from ultramarine.kinds.onlineendpoint.schema import Autoscale
-from ultramarine.shared.errors import GatewayError
-from ultramarine.shared.plan import GatewayFacts
-from ultramarine.shared.routes import DeploymentFigures, RouteState
+from ultramarine.resources.onlineendpoint import Autoscale
+from ultramarine.resources.onlineendpoint_rollout import Rollout
+from ultramarine_contract.errors import GatewayError
+from ultramarine_contract.routes import DeploymentFigures, RouteState
+from ultramarine_operator.kinds.onlineendpoint.autoscale import PAUSE, Notes, decide
+from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
+from ultramarine_operator.shared.plan import GatewayFacts
 from unit.test_onlineendpoint_plan import deployment, server_pod
 from unit.test_onlineendpoint_routed import having as at_gateway
 from unit.test_onlineendpoint_routed import look, settled

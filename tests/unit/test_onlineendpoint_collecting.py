@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from builders import NOW, endpoint, seen, version
-from ultramarine.kinds.onlineendpoint.plan import plan
-from ultramarine.shared.serving_records import CollectTask, ServingTask
+from ultramarine_contract.serving_records import CollectTask, ServingTask
+from ultramarine_operator.kinds.onlineendpoint.plan import plan
 
 KEPT = {"samplingRate": 0.1, "uri": "s3://lake/team-a/kept/", "redact": ["name", "age"]}
 

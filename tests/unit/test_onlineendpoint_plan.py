@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, model, seen, training_job, version
-from ultramarine.kinds.onlineendpoint.addresses import service
-from ultramarine.kinds.onlineendpoint.manifests import selector, server_deployment
-from ultramarine.kinds.onlineendpoint.plan import plan
-from ultramarine.kinds.onlineendpoint.resolve import resolve
-from ultramarine.kinds.trainingjob.plan import plan as plan_training
-from ultramarine.shared import pods
-from ultramarine.shared.plan import GenerateSecret
-from ultramarine.shared.schema import UNSEEN
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine.resources.base import UNSEEN
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_operator.kinds.onlineendpoint.addresses import service
+from ultramarine_operator.kinds.onlineendpoint.manifests import selector, server_deployment
+from ultramarine_operator.kinds.onlineendpoint.plan import plan
+from ultramarine_operator.kinds.onlineendpoint.resolve import resolve
+from ultramarine_operator.kinds.trainingjob.plan import plan as plan_training
+from ultramarine_operator.shared import pods
+from ultramarine_operator.shared.plan import GenerateSecret
 
 TWO = [{"name": "blue", "model": "churn@1"}, {"name": "green", "model": "churn@2"}]
 

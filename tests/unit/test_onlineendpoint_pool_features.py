@@ -6,15 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 from builders import NOW, child, condition, endpoint, kinds_of, ours, seen, version
-from ultramarine.kinds.onlineendpoint.addresses import routes_in
-from ultramarine.kinds.onlineendpoint.guard import network_policy
-from ultramarine.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY
-from ultramarine.kinds.onlineendpoint.plan import plan
-from ultramarine.kinds.onlineendpoint.rollout import identity
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import GatewayFacts, Obj
-from ultramarine.shared.routes import DeploymentFigures
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.routes import DeploymentFigures
+from ultramarine_contract.serving_records import ServingTask
+from ultramarine_operator.kinds.onlineendpoint.addresses import routes_in
+from ultramarine_operator.kinds.onlineendpoint.guard import network_policy
+from ultramarine_operator.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY
+from ultramarine_operator.kinds.onlineendpoint.plan import plan
+from ultramarine_operator.kinds.onlineendpoint.rollout import identity
+from ultramarine_operator.shared.plan import GatewayFacts, Obj
 from unit.test_onlineendpoint_routed import address, having, look
 
 POOL = {"selector": {"matchLabels": {"tier": "small"}}}

@@ -10,16 +10,16 @@ import pytest
 from builders import NOW, child, condition, endpoint, kinds_of, ours, seen, version
 from hypothesis import given
 from hypothesis import strategies as st
-from ultramarine.engine.mirror import Mirror
-from ultramarine.kinds import KINDS
-from ultramarine.kinds.onlineendpoint import pools
-from ultramarine.kinds.onlineendpoint.manifests import selector
-from ultramarine.kinds.onlineendpoint.plan import plan
-from ultramarine.shared.catalogue import CatalogueEntry, pack, unpack
-from ultramarine.shared.contract import CATALOGUE_NAME
-from ultramarine.shared.meta import MODEL, MODEL_VERSION, ONLINE_ENDPOINT
-from ultramarine.shared.plan import ANY
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.catalogue import CatalogueEntry, pack, unpack
+from ultramarine_contract.common import CATALOGUE_NAME
+from ultramarine_contract.meta import MODEL, MODEL_VERSION, ONLINE_ENDPOINT
+from ultramarine_contract.serving_records import ServingTask
+from ultramarine_operator.engine.mirror import Mirror
+from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.kinds.onlineendpoint import pools
+from ultramarine_operator.kinds.onlineendpoint.manifests import selector
+from ultramarine_operator.kinds.onlineendpoint.plan import plan
+from ultramarine_operator.shared.plan import ANY
 
 LABELS = {"tier": "small"}
 

@@ -9,7 +9,11 @@ import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, seen, version
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ultramarine.kinds.onlineendpoint.addresses import (
+from ultramarine_contract.common import TLS_DIR
+from ultramarine_contract.errors import GatewayError
+from ultramarine_contract.routes import GATEWAY_PODS, LABEL_ROUTES, RouteState
+from ultramarine_contract.serving_records import ServingTask
+from ultramarine_operator.kinds.onlineendpoint.addresses import (
     FIRST_PORT,
     PORTS,
     first_port,
@@ -20,13 +24,9 @@ from ultramarine.kinds.onlineendpoint.addresses import (
     service,
     turned_to,
 )
-from ultramarine.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY
-from ultramarine.kinds.onlineendpoint.plan import plan, questions
-from ultramarine.shared.contract import TLS_DIR
-from ultramarine.shared.errors import GatewayError
-from ultramarine.shared.plan import GatewayFacts
-from ultramarine.shared.routes import GATEWAY_PODS, LABEL_ROUTES, RouteState
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_operator.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY
+from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
+from ultramarine_operator.shared.plan import GatewayFacts
 from unit.test_onlineendpoint_plan import TWO, deployment, server_pod
 
 HERE = replace(PLATFORM, gateway="ultramarine-gateway.{namespace}.svc:9902", gateway_namespaces=frozenset({"team-a"}))

@@ -12,16 +12,16 @@ import aiohttp
 import pytest
 from aiohttp import web
 from builders import job, ours, pod, read, searching, sweep_job, sweep_pod
-from ultramarine.engine.mirror import Mirror
-from ultramarine.engine.reports import ACCEPT_SECONDS, RING_SECONDS, URGENT_SECONDS, Reports
-from ultramarine.kinds import KINDS
-from ultramarine.kube.client import ApiError
-from ultramarine.progress import BODY_LIMIT, CACHE_SECONDS, REVIEWS, Reception
-from ultramarine.shared.contract import PROGRESS_AUDIENCE
-from ultramarine.shared.meta import JOB, POD, SWEEP, TRAINING_JOB, Key, Manifest, child_labels, child_metadata
-from ultramarine.shared.pods import INDEX
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary, WantedTrial
-from ultramarine.shared.training_records import CheckpointRecord, Progress
+from ultramarine_contract.common import PROGRESS_AUDIENCE
+from ultramarine_contract.meta import JOB, POD, SWEEP, TRAINING_JOB, Key, Manifest, child_labels, child_metadata
+from ultramarine_contract.sweep_records import BestTrial, SweepSummary, WantedTrial
+from ultramarine_contract.training_records import CheckpointRecord, Progress
+from ultramarine_operator.engine.mirror import Mirror
+from ultramarine_operator.engine.reports import ACCEPT_SECONDS, RING_SECONDS, URGENT_SECONDS, Reports
+from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.kube.client import ApiError
+from ultramarine_operator.progress import BODY_LIMIT, CACHE_SECONDS, REVIEWS, Reception
+from ultramarine_operator.shared.pods import INDEX
 
 SAVED = CheckpointRecord("s3://lake/team-a/churn/checkpoints/ab/", "sha256:ab", "2030-01-01T12:00:00Z")
 PROGRESS = Progress(
@@ -401,7 +401,7 @@ async def test_a_good_token_is_asked_about_once_a_minute(world):
 
 async def test_no_more_tokens_are_remembered_than_have_room(world, monkeypatch):
     """The one that was used longest ago is forgotten first, which costs a review and nothing else."""
-    monkeypatch.setattr("ultramarine.progress.CACHE_SIZE", 2)
+    monkeypatch.setattr("ultramarine_operator.progress.CACHE_SIZE", 2)
     world.reviews |= {token: review_of("churn-0-a") for token in ("b.b.b", "c.c.c")}
     for token in (TOKEN, "b.b.b", TOKEN, "c.c.c", TOKEN, "b.b.b"):
         world.now += ACCEPT_SECONDS

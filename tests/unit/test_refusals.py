@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from builders import NOW, condition, job, pod, seen, sweep, sweep_job, sweep_pod, training_job
-from ultramarine.kinds.sweep.plan import plan as plan_sweep
-from ultramarine.kinds.sweep.plan import questions as sweep_questions
-from ultramarine.kinds.trainingjob.plan import plan, questions
-from ultramarine.shared import waiting
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import Refusal, Seen
+from ultramarine_contract.meta import Manifest
+from ultramarine_operator.kinds.sweep.plan import plan as plan_sweep
+from ultramarine_operator.kinds.sweep.plan import questions as sweep_questions
+from ultramarine_operator.kinds.trainingjob.plan import plan, questions
+from ultramarine_operator.shared import waiting
+from ultramarine_operator.shared.plan import Refusal, Seen
 
 QUOTA = "exceeded quota: share, requested: pods=1, used: pods=5, limited: pods=5"
 SAID = f'Error creating: pods "churn-0-x7" is forbidden: {QUOTA}'

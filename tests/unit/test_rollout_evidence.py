@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ultramarine.kinds.onlineendpoint.confidence import bounds, log_mixture
-from ultramarine.kinds.onlineendpoint.course import mixed
-from ultramarine.kinds.onlineendpoint.evidence import Counts, Evidence, counted
-from ultramarine.kinds.onlineendpoint.gates import (
+from ultramarine.resources.onlineendpoint_rollout import CLIENT_ERRORS, Gates, RolloutCounters
+from ultramarine_cluster.paths import REPOSITORY
+from ultramarine_contract.routes import DeploymentFigures, RouteState
+from ultramarine_gateway.bootstrap import fine_milliseconds
+from ultramarine_operator.kinds.onlineendpoint.confidence import bounds, log_mixture
+from ultramarine_operator.kinds.onlineendpoint.course import mixed
+from ultramarine_operator.kinds.onlineendpoint.evidence import Counts, Evidence, counted
+from ultramarine_operator.kinds.onlineendpoint.gates import (
     ALPHA,
     ASKED,
     SLACK,
@@ -25,10 +29,6 @@ from ultramarine.kinds.onlineendpoint.gates import (
     p99,
     verdicts,
 )
-from ultramarine.kinds.onlineendpoint.rollout_schema import CLIENT_ERRORS, Gates, RolloutCounters
-from ultramarine.shared.routes import DeploymentFigures, RouteState
-from ultramarine_cluster.paths import REPOSITORY
-from ultramarine_gateway.bootstrap import fine_milliseconds
 
 MS = tuple(float(bound) for bound in fine_milliseconds())
 

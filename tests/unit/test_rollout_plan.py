@@ -9,13 +9,13 @@ import pytest
 from builders import NOW, child, endpoint, model, seen, version
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ultramarine.kinds.onlineendpoint.addresses import routes_in, turned_to
-from ultramarine.kinds.onlineendpoint.plan import plan, questions
-from ultramarine.kinds.onlineendpoint.schema import OnlineEndpointStatus
-from ultramarine.shared.conditions import find
-from ultramarine.shared.errors import GatewayError
-from ultramarine.shared.plan import GatewayFacts
-from ultramarine.shared.routes import DeploymentFigures, RouteState, rescaled
+from ultramarine.resources.onlineendpoint import OnlineEndpointStatus
+from ultramarine_contract.errors import GatewayError
+from ultramarine_contract.routes import DeploymentFigures, RouteState, rescaled
+from ultramarine_operator.kinds.onlineendpoint.addresses import routes_in, turned_to
+from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
+from ultramarine_operator.shared.conditions import find
+from ultramarine_operator.shared.plan import GatewayFacts
 from unit.test_onlineendpoint_plan import server_pod
 from unit.test_onlineendpoint_routed import HERE
 from unit.test_rollout_evidence import MS

@@ -7,9 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 from builders import seen
-from ultramarine.kinds.onlineendpoint.signatures import Input, _takes, change, inputs_of
-from ultramarine.shared.errors import listed
-from ultramarine.shared.routes import RouteState
+from ultramarine_contract.errors import listed
+from ultramarine_contract.routes import RouteState
+from ultramarine_operator.kinds.onlineendpoint.signatures import Input, _takes, change, inputs_of
 from ultramarine_server.tensors import DTYPES, keeps_values
 
 

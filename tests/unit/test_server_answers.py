@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from serving_inside import Client, Doubling, eventually, inside, question, service_of
-from ultramarine.shared.contract import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
+from ultramarine_contract.common import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
 from ultramarine_server.answers import KEPT_SECONDS, LABELS, LARGEST, NUMBERS, REFUSAL, Answers
 from ultramarine_server.errors import Problem
 from ultramarine_server.keys import KeyRing

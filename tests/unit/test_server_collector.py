@@ -31,8 +31,8 @@ from serving_process import Server, environment, task_for
 from sklearn.linear_model import LogisticRegression
 from test_server_grpc import VALUES as DATATYPES
 from test_server_grpc import GrpcServer, grpc_serving
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.serving_records import CollectTask, ServingTask
+from ultramarine_contract.serving_records import CollectTask, ServingTask
+from ultramarine_contract.storage import Storage
 from ultramarine_server import binary, spool
 from ultramarine_server.captures import Captures
 from ultramarine_server.collect import Collector, Pace

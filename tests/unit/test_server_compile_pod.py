@@ -15,8 +15,7 @@ import pytest
 import skops.io
 from serving_process import LABELS, ROWS, environment, serving
 from sklearn.ensemble import RandomForestClassifier
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import (
+from ultramarine_contract.common import (
     COMPILED_NAME,
     ENV_STORAGE_ENDPOINT,
     ENV_TASK,
@@ -24,8 +23,9 @@ from ultramarine.shared.contract import (
     VERDICT_NAME,
     OutputRecord,
 )
-from ultramarine.shared.serving_records import ServingTask
-from ultramarine.shared.version_records import CompileRecord, CompileTask
+from ultramarine_contract.serving_records import ServingTask
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.version_records import CompileRecord, CompileTask
 
 
 @pytest.fixture

@@ -36,9 +36,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
-from ultramarine.shared.contract import COMPILED_NAME, VERDICT_NAME
-from ultramarine.shared.serving_records import ServingTask
-from ultramarine.shared.version_records import CompileRecord, CompileTask
+from ultramarine_contract.common import COMPILED_NAME, VERDICT_NAME
+from ultramarine_contract.serving_records import ServingTask
+from ultramarine_contract.version_records import CompileRecord, CompileTask
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.compiled_model import CompiledModel
 from ultramarine_server.compiling import ARTIFACT, compile_model

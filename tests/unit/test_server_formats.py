@@ -11,12 +11,12 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from ultramarine.kinds.model.schema import ModelFormat
-from ultramarine.kinds.trainingjob.schema import Output
-from ultramarine.shared.contract import ArtifactManifest, FileEntry
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.formats import CODE_EXECUTING_FORMATS, FOLDER_FORMATS, FORMAT_BY_SUFFIX, FORMATS
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine.resources.model import ModelFormat
+from ultramarine.resources.trainingjob import Output
+from ultramarine_contract.common import ArtifactManifest, FileEntry
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.formats import CODE_EXECUTING_FORMATS, FOLDER_FORMATS, FORMAT_BY_SUFFIX, FORMATS
+from ultramarine_contract.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.errors import BadRequest, LoadError, Problem
 from ultramarine_server.loading import PLATFORMS, load

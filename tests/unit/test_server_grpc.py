@@ -23,7 +23,7 @@ from sklearn.pipeline import Pipeline
 from tritonclient.grpc import service_pb2 as v2
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 from tritonclient.utils import InferenceServerException
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.serving_records import ServingTask
 
 # Two rows of every datatype, with the ends of what it can hold; and where typed contents have them.
 VALUES: dict[str, tuple[Any, str]] = {

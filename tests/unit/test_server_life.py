@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import ultramarine_server
 from serving_process import ROWS, command, environment, refused, serving, task_for
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.serving_records import ServingTask
-from ultramarine.shared.training_records import TerminationRecord
-from ultramarine.shared.version_records import DeleteTask
+from ultramarine_contract.serving_records import ServingTask
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_contract.version_records import DeleteTask
 from ultramarine_server.keys import LOOK_SECONDS
 
 # Failures of the model, keys, shutdown

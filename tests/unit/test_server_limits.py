@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from serving_inside import Doubling, eventually, inside, question, rows_of, service_of
 from serving_process import ROWS, refused, serving, task_for
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.serving_records import ServingTask
 from ultramarine_server.errors import LoadError, Problem
 from ultramarine_server.limits import Limits
 from ultramarine_server.service import Inference, Service, Tensor

@@ -14,8 +14,8 @@ import pytest
 import skops.io
 from asking import infer
 from sklearn.linear_model import LogisticRegression
-from ultramarine.shared.contract import GATEWAY_HEADER, ArtifactManifest, FileEntry
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.common import GATEWAY_HEADER, ArtifactManifest, FileEntry
+from ultramarine_contract.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.cpus import cpu_limit
 from ultramarine_server.errors import LoadError

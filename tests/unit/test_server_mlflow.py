@@ -23,8 +23,8 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from ultramarine.shared.contract import ArtifactManifest, FileEntry
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.common import ArtifactManifest, FileEntry
+from ultramarine_contract.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError
 from ultramarine_server.loading import load

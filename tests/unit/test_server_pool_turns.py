@@ -14,7 +14,7 @@ import pytest
 from builders import DIGEST
 from serving_inside import Doubling, eventually
 from serving_pool import write
-from ultramarine.shared.catalogue import CatalogueEntry
+from ultramarine_contract.catalogue import CatalogueEntry
 from ultramarine_server import pool as pools
 from ultramarine_server.asking import Fetched, Wanted
 from ultramarine_server.catalogue import Catalogue

@@ -23,7 +23,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 from test_server_compiling import compiled
 from test_server_score import scored
-from ultramarine.shared.contract import COMPILED_NAME
+from ultramarine_contract.common import COMPILED_NAME
 from ultramarine_server import openapi
 from ultramarine_server.columns import Column, learned, with_examples
 from ultramarine_server.compiled_model import CompiledModel

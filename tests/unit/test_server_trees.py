@@ -16,7 +16,7 @@ from sklearn.datasets import load_iris
 from sklearn.ensemble import VotingClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from ultramarine.shared.serving_records import ServingTask
+from ultramarine_contract.serving_records import ServingTask
 from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import BadRequest, LoadError
 from ultramarine_server.loading import load

@@ -13,7 +13,7 @@ import pytest
 from ultramarine_cluster.paths import REPOSITORY
 
 IMPORTING = """
-from ultramarine.outside.signals import exit_on_signals
+from ultramarine_contract.signals import exit_on_signals
 exit_on_signals()
 print("importing", flush=True)
 import time
@@ -41,4 +41,4 @@ def test_every_program_of_an_image_begins_with_it(program):
     """Before anything that takes long is imported; what is not process 1 of a container needs none."""
     if program.name not in ("ultramarine-rsh", "ultramarine-gateway"):
         imports = re.findall(r"^(?:from (\S+) import|(exit_on_signals)\(\))", program.read_text(), re.MULTILINE)
-        assert [one or call for one, call in imports][:2] == ["ultramarine.outside.signals", "exit_on_signals"]
+        assert [one or call for one, call in imports][:2] == ["ultramarine_contract.signals", "exit_on_signals"]

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 from builders import DIGEST, NOW, condition, endpoint, model, seen, version
-from ultramarine.kinds.onlineendpoint.plan import plan, questions
-from ultramarine.kinds.onlineendpoint.schema import OnlineEndpointStatus
-from ultramarine.shared.conditions import find
+from ultramarine.resources.onlineendpoint import OnlineEndpointStatus
+from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
+from ultramarine_operator.shared.conditions import find
 from unit.test_onlineendpoint_plan import TWO, deployment, server_pod
 from unit.test_onlineendpoint_routed import KEYS
 from unit.test_rollout_plan import MATRIX, World

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ultramarine.outside.storage import Storage, parse_uri
-from ultramarine.shared.contract import FileEntry
-from ultramarine.shared.errors import StorageError
+from ultramarine_contract.common import FileEntry
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage, parse_uri
 
 # URIs
 

@@ -8,9 +8,9 @@ import socket
 from pathlib import Path
 
 import pytest
-from ultramarine.outside.storage import READ_LIMIT, Storage, deletion_rank, files_below
-from ultramarine.shared.contract import ArtifactManifest
-from ultramarine.shared.errors import StorageError
+from ultramarine_contract.common import ArtifactManifest
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import READ_LIMIT, Storage, deletion_rank, files_below
 
 
 def folder_with(base: Path, files: dict[str, bytes]) -> Path:

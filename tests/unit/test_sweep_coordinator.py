@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ultramarine.outside.storage import Storage
-from ultramarine.progress import BODY_LIMIT
-from ultramarine.shared.contract import TERMINATION_LIMIT
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask, WantedTrial
+from ultramarine_contract.common import TERMINATION_LIMIT
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.sweep_records import BestTrial, SweepSummary, SweepTask, WantedTrial
+from ultramarine_operator.progress import BODY_LIMIT
 from ultramarine_sweep import journal
 from ultramarine_sweep import trials as trials_module
 from ultramarine_sweep.commits import Commits

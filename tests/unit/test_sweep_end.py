@@ -20,15 +20,15 @@ from builders import (
     sweep_pod,
     version,
 )
-from ultramarine.kinds.registration import LABEL_OUTPUT
-from ultramarine.kinds.sweep.plan import plan, questions
-from ultramarine.kinds.sweep.registration import LABEL_SWEEP_UID
-from ultramarine.shared import contract
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import Obj, ReadText, Seen
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_contract import common as contract
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.sweep_records import BestTrial, SweepSummary
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_operator.kinds.registration import LABEL_OUTPUT
+from ultramarine_operator.kinds.sweep.plan import plan, questions
+from ultramarine_operator.kinds.sweep.registration import LABEL_SWEEP_UID
+from ultramarine_operator.shared.plan import Obj, ReadText, Seen
 
 PREFIX = "s3://lake/team-a/sweeps/hpo/Sweep-hpo-uid/"
 SUMMARY = ReadText(f"{PREFIX}summary.json")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ultramarine.outside.storage import Storage
+from ultramarine_contract.storage import Storage
 from ultramarine_sweep import journal
 from ultramarine_sweep.journal import Fenced, Journal, JournalError, Segment
 from unit.conftest import eventually, serving_store

@@ -8,8 +8,8 @@ import sys
 from random import Random
 
 import pytest
-from ultramarine.shared.searchspace import read_space
-from ultramarine.shared.sweep_records import SweepTask
+from ultramarine_contract.searchspace import read_space
+from ultramarine_contract.sweep_records import SweepTask
 from ultramarine_sweep.leaving import Leaving
 from ultramarine_sweep.points import Points
 from ultramarine_sweep.report import files

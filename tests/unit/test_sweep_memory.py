@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.searchspace import read_space
+from ultramarine_contract.searchspace import read_space
+from ultramarine_contract.storage import Storage
 from ultramarine_sweep.coordinator import Coordinator, Times
 from ultramarine_sweep.journal import Journal
 from ultramarine_sweep.recording import Recorder

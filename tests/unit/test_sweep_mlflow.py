@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 from builders import NOW, PLATFORM, seen, sweep, sweep_job, sweep_pod
-from ultramarine.kinds.sweep.plan import plan
-from ultramarine.shared import contract
-from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY
-from ultramarine.shared.plan import Obj, Platform, Seen
-from ultramarine.shared.schema import MlflowStatus
-from ultramarine.shared.sweep_records import SweepSummary, SweepTask
+from ultramarine.resources.base import MlflowStatus
+from ultramarine_contract import common as contract
+from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY
+from ultramarine_contract.sweep_records import SweepSummary, SweepTask
+from ultramarine_operator.kinds.sweep.plan import plan
+from ultramarine_operator.shared.plan import Obj, Platform, Seen
 
 URI = "http://ultramarine-mlflow.platform.svc:5000"
 RECORDED = replace(PLATFORM, mlflow_uri=URI, knows_requester=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import OutputRecord
-from ultramarine.shared.sweep_records import SweepTask
-from ultramarine.shared.training_records import CheckpointTask
+from ultramarine_contract.common import OutputRecord
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.sweep_records import SweepTask
+from ultramarine_contract.training_records import CheckpointTask
 from ultramarine_sweep import journal
 from ultramarine_sweep.coordinator import Coordinator
 from ultramarine_sweep.journal import Journal, Record

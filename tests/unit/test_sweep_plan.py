@@ -20,16 +20,12 @@ from builders import (
     sweep_job,
     sweep_pod,
 )
-from ultramarine.kinds.queues import LABEL_QUEUE
-from ultramarine.kinds.sweep.plan import plan, questions
-from ultramarine.kinds.sweep.podpertrial import trial_job
-from ultramarine.kinds.sweep.schema import SweepSpec
-from ultramarine.kinds.trainingjob.schema import TrainingJobSpec
-from ultramarine.shared import contract
-from ultramarine.shared.errors import InvalidSpec
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import Obj, Plan, Seen
-from ultramarine.shared.sweep_records import (
+from ultramarine.resources.sweep import SweepSpec
+from ultramarine.resources.trainingjob import TrainingJobSpec
+from ultramarine_contract import common as contract
+from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.sweep_records import (
     TEMPLATE_FIELDS,
     BestTrial,
     SweepSummary,
@@ -38,7 +34,11 @@ from ultramarine.shared.sweep_records import (
     WorkerTask,
     in_template,
 )
-from ultramarine.shared.training_records import TerminationRecord, TrainingTask
+from ultramarine_contract.training_records import TerminationRecord, TrainingTask
+from ultramarine_operator.kinds.queues import LABEL_QUEUE
+from ultramarine_operator.kinds.sweep.plan import plan, questions
+from ultramarine_operator.kinds.sweep.podpertrial import trial_job
+from ultramarine_operator.shared.plan import Obj, Plan, Seen
 
 BEST = BestTrial(3, (0.25,), {"lr": 0.01, "booster": "dart", "deep": True})
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_sweep import journal
 from ultramarine_sweep.trial import Trial
 from ultramarine_sweep.trials import Trials

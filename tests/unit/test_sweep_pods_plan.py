@@ -26,19 +26,19 @@ from builders import (
     sweep_pod,
     training_job,
 )
-from ultramarine.kinds.sweep import KIND
-from ultramarine.kinds.sweep.plan import plan as plan_sweep
-from ultramarine.kinds.sweep.podpertrial import answer
-from ultramarine.kinds.trainingjob.manifests import training_job as build_job
-from ultramarine.kinds.trainingjob.plan import plan as plan_job
-from ultramarine.kinds.trials import ANNOTATION_TRIAL, task_of, trial_name
-from ultramarine.shared import contract
-from ultramarine.shared.conditions import parse_timestamp
-from ultramarine.shared.errors import InvalidSpec
-from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY, MAX_NAME, Manifest
-from ultramarine.shared.plan import Obj, Plan, Seen
-from ultramarine.shared.sweep_records import MOST_PODS, BestTrial, SweepSummary, TrialTask, WantedTrial
-from ultramarine.shared.training_records import Progress, TrainingTask
+from ultramarine_contract import common as contract
+from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, MAX_NAME, Manifest
+from ultramarine_contract.sweep_records import MOST_PODS, BestTrial, SweepSummary, TrialTask, WantedTrial
+from ultramarine_contract.training_records import Progress, TrainingTask
+from ultramarine_operator.kinds.sweep import KIND
+from ultramarine_operator.kinds.sweep.plan import plan as plan_sweep
+from ultramarine_operator.kinds.sweep.podpertrial import answer
+from ultramarine_operator.kinds.trainingjob.manifests import training_job as build_job
+from ultramarine_operator.kinds.trainingjob.plan import plan as plan_job
+from ultramarine_operator.kinds.trials import ANNOTATION_TRIAL, task_of, trial_name
+from ultramarine_operator.shared.conditions import parse_timestamp
+from ultramarine_operator.shared.plan import Obj, Plan, Seen
 
 WANTED = (WantedTrial(0, {"lr": 0.001}), WantedTrial(3, {"lr": 1e-05}))
 TRIAL = "TrainingJob"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.sweep_records import SweepSummary
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.sweep_records import SweepSummary
 from ultramarine_sweep import journal
 from ultramarine_sweep.pruning import prune
 from unit.sweeping import Fleet

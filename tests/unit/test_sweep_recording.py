@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ultramarine.shared.contract import OutputRecord
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary
+from ultramarine_contract.common import OutputRecord
+from ultramarine_contract.sweep_records import BestTrial, SweepSummary
 from ultramarine_sweep.points import Points
 from ultramarine_sweep.recording import Recorder, Times
 from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Trial

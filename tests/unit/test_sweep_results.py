@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 from pyarrow import parquet
-from ultramarine.shared.searchspace import read_space
+from ultramarine_contract.searchspace import read_space
 from ultramarine_sweep.dominance import elite, front
 from ultramarine_sweep.history import FAILED, STOPPED, SUCCEEDED, Trial
 from ultramarine_sweep.pictures import captions, pictures, png, svg

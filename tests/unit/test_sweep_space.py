@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from ultramarine.shared.errors import InvalidSpec
-from ultramarine.shared.searchgrid import Grid, check_algorithm
-from ultramarine.shared.searchspace import read_space
+from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.searchgrid import Grid, check_algorithm
+from ultramarine_contract.searchspace import read_space
 from unit.sweep_spaces import search_spaces
 
 BOOSTERS = {"choice": ["gbtree", "dart"]}

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ultramarine.shared.errors import InvalidSpec
+from ultramarine_contract.errors import InvalidSpec
 from ultramarine_sweep.stopping import Hyperband, Stopper, last_rung
 
 LOSS = {"metric": "loss", "goal": "minimize"}

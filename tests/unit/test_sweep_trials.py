@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ultramarine.shared.contract import OutputRecord
-from ultramarine.shared.sweep_records import SweepTask
+from ultramarine_contract.common import OutputRecord
+from ultramarine_contract.sweep_records import SweepTask
 from ultramarine_sweep.bests import Bests, Objective
 from ultramarine_sweep.ends import End
 from ultramarine_sweep.journal import Record

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ultramarine.outside.storage import Storage
+from ultramarine_contract.storage import Storage
 from ultramarine_sweep.trial import POLL
 from ultramarine_trainer.leases import Connection, Unreachable
 from unit.conftest import eventually

@@ -9,10 +9,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import EXIT_TRY_AGAIN, STREAM_PORT, TERMINATION_LIMIT
-from ultramarine.shared.sweep_records import SweepSummary, fill
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_contract.common import EXIT_TRY_AGAIN, STREAM_PORT, TERMINATION_LIMIT
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.sweep_records import SweepSummary, fill
+from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_sweep import journal
 from ultramarine_sweep.sweep import CRASHES
 from ultramarine_sweep.trial import Trial

@@ -23,12 +23,12 @@ from ports import free_port
 from serving_process import ROWS, serving, task_for
 from tritonclient.grpc.service_pb2 import ServerReadyRequest
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
-from ultramarine import __main__ as operator
-from ultramarine.outside import gateway
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import ENV_STORAGE_CA
-from ultramarine.shared.errors import GatewayError, StorageError
-from ultramarine.shared.tls import expires, server_context
+from ultramarine_contract.common import ENV_STORAGE_CA
+from ultramarine_contract.errors import GatewayError, StorageError
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.tls import expires, server_context
+from ultramarine_operator import __main__ as operator
+from ultramarine_operator.outside import gateway
 from ultramarine_sweep.http import Server
 from ultramarine_trainer import leases, progress
 from ultramarine_trainer.leases import Connection, Unreachable

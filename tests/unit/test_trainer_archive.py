@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.errors import StorageError
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage
 from ultramarine_trainer.archive import Archive, Limits
 from unit.conftest import eventually, serving_store
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from builders import ended_container, pod, training_job
-from ultramarine.outside.storage import Storage
-from ultramarine.shared import pods
-from ultramarine.shared.training_records import CheckpointRecord, CheckpointTask, TerminationRecord, TrainingTask
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import CheckpointRecord, CheckpointTask, TerminationRecord, TrainingTask
+from ultramarine_operator.shared import pods
 
 PATIENCE = 60.0
 

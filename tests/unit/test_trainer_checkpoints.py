@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import OutputRecord
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.training_records import CheckpointRecord, CheckpointTask
+from ultramarine_contract.common import OutputRecord
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import CheckpointRecord, CheckpointTask
 from ultramarine_trainer.checkpoints import Checkpoints, Times
 from unit import conftest
 from unit.conftest import eventually, free_port, serving_store

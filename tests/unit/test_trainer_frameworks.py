@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from ultramarine.shared.contract import FRAMEWORK_PORT, FRAMEWORKS
-from ultramarine.shared.training_records import GangTask
+from ultramarine_contract.common import FRAMEWORK_PORT, FRAMEWORKS
+from ultramarine_contract.training_records import GangTask
 from ultramarine_trainer.frameworks import launch, workers_wait
 from ultramarine_trainer.gang import Epoch
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from ultramarine.shared.training_records import GangTask
+from ultramarine_contract.training_records import GangTask
 from ultramarine_trainer import rsh
 from ultramarine_trainer.child import Signals
 from ultramarine_trainer.gang import Concluded, Epoch, Gang, GangError

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.training_records import (
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import (
     CheckpointRecord,
     CheckpointTask,
     GangTask,
@@ -51,7 +51,7 @@ class Clock(true[0], metaclass=Kind):
 
 datetime.datetime, time.time = Clock, lambda: true[1]() + wrong()
 
-from ultramarine.shared import contract
+from ultramarine_contract import common as contract
 contract.GANG_PORT = int(os.environ["PORT"])
 from ultramarine_trainer import checkpoints, gang, run
 gang.Times = functools.partial(gang.Times, heartbeat=0.2, silence=float(os.environ["SILENCE"]), connect=1.0,

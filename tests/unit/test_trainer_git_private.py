@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from gitserver import GitServer, Setup, key_pair
 from ports import free_port
-from ultramarine.outside.storage import Storage
-from ultramarine.shared import contract
-from ultramarine.shared.training_records import SourceRecord, SourceTask, TrainingTask
+from ultramarine_contract import common as contract
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import SourceRecord, SourceTask, TrainingTask
 from ultramarine_trainer.fetching import fetch
 from ultramarine_trainer.git import SourceError, check_out
 from ultramarine_trainer.source import prepare
@@ -300,7 +300,7 @@ def test_the_init_container_ends_well_and_leaves_a_record(serve: Serve, tmp_path
     """The program does what its environment says; of a failure the trainer tells, so its own exit code is 0."""
     task = TrainingTask(source=SourceTask(git_url=http(serve()), git_secret="churn-git"))
     program = (
-        "import sys; from pathlib import Path; from ultramarine.shared import contract\n"
+        "import sys; from pathlib import Path; from ultramarine_contract import common as contract\n"
         "contract.CREDENTIALS_DIR, contract.SOURCE_DIR = sys.argv[1:]\n"
         "from ultramarine_trainer.fetching import main; main()"
     )

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ultramarine.outside.storage import Storage
-from ultramarine.shared import contract
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.training_records import CheckpointTask, SourceTask, TrainingContext, TrainingTask
+from ultramarine_contract import common as contract
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import CheckpointTask, SourceTask, TrainingContext, TrainingTask
 from ultramarine_trainer.keys import ACCESS, SECRET, narrowed
 from unit.conftest import serving_store
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ultramarine.outside.storage import Storage
+from ultramarine_contract.storage import Storage
 from ultramarine_trainer.mlflow import MlflowRun, Times
 from unit.test_trainer_run import Pod
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ultramarine.shared.contract import METRIC_LIMIT, TERMINATION_LIMIT, OutputRecord
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_contract.common import METRIC_LIMIT, TERMINATION_LIMIT, OutputRecord
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_trainer.child import environment_for_command
 from ultramarine_trainer.lines import LINE_LIMIT, TAIL_LIMIT, LineCutter, Tail
 from ultramarine_trainer.metrics import UNREAD, LatestMetrics, metrics_in

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ultramarine.progress import _read_progress
-from ultramarine.shared.contract import METRIC_LIMIT
-from ultramarine.shared.training_records import CheckpointRecord, Progress
+from ultramarine_contract.common import METRIC_LIMIT
+from ultramarine_contract.training_records import CheckpointRecord, Progress
+from ultramarine_operator.progress import _read_progress
 from ultramarine_trainer import kubeflow
 from ultramarine_trainer.kubeflow import KubeflowServer, progress_of
 from ultramarine_trainer.progress import Reporter, Times, resolved_image

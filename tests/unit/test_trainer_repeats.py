@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.training_records import SourceTask
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import SourceTask
 from ultramarine_trainer.lines import Tail
 from ultramarine_trainer.repeats import QUICK, Repeats
 from ultramarine_trainer.runner import Failed

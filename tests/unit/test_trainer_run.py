@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import ArtifactManifest
-from ultramarine.shared.training_records import TerminationRecord, TrainingContext, TrainingTask
+from ultramarine_contract.common import ArtifactManifest
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import TerminationRecord, TrainingContext, TrainingTask
 
 PROGRAM = """
 import os, sys

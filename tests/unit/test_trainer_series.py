@@ -14,9 +14,9 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_trainer import series as module
 from ultramarine_trainer.series import Limits, Series
 from unit.conftest import eventually, serving_store

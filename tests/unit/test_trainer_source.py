@@ -21,9 +21,9 @@ from dulwich.refs import Ref
 from dulwich.repo import Repo
 from dulwich.server import DictBackend
 from dulwich.web import HTTPGitApplication, WSGIRequestHandlerLogger, WSGIServerLogger, make_server
-from ultramarine.outside.storage import Storage
-from ultramarine.shared import meta
-from ultramarine.shared.training_records import SourceRecord, SourceTask
+from ultramarine_contract import meta
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import SourceRecord, SourceTask
 from ultramarine_trainer.git import SourceError, _commit_of
 from ultramarine_trainer.source import prepare
 

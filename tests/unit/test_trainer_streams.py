@@ -7,7 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
-from ultramarine.outside.storage import Storage
+from ultramarine_contract.storage import Storage
 from ultramarine_trainer.streams import StreamServer
 
 

@@ -19,14 +19,14 @@ from builders import (
     seen,
     training_job,
 )
-from ultramarine.kinds.trainingjob.plan import plan, questions
-from ultramarine.kinds.trials import ANNOTATION_TRIAL
-from ultramarine.shared.conditions import parse_timestamp, timestamp
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.meta import API_VERSION, Manifest
-from ultramarine.shared.plan import Obj, Plan, Seen
-from ultramarine.shared.sweep_records import STOPPED_EARLY, TrialTask
-from ultramarine.shared.training_records import CheckpointRecord, Progress, TerminationRecord
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.meta import API_VERSION, Manifest
+from ultramarine_contract.sweep_records import STOPPED_EARLY, TrialTask
+from ultramarine_contract.training_records import CheckpointRecord, Progress, TerminationRecord
+from ultramarine_operator.kinds.trainingjob.plan import plan, questions
+from ultramarine_operator.kinds.trials import ANNOTATION_TRIAL
+from ultramarine_operator.shared.conditions import parse_timestamp, timestamp
+from ultramarine_operator.shared.plan import Obj, Plan, Seen
 
 PREFIX = "s3://lake/team-a/trainingjobs/churn/TrainingJob-churn-uid/"
 COMPLETED = "2030-01-01T11:59:00Z"  # a minute before NOW

@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 from builders import NOW, PLATFORM, condition, ended_container, job, kinds_of, pod, read, seen, training_job
-from ultramarine.kinds.trainingjob import memory
-from ultramarine.kinds.trainingjob.manifests import training_job as make_job
-from ultramarine.kinds.trainingjob.plan import plan
-from ultramarine.shared import contract
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import Obj
-from ultramarine.shared.training_records import CheckpointRecord, Progress, TerminationRecord, TrainingTask
+from ultramarine_contract import common as contract
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.training_records import CheckpointRecord, Progress, TerminationRecord, TrainingTask
+from ultramarine_operator.kinds.trainingjob import memory
+from ultramarine_operator.kinds.trainingjob.manifests import training_job as make_job
+from ultramarine_operator.kinds.trainingjob.plan import plan
+from ultramarine_operator.shared.plan import Obj
 
 QUEUE = "kueue.x-k8s.io/queue-name"
 DIGEST = "sha256:" + "c" * 64

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 from builders import NOW, PLATFORM, ended_container, job, pod, read, seen, training_job
-from ultramarine.kinds.trainingjob.manifests import MAX_TOLD, pod_spec
-from ultramarine.kinds.trainingjob.plan import plan
-from ultramarine.kinds.trainingjob.registration import to_register
-from ultramarine.shared import contract
-from ultramarine.shared.contract import OutputRecord
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import Obj, Platform, Seen
-from ultramarine.shared.schema import MlflowStatus
-from ultramarine.shared.training_records import Progress, TerminationRecord, TrainingContext
+from ultramarine.resources.base import MlflowStatus
+from ultramarine_contract import common as contract
+from ultramarine_contract.common import OutputRecord
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.training_records import Progress, TerminationRecord, TrainingContext
+from ultramarine_operator.kinds.trainingjob.manifests import MAX_TOLD, pod_spec
+from ultramarine_operator.kinds.trainingjob.plan import plan
+from ultramarine_operator.kinds.trainingjob.registration import to_register
+from ultramarine_operator.shared.plan import Obj, Platform, Seen
 
 URI = "http://ultramarine-mlflow.platform.svc:5000"
 RECORDED = replace(PLATFORM, mlflow_uri=URI)

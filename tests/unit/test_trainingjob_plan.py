@@ -24,14 +24,14 @@ from builders import (
     version,
 )
 from pydantic import ValidationError
-from ultramarine.kinds.trainingjob.manifests import context, output_prefix
-from ultramarine.kinds.trainingjob.plan import plan, questions
-from ultramarine.shared import pods
-from ultramarine.shared.errors import InvalidSpec, StorageError
-from ultramarine.shared.meta import Manifest
-from ultramarine.shared.plan import Obj, ReadText
-from ultramarine.shared.score import score
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_contract.errors import InvalidSpec, StorageError
+from ultramarine_contract.meta import Manifest
+from ultramarine_contract.score import score
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_operator.kinds.trainingjob.manifests import context, output_prefix
+from ultramarine_operator.kinds.trainingjob.plan import plan, questions
+from ultramarine_operator.shared import pods
+from ultramarine_operator.shared.plan import Obj, ReadText
 
 
 def test_a_new_job_gets_its_source_and_its_pod():

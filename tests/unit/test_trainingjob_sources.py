@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from builders import DIGEST, NOW, PLATFORM, ended_container, job, pod, seen, sweep, training_job
-from ultramarine.kinds.sweep.manifests import workers_job
-from ultramarine.kinds.trainingjob.plan import plan
-from ultramarine.shared.pods import CONTAINER_SECURITY, judge
-from ultramarine.shared.training_records import SourceRecord, SourceTask, TerminationRecord, TrainingTask
+from ultramarine_contract.training_records import SourceRecord, SourceTask, TerminationRecord, TrainingTask
+from ultramarine_operator.kinds.sweep.manifests import workers_job
+from ultramarine_operator.kinds.trainingjob.plan import plan
+from ultramarine_operator.shared.pods import CONTAINER_SECURITY, judge
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassif
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from ultramarine.shared.trusted_types import _EVERY_NAME, SCHEMA, remedy_for, untrusted, untrusted_in
+from ultramarine_contract.trusted_types import _EVERY_NAME, SCHEMA, remedy_for, untrusted, untrusted_in
 
 ROWS, CLASSES = np.arange(40.0).reshape(20, 2), [0, 1] * 10
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from builders import PLATFORM
 from prometheus_client import REGISTRY
-from ultramarine.engine.accounting import MAX_SERIES, OTHERS, Accounting
-from ultramarine.kinds import KINDS
-from ultramarine.shared import usage
-from ultramarine.shared.conditions import timestamp
-from ultramarine.shared.meta import ANNOTATION_REQUESTED_BY
-from ultramarine.shared.training_records import TerminationRecord
+from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY
+from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_operator.engine.accounting import MAX_SERIES, OTHERS, Accounting
+from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.shared import usage
+from ultramarine_operator.shared.conditions import timestamp
 from ultramarine_trainer import cgroup
 
 NOON = datetime(2027, 3, 14, 12, tzinfo=UTC)

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ultramarine.shared.errors import InvalidSpec
-from ultramarine.shared.searchspace import read_space
-from ultramarine.shared.sweep_records import SweepTask
+from ultramarine_contract.errors import InvalidSpec
+from ultramarine_contract.searchspace import read_space
+from ultramarine_contract.sweep_records import SweepTask
 
 from ultramarine_sweep import stopping, suggest
 from ultramarine_sweep.history import adopt

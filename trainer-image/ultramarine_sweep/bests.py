@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ultramarine.shared.sweep_records import FRONT
+from ultramarine_contract.sweep_records import FRONT
 
 TOP = 10  # trials that are remembered
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ultramarine.shared.sweep_records import SweepSummary, SweepTask
+from ultramarine_contract.sweep_records import SweepSummary, SweepTask
 
 from ultramarine_sweep.commits import Commits
 from ultramarine_sweep.http import BadRequest, Route, Server

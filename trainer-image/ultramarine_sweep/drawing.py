@@ -6,8 +6,8 @@ from functools import cached_property
 from random import Random
 from typing import Any
 
-from ultramarine.shared.searchgrid import Grid
-from ultramarine.shared.searchspace import Space
+from ultramarine_contract.searchgrid import Grid
+from ultramarine_contract.searchspace import Space
 
 from ultramarine_sweep.history import History
 from ultramarine_sweep.space import Params, from_units

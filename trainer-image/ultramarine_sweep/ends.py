@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ultramarine.shared.sweep_records import SweepTask
+from ultramarine_contract.sweep_records import SweepTask
 from ultramarine_trainer.metrics import listed, unmeasured
 
 from ultramarine_sweep.bests import Bests

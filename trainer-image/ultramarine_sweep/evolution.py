@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from cmaes import CMA, SepCMA, get_warm_start_mgd
 from threadpoolctl import ThreadpoolController
-from ultramarine.shared.searchspace import Space
+from ultramarine_contract.searchspace import Space
 
 from ultramarine_sweep.history import SUCCEEDED, History, Trial
 from ultramarine_sweep.space import Cube, Params

@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from threadpoolctl import ThreadpoolController
-from ultramarine.shared.searchspace import Space
+from ultramarine_contract.searchspace import Space
 
 from ultramarine_sweep.drawing import SobolSearch
 from ultramarine_sweep.history import SMALLER, STOPPED, SUCCEEDED, History, Trial

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
-from ultramarine.shared.searchdomains import Choice, Value
-from ultramarine.shared.searchspace import Parameter, Space
+from ultramarine_contract.searchdomains import Choice, Value
+from ultramarine_contract.searchspace import Parameter, Space
 
 from ultramarine_sweep.dominance import crowding, front
 from ultramarine_sweep.history import History

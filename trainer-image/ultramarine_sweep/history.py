@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from ultramarine.shared.searchdomains import Value
-from ultramarine.shared.searchspace import Space
+from ultramarine_contract.searchdomains import Value
+from ultramarine_contract.searchspace import Space
 
 SUCCEEDED, STOPPED, FAILED = "Succeeded", "Stopped", "Failed"
 RUNNING = ""

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
-from ultramarine.shared.addresses import is_of_link
+from ultramarine_contract.addresses import is_of_link
 
 Route = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 

@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.errors import StorageError, UltramarineError
+from ultramarine_contract.errors import StorageError, UltramarineError
+from ultramarine_contract.storage import Storage
 
 Record = dict[str, Any]
 T = TypeVar("T")

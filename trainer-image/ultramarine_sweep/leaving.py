@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.searchspace import read_space
-from ultramarine.shared.sweep_records import SweepTask
+from ultramarine_contract.searchspace import read_space
+from ultramarine_contract.sweep_records import SweepTask
 
 from ultramarine_sweep.results import Results
 from ultramarine_sweep.trial import Trial

@@ -11,8 +11,8 @@ from optuna.samplers import TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from ultramarine.shared.searchdomains import Value
-from ultramarine.shared.searchspace import Parameter, Space
+from ultramarine_contract.searchdomains import Value
+from ultramarine_contract.searchspace import Parameter, Space
 
 from ultramarine_sweep.history import RUNNING, SUCCEEDED, History, Trial
 from ultramarine_sweep.space import Params, distribution, from_units, settle

@@ -15,8 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-from ultramarine.shared.searchdomains import Choice, Domain, Value, Whole
-from ultramarine.shared.searchspace import Parameter
+from ultramarine_contract.searchdomains import Choice, Domain, Value, Whole
+from ultramarine_contract.searchspace import Parameter
 
 from ultramarine_sweep.canvas import BLUE, GREY, LIGHT, MANY, dots, legend
 from ultramarine_sweep.dominance import front

@@ -9,8 +9,8 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from ultramarine.shared.contract import UNREADABLE
-from ultramarine.shared.sweep_records import SweepSummary, WantedTrial, trial_worker
+from ultramarine_contract.common import UNREADABLE
+from ultramarine_contract.sweep_records import SweepSummary, WantedTrial, trial_worker
 
 from ultramarine_sweep.coordinator import Coordinator, worker_of
 from ultramarine_sweep.http import BadRequest, Route

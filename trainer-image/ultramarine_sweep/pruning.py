@@ -6,8 +6,8 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.errors import StorageError
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage
 
 SECONDS = 30.0  # for all of it
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ultramarine.shared.sweep_records import SweepSummary, SweepTask
+from ultramarine_contract.sweep_records import SweepSummary, SweepTask
 from ultramarine_trainer.mlflow_api import (
     TEXT_LIMIT,
     UID,

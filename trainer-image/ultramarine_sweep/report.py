@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from ultramarine.shared.contract import REPORT_NAME
-from ultramarine.shared.errors import listed
-from ultramarine.shared.searchdomains import Choice, Value
-from ultramarine.shared.searchspace import Parameter
+from ultramarine_contract.common import REPORT_NAME
+from ultramarine_contract.errors import listed
+from ultramarine_contract.searchdomains import Choice, Value
+from ultramarine_contract.searchspace import Parameter
 
 from ultramarine_sweep.canvas import AMBER, GREY, LIGHT, RED
 from ultramarine_sweep.history import FAILED, RUNNING, STOPPED, SUCCEEDED

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ultramarine.shared.searchspace import Space
+from ultramarine_contract.searchspace import Space
 
 from ultramarine_sweep.history import SMALLER, History, Told, Trial, as_trial, signs_of
 from ultramarine_sweep.space import Cube

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ultramarine.shared.searchdomains import Choice, Domain, Real, Value, Whole, is_number
-from ultramarine.shared.searchspace import Space
+from ultramarine_contract.searchdomains import Choice, Domain, Real, Value, Whole, is_number
+from ultramarine_contract.searchspace import Space
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from zlib import crc32
 
-from ultramarine.shared.errors import InvalidSpec
+from ultramarine_contract.errors import InvalidSpec
 
 TYPES = ("asha", "hyperband", "median", "bandit", "truncation")
 

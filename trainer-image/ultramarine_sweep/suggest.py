@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
-from ultramarine.shared.searchgrid import check_algorithm
-from ultramarine.shared.searchspace import Space
+from ultramarine_contract.searchgrid import check_algorithm
+from ultramarine_contract.searchspace import Space
 
 from ultramarine_sweep.drawing import GridSearch, RandomSearch, SobolSearch
 from ultramarine_sweep.history import History, Suggestion, Told, Trial, as_trial, signs_of

@@ -16,11 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared import contract, tls
-from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN
-from ultramarine.shared.errors import InvalidSpec, StorageError, UltramarineError
-from ultramarine.shared.sweep_records import SweepSummary, SweepTask
+from ultramarine_contract import common as contract
+from ultramarine_contract import tls
+from ultramarine_contract.common import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN
+from ultramarine_contract.errors import InvalidSpec, StorageError, UltramarineError
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.sweep_records import SweepSummary, SweepTask
 from ultramarine_trainer.mlflow_api import account_in
 
 from ultramarine_sweep import journal, recording

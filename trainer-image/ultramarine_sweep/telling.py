@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.contract import TERMINATION_LIMIT
-from ultramarine.shared.sweep_records import SweepSummary
+from ultramarine_contract.common import TERMINATION_LIMIT
+from ultramarine_contract.sweep_records import SweepSummary
 from ultramarine_trainer.progress import opener
 
 _POST_LIMIT = 200 * 1024  # bytes; the operator takes some more

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ultramarine.shared.contract import LARGEST, UNREADABLE, OutputRecord, read_known
+from ultramarine_contract.common import LARGEST, UNREADABLE, OutputRecord, read_known
 
 from ultramarine_sweep.points import Points
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from ultramarine.shared.contract import OutputRecord, read_known
-from ultramarine.shared.sweep_records import BestTrial, SweepSummary, SweepTask
+from ultramarine_contract.common import OutputRecord, read_known
+from ultramarine_contract.sweep_records import BestTrial, SweepSummary, SweepTask
 from ultramarine_trainer.metrics import NAMES
 
 from ultramarine_sweep.bests import Bests, Objective

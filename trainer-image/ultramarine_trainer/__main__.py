@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ultramarine.shared.contract import ENV_SWEEP, ENV_TRIAL
+from ultramarine_contract.common import ENV_SWEEP, ENV_TRIAL
 
 from ultramarine_trainer.keys import narrowed
 

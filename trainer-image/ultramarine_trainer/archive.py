@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.errors import StorageError
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ultramarine.outside.storage import Storage, files_below
-from ultramarine.shared.contract import CHECKPOINT_NAME, CHECKPOINTS_NAME, MANIFEST_NAME, OutputRecord
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.training_records import CheckpointRecord, CheckpointTask
+from ultramarine_contract.common import CHECKPOINT_NAME, CHECKPOINTS_NAME, MANIFEST_NAME, OutputRecord
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage, files_below
+from ultramarine_contract.training_records import CheckpointRecord, CheckpointTask
 
 from ultramarine_trainer.outputs import empty
 

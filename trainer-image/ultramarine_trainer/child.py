@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from ultramarine.shared.contract import (
+from ultramarine_contract.common import (
     ENV_CONTEXT,
     ENV_POD,
     ENV_STORAGE_CA,

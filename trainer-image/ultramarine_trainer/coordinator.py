@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.addresses import is_of_link
-from ultramarine.shared.contract import LARGEST
-from ultramarine.shared.training_records import GangTask
+from ultramarine_contract.addresses import is_of_link
+from ultramarine_contract.common import LARGEST
+from ultramarine_contract.training_records import GangTask
 
 from ultramarine_trainer.muster import DONE, Message, Muster, Times
 from ultramarine_trainer.rsh import LINE_LIMIT, LOST

@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from ultramarine.shared import contract
-from ultramarine.shared.training_records import TrainingTask
+from ultramarine_contract import common as contract
+from ultramarine_contract.training_records import TrainingTask
 
 from ultramarine_trainer.git import Credentials, SourceError, check_out
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from ultramarine.shared.contract import FRAMEWORK_PORT
-from ultramarine.shared.training_records import GangTask
+from ultramarine_contract.common import FRAMEWORK_PORT
+from ultramarine_contract.training_records import GangTask
 
 from ultramarine_trainer.gang import Epoch
 

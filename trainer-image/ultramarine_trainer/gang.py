@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ultramarine.shared.contract import GANG_PORT
-from ultramarine.shared.errors import listed
-from ultramarine.shared.training_records import GangTask
+from ultramarine_contract.common import GANG_PORT
+from ultramarine_contract.errors import listed
+from ultramarine_contract.training_records import GangTask
 
 from ultramarine_trainer.coordinator import MESSAGE_LIMIT, Coordinator, Link
 from ultramarine_trainer.muster import Message, Times

@@ -19,8 +19,8 @@ from dulwich.index import build_index_from_tree
 from dulwich.objects import Commit, ObjectID, Tag, Tree
 from dulwich.refs import Ref
 from dulwich.repo import Repo
-from ultramarine.shared.errors import listed
-from ultramarine.shared.training_records import SourceTask
+from ultramarine_contract.errors import listed
+from ultramarine_contract.training_records import SourceTask
 from urllib3.exceptions import HTTPError
 
 GIT_SECONDS = 30.0  # without a word from the repository's server

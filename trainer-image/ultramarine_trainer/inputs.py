@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import ArtifactManifest
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.training_records import InputRecord
+from ultramarine_contract.common import ArtifactManifest
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import InputRecord
 
 _TELL_SECONDS = 10.0
 

@@ -11,9 +11,9 @@ import hmac
 import json
 from collections.abc import Mapping
 
-from ultramarine.shared import contract
-from ultramarine.shared.contract import UNREADABLE
-from ultramarine.shared.training_records import TrainingContext, TrainingTask
+from ultramarine_contract import common as contract
+from ultramarine_contract.common import UNREADABLE
+from ultramarine_contract.training_records import TrainingContext, TrainingTask
 
 ACCESS, SECRET = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
 _OF_NAMESPACES = "namespace-"

@@ -18,8 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.contract import LARGEST, METRIC_LIMIT, METRIC_NAME_LIMIT
-from ultramarine.shared.training_records import Progress
+from ultramarine_contract.common import LARGEST, METRIC_LIMIT, METRIC_NAME_LIMIT
+from ultramarine_contract.training_records import Progress
 
 BODY_LIMIT = 64 * 1024
 PATH = "/status"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ultramarine.shared import tls
-from ultramarine.shared.contract import TLS_DIR
+from ultramarine_contract import tls
+from ultramarine_contract.common import TLS_DIR
 
 
 class Unreachable(Exception):

@@ -6,7 +6,7 @@ import re
 import threading
 from collections import deque
 
-from ultramarine.shared.lastwords import last_words
+from ultramarine_contract.lastwords import last_words
 
 LINE_LIMIT = 4096  # bytes; a longer line is no log line, and nothing of it is kept
 TAIL_LIMIT = 2000  # characters of the tail

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared import contract
-from ultramarine.shared.sweep_records import STOPPED_EARLY
-from ultramarine.shared.training_records import (
+from ultramarine_contract import common as contract
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.sweep_records import STOPPED_EARLY
+from ultramarine_contract.training_records import (
     CheckpointRecord,
     Progress,
     SourceTask,

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from ultramarine.shared.contract import METRIC_LIMIT
+from ultramarine_contract.common import METRIC_LIMIT
 
 PROGRESS_WORDS = ("step", "total_steps", "percent")
 NAMES = 50  # of metrics that were seen, for a message

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.contract import LARGEST
+from ultramarine_contract.common import LARGEST
 
 from ultramarine_trainer.mlflow_api import BATCH, PARAMS, UID, Complaints, Failure, MlflowApi, is_metric, metric
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ultramarine.shared.contract import MLFLOW_ACCOUNT, MLFLOW_PREFIX, UNREADABLE, OutputRecord
+from ultramarine_contract.common import MLFLOW_ACCOUNT, MLFLOW_PREFIX, UNREADABLE, OutputRecord
 
 UID = "ultramarine.uid"  # the tag by which the run of a job or sweep is found again
 OUTPUT, DIGEST = "ultramarine.output.", "ultramarine.digest."  # and an output's name: the tags with its URI and digest

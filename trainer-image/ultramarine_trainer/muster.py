@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ultramarine.shared.training_records import GangTask
+from ultramarine_contract.training_records import GangTask
 
 Message = dict[str, Any]
 

@@ -8,10 +8,10 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from ultramarine.shared.contract import AUTO, MAX_UNTRUSTED, MAX_UNTRUSTED_NAME
-from ultramarine.shared.errors import StorageError, listed
-from ultramarine.shared.formats import FORMATS, HEAD, known_formats, models_among
-from ultramarine.shared.trusted_types import untrusted_in
+from ultramarine_contract.common import AUTO, MAX_UNTRUSTED, MAX_UNTRUSTED_NAME
+from ultramarine_contract.errors import StorageError, listed
+from ultramarine_contract.formats import FORMATS, HEAD, known_formats, models_among
+from ultramarine_contract.trusted_types import untrusted_in
 
 
 def empty(folder: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import CHECKPOINTS_NAME, OutputRecord
-from ultramarine.shared.errors import StorageError
+from ultramarine_contract.common import CHECKPOINTS_NAME, OutputRecord
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage
 
 from ultramarine_trainer.checkpoints import BROKEN, fetch, look
 from ultramarine_trainer.outputs import empty

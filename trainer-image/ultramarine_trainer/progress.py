@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ultramarine.shared.contract import LARGEST, METRIC_LIMIT, TLS_DIR
-from ultramarine.shared.tls import client_context
-from ultramarine.shared.training_records import CheckpointRecord, Progress
+from ultramarine_contract.common import LARGEST, METRIC_LIMIT, TLS_DIR
+from ultramarine_contract.tls import client_context
+from ultramarine_contract.training_records import CheckpointRecord, Progress
 
 from ultramarine_trainer.metrics import PROGRESS_WORDS, metrics_in
 

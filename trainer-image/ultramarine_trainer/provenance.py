@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from ultramarine import __version__
-from ultramarine.shared.training_records import SourceTask, TerminationRecord, TrainingContext, TrainingTask
+from ultramarine_contract import __version__
+from ultramarine_contract.training_records import SourceTask, TerminationRecord, TrainingContext, TrainingTask
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"

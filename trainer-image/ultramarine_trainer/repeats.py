@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, SAME_FAILURE, UNREADABLE
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.lastwords import is_of_the_network, tells_error
+from ultramarine_contract.common import EXIT_DO_NOT_RETRY, SAME_FAILURE, UNREADABLE
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.lastwords import is_of_the_network, tells_error
+from ultramarine_contract.storage import Storage
 
 from ultramarine_trainer.runner import Failed
 

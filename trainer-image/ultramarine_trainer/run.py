@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared import contract
-from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, OutputRecord
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.training_records import (
+from ultramarine_contract import common as contract
+from ultramarine_contract.common import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, OutputRecord
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import (
     CheckpointRecord,
     GangTask,
     InputRecord,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ultramarine.shared.contract import EXIT_DO_NOT_RETRY
-from ultramarine.shared.training_records import GangTask
+from ultramarine_contract.common import EXIT_DO_NOT_RETRY
+from ultramarine_contract.training_records import GangTask
 
 from ultramarine_trainer.checkpoints import Checkpoints
 from ultramarine_trainer.child import CommandNotFound, Signals, Stopped, Supervision, run_command

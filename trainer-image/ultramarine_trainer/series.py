@@ -12,8 +12,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.errors import StorageError
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage
 
 from ultramarine_trainer.metrics import metrics_in
 

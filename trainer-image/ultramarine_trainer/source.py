@@ -12,8 +12,8 @@ from itertools import dropwhile
 from pathlib import Path
 
 from backports import tarfile  # Debian 12 has a Python 3.11 whose own has no filters
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.training_records import SourceRecord, SourceTask
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.training_records import SourceRecord, SourceTask
 
 from ultramarine_trainer.fetching import FILES, fetched
 from ultramarine_trainer.git import SourceError, check_out

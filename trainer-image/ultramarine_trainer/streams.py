@@ -8,9 +8,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote, urlsplit
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared.contract import STREAM_PORT
-from ultramarine.shared.errors import StorageError
+from ultramarine_contract.common import STREAM_PORT
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage
 
 
 class StreamServer:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ultramarine.shared.contract import OutputRecord, read_known
+from ultramarine_contract.common import OutputRecord, read_known
 
 from ultramarine_trainer.leases import Connection, Refused, Unreachable
 from ultramarine_trainer.lines import Tail

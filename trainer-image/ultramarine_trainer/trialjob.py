@@ -13,12 +13,12 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared import contract
-from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, METRIC_LIMIT, OutputRecord
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.sweep_records import STOPPED_EARLY, TRIAL_OVER, TRIAL_TIMEOUT, TrialTask, trial_worker
-from ultramarine.shared.training_records import TerminationRecord, TrainingTask
+from ultramarine_contract import common as contract
+from ultramarine_contract.common import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, METRIC_LIMIT, OutputRecord
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.sweep_records import STOPPED_EARLY, TRIAL_OVER, TRIAL_TIMEOUT, TrialTask, trial_worker
+from ultramarine_contract.training_records import TerminationRecord, TrainingTask
 
 from ultramarine_trainer.gang import Gang
 from ultramarine_trainer.leases import Connection, Refused, Unreachable

@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ultramarine.outside.storage import Storage
-from ultramarine.shared import contract
-from ultramarine.shared.contract import EXIT_DO_NOT_RETRY, OutputRecord
-from ultramarine.shared.errors import StorageError
-from ultramarine.shared.sweep_records import WorkerTask, as_text, fill, in_template
-from ultramarine.shared.training_records import GangTask, TerminationRecord, TrainingTask
+from ultramarine_contract import common as contract
+from ultramarine_contract.common import EXIT_DO_NOT_RETRY, OutputRecord
+from ultramarine_contract.errors import StorageError
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.sweep_records import WorkerTask, as_text, fill, in_template
+from ultramarine_contract.training_records import GangTask, TerminationRecord, TrainingTask
 
 from ultramarine_trainer.archive import Archive
 from ultramarine_trainer.child import CommandNotFound, Stopped, Supervision, environment_for_command, run_command

@@ -1,0 +1,1 @@
+"""The operator: reconciles the custom resources of ultramarine.dev."""

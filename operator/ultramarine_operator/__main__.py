@@ -1,0 +1,142 @@
+"""The operator's process: assembles everything, runs until it is told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import ssl
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Info, generate_latest
+from ultramarine_contract import __version__
+from ultramarine_contract.addresses import own_addresses
+from ultramarine_contract.common import TLS_DIR
+from ultramarine_contract.errors import UltramarineError
+from ultramarine_contract.logs import JsonLines
+from ultramarine_contract.meta import LEASE_NAME
+from ultramarine_contract.storage import Storage
+from ultramarine_contract.tls import expires, server_context
+
+from . import doorbell, settings
+from .engine.engine import Engine
+from .engine.lease import Lease
+from .engine.mirror import Mirror
+from .engine.vitals import Gauges, Vitals
+from .kinds import kinds_on
+from .kube.client import ApiError, Client, namespace_of_pod
+from .progress import BODY_LIMIT, Reception
+
+log = logging.getLogger("ultramarine_operator")
+
+
+async def serve(
+    vitals: Callable[[], Vitals], port: int, routes: Iterable[web.RouteDef] = (), tls: ssl.SSLContext | None = None
+) -> web.AppRunner:
+    """Answer /healthz (no restart is needed), /readyz (it sees all and leads or could lead), /metrics, and `routes`."""
+
+    def answer(now: Vitals, problems: list[str]) -> web.Response:
+        text = json.dumps({"ok": not problems, **now.as_json()}, indent=2) + "\n"
+        return web.Response(status=503 if problems else 200, text=text, content_type="application/json")
+
+    async def healthz(_: web.Request) -> web.Response:
+        now = vitals()
+        return answer(now, now.fatal())
+
+    async def readyz(_: web.Request) -> web.Response:
+        now = vitals()
+        return answer(now, now.lacking())
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application(client_max_size=BODY_LIMIT)
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics), *routes])
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    for address in own_addresses():
+        await web.TCPSite(runner, address, port, ssl_context=tls).start()
+    return runner
+
+
+async def run() -> int:
+    """Run one replica, and return its exit code."""
+    chosen = settings.from_environment(namespace_of_pod())
+    client = await Client.connect()
+    # It asks for headers and small objects only, and who waits for the answer has no word in its status till then.
+    storage = Storage(chosen.platform.storage_endpoint, chosen.platform.storage_region, read_seconds=8, attempts=2)
+    lease = Lease(client, chosen.own_namespace, LEASE_NAME, chosen.identity)
+    namespaces: tuple[str | None, ...] = (None,) if chosen.clusterwide else chosen.namespaces
+    kinds = kinds_on(chosen.platform)
+    engine = Engine(kinds, namespaces, Mirror(kinds), client.fenced(lease.time_left), storage, chosen.platform, lease)
+    Info("ultramarine_build", "What is running.").info({"version": __version__})
+    tls = Path(TLS_DIR) if chosen.platform.tls else None
+    REGISTRY.register(Gauges(engine.vitals, engine.states, partial(expires, tls) if tls else None))
+    reception = Reception(client.review_token, engine.reports, lambda: engine.leads, engine.answer)
+    routes = reception.routes if chosen.platform.progress_url else []
+    server = await serve(engine.vitals, chosen.port, routes, server_context(tls) if tls else None)
+    stop = asyncio.Event()
+
+    def heed_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    heed_signals()
+    log.info("watching %s", "the whole cluster" if chosen.clusterwide else ", ".join(chosen.namespaces))
+    tasks = {
+        asyncio.create_task(
+            doorbell.listen(engine, chosen.namespaces, clusterwide=chosen.clusterwide, stop=stop, started=heed_signals),
+            name="doorbell",
+        ),
+        asyncio.create_task(engine.run(), name="engine"),
+        asyncio.create_task(stop.wait(), name="signal"),
+    }
+    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    asked = stop.is_set()
+    stop.set()
+    for task in rest:
+        if task.get_name() != "doorbell":
+            task.cancel()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.gather(*rest, return_exceptions=True), 10)
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s stopped: %s", task.get_name(), error, exc_info=error)
+    await server.cleanup()
+    await client.close()
+    return 0 if asked else 1
+
+
+def main() -> None:
+    """The command line: it takes no options, everything comes from the environment (see settings.py)."""
+    argparse.ArgumentParser(
+        prog="python -m ultramarine_operator",
+        description="The Ultramarine operator. Its settings are environment variables, which the Helm chart sets.",
+        epilog="Variables: ULTRAMARINE_NAMESPACES, ULTRAMARINE_TRAINER_IMAGE, ULTRAMARINE_SERVER_IMAGE, "
+        "ULTRAMARINE_STORAGE_ENDPOINT, _REGION, _BUCKET and _SECRET, ULTRAMARINE_PORT, ULTRAMARINE_PROGRESS_URL; "
+        "see settings.py.",
+    ).parse_args()
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("ultramarine_operator").setLevel(logging.INFO)
+    logging.captureWarnings(True)
+    try:
+        sys.exit(asyncio.run(run()))
+    except (ValueError, ApiError, UltramarineError) as error:
+        log.error("cannot start: %s", error)
+        sys.exit(2)
+    except Exception:
+        log.exception("ended by a bug of the operator")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

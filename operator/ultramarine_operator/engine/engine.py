@@ -1,0 +1,363 @@
+"""The engine: it takes in what the doorbell tells, keeps workers busy, and relists so that nothing is missed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+
+from ultramarine_contract.errors import NotLeading
+from ultramarine_contract.logs import about
+from ultramarine_contract.meta import CHILD_SELECTOR, Key, Manifest, Resource
+
+from ..kube.apply import write_status
+from ..kube.client import ApiError, Client
+from ..kube.events import refusal
+from ..shared.conditions import Condition, merge
+from ..shared.metrics import RECONCILE_SECONDS, RECONCILES, WATCH_EVENTS
+from ..shared.plan import Kind, Platform, Report
+from .inquiries import Inquiries, Outside
+from .lease import Lease
+from .mirror import Mirror, owner_key
+from .queue import Queue
+from .reconcile import ASKS, OK, Reconciler
+from .reports import Reports
+from .vitals import Vitals, Watch
+
+log = logging.getLogger(__name__)
+
+WORKERS = 16
+RELIST_SECONDS = 600.0
+# The watches and the first listing start side by side; a delete between the two is found by this early second one.
+SECOND_LISTING_SECONDS = 30.0
+UNLISTED_SECONDS = 5.0  # nothing is done before the first listing, so it is tried often
+CONFESS_SECONDS = 3.0  # a back-off longer than this is no passing trouble
+LONGEST_RETRY_AFTER = 60.0  # whatever a server asks for
+PARTING_SECONDS = 5.0  # what passes get to end by themselves when this replica is told to stop
+
+
+class Engine:
+    """Holds the mirror and the queue of one process, for one or more namespaces (None: all of them)."""
+
+    def __init__(
+        self,
+        kinds: Iterable[Kind],
+        namespaces: tuple[str | None, ...],
+        mirror: Mirror,
+        client: Client,
+        storage: Outside,
+        platform: Platform,
+        lease: Lease,
+    ) -> None:
+        self._kinds = {kind.name: kind for kind in kinds}
+        self._namespaces = namespaces
+        self._mirror = mirror
+        self._client = client
+        self._inquiries = Inquiries(storage, lambda key: self.queue.add(key), partial(refusal, client))
+        self.queue = Queue()
+        self.reports = Reports(mirror, self.queue.add)
+        self._reconciler = Reconciler(
+            self._kinds.values(), mirror, self.take_in, client, self._inquiries, self.reports, platform
+        )
+        self._reconciler.accounting.begin(self._kinds.values(), namespaces)
+        self._lease = lease
+        self._leading = False  # from the moment that this replica leads
+        self._stopping = False
+        now = time.monotonic()
+        self._tried = now  # when a listing was last tried
+        self._listed: float | None = None  # when a full listing last came in
+        self._unlisted = ""  # why the last one did not
+        self._refused: frozenset[str] = frozenset()  # what that listing was not allowed to see
+        self._passed = now  # when a pass last ended, or this replica began to lead
+        self._done: float | None = None  # when a pass last ended well
+        self._lag = 0.0
+        self.watches = {
+            resource.path(namespace): Watch(resource.kind, now) for resource in self.watched for namespace in namespaces
+        }
+
+    @property
+    def watched(self) -> dict[Resource, str]:
+        """Every type to watch, with the label selector for it: none for our kinds, ours for their children."""
+        children = {child: CHILD_SELECTOR for kind in self._kinds.values() for child in kind.children}
+        return children | {kind.resource: "" for kind in self._kinds.values()}
+
+    @property
+    def leads(self) -> bool:
+        """Whether this replica is the one that works on objects."""
+        return self._leading and self._lease.held
+
+    def answer(self, key: Key, report: Report) -> Manifest | None:
+        """What a pod hears that has just reported on an object."""
+        return self._reconciler.answer(key, report)
+
+    def vitals(self) -> Vitals:
+        """How this replica is doing now."""
+        now = time.monotonic()
+
+        def ago(moment: float | None) -> float | None:
+            return None if moment is None else now - moment
+
+        return Vitals(
+            leading=self._lease.held,
+            holder=self._lease.holder,
+            lease_trouble=self._lease.trouble,
+            lease_idle=self._lease.idle,
+            depth=self.queue.depth if self._lease.held else 0,  # what a standby has in it is the leader's work
+            oldest=self.queue.age if self._lease.held else 0.0,
+            passed=now - self._passed,
+            done=ago(self._done),
+            tried=now - self._tried,
+            listed=ago(self._listed),
+            unlisted=self._unlisted,
+            refused=self._refused,
+            watches=self.watches,
+            now=now,
+            lag=self._lag,
+            tasks=len(asyncio.all_tasks()),
+        )
+
+    def states(self) -> dict[str, Iterable[str]]:
+        """The states of all known objects, by kind."""
+        return {name: self._mirror.states(kind.resource) for name, kind in self._kinds.items()}
+
+    def tell(self, resource: Resource, manifest: Manifest, *, deleted: bool = False) -> None:
+        """Take in one watch event. Never raises: a malformed object must not stop the watch of the good ones."""
+        WATCH_EVENTS.labels(kind=resource.kind).inc()
+        if not deleted:
+            return self._learn(resource, manifest)
+        try:
+            self._mirror.drop(resource, manifest)
+            self._ring(resource, manifest)
+            if self._leading and resource.kind in self._kinds:
+                kind = self._kinds[resource.kind]
+                children = self._mirror.children(kind.key(manifest))
+                self._reconciler.accounting.deleted(kind, manifest, children, datetime.now(UTC))
+        except Exception:
+            with about(Key.named(resource.kind, manifest)):
+                log.exception("cannot take in the end of a %s", resource.kind)
+
+    def _learn(self, resource: Resource, manifest: Manifest) -> None:
+        try:
+            if resource.kind in self._kinds:
+                kind = self._kinds[resource.kind]
+                self._reconciler.accounting.notice(kind, manifest["metadata"]["namespace"])
+            edited = self._mirror.is_edited(resource, manifest)
+            if self._mirror.put(resource, manifest):
+                self._ring(resource, manifest, edited=edited)
+        except Exception:
+            with about(Key.named(resource.kind, manifest)):
+                log.exception("cannot take in a %s, it is left out", resource.kind)
+
+    def take_in(self, resource: Resource, manifest: Manifest, writer: Key | None) -> None:
+        """Take in what the server answered to a write of a pass: it concerns everybody, but for `writer`."""
+        edited = self._mirror.is_edited(resource, manifest)
+        if self._mirror.put(resource, manifest):
+            self._ring(resource, manifest, but=writer, edited=edited)
+
+    def _ring(self, resource: Resource, manifest: Manifest, but: Key | None = None, *, edited: bool = True) -> None:
+        if not self._leading:
+            return  # what a standby hears of is not its work; when it begins to lead, it looks at everything
+        for key in self._concerned(resource, manifest, edited=edited):
+            if key != but:
+                self.queue.add(key)
+
+    def _concerned(self, resource: Resource, manifest: Manifest, *, edited: bool) -> Iterator[Key]:
+        meta = manifest["metadata"]
+        if resource.kind in self._kinds:
+            yield Key(resource.kind, meta["namespace"], meta["name"])
+        owner = owner_key(manifest)
+        if owner is not None and owner.kind in self._kinds:
+            yield owner
+        for kind in self._kinds.values():
+            if resource in kind.rung_by or (edited and resource in kind.rung_by_edits):
+                topics = self._kinds[resource.kind].topics(manifest)
+                for name in self._mirror.lookers(kind.resource, meta["namespace"], topics):
+                    yield Key(kind.name, meta["namespace"], name)
+
+    async def run(self) -> None:
+        """List, lead, work; wait for the Lease again when it is lost. Never returns by itself."""
+        background = [asyncio.create_task(self._relist_forever()), asyncio.create_task(self._measure())]
+        try:
+            while self._listed is None:
+                await asyncio.sleep(0.1)
+            while True:
+                await self._lease.acquire()
+                self._passed = time.monotonic()
+                await self._lead()
+        finally:
+            await _end(background)
+            self._inquiries.close()
+            await self._lease.release()
+
+    async def _lead(self) -> None:
+        """Look at every object, and work until the Lease is lost; every worker has stopped before this returns."""
+        self._leading = True
+        self.reports.clear()  # of an earlier lead: the status knows newer ones by now
+        for kind in self._kinds.values():
+            for namespace, name in self._mirror.known(kind.resource, None):
+                self.queue.add(Key(kind.name, namespace, name))
+        workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
+        try:
+            await self._lease.keep()
+            log.error("lease lost, waiting for it: another replica may go on")
+        except asyncio.CancelledError:
+            await self._let_passes_end()
+            raise
+        finally:
+            self._leading = False
+            await _end(workers)
+            self.queue.clear()
+
+    async def _let_passes_end(self) -> None:
+        """Wait for the answers to writes under way: the Lease is given back next, and somebody else begins."""
+        self._stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PARTING_SECONDS):
+                while self.queue.working:
+                    await asyncio.sleep(0.02)
+
+    async def _relist(self) -> None:
+        refused = []
+        for resource, selector in self.watched.items():
+            for namespace in self._namespaces:
+                known = self._mirror.known(resource, namespace)
+                self._tried = time.monotonic()
+                try:
+                    listed = await self._take_in_all(resource, namespace, selector)
+                except ApiError as error:
+                    if error.code not in (403, 404):
+                        raise
+                    # A namespace that is gone, with its Role, is no reason to leave the others alone.
+                    log.warning("%s in %s cannot be listed: %s", resource.plural, namespace or "the cluster", error)
+                    refused.append(resource.path(namespace))
+                    continue
+                for manifest in self._mirror.prune(resource, *listed, known):
+                    self._ring(resource, manifest)
+        self._mirror.forget_the_gone()
+        self._refused = frozenset(refused)
+
+    async def _take_in_all(self, resource: Resource, namespace: str | None, selector: str) -> tuple[set[str], int]:
+        """Take in what a listing brings, page by page, and return the uids in it and the version that it is of."""
+        uids, version = set(), 0
+        async for page in self._client.list(resource, namespace, selector):
+            version = int((page.get("metadata") or {}).get("resourceVersion") or 0)
+            for manifest in page.get("items") or []:
+                uids.add(str(manifest["metadata"]["uid"]))
+                self._learn(resource, manifest)
+        return uids, version
+
+    async def _relist_forever(self) -> None:
+        while True:
+            first = self._listed is None
+            try:
+                await self._relist()
+                self._listed, self._unlisted = time.monotonic(), ""
+                pause = SECOND_LISTING_SECONDS if first else RELIST_SECONDS
+            except ApiError as error:
+                pause = UNLISTED_SECONDS if first else SECOND_LISTING_SECONDS
+                self._unlisted = str(error)
+                log.warning("the listing failed, tried again in %d s: %s", pause, error)
+            except Exception as error:
+                pause = SECOND_LISTING_SECONDS
+                self._unlisted = repr(error)
+                log.exception("the listing failed by a bug of the operator, tried again in %d s", pause)
+            await asyncio.sleep(pause)
+
+    async def _measure(self) -> None:
+        """Feel how late the event loop is; a peak fades within half a minute."""
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(1.0)
+            self._lag = max(time.monotonic() - before - 1.0, self._lag * 0.9)
+
+    async def _work(self) -> None:
+        while True:
+            # A pass that finds all well waits for nothing, and neither does a key that is there: ten thousand of them
+            # after a restart would let neither the Lease be renewed nor a probe be answered.
+            await asyncio.sleep(0)
+            key = await self.queue.get()
+            if self._stopping or not self._lease.held:  # about to be lost, or late to be renewed
+                self.queue.failed(key)
+                continue
+            try:
+                with about(key):
+                    await self._pass(key)
+            except asyncio.CancelledError:
+                self.queue.failed(key)  # else it would count as being worked on for ever
+                raise
+            except Exception:  # a pass tells its own errors; this one comes from the telling
+                log.exception("%s: a bug of the operator", key)
+                self.queue.failed(key)
+
+    async def _pass(self, key: Key) -> None:
+        started = time.monotonic()
+        try:
+            after, outcome = await self._reconciler.reconcile(key)
+        except NotLeading as error:
+            outcome = "fenced"
+            self.queue.failed(key)
+            log.warning("%s: the pass is broken off: %s", key, error)
+        except ApiError as error:
+            outcome = "refused"
+            delay = max(self.queue.backoff(key), min(error.retry_after or 0.0, LONGEST_RETRY_AFTER))
+            log.warning("%s: the API server refused, tried again in %.1f s: %s", key, delay, error)
+            # The key is let go only afterwards: else another worker's newer status could be written over.
+            if error.code in (400, 403, 422) or delay > CONFESS_SECONDS:  # will not pass by itself: people must see it
+                await self._confess(key, error.reason, error.message)
+            self.queue.failed(key, delay)
+        except Exception as error:
+            outcome = "bug"
+            log.exception("%s: a bug of the operator, tried again in %.1f s", key, self.queue.backoff(key))
+            await self._confess(key, "OperatorError", f"the operator failed on this object: {error!r}; see its log")
+            self.queue.failed(key)
+        else:
+            # Who only asks has not come to where the pass before failed: it must not be tried at once for ever.
+            self.queue.done(key, after.total_seconds() if after is not None else None, well=outcome != ASKS)
+            self._done = time.monotonic()
+        self._passed = time.monotonic()
+        RECONCILES.labels(kind=key.kind, outcome=OK if outcome == ASKS else outcome).inc()
+        RECONCILE_SECONDS.labels(kind=key.kind).observe(time.monotonic() - started)
+
+    async def _confess(self, key: Key, reason: str, message: str) -> None:
+        """Say in the object itself that its pass failed; a failure to do even that is only logged."""
+        manifest = self._mirror.get(key)
+        if manifest is None:
+            return
+        status = manifest.get("status") or {}
+        old = [c for c in status.get("conditions") or [] if c.get("type") != "Reconciled"]
+        generation = int(manifest["metadata"].get("generation", 0))
+        told = merge(
+            status.get("conditions") or [],
+            [Condition("Reconciled", False, reason, message)],
+            generation,
+            datetime.now(UTC),
+        )
+        if told[0] in (status.get("conditions") or []):
+            return
+        resource = self._kinds[key.kind].resource
+        try:
+            answer = await write_status(self._client, resource, manifest, {**status, "conditions": [*old, *told]})
+            self.take_in(resource, answer, key)
+        except NotLeading:
+            return  # whoever leads next makes the pass again, and finds out the same
+        except ApiError as error:  # its namespace ends, say
+            log.warning("%s: its status cannot be written: %s", key, error)
+        except Exception:
+            log.exception("%s: its status cannot be written", key)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel these tasks, and return when all have ended.
+
+    More than once if need be: aiohttp takes a cancellation for its own where a request times out at that moment, and
+    requests of a leader do so just when the Lease is lost.
+    """
+    while left := [task for task in tasks if not task.done()]:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=0.5)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,209 @@
+"""The local copy of our objects and their children, fed by the watches and set right by a relist every ten minutes.
+
+It answers all reads of a pass, so a pass costs no request. It may be behind; nothing is deleted on its word alone,
+since deletes carry the uid and the resourceVersion that it had seen. Whoever reads gets a copy of his own.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ultramarine_contract.meta import GROUP, LABEL_KIND, LABEL_NAME, Key, Manifest, Resource, controller_uid
+
+from ..shared.conditions import ENDED, state_of
+from ..shared.plan import ANY, Kind
+
+Name = tuple[str, str]  # namespace, name
+
+
+def _version(manifest: Manifest) -> int:
+    """The resourceVersion as a number; Kubernetes promises since 1.35 that they compare so."""
+    text = str(manifest["metadata"].get("resourceVersion", "0"))
+    return int(text) if text.isdigit() else 0
+
+
+def _generation(manifest: Manifest) -> int:
+    """The number of the spec; 0 for what has none."""
+    number = manifest["metadata"].get("generation")
+    return number if isinstance(number, int) else 0
+
+
+def owner_key(manifest: Manifest) -> Key | None:
+    """The key of the object of ours that controls this one or, for a pod of a child, that its labels name."""
+    meta = manifest["metadata"]
+    for reference in meta.get("ownerReferences") or []:
+        if reference.get("controller") and str(reference.get("apiVersion", "")).startswith(f"{GROUP}/"):
+            kind, name = reference.get("kind"), reference.get("name")
+            break
+    else:
+        labels = meta.get("labels") or {}
+        kind, name = labels.get(LABEL_KIND), labels.get(LABEL_NAME)
+    return Key(sys.intern(kind), sys.intern(meta["namespace"]), name) if kind and name else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One object: the whole of it compressed, since a parsed one takes fifteen times that, and what finds it."""
+
+    version: int
+    uid: str
+    generation: int
+    owner: Key | None
+    topics: frozenset[str]
+    state: str
+    controller: str  # the uid of who controls it
+    packed: bytes
+
+    def outline(self, kind: str, namespace: str, name: str) -> Manifest:
+        """Who it is, whose, and in which state."""
+        owners = [{"uid": self.controller, "controller": True}]
+        meta = {"name": name, "namespace": namespace, "uid": self.uid, "ownerReferences": owners}
+        return {"kind": kind, "metadata": meta, "status": {"state": self.state}}
+
+    @property
+    def manifest(self) -> Manifest:
+        unpacked: Manifest = json.loads(zlib.decompress(self.packed))
+        return unpacked
+
+
+class Mirror:
+    """Objects by type, namespace and name; children by their owner; ours by their topics too."""
+
+    def __init__(self, kinds: Iterable[Kind] = ()) -> None:
+        self._kinds = {kind.name: kind for kind in kinds}
+        self._objects: dict[str, dict[Name, _Entry]] = defaultdict(dict)
+        self._children: dict[Key, set[tuple[str, str]]] = defaultdict(set)
+        self._about: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+        # Uids seen deleted, with the version of that moment, since the last relist and since the one before it.
+        self._gone: dict[str, int] = {}
+        self._gone_before: dict[str, int] = {}
+
+    def put(self, resource: Resource, manifest: Manifest) -> bool:
+        """Take in an object; says whether it was news. An older version than the one known is ignored."""
+        meta = manifest["metadata"]
+        name = (sys.intern(meta["namespace"]), meta["name"])
+        known = self._objects[resource.kind].get(name)
+        version, uid = _version(manifest), str(meta.get("uid", ""))
+        # An older answer must not revive the dead. A newer one was only out of sight: without its label for a while.
+        if version <= max(self._gone.get(uid, -1), self._gone_before.get(uid, -1)):
+            return False
+        if known is not None and known.version >= version:
+            return False
+        manifest.setdefault("kind", resource.kind)  # the items of a list come without them
+        manifest.setdefault("apiVersion", resource.api_version)
+        meta.pop("managedFields", None)  # half of an object's size, and nobody here reads it
+        kind = self._kinds.get(resource.kind)
+        entry = _Entry(
+            version=version,
+            uid=uid,
+            generation=_generation(manifest),
+            owner=owner_key(manifest),
+            topics=kind.topics(manifest) if kind is not None else frozenset(),
+            state=sys.intern(state_of(manifest)) if kind is not None else "",
+            controller=sys.intern(controller_uid(manifest)),
+            packed=zlib.compress(json.dumps(manifest).encode(), 1),
+        )
+        if known is not None:
+            self._forget(resource, name, known)
+        self._objects[resource.kind][name] = entry
+        for topic in entry.topics:
+            self._about[resource.kind, name[0], topic].add(name[1])
+        if entry.owner is not None:
+            self._children[entry.owner].add((resource.kind, name[1]))
+        return True
+
+    def is_edited(self, resource: Resource, manifest: Manifest) -> bool:
+        """True if this is another object, or has another spec, than the one that is known."""
+        meta = manifest["metadata"]
+        known = self._objects[resource.kind].get((meta["namespace"], meta["name"]))
+        return known is None or (known.uid, known.generation) != (str(meta.get("uid", "")), _generation(manifest))
+
+    def drop(self, resource: Resource, manifest: Manifest) -> None:
+        """Take out an object that was deleted; a newer one of the same name stays."""
+        meta = manifest["metadata"]
+        uid = str(meta.get("uid", ""))
+        self._gone[uid] = _version(manifest)
+        name = (meta["namespace"], meta["name"])
+        known = self._objects[resource.kind].get(name)
+        if known is not None and known.uid == uid:
+            self._forget(resource, name, known)
+
+    def _forget(self, resource: Resource, name: Name, known: _Entry) -> None:
+        del self._objects[resource.kind][name]
+        for topic in known.topics:
+            where = (resource.kind, name[0], topic)
+            self._about[where].discard(name[1])
+            if not self._about[where]:
+                del self._about[where]
+        if known.owner is not None:
+            self._children[known.owner].discard((resource.kind, name[1]))
+            if not self._children[known.owner]:
+                del self._children[known.owner]
+
+    def prune(
+        self, resource: Resource, listed: set[str], of: int, before: dict[Name, tuple[str, int]]
+    ) -> list[Manifest]:
+        """Take out, and return, what a full listing lacks.
+
+        `listed` are the uids in it, `of` is its resourceVersion, and `before` is what was known before it was asked
+        for. What came in or changed meanwhile is newer than the listing, and so is what it is too old to have.
+        """
+        gone = []
+        for name, (uid, version) in before.items():
+            known = self._objects[resource.kind].get(name)
+            if (
+                uid not in listed
+                and version <= of
+                and known is not None
+                and (known.uid, known.version) == (uid, version)
+            ):
+                gone.append(known.manifest)
+                self.drop(resource, gone[-1])
+                # A listing can be from the past: one that has this object again, as it was, is to be believed.
+                self._gone[uid] = version - 1
+        return gone
+
+    def forget_the_gone(self) -> None:
+        """Drop the memory of uids that were deleted before the last relist: nothing older is still under way."""
+        self._gone_before, self._gone = self._gone, {}
+
+    def known(self, resource: Resource, namespace: str | None) -> dict[Name, tuple[str, int]]:
+        """Uid and version of all known objects of a type, in one namespace or in all."""
+        known = self._objects[resource.kind].items()
+        return {name: (found.uid, found.version) for name, found in known if namespace in (None, name[0])}
+
+    def states(self, resource: Resource) -> Iterator[str]:
+        """The state of each known object of a type of ours."""
+        return (found.state for found in self._objects[resource.kind].values())
+
+    def get(self, key: Key) -> Manifest | None:
+        """One object of one of our kinds."""
+        found = self._objects[key.kind].get((key.namespace, key.name))
+        return found.manifest if found is not None else None
+
+    def children(self, key: Key, *kinds: str) -> tuple[Manifest, ...]:
+        """All known children of an object, or those of some kinds; of objects of ours that have ended the outline.
+
+        A sweep can have a thousand jobs that have, and nobody wants more of them than just that.
+        """
+        known = self._children.get(key, ())
+        found = []
+        for kind, name in known if not kinds else ((kind, name) for kind, name in known if kind in kinds):
+            entry = self._objects[kind][key.namespace, name]
+            found.append(entry.outline(kind, key.namespace, name) if entry.state in ENDED else entry.manifest)
+        return tuple(found)
+
+    def about(self, resource: Resource, namespace: str, topics: Iterable[str]) -> set[str]:
+        """The names of the objects of a type of ours that share one of these topics: all share ANY with everybody."""
+        if ANY in topics:
+            return {name for where, name in self._objects[resource.kind] if where == namespace}
+        return self.lookers(resource, namespace, topics)
+
+    def lookers(self, resource: Resource, namespace: str, topics: Iterable[str]) -> set[str]:
+        """The names of the objects of a type of ours that look at one of these topics, or at any."""
+        return {name for topic in {*topics, ANY} for name in self._about.get((resource.kind, namespace, topic), ())}

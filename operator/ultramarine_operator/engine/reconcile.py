@@ -1,0 +1,286 @@
+"""One pass for one object: look, plan, apply, write the status once, then tell."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+from ultramarine.resources.base import READY, UNSEEN, RunStatus
+from ultramarine_contract.errors import Conflict, InvalidSpec, NotYet, Refused, UltramarineError
+from ultramarine_contract.meta import CONFIG_MAP, SECRET, Key, Manifest, Resource
+from ultramarine_contract.sweep_records import SweepSummary
+from ultramarine_contract.training_records import Progress
+
+from ..kube import events
+from ..kube.apply import apply_child, write_status
+from ..kube.client import ApiError, Client
+from ..shared import pods, states, waiting
+from ..shared.conditions import Condition, find, health, is_true, merge
+from ..shared.plan import Event, GenerateSecret, Kind, Lazily, Obj, Plan, Platform, Report, Seen
+from .accounting import Accounting
+from .inquiries import Inquiries
+from .mirror import Mirror
+from .reports import Reports
+
+log = logging.getLogger(__name__)
+
+OK, HELD, ASKS = "ok", "held", "asks"  # all of the plan was done; a part waits; no plan before there are answers
+REFUSED = InvalidSpec.reason
+NOT_READY = {("Running", "False"), ("Ready", "False")}
+RETRY_SOON = timedelta(seconds=2)
+RETRY_LATER = timedelta(seconds=30)
+
+
+class Reconciler:
+    """Brings one object after another to what its plan says."""
+
+    def __init__(
+        self,
+        kinds: Iterable[Kind],
+        mirror: Mirror,
+        tell: Callable[[Resource, Manifest, Key | None], None],
+        client: Client,
+        inquiries: Inquiries,
+        reports: Reports,
+        platform: Platform,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._kinds = {kind.name: kind for kind in kinds}
+        self._resources = {r.kind: r for kind in self._kinds.values() for r in (*kind.children, *kind.creates)}
+        self._mirror = mirror
+        self._tell = tell  # takes in what the server answered, and rings whom it concerns, but for the key given
+        self._client = client
+        self._inquiries = inquiries
+        self._reports = reports
+        self._platform = platform
+        self._clock = clock
+        self.accounting = Accounting(platform)
+
+    async def reconcile(self, key: Key) -> tuple[timedelta | None, str]:
+        """Do one pass; return when to look again (None: at the next ring), and what became of it: OK, HELD or ASKS."""
+        kind = self._kinds[key.kind]
+        manifest = self._mirror.get(key)
+        if manifest is None or manifest["metadata"].get("deletionTimestamp"):
+            self._inquiries.forget(key)
+            self._reports.forget(key)
+            return None, OK  # its children carry an owner reference: Kubernetes collects them
+        now = self._clock()
+        try:
+            obj = Obj(manifest, kind.spec.model_validate(manifest.get("spec") or {}))
+            seen = self._look(kind, key, obj)
+            if seen is None:
+                return None, ASKS
+            plan = kind.plan(obj, seen, now)
+        except (InvalidSpec, ValidationError) as error:
+            refused = self._invalid(manifest, error, now)
+            return await self._finish(manifest, refused, self._mirror.children(key), now), OK
+        try:
+            await self._act(key, plan, seen.children)
+        except (NotYet, Conflict, Refused) as error:
+            status = self._held(plan.status, error, manifest, now)
+            again = RETRY_SOON if isinstance(error, NotYet) else RETRY_LATER
+            told = () if isinstance(error, NotYet) else (Event(error.reason, error.message, "Warning"),)
+            held = Plan(status=status, events=(*plan.events, *told), after=again)
+            return await self._finish(manifest, held, seen.children, now), HELD
+        return await self._finish(manifest, plan, seen.children, now), OK
+
+    def answer(self, key: Key, report: Report) -> Manifest | None:
+        """What a pod hears that has just reported on an object; nothing where that is gone, or makes no sense."""
+        kind, manifest = self._kinds[key.kind], self._mirror.get(key)
+        if manifest is None:
+            return None
+        try:
+            obj = Obj(manifest, kind.spec.model_validate(manifest.get("spec") or {}))
+        except ValidationError:
+            return None
+        return kind.answer(obj, report, lambda of, name: self._mirror.get(Key(of, key.namespace, name)))
+
+    def _look(self, kind: Kind, key: Key, obj: Obj[Any]) -> Seen | None:
+        """Gather what is to be known; None while the storage is asked, after whose answer the key is rung."""
+
+        def related() -> tuple[Manifest, ...]:
+            return tuple(
+                found
+                for resource in kind.related
+                for name in self._mirror.about(resource, obj.namespace, kind.topics(obj.manifest))
+                if (found := self._mirror.get(Key(resource.kind, obj.namespace, name))) is not None
+            )
+
+        children = self._mirror.children(key)
+        told = self._reports.latest(key, children)
+        seen = Seen(
+            self._platform,
+            children,
+            Lazily(related),
+            progress=told if isinstance(told, Progress) else None,
+            summary=told if isinstance(told, SweepSummary) else None,
+        )
+        questions = kind.questions(obj, seen)
+        if not questions:
+            return seen
+        answers = self._inquiries.answers(key, questions)
+        return None if answers is None else replace(seen, answers=answers)
+
+    async def _act(self, key: Key, plan: Plan, children: Iterable[Manifest]) -> None:
+        for missing in plan.absent:
+            await self._confirm_absent(missing)
+        for ref in plan.delete:
+            try:
+                await self._client.delete(ref)
+            except ApiError as error:
+                if error.code not in (404, 409):  # gone already, or changed: the next pass decides anew
+                    raise
+        for effect in plan.effects:
+            await self._effect(key, effect)
+        live = {(child["kind"], child["metadata"]["name"]): child for child in children}
+        held: UltramarineError | None = None
+        for wanted in plan.apply:
+            try:
+                await self._apply(key, wanted, live.get((wanted["kind"], wanted["metadata"]["name"])))
+            except (NotYet, Conflict, Refused) as error:
+                if wanted["kind"] == CONFIG_MAP.kind:
+                    raise  # what comes after it mounts it by name, and would get somebody else's
+                held = held or error  # any other child that cannot be written does not keep back the rest
+        if held is not None:
+            raise held
+        taken: ApiError | None = None
+        for manifest in plan.create:
+            taken = await self._create(key, manifest) or taken
+        if taken is not None:
+            raise taken  # somebody was first, or it was us, and the mirror does not know yet: look again after a pause
+
+    async def _confirm_absent(self, key: Key) -> None:
+        resource = self._kinds[key.kind].resource
+        try:
+            found = await self._client.get(resource, key.namespace, key.name)
+        except ApiError as error:
+            if error.code == 404 and error.reason == "NotFound":  # the object, and not its whole type
+                return
+            raise
+        self._tell(resource, found, None)
+        raise NotYet(f"{key} was not seen, but is there; it is looked at again", "MirrorBehind")
+
+    async def _apply(self, key: Key, wanted: Manifest, live: Manifest | None) -> None:
+        resource = self._resources[wanted["kind"]]
+        try:
+            answer = await apply_child(self._client, resource, wanted, live)
+        except ApiError as error:
+            raise _refused(wanted, error) from error
+        if answer is not None:
+            # What others wrote since we looked is in the answer too, and the watch does not tell it again; so it is
+            # with a child that was out of sight, as without its label. Only one that has not lived yet is no news.
+            fresh = live is None and not any((answer.get("status") or {}).values())
+            self._tell(resource, answer, key if fresh else None)
+
+    async def _create(self, key: Key, manifest: Manifest) -> ApiError | None:
+        """Create an object; returned is the error where its name is taken."""
+        resource = self._resources[manifest["kind"]]
+        try:
+            self._tell(resource, await self._client.create(resource, manifest), key)
+        except ApiError as error:
+            if error.code != 409 or error.reason != "AlreadyExists":
+                raise _refused(manifest, error) from error
+            return error
+        return None
+
+    async def _effect(self, key: Key, effect: GenerateSecret) -> None:
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": effect.metadata,
+            "type": "Opaque",
+            "stringData": {key: secrets.token_urlsafe(32) for key in effect.keys},
+        }
+        try:
+            await self._client.create(SECRET, manifest)
+        except ApiError as error:
+            if error.reason != "AlreadyExists":  # a quota that is being counted is a 409 as well
+                raise _refused(manifest, error) from error
+            return
+        owner = self._mirror.get(key)
+        if effect.event is not None and owner is not None:
+            await self._record(owner, effect.event, self._clock())
+
+    async def _record(self, manifest: Manifest, event: Event, now: datetime) -> None:
+        try:
+            await events.record(self._client, manifest, event, now)
+        except ApiError as error:  # the diary is not worth a second pass
+            log.warning(
+                "%s: event %s not written: %s", self._kinds[manifest["kind"]].key(manifest), event.reason, error
+            )
+
+    async def _finish(
+        self, manifest: Manifest, plan: Plan, children: Iterable[Manifest], now: datetime
+    ) -> timedelta | None:
+        kind = self._kinds[manifest["kind"]]
+        status, refresh = self.accounting.completed(kind, manifest, plan.status, children, now)
+        if status != (manifest.get("status") or {}):
+            try:
+                answer = await write_status(self._client, kind.resource, manifest, status)
+            except ApiError as error:
+                if error.code == 404:  # deleted: the doorbell rings for it
+                    return None
+                raise  # 409 too: it was made anew, or the server lost a race of its own; another pass tells which
+            # Edited since we looked: the answer shows it, and the watch does not tell it again.
+            edited = answer["metadata"].get("generation") != manifest["metadata"].get("generation")
+            self._tell(kind.resource, answer, None if edited else kind.key(manifest))
+            self.accounting.count(kind, manifest, status)
+            for event in plan.events:
+                await self._record(manifest, event, now)
+        return min((each for each in (plan.after, refresh) if each is not None), default=None)
+
+    def _invalid(self, manifest: Manifest, error: InvalidSpec | ValidationError, now: datetime) -> Plan:
+        message = error.message if isinstance(error, InvalidSpec) else _first_error(error)
+        status: Manifest = dict(manifest.get("status") or {})
+        model = self._kinds[manifest["kind"]].status
+        ends = health(done=False, failed=message)
+        if issubclass(model, RunStatus):
+            if states.is_over(status):
+                return Plan(status)  # another release's rules change no result
+            # A spec that can never run has failed: whoever waits for its end waits no longer.
+            _, ends = states.failed(REFUSED, message)
+            status["failure"] = {"reason": REFUSED, "message": message[: pods.MAX_FAILURE["message"]]}
+        elif (find(status, READY) or UNSEEN).get("reason") in (REFUSED, UNSEEN["reason"]):
+            ends = (Condition("Ready", False, REFUSED, message), *ends)  # what served before goes on
+        if "state" in model.model_fields:
+            status["state"] = "Invalid"
+        generation = int(manifest["metadata"].get("generation", 0))
+        news = (Condition("Accepted", False, REFUSED, message), *ends)
+        told = find(status, "Accepted")
+        status["conditions"] = merge(status.get("conditions") or [], news, generation, now)
+        status["observedGeneration"] = generation
+        is_new = told is None or told.get("message") != message
+        return Plan(status, events=(Event(REFUSED, message, "Warning"),) if is_new else ())
+
+    def _held(self, planned: Manifest, error: UltramarineError, manifest: Manifest, now: datetime) -> Manifest:
+        """The planned status with one condition more, which says what keeps the plan from being carried out.
+
+        What only a person can mend is also why the object is not ready: what it waits for will not come.
+        """
+        generation = int(manifest["metadata"].get("generation", 0))
+        old = (manifest.get("status") or {}).get("conditions") or []
+        news = merge(old, (Condition("Reconciled", False, error.reason, error.message),), generation, now)
+        conditions = planned.get("conditions", [])
+        if not isinstance(error, NotYet) and is_true(planned, "Reconciling"):
+            why = {"reason": error.reason, "message": error.message}
+            conditions = [c | why if (c["type"], c["status"]) in NOT_READY else c for c in conditions]
+        return {**planned, "conditions": [*conditions, *news]}
+
+
+def _refused(manifest: Manifest, error: ApiError) -> Exception:
+    """What an error of the API server means for the pass: a refusal that stands, or trouble that may pass."""
+    if error.code not in (400, 403, 413, 422):
+        return error
+    words = waiting.refused(error.message) if "exceeded quota: " in error.message else error.message
+    return Refused(f"{manifest['kind']} {manifest['metadata']['name']} is not admitted: {words}", error.reason)
+
+
+def _first_error(error: ValidationError) -> str:
+    """Name the field and the fault of the first error; the API server's schema lets few come here."""
+    first: Mapping[str, Any] = error.errors()[0]
+    return f"spec.{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"

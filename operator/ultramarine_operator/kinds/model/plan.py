@@ -1,0 +1,270 @@
+"""What is true of a Model, and of a ModelVersion, given what was seen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from ultramarine.resources.model import ModelSpec, ModelVersionSpec, version_number
+from ultramarine_contract.errors import StorageError, listed
+from ultramarine_contract.formats import CODE_EXECUTING_FORMATS
+from ultramarine_contract.meta import MODEL_VERSION, Manifest, Ref
+from ultramarine_contract.score import score
+from ultramarine_contract.trusted_types import remedy_for, untrusted
+
+from ...shared.conditions import Condition, find, health, is_true, merge
+from ...shared.plan import MAX_HASHED, ArtifactFacts, CheckArtifact, Event, Obj, Plan, Platform, Question, Seen
+from . import compiling, deleting, trust
+from .serving import named, server_of, versions_of
+
+LOOK_AGAIN = timedelta(seconds=30)
+READ_AGAIN = timedelta(minutes=5)  # what has another digest may have been read for it
+
+
+def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
+    """Count the versions, and say of every alias whether it leads anywhere."""
+    versions = {str(v["spec"]["version"]): v for v in versions_of(model, seen)}
+    numbers = sorted(map(version_number, versions), reverse=True)
+    ready = [n for n in numbers if is_true(versions[str(n)].get("status") or {}, "Ready")]
+    told = version_number(model.status.get("latestVersion"))
+    broken = {alias: to for alias, to in model.spec.aliases.items() if to not in versions}
+    if broken:
+        which = ", ".join(f"{alias} -> {to}" for alias, to in sorted(broken.items()))
+        there = listed(numbers, 20) or "none yet"
+        message = f"spec.aliases leads to versions that do not exist: {which} (there are: {there})"
+        conditions = (Condition("Ready", False, "VersionNotFound", message), *health(done=False, progress=message))
+    else:
+        conditions = (Condition("Ready", True, "AliasesResolved", f"{len(numbers)} versions"),)
+    latest = max([told, *numbers])
+    deletion = deleting.deletion(model, seen, now)
+    retired = [v for v in _retired(model, seen) if deleting.may_go(model, v, seen.platform)]
+    status: Manifest = {
+        "observedGeneration": model.generation,
+        "versions": len(numbers) - len(retired),
+        "latestVersion": str(latest) if latest else "",
+        "latestReadyVersion": str(ready[0]) if ready else "",
+        "aliases": ", ".join(f"{alias}={to}" for alias, to in sorted(model.spec.aliases.items())),
+        "conditions": merge(
+            model.status.get("conditions") or [], (*conditions, *deletion.conditions), model.generation, now
+        ),
+    }
+    if deletion.artifacts:
+        status["artifacts"] = [artifact.told() for artifact in deletion.artifacts]
+    names = ", ".join(sorted(version["metadata"]["name"] for version in retired))
+    return Plan(
+        status,
+        apply=deletion.apply,
+        delete=(*deletion.delete, *(Ref.to(MODEL_VERSION, version) for version in retired)),
+        absent=deletion.absent,
+        events=(
+            *((Event("VersionsRetired", f"deleted by spec.retention: {names}"),) if retired else ()),
+            *deletion.events,
+        ),
+        after=deletion.after,
+    )
+
+
+def _retired(model: Obj[ModelSpec], seen: Seen) -> list[Manifest]:
+    """The versions that retention gives up: older than the newest ready ones, and named by nobody."""
+    if model.spec.retention is None:
+        return []
+    versions = [v for v in versions_of(model, seen) if not v["metadata"].get("deletionTimestamp")]
+    ready = sorted(_number(v) for v in versions if is_true(v.get("status") or {}, "Ready"))
+    kept = ready[-model.spec.retention.versions :]
+    if len(kept) < model.spec.retention.versions:
+        return []
+    spared = {*model.spec.aliases.values(), *named(model, seen)}
+    old = [v for v in versions if _number(v) < kept[0] and str(v["spec"]["version"]) not in spared]
+    # Those of pods that are still to be replaced too.
+    return [v for v in old if not server_of(model, str(v["spec"]["version"]), seen)]
+
+
+def _number(version: Manifest) -> int:
+    return version_number(version["spec"].get("version"))
+
+
+def questions_version(version: Obj[ModelVersionSpec], seen: Seen) -> tuple[Question, ...]:
+    """Ask the storage for the artifact until it was found to be right; the servers check it again at every load."""
+    version = trust.permitted(version, seen)
+    if _refused(version.spec) or _foreign(version, seen.platform):
+        return ()
+    return compiling.questions(version, seen) if _settled(version) else (_check(version, seen.platform),)
+
+
+def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> Plan:
+    """Say whether the version can be served, and if not, why."""
+    version = trust.permitted(version, seen)
+    spec = version.spec
+    after: timedelta | None = None
+    size = int(version.status.get("bytes") or 0)
+    compiled = compiling.told(version)
+    if why := _refused(spec):
+        state, condition = "Refused", Condition("Ready", False, compiling.REFUSED, why)
+    elif _foreign(version, seen.platform):
+        own = _own(version, seen.platform)
+        message = (
+            f"spec.uri {spec.uri} is not this namespace's to read; copy the model to below {own}, and register that"
+        )
+        state, condition = "Refused", Condition("Ready", False, "AccessDenied", message)
+    else:
+        if _settled(version):
+            state, condition = "Ready", _found_before(version, seen.platform, size)
+        else:
+            answer = seen.answers.get(_check(version, seen.platform))
+            state, condition = _judge(version, answer, seen.platform)
+            mismatch = condition.reason == "DigestMismatch"
+            after = None if condition.status else READ_AGAIN if mismatch else LOOK_AGAIN
+            size = answer.bytes if isinstance(answer, ArtifactFacts) else size
+        if condition.status:
+            compiled = compiling.compilation(version, seen, now)
+            state, condition = _with(compiled, version, condition)
+            after = compiled.after
+    stuck = condition.message if state in ("Refused", "Invalid") else ""
+    shown = health(done=condition.status is True, failed=stuck, progress=condition.message)
+    shown_score = score(spec.lineage.metrics)
+    compatible = _compatible(compiled)
+    told = (condition, *((compiled.condition,) if _is_told(version, condition, compiled) else ()), *compatible, *shown)
+    status: Manifest = {
+        "observedGeneration": version.generation,
+        "state": state,
+        "bytes": size,
+        **({"score": shown_score} if shown_score else {}),
+        "conditions": merge(version.status.get("conditions") or [], told, version.generation, now),
+    }
+    if compiled.figures:
+        status["compiled"] = compiled.figures
+    if permission := trust.shown(version, seen, now):
+        status["codeExecution"] = permission
+    events = _diary(version, condition, compiled.condition, *compatible)
+    return Plan(status, apply=compiled.apply, events=events, after=after)
+
+
+FOUND = Condition("Ready", True, "ArtifactFound", "")
+
+
+def _with(compiled: compiling.Compilation, version: Obj[ModelVersionSpec], found: Condition) -> tuple[str, Condition]:
+    """The state of a version whose artifact was found right.
+
+    One that asks for compiling is not ready before that has ended, well or not: an endpoint that follows it would
+    roll twice. One that no server can load is not ready, so that @latest does not lead to it.
+    """
+    wanted, outcome = version.spec.compile, compiled.condition
+    if compiled.unloadable:
+        state = "Refused" if outcome.reason == compiling.REFUSED else "Invalid"
+        return state, Condition("Ready", False, outcome.reason, outcome.message)
+    if compiling.is_automatic(version) or wanted is None:
+        return "Ready", found
+    if compiled.under_way:
+        return "Compiling", Condition("Ready", False, compiling.COMPILING, outcome.message)
+    if wanted.on_failure == "Fail" and not outcome.status and outcome.reason != compiling.NOT_ASKED:
+        return "Invalid", Condition("Ready", False, outcome.reason, outcome.message)
+    return "Ready", found
+
+
+def _compatible(compiled: compiling.Compilation) -> tuple[Condition, ...]:
+    """A warning if another version of its library saved the model than the servers have."""
+    if not compiled.mismatch:
+        return ()
+    return (Condition(compiling.COMPATIBLE, False, compiling.MISMATCH, compiled.mismatch),)
+
+
+def _diary(version: Obj[ModelVersionSpec], *new: Condition) -> tuple[Event, ...]:
+    """An event for each condition that says something else than before, and each thing once."""
+    lines: dict[str, Event] = {}
+    background = compiling.is_automatic(version)
+    for condition in new:
+        before = (find(version.status, condition.type) or {}).get("reason")
+        untold = {before, compiling.NOT_ASKED}
+        quiet = condition.status or condition.reason == compiling.COMPILING
+        if background and condition.type == compiling.CONDITION:
+            untold |= {compiling.COMPILING, compiling.SUPERSEDED}
+            quiet = True
+        if condition.reason not in untold:
+            event = Event(condition.reason, condition.message, "Normal" if quiet else "Warning")
+            lines.setdefault(condition.reason, event)
+    return tuple(lines.values())
+
+
+def _refused(spec: ModelVersionSpec) -> str:
+    """Why no server loads it without permission, and the remedy; nothing if one does."""
+    types = untrusted(spec.format.untrusted_types)  # by the list of today, which may be longer than the trainer's was
+    if spec.allow_code_execution or not (types or spec.format.name in CODE_EXECUTING_FORMATS):
+        return ""
+    if types:
+        what, instead = f"it holds types that are not known to be safe: {', '.join(types)}", "store it as ONNX"
+    else:
+        what = f"loading the format {spec.format.name} runs code of its maker's choice"
+        instead = "save the model as .skops or .onnx"
+    permission = (
+        "if you trust its maker, set spec.allowCodeExecution to true, or spec.trust.allowCodeExecution of "
+        f"Model {spec.model} for all of its versions, or {instead}"
+    )
+    return f"{what}; {remedy_for(types, permission)}"
+
+
+def _own(version: Obj[ModelVersionSpec], platform: Platform) -> str:
+    """The folder of the version's namespace."""
+    return f"s3://{platform.storage_bucket}/{version.namespace}/"
+
+
+def _is_readable(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
+    """True if the artifact lies in a folder that every namespace, or its own, may read."""
+    return version.spec.uri.startswith((_own(version, platform), f"s3://{platform.storage_bucket}/shared/"))
+
+
+def _foreign(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
+    """Whether the artifact lies where only the operator's own keys would find it: it must not ask for others."""
+    return platform.storage_confined and not _is_readable(version, platform)
+
+
+def _check(version: Obj[ModelVersionSpec], platform: Platform) -> CheckArtifact:
+    """The question for the artifact. The operator's keys may open more than the namespace's: it reads no more."""
+    uri = version.spec.uri
+    return CheckArtifact(uri, hashes=not uri.endswith("/") and _is_readable(version, platform))
+
+
+def _is_told(version: Obj[ModelVersionSpec], ready: Condition, compiled: compiling.Compilation) -> bool:
+    """Whether Compiled is there yet: asked for, it comes when the artifact was found right, and stays."""
+    begun = ready.status is True or ready.reason == compiling.COMPILING or compiling.has_begun(version)
+    return begun or not compiled.under_way
+
+
+def _settled(version: Obj[ModelVersionSpec]) -> bool:
+    """Found right once: neither its uri nor its digest can change since."""
+    ready = find(version.status, "Ready")
+    return (ready is not None and ready.get("reason") == FOUND.reason) or compiling.has_begun(version)
+
+
+def _found_before(version: Obj[ModelVersionSpec], platform: Platform, size: int) -> Condition:
+    """What was said when the artifact was found; if it was compiled since, the same again."""
+    known = find(version.status, "Ready") or {}
+    same = known.get("reason") == FOUND.reason and known.get("message")
+    return replace(FOUND, message=str(same or _verified(version, platform, size)))
+
+
+def _verified(version: Obj[ModelVersionSpec], platform: Platform, size: int) -> str:
+    """Say what of an artifact of so many bytes is known to be right, and what is checked later."""
+    if not version.spec.uri.endswith("/") and not (_check(version, platform).hashes and size <= MAX_HASHED):
+        why = f"it has more than {MAX_HASHED // 2**20} MiB"
+        if not _is_readable(version, platform):
+            why = f"it is not below {_own(version, platform)}"
+        return f"stored, but spec.digest is not verified yet, for {why}; the servers check it when they load it"
+    if version.spec.uri.endswith("/"):
+        return (
+            "stored completely, and its list of files has spec.digest; the servers check the files when they load them"
+        )
+    return "stored, and its content has spec.digest"
+
+
+def _judge(version: Obj[ModelVersionSpec], answer: object, platform: Platform) -> tuple[str, Condition]:
+    spec = version.spec
+    if isinstance(answer, ArtifactFacts):
+        if answer.digest and answer.digest != spec.digest:
+            # The digest of what others have stored is not told: the namespace's own keys may not open it.
+            other = answer.digest if spec.uri.startswith(_own(version, platform)) else "another"
+            message = f"spec.digest is {spec.digest}, but what lies at {spec.uri} has {other}"
+            return "Invalid", Condition("Ready", False, "DigestMismatch", message)
+        return "Ready", replace(FOUND, message=_verified(version, platform, answer.bytes))
+    if isinstance(answer, StorageError):
+        return "Waiting", Condition("Ready", False, answer.reason, answer.message)
+    return "Waiting", Condition("Ready", False, "Checking", f"asking the storage for {spec.uri}")

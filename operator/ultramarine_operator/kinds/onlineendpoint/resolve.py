@@ -1,0 +1,115 @@
+"""From the MODEL@REFERENCE that a deployment names to the one version that it means now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ultramarine.resources.model import LATEST, ModelFormat, ModelVersionSpec, trusts, version_name, version_number
+from ultramarine_contract.errors import listed
+from ultramarine_contract.meta import Manifest
+
+from ...shared.conditions import find, is_true
+from ...shared.plan import Seen
+
+# Reasons of a version that is not ready and may become so without a person; none is there before it was looked at.
+PASSING = ("", "Checking", "Compiling", "Unavailable", "Unreachable")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A version that can be served; if it was compiled, `spec` has the uri, digest and format of that artifact.
+
+    `native` is the version as it was registered, if it is served so until it is compiled in the background.
+    """
+
+    name: str
+    spec: ModelVersionSpec
+    native: ModelVersionSpec | None = None
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Names what is served: the compiling in the background makes no other model of it."""
+        spec = self.native or self.spec
+        return self.name, spec.uri, spec.digest
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    """Nothing to serve, why, and the remedy; with `passes` it may come without one. `gone` is what was there once."""
+
+    message: str
+    passes: bool = False
+    gone: bool = False
+
+
+def resolve(reference: str, seen: Seen, served: Iterable[str] = ()) -> Resolved | Unresolved:
+    """Find the version that `reference` means, if there is one and it can be served.
+
+    `served` are versions that are known to have been there.
+    """
+    model, _, wanted = reference.partition("@")
+    gone = any(name.rpartition("-")[0] == model for name in served)
+    versions = [v for v in seen.others("ModelVersion") if v["spec"].get("model") == model]
+    if wanted == LATEST:
+        ready = [v for v in versions if is_true(v.get("status") or {}, "Ready")]
+        if ready:
+            return _resolved(max(ready, key=_number), seen)
+        if versions:
+            newest = max(versions, key=_number)
+            return Unresolved(f"no version of Model {model} is ready: {_why(newest)}", _reason(newest) in PASSING)
+        makes = f"a TrainingJob with registerAs: {model} makes one"
+        return Unresolved(f"Model {model} has no version {'any more' if gone else 'yet'}; {makes}", not gone, gone)
+    number, leads = wanted, ""
+    remedy = "apply it, or name a version that exists"
+    if not wanted.isdigit():
+        found = next((m for m in seen.others("Model") if m["metadata"]["name"] == model), None)
+        if found is None:
+            missing = "no longer exists" if gone else "does not exist yet"
+            return Unresolved(f"Model {model} {missing}; apply it, or train it with registerAs: {model}", gone=gone)
+        aliases = (found.get("spec") or {}).get("aliases") or {}
+        if wanted not in aliases:
+            there = ", ".join(sorted(aliases)) or "none"
+            return Unresolved(f"Model {model} has no alias {wanted} (it has: {there}); set spec.aliases.{wanted} in it")
+        number, leads = str(aliases[wanted]), f"alias {wanted} of Model {model} leads to "
+        remedy = f"apply it, or set spec.aliases.{wanted} of the Model to a version that exists"
+    version = next((v for v in versions if v["spec"].get("version") == number), None)
+    if version is None:
+        name = version_name(model, number)
+        gone = name in served
+        missing = f"{'which ' if leads else ''}{'no longer exists' if gone else 'does not exist yet'}"
+        there = listed(sorted(map(_number, versions), reverse=True)) or "none"
+        what = f"{leads}ModelVersion {name}{',' if leads else ''} {missing}"
+        return Unresolved(f"{what} (there are: {there}); {remedy}", gone=gone)
+    if not is_true(version.get("status") or {}, "Ready"):
+        return Unresolved(_why(version), _reason(version) in PASSING)
+    return _resolved(version, seen)
+
+
+def _resolved(version: Manifest, seen: Seen) -> Resolved:
+    spec = ModelVersionSpec.model_validate(version["spec"])
+    if trusts(next((m for m in seen.others("Model") if m["metadata"]["name"] == spec.model), None)):
+        spec = spec.model_copy(update={"allow_code_execution": True})
+    status, name = version.get("status") or {}, version["metadata"]["name"]
+    native = spec if spec.compile is None else None
+    if is_true(status, "Compiled") and (spec.compile is None or spec.compile.to != "none"):
+        compiled = status.get("compiled") or {}
+        served = {"uri": compiled.get("uri"), "digest": compiled.get("digest"), "format": ModelFormat(name="onnx")}
+        if served["uri"] and served["digest"]:
+            return Resolved(name, spec.model_copy(update=served), native)
+    return Resolved(name, spec, native)
+
+
+def _number(version: Manifest) -> int:
+    return version_number(version["spec"].get("version"))
+
+
+def _reason(version: Manifest) -> str:
+    return str((find(version.get("status") or {}, "Ready") or {}).get("reason") or "")
+
+
+def _why(version: Manifest) -> str:
+    condition = find(version.get("status") or {}, "Ready") or {}
+    return (
+        f"ModelVersion {version['metadata']['name']} is not ready: {condition.get('message') or 'it is being checked'}"
+    )

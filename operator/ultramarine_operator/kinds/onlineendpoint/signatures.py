@@ -1,0 +1,123 @@
+"""Comparison of the inputs of two versions.
+
+A version's inputs are those of its spec.signature or, if it has none, those that a pod of it tells the gateway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from ultramarine.resources.model import Datatype, Signature
+from ultramarine_contract.errors import listed
+from ultramarine_contract.routes import RouteState
+
+from ...shared.plan import Seen
+
+_DATATYPES = frozenset(get_args(Datatype))
+_INT64 = 2**63  # lengths from here on have no place in a status
+_SHOWN = 3  # differences in a message
+_FLOATS = {"FP16": 16, "FP32": 32, "FP64": 64}
+# Bits of the largest integers that a float datatype takes, as the servers (by NumPy) convert them.
+_EXACT = {"FP16": 8, "FP32": 16, "FP64": 64}
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input: an empty `datatype` stands for any, -1 in `shape` for any length; `features` are column names."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    features: frozenset[str] = frozenset()
+
+
+Inputs = tuple[Input, ...]
+
+
+def inputs_of(version: str, seen: Seen, proxies: Iterable[RouteState]) -> Inputs | None:
+    """The inputs of a version, by its declaration or as a pod tells a gateway pod; None if they are not known."""
+    found = next((v for v in seen.others("ModelVersion") if v["metadata"]["name"] == version), None)
+    if found is not None and found["spec"].get("signature"):
+        declared = Signature.model_validate(found["spec"]["signature"])
+        return tuple(Input(one.name, one.datatype, tuple(one.shape)) for one in declared.inputs)
+    for proxy in proxies:
+        for told in (proxy.signatures or {}).values():
+            if (inputs := _read(told, version)) is not None:
+                return inputs
+    return None
+
+
+def _read(told: Any, version: str) -> Inputs | None:
+    """Read what a pod has told of a version; None if it serves another one, or has told anything else.
+
+    Pods tell whatever they like, such as datatypes and lengths that no model has.
+    """
+    try:
+        if f"{told['name']}-{told['version']}" != version:
+            return None
+        return tuple(_input(document) for document in told["inputs"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+
+
+def _input(document: Mapping[str, Any]) -> Input:
+    names = (document.get("parameters") or {}).get("feature_names") or ""
+    datatype, shape = str(document["datatype"]), tuple(int(length) for length in document["shape"])
+    if datatype not in {*_DATATYPES, ""} or any(abs(length) >= _INT64 for length in shape):
+        raise ValueError(f"no model takes {datatype} {shape}")
+    features = frozenset(name.strip() for name in str(names).split(",") if name.strip())
+    return Input(str(document["name"]), datatype, shape, features)
+
+
+def change(champion: Inputs, candidate: Inputs) -> str:
+    """Say why requests for the champion are refused by the candidate; nothing if it takes them."""
+    before, after = ({one.name: one for one in inputs} for inputs in (champion, candidate))
+    differences = [f"it has no input {name}" for name in before if name not in after]
+    differences += [f"it needs an input {name}" for name in after if name not in before]
+    for name, old in before.items():
+        if name in after:
+            differences += _differences(old, after[name])
+    return listed(differences, _SHOWN)
+
+
+def _differences(old: Input, new: Input) -> list[str]:
+    if not _takes(new.datatype, old.datatype):
+        return [f"its input {new.name} is {new.datatype} and not {old.datatype}"]
+    if not _fits(new.shape, old.shape):
+        return [f"its input {new.name} has the shape {list(new.shape)} and not {list(old.shape)}"]
+    if old.features and new.features:
+        missing, added = sorted(old.features - new.features), sorted(new.features - old.features)
+        return [f"it has no feature {name}" for name in missing] + [f"it needs a feature {name}" for name in added]
+    return []
+
+
+def _fits(new: tuple[int, ...], old: tuple[int, ...]) -> bool:
+    if len(new) == 1 and len(old) == 2 and old[-1] == 1:  # A column may come as a matrix of one column.
+        old = old[:1]
+    return len(new) == len(old) and all(want in (-1, got) or got == -1 for want, got in zip(new, old, strict=True))
+
+
+def _takes(new: str, old: str) -> bool:
+    """True if an input of one datatype takes all values of another, as the servers convert them.
+
+    A datatype that is unknown stands for any: a status may have one that people wrote into it.
+    """
+    if new == old or not {new, old} <= _DATATYPES:
+        return True
+    if "BYTES" in (new, old) or new == "BOOL":
+        return False
+    if old == "BOOL":
+        return True
+    if new in _FLOATS:
+        return _FLOATS[new] >= _FLOATS[old] if old in _FLOATS else _EXACT[new] >= _bits(old)
+    if old in _FLOATS:
+        return False
+    if new.startswith("INT") and old.startswith("UINT"):
+        return _bits(new) > _bits(old)
+    return new.startswith("UINT") == old.startswith("UINT") and _bits(new) >= _bits(old)
+
+
+def _bits(datatype: str) -> int:
+    return int(datatype.removeprefix("U").removeprefix("INT") or 0)

@@ -1,0 +1,310 @@
+"""What the pods of a TrainingJob and the workers of a Sweep have in common: code, data, command line, the pod, MLflow.
+
+The object may be of either kind; its spec here is that of a TrainingJob.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ultramarine.resources.trainingjob import Input, TrainingJobSpec
+from ultramarine_contract import common as contract
+from ultramarine_contract.errors import InvalidSpec, listed
+from ultramarine_contract.meta import Manifest, child_metadata, content_hash
+from ultramarine_contract.training_records import SourceTask, TrainingContext, TrainingTask
+
+from ..shared import usage
+from ..shared.plan import Obj, Platform
+from ..shared.pods import (
+    CONTAINER_SECURITY,
+    DISK,
+    POD_SECURITY,
+    TRAINER,
+    ca_mounts,
+    outside_env,
+    placed,
+    pull_secrets,
+    scratch,
+    storage_env,
+    tls_mounts,
+    tls_volumes,
+    with_disk,
+)
+from .queues import is_queued
+
+Job = Obj[TrainingJobSpec]
+
+RUN_ID = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
+REFERENCE = re.compile(r"\$\((params|inputs|outputs)\.([^)]*)\)")
+_SLIP = re.compile(r"(?<!\$)\$[({]+ *(input|output|param|parameter)s?\.([A-Za-z0-9_.-]+) *[)}]+")
+
+
+def source_digest(job: Job) -> str:
+    """SHA-256 over the inline source; of any other kind of source the trainer tells it."""
+    return f"sha256:{content_hash(job.spec.source.inline)}" if job.spec.source and job.spec.source.inline else ""
+
+
+def mlflow(known: Manifest | None, platform: Platform, told: Sequence[str]) -> Manifest | None:
+    """The run in MLflow, by the newest id among those that pods have `told`; the server is the one that we know."""
+    newest = next((run for run in reversed(told) if RUN_ID.fullmatch(run)), "")
+    if not platform.mlflow_uri or not newest or (known and known.get("runId") == newest):
+        return known
+    return {"runId": newest, "uri": f"{platform.mlflow_uri}/#/runs/{newest}"}
+
+
+def mlflow_env(platform: Platform) -> list[Manifest]:
+    """The namespace's account at the MLflow server; a server without accounts has no such Secret."""
+    return [
+        {
+            "name": f"{contract.MLFLOW_PREFIX}{key}",
+            "valueFrom": {"secretKeyRef": {"name": platform.mlflow_secret, "key": key, "optional": True}},
+        }
+        for key in contract.MLFLOW_ACCOUNT
+        if platform.mlflow_secret
+    ]
+
+
+def source_task(job: Job) -> SourceTask | None:
+    """What the trainer has to fetch before the command starts, if anything."""
+    source = job.spec.source
+    if source is None or source.inline:
+        return None
+    if source.git is not None:
+        git = source.git
+        secret = git.secret_ref.name if git.secret_ref else ""
+        return SourceTask(git_url=git.url, git_ref=git.ref, git_path=git.path, git_secret=secret)
+    if source.config_map is not None:
+        return SourceTask(config_map=source.config_map.name)
+    return SourceTask(uri=source.uri or "", digest=source.digest or "")
+
+
+def command_line(spec: TrainingJobSpec, params: Mapping[str, str], where: str, params_field: str) -> list[str]:
+    """The whole command line with its references filled in. Raises InvalidSpec for one that refers to nothing.
+
+    `where` is the field that holds the spec, and `params_field` the one that has the parameters.
+    """
+    known: dict[str, Mapping[str, str]] = {
+        "params": params,
+        "inputs": {name: _input_place(name, source) for name, source in spec.inputs.items()},
+        "outputs": {name: f"{contract.OUTPUTS_DIR}/{name}" for name in spec.outputs},
+    }
+    fields = {"params": params_field, "inputs": f"{where}.inputs", "outputs": f"{where}.outputs"}
+
+    def fill(place: str, text: str) -> str:
+        def one(match: re.Match[str]) -> str:
+            kind, name = match[1], match[2]
+            if name not in known[kind]:
+                message = f"{place} refers to {match[0]}, but {fields[kind]} has no {name!r} (it has: "
+                remedy = "apply it again under another name, with the parameter or without the reference"
+                raise InvalidSpec(f"{message}{listed(sorted(known[kind])) or 'none'}); {remedy}")
+            return known[kind][name]
+
+        return REFERENCE.sub(one, text)
+
+    return [
+        *(fill(f"{where}.command[{i}]", text) for i, text in enumerate(spec.command)),
+        *(fill(f"{where}.args[{i}]", text) for i, text in enumerate(spec.args)),
+    ]
+
+
+def check_spelling(spec: TrainingJobSpec, where: str) -> None:
+    """Raise InvalidSpec for a reference in another system's or a wrong spelling, which nothing would fill in.
+
+    It is for an object that has not begun: a command that runs may have meant it.
+    """
+    for field, texts in (("command", spec.command), ("args", spec.args)):
+        for i, text in enumerate(texts):
+            for slip in _SLIP.finditer(text):
+                if not REFERENCE.match(slip[0]):  # brackets behind a reference are the text's own
+                    kind = "params" if slip[1].startswith("param") else f"{slip[1]}s"
+                    message = f"{where}.{field}[{i}]: {slip[0]} would reach the command as it is"
+                    raise InvalidSpec(f"{message}; apply it again under another name, with $({kind}.{slip[2]})")
+
+
+def _input_place(name: str, source: Input) -> str:
+    streamed = source.mode == "Stream"
+    return f"http://127.0.0.1:{contract.STREAM_PORT}/{name}/" if streamed else f"{contract.INPUTS_DIR}/{name}"
+
+
+def source_config_map(job: Job, name: str) -> Manifest | None:
+    """The inline source as a ConfigMap of that name, or nothing without any."""
+    if job.spec.source is None or not job.spec.source.inline:
+        return None
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": child_metadata(job.manifest, name),
+        "data": dict(job.spec.source.inline),
+    }
+
+
+def downloads(spec: TrainingJobSpec) -> dict[str, str]:
+    """The inputs that are fetched before the command starts, name to URI."""
+    return {name: source.uri for name, source in spec.inputs.items() if source.mode == "Download"}
+
+
+def streams(spec: TrainingJobSpec) -> dict[str, str]:
+    """The inputs that are served to the command, name to URI."""
+    return {name: source.uri for name, source in spec.inputs.items() if source.mode == "Stream"}
+
+
+def pod_spec(
+    job: Job,
+    platform: Platform,
+    task: TrainingTask,
+    context: TrainingContext,
+    *,
+    source: str,
+    args: list[str],
+    env: tuple[Manifest, ...] = (),
+    memory: str = "",
+    more: Manifest | None = None,
+) -> Manifest:
+    """The pod: our entry point around the user's command, locked down, with scratch space where it may write.
+
+    `source` is the ConfigMap of inline code, `env` are more variables of ours, `memory` is a limit that is more than
+    what the spec says, and `more` are further fields of the pod.
+    """
+    spec, template = job.spec, job.spec.pod_template
+    folders = {
+        "workspace": contract.WORK_DIR,
+        "inputs": contract.INPUTS_DIR,
+        "outputs": contract.OUTPUTS_DIR,
+        **({"checkpoints": contract.CHECKPOINTS_DIR} if task.checkpoint else {}),
+        "tmp": "/tmp",
+    }
+    asked = spec.resources.model_dump(by_alias=True, exclude_defaults=True)
+    bounded = with_disk(asked, platform.training_disk)
+    # A queue of Kueue's refuses a resource that it does not cover.
+    resources = asked if is_queued(job.manifest) else bounded
+    volumes: list[Manifest] = [scratch(name, bounded) for name in folders]
+    mounts: list[Manifest] = [{"name": name, "mountPath": path} for name, path in folders.items()]
+    volumes += tls_volumes(platform)
+    mounts += tls_mounts(platform)
+    account = mlflow_env(platform) if context.mlflow else []
+    if (code := _source_volume(job, source, bounded)) is not None:
+        volumes.append(code)
+        mounts.append({"name": "source", "mountPath": contract.SOURCE_DIR, "readOnly": True})
+    if context.progress:
+        volumes.append(token_volume())
+        mounts.append(TOKEN_MOUNT)
+    if memory:
+        limits, requests = resources["limits"], resources.get("requests", {})
+        if requests.get("memory") == limits["memory"]:  # reserved in full, so it stays
+            resources["requests"] = {**requests, "memory": memory}
+        resources = {**resources, "limits": {**limits, "memory": memory}}
+    reserved = dict(zip(("cpu", "gpu", "memoryGib"), usage.requests(resources), strict=True))
+    context = replace(context, reserved={name: amount for name, amount in reserved.items() if amount})
+    before: list[Manifest] = []
+    if task.source and task.source.git_secret:
+        before = [_source_container(platform, task.source, resources)]
+        volumes.append(_credentials(task.source.git_secret))
+    return {
+        "restartPolicy": "Never",
+        # The token is for a command that asks for an identity of its own.
+        "automountServiceAccountToken": bool(template.service_account_name),
+        **pull_secrets(platform),
+        "enableServiceLinks": False,
+        "securityContext": POD_SECURITY,
+        **(more or {}),
+        **placed(platform.pods.training, template.model_dump(by_alias=True, exclude_defaults=True)),
+        **({"initContainers": before} if before else {}),
+        "containers": [
+            {
+                "name": TRAINER,
+                "image": spec.image or platform.trainer_image,
+                "imagePullPolicy": platform.image_pull_policy,
+                "command": ["ultramarine-trainer"],
+                **({"args": args} if args else {}),
+                "env": [
+                    # Ours first: a $(NAME) in a value is filled in from the variables before it, so nothing of theirs
+                    # gets into the task. Names that start with ULTRAMARINE_ are refused at admission: none collides.
+                    {"name": contract.ENV_TASK, "value": task.to_json()},
+                    *storage_env(platform, {variable.name for variable in spec.env}),
+                    {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                    {"name": contract.ENV_CONTEXT, "value": plain(context.to_json())},
+                    *account,
+                    *env,
+                    *(variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.env),
+                ],
+                "envFrom": [
+                    *(each.model_dump(by_alias=True, exclude_defaults=True) for each in spec.env_from),
+                    {"secretRef": {"name": platform.storage_secret}},  # last: of two with one key, the later one wins
+                ],
+                "resources": resources,
+                "securityContext": CONTAINER_SECURITY,
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "volumeMounts": mounts,
+            }
+        ],
+        "volumes": volumes,
+    }
+
+
+TOKEN_MOUNT: Manifest = {
+    "name": "token",
+    "mountPath": posixpath.dirname(contract.PROGRESS_TOKEN),
+    "readOnly": True,
+}
+
+
+def plain(document: str) -> str:
+    """A JSON document as a variable's value: every $ is escaped, or Kubernetes would fill in names in its texts."""
+    return document.replace("$", "\\u0024")
+
+
+def token_volume() -> Manifest:
+    """A token that is good for nothing but telling the operator about this pod."""
+    name = posixpath.basename(contract.PROGRESS_TOKEN)
+    token = {"audience": contract.PROGRESS_AUDIENCE, "expirationSeconds": 3600, "path": name}
+    return {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}}
+
+
+def _source_volume(job: Job, name: str, resources: Manifest) -> Manifest | None:
+    """The volume that the code is mounted from: a ConfigMap, or the folder of the init container that fetches it."""
+    source = job.spec.source
+    if source is not None and source.inline:
+        return {"name": "source", "configMap": {"name": name}}
+    if source is not None and source.config_map is not None:
+        # Optional: a pod that hangs for a missing mount tells nobody, while the trainer names what is missing.
+        return {"name": "source", "configMap": {"name": source.config_map.name, "optional": True}}
+    if source is not None and source.git is not None and source.git.secret_ref is not None:
+        return scratch("source", resources)
+    return None
+
+
+def _credentials(secret: str) -> Manifest:
+    # Optional for the same reason.
+    return {"name": "git-credentials", "secret": {"secretName": secret, "optional": True, "defaultMode": 0o440}}
+
+
+def _source_container(platform: Platform, source: SourceTask, resources: Manifest) -> Manifest:
+    """The init container with the credentials: of the platform's image, whatever image the command has."""
+    plain_resources = ("cpu", "memory", DISK)
+    own = {
+        kind: {name: amount for name, amount in amounts.items() if name in plain_resources}
+        for kind, amounts in resources.items()
+    }
+    return {
+        "name": "source",
+        "image": platform.trainer_image,
+        "imagePullPolicy": platform.image_pull_policy,
+        "command": ["ultramarine-source"],
+        "env": [
+            {"name": contract.ENV_TASK, "value": TrainingTask(source=source).to_json()},
+            *outside_env(platform),
+        ],
+        # Of the same size as the command's container, so a quota and a node see no larger pod.
+        "resources": {kind: amounts for kind, amounts in own.items() if amounts},
+        "securityContext": CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [
+            {"name": "source", "mountPath": contract.SOURCE_DIR},
+            {"name": "git-credentials", "mountPath": contract.CREDENTIALS_DIR, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+            *ca_mounts(platform),
+        ],
+    }

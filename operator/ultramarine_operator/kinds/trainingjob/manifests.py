@@ -1,0 +1,197 @@
+"""The children of a TrainingJob: an Indexed Job, a Service for several nodes, a ConfigMap for code. No I/O here."""
+
+from __future__ import annotations
+
+import json
+
+from ultramarine.resources.trainingjob import TrainingJobSpec
+from ultramarine_contract import common as contract
+from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
+from ultramarine_contract.training_records import CheckpointTask, GangTask, TrainingContext, TrainingTask
+
+from ...shared.plan import Obj, Platform
+from ...shared.pods import TRAINER
+from .. import queues, training, trials
+
+Job = Obj[TrainingJobSpec]
+
+GPU = "nvidia.com/gpu"
+FAILURES = range(1, 256)  # the exit codes of a command that failed
+MAX_PARAMETER, MAX_PARAMETER_NAME = 500, 250  # characters that every release of MLflow takes
+MAX_TOLD = 64 * 1024  # of all parameters together: Linux gives one variable twice as much
+
+
+def output_prefix(job: Job, platform: Platform) -> str:
+    """Where this very job's results go: the uid keeps a later job of the same name apart."""
+    return f"s3://{platform.storage_bucket}/{job.namespace}/trainingjobs/{job.name}/{job.uid}/"
+
+
+def command(job: Job) -> list[str]:
+    """The whole command line with its references filled in. Raises InvalidSpec for one that refers to nothing."""
+    return training.command_line(job.spec, job.spec.parameters, "spec", "spec.parameters")
+
+
+def source_config_map(job: Job) -> Manifest | None:
+    """The inline source as a ConfigMap, or nothing without any."""
+    return training.source_config_map(job, _source_name(job))
+
+
+def _source_name(job: Job) -> str:
+    return f"{job.name}-source"
+
+
+def ranks_service(job: Job) -> Manifest | None:
+    """The headless Service by which the pods of several nodes find node 0, ready or not."""
+    if job.spec.nodes == 1:
+        return None
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": child_metadata(job.manifest, _service_name(job)),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {LABEL_KIND: "TrainingJob", LABEL_NAME: job.name},
+            "ports": [{"name": "gang", "port": contract.GANG_PORT, "protocol": "TCP"}],
+        },
+    }
+
+
+def _service_name(job: Job) -> str:
+    return f"nodes-{job.name}"  # a Service's name must begin with a letter, and a job's need not
+
+
+def training_job(job: Job, platform: Platform, memory: str = "", active_seconds: int = 0) -> Manifest:
+    """The Job that trains. Kubernetes retries, suspends and ends it, so it goes on while the operator is down.
+
+    `memory` is a limit that is more than what the spec says, `active_seconds` how much of its deadline is used up.
+    """
+    spec = job.spec
+    job_spec: Manifest = {
+        "suspend": spec.suspend or queues.is_queued(job.manifest),
+        "backoffLimit": spec.backoff_limit,
+        "completions": spec.nodes,
+        "parallelism": spec.nodes,
+        "completionMode": "Indexed",  # so that a node keeps its place when its pod is replaced
+        "podReplacementPolicy": "Failed",  # never two pods of one node at once
+        "podFailurePolicy": {"rules": _failure_rules(job)},
+        "template": {
+            "metadata": {"labels": child_labels("TrainingJob", job.name)},
+            "spec": pod_spec(job, platform, memory),
+        },
+    }
+    if spec.nodes > 1:
+        # Node 0 ends with success when all have ended and its outputs are stored; an elastic job may lack others then.
+        job_spec["successPolicy"] = {"rules": [{"succeededIndexes": "0"}]}
+    if spec.active_deadline_seconds is not None:
+        job_spec["activeDeadlineSeconds"] = max(spec.active_deadline_seconds - active_seconds, 1)
+    metadata = queues.labelled(child_metadata(job.manifest, job.name), job.manifest)
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": job_spec}
+
+
+def _failure_rules(job: Job) -> list[Manifest]:
+    rules: list[Manifest] = [
+        # An eviction is not the command's fault: it does not count against backoffLimit.
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        _on_exit("FailJob", "In", [contract.EXIT_DO_NOT_RETRY]),
+    ]
+    if job.spec.pod_failure_policy is not None:
+        rules += [
+            _on_exit(rule.action, rule.on_exit_codes.operator, sorted(rule.on_exit_codes.values))
+            for rule in job.spec.pod_failure_policy.rules
+        ]
+    return rules
+
+
+def _on_exit(action: str, operator: str, codes: list[int]) -> Manifest:
+    return {"action": action, "onExitCodes": {"containerName": TRAINER, "operator": operator, "values": codes}}
+
+
+def _worth_retrying(job: Job) -> tuple[int, ...]:
+    """The exit codes for which the author asks for another attempt by name."""
+    policy = job.spec.pod_failure_policy
+    if policy is None:
+        return ()
+    open_codes, worth = set(FAILURES), set[int]()
+    for rule in policy.rules:
+        named = open_codes.intersection(rule.on_exit_codes.values)
+        fitting = named if rule.on_exit_codes.operator == "In" else open_codes - named
+        open_codes -= fitting  # the first rule that fits is taken
+        if rule.action != "FailJob":
+            worth |= fitting
+    return tuple(sorted(worth))
+
+
+def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
+    """The pod, with what a gang and checkpoints ask of it."""
+    spec, trial = job.spec, trials.task_of(job.manifest)
+    formats = {name: (out.format or contract.AUTO) if out.register_as else "" for name, out in spec.outputs.items()}
+    if trial and trial.register in formats:
+        formats[trial.register] = trial.format
+    task = TrainingTask(
+        inputs=training.downloads(spec),
+        streams=training.streams(spec),
+        outputs=formats,
+        output_prefix=output_prefix(job, platform),
+        source=training.source_task(job),
+        checkpoint=checkpoint_task(job),
+        gang=gang_task(job),
+    )
+    more: Manifest = {"subdomain": _service_name(job)} if spec.nodes > 1 else {}
+    if task.checkpoint:
+        more["terminationGracePeriodSeconds"] = task.checkpoint.grace_seconds
+    told = context(job, platform)
+    code, args, env = _source_name(job), command(job), trials.trial_env(job.manifest, platform)
+    return training.pod_spec(job, platform, task, told, source=code, args=args, env=env, memory=memory, more=more)
+
+
+def checkpoint_task(job: Job) -> CheckpointTask | None:
+    """What the trainer does about checkpoints, if the job has any."""
+    wanted = job.spec.checkpoint
+    if wanted is None or not wanted.enabled:
+        return None
+    return CheckpointTask(
+        resume=wanted.resume == "Auto",
+        resume_from=wanted.resume_from or "",
+        grace_seconds=wanted.grace_period_seconds,
+    )
+
+
+def gang_task(job: Job) -> GangTask | None:
+    """How the pods work together; nothing for a plain command in one pod."""
+    spec = job.spec
+    if spec.framework is None and spec.nodes == 1:
+        return None
+    gpus = spec.resources.limits.get(GPU, 0)
+    each = int(gpus) if spec.framework in ("torch", "mpi") and str(gpus).isdigit() else 1
+    return GangTask(
+        framework=spec.framework or "none",
+        processes=spec.processes_per_node or max(each, 1),
+        nodes=spec.nodes,
+        min_nodes=spec.elastic.min_nodes if spec.elastic else 0,
+        # The name that Kubernetes gives a pod of an Indexed Job in its subdomain.
+        leader=f"{job.name}-0.{_service_name(job)}" if spec.nodes > 1 else "",
+    )
+
+
+def context(job: Job, platform: Platform) -> TrainingContext:
+    """Who and what the attempt is, and whom it tells; of parameters as much as a variable has room for."""
+    parameters: dict[str, str] = {}
+    room = MAX_TOLD
+    for name, value in sorted(job.spec.parameters.items()):
+        room -= len(json.dumps({name: value[:MAX_PARAMETER]}))
+        if len(name) <= MAX_PARAMETER_NAME and room >= 0:
+            parameters[name] = value[:MAX_PARAMETER]
+    return TrainingContext(
+        job=f"{job.namespace}/{job.name}",
+        uid=job.uid,
+        requested_by=platform.requester(job.manifest),
+        image=job.spec.image or platform.trainer_image,
+        source_digest=training.source_digest(job),
+        parameters=parameters,
+        worth_retrying=_worth_retrying(job),
+        progress=f"{platform.progress_url}/progress/{job.namespace}/{job.name}" if platform.progress_url else "",
+        # A trial is recorded by the coordinator of its sweep.
+        mlflow="" if trials.task_of(job.manifest) else platform.mlflow_uri,
+        scoped_keys=platform.storage_confined,
+    )

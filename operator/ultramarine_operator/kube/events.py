@@ -1,0 +1,59 @@
+"""Events: the diary that `kubectl describe` shows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from ultramarine_contract.meta import API_VERSION, EVENT, FIELD_MANAGER, Manifest, content_hash
+
+from ..shared.conditions import timestamp
+from ..shared.plan import AskRefusal, Event, Refusal
+from .client import ApiError, Client
+
+
+async def record(client: Client, about: Manifest, event: Event, now: datetime) -> None:
+    """Write one event about an object; the same one in the same second is written once."""
+    meta = about["metadata"]
+    name = f"{meta['name']}.{content_hash([meta['uid'], event.reason, event.message, timestamp(now)])[:16]}"
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": meta["namespace"]},
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": about["kind"],
+            "name": meta["name"],
+            "namespace": meta["namespace"],
+            "uid": meta["uid"],
+            "resourceVersion": meta["resourceVersion"],
+        },
+        "reason": event.reason,
+        "message": event.message[:1024],
+        "type": event.type,
+        "source": {"component": FIELD_MANAGER},
+        "firstTimestamp": timestamp(now),
+        "lastTimestamp": timestamp(now),
+        "count": 1,
+    }
+    try:
+        await client.create(EVENT, manifest)
+    except ApiError as error:
+        if error.code != 409:
+            raise
+
+
+async def refusal(client: Client, question: AskRefusal) -> Refusal:
+    """Find the newest Event of a pod that was refused; a role without the right to look finds none."""
+    try:
+        found = await client.events(question.namespace, question.uid, "FailedCreate")
+    except ApiError:
+        return Refusal()
+    told = [Refusal(str(each.get("message") or ""), _last(each)) for each in found]
+    return max(told, key=lambda each: each.time, default=Refusal())
+
+
+def _last(event: Manifest) -> str:
+    """When an event was seen last, to the second, as the API writes it."""
+    series = event.get("series") or {}
+    told = event.get("lastTimestamp") or series.get("lastObservedTime") or event.get("eventTime") or ""
+    return f"{str(told)[:19]}Z"

@@ -1,0 +1,472 @@
+"""Pods: how ours are locked down, and what a pod's status says in words for people."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from ultramarine_contract import common as contract
+from ultramarine_contract.lastwords import LONGEST, last_words, remedy
+from ultramarine_contract.meta import LABEL_KIND, Manifest
+from ultramarine_contract.tls import AUTHORITY
+from ultramarine_contract.training_records import TerminationRecord
+
+from .conditions import parse_timestamp
+from .plan import Platform
+from .quantities import amount
+
+INDEX = "batch.kubernetes.io/job-completion-index"
+JOB_NAME = "batch.kubernetes.io/job-name"
+USER = 65532  # any number but 0: the images name the same one
+
+POD_SECURITY: Manifest = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+TRAINER = "trainer"  # the container of a training pod that runs the command
+
+CONTAINER_SECURITY: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def pull_secrets(platform: Platform) -> Manifest:
+    """The pod's Secrets for a private registry, if the installation has any."""
+    names = [{"name": name} for name in platform.image_pull_secrets]
+    return {"imagePullSecrets": names} if names else {}
+
+
+def placed(defaults: Manifest, own: Manifest | None = None) -> Manifest:
+    """The author's fields of a pod, with the installation's labels of nodes and tolerations besides."""
+    own = own or {}
+    selector = {**defaults.get("nodeSelector", {}), **own.get("nodeSelector", {})}
+    chosen = own.get("tolerations", [])
+    tolerations = [*chosen, *(each for each in defaults.get("tolerations", []) if each not in chosen)]
+    fields = {"nodeSelector": selector, "tolerations": tolerations}
+    return {**own, **{name: value for name, value in fields.items() if value}}
+
+
+def outside_env(platform: Platform, authors: Collection[str] = ()) -> list[Manifest]:
+    """Proxies, and the file with authorities, except variables that the author sets."""
+    return [dict(variable) for variable in platform.pods.env if variable["name"] not in authors]
+
+
+def storage_env(platform: Platform, authors: Collection[str] = ()) -> list[Manifest]:
+    """Where the object storage is, and the way to it; who we are there comes from the storage Secret."""
+    own = platform.tls and platform.storage_confined
+    authority = [{"name": contract.ENV_STORAGE_CA, "value": f"{contract.TLS_DIR}/{AUTHORITY}"}] if own else []
+    return [
+        {"name": contract.ENV_STORAGE_ENDPOINT, "value": platform.storage_endpoint},
+        {"name": contract.ENV_STORAGE_REGION, "value": platform.storage_region},
+        *authority,
+        *outside_env(platform, authors),
+    ]
+
+
+def tls_volumes(platform: Platform, *servers: str) -> list[Manifest]:
+    """The authority by which a pod knows the platform, and the certificates of what it is itself, if TLS is on.
+
+    The authorities of what lies outside come first, if the installation has any.
+    """
+    outside = _optional(platform.pods.ca)
+    if not platform.tls:
+        return outside
+    authority = {"secretName": "ultramarine-tls-server", "items": [{"key": AUTHORITY, "path": AUTHORITY}]}
+    own = [{"name": f"tls-{name}", "secret": _certificate(name)} for name in servers]
+    return [*outside, {"name": "authority", "secret": authority}, *own]
+
+
+def _optional(source: Manifest) -> list[Manifest]:
+    """The volume of that source: without it the program says what is missing, while a pod would hang in silence."""
+    return [{"name": "ca", **{kind: {**what, "optional": True} for kind, what in source.items()}}] if source else []
+
+
+def _certificate(server: str) -> Manifest:
+    return {"secretName": f"ultramarine-tls-{server}", "defaultMode": 0o440}
+
+
+def tls_mounts(platform: Platform, server: str = "") -> list[Manifest]:
+    """Where a container finds the authority or, if it serves, its certificate beside it; and authorities of others."""
+    own = [{"name": f"tls-{server}" if server else "authority", "mountPath": contract.TLS_DIR, "readOnly": True}]
+    return [*ca_mounts(platform), *(own if platform.tls else [])]
+
+
+def ca_mounts(platform: Platform) -> list[Manifest]:
+    """Where a container finds the authorities of what lies outside, if the installation has any."""
+    return [{"name": "ca", "mountPath": contract.CA_DIR, "readOnly": True}] if platform.pods.ca else []
+
+
+DISK = "ephemeral-storage"
+
+
+def with_disk(resources: Manifest, limit: str) -> Manifest:
+    """Resources with a limit on the node's disk: the author's own, or else `limit`, of which nothing is reserved.
+
+    Nothing is, said in so many words: a request that is left out is as large as the limit.
+    """
+    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+    if not limit or DISK in limits:
+        return resources
+    asked = str(requests.get(DISK, "0"))
+    most = asked if amount(asked) > amount(limit) else limit
+    return {**resources, "requests": {**requests, DISK: asked}, "limits": {**limits, DISK: most}}
+
+
+def scratch(name: str, resources: Manifest) -> Manifest:
+    """A folder on the node's disk that may grow as large as the whole pod."""
+    most = (resources.get("limits") or {}).get(DISK)
+    return {"name": name, "emptyDir": {"sizeLimit": str(most)} if most else {}}
+
+
+BACKOFF_LIMIT = 6  # of a Job that has none
+
+# A container that waits for one of these waits for a person, or for luck.
+TROUBLED_WAITING = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+    "CrashLoopBackOff",
+}
+OUT_OF_MEMORY = "OOMKilled"
+EVICTED = "Evicted"  # the kubelet's word
+IMAGE_NOT_SUITABLE = "ImageNotSuitable"
+_OVER_LIMIT = re.compile(r"exceed(?:s|ed) (?:the|its) .*limit")  # of local disk, in the kubelet's words
+_LACKS_PROGRAM = re.compile(r'executable file .*not found|exec: "[^"]*": (exec format|permission)', re.IGNORECASE)
+IMAGE_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError"}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a pod does not run: a word, and a sentence with the remedy."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a container failed."""
+
+    reason: str
+    pod: str
+    exit_code: int | None
+    message: str
+    tail: str
+    hint: str
+
+    @property
+    def sentence(self) -> str:
+        """What happened and what to do, in one line."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+MAX_FAILURE = {"reason": 256, "message": 4096, "tail": 8192, "hint": 1024}  # characters, as in the schemas
+
+
+def failure(verdict: Verdict) -> Manifest:
+    """A verdict as status.failure, cut to what the schema admits: a status that is too long would not be written."""
+    names = {"exit_code": "exitCode"}
+    found = {names.get(name, name): value for name, value in asdict(verdict).items() if value not in (None, "")}
+    return found | {name: found[name][:limit] for name, limit in MAX_FAILURE.items() if name in found}
+
+
+def statuses(pod: Manifest) -> list[Manifest]:
+    """The statuses of init and main containers, in the order in which they run."""
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
+def is_running(pod: Manifest) -> bool:
+    """Whether its main containers run."""
+    status = pod.get("status") or {}
+    return status.get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
+
+
+def is_ready(pod: Manifest) -> bool:
+    """Whether it takes requests."""
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions) and is_running(pod)
+
+
+def failures(found: Iterable[Manifest]) -> list[Manifest]:
+    """Those of these pods that have failed."""
+    return [pod for pod in found if (pod.get("status") or {}).get("phase") == "Failed"]
+
+
+def is_disrupted(pod: Manifest) -> bool:
+    """Whether Kubernetes took it away: evicted, preempted, or its node gone."""
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    return any(c.get("type") == "DisruptionTarget" and c.get("status") == "True" for c in conditions)
+
+
+def created(pod: Manifest) -> datetime:
+    """When the API server took it in."""
+    return parse_timestamp(pod["metadata"]["creationTimestamp"])
+
+
+def started(pod: Manifest) -> str | None:
+    """When the kubelet took it up, as the API writes it."""
+    start = (pod.get("status") or {}).get("startTime")
+    return str(start) if start else None
+
+
+def node_index(pod: Manifest) -> int:
+    """Which of its Job's nodes the pod is."""
+    meta = pod["metadata"]
+    told = (meta.get("labels") or {}).get(INDEX) or (meta.get("annotations") or {}).get(INDEX) or "0"
+    return int(told) if str(told).isdigit() else 0
+
+
+def finished(pod: Manifest) -> str | None:
+    """When the last of its containers ended, as the API writes it; None while one runs."""
+    ends = [((status.get("state") or {}).get("terminated") or {}).get("finishedAt") for status in statuses(pod)]
+    told = [str(end) for end in ends if end]
+    return max(told) if told and len(told) == len(ends) else None
+
+
+def record(pod: Manifest, container: str) -> TerminationRecord | None:
+    """What our image's entry point said last in that container, or nothing."""
+    for status in statuses(pod):
+        ended = (status.get("state") or {}).get("terminated") or {}
+        if status.get("name") == container and ended:
+            try:
+                return TerminationRecord.from_json(str(ended.get("message") or ""))
+            except ValueError:
+                return None
+    return None
+
+
+def trouble(pod: Manifest) -> Trouble | None:
+    """Why a pod is not running and will not by waiting a moment; None for a pod on its way."""
+    name = pod["metadata"]["name"]
+    for condition in (pod.get("status") or {}).get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            said = condition.get("message", "")
+            correction = "ask for less in its resources.requests, or add a node"
+            if "node affinity/selector" in said:
+                serving = (pod["metadata"].get("labels") or {}).get(LABEL_KIND) == "OnlineEndpoint"
+                author = "" if serving else "spec.podTemplate.nodeSelector, spec.podTemplate.affinity or "
+                corrected = f"correct {author}the chart's {'serving' if serving else 'training'}.nodeSelector"
+                both = f"{correction}, or {corrected}"
+                correction = both if "Insufficient" in said else f"{corrected}, or add a node"
+            reason = str(condition.get("reason") or "Unschedulable")
+            return Trouble(reason, f"no node takes pod {name}: {said}; {correction}")
+    for status in statuses(pod):
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        reason = waiting.get("reason", "")
+        if reason in TROUBLED_WAITING:
+            return Trouble(reason, _waiting_sentence(pod, status, reason, waiting.get("message", "")))
+    return None
+
+
+def _waiting_sentence(pod: Manifest, status: Manifest, reason: str, said: str) -> str:
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    if reason in IMAGE_REASONS:
+        remedy = "check the image's name, and that the node may pull it"
+        return f"cannot pull image {status.get('image') or '?'} for pod {name}: {said}; {remedy}"
+    if (missing := re.search(r'(secret|configmap) "([^"]+)" not found', said)) is not None:
+        what = {"secret": "Secret", "configmap": "ConfigMap"}[missing[1]]
+        return f"{what} {missing[2]} not found in {namespace}; create it, the pod then starts by itself"
+    if reason == "CrashLoopBackOff" and (last := crashing(pod)) is not None:
+        return f"pod {name} keeps failing: {last.sentence}"
+    return f"pod {name} cannot start: {said or reason}"
+
+
+def crashing(pod: Manifest) -> Verdict | None:
+    """Why a pod that Kubernetes keeps restarting failed last; None for one that is well or has not failed yet."""
+    if (pod.get("status") or {}).get("reason") == EVICTED:
+        return _evicted(pod)
+    for status in statuses(pod):
+        if status.get("ready"):
+            continue
+        for state in (status.get("state") or {}, status.get("lastState") or {}):
+            ended = state.get("terminated")
+            if ended and ended.get("exitCode") != 0:
+                return judge(pod, {**status, "state": {"terminated": ended}})
+    return None
+
+
+def terminated(pod: Manifest) -> Manifest | None:
+    """The status of the first container of a pod that ended badly, or nothing."""
+    for status in statuses(pod):
+        ended = (status.get("state") or {}).get("terminated")
+        if ended and ended.get("exitCode") != 0:
+            return status
+    return None
+
+
+def is_last(job: Manifest, failures: Sequence[Manifest]) -> bool:
+    """Whether Kubernetes makes no more pods for a Job of which these have failed: it goes by rules, and then counts."""
+    spec, counts = job["spec"], job.get("status") or {}
+    actions = [_action(pod, (spec.get("podFailurePolicy") or {}).get("rules") or []) for pod in failures]
+    counted = max(actions.count("Count"), int(counts.get("failed") or 0))
+    return "FailJob" in actions or counted > int(spec.get("backoffLimit", BACKOFF_LIMIT))
+
+
+def _action(pod: Manifest, rules: Iterable[Manifest]) -> str:
+    """What follows from a failed pod, by the first rule of a podFailurePolicy that matches it."""
+    return next((str(rule["action"]) for rule in rules if _matches(pod, rule)), "Count")
+
+
+def _matches(pod: Manifest, rule: Manifest) -> bool:
+    if (wanted := rule.get("onExitCodes")) is None:
+        conditions = (pod.get("status") or {}).get("conditions") or []
+        there = {(condition.get("type"), condition.get("status")) for condition in conditions}
+        return any((each["type"], each.get("status", "True")) in there for each in rule.get("onPodConditions") or [])
+    name, is_in = wanted.get("containerName"), wanted["operator"] == "In"
+    ended = [
+        (status.get("state") or {}).get("terminated") or {}
+        for status in statuses(pod)
+        if name in (None, status["name"])
+    ]
+    codes = [end["exitCode"] for end in ended if end.get("exitCode")]
+    return any((code in wanted["values"]) == is_in for code in codes)
+
+
+def verdict(pod: Manifest) -> Verdict:
+    """Judge a failed pod by its first failed container, or by what the kubelet says of the whole pod."""
+    whole = pod.get("status") or {}
+    if whole.get("reason") == EVICTED:
+        return _evicted(pod)
+    status = terminated(pod)
+    if status is not None:
+        return judge(pod, status)
+    reason = str(whole.get("reason") or "PodFailed")
+    message = str(whole.get("message") or f"pod {pod['metadata']['name']} failed without saying why")
+    return Verdict(reason, pod["metadata"]["name"], None, message, "", "")
+
+
+def _evicted(pod: Manifest) -> Verdict:
+    """Judge a pod that the kubelet ended: its containers know nothing of why they were killed."""
+    name, said = str(pod["metadata"]["name"]), str(pod["status"].get("message") or "").strip().rstrip(".")
+    status = terminated(pod)
+    tail = judge(pod, status).tail if status else ""
+    if _OVER_LIMIT.search(said):
+        message = f"pod {name} was evicted, since it wrote more to the node's disk than its limit: {said}"
+        return Verdict(EVICTED, name, None, message, tail, f"raise resources.limits.{DISK}, or make it write less")
+    message = f"pod {name} was evicted: {said or 'its node ran out of something'}"
+    return Verdict(EVICTED, name, None, message, tail, "ask for what it needs in resources.requests")
+
+
+def judge(pod: Manifest, status: Manifest) -> Verdict:
+    """Judge one terminated container by the kubelet's word and by the record that our images leave."""
+    ended = status["state"]["terminated"]
+    name = str(pod["metadata"]["name"])
+    code = ended.get("exitCode")
+    said = str(ended.get("message") or "")
+    try:
+        record = TerminationRecord.from_json(said)
+        reason, message, tail, code = record.reason, record.message, record.tail, record.exit_code or code
+        words = record.words[:LONGEST]
+    except ValueError:  # an image that is not ours, or killed before it could speak: the kubelet gives the log's end
+        reason, message, tail, words = "", "", said, ""
+    kubelets = str(ended.get("reason") or "Error")
+    if kubelets == OUT_OF_MEMORY:
+        limit = _memory_limit(pod, str(status.get("name")))
+        return Verdict(
+            OUT_OF_MEMORY,
+            name,
+            code,
+            f"pod {name} used more memory than its limit{f' of {limit}' if limit else ''}",
+            tail,
+            "raise resources.limits.memory, or make it use less",
+        )
+    if kubelets in ("StartError", "ContainerCannotRun"):
+        if not _LACKS_PROGRAM.search(said):  # the node's trouble, which another attempt may not meet
+            message = f"container {status.get('name')} of pod {name} cannot start: {said}"
+            return Verdict(kubelets, name, code, message, "", "see the events of the pod")
+        return Verdict(
+            IMAGE_NOT_SUITABLE,
+            name,
+            code,
+            f"image {status.get('image')} cannot start our entry point: {said}",
+            "",
+            "build the image FROM the platform's trainer image, or leave spec.image out",
+        )
+    if not reason:
+        reason = "CommandFailed"
+    message = message or f"pod {name} exited with code {code}"
+    if reason == "CommandFailed" and (words := words or last_words(tail.splitlines())):
+        message += f": {words}"
+    container = str(status.get("name") or "")
+    if reason == "CommandFailed" and container != "trainer":
+        reason, hint = "ContainerFailed", f"see {_log_of(pod, container)}"
+    else:
+        hint = HINTS.get(reason, "").format(secret=_storage_secret(pod), log=_log_of(pod, container))
+        if reason in ("CommandFailed", contract.SAME_FAILURE):
+            hint = _with_remedy(hint, message)
+    return Verdict(reason, name, code, message, tail, hint)
+
+
+def command_failed(namespace: str, pod: str, message: str) -> str:
+    """What to do about a command that failed in this pod of ours, if only its name and the message are known."""
+    hint = HINTS["CommandFailed"].format(log=f"kubectl -n {namespace} logs {pod} -c {TRAINER}")
+    return _with_remedy(hint, message)
+
+
+def _with_remedy(hint: str, message: str) -> str:
+    return f"{cure}; {hint}" if (cure := remedy(message)) else hint
+
+
+def _log_of(pod: Manifest, container: str) -> str:
+    """The command that shows what a container which has ended wrote."""
+    meta, logs = pod["metadata"], f"kubectl -n {pod['metadata']['namespace']} logs"
+    if (pod.get("spec") or {}).get("restartPolicy", "Always") != "Never":
+        return f"{logs} {meta['name']} -c {container} --previous"
+    # A pod of a Job is not restarted: another one comes, and this one stays as it is until somebody deletes it.
+    job = (meta.get("labels") or {}).get(JOB_NAME)
+    if job and meta.get("deletionTimestamp"):
+        return f"{logs} -l {JOB_NAME}={job} -c {container} --prefix --tail=-1"
+    return f"{logs} {meta['name']} -c {container}"
+
+
+HINTS = {
+    "CommandFailed": "read its last lines in status.failure.tail, or the whole with {log}",
+    "CommandNotFound": "check spec.command[0]",
+    contract.SAME_FAILURE: "read its log with {log}, correct the cause, and run it again as a new TrainingJob; "
+    "to have it tried more often, add a rule with action Count for the exit code to spec.podFailurePolicy",
+    "OutputEmpty": "let the command write into $(outputs.NAME), or remove the output",
+    "BucketNotFound": "create the bucket or correct the uri",
+    "AccessDenied": "check the uri, the keys in Secret {secret} (in the embedded storage they open BUCKET/NAMESPACE/ "
+    "and read BUCKET/shared/), and whether spec.env overrides them",
+    "CredentialsMissing": "put AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY into Secret {secret}",
+    "Unreachable": "check that the object storage is up",
+    "ClockWrong": "set the node's clock right, as with chrony",
+}
+
+
+def _storage_secret(pod: Manifest) -> str:
+    """The Secret that a pod of ours takes its storage keys from."""
+    spec = pod.get("spec") or {}
+    for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
+        for source in container.get("envFrom") or []:
+            return str((source.get("secretRef") or {}).get("name") or "")
+    return "of the storage"
+
+
+def _memory_limit(pod: Manifest, container: str) -> str:
+    whole = pod.get("spec") or {}
+    for spec in [*(whole.get("initContainers") or []), *(whole.get("containers") or [])]:
+        if spec.get("name") == container:
+            return str(((spec.get("resources") or {}).get("limits") or {}).get("memory") or "")
+    return ""
+
+
+def image_digest(pod: Manifest, container: str) -> str:
+    """The image that a container really runs, as the node resolved it."""
+    for status in statuses(pod):
+        if status.get("name") == container:
+            return str(status.get("imageID") or "")
+    return ""

@@ -1,0 +1,1 @@
+"""Ultramarine: train, register and serve models as plain Kubernetes resources."""
