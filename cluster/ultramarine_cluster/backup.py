@@ -93,18 +93,19 @@ def restore(target: Target, release: str, folder: Path, namespace: str) -> None:
     uids = {key: str(item["metadata"]["uid"]) for key, item in present.items()}
     refusals: list[str] = []
     for kind in ("Secret", *KINDS):
-        new = [item for item in (*secrets, *moved) if item["kind"] == kind and _key(item) not in present]
+        items = [item for item in (*secrets, *moved) if item["kind"] == kind]
+        new = [item for item in items if _key(item) not in present]
         with step(kind) as notes:
-            for item in new:
+            for item in items:
                 try:
-                    made = target.run(
-                        "create", "-o", "json", "-f", "-", input=json.dumps(beginning(item, namespace, mark, uids))
-                    )
-                    uids[_key(item)] = json.loads(made)["metadata"]["uid"]
+                    if _key(item) not in present:
+                        begun = json.dumps(beginning(item, namespace, mark, uids))
+                        made = target.run("create", "-o", "json", "-f", "-", input=begun)
+                        uids[_key(item)] = json.loads(made)["metadata"]["uid"]
                 except subprocess.CalledProcessError as error:
                     refusals.append(f"{kind} {item['metadata']['name']}: {error.stderr.strip()}")
-            for item in moved:
-                if item["kind"] == kind and is_over(item) and _key(item) in uids:
+                # At once: a sweep that has ended deletes trials that have not, seconds after their creation.
+                if is_over(item) and _key(item) in uids:
                     _end(target, namespace, item)
             notes.append(f"{len(new)} made")
     if refusals:

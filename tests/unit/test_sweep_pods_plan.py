@@ -257,6 +257,17 @@ def test_a_trial_whose_log_is_being_stored_is_let_end():
     assert [ref.name for ref in after(20).delete] == ["hpo-trial-3", "hpo-trial-4"]
 
 
+def test_a_trial_that_a_restore_has_made_is_not_ended_at_once():
+    """Its status follows a moment later, and says how it ended."""
+    ended = {"type": "Succeeded", "status": "True"}
+    over = alone({"state": "Succeeded", "conditions": [ended], "completionTime": "2030-01-01T09:00:00Z"})
+    restored = trial(over, 3, "Pending")
+    restored["metadata"]["creationTimestamp"] = "2030-01-01T11:59:59Z"
+    got = plan(over, seen(restored))
+
+    assert (got.delete, got.after) == ((), timedelta(seconds=4))
+
+
 def test_an_operator_that_was_away_lets_trials_show_that_they_have_ended():
     """What counts is when the status said that the sweep is over, not how long ago its coordinator had ended."""
 

@@ -431,13 +431,21 @@ def _after_the_end(sweep: Sweep, own: Own, now: datetime) -> Plan:
     # Since the status said so: an operator that was away may not know yet which trials ended meanwhile.
     ends = (one for one in kept if one.get("type") in ENDED and one.get("status") == "True")
     told = next((one["lastTransitionTime"] for one in ends if "lastTransitionTime" in one), new.get("completionTime"))
-    past = now - parse_timestamp(told) if told else STORING
-    # Those that end by themselves now keep their pods, and these their logs.
-    waits = {job["metadata"]["uid"]: (STORING if _is_running(job) else ENDING) - past for job in (*going_on, *trials)}
+    ended = parse_timestamp(told) if told else now - STORING
+    # Those that end by themselves now keep their pods, and these their logs. One that was made since is of a restore,
+    # which says of each how it ended.
+    waits = {
+        job["metadata"]["uid"]: (STORING if _is_running(job) else ENDING) - (now - max(ended, _created(job)))
+        for job in (*going_on, *trials)
+    }
     due = {uid for uid, wait in waits.items() if wait <= timedelta()}
     refs = (*(Ref.to(JOB, job) for job in going_on), *(Ref.to(TRAINING_JOB, job) for job in trials))
     looks = [wait for uid, wait in waits.items() if uid not in due] + ([] if left is None else [left])
     return Plan(new, delete=tuple(ref for ref in refs if ref.uid in due), after=min(looks, default=None))
+
+
+def _created(job: Manifest) -> datetime:
+    return parse_timestamp(job["metadata"]["creationTimestamp"])
 
 
 def _is_running(job: Manifest) -> bool:
