@@ -86,8 +86,8 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--namespace", default="ultramarine", help="the release's namespace (default: %(default)s)")
         if name == "backup":
             made.add_argument("--no-secrets", action="store_true", help="leave the keys of endpoints out")
-    made = command("images", "Build the repository's images, or load images into a cluster.")
-    made.add_argument("action", choices=("build", "load", "list"))
+    made = command("images", "Build the repository's images, push them to $REGISTRY, or load images into a cluster.")
+    made.add_argument("action", choices=("build", "load", "push", "list"))
     built = f"{', '.join(images.table())} (default: all but mlflow and the examples)"
     other = "to load, also the file of an OCI or docker archive, or an image that docker, podman or buildah has"
     made.add_argument("image", nargs="*", help=f"which: {built}; {other}")
@@ -178,6 +178,9 @@ def _down(chosen: argparse.Namespace) -> None:
 def _images(chosen: argparse.Namespace) -> None:
     if chosen.alias and (chosen.action != "load" or len(chosen.image) != 1 or chosen.image[0] in images.table()):
         raise ClusterError("--as names the one image that is loaded from elsewhere", "give one file or image with it")
+    if chosen.action == "push":
+        target.push_images(chosen.image or target.OWN_IMAGES)
+        return
     for name in chosen.image or images.present():
         if chosen.action == "list":
             ref = images.reference(name)

@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,21 +185,28 @@ def _context(context: str) -> Target:
     return made
 
 
-def give_images(target: Target, names: tuple[str, ...]) -> dict[str, str]:
-    """Build what is not built yet, put it where the target's nodes find it, and give the reference of each."""
+def push_images(names: Iterable[str]) -> dict[str, str]:
+    """Build what is not built yet, push it to $REGISTRY, and give the reference of each."""
+    if not (registry := os.environ.get("REGISTRY", "")):
+        raise ClusterError(
+            "no registry is named: nodes elsewhere cannot see images that are built here",
+            "say where both can, by the variable REGISTRY: registry.example.com/team",
+        )
     references: dict[str, str] = {}
-    registry = os.environ.get("REGISTRY", "")
     for name in names:
         with step(f"image {name}") as notes:
-            if target.where == "context":
-                if not registry:
-                    raise ClusterError(
-                        "the nodes of this context cannot see images that are built here",
-                        "say where both can: make demo CONTEXT=... REGISTRY=registry.example.com/team",
-                    )
-                references[name] = images.push(images.build(name), registry)
-                notes.append(f"pushed as {references[name]}")
-                continue
+            references[name] = images.push(images.build(name), registry)
+            notes.append(f"pushed as {references[name]}")
+    return references
+
+
+def give_images(target: Target, names: tuple[str, ...]) -> dict[str, str]:
+    """Build what is not built yet, put it where the target's nodes find it, and give the reference of each."""
+    if target.where == "context":
+        return push_images(names)
+    references: dict[str, str] = {}
+    for name in names:
+        with step(f"image {name}") as notes:
             reference = images.build(name) if target.where == "kind" else images.build_archive(name)
             loaded = images.load(reference, kind=KIND_CLUSTER if target.where == "kind" else None)
             references[name] = reference.removeprefix("docker.io/")
@@ -232,8 +239,10 @@ def upgrade(target: Target, namespace: str, references: dict[str, str], *setting
         argv = [*target.helm, "upgrade", "--install", "ultramarine", str(chart)]
         argv += ["--namespace", namespace, "--create-namespace", "--wait", "--timeout", "180s"]
         # CRDs that kubectl or another release has applied become this release's: without that Helm refuses to start.
-        argv += ["--take-ownership"]
-        words += ["crds.takeOver=true"] if "takeOver" in known["crds"] else []
+        # In a context of the user's it may belong to a release in use.
+        if target.where != "context":
+            argv += ["--take-ownership"]
+            words += ["crds.takeOver=true"] if "takeOver" in known["crds"] else []
         for word in (*words, *settings):
             argv += ["--set-json", word]
         try:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ultramarine_cluster import addons, buildah, components, config, images, net
 from ultramarine_cluster.console import step
 from ultramarine_cluster.errors import ClusterError
 from ultramarine_cluster.paths import CLUSTER_FOLDER, State, lock, states, write
-from ultramarine_cluster.target import Target, _namespaces
+from ultramarine_cluster.target import OWN_IMAGES, Target, _namespaces, upgrade
 
 
 @pytest.fixture
@@ -366,6 +367,21 @@ def test_a_build_sees_what_its_dockerfile_copies(name: str) -> None:
     assert {path for path in copied if not any(path.is_relative_to(entry) for entry in inputs)} == set()
 
 
+def test_images_are_pushed_without_a_cluster(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The platform's own go to the registry of the environment, which has to be named."""
+    monkeypatch.setattr(images, "build", lambda name: f"docker.io/ultramarine/{name}:1")
+    monkeypatch.setattr(images, "push", lambda ref, registry: f"{registry}/{ref.rpartition('/')[2]}")
+    monkeypatch.delenv("REGISTRY", raising=False)
+    assert cli.main(["images", "push"]) == 1
+    assert "REGISTRY" in capsys.readouterr().err
+    monkeypatch.setenv("REGISTRY", "registry.example.com/ml")
+    assert cli.main(["images", "push"]) == 0
+    said = capsys.readouterr().out
+    assert re.findall(r"pushed as registry.example.com/ml/(.+):1", said) == list(OWN_IMAGES)
+
+
 def helm(script: str) -> Target:
     """A cluster whose Helm is a line of shell."""
     return Target("context", (), ("sh", "-c", script, "helm"), "")
@@ -382,6 +398,17 @@ def helm(script: str) -> Target:
 def test_an_upgrade_keeps_the_namespaces_that_the_release_has(script: str, namespaces: list[str]) -> None:
     """They are those that Helm tells; a release that is not there yet has none."""
     assert _namespaces(helm(script), "ultramarine") == namespaces
+
+
+@pytest.mark.parametrize("where", ["context", "kind"])
+def test_an_upgrade_takes_no_crds_from_another_release_of_a_context(where: str, tmp_path: Path) -> None:
+    """In a cluster that is made for tests it takes them."""
+    script = f'case $1 in get) echo null;; status) exit 1;; *) echo "$@" > {tmp_path}/said;; esac'
+    references = dict.fromkeys(OWN_IMAGES, "image:1")
+    upgrade(replace(helm(script), where=where), "ultramarine", references)
+    said = (tmp_path / "said").read_text()
+
+    assert ("--take-ownership" in said, "crds.takeOver=true" in said) == (where == "kind",) * 2
 
 
 def test_an_upgrade_leaves_no_namespace_out_because_helm_fails() -> None:
