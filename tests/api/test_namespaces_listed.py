@@ -70,6 +70,11 @@ def test_a_namespace_comes_goes_and_comes_again(release: Release, namespace: Cal
     keys = release.get("secret", "ultramarine-storage", team)["data"]
     assert f"{team}-b does not exist" in release.upgrade(team, f"{team}-b")
 
+    values = ("--reuse-values", "--set-json=namespaces=[]", "--set=clusterWide=true,tls.internal.issuerRef.name=ca")
+    said = release.helm("upgrade", "um", str(CHART), *values, "--dry-run=server").stdout
+    assert f'ULTRAMARINE_GATEWAY_NAMESPACES, value: "{home.namespace},{team}"' in said
+    assert "secret,certificate -l app.kubernetes.io/name=ultramarine" in said
+
     said = release.upgrade()
     assert f"Namespace {team} is off the list." in said
     assert f"kubectl -n {team} delete " in said
@@ -80,10 +85,6 @@ def test_a_namespace_comes_goes_and_comes_again(release: Release, namespace: Cal
         assert release.there(team, f"ultramarine-{wall}") == {"NetworkPolicy"}
     assert release.there(team, "ultramarine-operator") == set()
     assert release.get("secret", "ultramarine-storage", team)["data"] == keys
-    said = release.helm(
-        "upgrade", "um", str(CHART), "--reuse-values", "--set=clusterWide=true", "--dry-run=server"
-    ).stdout
-    assert f'ULTRAMARINE_GATEWAY_NAMESPACES, value: "{home.namespace},{team}"' in said
     for _ in range(2):  # its account and the way to the storage stay, in this upgrade and the next
         accounts = release.get("secret", "ultramarine-storage-accounts")["data"]
         assert accounts[f"namespace-{team}"] == keys["AWS_SECRET_ACCESS_KEY"]
@@ -105,6 +106,21 @@ def test_a_namespace_that_was_deleted_blocks_no_upgrade(release: Release, namesp
         env = release.get("deployment", "ultramarine-operator")["spec"]["template"]["spec"]["containers"][0]["env"]
         (watched,) = (each["value"] for each in env if each["name"] == "ULTRAMARINE_NAMESPACES")
         assert watched == f"{release.home.namespace},{teams[0]}"
+
+
+def test_an_installer_needs_no_right_on_namespaces_without_a_list(release: Release) -> None:
+    """A first installation looks at the release's own namespace, and at what it makes for the whole cluster."""
+    run, user = release.home.cluster.run, f"installer-{release.home.namespace}"
+    policies = ("validatingadmissionpolicies", "mutatingadmissionpolicies")
+    bindings = ("validatingadmissionpolicybindings", "mutatingadmissionpolicybindings", "clusterrolebindings")
+    made = (*policies, *bindings, "clusterroles", "priorityclasses", "customresourcedefinitions")
+    run("create", "rolebinding", user, "--clusterrole=cluster-admin", f"--user={user}", "-n", release.home.namespace)
+    run("create", "clusterrole", user, "--verb=get", f"--resource={','.join(made)}")
+    run("create", "clusterrolebinding", user, f"--clusterrole={user}", f"--user={user}")
+    words = ("template", "um", str(CHART), "-f", str(CHART / "ci/images-values.yaml"), "--dry-run=server")
+    done = release.helm(*words, "--take-ownership", f"--kube-as-user={user}")
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_second_release_is_told_whose_the_crds_are(release: Release, namespace: Callable[[], Api]) -> None:

@@ -105,7 +105,7 @@ CASES = [
     ),
     Case(
         "UltramarineCertificateEnds",
-        {f"ultramarine_certificate_expiration_timestamp_seconds{{{OPERATOR}}}": "1210200x60"},
+        {f"ultramarine_certificate_expiration_timestamp_seconds{{{OPERATOR}}}": "605400x60"},
         20,
         21,
     ),

@@ -42,7 +42,7 @@ OUTSIDE: Manifest = {
 
 def by_component(objects: list[Manifest]) -> dict[str, Manifest]:
     """The pod template of each component; the gateway's of one namespace."""
-    return {each["metadata"]["name"]: each["spec"]["template"] for each in objects if each["kind"] == "Deployment"}
+    return {each["metadata"]["name"]: each["spec"]["template"] for each in of(objects, "Deployment")}
 
 
 def test_every_pod_of_the_platform_goes_where_the_values_say(chart):
@@ -60,10 +60,13 @@ def test_every_pod_of_the_platform_goes_where_the_values_say(chart):
         assert {key: spread[key] for key in ZONES} == ZONES, name
         for container in spec["containers"]:
             assert {"name": "TZ", "value": "UTC"} in container["env"], name
+    (test,) = of(got, "Pod")
+    for made in (test, *by_component(got).values()):
+        assert made["metadata"]["labels"]["cost-centre"] == "ml"
+        assert made["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
+    assert test["metadata"]["labels"]["app.kubernetes.io/component"] == "test", "the operator's Service selects its own"
     for name, template in by_component(got).items():
         labels = template["metadata"]["labels"]
-        assert labels["cost-centre"] == "ml"
-        assert template["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
         (spread,) = template["spec"]["topologySpreadConstraints"]
         assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
         assert name == f"ultramarine-{labels['app.kubernetes.io/component']}"

@@ -63,6 +63,8 @@ def test_cert_manager_makes_the_same_ones(chart: Chart) -> None:
     for each in of(ordered, "Certificate"):
         assert each["spec"]["issuerRef"] == ISSUER
         assert each["spec"]["secretName"] == each["metadata"]["name"]
+        labels = each["spec"]["secretTemplate"]["labels"]
+        assert labels.items() < each["metadata"]["labels"].items(), "one command removes both"
 
 
 def test_each_pod_has_its_own_certificate_and_is_probed_by_tls(chart: Chart) -> None:

@@ -26,7 +26,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- define "ultramarine.podMetadata" -}}
 {{- $pod := include "ultramarine.pod" . | fromJson -}}
 labels:
-  app.kubernetes.io/component: {{ .component }}
+  app.kubernetes.io/component: {{ .as | default .component }}
   {{- include "ultramarine.labels" .root | nindent 2 }}
   {{- with $pod.labels }}
   {{- toYaml . | nindent 2 }}
@@ -199,7 +199,7 @@ are `gone`, and those that this upgrade takes off the list (`left`). Without a l
 {{- $there = append $there . }}
 {{- end }}
 {{- end }}
-{{- if not (or $operator $there) }}
+{{- if and $listed (not (or $operator $there)) }}
 {{- if not (lookup "v1" "Namespace" "" "default") }}
 {{- $there = $listed }}
 {{- end }}
