@@ -400,7 +400,7 @@ def test_an_operator_without_rights(watched):
 
 def test_certificates_that_end(watched, tmp_path):
     """The kubelet brings a renewed one within two minutes; the operator tells when it ends."""
-    Authority().issue(tmp_path / "tls", f"ultramarine-operator.{HOME}.svc", lasts=timedelta(days=7))
+    Authority().issue(tmp_path / "tls", f"ultramarine-operator.{HOME}.svc", lasts=timedelta(days=3))
     secret(watched.platform, "ultramarine-tls-operator", tmp_path / "tls")
 
     watched.fires("UltramarineCertificateEnds", 180, namespace=HOME)
