@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from ultramarine_contract.meta import SECRET, Manifest
-from ultramarine_operator import generate
+from ultramarine_operator import generate, reference
 from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kinds.trainingjob import KIND as TRAININGJOB
 
@@ -159,12 +159,35 @@ def test_rights_on_routes_are_given_only_where_they_are_written():
 
 
 @each_kind
-def test_the_reference_has_every_field(kind):
-    """docs/api.md names every field of spec and status."""
-    text = generate.reference()
-    for part in ("spec", "status"):
-        for name in root(kind)["properties"][part]["properties"]:
-            assert f"| `{part}.{name}` |" in text
+def test_the_reference_has_every_field_and_every_rule(kind):
+    """A kind's page names each field of spec and status, however deep, once, and each rule's message."""
+    pages = reference.pages(KINDS, root, generate.PLAIN)
+    text = pages[reference.FOLDER / f"{kind.name.lower()}.md"]
+    parts = {part: root(kind)["properties"][part] for part in ("spec", "status")}
+    listed = re.findall(r"^\| `([\w.\[\]]+)` \|", text, re.MULTILINE)
+    messages = {message for node in parts.values() for message in said(node)}
+
+    assert sorted(listed) == sorted(path for part, node in parts.items() for path in below(node, part))
+    assert f"({reference.FOLDER.name}/{kind.name.lower()}.md)" in pages[reference.INDEX]
+    assert all(message in text for message in messages if "make a new object" not in message)
+
+
+def below(node: Manifest, path: str) -> Iterator[str]:
+    """The paths of all fields below a schema."""
+    for name, child in node.get("properties", {}).items():
+        yield f"{path}.{name}"
+        yield from below(child, f"{path}.{name}")
+    for key, mark in (("items", "[]"), ("additionalProperties", ".NAME")):
+        if isinstance(node.get(key), dict):
+            yield from below(node[key], path + mark)
+
+
+def said(node: Any) -> Iterator[str]:
+    """The messages of all rules of a schema."""
+    if isinstance(node, dict):
+        yield from (rule["message"] for rule in node.get("x-kubernetes-validations", []))
+        for child in node.values():
+            yield from said(child)
 
 
 def test_explain_names_what_the_trainer_image_has():

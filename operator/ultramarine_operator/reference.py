@@ -1,0 +1,122 @@
+"""The API reference: docs/api.md, and a page for each kind with every field, limit and rule, made from the schemas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ultramarine_contract.meta import API_VERSION
+
+from .shared.plan import Kind
+
+INDEX = Path("docs/api.md")
+FOLDER = Path("docs/reference")
+RULES = "x-kubernetes-validations"
+_FIXED = " cannot be changed; make a new object with another name"
+# Bounds of a schema, as they are read.
+_BOUNDS = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "more than {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "less than {}",
+    "minLength": "at least {} characters",
+    "maxLength": "at most {} characters",
+    "minItems": "at least {} entries",
+    "maxItems": "at most {} entries",
+    "minProperties": "at least {} entries",
+    "maxProperties": "at most {} entries",
+}
+
+Schema = Callable[[Kind], dict[str, Any]]
+
+
+def pages(kinds: tuple[Kind, ...], schema: Schema, plain: str) -> dict[Path, str]:
+    """Return the pages by their paths, from the schemas of the CRDs; `plain` is the type of a field without one."""
+    found = {FOLDER / f"{kind.name.lower()}.md": _page(kind, schema, plain) for kind in kinds}
+    rows = [
+        f"| [{kind.name}](reference/{kind.name.lower()}.md) | `{kind.short}` | {kind.description} |" for kind in kinds
+    ]
+    lines = [
+        "# API reference",
+        "",
+        f"All kinds are namespaced, in `{API_VERSION}` and in the category `ultramarine`. These pages are generated from",
+        "the schemas; `kubectl explain KIND.spec --recursive` shows the same.",
+        "",
+        "| kind | short | what it is |",
+        "|---|---|---|",
+        *rows,
+    ]
+    return {INDEX: "\n".join(lines) + "\n", **found}
+
+
+def _page(kind: Kind, schema: Schema, plain: str) -> str:
+    lines = [f"# {kind.name}", "", f"{kind.description} Short name: `{kind.short}`."]
+    for part, head in (("spec", "Refused at admission unless:"), ("status", "Written only if:")):
+        node = schema(kind)["properties"][part]
+        columns = ["| field | type | default | limits | meaning |", "|---|---|---|---|---|"]
+        lines += ["", f"## {part}", "", *columns, *_rows(node, part, plain)]
+        rules = [f"- `{path}`: {message}" for path, message in _rules(node, part)]
+        rules += [f"- {message}" for _, message in kind.rules] if part == "spec" else []
+        if rules:
+            lines += ["", head, "", *rules]
+    return "\n".join(lines) + "\n"
+
+
+def _inner(node: dict[str, Any], path: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield what a field holds, with its path: itself, the entries of a list, the values of a map."""
+    yield node, path
+    for key, mark in (("items", "[]"), ("additionalProperties", ".NAME")):
+        if isinstance(node.get(key), dict):
+            yield from _inner(node[key], path + mark)
+
+
+def _rows(node: dict[str, Any], path: str, plain: str) -> list[str]:
+    rows: list[str] = []
+    required = set(node.get("required", []))
+    fixed = {rule["message"].removesuffix(_FIXED) for rule in node.get(RULES, []) if rule["message"].endswith(_FIXED)}
+    for name, child in node.get("properties", {}).items():
+        where = f"{path}.{name}"
+        limits = ["required"] if name in required else []
+        limits += ["cannot be changed"] if name in fixed else []
+        limits += [f"`{value}`" for value in child.get("enum", ())]
+        limits += [_bound(words, child[key]) for key, words in _BOUNDS.items() if key in child]
+        cells = (f"`{where}`", _type(child, plain), _default(child), ", ".join(limits), child.get("description", ""))
+        rows.append(f"| {' | '.join(cell.replace(chr(10), ' ').replace('|', chr(92) + '|') for cell in cells)} |")
+        for inner, at in _inner(child, where):
+            rows += _rows(inner, at, plain)
+    return rows
+
+
+def _bound(words: str, value: float) -> str:
+    text = words.format(f"{value:,}")
+    return text.replace("entries", "entry").replace("characters", "character") if value == 1 else text
+
+
+def _type(node: dict[str, Any], plain: str) -> str:
+    if node.get("x-kubernetes-int-or-string"):
+        return "integer or string"
+    kind = str(node.get("type", plain))
+    if kind == "array":
+        return f"list of {_type(node['items'], plain)}"
+    if isinstance(node.get("additionalProperties"), dict):
+        return f"map of {_type(node['additionalProperties'], plain)}"
+    return kind
+
+
+def _default(node: dict[str, Any]) -> str:
+    default = node.get("default")
+    return "" if default in (None, "", [], {}) else f"`{json.dumps(default)}`"
+
+
+def _rules(node: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
+    """Yield the rules of a schema in words, those that a row says in a word left out."""
+    for rule in node.get(RULES, []):
+        if not rule["message"].endswith(_FIXED):
+            yield path, rule["message"]
+    for name, child in node.get("properties", {}).items():
+        yield from _rules(child, f"{path}.{name}")
+    for key, mark in (("items", "[]"), ("additionalProperties", ".NAME")):
+        if isinstance(node.get(key), dict):
+            yield from _rules(node[key], path + mark)
