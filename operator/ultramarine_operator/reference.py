@@ -41,8 +41,8 @@ def pages(kinds: tuple[Kind, ...], schema: Schema, plain: str) -> dict[Path, str
     lines = [
         "# API reference",
         "",
-        f"All kinds are namespaced, in `{API_VERSION}` and in the category `ultramarine`. These pages are generated from",
-        "the schemas; `kubectl explain KIND.spec --recursive` shows the same.",
+        f"All kinds are namespaced, in `{API_VERSION}` and in the category `ultramarine`. The schemas make these",
+        "pages; `kubectl explain KIND.spec --recursive` shows the same.",
         "",
         "| kind | short | what it is |",
         "|---|---|---|",
