@@ -15,7 +15,7 @@ from bare import RESOURCES, Api
 from operator_process import Operator
 from poison import Poison
 from strategies import KIND, NAMES
-from ultramarine_contract.meta import Manifest, Resource, content_hash, controller_uid
+from ultramarine_contract.meta import ANNOTATION_TRUSTED_BY, Manifest, Resource, content_hash, controller_uid
 from ultramarine_operator.kube.client import as_yaml
 from ultramarine_operator.shared.conditions import is_true
 
@@ -217,6 +217,9 @@ class Ground:
             if item["kind"] == "Secret":
                 continue  # one that was generated stays: nobody here may look for it, and its keys may be in use
             _give_back_what_was_worked(item, found)
+            marks = item["metadata"].get("annotations") or {}
+            if not marks.get(ANNOTATION_TRUSTED_BY):  # the policy empties it, which says the same as its absence
+                marks.pop(ANNOTATION_TRUSTED_BY, None)
             text = json.dumps(_stable(item, item["metadata"].get("generation")))
             text = re.sub("|".join(uids), "UID", text).replace(name, "NAME")
             text = re.sub(r"-[0-9a-f]{8}-(\d+)\b", r"-HASH-\1", text)
