@@ -49,8 +49,12 @@ check: .venv/ready  ## style, types, layers, generated files, chart
 	$(BIN)/mypy examples/quickstart/demo.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m ultramarine_operator.generate --check
+	@$(MAKE) --no-print-directory docs
 	@$(BIN)/ultramarine-cluster build helm
 	"$$($(BIN)/ultramarine-cluster build --print)/helm" lint --strict -f charts/ultramarine/ci/images-values.yaml charts/ultramarine
+
+docs: .venv/ready  ## the documentation as a site, in build/docs
+	$(BIN)/sphinx-build -q -n -W --keep-going -b html docs build/docs
 
 test: unit api chaos-short e2e  ## the tests of every commit, on the embedded cluster; 25 minutes, once it is built
 
@@ -127,11 +131,11 @@ clean:  ## `make down`, and remove .venv too
 	@if test -e .venv/ready; then $(MAKE) down; fi
 	rm -rf .venv
 
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: pyproject.toml constraints.txt docs/requirements.txt
 	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer with venv is needed: apt-get update && apt-get install -y python3-venv"; \
 		test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq python3-venv; }
 	@echo "installing the Python requirements into .venv (about a minute, the first time)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' -r docs/requirements.txt
 	@touch $@
