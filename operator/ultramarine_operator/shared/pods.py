@@ -401,7 +401,7 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
     if reason == "CommandFailed" and (words := words or last_words(tail.splitlines())):
         message += f": {words}"
     container = str(status.get("name") or "")
-    if reason == "CommandFailed" and container != "trainer":
+    if reason == "CommandFailed" and container != TRAINER:
         reason, hint = "ContainerFailed", f"see {_log_of(pod, container)}"
     else:
         hint = HINTS.get(reason, "").format(secret=_storage_secret(pod), log=_log_of(pod, container))

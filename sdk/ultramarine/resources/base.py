@@ -33,11 +33,15 @@ def says(message: str) -> Extra:
     return {"x-ultramarine-says": message}
 
 
+SAYS_NAME = says("must be an object's name: lower-case letters, digits, '-' and '.'")
+
+
 def rules(*each: dict[str, str]) -> Extra:
     """json_schema_extra with CEL rules."""
     return {"x-kubernetes-validations": list(each)}
 
 
+SUBDOMAIN = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"  # what most objects' names are
 IMMUTABLE: Extra = {
     "x-ultramarine-immutable": True
 }  # the generator turns it into a rule on the object that holds the field

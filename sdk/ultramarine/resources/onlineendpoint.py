@@ -7,12 +7,24 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from .base import DEFAULTS_UNWRITTEN, DnsName, Resources, Schema, Status, Uri, UsageStatus, rule, rules, says
+from .base import (
+    DEFAULTS_UNWRITTEN,
+    SAYS_NAME,
+    SUBDOMAIN,
+    DnsName,
+    Resources,
+    Schema,
+    Status,
+    Uri,
+    UsageStatus,
+    rule,
+    rules,
+    says,
+)
 from .model import LATEST
 from .onlineendpoint_access import Tls, Token
 from .onlineendpoint_rollout import Rollout, RolloutStatus
 from .onlineendpoint_signature import SignaturesStatus
-from .trainingjob import SAYS_NAME, SUBDOMAIN
 
 MODEL_REFERENCE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?@([a-z]([-a-z0-9]*[a-z0-9])?|[1-9][0-9]*)$"
 

@@ -8,8 +8,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, field_validator
 from ultramarine_contract.routes import KEY_SET_URI
 
-from .base import Schema, rule, rules, says
-from .trainingjob import SAYS_NAME, SUBDOMAIN
+from .base import SAYS_NAME, SUBDOMAIN, Schema, rule, rules, says
 
 Audience = Annotated[str, Field(min_length=1, max_length=256)]
 KeySetUri = Annotated[

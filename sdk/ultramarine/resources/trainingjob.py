@@ -11,6 +11,8 @@ from ultramarine_contract.score import MAX_SCORE
 from .base import (
     IMMUTABLE,
     NAME_PATTERN,
+    SAYS_NAME,
+    SUBDOMAIN,
     Digest,
     DnsName,
     EnvVar,
@@ -27,11 +29,9 @@ from .base import (
 )
 from .model import Compile
 
-SUBDOMAIN = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"  # what most objects' names are
 MAX_PARAMETERS = 128
 LABEL_VALUE = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 LABEL_KEY = f"({SUBDOMAIN}/)?{LABEL_VALUE}"
-SAYS_NAME = says("must be an object's name: lower-case letters, digits, '-' and '.'")
 SAYS_VALUE = says("must be a label's value: letters, digits, '-', '_' and '.', with a letter or digit at both ends")
 IS_NAME = rule(
     f"self.all(key, key.matches('{NAME_PATTERN}') && size(key) <= 40)",
