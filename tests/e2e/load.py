@@ -42,6 +42,10 @@ class Load(Background):
         self.failures: list[str] = []
         super().__init__(*(partial(self._ask, fresh) for fresh in (True, False, False)))
 
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        print(f"{self.name}: {len(self.answers)} answers, {len(self.failures)} failures")
+
     def _ask(self, fresh: bool) -> None:
         with self.platform.client(self.name) as client:
             url, headers = str(client.base_url), dict(client.headers)

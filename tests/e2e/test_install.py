@@ -218,7 +218,6 @@ def test_up_and_back_without_a_restart_or_a_failed_request(release):
     assert len(load.answers) > 100
     assert release.pods("patient") == training
     assert set(next(iter(training.values()))) == {0}
-    print(f"{len(load.answers)} requests during upgrade and rollback, none failed")
 
 
 def test_a_job_of_the_release_before_ends_well_under_this_one(release):
