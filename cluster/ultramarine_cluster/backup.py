@@ -38,6 +38,7 @@ RUNS = ("Sweep", "TrainingJob")
 RESTORED = f"{GROUP}/restored-from"
 # The API server or the operator writes these again.
 DROPPED = (f"{GROUP}/applied", f"{GROUP}/requested-by", "kubectl.kubernetes.io/last-applied-configuration")
+COMPILED = "compiled"  # the folder of what servers made of models
 STEADY_SECONDS = 60.0  # for a restored status to stay
 
 
@@ -201,7 +202,11 @@ def _storage(target: Target, release: str, namespace: str) -> Iterator[tuple[S3C
         "containers"
     ]
     settings = {each["name"].removeprefix("ULTRAMARINE_"): each.get("value", "") for each in container["env"]}
-    keys = target.secret(namespace, settings["STORAGE_SECRET"])
+    try:
+        keys = target.secret(namespace, settings["STORAGE_SECRET"])
+    except subprocess.CalledProcessError as error:
+        remedy = f"name a namespace of the release in {release} (its value `namespaces`), or another RELEASE"
+        raise ClusterError(f"{namespace} has no Secret {settings['STORAGE_SECRET']}", remedy) from error
     endpoint, region = settings["STORAGE_ENDPOINT"], settings.get("STORAGE_REGION") or "us-east-1"
 
     def client(url: str, authority: str | None = None) -> S3Client:
@@ -242,6 +247,8 @@ def _download(client: S3Client, bucket: str, prefix: str, folder: Path) -> tuple
         name = PurePosixPath(item["Key"].removeprefix(prefix))
         if ".." in name.parts or name.is_absolute():
             raise ClusterError(f"the key {item['Key']} leads out of the folder", "delete or rename that object")
+        if name.parts[0] == COMPILED:
+            continue  # its verdicts name URIs, and it is made again
         file, stamp = folder / name, item["LastModified"].timestamp()
         size += item["Size"]
         kept.add(file)

@@ -15,7 +15,9 @@ from .kinds import KINDS
 READ = ["get", "list", "watch"]
 WRITE = ["create", "delete", "patch", "update"]
 APPROVED = ["models", "onlineendpoints"]
-STORAGE_SECRET = "ultramarine-storage"  # the chart puts storage.secretName here
+# The chart puts storage.secretName and mlflow.secretName here.
+STORAGE_SECRET = "ultramarine-storage"
+MLFLOW_SECRET = "ultramarine-mlflow"
 APPROVAL_LABEL = "ultramarine.dev/approval"
 # Like the CRDs they outlive the release, since the objects do.
 KEEP = {"helm.sh/resource-policy": "keep"}
@@ -38,7 +40,7 @@ def manifests() -> list[Manifest]:
         _rule([""], ["pods/portforward"], ["create", "get"]),
         # Keys for an endpoint or a git server can be put there, and not be read: no rule knows patterns of names.
         _rule([""], ["secrets"], ["create"]),
-        {**_rule([""], ["secrets"], ["get"]), "resourceNames": [STORAGE_SECRET]},
+        {**_rule([""], ["secrets"], ["get"]), "resourceNames": [STORAGE_SECRET, MLFLOW_SECRET]},
     ]
     approve = [
         _rule([GROUP], APPROVED, ["create", "patch", "update"]),

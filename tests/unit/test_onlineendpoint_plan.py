@@ -402,10 +402,11 @@ def test_pods_get_the_secrets_of_a_private_registry():
         assert child_["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "registry"}]
 
 
-def test_the_place_of_a_pod_that_serves_is_the_charts():
-    """An endpoint has no podTemplate that a hint could name."""
+@pytest.mark.parametrize("kind", ["OnlineEndpoint", "ModelVersion"])
+def test_the_place_of_a_pod_that_serves_or_compiles_is_the_charts(kind):
+    """Neither kind has a podTemplate that a hint could name."""
     unplaced = {"type": "PodScheduled", "status": "False", "message": "didn't match Pod's node affinity/selector"}
-    labels = {"ultramarine.dev/kind": "OnlineEndpoint"}
+    labels = {"ultramarine.dev/kind": kind}
     pod = {"metadata": {"name": "churn", "labels": labels}, "status": {"conditions": [unplaced]}}
 
     assert (found := pods.trouble(pod))

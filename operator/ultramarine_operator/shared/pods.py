@@ -28,6 +28,7 @@ POD_SECURITY: Manifest = {
     "fsGroup": USER,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+PLACED_AS_SERVERS = ("OnlineEndpoint", "Model", "ModelVersion")  # kinds whose pods the chart's `serving` places
 TRAINER = "trainer"  # the container of a training pod that runs the command
 
 CONTAINER_SECURITY: Manifest = {
@@ -256,7 +257,7 @@ def trouble(pod: Manifest) -> Trouble | None:
             said = condition.get("message", "")
             correction = "ask for less in its resources.requests, or add a node"
             if "node affinity/selector" in said:
-                serving = (pod["metadata"].get("labels") or {}).get(LABEL_KIND) == "OnlineEndpoint"
+                serving = (pod["metadata"].get("labels") or {}).get(LABEL_KIND) in PLACED_AS_SERVERS
                 author = "" if serving else "spec.podTemplate.nodeSelector, spec.podTemplate.affinity or "
                 corrected = f"correct {author}the chart's {'serving' if serving else 'training'}.nodeSelector"
                 both = f"{correction}, or {corrected}"

@@ -128,7 +128,10 @@ def refused(message: str) -> str:
     if "failed quota: " in said:
         return f"{said}; set that in resources, or have a LimitRange give the namespace defaults"
     if _LIMITS.search(said):
-        return f"{said}; set resources.limits beside the requests, within the namespace's LimitRange"
+        remedy = "set resources.limits beside the requests, within the namespace's LimitRange"
+        if "ephemeral-storage" in said:
+            remedy += ", or have the chart's training.ephemeralStorage or serving.ephemeralStorage lowered to it"
+        return f"{said}; {remedy}"
     if "no PriorityClass with name" in said:
         return f"{said}; create it, or name another one in podTemplate"
     return said
