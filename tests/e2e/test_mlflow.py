@@ -176,11 +176,12 @@ def test_a_model_is_imported_from_the_registry_and_answers(recorded):
 
 
 def test_a_model_that_the_registry_has_not_is_told_in_its_words(recorded):
-    """The failure's last lines have what MLflow answered."""
+    """The failure's last lines have what MLflow answered: it does not tell a missing model from another account's."""
     recorded.apply(importing("import-nobody", "models:/nobody/1"))
     status = recorded.ended("import-nobody")
     assert status["state"] == "Failed"
-    assert "RESOURCE_DOES_NOT_EXIST" in str(status["failure"])
+    assert "answered 403" in str(status["failure"])
+    assert "name=nobody&version=1: Permission denied" in str(status["failure"])
 
 
 def test_a_job_and_its_retry_are_one_run(recorded):
