@@ -100,7 +100,7 @@ writes: .venv/ready  ## what a job costs the API server, and how soon it has a p
 
 fuzz: .venv/ready  ## MINUTES of bytes by chance (default 5) at the storage, the gateway, the server and all parsers
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt atheris schemathesis  # the extra `fuzz`
-	PYTHONPATH=operator:trainer-image:server-image:gateway-image:cluster:tests $(BIN)/python tests/security/fuzz.py all $$(($(MINUTES) * 60))
+	PYTHONPATH=sdk:contract:operator:trainer-image:server-image:gateway-image:cluster:tests $(BIN)/python tests/security/fuzz.py all $$(($(MINUTES) * 60))
 
 soak: .venv/ready  ## HOURS of churn (default 1), and the slopes of memory, descriptors, tasks and queue age
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/soak.py --hours $(HOURS)
@@ -120,7 +120,7 @@ pool: .venv/ready  ## 300 small models behind one endpoint: first use, latency, 
 sbom: .venv/ready  ## what is in each image, as CycloneDX, into build/sbom
 	@$(BIN)/python -m ultramarine_cluster.sbom build/sbom
 
-generate: .venv/ready  ## write crds/, the chart's copies and docs/api.md anew
+generate: .venv/ready  ## write crds/, the chart's copies, docs/reference/ and tables of docs/ again
 	$(BIN)/python -m ultramarine_operator.generate
 
 format: .venv/ready  ## let ruff set the code

@@ -16,8 +16,9 @@ myst_heading_anchors = 4
 
 def _links(app: Any, page: str, source: list[str]) -> None:
     """Lead links to the README to its page, and show other files of the repository by their names."""
-    text = re.sub(r"\]\(\.\./README\.md", "](readme.md", source[0])
-    source[0] = re.sub(r"\[([^\]]+)\]\(\.\./[^)]+\)", r"\1", text)
+    up = r"\.\./" * (page.count("/") + 1)
+    text = re.sub(rf"\]\({up}README\.md", "](readme.md", source[0])
+    source[0] = re.sub(rf"\[([^\]]+)\]\({up}[^)]+\)", r"\1", text)
 
 
 def _included(app: Any, path: Any, page: str, source: list[str]) -> None:

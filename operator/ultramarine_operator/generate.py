@@ -88,7 +88,7 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
         # In lists, whose size CEL knows beforehand: it would reckon with the largest value of an unknown type.
         equal = f"{now} == {before}" if now.startswith("self") else f"[{now}] == [{before}]"
         same = f"has({now}) == has({before}) && (!has({now}) || {equal})"
-        message = f"{key} cannot be changed; make a new object with another name"
+        message = f"{key}{reference.FIXED}"
         out.setdefault(RULES, []).append({"rule": same, "message": message})
     return out
 

@@ -14,7 +14,7 @@ from .shared.plan import Kind
 INDEX = Path("docs/api.md")
 FOLDER = Path("docs/reference")
 RULES = "x-kubernetes-validations"
-_FIXED = " cannot be changed; make a new object with another name"
+FIXED = " cannot be changed; make a new object with another name"
 # Bounds of a schema, as they are read.
 _BOUNDS = {
     "minimum": "at least {}",
@@ -75,18 +75,23 @@ def _inner(node: dict[str, Any], path: str) -> Iterator[tuple[dict[str, Any], st
 def _rows(node: dict[str, Any], path: str, plain: str) -> list[str]:
     rows: list[str] = []
     required = set(node.get("required", []))
-    fixed = {rule["message"].removesuffix(_FIXED) for rule in node.get(RULES, []) if rule["message"].endswith(_FIXED)}
+    fixed = {rule["message"].removesuffix(FIXED) for rule in node.get(RULES, []) if rule["message"].endswith(FIXED)}
     for name, child in node.get("properties", {}).items():
         where = f"{path}.{name}"
         limits = ["required"] if name in required else []
         limits += ["cannot be changed"] if name in fixed else []
-        limits += [f"`{value}`" for value in child.get("enum", ())]
-        limits += [_bound(words, child[key]) for key, words in _BOUNDS.items() if key in child]
+        limits += _bounds(child)
+        limits += [f"each {bound}" for inner, at in _inner(child, "") if at for bound in _bounds(inner)]
         cells = (f"`{where}`", _type(child, plain), _default(child), ", ".join(limits), child.get("description", ""))
         rows.append(f"| {' | '.join(cell.replace(chr(10), ' ').replace('|', chr(92) + '|') for cell in cells)} |")
         for inner, at in _inner(child, where):
             rows += _rows(inner, at, plain)
     return rows
+
+
+def _bounds(node: dict[str, Any]) -> list[str]:
+    values = [f"`{value}`" for value in node.get("enum", ())]
+    return values + [_bound(words, node[key]) for key, words in _BOUNDS.items() if key in node]
 
 
 def _bound(words: str, value: float) -> str:
@@ -113,7 +118,7 @@ def _default(node: dict[str, Any]) -> str:
 def _rules(node: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
     """Yield the rules of a schema in words, those that a row says in a word left out."""
     for rule in node.get(RULES, []):
-        if not rule["message"].endswith(_FIXED):
+        if not rule["message"].endswith(FIXED):
             yield path, rule["message"]
     for name, child in node.get("properties", {}).items():
         yield from _rules(child, f"{path}.{name}")

@@ -18,6 +18,7 @@ from ultramarine_operator.kinds import KINDS
 NAME = "ULTRAMARINE_CHAOS_SAMPLE"  # any text; by default the commit's tree
 RUNS = "ULTRAMARINE_CHAOS_RUNS"
 KINDS_FOLDER = "operator/ultramarine_operator/kinds/"
+RESOURCES_FOLDER = "sdk/ultramarine/resources/"
 T = TypeVar("T")
 
 
@@ -58,8 +59,10 @@ def _changed() -> set[str]:
     bases = (_git("merge-base", "HEAD", branch) for branch in ("origin/main", "main"))
     head = _git("rev-parse", "HEAD")
     base = next((base for base in bases if base not in ("", head)), "HEAD^")
-    paths = _git("diff", "--name-only", base, "--", f":/{KINDS_FOLDER}").split()
-    folders = {Path(path.removeprefix(KINDS_FOLDER)).parts[0] for path in paths}
+    paths = _git("diff", "--name-only", base, "--", f":/{KINDS_FOLDER}", f":/{RESOURCES_FOLDER}").split()
+    # kinds/sweep/plan.py and resources/sweep_space.py are both of sweep.
+    folders = {Path(path.removeprefix(KINDS_FOLDER)).parts[0] for path in paths if path.startswith(KINDS_FOLDER)}
+    folders |= {Path(path).stem.partition("_")[0] for path in paths if path.startswith(RESOURCES_FOLDER)}
     return {kind.name for kind in KINDS if kind.plan.__module__.split(".")[2] in folders}
 
 
