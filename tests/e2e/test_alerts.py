@@ -219,6 +219,8 @@ def watched(embedded: target.Target, disk: Path, tmp_path_factory: pytest.TempPa
         listen = f"--web.listen-address=127.0.0.1:{own}"
         stack.enter_context(running(*argv, listen, log=folder / "prometheus.log", url=f"{url}/-/ready"))
         yield Watched(platform, url)
+    subprocess.run([*embedded.helm, "uninstall", "ultramarine", "--namespace", HOME], check=False)
+    embedded.run("delete", "priorityclass", f"ultramarine-platform-{HOME}", "--ignore-not-found")
 
 
 def secret(platform: Platform, name: str, folder: Path) -> None:
