@@ -110,7 +110,7 @@ def test_a_data_scientist_works_and_reads_no_ones_secrets(person, api):
     "author/roles",
     asset="other people's Secrets, pods, rights",
     threat="a role for people gives more than it says",
-    control="no wildcard, no exec, no pods, no status; one Secret by name can be read",
+    control="no wildcard, no exec, no pods, no status; two Secrets by name can be read",
 )
 @pytest.mark.parametrize("role", ["viewer", "data-scientist", "approver"])
 def test_no_role_opens_more_than_it_says(person, role):

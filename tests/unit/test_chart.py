@@ -361,19 +361,24 @@ def test_people_have_roles_where_the_crds_are_installed(chart):
 
     assert set(rendered({})) == roles
     scientist = rendered(EXTERNAL)["ultramarine-data-scientist"]
-    assert [rule["resourceNames"] for rule in scientist["rules"] if "resourceNames" in rule] == [["s3"]]
+    assert [rule["resourceNames"] for rule in scientist["rules"] if "resourceNames" in rule] == [
+        ["s3", "ultramarine-mlflow"]
+    ]
     assert rendered({"rbac": {"people": False}}) == {}
     assert rendered({"crds": {"install": False}}) == {}
 
 
 @pytest.mark.attack("author/roles")
 def test_no_role_of_people_reads_secrets_or_enters_pods():
-    """One Secret by its name is all that can be read; no wildcard, no exec, no status, no roles, no tokens."""
+    """Two Secrets by their names are all that can be read; no wildcard, no exec, no status, no roles, no tokens."""
     for role in (each for each in people.manifests() if each["kind"] == "ClusterRole"):
         for rule in role["rules"]:
             assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
             if "secrets" in rule["resources"]:
-                assert rule["verbs"] == ["create"] or rule["resourceNames"] == ["ultramarine-storage"]
+                assert rule["verbs"] == ["create"] or rule["resourceNames"] == [
+                    "ultramarine-storage",
+                    "ultramarine-mlflow",
+                ]
             assert not [what for what in rule["resources"] if what.endswith(("/status", "/finalizers", "/exec"))]
             assert not {"escalate", "bind", "impersonate"} & {*rule["verbs"]}
             if {*rule["verbs"]} & {"create", "patch", "update", "delete"}:
