@@ -117,11 +117,9 @@ def _default(node: dict[str, Any]) -> str:
 
 def _rules(node: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
     """Yield the rules of a schema in words, those that a row says in a word left out."""
-    for rule in node.get(RULES, []):
-        if not rule["message"].endswith(FIXED):
-            yield path, rule["message"]
-    for name, child in node.get("properties", {}).items():
-        yield from _rules(child, f"{path}.{name}")
-    for key, mark in (("items", "[]"), ("additionalProperties", ".NAME")):
-        if isinstance(node.get(key), dict):
-            yield from _rules(node[key], path + mark)
+    for inner, at in _inner(node, path):
+        for rule in inner.get(RULES, []):
+            if not rule["message"].endswith(FIXED):
+                yield at, rule["message"]
+        for name, child in inner.get("properties", {}).items():
+            yield from _rules(child, f"{at}.{name}")
