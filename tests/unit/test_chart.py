@@ -444,7 +444,7 @@ def test_prometheus_and_grafana_find_what_is_for_them(chart):
 
 
 def test_the_images_of_an_installation_are_listed_by_the_command_of_the_docs(chart):
-    """What docs/versions.md has people pipe `helm template` through gives every image once, and nothing else."""
+    """The pipe of docs/versions.md behind `helm template` gives every image once, and no other line."""
     (pipe,) = re.findall(
         r"^helm template [^|]*\| (.*) > images.txt$",
         (CHART.parents[1] / "docs" / "versions.md").read_text(),

@@ -130,7 +130,7 @@ def test_the_storage_speaks_tls_alone_and_takes_a_renewed_certificate(
 
 @pytest.mark.parametrize("lasts", [timedelta(days=700), timedelta(minutes=-5)], ids=["valid", "ended"])
 def test_the_end_of_a_certificate_is_read(authority: Authority, tmp_path: Path, lasts: timedelta) -> None:
-    """Whether or not it has ended already."""
+    """A certificate that has ended has a date too."""
     authority.issue(tmp_path / "tls", "ultramarine-operator.ml.svc", lasts=lasts)
 
     assert abs(expires(tmp_path / "tls") - time.time() - lasts.total_seconds()) < 60
