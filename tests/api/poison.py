@@ -21,9 +21,9 @@ from ultramarine_operator.kinds.onlineendpoint.manifests import (
     ANNOTATION_VERSION,
     LABEL_DEPLOYMENT,
 )
-from ultramarine_operator.kinds.registration import LABEL_OUTPUT
 from ultramarine_operator.kinds.sweep.registration import LABEL_SWEEP_UID
 from ultramarine_operator.kinds.trainingjob.registration import LABEL_JOB_UID
+from ultramarine_operator.runs.registration import LABEL_OUTPUT
 
 # What one set of objects consists of; NAME is put in when the poison is laid.
 ROLES = {

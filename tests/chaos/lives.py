@@ -22,7 +22,7 @@ from serving_lives import (
     follows_its_load,
 )
 from ultramarine_contract.meta import Manifest
-from ultramarine_operator.kinds.queues import LABEL_QUEUE
+from ultramarine_operator.runs.queues import LABEL_QUEUE
 from world import World
 
 

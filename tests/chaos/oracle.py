@@ -16,9 +16,9 @@ from ultramarine_contract.common import CATALOGUE_NAME
 from ultramarine_contract.meta import Manifest, controller_uid
 from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kinds.onlineendpoint.addresses import routes_in
-from ultramarine_operator.kinds.registration import LABEL_OUTPUT
 from ultramarine_operator.kinds.sweep.registration import LABEL_SWEEP_UID
 from ultramarine_operator.kinds.trainingjob.registration import LABEL_JOB_UID
+from ultramarine_operator.runs.registration import LABEL_OUTPUT
 from world import GARBAGE_COLLECTORS, Id, Sight, without_hash
 
 OURS = {kind.name for kind in KINDS}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from builders import searching
 from ultramarine_contract.meta import Manifest
-from ultramarine_operator.kinds.queues import LABEL_QUEUE
+from ultramarine_operator.runs.queues import LABEL_QUEUE
 from ultramarine_operator.shared.conditions import find, is_true
 from ultramarine_operator.shared.pods import is_running
 from world import World

@@ -44,9 +44,9 @@ from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import STOPPED_EARLY
 from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_operator.kinds.model.manifests import STORE
-from ultramarine_operator.kinds.queues import LABEL_QUEUE
 from ultramarine_operator.kinds.sweep.manifests import COORDINATOR
 from ultramarine_operator.kinds.trainingjob import memory
+from ultramarine_operator.runs.queues import LABEL_QUEUE
 from ultramarine_operator.shared.conditions import is_true
 from ultramarine_operator.shared.pods import INDEX, OUT_OF_MEMORY, is_running, node_index
 

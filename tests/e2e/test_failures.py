@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import NAMESPACE, Platform, condition
 from manifests import TRAIN, endpoint, model_version, onnx_model, training_job
-from ultramarine_operator.shared.pods import CONTAINER_SECURITY, POD_SECURITY
+from ultramarine_operator.shared.podspec import CONTAINER_SECURITY, POD_SECURITY
 
 POD = {
     "securityContext": POD_SECURITY,

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from load import Background
 from manifests import endpoint, infer, model_version, onnx_model
-from ultramarine_operator.shared.pods import CONTAINER_SECURITY, POD_SECURITY
+from ultramarine_operator.shared.podspec import CONTAINER_SECURITY, POD_SECURITY
 
 MODEL = "asked"
 INFER = f"/v2/models/{MODEL}/infer"

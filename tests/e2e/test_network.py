@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import NAMESPACE, Platform
 from manifests import endpoint, infer, model_version, onnx_model, training_job
-from ultramarine_operator.shared.pods import CONTAINER_SECURITY, POD_SECURITY
+from ultramarine_operator.shared.podspec import CONTAINER_SECURITY, POD_SECURITY
 
 Targets = dict[str, tuple[str, int]]
 Found = dict[str, int]

@@ -18,7 +18,7 @@ from ultramarine_cluster import __main__ as cli
 from ultramarine_cluster import buildah, images
 from ultramarine_cluster.console import Progress
 from ultramarine_contract.meta import content_hash
-from ultramarine_operator.shared.pods import CONTAINER_SECURITY, POD_SECURITY
+from ultramarine_operator.shared.podspec import CONTAINER_SECURITY, POD_SECURITY
 
 KEY, PUBLIC_KEY = key_pair()
 HOST_KEY, HOST_PUBLIC_KEY = key_pair()

@@ -14,7 +14,7 @@ from e2e.manifests import endpoint, model_version, onnx_model, training_job
 from security.doors import Issuer
 from security.inside import NETWORK, NODE, TRIES
 from ultramarine_contract.routes import GATEWAY_PODS
-from ultramarine_operator.shared.pods import CONTAINER_SECURITY, POD_SECURITY
+from ultramarine_operator.shared.podspec import CONTAINER_SECURITY, POD_SECURITY
 
 STRANGERS = "ultramarine-strangers"
 FOREIGN = "s3://ultramarine/another-team/secret"

@@ -8,10 +8,11 @@ import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, job, model, pod, seen, training_job, version
 from ultramarine_contract.meta import Manifest
 from ultramarine_operator.kinds.onlineendpoint.plan import plan as plan_endpoint
-from ultramarine_operator.kinds.queues import LABEL_QUEUE
 from ultramarine_operator.kinds.trainingjob.manifests import pod_spec
 from ultramarine_operator.kinds.trainingjob.plan import plan
-from ultramarine_operator.shared.pods import DISK, verdict, with_disk
+from ultramarine_operator.runs.queues import LABEL_QUEUE
+from ultramarine_operator.shared.pods import verdict
+from ultramarine_operator.shared.podspec import DISK, with_disk
 
 TOTAL = "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. "
 FOLDER = 'Usage of EmptyDir volume "tmp" exceeds the limit "1Gi". '

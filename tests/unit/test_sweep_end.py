@@ -25,9 +25,9 @@ from ultramarine_contract.errors import StorageError
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.sweep_records import BestTrial, SweepSummary
 from ultramarine_contract.training_records import TerminationRecord
-from ultramarine_operator.kinds.registration import LABEL_OUTPUT
 from ultramarine_operator.kinds.sweep.plan import plan, questions
 from ultramarine_operator.kinds.sweep.registration import LABEL_SWEEP_UID
+from ultramarine_operator.runs.registration import LABEL_OUTPUT
 from ultramarine_operator.shared.plan import Obj, ReadText, Seen
 
 PREFIX = "s3://lake/team-a/sweeps/hpo/Sweep-hpo-uid/"

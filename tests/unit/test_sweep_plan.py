@@ -35,9 +35,9 @@ from ultramarine_contract.sweep_records import (
     in_template,
 )
 from ultramarine_contract.training_records import TerminationRecord, TrainingTask
-from ultramarine_operator.kinds.queues import LABEL_QUEUE
 from ultramarine_operator.kinds.sweep.plan import plan, questions
 from ultramarine_operator.kinds.sweep.podpertrial import trial_job
+from ultramarine_operator.runs.queues import LABEL_QUEUE
 from ultramarine_operator.shared.plan import Obj, Plan, Seen
 
 BEST = BestTrial(3, (0.25,), {"lr": 0.01, "booster": "dart", "deep": True})

@@ -7,7 +7,8 @@ from builders import DIGEST, NOW, PLATFORM, ended_container, job, pod, seen, swe
 from ultramarine_contract.training_records import SourceRecord, SourceTask, TerminationRecord, TrainingTask
 from ultramarine_operator.kinds.sweep.manifests import workers_job
 from ultramarine_operator.kinds.trainingjob.plan import plan
-from ultramarine_operator.shared.pods import CONTAINER_SECURITY, judge
+from ultramarine_operator.shared.pods import judge
+from ultramarine_operator.shared.podspec import CONTAINER_SECURITY
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,14 @@ from ultramarine_contract.errors import InvalidSpec, listed
 from ultramarine_contract.meta import Manifest, child_metadata, content_hash
 from ultramarine_contract.training_records import SourceTask, TrainingContext, TrainingTask
 
+from ..runs.queues import is_queued
 from ..shared import usage
 from ..shared.plan import Obj, Platform
-from ..shared.pods import (
+from ..shared.pods import TRAINER
+from ..shared.podspec import (
     CONTAINER_SECURITY,
     DISK,
     POD_SECURITY,
-    TRAINER,
     ca_mounts,
     outside_env,
     placed,
@@ -33,7 +34,6 @@ from ..shared.pods import (
     tls_volumes,
     with_disk,
 )
-from .queues import is_queued
 
 Job = Obj[TrainingJobSpec]
 

@@ -10,7 +10,7 @@ from ultramarine_contract.meta import Manifest, child_labels, child_metadata, co
 from ultramarine_contract.version_records import CompileTask, DeleteTask
 
 from ...shared.plan import Obj, Platform
-from ...shared.pods import (
+from ...shared.podspec import (
     CONTAINER_SECURITY,
     POD_SECURITY,
     placed,

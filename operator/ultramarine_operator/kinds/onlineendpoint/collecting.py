@@ -8,7 +8,7 @@ from ultramarine_contract.meta import Manifest
 from ultramarine_contract.serving_records import CollectTask
 
 from ...shared.plan import Obj, Platform
-from ...shared.pods import CONTAINER_SECURITY, storage_env, tls_mounts, with_disk
+from ...shared.podspec import CONTAINER_SECURITY, storage_env, tls_mounts, with_disk
 
 # The server keeps at most 64 MiB there, and the collector 4 MiB more: the kubelet would end the pod at this.
 CAPTURES: Manifest = {"name": "captures", "emptyDir": {"sizeLimit": "128Mi"}}

@@ -11,7 +11,7 @@ from ultramarine_contract.meta import GROUP, Manifest, child_labels, child_metad
 from ultramarine_contract.serving_records import ServingTask
 
 from ...shared.plan import Obj, Platform
-from ...shared.pods import (
+from ...shared.podspec import (
     CONTAINER_SECURITY,
     POD_SECURITY,
     placed,

@@ -15,7 +15,7 @@ from ultramarine_contract.meta import Manifest, child_metadata, controller_uid
 from ultramarine_contract.serving_records import ServingTask
 
 from ...shared.plan import Platform, Seen
-from ...shared.pods import with_disk
+from ...shared.podspec import with_disk
 from .manifests import SERVER, TMP, Endpoint, deployment_name, deployment_of, pods_ask, request_bounds
 from .resolve import Resolved, Unresolved, resolve
 

@@ -13,11 +13,12 @@ from ultramarine_contract.meta import GROUP, LABEL_KIND, LABEL_NAME, Manifest, c
 from ultramarine_contract.sweep_records import BestTrial, SweepTask, WorkerTask
 from ultramarine_contract.training_records import CheckpointTask, SourceTask, TrainingContext, TrainingTask
 
+from ...runs import queues
 from ...shared.plan import GenerateSecret, Obj, Platform
-from ...shared.pods import (
+from ...shared.pods import TRAINER
+from ...shared.podspec import (
     CONTAINER_SECURITY,
     POD_SECURITY,
-    TRAINER,
     placed,
     pull_secrets,
     scratch,
@@ -27,7 +28,7 @@ from ...shared.pods import (
     with_disk,
 )
 from ...shared.quantities import amount
-from .. import queues, training, trials
+from .. import training, trials
 
 Sweep = Obj[SweepSpec]
 Trial = Obj[TrainingJobSpec]

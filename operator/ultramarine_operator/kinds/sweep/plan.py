@@ -15,10 +15,10 @@ from ultramarine_contract.searchgrid import Grid, check_algorithm
 from ultramarine_contract.searchspace import Space, read_space
 from ultramarine_contract.sweep_records import FRONT, MOST_PODS, SweepSummary, in_template
 
+from ...runs import queues
 from ...shared import pods, states, waiting
 from ...shared.conditions import ENDED, parse_timestamp
 from ...shared.plan import Effect, Plan, Platform, Question, ReadText, Seen
-from .. import queues
 from ..training import check_spelling
 from . import podpertrial, status
 from .manifests import (

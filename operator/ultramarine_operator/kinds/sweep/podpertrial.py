@@ -26,11 +26,11 @@ from ultramarine_contract.sweep_records import (
     in_template,
 )
 
+from ...runs import queues
 from ...shared.conditions import ENDED, find, is_true, parse_timestamp
 from ...shared.plan import Child, Platform, Report
 from ...shared.pods import Trouble
 from ...shared.states import State, is_stopped, pending
-from .. import queues
 from ..trials import ANNOTATION_TRIAL, trial_name
 from . import status
 from .manifests import Sweep, best_format, best_output, can_pause, has_pod_per_trial, objectives, source_name

@@ -6,9 +6,9 @@ from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.meta import GROUP, Manifest
 from ultramarine_contract.sweep_records import BestTrial
 
+from ...runs import registration
+from ...runs.registration import Candidate, Maker
 from ...shared.plan import Seen
-from .. import registration
-from ..registration import Candidate, Maker
 from .manifests import Sweep, best_output, objectives
 
 LABEL_SWEEP_UID = f"{GROUP}/sweep-uid"

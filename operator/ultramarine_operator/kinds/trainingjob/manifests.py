@@ -9,9 +9,10 @@ from ultramarine_contract import common as contract
 from ultramarine_contract.meta import LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
 from ultramarine_contract.training_records import CheckpointTask, GangTask, TrainingContext, TrainingTask
 
+from ...runs import queues
 from ...shared.plan import Obj, Platform
 from ...shared.pods import TRAINER
-from .. import queues, training, trials
+from .. import training, trials
 
 Job = Obj[TrainingJobSpec]
 

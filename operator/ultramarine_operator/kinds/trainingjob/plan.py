@@ -12,10 +12,10 @@ from ultramarine_contract.meta import JOB, TRAINING_JOB, Manifest, Ref, controll
 from ultramarine_contract.sweep_records import STOPPED_EARLY
 from ultramarine_contract.training_records import TerminationRecord
 
+from ...runs import queues
 from ...shared import pods, states, waiting
 from ...shared.conditions import find, parse_timestamp
 from ...shared.plan import Plan, Platform, Question, ReadText, Seen
-from .. import queues
 from ..training import check_spelling
 from ..trials import task_of
 from . import history, memory, status

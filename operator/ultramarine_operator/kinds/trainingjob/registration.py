@@ -8,9 +8,10 @@ from ultramarine_contract import common as contract
 from ultramarine_contract.meta import GROUP, Manifest
 from ultramarine_contract.training_records import TerminationRecord
 
+from ...runs import registration
+from ...runs.registration import Candidate, Maker
 from ...shared.plan import Seen
-from .. import registration, training
-from ..registration import Candidate, Maker
+from .. import training
 from .manifests import Job
 
 LABEL_JOB_UID = f"{GROUP}/training-job-uid"

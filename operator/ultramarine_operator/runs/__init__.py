@@ -1,0 +1,1 @@
+"""One lifecycle for everything that runs to its end."""
