@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 from bare import Api
 from ultramarine_contract.meta import CONFIG_MAP, Manifest
 from ultramarine_contract.routes import DeploymentFigures, RouteState
-from ultramarine_operator.kinds.onlineendpoint.addresses import routes_in
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import routes_in
 
 POD = "gateway-0"
 

@@ -16,7 +16,7 @@ from ultramarine_contract.meta import (
     LABEL_NAME,
     Manifest,
 )
-from ultramarine_operator.kinds.onlineendpoint.manifests import (
+from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import (
     ANNOTATION_REVISION,
     ANNOTATION_VERSION,
     LABEL_DEPLOYMENT,

@@ -20,7 +20,7 @@ from ultramarine_cluster import build
 from ultramarine_cluster.cluster import Cluster
 from ultramarine_cluster.paths import cache
 from ultramarine_contract.meta import Manifest
-from ultramarine_operator.kinds.onlineendpoint.gateway_api import model_in
+from ultramarine_operator.kinds.onlineendpoint.routing.gateway_api import model_in
 from ultramarine_operator.kube.apply import holds
 from unit.conftest import ObjectStore
 

@@ -26,7 +26,7 @@ from ultramarine_contract.routes import (
     RouteDeployment,
 )
 from ultramarine_contract.storage import Storage
-from ultramarine_operator.kinds.onlineendpoint.addresses import first_port, next_port, routes_in
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import first_port, next_port, routes_in
 from ultramarine_operator.shared.conditions import find
 from unit.conftest import ObjectStore
 

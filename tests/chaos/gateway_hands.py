@@ -10,7 +10,7 @@ from math import ceil
 from aiohttp import web
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import LABEL_ROUTES, DeploymentFigures, EndpointRoutes, RouteDeployment, RouteState
-from ultramarine_operator.kinds.onlineendpoint.addresses import routes_in, turned_to
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import routes_in, turned_to
 from ultramarine_operator.shared.conditions import is_true
 
 Id = tuple[str, str]  # kind and name

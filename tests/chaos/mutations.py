@@ -12,8 +12,8 @@ from typing import Any
 from ultramarine_contract.meta import JOB, TRAINING_JOB, Manifest, Ref
 from ultramarine_operator.engine import engine, lease, mirror, queue
 from ultramarine_operator.kinds.model import deleting
-from ultramarine_operator.kinds.onlineendpoint import pools
-from ultramarine_operator.kinds.onlineendpoint.routed import Routed
+from ultramarine_operator.kinds.onlineendpoint.deployment import pools
+from ultramarine_operator.kinds.onlineendpoint.routing.gateway import Routed
 from ultramarine_operator.kinds.sweep import podpertrial
 from ultramarine_operator.kube.client import Client
 from ultramarine_operator.runs import queues, registration

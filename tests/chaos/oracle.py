@@ -15,7 +15,7 @@ from ultramarine_contract.catalogue import CatalogueEntry, unpack
 from ultramarine_contract.common import CATALOGUE_NAME
 from ultramarine_contract.meta import Manifest, controller_uid
 from ultramarine_operator.kinds import KINDS
-from ultramarine_operator.kinds.onlineendpoint.addresses import routes_in
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import routes_in
 from ultramarine_operator.kinds.sweep.registration import LABEL_SWEEP_UID
 from ultramarine_operator.kinds.trainingjob.registration import LABEL_JOB_UID
 from ultramarine_operator.runs.registration import LABEL_OUTPUT

@@ -40,8 +40,8 @@ CONSTANTS = {
     "ultramarine_operator.kinds.model.compiling:HEAD_START": 0.1 * SPEED,
     "ultramarine_operator.kinds.model.deleting:LOOK_AGAIN": 0.5 * SPEED,
     "ultramarine_operator.kinds.sweep.plan:STORING": 5.0,  # of the time that objects carry, which is ours
-    "ultramarine_operator.kinds.onlineendpoint.autoscale:PASS": 0.3 * SPEED,
-    "ultramarine_operator.kinds.onlineendpoint.autoscale:ASLEEP_PASS": 0.3 * SPEED,
+    "ultramarine_operator.kinds.onlineendpoint.deployment.autoscale:PASS": 0.3 * SPEED,
+    "ultramarine_operator.kinds.onlineendpoint.deployment.autoscale:ASLEEP_PASS": 0.3 * SPEED,
     # Long enough that a machine that is busy with other things costs no lease.
     "ultramarine_operator.engine.lease:DURATION": 60.0,
 }

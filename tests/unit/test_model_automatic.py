@@ -13,9 +13,9 @@ from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_contract.version_records import CompileRecord
 from ultramarine_operator.kinds.model.compiling import HEAD_START
 from ultramarine_operator.kinds.model.plan import plan_version, questions_version
-from ultramarine_operator.kinds.onlineendpoint.judge import judge
+from ultramarine_operator.kinds.onlineendpoint.deployment.health import judge
 from ultramarine_operator.kinds.onlineendpoint.resolve import Resolved, resolve
-from ultramarine_operator.kinds.onlineendpoint.rollout import identity
+from ultramarine_operator.kinds.onlineendpoint.rollout.decide import identity
 from ultramarine_operator.shared.plan import ArtifactFacts, CheckArtifact
 from unit.test_model_compiling import BAD, compile_job_of, good, pod_of, said
 from unit.test_onlineendpoint_plan import deployment

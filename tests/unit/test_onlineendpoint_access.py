@@ -11,10 +11,17 @@ from builders import NOW, child, condition, endpoint, kinds_of, seen, version
 from pydantic import ValidationError
 from ultramarine_contract.routes import RouteAuth, RouteState
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_operator.kinds.onlineendpoint.addresses import gateway_service, is_secure, routes_config_map, routes_in
-from ultramarine_operator.kinds.onlineendpoint.guard import network_policy, policy_name, route_auth
-from ultramarine_operator.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY, selector
+from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import LABEL_GATEWAY_ONLY, selector
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import (
+    gateway_service,
+    is_secure,
+    network_policy,
+    policy_name,
+    route_auth,
+    routes_config_map,
+    routes_in,
+)
 from ultramarine_operator.shared.plan import GatewayFacts, Plan
 from unit.test_onlineendpoint_plan import deployment, server_pod
 from unit.test_onlineendpoint_routed import KEYS, address, after, blue, having, kept, routes_of, settled

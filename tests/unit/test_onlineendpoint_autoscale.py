@@ -13,7 +13,7 @@ from ultramarine.resources.onlineendpoint import Autoscale
 from ultramarine.resources.onlineendpoint_rollout import Rollout
 from ultramarine_contract.errors import GatewayError
 from ultramarine_contract.routes import DeploymentFigures, RouteState
-from ultramarine_operator.kinds.onlineendpoint.autoscale import PAUSE, Notes, decide
+from ultramarine_operator.kinds.onlineendpoint.deployment.autoscale import PAUSE, Notes, decide
 from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
 from ultramarine_operator.shared.plan import GatewayFacts
 from unit.test_onlineendpoint_plan import deployment, server_pod

@@ -9,9 +9,9 @@ from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, seen, 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ultramarine_contract.routes import PIN_HEADER
-from ultramarine_operator.kinds.onlineendpoint.addresses import pods_service_name, turned_to
-from ultramarine_operator.kinds.onlineendpoint.gateway_api import model_in
 from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
+from ultramarine_operator.kinds.onlineendpoint.routing.gateway_api import model_in
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import pods_service_name, turned_to
 from ultramarine_operator.shared.plan import GatewayApi, ParentRef
 from unit.test_onlineendpoint_plan import TWO, deployment, server_pod
 from unit.test_onlineendpoint_routed import address, blue, green

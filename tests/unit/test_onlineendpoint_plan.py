@@ -8,10 +8,10 @@ import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, model, seen, training_job, version
 from ultramarine.resources.base import UNSEEN
 from ultramarine_contract.training_records import TerminationRecord
-from ultramarine_operator.kinds.onlineendpoint.addresses import service
-from ultramarine_operator.kinds.onlineendpoint.manifests import selector, server_deployment
+from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import selector, server_deployment
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
 from ultramarine_operator.kinds.onlineendpoint.resolve import resolve
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import service
 from ultramarine_operator.kinds.trainingjob.plan import plan as plan_training
 from ultramarine_operator.shared import pods
 from ultramarine_operator.shared.plan import GenerateSecret

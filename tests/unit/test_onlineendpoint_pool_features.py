@@ -9,11 +9,10 @@ from builders import NOW, child, condition, endpoint, kinds_of, ours, seen, vers
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import DeploymentFigures
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_operator.kinds.onlineendpoint.addresses import routes_in
-from ultramarine_operator.kinds.onlineendpoint.guard import network_policy
-from ultramarine_operator.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY
+from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import LABEL_GATEWAY_ONLY
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
-from ultramarine_operator.kinds.onlineendpoint.rollout import identity
+from ultramarine_operator.kinds.onlineendpoint.rollout.decide import identity
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import network_policy, routes_in
 from ultramarine_operator.shared.plan import GatewayFacts, Obj
 from unit.test_onlineendpoint_routed import address, having, look
 

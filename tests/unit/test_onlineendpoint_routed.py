@@ -13,7 +13,9 @@ from ultramarine_contract.common import TLS_DIR
 from ultramarine_contract.errors import GatewayError
 from ultramarine_contract.routes import GATEWAY_PODS, LABEL_ROUTES, RouteState
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_operator.kinds.onlineendpoint.addresses import (
+from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import LABEL_GATEWAY_ONLY
+from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import (
     FIRST_PORT,
     PORTS,
     first_port,
@@ -24,8 +26,6 @@ from ultramarine_operator.kinds.onlineendpoint.addresses import (
     service,
     turned_to,
 )
-from ultramarine_operator.kinds.onlineendpoint.manifests import LABEL_GATEWAY_ONLY
-from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
 from ultramarine_operator.shared.plan import GatewayFacts
 from unit.test_onlineendpoint_plan import TWO, deployment, server_pod
 

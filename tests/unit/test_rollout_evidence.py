@@ -14,17 +14,18 @@ from ultramarine.resources.onlineendpoint_rollout import CLIENT_ERRORS, Gates, R
 from ultramarine_cluster.paths import REPOSITORY
 from ultramarine_contract.routes import DeploymentFigures, RouteState
 from ultramarine_gateway.bootstrap import fine_milliseconds
-from ultramarine_operator.kinds.onlineendpoint.confidence import bounds, log_mixture
-from ultramarine_operator.kinds.onlineendpoint.course import mixed
-from ultramarine_operator.kinds.onlineendpoint.evidence import Counts, Evidence, counted
-from ultramarine_operator.kinds.onlineendpoint.gates import (
+from ultramarine_operator.kinds.onlineendpoint.rollout.decision import mixed
+from ultramarine_operator.kinds.onlineendpoint.rollout.evidence import Counts, Evidence, counted
+from ultramarine_operator.kinds.onlineendpoint.rollout.gates import (
     ALPHA,
     ASKED,
     SLACK,
     UNASKED,
     agreement,
+    bounds,
     client_errors,
     errors,
+    log_mixture,
     needed,
     p99,
     verdicts,

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ultramarine.resources.onlineendpoint import OnlineEndpointStatus
 from ultramarine_contract.errors import GatewayError
 from ultramarine_contract.routes import DeploymentFigures, RouteState, rescaled
-from ultramarine_operator.kinds.onlineendpoint.addresses import routes_in, turned_to
 from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import routes_in, turned_to
 from ultramarine_operator.shared.conditions import find
 from ultramarine_operator.shared.plan import GatewayFacts
 from unit.test_onlineendpoint_plan import server_pod

@@ -9,7 +9,7 @@ import pytest
 from builders import seen
 from ultramarine_contract.errors import listed
 from ultramarine_contract.routes import RouteState
-from ultramarine_operator.kinds.onlineendpoint.signatures import Input, _takes, change, inputs_of
+from ultramarine_operator.kinds.onlineendpoint.signatures.inputs import Input, _takes, change, inputs_of
 from ultramarine_server.tensors import DTYPES, keeps_values
 
 

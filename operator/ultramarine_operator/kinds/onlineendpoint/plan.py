@@ -24,13 +24,9 @@ from ultramarine_contract.meta import (
 
 from ...shared import pods
 from ...shared.plan import AskGateway, Event, GatewayFacts, GenerateSecret, Plan, Question, Seen
-from . import autoscale, signature_change
-from .addresses import is_secure, pods_service_name, routes_in, routes_name, turned_to
-from .direct import Direct
-from .guard import network_policy, policy_name
-from .http_routed import HttpRouted
-from .judge import KEYS_MISSING, SETTLED, Judged, held, judge, leaving
-from .manifests import (
+from .deployment import autoscale
+from .deployment.health import KEYS_MISSING, SETTLED, Judged, held, judge, leaving
+from .deployment.manifests import (
     LABEL_GATEWAY_ONLY,
     Endpoint,
     asks_proof,
@@ -40,10 +36,22 @@ from .manifests import (
     pods_secret,
     proof_secret,
 )
-from .rollout import course_of
-from .routed import Routed
+from .rollout.decide import course_of
+from .routing.direct import Direct
+from .routing.gateway import Routed
+from .routing.gateway_api import HttpRouted
+from .routing.manifests import (
+    is_secure,
+    network_policy,
+    pods_service_name,
+    policy_name,
+    routes_in,
+    routes_name,
+    turned_to,
+)
+from .routing.step import SOON, Step
+from .signatures import warning as signature_change
 from .status import diary, gathered
-from .steps import SOON, Step
 
 
 def questions(endpoint: Endpoint, seen: Seen) -> tuple[Question, ...]:

@@ -9,13 +9,13 @@ from ultramarine_contract.meta import Manifest
 
 from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.plan import Event
-from . import autoscale
-from .course import Course
-from .judge import Judged
-from .manifests import Endpoint, keys_secret
-from .signature_change import CONDITION as SIGNATURE_CHANGED
-from .signature_change import SignatureChange
-from .steps import Shares, Step
+from .deployment import autoscale
+from .deployment.health import Judged
+from .deployment.manifests import Endpoint, keys_secret
+from .rollout.decision import Course
+from .routing.step import Shares, Step
+from .signatures.warning import CONDITION as SIGNATURE_CHANGED
+from .signatures.warning import SignatureChange
 
 LONGEST_VERSION = 253
 SECRET_MISSING = "SecretMissing"  # the reason of RoutesReady that only a person can end

@@ -9,9 +9,10 @@ from ultramarine_contract.common import ENV_TASK
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.serving_records import ServingTask
 
-from ...shared import pods, waiting
-from ...shared.conditions import MAX_MESSAGE, find
-from ...shared.plan import Seen
+from ....shared import pods, waiting
+from ....shared.conditions import MAX_MESSAGE, find
+from ....shared.plan import Seen
+from ..resolve import Unresolved, resolve
 from .manifests import (
     ANNOTATION_REVISION,
     ANNOTATION_VERSION,
@@ -26,7 +27,6 @@ from .manifests import (
     server_deployment,
 )
 from .pools import pool_deployment, resolve_pool
-from .resolve import Unresolved, resolve
 
 KEYS_MISSING = "KeysMissing"  # the server's own word
 ROLLOUT_ENDED = ("Promoted", "RolledBack")  # phases after which no pods are compared

@@ -14,10 +14,10 @@ from ultramarine_contract.errors import listed
 from ultramarine_contract.meta import Manifest, child_metadata, controller_uid
 from ultramarine_contract.serving_records import ServingTask
 
-from ...shared.plan import Platform, Seen
-from ...shared.podspec import with_disk
+from ....shared.plan import Platform, Seen
+from ....shared.podspec import with_disk
+from ..resolve import Resolved, Unresolved, resolve
 from .manifests import SERVER, TMP, Endpoint, deployment_name, deployment_of, pods_ask, request_bounds
-from .resolve import Resolved, Unresolved, resolve
 
 MIB = 2**20
 SHOWN = 20  # names of Models in a message

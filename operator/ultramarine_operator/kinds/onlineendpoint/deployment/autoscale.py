@@ -12,11 +12,11 @@ from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import DeploymentFigures
 
-from ...shared.conditions import LONG_AGO, Condition, find, parse_timestamp, timestamp
-from ...shared.plan import Answer, GatewayFacts
-from .course import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING
+from ....shared.conditions import LONG_AGO, Condition, find, parse_timestamp, timestamp
+from ....shared.plan import Answer, GatewayFacts
+from ..rollout.decision import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING
+from ..routing.step import told
 from .manifests import Endpoint, deployment_name
-from .steps import told
 
 PASS = timedelta(seconds=5)  # how often figures are looked at
 ASLEEP_PASS = timedelta(seconds=2)  # the same, while a request has to wait for a first pod

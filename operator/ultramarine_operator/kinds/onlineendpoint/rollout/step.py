@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 from ultramarine.resources.onlineendpoint_rollout import RolloutCounters, RolloutEvidence, RolloutStatus
 
-from ...shared.conditions import parse_timestamp, timestamp
-from ...shared.plan import Event
-from .course import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING, Course, Stage, line
+from ....shared.conditions import parse_timestamp, timestamp
+from ....shared.plan import Event
+from .decision import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING, Course, Stage, line
 from .evidence import Counts, Evidence, counted
 from .gates import FAILED, MORE, PASSED, Verdict, verdicts
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import lgamma, log, pi
 
 from ultramarine.resources.onlineendpoint_rollout import CLIENT_ERRORS, Gates
 
-from .confidence import bounds
 from .evidence import Counts, Evidence
 
 ALPHA = 0.05
@@ -188,3 +188,34 @@ def _percent(share: float) -> str:
 
 def _share(part: float, whole: float, low: float, high: float) -> str:
     return f"{_count(part)} of {_count(whole)} ({_number(low)} to {_percent(high)})"
+
+
+HALVINGS = 32  # of an interval within 0..1: finer than any count that matters
+
+
+def log_mixture(yes: float, of: float, share: float) -> float:
+    """The logarithm of M(share); `share` lies between 0 and 1, and counts need not be whole."""
+    no = of - yes
+    mixed = lgamma(yes + 0.5) + lgamma(no + 0.5) - lgamma(of + 1) - log(pi)
+    return mixed - yes * log(share) - no * log(1 - share)
+
+
+def bounds(yes: float, of: float, alpha: float) -> tuple[float, float]:
+    """The least and the greatest share that `yes` in `of` leaves possible; 0 and 1 before anything was counted."""
+    if of <= 0:
+        return 0.0, 1.0
+    limit, middle = log(1 / alpha), yes / of
+    low = 0.0 if yes <= 0 else _edge(yes, of, limit, outside=0.0, inside=middle)
+    high = 1.0 if yes >= of else _edge(yes, of, limit, outside=1.0, inside=middle)
+    return low, high
+
+
+def _edge(yes: float, of: float, limit: float, outside: float, inside: float) -> float:
+    """Where M comes to its limit: it has its minimum at the share that was counted, and rises to both sides."""
+    for _ in range(HALVINGS):
+        middle = (outside + inside) / 2
+        if 0 < middle < 1 and log_mixture(yes, of, middle) < limit:
+            inside = middle
+        else:
+            outside = middle
+    return outside

@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 
 from ultramarine_contract.routes import RouteState
 
-from ...shared.conditions import Condition
-from .addresses import service
-from .guard import gateways_work
-from .judge import Judged
-from .manifests import Endpoint
-from .steps import SOON, Shares, Step, told
+from ....shared.conditions import Condition
+from ..deployment.health import Judged
+from ..deployment.manifests import Endpoint
+from .manifests import gateways_work, service
+from .step import SOON, Shares, Step, told
 
 
 @dataclass(frozen=True)

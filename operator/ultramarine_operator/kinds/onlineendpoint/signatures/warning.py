@@ -21,12 +21,12 @@ from ultramarine.resources.onlineendpoint_signature import (
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import RouteState
 
-from ...shared.conditions import Condition
-from ...shared.plan import Seen
-from .judge import SETTLED, Judged
-from .manifests import Endpoint
-from .signatures import Input, Inputs, change, inputs_of
-from .steps import Shares, told
+from ....shared.conditions import Condition
+from ....shared.plan import Seen
+from ..deployment.health import SETTLED, Judged
+from ..deployment.manifests import Endpoint
+from ..routing.step import Shares, told
+from .inputs import Input, Inputs, change, inputs_of
 
 CONDITION = "SignatureChanged"
 MAX_BYTES = 16 * 1024  # of the inputs of a version, which are not remembered if they are more

@@ -9,8 +9,8 @@ from datetime import timedelta
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import rescaled
 
-from ...shared.conditions import Condition
-from .manifests import Endpoint
+from ....shared.conditions import Condition
+from ..deployment.manifests import Endpoint
 
 SOON = timedelta(seconds=1)
 

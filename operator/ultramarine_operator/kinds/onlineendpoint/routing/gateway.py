@@ -14,9 +14,11 @@ from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import EndpointRoutes, RouteAuth, RouteDeployment, RouteState
 
-from ...shared.conditions import Condition, parse_timestamp
-from ...shared.plan import Answer, GatewayFacts
-from .addresses import (
+from ....shared.conditions import Condition, parse_timestamp
+from ....shared.plan import Answer, GatewayFacts
+from ..deployment.health import SETTLED, Judged
+from ..deployment.manifests import Endpoint, proof_secret
+from .manifests import (
     endpoint_routes,
     first_port,
     gateway_service,
@@ -25,14 +27,12 @@ from .addresses import (
     pods_service,
     pods_service_name,
     reweighed,
+    route_auth,
     route_deployment,
     routes_config_map,
     service,
 )
-from .guard import route_auth
-from .judge import SETTLED, Judged
-from .manifests import Endpoint, proof_secret
-from .steps import SOON, Shares, Step, told
+from .step import SOON, Shares, Step, told
 
 LATER = timedelta(seconds=5)  # when a gateway did not answer: it is asked again only then
 STILL_KEYS = "; it asks for keys, not for tokens, until no pod asks for keys any more"

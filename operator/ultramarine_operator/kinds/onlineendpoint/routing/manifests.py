@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ultramarine.resources.onlineendpoint import EndpointDeployment, RequestSettings
-from ultramarine_contract.meta import Manifest, child_metadata, content_hash
+from ultramarine_contract.meta import LABEL_NAME, Manifest, child_metadata, content_hash
 from ultramarine_contract.routes import (
     GATEWAY_PODS,
     LABEL_ROUTES,
@@ -15,7 +15,17 @@ from ultramarine_contract.routes import (
     RouteDeployment,
 )
 
-from .manifests import GRPC_PORT, LABEL_DEPLOYMENT, PORT, Endpoint, may_sleep, selector
+from ..deployment.manifests import (
+    GRPC_PORT,
+    LABEL_DEPLOYMENT,
+    LABEL_GATEWAY_ONLY,
+    PORT,
+    Endpoint,
+    keys_secret,
+    may_sleep,
+    proof_secret,
+    selector,
+)
 
 # Each endpoint has a port of its own at the gateway of its namespace, below those from which connections go out.
 FIRST_PORT, PORTS = 10_000, 19_997  # a prime number, so that any stride comes to all of them
@@ -152,3 +162,47 @@ def routes_in(config_map: Manifest | None) -> EndpointRoutes | None:
 def reweighed(deployment: RouteDeployment, weight: int) -> RouteDeployment:
     """A deployment that the spec no longer has, with another share, and without copies of requests."""
     return replace(deployment, weight=weight, mirror_percent=0, compare_percent=0)
+
+
+def policy_name(endpoint: Endpoint) -> str:
+    """The name of the NetworkPolicy of an endpoint whose pods answer the gateway alone."""
+    return f"{endpoint.name}-gateway-only"
+
+
+def network_policy(endpoint: Endpoint) -> Manifest:
+    """Let the pods that leave tokens to the gateway be reached by it alone."""
+    ports = [{"port": port, "protocol": "TCP"} for port in (PORT, GRPC_PORT)]
+    # By their label, so that pods which check keys, as those from before, can be reached as ever.
+    chosen = {LABEL_NAME: endpoint.name, LABEL_GATEWAY_ONLY: "true"}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": child_metadata(endpoint.manifest, policy_name(endpoint)),
+        "spec": {
+            "podSelector": {"matchLabels": chosen},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [{"podSelector": {"matchLabels": dict(GATEWAY_PODS)}}], "ports": ports}],
+        },
+    }
+
+
+def route_auth(endpoint: Endpoint) -> RouteAuth:
+    """Whom the gateway lets in."""
+    token = endpoint.spec.token
+    if endpoint.spec.auth_mode == "token" and token is not None:
+        return RouteAuth(
+            mode="token",
+            issuer=token.issuer,
+            audiences=tuple(token.audiences),
+            jwks=token.jwks or "",
+            jwks_uri=token.jwks_uri or "",
+            proof_secret=proof_secret(endpoint),
+        )
+    return RouteAuth(mode=endpoint.spec.auth_mode, keys_secret=keys_secret(endpoint))
+
+
+def gateways_work(endpoint: Endpoint) -> str:
+    """What of the spec nobody but a gateway can do, in words; nothing where pods can do it all."""
+    spec = endpoint.spec
+    asked = (("authMode: token", spec.auth_mode == "token"), ("tls", spec.tls is not None))
+    return " and ".join(words for words, wanted in asked if wanted)

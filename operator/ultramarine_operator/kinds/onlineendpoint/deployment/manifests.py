@@ -8,10 +8,10 @@ from ultramarine.resources.model import ModelVersionSpec, version_name
 from ultramarine.resources.onlineendpoint import Batching, EndpointDeployment, OnlineEndpointSpec, RequestSettings
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import GROUP, Manifest, child_labels, child_metadata, content_hash
-from ultramarine_contract.serving_records import ServingTask
+from ultramarine_contract.serving_records import CollectTask, ServingTask
 
-from ...shared.plan import Obj, Platform
-from ...shared.podspec import (
+from ....shared.plan import Obj, Platform
+from ....shared.podspec import (
     CONTAINER_SECURITY,
     POD_SECURITY,
     placed,
@@ -22,7 +22,6 @@ from ...shared.podspec import (
     tls_volumes,
     with_disk,
 )
-from .collecting import CAPTURES, CAPTURES_MOUNT, collect_task, collector
 
 Endpoint = Obj[OnlineEndpointSpec]
 
@@ -288,4 +287,50 @@ def pod_autoscaler(endpoint: Endpoint, deployment: EndpointDeployment) -> Manife
             "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": wish.scale_down_after_seconds}},
         },
+    }
+
+
+# The server keeps at most 64 MiB there, and the collector 4 MiB more: the kubelet would end the pod at this.
+CAPTURES: Manifest = {"name": "captures", "emptyDir": {"sizeLimit": "128Mi"}}
+CAPTURES_MOUNT: Manifest = {"name": "captures", "mountPath": contract.CAPTURES_DIR}
+# Not the deployment's own, which are what the model takes.
+RESOURCES: Manifest = {
+    "requests": {"cpu": "20m", "memory": "128Mi"},
+    "limits": {"cpu": "500m", "memory": "256Mi"},
+}
+
+DISK_FOR_LOGS = "1Gi"
+
+
+def collect_task(endpoint: Endpoint, deployment: EndpointDeployment) -> CollectTask | None:
+    """What is kept of the requests to a deployment."""
+    wanted = endpoint.spec.data_collector
+    if wanted is None:
+        return None
+    names = tuple(sorted(wanted.redact))
+    return CollectTask(endpoint.name, deployment.name, wanted.uri, wanted.sampling_rate, names)
+
+
+def collector(task: str, image: str, disk: str, platform: Platform) -> Manifest:
+    """The container that stores what the server has captured; it has the storage keys, the server has not.
+
+    As a sidecar it is told to end when the server has ended, so it gets what was captured until then. It shares no
+    more with the server than the captures: not /tmp, where a model's code could write a configuration of boto3's.
+    """
+    return {
+        "name": "collect",
+        "image": image,
+        "imagePullPolicy": platform.image_pull_policy,
+        "restartPolicy": "Always",
+        "resources": with_disk(RESOURCES, DISK_FOR_LOGS if disk else ""),
+        "securityContext": CONTAINER_SECURITY,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "command": ["ultramarine-server", "collect"],
+        "env": [
+            {"name": contract.ENV_TASK, "value": task},
+            {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            *storage_env(platform),
+        ],
+        "envFrom": [{"secretRef": {"name": platform.storage_secret}}],
+        "volumeMounts": [CAPTURES_MOUNT, *tls_mounts(platform)],
     }

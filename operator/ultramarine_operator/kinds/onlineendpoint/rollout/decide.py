@@ -15,17 +15,17 @@ from pydantic import ValidationError
 from ultramarine.resources.onlineendpoint_rollout import RolloutStatus
 from ultramarine_contract.meta import content_hash
 
-from ...shared.conditions import parse_timestamp, timestamp
-from ...shared.plan import Event, Seen
-from .course import PAUSED, PROMOTED, ROLLED_BACK, WAITING, Course, Stage
-from .direct import Direct
-from .judge import Judged
-from .manifests import Endpoint
-from .resolve import Resolved, resolve
-from .rollout_step import in_step, refused, step
-from .routed import Routed
-from .signatures import change, inputs_of
-from .steps import SOON
+from ....shared.conditions import parse_timestamp, timestamp
+from ....shared.plan import Event, Seen
+from ..deployment.health import Judged
+from ..deployment.manifests import Endpoint
+from ..resolve import Resolved, resolve
+from ..routing.direct import Direct
+from ..routing.gateway import Routed
+from ..routing.step import SOON
+from ..signatures.inputs import change, inputs_of
+from .decision import PAUSED, PROMOTED, ROLLED_BACK, WAITING, Course, Stage
+from .step import in_step, refused, step
 
 
 def course_of(

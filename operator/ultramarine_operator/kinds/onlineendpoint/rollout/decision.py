@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from ultramarine.resources.onlineendpoint_rollout import Rollout, RolloutStatus
 from ultramarine_contract.meta import Manifest
 
-from ...shared.conditions import Condition, parse_timestamp
-from ...shared.plan import Event
-from .direct import Direct
-from .judge import Judged
-from .manifests import Endpoint
-from .routed import Routed
-from .steps import Shares
+from ....shared.conditions import Condition, parse_timestamp
+from ....shared.plan import Event
+from ..deployment.health import Judged
+from ..deployment.manifests import Endpoint
+from ..routing.direct import Direct
+from ..routing.gateway import Routed
+from ..routing.step import Shares
 
 LOOK = timedelta(seconds=3)
 LONGEST = 4096  # characters of a message

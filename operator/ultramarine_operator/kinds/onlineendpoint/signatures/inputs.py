@@ -13,7 +13,7 @@ from ultramarine.resources.model import Datatype, Signature
 from ultramarine_contract.errors import listed
 from ultramarine_contract.routes import RouteState
 
-from ...shared.plan import Seen
+from ....shared.plan import Seen
 
 _DATATYPES = frozenset(get_args(Datatype))
 _INT64 = 2**63  # lengths from here on have no place in a status

@@ -1,0 +1,1 @@
+"""Deployments of an endpoint: their pods, number and health."""

@@ -1,0 +1,1 @@
+"""Routing of requests to the deployments of an endpoint."""

@@ -1,0 +1,1 @@
+"""Comparison of the inputs that versions take."""
