@@ -6,27 +6,22 @@ from typing import Any
 from pygments.lexers.special import TextLexer
 
 project = "Ultramarine"
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx_design"]
 source_suffix = {".md": "markdown"}
 html_theme = "furo"
 html_title = project
 html_show_copyright = False
+myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
 
 
 def _links(app: Any, page: str, source: list[str]) -> None:
-    """Lead links to the README to its page, and show other files of the repository by their names."""
+    """Show files outside docs/ by their names: the site has no page for them."""
     up = r"\.\./" * (page.count("/") + 1)
-    text = re.sub(rf"\]\({up}README\.md", "](readme.md", source[0])
-    source[0] = re.sub(rf"\[([^\]]+)\]\({up}[^)]+\)", r"\1", text)
-
-
-def _included(app: Any, path: Any, page: str, source: list[str]) -> None:
-    source[0] = re.sub(r"\[([^\]]+)\]\((?!docs/|https?:|#)[^)]+\)", r"\1", source[0])
+    source[0] = re.sub(rf"\[([^\]]+)\]\({up}[^)]+\)", r"\1", source[0])
 
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("source-read", _links)
-    app.connect("include-read", _included)
     app.add_lexer("mermaid", TextLexer)

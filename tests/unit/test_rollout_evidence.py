@@ -484,6 +484,6 @@ def fails(judge):
 
 
 def test_the_table_in_the_docs_is_what_the_code_needs():
-    """docs/serving.md says how many requests a gate takes; the numbers are the code's."""
-    text = Path(REPOSITORY / "docs" / "serving.md").read_text()
+    """docs/rollouts.md says how many requests a gate takes; the numbers are the code's."""
+    text = Path(REPOSITORY / "docs" / "rollouts.md").read_text()
     assert [line for line in table() if line not in text] == []
