@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 CRDS = REPOSITORY / "charts" / "ultramarine" / "files" / "crds.yaml"
 OURS = ("sw", "tj", "oe", "mv", "mdl")
 # The files that take longest: they begin first, so that no worker waits for another one in the end.
-SLOWEST = ("training_life", "serving", "story", "rollout", "newcomer", "compile", "failures", "sources", "pool")
+SLOWEST = ("tutorials", "training_life", "serving", "rollout", "newcomer", "compile", "failures", "sources", "pool")
 SHORT = {"hpa": "horizontalpodautoscaler", "pdb": "poddisruptionbudget"}
 SELECTORS = {"-l": "labelSelector", "--field-selector": "fieldSelector"}
 Manifest = dict[str, Any]

@@ -1,49 +1,13 @@
-"""The story that the README tells, run as a person runs it."""
+"""The first story of a user: an endpoint that waits for its model, the columns, and what outlives a job."""
 
 from __future__ import annotations
 
-import re
 import subprocess
-import sys
 
 import pytest
 from conftest import condition
 from manifests import endpoint, infer, training_job
-from ultramarine_cluster.paths import REPOSITORY
 from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, ANNOTATION_TRUSTED_BY
-
-
-@pytest.fixture(scope="module")
-def demo() -> str:
-    """What `make demo` prints, run twice: once may not be like the next."""
-    for _ in range(2):
-        argv = [sys.executable, str(REPOSITORY / "examples" / "quickstart" / "demo.py"), "--embedded"]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=900, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_the_demo_ends_with_good_predictions(demo):
-    """The accuracy computed from the endpoint's own answers is above 0.9."""
-    assert float(re.search(r"accuracy (0\.\d+)", demo)[1]) > 0.9
-
-
-def test_the_demo_says_what_exists_now(demo):
-    """It ends with the objects, where they are, and commands to try next."""
-    for words in (
-        "trainingjob.ultramarine.dev/breast-cancer",
-        "Succeeded",
-        "breast-cancer-1",
-        "KUBECONFIG",
-        "try next",
-    ):
-        assert words in demo
-
-
-def test_the_demo_runs_under_restricted_pod_security(demo, embedded):
-    """The demo's namespace enforces `restricted`, and all of its pods came up in it."""
-    namespace = embedded.json("get", "namespace", "ultramarine")
-    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
 
 def test_helm_test_passes(platform):

@@ -1,0 +1,44 @@
+"""The pages' commands are complete before a cluster runs them (tests/e2e/test_tutorials.py)."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from pages import MARK, ROOT, blocks, missing, script
+
+README = ROOT / "README.md"
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+FIRST = ROOT / "docs" / "tutorials" / "first-model.md"
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial_is_a_script(page: Path) -> None:
+    """Bash can read the commands, and each manifest that they apply is written before."""
+    text = script(page)
+    checked = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    applied = [(match.start(), match[1]) for match in re.finditer(r"-f (\S+\.yaml)", text)]
+    assert applied
+    for place, name in applied:
+        assert f"> {name}" in text[:place], f"{name} is applied before it is written"
+
+
+def test_the_readme_shows_the_first_tutorials_commands() -> None:
+    """Manifest and commands of the README's first model are the tutorial's, which a cluster runs."""
+    tutorial = {(block.language, line) for block in blocks(FIRST) for line in block.text.splitlines()}
+    first = [block for block in blocks(README) if block.marker("file") is not None or "get tj,mv" in block.text]
+    assert len(first) == 2
+    for block in first:
+        assert {(block.language, line) for line in block.text.splitlines()} <= tutorial
+
+
+def test_output_is_compared_without_ages(tmp_path: Path) -> None:
+    """A shown line has to be printed by the commands before it; words with digits and spaces may differ."""
+    page = tmp_path / "page.md"
+    page.write_text("```sh\nls\n```\n\n```text\nNAME   AGE\na      5s\n```\n")
+    assert missing(page, f"{MARK} 0\nNAME AGE\na    12m\n") == []
+    assert len(missing(page, f"{MARK} 0\nNAME AGE\nb 12m\n")) == 1
+    assert len(missing(page, "NAME AGE\na 12m\n")) == 2
