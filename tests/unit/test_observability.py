@@ -202,7 +202,7 @@ def test_every_alert_says_what_to_do():
 
 
 def test_the_documentation_lists_what_there_is(exported):
-    """docs/reference/metrics.md names the metrics of the operator, docs/alerts.md the alerts with runbooks; no others."""
+    """docs/reference/metrics.md names the operator's metrics, docs/alerts.md the alerts with runbooks; no others."""
     text, runbooks = ((ROOT / "docs" / page).read_text() for page in ("reference/metrics.md", "alerts.md"))
     text, _, _ = text.partition("## Servers")
     ours = {name for name in exported if name.startswith("ultramarine") and not name.endswith("_created")}
