@@ -78,6 +78,7 @@ COMMENT = {
     ".go": re.compile(r"(?:^|\s)//(?:\s|$)(.*)"),
     ".lua": re.compile(r"(?:^|\s)--(?:\s|$)(.*)"),
 }
+Comment = tuple[int, str, bool]  # a line, the text, and True if nothing stands before it
 MESSAGES = {"alerts.yaml", "NOTES.txt"}  # files of text that users read
 
 
@@ -147,8 +148,10 @@ def python(source: str) -> Iterator[Finding]:
     read: set[ast.AST] = set()
     for node in ast.walk(tree):  # breadth first: a docstring comes before its constant, an f-string before its parts
         for name in names(node):
-            if name.strip("_") in BANNED_NAMES:
+            if name.strip("_") in BANNED_NAMES and node not in read:
                 yield Finding(getattr(node, "lineno", 1), "name", f"{name!r}; name the value after the thing it holds")
+        if isinstance(node, ast.ClassDef) and node.bases:  # its fields may be those of a document
+            read.update(field.target for field in node.body if isinstance(field, ast.AnnAssign))
         match node:
             case (
                 ast.Module(body=body)
@@ -178,28 +181,28 @@ def message(text: str, line: int) -> Iterator[Finding]:
         yield from banned_words(text, line)
 
 
-def python_comments(source: str) -> Iterator[tuple[int, str]]:
-    """Yield the comments of a Python module with their lines, without those that address a tool."""
+def python_comments(source: str) -> Iterator[Comment]:
+    """Yield the comments of a Python module, without those that address a tool."""
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         text = token.string.lstrip("#").strip()
         if token.type == tokenize.COMMENT and not text.startswith(("type:", "noqa", "!", "pragma")):
-            yield token.start[0], text
+            yield token.start[0], text, token.line.lstrip().startswith("#")
 
 
-def comments(rows: Iterable[tuple[int, str]]) -> Iterator[Finding]:
-    """Check comments; those on consecutive lines are one text."""
-    block: list[tuple[int, str]] = []
-    for line, text in [*rows, (-1, "")]:
-        if block and line != block[-1][0] + 1:
-            yield from prose("\n".join(row for _, row in block), block[0][0])
+def comments(rows: Iterable[Comment]) -> Iterator[Finding]:
+    """Check comments; those on consecutive lines are one text unless only one of them follows code."""
+    block: list[Comment] = []
+    for comment in [*rows, (-1, "", True)]:
+        if block and (comment[0] != block[-1][0] + 1 or comment[2] != block[0][2]):
+            yield from prose("\n".join(text for _, text, _ in block), block[0][0])
             block = []
-        block.append((line, text))
+        block.append(comment)
 
 
 def other_comments(source: str, pattern: re.Pattern[str]) -> Iterator[Finding]:
     """Check the comments of a file that is neither Python nor Markdown."""
-    matches = ((line, pattern.search(row)) for line, row in enumerate(source.split("\n"), 1))
-    yield from comments((line, match[1].strip()) for line, match in matches if match)
+    matches = [(line, match) for line, row in enumerate(source.split("\n"), 1) if (match := pattern.search(row))]
+    yield from comments((line, match[1].strip(), not match.string[: match.start()].strip()) for line, match in matches)
     for match in re.finditer(r"\{\{-?\s*/\*(.*?)\*/", source, re.S):
         yield from prose(match[1], source.count("\n", 0, match.start()) + 1)
 

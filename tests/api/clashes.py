@@ -310,7 +310,7 @@ def _checkpoints_that_nobody_goes_on_from(spec: Manifest) -> str:
     spec.pop("earlyTermination", None)
     spec["execution"] = "Pool"
     spec["trialTemplate"]["spec"]["checkpoint"] = {}
-    return "a pool keeps checkpoints for earlyTermination of type asha or hyperband"
+    return "a pool keeps checkpoints only for earlyTermination of type asha or hyperband"
 
 
 def _slack_of_a_median(spec: Manifest) -> str:

@@ -10,9 +10,9 @@ from ultramarine_contract.meta import Manifest
 
 TJ, MODEL, VERSION, ENDPOINT, SWEEP = "TrainingJob", "Model", "ModelVersion", "OnlineEndpoint", "Sweep"
 NAME = "must be lower-case letters, digits and '-', with a letter or digit at both ends"
-URI = "must be s3://BUCKET/KEY, BUCKET of 3 to 63 characters, without spaces, backslashes and percent signs"
-DOTS = "must not have an empty name, . or .. between slashes"
-DIGESTS = "must be sha256: and 64 hexadecimal digits in lower case"
+URI = "must be s3://BUCKET/KEY with a BUCKET of 3 to 63 characters, and no spaces, backslashes or percent signs"
+DOTS = "must not have an empty name, '.' or '..' between slashes"
+DIGESTS = "must be sha256: and 64 lower-case hexadecimal digits"
 NUMBER = "must be a number from 1, in quotes, such as '7'"
 QUANTITY = "must be a quantity such as 2, 500m or 4Gi"
 OBJECT = "must be an object's name: lower-case letters, digits, '-' and '.'"

@@ -8,8 +8,8 @@ from rules import ENDPOINT, OBJECT, Rule, of_spec
 from ultramarine_contract.meta import Manifest
 
 KEY_SET = '{"keys": [{"kty": "RSA", "kid": "1", "n": "AQAB", "e": "AQAB"}]}'
-NO_KEY_SET = 'must be a whole JSON Web Key Set, such as {"keys": [{"kty": "RSA", ...}]}'
-URI = "must be http:// or https:// with a host name, without spaces and without a user"
+NO_KEY_SET = 'must be a complete JSON Web Key Set, such as {"keys": [{"kty": "RSA", ...}]}'
+URI = "must be http:// or https:// and a host name, with no spaces and no user"
 
 
 def token(**fields: Any) -> Manifest:
@@ -34,7 +34,7 @@ RULES: list[Rule] = [
         token(),
         {"authMode": "token", "keysSecretRef": None},
         "spec: ",
-        "authMode: token needs token, which says whose tokens open the endpoint",
+        "authMode: token needs token; set token with the issuer, audiences and keys",
     ),
     of_spec(
         ENDPOINT,
@@ -42,7 +42,7 @@ RULES: list[Rule] = [
         token(),
         token() | {"authMode": "none"},
         "spec: ",
-        "token is used with authMode: token only; remove one of the two",
+        "token needs authMode: token; remove one of the two",
     ),
     of_spec(
         ENDPOINT,
@@ -50,7 +50,7 @@ RULES: list[Rule] = [
         token(),
         token() | {"keysSecretRef": {"name": "mine"}},
         "spec: ",
-        "keysSecretRef is used with authMode: key only; remove one of the two",
+        "keysSecretRef needs authMode: key; remove one of the two",
     ),
     of_spec(
         ENDPOINT,

@@ -47,7 +47,7 @@ RULES: list[Rule] = [
         by_cpu(CPU, target=100),
         by_cpu(CPU, target=101),
         f"{AT}: ",
-        "with metric: cpu the target is percent, 100 at most",
+        "the target of metric: cpu is a percentage; set it to 100 at most",
     ),
     *(
         of_spec(
@@ -56,7 +56,7 @@ RULES: list[Rule] = [
             by_cpu(right),
             by_cpu(wrong),
             "spec.deployments[0]: ",
-            "metric: cpu is a part of the CPU that a pod reserves; set resources.requests.cpu",
+            "metric: cpu needs reserved CPU; set resources.requests.cpu",
         )
         for right, wrong in (
             (CPU, None),

@@ -10,10 +10,10 @@ from ultramarine_contract.meta import Manifest
 
 ONE_SOURCE = "give one of inline, configMap, git and uri"
 WEB = (
-    "must be https:// or http:// without a user, ssh://USER@HOST/PATH or USER@HOST:PATH; a password belongs into the "
-    "Secret of secretRef"
+    "must be https:// or http:// without a user, ssh://USER@HOST/PATH or USER@HOST:PATH; put a password into "
+    "the Secret of secretRef"
 )
-SSH_KEY = "ssh needs a key: set secretRef to a Secret with ssh-privatekey and known_hosts"
+SSH_KEY = "ssh needs a key; set secretRef to a Secret with ssh-privatekey and known_hosts"
 SECRET = {"secretRef": {"name": "churn-git"}}
 CODE, REPOSITORY = "s3://lake/code.tar.gz", {"url": "https://git.example.com/team/churn.git"}
 SMALL, LARGE = {"a.py": "x" * 200_000, "b.py": ""}, {f"{n}.py": "x" * 200_000 for n in range(5)}
@@ -118,7 +118,7 @@ RULES: list[Rule] = [
             source(git={**REPOSITORY, "ref": "release/1.2_rc-3"}),
             source(git={**REPOSITORY, "ref": ref}),
             "spec.source.git.ref: ",
-            "must be a branch, a tag or a commit id of 40 hexadecimal digits",
+            "must be a branch, a tag or a commit ID of 40 hexadecimal digits",
         )
         for ref in ("--upload-pack=x", "a b", "a^{}")
     ),
@@ -129,7 +129,7 @@ RULES: list[Rule] = [
             source(git={**REPOSITORY, "path": "src/train_1/v2.0"}),
             source(git={**REPOSITORY, "path": path}),
             "spec.source.git.path: ",
-            "must be a folder's path inside the repository, such as src/train",
+            "must be the path of a folder in the repository, such as src/train",
         )
         for path in ("../src", "/src", "src/../..", "src//a", ".git")
     ),
@@ -141,7 +141,7 @@ RULES: list[Rule] = [
         source(uri=CODE),
         source(uri="s3://lake/code/"),
         "spec.source: ",
-        "uri must name one archive, not all below a prefix",
+        "uri must name one archive, not a folder; remove the slash at its end",
     ),
     of_spec(
         TJ,
@@ -157,7 +157,7 @@ RULES: list[Rule] = [
         source(uri=CODE, digest=DIGEST),
         source(git=REPOSITORY, digest=DIGEST),
         "spec.source: ",
-        "digest is about the archive at uri; leave it out",
+        "digest applies to the archive at uri; leave it out",
     ),
     of_spec(
         TJ,
@@ -165,7 +165,7 @@ RULES: list[Rule] = [
         {"source": {"inline": {".hidden": ""}}},
         {"source": {"inline": {"..data": ""}}},
         "spec.source.inline: ",
-        "each key must be a plain file name, which does not begin with two dots",
+        "each key must be a plain file name that does not begin with two dots",
     ),
     of_spec(
         TJ,
@@ -173,7 +173,7 @@ RULES: list[Rule] = [
         {"source": {"inline": SMALL}},
         {"source": {"inline": LARGE}},
         "spec.source.inline: ",
-        "the files together may have 900,000 characters; put larger ones into an image or an input",
+        "the files together have more than 900,000 characters; put larger files into an image or an input",
     ),
     of_spec(
         TJ,
@@ -206,7 +206,7 @@ RULES: list[Rule] = [
         {"env": [{"name": "ULTRA"}]},
         {"env": [{"name": "ULTRAMARINE_TASK"}]},
         "spec.env[0]: ",
-        "names that start with ULTRAMARINE_ are the platform's own",
+        "the prefix ULTRAMARINE_ is reserved; choose another name",
     ),
     of_spec(
         TJ,

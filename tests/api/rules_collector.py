@@ -26,7 +26,7 @@ RULES: list[Rule] = [
         kept(samplingRate=0.001),
         kept(samplingRate=0),
         "spec.dataCollector: ",
-        "samplingRate must be larger than 0; without dataCollector nothing is kept",
+        "samplingRate must be larger than 0; leave dataCollector out to collect nothing",
     ),
     wanted("captures go to the storage", kept(uri=HERE), kept(uri="/mnt/kept/"), "spec.dataCollector.uri: ", URI),
     wanted(
@@ -47,14 +47,14 @@ RULES: list[Rule] = [
         kept(uri="s3://lake/"),
         kept(uri="s3://lake/kept"),
         "spec.dataCollector: ",
-        "uri must name a folder: end it with a slash",
+        "uri must name a folder; end it with a slash",
     ),
     wanted(
         "the names of captures have room",
         kept(uri="s3://lake/" + "a" * 789 + "/"),
         kept(uri="s3://lake/" + "a" * 790 + "/"),
         "spec.dataCollector: ",
-        "uri may have 800 characters: the names of what is kept are put behind it",
+        "uri has more than 800 characters; choose a shorter folder, since names of files are appended to it",
     ),
     wanted(
         "64 names are left out at most",

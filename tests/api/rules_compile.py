@@ -26,7 +26,7 @@ RULES: list[Rule] = [
         {**version(), "format": {"name": "sklearn"}},
         {**version(), "format": {"name": "onnx"}},
         "spec: ",
-        "a model of format onnx needs no compiling; leave compile out",
+        "a model of format onnx needs no compilation; leave compile out",
     ),
     of_spec(
         VERSION,
@@ -34,7 +34,7 @@ RULES: list[Rule] = [
         {**version(to="none"), "format": {"name": "onnx"}},
         {**version(to="onnx"), "format": {"name": "onnx"}},
         "spec: ",
-        "a model of format onnx needs no compiling; leave compile out",
+        "a model of format onnx needs no compilation; leave compile out",
     ),
     of_spec(
         TJ,
@@ -42,7 +42,7 @@ RULES: list[Rule] = [
         {"outputs": {"report": {"registerAs": "a", "compile": {"to": "onnx"}}}},
         {"outputs": {"report": {"compile": {"to": "onnx"}}}},
         "spec.outputs[report]: ",
-        "compile is about a model; set registerAs too, or leave it out",
+        "compile applies to a model; set registerAs too, or leave it out",
     ),
     of_spec(
         TJ,
@@ -50,7 +50,7 @@ RULES: list[Rule] = [
         {"outputs": {"report": {"registerAs": "a", "allowCodeExecution": True}}},
         {"outputs": {"report": {"allowCodeExecution": True}}},
         "spec.outputs[report]: ",
-        "allowCodeExecution is about a model; set registerAs too, or leave it out",
+        "allowCodeExecution applies to a model; set registerAs too, or leave it out",
     ),
     *(
         rule

@@ -94,7 +94,7 @@ RULES: list[Rule] = [
         endpoint_of("m@1") | {"traffic": None},
         {"traffic": None},
         "spec: ",
-        "with several deployments, traffic must say which of them answers, such as {blue: 100}",
+        "several deployments need traffic; set it, such as {blue: 100}",
     ),
     of_spec(
         ENDPOINT,
@@ -102,7 +102,7 @@ RULES: list[Rule] = [
         {"traffic": {"blue": 0, "green": 100}},
         {"traffic": {"red": 0}},
         "spec: ",
-        "traffic names a deployment that spec.deployments does not have",
+        "traffic names a deployment that spec.deployments does not have; correct the name or add the deployment",
     ),
     of_spec(
         ENDPOINT,
@@ -110,7 +110,7 @@ RULES: list[Rule] = [
         {"authMode": "key"},
         {"authMode": "none"},
         "spec: ",
-        "keysSecretRef is used with authMode: key only; remove one of the two",
+        "keysSecretRef needs authMode: key; remove one of the two",
     ),
     *(
         of_spec(
@@ -119,7 +119,7 @@ RULES: list[Rule] = [
             {"traffic": kept},
             {"traffic": broken},
             "spec.traffic: ",
-            "traffic must sum to 100: it is percent of all requests",
+            "traffic must sum to 100; it is the percentage of all requests",
         )
         for reason, kept, broken in (
             ("not less than all requests", {"blue": 90, "green": 10}, {"blue": 89, "green": 10}),
@@ -133,7 +133,7 @@ RULES: list[Rule] = [
         {"mirrorTraffic": {"green": 10}},
         {"mirrorTraffic": {"red": 10}},
         "spec: ",
-        "mirrorTraffic names a deployment that spec.deployments does not have",
+        "mirrorTraffic names a deployment that spec.deployments does not have; correct the name or add the deployment",
     ),
     of_spec(
         ENDPOINT,
@@ -141,7 +141,7 @@ RULES: list[Rule] = [
         {"mirrorTraffic": {"green": 10, "blue": 0}},
         {"mirrorTraffic": {"blue": 10}},
         "spec: ",
-        "mirrorTraffic names a deployment that answers requests itself; mirror to one whose traffic is 0",
+        "mirrorTraffic names a deployment that answers requests itself; mirror to a deployment whose traffic is 0",
     ),
     of_spec(
         ENDPOINT,
@@ -149,7 +149,7 @@ RULES: list[Rule] = [
         {"mirrorTraffic": None},
         {**ALONE, "mirrorTraffic": {"a": 10}, "traffic": None, "deployments": [{"name": "a", "model": "m@1"}]},
         "spec: ",
-        "mirrorTraffic names a deployment that answers requests itself; mirror to one whose traffic is 0",
+        "mirrorTraffic names a deployment that answers requests itself; mirror to a deployment whose traffic is 0",
     ),
     # Unknown fields and wrong types
     of_spec(

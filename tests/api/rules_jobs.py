@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rules import DOTS, LONG, NAME, QUANTITY, TJ, URI, Rule, called, of_spec
 
-FOLDER = "each key must be lower-case letters, digits and '-', at most 40 characters: it becomes a folder's name"
+FOLDER = "each key must be lower-case letters, digits and '-', at most 40 characters; it becomes a folder's name"
 
 RULES: list[Rule] = [
     # Names
@@ -109,7 +109,7 @@ RULES: list[Rule] = [
         {"outputs": {"report": {"registerAs": "a", "format": "onnx"}}},
         {"outputs": {"report": {"format": "onnx"}}},
         "spec.outputs[report]: ",
-        "format is about a model; set registerAs too, or leave it out",
+        "format applies to a model; set registerAs too, or leave it out",
     ),
     # Unknown fields and wrong types
     of_spec(

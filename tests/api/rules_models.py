@@ -17,7 +17,7 @@ RULES: list[Rule] = [
         {"aliases": {"next-1": "8"}},
         {"aliases": {"7": "7"}},
         "spec.aliases: ",
-        "each alias must be a lower-case name",
+        "each alias must be a lower-case name of at most 40 characters",
     ),
     of_spec(
         MODEL,
@@ -25,7 +25,7 @@ RULES: list[Rule] = [
         {"aliases": {"newest": "7"}},
         {"aliases": {"latest": "7"}},
         "spec.aliases: ",
-        "the alias latest is always the newest ready version; choose another name",
+        "the alias latest always means the newest ready version; choose another name",
     ),
     of_spec(
         MODEL,

@@ -57,7 +57,7 @@ RULES: list[Rule] = [
         pool_of(),
         alone("m@1", model=None, pool=SMALL, warmup={"request": "{}"}),
         "spec.deployments[0]: ",
-        "a pool has many models, which no one warmup request fits",
+        "a pool has many models, which no single warmup request fits; leave warmup out",
     ),
     of_spec(
         ENDPOINT,
@@ -73,7 +73,7 @@ RULES: list[Rule] = [
             pool_of(selector={"matchLabels": {right: "a"}}),
             pool_of(selector={"matchLabels": {wrong: "a"}}),
             "spec.deployments[0].pool.selector.matchLabels: ",
-            "each key must be a label's, such as tier or example.com/tier",
+            "each key must be a label key, such as tier or example.com/tier",
         )
         for right, wrong in (("example.com/tier", "-tier"), ("a" * 317, "a" * 318))
     ),
@@ -105,7 +105,7 @@ RULES: list[Rule] = [
         rolled_out({"model": "m@2"}),
         rolled_out({"pool": SMALL}),
         "spec: ",
-        "rollout.candidate must be a deployment of one model; a pool cannot be rolled out step by step",
+        "rollout.candidate must be a deployment of one model, not of a pool; choose another candidate",
     ),
     of_spec(
         ENDPOINT,
@@ -122,6 +122,6 @@ RULES: list[Rule] = [
         pool_of(),
         pool_of() | {"dataCollector": KEPT},
         "spec: ",
-        "dataCollector does not keep requests of a pool yet; remove it, or put the pool into its own endpoint",
+        "dataCollector does not collect requests of a pool; remove it, or put the pool into its own endpoint",
     ),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rules import ENDPOINT, NAME, Rule, of_spec
 
-ANSWERS = "rollout.candidate answers requests already: remove rollout, or give traffic to another deployment"
+ANSWERS = "rollout.candidate answers requests already; remove rollout, or give its traffic to another deployment"
 STEPS = "steps must rise and end with 100, such as [10, 50, 100]"
 NO_GATE = {"errorRateIncrease": None, "clientErrorRateIncrease": None, "p99Ratio": None, "agreement": None}
 
@@ -54,14 +54,15 @@ RULES: list[Rule] = [
         {"steps": [100], "gates": None},
         {"steps": [100]},
         "spec.rollout: ",
-        "gates compare the candidate with who answers beside it; give a step below 100, such as [10, 100]",
+        "gates compare the candidate with the champion; give a step below 100, such as [10, 100]",
     ),
     rolled(
         "the candidate is one of the deployments",
         {"candidate": "purple"},
         {"candidate": "red"},
         "spec: ",
-        "rollout.candidate names a deployment that spec.deployments does not have",
+        "rollout.candidate names a deployment that spec.deployments does not have; correct the name or add the "
+        "deployment",
     ),
     rolled("the candidate has no traffic", {"candidate": "green"}, {"candidate": "blue"}, "spec: ", ANSWERS),
     of_spec(
@@ -78,6 +79,6 @@ RULES: list[Rule] = [
         {"mirrorTraffic": {"purple": 0}},
         {"mirrorTraffic": {"purple": 10}},
         "spec: ",
-        "mirrorTraffic names rollout.candidate, which would be judged by copies too; mirror to another one",
+        "mirrorTraffic names rollout.candidate, and the copies would distort the gates; mirror to another deployment",
     ),
 ]

@@ -1,4 +1,5 @@
-"""The rules of a Sweep, like those of rules.py; those of the trials' own spec are a TrainingJob's, and tested there."""
+"""The rules of a Sweep, like those of rules.py; those of the trials' own spec are a TrainingJob's, and tested "
+"there."""
 
 from __future__ import annotations
 
@@ -56,8 +57,7 @@ ENDS: dict[str, tuple[str, Manifest]] = {  # fields of early termination: for wh
     "delayEvaluation": ("median, bandit and truncation", {"type": "median"}),
 }
 OF_THE_BEST = (
-    "format, compile and allowCodeExecution are about the output that registerBest takes; set registerBest, or leave "
-    "them out"
+    "format, compile and allowCodeExecution apply to the output of registerBest; set registerBest, or leave them out"
 )
 
 RULES = [
@@ -84,7 +84,7 @@ RULES = [
         SEVERAL,
         {**SEVERAL, "objectives": [{"metric": "loss", "stopAt": 1}, {"metric": "size"}]},
         "spec.objectives: ",
-        "stopAt is for one objective; leave it out",
+        "stopAt supports one objective; leave it out",
     ),
     # The algorithm
     wanted(
@@ -98,13 +98,14 @@ RULES = [
         "some algorithms have one objective",
         {**SEVERAL, "algorithm": {"type": "nsga2"}},
         {**SEVERAL, "algorithm": {"type": "gp"}},
-        "gp and cmaes are for one objective; use tpe or nsga2 for several",
+        "gp and cmaes support one objective; use tpe or nsga2 for several",
     ),
     wanted(
-        "a grid has points",
+        "a grid needs a finite search space",
         {"algorithm": {"type": "grid"}, "searchSpace": {"lr": {"logUniform": {"min": 1, "max": 1}}}},
         {"algorithm": {"type": "grid"}},
-        "a grid has points: give uniform a step and choice instead of logUniform, or take another algorithm",
+        "a grid needs a finite search space; give uniform a step, use choice instead of logUniform, or choose "
+        "another algorithm",
     ),
     wanted(
         "only a grid has no end of its own",
@@ -114,7 +115,7 @@ RULES = [
             "searchSpace": {"lr": {"logUniform": None, "choice": [0.1, 1]}},
         },
         {"limits": {"maxTrials": None}},
-        "limits.maxTrials is needed; only a grid ends by itself",
+        "limits.maxTrials is required, except for a grid, which ends by itself",
     ),
     # The search space
     wanted(
@@ -122,7 +123,7 @@ RULES = [
         {"searchSpace": {"a_1.b-c": {"constant": 1}}},
         {"searchSpace": {"1": {"constant": 1}}},
         f"{SPACE}: ",
-        "each key must be a plain identifier, at most 63 characters",
+        "each key must be an identifier of at most 63 characters",
     ),
     wanted(
         "a parameter has one kind of values, and perhaps a condition",
@@ -151,7 +152,7 @@ RULES = [
         "a step goes on",
         way("uniform", step=0.5),
         way("uniform", step=0),
-        "step must be above 0; leave it out where any number will do",
+        "step must be above 0; leave it out to allow any number",
     ),
     *(
         wanted(
@@ -167,7 +168,7 @@ RULES = [
         "a logarithm is there",
         way("logUniform", min=1e-12),
         way("logUniform", min=0),
-        "min must be above 0, for there is no logarithm of others; or use uniform",
+        "min must be above 0 on a logarithmic scale; raise it, or use uniform",
     ),
     wanted(
         "a value is no object",
@@ -198,7 +199,7 @@ RULES = [
         "hyperband has an end",
         stopped("hyperband", maxSteps=9),
         stopped("hyperband"),
-        "hyperband needs maxSteps: its brackets end there",
+        "hyperband needs maxSteps, at which its brackets end; set it",
     ),
     wanted(
         "it begins before its end",
@@ -228,13 +229,13 @@ RULES = [
         "truncation has a percentage",
         stopped("truncation", truncationPercentage=20),
         stopped("truncation"),
-        "truncation needs truncationPercentage: how many of a hundred trials end",
+        "truncation needs truncationPercentage, the percentage of trials to end; set it",
     ),
     wanted(
         "early termination has one objective",
         SEVERAL,
         {**SEVERAL, "earlyTermination": {"type": "asha"}},
-        "earlyTermination is for one objective; leave it out",
+        "earlyTermination supports one objective; leave it out",
     ),
     # Limits
     wanted(
@@ -250,7 +251,7 @@ RULES = [
             {"budget": {hours: 0.001}},
             {"budget": {hours: 0}},
             "spec.budget: ",
-            f"{hours} must be 0.001 at least, which is 3.6 s; leave it out where there is no bound",
+            f"{hours} must be at least 0.001, which is 3.6 s; leave it out for no limit",
         )
         for hours in ("cpuHours", "gpuHours")
     ),
@@ -265,13 +266,13 @@ RULES = [
         "hours of CPU are those that are reserved",
         trial(resources={"requests": None, "limits": {"cpu": 1}}),
         trial(resources={"requests": None}),
-        "budget.cpuHours needs cpu in trialTemplate.spec.resources: what a trial uses is what it reserves",
+        "budget.cpuHours counts reserved CPUs; set cpu in trialTemplate.spec.resources",
     ),
     wanted(
         "hours of GPU are those that are reserved",
         trial(resources={"limits": {"nvidia.com/gpu": None, "amd.com/gpu": 1}}),
         trial(resources={"limits": {"nvidia.com/gpu": None}}),
-        "budget.gpuHours needs a GPU in trialTemplate.spec.resources.limits, such as nvidia.com/gpu",
+        "budget.gpuHours counts reserved GPUs; set one in trialTemplate.spec.resources.limits, such as nvidia.com/gpu",
     ),
     # Registering
     wanted("a Model has a name", {"registerBest": "a-1"}, {"registerBest": "A"}, "spec.registerBest: ", NAME),
@@ -279,13 +280,13 @@ RULES = [
         "several objectives have no best",
         SEVERAL,
         {**SEVERAL, "registerBest": "churn"},
-        "of several objectives no trial is the best; leave registerBest out",
+        "several objectives have no single best trial; leave registerBest out",
     ),
     wanted(
         "one output is the model",
         trial(outputs={"model": None}),
         trial(outputs={"model": None, "more": {}}),
-        "registerBest needs one output in trialTemplate.spec.outputs, or one called model",
+        "registerBest needs one output in trialTemplate.spec.outputs, or one named model",
     ),
     *(
         wanted(f"{name} is of a model, {whose}", trial(outputs=model), refused, OF_THE_BEST)
@@ -341,8 +342,11 @@ RULES = [
     *(
         wanted(f"trials have no {next(iter(refused))}", {}, trial(**refused), f"{TRIAL}: ", words)
         for refused, words in (
-            ({"suspend": True}, "suspend is the sweep's to say; set spec.suspend"),
-            ({"ttlSecondsAfterFinished": 60}, "ttlSecondsAfterFinished is the sweep's to say; set it in spec"),
+            ({"suspend": True}, "suspend is not for a trial; set spec.suspend of the sweep"),
+            (
+                {"ttlSecondsAfterFinished": 60},
+                "ttlSecondsAfterFinished is not for a trial; set it in the spec of the sweep",
+            ),
             (
                 {"outputs": {"model": {"registerAs": "churn"}}},
                 "only the best trial's output is registered; leave registerAs out, and set spec.registerBest",
@@ -359,12 +363,12 @@ RULES = [
         for refused, words in (
             (
                 {"nodes": 2, "framework": "none"},
-                "a trial runs in one pod; leave nodes out, and let the command use what its pod has, or set execution: "
-                "PodPerTrial",
+                "a trial runs in one pod; leave nodes out and let the command use all of its pod, or set "
+                "execution: PodPerTrial",
             ),
             (
                 {"framework": "torch"},
-                "a trial has no ranks; leave framework out, and call torchrun and the like in command, or set "
+                "a trial has no ranks; leave framework out and call torchrun or the like in command, or set "
                 "execution: PodPerTrial",
             ),
             (
@@ -373,22 +377,22 @@ RULES = [
                         "rules": [{"action": "Count", "onExitCodes": {"operator": "In", "values": [1]}}]
                     }
                 },
-                "a failed trial is a result, and not tried again; leave podFailurePolicy out, or set execution: "
+                "a failed trial is a result and is not retried; leave podFailurePolicy out, or set execution: "
                 "PodPerTrial",
             ),
             (
                 {"backoffLimit": 4},
-                "a failed trial is a result, and not tried again; leave backoffLimit out, or set execution: "
-                "PodPerTrial",
+                "a failed trial is a result and is not retried; leave backoffLimit out, or set execution: PodPerTrial",
             ),
             (
                 {"onOutOfMemory": {"maxMemory": "4Gi"}},
-                "a trial has the memory of its worker; raise resources.limits.memory, or set execution: PodPerTrial",
+                "a trial has the memory of its worker; leave onOutOfMemory out and raise "
+                "resources.limits.memory, or set execution: PodPerTrial",
             ),
             (
                 {"activeDeadlineSeconds": 60},
-                "leave activeDeadlineSeconds out here; limits.trialTimeoutSeconds is for a trial, "
-                "and activeDeadlineSeconds of spec for the sweep",
+                "activeDeadlineSeconds is not for a trial; set limits.trialTimeoutSeconds for a trial, or "
+                "spec.activeDeadlineSeconds for the sweep",
             ),
         )
     ),
@@ -397,8 +401,8 @@ RULES = [
             f"trials that {type} pauses have checkpoints",
             {"earlyTermination": {"type": type, "maxSteps": 27}, **trial(checkpoint={})},
             {"earlyTermination": {"type": "median"}, **trial(checkpoint={})},
-            "a pool keeps checkpoints for earlyTermination of type asha or hyperband, whose trials go on from them; "
-            "leave checkpoint out, or set execution: PodPerTrial",
+            "a pool keeps checkpoints only for earlyTermination of type asha or hyperband; leave checkpoint "
+            "out, or set execution: PodPerTrial",
         )
         for type in ("asha", "hyperband")
     ),
@@ -407,7 +411,7 @@ RULES = [
             f"checkpoints in a pool have no {next(iter(refused))}",
             {"execution": "PodPerTrial", **trial(checkpoint=refused)},
             {"earlyTermination": {"type": "asha"}, **trial(checkpoint=refused)},
-            "a trial in a pool goes on from its own checkpoint only; write checkpoint: {}, or set execution: "
+            "a trial in a pool resumes only from its own checkpoint; write checkpoint: {}, or set execution: "
             "PodPerTrial",
         )
         for refused in ({"resume": "Never"}, {"resumeFrom": "s3://lake/other/"}, {"gracePeriodSeconds": 60})
@@ -416,7 +420,7 @@ RULES = [
         "not too many trials have pods",
         {"execution": "PodPerTrial", "limits": {"maxTrials": 1000}},
         {"execution": "PodPerTrial", "limits": {"maxTrials": 1001}},
-        "with execution: PodPerTrial there are 1000 trials at most; lower limits.maxTrials, or let a Pool run them",
+        "execution: PodPerTrial supports at most 1000 trials; lower limits.maxTrials, or set execution: Pool",
     ),
     Rule(
         SWEEP,

@@ -9,7 +9,7 @@ from rules import DOTS, OBJECT, QUANTITY, TJ, URI, Rule, of_spec
 from ultramarine_contract.meta import Manifest
 
 ALONE: Manifest = {"nodes": 1, "framework": None, "processesPerNode": None, "elastic": None}
-WORDS = "must be a label's value: letters, digits, '-', '_' and '.', with a letter or digit at both ends"
+WORDS = "must be a label value: letters, digits, '-', '_' and '.', with a letter or digit at both ends"
 YEAR = 31536000
 
 
@@ -48,7 +48,7 @@ RULES = [
         {"nodes": 2, "elastic": {"minNodes": 1}},
         {"nodes": 2, "elastic": {"minNodes": 2}},
         "spec: ",
-        "elastic.minNodes must be less than nodes; leave elastic out where all nodes are needed",
+        "elastic.minNodes must be less than nodes; leave elastic out if all nodes are needed",
     ),
     *(
         wanted(
@@ -56,7 +56,7 @@ RULES = [
             {"framework": name, "processesPerNode": None},
             {**ALONE, "framework": name, "processesPerNode": 2},
             "spec: ",
-            "processesPerNode is for the frameworks torch and mpi; leave it out",
+            "processesPerNode needs framework torch or mpi; leave it out",
         )
         for how, name in (("with jax", "jax"), ("that is numbered", "none"))
     ),
@@ -65,14 +65,14 @@ RULES = [
         ALONE,
         {**ALONE, "processesPerNode": 2},
         "spec: ",
-        "processesPerNode is for the frameworks torch and mpi; leave it out",
+        "processesPerNode needs framework torch or mpi; leave it out",
     ),
     wanted(
         "nodes find each other",
         {"framework": "none", "processesPerNode": None},
         {"framework": None, "processesPerNode": None},
         "spec: ",
-        "several nodes need a framework, by which they find each other; framework: none only numbers them",
+        "several nodes need a framework to connect them; set one, or framework: none to only number the nodes",
     ),
     # Memory
     wanted(
@@ -88,7 +88,7 @@ RULES = [
             {"onOutOfMemory": None, "resources": resources},
             {"resources": resources},
             "spec: ",
-            "onOutOfMemory needs resources.limits.memory to begin with",
+            "onOutOfMemory needs a first limit; set resources.limits.memory",
         )
         for resources in (None, {"limits": None}, {"limits": {"memory": None, "cpu": 1}})
     ),
@@ -112,14 +112,14 @@ RULES = [
         {"checkpoint": {"resumeFrom": "s3://lake/a/"}},
         {"checkpoint": {"resumeFrom": "s3://lake/a"}},
         "spec.checkpoint: ",
-        "resumeFrom must be a checkpoint's folder and end in a slash, as status.lastCheckpoint.uri does",
+        "resumeFrom must be a checkpoint's folder that ends in a slash, such as status.lastCheckpoint.uri",
     ),
     wanted(
         "what never resumes resumes from nowhere",
         {"checkpoint": {"resume": None}},
         {"checkpoint": {"resume": "Never"}},
         "spec.checkpoint: ",
-        "resumeFrom is where to resume; leave it out, or let resume be Auto",
+        "resumeFrom needs resume: Auto; remove one of the two",
     ),
     # Failures
     wanted(
@@ -133,7 +133,7 @@ RULES = [
         on_failure(operator="NotIn", values=[0, 1]),
         on_failure(operator="In", values=[0, 1]),
         f"{EXITS}.onExitCodes: ",
-        "values must not have 0, which is no failure",
+        "values must not have 0, which means success; remove it",
     ),
     # Environment
     *(
@@ -173,7 +173,7 @@ RULES = [
             selector("example.com/A_b-1.c"),
             selector(name),
             "spec.podTemplate.nodeSelector: ",
-            "each key must be a label's, such as topology.kubernetes.io/zone",
+            "each key must be a label key, such as topology.kubernetes.io/zone",
         )
         for name in ("-a", "a/b/c", "Example.com/a", "/a", "a" * 64, f"{'a' * 252}/a")
     ),
@@ -198,7 +198,7 @@ RULES = [
         toleration(key="example.com/gpu", operator="Exists"),
         toleration(key="gpu=", operator="Exists"),
         f"{TAINTS}.key: ",
-        "must be a taint's key, such as nvidia.com/gpu",
+        "must be the key of a taint, such as nvidia.com/gpu",
     ),
     wanted(
         "a taint's value is one",
@@ -213,7 +213,7 @@ RULES = [
             toleration(operator="Exists", effect="NoSchedule"),
             toleration(**fields),
             f"{TAINTS}: ",
-            "without a key, operator must be Exists: every taint is tolerated then",
+            "a toleration without a key needs operator Exists, which tolerates every taint; set it, or give a key",
         )
         for fields in ({}, {"operator": "Equal", "value": "a"}, {"key": ""})
     ),
@@ -222,7 +222,7 @@ RULES = [
         toleration(key="a", operator="Exists", value=""),
         toleration(key="a", operator="Exists", value="b"),
         f"{TAINTS}: ",
-        "operator Exists takes no value; leave value out, or let operator be Equal",
+        "operator Exists takes no value; leave value out, or set operator to Equal",
     ),
     *(
         wanted(
@@ -230,7 +230,7 @@ RULES = [
             toleration(key="a", effect="NoExecute", tolerationSeconds=60),
             toleration(key="a", tolerationSeconds=60, **fields),
             f"{TAINTS}: ",
-            "tolerationSeconds needs effect NoExecute",
+            "tolerationSeconds needs effect NoExecute; set it, or leave tolerationSeconds out",
         )
         for fields in ({}, {"effect": "NoSchedule"})
     ),
@@ -250,27 +250,27 @@ RULES = [
         {"podTemplate": {"priorityClassName": "not-system-critical"}},
         {"podTemplate": {"priorityClassName": "system-node-critical"}},
         "spec.podTemplate.priorityClassName: ",
-        "classes that begin with system- are the cluster's; name another",
+        "the prefix system- is reserved by the cluster; name another class",
     ),
     wanted(
         "training takes no place from the platform",
         {"podTemplate": {"priorityClassName": "ultramarine"}},
         {"podTemplate": {"priorityClassName": "ultramarine-platform-team-a"}},
         "spec.podTemplate.priorityClassName: ",
-        "classes that begin with ultramarine-platform are the platform's own; name another",
+        "the prefix ultramarine-platform is reserved by the platform; name another class",
     ),
     wanted(
         "no variable of the author is named like the platform's",
         from_all(secretRef={"name": "a"}, prefix="ULTRA_"),
         from_all(secretRef={"name": "a"}, prefix="ULTRAMARINE_"),
         "spec.envFrom[0].prefix: ",
-        "names that start with ULTRAMARINE_ are the platform's own",
+        "the prefix ULTRAMARINE_ is reserved; choose another prefix",
     ),
     wanted(
         "an output is not named as a folder of the platform's",
         {"outputs": {"log": {}}},
         {"outputs": {"logs": {}}},
-        "attempts, checkpoints, logs and metrics are folders of the platform's; choose another name",
+        "attempts, checkpoints, logs and metrics are reserved folders; choose another name",
     ),
     # Wrong types
     wanted("nodes are counted", {"nodes": 4}, {"nodes": "4"}, "spec.nodes in body must be of type integer"),

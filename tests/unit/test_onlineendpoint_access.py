@@ -251,10 +251,10 @@ def test_what_only_a_gateway_can_do_is_not_done_without_one(spec, words):
 @pytest.mark.parametrize(
     ("jwks", "words"),
     [
-        ("nonsense", "must be a whole JSON Web Key Set"),
-        ('{"keys": []}', "must be a whole JSON Web Key Set"),
-        ("[1]", "must be a whole JSON Web Key Set"),
-        ('{"keys": ["a"]}', "must be a whole JSON Web Key Set"),
+        ("nonsense", "must be a complete JSON Web Key Set"),
+        ('{"keys": []}', "must be a complete JSON Web Key Set"),
+        ("[1]", "must be a complete JSON Web Key Set"),
+        ('{"keys": ["a"]}', "must be a complete JSON Web Key Set"),
         ('{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "d": "AQAB"}]}', "public keys only"),
         ('{"keys": [{"kty": "oct", "k": "AQAB"}]}', "public keys only"),
     ],

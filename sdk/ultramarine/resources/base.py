@@ -1,4 +1,4 @@
-"""What all our schemas have in common: camelCase in the API, limits on everything, documented fields."""
+"""Base of all schemas: camelCase in the API, a limit on every value, a description of every field."""
 
 from __future__ import annotations
 
@@ -8,46 +8,45 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from pydantic.alias_generators import to_camel
 from ultramarine_contract.sweep_records import as_text
 
-# A name in a path, a mount or a label: what DNS calls a label.
+# A DNS label: a name in a path, a mount or a label of Kubernetes.
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 URI_PATTERN = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\s\\%]*$"
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 
 
 class Schema(BaseModel):
-    """The base of every schema. Unknown fields are the API server's to refuse; ours is to read old and new objects."""
+    """Base of every schema. The API server refuses unknown fields; these models read old and new objects."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
 
 def rule(expression: str, message: str) -> dict[str, str]:
-    """A CEL rule for x-kubernetes-validations."""
+    """Return a CEL rule for x-kubernetes-validations."""
     return {"rule": expression, "message": message}
 
 
-Extra = dict[str, Any]  # what json_schema_extra takes
+Extra = dict[str, Any]  # the type of json_schema_extra
 
 
 def says(message: str) -> Extra:
-    """json_schema_extra for a field with a pattern: people get this sentence instead of the expression."""
+    """Return json_schema_extra for a field with a pattern: a refusal shows this message instead of the expression."""
     return {"x-ultramarine-says": message}
 
 
 SAYS_NAME = says("must be an object's name: lower-case letters, digits, '-' and '.'")
 
 
-def rules(*each: dict[str, str]) -> Extra:
-    """json_schema_extra with CEL rules."""
-    return {"x-kubernetes-validations": list(each)}
+def rules(*constraints: dict[str, str]) -> Extra:
+    """Return json_schema_extra with CEL rules."""
+    return {"x-kubernetes-validations": list(constraints)}
 
 
-SUBDOMAIN = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"  # what most objects' names are
-IMMUTABLE: Extra = {
-    "x-ultramarine-immutable": True
-}  # the generator turns it into a rule on the object that holds the field
+SUBDOMAIN = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"  # the names of most objects
+# The generator turns it into a rule on the object that holds the field.
+IMMUTABLE: Extra = {"x-ultramarine-immutable": True}
 
-# For a list of objects. If the API server filled in their defaults, kubectl apply of the same manifest would find the
-# list changed each time, since it can only replace a list as a whole. So the defaults are in the descriptions alone.
+# For a list of objects: the API server must not fill in defaults, which stand in the descriptions alone. kubectl can
+# only replace a list as a whole, so each apply of the same manifest would see a changed list.
 DEFAULTS_UNWRITTEN: Extra = {"x-ultramarine-defaults-unwritten": True}
 
 DnsName = Annotated[
@@ -64,10 +63,13 @@ Uri = Annotated[
         pattern=URI_PATTERN,
         max_length=1024,
         json_schema_extra=says(
-            "must be s3://BUCKET/KEY, BUCKET of 3 to 63 characters, without spaces, backslashes and percent signs"
+            "must be s3://BUCKET/KEY with a BUCKET of 3 to 63 characters, and no spaces, backslashes or percent signs"
         )
         | rules(
-            rule("!self.matches('[^:/]/([.]{0,2}/|[.]{1,2}$)')", "must not have an empty name, . or .. between slashes")
+            rule(
+                "!self.matches('[^:/]/([.]{0,2}/|[.]{1,2}$)')",
+                "must not have an empty name, '.' or '..' between slashes",
+            )
         ),
     ),
 ]
@@ -76,7 +78,7 @@ Digest = Annotated[
     Field(
         pattern=DIGEST_PATTERN,
         max_length=71,
-        json_schema_extra=says("must be sha256: and 64 hexadecimal digits in lower case"),
+        json_schema_extra=says("must be sha256: and 64 lower-case hexadecimal digits"),
     ),
 ]
 Quantity = Annotated[
@@ -94,17 +96,17 @@ Quantity = Annotated[
 
 
 def _text(value: Any) -> Any:
-    """Turn a number or a boolean into its text; anything else is left for pydantic to refuse."""
+    """Return the text of a number or a boolean; pydantic refuses any other value."""
     return as_text(value) if isinstance(value, (bool, int, float)) else value
 
 
-_PLAIN: Extra = {"x-kubernetes-preserve-unknown-fields": True}  # a text that may be written without quotes
+_PLAIN: Extra = {"x-kubernetes-preserve-unknown-fields": True}  # a string that may be written without quotes
 MAX_PARAMETER, MAX_VARIABLE = 4096, 32768
 ParameterText = Annotated[
     str,
     BeforeValidator(_text),
     Field(max_length=MAX_PARAMETER),
-    WithJsonSchema(_PLAIN | {"maxLength": MAX_PARAMETER}),  # admission.yaml refuses lists and objects in words
+    WithJsonSchema(_PLAIN | {"maxLength": MAX_PARAMETER}),  # admission.yaml refuses lists and objects with a message
 ]
 VariableText = Annotated[
     str,
@@ -115,31 +117,31 @@ VariableText = Annotated[
 
 
 class Resources(Schema):
-    """What the container asks for and may use, as in a pod."""
+    """Resources that a container reserves and may use, as in a pod."""
 
     requests: dict[str, Quantity] = Field(
-        default={}, max_length=10, description="Reserved for it: cpu, memory, nvidia.com/gpu and the like."
+        default={}, max_length=10, description="Reserved amounts, by resource: cpu, memory, nvidia.com/gpu and others."
     )
-    limits: dict[str, Quantity] = Field(default={}, max_length=10, description="The most that it may use.")
+    limits: dict[str, Quantity] = Field(default={}, max_length=10, description="Maximum amounts, by resource.")
 
 
 class KeySelector(Schema):
     """One key of a Secret or ConfigMap in the same namespace."""
 
-    name: str = Field(min_length=1, max_length=253, description="The object's name.")
-    key: str = Field(min_length=1, max_length=253, description="The key in it.")
+    name: str = Field(min_length=1, max_length=253, description="Name of the object.")
+    key: str = Field(min_length=1, max_length=253, description="Key in the object.")
 
 
 class EnvVarSource(Schema):
-    """Where a variable's value comes from."""
+    """Source of a variable's value."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule("has(self.secretKeyRef) != has(self.configMapKeyRef)", "give one of secretKeyRef and configMapKeyRef"),
         )
     )
-    secret_key_ref: KeySelector | None = Field(default=None, description="A key of a Secret.")
-    config_map_key_ref: KeySelector | None = Field(default=None, description="A key of a ConfigMap.")
+    secret_key_ref: KeySelector | None = Field(default=None, description="Key of a Secret.")
+    config_map_key_ref: KeySelector | None = Field(default=None, description="Key of a ConfigMap.")
 
 
 class EnvVar(Schema):
@@ -147,45 +149,47 @@ class EnvVar(Schema):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            # A value has no type, so CEL sees it behind dyn() alone.
+            # A value has no type, so CEL sees it only behind dyn().
             rule("!(has(dyn(self).value) && has(self.valueFrom))", "give either value or valueFrom, not both"),
-            rule("!self.name.startsWith('ULTRAMARINE_')", "names that start with ULTRAMARINE_ are the platform's own"),
+            rule("!self.name.startsWith('ULTRAMARINE_')", "the prefix ULTRAMARINE_ is reserved; choose another name"),
         )
     )
     name: str = Field(
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         max_length=253,
-        description="The variable's name.",
+        description="Name of the variable.",
         json_schema_extra=says("must be letters, digits and '_', and must not begin with a digit"),
     )
     value: VariableText | None = Field(
-        default=None, description="Its value: a text, or a number or a boolean, which is taken as its text."
+        default=None, description="Value: a string, a number or a boolean. Numbers and booleans become strings."
     )
-    value_from: EnvVarSource | None = Field(default=None, description="Where its value comes from.")
+    value_from: EnvVarSource | None = Field(default=None, description="Source of the value.")
 
 
 class ConditionStatus(Schema):
     """A standard Kubernetes condition."""
 
-    type: str = Field(max_length=316, description="What it is about.")
+    type: str = Field(max_length=316, description="Type of the condition.")
     status: str = Field(json_schema_extra={"enum": ["True", "False", "Unknown"]}, description="True, False or Unknown.")
-    reason: str = Field(max_length=1024, description="A word for programs.")
+    reason: str = Field(max_length=1024, description="Reason in CamelCase, for programs.")
     message: str = Field(
-        default="", max_length=32768, description="A sentence for people: what is the matter, and the remedy."
+        default="", max_length=32768, description="Explanation for the reader: what happened, and the remedy."
     )
-    observed_generation: int = Field(default=0, ge=0, description="The generation of the spec that was judged.")
+    observed_generation: int = Field(
+        default=0, ge=0, description="Generation of the spec that the condition describes."
+    )
     last_transition_time: str = Field(
-        json_schema_extra={"format": "date-time"}, description="When the status last changed."
+        json_schema_extra={"format": "date-time"}, description="Time of the last change of status."
     )
 
 
-NOT_OBSERVED = -1  # the observedGeneration of an object that the operator has not looked at yet
+NOT_OBSERVED = -1  # the observedGeneration of an object that the operator has not observed yet
 READY = "Ready"
-UNSEEN: Extra = {  # the condition of such an object, which has no time
+UNSEEN: Extra = {  # the condition of such an object; its time is a placeholder
     "type": READY,
     "status": "Unknown",
     "reason": "Pending",
-    "message": "the operator has not looked at it yet",
+    "message": "the operator has not observed this object yet",
     "lastTransitionTime": "1970-01-01T00:00:00Z",
 }
 
@@ -194,66 +198,68 @@ class DayUsage(Schema):
     """Usage of one day."""
 
     day: str = Field(max_length=10, description="Date in UTC, such as 2027-03-14.")
-    cpu_seconds: float = Field(default=0.0, ge=0, description="CPU seconds of that day.")
-    gpu_seconds: float = Field(default=0.0, ge=0, description="GPU seconds of that day.")
-    memory_gib_seconds: float = Field(default=0.0, ge=0, description="GiB seconds of memory of that day.")
+    cpu_seconds: float = Field(default=0.0, ge=0, description="CPU seconds on that day.")
+    gpu_seconds: float = Field(default=0.0, ge=0, description="GPU seconds on that day.")
+    memory_gib_seconds: float = Field(default=0.0, ge=0, description="GiB seconds of memory on that day.")
 
 
 class UsageStatus(Schema):
-    """Resources that the object's pods reserved from their first container's start to their end."""
+    """Resources reserved by the object's pods, from the start of a pod's first container to its end."""
 
     cpu_seconds: float = Field(
-        default=0.0, ge=0, description="CPU seconds: reserved, or at a job's end its measured ones if they are more."
+        default=0.0, ge=0, description="CPU seconds: reserved, or measured if a job used more than it reserved."
     )
     gpu_seconds: float = Field(default=0.0, ge=0, description="GPU seconds.")
     memory_gib_seconds: float = Field(default=0.0, ge=0, description="GiB seconds of memory.")
     counted_until: str | None = Field(
         default=None, json_schema_extra={"format": "date-time"}, description="Time up to which the pods are counted."
     )
-    days: list[DayUsage] = Field(default=[], max_length=8, description="Usage of the latest days, the newest last.")
+    days: list[DayUsage] = Field(default=[], max_length=8, description="Usage on the latest days, the newest last.")
 
 
 class Status(Schema):
-    """What every status has."""
+    """Fields of every status."""
 
     observed_generation: int = Field(
         default=0,
         ge=NOT_OBSERVED,
-        description="The generation of the spec that this status speaks of; -1 before the operator's first look.",
+        description="Generation of the spec that this status describes; -1 before the operator's first pass.",
     )
     requested_by: str = Field(
         default="",
         max_length=500,
-        description="User who created the object, as Kubernetes 1.36 or newer records it; a sweep's trial and a "
-        "job's version have the user of their maker.",
+        description="User who created the object; needs Kubernetes 1.36 or newer. Trials inherit the user of their "
+        "Sweep, and versions the user of their job.",
     )
     conditions: list[ConditionStatus] = Field(
         default=[],
         max_length=20,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        description="Standard conditions.",
+        description="Standard Kubernetes conditions.",
     )
 
 
 class MlflowStatus(Schema):
-    """A run in MLflow."""
+    """Run in MLflow."""
 
-    run_id: str = Field(max_length=64, description="Its id.")
-    uri: str = Field(max_length=2048, description="Its page, at the address by which the pods reach MLflow.")
+    run_id: str = Field(max_length=64, description="ID of the run.")
+    uri: str = Field(max_length=2048, description="Page of the run, at the address by which pods reach MLflow.")
 
 
 class RunStatus(Status):
-    """What the status of everything that runs to an end has."""
+    """Fields of the status of everything that runs to its end."""
 
     state: str = Field(
         default="",
         max_length=32,
-        description="Pending, Running, Suspended, Succeeded, Failed, Stopped (early, by its sweep) or Invalid; for "
-        "reading only.",
+        description="Summary of the conditions, for display: Pending, Running, Suspended, Succeeded, Failed, Stopped"
+        " (early, by its Sweep) or Invalid.",
     )
     start_time: str | None = Field(
-        default=None, json_schema_extra={"format": "date-time"}, description="First pod's start."
+        default=None, json_schema_extra={"format": "date-time"}, description="Start of the first pod."
     )
-    completion_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"}, description="The end.")
-    duration: str = Field(default="", max_length=32, description="From start to end, for people.")
+    completion_time: str | None = Field(
+        default=None, json_schema_extra={"format": "date-time"}, description="End of the run."
+    )
+    duration: str = Field(default="", max_length=32, description="Time from start to end, for display, such as 3m10s.")
     usage: UsageStatus | None = Field(default=None, description="Resources used; a trial with a job counts itself.")

@@ -1,4 +1,4 @@
-"""Model and ModelVersion: a name under which versions are kept, and one immutable version."""
+"""Model and ModelVersion: a name for a series of versions, and one immutable version."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from ultramarine_contract.score import MAX_SCORE
 
 from .base import IMMUTABLE, Digest, DnsName, MlflowStatus, Schema, Status, Uri, rule, rules, says
 
-MAX_ARTIFACTS = 500  # with URIs as long as may be, a third of what an object may have
-LATEST = "latest"  # always means the newest ready version, so nobody may give that name to another
+MAX_ARTIFACTS = 500  # with URIs of maximum length, a third of the maximum size of an object
+LATEST = "latest"  # always the newest ready version; no alias may have this name
 
 
 def version_name(model: str, version: str) -> str:
-    """The name of the ModelVersion object of a model's version."""
+    """Return the name of the ModelVersion object of a model's version."""
     return f"{model}-{version}"
 
 
 def version_number(text: object) -> int:
-    """A version's number; 0 for what is none, such as a status that somebody wrote by hand."""
+    """Return a version's number; 0 for a text that is not a number, such as a status edited by hand."""
     return int(str(text)) if str(text).isdecimal() else 0
 
 
@@ -41,11 +41,11 @@ VersionNumber = Annotated[
 
 
 def _quoted(value: Any) -> Any:
-    """Turn a number into the text that it stands for; anything else is left for pydantic to refuse."""
+    """Return the text of a whole number; pydantic refuses any other value."""
     return str(value) if type(value) is int else value
 
 
-# Where people write champion: 7, and mean it.
+# A number is accepted, since users write champion: 7 without quotes.
 AliasTarget = Annotated[
     str,
     BeforeValidator(_quoted),
@@ -64,23 +64,27 @@ AliasTarget = Annotated[
 
 
 class Retention(Schema):
-    """How many versions are kept."""
+    """Number of versions to keep."""
 
     versions: int = Field(
         ge=1,
         le=1000,
-        description="Maximum number of ready versions. The newest are kept; older ones are deleted unless an alias or "
-        "an endpoint names them. deletionPolicy decides about their files in the storage.",
+        description="Maximum number of ready versions. Older versions are deleted unless an alias or an endpoint "
+        "names them. deletionPolicy decides about their files in the object storage.",
     )
 
 
 class Card(Schema):
-    """What people should know who want to use the model."""
+    """Model card: facts to know before using the model."""
 
     owner: str = Field(default="", max_length=253, description="Person or team to contact about the model.")
-    license: str = Field(default="", max_length=253, description="Who may use it, such as internal or Apache-2.0.")
-    intended_use: str = Field(default="", max_length=4096, description="What it was made for.")
-    limitations: str = Field(default="", max_length=4096, description="Where it fails, or must not be used.")
+    license: str = Field(
+        default="", max_length=253, description="License or permitted users, such as Apache-2.0 or internal."
+    )
+    intended_use: str = Field(default="", max_length=4096, description="Purpose that the model was made for.")
+    limitations: str = Field(
+        default="", max_length=4096, description="Cases in which the model fails or must not be used."
+    )
 
 
 class Trust(Schema):
@@ -88,78 +92,80 @@ class Trust(Schema):
 
     allow_code_execution: bool = Field(
         default=False,
-        description="Load every version, present and future, even if that runs code of its maker's choice. "
-        "status.codeExecution of a version says who allowed it. Taken away, it holds for later decisions: deployments "
-        "that serve such a version go on.",
+        description="Permission to load every version, present and future, even if loading runs arbitrary code. "
+        "status.codeExecution of a version names the user who granted it. Revoking it affects later "
+        "deployments; deployments that already serve such a version continue.",
     )
 
 
 class ModelSpec(Schema):
-    """A model's names for its versions, how many are kept, and what people should know of it."""
+    """Description of a model, its aliases, and its retention."""
 
-    description: str = Field(default="", max_length=4096, description="What it is for, for people.")
-    card: Card = Field(default=Card(), description="What people should know who want to use it.")
-    retention: Retention | None = Field(default=None, description="How many versions are kept; without it all are.")
+    description: str = Field(default="", max_length=4096, description="Purpose of the model.")
+    card: Card = Field(default=Card(), description="Model card.")
+    retention: Retention | None = Field(default=None, description="Number of versions to keep. Default: all.")
     deletion_policy: Literal["Retain", "Delete"] = Field(
         default="Retain",
-        description="What becomes of a version's artifact when the version is gone, deleted by retention or by hand. "
-        "Retain: it stays. Delete: it is deleted, if a TrainingJob of the namespace has stored it and no other version "
-        "of the namespace is of the same files; what was compiled of it goes too.",
+        description="Fate of a version's artifact after the version is deleted, by retention or by hand. Retain: the"
+        " files stay. Delete: the files are deleted if a TrainingJob of the namespace stored them and no"
+        " other version of the namespace uses them. The compiled model is deleted too.",
     )
-    trust: Trust | None = Field(default=None, description="Permissions of all versions; by default none.")
+    trust: Trust | None = Field(default=None, description="Permissions of all versions. Default: none.")
     aliases: dict[str, AliasTarget] = Field(
         default={},
         max_length=64,
-        description="Alias to version number, such as champion: 7. An endpoint that names the alias follows it.",
+        description="Version number by alias, such as champion: 7. An endpoint that names an alias follows it.",
         json_schema_extra=rules(
             rule(
                 "self.all(key, key.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(key) <= 40)",
-                "each alias must be a lower-case name",
+                "each alias must be a lower-case name of at most 40 characters",
             ),
             rule(
-                f"!('{LATEST}' in self)", f"the alias {LATEST} is always the newest ready version; choose another name"
+                f"!('{LATEST}' in self)",
+                f"the alias {LATEST} always means the newest ready version; choose another name",
             ),
         ),
     )
 
 
 class Artifact(Schema):
-    """What a version has stored, remembered for when the version is gone."""
+    """Artifact of a version, recorded so that it can be deleted after the version."""
 
-    version: str = Field(default="", max_length=9, description="The version's number.")
-    uri: str = Field(default="", max_length=1024, description="The folder that is deleted with it.")
-    deleting: bool = Field(default=False, description="The version is gone, and the folder is to be deleted.")
+    version: str = Field(default="", max_length=9, description="Number of the version.")
+    uri: str = Field(default="", max_length=1024, description="Folder to delete with the version.")
+    deleting: bool = Field(default=False, description="True if the version is gone and its folder is being deleted.")
 
 
 class ModelStatus(Status):
-    """What is known of the model's versions."""
+    """Summary of the model's versions."""
 
-    versions: int = Field(default=0, ge=0, description="How many versions there are.")
-    latest_version: str = Field(default="", max_length=9, description="The highest version number ever given.")
+    versions: int = Field(default=0, ge=0, description="Number of versions.")
+    latest_version: str = Field(default="", max_length=9, description="Highest version number ever assigned.")
     latest_ready_version: str = Field(
-        default="", max_length=9, description="The newest version that can be served: @latest."
+        default="", max_length=9, description="Newest version that can be served: @latest."
     )
-    aliases: str = Field(default="", max_length=4096, description="The aliases, for people.")
+    aliases: str = Field(default="", max_length=4096, description="Aliases, for display.")
     artifacts: list[Artifact] = Field(
         default=[],
         max_length=MAX_ARTIFACTS,
-        description="With deletionPolicy Delete: what goes with the versions, and what is left of those that are gone.",
+        description="Artifacts to delete with their versions, and those of deleted versions that are left; only with"
+        " deletionPolicy Delete.",
     )
 
 
 class ModelFormat(Schema):
-    """How the model is stored."""
+    """Storage format of a model."""
 
     name: Literal["sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "torch", "python", "pickle", "joblib"] = Field(
-        description="sklearn (a .skops file), onnx, xgboost (.ubj or .json), lightgbm (.txt or .lgb), mlflow (a folder "
-        "with MLmodel), or one of those that run code when they are loaded: torch (.pt2, or TorchScript in a .pt), "
-        "python (a folder with model.py), pickle, joblib."
+        description="Name of the format. Safe to load: sklearn (a .skops file), onnx, xgboost (.ubj or .json), "
+        "lightgbm (.txt or .lgb), mlflow (a folder with MLmodel). Code runs at loading: torch (.pt2, or "
+        "TorchScript in a .pt file), python (a folder with model.py), pickle, joblib."
     )
     untrusted_types: list[Annotated[str, Field(max_length=MAX_UNTRUSTED_NAME)]] = Field(
         default=[],
         max_length=MAX_UNTRUSTED,
-        description="Types in a .skops file that a server builds only if the version may run code, as the trainer "
-        "found them.",
+        description="Types in a .skops file that a server builds only if the version may run code. The trainer "
+        "records them.",
     )
 
 
@@ -181,129 +187,130 @@ Datatype = Literal[
 
 
 class Tensor(Schema):
-    """One input or output of a model, in the words of the Open Inference Protocol."""
+    """Input or output of a model, in the terms of the Open Inference Protocol."""
 
-    name: str = Field(min_length=1, max_length=253, description="Its name.")
-    datatype: Datatype = Field(description="Its element type.")
+    name: str = Field(min_length=1, max_length=253, description="Name of the tensor.")
+    datatype: Datatype = Field(description="Element type.")
     shape: list[int] = Field(
-        max_length=8, description="Its dimensions; -1 for any length, usually the first, the batch."
+        max_length=8, description="Dimensions; -1 for any length, usually of the first dimension, the batch."
     )
 
 
 class Signature(Schema):
-    """What goes in and what comes out."""
+    """Inputs and outputs of a model."""
 
-    inputs: list[Tensor] = Field(min_length=1, max_length=1024, description="The inputs.")
-    outputs: list[Tensor] = Field(default=[], max_length=1024, description="The outputs.")
+    inputs: list[Tensor] = Field(min_length=1, max_length=1024, description="Inputs of the model.")
+    outputs: list[Tensor] = Field(default=[], max_length=1024, description="Outputs of the model.")
 
 
 class Lineage(Schema):
-    """Where the version comes from."""
+    """Origin of a version."""
 
-    training_job: str = Field(default="", max_length=253, description="The TrainingJob whose output it is.")
-    git_commit: str = Field(default="", max_length=64, description="The commit of the code that made it.")
-    requested_by: str = Field(default="", max_length=500, description="The user who asked for the training.")
-    sweep: str = Field(default="", max_length=253, description="The Sweep whose best trial made it.")
-    trial: int | None = Field(default=None, ge=0, description="The number of that trial.")
-    mlflow: MlflowStatus | None = Field(default=None, description="The run in MLflow that records the training.")
-    metrics: dict[str, float] = Field(
-        default={}, max_length=METRIC_LIMIT, description="The last metrics of the training that made it."
-    )
+    training_job: str = Field(default="", max_length=253, description="TrainingJob that produced the version.")
+    git_commit: str = Field(default="", max_length=64, description="Git commit of the training code.")
+    requested_by: str = Field(default="", max_length=500, description="User who requested the training.")
+    sweep: str = Field(default="", max_length=253, description="Sweep whose best trial produced the version.")
+    trial: int | None = Field(default=None, ge=0, description="Number of the best trial.")
+    mlflow: MlflowStatus | None = Field(default=None, description="Run in MLflow that recorded the training.")
+    metrics: dict[str, float] = Field(default={}, max_length=METRIC_LIMIT, description="Last metrics of the training.")
 
 
 class Parity(Schema):
-    """How far the answers of the compiled model may lie from those of the native one, on the same rows."""
+    """Maximum difference between the answers of the compiled and the native model, on the same rows."""
 
     rtol: float = Field(
         default=1e-5,
         ge=0,
         le=1,
-        description="The largest difference of any value, relative to it or, where that is larger, to the mean size of "
-        "the output's values.",
+        description="Maximum relative difference of any value. It is relative to the value, or to the mean size of "
+        "the output's values if that is larger.",
     )
     label_agreement: float = Field(
-        default=1.0, ge=0, le=1, description="The share of rows that must get the same labels, of models that give any."
+        default=1.0, ge=0, le=1, description="Minimum share of rows with equal labels, for models that return labels."
     )
 
 
 class Compile(Schema):
-    """Into what the version is compiled, and what must be true of the result."""
+    """Target of the compilation, and conditions on its result."""
 
     to: Literal["onnx", "none"] = Field(
-        description="onnx: models of scikit-learn, xgboost and lightgbm become one ONNX graph, which answers faster. "
-        "none: the version is served as it is."
+        description="Target. onnx: models of scikit-learn, xgboost and lightgbm become one ONNX graph, which answers"
+        " faster. none: the native model is served."
     )
     parity: Parity = Field(
         default=Parity(),
-        description="What is checked, on the rows of input_example.json or .npy beside the model or, where there is "
-        "none, on rows that are drawn around what the model has learned.",
+        description="Checks of the compiled model. They use the rows of input_example.json or input_example.npy "
+        "beside the model, or rows drawn around the training data.",
     )
     on_failure: Literal["ServeNative", "Fail"] = Field(
         default="ServeNative",
-        description="When it cannot be compiled or its answers differ: ServeNative serves it as it is, Fail lets the "
-        "version not become ready.",
+        description="Action if compilation fails or the answers differ. ServeNative: the native model is served. "
+        "Fail: the version does not become ready.",
     )
 
 
 class ModelVersionSpec(Schema):
-    """One version. It cannot be changed later, but for allowCodeExecution."""
+    """One version of a Model. Only allowCodeExecution can be changed later."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
                 "!has(self.compile) || self.compile.to == 'none' || self.format.name != 'onnx'",
-                "a model of format onnx needs no compiling; leave compile out",
+                "a model of format onnx needs no compilation; leave compile out",
             )
         )
     )
 
-    model: DnsName = Field(description="The Model that it is a version of.", json_schema_extra=IMMUTABLE)
-    version: VersionNumber = Field(description="Its number.", json_schema_extra=IMMUTABLE)
+    model: DnsName = Field(description="Model that the version belongs to.", json_schema_extra=IMMUTABLE)
+    version: VersionNumber = Field(description="Number of the version.", json_schema_extra=IMMUTABLE)
     uri: Uri = Field(
-        description="The folder that a TrainingJob uploaded (ends in a slash), or one object, such as s3://models/churn.onnx.",
+        description="Location of the model: a folder that a TrainingJob uploaded (ends in a slash), or one object, "
+        "such as s3://models/churn.onnx.",
         json_schema_extra=IMMUTABLE,
     )
     digest: Digest = Field(
-        description="The digest that the TrainingJob told, or the SHA-256 of the one object; checked at every load.",
+        description="Digest that the TrainingJob reported, or the SHA-256 of the one object; verified at every load.",
         json_schema_extra=IMMUTABLE,
     )
-    format: ModelFormat = Field(description="How it is stored.", json_schema_extra=IMMUTABLE)
+    format: ModelFormat = Field(description="Storage format of the model.", json_schema_extra=IMMUTABLE)
     signature: Signature | None = Field(
         default=None,
-        description="Its inputs and outputs; when absent the server infers them from the model.",
+        description="Inputs and outputs. By default the server infers them from the model.",
         json_schema_extra=IMMUTABLE,
     )
     allow_code_execution: bool = Field(
         default=False,
-        description="Load it even if that runs code of its maker's choice: torch, python, pickle, joblib, types in a "
-        ".skops file that are not known to be safe, and in a folder of mlflow what is pickled. spec.trust of its Model "
-        "says the same of all versions. Compiling that was refused is tried again.",
+        description="Permission to load the version even if loading runs arbitrary code. It covers the formats "
+        "torch, python, pickle and joblib, pickled parts of an mlflow folder, and untrusted types in a "
+        ".skops file. spec.trust of the Model grants it for all versions. A refused compilation is tried"
+        " again.",
     )
     compile: Compile | None = Field(
         default=None,
-        description="Compile it before it is served: the version is ready when that has ended, well or not. Left out, "
-        "models of scikit-learn, xgboost and lightgbm are served as they are at once, and compiled in the background; "
-        "endpoints move to the compiled model if it answers as the native one.",
+        description="Compilation before serving; the version becomes ready when compilation ends, successful or not."
+        " By default models of scikit-learn, xgboost and lightgbm are ready at once and compile in the "
+        "background. Endpoints move to the compiled model if its answers agree with those of the native "
+        "model.",
         json_schema_extra=IMMUTABLE,
     )
-    lineage: Lineage = Field(default=Lineage(), description="Where it comes from.", json_schema_extra=IMMUTABLE)
+    lineage: Lineage = Field(default=Lineage(), description="Origin of the version.", json_schema_extra=IMMUTABLE)
 
 
 class Compiled(Schema):
-    """What came of compiling the version. Without a uri the native model is served."""
+    """Result of compiling the version. Without a uri the native model is served."""
 
-    uri: str = Field(default="", max_length=2048, description="The folder of the compiled model, which is served.")
-    digest: str = Field(default="", max_length=71, description="SHA-256 over the list of its files.")
-    bytes: int = Field(default=0, ge=0, description="Its size.")
-    opset: int = Field(default=0, ge=0, description="The version of ONNX's operators that it uses.")
-    rows: int = Field(default=0, ge=0, description="How many rows were compared.")
-    rows_from: str = Field(default="", max_length=256, description="Where these came from.")
+    uri: str = Field(default="", max_length=2048, description="Folder of the compiled model, which is served.")
+    digest: str = Field(default="", max_length=71, description="SHA-256 over the list of files.")
+    bytes: int = Field(default=0, ge=0, description="Size of the compiled model in bytes.")
+    opset: int = Field(default=0, ge=0, description="ONNX operator set version.")
+    rows: int = Field(default=0, ge=0, description="Number of compared rows.")
+    rows_from: str = Field(default="", max_length=256, description="Source of the compared rows.")
     worst_relative_error: float | None = Field(
-        default=None, ge=0, description="The largest difference of any value, in the words of spec.compile.parity.rtol."
+        default=None,
+        ge=0,
+        description="Largest relative difference of any value, as defined by spec.compile.parity.rtol.",
     )
-    label_agreement: float | None = Field(
-        default=None, ge=0, le=1, description="The share of rows with the same labels."
-    )
+    label_agreement: float | None = Field(default=None, ge=0, le=1, description="Share of rows with equal labels.")
 
 
 class CodeExecution(Schema):
@@ -312,27 +319,31 @@ class CodeExecution(Schema):
     allowed_by: str = Field(
         default="",
         max_length=500,
-        description="The user, as the API server knows them; empty on Kubernetes before 1.36.",
+        description="User who granted the permission; empty on Kubernetes before 1.36.",
     )
-    through: str = Field(default="", max_length=400, description="The field that gives the permission, and its object.")
+    through: str = Field(default="", max_length=400, description="Field that grants the permission, and its object.")
     since: str | None = Field(
-        default=None, json_schema_extra={"format": "date-time"}, description="Time at which the operator first saw it."
+        default=None,
+        json_schema_extra={"format": "date-time"},
+        description="Time at which the operator first saw the permission.",
     )
 
 
 class ModelVersionStatus(Status):
-    """Whether the version can be served."""
+    """Readiness of a version."""
 
     model_config = ConfigDict(title="ModelVersionStatus")
 
     state: str = Field(
-        default="", max_length=32, description="Ready, Waiting, Compiling, Refused or Invalid; for reading only."
+        default="",
+        max_length=32,
+        description="Summary of the conditions, for display: Ready, Waiting, Compiling, Refused or Invalid.",
     )
-    bytes: int = Field(default=0, ge=0, description="Its size.")
+    bytes: int = Field(default=0, ge=0, description="Size of the model in bytes.")
     score: str = Field(
-        default="", max_length=MAX_SCORE, description="As many of its training's metrics as a column has room for."
+        default="", max_length=MAX_SCORE, description="Metrics of the training, as many as fit into a column."
     )
-    compiled: Compiled | None = Field(default=None, description="What came of compiling it.")
+    compiled: Compiled | None = Field(default=None, description="Result of compiling the version.")
     code_execution: CodeExecution | None = Field(
         default=None, description="Permission to run code at loading; absent if there is none."
     )

@@ -1,4 +1,4 @@
-"""A rollout of one deployment of an OnlineEndpoint: what is asked for, and where it stands."""
+"""Canary rollout of one deployment of an OnlineEndpoint: spec and status."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .base import DnsName, Extra, Schema, rule, rules
 
 TIME: Extra = {"format": "date-time"}
 Count = Annotated[int, Field(ge=0)]
-CLIENT_ERRORS = 0.05  # what is allowed if gates say nothing of 4xx
+CLIENT_ERRORS = 0.05  # the default of gates.clientErrorRateIncrease
 
 
 class Gates(Schema):
-    """What the candidate has to keep at each step, compared with who answered beside it."""
+    """Gates that the candidate must pass at each step, compared with the champion."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -29,42 +29,49 @@ class Gates(Schema):
         default=None,
         ge=0,
         le=1,
-        description="How much larger its share of answers with 5xx may be: 0.005 is half a percent of all requests.",
+        description="Maximum increase of the share of 5xx answers: 0.005 is half a percent of all requests.",
     )
     client_error_rate_increase: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="How much larger its share of answers with 4xx may be, without 401 and 429. "
-        f"Default {CLIENT_ERRORS:g}, if any other gate is given; 1 turns it off.",
+        description=f"Maximum increase of the share of 4xx answers, except 401 and 429. Default {CLIENT_ERRORS:g} if "
+        "any other gate is given; 1 turns it off.",
     )
     p99_ratio: float | None = Field(
-        default=None, ge=1, le=100, description="How many times as long its 99th percentile may take."
+        default=None,
+        ge=1,
+        le=100,
+        description="Maximum ratio of the candidate's 99th percentile latency to the champion's.",
     )
     agreement: float | None = Field(
         default=None,
         ge=0.01,
         le=1,
-        description="The share of requests on which it shall answer as the others do: it gets copies of theirs.",
+        description="Minimum share of requests with equal answers. The candidate gets copies of the champion's "
+        "requests for this.",
     )
 
 
 class Rollout(Schema):
-    """One deployment takes the requests over step by step, as long as it keeps the gates."""
+    """Canary rollout: one deployment takes over the requests step by step as long as it meets the gates."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
                 "!has(self.gates) || size(self.steps) > 1",
-                "gates compare the candidate with who answers beside it; give a step below 100, such as [10, 100]",
+                "gates compare the candidate with the champion; give a step below 100, such as [10, 100]",
             ),
         )
     )
-    candidate: DnsName = Field(description="The deployment that takes over; traffic gives it nothing.")
+    candidate: DnsName = Field(
+        description="Deployment that takes over from the champion, "
+        "which is the deployments of traffic; traffic must give the candidate nothing."
+    )
     steps: list[Annotated[int, Field(ge=1, le=100)]] = Field(
         min_length=1,
         max_length=10,
-        description="Percent of the requests that it gets, one step after another.",
+        description="Percentage of requests that the candidate gets, step by step.",
         json_schema_extra=rules(
             rule(
                 "self.isSorted() && self.all(one, self.exists_one(other, other == one)) && 100 in self",
@@ -73,70 +80,77 @@ class Rollout(Schema):
         ),
     )
     step_seconds: int = Field(
-        default=300, ge=1, le=86_400, description="How long each step lasts at least, from when the gateway has it."
+        default=300,
+        ge=1,
+        le=86_400,
+        description="Minimum duration of each step in seconds, from the moment when all gateway pods have its weights.",
     )
     gates: Gates | None = Field(
-        default=None, description="What decides beside the time; without it only pods that fail end a rollout."
+        default=None,
+        description="Conditions on the candidate beside the time. Default: only failing pods end a rollout.",
     )
     on_failure: Literal["Rollback", "Pause"] = Field(
         default="Rollback",
-        description="Rollback: the others get all requests at once; Pause: everything stays as it is.",
+        description="Action if the candidate fails. Rollback: the champion gets all requests at once. Pause: the "
+        "traffic stays as it is.",
     )
 
 
 class RolloutCounters(Schema):
-    """What one gateway pod had counted of one deployment when a step began."""
+    """Counters of one gateway pod for one deployment at the start of a step."""
 
-    pod: str = Field(default="", max_length=253, description="The gateway pod; empty where it is several together.")
-    deployment: str = Field(default="", max_length=63, description="The deployment; empty for those of traffic.")
-    requests: Count = Field(default=0, description="Requests that were answered.")
-    errors: Count = Field(default=0, description="Those with 5xx.")
+    pod: str = Field(default="", max_length=253, description="Gateway pod; empty for the sum of several.")
+    deployment: str = Field(default="", max_length=63, description="Deployment; empty for the champion.")
+    requests: Count = Field(default=0, description="Number of answered requests.")
+    errors: Count = Field(default=0, description="Number of 5xx answers.")
     latency: str = Field(
         default="",
         max_length=2048,
-        description="How many took no longer than each bound of the gateway's histogram.",
+        description="Number of answers within each bound of the gateway's latency histogram.",
     )
-    compared: Count = Field(default=0, description="Copies of others' requests of which both answers were compared.")
-    agreed: Count = Field(default=0, description="Those that were answered alike.")
-    unlike: Count = Field(default=0, description="Those of which nothing could be compared.")
-    client_errors: Count | None = Field(default=None, description="Requests with 4xx, without 401 and 429.")
-    absent: Count = Field(default=0, description="Errors because there was no pod; they are no evidence.")
+    compared: Count = Field(default=0, description="Number of copied requests whose two answers were compared.")
+    agreed: Count = Field(default=0, description="Number of equal answers.")
+    unlike: Count = Field(default=0, description="Number of copied requests whose answers could not be compared.")
+    client_errors: Count | None = Field(default=None, description="Number of 4xx answers, except 401 and 429.")
+    absent: Count = Field(default=0, description="Number of errors for lack of a pod; the gates ignore them.")
 
 
 class RolloutEvidence(Schema):
-    """What one gate says."""
+    """Verdict of one gate."""
 
-    gate: str = Field(max_length=63, description="The gate's field in spec.rollout.gates.")
-    verdict: str = Field(max_length=32, description="Passed, Failed or InsufficientData.")
-    message: str = Field(max_length=1024, description="The numbers.")
+    gate: str = Field(max_length=63, description="Field of the gate in spec.rollout.gates.")
+    verdict: str = Field(max_length=32, description="Verdict: Passed, Failed or InsufficientData.")
+    message: str = Field(max_length=1024, description="Figures behind the verdict.")
 
 
 class RolloutStatus(Schema):
-    """Where a rollout stands."""
+    """Progress of a rollout."""
 
-    phase: str = Field(max_length=32, description="Waiting, Progressing, Paused, RolledBack or Promoted.")
-    reason: str = Field(default="", max_length=64, description="Why, as a word for programs.")
-    message: str = Field(default="", max_length=4096, description="Why, for people.")
+    phase: str = Field(max_length=32, description="Phase: Waiting, Progressing, Paused, RolledBack or Promoted.")
+    reason: str = Field(default="", max_length=64, description="Reason of the phase in CamelCase, for programs.")
+    message: str = Field(default="", max_length=4096, description="Explanation of the phase, for the reader.")
     identity: str = Field(
-        default="", max_length=64, description="Names what is rolled out and how; another one begins anew."
+        default="",
+        max_length=64,
+        description="Identity of the rollout, from its candidate and its settings; a change starts a new rollout.",
     )
-    step: int = Field(default=0, ge=0, le=10, description="Which step it is, from 1.")
-    weight: int = Field(default=0, ge=0, le=100, description="Percent that the candidate shall have now.")
+    step: int = Field(default=0, ge=0, le=10, description="Number of the step, from 1.")
+    weight: int = Field(default=0, ge=0, le=100, description="Percentage of requests that the candidate must get now.")
     since: str | None = Field(
-        default=None, json_schema_extra=TIME, description="When every gateway pod had the step's weights."
+        default=None, json_schema_extra=TIME, description="Time at which all gateway pods had the step's weights."
     )
     failing_since: str | None = Field(
-        default=None, json_schema_extra=TIME, description="Since when the candidate's pods fail."
+        default=None, json_schema_extra=TIME, description="Time since which the candidate's pods fail."
     )
-    checked: str | None = Field(default=None, json_schema_extra=TIME, description="Of when the evidence is.")
+    checked: str | None = Field(default=None, json_schema_extra=TIME, description="Time of the evidence.")
     evidence: list[RolloutEvidence] = Field(
-        default=[], max_length=8, description="What each gate says; the numbers are written every 30 s at most."
+        default=[], max_length=8, description="Verdict of each gate; the figures are written at most every 30 s."
     )
     champion: RolloutCounters | None = Field(
         default=None,
-        description="What the others had shown when the last step, in which they get nothing, began; and how the "
-        "candidate had answered copies of their requests until then.",
+        description="Counters of the champion at the start of the last step, in which it gets no requests. "
+        "They include the copies that the candidate answered until then.",
     )
     base: list[RolloutCounters] = Field(
-        default=[], max_length=200, description="What is subtracted from the gateway pods' counters."
+        default=[], max_length=200, description="Counters to subtract from the gateway pods' counters."
     )

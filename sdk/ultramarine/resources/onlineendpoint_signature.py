@@ -1,4 +1,4 @@
-"""What an endpoint's status remembers of the inputs that its versions take."""
+"""Inputs of an endpoint's versions, as its status records them."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ Version = Annotated[str, Field(max_length=253)]
 
 
 class InputStatus(Schema):
-    """One input of a model."""
+    """Input of a model."""
 
-    name: str = Field(max_length=253, description="Its name.")
-    datatype: str = Field(default="", max_length=16, description="Its element type; empty for any.")
-    shape: list[int] = Field(default=[], max_length=8, description="Its dimensions; -1 for any length.")
+    name: str = Field(max_length=253, description="Name of the input.")
+    datatype: str = Field(default="", max_length=16, description="Element type; empty for any.")
+    shape: list[int] = Field(default=[], max_length=8, description="Dimensions; -1 for any length.")
     features: list[Annotated[str, Field(max_length=253)]] = Field(
-        default=[], max_length=MAX_INPUTS, description="Names of the columns of a matrix, if the model knows them."
+        default=[], max_length=MAX_INPUTS, description="Column names of a matrix, if the model has them."
     )
 
 
 class VersionInputs(Schema):
-    """The inputs of one version."""
+    """Inputs of one version."""
 
-    version: str = Field(max_length=253, description="The ModelVersion.")
+    version: str = Field(max_length=253, description="ModelVersion.")
     digest: str = Field(
-        default="", max_length=71, description="Its spec.digest. A new ModelVersion of the name has other inputs."
+        default="",
+        max_length=71,
+        description="spec.digest of the ModelVersion; a new ModelVersion with the same name may have other inputs.",
     )
     inputs: list[InputStatus] = Field(
-        max_length=MAX_INPUTS, description="Its inputs; empty if they are too many, and then not compared."
+        max_length=MAX_INPUTS, description="Inputs; empty if there are too many, and then not compared."
     )
 
 
 class SignaturesStatus(Schema):
-    """The versions that requests go to, those that they went to before, and what these versions take."""
+    """Versions that get requests, versions that got them before, and the inputs of both."""
 
     versions: list[Version] = Field(
         default=[],
@@ -46,11 +48,11 @@ class SignaturesStatus(Schema):
         description="ModelVersions that get requests, or will get them once they are ready.",
     )
     before: list[Version] = Field(
-        default=[], max_length=MAX_VERSIONS, description="ModelVersions that requests went to before these."
+        default=[], max_length=MAX_VERSIONS, description="ModelVersions that got requests before these."
     )
     known: list[VersionInputs] = Field(
         default=[],
         max_length=MAX_VERSIONS,
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["version"]},
-        description="Their inputs, if known: by spec.signature, or as a pod has told the gateway.",
+        description="Inputs by version, from spec.signature or from the pods, by way of the gateway.",
     )

@@ -1,4 +1,4 @@
-"""Sweep: what its author writes and what the operator answers."""
+"""Sweep: a search for the best parameters of a training; spec and status."""
 
 from __future__ import annotations
 
@@ -22,42 +22,43 @@ YEAR = 31536000
 
 
 class Objective(Schema):
-    """A metric that the command prints as name=value, and which way is better."""
+    """Objective: a metric that the command prints as name=value, and the direction to optimize."""
 
     metric: str = Field(
         pattern=r"^[A-Za-z_][A-Za-z0-9_./-]*$",
         max_length=METRIC_NAME_LIMIT,
-        description="The metric's name; what counts is the last value that a trial prints.",
+        description="Name of the metric; the last value that a trial prints counts.",
         json_schema_extra=says("must be a metric's name: a letter or '_', then letters, digits, '_', '.', '/' and '-'"),
     )
-    goal: Literal["minimize", "maximize"] = Field(default="minimize", description="Whether less or more is better.")
+    goal: Literal["minimize", "maximize"] = Field(default="minimize", description="Direction: minimize or maximize.")
     stop_at: float | None = Field(
-        default=None, description="The sweep has succeeded when a trial has reached this; the others are ended then."
+        default=None, description="Value at which the sweep succeeds; the remaining trials are ended."
     )
 
 
 class Algorithm(Schema):
-    """Who suggests the parameters of the next trial."""
+    """Algorithm that suggests the parameters of the next trial."""
 
     type: Literal["random", "grid", "sobol", "tpe", "gp", "cmaes", "nsga2"] = Field(
         default="tpe",
-        description="random: any. grid: each combination once. sobol: spread evenly. tpe: where good trials are denser "
-        "than bad ones. gp: where a Gaussian process expects most, for few and dear trials. cmaes: evolution, for "
-        "numbers that act together. nsga2: evolution, for several objectives.",
+        description="Sampler. random: uniform. grid: each combination once. sobol: evenly spread points. tpe: a "
+        "tree-structured Parzen estimator. gp: a Gaussian process, for few expensive trials. cmaes: an "
+        "evolution strategy, for numbers that depend on each other. nsga2: a genetic algorithm, for "
+        "several objectives.",
     )
     seed: int = Field(
-        default=0, ge=0, le=LARGEST, description="The same seed and the same history give the same suggestion."
+        default=0, ge=0, le=LARGEST, description="Random seed. The same seed and history give the same suggestion."
     )
     warm_start_from: list[DnsName] = Field(
         default=[],
         max_length=10,
-        description="Other Sweeps of the namespace, with the same objectives, whose finished trials count as known.",
+        description="Other Sweeps of the namespace with the same objectives. Their finished trials count as history.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
 
 
 class Limits(Schema):
-    """How many trials there are, at once and in all, and when it is not worth going on."""
+    """Limits on the number of trials, in total, in parallel and failed, and on their duration."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -72,34 +73,41 @@ class Limits(Schema):
         default=None,
         ge=1,
         le=MAX_TRIALS,
-        description="So many trials in all; a grid has no more than its points, and needs this if they are more than "
-        f"{MAX_TRIALS}.",
+        description="Maximum number of trials. A grid ends after its last point, and needs this limit if it has more"
+        f" than {MAX_TRIALS} points.",
         json_schema_extra=IMMUTABLE,
     )
     parallel_trials: int = Field(
-        default=1, ge=1, le=1000, description="So many pods run one trial each at a time; it can be changed any time."
+        default=1,
+        ge=1,
+        le=1000,
+        description="Number of trials that run in parallel, one per pod. It can be changed at any time.",
     )
     max_failed_trials: int | None = Field(
         default=None,
         ge=1,
         le=MAX_TRIALS,
-        description="The sweep has failed when so many trials have; without it, failed trials are only counted.",
+        description="Number of failed trials at which the sweep fails. Default: no limit.",
         json_schema_extra=IMMUTABLE,
     )
     trial_timeout_seconds: int | None = Field(
-        default=None, ge=1, le=YEAR, description="A trial fails when it runs for longer.", json_schema_extra=IMMUTABLE
+        default=None,
+        ge=1,
+        le=YEAR,
+        description="Maximum duration of a trial in seconds; then the trial fails.",
+        json_schema_extra=IMMUTABLE,
     )
 
 
 def _some_hours(name: str) -> dict[str, str]:
     return rule(
         f"!has(self.{name}) || self.{name} >= 0.001",
-        f"{name} must be 0.001 at least, which is 3.6 s; leave it out where there is no bound",
+        f"{name} must be at least 0.001, which is 3.6 s; leave it out for no limit",
     )
 
 
 class Budget(Schema):
-    """What all trials together may use; the sweep then ends with the best that it has."""
+    """Budget of all trials together. When it is used up, the sweep ends with the best trial so far."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -109,10 +117,10 @@ class Budget(Schema):
     )
 
     cpu_hours: float | None = Field(
-        default=None, le=MOST_HOURS, description="Hours of CPU, by what the trials reserve; 0.001 at least."
+        default=None, le=MOST_HOURS, description="CPU hours, by the CPUs that trials reserve; at least 0.001."
     )
     gpu_hours: float | None = Field(
-        default=None, le=MOST_HOURS, description="Hours of GPU, by what the trials reserve; 0.001 at least."
+        default=None, le=MOST_HOURS, description="GPU hours, by the GPUs that trials reserve; at least 0.001."
     )
 
 
@@ -122,7 +130,7 @@ def _asks_for_cpu(part: str) -> str:
 
 
 def _in_a_pool(holds: str, message: str) -> dict[str, str]:
-    """A rule for the trials' spec where pods run one trial after another."""
+    """Return a rule on the trials' spec that holds if pods run one trial after another."""
     return rule(f"self.execution != 'Pool' || {holds.replace('SPEC', 'self.trialTemplate.spec')}", message)
 
 
@@ -130,44 +138,48 @@ POD_PER_TRIAL = "or set execution: PodPerTrial"
 _POOL = (
     _in_a_pool(
         "SPEC.nodes == 1",
-        f"a trial runs in one pod; leave nodes out, and let the command use what its pod has, {POD_PER_TRIAL}",
+        f"a trial runs in one pod; leave nodes out and let the command use all of its pod, {POD_PER_TRIAL}",
     ),
     _in_a_pool(
         "!has(SPEC.framework)",
-        f"a trial has no ranks; leave framework out, and call torchrun and the like in command, {POD_PER_TRIAL}",
+        f"a trial has no ranks; leave framework out and call torchrun or the like in command, {POD_PER_TRIAL}",
     ),
     _in_a_pool(
         "!has(SPEC.checkpoint) || (has(self.earlyTermination) && self.earlyTermination.type in ['asha', 'hyperband'])",
-        "a pool keeps checkpoints for earlyTermination of type asha or hyperband, whose trials go on from them; leave "
-        f"checkpoint out, {POD_PER_TRIAL}",
+        "a pool keeps checkpoints only for earlyTermination of type asha or hyperband; leave checkpoint "
+        f"out, {POD_PER_TRIAL}",
     ),
     _in_a_pool(
         "!has(SPEC.checkpoint) || (SPEC.checkpoint.resume == 'Auto' && !has(SPEC.checkpoint.resumeFrom) && "
         "SPEC.checkpoint.gracePeriodSeconds == 120)",
-        f"a trial in a pool goes on from its own checkpoint only; write checkpoint: {{}}, {POD_PER_TRIAL}",
+        f"a trial in a pool resumes only from its own checkpoint; write checkpoint: {{}}, {POD_PER_TRIAL}",
     ),
     _in_a_pool(
         "!has(SPEC.podFailurePolicy)",
-        f"a failed trial is a result, and not tried again; leave podFailurePolicy out, {POD_PER_TRIAL}",
+        f"a failed trial is a result and is not retried; leave podFailurePolicy out, {POD_PER_TRIAL}",
     ),
     _in_a_pool(
         "SPEC.backoffLimit == 3",
-        f"a failed trial is a result, and not tried again; leave backoffLimit out, {POD_PER_TRIAL}",
+        f"a failed trial is a result and is not retried; leave backoffLimit out, {POD_PER_TRIAL}",
     ),
     _in_a_pool(
         "!has(SPEC.onOutOfMemory)",
-        f"a trial has the memory of its worker; raise resources.limits.memory, {POD_PER_TRIAL}",
+        "a trial has the memory of its worker; leave onOutOfMemory out and raise "
+        f"resources.limits.memory, {POD_PER_TRIAL}",
     ),
     _in_a_pool(
         "!has(SPEC.activeDeadlineSeconds)",
-        "leave activeDeadlineSeconds out here; limits.trialTimeoutSeconds is for a trial, and activeDeadlineSeconds of "
-        "spec for the sweep",
+        "activeDeadlineSeconds is not for a trial; set limits.trialTimeoutSeconds for a trial, or "
+        "spec.activeDeadlineSeconds for the sweep",
     ),
 )
 
 _OF_TRIALS = rules(
-    rule("!self.suspend", "suspend is the sweep's to say; set spec.suspend"),
-    rule("!has(self.ttlSecondsAfterFinished)", "ttlSecondsAfterFinished is the sweep's to say; set it in spec"),
+    rule("!self.suspend", "suspend is not for a trial; set spec.suspend of the sweep"),
+    rule(
+        "!has(self.ttlSecondsAfterFinished)",
+        "ttlSecondsAfterFinished is not for a trial; set it in the spec of the sweep",
+    ),
     rule(
         "!has(self.outputs) || self.outputs.all(name, !has(self.outputs[name].registerAs))",
         "only the best trial's output is registered; leave registerAs out, and set spec.registerBest",
@@ -176,41 +188,41 @@ _OF_TRIALS = rules(
 
 
 class TrialSpec(TrainingJobSpec):
-    """What a trial runs: as a TrainingJob, but registerBest, and not registerAs, makes a model of an output."""
+    """Spec of a trial: that of a TrainingJob, except that registerBest of the sweep replaces registerAs."""
 
     outputs: dict[str, TrialOutput] = TrainingJobSpec.model_fields["outputs"]  # type: ignore[assignment]
 
 
 class TrialTemplate(Schema):
-    """What each trial runs."""
+    """Template of each trial."""
 
     spec: TrialSpec = Field(
-        description="The spec of a TrainingJob, in which $(params.NAME) stands for a parameter of searchSpace too.",
+        description="Spec of a TrainingJob, in which $(params.NAME) also stands for a parameter of searchSpace.",
         json_schema_extra=_OF_TRIALS,
     )
 
 
 class SweepSpec(Schema):
-    """What to search, for what, with how much. Only suspend, limits.parallelTrials and the TTL can be changed later."""
+    """Search space, objectives, algorithm and limits. Mutable: suspend, limits.parallelTrials, TTL."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule("has(self.objective) != has(self.objectives)", "give one of objective and objectives"),
             rule(
                 "!has(self.objectives) || !(self.algorithm.type in ['gp', 'cmaes'])",
-                "gp and cmaes are for one objective; use tpe or nsga2 for several",
+                "gp and cmaes support one objective; use tpe or nsga2 for several",
             ),
             rule(
                 "!has(self.objectives) || !has(self.earlyTermination)",
-                "earlyTermination is for one objective; leave it out",
+                "earlyTermination supports one objective; leave it out",
             ),
             rule(
                 "!has(self.objectives) || !has(self.registerBest)",
-                "of several objectives no trial is the best; leave registerBest out",
+                "several objectives have no single best trial; leave registerBest out",
             ),
             rule(
                 "has(self.limits.maxTrials) || self.algorithm.type == 'grid'",
-                "limits.maxTrials is needed; only a grid ends by itself",
+                "limits.maxTrials is required, except for a grid, which ends by itself",
             ),
             rule(
                 "self.algorithm.type != 'grid' || self.searchSpace.all(name, "
@@ -218,12 +230,13 @@ class SweepSpec(Schema):
                 "self.searchSpace[name].logUniform.min == self.searchSpace[name].logUniform.max) && "
                 "(!has(self.searchSpace[name].uniform) || has(self.searchSpace[name].uniform.step) || "
                 "self.searchSpace[name].uniform.min == self.searchSpace[name].uniform.max))",
-                "a grid has points: give uniform a step and choice instead of logUniform, or take another algorithm",
+                "a grid needs a finite search space; give uniform a step, use choice instead of logUniform, or "
+                "choose another algorithm",
             ),
             rule(
                 "!has(self.registerBest) || (has(self.trialTemplate.spec.outputs) && "
                 "(size(self.trialTemplate.spec.outputs) == 1 || 'model' in self.trialTemplate.spec.outputs))",
-                "registerBest needs one output in trialTemplate.spec.outputs, or one called model",
+                "registerBest needs one output in trialTemplate.spec.outputs, or one named model",
             ),
             rule(
                 "!has(self.trialTemplate.spec.outputs) || self.trialTemplate.spec.outputs.all(name, "
@@ -231,174 +244,180 @@ class SweepSpec(Schema):
                 "(!has(self.trialTemplate.spec.outputs[name].format) && "
                 "!has(self.trialTemplate.spec.outputs[name].compile) && "
                 "!self.trialTemplate.spec.outputs[name].allowCodeExecution))",
-                "format, compile and allowCodeExecution are about the output that registerBest takes; set "
-                "registerBest, or leave them out",
+                "format, compile and allowCodeExecution apply to the output of registerBest; set registerBest, "
+                "or leave them out",
             ),
             rule(
                 "!has(self.budget) || !has(self.budget.cpuHours) || (has(self.trialTemplate.spec.resources) && "
                 f"({_asks_for_cpu('requests')} || {_asks_for_cpu('limits')}))",
-                "budget.cpuHours needs cpu in trialTemplate.spec.resources: what a trial uses is what it reserves",
+                "budget.cpuHours counts reserved CPUs; set cpu in trialTemplate.spec.resources",
             ),
             rule(
                 "!has(self.budget) || !has(self.budget.gpuHours) || (has(self.trialTemplate.spec.resources) && "
                 "has(self.trialTemplate.spec.resources.limits) && "
                 "self.trialTemplate.spec.resources.limits.exists(name, name.endsWith('/gpu')))",
-                "budget.gpuHours needs a GPU in trialTemplate.spec.resources.limits, such as nvidia.com/gpu",
+                "budget.gpuHours counts reserved GPUs; set one in trialTemplate.spec.resources.limits, such as "
+                "nvidia.com/gpu",
             ),
             rule(
                 f"self.execution == 'Pool' || !has(self.limits.maxTrials) || self.limits.maxTrials <= {MOST_PODS}",
-                f"with execution: PodPerTrial there are {MOST_PODS} trials at most; lower limits.maxTrials, or let a "
-                "Pool run them",
+                f"execution: PodPerTrial supports at most {MOST_PODS} trials; lower limits.maxTrials, or set "
+                "execution: Pool",
             ),
             *_POOL,
         )
     )
 
-    objective: Objective | None = Field(
-        default=None, description="What to make small or large.", json_schema_extra=IMMUTABLE
-    )
+    objective: Objective | None = Field(default=None, description="Metric to optimize.", json_schema_extra=IMMUTABLE)
     objectives: list[Objective] | None = Field(
         default=None,
         min_length=2,
         max_length=8,
-        description="Several: the best trials are those than which no other is better in everything.",
+        description="Multiple metrics to optimize; the best trials form the Pareto front.",
         json_schema_extra=IMMUTABLE
         | {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["metric"]}
-        | rules(rule("self.all(each, !has(each.stopAt))", "stopAt is for one objective; leave it out")),
+        | rules(rule("self.all(each, !has(each.stopAt))", "stopAt supports one objective; leave it out")),
     )
     algorithm: Algorithm = Field(
-        default=Algorithm(), description="Who suggests parameters.", json_schema_extra=IMMUTABLE
+        default=Algorithm(),
+        description="Algorithm that suggests the parameters of the next trial.",
+        json_schema_extra=IMMUTABLE,
     )
     search_space: dict[str, Parameter] = Field(
         min_length=1,
         max_length=MAX_PARAMETERS,
-        description="The parameters, and the values that they can have.",
+        description="Parameters and their possible values.",
         json_schema_extra=IMMUTABLE
         | rules(
             rule(
                 "self.all(key, key.matches('^[A-Za-z_][A-Za-z0-9_.-]*$') && size(key) <= 63)",
-                "each key must be a plain identifier, at most 63 characters",
+                "each key must be an identifier of at most 63 characters",
             )
         ),
     )
     early_termination: EarlyTermination | None = Field(
-        default=None, description="End trials that promise little.", json_schema_extra=IMMUTABLE
+        default=None, description="Early termination of unpromising trials.", json_schema_extra=IMMUTABLE
     )
-    limits: Limits = Field(default=Limits(), description="How many trials, and how long.")
+    limits: Limits = Field(default=Limits(), description="Limits on the number and duration of trials.")
     budget: Budget | None = Field(
-        default=None, description="What all trials together may use.", json_schema_extra=IMMUTABLE
+        default=None, description="Budget of all trials together.", json_schema_extra=IMMUTABLE
     )
     canary_trial: bool = Field(
         default=False,
-        description="Run the first trial alone; if its command fails, so does the sweep, and not all of its trials.",
+        description="True to run the first trial alone; if its command fails, the sweep fails and runs no further "
+        "trials.",
         json_schema_extra=IMMUTABLE,
     )
     execution: Literal["Pool", "PodPerTrial"] = Field(
         default="Pool",
-        description="Pool: limits.parallelTrials pods fetch code and inputs once, and take one trial after another. "
-        "PodPerTrial: each trial is a TrainingJob of its own, with all that one can have: several nodes, checkpoints, "
-        "retries.",
+        description="Way to run trials. Pool: limits.parallelTrials pods fetch code and inputs once, and run one "
+        "trial after another. PodPerTrial: each trial is a TrainingJob, with all of its features, such "
+        "as several nodes, checkpoints and retries.",
         json_schema_extra=IMMUTABLE,
     )
     suspend: bool = Field(
         default=False,
-        description="True ends the running pods and holds the sweep until it is false again; trials that run are lost, "
-        "and run again.",
+        description="True to end the running pods and hold the sweep until it is false again. Interrupted trials run"
+        " again.",
     )
     active_deadline_seconds: int | None = Field(
         default=None,
         ge=1,
         le=YEAR,
-        description="Fail the sweep when it has been active for this long, counted from the start of its coordinator; "
-        "suspension does not count, nor does the time in which it has no coordinator.",
+        description="Maximum time in seconds that the sweep is active; then it fails. Time counts from the start of "
+        "its coordinator; it does not count during suspension or without a coordinator.",
         json_schema_extra=IMMUTABLE,
     )
     ttl_seconds_after_finished: int | None = Field(
-        default=None, ge=0, le=315360000, description="Delete the finished Sweep after this time; its results stay."
+        default=None,
+        ge=0,
+        le=315360000,
+        description="Time in seconds after which the finished Sweep is deleted; its results stay.",
     )
     register_best: DnsName | None = Field(
         default=None,
-        description="Register the best trial's output as the next version of this Model, which is made if there is "
-        "none: the one called model, or the only one.",
+        description="Model that gets the best trial's output as its next version; the Model is created if necessary."
+        " The output is the only one, or the one named model.",
         json_schema_extra=IMMUTABLE,
     )
-    trial_template: TrialTemplate = Field(description="What each trial runs.")
+    trial_template: TrialTemplate = Field(description="Template of each trial.")
 
 
 class Trials(Schema):
-    """How many trials there are."""
+    """Number of trials by state."""
 
-    running: int = Field(default=0, ge=0, description="That run.")
-    succeeded: int = Field(default=0, ge=0, description="That ran to their end.")
-    stopped: int = Field(default=0, ge=0, description="That earlyTermination has ended, or paused.")
-    failed: int = Field(default=0, ge=0, description="That failed.")
+    running: int = Field(default=0, ge=0, description="Number of running trials.")
+    succeeded: int = Field(default=0, ge=0, description="Number of trials that ran to their end.")
+    stopped: int = Field(default=0, ge=0, description="Number of trials that earlyTermination ended or paused.")
+    failed: int = Field(default=0, ge=0, description="Number of failed trials.")
 
 
 class Best(Schema):
     """One of the best trials."""
 
-    trial: int = Field(ge=0, description="Its number.")
-    values: dict[str, float] = Field(default={}, max_length=8, description="Its values of the objectives.")
+    trial: int = Field(ge=0, description="Number of the trial.")
+    values: dict[str, float] = Field(default={}, max_length=8, description="Values of the objectives.")
     params: dict[str, Any] = Field(
         default={},
         max_length=MAX_PARAMETERS,
-        description="Its parameters.",
+        description="Parameters of the trial.",
         json_schema_extra={"x-kubernetes-preserve-unknown-fields": True},
     )
     outputs: dict[str, Annotated[str, Field(max_length=MAX_URI)]] = Field(
         default={},
         max_length=16,
-        description="Where its outputs are, by name: the folders in the object storage. With Pool a trial stores them "
-        "if it is the best so far when it ends.",
+        description="Folders of the outputs in the object storage, by name. With execution: Pool a trial stores its "
+        "outputs if it is the best so far when it ends.",
     )
-    model_version: str | None = Field(default=None, max_length=253, description="The ModelVersion made of its output.")
+    model_version: str | None = Field(default=None, max_length=253, description="ModelVersion created from the output.")
 
 
 class Journal(Schema):
-    """All that the sweep knows of its trials."""
+    """Journal of all trials."""
 
-    uri: str = Field(max_length=2048, description="The folder in the object storage.")
+    uri: str = Field(max_length=2048, description="Folder of the journal in the object storage.")
 
 
 class Report(Schema):
-    """What people look at."""
+    """Report of a finished sweep."""
 
-    uri: str = Field(max_length=2048, description="The HTML file in the object storage, with all pictures inside.")
+    uri: str = Field(max_length=2048, description="HTML file in the object storage, with all figures embedded.")
 
 
 class BudgetUsed(Schema):
-    """What all trials together have used, by what they reserve."""
+    """Budget used by all trials together, by what they reserve."""
 
-    cpu_hours: float | None = Field(default=None, ge=0, description="Hours of CPU.")
-    gpu_hours: float | None = Field(default=None, ge=0, description="Hours of GPU.")
+    cpu_hours: float | None = Field(default=None, ge=0, description="CPU hours.")
+    gpu_hours: float | None = Field(default=None, ge=0, description="GPU hours.")
 
 
 class SweepStatus(RunStatus):
-    """What is known of the sweep."""
+    """Progress and results of the sweep."""
 
-    trials: Trials | None = Field(default=None, description="How many trials there are.")
-    progress: str = Field(default="", max_length=32, description="How many are over, of how many, for people.")
+    trials: Trials | None = Field(default=None, description="Number of trials by state.")
+    progress: str = Field(default="", max_length=32, description="Number of finished trials of the total, for display.")
     best: list[Best] = Field(
         default=[],
         max_length=MAX_BEST,
-        description="The best trials, the best first; with several objectives, trials than which none is better in "
-        "everything.",
+        description="Best trials, the best first; with several objectives, trials of the Pareto front.",
     )
-    best_value: str = Field(default="", max_length=64, description="The best trial's value, for people.")
-    model_version: str = Field(default="", max_length=253, description="The ModelVersion that registerBest made.")
-    journal: Journal | None = Field(default=None, description="All that is known of the trials.")
+    best_value: str = Field(default="", max_length=64, description="Value of the best trial, for display.")
+    model_version: str = Field(default="", max_length=253, description="ModelVersion that registerBest created.")
+    journal: Journal | None = Field(default=None, description="Journal of all trials.")
     report: Report | None = Field(
         default=None,
-        description="Its report for people, once it has ended: pictures, the best trials, why others failed.",
+        description="Report with figures, the best trials, and the causes of failures; written when the sweep ends.",
     )
-    budget_used: BudgetUsed | None = Field(default=None, description="What the trials have used.")
+    budget_used: BudgetUsed | None = Field(default=None, description="Budget used so far.")
     warm_start: list[Annotated[str, Field(max_length=2048)]] = Field(
-        default=[], max_length=10, description="Where the journals of warmStartFrom are."
+        default=[], max_length=10, description="Journals of the Sweeps in warmStartFrom."
     )
     mlflow: MlflowStatus | None = Field(
-        default=None, description="The run that records the sweep, where the platform has MLflow."
+        default=None, description="MLflow run of the sweep, if the platform has MLflow."
     )
     image_error_since: str | None = Field(
-        default=None, json_schema_extra={"format": "date-time"}, description="Since when a pod has no image."
+        default=None,
+        json_schema_extra={"format": "date-time"},
+        description="Time since which an image cannot be pulled.",
     )
-    failure: Failure | None = Field(default=None, description="Why it failed.")
+    failure: Failure | None = Field(default=None, description="Cause of the failure.")

@@ -1,4 +1,4 @@
-"""When a Sweep ends a trial that promises little: the schema of spec.earlyTermination."""
+"""Early termination of a Sweep's unpromising trials: the schema of spec.earlyTermination."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .base import Schema, rule, rules
 
 
 def _only_for(field: str, *types: str) -> dict[str, str]:
-    known = ", ".join(f"'{each}'" for each in types)
+    quoted = ", ".join(f"'{type}'" for type in types)
     names = " and ".join(types) if len(types) < 3 else ", ".join(types[:-1]) + " and " + types[-1]
-    return rule(f"!has(self.{field}) || self.type in [{known}]", f"{field} is for type {names}; leave it out")
+    return rule(f"!has(self.{field}) || self.type in [{quoted}]", f"{field} is for type {names}; leave it out")
 
 
 class EarlyTermination(Schema):
-    """When a trial is ended before its time; steps are those that the command prints (step=) beside the metric."""
+    """Early termination of trials. Steps are those that the command prints (step=) beside the metric."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -29,7 +29,10 @@ class EarlyTermination(Schema):
             _only_for("truncationPercentage", "truncation"),
             _only_for("evaluationInterval", "median", "bandit", "truncation"),
             _only_for("delayEvaluation", "median", "bandit", "truncation"),
-            rule("self.type != 'hyperband' || has(self.maxSteps)", "hyperband needs maxSteps: its brackets end there"),
+            rule(
+                "self.type != 'hyperband' || has(self.maxSteps)",
+                "hyperband needs maxSteps, at which its brackets end; set it",
+            ),
             rule(
                 "!has(self.maxSteps) || self.maxSteps >= (has(self.minSteps) ? self.minSteps : 1)",
                 "maxSteps must not be below minSteps",
@@ -42,38 +45,35 @@ class EarlyTermination(Schema):
             rule("!has(self.slackAmount) || self.slackAmount > 0.0", "slackAmount must be above 0"),
             rule(
                 "self.type != 'truncation' || has(self.truncationPercentage)",
-                "truncation needs truncationPercentage: how many of a hundred trials end",
+                "truncation needs truncationPercentage, the percentage of trials to end; set it",
             ),
         )
     )
 
     type: Literal["asha", "hyperband", "median", "bandit", "truncation"] = Field(
-        description="asha: at minSteps, and at each reductionFactor times as many, only the best of reductionFactor go "
-        "on. hyperband: the same, in brackets that begin at different steps. median: who is worse than the median of "
-        "the others' means ends. bandit: who is worse than the best by more than the slack ends. truncation: of all "
-        "that run, the worst percentage ends."
+        description="Policy. asha: successive halving; at minSteps, and at each multiple by reductionFactor, the "
+        "best 1/reductionFactor of the trials go on. hyperband: the same, in brackets with different "
+        "first steps. median: trials below the median of the others' running means end. bandit: trials "
+        "worse than the best by more than the slack end. truncation: the worst percentage of running "
+        "trials ends."
     )
-    min_steps: int | None = Field(
-        default=None, ge=1, le=LARGEST, description="The step of the first decision; 1 if left out."
-    )
+    min_steps: int | None = Field(default=None, ge=1, le=LARGEST, description="Step of the first decision. Default: 1.")
     max_steps: int | None = Field(
-        default=None, ge=1, le=LARGEST, description="The step at which a trial has run to its end."
+        default=None, ge=1, le=LARGEST, description="Step at which a trial has run to its end."
     )
     reduction_factor: int | None = Field(
-        default=None, ge=2, le=16, description="One in so many goes on; 3 if left out."
+        default=None, ge=2, le=16, description="Inverse of the share of trials that go on at each decision. Default: 3."
     )
     slack_factor: float | None = Field(
-        default=None, description="How much worse than the best a trial may be, as a share of it."
+        default=None, description="Maximum distance from the best trial, as a share of its value."
     )
-    slack_amount: float | None = Field(
-        default=None, description="How much worse than the best a trial may be, as a number."
-    )
+    slack_amount: float | None = Field(default=None, description="Maximum distance from the best trial, as a number.")
     truncation_percentage: int | None = Field(
-        default=None, ge=1, le=99, description="So many of a hundred trials end at each decision."
+        default=None, ge=1, le=99, description="Percentage of trials that end at each decision."
     )
     evaluation_interval: int | None = Field(
-        default=None, ge=1, le=LARGEST, description="Decisions are made at multiples of so many steps; 1 if left out."
+        default=None, ge=1, le=LARGEST, description="Number of steps between decisions. Default: 1."
     )
     delay_evaluation: int | None = Field(
-        default=None, ge=0, le=LARGEST, description="No trial is ended before this step; 0 if left out."
+        default=None, ge=0, le=LARGEST, description="Step before which no trial is ended. Default: 0."
     )

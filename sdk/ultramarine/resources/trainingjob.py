@@ -1,4 +1,4 @@
-"""TrainingJob: what its author writes and what the operator answers."""
+"""TrainingJob: one training in one or several pods; spec and status."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from .model import Compile
 MAX_PARAMETERS = 128
 LABEL_VALUE = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 LABEL_KEY = f"({SUBDOMAIN}/)?{LABEL_VALUE}"
-SAYS_VALUE = says("must be a label's value: letters, digits, '-', '_' and '.', with a letter or digit at both ends")
+SAYS_VALUE = says("must be a label value: letters, digits, '-', '_' and '.', with a letter or digit at both ends")
 IS_NAME = rule(
     f"self.all(key, key.matches('{NAME_PATTERN}') && size(key) <= 40)",
-    "each key must be lower-case letters, digits and '-', at most 40 characters: it becomes a folder's name",
+    "each key must be lower-case letters, digits and '-', at most 40 characters; it becomes a folder's name",
 )
 KEYS_ARE_NAMES = rules(IS_NAME)
 KEYS_ARE_FREE_NAMES = rules(
     IS_NAME,
     rule(
         f"!self.exists(key, key in ['{ATTEMPTS_NAME}', '{CHECKPOINTS_NAME}', '{LOGS_NAME}', '{METRICS_NAME}'])",
-        f"{ATTEMPTS_NAME}, {CHECKPOINTS_NAME}, {LOGS_NAME} and {METRICS_NAME} are folders of the platform's; choose "
-        "another name",
+        f"{ATTEMPTS_NAME}, {CHECKPOINTS_NAME}, {LOGS_NAME} and {METRICS_NAME} are reserved folders; "
+        "choose another name",
     ),
 )
 
 
 class ObjectName(Schema):
-    """An object in the same namespace."""
+    """Object in the same namespace."""
 
     name: str = Field(
         pattern=f"^{SUBDOMAIN}$",
         max_length=253,
-        description="Its name.",
+        description="Name of the object.",
         json_schema_extra=SAYS_NAME,
     )
 
@@ -64,13 +64,13 @@ GIT_URL = rf"^(https?://[^\s@]+|ssh://{GIT_HOST}(:[0-9]{{1,5}})?/[^\s@]+|{GIT_HO
 
 
 class GitSource(Schema):
-    """A commit of a git repository."""
+    """Commit of a git repository."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
                 "!self.url.contains('@') || has(self.secretRef)",
-                "ssh needs a key: set secretRef to a Secret with ssh-privatekey and known_hosts",
+                "ssh needs a key; set secretRef to a Secret with ssh-privatekey and known_hosts",
             )
         )
     )
@@ -78,38 +78,38 @@ class GitSource(Schema):
     url: str = Field(
         pattern=GIT_URL,
         max_length=1024,
-        description="The repository, by https, http or ssh (ssh://git@HOST/PATH or git@HOST:PATH). The namespace's "
-        "network policies have to let pods reach it.",
+        description="URL of the repository, by https, http or ssh (ssh://git@HOST/PATH or git@HOST:PATH). The "
+        "namespace's network policies must let pods reach it.",
         json_schema_extra=says(
-            "must be https:// or http:// without a user, ssh://USER@HOST/PATH or USER@HOST:PATH; a password belongs "
-            "into the Secret of secretRef"
+            "must be https:// or http:// without a user, ssh://USER@HOST/PATH or USER@HOST:PATH; put a "
+            "password into the Secret of secretRef"
         ),
     )
     ref: str = Field(
         default="",
         pattern=r"^([A-Za-z0-9][A-Za-z0-9._/-]*)?$",
         max_length=255,
-        description="A branch, a tag or a whole commit id; the default branch if left out. "
-        "Only this one commit is fetched, and status.provenance.gitCommit says which.",
-        json_schema_extra=says("must be a branch, a tag or a commit id of 40 hexadecimal digits"),
+        description="Branch, tag or complete commit ID. Default: the default branch. Only this commit is fetched; "
+        "status.provenance.gitCommit records it.",
+        json_schema_extra=says("must be a branch, a tag or a commit ID of 40 hexadecimal digits"),
     )
     path: str = Field(
         default="",
         pattern=r"^([A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*)?$",
         max_length=1024,
-        description="A folder of the repository, whose files are taken; all of them if left out.",
-        json_schema_extra=says("must be a folder's path inside the repository, such as src/train"),
+        description="Folder of the repository to take files from. Default: all of it.",
+        json_schema_extra=says("must be the path of a folder in the repository, such as src/train"),
     )
     secret_ref: ObjectName | None = Field(
         default=None,
-        description="A Secret with credentials for the repository. For https: password or token, and username if the "
-        "server asks for a certain one; ca.crt for a private CA. For ssh: ssh-privatekey and known_hosts. The command "
-        "does not see them.",
+        description="Secret with credentials for the repository. For https: password or token, username if the "
+        "server needs one, and ca.crt for a private CA. For ssh: ssh-privatekey and known_hosts. The "
+        "command cannot read them.",
     )
 
 
 class Source(Schema):
-    """The code to run: inline, configMap, git or uri."""
+    """Source of the code: inline, configMap, git or uri."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -117,8 +117,11 @@ class Source(Schema):
                 "[has(self.inline), has(self.configMap), has(self.git), has(self.uri)].filter(it, it).size() == 1",
                 "give one of inline, configMap, git and uri",
             ),
-            rule("!has(self.digest) || has(self.uri)", "digest is about the archive at uri; leave it out"),
-            rule("!has(self.uri) || !self.uri.endsWith('/')", "uri must name one archive, not all below a prefix"),
+            rule("!has(self.digest) || has(self.uri)", "digest applies to the archive at uri; leave it out"),
+            rule(
+                "!has(self.uri) || !self.uri.endsWith('/')",
+                "uri must name one archive, not a folder; remove the slash at its end",
+            ),
         )
     )
 
@@ -126,8 +129,8 @@ class Source(Schema):
         default=None,
         min_length=1,
         max_length=32,
-        description="File name to content; the files lie in the folder in which the command starts. 900 KB in all; "
-        "above 256 KB, kubectl needs apply --server-side.",
+        description="Content by file name; the command starts in the folder of these files. Maximum 900 KB together;"
+        " above 256 KB, kubectl needs apply --server-side.",
         json_schema_extra=rules(
             rule(
                 "self.all(key, key.matches('^[A-Za-z0-9._-]+$') && size(key) <= 253)",
@@ -135,174 +138,179 @@ class Source(Schema):
             ),
             rule(
                 "self.all(key, key != '.' && !key.startsWith('..'))",
-                "each key must be a plain file name, which does not begin with two dots",
+                "each key must be a plain file name that does not begin with two dots",
             ),
             rule(
                 "self.map(key, size(self[key])).sum() <= 900000",
-                "the files together may have 900,000 characters; put larger ones into an image or an input",
+                "the files together have more than 900,000 characters; put larger files into an image or an input",
             ),
         ),
     )
 
-    config_map: ObjectName | None = Field(default=None, description="Files of a ConfigMap.")
-    git: GitSource | None = Field(default=None, description="Files of a git repository.")
+    config_map: ObjectName | None = Field(default=None, description="ConfigMap with the files.")
+    git: GitSource | None = Field(default=None, description="Git repository with the files.")
     uri: Uri | None = Field(
         default=None,
-        description="A tar archive in the object storage, plain or compressed (.tar.gz); it is unpacked into the "
+        description="Tar archive in the object storage, plain or compressed (.tar.gz). It is unpacked into the "
         "folder in which the command starts.",
     )
     digest: Digest | None = Field(
-        default=None, description="The SHA-256 that the archive must have; the job fails for any other content."
+        default=None, description="Expected SHA-256 of the archive; the job fails if it differs."
     )
 
 
 class Input(Schema):
-    """Data for the command."""
+    """Input data of the command."""
 
     uri: Uri = Field(
-        description="An object (s3://BUCKET/KEY), or all objects below a prefix that ends in a slash. "
-        "It is put into /mnt/inputs/NAME."
+        description="Object (s3://BUCKET/KEY), or all objects below a prefix that ends in a slash. It appears at "
+        "/mnt/inputs/NAME."
     )
     mode: Literal["Download", "Stream"] = Field(
         default="Download",
-        description="Download: the files are there before the command starts. Stream: nothing is copied; they are read "
-        "over http from $(inputs.NAME), which is a URL then, in whole or in parts.",
+        description="Way to read the input. Download: the files are complete before the command starts. Stream: "
+        "nothing is copied; $(inputs.NAME) is a URL from which the command reads files over http, whole "
+        "or in parts.",
     )
 
 
 class TrialOutput(Schema):
-    """A folder, /mnt/outputs/NAME, that is uploaded when the command has succeeded."""
+    """Output folder, /mnt/outputs/NAME, that is uploaded after the command succeeds."""
 
     register_as: DnsName | None = Field(
         default=None,
-        description="Register the folder as the next version of this Model, which is made if there is none.",
+        description="Model that gets the folder as its next version; the Model is created if necessary.",
     )
     format: (
         Literal["auto", "sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "torch", "python", "pickle", "joblib"]
         | None
     ) = Field(
         default=None,
-        description="The model's format; auto (the default) tells it by the files: .skops, .onnx, .ubj, .lgb, .pt2, "
-        ".pt, .pkl, .joblib, XGBoost's .json, LightGBM's .txt, MLmodel. python has to be named.",
+        description="Format of the model. Default: auto, which infers it from the files: .skops, .onnx, .ubj, .lgb, "
+        ".pt2, .pt, .pkl, .joblib, XGBoost's .json, LightGBM's .txt, MLmodel. python cannot be inferred.",
     )
     compile: Compile | None = Field(
         default=None,
-        description="Compile the registered version before it is served (to: onnx) or not at all (to: none); left out, "
-        "it is compiled in the background, if it can be. A model of format onnx is not.",
+        description="Compilation of the registered version: before serving (to: onnx) or never (to: none). By "
+        "default the version compiles in the background if its format allows. A model of format onnx is "
+        "never compiled.",
     )
     allow_code_execution: bool = Field(
         default=False,
-        description="Load each version that is registered of it even if that runs code of its maker's choice, as "
-        "pickles and python do. status.codeExecution of the version says who asked for the training.",
+        description="Permission to load each version registered from this output even if loading runs arbitrary "
+        "code, as with pickle and python. status.codeExecution of the version names the user who "
+        "requested the training.",
     )
 
 
 class Output(TrialOutput):
-    """A folder, /mnt/outputs/NAME, that is uploaded when the command has succeeded."""
+    """Output folder, /mnt/outputs/NAME, that is uploaded after the command succeeds."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
                 "!has(self.format) || has(self.registerAs)",
-                "format is about a model; set registerAs too, or leave it out",
+                "format applies to a model; set registerAs too, or leave it out",
             ),
             rule(
                 "!has(self.compile) || has(self.registerAs)",
-                "compile is about a model; set registerAs too, or leave it out",
+                "compile applies to a model; set registerAs too, or leave it out",
             ),
             rule(
                 "!self.allowCodeExecution || has(self.registerAs)",
-                "allowCodeExecution is about a model; set registerAs too, or leave it out",
+                "allowCodeExecution applies to a model; set registerAs too, or leave it out",
             ),
         )
     )
 
 
 class Elastic(Schema):
-    """How far the number of nodes may sink."""
+    """Elastic training: continuing with fewer nodes."""
 
     min_nodes: int = Field(
         ge=1,
         le=999,
-        description="The fewest nodes to go on with. When a pod is lost the others start again from the newest "
-        "checkpoint, with this many at least; when it is back, with all. The pod of node 0 is always among them.",
+        description="Minimum number of nodes. When a pod is lost, the others restart from the newest checkpoint with"
+        " at least this number; when the pod is back, all restart. Node 0 is always among them.",
     )
 
 
 class Checkpoint(Schema):
-    """What the command writes into /mnt/checkpoints outlives its pod."""
+    """Checkpoints: files in /mnt/checkpoints that outlive their pod."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
                 "!has(self.resumeFrom) || self.resumeFrom.endsWith('/')",
-                "resumeFrom must be a checkpoint's folder and end in a slash, as status.lastCheckpoint.uri does",
+                "resumeFrom must be a checkpoint's folder that ends in a slash, such as status.lastCheckpoint.uri",
             ),
             rule(
                 "!has(self.resumeFrom) || self.resume == 'Auto'",
-                "resumeFrom is where to resume; leave it out, or let resume be Auto",
+                "resumeFrom needs resume: Auto; remove one of the two",
             ),
         )
     )
 
-    enabled: bool = Field(default=True, description="Keep checkpoints.")
+    enabled: bool = Field(default=True, description="True to keep checkpoints.")
     resume: Literal["Auto", "Never"] = Field(
         default="Auto",
-        description="Auto: /mnt/checkpoints holds the newest complete checkpoint before each start of the command. "
-        "Never: it is empty then.",
+        description="Start of the command. Auto: /mnt/checkpoints has the newest complete checkpoint. Never: "
+        "/mnt/checkpoints is empty.",
     )
     resume_from: Uri | None = Field(
         default=None,
-        description="Another job's checkpoint (its status.lastCheckpoint.uri), for as long as this one has none.",
+        description="Checkpoint of another job (its status.lastCheckpoint.uri), used until this job has its own.",
     )
     grace_period_seconds: int = Field(
         default=120,
         ge=5,
         le=3600,
-        description="The time from SIGTERM to the end of the pod: for a last checkpoint, and for its upload.",
+        description="Time in seconds from SIGTERM to the end of the pod, for a last checkpoint and its upload.",
     )
 
 
 class ExitCodes(Schema):
-    """Exit codes of the command."""
+    """Condition on the exit code of the command."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule("self.operator != 'In' || !(0 in self.values)", "values must not have 0, which is no failure")
+            rule(
+                "self.operator != 'In' || !(0 in self.values)", "values must not have 0, which means success; remove it"
+            )
         )
     )
 
-    operator: Literal["In", "NotIn"] = Field(description="In: one of values. NotIn: none of them.")
+    operator: Literal["In", "NotIn"] = Field(description="Operator. In: one of values. NotIn: none of values.")
     values: list[Annotated[int, Field(ge=0, le=255)]] = Field(
         min_length=1, max_length=255, description="Exit codes.", json_schema_extra={"x-kubernetes-list-type": "set"}
     )
 
 
 class FailurePolicyRule(Schema):
-    """What to do about a failed pod."""
+    """Action on a failed pod."""
 
     action: Literal["FailJob", "Ignore", "Count"] = Field(
-        description="FailJob: no more attempts. Ignore: another attempt, which does not count against backoffLimit. "
-        "Count: another attempt, which does."
+        description="Action. FailJob: no more attempts. Ignore: another attempt, which does not count against "
+        "backoffLimit. Count: another attempt, which counts."
     )
-    on_exit_codes: ExitCodes = Field(description="Which failures the rule is about.")
+    on_exit_codes: ExitCodes = Field(description="Exit codes to which the rule applies.")
 
 
 class PodFailurePolicy(Schema):
-    """What failures mean; the first rule that fits is taken. No rule is asked about an eviction for want of room."""
+    """Policy on failed pods; the first matching rule applies. Evictions for lack of resources match no rule."""
 
     rules: list[FailurePolicyRule] = Field(min_length=1, max_length=15, description="Rules, in order.")
 
 
 class OnOutOfMemory(Schema):
-    """Another attempt with more memory, when the command was killed for using more than its limit."""
+    """Retry with more memory after the command was killed for exceeding its memory limit."""
 
-    factor: float = Field(default=2, ge=1.1, le=10, description="How many times as much memory each attempt gets.")
-    max_memory: Quantity = Field(description="The most that it gets; when that is not enough, the job fails.")
+    factor: float = Field(default=2, ge=1.1, le=10, description="Factor by which each attempt raises the memory limit.")
+    max_memory: Quantity = Field(description="Maximum memory limit; the job fails if it is not enough.")
 
 
 class EnvFromSource(Schema):
-    """All keys of a Secret or ConfigMap as environment variables."""
+    """Environment variables from all keys of a Secret or ConfigMap."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -313,30 +321,30 @@ class EnvFromSource(Schema):
         default="",
         pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$",
         max_length=64,
-        description="Put before each key.",
+        description="Prefix of each variable.",
         json_schema_extra=says("must be letters, digits and '_', and must not begin with a digit")
-        | rules(rule("!self.startsWith('ULTRAMARINE_')", "names that start with ULTRAMARINE_ are the platform's own")),
+        | rules(rule("!self.startsWith('ULTRAMARINE_')", "the prefix ULTRAMARINE_ is reserved; choose another prefix")),
     )
-    secret_ref: ObjectName | None = Field(default=None, description="A Secret.")
-    config_map_ref: ObjectName | None = Field(default=None, description="A ConfigMap.")
+    secret_ref: ObjectName | None = Field(default=None, description="Secret with the variables.")
+    config_map_ref: ObjectName | None = Field(default=None, description="ConfigMap with the variables.")
 
 
 class Toleration(Schema):
-    """A taint that the pods tolerate, as in a pod."""
+    """Toleration of a taint, as in a pod."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
                 "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
-                "without a key, operator must be Exists: every taint is tolerated then",
+                "a toleration without a key needs operator Exists, which tolerates every taint; set it, or give a key",
             ),
             rule(
                 "!has(self.value) || self.value == '' || !has(self.operator) || self.operator != 'Exists'",
-                "operator Exists takes no value; leave value out, or let operator be Equal",
+                "operator Exists takes no value; leave value out, or set operator to Equal",
             ),
             rule(
                 "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
-                "tolerationSeconds needs effect NoExecute",
+                "tolerationSeconds needs effect NoExecute; set it, or leave tolerationSeconds out",
             ),
         )
     )
@@ -345,29 +353,33 @@ class Toleration(Schema):
         default="",
         pattern=f"^({LABEL_KEY})?$",
         max_length=253,
-        description="The taint's key; every taint if left out.",
-        json_schema_extra=says("must be a taint's key, such as nvidia.com/gpu"),
+        description="Key of the taint. Default: every taint.",
+        json_schema_extra=says("must be the key of a taint, such as nvidia.com/gpu"),
     )
     operator: Literal["Exists", "Equal"] | None = Field(
-        default=None, description="Equal (the default): the taint has this value. Exists: whatever its value is."
+        default=None,
+        description="Operator. Equal (the default): the taint has this value. Exists: the taint has any value.",
     )
     value: str = Field(
         default="",
         pattern=f"^({LABEL_VALUE})?$",
         max_length=63,
-        description="The taint's value.",
+        description="Value of the taint.",
         json_schema_extra=SAYS_VALUE,
     )
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        default=None, description="The taint's effect; all if left out."
+        default=None, description="Effect of the taint. Default: every effect."
     )
     toleration_seconds: int | None = Field(
-        default=None, ge=0, le=31536000, description="How long a NoExecute taint is tolerated; for ever if left out."
+        default=None,
+        ge=0,
+        le=31536000,
+        description="Time in seconds for which a NoExecute taint is tolerated. Default: no limit.",
     )
 
 
 def _as_in_a_pod(description: str) -> Any:
-    """A part of Kubernetes' own schema, which is long and grows: the API server judges it when it gets the Job."""
+    """Return a field with a part of Kubernetes' own schema, which the API server validates when it gets the Job."""
     return Field(
         default=None,
         max_length=2,
@@ -377,15 +389,15 @@ def _as_in_a_pod(description: str) -> Any:
 
 
 class Affinity(Schema):
-    """To which nodes, and to which other pods, the pods are drawn, as in a pod."""
+    """Affinity of the pods to nodes and to other pods, as in a pod."""
 
-    node_affinity: dict[str, Any] | None = _as_in_a_pod("Nodes that they must be on, or are best on.")
-    pod_affinity: dict[str, Any] | None = _as_in_a_pod("Pods that they must be near, or are best near.")
-    pod_anti_affinity: dict[str, Any] | None = _as_in_a_pod("Pods that they must not be near, or are best away from.")
+    node_affinity: dict[str, Any] | None = _as_in_a_pod("Required and preferred nodes.")
+    pod_affinity: dict[str, Any] | None = _as_in_a_pod("Required and preferred pods nearby.")
+    pod_anti_affinity: dict[str, Any] | None = _as_in_a_pod("Pods to keep away from, required and preferred.")
 
 
 class PodTemplate(Schema):
-    """Where and as whom the pods run. What else a pod can have is the platform's to decide."""
+    """Scheduling and identity of the pods. The platform sets all other fields of a pod."""
 
     node_selector: dict[
         str, Annotated[str, Field(pattern=f"^({LABEL_VALUE})?$", max_length=63, json_schema_extra=SAYS_VALUE)]
@@ -396,27 +408,27 @@ class PodTemplate(Schema):
         json_schema_extra=rules(
             rule(
                 f"self.all(key, key.matches('^{LABEL_KEY}$') && size(key) <= 253)",
-                "each key must be a label's, such as topology.kubernetes.io/zone",
+                "each key must be a label key, such as topology.kubernetes.io/zone",
             )
         ),
     )
     tolerations: list[Toleration] = Field(default=[], max_length=32, description="Taints that the pods tolerate.")
     affinity: Affinity | None = Field(
         default=None,
-        description="To which nodes and pods they are drawn, as in a pod. What the API server refuses of it, unknown "
-        "fields too, the condition Reconciled says in its words.",
+        description="Affinity to nodes and pods, as in a pod. If the API server refuses it, unknown fields included,"
+        " the condition Reconciled has its message.",
     )
     priority_class_name: str = Field(
         default="",
         pattern=f"^({SUBDOMAIN})?$",
         max_length=253,
-        description="Their PriorityClass: who goes first where room is scarce.",
+        description="PriorityClass of the pods.",
         json_schema_extra=SAYS_NAME
         | rules(
-            rule("!self.startsWith('system-')", "classes that begin with system- are the cluster's; name another"),
+            rule("!self.startsWith('system-')", "the prefix system- is reserved by the cluster; name another class"),
             rule(
                 "!self.startsWith('ultramarine-platform')",
-                "classes that begin with ultramarine-platform are the platform's own; name another",
+                "the prefix ultramarine-platform is reserved by the platform; name another class",
             ),
         ),
     )
@@ -424,32 +436,32 @@ class PodTemplate(Schema):
         default="",
         pattern=f"^({SUBDOMAIN})?$",
         max_length=253,
-        description="The ServiceAccount whose token the pods get; they have none if this is left out.",
+        description="ServiceAccount whose token the pods get. Default: no token.",
         json_schema_extra=SAYS_NAME,
     )
 
 
 class TrainingJobSpec(Schema):
-    """What to run, on what, and what to keep of it. It cannot be changed later, but for suspend, limits and the TTL."""
+    """Code, data and resources of a training. Mutable: suspend, limits on time and retries, TTL."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
                 "!has(self.elastic) || self.elastic.minNodes < self.nodes",
-                "elastic.minNodes must be less than nodes; leave elastic out where all nodes are needed",
+                "elastic.minNodes must be less than nodes; leave elastic out if all nodes are needed",
             ),
             rule(
                 "!has(self.processesPerNode) || (has(self.framework) && self.framework in ['torch', 'mpi'])",
-                "processesPerNode is for the frameworks torch and mpi; leave it out",
+                "processesPerNode needs framework torch or mpi; leave it out",
             ),
             rule(
                 "self.nodes <= 1 || has(self.framework)",
-                "several nodes need a framework, by which they find each other; framework: none only numbers them",
+                "several nodes need a framework to connect them; set one, or framework: none to only number the nodes",
             ),
             rule(
                 "!has(self.onOutOfMemory) || (has(self.resources) && has(self.resources.limits) && "
                 "'memory' in self.resources.limits)",
-                "onOutOfMemory needs resources.limits.memory to begin with",
+                "onOutOfMemory needs a first limit; set resources.limits.memory",
             ),
         )
     )
@@ -458,18 +470,18 @@ class TrainingJobSpec(Schema):
         default=None,
         min_length=1,
         max_length=500,
-        description="The container image. The default is the platform's trainer image, with scikit-learn, skops, "
-        "pandas, pyarrow, xgboost, lightgbm, statsmodels, mlflow-skinny, matplotlib and optuna; docs/images.md has "
-        "their versions. Another image must be built from that one. Where no source is given, the command starts in "
-        "the image's WORKDIR if there is code in it.",
+        description="Container image. Default: the platform's trainer image, with scikit-learn, skops, pandas, "
+        "pyarrow, xgboost, lightgbm, statsmodels, mlflow-skinny, matplotlib and optuna; docs/images.md "
+        "lists the versions. Another image must be built from the trainer image. Without a source, the "
+        "command starts in the image's WORKDIR if there is code in it.",
         json_schema_extra=IMMUTABLE,
     )
-    source: Source | None = Field(default=None, description="The code to run.", json_schema_extra=IMMUTABLE)
+    source: Source | None = Field(default=None, description="Source of the code.", json_schema_extra=IMMUTABLE)
     command: list[Annotated[str, Field(max_length=32768)]] = Field(
         min_length=1,
         max_length=64,
-        description="The command and its first arguments. $(params.NAME), $(inputs.NAME) and $(outputs.NAME) "
-        "stand for a parameter and for the folders of an input or output.",
+        description="Command and its first arguments. $(params.NAME), $(inputs.NAME) and $(outputs.NAME) stand for a"
+        " parameter and for the folders of an input and an output.",
         json_schema_extra=IMMUTABLE
         | rules(
             rule("self[0] != ''", "command must name a program"),
@@ -480,13 +492,13 @@ class TrainingJobSpec(Schema):
         ),
     )
     args: list[Annotated[str, Field(max_length=32768)]] = Field(
-        default=[], max_length=256, description="More arguments.", json_schema_extra=IMMUTABLE
+        default=[], max_length=256, description="Additional arguments.", json_schema_extra=IMMUTABLE
     )
     parameters: dict[str, ParameterText] = Field(
         default={},
         max_length=MAX_PARAMETERS,
-        description="Values for $(params.NAME): texts, numbers or booleans. A number or a boolean is taken as its "
-        "text, 0.10 as 0.1 and 1e-5 as 1e-05; put in quotes what has to stay as it is written.",
+        description="Values of $(params.NAME): strings, numbers or booleans. Numbers and booleans become strings, "
+        "0.10 becomes 0.1 and 1e-5 becomes 1e-05; quote a value to keep its spelling.",
         json_schema_extra=IMMUTABLE,
     )
     env: list[EnvVar] = Field(
@@ -498,231 +510,247 @@ class TrainingJobSpec(Schema):
     env_from: list[EnvFromSource] = Field(
         default=[],
         max_length=32,
-        description="More environment variables; those of env win.",
+        description="Additional environment variables; env takes precedence.",
         json_schema_extra=IMMUTABLE,
     )
     framework: Literal["none", "torch", "tensorflow", "jax", "xgboost", "mpi"] | None = Field(
         default=None,
-        description="How the processes find each other: torch sets what torchrun and init_process_group read, "
-        "tensorflow TF_CONFIG, jax JAX_COORDINATOR_ADDRESS and the like; xgboost runs the tracker, mpi runs the "
-        "command by mpirun. none only numbers the nodes: NODE_RANK, NNODES, MASTER_ADDR.",
+        description="Framework that connects the processes. torch: variables for torchrun and init_process_group. "
+        "tensorflow: TF_CONFIG. jax: JAX_COORDINATOR_ADDRESS and others. xgboost: runs the tracker. mpi:"
+        " starts the command by mpirun. none: NODE_RANK, NNODES and MASTER_ADDR only.",
         json_schema_extra=IMMUTABLE,
     )
     nodes: int = Field(
         default=1,
         ge=1,
         le=1000,
-        description="How many pods work together. They start together, and start again together when one of them fails "
-        "or is lost. Outputs and checkpoints are those of node 0.",
+        description="Number of pods that work together. They start together, and restart together if one fails or is"
+        " lost. Outputs and checkpoints are those of node 0.",
         json_schema_extra=IMMUTABLE,
     )
     processes_per_node: int | None = Field(
         default=None,
         ge=1,
         le=256,
-        description="How many processes each node runs; by default one for each GPU of resources.limits, or one.",
+        description="Number of processes per node. Default: the number of GPUs in resources.limits, or 1.",
         json_schema_extra=IMMUTABLE,
     )
-    elastic: Elastic | None = Field(default=None, description="Go on when nodes are lost.", json_schema_extra=IMMUTABLE)
+    elastic: Elastic | None = Field(
+        default=None, description="Elastic training: continuing with fewer nodes.", json_schema_extra=IMMUTABLE
+    )
     resources: Resources = Field(
-        default=Resources(), description="What each pod's container reserves and may use.", json_schema_extra=IMMUTABLE
+        default=Resources(), description="Resources of each pod's container.", json_schema_extra=IMMUTABLE
     )
     on_out_of_memory: OnOutOfMemory | None = Field(
         default=None,
-        description="Try again with more memory when there was too little; it does not count against backoffLimit.",
+        description="Retry with more memory after an attempt ran out of it; the retry does not count against "
+        "backoffLimit.",
         json_schema_extra=IMMUTABLE,
     )
     checkpoint: Checkpoint | None = Field(
         default=None,
-        description="Keep what the command writes into /mnt/checkpoints, and resume from it after a failed attempt, an "
+        description="Checkpoints in /mnt/checkpoints, from which the job resumes after a failed attempt, an "
         "eviction, the loss of a node, or a suspension. checkpoint: {} is enough.",
         json_schema_extra=IMMUTABLE,
     )
     pod_failure_policy: PodFailurePolicy | None = Field(
-        default=None, description="Which exit codes are worth another attempt.", json_schema_extra=IMMUTABLE
+        default=None,
+        description="Policy on failed pods: exit codes that deserve another attempt.",
+        json_schema_extra=IMMUTABLE,
     )
     pod_template: PodTemplate = Field(
-        default=PodTemplate(), description="Where and as whom the pods run.", json_schema_extra=IMMUTABLE
+        default=PodTemplate(), description="Scheduling and identity of the pods.", json_schema_extra=IMMUTABLE
     )
     inputs: dict[str, Input] = Field(
-        default={}, max_length=32, description="Data by name.", json_schema_extra=IMMUTABLE | KEYS_ARE_NAMES
+        default={}, max_length=32, description="Input data by name.", json_schema_extra=IMMUTABLE | KEYS_ARE_NAMES
     )
     outputs: dict[str, Output] = Field(
-        default={}, max_length=16, description="Results by name.", json_schema_extra=IMMUTABLE | KEYS_ARE_FREE_NAMES
+        default={},
+        max_length=16,
+        description="Output folders by name.",
+        json_schema_extra=IMMUTABLE | KEYS_ARE_FREE_NAMES,
     )
     suspend: bool = Field(
-        default=False, description="True ends the running pod and holds the job until it is false again."
+        default=False, description="True to end the running pod and hold the job until it is false again."
     )
-    backoff_limit: int = Field(default=3, ge=0, le=100, description="How often a failed attempt is tried again.")
+    backoff_limit: int = Field(default=3, ge=0, le=100, description="Maximum number of retries after failed attempts.")
     active_deadline_seconds: int | None = Field(
         default=None,
         ge=1,
         le=31536000,
-        description="Fail the job when it has been active for this long; suspension does not count.",
+        description="Maximum time in seconds that the job is active; then it fails. Suspension does not count.",
     )
     pending_deadline_seconds: int | None = Field(
         default=None,
         ge=1,
         le=31536000,
-        description="Fail the job when one of its pods has waited for this long for a node, an image or a volume; the "
-        "scheduler's own words say why. By default it waits for ever, but two minutes for an image that is not there, "
-        "and ten for a registry that does not answer.",
+        description="Maximum time in seconds that a pod waits for a node, an image or a volume; then the job fails "
+        "with the scheduler's message. Default: no limit, except two minutes for an image that does not "
+        "exist, and ten for a registry that does not answer.",
     )
     ttl_seconds_after_finished: int | None = Field(
         default=None,
         ge=0,
         le=315360000,
-        description="Delete the finished TrainingJob after this time; its results stay.",
+        description="Time in seconds after which the finished TrainingJob is deleted; its results stay.",
     )
 
 
 class OutputStatus(Schema):
-    """One uploaded output."""
+    """Uploaded output."""
 
-    uri: str = Field(max_length=2048, description="The folder in the object storage.")
-    digest: Digest = Field(description="SHA-256 over the list of its files; it names the whole content.")
-    bytes: int = Field(ge=0, description="The size of all its files.")
-    format: str = Field(default="", max_length=63, description="The model's format, if it is a model.")
+    uri: str = Field(max_length=2048, description="Folder in the object storage.")
+    digest: Digest = Field(description="SHA-256 over the list of files, which identifies the whole content.")
+    bytes: int = Field(ge=0, description="Total size of the files in bytes.")
+    format: str = Field(
+        default="", max_length=63, description="Format of the model; empty if the output is not a model."
+    )
     untrusted: str = Field(
         default="",
         max_length=MAX_UNTRUSTED_TEXT,
         description="Types in a .skops file that a server builds only if the version may run code.",
     )
-    model_version: str | None = Field(default=None, max_length=253, description="The ModelVersion made of it.")
+    model_version: str | None = Field(default=None, max_length=253, description="ModelVersion created from the output.")
 
 
 class Metrics(Schema):
-    """Numbers that the command printed as name=value."""
+    """Metrics that the command printed as name=value."""
 
-    latest: dict[str, float] = Field(default={}, max_length=20, description="The last value of each.")
+    latest: dict[str, float] = Field(default={}, max_length=20, description="Last value of each metric.")
     uri: str = Field(
-        default="", max_length=2048, description="The folder in the object storage with all values: POD.parquet."
+        default="", max_length=2048, description="Folder in the object storage with all values: POD.parquet."
     )
 
 
 class Failure(Schema):
-    """Why the job failed, in the words of the pod that was the cause, and what to do."""
+    """Cause of the job's failure, and the remedy."""
 
-    reason: str = Field(max_length=256, description="A word for programs.")
-    pod: str = Field(default="", max_length=253, description="The pod.")
-    exit_code: int | None = Field(default=None, description="Its exit code.")
-    message: str = Field(default="", max_length=4096, description="What happened.")
-    tail: str = Field(default="", max_length=8192, description="The last lines that it printed.")
-    hint: str = Field(default="", max_length=1024, description="What to do.")
+    reason: str = Field(max_length=256, description="Reason in CamelCase, for programs.")
+    pod: str = Field(default="", max_length=253, description="Pod that caused the failure.")
+    exit_code: int | None = Field(default=None, description="Exit code of the command.")
+    message: str = Field(default="", max_length=4096, description="Explanation: what happened.")
+    tail: str = Field(default="", max_length=8192, description="Last lines that the command printed.")
+    hint: str = Field(default="", max_length=1024, description="Remedy.")
 
 
 class InputStatus(Schema):
-    """One input as it was fetched."""
+    """Input as it was fetched."""
 
     digest: str = Field(
         default="",
         max_length=100,
-        description="SHA-256 over the list of its files and their digests, if it was downloaded.",
+        description="SHA-256 over the list of files and their digests, if the input was downloaded.",
     )
-    bytes: int = Field(ge=0, description="The size of all its files.")
-    files: int = Field(default=0, ge=0, description="How many files it has.")
+    bytes: int = Field(ge=0, description="Total size of the files in bytes.")
+    files: int = Field(default=0, ge=0, description="Number of files.")
 
 
 class Attempt(Schema):
-    """One pod's run."""
+    """Run of one pod."""
 
-    pod: str = Field(max_length=253, description="The pod.")
-    node: int = Field(default=0, ge=0, description="Which of the job's nodes it was.")
-    start_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"}, description="Its start.")
-    end_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"}, description="Its end.")
-    reason: str = Field(default="", max_length=256, description="Succeeded, or why it ended, as a word for programs.")
-    exit_code: int | None = Field(default=None, description="Its exit code.")
-    message: str = Field(default="", max_length=512, description="What happened.")
+    pod: str = Field(max_length=253, description="Name of the pod.")
+    node: int = Field(default=0, ge=0, description="Number of the pod's node within the job.")
+    start_time: str | None = Field(
+        default=None, json_schema_extra={"format": "date-time"}, description="Start of the pod."
+    )
+    end_time: str | None = Field(default=None, json_schema_extra={"format": "date-time"}, description="End of the pod.")
+    reason: str = Field(default="", max_length=256, description="Succeeded, or the cause of the end, in CamelCase.")
+    exit_code: int | None = Field(default=None, description="Exit code of the command.")
+    message: str = Field(default="", max_length=512, description="Explanation: what happened.")
 
 
 class ProgressStatus(Schema):
-    """How far the command is, as it printed it (step=, total_steps=) or reported it."""
+    """Progress of the command, as it printed it (step=, total_steps=) or reported it."""
 
-    step: int | None = Field(default=None, ge=0, description="The step that it is at.")
-    total_steps: int | None = Field(default=None, ge=0, description="How many there are.")
-    percent: int | None = Field(default=None, ge=0, le=100, description="How much is done.")
-    eta_seconds: int | None = Field(default=None, ge=0, description="How long the rest will take, in seconds.")
+    step: int | None = Field(default=None, ge=0, description="Current step.")
+    total_steps: int | None = Field(default=None, ge=0, description="Total number of steps.")
+    percent: int | None = Field(default=None, ge=0, le=100, description="Progress in percent.")
+    eta_seconds: int | None = Field(default=None, ge=0, description="Estimated remaining time in seconds.")
 
 
 class CheckpointStatus(Schema):
-    """A complete checkpoint."""
+    """Complete checkpoint."""
 
-    uri: str = Field(max_length=2048, description="Its folder in the object storage; good for checkpoint.resumeFrom.")
-    time: str = Field(default="", max_length=64, description="When it was complete.")
-    step: int | None = Field(default=None, ge=0, description="The last step that the command had told then.")
-    bytes: int = Field(default=0, ge=0, description="The size of all its files.")
+    uri: str = Field(max_length=2048, description="Folder in the object storage, usable as checkpoint.resumeFrom.")
+    time: str = Field(default="", max_length=64, description="Time at which the checkpoint was complete.")
+    step: int | None = Field(default=None, ge=0, description="Last step that the command had reported by then.")
+    bytes: int = Field(default=0, ge=0, description="Total size of the files in bytes.")
 
 
 class Logs(Schema):
-    """What the pods printed."""
+    """Output of the pods."""
 
-    uri: str = Field(max_length=2048, description="The folder in the object storage: POD/00001.log and so on.")
+    uri: str = Field(max_length=2048, description="Folder in the object storage: POD/00001.log and so on.")
 
 
 class Goodput(Schema):
-    """What the time was worth."""
+    """Goodput: productive and lost time."""
 
     productive_seconds: int = Field(
-        default=0, ge=0, description="Time of the command's work that is kept: up to a checkpoint, or to the end."
+        default=0, ge=0, description="Time in seconds of work that is kept: up to a checkpoint, or to the end."
     )
     lost_seconds: int = Field(
-        default=0, ge=0, description="The rest of the active time: waiting, starting, and work that was done again."
+        default=0, ge=0, description="Rest of the active time in seconds: waiting, starting, and repeated work."
     )
 
 
 class Provenance(Schema):
-    """What exactly ran."""
+    """Provenance: the exact image, source and requester."""
 
-    image_digest: str = Field(default="", max_length=500, description="The image, as the node resolved it.")
+    image_digest: str = Field(default="", max_length=500, description="Digest of the image, as the node resolved it.")
     source_digest: str = Field(
         default="", max_length=100, description="SHA-256 of the source: of the archive, or over its files."
     )
-    git_commit: str = Field(default="", max_length=64, description="The commit of the source's repository.")
+    git_commit: str = Field(default="", max_length=64, description="Commit of the source's repository.")
     requested_by: str = Field(
-        default="", max_length=500, description="Who made the object, where Kubernetes is 1.36 or newer."
+        default="", max_length=500, description="User who created the object; needs Kubernetes 1.36 or newer."
     )
 
 
 class TrainingJobStatus(RunStatus):
-    """What is known of the job."""
+    """Progress and results of the job."""
 
     attempts: int = Field(
-        default=0, ge=0, description="How many pods were started; of a job with several nodes, how often it was begun."
+        default=0,
+        ge=0,
+        description="Number of started pods; of a job with several nodes, number of starts of the whole job.",
     )
     attempt_history: list[Attempt] = Field(
-        default=[], max_length=20, description="The newest pods: each of node 0, and of the others those that failed."
+        default=[], max_length=20, description="Latest pods: all of node 0, and failed ones of other nodes."
     )
     active_since: str | None = Field(
-        default=None, json_schema_extra={"format": "date-time"}, description="When it last became active."
+        default=None, json_schema_extra={"format": "date-time"}, description="Time at which the job last became active."
     )
     active_seconds: int = Field(
-        default=0, ge=0, description="How long it was active before that, or until its end; suspension does not count."
+        default=0,
+        ge=0,
+        description="Active time in seconds before activeSince, or until the end; suspension does not count.",
     )
     image_error_since: str | None = Field(
-        default=None, json_schema_extra={"format": "date-time"}, description="Since when a pod has no image."
+        default=None,
+        json_schema_extra={"format": "date-time"},
+        description="Time since which an image cannot be pulled.",
     )
-    memory: str = Field(default="", max_length=20, description="The memory limit that onOutOfMemory has raised.")
-    progress: ProgressStatus | None = Field(default=None, description="How far it is.")
-    percent: str = Field(default="", max_length=16, description="How far it is, for people.")
-    last_checkpoint: CheckpointStatus | None = Field(default=None, description="The newest complete checkpoint.")
-    logs: Logs | None = Field(default=None, description="What the pods printed, readable when they are gone.")
-    goodput: Goodput | None = Field(default=None, description="What the time was worth; known at the end.")
+    memory: str = Field(default="", max_length=20, description="Memory limit, if onOutOfMemory has raised it.")
+    progress: ProgressStatus | None = Field(default=None, description="Progress of the command.")
+    percent: str = Field(default="", max_length=16, description="Progress in percent, for display.")
+    last_checkpoint: CheckpointStatus | None = Field(default=None, description="Newest complete checkpoint.")
+    logs: Logs | None = Field(default=None, description="Output of the pods, readable after they are gone.")
+    goodput: Goodput | None = Field(default=None, description="Productive and lost time, computed at the end.")
     pod: str = Field(
         default="",
         max_length=253,
-        description="The newest pod; of a job that has failed, the one that failure is about.",
+        description="Newest pod; of a failed job, the pod that caused the failure.",
     )
-    inputs: dict[str, InputStatus] = Field(default={}, max_length=32, description="The inputs as they were fetched.")
-    outputs: dict[str, OutputStatus] = Field(default={}, max_length=16, description="The uploaded outputs.")
-    model_version: str = Field(default="", max_length=1000, description="The ModelVersions made, for people.")
-    metrics: Metrics | None = Field(default=None, description="Numbers that the command printed.")
-    score: str = Field(
-        default="", max_length=MAX_SCORE, description="As many of those numbers as a column has room for."
+    inputs: dict[str, InputStatus] = Field(default={}, max_length=32, description="Inputs as they were fetched.")
+    outputs: dict[str, OutputStatus] = Field(default={}, max_length=16, description="Uploaded outputs.")
+    model_version: str = Field(
+        default="", max_length=1000, description="ModelVersions created by the job, for display."
     )
+    metrics: Metrics | None = Field(default=None, description="Metrics that the command printed.")
+    score: str = Field(default="", max_length=MAX_SCORE, description="Latest metrics, as many as fit into a column.")
     failure: Failure | None = Field(
-        default=None, description="Why it failed; while it is tried again, why its last attempt failed."
+        default=None, description="Cause of the failure; during retries, of the last attempt's failure."
     )
-    provenance: Provenance | None = Field(default=None, description="What exactly ran.")
-    mlflow: MlflowStatus | None = Field(
-        default=None, description="The run that records the job, where the platform has MLflow."
-    )
+    provenance: Provenance | None = Field(default=None, description="Provenance of the job.")
+    mlflow: MlflowStatus | None = Field(default=None, description="MLflow run of the job, if the platform has MLflow.")
