@@ -79,7 +79,7 @@ async def run() -> int:
     Info("ultramarine_build", "What is running.").info({"version": __version__})
     tls = Path(TLS_DIR) if chosen.platform.tls else None
     REGISTRY.register(Gauges(engine.vitals, engine.states, partial(expires, tls) if tls else None))
-    reception = Reception(client.review_token, engine.reports, lambda: engine.leads, engine.answer)
+    reception = Reception(client.review_token, engine.reports, lambda: engine.leads, engine.reply)
     routes = reception.routes if chosen.platform.progress_url else []
     server = await serve(engine.vitals, chosen.port, routes, server_context(tls) if tls else None)
     stop = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Where running training pods and sweeps post how far they are: who asks is known by a token that no other pod has."""
+"""HTTP routes to which running pods post reports; a pod authenticates by a token that no other pod has."""
 
 from __future__ import annotations
 
@@ -8,19 +8,16 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
-from ultramarine_contract.common import METRIC_LIMIT, METRIC_NAME_LIMIT, PROGRESS_AUDIENCE
-from ultramarine_contract.meta import SWEEP, TRAINING_JOB, Key, Manifest, Resource
-from ultramarine_contract.sweep_records import SweepSummary
-from ultramarine_contract.training_records import Progress
+from ultramarine_contract.common import PROGRESS_AUDIENCE
+from ultramarine_contract.meta import Key, Manifest
 
 from .engine.reports import Reports
 from .kube.client import ApiError
-from .shared.plan import Report
 
 BODY_LIMIT = 256 * 1024
 TOKEN_LIMIT = 16 * 1024
@@ -54,12 +51,11 @@ class Refusal(Exception):
 
 
 class Reception:
-    """Takes POST /progress/NAMESPACE/NAME from the pod of node 0 of that TrainingJob, while this replica leads.
+    """Reception of POST /PATH/NAMESPACE/NAME from the pod that reports on that object, while this replica leads.
 
-    POST /sweeps/NAMESPACE/NAME is the same from the coordinator of that Sweep, which hears what `answer` says to it.
-    GET /progress/NAMESPACE/NAME tells any pod of the job what image its node has resolved for it, which no pod knows of
-    itself.
-    `review(token, audience)` returns a TokenReview. Every refusal is JSON, and says what to do in `error`.
+    PATH is that of a kind's Reporting, and `reply` makes the answer. GET of the same address returns to any pod of the
+    object the image that its node has resolved for it, which a pod cannot know by itself.
+    `review(token, audience)` returns a TokenReview. A refusal is JSON, with the remedy in `error`.
     """
 
     def __init__(
@@ -67,27 +63,27 @@ class Reception:
         review: Review,
         reports: Reports,
         leads: Callable[[], bool],
-        answer: Callable[[Key, Report], Manifest | None],
+        reply: Callable[[Key, Any], Manifest | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._review, self._reports, self._leads, self._clock = review, reports, leads, clock
-        self._answer = answer
+        self._reply = reply
         self._known: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()  # by the token's SHA-256, until when
         self._reviewing = asyncio.Semaphore(REVIEWS)
 
     @property
     def routes(self) -> list[web.RouteDef]:
         """For an application whose client_max_size is BODY_LIMIT."""
-        path = "/progress/{namespace}/{name}"
-        return [
-            web.post(path, self._answering(TRAINING_JOB, self._take)),
-            web.get(path, self._answering(TRAINING_JOB, self._tell), allow_head=False),
-            web.post("/sweeps/{namespace}/{name}", self._answering(SWEEP, self._take)),
-        ]
+        routes = []
+        for kind, channel in self._reports.channels.items():
+            path = f"/{channel.path}/{{namespace}}/{{name}}"
+            routes.append(web.post(path, self._answering(kind, self._take)))
+            routes.append(web.get(path, self._answering(kind, self._tell), allow_head=False))
+        return routes
 
-    def _answering(self, resource: Resource, do: Callable[[Key, web.Request], Awaitable[web.Response]]) -> Handler:
+    def _answering(self, kind: str, do: Callable[[Key, web.Request], Awaitable[web.Response]]) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:
-            key = Key(resource.kind, request.match_info["namespace"], request.match_info["name"])
+            key = Key(kind, request.match_info["namespace"], request.match_info["name"])
             try:
                 return await do(key, request)
             except Refusal as refusal:
@@ -106,12 +102,12 @@ class Reception:
         self._check_lead()
         caller = await self._caller(key, request.headers.get("Authorization", ""))
         self._check_owner(key, caller)
+        channel = self._reports.channels[key.kind]
         if not self._reports.speaks(key, caller.uid):
-            who = "the coordinator's newest pod" if key.kind == SWEEP.kind else "the newest pod of node 0"
-            message = f"pod {caller.namespace}/{caller.name} does not speak for {key}; only {who} reports"
+            message = f"pod {caller.namespace}/{caller.name} does not speak for {key}; only {channel.sender} reports"
             raise Refusal(403, message)
         try:
-            report = _READ[key.kind](await request.read())
+            report = channel.read(await request.read())
         except (HttpProcessingError, web.RequestPayloadError) as error:
             encoding = request.headers.get("Content-Encoding")
             raise Refusal(400, f"the report on {key} is not what its Content-Encoding {encoding!r} says") from error
@@ -119,12 +115,12 @@ class Reception:
             message = f"the report on {key} has more than {BODY_LIMIT} bytes; report fewer metrics"
             raise Refusal(413, message) from error
         except ValueError as error:
-            raise Refusal(400, f"the report on {key} is {error}; post what {_RECORDS[key.kind]} writes") from error
+            raise Refusal(400, f"the report on {key} is {error}; post what {channel.record} writes") from error
         self._check_lead()  # the Lease may have gone over all that
         if not self._reports.put(key, caller.uid, report):
             raise Refusal(429, f"{key} has reported within the last second; report every ten seconds", retry_after=1)
-        answer = self._answer(key, report)
-        return web.Response(status=204) if answer is None else web.json_response(answer)
+        reply = self._reply(key, report)
+        return web.Response(status=204) if reply is None else web.json_response(reply)
 
     def _check_lead(self) -> None:
         if not self._leads():
@@ -135,9 +131,8 @@ class Reception:
         pod = f"pod {caller.namespace}/{caller.name}"
         found = self._reports.owner_of_pod(*caller)
         if found is None:
-            raise Refusal(
-                403, f"{pod} belongs to no TrainingJob or Sweep that the operator knows; only their pods report"
-            )
+            kinds = " or ".join(self._reports.channels)
+            raise Refusal(403, f"{pod} belongs to no {kinds} that the operator knows; only their pods report")
         if found != key:
             raise Refusal(403, f"{pod} belongs to {found}, not to {key}; post to its own")
 
@@ -166,22 +161,6 @@ class Reception:
             if error.code == 403:
                 message = f"the operator may not create tokenreviews: {error}; the chart's progress.enabled grants it"
             raise Refusal(503, message, API_SERVER_SECONDS) from error
-
-
-def _read_progress(body: bytes) -> Progress:
-    """A report that a status has room for. Raises ValueError for any other: the command can post here too."""
-    progress = Progress.from_json(body)
-    if len(progress.metrics) > METRIC_LIMIT:
-        raise ValueError(f"more than a status has room for: {METRIC_LIMIT} metrics")
-    if not all(len(name) <= METRIC_NAME_LIMIT and name.isprintable() for name in progress.metrics):
-        raise ValueError(
-            f"naming a metric by what is no name: {METRIC_NAME_LIMIT} characters, and none that is unprintable"
-        )
-    return progress
-
-
-_READ: dict[str, Callable[[bytes], Report]] = {TRAINING_JOB.kind: _read_progress, SWEEP.kind: SweepSummary.from_json}
-_RECORDS = {TRAINING_JOB.kind: "training_records.Progress", SWEEP.kind: "sweep_records.SweepSummary"}
 
 
 def _pod_of(review: Manifest, key: Key) -> Caller:

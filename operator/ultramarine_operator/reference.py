@@ -9,7 +9,7 @@ from typing import Any
 
 from ultramarine_contract.meta import API_VERSION
 
-from .shared.plan import Kind
+from .shared.kind import Kind
 
 INDEX = Path("docs/api.md")
 FOLDER = Path("docs/reference")
@@ -58,7 +58,7 @@ def _page(kind: Kind, schema: Schema, plain: str) -> str:
         columns = ["| field | type | default | limits | meaning |", "|---|---|---|---|---|"]
         lines += ["", f"## {part}", "", *columns, *_rows(node, part, plain)]
         rules = [f"- `{path}`: {message}" for path, message in _rules(node, part)]
-        rules += [f"- {message}" for _, message in kind.rules] if part == "spec" else []
+        rules += [f"- {message}" for _, message in kind.all_rules] if part == "spec" else []
         if rules:
             lines += ["", head, "", *rules]
     return "\n".join(lines) + "\n"

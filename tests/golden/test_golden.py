@@ -18,7 +18,8 @@ from ultramarine_operator.kinds.model.plan import plan_model, plan_version
 from ultramarine_operator.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine_operator.kinds.sweep.plan import plan as plan_sweep
 from ultramarine_operator.kinds.trainingjob.plan import plan as plan_job
-from ultramarine_operator.shared.plan import ArtifactFacts, CheckArtifact, GatewayApi, Obj, ParentRef, Plan
+from ultramarine_operator.shared.plan import GatewayApi, Obj, ParentRef, Plan
+from ultramarine_operator.shared.questions import ArtifactFacts, CheckArtifact
 
 HERE = Path(__file__).parent
 HEADER = "# Written by `pytest tests/golden --update-golden`; read the difference before you commit it.\n"
@@ -234,7 +235,7 @@ def sweep_with_pods() -> Plan:
         "framework": "torch",
     }
     one = sweep(execution="PodPerTrial", trialTemplate={"spec": template})
-    here = replace(seen(), summary=SweepSummary(wanted=(WantedTrial(0, {"lr": 0.001}),)))
+    here = replace(seen(), report=SweepSummary(wanted=(WantedTrial(0, {"lr": 0.001}),)))
     return plan_sweep(one, replace(here, platform=replace(here.platform, progress_url="http://operator:8080")), NOW)
 
 

@@ -14,7 +14,8 @@ from ultramarine_operator.kinds.model.plan import plan_model, plan_version
 from ultramarine_operator.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine_operator.kinds.sweep.plan import plan as plan_sweep
 from ultramarine_operator.kinds.trainingjob.plan import plan as plan_job
-from ultramarine_operator.shared.plan import ArtifactFacts, CheckArtifact, MadePods, Platform, Seen
+from ultramarine_operator.shared.plan import MadePods, Platform, Seen
+from ultramarine_operator.shared.questions import ArtifactFacts, CheckArtifact
 from unit.rendered import MODES, of, operator_env, pods
 
 OWN = ("ultramarine-operator", "ultramarine-storage", "ultramarine-mlflow", "ultramarine-gateway", "ultramarine-test")

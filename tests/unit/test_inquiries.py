@@ -18,11 +18,11 @@ from ultramarine_contract.meta import Key
 from ultramarine_contract.routes import DeploymentFigures, RouteState
 from ultramarine_operator.engine.inquiries import Inquiries
 from ultramarine_operator.outside import gateway
-from ultramarine_operator.shared.plan import (
+from ultramarine_operator.shared.questions import (
     ArtifactFacts,
     AskGateway,
-    AskRefusal,
     CheckArtifact,
+    Clients,
     GatewayFacts,
     ReadText,
     Refusal,
@@ -161,8 +161,13 @@ class Storage:
         raise AssertionError(uri)
 
 
-async def nobody_told(_: AskRefusal) -> Refusal:
+async def no_refusal(_namespace: str, _uid: str) -> Refusal:
     return Refusal()
+
+
+def inquiries_of(storage: Any, rung: asyncio.Event) -> Inquiries:
+    """Inquiries with that storage, and the gateways that the questions name."""
+    return Inquiries(Clients(storage, gateway.routes_of, no_refusal), lambda _: rung.set())
 
 
 async def test_small_objects_are_read_for_their_digest(
@@ -171,11 +176,11 @@ async def test_small_objects_are_read_for_their_digest(
     """And larger ones are not, nor those that the namespace may not read: of these the size alone is known."""
     storage.write(f"s3://{bucket}/m.onnx", WEIGHTS)
     asked, rung = CheckArtifact(f"s3://{bucket}/m.onnx", hashes=True), asyncio.Event()
-    inquiries = Inquiries(storage, lambda key: rung.set(), nobody_told)
+    inquiries = inquiries_of(storage, rung)
     assert await answer(inquiries, rung, asked) == [ArtifactFacts(WEIGHTS_DIGEST, len(WEIGHTS))]
     foreign = CheckArtifact(asked.uri)
     assert await answer(inquiries, rung, foreign) == [ArtifactFacts("", len(WEIGHTS))]
-    monkeypatch.setattr("ultramarine_operator.engine.inquiries.MAX_HASHED", len(WEIGHTS) - 1)
+    monkeypatch.setattr("ultramarine_operator.shared.questions.MAX_HASHED", len(WEIGHTS) - 1)
     assert await answer(inquiries, rung, asked) == [ArtifactFacts("", len(WEIGHTS))]
     inquiries.close()
 
@@ -195,7 +200,7 @@ async def answer(
 async def test_a_gateway_is_asked_beside_the_storage(gateway_pod):
     """Both kinds of questions are answered together, and a gateway that is away is no reason to leave the storage."""
     rung = asyncio.Event()
-    inquiries = Inquiries(Storage(), lambda _: rung.set(), nobody_told)
+    inquiries = inquiries_of(Storage(), rung)
     gateway_pod.says({"churn": CHURN})
     here, text = AskGateway(gateway_pod.address, "churn"), ReadText("s3://lake/a")
     assert await answer(inquiries, rung, here, text) == [
@@ -215,7 +220,7 @@ async def test_a_gateway_is_asked_beside_the_storage(gateway_pod):
 async def test_nonsense_about_one_endpoint_holds_up_no_other(gateway_pod):
     """A gateway that says something odd of one endpoint is asked about the others all the same, and at once."""
     rung = asyncio.Event()
-    inquiries = Inquiries(Storage(), lambda _: rung.set(), nobody_told)
+    inquiries = inquiries_of(Storage(), rung)
     gateway_pod.says({"churn": {"version": 1}, "other": CHURN})
     [odd] = await answer(inquiries, rung, AskGateway(gateway_pod.address, "churn"))
     [other] = await answer(inquiries, rung, AskGateway(gateway_pod.address, "other"))
@@ -230,7 +235,7 @@ async def test_a_storage_that_is_away_is_told_in_the_same_words_to_all(monkeypat
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     rung = asyncio.Event()
-    inquiries = Inquiries(storage.Storage(f"http://{unused()}"), lambda _: rung.set(), nobody_told)
+    inquiries = inquiries_of(storage.Storage(f"http://{unused()}"), rung)
     first, second = ReadText("s3://lake/a"), ReadText("s3://lake/b")
     [told] = await answer(inquiries, rung, first)
     [echoed] = await answer(inquiries, rung, second)

@@ -16,7 +16,7 @@ from ultramarine_operator.kinds.model.plan import plan_version, questions_versio
 from ultramarine_operator.kinds.onlineendpoint.deployment.health import judge
 from ultramarine_operator.kinds.onlineendpoint.resolve import Resolved, resolve
 from ultramarine_operator.kinds.onlineendpoint.rollout.decide import identity
-from ultramarine_operator.shared.plan import ArtifactFacts, CheckArtifact
+from ultramarine_operator.shared.questions import ArtifactFacts, CheckArtifact
 from unit.test_model_compiling import BAD, compile_job_of, good, pod_of, said
 from unit.test_onlineendpoint_plan import deployment
 

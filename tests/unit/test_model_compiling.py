@@ -17,8 +17,8 @@ from ultramarine_operator.kinds.model.compiling import ENDED, LOAD_ERRORS
 from ultramarine_operator.kinds.model.manifests import compile_job, compile_job_name, compile_task
 from ultramarine_operator.kinds.model.plan import plan_version, questions_version
 from ultramarine_operator.kinds.onlineendpoint.plan import plan as plan_endpoint
-from ultramarine_operator.shared.plan import ArtifactFacts, CheckArtifact, ReadText
 from ultramarine_operator.shared.podspec import DISK
+from ultramarine_operator.shared.questions import ArtifactFacts, CheckArtifact, ReadText
 
 ASK = CheckArtifact("s3://lake/churn/1/")
 OTHER = "sha256:" + "c" * 64

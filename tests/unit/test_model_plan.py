@@ -8,7 +8,7 @@ import pytest
 from builders import DIGEST, NOW, PLATFORM, condition, model, ours, read, seen, version
 from ultramarine_contract.errors import StorageError
 from ultramarine_operator.kinds.model.plan import plan_model, plan_version, questions_version
-from ultramarine_operator.shared.plan import ArtifactFacts, CheckArtifact
+from ultramarine_operator.shared.questions import ArtifactFacts, CheckArtifact
 
 ASK = CheckArtifact("s3://lake/churn/1/")
 

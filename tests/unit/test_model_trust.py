@@ -15,7 +15,7 @@ from ultramarine_operator.kinds.model.manifests import compile_job_name
 from ultramarine_operator.kinds.model.plan import plan_version, questions_version
 from ultramarine_operator.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine_operator.kinds.trainingjob.registration import to_register
-from ultramarine_operator.shared.plan import ArtifactFacts, CheckArtifact, ReadText
+from ultramarine_operator.shared.questions import ArtifactFacts, CheckArtifact, ReadText
 
 ASK = CheckArtifact("s3://lake/churn/1/")
 FOUND = {ASK: ArtifactFacts(DIGEST, 42)}

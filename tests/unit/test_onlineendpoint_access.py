@@ -22,7 +22,8 @@ from ultramarine_operator.kinds.onlineendpoint.routing.manifests import (
     routes_config_map,
     routes_in,
 )
-from ultramarine_operator.shared.plan import GatewayFacts, Plan
+from ultramarine_operator.shared.plan import Plan
+from ultramarine_operator.shared.questions import GatewayFacts
 from unit.test_onlineendpoint_plan import deployment, server_pod
 from unit.test_onlineendpoint_routed import KEYS, address, after, blue, having, kept, routes_of, settled
 

@@ -15,7 +15,7 @@ from ultramarine_contract.errors import GatewayError
 from ultramarine_contract.routes import DeploymentFigures, RouteState
 from ultramarine_operator.kinds.onlineendpoint.deployment.autoscale import PAUSE, Notes, decide
 from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
-from ultramarine_operator.shared.plan import GatewayFacts
+from ultramarine_operator.shared.questions import GatewayFacts
 from unit.test_onlineendpoint_plan import deployment, server_pod
 from unit.test_onlineendpoint_routed import having as at_gateway
 from unit.test_onlineendpoint_routed import look, settled

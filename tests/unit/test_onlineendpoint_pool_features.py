@@ -13,7 +13,8 @@ from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import LABEL
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
 from ultramarine_operator.kinds.onlineendpoint.rollout.decide import identity
 from ultramarine_operator.kinds.onlineendpoint.routing.manifests import network_policy, routes_in
-from ultramarine_operator.shared.plan import GatewayFacts, Obj
+from ultramarine_operator.shared.plan import Obj
+from ultramarine_operator.shared.questions import GatewayFacts
 from unit.test_onlineendpoint_routed import address, having, look
 
 POOL = {"selector": {"matchLabels": {"tier": "small"}}}

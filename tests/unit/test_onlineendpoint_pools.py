@@ -19,7 +19,7 @@ from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kinds.onlineendpoint.deployment import pools
 from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import selector
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
-from ultramarine_operator.shared.plan import ANY
+from ultramarine_operator.shared.kind import ANY
 
 LABELS = {"tier": "small"}
 

@@ -26,7 +26,7 @@ from ultramarine_operator.kinds.onlineendpoint.routing.manifests import (
     service,
     turned_to,
 )
-from ultramarine_operator.shared.plan import GatewayFacts
+from ultramarine_operator.shared.questions import GatewayFacts
 from unit.test_onlineendpoint_plan import TWO, deployment, server_pod
 
 HERE = replace(PLATFORM, gateway="ultramarine-gateway.{namespace}.svc:9902", gateway_namespaces=frozenset({"team-a"}))

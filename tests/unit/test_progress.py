@@ -64,7 +64,7 @@ class World:
         self.asked: list[tuple[str, str]] = []
         self.reviews: dict[str, Manifest | ApiError] = {TOKEN: review_of("churn-0-a")}
         self.mirror = Mirror(KINDS)
-        self.reports = Reports(self.mirror, lambda key, after: self.rung.append((key, after)), lambda: self.now)
+        self.reports = Reports(self.mirror, KINDS, lambda key, after: self.rung.append((key, after)), lambda: self.now)
         self.reception = Reception(
             self.review, self.reports, lambda: self.leads, lambda key, report: self.answer, lambda: self.now
         )
@@ -267,7 +267,7 @@ async def test_a_token_opens_its_own_job_only(world):
     code, words, _ = await world.post(token="o.o.o")
     assert (code, words.startswith("pod team-a/other-0-a belongs to TrainingJob team-a/other")) == (403, True)
     code, words, _ = await world.post(token="x.x.x")
-    assert (code, "pod team-b/churn-0-a belongs to no TrainingJob" in words) == (403, True)
+    assert (code, "pod team-b/churn-0-a belongs to no Sweep or TrainingJob" in words) == (403, True)
     assert world.latest() is None
 
 

@@ -13,7 +13,8 @@ from ultramarine_operator.kinds.sweep.plan import plan as plan_sweep
 from ultramarine_operator.kinds.sweep.plan import questions as sweep_questions
 from ultramarine_operator.kinds.trainingjob.plan import plan, questions
 from ultramarine_operator.shared import waiting
-from ultramarine_operator.shared.plan import Refusal, Seen
+from ultramarine_operator.shared.plan import Seen
+from ultramarine_operator.shared.questions import Refusal
 
 QUOTA = "exceeded quota: share, requested: pods=1, used: pods=5, limited: pods=5"
 SAID = f'Error creating: pods "churn-0-x7" is forbidden: {QUOTA}'

@@ -15,7 +15,7 @@ from ultramarine_contract.routes import DeploymentFigures, RouteState, rescaled
 from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
 from ultramarine_operator.kinds.onlineendpoint.routing.manifests import routes_in, turned_to
 from ultramarine_operator.shared.conditions import find
-from ultramarine_operator.shared.plan import GatewayFacts
+from ultramarine_operator.shared.questions import GatewayFacts
 from unit.test_onlineendpoint_plan import server_pod
 from unit.test_onlineendpoint_routed import HERE
 from unit.test_rollout_evidence import MS

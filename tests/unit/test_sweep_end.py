@@ -28,7 +28,8 @@ from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_operator.kinds.sweep.plan import plan, questions
 from ultramarine_operator.kinds.sweep.registration import LABEL_SWEEP_UID
 from ultramarine_operator.runs.registration import LABEL_OUTPUT
-from ultramarine_operator.shared.plan import Obj, ReadText, Seen
+from ultramarine_operator.shared.plan import Obj, Seen
+from ultramarine_operator.shared.questions import ReadText
 
 PREFIX = "s3://lake/team-a/sweeps/hpo/Sweep-hpo-uid/"
 SUMMARY = ReadText(f"{PREFIX}summary.json")
@@ -330,10 +331,10 @@ def test_the_end_is_known_by_what_the_coordinator_posts_last():
     jobs = (sweep_job(one, "coordinator", active=1), sweep_job(one, "workers", active=2))
     there = seen(*jobs, sweep_pod(one, "coordinator"), sweep_pod(one, "workers"))
     for early in (GOOD, replace(GOOD, outcome="", over=True)):
-        assert questions(one, replace(there, summary=early)) == ()
-        assert plan(one, replace(there, summary=early), NOW).status["state"] == "Running"
+        assert questions(one, replace(there, report=early)) == ()
+        assert plan(one, replace(there, report=early), NOW).status["state"] == "Running"
 
-    last = replace(there, summary=replace(GOOD, over=True))
+    last = replace(there, report=replace(GOOD, over=True))
     assert questions(one, last) == (SUMMARY,)
     told = plan(one, replace(last, answers={SUMMARY: GOOD.to_json().decode()}), NOW).status
     assert (told["state"], told["completionTime"]) == ("Succeeded", "2030-01-01T12:00:00Z")

@@ -31,7 +31,7 @@ def told(one: Obj, platform: Platform = RECORDED) -> tuple[str, SweepTask]:
 def watched(one: Obj, summary: SweepSummary | None = None, platform: Platform = RECORDED) -> Seen:
     """All of a sweep runs, and its coordinator has posted `summary`."""
     children = (sweep_job(one, "coordinator", active=1), sweep_pod(one, "coordinator"), sweep_job(one, "workers"))
-    return replace(seen(*children), platform=platform, summary=summary)
+    return replace(seen(*children), platform=platform, report=summary)
 
 
 def test_the_coordinator_is_told_the_server_and_who_runs_what():

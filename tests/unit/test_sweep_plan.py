@@ -256,7 +256,7 @@ def test_a_grid_has_as_many_trials_as_points():
         limits={"parallelTrials": 9},
         trialTemplate={"spec": {"command": ["a"]}},
     )
-    got = plan(one, replace(seen(), summary=SweepSummary(succeeded=1)), NOW)
+    got = plan(one, replace(seen(), report=SweepSummary(succeeded=1)), NOW)
 
     assert got.status["progress"] == "1/4"
     assert applied(got, "hpo-workers")["spec"]["parallelism"] == 4, "more would have nothing to do"
@@ -269,7 +269,7 @@ def test_a_grid_of_more_points_than_trials_needs_a_bound():
     most = sweep(**grid, searchSpace=space, limits={})
     more = {**space, "c": {"choice": [1, 2]}}
 
-    assert plan(most, replace(seen(), summary=SweepSummary(succeeded=1)), NOW).status["progress"] == "1/10000"
+    assert plan(most, replace(seen(), report=SweepSummary(succeeded=1)), NOW).status["progress"] == "1/10000"
     with pytest.raises(
         InvalidSpec, match=r"20000 points, and a Sweep 10000 trials at most; set limits.maxTrials, which"
     ):
@@ -307,7 +307,7 @@ def test_what_the_coordinator_posts_is_told():
     """Counts, the best with its parameters, and what was used, as far as a status has room."""
     one = sweep()
     summary = SweepSummary(running=2, succeeded=3, stopped=1, failed=1, cpu_hours=0.5, best=(BEST,) * 12)
-    got = plan(one, replace(running(one), summary=summary), NOW)
+    got = plan(one, replace(running(one), report=summary), NOW)
 
     assert got.status["trials"] == {"running": 2, "succeeded": 3, "stopped": 1, "failed": 1}
     assert (got.status["progress"], got.status["bestValue"]) == ("5/10", "0.25")
@@ -325,7 +325,7 @@ def test_nonsense_among_the_parameters_is_not_written():
     one = sweep()
     odd = BestTrial(1, (1.0,), {"a": {"b": 1}, "c": None, "d": float("inf"), "e": "x" * 300})
     large = BestTrial(2, (2.0,), {f"p{n}": "x" * 256 for n in range(64)})
-    got = plan(one, replace(running(one), summary=SweepSummary(best=(odd, large))), NOW)
+    got = plan(one, replace(running(one), report=SweepSummary(best=(odd, large))), NOW)
 
     assert got.status["best"][0]["params"] == {"e": "x" * 256}
     assert "params" not in got.status["best"][1]
@@ -343,7 +343,7 @@ def test_where_the_best_trials_outputs_are_is_told():
     records = {name: contract.OutputRecord(uri, "sha256:d", 3) for name, uri in stored.items()}
     outputs = {name: {} for name in ("model", "report", "long")}
     one = sweep(trialTemplate={"spec": {"command": ["a"], "outputs": outputs}})
-    got = plan(one, replace(running(one), summary=SweepSummary(best=(replace(BEST, outputs=records), BEST))), NOW)
+    got = plan(one, replace(running(one), report=SweepSummary(best=(replace(BEST, outputs=records), BEST))), NOW)
 
     assert got.status["best"][0]["outputs"] == {"model": stored["model"]}
     assert "outputs" not in got.status["best"][1]
@@ -353,7 +353,7 @@ def test_several_objectives_have_several_values():
     """Each value goes by its metric's name, and the column shows all that it has room for."""
     one = sweep(objective=None, objectives=[{"metric": "loss"}, {"metric": "size", "goal": "minimize"}])
     summary = SweepSummary(best=(BestTrial(1, (0.5, 20.0)),))
-    got = plan(one, replace(running(one), summary=summary), NOW)
+    got = plan(one, replace(running(one), report=summary), NOW)
 
     assert got.status["best"] == [{"trial": 1, "values": {"loss": 0.5, "size": 20.0}}]
     assert got.status["bestValue"] == "loss=0.5 size=20"
@@ -362,7 +362,7 @@ def test_several_objectives_have_several_values():
 def test_what_was_told_once_stays_told():
     """A new leader of the operator, to whom nothing was posted yet, keeps what the status says."""
     one = sweep()
-    told = plan(one, replace(running(one), summary=SweepSummary(succeeded=3, best=(BEST,))), NOW).status
+    told = plan(one, replace(running(one), report=SweepSummary(succeeded=3, best=(BEST,))), NOW).status
     again = plan(sweep(told), running(one), NOW)
 
     assert again.status == told
@@ -444,11 +444,11 @@ def test_what_the_coordinator_finds_odd_is_said_while_it_runs():
     """In the condition Running, where people look; an end has words of its own."""
     one = sweep()
     odd = SweepSummary(message="no trial has printed loss (they printed los); correct it\nmore")
-    got = plan(one, replace(running(one), summary=odd), NOW)
+    got = plan(one, replace(running(one), report=odd), NOW)
     said = condition(got, "Running")["message"]
     assert said.endswith("gives them trials; no trial has printed loss (they printed los); correct it")
     ending = replace(odd, outcome="Failed")
-    assert "no trial" not in condition(plan(one, replace(running(one), summary=ending), NOW), "Running")["message"]
+    assert "no trial" not in condition(plan(one, replace(running(one), report=ending), NOW), "Running")["message"]
 
 
 def test_a_warm_start_waits_for_the_other_sweep():

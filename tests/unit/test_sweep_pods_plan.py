@@ -57,7 +57,7 @@ def plan(one: Obj[Any], here: Seen) -> Plan:
 def running(one: Obj[Any], *more: Manifest, **told: Any) -> Seen:
     """Its coordinator runs, and has told that."""
     here = seen(sweep_job(sweep(), "coordinator", active=1), sweep_pod(one, "coordinator"), *more)
-    return replace(here, summary=SweepSummary(**told))
+    return replace(here, report=SweepSummary(**told))
 
 
 def trial(one: Obj[Any], number: int, state: str = "Running", **status: Any) -> Manifest:
@@ -183,7 +183,7 @@ def test_the_job_of_a_paused_trial_is_held_until_it_is_wanted_again():
     assert {name: job["spec"]["suspend"] for name, job in got.items()} == {"hpo-trial-3": True}
     for told in ({"paused": (3,)}, {"outcome": "Failed"}):
         assert jobs(plan(one, running(one, suspended(one, 3), **told))) == {}
-    assert jobs(plan(one, replace(running(one, suspended(one, 3)), summary=None))) == {}
+    assert jobs(plan(one, replace(running(one, suspended(one, 3)), report=None))) == {}
     on = jobs(plan(one, running(one, suspended(one, 0), suspended(one, 3), wanted=WANTED[:1], paused=(3,))))
     assert {name: job["spec"]["suspend"] for name, job in on.items()} == {"hpo-trial-0": False}
     known = jobs(plan(one, running(one, suspended(one, 3), succeeded=1)))
@@ -581,7 +581,7 @@ def test_a_trials_job_says_no_more_than_it_has_to():
     running_now = plan_job(new, seen(live, runs), NOW)
     assert running_now.status["state"] == "Running"
     known = trial_of(alone(), running_now.status)
-    heard = replace(seen(live, runs), progress=Progress(step=3, metrics={"loss": 0.5}))
+    heard = replace(seen(live, runs), report=Progress(step=3, metrics={"loss": 0.5}))
     began = parse_timestamp(known.status["startTime"])
     assert plan_job(known, heard, began + timedelta(seconds=9)).status == known.status
     assert plan_job(known, heard, began + timedelta(seconds=11)).status["progress"] == {"step": 3}

@@ -429,7 +429,7 @@ def test_the_newest_checkpoint_is_the_last_of_the_chain_whatever_its_clock_says(
     for step in range(missed + 1):
         newest = chained(f"new-{step}", NOW + timedelta(minutes=step), 20 + step, newest)
     live = seen(job(one, failed=1, active=1), failed, second)
-    running = plan(one, replace(live, progress=Progress(30, checkpoint=newest)), NOW)
+    running = plan(one, replace(live, report=Progress(30, checkpoint=newest)), NOW)
     assert running.status["lastCheckpoint"]["step"] == newest.step
 
     record = TerminationRecord(reason="CommandFailed", message="x", checkpoint=newest).to_json()

@@ -340,7 +340,7 @@ def test_progress_and_checkpoint_come_from_the_pod():
     """What the pod has posted is in the status: how far, how good, and what is kept."""
     one = training_job(checkpoint={})
     told = Progress(50, 200, 25, 30, {"loss": 0.5}, checkpoint(40))
-    got = plan(one, replace(seen(job(one, active=1), pod(one)), progress=told), NOW)
+    got = plan(one, replace(seen(job(one, active=1), pod(one)), report=told), NOW)
     assert got.status["progress"] == {"step": 50, "totalSteps": 200, "percent": 25, "etaSeconds": 30}
     assert (got.status["percent"], got.status["score"]) == ("25%", "loss=0.5")
     assert got.status["lastCheckpoint"] == {

@@ -34,7 +34,7 @@ def context(one: Obj, platform=RECORDED) -> tuple[str, TrainingContext]:
 
 def watched(*children: Manifest, progress: Progress | None = None) -> Seen:
     """What is seen where the platform has MLflow."""
-    return replace(seen(*children), platform=RECORDED, progress=progress)
+    return replace(seen(*children), platform=RECORDED, report=progress)
 
 
 def test_the_context_names_the_server_the_job_and_its_parameters():

@@ -31,7 +31,8 @@ from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_operator.kinds.trainingjob.manifests import context, output_prefix
 from ultramarine_operator.kinds.trainingjob.plan import plan, questions
 from ultramarine_operator.shared import pods
-from ultramarine_operator.shared.plan import Obj, ReadText
+from ultramarine_operator.shared.plan import Obj
+from ultramarine_operator.shared.questions import ReadText
 
 
 def test_a_new_job_gets_its_source_and_its_pod():

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from ultramarine.resources.base import RunStatus
 from ultramarine_contract.meta import DEPLOYMENT, JOB, POD, Manifest, controller_uid
 
 from ..shared import metrics, states, usage
 from ..shared.conditions import ENDED
+from ..shared.kind import Kind
 from ..shared.metrics import FINISHED, USED
-from ..shared.plan import Kind, Platform
+from ..shared.plan import Platform
 
 MAX_SERIES = 2000  # of each metric by requester; later requesters count as OTHERS
 OTHERS = "others"
@@ -35,7 +35,7 @@ class Accounting:
 
     def notice(self, kind: Kind, namespace: str) -> None:
         """Create the counters of a kind in a namespace."""
-        if issubclass(kind.status, RunStatus):
+        if kind.ends:
             for outcome in ENDED:
                 FINISHED.labels(kind=kind.name, object_namespace=namespace, outcome=outcome)
 
@@ -64,7 +64,7 @@ class Accounting:
     def count(self, kind: Kind, manifest: Manifest, written: Manifest) -> None:
         """Count what a written status says more than the one before."""
         old, namespace = manifest.get("status") or {}, str(manifest["metadata"]["namespace"])
-        if issubclass(kind.status, RunStatus) and states.is_over(written) and not states.is_over(old):
+        if kind.ends and states.is_over(written) and not states.is_over(old):
             outcome = str(written.get("state"))
             FINISHED.labels(kind=kind.name, object_namespace=namespace, outcome=outcome).inc()
         before, after = old.get("usage") or {}, written.get("usage") or {}

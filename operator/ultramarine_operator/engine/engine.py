@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 from ultramarine_contract.errors import NotLeading
 from ultramarine_contract.logs import about
@@ -17,10 +18,13 @@ from ultramarine_contract.meta import CHILD_SELECTOR, Key, Manifest, Resource
 from ..kube.apply import write_status
 from ..kube.client import ApiError, Client
 from ..kube.events import refusal
+from ..outside import gateway
 from ..shared.conditions import Condition, merge
+from ..shared.kind import Kind
 from ..shared.metrics import RECONCILE_SECONDS, RECONCILES, WATCH_EVENTS
-from ..shared.plan import Kind, Platform, Report
-from .inquiries import Inquiries, Outside
+from ..shared.plan import Platform
+from ..shared.questions import Clients, Storage
+from .inquiries import Inquiries
 from .lease import Lease
 from .mirror import Mirror, owner_key
 from .queue import Queue
@@ -49,7 +53,7 @@ class Engine:
         namespaces: tuple[str | None, ...],
         mirror: Mirror,
         client: Client,
-        storage: Outside,
+        storage: Storage,
         platform: Platform,
         lease: Lease,
     ) -> None:
@@ -57,9 +61,10 @@ class Engine:
         self._namespaces = namespaces
         self._mirror = mirror
         self._client = client
-        self._inquiries = Inquiries(storage, lambda key: self.queue.add(key), partial(refusal, client))
+        clients = Clients(storage, gateway.routes_of, partial(refusal, client))
+        self._inquiries = Inquiries(clients, lambda key: self.queue.add(key))
         self.queue = Queue()
-        self.reports = Reports(mirror, self.queue.add)
+        self.reports = Reports(mirror, self._kinds.values(), self.queue.add)
         self._reconciler = Reconciler(
             self._kinds.values(), mirror, self.take_in, client, self._inquiries, self.reports, platform
         )
@@ -90,9 +95,9 @@ class Engine:
         """Whether this replica is the one that works on objects."""
         return self._leading and self._lease.held
 
-    def answer(self, key: Key, report: Report) -> Manifest | None:
-        """What a pod hears that has just reported on an object."""
-        return self._reconciler.answer(key, report)
+    def reply(self, key: Key, report: Any) -> Manifest | None:
+        """Return the reply to a pod's report."""
+        return self._reconciler.reply(key, report)
 
     def vitals(self) -> Vitals:
         """How this replica is doing now."""

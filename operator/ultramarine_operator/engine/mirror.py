@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ultramarine_contract.meta import GROUP, LABEL_KIND, LABEL_NAME, Key, Manifest, Resource, controller_uid
 
 from ..shared.conditions import ENDED, state_of
-from ..shared.plan import ANY, Kind
+from ..shared.kind import ANY, Kind
 
 Name = tuple[str, str]  # namespace, name
 

@@ -13,15 +13,14 @@ from pydantic import ValidationError
 from ultramarine.resources.base import READY, UNSEEN, RunStatus
 from ultramarine_contract.errors import Conflict, InvalidSpec, NotYet, Refused, UltramarineError
 from ultramarine_contract.meta import CONFIG_MAP, SECRET, Key, Manifest, Resource
-from ultramarine_contract.sweep_records import SweepSummary
-from ultramarine_contract.training_records import Progress
 
 from ..kube import events
 from ..kube.apply import apply_child, write_status
 from ..kube.client import ApiError, Client
 from ..shared import pods, states, waiting
 from ..shared.conditions import Condition, find, health, is_true, merge
-from ..shared.plan import Event, GenerateSecret, Kind, Lazily, Obj, Plan, Platform, Report, Seen
+from ..shared.kind import Kind
+from ..shared.plan import Event, GenerateSecret, Lazily, Obj, Plan, Platform, Seen
 from .accounting import Accounting
 from .inquiries import Inquiries
 from .mirror import Mirror
@@ -89,16 +88,16 @@ class Reconciler:
             return await self._finish(manifest, held, seen.children, now), HELD
         return await self._finish(manifest, plan, seen.children, now), OK
 
-    def answer(self, key: Key, report: Report) -> Manifest | None:
-        """What a pod hears that has just reported on an object; nothing where that is gone, or makes no sense."""
+    def reply(self, key: Key, report: Any) -> Manifest | None:
+        """Return the reply to a pod's report; None if the object is gone or its spec is invalid."""
         kind, manifest = self._kinds[key.kind], self._mirror.get(key)
-        if manifest is None:
+        if manifest is None or kind.report is None:
             return None
         try:
             obj = Obj(manifest, kind.spec.model_validate(manifest.get("spec") or {}))
         except ValidationError:
             return None
-        return kind.answer(obj, report, lambda of, name: self._mirror.get(Key(of, key.namespace, name)))
+        return kind.report.reply(obj, report, lambda of, name: self._mirror.get(Key(of, key.namespace, name)))
 
     def _look(self, kind: Kind, key: Key, obj: Obj[Any]) -> Seen | None:
         """Gather what is to be known; None while the storage is asked, after whose answer the key is rung."""
@@ -112,14 +111,8 @@ class Reconciler:
             )
 
         children = self._mirror.children(key)
-        told = self._reports.latest(key, children)
-        seen = Seen(
-            self._platform,
-            children,
-            Lazily(related),
-            progress=told if isinstance(told, Progress) else None,
-            summary=told if isinstance(told, SweepSummary) else None,
-        )
+        report = self._reports.latest(key, children)
+        seen = Seen(self._platform, children, Lazily(related), report=report)
         questions = kind.questions(obj, seen)
         if not questions:
             return seen

@@ -1,4 +1,4 @@
-"""How far each running job and sweep is, as its pods have posted it: held in memory, and told to the passes."""
+"""Reports of running pods on their objects, held in memory for the passes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from ultramarine_contract.meta import GROUP, JOB, POD, SWEEP, TRAINING_JOB, Key, Manifest, controller_uid
-from ultramarine_contract.sweep_records import SweepSummary, coordinator_name
+from ultramarine_contract.meta import GROUP, JOB, POD, Key, Manifest
 
-from ..shared.plan import Report
-from ..shared.pods import TRAINER, created, image_digest, node_index
+from ..shared.kind import Kind
+from ..shared.pods import TRAINER, image_digest
 from .mirror import Mirror, owner_key
 
 RING_SECONDS = 10.0  # a status is written at most so often for progress alone
@@ -23,7 +23,7 @@ MOST = 10_000  # objects that are remembered, of some kilobytes each
 @dataclass(slots=True)
 class _Entry:
     pod_uid: str
-    report: Report
+    report: Any
     received: float
     due: float  # when the key was, or will be, rung for it
 
@@ -32,21 +32,25 @@ class Reports:
     """Reports by key, each from one pod; `ring(key, after)` asks for a pass in that many seconds."""
 
     def __init__(
-        self, mirror: Mirror, ring: Callable[[Key, float], None], clock: Callable[[], float] = time.monotonic
+        self,
+        mirror: Mirror,
+        kinds: Iterable[Kind],
+        ring: Callable[[Key, float], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mirror = mirror
+        self.channels = {kind.name: kind.report for kind in kinds if kind.report is not None}
         self._ring = ring
         self._clock = clock
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
 
     def owner_of_pod(self, namespace: str, name: str, uid: str) -> Key | None:
-        """The TrainingJob or Sweep that a pod belongs to by both its labels and its owners; nothing for other pods."""
+        """Return the object that a pod belongs to by labels and owners; None if its kind has no reports."""
         pod = self._mirror.get(Key(POD.kind, namespace, name))
         if pod is None or pod["metadata"].get("uid") != uid:
             return None
         key = owner_key(pod)
-        ours_to_hear = key is not None and key.kind in (TRAINING_JOB.kind, SWEEP.kind)
-        job = self._mirror.get(key) if key is not None and ours_to_hear else None
+        job = self._mirror.get(key) if key is not None and key.kind in self.channels else None
         if key is None or job is None:
             return None
         made = (child for child in self._mirror.children(key, JOB.kind))
@@ -59,17 +63,18 @@ class Reports:
         return image_digest(pod, TRAINER) if pod is not None and pod["metadata"].get("uid") == uid else ""
 
     def speaks(self, key: Key, uid: str) -> bool:
-        """Whether that pod is the one whose word counts for a job or a sweep."""
-        pod = speaker(key, self._mirror.children(key, JOB.kind, POD.kind))
+        """Return True if that pod is the one whose reports count."""
+        pod = self.channels[key.kind].speaker(key.name, self._mirror.children(key, JOB.kind, POD.kind))
         return pod is not None and pod["metadata"].get("uid") == uid
 
-    def put(self, key: Key, pod_uid: str, report: Report) -> bool:
-        """Take in what a pod has posted, and have its owner looked at within RING_SECONDS; not if it came too soon.
+    def put(self, key: Key, pod_uid: str, report: Any) -> bool:
+        """Take in a report, and have its object reconciled within RING_SECONDS; False if it came too soon.
 
-        A sweep that wants other trials than before, or is over, is looked at at once.
+        One of another urgency than the report before is reconciled at once.
         """
         now, known = self._clock(), self._entries.get(key)
-        urgent = known is not None and _pressing(report) != _pressing(known.report)
+        urgency = self.channels[key.kind].urgency
+        urgent = known is not None and urgency(report) != urgency(known.report)
         if known is not None and now < known.received + (URGENT_SECONDS if urgent else ACCEPT_SECONDS):
             return False
         due = now if known is None or urgent else max(now, known.due + RING_SECONDS)
@@ -83,12 +88,12 @@ class Reports:
             self._entries.popitem(last=False)
         return True
 
-    def latest(self, key: Key, children: Iterable[Manifest]) -> Report | None:
-        """The newest report on an object; nothing while it comes from a pod that another one has taken over from."""
+    def latest(self, key: Key, children: Iterable[Manifest]) -> Any:
+        """Return the newest report on an object; None if another pod has taken over from its sender."""
         entry = self._entries.get(key)
         if entry is None:
             return None
-        pod = speaker(key, children)
+        pod = self.channels[key.kind].speaker(key.name, children)
         return entry.report if pod is not None and pod["metadata"].get("uid") == entry.pod_uid else None
 
     def forget(self, key: Key) -> None:
@@ -98,25 +103,6 @@ class Reports:
     def clear(self) -> None:
         """Forget all."""
         self._entries.clear()
-
-
-def speaker(key: Key, children: Iterable[Manifest]) -> Manifest | None:
-    """The pod that speaks: of a job that of node 0, of a sweep its coordinator's, and the newest one of these."""
-    children = list(children)
-    pods = [child for child in children if child["kind"] == POD.kind and node_index(child) == 0]
-    if key.kind == SWEEP.kind:
-        name = coordinator_name(key.name)
-        jobs = [child for child in children if child["kind"] == JOB.kind and child["metadata"]["name"] == name]
-        pods = [pod for pod in pods if controller_uid(pod) in {job["metadata"].get("uid") for job in jobs}]
-    return max(pods, key=lambda pod: (created(pod), not _is_over(pod), str(pod["metadata"]["name"])), default=None)
-
-
-def _pressing(report: Report) -> object:
-    return report.urgent if isinstance(report, SweepSummary) else ()
-
-
-def _is_over(pod: Manifest) -> bool:
-    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def _is_made_by(child: Manifest, owner: Manifest, group: str) -> bool:

@@ -1,15 +1,24 @@
-"""All kinds. A new one is a room beside these, and a line here."""
+"""All kinds: each package below this one has them, and is found by itself."""
 
 from __future__ import annotations
 
-from ..shared.plan import Kind, Platform
-from . import model, onlineendpoint, sweep, trainingjob
+import importlib
+import pkgutil
+from types import ModuleType
 
-KINDS = (trainingjob.KIND, model.MODEL_KIND, model.VERSION_KIND, onlineendpoint.KIND, sweep.KIND)
+from ..shared.kind import Kind
+from ..shared.plan import Platform
+
+
+def _packages() -> tuple[ModuleType, ...]:
+    names = sorted(found.name for found in pkgutil.iter_modules(__path__) if found.ispkg)
+    return tuple(importlib.import_module(f"{__name__}.{name}") for name in names)
+
+
+PACKAGES = _packages()
+KINDS = tuple(kind for package in PACKAGES for kind in vars(package).values() if isinstance(kind, Kind))
 
 
 def kinds_on(platform: Platform) -> tuple[Kind, ...]:
-    """All kinds, with the children that they have on this platform."""
-    if platform.gateway_api is None:
-        return KINDS
-    return tuple(onlineendpoint.GATEWAY_API_KIND if kind is onlineendpoint.KIND else kind for kind in KINDS)
+    """Return all kinds with the children that they have on this platform."""
+    return tuple(kind.on(platform.features) for kind in KINDS)

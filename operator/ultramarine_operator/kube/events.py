@@ -7,7 +7,8 @@ from datetime import datetime
 from ultramarine_contract.meta import API_VERSION, EVENT, FIELD_MANAGER, Manifest, content_hash
 
 from ..shared.conditions import timestamp
-from ..shared.plan import AskRefusal, Event, Refusal
+from ..shared.plan import Event
+from ..shared.questions import Refusal
 from .client import ApiError, Client
 
 
@@ -42,10 +43,10 @@ async def record(client: Client, about: Manifest, event: Event, now: datetime) -
             raise
 
 
-async def refusal(client: Client, question: AskRefusal) -> Refusal:
+async def refusal(client: Client, namespace: str, job_uid: str) -> Refusal:
     """Find the newest Event of a pod that was refused; a role without the right to look finds none."""
     try:
-        found = await client.events(question.namespace, question.uid, "FailedCreate")
+        found = await client.events(namespace, job_uid, "FailedCreate")
     except ApiError:
         return Refusal()
     told = [Refusal(str(each.get("message") or ""), _last(each)) for each in found]

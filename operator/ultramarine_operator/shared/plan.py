@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
-from ultramarine_contract.errors import GatewayError, StorageError
-from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, Key, Manifest, Ref, Resource
-from ultramarine_contract.routes import RouteState
-from ultramarine_contract.sweep_records import SweepSummary
-from ultramarine_contract.training_records import Progress
+from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, Key, Manifest, Ref
+
+from .questions import Question
 
 MAX_USER = 500  # characters
 
@@ -89,6 +87,11 @@ class Platform:
     pods: MadePods = field(default_factory=MadePods)
     gateway_api: GatewayApi | None = None  # where routes are written for Gateways of the people's own
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the optional features of this platform, for Kind.features."""
+        return ("gatewayApi",) if self.gateway_api else ()
+
     def requester(self, manifest: Manifest) -> str:
         """Return the user who created an object; nothing if the API server does not record that: anybody could have."""
         annotations = manifest["metadata"].get("annotations") or {}
@@ -97,79 +100,6 @@ class Platform:
     def gateway_of(self, namespace: str) -> str:
         """Where the gateway of a namespace is asked, or nothing where there is none."""
         return self.gateway.replace("{namespace}", namespace) if namespace in self.gateway_namespaces else ""
-
-
-@dataclass(frozen=True)
-class ReadText:
-    """A question to the object storage: what does this object say? Answered with its text."""
-
-    uri: str
-
-
-@dataclass(frozen=True)
-class CheckArtifact:
-    """A question to the object storage: is this artifact there? Answered with its ArtifactFacts.
-
-    With `hashes` a single object up to MAX_HASHED is read for its digest.
-    """
-
-    uri: str
-    hashes: bool = False
-
-
-MAX_HASHED = 32 * 1024 * 1024  # bytes of a single object that is read for its digest
-
-
-@dataclass(frozen=True)
-class ArtifactFacts:
-    """What the storage says of an artifact: the digest of its list of files, or of a single object that was read.
-
-    The files of a list are not read; the digest of an object that was not read is empty.
-    """
-
-    digest: str
-    bytes: int
-
-
-@dataclass(frozen=True)
-class AskGateway:
-    """A question to all gateway pods behind HOST:PORT: how do you route this endpoint? Answered with GatewayFacts.
-
-    With `figures` they tell what was counted too, for which each Envoy looks through all of its statistics. With
-    `signatures` they tell what each deployment's model takes, for which they ask a pod of each.
-    """
-
-    address: str
-    endpoint: str
-    figures: bool = True
-    signatures: bool = False
-
-
-@dataclass(frozen=True)
-class GatewayFacts:
-    """What each gateway pod says of one endpoint, in the order of their addresses; there is at least one pod."""
-
-    proxies: tuple[RouteState, ...]
-
-
-@dataclass(frozen=True)
-class AskRefusal:
-    """A question to the API server: why does Kubernetes make no pod for this Job? Answered with its newest Refusal."""
-
-    namespace: str
-    uid: str
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """The Job controller's words on a pod that was refused to it, and when that was; both empty if there are none."""
-
-    message: str = ""
-    time: str = ""
-
-
-Question = ReadText | CheckArtifact | AskGateway | AskRefusal
-Answer = str | ArtifactFacts | GatewayFacts | Refusal | StorageError | GatewayError
 
 
 class Lazily(Iterable[Manifest]):
@@ -189,16 +119,15 @@ class Lazily(Iterable[Manifest]):
 class Seen:
     """The world at the moment of deciding: our children, the objects that we refer to, and what was answered outside.
 
-    `progress` is what the newest pod of a TrainingJob has posted to this very process, and `summary` what a Sweep's
-    coordinator has; nothing after a restart, until it posts again.
+    `report` is the newest that a pod of the object has posted to this process: None after a restart, until it posts
+    again.
     """
 
     platform: Platform
     children: tuple[Manifest, ...] = ()
     related: Iterable[Manifest] = ()
-    answers: Mapping[Question, Answer] = field(default_factory=dict)
-    progress: Progress | None = None
-    summary: SweepSummary | None = None
+    answers: Mapping[Question, Any] = field(default_factory=dict)
+    report: Any = None
 
     def of(self, kind: str) -> list[Manifest]:
         """Children of that kind, by name."""
@@ -296,65 +225,9 @@ def no_questions(_obj: Obj[Any], _seen: Seen) -> tuple[Question, ...]:
     return ()
 
 
-Report = Progress | SweepSummary  # what a pod of a TrainingJob posts, and one of a Sweep
-Child = Callable[[str, str], Manifest | None]  # the child of that kind and name, if there is one
-
-
-def no_answer(_obj: Obj[Any], _report: Report, _child: Child) -> Manifest | None:
-    """A kind whose pods hear nothing of what they have reported."""
-    return None
-
-
 ANY = "*"  # the topic of who looks at all objects of the namespace
 
 
 def no_topics(_manifest: Manifest) -> frozenset[str]:
     """A kind that looks at its own children only."""
     return frozenset()
-
-
-@dataclass(frozen=True)
-class Column:
-    """A printer column: what `kubectl get` shows; priority 1 shows with `-o wide`."""
-
-    name: str
-    path: str
-    type: str = "string"
-    priority: int = 0
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One room of the house: everything that the engine and the generator need to know of a kind.
-
-    `related` are kinds whose objects a plan looks at without owning them: those of the namespace with which its
-    object shares a topic. A change of an object of one of `rung_by` rings what shares a topic with it. Topics are
-    read off the plain manifest: names of Models, and where in the storage a version's files are. Who has the topic ANY
-    sees all of `related`, is seen by all, and is rung by all; his own changes ring nobody by it.
-    """
-
-    resource: Resource
-    short: str
-    description: str
-    spec: type[BaseModel]
-    status: type[BaseModel]
-    columns: tuple[Column, ...]
-    plan: Callable[[Obj[Any], Seen, datetime], Plan]
-    children: tuple[Resource, ...] = ()
-    related: tuple[Resource, ...] = ()
-    rung_by: tuple[Resource, ...] = ()
-    rung_by_edits: tuple[Resource, ...] = ()  # as rung_by, but only for another spec, a new object or its end
-    topics: Callable[[Manifest], frozenset[str]] = no_topics
-    questions: Callable[[Obj[Any], Seen], tuple[Question, ...]] = no_questions
-    answer: Callable[[Obj[Any], Report, Child], Manifest | None] = no_answer  # to a pod that has reported
-    rules: tuple[tuple[str, str], ...] = ()  # CEL over the whole object: (rule, message)
-    creates: tuple[Resource, ...] = ()  # made through Plan.create or an effect: the right to create, nothing more
-    deletes: tuple[Resource, ...] = ()  # all that its plans ever delete
-    confirms: tuple[Resource, ...] = ()  # those of which a plan may ask that one be absent
-
-    @property
-    def name(self) -> str:
-        return self.resource.kind
-
-    def key(self, manifest: Manifest) -> Key:
-        return Key(self.name, manifest["metadata"]["namespace"], manifest["metadata"]["name"])

@@ -9,8 +9,9 @@ from ultramarine_contract.meta import Manifest
 
 from . import pods
 from .conditions import is_true, parse_timestamp, timestamp
-from .plan import AskRefusal, Refusal, Seen
+from .plan import Seen
 from .quantities import amount
+from .questions import AskRefusal, Refusal
 
 NO_IMAGE = timedelta(minutes=2)  # a registry can be a moment behind
 NO_REGISTRY = timedelta(minutes=10)  # one that is away or busy says nothing of the image

@@ -5,15 +5,14 @@ from __future__ import annotations
 from ultramarine.resources.model import ModelSpec, ModelStatus, ModelVersionSpec, ModelVersionStatus
 from ultramarine_contract.meta import JOB, MODEL, MODEL_VERSION, ONLINE_ENDPOINT, POD
 
-from ...shared.plan import Column, Kind
+from ...shared.kind import PLAIN_NAME, Column, Kind, PodGroup
 from .deleting import places_of, places_to_delete
 from .plan import plan_model, plan_version, questions_version
 
-MAX_MODEL_NAME = 40
-
+# Jobs that compile a version, and Jobs that delete the files of one.
+JOBS = PodGroup("compiling", kinds=(MODEL.kind, MODEL_VERSION.kind))
 
 MODEL_KIND = Kind(
-    resource=MODEL,
     short="mdl",
     description="Model is a name under which versions are kept, with aliases that say which of them is used for what.",
     spec=ModelSpec,
@@ -23,8 +22,6 @@ MODEL_KIND = Kind(
         Column("Latest", ".status.latestReadyVersion"),
         Column("Aliases", ".status.aliases"),
         Column("Owner", ".spec.card.owner"),
-        Column("Age", ".metadata.creationTimestamp", "date"),
-        Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
     ),
     plan=plan_model,
     children=(JOB, POD),
@@ -33,17 +30,11 @@ MODEL_KIND = Kind(
     deletes=(MODEL_VERSION, JOB),
     confirms=(MODEL_VERSION,),
     topics=lambda model: frozenset((model["metadata"]["name"], *places_to_delete(model))),
-    rules=(
-        (
-            f"size(self.metadata.name) <= {MAX_MODEL_NAME}",
-            f"metadata.name must have at most {MAX_MODEL_NAME} characters",
-        ),
-        ("!self.metadata.name.contains('.')", "metadata.name must not contain a dot"),
-    ),
+    names=PLAIN_NAME,
+    pods=(JOBS,),
 )
 
 VERSION_KIND = Kind(
-    resource=MODEL_VERSION,
     short="mv",
     description="ModelVersion is one immutable version of a Model: where its files are, and their digest.",
     spec=ModelVersionSpec,
@@ -55,11 +46,9 @@ VERSION_KIND = Kind(
         Column("State", ".status.state"),
         Column("Score", ".status.score"),
         Column("TrainingJob", ".spec.lineage.trainingJob"),
-        Column("Age", ".metadata.creationTimestamp", "date"),
         Column("Compiled", '.status.conditions[?(@.type=="Compiled")].reason', priority=1),
         Column("Sweep", ".spec.lineage.sweep", priority=1),
         Column("Uri", ".spec.uri", priority=1),
-        Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
     ),
     plan=plan_version,
     children=(JOB, POD),
@@ -67,10 +56,12 @@ VERSION_KIND = Kind(
     rung_by_edits=(MODEL, ONLINE_ENDPOINT),
     topics=lambda version: frozenset((str(version["spec"].get("model", "")), *places_of(version))),
     questions=questions_version,
+    names=(),
     rules=(
         (
             "self.metadata.name == self.spec.model + '-' + self.spec.version",
             "metadata.name must be MODEL-VERSION, from spec.model and spec.version",
         ),
     ),
+    pods=(JOBS,),
 )

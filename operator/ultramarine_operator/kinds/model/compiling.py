@@ -18,7 +18,8 @@ from ultramarine_contract.version_records import CompileRecord
 
 from ...shared import pods, waiting
 from ...shared.conditions import Condition, find, is_true, parse_timestamp
-from ...shared.plan import Platform, Question, ReadText, Seen
+from ...shared.plan import Platform, Seen
+from ...shared.questions import Question, ReadText
 from . import trust
 from .manifests import DEADLINE_SECONDS, STORE, Version, compile_job, compile_job_name, compile_task
 

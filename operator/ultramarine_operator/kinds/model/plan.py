@@ -13,7 +13,8 @@ from ultramarine_contract.score import score
 from ultramarine_contract.trusted_types import remedy_for, untrusted
 
 from ...shared.conditions import Condition, find, health, is_true, merge
-from ...shared.plan import MAX_HASHED, ArtifactFacts, CheckArtifact, Event, Obj, Plan, Platform, Question, Seen
+from ...shared.plan import Event, Obj, Plan, Platform, Seen
+from ...shared.questions import MAX_HASHED, ArtifactFacts, CheckArtifact, Question
 from . import compiling, deleting, trust
 from .serving import named, server_of, versions_of
 

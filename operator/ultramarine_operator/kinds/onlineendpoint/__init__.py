@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ultramarine.resources.onlineendpoint import OnlineEndpointSpec, OnlineEndpointStatus
 from ultramarine_contract.meta import (
     CONFIG_MAP,
@@ -11,11 +9,9 @@ from ultramarine_contract.meta import (
     GRPC_ROUTE,
     HORIZONTAL_POD_AUTOSCALER,
     HTTP_ROUTE,
-    MAX_NAME,
     MODEL,
     MODEL_VERSION,
     NETWORK_POLICY,
-    ONLINE_ENDPOINT,
     POD,
     POD_DISRUPTION_BUDGET,
     SECRET,
@@ -23,7 +19,8 @@ from ultramarine_contract.meta import (
     Manifest,
 )
 
-from ...shared.plan import ANY, Column, Kind
+from ...shared.kind import ANY, READY, SERVICE_NAME, Column, Feature, Kind, PodGroup
+from .deployment.manifests import GRPC_PORT, LABEL_GATEWAY_ONLY, PORT
 from .plan import plan, questions
 
 
@@ -34,23 +31,21 @@ def _models(endpoint: Manifest) -> frozenset[str]:
     return frozenset(named | {ANY} if any(d.get("pool") for d in deployments) else named)
 
 
+PORTS = (PORT, GRPC_PORT)
+
 KIND = Kind(
-    resource=ONLINE_ENDPOINT,
     short="oe",
     description="OnlineEndpoint serves model versions by Open Inference Protocol V2 (HTTP, gRPC) behind one address.",
     spec=OnlineEndpointSpec,
     status=OnlineEndpointStatus,
     columns=(
-        Column("Ready", '.status.conditions[?(@.type=="Ready")].status'),
+        READY,
         Column("ModelVersion", ".status.modelVersion"),
         Column("Replicas", ".status.replicas"),
         Column("URL", ".status.url"),
         Column("Warning", '.status.conditions[?(@.type=="SignatureChanged")].reason'),
-        Column("Age", ".metadata.creationTimestamp", "date"),
         Column("Rollout", ".status.rollout.phase", priority=1),
         Column("Keys", ".status.keysSecret", priority=1),
-        Column("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
-        Column("Failure", '.status.conditions[?(@.type=="Stalled")].message', priority=1),
     ),
     plan=plan,
     questions=questions,
@@ -66,16 +61,20 @@ KIND = Kind(
     related=(MODEL, MODEL_VERSION),
     rung_by=(MODEL, MODEL_VERSION),
     topics=_models,
-    rules=(
-        (f"size(self.metadata.name) <= {MAX_NAME}", f"metadata.name must have at most {MAX_NAME} characters"),
-        (
-            "!self.metadata.name.contains('.') && self.metadata.name.matches('^[a-z]')",
-            "metadata.name must start with a letter and must not contain a dot: it becomes a Service's name",
-        ),
-    ),
+    names=SERVICE_NAME,
     creates=(SECRET,),
     deletes=(DEPLOYMENT, SERVICE, POD_DISRUPTION_BUDGET, NETWORK_POLICY, HORIZONTAL_POD_AUTOSCALER),
+    # A Gateway of the platform's users routes to endpoints: its types may not exist elsewhere.
+    features={"gatewayApi": Feature((HTTP_ROUTE, GRPC_ROUTE), deletes=(GRPC_ROUTE,))},
+    pods=(
+        PodGroup("serving", serves=PORTS, matches=({"key": LABEL_GATEWAY_ONLY, "operator": "DoesNotExist"},)),
+        # Pods that check no key, since the gateway has checked a token. Each such endpoint has a policy of its own
+        # that says the same of its pods: this one outlives it, until the last pod is gone.
+        PodGroup(
+            "serving-guarded",
+            serves=PORTS,
+            serves_to={"app.kubernetes.io/name": "ultramarine", "app.kubernetes.io/component": "gateway"},
+            matches=({"key": LABEL_GATEWAY_ONLY, "operator": "Exists"},),
+        ),
+    ),
 )
-
-# Where routes are written for Gateways of the people's own: elsewhere there may be no such types to watch.
-GATEWAY_API_KIND = replace(KIND, children=(*KIND.children, HTTP_ROUTE, GRPC_ROUTE), deletes=(*KIND.deletes, GRPC_ROUTE))

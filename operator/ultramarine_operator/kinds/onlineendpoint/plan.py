@@ -23,7 +23,8 @@ from ultramarine_contract.meta import (
 )
 
 from ...shared import pods
-from ...shared.plan import AskGateway, Event, GatewayFacts, GenerateSecret, Plan, Question, Seen
+from ...shared.plan import Event, GenerateSecret, Plan, Seen
+from ...shared.questions import AskGateway, GatewayFacts, Question
 from .deployment import autoscale
 from .deployment.health import KEYS_MISSING, SETTLED, Judged, held, judge, leaving
 from .deployment.manifests import (

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ultramarine.resources.sweep import SweepSpec, SweepStatus
+from ultramarine_contract.common import SWEEP_PORT
 from ultramarine_contract.meta import (
     CONFIG_MAP,
+    GROUP,
     JOB,
     MAX_NAME,
     MODEL,
@@ -18,11 +20,12 @@ from ultramarine_contract.meta import (
 )
 from ultramarine_contract.sweep_records import MOST_PODS
 
-from ...shared.plan import Column, Kind
+from ...shared.kind import MLFLOW, OPERATOR, SERVICE_NAME, Column, Kind, Peer, PodGroup
 from ..trials import trial_name
 from .plan import plan, questions
-from .podpertrial import answer
+from .report import REPORTING
 
+COORDINATORS: Manifest = {"key": f"{GROUP}/role", "operator": "In", "values": ["coordinator"]}
 ROOM_FOR_TRIAL = len(trial_name("", MOST_PODS - 1))
 
 
@@ -35,35 +38,25 @@ def _topics(sweep: Manifest) -> frozenset[str]:
 
 
 KIND = Kind(
-    resource=SWEEP,
     short="sw",
     description="Sweep runs a command with one set of parameters after another, in search of the best.",
     spec=SweepSpec,
     status=SweepStatus,
     columns=(
-        Column("State", ".status.state"),
         Column("Best", ".status.bestValue"),
         Column("Trials", ".status.progress"),
         Column("Stopped", ".status.trials.stopped", "integer"),
         Column("Failed", ".status.trials.failed", "integer"),
-        Column("Duration", ".status.duration"),
-        Column("Age", ".metadata.creationTimestamp", "date"),
         Column("ModelVersion", ".status.modelVersion", priority=1),
-        Column("Message", '.status.conditions[?(@.type=="Running")].message', priority=1),
-        Column("Failure", '.status.conditions[?(@.type=="Stalled")].message', priority=1),
     ),
     plan=plan,
     questions=questions,
-    answer=answer,
+    report=REPORTING,
     children=(JOB, POD, CONFIG_MAP, SERVICE, TRAINING_JOB),
     related=(MODEL, MODEL_VERSION, SWEEP),
     topics=_topics,
+    names=SERVICE_NAME,
     rules=(
-        (f"size(self.metadata.name) <= {MAX_NAME}", f"metadata.name must have at most {MAX_NAME} characters"),
-        (
-            "!self.metadata.name.contains('.') && self.metadata.name.matches('^[a-z]')",
-            "metadata.name must start with a letter and must not contain a dot: it becomes a Service's name",
-        ),
         (
             f"self.spec.execution == 'Pool' || size(self.metadata.name) <= {MAX_NAME - ROOM_FOR_TRIAL}",
             f"with execution: PodPerTrial metadata.name must have at most {MAX_NAME - ROOM_FOR_TRIAL} characters: each "
@@ -72,4 +65,9 @@ KIND = Kind(
     ),
     creates=(SECRET, MODEL, MODEL_VERSION),
     deletes=(SWEEP, JOB, TRAINING_JOB),
+    pods=(
+        PodGroup("sweeps", talks_to=(Peer(SWEEP.kind, (SWEEP_PORT,)), Peer(OPERATOR))),
+        # Workers run the user's command, and do not talk to MLflow.
+        PodGroup("coordinators", talks_to=(Peer(MLFLOW),), matches=(COORDINATORS,), adds=True),
+    ),
 )

@@ -55,7 +55,7 @@ def own_of(sweep: Sweep, seen: Seen) -> Own:
     coordinator, working = (_own_job(name, sweep, seen) for name in (coordinator_name(sweep), workers_name(sweep)))
     speaking, of_trials = _own_pods(coordinator, seen), seen.of(TRAINING_JOB.kind)
     trials = [job for job in of_trials if controller_uid(job) == sweep.uid]
-    posted = seen.summary if seen.summary and seen.summary.over and _says_how(seen.summary) else None
+    posted = seen.report if seen.report and seen.report.over and _says_how(seen.report) else None
     told = _last_words(speaking) or posted
     return Own(coordinator, working, speaking, _own_pods(working, seen), trials, not has_pod_per_trial(sweep), told)
 

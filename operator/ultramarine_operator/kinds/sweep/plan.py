@@ -18,7 +18,8 @@ from ultramarine_contract.sweep_records import FRONT, MOST_PODS, SweepSummary, i
 from ...runs import queues
 from ...shared import pods, states, waiting
 from ...shared.conditions import ENDED, parse_timestamp
-from ...shared.plan import Effect, Plan, Platform, Question, ReadText, Seen
+from ...shared.plan import Effect, Plan, Platform, Seen
+from ...shared.questions import Question, ReadText
 from ..training import check_spelling
 from . import podpertrial, status
 from .manifests import (
@@ -104,7 +105,7 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
 
 def _going_on(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: Manifest, now: datetime) -> Plan:
     """What there is to say, and to wait for, while it is not over."""
-    doubt = status.doubt(seen.summary)
+    doubt = status.doubt(seen.report)
     if sweep.spec.suspend:
         return _plan(sweep, states.suspended(), status.without_running(facts), now)
     if any((pod.get("status") or {}).get("phase") == "Succeeded" for pod in (*own.speaking, *own.working)):
@@ -173,7 +174,7 @@ def _children(sweep: Sweep, seen: Seen, search: Search, own: Own, warm_start: tu
         made.append(queues.with_changes(live, job, CHANGING & job["spec"].keys()))
     if not own.is_pool:
         command(sweep, names)  # refused once, and not trial by trial
-        made += podpertrial.trial_jobs(sweep, seen.summary, own.trials, platform)
+        made += podpertrial.trial_jobs(sweep, seen.report, own.trials, platform)
     return tuple(manifest for manifest in made if manifest is not None)
 
 

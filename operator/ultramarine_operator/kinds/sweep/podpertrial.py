@@ -28,8 +28,9 @@ from ultramarine_contract.sweep_records import (
 
 from ...runs import queues
 from ...shared.conditions import ENDED, find, is_true, parse_timestamp
-from ...shared.plan import Child, Platform, Report
+from ...shared.plan import Platform
 from ...shared.pods import Trouble
+from ...shared.reporting import Child
 from ...shared.states import State, is_stopped, pending
 from ..trials import ANNOTATION_TRIAL, trial_name
 from . import status
@@ -145,11 +146,11 @@ def _trouble(status: Manifest) -> Mapping[str, str] | None:
     return next((each for each in told if each["status"] == "False" and each.get("reason") not in COMING), None)
 
 
-def answer(sweep: Sweep, summary: Report, child: Child) -> Manifest | None:
+def answer(sweep: Sweep, summary: SweepSummary, child: Child) -> Manifest | None:
     """What a coordinator hears: how many trials may run, how those have ended that it still waits for, and which of
     the paused ones are held, so that their pods go.
     """
-    if not has_pod_per_trial(sweep) or not isinstance(summary, SweepSummary):
+    if not has_pod_per_trial(sweep):
         return None
     ended = []
     for trial in summary.wanted:

@@ -60,7 +60,7 @@ def gathered(sweep: Sweep, own_pods: list[Manifest], seen: Seen, most: int, now:
     if starts and "startTime" not in facts:
         facts["startTime"] = min(starts)
     facts["imageErrorSince"] = waiting.image_error_since(sweep.status, own_pods, now)
-    return with_summary(sweep, facts, seen.summary, seen.platform, most) if seen.summary else facts
+    return with_summary(sweep, facts, seen.report, seen.platform, most) if seen.report else facts
 
 
 def with_summary(sweep: Sweep, facts: Manifest, summary: SweepSummary, platform: Platform, most: int) -> Manifest:

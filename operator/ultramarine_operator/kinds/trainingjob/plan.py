@@ -15,7 +15,8 @@ from ultramarine_contract.training_records import TerminationRecord
 from ...runs import queues
 from ...shared import pods, states, waiting
 from ...shared.conditions import find, parse_timestamp
-from ...shared.plan import Plan, Platform, Question, ReadText, Seen
+from ...shared.plan import Plan, Platform, Seen
+from ...shared.questions import Question, ReadText
 from ..training import check_spelling
 from ..trials import task_of
 from . import history, memory, status

@@ -66,12 +66,12 @@ def gathered(job: Job, child: Manifest | None, own_pods: list[Manifest], seen: S
         facts = with_record(facts, record, prefix)
     if facts["attemptHistory"]:
         facts["logs"] = {"uri": f"{prefix}{contract.LOGS_NAME}/"}
-    facts["lastCheckpoint"], worked = history.checkpoint(job, prefix, records, seen.progress)
+    facts["lastCheckpoint"], worked = history.checkpoint(job, prefix, records, seen.report)
     if worked:
         facts["goodput"] = {**facts.get("goodput", {}), "productiveSeconds": int(worked)}
-    told = [*(record.mlflow_run for record in records), seen.progress.mlflow_run if seen.progress else ""]
+    told = [*(record.mlflow_run for record in records), seen.report.mlflow_run if seen.report else ""]
     facts["mlflow"] = mlflow(facts.get("mlflow"), seen.platform, told)
-    return with_progress(facts, seen.progress)
+    return with_progress(facts, seen.report)
 
 
 def with_record(facts: Manifest, record: TerminationRecord, prefix: str) -> Manifest:

@@ -13,7 +13,7 @@ from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import DeploymentFigures
 
 from ....shared.conditions import LONG_AGO, Condition, find, parse_timestamp, timestamp
-from ....shared.plan import Answer, GatewayFacts
+from ....shared.questions import Answer, GatewayFacts
 from ..rollout.decision import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING
 from ..routing.step import told
 from .manifests import Endpoint, deployment_name

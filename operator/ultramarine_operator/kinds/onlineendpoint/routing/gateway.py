@@ -15,7 +15,7 @@ from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import EndpointRoutes, RouteAuth, RouteDeployment, RouteState
 
 from ....shared.conditions import Condition, parse_timestamp
-from ....shared.plan import Answer, GatewayFacts
+from ....shared.questions import Answer, GatewayFacts
 from ..deployment.health import SETTLED, Judged
 from ..deployment.manifests import Endpoint, proof_secret
 from .manifests import (
