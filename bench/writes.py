@@ -27,13 +27,13 @@ import hands
 import yaml
 from api.accounts import account, admit
 from builders import training
-from chaos.lives import state
 from chaos.world import Api, World
 from ground import Ground, bare, played
 from sights import follow, percentiles, table
 from ultramarine_cluster import cluster
 from ultramarine_contract.meta import JOB, POD, TRAINING_JOB, Manifest
 from ultramarine_contract.storage import Storage
+from ultramarine_operator.shared.testing import until_state
 
 NAMESPACE = "writes"
 CALM_SECONDS = 3.0  # without any request of the operator's, after which nothing more comes of a life
@@ -97,13 +97,13 @@ def _seconds(text: str) -> float:
 
 
 async def _succeeds(world: World, name: str) -> None:
-    await state(world, name, "Running")
+    await until_state(world, "TrainingJob", name, "Running")
     world.decide(name, "succeeds")
-    await state(world, name, "Succeeded")
+    await until_state(world, "TrainingJob", name, "Succeeded")
 
 
 async def _is_retried(world: World, name: str) -> None:
-    await state(world, name, "Running")
+    await until_state(world, "TrainingJob", name, "Running")
     world.decide(name, "fails", "runs")
     await world.until("it runs again", lambda: world.status("TrainingJob", name).get("attempts") == 2)
     await _succeeds(world, name)

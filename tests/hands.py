@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,8 +14,7 @@ from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import BestTrial, SweepSummary, SweepTask
 from ultramarine_contract.training_records import TrainingTask
 from ultramarine_contract.version_records import CompileRecord, CompileTask, DeleteTask
-
-MODEL_FILE = "model.skops"
+from ultramarine_operator.shared.testing import MODEL_FILE
 
 
 def now() -> str:
@@ -93,13 +91,6 @@ def put(storage: Storage, prefix: str, content: str) -> contract.OutputRecord:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / MODEL_FILE).write_text(content)
         return storage.upload_folder(Path(folder), prefix, "sklearn")
-
-
-def digest_of(content: str) -> str:
-    """The digest that an artifact of that content has."""
-    data = content.encode()
-    entry = contract.FileEntry(MODEL_FILE, len(data), hashlib.sha256(data).hexdigest())
-    return contract.ArtifactManifest((entry,), "sklearn").digest
 
 
 def uri_to_delete(job: Manifest) -> str:

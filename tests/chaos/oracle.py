@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
+from materials import MATERIALS
 from proxy import Call
 from ultramarine_contract.catalogue import CatalogueEntry, unpack
 from ultramarine_contract.common import CATALOGUE_NAME
@@ -168,14 +169,12 @@ def violations(
 
 def regressions(sights: list[Sight]) -> list[str]:
     """Which finished job or sweep was said to be unfinished again, and which version that was ready not to be."""
-    over = ("Succeeded", "Failed", "Stopped")
-    ends = {"TrainingJob": over, "Sweep": over, "ModelVersion": ("Ready",)}
     last: dict[str, str] = {}
     found = []
     for sight in sights:
         uid, state = sight.manifest["metadata"]["uid"], (sight.manifest.get("status") or {}).get("state", "")
         before = last.get(uid, "")
-        if before in ends.get(sight.id[0], ()) and state != before:
+        if sight.id[0] in MATERIALS and before in MATERIALS[sight.id[0]].final and state != before:
             found.append(f"{sight.id} was {before}, and is {state or 'nothing'} again")
         last[uid] = state
     return found

@@ -18,7 +18,6 @@ from typing import Any
 import aiohttp
 import oracle
 from api.bare import access, free_lease
-from lives import Life
 from process import SPEED, Operator, Zygote
 from proxy import LINE, Call, Fault, Proxy, of_kubernetes, of_storage
 from sample import ALL_RUNS, Sample
@@ -27,6 +26,7 @@ from ultramarine_cluster.cluster import Cluster
 from ultramarine_contract.meta import LEASE, Manifest, Resource
 from ultramarine_contract.storage import Storage
 from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.shared.testing import Life
 from unit.conftest import ObjectStore
 from world import BUCKET, OTHERS, Api, Id, World, selectors
 

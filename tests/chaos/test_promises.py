@@ -17,13 +17,14 @@ from typing import Any
 import oracle
 import pytest
 from builders import training
-from lives import EDITS, LIVES, Life, state, version
+from materials import LIVES, MATERIALS
 from process import SPEED
 from proxy import Call, Fault
 from rig import Disturbance, Outcome, Rig, Run, together
-from serving_lives import POOL, SMALL, scaled
 from ultramarine_contract.meta import Manifest, controller_uid
 from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.kinds.model.testing.samples import version
+from ultramarine_operator.shared.testing import Life, no_story, until_state
 from world import World
 
 ALWAYS = 10**9
@@ -37,6 +38,7 @@ NEVER = dict.fromkeys(OFTEN, 1e9)
 UNSEEN = (".status.provenance", ".status.attempt", ".status.logs", ".status.pod:", "not started", "Deadline")
 # What a job remembers of pods that were deleted by hand.
 REMEMBERED = (".status.attempt", ".status.activeSeconds", ".status.logs")
+EDITS = {kind: material.edit for kind, material in MATERIALS.items()}
 SERVING = [life for life in LIVES if life.kind == "OnlineEndpoint"]
 COMPILED = "serves what was compiled"
 TRAINING = [life for life in LIVES if life.kind == "TrainingJob"]
@@ -66,10 +68,11 @@ async def everywhere(
 
 
 def test_every_kind_has_lives() -> None:
-    """A kind that joins the platform joins the harness: it names how it lives, and an edit that it allows."""
-    names = {kind.name for kind in KINDS}
-    assert {life.kind for life in LIVES} == names
-    assert EDITS.keys() == names
+    """Each kind lives, and some of its lives are edited and have edits refused."""
+    for kind, material in MATERIALS.items():
+        assert material.lives, f"{kind} has no life"
+        assert any(life.edits for life in material.lives), f"no life of {kind} is edited"
+        assert any(life.refused for life in material.lives), f"no edit of {kind} is refused"
 
 
 async def every_write(
@@ -214,7 +217,7 @@ async def spared(rig: Rig, breaks: str = "") -> None:
 
     async def disturb(run: Run) -> None:
         run.world.decide("churn", "fails")
-        await state(run.world, "churn", "Failed")
+        await until_state(run.world, "TrainingJob", "churn", "Failed")
         await run.quiet()
         run.api.faults += (Fault("drop", "", "trainingjobs", times=ALWAYS),)
         run.meant |= run.world.objects.keys()
@@ -239,7 +242,8 @@ async def spared(rig: Rig, breaks: str = "") -> None:
         "ultramarine_operator.engine.engine:SECOND_LISTING_SECONDS": 20 * SPEED,
     }
     job = training("churn", backoffLimit=0, ttlSecondsAfterFinished=8)
-    await rig.run(Life("TrainingJob", "is made anew", (job,), story), disturb=disturb, constants=late, breaks=breaks)
+    life = Life("is created again", (job,), story, kind="TrainingJob")
+    await rig.run(life, disturb=disturb, constants=late, breaks=breaks)
 
 
 async def test_05_a_newer_object_is_spared(rig: Rig) -> None:
@@ -286,78 +290,30 @@ async def test_07_an_edit_that_changes_nothing(rig: Rig) -> None:
 
 async def test_07_each_property_changed_once(rig: Rig) -> None:
     """After a change of any one property that may be changed, all is as if the new spec had been applied at first."""
-    await together(
-        functools.partial(_changed, rig, *each) for each in rig.sample.of(CHANGES, kind=lambda change: change[1])
-    )
+    changes = rig.sample.of(CHANGES, kind=lambda change: change[0].kind)
+    await together(functools.partial(_changed, rig, life, edit) for life, edit in changes)
 
 
-# What may be changed of each kind, as (life, kind, name, patch of the spec).
-CHANGES: list[tuple[str, str, str, Manifest]] = [
-    ("succeeds", "TrainingJob", "churn", {"backoffLimit": 5}),
-    ("succeeds", "TrainingJob", "churn", {"activeDeadlineSeconds": 600}),
-    ("succeeds", "TrainingJob", "churn", {"ttlSecondsAfterFinished": 3600}),
-    ("succeeds", "TrainingJob", "churn", {"suspend": True}),
-    ("moves its aliases", "Model", "churn", {"description": "another"}),
-    ("moves its aliases", "Model", "churn", {"aliases": {"champion": "1", "other": "9"}}),
-    ("waits for its artifact", "ModelVersion", "churn-1", {"allowCodeExecution": True}),
-    ("is scaled", "OnlineEndpoint", "shop", {"authMode": "none"}),
-    ("is scaled", "OnlineEndpoint", "shop", {"keysSecretRef": {"name": "mine"}}),
-    ("is scaled", "OnlineEndpoint", "shop", {"traffic": {"blue": 100}}),
-    ("is scaled", "OnlineEndpoint", "shop", {"dataCollector": {"samplingRate": 0.5, "uri": "s3://lake/team-a/"}}),
-    *(
-        ("is scaled", "OnlineEndpoint", "shop", {"deployments": [{"name": "blue", "model": "churn@1", **change}]})
-        for change in (
-            {"replicas": 3},
-            {"replicas": 0},
-            {"model": "churn@latest"},
-            {"resources": {"limits": {"memory": "1Gi"}}},
-            {"name": "green"},
-            {"requestSettings": {"timeoutSeconds": 5}},
-            {"batching": {"maxBatchSize": 8}},
-            {"warmup": {"request": "{}"}},
-        )
-    ),
-    ("splits its traffic", "OnlineEndpoint", "shop", {"traffic": {"blue": 50, "green": 50}}),
-    ("splits its traffic", "OnlineEndpoint", "shop", {"mirrorTraffic": {"green": 10}}),
-    ("finds the best", "Sweep", "hpo", {"suspend": True}),
-    ("finds the best", "Sweep", "hpo", {"ttlSecondsAfterFinished": 3600}),
-    ("finds the best", "Sweep", "hpo", {"limits": {"maxTrials": 10, "parallelTrials": 3}}),
-    ("has a job for each trial", "Sweep", "hpo", {"limits": {"maxTrials": 4, "parallelTrials": 3}}),
-    ("deletes its artifacts", "Model", "churn", {"deletionPolicy": "Retain"}),
-    ("deletes its artifacts", "Model", "churn", {"retention": {"versions": 2}}),
-    *(
-        ("changes its catalogue", "OnlineEndpoint", "shop", {"deployments": [{**POOL, "pool": {**SMALL, **change}}]})
-        for change in ({"alias": "champion", "maxLoadedMebibytes": 128}, {})
-    ),
-    *(
-        ("follows its load", "OnlineEndpoint", "shop", {"deployments": [blue, scaled("green", "requestRate", 5, 0)]})
-        for blue in (scaled("blue", "concurrency", 2, 2), {"name": "blue", "model": "churn@1", "replicas": 2})
-    ),
-]
+CHANGES = [(life, edit) for life in LIVES for edit in life.edits]
 
 
-async def _changed(rig: Rig, life_name: str, kind: str, name: str, change: Manifest) -> None:
-    base = named(life_name)
-
-    async def stands(_: Any) -> None:
-        return None
-
+async def _changed(rig: Rig, base: Life, edit: Manifest) -> None:
+    kind, name = base.kind, base.subject
     changed = tuple(
-        {**m, "spec": {**m["spec"], **change}} if (m["kind"], m["metadata"]["name"]) == (kind, name) else m
+        {**m, "spec": {**m["spec"], **edit}} if (m["kind"], m["metadata"]["name"]) == (kind, name) else m
         for m in base.manifests
     )
-    fresh = await rig.run(replace(base, name=f"with {change}", manifests=changed, story=stands))
+    fresh = await rig.run(replace(base, name=f"with {edit}", manifests=changed, story=no_story))
 
     async def disturb(run: Run) -> None:
         await run.quiet()
-        before = run.world.get(kind, name)
-        assert before is not None
-        await run.world.edit(kind, name, {"spec": change})
+        assert run.world.get(kind, name) is not None
+        await run.world.edit(kind, name, {"spec": edit})
         run.meant |= {("Deployment", "shop-blue"), ("PodDisruptionBudget", "shop-blue")}
 
     # What once was leaves traces that are no difference: a generated Secret stays, and so do conditions that were.
     await rig.run(
-        replace(base, name=f"changed to {change}", story=stands),
+        replace(base, name=f"changed to {edit}", story=no_story),
         disturb=disturb,
         calm=fresh,
         but=("Secret/shop-keys", ".status.pod", ".status.startTime", *REMEMBERED, *UNSEEN),
@@ -366,55 +322,29 @@ async def _changed(rig: Rig, life_name: str, kind: str, name: str, change: Manif
 
 async def test_08_troubles_that_are_mended(rig: Rig) -> None:
     """A bad image, too much memory and a missing Secret are told by a condition; what is mended goes on by itself."""
-    told = [named("is mended"), named("waits for its artifact"), named("gets its image")]
+    told = [named("is repaired"), named("waits for its artifact"), named("gets its image")]
     # What a trouble says must not depend on having seen it begin.
     await everywhere(rig, [Fault("kill-after", "patch", "trainingjobs/status", nth=4)], told[:1])
     await everywhere(rig, lives=told)
 
 
-REFUSED: list[tuple[str, str, Manifest, str]] = [
-    (
-        "is scaled",
-        "OnlineEndpoint",
-        {"deployments": [{"name": "blue", "model": "churn@1", "replicas": -1}]},
-        "replicas",
-    ),
-    (
-        "is scaled",
-        "OnlineEndpoint",
-        {"deployments": [{"name": "blue", "model": "churn@1", "replicas": 10**6}]},
-        "replicas",
-    ),
-    ("turns its traffic", "OnlineEndpoint", {"traffic": {"blue": 50, "green": 20}}, "100"),
-    ("turns its traffic", "OnlineEndpoint", {"traffic": {"red": 100}}, "does not have"),
-    ("succeeds", "TrainingJob", {"command": ["other"]}, "cannot be changed"),
-    ("succeeds", "TrainingJob", {"backoffLimit": -1}, "backoffLimit"),
-    ("waits for its artifact", "ModelVersion", {"digest": "sha256:" + "0" * 64}, "cannot be changed"),
-    ("moves its aliases", "Model", {"aliases": {"latest": "1"}}, "latest"),
-    ("finds the best", "Sweep", {"objective": {"metric": "other"}}, "cannot be changed"),
-    ("finds the best", "Sweep", {"limits": {"parallelTrials": 11}}, "must not be above maxTrials"),
-    ("deletes its artifacts", "Model", {"deletionPolicy": "Perhaps"}, "deletionPolicy"),
-    ("follows its load", "OnlineEndpoint", {"deployments": [scaled("blue", "cpu", 101, 1)]}, "percent"),
-    ("changes its catalogue", "OnlineEndpoint", {"deployments": [{**POOL, "model": "churn@1"}]}, "pool"),
-    ("rolls out by steps", "OnlineEndpoint", {"rollout": {"candidate": "blue", "steps": [100]}}, "candidate"),
-]
+REFUSED = [(life, patch, words) for life in LIVES for patch, words in life.refused]
 
 
 async def test_09_refused_at_admission(rig: Rig) -> None:
     """Numbers out of range, traffic that is not 100 and immutable edits are refused with words; the life goes on."""
 
-    def refused(kind: str, patch: Manifest, words: str) -> Disturbance:
+    def refused(life: Life, patch: Manifest, words: str) -> Disturbance:
         async def disturb(run: Run) -> None:
             await run.quiet()
-            name = next(m["metadata"]["name"] for m in run.life.manifests if m["kind"] == kind)
             with pytest.raises(RuntimeError, match=words):
-                await run.world.edit(kind, name, {"spec": patch})
+                await run.world.edit(life.kind, life.subject, {"spec": patch})
 
         return disturb
 
     await together(
-        functools.partial(live, rig, named(life), disturb=refused(kind, patch, words))
-        for life, kind, patch, words in rig.sample.of(REFUSED, kind=lambda refusal: refusal[1])
+        functools.partial(live, rig, life, disturb=refused(life, patch, words))
+        for life, patch, words in rig.sample.of(REFUSED, kind=lambda refusal: refusal[0].kind)
     )
 
 
@@ -564,10 +494,10 @@ async def test_12_storage_hangs_and_others_go_on(rig: Rig) -> None:
         await world.apply(*(version(number) for number in range(1, 41)))
         started = time.monotonic()
         await world.apply(*named("succeeds").manifests)
-        await state(world, "churn", "Running")
+        await until_state(world, "TrainingJob", "churn", "Running")
         assert time.monotonic() - started < 10, "held up by questions to the storage"
 
-    life = Life("ModelVersion", "forty that wait", (version(99),), story)
+    life = Life("forty that wait", (version(99),), story, kind="ModelVersion")
     await rig.run(life, storage=[Fault("hang", seconds=300, times=ALWAYS)])
 
 

@@ -7,10 +7,11 @@ import os
 from random import Random
 
 import pytest
-from lives import LIVES, Life
+from materials import LIVES
 from proxy import OF_EVENTS, Deed, Fault
 from rig import Rig, together
 from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.shared.testing import Life
 
 SEEDS = int(os.environ.get("ULTRAMARINE_CHAOS_SEEDS", "12"))
 FIRST = int(os.environ.get("ULTRAMARINE_CHAOS_FIRST_SEED", "1"))

@@ -14,11 +14,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Literal
 
 import aiohttp
 import hands
-from builders import WEIGHTS
 from gateway_hands import Gateway
 from sweep_hands import Tokens
 from trial_hands import ACCOUNT, Coordinators
@@ -49,14 +47,8 @@ from ultramarine_operator.kinds.trainingjob import memory
 from ultramarine_operator.runs.queues import LABEL_QUEUE
 from ultramarine_operator.shared.conditions import is_true
 from ultramarine_operator.shared.pods import INDEX, OUT_OF_MEMORY, is_running, node_index
+from ultramarine_operator.shared.testing import WEIGHTS, Fate
 
-# What becomes of a pod: the trainer's ends well or badly, or well where it has ENOUGH memory and out of it elsewhere;
-# a compiling one's may find that the answers differ; and three ways in which a pod does not start.
-# A deleting one's deletes what its task names, or cannot. A sweep's coordinator may say that too many trials failed;
-# a trial may be stopped by its sweep.
-Fate = Literal[
-    "runs", "succeeds", "fails", "is-stopped", "is-hungry", "differs", "gives-up", "no-image", "no-node", "no-secret"
-]
 ENOUGH = 2 * 2**30
 GARBAGE_COLLECTORS = "foregroundDeletion"  # the finalizer of what goes after its children
 OTHERS = (JOB, DEPLOYMENT, POD, SERVICE, CONFIG_MAP, SECRET, POD_DISRUPTION_BUDGET, NETWORK_POLICY)

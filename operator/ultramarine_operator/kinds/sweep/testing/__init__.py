@@ -1,0 +1,34 @@
+"""Test material of Sweep."""
+
+from ....shared.testing import Material, Neighbour, applied
+from ..registration import LABEL_SWEEP_UID
+from .lives import LIVES
+from .rules import RULES
+from .samples import SAMPLES, WHOLE, complete, searching
+
+MATERIAL = Material(
+    kind="Sweep",
+    whole=WHOLE,
+    least=searching("a")["spec"],
+    defaults={"algorithm": {"type": "auto"}},
+    edit={"ttlSecondsAfterFinished": 86400},
+    free=(
+        {"suspend": True, "ttlSecondsAfterFinished": None, "limits": {"parallelTrials": 2}},
+        {"trialTemplate": {"spec": {"pendingDeadlineSeconds": 120}}},
+    ),
+    rules=RULES,
+    lives=LIVES,
+    samples=SAMPLES,
+    complete=complete,
+    borrowed=("spec", "trialTemplate", "spec"),
+    neighbour=Neighbour(
+        lambda name, _: applied("Sweep", name, searching(name)["spec"]),
+        children=(("Job", "NAME-coordinator"), ("Job", "NAME-workers")),
+        pods=(
+            ("NAME-coordinator-abcde", ("Job", "NAME-coordinator")),
+            ("NAME-workers-0-abcde", ("Job", "NAME-workers")),
+        ),
+    ),
+    final=("Succeeded", "Failed", "Stopped"),
+    labels=(LABEL_SWEEP_UID,),
+)
