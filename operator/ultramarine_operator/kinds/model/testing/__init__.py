@@ -2,8 +2,8 @@
 
 from ultramarine_contract.meta import Manifest
 
-from ....shared.testing import Material, Neighbour, applied
 from ....runs.registration import LABEL_OUTPUT
+from ....shared.testing import Material, Neighbour, applied
 from .lives import MODEL_LIVES, VERSION_LIVES
 from .rules import MODEL_RULES, VERSION_RULES
 from .samples import DELETED, WHOLE_MODEL, WHOLE_VERSION, compiled_version

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from ultramarine_contract.meta import Manifest
 
+from ....runs.queues import LABEL_QUEUE
 from ....shared.pods import is_running
 from ....shared.testing import Life, World, until_message, until_none, until_state, until_true
-from ....runs.queues import LABEL_QUEUE
 from .pod_lives import POD_LIVES
 from .samples import TRIAL, searching
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ultramarine_contract.meta import Manifest
 
-from ....shared.testing import Fate, Life, World, until_message, until_none, until_state, until_true
 from ....runs.queues import LABEL_QUEUE
+from ....shared.testing import Fate, Life, World, until_message, until_none, until_state, until_true
 from .samples import training
 
 KIND, NAME = "TrainingJob", "churn"
