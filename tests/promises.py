@@ -2,7 +2,7 @@
 
 A promise of reliability.md is a row of a table, with a comment `<!-- tests: PATTERN... -->`. A pattern is a
 test's name, after the end of its file's path and `::` if needed; `*` stands for any characters. A promise of
-security.md is the control of a mark `attack`. docs/conf.py puts the table into docs/reference/promises.md when the site is built.
+security.md is the control of a mark `attack`. docs/conf.py puts the table into docs/reference/promises.md.
 """
 
 from __future__ import annotations
