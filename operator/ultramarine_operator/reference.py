@@ -1,21 +1,26 @@
-"""The API reference: docs/api.md, and a page for each kind with every field, limit and rule, made from the schemas."""
+"""API reference: docs/api.md, a page of fields, limits and rules for each kind, and one of conditions and reasons."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from ultramarine_contract.meta import API_VERSION
 
+from .kinds import PACKAGES
+from .runs.reasons import RUNS
 from .shared.kind import Kind
+from .shared.reasons import COMMON, Table
 
 INDEX = Path("docs/api.md")
 FOLDER = Path("docs/reference")
 RULES = "x-kubernetes-validations"
 FIXED = " cannot be changed; make a new object with another name"
-# Bounds of a schema, as they are read.
+# Bounds of a schema, and their words on a page.
 _BOUNDS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "more than {}",
@@ -33,8 +38,8 @@ Schema = Callable[[Kind], dict[str, Any]]
 
 
 def pages(kinds: tuple[Kind, ...], schema: Schema, plain: str) -> dict[Path, str]:
-    """Return the pages by their paths, from the schemas of the CRDs; `plain` is the type of a field without one."""
-    found = {FOLDER / f"{kind.name.lower()}.md": _page(kind, schema, plain) for kind in kinds}
+    """Return the pages by path, from the schemas of the CRDs; `plain` is the name of a field's missing type."""
+    kind_pages = {FOLDER / f"{kind.name.lower()}.md": _page(kind, schema, plain) for kind in kinds}
     rows = [
         f"| [{kind.name}](reference/{kind.name.lower()}.md) | `{kind.short}` | {kind.description} |" for kind in kinds
     ]
@@ -44,11 +49,43 @@ def pages(kinds: tuple[Kind, ...], schema: Schema, plain: str) -> dict[Path, str
         f"All kinds are namespaced, in `{API_VERSION}` and in the category `ultramarine`. The schemas make these",
         "pages; `kubectl explain KIND.spec --recursive` shows the same.",
         "",
-        "| kind | short | what it is |",
+        "| kind | short name | purpose |",
         "|---|---|---|",
         *rows,
     ]
-    return {INDEX: "\n".join(lines) + "\n", **found}
+    return {INDEX: "\n".join(lines) + "\n", FOLDER / "conditions.md": _conditions(), **kind_pages}
+
+
+def tables() -> Iterator[tuple[str, Table]]:
+    """Yield the tables of conditions and reasons, with the kind's package; the common ones have none."""
+    yield from (("", COMMON), ("", RUNS))
+    for package in PACKAGES:
+        name = package.__name__
+        if find_spec(f"{name}.reasons"):
+            yield from ((name.rpartition(".")[2], table) for table in import_module(f"{name}.reasons").TABLES)
+
+
+def _conditions() -> str:
+    """Return the page of conditions and reasons."""
+    lines = [
+        "# Conditions and reasons",
+        "",
+        "`kubectl describe` shows the conditions and events of an object, each with a message that names the remedy.",
+        "Programs read the reason. While `Reconciled` is False for a lasting cause, `Ready` or `Running` has the same",
+        "reason. A run's `status.failure.reason` is that of its condition `Failed`, and `Succeeded` is then False with",
+        "the same reason.",
+    ]
+    for _, table in tables():
+        lines += ["", f"## {table.title}"]
+        if table.conditions:
+            lines += ["", "| condition | meaning |", "|---|---|"]
+            lines += [f"| `{type}` | {meaning} |" for type, meaning in table.conditions.items()]
+        sections = {f"Reasons of {type}": reasons for type, reasons in table.reasons.items()}
+        for title, reasons in {**sections, "Events": table.events}.items():
+            if reasons:
+                lines += ["", f"### {title}", "", "| reason | meaning | remedy |", "|---|---|---|"]
+                lines += [f"| `{reason}` | {meaning} | {remedy} |" for reason, (meaning, remedy) in reasons.items()]
+    return "\n".join(lines) + "\n"
 
 
 def _page(kind: Kind, schema: Schema, plain: str) -> str:
@@ -65,7 +102,7 @@ def _page(kind: Kind, schema: Schema, plain: str) -> str:
 
 
 def _inner(node: dict[str, Any], path: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield what a field holds, with its path: itself, the entries of a list, the values of a map."""
+    """Yield the schemas in a field with their paths: its own, that of a list's entries, and of a map's values."""
     yield node, path
     for key, mark in (("items", "[]"), ("additionalProperties", ".NAME")):
         if isinstance(node.get(key), dict):
@@ -116,7 +153,7 @@ def _default(node: dict[str, Any]) -> str:
 
 
 def _rules(node: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    """Yield the rules of a schema in words, those that a row says in a word left out."""
+    """Yield the messages of a schema's rules by path, except immutability, which the rows show."""
     for inner, at in _inner(node, path):
         for rule in inner.get(RULES, []):
             if not rule["message"].endswith(FIXED):
