@@ -19,35 +19,36 @@ const (
 	rootName        = "root"
 	operatorName    = "operator"
 	namespacePrefix = "namespace-"
-	shared          = "shared/" // what all namespaces read
+	shared          = "shared/" // readable by all namespaces
 )
 
 var accountName = regexp.MustCompile(`^(root|operator|namespace-[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)$`)
 
-// accounts are the files of a folder, which is a mounted Secret. Each is read for every request, so a changed key counts as
-// soon as the kubelet has written it; an account without a file is looked up in the Secret itself.
+// accounts are the files of a mounted Secret. Each request reads its file, so that a changed key applies as soon as the
+// kubelet has written it. An account without a file is looked up in the Secret itself.
 type accounts struct {
-	auth.IAMService // the one that refuses every change
+	auth.IAMService // refuses every change
 	folder          string
 	secret          *secret
 }
 
 func newAccounts(folder, name string) accounts {
 	if whole, err := filepath.Abs(folder); err == nil {
-		folder = whole // versitygw goes to another one
+		folder = whole // versitygw changes the working directory
 	}
 	return accounts{auth.NewIAMServiceSingle(auth.Account{}), folder, &secret{name: name}}
 }
 
-// scope is what an account opens: keys of objects, and beginnings of keys that end in a slash.
+// scope has the objects of an account: keys, and prefixes of keys that end in a slash.
 //
-// The holder of a namespace's key derives others by himself, which open less. The name is the account's, a ~ and the scope as
-// JSON in base64 for URLs without padding; the key is the HMAC-SHA256 of that name with the account's key, in hex.
+// The holder of a namespace's key can derive accounts with a smaller scope. The name of a derived account is the
+// namespace's, a ~, and the scope as JSON in unpadded base64 for URLs. Its key is the HMAC-SHA256 of that name with the
+// namespace's key, in hex.
 type scope struct {
 	Read, Write []string
 }
 
-// within returns what of a scope lies below one of the folders, and is no pattern to a policy.
+// within returns the keys that lie below a folder of folders, and are not patterns of a policy.
 func within(keys []string, folders ...string) []string {
 	return slices.DeleteFunc(slices.Clone(keys), func(key string) bool {
 		below := slices.ContainsFunc(folders, func(folder string) bool { return strings.HasPrefix(key, folder) })
@@ -55,7 +56,7 @@ func within(keys []string, folders ...string) []string {
 	})
 }
 
-// scopeOf returns what the account of a namespace opens, or a derived one of it, and nothing for any other name.
+// scopeOf returns the scope of a namespace's account or of a derived account, and nil for another name.
 func scopeOf(name string) *scope {
 	base, encoded, isDerived := strings.Cut(name, "~")
 	namespace, isNamespace := strings.CutPrefix(base, namespacePrefix)

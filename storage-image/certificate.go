@@ -12,7 +12,7 @@ import (
 
 const certificateLook = 5 * time.Second
 
-// followCertificate loads tls.crt and tls.key of a folder, which is a mounted Secret, and again whenever they change.
+// followCertificate loads tls.crt and tls.key of a mounted Secret, and loads them again after a change.
 func followCertificate(stopped context.Context, folder string) (*iamapi.CertStorage, error) {
 	certificate, key := filepath.Join(folder, "tls.crt"), filepath.Join(folder, "tls.key")
 	storage := iamapi.NewCertStorage()
@@ -32,7 +32,7 @@ func followCertificate(stopped context.Context, folder string) (*iamapi.CertStor
 				continue
 			}
 			if err := storage.SetCertificate(certificate, key); err != nil {
-				log.Printf("the renewed certificate is not used: %v", err)
+				log.Printf("cannot load the renewed certificate: %v", err)
 				continue
 			}
 			changed = now

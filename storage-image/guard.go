@@ -27,34 +27,33 @@ var bucketPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`) // 
 
 var uploadID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 
-// guard offers those operations of versitygw's backend that clients of the platform use; every other one is not
-// implemented. It checks everything that becomes a path, decides what an account may do, and answers a write once it is on
-// the disk.
+// guard has the operations of versitygw's backend that clients of the platform use; others are not implemented. It checks
+// all values that become paths, decides what an account may do, and answers a write when it is on the disk.
 type guard struct {
 	backend.BackendUnsupported
 	store  *posix.Posix
-	folder string // where the bucket's folder lies
-	bucket string // the one that accounts other than root have a part of
+	folder string // parent of the bucket's folder
+	bucket string // shared by all accounts except root
 }
 
 func (g *guard) String() string { return "guarded posix" }
 func (g *guard) Shutdown()      { g.store.Shutdown() }
 
-// NormalizeObjectKey has a policy compared with the key that the file system will open.
+// NormalizeObjectKey returns the key that the file system will open, for the comparison with a policy.
 func (g *guard) NormalizeObjectKey(bucket, key string) string {
 	return g.store.NormalizeObjectKey(bucket, key)
 }
 
-// statement is one of a policy.
+// statement of a policy.
 type statement map[string]any
 
-// GetBucketPolicy returns a policy of the requesting account alone. versitygw asks for it at each request, so no policy is
-// stored, and none can be changed.
+// GetBucketPolicy returns a policy of the requesting account alone. versitygw calls it for each request, so no policy is
+// stored, and no policy can be changed.
 func (g *guard) GetBucketPolicy(ctx context.Context, bucket string) ([]byte, error) {
 	account, _ := ctx.Value("account").(auth.Account)
-	opens := scopeOf(account.Access)
-	if bucket != g.bucket || account.Access != operatorName && opens == nil {
-		return nil, s3err.GetAPIError(s3err.ErrNoSuchBucketPolicy) // then the ACL decides, which allows root alone
+	scope := scopeOf(account.Access)
+	if bucket != g.bucket || account.Access != operatorName && scope == nil {
+		return nil, s3err.GetAPIError(s3err.ErrNoSuchBucketPolicy) // The ACL then allows root alone.
 	}
 	arn := "arn:aws:s3:::" + bucket
 	may := func(resource string, condition map[string]any, actions ...string) statement {
@@ -64,21 +63,21 @@ func (g *guard) GetBucketPolicy(ctx context.Context, bucket string) ([]byte, err
 		}
 		return made
 	}
-	if opens == nil {
+	if scope == nil {
 		return policy(may("/*", nil, "s3:GetObject"), may("", nil, "s3:ListBucket"))
 	}
 	var statements []statement
 	var listed []string
-	for _, key := range opens.Read {
+	for _, key := range scope.Read {
 		if strings.HasSuffix(key, "/") {
 			key += "*"
 		} else {
-			listed = append(listed, key+"/") // whether it is a folder
+			listed = append(listed, key+"/") // the listing shows whether the key is a folder
 		}
 		listed = append(listed, key)
 		statements = append(statements, may("/"+key, nil, "s3:GetObject"))
 	}
-	for _, prefix := range opens.Write {
+	for _, prefix := range scope.Write {
 		statements = append(statements, may("/"+prefix+"*", nil, "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"))
 	}
 	if len(listed) == 0 {
@@ -100,7 +99,7 @@ func (g *guard) GetBucketAcl(_ context.Context, input *s3.GetBucketAclInput) ([]
 	return json.Marshal(auth.ACL{Owner: rootName})
 }
 
-// A bucket here has no CORS rules, locks or versions.
+// Buckets have no CORS rules, locks or versions.
 func (g *guard) GetBucketCors(context.Context, string) ([]byte, error) {
 	return nil, s3err.GetAPIError(s3err.ErrNoSuchCORSConfiguration)
 }
@@ -257,7 +256,7 @@ func (g *guard) CompleteMultipartUpload(
 	if err != nil {
 		return result, version, err
 	}
-	// versitygw answers a repeated request before the first one has made the object.
+	// versitygw answers a repeated request before the first request has created the object.
 	made, err := g.store.HeadObject(ctx, &s3.HeadObjectInput{Bucket: input.Bucket, Key: input.Key})
 	if err != nil || made.ETag == nil || result.ETag == nil || *made.ETag != *result.ETag {
 		return s3response.CompleteMultipartUploadResult{}, "", s3err.GetAPIError(s3err.ErrSlowDown)
@@ -265,7 +264,7 @@ func (g *guard) CompleteMultipartUpload(
 	return result, version, g.persist(*input.Bucket, *input.Key)
 }
 
-// persist flushes an object to the disk, with its folder and all above it, or its folders alone where it was deleted.
+// persist flushes an object and the folders above it to the disk; a deleted object's folders alone.
 func (g *guard) persist(bucket, key string) error {
 	top := filepath.Join(g.folder, bucket)
 	for path := filepath.Join(top, key); len(path) >= len(top); path = filepath.Dir(path) {
@@ -279,7 +278,7 @@ func (g *guard) persist(bucket, key string) error {
 func flush(path string) error {
 	file, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil // deleted, or its folder was
+		return nil // deleted, alone or with its folder
 	}
 	if err != nil {
 		return err
@@ -288,7 +287,7 @@ func flush(path string) error {
 	return file.Sync()
 }
 
-// object refuses what cannot be a key, or a bucket's name, and every version: there are none.
+// object returns an error for an invalid key or bucket name, and for a version, since objects have none.
 func (g *guard) object(bucket, key, version *string) error {
 	if bucket == nil || !isBucketName(*bucket) {
 		return invalid("the bucket's name", "3 to 63 lower-case letters, digits, dots and hyphens are allowed")
@@ -304,12 +303,12 @@ func (g *guard) object(bucket, key, version *string) error {
 
 func (g *guard) upload(bucket, key, id *string) error {
 	if id == nil || !uploadID.MatchString(*id) {
-		return invalid("uploadId", "use the one that the upload was created with")
+		return invalid("uploadId", "use the id of the created upload")
 	}
 	return g.object(bucket, key, nil)
 }
 
-// source refuses what must not be copied; it is read as versitygw reads it.
+// source returns an error for an invalid source of a copy, parsed as versitygw parses it.
 func (g *guard) source(header *string) error {
 	if header == nil {
 		return invalid("x-amz-copy-source", "name a bucket and a key")
@@ -321,7 +320,7 @@ func (g *guard) source(header *string) error {
 	return g.object(&bucket, &key, &version)
 }
 
-// checkPrefixes refuses prefixes and markers of a listing that could lead out of a folder.
+// checkPrefixes returns an error for a prefix or marker of a listing that could lead out of a folder.
 func checkPrefixes(texts ...*string) error {
 	for _, text := range texts {
 		if text != nil && !isPrefix(*text) {
@@ -335,7 +334,7 @@ func isBucketName(name string) bool {
 	return bucketPattern.MatchString(name) && !strings.Contains(name, "..")
 }
 
-// isPrefix reports whether a text is the beginning of a key: a whole folder, with or without the beginning of a name in it.
+// isPrefix reports whether a text is the prefix of a key: a folder, with or without the prefix of a name in it.
 func isPrefix(text string) bool {
 	folder, name := "", text
 	if at := strings.LastIndexByte(text, '/'); at >= 0 {
@@ -346,7 +345,7 @@ func isPrefix(text string) bool {
 
 const keyRules = "empty, '.' and '..' segments, backslashes and control characters are not allowed, nor more than 1,024 bytes"
 
-// isPlainKey reports whether a key is the path of one file below its bucket, apart from versitygw's own.
+// isPlainKey reports whether a key is the path of a file below its bucket, and not a file of versitygw's.
 func isPlainKey(key string) bool {
 	if len(key) > maxKeyLength || !utf8.ValidString(key) {
 		return false
@@ -359,14 +358,14 @@ func isPlainKey(key string) bool {
 	return !strings.ContainsFunc(key, func(letter rune) bool { return letter == '\\' || unicode.IsControl(letter) })
 }
 
-// notOffered refuses what other S3 servers offer.
-func notOffered(what string) error {
-	return s3err.APIError{Code: "AccessDenied", Description: what + " is not offered here", HTTPStatusCode: 403}
+// notOffered returns the error of a feature that other S3 servers have.
+func notOffered(feature string) error {
+	return s3err.APIError{Code: "AccessDenied", Description: feature + " is not offered here", HTTPStatusCode: 403}
 }
 
-// invalid refuses a value, and says which would be valid.
-func invalid(what, valid string) error {
-	return s3err.APIError{Code: "InvalidArgument", Description: what + " is not valid: " + valid, HTTPStatusCode: 400}
+// invalid returns the error of an invalid value, with the valid ones.
+func invalid(name, valid string) error {
+	return s3err.APIError{Code: "InvalidArgument", Description: name + " is not valid: " + valid, HTTPStatusCode: 400}
 }
 
 var _ backend.Backend = (*guard)(nil)

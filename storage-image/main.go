@@ -1,9 +1,9 @@
-// The embedded storage: versitygw's S3 server on one folder, behind a guard that confines the account of a namespace to
-// its own part of the bucket.
+// Embedded storage: versitygw's S3 server on a folder, behind a guard that confines the account of a namespace to its
+// part of the bucket.
 //
-// versitygw trusts its input: the id of an upload becomes a path, and so do the keys of a batch delete. Therefore only
-// requests of known method, parameters and headers pass (requests.go), every key and id is checked where it becomes a path
-// (guard.go), and accounts are the files of a mounted Secret (accounts.go), as the certificate is (certificate.go).
+// versitygw trusts its input: the id of an upload becomes a path, and so do the keys of a batch delete. Therefore the
+// guard passes only known methods, parameters and headers (requests.go), and checks each key and id (guard.go). Accounts
+// and certificate are files of mounted Secrets (accounts.go, certificate.go).
 package main
 
 import (
@@ -27,18 +27,18 @@ import (
 )
 
 const (
-	region = "us-east-1" // AWS's default, for which clients without a region sign
-	// Uploads older than this were abandoned: their client died. S3 would keep them for ever, unseen.
+	region = "us-east-1" // default of AWS, for which clients without a region sign
+	// Older uploads are abandoned, because their client has died. S3 would keep them forever.
 	uploadAge = 7 * 24 * time.Hour
 )
 
 func main() {
-	listen := flag.String("listen", ":7070", "the address to listen at; without a host all but those of links, which no network policy sees")
-	folder := flag.String("data", "/data", "the folder in which each bucket is a folder")
-	bucket := flag.String("bucket", "ultramarine", "the bucket that namespaces share; it is created if it does not exist")
-	secrets := flag.String("accounts", "/accounts", "a folder of files, each named after an account and holding its secret key")
-	certificate := flag.String("tls", "", "a folder with tls.crt and tls.key: https is spoken, and renewed files are read")
-	name := flag.String("secret", "", "the Secret mounted there: it is also read from the API server, for accounts newer than the mount")
+	listen := flag.String("listen", ":7070", "address to listen on; without a host, all addresses except link-local ones, which network policies do not cover")
+	folder := flag.String("data", "/data", "folder with a folder for each bucket")
+	bucket := flag.String("bucket", "ultramarine", "bucket of all namespaces; created if it does not exist")
+	secrets := flag.String("accounts", "/accounts", "folder with a file for each account, which has the account's secret key")
+	certificate := flag.String("tls", "", "folder with tls.crt and tls.key, which enables TLS; renewed files are loaded")
+	name := flag.String("secret", "", "name of the mounted Secret, which is also read from the API server for accounts newer than the mount")
 	flag.Parse()
 
 	if err := serve(*listen, *folder, *bucket, *certificate, newAccounts(*secrets, *name)); err != nil {
@@ -73,7 +73,7 @@ func serve(listen, folder, bucket, certificate string, accounts accounts) error 
 	}
 }
 
-// hostless returns the addresses that one without a host stands for.
+// hostless returns the addresses of an address without a host.
 func hostless(listen string) ([]string, error) {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil || host != "" {
@@ -84,8 +84,8 @@ func hostless(listen string) ([]string, error) {
 		return nil, err
 	}
 	var addresses []string
-	for _, one := range own {
-		if prefix, ok := one.(*net.IPNet); ok && !prefix.IP.IsLinkLocalUnicast() {
+	for _, address := range own {
+		if prefix, ok := address.(*net.IPNet); ok && !prefix.IP.IsLinkLocalUnicast() {
 			addresses = append(addresses, net.JoinHostPort(prefix.IP.String(), port))
 		}
 	}
@@ -113,7 +113,7 @@ func newServer(folder, bucket string, accounts accounts) (*s3api.S3ApiServer, er
 		ValidateBucketNames: true,
 		Concurrency:         256,
 		CopyObjectThreshold: 5 << 30,
-		IOBufferSize:        128 << 10, // one for each write under way
+		IOBufferSize:        128 << 10, // for each write in progress
 	}
 	options.SetNewDirPerm(0o750)
 	options.SetNewFilePerm(0o640)
@@ -121,7 +121,7 @@ func newServer(folder, bucket string, accounts accounts) (*s3api.S3ApiServer, er
 	if err != nil {
 		return nil, err
 	}
-	// versitygw reads its own root account once. Nobody knows this one; ours is an account like the others, of more rights.
+	// versitygw needs a root account of its own, which is random and unused. The platform's root is in the Secret.
 	unused := middlewares.RootUserConfig{Access: rand.Text(), Secret: rand.Text()}
 	server, err := s3api.New(
 		&guard{store: store, folder: folder, bucket: bucket},

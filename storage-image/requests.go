@@ -20,13 +20,13 @@ import (
 
 const (
 	maxParts = 10_000
-	// The largest body that is no object's content: the parts of an upload, or the keys of a batch delete.
+	// Maximum size of a document: the parts of an upload, or the keys of a batch delete.
 	maxDocument   = 2 << 20
 	shortDocument = 64 << 10
-	longDocuments = 8 // that are read at a time
+	longDocuments = 8 // read at a time
 	maxBatch      = 1000
 
-	connectionsOfOne = 1024 // of one address
+	connectionsOfOne = 1024 // from an address
 	headTime         = 10 * time.Second
 	documentTime     = 30 * time.Second
 	contentTime      = 10 * time.Minute
@@ -42,16 +42,16 @@ func oneOf(texts ...string) check {
 }
 func number(least, most int) check {
 	return func(value string) bool {
-		found, err := strconv.Atoi(value)
-		return err == nil && least <= found && found <= most && value[0] != '+'
+		parsed, err := strconv.Atoi(value)
+		return err == nil && least <= parsed && parsed <= most && value[0] != '+'
 	}
 }
 
-// operation is one S3 operation, by the parameters that it must have, and those that it may have.
+// operation of S3, with its required and its optional parameters.
 type operation struct{ must, may map[string]check }
 
 var (
-	// Parameters of every operation: SDKs name it, and a presigned URL is signed in its query.
+	// Parameters of every operation: SDKs send its name, and a presigned URL has its signature in the query.
 	always = map[string]check{
 		"x-id": anyText, "X-Amz-Algorithm": oneOf("AWS4-HMAC-SHA256"), "X-Amz-Credential": anyText, "X-Amz-Date": anyText,
 		"X-Amz-Expires": number(1, 7*24*3600), "X-Amz-SignedHeaders": anyText, "X-Amz-Signature": anyText,
@@ -62,7 +62,7 @@ var (
 		"encoding-type": oneOf("url"), "continuation-token": isPrefix, "start-after": isPrefix, "marker": isPrefix,
 		"fetch-owner": oneOf("true", "false"),
 	}
-	// How a browser shows an object, and which part of it is asked for.
+	// Headers of the response, for browsers, and the part of an upload.
 	response = map[string]check{
 		"response-content-type": anyText, "response-content-disposition": anyText, "response-cache-control": anyText,
 		"partNumber": number(1, maxParts),
@@ -84,18 +84,18 @@ var (
 		http.MethodDelete: {{}, {must: upload}},
 	}
 
-	// The headers of Amazon's that are understood; others would set owners, locks, tags or redirects.
+	// Accepted headers of Amazon; others would set owners, locks, tags or redirects.
 	headers = regexp.MustCompile(`^x-amz-(date|api-version|content-sha256|decoded-content-length|trailer|user-agent|te|` +
 		`sdk-checksum-algorithm|checksum-.+|meta-.+|copy-source(-range|-if-.+)?|metadata-directive|mp-object-size)$`)
 )
 
-// limit sets what versitygw leaves unset in the server that it has made, before it listens: one client must not keep
-// others away, nor take all memory.
+// limit sets limits that versitygw leaves unset, before the server listens: a client must not block others, nor take all
+// memory.
 func limit(server *s3api.S3ApiServer) {
-	field := reflect.ValueOf(server).Elem().FieldByName("app") // versitygw shows it to nobody
+	field := reflect.ValueOf(server).Elem().FieldByName("app") // not exported by versitygw
 	app := *(**fiber.App)(unsafe.Pointer(field.UnsafeAddr()))
 	made := app.Server()
-	made.DisablePreParseMultipartForm = true // forms are refused, and must not be read into memory before
+	made.DisablePreParseMultipartForm = true // forms are refused, and must not be read into memory first
 	made.MaxConnsPerIP = connectionsOfOne
 	made.ReadTimeout = headTime
 	made.IdleTimeout = 2 * time.Minute
@@ -110,7 +110,7 @@ func limit(server *s3api.S3ApiServer) {
 // healthy answers the readiness probe.
 func healthy(ctx fiber.Ctx) error { return ctx.SendStatus(http.StatusOK) }
 
-// admitDocuments lets few requests with a long document be answered at a time: documents lie in memory, contents do not.
+// admitDocuments limits concurrent requests with a long document: documents are in memory, contents are not.
 func admitDocuments() fiber.Handler {
 	admitted := make(chan struct{}, longDocuments)
 	return func(ctx fiber.Ctx) error {
@@ -133,8 +133,8 @@ func isContent(ctx fiber.Ctx) bool {
 	return ctx.Method() == http.MethodPut && ctx.Get("X-Amz-Copy-Source") == ""
 }
 
-// readToEnd reads what is left of a body in HTTP chunks, which SDKs send by https. versitygw leaves the last chunk unread, and
-// it would be taken for the beginning of the connection's next request.
+// readToEnd reads the rest of a body in HTTP chunks, which SDKs send by https. versitygw leaves the last chunk unread, and
+// the server would parse it as the connection's next request.
 func readToEnd(ctx fiber.Ctx) error {
 	defer func() {
 		body := ctx.Request().BodyStream()
@@ -151,7 +151,7 @@ func readToEnd(ctx fiber.Ctx) error {
 	return ctx.Next()
 }
 
-// refuseUnknown lets the requests of the platform's clients pass, and no others: what versitygw makes of them is known.
+// refuseUnknown passes only requests of the platform's clients, whose effects in versitygw are known.
 func refuseUnknown(ctx fiber.Ctx) error {
 	path, ok := decoded(string(ctx.Request().URI().PathOriginal()), url.PathUnescape)
 	if !ok || path == "" || path[0] != '/' {
@@ -204,8 +204,8 @@ func checkHeader(name, value string) error {
 	return nil
 }
 
-// decoded takes percent-encoding away. A key may look encoded even then, as those of Spark do (day=1%2F2); refused are keys
-// that would lead elsewhere if they were decoded again.
+// decoded removes percent-encoding. The result may still look encoded, as keys of Spark do (day=1%2F2). A key that would
+// become another path if it were decoded again is refused.
 func decoded(text string, unescape func(string) (string, error)) (string, bool) {
 	once, err := unescape(text)
 	if err != nil {
@@ -223,7 +223,7 @@ func decoded(text string, unescape func(string) (string, error)) (string, bool) 
 	}
 }
 
-// matches reports whether a query is this operation's: each parameter is known, comes once, and has a valid value.
+// matches reports whether a query is this operation's: each parameter is known, occurs once, and has a valid value.
 func (o operation) matches(query url.Values) bool {
 	for name := range o.must {
 		if !query.Has(name) {

@@ -11,8 +11,8 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// FuzzRequests: of whatever passes, neither the path nor a copy's source leads out of the bucket that it names, however
-// often it is decoded, and the query has no value that could be a path elsewhere.
+// FuzzRequests proves that an accepted path or copy source stays in its bucket, however often it is decoded. The query
+// of an accepted request has no value that could be another path.
 func FuzzRequests(f *testing.F) {
 	for _, seed := range [][4]string{
 		{"GET", "/bucket/team-a/x", "x-amz-date", "20260101T000000Z"},
@@ -51,7 +51,7 @@ func FuzzRequests(f *testing.F) {
 	})
 }
 
-// staysInside fails if a path, decoded any number of times, has another meaning below a root than it has as text.
+// staysInside fails if a path, decoded any number of times, leads elsewhere below a root than its text says.
 func staysInside(t *testing.T, text string) {
 	t.Helper()
 	for {

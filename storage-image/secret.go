@@ -17,30 +17,30 @@ import (
 
 const (
 	identity = "/var/run/secrets/kubernetes.io/serviceaccount"
-	// The kubelet writes a changed Secret into the mount within about 90 seconds; later the file decides.
+	// The kubelet writes a changed Secret into the mount within about 90 seconds; after this time only the file counts.
 	mountLag = 3 * time.Minute
-	// The API server is asked once in this time at most, however many unknown names are tried.
+	// Minimum time between requests to the API server, whatever the number of unknown names.
 	pause = time.Second
 )
 
-// errNotAsked is answered with 500, which clients repeat: whether the account exists is not known yet.
+// errNotAsked becomes a 500, which clients retry: the account may exist.
 var errNotAsked = errors.New("the Secret of the accounts could not be read yet")
 
-// secret is the mounted Secret as the API server holds it: a new namespace's key is there before the kubelet has written it
-// into the mount.
+// secret is the mounted Secret as the API server has it: it has a new namespace's key before the kubelet has written the
+// key into the mount.
 type secret struct {
 	name string
 
 	mutex  sync.Mutex
 	asking bool
-	asked  time.Time // when the last answer or failure came
-	read   time.Time // when data came
+	asked  time.Time // time of the last answer or failure
+	read   time.Time // time of the data
 	data   map[string][]byte
 	failed error
 }
 
-// value returns the key of an account in the Secret, or nothing where it holds none. One call asks at a time; the others
-// do not wait for it.
+// value returns the key of an account in the Secret, or nil if the Secret has none. A single call at a time asks the API
+// server; others do not wait for it.
 func (s *secret) value(name string) ([]byte, error) {
 	if s.name == "" {
 		return nil, nil
@@ -67,7 +67,7 @@ func (s *secret) value(name string) ([]byte, error) {
 	defer s.mutex.Unlock()
 	s.asking, s.asked, s.failed = false, time.Now(), nil
 	if err != nil {
-		log.Printf("the Secret %s cannot be read, so accounts newer than its mount are unknown: %v", s.name, err)
+		log.Printf("cannot read the Secret %s, so accounts newer than its mount are unknown: %v", s.name, err)
 		s.failed = errNotAsked
 		return nil, s.failed
 	}

@@ -13,8 +13,8 @@ import (
 
 const inProgress = ".inprogress"
 
-// reopenUploads takes back what a killed server began to assemble: versitygw has renamed the upload, and would answer the
-// client's next attempt as if the object existed.
+// reopenUploads restores uploads that a killed server was assembling. versitygw has renamed such an upload, and would
+// answer the client's next attempt as if the object existed.
 func reopenUploads(bucket string) error {
 	begun, err := filepath.Glob(filepath.Join(bucket, posix.MetaTmpMultipartDir, "*", "*"+inProgress))
 	if err != nil {
@@ -39,7 +39,7 @@ func removeAbandoned(context context.Context, bucket string) {
 				continue
 			}
 			if err := os.RemoveAll(path); err != nil {
-				log.Printf("the abandoned upload %s cannot be removed: %v", path, err)
+				log.Printf("cannot remove the abandoned upload %s: %v", path, err)
 			}
 			_ = os.Remove(filepath.Dir(path)) // fails while it holds another upload
 		}

@@ -17,7 +17,7 @@ CHECKPOINT = Path("/mnt/checkpoints/state.npz")
 
 def main(output: Path) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    # The trainer has set these.
+    # Set by the trainer.
     coordinator, processes = os.environ["JAX_COORDINATOR_ADDRESS"], int(os.environ["JAX_NUM_PROCESSES"])
     jax.distributed.initialize(coordinator, processes, int(os.environ["JAX_PROCESS_ID"]))
     rank, world = jax.process_index(), jax.process_count()
@@ -28,13 +28,13 @@ def main(output: Path) -> None:
     share = slice(rank * len(images) // world, (rank + 1) * len(images) // world)
     images = jax.make_array_from_process_local_data(by_rows, images[share])
     digits = jax.make_array_from_process_local_data(by_rows, digits[share])
-    rows = jax.jit(jnp.sum, out_shardings=whole)(jnp.ones_like(digits))  # over the shares of all processes
+    rows = jax.jit(jnp.sum, out_shardings=whole)(jnp.ones_like(digits))  # a sum over all processes
     if rank == 0:
         print(f"world={world} rows={rows}", flush=True)
 
     random, start = np.random.default_rng(7), 0
     weights = {name: random.normal(0, 0.15, shape).astype(np.float32) for name, shape in SHAPES.items()}
-    if CHECKPOINT.exists():  # every node has the newest one when the command starts
+    if CHECKPOINT.exists():  # each node has the newest checkpoint when the command starts
         state = np.load(CHECKPOINT)
         weights, start = {name: state[name] for name in weights}, int(state["step"])
     weights = {name: jax.make_array_from_process_local_data(whole, value) for name, value in weights.items()}
@@ -60,7 +60,7 @@ def logits(weights: dict, images: jax.Array) -> jax.Array:
 
 @jax.jit
 def train_step(weights: dict, images: jax.Array, digits: jax.Array) -> tuple[dict, jax.Array]:
-    """One step of gradient descent. Rows lie on all nodes and weights on each, so XLA adds the gradients up."""
+    """One step of gradient descent. Rows are on all nodes and weights on each, so XLA sums the gradients."""
 
     def loss(weights: dict) -> jax.Array:
         return -jnp.take_along_axis(jax.nn.log_softmax(logits(weights, images)), digits[:, None], axis=1).mean()
@@ -70,16 +70,16 @@ def train_step(weights: dict, images: jax.Array, digits: jax.Array) -> tuple[dic
 
 
 def data(multiple_of: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Images of 8 x 8 pixels and their digits: those to train with, and a fifth or so that is held out."""
+    """Images of 8 x 8 pixels and their digits: the training set, and about a fifth that is held out."""
     images, digits = load_digits(return_X_y=True)
     order = np.random.default_rng(7).permutation(len(images))
     images, digits = images[order].astype(np.float32) / 16, digits[order].astype(np.int32)
-    train = 1440 // multiple_of * multiple_of  # each device has as many rows as every other
+    train = 1440 // multiple_of * multiple_of  # all devices have the same number of rows
     return (images[:train], digits[:train]), (images[train:], digits[train:])
 
 
 def save(path: Path, **arrays: jax.Array | int) -> None:
-    """Write the file as a whole or not at all."""
+    """Write the file atomically."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         np.savez(file, **arrays)

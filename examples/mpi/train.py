@@ -13,18 +13,18 @@ CHECKPOINT = Path("/mnt/checkpoints/state.npz")
 
 
 def main(output: Path) -> None:
-    # mpirun has started this program once for each rank; its world is already connected.
+    # mpirun has started this program for each rank and connected the world.
     world = MPI.COMM_WORLD
     rank, size = world.Get_rank(), world.Get_size()
     images, digits = load_digits(return_X_y=True)
     mine = images[rank::size]
-    rows = world.allreduce(len(mine))  # a sum over all ranks, so it is the whole data set again
+    rows = world.allreduce(len(mine))  # a sum over all ranks: the whole data set
     if rank == 0:
         print(f"world={size} rows={rows}", flush=True)
 
     start = 0
     centers = images[np.random.default_rng(7).choice(len(images), CLUSTERS, replace=False)]
-    if CHECKPOINT.exists():  # every node has the newest one when the command starts
+    if CHECKPOINT.exists():  # each node has the newest checkpoint when the command starts
         state = np.load(CHECKPOINT)
         start, centers = int(state["step"]), state["centers"]
 
@@ -41,20 +41,20 @@ def main(output: Path) -> None:
             save(CHECKPOINT, step=step, centers=centers)
 
     if rank == 0:
-        # How much the clusters, which were found without any label, say about the digits: 0 is nothing, 1 is all.
+        # Mutual information of digits and clusters, which had no labels: from 0 to 1.
         agreement = normalized_mutual_info_score(digits, assign(images, centers)[0])
         print(f"agreement={agreement:.4f}", flush=True)
         save(output / "model.npz", centers=centers)
 
 
 def assign(images: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest center of each image, and the squared distance to it."""
+    """Return the nearest center of each image, and the squared distance to it."""
     distances = ((images[:, None] - centers) ** 2).sum(axis=2)
     return distances.argmin(axis=1), distances.min(axis=1)
 
 
 def save(path: Path, **arrays: np.ndarray | int) -> None:
-    """Write the file as a whole or not at all."""
+    """Write the file atomically."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         np.savez(file, **arrays)

@@ -1,7 +1,7 @@
-"""The story from training to prediction, on a real cluster and real data: what `make demo` shows.
+"""Demo of `make demo`: from training to prediction, on a real cluster and real data.
 
-It brings up a Kubernetes where there is none, installs the chart, puts the breast-cancer data set that scikit-learn
-carries into the bucket, applies the manifests beside this file, and asks the endpoint about the rows held out.
+It starts a Kubernetes cluster if none is there, and installs the chart. It puts the breast-cancer data set of
+scikit-learn into the bucket, applies the manifests of this folder, and sends held-out rows to the endpoint.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 NAMESPACE = "ultramarine"
 NAME = "breast-cancer"
 BUCKET = "ultramarine"
-# Everything of ours runs under the strictest Pod Security that Kubernetes knows.
+# All pods run under the strictest level of Pod Security.
 RESTRICTED = f"""
 apiVersion: v1
 kind: Namespace
@@ -40,13 +40,13 @@ SERVING_SECONDS = 180.0
 
 
 def main() -> int:
-    """Tell the story; 0 when it ends well."""
+    """Run the demo and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--context", default="", help="use this context of your kubeconfig; without it kind where Docker answers, "
-        "else the embedded cluster",
+        "--context", default="", help="context of your kubeconfig; by default kind if Docker is running, "
+        "otherwise the embedded cluster",
     )  # fmt: skip
-    parser.add_argument("--embedded", action="store_true", help="use the embedded cluster whatever else is there")
+    parser.add_argument("--embedded", action="store_true", help="use the embedded cluster in any case")
     chosen = parser.parse_args()
     started = time.monotonic()
     target = None
@@ -65,7 +65,7 @@ def main() -> int:
             say(f"  logs: {targets.leave_logs(target, NAMESPACE)}")
         return 1
     except KeyboardInterrupt:
-        say("\ninterrupted; `make demo` again goes on from here, `make down` takes away what is there")
+        say("\ninterrupted; run `make demo` again to continue, or `make down` to remove the cluster")
         return 130
     chapter("6. What exists now")
     say(
@@ -81,26 +81,24 @@ def main() -> int:
     say("  kubectl explain trainingjob.spec")
     say(f"  kubectl -n {NAMESPACE} delete pod -l ultramarine.dev/kind=OnlineEndpoint   # and see it come back")
     if target.where == "context":
-        say(
-            f"\nTo take it away again: helm uninstall ultramarine -n {NAMESPACE}; kubectl delete namespace {NAMESPACE};"
-        )
+        say(f"\nTo remove it: helm uninstall ultramarine -n {NAMESPACE}; kubectl delete namespace {NAMESPACE};")
         say("kubectl delete crd trainingjobs.ultramarine.dev sweeps.ultramarine.dev models.ultramarine.dev "
             "modelversions.ultramarine.dev onlineendpoints.ultramarine.dev")  # fmt: skip
     else:
-        say("\n`make down` takes all of it away again.")
+        say("\n`make down` removes all of it.")
     return 0
 
 
 def what_failed(error: Exception) -> str:
-    """Which step, why, and what to do."""
+    """Return the failed step, its cause and the remedy."""
     if isinstance(error, ClusterError):
         return str(error)
     if isinstance(error, subprocess.CalledProcessError):
         failed = f"`{' '.join(map(str, error.cmd))}` failed: {str(error.stderr).strip()}"
-        remedy = f"if an object of an earlier run is in the way, kubectl -n {NAMESPACE} delete tj,oe {NAME}"
+        remedy = f"if an object of an earlier run conflicts, kubectl -n {NAMESPACE} delete tj,oe {NAME}"
         return f"{failed}\n  what to do: {remedy}"
-    remedy = f"kubectl -n {NAMESPACE} get pods, and kubectl logs of the one that is not well"
-    return f"the cluster, the storage or the endpoint did not do as asked: {error}\n  what to do: {remedy}"
+    remedy = f"kubectl -n {NAMESPACE} get pods, and kubectl logs of a pod that is not ready"
+    return f"the cluster, the storage or the endpoint failed: {error}\n  what to do: {remedy}"
 
 
 def chapter(title: str) -> None:
@@ -109,7 +107,7 @@ def chapter(title: str) -> None:
 
 
 def chapter_data(target: Target) -> tuple[np.ndarray, np.ndarray]:
-    """Put the training rows into the bucket, and return the rows held out with their answers."""
+    """Put the data into the bucket, and return the held-out rows with their answers."""
     chapter("3. The data")
     features, answers = load_breast_cancer(return_X_y=True, as_frame=True)
     train, test, train_answers, test_answers = train_test_split(
@@ -127,30 +125,30 @@ def chapter_data(target: Target) -> tuple[np.ndarray, np.ndarray]:
 
 
 def chapter_life(target: Target) -> None:
-    """Apply the manifests, and show what becomes of them until the endpoint is ready."""
+    """Apply the manifests, and show their objects until the endpoint is ready."""
     chapter("4. Train, register, serve")
-    known = subprocess.run(
+    state = subprocess.run(
         [*target.kubectl, "get", "tj", NAME, "-n", NAMESPACE, "-o", "jsonpath={.status.state}"],
         capture_output=True, text=True, check=False,
     ).stdout  # fmt: skip
-    if known == "Failed":
-        say("  the TrainingJob of an earlier run has failed; it is deleted, and trained again")
+    if state == "Failed":
+        say("  the TrainingJob of an earlier run has failed; it is deleted and runs again")
         target.run("delete", "tj", NAME, "-n", NAMESPACE)
     for file in ("training.yaml", "endpoint.yaml"):
-        said = target.run("apply", "-n", NAMESPACE, "-f", str(HERE / file)).strip()
-        say(f"  $ kubectl apply -f examples/quickstart/{file}\n    {said}")
-    diary = Diary(target)
-    diary.follow("the training", "TrainingJob", TRAINING_SECONDS, _trained)
-    diary.follow("the endpoint", "OnlineEndpoint", SERVING_SECONDS, _serves)
+        output = target.run("apply", "-n", NAMESPACE, "-f", str(HERE / file)).strip()
+        say(f"  $ kubectl apply -f examples/quickstart/{file}\n    {output}")
+    progress = Progress(target)
+    progress.follow("the training", "TrainingJob", TRAINING_SECONDS, _trained)
+    progress.follow("the endpoint", "OnlineEndpoint", SERVING_SECONDS, _serves)
 
 
 def _trained(job: Any) -> bool:
     status = job.get("status") or {}
     if status.get("state") in ("Failed", "Invalid"):
         failure = status.get("failure") or {}
-        said = failure.get("message") or condition(job, "Accepted").get("message", "")
+        message = failure.get("message") or condition(job, "Accepted").get("message", "")
         raise ClusterError(
-            f"the TrainingJob has failed: {said}\n{failure.get('tail', '')}",
+            f"the TrainingJob has failed: {message}\n{failure.get('tail', '')}",
             failure.get("hint") or f"kubectl -n {NAMESPACE} describe tj {NAME}",
             step="train",
         )
@@ -168,54 +166,54 @@ def _serves(endpoint: Any) -> bool:
 
 
 def condition(manifest: Any, type: str) -> Any:
-    """The condition of that type, or an empty one."""
+    """Return the condition of that type, or an empty document."""
     conditions = (manifest.get("status") or {}).get("conditions") or []
     return next((c for c in conditions if c["type"] == type), {})
 
 
-class Diary:
-    """Prints a line for every change that a person would want to see, once."""
+class Progress:
+    """Output with a line for each change of an object."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.start = time.monotonic()
         self.shown: dict[str, str] = {}
 
-    def follow(self, what: str, kind: str, seconds: float, done: Any) -> None:
-        """Show the lives of all our objects until `done` holds for the one of that kind."""
+    def follow(self, step: str, kind: str, seconds: float, done: Any) -> None:
+        """Show changes of all objects until `done` holds for the object of that kind."""
         end = time.monotonic() + seconds
         while True:
             objects = self.target.json("get", "tj,mv,oe", "-n", NAMESPACE)["items"]
             for manifest in objects:
-                self._tell(manifest)
-            ours = next((o for o in objects if o["kind"] == kind and o["metadata"]["name"] == NAME), None)
-            if ours is not None and done(ours):
+                self._show(manifest)
+            own = next((o for o in objects if o["kind"] == kind and o["metadata"]["name"] == NAME), None)
+            if own is not None and done(own):
                 return
             if time.monotonic() > end:
-                last = self.shown.get(f"{kind}/{NAME}", "nothing seen of it")
+                last = self.shown.get(f"{kind}/{NAME}", "nothing")
                 raise ClusterError(
-                    f"{what} is not done after {seconds:.0f} s; last: {last}",
+                    f"{step} is not done after {seconds:.0f} s; last: {last}",
                     f"kubectl -n {NAMESPACE} describe {kind.lower()} {NAME}; "
                     f"kubectl -n {NAMESPACE} logs deployment/ultramarine-operator",
-                    step=what,
+                    step=step,
                 )
             time.sleep(0.5)
 
-    def _tell(self, manifest: Any) -> None:
+    def _show(self, manifest: Any) -> None:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         status = manifest.get("status") or {}
         if kind == "TrainingJob":
-            word, said = status.get("state", ""), condition(manifest, "Running").get("message", "")
+            word, message = status.get("state", ""), condition(manifest, "Running").get("message", "")
             if word == "Succeeded":
-                said = (
-                    f"{status.get('score', '')}  {condition(manifest, 'Succeeded')['message']} ({status['duration']})"
-                )
+                succeeded = condition(manifest, "Succeeded")["message"]
+                message = f"{status.get('score', '')}  {succeeded} ({status['duration']})"
         elif kind == "ModelVersion":
-            word, said = status.get("state", ""), condition(manifest, "Ready").get("message", "")
+            word, message = status.get("state", ""), condition(manifest, "Ready").get("message", "")
         else:
-            each = (status.get("deployments") or [{}])[0]
-            word, said = each.get("state", ""), each.get("message") or condition(manifest, "Ready").get("message", "")
-        line = f"{word:<10} {said}"
+            deployment = (status.get("deployments") or [{}])[0]
+            word = deployment.get("state", "")
+            message = deployment.get("message") or condition(manifest, "Ready").get("message", "")
+        line = f"{word:<10} {message}"
         where = f"{kind}/{name}"
         if word and self.shown.get(where) != line:
             self.shown[where] = line
@@ -223,8 +221,8 @@ class Diary:
 
 
 def chapter_predictions(target: Target, rows: np.ndarray, answers: np.ndarray) -> float:
-    """Ask the endpoint about every row held out, one request each, and return the accuracy of its answers."""
-    chapter("5. Ask it about rows that it has never seen")
+    """Send each held-out row to the endpoint in a request, and return the accuracy of the answers."""
+    chapter("5. Predict rows that the model has never seen")
     key = target.secret(NAMESPACE, f"{NAME}-keys")["primary"]
     names = load_breast_cancer().target_names
     predicted, seconds = [], []
@@ -250,8 +248,8 @@ def chapter_predictions(target: Target, rows: np.ndarray, answers: np.ndarray) -
                 say(f"  row {number}: {names[predicted[-1]]:<9} ({share:.1%} sure), in truth {names[answers[number]]}")
     accuracy = float(np.mean(np.array(predicted) == answers))
     p50, p99 = np.percentile(np.array(seconds) * 1000, [50, 99])
-    way = "" if target.where == "embedded" else ", through kubectl port-forward, which is slow"
-    say(f"  {len(rows)} requests of one row: accuracy {accuracy:.4f}, latency p50 {p50:.1f} ms, p99 {p99:.1f} ms{way}")
+    path = "" if target.where == "embedded" else ", through kubectl port-forward, which is slow"
+    say(f"  {len(rows)} requests of one row: accuracy {accuracy:.4f}, latency p50 {p50:.1f} ms, p99 {p99:.1f} ms{path}")
     return accuracy
 
 

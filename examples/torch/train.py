@@ -22,21 +22,21 @@ def main(output: Path) -> None:
     (images, digits), held_out = data()
     images, digits = images[rank::world], digits[rank::world]
     rows = torch.tensor(len(images))
-    dist.all_reduce(rows)  # a sum over all ranks, so it is the whole data set again
+    dist.all_reduce(rows)  # a sum over all ranks: the whole data set
     if rank == 0:
         print(f"world={world} rows={rows}", flush=True)
 
     model = DistributedDataParallel(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.003)
     start = 0
-    if CHECKPOINT.exists():  # every node has the newest one when the command starts
+    if CHECKPOINT.exists():  # each node has the newest checkpoint when the command starts
         state = torch.load(CHECKPOINT)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         start = state["step"]
 
     for step in range(start + 1, STEPS + 1):
-        # The step is the seed: a command that resumes goes on with the batches that it would have seen.
+        # The step is the seed, so that a resumed command gets the same batches.
         chosen = torch.randint(len(images), (BATCH,), generator=torch.Generator().manual_seed(step))
         loss = cross_entropy(model(images[chosen]), digits[chosen])
         optimizer.zero_grad()
@@ -56,7 +56,7 @@ def main(output: Path) -> None:
 
 
 def data() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Images of 8 x 8 pixels and their digits: those to train with, and a fifth that is held out."""
+    """Images of 8 x 8 pixels and their digits: the training set, and a held-out fifth."""
     images, digits = load_digits(return_X_y=True)
     images, digits = torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(digits)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(7))
@@ -65,7 +65,7 @@ def data() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 
 def save(state: dict, path: Path) -> None:
-    """Write the file as a whole or not at all."""
+    """Write the file atomically."""
     part = path.with_suffix(".part")
     torch.save(state, part)
     part.replace(path)

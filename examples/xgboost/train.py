@@ -17,7 +17,7 @@ CHECKPOINT = Path("/mnt/checkpoints/state.ubj")
 
 
 def main(output: Path) -> None:
-    # The trainer of node 0 runs the tracker, and has told everybody where it is.
+    # The trainer of node 0 runs the tracker, and the trainers set its address.
     tracker = {
         "dmlc_tracker_uri": os.environ["DMLC_TRACKER_URI"],
         "dmlc_tracker_port": int(os.environ["DMLC_TRACKER_PORT"]),
@@ -28,11 +28,11 @@ def main(output: Path) -> None:
         features, answers = load_breast_cancer(return_X_y=True)
         features, test, answers, test_answers = train_test_split(features, answers, test_size=0.2, random_state=7)
         mine = DMatrix(features[rank::world], answers[rank::world])
-        rows = collective.allreduce(np.array([mine.num_row()]), collective.Op.SUM)[0]  # the whole data set again
+        rows = collective.allreduce(np.array([mine.num_row()]), collective.Op.SUM)[0]  # the whole data set
         if rank == 0:
             print(f"world={world} rows={rows}", flush=True)
 
-        # Every node has the newest checkpoint when the command starts.
+        # Each node has the newest checkpoint when the command starts.
         model = Booster(PARAMETERS, model_file=CHECKPOINT) if CHECKPOINT.exists() else None
         model = xgboost.train(
             PARAMETERS,
@@ -50,13 +50,13 @@ def main(output: Path) -> None:
 
 
 class Report(TrainingCallback):
-    """Tells how far it is, and writes checkpoints, on rank 0."""
+    """Callback that prints progress and writes checkpoints, on rank 0."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
 
     def after_iteration(self, model: Booster, epoch: int, evals_log: dict) -> bool:
-        """Called after each round, with the losses over the rows of all nodes; true would end the training."""
+        """Called after each round, with the losses over the rows of all nodes; a true result would end the training."""
         step, loss = model.num_boosted_rounds(), evals_log["train"]["logloss"][-1]
         if self.rank == 0 and step % 5 == 0:
             print(f"step={step} total_steps={ROUNDS} loss={loss:.4f}", flush=True)
@@ -66,8 +66,8 @@ class Report(TrainingCallback):
 
 
 def save(model: Booster, path: Path) -> None:
-    """Write the file as a whole or not at all."""
-    part = path.with_name(f"part-{path.name}")  # XGBoost goes by the suffix
+    """Write the file atomically."""
+    part = path.with_name(f"part-{path.name}")  # XGBoost uses the suffix
     model.save_model(part)
     part.replace(path)
 

@@ -1,6 +1,7 @@
-"""What this image's pods run.
+"""Commands of the image's pods.
 
-`fetch` or `fetch-pool`, `serve` and `collect`; to compile `fetch`, `compile` and `store`; and `delete`.
+A serving pod runs `fetch` or `fetch-pool`, `serve` and `collect`. A compiling pod runs `fetch`, `compile` and `store`,
+and a deleting pod runs `delete`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ultramarine_contract import common as contract
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.serving_records import ServingTask
 
-from ultramarine_server.cpus import cpu_limit
+from ultramarine_server.machine import cpu_limit
 
 if TYPE_CHECKING:
     from ultramarine_contract.training_records import TerminationRecord
@@ -27,39 +28,39 @@ Task = TypeVar("Task")
 
 
 def main() -> int:
-    """Do what the arguments say; a failure goes to stderr and to the termination log, and the exit code is 1."""
+    """Run the command and return the exit code. A failure goes to stderr and to the termination log."""
     arguments = _arguments()
     try:
         if arguments.command == "store":
-            from ultramarine_server.compiling import store
+            from ultramarine_server.compiling.compile import store
 
             verdict = store(_compile_task(), arguments.compiled_dir, os.environ)
             _leave(verdict, arguments.termination_log)
             return 0
         if arguments.command == "compile":
             _limit_threads()
-            from ultramarine_server.compiling import compile_model
+            from ultramarine_server.compiling.compile import compile_model
 
             verdict = compile_model(_compile_task(), arguments.model_dir, arguments.compiled_dir, cpu_limit())
             print(verdict.to_json().decode(), flush=True)
             return 0
         if arguments.command == "delete":
-            from ultramarine_server.deleting import delete
+            from ultramarine_server.repository.storage import delete
 
             delete(_delete_task(), os.environ)
             return 0
         task = _task()
         if arguments.command == "fetch":
-            from ultramarine_server.fetch import fetch  # boto3 is not for the container that serves.
+            from ultramarine_server.repository.storage import fetch  # The serving container must not import boto3.
 
             fetch(task, os.environ, arguments.model_dir)
             return 0
         if arguments.command == "collect":
-            from ultramarine_server.collect import collect
+            from ultramarine_server.collecting.collector import collect
 
             return collect(task, os.environ, arguments.captures_dir)
         if arguments.command == "fetch-pool":
-            from ultramarine_server.fetch_pool import fetch_pool
+            from ultramarine_server.repository.storage import fetch_pool
 
             return fetch_pool(arguments.model_dir, arguments.catalogue_dir, task.pool_bytes)
         _limit_threads()
@@ -71,7 +72,7 @@ def main() -> int:
         return serve(task, places, listening)
     except UltramarineError as error:
         print(f"ultramarine-server: {error.reason}: {error.message}", file=sys.stderr, flush=True)
-        from ultramarine_contract.training_records import TerminationRecord  # Records take a moment to import.
+        from ultramarine_contract.training_records import TerminationRecord  # It takes a moment to import.
 
         _leave(TerminationRecord(reason=error.reason, message=error.message), arguments.termination_log)
         return 1
@@ -79,25 +80,25 @@ def main() -> int:
 
 def _limit_threads() -> None:
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        # Read when numpy is imported; without them a small container on a large node starts a thread for each CPU.
+        # numpy reads them when it is imported. Without them a small container starts a thread for each CPU of its node.
         os.environ.setdefault(name, str(cpu_limit()))
 
 
 def _arguments() -> argparse.Namespace:
-    # With a width it does not look for the terminal's, by a module that takes 5 ms to import.
-    looks = partial(argparse.HelpFormatter, width=100)
-    parser = argparse.ArgumentParser(prog="ultramarine-server", description=__doc__, formatter_class=looks)
+    # Without a width argparse asks for the terminal's, by a module that takes 5 ms to import.
+    formatter = partial(argparse.HelpFormatter, width=100)
+    parser = argparse.ArgumentParser(prog="ultramarine-server", description=__doc__, formatter_class=formatter)
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command_for(name: str, purpose: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=purpose, formatter_class=looks)
+        return commands.add_parser(name, help=purpose, formatter_class=formatter)
 
     fetch = command_for("fetch", "download the model of $ULTRAMARINE_TASK and check it")
-    pool = command_for("fetch-pool", "download the models that the server of a pool asks for")
-    collect = command_for("collect", "store what the server has captured, until SIGTERM")
+    pool = command_for("fetch-pool", "download the models that the server of a pool requests")
+    collect = command_for("collect", "store the server's captures, until SIGTERM")
     serve = command_for("serve", "serve the downloaded model by the Open Inference Protocol V2")
-    compile = command_for("compile", "compile the downloaded model, and check it against the native one")
-    store = command_for("store", "store what was compiled, and the verdict")
+    compile = command_for("compile", "compile the downloaded model, and compare it with the native model")
+    store = command_for("store", "store the compiled model and the verdict")
     delete = command_for("delete", "delete the artifact of $ULTRAMARINE_TASK from the object storage")
     for command in (serve, collect):
         command.add_argument("--captures-dir", type=Path, default=Path(contract.CAPTURES_DIR))
@@ -109,13 +110,11 @@ def _arguments() -> argparse.Namespace:
     for command in (pool, serve):
         command.add_argument("--catalogue-dir", type=Path, default=Path(contract.CATALOGUE_DIR), help="of a pool")
     serve.add_argument("--keys-dir", type=Path, default=Path(contract.KEYS_DIR))
-    serve.add_argument("--host", default="", help="the address to listen on; without it those of the pod")
+    serve.add_argument("--host", default="", help="address to listen on; by default those of the pod")
     serve.add_argument("--port", type=int, default=8080)
-    serve.add_argument("--grpc-port", type=int, default=9000, help="0 for HTTP alone")
-    serve.add_argument("--tls-dir", type=Path, help="a folder with tls.crt and tls.key; without it TLS is not spoken")
-    serve.add_argument(
-        "--linger-seconds", type=float, default=5.0, help="after SIGTERM, for clients that stay connected"
-    )
+    serve.add_argument("--grpc-port", type=int, default=9000, help="0 disables gRPC")
+    serve.add_argument("--tls-dir", type=Path, help="folder with tls.crt and tls.key; by default no TLS")
+    serve.add_argument("--linger-seconds", type=float, default=5.0, help="time for connected clients after SIGTERM")
     return parser.parse_args()
 
 
@@ -145,10 +144,10 @@ def _read(kind: str, read: Callable[[str], Task]) -> Task:
 
 def _leave(record: TerminationRecord | CompileRecord, path: Path) -> None:
     try:
-        said = record.to_json()
-        path.write_text(said if isinstance(said, str) else said.decode())
+        text = record.to_json()
+        path.write_text(text if isinstance(text, str) else text.decode())
     except OSError as error:
-        print(f"ultramarine-server: the verdict cannot be written to {path}: {error}", file=sys.stderr)
+        print(f"ultramarine-server: cannot write the verdict to {path}: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

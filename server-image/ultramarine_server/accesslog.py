@@ -1,4 +1,4 @@
-"""One line of JSON for a sample of the good answers, and for every other."""
+"""Access log: a line of JSON for each error, and for a sample of the other answers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 
 import orjson
 
-from ultramarine_server.messages import Request, Response
+from ultramarine_server.http.messages import Request, Response
 
-_WAITING = 1000  # lines; who reads the output more slowly than they come loses some, and holds up no request
+_WAITING = 1000  # lines that wait to be written; further lines are dropped, so that no request waits for a slow reader
 
 
 class AccessLog:
-    """Writes to standard output; `sampling` is the share of good answers that are shown, probes aside."""
+    """Log on standard output; `sampling` is the share of successful answers that it shows, without probes."""
 
     def __init__(self, sampling: float) -> None:
         self._sampling = sampling
@@ -25,19 +25,19 @@ class AccessLog:
         self._writer.start()
 
     def record(self, request: Request, response: Response, seconds: float) -> None:
-        """Show one answer by HTTP, or not."""
+        """Write a line for an answer by HTTP, if the sample has it."""
         if self.shows(request.label, response.status):
             sizes = len(request.body), len(response.body)
             self.show(request.id, request.method, request.path, response.status, seconds, sizes)
 
     def shows(self, label: str, status: int) -> bool:
-        """Whether an answer is to be shown; `label` is that of the metrics, and nothing for probes."""
+        """True if an answer belongs into the log; `label` is the route's in the metrics, and empty for probes."""
         return status >= 400 or (bool(label) and random.random() < self._sampling)
 
     def show(
         self, request_id: str, method: str, path: str, status: int, seconds: float, sizes: tuple[int, int]
     ) -> None:
-        """Write one line; `sizes` are the bytes that came and went."""
+        """Write a line; `sizes` are the bytes of request and answer."""
         line = {
             "event": "request",
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -53,7 +53,7 @@ class AccessLog:
             self._lines.put_nowait(orjson.dumps(line) + b"\n")
 
     def close(self, seconds: float = 1.0) -> None:
-        """Write what waits, if it can be written in that time."""
+        """Write the waiting lines, within this time."""
         if not self._lines.full():
             self._lines.put_nowait(b"")
             self._writer.join(seconds)

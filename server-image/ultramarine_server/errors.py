@@ -1,4 +1,4 @@
-"""The two ways in which serving can go wrong: the model cannot be served, or a request cannot be answered."""
+"""Errors of serving: the model cannot be served, or a request cannot be answered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class LoadError(UltramarineError):
 
 
 class Problem(Exception):
-    """A request is not answered: `status` is HTTP's, and `retry_after` seconds (0: none) are worth waiting for."""
+    """A request cannot be answered: `status` is HTTP's, and `retry_after` is in seconds (0: do not retry)."""
 
     def __init__(self, status: int, message: str, retry_after: int = 0) -> None:
         super().__init__(message)
@@ -20,23 +20,23 @@ class Problem(Exception):
 
 
 class BadRequest(Problem):
-    """The client can mend it; the message names input and field, what was expected and what came."""
+    """The client can fix the request; the message names input and field, what was expected and what came."""
 
     def __init__(self, message: str) -> None:
         super().__init__(400, message)
 
 
 class UnfitAnswer(Problem):
-    """The model's own code gave something that cannot be sent; the message says what, and what is allowed."""
+    """The model's code returned a value that cannot be sent; the message names the value, and what is allowed."""
 
     def __init__(self, message: str) -> None:
         super().__init__(500, message)
 
 
 def unfit_values(error: Exception) -> BadRequest:
-    """Return what a client is told of values that a model refused: the first line of the model's own words.
+    """Return the error for values that a model refused, with the first line of the model's message.
 
-    A long one is cut in the middle: scikit-learn names the column behind the values.
+    A long line is cut in the middle, because scikit-learn names the column behind the values.
     """
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     if len(reason) > 300:

@@ -1,11 +1,9 @@
-"""The main container: load the model, then listen; on SIGTERM say goodbye to every connection before leaving."""
+"""The serving container: load the model, listen, and drain all connections after SIGTERM."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -18,42 +16,39 @@ import uvloop
 from ultramarine_contract.addresses import own_addresses
 from ultramarine_contract.serving_records import ServingTask
 
-from ultramarine_server import memory
+from ultramarine_server import machine
 from ultramarine_server.accesslog import AccessLog
-from ultramarine_server.artifact import ModelFile, find_model
-from ultramarine_server.body import BODY_LIMIT
-from ultramarine_server.cpus import cpu_limit
+from ultramarine_server.authentication import KeyRing
 from ultramarine_server.errors import LoadError
-from ultramarine_server.http import HEAD_SECONDS, Connection
-from ultramarine_server.keys import KeyRing
-from ultramarine_server.limits import Limits
-from ultramarine_server.listener import Listener
-from ultramarine_server.loading import PLATFORMS, load
-from ultramarine_server.model import Loaded, Model
-from ultramarine_server.repository import Single
-from ultramarine_server.routes import Routes
-from ultramarine_server.running import Runner
-from ultramarine_server.service import Service
+from ultramarine_server.formats.artifact import ModelFile, find_model
+from ultramarine_server.formats.loading import format_module, load
+from ultramarine_server.http.connection import HEAD_SECONDS, Connection
+from ultramarine_server.http.listener import Listener
+from ultramarine_server.http.routes import Routes
+from ultramarine_server.inference.limits import Limits
+from ultramarine_server.inference.running import Runner
+from ultramarine_server.inference.service import Service
+from ultramarine_server.inference.warmup import LARGEST, LARGEST_IN_POOL, warm_up
+from ultramarine_server.models.model import Loaded, Model
+from ultramarine_server.protocol.tensors import BODY_LIMIT
+from ultramarine_server.repository.single import Single
 from ultramarine_server.telemetry import Telemetry
-from ultramarine_server.warmup import LARGEST, LARGEST_IN_POOL, warm_up
 
 if TYPE_CHECKING:
     from ultramarine_contract.catalogue import CatalogueEntry
 
-    from ultramarine_server.captures import Captures
-    from ultramarine_server.grpc_server import GrpcServer
+    from ultramarine_server.collecting.captures import Captures
+    from ultramarine_server.grpc.server import GrpcServer
 
 _BACKLOG = 2048
 _TICK_SECONDS = 0.05
-_HTTP_FIRST_SECONDS = 0.01
-_SHORT_TURN_SECONDS = 0.0002  # of a thread that holds Python's lock; 5 ms otherwise
 
 
 class Listening(msgspec.Struct, frozen=True):
-    """Where the server listens: HTTP always, gRPC where its port is not 0; `linger` seconds for connected clients.
+    """Addresses of the server: HTTP always, gRPC unless its port is 0; `linger` seconds for connected clients.
 
-    Without a `host` it is where the pod has its own addresses. With `tls`, a folder with a certificate, both are spoken
-    by TLS alone.
+    Without a `host` the server listens on the pod's own addresses. With `tls`, a folder with a certificate, both ports
+    speak TLS alone.
     """
 
     host: str
@@ -64,7 +59,7 @@ class Listening(msgspec.Struct, frozen=True):
 
 
 class Places(msgspec.Struct, frozen=True):
-    """Folders: the model's or the pool's files, keys, a pool's catalogue, and what is captured for the collector."""
+    """Folders: files of the model or of the pool, keys, catalogue of a pool, and captures for the collector."""
 
     model: Path
     keys: Path
@@ -74,21 +69,20 @@ class Places(msgspec.Struct, frozen=True):
 
 def serve(task: ServingTask, places: Places, listening: Listening) -> int:
     """Serve until SIGTERM and return the exit code. Raises LoadError before anything listens."""
-    gc.disable()  # until all is loaded: hardly anything of that is garbage
     started = time.monotonic()
     keys, telemetry = _keys(task, places.keys), Telemetry()
     if task.pool_bytes:
-        service, what = pool_for(task, places.model, places.catalogue, telemetry)
+        service, facts = pool_for(task, places.model, places.catalogue, telemetry)
     else:
-        service, what = service_for(task, places.model, telemetry)
+        service, facts = service_for(task, places.model, telemetry)
     seconds = round(time.monotonic() - started, 3)
-    announcement = {"event": "serving", "port": listening.port, "loadSeconds": seconds, **what}
+    announcement = {"event": "serving", "port": listening.port, "loadSeconds": seconds, **facts}
     log = AccessLog(task.access_log_sampling)
     captures = _captures(task, service, places.captures)
     routes = Routes(service, keys, log, captures=captures)
 
     def grpc() -> GrpcServer:
-        from ultramarine_server.grpc_server import GrpcServer  # takes 15 MiB
+        from ultramarine_server.grpc.server import GrpcServer  # It takes 15 MiB.
 
         return GrpcServer(service, keys, log, BODY_LIMIT, captures)
 
@@ -101,8 +95,8 @@ def serve(task: ServingTask, places: Places, listening: Listening) -> int:
 
 
 def service_for(task: ServingTask, folder: Path, telemetry: Telemetry) -> tuple[Service, dict[str, Any]]:
-    """Load what the task names, warm it up, and return it with what is to be told of it. Raises LoadError."""
-    threads = cpu_limit()
+    """Load and warm up the model of a task; return the service, and its facts for the log. Raises LoadError."""
+    threads = machine.cpu_limit()
     runner = Runner(max(2, threads), Limits.of(task), telemetry)
 
     def loaded(file: ModelFile) -> Loaded:
@@ -112,50 +106,50 @@ def service_for(task: ServingTask, folder: Path, telemetry: Telemetry) -> tuple[
     first = loaded(file)
     repository = Single(first, lambda: loaded(find_model(folder, task)))
     signature = first.model.signature.to_dict()
-    told = {"model": task.model, "version": task.version, "format": file.format, "signature": signature}
-    return Service(repository, runner, telemetry, controlled=task.auth == "key"), told
+    facts = {"model": task.model, "version": task.version, "format": file.format, "signature": signature}
+    return Service(repository, runner, telemetry, controlled=task.auth == "key"), facts
 
 
 def pool_for(
     task: ServingTask, folder: Path, catalogue_folder: Path, telemetry: Telemetry
 ) -> tuple[Service, dict[str, Any]]:
-    """Return the pool that the task asks for, with what is to be told of it; no model is loaded yet."""
-    from ultramarine_server.asking import Fetcher
-    from ultramarine_server.catalogue import Catalogue
-    from ultramarine_server.pool import Pool
-    from ultramarine_server.pool_telemetry import PoolTelemetry
+    """Return the service of a pool, and its facts for the log; requests load its models."""
+    from ultramarine_server.repository.asking import Catalogue, Fetcher
+    from ultramarine_server.repository.pool import Pool
+    from ultramarine_server.telemetry import PoolTelemetry
 
     limits, counts, catalogue = Limits.of(task), PoolTelemetry(), Catalogue(catalogue_folder)
-    runner = Runner(max(2, cpu_limit()), limits, telemetry)
+    runner = Runner(max(2, machine.cpu_limit()), limits, telemetry)
     telemetry.others.append(counts.metrics)
-    memory.return_large()
+    machine.return_large()
 
     def read(entry: CatalogueEntry, below: str) -> Loaded:
-        one = replace(task, **asdict(entry))
-        file = find_model(folder / below, one)
-        # One thread each: a pool of threads for every model would take more memory than most of the models.
-        return warmed(one, file.format, load(file, one, 1), runner.quick_seconds, LARGEST_IN_POOL)
+        own_task = replace(task, **asdict(entry))
+        file = find_model(folder / below, own_task)
+        # One thread for each model: a pool of threads for each would take more memory than most models.
+        return warmed(own_task, file.format, load(file, own_task, 1), runner.quick_seconds, LARGEST_IN_POOL)
 
     pool = Pool(catalogue, Fetcher(folder), read, task.pool_bytes, limits.timeout_seconds, counts)
-    told = {"models": len(catalogue.entries), "poolBytes": task.pool_bytes}
-    return Service(pool, runner, telemetry, controlled=task.auth == "key"), told
+    facts = {"models": len(catalogue.entries), "poolBytes": task.pool_bytes}
+    return Service(pool, runner, telemetry, controlled=task.auth == "key"), facts
 
 
 def warmed(task: ServingTask, format: str, model: Model, quick_seconds: float, largest: int) -> Loaded:
-    """Warm a model up, and say how it is offered."""
+    """Warm a model up and return it under its name."""
     quick = warm_up(model, task.warmup, quick_seconds, largest)
-    return Loaded(task.model, task.version, PLATFORMS[format], model, quick if getattr(model, "steady", False) else 0)
+    platform = format_module(format).PLATFORM
+    return Loaded(task.model, task.version, platform, model, quick if getattr(model, "steady", False) else 0)
 
 
 def _captures(task: ServingTask, service: Service, folder: Path) -> Captures | None:
     if task.collect is None:
         return None
-    from ultramarine_server.captures import Captures
-    from ultramarine_server.exchange import Redaction
+    from ultramarine_server.collecting.captures import Captures
+    from ultramarine_server.collecting.exchange import Redaction
 
     redaction = Redaction(task.collect.redact, service.sole().model)
     if redaction.unknown:
-        # No reason to serve nothing: another deployment of the endpoint may have them.
+        # The server still serves: another deployment of the endpoint may have these names.
         message = "spec.dataCollector.redact has names that the model does not have, so no value is kept"
         line = {"event": "collecting", "unknown": redaction.unknown, "message": message}
         print(orjson.dumps(line).decode(), flush=True)
@@ -174,8 +168,8 @@ def _keys(task: ServingTask, folder: Path) -> KeyRing | None:
     return keys
 
 
-def _by_tls(folder: Path | None) -> dict[str, Any]:
-    """Arguments of a server's loop. Raises LoadError for a folder without a certificate."""
+def _tls_arguments(folder: Path | None) -> dict[str, Any]:
+    """Return the arguments of `create_server`. Raises LoadError for a folder without a certificate."""
     if folder is None:
         return {}
     from ultramarine_contract.tls import server_context
@@ -187,57 +181,51 @@ def _by_tls(folder: Path | None) -> dict[str, Any]:
 
 
 class _Server:
-    """One port, with a goodbye: from SIGTERM on answers ask to close, and it leaves when nobody is connected."""
+    """Both ports, with draining: after SIGTERM each answer closes its connection, and the last one ends the server."""
 
     def __init__(self, listener: Listener, listening: Listening, grpc: Callable[[], GrpcServer] | None) -> None:
         self._listener, self._listening, self._make_grpc = listener, listening, grpc
         self._grpc: GrpcServer | None = None
         listener.telemetry.starting = True
-        self._told = asyncio.Event()
+        self._draining = asyncio.Event()
         self._at_once = False
 
     async def run(self, announcement: str) -> None:
-        """Listen, say so, and return when the goodbye is over."""
-        loop, where = asyncio.get_running_loop(), self._listening
-        hosts = [where.host] if where.host else own_addresses()
+        """Listen, print the announcement, and return when the server is drained."""
+        loop, listening = asyncio.get_running_loop(), self._listening
+        hosts = [listening.host] if listening.host else own_addresses()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._tell)
+            loop.add_signal_handler(number, self._begin_drain)
         try:
             server = await loop.create_server(
-                lambda: Connection(self._listener), hosts, where.port, backlog=_BACKLOG, **_by_tls(where.tls)
+                lambda: Connection(self._listener),
+                hosts,
+                listening.port,
+                backlog=_BACKLOG,
+                **_tls_arguments(listening.tls),
             )
         except OSError as error:
-            raise LoadError(f"port {where.port} cannot be had: {error}", "PortTaken") from error
+            raise LoadError(f"cannot listen on port {listening.port}: {error}", "PortTaken") from error
         self._listener.tick()
         if self._make_grpc:
-            # To import it takes a moment, in which who asks by HTTP is answered: who waits for the port comes first,
-            # and the other thread takes short turns.
-            await asyncio.sleep(_HTTP_FIRST_SECONDS)
-            turn = sys.getswitchinterval()
-            sys.setswitchinterval(_SHORT_TURN_SECONDS)
-            try:
-                self._grpc = await asyncio.to_thread(self._make_grpc)
-            finally:
-                sys.setswitchinterval(turn)
-            await self._grpc.start(hosts, where.grpc_port, where.tls)
-        gc.freeze()  # What is there now stays, and need not be looked through again and again.
-        gc.enable()
+            self._grpc = await asyncio.to_thread(self._make_grpc)  # The import takes a moment; HTTP answers meanwhile.
+            await self._grpc.start(hosts, listening.grpc_port, listening.tls)
         self._listener.telemetry.starting = False
         print(announcement, flush=True)
-        await self._told.wait()
-        await self._goodbye()
+        await self._draining.wait()
+        await self._drained()
         server.close()
         if self._grpc:
-            await self._grpc.stop(0 if self._at_once else where.linger)
+            await self._grpc.stop(0 if self._at_once else listening.linger)
         self._listener.close()
-        await asyncio.sleep(0)  # The connections learn of their end.
+        await asyncio.sleep(0)  # Let the connections see their end.
 
-    def _tell(self) -> None:
-        self._at_once = self._told.is_set()
+    def _begin_drain(self) -> None:
+        self._at_once = self._draining.is_set()  # A second signal ends the server at once.
         self._listener.telemetry.draining = True
-        self._told.set()
+        self._draining.set()
 
-    async def _goodbye(self) -> None:
+    async def _drained(self) -> None:
         telemetry, leaves_at = self._listener.telemetry, time.monotonic() + self._listening.linger
         while not self._at_once:
             quiet = not self._listener.connections or time.monotonic() > leaves_at

@@ -16,8 +16,8 @@ from ultramarine_contract.routes import PIN_HEADER, DeploymentFigures, RouteAuth
 from ultramarine_gateway.comparing import compare
 from ultramarine_gateway.memory import Memory
 from ultramarine_gateway.routes import COPIED_BYTES
-from ultramarine_server.keys import Holder, KeyRing
-from ultramarine_server.tensors import Array
+from ultramarine_server.authentication import Holder, KeyRing
+from ultramarine_server.protocol.tensors import Array
 from unit.serving_inside import Doubling, inside, service_of
 
 INFER = "/v2/models/double/infer"

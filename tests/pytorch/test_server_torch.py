@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import BadRequest, LoadError
-from ultramarine_server.loading import load
+from ultramarine_server.formats.artifact import ModelFile
+from ultramarine_server.formats.loading import load
 
 ROWS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 NAMED = {

@@ -68,9 +68,9 @@ def watched() -> Iterator[Path]:
 def mlmodel(data: bytes) -> None:
     """MLmodel beside a file that it may name."""
     from ultramarine_contract.serving_records import ServingTask
-    from ultramarine_server.artifact import ModelFile
     from ultramarine_server.errors import LoadError
-    from ultramarine_server.loading import load
+    from ultramarine_server.formats.artifact import ModelFile
+    from ultramarine_server.formats.loading import load
 
     with watched() as folder, suppress(LoadError):
         (folder / "MLmodel").write_bytes(data)
@@ -95,9 +95,9 @@ def _estimator() -> dict[str, bytes]:
 def skops_schema(data: bytes) -> None:
     """The description of the objects in a .skops file."""
     from ultramarine_contract.serving_records import ServingTask
-    from ultramarine_server.artifact import ModelFile
     from ultramarine_server.errors import LoadError
-    from ultramarine_server.loading import load
+    from ultramarine_server.formats.artifact import ModelFile
+    from ultramarine_server.formats.loading import load
 
     members = _estimator() | {"schema.json": data}
     with watched() as folder, suppress(LoadError):
@@ -171,19 +171,20 @@ def uri(data: bytes) -> None:
 @target
 def inference(data: bytes) -> None:
     """A request of the protocol, as JSON alone and with tensors behind it, and as rows."""
-    from ultramarine_server import protocol, score
     from ultramarine_server.errors import BadRequest
+    from ultramarine_server.http import score
+    from ultramarine_server.protocol import documents
 
     for length in ("", str(data[0]) if data else "0"):
         with suppress(BadRequest):
-            protocol.read("m", "1", data, length)
+            documents.read("m", "1", data, length)
     with suppress(BadRequest):
         score.read(_model(), "m", score.parse(data))
 
 
 @cache
 def _model() -> Any:
-    from ultramarine_server.signature import Signature, TensorSpec
+    from ultramarine_server.models.model import Signature, TensorSpec
 
     signature = Signature((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP32", (-1,)),))
     return SimpleNamespace(signature=signature, expected=lambda names: signature.inputs)
@@ -194,8 +195,8 @@ def grpc_inference(data: bytes) -> None:
     """The message of a gRPC request."""
     from google.protobuf.message import DecodeError
     from ultramarine_server.errors import BadRequest
-    from ultramarine_server.grpc_stubs.open_inference_pb2 import ModelInferRequest
-    from ultramarine_server.grpc_tensors import question
+    from ultramarine_server.grpc.stubs.open_inference_pb2 import ModelInferRequest
+    from ultramarine_server.grpc.tensors import question
 
     with suppress(BadRequest, DecodeError):
         question(ModelInferRequest.FromString(data))
@@ -204,8 +205,8 @@ def grpc_inference(data: bytes) -> None:
 @target
 def compressed(data: bytes) -> None:
     """A compressed body."""
-    from ultramarine_server.body import inflate
     from ultramarine_server.errors import Problem
+    from ultramarine_server.http.messages import inflate
 
     for encoding in ("gzip", "deflate"):
         with suppress(Problem):

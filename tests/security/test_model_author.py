@@ -29,9 +29,9 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from ultramarine_contract.common import MANIFEST_NAME
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.errors import LoadError
-from ultramarine_server.loading import load
+from ultramarine_server.formats.artifact import ModelFile, find_model
+from ultramarine_server.formats.loading import load
 
 
 def refusal(path: Path, format: str) -> LoadError:
@@ -101,7 +101,7 @@ CALLABLES = [
     "numpy.ctypeslib.load_library", "numpy.f2py.compile", "numpy.testing.runstring", "pandas.read_pickle",
     "pandas.read_csv", "pandas.read_sql", "pandas.eval", "scipy.io.loadmat", "joblib.load", "joblib.Memory",
     "sklearn.datasets.load_files", "sklearn.datasets.fetch_openml", "sklearn.datasets.load_svmlight_file",
-    "skops.io.load", "onnxruntime.InferenceSession", "lightgbm.Booster", "ultramarine_server.loading.load",
+    "skops.io.load", "onnxruntime.InferenceSession", "lightgbm.Booster", "ultramarine_server.formats.loading.load",
 ]  # fmt: skip
 
 

@@ -15,9 +15,9 @@ from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingCla
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError
-from ultramarine_server.loading import load
+from ultramarine_server.formats.artifact import ModelFile
+from ultramarine_server.formats.loading import load
 
 FILES = 12  # of each model
 

@@ -11,18 +11,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from ultramarine_server.accesslog import AccessLog
-from ultramarine_server.http import Connection
-from ultramarine_server.keys import KeyRing
-from ultramarine_server.limits import Limits
-from ultramarine_server.listener import Listener
-from ultramarine_server.model import Loaded, Model
-from ultramarine_server.repository import Single
-from ultramarine_server.routes import Routes
-from ultramarine_server.running import Runner
-from ultramarine_server.service import Inference, Service, Tensor
-from ultramarine_server.signature import Signature, TensorSpec
+from ultramarine_server.authentication import KeyRing
+from ultramarine_server.http.connection import Connection
+from ultramarine_server.http.listener import Listener
+from ultramarine_server.http.routes import Routes
+from ultramarine_server.inference.limits import Limits
+from ultramarine_server.inference.running import Runner
+from ultramarine_server.inference.service import Service
+from ultramarine_server.models.model import Loaded, Model, Signature, TensorSpec
+from ultramarine_server.protocol.tensors import Array, Inference, Tensor
+from ultramarine_server.repository.single import Single
 from ultramarine_server.telemetry import Telemetry
-from ultramarine_server.tensors import Array
 
 
 class Doubling:

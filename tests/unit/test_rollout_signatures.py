@@ -10,7 +10,7 @@ from builders import seen
 from ultramarine_contract.errors import listed
 from ultramarine_contract.routes import RouteState
 from ultramarine_operator.kinds.onlineendpoint.signatures.inputs import Input, _takes, change, inputs_of
-from ultramarine_server.tensors import DTYPES, keeps_values
+from ultramarine_server.protocol.tensors import DTYPES, keeps_values
 
 
 def taking(datatype="FP64", shape=(-1, 2), name="x", features=()):

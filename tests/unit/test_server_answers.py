@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from serving_inside import Client, Doubling, eventually, inside, question, service_of
 from ultramarine_contract.common import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
-from ultramarine_server.answers import KEPT_SECONDS, LABELS, LARGEST, NUMBERS, REFUSAL, Answers
+from ultramarine_server.authentication import KeyRing
 from ultramarine_server.errors import Problem
-from ultramarine_server.keys import KeyRing
-from ultramarine_server.limits import Limits
-from ultramarine_server.service import Service, Tensor
-from ultramarine_server.signature import Signature, TensorSpec
-from ultramarine_server.tensors import DTYPES, Array
+from ultramarine_server.http.answers import KEPT_SECONDS, LABELS, LARGEST, NUMBERS, REFUSAL, Answers
+from ultramarine_server.inference.limits import Limits
+from ultramarine_server.inference.service import Service
+from ultramarine_server.models.model import Signature, TensorSpec
+from ultramarine_server.protocol.tensors import DTYPES, Array, Tensor
 
 INFER = "/v2/models/double/infer"
 COMPARED, COPY = COMPARED_HEADER.replace("-", "_"), COPY_HEADER.replace("-", "_")

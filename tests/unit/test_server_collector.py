@@ -33,17 +33,17 @@ from test_server_grpc import VALUES as DATATYPES
 from test_server_grpc import GrpcServer, grpc_serving
 from ultramarine_contract.serving_records import CollectTask, ServingTask
 from ultramarine_contract.storage import Storage
-from ultramarine_server import binary, spool
-from ultramarine_server.captures import Captures
-from ultramarine_server.collect import Collector, Pace
-from ultramarine_server.collected import Totals, read_totals
-from ultramarine_server.exchange import Capture, Exchange, Redaction
-from ultramarine_server.grpc_stubs import open_inference_pb2 as v2
-from ultramarine_server.grpc_tensors import answer, exchange
-from ultramarine_server.parquet import rows_in
-from ultramarine_server.service import Tensor
-from ultramarine_server.signature import Signature, TensorSpec
-from ultramarine_server.spool import Bounds, Spool, waiting
+from ultramarine_server.collecting import spool
+from ultramarine_server.collecting.captures import Captures
+from ultramarine_server.collecting.collector import Collector, Pace
+from ultramarine_server.collecting.exchange import Capture, Exchange, Redaction
+from ultramarine_server.collecting.parquet import rows_in
+from ultramarine_server.collecting.spool import Bounds, Spool, Totals, read_totals, waiting
+from ultramarine_server.grpc.stubs import open_inference_pb2 as v2
+from ultramarine_server.grpc.tensors import answer, exchange
+from ultramarine_server.models.model import Signature, TensorSpec
+from ultramarine_server.protocol import binary
+from ultramarine_server.protocol.tensors import Tensor
 from unit import conftest
 from unit.conftest import ObjectStore, eventually, free_port
 
@@ -428,7 +428,7 @@ def test_a_storage_that_was_away_gets_all(folder, tmp_path, monkeypatch, capsys)
         told.set()
         thread.join(20)
     assert [row["request_id"] for row in rows_of(behind / "lake")] == ["r1", "r2"]
-    assert capsys.readouterr().err.count("cannot be stored now: Unreachable") == 1
+    assert capsys.readouterr().err.count("cannot store captures now: Unreachable") == 1
 
 
 def test_a_storage_that_stays_away_does_not_hold_the_pods_end(folder, tmp_path, monkeypatch, capsys):

@@ -39,15 +39,15 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from ultramarine_contract.common import COMPILED_NAME, VERDICT_NAME
 from ultramarine_contract.serving_records import ServingTask
 from ultramarine_contract.version_records import CompileRecord, CompileTask
-from ultramarine_server.artifact import ModelFile
-from ultramarine_server.compiled_model import CompiledModel
-from ultramarine_server.compiling import ARTIFACT, compile_model
-from ultramarine_server.conversion import Native, conversions
+from ultramarine_server.compiling.compile import ARTIFACT, compile_model
+from ultramarine_server.compiling.conversion import Native, conversions
+from ultramarine_server.compiling.parity import LARGEST_ERROR, Parity, compare
+from ultramarine_server.compiling.rows import drawn
 from ultramarine_server.errors import BadRequest, LoadError
-from ultramarine_server.loading import PLATFORMS, load
-from ultramarine_server.parity import LARGEST_ERROR, Parity, compare
-from ultramarine_server.rows import drawn
-from ultramarine_server.sklearn_model import SklearnModel
+from ultramarine_server.formats.artifact import ModelFile
+from ultramarine_server.formats.loading import format_module, load
+from ultramarine_server.models.compiled import CompiledModel
+from ultramarine_server.models.estimator import SklearnModel
 
 CANCER, IS_GOOD = load_breast_cancer(return_X_y=True)
 NAMED = np.where(IS_GOOD == 1, "good", "bad")
@@ -510,4 +510,4 @@ def test_labels_are_counted_by_row():
 
 def test_a_platform_is_named_for_what_is_served():
     """A compiled model is shown as ONNX."""
-    assert PLATFORMS["onnx"] == "onnx_onnxv1"
+    assert format_module("onnx").PLATFORM == "onnx_onnxv1"

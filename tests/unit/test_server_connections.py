@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from serving_inside import Doubling, Inside, eventually, inside, question, service_of
-from ultramarine_server import http
-from ultramarine_server.body import inflate
+from ultramarine_server.authentication import KeyRing
 from ultramarine_server.errors import BadRequest
-from ultramarine_server.keys import KeyRing
+from ultramarine_server.http import connection
+from ultramarine_server.http.messages import inflate
 
 INFER = "/v2/models/double/infer"
 
@@ -90,9 +90,9 @@ async def test_a_whole_address_is_a_path(server: Inside) -> None:
 @pytest.mark.parametrize(
     ("request_", "status", "words"),
     [
-        ("hello\r\n\r\n", 400, "this is no HTTP request"),
-        ("GET /v2 HTTP/9.9\r\n\r\n", 400, "this is no HTTP request"),
-        (f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", 400, "this is no HTTP request"),
+        ("hello\r\n\r\n", 400, "this is not an HTTP request"),
+        ("GET /v2 HTTP/9.9\r\n\r\n", 400, "this is not an HTTP request"),
+        (f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", 400, "this is not an HTTP request"),
         (f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400, "no HTTP request"),
         (
             f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
@@ -100,7 +100,7 @@ async def test_a_whole_address_is_a_path(server: Inside) -> None:
             "no HTTP",
         ),
         (f"POST {INFER} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400, "no HTTP request"),
-        ("GET /v2 HTTP/1.1\r\nhost: x\r\nbad\x01name: x\r\n\r\n", 400, "this is no HTTP request"),
+        ("GET /v2 HTTP/1.1\r\nhost: x\r\nbad\x01name: x\r\n\r\n", 400, "this is not an HTTP request"),
         ("GET /v2 HTTP/1.1\r\nx: " + "a" * 40_000 + "\r\n\r\n", 431, "the head of the request is larger than"),
         ("GET /v2?" + "a" * 40_000, 431, "the head of the request is larger than"),
     ],
@@ -206,7 +206,7 @@ async def test_a_refused_body_is_not_kept(tmp_path: Path) -> None:
 async def test_unfinished_bodies_have_a_bound_all_together() -> None:
     """Many clients that each send most of a body cannot fill the memory: the last of them are sent away."""
     async with inside(service_of(Doubling())) as server:
-        for _ in range(http.HELD_BODIES + 1):
+        for _ in range(connection.HELD_BODIES + 1):
             client = await server.client()
             client.send(f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n" + " " * 990)
         last = await server.client()
@@ -214,7 +214,7 @@ async def test_unfinished_bodies_have_a_bound_all_together() -> None:
 
         answer = await last.answer()
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-        assert server.listener.held <= (http.HELD_BODIES + 1) * 1000
+        assert server.listener.held <= (connection.HELD_BODIES + 1) * 1000
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ async def test_unfinished_bodies_have_a_bound_all_together() -> None:
 async def test_who_does_not_go_on_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, sent: str, status: int) -> None:
     """Half a head, half a body and silence each have their time; then the connection ends."""
     for name in ("HEAD_SECONDS", "BODY_STALL_SECONDS", "IDLE_SECONDS"):
-        monkeypatch.setattr(http, name, 0.1)
+        monkeypatch.setattr(connection, name, 0.1)
     async with inside(service_of(Doubling())) as server:
         client = await server.client()
         client.send(sent)
@@ -242,7 +242,7 @@ async def test_who_does_not_go_on_is_not_waited_for(monkeypatch: pytest.MonkeyPa
 
 async def test_who_does_not_read_is_not_written_to_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that sends requests and takes no answer is cut off, and holds few answers until then."""
-    monkeypatch.setattr(http, "WRITE_STALL_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "WRITE_STALL_SECONDS", 0.1)
     async with inside(service_of(Doubling()), body_limit=10_000_000) as server:
         client = await server.client()
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]

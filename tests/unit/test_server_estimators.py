@@ -42,9 +42,9 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from sklearn.utils import all_estimators
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError
-from ultramarine_server.loading import load
+from ultramarine_server.formats.artifact import ModelFile
+from ultramarine_server.formats.loading import load
 
 assert enable_halving_search_cv
 assert enable_iterative_imputer

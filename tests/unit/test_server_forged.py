@@ -38,9 +38,9 @@ from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import Bunch
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError
-from ultramarine_server.loading import load
+from ultramarine_server.formats.artifact import ModelFile
+from ultramarine_server.formats.loading import load
 
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.normal(size=(60, 4)).round(1)

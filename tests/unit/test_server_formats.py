@@ -17,10 +17,10 @@ from ultramarine_contract.common import ArtifactManifest, FileEntry
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.formats import CODE_EXECUTING_FORMATS, FOLDER_FORMATS, FORMAT_BY_SUFFIX, FORMATS
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_server.artifact import ModelFile, find_model
 from ultramarine_server.errors import BadRequest, LoadError, Problem
-from ultramarine_server.loading import PLATFORMS, load
-from ultramarine_server.warmup import warm_up
+from ultramarine_server.formats.artifact import ModelFile, find_model
+from ultramarine_server.formats.loading import format_module, load
+from ultramarine_server.inference.warmup import warm_up
 from ultramarine_trainer.outputs import format_of
 
 XGBOOST, LIGHTGBM = b'{"learner":{"attributes":{}', b"tree\nversion=v4\n"
@@ -42,7 +42,7 @@ def test_every_format_can_be_named_told_and_served() -> None:
     assert get_args(ModelFormat.model_fields["name"].annotation) == FORMATS
     named = get_args(get_args(Output.model_fields["format"].annotation)[0])
     assert named == ("auto", *FORMATS)
-    assert set(PLATFORMS) == set(FORMATS)
+    assert all(format_module(name).PLATFORM and callable(format_module(name).load) for name in FORMATS)
     assert {*FORMAT_BY_SUFFIX.values(), *FOLDER_FORMATS} == set(FORMATS)
     assert set(FORMATS) > CODE_EXECUTING_FORMATS
 

@@ -577,7 +577,7 @@ def test_refused_calls_are_in_the_access_log(models: Path, tmp_path: Path) -> No
 
 def test_a_models_code_may_use_another_client_of_the_protocol() -> None:
     """tritonclient's messages have the same names as ours; both fit into one process."""
-    code = "import tritonclient.grpc, ultramarine_server.grpc_server; print('both')"
+    code = "import tritonclient.grpc, ultramarine_server.grpc.server; print('both')"
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=240)
 
     assert done.stdout == "both\n", done.stderr

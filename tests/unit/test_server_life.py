@@ -22,7 +22,7 @@ from ultramarine_contract.serving_records import ServingTask
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_contract.version_records import DeleteTask
-from ultramarine_server.keys import LOOK_SECONDS
+from ultramarine_server.authentication import LOOK_SECONDS
 
 # Failures of the model, keys, shutdown
 
@@ -212,7 +212,7 @@ def test_delete_takes_away_one_artifact(storage: Storage, bucket: str, tmp_path:
 @pytest.mark.attack("model/keys-in-server")
 def test_the_server_knows_nothing_of_the_storage() -> None:
     """What faces the network imports no storage client."""
-    names = ("serve", "sklearn_model", "onnx_model")
+    names = ("serve", "formats.sklearn", "formats.onnx")
     program = f"import sys, {', '.join('ultramarine_server.' + name for name in names)}; print(*sys.modules)"
 
     loaded = subprocess.run(
@@ -224,7 +224,7 @@ def test_the_server_knows_nothing_of_the_storage() -> None:
 
 def test_an_onnx_model_brings_no_other_library_with_it() -> None:
     """A server of ONNX is small and starts at once: nothing of what other formats and gRPC need is imported."""
-    program = "import sys, ultramarine_server.serve, ultramarine_server.onnx_model; print(*sys.modules)"
+    program = "import sys, ultramarine_server.serve, ultramarine_server.formats.onnx; print(*sys.modules)"
 
     loaded = subprocess.run(
         [sys.executable, "-c", program], env=environment(), capture_output=True, text=True, check=True

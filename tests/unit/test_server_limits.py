@@ -13,10 +13,10 @@ from serving_inside import Doubling, eventually, inside, question, rows_of, serv
 from serving_process import ROWS, refused, serving, task_for
 from ultramarine_contract.serving_records import ServingTask
 from ultramarine_server.errors import LoadError, Problem
-from ultramarine_server.limits import Limits
-from ultramarine_server.service import Inference, Service, Tensor
-from ultramarine_server.tensors import Array
-from ultramarine_server.warmup import warm_up
+from ultramarine_server.inference.limits import Limits
+from ultramarine_server.inference.service import Service
+from ultramarine_server.inference.warmup import warm_up
+from ultramarine_server.protocol.tensors import Array, Inference, Tensor
 
 
 async def values(service: Service, inference: Inference) -> list[float]:

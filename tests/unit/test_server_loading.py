@@ -16,11 +16,11 @@ from asking import infer
 from sklearn.linear_model import LogisticRegression
 from ultramarine_contract.common import GATEWAY_HEADER, ArtifactManifest, FileEntry
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_server.artifact import ModelFile, find_model
-from ultramarine_server.cpus import cpu_limit
+from ultramarine_server.authentication import LOOK_SECONDS, KeyRing
 from ultramarine_server.errors import LoadError
-from ultramarine_server.keys import LOOK_SECONDS, KeyRing
-from ultramarine_server.loading import load
+from ultramarine_server.formats.artifact import ModelFile, find_model
+from ultramarine_server.formats.loading import load
+from ultramarine_server.machine import cpu_limit
 
 X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0], [3.0, 0.0]])
 

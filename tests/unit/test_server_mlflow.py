@@ -25,9 +25,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from ultramarine_contract.common import ArtifactManifest, FileEntry
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import LoadError
-from ultramarine_server.loading import load
+from ultramarine_server.formats.artifact import ModelFile
+from ultramarine_server.formats.loading import load
 
 RECORDED = Path(__file__).parent / "mlflow-3.17.2"
 FRAME, CLASSES = load_iris(return_X_y=True, as_frame=True)

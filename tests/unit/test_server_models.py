@@ -12,8 +12,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from ultramarine_server.errors import BadRequest, LoadError
-from ultramarine_server.signature import TensorSpec, signature_from
-from ultramarine_server.sklearn_model import SklearnModel
+from ultramarine_server.models.estimator import SklearnModel
+from ultramarine_server.models.model import TensorSpec, signature_from
 
 
 def ask(request: dict[str, Any], model: Any) -> dict[str, Any]:

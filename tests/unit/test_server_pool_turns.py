@@ -15,17 +15,16 @@ from builders import DIGEST
 from serving_inside import Doubling, eventually
 from serving_pool import write
 from ultramarine_contract.catalogue import CatalogueEntry
-from ultramarine_server import pool as pools
-from ultramarine_server.asking import Fetched, Wanted
-from ultramarine_server.catalogue import Catalogue
 from ultramarine_server.errors import LoadError, Problem
-from ultramarine_server.limits import Limits
-from ultramarine_server.model import Loaded
-from ultramarine_server.pool import Pool
-from ultramarine_server.pool_telemetry import PoolTelemetry
-from ultramarine_server.running import Runner
-from ultramarine_server.service import Inference, Service, Tensor
-from ultramarine_server.telemetry import Telemetry
+from ultramarine_server.inference.limits import Limits
+from ultramarine_server.inference.running import Runner
+from ultramarine_server.inference.service import Service
+from ultramarine_server.models.model import Loaded
+from ultramarine_server.protocol.tensors import Inference, Tensor
+from ultramarine_server.repository import pool as pools
+from ultramarine_server.repository.asking import Catalogue, Fetched, FetchRequest
+from ultramarine_server.repository.pool import Pool
+from ultramarine_server.telemetry import PoolTelemetry, Telemetry
 
 SIZE = 2**20  # bytes of each model's files; the bound holds one
 
@@ -38,7 +37,7 @@ class Files:
         self.there.set()
 
     @asynccontextmanager
-    async def fetched(self, wanted: Wanted) -> AsyncIterator[Fetched]:
+    async def fetched(self, wanted: FetchRequest) -> AsyncIterator[Fetched]:
         self.asked += 1
         await self.there.wait()
         yield Fetched(wanted.model, SIZE)
@@ -122,7 +121,7 @@ async def test_a_load_that_takes_too_long_is_504_and_goes_on(tmp_path: Path) -> 
     """Who waited gets an answer in time; the next one finds the model that was loaded meanwhile."""
     world = World(tmp_path, seconds=0.05)
     world.files.there.clear()
-    with pytest.raises(Problem, match="it is on its way") as late:
+    with pytest.raises(Problem, match="its load goes on") as late:
         await world.ask("m0")
     assert late.value.status == 504
     world.files.there.set()

@@ -12,12 +12,12 @@ import pytest
 from asking import infer
 from hypothesis import given
 from hypothesis import strategies as st
-from ultramarine_server import binary, grpc_tensors
 from ultramarine_server.errors import BadRequest
-from ultramarine_server.grpc_stubs.open_inference_pb2 import ModelInferRequest
-from ultramarine_server.service import Tensor
-from ultramarine_server.signature import Signature, TensorSpec
-from ultramarine_server.tensors import DTYPES, Array, decode, encode
+from ultramarine_server.grpc import tensors as grpc_tensors
+from ultramarine_server.grpc.stubs.open_inference_pb2 import ModelInferRequest
+from ultramarine_server.models.model import Signature, TensorSpec
+from ultramarine_server.protocol import binary
+from ultramarine_server.protocol.tensors import DTYPES, Array, Tensor, decode, encode
 
 
 class Echo:

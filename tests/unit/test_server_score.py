@@ -22,12 +22,11 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
-from ultramarine_server import openapi, score
 from ultramarine_server.errors import BadRequest
-from ultramarine_server.model import Loaded, Model
-from ultramarine_server.service import check_inputs, select_outputs, typed
-from ultramarine_server.signature import signature_from
-from ultramarine_server.sklearn_model import SklearnModel
+from ultramarine_server.http import openapi, score
+from ultramarine_server.inference.service import check_inputs, select_outputs, typed
+from ultramarine_server.models.estimator import SklearnModel
+from ultramarine_server.models.model import Loaded, Model, signature_from
 
 
 def scored(model: Model, document: Any) -> dict[str, Any]:

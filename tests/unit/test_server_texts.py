@@ -24,15 +24,14 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEnc
 from test_server_compiling import compiled
 from test_server_score import scored
 from ultramarine_contract.common import COMPILED_NAME
-from ultramarine_server import openapi
-from ultramarine_server.columns import Column, learned, with_examples
-from ultramarine_server.compiled_model import CompiledModel
-from ultramarine_server.compiling import ARTIFACT
+from ultramarine_server.compiling.compile import ARTIFACT
 from ultramarine_server.errors import BadRequest
-from ultramarine_server.model import Loaded
-from ultramarine_server.onnx_model import KNOWN_TEXTS, MISSING_TEXTS, SIGNATURE, OnnxModel
-from ultramarine_server.signature import TensorSpec, signature_from
-from ultramarine_server.sklearn_model import SklearnModel
+from ultramarine_server.formats.onnx import OnnxModel
+from ultramarine_server.http import openapi
+from ultramarine_server.models.columns import Column, learned, with_examples
+from ultramarine_server.models.compiled import KNOWN_TEXTS, MISSING_TEXTS, SIGNATURE, CompiledModel
+from ultramarine_server.models.estimator import SklearnModel
+from ultramarine_server.models.model import Loaded, TensorSpec, signature_from
 
 PLANS, AGES, YEARS = ["a", "b", "a", "b", "c", "c"], [20.0, 30.0, 60.0, 70.0, 40.0, 50.0], [1, 2, 3, 1, 2, 3]
 ANSWERS = [0, 1, 0, 1, 1, 0]

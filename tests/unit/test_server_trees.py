@@ -17,10 +17,10 @@ from sklearn.ensemble import VotingClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_server.artifact import ModelFile
 from ultramarine_server.errors import BadRequest, LoadError
-from ultramarine_server.loading import load
-from ultramarine_server.sklearn_model import SklearnModel
+from ultramarine_server.formats.artifact import ModelFile
+from ultramarine_server.formats.loading import load
+from ultramarine_server.models.estimator import SklearnModel
 
 FRAME, SPECIES = load_iris(return_X_y=True, as_frame=True)
 ROWS, CLASSES = FRAME.to_numpy(), SPECIES.to_numpy()

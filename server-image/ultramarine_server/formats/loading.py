@@ -1,0 +1,70 @@
+"""Load a model of any format, without running code that came with it unless its owner has allowed that.
+
+A new format is a module of its name in this folder, with `PLATFORM` and `load(path, options)`. It also needs its lines
+in `ultramarine_contract.formats`, which recognizes artifacts by their files.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Protocol, cast
+
+import msgspec
+from ultramarine_contract.formats import CODE_EXECUTING_FORMATS
+from ultramarine_contract.serving_records import ServingTask
+
+from ultramarine_server.errors import LoadError
+from ultramarine_server.formats.artifact import ModelFile
+from ultramarine_server.models.model import Model, Signature, signature_from
+
+_REMEDY = "store the model with skops or as ONNX, or set allowCodeExecution on the ModelVersion if you trust its author"
+
+
+class Options(msgspec.Struct, frozen=True):
+    """Conditions of a load: the registered signature, CPU threads, permission to run code, and memory before speed."""
+
+    signature: Signature | None = None
+    threads: int = 1
+    code_allowed: bool = False
+    lean: bool = False
+
+
+class Format(Protocol):
+    """Module of one format; `PLATFORM` is the format's name in model metadata."""
+
+    PLATFORM: str
+
+    def load(self, path: Path, options: Options) -> Model:
+        """Return the model, ready to predict. An exception other than LoadError means that the file is damaged."""
+
+
+def format_module(name: str) -> Format:
+    """Return the module of a format, which imports the format's library."""
+    return cast(Format, importlib.import_module(f"ultramarine_server.formats.{name}"))
+
+
+def load(file: ModelFile, task: ServingTask, threads: int) -> Model:
+    """Return the model of a task, ready to predict. Raises LoadError with the remedy for its owner."""
+    signature = signature_from(task.signature) if task.signature else None
+    return load_file(file, Options(signature, threads, task.allow_code_execution, bool(task.pool_bytes)))
+
+
+def load_file(file: ModelFile, options: Options) -> Model:
+    """Return the model of a file, ready to predict. Raises LoadError with the remedy for its owner."""
+    if file.format in CODE_EXECUTING_FORMATS and not options.code_allowed:
+        message = f"{file.path.name} is of format {file.format}, which runs code when it is loaded"
+        raise LoadError(f"{message}; {_REMEDY}", "CodeExecutionRefused")
+    try:
+        return format_module(file.format).load(file.path, options)
+    except LoadError:
+        raise
+    except (ImportError, AttributeError) as error:
+        message = f"{file.path.name} needs code that the server image lacks: {error}"
+        remedy = "store a model of the libraries in the image, or build an image with more (docs/formats.md)"
+        if "__main__" in str(error):
+            from ultramarine_contract.trusted_types import SCRIPT_REMEDY as remedy
+        raise LoadError(f"{message}; {remedy}", "DependencyMissing") from error
+    except Exception as error:  # A parser of a damaged file raises any exception.
+        message = f"{file.path.name} is not a readable {file.format} model: {type(error).__name__}: {error}"
+        raise LoadError(f"{message}; store it again", "ModelCorrupt") from error

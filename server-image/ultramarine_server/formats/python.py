@@ -1,0 +1,128 @@
+"""Models that are folders of Python code: model.py with a class `Model`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ultramarine_contract.errors import listed
+
+from ultramarine_server.errors import BadRequest, LoadError, UnfitAnswer
+from ultramarine_server.formats.loading import Options
+from ultramarine_server.models.columns import with_gaps
+from ultramarine_server.models.model import Signature, TensorSpec, signature_from
+from ultramarine_server.protocol.tensors import DTYPES, Array
+
+PLATFORM = "python_code"
+_MODULE = "model"
+
+
+def load(path: Path, options: Options) -> PythonModel:
+    """Return the model in a folder, whose code runs now."""
+    return PythonModel(path, options.signature)
+
+
+class PythonModel:
+    """`Model` of model.py: `predict(inputs)` takes arrays by name and returns all outputs.
+
+    The server calls `load(folder)` first, if `Model` has it. The signature is the ModelVersion's or `Model.signature`.
+    """
+
+    def __init__(self, folder: Path, given: Signature | None) -> None:
+        model_class: Any = getattr(_module(folder), "Model", None)
+        if not callable(getattr(model_class, "predict", None)):
+            message = "model.py has no class Model with a method predict(inputs); define one"
+            raise LoadError(message, "ModelUnsupported")
+        self.signature = given or _signature(getattr(model_class, "signature", None))
+        if not self.signature.inputs or not self.signature.outputs:
+            message = "nothing says what Model takes and gives; set spec.signature of the ModelVersion with inputs and "
+            raise LoadError(f"{message}outputs, or Model.signature in model.py", "SignatureInvalid")
+        self._model = model_class()
+        if callable(getattr(self._model, "load", None)):
+            self._model.load(folder)
+
+    def expected(self, names: Sequence[str]) -> tuple[TensorSpec, ...]:
+        """Inputs of the signature, whatever the request has."""
+        return self.signature.inputs
+
+    def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
+        """Call `Model.predict`; its ValueError means that the model cannot take the values."""
+        try:
+            results = self._model.predict(dict(inputs))
+        except ValueError as error:
+            raise BadRequest(f"the model cannot take these values: {error}") from error
+        except Exception as error:
+            texts = {name: array for name, array in inputs.items() if array.dtype == object}
+            if not (empty := with_gaps(texts)):
+                raise
+            message = f"the model cannot take these values: {type(error).__name__}: {error}"
+            raise BadRequest(f"{message}; {listed(map(repr, empty))} had a missing value") from error
+        specs = {spec.name: spec for spec in self.signature.outputs}
+        return {name: _array(specs[name], results) for name in outputs}
+
+
+def _array(spec: TensorSpec, results: Any) -> Array:
+    """Return one output in its datatype. Raises UnfitAnswer for what the protocol cannot carry."""
+    if not isinstance(results, Mapping) or spec.name not in results:
+        message = f"Model.predict has to return {spec.name} in a dict, and returned {_described(results)}"
+        raise UnfitAnswer(f"{message}; return {{{spec.name!r}: ...}}, with all outputs of the signature")
+    given = results[spec.name]
+    try:
+        array = np.asarray(given)
+        if given is None or array.dtype.kind == "c":
+            raise TypeError("it has no such values")
+        return array if spec.datatype == "BYTES" else _kept(array, DTYPES[spec.datatype])
+    except Exception as error:  # An object of the model's code may raise any exception when it becomes an array.
+        message = f"Model.predict returned {_described(given)} as {spec.name}, which cannot be sent as {spec.datatype}"
+        remedy = f"return a numpy array, or lists that are evenly nested, of values that {spec.datatype} can hold"
+        raise UnfitAnswer(f"{message} ({error}); {remedy}") from error
+
+
+def _kept(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the array as `dtype`. Raises ValueError if that changes a value by more than rounding a float."""
+    if not array.size or np.can_cast(array.dtype, dtype, "safe"):
+        return array.astype(dtype, copy=False)
+    if dtype.kind == "b" and array.dtype.kind not in "iuf":
+        raise ValueError("its dtype is neither bool nor a number")
+    with np.errstate(all="ignore"):
+        cast = array.astype(dtype)
+    changed = cast != array if dtype.kind in "biu" else np.isinf(cast) & np.isfinite(array.astype(np.float64))
+    if np.any(changed):
+        first = np.flatnonzero(changed)[0]
+        raise ValueError(f"{array.flat[first]} would become {cast.flat[first]}")
+    return cast
+
+
+def _described(value: Any) -> str:
+    kind = type(value).__name__
+    if isinstance(value, np.ndarray):
+        return f"an ndarray of {value.dtype}"
+    if isinstance(value, Mapping):
+        return f"a {kind} of {listed(value) or 'nothing'}"
+    if isinstance(value, list | tuple) and value:
+        return f"a {kind} of {type(value[0]).__name__}"
+    return "None" if value is None else f"a {kind}"
+
+
+def _signature(document: Any) -> Signature:
+    if not isinstance(document, Mapping):
+        return Signature((), ())
+    return signature_from(document, "Model.signature")
+
+
+def _module(folder: Path) -> Any:
+    """Import model.py, with its folder first in sys.path for the other modules of that folder."""
+    loaded = sys.modules.get(_MODULE)
+    if loaded is not None and getattr(loaded, "__file__", None) != str(folder / "model.py"):
+        # Python would take a module of the same name from the other folder.
+        raise LoadError(f"a pod serves one model of format python, and has {loaded}", "ModelUnsupported")
+    sys.path.insert(0, str(folder))
+    try:
+        return importlib.import_module(_MODULE)
+    except BaseException:
+        sys.path.remove(str(folder))
+        raise

@@ -1,0 +1,1 @@
+"""Tensors and documents of the Open Inference Protocol V2, without a transport."""
