@@ -58,7 +58,7 @@ def rows_of(*values: float) -> Inference:
 
 @dataclass
 class Answer:
-    """What a client reads: status, headers and body."""
+    """Answer as a client reads it: status, headers and body."""
 
     status: int
     headers: dict[str, str]
@@ -121,13 +121,13 @@ async def inside(service: Service, keys: KeyRing | None = None, body_limit: int 
     listener = Listener(Routes(service, keys, AccessLog(0), body_limit), service.telemetry)
     server = await asyncio.get_running_loop().create_server(lambda: Connection(listener), "127.0.0.1", 0)
     listener.tick()
-    found = Inside(service, listener, server.sockets[0].getsockname()[1])
+    inside = Inside(service, listener, server.sockets[0].getsockname()[1])
     try:
-        yield found
+        yield inside
     finally:
         server.close()
         listener.close()
-        for client in found.clients:
+        for client in inside.clients:
             client.writer.close()
 
 

@@ -66,9 +66,9 @@ class PoolServer:
 
     def metric(self, name: str) -> float:
         """The value of a metric of one sample."""
-        found = re.search(rf"^ultramarine_server_{re.escape(name)} (\S+)$", self.server.get("/metrics").text, re.M)
-        assert found, f"{name} is not among the metrics"
-        return float(found[1])
+        match = re.search(rf"^ultramarine_server_{re.escape(name)} (\S+)$", self.server.get("/metrics").text, re.M)
+        assert match, f"{name} is not among the metrics"
+        return float(match[1])
 
 
 def write(folder: Path, entries: Iterable[CatalogueEntry]) -> None:

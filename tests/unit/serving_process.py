@@ -76,7 +76,7 @@ class Server:
         return httpx.get(self.url + path, timeout=240, **options)
 
     def wait_until_busy(self, count: int) -> None:
-        """Wait until so many requests are being answered, the one that asks included; it takes no time to ask."""
+        """Wait until `count` requests are being answered, including the scrape itself, which is immediate."""
         end = time.monotonic() + 240
         while f"ultramarine_server_in_flight {count}.0" not in self._metrics():
             assert time.monotonic() < end, f"{count} requests were never being answered at once"

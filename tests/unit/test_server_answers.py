@@ -1,4 +1,4 @@
-"""What the server keeps of answers for a gateway that compares them, and what it does with copies of requests."""
+"""Answers that the server keeps for a gateway that compares them, and copies of requests."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Clock:
         return self.now
 
 
-def told(answers: Answers, *outputs: Tensor, status: int = 200) -> Any:
-    """What is told of one answer."""
+def facts_of(answers: Answers, *outputs: Tensor, status: int = 200) -> Any:
+    """Return the facts of one answer."""
     answers.read("me")
     answers.take("me 1", status, outputs)
     [(name, kept)] = json.loads(answers.read("me"))
@@ -47,14 +47,14 @@ def told(answers: Answers, *outputs: Tensor, status: int = 200) -> Any:
     return kept
 
 
-def same(one: Tensor, other: Tensor) -> bool:
-    """Whether two outputs are told alike."""
-    return bool(told(Answers(), one) == told(Answers(), other))
+def same(first: Tensor, other: Tensor) -> bool:
+    """True if two outputs have the same facts."""
+    return bool(facts_of(Answers(), first) == facts_of(Answers(), other))
 
 
 def test_labels_are_told_as_a_word_that_only_the_same_labels_have() -> None:
     """Whatever the size of the integers and the shape of the column; texts and booleans too."""
-    assert told(Answers(), tensor("INT64", [1, 2]))[0][:2] == ["y", LABELS]
+    assert facts_of(Answers(), tensor("INT64", [1, 2]))[0][:2] == ["y", LABELS]
     assert same(tensor("INT64", [1, 2]), tensor("INT32", [[1], [2]]))
     assert not same(tensor("INT64", [1, 2]), tensor("INT64", [2, 1]))
     assert same(tensor("BYTES", ["yes", "no"]), tensor("BYTES", [b"yes", b"no"]))
@@ -62,29 +62,29 @@ def test_labels_are_told_as_a_word_that_only_the_same_labels_have() -> None:
 
 
 def test_of_probabilities_the_largest_of_each_row_is_told() -> None:
-    """How large it is does not matter, which one it is does."""
-    assert told(Answers(), tensor("FP32", [[0.1, 0.9]]))[0][:2] == ["y", LARGEST]
+    """Equality counts which class is the largest, and not its value."""
+    assert facts_of(Answers(), tensor("FP32", [[0.1, 0.9]]))[0][:2] == ["y", LARGEST]
     assert same(tensor("FP32", [[0.1, 0.9], [0.6, 0.4]]), tensor("FP64", [[0.4, 0.6], [0.9, 0.1]]))
     assert not same(tensor("FP32", [[0.1, 0.9], [0.6, 0.4]]), tensor("FP32", [[0.1, 0.9], [0.4, 0.6]]))
 
 
 def test_numbers_are_told_as_they_are() -> None:
-    """One column or more dimensions; what is no number is null."""
-    assert told(Answers(), tensor("FP32", [[0.5], [float("nan")]])) == [["y", NUMBERS, [0.5, None]]]
-    assert told(Answers(), tensor("FP64", [[[1, 2]]])) == [["y", NUMBERS, [1, 2]]]
+    """One column or more dimensions; a value that is not a number is null."""
+    assert facts_of(Answers(), tensor("FP32", [[0.5], [float("nan")]])) == [["y", NUMBERS, [0.5, None]]]
+    assert facts_of(Answers(), tensor("FP64", [[[1, 2]]])) == [["y", NUMBERS, [1, 2]]]
 
 
 def test_large_outputs_are_not_told_and_errors_are() -> None:
     """65 rows are too many, of one output or of all; an error is null, and one for want of room or time is nothing."""
-    kept = told(
+    kept = facts_of(
         Answers(), tensor("INT64", range(65)), tensor("INT64", [[1] * 1000] * 2, "wide"), tensor("FP32", [1], "z")
     )
     assert kept == [["z", NUMBERS, [1]]]
-    assert told(Answers(), tensor("INT64", range(65))) == []
-    assert told(Answers(), status=500) is None
+    assert facts_of(Answers(), tensor("INT64", range(65))) == []
+    assert facts_of(Answers(), status=500) is None
     for status in (401, 503, 504):
         with pytest.raises(ValueError, match="not enough values"):
-            told(Answers(), status=status)
+            facts_of(Answers(), status=status)
 
 
 @pytest.mark.attack("client/kept-answers")
@@ -138,7 +138,7 @@ async def ask(client: Client, path: str, body: bytes, **headers: str) -> tuple[i
 
 
 async def test_requests_that_are_compared_are_told_to_the_gateway_pod_that_they_name() -> None:
-    """Infer and score, answers and errors; requests without the header are nobody's business."""
+    """Infer and score, answers and errors are kept; requests without the header are not."""
     async with inside(service_of(Doubling())) as server:
         client = await server.client()
         assert await ask(client, ANSWERS_PATH, b'{"reader": "me"}') == (200, [])
@@ -184,7 +184,7 @@ async def test_answers_are_told_to_nobody_without_a_key(tmp_path: Path) -> None:
 async def test_a_copy_takes_nobodys_place() -> None:
     """With one of two places taken a copy is turned away at once, and the request that comes next is answered.
 
-    It is no failed request in metrics; when there is room again it is answered.
+    Metrics do not count it as a failed request; it is answered when there is room again.
     """
     model = Doubling()
     model.opened.clear()
@@ -200,7 +200,7 @@ async def test_a_copy_takes_nobodys_place() -> None:
         model.opened.set()
 
         assert (status, "this is a copy" in refused["error"]) == (503, True)
-        assert [(await one.answer()).status for one in (first, second)] == [200, 200]
+        assert [(await client.answer()).status for client in (first, second)] == [200, 200]
         assert (await ask(other, INFER, question(4), **{COPY: "1"}))[0] == 200
         metrics = service.telemetry.exposition().decode()
     assert 'ultramarine_server_rejected_total{reason="copy"} 1.0' in metrics
@@ -209,7 +209,7 @@ async def test_a_copy_takes_nobodys_place() -> None:
 
 
 async def test_a_copy_is_turned_away_while_others_wait() -> None:
-    """Where a thread is the only one and somebody waits for it, and where the others came while its body came."""
+    """A copy is refused if a request waits for the only thread, and if others came while its body came."""
     model = Doubling()
     model.opened.clear()
     async with inside(service_of(model), body_limit=10_000) as server:
@@ -225,7 +225,7 @@ async def test_a_copy_is_turned_away_while_others_wait() -> None:
         assert (await copy.answer()).status == 503
         assert (await ask(copy, INFER, body, **{COPY: "1"}))[0] == 503
         model.opened.set()
-        assert [(await one.answer()).status for one in (first, second)] == [200, 200]
+        assert [(await client.answer()).status for client in (first, second)] == [200, 200]
     assert len(model.rows) == 2
 
 
@@ -245,7 +245,7 @@ class Labelled(Doubling):
 
 @pytest.mark.attack("client/copies")
 async def test_a_copy_changes_nothing() -> None:
-    """What loads or unloads a model, or asks for answers, is not done twice."""
+    """A copy that loads or unloads a model, or reads answers, is not carried out."""
     async with inside(service_of(Doubling())) as server:
         client = await server.client()
         for path in ("/v2/repository/models/double/unload", "/v2/repository/index", ANSWERS_PATH):
@@ -264,4 +264,4 @@ async def test_infer_and_score_tell_the_same_of_the_same_answer() -> None:
         await ask(client, "/score", b'{"data": [[1, 1]]}', **{COMPARED: "me b"})
         _, answers = await ask(client, ANSWERS_PATH, b'{"reader": "me"}')
     assert dict(answers)["a"] == dict(answers)["b"]
-    assert [one[1] for one in dict(answers)["a"]] == [LABELS, LARGEST]
+    assert [output[1] for output in dict(answers)["a"]] == [LABELS, LARGEST]

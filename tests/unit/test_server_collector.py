@@ -100,13 +100,13 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def counted(server: Server) -> dict[str, int]:
-    """What the metrics say became of captures: by reason, and `written`."""
-    found = {}
+    """Return the metrics of captures by reason, and `written`."""
+    counts = {}
     for line in server.get("/metrics").text.splitlines():
         if line.startswith("ultramarine_server_captures_total"):
             reason = line.split('reason="')[1].split('"')[0]
-            found[reason or "written"] = int(float(line.rsplit(" ", 1)[1]))
-    return found
+            counts[reason or "written"] = int(float(line.rsplit(" ", 1)[1]))
+    return counts
 
 
 def ask_in_every_way(server: GrpcServer) -> list[str]:
@@ -118,8 +118,8 @@ def ask_in_every_way(server: GrpcServer) -> list[str]:
     client = triton_http.InferenceServerClient(url.removeprefix("http://"))
     given = triton_http.InferInput("input", [1, 2], "FP64")
     given.set_data_from_numpy(np.array([[55.0, 1.0]]), binary_data=True)
-    wanted = [triton_http.InferRequestedOutput(each, binary_data=True) for each in ("predict", "predict_proba")]
-    client.infer(name, [given], outputs=wanted, request_id="q2", headers={"x-request-id": "binary"})
+    requested = [triton_http.InferRequestedOutput(output, binary_data=True) for output in ("predict", "predict_proba")]
+    client.infer(name, [given], outputs=requested, request_id="q2", headers={"x-request-id": "binary"})
     rows = {"data": [{"income": 1, "age": 55}]}
     assert httpx.post(f"{url}/score", json=rows, headers={"x-request-id": "score"}).status_code == 200
     asked = triton.InferInput("input", [1, 2], "FP64")
@@ -161,7 +161,7 @@ def test_every_way_of_asking_is_kept_until_the_pod_ends(folder, tmp_path, object
     for name in ("json", "binary", "grpc"):
         [asked] = json.loads(rows[name]["request"])
         assert asked == {"name": "input", "datatype": "FP64", "shape": [1, 2], "data": [55.0, 1.0]}
-    assert [(one["name"], one["data"]) for one in json.loads(rows["score"]["request"])] == [
+    assert [(tensor["name"], tensor["data"]) for tensor in json.loads(rows["score"]["request"])] == [
         ("income", [1]),
         ("age", [55]),
     ]
@@ -181,12 +181,12 @@ def test_redacted_values_never_leave_the_server(folder, tmp_path, object_store, 
         ask_in_every_way(server)
         server.http.process.send_signal(signal.SIGTERM)
         assert server.http.process.wait(20) == 0
-    told = b"".join(path.read_bytes() for path in tmp_path.glob("*.jsonl"))
-    assert told.count(b"55.") == told.count(b'"duration_ms":55.')
-    rows, wrong = rows_in(told.splitlines())
+    text = b"".join(path.read_bytes() for path in tmp_path.glob("*.jsonl"))
+    assert text.count(b"55.") == text.count(b'"duration_ms":55.')
+    rows, wrong = rows_in(text.splitlines())
     assert wrong == 0
-    asked = {row.request_id: [one["data"] for one in json.loads(row.request)] for row in rows if row.request}
-    answered = {row.request_id: [one["data"] for one in json.loads(row.response)] for row in rows if row.response}
+    asked = {row.request_id: [tensor["data"] for tensor in json.loads(row.request)] for row in rows if row.request}
+    answered = {row.request_id: [tensor["data"] for tensor in json.loads(row.response)] for row in rows if row.response}
     matrix = {name: [[None, 1.0]] for name in ("json", "binary", "grpc")}
 
     assert asked == {**matrix, "score": [[1], None], "wrong": [None]}
@@ -203,7 +203,7 @@ def test_with_a_name_that_the_model_does_not_have_no_value_is_kept(folder, tmp_p
         assert httpx.post(f"{server.http.url}/score", json=[[55, 1]]).status_code == 200
         eventually(lambda: any(path.stat().st_size for path in tmp_path.glob("*.part")))
     [row], _ = rows_in(next(tmp_path.glob("*.part")).read_bytes().splitlines())
-    assert {one["data"] for one in json.loads(row.request or "") + json.loads(row.response or "")} == {None}
+    assert {tensor["data"] for tensor in json.loads(row.request or "") + json.loads(row.response or "")} == {None}
 
 
 def test_a_share_is_drawn_and_counted(folder, tmp_path, object_store, bucket_folder):
@@ -249,19 +249,19 @@ def test_large_ones_are_counted_and_not_kept(folder, tmp_path, object_store, buc
         eventually(lambda: counted(server.http)["size"] == 2)
         server.http.process.send_signal(signal.SIGTERM)
         server.http.process.wait(20)
-    assert sum(one.lines for one in waiting(tmp_path)) == 1
+    assert sum(file.lines for file in waiting(tmp_path)) == 1
 
 
 def test_the_server_tells_what_the_collector_has_stored(folder, tmp_path, object_store, bucket_folder, storage):
     """The sidecar's counts are among the server's metrics."""
     task = collecting(folder, bucket_folder.name)
-    told = threading.Event()
+    ended = threading.Event()
     with grpc_serving(folder, task, "--captures-dir", str(tmp_path)) as server:
-        thread = threading.Thread(target=Collector(task, storage, "p", tmp_path, AT_ONCE).run, args=(told,))
+        thread = threading.Thread(target=Collector(task, storage, "p", tmp_path, AT_ONCE).run, args=(ended,))
         thread.start()
         httpx.post(f"{server.http.url}/score", json=[[55, 1]])
         eventually(lambda: counted(server.http)["written"] == 1)
-        told.set()
+        ended.set()
         thread.join()
     assert len(rows_of(bucket_folder)) == 1
 
@@ -317,7 +317,7 @@ def test_what_cannot_be_taken_apart_is_counted_and_the_next_kept(tmp_path):
     captures.take(capture(2))
     captures.close()
     assert dropped(captures)["unreadable"] == 1
-    assert [one.lines for one in waiting(tmp_path)] == [1]
+    assert [file.lines for file in waiting(tmp_path)] == [1]
 
 
 def test_a_disk_that_fails_costs_captures_only(tmp_path):
@@ -330,7 +330,7 @@ def test_a_disk_that_fails_costs_captures_only(tmp_path):
     (tmp_path / "gone").mkdir()
     captures.take(capture(2))
     captures.close()
-    assert [one.lines for one in waiting(tmp_path / "gone")] == [1]
+    assert [file.lines for file in waiting(tmp_path / "gone")] == [1]
 
 
 def test_the_oldest_files_make_room(tmp_path):
@@ -340,7 +340,7 @@ def test_the_oldest_files_make_room(tmp_path):
     assert isinstance(first, spool.Waiting)
     first.path.rename(first.path.with_suffix(".taken"))
     lost = sum(full.add([f"{number}\n".encode()]) for number in range(2, 40))
-    left = [one.path.read_bytes() for one in waiting(tmp_path)]
+    left = [file.path.read_bytes() for file in waiting(tmp_path)]
 
     assert lost + len(left) == 38
     assert left == [f"{number}\n".encode() for number in range(40 - len(left), 40)]
@@ -353,7 +353,7 @@ def test_what_a_killed_server_has_left_is_passed_on(tmp_path):
     Spool(tmp_path).add([b"1\n", b"2\n"])
     assert waiting(tmp_path) == []
     Spool(tmp_path)
-    assert [one.lines for one in waiting(tmp_path)] == [2]
+    assert [file.lines for file in waiting(tmp_path)] == [2]
 
 
 def line(number: int) -> bytes:
@@ -365,19 +365,19 @@ def line(number: int) -> bytes:
 
 def wait_in(folder: Path, number: int, lines: list[bytes]) -> Path:
     path = folder / f"{number:013d}-{len(lines)}.jsonl"
-    path.write_bytes(b"".join(one + b"\n" for one in lines))
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
     return path
 
 
 def run(task: ServingTask, storage: Storage, folder: Path, pace: Pace = AT_ONCE) -> None:
     """Let a collector run as one that was told to end at once."""
-    told = threading.Event()
-    told.set()
-    Collector(task, storage, "p", folder, pace).run(told)
+    ended = threading.Event()
+    ended.set()
+    Collector(task, storage, "p", folder, pace).run(ended)
 
 
 def test_an_object_is_of_one_hour_and_bounded(folder, tmp_path, bucket_folder, storage):
-    """Files of two hours are two objects, and so are more rows than one shall have."""
+    """Files of two hours become two objects, and so do more rows than the limit of an object."""
     task = collecting(folder, bucket_folder.name)
     hour = 3600 * 1000
     wait_in(tmp_path, 10 * hour - 1, [line(1)])
@@ -417,15 +417,15 @@ def test_a_storage_that_was_away_gets_all(folder, tmp_path, monkeypatch, capsys)
     (behind / "lake").mkdir(parents=True)
     wait_in(spooled, 1, [line(1)])
     away = Storage(f"http://127.0.0.1:{port}", "us-east-1", read_seconds=1, attempts=1)
-    told = threading.Event()
-    thread = threading.Thread(target=Collector(task, away, "p", spooled, AT_ONCE).run, args=(told,))
+    ended = threading.Event()
+    thread = threading.Thread(target=Collector(task, away, "p", spooled, AT_ONCE).run, args=(ended,))
     thread.start()
     eventually(lambda: read_totals(spooled).failed_writes >= 3)
     wait_in(spooled, 2, [line(2)])
     monkeypatch.setattr(conftest, "free_port", lambda: port)
     with conftest.serving_store(behind):
         eventually(lambda: read_totals(spooled).written == 2)
-        told.set()
+        ended.set()
         thread.join(20)
     assert [row["request_id"] for row in rows_of(behind / "lake")] == ["r1", "r2"]
     assert capsys.readouterr().err.count("cannot store captures now: Unreachable") == 1
@@ -452,7 +452,7 @@ def test_a_storage_that_stays_away_does_not_hold_the_pods_end(folder, tmp_path, 
     "are read, as data; whose a capture is the task says",
 )
 def test_a_models_code_gets_nothing_out_of_the_collector(folder, tmp_path, bucket_folder, storage, monkeypatch):
-    """Links to files, pipes, broken lines and another's names are no captures: none is followed, none waited for."""
+    """Links, pipes, broken lines and other names are not captures: no link is followed, and no pipe awaited."""
     task = collecting(folder, bucket_folder.name)
     secret = tmp_path / "secret"
     secret.write_bytes(line(666) + b"\n")
@@ -473,7 +473,7 @@ def test_a_models_code_gets_nothing_out_of_the_collector(folder, tmp_path, bucke
 
 
 def test_forged_totals_do_not_stop_the_collector(folder, tmp_path, bucket_folder, storage):
-    """Counts that are none are begun anew."""
+    """Unreadable counts start again from zero."""
     (tmp_path / "collected.json").write_text('{"written": "many"}')
     wait_in(tmp_path, 1, [line(1)])
     run(collecting(folder, bucket_folder.name), storage, tmp_path)
@@ -500,9 +500,9 @@ def test_a_features_values_are_left_out(names, shape, data, left):
     )
     document = {"name": "x", "datatype": "FP64", "shape": shape, "data": data}
     strange = {**document, "name": "bee"}
-    found, other = json.loads(Redaction(names, model).text([document, strange]) or "")
+    redacted, other = json.loads(Redaction(names, model).text([document, strange]) or "")
 
-    assert found["data"] == left
+    assert redacted["data"] == left
     assert (other["data"] is None) == bool(names)
 
 
@@ -521,15 +521,15 @@ def test_every_datatype_can_be_kept(typed):
             request.raw_input_contents.append(binary.encode(tensor.array, tensor.datatype))
     response = answer(request, "1", tensors)
     for answered in (response, v2.ModelStreamInferResponse(infer_response=response)):
-        found = exchange(request, answered)
-        assert found.id == "q"
-        for side in (found.inputs, found.outputs):
+        read = exchange(request, answered)
+        assert read.id == "q"
+        for side in (read.inputs, read.outputs):
             written = json.loads(Redaction((), Doubling()).text(side) or "")
-            assert [one["name"] for one in written] == names
-            for one, tensor in zip(written, tensors, strict=True):
-                wanted = [None if value in (np.inf, -np.inf) else value for value in tensor.array.ravel().tolist()]
-                assert one["data"] == pytest.approx(wanted) if tensor.datatype[:2] == "FP" else one["data"] == wanted
-                assert one["shape"] == [2, 2]
+            assert [document["name"] for document in written] == names
+            for document, tensor in zip(written, tensors, strict=True):
+                values = [None if value in (np.inf, -np.inf) else value for value in tensor.array.ravel().tolist()]
+                assert document["data"] == (pytest.approx(values) if tensor.datatype[:2] == "FP" else values)
+                assert document["shape"] == [2, 2]
 
 
 def test_a_streams_requests_are_kept_each(folder, tmp_path, bucket):

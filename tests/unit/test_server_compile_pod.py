@@ -71,44 +71,44 @@ def compile_pod(folder: Path, task: CompileTask, storage: Storage) -> CompileRec
 
 
 def test_a_compiled_model_is_stored_and_served(native, storage, tmp_path):
-    """What the pod stores is complete, its verdict can be found again, and a server answers with it as natively."""
+    """The pod stores the model and its verdict, and a server answers with the compiled model as natively."""
     task = task_of(native)
-    said = compile_pod(tmp_path, task, storage)
+    printed = compile_pod(tmp_path, task, storage)
 
-    assert said.reason == "", said.message
-    assert storage.artifact_digest(said.uri) == (said.digest, said.bytes, "onnx")
-    assert said.uri.startswith(task.prefix)
-    assert CompileRecord.from_json(storage.read(task.prefix + RESULT_NAME)) == said
-    assert compile_pod(tmp_path, task, storage) == said  # once more leads to the same place
+    assert printed.reason == "", printed.message
+    assert storage.artifact_digest(printed.uri) == (printed.digest, printed.bytes, "onnx")
+    assert printed.uri.startswith(task.prefix)
+    assert CompileRecord.from_json(storage.read(task.prefix + RESULT_NAME)) == printed
+    assert compile_pod(tmp_path, task, storage) == printed  # once more leads to the same place
 
     shown = []
     for name, uri, digest, format in (
         ("native", native.uri, native.digest, "sklearn"),
-        ("compiled", said.uri, said.digest, "onnx"),
+        ("compiled", printed.uri, printed.digest, "onnx"),
     ):
         serving_task = ServingTask("cancer", "3", uri, digest, format, True, auth="none")
         storage.fetch_artifact(uri, digest, tmp_path / name)
         with serving(tmp_path / name, serving_task) as server:
             shown.append((server.get("/v2/models/cancer").json(), server.infer(ROWS).json()["outputs"]))
-    (as_native, wanted), (as_compiled, got) = shown
+    (as_native, expected), (as_compiled, got) = shown
     assert as_compiled.pop("platform") == "onnx_onnxv1"
     assert as_native.pop("platform") == "sklearn_skops"
     assert as_compiled == as_native
-    assert [(each["name"], each["datatype"], each["shape"]) for each in got] == [
-        (each["name"], each["datatype"], each["shape"]) for each in wanted
+    assert [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in got] == [
+        (tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in expected
     ]
-    for native_output, output in zip(wanted, got, strict=True):
+    for native_output, output in zip(expected, got, strict=True):
         np.testing.assert_allclose(output["data"], native_output["data"], atol=1e-6)
 
 
 def test_a_verdict_without_a_model_is_stored_too(native, storage, tmp_path):
     """A parity that cannot hold ends the pod well: the verdict is the result, and nothing else is stored."""
-    said = compile_pod(tmp_path, task_of(native, rtol=-1.0), storage)
+    printed = compile_pod(tmp_path, task_of(native, rtol=-1.0), storage)
 
-    assert (said.reason, said.uri, said.rows) == ("ParityFailed", "", 1000)
+    assert (printed.reason, printed.uri, printed.rows) == ("ParityFailed", "", 1000)
     prefix = task_of(native).prefix
     assert set(storage.objects(prefix)) == {RESULT_NAME}
-    assert CompileRecord.from_json(storage.read(prefix + RESULT_NAME)) == said
+    assert CompileRecord.from_json(storage.read(prefix + RESULT_NAME)) == printed
 
 
 @pytest.mark.attack(
@@ -129,10 +129,10 @@ def test_a_forged_verdict_does_not_say_where_the_artifact_is(native, storage, tm
     keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     done = contain(tmp_path, "store", task, **keys, ULTRAMARINE_STORAGE_ENDPOINT=storage.name)
     log = (tmp_path / "store.log").read_text()
-    said = CompileRecord.from_json(log)
+    printed = CompileRecord.from_json(log)
 
     assert done.returncode == 0
-    assert said.uri.startswith(task.prefix)
+    assert printed.uri.startswith(task.prefix)
     assert len(log) <= 4096
 
 

@@ -73,7 +73,7 @@ def task_for(path: Path, **changes: Any) -> CompileTask:
 
 
 def compiled(folder: Path, estimator: Any, **changes: Any) -> tuple[CompileRecord, Any]:
-    """Store, compile and load a model of ours: the verdict, and the compiled model if there is one."""
+    """Store, compile and load a model; return the verdict, and the compiled model if there is one."""
     path = folder / "model.skops"
     skops.io.dump(estimator, path)
     task = task_for(path, **changes)
@@ -89,11 +89,11 @@ def ask(model: Any, **columns: Any) -> dict[str, Any]:
     kinds = {"U": "BYTES", "O": "BYTES", "i": "INT64", "f": "FP64"}
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     inputs = [
-        {"name": name, "shape": list(each.shape), "datatype": kinds[each.dtype.kind], "data": each.ravel().tolist()}
-        for name, each in arrays.items()
+        {"name": name, "shape": list(array.shape), "datatype": kinds[array.dtype.kind], "data": array.ravel().tolist()}
+        for name, array in arrays.items()
     ]
     answer = json.loads(infer(model, "m", "1", json.dumps({"inputs": inputs}).encode()))
-    return {each["name"]: np.array(each["data"]).reshape(each["shape"]) for each in answer["outputs"]}
+    return {array["name"]: np.array(array["data"]).reshape(array["shape"]) for array in answer["outputs"]}
 
 
 TRAPS: dict[str, tuple[Any, Any, Any]] = {
@@ -142,18 +142,18 @@ def test_a_compiled_model_answers_as_the_native_one(tmp_path, name):
     assert model.signature == native.signature
     assert (verdict.rows, verdict.label_agreement, verdict.opset > 8) == (1000, 1.0, True)
     assert "drawn around what the model has learned" in verdict.rows_from
-    wanted, got = ask(native, input=rows), ask(model, input=rows)
-    assert {output: each.shape for output, each in got.items()} == {o: each.shape for o, each in wanted.items()}
-    for output, each in wanted.items():
-        if each.dtype.kind == "f":
-            np.testing.assert_allclose(got[output], each, rtol=1e-5, atol=1e-6)
+    expected, got = ask(native, input=rows), ask(model, input=rows)
+    assert {output: array.shape for output, array in got.items()} == {o: array.shape for o, array in expected.items()}
+    for output, array in expected.items():
+        if array.dtype.kind == "f":
+            np.testing.assert_allclose(got[output], array, rtol=1e-5, atol=1e-6)
         else:
-            assert (got[output] == each).all()
+            assert (got[output] == array).all()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_compiled_model_refuses_what_the_native_one_refuses(tmp_path, value):
-    """A value that is no number, where scikit-learn takes none, is the client's mistake and no label."""
+    """A value that is not a number, if scikit-learn refuses it, is the client's error and gets no label."""
     verdict, model = compiled(tmp_path, make_pipeline(StandardScaler(), LogisticRegression()).fit(CANCER, NAMED))
     rows = CANCER[:2].copy()
     rows[1, 3] = value
@@ -170,8 +170,8 @@ def test_a_compiled_model_takes_the_missing_values_that_the_native_one_takes(tmp
     rows[::7, 3] = np.nan
     verdict, model = compiled(tmp_path, forest := RandomForestClassifier(5, random_state=0).fit(rows, IS_GOOD))
     assert verdict.reason == "", verdict.message
-    wanted, got = (each.predict({"input": rows}, ["predict_proba"]) for each in (SklearnModel(forest), model))
-    np.testing.assert_allclose(got["predict_proba"], wanted["predict_proba"], rtol=1e-5)
+    expected, got = (m.predict({"input": rows}, ["predict_proba"]) for m in (SklearnModel(forest), model))
+    np.testing.assert_allclose(got["predict_proba"], expected["predict_proba"], rtol=1e-5)
 
     several = RandomForestClassifier(5, random_state=0).fit(CANCER, np.c_[IS_GOOD, 1 - IS_GOOD])
     verdict, _ = compiled(tmp_path, several)
@@ -200,7 +200,7 @@ def test_a_model_that_refuses_some_gaps_is_a_verdict(tmp_path):
 
 
 def test_an_unknown_category_is_the_clients_mistake(tmp_path):
-    """What the native model refuses row by row is no failure of the server when it is compiled."""
+    """A row that the native model refuses is the client's error in the compiled model too."""
     table = pd.DataFrame({"region": ["north", "south"] * 4, "age": [20.0, 60.0] * 4})
     columns = make_column_transformer((OneHotEncoder(), ["region"]), remainder="passthrough")
     verdict, model = compiled(tmp_path, make_pipeline(columns, LogisticRegression()).fit(table, [0, 1] * 4))
@@ -219,8 +219,8 @@ def test_thresholds_that_32_bits_would_move_stay(tmp_path, kind):
     verdict, model = compiled(tmp_path, estimator)
 
     assert verdict.reason == "", verdict.message
-    wanted = ask(SklearnModel(estimator), input=times)["predict"]
-    np.testing.assert_allclose(ask(model, input=times)["predict"], wanted, rtol=1e-6, atol=1e-5)
+    expected = ask(SklearnModel(estimator), input=times)["predict"]
+    np.testing.assert_allclose(ask(model, input=times)["predict"], expected, rtol=1e-6, atol=1e-5)
 
 
 def shop_model() -> Any:
@@ -239,14 +239,14 @@ def test_columns_of_words_are_taken_by_name(tmp_path):
     assert verdict.reason == "", verdict.message
     columns = {name: SHOPS[name].to_numpy() for name in SHOPS}
     columns["town"] = columns["town"].astype(str)
-    wanted, got = ask(SklearnModel(estimator), **columns), ask(model, **columns)
-    assert (got["predict"] == wanted["predict"]).all()
-    np.testing.assert_allclose(got["predict_proba"], wanted["predict_proba"], rtol=1e-6)
+    expected, got = ask(SklearnModel(estimator), **columns), ask(model, **columns)
+    assert (got["predict"] == expected["predict"]).all()
+    np.testing.assert_allclose(got["predict_proba"], expected["predict_proba"], rtol=1e-6)
     assert model.signature == SklearnModel(estimator).signature
 
 
 def test_a_signature_given_by_column_is_kept(tmp_path):
-    """What the version's signature says is what the compiled model shows and takes."""
+    """The compiled model shows and takes the signature of the version."""
     names = {"age": "FP64", "town": "BYTES", "rooms": "INT64", "income": "FP32"}
     given = {"inputs": [{"name": n, "datatype": d, "shape": [-1]} for n, d in names.items()]}
     verdict, model = compiled(tmp_path, shop_model(), signature=given)
@@ -263,8 +263,8 @@ def test_a_frame_of_numbers_is_taken_whole_or_by_column(tmp_path):
 
     assert verdict.reason == "", verdict.message
     whole = ask(model, input=FLOWERS)
-    each = ask(model, **{name: frame[name].to_numpy() for name in "dbca"})
-    assert (whole["predict_proba"] == each["predict_proba"]).all()
+    answers = ask(model, **{name: frame[name].to_numpy() for name in "dbca"})
+    assert (whole["predict_proba"] == answers["predict_proba"]).all()
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_frame_of_numbers_is_taken_whole_or_by_column(tmp_path):
     ],
 )
 def test_the_artifacts_own_example_is_compared(tmp_path, name, content):
-    """Where rows lie beside the model, they are what is compared, and the verdict says so."""
+    """Rows of an example beside the model are compared, and the verdict says so."""
     if isinstance(content, str):
         (tmp_path / name).write_text(content)
     else:
@@ -333,21 +333,21 @@ def test_boosters_are_converted(tmp_path, library, name):
         lightgbm.train({**for_lightgbm, "verbose": -1}, lightgbm.Dataset(rows, targets), 20).save_model(file.path)
     native = load(file, TASK, 1)
     table = np.concatenate([rows, drawn(native.estimator, rows.shape[1]).table])
-    wanted = native.predict({"input": table}, ["predict"])
+    expected = native.predict({"input": table}, ["predict"])
     [convert] = conversions(Native(native, native.estimator, native.features, {}))
     (tmp_path / "model.onnx").write_bytes(convert().SerializeToString())
     model = load(ModelFile(tmp_path / "model.onnx", "onnx"), TASK, 1)
     got = model.predict({"input": table}, ["predict"])
 
     assert model.signature == native.signature
-    assert got["predict"].shape == wanted["predict"].shape
-    assert compare(wanted, got, ()).worst_relative_error < 1e-3  # numbers of 32 bits: it is for parity to judge
-    assert np.mean(np.isclose(wanted["predict"], got["predict"], rtol=1e-4, atol=1e-5)) > 0.99
+    assert got["predict"].shape == expected["predict"].shape
+    assert compare(expected, got, ()).worst_relative_error < 1e-3  # numbers of 32 bits, which parity compares
+    assert np.mean(np.isclose(expected["predict"], got["predict"], rtol=1e-4, atol=1e-5)) > 0.99
 
 
 @pytest.mark.parametrize("targets", [IS_GOOD, SPECIES])
 def test_an_estimators_own_file_is_converted(tmp_path, targets):
-    """What an XGBClassifier has saved is compiled with its labels and probabilities, by its columns' names too."""
+    """The file of an XGBClassifier is compiled with its labels and probabilities, by its columns' names too."""
     rows = CANCER if targets is IS_GOOD else FLOWERS
     names = [f"c{index}" for index in range(rows.shape[1])]
     fitted = xgboost.XGBClassifier(n_estimators=10).fit(pd.DataFrame(rows.astype(np.float32), columns=names), targets)
@@ -374,8 +374,8 @@ def test_estimators_of_other_libraries_are_converted_in_a_pipeline(tmp_path, kin
 
     assert verdict.reason == "", verdict.message
     assert model.signature == SklearnModel(estimator).signature
-    wanted, got = ask(SklearnModel(estimator), input=rows)["predict"], ask(model, input=rows)["predict"]
-    np.testing.assert_allclose(got, wanted, rtol=1e-5)
+    expected, got = ask(SklearnModel(estimator), input=rows)["predict"], ask(model, input=rows)["predict"]
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
 def test_ties_that_fall_otherwise_are_found(tmp_path):
@@ -424,7 +424,7 @@ def test_another_content_than_the_registered_one_is_not_compiled(tmp_path):
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError("no space left")])
 def test_a_pod_without_room_says_nothing_of_the_model(tmp_path, monkeypatch, error):
-    """What another pod might do better is no verdict: the container fails, and is started again."""
+    """A fault of the pod is not a verdict: the container fails, and starts again."""
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps(LinearRegression().fit(PATIENTS, PROGRESS)))
 
@@ -473,10 +473,10 @@ def test_a_model_of_another_scikit_learn_says_so(tmp_path, name):
 def test_drawn_rows_are_the_same_each_time():
     """Two looks at one model compare the same rows, on both sides of its thresholds."""
     tree = DecisionTreeClassifier(random_state=0).fit(FLOWERS, SPECIES)
-    one, two = drawn(tree, 4), drawn(tree, 4)
+    first, second = drawn(tree, 4), drawn(tree, 4)
 
-    assert (one.table == two.table).all()
-    assert set(tree.predict(one.table)) == {0, 1, 2}
+    assert (first.table == second.table).all()
+    assert set(tree.predict(first.table)) == {0, 1, 2}
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ INFER = "/v2/models/double/infer"
 @pytest.fixture
 async def server() -> AsyncIterator[Inside]:
     """A server with a body limit of 1000 bytes."""
-    async with inside(service_of(Doubling())) as found:
-        yield found
+    async with inside(service_of(Doubling())) as server:
+        yield server
 
 
 def numbers(body: bytes) -> list[float]:
@@ -44,7 +44,7 @@ async def test_requests_sent_at_once_are_answered_in_their_order(server: Inside)
 
 
 async def test_a_request_may_come_byte_by_byte(server: Inside) -> None:
-    """How the bytes are cut into packets changes nothing."""
+    """The division of the bytes into packets changes nothing."""
     client = await server.client()
     body = question(1)
     for byte in f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body:
@@ -67,7 +67,7 @@ async def test_a_chunked_body_is_one_body(server: Inside) -> None:
 
 
 async def test_a_trailer_is_no_header_of_the_next_request(tmp_path: Path) -> None:
-    """What one request brings behind its body opens nothing for the next one on the connection."""
+    """Bytes behind the body of a request authenticate no further request on the connection."""
     (tmp_path / "primary").write_text("first-key")
     async with inside(service_of(Doubling()), KeyRing(tmp_path)) as server:
         client = await server.client()
@@ -120,7 +120,7 @@ async def test_what_is_no_request_is_answered_and_ended(server: Inside, request_
 
 
 async def test_what_follows_a_broken_request_is_not_answered(server: Inside) -> None:
-    """What comes before is answered well, and what comes after might be somebody else's words."""
+    """Requests before are answered, and bytes after may be of another origin, so the connection ends."""
     client = await server.client()
     client.ask("GET", "/v2/health/live")
     client.send("nonsense\r\n\r\nGET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -161,7 +161,7 @@ async def test_a_client_that_waits_is_told_to_go_on(server: Inside) -> None:
 
 
 async def test_another_expectation_is_refused(server: Inside) -> None:
-    """What the server does not know it does not promise."""
+    """An unknown expectation is refused."""
     client = await server.client()
     client.ask("POST", INFER, b"", expect="a-miracle")
 
@@ -189,7 +189,7 @@ async def test_an_offer_to_change_the_protocol_is_passed_over(server: Inside) ->
 
 
 async def test_a_refused_body_is_not_kept(tmp_path: Path) -> None:
-    """Who has no key makes the server hold nothing, and keeps the connection for another try."""
+    """A client without a key makes the server hold nothing, and keeps the connection for another try."""
     (tmp_path / "primary").write_text("first-key")
     async with inside(service_of(Doubling()), KeyRing(tmp_path)) as server:
         client = await server.client()
@@ -282,7 +282,7 @@ async def test_who_leaves_frees_what_was_done_for_them() -> None:
         ("deflate", zlib.compress(question(1), wbits=-15)),
         ("identity", question(1)),
     ],
-    ids=lambda each: "" if isinstance(each, bytes) else str(each),  # what gzip makes has the second in it
+    ids=lambda value: "" if isinstance(value, bytes) else str(value),  # what gzip makes has the second in it
 )
 async def test_a_compressed_body_is_inflated(server: Inside, encoding: str, body: bytes) -> None:
     """Both encodings, whatever wrapping and however many members."""
@@ -310,7 +310,7 @@ def test_a_body_of_very_many_streams_is_refused() -> None:
         ("deflate", b"plain", 400, "as content-encoding says"),
         ("zstd", b"plain", 415, "content-encoding zstd is not supported"),
     ],
-    ids=lambda each: "" if isinstance(each, bytes) else str(each),  # what gzip makes has the second in it
+    ids=lambda value: "" if isinstance(value, bytes) else str(value),  # what gzip makes has the second in it
 )
 async def test_a_bomb_or_a_broken_stream_is_refused(
     server: Inside, encoding: str, body: bytes, status: int, words: str

@@ -1,4 +1,4 @@
-"""Every estimator of scikit-learn, and what people build of them, is served from .skops without allowCodeExecution.
+"""Every estimator of scikit-learn, and usual pipelines of them, is served from .skops without allowCodeExecution.
 
 What is refused stands in docs/formats.md, by name and with a reason.
 """

@@ -1,4 +1,4 @@
-"""Forged .skops files: trusted types whose attributes would have compiled code read and write where nothing is."""
+"""Forged .skops files: trusted types whose attributes would let compiled code read and write outside its arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the format of an artifact is told, by the trainer and the server alike, and the formats that are code."""
+"""Recognition of an artifact's format, the same by trainer and server, and the formats that are code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ultramarine_trainer.outputs import format_of
 XGBOOST, LIGHTGBM = b'{"learner":{"attributes":{}', b"tree\nversion=v4\n"
 
 
-def artifact(folder: Path, files: dict[str, bytes], wanted: str = "auto") -> ServingTask:
+def artifact(folder: Path, files: dict[str, bytes], format: str = "auto") -> ServingTask:
     """Write an artifact and return the task that describes it."""
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def artifact(folder: Path, files: dict[str, bytes], wanted: str = "auto") -> Ser
     entries = (FileEntry(name, len(c), hashlib.sha256(c).hexdigest()) for name, c in files.items())
     manifest = ArtifactManifest(tuple(entries))
     (folder / "manifest.json").write_bytes(manifest.to_json())
-    return ServingTask("m", "1", "s3://b/m/", manifest.digest, wanted)
+    return ServingTask("m", "1", "s3://b/m/", manifest.digest, format)
 
 
 def test_every_format_can_be_named_told_and_served() -> None:
@@ -48,7 +48,7 @@ def test_every_format_can_be_named_told_and_served() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "wanted", "path", "format"),
+    ("files", "asked", "path", "format"),
     [
         ({"model.ubj": b"{L"}, "auto", "model.ubj", "xgboost"),
         ({"model.json": XGBOOST, "metrics.json": b'{"auc": 1}'}, "auto", "model.json", "xgboost"),
@@ -67,17 +67,17 @@ def test_every_format_can_be_named_told_and_served() -> None:
     ],
 )
 def test_the_format_is_told_from_the_files(
-    tmp_path: Path, files: dict[str, bytes], wanted: str, path: str, format: str
+    tmp_path: Path, files: dict[str, bytes], asked: str, path: str, format: str
 ) -> None:
     """Trainer and server agree; a suffix that other files have too counts only with a model's first bytes."""
-    assert find_model(tmp_path, artifact(tmp_path, files, wanted)) == ModelFile(tmp_path / path, format)
+    assert find_model(tmp_path, artifact(tmp_path, files, asked)) == ModelFile(tmp_path / path, format)
 
     (tmp_path / "manifest.json").unlink()
-    assert format_of("model", tmp_path, wanted) == format
+    assert format_of("model", tmp_path, asked) == format
 
 
 @pytest.mark.parametrize(
-    ("files", "wanted", "words"),
+    ("files", "asked", "words"),
     [
         ({"model.json": b'{"a": 1}'}, "auto", r"holds model\.json"),
         ({"model.py": b"1"}, "auto", r"holds model\.py"),
@@ -88,14 +88,14 @@ def test_the_format_is_told_from_the_files(
     ],
 )
 def test_what_does_not_tell_its_format_is_refused(
-    tmp_path: Path, files: dict[str, bytes], wanted: str, words: str
+    tmp_path: Path, files: dict[str, bytes], asked: str, words: str
 ) -> None:
     """No model or several: trainer and server name what is there."""
     with pytest.raises(LoadError, match=words) as refused:
-        find_model(tmp_path, artifact(tmp_path, files, wanted))
+        find_model(tmp_path, artifact(tmp_path, files, asked))
     (tmp_path / "manifest.json").unlink()
     with pytest.raises(StorageError, match=words) as failed:
-        format_of("model", tmp_path, wanted)
+        format_of("model", tmp_path, asked)
 
     assert (refused.value.reason, failed.value.reason) == ("FormatUnknown", "OutputInvalid")
 
@@ -207,7 +207,7 @@ def test_an_output_that_is_missing_is_the_models_fault(tmp_path: Path) -> None:
 def test_an_answer_that_cannot_be_sent_is_told_and_found_by_the_warm_up(
     tmp_path: Path, returned: str, words: str
 ) -> None:
-    """What came and what is allowed is in the answer, and no endpoint gets Ready with such a model."""
+    """The error has the returned and the allowed value, and no endpoint gets Ready with such a model."""
     code = f"import numpy as np\nclass Model:\n    def predict(self, inputs):\n        return {returned}\n"
     (tmp_path / "model.py").write_text(code)
     model = loaded(tmp_path, "python", signature=DECLARED)
@@ -337,7 +337,7 @@ def test_a_program_without_torch_says_how_to_have_it(
     ],
 )
 def test_a_file_without_a_program_is_refused(tmp_path: Path, content: bytes | None, reason: str, words: str) -> None:
-    """What torch.save writes, and what is no archive, is told without torch."""
+    """A file of torch.save, or one that is not an archive, is refused without torch."""
     path = archive(tmp_path / "model.pt", "model/data.pkl", "model/data/0")
     if content is not None:
         path.write_bytes(content)

@@ -65,8 +65,8 @@ class GrpcServer:
     def counted(self, route: str, code: int) -> float:
         """Return how many answers of a route had this code."""
         label = f'ultramarine_server_requests_total{{code="{code}",route="{route}"}}'
-        found = re.search(re.escape(label) + r" (\S+)", self.http.get("/metrics").text)
-        return float(found[1]) if found else 0
+        match = re.search(re.escape(label) + r" (\S+)", self.http.get("/metrics").text)
+        return float(match[1]) if match else 0
 
 
 def _asked(service: str) -> bytes:
@@ -76,9 +76,9 @@ def _asked(service: str) -> bytes:
 
 def tensor(name: str, array: Any, datatype: str) -> triton.InferInput:
     """Return an input of tritonclient."""
-    found = triton.InferInput(name, list(array.shape), datatype)
-    found.set_data_from_numpy(array)
-    return found
+    tensor = triton.InferInput(name, list(array.shape), datatype)
+    tensor.set_data_from_numpy(array)
+    return tensor
 
 
 @contextmanager
@@ -195,7 +195,7 @@ def test_predictions_are_those_of_the_model(cancer: GrpcServer, estimator: Pipel
 
 
 def test_raw_contents_of_every_datatype_come_back(echoing: GrpcServer) -> None:
-    """What tritonclient sends of each datatype arrives as it was, and is answered raw."""
+    """tritonclient's values of each datatype arrive unchanged, and are answered raw."""
     result = echoing.client.infer("cancer", [tensor(name, values, name) for name, (values, _) in VALUES.items()])
 
     assert len(result.get_response().raw_output_contents) == len(VALUES)
@@ -258,22 +258,22 @@ def test_a_request_id_goes_with_the_answer(cancer: GrpcServer) -> None:
 @contextmanager
 def streaming(server: GrpcServer, **options: Any) -> Iterator[queue.Queue[Any]]:
     """Open tritonclient's stream; what it tells, results and errors, comes out of the queue."""
-    told: queue.Queue[Any] = queue.Queue()
-    server.client.start_stream(callback=lambda result, error: told.put(error or result), **options)
+    answers: queue.Queue[Any] = queue.Queue()
+    server.client.start_stream(callback=lambda result, error: answers.put(error or result), **options)
     try:
-        yield told
+        yield answers
     finally:
         server.client.stop_stream()
 
 
 def test_a_stream_answers_each_request_in_its_order(cancer: GrpcServer, estimator: Pipeline) -> None:
     """Answers carry the ids of their requests; a bad request among them is told so and the stream goes on."""
-    with streaming(cancer, headers=KEY) as told:
+    with streaming(cancer, headers=KEY) as answers:
         for index in range(20):
             rows = ROWS[index : index + 1] if index != 7 else ROWS[:1, :3]
             inputs = [tensor("input", rows, "FP64")]
             cancer.client.async_stream_infer("cancer", inputs, request_id=f"q-{index}")
-        got = [told.get(timeout=240) for _ in range(20)]
+        got = [answers.get(timeout=240) for _ in range(20)]
 
     bad = got.pop(7)
     assert isinstance(bad, InferenceServerException)
@@ -288,18 +288,18 @@ def test_an_answer_in_a_stream_is_told_to_be_the_last(cancer: GrpcServer) -> Non
     good = v2.ModelInferRequest(model_name="cancer", id="a")
     good.inputs.add(name="input", datatype="FP64", shape=[1, 30])
     good.raw_input_contents.append(ROWS[:1].tobytes())
-    bad = v2.ModelInferRequest(model_name="nobody", id="b")
+    bad = v2.ModelInferRequest(model_name="missing", id="b")
     answers = list(cancer.stub.ModelStreamInfer(iter([good, bad]), metadata=tuple(KEY.items()), timeout=240))
 
     assert answers[0].infer_response.parameters["triton_final_response"].bool_param
     assert [answer.infer_response.id for answer in answers] == ["a", "b"]
-    assert answers[1].error_message == "model 'nobody' is unknown; this server has 'cancer'"
+    assert answers[1].error_message == "model 'missing' is unknown; this server has 'cancer'"
 
 
 def test_a_stream_needs_a_key_too(cancer: GrpcServer) -> None:
     """Without one it ends before the first answer."""
-    with streaming(cancer) as told:
-        error = told.get(timeout=240)
+    with streaming(cancer) as answers:
+        error = answers.get(timeout=240)
 
     assert error.status() == "StatusCode.UNAUTHENTICATED"
 
@@ -344,7 +344,7 @@ def test_a_model_is_unloaded_and_loaded_again(models: Path, tmp_path: Path) -> N
 
 
 def test_an_open_endpoint_lets_nobody_take_its_model(echoing: GrpcServer) -> None:
-    """Without keys everybody may ask, so nobody may unload."""
+    """Without keys all clients may ask, so none may unload."""
     assert refusal(echoing.client.unload_model, "cancer")[0] == grpc.StatusCode.PERMISSION_DENIED
     assert echoing.client.is_model_ready("cancer")
 
@@ -480,10 +480,10 @@ def test_a_failing_model_shows_the_client_an_id_only(models: Path) -> None:
     with grpc_serving(models, task) as server:
         bad = np.full((1, 30), -1.0)
         failed = refusal(server.infer, bad, headers={"x-request-id": "trace-9"})
-        with streaming(server) as told:
+        with streaming(server) as answers:
             for rows in (bad, ROWS[:1]):
                 server.client.async_stream_infer("cancer", [tensor("input", rows, "FP64")])
-            first, second = told.get(timeout=240), told.get(timeout=20)
+            first, second = answers.get(timeout=240), answers.get(timeout=20)
         server.http.process.terminate()
         _, stderr = server.http.process.communicate(timeout=240)
 
@@ -499,15 +499,15 @@ def test_what_was_accepted_is_answered_when_the_server_leaves(models: Path) -> N
     """After SIGTERM calls that are being answered end well, watchers of health are told, and the exit code is 0."""
     task = task_for(models / "slow.skops", allow_code_execution=True)
     with grpc_serving(models, task) as server:
-        told: queue.Queue[Any] = queue.Queue()
+        outcomes: queue.Queue[Any] = queue.Queue()
         watch = server.channel.unary_stream(f"/{HEALTH}/Watch")(b"", timeout=240)
         first = next(watch)
         for _ in range(4):
             inputs = [tensor("input", ROWS[:1], "FP64")]
-            server.client.async_infer("cancer", inputs, callback=lambda result, error: told.put(error or result))
+            server.client.async_infer("cancer", inputs, callback=lambda result, error: outcomes.put(error or result))
         server.http.wait_until_busy(5)
         server.http.process.terminate()
-        answers = [told.get(timeout=240) for _ in range(4)]
+        answers = [outcomes.get(timeout=240) for _ in range(4)]
         rest = list(watch)
         code = server.http.process.wait(timeout=240)
 
@@ -519,11 +519,11 @@ def test_what_was_accepted_is_answered_when_the_server_leaves(models: Path) -> N
 def test_a_stream_ends_with_a_word_when_the_server_leaves(models: Path) -> None:
     """The request that came before SIGTERM is answered; then the client is told to open another stream."""
     task = task_for(models / "slow.skops", allow_code_execution=True)
-    with grpc_serving(models, task) as server, streaming(server) as told:
+    with grpc_serving(models, task) as server, streaming(server) as answers:
         server.client.async_stream_infer("cancer", [tensor("input", ROWS[:1], "FP64")])
         server.http.wait_until_busy(2)
         server.http.process.terminate()
-        answer, goodbye = told.get(timeout=240), told.get(timeout=20)
+        answer, goodbye = answers.get(timeout=240), answers.get(timeout=20)
 
     assert answer.as_numpy("predict").shape == (1,)
     assert goodbye.status() == "StatusCode.UNAVAILABLE"

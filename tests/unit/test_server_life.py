@@ -186,7 +186,7 @@ def test_a_failed_fetch_says_why(storage: Storage, bucket: str, tmp_path: Path) 
 
 
 def test_delete_takes_away_one_artifact(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    """The folder is gone and its neighbour is not; once more is no error; what is no artifact is refused."""
+    """The folder is gone and its neighbour is not. A second try succeeds; a folder without an artifact is refused."""
     prefix = f"s3://{bucket}/team-a/trainingjobs/churn/0a-1b/model"
     made = []
     for content in ("one", "two"):
@@ -211,7 +211,7 @@ def test_delete_takes_away_one_artifact(storage: Storage, bucket: str, tmp_path:
 
 @pytest.mark.attack("model/keys-in-server")
 def test_the_server_knows_nothing_of_the_storage() -> None:
-    """What faces the network imports no storage client."""
+    """The process that faces the network imports no storage client."""
     names = ("serve", "formats.sklearn", "formats.onnx")
     program = f"import sys, {', '.join('ultramarine_server.' + name for name in names)}; print(*sys.modules)"
 

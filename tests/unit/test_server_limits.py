@@ -28,7 +28,7 @@ async def values(service: Service, inference: Inference) -> list[float]:
 def metric(service: Service, line: str) -> float:
     """The value of one line of the metrics."""
     text = service.telemetry.exposition().decode()
-    return float(next(one.split()[-1] for one in text.splitlines() if one.startswith(line + " ")))
+    return float(next(row.split()[-1] for row in text.splitlines() if row.startswith(line + " ")))
 
 
 # Turns
@@ -70,7 +70,7 @@ async def test_who_waits_gets_the_place_that_is_given_back() -> None:
 
 
 async def test_a_client_that_leaves_the_queue_takes_no_place() -> None:
-    """Who goes away while waiting is forgotten, and the places are all there again."""
+    """A client that goes away while it waits is forgotten, and all places are free again."""
     model = Doubling()
     model.opened.clear()
     service = service_of(model, Limits(concurrent=1, queue_seconds=20))
@@ -201,7 +201,7 @@ class Summing(Doubling):
 
 
 async def test_a_model_that_mixes_rows_is_not_believed() -> None:
-    """An answer that has not as many rows as were asked goes to nobody; its requests are asked alone."""
+    """An answer with another number of rows goes to no client; its requests run alone."""
     model = Summing()
     model.opened.clear()
     service = service_of(model, Limits(batch_rows=8))
@@ -251,7 +251,7 @@ def test_a_warm_up_that_is_not_answered_is_said_before_listening(request_: str, 
 
 
 def test_a_model_that_refuses_zeros_is_served_all_the_same() -> None:
-    """Where no request is given, one of zeros is tried, and its failure says nothing."""
+    """Without a given request one of zeros is tried, and its failure is ignored."""
 
     class Refusing(Doubling):
         def predict(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> dict[str, Array]:
@@ -261,7 +261,7 @@ def test_a_model_that_refuses_zeros_is_served_all_the_same() -> None:
 
 
 def test_bounds_and_warm_up_reach_the_process(models: Path, tmp_path: Path) -> None:
-    """What the task asks for is what the server does: a bad warm-up ends it, and errors are logged."""
+    """The server carries out its task: a bad warm-up ends it, and errors are logged."""
     code, record, _ = refused(models, task_for(models / "plain.onnx", warmup="{}"), "serve")
     assert (code, record.reason) == (1, "WarmupFailed")
 

@@ -32,7 +32,7 @@ def ask(request: dict[str, Any], model: Any) -> dict[str, Any]:
 
 
 def matrix(**changes: Any) -> dict[str, Any]:
-    """Return an input of two rows, but for `changes`."""
+    """Return an input of two rows, with `changes`."""
     return {"name": "input", "shape": [2, 2], "datatype": "FP64", "data": [1, 2, 3, 4]} | changes
 
 

@@ -36,7 +36,7 @@ FEW: dict[str, Any] = {"n_estimators": 5, "max_depth": 2, "n_jobs": 1}
 
 
 def folder_of(name: str, base: Path) -> tuple[Path, Any]:
-    """Make the folder of a recorded MLmodel with a model beside it; return what it shall predict, too."""
+    """Make the folder of a recorded MLmodel with a model beside it; return the expected predictions, too."""
     folder = base / name
     shutil.copytree(RECORDED / name, folder)
     linear = LogisticRegression(max_iter=500).fit(FRAME if name.endswith("skops") else ROWS, CLASSES)
@@ -241,7 +241,7 @@ def test_a_signature_that_the_protocol_cannot_carry_is_found_anew(tmp_path: Path
 
 
 def test_the_registered_signature_comes_first(tmp_path: Path) -> None:
-    """What the ModelVersion says counts more than what MLmodel says."""
+    """The signature of the ModelVersion overrides that of MLmodel."""
     folder, _ = folder_of("xgboost", tmp_path)
 
     model = loaded(folder, signature={"inputs": [{"name": "rows", "datatype": "FP32", "shape": [-1, 4]}]})

@@ -1,4 +1,4 @@
-"""What a model says of itself, and whether it does what was registered."""
+"""Signatures of models, and their comparison with the registered ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ask(request: dict[str, Any], model: Any) -> dict[str, Any]:
 
 
 def matrix(**changes: Any) -> dict[str, Any]:
-    """Return an input of two rows, but for `changes`."""
+    """Return an input of two rows, with `changes`."""
     return {"name": "input", "shape": [2, 2], "datatype": "FP64", "data": [1, 2, 3, 4]} | changes
 
 
@@ -129,7 +129,7 @@ def test_a_registered_signature_of_columns_is_kept() -> None:
     ],
 )
 def test_a_signature_that_is_not_the_models_is_refused(document: dict[str, Any]) -> None:
-    """What the ModelVersion promises and the estimator cannot keep is found at load."""
+    """A promise of the ModelVersion that the estimator cannot keep fails the load."""
     with pytest.raises(LoadError) as caught:
         SklearnModel(LogisticRegression().fit(X, [0, 0, 1, 1]), signature_from(document))
 
@@ -137,7 +137,7 @@ def test_a_signature_that_is_not_the_models_is_refused(document: dict[str, Any])
 
 
 def test_no_rows_are_refused() -> None:
-    """scikit-learn cannot predict nothing, and that is the client's to mend."""
+    """scikit-learn cannot predict an empty table, and the client has to fix that."""
     with pytest.raises(BadRequest, match="no rows"):
         ask(
             {"inputs": [matrix(shape=[0, 2], data=[])]},
@@ -153,7 +153,7 @@ def test_no_rows_are_refused() -> None:
     ],
 )
 def test_a_signature_that_would_cut_values_off_is_refused(outputs: list[Any], words: str) -> None:
-    """A probability of 0.97 must not be answered as 0 because somebody registered a whole number."""
+    """A probability of 0.97 must not be answered as 0 because an integer was registered."""
     estimator = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
     with pytest.raises(LoadError, match=words) as caught:
         SklearnModel(estimator, signature_from({"outputs": outputs}))

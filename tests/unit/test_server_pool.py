@@ -24,8 +24,8 @@ def pool(object_store: ObjectStore, bucket_folder: Path, tmp_path: Path) -> Iter
     entries = [stored(bucket_folder, f"m{number}", adder(number)) for number in range(MODELS)]
     broken = stored(bucket_folder, "broken", b"not an ONNX model")
     changed = stored(bucket_folder, "changed", adder(7), digest="sha256:" + "0" * 64)
-    with pooling(object_store, tmp_path, [*entries, broken, changed]) as found:
-        yield found
+    with pooling(object_store, tmp_path, [*entries, broken, changed]) as server:
+        yield server
 
 
 def answer_of(response: httpx.Response) -> float:
@@ -52,7 +52,7 @@ def test_each_model_answers_by_its_name(pool: PoolServer) -> None:
 
 
 def test_metadata_readiness_and_openapi_are_each_models_own(pool: PoolServer) -> None:
-    """What is asked by name is answered for that name; what names no model says how to name one."""
+    """A path with a name is answered for that model; the error of a path without one says how to name it."""
     metadata = pool.server.get("/v2/models/m2").json()
     page = pool.server.get("/openapi.json?model=m2").json()
     unnamed = httpx.post(f"{pool.server.url}/score", json={"data": [[1.0]]}, timeout=30)
@@ -134,7 +134,7 @@ def test_a_new_catalogue_is_followed_without_a_restart(
     "writable folder with the server",
 )
 def test_the_fetcher_brings_nothing_but_what_the_catalogue_names(pool: PoolServer, tmp_path: Path) -> None:
-    """Who speaks to its socket can name a model, but no place: it answers with a refusal."""
+    """A client of its socket can name a model, but not a place: the answer is a refusal."""
 
     async def ask(line: bytes) -> bytes:
         reader, writer = await asyncio.open_unix_connection(str(tmp_path / "models" / "fetch.sock"))
@@ -225,6 +225,6 @@ def test_load_and_unload_need_keys_and_work_by_name(
 
 
 def test_load_and_unload_are_refused_on_an_open_endpoint(pool: PoolServer) -> None:
-    """Whoever may ask without a key shall not take a model away from the others."""
+    """A client without a key must not take a model away from the others."""
     url = f"{pool.server.url}/v2/repository/models/m1/unload"
     assert httpx.post(url, timeout=30).status_code == 403

@@ -1,4 +1,4 @@
-"""Who waits for whom in a pool: inside the test's own event loop, with models that answer when the test lets them."""
+"""Order of waiting requests in a pool: in the test's event loop, with models that answer when the test lets them."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Files:
         self.there.set()
 
     @asynccontextmanager
-    async def fetched(self, wanted: FetchRequest) -> AsyncIterator[Fetched]:
+    async def fetched(self, request: FetchRequest) -> AsyncIterator[Fetched]:
         self.asked += 1
         await self.there.wait()
-        yield Fetched(wanted.model, SIZE)
+        yield Fetched(request.model, SIZE)
 
 
 class World:
@@ -100,7 +100,7 @@ async def test_a_request_that_is_being_answered_keeps_its_model(world: World) ->
 
 
 async def test_a_failed_load_is_remembered_for_a_while(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second request does not load again; after the time, or when somebody says `load`, it is tried again."""
+    """The second request does not load again; a request after the time, or a `load`, tries again."""
     for _ in range(2):
         with pytest.raises(Problem, match="ModelCorrupt: it is broken") as refused:
             await world.ask("broken")
@@ -118,7 +118,7 @@ async def test_a_failed_load_is_remembered_for_a_while(world: World, monkeypatch
 
 
 async def test_a_load_that_takes_too_long_is_504_and_goes_on(tmp_path: Path) -> None:
-    """Who waited gets an answer in time; the next one finds the model that was loaded meanwhile."""
+    """A waiting request gets an answer in time; the next request gets the model that was loaded meanwhile."""
     world = World(tmp_path, seconds=0.05)
     world.files.there.clear()
     with pytest.raises(Problem, match="its load goes on") as late:

@@ -34,7 +34,7 @@ class Echo:
 
 
 def tensor(**changes: Any) -> dict[str, Any]:
-    """Return a good input of two rows, but for `changes`."""
+    """Return a good input of two rows, with `changes`."""
     return {"name": "x", "shape": [2, 2], "datatype": "FP64", "data": [1, 2, 3, 4]} | changes
 
 

@@ -157,7 +157,7 @@ def test_rows_that_do_not_fit_are_refused_in_words(mixed: SklearnModel, document
     ],
 )
 def test_a_matrix_without_names_takes_rows_of_its_width(document: Any, words: str) -> None:
-    """Where there are no names, there is only the order."""
+    """Without names, only the order counts."""
     with pytest.raises(BadRequest) as caught:
         scored(Doubling(), document)
     assert words in str(caught.value)
@@ -210,8 +210,8 @@ def test_nan_as_mlflow_writes_it_is_understood() -> None:
 @pytest.fixture(scope="module")
 def server(models: Path, keys: Path) -> Iterator[Server]:
     """The ONNX model behind a key."""
-    with serving(models, task_for(models / "plain.onnx", auth="key"), "--keys-dir", str(keys)) as found:
-        yield found
+    with serving(models, task_for(models / "plain.onnx", auth="key"), "--keys-dir", str(keys)) as started:
+        yield started
 
 
 def test_score_is_answered_and_guarded(server: Server, estimator: Pipeline) -> None:

@@ -86,24 +86,24 @@ def test_a_missing_text_is_null_and_is_answered_as_in_python(kind: str, empty: A
     rows = frame(empty=empty)
     estimator = fitted(encoder, rows)
     model = SklearnModel(estimator)
-    wanted = estimator.predict_proba(rows)
+    expected = estimator.predict_proba(rows)
 
     plans = [None if plan is empty else plan for plan in rows["plan"]]
     columns = column("plan", "BYTES", *plans), column("age", "FP64", *AGES), column("year", "INT64", *YEARS)
-    np.testing.assert_allclose(np.reshape(asked(model, *columns)["predict_proba"], (-1, 2)), wanted)
+    np.testing.assert_allclose(np.reshape(asked(model, *columns)["predict_proba"], (-1, 2)), expected)
     alone = {"dataframe_records": [{"age": AGES[4], "plan": None, "year": YEARS[4]}]}
-    np.testing.assert_allclose(scored(model, alone)["probabilities"], wanted[4:5])
+    np.testing.assert_allclose(scored(model, alone)["probabilities"], expected[4:5])
     table = [list(row) for row in zip(AGES, plans, YEARS, strict=True)]
     for body in (table, {"dataframe_split": {"columns": ["age", "plan", "year"], "data": table}}):
-        np.testing.assert_allclose(scored(model, body)["probabilities"], wanted)
-    np.testing.assert_allclose(scored(model, [[AGES[4], float("nan"), YEARS[4]]])["probabilities"], wanted[4:5])
+        np.testing.assert_allclose(scored(model, body)["probabilities"], expected)
+    np.testing.assert_allclose(scored(model, [[AGES[4], float("nan"), YEARS[4]]])["probabilities"], expected[4:5])
     given = {
         "inputs": [
             {"name": n, "datatype": d, "shape": [-1]}
             for n, d in (("age", "FP64"), ("plan", "BYTES"), ("year", "INT64"))
         ]
     }
-    np.testing.assert_allclose(scored(SklearnModel(estimator, signature_from(given)), table)["probabilities"], wanted)
+    np.testing.assert_allclose(scored(SklearnModel(estimator, signature_from(given)), table)["probabilities"], expected)
 
 
 def test_a_given_signature_of_columns_gets_examples_and_stays_strict() -> None:
@@ -120,7 +120,7 @@ def test_a_given_signature_of_columns_gets_examples_and_stays_strict() -> None:
 
 
 def test_an_example_of_a_boolean_is_true_or_false() -> None:
-    """Whether the model knows values of the column, which may be numbers, or none."""
+    """The example is a boolean, with values of the column or without any."""
     given = [TensorSpec(name, "BOOL", (-1,)) for name in ("paid", "open")]
 
     shown = [spec.parameters["example"] for spec in with_examples(given, {"paid": Column("FP64", 1.0)})]
@@ -162,8 +162,8 @@ def test_other_estimators_tell_their_texts_too() -> None:
 
     for estimator in (search, turned):
         assert SklearnModel(estimator.fit(frame(), ANSWERS)).signature.inputs[1].datatype == "BYTES"
-    one = SklearnModel(union.fit(frame()[["plan"]], ANSWERS))
-    assert [(spec.name, spec.datatype) for spec in one.signature.inputs] == [("plan", "BYTES")]
+    single = SklearnModel(union.fit(frame()[["plan"]], ANSWERS))
+    assert [(spec.name, spec.datatype) for spec in single.signature.inputs] == [("plan", "BYTES")]
     bare = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(array[:, :1], ANSWERS)
     numbered = make_pipeline(places, LogisticRegression()).fit(array, ANSWERS)
     assert [(spec.name, spec.datatype) for spec in SklearnModel(numbered).signature.inputs] == [
@@ -171,7 +171,7 @@ def test_other_estimators_tell_their_texts_too() -> None:
         ("x1", "FP64"),
     ]
     for model, rows in (
-        (one, [["a"], ["b"]]),
+        (single, [["a"], ["b"]]),
         (SklearnModel(bare), [["a"], ["b"]]),
         (SklearnModel(numbered), [["a", 1], ["b", 2]]),
     ):
@@ -219,7 +219,7 @@ def test_numbers_for_a_text_are_refused_by_the_columns_name() -> None:
 
 
 def test_text_for_a_number_is_refused_by_the_columns_name(tmp_path: Path) -> None:
-    """The year "2" is no year that the encoder knows: its answer would be that of an unknown one."""
+    """The encoder does not know the year "2": its answer would be that of an unknown year."""
     estimator = fitted(OneHotEncoder(handle_unknown="ignore"), frame())
     verdict, converted = compiled(tmp_path, estimator)
     assert verdict.reason == "", verdict.message
@@ -253,7 +253,7 @@ def test_text_for_a_number_is_refused_by_the_columns_name(tmp_path: Path) -> Non
 
 
 def test_a_compiled_matrix_refuses_text_by_the_columns_name(tmp_path: Path) -> None:
-    """The graph has one input, which is no name that the client knows; null is a missing number here, too."""
+    """The graph has one input, whose name the client does not know; null is a missing number here, too."""
     ages, years = np.array(AGES), np.array(YEARS)
     rows = pd.DataFrame({"age": ages, "year": years})
     verdict, model = compiled(tmp_path, make_pipeline(SimpleImputer(), LogisticRegression()).fit(rows, ANSWERS))
@@ -300,7 +300,7 @@ def test_the_server_says_the_columns_and_answers_its_own_examples() -> None:
             infer_body, score_body = (schemas[name]["examples"][0] for name in ("Request", "Rows"))
             assert await answer("POST", "/v2/models/double/infer", infer_body)
             assert await answer("POST", "/score", score_body)
-            inputs = [{**one, "data": [missing[one["name"]]]} for one in infer_body["inputs"]]
+            inputs = [{**tensor, "data": [missing[tensor["name"]]]} for tensor in infer_body["inputs"]]
             return [
                 metadata["inputs"],
                 (await answer("POST", "/v2/models/double/infer", {"inputs": inputs}))["outputs"][0]["data"],
@@ -309,7 +309,7 @@ def test_the_server_says_the_columns_and_answers_its_own_examples() -> None:
             ]
 
     inputs, *answers = asyncio.run(story())
-    assert [(one["name"], one["datatype"], one["shape"]) for one in inputs] == COLUMNS
+    assert [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in inputs] == COLUMNS
     assert answers == [estimator.predict(rows)[4:5].tolist()] * 3
 
 
@@ -329,12 +329,12 @@ def test_a_compiled_model_takes_the_texts_that_the_native_one_takes(tmp_path: Pa
         for plan in ("a", None, "nan", "None", "unheard of"):
             columns = column("plan", "BYTES", plan, "b"), column("age", "FP64", 20, 30), column("year", "INT64", 1, 2)
             try:
-                wanted = asked(native, *columns)["predict_proba"]
+                expected = asked(native, *columns)["predict_proba"]
             except BadRequest:
                 with pytest.raises(BadRequest, match="feature 'plan' has unknown categories"):
                     asked(model, *columns)
             else:
-                np.testing.assert_allclose(asked(model, *columns)["predict_proba"], wanted, rtol=1e-5)
+                np.testing.assert_allclose(asked(model, *columns)["predict_proba"], expected, rtol=1e-5)
 
 
 def test_a_compiled_model_refuses_a_missing_text_and_numbers_as_the_native_one_does(tmp_path: Path) -> None:

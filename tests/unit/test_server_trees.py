@@ -103,7 +103,7 @@ def test_an_estimator_stops_at_its_best_iteration_and_a_booster_does_not(tmp_pat
 
 @pytest.mark.parametrize("objective", ["binary:logistic", "multi:softprob", "multi:softmax", "count:poisson"])
 def test_a_booster_answers_as_in_the_library(tmp_path: Path, objective: str) -> None:
-    """What no estimator has saved gives what Booster.predict gives."""
+    """A file of a Booster answers as Booster.predict does."""
     several = {"num_class": 3} if objective.startswith("multi") else {}
     targets = CLASSES if several else CLASSES > 0
     booster = xgboost.train({"objective": objective, **several}, xgboost.DMatrix(ROWS, targets), 5)
@@ -142,7 +142,7 @@ def test_lightgbm_answers_as_in_the_library(tmp_path: Path, objective: str, targ
 
 
 def written(folder: Path) -> dict[str, tuple[Path, Any]]:
-    """Write a model of named columns in either library's format; return the path and what it shall answer."""
+    """Write a model of named columns in either library's format; return the path and the expected answer."""
     grown = xgboost.XGBRegressor(**FEW).fit(FRAME, CLASSES)
     grown.save_model(folder / "model.ubj")
     text = lightgbm.LGBMRegressor(verbose=-1, **FEW).fit(FRAME, CLASSES).booster_
@@ -210,7 +210,7 @@ def test_whole_numbers_are_taken_and_other_widths_refused(tmp_path: Path, format
     ],
 )
 def test_a_signature_that_is_not_the_models_is_refused(tmp_path: Path, format: str, signature: dict[str, Any]) -> None:
-    """What the ModelVersion promises and the trees cannot keep is found at load."""
+    """A promise of the ModelVersion that the trees cannot keep fails the load."""
     with pytest.raises(LoadError) as caught:
         loaded(written(tmp_path)[format][0], format, signature)
 

@@ -21,15 +21,15 @@ from ultramarine_server.errors import BadRequest
 @pytest.fixture(scope="module")
 def server(models: Path, keys: Path) -> Iterator[Server]:
     """The ONNX model behind a key."""
-    with serving(models, task_for(models / "plain.onnx", auth="key"), "--keys-dir", str(keys)) as found:
-        yield found
+    with serving(models, task_for(models / "plain.onnx", auth="key"), "--keys-dir", str(keys)) as started:
+        yield started
 
 
 @pytest.fixture
 def client(server: Server) -> Iterator[triton.InferenceServerClient]:
     """A client of that server."""
-    with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as found:
-        yield found
+    with triton.InferenceServerClient(f"127.0.0.1:{server.port}") as opened:
+        yield opened
 
 
 # Headers are passed as copies: the client writes into them.
@@ -49,12 +49,12 @@ def test_its_client_gets_the_models_answers(
     client: triton.InferenceServerClient, estimator: Pipeline, sent: bool, taken: bool, compression: str | None
 ) -> None:
     """Bytes or JSON, either way, compressed or not, give the same numbers."""
-    wanted = [triton.InferRequestedOutput(name, binary_data=taken) for name in ("label", "probabilities")]
+    requested = [triton.InferRequestedOutput(name, binary_data=taken) for name in ("label", "probabilities")]
 
     answer = client.infer(
         "cancer",
         [rows_input(binary=sent)],
-        outputs=wanted,
+        outputs=requested,
         request_id="42",
         headers=dict(KEY),
         request_compression_algorithm=compression,
@@ -78,7 +78,7 @@ def test_its_client_asks_for_all_outputs_as_bytes(client: triton.InferenceServer
 
 
 def test_its_client_reads_metadata_and_health(client: triton.InferenceServerClient) -> None:
-    """What it asks about the server and the model it understands."""
+    """It understands metadata and health of the server and the model."""
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("cancer", "3")
@@ -88,7 +88,7 @@ def test_its_client_reads_metadata_and_health(client: triton.InferenceServerClie
 
 
 def test_its_client_reads_errors(client: triton.InferenceServerClient) -> None:
-    """An error of ours is an exception of its own, with status and words."""
+    """An error of the server is its exception, with status and message."""
     with pytest.raises(InferenceServerException, match="model 'other' is unknown") as caught:
         client.infer("other", [rows_input(binary=True)], headers=dict(KEY))
     assert caught.value.status() == "404"
@@ -141,7 +141,7 @@ def test_what_everybody_may_ask_nobody_may_unload(models: Path) -> None:
 
 
 def binary_body(data: bytes, changes: dict[str, Any]) -> tuple[bytes, str]:
-    """A request of one row in bytes, but for `changes`, and the length of its document."""
+    """Return a request of one row in bytes, with `changes`, and the length of its document."""
     tensor = {"name": "x", "datatype": "FP64", "shape": [1, 2], "parameters": {"binary_data_size": len(data)}}
     document = json.dumps({"inputs": [tensor | changes]}).encode()
     return document + data, str(len(document))
@@ -151,7 +151,7 @@ GOOD = np.array([1.0, 2.0]).tobytes()
 
 
 def test_bytes_in_give_json_out_where_no_bytes_are_wanted() -> None:
-    """How the answer is written is asked for by itself."""
+    """The form of the answer does not depend on the form of the request."""
     body, length = binary_body(GOOD, {})
 
     assert json.loads(infer(Doubling(), "double", "1", body, length))["outputs"][0]["data"] == [2.0, 4.0]

@@ -111,7 +111,7 @@ def test_what_was_acknowledged_outlives_a_kill(server: Server) -> None:
 
 
 def test_an_upload_that_was_cut_off_while_it_was_completed_can_be_completed(server: Server) -> None:
-    """Until the object is there nobody is told that it is; after the restart the client's next attempt makes it."""
+    """No client is told that the object exists before it does; after the restart the next attempt creates it."""
     s3, place = server.client(), {"Bucket": BUCKET, "Key": "team-a/big"}
     upload = s3.create_multipart_upload(**place)["UploadId"]
     part = s3.upload_part(**place, UploadId=upload, PartNumber=1, Body=b"x" * 1000)
@@ -207,16 +207,16 @@ def test_who_has_no_key_cannot_fill_the_memory(server: Server, head: str) -> Non
     """Forms, documents and contents without a signature are refused before they are read."""
     before = server.memory
     sockets = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(8)]
-    for each in sockets:
-        each.sendall(f"{head}|Host: s||".replace("|", "\r\n").encode())
+    for opened in sockets:
+        opened.sendall(f"{head}|Host: s||".replace("|", "\r\n").encode())
         with contextlib.suppress(OSError):
             for _ in range(16):
-                each.sendall(b"x" * 2**20)
-    for each in sockets:
+                opened.sendall(b"x" * 2**20)
+    for opened in sockets:
         with contextlib.suppress(ConnectionResetError):
-            answer = each.recv(64)
+            answer = opened.recv(64)
             assert answer == b"" or answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), answer
-        each.close()
+        opened.close()
 
     assert server.is_healthy()
     assert server.memory - before < 100 * 2**20
@@ -228,19 +228,19 @@ def test_one_address_cannot_keep_the_others_away(server: Server) -> None:
     begun = time.monotonic()
     silent = []
     for number in range(1200):
-        one = socket.create_connection(("127.0.0.1", server.port), timeout=20, source_address=("127.0.0.9", 0))
-        silent.append(one)
+        client = socket.create_connection(("127.0.0.1", server.port), timeout=20, source_address=("127.0.0.9", 0))
+        silent.append(client)
         if number % 2:
             with contextlib.suppress(OSError):
-                one.sendall(b"GET /ultramarine HTTP/1.1\r\nHost: s\r\nx-half: ")
+                client.sendall(b"GET /ultramarine HTTP/1.1\r\nHost: s\r\nx-half: ")
     assert server.is_healthy()
     assert time.monotonic() - begun < 60
-    for one in silent:
-        one.settimeout(60)
+    for client in silent:
+        client.settimeout(60)
         with contextlib.suppress(ConnectionResetError):
-            while one.recv(4096):
+            while client.recv(4096):
                 continue
-        one.close()
+        client.close()
 
 
 @pytest.mark.attack("training/storage-memory")
@@ -257,13 +257,13 @@ def test_who_has_a_key_cannot_fill_the_memory(server: Server) -> None:
         f"POST /{BUCKET}?delete= HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: {2 * 2**20}\r\n{head}\r\n"
     )
     sockets = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(60)]
-    for each in sockets:
+    for opened in sockets:
         with contextlib.suppress(OSError):
-            each.sendall(text.encode() + b"x" * (2 * 2**20 - 1))
+            opened.sendall(text.encode() + b"x" * (2 * 2**20 - 1))
     assert server.memory - before < 150 * 2**20
     assert server.is_healthy()
-    for each in sockets:
-        each.close()
+    for opened in sockets:
+        opened.close()
 
 
 def test_arrow_reads_and_writes(server: Server) -> None:
