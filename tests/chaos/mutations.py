@@ -9,15 +9,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from ultramarine_contract.meta import JOB, TRAINING_JOB, Manifest, Ref
+from ultramarine_contract.meta import TRAINING_JOB, Ref
 from ultramarine_operator.engine import engine, lease, mirror, queue
 from ultramarine_operator.kinds.model import deleting
 from ultramarine_operator.kinds.onlineendpoint.deployment import pools
 from ultramarine_operator.kinds.onlineendpoint.routing.gateway import Routed
 from ultramarine_operator.kinds.sweep import podpertrial
 from ultramarine_operator.kube.client import Client
-from ultramarine_operator.runs import queues, registration
-from ultramarine_operator.shared.plan import Plan
+from ultramarine_operator.runs import JobView, queues, registration
+from ultramarine_operator.shared.plan import Plan, Seen
 
 plan: Any = importlib.import_module(
     "ultramarine_operator.kinds.trainingjob.plan"
@@ -79,8 +79,8 @@ def a_job_is_given_up_before_its_status_says_so() -> None:
     """The Job that is not worth waiting for is deleted by the very pass that says so."""
     give_up = plan._give_up
 
-    def at_once(job: Any, verdict: Any, child: Manifest, facts: Manifest, now: datetime) -> Plan:
-        return replace(give_up(job, verdict, child, facts, now), delete=(Ref.to(JOB, child),))
+    def at_once(job: Any, verdict: Any, child: JobView, facts: Any, now: datetime) -> Plan:
+        return replace(give_up(job, verdict, child, facts, now), delete=(child.ref,))
 
     plan._give_up = at_once
 
@@ -117,8 +117,8 @@ def trials_that_have_ended_go() -> None:
     """The job of a trial is deleted when it has ended, so a coordinator that forgot that has it run again."""
     going_on = sweep_plan._going_on
 
-    def without_them(sweep: Any, search: Any, own: Any, facts: Manifest, now: datetime) -> Plan:
-        made: Plan = going_on(sweep, search, own, facts, now)
+    def without_them(sweep: Any, seen: Seen, search: Any, own: Any, facts: Any, now: datetime) -> Plan:
+        made: Plan = going_on(sweep, seen, search, own, facts, now)
         over = [job for job in own.trials if podpertrial.is_over(job)]
         return replace(made, delete=(*made.delete, *(Ref.to(TRAINING_JOB, job) for job in over)))
 

@@ -12,7 +12,7 @@ from ultramarine_contract.meta import Manifest
 from ultramarine_operator.kinds.sweep.plan import plan as plan_sweep
 from ultramarine_operator.kinds.sweep.plan import questions as sweep_questions
 from ultramarine_operator.kinds.trainingjob.plan import plan, questions
-from ultramarine_operator.shared import waiting
+from ultramarine_operator.runs import JobView, waiting
 from ultramarine_operator.shared.plan import Seen
 from ultramarine_operator.shared.questions import Refusal
 
@@ -58,14 +58,14 @@ def test_it_is_the_same_for_each_pod_that_is_tried(said, told):
 
 
 def refused(child: Manifest, *more: Manifest, time: str = BEGAN, said: str = SAID) -> Seen:
-    return replace(seen(child, *more), answers={waiting.question(child): Refusal(said, time)})
+    return replace(seen(child, *more), answers={waiting.question(JobView(child)): Refusal(said, time)})
 
 
 def test_a_job_says_at_once_why_it_has_no_pod():
     """With the quota's name and what is used of it; it is looked at again, since no watch tells of room."""
     one = training_job()
     child = job(one, startTime=BEGAN)
-    assert questions(one, seen(child)) == (waiting.question(child),)
+    assert questions(one, seen(child)) == (waiting.question(JobView(child)),)
     got = plan(one, refused(child), NOW)
 
     told = condition(got, "Running")
@@ -123,7 +123,7 @@ def test_a_sweep_says_which_of_its_jobs_is_refused():
     one = sweep()
     workers = sweep_job(one, "workers", startTime=BEGAN)
     here = (sweep_job(one, "coordinator", startTime=BEGAN, active=1), sweep_pod(one, "coordinator"))
-    assert sweep_questions(one, seen(*here, workers)) == (waiting.question(workers),)
+    assert sweep_questions(one, seen(*here, workers)) == (waiting.question(JobView(workers)),)
     got = plan_sweep(one, refused(workers, *here), NOW)
 
     assert condition(got, "Running")["message"].startswith(f"Kubernetes makes no pod for Job hpo-workers: {QUOTA}")

@@ -634,7 +634,7 @@ def test_a_lost_job_is_not_trained_again_while_the_storage_cannot_be_asked(reaso
 
     assert got.apply == ()
     assert got.after == timedelta(seconds=15)
-    assert condition(got, "Running")["message"].endswith("whether it was done is asked of the storage: no answer")
+    assert condition(got, "Running")["message"].endswith("the storage is asked for its result: no answer")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ultramarine.resources.base import MlflowStatus
 from ultramarine.resources.trainingjob import Input, TrainingJobSpec
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import InvalidSpec, listed
@@ -47,12 +48,12 @@ def source_digest(job: Job) -> str:
     return f"sha256:{content_hash(job.spec.source.inline)}" if job.spec.source and job.spec.source.inline else ""
 
 
-def mlflow(known: Manifest | None, platform: Platform, told: Sequence[str]) -> Manifest | None:
-    """The run in MLflow, by the newest id among those that pods have `told`; the server is the one that we know."""
-    newest = next((run for run in reversed(told) if RUN_ID.fullmatch(run)), "")
-    if not platform.mlflow_uri or not newest or (known and known.get("runId") == newest):
-        return known
-    return {"runId": newest, "uri": f"{platform.mlflow_uri}/#/runs/{newest}"}
+def mlflow(former: MlflowStatus | None, platform: Platform, run_ids: Sequence[str]) -> MlflowStatus | None:
+    """Return the run in MLflow, by the newest id that pods have reported; the server is the platform's."""
+    newest = next((run_id for run_id in reversed(run_ids) if RUN_ID.fullmatch(run_id)), "")
+    if not platform.mlflow_uri or not newest or (former and former.run_id == newest):
+        return former
+    return MlflowStatus(run_id=newest, uri=f"{platform.mlflow_uri}/#/runs/{newest}")
 
 
 def mlflow_env(platform: Platform) -> list[Manifest]:

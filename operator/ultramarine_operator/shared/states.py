@@ -1,16 +1,11 @@
-"""What a kind whose objects come to an end says of them: a word, the conditions that go with it, and the diary."""
+"""States of an object that runs to its end: a word, and the conditions that go with it."""
 
 from __future__ import annotations
-
-from datetime import datetime
-from typing import Any
 
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.sweep_records import STOPPED_EARLY
 
-from . import pods
-from .conditions import Condition, find, health, is_true, merge
-from .plan import Event, Obj
+from .conditions import Condition, find, health, is_true
 
 State = tuple[str, tuple[Condition, ...]]
 
@@ -70,53 +65,7 @@ def is_over(status: Manifest) -> bool:
 
 def is_stopped(status: Manifest) -> bool:
     """True if a trial's job was ended early by its sweep."""
-    told = find(status, "Succeeded") or {}
-    return (told.get("status"), told.get("reason")) == ("False", STOPPED_EARLY) and not is_true(status, "Failed")
-
-
-def build(obj: Obj[Any], state: State, facts: Manifest, now: datetime, doubt: str = "") -> Manifest:
-    """The whole status: the state's conditions over `facts`, which are the other fields.
-
-    `doubt` is what its author may not have meant, in a spec that is accepted all the same.
-    """
-    word, conditions = state
-    accepted = Condition("Accepted", True, "Valid", doubt)
-    if not any(c.type == "Suspended" for c in conditions):
-        conditions = (Condition("Suspended", False, "NotSuspended", ""), *conditions)
-    old = obj.status.get("conditions") or []
-    return {
-        **{name: value for name, value in facts.items() if value not in (None, "", {}, [])},
-        "observedGeneration": obj.generation,
-        "state": word,
-        "conditions": merge(old, (accepted, *conditions), obj.generation, now),
-    }
-
-
-def diary(obj: Obj[Any], new: Manifest) -> tuple[Event, ...]:
-    """The events that the step from the old status to the new one deserves."""
-    lines: list[Event] = []
-    for type, word, level in (
-        ("Running", "Started", "Normal"),
-        ("Suspended", "Suspended", "Normal"),
-        ("Succeeded", "Succeeded", "Normal"),
-        ("Failed", "", "Warning"),
-    ):
-        before, after = find(obj.status, type), find(new, type)
-        if after and after["status"] == "True" and (before or {}).get("status") != "True":
-            # What follows the first clause may be trouble, which is no matter of a normal event.
-            said = after["message"].partition("; ")[0] if word == "Started" else after["message"]
-            lines.append(Event(word or after["reason"], said, level))
-    if is_stopped(new) and not is_stopped(obj.status):
-        lines.append(Event(STOPPED_EARLY, str((find(new, "Succeeded") or {}).get("message"))))
-    before, after = find(obj.status, "Accepted"), find(new, "Accepted")
-    if after and after["message"] and (before or {}).get("message") != after["message"]:
-        lines.append(Event("Doubtful", after["message"], "Warning"))
-    before, after = find(obj.status, "Running"), find(new, "Running")
-    troubled = (
-        after
-        and after["status"] == "False"
-        and after["reason"] in pods.TROUBLED_WAITING | {"Unschedulable", "Retrying", "NoPod", "WarmStartMissing"}
+    condition = find(status, "Succeeded") or {}
+    return (condition.get("status"), condition.get("reason")) == ("False", STOPPED_EARLY) and not is_true(
+        status, "Failed"
     )
-    if after and troubled and (before or {}).get("reason") != after["reason"]:
-        lines.append(Event(after["reason"], after["message"], "Warning"))
-    return tuple(lines)

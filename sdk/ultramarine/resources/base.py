@@ -218,7 +218,9 @@ class UsageStatus(Schema):
 
 
 class Status(Schema):
-    """Fields of every status."""
+    """Fields of every status. A plan fills them in one by one, so a status is not frozen."""
+
+    model_config = ConfigDict(frozen=False)
 
     observed_generation: int = Field(
         default=0,
@@ -244,6 +246,17 @@ class MlflowStatus(Schema):
 
     run_id: str = Field(max_length=64, description="ID of the run.")
     uri: str = Field(max_length=2048, description="Page of the run, at the address by which pods reach MLflow.")
+
+
+class Failure(Schema):
+    """Cause of the job's failure, and the remedy."""
+
+    reason: str = Field(max_length=256, description="Reason in CamelCase, for programs.")
+    pod: str = Field(default="", max_length=253, description="Pod that caused the failure.")
+    exit_code: int | None = Field(default=None, description="Exit code of the command.")
+    message: str = Field(default="", max_length=4096, description="Explanation: what happened.")
+    tail: str = Field(default="", max_length=8192, description="Last lines that the command printed.")
+    hint: str = Field(default="", max_length=1024, description="Remedy.")
 
 
 class RunStatus(Status):

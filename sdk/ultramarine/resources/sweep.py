@@ -8,10 +8,10 @@ from pydantic import ConfigDict, Field
 from ultramarine_contract.common import LARGEST, METRIC_NAME_LIMIT
 from ultramarine_contract.sweep_records import MOST_PODS
 
-from .base import IMMUTABLE, DnsName, MlflowStatus, RunStatus, Schema, rule, rules, says
+from .base import IMMUTABLE, DnsName, Failure, MlflowStatus, RunStatus, Schema, rule, rules, says
 from .sweep_space import Parameter
 from .sweep_stopping import EarlyTermination
-from .trainingjob import Failure, TrainingJobSpec, TrialOutput
+from .trainingjob import TrainingJobSpec, TrialOutput
 
 MAX_BEST = 10
 MAX_URI = 2048

@@ -16,6 +16,7 @@ from .base import (
     Digest,
     DnsName,
     EnvVar,
+    Failure,
     MlflowStatus,
     ParameterText,
     Quantity,
@@ -620,17 +621,6 @@ class Metrics(Schema):
     uri: str = Field(
         default="", max_length=2048, description="Folder in the object storage with all values: POD.parquet."
     )
-
-
-class Failure(Schema):
-    """Cause of the job's failure, and the remedy."""
-
-    reason: str = Field(max_length=256, description="Reason in CamelCase, for programs.")
-    pod: str = Field(default="", max_length=253, description="Pod that caused the failure.")
-    exit_code: int | None = Field(default=None, description="Exit code of the command.")
-    message: str = Field(default="", max_length=4096, description="Explanation: what happened.")
-    tail: str = Field(default="", max_length=8192, description="Last lines that the command printed.")
-    hint: str = Field(default="", max_length=1024, description="Remedy.")
 
 
 class InputStatus(Schema):

@@ -1,7 +1,7 @@
-"""What becomes of the artifacts of versions that are gone, and of what was compiled of them, if the Model says Delete.
+"""Deletion of the artifacts of versions that are gone, and of their compiled models, if the Model says Delete.
 
-A version has no finalizer: it would hold its namespace for ever where the operator was uninstalled first. The Model's
-status remembers what its versions have stored, so a version that is not there any more has left something to do.
+A version has no finalizer: it would hold its namespace forever if the operator was uninstalled first. The Model's
+status remembers what its versions have stored, so that the files of a version that is gone are deleted later.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from ultramarine_contract.common import artifact_folder, compiled_folder, compil
 from ultramarine_contract.errors import listed
 from ultramarine_contract.meta import JOB, Key, Manifest, Ref, controller_uid
 
-from ...shared import pods
+from ...runs import JobView
 from ...shared.conditions import Condition, parse_timestamp
 from ...shared.plan import Event, Platform, Seen
-from .compiling import ended, own_pods
 from .manifests import delete_job, delete_job_name
 from .serving import Model, server_of, versions_of
 
@@ -30,7 +29,7 @@ LOOK_AGAIN = timedelta(seconds=30)
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a version has stored; `deleting` once the status has said that the version is gone."""
+    """One artifact of a version; `deleting` once the status has said that the version is gone."""
 
     version: str
     uri: str
@@ -43,7 +42,7 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Deletion:
-    """What to remember, to say and to do; the fields are those of a Plan and of the status."""
+    """Results of a pass; the fields are those of a Plan and of the status."""
 
     artifacts: tuple[Artifact, ...] = ()
     conditions: tuple[Condition, ...] = ()
@@ -56,13 +55,13 @@ class Deletion:
 
 @dataclass
 class _Steps:
-    """The same while it is gathered, with a sentence for each artifact that is still there."""
+    """The same while it is gathered, with a sentence for each artifact that still exists."""
 
     room: int  # for further Jobs
     left: list[Artifact] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
     apply: list[Manifest] = field(default_factory=list)
-    delete: list[Manifest] = field(default_factory=list)
+    delete: list[JobView] = field(default_factory=list)
     absent: list[Key] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     after: list[timedelta] = field(default_factory=list)
@@ -70,35 +69,37 @@ class _Steps:
 
 
 def deletion(model: Model, seen: Seen, now: datetime) -> Deletion:
-    """Say what is done about the artifacts of versions that are gone.
+    """Return the next steps for the artifacts of versions that are gone.
 
-    The status goes first, both ways. What it says to be gone a later pass deletes: by then the topics bring every
-    version of the same files. And a Job that is over goes when the status has forgotten its artifact.
+    The status goes first, both ways. A later pass deletes the files of a version that the status says to be gone: by
+    then the topics bring every version of the same files. A Job that is over goes when the status has forgotten its
+    artifact.
     """
-    jobs = [job for job in _own_jobs(model, seen) if not job["metadata"].get("deletionTimestamp")]
+    jobs = [job for job in _own_jobs(model, seen) if not job.is_leaving]
     if model.spec.deletion_policy == "Retain":
-        return Deletion(delete=tuple(Ref.to(JOB, job) for job in jobs))
+        return Deletion(delete=tuple(job.ref for job in jobs))
     versions, remembered = versions_of(model, seen), _remembered(model, seen.platform)
-    there = [artifact for version in versions for artifact in _artifacts(version)]
-    # Of a version that is there, though its status may say nothing of it now.
+    existing = [artifact for version in versions for artifact in _artifacts(version)]
+    # Artifacts of an existing version, though its status may not name them now.
     digests = {(str(v["spec"]["version"]), _digest(v)) for v in versions}
-    there += [
+    existing += [
         replace(artifact, deleting=False)
         for artifact in remembered
-        if (artifact.version, compiled_of(artifact.uri)) in digests and replace(artifact, deleting=False) not in there
+        if (artifact.version, compiled_of(artifact.uri)) in digests
+        and replace(artifact, deleting=False) not in existing
     ]
-    wanted = {delete_job_name(model, each.version, each.uri) for each in remembered if each.deleting}
-    steps = _Steps(AT_ONCE - len(jobs), delete=[job for job in jobs if job["metadata"]["name"] not in wanted])
+    needed = {delete_job_name(model, artifact.version, artifact.uri) for artifact in remembered if artifact.deleting}
+    steps = _Steps(AT_ONCE - len(jobs), delete=[job for job in jobs if job.name not in needed])
     for artifact in remembered:
-        if replace(artifact, deleting=False) in there:
-            continue  # or there again, with the same files
+        if replace(artifact, deleting=False) in existing:
+            continue  # or again, with the same files
         if artifact.deleting:
             _delete(artifact, model, seen, now, steps)
         else:
             steps.left.append(replace(artifact, deleting=True))
             steps.waits.append(f"version {artifact.version} is gone")
-    ours = (artifact for artifact in there if is_ours(artifact.uri, model, seen.platform))
-    living = sorted(ours, key=lambda artifact: (version_number(artifact.version), artifact.uri))
+    own = (artifact for artifact in existing if is_ours(artifact.uri, model, seen.platform))
+    living = sorted(own, key=lambda artifact: (version_number(artifact.version), artifact.uri))
     kept = (*steps.left, *living)[:MAX_ARTIFACTS]
     if set(kept) != set(remembered):
         steps.after.append(timedelta(0))
@@ -106,7 +107,7 @@ def deletion(model: Model, seen: Seen, now: datetime) -> Deletion:
         kept,
         (_condition(steps, len(living), len(kept) - len(steps.left)),),
         tuple(steps.apply),
-        tuple(Ref.to(JOB, job) for job in steps.delete),
+        tuple(job.ref for job in steps.delete),
         tuple(steps.absent),
         tuple(steps.events),
         min(steps.after, default=None),
@@ -114,39 +115,39 @@ def deletion(model: Model, seen: Seen, now: datetime) -> Deletion:
 
 
 def may_go(model: Model, version: Manifest, platform: Platform) -> bool:
-    """Whether retention may delete the version: with deletionPolicy Delete its artifacts must be remembered before."""
+    """True if retention may delete the version: with deletionPolicy Delete its artifacts must be remembered before."""
     if model.spec.deletion_policy == "Retain":
         return True
-    ours = {artifact for artifact in _artifacts(version) if is_ours(artifact.uri, model, platform)}
-    return ours <= {*_remembered(model, platform)}
+    own = {artifact for artifact in _artifacts(version) if is_ours(artifact.uri, model, platform)}
+    return own <= {*_remembered(model, platform)}
 
 
 def _artifacts(version: Manifest) -> list[Artifact]:
-    """What was stored of a version: its own files, and what was compiled of them."""
+    """Return the artifacts of a version: its own files, and its compiled model."""
     number, compiled = str(version["spec"]["version"]), (version.get("status") or {}).get("compiled") or {}
     places = (str(version["spec"]["uri"]), compiled_folder(str(compiled.get("uri", ""))))
     return [Artifact(number, place) for place in places if place]
 
 
 def _digest(version: Manifest) -> str:
-    """The beginning of a version's digest, by which what is compiled of it is stored."""
+    """Return the beginning of a version's digest, which names the place of its compiled model."""
     return str(version["spec"].get("digest", "")).removeprefix("sha256:")[:16]
 
 
 def is_ours(uri: str, model: Model, platform: Platform) -> bool:
-    """Whether a TrainingJob of the namespace has stored it, or was compiled there: nothing else is ever deleted."""
+    """True if a TrainingJob or a compile Job of the namespace has stored it: nothing else is ever deleted."""
     is_folder = uri in (artifact_folder(uri), compiled_folder(uri))
     return is_folder and uri.startswith(f"s3://{platform.storage_bucket}/{model.namespace}/")
 
 
 def places_of(version: Manifest) -> tuple[str, str]:
-    """The topics by which a version meets a Model that is about to delete its files, or what is compiled of them."""
+    """Return the topics by which a version meets a Model that is about to delete its files or its compiled model."""
     uri = str(version["spec"].get("uri", ""))
     return artifact_folder(uri) or uri, f"compiled/{_digest(version)}"
 
 
 def places_to_delete(model: Manifest) -> Iterator[str]:
-    """The topics of what a Model is about to delete: the folders themselves, and all that they lie in."""
+    """Return the topics of the folders that a Model is about to delete, and of all that they lie in."""
     for artifact in (model.get("status") or {}).get("artifacts") or []:
         uri = str(artifact.get("uri", ""))
         if artifact.get("deleting") and artifact_folder(uri) == uri:
@@ -157,17 +158,17 @@ def places_to_delete(model: Manifest) -> Iterator[str]:
 
 
 def _remembered(model: Model, platform: Platform) -> list[Artifact]:
-    """What the status says, as far as it is ours to delete: anybody who may write a status can write it."""
-    found = [
+    """Return the artifacts in the status that may be deleted: whoever may write a status may have added others."""
+    artifacts = [
         Artifact(str(a.get("version", "")), str(a.get("uri", "")), bool(a.get("deleting")))
         for a in model.status.get("artifacts") or []
         if isinstance(a, dict)
     ]
-    return [a for a in found if version_number(a.version) and is_ours(a.uri, model, platform)]
+    return [a for a in artifacts if version_number(a.version) and is_ours(a.uri, model, platform)]
 
 
 def _delete(artifact: Artifact, model: Model, seen: Seen, now: datetime, steps: _Steps) -> None:
-    """One step on the way of one artifact whose version is gone."""
+    """Take one step with an artifact whose version is gone."""
     name = version_name(model.name, artifact.version)
     sharing = [v["metadata"]["name"] for v in seen.others("ModelVersion") if _overlaps(v, artifact)]
     if sharing:
@@ -175,12 +176,12 @@ def _delete(artifact: Artifact, model: Model, seen: Seen, now: datetime, steps: 
         steps.events.append(Event("ArtifactRetained", message))
         return
     title = delete_job_name(model, artifact.version, artifact.uri)
-    job = next((job for job in _own_jobs(model, seen) if job["metadata"]["name"] == title), None)
-    if job is not None and job["metadata"].get("deletionTimestamp"):
+    job = JobView.find(model, title, seen)
+    if job is not None and job.is_leaving:
         steps.left.append(artifact)
         steps.waits.append(f"Job {title} is being deleted, and made again when it is gone")
         return
-    if job is not None and ended(job, "Complete"):
+    if job is not None and job.complete:
         steps.events.append(Event("ArtifactDeleted", f"{artifact.uri} of {name} is deleted"))
         return
     steps.left.append(artifact)
@@ -195,8 +196,8 @@ def _delete(artifact: Artifact, model: Model, seen: Seen, now: datetime, steps: 
         if artifact.version not in {v["spec"]["version"] for v in versions_of(model, seen)}:
             steps.absent.append(Key("ModelVersion", model.namespace, name))
     else:
-        steps.waits.append(f"Job {title} deletes {artifact.uri}{_trouble(job, seen)}")
-        if failure := ended(job, "Failed"):
+        steps.waits.append(f"Job {title} deletes {artifact.uri}{_trouble(job)}")
+        if failure := job.failure:
             steps.failed = True
             left = parse_timestamp(str(failure.get("lastTransitionTime", ""))) + RETRY - now
             if left > timedelta(0):
@@ -205,8 +206,8 @@ def _delete(artifact: Artifact, model: Model, seen: Seen, now: datetime, steps: 
                 steps.delete.append(job)
 
 
-def _own_jobs(model: Model, seen: Seen) -> list[Manifest]:
-    return [job for job in seen.of("Job") if controller_uid(job) == model.uid]
+def _own_jobs(model: Model, seen: Seen) -> list[JobView]:
+    return [JobView.of(job, seen) for job in seen.of(JOB.kind) if controller_uid(job) == model.uid]
 
 
 def _overlaps(version: Manifest, artifact: Artifact) -> bool:
@@ -216,12 +217,12 @@ def _overlaps(version: Manifest, artifact: Artifact) -> bool:
     return uri.startswith(artifact.uri) or (uri.endswith("/") and artifact.uri.startswith(uri))
 
 
-def _trouble(job: Manifest, seen: Seen) -> str:
-    """What its newest pod that has something to say says."""
-    for pod in reversed(own_pods(job, seen)):
-        if (pod.get("status") or {}).get("phase") == "Failed":
-            return f": {pods.verdict(pod).sentence}"
-        if (trouble := pods.trouble(pod)) is not None:
+def _trouble(job: JobView) -> str:
+    """Return the failure or the trouble of the newest pod that has any."""
+    for pod in reversed(job.pods):
+        if pod.has_failed:
+            return f": {pod.verdict.sentence}"
+        if (trouble := pod.trouble) is not None:
             return f": {trouble.message}"
     return ""
 
@@ -238,5 +239,5 @@ def _condition(steps: _Steps, living: int, remembered: int) -> Condition:
     message = f"{living} artifacts are deleted when their versions are"
     if remembered < living:
         message += f", of which only {remembered} can be remembered, those of the oldest"
-    # Not True: who deletes all versions and waits for the condition must not find it as it was before.
+    # Not True: a user who deletes all versions and waits for the condition must not find it as it was before.
     return Condition(CONDITION, False, "VersionsExist", message)

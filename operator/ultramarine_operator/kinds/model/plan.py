@@ -98,7 +98,7 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
     spec = version.spec
     after: timedelta | None = None
     size = int(version.status.get("bytes") or 0)
-    compiled = compiling.told(version)
+    compiled = compiling.former(version)
     if why := _refused(spec):
         state, condition = "Refused", Condition("Ready", False, compiling.REFUSED, why)
     elif _foreign(version, seen.platform):

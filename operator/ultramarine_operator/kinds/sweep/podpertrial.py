@@ -1,4 +1,4 @@
-"""A Sweep whose trials are TrainingJobs: its coordinator says which run; here is what they are, and how they end."""
+"""TrainingJobs of a Sweep with a pod per trial: made as its coordinator asks, and their ends reported to it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ultramarine.resources.sweep import SweepStatus, Trials
 from ultramarine_contract.meta import (
     ANNOTATION_REQUESTED_BY,
     API_VERSION,
@@ -26,7 +27,7 @@ from ultramarine_contract.sweep_records import (
     in_template,
 )
 
-from ...runs import queues
+from ...runs import PodView, queues
 from ...shared.conditions import ENDED, find, is_true, parse_timestamp
 from ...shared.plan import Platform
 from ...shared.pods import Trouble
@@ -37,36 +38,34 @@ from . import status
 from .manifests import Sweep, best_format, best_output, can_pause, has_pod_per_trial, objectives, source_name
 
 NO_CODE = 1  # of a trial whose command left none
-COMING = ("PodStarting", "Finished", "Suspended")  # reasons of a job that does not run, and has no trouble
+COMING = ("PodStarting", "Finished", "Suspended")  # reasons of a job that does not run and has no trouble
 NOTHING_TO_RUN = "all of the command refers to parameters that this trial does not have"
 
 
 def is_over(job: Manifest) -> bool:
-    """Whether a trial's job has ended for good; of one that has, no more may be known than that."""
+    """True if a trial's job has ended for good; no more may be known of it."""
     return (job.get("status") or {}).get("state") in ENDED
 
 
 def trial_jobs(
-    sweep: Sweep, summary: SweepSummary | None, there: Iterable[Manifest], platform: Platform
+    sweep: Sweep, summary: SweepSummary | None, jobs: Iterable[Manifest], platform: Platform
 ) -> list[Manifest]:
-    """The jobs that are still to be made, and those that have to be held or to go on."""
-    known = {job["metadata"]["name"] for job in there}
-    wanted = summary.wanted if summary else ()
-    new = [trial for trial in wanted if trial_name(sweep.name, trial.trial) not in known and _command(sweep, trial)]
+    """Return the jobs to make, and those to hold or to let go on."""
+    names = {job["metadata"]["name"] for job in jobs}
+    trials = summary.wanted if summary else ()
+    new = [trial for trial in trials if trial_name(sweep.name, trial.trial) not in names and _command(sweep, trial)]
     return [
         *(trial_job(sweep, trial, platform) for trial in new),
-        *(_with_suspend(sweep, job, held) for job, held in _to_change(sweep, summary, there)),
+        *(_with_suspend(sweep, job, held) for job, held in _to_change(sweep, summary, jobs)),
     ]
 
 
-def _to_change(
-    sweep: Sweep, summary: SweepSummary | None, there: Iterable[Manifest]
-) -> Iterator[tuple[Manifest, bool]]:
-    """The jobs that are held and should run, or the other way round, and whether they should be held."""
+def _to_change(sweep: Sweep, summary: SweepSummary | None, jobs: Iterable[Manifest]) -> Iterator[tuple[Manifest, bool]]:
+    """Return the jobs that are held and should run, or the other way round, with True for those to hold."""
     paused = {trial_name(sweep.name, number) for number in summary.paused} if summary else set()
-    # Nobody knows who is paused before the coordinator speaks, and nobody goes on at the sweep's end.
+    # Which trials are paused is unknown before the coordinator reports, and none goes on at the sweep's end.
     keeps_all = can_pause(sweep) and (summary is None or bool(summary.outcome))
-    for job in there:
+    for job in jobs:
         if is_over(job) or job["metadata"].get("deletionTimestamp"):
             continue
         name, is_held = job["metadata"]["name"], bool(job["spec"].get("suspend"))
@@ -76,15 +75,15 @@ def _to_change(
 
 
 def _with_suspend(sweep: Sweep, job: Manifest, held: bool) -> Manifest:
-    """A job that is there, held or not; the rest of it may have been made by an older operator."""
+    """Return an existing job, held or not; the rest of it may have been made by an older operator."""
     meta = job["metadata"]
-    told = meta.get("annotations") or {}
-    kept = {name: told[name] for name in (ANNOTATION_TRIAL, ANNOTATION_REQUESTED_BY) if name in told}
+    annotations = meta.get("annotations") or {}
+    kept = {name: annotations[name] for name in (ANNOTATION_TRIAL, ANNOTATION_REQUESTED_BY) if name in annotations}
     return _manifest(sweep, meta["name"], kept, {**job["spec"], "suspend": held})
 
 
 def trial_job(sweep: Sweep, trial: WantedTrial, platform: Platform) -> Manifest:
-    """The TrainingJob of a trial: the template with its parameters, and without arguments that it has none for."""
+    """Return a trial's TrainingJob: the template with its parameters, without arguments whose parameters it lacks."""
     spec = copy.deepcopy(sweep.manifest["spec"]["trialTemplate"]["spec"])
     texts = {name: as_text(value) for name, value in trial.params.items()}
     spec |= {"command": _command(sweep, trial), "parameters": {**_fixed(sweep), **texts}}
@@ -95,7 +94,7 @@ def trial_job(sweep: Sweep, trial: WantedTrial, platform: Platform) -> Manifest:
         spec["source"] = {"configMap": {"name": source_name(sweep)}}  # one for all trials
     names = tuple(objective["metric"] for objective in objectives(sweep))
     timeout = sweep.spec.limits.trial_timeout_seconds or 0
-    if outputs := spec.get("outputs"):  # what is for a model is for the sweep's; of a job, an output without is none
+    if outputs := spec.get("outputs"):  # fields about models are the sweep's own
         spec["outputs"] = {name: {} for name in outputs}
     task = TrialTask(trial.trial, names, timeout, best_output(sweep), format=best_format(sweep))
     annotations = {ANNOTATION_TRIAL: task.to_json(), **asked_by(platform.requester(sweep.manifest))}
@@ -116,39 +115,42 @@ def _command(sweep: Sweep, trial: WantedTrial) -> list[str]:
     return applicable(sweep.spec.trial_template.spec.command, {*_fixed(sweep), *trial.params})
 
 
-def state(sweep: Sweep, there: list[Manifest], facts: Manifest, coordinator: Manifest, doubt: str) -> State:
-    """What a sweep with a coordinator does: it runs while a trial does, and between two of them."""
-    name, live = coordinator["metadata"]["name"], [job for job in there if not is_over(job)]
-    counts = facts.get("trials") or {}
-    begun = sweep.status.get("state") == "Running" or any(counts.get(w) for w in ("succeeded", "stopped", "failed"))
+def state(sweep: Sweep, jobs: list[Manifest], facts: SweepStatus, coordinator: PodView, warning: str) -> State:
+    """Return the state of a sweep with a coordinator: it runs while a trial does, and between two of them."""
+    live = [job for job in jobs if not is_over(job)]
+    counts = facts.trials or Trials()
+    has_begun = sweep.status.get("state") == "Running" or counts.succeeded or counts.stopped or counts.failed
     if not any((job.get("status") or {}).get("state") == "Running" for job in live):
-        if (trouble := kept_back(live)) is not None:
+        if (trouble := trouble_of(live)) is not None:
             return pending(trouble.reason, trouble.message)
-        if not begun:
-            unheard = f"pod {name} has not said yet which trials run; its log tells what it waits for"
-            return pending("TrialsStarting", "its first trials are starting" if there else unheard)
+        if not has_begun:
+            unheard = f"pod {coordinator.name} has not said yet which trials run; its log tells what it waits for"
+            return pending("TrialsStarting", "its first trials are starting" if jobs else unheard)
     # No numbers: between one trial and the next they would change, and the status with them.
-    return status.trials_run(f"trials run as TrainingJobs; pod {name} says which", doubt)
+    return status.trials_run(f"trials run as TrainingJobs; pod {coordinator.name} says which", warning)
 
 
-def kept_back(jobs: Iterable[Manifest]) -> Trouble | None:
-    """Why the first of these trials' jobs that has trouble does not run."""
+def trouble_of(jobs: Iterable[Manifest]) -> Trouble | None:
+    """Return why the first of these trials' jobs that has trouble does not run."""
     for job in jobs:
-        if not job["spec"].get("suspend") and (told := _trouble(job.get("status") or {})) is not None:
-            said = in_template(str(told.get("message", "")))
-            return Trouble(str(told.get("reason")), f"TrainingJob {job['metadata']['name']}: {said}")
+        if not job["spec"].get("suspend") and (condition := _trouble(job.get("status") or {})) is not None:
+            message = in_template(str(condition.get("message", "")))
+            return Trouble(str(condition.get("reason")), f"TrainingJob {job['metadata']['name']}: {message}")
     return None
 
 
 def _trouble(status: Manifest) -> Mapping[str, str] | None:
-    """Why a trial's job does not run, if that is not just beginning or ending: what keeps it back says more."""
-    told = [condition for word in ("Accepted", "Reconciled", "Running") if (condition := find(status, word))]
-    return next((each for each in told if each["status"] == "False" and each.get("reason") not in COMING), None)
+    """Return why a trial's job does not run, unless it is just beginning or ending: the first obstacle says most."""
+    conditions = [find(status, type) for type in ("Accepted", "Reconciled", "Running")]
+    troubles = (c for c in conditions if c and c["status"] == "False" and c.get("reason") not in COMING)
+    return next(troubles, None)
 
 
 def answer(sweep: Sweep, summary: SweepSummary, child: Child) -> Manifest | None:
-    """What a coordinator hears: how many trials may run, how those have ended that it still waits for, and which of
-    the paused ones are held, so that their pods go.
+    """Return the reply to a coordinator's report.
+
+    It has the number of trials that may run, the ends of trials that it still waits for, and the paused trials that
+    are held, so that their pods go.
     """
     if not has_pod_per_trial(sweep):
         return None
@@ -158,47 +160,47 @@ def answer(sweep: Sweep, summary: SweepSummary, child: Child) -> Manifest | None
         if not _command(sweep, trial):
             ended.append(_end(trial, "Failed", message=NOTHING_TO_RUN, exitCode=NO_CODE))
         elif job is not None and controller_uid(job) == sweep.uid and _has_verdict(job.get("status") or {}):
-            ended.append(_told(trial, job["status"]))
+            ended.append(_end_of(trial, job["status"]))
     held = [n for n in summary.paused if _is_held(sweep, trial_name(sweep.name, n), child)]
     return {"parallel": 0 if sweep.spec.suspend else sweep.spec.limits.parallel_trials, "ended": ended, "held": held}
 
 
 def _is_held(sweep: Sweep, name: str, child: Child) -> bool:
-    """Whether a paused trial's job is held, and Kubernetes has told its pods to go."""
-    job, its = child(TRAINING_JOB.kind, name), child(JOB.kind, name)
+    """True if a paused trial's job is held, and Kubernetes has asked its pods to stop."""
+    job, its_job = child(TRAINING_JOB.kind, name), child(JOB.kind, name)
     if job is None or controller_uid(job) != sweep.uid or _has_verdict(job.get("status") or {}):
         return True
-    goes_on = its is not None and not is_true(its.get("status") or {}, "Suspended")
+    goes_on = its_job is not None and not is_true(its_job.get("status") or {}, "Suspended")
     return bool(job["spec"].get("suspend")) and not goes_on
 
 
 def _has_verdict(status: Manifest) -> bool:
-    """True if a job's own plan takes it for ended, which does not go by the word in `state`."""
+    """True if a job's own plan takes it for ended, which does not depend on the word in `state`."""
     return is_true(status, "Succeeded") or is_true(status, "Failed") or is_stopped(status)
 
 
-def _told(trial: WantedTrial, status: Manifest) -> Manifest:
-    """How a trial has ended, as the status of its job has it."""
+def _end_of(trial: WantedTrial, status: Manifest) -> Manifest:
+    """Return the end of a trial, as the status of its job has it."""
     # Of its pods and not of the job, which may have waited for a node, or been held.
-    runs = [each for each in status.get("attemptHistory") or [] if not each.get("node")]
-    seconds = sum(_seconds(run.get("startTime"), run.get("endTime")) for run in runs)
+    attempts = [attempt for attempt in status.get("attemptHistory") or [] if not attempt.get("node")]
+    seconds = sum(_seconds(attempt.get("startTime"), attempt.get("endTime")) for attempt in attempts)
     metrics, outputs = (status.get("metrics") or {}).get("latest") or {}, status.get("outputs") or {}
-    known = {"seconds": seconds, "metrics": metrics, "outputs": outputs}
+    results = {"seconds": seconds, "metrics": metrics, "outputs": outputs}
     if is_true(status, "Succeeded"):
-        return _end(trial, "Succeeded", exitCode=0, **known)
+        return _end(trial, "Succeeded", exitCode=0, **results)
     if is_stopped(status):
-        told = str((find(status, "Succeeded") or {}).get("message", ""))
-        return _end(trial, "Stopped", exitCode=NO_CODE, message=in_template(told), tail="", **known)
+        message = str((find(status, "Succeeded") or {}).get("message", ""))
+        return _end(trial, "Stopped", exitCode=NO_CODE, message=in_template(message), tail="", **results)
     failure = status.get("failure") or {}
-    words = {"message": in_template(str(failure.get("message", ""))), "tail": failure.get("tail", "")}
+    texts = {"message": in_template(str(failure.get("message", ""))), "tail": failure.get("tail", "")}
     outcome = "Stopped" if failure.get("reason") == STOPPED_EARLY else "Failed"
-    return _end(trial, outcome, exitCode=failure.get("exitCode") or NO_CODE, **known, **words)
+    return _end(trial, outcome, exitCode=failure.get("exitCode") or NO_CODE, **results, **texts)
 
 
 def _seconds(start: str | None, end: str | None) -> float:
     return max((parse_timestamp(end) - parse_timestamp(start)).total_seconds(), 0.0) if start and end else 0.0
 
 
-def _end(trial: WantedTrial, outcome: str, **known: Any) -> Manifest:
-    """An end as a trainer tells it; a trial that is a TrainingJob has one attempt, whose retries are its own."""
-    return {"trial": trial.trial, "attempt": 1, "outcome": outcome, "outputs": {}, **known}
+def _end(trial: WantedTrial, outcome: str, **fields: Any) -> Manifest:
+    """Return an end as a trainer reports it; a trial with a TrainingJob has one attempt, whose retries are its own."""
+    return {"trial": trial.trial, "attempt": 1, "outcome": outcome, "outputs": {}, **fields}

@@ -1,7 +1,8 @@
-"""Making a ModelVersion of the best trial's output."""
+"""Registration of the best trial's output as a ModelVersion."""
 
 from __future__ import annotations
 
+from ultramarine.resources.base import MlflowStatus
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.meta import GROUP, Manifest
 from ultramarine_contract.sweep_records import BestTrial
@@ -15,22 +16,22 @@ LABEL_SWEEP_UID = f"{GROUP}/sweep-uid"
 
 
 def registered(sweep: Sweep, seen: Seen) -> str:
-    """The name of the ModelVersion that was made of the best trial, if it was."""
+    """Return the name of the best trial's ModelVersion; empty if it does not exist yet."""
     return registration.registered(_maker(sweep, seen), seen).get(best_output(sweep), "")
 
 
 def to_register(
-    sweep: Sweep, best: BestTrial, record: OutputRecord, run: Manifest | None, seen: Seen
+    sweep: Sweep, best: BestTrial, record: OutputRecord, run: MlflowStatus | None, seen: Seen
 ) -> tuple[Manifest, ...]:
-    """The Model and the ModelVersion that are still to be made of the best trial; `run` records the sweep in MLflow."""
+    """Return the Model and the ModelVersion of the best trial that do not exist yet; `run` is the sweep's in MLflow."""
     names = [objective["metric"] for objective in objectives(sweep)]
     lineage = {"sweep": sweep.name, "trial": best.trial, "metrics": dict(zip(names, best.values, strict=False))}
     if run:
-        lineage["mlflow"] = run
+        lineage["mlflow"] = run.model_dump(by_alias=True)
     output = best_output(sweep)
-    wanted = sweep.spec.trial_template.spec.outputs[output]
+    spec = sweep.spec.trial_template.spec.outputs[output]
     model = sweep.spec.register_best or ""
-    candidate = Candidate(output, model, record, lineage, wanted.compile, wanted.allow_code_execution)
+    candidate = Candidate(output, model, record, lineage, spec.compile, spec.allow_code_execution)
     return registration.to_register(_maker(sweep, seen), [candidate], seen)
 
 

@@ -1,4 +1,4 @@
-"""Which outputs of a job become ModelVersions."""
+"""Registration of a job's outputs as ModelVersions."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ LABEL_JOB_UID = f"{GROUP}/training-job-uid"
 
 
 def registered(job: Job, seen: Seen) -> dict[str, str]:
-    """Output name to the name of the ModelVersion that was made of it."""
+    """Return the outputs that have a ModelVersion, with its name."""
     return registration.registered(_maker(job, seen), seen)
 
 
 def to_register(job: Job, record: TerminationRecord, seen: Seen) -> tuple[Manifest, ...]:
-    """The Models and ModelVersions that are still to be made of this job's outputs."""
+    """Return the Models and ModelVersions of this job's outputs that do not exist yet."""
     return registration.to_register(_maker(job, seen), _candidates(job, record, seen), seen)
 
 
@@ -38,8 +38,8 @@ def _candidates(job: Job, record: TerminationRecord, seen: Seen) -> Iterator[Can
     if record.metrics:
         lineage["metrics"] = dict(list(record.metrics.items())[: contract.METRIC_LIMIT])
     if run := training.mlflow(None, seen.platform, [record.mlflow_run]):
-        lineage["mlflow"] = run
+        lineage["mlflow"] = run.model_dump(by_alias=True)
     for name, output in sorted(job.spec.outputs.items()):
         if output.register_as is not None and name in record.outputs:
-            made, wanted = record.outputs[name], output.compile
-            yield Candidate(name, output.register_as, made, lineage, wanted, output.allow_code_execution)
+            stored, code = record.outputs[name], output.allow_code_execution
+            yield Candidate(name, output.register_as, stored, lineage, output.compile, code)
