@@ -1,4 +1,4 @@
-# `make` lists what there is. Everything runs on a bare Debian machine as root; nothing has to be installed before.
+# `make` lists the targets. Everything runs as root on a bare Debian machine; no program has to be installed before.
 PYTHON ?= python3
 BIN := .venv/bin
 CONTEXT ?=
@@ -10,39 +10,39 @@ MINUTES ?= 5
 OPTIONS ?=
 ALL ?=
 PYTEST := $(BIN)/pytest --durations=10 --durations-min=1
-# The one attacker who needs the cluster.
+# The only security test that needs the cluster.
 TENANT := tests/security/test_tenant.py
 LESS := $(if $(ALL),,and not slow)
 SWEEPS := PYTHONPATH=tests/e2e:tests:tests/api:tests/chaos $(BIN)/python bench
 
-.PHONY: docs help demo up down status install backup restore check test test-all unit api chaos-short e2e chaos scale sweep sweep-early sweep-kills sweep-memory writes soak serving lossless storage pool fuzz sbom generate format clean
-help:  ## this list
+.PHONY: $(shell grep -oE '^[a-z0-9-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
+help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: .venv/ready  ## the story from training to prediction; CONTEXT=... for a cluster of yours
+demo: .venv/demo  ## train a model, serve it and ask it; CONTEXT=... uses your own cluster
 	@$(BIN)/python examples/quickstart/demo.py --context "$(CONTEXT)"
 
-up: .venv/ready  ## a Kubernetes on this machine; TIER=bare for etcd and an API server only
+up: .venv/demo  ## start a Kubernetes on this machine; TIER=bare: only etcd and an API server
 	@$(BIN)/ultramarine-cluster up --tier $(TIER)
 
-install: .venv/ready  ## build the images and install the chart; CONTEXT=... for a cluster of yours
+install: .venv/demo  ## build the images and install the chart; CONTEXT=... uses your own cluster
 	@$(BIN)/ultramarine-cluster install --context "$(CONTEXT)"
 
-backup: .venv/ready  ## NAMESPACE's objects and files into FOLDER; RELEASE=... and CONTEXT=... of yours
+backup: .venv/demo  ## save NAMESPACE's objects and files to FOLDER; RELEASE=..., CONTEXT=...
 	@: $(if $(and $(NAMESPACE),$(FOLDER)),,$(error give NAMESPACE=... and FOLDER=...))
 	@$(BIN)/ultramarine-cluster backup --context "$(CONTEXT)" --namespace "$(RELEASE)" "$(NAMESPACE)" "$(FOLDER)"
 
-restore: .venv/ready  ## the backup in FOLDER into NAMESPACE; what had ended does not run again
+restore: .venv/demo  ## restore FOLDER into NAMESPACE; finished runs do not run again
 	@: $(if $(and $(NAMESPACE),$(FOLDER)),,$(error give NAMESPACE=... and FOLDER=...))
 	@$(BIN)/ultramarine-cluster restore --context "$(CONTEXT)" --namespace "$(RELEASE)" "$(FOLDER)" "$(NAMESPACE)"
 
-status: .venv/ready  ## what runs, whether it is well, where things are
+status: .venv/demo  ## show the components, their health and their files
 	@$(BIN)/ultramarine-cluster status
 
-down: .venv/ready  ## take away all that `make up` and `make demo` made; the cache stays
+down: .venv/demo  ## remove what `make up` and `make demo` made, except the cache
 	@$(BIN)/ultramarine-cluster down --all
 
-check: .venv/ready  ## style, types, layers, generated files, chart
+check: .venv/ready  ## check style, language, types, layers, generated files, documentation, chart
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -53,89 +53,101 @@ check: .venv/ready  ## style, types, layers, generated files, chart
 	@$(BIN)/ultramarine-cluster build helm
 	"$$($(BIN)/ultramarine-cluster build --print)/helm" lint --strict -f charts/ultramarine/ci/images-values.yaml charts/ultramarine
 
-docs: .venv/ready  ## the documentation as a site, in build/docs
+docs: .venv/ready  ## build the documentation site in build/docs
 	$(BIN)/sphinx-build -q -n -W --keep-going -b html docs build/docs
 
-test: unit api chaos-short e2e  ## the tests of every commit, on the embedded cluster; 25 minutes, once it is built
+test: unit api chaos-short e2e  ## run the tests of every commit; 25 minutes with a built cluster
 
-test-all:  ## all tests, also the slow ones of foreign frameworks, clients and rare stories
+test-all:  ## run all tests, with the slow ones; at most 90 minutes
 	@$(MAKE) --no-print-directory test ALL=1
 
-unit: .venv/ready  ## pure functions and golden manifests, and our programs on loopback
+unit: .venv/ready  ## run unit, gateway, security and golden tests
 	$(PYTEST) -n 3 --dist worksteal tests/unit tests/gateway tests/security --ignore $(TENANT) tests/golden -m "not long $(LESS)"
 
-api: .venv/ready  ## every rule of the CRDs against a real kube-apiserver
+api: .venv/ready  ## test every CRD rule against a real kube-apiserver
 	$(PYTEST) -n 3 --dist loadfile tests/api -m "not long $(LESS)"
 
-chaos-short: .venv/ready  ## the promises under faults, a sample of lives; ALL=1 for all lives
+chaos-short: .venv/ready  ## test the promises under faults, by a sample; ALL=1 for all
 	$(PYTEST) -n 4 tests/chaos -m "not long $(LESS)" --timeout=1200
 
-e2e: .venv/ready  ## whole stories on the real cluster, several at once, and then those that need it for themselves
+e2e: .venv/ready  ## run stories on the embedded cluster
 	@export ULTRAMARINE_E2E_BEGAN=$$(date -u +%Y-%m-%dT%H:%M:%S+00:00); set -x; \
 	nice $(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder tests/e2e $(TENANT) -m "not exclusive $(LESS)" || failed=1; \
 	$(PYTEST) tests/e2e -m "exclusive $(LESS)" || failed=1; \
 	exit $${failed:-0}
 
-chaos: .venv/ready  ## every promise, every kill, SEEDS random schedules, 10,000 manifests of misuse; about an hour
+chaos: .venv/ready  ## run every kill, SEEDS schedules and 10,000 bad manifests; an hour
 	ULTRAMARINE_CHAOS_SEEDS=$(SEEDS) $(BIN)/pytest tests/chaos --timeout=3600
 	ULTRAMARINE_MISUSE=10000 $(BIN)/pytest tests/api/test_misuse.py tests/api/test_deep_misuse.py -s
 
-scale: .venv/ready  ## thousands of jobs and versions, hundreds of endpoints, on simulated nodes; 40 minutes, prints tables
+scale: .venv/ready  ## measure thousands of objects on simulated nodes; 40 minutes
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/scale.py
 
-sweep: .venv/ready  ## 40 trials of a second by two workers: how long, and what it writes; two minutes; OPTIONS=--help
+sweep: .venv/ready  ## measure a sweep of 40 trials; two minutes; OPTIONS=--help
 	$(SWEEPS)/sweep.py $(OPTIONS)
 
-sweep-early: .venv/ready  ## what early termination saves of 60 trainings, and whether the best is lost; ten minutes
+sweep-early: .venv/ready  ## measure what early termination saves; ten minutes; OPTIONS=--help
 	$(SWEEPS)/sweep_early.py $(OPTIONS)
 
-sweep-kills: .venv/ready  ## 10,000 trials while the operator is killed every half minute: none may be lost
+sweep-kills: .venv/ready  ## run 10,000 trials while the operator is killed; OPTIONS=--help
 	$(SWEEPS)/sweep_kills.py $(OPTIONS)
 
-sweep-memory: .venv/ready  ## the coordinator's memory by the number of trials, without a cluster; a minute, OPTIONS=--help
+sweep-memory: .venv/ready  ## measure the coordinator's memory; a minute; OPTIONS=--help
 	PYTHONPATH=tests/unit:tests:tests/api:tests/chaos $(BIN)/python bench/sweep_memory.py $(OPTIONS)
 
-writes: .venv/ready  ## what a job costs the API server, and how soon it has a pod; a few minutes, prints tables
+writes: .venv/ready  ## measure a job's writes and its delay; a few minutes
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/writes.py
 
-fuzz: .venv/ready  ## MINUTES of bytes by chance (default 5) at the storage, the gateway, the server and all parsers
+fuzz: .venv/ready  ## fuzz all parsers and servers for MINUTES (default 5)
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt atheris schemathesis  # the extra `fuzz`
 	PYTHONPATH=sdk:contract:operator:trainer-image:server-image:gateway-image:cluster:tests $(BIN)/python tests/security/fuzz.py all $$(($(MINUTES) * 60))
 
-soak: .venv/ready  ## HOURS of churn (default 1), and the slopes of memory, descriptors, tasks and queue age
+soak: .venv/ready  ## run HOURS of churn (default 1) and watch for leaks
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/soak.py --hours $(HOURS)
 
-serving: .venv/ready  ## our server against mlserver, kserve, mlflow, litserve, bentoml, FastAPI; 20 minutes, prints tables
+serving: .venv/ready  ## compare the server with six others; 20 minutes
 	PYTHONPATH=tests:tests/api:tests/chaos $(BIN)/python bench/serving.py
 
-lossless: .venv/ready  ## 10 minutes of requests during rollouts, pod deletes, a drain, new keys and scaling: none may fail
+lossless: .venv/ready  ## count failed requests during every kind of change; 10 minutes
 	PYTHONPATH=tests/e2e:tests $(BIN)/python bench/lossless.py
 
-storage: .venv/ready  ## the embedded storage with 1, 50 and 1,000 namespaces; two minutes, prints a table
+storage: .venv/ready  ## measure the storage with up to 1,000 namespaces; two minutes
 	PYTHONPATH=tests/unit:tests:tests/api:tests/chaos $(BIN)/python bench/storage.py $(OPTIONS)
 
-pool: .venv/ready  ## 300 small models behind one endpoint: first use, latency, memory of each; two minutes, prints tables
+pool: .venv/ready  ## measure 300 small models behind one endpoint; two minutes
 	PYTHONPATH=tests/unit:tests:tests/api:tests/chaos $(BIN)/python bench/pool.py
 
-sbom: .venv/ready  ## what is in each image, as CycloneDX, into build/sbom
+cold: .venv/ready  ## measure the way from a clone to the prediction without caches
+	$(BIN)/python bench/cold.py
+
+release: .venv/ready  ## write images, chart, wheel, SBOMs and checksums of VERSION into dist
+	@: $(if $(VERSION),,$(error give VERSION=...))
+	@$(BIN)/python -m ultramarine_cluster.release "$(VERSION)" --registry "$(REGISTRY)"
+
+sbom: .venv/ready  ## write what is in each image, as CycloneDX, into build/sbom
 	@$(BIN)/python -m ultramarine_cluster.sbom build/sbom
 
-generate: .venv/ready  ## write crds/, the chart's copies, docs/reference/ and tables of docs/ again
+generate: .venv/ready  ## write crds/, the chart's copies and the reference again
 	$(BIN)/python -m ultramarine_operator.generate
 
-format: .venv/ready  ## let ruff set the code
+format: .venv/ready  ## format the code by ruff
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean:  ## `make down`, and remove .venv too
-	@if test -e .venv/ready; then $(MAKE) down; fi
+clean:  ## `make down`, then remove .venv
+	@if test -e .venv/demo; then $(MAKE) down; fi
 	rm -rf .venv
 
-.venv/ready: pyproject.toml constraints.txt docs/requirements.txt
+.venv/ready: .venv/demo docs/requirements.txt
+	@echo "installing what development needs into .venv"
+	@$(BIN)/python cluster/install.py --editable dev -r docs/requirements.txt
+	@touch $@
+
+.venv/demo: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer with venv is needed: apt-get update && apt-get install -y python3-venv"; \
 		test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq python3-venv; }
-	@echo "installing the Python requirements into .venv (about a minute, the first time)"
+	@echo "installing what the launcher and the demo need into .venv"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]' -r docs/requirements.txt
+	@$(BIN)/python cluster/install.py --editable demo
 	@touch $@

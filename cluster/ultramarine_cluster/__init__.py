@@ -1,1 +1,1 @@
-"""The embedded Kubernetes of Ultramarine: built from Go modules, started and taken away by this package."""
+"""The embedded Kubernetes of Ultramarine: built from Go modules, started and removed by this package."""

@@ -15,17 +15,17 @@ from .paths import REPOSITORY, State, cache, state_root
 TEACH = """\
 Kubernetes on this machine, without Docker, systemd or a registry.
 
-  ultramarine-cluster up                    one node, ready in under 30 s (the first time it is built: about 12 min)
+  ultramarine-cluster up                    one node, ready in under 30 s (the first time it is built: 7 min)
   eval "$(ultramarine-cluster env)"         kubectl and helm for it, in this shell
   ultramarine-cluster images load operator  build an image of this repository and put it into the cluster
-  ultramarine-cluster images load my.tar    put an image of yours into the cluster
-  ultramarine-cluster backup team-a folder  a namespace's objects and files into a folder; `restore` is the way back
-  ultramarine-cluster status                what runs, whether it is well, where things are
-  ultramarine-cluster down                  take everything away, as if it had never been
+  ultramarine-cluster images load my.tar    put your own image into the cluster
+  ultramarine-cluster backup team-a folder  save a namespace's objects and files; `restore` is the reverse
+  ultramarine-cluster status                show the components, their health and their files
+  ultramarine-cluster down                  remove the cluster without a trace
 
   ultramarine-cluster up --tier bare --name tests   only etcd and an API server, in 5 s, beside whatever else runs
 
-Every command may be killed and run again. Where things lie:
+Every command may be killed and run again. Folders:
   $ULTRAMARINE_CACHE   programs and image layers, shared by all clones   (now {cache})
   $ULTRAMARINE_STATE   one folder for each running cluster, with logs/   (now {state})
 """
@@ -43,28 +43,28 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, promise: str, *, named: bool = True) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=promise, description=promise)
         if named:
-            made.add_argument("--name", default="full", help="which cluster (default: %(default)s)")
+            made.add_argument("--name", default="full", help="name of the cluster (default: %(default)s)")
         return made
 
     made = command("build", "Build the programs that are missing.", named=False)
-    made.add_argument("program", nargs="*", help="which (default: all)")
-    made.add_argument("--print", action="store_true", dest="folder", help="print only the folder that they lie in")
+    made.add_argument("program", nargs="*", help="names (default: all)")
+    made.add_argument("--print", action="store_true", dest="folder", help="print only their folder")
     made = command("up", "Bring a cluster up, or repair it.", named=False)
     made.add_argument(
         "--tier", choices=cluster.TIERS, default="full", help="full: runs pods; bare: the API only (default: full)"
     )
     made.add_argument("--name", help="the name of its state folder (default: the tier's name)")
-    made = command("down", "Take a cluster away without a trace; the cache stays.")
+    made = command("down", "Remove a cluster without a trace, except the cache.")
     made.add_argument("--all", action="store_true", help="every cluster under the state folder")
     made.add_argument("--purge-cache", action="store_true", help="remove programs, images and downloads too")
-    command("status", "Show what runs, whether it is well, and where things are.")
-    command("env", 'Print what makes kubectl and helm of this shell the cluster\'s: eval "$(ultramarine-cluster env)".')
+    command("status", "Show the components, their health and their files.")
+    command("env", 'Print variables for kubectl and helm in this shell: eval "$(ultramarine-cluster env)".')
     made = command("kubeconfig", "Print the path of the kubeconfig.")
     made.add_argument("--print", action="store_true", dest="whole", help="print its text instead")
     made = command("logs", "Print the end of the components' logs.")
-    made.add_argument("component", nargs="*", help="which (default: all)")
-    made.add_argument("-f", "--follow", action="store_true", help="go on as they grow")
-    made.add_argument("-n", "--lines", default="40", help="how many lines of each (default: %(default)s)")
+    made.add_argument("component", nargs="*", help="names (default: all)")
+    made.add_argument("-f", "--follow", action="store_true", help="follow them")
+    made.add_argument("-n", "--lines", default="40", help="number of lines (default: %(default)s)")
     made = command(
         "install", "Build the images and install the chart, into the embedded cluster by default.", named=False
     )
@@ -75,9 +75,9 @@ def parser() -> argparse.ArgumentParser:
         (
             "backup",
             ("team", "folder"),
-            "Back a namespace up: its objects with their statuses, and all its files.",
+            "Save a namespace: its objects with their statuses, and all its files.",
         ),
-        ("restore", ("folder", "team"), "Restore a backup into a namespace; what had ended does not run again."),
+        ("restore", ("folder", "team"), "Restore a backup into a namespace; finished runs do not run again."),
     ):
         made = command(name, promise, named=False)
         for word in words:
@@ -85,19 +85,19 @@ def parser() -> argparse.ArgumentParser:
         made.add_argument("--context", default="", help="a context of your kubeconfig (default: the embedded cluster)")
         made.add_argument("--namespace", default="ultramarine", help="the release's namespace (default: %(default)s)")
         if name == "backup":
-            made.add_argument("--no-secrets", action="store_true", help="leave the keys of endpoints out")
+            made.add_argument("--no-secrets", action="store_true", help="leave out the keys of endpoints")
     made = command("images", "Build the repository's images, push them to $REGISTRY, or load images into a cluster.")
     made.add_argument("action", choices=("build", "load", "push", "list"))
     built = f"{', '.join(images.table())} (default: all but mlflow and the examples)"
     other = "to load, also the file of an OCI or docker archive, or an image that docker, podman or buildah has"
     made.add_argument("image", nargs="*", help=f"which: {built}; {other}")
     made.add_argument("--kind", metavar="CLUSTER", help="load into this kind cluster instead")
-    made.add_argument("--as", dest="alias", default="", metavar="NAME", help="what pods call an archive's image")
+    made.add_argument("--as", dest="alias", default="", metavar="NAME", help="name of an archive's image for pods")
     return top
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; 0 when it did what it promises."""
+    """Run one command; return 0 if it succeeded."""
     chosen = parser().parse_args(argv)
     try:
         return _run(chosen)
@@ -136,8 +136,8 @@ def _run(chosen: argparse.Namespace) -> int:
         case "env":
             say(target.embedded(cluster.find(chosen.name)).shown)
         case "kubeconfig":
-            found = cluster.find(chosen.name).kubeconfig
-            say(found.read_text() if chosen.whole else str(found))
+            file = cluster.find(chosen.name).kubeconfig
+            say(file.read_text() if chosen.whole else str(file))
         case "logs":
             files = status.log_files(State(chosen.name), chosen.component)
             sys.stdout.flush()
@@ -167,7 +167,7 @@ def _down(chosen: argparse.Namespace) -> None:
         if others := [state.name for state in cluster.states()]:
             raise ClusterError(
                 f"the cache is in use by {', '.join(others)}",
-                "end them too: ultramarine-cluster down --all --purge-cache",
+                "remove them too: ultramarine-cluster down --all --purge-cache",
             )
         down.purge_cache()
     else:
@@ -177,7 +177,7 @@ def _down(chosen: argparse.Namespace) -> None:
 
 def _images(chosen: argparse.Namespace) -> None:
     if chosen.alias and (chosen.action != "load" or len(chosen.image) != 1 or chosen.image[0] in images.table()):
-        raise ClusterError("--as names the one image that is loaded from elsewhere", "give one file or image with it")
+        raise ClusterError("--as needs exactly one file or image from elsewhere", "name one file or image with it")
     if chosen.action == "push":
         target.push_images(chosen.image or target.OWN_IMAGES)
         return
@@ -197,7 +197,7 @@ def _images(chosen: argparse.Namespace) -> None:
             notes.append(ref)
             if chosen.action == "load":
                 needed = images.load(ref, State(chosen.name), kind=chosen.kind)
-                notes.append("loaded" if needed else "was loaded")
+                notes.append("loaded" if needed else "already loaded")
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from .paths import CLUSTER_FOLDER, State
 from .programs import path as program
 
 DEPLOYMENTS = ("coredns", "metrics-server", "local-path-provisioner")
-# `up` ends when these are there; metrics come a quarter of a minute later by themselves.
+# `up` waits for these; metrics-server becomes ready a quarter of a minute later.
 NEEDED = ("coredns", "local-path-provisioner")
 
 
 def manifests(state: State, image: str) -> str:
-    """The manifests with this cluster's addresses, folders and image in them."""
+    """Return the manifests with this cluster's addresses, folders and image."""
     forward = " ".join(config.nameservers())
     values = {
         "IMAGE": image,
@@ -32,7 +32,7 @@ def manifests(state: State, image: str) -> str:
 
 
 def apply(state: State, image: str) -> None:
-    """Apply the manifests, and let kube-system run what it needs."""
+    """Apply the manifests, and allow privileged pods in kube-system."""
     kubectl(state, "label", "namespace", "kube-system", "--overwrite", "pod-security.kubernetes.io/enforce=privileged")
     kubectl(
         state, "apply", "--server-side", "--force-conflicts", "--field-manager=ultramarine-cluster", "-f", "-",
@@ -41,7 +41,7 @@ def apply(state: State, image: str) -> None:
 
 
 def wait(state: State, within: float = 90) -> None:
-    """Return when the addons that others stand on are available; else say which pod is not, and why."""
+    """Wait until the needed addons are available; otherwise fail with the pods and their events."""
     until = time.monotonic() + within
     while lacking := _lacking(state):
         if time.monotonic() > until:
@@ -49,26 +49,26 @@ def wait(state: State, within: float = 90) -> None:
             events = kubectl(state, "-n", "kube-system", "get", "events", "--sort-by=.lastTimestamp")
             raise ClusterError(
                 f"{', '.join(lacking)} not available after {within:.0f} s\n{pods}\n{events[-2000:]}",
-                "look at the pods in kube-system; `ultramarine-cluster logs kubelet` tells more",
+                "Look at the pods in kube-system; `ultramarine-cluster logs kubelet` shows more.",
             )
         time.sleep(0.3)
 
 
 def wait_node(state: State, within: float = 60) -> None:
-    """Return when the node says that it is ready; else give its own reason."""
+    """Wait until the node is ready; otherwise fail with the node's own reason."""
     until = time.monotonic() + within
     while (why := node_state(state)) != "Ready":
         if time.monotonic() > until:
             raise ClusterError(
                 f"the node is not ready after {within:.0f} s: {why}",
-                "`ultramarine-cluster logs kubelet` and `logs containerd` tell more",
+                "Read `ultramarine-cluster logs kubelet` and `logs containerd`.",
                 log=state.logs / "kubelet.log",
             )
         time.sleep(0.2)
 
 
 def node_state(state: State) -> str:
-    """ "Ready", or why the node is not. A condition that the kubelet has stopped renewing does not count."""
+    """Return "Ready", or the reason why not. A condition that the kubelet no longer renews does not count."""
     try:
         node = json.loads(kubectl(state, "get", "--raw", f"/api/v1/nodes/{network.NODE_NAME}"))
     except subprocess.CalledProcessError as error:
@@ -76,11 +76,11 @@ def node_state(state: State) -> str:
     for condition in node["status"].get("conditions", ()):
         if condition["type"] == "Ready":
             return "Ready" if condition["status"] == "True" else str(condition["message"])
-    return "it has not reported yet"
+    return "the node has not reported yet"
 
 
 def kubectl(state: State, *argv: str, input: str | None = None) -> str:
-    """Run kubectl against this cluster and give what it printed."""
+    """Run kubectl against this cluster and return its output."""
     return run(program("kubectl"), "--kubeconfig", state.kubeconfig, "--request-timeout=20s", *argv, input=input)
 
 
@@ -94,7 +94,7 @@ def _lacking(state: State) -> list[str]:
         and item["status"].get("updatedReplicas", 0) >= 1
     }
     lacking = [name for name in NEEDED if name not in well]
-    # After a restart of the node the API still tells of pods as they were; an answer through the Service is sure.
+    # After a restart of the node the API shows the pods' old state; an answer through the Service is proof.
     if not lacking and probes.dns(network.DNS_SERVICE, "kubernetes.default.svc.cluster.local")():
         return ["coredns"]
     return lacking

@@ -55,7 +55,7 @@ def save(target: Target, release: str, namespace: str, folder: Path, *, secrets:
         raise ClusterError(f"{folder} has the backup of namespace {before['namespace']}", remedy, step="backup")
     about.unlink(missing_ok=True)  # what the folder has is no longer complete
     with step(f"objects of {namespace}") as notes:
-        resources = [_kept(each) for kind in KINDS for each in _listed(target, kind, namespace)]
+        resources = [_kept(item) for kind in KINDS for item in _listed(target, kind, namespace)]
         _write(folder / "resources.json", resources)
         _write(folder / "secrets.json", _secrets(target, namespace, resources) if secrets else [])
         notes.append(_counted(resources))
@@ -67,16 +67,16 @@ def save(target: Target, release: str, namespace: str, folder: Path, *, secrets:
 
 
 def restore(target: Target, release: str, folder: Path, namespace: str) -> None:
-    """Bring a backup into a namespace that the release looks after, in place of nothing that is there.
+    """Restore a backup into a namespace of the release, without replacing any object.
 
-    Raises ClusterError if the folder has no complete backup, if the namespace has an object or Secret of the same
-    name, and at the end for objects that the API server refused.
+    Raises ClusterError for an incomplete backup or an object or Secret of the same name. At the end it names the
+    objects that the API server refused.
     """
     if (about := _read(folder / "backup.json")) is None:
         raise ClusterError(f"{folder} has no complete backup", "run the backup again", step="restore")
     mark = f"{about['namespace']}@{about['time']}"
     old = f"s3://{about['bucket']}/{about['namespace']}/"
-    resources = wanted(_read(folder / "resources.json") or [])
+    resources = to_restore(_read(folder / "resources.json") or [])
     secrets: list[Manifest] = _read(folder / "secrets.json") or []
     present = {_key(item): item for kind in KINDS for item in _listed(target, kind, namespace)}
     present |= {_key(item): item for item in map(partial(_secret, target, namespace), secrets) if item}
@@ -114,7 +114,7 @@ def restore(target: Target, release: str, folder: Path, namespace: str) -> None:
         raise ClusterError("; ".join(refusals), remedy, step="restore")
 
 
-def wanted(resources: list[Manifest]) -> list[Manifest]:
+def to_restore(resources: list[Manifest]) -> list[Manifest]:
     """Return the objects to restore: all but the trials of sweeps that had not ended, which begin again."""
     unfinished = {item["metadata"]["name"] for item in resources if item["kind"] == "Sweep" and not is_over(item)}
 
@@ -201,7 +201,7 @@ def _storage(target: Target, release: str, namespace: str) -> Iterator[tuple[S3C
     [container] = target.json("get", "deployment", "ultramarine-operator", "-n", release)["spec"]["template"]["spec"][
         "containers"
     ]
-    settings = {each["name"].removeprefix("ULTRAMARINE_"): each.get("value", "") for each in container["env"]}
+    settings = {entry["name"].removeprefix("ULTRAMARINE_"): entry.get("value", "") for entry in container["env"]}
     try:
         keys = target.secret(namespace, settings["STORAGE_SECRET"])
     except subprocess.CalledProcessError as error:
@@ -263,7 +263,7 @@ def _download(client: S3Client, bucket: str, prefix: str, folder: Path) -> tuple
 
 
 def _upload(client: S3Client, bucket: str, prefix: str, folder: Path, since: datetime) -> int:
-    """Store the folder's files, but for those that were stored in that size `since` the backup; return how many."""
+    """Store the folder's files, except those stored in that size `since` the backup; return their number."""
     items = {item["Key"]: item for item in _items(client, bucket, prefix) if item["LastModified"] >= since}
     count = 0
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -281,7 +281,7 @@ def _items(client: S3Client, bucket: str, prefix: str) -> Iterator[Any]:
 
 def _listed(target: Target, kind: str, namespace: str) -> list[Manifest]:
     items: list[Manifest] = target.json("get", f"{kind}.{GROUP}", "-n", namespace)["items"]
-    return [each for each in items if not each["metadata"].get("deletionTimestamp")]
+    return [item for item in items if not item["metadata"].get("deletionTimestamp")]
 
 
 def _kept(manifest: Manifest) -> Manifest:
@@ -289,7 +289,7 @@ def _kept(manifest: Manifest) -> Manifest:
     meta = manifest["metadata"]
     annotations = {name: text for name, text in (meta.get("annotations") or {}).items() if name not in DROPPED}
     labels = {name: text for name, text in (meta.get("labels") or {}).items() if name not in DROPPED}
-    owner = next((each for each in meta.get("ownerReferences") or [] if each["kind"] in KINDS), None)
+    owner = next((owner for owner in meta.get("ownerReferences") or [] if owner["kind"] in KINDS), None)
     kept = {"name": meta["name"], "labels": labels, "annotations": annotations}
     if owner:
         kept["owner"] = {"kind": owner["kind"], "name": owner["name"]}
@@ -300,11 +300,11 @@ def _kept(manifest: Manifest) -> Manifest:
 
 def _secrets(target: Target, namespace: str, resources: list[Manifest]) -> list[Manifest]:
     """The Secrets with the keys of endpoints, generated or their authors' own."""
-    statuses = [each.get("status") or {} for each in resources if each["kind"] == "OnlineEndpoint"]
+    statuses = [item.get("status") or {} for item in resources if item["kind"] == "OnlineEndpoint"]
     names = {str(status["keysSecret"]) for status in statuses if status.get("keysSecret")}
-    found = [target.json("get", "secret", name, "-n", namespace) for name in sorted(names)]
+    secrets = [target.json("get", "secret", name, "-n", namespace) for name in sorted(names)]
     kinds = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque"}
-    return [{**kinds, "metadata": {"name": each["metadata"]["name"]}, "data": each["data"]} for each in found]
+    return [{**kinds, "metadata": {"name": item["metadata"]["name"]}, "data": item["data"]} for item in secrets]
 
 
 def _secret(target: Target, namespace: str, secret: Manifest) -> Manifest | None:
@@ -322,7 +322,7 @@ def _mark(manifest: Manifest) -> str:
 
 
 def _counted(resources: list[Manifest]) -> str:
-    counts = {kind: sum(each["kind"] == kind for each in resources) for kind in KINDS}
+    counts = {kind: sum(item["kind"] == kind for item in resources) for kind in KINDS}
     return ", ".join(f"{count} {kind}s" for kind, count in counts.items() if count) or "none"
 
 
@@ -332,7 +332,7 @@ def _read(path: Path) -> Any:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ClusterError(f"{path} is no JSON: {error}", "run the backup again") from error
+        raise ClusterError(f"{path} is not valid JSON: {error}", "run the backup again") from error
 
 
 def _write(path: Path, document: Any) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import configparser
 import os
 import platform
+import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -21,26 +23,26 @@ from .paths import cache, write
 SUITE = "bookworm"
 SECURITY = f"deb http://deb.debian.org/debian-security {SUITE}-security main\n"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-INCLUDE = "python3,python3-pip,ca-certificates"
-# What nobody reads inside an image.
+INCLUDE = "python3,python3-pip,ca-certificates,libgomp1"
+# Files that no program reads inside an image.
 TRIM = (
     "var/cache/apt", "var/lib/apt/lists", "var/log", "var/cache/debconf", "usr/share/doc", "usr/share/man",
-    "usr/share/info", "usr/share/locale", "usr/share/lintian", "usr/share/bug",
+    "usr/share/info", "usr/share/locale", "usr/share/lintian", "usr/share/bug", "var/cache/ldconfig",
 )  # fmt: skip
 _CERTIFICATES = Path("/etc/ssl/certs")
-# Settings that speak of places on this machine alone.
+# Settings that name places on this machine.
 _NOT_LENT = ("PIP_CONFIG_FILE", "PIP_CACHE_DIR", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_ROOT", "PIP_LOG")
 _BUNDLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 
 def base_reference() -> str:
-    """The base image's name, whose tag changes with the way it is made."""
-    made_of = repr((SUITE, SECURITY, INCLUDE, TRIM, platform.machine(), "python3 as python, pip unlocked, 1"))
+    """Return the base image's name; its tag changes with the recipe."""
+    made_of = repr((SUITE, SECURITY, INCLUDE, TRIM, platform.machine(), "python3 as python, pip unlocked, 2"))
     return f"localhost/ultramarine/base:{sha256(made_of.encode()).hexdigest()[:12]}"
 
 
 def base(progress: Progress) -> str:
-    """Make the base image unless it is there: a minimal Debian that looks like the python:slim images."""
+    """Make the base image if it is missing: a minimal Debian like the python:slim images."""
     ref = base_reference()
     packages.ensure()
     if ref in run(*_buildah(), "images", "--format", "{{.Name}}:{{.Tag}}").split():
@@ -49,16 +51,18 @@ def base(progress: Progress) -> str:
     log.unlink(missing_ok=True)
     progress.expected += 150
     progress.begin("debootstrap makes the base image (Debian with Python), once for this machine")
+    began = time.time()
     with scratch_folder() as work:
         root = work / "root"
         argv: list[str | Path] = ["debootstrap", "--variant=minbase", f"--include={INCLUDE}", SUITE, root]
         run_logged(argv, log, progress, remedy="debootstrap needs root and a Debian mirror; read the log")
         _update(root, log, progress)
         _trim(root)
+        _clamp(root, began)
         container = run(*_buildah(), "from", "scratch").strip()
         try:
             mounted = run(*_buildah(), "mount", container).strip()
-            run_logged(["cp", "-a", f"{root}/.", mounted], log, progress, remedy="is the disk full?")
+            run_logged(["cp", "-a", f"{root}/.", mounted], log, progress, remedy="check the free space of the disk")
             run(*_buildah(), "umount", container)
             run(*_buildah(), "config", "--cmd", "python3", "--env", f"PATH={PATH}", container)
             run_logged([*_buildah(), "commit", "--quiet", container, ref], log, progress, remedy="read the log")
@@ -68,27 +72,31 @@ def base(progress: Progress) -> str:
 
 
 def build(context: Path, dockerfile: Path, ref: str, base_ref: str | None, log: Path, progress: Progress) -> None:
-    """Build a Dockerfile; certificates and pip's settings of the machine are lent to it and leave no trace."""
+    """Build a Dockerfile with the machine's certificates and pip settings, which leave no trace in the image."""
     packages.ensure()
     argument = ["--build-arg", f"BASE={base_ref}"] if base_ref else []
     with scratch_folder() as lent:
         run_logged(
-            [*_buildah(), "build", "--layers", "--isolation", "chroot", *argument, *_lend(lent), "-t", ref,
-             "-f", dockerfile, context],
+            [*_buildah(), "build", "--layers", "--timestamp", "0", "--isolation", "chroot", *argument, *_lend(lent),
+             "-t", ref, "-f", dockerfile, context],
             log,
             progress,
-            remedy="read the log; the Dockerfile or one of its inputs is at fault",
+            remedy="read the log, then fix the Dockerfile or its inputs",
         )  # fmt: skip
 
 
-def write_archive(ref: str, path: Path, log: Path, progress: Progress) -> None:
-    """Write the image as one file that containerd imports, whole or not at all."""
+def write_archive(ref: str, path: Path, log: Path, progress: Progress, compression: str = "zstd") -> None:
+    """Write the image as an OCI archive, whole or not at all.
+
+    zstd takes half of gzip's work, and containerd reads it; older registries and engines want gzip. There is no archive
+    without compression: buildah 1.28 ignores --disable-compression.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".part{os.getpid()}")
     part.unlink(missing_ok=True)
-    # Uncompressed: it never travels, and packing would take longer than all the rest.
-    argv = [*_buildah(), "push", "--quiet", "--disable-compression", ref, f"oci-archive:{part}:{ref}"]
-    run_logged(argv, log, progress, remedy="is the disk full?")
+    level = ["--compression-level", "1"] if compression == "zstd" else []
+    argv = [*_buildah(), "push", "--quiet", "--compression-format", compression, *level]
+    run_logged([*argv, ref, f"oci-archive:{part}:{ref}"], log, progress, remedy="check the free space of the disk")
     part.rename(path)
 
 
@@ -98,13 +106,13 @@ def push(ref: str, remote: str) -> None:
 
 
 def forget(ref: str) -> None:
-    """Drop an image that nothing asks for any more; layers that others share stay."""
+    """Remove an image; layers that others share stay."""
     run(*_buildah(), "rmi", ref, check=False)
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for the time of the work, on the cache's disk, because /tmp may be small memory."""
+    """Yield a temporary folder on the cache's disk, because /tmp may be in memory."""
     parent = cache() / "work"
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=parent) as name:
@@ -113,13 +121,13 @@ def scratch_folder() -> Iterator[Path]:
 
 def _buildah() -> list[str]:
     if shutil.which("buildah") is None:
-        raise ClusterError("there is no buildah", "run `ultramarine-cluster build` as root, which installs it")
+        raise ClusterError("buildah is not installed", "run `ultramarine-cluster build` as root, which installs it")
     store = cache() / "buildah"
     return ["buildah", "--root", f"{store}/storage", "--runroot", f"{store}/run", "--storage-driver", "overlay"]
 
 
 def _update(root: Path, log: Path, progress: Progress) -> None:
-    """Install the security updates, which debootstrap leaves out; say so if their archive does not answer."""
+    """Install the security updates, which debootstrap leaves out; print a line if their archive does not answer."""
     (root / "etc/apt/sources.list.d/security.list").write_text(SECURITY)
     env = {"DEBIAN_FRONTEND": "noninteractive"}
     try:
@@ -136,20 +144,38 @@ def _trim(root: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-    # As in the python:slim images: `python` is there, and pip may install into the system, which is all there is.
+    # As in the python:slim images: `python` exists, and pip may install into the system.
     if not (root / "usr/bin/python").exists():
         (root / "usr/bin/python").symlink_to("python3")
     for lock_file in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
         lock_file.unlink()
-    # debootstrap brings the machine's own name and name servers along.
+    # debootstrap copies the machine's own name and name servers.
     (root / "etc/hostname").unlink(missing_ok=True)
     (root / "etc/resolv.conf").unlink(missing_ok=True)
 
 
-def _lend(folder: Path) -> list[str]:
-    """Mounts for the time of a build: the machine's certificates, its pip settings as one file, pip's downloads.
+def _clamp(root: Path, began: float) -> None:
+    """Set the time of all that the installation wrote to 0; what packages brought keeps the time that they gave it.
 
-    Mounts and not arguments or variables, because those would stay in the image's history or configuration.
+    Files with the hour or the machine in them go.
+    """
+    for name in ("etc/machine-id", "var/lib/dbus/machine-id", "etc/.pwd.lock"):
+        (root / name).unlink(missing_ok=True)
+    for name in ("var/lib/dpkg", "var/cache/debconf", "etc"):
+        for backup in (root / name).glob("*-old" if "var" in name else "*-"):
+            backup.unlink()
+    for file in (root / "etc/shadow",):
+        # The day of the last change of each password, none of which exists.
+        file.write_text(re.sub(r"(?m)^(\w[\w-]*:[^:]*:)\d+:", r"\g<1>0:", file.read_text()))
+    for path in (root, *root.rglob("*")):
+        if path.lstat().st_mtime >= began:
+            os.utime(path, (0, 0), follow_symlinks=False)
+
+
+def _lend(folder: Path) -> list[str]:
+    """Return mounts for a build: the machine's certificates, its pip settings as one file, pip's downloads.
+
+    Arguments or variables would stay in the image's history or configuration.
     """
     lent = ["-v", f"{_CERTIFICATES}:{_CERTIFICATES}:ro"] if _CERTIFICATES.is_dir() else []
     downloads = cache() / "pip"
@@ -161,7 +187,7 @@ def _lend(folder: Path) -> list[str]:
 
 
 def pip_settings(environment: dict[str, str]) -> tuple[str, list[str]]:
-    """The machine's pip settings, from files and variables alike, as one pip.conf and the mounts that it speaks of."""
+    """Return the machine's pip settings, of files and variables, as one pip.conf, and the mounts that it needs."""
     merged = configparser.RawConfigParser()
     files = ["/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf", environment.get("PIP_CONFIG_FILE", "")]
     merged.read([Path(name).expanduser() for name in files if name])

@@ -1,4 +1,4 @@
-"""Bring a cluster up, or bring what is left of one back to life.
+"""Start a cluster, or repair one.
 
 from ultramarine_cluster import cluster
 with cluster.up("bare", name="tests") as running:
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +20,14 @@ from .errors import ClusterError
 from .paths import State, lock, lock_name, states, write
 from .process import Component
 
-BUSY = "another ultramarine-cluster works on this cluster"
+BUSY = "another ultramarine-cluster uses this cluster"
 TIERS = ("full", "bare")
 __all__ = ["TIERS", "Cluster", "ClusterError", "find", "states", "up"]
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A running cluster and the ways to it; as a context manager it is taken down at the end."""
+    """A running cluster and its access; as a context manager it is removed at the end."""
 
     state: State
     tier: str
@@ -54,25 +55,25 @@ class Cluster:
 
     @property
     def audit_log(self) -> Path:
-        """The requests of service accounts outside kube-system, one audit event of Kubernetes' own a line."""
+        """The requests of service accounts outside kube-system: an audit event of Kubernetes a line."""
         return self.state.audit_log
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment for programs that should find this cluster: KUBECONFIG, and PATH with kubectl and helm."""
+        """The environment for programs that use this cluster: KUBECONFIG, and PATH with kubectl and helm."""
         path = f"{programs.folder()}:{os.environ.get('PATH', '')}"
         return {**os.environ, "KUBECONFIG": str(self.kubeconfig), "PATH": path}
 
     def run(self, *argv: str, input: str | None = None) -> str:
-        """Run kubectl with these words and give what it printed."""
+        """Run kubectl with these arguments and return its output."""
         return run(self.kubectl, "--kubeconfig", self.kubeconfig, *argv, input=input)
 
     def load(self, reference: str) -> bool:
-        """Put a built image into the cluster; say whether that was needed."""
+        """Import a built image into the cluster; return False if it was there."""
         return images.load(reference, self.state)
 
     def down(self) -> None:
-        """Take the cluster away without a trace."""
+        """Remove the cluster without a trace."""
         from . import down
 
         down.down(self.state)
@@ -84,10 +85,13 @@ class Cluster:
         self.down()
 
 
-def up(tier: str = "full", name: str | None = None) -> Cluster:
-    """Bring the cluster up, or repair it; return when it is ready. Doing so twice is fine."""
+def up(tier: str = "full", name: str | None = None, beside: tuple[str, ...] = ()) -> Cluster:
+    """Start the cluster, or repair it; return when it is ready. The function is idempotent.
+
+    The images `beside` are built while the programs of a full cluster are, if any is missing.
+    """
     if tier not in TIERS:
-        raise ClusterError(f"there is no tier {tier}", f"choose among {', '.join(TIERS)}")
+        raise ClusterError(f"no tier {tier} exists", f"choose among {', '.join(TIERS)}")
     state = State(name or tier)
     with lock(lock_name(state), wait=True, busy=BUSY):
         if (was := state.tier()) not in (None, tier):
@@ -95,15 +99,15 @@ def up(tier: str = "full", name: str | None = None) -> Cluster:
                 f"{state.root} holds a cluster of the tier {was}",
                 f"choose another --name, or end it with `ultramarine-cluster down --name {state.name}`",
             )
-        return _full(state) if tier == "full" else _bare(state)
+        return _full(state, beside) if tier == "full" else _bare(state)
 
 
 def find(name: str = "full") -> Cluster:
-    """The cluster of that name as it is, without touching it."""
+    """Return the cluster of that name without changing it."""
     state = State(name)
     tier = state.tier()
     if tier is None or not state.kubeconfig.exists():
-        raise ClusterError(f"there is no cluster in {state.root}", f"bring it up: ultramarine-cluster up --name {name}")
+        raise ClusterError(f"no cluster exists in {state.root}", f"start it: ultramarine-cluster up --name {name}")
     server = next(line for line in state.kubeconfig.read_text().splitlines() if "server:" in line)
     return Cluster(state, tier, server.split("server:")[1].strip())
 
@@ -120,11 +124,11 @@ def _bare(state: State) -> Cluster:
     return Cluster(state, "bare", plan.url)
 
 
-def _full(state: State) -> Cluster:
+def _full(state: State, beside: tuple[str, ...]) -> Cluster:
     with step("machine") as notes:
         notes.append(f"Debian packages {packages.ensure()}")
         network.check(state)
-    with step("programs") as notes:
+    with step("programs") as notes, images.beside(beside) if beside and programs.missing() else nullcontext():
         notes.append(build.ensure())
     with step("the addons image") as notes:
         image = images.build_archive("addons")
@@ -138,7 +142,7 @@ def _full(state: State) -> Cluster:
         network.make(state)
         _share_mounts(state)
     assert plan.containerd is not None
-    # It needs no one, and reads its store while etcd and the API server start.
+    # containerd depends on no other component, and reads its store while etcd and the API server start.
     runtime = process.start(state, plan.containerd)
     _control_plane(state, plan)
     with step("containerd") as notes:
@@ -146,7 +150,7 @@ def _full(state: State) -> Cluster:
     with step("controller manager, scheduler, kubelet, kube-proxy, network policies") as notes:
         notes += _bring_up(state, plan.clients)
     with step("the addons image in containerd") as notes:
-        notes.append("imported" if images.load(image, state) else "was there")
+        notes.append("imported" if images.load(image, state) else "already there")
     with step("addons applied: coredns, metrics-server, local-path-provisioner"):
         addons.apply(state, image)
     with step("node ready"):
@@ -158,30 +162,30 @@ def _full(state: State) -> Cluster:
 
 def _control_plane(state: State, plan: Plan) -> None:
     with step("etcd") as notes:
-        # Both at once: an API server has a second of work before it asks for etcd.
-        said = {component.name: process.start(state, component) for component in (plan.etcd, plan.apiserver)}
-        notes += _bring_up(state, (plan.etcd,), said)
+        # Both at once: an API server works for a second before it needs etcd.
+        outcomes = {component.name: process.start(state, component) for component in (plan.etcd, plan.apiserver)}
+        notes += _bring_up(state, (plan.etcd,), outcomes)
     with step("kube-apiserver") as notes:
-        notes += _bring_up(state, (plan.apiserver,), said)
+        notes += _bring_up(state, (plan.apiserver,), outcomes)
 
 
-def _bring_up(state: State, wanted: tuple[Component, ...], said: dict[str, str] | None = None) -> list[str]:
-    """Start what does not run or does not answer, all together, then wait for each; tell what was done."""
-    said = said or {component.name: process.start(state, component) for component in wanted}
-    for component in wanted:
-        if said[component.name] == "running":
-            said[component.name] = process.heal(state, component)
+def _bring_up(state: State, parts: tuple[Component, ...], outcomes: dict[str, str] | None = None) -> list[str]:
+    """Start components that do not run or do not answer, wait for them, and return notes about it."""
+    outcomes = outcomes or {component.name: process.start(state, component) for component in parts}
+    for component in parts:
+        if outcomes[component.name] == "running":
+            outcomes[component.name] = process.heal(state, component)
         process.wait(state, component)
-    words = {component.name: said[component.name] for component in wanted}
+    words = {component.name: outcomes[component.name] for component in parts}
     return sorted(set(words.values())) if len(set(words.values())) == 1 else [f"{k} {v}" for k, v in words.items()]
 
 
 def _forget_old_boot(state: State) -> None:
-    """After a reboot the pods' processes, addresses and mounts are gone; so must be what was written about them."""
+    """Remove records of pods' processes, addresses and mounts, which a reboot has ended."""
     now = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     kept = state.root / "boot"
     if kept.exists() and kept.read_text() != now:
-        say("          the machine was started anew since the last `up`; etcd's data and the images are kept")
+        say("          the machine has rebooted since the last `up`; etcd's data and the images stay")
         for leftover in (state.containerd / "state", state.containerd / "runc", state.root / "addresses", state.run):
             shutil.rmtree(leftover, ignore_errors=True)
         state.run.mkdir(parents=True, exist_ok=True)
@@ -189,7 +193,7 @@ def _forget_old_boot(state: State) -> None:
 
 
 def _share_mounts(state: State) -> None:
-    """Make the kubelet's folder a mount that hands new mounts on to pods which ask for them."""
+    """Make the kubelet's folder a mount that propagates new mounts to pods."""
     state.kubelet.mkdir(parents=True, exist_ok=True)
     state.volumes.mkdir(parents=True, exist_ok=True)
     if not any(point == state.kubelet for point in mounts_under(state.kubelet)):
@@ -198,7 +202,7 @@ def _share_mounts(state: State) -> None:
 
 
 def mounts_under(folder: Path) -> list[Path]:
-    """The mount points at and under a folder, in the order in which they were mounted."""
+    """Return the mount points at and under a folder, in the order of mounting."""
     points = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         point = Path(line.split()[4].encode().decode("unicode_escape"))

@@ -26,18 +26,18 @@ FULL_PORTS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that makes up one cluster, in the order in which it starts."""
+    """All components of a cluster, in the order of their start."""
 
     url: str
     etcd: Component
     apiserver: Component
     containerd: Component | None = None
-    # What talks to the API server and to nobody before it is ready.
+    # Clients of the API server, which start once it is ready.
     clients: tuple[Component, ...] = ()
 
 
 def bare(state: State) -> Plan:
-    """etcd and an API server, on ports of their own on loopback."""
+    """Return etcd and an API server, on separate ports of loopback."""
     ports = network.ports(state, BARE_PORTS)
     authority = Authority(state.pki, "ca")
     etcd, to_etcd = _etcd(state, ports)
@@ -46,7 +46,7 @@ def bare(state: State) -> Plan:
 
 
 def full(state: State, sandbox: str) -> Plan:
-    """A whole node; `sandbox` is the reference of the image that holds every pod's first process."""
+    """Return a whole node; `sandbox` is the image of every pod's first process."""
     ports = network.ports(state, FULL_PORTS)
     authority = Authority(state.pki, "ca")
     etcd, to_etcd = _etcd(state, ports)
@@ -87,7 +87,7 @@ def _etcd(state: State, ports: dict[str, int]) -> tuple[Component, Pair]:
         f"--initial-advertise-peer-urls={peer}",
         f"--initial-cluster=ultramarine={peer}",
         *tls,
-        # A cluster for tests and demos may lose its last second when the machine loses its power.
+        # A cluster for tests and demos may lose its last second in a power failure.
         "--unsafe-no-fsync",
         "--log-level=warn",
         "--auto-compaction-retention=1h",
@@ -122,7 +122,7 @@ def _apiserver(
         f"--etcd-certfile={to_etcd.cert}",
         f"--etcd-keyfile={to_etcd.key}",
         "--authorization-mode=Node,RBAC",
-        # The second one is off by default and on in stricter clusters: it wants rights of who sets an owner.
+        # The second plugin is off by default and on in stricter clusters: setting an owner needs rights on it.
         "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement",
         f"--service-cluster-ip-range={SERVICE_NETWORK}",
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
@@ -149,11 +149,11 @@ def _apiserver(
             f"--kubelet-certificate-authority={authority.pair.cert}",
             f"--kubelet-client-certificate={to_kubelet.cert}",
             f"--kubelet-client-key={to_kubelet.key}",
-            # Else logs and exec look the node's name up in DNS.
+            # Otherwise logs and exec look up the node's name in DNS.
             "--kubelet-preferred-address-types=InternalIP",
         ]
     else:
-        # No controller makes service accounts here, and no endpoint may be a loopback address.
+        # No controller makes service accounts here, and an endpoint must not be a loopback address.
         flags += ["--disable-admission-plugins=ServiceAccount", "--endpoint-reconciler-type=none"]
     component = Component(
         "kube-apiserver",
@@ -183,7 +183,7 @@ def _controller_manager(state: State, ports: dict[str, int], authority: Authorit
         f"--kube-api-qps={config.CLIENT_QPS}",
         f"--kube-api-burst={config.CLIENT_BURST}",
         "--concurrent-job-syncs=20",
-        # There is one of it; leases would only cost writes and a slower start.
+        # A single instance needs no lease, which would cost writes and a slower start.
         "--leader-elect=false",
         "--profiling=false",
     )
@@ -235,7 +235,7 @@ def _kube_proxy(state: State, ports: dict[str, int], authority: Authority, url: 
 
 
 def _netpol(state: State, ports: dict[str, int], authority: Authority, url: str) -> Component:
-    # It reads nodes, pods, namespaces and policies; no built-in role gives just that, and it starts before any other.
+    # No built-in role fits its reads of nodes, pods, namespaces and policies, and no other role exists at its start.
     who = authority.issue("netpol", Leaf("ultramarine-netpol", "system:masters"))
     to_api = pki.kubeconfig(state.config / "netpol.kubeconfig", url, authority, who)
     argv = (

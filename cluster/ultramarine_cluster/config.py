@@ -1,4 +1,4 @@
-"""The configuration files of the node's programs, written only where they differ."""
+"""The configuration files of the node's programs, written only if they change."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .pki import Pair, yaml
 CAP_SYS_RESOURCE = 24
 
 
-# Defaults of 20 requests a second are for clusters with many nodes at one API server; here is one of each.
+# The default of 20 requests a second is for clusters with many nodes.
 CLIENT_QPS, CLIENT_BURST = 1000, 2000
 
 
 def audit(state: State) -> Path:
-    """An audit policy that tells which rights the service accounts of installed software use."""
+    """Write an audit policy that records which rights installed software uses."""
     path = state.config / "audit.yaml"
     document = {
         "apiVersion": "audit.k8s.io/v1",
@@ -36,7 +36,7 @@ def audit(state: State) -> Path:
 
 
 def scheduler(state: State, kubeconfig: Path) -> Path:
-    """A scheduler that is alone, and may bind as many pods a second as a scale test makes."""
+    """Write the settings of a single scheduler, which binds as many pods a second as a scale test makes."""
     path = state.config / "scheduler.yaml"
     document = {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
@@ -50,7 +50,7 @@ def scheduler(state: State, kubeconfig: Path) -> Path:
 
 
 def containerd(state: State, sandbox: str) -> Path:
-    """containerd under the state folder, with `sandbox` as the image of every pod's first process."""
+    """Write the settings of containerd, with `sandbox` as the image of every pod's first process."""
     root = state.containerd
     text = f"""\
 version = 3
@@ -94,7 +94,7 @@ oom_score = 0
 
 
 def cni(state: State) -> Path:
-    """The pods' network: one bridge, addresses from a file store, host ports through nftables."""
+    """Write the pods' network: one bridge, addresses from a file store, host ports through nftables."""
     path = state.config / "cni" / "10-ultramarine.conflist"
     document = {
         "cniVersion": "1.0.0",
@@ -104,7 +104,7 @@ def cni(state: State) -> Path:
                 "type": "bridge",
                 "bridge": POD_LINK,
                 "isGateway": True,
-                # A pod that calls a Service which leads back to itself.
+                # For a pod that calls its own Service.
                 "hairpinMode": True,
                 "ipam": {
                     "type": "host-local",
@@ -123,7 +123,7 @@ def cni(state: State) -> Path:
 
 
 def kubelet(state: State, ports: dict[str, int], authority: Path, serving: Pair) -> Path:
-    """A kubelet that keeps to the state folder and never throws pods or images out for the machine's other load."""
+    """Write the settings of a kubelet that stays in its folder and evicts nothing for the machine's other load."""
     path = state.config / "kubelet.yaml"
     document = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -161,10 +161,10 @@ def kubelet(state: State, ports: dict[str, int], authority: Path, serving: Pair)
             "imagefs.available": "1%",
             "imagefs.inodesFree": "1%",
         },
-        # Images came from no registry, so one that is collected could not be pulled again.
+        # No registry has the images, so a collected image could not be pulled again.
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
-        # A changed Secret or ConfigMap is in a pod's files after one and a half of this at most.
+        # A changed Secret or ConfigMap reaches a pod's files within one and a half of this.
         "syncFrequency": "30s",
     }
     write(path, yaml(document))
@@ -172,7 +172,7 @@ def kubelet(state: State, ports: dict[str, int], authority: Path, serving: Pair)
 
 
 def kube_proxy(state: State, ports: dict[str, int], kubeconfig: Path) -> Path:
-    """kube-proxy with nftables, which leaves the machine's connection tracking as it is."""
+    """Write the settings of kube-proxy with nftables, which leaves the machine's connection tracking unchanged."""
     path = state.config / "kube-proxy.yaml"
     document = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
@@ -193,25 +193,25 @@ def kube_proxy(state: State, ports: dict[str, int], kubeconfig: Path) -> Path:
 
 
 def nameservers() -> list[str]:
-    """The machine's name servers that a pod can reach, which those on loopback are not."""
+    """Return the machine's name servers, except those on loopback, which a pod cannot reach."""
     for path in (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")):
         if path.exists():
             lines = [line.split() for line in path.read_text().splitlines()]
-            found = [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
-            if reachable := [server for server in found if not server.startswith("127.") and server != "::1"]:
+            servers = [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]
+            if reachable := [server for server in servers if not server.startswith("127.") and server != "::1"]:
                 return reachable
     return []
 
 
 def resolv(state: State) -> Path:
-    """The resolv.conf of pods that ask for the node's own name service."""
+    """Write the resolv.conf of pods that use the node's own name service."""
     path = state.config / "resolv.conf"
     write(path, "".join(f"nameserver {server}\n" for server in nameservers()))
     return path
 
 
 def may_raise_priority() -> bool:
-    """Whether this process may lower an oom_score_adj; on some machines even root may not."""
+    """True if this process may lower an oom_score_adj; on some machines even root may not."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
             return bool(int(line.split()[1], 16) >> CAP_SYS_RESOURCE & 1)

@@ -1,4 +1,4 @@
-"""What a person sees while they wait: steps with their time, and one progress line for long work."""
+"""Output of the launcher: steps with their time, and a progress line for long work."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .errors import ClusterError
 from .paths import cache
 
 HEARTBEAT = 30.0
-TRANSFER = 3600.0  # seconds; for what sends or fetches images over a network that may be slow
+TRANSFER = 3600.0  # seconds, for images over a slow network
 
 
 def say(text: str) -> None:
-    """Print one line at once, so that logs of a killed run are whole."""
+    """Print a line at once, so that logs of a killed run are complete."""
     print(text, flush=True)
 
 
 @contextmanager
 def step(name: str) -> Iterator[list[str]]:
-    """Name a step, print its time when it ends, and put its name on what goes wrong inside.
+    """Print a step's name and time at its end, and add its name to errors inside.
 
-    Words appended to the list that it yields are printed behind the name.
+    Notes that are appended to the yielded list are printed behind the name.
     """
     start = time.monotonic()
     notes: list[str] = []
@@ -36,8 +36,8 @@ def step(name: str) -> Iterator[list[str]]:
         error.step = error.step or name
         raise
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or error.stdout or b"") if not isinstance(error.stderr, str) else error.stderr
-        text = said if isinstance(said, str) else said.decode(errors="replace")
+        output = (error.stderr or error.stdout or b"") if not isinstance(error.stderr, str) else error.stderr
+        text = output if isinstance(output, str) else output.decode(errors="replace")
         raise ClusterError(
             f"`{' '.join(map(str, error.cmd))}` ended with {error.returncode}: {text.strip()[-2000:]}",
             "run that command by hand to see more",
@@ -45,51 +45,53 @@ def step(name: str) -> Iterator[list[str]]:
         ) from error
     except subprocess.TimeoutExpired as error:
         raise ClusterError(
-            f"`{' '.join(map(str, error.cmd))}` has not ended after {error.timeout:.0f} s, and was ended",
+            f"`{' '.join(map(str, error.cmd))}` was ended after {error.timeout:.0f} s",
             "run that command by hand to see what it waits for",
             step=name,
         ) from error
     except OSError as error:
-        raise ClusterError(str(error), "check the path and its rights, and the disk's free space", step=name) from error
+        raise ClusterError(
+            str(error), "check the path, its permissions and the free space of the disk", step=name
+        ) from error
     took = time.monotonic() - start
     say(f"{took:6.1f} s  {name}{': ' + ', '.join(notes) if notes else ''}")
 
 
 def minutes(seconds: float) -> str:
-    """A duration as people read it: 42 s, 3 min 05 s."""
+    """Return a duration as text: 42 s, 3 min 05 s."""
     whole = int(seconds + 0.5)
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
 
 
 @contextmanager
 def total() -> Iterator[Callable[[], float]]:
-    """Measure the block; the function that it yields tells the seconds since its start."""
+    """Measure the block; the yielded function returns the seconds since its start."""
     start = time.monotonic()
     yield lambda: time.monotonic() - start
 
 
 class Progress:
-    """One line that tells how far long work is; rewritten on a terminal, a heartbeat in a log."""
+    """The progress line of long work: rewritten on a terminal, repeated every half minute in a log."""
 
     def __init__(self, expected: float, start: float | None = None) -> None:
         self.expected = expected
         self.start = time.monotonic() if start is None else start
         self.terminal = sys.stdout.isatty()
-        self.spoke = 0.0
+        self.printed = 0.0
         self.label = ""
 
     def begin(self, label: str) -> None:
-        """Name what is being done now."""
+        """Set the label of the current work."""
         self.label = label
-        self.spoke = 0.0
+        self.printed = 0.0
         self.tick()
 
     def tick(self) -> None:
-        """Bring the line up to date; in a log, speak only every half minute."""
+        """Update the line; in a log, only every half minute."""
         now = time.monotonic()
-        if not self.terminal and now - self.spoke < HEARTBEAT:
+        if not self.terminal and now - self.printed < HEARTBEAT:
             return
-        self.spoke = now
+        self.printed = now
         elapsed = now - self.start
         line = f"{self.label}  ({minutes(elapsed)} of about {minutes(max(self.expected, elapsed))})"
         if self.terminal:
@@ -98,7 +100,7 @@ class Progress:
             say(line)
 
     def end(self, line: str = "") -> None:
-        """Clear the rewritten line, and leave `line` in its place."""
+        """Clear the rewritten line, and print `line` instead."""
         if self.terminal:
             print("\r\x1b[K", end="", flush=True)
         if line:
@@ -114,7 +116,7 @@ def run_logged(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> None:
-    """Run a long command with its words going to `log` and the progress line alive; fail with the log's end."""
+    """Run a long command with its output in `log` and a progress line; fail with the log's end."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         file.write(f"$ {' '.join(map(str, argv))}\n".encode())
@@ -139,7 +141,7 @@ def run_logged(
 
 
 def run(*argv: str | Path, input: str | None = None, check: bool = True, timeout: float = 300) -> str:
-    """Run a command and give what it printed; its complaint travels with the exception. `timeout` is in seconds."""
+    """Run a command and return its output; an exception has its error output. `timeout` is in seconds."""
     done = subprocess.run(
         [str(word) for word in argv],
         input=input,
@@ -147,6 +149,6 @@ def run(*argv: str | Path, input: str | None = None, check: bool = True, timeout
         capture_output=True,
         text=True,
         timeout=timeout,
-        env={**os.environ, "KUBECACHEDIR": str(cache() / "kubectl")},  # else kubectl fills ~/.kube/cache
+        env={**os.environ, "KUBECACHEDIR": str(cache() / "kubectl")},  # not ~/.kube/cache
     )
     return done.stdout

@@ -1,6 +1,6 @@
-"""Take a cluster away without a trace: processes, mounts, links, namespaces, tables, cgroups, settings, files.
+"""Remove a cluster without a trace: processes, mounts, links, namespaces, tables, cgroups, settings, files.
 
-Each part looks at what is there and not at what should be, so that it works on a half-started or crashed cluster.
+Every step reads the machine's state, not the plan, so that it works on a half-started or crashed cluster.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DETACH = 2
 
 
 def down(state: State) -> None:
-    """End everything of one cluster and say what was removed; fine where nothing is left."""
+    """Remove everything of a cluster and print what was removed. The function is idempotent."""
     with lock(lock_name(state), wait=True, busy=BUSY):
         tier = state.tier()
         full = tier == "full" or network.host_record(state).exists()
@@ -53,43 +53,43 @@ def purge_cache() -> None:
             run("umount", "--lazy", point)
         existed = folder.exists()
         shutil.rmtree(folder, ignore_errors=True)
-        notes.append(f"removed {folder}" if existed else "there was none")
+        notes.append(f"removed {folder}" if existed else "none existed")
 
 
 def _processes(state: State, full: bool) -> str:
-    """End the components, what they started, and what runs in pods."""
+    """Kill the components, the processes that they started, and the processes of pods."""
     ended: list[str] = []
-    # Again until none is left: a shim may start a container while its neighbour ends.
+    # Repeated until none is left: a shim may start a container meanwhile.
     for _ in range(20):
-        found = list(process.marked(state))
+        processes = list(process.marked(state))
         if full:
-            found += _in_cgroups()
-        if not found:
+            processes += _in_cgroups()
+        if not processes:
             return _counted(ended, "none was running")
-        for one in found:
-            ended.append(process.name_of(one))
-            # Nothing of it will be kept, so nothing needs to be finished; kubelet goes with the rest at once.
-            one.signal(signal.SIGKILL)
-        process.gone(found, 5.0)
+        for running in processes:
+            ended.append(process.name_of(running))
+            # No data is kept, so no process needs time to finish.
+            running.signal(signal.SIGKILL)
+        process.gone(processes, 5.0)
     raise ClusterError(
-        f"processes do not end: {', '.join(f'{p.pid} ({process.name_of(p)})' for p in found)}",
-        "such a process waits for a device or a mount; look at its /proc/PID/stack, then run `down` again",
+        f"processes do not end: {', '.join(f'{p.pid} ({process.name_of(p)})' for p in processes)}",
+        "Such a process waits for a device or a mount. Look at its /proc/PID/stack, then run `down` again.",
     )
 
 
 def _in_cgroups() -> list[process.Process]:
-    """What runs in the pods' cgroup."""
+    """Return the processes in the pods' cgroup."""
     pids = set()
     for group in _groups():
         try:
             pids |= {int(line) for line in (group / "cgroup.procs").read_text().split()}
         except OSError:
             continue
-    return [found for pid in pids if pid > 0 and (found := process.by_pid(pid)) is not None]
+    return [running for pid in pids if pid > 0 and (running := process.by_pid(pid)) is not None]
 
 
 def _groups() -> list[Path]:
-    """Our cgroups in every hierarchy, the innermost first."""
+    """Return the cluster's cgroups in every hierarchy, the innermost first."""
     groups: list[Path] = []
     for hierarchy in network.hierarchies():
         top = hierarchy / network.CGROUP
@@ -102,7 +102,7 @@ def _mounts(state: State) -> str:
     points = mounts_under(state.root)
     libc = ctypes.CDLL(None, use_errno=True)
     for point in reversed(points):
-        # Lazily: a mount that someone still looks at leaves the tree now and ends when they do.
+        # Lazily: a busy mount leaves the tree now and ends with its last user.
         if libc.umount2(os.fsencode(point), _DETACH) != 0 and point in mounts_under(point):
             why = os.strerror(ctypes.get_errno())
             raise ClusterError(f"cannot unmount {point}: {why}", f"run: umount --lazy {point}")
@@ -115,7 +115,7 @@ def _network(state: State) -> str:
     ours = [link["ifname"] for link in links if link.get("master") == network.POD_LINK]
     ours += [link["ifname"] for link in links if link["ifname"] in (network.POD_LINK, network.NODE_LINK)]
     for link in ours:
-        # A pod's link goes by itself when its namespace does, perhaps just now.
+        # The kernel may have removed a pod's link with its namespace.
         run("ip", "link", "delete", link, check=False)
         gone.append(link)
     before = _before(state)
@@ -132,16 +132,16 @@ def _network(state: State) -> str:
             gone.append(f"iptables {rule}")
     for result in Path("/var/lib/cni").glob(f"results/{network.CNI_NETWORK}-*"):
         result.unlink(missing_ok=True)
-    return ", ".join(gone) or "nothing of ours"
+    return ", ".join(gone) or "nothing to remove"
 
 
 def forget_policies() -> list[str]:
-    """Remove the network policies' chains and sets, and the filter table where nobody else has a rule in it."""
+    """Remove the network policies' chains and sets, and the filter table if it has no other rule."""
     lines = run("iptables-save", "-t", "filter", check=False).splitlines()
     declared = [line.split()[0].removeprefix(":") for line in lines if line.startswith(":")]
     chains = [chain for chain in declared if chain.startswith(network.POLICY_CHAINS)]
     jumps = [line for line in lines if line.startswith("-A") and not line.startswith("-A KUBE-")]
-    words = ["*filter", *(f":{chain} - [0:0]" for chain in chains)]  # declared anew, a chain is empty
+    words = ["*filter", *(f":{chain} - [0:0]" for chain in chains)]  # a declaration empties a chain
     words += [f"-D{jump.removeprefix('-A')}" for jump in jumps if jump.split()[-1] in chains]
     words += [*(f"-X {chain}" for chain in chains), "COMMIT", ""]
     if not chains:
@@ -166,7 +166,7 @@ def _cgroups() -> str:
                 group.rmdir()
                 count += 1
             except OSError as error:
-                # The kernel lets a group go a moment after its last process.
+                # The kernel releases a group a moment after its last process.
                 if time.monotonic() > until:
                     raise ClusterError(f"cannot remove the cgroup {group}: {error}", "run `down` again") from error
         time.sleep(0.05)
@@ -177,17 +177,17 @@ def _machine(state: State) -> str:
     before = _before(state)
     if before is None:
         return "untouched"
-    said = []
+    notes = []
     for name, value in before["sysctls"].items():
         path = Path("/proc/sys") / name
         if path.exists() and path.read_text().strip() != value:
             path.write_text(value)
-            said.append(f"{name.replace('/', '.')} back to {value}")
+            notes.append(f"{name.replace('/', '.')} back to {value}")
     for folder in network.FIXED_FOLDERS:
         if folder not in before["folders"] and Path(folder).exists():
             shutil.rmtree(folder, ignore_errors=True)
-            said.append(f"removed {folder}")
-    # buildah's, and the CNI plugins' lock; each goes if nobody else has put anything there.
+            notes.append(f"removed {folder}")
+    # Folders of buildah and the CNI plugins' lock, removed if they are empty.
     Path("/etc/cni/net.d/cni.lock").unlink(missing_ok=True)
     for folder in ("/etc/cni/net.d", "/etc/cni"):
         with suppress(OSError):
@@ -195,11 +195,11 @@ def _machine(state: State) -> str:
     for link in Path("/var/log/containers").glob("*.log") if Path("/var/log/containers").is_dir() else ():
         if link.is_symlink() and link.readlink().is_relative_to(state.root):
             link.unlink()
-    return ", ".join(said) or "nothing to put back"
+    return ", ".join(notes) or "nothing to restore"
 
 
 def _before(state: State) -> dict[str, dict[str, str]] | None:
-    """How the machine was before the cluster, where that was written down."""
+    """Return the machine's state before the cluster; None if it was not recorded."""
     file = network.host_record(state)
     if not file.exists():
         return None
@@ -211,7 +211,7 @@ def _files(state: State) -> str:
     existed = state.root.exists()
     if existed and state.tier() is None and any(state.root.iterdir()):
         raise ClusterError(f"{state.root} was not made by ultramarine-cluster", "look at it and remove it by hand")
-    # What tells another `down` that there is something to do goes last.
+    # The files that show another `down` its work go last.
     last = (state.tier_file, network.host_record(state))
     for path in sorted(state.root.iterdir(), key=lambda path: path in last) if existed else ():
         if path.is_dir() and not path.is_symlink():
@@ -220,10 +220,10 @@ def _files(state: State) -> str:
             path.unlink()
     if existed:
         state.root.rmdir()
-    # Another cluster may live there, or it is gone already.
+    # Another cluster may use the folder, or it is gone already.
     with suppress(OSError):
         state_root().rmdir()
-    return f"removed {state.root}" if existed else "there were none"
+    return f"removed {state.root}" if existed else "none existed"
 
 
 def _counted(names: list[str], otherwise: str) -> str:

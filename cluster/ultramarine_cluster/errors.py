@@ -1,4 +1,4 @@
-"""What can go wrong, said so that a person knows what to do next."""
+"""The launcher's error, which names the next step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class ClusterError(Exception):
-    """A step that failed: which one, why, what to do, and where its log lies."""
+    """A step that failed: its name, the reason, the remedy and the log."""
 
     def __init__(self, reason: str, remedy: str, *, step: str = "", log: Path | None = None) -> None:
         super().__init__(reason)
@@ -25,7 +25,7 @@ class ClusterError(Exception):
 
 
 def tail(log: Path, count: int) -> list[str]:
-    """The last `count` lines of a log, or none where it does not exist."""
+    """Return the last `count` lines of a log; none if it does not exist."""
     try:
         with log.open("rb") as file:
             file.seek(0, 2)

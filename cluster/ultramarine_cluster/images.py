@@ -1,7 +1,7 @@
 """The images of the repository: built once for each content, loaded once into each cluster.
 
-`build(name)` gives the reference of an image, whose tag is a digest of all that it is made of; `load(reference)`
-puts it where the embedded cluster, or kind, finds it. The images of examples/ are made from the trainer's.
+`build(name)` returns the reference of an image, whose tag is a digest of its inputs. `load(reference)` imports it into
+the embedded cluster or into kind. The images of examples/ are based on the trainer's.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache as once
 from hashlib import sha256
@@ -22,23 +24,23 @@ from .errors import ClusterError
 from .paths import CLUSTER_FOLDER, REPOSITORY, State, cache, lock
 
 DOCKER_BASE = "python:3.11-slim"
-EXAMPLE = "example-"  # how the names of the examples' images begin
-MLFLOW = "mlflow"  # built on demand, as the examples are: few installations want it
-LOCAL = "local"  # the tag that an example's manifest names, since it cannot know the content's
+EXAMPLE = "example-"  # prefix of the examples' images
+MLFLOW = "mlflow"  # built on demand, as the examples are
+LOCAL = "local"  # the tag in an example's manifest, which cannot know the digest
 
 
 @dataclass(frozen=True)
 class Image:
-    """One image: its Dockerfile, and the files and folders that it is made of, relative to the repository's root.
+    """An image: its Dockerfile and its inputs, files and folders relative to the repository's root.
 
-    The build sees these inputs and nothing else, so an input that is not named here cannot slip past the tag.
+    The build sees only these inputs, so that the tag covers them all.
     """
 
     dockerfile: str
     inputs: tuple[str, ...] = ()
-    # Files from elsewhere, put at the root of the context.
+    # Files from outside the repository, at the root of the context.
     outside: tuple[Path, ...] = ()
-    # Whether its Dockerfile takes the argument BASE, and which other image that is; a plain Debian if none.
+    # True if the Dockerfile takes the argument BASE; `base` is that image, or empty for a plain Debian.
     based: bool = True
     base: str = ""
     # The folder that its Dockerfile copies from.
@@ -48,7 +50,7 @@ class Image:
 
 def table() -> dict[str, Image]:
     """The images by name."""
-    common = ("pyproject.toml", "constraints.txt", ".dockerignore", "contract")
+    common = ("pyproject.toml", "constraints.txt", ".dockerignore", "cluster/install.py", "contract")
     addons = ("coredns", "metrics-server", "local-path-provisioner")
     examples = sorted(file.parent.name for file in (REPOSITORY / "examples").glob("*/Dockerfile"))
     return {
@@ -69,7 +71,7 @@ def table() -> dict[str, Image]:
 
 
 def _storage() -> Image:
-    """Docker compiles the program in an image of Go; where there is none, this machine's own Go has compiled it."""
+    """Return the storage's image: Docker compiles its program in an image of Go; otherwise this machine's Go does."""
     if docker():
         return Image("storage-image/Dockerfile", ("storage-image",), based=False, seconds=180)
     return Image("cluster/storage/Dockerfile", outside=(programs.path("ultramarine-storage"),), based=False, seconds=10)
@@ -80,13 +82,13 @@ def _example(folder: str) -> Image:
 
 
 def present() -> list[str]:
-    """The platform's own images whose Dockerfile exists, but for those that are built on demand."""
+    """Return the platform's images whose Dockerfile exists, except those that are built on demand."""
     own = (name for name in table() if not name.startswith(EXAMPLE) and name != MLFLOW)
     return [name for name in own if (REPOSITORY / table()[name].dockerfile).exists()]
 
 
 def reference(name: str) -> str:
-    """The full reference of the image as the inputs are now; pods may write it without `docker.io/`."""
+    """Return the image's full reference for its current inputs; pods may omit `docker.io/`."""
     image = _image(name)
     made_of = sha256(_base_id(image).encode())
     for inside, path in _files(image):
@@ -96,20 +98,21 @@ def reference(name: str) -> str:
 
 
 def build(name: str) -> str:
-    """Build the image unless this very content was built before; give its reference."""
+    """Build the image unless its content was built before; return its reference."""
     ref = reference(name)
     if built(ref):
         return ref
     if base := _image(name).base:
         build(base)
-    with lock("images", wait=True, busy="another image build runs"):
+    # Images on one base share layers, so they are built one after another; the others wait for none of them.
+    with lock("images" if _image(name).based else f"image-{name}", wait=True, busy="another image build runs"):
         if not built(ref):
             _build(name, ref)
     return ref
 
 
 def build_archive(name: str) -> str:
-    """Like `build`, and sure to leave the file that containerd imports, whichever engine built the image."""
+    """Build the image and write the file that containerd imports, with every engine; return its reference."""
     ref = build(name)
     if not archive(ref).exists():
         archive(ref).parent.mkdir(parents=True, exist_ok=True)
@@ -119,23 +122,50 @@ def build_archive(name: str) -> str:
     return ref
 
 
+@contextmanager
+def beside(names: Iterable[str]) -> Iterator[None]:
+    """Build images by a process of its own during the block and after it; a failed block ends that process.
+
+    Whoever builds one of them later waits for its lock, and builds it again if the process failed.
+    """
+    log = cache() / "logs" / "images.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    argv = [sys.executable, "-m", "ultramarine_cluster", "images", "build", *names]
+    with log.open("w") as file:
+        process = subprocess.Popen(argv, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+    try:
+        yield
+    except BaseException:
+        process.terminate()
+        raise
+
+
 def built(ref: str) -> bool:
-    """Whether the image is there to be loaded."""
+    """True if the image can be loaded."""
     if docker():
         return subprocess.run(["docker", "image", "inspect", ref], capture_output=True, check=False).returncode == 0
     return archive(ref).exists()
 
 
 def archive(ref: str) -> Path:
-    """The file that carries the image into containerd."""
+    """Return the file from which containerd imports the image."""
     name, _, tag = ref.rpartition("/")[2].partition(":")
     return cache() / "images" / f"{name}-{tag}.tar"
 
 
-def load(ref: str, state: State | None = None, *, kind: str | None = None) -> bool:
-    """Put a built image into the embedded cluster, or into the kind cluster named; say whether that was needed.
+def export(ref: str, path: Path) -> Path:
+    """Write a built image as an archive that Python's tarfile reads, and return the file."""
+    if docker():
+        run("docker", "save", "-o", path, ref, timeout=TRANSFER)
+    else:
+        buildah.write_archive(ref, path, cache() / "logs" / "export.log", Progress(30), "gzip")
+    return path
 
-    An example's image is found there by the tag `local` too.
+
+def load(ref: str, state: State | None = None, *, kind: str | None = None) -> bool:
+    """Import a built image into the embedded cluster, or into a kind cluster; return False if it was there.
+
+    An example's image gets the tag `local` too.
     """
     if kind is not None:
         nodes = run("kind", "get", "nodes", "--name", kind).split()
@@ -153,13 +183,13 @@ def load(ref: str, state: State | None = None, *, kind: str | None = None) -> bo
             run(*stores[0], "images", "import", "--snapshotter", "overlayfs", archive(ref))
     name = ref.rpartition(":")[0]
     if name.rpartition("/")[2].startswith(EXAMPLE):
-        for each in stores:
-            run(*each, "images", "tag", "--force", ref, f"{name}:{LOCAL}")
+        for words in stores:
+            run(*words, "images", "tag", "--force", ref, f"{name}:{LOCAL}")
     return needed
 
 
 def push(ref: str, registry: str) -> str:
-    """Push a built image to a registry, with the credentials that docker or buildah have there; give its new name."""
+    """Push a built image with the credentials of docker or buildah; return its name in the registry."""
     remote = f"{registry.rstrip('/')}/{ref.rpartition('/')[2]}"
     if docker():
         run("docker", "tag", ref, remote)
@@ -171,8 +201,8 @@ def push(ref: str, registry: str) -> str:
 
 @once
 def docker() -> bool:
-    """Whether a Docker engine answers on this machine."""
-    if shutil.which("docker") is None:
+    """True if a Docker engine answers on this machine."""
+    if shutil.which("docker") is None or os.environ.get("ULTRAMARINE_ENGINE") == "buildah":
         return False
     try:
         return subprocess.run(["docker", "info"], capture_output=True, timeout=10, check=False).returncode == 0
@@ -181,16 +211,16 @@ def docker() -> bool:
 
 
 def _image(name: str) -> Image:
-    known = table()
-    if name not in known:
-        raise ClusterError(f"there is no image {name}", f"choose among {', '.join(known)}")
-    if not (REPOSITORY / known[name].dockerfile).exists():
-        raise ClusterError(f"{known[name].dockerfile} does not exist", "write it, or build another image")
-    return known[name]
+    all_images = table()
+    if name not in all_images:
+        raise ClusterError(f"no image {name} exists", f"choose among {', '.join(all_images)}")
+    if not (REPOSITORY / all_images[name].dockerfile).exists():
+        raise ClusterError(f"{all_images[name].dockerfile} does not exist", "write it, or build another image")
+    return all_images[name]
 
 
 def _digest(path: Path) -> str:
-    # A program's folder is named by what it was made of; reading 200 MB again would tell no more.
+    # A program's folder has a digest of its sources as its name, so 200 MB need not be read.
     if path.parent.parent == cache() and path.parent.name.startswith("bin-"):
         return path.parent.name
     return sha256(path.read_bytes()).hexdigest()
@@ -205,14 +235,14 @@ def _base_id(image: Image) -> str:
 
 
 def _base(image: Image, progress: Progress) -> str | None:
-    """The argument BASE, as an image that is there."""
+    """Return the argument BASE, once that image exists."""
     if image.based and not image.base and not docker():
         return buildah.base(progress)
     return _base_id(image) or None
 
 
 def _files(image: Image) -> Iterator[tuple[str, Path]]:
-    """The context: each file's path inside it, and where it lies."""
+    """Yield the context: the path inside it and the source of every file."""
     yield image.dockerfile, REPOSITORY / image.dockerfile
     for entry in image.inputs:
         path = REPOSITORY / entry
@@ -237,7 +267,7 @@ def _build(name: str, ref: str) -> None:
         for inside, path in _files(image):
             target = context / inside
             target.parent.mkdir(parents=True, exist_ok=True)
-            # One moment in time for all, so that a fresh clone hits the same cached layers.
+            # A fixed time, so that every clone uses the same cached layers.
             shutil.copy2(path, target)
             os.utime(target, (0, 0))
         progress = Progress(image.seconds)
@@ -246,7 +276,7 @@ def _build(name: str, ref: str) -> None:
             argument = ["--build-arg", f"BASE={base}"] if base else []
             progress.begin(f"docker builds the image {name}")
             argv: list[str | Path] = ["docker", "build", *argument, "-t", ref, "-f", context / image.dockerfile, folder]
-            run_logged(argv, log, progress, remedy="read the log; the Dockerfile or one of its inputs is at fault")
+            run_logged(argv, log, progress, remedy="read the log, then fix the Dockerfile or its inputs")
         else:
             progress.begin(f"buildah builds the image {name}")
             buildah.build(folder, context / image.dockerfile, ref, base, log, progress)
@@ -257,7 +287,7 @@ def _build(name: str, ref: str) -> None:
 
 
 def _forget_older(name: str, keep: Path) -> None:
-    """Remove this image's older contents but the newest few, from the archives and from buildah's store."""
+    """Remove older builds of this image, except the newest three, from the archives and from buildah's store."""
     archives = sorted(keep.parent.glob(f"{name}-*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in archives[3:]:
         path.unlink(missing_ok=True)
@@ -265,7 +295,9 @@ def _forget_older(name: str, keep: Path) -> None:
 
 
 def store(state: State) -> tuple[str | Path, ...]:
-    """The program that looks into the embedded cluster's images, with the words that lead it there."""
+    """Return the command that reads the embedded cluster's images."""
     if not state.containerd_socket.exists():
-        raise ClusterError(f"no containerd at {state.containerd_socket}", "run `ultramarine-cluster up` first")
+        raise ClusterError(
+            f"containerd does not run at {state.containerd_socket}", "run `ultramarine-cluster up` first"
+        )
     return (programs.path("ctr"), "--address", state.containerd_socket, "-n", "k8s.io")

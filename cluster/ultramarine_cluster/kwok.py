@@ -1,7 +1,7 @@
 """Simulated nodes for scale tests: kwok plays the kubelet for pods whose containers never run.
 
 with kwok.nodes(cluster.find(), 2, seconds=1.5, message='{"outputs": {}}'):
-    ...  # pods go where there is room: cordon the real node to have all of them here; delete them before the end
+    ...  # cordon the real node to have all pods here; delete them before the end
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from . import network, probes, process
+from . import build, network, probes, process
 from .cluster import Cluster
 from .errors import ClusterError
 from .paths import State, write
@@ -71,16 +71,16 @@ containerStatuses:
 
 @contextmanager
 def nodes(running: Cluster, count: int, *, seconds: float, message: str) -> Iterator[None]:
-    """Have `count` simulated nodes, on which pods of Jobs succeed after `seconds` and all others stay ready.
+    """Simulate `count` nodes, on which pods of Jobs succeed after `seconds` and all others stay ready.
 
-    Each container of a Job's pod ends with `message` as its last words. Template actions in it are filled in, such as
-    `{{ $pod.metadata.name }}`.
-    A pod's life costs two writes of kwok's: it runs, it has succeeded.
+    Containers of a Job's pod end with `message` as their termination message. Template actions in it are filled in,
+    such as `{{ $pod.metadata.name }}`. kwok writes a pod's status twice: it runs, it has succeeded.
     """
     if running.tier != "full":
-        raise ClusterError("a bare cluster has nobody to bind pods to nodes", "simulate nodes in a full one")
+        raise ClusterError("a bare cluster has no scheduler", "simulate nodes in a full cluster")
+    build.ensure(("kwok",))
     names = [f"simulated-{number}" for number in range(count)]
-    # What a killed run has left.
+    # Nodes of a killed run.
     _delete(running)
     component = _component(running.state, seconds, message)
     try:
@@ -91,8 +91,8 @@ def nodes(running: Cluster, count: int, *, seconds: float, message: str) -> Iter
         yield
     finally:
         _delete(running)
-        if (found := process.recorded(running.state, component.name)) is not None:
-            process.stop(found)
+        if (simulator := process.recorded(running.state, component.name)) is not None:
+            process.stop(simulator)
 
 
 def _delete(running: Cluster) -> None:
@@ -129,10 +129,10 @@ def _component(state: State, seconds: float, message: str) -> Component:
 
 
 def _documents(seconds: float, message: str) -> list[Manifest]:
-    """kwok's configuration: how many objects it works on at once, and what nodes and pods go through."""
+    """Return kwok's configuration: its parallelism, and the stages of nodes and pods."""
     kept = _where(".metadata.deletionTimestamp", "DoesNotExist")
     deleted = _where(".metadata.deletionTimestamp", "Exists")
-    # Of pods that have ended the API server lets go by itself.
+    # The API server deletes finished pods without a kubelet.
     alive = _where(".status.phase", "In", "Pending", "Running")
     of_a_job = _where(".metadata.ownerReferences.[].kind", "In", "Job")
     ready = '.status.conditions.[] | select( .type == "Ready" ) | .status'
@@ -142,7 +142,7 @@ def _documents(seconds: float, message: str) -> list[Manifest]:
         {
             "apiVersion": "config.kwok.x-k8s.io/v1alpha1",
             "kind": "KwokConfiguration",
-            # The others are kwok's own, which a configuration that does not name them turns to nothing.
+            # The last three are kwok's defaults, which a configuration without them sets to zero.
             "options": {
                 "podPlayStageParallelism": 16,
                 "nodePlayStageParallelism": 4,

@@ -1,4 +1,4 @@
-"""The cluster's own corner of the machine's network, cgroups and kernel settings."""
+"""The cluster's part of the machine's network, cgroups and kernel settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .console import run
 from .errors import ClusterError
 from .paths import State, lock, states, write
 
-# Addresses that depend on nothing of the machine's network.
+# Addresses that do not depend on the machine's network.
 NODE_NAME = "ultramarine"
 NODE_LINK = "um-node"
 NODE_ADDRESS = "10.123.0.1"
@@ -25,13 +25,13 @@ SERVICE_NETWORK = "10.124.0.0/16"
 API_SERVICE = "10.124.0.1"
 DNS_SERVICE = "10.124.0.10"
 CNI_NETWORK = "ultramarine"
-# Our own nftables table: pods reach the outside with the machine's address.
+# The cluster's nftables table: pods reach the outside with the machine's address.
 TABLE = "ultramarine"
 
 CGROUP = "ultramarine"
 CGROUPS = Path("/sys/fs/cgroup")
 
-# What Kubernetes changes in the kernel; `down` puts the former values back.
+# Kernel settings that Kubernetes changes; `down` restores their values.
 SYSCTLS = (
     "net/ipv4/ip_forward",
     "net/bridge/bridge-nf-call-iptables",
@@ -43,7 +43,7 @@ SYSCTLS = (
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 )
-# Folders that the programs insist on; those that were not there before us go when we go.
+# Fixed folders of the programs; `down` removes those that did not exist before.
 FIXED_FOLDERS = (
     "/run/containerd",
     "/var/lib/cni",
@@ -54,15 +54,15 @@ FIXED_FOLDERS = (
     "/var/lib/runc",
     "/run/runc",
 )
-# Tables that programs of ours make under names that are not ours alone.
+# Tables of the cluster's programs whose names other programs use too.
 SHARED_TABLES = ("ip kube-proxy", "ip6 kube-proxy", "ip cni_hostport", "ip6 cni_hostport")
-# What the network policies become in the kernel: chains of iptables' filter table, and sets of addresses.
+# Network policies in the kernel: chains of iptables' filter table, and sets of addresses.
 POLICY_CHAINS = ("KUBE-ROUTER-", "KUBE-NWPLCY-", "KUBE-POD-FW-")
 POLICY_SETS = ("KUBE-SRC-", "KUBE-DST-")
 
 
 def ports(state: State, names: tuple[str, ...]) -> dict[str, int]:
-    """A free port on 127.0.0.1 for each name, chosen once for the life of the cluster."""
+    """Return a free port on 127.0.0.1 for each name, chosen once for the life of the cluster."""
     kept = state.root / "ports.json"
     with lock("ports", wait=True, busy="another launcher chooses its ports"):
         mine = chosen_ports(state)
@@ -78,7 +78,7 @@ def ports(state: State, names: tuple[str, ...]) -> dict[str, int]:
 
 
 def chosen_ports(state: State) -> dict[str, int]:
-    """The ports that were chosen for the cluster, none where it never came so far."""
+    """Return the ports that were chosen for the cluster; none if it has not chosen any."""
     kept = state.root / "ports.json"
     loaded: dict[str, int] = json.loads(kept.read_text()) if kept.exists() else {}
     return loaded
@@ -95,14 +95,14 @@ def _free(port: int) -> bool:
 
 
 def check(state: State) -> None:
-    """Fail where the full tier cannot run on this machine, and say why."""
+    """Fail with the reason if the full tier cannot run on this machine."""
     if os.geteuid() != 0:
         raise ClusterError("the full tier needs root", "run it as root, or use `up --tier bare`, or kind")
     for other in states():
         if other != state and other.tier() == "full":
             raise ClusterError(
-                f"another full cluster has its state in {other.root}; one machine has room for one",
-                f"use that one, or end it with `ultramarine-cluster down --name {other.name}`",
+                f"another full cluster has its state in {other.root}; a machine can run only one",
+                f"use that cluster, or remove it with `ultramarine-cluster down --name {other.name}`",
             )
     ours = [ipaddress.ip_network(net) for net in (NODE_NETWORK, POD_NETWORK, SERVICE_NETWORK)]
     for link in json.loads(run("ip", "-j", "-4", "address")):
@@ -116,17 +116,17 @@ def check(state: State) -> None:
     if not host_record(state).exists() and "ip kube-proxy" in tables():
         raise ClusterError(
             "another kube-proxy has its nftables table on this machine",
-            "end that Kubernetes, or use it: name its context; if it is left over: nft delete table ip kube-proxy",
+            "Use that Kubernetes by its context, or stop it. To remove a leftover: nft delete table ip kube-proxy.",
         )
 
 
 def host_record(state: State) -> Path:
-    """The file that remembers how the machine was before the cluster."""
+    """Return the file with the machine's state before the cluster."""
     return state.root / "host.json"
 
 
 def remember(state: State) -> None:
-    """Write down, once, what `down` has to put back."""
+    """Record, once, what `down` has to restore."""
     file = host_record(state)
     if file.exists():
         return
@@ -145,14 +145,14 @@ def remember(state: State) -> None:
 
 
 def make(state: State) -> None:
-    """Bring up the node's link and address, the pods' way out, and the cgroup; again where they are lost."""
+    """Make the node's link and address, the pods' route to the outside, and the cgroup. The function is idempotent."""
     remember(state)
     links = {link["ifname"] for link in json.loads(run("ip", "-j", "link"))}
     if NODE_LINK not in links:
         run("ip", "link", "add", NODE_LINK, "type", "bridge")
     run("ip", "link", "set", NODE_LINK, "up")
     run("ip", "address", "replace", f"{NODE_ADDRESS}/24", "dev", NODE_LINK)
-    # From the machine itself Services answer even where it has no default route.
+    # The machine reaches Services even without a default route.
     run("ip", "route", "replace", SERVICE_NETWORK, "dev", NODE_LINK, "src", NODE_ADDRESS)
     for name in ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"):
         if not _sysctl(name).exists() and name.startswith("net/bridge") and shutil.which("modprobe"):
@@ -169,7 +169,7 @@ def make(state: State) -> None:
 
 
 def _ruleset() -> str:
-    # `table` then `delete` then `table`: the same end whether it was there or not.
+    # `table`, `delete`, `table`: the same result if the table existed or not.
     return f"""
 table ip {TABLE} {{}}
 delete table ip {TABLE}
@@ -183,20 +183,20 @@ table ip {TABLE} {{
 
 
 def make_cgroup() -> None:
-    """Make the cgroup that all pods live under, in every hierarchy that the machine has."""
+    """Make the cgroup of all pods in every hierarchy of the machine."""
     if (CGROUPS / "cgroup.controllers").exists():
         group = CGROUPS / CGROUP
-        wanted = (CGROUPS / "cgroup.controllers").read_text().split()
+        controllers = (CGROUPS / "cgroup.controllers").read_text().split()
         try:
             for parent in (CGROUPS, group):
                 parent.mkdir(exist_ok=True)
-                have = (parent / "cgroup.subtree_control").read_text().split()
-                for controller in wanted:
-                    if controller not in have:
+                enabled = (parent / "cgroup.subtree_control").read_text().split()
+                for controller in controllers:
+                    if controller not in enabled:
                         (parent / "cgroup.subtree_control").write_text(f"+{controller}")
         except OSError as error:
             raise ClusterError(
-                f"cannot hand the cgroup controllers down: {error}",
+                f"cannot delegate the cgroup controllers: {error}",
                 "in a container, move its processes out of the root cgroup first (as kind's entrypoint does), "
                 "or run it privileged",
             ) from error
@@ -204,20 +204,20 @@ def make_cgroup() -> None:
     for hierarchy in hierarchies():
         group = hierarchy / CGROUP
         group.mkdir(exist_ok=True)
-        # In version 1 a new cpuset is empty, and no process may enter an empty one.
+        # In version 1 a new cpuset is empty, and no process may enter an empty cpuset.
         for file in ("cpuset.cpus", "cpuset.mems"):
             if (group / file).exists() and not (group / file).read_text().strip():
                 (group / file).write_text((hierarchy / file).read_text().strip())
 
 
 def hierarchies() -> list[Path]:
-    """The mounted cgroup hierarchies: one in version 2, several in version 1."""
-    found = []
+    """Return the mounted cgroup hierarchies: one in version 2, several in version 1."""
+    points = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
         if right.split()[0] in ("cgroup", "cgroup2"):
-            found.append(Path(left.split()[4]))
-    return found
+            points.append(Path(left.split()[4]))
+    return points
 
 
 def _sysctl(name: str) -> Path:
@@ -225,7 +225,7 @@ def _sysctl(name: str) -> Path:
 
 
 def tables() -> set[str]:
-    """The nftables tables that exist, as "family name"."""
+    """Return the existing nftables tables, as "family name"."""
     try:
         listed: dict[str, list[dict[str, Any]]] = json.loads(run("nft", "-j", "list", "tables"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The Debian packages that the cluster stands on."""
+"""The Debian packages that the cluster needs."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .paths import CLUSTER_FOLDER, cache
 LIST = CLUSTER_FOLDER / "debian-packages.txt"
 
 
-def wanted() -> list[str]:
-    """The packages named in debian-packages.txt, without its comments."""
+def required() -> list[str]:
+    """Return the packages of debian-packages.txt."""
     lines = (line.partition("#")[0].strip() for line in LIST.read_text().splitlines())
     return [line for line in lines if line]
 
 
 def missing(names: list[str]) -> list[str]:
-    """Those of `names` that are not installed."""
+    """Return the packages of `names` that are not installed."""
     if shutil.which("dpkg-query") is None:
-        # Not a Debian: judge by the programs, for package names differ there.
+        # Not a Debian: package names differ, so look for the programs.
         programs = {"buildah": "buildah", "nftables": "nft", "iproute2": "ip", "debootstrap": "debootstrap"}
         return [name for name in names if name in programs and shutil.which(programs[name]) is None]
     asked = run("dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *names, check=False)
@@ -30,8 +30,8 @@ def missing(names: list[str]) -> list[str]:
 
 
 def ensure() -> str:
-    """Install what is missing, showing the command; where that cannot be done, say the command and stop."""
-    lacking = missing(wanted())
+    """Install missing packages and print the command; fail with the command if that is not possible."""
+    lacking = missing(required())
     if not lacking:
         return "all there"
     install = ["apt-get", "install", "--yes", "--no-install-recommends", *lacking]
@@ -45,10 +45,10 @@ def ensure() -> str:
     env = {"DEBIAN_FRONTEND": "noninteractive"}
     remedy = f"run it by hand: {shown}"
     try:
-        # A broken third-party source must not stop packages that the others have.
+        # A broken third-party source must not stop packages of other sources.
         run_logged(["apt-get", "update"], log, progress, remedy=remedy, env=env)
     except ClusterError:
-        say("          apt-get update complained (see the log); trying to install all the same")
+        say("          apt-get update failed (see the log); trying to install anyway")
     run_logged(install, log, progress, remedy=remedy, env=env)
     progress.end()
     return f"installed {' '.join(lacking)}"

@@ -1,4 +1,4 @@
-"""Where things lie: the cache that outlives clusters, and one state folder for each cluster."""
+"""Folders: the cache that outlives clusters, and a state folder for each cluster."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REPOSITORY = CLUSTER_FOLDER.parent
 
 
 def cache() -> Path:
-    """The folder of what is slow to make and the same for every clone: programs, image layers, downloads."""
+    """Return the folder of what is slow to make and equal for every clone: programs, image layers, downloads."""
     if chosen := os.environ.get("ULTRAMARINE_CACHE"):
         return Path(chosen).absolute()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -27,13 +27,13 @@ def cache() -> Path:
 
 
 def state_root() -> Path:
-    """The folder that holds one state folder for each running cluster."""
+    """Return the parent of the state folders of running clusters."""
     return Path(os.environ.get("ULTRAMARINE_STATE") or "/var/lib/ultramarine").absolute()
 
 
 @dataclass(frozen=True)
 class State:
-    """One cluster's own folder; everything that its processes write lies under it."""
+    """A cluster's folder; its processes write only below it."""
 
     name: str
 
@@ -41,7 +41,7 @@ class State:
         # `down` removes the folder of this name, so the name must not lead elsewhere.
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", self.name):
             raise ClusterError(
-                f"{self.name!r} is no name for a cluster", "use lower-case letters, digits, dots and dashes"
+                f"{self.name!r} is not a valid name of a cluster", "use lower-case letters, digits, dots and dashes"
             )
 
     @property
@@ -54,7 +54,7 @@ class State:
 
     @property
     def audit_log(self) -> Path:
-        # Not *.log: it is no component's.
+        # Not *.log, which are the components' logs.
         return self.logs / "audit.jsonl"
 
     @property
@@ -98,11 +98,11 @@ class State:
         return self.root / "tier"
 
     def tier(self) -> str | None:
-        """Which tier this state folder was made for, or None where there is no cluster."""
+        """Return the tier of this state folder; None if it has no cluster."""
         return self.tier_file.read_text().strip() if self.tier_file.exists() else None
 
     def make(self, tier: str) -> None:
-        """Make the folders; only root may look into the one with the keys."""
+        """Make the folders; only root may read those with keys."""
         # A unix socket's path has room for 107 bytes.
         if len(str(self.containerd_socket)) > 100:
             raise ClusterError(
@@ -110,7 +110,7 @@ class State:
                 "set ULTRAMARINE_STATE to a shorter path",
             )
         self.root.mkdir(parents=True, exist_ok=True)
-        # First of all: by this file `down` knows the folder as ours.
+        # Written first: by this file `down` recognizes the folder.
         write(self.tier_file, tier)
         for folder in (self.logs, self.run, self.pki, self.config):
             folder.mkdir(exist_ok=True)
@@ -120,15 +120,15 @@ class State:
 
 
 def states() -> list[State]:
-    """Every cluster that has a state folder on this machine."""
+    """Return the clusters with a state folder on this machine."""
     root = state_root()
     return [State(path.parent.name) for path in sorted(root.glob("*/tier"))] if root.is_dir() else []
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> bool:
-    """Put `text` into `path` at once, and only where it differs; say whether it did.
+    """Write `text` to `path` atomically, only if it differs; return True if it did.
 
-    kube-proxy ends itself when its configuration is rewritten, even with the same words.
+    kube-proxy exits if its configuration is rewritten, even with the same text.
     """
     if path.exists() and path.read_text() == text:
         return False
@@ -142,9 +142,9 @@ def write(path: Path, text: str, mode: int = 0o644) -> bool:
 
 @contextmanager
 def lock(name: str, *, wait: bool, busy: str) -> Iterator[None]:
-    """Hold the machine-wide lock `name`; where another holds it, wait or fail with `busy`.
+    """Hold the machine-wide lock `name`; if another process holds it, wait or fail with `busy`.
 
-    Lock files stay in the cache folder, because removing one while another process opens it would let two in.
+    Lock files stay in the cache folder: to remove a file while another process opens it would admit two holders.
     """
     folder = cache() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -160,5 +160,5 @@ def lock(name: str, *, wait: bool, busy: str) -> Iterator[None]:
 
 
 def lock_name(state: State) -> str:
-    """The lock of one cluster, told apart from equal names under other state folders."""
+    """Return the lock of a cluster, which differs for equal names under other state folders."""
     return f"{state.name}-{sha256(str(state.root).encode()).hexdigest()[:8]}"

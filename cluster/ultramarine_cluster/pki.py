@@ -1,4 +1,4 @@
-"""The cluster's keys and certificates, and the kubeconfigs made of them."""
+"""The cluster's keys and certificates, and the kubeconfigs with them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Leaf:
-    """What a certificate says: its subject, its names, and whether it serves or asks."""
+    """Contents of a certificate: its subject, and its host names if it is a server's."""
 
     name: str
     group: str = ""
@@ -49,7 +49,7 @@ class Leaf:
 
 
 class Authority:
-    """A certificate authority in one folder; issues each certificate once, and again when it nears its end."""
+    """A certificate authority in a folder; it issues each certificate once, and renews it before its end."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
@@ -69,7 +69,7 @@ class Authority:
         self._key = _load_key(self.pair.key)
 
     def issue(self, file: str, leaf: Leaf) -> Pair:
-        """The certificate that says `leaf`, kept in files of that name."""
+        """Return the certificate with the contents `leaf`, in files of that name."""
         pair = Pair(self.folder / f"{file}.crt", self.folder / f"{file}.key")
         if _still_good(pair, leaf, self._cert):
             return pair
@@ -87,7 +87,7 @@ class Authority:
 
 
 def signing_key(folder: Path) -> Pair:
-    """The key that signs service-account tokens; `cert` is its public half."""
+    """Return the key that signs service-account tokens; `cert` is its public half."""
     pair = Pair(folder / "service-account.pub", folder / "service-account.key")
     if not (pair.key.exists() and pair.cert.exists()):
         key = ec.generate_private_key(ec.SECP256R1())
@@ -97,7 +97,7 @@ def signing_key(folder: Path) -> Pair:
 
 
 def kubeconfig(path: Path, url: str, authority: Authority, client: Pair) -> Path:
-    """A kubeconfig that holds everything in itself, readable by its owner alone."""
+    """Write a self-contained kubeconfig, readable by its owner alone."""
     name = "ultramarine"
     document = {
         "apiVersion": "v1",
@@ -119,7 +119,7 @@ def kubeconfig(path: Path, url: str, authority: Authority, client: Pair) -> Path
 
 
 def yaml(document: object) -> str:
-    """A document as YAML text, the same text for the same document."""
+    """Return a document as YAML, with equal text for equal documents."""
     writer = YAML(typ="safe", pure=True)
     writer.default_flow_style = False
     writer.width = 4096
@@ -157,7 +157,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        # An hour back, for clocks that step.
+        # An hour ago, for clocks that step back.
         .not_valid_before(now - DAY / 24)
         .not_valid_after(now + days * DAY)
     )
@@ -190,7 +190,7 @@ def _load_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def _save(pair: Pair, key: ec.EllipticCurvePrivateKey, cert: x509.Certificate) -> None:
-    # The key first: a certificate in its place says that both are there.
+    # The key first: if the certificate exists, both exist.
     _put(pair.key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     _put(pair.cert, cert.public_bytes(Encoding.PEM))
 

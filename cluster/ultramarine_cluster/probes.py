@@ -1,4 +1,4 @@
-"""Questions to components: each answers "" when all is well, or else why not."""
+"""Health probes of components: "" if healthy, otherwise the reason."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Probe = Callable[[], str]
 
 
 def of(state: State, ports: dict[str, int], tier: str) -> dict[str, Probe]:
-    """The question for each component, in the order in which they start; it needs nothing but what `up` has left."""
+    """Return the probe of each component, in the order of their start; it needs only the files of `up`."""
 
     def pair(name: str) -> Pair:
         return Pair(state.pki / f"{name}.crt", state.pki / f"{name}.key")
@@ -44,7 +44,7 @@ def of(state: State, ports: dict[str, int], tier: str) -> dict[str, Probe]:
 
 
 def https(url: str, authority: Path | None = None, client: Pair | None = None) -> Probe:
-    """Ask an address over TLS; without an authority the answer is trusted, for the peer made its own certificate."""
+    """Return a probe over TLS; without an authority any certificate is accepted, since the peer made its own."""
 
     def ask() -> str:
         try:
@@ -62,12 +62,12 @@ def https(url: str, authority: Path | None = None, client: Pair | None = None) -
 
 
 def http_get(url: str) -> Probe:
-    """Ask an address on loopback in the clear."""
+    """Return a probe by plain HTTP on loopback."""
     return lambda: _get(url, None)
 
 
 def unix(path: Path) -> Probe:
-    """Ask whether something listens on a unix socket."""
+    """Return a probe for a listener on a unix socket."""
 
     def ask() -> str:
         try:
@@ -82,7 +82,7 @@ def unix(path: Path) -> Probe:
 
 
 def dns(server: str, name: str) -> Probe:
-    """Ask a name server for an address; well when it knows one."""
+    """Return a probe that asks a name server for an address."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
     # An identity, "recursion desired", one question; then the name, type A, class IN (RFC 1035, section 4).
     question = b"\x75\x6d\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + labels + b"\x00\x00\x01\x00\x01"
@@ -95,14 +95,14 @@ def dns(server: str, name: str) -> Probe:
                 answer = probe.recv(512)
         except OSError as error:
             return f"{server} does not answer for {name}: {error}"
-        known = answer[:2] == question[:2] and answer[3] & 0x0F == 0 and answer[6:8] != b"\x00\x00"
-        return "" if known else f"{server} does not know {name}"
+        resolved = answer[:2] == question[:2] and answer[3] & 0x0F == 0 and answer[6:8] != b"\x00\x00"
+        return "" if resolved else f"{server} does not know {name}"
 
     return ask
 
 
 def _get(url: str, context: ssl.SSLContext | None) -> str:
-    # No proxy of the environment may stand between us and our own machine.
+    # A proxy of the environment must not handle requests to this machine.
     handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
     if context is not None:
         handlers.append(urllib.request.HTTPSHandler(context=context))

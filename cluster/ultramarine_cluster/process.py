@@ -1,4 +1,4 @@
-"""Processes that outlive the launcher, known by their pid and start time, never by name alone."""
+"""Processes that outlive the launcher, identified by pid and start time, never by name alone."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from pathlib import Path
 from .errors import ClusterError
 from .paths import State, write
 
-# Every process of a cluster carries this in its environment, so that one whose record was lost is found again;
-# what runs in pods does not inherit it.
+# A variable in the environment of every process of a cluster, by which a process without a record is found. Pods do not
+# inherit it.
 MARK = "ULTRAMARINE_CLUSTER"
 
 _PF_KTHREAD = 0x00200000  # of include/linux/sched.h
-_PATIENCE = 10.0  # seconds, with an exec that a disk holds up
-_LOOKS = 50  # at an environment without a variable, before it is believed
+_PATIENCE = 10.0  # seconds, for an exec that a slow disk delays
+_READS = 50  # reads of an empty environment before it is accepted
 
-# The shell records itself before it becomes the program: at no moment does the program run unrecorded.
+# The shell records itself before it becomes the program, so that the program never runs unrecorded.
 _RECORD = 'read -r line < /proc/$$/stat; echo "$line" > "$0.new"; mv "$0.new" "$0"; exec "$@"'
 
 
 @dataclass(frozen=True)
 class Component:
-    """One long-running process: how it starts, what it reads, and how to ask whether it is well."""
+    """A long-running process: its command, its files and its health probe."""
 
     name: str
     argv: tuple[str, ...]
-    # Says "" when the component is well, or else why it is not.
+    # Returns "" if the component is healthy, otherwise the reason.
     probe: Callable[[], str]
-    # When one of these changes, the component is started anew.
+    # The component is restarted if one of these files changes.
     reads: tuple[Path, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     patience: float = 60.0
 
     def print(self) -> str:
-        """Digits that change when the component would have to be started anew."""
+        """Return a digest that changes if the component has to be restarted."""
         made_of = sha256(repr((self.argv, sorted(self.env.items()))).encode())
         for path in self.reads:
             made_of.update(path.read_bytes())
@@ -49,17 +49,17 @@ class Component:
 
 @dataclass(frozen=True)
 class Process:
-    """A process as /proc tells of it; `started` (clock ticks since boot) tells it from a later one with its number."""
+    """A process of /proc; `started` (clock ticks since boot) distinguishes it from a later process with its pid."""
 
     pid: int
     started: int
 
     def alive(self) -> bool:
-        """Whether this very process still runs."""
+        """True if this process still runs."""
         return _stat(self.pid) == self
 
     def since(self) -> float:
-        """Seconds that it has been running."""
+        """Return the seconds since its start."""
         return float(Path("/proc/uptime").read_text().split()[0]) - self.started / os.sysconf("SC_CLK_TCK")
 
     def signal(self, number: int) -> None:
@@ -72,12 +72,12 @@ class Process:
 
 
 def record(state: State, name: str) -> Path:
-    """The file that tells which process the component is."""
+    """Return the file that records the component's process."""
     return state.run / f"{name}.stat"
 
 
 def recorded(state: State, name: str) -> Process | None:
-    """The component's process, or None where it does not run."""
+    """Return the component's process; None if it does not run."""
     try:
         process = _parse(record(state, name).read_text())
     except (OSError, ValueError, IndexError):
@@ -86,12 +86,12 @@ def recorded(state: State, name: str) -> Process | None:
 
 
 def log(state: State, name: str) -> Path:
-    """The file that the component writes its words to."""
+    """Return the component's log."""
     return state.logs / f"{name}.log"
 
 
 def start(state: State, component: Component) -> str:
-    """Make sure that the component runs as described: "started", "restarted" or "running"."""
+    """Run the component as described; return "started", "restarted" or "running"."""
     running = recorded(state, component.name)
     fingerprint = state.run / f"{component.name}.print"
     if running is not None:
@@ -115,31 +115,31 @@ def start(state: State, component: Component) -> str:
 
 
 def wait(state: State, component: Component) -> None:
-    """Return when the component is well; fail with its log when it dies or does not get well in time."""
+    """Wait until the component is healthy; fail with its log if it dies or takes too long."""
     began = time.monotonic()
     while (why := component.probe()) != "":
         took = time.monotonic() - began
-        # Until the record is there, the shell has not come to write it.
+        # Without a record, the shell has not started yet.
         if record(state, component.name).exists() and recorded(state, component.name) is None:
             raise ClusterError(
                 f"{component.name} ended right after its start",
-                "read the log; if it tells of damaged data, `ultramarine-cluster down` and `up` make new ones",
+                "Read the log. If data are damaged, run `ultramarine-cluster down` and `up`.",
                 log=log(state, component.name),
             )
         if took > component.patience:
             raise ClusterError(
-                f"{component.name} is not well after {took:.0f} s: {why}",
-                "run `up` again, which starts anew what is unwell; `ultramarine-cluster logs` shows more",
+                f"{component.name} is not healthy after {took:.0f} s: {why}",
+                "Run `up` again, which restarts unhealthy components; `ultramarine-cluster logs` shows more.",
                 log=log(state, component.name),
             )
         time.sleep(0.05)
 
 
 def heal(state: State, component: Component, patience: float = 10.0) -> str:
-    """Like `start`, but a process that runs and does not answer for `patience` seconds is replaced."""
-    said = start(state, component)
-    if said != "running":
-        return said
+    """Start the component, and replace a process that does not answer for `patience` seconds."""
+    outcome = start(state, component)
+    if outcome != "running":
+        return outcome
     until = time.monotonic() + patience
     while component.probe() != "":
         if time.monotonic() > until:
@@ -147,13 +147,13 @@ def heal(state: State, component: Component, patience: float = 10.0) -> str:
             if process is not None:
                 stop(process, grace=2.0)
             start(state, component)
-            return "restarted, for it did not answer"
+            return "restarted, because it did not answer"
         time.sleep(0.2)
-    return said
+    return outcome
 
 
 def stop(process: Process, grace: float = 15.0) -> None:
-    """End a process: ask, then insist; return when it is gone."""
+    """End a process by SIGTERM, then by SIGKILL; return when it is gone."""
     process.signal(signal.SIGTERM)
     if not gone([process], grace):
         process.signal(signal.SIGKILL)
@@ -161,7 +161,7 @@ def stop(process: Process, grace: float = 15.0) -> None:
 
 
 def gone(processes: Iterable[Process], within: float) -> bool:
-    """Wait until none of the processes is alive; say whether that came true in time."""
+    """Wait until all processes have ended; return False if time runs out."""
     until = time.monotonic() + within
     left = [process for process in processes if process.alive()]
     while left and time.monotonic() < until:
@@ -171,7 +171,7 @@ def gone(processes: Iterable[Process], within: float) -> bool:
 
 
 def marked(state: State) -> Iterator[Process]:
-    """Every process that was started for this cluster, recorded or not: components, shims, plugins."""
+    """Yield the processes of this cluster, recorded or not: components, shims, plugins."""
     needle = f"{MARK}={state.root}".encode()
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
@@ -185,20 +185,20 @@ def marked(state: State) -> Iterator[Process]:
 
 
 def _environment_of(folder: Path) -> bytes:
-    """The environment of a process; in the middle of an exec there is none for a moment, so it looks again."""
-    looks, until = 0, time.monotonic() + _PATIENCE
-    while not (found := (folder / "environ").read_bytes()) and looks < _LOOKS and time.monotonic() < until:
+    """Return the environment of a process; during an exec it is empty for a moment, so it is read again."""
+    reads, until = 0, time.monotonic() + _PATIENCE
+    while not (content := (folder / "environ").read_bytes()) and reads < _READS and time.monotonic() < until:
         values = (folder / "stat").read_text().rpartition(")")[2].split()  # from the third field on, see proc(5)
         if values[0] in "ZX" or int(values[6]) & _PF_KTHREAD:
             break
         begin, end = values[47:49]
-        looks += begin == end != "0"  # empty, or about to be filled in
+        reads += begin == end != "0"  # empty, or about to be filled in
         time.sleep(0.001)
-    return found
+    return content
 
 
 def name_of(process: Process) -> str:
-    """The name of the program that a process runs."""
+    """Return the name of a process's program."""
     try:
         return Path(f"/proc/{process.pid}/comm").read_text().strip()
     except OSError:
@@ -206,14 +206,14 @@ def name_of(process: Process) -> str:
 
 
 def by_pid(pid: int) -> Process | None:
-    """The process that has this number now, unless it is only a zombie."""
+    """Return the process with this pid; None if there is none, or a zombie."""
     return _stat(pid)
 
 
 def _stat(pid: int) -> Process | None:
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
-        # A zombie holds nothing any more; its parent may never collect it.
+        # A zombie holds no resources; its parent may never collect it.
         return None if text.rpartition(")")[2].split()[0] in "ZX" else _parse(text)
     except (OSError, ValueError, IndexError):
         return None
@@ -224,12 +224,12 @@ def _parse(line: str) -> Process:
 
 
 def _environment() -> dict[str, str]:
-    # A proxy for the outside must not come between the parts; and nft or ip lie where cron's PATH does not look.
+    # A proxy must not handle requests between components; and cron's PATH lacks the folders of nft and ip.
     kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     return kept | {"PATH": f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"}
 
 
 def _keep_small(path: Path, most: int = 20_000_000) -> None:
-    """Put an old log aside when it has grown large."""
+    """Rename a log that has grown large."""
     if path.exists() and path.stat().st_size > most:
         path.replace(path.with_suffix(".log.old"))

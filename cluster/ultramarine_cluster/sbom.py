@@ -1,4 +1,4 @@
-"""What is in the platform's images, as CycloneDX 1.6: Debian's packages, Python's, and the Go modules of programs.
+"""Components of the platform's images, as CycloneDX 1.6: packages of Debian and Python, and Go modules of programs.
 
 `python -m ultramarine_cluster.sbom FOLDER` writes a file for each image.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
-from . import build, images
+from . import build, buildah, images
 
 DPKG, RELEASE, ELF = "var/lib/dpkg/status", "usr/lib/os-release", b"\x7fELF"
 DEBIAN = "deb/debian"
@@ -35,14 +35,19 @@ class Component(NamedTuple):
 
 
 def write(folder: Path) -> None:
-    """Write the list of each image's components, building the images that are not there."""
+    """Write the list of each image's components, building the images that are missing."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in images.present():
-        reference = images.build_archive(name)
-        found = sorted(set(_inside(images.archive(reference))))
-        text = json.dumps(_document(reference, found), indent=1)
-        (folder / f"{name}.cdx.json").write_text(text + "\n")
-        print(f"{folder / name}.cdx.json: {len(found)} components of {reference}")
+        reference = images.build(name)
+        with buildah.scratch_folder() as scratch:
+            archive = images.export(reference, scratch / "image.tar")
+            (folder / f"{name}.cdx.json").write_text(document(reference, archive))
+        print(f"{folder / name}.cdx.json lists the components of {reference}", flush=True)
+
+
+def document(reference: str, archive: Path) -> str:
+    """Return the list of what is in an image's OCI archive, as text."""
+    return json.dumps(_document(reference, sorted(set(_inside(archive)))), indent=1) + "\n"
 
 
 def _document(reference: str, components: list[Component]) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def _document(reference: str, components: list[Component]) -> dict[str, Any]:
 
 
 def _listed(component: Component, distro: str) -> dict[str, str]:
-    """One entry; scanners find Debian's advisories by the release and by the source package."""
+    """Return an entry; scanners find Debian's advisories by release and source package."""
     kind, name, version, source = component
     entry = {"name": name, "version": version}
     if kind == "os":
@@ -72,14 +77,14 @@ def _listed(component: Component, distro: str) -> dict[str, str]:
 
 
 def _inside(archive: Path) -> Iterator[Component]:
-    """The components in an OCI archive; a file that a later layer replaces counts as that one has it."""
+    """Yield the components in an OCI archive; a later layer replaces the files of an earlier one."""
     files: dict[str, list[Component]] = {}
     with tarfile.open(archive) as image:
 
         def blob(digest: str) -> IO[bytes]:
-            found = image.extractfile(f"blobs/{digest.replace(':', '/')}")
-            assert found is not None
-            return found
+            content = image.extractfile(f"blobs/{digest.replace(':', '/')}")
+            assert content is not None
+            return content
 
         index = image.extractfile("index.json")
         assert index is not None
@@ -91,7 +96,7 @@ def _inside(archive: Path) -> Iterator[Component]:
                     folder, _, name = path.rpartition("/")
                     if name.startswith(".wh."):
                         gone = f"{folder}/{name[4:]}"
-                        files = {known: held for known, held in files.items() if not f"{known}/".startswith(f"{gone}/")}
+                        files = {file: held for file, held in files.items() if not f"{file}/".startswith(f"{gone}/")}
                     elif member.isreg() and (content := members.extractfile(member)) is not None:
                         files[path] = _components(path, content, bool(member.mode & 0o111))
     for held in files.values():
@@ -120,14 +125,14 @@ def _source(package: Message) -> str:
 
 
 def _modules(program: bytes) -> list[Component]:
-    """The modules of a Go program; none of another one."""
+    """Return the modules of a Go program; none of another program."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(program)
         file.flush()
         words = [str(build.go_program()), "version", "-m", file.name]
-        told = subprocess.run(words, capture_output=True, text=True, check=False).stdout
-    version = re.search(r": go(\S+)", told)
-    modules = re.findall(r"^\tdep\t(\S+)\t(\S+)", told, re.MULTILINE)
+        output = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    version = re.search(r": go(\S+)", output)
+    modules = re.findall(r"^\tdep\t(\S+)\t(\S+)", output, re.MULTILINE)
     standard = [Component("golang", "stdlib", version[1])] if version else []
     return [Component("golang", *module) for module in modules] + standard
 

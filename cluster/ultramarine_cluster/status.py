@@ -1,4 +1,4 @@
-"""What runs, since when, whether it is well, and where things are."""
+"""The state of a cluster: its components, their health, and its folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .paths import State, cache
 
 
 def show(state: State) -> tuple[str, bool]:
-    """The table of one cluster, and whether all of it is well."""
+    """Return the table of a cluster, and True if all of it is healthy."""
     cluster = find(state.name)
     rows = [("COMPONENT", "PID", "UP FOR", "HEALTH")]
     well = True
@@ -43,7 +43,7 @@ def show(state: State) -> tuple[str, bool]:
         ("programs", str(programs.folder())),
         ("cache", str(cache())),
     ]
-    lines = [f"cluster {state.name} ({cluster.tier}): {'well' if well else 'not well; `up` repairs it'}", ""]
+    lines = [f"cluster {state.name} ({cluster.tier}): {'healthy' if well else 'not healthy; `up` repairs it'}", ""]
     lines += [*_aligned(rows), "", *_aligned(facts)]
     return "\n".join(lines), well
 
@@ -70,14 +70,14 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def log_files(state: State, names: Sequence[str]) -> list[Path]:
-    """The logs of the named components, of all by default."""
+    """Return the logs of the named components, of all by default."""
     if not state.logs.is_dir():
-        raise ClusterError(f"there are no logs in {state.logs}", "bring the cluster up: ultramarine-cluster up")
-    found = sorted(state.logs.glob("*.log"))
+        raise ClusterError(f"no logs exist in {state.logs}", "start the cluster: ultramarine-cluster up")
+    files = sorted(state.logs.glob("*.log"))
     if not names:
-        return found
-    known = {path.stem: path for path in found}
+        return files
+    by_name = {path.stem: path for path in files}
     for name in names:
-        if name not in known:
-            raise ClusterError(f"there is no log of {name}", f"choose among {', '.join(known)}")
-    return [known[name] for name in names]
+        if name not in by_name:
+            raise ClusterError(f"no log of {name} exists", f"choose among {', '.join(by_name)}")
+    return [by_name[name] for name in names]

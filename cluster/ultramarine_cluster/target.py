@@ -1,6 +1,6 @@
-"""Which Kubernetes the product goes into: the embedded one, kind where a Docker engine answers, or a named context.
+"""The Kubernetes for the product: the embedded one, kind if a Docker engine answers, or a named context.
 
-The rest of the code is the same for all three: kubectl, Helm, and a way to reach a Service from this machine.
+A target offers the same for all three: kubectl, Helm, and a URL of a Service for this machine.
 """
 
 from __future__ import annotations
@@ -32,34 +32,35 @@ if TYPE_CHECKING:
 KIND_CLUSTER = "ultramarine"
 OLDEST_HELM = (3, 17)
 CHART = REPOSITORY / "charts" / "ultramarine"
-OWN_IMAGES = ("operator", "trainer", "server", "gateway", "storage")
+BASED_IMAGES = ("operator", "trainer", "server", "gateway")
+OWN_IMAGES = (*BASED_IMAGES, "storage")
 
 
 @dataclass(frozen=True)
 class Target:
-    """A Kubernetes that answers, and the programs to talk to it."""
+    """A Kubernetes that answers, and its client programs."""
 
     where: str  # embedded, kind or context
     kubectl: tuple[str, ...]  # with its kubeconfig and context
     helm: tuple[str, ...]
-    shown: str  # what a person types before `kubectl` works for them too
+    shown: str  # the command after which a user's own `kubectl` works
 
     def run(self, *words: str, input: str | None = None) -> str:
-        """Run kubectl with these words and give what it printed."""
+        """Run kubectl with these arguments and return its output."""
         return run(*self.kubectl, *words, input=input)
 
     def json(self, *words: str) -> Any:
-        """Run kubectl with these words, and read the JSON that it printed."""
+        """Run kubectl with these arguments and return its JSON output."""
         return json.loads(self.run(*words, "-o", "json"))
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
-        """A Secret's values, as text."""
+        """Return a Secret's values as text."""
         data = self.json("get", "secret", name, "-n", namespace)["data"]
         return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
     @contextmanager
     def bucket(self, namespace: str) -> Iterator[S3Client]:
-        """An S3 client for the embedded storage of the release in `namespace`, which may do everything there."""
+        """Yield an S3 client with all rights for the embedded storage of the release in `namespace`."""
         secret = self.secret(namespace, "ultramarine-storage-accounts")["root"]
         with self.reach(namespace, "ultramarine-storage", 7070) as url:
             yield boto3.client(
@@ -72,13 +73,13 @@ class Target:
 
     @contextmanager
     def reach(self, namespace: str, service: str, port: int, *, tls: bool = False) -> Iterator[str]:
-        """Yield a base URL at which this machine reaches a Service, for as long as the block lasts.
+        """Yield a base URL at which this machine reaches a Service during the block.
 
-        With `tls` the host is localhost, for which the platform's certificates are.
+        With `tls` the host is localhost, which the platform's certificates name.
         """
-        if self.where == "embedded" and not tls:  # this machine is the node: the Service's address is at hand
-            found = self.json("get", "service", "-n", namespace, service)
-            yield f"http://{found['spec']['clusterIP']}:{port}"
+        if self.where == "embedded" and not tls:  # this machine is the node, which routes to Services
+            address = self.json("get", "service", "-n", namespace, service)["spec"]["clusterIP"]
+            yield f"http://{address}:{port}"
             return
         with subprocess.Popen(
             [*self.kubectl, "port-forward", "-n", namespace, f"service/{service}", f":{port}"],
@@ -88,33 +89,33 @@ class Target:
         ) as process:
             try:
                 assert process.stdout is not None
-                said = process.stdout.readline()
-                if (found := re.search(r"127\.0\.0\.1:(\d+)", said)) is None:
-                    raise ClusterError(f"kubectl port-forward: {said.strip()}", "see that the Service has ready pods")
+                line = process.stdout.readline()
+                if (forwarded := re.search(r"127\.0\.0\.1:(\d+)", line)) is None:
+                    raise ClusterError(f"kubectl port-forward: {line.strip()}", "check that the Service has ready pods")
                 threading.Thread(target=process.stdout.read, daemon=True).start()  # a line for each connection
-                yield f"https://localhost:{found[1]}" if tls else f"http://127.0.0.1:{found[1]}"
+                yield f"https://localhost:{forwarded[1]}" if tls else f"http://127.0.0.1:{forwarded[1]}"
             finally:
                 process.terminate()
 
 
 def choose(context: str = "", *, own: bool = False) -> Target:
-    """Take the named context, else kind where Docker answers and kind is installed, else bring up the embedded one.
+    """Return the named context; otherwise kind, if Docker answers and kind is installed, or the embedded cluster.
 
-    With `own` it is the embedded one whatever else is there.
+    With `own` it is always the embedded cluster.
     """
     if context:
         return _context(context)
     if own:
-        return embedded(cluster.up())
+        return embedded(cluster.up(beside=BASED_IMAGES))
     if images.docker() and shutil.which("kind") and shutil.which("kubectl") and shutil.which("helm"):
         return _kind()
     if images.docker():
         say("          Docker answers, but kind, kubectl or helm is not installed: using the embedded cluster")
-    return embedded(cluster.up())
+    return embedded(cluster.up(beside=BASED_IMAGES))
 
 
 def embedded(running: cluster.Cluster) -> Target:
-    """The embedded cluster as a target."""
+    """Return the embedded cluster as a target."""
     kubeconfig = ("--kubeconfig", str(running.kubeconfig))
     return Target(
         "embedded",
@@ -127,7 +128,7 @@ def embedded(running: cluster.Cluster) -> Target:
 def _kind() -> Target:
     with step("kind cluster") as notes:
         if KIND_CLUSTER in run("kind", "get", "clusters").split():
-            notes.append("was there")
+            notes.append("already there")
         else:
             config = str(REPOSITORY / "kind-config.yaml")
             say("          kind makes its cluster; the first time it fetches an image of 400 MB")
@@ -143,7 +144,7 @@ def _kind() -> Target:
     )
     try:
         made.run("get", "--raw", "/readyz")
-    except subprocess.CalledProcessError as error:  # half made by a run that was ended, or stopped with Docker
+    except subprocess.CalledProcessError as error:  # a killed run made a part of it, or Docker was stopped
         raise ClusterError(
             f"the kind cluster {KIND_CLUSTER} does not answer: {error.stderr.strip()}",
             f"kind delete cluster --name {KIND_CLUSTER}, then run the command again",
@@ -153,20 +154,18 @@ def _kind() -> Target:
 
 
 def _check_helm() -> None:
-    """Refuse a Helm that does not know --take-ownership."""
-    said = run("helm", "version", "--short")
-    found = re.search(r"v(\d+)\.(\d+)", said)
-    if found is None or tuple(map(int, found.groups())) < OLDEST_HELM:
+    """Reject a Helm without --take-ownership."""
+    version = run("helm", "version", "--short")
+    numbers = re.search(r"v(\d+)\.(\d+)", version)
+    if numbers is None or tuple(map(int, numbers.groups())) < OLDEST_HELM:
         oldest = ".".join(map(str, OLDEST_HELM))
-        raise ClusterError(f"helm is {said.strip()}", f"install Helm {oldest} or newer", step="helm")
+        raise ClusterError(f"helm is {version.strip()}", f"install Helm {oldest} or newer", step="helm")
 
 
 def _context(context: str) -> Target:
     for program in ("kubectl", "helm"):
         if shutil.which(program) is None:
-            raise ClusterError(
-                f"{program} is not installed", f"install {program}, or leave CONTEXT out", step="context"
-            )
+            raise ClusterError(f"{program} is not installed", f"install {program}, or omit CONTEXT", step="context")
     _check_helm()
     made = Target(
         "context",
@@ -186,11 +185,11 @@ def _context(context: str) -> Target:
 
 
 def push_images(names: Iterable[str]) -> dict[str, str]:
-    """Build what is not built yet, push it to $REGISTRY, and give the reference of each."""
+    """Build missing images, push them to $REGISTRY, and return their references."""
     if not (registry := os.environ.get("REGISTRY", "")):
         raise ClusterError(
-            "no registry is named: nodes elsewhere cannot see images that are built here",
-            "say where both can, by the variable REGISTRY: registry.example.com/team",
+            "REGISTRY is not set: nodes elsewhere cannot read images that are built here",
+            "set it to a registry that both reach: REGISTRY=registry.example.com/team",
         )
     references: dict[str, str] = {}
     for name in names:
@@ -201,7 +200,7 @@ def push_images(names: Iterable[str]) -> dict[str, str]:
 
 
 def give_images(target: Target, names: tuple[str, ...]) -> dict[str, str]:
-    """Build what is not built yet, put it where the target's nodes find it, and give the reference of each."""
+    """Build missing images, import them into the target's nodes, and return their references."""
     if target.where == "context":
         return push_images(names)
     references: dict[str, str] = {}
@@ -210,12 +209,12 @@ def give_images(target: Target, names: tuple[str, ...]) -> dict[str, str]:
             reference = images.build(name) if target.where == "kind" else images.build_archive(name)
             loaded = images.load(reference, kind=KIND_CLUSTER if target.where == "kind" else None)
             references[name] = reference.removeprefix("docker.io/")
-            notes += [references[name], "loaded" if loaded else "was loaded"]
+            notes += [references[name], "loaded" if loaded else "already loaded"]
     return references
 
 
 def install(target: Target, namespace: str = "ultramarine", *settings: str) -> dict[str, str]:
-    """Install or upgrade the chart with freshly built images, wait until it is ready, and give the images used.
+    """Install or upgrade the chart with freshly built images, wait until it is ready, and return the images.
 
     `settings` are Helm's own: KEY=VALUE for --set-json.
     """
@@ -225,10 +224,10 @@ def install(target: Target, namespace: str = "ultramarine", *settings: str) -> d
 
 
 def upgrade(target: Target, namespace: str, references: dict[str, str], *settings: str, chart: Path = CHART) -> None:
-    """Install or upgrade a chart with images that the nodes find, and wait until it is ready."""
+    """Install or upgrade a chart with images that the nodes have, and wait until it is ready."""
     words = []
-    known = YAML(typ="safe").load(chart / "values.yaml")  # an older chart knows fewer
-    for name in (name for name in OWN_IMAGES if name in known["images"]):
+    defaults = YAML(typ="safe").load(chart / "values.yaml")  # an older chart has fewer
+    for name in (name for name in OWN_IMAGES if name in defaults["images"]):
         repository, _, tag = references[name].rpartition(":")
         words += [f"images.{name}.repository={json.dumps(repository)}", f"images.{name}.tag={json.dumps(tag)}"]
     with step("Helm installs the chart") as notes:
@@ -238,11 +237,11 @@ def upgrade(target: Target, namespace: str, references: dict[str, str], *setting
             words.append(f"namespaces={json.dumps(_namespaces(target, namespace))}")
         argv = [*target.helm, "upgrade", "--install", "ultramarine", str(chart)]
         argv += ["--namespace", namespace, "--create-namespace", "--wait", "--timeout", "180s"]
-        # CRDs that kubectl or another release has applied become this release's: without that Helm refuses to start.
-        # In a context of the user's it may belong to a release in use.
+        # CRDs that kubectl or another release has applied become this release's; otherwise Helm refuses to start.
+        # In the user's own context they may belong to a release in use.
         if target.where != "context":
             argv += ["--take-ownership"]
-            words += ["crds.takeOver=true"] if "takeOver" in known["crds"] else []
+            words += ["crds.takeOver=true"] if "takeOver" in defaults["crds"] else []
         for word in (*words, *settings):
             argv += ["--set-json", word]
         try:
@@ -250,25 +249,27 @@ def upgrade(target: Target, namespace: str, references: dict[str, str], *setting
         except subprocess.CalledProcessError as error:
             raise ClusterError(
                 f"Helm: {error.stderr.strip()[-1500:]}\n{_what_pods_say(target, namespace)}",
-                f"look further with: {target.shown}; kubectl -n {namespace} describe pods",
+                f"look at the pods: {target.shown}; kubectl -n {namespace} describe pods",
             ) from error
         notes.append(f"release ultramarine in namespace {namespace}")
 
 
 def _namespaces(target: Target, namespace: str) -> list[str]:
-    """The namespaces that the release looks after besides its own: to leave one out would end its isolation."""
+    """Return the release's namespaces besides its own: an upgrade without one would end its isolation."""
     words = (*target.helm, "get", "values", "ultramarine", "--namespace", namespace, "-o", "json")
     asked = subprocess.run(words, capture_output=True, text=True, check=False)
     if asked.returncode != 0:
         if "not found" in asked.stderr:
             return []
-        raise ClusterError(f"Helm does not say which namespaces the release has: {asked.stderr.strip()}", "try again")
+        raise ClusterError(
+            f"Helm does not return the release's values: {asked.stderr.strip()}", "run the command again"
+        )
     values: dict[str, Any] = json.loads(asked.stdout) or {}
     return list(values.get("namespaces") or [])
 
 
 def _finish(target: Target, namespace: str) -> str | None:
-    """Take back what a Helm that was killed has begun, since Helm refuses to go on from there; say so."""
+    """Undo the operation of a killed Helm, since Helm refuses to continue it; return a note, or None."""
     words = (*target.helm, "status", "ultramarine", "--namespace", namespace, "-o", "json")
     asked = subprocess.run(words, capture_output=True, text=True, check=False)
     state = json.loads(asked.stdout)["info"]["status"] if asked.returncode == 0 else ""
@@ -280,7 +281,7 @@ def _finish(target: Target, namespace: str) -> str | None:
 
 
 def _what_pods_say(target: Target, namespace: str) -> str:
-    """The pods of a release that does not come up, and the last lines of the operator."""
+    """Return the pods of a release that is not ready, and the last lines of the operator."""
     shown = target.run("get", "pods", "-n", namespace, "-o", "wide")
     words = (*target.kubectl, "logs", "-n", namespace, "deployment/ultramarine-operator", "--tail", "10")
     log = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -288,7 +289,7 @@ def _what_pods_say(target: Target, namespace: str) -> str:
 
 
 def leave_logs(target: Target, namespace: str) -> Path:
-    """Write what a person would look at after a failure into one folder, and return it."""
+    """Write objects, events and logs for the analysis of a failure into a folder, and return it."""
     folder = cache() / "logs" / "failure"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -309,7 +310,7 @@ def leave_logs(target: Target, namespace: str) -> Path:
 
 
 def uninstall_kind() -> bool:
-    """Delete the kind cluster of ours; says whether there was one."""
+    """Delete the launcher's kind cluster; return True if it existed."""
     if (
         not images.docker()
         or shutil.which("kind") is None

@@ -1,4 +1,4 @@
-"""Virtualenvs for packages that do not bear our own dependencies beside them; each is made once, in the cache."""
+"""Virtualenvs for packages that conflict with the repository's dependencies; each is made once, in the cache."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .paths import cache, lock
 
 
 def python_with(name: str, *requirements: str) -> Path:
-    """The Python of the virtualenv with exactly these requirements, made where it is not there yet."""
+    """Return the Python of a virtualenv with exactly these requirements; make it if it is missing."""
     venv = cache() / "venvs" / f"{name}-{sha256(repr((sys.version, requirements)).encode()).hexdigest()[:8]}"
     python = venv / "bin" / "python"
     with lock(f"venv-{venv.name}", wait=True, busy=f"another process makes {venv}"):

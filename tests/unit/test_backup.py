@@ -83,9 +83,9 @@ def test_trials_of_a_sweep_that_goes_on_are_left_out():
     kept = backup._kept(trained("Succeeded"))
     sweep = {"kind": "Sweep", "metadata": {"name": "a"}, "status": {"state": "Running"}}
 
-    assert backup.wanted([sweep, kept]) == [sweep]
+    assert backup.to_restore([sweep, kept]) == [sweep]
     over = {**sweep, "status": {"state": "Succeeded"}}
-    assert backup.wanted([over, kept]) == [over, kept]
+    assert backup.to_restore([over, kept]) == [over, kept]
 
 
 def test_files_go_into_a_folder_and_back(storage, object_store, bucket, tmp_path):

@@ -53,7 +53,7 @@ def oci(path: Path, annotations: dict[str, str], architecture: str = "amd64") ->
 def test_an_oci_archive_says_its_names_and_machines(tmp_path, annotations, names):
     """By either annotation; also where it is compressed."""
     found = archives.contents(oci(tmp_path / "image.tar.gz", annotations))
-    assert found == archives.Contents(names, frozenset({"amd64"}))
+    assert found == archives.Contents(names, frozenset({"amd64"}), "sha256:aa")
 
 
 def test_an_archive_of_docker_says_its_names_and_machines(tmp_path):
@@ -85,10 +85,10 @@ def test_a_name_is_completed_as_for_a_pod(name, whole):
 def test_what_is_no_archive_is_refused(tmp_path, content):
     """Text, an empty file and another kind of archive are told apart from an image, with how to make one."""
     (tmp_path / "image.tar").write_bytes(content)
-    with pytest.raises(ClusterError, match="is no archive of an image") as caught:
+    with pytest.raises(ClusterError, match="is not an archive of an image") as caught:
         archives.contents(tmp_path / "image.tar")
     assert "docker save" in caught.value.remedy
-    with pytest.raises(ClusterError, match="is no archive of an image"):
+    with pytest.raises(ClusterError, match="is not an archive of an image"):
         archives.contents(archive(tmp_path / "other.tar", {"readme": {}}))
 
 
@@ -98,9 +98,9 @@ def test_what_cannot_be_loaded_says_why(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     for what, words in (
         (oci(tmp_path / "arm.tar", {REF: "train:1"}, "arm64"), "is for arm64, and this machine is amd64"),
-        (oci(tmp_path / "anonymous.tar", {}), "does not say how its image is called"),
+        (oci(tmp_path / "anonymous.tar", {}), "does not name its image"),
         (tmp_path, "is a folder"),
-        ("no-such:1", "no docker, podman or buildah is here"),
+        ("no-such:1", "docker, podman and buildah are not installed"),
     ):
         with pytest.raises(ClusterError, match=words):
             archives.load(str(what), State("full"))
@@ -109,4 +109,4 @@ def test_what_cannot_be_loaded_says_why(tmp_path, monkeypatch):
 def test_a_name_is_given_to_one_image_from_elsewhere(capsys):
     """--as with an image of this repository, or with two, is refused before anything is built."""
     assert cli.main(["images", "load", "trainer", "--as", "x:1"]) == 1
-    assert "--as names the one image" in capsys.readouterr().err
+    assert "--as needs exactly one" in capsys.readouterr().err

@@ -54,8 +54,8 @@ def test_program_names_are_told_by_the_cache_folder(state: State) -> None:
 
 def test_packages_are_named_without_comments() -> None:
     """debian-packages.txt gives plain package names."""
-    assert "buildah" in packages.wanted()
-    assert all(re.fullmatch(r"[a-z0-9.+-]+", name) for name in packages.wanted())
+    assert "buildah" in packages.required()
+    assert all(re.fullmatch(r"[a-z0-9.+-]+", name) for name in packages.required())
 
 
 def test_a_certificate_says_what_was_asked_and_is_kept(state: State) -> None:
@@ -329,7 +329,7 @@ def test_help_teaches() -> None:
 @pytest.mark.parametrize("name", ["..", "../x", "/", "", "a/b", ".hidden", "Upper"])
 def test_a_name_cannot_lead_elsewhere(name: str) -> None:
     """What `down` removes is named by the cluster, so a name that is a path is refused."""
-    with pytest.raises(ClusterError, match="no name for a cluster"):
+    with pytest.raises(ClusterError, match="not a valid name of a cluster"):
         State(name)
 
 
