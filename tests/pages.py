@@ -65,7 +65,12 @@ def script(page: Path) -> str:
     lines = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT"]
     for number, block in enumerate(blocks(page)):
         if (name := block.marker("file")) is not None:
-            lines += [f"cat > {name} <<'END OF FILE'", block.text.rstrip("\n"), "END OF FILE"]
+            lines += [
+                f"mkdir -p {Path(name).parent}",
+                f"cat > {name} <<'END OF FILE'",
+                block.text.rstrip("\n"),
+                "END OF FILE",
+            ]
         elif block.language == "sh":
             lines += [f"echo '{MARK} {number}'", block.text.rstrip("\n")]
     return "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,7 @@ SECONDS = 1500
 @pytest.fixture(scope="module")
 def clone(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that looks like the top of the clone, so that the tutorials' files do not get into the repository."""
+    assert shutil.which("curl"), "the tutorials ask endpoints with curl; install it with apt-get install curl"
     folder = tmp_path_factory.mktemp("clone")
     for path in ROOT.iterdir():
         if path.name != ".git":
