@@ -16,11 +16,7 @@ from ultramarine_contract.meta import (
     LABEL_NAME,
     Manifest,
 )
-from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import (
-    ANNOTATION_REVISION,
-    ANNOTATION_VERSION,
-    LABEL_DEPLOYMENT,
-)
+from ultramarine_operator.kinds.onlineendpoint.endpoint import ANNOTATION_REVISION, ANNOTATION_VERSION, LABEL_DEPLOYMENT
 from ultramarine_operator.kinds.sweep.registration import LABEL_SWEEP_UID
 from ultramarine_operator.kinds.trainingjob.registration import LABEL_JOB_UID
 from ultramarine_operator.runs.registration import LABEL_OUTPUT

@@ -148,7 +148,7 @@ COLUMNS = {
             "rollout": {
                 "phase": "Progressing",
                 "reason": "InsufficientData",
-                "message": "green at 10 %, step 1 of 3: too few requests yet to judge it",
+                "message": "green at 10 %, step 1 of 3: too few requests yet to assess it",
                 "identity": "0123456789abcdef",
                 "step": 1,
                 "weight": 10,

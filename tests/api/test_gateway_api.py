@@ -148,7 +148,7 @@ def test_an_endpoint_changes_as_the_gateway_accepts(api, operator):
     assert shares(api) == {"shop-blue-pods": 100}, "green has no pods yet"
     roll(api, "shop-green")
     eventually("the routes share", lambda: shares(api) == {"shop-blue-pods": 50, "shop-green-pods": 50})
-    eventually("nobody has accepted that", lambda: "has not looked at the newest" in words(api, "RoutesReady"))
+    eventually("nobody has accepted that", lambda: "has not processed the newest" in words(api, "RoutesReady"))
     assert status(api, "oe", "shop")["traffic"] == {"blue": 100}
     accept(api)
     eventually("both answer", lambda: status(api, "oe", "shop").get("traffic") == {"blue": 50, "green": 50})
@@ -173,7 +173,7 @@ def test_a_gateway_that_refuses_is_told_and_what_answers_goes_on(api, operator):
     eventually("blue answers", lambda: words(api, "Ready") == "True: churn-1 answers")
 
     accept(api, Accepted="False")
-    eventually("the refusal is told", lambda: "does not take HTTPRoute shop: Why: words" in words(api, "RoutesReady"))
+    eventually("the refusal is told", lambda: "refuses HTTPRoute shop: Why: words" in words(api, "RoutesReady"))
     served(api, [BLUE, GREEN], traffic={"green": 100})
     assert words(api, "Ready").startswith("True")
     assert shares(api) == {"shop-blue-pods": 100}

@@ -10,7 +10,7 @@ from math import ceil
 from aiohttp import web
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import LABEL_ROUTES, DeploymentFigures, EndpointRoutes, RouteDeployment, RouteState
-from ultramarine_operator.kinds.onlineendpoint.routing.manifests import routes_in, turned_to
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import routes_in, service_target
 from ultramarine_operator.shared.conditions import is_true
 
 Id = tuple[str, str]  # kind and name
@@ -40,7 +40,7 @@ class Gateway:
             for routed in routes.deployments
             if routed.weight
             and f"{name}-{routed.name}" == deployment
-            and turned_to(self.objects.get(("Service", name))) == routes.port
+            and service_target(self.objects.get(("Service", name))) == routes.port
         ]
 
     def _ready(self, service: str) -> int:

@@ -13,7 +13,7 @@ from ultramarine_contract.meta import TRAINING_JOB, Ref
 from ultramarine_operator.engine import engine, lease, mirror, queue
 from ultramarine_operator.kinds.model import deleting
 from ultramarine_operator.kinds.onlineendpoint.deployment import pools
-from ultramarine_operator.kinds.onlineendpoint.routing.gateway import Routed
+from ultramarine_operator.kinds.onlineendpoint.routing.gateway import GatewayRouting
 from ultramarine_operator.kinds.sweep import podpertrial
 from ultramarine_operator.kube.client import Client
 from ultramarine_operator.runs import JobView, queues, registration
@@ -87,8 +87,8 @@ def a_job_is_given_up_before_its_status_says_so() -> None:
 
 def pods_go_before_the_gateway_has_let_go_of_them() -> None:
     """What the spec no longer has is deleted at once, whatever the gateway's pods send there."""
-    step = Routed.step
-    Routed.step = lambda self, judged: replace(step(self, judged), needed=frozenset())  # type: ignore[method-assign]
+    step = GatewayRouting.step
+    GatewayRouting.step = lambda self, judged: replace(step(self, judged), needed=frozenset())  # type: ignore[method-assign]
 
 
 def a_queue_is_no_reason_to_wait() -> None:
@@ -110,7 +110,7 @@ def a_token_is_exchanged_in_one_pass() -> None:
 
 def a_pool_forgets_what_it_had() -> None:
     """A Model without a ready version now leaves the list of its pool."""
-    pools._known = lambda *_: {}
+    pools._current_catalogue = lambda *_: {}
 
 
 def trials_that_have_ended_go() -> None:

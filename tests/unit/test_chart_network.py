@@ -7,7 +7,7 @@ from builders import endpoint
 from ultramarine_contract.common import SWEEP_PORT
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import GATEWAY_PORT
-from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import GRPC_PORT, PORT
+from ultramarine_operator.kinds.onlineendpoint.endpoint import GRPC_PORT, PORT
 from ultramarine_operator.kinds.onlineendpoint.routing.manifests import FIRST_PORT, PORTS, network_policy
 from unit.rendered import names, of
 

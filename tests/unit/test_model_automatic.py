@@ -13,7 +13,8 @@ from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_contract.version_records import CompileRecord
 from ultramarine_operator.kinds.model.compiling import HEAD_START
 from ultramarine_operator.kinds.model.plan import plan_version, questions_version
-from ultramarine_operator.kinds.onlineendpoint.deployment.health import judge
+from ultramarine_operator.kinds.onlineendpoint.deployment.health import assess
+from ultramarine_operator.kinds.onlineendpoint.endpoint import Endpoint
 from ultramarine_operator.kinds.onlineendpoint.resolve import Resolved, resolve
 from ultramarine_operator.kinds.onlineendpoint.rollout.decide import identity
 from ultramarine_operator.shared.questions import ArtifactFacts, CheckArtifact
@@ -209,12 +210,12 @@ def test_pods_that_are_compared_are_not_replaced(phase, served):
     shop = endpoint(status, deployments=[BLUE, GREEN], traffic={"blue": 100}, rollout=ROLLOUT)
     moved = [{**found().manifest, "status": verdict(good(explicit())).status}, version(2)]
     live = deployment(shop, 1)
-    got = judge(shop, shop.spec.deployments[0], seen(live, related=tuple(moved)), live, keep=False)
+    got = assess(Endpoint.of(shop), shop.spec.deployments[0], seen(live, related=tuple(moved)), live, keep=False)
     [made] = [each for each in got.apply if each["kind"] == "Deployment"]
     task = made["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]
 
     assert ServingTask.from_json(task).format == served
-    fresh = judge(shop, shop.spec.deployments[0], seen(related=tuple(moved)), None, keep=False)
+    fresh = assess(Endpoint.of(shop), shop.spec.deployments[0], seen(related=tuple(moved)), None, keep=False)
     task = fresh.apply[0]["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]
     assert ServingTask.from_json(task).format == "onnx", "what has no pods yet begins with the compiled model"
 

@@ -11,7 +11,7 @@ from builders import NOW, child, condition, endpoint, kinds_of, seen, version
 from pydantic import ValidationError
 from ultramarine_contract.routes import RouteAuth, RouteState
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import LABEL_GATEWAY_ONLY, selector
+from ultramarine_operator.kinds.onlineendpoint.endpoint import LABEL_GATEWAY_ONLY, selector
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
 from ultramarine_operator.kinds.onlineendpoint.routing.manifests import (
     gateway_service,
@@ -85,7 +85,7 @@ def test_a_secret_that_is_not_there_is_named():
     told = condition(got, "RoutesReady")
 
     assert (told["status"], told["reason"]) == ("False", "SecretMissing")
-    assert told["message"] == "Secret mine not found in team-a; create it with the keys primary and secondary"
+    assert told["message"] == "Secret mine not found in team-a. Create it with the keys primary and secondary"
     assert "Service/churn" not in kinds_of(got.apply)
     assert got.effects == ()
     assert "SecretMissing" not in [event.reason for event in got.events], "the pods tell it"
@@ -100,7 +100,7 @@ def test_a_deleted_secret_locks_nobody_out_and_is_told():
 
     assert (told["status"], told["reason"]) == ("False", "SecretMissing")
     assert "Secret churn-keys not found in team-a" in told["message"]
-    assert "the gateway goes on with what it had" in condition(got, "Ready")["message"]
+    assert "the gateway uses the former content" in condition(got, "Ready")["message"]
     assert condition(got, "Ready")["status"] == "True"
     assert got.status["traffic"] == {"blue": 100}
     assert (got.effects, got.delete) == ((), ())
@@ -183,7 +183,7 @@ def test_a_key_set_that_cannot_be_had_is_told():
     got = after(one, *guarded(one), *at_rest, policy(one), says=says, related=ONE)
     told = condition(got, "RoutesReady")
     assert (told["status"], told["reason"]) == ("False", "NoKeySet")
-    assert told["message"] == f"the key set at {uri} cannot be had: it answers 500"
+    assert told["message"] == f"cannot fetch the key set at {uri}: it answers 500"
     assert got.status["traffic"] == {"blue": 100}
 
 
@@ -197,7 +197,7 @@ def test_tokens_are_asked_for_when_no_pod_asks_for_keys():
     assert condition(rolling, "Reconciling") != {}
     shown = kept(one, rolling)
     waiting = after(one, *blue(before), shown, at_rest[1], policy(one), says=having(shown), related=ONE)
-    assert "asks for keys, not for tokens" in condition(waiting, "RoutesReady")["message"]
+    assert "checks keys instead of tokens" in condition(waiting, "RoutesReady")["message"]
 
     rolled = after(one, *guarded(one), *at_rest, policy(one), says=having(at_rest[0]), related=ONE)
     assert routes_of(rolled).auth.mode == "token"
@@ -289,7 +289,7 @@ def test_an_endpoint_with_a_certificate_is_asked_by_https():
 
     missing = after(one, *blue(one), config_map, says=lacking(config_map, "churn-tls", known=False), related=ONE)
     assert (
-        "Secret churn-tls not found in team-a; create it with tls.crt" in condition(missing, "RoutesReady")["message"]
+        "Secret churn-tls not found in team-a. Create it with tls.crt" in condition(missing, "RoutesReady")["message"]
     )
     assert [event.type for event in missing.events if event.reason == "SecretMissing"] == ["Warning"]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ultramarine_contract.routes import PIN_HEADER
 from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
 from ultramarine_operator.kinds.onlineendpoint.routing.gateway_api import model_in
-from ultramarine_operator.kinds.onlineendpoint.routing.manifests import pods_service_name, turned_to
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import pods_service_name, service_target
 from ultramarine_operator.shared.plan import GatewayApi, ParentRef
 from unit.test_onlineendpoint_plan import TWO, deployment, server_pod
 from unit.test_onlineendpoint_routed import address, blue, green
@@ -93,8 +93,8 @@ def test_a_new_endpoint_is_ready_when_its_gateway_has_accepted_its_routes():
     silent = after(one, *blue(one), *kept(one, first), related=(version(1),))
     assert condition(silent, "Ready")["status"] == "False"
     assert condition(silent, "RoutesReady")["message"] == (
-        "Gateway public of namespace infra says nothing of HTTPRoute churn yet: are it and its controller there, and "
-        "do its listeners allow routes of namespace team-a?"
+        "Gateway public of namespace infra has not reported on HTTPRoute churn yet. "
+        "Check that it and its controller exist, and that its listeners allow routes of namespace team-a"
     )
     last = after(one, *blue(one), *kept(one, first, said()), address(one, "blue"), related=(version(1),))
     assert (condition(last, "RoutesReady")["status"], condition(last, "Ready")["status"]) == ("True", "True")
@@ -135,17 +135,17 @@ def test_a_route_attaches_to_every_gateway_and_names_no_more_than_was_said():
     ("parents", "done", "words"),
     [
         ([said(PUBLIC), said(INNER)], True, "every Gateway has accepted the routes"),
-        ([said(PUBLIC)], False, "Gateway inner of namespace team-a says nothing of HTTPRoute churn yet"),
-        ([said(PUBLIC), said(replace(INNER, port=80))], False, "Gateway inner of namespace team-a says nothing"),
+        ([said(PUBLIC)], False, "Gateway inner of namespace team-a has not reported on HTTPRoute churn yet"),
+        ([said(PUBLIC), said(replace(INNER, port=80))], False, "Gateway inner of namespace team-a has not reported"),
         ([said(PUBLIC), said(replace(INNER, namespace="team-a"))], True, "every Gateway"),
-        ([said(PUBLIC, generation=0), said(INNER)], False, "has not looked at the newest HTTPRoute churn yet"),
+        ([said(PUBLIC, generation=0), said(INNER)], False, "has not processed the newest HTTPRoute churn yet"),
         (
             [said(PUBLIC), said(INNER, Accepted="False")],
             False,
-            "inner of namespace team-a does not take HTTPRoute churn",
+            "inner of namespace team-a refuses HTTPRoute churn",
         ),
-        ([said(PUBLIC, ResolvedRefs="False"), said(INNER)], False, "does not take HTTPRoute churn: Why: words"),
-        ([said(PUBLIC), {"parentRef": {"name": "inner", "port": 8080}}], False, "has not looked at the newest"),
+        ([said(PUBLIC, ResolvedRefs="False"), said(INNER)], False, "refuses HTTPRoute churn: Why: words"),
+        ([said(PUBLIC), {"parentRef": {"name": "inner", "port": 8080}}], False, "has not processed the newest"),
     ],
 )
 def test_routes_are_confirmed_when_every_gateway_has_accepted_them_as_they_are(parents, done, words):
@@ -166,7 +166,7 @@ def test_a_route_of_grpc_that_is_refused_or_behind_holds_changes_back():
     http, _ = kept(one, after(one, *blue(one)), said())
     _, refused = kept(one, after(one, *blue(one)), said(Accepted="False"))
     got = after(one, *blue(one), http, refused, address(one, "blue"))
-    assert "does not take GRPCRoute churn" in condition(got, "RoutesReady")["message"]
+    assert "refuses GRPCRoute churn" in condition(got, "RoutesReady")["message"]
 
     other = endpoint(KEYS, deployments=TWO, traffic=HALVES)
     _, behind = kept(one, after(other), said())
@@ -242,7 +242,7 @@ def test_what_leaves_the_spec_goes_step_by_step():
         unconfirmed = kept(one, got, said(generation=0))
         if model_in(unconfirmed[0]) != model_in(routes[0]):
             assert after(one, *pods, *unconfirmed, address(one, "green")).delete == ()
-        routes, where = kept(one, got, said()), address(one, turned_to(got.apply[-1]))
+        routes, where = kept(one, got, said()), address(one, service_target(got.apply[-1]))
 
     green_alone = {"churn-green-pods": 100}
     assert steps == [
@@ -292,7 +292,7 @@ def test_an_endpoint_from_our_gateway_is_taken_over_with_its_shares():
     got = after(one, *blue(one), *green(one, rolled=False), ours)
 
     assert weights(got) == {"churn-blue-pods": 100, "churn-green-pods": 0}, "green has no pod yet"
-    assert turned_to(got.apply[-1]) == "blue"
+    assert service_target(got.apply[-1]) == "blue"
     assert got.delete == ()
     without_pods = after(one, *blue(one)[:1], *green(one, rolled=False), ours)
     assert weights(without_pods) == {"churn-blue-pods": 90, "churn-green-pods": 10}, "as long as nobody has a pod"
@@ -432,7 +432,7 @@ class World:
         for gateway in self.gateways:
             for kind, shares in gateway["shares"].items():
                 assert set(shares) <= there, f"{kind} gives {shares}, and there is {there}: {self.spec}"
-        assert turned_to(self.children["Service", "churn"]) in self.ready
+        assert service_target(self.children["Service", "churn"]) in self.ready
 
 
 @settings(deadline=None, max_examples=60)

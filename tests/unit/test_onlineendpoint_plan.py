@@ -8,7 +8,8 @@ import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, model, seen, training_job, version
 from ultramarine.resources.base import UNSEEN
 from ultramarine_contract.training_records import TerminationRecord
-from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import selector, server_deployment
+from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import server_deployment
+from ultramarine_operator.kinds.onlineendpoint.endpoint import selector
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
 from ultramarine_operator.kinds.onlineendpoint.resolve import resolve
 from ultramarine_operator.kinds.onlineendpoint.routing.manifests import service

@@ -9,7 +9,7 @@ from builders import NOW, child, condition, endpoint, kinds_of, ours, seen, vers
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import DeploymentFigures
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import LABEL_GATEWAY_ONLY
+from ultramarine_operator.kinds.onlineendpoint.endpoint import LABEL_GATEWAY_ONLY
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
 from ultramarine_operator.kinds.onlineendpoint.rollout.decide import identity
 from ultramarine_operator.kinds.onlineendpoint.routing.manifests import network_policy, routes_in

@@ -17,7 +17,7 @@ from ultramarine_contract.serving_records import ServingTask
 from ultramarine_operator.engine.mirror import Mirror
 from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kinds.onlineendpoint.deployment import pools
-from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import selector
+from ultramarine_operator.kinds.onlineendpoint.endpoint import selector
 from ultramarine_operator.kinds.onlineendpoint.plan import plan
 from ultramarine_operator.shared.kind import ANY
 

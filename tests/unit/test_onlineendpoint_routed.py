@@ -13,7 +13,7 @@ from ultramarine_contract.common import TLS_DIR
 from ultramarine_contract.errors import GatewayError
 from ultramarine_contract.routes import GATEWAY_PODS, LABEL_ROUTES, RouteState
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_operator.kinds.onlineendpoint.deployment.manifests import LABEL_GATEWAY_ONLY
+from ultramarine_operator.kinds.onlineendpoint.endpoint import LABEL_GATEWAY_ONLY
 from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
 from ultramarine_operator.kinds.onlineendpoint.routing.manifests import (
     FIRST_PORT,
@@ -24,7 +24,7 @@ from ultramarine_operator.kinds.onlineendpoint.routing.manifests import (
     pods_service_name,
     routes_in,
     service,
-    turned_to,
+    service_target,
 )
 from ultramarine_operator.shared.questions import GatewayFacts
 from unit.test_onlineendpoint_plan import TWO, deployment, server_pod
@@ -241,11 +241,11 @@ def test_an_endpoint_from_before_the_gateway_is_turned_without_a_gap():
     pods = (*blue(one), *green(one))
     first = after(one, *pods, address(one, "blue"))
     assert weights(first) == {"blue": 100, "green": 0}
-    assert turned_to(first.apply[-1]) == "blue"
+    assert service_target(first.apply[-1]) == "blue"
 
     routes = kept(one, first)
     turning = after(one, *pods, routes, address(one, "blue"), says=having(routes))
-    assert turned_to(turning.apply[-1]) == routes_in(routes).port
+    assert service_target(turning.apply[-1]) == routes_in(routes).port
     assert weights(turning) == {"blue": 100, "green": 0}
     assert turning.status["traffic"] == {"blue": 100}
 
@@ -258,7 +258,7 @@ def test_a_gateway_that_is_gone_gives_the_service_back():
     one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic={"blue": 100})
     at_rest = settled(one, *blue(one), *green(one))
     got = plan(one, seen(*blue(one), *green(one), *at_rest, related=BOTH), NOW)
-    assert turned_to(got.apply[-1]) == "blue"
+    assert service_target(got.apply[-1]) == "blue"
     assert got.delete == ()
 
     listed = child("Service", pods_service_name(one, "blue"), one)
@@ -443,7 +443,7 @@ class Cluster:
         made = [each["spec"]["template"] for (kind, _), each in self.children.items() if kind == "Deployment"]
         if any(LABEL_GATEWAY_ONLY in each["metadata"]["labels"] for each in made):
             assert ("NetworkPolicy", "churn-gateway-only") in self.children
-        if turned_to(self.children.get(("Service", "churn"))) is None or not self.served:
+        if service_target(self.children.get(("Service", "churn"))) is None or not self.served:
             return
         for gateway in self.gateways:
             for routed in gateway["routes"].deployments:

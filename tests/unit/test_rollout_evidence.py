@@ -18,17 +18,17 @@ from ultramarine_operator.kinds.onlineendpoint.rollout.decision import mixed
 from ultramarine_operator.kinds.onlineendpoint.rollout.evidence import Counts, Evidence, counted
 from ultramarine_operator.kinds.onlineendpoint.rollout.gates import (
     ALPHA,
-    ASKED,
+    EXPLICIT_ALPHA,
+    IMPLICIT_ALPHA,
     SLACK,
-    UNASKED,
     agreement,
     bounds,
+    check_gates,
     client_errors,
     errors,
     log_mixture,
     needed,
     p99,
-    verdicts,
 )
 
 MS = tuple(float(bound) for bound in fine_milliseconds())
@@ -113,7 +113,7 @@ def test_no_bound_that_holds_once_holds_at_every_look():
 def test_the_errors_gate(candidate, champion, increase, outcome):
     """It passes and fails by what the bounds leave possible, and lacks data between the two."""
     one, other = (Counts(requests=of, errors=yes) for yes, of in (candidate, champion))
-    assert errors(increase, one, other, ALPHA).outcome == outcome
+    assert errors(increase, one, other, ALPHA).verdict == outcome
 
 
 def test_the_errors_gate_shows_its_numbers():
@@ -145,7 +145,7 @@ def taking(requests, milliseconds, slow=0, slowly=5000):
 )
 def test_the_p99_gate(candidate, champion, outcome):
     """It compares the hundredth that takes longest, and rounds to the bounds of the histogram."""
-    assert p99(1.2, MS, candidate, champion, ALPHA).outcome == outcome
+    assert p99(1.2, MS, candidate, champion, ALPHA).verdict == outcome
 
 
 @pytest.mark.parametrize(
@@ -167,15 +167,15 @@ def test_the_p99_gate(candidate, champion, outcome):
 )
 def test_the_agreement_gate(agreed, compared, wanted, outcome):
     """It passes from the wanted share on when surely hardly less is, and fails when surely less than wanted is."""
-    assert agreement(wanted, Counts(compared=compared, agreed=agreed), ALPHA).outcome == outcome
+    assert agreement(wanted, Counts(compared=compared, agreed=agreed), ALPHA).verdict == outcome
 
 
 def test_the_agreement_gate_shows_its_numbers():
     """How many, what that leaves possible, what is wanted; and what could not be compared."""
     said = agreement(0.98, Counts(compared=490, agreed=480), ALPHA).message
-    assert said == "agreement: 480 of 490 copies were answered alike (94.82 to 99.48 %); 98 % wanted"
+    assert said == "agreement: 480 of 490 copies were answered alike (94.82 to 99.48 %); 98 % required"
     said = agreement(0.98, Counts(compared=490, agreed=0, unlike=490), ALPHA).message
-    assert "; 98 % wanted" in said
+    assert "; 98 % required" in said
     assert ", 490 with an error or with outputs of other names or types;" in said
     said = agreement(0.98, Counts(requests=1000), ALPHA).message
     assert said.startswith("agreement: no copy was compared yet, which takes predictions by HTTP, of at most 64 rows;")
@@ -187,7 +187,7 @@ def test_one_more_answer_alike_is_never_worse(compared, part, wanted):
     order = ["Failed", "InsufficientData", "Passed"]
     agreed = int(part * compared)
     said, better = (
-        agreement(wanted, Counts(compared=compared, agreed=min(compared, n)), ALPHA).outcome
+        agreement(wanted, Counts(compared=compared, agreed=min(compared, n)), ALPHA).verdict
         for n in (agreed, agreed + 1)
     )
     assert order.index(said) <= order.index(better)
@@ -205,7 +205,7 @@ def test_agreement_is_hardly_ever_misjudged(share, wrong):
         for compared in range(1, 2001):
             agreed += dice.random() < share
             # Bounds are dear; where they cannot be left, nothing is judged.
-            if compared % 20 == 0 and agreement(0.95, Counts(compared=compared, agreed=agreed), ALPHA).outcome == wrong:
+            if compared % 20 == 0 and agreement(0.95, Counts(compared=compared, agreed=agreed), ALPHA).verdict == wrong:
                 misjudged += 1
                 break
     # 10 are allowed on average; more than 18 would be by chance once in 100 times.
@@ -215,16 +215,16 @@ def test_agreement_is_hardly_ever_misjudged(share, wrong):
 def test_copies_are_asked_for_in_copies():
     """A verdict that lacks them says how many of them are needed, however many requests there were."""
     few = Evidence(Counts(5000, 0, (), 100, 100), Counts(5000), MS, ())
-    lacking, _ = verdicts(Gates(agreement=0.98), few)
+    lacking, _ = check_gates(Gates(agreement=0.98), few)
     assert "; 100 copies compared, about " in lacking.message
     more = float(lacking.message.rsplit("about ")[1].split()[0])
     enough = Evidence(Counts(0, 0, (), 100 + more, 100 + more), Counts(), MS, ())
-    assert verdicts(Gates(agreement=0.98), enough)[0].outcome == "Passed"
+    assert check_gates(Gates(agreement=0.98), enough)[0].verdict == "Passed"
 
     nothing = Evidence(Counts(), Counts(), (), ())
-    lacking, _ = verdicts(Gates(agreement=0.98), nothing)
+    lacking, _ = check_gates(Gates(agreement=0.98), nothing)
     assert "; no copy compared yet, about " in lacking.message
-    hopeless, _ = verdicts(Gates(agreement=0.98), Evidence(Counts(0, 0, (), 100, 97), Counts(), MS, ()))
+    hopeless, _ = check_gates(Gates(agreement=0.98), Evidence(Counts(0, 0, (), 100, 97), Counts(), MS, ()))
     assert hopeless.message.endswith("100 copies compared, at these rates no number of them would pass")
 
 
@@ -236,7 +236,7 @@ def test_an_equal_candidate_is_hardly_ever_failed():
         for _ in range(10):
             one, other = one.plus(drawn(dice, 40)), other.plus(drawn(dice, 160))
             said = (errors(0, one, other, ALPHA / 2), p99(1, MS, one, other, ALPHA / 2))
-            if any(verdict.outcome == "Failed" for verdict in said):
+            if any(verdict.verdict == "Failed" for verdict in said):
                 failed += 1
                 break
     assert failed <= 10
@@ -252,19 +252,19 @@ def drawn(dice, requests):
 def test_a_verdict_that_lacks_data_says_how_much():
     """It guesses from the rates how many more requests pass the gate, and says where none would."""
     few = Evidence(Counts(100, 0, taking(100, 9).latency), taking(900, 9), MS, ())
-    lacking, slow, _ = verdicts(Gates(errorRateIncrease=0.01, p99Ratio=1.2), few)
+    lacking, slow, _ = check_gates(Gates(errorRateIncrease=0.01, p99Ratio=1.2), few)
     more = float(lacking.message.rsplit("about ")[1].split()[0].replace(",", ""))
     enough = Evidence(taking(100 + more, 9), taking(9 * (100 + more), 9), MS, ())
-    assert [said.outcome for said in verdicts(Gates(errorRateIncrease=0.01), enough)] == ["Passed", "Passed"]
+    assert [said.verdict for said in check_gates(Gates(errorRateIncrease=0.01), enough)] == ["Passed", "Passed"]
     assert "100 requests of the candidate, about" in slow.message
 
     worse = Evidence(Counts(300, 6), Counts(2700, 0), MS, ())
-    hopeless, _ = verdicts(Gates(errorRateIncrease=0.01), worse)
+    hopeless, _ = check_gates(Gates(errorRateIncrease=0.01), worse)
     assert hopeless.message.endswith("300 requests of the candidate, at these rates no number of them would pass")
 
     nothing = Evidence(Counts(), Counts(), (), ())
-    said = verdicts(Gates(errorRateIncrease=0.01, p99Ratio=1.2), nothing)
-    assert [verdict.outcome for verdict in said] == ["InsufficientData"] * 3
+    said = check_gates(Gates(errorRateIncrease=0.01, p99Ratio=1.2), nothing)
+    assert [verdict.verdict for verdict in said] == ["InsufficientData"] * 3
     assert all("no requests yet" in verdict.message for verdict in said)
     assert not any("no number of them" in verdict.message for verdict in said)
 
@@ -280,9 +280,9 @@ def test_a_verdict_that_lacks_data_says_how_much():
 def test_refusals_are_judged_unless_that_is_turned_off(asked, gates, outcome):
     """A candidate that answers 400 to everything is failed after a few requests, whether or not gates speak of 4xx."""
     evidence = Evidence(Counts(6, client_errors=6), Counts(54, client_errors=1), MS, ())
-    said = verdicts(Gates(errorRateIncrease=0.01, **asked), evidence)
+    said = check_gates(Gates(errorRateIncrease=0.01, **asked), evidence)
     assert [verdict.gate for verdict in said] == gates
-    assert [verdict.outcome for verdict in said[1:]] == [outcome] * bool(outcome)
+    assert [verdict.verdict for verdict in said[1:]] == [outcome] * bool(outcome)
     if not asked:
         assert said[1].message.startswith("4xx: 6 of 6 (")
         assert said[1].message.endswith("; at most 5 % more allowed")
@@ -291,16 +291,16 @@ def test_refusals_are_judged_unless_that_is_turned_off(asked, gates, outcome):
 def test_refusals_of_both_sides_are_no_fault_of_the_candidate():
     """Clients that ask wrongly are refused by both alike."""
     both = Evidence(Counts(2000, client_errors=200), Counts(18000, client_errors=1800), MS, ())
-    assert [said.outcome for said in verdicts(Gates(errorRateIncrease=0.01), both)] == ["Passed", "Passed"]
+    assert [said.verdict for said in check_gates(Gates(errorRateIncrease=0.01), both)] == ["Passed", "Passed"]
 
 
 def test_the_gate_that_nobody_asked_for_makes_the_others_hardly_slower():
     """It needs fewer requests than those of 1 or 2 %, and takes no more than 2 % off their pace."""
     fast = Evidence(Counts(1), Counts(9), MS, ())
     alone = needed(lambda one, other: errors(0.01, one, other, ALPHA), fast)
-    beside = needed(lambda one, other: errors(0.01, one, other, ASKED), fast)
+    beside = needed(lambda one, other: errors(0.01, one, other, EXPLICIT_ALPHA), fast)
     assert beside <= 1.02 * alone
-    assert needed(lambda one, other: client_errors(CLIENT_ERRORS, one, other, UNASKED), fast) < 200
+    assert needed(lambda one, other: client_errors(CLIENT_ERRORS, one, other, IMPLICIT_ALPHA), fast) < 200
 
 
 def figures(requests, errors=0, latency=()):
@@ -407,7 +407,7 @@ def test_figures_that_are_not_all_there_are_no_evidence(proxies):
 def test_any_champion_in_the_status_is_survived(counters):
     """What the others are said to have shown may be anything; each gate says something of it."""
     evidence = Evidence(taking(500, 9), Counts.read(counters), MS, (), ended=True)
-    said = verdicts(Gates(errorRateIncrease=0.01, p99Ratio=1.2), evidence)
+    said = check_gates(Gates(errorRateIncrease=0.01, p99Ratio=1.2), evidence)
     assert [verdict.gate for verdict in said] == ["errorRateIncrease", "p99Ratio", "clientErrorRateIncrease"]
 
 
@@ -441,19 +441,19 @@ def table() -> list[str]:
     lines = []
     for increase in (0.005, 0.01, 0.02, 0.05):
         said = [
-            needed(lambda one, other: errors(increase, one, other, ASKED / 2), Evidence(one, one.times(9), MS, ()))  # noqa: B023
+            needed(lambda new, old: errors(increase, new, old, EXPLICIT_ALPHA / 2), Evidence(one, one.times(9), MS, ()))  # noqa: B023
             for one in (Counts(1, 0), Counts(1, 0.01))
         ]
         lines.append(f"| `errorRateIncrease: {increase:g}` | {said[0]:,.0f} | {said[1]:,.0f} |")
     said = [
-        needed(lambda one, other: p99(1.2, MS, one, other, ASKED / 2), Evidence(one, taking(1e4, 9), MS, ()))
+        needed(lambda one, other: p99(1.2, MS, one, other, EXPLICIT_ALPHA / 2), Evidence(one, taking(1e4, 9), MS, ()))
         for one in (taking(1, 9), taking(1, 9, slow=0.005))
     ]
     lines.append(f"| `p99Ratio` | {said[0]:,.0f} | {said[1]:,.0f} |")
     parts = (1, 0.5, 0.1, 0.05)
-    wrong = [fails(lambda n: errors(0.01, Counts(n, n * part), Counts(9 * n, 0), ASKED / 2)) for part in parts]  # noqa: B023
+    wrong = [fails(lambda n: errors(0.01, Counts(n, n * part), Counts(9 * n, 0), EXPLICIT_ALPHA / 2)) for part in parts]  # noqa: B023
     slow = [
-        fails(lambda n: p99(1.2, MS, taking(n, 9, slow=n * part), taking(max(9 * n, 100), 9), ASKED / 2))  # noqa: B023
+        fails(lambda n: p99(1.2, MS, taking(n, 9, slow=n * part), taking(max(9 * n, 100), 9), EXPLICIT_ALPHA / 2))  # noqa: B023
         for part in parts
     ]
     lines.append(f"| `errorRateIncrease: 0.01` | {' | '.join(map(str, wrong))} |")
@@ -466,11 +466,11 @@ def agreements() -> list[str]:
     lines = []
     for wanted in (0.9, 0.95, 0.98, 0.99):
         passed = [
-            needed(lambda one, _: agreement(wanted, one, ASKED / 3), evidence, copies=True)  # noqa: B023
+            needed(lambda one, _: agreement(wanted, one, EXPLICIT_ALPHA / 3), evidence, copies=True)  # noqa: B023
             for evidence in (Evidence(Counts(1, 0, (), 1, rate), Counts(1), MS, ()) for rate in (1, 0.995, 0.99))
         ]
         failed = [
-            fails(lambda n: agreement(wanted, Counts(compared=n, agreed=n * rate), ASKED / 3))  # noqa: B023
+            fails(lambda n: agreement(wanted, Counts(compared=n, agreed=n * rate), EXPLICIT_ALPHA / 3))  # noqa: B023
             for rate in (0, 0.5, 0.8)
         ]
         numbers = [*(f"{number:,.0f}" for number in passed), *map(str, failed)]
@@ -480,7 +480,7 @@ def agreements() -> list[str]:
 
 def fails(judge):
     """The number of requests, or copies, by which a gate has failed."""
-    return next(number for number in range(1, 1000) if judge(number).outcome == "Failed")
+    return next(number for number in range(1, 1000) if judge(number).verdict == "Failed")
 
 
 def test_the_table_in_the_docs_is_what_the_code_needs():

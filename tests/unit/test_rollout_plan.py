@@ -13,7 +13,7 @@ from ultramarine.resources.onlineendpoint import OnlineEndpointStatus
 from ultramarine_contract.errors import GatewayError
 from ultramarine_contract.routes import DeploymentFigures, RouteState, rescaled
 from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
-from ultramarine_operator.kinds.onlineendpoint.routing.manifests import routes_in, turned_to
+from ultramarine_operator.kinds.onlineendpoint.routing.manifests import routes_in, service_target
 from ultramarine_operator.shared.conditions import find
 from ultramarine_operator.shared.questions import GatewayFacts
 from unit.test_onlineendpoint_plan import server_pod
@@ -289,7 +289,7 @@ def test_copies_are_compared_at_each_step_and_what_was_seen_counts_at_the_last()
     assert (evidence["gate"], evidence["verdict"]) == ("agreement", "Passed")
     assert evidence["message"].startswith("agreement: ")
     assert "copies were answered alike (" in evidence["message"]
-    assert evidence["message"].endswith("; 98 % wanted")
+    assert evidence["message"].endswith("; 98 % required")
     assert world.events.count("RolloutPassed") == 2
 
 
@@ -309,7 +309,7 @@ def test_answers_that_cannot_be_compared_turn_it_back_in_words():
     world.alike["2"], world.unlike["2"] = 0, 100
     world.go(60)
     assert world.rollout["phase"] == "RolledBack"
-    assert "with an error or with outputs of other names or types; 98 % wanted" in world.rollout["message"]
+    assert "with an error or with outputs of other names or types; 98 % required" in world.rollout["message"]
 
 
 def test_without_copies_the_step_is_held():
@@ -543,7 +543,7 @@ def test_without_a_gateway_the_rollout_waits_and_blue_answers():
     world.go(30)
     assert world.healthy == ("Unknown", "NoGateway")
     assert "gateway.enabled" in world.words
-    assert turned_to(world.children[("Service", "churn")]) == "blue"
+    assert service_target(world.children[("Service", "churn")]) == "blue"
     world.platform = HERE
     world.go(300)
     assert world.rollout["phase"] == "Promoted"

@@ -9,7 +9,7 @@ import pytest
 from builders import seen
 from ultramarine_contract.errors import listed
 from ultramarine_contract.routes import RouteState
-from ultramarine_operator.kinds.onlineendpoint.signatures.inputs import Input, _takes, change, inputs_of
+from ultramarine_operator.kinds.onlineendpoint.signatures.inputs import Input, _takes, incompatibility, inputs_of
 from ultramarine_server.protocol.tensors import DTYPES, keeps_values
 
 
@@ -60,7 +60,7 @@ def test_what_no_model_takes_is_not_heard():
 )
 def test_what_takes_the_same_requests_is_no_change(champion, candidate):
     """A wider type, any length, other order of named features: requests go on being answered."""
-    assert change((champion,), (candidate,)) == ""
+    assert incompatibility((champion,), (candidate,)) == ""
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_what_takes_the_same_requests_is_no_change(champion, candidate):
 )
 def test_what_refuses_requests_is_told(champion, candidate, why):
     """With what the candidate has, and what it would need."""
-    assert change((champion,), (candidate,)) == why
+    assert incompatibility((champion,), (candidate,)) == why
 
 
 def test_many_differences_are_counted():
     """Three are named, and the others counted."""
     champion = tuple(taking(name=f"x{number}", shape=(-1,)) for number in range(9))
-    why = change(champion, champion[:2])
+    why = incompatibility(champion, champion[:2])
     assert why == "it has no input x2, it has no input x3, it has no input x4 and 4 more"
 
 

@@ -20,7 +20,7 @@ from ultramarine_contract.meta import (
 )
 
 from ...shared.kind import ANY, READY, SERVICE_NAME, Column, Feature, Kind, PodGroup
-from .deployment.manifests import GRPC_PORT, LABEL_GATEWAY_ONLY, PORT
+from .endpoint import GRPC_PORT, LABEL_GATEWAY_ONLY, PORT
 from .plan import plan, questions
 
 

@@ -1,4 +1,4 @@
-"""From the MODEL@REFERENCE that a deployment names to the one version that it means now."""
+"""Resolution of MODEL@REFERENCE to one ModelVersion."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ultramarine_contract.meta import Manifest
 from ...shared.conditions import find, is_true
 from ...shared.plan import Seen
 
-# Reasons of a version that is not ready and may become so without a person; none is there before it was looked at.
-PASSING = ("", "Checking", "Compiling", "Unavailable", "Unreachable")
+# Reasons of versions that may become ready without user action; the empty one is that of a new version.
+TRANSIENT = ("", "Checking", "Compiling", "Unavailable", "Unreachable")
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A version that can be served; if it was compiled, `spec` has the uri, digest and format of that artifact.
+    """A version that can be served; `spec` has the uri, digest and format of the compiled artifact if one exists.
 
-    `native` is the version as it was registered, if it is served so until it is compiled in the background.
+    `native` is the version as registered, if it is served while it is compiled in the background.
     """
 
     name: str
@@ -29,50 +29,52 @@ class Resolved:
 
     @property
     def identity(self) -> tuple[str, str, str]:
-        """Names what is served: the compiling in the background makes no other model of it."""
+        """Name, URI and digest of the model; compilation in the background does not change them."""
         spec = self.native or self.spec
         return self.name, spec.uri, spec.digest
 
 
 @dataclass(frozen=True)
 class Unresolved:
-    """Nothing to serve, why, and the remedy; with `passes` it may come without one. `gone` is what was there once."""
+    """The reason why no version can be served, with the remedy.
+
+    `transient` means that no user action is needed, `gone` that the version existed before.
+    """
 
     message: str
-    passes: bool = False
+    transient: bool = False
     gone: bool = False
 
 
 def resolve(reference: str, seen: Seen, served: Iterable[str] = ()) -> Resolved | Unresolved:
-    """Find the version that `reference` means, if there is one and it can be served.
-
-    `served` are versions that are known to have been there.
-    """
-    model, _, wanted = reference.partition("@")
+    """Find the version that `reference` names; `served` are versions that existed before."""
+    model, _, selected = reference.partition("@")
     gone = any(name.rpartition("-")[0] == model for name in served)
     versions = [v for v in seen.others("ModelVersion") if v["spec"].get("model") == model]
-    if wanted == LATEST:
+    if selected == LATEST:
         ready = [v for v in versions if is_true(v.get("status") or {}, "Ready")]
         if ready:
             return _resolved(max(ready, key=_number), seen)
         if versions:
             newest = max(versions, key=_number)
-            return Unresolved(f"no version of Model {model} is ready: {_why(newest)}", _reason(newest) in PASSING)
+            return Unresolved(f"no version of Model {model} is ready: {_why(newest)}", _reason(newest) in TRANSIENT)
         makes = f"a TrainingJob with registerAs: {model} makes one"
         return Unresolved(f"Model {model} has no version {'any more' if gone else 'yet'}; {makes}", not gone, gone)
-    number, leads = wanted, ""
+    number, leads = selected, ""
     remedy = "apply it, or name a version that exists"
-    if not wanted.isdigit():
-        found = next((m for m in seen.others("Model") if m["metadata"]["name"] == model), None)
-        if found is None:
+    if not selected.isdigit():
+        owner = next((m for m in seen.others("Model") if m["metadata"]["name"] == model), None)
+        if owner is None:
             missing = "no longer exists" if gone else "does not exist yet"
             return Unresolved(f"Model {model} {missing}; apply it, or train it with registerAs: {model}", gone=gone)
-        aliases = (found.get("spec") or {}).get("aliases") or {}
-        if wanted not in aliases:
+        aliases = (owner.get("spec") or {}).get("aliases") or {}
+        if selected not in aliases:
             there = ", ".join(sorted(aliases)) or "none"
-            return Unresolved(f"Model {model} has no alias {wanted} (it has: {there}); set spec.aliases.{wanted} in it")
-        number, leads = str(aliases[wanted]), f"alias {wanted} of Model {model} leads to "
-        remedy = f"apply it, or set spec.aliases.{wanted} of the Model to a version that exists"
+            return Unresolved(
+                f"Model {model} has no alias {selected} (it has: {there}); set spec.aliases.{selected} in it"
+            )
+        number, leads = str(aliases[selected]), f"alias {selected} of Model {model} leads to "
+        remedy = f"apply it, or set spec.aliases.{selected} of the Model to a version that exists"
     version = next((v for v in versions if v["spec"].get("version") == number), None)
     if version is None:
         name = version_name(model, number)
@@ -82,7 +84,7 @@ def resolve(reference: str, seen: Seen, served: Iterable[str] = ()) -> Resolved 
         what = f"{leads}ModelVersion {name}{',' if leads else ''} {missing}"
         return Unresolved(f"{what} (there are: {there}); {remedy}", gone=gone)
     if not is_true(version.get("status") or {}, "Ready"):
-        return Unresolved(_why(version), _reason(version) in PASSING)
+        return Unresolved(_why(version), _reason(version) in TRANSIENT)
     return _resolved(version, seen)
 
 
@@ -94,9 +96,9 @@ def _resolved(version: Manifest, seen: Seen) -> Resolved:
     native = spec if spec.compile is None else None
     if is_true(status, "Compiled") and (spec.compile is None or spec.compile.to != "none"):
         compiled = status.get("compiled") or {}
-        served = {"uri": compiled.get("uri"), "digest": compiled.get("digest"), "format": ModelFormat(name="onnx")}
-        if served["uri"] and served["digest"]:
-            return Resolved(name, spec.model_copy(update=served), native)
+        artifact = {"uri": compiled.get("uri"), "digest": compiled.get("digest"), "format": ModelFormat(name="onnx")}
+        if artifact["uri"] and artifact["digest"]:
+            return Resolved(name, spec.model_copy(update=artifact), native)
     return Resolved(name, spec, native)
 
 

@@ -1,93 +1,130 @@
-"""The words of an OnlineEndpoint's status, and the lines of its diary."""
+"""Status of an OnlineEndpoint, and the Events of its changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
+from pydantic import BaseModel
+from ultramarine.resources.base import ConditionStatus
+from ultramarine.resources.onlineendpoint import DeploymentStatus, OnlineEndpointStatus
+from ultramarine.resources.onlineendpoint_rollout import RolloutStatus
+from ultramarine.resources.onlineendpoint_signature import SignaturesStatus
 from ultramarine_contract.meta import Manifest
 
 from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.plan import Event
 from .deployment import autoscale
-from .deployment.health import Judged
-from .deployment.manifests import Endpoint, keys_secret
-from .rollout.decision import Course
-from .routing.step import Shares, Step
+from .deployment.health import DeploymentHealth
+from .endpoint import Endpoint, Shares, keys_secret
+from .rollout.decision import RolloutDecision
+from .routing.step import RoutingStep
 from .signatures.warning import CONDITION as SIGNATURE_CHANGED
 from .signatures.warning import SignatureChange
 
-LONGEST_VERSION = 253
-SECRET_MISSING = "SecretMissing"  # the reason of RoutesReady that only a person can end
+MAX_VERSION = 253
+SECRET_MISSING = "SecretMissing"  # the reason of RoutesReady that needs user action
 
 
-def gathered(
+def new_status(
     endpoint: Endpoint,
-    judged: dict[str, Judged],
-    answering: list[Judged],
-    step: Step,
-    course: Course,
+    deployments: Mapping[str, DeploymentHealth],
+    answering: list[DeploymentHealth],
+    step: RoutingStep,
+    decision: RolloutDecision,
     scalings: Mapping[str, autoscale.Scaling],
-    changed: SignatureChange,
+    signatures: SignatureChange,
     now: datetime,
-) -> Manifest:
-    """The status: who answers, of those who shall, and what the rest waits for."""
-    target = [judged[name] for name in course.shares]
-    unready = [each for each in target if each.state != "Ready"]
-    as_asked = not step.shares or step.shares == course.shares
-    # Requests wait for a pod that wakes; but before the first one was ready there was nothing to wake.
+) -> OnlineEndpointStatus:
+    """Return the status: the deployments that answer, and what the others wait for."""
+    ready = sum(deployment.ready for deployment in deployments.values())
+    conditions = _conditions(endpoint, deployments, answering, step, decision, scalings, signatures)
+    merged = merge(endpoint.status.get("conditions") or [], conditions, endpoint.generation, now)
+    optional: dict[str, Any] = {
+        "keys_secret": keys_secret(endpoint),
+        "rollout": _without_defaults(RolloutStatus, decision.status),
+        "signatures": _without_defaults(SignaturesStatus, signatures.status),
+        "gateway_port": step.port,
+        "model_version": _versions(answering),
+    }
+    return OnlineEndpointStatus(
+        observed_generation=endpoint.generation,
+        url=step.url or f"{'https' if step.secure else 'http'}://{endpoint.name}.{endpoint.namespace}.svc",
+        traffic=dict(step.answering),
+        replicas=f"{ready}/{sum(deployment.replicas for deployment in deployments.values())}",
+        deployments=[_entry(deployment, scalings.get(name)) for name, deployment in deployments.items()],
+        conditions=[ConditionStatus.model_validate(condition) for condition in merged],
+        **{name: value for name, value in optional.items() if value},
+    )
+
+
+def written(status: OnlineEndpointStatus) -> Manifest:
+    """Return the status as the API has it, without the fields that were not set."""
+    return status.model_dump(by_alias=True, exclude_unset=True, mode="json")
+
+
+def _without_defaults(model: type[BaseModel], status: BaseModel | None) -> BaseModel | None:
+    """Return the part of a status as if fields with default values had not been set; None if all have."""
+    changed = status.model_dump(exclude_defaults=True) if status is not None else {}
+    return model.model_validate(changed) if changed else None
+
+
+def _entry(deployment: DeploymentHealth, scaling: autoscale.Scaling | None) -> DeploymentStatus:
+    entry = autoscale.entry(scaling)
+    return deployment.status().model_copy(update={"autoscale": entry} if entry else {})
+
+
+def _conditions(
+    endpoint: Endpoint,
+    deployments: Mapping[str, DeploymentHealth],
+    answering: list[DeploymentHealth],
+    step: RoutingStep,
+    decision: RolloutDecision,
+    scalings: Mapping[str, autoscale.Scaling],
+    signatures: SignatureChange,
+) -> tuple[Condition, ...]:
+    target = [deployments[name] for name in decision.shares]
+    unready = [deployment for deployment in target if deployment.state != "Ready"]
+    has_shares = not step.shares or step.shares == decision.shares
+    # Requests wait for a pod that wakes. Before the first pod was ready, none can wake.
     was_ready = is_true(endpoint.status, "Ready")
     answers = (
-        step.answers and bool(answering) and all(each.ready or (was_ready and each.may_sleep) for each in answering)
+        step.answers and bool(answering) and all(_answers_requests(deployment, was_ready) for deployment in answering)
     )
     good = not unready and step.settled
     message = step.blocked or _message(target, unready, step) or _serving(answering, step)
     if answers and not step.blocked:
-        if step.away:
-            message = _diverted(step, judged)
-        elif not as_asked:
-            take = "take over" if len(course.shares) > 1 else "takes over"
-            message = f"{_answer(step.answering)} until {_names(course.shares)} {take}: {message}"
+        if step.diverted:
+            message = _diverted(step, deployments)
+        elif not has_shares:
+            take = "take over" if len(decision.shares) > 1 else "takes over"
+            message = f"{_answer(step.answering)} until {_names(decision.shares)} {take}: {message}"
         elif not good and (serving := _serving(answering, step)) != message:
             message = f"{serving}; {message}"
     reason = unready[0].state if unready else "Serving" if step.settled else "Switching"
-    reason = "Diverted" if step.away and answers else reason
-    ready = sum(each.ready for each in judged.values())
-    conditions = (
+    reason = "Diverted" if step.diverted and answers else reason
+    return (
         Condition("Accepted", True, "Valid", ""),
-        # A rolling update is no outage: as long as pods answer, the endpoint is ready.
-        Condition("Ready", good or answers, reason if as_asked or step.away else "Switching", message),
-        *(condition for condition in (step.condition, course.condition, changed.condition) if condition),
+        # During a rolling update the endpoint stays ready as long as pods answer.
+        Condition("Ready", good or answers, reason if has_shares or step.diverted else "Switching", message),
+        *(condition for condition in (step.condition, decision.condition, signatures.condition) if condition),
         *autoscale.conditions(scalings),
         *health(
-            done=good and not course.goes_on,
-            failed=step.blocked or course.stops,
-            progress=course.goes_on if good else message,
+            done=good and not decision.progress,
+            failed=step.blocked or decision.failure,
+            progress=decision.progress if good else message,
         ),
     )
-    status: Manifest = {
-        "observedGeneration": endpoint.generation,
-        "url": step.url or f"{'https' if step.secure else 'http'}://{endpoint.name}.{endpoint.namespace}.svc",
-        "traffic": dict(step.answering),
-        "replicas": f"{ready}/{sum(each.wanted for each in judged.values())}",
-        "deployments": [each.status() | autoscale.noted(scalings.get(each.name)) for each in judged.values()],
-        "conditions": merge(endpoint.status.get("conditions") or [], conditions, endpoint.generation, now),
-    }
-    if secret := keys_secret(endpoint):
-        status["keysSecret"] = secret
-    if rollout := course.written():
-        status["rollout"] = rollout
-    if signatures := changed.written():
-        status["signatures"] = signatures
-    if step.port:
-        status["gatewayPort"] = step.port
-    if serves := _versions(answering):
-        status["modelVersion"] = serves
-    return status
 
 
-def _message(target: list[Judged], unready: list[Judged], step: Step) -> str:
-    """Say what the deployments of the target wait for; nothing if all of them are ready."""
+def _answers_requests(deployment: DeploymentHealth, was_ready: bool) -> bool:
+    """True if a deployment answers requests, after a wait if it sleeps."""
+    return bool(deployment.ready) or (was_ready and deployment.may_sleep)
+
+
+def _message(target: list[DeploymentHealth], unready: list[DeploymentHealth], step: RoutingStep) -> str:
+    """Say what the target waits for; empty if it is reached."""
     if unready:
         first = unready[0]
         more = f" and {len(unready) - 1} more" if len(unready) > 1 else ""
@@ -95,22 +132,23 @@ def _message(target: list[Judged], unready: list[Judged], step: Step) -> str:
     return step.waits
 
 
-def _serving(answering: list[Judged], step: Step) -> str:
-    """Name the deployments that answer, in words that hold no failure."""
+def _serving(answering: list[DeploymentHealth], step: RoutingStep) -> str:
+    """Name the deployments that answer, in a sentence without a failure."""
     if len(answering) == 1:
-        one = answering[0]
-        if one.asleep:
-            return f"{one.serves or one.name} sleeps: {one.message}"
-        return f"{one.serves} answers" if one.serves else one.message or f"{one.name} answers"
-    shares = (f"{each.name} ({step.answering[each.name]} %, {each.serves or each.message})" for each in answering)
+        [deployment] = answering
+        if deployment.asleep:
+            return f"{deployment.serves or deployment.name} sleeps: {deployment.message}"
+        answers = f"{deployment.serves} answers" if deployment.serves else deployment.message
+        return answers or f"{deployment.name} answers"
+    shares = (f"{d.name} ({step.answering[d.name]} %, {d.serves or d.message})" for d in answering)
     return f"{_listed(shares)} answer"
 
 
-def _diverted(step: Step, judged: Mapping[str, Judged]) -> str:
-    """Name the deployments without a pod, the reason, and those that answer their requests."""
-    away = [judged[name] for name in sorted(step.away) if name in judged]
+def _diverted(step: RoutingStep, deployments: Mapping[str, DeploymentHealth]) -> str:
+    """Name the deployments without a pod, the reasons, and the deployments that answer instead."""
+    absent = [deployments[name] for name in sorted(step.diverted) if name in deployments]
     reasons = "; ".join(
-        f"{each.name} has no ready pod and gets none of its {step.shares[each.name]} %: {each.message}" for each in away
+        f"{d.name} has no ready pod and gets none of its {step.shares[d.name]} %: {d.message}" for d in absent
     )
     return f"{_answer(step.answering)} all requests; {reasons}"
 
@@ -127,56 +165,65 @@ def _listed(names: Iterable[str]) -> str:
     return " and ".join(names)
 
 
-def _versions(answering: Iterable[Judged]) -> str:
-    """The versions that answer, each once."""
-    served = {version for each in answering if each.ready or each.asleep for version in each.serves.split(" and ")}
-    return " and ".join(sorted(served - {""}))[:LONGEST_VERSION]
+def _versions(answering: Iterable[DeploymentHealth]) -> str:
+    """Join the versions that answer, without duplicates."""
+    served = {version for d in answering if d.ready or d.asleep for version in d.serves.split(" and ")}
+    return " and ".join(sorted(served - {""}))[:MAX_VERSION]
 
 
-def diary(
-    endpoint: Endpoint, new: Manifest, judged: Mapping[str, Judged], answering: list[Judged], step: Step
+def events_for(
+    endpoint: Endpoint,
+    new: OnlineEndpointStatus,
+    deployments: Mapping[str, DeploymentHealth],
+    answering: list[DeploymentHealth],
+    step: RoutingStep,
 ) -> tuple[Event, ...]:
-    """An event for each turn of the Ready condition, of the traffic and of the inputs, and for what starts to fail."""
-    lines: list[Event] = []
-    before, after = find(endpoint.status, "Ready") or {}, find(new, "Ready") or {}
+    """Return an Event for each change of readiness, traffic, inputs and scale, and for each new failure."""
+    events: list[Event] = []
+    current = written(new)
+    before, after = find(endpoint.status, "Ready") or {}, find(current, "Ready") or {}
     if after["status"] == "True" and before.get("status") != "True":
-        lines.append(Event("Ready", _serving(answering, step)))
+        events.append(Event("Ready", _serving(answering, step)))
     elif before.get("status") == "True" and after["status"] != "True":
-        lines.append(Event("NotReady", after["message"], "Warning"))
-    lines += _turned(endpoint, new, step)
-    lines += _without_certificate(endpoint, new)
-    told = (find(endpoint.status, SIGNATURE_CHANGED) or {}).get("message")
-    if (differs := find(new, SIGNATURE_CHANGED)) and differs["message"] != told:
-        lines.append(Event(SIGNATURE_CHANGED, differs["message"], "Warning"))
-    known = {d.get("name"): d for d in endpoint.status.get("deployments") or []}
-    for deployment in new["deployments"]:
-        old = known.get(deployment["name"], {})
-        if deployment["state"] == "Failing" and old.get("state") != "Failing":
-            lines.append(Event("DeploymentFailing", f"{deployment['name']}: {deployment['message']}", "Warning"))
-        if deployment["state"] == "Waiting" and old.get("message") != deployment["message"]:
-            level = "Normal" if judged[deployment["name"]].passes else "Warning"
-            lines.append(Event("Waiting", f"{deployment['name']}: {deployment['message']}", level))
-        if deployment["modelVersion"] and deployment["modelVersion"] != old.get("modelVersion"):
-            lines.append(Event("VersionChosen", f"{deployment['name']} is to serve {deployment['modelVersion']}"))
-        count_before, count = (each.get("autoscale", {}).get("replicas") for each in (old, deployment))
-        if count_before is not None and count is not None and count != count_before:
-            lines.append(Event("Scaled", f"{deployment['name']} is scaled from {count_before} to {count} pods"))
-    return tuple(lines)
+        events.append(Event("NotReady", after["message"], "Warning"))
+    events += _traffic_events(endpoint, new, step)
+    events += _certificate_events(endpoint, current)
+    warned = (find(endpoint.status, SIGNATURE_CHANGED) or {}).get("message")
+    if (differs := find(current, SIGNATURE_CHANGED)) and differs["message"] != warned:
+        events.append(Event(SIGNATURE_CHANGED, differs["message"], "Warning"))
+    former = {deployment.name: deployment for deployment in endpoint.former.deployments}
+    for deployment in new.deployments:
+        old = former.get(deployment.name, DeploymentStatus(name=deployment.name))
+        is_transient = deployments[deployment.name].transient
+        events += _deployment_events(old, deployment, is_transient=is_transient)
+    return tuple(events)
 
 
-def _without_certificate(endpoint: Endpoint, new: Manifest) -> Iterable[Event]:
-    """An event if the Secret of the certificate is missing; of keys the pods tell, or they are being generated."""
+def _deployment_events(old: DeploymentStatus, new: DeploymentStatus, *, is_transient: bool) -> Iterable[Event]:
+    if new.state == "Failing" != old.state:
+        yield Event("DeploymentFailing", f"{new.name}: {new.message}", "Warning")
+    if new.state == "Waiting" and old.message != new.message:
+        yield Event("Waiting", f"{new.name}: {new.message}", "Normal" if is_transient else "Warning")
+    if new.model_version and new.model_version != old.model_version:
+        yield Event("VersionChosen", f"{new.name} is to serve {new.model_version}")
+    before, after = (status.autoscale.replicas if status.autoscale else None for status in (old, new))
+    if before is not None and after is not None and before != after:
+        yield Event("Scaled", f"{new.name} is scaled from {before} to {after} pods")
+
+
+def _certificate_events(endpoint: Endpoint, new: Manifest) -> Iterable[Event]:
+    """Yield an Event if the Secret of the certificate is missing; pods report missing keys themselves."""
     tls, routes = endpoint.spec.tls, find(new, "RoutesReady") or {}
     before = (find(endpoint.status, "RoutesReady") or {}).get("reason")
     if tls and routes.get("reason") == SECRET_MISSING != before and f"Secret {tls.secret_name} " in routes["message"]:
         yield Event(SECRET_MISSING, routes["message"], "Warning")
 
 
-def _turned(endpoint: Endpoint, new: Manifest, step: Step) -> Iterable[Event]:
-    """An event if others answer now than before, with the reason if it is that a deployment has no pod."""
-    old, shares = endpoint.status.get("traffic") or {}, new["traffic"]
-    if left := sorted(name for name in step.away if name in old or not old):
-        message = f"{_listed(left)} has no ready pod: {_answer(shares)} its requests"
+def _traffic_events(endpoint: Endpoint, new: OnlineEndpointStatus, step: RoutingStep) -> Iterable[Event]:
+    """Yield an Event if other deployments answer than before, with the reason if a deployment has no pod."""
+    old, shares = endpoint.former.traffic, new.traffic
+    if absent := sorted(name for name in step.diverted if name in old or not old):
+        message = f"{_listed(absent)} has no ready pod: {_answer(shares)} its requests"
         yield Event("TrafficDiverted", message, "Warning")
     elif old and shares != old:
         yield Event("TrafficTurned", f"{_names(shares)} now {'answer' if len(shares) > 1 else 'answers'}")

@@ -1,16 +1,16 @@
-"""The pods of an OnlineEndpoint: a Deployment for each of its deployments, and disruption budgets. No I/O here."""
+"""Kubernetes objects of a deployment: Deployment, disruption budget, autoscaler and the collector's sidecar."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ultramarine.resources.model import ModelVersionSpec, version_name
-from ultramarine.resources.onlineendpoint import Batching, EndpointDeployment, OnlineEndpointSpec, RequestSettings
+from ultramarine.resources.onlineendpoint import Batching, EndpointDeployment, RequestSettings
 from ultramarine_contract import common as contract
-from ultramarine_contract.meta import GROUP, Manifest, child_labels, child_metadata, content_hash
+from ultramarine_contract.meta import Manifest, child_metadata, content_hash
 from ultramarine_contract.serving_records import CollectTask, ServingTask
 
-from ....shared.plan import Obj, Platform
+from ....shared.plan import Platform
 from ....shared.podspec import (
     CONTAINER_SECURITY,
     POD_SECURITY,
@@ -22,64 +22,35 @@ from ....shared.podspec import (
     tls_volumes,
     with_disk,
 )
+from ..endpoint import (
+    ANNOTATION_REVISION,
+    ANNOTATION_VERSION,
+    PORT,
+    Endpoint,
+    deployment_name,
+    gateway_only,
+    pods_secret,
+    proof_secret,
+    selector,
+)
 
-Endpoint = Obj[OnlineEndpointSpec]
-
-LABEL_DEPLOYMENT = f"{GROUP}/deployment"
-LABEL_GATEWAY_ONLY = f"{GROUP}/gateway-only"  # on pods that answer the gateway alone, since it has asked for a token
-ANNOTATION_REVISION = f"{GROUP}/revision"
-ANNOTATION_VERSION = f"{GROUP}/model-version"  # on the Deployment what is wanted, on a pod what it serves
 SERVER, TMP = "server", "tmp"
-PORT = 8080
-GRPC_PORT = 9000  # not among the container's ports, which only inform: a new one there would restart every live pod
-DRAIN_SECONDS = 10  # a pod goes on serving this long after it was told to stop, until every proxy has forgotten it
+DRAIN_SECONDS = 10  # a pod serves on for this long after its termination began, until every proxy has noticed
 
 
-def keys_secret(endpoint: Endpoint) -> str:
-    """The name of the Secret with the endpoint's keys, or nothing if everybody may ask."""
-    if endpoint.spec.auth_mode != "key":
-        return ""
-    return endpoint.spec.keys_secret_ref.name if endpoint.spec.keys_secret_ref else f"{endpoint.name}-keys"
-
-
-def proof_secret(endpoint: Endpoint) -> str:
-    """The name of the Secret by which the gateway proves itself to pods that cannot check a token, where these are."""
-    return f"{endpoint.name}-gateway" if endpoint.spec.auth_mode == "token" else ""
-
-
-def pods_secret(endpoint: Endpoint) -> str:
-    """The name of the Secret with what opens the pods, or nothing if everybody may ask them."""
-    return proof_secret(endpoint) or keys_secret(endpoint)
-
-
-def pods_ask(endpoint: Endpoint) -> str:
-    """What the pods themselves ask of a request: they check keys, and leave tokens to the gateway."""
+def pods_auth(endpoint: Endpoint) -> str:
+    """Return how the pods authenticate requests: they check keys, and leave tokens to the gateway."""
     return {"key": "key", "token": "gateway", "none": "none"}[endpoint.spec.auth_mode]
 
 
-def asks_proof(endpoint: Endpoint, live: Manifest) -> bool:
-    """Whether the pods of a Deployment, as seen, ask the gateway to prove itself."""
+def needs_proof(endpoint: Endpoint, live: Manifest) -> bool:
+    """True if the pods of a live Deployment expect the gateway to authenticate."""
     volumes = live["spec"]["template"]["spec"].get("volumes") or []
-    return any((each.get("secret") or {}).get("secretName") == proof_secret(endpoint) for each in volumes)
-
-
-def gateway_only(endpoint: Endpoint) -> dict[str, str]:
-    """The label of pods that the gateway alone may ask, where the endpoint's are such."""
-    return {LABEL_GATEWAY_ONLY: "true"} if proof_secret(endpoint) else {}
-
-
-def selector(endpoint: Endpoint, deployment: str) -> dict[str, str]:
-    """The labels of the pods of one deployment."""
-    return {**child_labels("OnlineEndpoint", endpoint.name), LABEL_DEPLOYMENT: deployment}
-
-
-def deployment_name(endpoint: Endpoint, deployment: str) -> str:
-    """The name of the Deployment of a deployment."""
-    return f"{endpoint.name}-{deployment}"
+    return any((volume.get("secret") or {}).get("secretName") == proof_secret(endpoint) for volume in volumes)
 
 
 def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: ModelVersionSpec) -> ServingTask:
-    """What the pods have to load, and how they answer."""
+    """Return the model that the pods load, and how they serve it."""
     return ServingTask(
         model=model.model,
         version=model.version,
@@ -87,7 +58,7 @@ def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: Mode
         digest=model.digest,
         format=model.format.name,
         allow_code_execution=model.allow_code_execution,
-        auth=pods_ask(endpoint),
+        auth=pods_auth(endpoint),
         signature=model.signature.model_dump(by_alias=True) if model.signature else None,
         warmup=deployment.warmup.request if deployment.warmup else "",
         collect=collect_task(endpoint, deployment),
@@ -96,7 +67,7 @@ def serving_task(endpoint: Endpoint, deployment: EndpointDeployment, model: Mode
 
 
 def request_bounds(deployment: EndpointDeployment) -> dict[str, Any]:
-    """The fields of a serving task that bound the requests."""
+    """Return the fields of a serving task that limit requests."""
     settings, batching = deployment.request_settings or RequestSettings(), deployment.batching or Batching()
     return {
         "max_concurrent_requests": settings.max_concurrent_requests,
@@ -114,11 +85,10 @@ def server_deployment(
     platform: Platform,
     live: Manifest | None,
 ) -> Manifest:
-    """The Deployment whose pods serve `model`.
+    """Return the Deployment whose pods serve `model`.
 
-    A live one that is well keeps its server image, and its limit on the node's disk, until something that its author
-    can see changes: a new release of the platform does not restart every model that is served, but may be the cure for
-    one that is not.
+    A healthy live Deployment keeps its server image and its disk limit until its spec changes. So a new release of the
+    platform restarts no healthy model, and may repair one that is not healthy.
     """
     task, version = serving_task(endpoint, deployment, model).to_json(), version_name(model.model, model.version)
     return deployment_of(endpoint, deployment, task, {ANNOTATION_VERSION: version}, platform, live)
@@ -132,15 +102,15 @@ def deployment_of(
     platform: Platform,
     live: Manifest | None,
 ) -> Manifest:
-    """The Deployment whose pods do a serving task; `version` annotates it and them, with what they serve."""
+    """Return the Deployment whose pods run a serving task; `version` is its annotation and theirs."""
     labels = selector(endpoint, deployment.name)
-    asked = [task, deployment.resources.model_dump(mode="json"), pods_secret(endpoint)]
-    # Only where there is one, so that others keep their revision.
-    revision = content_hash([*asked, *gateway_only(endpoint), *(["tls"] if platform.tls else [])])[:16]
+    inputs = [task, deployment.resources.model_dump(mode="json"), pods_secret(endpoint)]
+    # Added only if set, so that other endpoints keep their revision.
+    revision = content_hash([*inputs, *gateway_only(endpoint), *(["tls"] if platform.tls else [])])[:16]
     image, disk = platform.server_image, platform.serving_disk
     if (
         live is not None
-        and _is_well(live)
+        and _is_healthy(live)
         and (live["metadata"].get("annotations") or {}).get(ANNOTATION_REVISION) == revision
     ):
         pod = live["spec"]["template"]["spec"]
@@ -150,7 +120,7 @@ def deployment_of(
     metadata = child_metadata(endpoint.manifest, deployment_name(endpoint, deployment.name))
     metadata["labels"] = labels
     metadata["annotations"] = {ANNOTATION_REVISION: revision, **version}
-    # An empty map is not kept by the API server, and would be missed, and written, in each pass.
+    # The API server drops an empty map, and every pass would write it again.
     annotated = {"annotations": version} if version else {}
     return {
         "apiVersion": "apps/v1",
@@ -169,8 +139,8 @@ def deployment_of(
     }
 
 
-def _is_well(live: Manifest) -> bool:
-    """Whether a Deployment, as seen, has no pods but new ones, and some of them are available."""
+def _is_healthy(live: Manifest) -> bool:
+    """True if a live Deployment has only new pods, and at least one is available."""
     status = live.get("status") or {}
     return (status.get("replicas") or 0) == (status.get("updatedReplicas") or 0) and bool(
         status.get("availableReplicas")
@@ -180,17 +150,16 @@ def _is_well(live: Manifest) -> bool:
 def pod_spec(
     endpoint: Endpoint, deployment: EndpointDeployment, task: str, image: str, disk: str, platform: Platform
 ) -> Manifest:
-    """A first container fetches the model with the storage keys; the serving one never sees them.
+    """Return the pod; an init container fetches the model, and the server never sees the storage keys.
 
-    `disk` is the most of the node's disk that it may use where its author says nothing; none for pods of an older
-    release.
+    `disk` is the default limit on the node's disk; empty for pods of an older release.
     """
     resources = with_disk(deployment.resources.model_dump(by_alias=True, exclude_defaults=True), disk)
     volumes = [scratch("model", resources if disk else {}), scratch(TMP, resources if disk else {})]
     tmp = {"name": TMP, "mountPath": "/tmp"}
     mounts: list[Manifest] = [{"name": "model", "mountPath": contract.MODEL_DIR, "readOnly": True}, tmp]
     if secret := pods_secret(endpoint):
-        # Optional, so that the server starts without it and says so; else the pod would hang, and only Events say why.
+        # Optional, so that the server starts without it and reports it; otherwise only Events would tell.
         volumes.append({"name": "keys", "secret": {"secretName": secret, "defaultMode": 0o440, "optional": True}})
         mounts.append({"name": "keys", "mountPath": contract.KEYS_DIR, "readOnly": True})
     volumes += tls_volumes(platform, SERVER)
@@ -247,18 +216,14 @@ def pod_spec(
 
 
 def has_tls(pod: Manifest) -> bool:
-    """True if the server of a pod, as seen, speaks TLS."""
-    servers = [each for each in pod["spec"].get("containers") or [] if each.get("name") == SERVER]
-    return any(each["mountPath"] == contract.TLS_DIR for server in servers for each in server.get("volumeMounts") or [])
-
-
-def may_sleep(deployment: EndpointDeployment) -> bool:
-    """Whether a deployment may have no pod at all while nobody asks it."""
-    return deployment.autoscale is not None and deployment.autoscale.min_replicas == 0
+    """True if the server of a live pod speaks TLS."""
+    servers = [container for container in pod["spec"].get("containers") or [] if container.get("name") == SERVER]
+    mounts = [mount for server in servers for mount in server.get("volumeMounts") or []]
+    return any(mount["mountPath"] == contract.TLS_DIR for mount in mounts)
 
 
 def disruption_budget(endpoint: Endpoint, deployment: EndpointDeployment) -> Manifest | None:
-    """Let a node drain take one pod at a time; a single pod has none, since it would block the drain for ever."""
+    """Return a budget of one pod at a time for a node drain; None for a single pod, which would block the drain."""
     if deployment.replicas < 2:
         return None
     return {
@@ -270,59 +235,58 @@ def disruption_budget(endpoint: Endpoint, deployment: EndpointDeployment) -> Man
 
 
 def pod_autoscaler(endpoint: Endpoint, deployment: EndpointDeployment) -> Manifest | None:
-    """Kubernetes' own autoscaler, where the CPU that the pods use decides how many there are."""
-    wish = deployment.autoscale
-    if wish is None or wish.metric != "cpu":
+    """Return the HorizontalPodAutoscaler; None unless the deployment scales by CPU."""
+    autoscale = deployment.autoscale
+    if autoscale is None or autoscale.metric != "cpu":
         return None
     name = deployment_name(endpoint, deployment.name)
-    target = {"type": "Utilization", "averageUtilization": wish.target}
+    target = {"type": "Utilization", "averageUtilization": autoscale.target}
     return {
         "apiVersion": "autoscaling/v2",
         "kind": "HorizontalPodAutoscaler",
         "metadata": child_metadata(endpoint.manifest, name),
         "spec": {
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
-            "minReplicas": wish.min_replicas,
-            "maxReplicas": wish.max_replicas,
+            "minReplicas": autoscale.min_replicas,
+            "maxReplicas": autoscale.max_replicas,
             "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}],
-            "behavior": {"scaleDown": {"stabilizationWindowSeconds": wish.scale_down_after_seconds}},
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": autoscale.scale_down_after_seconds}},
         },
     }
 
 
-# The server keeps at most 64 MiB there, and the collector 4 MiB more: the kubelet would end the pod at this.
+# The server keeps at most 64 MiB in it, and the collector 4 MiB more; the kubelet evicts the pod at the limit.
 CAPTURES: Manifest = {"name": "captures", "emptyDir": {"sizeLimit": "128Mi"}}
 CAPTURES_MOUNT: Manifest = {"name": "captures", "mountPath": contract.CAPTURES_DIR}
-# Not the deployment's own, which are what the model takes.
-RESOURCES: Manifest = {
+# The deployment's own resources are those of the model.
+COLLECTOR_RESOURCES: Manifest = {
     "requests": {"cpu": "20m", "memory": "128Mi"},
     "limits": {"cpu": "500m", "memory": "256Mi"},
 }
-
 DISK_FOR_LOGS = "1Gi"
 
 
 def collect_task(endpoint: Endpoint, deployment: EndpointDeployment) -> CollectTask | None:
-    """What is kept of the requests to a deployment."""
-    wanted = endpoint.spec.data_collector
-    if wanted is None:
+    """Return the sample of requests to keep; None if none is kept."""
+    collect = endpoint.spec.data_collector
+    if collect is None:
         return None
-    names = tuple(sorted(wanted.redact))
-    return CollectTask(endpoint.name, deployment.name, wanted.uri, wanted.sampling_rate, names)
+    redacted = tuple(sorted(collect.redact))
+    return CollectTask(endpoint.name, deployment.name, collect.uri, collect.sampling_rate, redacted)
 
 
 def collector(task: str, image: str, disk: str, platform: Platform) -> Manifest:
-    """The container that stores what the server has captured; it has the storage keys, the server has not.
+    """Return the container that stores captured requests; unlike the server, it has the storage keys.
 
-    As a sidecar it is told to end when the server has ended, so it gets what was captured until then. It shares no
-    more with the server than the captures: not /tmp, where a model's code could write a configuration of boto3's.
+    As a sidecar it ends after the server, so it stores the last captures too. It shares only the captures with the
+    server, and not /tmp, where a model's code could write a configuration of boto3.
     """
     return {
         "name": "collect",
         "image": image,
         "imagePullPolicy": platform.image_pull_policy,
         "restartPolicy": "Always",
-        "resources": with_disk(RESOURCES, DISK_FOR_LOGS if disk else ""),
+        "resources": with_disk(COLLECTOR_RESOURCES, DISK_FOR_LOGS if disk else ""),
         "securityContext": CONTAINER_SECURITY,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "command": ["ultramarine-server", "collect"],

@@ -1,4 +1,4 @@
-"""What a rollout wants of one pass, in shares and in words."""
+"""The stage of a rollout in one pass, and the decision that follows."""
 
 from __future__ import annotations
 
@@ -7,109 +7,103 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ultramarine.resources.onlineendpoint_rollout import Rollout, RolloutStatus
-from ultramarine_contract.meta import Manifest
 
 from ....shared.conditions import Condition, parse_timestamp
 from ....shared.plan import Event
-from ..deployment.health import Judged
-from ..deployment.manifests import Endpoint
-from ..routing.direct import Direct
-from ..routing.gateway import Routed
-from ..routing.step import Shares
+from ..deployment.health import DeploymentHealth
+from ..endpoint import Endpoint, Shares
+from ..routing.direct import DirectRouting
+from ..routing.gateway import GatewayRouting
+from . import PAUSED, PROGRESSING, ROLLED_BACK, WAITING
 
 LOOK = timedelta(seconds=3)
-LONGEST = 4096  # characters of a message
-WAITING, PROGRESSING, PAUSED, ROLLED_BACK, PROMOTED = "Waiting", "Progressing", "Paused", "RolledBack", "Promoted"
+MAX_MESSAGE = 4096  # characters
 
 
 @dataclass(frozen=True)
-class Course:
-    """Who shall answer, `in_need` where that must not wait for what can be spared, and what the status says of it.
+class RolloutDecision:
+    """The shares to reach, and what the status reports of the rollout.
 
-    `holds` keeps the candidate's pods as they are.
+    With `urgent` the shares do not wait for all pods. `freezes` keeps the candidate's pods as they are.
     """
 
     shares: Shares
     status: RolloutStatus | None = None
     condition: Condition | None = None
     events: tuple[Event, ...] = ()
-    holds: bool = False
-    in_need: bool = False
+    freezes: bool = False
+    urgent: bool = False
     after: timedelta | None = None
 
     def compared(self, spec: Rollout | None) -> str:
-        """The deployment whose answers are compared with the others' now; nobody where that would tell nothing."""
-        asked = spec is not None and spec.gates is not None and spec.gates.agreement is not None
-        return spec.candidate if spec is not None and asked and self.goes_on else ""
+        """Return the deployment whose answers are compared with the others'; empty if none is compared."""
+        has_gate = spec is not None and spec.gates is not None and spec.gates.agreement is not None
+        return spec.candidate if spec is not None and has_gate and self.progress else ""
 
     @property
-    def stops(self) -> str:
-        """What only a person can mend."""
+    def failure(self) -> str:
+        """The message of a rollout that needs user action; empty otherwise."""
         return self.status.message if self.status and self.status.phase in (PAUSED, ROLLED_BACK) else ""
 
     @property
-    def goes_on(self) -> str:
-        """What is under way."""
+    def progress(self) -> str:
+        """The message of a rollout that is under way; empty otherwise."""
         return self.status.message if self.status and self.status.phase in (WAITING, PROGRESSING) else ""
-
-    def written(self) -> Manifest:
-        """The entry in the status."""
-        return self.status.model_dump(by_alias=True, exclude_defaults=True, mode="json") if self.status else {}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """An endpoint with a rollout at one moment: how requests come to it, how its candidate is and what it consists of.
+    """An endpoint with a rollout at one moment: its routing, its candidate and its champions.
 
-    `identity` names what is rolled out and how, and is empty while the candidate's model leads nowhere. `beside` says
-    how the champions are. `signature_change` says why the candidate refuses requests that a champion takes.
+    `identity` names what is rolled out and how; it is empty while the candidate's model cannot be resolved.
+    `signature_change` says why the candidate refuses requests that a champion accepts.
     """
 
     endpoint: Endpoint
     spec: Rollout
-    way: Direct | Routed
-    candidate: Judged
+    routing: DirectRouting | GatewayRouting
+    candidate: DeploymentHealth
     identity: str
     now: datetime
-    beside: Mapping[str, Judged]
+    champion_health: Mapping[str, DeploymentHealth]
     signature_change: str = ""
 
     @property
     def champions(self) -> Shares:
-        """Who answers otherwise."""
+        """The shares without the candidate."""
         return self.endpoint.spec.shares
 
     @property
     def absence(self) -> str:
-        """Say which champion has no ready pod, and why; nothing if each has one, or sleeps until it is asked."""
+        """The first champion without a ready pod, and the reason; empty if each has one, or sleeps."""
         for name in self.champions:
-            judged = self.beside.get(name)
-            if judged is not None and not (judged.ready or judged.may_sleep):
-                return line(f"{name} has no ready pod", judged.message)
+            health = self.champion_health.get(name)
+            if health is not None and not (health.ready or health.may_sleep):
+                return with_details(f"{name} has no ready pod", health.message)
         return ""
 
     def shares(self, status: RolloutStatus) -> dict[str, int]:
-        """Who shall answer in a step."""
+        """Return the shares of a step."""
         return mixed(self.champions, self.spec.candidate, self.spec.steps[status.step - 1])
 
-    def where(self, status: RolloutStatus) -> str:
-        """A step in words."""
+    def step_name(self, status: RolloutStatus) -> str:
+        """Describe a step."""
         return f"{self.spec.candidate} at {status.weight} %, step {status.step} of {len(self.spec.steps)}"
 
-    def course(
+    def decision(
         self,
         status: RolloutStatus,
         shares: Mapping[str, int],
         *events: Event,
-        well: bool | None = None,
-        holds: bool = False,
-        in_need: bool = False,
-    ) -> Course:
-        """The course with the condition that follows from a status; `well` is None where that is not known yet."""
-        status = status.model_copy(update={"message": status.message[:LONGEST]})
-        numbers = "; ".join(one.message for one in status.evidence) if status.phase == PROGRESSING else ""
-        condition = Condition("RolloutHealthy", well, status.reason, line(status.message, numbers))
-        return Course(shares, status, condition, events, holds, in_need, self._after(status))
+        healthy: bool | None = None,
+        freezes: bool = False,
+        urgent: bool = False,
+    ) -> RolloutDecision:
+        """Return the decision with the condition that follows from a status; `healthy` is None if unknown."""
+        status = status.model_copy(update={"message": status.message[:MAX_MESSAGE]})
+        figures = "; ".join(gate.message for gate in status.evidence) if status.phase == PROGRESSING else ""
+        condition = Condition("RolloutHealthy", healthy, status.reason, with_details(status.message, figures))
+        return RolloutDecision(shares, status, condition, events, freezes, urgent, self._after(status))
 
     def _after(self, status: RolloutStatus) -> timedelta | None:
         if status.phase not in (WAITING, PROGRESSING):
@@ -117,13 +111,13 @@ class Stage:
         if status.failing_since or (status.since and self.spec.gates):
             return LOOK
         if not status.since:
-            return None  # who waits for pods or for the gateway is rung, or looks again for that
+            return None  # pods start a pass by their events, and the routing asks for a pass by itself
         left = parse_timestamp(status.since) + timedelta(seconds=self.spec.step_seconds) - self.now
         return max(left, LOOK)
 
 
 def mixed(champions: Shares, candidate: str, percent: int) -> dict[str, int]:
-    """The candidate's percent, and the champions' traffic scaled to the rest: whole numbers that sum to 100."""
+    """Give the candidate its percent, and scale the champions' shares to whole numbers; the sum is 100."""
     rest = 100 - percent
     parts = {name: divmod(share * rest, 100) for name, share in champions.items()}
     short = rest - sum(whole for whole, _ in parts.values())
@@ -132,6 +126,6 @@ def mixed(champions: Shares, candidate: str, percent: int) -> dict[str, int]:
     return {name: share for name, share in sorted({**shares, candidate: percent}.items()) if share}
 
 
-def line(what: str, shown: str) -> str:
-    """A sentence, and the numbers behind it where there are some."""
-    return f"{what}: {shown}" if shown else what
+def with_details(message: str, details: str) -> str:
+    """Append details to a message if there are any."""
+    return f"{message}: {details}" if details else message

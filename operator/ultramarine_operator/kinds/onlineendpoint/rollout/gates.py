@@ -1,8 +1,14 @@
-"""The gates of a rollout: whether the candidate is as good as asked, by evidence that may be looked at at any time.
+"""Gates of a rollout: comparison of candidate and champion by evidence that may be assessed at any time.
 
-All bounds of one step hold together, at every look, with a probability of 95 %. What that leaves is shared equally
-among the gates that were asked for, after a tenth for the one that was not; within a gate between candidate and
-champion, and for latencies among the bounds of the histogram.
+All bounds of a step hold together, at every pass, with a probability of 95 %. A tenth of the other 5 % is for the gate
+on 4xx if the spec does not set it. The gates share the rest equally: each divides its part between candidate and
+champion, and the latency gate also among the bounds of the histogram.
+
+Bounds come from a confidence sequence for a share of yes among yes and no. Mixing all alternatives by Beta(1/2, 1/2)
+gives M(p) = B(k + 1/2, n - k + 1/2) / B(1/2, 1/2) / (p^k (1 - p)^(n - k)). Under p it is a martingale that starts at 1.
+By Ville's inequality it reaches 1/alpha with a probability of at most alpha. So {p: M(p) < 1/alpha} has the true share
+at all times at once with probability 1 - alpha. See Howard and others, Time-uniform, nonparametric, nonasymptotic
+confidence sequences, Annals of Statistics 49 (2021), section 3.
 """
 
 from __future__ import annotations
@@ -16,162 +22,165 @@ from ultramarine.resources.onlineendpoint_rollout import CLIENT_ERRORS, Gates
 from .evidence import Counts, Evidence
 
 ALPHA = 0.05
-UNASKED = ALPHA / 10  # for the gate of 4xx if the spec does not have it: the others must not become slower
-ASKED = ALPHA - UNASKED
-SLOW, SURELY_SLOW = 0.01, 0.02  # a 99th percentile has a hundredth beyond it; two of them are what is surely excluded
-FEWEST = 100  # requests of the champion before a 99th percentile is read off them
+IMPLICIT_ALPHA = ALPHA / 10  # for the gate on 4xx if the spec does not set it: the others must not become slower
+EXPLICIT_ALPHA = ALPHA - IMPLICIT_ALPHA
+SLOW, SURELY_SLOW = 0.01, 0.02  # the share beyond a 99th percentile, and the share that evidence must exclude
+MIN_REQUESTS = 100  # of the champion, for its 99th percentile
 PASSED, FAILED, MORE = "Passed", "Failed", "InsufficientData"
-SLACK = 0.02  # by so much the share of like answers may be smaller than wanted, as far as is surely excluded
-MOST = 2.0**24  # times as many requests: beyond that nobody waits for them
+SLACK = 0.02  # below the required share of equal answers, which evidence must exclude
+MAX_FACTOR = 2.0**24  # times as many requests; waiting for more is pointless
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one gate says: Passed, Failed or InsufficientData, and the numbers in words."""
+class GateResult:
+    """Result of one gate: Passed, Failed or InsufficientData, and its figures."""
 
     gate: str
-    outcome: str
+    verdict: str
     message: str
 
 
-Judge = Callable[[Counts, Counts], Verdict]
+Gate = Callable[[Counts, Counts], GateResult]  # of candidate and champion
 
 
-def verdicts(gates: Gates, evidence: Evidence) -> tuple[Verdict, ...]:
-    """Judge by each gate that is asked for."""
-    judges: list[Callable[[float], Judge]] = []
+def check_gates(gates: Gates, evidence: Evidence) -> tuple[GateResult, ...]:
+    """Check each gate of the spec, and the one on 4xx."""
+    explicit: list[Callable[[float], Gate]] = []
     if (increase := gates.error_rate_increase) is not None:
-        judges.append(lambda alpha: lambda one, other: errors(increase, one, other, alpha))
+        explicit.append(lambda alpha: lambda new, old: errors(increase, new, old, alpha))
     if (refused := gates.client_error_rate_increase) is not None and refused < 1:
-        judges.append(lambda alpha: lambda one, other: client_errors(refused, one, other, alpha))
+        explicit.append(lambda alpha: lambda new, old: client_errors(refused, new, old, alpha))
     if (ratio := gates.p99_ratio) is not None:
-        judges.append(lambda alpha: lambda one, other: p99(ratio, evidence.bounds, one, other, alpha))
+        explicit.append(lambda alpha: lambda new, old: p99(ratio, evidence.bounds, new, old, alpha))
     if (share := gates.agreement) is not None:
-        judges.append(lambda alpha: lambda one, _: agreement(share, one, alpha))
-    unasked = gates.client_error_rate_increase is None
-    made = [judge((ASKED if unasked else ALPHA) / len(judges)) for judge in judges]
-    if unasked:
-        made.append(lambda one, other: client_errors(CLIENT_ERRORS, one, other, UNASKED))
-    return tuple(_with_missing(judge, evidence) for judge in made)
+        explicit.append(lambda alpha: lambda new, _: agreement(share, new, alpha))
+    is_implicit = gates.client_error_rate_increase is None
+    made = [gate((EXPLICIT_ALPHA if is_implicit else ALPHA) / len(explicit)) for gate in explicit]
+    if is_implicit:
+        made.append(lambda new, old: client_errors(CLIENT_ERRORS, new, old, IMPLICIT_ALPHA))
+    return tuple(_with_missing(gate, evidence) for gate in made)
 
 
-def errors(increase: float, candidate: Counts, champion: Counts, alpha: float) -> Verdict:
-    """Judge if the candidate's share of 5xx is at most so much larger than the champion's."""
+def errors(increase: float, candidate: Counts, champion: Counts, alpha: float) -> GateResult:
+    """Check that the candidate's share of 5xx exceeds the champion's by at most `increase`."""
     both = (candidate.errors, candidate.requests), (champion.errors, champion.requests)
     return _increase("errorRateIncrease", "5xx", increase, *both, alpha)
 
 
-def client_errors(increase: float, candidate: Counts, champion: Counts, alpha: float) -> Verdict:
-    """Judge if the candidate's share of 4xx is at most so much larger than the champion's."""
+def client_errors(increase: float, candidate: Counts, champion: Counts, alpha: float) -> GateResult:
+    """Check that the candidate's share of 4xx exceeds the champion's by at most `increase`."""
     both = (candidate.client_errors, candidate.requests), (champion.client_errors, champion.requests)
     return _increase("clientErrorRateIncrease", "4xx", increase, *both, alpha)
 
 
 def _increase(
-    gate: str, what: str, increase: float, one: tuple[float, float], other: tuple[float, float], alpha: float
-) -> Verdict:
+    gate: str, what: str, increase: float, new: tuple[float, float], old: tuple[float, float], alpha: float
+) -> GateResult:
     """Compare two shares, each a part of a whole: the candidate's, and the champion's."""
-    low, high = bounds(*one, alpha / 2)
-    lower, upper = bounds(*other, alpha / 2)
-    outcome = FAILED if low - upper > increase else PASSED if high - lower <= increase else MORE
-    said = f"{what}: {_share(*one, low, high)} against {_share(*other, lower, upper)}"
-    return Verdict(gate, outcome, f"{said}; at most {_percent(increase)} more allowed")
+    low, high = bounds(*new, alpha / 2)
+    lower, upper = bounds(*old, alpha / 2)
+    verdict = FAILED if low - upper > increase else PASSED if high - lower <= increase else MORE
+    figures = f"{what}: {_share(*new, low, high)} against {_share(*old, lower, upper)}"
+    return GateResult(gate, verdict, f"{figures}; at most {_percent(increase)} more allowed")
 
 
-def p99(ratio: float, histogram: tuple[float, ...], candidate: Counts, champion: Counts, alpha: float) -> Verdict:
-    """Whether the candidate's 99th percentile is at most so many times the champion's, both by the histogram's bounds.
+def p99(ratio: float, histogram: tuple[float, ...], candidate: Counts, champion: Counts, alpha: float) -> GateResult:
+    """Check that the candidate's 99th percentile is at most `ratio` times the champion's, by the histogram's bounds.
 
-    Failed: surely more than a hundredth takes longer than allowed, and surely more than of the champion's. Passed: not
-    more than a hundredth did, and surely less than two hundredths do.
+    Failed: evidence shows that more than 1 % take longer than allowed, and more than of the champion's. Passed: at
+    most 1 % did, and evidence shows that less than 2 % do.
     """
-    if champion.timed < FEWEST or len(champion.latency) != len(histogram):
-        said = f"p99: the champion has {_count(champion.timed)} of the {FEWEST} requests that show its 99th percentile"
-        return Verdict("p99Ratio", MORE, said)
+    if champion.timed < MIN_REQUESTS or len(champion.latency) != len(histogram):
+        has = f"{_count(champion.timed)} of the {MIN_REQUESTS}"
+        figures = f"p99: the champion has {has} requests that show its 99th percentile"
+        return GateResult("p99Ratio", MORE, figures)
     common = next(i for i in range(len(histogram)) if champion.within(i) >= (1 - SLOW) * champion.timed)
-    # Rounded up to a bound, since only at bounds is counted; the last one where it lies beyond all of them.
-    wanted = histogram[common] * ratio
-    limit = next((i for i, bound in enumerate(histogram) if bound >= wanted), len(histogram) - 1)
+    # Rounded up to a bound, since requests are counted at bounds only; the last bound if it is beyond all.
+    allowed = histogram[common] * ratio
+    limit = next((i for i, bound in enumerate(histogram) if bound >= allowed), len(histogram) - 1)
     part = alpha / 2 / len(histogram)
     slow, slower = candidate.timed - candidate.within(limit), champion.timed - champion.within(limit)
     low, high = bounds(slow, candidate.timed, part)
     lower, upper = bounds(slower, champion.timed, part)
-    outcome = MORE
+    verdict = MORE
     if low > max(SLOW, upper):
-        outcome = FAILED
+        verdict = FAILED
     elif slow <= SLOW * candidate.timed and high <= SURELY_SLOW:
-        outcome = PASSED
-    return Verdict(
+        verdict = PASSED
+    return GateResult(
         "p99Ratio",
-        outcome,
+        verdict,
         f"p99: {_share(slow, candidate.timed, low, high)} took longer than {histogram[limit]:g} ms against "
         f"{_share(slower, champion.timed, lower, upper)}, whose p99 is within {histogram[common]:g} ms; "
         f"1 % allowed, and surely less than 2 %",
     )
 
 
-def agreement(wanted: float, candidate: Counts, alpha: float) -> Verdict:
-    """Whether the candidate answers copies of the champion's requests as the champion does, at that share at least.
+def agreement(required: float, candidate: Counts, alpha: float) -> GateResult:
+    """Check that the candidate answers at least the required share of copies as the champion does.
 
-    Failed: surely fewer are answered alike. Passed: no fewer were, and surely no fewer than `SLACK` below.
+    Failed: evidence shows a smaller share. Passed: the share was reached, and evidence excludes one `SLACK` below it.
     """
-    agreed = min(candidate.agreed, candidate.compared)  # which may come from a status
+    agreed = min(candidate.agreed, candidate.compared)  # counts from a status may be edited
     low, high = bounds(agreed, candidate.compared, alpha)
-    outcome = MORE
-    if high < wanted:
-        outcome = FAILED
-    elif agreed >= wanted * candidate.compared and low >= wanted - SLACK:
-        outcome = PASSED
-    said = (
+    verdict = MORE
+    if high < required:
+        verdict = FAILED
+    elif agreed >= required * candidate.compared and low >= required - SLACK:
+        verdict = PASSED
+    figures = (
         f"agreement: {_count(agreed)} of {_count(candidate.compared)} copies were answered alike "
         f"({_number(low)} to {_percent(high)})"
     )
     if not candidate.compared:
-        said = "agreement: no copy was compared yet, which takes predictions by HTTP, of at most 64 rows"
+        figures = "agreement: no copy was compared yet, which takes predictions by HTTP, of at most 64 rows"
     if candidate.unlike:
-        said += f", {_count(candidate.unlike)} with an error or with outputs of other names or types"
-    return Verdict("agreement", outcome, f"{said}; {_percent(wanted)} wanted")
+        figures += f", {_count(candidate.unlike)} with an error or with outputs of other names or types"
+    return GateResult("agreement", verdict, f"{figures}; {_percent(required)} required")
 
 
-def _with_missing(judge: Judge, evidence: Evidence) -> Verdict:
-    """The verdict; where it lacks data, with a guess how many more requests of the candidate decide."""
-    said = judge(evidence.candidate, evidence.champion)
-    if said.outcome != MORE:
-        return said
-    copies = said.gate == "agreement"
+def _with_missing(gate: Gate, evidence: Evidence) -> GateResult:
+    """Return the result; if it lacks data, with an estimate of the requests that it needs."""
+    result = gate(evidence.candidate, evidence.champion)
+    if result.verdict != MORE:
+        return result
+    copies = result.gate == "agreement"
     has = evidence.candidate.compared if copies else evidence.candidate.requests
-    needs = needed(judge, evidence, copies=copies)
+    needs = needed(gate, evidence, copies=copies)
     guess = f"about {_count(needs - has)} more are needed" if needs else "at these rates no number of them would pass"
     what = "copies compared" if copies else "requests of the candidate"
     counted = f"{_count(has)} {what}"
     if not has:
         counted = "no copy compared yet" if copies else "no requests yet"
         guess = f"about {_count(needs)} are needed" if needs else ""
-    return Verdict(said.gate, said.outcome, "; ".join([said.message, ", ".join(filter(None, [counted, guess]))]))
+    return GateResult(
+        result.gate, result.verdict, "; ".join([result.message, ", ".join(filter(None, [counted, guess]))])
+    )
 
 
-def needed(judge: Judge, evidence: Evidence, *, copies: bool = False) -> float:
-    """With how many requests of the candidate the gate passes, if all goes on at the same rates; 0: never.
+def needed(gate: Gate, evidence: Evidence, *, copies: bool = False) -> float:
+    """Return the requests of the candidate with which the gate passes at the same rates; 0 if it never does.
 
-    With `copies` it is told how many copies that takes.
+    With `copies` return the copies instead.
     """
-    # Nothing is known of who was asked nothing: a quick request without fault is assumed.
+    # A quick request without an error is assumed for a side without requests.
     quick = Counts(1, 0, (1,) * len(evidence.bounds), 1, 1)
-    one, other = (counts if counts.requests else quick for counts in (evidence.candidate, evidence.champion))
-    one = one.with_copies_of(evidence.candidate if evidence.candidate.compared else quick)
+    new, old = (counts if counts.requests else quick for counts in (evidence.candidate, evidence.champion))
+    new = new.with_copies_of(evidence.candidate if evidence.candidate.compared else quick)
 
     def passes(factor: float) -> bool:
-        return judge(one.times(factor), other if evidence.ended else other.times(factor)).outcome == PASSED
+        return gate(new.times(factor), old if evidence.ended else old.times(factor)).verdict == PASSED
 
     factor = 1.0
     while not passes(factor):
         factor *= 4
-        if factor > MOST:
+        if factor > MAX_FACTOR:
             return 0
     low = factor / 4
     while factor - low > 0.02 * factor:
         middle = (low + factor) / 2
         low, factor = (low, middle) if passes(middle) else (middle, factor)
-    return (one.compared if copies else one.requests) * factor
+    return (new.compared if copies else new.requests) * factor
 
 
 def _count(number: float) -> str:
@@ -190,18 +199,18 @@ def _share(part: float, whole: float, low: float, high: float) -> str:
     return f"{_count(part)} of {_count(whole)} ({_number(low)} to {_percent(high)})"
 
 
-HALVINGS = 32  # of an interval within 0..1: finer than any count that matters
+HALVINGS = 32  # of an interval within 0..1, finer than any count needs
 
 
 def log_mixture(yes: float, of: float, share: float) -> float:
-    """The logarithm of M(share); `share` lies between 0 and 1, and counts need not be whole."""
+    """Return the logarithm of M(share); `share` lies between 0 and 1, and counts may have fractions."""
     no = of - yes
     mixed = lgamma(yes + 0.5) + lgamma(no + 0.5) - lgamma(of + 1) - log(pi)
     return mixed - yes * log(share) - no * log(1 - share)
 
 
 def bounds(yes: float, of: float, alpha: float) -> tuple[float, float]:
-    """The least and the greatest share that `yes` in `of` leaves possible; 0 and 1 before anything was counted."""
+    """Return the smallest and the largest share that `yes` in `of` leaves possible; 0 and 1 without counts."""
     if of <= 0:
         return 0.0, 1.0
     limit, middle = log(1 / alpha), yes / of
@@ -211,7 +220,7 @@ def bounds(yes: float, of: float, alpha: float) -> tuple[float, float]:
 
 
 def _edge(yes: float, of: float, limit: float, outside: float, inside: float) -> float:
-    """Where M comes to its limit: it has its minimum at the share that was counted, and rises to both sides."""
+    """Return the share at which M reaches its limit; M has its minimum at the counted share and rises to both sides."""
     for _ in range(HALVINGS):
         middle = (outside + inside) / 2
         if 0 < middle < 1 and log_mixture(yes, of, middle) < limit:

@@ -1,4 +1,4 @@
-"""One step of a rollout: its weights confirmed, its time, its evidence; then the next step, or the way back."""
+"""One step of a rollout: confirmed weights, time and evidence; then the next step, or back to the champions."""
 
 from __future__ import annotations
 
@@ -9,56 +9,58 @@ from ultramarine.resources.onlineendpoint_rollout import RolloutCounters, Rollou
 
 from ....shared.conditions import parse_timestamp, timestamp
 from ....shared.plan import Event
-from .decision import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING, Course, Stage, line
+from . import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING
+from .decision import RolloutDecision, Stage, with_details
 from .evidence import Counts, Evidence, counted
-from .gates import FAILED, MORE, PASSED, Verdict, verdicts
+from .gates import FAILED, MORE, PASSED, GateResult, check_gates
 
-FAILING = timedelta(seconds=20)  # that long a candidate's pods may fail: one that restarts is back before
-EVIDENCE = timedelta(seconds=30)  # that old numbers in the status may be: new ones are a write
+MAX_FAILING = timedelta(seconds=20)  # a candidate's pod that restarts is ready before
+EVIDENCE_AGE = timedelta(seconds=30)  # of the figures in the status: new ones are a write
 
 Changes = dict[str, object]  # fields of a status
-MEASURED: Changes = {"since": None, "failing_since": None, "base": [], "champion": None}  # as after the end
+ENDED: Changes = {"since": None, "failing_since": None, "base": [], "champion": None}
+CHANGE_REMEDY = "change the version, its settings or the rollout to start another one"
 
 
-def step(stage: Stage, number: int, champion: RolloutCounters | None = None) -> RolloutStatus:
-    """The beginning of a step, before the gateway has its weights."""
+def first_status(stage: Stage, number: int, champion: RolloutCounters | None = None) -> RolloutStatus:
+    """Return the status at the beginning of a step, before the gateway has its weights."""
     weight = stage.spec.steps[number - 1]
     return RolloutStatus(phase=WAITING, identity=stage.identity, step=number, weight=weight, champion=champion)
 
 
-def in_step(stage: Stage, old: RolloutStatus) -> Course:
-    """One look: how the candidate's pods are, what it has answered, and whether its time is up."""
-    status, gates = _watched(stage, old), stage.spec.gates
+def continue_step(stage: Stage, former: RolloutStatus) -> RolloutDecision:
+    """Assess the candidate's pods, its evidence and the time of the step."""
+    status, gates = _with_failing_since(stage, former), stage.spec.gates
     since = status.since
     if stage.signature_change:
-        return refused(stage, status)
-    if status.failing_since and stage.now - parse_timestamp(status.failing_since) >= FAILING:
+        return roll_back_signature(stage, status)
+    if status.failing_since and stage.now - parse_timestamp(status.failing_since) >= MAX_FAILING:
         return _failed(stage, status, "CandidateFailing", stage.candidate.message or "it has no ready pod", ())
     if stage.absence and status.weight < 100:
-        return _absent(stage, status)
+        return _champion_absent(stage, status)
     if since is None:
-        return _unconfirmed(stage, status)
+        return _wait_for_weights(stage, status)
     evidence = _evidence(stage, status)
-    judged: tuple[Verdict, ...] = ()
+    results: tuple[GateResult, ...] = ()
     if gates is not None:
         if evidence is None:
-            return _unknown(stage, status)
-        judged = verdicts(gates, evidence)
+            return _without_figures(stage, status)
+        results = check_gates(gates, evidence)
         status = status.model_copy(update={"base": list(evidence.base)})
-    if failed := [verdict.message for verdict in judged if verdict.outcome == FAILED]:
-        return _failed(stage, status, "GateFailed", "; ".join(failed), judged)
+    if failed := [result.message for result in results if result.verdict == FAILED]:
+        return _failed(stage, status, "GateFailed", "; ".join(failed), results)
     over = stage.now - parse_timestamp(since) >= timedelta(seconds=stage.spec.step_seconds)
-    passed = all(verdict.outcome == PASSED for verdict in judged)
+    passed = all(result.verdict == PASSED for result in results)
     if over and passed and stage.candidate.state == "Ready":
-        return _passed(stage, status, judged, evidence)
-    return _measuring(stage, status, judged, over=over)
+        return _passed(stage, status, results, evidence)
+    return _measuring(stage, status, results, over=over)
 
 
-def _watched(stage: Stage, status: RolloutStatus) -> RolloutStatus:
-    """Note since when the candidate's pods fail while it may get requests."""
+def _with_failing_since(stage: Stage, status: RolloutStatus) -> RolloutStatus:
+    """Record since when the candidate's pods fail while it may get requests."""
     fails = stage.candidate.state == "Failing" or not (stage.candidate.ready or stage.candidate.may_sleep)
     since = None
-    if fails and stage.way.may_ask(stage.spec.candidate):
+    if fails and stage.routing.may_receive(stage.spec.candidate):
         since = status.failing_since or timestamp(stage.now)
     return status.model_copy(update={"failing_since": since})
 
@@ -66,106 +68,112 @@ def _watched(stage: Stage, status: RolloutStatus) -> RolloutStatus:
 def _evidence(stage: Stage, status: RolloutStatus) -> Evidence | None:
     if stage.spec.gates is None:
         return None
-    evidence = counted(stage.spec.candidate, stage.champions, stage.way.proxies, status.base)
+    evidence = counted(stage.spec.candidate, stage.champions, stage.routing.proxies, status.base)
     if evidence is None or status.champion is None:
         return evidence
-    shown = Counts.read(status.champion)
-    return replace(evidence, candidate=evidence.candidate.with_copies_of(shown), champion=shown, ended=True)
+    champion = Counts.read(status.champion)
+    return replace(evidence, candidate=evidence.candidate.with_copies_of(champion), champion=champion, ended=True)
 
 
-def _unconfirmed(stage: Stage, status: RolloutStatus) -> Course:
-    """The weights are on their way; what is counted from when every gateway pod has them is the step's evidence."""
+def _wait_for_weights(stage: Stage, status: RolloutStatus) -> RolloutDecision:
+    """Wait until every gateway pod has the weights; from then on figures are evidence of the step."""
     shares = stage.shares(status)
-    if not stage.way.confirms(shares):
+    if not stage.routing.confirms(shares):
         why = stage.candidate.message or "the gateway has to take the weights"
-        update = {"phase": WAITING, "reason": "Waiting", "message": f"{stage.where(status)} waits: {why}"}
-        return stage.course(status.model_copy(update=update), shares)
+        update = {"phase": WAITING, "reason": "Waiting", "message": f"{stage.step_name(status)} waits: {why}"}
+        return stage.decision(status.model_copy(update=update), shares)
     evidence = _evidence(stage, status)
     if evidence is None and stage.spec.gates is not None:
-        return _unknown(stage, status)
+        return _without_figures(stage, status)
     begun = {"since": timestamp(stage.now), "base": list(evidence.base) if evidence else []}
-    judged = verdicts(stage.spec.gates, evidence) if stage.spec.gates and evidence else ()
-    course = _measuring(stage, status.model_copy(update=begun), judged, over=False)
-    return replace(course, events=(Event("RolloutStep", stage.where(status)),))
+    results = check_gates(stage.spec.gates, evidence) if stage.spec.gates and evidence else ()
+    decision = _measuring(stage, status.model_copy(update=begun), results, over=False)
+    return replace(decision, events=(Event("RolloutStep", stage.step_name(status)),))
 
 
-def _absent(stage: Stage, status: RolloutStatus) -> Course:
-    """Without its champion nothing can be compared: the step starts again when that is back."""
-    message = f"{stage.where(status)} waits for its champion, and starts again then: {stage.absence}"
+def _champion_absent(stage: Stage, status: RolloutStatus) -> RolloutDecision:
+    """Restart the step when the champion is back, since nothing can be compared without it."""
+    message = f"{stage.step_name(status)} waits for its champion, and starts again then: {stage.absence}"
     update: Changes = {"since": None, "base": [], "phase": WAITING, "reason": "ChampionNotReady", "message": message}
-    return stage.course(status.model_copy(update=update), stage.shares(status))
+    return stage.decision(status.model_copy(update=update), stage.shares(status))
 
 
-def _unknown(stage: Stage, status: RolloutStatus) -> Course:
-    """Without figures no gate can be judged, and the step stays."""
-    message = f"{stage.where(status)}: not every gateway pod tells its figures, and the gates wait for them"
+def _without_figures(stage: Stage, status: RolloutStatus) -> RolloutDecision:
+    """Stay in the step, since no gate can be assessed without figures."""
+    message = f"{stage.step_name(status)}: not every gateway pod reports its figures, and the gates wait for them"
     update = {"phase": PROGRESSING if status.since else WAITING, "reason": "NoFigures", "message": message}
-    return stage.course(status.model_copy(update=update), stage.shares(status))
+    return stage.decision(status.model_copy(update=update), stage.shares(status))
 
 
-def _measuring(stage: Stage, status: RolloutStatus, judged: tuple[Verdict, ...], *, over: bool) -> Course:
-    where = stage.where(status)
-    if any(verdict.outcome == MORE for verdict in judged):
-        reason, message = "InsufficientData", f"{where}: too few requests yet to judge it"
+def _measuring(stage: Stage, status: RolloutStatus, results: tuple[GateResult, ...], *, over: bool) -> RolloutDecision:
+    name = stage.step_name(status)
+    if any(result.verdict == MORE for result in results):
+        reason, message = "InsufficientData", f"{name}: too few requests yet to assess it"
     elif over:
-        reason, message = "Waiting", f"{where}: it goes on when its pods are ready"
+        reason, message = "Waiting", f"{name}: it goes on when its pods are ready"
     else:
-        reason, message = "Progressing", f"{where}, for at least {stage.spec.step_seconds} s"
+        reason, message = "Progressing", f"{name}, for at least {stage.spec.step_seconds} s"
     update = {"phase": PROGRESSING, "reason": reason, "message": message}
-    noted = _noted(status, judged, stage.now).model_copy(update=update)
-    return stage.course(noted, stage.shares(status), well=None if reason == "InsufficientData" else True)
+    status = _with_evidence(status, results, stage.now).model_copy(update=update)
+    return stage.decision(status, stage.shares(status), healthy=None if reason == "InsufficientData" else True)
 
 
-def _noted(status: RolloutStatus, judged: tuple[Verdict, ...], now: datetime, *, fresh: bool = False) -> RolloutStatus:
-    """The evidence in words; its numbers stay as they are for a while, unless a verdict changes."""
-    new = [RolloutEvidence(gate=v.gate, verdict=v.outcome, message=v.message[:1024]) for v in judged]
-    same = [one.verdict for one in new] == [one.verdict for one in status.evidence]
-    recent = status.checked is not None and now - parse_timestamp(status.checked) < EVIDENCE
+def _with_evidence(
+    status: RolloutStatus, results: tuple[GateResult, ...], now: datetime, *, fresh: bool = False
+) -> RolloutStatus:
+    """Record the results of the gates; their figures stay for EVIDENCE_AGE unless a verdict changes."""
+    new = [RolloutEvidence(gate=r.gate, verdict=r.verdict, message=r.message[:1024]) for r in results]
+    same = [gate.verdict for gate in new] == [gate.verdict for gate in status.evidence]
+    recent = status.checked is not None and now - parse_timestamp(status.checked) < EVIDENCE_AGE
     if not new or (same and recent and not fresh):
         return status
     return status.model_copy(update={"evidence": new, "checked": timestamp(now)})
 
 
-def _passed(stage: Stage, status: RolloutStatus, judged: tuple[Verdict, ...], evidence: Evidence | None) -> Course:
+def _passed(
+    stage: Stage, status: RolloutStatus, results: tuple[GateResult, ...], evidence: Evidence | None
+) -> RolloutDecision:
     name, steps = stage.spec.candidate, stage.spec.steps
-    shown = "; ".join(verdict.message for verdict in judged)
+    details = "; ".join(result.message for result in results)
     if status.step == len(steps):
         message = f"{name} answers everything; give it 100 in traffic, and remove rollout"
-        update: Changes = {**MEASURED, "phase": PROMOTED, "reason": PROMOTED, "message": message}
-        done = _noted(status, judged, stage.now, fresh=True).model_copy(update=update)
-        words = line(f"{name} ({stage.candidate.serves}) has passed every step", shown)
-        return stage.course(done, {name: 100}, Event(PROMOTED, words), well=True)
-    # At 100 percent nobody answers beside it: there it is compared with what the others have shown until now, and no
-    # requests of theirs are copied any more.
+        update: Changes = {**ENDED, "phase": PROMOTED, "reason": PROMOTED, "message": message}
+        promoted = _with_evidence(status, results, stage.now, fresh=True).model_copy(update=update)
+        summary = with_details(f"{name} ({stage.candidate.serves}) has passed every step", details)
+        return stage.decision(promoted, {name: 100}, Event(PROMOTED, summary), healthy=True)
+    # At 100 percent the champions get no requests, and no copies of theirs are made. The candidate is compared with
+    # what they have shown until then.
     last = steps[status.step] == 100
     champion = evidence.champion.with_copies_of(evidence.candidate).written() if last and evidence else None
-    course = _unconfirmed(stage, step(stage, status.step + 1, champion))
-    words = line(f"{name} has passed step {status.step} of {len(steps)}, at {status.weight} %", shown)
-    return replace(course, events=(Event("RolloutPassed", words), *course.events))
+    decision = _wait_for_weights(stage, first_status(stage, status.step + 1, champion))
+    summary = with_details(f"{name} has passed step {status.step} of {len(steps)}, at {status.weight} %", details)
+    return replace(decision, events=(Event("RolloutPassed", summary), *decision.events))
 
 
-def refused(stage: Stage, status: RolloutStatus) -> Course:
-    """Turn back a candidate that does not take the champion's requests, whatever onFailure says."""
+def roll_back_signature(stage: Stage, status: RolloutStatus) -> RolloutDecision:
+    """Roll back a candidate that refuses the champion's requests, whatever onFailure says."""
     name, champions = stage.spec.candidate, " and ".join(stage.champions)
     message = (
         f"{name} is not rolled out, and {champions} gets all requests: {stage.signature_change}. Roll out a version "
         f"with the same inputs; to go on with this one, remove rollout and give {name} its share in traffic"
     )
-    update: Changes = {**MEASURED, "phase": ROLLED_BACK, "reason": "SignatureChanged", "weight": 0, "message": message}
+    update: Changes = {**ENDED, "phase": ROLLED_BACK, "reason": "SignatureChanged", "weight": 0, "message": message}
     event = Event(ROLLED_BACK, message, "Warning")
-    return stage.course(status.model_copy(update=update), stage.champions, event, well=False, in_need=True)
+    return stage.decision(status.model_copy(update=update), stage.champions, event, healthy=False, urgent=True)
 
 
-def _failed(stage: Stage, status: RolloutStatus, reason: str, why: str, judged: tuple[Verdict, ...]) -> Course:
-    noted = _noted(status, judged, stage.now, fresh=True).model_copy(update={**MEASURED, "reason": reason})
-    name, where = stage.spec.candidate, stage.where(status)
-    remedy = "change the version, its settings or the rollout to start another one"
+def _failed(
+    stage: Stage, status: RolloutStatus, reason: str, why: str, results: tuple[GateResult, ...]
+) -> RolloutDecision:
+    status = _with_evidence(status, results, stage.now, fresh=True).model_copy(update={**ENDED, "reason": reason})
+    name, step = stage.spec.candidate, stage.step_name(status)
     if stage.spec.on_failure == "Pause":
-        message = f"{name} has failed and stays ({where}): {why}; {remedy}"
+        message = f"{name} has failed and stays ({step}): {why}; {CHANGE_REMEDY}"
         event = Event("RolloutPaused", message, "Warning")
-        paused = noted.model_copy(update={"phase": PAUSED, "message": message})
-        return stage.course(paused, stage.shares(status), event, well=False)
-    message = f"{name} has failed ({where}), and {' and '.join(stage.champions)} gets all requests: {why}; {remedy}"
+        paused = status.model_copy(update={"phase": PAUSED, "message": message})
+        return stage.decision(paused, stage.shares(status), event, healthy=False)
+    champions = " and ".join(stage.champions)
+    message = f"{name} has failed ({step}), and {champions} gets all requests: {why}; {CHANGE_REMEDY}"
     event = Event(ROLLED_BACK, message, "Warning")
-    back = noted.model_copy(update={"phase": ROLLED_BACK, "weight": 0, "message": message})
-    return stage.course(back, stage.champions, event, well=False, in_need=True)
+    back = status.model_copy(update={"phase": ROLLED_BACK, "weight": 0, "message": message})
+    return stage.decision(back, stage.champions, event, healthy=False, urgent=True)

@@ -1,90 +1,90 @@
-"""Without a gateway: the Service leads to the pods of one deployment, and is turned to another when that is ready."""
+"""Routing without a gateway: the Service selects the pods of one deployment, and later of another that is ready."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ultramarine_contract.routes import RouteState
 
 from ....shared.conditions import Condition
-from ..deployment.health import Judged
-from ..deployment.manifests import Endpoint
-from .manifests import gateways_work, service
-from .step import SOON, Shares, Step, told
+from ..deployment.health import DeploymentHealth
+from ..endpoint import Endpoint, Shares
+from .manifests import gateway_features, service
+from .step import SOON, RoutingStep
 
 
 @dataclass(frozen=True)
-class Direct:
-    """An endpoint whose Service, as seen, is turned to the deployment `turned`, of those that are `living`.
+class DirectRouting:
+    """An endpoint whose live Service selects `service_target`, one of the `existing` deployments.
 
-    `shares` are those that are to be, as far as that goes without a gateway. `by_tls` is whether the Service is one for
-    TLS.
+    `shares` is the target; only its largest share can be served. `service_tls` means that the Service is for TLS.
     """
 
     endpoint: Endpoint
-    turned: str | int | None
-    living: frozenset[str]
+    service_target: str | int | None
+    existing: frozenset[str]
     shares: Shares
-    by_tls: bool = False
+    service_tls: bool = False
 
     @property
     def target(self) -> str:
-        """The deployment that shall answer: of several, the one that shall answer most."""
+        """The deployment that must answer: the one with the largest share."""
         return max(self.shares.items(), key=lambda share: share[1])[0]
 
     @property
     def current(self) -> str | None:
         """The deployment that answers."""
-        # Without the Service the status still knows who answered; its pods are as good as they were.
-        answered = max(told(self.endpoint).items(), key=lambda share: share[1], default=(None, 0))[0]
-        current = self.turned if isinstance(self.turned, str) else answered
-        return current if current in self.living else None
+        # Without the Service the status still names the deployment that answered.
+        answered = max(self.endpoint.former_traffic.items(), key=lambda share: share[1], default=(None, 0))[0]
+        current = self.service_target if isinstance(self.service_target, str) else answered
+        return current if current in self.existing else None
 
     @property
-    def counts(self) -> bool:
-        """Whether somebody tells what became of the requests."""
+    def has_figures(self) -> bool:
+        """True if the results of requests are counted."""
         return False
 
     @property
     def proxies(self) -> tuple[RouteState, ...]:
-        """There is nobody who counts requests."""
+        """The states of the gateway pods, of which there are none."""
         return ()
 
     def confirms(self, shares: Shares) -> bool:
-        """Nobody tells how requests are shared."""
+        """True if the shares are confirmed, which only a gateway can do."""
         return False
 
-    def may_ask(self, name: str) -> bool:
-        """Whether requests may still go to a deployment."""
+    def may_receive(self, name: str) -> bool:
+        """True if requests may still go to a deployment."""
         return name == self.current
 
     def keeps(self, name: str) -> bool:
-        """Whether a deployment must not lose pods yet."""
+        """True if a deployment must not lose pods yet."""
         return name == self.current != self.target
 
-    def towards(self, shares: Shares, *, in_need: bool, compared: str = "") -> Direct:
-        """The same on the way to other shares; without a gateway there is nothing to spare, and nobody to compare."""
+    def towards(self, shares: Shares, *, urgent: bool, compared: str = "") -> DirectRouting:
+        """Return the routing with another target; the other arguments need a gateway."""
         return replace(self, shares=shares)
 
-    def step(self, judged: dict[str, Judged]) -> Step:
-        """Turned at once where nothing answers yet; later only to pods that are ready, all of them, as wanted.
+    def step(self, health: Mapping[str, DeploymentHealth]) -> RoutingStep:
+        """Select the target at once if no deployment answers; later only when all of its pods are ready.
 
-        If who answers has no ready pod, the largest share that has one answers instead.
+        If the answering deployment has no ready pod, the largest share with one answers instead.
         """
         current, target = self.current, self.target
-        if work := gateways_work(self.endpoint):
-            return self._held(work)
-        live = target if current is None or judged[target].state == "Ready" else current
-        if live in judged and not judged[live].ready:
-            ready = [name for name in self.shares if name in judged and judged[name].ready]
+        if features := gateway_features(self.endpoint):
+            return self._frozen(features)
+        live = target if current is None or health[target].state == "Ready" else current
+        if live in health and not health[live].ready:
+            ready = [name for name in self.shares if name in health and health[name].ready]
             live = max(ready, key=lambda name: self.shares[name], default=live)
         blocked = self._blocked(live)
-        secure = judged[live].tls if live in judged else self.by_tls
-        return Step(
+        secure = health[live].tls if live in health else self.service_tls
+        return RoutingStep(
             shares={live: 100},
             apply=(service(self.endpoint, live, secure=secure),),
-            # What the Service leaves behind goes only after the Service was seen elsewhere.
-            needed=frozenset({self.turned}) if isinstance(self.turned, str) else None,
+            # The former deployment is deleted only after the live Service selects another one.
+            needed=frozenset({self.service_target}) if isinstance(self.service_target, str) else None,
             settled=live == target and not blocked,
             blocked=blocked,
             condition=Condition("RoutesReady", False, "NoGateway", blocked) if blocked else None,
@@ -92,10 +92,10 @@ class Direct:
             secure=secure,
         )
 
-    def _held(self, work: str) -> Step:
-        """Nothing is changed: to send requests to pods all the same would let in whoever comes, or by plain HTTP."""
-        blocked = f"{work} needs the gateway, and {self.remedy}, or take it out; until then nothing is changed"
-        return Step(
+    def _frozen(self, features: str) -> RoutingStep:
+        """Change nothing: requests would reach the pods without authentication or without TLS."""
+        blocked = f"{features} needs the gateway, and {self.remedy}, or remove it; until then nothing is changed"
+        return RoutingStep(
             shares={self.current: 100} if self.current else {},
             apply=(),
             needed=None,
@@ -103,13 +103,13 @@ class Direct:
             answers=False,
             blocked=blocked,
             condition=Condition("RoutesReady", False, "NoGateway", blocked),
-            held=True,
+            frozen=True,
             secure=self.endpoint.spec.tls is not None,
         )
 
     @property
     def remedy(self) -> str:
-        """That there is no gateway, and what brings one."""
+        """The reason why no gateway exists, and the remedy."""
         return (
             f"namespace {self.endpoint.namespace} has none: install the chart with gateway.enabled and the "
             "namespace in `namespaces`"

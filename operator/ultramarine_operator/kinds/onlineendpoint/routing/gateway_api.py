@@ -1,4 +1,8 @@
-"""An endpoint's routes as HTTPRoute and GRPCRoute of Gateway API, and what the Gateways say of them. No I/O here."""
+"""Routing by Gateway API: HTTPRoute and GRPCRoute, what Gateways report of them, and the order of changes.
+
+Gateways share the requests. Inside the cluster the endpoint's Service bypasses them: as without a gateway, it selects
+the deployment with the largest share.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +17,20 @@ from ultramarine_contract.routes import PIN_HEADER, EndpointRoutes, RouteDeploym
 
 from ....shared.conditions import find
 from ....shared.plan import GatewayApi, ParentRef
-from ..deployment.health import Judged
-from ..deployment.manifests import GRPC_PORT, PORT, Endpoint
-from .direct import Direct
-from .gateway import LATER, Routed
+from ..endpoint import GRPC_PORT, PORT, Endpoint, Shares
+from .direct import DirectRouting
+from .gateway import LATER, GatewayRouting, Health
 from .manifests import pods_service
-from .step import Shares, Step
+from .step import RoutingStep
 
-ANNOTATION_MODEL = f"{GROUP}/route-model"  # the EndpointRoutes that a route was made of: what a later pass goes by
-MOST_RULES = 16  # that Gateway API allows in a route
+ANNOTATION_MODEL = f"{GROUP}/route-model"  # the EndpointRoutes that a route was made of, for later passes
+MAX_RULES = 16  # of a route in Gateway API
 
 
 def http_route(
     endpoint: Endpoint, routes: EndpointRoutes, gateway: GatewayApi, absent: frozenset[str] = frozenset()
 ) -> Manifest:
-    """The endpoint's routes for HTTP; `absent` deployments get no share while another one can take it."""
+    """Return the HTTPRoute; `absent` deployments get no share while another one can take it."""
     rules = [
         {"matches": [_pin(d)], "backendRefs": [_backend(d, PORT)], "timeouts": _timeout([d])} for d in _pinned(routes)
     ]
@@ -39,7 +42,7 @@ def http_route(
 def grpc_route(
     endpoint: Endpoint, routes: EndpointRoutes, gateway: GatewayApi, absent: frozenset[str] = frozenset()
 ) -> Manifest:
-    """The endpoint's routes for gRPC, which have no timeouts in Gateway API: the pods have their own."""
+    """Return the GRPCRoute, which has no timeouts in Gateway API; the pods have their own."""
     rules = [{"matches": [_pin(d)], "backendRefs": [_backend(d, GRPC_PORT)]} for d in _pinned(routes)]
     return _route(GRPC_ROUTE, endpoint, routes, gateway, [*rules, _shared(routes, GRPC_PORT, absent)])
 
@@ -64,8 +67,8 @@ def _reference(parent: ParentRef) -> Manifest:
 
 
 def _pinned(routes: EndpointRoutes) -> tuple[RouteDeployment, ...]:
-    """Those that can be asked by name; a header makes a rule more specific than the one without."""
-    return routes.deployments[: MOST_RULES - 1]
+    """Return the deployments that a header can name; a rule with a header precedes the one without."""
+    return routes.deployments[: MAX_RULES - 1]
 
 
 def _pin(deployment: RouteDeployment) -> Manifest:
@@ -77,7 +80,7 @@ def _sharing(routes: EndpointRoutes) -> list[RouteDeployment]:
 
 
 def _shared(routes: EndpointRoutes, port: int, absent: frozenset[str]) -> Manifest:
-    """The rule by which requests are shared and copied."""
+    """Return the rule that shares and copies requests."""
     weights = rescaled({deployment.name: deployment.weight for deployment in routes.deployments}, absent)
     sharing = [(deployment, weights.get(deployment.name, 0)) for deployment in _sharing(routes)]
     rule: Manifest = {"backendRefs": [{**_backend(d, port), "weight": weight} for d, weight in sharing]}
@@ -94,12 +97,12 @@ def _backend(deployment: RouteDeployment, port: int) -> Manifest:
 
 
 def _timeout(deployments: list[RouteDeployment]) -> Manifest:
-    """In whole seconds, since Gateway API has no more than five digits; a rule has one for all of its backends."""
+    """Return the timeout in whole seconds, since Gateway API has at most five digits and one timeout per rule."""
     return {"request": f"{ceil(max((d.timeout_seconds for d in deployments), default=0))}s"}
 
 
 def model_in(route: Manifest | None) -> EndpointRoutes | None:
-    """What a route, as seen, was made of, or nothing where it says none that can be read."""
+    """Read the routes that a live route was made of; None if they cannot be read."""
     try:
         return EndpointRoutes.from_json((route or {})["metadata"]["annotations"][ANNOTATION_MODEL])
     except (KeyError, TypeError, ValueError):
@@ -107,48 +110,51 @@ def model_in(route: Manifest | None) -> EndpointRoutes | None:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one Gateway says of one route: confirmed as it is now, or why not."""
+class RouteReport:
+    """Report of one Gateway on one route: confirmed in its newest form, or why not."""
 
     confirmed: bool
     reason: str = ""
     message: str = ""
 
 
-def verdicts(
+def route_reports(
     endpoint: Endpoint, gateway: GatewayApi, http: Manifest | None, grpc: Manifest | None
-) -> tuple[Verdict, ...]:
-    """What every Gateway says of every route of the endpoint, as seen; both have to be made of the same."""
+) -> tuple[RouteReport, ...]:
+    """Return the report of each Gateway on each live route; both routes must be made of the same EndpointRoutes."""
     routes = [(HTTP_ROUTE, http), *([(GRPC_ROUTE, grpc)] if gateway.grpc else [])]
     made_of = model_in(http)
-    found: list[Verdict] = []
+    reports: list[RouteReport] = []
     for resource, route in routes:
         if route is None or made_of is None or model_in(route) != made_of:
-            found.append(Verdict(False, "Updating", f"{resource.kind} {endpoint.name} is being written"))
+            reports.append(RouteReport(False, "Updating", f"{resource.kind} {endpoint.name} is being written"))
         else:
-            found += [_verdict(resource, route, parent) for parent in gateway.parents]
-    return tuple(found)
+            reports += [_report(resource, route, parent) for parent in gateway.parents]
+    return tuple(reports)
 
 
-def _verdict(resource: Resource, route: Manifest, parent: ParentRef) -> Verdict:
+def _report(resource: Resource, route: Manifest, parent: ParentRef) -> RouteReport:
     meta = route["metadata"]
-    named = f"{resource.kind} {meta['name']}"
-    who = f"Gateway {parent.name} of namespace {parent.namespace or meta['namespace']}"
-    told = [found for found in _parents(route) if _is_of(found.get("parentRef") or {}, parent, meta["namespace"])]
-    if not told:
-        allowed = (
-            f"are it and its controller there, and do its listeners allow routes of namespace {meta['namespace']}?"
+    title = f"{resource.kind} {meta['name']}"
+    owner = f"Gateway {parent.name} of namespace {parent.namespace or meta['namespace']}"
+    statuses = [
+        status for status in _parents(route) if _is_of(status.get("parentRef") or {}, parent, meta["namespace"])
+    ]
+    if not statuses:
+        remedy = (
+            f"Check that it and its controller exist, and that its listeners allow routes of namespace "
+            f"{meta['namespace']}"
         )
-        return Verdict(False, "Updating", f"{who} says nothing of {named} yet: {allowed}")
-    for status in told:
+        return RouteReport(False, "Updating", f"{owner} has not reported on {title} yet. {remedy}")
+    for status in statuses:
         for type in ("Accepted", "ResolvedRefs"):
             condition = find(status, type) or {}
             if (condition.get("observedGeneration") or 0) < int(meta.get("generation") or 0):
-                return Verdict(False, "Updating", f"{who} has not looked at the newest {named} yet")
+                return RouteReport(False, "Updating", f"{owner} has not processed the newest {title} yet")
             if condition.get("status") != "True":
                 why = f"{condition.get('reason')}: {condition.get('message')}"
-                return Verdict(False, "Refused", f"{who} does not take {named}: {why}")
-    return Verdict(True)
+                return RouteReport(False, "Refused", f"{owner} refuses {title}: {why}")
+    return RouteReport(True)
 
 
 def _parents(route: Manifest) -> Iterable[Manifest]:
@@ -156,105 +162,105 @@ def _parents(route: Manifest) -> Iterable[Manifest]:
 
 
 def _is_of(reference: Manifest, parent: ParentRef, namespace: str) -> bool:
-    """Whether a status speaks for the parent."""
-    said = (reference.get("name"), reference.get("namespace") or namespace)
+    """True if a status belongs to the parent."""
+    owner = (reference.get("name"), reference.get("namespace") or namespace)
     part = (reference.get("sectionName") or "", reference.get("port") or 0)
-    return (said, part) == (
+    return (owner, part) == (
         (parent.name, parent.namespace or namespace),
         (parent.section_name, parent.port),
     )
 
 
 @dataclass(frozen=True)
-class HttpRouted(Routed):
-    """An endpoint as seen: the routes that were written, and what the Gateways say; `beside` is its Service's way.
+class GatewayApiRouting(GatewayRouting):
+    """An endpoint as observed: its live routes, and the Gateways' reports.
 
-    `absent` are the deployments without a ready pod.
+    `beside` is the routing of its Service. `absent` are the deployments without a ready pod.
     """
 
     gateway: GatewayApi
-    beside: Direct
-    verdicts: tuple[Verdict, ...]
+    beside: DirectRouting
+    reports: tuple[RouteReport, ...]
     absent: frozenset[str] = field(default=frozenset(), kw_only=True)
-    WELL: ClassVar[str] = "every Gateway has accepted the routes"
+    CONFIRMED: ClassVar[str] = "every Gateway has accepted the routes"
 
     @classmethod
-    def seen(
-        cls, endpoint: Endpoint, beside: Direct, gateway: GatewayApi, own: dict[tuple[str, str], Manifest]
-    ) -> HttpRouted:
-        """Read it off the children of the endpoint."""
+    def observed(
+        cls, endpoint: Endpoint, beside: DirectRouting, gateway: GatewayApi, own: dict[tuple[str, str], Manifest]
+    ) -> GatewayApiRouting:
+        """Read the routing from the endpoint's children."""
         http, grpc = (own.get((resource.kind, endpoint.name)) for resource in (HTTP_ROUTE, GRPC_ROUTE))
-        said = verdicts(endpoint, gateway, http, grpc)
+        reports = route_reports(endpoint, gateway, http, grpc)
         routes = model_in(http)
-        return cls(endpoint, None, False, beside.living, routes, None, beside.shares, False, gateway, beside, said)
+        return cls(endpoint, None, False, beside.existing, routes, None, beside.shares, False, gateway, beside, reports)
 
     @property
     def confirmed(self) -> bool:
-        """Whether every Gateway has accepted the routes as seen. It says no more: its proxies may be a bit behind."""
-        return all(verdict.confirmed for verdict in self.verdicts)
+        """True if every Gateway has accepted the live routes; its proxies may follow a little later."""
+        return all(report.confirmed for report in self.reports)
 
     @property
-    def is_turned(self) -> bool:
-        """Nothing has to be turned: clients go to the Gateway by themselves."""
+    def service_follows(self) -> bool:
+        """True, since clients reach the Gateway without the Service."""
         return True
 
     @property
-    def counts(self) -> bool:
-        """Gateways of the people's own tell nothing of the requests."""
+    def has_figures(self) -> bool:
+        """False, since Gateway API does not report figures."""
         return False
 
-    def may_ask(self, name: str) -> bool:
-        """Whether a Gateway or the Service may still lead requests to a deployment."""
-        return super().may_ask(name) or self.beside.may_ask(name)
+    def may_receive(self, name: str) -> bool:
+        """True if a Gateway or the Service may still send requests to a deployment."""
+        return super().may_receive(name) or self.beside.may_receive(name)
 
-    def towards(self, shares: Shares, *, in_need: bool, compared: str = "") -> HttpRouted:
-        """The same on the way to other shares; nobody here compares answers."""
-        beside = self.beside.towards(shares, in_need=in_need)
-        return replace(self, target=shares, in_need=in_need, beside=beside)
+    def towards(self, shares: Shares, *, urgent: bool, compared: str = "") -> GatewayApiRouting:
+        """Return the routing with another target; answers are not compared."""
+        beside = self.beside.towards(shares, urgent=urgent)
+        return replace(self, target=shares, urgent=urgent, beside=beside)
 
     def keeps(self, name: str) -> bool:
-        """Whether a deployment must not lose pods yet, for the sake of the routes or of the Service."""
+        """True if a deployment must not lose pods yet, because of the routes or the Service."""
         return super().keeps(name) or self.beside.keeps(name)
 
     @property
-    def away(self) -> frozenset[str]:
-        """The deployments that the routes leave out, because they have no pod and others have."""
+    def diverted(self) -> frozenset[str]:
+        """Deployments that the routes leave out, because they have no pod and others have."""
         weighted = self.weights.keys()
         return self.absent & weighted if weighted - self.absent else frozenset()
 
-    def step(self, judged: dict[str, Judged]) -> Step:
-        """Say which routes there shall be, and where the Service leads beside them."""
-        beside = self.beside.step(judged)
-        if beside.held:
+    def step(self, health: Health) -> RoutingStep:
+        """Return the next routes, and where the Service leads beside them."""
+        beside = self.beside.step(health)
+        if beside.frozen:
             return beside
-        absent = frozenset(name for name, each in judged.items() if not each.ready)
-        step = super(HttpRouted, replace(self, absent=absent)).step(judged)
-        nobody_knows = step.needed is None or beside.needed is None
+        absent = frozenset(name for name, deployment in health.items() if not deployment.ready)
+        step = super(GatewayApiRouting, replace(self, absent=absent)).step(health)
+        is_unknown = step.needed is None or beside.needed is None
         return replace(
             step,
             apply=(*step.apply, *beside.apply),
-            needed=None if nobody_knows else (step.needed or frozenset()) | (beside.needed or frozenset()),
+            needed=None if is_unknown else (step.needed or frozenset()) | (beside.needed or frozenset()),
             port=0,
             url=self.gateway.url_of(self.endpoint.namespace, self.endpoint.name),
             after=step.after or beside.after,
         )
 
     def _port(self) -> int:
-        return PORT  # of the pods: at the Gateway the host name tells endpoints apart
+        return PORT  # of the pods: the Gateway selects endpoints by host name
 
-    def _children(self, wanted: EndpointRoutes) -> tuple[Manifest, ...]:
-        services = [pods_service(self.endpoint, deployment.name) for deployment in wanted.deployments]
-        routes = [http_route(self.endpoint, wanted, self.gateway, self.absent)]
+    def _children(self, planned: EndpointRoutes) -> tuple[Manifest, ...]:
+        services = [pods_service(self.endpoint, deployment.name) for deployment in planned.deployments]
+        routes = [http_route(self.endpoint, planned, self.gateway, self.absent)]
         if self.gateway.grpc:
-            routes.append(grpc_route(self.endpoint, wanted, self.gateway, self.absent))
+            routes.append(grpc_route(self.endpoint, planned, self.gateway, self.absent))
         return (*services, *routes)
 
-    def _why_not(self, wanted: EndpointRoutes) -> tuple[str, str]:
-        open_ones = [verdict for verdict in self.verdicts if not verdict.confirmed]
-        if not open_ones:
+    def _unconfirmed(self, planned: EndpointRoutes) -> tuple[str, str]:
+        pending = [report for report in self.reports if not report.confirmed]
+        if not pending:
             return "Updating", "new routes are on their way to the Gateway"
-        first = next((verdict for verdict in open_ones if verdict.reason == "Refused"), open_ones[0])
+        first = next((report for report in pending if report.reason == "Refused"), pending[0])
         return first.reason, first.message
 
     def _after(self, *, done: bool, soon: bool) -> timedelta | None:
-        return None if done and not soon else LATER  # a change of a route's status rings
+        return None if done and not soon else LATER  # a change of a route's status starts a pass

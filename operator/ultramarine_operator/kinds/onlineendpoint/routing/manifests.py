@@ -1,4 +1,4 @@
-"""How requests come to the pods of an OnlineEndpoint: its Service and, with a gateway, what the gateway goes by."""
+"""Objects that lead requests to pods: Services, routes of the gateway, and the network policy of its pods."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ultramarine_contract.routes import (
     RouteDeployment,
 )
 
-from ..deployment.manifests import (
+from ..endpoint import (
     GRPC_PORT,
     LABEL_DEPLOYMENT,
     LABEL_GATEWAY_ONLY,
@@ -27,21 +27,21 @@ from ..deployment.manifests import (
     selector,
 )
 
-# Each endpoint has a port of its own at the gateway of its namespace, below those from which connections go out.
-FIRST_PORT, PORTS = 10_000, 19_997  # a prime number, so that any stride comes to all of them
-LONGEST = 63  # characters of a Service's name
+# Each endpoint has its own port at the gateway of its namespace, below the ephemeral ports.
+FIRST_PORT, PORTS = 10_000, 19_997  # a prime number of ports, so that any stride visits all of them
+MAX_SERVICE_NAME = 63
 HTTPS = "https"  # the name of a Service's port
-# So that the server's own answer, which says what is wrong, comes before the gateway's.
+# The server's own timeout answer, which names the cause, comes before the gateway's.
 MARGIN_SECONDS = 1.0
 
 
 def first_port(endpoint: Endpoint) -> int:
-    """The port that an endpoint tries first: the same one in every pass, and mostly another one than others'."""
+    """Return the port that an endpoint tries first: the same in every pass, and rarely that of another endpoint."""
     return FIRST_PORT + int(_hash(endpoint)[:8], 16) % PORTS
 
 
 def next_port(endpoint: Endpoint, port: int) -> int:
-    """The port that is tried after one that another endpoint has: two that once met go different ways."""
+    """Return the port to try after one that is taken; two endpoints that collided differ in their strides."""
     return FIRST_PORT + (port - FIRST_PORT + 1 + int(_hash(endpoint)[8:16], 16) % (PORTS - 1)) % PORTS
 
 
@@ -50,18 +50,18 @@ def _hash(endpoint: Endpoint) -> str:
 
 
 def is_port(port: object) -> bool:
-    """Whether an endpoint may have that port at the gateway."""
+    """True if an endpoint may have that port at the gateway."""
     return isinstance(port, int) and FIRST_PORT <= port < FIRST_PORT + PORTS
 
 
 def service(endpoint: Endpoint, deployment: str, *, secure: bool = False) -> Manifest:
-    """The endpoint's address where there is no gateway: in front of one deployment's pods."""
+    """Return the endpoint's Service without a gateway, which selects the pods of one deployment."""
     ports = _ports(PORT, GRPC_PORT, secure=secure)
     return _service(endpoint, endpoint.name, {"selector": selector(endpoint, deployment), "ports": ports})
 
 
 def gateway_service(endpoint: Endpoint, port: int, *, secure: bool = False) -> Manifest:
-    """The endpoint's address in front of the gateway's pods, all of which know it by `port`; gRPC comes there too."""
+    """Return the endpoint's Service in front of the gateway's pods; `port` serves HTTP and gRPC."""
     ports = _ports(port, port, secure=secure)
     return _service(endpoint, endpoint.name, {"selector": dict(GATEWAY_PODS), "ports": ports})
 
@@ -74,30 +74,34 @@ def _ports(http: int, grpc: int, *, secure: bool) -> list[Manifest]:
 
 
 def is_secure(service: Manifest | None) -> bool:
-    """Whether a Service, as seen, is one for TLS."""
+    """True if a live Service is for TLS."""
     ports = ((service or {}).get("spec") or {}).get("ports") or []
     return any(port.get("name") == HTTPS for port in ports)
 
 
-def turned_to(service: Manifest | None) -> str | int | None:
-    """Where a Service, as seen, sends requests: to the pods of a deployment, to a port of the gateway, or elsewhere."""
+def service_target(service: Manifest | None) -> str | int | None:
+    """Return the deployment or the gateway's port to which a live Service sends requests; None if it is neither."""
     spec = (service or {}).get("spec") or {}
-    chosen = spec.get("selector") or {}
-    if chosen == GATEWAY_PODS:
+    selected = spec.get("selector") or {}
+    if selected == GATEWAY_PODS:
         ports = {port.get("targetPort") for port in spec.get("ports") or []}
         port = ports.pop() if len(ports) == 1 else None
         return port if isinstance(port, int) else None
-    return str(chosen.get(LABEL_DEPLOYMENT) or "") or None
+    return str(selected.get(LABEL_DEPLOYMENT) or "") or None
 
 
 def pods_service_name(endpoint: Endpoint, deployment: str) -> str:
-    """The name of the Service by which the gateway finds a deployment's pods; no endpoint's own, as it ends."""
+    """Return the name of the Service by which the gateway finds a deployment's pods."""
     name = f"{endpoint.name}-{deployment}-pods"
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9].rstrip('-')}-{content_hash(name)[:8]}"
+    return (
+        name
+        if len(name) <= MAX_SERVICE_NAME
+        else f"{name[: MAX_SERVICE_NAME - 9].rstrip('-')}-{content_hash(name)[:8]}"
+    )
 
 
 def pods_service(endpoint: Endpoint, deployment: str) -> Manifest:
-    """A Service that only lists a deployment's pods: the gateway sends requests to them itself."""
+    """Return a headless Service that lists a deployment's pods for the gateway."""
     ports = [{"name": "http", "port": PORT, "targetPort": PORT}, _grpc(GRPC_PORT)]
     name = pods_service_name(endpoint, deployment)
     return _service(endpoint, name, {"clusterIP": "None", "selector": selector(endpoint, deployment), "ports": ports})
@@ -115,7 +119,7 @@ def _service(endpoint: Endpoint, name: str, spec: Manifest) -> Manifest:
 def route_deployment(
     endpoint: Endpoint, deployment: EndpointDeployment, weight: int, mirror: int, compare: int = 0, *, tls: bool = False
 ) -> RouteDeployment:
-    """How the gateway routes to a deployment of the spec."""
+    """Return the gateway's route to a deployment of the spec."""
     settings = deployment.request_settings or RequestSettings()
     return RouteDeployment(
         name=deployment.name,
@@ -133,18 +137,18 @@ def route_deployment(
 def endpoint_routes(
     endpoint: Endpoint, port: int, deployments: tuple[RouteDeployment, ...], auth: RouteAuth
 ) -> EndpointRoutes:
-    """What the gateway shall do with the endpoint's requests."""
+    """Return the gateway's routes of the endpoint."""
     certificate = endpoint.spec.tls.secret_name if endpoint.spec.tls else ""
     return EndpointRoutes(endpoint.name, endpoint.namespace, port, deployments, auth, tls_secret=certificate)
 
 
 def routes_name(endpoint: Endpoint) -> str:
-    """The name of the ConfigMap with the endpoint's routes."""
+    """Return the name of the ConfigMap with the endpoint's routes."""
     return f"{endpoint.name}-routes"
 
 
 def routes_config_map(endpoint: Endpoint, routes: EndpointRoutes) -> Manifest:
-    """The routes as the gateway reads them."""
+    """Return the ConfigMap from which the gateway reads the routes."""
     metadata = child_metadata(endpoint.manifest, routes_name(endpoint))
     metadata["labels"] = {**metadata["labels"], LABEL_ROUTES: endpoint.name}
     data = {ROUTES_ENTRY: routes.to_json()}
@@ -152,7 +156,7 @@ def routes_config_map(endpoint: Endpoint, routes: EndpointRoutes) -> Manifest:
 
 
 def routes_in(config_map: Manifest | None) -> EndpointRoutes | None:
-    """The routes in a ConfigMap as seen, or nothing where it says none that can be read."""
+    """Read the routes in a live ConfigMap; None if it has none that can be read."""
     try:
         return EndpointRoutes.from_json((config_map or {})["data"][ROUTES_ENTRY])
     except (KeyError, TypeError, ValueError):
@@ -160,26 +164,26 @@ def routes_in(config_map: Manifest | None) -> EndpointRoutes | None:
 
 
 def reweighed(deployment: RouteDeployment, weight: int) -> RouteDeployment:
-    """A deployment that the spec no longer has, with another share, and without copies of requests."""
+    """Return the route of a deployment that left the spec, with another weight and without copies of requests."""
     return replace(deployment, weight=weight, mirror_percent=0, compare_percent=0)
 
 
 def policy_name(endpoint: Endpoint) -> str:
-    """The name of the NetworkPolicy of an endpoint whose pods answer the gateway alone."""
+    """Return the name of the NetworkPolicy of pods that answer the gateway alone."""
     return f"{endpoint.name}-gateway-only"
 
 
 def network_policy(endpoint: Endpoint) -> Manifest:
-    """Let the pods that leave tokens to the gateway be reached by it alone."""
+    """Return the policy that lets only the gateway reach pods that leave tokens to it."""
     ports = [{"port": port, "protocol": "TCP"} for port in (PORT, GRPC_PORT)]
-    # By their label, so that pods which check keys, as those from before, can be reached as ever.
-    chosen = {LABEL_NAME: endpoint.name, LABEL_GATEWAY_ONLY: "true"}
+    # By a label, so that older pods, which check keys, stay reachable.
+    selected = {LABEL_NAME: endpoint.name, LABEL_GATEWAY_ONLY: "true"}
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": child_metadata(endpoint.manifest, policy_name(endpoint)),
         "spec": {
-            "podSelector": {"matchLabels": chosen},
+            "podSelector": {"matchLabels": selected},
             "policyTypes": ["Ingress"],
             "ingress": [{"from": [{"podSelector": {"matchLabels": dict(GATEWAY_PODS)}}], "ports": ports}],
         },
@@ -187,7 +191,7 @@ def network_policy(endpoint: Endpoint) -> Manifest:
 
 
 def route_auth(endpoint: Endpoint) -> RouteAuth:
-    """Whom the gateway lets in."""
+    """Return how the gateway authenticates requests."""
     token = endpoint.spec.token
     if endpoint.spec.auth_mode == "token" and token is not None:
         return RouteAuth(
@@ -201,8 +205,8 @@ def route_auth(endpoint: Endpoint) -> RouteAuth:
     return RouteAuth(mode=endpoint.spec.auth_mode, keys_secret=keys_secret(endpoint))
 
 
-def gateways_work(endpoint: Endpoint) -> str:
-    """What of the spec nobody but a gateway can do, in words; nothing where pods can do it all."""
+def gateway_features(endpoint: Endpoint) -> str:
+    """Name the fields of the spec that only a gateway can fulfil; empty if it has none."""
     spec = endpoint.spec
-    asked = (("authMode: token", spec.auth_mode == "token"), ("tls", spec.tls is not None))
-    return " and ".join(words for words, wanted in asked if wanted)
+    features = (("authMode: token", spec.auth_mode == "token"), ("tls", spec.tls is not None))
+    return " and ".join(name for name, is_set in features if is_set)

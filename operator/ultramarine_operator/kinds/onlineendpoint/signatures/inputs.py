@@ -1,6 +1,6 @@
 """Comparison of the inputs of two versions.
 
-A version's inputs are those of its spec.signature or, if it has none, those that a pod of it tells the gateway.
+The inputs of a version come from its spec.signature, otherwise from one of its pods by way of the gateway.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ultramarine_contract.routes import RouteState
 from ....shared.plan import Seen
 
 _DATATYPES = frozenset(get_args(Datatype))
-_INT64 = 2**63  # lengths from here on have no place in a status
-_SHOWN = 3  # differences in a message
+_INT64 = 2**63  # a status cannot hold lengths from here on
+_MAX_SHOWN = 3  # differences in a message
 _FLOATS = {"FP16": 16, "FP32": 32, "FP64": 64}
 # Bits of the largest integers that a float datatype takes, as the servers (by NumPy) convert them.
 _EXACT = {"FP16": 8, "FP32": 16, "FP64": 64}
@@ -37,27 +37,24 @@ Inputs = tuple[Input, ...]
 
 
 def inputs_of(version: str, seen: Seen, proxies: Iterable[RouteState]) -> Inputs | None:
-    """The inputs of a version, by its declaration or as a pod tells a gateway pod; None if they are not known."""
-    found = next((v for v in seen.others("ModelVersion") if v["metadata"]["name"] == version), None)
-    if found is not None and found["spec"].get("signature"):
-        declared = Signature.model_validate(found["spec"]["signature"])
-        return tuple(Input(one.name, one.datatype, tuple(one.shape)) for one in declared.inputs)
+    """Return the inputs of a version, as declared or as a pod reports them; None if unknown."""
+    registered = next((v for v in seen.others("ModelVersion") if v["metadata"]["name"] == version), None)
+    if registered is not None and registered["spec"].get("signature"):
+        declared = Signature.model_validate(registered["spec"]["signature"])
+        return tuple(Input(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in declared.inputs)
     for proxy in proxies:
-        for told in (proxy.signatures or {}).values():
-            if (inputs := _read(told, version)) is not None:
+        for report in (proxy.signatures or {}).values():
+            if (inputs := _read(report, version)) is not None:
                 return inputs
     return None
 
 
-def _read(told: Any, version: str) -> Inputs | None:
-    """Read what a pod has told of a version; None if it serves another one, or has told anything else.
-
-    Pods tell whatever they like, such as datatypes and lengths that no model has.
-    """
+def _read(report: Any, version: str) -> Inputs | None:
+    """Read a pod's report on a version; None if the pod serves another version, or the report is invalid."""
     try:
-        if f"{told['name']}-{told['version']}" != version:
+        if f"{report['name']}-{report['version']}" != version:
             return None
-        return tuple(_input(document) for document in told["inputs"])
+        return tuple(_input(document) for document in report["inputs"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
@@ -66,20 +63,20 @@ def _input(document: Mapping[str, Any]) -> Input:
     names = (document.get("parameters") or {}).get("feature_names") or ""
     datatype, shape = str(document["datatype"]), tuple(int(length) for length in document["shape"])
     if datatype not in {*_DATATYPES, ""} or any(abs(length) >= _INT64 for length in shape):
-        raise ValueError(f"no model takes {datatype} {shape}")
+        raise ValueError(f"{datatype} {shape} is not a type of an input")
     features = frozenset(name.strip() for name in str(names).split(",") if name.strip())
     return Input(str(document["name"]), datatype, shape, features)
 
 
-def change(champion: Inputs, candidate: Inputs) -> str:
-    """Say why requests for the champion are refused by the candidate; nothing if it takes them."""
-    before, after = ({one.name: one for one in inputs} for inputs in (champion, candidate))
+def incompatibility(champion: Inputs, candidate: Inputs) -> str:
+    """Say why the candidate refuses requests for the champion; empty if it accepts them."""
+    before, after = ({tensor.name: tensor for tensor in inputs} for inputs in (champion, candidate))
     differences = [f"it has no input {name}" for name in before if name not in after]
     differences += [f"it needs an input {name}" for name in after if name not in before]
     for name, old in before.items():
         if name in after:
             differences += _differences(old, after[name])
-    return listed(differences, _SHOWN)
+    return listed(differences, _MAX_SHOWN)
 
 
 def _differences(old: Input, new: Input) -> list[str]:
@@ -96,13 +93,13 @@ def _differences(old: Input, new: Input) -> list[str]:
 def _fits(new: tuple[int, ...], old: tuple[int, ...]) -> bool:
     if len(new) == 1 and len(old) == 2 and old[-1] == 1:  # A column may come as a matrix of one column.
         old = old[:1]
-    return len(new) == len(old) and all(want in (-1, got) or got == -1 for want, got in zip(new, old, strict=True))
+    return len(new) == len(old) and all(a in (-1, b) or b == -1 for a, b in zip(new, old, strict=True))
 
 
 def _takes(new: str, old: str) -> bool:
-    """True if an input of one datatype takes all values of another, as the servers convert them.
+    """True if an input of one datatype accepts all values of another, as the servers convert them.
 
-    A datatype that is unknown stands for any: a status may have one that people wrote into it.
+    An unknown datatype stands for any: a status may have been edited.
     """
     if new == old or not {new, old} <= _DATATYPES:
         return True

@@ -1,7 +1,7 @@
 """Test material of OnlineEndpoint."""
 
 from ....shared.testing import Material, Neighbour, applied
-from ..deployment.manifests import ANNOTATION_REVISION, ANNOTATION_VERSION, LABEL_DEPLOYMENT
+from ..endpoint import ANNOTATION_REVISION, ANNOTATION_VERSION, LABEL_DEPLOYMENT
 from .drawn import complete
 from .lives import LIVES
 from .rules import LONE, RULES

@@ -1,0 +1,108 @@
+"""An OnlineEndpoint as its plan sees it: names that derive from it, and its former status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import ValidationError
+from ultramarine.resources.onlineendpoint import EndpointDeployment, OnlineEndpointSpec, OnlineEndpointStatus
+from ultramarine_contract.meta import GROUP, Manifest, child_labels
+
+from ...shared.plan import Obj
+
+LABEL_DEPLOYMENT = f"{GROUP}/deployment"
+LABEL_GATEWAY_ONLY = f"{GROUP}/gateway-only"  # on pods that answer the gateway alone, for endpoints with tokens
+ANNOTATION_REVISION = f"{GROUP}/revision"
+ANNOTATION_VERSION = f"{GROUP}/model-version"  # on a Deployment the version to serve, on a pod the one it serves
+PORT = 8080
+GRPC_PORT = 9000  # not among the container's ports, which only inform: adding one would restart every live pod
+
+Shares = Mapping[str, int]  # percent of the requests by deployment; a deployment without requests is left out
+
+
+@dataclass(frozen=True)
+class Endpoint(Obj[OnlineEndpointSpec]):
+    """An OnlineEndpoint with its spec read, and its status if that can be read."""
+
+    @classmethod
+    def of(cls, obj: Obj[OnlineEndpointSpec]) -> Endpoint:
+        """Make one of what the engine passes."""
+        return cls(obj.manifest, obj.spec)
+
+    @cached_property
+    def former(self) -> OnlineEndpointStatus:
+        """The status as it was written last, except its conditions; damaged parts of it have their defaults."""
+        document = {name: value for name, value in self.status.items() if name != "conditions"}
+        try:
+            return OnlineEndpointStatus.model_validate(document)
+        except ValidationError as error:
+            document = _without_damage(document, error)
+        try:
+            return OnlineEndpointStatus.model_validate(document)
+        except ValidationError:
+            return OnlineEndpointStatus()
+
+    @property
+    def former_traffic(self) -> dict[str, int]:
+        """The deployments that answered when the status was written, in percent; never more than 100 together."""
+        shares = {name: share for name, share in self.former.traffic.items() if 0 < share <= 100}
+        return shares if sum(shares.values()) <= 100 else {}
+
+    @property
+    def rollout_phase(self) -> str:
+        """The phase of the rollout that the spec asks for; empty if it asks for none, or before it begins."""
+        rollout = self.former.rollout
+        return rollout.phase if rollout is not None and self.spec.rollout is not None else ""
+
+
+def _without_damage(document: Manifest, error: ValidationError) -> Manifest:
+    """Drop the entries of lists and the fields that pydantic refuses."""
+    damaged: dict[Any, set[Any]] = {}
+    for problem in error.errors(include_url=False, include_input=False):
+        field, *inner = problem["loc"]
+        damaged.setdefault(field, set()).add(inner[0] if inner else None)
+    kept = {name: value for name, value in document.items() if name not in damaged}
+    for name, places in damaged.items():
+        if isinstance(entries := document.get(name), list) and all(isinstance(place, int) for place in places):
+            kept[str(name)] = [entry for place, entry in enumerate(entries) if place not in places]
+    return kept
+
+
+def keys_secret(endpoint: Endpoint) -> str:
+    """Return the name of the Secret with the endpoint's keys; empty if it needs no key."""
+    if endpoint.spec.auth_mode != "key":
+        return ""
+    return endpoint.spec.keys_secret_ref.name if endpoint.spec.keys_secret_ref else f"{endpoint.name}-keys"
+
+
+def proof_secret(endpoint: Endpoint) -> str:
+    """Return the name of the Secret by which the gateway authenticates to pods, which cannot check a token."""
+    return f"{endpoint.name}-gateway" if endpoint.spec.auth_mode == "token" else ""
+
+
+def pods_secret(endpoint: Endpoint) -> str:
+    """Return the name of the Secret with the keys that the pods check; empty if they check none."""
+    return proof_secret(endpoint) or keys_secret(endpoint)
+
+
+def gateway_only(endpoint: Endpoint) -> dict[str, str]:
+    """Return the label of pods that answer the gateway alone; empty for pods that answer any client."""
+    return {LABEL_GATEWAY_ONLY: "true"} if proof_secret(endpoint) else {}
+
+
+def selector(endpoint: Endpoint, deployment: str) -> dict[str, str]:
+    """Return the labels of the pods of one deployment."""
+    return {**child_labels("OnlineEndpoint", endpoint.name), LABEL_DEPLOYMENT: deployment}
+
+
+def deployment_name(endpoint: Endpoint, deployment: str) -> str:
+    """Return the name of the Deployment of a deployment."""
+    return f"{endpoint.name}-{deployment}"
+
+
+def may_sleep(deployment: EndpointDeployment) -> bool:
+    """True if a deployment may scale to zero for lack of traffic."""
+    return deployment.autoscale is not None and deployment.autoscale.min_replicas == 0
