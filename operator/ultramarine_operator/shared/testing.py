@@ -54,7 +54,8 @@ def applied(kind: str, name: str, spec: Manifest, **meta: object) -> Manifest:
 def stored(kind: str, name: str, spec: Manifest, status: Manifest | None = None, **meta: Any) -> Manifest:
     """An object as the API server returns it."""
     identity = {"namespace": "team-a", "uid": f"{kind}-{name}-uid", "generation": 1, "resourceVersion": "10"}
-    whole = applied(kind, name, spec, **identity, **{"creationTimestamp": "2030-01-01T11:00:00Z", **meta})
+    metadata = {**identity, "creationTimestamp": "2030-01-01T11:00:00Z", **meta}
+    whole = applied(kind, name, spec, **metadata)
     return whole if status is None else {**whole, "status": status}
 
 
