@@ -66,21 +66,24 @@ async def serve(
     return runner
 
 
-async def run() -> int:
-    """Run one replica, and return its exit code."""
-    chosen = settings.from_environment(namespace_of_pod())
+async def run(file: Path) -> int:
+    """Run one replica with the settings of a file, and return its exit code."""
+    own_namespace = namespace_of_pod()
+    chosen = settings.read(file)
+    platform = chosen.platform(own_namespace)
+    listed = tuple(sorted(set(chosen.namespaces))) or (own_namespace,)
     client = await Client.connect()
     # It asks for headers and small objects only, and who waits for the answer has no word in its status till then.
-    storage = Storage(chosen.platform.storage_endpoint, chosen.platform.storage_region, read_seconds=8, attempts=2)
-    lease = Lease(client, chosen.own_namespace, LEASE_NAME, chosen.identity)
-    namespaces: tuple[str | None, ...] = (None,) if chosen.clusterwide else chosen.namespaces
-    kinds = kinds_on(chosen.platform)
-    engine = Engine(kinds, namespaces, Mirror(kinds), client.fenced(lease.time_left), storage, chosen.platform, lease)
+    storage = Storage(platform.storage_endpoint, platform.storage_region, read_seconds=8, attempts=2)
+    lease = Lease(client, own_namespace, LEASE_NAME, settings.identity())
+    namespaces: tuple[str | None, ...] = (None,) if chosen.clusterwide else listed
+    kinds = kinds_on(platform)
+    engine = Engine(kinds, namespaces, Mirror(kinds), client.fenced(lease.time_left), storage, platform, lease)
     Info("ultramarine_build", "What is running.").info({"version": __version__})
-    tls = Path(TLS_DIR) if chosen.platform.tls else None
+    tls = Path(TLS_DIR) if platform.tls else None
     REGISTRY.register(Gauges(engine.vitals, engine.states, partial(expires, tls) if tls else None))
     reception = Reception(client.review_token, engine.reports, lambda: engine.leads, engine.reply)
-    routes = reception.routes if chosen.platform.progress_url else []
+    routes = reception.routes if platform.progress_url else []
     server = await serve(engine.vitals, chosen.port, routes, server_context(tls) if tls else None)
     stop = asyncio.Event()
 
@@ -89,10 +92,10 @@ async def run() -> int:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
     heed_signals()
-    log.info("watching %s", "the whole cluster" if chosen.clusterwide else ", ".join(chosen.namespaces))
+    log.info("watching %s", "the whole cluster" if chosen.clusterwide else ", ".join(listed))
     tasks = {
         asyncio.create_task(
-            doorbell.listen(engine, chosen.namespaces, clusterwide=chosen.clusterwide, stop=stop, started=heed_signals),
+            doorbell.listen(engine, listed, clusterwide=chosen.clusterwide, stop=stop, started=heed_signals),
             name="doorbell",
         ),
         asyncio.create_task(engine.run(), name="engine"),
@@ -115,21 +118,21 @@ async def run() -> int:
 
 
 def main() -> None:
-    """The command line: it takes no options, everything comes from the environment (see settings.py)."""
-    argparse.ArgumentParser(
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
         prog="python -m ultramarine_operator",
-        description="The Ultramarine operator. Its settings are environment variables, which the Helm chart sets.",
-        epilog="Variables: ULTRAMARINE_NAMESPACES, ULTRAMARINE_TRAINER_IMAGE, ULTRAMARINE_SERVER_IMAGE, "
-        "ULTRAMARINE_STORAGE_ENDPOINT, _REGION, _BUCKET and _SECRET, ULTRAMARINE_PORT, ULTRAMARINE_PROGRESS_URL; "
-        "see settings.py.",
-    ).parse_args()
+        description="The Ultramarine operator. Its settings are a YAML file, which the Helm chart writes.",
+        epilog="Keys of the object storage come from the variables AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.",
+    )
+    parser.add_argument("--settings", type=Path, default=settings.DEFAULT_FILE, help="default: %(default)s")
+    file = parser.parse_args().settings
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("ultramarine_operator").setLevel(logging.INFO)
     logging.captureWarnings(True)
     try:
-        sys.exit(asyncio.run(run()))
+        sys.exit(asyncio.run(run(file)))
     except (ValueError, ApiError, UltramarineError) as error:
         log.error("cannot start: %s", error)
         sys.exit(2)

@@ -1,102 +1,194 @@
-"""The operator's settings, each from one environment variable; the chart sets them from its values."""
+"""Settings of the operator: one YAML file, which the chart makes of its values; one section a feature."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
-from .shared.plan import GatewayApi, MadePods, ParentRef, Platform
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from .shared import plan
+
+DEFAULT_FILE = Path("/etc/ultramarine/settings/settings.yaml")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What one replica of the operator has to know."""
+class _Section(BaseModel):
+    """Base of sections: camelCase as in the chart's values; a field without a meaning is an error."""
 
-    namespaces: tuple[str, ...]  # ULTRAMARINE_NAMESPACES: comma-separated; `*` for the whole cluster; default: its own
-    own_namespace: str  # where the Lease is
-    identity: str  # HOSTNAME: the pod's name, which the Lease shows
-    port: int  # ULTRAMARINE_PORT: /healthz, /readyz, /metrics, and /progress where pods may post it
-    platform: Platform
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, strict=True)
+
+
+def _host_and_port(text: str) -> str:
+    if text and not text.rpartition(":")[2].isdigit():
+        raise ValueError(f"must be HOST:PORT, not {text!r}")
+    return text
+
+
+def _url_of_endpoints(text: str) -> str:
+    if not all(part in text for part in ("://", "{endpoint}", "{namespace}")):
+        raise ValueError(f"must be a URL such as https://{{endpoint}}.{{namespace}}.ml.example.com, not {text!r}")
+    return text
+
+
+class Images(_Section):
+    """Images of pods that the operator makes."""
+
+    trainer: str = Field(min_length=1)
+    server: str = Field(min_length=1)
+    pull_policy: str = "IfNotPresent"
+    pull_secrets: list[str] = []
+
+
+class Storage(_Section):
+    """Object storage; an empty endpoint is that of AWS."""
+
+    bucket: str = Field(min_length=1)
+    secret_name: str = Field(min_length=1)
+    endpoint: str = ""
+    region: str = ""
+    confined: bool = False  # a namespace's keys open BUCKET/NAMESPACE/ and BUCKET/shared/ alone
+
+
+class Pods(_Section):
+    """Placement of pods, and the default limit of their ephemeral storage."""
+
+    ephemeral_storage: str = ""
+    node_selector: dict[str, str] = {}
+    tolerations: list[dict[str, Any]] = []
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        """Fields of a pod."""
+        return self.model_dump(by_alias=True, include={"node_selector", "tolerations"}, exclude_defaults=True)
+
+
+class Outside(_Section):
+    """Variables for programs that connect to addresses outside the cluster, and the volume source of authorities."""
+
+    env: list[dict[str, Any]] = []
+    ca: dict[str, Any] = {}
+
+
+class Progress(_Section):
+    """Reports of running pods."""
+
+    url: str = ""  # empty: pods do not report
+
+
+class Mlflow(_Section):
+    """Tracking server of MLflow."""
+
+    uri: str = ""
+    secret_name: str = ""
+
+
+class Gateway(_Section):
+    """Gateways of namespaces, at HOST:PORT with {namespace} in the host."""
+
+    address: Annotated[str, AfterValidator(_host_and_port)] = ""
+    namespaces: list[str] = []
+
+
+class ParentRef(_Section):
+    """A Gateway of Gateway API."""
+
+    name: str
+    namespace: str = ""
+    section_name: str = ""
+    port: int = 0
+
+
+class GatewayApi(_Section):
+    """Gateways of Gateway API, to which routes to endpoints are attached."""
+
+    parent_refs: list[ParentRef] = Field(min_length=1)
+    url: Annotated[str, AfterValidator(_url_of_endpoints)]
+    grpc: bool = True
+
+    @property
+    def value(self) -> plan.GatewayApi:
+        """The same as plans take it."""
+        refs = tuple(plan.ParentRef(**ref.model_dump()) for ref in self.parent_refs)
+        return plan.GatewayApi(refs, self.url, self.grpc)
+
+
+class Settings(_Section):
+    """All settings of one replica."""
+
+    namespaces: list[str] = []  # ["*"] for the whole cluster; empty: the operator's own
+    port: int = 8080  # of /healthz, /readyz, /metrics, and of reports
+    tls: bool = False  # between the parts of the platform
+    requester: bool = False  # the API server records the user who creates an object
+    images: Images
+    storage: Storage
+    training: Pods = Pods()
+    serving: Pods = Pods()
+    outside: Outside = Outside()
+    progress: Progress = Progress()
+    mlflow: Mlflow = Mlflow()
+    gateway: Gateway = Gateway()
+    gateway_api: GatewayApi | None = None
 
     @property
     def clusterwide(self) -> bool:
-        return self.namespaces == ("*",)
+        return self.namespaces == ["*"]
 
-
-def _gateway_api(text: str) -> GatewayApi | None:
-    """Read the chart's value gatewayApi, as JSON; nothing where it names no Gateway."""
-    try:
-        said = json.loads(text or "{}")
-        parents = tuple(
-            ParentRef(str(p["name"]), str(p.get("namespace", "")), str(p.get("sectionName", "")), int(p.get("port", 0)))
-            for p in said.get("parentRefs") or ()
-        )
-        found = GatewayApi(parents, str(said.get("url", "")), said.get("grpc", True) is True) if parents else None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the environment variable ULTRAMARINE_GATEWAY_API cannot be read: {error!r}") from error
-    if found and not all(part in found.url for part in ("://", "{endpoint}", "{namespace}")):
-        raise ValueError(
-            "the environment variable ULTRAMARINE_GATEWAY_API needs a url such as "
-            f"https://{{endpoint}}.{{namespace}}.ml.example.com, not {found.url!r}"
-        )
-    return found
-
-
-def _made_pods(text: str) -> MadePods:
-    """Read what the chart says of pods that the operator makes, as JSON."""
-    try:
-        said = json.loads(text or "{}")
-        return MadePods(**{**said, "env": tuple(said.get("env") or ())})
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"the environment variable ULTRAMARINE_PODS cannot be read: {error!r}") from error
-
-
-def from_environment(own_namespace: str) -> Settings:
-    """Read the settings. Raises ValueError naming the variable that is missing or wrong."""
-
-    def need(name: str) -> str:
-        value = os.environ.get(name, "")
-        if not value:
-            raise ValueError(f"the environment variable {name} is not set; the Helm chart sets it from its values")
-        return value
-
-    names = os.environ.get("ULTRAMARINE_NAMESPACES", "") or own_namespace
-    port = os.environ.get("ULTRAMARINE_PORT", "8080")
-    if not port.isdigit():
-        raise ValueError(f"the environment variable ULTRAMARINE_PORT must be a port number, not {port!r}")
-    if "*" in names and names.strip() != "*":
-        raise ValueError(f"the environment variable ULTRAMARINE_NAMESPACES is * or a list of names, not {names!r}")
-    gateway = os.environ.get("ULTRAMARINE_GATEWAY", "")
-    if gateway and not gateway.rpartition(":")[2].isdigit():
-        raise ValueError(f"the environment variable ULTRAMARINE_GATEWAY must be HOST:PORT, not {gateway!r}")
-    return Settings(
-        namespaces=tuple(sorted({name.strip() for name in names.split(",") if name.strip()})),
-        own_namespace=own_namespace,
-        identity=os.environ.get("HOSTNAME") or socket.gethostname(),
-        port=int(port),
-        platform=Platform(
-            trainer_image=need("ULTRAMARINE_TRAINER_IMAGE"),
-            server_image=need("ULTRAMARINE_SERVER_IMAGE"),
-            storage_endpoint=os.environ.get("ULTRAMARINE_STORAGE_ENDPOINT", ""),
-            storage_region=os.environ.get("ULTRAMARINE_STORAGE_REGION", ""),
-            storage_bucket=need("ULTRAMARINE_STORAGE_BUCKET"),
-            storage_secret=need("ULTRAMARINE_STORAGE_SECRET"),
-            image_pull_policy=os.environ.get("ULTRAMARINE_IMAGE_PULL_POLICY", "IfNotPresent"),
-            image_pull_secrets=tuple(filter(None, os.environ.get("ULTRAMARINE_IMAGE_PULL_SECRETS", "").split(","))),
-            training_disk=os.environ.get("ULTRAMARINE_TRAINING_EPHEMERAL_STORAGE", ""),
-            serving_disk=os.environ.get("ULTRAMARINE_SERVING_EPHEMERAL_STORAGE", ""),
-            storage_confined=os.environ.get("ULTRAMARINE_STORAGE_CONFINED", "") == "true",
+    def platform(self, own_namespace: str) -> plan.Platform:
+        """Return what plans need of the settings."""
+        gateways = self.gateway_api
+        return plan.Platform(
+            trainer_image=self.images.trainer,
+            server_image=self.images.server,
+            storage_endpoint=self.storage.endpoint,
+            storage_region=self.storage.region,
+            storage_bucket=self.storage.bucket,
+            storage_secret=self.storage.secret_name,
+            image_pull_policy=self.images.pull_policy,
+            image_pull_secrets=tuple(self.images.pull_secrets),
+            training_disk=self.training.ephemeral_storage,
+            serving_disk=self.serving.ephemeral_storage,
+            storage_confined=self.storage.confined,
+            knows_requester=self.requester,
             username=f"system:serviceaccount:{own_namespace}:ultramarine-operator",
-            knows_requester=os.environ.get("ULTRAMARINE_KNOWS_REQUESTER", "") == "true",
-            progress_url=os.environ.get("ULTRAMARINE_PROGRESS_URL", "").rstrip("/"),
-            mlflow_uri=os.environ.get("ULTRAMARINE_MLFLOW_URI", "").rstrip("/"),
-            mlflow_secret=os.environ.get("ULTRAMARINE_MLFLOW_SECRET", ""),
-            gateway=gateway,
-            tls=os.environ.get("ULTRAMARINE_TLS", "") == "true",
-            gateway_namespaces=frozenset(filter(None, os.environ.get("ULTRAMARINE_GATEWAY_NAMESPACES", "").split(","))),
-            pods=_made_pods(os.environ.get("ULTRAMARINE_PODS", "")),
-            gateway_api=_gateway_api(os.environ.get("ULTRAMARINE_GATEWAY_API", "")),
-        ),
-    )
+            progress_url=self.progress.url.rstrip("/"),
+            mlflow_uri=self.mlflow.uri.rstrip("/"),
+            mlflow_secret=self.mlflow.secret_name,
+            gateway=self.gateway.address,
+            gateway_namespaces=frozenset(self.gateway.namespaces),
+            tls=self.tls,
+            pods=plan.MadePods(
+                self.training.placement, self.serving.placement, tuple(self.outside.env), self.outside.ca
+            ),
+            gateway_api=gateways.value if gateways else None,
+        )
+
+
+def identity() -> str:
+    """Return the name of this replica, which the Lease shows: that of its pod."""
+    return os.environ.get("HOSTNAME") or socket.gethostname()
+
+
+def read(path: Path = DEFAULT_FILE) -> Settings:
+    """Read the settings. Raises ValueError that names the file, the field and the fault."""
+    try:
+        return parse(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read the settings in {path}: {error}. The Helm chart writes this file.") from error
+
+
+def parse(text: str) -> Settings:
+    """Read the settings from YAML. Raises ValueError that names the field and the fault."""
+    try:
+        settings = Settings.model_validate(yaml.safe_load(text) or {})
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+    if "*" in settings.namespaces and not settings.clusterwide:
+        raise ValueError(f'namespaces: must be ["*"] or names, not {settings.namespaces}')
+    return settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -53,23 +54,27 @@ class Operator:
             "PYTHONPATH": ":".join(sys.path),
             "KUBECONFIG": str(self.kubeconfig or self.api.cluster.kubeconfig),
             "HOSTNAME": self.identity,
-            "ULTRAMARINE_NAMESPACES": self.api.namespace,
-            "ULTRAMARINE_TRAINER_IMAGE": "ultramarine/trainer:1",
-            "ULTRAMARINE_SERVER_IMAGE": "ultramarine/server:1",
-            "ULTRAMARINE_STORAGE_ENDPOINT": self.store.endpoint,
-            "ULTRAMARINE_STORAGE_BUCKET": BUCKET,
-            "ULTRAMARINE_STORAGE_SECRET": "ultramarine-storage",
-            "ULTRAMARINE_PORT": str(self.port),
-            "ULTRAMARINE_GATEWAY": self.gateway,
-            "ULTRAMARINE_GATEWAY_NAMESPACES": self.api.namespace if self.gateway else "",
-            "ULTRAMARINE_GATEWAY_API": self.gateway_api,
-            "ULTRAMARINE_PROGRESS_URL": f"http://127.0.0.1:{self.port}" if self.hears else "",
+        }
+
+    @property
+    def settings(self) -> Manifest:
+        """Content of the settings file."""
+        return {
+            "namespaces": [self.api.namespace],
+            "port": self.port,
+            "images": {"trainer": "ultramarine/trainer:1", "server": "ultramarine/server:1"},
+            "storage": {"endpoint": self.store.endpoint, "bucket": BUCKET, "secretName": "ultramarine-storage"},
+            "progress": {"url": f"http://127.0.0.1:{self.port}" if self.hears else ""},
+            **({"gateway": {"address": self.gateway, "namespaces": [self.api.namespace]}} if self.gateway else {}),
+            **({"gatewayApi": json.loads(self.gateway_api)} if self.gateway_api else {}),
         }
 
     def launch(self) -> None:
         """Start it, and wait for nothing."""
         with self.log.open("ab") as log:
-            command = [sys.executable, *self.program]
+            settings = self.log.with_suffix(".settings.yaml")
+            settings.write_text(json.dumps(self.settings))
+            command = [sys.executable, *self.program, "--settings", str(settings)]
             self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
 
     def start(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 from bare import ROOT, Api
 from ultramarine_cluster import build
 from ultramarine_contract.meta import Manifest
+from ultramarine_operator import settings
 
 CHART = ROOT / "charts" / "ultramarine"
 KEPT = ("deployment", "service", "serviceaccount", "role", "rolebinding", "networkpolicy", "secret")
@@ -72,7 +73,8 @@ def test_a_namespace_comes_goes_and_comes_again(release: Release, namespace: Cal
 
     values = ("--reuse-values", "--set-json=namespaces=[]", "--set=clusterWide=true,tls.internal.issuerRef.name=ca")
     said = release.helm("upgrade", "um", str(CHART), *values, "--dry-run=server").stdout
-    assert f'ULTRAMARINE_GATEWAY_NAMESPACES, value: "{home.namespace},{team}"' in said
+    namespaces = "".join(f"      - {name}\n" for name in (home.namespace, team))
+    assert f"      namespaces:\n{namespaces}" in said
     assert "secret,certificate -l app.kubernetes.io/name=ultramarine" in said
 
     said = release.upgrade()
@@ -103,9 +105,8 @@ def test_a_namespace_that_was_deleted_blocks_no_upgrade(release: Release, namesp
     release.home.cluster.run("delete", "namespace", teams[1], "--wait=false")
     for _ in range(2):
         assert f"Namespace {teams[1]} is listed and not there" in release.upgrade(*teams)
-        env = release.get("deployment", "ultramarine-operator")["spec"]["template"]["spec"]["containers"][0]["env"]
-        (watched,) = (each["value"] for each in env if each["name"] == "ULTRAMARINE_NAMESPACES")
-        assert watched == f"{release.home.namespace},{teams[0]}"
+        text = release.get("configmap", "ultramarine-operator")["data"]["settings.yaml"]
+        assert settings.parse(text).namespaces == [release.home.namespace, teams[0]]
 
 
 def test_an_installer_needs_no_right_on_namespaces_without_a_list(release: Release) -> None:

@@ -47,11 +47,14 @@ class Zygote:
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
         )
 
-    def start(self, environment: dict[str, str], log: Path, constants: dict[str, Any], breaks: str) -> Operator:
-        """Fork an operator. `constants` are MODULE:NAME to a value, `breaks` names a function of mutations.py."""
+    def start(self, environment: dict[str, str], folder: Path, constants: dict[str, Any], breaks: str) -> Operator:
+        """Fork an operator with the settings of a folder, which gets its log too.
+
+        `constants` are MODULE:NAME to a value, `breaks` names a function of mutations.py.
+        """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        order = {"environment": environment, "log": str(log), "constants": constants, "breaks": breaks}
+        order = {"environment": environment, "folder": str(folder), "constants": constants, "breaks": breaks}
         self.process.stdin.write(json.dumps(order) + "\n")
         return Operator(int(self.process.stdout.readline()))
 
@@ -124,7 +127,7 @@ def _serve() -> None:
 def _operate(order: dict[str, Any]) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # a test run that was killed leaves none behind
-    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(f"{order['folder']}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, nothing), (1, log), (2, log)):
         os.dup2(source, target)
@@ -132,7 +135,7 @@ def _operate(order: dict[str, Any]) -> None:
     try:
         os.environ.clear()
         os.environ.update(order["environment"])
-        sys.argv = ["ultramarine"]
+        sys.argv = ["ultramarine", "--settings", f"{order['folder']}/settings.yaml"]
         _hurry()
         for place, value in order["constants"].items():
             module, _, name = place.partition(":")

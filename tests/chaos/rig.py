@@ -108,21 +108,21 @@ class Run:
             **self.rig.store.credentials,
             "HOME": str(self.folder),
             "HOSTNAME": self.identity,
-            "ULTRAMARINE_NAMESPACES": self.world.namespace,
-            "ULTRAMARINE_TRAINER_IMAGE": "ultramarine/trainer:1",
-            "ULTRAMARINE_SERVER_IMAGE": "ultramarine/server:1",
-            "ULTRAMARINE_STORAGE_ENDPOINT": self.storage.url,
-            "ULTRAMARINE_STORAGE_BUCKET": BUCKET,
-            "ULTRAMARINE_STORAGE_SECRET": "ultramarine-storage",
-            "ULTRAMARINE_PORT": str(self.port) if self.life.heard else "0",
+        }
+        settings: dict[str, Any] = {
+            "namespaces": [self.world.namespace],
+            "port": self.port if self.life.heard else 0,
+            "images": {"trainer": "ultramarine/trainer:1", "server": "ultramarine/server:1"},
+            "storage": {"endpoint": self.storage.url, "bucket": BUCKET, "secretName": "ultramarine-storage"},
         }
         if self.life.heard:
-            environment["ULTRAMARINE_PROGRESS_URL"] = "http://ultramarine-operator"
+            settings["progress"] = {"url": "http://ultramarine-operator"}
         if self.life.routed:
-            environment["ULTRAMARINE_GATEWAY"] = f"127.0.0.1:{self.world.gateway.port}"
-            environment["ULTRAMARINE_GATEWAY_NAMESPACES"] = self.world.namespace
+            address = f"127.0.0.1:{self.world.gateway.port}"
+            settings["gateway"] = {"address": address, "namespaces": [self.world.namespace]}
+        (self.folder / "settings.yaml").write_text(json.dumps(settings))
         constants = {**CONSTANTS, **self.constants}
-        self.operator = self.rig.zygote.start(environment, self.folder / "log", constants, self.breaks)
+        self.operator = self.rig.zygote.start(environment, self.folder, constants, self.breaks)
         self.starts += 1
         self.api.note(f"operator started, process {self.operator.pid}")
 

@@ -20,6 +20,7 @@ from api.bare import RESOURCES, access_by, policies
 from ultramarine_cluster import cluster, target
 from ultramarine_cluster.paths import REPOSITORY
 from ultramarine_contract.meta import Resource
+from ultramarine_operator.settings import Settings, parse
 
 NAMESPACE = "ultramarine-e2e"
 HERE = Path(__file__).parent
@@ -54,6 +55,11 @@ class Platform:
         """Apply manifests of ours; the API version may be left out."""
         whole = [{"apiVersion": "ultramarine.dev/v1alpha1", **manifest} for manifest in manifests]
         self.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(whole))
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the operator."""
+        return parse(self.get("configmap", "ultramarine-operator")["data"]["settings.yaml"])
 
     def get(self, kind: str, name: str = "", *words: str) -> Any:
         """One object, or with no name the items of a list, by kubectl's words `-l` and `--field-selector`."""

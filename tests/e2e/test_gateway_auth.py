@@ -183,8 +183,7 @@ def policy_that_opens(name: str, chosen: dict[str, str]) -> Manifest:
 @pytest.fixture
 def stranger(asked: Platform) -> Iterator[Callable[[str], str]]:
     """A pod of the namespace that no policy holds; it asks a URL and says which code it got, or that none."""
-    operator = asked.get("deployment", "ultramarine-operator")["spec"]["template"]["spec"]["containers"][0]
-    image = next(v["value"] for v in operator["env"] if v["name"] == "ULTRAMARINE_TRAINER_IMAGE")
+    image = asked.settings.images.trainer
     container = {"name": "main", "image": image, "command": ["sleep", "3600"], "securityContext": CONTAINER_SECURITY}
     spec = {"securityContext": POD_SECURITY, "automountServiceAccountToken": False, "containers": [container]}
     manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": STRANGER}, "spec": spec}

@@ -66,8 +66,7 @@ CLOSED = {"stranger": 0, "operator": 0, "gateway": 0, "elsewhere": 0, "apiserver
 @pytest.fixture(scope="module")
 def stranger(platform: Platform) -> Iterator[str]:
     """A pod in the same namespace that is none of ours, listens on a port, and is held by no policy."""
-    operator = platform.get("deployment", "ultramarine-operator")["spec"]["template"]["spec"]["containers"][0]
-    image = next(v["value"] for v in operator["env"] if v["name"] == "ULTRAMARINE_TRAINER_IMAGE")
+    image = platform.settings.images.trainer
     container = {
         "name": "stranger",
         "image": image,

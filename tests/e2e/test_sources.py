@@ -50,7 +50,6 @@ def sourced(name: str, source: Manifest, **spec: object) -> Manifest:
 @pytest.fixture(scope="module")
 def git(platform: Platform) -> Iterator[tuple[str, str]]:
     """A git server in the namespace, with its address and the id of its commit; training pods may reach it."""
-    operator = platform.get("deployment", "ultramarine-operator")["spec"]["template"]["spec"]["containers"][0]
     setup = Setup(
         files={"src/train.py": TRAIN, "src/look.py": LOOK},
         host="0.0.0.0",
@@ -62,7 +61,7 @@ def git(platform: Platform) -> Iterator[tuple[str, str]]:
     )
     container = {
         "name": "git",
-        "image": next(v["value"] for v in operator["env"] if v["name"] == "ULTRAMARINE_TRAINER_IMAGE"),
+        "image": platform.settings.images.trainer,
         "command": ["python", "/server/gitserver.py"],
         "env": [{"name": "GITSERVER", "value": setup.to_json()}],
         "readinessProbe": {"tcpSocket": {"port": 2222}, "periodSeconds": 1},

@@ -38,7 +38,8 @@ def rendered(chart: Chart, values: Manifest) -> str:
     ]
     for found in documents:
         if found["kind"] in ("Secret", "ConfigMap"):
-            found["data"] = sorted(found["data"])
+            settings = found["data"].get("settings.yaml")
+            found["data"] = yaml.safe_load(settings) if settings else sorted(found["data"])
         elif found["kind"] == "Deployment" and (noted := found["spec"]["template"]["metadata"].get("annotations")):
             noted.update(dict.fromkeys(noted, "HASH"))
         elif found["kind"] == "PrometheusRule":

@@ -107,8 +107,7 @@ def in_a_server(tenant: Platform, addresses: dict[str, Any]) -> dict[str, Manife
 @pytest.fixture(scope="module")
 def beside(tenant: Platform, addresses: dict[str, Any]) -> Iterator[dict[str, Manifest]]:
     """What a pod of a namespace that the platform does not know gets, with the labels of what is trusted."""
-    operator = tenant.get("deployment", "ultramarine-operator")["spec"]["template"]["spec"]["containers"][0]
-    image = next(v["value"] for v in operator["env"] if v["name"] == "ULTRAMARINE_TRAINER_IMAGE")
+    image = tenant.settings.images.trainer
     container = {"name": "main", "image": image, "command": ["sleep", "3600"], "securityContext": CONTAINER_SECURITY}
     spec = {"securityContext": POD_SECURITY, "automountServiceAccountToken": False, "containers": [container]}
     labels = {**GATEWAY_PODS, "ultramarine.dev/kind": "TrainingJob", "ultramarine.dev/name": MODEL}

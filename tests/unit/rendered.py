@@ -12,6 +12,7 @@ import pytest
 import yaml
 from ultramarine_cluster import build, programs
 from ultramarine_contract.meta import Manifest
+from ultramarine_operator import settings
 
 CHART = Path(__file__).parents[2] / "charts" / "ultramarine"
 METRICS = {"metrics": {name: {"enabled": True} for name in ("serviceMonitor", "rules", "dashboard")}}
@@ -110,7 +111,13 @@ def pods(objects: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
             yield each["metadata"]["name"], each["spec"]["template"]["spec"]
 
 
+def operator_settings(objects: list[Manifest]) -> settings.Settings:
+    """Return the settings that the operator reads."""
+    (found,) = (each for each in of(objects, "ConfigMap") if each["metadata"]["name"] == "ultramarine-operator")
+    return settings.parse(found["data"]["settings.yaml"])
+
+
 def operator_env(objects: list[Manifest]) -> dict[str, str]:
-    """What the operator is told."""
+    """Return the variables of the operator."""
     (spec,) = (spec for name, spec in pods(objects) if name == "ultramarine-operator")
-    return {variable["name"]: variable.get("value", "") for variable in spec["containers"][0]["env"]}
+    return {variable["name"]: variable.get("value", "") for variable in spec["containers"][0]["env"] or []}

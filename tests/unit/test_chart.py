@@ -13,7 +13,7 @@ from ultramarine_contract import __version__
 from ultramarine_contract.meta import Manifest
 from ultramarine_operator import people
 from ultramarine_operator.kinds import KINDS
-from unit.rendered import CHART, EXTERNAL, METRICS, MODES, names, of, operator_env, pods
+from unit.rendered import CHART, EXTERNAL, METRICS, MODES, names, of, operator_settings, pods
 
 
 @pytest.mark.attack(
@@ -43,7 +43,7 @@ def test_by_default_nothing_reaches_beyond_its_namespace(chart):
     assert names(got, "Role") == [
         f"platform/ultramarine-{name}" for name in ("gateway", "leader", "operator", "storage")
     ]
-    assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "platform"
+    assert operator_settings(got).namespaces == ["platform"]
     assert len(of(got, "CustomResourceDefinition")) == len(KINDS)
 
 
@@ -95,7 +95,7 @@ def test_a_list_of_namespaces_gets_a_role_in_each(chart):
     own = [f"{team}/ultramarine-{name}" for team in teams for name in ("gateway", "operator")]
     platform = ["platform/ultramarine-leader", "platform/ultramarine-storage"]
     assert names(got, "Role") == names(got, "RoleBinding") == sorted([*platform, *own])
-    assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "platform,team-a,team-b"
+    assert operator_settings(got).namespaces == ["platform", "team-a", "team-b"]
 
 
 def test_another_namespace_takes_nothing_from_the_first(chart):
@@ -103,7 +103,7 @@ def test_another_namespace_takes_nothing_from_the_first(chart):
     moving = {
         *(("Secret", "ultramarine-storage"), ("Secret", "ultramarine-storage-accounts")),
         *(("NetworkPolicy", "ultramarine-storage"), ("NetworkPolicy", "ultramarine-operator")),
-        ("Deployment", "ultramarine-operator"),
+        *(("Deployment", "ultramarine-operator"), ("ConfigMap", "ultramarine-operator")),
     }
 
     def of_the_first(values: Manifest) -> list[Manifest]:
@@ -133,7 +133,7 @@ def test_clusterwide_is_one_cluster_role(chart):
     assert names(got, "ClusterRoleBinding") == bindings
     (small,) = (r for r in of(chart.render({}), "Role") if r["metadata"]["name"] == "ultramarine-operator")
     assert role["rules"] == small["rules"]
-    assert operator_env(got)["ULTRAMARINE_NAMESPACES"] == "*"
+    assert operator_settings(got).clusterwide
 
 
 def test_progress_is_taken_where_the_operators_service_is(chart):
@@ -143,7 +143,7 @@ def test_progress_is_taken_where_the_operators_service_is(chart):
     (port,) = service["spec"]["ports"]
     (binding,) = of(got, "ClusterRoleBinding")
 
-    assert operator_env(got)["ULTRAMARINE_PROGRESS_URL"] == f"http://ultramarine-operator.platform.svc:{port['port']}"
+    assert operator_settings(got).progress.url == f"http://ultramarine-operator.platform.svc:{port['port']}"
     assert binding["roleRef"]["name"] == of(got, "ClusterRole")[0]["metadata"]["name"]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "ultramarine-operator", "namespace": "platform"}]
 
@@ -154,7 +154,7 @@ def test_without_progress_there_is_no_right_and_no_way_for_it(chart):
     got = chart.render({"progress": {"enabled": False}, "rbac": {"people": False}})
 
     assert of(got, "ClusterRole", "ClusterRoleBinding") == []
-    assert "ULTRAMARINE_PROGRESS_URL" not in operator_env(got)
+    assert operator_settings(got).progress.url == ""
     (training,) = (p for p in of(got, "NetworkPolicy") if p["metadata"]["name"] == "ultramarine-training")
     assert 8080 not in [port.get("port") for rule in training["spec"]["egress"] for port in rule["ports"]]
 
@@ -166,9 +166,8 @@ def test_a_storage_of_ones_own_replaces_ours(chart):
     assert of(got, "PersistentVolumeClaim", "Secret") == []
     ours = ["platform/ultramarine-gateway", "platform/ultramarine-operator"]
     assert names(got, "Deployment") == names(got, "Service") == ours
-    env = operator_env(got)
-    assert env["ULTRAMARINE_STORAGE_ENDPOINT"] == "https://s3.example.com"
-    assert (env["ULTRAMARINE_STORAGE_REGION"], env["ULTRAMARINE_STORAGE_BUCKET"]) == ("eu", "lake")
+    storage = operator_settings(got).storage
+    assert (storage.endpoint, storage.region, storage.bucket) == ("https://s3.example.com", "eu", "lake")
     for name, pod in pods(got):
         for container in [] if name == "ultramarine-gateway" else pod["containers"]:  # which needs no storage
             (source,) = container["envFrom"]
@@ -188,7 +187,7 @@ def test_the_operator_knows_the_tracking_server(chart, values, uri):
     got = chart.render({"mlflow": values})
     servers = [pod for name, pod in pods(got) if name == "ultramarine-mlflow"]
 
-    assert operator_env(got).get("ULTRAMARINE_MLFLOW_URI", "") == uri
+    assert operator_settings(got).mlflow.uri == uri
     assert len(servers) == ("embedded" in values)
     for server in servers:
         (hosts,) = (word for word in server["containers"][0]["args"] if word.startswith("--allowed-hosts="))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import GATEWAY_PODS, GATEWAY_PORT, GATEWAY_READY_PORT
-from unit.rendered import Chart, name, names, of, operator_env
+from unit.rendered import Chart, name, names, of, operator_settings
 
 TEAMS = {"namespaces": ["team-a", "team-b"]}
 
@@ -25,11 +25,11 @@ def test_every_namespace_has_a_gateway_and_the_operator_knows_which(chart):
         }
         assert found == {"platform", "team-a", "team-b"}, kind
 
-    env = operator_env(got)
-    host, _, port = env["ULTRAMARINE_GATEWAY"].partition(":")
+    gateway = operator_settings(got).gateway
+    host, _, port = gateway.address.partition(":")
     assert host.format(namespace="team-a") == "ultramarine-gateway.team-a.svc"
     assert int(port) == GATEWAY_PORT
-    assert env["ULTRAMARINE_GATEWAY_NAMESPACES"] == "platform,team-a,team-b"
+    assert gateway.namespaces == ["platform", "team-a", "team-b"]
 
 
 def test_a_cluster_wide_operator_has_gateways_where_namespaces_are_listed(chart):
@@ -37,7 +37,7 @@ def test_a_cluster_wide_operator_has_gateways_where_namespaces_are_listed(chart)
     got = chart.render({"clusterWide": True, "namespaces": ["team-a"]})
 
     assert "team-a/ultramarine-gateway" in names(got, "Deployment")
-    assert operator_env(got)["ULTRAMARINE_GATEWAY_NAMESPACES"] == "platform,team-a"
+    assert operator_settings(got).gateway.namespaces == ["platform", "team-a"]
 
 
 def test_without_a_gateway_nothing_of_it_is_there(chart):
@@ -45,7 +45,7 @@ def test_without_a_gateway_nothing_of_it_is_there(chart):
     got = chart.render({"gateway": {"enabled": False}})
 
     assert [each for each in got if "gateway" in each["metadata"]["name"]] == []
-    assert [name for name in operator_env(got) if "GATEWAY" in name] == []
+    assert operator_settings(got).gateway.address == ""
 
 
 def test_services_of_endpoints_find_the_gateways_pods(chart):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 from ultramarine_contract.meta import GRPC_ROUTE, HTTP_ROUTE
-from ultramarine_operator import settings
 from ultramarine_operator.kinds import KINDS, kinds_on
 from ultramarine_operator.shared.plan import GatewayApi, ParentRef
-from unit.rendered import GATEWAY_API, PUBLIC, names, of, operator_env
+from unit.rendered import GATEWAY_API, PUBLIC, names, of, operator_settings
 
 ROUTES = {"httproutes", "grpcroutes"}
 URL = GATEWAY_API["gatewayApi"]["url"]
@@ -20,19 +19,17 @@ def rights(objects):
 
 
 @pytest.fixture
-def told(chart, monkeypatch):
+def told(chart):
     """Gives the settings of an operator that these values install."""
 
     def read(values):
-        for name, value in operator_env(chart.render(values)).items():
-            monkeypatch.setenv(name, value)
-        return settings.from_environment("platform").platform.gateway_api
+        return operator_settings(chart.render(values)).platform("platform").gateway_api
 
     return read
 
 
 def test_the_operator_is_told_of_the_gateways(told):
-    """The values go through the operator's environment as they are, with what they leave out as it is by default."""
+    """The values go through the operator's settings as they are, with what they leave out as it is by default."""
     public = ParentRef("public", "infra", "https")
     assert told(GATEWAY_API) == GatewayApi((public,), URL, grpc=True)
 
@@ -58,8 +55,7 @@ def test_routes_are_watched_and_allowed_only_where_there_are_such_gateways(chart
     def watched(kinds):
         return {child for kind in kinds for child in kind.children}
 
-    told(GATEWAY_API)
-    here = settings.from_environment("platform").platform
+    here = operator_settings(chart.render(GATEWAY_API)).platform("platform")
     assert watched(kinds_on(here)) - watched(KINDS) == {HTTP_ROUTE, GRPC_ROUTE}
 
 
@@ -68,7 +64,7 @@ def test_nothing_of_our_gateway_is_there_beside_them(chart):
     got = chart.render(GATEWAY_API)
 
     assert [each for each in names(got, "Deployment", "Service") if each.endswith("gateway")] == []
-    assert "ULTRAMARINE_GATEWAY" not in operator_env(got)
+    assert operator_settings(got).gateway.address == ""
 
 
 @pytest.mark.parametrize(
@@ -96,12 +92,3 @@ def test_any_address_that_tells_endpoints_apart_will_do(told, url):
     hosts = {got.host_of("team-a", "churn", grpc=grpc) for grpc in (False, True)}
     assert len(hosts) == 2
     assert all("{" not in host and ":" not in host and "/" not in host for host in hosts)
-
-
-@pytest.mark.parametrize("text", ["[", "[]", '{"parentRefs": [{}]}', '{"parentRefs": [{"name": "a"}], "url": "b"}'])
-def test_a_variable_that_says_no_gateways_stops_the_operator(text, monkeypatch, told):
-    """A wrong variable is named at the start, and not met later by some endpoint."""
-    told({})
-    monkeypatch.setenv("ULTRAMARINE_GATEWAY_API", text)
-    with pytest.raises(ValueError, match="ULTRAMARINE_GATEWAY_API"):
-        settings.from_environment("platform")

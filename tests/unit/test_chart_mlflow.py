@@ -6,7 +6,7 @@ from base64 import b64decode
 
 import pytest
 from ultramarine_contract.meta import Manifest
-from unit.rendered import EXTERNAL, MODES, name, names, of, operator_env
+from unit.rendered import EXTERNAL, MODES, name, names, of, operator_settings
 
 
 @pytest.mark.attack("training/mlflow")
@@ -46,7 +46,7 @@ def test_a_release_that_is_rendered_without_the_cluster_makes_no_accounts(chart)
 def test_a_server_elsewhere_has_the_secrets_that_its_owner_makes(chart):
     """The operator is told their name, and the chart makes none."""
     got = chart.render({"mlflow": {"trackingUri": "https://mlflow.lab", "secretName": "tracking"}})
-    assert operator_env(got)["ULTRAMARINE_MLFLOW_SECRET"] == "tracking"
+    assert operator_settings(got).mlflow.secret_name == "tracking"
     assert not [secret for secret in names(got, "Secret") if "tracking" in secret or "mlflow" in secret]
 
 

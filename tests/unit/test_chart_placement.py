@@ -5,18 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from builders import DIGEST, NOW, PLATFORM, endpoint, model, ours, read, sweep, training_job, version
 from ultramarine_contract.common import CA_DIR, CA_FILE, ENV_STORAGE_CA, TLS_DIR
 from ultramarine_contract.meta import Manifest
-from ultramarine_operator import settings
 from ultramarine_operator.kinds.model.plan import plan_model, plan_version
 from ultramarine_operator.kinds.onlineendpoint.plan import plan as plan_endpoint
 from ultramarine_operator.kinds.sweep.plan import plan as plan_sweep
 from ultramarine_operator.kinds.trainingjob.plan import plan as plan_job
 from ultramarine_operator.shared.plan import MadePods, Platform, Seen
 from ultramarine_operator.shared.questions import ArtifactFacts, CheckArtifact
-from unit.rendered import MODES, of, operator_env, pods
+from unit.rendered import MODES, of, operator_env, operator_settings, pods
 
 OWN = ("ultramarine-operator", "ultramarine-storage", "ultramarine-mlflow", "ultramarine-gateway", "ultramarine-test")
 POOL: Manifest = {"key": "platform", "operator": "Exists", "effect": "NoSchedule"}
@@ -96,12 +94,9 @@ def test_the_way_out_is_told_to_whom_goes_out(chart):
     assert operator_env(chart.render(own))["NO_PROXY"] == "*"
 
 
-def made(chart: Any, values: Manifest, monkeypatch: pytest.MonkeyPatch) -> MadePods:
+def made(chart: Any, values: Manifest) -> MadePods:
     """What an operator reads of what the chart gives it."""
-    ((_, spec),) = ((name, spec) for name, spec in pods(chart.render(values)) if name == "ultramarine-operator")
-    for variable in spec["containers"][0]["env"]:
-        monkeypatch.setenv(variable["name"], variable.get("value", ""))
-    return settings.from_environment("platform").platform.pods
+    return operator_settings(chart.render(values)).platform("platform").pods
 
 
 def templates(platform: Platform) -> dict[str, Manifest]:
@@ -139,7 +134,7 @@ KEPT = {"samplingRate": 0.1, "uri": "s3://lake/team-a/kept/"}
 KEYLESS = ("compile", "server")  # they ask nothing outside
 
 
-def test_pods_that_the_operator_makes_get_what_the_values_say(chart, monkeypatch):
+def test_pods_that_the_operator_makes_get_what_the_values_say(chart):
     """Nodes, proxies and authorities reach each of them; an author's template adds, and an own variable goes first."""
     training, serving = {"pool": "gpu", "zone": "b"}, {"pool": "cpu"}
     values = {
@@ -147,7 +142,7 @@ def test_pods_that_the_operator_makes_get_what_the_values_say(chart, monkeypatch
         "training": {"nodeSelector": training, "tolerations": [POOL]},
         "serving": {"nodeSelector": serving},
     }
-    platform = replace(PLATFORM, pods=made(chart, values, monkeypatch))
+    platform = replace(PLATFORM, pods=made(chart, values))
     found = templates(platform)
 
     assert {name.split()[0] for name in found} == {"training", "sweep", "compiling", "deleting", "serving"}
@@ -177,9 +172,9 @@ def test_pods_that_the_operator_makes_get_what_the_values_say(chart, monkeypatch
     assert job["tolerations"] == [{"key": "gpu", "operator": "Exists"}, POOL]
 
 
-def test_a_private_authority_goes_with_tls_inside(chart, monkeypatch):
+def test_a_private_authority_goes_with_tls_inside(chart):
     """The embedded storage is known by its own authority, and what lies outside by the other, in one pod."""
-    pods = made(chart, OUTSIDE, monkeypatch)
+    pods = made(chart, OUTSIDE)
     for name, spec in templates(replace(PLATFORM, pods=pods, tls=True, storage_confined=True)).items():
         first = [*spec.get("initContainers", []), *spec["containers"]][-1 if "training" in name else 0]
         env = {each["name"]: each.get("value") for each in first["env"]}

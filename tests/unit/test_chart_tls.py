@@ -7,7 +7,7 @@ from base64 import b64decode
 import pytest
 from cryptography import x509
 from ultramarine_contract.meta import Manifest
-from unit.rendered import EXTERNAL, GATEWAY_API, METRICS, Chart, name, names, of, operator_env, pods
+from unit.rendered import EXTERNAL, GATEWAY_API, METRICS, Chart, name, names, of, operator_env, operator_settings, pods
 
 ON: Manifest = {"tls": {"internal": {"enabled": True}}, "namespaces": ["team-a"]}
 ISSUER = {"name": "internal", "kind": "ClusterIssuer"}
@@ -98,13 +98,14 @@ def test_each_pod_has_its_own_certificate_and_is_probed_by_tls(chart: Chart) -> 
 
 def test_who_is_asked_by_https(chart: Chart) -> None:
     """Storage, operator and gateways; a storage of one's own stays as it is, with the system's authorities."""
-    env, external = operator_env(chart.render(ON)), operator_env(chart.render({**ON, **EXTERNAL}))
-    assert env["ULTRAMARINE_STORAGE_ENDPOINT"] == "https://ultramarine-storage.platform.svc:7070"
-    assert env["ULTRAMARINE_PROGRESS_URL"] == "https://ultramarine-operator.platform.svc:8080"
-    assert env["ULTRAMARINE_GATEWAY"] == "https://ultramarine-gateway.{namespace}.svc:9902"
-    assert (env["ULTRAMARINE_TLS"], env["ULTRAMARINE_STORAGE_CA"]) == ("true", "/etc/ultramarine/tls/ca.crt")
-    assert external["ULTRAMARINE_TLS"] == "true"
-    assert "ULTRAMARINE_STORAGE_CA" not in external
+    own, external = chart.render(ON), chart.render({**ON, **EXTERNAL})
+    settings = operator_settings(own)
+    assert settings.storage.endpoint == "https://ultramarine-storage.platform.svc:7070"
+    assert settings.progress.url == "https://ultramarine-operator.platform.svc:8080"
+    assert settings.gateway.address == "https://ultramarine-gateway.{namespace}.svc:9902"
+    assert (settings.tls, operator_settings(external).tls) == (True, True)
+    assert operator_env(own)["ULTRAMARINE_STORAGE_CA"] == "/etc/ultramarine/tls/ca.crt"
+    assert "ULTRAMARINE_STORAGE_CA" not in operator_env(external)
 
 
 @pytest.mark.parametrize("values", [ON, {**ON, **EXTERNAL}])
@@ -125,4 +126,4 @@ def test_without_it_nothing_is_there(chart: Chart, mode: Manifest) -> None:
     got = chart.render(mode)
     assert secrets(got) == {}
     assert not [each for each in names(got, "Secret", "Certificate") if "tls" in each]
-    assert "ULTRAMARINE_TLS" not in operator_env(got)
+    assert not operator_settings(got).tls

@@ -117,24 +117,31 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{- /* What the operator gives to the pods that it makes, as JSON; nothing if no value says anything. */ -}}
-{{- define "ultramarine.madePods" -}}
-{{- $pods := dict "env" (include "ultramarine.outsideEnv" . | fromJsonArray) "ca" (include "ultramarine.ca" . | fromJson) }}
+{{- /* Settings of the operator, as settings.py of the operator reads them. */ -}}
+{{- define "ultramarine.settings" -}}
+{{- $images := .Values.images }}
+{{- $settings := dict "namespaces" (ternary (list "*") (include "ultramarine.namespaces" . | fromJsonArray) .Values.clusterWide) }}
+{{- $_ := set $settings "tls" .Values.tls.internal.enabled }}
+{{- $_ := set $settings "requester" (eq (include "ultramarine.knowsRequester" .) "true") }}
+{{- $_ := set $settings "images" (dict "trainer" (include "ultramarine.image" (dict "image" $images.trainer "root" $)) "server" (include "ultramarine.image" (dict "image" $images.server "root" $)) "pullPolicy" $images.pullPolicy "pullSecrets" $images.pullSecrets) }}
+{{- $_ := set $settings "storage" (dict "endpoint" (include "ultramarine.storageEndpoint" .) "region" .Values.storage.region "bucket" .Values.storage.bucket "secretName" .Values.storage.secretName "confined" (not .Values.storage.endpoint)) }}
 {{- range $what := list "training" "serving" }}
-{{- range $field := list "nodeSelector" "tolerations" }}
-{{- with get (get $.Values $what) $field }}
-{{- $_ := set $pods $what (merge (dict $field .) (get $pods $what | default dict)) }}
+{{- $_ := set $settings $what (pick (get $.Values $what) "ephemeralStorage" "nodeSelector" "tolerations") }}
 {{- end }}
+{{- $_ := set $settings "outside" (dict "env" (include "ultramarine.outsideEnv" . | fromJsonArray) "ca" (include "ultramarine.ca" . | fromJson)) }}
+{{- if .Values.progress.enabled }}
+{{- $_ := set $settings "progress" (dict "url" (printf "%s://ultramarine-operator.%s.svc:8080" (include "ultramarine.scheme" .) .Release.Namespace)) }}
 {{- end }}
+{{- if .Values.gateway.enabled }}
+{{- $_ := set $settings "gateway" (dict "address" (print (ternary "https://" "" .Values.tls.internal.enabled) "ultramarine-gateway.{namespace}.svc:9902") "namespaces" (include "ultramarine.gateways" . | fromJsonArray)) }}
 {{- end }}
-{{- range $field, $value := $pods }}
-{{- if not $value }}
-{{- $_ := unset $pods $field }}
+{{- if .Values.gatewayApi.parentRefs }}
+{{- $_ := set $settings "gatewayApi" .Values.gatewayApi }}
 {{- end }}
+{{- with include "ultramarine.mlflowUri" . }}
+{{- $_ := set $settings "mlflow" (dict "uri" . "secretName" $.Values.mlflow.secretName) }}
 {{- end }}
-{{- with $pods }}
-{{- toJson . }}
-{{- end }}
+{{- toYaml $settings }}
 {{- end }}
 
 {{- define "ultramarine.pullSecrets" -}}

@@ -1,0 +1,48 @@
+"""The operator's settings: what is wrong is named at the start, by file and field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ultramarine_operator import settings
+
+GOOD = """
+images: {trainer: t:1, server: s:1}
+storage: {bucket: lake, secretName: keys}
+"""
+
+
+def test_what_is_left_out_has_its_default():
+    """Images and the bucket are all that must be given."""
+    platform = settings.parse(GOOD).platform("platform")
+    assert (platform.trainer_image, platform.storage_bucket, platform.features) == ("t:1", "lake", ())
+    assert platform.username == "system:serviceaccount:platform:ultramarine-operator"
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ("port: eight", "port"),
+        ("nothing: 1", "nothing"),
+        ("namespaces: ['*', team-a]", "namespaces"),
+        ("gateway: {address: here}", "gateway.address"),
+        ("gatewayApi: {parentRefs: [], url: 'https://{endpoint}.{namespace}'}", "gatewayApi.parentRefs"),
+        ("gatewayApi: {parentRefs: [{}], url: 'https://{endpoint}.{namespace}'}", "gatewayApi.parentRefs.0.name"),
+        ("gatewayApi: {parentRefs: [{name: a}], url: b}", "gatewayApi.url"),
+        ("storage: {}", "storage.bucket"),
+        ("- a", "not YAML"),
+    ],
+)
+def test_a_fault_is_named_with_its_file_and_field(tmp_path: Path, more: str, field: str):
+    """A wrong file stops the operator at its start."""
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"{GOOD}\n{more}\n")
+    with pytest.raises(ValueError, match=rf"{file}: {field}"):
+        settings.read(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    """The chart writes the file, so its absence is a fault of the installation."""
+    with pytest.raises(ValueError, match="The Helm chart writes"):
+        settings.read(tmp_path / "settings.yaml")
