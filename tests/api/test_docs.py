@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jsonschema
@@ -79,6 +80,12 @@ def _merged(base: Any, part: Any) -> Any:
     if isinstance(base, dict) and isinstance(part, dict):
         return base | {key: _merged(base.get(key, {}), value) for key, value in part.items()}
     return merged(base, part)
+
+
+@pytest.fixture(scope="module")
+def api(namespace: Callable[[], Api]) -> Api:
+    """One namespace for all blocks, since none of them stays there."""
+    return namespace()
 
 
 @pytest.mark.parametrize("block", YAML, ids=lambda block: block.place)
