@@ -7,10 +7,12 @@ import random
 import sys
 import threading
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import orjson
 
-from ultramarine_server.http.messages import Request, Response
+if TYPE_CHECKING:
+    from ultramarine_server.http.messages import Request, Response
 
 _WAITING = 1000  # lines that wait to be written; further lines are dropped, so that no request waits for a slow reader
 

@@ -114,7 +114,7 @@ def test_a_verdict_without_a_model_is_stored_too(native, storage, tmp_path):
 @pytest.mark.attack(
     "model/forged-verdict",
     asset="truth of the answers",
-    threat="a model that runs code forges the verdict on its compiling, or somebody the stored one",
+    threat="a model that runs code forges the verdict on its compiling, or another user the stored one",
     control="it is compiled only where `allowCodeExecution` is set; where the artifact lies is said by the "
     "container that stores it, and counts only below the version's own place",
 )

@@ -185,7 +185,7 @@ def test_what_is_missing_at_the_start_is_named(tmp_path: Path, secret: str, word
     "training/storage-memory",
     asset="the embedded storage",
     threat="its memory or its connections are used up by large forms, documents or silent clients",
-    control="bodies that are no content are 2 MiB at most, 8 long ones at a time and 30 s each; a batch names 1,000 "
+    control="bodies other than content are 2 MiB at most, 8 long ones at a time and 30 s each; a batch names 1,000 "
     "keys; forms are refused unread; an address has 1,024 connections, each for 10 s without a whole head and idle for "
     "two minutes",
 )

@@ -122,9 +122,8 @@ def _nested(datatype: str, shape: tuple[int, ...]) -> Schema:
 
 
 def _tensor(spec: TensorSpec, *, sent: bool) -> Schema:
-    datatypes = (
-        {"enum": list(DTYPES)} if sent else {"const": spec.datatype}
-    )  # datatypes that convert without loss are accepted
+    # An input accepts all datatypes that convert without loss.
+    datatypes = {"enum": list(DTYPES)} if sent else {"const": spec.datatype}
     flat = {"type": "array", "items": _value(spec.datatype)}
     return {
         "type": "object",

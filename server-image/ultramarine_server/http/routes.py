@@ -124,9 +124,7 @@ class Routes:
     def answer(self, request: Request) -> Answer:
         """Answer an acceptable request."""
         route, name, version = request.target
-        if (
-            COPY_HEADER in request.headers and not self._service.has_room
-        ):  # Other requests may have come since its head.
+        if COPY_HEADER in request.headers and not self._service.has_room:  # Others may have come since its head.
             return self._no_room(request)
         try:
             if encoding := request.headers.get("content-encoding", ""):

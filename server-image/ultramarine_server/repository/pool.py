@@ -195,9 +195,7 @@ class Pool:
 
     def _measured(self, entry: CatalogueEntry, folder: str) -> tuple[Loaded, int]:
         """Load a model, on a thread; return it with the bytes that the load allocated."""
-        if (
-            entry.format not in self._formats
-        ):  # The first load of a format imports its library, whose memory is not the model's.
+        if entry.format not in self._formats:  # The first load imports a library, whose memory is not the model's.
             self._read(entry, folder)
             self._formats.add(entry.format)
         if self._freed > self._bound * _TRIM_SHARE:
