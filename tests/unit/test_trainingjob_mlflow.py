@@ -12,7 +12,7 @@ from ultramarine_contract import common as contract
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.training_records import Progress, TerminationRecord, TrainingContext
-from ultramarine_operator.kinds.trainingjob.manifests import MAX_TOLD, pod_spec
+from ultramarine_operator.kinds.trainingjob.manifests import MAX_PARAMETERS, pod_spec
 from ultramarine_operator.kinds.trainingjob.plan import plan
 from ultramarine_operator.kinds.trainingjob.registration import to_register
 from ultramarine_operator.shared.plan import Obj, Platform, Seen
@@ -95,7 +95,7 @@ def test_as_many_parameters_as_there_is_room_for():
 
     assert 0 < len(got.parameters) < 128
     assert {len(value) for value in got.parameters.values()} == {500}
-    assert len(text) < MAX_TOLD + 2000
+    assert len(text) < MAX_PARAMETERS + 2000
 
 
 def test_a_parameter_arrives_as_it_was_written():

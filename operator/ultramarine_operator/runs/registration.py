@@ -1,8 +1,8 @@
-"""Making ModelVersions of what was trained, exactly once.
+"""Registration of outputs as ModelVersions, exactly once.
 
-The next free number and the create that fails where a name is taken are together a compare-and-swap: two passes, or
-two operators, that both see version 4 as the newest both try to create version 5, and one of them is refused, looks
-again and finds the version that carries its maker's uid. So no pass needs to remember what an earlier one did.
+The next free number and a create that fails if the name is taken are together a compare-and-swap. Two passes, or two
+operators, that both see version 4 as the newest both try to create version 5. One of them is refused, looks again and
+finds the version with its maker's uid. So no pass needs to remember what an earlier one did.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Candidate:
     record: OutputRecord
     lineage: Manifest
     compile: Compile | None = None
-    trusted: bool = False  # it may run code when it is loaded
+    trusted: bool = False  # it may run code at loading
 
 
 @dataclass(frozen=True)
 class Maker:
-    """Whose outputs they are: the label and the uid by which versions of theirs are known, and who asked for them."""
+    """Maker of outputs: the label and the uid that mark its versions, and the user who asked for them."""
 
     namespace: str
     label: str
@@ -42,17 +42,17 @@ class Maker:
 
 
 def registered(maker: Maker, seen: Seen) -> dict[str, str]:
-    """Output name to the name of the ModelVersion that was made of it."""
-    found: dict[str, str] = {}
+    """Return the outputs that have a ModelVersion, with its name."""
+    versions: dict[str, str] = {}
     for version in seen.others("ModelVersion"):
         labels = version["metadata"].get("labels") or {}
         if labels.get(maker.label) == maker.uid and labels.get(LABEL_OUTPUT):
-            found[labels[LABEL_OUTPUT]] = version["metadata"]["name"]
-    return found
+            versions[labels[LABEL_OUTPUT]] = version["metadata"]["name"]
+    return versions
 
 
 def to_register(maker: Maker, candidates: Iterable[Candidate], seen: Seen) -> tuple[Manifest, ...]:
-    """The Models and ModelVersions that are still to be made."""
+    """Return the Models and ModelVersions that do not exist yet."""
     done = registered(maker, seen)
     models = {model["metadata"]["name"]: model for model in seen.others("Model")}
     newest: dict[str, int] = {}
@@ -70,15 +70,15 @@ def to_register(maker: Maker, candidates: Iterable[Candidate], seen: Seen) -> tu
     return tuple(create)
 
 
-def _newest(model: str, known: Manifest | None, seen: Seen) -> int:
-    """The highest number ever given: a deleted newest version's number is not given again."""
-    told = version_number(((known or {}).get("status") or {}).get("latestVersion"))
+def _newest(model: str, manifest: Manifest | None, seen: Seen) -> int:
+    """Return the highest number ever given: the number of a deleted version is not given again."""
+    latest = version_number(((manifest or {}).get("status") or {}).get("latestVersion"))
     numbers = [
         version_number(version["spec"].get("version"))
         for version in seen.others("ModelVersion")
         if version["spec"].get("model") == model
     ]
-    return max([told, *numbers])
+    return max([latest, *numbers])
 
 
 def _annotated(maker: Maker) -> Manifest:
@@ -87,8 +87,8 @@ def _annotated(maker: Maker) -> Manifest:
 
 
 def _model_version(maker: Maker, candidate: Candidate, number: int) -> Manifest:
-    output, wanted = candidate.record, candidate.compile
-    # A command can write its record by itself.
+    output, compile = candidate.record, candidate.compile
+    # A command can write its record by itself, so names are cut.
     untrusted = [name[:MAX_UNTRUSTED_NAME] for name in output.untrusted.split(", ") if name][:MAX_UNTRUSTED]
     return {
         "apiVersion": API_VERSION,
@@ -107,6 +107,6 @@ def _model_version(maker: Maker, candidate: Candidate, number: int) -> Manifest:
             "format": {"name": output.format, **({"untrustedTypes": untrusted} if untrusted else {})},
             "lineage": candidate.lineage | ({"requestedBy": maker.requested_by} if maker.requested_by else {}),
             **({"allowCodeExecution": True} if candidate.trusted else {}),
-            **({"compile": wanted.model_dump(by_alias=True)} if wanted and output.format != "onnx" else {}),
+            **({"compile": compile.model_dump(by_alias=True)} if compile and output.format != "onnx" else {}),
         },
     }

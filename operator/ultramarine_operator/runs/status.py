@@ -7,11 +7,11 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
 from ultramarine.resources.base import Failure, RunStatus
 from ultramarine_contract.meta import Manifest, Ref, Resource
 from ultramarine_contract.sweep_records import STOPPED_EARLY
 
+from ..shared import statuses
 from ..shared.conditions import Condition, find, in_words, merge, parse_timestamp, timestamp
 from ..shared.plan import Event, Obj, Plan
 from ..shared.pods import MAX_FAILURE, TROUBLED_WAITING, Verdict
@@ -27,23 +27,8 @@ StatusT = TypeVar("StatusT", bound=RunStatus)
 
 
 def former(obj: Obj[Any], model: type[StatusT], without: Collection[str] = ()) -> StatusT:
-    """Return the status of an earlier pass, without the fields that each pass decides again and those named.
-
-    A field that does not validate is left out: whoever may write a status may have damaged it.
-    """
-    document = {name: value for name, value in obj.status.items() if name not in DECIDED and name not in without}
-    while True:
-        try:
-            return model.model_validate(document)
-        except ValidationError as error:
-            damaged = {str(fault["loc"][0]) for fault in error.errors(include_url=False) if fault["loc"]}
-            document = {name: value for name, value in document.items() if name not in damaged}
-
-
-def dumped(status: RunStatus) -> Manifest:
-    """Return a status as the API has it: fields that were set, without those that are empty."""
-    document = status.model_dump(by_alias=True, exclude_unset=True, exclude_none=True)
-    return {name: value for name, value in document.items() if value not in ("", {}, [])}
+    """Return the status of an earlier pass, without the fields that each pass decides again and those named."""
+    return statuses.former(obj, model, {*DECIDED, *without})
 
 
 def planned(
@@ -68,7 +53,7 @@ def planned(
         conditions = (Condition("Suspended", False, "NotSuspended", ""), *conditions)
     former_conditions = obj.status.get("conditions") or []
     document = {
-        **dumped(status),
+        **{name: value for name, value in statuses.dumped(status).items() if value not in ("", {}, [])},
         "observedGeneration": obj.generation,
         "state": word,
         "conditions": merge(former_conditions, (accepted, *conditions), obj.generation, now),

@@ -17,8 +17,9 @@ from .views import JobView, PodView
 MAX_NO_IMAGE = timedelta(minutes=2)  # a registry may lag behind a push
 MAX_NO_REGISTRY = timedelta(minutes=10)  # a registry that is away or busy says nothing about the image
 NO_SUCH_IMAGE = re.compile(r"not found|manifest unknown|does not exist|unauthorized|denied|forbidden", re.IGNORECASE)
-MAX_NO_POD = timedelta(seconds=30)  # a Job without a pod for longer is reported
-ASK_AGAIN = timedelta(seconds=60)  # why it has none, which no watch reports; the Job controller tries as often
+MAX_NO_POD = timedelta(seconds=30)  # for a Job; then its status reports it
+# A question why a Job has no pod is repeated: no watch reports the answer, and the Job controller tries as often.
+ASK_AGAIN = timedelta(seconds=60)
 MAX_BACK_OFF = timedelta(minutes=10)  # of Kubernetes, before it makes another pod for a Job
 NEVER = {"InvalidImageName", "ErrImageNeverPull"}  # waiting does not change these
 
@@ -36,7 +37,7 @@ def image_error_since(former: str | None, pods: Sequence[PodView], now: datetime
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a run still waits for pods that have not started.
+    """Limits of the wait for pods that have not started.
 
     `limit` is the spec's pendingDeadlineSeconds, if it has any. `image_error` is the time since which a pod has no
     image. `retry_hint` says how to try again with another image.

@@ -6,18 +6,19 @@ Without spec.compile a version is served natively at once, and compiled in the b
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from ultramarine.resources.base import DIGEST_PATTERN
-from ultramarine.resources.model import Compile, version_number
+from ultramarine.resources.model import Compile, Compiled, ModelVersionStatus, version_number
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.version_records import CompileRecord
 
 from ... import runs
 from ...runs import Closing, Done, Failed, JobView, Lost, ResultReader, Unanswered, waiting
-from ...shared import pods
+from ...shared import pods, statuses
 from ...shared.conditions import Condition, find, parse_timestamp
 from ...shared.plan import Platform, Seen
 from ...shared.questions import Question
@@ -57,7 +58,7 @@ class Compilation:
     """
 
     condition: Condition
-    figures: Manifest = field(default_factory=dict)
+    figures: Compiled | None = None
     apply: tuple[Manifest, ...] = ()
     after: timedelta | None = None
     mismatch: str = ""
@@ -81,7 +82,7 @@ def is_automatic(version: Version) -> bool:
 def wish(version: Version) -> Compile | None:
     """Return what the version is compiled to; None if it stays as it is.
 
-    A version that an operator without automatic compiling has judged stays as well: an upgrade restarts no server.
+    A version that an operator without automatic compiling has left alone stays as well: an upgrade restarts no server.
     """
     settings = version.spec.compile
     if settings is not None:
@@ -101,7 +102,8 @@ def former(version: Version) -> Compilation:
         return _under_way("it is tried again, since it may run code now")
     outcome = (condition.get("status") == "True", str(condition["reason"]), str(condition.get("message", "")))
     mismatch = str((find(version.status, COMPATIBLE) or {}).get("message", ""))
-    return Compilation(Condition(CONDITION, *outcome), version.status.get("compiled") or {}, mismatch=mismatch)
+    figures = statuses.former(version, ModelVersionStatus, without=version.status.keys() - {"compiled"}).compiled
+    return Compilation(Condition(CONDITION, *outcome), figures, mismatch=mismatch)
 
 
 def has_begun(version: Version) -> bool:
@@ -220,22 +222,22 @@ def _verdict(record: CompileRecord, version: Version, settings: Compile, platfor
         reason = record.load_error if record.load_error in LOAD_ERRORS else "ModelInvalid"
         return Compilation(Condition(CONDITION, False, reason, record.message))
     mismatch = record.mismatch[:512]
-    figures: Manifest = {"rows": record.rows, "rowsFrom": record.rows_from[:256], "opset": record.opset}
+    figures: dict[str, Any] = {"rows": record.rows, "rows_from": record.rows_from[:256], "opset": record.opset}
     if record.worst_relative_error >= 0:
-        figures["worstRelativeError"] = record.worst_relative_error
+        figures["worst_relative_error"] = record.worst_relative_error
     if 0 <= record.label_agreement <= 1:
-        figures["labelAgreement"] = record.label_agreement
+        figures["label_agreement"] = record.label_agreement
     if record.reason:
         reason = record.reason if record.reason in VERDICTS else FAILED
         message = f"{record.message}; {_served(version, settings, reason)}"
-        return Compilation(Condition(CONDITION, False, reason, message), figures, mismatch=mismatch)
+        return Compilation(Condition(CONDITION, False, reason, message), Compiled(**figures), mismatch=mismatch)
     # Any writer of the folder with results could say that it lies elsewhere.
     prefix = compile_task(version, settings, platform).prefix
     if not record.uri.startswith(prefix) or len(record.uri) > 2048 or not re.match(DIGEST_PATTERN, record.digest):
         return _failed(version, f"its verdict names a compiled model that does not lie below {prefix}")
     figures |= {"uri": record.uri, "digest": record.digest, "bytes": record.bytes}
     message = f"{record.rows} rows were compared ({record.rows_from[:256]})"
-    return Compilation(Condition(CONDITION, True, COMPILED, message), figures, mismatch=mismatch)
+    return Compilation(Condition(CONDITION, True, COMPILED, message), Compiled(**figures), mismatch=mismatch)
 
 
 def _served(version: Version, settings: Compile, reason: str) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
+from ultramarine.resources import model as resources
 from ultramarine.resources.model import MAX_ARTIFACTS, version_name, version_number
 from ultramarine_contract.common import artifact_folder, compiled_folder, compiled_of
 from ultramarine_contract.errors import listed
@@ -35,9 +37,11 @@ class Artifact:
     uri: str
     deleting: bool = False
 
-    def told(self) -> Manifest:
-        """As the status has it."""
-        return {"version": self.version, "uri": self.uri, **({"deleting": True} if self.deleting else {})}
+    @property
+    def status(self) -> resources.Artifact:
+        """Return it as the status has it."""
+        fields: dict[str, Any] = {"deleting": True} if self.deleting else {}
+        return resources.Artifact.model_construct(version=self.version, uri=self.uri, **fields)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ DEADLINE_SECONDS = 1800  # from the Job's start, whatever its pods wait for: the
 RETRIES = 2
 # Little is asked for, so that compiling takes what others leave; without requests and limits a quota admits no pod.
 RESOURCES: Manifest = {"requests": {"cpu": "10m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "4Gi"}}
-KEPT_SECONDS = 600  # after its end, for people who look at the log
+KEPT_SECONDS = 600  # after its end, for a look at the log
 TMP = {"name": "tmp", "mountPath": "/tmp"}
 
 
@@ -40,11 +40,11 @@ def compile_job_name(version: Version) -> str:
     return f"{version.name}-compile{'-code' if version.spec.allow_code_execution else ''}"
 
 
-def compile_task(version: Version, wanted: Compile, platform: Platform) -> CompileTask:
-    """What its pod has to do. Equal models with equal settings have one place for the result."""
+def compile_task(version: Version, compile: Compile, platform: Platform) -> CompileTask:
+    """Return the task of its pod. Equal models with equal settings have one place for the result."""
     spec = version.spec
     signature = spec.signature.model_dump(by_alias=True) if spec.signature else None
-    settings = [spec.format.name, spec.allow_code_execution, signature, wanted.model_dump(mode="json")]
+    settings = [spec.format.name, spec.allow_code_execution, signature, compile.model_dump(mode="json")]
     place = f"{spec.digest.removeprefix('sha256:')[:16]}-{content_hash(settings)[:8]}"
     return CompileTask(
         model=spec.model,
@@ -53,23 +53,23 @@ def compile_task(version: Version, wanted: Compile, platform: Platform) -> Compi
         digest=spec.digest,
         format=spec.format.name,
         prefix=f"s3://{platform.storage_bucket}/{version.namespace}/compiled/{place}/",
-        to=wanted.to,
-        rtol=wanted.parity.rtol,
-        label_agreement=wanted.parity.label_agreement,
+        to=compile.to,
+        rtol=compile.parity.rtol,
+        label_agreement=compile.parity.label_agreement,
         allow_code_execution=spec.allow_code_execution,
         signature=signature,
     )
 
 
-def compile_job(version: Version, wanted: Compile, platform: Platform) -> Manifest:
-    """The Job whose pod fetches the model, compiles it, and stores what came of it."""
+def compile_job(version: Version, compile: Compile, platform: Platform) -> Manifest:
+    """Return the Job whose pod fetches the model, compiles it, and stores the outcome."""
     return _job(
-        version, compile_job_name(version), _compiling_pod(compile_task(version, wanted, platform).to_json(), platform)
+        version, compile_job_name(version), _compiling_pod(compile_task(version, compile, platform).to_json(), platform)
     )
 
 
 def delete_job_name(model: Model, number: str, uri: str) -> str:
-    """The name of the Job that deletes what a version had stored; a version made anew may have stored it elsewhere."""
+    """The name of the Job that deletes what a version had stored; a version made again may have stored it elsewhere."""
     return f"{version_name(model.name, number)}-delete-{content_hash(uri)[:4]}"
 
 
@@ -93,7 +93,7 @@ def _job(owner: Obj[Any], name: str, pod: Manifest) -> Manifest:
             "backoffLimit": RETRIES,
             "activeDeadlineSeconds": DEADLINE_SECONDS,
             "ttlSecondsAfterFinished": KEPT_SECONDS,
-            # An eviction is nobody's fault: it does not count against backoffLimit.
+            # An eviction is not the pod's fault: it does not count against backoffLimit.
             "podFailurePolicy": {
                 "rules": [
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
@@ -111,17 +111,17 @@ def _compiling_pod(task: str, platform: Platform) -> Manifest:
     """Three containers, one after another: the one that loads the model, whose code may be anybody's, has no keys."""
     model = {"name": "model", "mountPath": contract.MODEL_DIR}
     compiled = {"name": "compiled", "mountPath": contract.COMPILED_DIR}
-    told, trust = [{"name": contract.ENV_TASK, "value": task}], tls_mounts(platform)
+    variables, trust = [{"name": contract.ENV_TASK, "value": task}], tls_mounts(platform)
 
     def container(name: str, mounts: list[Manifest], **more: object) -> Manifest:
         return {**_container(name, platform), "volumeMounts": mounts, **more}
 
-    with_storage = {"env": [*told, *storage_env(platform)], **_keys(platform)}
+    with_storage = {"env": [*variables, *storage_env(platform)], **_keys(platform)}
     return _pod(
         platform,
         initContainers=[
             container("fetch", [model, TMP, *trust], **with_storage),
-            container("compile", [{**model, "readOnly": True}, compiled, TMP], env=told),
+            container("compile", [{**model, "readOnly": True}, compiled, TMP], env=variables),
         ],
         containers=[container(STORE, [{**compiled, "readOnly": True}, TMP, *trust], **with_storage)],
         volumes=("model", "compiled", "tmp"),

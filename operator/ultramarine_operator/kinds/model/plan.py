@@ -1,17 +1,18 @@
-"""What is true of a Model, and of a ModelVersion, given what was seen."""
+"""Plans of a Model and of a ModelVersion, given what was seen."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from ultramarine.resources.model import ModelSpec, ModelVersionSpec, version_number
+from ultramarine.resources.model import ModelSpec, ModelStatus, ModelVersionSpec, ModelVersionStatus, version_number
 from ultramarine_contract.errors import StorageError, listed
 from ultramarine_contract.formats import CODE_EXECUTING_FORMATS
 from ultramarine_contract.meta import MODEL_VERSION, Manifest, Ref
 from ultramarine_contract.score import score
 from ultramarine_contract.trusted_types import remedy_for, untrusted
 
+from ...shared import statuses
 from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.plan import Event, Obj, Plan, Platform, Seen
 from ...shared.questions import MAX_HASHED, ArtifactFacts, CheckArtifact, Question
@@ -23,11 +24,10 @@ READ_AGAIN = timedelta(minutes=5)  # what has another digest may have been read 
 
 
 def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
-    """Count the versions, and say of every alias whether it leads anywhere."""
+    """Count the versions, and check that every alias leads to one."""
     versions = {str(v["spec"]["version"]): v for v in versions_of(model, seen)}
     numbers = sorted(map(version_number, versions), reverse=True)
     ready = [n for n in numbers if is_true(versions[str(n)].get("status") or {}, "Ready")]
-    told = version_number(model.status.get("latestVersion"))
     broken = {alias: to for alias, to in model.spec.aliases.items() if to not in versions}
     if broken:
         which = ", ".join(f"{alias} -> {to}" for alias, to in sorted(broken.items()))
@@ -36,24 +36,23 @@ def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
         conditions = (Condition("Ready", False, "VersionNotFound", message), *health(done=False, progress=message))
     else:
         conditions = (Condition("Ready", True, "AliasesResolved", f"{len(numbers)} versions"),)
-    latest = max([told, *numbers])
+    latest = max([version_number(model.status.get("latestVersion")), *numbers])
     deletion = deleting.deletion(model, seen, now)
     retired = [v for v in _retired(model, seen) if deleting.may_go(model, v, seen.platform)]
-    status: Manifest = {
-        "observedGeneration": model.generation,
-        "versions": len(numbers) - len(retired),
-        "latestVersion": str(latest) if latest else "",
-        "latestReadyVersion": str(ready[0]) if ready else "",
-        "aliases": ", ".join(f"{alias}={to}" for alias, to in sorted(model.spec.aliases.items())),
-        "conditions": merge(
-            model.status.get("conditions") or [], (*conditions, *deletion.conditions), model.generation, now
-        ),
-    }
+    status = ModelStatus(
+        observed_generation=model.generation,
+        versions=len(numbers) - len(retired),
+        latest_version=str(latest) if latest else "",
+        latest_ready_version=str(ready[0]) if ready else "",
+        aliases=", ".join(f"{alias}={to}" for alias, to in sorted(model.spec.aliases.items())),
+    )
     if deletion.artifacts:
-        status["artifacts"] = [artifact.told() for artifact in deletion.artifacts]
+        status.artifacts = [artifact.status for artifact in deletion.artifacts]
+    former_conditions = model.status.get("conditions") or []
+    merged = merge(former_conditions, (*conditions, *deletion.conditions), model.generation, now)
     names = ", ".join(sorted(version["metadata"]["name"] for version in retired))
     return Plan(
-        status,
+        {**statuses.dumped(status), "conditions": merged},
         apply=deletion.apply,
         delete=(*deletion.delete, *(Ref.to(MODEL_VERSION, version) for version in retired)),
         absent=deletion.absent,
@@ -66,7 +65,7 @@ def plan_model(model: Obj[ModelSpec], seen: Seen, now: datetime) -> Plan:
 
 
 def _retired(model: Obj[ModelSpec], seen: Seen) -> list[Manifest]:
-    """The versions that retention gives up: older than the newest ready ones, and named by nobody."""
+    """Return the versions that retention gives up: older than the newest ready ones, and not named anywhere."""
     if model.spec.retention is None:
         return []
     versions = [v for v in versions_of(model, seen) if not v["metadata"].get("deletionTimestamp")]
@@ -76,7 +75,7 @@ def _retired(model: Obj[ModelSpec], seen: Seen) -> list[Manifest]:
         return []
     spared = {*model.spec.aliases.values(), *named(model, seen)}
     old = [v for v in versions if _number(v) < kept[0] and str(v["spec"]["version"]) not in spared]
-    # Those of pods that are still to be replaced too.
+    # A version of pods that are still to be replaced stays too.
     return [v for v in old if not server_of(model, str(v["spec"]["version"]), seen)]
 
 
@@ -85,7 +84,7 @@ def _number(version: Manifest) -> int:
 
 
 def questions_version(version: Obj[ModelVersionSpec], seen: Seen) -> tuple[Question, ...]:
-    """Ask the storage for the artifact until it was found to be right; the servers check it again at every load."""
+    """Ask the storage for the artifact until it is verified; the servers check it again at every load."""
     version = trust.permitted(version, seen)
     if _refused(version.spec) or _foreign(version, seen.platform):
         return ()
@@ -93,14 +92,14 @@ def questions_version(version: Obj[ModelVersionSpec], seen: Seen) -> tuple[Quest
 
 
 def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> Plan:
-    """Say whether the version can be served, and if not, why."""
+    """Return if the version can be served, and otherwise the reason."""
     version = trust.permitted(version, seen)
     spec = version.spec
     after: timedelta | None = None
     size = int(version.status.get("bytes") or 0)
     compiled = compiling.former(version)
-    if why := _refused(spec):
-        state, condition = "Refused", Condition("Ready", False, compiling.REFUSED, why)
+    if refusal := _refused(spec):
+        state, condition = "Refused", Condition("Ready", False, compiling.REFUSED, refusal)
     elif _foreign(version, seen.platform):
         own = _own(version, seen.platform)
         message = (
@@ -112,7 +111,7 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
             state, condition = "Ready", _found_before(version, seen.platform, size)
         else:
             answer = seen.answers.get(_check(version, seen.platform))
-            state, condition = _judge(version, answer, seen.platform)
+            state, condition = _assess(version, answer, seen.platform)
             mismatch = condition.reason == "DigestMismatch"
             after = None if condition.status else READ_AGAIN if mismatch else LOOK_AGAIN
             size = answer.bytes if isinstance(answer, ArtifactFacts) else size
@@ -122,56 +121,51 @@ def plan_version(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> P
             after = compiled.after
     stuck = condition.message if state in ("Refused", "Invalid") else ""
     shown = health(done=condition.status is True, failed=stuck, progress=condition.message)
-    shown_score = score(spec.lineage.metrics)
     compatible = _compatible(compiled)
-    told = (condition, *((compiled.condition,) if _is_told(version, condition, compiled) else ()), *compatible, *shown)
-    status: Manifest = {
-        "observedGeneration": version.generation,
-        "state": state,
-        "bytes": size,
-        **({"score": shown_score} if shown_score else {}),
-        "conditions": merge(version.status.get("conditions") or [], told, version.generation, now),
-    }
-    if compiled.figures:
-        status["compiled"] = compiled.figures
-    if permission := trust.shown(version, seen, now):
-        status["codeExecution"] = permission
-    events = _diary(version, condition, compiled.condition, *compatible)
-    return Plan(status, apply=compiled.apply, events=events, after=after)
+    of_compiling = (compiled.condition,) if _shows_compiling(version, condition, compiled) else ()
+    status = ModelVersionStatus(observed_generation=version.generation, state=state, bytes=size)
+    if metrics := score(spec.lineage.metrics):
+        status.score = metrics
+    status.compiled = compiled.figures
+    status.code_execution = trust.shown(version, seen, now)
+    conditions = (condition, *of_compiling, *compatible, *shown)
+    merged = merge(version.status.get("conditions") or [], conditions, version.generation, now)
+    events = _events(version, condition, compiled.condition, *compatible)
+    return Plan({**statuses.dumped(status), "conditions": merged}, apply=compiled.apply, events=events, after=after)
 
 
 FOUND = Condition("Ready", True, "ArtifactFound", "")
 
 
-def _with(compiled: compiling.Compilation, version: Obj[ModelVersionSpec], found: Condition) -> tuple[str, Condition]:
-    """The state of a version whose artifact was found right.
+def _with(compiled: compiling.Compilation, version: Obj[ModelVersionSpec], ready: Condition) -> tuple[str, Condition]:
+    """Return the state of a version whose artifact is verified.
 
     One that asks for compiling is not ready before that has ended, well or not: an endpoint that follows it would
     roll twice. One that no server can load is not ready, so that @latest does not lead to it.
     """
-    wanted, outcome = version.spec.compile, compiled.condition
+    settings, outcome = version.spec.compile, compiled.condition
     if compiled.unloadable:
         state = "Refused" if outcome.reason == compiling.REFUSED else "Invalid"
         return state, Condition("Ready", False, outcome.reason, outcome.message)
-    if compiling.is_automatic(version) or wanted is None:
-        return "Ready", found
+    if compiling.is_automatic(version) or settings is None:
+        return "Ready", ready
     if compiled.under_way:
         return "Compiling", Condition("Ready", False, compiling.COMPILING, outcome.message)
-    if wanted.on_failure == "Fail" and not outcome.status and outcome.reason != compiling.NOT_ASKED:
+    if settings.on_failure == "Fail" and not outcome.status and outcome.reason != compiling.NOT_ASKED:
         return "Invalid", Condition("Ready", False, outcome.reason, outcome.message)
-    return "Ready", found
+    return "Ready", ready
 
 
 def _compatible(compiled: compiling.Compilation) -> tuple[Condition, ...]:
-    """A warning if another version of its library saved the model than the servers have."""
+    """Return a warning if another version of its library saved the model than the servers have."""
     if not compiled.mismatch:
         return ()
     return (Condition(compiling.COMPATIBLE, False, compiling.MISMATCH, compiled.mismatch),)
 
 
-def _diary(version: Obj[ModelVersionSpec], *new: Condition) -> tuple[Event, ...]:
-    """An event for each condition that says something else than before, and each thing once."""
-    lines: dict[str, Event] = {}
+def _events(version: Obj[ModelVersionSpec], *new: Condition) -> tuple[Event, ...]:
+    """Return an event for each condition with another reason than before, and each reason once."""
+    events: dict[str, Event] = {}
     background = compiling.is_automatic(version)
     for condition in new:
         before = (find(version.status, condition.type) or {}).get("reason")
@@ -182,13 +176,13 @@ def _diary(version: Obj[ModelVersionSpec], *new: Condition) -> tuple[Event, ...]
             quiet = True
         if condition.reason not in untold:
             event = Event(condition.reason, condition.message, "Normal" if quiet else "Warning")
-            lines.setdefault(condition.reason, event)
-    return tuple(lines.values())
+            events.setdefault(condition.reason, event)
+    return tuple(events.values())
 
 
 def _refused(spec: ModelVersionSpec) -> str:
-    """Why no server loads it without permission, and the remedy; nothing if one does."""
-    types = untrusted(spec.format.untrusted_types)  # by the list of today, which may be longer than the trainer's was
+    """Return why no server loads it without permission, and the remedy; empty if one does."""
+    types = untrusted(spec.format.untrusted_types)  # by the operator's list, which may be longer than the trainer's was
     if spec.allow_code_execution or not (types or spec.format.name in CODE_EXECUTING_FORMATS):
         return ""
     if types:
@@ -204,7 +198,7 @@ def _refused(spec: ModelVersionSpec) -> str:
 
 
 def _own(version: Obj[ModelVersionSpec], platform: Platform) -> str:
-    """The folder of the version's namespace."""
+    """Return the folder of the version's namespace."""
     return f"s3://{platform.storage_bucket}/{version.namespace}/"
 
 
@@ -214,37 +208,37 @@ def _is_readable(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
 
 
 def _foreign(version: Obj[ModelVersionSpec], platform: Platform) -> bool:
-    """Whether the artifact lies where only the operator's own keys would find it: it must not ask for others."""
+    """True if only the operator's own keys would find the artifact: the operator must not read it for others."""
     return platform.storage_confined and not _is_readable(version, platform)
 
 
 def _check(version: Obj[ModelVersionSpec], platform: Platform) -> CheckArtifact:
-    """The question for the artifact. The operator's keys may open more than the namespace's: it reads no more."""
+    """Return the question for the artifact. It reads no more than the namespace's own keys could open."""
     uri = version.spec.uri
     return CheckArtifact(uri, hashes=not uri.endswith("/") and _is_readable(version, platform))
 
 
-def _is_told(version: Obj[ModelVersionSpec], ready: Condition, compiled: compiling.Compilation) -> bool:
-    """Whether Compiled is there yet: asked for, it comes when the artifact was found right, and stays."""
+def _shows_compiling(version: Obj[ModelVersionSpec], ready: Condition, compiled: compiling.Compilation) -> bool:
+    """True if the status has Compiled: if asked for, it appears once the artifact is verified, and stays."""
     begun = ready.status is True or ready.reason == compiling.COMPILING or compiling.has_begun(version)
     return begun or not compiled.under_way
 
 
 def _settled(version: Obj[ModelVersionSpec]) -> bool:
-    """Found right once: neither its uri nor its digest can change since."""
+    """True if the artifact was verified once: neither its uri nor its digest can change since."""
     ready = find(version.status, "Ready")
     return (ready is not None and ready.get("reason") == FOUND.reason) or compiling.has_begun(version)
 
 
 def _found_before(version: Obj[ModelVersionSpec], platform: Platform, size: int) -> Condition:
-    """What was said when the artifact was found; if it was compiled since, the same again."""
-    known = find(version.status, "Ready") or {}
-    same = known.get("reason") == FOUND.reason and known.get("message")
+    """Return the condition of the pass that verified the artifact, also if compiling has changed it since."""
+    former = find(version.status, "Ready") or {}
+    same = former.get("reason") == FOUND.reason and former.get("message")
     return replace(FOUND, message=str(same or _verified(version, platform, size)))
 
 
 def _verified(version: Obj[ModelVersionSpec], platform: Platform, size: int) -> str:
-    """Say what of an artifact of so many bytes is known to be right, and what is checked later."""
+    """Describe what is verified of an artifact of `size` bytes, and what the servers check later."""
     if not version.spec.uri.endswith("/") and not (_check(version, platform).hashes and size <= MAX_HASHED):
         why = f"it has more than {MAX_HASHED // 2**20} MiB"
         if not _is_readable(version, platform):
@@ -257,11 +251,11 @@ def _verified(version: Obj[ModelVersionSpec], platform: Platform, size: int) -> 
     return "stored, and its content has spec.digest"
 
 
-def _judge(version: Obj[ModelVersionSpec], answer: object, platform: Platform) -> tuple[str, Condition]:
+def _assess(version: Obj[ModelVersionSpec], answer: object, platform: Platform) -> tuple[str, Condition]:
     spec = version.spec
     if isinstance(answer, ArtifactFacts):
         if answer.digest and answer.digest != spec.digest:
-            # The digest of what others have stored is not told: the namespace's own keys may not open it.
+            # The digest of another namespace's artifact is not shown: the namespace's own keys may not open it.
             other = answer.digest if spec.uri.startswith(_own(version, platform)) else "another"
             message = f"spec.digest is {spec.digest}, but what lies at {spec.uri} has {other}"
             return "Invalid", Condition("Ready", False, "DigestMismatch", message)

@@ -1,4 +1,4 @@
-"""Which versions of a Model endpoints serve: what they name, and what a pool chooses by labels and an alias."""
+"""Versions of a Model that endpoints serve: named in a deployment, or chosen by a pool's labels and alias."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ Model = Obj[ModelSpec]
 
 
 def versions_of(model: Model, seen: Seen) -> list[Manifest]:
-    """The versions of this Model; others that are seen have to do with what is deleted."""
+    """Return the versions of this Model; the others were seen because of files to delete."""
     return [v for v in seen.others("ModelVersion") if v["spec"].get("model") == model.name and v["spec"].get("version")]
 
 
 def named(model: Model, seen: Seen) -> set[str]:
-    """The references to this Model in the specs of endpoints: numbers and aliases."""
+    """Return the references to this Model in the specs of endpoints: numbers and aliases."""
     deployments = (d for endpoint in seen.others("OnlineEndpoint") for d in _deployments(endpoint))
-    wanted = (str(deployment.get("model", "")) for deployment in deployments)
-    return {reference.rpartition("@")[2] for reference in wanted if reference.startswith(f"{model.name}@")}
+    references = (str(deployment.get("model", "")) for deployment in deployments)
+    return {reference.rpartition("@")[2] for reference in references if reference.startswith(f"{model.name}@")}
 
 
 def server_of(model: Model, number: str, seen: Seen) -> str:
-    """Who serves a version, or may have to fetch it again, in words; nothing where nobody does."""
+    """Name the endpoint or pool that serves a version or may have to fetch it again; empty if none does."""
     name = version_name(model.name, number)
     for endpoint in seen.others("OnlineEndpoint"):
         status = endpoint.get("status") or {}
         # While pods are replaced, both versions answer: "churn-1 and churn-2".
-        told = (str(each.get("modelVersion")) for each in (status, *(status.get("deployments") or [])))
-        if any(name in words.split(" and ") for words in told):
+        served = (str(part.get("modelVersion")) for part in (status, *(status.get("deployments") or [])))
+        if any(name in versions.split(" and ") for versions in served):
             return f"OnlineEndpoint {endpoint['metadata']['name']}"
     for server, alias, waits in _pools(model, seen):
         if waits:
@@ -52,21 +52,21 @@ def _deployments(endpoint: Manifest) -> list[Manifest]:
 
 
 def _pools(model: Model, seen: Seen) -> Iterator[tuple[str, str, bool]]:
-    """Each pool that has the Model: whose it is, its alias, and whether its list waits for something."""
+    """Yield each pool that has the Model: its endpoint, its alias, and True if its list waits to be written."""
     labels = model.manifest["metadata"].get("labels") or {}
     for endpoint in seen.others("OnlineEndpoint"):
-        told = (endpoint.get("status") or {}).get("deployments") or []
-        waiting = {each.get("name") for each in told if each.get("state") == "Waiting"}
+        statuses = (endpoint.get("status") or {}).get("deployments") or []
+        waiting = {status.get("name") for status in statuses if status.get("state") == "Waiting"}
         for deployment in _deployments(endpoint):
             pool = deployment.get("pool")
-            wanted = ((pool or {}).get("selector") or {}).get("matchLabels") or {}
-            if pool and all(labels.get(key) == value for key, value in wanted.items()):
+            selector = ((pool or {}).get("selector") or {}).get("matchLabels") or {}
+            if pool and all(labels.get(key) == value for key, value in selector.items()):
                 name = f"OnlineEndpoint {endpoint['metadata']['name']}"
                 yield name, str(pool.get("alias") or LATEST), deployment.get("name") in waiting
 
 
 def _chosen(model: Model, alias: str, seen: Seen) -> str:
-    """The number of the version that a pool serves under this alias; nothing where none of that is ready."""
+    """Return the number of the version that a pool serves under this alias; empty if that version is not ready."""
     versions = versions_of(model, seen)
     ready = [str(v["spec"]["version"]) for v in versions if is_true(v.get("status") or {}, "Ready")]
     if alias == LATEST:

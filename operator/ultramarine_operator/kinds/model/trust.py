@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from ultramarine.resources.model import ModelVersionSpec, trusts
+from ultramarine.resources.model import CodeExecution, ModelVersionSpec, ModelVersionStatus, trusts
 from ultramarine_contract.meta import ANNOTATION_TRUSTED_BY, Manifest
 
+from ...shared import statuses
 from ...shared.conditions import timestamp
 from ...shared.plan import Obj, Platform, Seen
 from .manifests import Version
@@ -22,7 +23,7 @@ class Permission:
 
 
 def permission(version: Manifest, model: Manifest | None, platform: Platform) -> Permission | None:
-    """The permission of a version, whose Model is `model`; None if it must not run code."""
+    """Return the permission of a version of `model`; None if it must not run code."""
     if version["spec"].get("allowCodeExecution") is True:
         field = f"spec.allowCodeExecution of ModelVersion {version['metadata']['name']}"
         return Permission(_who(version, platform), field)
@@ -33,13 +34,13 @@ def permission(version: Manifest, model: Manifest | None, platform: Platform) ->
 
 
 def model_of(version: Manifest, seen: Seen) -> Manifest | None:
-    """The Model of a version, if it is there."""
+    """Return the Model of a version, if it exists."""
     name = version["spec"].get("model")
     return next((model for model in seen.others("Model") if model["metadata"]["name"] == name), None)
 
 
 def permitted(version: Version, seen: Seen) -> Version:
-    """The version with the permission of its Model among its own."""
+    """Return the version with the permission of its Model among its own."""
     if version.spec.allow_code_execution:
         return version
     if not trusts(model_of(version.manifest, seen)):
@@ -47,23 +48,22 @@ def permitted(version: Version, seen: Seen) -> Version:
     return replace(version, spec=version.spec.model_copy(update={"allow_code_execution": True}))
 
 
-def shown(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> Manifest | None:
-    """The permission as the version's status shows it."""
-    found = permission(version.manifest, model_of(version.manifest, seen), seen.platform)
-    if found is None:
+def shown(version: Obj[ModelVersionSpec], seen: Seen, now: datetime) -> CodeExecution | None:
+    """Return the permission as the version's status shows it."""
+    given = permission(version.manifest, model_of(version.manifest, seen), seen.platform)
+    if given is None:
         return None
-    said = {"through": found.through, **({"allowedBy": found.by} if found.by else {})}
-    before = version.status.get("codeExecution")
-    before = before if isinstance(before, dict) else {}
-    same = {name: value for name, value in before.items() if name != "since"} == said
-    since = before.get("since") if same else None
-    return {**said, "since": since if isinstance(since, str) else timestamp(now)}
+    status = CodeExecution(through=given.through, **({"allowed_by": given.by} if given.by else {}))
+    without = version.status.keys() - {"codeExecution"}
+    before = statuses.former(version, ModelVersionStatus, without).code_execution or CodeExecution()
+    is_same = (before.through, before.allowed_by) == (status.through, status.allowed_by)
+    return status.model_copy(update={"since": (before.since if is_same else None) or timestamp(now)})
 
 
 def _who(manifest: Manifest, platform: Platform) -> str:
-    """The user that the API server wrote down; elsewhere anybody could have written it.
+    """Return the user that the API server recorded; empty if it does not, since any writer could have set the name.
 
-    For what the operator itself has registered that is who asked for the training.
+    For a version that the operator registered it is the user who asked for the training.
     """
     annotations = manifest["metadata"].get("annotations") or {}
     user = str(annotations.get(ANNOTATION_TRUSTED_BY) or "")[:500] if platform.knows_requester else ""

@@ -19,21 +19,21 @@ Job = Obj[TrainingJobSpec]
 GPU = "nvidia.com/gpu"
 FAILURES = range(1, 256)  # the exit codes of a command that failed
 MAX_PARAMETER, MAX_PARAMETER_NAME = 500, 250  # characters that every release of MLflow takes
-MAX_TOLD = 64 * 1024  # of all parameters together: Linux gives one variable twice as much
+MAX_PARAMETERS = 64 * 1024  # characters of all parameters together: Linux gives one variable twice as much
 
 
 def output_prefix(job: Job, platform: Platform) -> str:
-    """Where this very job's results go: the uid keeps a later job of the same name apart."""
+    """Return the folder of this job's results; its uid keeps a later job of the same name apart."""
     return f"s3://{platform.storage_bucket}/{job.namespace}/trainingjobs/{job.name}/{job.uid}/"
 
 
 def command(job: Job) -> list[str]:
-    """The whole command line with its references filled in. Raises InvalidSpec for one that refers to nothing."""
+    """Return the command line with its references filled in. Raises InvalidSpec for one without a target."""
     return training.command_line(job.spec, job.spec.parameters, "spec", "spec.parameters")
 
 
 def source_config_map(job: Job) -> Manifest | None:
-    """The inline source as a ConfigMap, or nothing without any."""
+    """Return the inline source as a ConfigMap; None without any."""
     return training.source_config_map(job, _source_name(job))
 
 
@@ -42,7 +42,7 @@ def _source_name(job: Job) -> str:
 
 
 def ranks_service(job: Job) -> Manifest | None:
-    """The headless Service by which the pods of several nodes find node 0, ready or not."""
+    """Return the headless Service by which the pods of several nodes find node 0, ready or not."""
     if job.spec.nodes == 1:
         return None
     return {
@@ -63,9 +63,9 @@ def _service_name(job: Job) -> str:
 
 
 def training_job(job: Job, platform: Platform, memory: str = "", active_seconds: int = 0) -> Manifest:
-    """The Job that trains. Kubernetes retries, suspends and ends it, so it goes on while the operator is down.
+    """Return the Job that trains. Kubernetes retries, suspends and ends it, also while the operator is down.
 
-    `memory` is a limit that is more than what the spec says, `active_seconds` how much of its deadline is used up.
+    `memory` is a limit above that of the spec, `active_seconds` the used part of its deadline.
     """
     spec = job.spec
     job_spec: Manifest = {
@@ -109,7 +109,7 @@ def _on_exit(action: str, operator: str, codes: list[int]) -> Manifest:
 
 
 def _worth_retrying(job: Job) -> tuple[int, ...]:
-    """The exit codes for which the author asks for another attempt by name."""
+    """Return the exit codes for which the author asks for another attempt by name."""
     policy = job.spec.pod_failure_policy
     if policy is None:
         return ()
@@ -124,7 +124,7 @@ def _worth_retrying(job: Job) -> tuple[int, ...]:
 
 
 def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
-    """The pod, with what a gang and checkpoints ask of it."""
+    """Return the pod, with the fields that a gang and checkpoints need."""
     spec, trial = job.spec, trials.task_of(job.manifest)
     formats = {name: (out.format or contract.AUTO) if out.register_as else "" for name, out in spec.outputs.items()}
     if trial and trial.register in formats:
@@ -141,33 +141,35 @@ def pod_spec(job: Job, platform: Platform, memory: str = "") -> Manifest:
     more: Manifest = {"subdomain": _service_name(job)} if spec.nodes > 1 else {}
     if task.checkpoint:
         more["terminationGracePeriodSeconds"] = task.checkpoint.grace_seconds
-    told = context(job, platform)
+    job_context = context(job, platform)
     code, args, env = _source_name(job), command(job), trials.trial_env(job.manifest, platform)
-    return training.pod_spec(job, platform, task, told, source=code, args=args, env=env, memory=memory, more=more)
+    return training.pod_spec(
+        job, platform, task, job_context, source=code, args=args, env=env, memory=memory, more=more
+    )
 
 
 def checkpoint_task(job: Job) -> CheckpointTask | None:
-    """What the trainer does about checkpoints, if the job has any."""
-    wanted = job.spec.checkpoint
-    if wanted is None or not wanted.enabled:
+    """Return the trainer's task with checkpoints, if the job has any."""
+    checkpoint = job.spec.checkpoint
+    if checkpoint is None or not checkpoint.enabled:
         return None
     return CheckpointTask(
-        resume=wanted.resume == "Auto",
-        resume_from=wanted.resume_from or "",
-        grace_seconds=wanted.grace_period_seconds,
+        resume=checkpoint.resume == "Auto",
+        resume_from=checkpoint.resume_from or "",
+        grace_seconds=checkpoint.grace_period_seconds,
     )
 
 
 def gang_task(job: Job) -> GangTask | None:
-    """How the pods work together; nothing for a plain command in one pod."""
+    """Return how the pods work together; None for a plain command in one pod."""
     spec = job.spec
     if spec.framework is None and spec.nodes == 1:
         return None
     gpus = spec.resources.limits.get(GPU, 0)
-    each = int(gpus) if spec.framework in ("torch", "mpi") and str(gpus).isdigit() else 1
+    processes = int(gpus) if spec.framework in ("torch", "mpi") and str(gpus).isdigit() else 1
     return GangTask(
         framework=spec.framework or "none",
-        processes=spec.processes_per_node or max(each, 1),
+        processes=spec.processes_per_node or max(processes, 1),
         nodes=spec.nodes,
         min_nodes=spec.elastic.min_nodes if spec.elastic else 0,
         # The name that Kubernetes gives a pod of an Indexed Job in its subdomain.
@@ -176,9 +178,9 @@ def gang_task(job: Job) -> GangTask | None:
 
 
 def context(job: Job, platform: Platform) -> TrainingContext:
-    """Who and what the attempt is, and whom it tells; of parameters as much as a variable has room for."""
+    """Return the identity of the attempt, and where it reports; parameters as far as a variable has room for them."""
     parameters: dict[str, str] = {}
-    room = MAX_TOLD
+    room = MAX_PARAMETERS
     for name, value in sorted(job.spec.parameters.items()):
         room -= len(json.dumps({name: value[:MAX_PARAMETER]}))
         if len(name) <= MAX_PARAMETER_NAME and room >= 0:

@@ -13,7 +13,7 @@ def in_bytes(quantity: str) -> int:
     return math.ceil(amount(quantity))
 
 
-def known(job: Job, memory: str) -> str:
+def limit_in_status(job: Job, memory: str) -> str:
     """Return the limit in the status, if an earlier pass can have raised it: other writers of a status may not."""
     if job.spec.on_out_of_memory is None or not QUANTITY.fullmatch(memory):
         return ""

@@ -104,7 +104,7 @@ def _unfinished(job: Job, seen: Seen, child: JobView, facts: TrainingJobStatus, 
 
 
 def _children(job: Job, seen: Seen, child: JobView | None, facts: TrainingJobStatus) -> tuple[Manifest, ...]:
-    made = training_job(job, seen.platform, memory.known(job, facts.memory), facts.active_seconds)
+    made = training_job(job, seen.platform, memory.limit_in_status(job, facts.memory), facts.active_seconds)
     changed = made if child is None else queues.with_changes(child.manifest, made, CHANGING)
     children = (source_config_map(job), ranks_service(job), changed)
     return tuple(manifest for manifest in children if manifest is not None)
@@ -228,7 +228,7 @@ def _more_memory(job: Job, child: JobView, facts: TrainingJobStatus, now: dateti
     if policy is None or not killed:
         return None
     limit = str(child.manifest["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"])
-    raised = memory.known(job, facts.memory)
+    raised = memory.limit_in_status(job, facts.memory)
     if raised and memory.in_bytes(raised) > memory.in_bytes(limit):
         state = states.pending("Retrying", f"{limit} of memory were not enough; the next attempt gets {raised}")
         return runs.planned(job, state, facts, now, delete=(child.ref,))
