@@ -104,7 +104,7 @@ def test_a_namespace_that_was_deleted_blocks_no_upgrade(release: Release, namesp
     # Nothing of a bare cluster takes it away, but the API server admits nothing in it from now on.
     release.home.cluster.run("delete", "namespace", teams[1], "--wait=false")
     for _ in range(2):
-        assert f"Namespace {teams[1]} is listed and not there" in release.upgrade(*teams)
+        assert f"Namespace {teams[1]} is listed and does not exist" in release.upgrade(*teams)
         text = release.get("configmap", "ultramarine-operator")["data"]["settings.yaml"]
         assert settings.parse(text).namespaces == [release.home.namespace, teams[0]]
 

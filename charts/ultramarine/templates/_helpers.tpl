@@ -8,12 +8,12 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- define "ultramarine.image" -}}
 {{- if not .image.repository }}
-{{- fail "images.operator.repository, images.trainer.repository, images.server.repository and, with gateway.enabled, images.gateway.repository and, without storage.endpoint, images.storage.repository have to be set: no images are published yet; `make install CONTEXT=... REGISTRY=...` builds, pushes and installs them" }}
+{{- fail "images: a repository is missing. Set images.operator.repository, images.trainer.repository and images.server.repository, with gateway.enabled images.gateway.repository, and without storage.endpoint images.storage.repository: use the values file of a release, or build, push and install by `make install CONTEXT=... REGISTRY=...`" }}
 {{- end }}
 {{- .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
 {{- end }}
 
-{{- /* What `pods` says for one component, as JSON: its own fields, and the common ones. */ -}}
+{{- /* The `pods` values of a component, as JSON: its own fields, and the common ones. */ -}}
 {{- define "ultramarine.pod" -}}
 {{- $pod := dict }}
 {{- $own := get .root.Values.pods .component }}
@@ -52,7 +52,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{- /* More variables of a component, with `outside` those for what lies outside as well, of which its own go first. */ -}}
+{{- /* More variables of a component; with `outside` also those for hosts outside the cluster, which its own override. */ -}}
 {{- define "ultramarine.env" -}}
 {{- $own := (include "ultramarine.pod" . | fromJson).extraEnv }}
 {{- $names := list }}
@@ -69,7 +69,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{- /* Proxies, and the file with private authorities, for programs that ask something outside the cluster. */ -}}
+{{- /* Proxies, and the file of private authorities, for clients of hosts outside the cluster. */ -}}
 {{- define "ultramarine.outsideEnv" -}}
 {{- $env := list }}
 {{- $proxy := .Values.proxy }}
@@ -91,7 +91,7 @@ topologySpreadConstraints:
 {{- $env | toJson }}
 {{- end }}
 
-{{- /* The source of a volume with private authorities, or nothing. */ -}}
+{{- /* The source of a volume with private authorities; empty without them. */ -}}
 {{- define "ultramarine.ca" -}}
 {{- $items := list (dict "key" .Values.ca.key "path" "ca.crt") }}
 {{- if and .Values.ca.configMap .Values.ca.secret }}
@@ -153,7 +153,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{- /* The secrets of an embedded server's accounts, base64: those that its Secret has, and new ones made once a rendering. */ -}}
+{{- /* The secrets of an embedded server's accounts, base64: those of its Secret, and new ones, made once a rendering. */ -}}
 {{- define "ultramarine.accountsOf" -}}
 {{- if not (hasKey .root.Values .secret) }}
 {{- $known := ((lookup "v1" "Secret" .root.Release.Namespace .secret) | default dict).data | default dict }}
@@ -174,12 +174,12 @@ imagePullSecrets:
 {{- include "ultramarine.accountsOf" (dict "root" . "secret" "ultramarine-storage-accounts" "names" (list "root" "operator")) }}
 {{- end }}
 
-{{- /* Those that the operator looks after: the release's own, and those listed that are there. */ -}}
+{{- /* The namespaces of the operator: the release's own, and the listed ones that exist. */ -}}
 {{- define "ultramarine.namespaces" -}}
 {{ (include "ultramarine.seen" . | fromJson).namespaces | toJson }}
 {{- end }}
 
-{{- /* Those that have an account of the embedded storage, which one that is taken off the list keeps. */ -}}
+{{- /* The namespaces with an account of the embedded storage, which a namespace keeps when it leaves the list. */ -}}
 {{- define "ultramarine.storageClients" -}}
 {{- $clients := include "ultramarine.namespaces" . | fromJsonArray }}
 {{- if .Values.storage.embedded.generateKeys }}
@@ -192,8 +192,8 @@ imagePullSecrets:
 {{- $clients | uniq | toJson }}
 {{- end }}
 
-{{- /* The listed namespaces as the cluster has them, once a rendering: `namespaces` with the release's own, those that
-are `gone`, and those that this upgrade takes off the list (`left`). Without a look at the cluster all are there. */ -}}
+{{- /* The listed namespaces, read from the cluster once a rendering: `namespaces` with the release's own, the missing
+ones (`gone`), and those that this upgrade takes off the list (`left`). Without access to the cluster all count as existing. */ -}}
 {{- define "ultramarine.seen" -}}
 {{- if not (hasKey .Values "seen") }}
 {{- $listed := without (uniq .Values.namespaces) .Release.Namespace }}
@@ -231,7 +231,7 @@ are `gone`, and those that this upgrade takes off the list (`left`). Without a l
 {{- .Values.seen | toJson }}
 {{- end }}
 
-{{- /* Those that have a gateway. In a whole cluster that is looked after, one that is taken off the list goes on by its own. */ -}}
+{{- /* The namespaces with a gateway. With clusterWide, a namespace that leaves the list keeps its gateway. */ -}}
 {{- define "ultramarine.gateways" -}}
 {{- $namespaces := include "ultramarine.namespaces" . | fromJsonArray }}
 {{- if .Values.clusterWide }}
@@ -244,7 +244,7 @@ are `gone`, and those that this upgrade takes off the list (`left`). Without a l
 {{- $namespaces | uniq | toJson }}
 {{- end }}
 
-{{- /* A peer's namespaceSelector: these `values`, which are a list as JSON, or all of the cluster. */ -}}
+{{- /* A peer's namespaceSelector: these `values`, a list as JSON, or the whole cluster. */ -}}
 {{- define "ultramarine.lookedAfter" -}}
 {{- if .root.Values.clusterWide -}}
 namespaceSelector: {}
@@ -259,8 +259,8 @@ namespaceSelector:
 {{ ternary "https" "http" .Values.tls.internal.enabled }}
 {{- end }}
 
-{{- /* The certificates: what each proves, and the Secrets that they lie in. Where no gateway stands before the pods that
-serve, their clients ask for the Services of endpoints. */ -}}
+{{- /* The certificates: their names and their Secrets. Without a gateway, clients of serving pods use the names of
+endpoints' Services. */ -}}
 {{- define "ultramarine.certificates" -}}
 {{- $root := . }}
 {{- $made := list }}
@@ -281,7 +281,7 @@ serve, their clients ask for the Services of endpoints. */ -}}
 {{- $made | toJson }}
 {{- end }}
 
-{{- /* Volume and mount of the Secret of one of them, and the scheme of its probes. */ -}}
+{{- /* Volume and mount of a certificate's Secret, and the scheme of probes. */ -}}
 {{- define "ultramarine.tlsVolume" -}}
 {{- if .root.Values.tls.internal.enabled }}
 - name: tls
@@ -291,7 +291,7 @@ serve, their clients ask for the Services of endpoints. */ -}}
 
 {{- define "ultramarine.tlsMount" -}}
 {{- if .Values.tls.internal.enabled }}
-- {name: tls, mountPath: /etc/ultramarine/tls, readOnly: true}   # what is renewed there counts without a restart
+- {name: tls, mountPath: /etc/ultramarine/tls, readOnly: true}   # renewals need no restart
 {{- end }}
 {{- end }}
 
@@ -299,7 +299,7 @@ serve, their clients ask for the Services of endpoints. */ -}}
 {{- if .Values.tls.internal.enabled }}, scheme: HTTPS{{ end }}
 {{- end }}
 
-{{- /* How Prometheus knows one of them, in whichever namespace, by its short name. */ -}}
+{{- /* The scheme and server name for Prometheus, by the short name, which is equal in all namespaces. */ -}}
 {{- define "ultramarine.scrapeTls" -}}
 {{- if .root.Values.tls.internal.enabled -}}
 , scheme: https, tlsConfig: {serverName: ultramarine-{{ .component }}, ca: {secret: {name: ultramarine-tls-operator, key: ca.crt}}}
@@ -310,12 +310,12 @@ serve, their clients ask for the Services of endpoints. */ -}}
 {{ .Values.storage.endpoint | default (printf "%s://ultramarine-storage.%s.svc:7070" (include "ultramarine.scheme" .) .Release.Namespace) }}
 {{- end }}
 
-{{- /* The PriorityClass of the platform's own pods, or nothing. Each release has its own, so that none takes another's away. */ -}}
+{{- /* The PriorityClass of the platform's own pods, or empty. Each release has a separate one, so that no release removes another's. */ -}}
 {{- define "ultramarine.priorityClass" -}}
 {{- .Values.priorityClass.name | default (ternary (printf "ultramarine-platform-%s" .Release.Namespace) "" .Values.priorityClass.create) -}}
 {{- end }}
 
-{{- /* The tracking server, or nothing. */ -}}
+{{- /* The tracking server, or empty. */ -}}
 {{- define "ultramarine.mlflowUri" -}}
 {{- .Values.mlflow.trackingUri | default (ternary (printf "http://ultramarine-mlflow.%s.svc:5000" .Release.Namespace) "" .Values.mlflow.embedded.enabled) -}}
 {{- end }}
@@ -334,7 +334,7 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{- /* The way to a server elsewhere, by its URL. */ -}}
+{{- /* An egress rule for a server outside, by its URL. */ -}}
 {{- define "ultramarine.egressTo" -}}
 {{- $url := urlParse . -}}
 - ports:
@@ -342,7 +342,7 @@ capabilities: {drop: [ALL]}
   to:
   - ipBlock:
       cidr: 0.0.0.0/0
-      except: [169.254.0.0/16, 168.63.129.16/32, 100.100.100.200/32]   # where clouds give pods the node's own keys
+      except: [169.254.0.0/16, 168.63.129.16/32, 100.100.100.200/32]   # metadata servers of clouds, which hand out the node's own keys
 {{- end }}
 
 {{- define "ultramarine.egressToMlflow" -}}
@@ -382,7 +382,7 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
-{{- /* Whether the API server writes down who made an object: only where it does is the annotation to be believed. */}}
+{{- /* True if the API server records who made an object; only then is the annotation trusted. */}}
 {{- define "ultramarine.knowsRequester" -}}
 {{- $can := .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
 {{- $name := "requested-by-create.ultramarine.dev" -}}
