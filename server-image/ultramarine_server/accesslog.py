@@ -14,7 +14,7 @@ import orjson
 if TYPE_CHECKING:
     from ultramarine_server.http.messages import Request, Response
 
-_WAITING = 1000  # lines that wait to be written; further lines are dropped, so that no request waits for a slow reader
+MAX_LINES = 1000  # lines that wait to be written; further lines are dropped, so that no request waits for a slow reader
 
 
 class AccessLog:
@@ -22,7 +22,7 @@ class AccessLog:
 
     def __init__(self, sampling: float) -> None:
         self._sampling = sampling
-        self._lines: queue.Queue[bytes] = queue.Queue(_WAITING)
+        self._lines: queue.Queue[bytes] = queue.Queue(MAX_LINES)
         self._writer = threading.Thread(target=self._write, name="access-log", daemon=True)
         self._writer.start()
 

@@ -28,7 +28,7 @@ from ultramarine_server.http.routes import Routes
 from ultramarine_server.inference.limits import Limits
 from ultramarine_server.inference.running import Runner
 from ultramarine_server.inference.service import Service
-from ultramarine_server.inference.warmup import LARGEST, LARGEST_IN_POOL, warm_up
+from ultramarine_server.inference.warmup import MAX_NUMBERS, MAX_NUMBERS_IN_POOL, warm_up
 from ultramarine_server.models.model import Loaded, Model
 from ultramarine_server.protocol.tensors import BODY_LIMIT
 from ultramarine_server.repository.single import Single
@@ -100,7 +100,7 @@ def service_for(task: ServingTask, folder: Path, telemetry: Telemetry) -> tuple[
     runner = Runner(max(2, threads), Limits.of(task), telemetry)
 
     def loaded(file: ModelFile) -> Loaded:
-        return warmed(task, file.format, load(file, task, threads), runner.quick_seconds, LARGEST)
+        return warmed(task, file.format, load(file, task, threads), runner.quick_seconds, MAX_NUMBERS)
 
     file = find_model(folder, task)
     first = loaded(file)
@@ -114,7 +114,7 @@ def pool_for(
     task: ServingTask, folder: Path, catalogue_folder: Path, telemetry: Telemetry
 ) -> tuple[Service, dict[str, Any]]:
     """Return the service of a pool, and its facts for the log; requests load its models."""
-    from ultramarine_server.repository.asking import Catalogue, Fetcher
+    from ultramarine_server.repository.fetching import Catalogue, Fetcher
     from ultramarine_server.repository.pool import Pool
     from ultramarine_server.telemetry import PoolTelemetry
 
@@ -127,7 +127,7 @@ def pool_for(
         own_task = replace(task, **asdict(entry))
         file = find_model(folder / below, own_task)
         # One thread for each model: a pool of threads for each would take more memory than most models.
-        return warmed(own_task, file.format, load(file, own_task, 1), runner.quick_seconds, LARGEST_IN_POOL)
+        return warmed(own_task, file.format, load(file, own_task, 1), runner.quick_seconds, MAX_NUMBERS_IN_POOL)
 
     pool = Pool(catalogue, Fetcher(folder), read, task.pool_bytes, limits.timeout_seconds, counts)
     facts = {"models": len(catalogue.entries), "poolBytes": task.pool_bytes}

@@ -17,7 +17,7 @@ from serving_process import Server, environment, serving
 from ultramarine_contract.catalogue import CatalogueEntry, pack
 from ultramarine_contract.common import CATALOGUE_NAME, ENV_STORAGE_ENDPOINT, ENV_TASK
 from ultramarine_contract.serving_records import ServingTask
-from ultramarine_server.repository.asking import SOCKET_NAME
+from ultramarine_server.repository.fetching import SOCKET_NAME
 from unit.conftest import ObjectStore, eventually
 
 

@@ -41,7 +41,7 @@ from ultramarine_contract.serving_records import ServingTask
 from ultramarine_contract.version_records import CompileRecord, CompileTask
 from ultramarine_server.compiling.compile import ARTIFACT, compile_model
 from ultramarine_server.compiling.conversion import Native, conversions
-from ultramarine_server.compiling.parity import LARGEST_ERROR, Parity, compare
+from ultramarine_server.compiling.parity import MAX_ERROR, Parity, compare
 from ultramarine_server.compiling.rows import drawn
 from ultramarine_server.errors import BadRequest, LoadError
 from ultramarine_server.formats.artifact import ModelFile
@@ -487,8 +487,8 @@ def test_drawn_rows_are_the_same_each_time():
         ([0.0, 4.0], [0.02, 4.0], Parity(0.01, 1.0)),
         ([0.0, 0.0], [0.0, 0.5], Parity(0.5, 1.0)),
         ([np.nan, 1.0], [np.nan, 1.0], Parity(0.0, 1.0)),
-        ([np.nan, 1.0], [0.0, 1.0], Parity(LARGEST_ERROR, 1.0)),
-        ([1.0, 2.0], [[1.0], [2.0]], Parity(LARGEST_ERROR, 0.0)),
+        ([np.nan, 1.0], [0.0, 1.0], Parity(MAX_ERROR, 1.0)),
+        ([1.0, 2.0], [[1.0], [2.0]], Parity(MAX_ERROR, 0.0)),
     ],
 )
 def test_an_error_is_relative_to_what_is_usual(native, other, parity):

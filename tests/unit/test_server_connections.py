@@ -93,7 +93,11 @@ async def test_a_whole_address_is_a_path(server: Inside) -> None:
         ("hello\r\n\r\n", 400, "this is not an HTTP request"),
         ("GET /v2 HTTP/9.9\r\n\r\n", 400, "this is not an HTTP request"),
         (f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", 400, "this is not an HTTP request"),
-        (f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 400, "not an HTTP request"),
+        (
+            f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+            400,
+            "not an HTTP request",
+        ),
         (
             f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
             400,

@@ -22,7 +22,7 @@ from ultramarine_server.inference.service import Service
 from ultramarine_server.models.model import Loaded
 from ultramarine_server.protocol.tensors import Inference, Tensor
 from ultramarine_server.repository import pool as pools
-from ultramarine_server.repository.asking import Catalogue, Fetched, FetchRequest
+from ultramarine_server.repository.fetching import Catalogue, Fetched, FetchRequest
 from ultramarine_server.repository.pool import Pool
 from ultramarine_server.telemetry import PoolTelemetry, Telemetry
 
@@ -134,7 +134,7 @@ async def test_so_many_requests_wait_and_no_more(world: World, monkeypatch: pyte
     """Beyond the bound a request for a model that is not loaded is sent away; one for a loaded model is answered."""
     assert await world.ask("m0") == 8
     world.files.there.clear()
-    monkeypatch.setattr(pools, "_WAITING", 2)
+    monkeypatch.setattr(pools, "MAX_WAITING", 2)
     waiting = [asyncio.create_task(world.ask("m1")) for _ in range(2)]
     await eventually(lambda: world.files.asked == 2)
     with pytest.raises(Problem, match="2 requests wait for models") as refused:

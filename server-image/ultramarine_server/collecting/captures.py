@@ -20,12 +20,12 @@ from ultramarine_server.inference.service import Service
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
-LIMIT = 64 * 1024  # bytes of a request with its answer, as received and as written
+MAX_CAPTURE = 64 * 1024  # bytes of a request with its answer, as received and as written
 _LABELS = frozenset({"infer", "score", "grpc_infer", "grpc_stream"})
 # Other statuses mean that the head was refused, or that the client has gone.
 _STATUSES = frozenset({200, 400, 500, 503, 504})
-_CAPTURES, _BYTES = 1000, 8 * 1024 * 1024
-_BATCH = 64 * 1024  # bytes that are written at once
+_MAX_CAPTURES, _MAX_BYTES = 1000, 8 * 1024 * 1024
+_BATCH_BYTES = 64 * 1024  # bytes that are written at once
 _PAUSE_SECONDS = 0.1
 # Pause after each capture, so that the event loop waits for a single capture at most. Without the pause it would wait
 # for Python's switch interval, 5 ms.
@@ -58,9 +58,9 @@ class Captures:
 
     def take(self, capture: Capture) -> None:
         """Keep a sampled capture, if the buffer has room."""
-        if capture.size > LIMIT:
+        if capture.size > MAX_CAPTURE:
             self._refused["size"] += 1
-        elif len(self._waiting) >= _CAPTURES or self._came - self._went + capture.size > _BYTES:
+        elif len(self._waiting) >= _MAX_CAPTURES or self._came - self._went + capture.size > _MAX_BYTES:
             self._refused["buffer"] += 1
         else:
             capture.time = time.time() - capture.seconds
@@ -106,7 +106,7 @@ class Captures:
             self._went += capture.size
             if breath:
                 time.sleep(breath)
-            if size >= _BATCH:
+            if size >= _BATCH_BYTES:
                 self._pass(lines)
                 lines, size = [], 0
         self._pass(lines, last=last)
@@ -131,7 +131,7 @@ class Captures:
                 print(f"ultramarine-server: cannot keep request {capture.id}: {type(error).__name__}", flush=True)
             self._lost["unreadable"] += 1
             return b""
-        if len(asked or "") + len(answered or "") > LIMIT:
+        if len(asked or "") + len(answered or "") > MAX_CAPTURE:
             self._lost["size"] += 1
             return b""
         line = {

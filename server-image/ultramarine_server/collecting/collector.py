@@ -21,7 +21,7 @@ from ultramarine_contract.storage import Storage
 
 from ultramarine_server.collecting.parquet import parquet_of, rows_in
 from ultramarine_server.collecting.spool import (
-    FILE_LIMIT,
+    MAX_FILE,
     Waiting,
     give_back,
     pass_on,
@@ -162,6 +162,6 @@ def _lines(path: Path) -> list[bytes]:
         return []
     with os.fdopen(file, "rb") as stream:
         status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_size > FILE_LIMIT:
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE:
             return []
-        return stream.read(FILE_LIMIT).splitlines()
+        return stream.read(MAX_FILE).splitlines()

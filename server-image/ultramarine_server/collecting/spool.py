@@ -17,9 +17,9 @@ from typing import BinaryIO
 
 import msgspec
 
-_WAITING = re.compile(r"(\d{13})-(\d{1,6})\.jsonl")
-FILE_LIMIT = 2 * 1024 * 1024  # bytes; the server writes no larger file
-_BLOCK = 4096  # bytes of the disk that the smallest file takes
+_NAME_PATTERN = re.compile(r"(\d{13})-(\d{1,6})\.jsonl")
+MAX_FILE = 2 * 1024 * 1024  # bytes; the server writes no larger file
+_BLOCK_BYTES = 4096  # bytes of the disk that the smallest file takes
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Waiting:
 
 def waiting(folder: Path) -> list[Waiting]:
     """Return the files that the collector may take, the oldest first."""
-    matches = [(path, match) for path in folder.iterdir() if (match := _WAITING.fullmatch(path.name))]
+    matches = [(path, match) for path in folder.iterdir() if (match := _NAME_PATTERN.fullmatch(path.name))]
     files = (Waiting(path, int(match[1]), int(match[2]), _size(path)) for path, match in matches)
     return sorted(files, key=lambda file: file.path.name)
 
@@ -57,7 +57,7 @@ def give_back(folder: Path) -> None:
 def pass_on(folder: Path) -> None:
     """Pass the unfinished files of a killed server to the collector."""
     for path in folder.glob("*.part"):
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > FILE_LIMIT:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_FILE:
             path.unlink()  # not written by the server
             continue
         lines = path.read_bytes().count(b"\n")
@@ -97,12 +97,12 @@ class Spool:
         self._file = None
         part = self._folder / f"{self._number:013d}.part"
         part.rename(part.with_name(f"{self._number:013d}-{self._lines}.jsonl"))
-        self._held += -(-self._size // _BLOCK) * _BLOCK
+        self._held += -(-self._size // _BLOCK_BYTES) * _BLOCK_BYTES
         return self._make_room() if self._held > self._bounds.bytes else 0
 
     def _make_room(self) -> int:
         """Drop the oldest files until a tenth of the room is free, and return the number of their lines."""
-        self._held = sum(-(-_size(path) // _BLOCK) * _BLOCK for path in self._folder.iterdir())
+        self._held = sum(-(-_size(path) // _BLOCK_BYTES) * _BLOCK_BYTES for path in self._folder.iterdir())
         dropped = 0
         if self._held <= self._bounds.bytes:
             return 0
@@ -113,7 +113,7 @@ class Spool:
                 file.path.unlink()
             except FileNotFoundError:
                 continue  # The collector has just taken it.
-            self._held -= -(-file.size // _BLOCK) * _BLOCK
+            self._held -= -(-file.size // _BLOCK_BYTES) * _BLOCK_BYTES
             dropped += file.lines
         return dropped
 

@@ -17,8 +17,8 @@ from ultramarine_server.protocol.tensors import Array
 
 _NUMBERS = {MISSING: np.nan, INFINITY: np.inf}
 _TEXTS = {MISSING: None, UNKNOWN: "\ufffd unknown"}
-MOST = 256  # columns that are tried; the result of the last applies to further columns.
-ROWS = 8  # compared rows for each column that takes a missing value
+MAX_TRIED = 256  # columns that are tried; the result of the last applies to further columns.
+COMPARED_ROWS = 8  # compared rows for each column that takes a missing value
 Gaps = dict[str, list[int]]  # by kind of value: the columns that refuse it
 
 
@@ -32,7 +32,7 @@ def refused(model: Model, inputs: Mapping[str, Array], outputs: Sequence[str]) -
         takes = True
         columns = [place for place in _columns(inputs) if kind in _values(inputs[place[1]])]
         for number, (position, name, column) in enumerate(columns):
-            if number < MOST:
+            if number < MAX_TRIED:
                 takes = _takes(model, _with_gap(inputs, name, column, kind, 1), outputs)
             if not takes:
                 gaps.setdefault(kind, []).append(position)
@@ -42,8 +42,8 @@ def refused(model: Model, inputs: Mapping[str, Array], outputs: Sequence[str]) -
 def rows_with_gaps(inputs: Mapping[str, Array], gaps: Gaps) -> dict[str, Array]:
     """Return some rows with a missing value in each column that accepts it; empty if no column does."""
     refusing = gaps.get(MISSING, [])
-    places = [place for place in list(_columns(inputs))[:MOST] if place[0] not in refusing]
-    parts = [_with_gap(inputs, name, column, MISSING, ROWS) for _, name, column in places]
+    places = [place for place in list(_columns(inputs))[:MAX_TRIED] if place[0] not in refusing]
+    parts = [_with_gap(inputs, name, column, MISSING, COMPARED_ROWS) for _, name, column in places]
     return {name: np.concatenate([part[name] for part in parts]) for name in inputs} if parts else {}
 
 

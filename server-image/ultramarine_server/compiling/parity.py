@@ -9,7 +9,7 @@ import numpy as np
 
 from ultramarine_server.protocol.tensors import Array
 
-LARGEST_ERROR = 1e9  # also the error of a value that only one of the two models has
+MAX_ERROR = 1e9  # also the error of a value that only one of the two models has
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def compare(native: Mapping[str, Array], compiled: Mapping[str, Array], labels: 
     for name, expected in native.items():
         actual = compiled[name]
         if actual.shape != expected.shape:
-            return Parity(LARGEST_ERROR, 0.0)
+            return Parity(MAX_ERROR, 0.0)
         if name in labels or expected.dtype.kind not in "fiu":
             agreement = min(agreement, _agreement(expected, actual))
         else:
@@ -52,10 +52,10 @@ def _error(expected: Array, actual: Array) -> float:
     both = np.isfinite(expected) & np.isfinite(actual)
     same = both | (expected == actual) | (np.isnan(expected) & np.isnan(actual))
     if not same.all():
-        return LARGEST_ERROR
+        return MAX_ERROR
     if not both.any():
         return 0.0
     expected, actual = expected[both], actual[both]
     scale = np.maximum(np.abs(expected), np.abs(expected).mean())
     error = np.abs(actual - expected) / np.where(scale > 0, scale, 1.0)
-    return min(float(error.max()), LARGEST_ERROR)
+    return min(float(error.max()), MAX_ERROR)

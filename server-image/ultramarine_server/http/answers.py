@@ -18,12 +18,12 @@ import orjson
 from ultramarine_server.errors import Problem
 from ultramarine_server.protocol.tensors import Outputs, Tensor, encode
 
-ROWS, VALUES = 64, 1024  # Limits of an output that is compared.
-_COLUMNS = 64 * VALUES  # Limit of values in an output of which only each row's largest column counts.
+MAX_ROWS, MAX_VALUES = 64, 1024  # Limits of an output that is compared.
+_MAX_MATRIX = 64 * MAX_VALUES  # Limit of values in an output of which only each row's largest column counts.
 KEPT_SECONDS = 10.0  # After a reader's last read.
-_READERS = 16
-_ANSWERS, _BYTES = 2000, 512 * 1024  # Limits of each reader; the oldest answers go first.
-NAME_LIMIT = 128  # Characters of a request's name, and of a reader's.
+_MAX_READERS = 16
+_MAX_ANSWERS, _MAX_BYTES = 2000, 512 * 1024  # Limits of each reader; the oldest answers go first.
+MAX_NAME = 128  # Characters of a request's name, and of a reader's.
 # These statuses do not depend on the model: a rotated key, a slow client, no room or no time.
 _NO_ANSWER = frozenset({401, 408, 429, 503, 504})
 
@@ -50,7 +50,7 @@ class Answers:
         """Keep an answer, if the header's reader has read lately."""
         reader, _, name = header.partition(" ")
         shelf = self.readers.get(reader)
-        if shelf is None or status in _NO_ANSWER or not 0 < len(name) <= NAME_LIMIT:
+        if shelf is None or status in _NO_ANSWER or not 0 < len(name) <= MAX_NAME:
             return
         facts: Any = None if status != 200 or outputs is None else [fact for fact in map(_facts, outputs) if fact]
         if 400 <= status < 500:
@@ -58,7 +58,7 @@ class Answers:
         line = orjson.dumps([name, facts], option=orjson.OPT_SERIALIZE_NUMPY)
         shelf.answers.append(line)
         shelf.size += len(line)
-        while len(shelf.answers) > _ANSWERS or shelf.size > _BYTES:
+        while len(shelf.answers) > _MAX_ANSWERS or shelf.size > _MAX_BYTES:
             shelf.size -= len(shelf.answers.popleft())
 
     def read(self, reader: str) -> bytes:
@@ -68,8 +68,8 @@ class Answers:
         """
         self.lapse()
         until = self._clock() + KEPT_SECONDS
-        if reader not in self.readers and len(self.readers) >= _READERS:
-            raise Problem(429, f"{_READERS} gateway pods read answers already", retry_after=int(KEPT_SECONDS))
+        if reader not in self.readers and len(self.readers) >= _MAX_READERS:
+            raise Problem(429, f"{_MAX_READERS} gateway pods read answers already", retry_after=int(KEPT_SECONDS))
         shelf = self.readers.get(reader)
         self.readers[reader] = _Shelf(until)
         return b"[" + b",".join(shelf.answers if shelf else ()) + b"]"
@@ -87,7 +87,7 @@ def _facts(tensor: Tensor) -> list[Any] | None:
     columns = array.ndim == 2 and array.shape[1] > 1
     floats = tensor.datatype.startswith("FP")
     rows = array.shape[0] if array.ndim else 1
-    if rows > ROWS or array.size > (_COLUMNS if floats and columns else VALUES):
+    if rows > MAX_ROWS or array.size > (_MAX_MATRIX if floats and columns else MAX_VALUES):
         return None
     if floats and columns:
         return [tensor.name, LARGEST, _digest(array.argmax(axis=1).tolist())]

@@ -13,8 +13,8 @@ import orjson
 from ultramarine_server.errors import BadRequest, Problem
 
 JSON = b"application/json"
-MOST_STREAMS = 10_000  # of a body
-_PIECE = 16 * 1024  # bytes
+MAX_STREAMS = 10_000  # of a body
+_PIECE_BYTES = 16 * 1024  # bytes
 ENCODINGS = ("gzip", "deflate")
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's numbers of the three wrappings
 _LINES = {code.value: f"HTTP/1.1 {code.value} {code.phrase}\r\n".encode() for code in HTTPStatus}
@@ -80,9 +80,9 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
         while rest:
             if stream.eof:  # A gzip file may have several members.
                 streams, stream = streams + 1, zlib.decompressobj(wrapping)
-            if streams > MOST_STREAMS:
-                raise BadRequest(f"the body has more than {MOST_STREAMS} {encoding} streams; send one")
-            piece = rest[:_PIECE]  # zlib copies what a stream leaves of it.
+            if streams > MAX_STREAMS:
+                raise BadRequest(f"the body has more than {MAX_STREAMS} {encoding} streams; send one")
+            piece = rest[:_PIECE_BYTES]  # zlib copies what a stream leaves of it.
             parts.append(stream.decompress(piece, room))
             rest = rest[len(piece) - len(stream.unused_data) :]
             room -= len(parts[-1])

@@ -16,7 +16,7 @@ from ultramarine_server.accesslog import AccessLog
 from ultramarine_server.authentication import NO_PROOF, KeyRing
 from ultramarine_server.errors import BadRequest, Problem
 from ultramarine_server.http import score
-from ultramarine_server.http.answers import KEPT_SECONDS, NAME_LIMIT, Answers
+from ultramarine_server.http.answers import KEPT_SECONDS, MAX_NAME, Answers
 from ultramarine_server.http.messages import ENCODINGS, Request, Response, inflate, json_response, problem_response
 from ultramarine_server.inference.service import Service, metadata
 from ultramarine_server.models.model import Loaded
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Answer = Response | Coroutine[Any, Any, Response]
 _LONG_BODY = 256 * 1024  # bytes; a thread inflates longer bodies
-_CACHED_PATHS, _CACHED_LENGTH = 1024, 512  # limits of the cache of paths, and of a path in it
+_MAX_CACHED, _MAX_CACHED_PATH = 1024, 512  # limits of the cache of paths, and of a path in it
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
 INVOCATIONS = "/invocations"  # path of MLflow's scoring server; it answers predictions alone
 _COPIED = ("infer", "score")  # routes of shadow traffic; others change state, or have nothing to compare
@@ -175,7 +175,7 @@ class Routes:
         if route is None:
             return None
         target = route, unquote(name), version
-        if len(self._cache) < _CACHED_PATHS and len(path) <= _CACHED_LENGTH:
+        if len(self._cache) < _MAX_CACHED and len(path) <= _MAX_CACHED_PATH:
             self._cache[path] = target
         return target
 
@@ -288,7 +288,7 @@ class Routes:
 
     def _read_answers(self, request: Request, name: str, version: str) -> Response:
         reader = _object(request).get("reader")
-        if not isinstance(reader, str) or not 0 < len(reader) <= NAME_LIMIT:
+        if not isinstance(reader, str) or not 0 < len(reader) <= MAX_NAME:
             raise BadRequest("reader must be the name that the requests were sent with")
         answers = self._answers.read(reader)
         asyncio.get_running_loop().call_later(KEPT_SECONDS + 1, self._answers.lapse)

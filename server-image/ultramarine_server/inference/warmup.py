@@ -15,11 +15,11 @@ from ultramarine_server.protocol.tensors import Array
 
 _TRIES = 5
 _GROWTH = 4
-LARGEST = 100_000  # numbers; the event loop's thread never answers larger requests
-LARGEST_IN_POOL = 10_000  # A larger trial with each of many models would take too much time and memory.
+MAX_NUMBERS = 100_000  # numbers; the event loop's thread never answers larger requests
+MAX_NUMBERS_IN_POOL = 10_000  # A larger trial with each of many models would take too much time and memory.
 
 
-def warm_up(model: Model, request: str, quick_seconds: float, largest: int = LARGEST) -> int:
+def warm_up(model: Model, request: str, quick_seconds: float, largest: int = MAX_NUMBERS) -> int:
     """Send the model `request`, or zeros; return how many numbers, up to `largest`, it answers in `quick_seconds`.
 
     Raises LoadError if the model fails for `request`. It may fail for zeros, which not every model accepts.

@@ -51,7 +51,7 @@ _METHODS = frozenset(
 )
 # Attributes with keywords of a function; `out` would let it write into any array of the model.
 _KEYWORDS = ("kw_args", "inv_kw_args", "_kwargs", "kernel_params", "pairwise_kernels_kwargs", "metric_params")
-_SCALARS = (
+_SCALARS: tuple[type, ...] = (
     type(None),
     bool,
     int,

@@ -18,13 +18,13 @@ from ultramarine_contract.catalogue import CatalogueEntry
 from ultramarine_server import machine
 from ultramarine_server.errors import LoadError, Problem
 from ultramarine_server.models.model import Loaded
-from ultramarine_server.repository.asking import Catalogue, Fetcher, FetchRequest
+from ultramarine_server.repository.fetching import Catalogue, Fetcher, FetchRequest
 from ultramarine_server.telemetry import PoolTelemetry
 
-LEAST = 64 * 1024  # Minimum bytes of a model, for Python's own objects, which are not measured.
+MIN_MODEL_BYTES = 64 * 1024  # Minimum bytes of a model, for Python's own objects, which are not measured.
 FAILED_SECONDS = 10.0  # Time without another try after a failed load.
-_FETCHES = 4  # At once.
-_WAITING = 1000  # Requests that wait for models at once.
+_MAX_FETCHES = 4  # At once.
+MAX_WAITING = 1000  # Requests that wait for models at once.
 _ROOM_SECONDS = 5.0  # Time that a load waits for evicted models that still answer.
 _ROOM_TICK = 0.01
 _TRIM_SHARE = 1 / 8  # of the bound: freed memory that is not yet returned to the system, which takes time
@@ -71,7 +71,7 @@ class Pool:
         self._waiting = 0
         self._formats: set[str] = set()  # of models that were loaded
         self._freed = 0  # bytes of evicted models that may not yet be returned to the system
-        self._fetching = asyncio.Semaphore(_FETCHES)
+        self._fetching = asyncio.Semaphore(_MAX_FETCHES)
         self._turn = asyncio.Lock()  # A load at a time, because each measures what it allocates.
         telemetry.now = lambda: (len(self._resident), self._held)
 
@@ -140,8 +140,8 @@ class Pool:
         """Return the model when it is loaded; concurrent requests wait for the same load."""
         if (failure := self._failure(entry)) is not None:
             raise _unloadable(entry, failure.why, failure.until - time.monotonic())
-        if self._waiting >= _WAITING:
-            raise Problem(503, f"{_WAITING} requests wait for models to be loaded; try again later", 1)
+        if self._waiting >= MAX_WAITING:
+            raise Problem(503, f"{MAX_WAITING} requests wait for models to be loaded; try again later", 1)
         self._waiting += 1
         try:
             async with asyncio.timeout(self._seconds or None):
@@ -182,9 +182,9 @@ class Pool:
                 self._fetcher.fetched(FetchRequest(entry.model, entry.digest)) as files,
                 self._turn,
             ):
-                await self._make_room(entry, max(files.bytes, self._sizes.get(entry.digest, LEAST)))
+                await self._make_room(entry, max(files.bytes, self._sizes.get(entry.digest, MIN_MODEL_BYTES)))
                 loaded, taken = await asyncio.to_thread(self._measured, entry, files.folder)
-                size = self._sizes[entry.digest] = max(taken, files.bytes, LEAST)
+                size = self._sizes[entry.digest] = max(taken, files.bytes, MIN_MODEL_BYTES)
                 await self._make_room(entry, size)
                 self._take_in(entry, loaded, size)
         except LoadError:

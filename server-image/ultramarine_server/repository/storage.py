@@ -27,7 +27,7 @@ from ultramarine_contract.serving_records import ServingTask
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.version_records import DeleteTask
 
-from ultramarine_server.repository.asking import LINE_LIMIT, SOCKET_NAME, Catalogue, Fetched, FetchRequest
+from ultramarine_server.repository.fetching import MAX_LINE, SOCKET_NAME, Catalogue, Fetched, FetchRequest
 
 _ROOM_SECONDS = 60.0  # time that a fetch waits for room in a folder full of files in use
 
@@ -45,7 +45,7 @@ class Shelf:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     @contextmanager
-    def having(self, entry: CatalogueEntry) -> Iterator[Fetched]:
+    def fetched(self, entry: CatalogueEntry) -> Iterator[Fetched]:
         """Fetch an artifact and keep its files until the block ends. Raises StorageError with the remedy."""
         # The uri counts too, because an artifact of a single object is found by the object's name.
         name = hashlib.sha256(f"{entry.digest} {entry.uri}".encode()).hexdigest()[:32]
@@ -107,8 +107,8 @@ class _Handler(socketserver.StreamRequestHandler):
 
     def _answer(self) -> None:
         try:
-            request = FetchRequest.from_json(self.rfile.readline(LINE_LIMIT))
-            with self.server.shelf.having(self._entry(request)) as files:
+            request = FetchRequest.from_json(self.rfile.readline(MAX_LINE))
+            with self.server.shelf.fetched(self._entry(request)) as files:
                 self.wfile.write(files.to_line())
                 self.rfile.read(1)
         except UltramarineError as error:

@@ -21,7 +21,7 @@ from ultramarine_contract.common import CATALOGUE_NAME
 from ultramarine_server.errors import LoadError
 
 SOCKET_NAME = "fetch.sock"  # in the folder of the models
-LINE_LIMIT = 64 * 1024  # bytes
+MAX_LINE = 64 * 1024  # bytes
 _CONNECT_SECONDS = 10.0  # time for a sidecar that starts, or starts again
 
 
@@ -74,7 +74,7 @@ class Fetcher:
         until = loop.time() + _CONNECT_SECONDS
         while True:
             try:
-                return await asyncio.open_unix_connection(str(self._socket), limit=LINE_LIMIT)
+                return await asyncio.open_unix_connection(str(self._socket), limit=MAX_LINE)
             except OSError as error:
                 if loop.time() > until:
                     message = f"the container that fetches models does not answer ({error}); see its log"
