@@ -15,10 +15,10 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 
 from aiohttp import ClientSession
+from msgspec.structs import replace
 from rig import NAMESPACE, Gateway, Pod, answers, ask, deployment, eventually, free_port, routes, short_folder
 from ultramarine_contract.routes import EndpointRoutes, RouteAuth
 from ultramarine_gateway import listeners

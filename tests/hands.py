@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.storage import Storage

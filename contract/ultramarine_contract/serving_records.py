@@ -1,20 +1,18 @@
-"""What a pod that serves is told: the model, its bounds, and what is kept of requests."""
+"""Task of a serving pod: the model, the limits, and the requests to keep."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from .common import read_known
+from .common import Document
 
 
-@dataclass(frozen=True)
-class CollectTask:
-    """Which requests are kept, and where: a share of `sampling_rate` of them, below the s3:// URI of a folder.
+class CollectTask(Document, frozen=True):
+    """Collection of requests: a share of `sampling_rate` of them is stored below the s3:// URI of a folder.
 
-    `endpoint` and `deployment` say whose they are. The values of inputs, outputs and features named in `redact` are
-    left out.
+    `endpoint` and `deployment` name their owner. The values of inputs, outputs and features named in `redact` are left
+    out.
     """
 
     endpoint: str
@@ -24,20 +22,21 @@ class CollectTask:
     redact: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class ServingTask:
-    """What a serving pod has to do: the operator writes it into ENV_TASK of its fetching and its serving container.
+class ServingTask(Document, frozen=True):
+    """Task of a serving pod: the operator writes it into ENV_TASK of its fetching and its serving container.
 
-    `digest` is the manifest's when `uri` ends in a slash, else the SHA-256 of the one object.
-    `signature` is ModelVersion.spec.signature, or nothing when the server shall infer it from the model.
+    `digest` is the manifest's if `uri` ends in a slash, else the SHA-256 of the one object.
+    `signature` is ModelVersion.spec.signature; without it the server infers the signature from the model.
     At most `max_concurrent_requests` are answered at once (0: any number); others wait `max_queue_milliseconds`.
     `timeout_seconds` is the time for one answer (0: any time). Requests are computed together up to `max_batch_size`
-    rows, and wait at most `max_latency_milliseconds` for each other. `warmup` is a V2 request as JSON, or nothing.
-    `access_log_sampling` is the share of good answers that the access log shows; it shows all others.
-    `collect` is there where requests are kept.
-    With `pool_bytes` the pod answers with the models of the catalogue, which may take so much memory together; then
-    what the first five fields and `signature` say of one model is empty.
+    rows, and wait at most `max_latency_milliseconds` for each other. `warmup` is a V2 request as JSON, or empty.
+    `access_log_sampling` is the share of good answers in the access log, which has all others. The operator leaves it
+    at its default; a server that is started by hand may have another.
+    With `pool_bytes` the pod answers with the models of the catalogue, which may take that much memory together. The
+    first five fields and `signature` are empty then.
     """
+
+    NOUN = "the task of a serving pod"
 
     model: str
     version: str
@@ -58,15 +57,8 @@ class ServingTask:
     pool_bytes: int = 0
 
     def to_json(self) -> str:
-        """Return the task as JSON, without bounds that are as usual: they change no endpoint's revision."""
+        """Return the task as JSON, without limits at their defaults: those change no endpoint's revision."""
         always = ("model", "version", "uri", "digest", "format", "allow_code_execution", "auth", "signature")
-        usual = asdict(ServingTask("", "", "", "", ""))
-        task = {name: value for name, value in asdict(self).items() if name in always or value != usual[name]}
+        usual = ServingTask("", "", "", "", "").document()
+        task = {name: value for name, value in self.document().items() if name in always or value != usual[name]}
         return json.dumps(task, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> ServingTask:
-        task, collect = read_known(cls, document := json.loads(text)), document.get("collect")
-        if collect is None:
-            return task
-        return replace(task, collect=read_known(CollectTask, {**collect, "redact": tuple(collect.get("redact", ()))}))

@@ -7,10 +7,10 @@ import logging
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec import structs
 from ultramarine_contract.routes import PROTOCOLS, EndpointRoutes, RouteState
 from ultramarine_contract.tls import server_name
 
@@ -68,7 +68,7 @@ class Agent:
             }
             state, away, routes = told.get(name, RouteState()), tuple(sorted(endpoint.away)), endpoint.routes
             no_key_set = self._key_sets.failures.get(routes.auth.jwks_uri, "")
-            told[name] = replace(state, version=routes.version, ready=ready, away=away, no_key_set=no_key_set)
+            told[name] = structs.replace(state, version=routes.version, ready=ready, away=away, no_key_set=no_key_set)
         return told
 
     def since(self, name: str) -> str:

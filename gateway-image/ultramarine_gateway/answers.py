@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import aiohttp
 from aiohttp import web
+from msgspec import structs
 
 from ultramarine_gateway import envoy
 from ultramarine_gateway.agent import Agent
@@ -29,15 +30,18 @@ def application(agent: Agent, folder: Path) -> web.Application:
             if asked in report and in_use is not None and request.query.get("figures") != "false":
                 counted = await figures.of(in_use) or {}
                 own = {
-                    name: replace(one, waiting=agent.waiting(asked, name), **asdict(agent.compared(asked, name)))
+                    name: structs.replace(
+                        one, waiting=agent.waiting(asked, name), **asdict(agent.compared(asked, name))
+                    )
                     for name, one in counted.items()
                 }
-                report[asked] = replace(report[asked], figures=own or None)
+                report[asked] = structs.replace(report[asked], figures=own or None)
             if asked in report and in_use is not None and request.query.get("signatures") == "true":
-                report[asked] = replace(report[asked], signatures=await signatures.of(in_use))
+                report[asked] = structs.replace(report[asked], signatures=await signatures.of(in_use))
         tls = bool(agent.seen.authority)
         endpoints = {
-            name: asdict(replace(state, pod=pod, tls=tls, since=agent.since(name))) for name, state in report.items()
+            name: structs.replace(state, pod=pod, tls=tls, since=agent.since(name)).document()
+            for name, state in report.items()
         }
         return web.json_response({"connected": agent.connected, "endpoints": endpoints})
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from msgspec import structs
 from ultramarine_contract.routes import DeploymentFigures, EndpointRoutes
 
 from ultramarine_gateway import envoy
@@ -62,7 +62,7 @@ def means(new: DeploymentFigures, old: DeploymentFigures | None, seconds: float)
         below = [(0.0, 0), *timed]
         milliseconds = sum((low + high) / 2 * (n - m) for (low, m), (high, n) in pairwise(below)) / timed[-1][1]
         concurrency = came / seconds * milliseconds / 1000
-    return replace(new, rate=came / seconds, concurrency=concurrency)
+    return structs.replace(new, rate=came / seconds, concurrency=concurrency)
 
 
 def figures_in(stats: list[Any], routes: EndpointRoutes) -> _Read:

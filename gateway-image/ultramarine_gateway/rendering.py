@@ -80,7 +80,7 @@ class Rendered:
         return self.routes.endpoint
 
     @cached_property
-    def pools(self) -> dict[str, tuple[str, str]]:
+    def pools(self) -> Mapping[str, tuple[str, str]]:
         """The Service and the name of its port behind each cluster that follows a Service."""
         return {
             cluster_name(self.name, deployment.name, protocol): (deployment.service, protocol)

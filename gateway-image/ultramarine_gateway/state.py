@@ -6,10 +6,11 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from msgspec import structs
 from ultramarine_contract.common import GATEWAY_HEADER
 from ultramarine_contract.routes import LABEL_ROUTES, ROUTES_ENTRY, EndpointRoutes, RouteState
 
@@ -171,10 +172,10 @@ class Desk:
             except ValueError as error:
                 self.problems[name] = RouteState(reason=str(error))
                 if isinstance(error, _PortTaken):
-                    taken = replace(self.problems[name], port=error.port, port_taken_by=error.holder)
+                    taken = structs.replace(self.problems[name], port=error.port, port_taken_by=error.holder)
                     self.problems[name] = taken
                 if isinstance(error, _SecretMissing):
-                    self.problems[name] = replace(self.problems[name], missing_secret=error.name)
+                    self.problems[name] = structs.replace(self.problems[name], missing_secret=error.name)
                 if name in self.accepted:
                     endpoints[name] = self.accepted[name]
         return endpoints

@@ -6,13 +6,13 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
 import uvloop
+from msgspec import structs
 from ultramarine_contract.addresses import own_addresses
 from ultramarine_contract.serving_records import ServingTask
 
@@ -124,7 +124,7 @@ def pool_for(
     machine.return_large()
 
     def read(entry: CatalogueEntry, below: str) -> Loaded:
-        own_task = replace(task, **asdict(entry))
+        own_task = structs.replace(task, **structs.asdict(entry))
         file = find_model(folder / below, own_task)
         # One thread for each model: a pool of threads for each would take more memory than most models.
         return warmed(own_task, file.format, load(file, own_task, 1), runner.quick_seconds, MAX_NUMBERS_IN_POOL)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 from base64 import b64encode
-from dataclasses import asdict
 
 from hypothesis import strategies as st
 from poison import Poison
@@ -114,7 +113,7 @@ def _conditions(type: str, reasons: list[str]) -> Values:
 
 def _catalogues() -> Values:
     """The list of a pool, as somebody has written over it."""
-    entry = asdict(CatalogueEntry("NAME", "1", "s3://lake/a/", "sha256:0", "onnx"))
+    entry = CatalogueEntry("NAME", "1", "s3://lake/a/", "sha256:0", "onnx").document()
     odd = st.builds(
         lambda name, value: [replaced(entry, (name,), value), {**entry, "model": "gone"}],
         st.sampled_from(sorted(entry)),
@@ -152,8 +151,8 @@ def _autoscalers() -> Values:
 
 def _answers() -> Values:
     """What the gateway says of the endpoint."""
-    figures = asdict(DeploymentFigures(requests=10, latency=((1.0, 5),), rate=1.0, concurrency=1.0))
-    whole = json.loads(json.dumps(asdict(RouteState("0", pod="gateway-0", ready={"blue": 1}))))
+    figures = DeploymentFigures(requests=10, latency=((1.0, 5),), rate=1.0, concurrency=1.0).document()
+    whole = json.loads(json.dumps(RouteState("0", pod="gateway-0", ready={"blue": 1}).document()))
     whole["figures"] = {name: json.loads(json.dumps(figures)) for name in DEPLOYMENTS}
     paths = st.sampled_from(
         [(name,) for name in whole]

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -36,11 +36,11 @@ class Answers:
         answer = self.api.http.get(CONFIG_MAP.path(self.api.namespace, f"{endpoint}-routes"))
         routes = routes_in(answer.json()) if answer.is_success else None
         if routes is None:
-            return asdict(RouteState(pod=POD))
+            return RouteState(pod=POD).document()
         figures = DeploymentFigures(requests=100, rate=1.0, concurrency=1.0, latency=((1.0, 90), (2.0, 100)))
         names = [deployment.name for deployment in routes.deployments]
         ready, told = dict.fromkeys(names, 1), dict.fromkeys(names, figures)
-        return asdict(RouteState(routes.version, pod=POD, ready=ready, figures=told))
+        return RouteState(routes.version, pod=POD, ready=ready, figures=told).document()
 
     @contextmanager
     def listening(self) -> Iterator[Answers]:

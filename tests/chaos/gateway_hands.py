@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from math import ceil
 
 from aiohttp import web
@@ -72,15 +72,13 @@ class Gateway:
         if request.path != "/routes":
             return web.Response(status=404)
         told = {
-            name: asdict(
-                RouteState(
-                    routes.version,
-                    pod="gateway-0",
-                    ready={d.name: self._ready(d.service) for d in routes.deployments},
-                    figures={d.name: self._figures(name, d) for d in routes.deployments},
-                    away=self._away(routes),
-                )
-            )
+            name: RouteState(
+                routes.version,
+                pod="gateway-0",
+                ready={d.name: self._ready(d.service) for d in routes.deployments},
+                figures={d.name: self._figures(name, d) for d in routes.deployments},
+                away=self._away(routes),
+            ).document()
             for name, routes in self.routes.items()
             if name == request.query.get("endpoint", name)
         }

@@ -8,7 +8,6 @@ import re
 from base64 import b64decode
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 
 from materials import MATERIALS
 from proxy import Call
@@ -65,7 +64,7 @@ def _stable(manifest: Manifest) -> Manifest:
     if manifest["kind"] == "Secret":
         kept = {"keys": sorted(manifest.get("data") or {})}
     if (packed := (manifest.get("binaryData") or {}).get(CATALOGUE_NAME)) is not None:
-        kept["binaryData"] = [asdict(entry) for entry in unpack(b64decode(packed)).values()]
+        kept["binaryData"] = [entry.document() for entry in unpack(b64decode(packed)).values()]
     if attempts := (kept.get("status") or {}).get("attemptHistory"):  # those of a gang begin at the same moment
         attempts.sort(key=lambda attempt: attempt.get("node", 0))
     return {**kept, "metadata": _masked(meta, None)}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import aiohttp
 import hands
+from msgspec.structs import replace
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import Manifest, controller_uid
 from ultramarine_contract.sweep_records import BestTrial, SweepSummary, SweepTask, TrialTask, WantedTrial
@@ -168,7 +169,7 @@ class Coordinators:
             return
         speaking = [its for each, search in self._jobs() if search == memory.task and (its := self._running(each))]
         if any(self.world.tokens.are_alike(pod, its) for its in speaking):
-            outputs = {name: asdict(record) for name, record in said.outputs.items()}
+            outputs = {name: record.document() for name, record in said.outputs.items()}
             end = {"trial": task.trial, "outcome": outcome, "metrics": dict(said.metrics), "outputs": outputs}
             memory.tell(end)
 

@@ -8,10 +8,11 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from aiohttp import ClientConnectorError, ClientSession, TCPConnector
+from msgspec.structs import replace
 from rig import NAMESPACE, Gateway, answers, ask, deployment, eventually, free_port, pods, routes, who_answers
 from ultramarine_gateway import envoy
 from ultramarine_gateway.agent import Agent
@@ -136,7 +137,7 @@ async def test_one_bad_endpoint_stops_no_other(gateway: Gateway, client: ClientS
         gateway.serve("churn-blue", blue)
         await gateway.use(good)
         for name, text, reason in (
-            ("torn", "{", "no routes"),
+            ("torn", "{", "not the routes of an endpoint"),
             ("newer", json.dumps(json.loads(good.to_json()) | {"canary": 1}), "canary"),
             ("heavy", replace(good, deployments=(deployment("blue", 99),)).to_json(), "must sum to 100"),
             ("lost", replace(good, namespace="other").to_json(), "other/churn"),

@@ -6,12 +6,12 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from itertools import pairwise
 
 import grpc.aio
 import pytest
 from aiohttp import ClientSession, web
+from msgspec.structs import replace
 from rig import METHOD, Gateway, ask, deployment, free_port, pods, routes, who_answers
 from ultramarine_contract.routes import PIN_HEADER, DeploymentFigures, RouteAuth, RouteState
 from ultramarine_gateway.answers import application

@@ -7,11 +7,11 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from builders import PLATFORM, sweep
+from msgspec.structs import replace
 from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import Manifest

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from builders import DIGEST, NOW, condition, ended_container, endpoint, model, ours, read, seen, version
+from msgspec.structs import replace
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.serving_records import ServingTask
 from ultramarine_contract.training_records import TerminationRecord

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from builders import DIGEST, NOW, PLATFORM, child, condition, ended_container, endpoint, ours, read, seen, version
+from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.serving_records import ServingTask
@@ -48,7 +49,7 @@ def result(of):
 def good(of, **changes):
     """The verdict of a model that answers as before."""
     record = CompileRecord(f"{prefix(of)}cccc/", OTHER, 900, 21, 1000, "1000 rows", 1e-8, 1.0)
-    return replace(record, **changes)
+    return structs.replace(record, **changes)
 
 
 BAD = CompileRecord("", "", 0, 21, 1000, "1000 rows", 0.25, 0.5, "ParityFailed", "half of them differ")

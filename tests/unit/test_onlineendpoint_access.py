@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from builders import NOW, child, condition, endpoint, kinds_of, seen, version
+from msgspec.structs import replace
 from pydantic import ValidationError
 from ultramarine_contract.routes import RouteAuth, RouteState
 from ultramarine_contract.serving_records import ServingTask

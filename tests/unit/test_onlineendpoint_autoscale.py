@@ -9,6 +9,7 @@ import pytest
 from builders import NOW, child, condition, endpoint, kinds_of, seen, version
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 from ultramarine.resources.onlineendpoint import Autoscale
 from ultramarine.resources.onlineendpoint_rollout import Rollout
 from ultramarine_contract.errors import GatewayError
@@ -302,7 +303,7 @@ def test_who_sleeps_is_ready_and_says_so():
     children = settled(owner, at(owner, 0), related=(version(1),))
     (routed,) = at_gateway(children[0]).proxies
     (told,) = load(0.0).proxies
-    says = GatewayFacts((replace(routed, figures=told.figures),))
+    says = GatewayFacts((structs.replace(routed, figures=told.figures),))
     got = passed(owner, says, at(owner, 0), *children)
 
     assert condition(got, "Ready")["status"] == "True"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from builders import NOW, child, condition, endpoint, kinds_of, ours, seen, version
+from msgspec.structs import replace
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import DeploymentFigures
 from ultramarine_contract.serving_records import ServingTask

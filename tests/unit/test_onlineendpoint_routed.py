@@ -9,6 +9,7 @@ import pytest
 from builders import NOW, PLATFORM, child, condition, endpoint, kinds_of, seen, version
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from ultramarine_contract.common import TLS_DIR
 from ultramarine_contract.errors import GatewayError
 from ultramarine_contract.routes import GATEWAY_PODS, LABEL_ROUTES, RouteState
@@ -553,8 +554,8 @@ def refused(owner):
 def away(config_map, *names, pods=1, others=()):
     """Gateway pods that lead no requests to these deployments; `others` are those that one more pod leaves out."""
     (state, *_) = having(config_map, **dict.fromkeys(names, 0)).proxies
-    more = (replace(state, away=tuple(others)),) if others else ()
-    return GatewayFacts(((replace(state, away=names),) * pods) + more)
+    more = (structs.replace(state, away=tuple(others)),) if others else ()
+    return GatewayFacts(((structs.replace(state, away=names),) * pods) + more)
 
 
 def test_a_deployment_that_never_was_ready_leaves_its_share_to_the_others():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from math import exp, log
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from ultramarine.resources.onlineendpoint_rollout import CLIENT_ERRORS, Gates, RolloutCounters
 from ultramarine_cluster.paths import REPOSITORY
 from ultramarine_contract.routes import DeploymentFigures, RouteState

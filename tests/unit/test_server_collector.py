@@ -26,6 +26,7 @@ import pytest
 import skops.io
 import tritonclient.grpc as triton
 import tritonclient.http as triton_http
+from msgspec import structs
 from serving_inside import Doubling
 from serving_process import Server, environment, task_for
 from sklearn.linear_model import LogisticRegression
@@ -229,7 +230,7 @@ def test_a_share_is_drawn_and_counted(folder, tmp_path, object_store, bucket_fol
 
 def test_without_a_collector_nothing_is_kept(folder, tmp_path):
     """A server whose task says nothing of one has no such metric and writes nothing."""
-    task = replace(collecting(folder, "b"), collect=None)
+    task = structs.replace(collecting(folder, "b"), collect=None)
     with grpc_serving(folder, task, "--captures-dir", str(tmp_path)) as server:
         assert httpx.post(f"{server.http.url}/score", json=[[55, 1]]).status_code == 200
         assert "captures" not in server.http.get("/metrics").text

@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import skops.io
+from msgspec.structs import replace
 from serving_process import LABELS, ROWS, environment, serving
 from sklearn.ensemble import RandomForestClassifier
 from ultramarine_contract.common import (

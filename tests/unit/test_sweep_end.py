@@ -20,6 +20,7 @@ from builders import (
     sweep_pod,
     version,
 )
+from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.meta import Manifest
@@ -80,7 +81,7 @@ def test_the_summary_is_asked_for_only_at_the_end():
 def test_a_sweep_succeeds_by_what_its_coordinator_said():
     """Counts and the best are the stored ones, reason and message those of the last words."""
     one = sweep({"startTime": "2030-01-01T11:30:00Z"})
-    got = plan(one, over(one, replace(GOOD, best=())), NOW)
+    got = plan(one, over(one, structs.replace(GOOD, best=())), NOW)
 
     assert got.status["state"] == "Succeeded"
     assert condition(got, "Succeeded")["reason"] == "MaxTrialsReached"
@@ -104,7 +105,7 @@ def test_of_several_objectives_the_message_tells_of_the_front(many: int, answer:
     """No value is the best of two objectives: what counts is how many trials none is better than."""
     objectives = [{"metric": "loss"}, {"metric": "size"}]
     one = sweep(objective=None, objectives=objectives)
-    told = replace(GOOD, best=tuple(BestTrial(n, (float(n), -float(n)), {"lr": 0.01}) for n in range(many)))
+    told = structs.replace(GOOD, best=tuple(BestTrial(n, (float(n), -float(n)), {"lr": 0.01}) for n in range(many)))
     got = plan(one, over(one, told, told if answer == "all" else answer), NOW)
 
     assert condition(got, "Succeeded")["message"] == words
@@ -121,7 +122,7 @@ def test_the_storage_tells_when_the_pod_is_gone():
 def test_last_words_are_enough_where_the_summary_is_lost():
     """A summary that somebody deleted from the storage costs the best, and not the outcome."""
     one = sweep()
-    got = plan(one, over(one, replace(GOOD, best=()), StorageError("gone", "ObjectNotFound")), NOW)
+    got = plan(one, over(one, structs.replace(GOOD, best=()), StorageError("gone", "ObjectNotFound")), NOW)
 
     assert got.status["state"] == "Succeeded"
     assert "best" not in got.status
@@ -186,7 +187,7 @@ def test_a_deadline_that_passed_before_any_trial_names_what_kept_them_back():
     assert ends(late).startswith(
         "no trial ran within spec.activeDeadlineSeconds=60: cannot pull image wrong:1 for pod hpo-workers-0-abcde"
     )
-    assert ends(replace(late, failed=1)) == "it has run for 60 s; ask for fewer trials"
+    assert ends(structs.replace(late, failed=1)) == "it has run for 60 s; ask for fewer trials"
 
 
 def test_the_best_trial_is_registered():
@@ -214,7 +215,9 @@ def test_the_best_trials_version_is_compiled_where_that_is_asked(format, compile
     """As a TrainingJob's: with what the output of the template says, unless it is ONNX already."""
     spec = {"command": ["a"], "outputs": {"model": {"compile": {"to": "onnx", "onFailure": "Fail"}}}}
     one = sweep(registerBest="churn", trialTemplate={"spec": spec})
-    summary = replace(GOOD, best=(replace(BEST, outputs={"model": replace(OUTPUT, format=format)}),))
+    summary = structs.replace(
+        GOOD, best=(structs.replace(BEST, outputs={"model": structs.replace(OUTPUT, format=format)}),)
+    )
     made = plan(one, over(one, summary, summary), NOW).create[1]["spec"]
 
     assert made["format"] == {"name": format}
@@ -245,14 +248,17 @@ def test_the_best_trial_is_registered_once():
     ("best", "words"),
     [
         ((), "no trial has succeeded"),
-        ((replace(BEST, outputs={}),), "trial 3 has no output 'model'"),
-        ((replace(BEST, outputs={"model": replace(OUTPUT, uri="s3://lake/team-b/x/")}),), "trial 3 has no output"),
+        ((structs.replace(BEST, outputs={}),), "trial 3 has no output 'model'"),
+        (
+            (structs.replace(BEST, outputs={"model": structs.replace(OUTPUT, uri="s3://lake/team-b/x/")}),),
+            "trial 3 has no output",
+        ),
     ],
 )
 def test_nothing_to_register_is_a_failure(best, words):
     """Who asked for a version and gets none must not find the sweep done; what lies elsewhere is not believed."""
     one = sweep(**REGISTERING)
-    summary = replace(GOOD, best=best)
+    summary = structs.replace(GOOD, best=best)
     got = plan(one, over(one, summary, summary), NOW)
 
     assert condition(got, "Failed")["reason"] == "NothingToRegister"
@@ -330,11 +336,11 @@ def test_the_end_is_known_by_what_the_coordinator_posts_last():
     one = sweep()
     jobs = (sweep_job(one, "coordinator", active=1), sweep_job(one, "workers", active=2))
     there = seen(*jobs, sweep_pod(one, "coordinator"), sweep_pod(one, "workers"))
-    for early in (GOOD, replace(GOOD, outcome="", over=True)):
+    for early in (GOOD, structs.replace(GOOD, outcome="", over=True)):
         assert questions(one, replace(there, report=early)) == ()
         assert plan(one, replace(there, report=early), NOW).status["state"] == "Running"
 
-    last = replace(there, report=replace(GOOD, over=True))
+    last = replace(there, report=structs.replace(GOOD, over=True))
     assert questions(one, last) == (SUMMARY,)
     told = plan(one, replace(last, answers={SUMMARY: GOOD.to_json().decode()}), NOW).status
     assert (told["state"], told["completionTime"]) == ("Succeeded", "2030-01-01T12:00:00Z")
@@ -371,7 +377,7 @@ def test_who_cannot_read_the_journal_takes_nothing_back():
 def test_the_report_is_named_where_there_is_one():
     """Only what is stored: the pictures of a sweep may have failed, and that is no failure of it."""
     one = sweep()
-    with_report = replace(GOOD, report=True)
+    with_report = structs.replace(GOOD, report=True)
     got = plan(one, over(one, with_report, with_report), NOW).status
     assert got["report"] == {"uri": f"{PREFIX}report.html"}
     assert "report" not in plan(one, over(one), NOW).status

@@ -20,6 +20,7 @@ from builders import (
     sweep_job,
     sweep_pod,
 )
+from msgspec import structs
 from ultramarine.resources.sweep import SweepSpec
 from ultramarine.resources.trainingjob import TrainingJobSpec
 from ultramarine_contract import common as contract
@@ -343,7 +344,9 @@ def test_where_the_best_trials_outputs_are_is_told():
     records = {name: contract.OutputRecord(uri, "sha256:d", 3) for name, uri in stored.items()}
     outputs = {name: {} for name in ("model", "report", "long")}
     one = sweep(trialTemplate={"spec": {"command": ["a"], "outputs": outputs}})
-    got = plan(one, replace(running(one), report=SweepSummary(best=(replace(BEST, outputs=records), BEST))), NOW)
+    got = plan(
+        one, replace(running(one), report=SweepSummary(best=(structs.replace(BEST, outputs=records), BEST))), NOW
+    )
 
     assert got.status["best"][0]["outputs"] == {"model": stored["model"]}
     assert "outputs" not in got.status["best"][1]
@@ -447,7 +450,7 @@ def test_what_the_coordinator_finds_odd_is_said_while_it_runs():
     got = plan(one, replace(running(one), report=odd), NOW)
     said = condition(got, "Running")["message"]
     assert said.endswith("gives them trials; no trial has printed loss (they printed los); correct it")
-    ending = replace(odd, outcome="Failed")
+    ending = structs.replace(odd, outcome="Failed")
     assert "no trial" not in condition(plan(one, replace(running(one), report=ending), NOW), "Running")["message"]
 
 

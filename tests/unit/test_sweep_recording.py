@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.sweep_records import BestTrial, SweepSummary
 from ultramarine_sweep.points import Points
@@ -88,7 +89,7 @@ def test_the_sweeps_own_run_says_what_it_looked_for_and_found(tracking: Tracking
     one = recorder(tracking.uri, [], objectives=two, space=space, algorithm={"type": "nsga2", "seed": 0}, max_trials=8)
     output = OutputRecord("s3://lake/hpo/trials/3/model/0123456789abcdef/", "sha256:00", 10)
     best = (BestTrial(3, (0.25, 0.75), {"lr": 0.1}, {"model": output}), BestTrial(5, (0.5, 0.9)))
-    one.close(replace(OVER, best=best))
+    one.close(structs.replace(OVER, best=best))
 
     (run,) = tracking.runs
     assert (run["run_name"], run["run_id"]) == ("hpo", one.run_id)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from msgspec import structs
 from ultramarine_contract.training_records import GangTask
 from ultramarine_trainer import rsh
 from ultramarine_trainer.child import Signals
@@ -91,7 +92,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 
 def gang_task(nodes: int = 3, **fields: Any) -> GangTask:
-    return replace(GangTask(framework="torch", nodes=nodes, leader="127.0.0.1"), **fields)
+    return structs.replace(GangTask(framework="torch", nodes=nodes, leader="127.0.0.1"), **fields)
 
 
 def eventually(reached: Callable[[], object]) -> None:

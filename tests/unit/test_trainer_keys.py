@@ -11,11 +11,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Storage

@@ -23,6 +23,7 @@ from builders import (
     training_job,
     version,
 )
+from msgspec import structs
 from pydantic import ValidationError
 from ultramarine_contract.errors import InvalidSpec, StorageError
 from ultramarine_contract.meta import Manifest
@@ -279,7 +280,7 @@ def test_an_outputs_wish_to_be_compiled_goes_to_its_version(format, asks):
     """The ModelVersion asks for what the output does, but for a model that is ONNX already."""
     wanted = {"to": "onnx", "onFailure": "Fail", "parity": {"rtol": 0.001}}
     one = training_job(outputs={"model": {"registerAs": "churn", "compile": wanted}})
-    pod = succeeded_pod(one, model=replace(model_output(), format=format))
+    pod = succeeded_pod(one, model=structs.replace(model_output(), format=format))
     made = plan(one, seen(job(one, "Complete", succeeded=1), pod), NOW).create[-1]
 
     assert ("compile" in made["spec"]) == asks
@@ -308,7 +309,7 @@ def test_the_result_is_read_from_the_storage_when_the_pod_is_gone():
     got = plan(one, seen(done, answers={question: record.to_json()}), NOW)
     assert got.status["state"] == "Succeeded"
 
-    unread = replace(record, unread='"f1: 0.5" is not read as a metric: print f1=0.5')
+    unread = structs.replace(record, unread='"f1: 0.5" is not read as a metric: print f1=0.5')
     got = plan(one, seen(done, answers={question: unread.to_json()}), NOW)
     said = 'uploaded report; status.metrics is empty: "f1: 0.5" is not read as a metric: print f1=0.5'
     assert condition(got, "Succeeded")["message"] == said

@@ -105,5 +105,5 @@ def test_a_task_that_asks_for_something_newer_is_refused_by_an_older_trainer():
     """What is not asked for is not in the task; what an image does not know, it must not leave out silently."""
     assert TrainingTask().to_json() == "{}"
     assert "git_secret" not in TrainingTask(source=SourceTask(git_url="https://example.com/churn.git")).to_json()
-    with pytest.raises(TypeError, match="teleport"):
+    with pytest.raises(ValueError, match="teleport"):
         TrainingTask.from_json('{"teleport": {}}')

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Coroutine, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
 from ultramarine_contract.common import UNREADABLE
 from ultramarine_contract.sweep_records import SweepSummary, WantedTrial, trial_worker
 
@@ -63,7 +64,7 @@ class PodCoordinator(Coordinator):
         return (self._keep_starting(),)
 
     def _summary(self, now: float) -> SweepSummary:
-        return replace(super()._summary(now), wanted=self._wanted, paused=self._paused)
+        return structs.replace(super()._summary(now), wanted=self._wanted, paused=self._paused)
 
     def _all_dismissed(self, now: float) -> bool:
         return True  # nobody waits for another trial
@@ -128,7 +129,7 @@ class PodCoordinator(Coordinator):
         wanted, room = [], _TOLD_LIMIT
         for trial in sorted(self._trials.live.values(), key=lambda trial: trial.number):
             wanted.append(WantedTrial(trial.number, trial.params))
-            room -= len(json.dumps(asdict(wanted[-1])))
+            room -= len(json.dumps(wanted[-1].document()))
             if room < 0:
                 break
         return tuple(wanted)

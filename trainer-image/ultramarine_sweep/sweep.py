@@ -11,11 +11,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract import tls
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN
@@ -116,7 +117,9 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
 
 def _failed(teller: Teller, error: UltramarineError) -> SweepSummary:
     """The end of a sweep that cannot go on; what it has come to stays counted."""
-    return replace(teller.newest, outcome=FAILED, reason=error.reason, message=error.message, running=0, wanted=())
+    return structs.replace(
+        teller.newest, outcome=FAILED, reason=error.reason, message=error.message, running=0, wanted=()
+    )
 
 
 def _lived(
@@ -151,7 +154,7 @@ async def _coordinate(
     book = await asyncio.to_thread(Journal, storage, uri, writer, say)
 
     def tell(summary: SweepSummary) -> None:
-        teller.tell(replace(summary, mlflow_run=recorder.run_id))
+        teller.tell(structs.replace(summary, mlflow_run=recorder.run_id))
 
     make = PodCoordinator if task.pod_per_trial else Coordinator
     coordinator = make(task, token, book, suggester, stopper, tell, recorder, places.times)
@@ -169,7 +172,7 @@ async def _coordinate(
     pruning = asyncio.to_thread(prune, storage, task.prefix, kept, say)
     leaving = asyncio.to_thread(_leave_files, task, parts, storage, coordinator.finished)
     _, names = await asyncio.gather(pruning, leaving)
-    return replace(summary, mlflow_run=recorder.run_id, report=contract.REPORT_NAME in names)
+    return structs.replace(summary, mlflow_run=recorder.run_id, report=contract.REPORT_NAME in names)
 
 
 async def _prepare(task: SweepTask, parts: Parts, coordinator: Coordinator) -> None:
@@ -225,14 +228,14 @@ def _so_far(task: SweepTask, storage: Storage, crash: str) -> SweepSummary:
     uri = f"{task.prefix}{contract.JOURNAL_NAME}/"
     try:
         trials = Trials(task, journal.read(storage, uri))
-        found = replace(trials.summary(trials.now), running=0)
+        found = structs.replace(trials.summary(trials.now), running=0)
     except StorageError:
         raise
     except Exception:  # It may be the journal that they all stumble over.
         found = SweepSummary(FAILED, "", "")
     what = f"its coordinator crashed {CRASHES} times within an hour, the last time by {crash[:_CRASH_LIMIT]}"
     remedy = f"this is a bug of Ultramarine: please report it with the pod's log; all ended trials are in {uri}"
-    return replace(found, outcome=FAILED, reason="CoordinatorCrashed", message=f"{what}; {remedy}")
+    return structs.replace(found, outcome=FAILED, reason="CoordinatorCrashed", message=f"{what}; {remedy}")
 
 
 def _patiently(step: Callable[[], journal.T]) -> journal.T:

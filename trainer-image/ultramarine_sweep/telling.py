@@ -11,10 +11,11 @@ import urllib.error
 import urllib.request
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
 from ultramarine_contract.common import TERMINATION_LIMIT
 from ultramarine_contract.sweep_records import SweepSummary
 from ultramarine_trainer.progress import opener
@@ -76,7 +77,7 @@ class Teller:
 
     def close(self, summary: SweepSummary) -> None:
         """Post the last one, and that it is; in so many seconds as the times say, at most."""
-        self._newest = replace(summary, over=True)
+        self._newest = structs.replace(summary, over=True)
         self._ending = True
         self._news.set()
         if self._url:
@@ -142,7 +143,7 @@ class Teller:
 
 
 def _without_hours(summary: SweepSummary) -> SweepSummary:
-    return replace(summary, cpu_hours=0.0, gpu_hours=0.0)
+    return structs.replace(summary, cpu_hours=0.0, gpu_hours=0.0)
 
 
 def last_words(summary: SweepSummary) -> bytes:
@@ -153,7 +154,7 @@ def last_words(summary: SweepSummary) -> bytes:
 def within(summary: SweepSummary, limit: int) -> bytes:
     """The summary in `limit` bytes: without the last ones of the best trials, then with a shorter message."""
     while summary.best and len(summary.to_json()) > limit:
-        summary = replace(summary, best=summary.best[:-1])
+        summary = structs.replace(summary, best=summary.best[:-1])
     words = summary.message
     # A character may take one byte of JSON or twelve.
     kept = bisect_right(range(1, len(words) + 1), limit, key=lambda n: len(_saying(summary, words[:n]).to_json()))
@@ -161,4 +162,4 @@ def within(summary: SweepSummary, limit: int) -> bytes:
 
 
 def _saying(summary: SweepSummary, message: str) -> SweepSummary:
-    return replace(summary, message=message)
+    return structs.replace(summary, message=message)

@@ -6,7 +6,7 @@ import math
 import signal
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ultramarine_contract.common import LARGEST, UNREADABLE, OutputRecord, read_known
@@ -164,9 +164,9 @@ class Trial:
         names = [name for name in Trial.__slots__ if name != "points" and getattr(self, name) != getattr(usual, name)]
         record = {"kind": "trial", "number": self.number, **{name: getattr(self, name) for name in names}}
         if self.outputs:
-            record["outputs"] = {name: asdict(one) for name, one in self.outputs.items()}
+            record["outputs"] = {name: output.document() for name, output in self.outputs.items()}
         if self.checkpoint:
-            record["checkpoint"] = asdict(self.checkpoint)
+            record["checkpoint"] = self.checkpoint.document()
         if len(self.points):
             record["points"] = list(self.points)
         return record

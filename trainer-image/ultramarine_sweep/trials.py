@@ -352,10 +352,10 @@ class Trials:
             spent=max(finished.seconds, trial.spent(now)),
             message=message[:MESSAGE_LIMIT],
             tail=finished.tail if outcome == FAILED else "",
-            outputs={name: asdict(one) for name, one in (finished.outputs or {}).items()},
+            outputs={name: output.document() for name, output in (finished.outputs or {}).items()},
             seen=[name for name in itertools.islice(finished.metrics, NAMES) if name not in self._seen],
             measured=all(objective.metric in finished.metrics for objective in self.objectives),
-            **({"checkpoint": asdict(checkpoint)} if pauses and checkpoint else {}),
+            **({"checkpoint": checkpoint.document()} if pauses and checkpoint else {}),
         )
         self._judge(now)
         return False

@@ -6,10 +6,11 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec import structs
 from ultramarine_contract.common import CHECKPOINT_NAME, CHECKPOINTS_NAME, MANIFEST_NAME, OutputRecord
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Storage, files_below
@@ -302,7 +303,7 @@ class _Watch:
             bytes=stored.bytes,
             step=sight.step,
             productive_seconds=self.worked(sight.since),
-            previous=replace(self.last, previous=None) if self.last else None,
+            previous=structs.replace(self.last, previous=None) if self.last else None,
         )
         self._storage.write(self._uri + CHECKPOINT_NAME, record.to_json())
         superseded = self.last.previous if self.last else None

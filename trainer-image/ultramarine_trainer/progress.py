@@ -10,10 +10,11 @@ import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
 from ultramarine_contract.common import LARGEST, METRIC_LIMIT, TLS_DIR
 from ultramarine_contract.tls import client_context
 from ultramarine_contract.training_records import CheckpointRecord, Progress
@@ -138,7 +139,7 @@ class Reporter:
                 self._sample(known["step"], now)
             if progress.eta_seconds >= 0:
                 self._arrival = now + progress.eta_seconds
-            self._told = replace(self._told, **known, metrics=metrics)
+            self._told = structs.replace(self._told, **known, metrics=metrics)
 
     def start(self) -> None:
         """Begin to report, where there is somebody to report to."""
@@ -168,7 +169,7 @@ class Reporter:
             percent = min(100 * told.step // told.total_steps, 100)
         metrics = dict(list((told.metrics | dict(self._metrics())).items())[:METRIC_LIMIT])
         known: dict[str, Any] = {"checkpoint": self._checkpoint(), "mlflow_run": self._mlflow_run()}
-        return replace(told, percent=percent, metrics=metrics, **known)
+        return structs.replace(told, percent=percent, metrics=metrics, **known)
 
     def _eta(self, now: float) -> int:
         """Seconds until the end, by the rate of the steps, else as the command says; -1 where neither is known."""
@@ -211,7 +212,7 @@ class Reporter:
             self._say(f"the progress cannot be reported, which does not disturb the job: {failure}")
 
     def _post(self, state: Progress, timeout: float) -> None:
-        body = replace(state, eta_seconds=self._eta(time.monotonic())).to_json()
+        body = structs.replace(state, eta_seconds=self._eta(time.monotonic())).to_json()
         try:
             headers = {"Authorization": f"Bearer {self._token.read_text().strip()}", "Content-Type": "application/json"}
         except OSError as error:

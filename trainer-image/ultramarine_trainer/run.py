@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, OutputRecord
 from ultramarine_contract.errors import StorageError
@@ -332,7 +333,7 @@ class Attempt:
 
     def _record(self) -> TerminationRecord:
         checkpoint = self._last_checkpoint() if self._index == 0 else None
-        return replace(
+        return structs.replace(
             self._listeners.record(),
             source=self._source,
             inputs=self._inputs,
@@ -343,11 +344,11 @@ class Attempt:
     def _failed(self, failed: Failed) -> tuple[int, TerminationRecord]:
         if self._repeats is not None and not self._signals.received:
             failed = self._repeats.judge(failed, self._tail.words, self._tail.own_line, self._ran)
-        record = replace(self._record(), reason=failed.reason, message=failed.message, tail=str(self._tail))
+        record = structs.replace(self._record(), reason=failed.reason, message=failed.message, tail=str(self._tail))
         words = self._tail.words if failed.reason == "CommandFailed" else ""
-        record = replace(record, words=words, exit_code=failed.of_command)
+        record = structs.replace(record, words=words, exit_code=failed.of_command)
         kept = record.checkpoint.productive_seconds if record.checkpoint else 0.0
-        return failed.code, replace(record, productive_seconds=kept)
+        return failed.code, structs.replace(record, productive_seconds=kept)
 
     def _task(self) -> TrainingTask:
         text = self._environment.get(contract.ENV_TASK, "")
@@ -411,9 +412,9 @@ class Attempt:
             upload = partial(storage.upload_folder, folders[name], f"{prefix}/{name}/", format)
             with _about(f"spec.outputs.{name}"):
                 stored = self._patiently(self._places.output_waits, upload)
-            outputs[name] = replace(stored, untrusted=untrusted_types(folders[name], format))
+            outputs[name] = structs.replace(stored, untrusted=untrusted_types(folders[name], format))
             self.say(f"output {name}: {stored.bytes} bytes to {stored.uri} in {time.monotonic() - started:.1f} s")
-        record = replace(self._record(), outputs=outputs, productive_seconds=seconds)
+        record = structs.replace(self._record(), outputs=outputs, productive_seconds=seconds)
         if prefix:
             self._patiently(self._places.output_waits, partial(store_result, storage, prefix, record))
         return record

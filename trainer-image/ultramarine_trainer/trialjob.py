@@ -10,9 +10,9 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
 from typing import Any
 
+from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, METRIC_LIMIT, OutputRecord
 from ultramarine_contract.errors import StorageError
@@ -77,7 +77,7 @@ class TrialAttempt(Attempt):
         self._opened = storage
         record = super()._do(task, storage)
         if self._speaks and not self._told:
-            outputs = {name: asdict(one) for name, one in record.outputs.items()}
+            outputs = {name: output.document() for name, output in record.outputs.items()}
             self._succeeded({**record.metrics, **self._ears.metrics}, outputs)  # it may have been done before
         return record
 
@@ -142,7 +142,7 @@ class TrialAttempt(Attempt):
         last = self._last_checkpoint()
         if last is None:
             return
-        stored = asdict(OutputRecord(last.uri, last.digest, last.bytes))
+        stored = OutputRecord(last.uri, last.digest, last.bytes).document()
         answer = self._tell(patience=math.inf, outcome="Stopped", exitCode=0, message=why, checkpoint=stored)
         if answer and answer.get("paused"):
             self.say(f"trial {self._trial.trial} is paused: {why}; it goes on from {last.uri}, if it does")
@@ -209,7 +209,7 @@ class TrialAttempt(Attempt):
         objectives = {name: finite[name] for name in self._trial.objectives if name in finite}
         missing = {name for name, value in self._ears.metrics.items() if value is None}
         others = {name: v for name, v in record.metrics.items() if name not in objectives and name not in missing}
-        return replace(record, metrics=dict(list({**objectives, **others}.items())[:METRIC_LIMIT]))
+        return structs.replace(record, metrics=dict(list({**objectives, **others}.items())[:METRIC_LIMIT]))
 
     def _tell(self, patience: float = _PATIENCE, **end: Any) -> Mapping[str, Any] | None:
         """Tell the coordinator that the trial has ended, for so many seconds at most; return its answer."""

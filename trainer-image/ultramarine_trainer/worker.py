@@ -9,11 +9,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY, OutputRecord
 from ultramarine_contract.errors import StorageError
@@ -209,7 +209,7 @@ class Worker(Attempt):
             except StorageError as error:
                 self.say(f"trial {trial.number} cannot go on later: {error.message}")
                 return finished
-        return {**finished, "checkpoint": vars(stored)} if stored else finished
+        return {**finished, "checkpoint": stored.document()} if stored else finished
 
     def _keep(self, task: TrainingTask, storage: Storage, trial: Trial, ears: Ears, finished: Document) -> Document:
         """Store the outputs of a trial, and return what the coordinator is told then."""
@@ -222,8 +222,8 @@ class Worker(Attempt):
                     format = format_of(name, folder, wanted)
                     upload = partial(storage.upload_folder, folder, uri, format)
                     stored = self._patiently(self._places.output_waits, upload)
-                    outputs[name] = replace(stored, untrusted=untrusted_types(folder, format))
+                    outputs[name] = structs.replace(stored, untrusted=untrusted_types(folder, format))
             except StorageError as error:
                 self.say(f"trial {trial.number}: {error.message}")
                 return {**finished, "outcome": "Failed", "message": error.message, "outputs": {}}
-        return {**finished, "outputs": {name: vars(record) for name, record in outputs.items()}}
+        return {**finished, "outputs": {name: record.document() for name, record in outputs.items()}}

@@ -8,8 +8,8 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
+from msgspec import structs
 from ultramarine.resources.base import MlflowStatus
 from ultramarine.resources.trainingjob import Input, TrainingJobSpec
 from ultramarine_contract import common as contract
@@ -198,7 +198,7 @@ def pod_spec(
             resources["requests"] = {**requests, "memory": memory}
         resources = {**resources, "limits": {**limits, "memory": memory}}
     reserved = dict(zip(("cpu", "gpu", "memoryGib"), usage.requests(resources), strict=True))
-    context = replace(context, reserved={name: amount for name, amount in reserved.items() if amount})
+    context = structs.replace(context, reserved={name: amount for name, amount in reserved.items() if amount})
     before: list[Manifest] = []
     if task.source and task.source.git_secret:
         before = [_source_container(platform, task.source, resources)]

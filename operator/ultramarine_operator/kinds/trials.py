@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import GROUP, SWEEP, Manifest
 from ultramarine_contract.sweep_records import TrialTask, coordinator_name
@@ -47,7 +46,7 @@ def task_of(job: Manifest, *, tls: bool = False) -> TrialTask | None:
         task = TrialTask.from_json(str((meta.get("annotations") or {}).get(ANNOTATION_TRIAL)))
     except ValueError:
         return None
-    return replace(task, coordinator=coordinator_url(sweep, meta["namespace"], tls=tls)) if sweep else None
+    return structs.replace(task, coordinator=coordinator_url(sweep, meta["namespace"], tls=tls)) if sweep else None
 
 
 def _sweep(job: Manifest) -> str:

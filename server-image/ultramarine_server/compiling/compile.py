@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from ultramarine_contract.common import (
     COMPILED_NAME,
     ENV_STORAGE_ENDPOINT,
@@ -50,7 +50,7 @@ def compile_model(task: CompileTask, model_folder: Path, into: Path, threads: in
             verdict = _attempt(task, native, model_folder, target, threads)
         except LoadError as error:
             verdict = CompileRecord(reason=NOT_CONVERTIBLE, message=error.message)
-        verdict = replace(verdict, mismatch=mismatch)
+        verdict = structs.replace(verdict, mismatch=mismatch)
     if verdict.reason or verdict.load_error:
         target.unlink(missing_ok=True)
     (into / VERDICT_NAME).write_bytes(verdict.to_json())
@@ -119,7 +119,7 @@ def _attempt(
         try:
             made = convert()
             save_model(made, target)
-            compiled = load(ModelFile(target, "onnx"), replace(task.native, signature=None), threads)
+            compiled = load(ModelFile(target, "onnx"), structs.replace(task.native, signature=None), threads)
             parity = compare(expected, compiled.predict(inputs, outputs), labels)
             of_gaps = compare(expected_of_gaps, compiled.predict(gaps, outputs), labels) if gaps else parity
         except Exception as error:  # Converters, and the runtime with their results, raise any exception.
@@ -128,14 +128,14 @@ def _attempt(
         verdict = _verdict(task, parity, rows, len(next(iter(inputs.values()))), _opset(made))
         if not verdict.reason and not of_gaps.holds(task.rtol, task.label_agreement):
             message = "the answers to rows with a missing value differ from the native model's"
-            verdict = replace(verdict, reason=PARITY_FAILED, message=message)
+            verdict = structs.replace(verdict, reason=PARITY_FAILED, message=message)
         if not verdict.reason or best.reason == NOT_CONVERTIBLE:
             best = verdict
         if not best.reason:
             return best
     if best.reason == NOT_CONVERTIBLE:
         kind = type(estimator).__name__
-        return replace(best, message=f"{kind} cannot be converted to {task.to}: {why}")
+        return structs.replace(best, message=f"{kind} cannot be converted to {task.to}: {why}")
     return best
 
 
@@ -154,7 +154,7 @@ def _verdict(task: CompileTask, parity: Parity, rows: Rows, count: int, opset: i
         f"up to {parity.worst_relative_error:.3g}; the limits are labelAgreement {task.label_agreement:g} and rtol "
         f"{task.rtol:g}"
     )
-    return replace(record, reason=PARITY_FAILED, message=message)
+    return structs.replace(record, reason=PARITY_FAILED, message=message)
 
 
 def _opset(made: Any) -> int:
@@ -235,9 +235,9 @@ def store(task: CompileTask, folder: Path, environment: Mapping[str, str]) -> Co
         ) from error
     storage = Storage(environment.get(ENV_STORAGE_ENDPOINT, ""), environment.get(ENV_STORAGE_REGION, ""))
     # The place of the artifact comes from here alone, because a model's code may have written the verdict.
-    verdict = replace(verdict, uri="", digest="", bytes=0, message=verdict.message[:2000])
+    verdict = structs.replace(verdict, uri="", digest="", bytes=0, message=verdict.message[:2000])
     if not verdict.reason and not verdict.load_error:
         stored = storage.upload_folder(folder / ARTIFACT, task.prefix, "onnx")
-        verdict = replace(verdict, uri=stored.uri, digest=stored.digest, bytes=stored.bytes)
+        verdict = structs.replace(verdict, uri=stored.uri, digest=stored.digest, bytes=stored.bytes)
     storage.write(task.prefix + RESULT_NAME, verdict.to_json())
     return verdict

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from msgspec import structs
 from ultramarine.resources.onlineendpoint import EndpointDeployment, Pool
 from ultramarine_contract import common as contract
 from ultramarine_contract.catalogue import LIMIT, CatalogueEntry, pack, unpack
@@ -119,7 +120,7 @@ def pool_deployment(
     """Return the Deployment whose pods serve a pool; changes of its models do not restart them."""
     size = pool.max_loaded_mebibytes * MIB
     empty = ServingTask("", "", "", "", "", auth=pods_auth(endpoint), pool_bytes=size)
-    task = replace(empty, **request_bounds(deployment))
+    task = structs.replace(empty, **request_bounds(deployment))
     made = deployment_of(endpoint, deployment, task.to_json(), {}, platform, live)
     _with_fetcher(made["spec"]["template"]["spec"], catalogue_name(endpoint, deployment.name), pool)
     return made

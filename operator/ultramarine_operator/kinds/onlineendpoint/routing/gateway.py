@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import ClassVar
 
+from msgspec import structs
 from ultramarine_contract.errors import UltramarineError
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.routes import EndpointRoutes, RouteAuth, RouteDeployment, RouteState
@@ -223,7 +224,7 @@ class GatewayRouting:
         unsettled = {name for name in {*health, *self.weights} if name not in health or not _is_settled(health[name])}
         still_keys = routes.auth.mode == "key" and not unsettled.isdisjoint(self.weights)
         proof = auth.proof_secret or (routes.auth.proof_secret if unsettled else "")
-        return replace(routes.auth if auth.mode == "token" and still_keys else auth, proof_secret=proof)
+        return structs.replace(routes.auth if auth.mode == "token" and still_keys else auth, proof_secret=proof)
 
     def _planned(self, weights: Shares, auth: RouteAuth, health: Health) -> EndpointRoutes:
         spec = self.endpoint.spec
@@ -254,8 +255,8 @@ class GatewayRouting:
         routed = self.routes.deployments if self.routes else ()
         before = next((deployment.hold for deployment in routed if deployment.name == route.name), None)
         if health.state == "Failing" or (before is False and health.replicas):
-            return replace(route, hold=False)
-        return replace(route, hold=True) if before else route
+            return structs.replace(route, hold=False)
+        return structs.replace(route, hold=True) if before else route
 
     def _leaving(self, weights: Shares) -> tuple[RouteDeployment, ...]:
         """Return routes of deployments that left the spec; they stay until every gateway pod sends them nothing."""

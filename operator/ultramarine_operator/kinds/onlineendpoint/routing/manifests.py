@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from msgspec import structs
 from ultramarine.resources.onlineendpoint import EndpointDeployment, RequestSettings
 from ultramarine_contract.meta import LABEL_NAME, Manifest, child_metadata, content_hash
 from ultramarine_contract.routes import (
@@ -165,7 +164,7 @@ def routes_in(config_map: Manifest | None) -> EndpointRoutes | None:
 
 def reweighed(deployment: RouteDeployment, weight: int) -> RouteDeployment:
     """Return the route of a deployment that left the spec, with another weight and without copies of requests."""
-    return replace(deployment, weight=weight, mirror_percent=0, compare_percent=0)
+    return structs.replace(deployment, weight=weight, mirror_percent=0, compare_percent=0)
 
 
 def policy_name(endpoint: Endpoint) -> str:
