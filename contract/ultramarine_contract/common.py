@@ -48,9 +48,9 @@ CAPTURES_DIR = "/mnt/captures"  # captured requests, until the collector has sto
 CATALOGUE_DIR = "/etc/ultramarine/models"  # of a pool's pod: CATALOGUE_NAME, the list of its models
 CATALOGUE_NAME = "models.json.gz"
 
-# Headers of requests whose answers are compared. COMPARED_HEADER, on the request and on its copy, has the word of the
-# gateway pod that will fetch the answer at ANSWERS_PATH, and the name of the request. COPY_HEADER is on the copy alone.
-# Clients cannot send them through the gateway.
+# Headers of requests whose answers are compared. COMPARED_HEADER is on the request and on its copy. It has the word of
+# the gateway pod that will fetch the answer at ANSWERS_PATH, and the name of the request. COPY_HEADER is on the copy
+# alone. Clients cannot send them through the gateway.
 COMPARED_HEADER = "x-ultramarine-compared"
 COPY_HEADER = "x-ultramarine-copy"
 ANSWERS_PATH = "/ultramarine/answers"

@@ -1,15 +1,15 @@
-"""UltramarineError and what follows from each of its kinds.
+"""UltramarineError and its subclasses, with the consequence of each.
 
     UltramarineError
-    |- InvalidSpec    the user has to change the object: condition Accepted=False, waits for a new generation
-    |- NotYet         something that may come by itself is missing: a condition says what, and the key is tried again
-    |- Conflict       somebody else owns the name or the field: a condition says who, and the key is tried again later
-    |- Refused        the API server does not admit what we would write: a condition says why, tried again later
-    |- NotLeading     this replica may not write now: the pass ends, and the key waits for whoever leads next
-    |- StorageError   the object storage refused or did not answer
-    '- GatewayError   the gateway of a namespace did not answer, or not as one of ours
+    |- InvalidSpec    the user has to change the object: condition Accepted=False until a new generation.
+    |- NotYet         something that may appear later is missing: a condition names it, and the key is retried.
+    |- Conflict       another owner has the name or the field: a condition names it, and the key is retried.
+    |- Refused        the API server does not admit a write: a condition says why, and the key is retried.
+    |- NotLeading     this replica may not write now: the pass ends, and the key waits for the next leader.
+    |- StorageError   the object storage refused or did not answer.
+    '- GatewayError   the gateway of a namespace did not answer, or in an unknown format.
 
-Anything else that is raised is a bug of ours: it is logged with its traceback, the key backs off, the others go on.
+Any other exception is a bug of the platform. It is logged with its traceback, its key backs off, the others go on.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ SHOWN = 10  # names in a message
 
 
 def listed(names: Iterable[object], most: int = SHOWN, *, count: int = 0) -> str:
-    """Names in a sentence: the first ones, and how many more there are; nothing if there are none.
+    """Return names for a sentence: the first ones, and the number of the others; empty without names.
 
-    `count` says how many there are if not all of them are given.
+    `count` is the number of all names if not all of them are given.
     """
-    known = [str(name) for name in names]
-    more = max(count, len(known)) - len(known[:most])
-    return ", ".join(known[:most]) + (f" and {more} more" if more > 0 and known else "")
+    texts = [str(name) for name in names]
+    more = max(count, len(texts)) - len(texts[:most])
+    return ", ".join(texts[:most]) + (f" and {more} more" if more > 0 and texts else "")
 
 
 class UltramarineError(Exception):
-    """The root: `reason` is a word for conditions, `message` a sentence that names object, field and remedy."""
+    """Root of the errors: `reason` is a word for conditions, `message` names object, field and remedy."""
 
     reason = "Error"
 
@@ -41,25 +41,25 @@ class UltramarineError(Exception):
 
 
 class InvalidSpec(UltramarineError):
-    """The object asks for something that cannot be; only its author can mend it."""
+    """The object asks for something impossible; only its author can fix it."""
 
     reason = "InvalidSpec"
 
 
 class NotYet(UltramarineError):
-    """Something is missing that may appear by itself."""
+    """Something is missing that may appear later."""
 
     reason = "Waiting"
 
 
 class Conflict(UltramarineError):
-    """Somebody else owns what we would have to write."""
+    """Another owner has the object or field that the operator would write."""
 
     reason = "Conflict"
 
 
 class Refused(UltramarineError):
-    """The API server, or a webhook, does not admit an object that we would write; only a person can mend that."""
+    """The API server, or a webhook, does not admit an object; an administrator has to fix that."""
 
     reason = "Refused"
 
@@ -71,7 +71,7 @@ class NotLeading(UltramarineError):
 
 
 class StorageError(UltramarineError):
-    """The object storage refused or did not answer; `transient` says whether trying again can help."""
+    """The object storage refused or did not answer; `transient` is true if a retry can help."""
 
     reason = "StorageError"
 
@@ -81,6 +81,6 @@ class StorageError(UltramarineError):
 
 
 class GatewayError(UltramarineError):
-    """The gateway of a namespace did not answer, or not as one of ours; another look may find it well."""
+    """The gateway of a namespace did not answer, or in an unknown format; a retry can help."""
 
     reason = "GatewayError"

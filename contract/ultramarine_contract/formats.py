@@ -1,7 +1,4 @@
-"""The formats of models: which there are, how each is told from an artifact's files, and which run code at loading.
-
-Nothing here does I/O, and nothing but the standard library is imported: trainer and server image carry this file.
-"""
+"""Formats of models: their names, their detection from an artifact's files, and the ones that run code at loading."""
 
 from __future__ import annotations
 
@@ -10,11 +7,11 @@ from pathlib import PurePosixPath
 
 FORMATS = ("sklearn", "onnx", "xgboost", "lightgbm", "mlflow", "torch", "python", "pickle", "joblib")
 
-# Loading them runs what their maker wrote. torch is here because a TorchScript file is a program, and
+# Loading them runs their maker's code. torch is here because a TorchScript file is a program, and
 # torch.export.load unpickles what is in a .pt2. mlflow depends on what the folder holds.
 CODE_EXECUTING_FORMATS = frozenset({"torch", "python", "pickle", "joblib"})
 
-# A file whose suffix says what it is.
+# Suffixes that name a format.
 FORMAT_BY_SUFFIX = {
     ".skops": "sklearn",
     ".onnx": "onnx",
@@ -26,9 +23,9 @@ FORMAT_BY_SUFFIX = {
     ".pickle": "pickle",
     ".joblib": "joblib",
 }
-# Suffixes that other files have too, and how a model's file begins, spaces left out.
+# Suffixes that other files have too, and the beginning of a model's file, without spaces.
 _BEGINNINGS = {".json": ("xgboost", b'{"learner":'), ".txt": ("lightgbm", b"treeversion=")}
-# A file that says that its whole folder is the model.
+# Names of files that make their whole folder a model.
 _FORMAT_BY_NAME = {"MLmodel": "mlflow", "model.py": "python"}
 FOLDER_FORMATS = frozenset(_FORMAT_BY_NAME.values())
 
@@ -36,39 +33,39 @@ HEAD = 64  # bytes of a file that `models_among` wants to see
 
 
 def known_formats() -> str:
-    """Return what a model is told by, for messages."""
-    told = (
+    """Return the signs of a model with their formats, for messages."""
+    formats = (
         FORMAT_BY_SUFFIX
         | {f"a model's {suffix}": format for suffix, (format, _) in _BEGINNINGS.items()}
         | _FORMAT_BY_NAME
     )
-    return ", ".join(f"{sign} ({format})" for sign, format in told.items())
+    return ", ".join(f"{sign} ({format})" for sign, format in formats.items())
 
 
-def models_among(files: Iterable[str], wanted: str, head: Callable[[str], bytes]) -> dict[str, str]:
+def models_among(files: Iterable[str], format: str, head: Callable[[str], bytes]) -> dict[str, str]:
     """Return the models among an artifact's files, a file or a folder each, with their formats.
 
-    `wanted` is a format, or empty for any but python: model.py is a good name for other code too.
+    `format` is the only one to look for, or empty for any except python: other code has a model.py too.
     `head` returns the first HEAD bytes of a file.
     """
     files = list(files)
-    if wanted in FOLDER_FORMATS:
-        return {folder: wanted for folder in _folders(files, wanted)}
-    folders = [] if wanted else _folders(files, "mlflow")
+    if format in FOLDER_FORMATS:
+        return {folder: format for folder in _folders(files, format)}
+    folders = [] if format else _folders(files, "mlflow")
     models = dict.fromkeys(folders, "mlflow")
     for file in files:
         if not any(PurePosixPath(file).is_relative_to(folder) for folder in folders):
-            format = _format_of(file, head)
-            if format and wanted in ("", format):
-                models[file] = format
-    if not models and wanted:  # Its own loader says best what is wrong with a file of the right name.
-        named = {suffix for suffix, (format, _) in _BEGINNINGS.items() if format == wanted}
-        models = {file: wanted for file in files if PurePosixPath(file).suffix in named}
+            detected = _format_of(file, head)
+            if detected and format in ("", detected):
+                models[file] = detected
+    if not models and format:  # The loader has the best message about a file with the right name.
+        suffixes = {suffix for suffix, (owner, _) in _BEGINNINGS.items() if owner == format}
+        models = {file: format for file in files if PurePosixPath(file).suffix in suffixes}
     return models
 
 
 def _folders(files: list[str], format: str) -> list[str]:
-    """Return the folders of this format: anywhere for mlflow, at the top for python, where it cannot be a module."""
+    """Return the folders of this format: anywhere for mlflow, at the top for python."""
     paths = [path for path in map(PurePosixPath, files) if _FORMAT_BY_NAME.get(path.name) == format]
     return [str(path.parent) for path in paths if format != "python" or str(path.parent) == "."]
 

@@ -1,4 +1,4 @@
-"""The line of a command's output that says why it failed, and what helps against its cause.
+"""The line of a command's output that says why it failed, and a remedy for its cause.
 
 Most programs say it last. An exception in Python has its own line behind the frames, and what follows is the rest of
 its message: more lines, a stack of C++, a box that a launcher draws.
@@ -48,8 +48,8 @@ _IMPORT = re.compile(
 def last_words(lines: Sequence[str], stdout: Collection[int] = (), *, alone: bool = False) -> str:
     """Return what the lines of a command that failed say last of the cause, at most LONGEST characters.
 
-    `stdout` are the indices of those that are known to be of stdout: they are no part of an exception that stderr has.
-    `alone` leaves out what follows the line itself: it may differ in another attempt that fails alike.
+    `stdout` are the indices of lines of stdout: they do not belong to an exception on stderr.
+    `alone` leaves out the lines after it, which may differ in another attempt that fails alike.
     """
     lines = [line[match.end() :] if (match := _PREFIX.match(line)) else line for line in lines]
     errors = [index for index in range(len(lines)) if index not in stdout]
@@ -57,9 +57,9 @@ def last_words(lines: Sequence[str], stdout: Collection[int] = (), *, alone: boo
         if (own := _exception(lines, candidates)) and len(lines) - own[0] <= _MESSAGE_LINES:
             message = _later(lines, own) or _message([lines[index] for index in own], alone)
             return _CLOCK.sub("", message)[:LONGEST]
-    told = [line.strip() for line in lines if line.strip()]
-    speaking = [line for line in told if not _is_silent(line)]
-    return next(reversed(speaking or told), "")[:LONGEST]
+    texts = [line.strip() for line in lines if line.strip()]
+    speaking = [text for text in texts if not _is_silent(text)]
+    return next(reversed(speaking or texts), "")[:LONGEST]
 
 
 def tells_error(line: str) -> bool:
@@ -72,7 +72,7 @@ def _is_silent(line: str) -> bool:
 
 
 def _exception(lines: Sequence[str], candidates: Sequence[int]) -> Sequence[int]:
-    """Return the candidates from the own line of the last exception that is no echo, the first behind its frames."""
+    """Return the candidates from the line behind the frames of the last exception on; echoes are skipped."""
     own, behind_frames = [], False
     for place, index in enumerate(candidates):
         line = lines[index]
@@ -117,10 +117,10 @@ def is_of_the_network(words: str) -> bool:
 
 
 def remedy(words: str) -> str:
-    """What helps against this cause, or nothing if only its author can know."""
+    """Return a remedy for this cause, or nothing if only the author can know one."""
     if match := _IMPORT.search(words[:_SEARCHED]):
-        what = f"if {match['package']} is not a file of yours"
-        return f"{what}, build an image with it as docs/images.md shows, and set spec.image"
+        package = f"if {match['package']} is not a file of your own"
+        return f"{package}, build an image with it as docs/images.md shows, and set spec.image"
     if is_of_the_network(words):
         return (
             "training pods reach the object storage alone, unless the chart's networkPolicies.egress opens more "

@@ -1,4 +1,4 @@
-"""Names that everything shares: the API group, the labels of children, keys and references."""
+"""Names that all parts share: the API group, the labels of children, keys and references."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LABEL_KIND = f"{GROUP}/kind"
 LABEL_NAME = f"{GROUP}/name"
 CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={FIELD_MANAGER}"
 
-# SHA-256 of what we last asked for: tells a field that we no longer set from one that the server filled in.
+# SHA-256 of the last applied content: tells a field that the operator no longer sets from a default of the server.
 ANNOTATION_APPLIED = f"{GROUP}/applied"
 
 # Who made an object, as the chart's admission policy writes it down.
@@ -34,7 +34,7 @@ Manifest = dict[str, Any]
 
 
 class Key(NamedTuple):
-    """What the queue carries: one object of one of our kinds."""
+    """Key of an object in the queue."""
 
     kind: str
     namespace: str
@@ -42,7 +42,7 @@ class Key(NamedTuple):
 
     @classmethod
     def named(cls, kind: str, manifest: Any) -> Key:
-        """The key of what may be no proper object, for saying which one it is."""
+        """Return the key of what may not be a proper object, for messages."""
         meta = manifest.get("metadata") if isinstance(manifest, dict) else None
         meta = meta if isinstance(meta, dict) else {}
         return cls(kind, str(meta.get("namespace")), str(meta.get("name")))
@@ -53,7 +53,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Resource:
-    """Where a type lives in the API."""
+    """Path of a type in the API."""
 
     group: str
     version: str
@@ -98,7 +98,7 @@ SWEEP = Resource(GROUP, VERSION, "sweeps", "Sweep")
 
 @dataclass(frozen=True)
 class Ref:
-    """One object as it was when we decided about it: a delete of it refuses to hit a newer one."""
+    """One object as a plan saw it: its delete fails if the object has changed."""
 
     resource: Resource
     namespace: str
@@ -113,12 +113,12 @@ class Ref:
 
 
 def child_labels(owner_kind: str, owner_name: str) -> dict[str, str]:
-    """The labels by which the watches and the mirror know a child and its owner."""
+    """Return the labels by which the watches and the mirror find a child and its owner."""
     return {LABEL_MANAGED_BY: FIELD_MANAGER, LABEL_KIND: owner_kind, LABEL_NAME: owner_name}
 
 
 def child_metadata(owner: Manifest, name: str) -> Manifest:
-    """Metadata of a child: in its owner's namespace, labelled, and deleted with its owner."""
+    """Return metadata of a child: in its owner's namespace, labelled, and deleted with its owner."""
     meta = owner["metadata"]
     return {
         "name": name,
@@ -138,12 +138,12 @@ def child_metadata(owner: Manifest, name: str) -> Manifest:
 
 
 def asked_by(user: str) -> dict[str, str]:
-    """The annotation of an object that is made in the name of `user`; none if that is not known."""
+    """Return the annotation of an object that is made in the name of `user`; none without a user."""
     return {ANNOTATION_REQUESTED_BY: user} if user else {}
 
 
 def controller_uid(manifest: Manifest) -> str:
-    """The uid of the object that controls this one, or nothing."""
+    """Return the uid of the object that controls this one, or nothing."""
     for reference in manifest["metadata"].get("ownerReferences") or []:
         if reference.get("controller"):
             return str(reference.get("uid", ""))

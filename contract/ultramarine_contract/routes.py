@@ -153,10 +153,10 @@ class EndpointRoutes(Task, frozen=True):
 class DeploymentFigures(Document, frozen=True):
     """Figures of a deployment in one gateway pod since its Envoy started; copies and health checks are requests too.
 
-    `requests` are answers, with those of the gateway itself (504, 503 without a pod), and `errors` those of them
-    that are 5xx; an error of gRPC in a pod's answer is not one. `absent` are the errors that the gateway gave
-    because there was no pod. `client_errors` are the pods' answers with 4xx, without 401 and 429, which say nothing of
-    a model; None from a gateway that does not count them. `active` are in flight, or wait for a connection
+    `requests` are answers, with those of the gateway itself (504, 503 without a pod). `errors` are answers
+    with 5xx; an error of gRPC in a pod's answer is not one. `absent` are the errors that the gateway gave
+    because there was no pod. `client_errors` are the pods' answers with 4xx, without 401 and 429, which do not concern
+    the model. An older gateway does not count them: None. `active` are in flight, or wait for a connection
     to a pod. `latency` has the number of pods' answers within growing bounds in milliseconds. It is up to 5 s
     older than the rest, and without the gateway's own answers.
 
@@ -192,8 +192,8 @@ class RouteState(Document, frozen=True):
     why newer ones, or these with newer Secrets, are not in use. Envoy goes on with what it had, so a reason may be
     given beside the newest `version`. If another endpoint has their port, `port_taken_by` names that endpoint
     and `port` the port; `missing_secret` names a Secret that does not exist. `ready` counts the addresses that
-    its Envoy has of each deployment, in the protocol with the fewest. The operator gives a deployment a larger
-    weight only when every gateway pod has some; a pod that leaves `ready` out is not asked for it. `away` names the
+    its Envoy has of each deployment, in the protocol with the fewest. A deployment gets a larger weight only when
+    every gateway pod has some; a pod that leaves `ready` out does not count. `away` names the
     deployments with a weight that get no requests now because they have no address, while others have. `signatures`
     are the inputs of each deployment's model, if GET /routes asks with &signatures=true: `name`, `version` and
     `inputs`, as a pod's model metadata has them. `since` is when its Envoy began to route so (RFC 3339). `no_key_set`

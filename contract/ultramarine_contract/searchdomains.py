@@ -1,7 +1,4 @@
-"""What values a parameter of a search can have: floats, integers, or a choice of a few.
-
-Nothing but the standard library is imported: the trainer image carries this.
-"""
+"""Values of a parameter of a search: floats, integers, or a choice of a few."""
 
 from __future__ import annotations
 
@@ -15,18 +12,18 @@ Value = str | int | float | bool
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:
-    """Say whether this is a number; a boolean is none."""
+    """True for a number; a boolean is not one."""
     return type(value) in (int, float)
 
 
-def is_same(one: Value, other: Value) -> bool:
-    """Say whether two values are the same in an API: true is not 1, and 1.0 is."""
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
+def is_same(value: Value, other: Value) -> bool:
+    """True if two values are the same in an API: true is not 1, and 1.0 is."""
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
 @dataclass(frozen=True)
 class Real:
-    """Floats from `low` to `high`: all of them, or with a `step` only every so many from `low` on."""
+    """Floats from `low` to `high`: all of them, or only multiples of `step` above `low`."""
 
     low: float
     high: float
@@ -35,17 +32,17 @@ class Real:
 
     @cached_property
     def size(self) -> int | None:
-        """How many values there are, if not infinitely many."""
+        """Number of values; None if they are infinitely many."""
         if self.low == self.high:
             return 1
         return int((_exact(self.high) - _exact(self.low)) // _exact(self.step)) + 1 if self.step else None
 
     def value(self, index: int) -> float:
-        """The value at a place from 0 on: 0.3, and not 0.30000000000000004."""
+        """Return the value at a place from 0 on: 0.3, and not 0.30000000000000004."""
         return float(_exact(self.low) + index * _exact(self.step)) if index else self.low
 
     def index(self, value: Value) -> int | None:
-        """The place of a value among all of them, if it is one."""
+        """Return the place of a value; None if it is not in the domain."""
         if self.size is None or not is_number(value):
             return None
         place = round((float(value) - self.low) / self.step) if self.step else 0
@@ -53,7 +50,7 @@ class Real:
         return place if close else None
 
     def has(self, value: Value) -> bool:
-        """Say whether this is one of the values."""
+        """True if this is one of the values."""
         if self.size is not None:
             return self.index(value) is not None
         return is_number(value) and self.low <= float(value) <= self.high
@@ -70,22 +67,22 @@ class Whole:
 
     @property
     def size(self) -> int:
-        """How many values there are."""
+        """Number of values."""
         return (self.high - self.low) // self.step + 1
 
     def value(self, index: int) -> int:
-        """The value at a place from 0 on."""
+        """Return the value at a place from 0 on."""
         return self.low + index * self.step
 
     def index(self, value: Value) -> int | None:
-        """The place of a value among all of them, if it is one."""
+        """Return the place of a value; None if it is not in the domain."""
         if not is_number(value) or (isinstance(value, float) and not value.is_integer()):
             return None
         place, rest = divmod(int(value) - self.low, self.step)
         return place if rest == 0 and 0 <= place < self.size else None
 
     def has(self, value: Value) -> bool:
-        """Say whether this is one of the values."""
+        """True if this is one of the values."""
         return self.index(value) is not None
 
 
@@ -97,19 +94,19 @@ class Choice:
 
     @property
     def size(self) -> int:
-        """How many values there are."""
+        """Number of values."""
         return len(self.values)
 
     def value(self, index: int) -> Value:
-        """The value at a place from 0 on."""
+        """Return the value at a place from 0 on."""
         return self.values[index]
 
     def index(self, value: Value) -> int | None:
-        """The place of a value among all of them, if it is one."""
-        return next((place for place, one in enumerate(self.values) if is_same(one, value)), None)
+        """Return the place of a value; None if it is not in the domain."""
+        return next((place for place, own in enumerate(self.values) if is_same(own, value)), None)
 
     def has(self, value: Value) -> bool:
-        """Say whether this is one of the values."""
+        """True if this is one of the values."""
         return self.index(value) is not None
 
 
@@ -117,5 +114,5 @@ Domain = Real | Whole | Choice
 
 
 def _exact(number: float) -> Fraction:
-    """The number that a person reads: 0.1 is one tenth."""
+    """Return the number as a reader sees it: 0.1 is one tenth."""
     return Fraction(repr(number))

@@ -11,6 +11,7 @@ from .searchspace import Parameter, Space
 
 ALGORITHMS = ("random", "grid", "sobol", "tpe", "gp", "cmaes", "nsga2")
 SINGLE_OBJECTIVE = ("gp", "cmaes")
+BLIND = ("random", "grid", "sobol")  # ignore the results of trials
 
 GRID_LIMIT = 1_000_000
 _STATES = 20_000  # of a grid's conditions: what they can come to in combination
@@ -20,7 +21,7 @@ _State = tuple[tuple[str, Value], ...]
 
 
 def check_algorithm(space: Space, algorithm: str, objectives: int = 1, early_termination: bool = False) -> None:
-    """Raise InvalidSpec where `algorithm` cannot search this space for so many objectives."""
+    """Raise InvalidSpec if `algorithm` cannot search this space for this number of objectives."""
     if algorithm not in ALGORITHMS:
         raise InvalidSpec(f"spec.algorithm.type is {algorithm}; choose one of {', '.join(ALGORITHMS)}")
     if objectives > 1 and algorithm in SINGLE_OBJECTIVE:
@@ -36,7 +37,7 @@ def check_algorithm(space: Space, algorithm: str, objectives: int = 1, early_ter
 
 @dataclass
 class Grid:
-    """The points of a space whose parameters all have finitely many values: how many, and which is the nth.
+    """Points of a space whose parameters all have finitely many values: their number, and the nth of them.
 
     No list of them is made: parameters that others depend on branch, and the rest multiply.
     """
@@ -46,7 +47,7 @@ class Grid:
 
     @property
     def size(self) -> int:
-        """How many points there are. Raises InvalidSpec where a parameter has infinitely many values."""
+        """Number of points. Raises InvalidSpec if a parameter has infinitely many values."""
         for parameter in self.space.parameters:
             if parameter.domain.size is None:
                 raise InvalidSpec(
@@ -56,23 +57,23 @@ class Grid:
         return self._count(0, ())
 
     def point(self, index: int) -> dict[str, Value]:
-        """The parameters of the point at a place from 0 to below `size`."""
+        """Return the parameters of the point at a place from 0 to below `size`."""
         params: dict[str, Value] = {}
         state: _State = ()
         for depth, parameter in enumerate(self.space.parameters):
             for places, following in self._branches(depth, state):
-                each = self._count(depth + 1, following)
-                if index < len(places) * each:
-                    place, index = divmod(index, each)
+                below = self._count(depth + 1, following)
+                if index < len(places) * below:
+                    place, index = divmod(index, below)
                     state = following
                     if parameter.exists(params):
                         params[parameter.name] = parameter.domain.value(places[place])
                     break
-                index -= len(places) * each
+                index -= len(places) * below
         return params
 
     def _count(self, depth: int, state: _State) -> int:
-        """How many ways there are to go on with the parameter number `depth`."""
+        """Return the number of combinations from the parameter number `depth` on."""
         if depth == len(self.space.parameters):
             return 1
         key = (depth, state)
@@ -84,7 +85,7 @@ class Grid:
         return self._counts[key]
 
     def _branches(self, depth: int, state: _State) -> Iterator[tuple[Sequence[int], _State]]:
-        """Say which values the parameter number `depth` can have, together where no condition tells them apart."""
+        """Yield the values of the parameter number `depth`; those that conditions treat alike come together."""
         parameter = self.space.parameters[depth]
         later = self.space.parameters[depth + 1 :]
         kept = tuple((name, value) for name, value in state if _asked(name, later))
@@ -100,7 +101,7 @@ class Grid:
 
 
 class _Others(Sequence[int]):
-    """The places that are not among the `named` ones."""
+    """Places that are not among the `named` ones."""
 
     def __init__(self, named: Sequence[int], many: int) -> None:
         self._named = named
@@ -109,12 +110,13 @@ class _Others(Sequence[int]):
     def __len__(self) -> int:
         return self._many
 
-    def __getitem__(self, index: int) -> int:  # type: ignore[override]  # nobody takes slices
+    def __getitem__(self, index: int) -> int:  # type: ignore[override]  # no caller takes slices
         for place in self._named:
             index += place <= index
         return index
 
 
 def _asked(name: str, parameters: Sequence[Parameter]) -> list[Value]:
-    """The values of a parameter that conditions of these others name."""
-    return [value for one in parameters for other, values in one.when if other == name for value in values]
+    """Return the values of a parameter that conditions of these others name."""
+    conditions = [condition for parameter in parameters for condition in parameter.when]
+    return [value for other, values in conditions if other == name for value in values]

@@ -1,4 +1,4 @@
-"""Where a sweep searches: the parameters of spec.searchSpace, their values, and when each of them exists.
+"""Search space of a sweep: the parameters of spec.searchSpace, their values, and the conditions of each.
 
 Each parameter is an object with one of uniform, logUniform, int, logInt, choice and constant, and perhaps `when`:
 
@@ -10,9 +10,8 @@ Each parameter is an object with one of uniform, logUniform, int, logInt, choice
     rate_drop: {uniform: {min: 0, max: 0.5}, when: {booster: [dart]}}
     objective: {constant: binary}
 
-`when` names other parameters with the values that they must have; where one of them does not exist itself, this one
-does not either. uniform and logUniform give floats, int and logInt integers, and a choice what it was written as.
-Nothing but the standard library is imported: the trainer image carries this.
+`when` names other parameters with the values that they must have; if one of those does not exist, this parameter
+does not either. uniform and logUniform give floats, int and logInt integers, and a choice its own values.
 """
 
 from __future__ import annotations
@@ -31,29 +30,29 @@ N = TypeVar("N", int, float)
 
 PARAMETER_LIMIT = 64
 CHOICE_LIMIT = 100
-# Of a range of floats: those who search compute with its width and its middle, and those are to be floats too.
-# No bounds of the schema: the API server takes whole numbers for integers, and such bounds do not fit into one.
+# Limits of a range of floats: samplers compute with its width and its middle, which must be floats too.
+# The schema does not have them: the API server reads whole numbers as integers, and such limits do not fit into one.
 LARGEST_REAL, LEAST_WIDTH = 1e300, 1e-300
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: what values it can have, and the values that others must have for it to exist."""
+    """One parameter: its possible values, and the values that others must have for it to exist."""
 
     name: str
     domain: Domain
     when: tuple[tuple[str, tuple[Value, ...]], ...] = ()
 
     def exists(self, params: Mapping[str, Value]) -> bool:
-        """Say whether a trial has it, given those parameters of the trial that come before it."""
+        """True if a trial has it, given those parameters of the trial that come before it."""
         return all(
-            other in params and any(is_same(params[other], one) for one in values) for other, values in self.when
+            other in params and any(is_same(params[other], value) for value in values) for other, values in self.when
         )
 
 
 @dataclass(frozen=True)
 class Space:
-    """All parameters; none stands before one that its `when` names, and the order depends on nothing else but names."""
+    """All parameters, each after those that its `when` names; the order depends on names alone."""
 
     parameters: tuple[Parameter, ...]
 
@@ -62,7 +61,7 @@ class Space:
         return tuple(parameter.name for parameter in self.parameters)
 
     def refusal(self, params: Mapping[str, Value]) -> str:
-        """Say why a trial with these parameters is none of this space, or nothing."""
+        """Return why a trial with these parameters is outside this space, or nothing."""
         for parameter in self.parameters:
             name = parameter.name
             if parameter.exists(params) != (name in params):
@@ -70,7 +69,7 @@ class Space:
             if name in params and not parameter.domain.has(params[name]):
                 return f"{name} cannot be {params[name]!r}"
         unknown = sorted(params.keys() - set(self.names))
-        return f"it has {unknown[0]}, which is no parameter" if unknown else ""
+        return f"it has {unknown[0]}, which is not a parameter" if unknown else ""
 
 
 def read_space(document: Mapping[str, Any]) -> Space:
@@ -78,14 +77,14 @@ def read_space(document: Mapping[str, Any]) -> Space:
     if not 0 < len(document) <= PARAMETER_LIMIT:
         raise InvalidSpec(f"spec.searchSpace must have 1 to {PARAMETER_LIMIT} parameters, not {len(document)}")
     parameters = {}
-    for name, one in sorted(document.items()):
-        if not isinstance(one, Mapping):
+    for name, entry in sorted(document.items()):
+        if not isinstance(entry, Mapping):
             raise InvalidSpec(f"spec.searchSpace.{name} must be an object with one of {_one_of(_KINDS)}")
-        kinds = [kind for kind in one if kind != "when" and one[kind] is not None]
+        kinds = [kind for kind in entry if kind != "when" and entry[kind] is not None]
         if len(kinds) != 1 or kinds[0] not in _KINDS:
-            told = f"{', '.join(kinds)}" or "nothing"
-            raise InvalidSpec(f"spec.searchSpace.{name} must have exactly one of {_one_of(_KINDS)}; it has {told}")
-        domain = _KINDS[kinds[0]](f"spec.searchSpace.{name}.{kinds[0]}", one[kinds[0]])
+            present = ", ".join(kinds) or "nothing"
+            raise InvalidSpec(f"spec.searchSpace.{name} must have exactly one of {_one_of(_KINDS)}; it has {present}")
+        domain = _KINDS[kinds[0]](f"spec.searchSpace.{name}.{kinds[0]}", entry[kinds[0]])
         parameters[name] = Parameter(name, domain)
     for name in parameters:
         if when := document[name].get("when"):
@@ -100,10 +99,10 @@ def _read_when(name: str, when: Any, parameters: Mapping[str, Parameter]) -> tup
     for other, values in sorted(when.items()):
         field = f"spec.searchSpace.{name}.when.{other}"
         if other not in parameters:
-            raise InvalidSpec(f"{field}: there is no parameter {other}; add it to spec.searchSpace or mend the name")
+            raise InvalidSpec(f"{field}: there is no parameter {other}; add it to spec.searchSpace or correct the name")
         domain = parameters[other].domain
         if isinstance(domain, Real):
-            raise InvalidSpec(f"{field}: {other} is no choice and no integer; a condition needs one of those")
+            raise InvalidSpec(f"{field}: {other} is neither a choice nor an integer; a condition needs one of those")
         if not isinstance(values, list | tuple) or not values:
             raise InvalidSpec(f"{field} must be a list of at least one value that {other} can have")
         for value in values:
@@ -114,7 +113,7 @@ def _read_when(name: str, when: Any, parameters: Mapping[str, Parameter]) -> tup
 
 
 def _in_order(parameters: Mapping[str, Parameter]) -> tuple[Parameter, ...]:
-    """Put each parameter after those that it depends on, and as soon after them as can be."""
+    """Put each parameter after those that it depends on, and as soon after them as possible."""
     ordered: dict[str, Parameter] = {}
 
     def put(name: str) -> None:

@@ -25,7 +25,7 @@ class CollectTask(Document, frozen=True):
 class ServingTask(Document, frozen=True):
     """Task of a serving pod: the operator writes it into ENV_TASK of its fetching and its serving container.
 
-    `digest` is the manifest's if `uri` ends in a slash, else the SHA-256 of the one object.
+    `digest` is the manifest's if `uri` ends in a slash, otherwise the SHA-256 of the one object.
     `signature` is ModelVersion.spec.signature; without it the server infers the signature from the model.
     At most `max_concurrent_requests` are answered at once (0: any number); others wait `max_queue_milliseconds`.
     `timeout_seconds` is the time for one answer (0: any time). Requests are computed together up to `max_batch_size`

@@ -1,13 +1,12 @@
-"""Files to and from S3-compatible object storage, with content checked on both ways; the only importer of boto3."""
+"""Transfers to and from S3-compatible object storage, with checked content; the only client of boto3."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -15,56 +14,28 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import boto3
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
-from s3transfer.exceptions import RetriesExceededError
+from botocore.exceptions import BotoCoreError, ClientError
 from s3transfer.futures import TransferFuture
 from s3transfer.subscribers import BaseSubscriber
 
 from .common import ENV_STORAGE_CA, MANIFEST_NAME, RESULT_NAME, ArtifactManifest, FileEntry, OutputRecord
 from .errors import StorageError
 from .formats import FORMAT_BY_SUFFIX
+from .locations import Location, files_below, parse_uri, unsafe
+from .storage_errors import explained
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 READ_LIMIT = 16 * 1024 * 1024  # bytes; result records and manifests are far smaller
 
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
-_NOT_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are not UTF-8
-_PERCENT_ENCODED = re.compile(r"%[0-9A-Fa-f]{2}")
 
-_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 30, 3  # so an absent address is told within 20 s
+_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 30, 3  # so an absent address is reported within 20 s
 _TRANSFER = TransferConfig(multipart_threshold=32 * 1024 * 1024, multipart_chunksize=16 * 1024 * 1024)
-
-# versitygw by itself says XAdminUserNotFound, with status 404, for an access key that it does not know.
-_BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "XAdminUserNotFound"}
-_WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
-_BUSY = {
-    "SlowDown",
-    "ServiceUnavailable",
-    "InternalError",
-    "RequestTimeout",
-    "Throttling",
-    "ConditionalRequestConflict",  # somebody else creates the same object at this moment
-}
-
-
-class Location(NamedTuple):
-    """A bucket and a key in it; a key that is empty or ends in a slash means everything below it."""
-
-    bucket: str
-    key: str
-
-    @property
-    def is_prefix(self) -> bool:
-        return not self.key or self.key.endswith("/")
-
-    def __str__(self) -> str:
-        return f"s3://{self.bucket}/{self.key}"
 
 
 class ArtifactInfo(NamedTuple):
-    """What is known of an artifact without its content; `digest` is empty for a single object."""
+    """Facts about an artifact without its content; `digest` is empty for a single object."""
 
     digest: str
     bytes: int
@@ -72,59 +43,31 @@ class ArtifactInfo(NamedTuple):
 
 
 class Size(NamedTuple):
-    """How many objects, and how many bytes they have together."""
+    """Number of objects, and their bytes together."""
 
     files: int
     bytes: int
 
 
 class Part(NamedTuple):
-    """What is being read: its size in bytes, the Content-Range where it is not the whole, and its content."""
+    """Answer to a read: its size in bytes, the Content-Range if it is not the whole object, and its content."""
 
     size: int
     range: str
     chunks: Iterator[bytes]
 
 
-Progress = Callable[[int, int], None]  # told the bytes that have come, and the bytes in all; called from many threads
-
-
-def parse_uri(uri: str) -> Location:
-    """Take an s3:// URI apart. Raises StorageError InvalidURI, with the reason, for anything but a plain one."""
-    scheme, _, rest = uri.partition("://")
-    bucket, slash, key = rest.partition("/")
-    if scheme != "s3" or not rest:
-        problem = "it must begin with s3:// and name a bucket"
-    elif not _BUCKET.fullmatch(bucket) or ".." in bucket:
-        problem = f"{bucket!r} is not a bucket name"
-    elif not slash:
-        problem = "it names a bucket only; end it with a slash to mean everything in the bucket"
-    elif "\\" in key or _PERCENT_ENCODED.search(key):
-        problem = "backslashes and percent-encoded characters are not allowed; write the key as it is"
-    else:
-        problem = _unsafe(key.removesuffix("/")) if key else ""
-    if problem:
-        raise StorageError(f"{uri!r} is not a usable URI: {problem}", "InvalidURI")
-    return Location(bucket, key)
-
-
-def _unsafe(path: str) -> str:
-    """Say why `path` must not become a path below a folder, or return nothing."""
-    if _NOT_TEXT.search(path) or len(path) > 1024:
-        return "control characters, broken UTF-8 and more than 1024 characters are not allowed"
-    if any(segment in ("", ".", "..") for segment in path.split("/")):
-        return "empty, '.' and '..' segments are not allowed"
-    return ""
+Progress = Callable[[int, int], None]  # gets the bytes so far and in all, from many threads
 
 
 class Storage:
-    """One object storage; an empty `endpoint` is AWS. Credentials are found where boto3 looks for them.
+    """Client of one object storage; an empty `endpoint` is AWS. The credentials are boto3's.
 
-    By https it needs a certificate of the system's authorities, or of those in the file that ENV_STORAGE_CA, or else
-    boto3's own variable, names.
+    For https the storage needs a certificate of the system's authorities, or of those in the file that ENV_STORAGE_CA
+    or boto3's own variable names.
 
-    Each request has `attempts`, and each of these waits `read_seconds` for a word: a storage that hangs is told after
-    about their product.
+    A request has `attempts`, and each attempt waits `read_seconds` for data. A storage that hangs raises StorageError
+    after about the product of both.
     """
 
     def __init__(
@@ -155,50 +98,53 @@ class Storage:
         except (ValueError, BotoCoreError) as error:
             raise StorageError(f"storage endpoint {endpoint!r} is unusable: {error}", "InvalidEndpoint") from error
 
+    def _explained(self, uri: str) -> AbstractContextManager[None]:
+        return explained(self.name, uri)
+
     def objects(self, uri: str) -> dict[str, tuple[str, int]]:
-        """Return what `download` of the same `uri` would bring: by the path below, the object's URI and its size."""
+        """Return the objects of a `download` of the same `uri`: by the path below, each object's URI and size."""
         location = parse_uri(uri)
-        with self._telling(uri):
-            found = self._objects(uri)
+        with self._explained(uri):
+            objects = self._objects(uri)
         start = len(location.key) if location.is_prefix else location.key.rfind("/") + 1
-        return {key[start:]: (f"s3://{location.bucket}/{key}", size) for key, size in found.items()}
+        return {key[start:]: (f"s3://{location.bucket}/{key}", size) for key, size in objects.items()}
 
     def open(self, uri: str, range: str = "") -> Part:
-        """Begin to read an object, or the part of it that an HTTP Range header names."""
+        """Start to read an object, or the part of it that an HTTP Range header names."""
         location = parse_uri(uri)
-        with self._telling(uri):
+        with self._explained(uri):
             get = partial(self._client.get_object, Bucket=location.bucket, Key=location.key)
             answer = get(Range=range) if range else get()
         return Part(answer["ContentLength"], answer.get("ContentRange", ""), self._chunks(uri, answer["Body"]))
 
     def _chunks(self, uri: str, body: Any) -> Iterator[bytes]:
-        with self._telling(uri):
+        with self._explained(uri):
             yield from body.iter_chunks(1 << 20)
 
     def size(self, uri: str) -> Size:
-        """Say how much `download` of the same `uri` would bring."""
-        with self._telling(uri):
+        """Return the size of a `download` of the same `uri`."""
+        with self._explained(uri):
             objects = self._objects(uri)
         return Size(len(objects), sum(objects.values()))
 
     def folders(self, uri: str) -> list[str]:
         """Return the URIs of the folders directly below `uri`, which ends in a slash; each ends in one too."""
         location = parse_uri(uri)
-        with self._telling(uri):
+        with self._explained(uri):
             lister = self._client.get_paginator("list_objects_v2")
             pages = lister.paginate(Bucket=location.bucket, Prefix=location.key, Delimiter="/")
-            found = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
-        return [f"s3://{location.bucket}/{key}" for key in found]
+            prefixes = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
+        return [f"s3://{location.bucket}/{key}" for key in prefixes]
 
     def download(self, uri: str, into: Path, progress: Progress | None = None) -> list[FileEntry]:
         """Fetch an object, or all objects under a prefix that ends in a slash, to paths below `into`."""
         location = parse_uri(uri)
-        with self._telling(uri):
+        with self._explained(uri):
             objects = self._objects(uri)
             start = len(location.key) if location.is_prefix else location.key.rfind("/") + 1
             paths = [key[start:] for key in objects]
             for path in paths:
-                if problem := _unsafe(path):
+                if problem := unsafe(path):
                     raise StorageError(f"{uri} holds a key {path!r} that cannot be a file: {problem}", "InvalidKey")
             pairs = zip(objects, (into / path for path in paths), strict=True)
             self._get(location.bucket, pairs, sum(objects.values()), progress)
@@ -207,11 +153,11 @@ class Storage:
     def upload_folder(
         self, folder: Path, prefix_uri: str, format: str = "", files: Mapping[str, Path] | None = None
     ) -> OutputRecord:
-        """Store `folder` under a name made of its content, manifest last; what is there already is not sent again.
+        """Store `folder` under a name made of its content, manifest last; files that exist are not sent again.
 
-        `files`, by their paths, are the ones that are meant, if not all are.
+        `files`, by their paths, are the ones to store, if not all of them.
         """
-        with self._telling(prefix_uri):
+        with self._explained(prefix_uri):
             files = dict(files_below(folder)) if files is None else files
             if not files:
                 raise StorageError(f"{folder} is empty; the command has to write its result there", "OutputEmpty")
@@ -238,17 +184,17 @@ class Storage:
             return record
 
     def delete_artifact(self, uri: str) -> None:
-        """Delete all that is stored in the folder `uri`, what tells of it first: the rest is never taken for whole."""
+        """Delete the folder `uri`, its records first: the rest is never taken for a whole artifact."""
         location = parse_uri(uri)
         if not location.is_prefix or not location.key:
-            raise StorageError(f"{uri} is no artifact's folder, so it is not deleted; name one", "InvalidURI")
-        with self._telling(uri):
+            raise StorageError(f"{uri} is not the folder of an artifact. Name one to delete it.", "InvalidURI")
+        with self._explained(uri):
             # One request for each: not every storage knows the one for many.
             for key in sorted(self._list(location), key=deletion_rank):
                 self._client.delete_object(Bucket=location.bucket, Key=key)
 
     def fetch_artifact(self, uri: str, digest: str, into: Path, progress: Progress | None = None) -> ArtifactManifest:
-        """Fetch what `digest` names, checked file by file. Raises StorageError DigestMismatch for any other content."""
+        """Fetch an artifact, checked file by file. Raises StorageError DigestMismatch for any other content."""
         location = parse_uri(uri)
         if not location.is_prefix:
             [entry] = self.download(uri, into, progress)
@@ -257,9 +203,9 @@ class Storage:
         manifest = self._manifest(uri)
         _expect(uri + MANIFEST_NAME, digest, manifest.digest)
         for entry in manifest.files:
-            if problem := _unsafe(entry.path):
+            if problem := unsafe(entry.path):
                 raise StorageError(f"{uri} lists a file {entry.path!r}: {problem}", "InvalidKey")
-        with self._telling(uri):
+        with self._explained(uri):
             pairs = [(location.key + entry.path, into / entry.path) for entry in manifest.files]
             self._get(location.bucket, pairs, manifest.bytes, progress)
             for entry in manifest.files:
@@ -268,18 +214,18 @@ class Storage:
         return manifest
 
     def artifact_digest(self, uri: str) -> ArtifactInfo:
-        """Say what is stored at `uri` from the manifest or, for a single object, from its header alone."""
+        """Return facts about the artifact at `uri` from its manifest or, for a single object, from its header alone."""
         location = parse_uri(uri)
         if location.is_prefix:
             manifest = self._manifest(uri)
             return ArtifactInfo(manifest.digest, manifest.bytes, manifest.format)
-        with self._telling(uri):
+        with self._explained(uri):
             return ArtifactInfo("", self._head(location), FORMAT_BY_SUFFIX.get(Path(location.key).suffix, ""))
 
     def object_digest(self, uri: str, limit: int) -> str:
         """Return the SHA-256 of an object, as an artifact's digest is written; nothing if it is larger than `limit`.
 
-        It is read, and not kept in memory. Its size is that of this very read, for it may have been exchanged before.
+        The object is read in chunks. Its size is that of this very read, since it may have been replaced before.
         """
         digest, size = hashlib.sha256(), 0
         for chunk in self.open(uri).chunks:
@@ -292,23 +238,23 @@ class Storage:
     def read(self, uri: str, limit: int = READ_LIMIT) -> bytes:
         """Return a small object's content, at most `limit` bytes."""
         location = parse_uri(uri)
-        with self._telling(uri):
+        with self._explained(uri):
             data = self._client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read(limit + 1)
         if len(data) > limit:
             raise StorageError(f"{uri} is larger than {limit} bytes; it cannot be what is expected", "TooLarge")
         return data
 
     def write(self, uri: str, data: bytes | BinaryIO) -> None:
-        """Store `data`, maybe of an open file, as one object; it appears whole or not at all."""
+        """Store `data`, perhaps of an open file, as one object; it appears whole or not at all."""
         location = parse_uri(uri)
-        with self._telling(uri):
+        with self._explained(uri):
             self._client.put_object(Bucket=location.bucket, Key=location.key, Body=data, ChecksumAlgorithm="SHA256")
 
     def create(self, uri: str, data: bytes) -> bool:
-        """Store `data` as one object, or say False where one is there already: of many who try at once one succeeds."""
+        """Store `data` as one object; False if the object exists: of many concurrent attempts one succeeds."""
         location = parse_uri(uri)
         put = partial(self._client.put_object, Bucket=location.bucket, Key=location.key, Body=data)
-        with self._telling(uri):
+        with self._explained(uri):
             try:
                 put(ChecksumAlgorithm="SHA256", IfNoneMatch="*")
             except ClientError as error:
@@ -318,9 +264,9 @@ class Storage:
         return True
 
     def delete(self, uri: str) -> None:
-        """Delete one object; that it is not there is as well."""
+        """Delete one object, if it exists."""
         location = parse_uri(uri)
-        with self._telling(uri):
+        with self._explained(uri):
             self._client.delete_object(Bucket=location.bucket, Key=location.key)
 
     def _manifest(self, uri: str) -> ArtifactManifest:
@@ -334,7 +280,7 @@ class Storage:
         return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
 
     def _objects(self, uri: str) -> dict[str, int]:
-        """Return key and size of what `uri` means, without the empty objects that stand for folders."""
+        """Return key and size of the objects of `uri`, without the empty objects that stand for folders."""
         location = parse_uri(uri)
         if not location.is_prefix:
             return {location.key: self._head(location)}
@@ -344,7 +290,7 @@ class Storage:
         return objects
 
     def _head(self, location: Location) -> int:
-        """Return the size of an object. A header says nothing but 404, so then a listing finds out why."""
+        """Return the size of an object. A missing one has no error message, so a listing finds the reason."""
         try:
             return self._client.head_object(Bucket=location.bucket, Key=location.key)["ContentLength"]
         except ClientError as error:
@@ -364,53 +310,9 @@ class Storage:
             for future in futures:
                 future.result()
 
-    @contextmanager
-    def _telling(self, uri: str) -> Iterator[None]:
-        """Turn whatever boto3 raises inside into a StorageError that says what to check."""
-        try:
-            yield
-        except ClientError as error:
-            raise self._refusal(error, uri) from error
-        except (NoCredentialsError, PartialCredentialsError) as error:
-            remedy = "give the pod AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY from the storage Secret"
-            raise StorageError(f"no credentials for {uri}; {remedy}", "CredentialsMissing") from error
-        except (BotoCoreError, RetriesExceededError) as error:
-            remedy = "check that it runs, that its address is right and that the network lets the pod reach it"
-            # Its own words name an address, which for two objects of a storage that is away would be two reasons.
-            message = f"the object storage at {self.name} does not answer for {uri} ({_kind(error)}); {remedy}"
-            raise StorageError(message, "Unreachable", transient=True) from error
-        except OSError as error:
-            raise StorageError(f"the local disk failed for {uri}: {error}", "LocalDiskError") from error
-
-    def _refusal(self, error: ClientError, uri: str) -> StorageError:
-        code = error.response["Error"].get("Code", "")
-        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-        if code == "NoSuchBucket":
-            bucket = parse_uri(uri).bucket
-            return StorageError(f"bucket {bucket} of {uri} does not exist at {self.name}; create it", "BucketNotFound")
-        if code == "RequestTimeTooSkewed":
-            message = f"the storage refused {uri}, for this node's clock differs from its own ({code}); set the clock"
-            return StorageError(message, "ClockWrong", transient=True)
-        if code in _BAD_CREDENTIALS or status in (401, 403):
-            remedy = "check both keys in the storage Secret and what they may do with the bucket"
-            return StorageError(f"the storage refused the credentials for {uri} ({code}); {remedy}", "AccessDenied")
-        if code in _WRONG_REGION:
-            return StorageError(f"{uri} is in another region ({code}); set the storage region", "WrongRegion")
-        if status == 404:
-            remedy = "check the path or upload it"
-            if uri.endswith("/" + MANIFEST_NAME):
-                remedy = "its folder was not uploaded whole, or was made by hand: then give the URI of its one file"
-            return StorageError(f"{uri} does not exist; {remedy}", "ObjectNotFound")
-        if status == 416:
-            return StorageError(f"{uri} is shorter than what is asked of it", "InvalidRange")
-        said = error.response["Error"].get("Message", "")
-        busy = code in _BUSY or status == 429 or status >= 500
-        message = f"the object storage answered {code} for {uri}: {said}"
-        return StorageError(message, "Unavailable" if busy else "Refused", transient=busy)
-
 
 class _Counter(BaseSubscriber):
-    """Adds up what all transfers together have brought."""
+    """Sum of the bytes of all transfers."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self._total, self._progress = total, progress
@@ -418,50 +320,15 @@ class _Counter(BaseSubscriber):
         self._lock = threading.Lock()
 
     def on_progress(self, future: TransferFuture, bytes_transferred: int, **kwargs: Any) -> None:
-        with self._lock:  # so that two threads do not tell their counts in the wrong order
+        with self._lock:  # so that two threads do not report their counts in the wrong order
             self._done += bytes_transferred
             self._progress(self._done, self._total)
 
 
-def files_below(folder: Path, leave_out: Callable[[str], bool] = lambda name: False) -> Iterator[tuple[str, Path]]:
-    """Yield relative path and file for all below `folder` but the names to leave out.
-
-    Raises StorageError for what is no file or leads outside, and FileNotFoundError for what goes away meanwhile.
-    """
-
-    def walk(directory: Path, above: frozenset[Path]) -> Iterator[tuple[str, Path]]:
-        for file in sorted(directory.iterdir()):
-            if leave_out(file.name):
-                continue
-            path = file.relative_to(folder).as_posix()
-            target = Path(os.path.realpath(file))  # which, other than Path.resolve, bears a link to itself
-            problem = _unsafe(path)
-            if not target.is_relative_to(folder.resolve()) or target in above:
-                problem = "it is a link that leads out of the folder or in a circle; copy what it means"
-            elif not target.is_dir() and not target.is_file():
-                file.lstat()
-                problem = "it is neither file nor folder; remove it"
-            elif path == MANIFEST_NAME:
-                problem = "this name is kept for our own list of files; choose another"
-            if problem:
-                raise StorageError(f"{file} cannot be stored: {problem}", "OutputInvalid")
-            if target.is_dir():
-                yield from walk(file, above | {target})
-            else:
-                yield path, file
-
-    return walk(folder, frozenset({folder.resolve()}))
-
-
 def deletion_rank(key: str) -> tuple[bool, bool]:
-    """The order of deletion: the verdict on a compiled model, lists of files, and the files."""
+    """Return the place in the order of deletion: the verdict on a compiled model, lists of files, files."""
     name = key.rpartition("/")[2]
     return name != RESULT_NAME, name != MANIFEST_NAME
-
-
-def _kind(error: BotoCoreError | RetriesExceededError) -> str:
-    cause = error.last_exception if isinstance(error, RetriesExceededError) else error
-    return type(cause).__name__
 
 
 def _entry(path: str, file: Path) -> FileEntry:
@@ -473,7 +340,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _expect(uri: str, expected: str, found: str) -> None:
-    if expected != found:
+def _expect(uri: str, expected: str, actual: str) -> None:
+    if expected != actual:
         remedy = "the stored content is not what was registered; register it again or restore it"
-        raise StorageError(f"{uri} has digest {found}, expected {expected}; {remedy}", "DigestMismatch")
+        raise StorageError(f"{uri} has digest {actual}, expected {expected}; {remedy}", "DigestMismatch")

@@ -31,8 +31,8 @@ class SweepTask(Task, frozen=True):
     """Task of a sweep's coordinator: the operator writes it into ENV_SWEEP.
 
     `sweep` is NAMESPACE/NAME, and `prefix` the s3:// URI, with a slash at its end, of all that it stores.
-    `objectives`, `algorithm`, `space` and `early_termination` are those of the Sweep's spec, as the API has them;
-    `warm_start` has the prefixes of other sweeps, whose finished trials the algorithm learns from.
+    `objectives`, `algorithm`, `space` and `early_termination` are those of the Sweep's spec. `warm_start` has the
+    prefixes of other sweeps, whose finished trials the algorithm learns from.
     `max_failed_trials`, `trial_timeout_seconds`, `deadline_seconds`, `cpu_hours` and `gpu_hours` have no limit if 0;
     a trial takes `trial_cpus` and `trial_gpus`. `progress` is the URL to which a SweepSummary is posted,
     and `mlflow` the URI of a tracking server; both may be empty. `mlflow_tags` are those of all runs of the sweep.
@@ -163,7 +163,7 @@ class SweepSummary(Document, frozen=True):
     lines are the last output of a trial that failed the sweep, with `exit_code`, in `pod`. Until the end `message` is
     what the author should know. `stopped` trials were ended early by rule. `best` has ten
     trials at most, the best first, or those of the Pareto front. `mlflow_run` is the id of the run that records
-    the sweep. If each trial has a TrainingJob, `wanted` are the trials that the operator starts, and `paused` the
+    the sweep. If each trial has a TrainingJob, `wanted` are the trials that the operator starts. `paused` are the
     numbers of those whose jobs it holds until they are wanted again. `report` is true once
     REPORT_NAME is stored, and `over` once the coordinator does nothing more: Kubernetes reports the
     end of its pod a second later.

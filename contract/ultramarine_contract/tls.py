@@ -1,4 +1,4 @@
-"""TLS between the platform's own programs, by certificates of mounted Secrets that are renewed under way."""
+"""TLS between the platform's own programs, by certificates of mounted Secrets that are renewed now and then."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Connection(http.client.HTTPConnection):
 def server_context(folder: Path, *protocols: str) -> ssl.SSLContext:
     """Return a server's context; each connection gets the certificate that is in `folder` then.
 
-    Raises OSError if there is none. A renewed one that cannot be read is left out until it can.
+    Raises OSError without a certificate. A renewed certificate that cannot be read is ignored until it can.
     """
     current, seen = _loaded(folder), identity(folder)
 
@@ -51,7 +51,7 @@ def server_context(folder: Path, *protocols: str) -> ssl.SSLContext:
 
     context = _loaded(folder)
     context.set_alpn_protocols(list(protocols))
-    context.sni_callback = renew  # called for each connection, also where the client names no server
+    context.sni_callback = renew  # called for each connection, with a server's name or without
     return context
 
 
@@ -80,7 +80,7 @@ def _loaded(folder: Path) -> ssl.SSLContext:
 
 
 def identity(folder: Path) -> tuple[int, int]:
-    """Return what differs from one certificate in `folder` to the next."""
+    """Return the identity of the certificate file in `folder`, which a renewal changes."""
     # The kubelet swaps a link, so a new Secret shows as another inode.
-    found = (folder / CERTIFICATE).stat()
-    return found.st_ino, found.st_mtime_ns
+    status = (folder / CERTIFICATE).stat()
+    return status.st_ino, status.st_mtime_ns

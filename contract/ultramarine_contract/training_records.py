@@ -153,8 +153,8 @@ class CheckpointRecord(Document, frozen=True):
 class TerminationRecord(Document, frozen=True):
     """Termination message of a container: at most TERMINATION_LIMIT bytes of JSON in TERMINATION_LOG.
 
-    On success it has `outputs` and `metrics`; the same record, whole, is stored as OUTPUT_PREFIX/result.json
-    before the container ends, in case the pod is deleted before the operator reads it.
+    On success it has `outputs` and `metrics`. The whole record is also stored as OUTPUT_PREFIX/result.json
+    before the container ends, in case the pod is deleted too early.
     `source` is the code that ran, if the trainer fetched it; `inputs` are the inputs as they were fetched.
     `checkpoint` is the newest one that is complete. `productive_seconds` is the command's working time for what is
     kept: up to that checkpoint or, on success, to the end, with that of earlier attempts.
@@ -163,8 +163,8 @@ class TerminationRecord(Document, frozen=True):
     `series` is the URI of all values of the pod's metrics, if any are stored.
     `cpu_seconds` is the container's measured CPU time; 0 if not measured.
     `unread` is a hint about a line that has a metric in another form, if there are no metrics.
-    On failure `reason` is a CamelCase word, `message` a sentence that names the field and the remedy,
-    `tail` the last lines of the command's output, `words` the part of the output that names the cause.
+    On failure `reason` is a CamelCase word, and `message` a sentence that names the field and the remedy.
+    `tail` has the last lines of the command's output, and `words` the part of it that names the cause.
     `exit_code` is the command's if it differs from the container's.
     """
 

@@ -1,11 +1,9 @@
-"""The types that a .skops file may build: none of them runs what the file's maker wrote, whatever its attributes are.
+"""Types that a .skops file may build: none of them runs code of the file's maker, whatever its attributes are.
 
 A .skops file is a zip whose schema.json says, by a loader for each object, how to build it: `ObjectNode` makes an empty
 object and sets its attributes, `FunctionNode` refers to a function, `ConstructorFromReduceNode` calls a class with
 arguments of the file. One name is harmless to one loader and a weapon to another, so names are trusted by loader.
 The values of attributes are another matter: the server checks them after loading (native_checks.py).
-
-Nothing but the standard library is imported: trainer and server image carry this file.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ _CATEGORIES_REMEDY = (
 
 
 def remedy_for(names: Iterable[str], permission: str) -> str:
-    """What helps against the refusal of these types; `permission` says how to allow them, if that would help."""
+    """Return a remedy for the refusal of these types; `permission` says how to allow them, if that would help."""
     refused = [name.partition(" by ")[0] for name in names]
     if any(name.startswith(f"{SCRIPT}.") for name in refused):
         return SCRIPT_REMEDY
@@ -105,8 +103,8 @@ def _named(groups: dict[str, str]) -> frozenset[str]:
 
 # Attributes are set in an empty object: by BaseEstimator.__setstate__, which compares versions and updates __dict__,
 # or by object's own way, which is the same. No code of these classes runs until a method is called. Their methods then
-# compute with numpy and scipy, which check the shapes that they are given; those that hand attributes to compiled code
-# are looked at by native_checks.py before.
+# compute with numpy and scipy, which check the shapes of their arguments. native_checks.py checks before them those
+# that hand attributes to compiled code.
 #
 # Left out because of what they would do with attributes of an attacker's choice:
 # - scipy.stats distributions (of a RandomizedSearchCV): __setstate__ runs a text of the file through exec.
@@ -253,8 +251,8 @@ STATE_TUPLES = _named(
 )
 _NATIVE = STATE_TUPLES | {"scipy.interpolate._bsplines.BSpline"}
 
-# The boosters hand bytes of the file to the same native reader that .ubj, .json and LightGBM's .txt files go to, which
-# need no allowCodeExecution either. The wrappers set attributes, as estimators of scikit-learn do.
+# The boosters hand bytes of the file to the native reader of .ubj, .json and LightGBM's .txt files, which need no
+# allowCodeExecution either. The wrappers set attributes, as estimators of scikit-learn do.
 _BOOSTERS = _named(
     {
         "lightgbm.basic": "Booster",

@@ -160,7 +160,7 @@ def records(data: bytes) -> None:
 def uri(data: bytes) -> None:
     """An address in the storage."""
     from ultramarine_contract.errors import StorageError
-    from ultramarine_contract.storage import parse_uri
+    from ultramarine_contract.locations import parse_uri
 
     with suppress(StorageError):
         parsed = parse_uri(data.decode(errors="surrogateescape"))

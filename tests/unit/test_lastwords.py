@@ -185,7 +185,7 @@ def test_a_long_stack_pushes_the_words_out_of_the_tail_alone() -> None:
         ("OSError: We couldn't connect to 'https://huggingface.co' to load the files", "networkPolicies.egress"),
         ("ConnectionRefusedError: [Errno 111] Connection refused", "networkPolicies.egress"),
         ("TimeoutError: timed out", "networkPolicies.egress"),
-        ("ModuleNotFoundError: No module named 'catboost.core'", "if catboost is not a file of yours"),
+        ("ModuleNotFoundError: No module named 'catboost.core'", "if catboost is not a file of your own"),
         ("ImportError: Missing optional dependency 'openpyxl'. Use pip to install openpyxl.", "if openpyxl is not a"),
         ("ERROR: No matching distribution found for scikit-survival>=0.2", "if scikit-survival is not a file"),
         ("curl: (6) Could not resolve host: example.com", "networkPolicies.egress"),

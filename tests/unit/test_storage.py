@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ultramarine_contract.common import FileEntry
 from ultramarine_contract.errors import StorageError
-from ultramarine_contract.storage import Storage, parse_uri
+from ultramarine_contract.locations import parse_uri
+from ultramarine_contract.storage import Storage
 
 # URIs
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from ultramarine_contract.common import ArtifactManifest
 from ultramarine_contract.errors import StorageError
-from ultramarine_contract.storage import READ_LIMIT, Storage, deletion_rank, files_below
+from ultramarine_contract.locations import files_below
+from ultramarine_contract.storage import READ_LIMIT, Storage, deletion_rank
 
 
 def folder_with(base: Path, files: dict[str, bytes]) -> Path:

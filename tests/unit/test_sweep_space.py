@@ -137,7 +137,7 @@ def test_a_chain_of_conditions_ends_where_one_is_not_met() -> None:
     ]
     assert space.refusal({"m": "x", "z": "on"}) == "it has no a"
     assert space.refusal({"m": "y", "z": "on"}) == "it has z, which does not exist there"
-    assert space.refusal({"m": "y", "q": 1}) == "it has q, which is no parameter"
+    assert space.refusal({"m": "y", "q": 1}) == "it has q, which is not a parameter"
     assert space.refusal({"m": "w"}) == "m cannot be 'w'"
     assert space.refusal({"m": "y"}) == ""
 

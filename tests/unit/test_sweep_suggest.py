@@ -540,7 +540,7 @@ def test_trials_of_another_sweep_are_taken_where_they_fit() -> None:
     assert [(one.number, one.params["depth"]) for one in known] == [(-2, 3), (-1, 4)]
     assert reasons == [
         "trial 1 is left out: lr cannot be 2.0",
-        "trial 2 is left out: it has momentum, which is no parameter",
+        "trial 2 is left out: it has momentum, which is not a parameter",
         "trial 3 is left out: it has no rate",
         "trial 4 is left out: it has 2 objectives, and this sweep 1",
     ]

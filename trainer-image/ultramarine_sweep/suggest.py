@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol
 
-from ultramarine_contract.searchgrid import check_algorithm
+from ultramarine_contract.searchgrid import BLIND, check_algorithm
 from ultramarine_contract.searchspace import Space
 
 from ultramarine_sweep.drawing import GridSearch, RandomSearch, SobolSearch
@@ -51,8 +51,6 @@ def _genetic(space: Space, seed: int) -> Search:
     return GeneticSearch(space, seed)
 
 
-_BLIND = ("random", "grid", "sobol")  # look at no trial, so none is remembered for them
-
 # Optuna, SciPy and scikit-learn are imported for those that need them: a coordinator starts in a moment.
 _SEARCHES: dict[str, Callable[[Space, int], Search]] = {
     "random": RandomSearch,
@@ -85,7 +83,7 @@ class Suggester:
         check_algorithm(space, name, len(objectives))
         self._seed = int((algorithm or {}).get("seed") or 0)
         self._search = _SEARCHES[name](space, self._seed)
-        self._history, self._looks = History(signs_of(objectives)), name not in _BLIND
+        self._history, self._looks = History(signs_of(objectives)), name not in BLIND  # blind ones need no history
         for trial in (*known, *history):
             self.tell(trial)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from msgspec import structs
 from ultramarine_contract.common import CHECKPOINT_NAME, CHECKPOINTS_NAME, MANIFEST_NAME, OutputRecord
 from ultramarine_contract.errors import StorageError
-from ultramarine_contract.storage import Storage, files_below
+from ultramarine_contract.locations import files_below
+from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import CheckpointRecord, CheckpointTask
 
 from ultramarine_trainer.outputs import empty

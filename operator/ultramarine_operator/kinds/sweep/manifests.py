@@ -10,6 +10,7 @@ from ultramarine_contract import common as contract
 from ultramarine_contract import sweep_records
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.meta import GROUP, LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
+from ultramarine_contract.searchgrid import BLIND
 from ultramarine_contract.sweep_records import BestTrial, SweepTask, WorkerTask
 from ultramarine_contract.training_records import CheckpointTask, SourceTask, TrainingContext, TrainingTask
 
@@ -44,7 +45,6 @@ DEADLINE_GRACE = 120  # seconds for its beginning and its end, with pictures
 RETRIES_EACH = 6  # of a worker
 KILLED = 137  # by the kernel, as a rule for a trial that used more memory than there is
 GPU = "/gpu"
-BLIND = ("random", "grid", "sobol")  # algorithms that do not look at trials
 MAX_TAG = 500  # characters that every release of MLflow takes
 
 

@@ -1,0 +1,76 @@
+"""Refusals of the object storage, in words that say what to check; boto3's errors are known here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from s3transfer.exceptions import RetriesExceededError
+
+from .common import MANIFEST_NAME
+from .errors import StorageError
+from .locations import parse_uri
+
+# versitygw answers XAdminUserNotFound, with status 404, for an unknown access key.
+_BAD_CREDENTIALS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "XAdminUserNotFound"}
+_WRONG_REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "301", "IllegalLocationConstraintException"}
+_BUSY = {
+    "SlowDown",
+    "ServiceUnavailable",
+    "InternalError",
+    "RequestTimeout",
+    "Throttling",
+    "ConditionalRequestConflict",  # another client creates the same object at this moment
+}
+
+
+@contextmanager
+def explained(name: str, uri: str) -> Iterator[None]:
+    """Turn errors of boto3 inside into a StorageError with a remedy; `name` is that of the storage."""
+    try:
+        yield
+    except ClientError as error:
+        raise _refusal(error, name, uri) from error
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        remedy = "give the pod AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY from the storage Secret"
+        raise StorageError(f"no credentials for {uri}; {remedy}", "CredentialsMissing") from error
+    except (BotoCoreError, RetriesExceededError) as error:
+        remedy = "check that it runs, that its address is right and that the network lets the pod reach it"
+        # boto3's message names the object's address: two objects of one absent storage would seem to have two reasons.
+        message = f"the object storage at {name} does not answer for {uri} ({_kind(error)}); {remedy}"
+        raise StorageError(message, "Unreachable", transient=True) from error
+    except OSError as error:
+        raise StorageError(f"the local disk failed for {uri}: {error}", "LocalDiskError") from error
+
+
+def _refusal(error: ClientError, name: str, uri: str) -> StorageError:
+    code = error.response["Error"].get("Code", "")
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    if code == "NoSuchBucket":
+        bucket = parse_uri(uri).bucket
+        return StorageError(f"bucket {bucket} of {uri} does not exist at {name}; create it", "BucketNotFound")
+    if code == "RequestTimeTooSkewed":
+        message = f"the storage refused {uri}, for this node's clock differs from its own ({code}); set the clock"
+        return StorageError(message, "ClockWrong", transient=True)
+    if code in _BAD_CREDENTIALS or status in (401, 403):
+        remedy = "check both keys in the storage Secret and what they may do with the bucket"
+        return StorageError(f"the storage refused the credentials for {uri} ({code}); {remedy}", "AccessDenied")
+    if code in _WRONG_REGION:
+        return StorageError(f"{uri} is in another region ({code}); set the storage region", "WrongRegion")
+    if status == 404:
+        remedy = "check the path or upload it"
+        if uri.endswith("/" + MANIFEST_NAME):
+            remedy = "its folder was not uploaded whole, or was made by hand: then give the URI of its one file"
+        return StorageError(f"{uri} does not exist; {remedy}", "ObjectNotFound")
+    if status == 416:
+        return StorageError(f"{uri} is shorter than what is asked of it", "InvalidRange")
+    text = error.response["Error"].get("Message", "")
+    busy = code in _BUSY or status == 429 or status >= 500
+    message = f"the object storage answered {code} for {uri}: {text}"
+    return StorageError(message, "Unavailable" if busy else "Refused", transient=busy)
+
+
+def _kind(error: BotoCoreError | RetriesExceededError) -> str:
+    cause = error.last_exception if isinstance(error, RetriesExceededError) else error
+    return type(cause).__name__
