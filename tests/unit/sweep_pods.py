@@ -194,7 +194,7 @@ class Pods:
                 record = TerminationRecord.from_json((self.fleet.base / name / "log").read_text())
             except (OSError, ValueError):
                 record = TerminationRecord(reason="OOMKilled", message="its pod was killed")
-            outputs = {key: vars(one) for key, one in record.outputs.items()}
+            outputs = {key: one.document() for key, one in record.outputs.items()}
             known = {"metrics": {"latest": dict(record.metrics)}, "outputs": outputs}
             words = {"reason": record.reason, "message": record.message, "tail": record.tail}
             failure = {} if code == 0 else {"failure": {**words, "exitCode": record.exit_code or code}}

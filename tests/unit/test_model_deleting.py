@@ -122,7 +122,7 @@ def test_the_job_deletes_the_one_folder_and_no_other():
     (task,) = [variable["value"] for variable in container["env"] if variable["name"] == ENV_TASK]
     assert DeleteTask.from_json(task) == DeleteTask(uri(1))
     for wrong in ("s3://lake/team-a/", f"{PLACE}/checkpoints/0000000000000001/", f"{uri(1)}x"):
-        with pytest.raises(ValueError, match="no folder that"):
+        with pytest.raises(ValueError, match="neither the folder"):
             DeleteTask.from_json(DeleteTask(wrong).to_json())
 
 

@@ -57,7 +57,7 @@ def run(trials: Trials, loss: float, step: int = 1, worker: str = "w", **fields:
     """Let a worker lease a trial, tell one value, and end it: early, with a checkpoint, where it is told to."""
     one = lease(trials, worker)
     why = trials.report(worker, one.number, one.attempt, [("loss", step, loss)], 0)
-    early = {"outcome": "Stopped", "message": why, "checkpoint": vars(STORED), "seconds": 5} if why else {}
+    early = {"outcome": "Stopped", "message": why, "checkpoint": STORED.document(), "seconds": 5} if why else {}
     finish(trials, one, worker, **{"metrics": {"loss": loss}, **early, **fields})
     return one
 
@@ -169,7 +169,7 @@ def test_the_end_of_the_sweep_is_the_end_of_paused_trials() -> None:
     other = lease(trials, "other")
     run(trials, 0.1)
     assert trials.end is not None
-    finish(trials, other, "other", outcome="Stopped", checkpoint=vars(STORED))
+    finish(trials, other, "other", outcome="Stopped", checkpoint=STORED.document())
 
     assert (trials.live, trials.paused) == ({}, {})
     assert trials.summary(0).stopped == 5
@@ -212,12 +212,12 @@ async def test_who_waits_is_told_when_a_trial_may_go_on(storage: Storage, bucket
             assert not waiting.done()
         its = {"trial": trial["number"], "attempt": 1}
         answer = await post("/report", "a", **its, points=[{"name": "loss", "step": 1, "value": loss}])
-        finished = {**its, "outcome": "Stopped", "metrics": {"loss": loss}, "checkpoint": vars(STORED)}
+        finished = {**its, "outcome": "Stopped", "metrics": {"loss": loss}, "checkpoint": STORED.document()}
         finished |= {} if answer.get("pause") else {"outcome": "Succeeded"}
     async with asyncio.timeout(POLL / 2):
         assert await waiting == {"wait": 0}
 
-    assert (await post("/lease", "b"))["trial"]["checkpoint"] == vars(STORED)
+    assert (await post("/lease", "b"))["trial"]["checkpoint"] == STORED.document()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

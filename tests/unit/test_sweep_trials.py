@@ -446,14 +446,14 @@ def test_a_trial_that_stores_its_outputs_when_the_sweep_ends_is_waited_for() -> 
     best, other, runs = (leased(trials, worker) for worker in "abc")
     stored = {"model": OutputRecord("s3://lake/1/", "sha256:1", 1)}
     assert trials.finish("a", ended(best, metrics={"loss": 0.4}), 1)
-    assert not trials.finish("b", ended(other, metrics={"loss": 0.5}, outputs={"model": vars(stored["model"])}), 2)
+    assert not trials.finish("b", ended(other, metrics={"loss": 0.5}, outputs={"model": stored["model"].document()}), 2)
     assert trials.end is not None
     trials.abandon(9, spare_storing=True)
     assert set(trials.live) == {best.number}, "what still runs is not waited for"
     assert trials.finished[runs.number].outcome == "Stopped"
     again = Trials(task(outputs=("model",), objectives=({"metric": "loss", "stopAt": 0.6},)), trials.snapshot())
 
-    trials.finish("a", ended(best, metrics={"loss": 0.4}, outputs={"model": vars(stored["model"])}), 12)
+    trials.finish("a", ended(best, metrics={"loss": 0.4}, outputs={"model": stored["model"].document()}), 12)
     assert [(one.trial, one.values) for one in trials.summary(12).best] == [(0, (0.4,)), (1, (0.5,))]
     again.tick(60)
     again.abandon(60, spare_storing=True)
@@ -570,7 +570,9 @@ def test_of_equal_trials_the_first_that_ended_is_the_best() -> None:
     first, second = leased(trials, "a"), leased(trials, "b")
     stored = {"model": OutputRecord("s3://lake/1/", "sha256:1", 1)}
     assert trials.finish("b", ended(second, metrics={"loss": 0.5}), 1)
-    assert not trials.finish("b", ended(second, metrics={"loss": 0.5}, outputs={"model": vars(stored["model"])}), 2)
+    assert not trials.finish(
+        "b", ended(second, metrics={"loss": 0.5}, outputs={"model": stored["model"].document()}), 2
+    )
     assert not trials.finish("a", ended(first, metrics={"loss": 0.5}), 3)
 
     for each in (trials, Trials(task(outputs=("model",)), trials.snapshot())):
