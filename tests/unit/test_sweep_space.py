@@ -54,7 +54,10 @@ REFUSED = {
     "constant list": ({"b": {"constant": [1]}}, "spec.searchSpace.b.constant must be a text, a finite number or"),
     "when of a list": ({"b": BOOSTERS, "r": {"constant": 1, "when": ["b"]}}, "r.when must name parameters"),
     "nobody": ({"r": {"constant": 1, "when": {"b": [1]}}}, r"searchSpace.r.when.b: there is no parameter b; add it"),
-    "float": ({"b": {"uniform": {"min": 0, "max": 1}}, "r": {"constant": 1, "when": {"b": [1]}}}, "b is no choice and"),
+    "float": (
+        {"b": {"uniform": {"min": 0, "max": 1}}, "r": {"constant": 1, "when": {"b": [1]}}},
+        "b is neither a choice nor",
+    ),
     "no value": ({"b": BOOSTERS, "r": {"constant": 1, "when": {"b": []}}}, "r.when.b must be a list of at least one"),
     "impossible": ({"b": BOOSTERS, "r": {"constant": 1, "when": {"b": ["x"]}}}, "b can never be 'x'; name values"),
     "true is not 1": ({"b": {"constant": 1}, "r": {"constant": 1, "when": {"b": [True]}}}, "b can never be True"),

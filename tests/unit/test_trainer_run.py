@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ class Pod:
 
     def start(self, *command: str, **task: Any) -> subprocess.Popen[str]:
         """Start the trainer on a task, some of whose fields may be of its context; the caller ends it."""
-        told = {field.name: task.pop(field.name) for field in fields(TrainingContext) if field.name in task}
+        told = {name: task.pop(name) for name in TrainingContext.__struct_fields__ if name in task}
         text = TrainingTask(**({"output_prefix": self.prefix} | task)).to_json()
         context = TrainingContext(**told).to_json()
         return subprocess.Popen(

@@ -7,9 +7,10 @@ import contextlib
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from msgspec import to_builtins
 from ultramarine_contract.sweep_records import SweepSummary, SweepTask
 
 from ultramarine_sweep.commits import Commits
@@ -191,7 +192,7 @@ class Coordinator:
                 self._trials.renew(step.number, self.now)
                 names = [objective.metric for objective in self._trials.objectives]
                 timeout = {"timeoutSeconds": self._task.trial_timeout_seconds}
-                return {"trial": asdict(step) | timeout | {"objectives": names}}
+                return {"trial": to_builtins(step) | timeout | {"objectives": names}}
             case Wait():
                 # Who tells of a trial has to know that this is kept, and asks again; then it is kept waiting. It gets
                 # nothing at the end of that but the word to ask: it may have died meanwhile.
