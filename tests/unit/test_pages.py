@@ -26,6 +26,25 @@ def test_a_tutorial_is_a_script(page: Path) -> None:
         assert f"> {name}" in text[:place], f"{name} is applied before it is written"
 
 
+@pytest.mark.parametrize(("page", "lines"), [("README.md", 150), ("ARCHITECTURE.md", 250)])
+def test_a_page_is_short(page: str, lines: int) -> None:
+    """README and architecture stay within the lines that a reader has time for."""
+    assert len((ROOT / page).read_text().splitlines()) <= lines
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in ROOT.glob("*.md")))
+def test_links_lead_somewhere(page: str) -> None:
+    """Links of pages outside the site, which Sphinx does not see, lead to files and headings that exist."""
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", (ROOT / page).read_text()):
+        name, _, anchor = link.partition("#")
+        path = ROOT / (name or page)
+        assert path.exists(), link
+        headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings], (
+            link
+        )
+
+
 def test_the_readme_shows_the_first_tutorials_commands() -> None:
     """Manifest and commands of the README's first model are the tutorial's, which a cluster runs."""
     tutorial = {(block.language, line) for block in blocks(FIRST) for line in block.text.splitlines()}
