@@ -22,7 +22,7 @@ from load import Load
 from manifests import endpoint, model_version, onnx_model, sweep, training_job
 from ultramarine_cluster import images, target
 from ultramarine_cluster.paths import REPOSITORY
-from ultramarine_operator import people
+from ultramarine_operator.generate import people
 
 pytestmark = pytest.mark.exclusive
 

@@ -19,7 +19,7 @@ from load import OpenLoad
 from manifests import endpoint
 from sklearn.datasets import load_wine
 from ultramarine_cluster import cluster, pki, target
-from ultramarine_operator import people
+from ultramarine_operator.generate import people
 
 NAME, COLLEAGUE = "wine", "ada"
 SECOND = f"{NAMESPACE}-second"

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from golden.test_golden import HEADER, Dumper
 from ultramarine_contract.meta import Manifest
-from ultramarine_operator import people
+from ultramarine_operator.generate import people
 from unit.rendered import EXTERNAL, GATEWAY_API, Chart, helm  # noqa: F401  the fixture of the unit tests serves here too
 
 HERE = Path(__file__).parent / "chart"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ultramarine_contract import __version__
 from ultramarine_contract.meta import Manifest
-from ultramarine_operator import people
+from ultramarine_operator.generate import people
 from ultramarine_operator.kinds import KINDS
 from unit.rendered import CHART, EXTERNAL, METRICS, MODES, names, of, operator_settings, pods
 

@@ -234,7 +234,7 @@ def test_training_pods_and_coordinators_alone_reach_the_embedded_mlflow(chart):
     assert spec["podSelector"] == server["spec"]["selector"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
     assert "egress" not in spec
-    assert [peer["podSelector"] for peer in peers] == [NODES["podSelector"], COORDINATORS]
+    assert [peer["podSelector"] for peer in peers] == [COORDINATORS, NODES["podSelector"]]
     for peer in peers:
         assert peer["namespaceSelector"]["matchExpressions"][0]["values"] == ["platform", "team-a", "team-b"]
     for namespace in ("platform", "team-a", "team-b"):

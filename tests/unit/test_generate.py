@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 from ultramarine_contract.meta import SECRET, Manifest
-from ultramarine_operator import generate, reference
+from ultramarine_operator.generate import __main__ as generate
+from ultramarine_operator.generate import rbac, reference
+from ultramarine_operator.generate.crds import crd
 from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kinds.trainingjob import KIND as TRAININGJOB
 
@@ -38,7 +40,7 @@ def fields(schema: Manifest, path: str) -> Iterator[tuple[str, Manifest]]:
 
 def root(kind: Any) -> Manifest:
     """The schema of a kind, as in its CRD."""
-    schema: Manifest = generate.crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    schema: Manifest = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return schema
 
 
@@ -137,7 +139,7 @@ def test_the_rights_are_the_least():
     """Secrets can be created and nothing else; no wildcard, no escalation; a status can be written, a spec cannot, but
     for that of a kind which is another's child."""
     children = {child for kind in KINDS for child in kind.children}
-    for rule in [*generate.rbac(), *generate.lease_rules(), *generate.gateway_api_rules()]:
+    for rule in [*rbac.rbac(), *rbac.lease_rules(), *rbac.feature_rules()["gatewayApi"]]:
         assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
         assert not {"escalate", "bind", "impersonate", "deletecollection"} & set(rule["verbs"])
         if SECRET.plural in rule["resources"]:
@@ -151,7 +153,7 @@ def test_rights_on_routes_are_given_only_where_they_are_written():
     """The rules of every installation have nothing of Gateway API; those for it have nothing else."""
     apart = [
         {group for rule in rules for group in rule["apiGroups"]}
-        for rules in (generate.rbac(), generate.gateway_api_rules())
+        for rules in (rbac.rbac(), rbac.feature_rules()["gatewayApi"])
     ]
 
     assert "gateway.networking.k8s.io" not in apart[0]

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from ultramarine_operator import reference
+from ultramarine_operator.generate import reference
 from ultramarine_operator.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from ultramarine_operator import threats
+from ultramarine_operator.generate import threats
 
 ROOT = Path(__file__).parents[2]
 

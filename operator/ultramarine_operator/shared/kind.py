@@ -73,9 +73,9 @@ class Peer:
 class PodGroup:
     """Pods with the same network rules, which become the NetworkPolicy ultramarine-NAME of each namespace.
 
-    Storage, DNS and addresses outside the cluster are open to all of them. `matches` are expressions on labels, beside
-    that of the kind. `serves` are ports that are open to all, or to the pods with the labels `serves_to`. A group that
-    `adds` has its rules beside those of another group, and goes with the release.
+    Storage, DNS and addresses outside the cluster are open to all of them. `labels` and `matches`, expressions on
+    labels, select them beside the label of the kind. `serves` are ports that are open to all, or to the pods with the
+    labels `serves_to`. A group that `adds` has its rules beside those of another group, and goes with the release.
     """
 
     name: str
@@ -83,6 +83,7 @@ class PodGroup:
     serves: tuple[int, ...] = ()
     serves_to: Manifest = field(default_factory=dict)
     kinds: tuple[str, ...] = ()  # the kind's own, unless given
+    labels: Mapping[str, str] = field(default_factory=dict)
     matches: tuple[Manifest, ...] = ()
     adds: bool = False
 

@@ -25,7 +25,6 @@ from ..trials import trial_name
 from .plan import plan, questions
 from .report import REPORTING
 
-COORDINATORS: Manifest = {"key": f"{GROUP}/role", "operator": "In", "values": ["coordinator"]}
 ROOM_FOR_TRIAL = len(trial_name("", MOST_PODS - 1))
 
 
@@ -68,6 +67,6 @@ KIND = Kind(
     pods=(
         PodGroup("sweeps", talks_to=(Peer(SWEEP.kind, (SWEEP_PORT,)), Peer(OPERATOR))),
         # Workers run the user's command, and do not talk to MLflow.
-        PodGroup("coordinators", talks_to=(Peer(MLFLOW),), matches=(COORDINATORS,), adds=True),
+        PodGroup("coordinators", talks_to=(Peer(MLFLOW),), labels={f"{GROUP}/role": "coordinator"}, adds=True),
     ),
 )

@@ -11,10 +11,10 @@ from typing import Any
 
 from ultramarine_contract.meta import API_VERSION
 
-from .kinds import PACKAGES
-from .runs.reasons import RUNS
-from .shared.kind import Kind
-from .shared.reasons import COMMON, Table
+from ..kinds import PACKAGES
+from ..runs.reasons import RUNS
+from ..shared.kind import Kind
+from ..shared.reasons import COMMON, Table
 
 INDEX = Path("docs/api.md")
 FOLDER = Path("docs/reference")

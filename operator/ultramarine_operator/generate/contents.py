@@ -6,7 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGE = Path("docs", "images.md")
 BEGIN, END = "<!-- packages -->\n", "<!-- end of packages -->"
 # The extras of pyproject.toml that each image is made from.

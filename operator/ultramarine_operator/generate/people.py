@@ -10,7 +10,7 @@ from typing import Any
 
 from ultramarine_contract.meta import GROUP
 
-from .kinds import KINDS
+from ..kinds import KINDS
 
 READ = ["get", "list", "watch"]
 WRITE = ["create", "delete", "patch", "update"]

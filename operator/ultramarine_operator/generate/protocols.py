@@ -7,7 +7,7 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _FOLDER = Path("server-image", "ultramarine_server", "grpc", "stubs")
 _SHARED_POOL, _OWN_POOL = "_descriptor_pool.Default()", "_descriptor_pool.DescriptorPool()"
 
