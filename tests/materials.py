@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 
 from ultramarine_operator.kinds import KINDS, PACKAGES
 from ultramarine_operator.shared.testing import Life, Material
@@ -20,4 +21,7 @@ def _gathered() -> dict[str, Material]:
 
 
 MATERIALS = _gathered()
-LIVES: tuple[Life, ...] = tuple(life for material in MATERIALS.values() for life in material.lives)
+ONLY = os.environ.get("ULTRAMARINE_CHAOS_KIND")  # the kind whose lives alone are lived; by default all
+LIVES: tuple[Life, ...] = tuple(
+    life for material in MATERIALS.values() for life in material.lives if ONLY in (None, material.kind)
+)

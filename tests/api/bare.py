@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import ssl
 import subprocess
@@ -18,44 +19,35 @@ from urllib.parse import quote
 import httpx
 import pytest
 import yaml
+from materials import MATERIALS
 from ultramarine_cluster import build, programs
 from ultramarine_cluster.cluster import Cluster
 from ultramarine_contract.meta import (
     ANNOTATION_REQUESTED_BY,
     API_VERSION,
     CONFIG_MAP,
-    DEPLOYMENT,
     EVENT,
     GRPC_ROUTE,
-    HORIZONTAL_POD_AUTOSCALER,
     HTTP_ROUTE,
-    JOB,
     LEASE,
     LEASE_NAME,
-    MODEL,
-    MODEL_VERSION,
-    NETWORK_POLICY,
-    ONLINE_ENDPOINT,
-    POD,
-    POD_DISRUPTION_BUDGET,
-    SECRET,
-    SERVICE,
-    SWEEP,
-    TRAINING_JOB,
     Manifest,
 )
+from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.shared.testing import DIGEST as DIGEST
+from ultramarine_operator.shared.testing import merged as merged
 
 ROOT = Path(__file__).resolve().parents[2]
 CRDS = sorted((ROOT / "crds").glob("*.yaml"))
 POLICIES = ("requester", "admission")
 DRY = ("-f", "-", "--dry-run=server", "-o", "yaml")
-DIGEST = "sha256:" + "a" * 64
 T = TypeVar("T")
 
 
+@functools.cache
 def documents() -> dict[str, Manifest]:
     """The CRDs by kind."""
-    read = [yaml.safe_load(path.read_text()) for path in CRDS]
+    read = [yaml.load(path.read_text(), Loader=yaml.CSafeLoader) for path in CRDS]
     return {crd["spec"]["names"]["kind"]: crd for crd in read}
 
 
@@ -71,216 +63,21 @@ def free_lease(namespace: str) -> Manifest:
     return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": name}
 
 
-# One whole object of each kind, in which every field of the spec is used.
-WHOLE: dict[str, Manifest] = {
-    "TrainingJob": {
-        "metadata": {"name": "churn"},
-        "spec": {
-            "image": "ultramarine/trainer:1",
-            "source": {"inline": {"train.py": "print(1)"}},
-            "command": ["python", "train.py"],
-            "args": ["--fast"],
-            "parameters": {"rate": "0.1"},
-            "env": [
-                {"name": "MODE", "value": "fast"},
-                {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
-                {"name": "LEVEL", "valueFrom": {"configMapKeyRef": {"name": "logs", "key": "level"}}},
-            ],
-            "envFrom": [{"prefix": "HUB_", "secretRef": {"name": "hub"}}, {"configMapRef": {"name": "logs"}}],
-            "framework": "torch",
-            "nodes": 2,
-            "processesPerNode": 2,
-            "elastic": {"minNodes": 1},
-            "resources": {"requests": {"cpu": 1, "memory": "512Mi"}, "limits": {"memory": "1.5Gi"}},
-            "onOutOfMemory": {"factor": 1.5, "maxMemory": "4Gi"},
-            "checkpoint": {
-                "enabled": True,
-                "resume": "Auto",
-                "resumeFrom": "s3://lake/other/",
-                "gracePeriodSeconds": 60,
-            },
-            "podFailurePolicy": {"rules": [{"action": "FailJob", "onExitCodes": {"operator": "In", "values": [2, 3]}}]},
-            "podTemplate": {
-                "nodeSelector": {"topology.kubernetes.io/zone": "a"},
-                "tolerations": [
-                    {"key": "gpu", "operator": "Equal", "value": "a", "effect": "NoExecute", "tolerationSeconds": 60}
-                ],
-                "affinity": {"nodeAffinity": {}, "podAffinity": {}, "podAntiAffinity": {}},
-                "priorityClassName": "high",
-                "serviceAccountName": "trainer",
-            },
-            "inputs": {"data": {"uri": "s3://lake/churn/"}},
-            "outputs": {
-                "model": {
-                    "registerAs": "churn",
-                    "format": "auto",
-                    "allowCodeExecution": True,
-                    "compile": {"to": "onnx"},
-                },
-                "report": {},
-            },
-            "suspend": False,
-            "backoffLimit": 1,
-            "activeDeadlineSeconds": 60,
-            "pendingDeadlineSeconds": 60,
-            "ttlSecondsAfterFinished": 3600,
-        },
-    },
-    "Model": {
-        "metadata": {"name": "churn"},
-        "spec": {
-            "description": "Who leaves.",
-            "card": {"owner": "growth", "license": "internal", "intendedUse": "Offers.", "limitations": "Not abroad."},
-            "retention": {"versions": 20},
-            "deletionPolicy": "Retain",
-            "trust": {"allowCodeExecution": True},
-            "aliases": {"champion": "7"},
-        },
-    },
-    "ModelVersion": {
-        "metadata": {"name": "churn-7"},
-        "spec": {
-            "model": "churn",
-            "version": "7",
-            "uri": "s3://lake/churn/7/",
-            "digest": DIGEST,
-            "format": {"name": "sklearn", "untrustedTypes": ["team.Model"]},
-            "signature": {
-                "inputs": [{"name": "x", "datatype": "FP64", "shape": [-1, 30]}],
-                "outputs": [{"name": "y", "datatype": "INT64", "shape": [-1]}],
-            },
-            "compile": {"to": "onnx", "parity": {"rtol": 1e-05, "labelAgreement": 1.0}, "onFailure": "ServeNative"},
-            "allowCodeExecution": False,
-            "lineage": {
-                "trainingJob": "churn",
-                "gitCommit": "3fa9" * 10,
-                "requestedBy": "ada",
-                "sweep": "churn",
-                "trial": 3,
-                "metrics": {"accuracy": 0.97},
-            },
-        },
-    },
-    "OnlineEndpoint": {
-        "metadata": {"name": "churn"},
-        "spec": {
-            "authMode": "key",
-            "keysSecretRef": {"name": "mine"},
-            "tls": {"secretName": "churn-tls"},
-            "traffic": {"blue": 100, "green": 0},
-            "mirrorTraffic": {"green": 0},
-            "rollout": {
-                "candidate": "purple",
-                "steps": [10, 50, 100],
-                "stepSeconds": 60,
-                "gates": {"errorRateIncrease": 0.01, "p99Ratio": 1.5, "agreement": 0.98},
-                "onFailure": "Pause",
-            },
-            "dataCollector": {
-                "samplingRate": 0.1,
-                "format": "parquet",
-                "uri": "s3://lake/team-a/kept/",
-                "redact": ["age"],
-            },
-            "deployments": [
-                {
-                    "name": "blue",
-                    "model": "churn@champion",
-                    "replicas": 2,
-                    "autoscale": {
-                        "minReplicas": 2,
-                        "maxReplicas": 8,
-                        "metric": "cpu",
-                        "target": 70,
-                        "scaleDownAfterSeconds": 60,
-                    },
-                    "resources": {"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}},
-                    "requestSettings": {
-                        "timeoutSeconds": 5,
-                        "maxConcurrentRequests": 8,
-                        "maxQueueMilliseconds": 500,
-                    },
-                    "batching": {"maxBatchSize": 32, "maxLatencyMilliseconds": 2},
-                    "warmup": {"request": '{"inputs": []}'},
-                },
-                {"name": "green", "model": "churn@7"},
-                {"name": "purple", "model": "churn@challenger"},
-            ],
-        },
-    },
-    "Sweep": {
-        "metadata": {"name": "churn"},
-        "spec": {
-            "objective": {"metric": "loss", "goal": "minimize", "stopAt": 0.1},
-            "algorithm": {"type": "random", "seed": 7, "warmStartFrom": ["older"]},
-            "searchSpace": {
-                "lr": {"logUniform": {"min": 1e-05, "max": 0.01}},
-                "momentum": {"uniform": {"min": 0, "max": 1, "step": 0.1}},
-                "depth": {"int": {"min": 2, "max": 12, "step": 2}},
-                "trees": {"logInt": {"min": 10, "max": 1000}},
-                "booster": {"choice": ["gbtree", "dart"]},
-                "task": {"constant": "binary"},
-                "drop": {"uniform": {"min": 0, "max": 0.5, "step": 0.25}, "when": {"booster": ["dart"]}},
-            },
-            "earlyTermination": {"type": "asha", "minSteps": 1, "maxSteps": 27, "reductionFactor": 3},
-            "limits": {"maxTrials": 200, "parallelTrials": 8, "maxFailedTrials": 5, "trialTimeoutSeconds": 3600},
-            "budget": {"cpuHours": 10, "gpuHours": 100},
-            "canaryTrial": True,
-            "execution": "Pool",
-            "suspend": False,
-            "activeDeadlineSeconds": 60,
-            "ttlSecondsAfterFinished": 3600,
-            "registerBest": "churn",
-            "trialTemplate": {
-                "spec": {
-                    "command": ["python", "train.py", "--lr=$(params.lr)"],
-                    "parameters": {"rounds": "100"},
-                    "resources": {
-                        "requests": {"cpu": 1},
-                        "limits": {"nvidia.com/gpu": 1, "memory": "1Gi"},
-                    },
-                    "inputs": {"data": {"uri": "s3://lake/churn/"}},
-                    "outputs": {"model": {}, "report": {}},
-                }
-            },
-        },
-    },
-}
-
-
-def merged(base: Any, patch: Any) -> Any:
-    """`base` with `patch` laid over it: objects are merged, None takes a field away, anything else replaces."""
-    if not isinstance(base, dict) or not isinstance(patch, dict):
-        return patch
-    over = {name: merged(base.get(name, {}), value) for name, value in patch.items() if value is not None}
-    return {name: value for name, value in base.items() if name not in patch} | over
-
-
 def whole(kind: str, patch: Manifest | None = None) -> Manifest:
-    """A whole object of a kind, with a patch laid over it."""
-    manifest: Manifest = merged({"apiVersion": API_VERSION, "kind": kind, **WHOLE[kind]}, patch or {})
+    """An object of a kind with every field of its spec, and with a patch laid over it."""
+    manifest: Manifest = merged({"apiVersion": API_VERSION, "kind": kind, **MATERIALS[kind].whole}, patch or {})
     return manifest
 
 
 # By the names that kubectl takes.
-RESOURCES = {"tj": TRAINING_JOB, "mdl": MODEL, "mv": MODEL_VERSION, "oe": ONLINE_ENDPOINT, "sw": SWEEP}
-RESOURCES |= {"cm": CONFIG_MAP}
+RESOURCES = {kind.short: kind.resource for kind in KINDS}
 RESOURCES |= {
     word: resource
-    for resource in (
-        *RESOURCES.values(),
-        JOB,
-        POD,
-        SERVICE,
-        SECRET,
-        DEPLOYMENT,
-        POD_DISRUPTION_BUDGET,
-        NETWORK_POLICY,
-        HORIZONTAL_POD_AUTOSCALER,
-        EVENT,
-    )
+    for kind in KINDS
+    for resource in (kind.resource, *kind.children, *kind.creates, CONFIG_MAP, EVENT)
     for word in (resource.plural, resource.kind, resource.kind.lower())
 }
+RESOURCES |= {"cm": CONFIG_MAP}
 RESOURCES |= {resource.plural: resource for resource in (HTTP_ROUTE, GRPC_ROUTE)}  # where their CRDs are installed
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from clashes import CLASHES
 from hypothesis import strategies as st
+from materials import MATERIALS
 from strategies import (
     GONE,
     OPEN,
@@ -25,6 +24,7 @@ from strategies import (
     valid,
 )
 from ultramarine_contract.meta import Manifest
+from ultramarine_operator.shared.testing import merged
 
 
 @dataclass(frozen=True)
@@ -175,6 +175,11 @@ def _places_of_object(node: Manifest, value: Manifest, path: Path) -> Iterator[P
         yield from places(known[name], child, (*path, name))
 
 
+# For each kind, patches that break a rule in any valid manifest, with words of the refusal.
+CLASHES = {
+    kind: [(rule.words, patch) for rule in material.rules if rule.anywhere for patch in rule.bad]
+    for kind, material in MATERIALS.items()
+}
 NO_NAMES = ["", "A", "a.", "-a", "a_b", "a/b", "é", "a\n", " a", "a" * 254, "a..b", "\x00", "%2e", ".."]
 
 
@@ -186,10 +191,10 @@ def broken(draw: st.DrawFn, kind: str) -> Broken:
     found.append(("odd name", ("metadata", "name"), ("metadata", "name"), st.sampled_from(NO_NAMES)))
     if "default" not in schema(kind, "spec"):
         found.append(("missing", ("spec",), ("spec",), st.just(GONE)))
-    ways = sorted({how for how, *_ in found} | ({"forbidden together"} if kind in CLASHES else set()))
+    ways = sorted({how for how, *_ in found} | ({"forbidden together"} if CLASHES[kind] else set()))
     how = draw(st.sampled_from(ways))
     if how == "forbidden together":
-        manifest = copy.deepcopy(manifest)
-        return Broken(how, draw(st.sampled_from(CLASHES[kind]))(manifest["spec"]), manifest)
+        words, patch = draw(st.sampled_from(CLASHES[kind]))
+        return Broken(how, plain(words), merged(manifest, patch))
     _, path, named, values = draw(st.sampled_from([place for place in found if place[0] == how]))
     return Broken(how, spelled(named), replaced(manifest, path, draw(values)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bare import DIGEST
 from hypothesis import strategies as st
+from materials import MATERIALS
 from strategies import GONE, NAMES, SHORT, Values, json_values, rarely, replaced, statuses, texts
 from ultramarine_contract.meta import (
     ANNOTATION_APPLIED,
@@ -16,27 +17,19 @@ from ultramarine_contract.meta import (
     LABEL_NAME,
     Manifest,
 )
-from ultramarine_operator.kinds.onlineendpoint.endpoint import ANNOTATION_REVISION, ANNOTATION_VERSION, LABEL_DEPLOYMENT
-from ultramarine_operator.kinds.sweep.registration import LABEL_SWEEP_UID
-from ultramarine_operator.kinds.trainingjob.registration import LABEL_JOB_UID
-from ultramarine_operator.runs.registration import LABEL_OUTPUT
 
-# What one set of objects consists of; NAME is put in when the poison is laid.
-ROLES = {
-    **dict.fromkeys(NAMES, "NAME"),
-    "ModelVersion": "NAME-1",
-    "Job": "NAME",
-    "ConfigMap": "NAME-source",
-    "Service": "NAME",
-    "Deployment": "NAME-blue",
-}
-# Pods, and what they are of.
-PODS = {
-    "NAME-0-abcde": ("Job", "NAME"),
-    "NAME-blue-abcde": ("Deployment", "NAME-blue"),
-    "NAME-coordinator-abcde": ("Job", "NAME-coordinator"),
-    "NAME-workers-0-abcde": ("Job", "NAME-workers"),
-}
+NEIGHBOURS = {kind: material.neighbour for kind, material in MATERIALS.items()}
+# Objects and pods of one set, with NAME in place of the set's name; what a pod's template is from.
+ROLES = [(kind, neighbour.manifest("NAME", {})["metadata"]["name"]) for kind, neighbour in NEIGHBOURS.items()]
+CHILDREN = [child for neighbour in NEIGHBOURS.values() for child in neighbour.children]
+PODS = {name: owner for neighbour in NEIGHBOURS.values() for name, owner in neighbour.pods}
+
+
+def _named(kind: str) -> list[str]:
+    """Names of the children of that kind."""
+    return [name for child, name in CHILDREN if child == kind]
+
+
 RECORD = {
     "outputs": {"model": {"uri": "s3://lake/a/", "digest": DIGEST, "bytes": 1, "format": "sklearn"}},
     "metrics": {"accuracy": 0.5},
@@ -73,10 +66,10 @@ def _marks() -> Values:
         )
         | st.none()
     )
-    keys = st.sampled_from(
-        [LABEL_MANAGED_BY, LABEL_KIND, LABEL_NAME, LABEL_DEPLOYMENT, LABEL_JOB_UID, LABEL_SWEEP_UID, LABEL_OUTPUT, "a"]
-    )
-    notes = st.sampled_from([ANNOTATION_APPLIED, ANNOTATION_REVISION, ANNOTATION_VERSION, "a"])
+    read = [label for material in MATERIALS.values() for label in material.labels]
+    keys = st.sampled_from([LABEL_MANAGED_BY, LABEL_KIND, LABEL_NAME, *read, "a"])
+    read = [annotation for material in MATERIALS.values() for annotation in material.annotations]
+    notes = st.sampled_from([ANNOTATION_APPLIED, *read, "a"])
     labels, annotations = st.dictionaries(keys, word), st.dictionaries(notes, texts(2000) | st.none())
     return st.fixed_dictionaries({}, optional={"labels": labels, "annotations": annotations})
 
@@ -241,16 +234,17 @@ def _stranger(kind: str, name: str, marks: Manifest, owners: list[Manifest]) -> 
 def _drops() -> Values:
     """One drop."""
     marks = _marks()
-    named = st.sampled_from([*ROLES.items(), *(("Pod", name) for name in PODS)])
+    named = st.sampled_from([*ROLES, *CHILDREN, *(("Pod", name) for name in PODS)])
     wrap = {"status": _pod_statuses()}
     return st.one_of(
         *(
             st.builds(
-                lambda kind, status: Poison(kind, ROLES[kind], {"status": status}, "status"),
+                lambda kind, name, status: Poison(kind, name, {"status": status}, "status"),
                 st.just(kind),
+                st.just(name),
                 statuses(kind),
             )
-            for kind in NAMES
+            for kind, name in ROLES
         ),
         st.builds(lambda about, marks: Poison(*about, {"metadata": marks}), named, marks),
         st.builds(
@@ -260,10 +254,14 @@ def _drops() -> Values:
         ),
         st.builds(
             lambda name, status: Poison("Job", name, {"status": status}, "status"),
-            st.sampled_from(["NAME", "NAME-coordinator", "NAME-workers"]),
+            st.sampled_from(_named("Job")),
             _job_statuses(),
         ),
-        _deployment_statuses().map(lambda status: Poison("Deployment", "NAME-blue", {"status": status}, "status")),
+        st.builds(
+            lambda name, status: Poison("Deployment", name, {"status": status}, "status"),
+            st.sampled_from(_named("Deployment")),
+            _deployment_statuses(),
+        ),
         st.builds(
             _stranger,
             st.sampled_from(sorted(STRANGERS)),

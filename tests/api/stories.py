@@ -7,22 +7,12 @@ from builders import serving as serving
 from builders import training as training
 from operator_process import Node
 from ultramarine_contract.meta import TRAINING_JOB, Manifest
+from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.shared.conditions import is_true
 
-OURS = ("tj", "mdl", "mv", "oe", "sw")
-ALL = (
-    *OURS,
-    "jobs",
-    "pods",
-    "configmaps",
-    "deployments",
-    "services",
-    "poddisruptionbudgets",
-    "networkpolicies",
-    "horizontalpodautoscalers",
-    "secrets",
-    "events",
-)
+OURS = tuple(kind.short for kind in KINDS)
+CHILDREN = {child.plural for kind in KINDS for child in (*kind.children, *kind.creates)}
+ALL = (*OURS, *sorted(CHILDREN - {kind.resource.plural for kind in KINDS}), "events")
 
 
 def status(api: Api, kind: str, name: str) -> Manifest:

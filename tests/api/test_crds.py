@@ -2,231 +2,64 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import re
+from typing import Any
 
 import pytest
-from bare import CRDS, Api, documents, schema_of, whole
+from bare import CRDS, DIGEST, Api, documents, schema_of, whole
 from ultramarine.resources.base import UNSEEN
+from ultramarine_contract.meta import Manifest
+from ultramarine_operator.kinds import KINDS
+from ultramarine_operator.shared.conditions import find
+from ultramarine_operator.shared.kind import Column
 
 NOW = "2030-01-01T12:00:00Z"
+KIND = {kind.name: kind for kind in KINDS}
+CONDITION = re.compile(r'\.status\.conditions\[\?\(@\.type=="(\w+)"\)\]\.(\w+)')
 
 
-def condition(type: str, message: str = "") -> dict[str, str]:
+def condition(type: str) -> dict[str, str]:
     """A condition that is true."""
-    return {"type": type, "status": "True", "reason": "Test", "message": message, "lastTransitionTime": NOW}
+    message = f"message of {type}"
+    return {"type": type, "status": "True", "reason": f"Reason{type}", "message": message, "lastTransitionTime": NOW}
 
 
-# Kind: short name, a whole status, and what `kubectl get` then shows, with and without -o wide.
-COLUMNS = {
-    "TrainingJob": (
-        "tj",
-        {
-            "observedGeneration": 1,
-            "state": "Failed",
-            "startTime": NOW,
-            "completionTime": NOW,
-            "duration": "3m10s",
-            "attempts": 2,
-            "attemptHistory": [
-                {
-                    "pod": "churn-0-abcde",
-                    "node": 0,
-                    "startTime": NOW,
-                    "endTime": NOW,
-                    "reason": "OOMKilled",
-                    "exitCode": 137,
-                    "message": "too little memory",
-                }
-            ],
-            "activeSince": NOW,
-            "activeSeconds": 190,
-            "memory": "2Gi",
-            "progress": {"step": 9, "totalSteps": 20, "percent": 45, "etaSeconds": 60},
-            "percent": "45%",
-            "lastCheckpoint": {"uri": "s3://lake/checkpoints/a/", "time": NOW, "step": 8, "bytes": 1},
-            "logs": {"uri": "s3://lake/logs/"},
-            "goodput": {"productiveSeconds": 180, "lostSeconds": 10},
-            "pod": "churn-0-abcde",
-            "outputs": {"model": {"uri": "s3://lake/a/", "digest": "sha256:" + "a" * 64, "bytes": 1}},
-            "modelVersion": "churn-1",
-            "metrics": {"latest": {"accuracy": 0.97}},
-            "score": "accuracy=0.97",
-            "failure": {
-                "reason": "OOMKilled",
-                "pod": "churn-0-abcde",
-                "message": "too little memory",
-                "exitCode": 137,
-                "tail": "Killed",
-                "hint": "Set spec.onOutOfMemory.",
-            },
-            "provenance": {"imageDigest": "sha256:feed", "sourceDigest": "sha256:beef", "gitCommit": "a" * 40},
-            "conditions": [condition("Running", "it ran"), condition("Stalled", "too little memory")],
-        },
-        {
-            "STATE": "Failed",
-            "PROGRESS": "45%",
-            "SCORE": "accuracy=0.97",
-            "MODELVERSION": "churn-1",
-            "ATTEMPTS": "2",
-            "DURATION": "3m10s",
-        },
-        {"POD": "churn-0-abcde", "MESSAGE": "it ran", "FAILURE": "too little memory"},
-    ),
-    "Model": (
-        "mdl",
-        {
-            "observedGeneration": 1,
-            "versions": 7,
-            "latestVersion": "9",
-            "latestReadyVersion": "8",
-            "aliases": "champion=7",
-            "artifacts": [{"version": "7", "uri": "s3://lake/a/", "deleting": True}],
-            "conditions": [condition("Ready", "7 versions")],
-        },
-        {"VERSIONS": "7", "LATEST": "8", "ALIASES": "champion=7", "OWNER": "growth"},
-        {"MESSAGE": "7 versions"},
-    ),
-    "ModelVersion": (
-        "mv",
-        {
-            "observedGeneration": 1,
-            "state": "Ready",
-            "bytes": 1,
-            "score": "accuracy=0.97",
-            "compiled": {
-                "uri": "s3://lake/compiled/7/",
-                "digest": "sha256:" + "c" * 64,
-                "bytes": 1,
-                "opset": 21,
-                "rows": 1000,
-                "rowsFrom": "input_example.json",
-                "worstRelativeError": 1e-08,
-                "labelAgreement": 1.0,
-            },
-            "conditions": [condition("Ready", "it can be served"), condition("Compiled", "as before")],
-        },
-        {
-            "MODEL": "churn",
-            "VERSION": "7",
-            "FORMAT": "sklearn",
-            "STATE": "Ready",
-            "SCORE": "accuracy=0.97",
-            "TRAININGJOB": "churn",
-        },
-        {"COMPILED": "Test", "SWEEP": "churn", "URI": "s3://lake/churn/7/", "MESSAGE": "it can be served"},
-    ),
-    "OnlineEndpoint": (
-        "oe",
-        {
-            "observedGeneration": 1,
-            "url": "http://churn.team-a.svc",
-            "keysSecret": "churn-keys",
-            "traffic": {"blue": 100},
-            "modelVersion": "churn-7",
-            "replicas": "2/3",
-            "deployments": [
-                {
-                    "name": "blue",
-                    "modelVersion": "churn-7",
-                    "readyReplicas": 2,
-                    "state": "Ready",
-                    "message": "",
-                    "autoscale": {"replicas": 2, "since": "2030-01-01T12:00:00Z", "most": 1},
-                }
-            ],
-            "gatewayPort": 10_000,
-            "signatures": {
-                "versions": ["churn-7"],
-                "before": ["churn-6"],
-                "known": [
-                    {
-                        "version": "churn-7",
-                        "inputs": [{"name": "x", "datatype": "FP64", "shape": [-1, 2], "features": ["age", "plan"]}],
-                    }
-                ],
-            },
-            "rollout": {
-                "phase": "Progressing",
-                "reason": "InsufficientData",
-                "message": "green at 10 %, step 1 of 3: too few requests yet to assess it",
-                "identity": "0123456789abcdef",
-                "step": 1,
-                "weight": 10,
-                "since": NOW,
-                "failingSince": NOW,
-                "checked": NOW,
-                "evidence": [
-                    {
-                        "gate": "errorRateIncrease",
-                        "verdict": "InsufficientData",
-                        "message": "5xx: 0 of 9 against 0 of 81",
-                    }
-                ],
-                "champion": {"requests": 81, "errors": 0, "latency": "0 40 81"},
-                "base": [
-                    {"pod": "gateway-a", "deployment": "blue", "requests": 9, "errors": 1, "latency": "0 4 9"},
-                    {"pod": "gateway-a", "deployment": "green", "compared": 9, "agreed": 8, "unlike": 1},
-                ],
-            },
-            "conditions": [
-                condition("Ready", "churn-7 answers"),
-                condition("SignatureChanged", "churn-7 refuses requests that churn-6 takes"),
-                condition("Stalled", "green has lost"),
-            ],
-        },
-        {
-            "READY": "True",
-            "MODELVERSION": "churn-7",
-            "REPLICAS": "2/3",
-            "URL": "http://churn.team-a.svc",
-            "WARNING": "Test",
-        },
-        {"ROLLOUT": "Progressing", "KEYS": "churn-keys", "MESSAGE": "churn-7 answers", "FAILURE": "green has lost"},
-    ),
-    "Sweep": (
-        "sw",
-        {
-            "observedGeneration": 1,
-            "state": "Failed",
-            "startTime": NOW,
-            "completionTime": NOW,
-            "duration": "3m10s",
-            "trials": {"running": 0, "succeeded": 7, "stopped": 3, "failed": 2},
-            "progress": "12/200",
-            "best": [
-                {
-                    "trial": 3,
-                    "values": {"loss": 0.25},
-                    "params": {"lr": 0.01, "booster": "dart", "deep": True},
-                    "outputs": {"model": "s3://lake/team-a/sweeps/churn/0a-1b/trials/3/model/0123/"},
-                    "modelVersion": "churn-1",
-                }
-            ],
-            "bestValue": "0.25",
-            "modelVersion": "churn-1",
-            "journal": {"uri": "s3://lake/team-a/sweeps/churn/0a-1b/journal/"},
-            "report": {"uri": "s3://lake/team-a/sweeps/churn/0a-1b/report.html"},
-            "budgetUsed": {"cpuHours": 1.5, "gpuHours": 0.25},
-            "warmStart": ["s3://lake/team-a/sweeps/older/0a-1b/"],
-            "failure": {
-                "reason": "TooManyFailedTrials",
-                "message": "5 trials failed",
-                "tail": "Killed",
-                "hint": "Look.",
-            },
-            "conditions": [condition("Running", "it ran"), condition("Stalled", "5 trials failed")],
-        },
-        {
-            "STATE": "Failed",
-            "BEST": "0.25",
-            "TRIALS": "12/200",
-            "STOPPED": "3",
-            "FAILED": "2",
-            "DURATION": "3m10s",
-        },
-        {"MODELVERSION": "churn-1", "MESSAGE": "it ran", "FAILURE": "5 trials failed"},
-    ),
-}
+def filled(node: Manifest, name: str) -> Any:
+    """A value that has every field of a schema, with texts that say where they are."""
+    if "enum" in node:
+        return node["enum"][0]
+    match node.get("type"):
+        case "boolean":
+            return True
+        case "integer" | "number":
+            return max(1, node.get("minimum", 1))
+        case "array":
+            return [filled(node["items"], name)]
+        case "object" if "properties" in node:
+            return {field: filled(child, field) for field, child in node["properties"].items()}
+        case "object":
+            return {"a": filled(node["additionalProperties"], name)} if "additionalProperties" in node else {}
+        case "string" if node.get("format") == "date-time":
+            return NOW
+    return DIGEST if name == "digest" else name[: node.get("maxLength", len(name))]
+
+
+def whole_status(kind: str) -> Manifest:
+    """A status with every field, and with the conditions that columns show."""
+    types = {match[1] for column in KIND[kind].all_columns if (match := CONDITION.fullmatch(column.path))}
+    status = filled(schema_of(documents()[kind])["properties"]["status"], "")
+    return {**status, "conditions": [condition(type) for type in sorted(types)]}
+
+
+def shown(column: Column, manifest: Manifest) -> str:
+    """The text of a column."""
+    if match := CONDITION.fullmatch(column.path):
+        value = find(manifest["status"], match[1])
+        assert value is not None
+        return str(value[match[2]])
+    return str(functools.reduce(lambda value, name: value[name], column.path.strip(".").split("."), manifest))
 
 
 def table(api: Api, *what: str) -> list[dict[str, str]]:
@@ -240,35 +73,34 @@ def table(api: Api, *what: str) -> list[dict[str, str]]:
     ]
 
 
-@pytest.mark.parametrize("kind", COLUMNS)
+@pytest.mark.parametrize("kind", KIND)
 def test_a_whole_status_is_taken_and_shown_in_columns(api, kind):
     """What the operator writes through the status subresource is kept whole, and kubectl shows it in the columns."""
-    short, status, narrow, wide = COLUMNS[kind]
-    manifest = whole(kind)
+    short, status, manifest = KIND[kind].short, whole_status(kind), whole(kind)
     api.apply(manifest)
     api.status(short, manifest["metadata"]["name"], status)
 
     assert api.get(short, manifest["metadata"]["name"])["status"] == status
-    (row,) = table(api, short)
-    assert row | narrow == row
-    assert set(row) == {"NAME", "AGE", *narrow}
-    (row,) = table(api, short, "-o", "wide")
-    assert row | narrow | wide == row
+    for options, priorities in (((), (0,)), (("-o", "wide"), (0, 1))):
+        columns = [column for column in KIND[kind].all_columns if column.priority in priorities]
+        expected = {c.name.upper(): shown(c, {**manifest, "status": status}) for c in columns if c.type != "date"}
+        (row,) = table(api, short, *options)
+        assert row | expected == row
+        assert set(row) == {"NAME", "AGE", *expected}
 
 
-@pytest.mark.parametrize("kind", COLUMNS)
+@pytest.mark.parametrize("kind", KIND)
 def test_a_status_cannot_come_in_with_the_spec(api, kind):
-    """A status in a manifest of a person is dropped: only the operator tells what is, and it has not looked yet.
+    """A status in a user's manifest is dropped: only the operator writes it, and it has not looked yet.
 
     No column READY is blank meanwhile.
     """
-    short, status, _, _ = COLUMNS[kind]
-    api.apply(whole(kind, {"status": status}))
+    api.apply(whole(kind, {"status": whole_status(kind)}))
 
-    (found,) = api.all(kind)
-    (row,) = table(api, short)
+    (manifest,) = api.all(kind)
+    (row,) = table(api, KIND[kind].short)
     unseen = {"conditions": [UNSEEN]} if "READY" in row else {}
-    assert found["status"] == {"observedGeneration": -1, **unseen}
+    assert manifest["status"] == {"observedGeneration": -1, **unseen}
     assert row.get("READY", "Unknown") == "Unknown"
 
 
@@ -301,7 +133,7 @@ def described(schema: dict, path: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize("kind", COLUMNS)
+@pytest.mark.parametrize("kind", KIND)
 def test_explain_reads_like_documentation(api, kind):
     """`kubectl explain` has a description for every field of spec and status, however deep."""
     root = schema_of(documents()[kind])["properties"]

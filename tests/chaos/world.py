@@ -24,15 +24,7 @@ from ultramarine_contract import common as contract
 from ultramarine_contract.meta import (
     CHILD_SELECTOR,
     CONFIG_MAP,
-    DEPLOYMENT,
-    HORIZONTAL_POD_AUTOSCALER,
-    JOB,
     LEASE,
-    NETWORK_POLICY,
-    POD,
-    POD_DISRUPTION_BUDGET,
-    SECRET,
-    SERVICE,
     Manifest,
     Resource,
     content_hash,
@@ -41,6 +33,7 @@ from ultramarine_contract.meta import (
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import STOPPED_EARLY
 from ultramarine_contract.training_records import TerminationRecord
+from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kinds.model.manifests import STORE
 from ultramarine_operator.kinds.sweep.manifests import COORDINATOR
 from ultramarine_operator.kinds.trainingjob import memory
@@ -51,8 +44,8 @@ from ultramarine_operator.shared.testing import WEIGHTS, Fate
 
 ENOUGH = 2 * 2**30
 GARBAGE_COLLECTORS = "foregroundDeletion"  # the finalizer of what goes after its children
-OTHERS = (JOB, DEPLOYMENT, POD, SERVICE, CONFIG_MAP, SECRET, POD_DISRUPTION_BUDGET, NETWORK_POLICY)
-OTHERS += (HORIZONTAL_POD_AUTOSCALER, LEASE)
+CHILDREN = {child for kind in KINDS for child in (*kind.children, *kind.creates)}
+OTHERS = (*(CHILDREN - {kind.resource for kind in KINDS}), LEASE)
 BUCKET = "lake"
 DELETE = "delete"  # the container of a Job that deletes an artifact
 OF_A_DELETION = re.compile(r"(?<=-delete)-[0-9a-f]{4}$")

@@ -35,6 +35,7 @@ VERSION_MATERIAL = Material(
     kind="ModelVersion",
     whole=WHOLE_VERSION,
     least={key: WHOLE_VERSION["spec"][key] for key in ("model", "version", "uri", "digest", "format")},
+    defaults={"allowCodeExecution": False},
     edit={"allowCodeExecution": True},
     free=({"allowCodeExecution": True},),
     rules=VERSION_RULES,

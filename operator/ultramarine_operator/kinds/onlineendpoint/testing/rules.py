@@ -73,7 +73,7 @@ _NAMES = (
     named("metadata.name must start with a letter", "a-b", "1a", "a.b"),
 )
 _TRAFFIC = (
-    rule("with several deployments, traffic must", blue(), {"traffic": None}),
+    rule("several deployments need traffic", blue(), {"traffic": None}),
     clash(
         "traffic names a deployment that", {"traffic": {"blue": 0, "green": 100}}, {"traffic": {"red": 0, "other": 100}}
     ),
@@ -102,11 +102,11 @@ _TRAFFIC = (
     rule("spec.deployments[1]: Duplicate value", two(B), two({**B, "name": "a"})),
 )
 _ACCESS = (
-    clash("keysSecretRef is used with", {"authMode": "key"}, {"authMode": "none", "keysSecretRef": {"name": "mine"}}),
-    clash("keysSecretRef is used with", token(), {**token(), "keysSecretRef": {"name": "mine"}}),
+    clash("keysSecretRef needs authMode", {"authMode": "key"}, {"authMode": "none", "keysSecretRef": {"name": "mine"}}),
+    clash("keysSecretRef needs authMode", token(), {**token(), "keysSecretRef": {"name": "mine"}}),
     clash("authMode: token needs token", token(), {"authMode": "token", "token": None}),
     clash(
-        "token is used with authMode: token", token(), {**token(), "authMode": "none"}, {**token(), "authMode": "key"}
+        "token needs authMode: token; remove", token(), {**token(), "authMode": "none"}, {**token(), "authMode": "key"}
     ),
     clash(
         "give one of jwks and jwksUri",
@@ -115,12 +115,12 @@ _ACCESS = (
         token(jwksUri="https://id.example.com/keys"),
     ),
     rule(
-        "must be a whole JSON Web Key Set",
+        "must be a complete JSON Web Key Set",
         token(),
         *(token(jwks=part) for part in (KEY_SET[: len(KEY_SET) // 2], KEY_SET[:-1], '{"keys": []}', "keys")),
     ),
     rule(
-        "must be http:// or https:// with a host name",
+        "must be http:// or https:// and a host name",
         token(jwks=None, jwksUri="http://id.team-a.svc:8080/.well-known/jwks.json?v=1"),
         *(
             token(jwks=None, jwksUri=uri)
@@ -131,9 +131,9 @@ _ACCESS = (
 _SCALING = (
     clash("minReplicas must not be larger", scaled(minReplicas=3), scaled(minReplicas=4)),
     clash("metric: cpu needs minReplicas", scaled(metric="cpu"), scaled(metric="cpu", minReplicas=0)),
-    clash("with metric: cpu the target", scaled(metric="cpu", target=100), scaled(metric="cpu", target=101)),
+    clash("the target of metric: cpu", scaled(metric="cpu", target=100), scaled(metric="cpu", target=101)),
     clash(
-        "metric: cpu is a part of the CPU",
+        "metric: cpu needs reserved CPU",
         scaled_by_cpu({"limits": {"cpu": "1"}}),
         scaled_by_cpu(None),
         scaled_by_cpu({"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}}),
@@ -143,12 +143,12 @@ _POOLS = (
     clash("a deployment serves either", pool(), blue(model=None), blue(pool=SMALL)),
     clash("a pool has many models", pool(), blue(model=None, pool=SMALL, warmup={"request": "{}"})),
     rule(
-        "each key must be a label's, such as tier",
+        "each key must be a label key, such as tier",
         pool(selector={"matchLabels": {"example.com/tier": "a", "a" * 317: "a"}}),
         *(pool(selector={"matchLabels": {key: "a"}}) for key in ("-tier", "a" * 318)),
     ),
     clash(
-        "rollout.candidate must be a deployment of one model",
+        "rollout.candidate must be a deployment of one",
         rolled_out(),
         {**rolled_out(), "deployments": [A, {"name": "b", "pool": SMALL}]},
     ),
@@ -158,7 +158,7 @@ _POOLS = (
         {**rolled_out(gates={"agreement": 0.9}), "deployments": [{"name": "a", "pool": SMALL}, B]},
     ),
     clash(
-        "dataCollector does not keep requests of a pool",
+        "dataCollector does not collect requests of a pool",
         pool(),
         {**pool(), "dataCollector": {"samplingRate": 0.1, "uri": KEPT}},
     ),
@@ -204,7 +204,7 @@ _COLLECTOR = (
     ),
     clash("uri must name a folder", collector(uri="s3://lake/"), collector(samplingRate=1, uri="s3://lake/kept")),
     rule(
-        "uri may have 800 characters",
+        "uri has more than 800 characters",
         collector(uri="s3://lake/" + "a" * 789 + "/"),
         collector(uri="s3://lake/" + "a" * 790 + "/"),
     ),

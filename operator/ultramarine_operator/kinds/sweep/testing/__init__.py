@@ -10,7 +10,14 @@ MATERIAL = Material(
     kind="Sweep",
     whole=WHOLE,
     least=searching("a")["spec"],
-    defaults={"algorithm": {"type": "auto"}},
+    defaults={
+        "objective": {"goal": "minimize"},
+        "algorithm": {"type": "tpe", "seed": 0},
+        "canaryTrial": False,
+        "execution": "Pool",
+        "suspend": False,
+        "trialTemplate": {"spec": {"nodes": 1, "suspend": False, "backoffLimit": 3}},
+    },
     edit={"ttlSecondsAfterFinished": 86400},
     free=(
         {"suspend": True, "ttlSecondsAfterFinished": None, "limits": {"parallelTrials": 2}},

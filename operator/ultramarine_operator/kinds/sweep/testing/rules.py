@@ -56,31 +56,31 @@ _OBJECTIVES = (
     rule("give one of objective and objectives", SEVERAL, {"objective": None}),
     clash("give one of objective and objectives", SEVERAL, {**SEVERAL, "objective": {"metric": "loss"}}),
     clash(
-        "stopAt is for one objective",
+        "stopAt supports one objective",
         SEVERAL,
         {**SEVERAL, "objectives": [{"metric": "loss", "stopAt": 1}, {"metric": "size"}]},
     ),
     rule(
-        "gp and cmaes are for one objective",
+        "gp and cmaes support one objective",
         {**SEVERAL, "algorithm": {"type": "nsga2"}},
         {**SEVERAL, "algorithm": {"type": "gp"}},
     ),
-    clash("earlyTermination is for one objective", SEVERAL, {**SEVERAL, "earlyTermination": {"type": "asha"}}),
-    rule("of several objectives no trial is the best", SEVERAL, {**SEVERAL, "registerBest": "churn"}),
+    clash("earlyTermination supports one objective", SEVERAL, {**SEVERAL, "earlyTermination": {"type": "asha"}}),
+    rule("several objectives have no single best", SEVERAL, {**SEVERAL, "registerBest": "churn"}),
 )
 _SPACE = (
     rule(
-        "a grid has points",
+        "a grid needs a finite",
         {"algorithm": {"type": "grid"}, "searchSpace": {"lr": {"logUniform": {"min": 1, "max": 1}}}},
         {"algorithm": {"type": "grid"}},
     ),
     clash(
-        "a grid has points",
+        "a grid needs a finite",
         {},
         {"algorithm": {"type": "grid"}, "searchSpace": {"a": {"uniform": {"min": 0, "max": 1, "step": None}}}},
     ),
     rule(
-        "limits.maxTrials is needed",
+        "limits.maxTrials is required",
         {
             "algorithm": {"type": "grid"},
             "limits": {"maxTrials": None},
@@ -107,7 +107,7 @@ _SPACE = (
         rule("step must not be larger than max - min", values(kind, step=8), values(kind, step=9))
         for kind in ("uniform", "int")
     ),
-    rule("min must be above 0, for", values("logUniform", min=1e-12), values("logUniform", min=0)),
+    rule("min must be above 0 on", values("logUniform", min=1e-12), values("logUniform", min=0)),
     rule(
         "spec.searchSpace.x.choice[0]: Too many", searched({"choice": [True, False]}), searched({"choice": [{"a": 1}]})
     ),
@@ -149,22 +149,22 @@ _LIMITS = (
         {"limits": {"maxTrials": 4, "parallelTrials": 5}},
     ),
     *(
-        rule(f"{hours} must be 0.001", {"budget": {hours: 0.001}}, {"budget": {hours: 0}})
+        rule(f"{hours} must be at least 0.001", {"budget": {hours: 0.001}}, {"budget": {hours: 0}})
         for hours in ("cpuHours", "gpuHours")
     ),
     rule("give cpuHours", {"budget": {"cpuHours": None}}, {"budget": {"cpuHours": None, "gpuHours": None}}),
     rule(
-        "budget.cpuHours needs",
+        "budget.cpuHours counts",
         trial(resources={"requests": None, "limits": {"cpu": 1}}),
         trial(resources={"requests": None}),
     ),
     rule(
-        "budget.gpuHours needs",
+        "budget.gpuHours counts",
         trial(resources={"limits": {"nvidia.com/gpu": None, "amd.com/gpu": 1}}),
         trial(resources={"limits": {"nvidia.com/gpu": None}}),
     ),
     rule(
-        "with execution: PodPerTrial there are 1000",
+        "execution: PodPerTrial supports at most 1000",
         {"execution": "PodPerTrial", "limits": {"maxTrials": 1000}},
         {"execution": "PodPerTrial", "limits": {"maxTrials": 1001}},
     ),
@@ -177,7 +177,7 @@ _REGISTERING = (
     ),
     *(
         rule(
-            "are about the output that registerBest takes",
+            "apply to the output of registerBest",
             trial(outputs={"model": field}),
             {"registerBest": None, **trial(outputs={"model": field})},
             trial(outputs={"model": {}, "report": field}),
@@ -185,7 +185,7 @@ _REGISTERING = (
         for field in ({"format": "python"}, {"compile": {"to": "onnx"}}, {"allowCodeExecution": True})
     ),
     rule(
-        "are about the output that registerBest takes",
+        "apply to the output of registerBest",
         trial(outputs={"model": None, "report": {"format": "onnx"}}),
         {"registerBest": None, **trial(outputs={"model": None, "report": {"format": "onnx"}})},
     ),
@@ -212,8 +212,8 @@ _TRIALS = (
         trial(args=["$(params.lr)"]),
         trial(args=["$(params.learning_rate)"]),
     ),
-    rule("suspend is the sweep's", {}, trial(suspend=True)),
-    rule("ttlSecondsAfterFinished is the sweep's", {}, trial(ttlSecondsAfterFinished=60)),
+    rule("suspend is not for a trial", {}, trial(suspend=True)),
+    rule("ttlSecondsAfterFinished is not for a trial", {}, trial(ttlSecondsAfterFinished=60)),
     clash("only the best trial's output is registered", {}, trial(outputs={"model": {"registerAs": "churn"}})),
     clash(
         "a trial runs in one pod",
@@ -234,12 +234,12 @@ _TRIALS = (
             ),
             ("leave backoffLimit out", {"backoffLimit": 4}),
             ("a trial has the memory of its worker", {"onOutOfMemory": {"maxMemory": "4Gi"}}),
-            ("leave activeDeadlineSeconds out", {"activeDeadlineSeconds": 60}),
+            ("activeDeadlineSeconds is not for a trial", {"activeDeadlineSeconds": 60}),
         )
     ),
     *(
         clash(
-            "a pool keeps checkpoints for",
+            "a pool keeps checkpoints only for",
             {"earlyTermination": {"type": type, "maxSteps": 27}, **trial(checkpoint={})},
             {"execution": "Pool", **stopped("median"), **trial(checkpoint={})},
         )
@@ -247,7 +247,7 @@ _TRIALS = (
     ),
     *(
         rule(
-            "a trial in a pool goes on from its own checkpoint",
+            "a trial in a pool resumes only from its own checkpoint",
             in_pods(checkpoint=fields),
             {"earlyTermination": {"type": "asha"}, **trial(checkpoint=fields)},
         )

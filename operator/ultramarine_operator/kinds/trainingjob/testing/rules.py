@@ -106,18 +106,18 @@ _CODE = (
         git(url="ssh://git@example.com:2222/team/churn.git"),
     ),
     rule(
-        "must be a branch, a tag or a commit id",
+        "must be a branch, a tag or a commit ID",
         git(ref="release/1.2_rc-3"),
         *(git(ref=ref) for ref in ("--upload-pack=x", "a b", "a^{}")),
     ),
     rule(
-        "must be a folder's path inside the repository",
+        "must be the path of a folder in the repository",
         git(path="src/train_1/v2.0"),
         *(git(path=path) for path in ("../src", "/src", "src/../..", "src//a", ".git")),
     ),
     rule("uri must name one archive", source(uri=CODE), source(uri="s3://lake/code/")),
     clash(
-        "digest is about the archive",
+        "digest applies to the archive",
         source(uri=CODE, digest=DIGEST),
         {"source": {"inline": {"a": ""}, "configMap": None, "git": None, "uri": None, "digest": DIGEST}},
     ),
@@ -125,7 +125,7 @@ _CODE = (
         "does not begin with two dots", {"source": {"inline": {".hidden": ""}}}, {"source": {"inline": {"..data": ""}}}
     ),
     rule(
-        "the files together may have 900,000",
+        "the files together have more than 900,000",
         {"source": {"inline": {"a.py": "x" * 200_000, "b.py": ""}}},
         {"source": {"inline": {f"{number}.py": "x" * 200_000 for number in range(5)}}},
     ),
@@ -133,7 +133,7 @@ _CODE = (
 _COMMAND = (
     rule("command must name a program", {"command": ["a", ""]}, {"command": ["", "a"]}),
     rule(
-        "command must be a list, such as", {"command": ["ls"]}, {"command": "python train.py"}, {"command": ["ls -l"]}
+        "command must be a list, such as", {"command": "python"}, {"command": "python train.py"}, {"command": ["ls -l"]}
     ),
     *(
         rule(
@@ -201,9 +201,13 @@ _VARIABLES = (
         variable(valueFrom={"secretKeyRef": {"name": "a", "key": "b"}}),
         variable(valueFrom={}),
     ),
-    clash("start with ULTRAMARINE_", {"env": [{"name": "ULTRA"}]}, {"env": [{"name": "ULTRAMARINE_TASK"}]}),
+    clash(
+        "the prefix ULTRAMARINE_ is reserved; choose another name",
+        {"env": [{"name": "ULTRA"}]},
+        {"env": [{"name": "ULTRAMARINE_TASK"}]},
+    ),
     rule(
-        "start with ULTRAMARINE_",
+        "the prefix ULTRAMARINE_ is reserved; choose another prefix",
         from_all(prefix="ULTRA_", secretRef={"name": "a"}),
         from_all(prefix="ULTRAMARINE_", secretRef={"name": "a"}),
     ),
@@ -229,10 +233,10 @@ _VARIABLES = (
 )
 _OUTPUTS = (
     *(
-        clash(f"{name} is about a model", outputs(registerAs="a", **{name: value}), outputs(**{name: value}))
+        clash(f"{name} applies to a model", outputs(registerAs="a", **{name: value}), outputs(**{name: value}))
         for name, value in (("format", "onnx"), ("compile", {"to": "onnx"}), ("allowCodeExecution", True))
     ),
-    clash("folders of the platform's", {"outputs": {"log": {}}}, {"outputs": {"logs": {}}}),
+    clash("are reserved folders", {"outputs": {"log": {}}}, {"outputs": {"logs": {}}}),
 )
 _NODES = (
     clash(
@@ -241,7 +245,7 @@ _NODES = (
         {"nodes": 2, "framework": "none", "elastic": {"minNodes": 2}},
     ),
     clash(
-        "processesPerNode is for",
+        "processesPerNode needs",
         {"framework": "none", "processesPerNode": None},
         {"framework": "jax", "processesPerNode": 2},
         {"framework": "none", "processesPerNode": 2},
@@ -249,32 +253,32 @@ _NODES = (
     ),
     clash("several nodes need a framework", ALONE, {"nodes": 2, "framework": None, "processesPerNode": None}),
     clash(
-        "onOutOfMemory needs resources.limits.memory",
+        "onOutOfMemory needs a first limit",
         {"onOutOfMemory": None, "resources": None},
         {"onOutOfMemory": {"maxMemory": "1Gi"}, "resources": None},
         {"onOutOfMemory": {"maxMemory": "1Gi"}, "resources": {"requests": {"memory": "1Gi"}, "limits": None}},
     ),
-    rule("onOutOfMemory needs resources.limits.memory", {}, {"resources": {"limits": {"memory": None, "cpu": 1}}}),
+    rule("onOutOfMemory needs a first limit", {}, {"resources": {"limits": {"memory": None, "cpu": 1}}}),
     rule(
         "resumeFrom must be a checkpoint's folder",
         {"checkpoint": {"resumeFrom": "s3://lake/a/"}},
         {"checkpoint": {"resumeFrom": "s3://lake/a"}},
     ),
     clash(
-        "resumeFrom is where to resume",
+        "resumeFrom needs resume",
         {"checkpoint": {"resume": None}},
         {"checkpoint": {"resume": "Never", "resumeFrom": "s3://lake/a/"}},
     ),
-    clash("must not have 0, which is", on_failure(operator="NotIn", values=[0, 1]), on_failure(values=[0, 1])),
+    clash("must not have 0, which means", on_failure(operator="NotIn", values=[0, 1]), on_failure(values=[0, 1])),
 )
 _PODS = (
     rule(
-        "each key must be a label's",
+        "each key must be a label key",
         selector("example.com/A_b-1.c"),
         *map(selector, ("-a", "a/b/c", "Example.com/a", "/a", "a" * 64, f"{'a' * 252}/a")),
     ),
     rule(
-        "without a key, operator must be Exists",
+        "a toleration without a key needs",
         toleration(operator="Exists", effect="NoSchedule"),
         toleration(),
         toleration(operator="Equal", value="a"),
@@ -292,12 +296,12 @@ _PODS = (
         toleration(key="a", effect="NoSchedule", tolerationSeconds=60),
     ),
     rule(
-        "classes that begin with system-",
+        "the prefix system- is reserved",
         pods(priorityClassName="not-system-critical"),
         pods(priorityClassName="system-node-critical"),
     ),
     rule(
-        "classes that begin with ultramarine-platform",
+        "the prefix ultramarine-platform is reserved",
         pods(priorityClassName="ultramarine"),
         pods(priorityClassName="ultramarine-platform-team-a"),
     ),

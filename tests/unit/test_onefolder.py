@@ -1,0 +1,77 @@
+"""The cost of a kind: one folder. All else that a kind needs is generated or enumerated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from onefolder.tree import GOLDEN, KIND_FOLDER, Tree, grown
+from ultramarine_contract.meta import GROUP, Manifest
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """The repository with the kind Greeting in it."""
+    return grown(tmp_path_factory.mktemp("tree"))
+
+
+@pytest.fixture(scope="module")
+def added(tree: Tree) -> dict[str, str]:
+    """Files of the tree that the repository has not, or has otherwise."""
+    return tree.added()
+
+
+def test_only_one_folder_is_written_by_hand(tree: Tree, added: dict[str, str]) -> None:
+    """Every other file that differs is written by the generator, which finds nothing more to write."""
+    generated = tree.run(
+        "-c",
+        "from ultramarine_operator import generate\n"
+        "for path in generate.files(): print(path.relative_to(generate.ROOT))",
+    ).split()
+    by_hand = [path for path in added if path not in generated]
+
+    assert by_hand
+    assert {str(Path(path).parent) for path in by_hand} == {str(KIND_FOLDER)}
+    tree.run("-m", "ultramarine_operator.generate", "--check")
+
+
+def test_the_api_and_its_pages_follow(added: dict[str, str]) -> None:
+    """The CRD has bounds, words, columns and the rule; the reference has a page and a line for the kind."""
+    (version,) = yaml.safe_load(added["crds/greetings.yaml"])["spec"]["versions"]
+    spec = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
+
+    assert spec["properties"]["volume"]["maximum"] == 11
+    assert spec["properties"]["tone"]["enum"] == ["plain", "loud"]
+    assert [rule["message"] for rule in spec["x-kubernetes-validations"]] == ["a loud greeting needs volume; set it"]
+    assert {"Ready", "Length", "Age", "Message"} <= {column["name"] for column in version["additionalPrinterColumns"]}
+    assert "name: greetings.ultramarine.dev" in added["charts/ultramarine/files/crds.yaml"]
+    assert "a loud greeting needs volume" in added["docs/reference/greeting.md"]
+    assert "[Greeting](reference/greeting.md)" in added["docs/api.md"]
+
+
+def test_rights_follow(added: dict[str, str]) -> None:
+    """The operator may read Greetings and write their status; viewers may read them, and data scientists write them."""
+
+    def verbs(rules: list[Manifest], resource: str) -> set[str]:
+        of_it = [rule for rule in rules if GROUP in rule["apiGroups"] and resource in rule["resources"]]
+        return {verb for rule in of_it for verb in rule["verbs"]}
+
+    operator = yaml.safe_load(added["charts/ultramarine/files/rbac.yaml"])["operator"]
+    roles = {
+        role["metadata"]["name"]: role for role in yaml.safe_load_all(added["charts/ultramarine/files/people.yaml"])
+    }
+
+    assert verbs(operator, "greetings") == {"list", "watch"}
+    assert verbs(operator, "greetings/status") == {"patch"}
+    assert verbs(roles["ultramarine-viewer"]["rules"], "greetings") == {"get", "list", "watch"}
+    assert verbs(roles["ultramarine-data-scientist"]["rules"], "greetings") >= {"create", "delete", "patch", "update"}
+
+
+def test_its_sample_becomes_a_golden_file(tree: Tree) -> None:
+    """The children of the kind's sample are written to a golden file, and compared with it later."""
+    which = ("tests/golden/test_golden.py", "-k", "loud_greeting")
+    tree.pytest(*which, "--update-golden")
+
+    assert "text: HELLO" in (tree.root / GOLDEN).read_text()
+    assert " passed" in tree.pytest(*which) or "100%" in tree.pytest(*which)
