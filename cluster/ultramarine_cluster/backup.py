@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import BotoCoreError, ClientError
+from ruamel.yaml import YAML
 
 from .console import step
 from .errors import ClusterError
+from .paths import REPOSITORY
 from .target import Target
 
 if TYPE_CHECKING:
@@ -33,13 +35,32 @@ if TYPE_CHECKING:
 Manifest = dict[str, Any]
 
 GROUP = "ultramarine.dev"
-KINDS = ("Model", "ModelVersion", "OnlineEndpoint", "Sweep", "TrainingJob")  # owners before what they own
-RUNS = ("Sweep", "TrainingJob")
 RESTORED = f"{GROUP}/restored-from"
 # The API server or the operator writes these again.
 DROPPED = (f"{GROUP}/applied", f"{GROUP}/requested-by", "kubectl.kubernetes.io/last-applied-configuration")
 COMPILED = "compiled"  # the folder of what servers made of models
 STEADY_SECONDS = 60.0  # for a restored status to stay
+
+
+@cache
+def kinds() -> dict[str, bool]:
+    """Return the platform's kinds, by name, and whether their objects run to an end."""
+    found = {}
+    for path in sorted((REPOSITORY / "crds").glob("*.yaml")):
+        spec = YAML(typ="safe").load(path)["spec"]
+        status = spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
+        found[str(spec["names"]["kind"])] = "completionTime" in status
+    return found
+
+
+def owners_first(resources: list[Manifest]) -> list[str]:
+    """Return the kinds in an order in which an object's owner comes before the object."""
+    owners = {(item["kind"], item["metadata"]["owner"]["kind"]) for item in resources if "owner" in item["metadata"]}
+
+    def depth(kind: str) -> int:
+        return max((depth(owner) + 1 for owned, owner in owners if owned == kind != owner), default=0)
+
+    return sorted(kinds(), key=lambda kind: (depth(kind), kind))
 
 
 def save(target: Target, release: str, namespace: str, folder: Path, *, secrets: bool = True) -> None:
@@ -55,7 +76,7 @@ def save(target: Target, release: str, namespace: str, folder: Path, *, secrets:
         raise ClusterError(f"{folder} has the backup of namespace {before['namespace']}", remedy, step="backup")
     about.unlink(missing_ok=True)  # what the folder has is no longer complete
     with step(f"objects of {namespace}") as notes:
-        resources = [_kept(item) for kind in KINDS for item in _listed(target, kind, namespace)]
+        resources = [_kept(item) for kind in kinds() for item in _listed(target, kind, namespace)]
         _write(folder / "resources.json", resources)
         _write(folder / "secrets.json", _secrets(target, namespace, resources) if secrets else [])
         notes.append(_counted(resources))
@@ -78,7 +99,7 @@ def restore(target: Target, release: str, folder: Path, namespace: str) -> None:
     old = f"s3://{about['bucket']}/{about['namespace']}/"
     resources = to_restore(_read(folder / "resources.json") or [])
     secrets: list[Manifest] = _read(folder / "secrets.json") or []
-    present = {_key(item): item for kind in KINDS for item in _listed(target, kind, namespace)}
+    present = {_key(item): item for kind in kinds() for item in _listed(target, kind, namespace)}
     present |= {_key(item): item for item in map(partial(_secret, target, namespace), secrets) if item}
     strangers = [
         key for item in (*resources, *secrets) if (key := _key(item)) in present and _mark(present[key]) != mark
@@ -93,7 +114,7 @@ def restore(target: Target, release: str, folder: Path, namespace: str) -> None:
     moved = [rewritten(item, old, f"s3://{bucket}/{namespace}/") for item in resources]
     uids = {key: str(item["metadata"]["uid"]) for key, item in present.items()}
     refusals: list[str] = []
-    for kind in ("Secret", *KINDS):
+    for kind in ("Secret", *owners_first(resources)):
         items = [item for item in (*secrets, *moved) if item["kind"] == kind]
         new = [item for item in items if _key(item) not in present]
         with step(kind) as notes:
@@ -143,7 +164,7 @@ def rewritten(manifest: Manifest, old: str, new: str) -> Manifest:
 def is_over(manifest: Manifest) -> bool:
     """True for a job or a sweep that has ended, whose status is restored so that it does not run again."""
     state = (manifest.get("status") or {}).get("state")
-    return manifest["kind"] in RUNS and state in ("Succeeded", "Failed", "Stopped")
+    return kinds().get(manifest["kind"], False) and state in ("Succeeded", "Failed", "Stopped")
 
 
 def beginning(manifest: Manifest, namespace: str, mark: str, uids: dict[tuple[str, str], str]) -> Manifest:
@@ -289,7 +310,7 @@ def _kept(manifest: Manifest) -> Manifest:
     meta = manifest["metadata"]
     annotations = {name: text for name, text in (meta.get("annotations") or {}).items() if name not in DROPPED}
     labels = {name: text for name, text in (meta.get("labels") or {}).items() if name not in DROPPED}
-    owner = next((owner for owner in meta.get("ownerReferences") or [] if owner["kind"] in KINDS), None)
+    owner = next((owner for owner in meta.get("ownerReferences") or [] if owner["kind"] in kinds()), None)
     kept = {"name": meta["name"], "labels": labels, "annotations": annotations}
     if owner:
         kept["owner"] = {"kind": owner["kind"], "name": owner["name"]}
@@ -322,7 +343,7 @@ def _mark(manifest: Manifest) -> str:
 
 
 def _counted(resources: list[Manifest]) -> str:
-    counts = {kind: sum(item["kind"] == kind for item in resources) for kind in KINDS}
+    counts = {kind: sum(item["kind"] == kind for item in resources) for kind in kinds()}
     return ", ".join(f"{count} {kind}s" for kind, count in counts.items() if count) or "none"
 
 

@@ -294,7 +294,7 @@ def leave_logs(target: Target, namespace: str) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     looks = {
-        "objects.txt": ("get", "tj,sw,mdl,mv,oe,jobs,pods,deployments,services,pvc", "-o", "wide"),
+        "objects.txt": ("get", "ultramarine,jobs,pods,deployments,services,pvc", "-o", "wide"),
         "describe.txt": ("describe", "tj,mv,oe,jobs,pods"),
         "events.txt": ("get", "events", "--sort-by=.lastTimestamp"),
         "operator.log": ("logs", "deployment/ultramarine-operator", "--tail=2000"),

@@ -71,7 +71,7 @@ def main() -> int:
     say(
         f"Done in {minutes(time.monotonic() - started)}; accuracy {accuracy:.4f} on rows that the model had never seen."
     )
-    say(target.run("get", "tj,mdl,mv,oe", "-n", NAMESPACE))
+    say(target.run("get", "ultramarine", "-n", NAMESPACE))
     say(f"To use it from this shell:\n  {target.shown}\n")
     say("Inside the cluster:")
     say(f"  endpoint  http://{NAME}.{NAMESPACE}.svc      keys: Secret {NAME}-keys")

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import pytest
 from ports import free_port as free_port
 from ultramarine_cluster import build, programs
 from ultramarine_contract.storage import Storage
+from unit import rights
 from unit.rendered import chart, helm, mode  # noqa: F401  the fixtures of the tests of the chart
 from unit.tracking import Tracking
 
@@ -168,3 +169,30 @@ def models(estimator: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("models")
     serving_process.write_models(estimator, folder)
     return folder
+
+
+RIGHTS = pytest.StashKey[list[str]]()
+USED: set[rights.Right] = set()
+rights.record(USED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take the rights that a worker's plans needed."""
+    USED.update((verb, kind) for verb, kind in getattr(node, "workeroutput", {}).get("rights", ()))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run of all unit tests if the declared rights and those of its plans differ."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["rights"] = sorted(USED)
+    elif "tests/unit" in session.config.args and not session.config.getoption("keyword"):
+        session.config.stash[RIGHTS] = rights.faults(USED)
+        if session.config.stash[RIGHTS]:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name the rights that differ."""
+    for fault in config.stash.get(RIGHTS, []):
+        terminalreporter.write_line(f"rights: {fault}", red=True)
