@@ -1,4 +1,4 @@
-"""What the measurements of numbers share: what some time cost the operator, and what a watch tells of objects."""
+"""Figures that several benchmarks share: the operator's cost over a span, and objects as a watch reports them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ Row = dict[str, str]
 
 
 def made(kind: str, name: str, spec: Manifest, **meta: object) -> Manifest:
-    """An object as a person makes it."""
+    """Return a manifest as a user writes it."""
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, **meta}, "spec": spec}
 
 
 @dataclass
 class Spent:
-    """What some time cost the operator, between the call of `begin` and that of `told`."""
+    """Cost of a span to the operator, between the calls of `begin` and `columns`."""
 
     bench: Bench
-    seconds: float = 0.0  # for how long that is looked at which goes on by itself
+    seconds: float = 0.0  # of the observation of idle objects
     before: dict[str, float] = field(default_factory=dict)
     began: float = 0.0
 
     async def begin(self, idle: bool = True) -> None:
-        """Take the figures of now; with `idle`, when nothing is due any more."""
+        """Take the figures now; with `idle`, once nothing is due."""
         self.before = await (self.bench.idle() if idle else self.bench.operator.metrics())
         self.began = time.monotonic()
 
-    async def told(self, count: int, seconds: float | None = None) -> Row:
-        """The columns, with writes by so many objects; `seconds` is the time that is meant, if it is not now."""
+    async def columns(self, count: int, seconds: float | None = None) -> Row:
+        """Return the columns, with writes per object; `seconds` is the length of the span unless it ends now."""
         after = await self.bench.operator.metrics()
         took = seconds if seconds is not None else time.monotonic() - self.began
         written = sum(writes(after).values()) - sum(writes(self.before).values())
@@ -52,36 +52,36 @@ class Spent:
         }
 
     async def over(self, count: int) -> Row:
-        """The columns for what goes on by itself for a while."""
+        """Return the columns for the operator's activity without requests over a while."""
         await self.begin(idle=False)
         await asyncio.sleep(self.seconds)
-        return await self.told(count)
+        return await self.columns(count)
 
 
 @dataclass
 class Seen:
-    """The newest state of each object of one type, told by a watch."""
+    """Newest state of each object of one type, as a watch reports it."""
 
     objects: dict[str, Manifest] = field(default_factory=dict)
 
-    def tell(self, type: str, found: Manifest) -> None:
-        """Take in an event."""
-        name = found["metadata"]["name"]
+    def tell(self, type: str, object: Manifest) -> None:
+        """Record an event of the watch."""
+        name = object["metadata"]["name"]
         if type == "DELETED":
             self.objects.pop(name, None)
         else:
-            self.objects[name] = found
+            self.objects[name] = object
 
     def status(self, name: str) -> Manifest:
-        """An object's status, or an empty one."""
+        """Return an object's status; empty if there is none."""
         return (self.objects.get(name) or {}).get("status") or {}
 
     def message(self, name: str) -> str:
-        """What the condition Ready says."""
+        """Return the status of the condition Ready."""
         return str((find(self.status(name), "Ready") or {}).get("message", ""))
 
     def count(self, names: Iterable[str], holds: Callable[[Manifest], bool]) -> int:
-        """For how many of these something holds of the status."""
+        """Return the number of these objects whose status fulfils a test."""
         return sum(holds(self.status(name)) for name in names)
 
 
@@ -100,11 +100,11 @@ async def watched(api: Api, resource: Resource, namespace: str) -> AsyncIterator
 
 
 async def patch_all(bench: Bench, resource: Resource, namespace: str, names: list[str], patch: Manifest) -> None:
-    """Merge a patch into these objects, some at once."""
+    """Merge a patch into these objects, several at once."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def one(name: str) -> None:
+    async def patch_object(name: str) -> None:
         async with gate:
             await bench.api.ask("PATCH", resource.path(namespace, name), patch, MERGE)
 
-    await asyncio.gather(*map(one, names))
+    await asyncio.gather(*map(patch_object, names))

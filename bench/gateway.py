@@ -1,7 +1,7 @@
-"""What the gateway costs and how soon it knows: latency, throughput, memory, and the way of changes to Envoy.
+"""Cost and speed of the gateway: latency, throughput, memory, and the delay from a change to Envoy.
 
-`PYTHONPATH=tests/gateway .venv/bin/python bench/gateway.py [latency|changes|memory]`; about a minute each. `wrk` is
-needed for latency (Debian's package of that name). Everything is on loopback; Envoy has one thread that answers.
+`PYTHONPATH=tests/gateway:tests .venv/bin/python bench/gateway.py [latency|changes|memory]`; about a minute each. `wrk`
+is needed for latency (Debian's package of that name). Everything is on loopback; Envoy has one thread that answers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECONDS = 5
 
 
 async def started() -> Gateway:
-    """A gateway of an empty namespace."""
+    """Yield a gateway of an empty namespace."""
     listeners.GATEWAY_READY_PORT = free_port()
     folder = short_folder("bench")
     gateway = Gateway(Agent(NAMESPACE, folder, "127.0.0.1"), folder)
@@ -41,14 +41,14 @@ async def started() -> Gateway:
 
 
 def megabytes(pid: int) -> float:
-    """The resident memory of a process."""
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
+    """Return the resident memory of a process in MB."""
+    match = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    assert match is not None
+    return int(match[1]) / 1024
 
 
 async def wrk(port: int, connections: int, *headers: str) -> str:
-    """Requests a second, and the quantiles of latency."""
+    """Return requests per second and the quantiles of latency."""
     options = [word for header in headers for word in ("-H", header)]
     command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", *options, f"http://127.0.0.1:{port}/v2"]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
@@ -64,7 +64,7 @@ TYPES = "type.googleapis.com/envoy.extensions.filters."
 
 
 def answering(port: int) -> str:
-    """The configuration of an Envoy that answers everything itself."""
+    """Return the configuration of an Envoy that answers everything itself."""
     router = {"name": "router", "typed_config": {"@type": TYPES + "http.router.v3.Router"}}
     answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "{}"}}}
     http = {
@@ -79,7 +79,7 @@ def answering(port: int) -> str:
 
 
 async def latency(gateway: Gateway) -> None:
-    """Small requests straight to a server that answers at once (another Envoy), and by the gateway."""
+    """Send small requests to a server that answers at once (another Envoy), directly and through the gateway."""
     backend = Pod("blue", port=free_port())
     envoy = str(Path(sys.executable).parent / "envoy")
     command = [envoy, "--config-yaml", answering(backend.port), "--concurrency", "1", "--disable-hot-restart"]
@@ -89,8 +89,8 @@ async def latency(gateway: Gateway) -> None:
     gateway.keys("keys", primary="k" * 43, secondary="s" * 43)
     opened = routes(free_port(), deployment("blue", 90), deployment("green", 10))
     keyed = replace(opened, endpoint="keyed", port=free_port(), auth=RouteAuth("key", keys_secret="keys"))
-    for one in (opened, keyed):
-        await gateway.use(one)
+    for routed in (opened, keyed):
+        await gateway.use(routed)
     async with ClientSession() as client:
         await answers(client, f"http://127.0.0.1:{backend.port}/")
     for connections in (1, 64):
@@ -103,12 +103,12 @@ async def latency(gateway: Gateway) -> None:
 
 
 async def changes(gateway: Gateway) -> None:
-    """From what the watch tells to what a request meets, and to the version that is published."""
-    one, two = Pod("one"), Pod("two")
-    await one.start()
-    await two.start()
-    gateway.serve("churn-blue", one)
-    gateway.serve("churn-green", two)
+    """Measure the delay from a watch event to a changed answer, and to the published version."""
+    first, second = Pod("one"), Pod("two")
+    await first.start()
+    await second.start()
+    gateway.serve("churn-blue", first)
+    gateway.serve("churn-green", second)
     asked = routes(free_port(), deployment("blue", 100))
     turned = replace(asked, deployments=(deployment("green", 100),))
     for others in (0, 300):
@@ -125,7 +125,7 @@ async def changes(gateway: Gateway) -> None:
                     pass
 
             async def moved(number: int) -> None:
-                coming, going = ((two, one), (one, two))[number % 2]
+                coming, going = ((second, first), (first, second))[number % 2]
                 gateway.serve("churn-blue", coming)
                 gateway.leave("churn-blue", going)
                 await met(coming.name)
@@ -165,7 +165,7 @@ async def measured(change: Callable[[int], Awaitable[None]]) -> str:
 
 
 async def memory(gateway: Gateway) -> None:
-    """Of both processes, empty and with 300 endpoints of two deployments each that ask for keys."""
+    """Measure the memory of both processes, empty and with 300 endpoints of two deployments each that require keys."""
     pod = Pod("blue", port=free_port())
     gateway.keys("keys", primary="k" * 43)
     for count in (0, 300):

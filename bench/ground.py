@@ -1,4 +1,4 @@
-"""What several benchmarks stand on: a bare cluster with our types, an object storage, and hands that play the rest."""
+"""Ground of several benchmarks: a bare cluster with our types, an object storage, and simulated controllers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unit.conftest import ObjectStore, serving_store
 
 @dataclass(frozen=True)
 class Ground:
-    """A cluster of etcd and API server, with our types and one namespace; and a storage that this process may use."""
+    """Cluster of etcd and API server with the platform's types and one namespace, and a storage for this process."""
 
     kube: cluster.Cluster
     kubectl: Kubectl
@@ -34,12 +34,12 @@ class Ground:
 
     @property
     def storage(self) -> Storage:
-        """The object storage."""
+        """Return the object storage."""
         return Storage(self.store.endpoint)
 
     @contextmanager
     def operator(self, **how: Any) -> Iterator[Operator]:
-        """An operator as a process, still to be started; it is killed at the end of the block."""
+        """Yield an operator process that has not started; it is killed at the end of the block."""
         operator = Operator(self.kubectl, self.store, self.folder / "operator.log", **how)
         try:
             yield operator
@@ -49,7 +49,7 @@ class Ground:
 
 @contextmanager
 def bare(namespace: str) -> Iterator[Ground]:
-    """A bare cluster for the length of the block; it has the namespace's name, too."""
+    """Yield a bare cluster, which has the namespace's name, until the end of the block."""
     with tempfile.TemporaryDirectory() as name, cluster.up("bare", name=namespace) as kube:
         install(kube)
         kube.run("create", "namespace", namespace)
@@ -62,7 +62,7 @@ def bare(namespace: str) -> Iterator[Ground]:
 
 @asynccontextmanager
 async def asking(kube: cluster.Cluster) -> AsyncIterator[Api]:
-    """The API server, asked as its administrator, for any length of time."""
+    """Yield a client of the API server with administrator's rights and no time limit."""
     url, tls = access(kube)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22) as session:
@@ -71,7 +71,7 @@ async def asking(kube: cluster.Cluster) -> AsyncIterator[Api]:
 
 @asynccontextmanager
 async def played(api: Api, namespace: str, storage: Storage) -> AsyncIterator[tuple[World, list[asyncio.Task[None]]]]:
-    """The hands of tests/chaos at work in a namespace until the end of the block, and the tasks that they are."""
+    """Run the simulated controllers of tests/chaos in a namespace until the end of the block; yield their tasks."""
     resources = {r.kind: r for r in (*(kind.resource for kind in KINDS), *OTHERS)}
     world = World(api, namespace, storage, resources, patience=60.0)
     types = selectors(tuple(kind.resource for kind in KINDS)).items()

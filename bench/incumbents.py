@@ -1,4 +1,4 @@
-"""The servers that `serving.py` compares: what each is made of, how it starts, and how it is asked."""
+"""Servers that `serving.py` compares: their requirements, their start, and their requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SERVED = Path(__file__).resolve().parent / "served"
 KEY = "key-of-the-benchmark"
 # So that every server reads the same pickle.
 SCIKIT_LEARN = "scikit-learn==1.9.1"
-# No server shall report home, nor start a thread for each core of the machine.
+# No server may report home, nor start a thread for each core of the machine.
 QUIET = {
     "BENTOML_DO_NOT_TRACK": "True",
     "DO_NOT_TRACK": "1",
@@ -37,7 +37,7 @@ QUIET = {
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a server takes rows and gives labels."""
+    """Format of a server's requests and answers."""
 
     path: str
     question: Callable[[Any], dict[str, Any]]
@@ -46,7 +46,7 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one server runs: its Python, the folder with its model, and its port."""
+    """Place of a server: its Python, the folder with its model, and its port."""
 
     python: Path
     folder: Path
@@ -102,14 +102,14 @@ def _mlserver(workers: int) -> Callable[[Place], list[str]]:
 
 @dataclass(frozen=True)
 class Server:
-    """One row of the tables; what has no requirements runs in the project's own virtualenv."""
+    """Row of the tables; a server without requirements runs in the project's own virtualenv."""
 
     title: str
     argv: Callable[[Place], list[str]]
     dialect: Dialect
     form: str  # skops | onnx | joblib | mlflow
     requirements: tuple[str, ...] = ()
-    packaged: bool = False  # a product, as opposed to what somebody wrote by hand
+    packaged: bool = False  # a product, not a server written by hand
     shown: tuple[str, ...] = field(default=())  # the packages whose versions the title goes with
 
     @property
@@ -199,21 +199,21 @@ SERVERS = {
 
 
 def python_of(server: Server) -> Path:
-    """The Python that runs this server, with its requirements; they are installed where they are not yet."""
+    """Return the Python that runs this server; install its requirements first if necessary."""
     return Path(sys.executable) if server.ours else python_with(server.shown[0], *server.requirements)
 
 
 def versions(server: Server) -> str:
-    """What is really installed of what the row is about."""
+    """Return the installed versions of the row's packages."""
     if server.ours:
         return "this repository"
     code = "import sys, importlib.metadata as m; print(*(f'{n} {m.version(n)}' for n in sys.argv[1:]), sep=', ')"
-    said = subprocess.run([python_of(server), "-c", code, *server.shown], check=True, capture_output=True, text=True)
-    return said.stdout.strip()
+    process = subprocess.run([python_of(server), "-c", code, *server.shown], check=True, capture_output=True, text=True)
+    return process.stdout.strip()
 
 
 def lay_out(server: Server, model: str, folder: Path) -> dict[str, str]:
-    """Put the model into the folder, in the server's form; return the environment that it needs."""
+    """Put the model into the folder, in the server's form; return the environment that the server needs."""
     if server.form in ("joblib", "mlflow"):
         words: list[str | Path] = [python_of(server), SERVED / "fit.py", model, folder, server.form]
         outside = environment() | QUIET | {"PYTHONPATH": ""}
@@ -246,5 +246,5 @@ def lay_out(server: Server, model: str, folder: Path) -> dict[str, str]:
 
 
 def expected(model: str, count: int) -> list[float]:
-    """The right labels of the first rows: those that the estimator itself gives."""
+    """Return the correct labels of the first rows, which the estimator itself predicts."""
     return list(MODELS[model]().fit(ROWS, LABELS).predict(ROWS[:count]).astype(float))

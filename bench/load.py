@@ -1,4 +1,4 @@
-"""Vegeta as the load generator: built from the Go module proxy, closed and open loop, every answer judged."""
+"""Load generator Vegeta: built from the Go module proxy, closed and open loop, with every answer checked."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from ultramarine_cluster import build
 from ultramarine_cluster.paths import cache
 
 MODULE = Path(__file__).resolve().parent / "vegeta"
-PATIENCE_SECONDS = 30  # for one answer; whoever has none by then has failed
+PATIENCE_SECONDS = 30  # for one answer; then the request has failed
 
 
 @dataclass(frozen=True)
 class Target:
-    """A request to be sent over and over: where to, its headers and its body."""
+    """Request that is sent repeatedly: URL, headers and body."""
 
     url: str
     body: Path
     headers: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """The target in vegeta's own format."""
+        """Return the target in Vegeta's format."""
         return "\n".join([f"POST {self.url}", "Content-Type: application/json", *self.headers, f"@{self.body}"])
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the requests of one attack: seconds of the whole, of each right answer, and the failures."""
+    """Outcome of one attack: its duration, the seconds of each correct answer, and the failures."""
 
     seconds: float
     latencies: tuple[float, ...]
@@ -49,13 +49,13 @@ class Outcome:
 
     @property
     def rate(self) -> float:
-        """Right answers in a second."""
+        """Return correct answers per second."""
         return len(self.latencies) / self.seconds
 
     def percentile(self, share: float) -> float:
-        """The latency that this share of the right answers kept within; NaN where there is none."""
-        found = self._sorted
-        return found[min(len(found) - 1, math.ceil(share * len(found)) - 1)] if found else math.nan
+        """Return the latency quantile of the correct answers; NaN if there are none."""
+        latencies = self._sorted
+        return latencies[min(len(latencies) - 1, math.ceil(share * len(latencies)) - 1)] if latencies else math.nan
 
     @cached_property
     def _sorted(self) -> list[float]:
@@ -63,7 +63,7 @@ class Outcome:
 
 
 def generator() -> Path:
-    """The program, compiled from the pinned module the first time."""
+    """Return the path of Vegeta, compiled from the pinned module the first time."""
     made_of = sha256((MODULE / "go.mod").read_bytes() + (MODULE / "go.sum").read_bytes()).hexdigest()[:12]
     program = cache() / f"vegeta-{made_of}"
     if not program.exists():
@@ -80,15 +80,15 @@ def generator() -> Path:
         ]
         environment = {**os.environ, **caches, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local"}
         subprocess.run(words, check=True, cwd=MODULE, env=environment)
-        part.rename(program)  # whole or not at all
+        part.rename(program)  # atomically
     return program
 
 
 def attack(target: Target, connections: int, rate: int, seconds: float, right: Callable[[bytes], bool]) -> Outcome:
-    """Send requests for some seconds, and judge every answer.
+    """Send requests for some seconds and check every answer.
 
-    With rate 0 each connection asks again as soon as it is answered; else so many requests a second are begun,
-    however slow the answers are, on as many connections as that takes.
+    With rate 0 each connection sends its next request after an answer. Otherwise `rate` requests per second begin,
+    however slow the answers are, on as many connections as necessary.
     """
     program = str(generator())
     results = target.body.with_suffix(".results")
@@ -97,7 +97,7 @@ def attack(target: Target, connections: int, rate: int, seconds: float, right: C
         number = str(connections)
         loop += ["-workers", number, "-max-workers", number, "-connections", number, "-max-connections", number]
     words = [program, "attack", *loop, "-duration", f"{seconds}s", "-timeout", f"{PATIENCE_SECONDS}s"]
-    # One thread of Go's for one core: more would only push each other away.
+    # One Go thread for one core: more threads would only compete.
     environment = {**os.environ, "GOMAXPROCS": "1"}
     limit = seconds + 2 * PATIENCE_SECONDS
     with results.open("wb") as file:
@@ -109,7 +109,7 @@ def attack(target: Target, connections: int, rate: int, seconds: float, right: C
 
 def _outcome(table: str, right: Callable[[bytes], bool]) -> Outcome:
     csv.field_size_limit(2**24)
-    known: dict[str, bool] = {}  # many servers say the same words each time
+    verdicts: dict[str, bool] = {}  # many servers give the same answer each time
     latencies, failures = [], Counter[str]()
     first, last = math.inf, 0
     for began, code, latency, _, _, error, body, *_ in csv.reader(table.splitlines()):
@@ -117,21 +117,21 @@ def _outcome(table: str, right: Callable[[bytes], bool]) -> Outcome:
         if code != "200":
             failures[error or code] += 1
             continue
-        if body not in known:
-            known[body] = right(base64.b64decode(body))
-        if known[body]:
+        if body not in verdicts:
+            verdicts[body] = right(base64.b64decode(body))
+        if verdicts[body]:
             latencies.append(int(latency) / 1e9)
         else:
             failures["wrong answer"] += 1
     return Outcome((last - first) / 1e9, tuple(latencies), failures)
 
 
-def says(labels: Callable[[object], list[float]], wanted: list[float]) -> Callable[[bytes], bool]:
-    """A judge of answers: whether a body is JSON with these labels."""
+def says(labels: Callable[[object], list[float]], expected: list[float]) -> Callable[[bytes], bool]:
+    """Return a check of answers: True for a JSON body with these labels."""
 
     def right(body: bytes) -> bool:
         try:
-            return [float(label) for label in labels(json.loads(body))] == wanted
+            return [float(label) for label in labels(json.loads(body))] == expected
         except (ValueError, KeyError, IndexError, TypeError):
             return False
 

@@ -1,8 +1,8 @@
-"""Ten minutes of steady requests while everything about an endpoint changes: does one of them fail?
+"""Ten minutes of steady requests while everything about an endpoint changes; no request may fail.
 
 An open loop sends the same number of requests each second, whether or not earlier ones are answered, half of them on
-new connections. Meanwhile a rollout is promoted, another is rolled back by its gate, five pods are deleted, the node is
-drained, the keys are rotated, and the deployment is scaled up and down by its request rate. Run it by
+new connections. Meanwhile one rollout is promoted, and another is rolled back by its gate. Five pods are deleted, the
+node is drained, the keys are rotated, and the deployment is scaled up and down by its request rate. Run it by
 PYTHONPATH=tests/e2e .venv/bin/python bench/lossless.py; `make lossless` does.
 """
 
@@ -61,7 +61,7 @@ class Model:
 
 @dataclass
 class OpenLoop:
-    """Requests at a rate that can be changed, with a key that can be changed; every answer is judged and counted."""
+    """Requests with a variable rate and key; every answer is checked and counted."""
 
     url: str
     key: str
@@ -74,7 +74,7 @@ class OpenLoop:
 
     @contextmanager
     def running(self) -> Iterator[OpenLoop]:
-        """Send in a thread of its own until the block ends, and until the last request has its answer."""
+        """Send from a thread until the block ends and the last request has its answer."""
         thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         thread.start()
         try:
@@ -104,11 +104,11 @@ class OpenLoop:
                 if answer.status != 200:
                     self._failed(f"{answer.status} {text[:200]}")
                     return
-                told = await answer.json()
-            if told["outputs"][0]["data"] != [float(told["model_version"])]:
+                reply = await answer.json()
+            if reply["outputs"][0]["data"] != [float(reply["model_version"])]:
                 self._failed(f"wrong answer {text[:200]}")
                 return
-            self.versions[told["model_version"]] += 1
+            self.versions[reply["model_version"]] += 1
             self.seconds.append(time.monotonic() - due)
         except (aiohttp.ClientError, TimeoutError, KeyError, ValueError) as error:
             self._failed(repr(error))
@@ -117,21 +117,21 @@ class OpenLoop:
         self.failures.append(f"{time.monotonic() - self._began:.1f} s: {why}")
 
     def percentile(self, share: float) -> float:
-        """Milliseconds within which this share of the right answers came."""
-        found = sorted(self.seconds)
-        return found[min(len(found) - 1, math.ceil(share * len(found)) - 1)] * 1000
+        """Return the latency quantile of the correct answers in milliseconds."""
+        latencies = sorted(self.seconds)
+        return latencies[min(len(latencies) - 1, math.ceil(share * len(latencies)) - 1)] * 1000
 
 
 @dataclass
 class Story:
-    """What happens to the endpoint, in the order of the table."""
+    """Changes of the endpoint, in the order of the table."""
 
     cluster: Platform
     load: OpenLoop
     lines: list[tuple[str, float, int, int, str]] = field(default_factory=list)
 
     def act(self, what: str, does: Callable[[], str]) -> None:
-        """Do it, and write down how long it took, what was asked meanwhile and what failed."""
+        """Perform a step; record its duration, its requests and its failures."""
         began, asked, failed = time.monotonic(), len(self.load.seconds), len(self.load.failures)
         note = does()
         line = (
@@ -145,7 +145,7 @@ class Story:
         print(f"  {what}: {line[1]:.0f} s, {line[2]} answered, {line[3]} failed; {note}", flush=True)
 
     def endpoint(self, traffic: dict[str, int], **spec: Any) -> None:
-        """Apply the endpoint: blue and green, whose models and settings may be changed by name."""
+        """Apply the endpoint with blue and green; their models and settings may change by name."""
         models = {"blue": f"{NAME}@1", "green": f"{NAME}@2"}
         deployments = [
             {"name": name, "model": model, **({} if "autoscale" in spec.get(name, {}) else {"replicas": 2})}
@@ -155,12 +155,12 @@ class Story:
         whole = {"traffic": traffic, "deployments": deployments, **spec}
         self.cluster.apply({"kind": "OnlineEndpoint", "metadata": {"name": NAME}, "spec": whole})
 
-    def phase(self, wanted: str) -> str:
-        """Wait until the rollout has ended so, and return what it says."""
+    def phase(self, expected: str) -> str:
+        """Wait until the rollout has ended in the expected phase; return its message."""
         status = self.cluster.wait(
             "oe", NAME, lambda s: (s.get("rollout") or {}).get("phase") in ("Promoted", "RolledBack"), seconds=400
         )
-        assert status["rollout"]["phase"] == wanted, status["rollout"]
+        assert status["rollout"]["phase"] == expected, status["rollout"]
         return str(status["rollout"].get("message", ""))
 
     def rollout(self) -> str:
@@ -191,13 +191,13 @@ class Story:
         return f"{PODS} pods of green deleted, one after another"
 
     def pods(self) -> list[str]:
-        """The names of green's pods that are not leaving."""
+        """Return the names of green's pods that are not terminating."""
         labels = f"ultramarine.dev/name={NAME},ultramarine.dev/deployment=green"
-        found = self.cluster.get("pod", "", "-l", labels)
-        return [pod["metadata"]["name"] for pod in found if not pod["metadata"].get("deletionTimestamp")]
+        pods = self.cluster.get("pod", "", "-l", labels)
+        return [pod["metadata"]["name"] for pod in pods if not pod["metadata"].get("deletionTimestamp")]
 
     def drain(self) -> str:
-        """The one node takes no new pods while it is drained, so the disruption budget has to stop the drain."""
+        """Drain the only node. It accepts no pods meanwhile, so the disruption budget must stop the drain."""
         node = self.cluster.get("pod", self.pods()[0])["spec"]["nodeName"]
         words = ["drain", node, f"--pod-selector=ultramarine.dev/name={NAME}", "--ignore-daemonsets"]
         argv = [*self.cluster.target.kubectl, *words, "--delete-emptydir-data", "--timeout=30s"]
@@ -210,7 +210,7 @@ class Story:
         return f"evictions asked for: {evicted}; the budget let go of one pod at a time"
 
     def keys(self) -> str:
-        """Secondary first: whoever has the primary is not disturbed; then clients change, then the primary."""
+        """Replace the keys: the secondary first, then the clients' key, then the primary."""
         for entry in ("secondary", "primary"):
             new = os.urandom(16).hex()
             patch = f'{{"stringData": {{"{entry}": "{new}"}}}}'
@@ -223,15 +223,13 @@ class Story:
         settings = {"minReplicas": 1, "maxReplicas": 3, "metric": "requestRate", "target": TARGET_RATE}
         self.endpoint({"green": 100}, green={"autoscale": {**settings, "scaleDownAfterSeconds": 20}})
         self.load.rate = BUSY_RATE
-        wanted = math.ceil(BUSY_RATE / TARGET_RATE)
-        self._replicas(lambda now: now >= wanted)
+        pods = math.ceil(BUSY_RATE / TARGET_RATE)
+        self._replicas(lambda now: now >= pods)
         time.sleep(20)
         self.load.rate = RATE
         self._replicas(lambda now: now == math.ceil(RATE / TARGET_RATE))
         time.sleep(15)
-        return (
-            f"{RATE} to {BUSY_RATE} requests/s and back: up to {wanted} pods, down to {math.ceil(RATE / TARGET_RATE)}"
-        )
+        return f"{RATE} to {BUSY_RATE} requests/s and back: up to {pods} pods, down to {math.ceil(RATE / TARGET_RATE)}"
 
     def _replicas(self, until: Callable[[int], bool]) -> None:
         def is_so(status: dict[str, Any]) -> bool:
@@ -241,7 +239,7 @@ class Story:
 
 
 def installed() -> Platform:
-    """The chart in a namespace of this benchmark, with two gateway pods."""
+    """Yield the chart in a namespace of this benchmark, with two gateway pods."""
     to = target.embedded(cluster.up())
     restricted(to, NAMESPACE)
     to.run("apply", "--server-side", "--force-conflicts", "--field-manager=helm", "-f", str(REPOSITORY / "crds"))
@@ -250,7 +248,7 @@ def installed() -> Platform:
 
 
 def models(on: Platform) -> None:
-    """Versions 1 and 2 add their number; 3 does too, slowly."""
+    """Register versions 1 and 2, which add their number, and 3, which adds slowly."""
     for number in (1, 2):
         content = onnx_model(number)
         on.apply(model_version(NAME, number, on.put(f"{NAME}-{number}.onnx", content), content))
@@ -261,9 +259,9 @@ def models(on: Platform) -> None:
 
 
 def main() -> None:
-    """Run the story, then go on asking until the time is over; exit 1 where a request has failed."""
+    """Run the story, then continue the requests until the time is over; exit 1 if a request has failed."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--minutes", type=float, default=10, help="at least so long (default 10)")
+    arguments.add_argument("--minutes", type=float, default=10, help="minimum duration (default 10)")
     seconds = arguments.parse_args().minutes * 60
     on = installed()
     try:

@@ -1,4 +1,4 @@
-"""A server on a core of its own: all of its processes, with their memory and CPU time."""
+"""Server on a core of its own: all of its processes, with their memory and CPU time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOST = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A port that is free, as the next two are: servers of gRPC and metrics take more than one."""
+    """Return a free port whose next two are free too, for servers that need more than one."""
     for first in range(18400, 18700, 3):
         with suppress(OSError):
             for port in range(first, first + 3):
@@ -25,7 +25,7 @@ def free_port() -> int:
 
 @contextmanager
 def pinned(argv: list[str], environment: dict[str, str], core: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server on one core until the block ends; all of its processes are gone then."""
+    """Run a server on one core until the block ends, then end all of its processes."""
     with log.open("wb") as file:
         words = ["taskset", "-c", str(core), *argv]
         process = subprocess.Popen(words, env=environment, stdout=file, stderr=file, cwd=log.parent)
@@ -45,15 +45,15 @@ def pinned(argv: list[str], environment: dict[str, str], core: int, log: Path) -
 
 
 def memory(root: int) -> int:
-    """Resident bytes of a process and all that it started, each one's own count."""
+    """Return the resident bytes of a process and its descendants."""
     pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in _tree(root))
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu_seconds(root: int) -> float:
-    """CPU time that a process and all that it started have used so far, in user and system mode."""
+    """Return the CPU time of a process and its descendants so far, user and system."""
     fields = [_stat(Path(f"/proc/{pid}/stat")) for pid in _tree(root)]
-    return sum(int(one[11]) + int(one[12]) for one in fields) / os.sysconf("SC_CLK_TCK")
+    return sum(int(stat[11]) + int(stat[12]) for stat in fields) / os.sysconf("SC_CLK_TCK")
 
 
 def _tree(root: int) -> list[int]:
@@ -61,10 +61,10 @@ def _tree(root: int) -> list[int]:
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # ended meanwhile
             children.setdefault(int(_stat(stat)[1]), []).append(int(stat.parent.name))
-    found = [root]
-    for pid in found:
-        found += children.get(pid, [])
-    return found
+    pids = [root]
+    for pid in pids:
+        pids += children.get(pid, [])
+    return pids
 
 
 def _stat(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the pods of this machine use, told by the kernel: the benchmarks run on the node itself."""
+"""Resource use of this machine's pods, from the kernel: the benchmarks run on the node itself."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ PAGE, TICK = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Usage:
-    """Resident bytes of all processes of a pod, and the seconds of CPU that they and those that they outlived took."""
+    """Resident bytes of a pod's processes, and the CPU seconds of these and of their ended children."""
 
     memory: int = 0
     cpu: float = 0.0
 
 
 def usage(uids: Iterable[str]) -> dict[str, Usage]:
-    """What the pods with these uids use now; a pod without a process is left out."""
-    wanted, found = set(uids), dict[str, Usage]()
+    """Return the current use of the pods with these uids; a pod without a process is left out."""
+    asked, used = set(uids), dict[str, Usage]()
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         with suppress(OSError):  # it has ended meanwhile
             groups = (folder / "cgroup").read_text()
-            uid = next((uid for uid in wanted if f"pod{uid}" in groups or f"pod{uid.replace('-', '_')}" in groups), "")
+            uid = next((uid for uid in asked if f"pod{uid}" in groups or f"pod{uid.replace('-', '_')}" in groups), "")
             if uid:
                 times = (folder / "stat").read_text().rsplit(")", 1)[1].split()
                 memory = int((folder / "statm").read_text().split()[1]) * PAGE
-                before = found.get(uid, Usage())
-                found[uid] = Usage(before.memory + memory, before.cpu + sum(map(int, times[11:15])) / TICK)
-    return found
+                before = used.get(uid, Usage())
+                used[uid] = Usage(before.memory + memory, before.cpu + sum(map(int, times[11:15])) / TICK)
+    return used
 
 
 @dataclass
 class Sampled:
-    """The most memory that pods had, and the last of the CPU that was seen of each, by uid."""
+    """Maximum memory and last known CPU time of pods, by uid."""
 
     memory: dict[str, int] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)
 
     def take(self, seen: dict[str, Usage]) -> None:
-        """Count in what was seen."""
+        """Record a sample."""
         for uid, used in seen.items():
             self.memory[uid] = max(self.memory.get(uid, 0), used.memory)
             self.cpu[uid] = max(self.cpu.get(uid, 0.0), used.cpu)
@@ -53,7 +53,7 @@ class Sampled:
 
 @contextmanager
 def sampling(uids: Callable[[], Iterable[str]], every: float = 0.25) -> Iterator[Sampled]:
-    """Look at pods again and again until the end of the block; `uids` says which, each time."""
+    """Sample pods until the end of the block; `uids` returns the pods of each sample."""
     sampled, ending = Sampled(), threading.Event()
 
     def look() -> None:

@@ -1,8 +1,8 @@
 """Many small models behind one endpoint: first use, latency at random over all of them, memory of each, and a bound.
 
-A pool's two processes as its pod runs them, the server on core 0, against an S3 server on loopback. Half of the models
-add a number, half are logistic regressions of the breast-cancer set by skl2onnx; each answer is checked for being that
-model's own. Requests are begun at a fixed rate, however slow the answers are. Run it by `make pool`.
+A pool's two processes run as in its pod, the server on core 0, against an S3 server on loopback. Half of the models
+add a number, and half are logistic regressions of the breast-cancer set by skl2onnx. Each answer is checked to be
+that model's own. Requests begin at a fixed rate, however slow the answers are. Run it by `make pool`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MIB, KIB = 2**20, 2**10
 
 
 def regression(number: int) -> bytes:
-    """A logistic regression whose two labels, 2 `number` and one more, tell which one it is."""
+    """Return a logistic regression whose two labels, 2 * `number` and one more, identify it."""
     from skl2onnx import to_onnx
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -55,7 +55,7 @@ def models(bucket: Path, count: int) -> list[CatalogueEntry]:
 
 
 def question(name: str) -> bytes:
-    """The request for one row."""
+    """Return the request for one row."""
     row = [0.5] if name.startswith("a") else ROWS[ROW].tolist()
     input = "x" if name.startswith("a") else "X"
     tensor = {"name": input, "datatype": "FP32", "shape": [1, len(row)], "data": row, "parameters": {}}
@@ -63,7 +63,7 @@ def question(name: str) -> bytes:
 
 
 def right(body: bytes) -> bool:
-    """Whether an answer is that of the model that it names."""
+    """True if an answer is that of the model that it names."""
     try:
         answer = json.loads(body)
         name, value = str(answer["model_name"]), float(answer["outputs"][0]["data"][0])
@@ -75,19 +75,19 @@ def right(body: bytes) -> bool:
 
 @dataclass(frozen=True)
 class Everyone(Target):
-    """Requests to all models, in an order that chance has made."""
+    """Requests to all models in random order."""
 
     names: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """The targets in vegeta's own format, which it takes one after another."""
+        """Return the targets in Vegeta's format, which takes them in order."""
         head = "Content-Type: application/json"
-        found = [f"POST {self.url}/v2/models/{name}/infer\n{head}\n@{self.body.parent / name}" for name in self.names]
-        return "\n\n".join(found)
+        targets = [f"POST {self.url}/v2/models/{name}/infer\n{head}\n@{self.body.parent / name}" for name in self.names]
+        return "\n\n".join(targets)
 
 
 def everyone(pool: PoolServer, entries: list[CatalogueEntry], folder: Path, requests: int) -> Everyone:
-    """So many requests, each to a model that chance has chosen."""
+    """Return `requests` requests, each to a random model."""
     for entry in entries:
         (folder / entry.model).write_bytes(question(entry.model))
     chance = random.Random(7)
@@ -96,7 +96,7 @@ def everyone(pool: PoolServer, entries: list[CatalogueEntry], folder: Path, requ
 
 
 def first_use(pool: PoolServer, entries: list[CatalogueEntry]) -> list[float]:
-    """Ask each model once, one after another; return the seconds of each answer."""
+    """Send each model one request in turn; return the seconds of each answer."""
     import http.client
 
     taken = []
@@ -116,7 +116,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def share(values: list[float], part: float) -> float:
-    """The value that this part of the values keeps within."""
+    """Return a quantile of the values."""
     return sorted(values)[min(len(values) - 1, int(part * len(values)))]
 
 
@@ -130,7 +130,7 @@ def attacked(title: str, outcome: Outcome) -> dict[str, str]:
 
 
 def warm(store: ObjectStore, entries: list[CatalogueEntry], folder: Path, seconds: float) -> tuple[list[str], float]:
-    """Load all models, then ask at random; return two tables, and the bytes that a model counts for."""
+    """Load all models, then send random requests; return two tables, and the bytes that a model counts for."""
     half = len(entries) // 2
     with pooling(store, folder, entries) as pool:
         os.sched_setaffinity(pool.server.process.pid, {sorted(os.sched_getaffinity(0))[0]})
@@ -147,14 +147,14 @@ def warm(store: ObjectStore, entries: list[CatalogueEntry], folder: Path, second
         target = everyone(pool, entries, folder, int(RATE * seconds))
         attack(target, 0, RATE, 2, right)
         rows.append(attacked(f"warm, {RATE}/s at random", attack(target, 0, RATE, seconds, right)))
-        each = [(sizes[1] - sizes[0]) / (half - 1), (sizes[3] - sizes[2]) / (len(entries) - half - 1)]
+        growth = [(sizes[1] - sizes[0]) / (half - 1), (sizes[3] - sizes[2]) / (len(entries) - half - 1)]
         kept = {
             "server without a model": f"{empty / MIB:.0f} MiB",
             "with the first one": f"{sizes[0] / MIB:.0f} MiB",
             f"with {len(entries)}": f"{sizes[3] / MIB:.0f} MiB",
             "after the requests": f"{memory(pid) / MIB:.0f} MiB",
-            "an adder": f"{each[0] / KIB:.0f} KiB",
-            "a regression": f"{each[1] / KIB:.0f} KiB",
+            "an adder": f"{growth[0] / KIB:.0f} KiB",
+            "a regression": f"{growth[1] / KIB:.0f} KiB",
             "counted for each": f"{held / KIB:.0f} KiB",
             "the fetching container": f"{memory(pool.fetcher.pid) / MIB:.0f} MiB",
         }
@@ -162,14 +162,14 @@ def warm(store: ObjectStore, entries: list[CatalogueEntry], folder: Path, second
 
 
 def bounded(store: ObjectStore, entries: list[CatalogueEntry], folder: Path, bound: int, seconds: float) -> str:
-    """Ask at random where not all models fit; return a table."""
+    """Send random requests while not all models fit; return a table."""
     with pooling(store, folder, entries, pool_bytes=bound) as pool:
         os.sched_setaffinity(pool.server.process.pid, {sorted(os.sched_getaffinity(0))[0]})
         first_use(pool, entries)
         before = {name: pool.metric(name) for name in ("model_evictions_total", 'model_loads_total{result="ok"}')}
         target = everyone(pool, entries, folder, int(RATE * seconds))
         shown = attacked(f"{RATE}/s at random over {len(entries)}", attack(target, 0, RATE, seconds, right))
-        evictions, loads = (pool.metric(name) - known for name, known in before.items())
+        evictions, loads = (pool.metric(name) - earlier for name, earlier in before.items())
         shown |= {
             "loaded at the end": f"{pool.metric('loaded_models'):.0f}",
             "loads": f"{loads:,.0f}",
@@ -180,9 +180,9 @@ def bounded(store: ObjectStore, entries: list[CatalogueEntry], folder: Path, bou
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=int, default=300, help="how many (default 300)")
+    parser.add_argument("--models", type=int, default=300, help="number of models (default 300)")
     parser.add_argument("--seconds", type=float, default=30, help="of each run of requests (default 30)")
     chosen = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))

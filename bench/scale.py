@@ -1,7 +1,7 @@
-"""What the installed operator does with thousands of objects: throughput, latency, writes, memory, restart.
+"""Installed operator with thousands of objects: throughput, latency, writes, memory, restart.
 
-It installs the chart on the embedded cluster, cordons the real node, and lets kwok play the kubelet of simulated ones;
-API server, scheduler and controllers are real and share the machine with the operator. Run it by `make scale`.
+It installs the chart on the embedded cluster, cordons the real node, and lets kwok simulate other nodes. API server,
+scheduler and controllers are real and share the machine with the operator. Run it by `make scale`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MERGE = "application/merge-patch+json"
 
 
 async def jobs(bench: Bench, count: int, inline: bool, nodes: int = 1) -> dict[str, str]:
-    """Apply `count` TrainingJobs of so many nodes at once, wait until all have succeeded, and say what it took."""
+    """Apply `count` TrainingJobs of `nodes` nodes at once, wait until all have succeeded, and return the cost."""
     namespace = NAMESPACE
     names = [f"job-{count}-{nodes}-{number:05}" for number in range(count)]
     source = {"source": {"inline": {"train.py": "print('accuracy=0.97')"}}} if inline else {"source": None}
@@ -51,7 +51,7 @@ async def jobs(bench: Bench, count: int, inline: bool, nodes: int = 1) -> dict[s
         applied = time.monotonic() - began
 
         def seen(what: str) -> int:
-            """Of these jobs alone: pods of earlier ones may still be going."""
+            """Count the pods of these jobs alone; pods of earlier ones may still be terminating."""
             return len(sights.firsts.get(what, {}).keys() & taken)
 
         await bench.until(
@@ -67,8 +67,11 @@ async def jobs(bench: Bench, count: int, inline: bool, nodes: int = 1) -> dict[s
     p50, p99 = percentiles(waits)
     process = "process_cpu_seconds_total"
     print("    writes per job:", ", ".join(f"{what} {n / count:.2f}" for what, n in sorted(delta.items()) if n))
-    told = ", ".join(f"{name} {(spent[name] - cpu.get(name, 0.0)) / count * 1000:.1f}" for name in spent)
-    print(f"    CPU per job, ms: operator {(after[process] - before[process]) / count * 1000:.1f}, {told}", flush=True)
+    components = ", ".join(f"{name} {(spent[name] - cpu.get(name, 0.0)) / count * 1000:.1f}" for name in spent)
+    print(
+        f"    CPU per job, ms: operator {(after[process] - before[process]) / count * 1000:.1f}, {components}",
+        flush=True,
+    )
     return {
         "TrainingJobs": f"{count:,}" + (f" of {nodes} nodes" if nodes > 1 else ""),
         "applied in": f"{applied:.0f} s",
@@ -82,7 +85,7 @@ async def jobs(bench: Bench, count: int, inline: bool, nodes: int = 1) -> dict[s
 
 
 async def restart(bench: Bench, count: int) -> dict[str, str]:
-    """Kill the operator's pod, and time its successor until it has looked at every object and nothing is due."""
+    """Kill the operator's pod, and time its successor until it has observed every object and nothing is due."""
     began = time.monotonic()
     words = ("delete", "pod", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator")
     simulated = ("--selector", f"{kwok.LABEL}=true")
@@ -158,7 +161,7 @@ async def endpoints(bench: Bench, count: int) -> list[dict[str, str]]:
 
 
 def versions(to: target.Target) -> list[Manifest]:
-    """Two versions, each of a file that really lies in the bucket; nobody loads it here."""
+    """Register two versions, each of a file that exists in the bucket; no server loads it."""
     made: list[Manifest] = []
     with to.bucket(NAMESPACE) as storage:
         for number in ("1", "2"):
@@ -177,7 +180,7 @@ def versions(to: target.Target) -> list[Manifest]:
 
 
 def operator_url(to: target.Target) -> str:
-    """Where the operator's ready pod answers, or nothing while there is none; pods can be reached from the node."""
+    """Return the address of the operator's ready pod; empty if there is none. The node can reach pods."""
     words = ("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator")
     for pod in to.json("get", *words)["items"]:
         if is_true(pod["status"], "Ready") and not pod["metadata"].get("deletionTimestamp"):
@@ -186,14 +189,14 @@ def operator_url(to: target.Target) -> str:
 
 
 def real_node(to: target.Target) -> str:
-    """The node that is none of kwok's."""
+    """Return the node that kwok does not simulate."""
     items = to.json("get", "nodes", "-l", f"!{kwok.LABEL}")["items"]
     return str(items[0]["metadata"]["name"])
 
 
 @contextmanager
 def installed(running: cluster.Cluster, simulated: int) -> Any:
-    """The chart on a cluster whose new pods all go to simulated nodes; taken away afterwards, with all objects."""
+    """Yield the chart on a cluster whose new pods go to simulated nodes; remove it afterwards, with all objects."""
     to = target.embedded(running)
     node = real_node(to)
     to.run("uncordon", node)
@@ -216,7 +219,7 @@ def installed(running: cluster.Cluster, simulated: int) -> Any:
 
 
 async def kinds(bench: Bench, sizes: Sizes) -> None:
-    """What scale_kinds measures, with a gateway that is played on this machine in place of the chart's."""
+    """Run the measurements of scale_kinds, with a simulated gateway on this machine instead of the chart's."""
     address = str(urlsplit(bench.api.url).hostname)  # the API server's: pods reach it
     await asyncio.to_thread(bench.to.run, "scale", "deployment/ultramarine-gateway", "-n", NAMESPACE, "--replicas=0")
     await bench.api.ask("POST", f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices", played_at(address))
@@ -235,7 +238,7 @@ async def kinds(bench: Bench, sizes: Sizes) -> None:
 
 
 def played_at(address: str) -> Manifest:
-    """The EndpointSlice that leads the gateway's Service to an address which is no pod's."""
+    """Return the EndpointSlice that points the gateway's Service to an address outside the pods."""
     meta = {"name": "ultramarine-gateway-played", "labels": {"kubernetes.io/service-name": "ultramarine-gateway"}}
     return {
         "apiVersion": "discovery.k8s.io/v1",
@@ -248,7 +251,7 @@ def played_at(address: str) -> Manifest:
 
 
 async def measure(to: target.Target, running: cluster.Cluster, chosen: argparse.Namespace, sizes: Sizes) -> None:
-    """All measurements, one after another."""
+    """Run all measurements in turn."""
     url, tls = access(running)
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22) as session:
@@ -269,12 +272,12 @@ async def measure(to: target.Target, running: cluster.Cluster, chosen: argparse.
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, nargs="*", default=[100, 1000, 10000], help="numbers of TrainingJobs")
     parser.add_argument("--gangs", type=int, nargs="*", default=[1000], help="numbers of TrainingJobs of two nodes")
     parser.add_argument("--endpoints", type=int, default=500, help="number of OnlineEndpoints, 0 for none")
-    parser.add_argument("--inline", action="store_true", help="jobs with inline source, which is a ConfigMap more each")
+    parser.add_argument("--inline", action="store_true", help="jobs with inline source, one more ConfigMap each")
     read = sizes_of(parser, Sizes(versions=1000, models=50, rollouts=100, scaled=100, pooled=300, sweeps=100))
     chosen = parser.parse_args()
     running = cluster.up()

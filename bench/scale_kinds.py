@@ -1,7 +1,7 @@
-"""What an operator does with many sweeps, versions, rollouts under way, endpoints scaled by their load, and one pool.
+"""Operator with many sweeps, versions, active rollouts, autoscaled endpoints, and one pool.
 
 A part of `make scale`. Each measurement makes its objects, gives the rows of a table, and leaves the objects to its
-caller. The gateway is played: it takes every route at once, and tells the loads that it is given.
+caller. The gateway is simulated: it confirms every route at once, and reports the loads that it is given.
 """
 
 from __future__ import annotations
@@ -47,43 +47,44 @@ OF_SWEEPS = f"{CHILD_SELECTOR},ultramarine.dev/kind=Sweep"
 
 @dataclass(frozen=True)
 class Stored:
-    """An object that really lies in the bucket, of which any number of versions can be made."""
+    """Object in the bucket, from which any number of versions can be made."""
 
     uri: str
     digest: str
 
     @property
     def bucket(self) -> str:
-        """Where it lies."""
+        """URI of the object."""
         return self.uri.split("/")[2]
 
     def version(self, model: str, number: int) -> Manifest:
-        """A version of that content."""
+        """Return a version of that content."""
         spec = {"model": model, "version": str(number), "uri": self.uri, "digest": self.digest}
         return made("ModelVersion", f"{model}-{number}", {**spec, "format": {"name": "onnx"}})
 
 
 async def model_versions(bench: Bench, namespace: str, stored: Stored, models: int, versions: int) -> list[Row]:
-    """So many versions of so many Models, of which retention keeps few: until all were checked and the old ones went.
+    """Create `versions` versions of `models` Models with retention; wait until all are checked and old ones deleted.
 
-    Version 1 of each is named by an alias, and stays.
+    Version 1 of each Model has an alias, and stays.
     """
-    each = versions // models
+    per_model = versions // models
     names = [f"kept-{number:03}" for number in range(models)]
     spec = {"aliases": {"first": "1"}, "retention": {"versions": KEPT}}
     # Version by version, as they come to be: each Model has two before it has three.
-    manifests = [stored.version(name, number) for number in range(1, each + 1) for name in names]
+    manifests = [stored.version(name, number) for number in range(1, per_model + 1) for name in names]
     spent, most = Spent(bench), Memory(bench.operator)
     async with watched(bench.api, MODEL, namespace) as seen, most.watching():
         await spent.begin()
         await bench.create(MODEL, [made("Model", name, spec) for name in names], namespace)
         await bench.create(MODEL_VERSION, manifests, namespace)
         applied = time.monotonic() - spent.began
-        left = min(each, KEPT + 1)
+        left = min(per_model, KEPT + 1)
 
         def settled() -> int:
             return seen.count(
-                names, lambda told: (told.get("latestReadyVersion"), told.get("versions")) == (str(each), left)
+                names,
+                lambda status: (status.get("latestReadyVersion"), status.get("versions")) == (str(per_model), left),
             )
 
         await bench.until(lambda: f"{settled()} of {models} Models keep {left} versions", lambda: settled() >= models)
@@ -91,11 +92,11 @@ async def model_versions(bench: Bench, namespace: str, stored: Stored, models: i
     title = f"{len(manifests):,} ModelVersions of {models} Models, retention {KEPT}"
     row = {"versions": title, "applied in": f"{applied:.0f} s", "rate": f"{len(manifests) / took:.1f}/s"}
     await bench.idle()
-    return [{**row, **await spent.told(len(manifests), took), "memory, most": f"{most.most / 2**20:.0f} MiB"}]
+    return [{**row, **await spent.columns(len(manifests), took), "memory, most": f"{most.most / 2**20:.0f} MiB"}]
 
 
 async def rollouts(bench: Bench, namespace: str, stored: Stored, count: int, seconds: float) -> list[Row]:
-    """Rollouts with gates that nobody's requests can decide, for a while; then without gates, until all have ended."""
+    """Run rollouts with gates that lack requests, for a while; then without gates, until all have ended."""
     await _two_versions(bench, namespace, stored, "rolled")
     names = [f"rolled-{number:03}" for number in range(count)]
     deployments = [{"name": "blue", "model": "rolled@1"}, {"name": "green", "model": "rolled@2"}]
@@ -106,7 +107,7 @@ async def rollouts(bench: Bench, namespace: str, stored: Stored, count: int, sec
 
         def at(weight: int, phase: str) -> int:
             return seen.count(
-                names, lambda told: _rollout(told, "phase") == phase and _rollout(told, "weight") == weight
+                names, lambda status: _rollout(status, "phase") == phase and _rollout(status, "weight") == weight
             )
 
         await spent.begin()
@@ -115,7 +116,7 @@ async def rollouts(bench: Bench, namespace: str, stored: Stored, count: int, sec
             lambda: f"{at(STEPS[0], 'Progressing')} of {count} rollouts are in their first step",
             lambda: at(STEPS[0], "Progressing") >= count,
         )
-        rows.append({"rollouts": f"{count} made, until all are in the first step", **await spent.told(count)})
+        rows.append({"rollouts": f"{count} made, until all are in the first step", **await spent.columns(count)})
         rows.append({"rollouts": f"{count} under way, gates looked at", **await spent.over(count)})
         await spent.begin(idle=False)
         await patch_all(bench, ONLINE_ENDPOINT, namespace, names, {"spec": {"rollout": {"gates": None}}})
@@ -124,7 +125,7 @@ async def rollouts(bench: Bench, namespace: str, stored: Stored, count: int, sec
             lambda: at(STEPS[-1], "Promoted") >= count,
         )
         rows.append(
-            {"rollouts": f"{count} begun anew without gates, until all are promoted", **await spent.told(count)}
+            {"rollouts": f"{count} restarted without gates, until all are promoted", **await spent.columns(count)}
         )
     return rows
 
@@ -136,7 +137,7 @@ def _rollout(status: Manifest, name: str) -> object:
 async def scaled(
     bench: Bench, namespace: str, stored: Stored, count: int, gateway: Gateway, seconds: float
 ) -> list[Row]:
-    """Endpoints that are scaled by their requests: asleep, each asked by some at once, and by nobody any more."""
+    """Autoscale endpoints by their requests: from zero, up under load, and down to zero again."""
     await _two_versions(bench, namespace, stored, "scaled")
     names = [f"scaled-{number:03}" for number in range(count)]
     wish = {"metric": "requestRate", "target": 10, "minReplicas": 0, "maxReplicas": 3, "scaleDownAfterSeconds": 5}
@@ -149,10 +150,10 @@ async def scaled(
     async with watched(bench.api, ONLINE_ENDPOINT, namespace) as seen:
 
         def have(pods: int) -> int:
-            return seen.count(names, lambda told: told.get("replicas") == f"{pods}/{pods}")
+            return seen.count(names, lambda status: status.get("replicas") == f"{pods}/{pods}")
 
         async def until(pods: int) -> dict[str, float]:
-            """Wait until each has so many pods; when each had."""
+            """Wait until each endpoint has `pods` pods; return the moment of each."""
             firsts: dict[str, float] = {}
 
             def look() -> bool:
@@ -167,23 +168,23 @@ async def scaled(
         await spent.begin()
         await bench.create(ONLINE_ENDPOINT, [made("OnlineEndpoint", name, spec) for name in names], namespace)
         await until(0)
-        row("made, until all sleep", await spent.told(count))
+        row("made, until all sleep", await spent.columns(count))
         row("asleep", await spent.over(count))
         for load, pods, asked in ((5.0, 1, "one pod's requests"), (25.0, 3, "three pods' requests")):
             await spent.begin(idle=False)
             gateway.loads.update({f"{name}-blue": load for name in names})
             p50, p99 = percentiles([at - spent.began for at in (await until(pods)).values()])
-            row(f"get {asked}: asked → ready p50 / p99 {p50:.1f} / {p99:.1f} s", await spent.told(count))
+            row(f"get {asked}: asked → ready p50 / p99 {p50:.1f} / {p99:.1f} s", await spent.columns(count))
         row("busy", await spent.over(count))
         await spent.begin(idle=False)
         gateway.loads.clear()
         await until(0)
-        row("asked by nobody, until all sleep", await spent.told(count))
+        row("without requests, until all are at zero", await spent.columns(count))
     return rows
 
 
 async def pooled(bench: Bench, namespace: str, stored: Stored, count: int) -> list[Row]:
-    """One endpoint with a pool of so many Models; then the aliases of a tenth of them move, one after another."""
+    """Serve a pool of `count` Models from one endpoint; then move the aliases of a tenth of them in turn."""
     names = [f"pooled-{number:03}" for number in range(count)]
     models = [made("Model", name, {"aliases": {"live": "1"}}, labels=SMALL) for name in names]
     pool = {"selector": {"matchLabels": SMALL}, "alias": "live"}
@@ -200,30 +201,30 @@ async def pooled(bench: Bench, namespace: str, stored: Stored, count: int) -> li
             lambda: is_true(seen.status("pooled"), "Ready") and seen.message("pooled") == f"{count} models",
         )
         title = f"{count} Models with 2 versions each, until one pool has all; writes by Model"
-        rows.append({"pool": title, **await spent.told(count)})
+        rows.append({"pool": title, **await spent.columns(count)})
         moved = names[: max(1, count // 10)]
         await spent.begin()
         for name in moved:
             await bench.api.ask("PATCH", MODEL.path(namespace, name), {"spec": {"aliases": {"live": "2"}}}, MERGE)
         took = time.monotonic() - spent.began
         await bench.idle()
-        rows.append({"pool": f"{len(moved)} aliases moved, one after another", **await spent.told(len(moved), took)})
+        rows.append({"pool": f"{len(moved)} aliases moved, one after another", **await spent.columns(len(moved), took)})
     return rows
 
 
 @asynccontextmanager
 async def gateway_of(api: Api, namespace: str, address: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Gateway]:
-    """Play the gateway of a namespace at that address until the end of the block."""
+    """Simulate the gateway of a namespace at that address until the end of the block."""
     objects: dict[tuple[str, str], Manifest] = {}
     gateway = Gateway(objects)
 
-    def tell(type: str, found: Manifest) -> None:
-        id = (found["kind"], found["metadata"]["name"])
+    def tell(type: str, object: Manifest) -> None:
+        id = (object["kind"], object["metadata"]["name"])
         if type == "DELETED":
             objects.pop(id, None)
         else:
-            objects[id] = found
-        if found["kind"] == "ConfigMap":
+            objects[id] = object
+        if object["kind"] == "ConfigMap":
             gateway.look()
 
     watches = [asyncio.create_task(follow(api, kind, namespace, OURS, tell)) for kind in (CONFIG_MAP, POD, SERVICE)]
@@ -241,7 +242,7 @@ async def gateway_of(api: Api, namespace: str, address: str = "127.0.0.1", port:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many of each; 0 leaves it out."""
+    """Number of objects of each measurement; 0 leaves it out."""
 
     versions: int
     models: int
@@ -249,13 +250,13 @@ class Sizes:
     scaled: int
     pooled: int
     sweeps: int
-    seconds: int = 30  # for how long that is looked at which goes on by itself
+    seconds: int = 30  # of the observation of idle objects
 
 
 async def measure(
     bench: Bench, namespace: str, stored: Stored, sizes: Sizes, gateway: Gateway, store: Store
 ) -> AsyncIterator[str]:
-    """One measurement after another, each a table."""
+    """Run one measurement after another, each with its table."""
     if sizes.sweeps:
         yield table(await sweeps(bench, namespace, sizes.sweeps, stored.bucket, store))
         await clear(bench, namespace)
@@ -274,7 +275,7 @@ async def measure(
 
 
 async def clear(bench: Bench, namespace: str) -> None:
-    """Take away endpoints, versions, Models and sweeps, and wait until no pod of theirs is left."""
+    """Delete endpoints, versions, Models and sweeps, and wait until their pods are gone."""
     for resource in (ONLINE_ENDPOINT, MODEL_VERSION, MODEL, SWEEP):
         await bench.api.ask("DELETE", resource.path(namespace), {"propagationPolicy": "Background"})
     for selector in (OURS, OF_SWEEPS):
@@ -285,18 +286,18 @@ async def clear(bench: Bench, namespace: str) -> None:
 
 
 async def _two_versions(bench: Bench, namespace: str, stored: Stored, model: str) -> None:
-    """Two versions of a Model, ready."""
+    """Create two versions of a Model and wait until they are ready."""
     async with watched(bench.api, MODEL, namespace) as seen:
         await bench.create(MODEL, [made("Model", model, {})], namespace)
         await bench.create(MODEL_VERSION, [stored.version(model, number) for number in (1, 2)], namespace)
         await bench.until(
             lambda: f"version 2 of {model} is not ready",
-            lambda: seen.count([model], lambda told: told.get("latestReadyVersion") == "2"),
+            lambda: seen.count([model], lambda status: status.get("latestReadyVersion") == "2"),
         )
 
 
 async def on_a_bare_cluster(ground: Ground, operator: Process, sizes: Sizes) -> None:
-    """The same before an operator and an API server alone; the hands of tests/chaos play the controllers."""
+    """Measure an operator before an API server alone; simulated controllers of tests/chaos complete the cluster."""
     digest = f"sha256:{sha256(b'weights').hexdigest()}"
     stored = Stored(f"s3://{BUCKET}/{NAMESPACE}/1.onnx", digest)
     await asyncio.to_thread(ground.storage.write, stored.uri, b"weights")
@@ -315,8 +316,8 @@ async def on_a_bare_cluster(ground: Ground, operator: Process, sizes: Sizes) -> 
 
 
 def sizes_of(parser: argparse.ArgumentParser, defaults: Sizes) -> Callable[[argparse.Namespace], Sizes]:
-    """Add the options to a command line, and say how to read them."""
-    told = {
+    """Add the options to a command line; return a function that reads them."""
+    helps = {
         "versions": "number of ModelVersions with retention",
         "models": "number of Models that have them",
         "rollouts": "number of OnlineEndpoints with a rollout under way",
@@ -324,15 +325,15 @@ def sizes_of(parser: argparse.ArgumentParser, defaults: Sizes) -> Callable[[argp
         "pooled": "number of Models in a pool",
         "sweeps": "number of Sweeps",
     }
-    for name, words in told.items():
+    for name, words in helps.items():
         parser.add_argument(f"--{name}", type=int, default=getattr(defaults, name), help=f"{words}, 0 for none")
-    told["seconds"] = "for how long that is looked at which goes on by itself"
-    parser.add_argument("--seconds", type=int, default=defaults.seconds, help=told["seconds"])
-    return lambda chosen: Sizes(**{name: getattr(chosen, name) for name in told})
+    helps["seconds"] = "seconds of the observation of idle objects"
+    parser.add_argument("--seconds", type=int, default=defaults.seconds, help=helps["seconds"])
+    return lambda chosen: Sizes(**{name: getattr(chosen, name) for name in helps})
 
 
 def main() -> None:
-    """The command line: small numbers, on a bare cluster, to try this file where there is no other."""
+    """Run the command line: small numbers on a bare cluster, to try this file without another cluster."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     read = sizes_of(parser, Sizes(versions=40, models=4, rollouts=4, scaled=4, pooled=12, sweeps=4))
     sizes = read(parser.parse_args())

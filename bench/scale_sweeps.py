@@ -1,6 +1,6 @@
-"""What an operator does with many sweeps at once; a part of bench/scale_kinds.py.
+"""Operator with many sweeps at once; a part of bench/scale_kinds.py.
 
-Their pods are simulated: no trial is run. What each coordinator would have stored is stored for it.
+Their pods are simulated and run no trial. The benchmark stores the result of each coordinator.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ Store = Callable[[str, bytes], object]
 
 
 def names_of(count: int) -> list[str]:
-    """What the sweeps are called."""
+    """Return the names of the sweeps."""
     return [f"swept-{number:03}" for number in range(count)]
 
 
 async def sweeps(bench: Bench, namespace: str, count: int, bucket: str, store: Store) -> list[Row]:
-    """So many sweeps: made while they are held, and let go all at once, until all have found their best."""
+    """Create `count` suspended sweeps and resume all at once, until all have their best trial."""
     names = names_of(count)
     spent, most = Spent(bench), Memory(bench.operator)
     rows: list[Row] = []
     async with watched(bench.api, SWEEP, namespace) as seen, most.watching():
 
-        def held(told: Manifest) -> bool:
-            return bool(told.get("state") == "Suspended")
+        def held(status: Manifest) -> bool:
+            return bool(status.get("state") == "Suspended")
 
-        def right(told: Manifest) -> bool:
-            counts, best = told.get("trials") or {}, told.get("best") or [{}]
-            return told.get("state") == "Succeeded" and (counts.get("succeeded"), best[0].get("trial")) == (TRIALS, 3)
+        def right(status: Manifest) -> bool:
+            counts, best = status.get("trials") or {}, status.get("best") or [{}]
+            return status.get("state") == "Succeeded" and (counts.get("succeeded"), best[0].get("trial")) == (TRIALS, 3)
 
         await spent.begin()
         await bench.create(SWEEP, [searching(name, suspend=True) for name in names], namespace)
@@ -47,7 +47,7 @@ async def sweeps(bench: Bench, namespace: str, count: int, bucket: str, store: S
             lambda: f"{seen.count(names, held)} of {count} sweeps are suspended",
             lambda: seen.count(names, held) >= count,
         )
-        rows.append({"sweeps": f"{count} made, until all are suspended", **await spent.told(count)})
+        rows.append({"sweeps": f"{count} made, until all are suspended", **await spent.columns(count)})
         for name in names:
             uid = seen.objects[name]["metadata"]["uid"]
             uri = f"s3://{bucket}/{namespace}/sweeps/{name}/{uid}/{SUMMARY_NAME}"
@@ -58,5 +58,5 @@ async def sweeps(bench: Bench, namespace: str, count: int, bucket: str, store: S
             lambda: f"{seen.count(names, right)} of {count} sweeps have succeeded",
             lambda: seen.count(names, right) >= count,
         )
-        rows.append({"sweeps": f"{count} resumed, until all have succeeded", **await spent.told(count)})
+        rows.append({"sweeps": f"{count} resumed, until all have succeeded", **await spent.columns(count)})
     return [{**row, "memory, most": f"{most.most / 2**20:.0f} MiB"} for row in rows]

@@ -1,7 +1,7 @@
-"""Our server against those that a user would pick instead: throughput, latency, start-up, memory, in one run.
+"""Ultramarine's server against those that a user would choose instead: throughput, latency, start-up, memory.
 
 Two models of the breast-cancer set, each served by one server at a time. The server has one core for itself, the load
-generator another. Each server is checked for the right answers before it is timed, and every answer while it is. Run
+generator another. Each server is checked for correct answers before its measurement, and every answer during it. Run
 it by `make serving`; the first time it makes a virtualenv for each server in the cache folder.
 """
 
@@ -34,20 +34,20 @@ from unit.serving_process import ROWS
 
 ROW_COUNTS = (1, 64)
 CONNECTIONS = (1, 8, 64)
-OPEN_RATE = 100  # requests a second
-STARTS = 7  # of each server with each model; the last of them is the one that is timed further
+OPEN_RATE = 100  # requests per second
+STARTS = 7  # of each server with each model; the last one is measured further
 CHECKED_ROWS = 16  # one by one, before the timing
 START_SECONDS = 120.0
 MIB = 2**20
 
 
 class NotServing(Exception):
-    """A server that did not start, or gave a wrong answer before it was timed."""
+    """Server that did not start, or gave a wrong answer before the measurement."""
 
 
 @dataclass
 class Result:
-    """What was measured of one server with one model; outcomes by rows and connections, 0 for the open loop."""
+    """Measurements of one server with one model; outcomes by rows and connections, 0 for the open loop."""
 
     server: Server
     starts: list[float] = field(default_factory=list)  # seconds to the first right answer
@@ -57,12 +57,12 @@ class Result:
 
     @property
     def start_seconds(self) -> float:
-        """The median of all starts."""
+        """Return the median of all starts."""
         return statistics.median(self.starts)
 
 
 def ask(place: Place, path: str, document: object, headers: dict[str, str]) -> tuple[int, bytes]:
-    """Send one request on a connection of its own; return code and body."""
+    """Send one request on a new connection; return code and body."""
     connection = http.client.HTTPConnection(HOST, place.port, timeout=30)
     try:
         connection.request("POST", path, json.dumps(document), {"Content-Type": "application/json"} | headers)
@@ -73,28 +73,28 @@ def ask(place: Place, path: str, document: object, headers: dict[str, str]) -> t
 
 
 def first_answer(server: Server, place: Place, running: subprocess.Popen[bytes], right: list[float]) -> None:
-    """Ask until the first right answer. Raises NotServing where none comes."""
+    """Send requests until the first correct answer. Raises NotServing if none comes."""
     headers = {"api-key": incumbents.KEY} if server.ours else {}
-    question, judge = server.dialect.question(ROWS[:1]), says(server.dialect.labels, right)
-    until, said = time.monotonic() + START_SECONDS, "nothing"
+    question, check_answer = server.dialect.question(ROWS[:1]), says(server.dialect.labels, right)
+    until, last = time.monotonic() + START_SECONDS, "nothing"
     while time.monotonic() < until and running.poll() is None:
         try:
             code, body = ask(place, server.dialect.path, question, headers)
-            if code == 200 and judge(body):
+            if code == 200 and check_answer(body):
                 return
-            said = f"{code} {body[:200]!r}"
+            last = f"{code} {body[:200]!r}"
         except (OSError, http.client.HTTPException):
             pass  # It does not listen yet.
         time.sleep(0.002)
     log = (place.folder / "server.log").read_text(errors="replace")[-2000:]
-    raise NotServing(f"no right answer, its last one was {said}; exit code {running.poll()}\n{log}")
+    raise NotServing(f"no right answer, its last one was {last}; exit code {running.poll()}\n{log}")
 
 
 @contextmanager
 def started(
     result: Result, place: Place, argv: list[str], environment: dict[str, str], core: int, labels: list[float]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the server, write down how long it took to its first right answer, and end it after the block."""
+    """Start the server, record the time to its first correct answer, and end it after the block."""
     began = time.monotonic()
     with pinned(argv, environment, core, place.folder / "server.log") as running:
         first_answer(result.server, place, running, labels[:1])
@@ -103,7 +103,7 @@ def started(
 
 
 def check(server: Server, place: Place, labels: list[float]) -> None:
-    """Ask for single rows and for many at once. Raises NotServing at the first wrong answer."""
+    """Send single rows and many at once. Raises NotServing at the first wrong answer."""
     headers = {"api-key": incumbents.KEY} if server.ours else {}
     for start, end in [*((row, row + 1) for row in range(CHECKED_ROWS)), (0, ROW_COUNTS[-1])]:
         question = server.dialect.question(ROWS[start:end])
@@ -113,7 +113,7 @@ def check(server: Server, place: Place, labels: list[float]) -> None:
 
 
 def measure(server: Server, model: str, core: int, seconds: float, warm_up: float) -> Result:
-    """Start one server with one model, check it, and time it in every way."""
+    """Start one server with one model, check it, and measure it in every way."""
     result = Result(server)
     labels = incumbents.expected(model, ROW_COUNTS[-1])
     with tempfile.TemporaryDirectory() as name:
@@ -130,20 +130,20 @@ def measure(server: Server, model: str, core: int, seconds: float, warm_up: floa
                 body.write_text(json.dumps(server.dialect.question(ROWS[:rows]), separators=(",", ":")))
                 headers = (f"api-key: {incumbents.KEY}",) if server.ours else ()
                 target = Target(f"http://{HOST}:{place.port}{server.dialect.path}", body, headers)
-                judge = says(server.dialect.labels, labels[:rows])
-                attack(target, CONNECTIONS[1], 0, warm_up, judge)
+                check_answer = says(server.dialect.labels, labels[:rows])
+                attack(target, CONNECTIONS[1], 0, warm_up, check_answer)
                 for connections in CONNECTIONS:
                     used = cpu_seconds(running.pid)
-                    outcome = result.outcomes[rows, connections] = attack(target, connections, 0, seconds, judge)
+                    outcome = result.outcomes[rows, connections] = attack(target, connections, 0, seconds, check_answer)
                     result.cpu[rows, connections] = (cpu_seconds(running.pid) - used) / max(1, outcome.total)
                 if rows == 1:
-                    result.outcomes[rows, 0] = attack(target, 0, OPEN_RATE, seconds, judge)
+                    result.outcomes[rows, 0] = attack(target, 0, OPEN_RATE, seconds, check_answer)
             result.memory = memory(running.pid)
     return result
 
 
 def ceiling(core: int, seconds: float) -> list[dict[str, str]]:
-    """What the generator reaches against a server that does next to nothing."""
+    """Measure the limit of the load generator, against a server that does nearly nothing."""
     rows = []
     dialect = SERVERS["ours"].dialect
     with tempfile.TemporaryDirectory() as name:
@@ -155,12 +155,12 @@ def ceiling(core: int, seconds: float) -> list[dict[str, str]]:
                 body = folder / f"{count}.json"
                 body.write_text(json.dumps(dialect.question(ROWS[:count]), separators=(",", ":")))
                 target = Target(f"http://{HOST}:{port}/", body)
-                found = [attack(target, n, 0, seconds, says(dialect.labels, [0.0])) for n in CONNECTIONS]
-                told = {
-                    f"{n} connection{'s' * (n > 1)}": f"{one.rate:,.0f}"
-                    for n, one in zip(CONNECTIONS, found, strict=True)
+                outcomes = [attack(target, n, 0, seconds, says(dialect.labels, [0.0])) for n in CONNECTIONS]
+                cells = {
+                    f"{n} connection{'s' * (n > 1)}": f"{outcome.rate:,.0f}"
+                    for n, outcome in zip(CONNECTIONS, outcomes, strict=True)
                 }
-                rows.append({"trivial server, requests/s": f"{count} row{'s' * (count > 1)}"} | told)
+                rows.append({"trivial server, requests/s": f"{count} row{'s' * (count > 1)}"} | cells)
     return rows
 
 
@@ -170,28 +170,28 @@ def _cells() -> list[tuple[str, tuple[int, int]]]:
 
 
 def throughput(results: list[Result]) -> str:
-    """Start-up, memory, requests a second, the server's CPU time for each, and failures."""
+    """Return the table of start-up, memory, requests per second, the server's CPU time per request, and failures."""
     rows = []
-    for one in results:
-        failed = sum(outcome.failures.total() for outcome in one.outcomes.values())
-        total = sum(outcome.total for outcome in one.outcomes.values())
-        row = {"server": one.server.title, "start-up": f"{one.start_seconds:.2f} s"}
-        row["memory"] = f"{one.memory / MIB:.0f} MiB"
-        row |= {title: f"{one.outcomes[cell].rate:,.0f}" for title, cell in _cells()}
-        spent = [f"{one.cpu[rows, CONNECTIONS[-1]] * 1000:.2f}" for rows in ROW_COUNTS]
+    for result in results:
+        failed = sum(outcome.failures.total() for outcome in result.outcomes.values())
+        total = sum(outcome.total for outcome in result.outcomes.values())
+        row = {"server": result.server.title, "start-up": f"{result.start_seconds:.2f} s"}
+        row["memory"] = f"{result.memory / MIB:.0f} MiB"
+        row |= {title: f"{result.outcomes[cell].rate:,.0f}" for title, cell in _cells()}
+        spent = [f"{result.cpu[rows, CONNECTIONS[-1]] * 1000:.2f}" for rows in ROW_COUNTS]
         row[f"CPU ms each, 1 / 64 rows x {CONNECTIONS[-1]}"] = " / ".join(spent)
         rows.append(row | {"failed": f"{failed:,} of {total:,}"})
     return table(rows)
 
 
 def latency(results: list[Result]) -> str:
-    """Median and 99th percentile of each cell in milliseconds, and of the open loop."""
+    """Return the table of median and 99th percentile of each cell in milliseconds, and of the open loop."""
     rows = []
     cells = [*_cells(), (f"1 row, {OPEN_RATE}/s open", (1, 0))]
-    for one in results:
-        row = {"server, p50 / p99 in ms": one.server.title}
+    for result in results:
+        row = {"server, p50 / p99 in ms": result.server.title}
         for title, cell in cells:
-            outcome = one.outcomes[cell]
+            outcome = result.outcomes[cell]
             row[title] = " / ".join(_milliseconds(outcome.percentile(share)) for share in (0.5, 0.99))
         rows.append(row)
     return table(rows)
@@ -202,14 +202,16 @@ def _milliseconds(seconds: float) -> str:
 
 
 def verdict(results: list[Result]) -> list[str]:
-    """How ours stands to the bare one and to the best packaged one, at 1 row and the most connections."""
+    """Compare Ultramarine's server with the bare one and the best packaged one, at 1 row and the most connections."""
     cell = (1, CONNECTIONS[-1])
-    bare = [one for one in results if one.server is SERVERS["bare"]]
+    bare = [result for result in results if result.server is SERVERS["bare"]]
     packaged = max(
-        (one for one in results if one.server.packaged), key=lambda one: one.outcomes[cell].rate, default=None
+        (result for result in results if result.server.packaged),
+        key=lambda result: result.outcomes[cell].rate,
+        default=None,
     )
-    said = []
-    for ours in (one for one in results if one.server.ours):
+    lines = []
+    for ours in (result for result in results if result.server.ours):
         rate = ours.outcomes[cell].rate
         words = [f"{rate / other.outcomes[cell].rate:.2f} times the bare one's throughput" for other in bare]
         words += [f"{ours.start_seconds / other.start_seconds:.2f} times its start-up" for other in bare]
@@ -217,15 +219,15 @@ def verdict(results: list[Result]) -> list[str]:
             words.append(
                 f"{rate / packaged.outcomes[cell].rate:.1f} times {packaged.server.title}, the best packaged one"
             )
-        said.append(f"{ours.server.title} (1 row x {cell[1]}): " + ", ".join([*words, f"{ours.memory / MIB:.0f} MiB"]))
-    return said
+        lines.append(f"{ours.server.title} (1 row x {cell[1]}): " + ", ".join([*words, f"{ours.memory / MIB:.0f} MiB"]))
+    return lines
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--servers", default=",".join(SERVERS), help="which, by commas (default: all)")
-    parser.add_argument("--models", default=",".join(MODELS), help="which, by commas (default: both)")
+    parser.add_argument("--servers", default=",".join(SERVERS), help="names, separated by commas (default: all)")
+    parser.add_argument("--models", default=",".join(MODELS), help="names, separated by commas (default: both)")
     parser.add_argument("--seconds", type=float, default=4, help="for each cell of the tables (default 4)")
     parser.add_argument("--warm-up", type=float, default=1, help="seconds before the cells of a server (default 1)")
     chosen = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What a benchmark of the installed operator sees: its metrics, its writes, the CPU of the control plane, and when."""
+"""Observations of an installed operator: its metrics, its writes, and the CPU time of the control plane."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ultramarine_cluster import cluster, target
 from ultramarine_contract.meta import JOB, LABEL_NAME, ONLINE_ENDPOINT, POD, TRAINING_JOB, Manifest, Resource
 from ultramarine_operator.shared.conditions import is_true
 
-AT_ONCE = 16  # requests of ours under way
+AT_ONCE = 16  # requests in flight
 PATIENCE = 1800.0
 # Of the API requests, those that write; the Lease is left out.
 WRITES = ("create", "update", "patch", "patch/status", "delete")
@@ -29,13 +29,13 @@ COMPONENTS = ("kube-apiserver", "etcd", "kube-controller-manager", "kube-schedul
 
 @dataclass
 class Operator:
-    """The operator's pod, seen through its /metrics."""
+    """Operator's pod, observed through its /metrics."""
 
     url: str
     session: aiohttp.ClientSession
 
     async def metrics(self) -> dict[str, float]:
-        """Every sample; none while nobody answers."""
+        """Return every sample; none if the pod does not answer."""
         try:
             async with self.session.get(f"{self.url}/metrics", timeout=aiohttp.ClientTimeout(total=10)) as answer:
                 text = await answer.text()
@@ -46,7 +46,7 @@ class Operator:
 
 @dataclass
 class Sights:
-    """When each object was first seen in a state, by watches that run beside."""
+    """Times at which each object first reached a state, from watches."""
 
     firsts: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class Sights:
 async def follow(
     api: Api, resource: Resource, namespace: str, selector: str, tell: Callable[[str, Manifest], None]
 ) -> None:
-    """Tell every event of a type, its word and its object, until cancelled; a watch that ends goes on from there."""
+    """Pass every event of a type on, as its word and its object, until cancelled; an ended watch is resumed."""
     version = "0"
     while True:
         query = f"?watch=true&timeoutSeconds=3000&resourceVersion={version}&labelSelector={selector}"
@@ -79,7 +79,7 @@ async def follow(
 
 @dataclass
 class Bench:
-    """The cluster, the operator in it, and our own connection to the API server."""
+    """Cluster, operator, and a connection to the API server."""
 
     running: cluster.Cluster
     to: target.Target
@@ -88,43 +88,43 @@ class Bench:
     operator: Operator
 
     async def create(self, resource: Resource, manifests: list[Manifest], namespace: str) -> dict[str, float]:
-        """Create objects, some at once; when the server had taken each."""
+        """Create objects, several at once; return the moment of each creation."""
         gate = asyncio.Semaphore(AT_ONCE)
         taken: dict[str, float] = {}
 
-        async def one(manifest: Manifest) -> None:
+        async def create_one(manifest: Manifest) -> None:
             async with gate:
                 await self.api.ask("POST", resource.path(namespace), manifest)
                 taken[manifest["metadata"]["name"]] = time.monotonic()
 
-        await asyncio.gather(*map(one, manifests))
+        await asyncio.gather(*map(create_one, manifests))
         return taken
 
     @asynccontextmanager
     async def watching(self, namespace: str) -> AsyncIterator[Sights]:
-        """Note when jobs and endpoints reach their states, and when pods appear."""
+        """Record when jobs and endpoints reach their states, and when pods appear."""
         sights = Sights()
 
-        def job(found: Manifest) -> None:
-            if state := (found.get("status") or {}).get("state"):
-                sights.see(f"job {state}", found["metadata"]["name"])
+        def job(object: Manifest) -> None:
+            if state := (object.get("status") or {}).get("state"):
+                sights.see(f"job {state}", object["metadata"]["name"])
 
-        def pod(found: Manifest) -> None:
-            if owner := found["metadata"]["labels"].get(LABEL_NAME):  # the chart has pods here too
+        def pod(object: Manifest) -> None:
+            if owner := object["metadata"]["labels"].get(LABEL_NAME):  # the chart has pods here too
                 sights.see("pod", owner)
 
-        def child(found: Manifest) -> None:
-            sights.see("Job", found["metadata"]["name"])
+        def child(object: Manifest) -> None:
+            sights.see("Job", object["metadata"]["name"])
 
-        def endpoint(found: Manifest) -> None:
-            status, name = found.get("status") or {}, found["metadata"]["name"]
+        def endpoint(object: Manifest) -> None:
+            status, name = object.get("status") or {}, object["metadata"]["name"]
             if is_true(status, "Ready") and not is_true(status, "Reconciling"):
                 sights.see(f"serves {status.get('modelVersion')}", name)
 
         watched = ((TRAINING_JOB, job), (JOB, child), (POD, pod), (ONLINE_ENDPOINT, endpoint))
 
         def alive(see: Callable[[Manifest], None]) -> Callable[[str, Manifest], None]:
-            return lambda type, found: see(found) if type != "DELETED" else None
+            return lambda type, object: see(object) if type != "DELETED" else None
 
         tasks = [
             asyncio.create_task(follow(self.api, resource, namespace, "", alive(see))) for resource, see in watched
@@ -140,18 +140,18 @@ class Bench:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def until(self, what: str, look: Any) -> None:
-        """Wait until `look` holds, telling how far it is every ten seconds."""
-        began = said = time.monotonic()
+        """Wait until `look` returns True; print the progress every ten seconds."""
+        began = reported = time.monotonic()
         while not look():
-            if time.monotonic() - said > 10:
-                said = time.monotonic()
-                print(f"    {said - began:5.0f} s  waiting: {what()}", flush=True)
+            if time.monotonic() - reported > 10:
+                reported = time.monotonic()
+                print(f"    {reported - began:5.0f} s  waiting: {what()}", flush=True)
             if time.monotonic() - began > PATIENCE:
                 raise SystemExit(f"given up after {PATIENCE:.0f} s: {what()}")
             await asyncio.sleep(0.2)
 
     async def idle(self) -> dict[str, float]:
-        """The operator's metrics when nothing is due and nothing was done for two seconds."""
+        """Return the operator's metrics once nothing is due and it has been idle for two seconds."""
         before: dict[str, float] = {}
         while True:
             now = await self.operator.metrics()
@@ -163,51 +163,51 @@ class Bench:
 
 
 def passes(metrics: dict[str, float]) -> float:
-    """How many passes have ended."""
+    """Return the number of ended passes."""
     return sum(value for name, value in metrics.items() if name.startswith("ultramarine_reconciles_total"))
 
 
 def writes(metrics: dict[str, float]) -> dict[str, float]:
-    """The operator's writing requests, by verb and kind."""
-    found: dict[str, float] = {}
+    """Return the operator's writing requests, by verb and kind."""
+    counts: dict[str, float] = {}
     for name, value in metrics.items():
         if not name.startswith("ultramarine_api_requests_total"):
             continue
         labels = dict(re.findall(r'(\w+)="([^"]*)"', name))
         if labels["verb"] in WRITES and labels["kind"] != "Lease":
             what = f"{labels['verb']} {labels['kind']}"
-            found[what] = found.get(what, 0.0) + value
-    return found
+            counts[what] = counts.get(what, 0.0) + value
+    return counts
 
 
 def cpu_of_components(running: cluster.Cluster) -> dict[str, float]:
-    """CPU seconds of the control plane's processes so far."""
-    found: dict[str, float] = {}
+    """Return the CPU seconds of the control plane's processes so far."""
+    seconds: dict[str, float] = {}
     for folder in Path("/proc").iterdir():
         with suppress(OSError, IndexError, ValueError):
             argv = (folder / "cmdline").read_bytes().decode()
             name = Path(argv.split("\0")[0]).name
             if folder.name.isdigit() and name in COMPONENTS and str(running.state.root) in argv:
                 times = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-                found[name] = found.get(name, 0.0) + (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
-    return found
+                seconds[name] = seconds.get(name, 0.0) + (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+    return seconds
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    """Rows as Markdown."""
+    """Return rows as a Markdown table."""
     lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
     return "\n".join([*lines, *("| " + " | ".join(row.values()) + " |" for row in rows)])
 
 
 def percentiles(values: list[float]) -> tuple[float, float]:
-    """The median and the 99th percentile."""
+    """Return the median and the 99th percentile."""
     hundredths = statistics.quantiles(values, n=100, method="inclusive")
     return hundredths[49], hundredths[98]
 
 
 @dataclass
 class Memory:
-    """The most that the operator had resident."""
+    """Maximum resident memory of the operator."""
 
     operator: Operator
     most: float = 0.0

@@ -1,8 +1,8 @@
-"""Hours of churn before one operator process, and the slopes of what must stay flat: memory, descriptors, tasks, queue.
+"""Hours of churn for one operator process, and the slopes of memory, descriptors, tasks and queue age.
 
-The API server and the object storage are real; the hands of tests/chaos play controllers and kubelets. Training jobs
-are made, succeed, fail and are suspended, register versions, and are deleted a minute later; endpoints are made, follow
-their models, and are deleted; so the number of living objects stays about the same. Run it by `make soak HOURS=1`.
+The API server and the object storage are real; tests/chaos simulates controllers and kubelets. Training jobs succeed,
+fail, are suspended, register versions, and are deleted after a minute. Endpoints follow their models and are deleted.
+So the number of objects stays about the same. Run it by `make soak HOURS=1`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WARM_UP = 0.15  # the share of the run that is left out of the slopes: caches an
 
 @dataclass(frozen=True)
 class Sample:
-    """The operator's process at one moment."""
+    """Operator's process at one moment."""
 
     hours: float
     values: dict[str, float]
@@ -50,15 +50,15 @@ MEASURES = {
 
 
 def sample(operator: Operator, began: float, world: World) -> Sample:
-    """Look at the process from outside, and at its own metrics."""
+    """Sample the process from outside, and its own metrics."""
     assert operator.process is not None
     proc = Path(f"/proc/{operator.process.pid}")
-    told = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
     metrics = operator.metrics()
     values = (
-        int(told["VmRSS"].split()[0]) / 1024,
+        int(status["VmRSS"].split()[0]) / 1024,
         len(list((proc / "fd").iterdir())),
-        int(told["Threads"]),
+        int(status["Threads"]),
         metrics.get("ultramarine_asyncio_tasks", 0.0),
         metrics.get("ultramarine_queue_age_seconds", 0.0),
         metrics.get("ultramarine_queue_depth", 0.0),
@@ -68,9 +68,9 @@ def sample(operator: Operator, began: float, world: World) -> Sample:
 
 
 def report(samples: list[Sample], lives: int, passes: float, failures: int) -> str:
-    """A table: where each measure began and ended, and how fast it grew after the warm-up."""
+    """Return a table: begin, end and maximum of each measure, and its growth after the warm-up."""
     kept = samples[int(len(samples) * WARM_UP) :]
-    hours = [each.hours for each in kept]
+    hours = [sample.hours for sample in kept]
     lines = [
         f"{lives} jobs lived in {samples[-1].hours:.2f} h, {passes:.0f} passes, {failures} of them by a bug.",
         f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}",
@@ -79,7 +79,7 @@ def report(samples: list[Sample], lives: int, passes: float, failures: int) -> s
         "|---|---|---|---|---|",
     ]
     for name, unit in MEASURES.items():
-        values = [each.values[name] for each in kept]
+        values = [sample.values[name] for sample in kept]
         slope = statistics.linear_regression(hours, values).slope
         shown = (values[0], values[-1], max(values))
         lines.append(
@@ -89,7 +89,7 @@ def report(samples: list[Sample], lives: int, passes: float, failures: int) -> s
 
 
 async def churn(world: World, rate: float, counted: list[int]) -> None:
-    """Make, end and delete objects for ever, `rate` jobs a second."""
+    """Create, end and delete objects endlessly, `rate` jobs per second."""
     fates = itertools.cycle(("succeeds", "succeeds", "fails", "succeeds", "runs"))
     alive: list[tuple[float, str]] = []
     for number in itertools.count():
@@ -110,7 +110,7 @@ async def churn(world: World, rate: float, counted: list[int]) -> None:
 
 
 async def tend(world: World, turn: int) -> None:
-    """Edit, delete and make endpoints anew, delete old versions, and let go of what the hands remember."""
+    """Edit, delete and recreate endpoints, delete old versions, and clear the memory of the simulated controllers."""
     name = f"shop-{turn % MODELS}"
     if turn % 7 == 6:
         await world.delete("OnlineEndpoint", name)
@@ -124,7 +124,7 @@ async def tend(world: World, turn: int) -> None:
 
 
 async def soak(ground: Ground, operator: Operator, hours: float, rate: float) -> str:
-    """Run, tell of the samples as they come, and return the report."""
+    """Run, print the samples as they come, and return the report."""
     counted = [0]
     samples: list[Sample] = []
     async with asking(ground.kube) as api, played(api, NAMESPACE, ground.storage) as (world, tasks):
@@ -133,11 +133,11 @@ async def soak(ground: Ground, operator: Operator, hours: float, rate: float) ->
         while time.monotonic() - began < hours * 3600:
             done, _ = await asyncio.wait(tasks, timeout=SAMPLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()  # a hand that has died ends the run, with its error
+                task.result()  # a simulated controller that failed ends the run with its error
             samples.append(await asyncio.to_thread(sample, operator, began, world))
             if len(samples) % 6 == 0:
-                told = ", ".join(f"{name} {value:.1f}" for name, value in samples[-1].values.items())
-                print(f"{samples[-1].hours * 60:6.1f} min  {counted[0]} jobs  {told}", flush=True)
+                shown = ", ".join(f"{name} {value:.1f}" for name, value in samples[-1].values.items())
+                print(f"{samples[-1].hours * 60:6.1f} min  {counted[0]} jobs  {shown}", flush=True)
     metrics = operator.metrics()
     ended = {name: value for name, value in metrics.items() if name.startswith("ultramarine_reconciles_total")}
     bugs = sum(value for name, value in ended.items() if 'outcome="bug"' in name)
@@ -145,10 +145,10 @@ async def soak(ground: Ground, operator: Operator, hours: float, rate: float) ->
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hours", type=float, default=1.0, help="how long (default 1)")
-    parser.add_argument("--rate", type=float, default=1.0, help="jobs begun a second (default 1)")
+    parser.add_argument("--hours", type=float, default=1.0, help="duration (default 1)")
+    parser.add_argument("--rate", type=float, default=1.0, help="new jobs per second (default 1)")
     chosen = parser.parse_args()
     with bare(NAMESPACE) as ground, ground.operator() as operator:
         operator.start()

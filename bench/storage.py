@@ -1,6 +1,6 @@
-"""The embedded storage by the number of namespaces: small objects each second, large ones, memory.
+"""Embedded storage by the number of namespaces: small objects per second, large objects, memory.
 
-Its program on loopback, in a folder of this machine, asked by boto3 with the keys of each namespace in turn. A write is
+The program runs on loopback with a folder of this machine; boto3 uses the keys of each namespace in turn. A write is
 answered when it is on the disk. Run it by `make storage`.
 """
 
@@ -35,7 +35,7 @@ CLIENTS = 8
 
 @contextmanager
 def storage(folder: Path, namespaces: int) -> Iterator[tuple[str, int, list[str]]]:
-    """The storage with so many accounts: its URL, the process, and the keys by namespace."""
+    """Yield the storage with `number` accounts: its URL, the process, and the keys by namespace."""
     keys = [secrets.token_hex(16) for _ in range(namespaces)]
     (folder / "data").mkdir(parents=True)
     (folder / "accounts").mkdir()
@@ -51,7 +51,7 @@ def storage(folder: Path, namespaces: int) -> Iterator[tuple[str, int, list[str]
 
 
 def clients(url: str, keys: list[str]) -> list[Any]:
-    """A client of each namespace."""
+    """Return a client of each namespace."""
     session, config = boto3.Session(region_name="us-east-1"), Config(s3={"addressing_style": "path"})
     return [
         session.client(
@@ -66,7 +66,7 @@ def clients(url: str, keys: list[str]) -> list[Any]:
 
 
 def rate(act: Callable[[int], Any], count: int) -> float:
-    """How often an act is done a second, by CLIENTS at once."""
+    """Return the rate per second of an operation, with CLIENTS in parallel."""
     with ThreadPoolExecutor(CLIENTS) as pool:
         began = time.perf_counter()
         list(pool.map(act, range(count)))
@@ -74,18 +74,18 @@ def rate(act: Callable[[int], Any], count: int) -> float:
 
 
 def measured(namespaces: int, count: int) -> dict[str, str]:
-    """A row of the table."""
+    """Return a row of the table."""
     with tempfile.TemporaryDirectory() as below, storage(Path(below), namespaces) as (url, pid, keys):
-        asked = clients(url, keys[:50])  # a client of boto3 is large itself
+        asked = clients(url, keys[:50])  # a boto3 client needs much memory
         at_start, body, large = memory(pid), secrets.token_bytes(SMALL), secrets.token_bytes(MIB) * (LARGE // MIB)
 
         def put(number: int) -> None:
-            one = number % len(asked)
-            asked[one].put_object(Bucket=BUCKET, Key=f"team-{one}/small/{number}", Body=body)
+            index = number % len(asked)
+            asked[index].put_object(Bucket=BUCKET, Key=f"team-{index}/small/{number}", Body=body)
 
         def get(number: int) -> None:
-            one = number % len(asked)
-            assert asked[one].get_object(Bucket=BUCKET, Key=f"team-{one}/small/{number}")["Body"].read() == body
+            index = number % len(asked)
+            assert asked[index].get_object(Bucket=BUCKET, Key=f"team-{index}/small/{number}")["Body"].read() == body
 
         puts, gets = rate(put, count), rate(get, count)
         began = time.perf_counter()

@@ -1,13 +1,13 @@
-"""How long a sweep of short trials takes beside what is ideal, and what it costs the API server.
+"""Duration of a sweep of short trials compared with the ideal, and its cost to the API server.
 
 Runs on the embedded cluster, in a namespace of its own, where each trial sleeps for some time and prints its score.
-That each trial has told its own score once, and that the best are the best, is read from the journal in the bucket.
-What the operator has written is counted in the API server's audit log, and what all components have in its metrics.
-Run it by `make sweep`, with options as these:
+The journal in the bucket shows that each trial has reported its score once, and that the best are right.
+The operator's writes are counted in the API server's audit log, and those of all components in its metrics.
+Run it by `make sweep`, with options such as:
 
-  make sweep OPTIONS="--trials 200"                  beside which beginning and end are short; 105 s is the goal
-  make sweep OPTIONS="--trials 200 --seconds 0.1"    what a trial costs that does next to nothing
-  make sweep OPTIONS="--execution PodPerTrial"       the same trials in pods of their own
+- OPTIONS="--trials 200": begin and end are short in comparison; the goal is 105 s
+- OPTIONS="--trials 200 --seconds 0.1": cost of a trial that does nearly nothing
+- OPTIONS="--execution PodPerTrial": the same trials, each in its own pod
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AFTERWARDS = 2.0  # seconds for what the last pods' ends still make the controll
 
 
 def measured(on: Platform, audit: Path, chosen: argparse.Namespace, algorithm: str) -> dict[str, str]:
-    """Run one sweep; a row of the table, and what the operator wrote as a line."""
+    """Run one sweep; return a row of the table, and print the operator's writes."""
     spec = {"algorithm": {"type": algorithm, "seed": 7}, "execution": chosen.execution}
     manifest = sleeping(f"bench-{algorithm}", chosen.trials, chosen.parallel, chosen.seconds, **spec)
     ideal = chosen.trials * chosen.seconds / chosen.parallel
@@ -36,7 +36,7 @@ def measured(on: Platform, audit: Path, chosen: argparse.Namespace, algorithm: s
     check(came, chosen.trials)
     time.sleep(AFTERWARDS)
     written, everybodys = write_requests(audit, since), all_writes(on) - counted
-    each, events = everybodys.total() / chosen.trials, everybodys["events"] / chosen.trials
+    per_trial, events = everybodys.total() / chosen.trials, everybodys["events"] / chosen.trials
     made = Counter(kind for uid, kind in objects(on).items() if uid not in before)
     on.delete("sw", manifest["metadata"]["name"])
     print(f"  {algorithm}, API writes:", ", ".join(f"{what} {n}" for what, n in sorted(written.items())), flush=True)
@@ -48,25 +48,25 @@ def measured(on: Platform, audit: Path, chosen: argparse.Namespace, algorithm: s
         "first trial's start -> last one's end": f"{came.span:.1f} s",
         "lost by each trial": f"{(came.span - ideal) / chosen.trials * chosen.parallel * 1000:.0f} ms",
         "the operator's API writes": f"{written.total()} = {written.total() / chosen.trials:.2f} a trial",
-        "all components' writes a trial, Events among them": f"{each:.1f}, {events:.1f}",
+        "all components' writes a trial, Events among them": f"{per_trial:.1f}, {events:.1f}",
         "objects made": ", ".join(f"{n} {kind}" for kind, n in sorted(made.items())),
         "succeeded, repeated": f"{came.status['trials']['succeeded']}, {came.repeated}",
     }
 
 
 def main() -> None:
-    """Run each sweep, one after another, and print the table."""
+    """Run each sweep in turn, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=40, help="of each sweep (default 40)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="that a trial sleeps (default 1)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="sleep of a trial (default 1)")
     parser.add_argument("--parallel", type=int, default=2, help="parallelTrials (default 2)")
     parser.add_argument("--algorithms", default="random,tpe", help="by commas (default random,tpe)")
     parser.add_argument("--execution", default="Pool", choices=("Pool", "PodPerTrial"), help="where trials run")
     chosen = parser.parse_args()
     with installed() as (on, audit):
-        told = here(on)
+        machine = here(on)
         rows = [measured(on, audit, chosen, algorithm) for algorithm in chosen.algorithms.split(",")]
-    print(f"\n{told}\n\n{table(rows)}")
+    print(f"\n{machine}\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

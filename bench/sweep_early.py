@@ -1,13 +1,13 @@
-"""What early termination saves of a real training, and what it costs of the result.
+"""Savings of early termination in a real training, and its cost to the result.
 
-Small networks learn the digits of scikit-learn, which are nudged to have more of them (bench/digits.py): the same 60
-random choices of learning rate, penalty and width for each policy, each for 27 epochs. All chance is fixed, so a trial
-that is not stopped comes to the same accuracy whatever the policy is: a policy has lost something exactly where its
-best accuracy is below that of the sweep without any. Run it by `make sweep-early`.
+Small networks learn the digits of scikit-learn, shifted to have more of them (bench/digits.py). Each policy gets the
+same 60 random choices of learning rate, penalty and width, each for 27 epochs. All seeds are fixed, so a trial that
+is not stopped has the same accuracy with each policy. A policy has lost something exactly if its best accuracy is
+below that of the sweep without any. Run it by `make sweep-early`.
 
-Steps are epochs that were run, by the last one that each trial has printed, as the journal in the bucket has it: those
-too that a trial still ran until it heard that it should stop. CPU is that of all processes of the worker pods;
-a good part of it is Python's start with scikit-learn, 0.8 s for each trial, which no policy saves.
+Steps are the epochs that each trial has printed, from the journal in the bucket. They include those that a trial ran
+until it heard of its end. CPU is that of all processes of the worker pods. A good part of it is Python's start with
+scikit-learn, 0.8 s for each trial, which no policy saves.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ POLICIES: dict[str, Manifest | None] = {
 
 
 def learning(name: str, policy: Manifest | None, trials: int, parallel: int, seed: int) -> Manifest:
-    """A sweep over networks with that policy."""
+    """Return a sweep over networks with that policy."""
     command = ["python", "digits.py", f"--epochs={EPOCHS}", *(f"--{param}=$(params.{param})" for param in SPACE)]
-    # One thread each: two trials at once would else take each other's cores, and take them again as they give up.
+    # One thread each: otherwise two parallel trials would compete for cores.
     template: dict[str, Any] = {
         "source": {"inline": {"digits.py": (Path(__file__).parent / "digits.py").read_text()}},
         "command": command,
@@ -63,19 +63,19 @@ def learning(name: str, policy: Manifest | None, trials: int, parallel: int, see
 
 
 def steps(came: Came) -> int:
-    """How many epochs were run in all."""
+    """Return the number of epochs in total."""
     return sum(max(trial.points.last_step, 0) for trial in came.trials.values())
 
 
 def measured(on: Platform, name: str, manifest: Manifest) -> tuple[Came, float]:
-    """Run a sweep; what it came to, and the seconds of CPU that its workers' pods took."""
+    """Run a sweep; return its outcome, and the CPU seconds of its workers' pods."""
     selector = f"ultramarine.dev/kind=Sweep,ultramarine.dev/name={name}"
     uids: list[str] = []
 
     def workers() -> list[str]:
         if len(uids) < manifest["spec"]["limits"]["parallelTrials"]:
-            found = on.get("pod", "", "-l", selector)
-            uids[:] = [pod["metadata"]["uid"] for pod in found if "-workers-" in pod["metadata"]["name"]]
+            pods = on.get("pod", "", "-l", selector)
+            uids[:] = [pod["metadata"]["uid"] for pod in pods if "-workers-" in pod["metadata"]["name"]]
         return uids
 
     with sampling(workers) as sampled:
@@ -85,7 +85,7 @@ def measured(on: Platform, name: str, manifest: Manifest) -> tuple[Came, float]:
 
 
 def check(came: Came, trials: int, reference: Came) -> None:
-    """See that all trials have ended as they should, and that those which ran to their end came to the same.
+    """Check that all trials have ended as expected, and that completed ones have the same result as without the policy.
 
     Raises AssertionError.
     """
@@ -101,7 +101,7 @@ def check(came: Came, trials: int, reference: Came) -> None:
 
 
 def row(title: str, came: Came, cpu: float, reference: Came) -> dict[str, str]:
-    """A row of the table."""
+    """Return a row of the table."""
     best, most = came.status["best"][0], reference.status["best"][0]
     counts = came.status["trials"]
     return {
@@ -120,7 +120,7 @@ def row(title: str, came: Came, cpu: float, reference: Came) -> dict[str, str]:
 
 
 def main() -> None:
-    """Run the sweep with each policy, one after another, and print the table."""
+    """Run the sweep with each policy in turn, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=60, help="of each sweep (default 60)")
     parser.add_argument("--parallel", type=int, default=2, help="parallelTrials (default 2)")
@@ -131,7 +131,7 @@ def main() -> None:
     came: dict[str, Came] = {}
     rows = []
     with installed() as (on, _):
-        told = here(on)
+        machine = here(on)
         for policy in names:
             name = f"early-{policy}"
             manifest = learning(name, POLICIES[policy], chosen.trials, chosen.parallel, chosen.seed)
@@ -139,7 +139,7 @@ def main() -> None:
             check(came[policy], chosen.trials, came["none"])
             rows.append(row(policy, came[policy], cpu, came["none"]))
             print(f"  {policy}: {json.dumps(rows[-1])}", flush=True)
-    print(f"\n{told}; the same {chosen.trials} choices, {EPOCHS} epochs, {chosen.parallel} at once\n\n{table(rows)}")
+    print(f"\n{machine}; the same {chosen.trials} choices, {EPOCHS} epochs, {chosen.parallel} at once\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Ten thousand trials that do nothing, while the operator is killed every half minute: what is lost, and what it takes.
+"""Ten thousand trials that do nothing, while the operator is killed every half minute: losses and cost.
 
 Trials print their parameter and end, so that only the platform is at work. Meanwhile the operator's pod is deleted by
-force again and again, as by a node that dies, and the memory of operator and coordinator is looked at. Afterwards the
-journal in the bucket has to have every trial once, with its own value. Run it by `make sweep-kills`, which takes some
-minutes, and an hour at most; OPTIONS="--coordinator" kills the coordinator in turn with the operator.
+force repeatedly, as if its node died, and the memory of operator and coordinator is sampled. Afterwards the journal
+in the bucket must have every trial once, with its own value. Run it by `make sweep-kills`, which takes some minutes,
+and an hour at most; OPTIONS="--coordinator" kills coordinator and operator in turn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LOOK = 5.0  # seconds between two looks at status, journal and pods
 
 @dataclass
 class Meanwhile:
-    """What was done and seen while the sweep ran."""
+    """Kills and observations while the sweep ran."""
 
     pods: dict[str, set[str]] = field(default_factory=lambda: {OPERATOR: set(), COORDINATOR: set()})  # uids
     kills: dict[str, int] = field(default_factory=lambda: dict.fromkeys((OPERATOR, COORDINATOR), 0))
@@ -37,7 +37,7 @@ class Meanwhile:
     journal: tuple[int, int] = (0, 0)  # objects and bytes, at most
 
     def look(self, on: Platform) -> None:
-        """See which pods there are, and how large everything is."""
+        """Record the pods, and all sizes."""
         for selector, uids in self.pods.items():
             uids |= {pod["metadata"]["uid"] for pod in on.get("pod", "", "-l", selector)}
         status = on.status("sw", NAME)
@@ -56,7 +56,7 @@ class Meanwhile:
             self.kills[selector] += 1
 
     def go_on(self, on: Platform, victims: list[str], every: float, ending: threading.Event) -> None:
-        """Look, and kill the victims in turn, until the end."""
+        """Observe, and kill the victims in turn, until the end."""
         due, turn = time.monotonic() + every, 0
         while not ending.wait(LOOK):
             with suppress(AssertionError):  # kubectl has failed: what it asked for went meanwhile
@@ -68,7 +68,7 @@ class Meanwhile:
 
 @contextmanager
 def killing(on: Platform, victims: list[str], every: float) -> Iterator[Meanwhile]:
-    """Kill every so many seconds until the end of the block."""
+    """Kill at an interval in seconds until the end of the block."""
     meanwhile, ending = Meanwhile(), threading.Event()
     thread = threading.Thread(target=meanwhile.go_on, args=(on, victims, every, ending), daemon=True)
     thread.start()
@@ -80,7 +80,7 @@ def killing(on: Platform, victims: list[str], every: float) -> Iterator[Meanwhil
 
 
 def measured(on: Platform, chosen: argparse.Namespace) -> tuple[Came, Meanwhile, dict[str, int]]:
-    """Run the sweep; what it came to, what was done meanwhile, and the most memory of each of the two programs."""
+    """Run the sweep; return its outcome, the observations, and the maximum memory of both programs."""
     victims = [OPERATOR, COORDINATOR] if chosen.coordinator else [OPERATOR]
     manifest = sleeping(NAME, chosen.trials, chosen.parallel, activeDeadlineSeconds=chosen.minutes * 60)
     on.delete("sw", NAME)
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=55, help="after which the sweep fails (default 55)")
     chosen = parser.parse_args()
     with installed() as (on, _):
-        told = here(on)
+        machine = here(on)
         came, meanwhile, most = measured(on, chosen)
         check(came, chosen.trials)
     row = {
@@ -122,7 +122,7 @@ def main() -> None:
         "status": f"{meanwhile.status:,} bytes",
         "journal, most": f"{meanwhile.journal[0]} objects, {meanwhile.journal[1] / 1e6:.1f} MB",
     }
-    print(f"\n{told}\n\n{table([row])}")
+    print(f"\n{machine}\n\n{table([row])}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How much memory a sweep's coordinator takes, by the number of its trials, and at the end.
+"""Memory of a sweep's coordinator by the number of its trials, and at the end.
 
 The coordinator is the real program, against an S3 server on loopback; its workers are threads here that run nothing:
 each asks for a trial, tells points and an end by the workers' own protocol, and asks again. Run it by
@@ -32,7 +32,7 @@ LOOK = 0.05  # seconds between two looks at the memory
 PATIENCE = 20.0  # seconds without an answer
 PROGRAM = REPOSITORY / "trainer-image/ultramarine-sweep"
 
-# As `ultramarine-sweep`, but for the places, which are a pod's.
+# As `ultramarine-sweep`, except for the places, which are those of a pod.
 COORDINATOR = """
 import os, sys
 from functools import partial
@@ -47,7 +47,7 @@ __main__.main()
 
 @dataclass
 class Fleet:
-    """Workers that take the trials of a coordinator at `url`; `done` is how many have ended."""
+    """Workers that take the trials of a coordinator at `url`; `done` counts ended ones."""
 
     url: str
     points: int
@@ -55,7 +55,7 @@ class Fleet:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def work(self, name: str) -> None:
-        """Take trials until there is none."""
+        """Take trials until none is left."""
         connection, finished = Connection(self.url, TOKEN, 30), None
         until = time.monotonic() + PATIENCE
         while True:
@@ -76,25 +76,25 @@ class Fleet:
                 finished = self._run(connection, name, trial)
 
     def _run(self, connection: Connection, name: str, trial: dict[str, Any]) -> dict[str, Any]:
-        """Tell the values of a trial that comes nearer and nearer to what its parameters are worth."""
+        """Report the values of a trial, which approach the worth of its parameters."""
         worth = sum(float(value) for value in trial["params"].values() if not isinstance(value, str))
         own = {"trial": trial["number"], "attempt": trial["attempt"]}
         steps = range(self.points)
-        told = [{"name": "loss", "step": step, "value": worth + 1 / (step + 1)} for step in steps]
-        if len(told) > 1:
-            connection.post("/report", {"worker": name, **own, "points": told[:-1]})
-        last = told[-1]["value"]
-        return own | {"outcome": "Succeeded", "seconds": 0.001, "metrics": {"loss": last}, "points": told[-1:]}
+        points = [{"name": "loss", "step": step, "value": worth + 1 / (step + 1)} for step in steps]
+        if len(points) > 1:
+            connection.post("/report", {"worker": name, **own, "points": points[:-1]})
+        last = points[-1]["value"]
+        return own | {"outcome": "Succeeded", "seconds": 0.001, "metrics": {"loss": last}, "points": points[-1:]}
 
 
 def space(parameters: int) -> dict[str, Any]:
-    """So many parameters, of which each third one is a choice."""
+    """Return `parameters` parameters, of which each third is a choice."""
     uniform, choice = {"uniform": {"min": 0, "max": 10}}, {"choice": ["adam", "sgd", "lion"]}
     return {f"parameter{n}": choice if n % 3 == 2 else uniform for n in range(parameters)}
 
 
 def measured(chosen: argparse.Namespace, base: Path, marks: list[int]) -> dict[str, str]:
-    """Run one sweep: the coordinator's memory when so many of its trials had ended, and the most of all processes."""
+    """Run one sweep; return the coordinator's memory by number of ended trials, and the maximum of all processes."""
     (base / "buckets" / "sweeps").mkdir(parents=True)
     objective = {"metric": "loss", "goal": "minimize"}
     task = SweepTask(
@@ -110,16 +110,16 @@ def measured(chosen: argparse.Namespace, base: Path, marks: list[int]) -> dict[s
     port, seen, most, alone = free_port(), dict[int, int](), 0, 0
     fleet = Fleet(f"http://127.0.0.1:{port}", chosen.points)
     with serving_store(base / "buckets") as store, ThreadPoolExecutor(chosen.parallel) as threads:
-        told = {
+        environment = {
             "ULTRAMARINE_STORAGE_ENDPOINT": store.endpoint,
             "ULTRAMARINE_SWEEP": task.to_json(),
             "ULTRAMARINE_SWEEP_TOKEN": TOKEN,
             "PYTHONPATH": os.pathsep.join(sys.path),
         }
         # With the settings of the program, which stand in its first line.
-        told |= dict(word.split("=") for word in PROGRAM.read_text().splitlines()[0].split() if "=" in word)
+        environment |= dict(word.split("=") for word in PROGRAM.read_text().splitlines()[0].split() if "=" in word)
         program = [sys.executable, "-c", COORDINATOR, str(base), str(port)]
-        process = subprocess.Popen(program, env=os.environ | store.credentials | told)
+        process = subprocess.Popen(program, env=os.environ | store.credentials | environment)
         workers = [threads.submit(fleet.work, f"w{n}") for n in range(chosen.parallel)]
         while process.poll() is None:
             try:
@@ -140,7 +140,7 @@ def measured(chosen: argparse.Namespace, base: Path, marks: list[int]) -> dict[s
 
 
 def resident(pid: int) -> int:
-    """Resident bytes of one process."""
+    """Return the resident bytes of one process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=4, help="parallelTrials (default 4)")
     parser.add_argument("--algorithm", default="random", help="(default random)")
     parser.add_argument("--stopping", default="", help="earlyTermination.type (default none)")
-    parser.add_argument("--points", type=int, default=1, help="values that each trial tells (default 1)")
+    parser.add_argument("--points", type=int, default=1, help="values that each trial reports (default 1)")
     parser.add_argument("--parameters", type=int, default=1, help="(default 1)")
     chosen = parser.parse_args()
     marks = [1, *(chosen.trials * part // 20 for part in (2, 5, 10, 15, 20))]

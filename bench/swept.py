@@ -1,4 +1,4 @@
-"""What the benchmarks of sweeps share: where they run, what a sweep has left, and whether that is right."""
+"""Helpers of the benchmarks of sweeps: the platform, the results of a sweep, and checks of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Manifest = dict[str, Any]
 
 @contextmanager
 def installed() -> Iterator[tuple[Platform, Path]]:
-    """The chart in a namespace of the benchmarks, which goes if all went well; and the API server's audit log."""
+    """Yield the chart in a namespace that is removed after success, and the API server's audit log."""
     running = cluster.up()
     to = target.embedded(running)
     restricted(to, NAMESPACE)
@@ -48,7 +48,7 @@ def installed() -> Iterator[tuple[Platform, Path]]:
 
 
 def here(on: Platform) -> str:
-    """The machine and the versions, for whoever reads the table."""
+    """Return the machine and the versions, for the reader of the table."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     server = json.loads(on.target.run("version", "-o", "json"))["serverVersion"]["gitVersion"]
     parts = [
@@ -64,9 +64,9 @@ def here(on: Platform) -> str:
 
 
 def sleeping(name: str, trials: int, parallel: int, seconds: float = 0.0, **spec: Any) -> Manifest:
-    """A sweep whose trials sleep, and print how far their parameter is from 0."""
+    """Return a sweep whose trials sleep and then print the distance of their parameter from 0."""
     nap = f"sleep {seconds:g}; " if seconds else ""
-    # Through a shell, as a person would: that a process more has to be started is part of a trial.
+    # Through a shell, as users do: starting one more process is part of a trial.
     command = ["sh", "-c", f"{nap}echo loss=$(params.x)"]
     return {
         "kind": "Sweep",
@@ -84,7 +84,7 @@ def sleeping(name: str, trials: int, parallel: int, seconds: float = 0.0, **spec
 
 @dataclass(frozen=True)
 class Came:
-    """What a sweep came to: seconds from the apply to its state, its last status, and its trials by number."""
+    """Outcome of a sweep: seconds from the apply to its state, its last status, and its trials by number."""
 
     took: float
     status: Manifest
@@ -92,18 +92,18 @@ class Came:
 
     @property
     def span(self) -> float:
-        """Seconds from the start of the first trial to the end of the last one, by the sweep's own clock."""
+        """Return the seconds from the start of the first trial to the end of the last, by the sweep's clock."""
         ran = self.trials.values()
         return max(trial.began + trial.seconds for trial in ran) - min(trial.began for trial in ran)
 
     @property
     def repeated(self) -> int:
-        """How many trials had to run again."""
+        """Return the number of repeated trials."""
         return sum(trial.attempt > 1 for trial in self.trials.values())
 
 
 def run(on: Platform, manifest: Manifest) -> Came:
-    """Apply a sweep, wait until it has succeeded, and read what its journal says of its trials."""
+    """Apply a sweep, wait until it has succeeded, and read its trials from the journal."""
     name = manifest["metadata"]["name"]
     on.delete("sw", name)
     began = time.monotonic()
@@ -116,7 +116,7 @@ def run(on: Platform, manifest: Manifest) -> Came:
 
 @contextmanager
 def stored(on: Platform) -> Iterator[Storage]:
-    """The release's object storage, as its administrator."""
+    """Return the release's object storage, with administrator's rights."""
     secret = on.target.secret(on.namespace, "ultramarine-storage-accounts")["root"]
     os.environ.update(AWS_ACCESS_KEY_ID="root", AWS_SECRET_ACCESS_KEY=secret)
     with on.target.reach(on.namespace, "ultramarine-storage", 7070) as url:
@@ -124,7 +124,7 @@ def stored(on: Platform) -> Iterator[Storage]:
 
 
 def trials_of(on: Platform, status: Manifest, objective: Manifest) -> dict[int, Trial]:
-    """The trials that have ended, as the journal in the bucket has them."""
+    """Return the ended trials of the journal in the bucket."""
     uri = status["journal"]["uri"]
     with stored(on) as storage:
         records = journal.read(storage, uri)
@@ -132,7 +132,7 @@ def trials_of(on: Platform, status: Manifest, objective: Manifest) -> dict[int, 
 
 
 def check(came: Came, count: int) -> None:
-    """See that each trial of a `sleeping` sweep has succeeded once with its own value, and that the best are the best.
+    """Check that each trial of a `sleeping` sweep has succeeded once with its value, and that the best are right.
 
     Raises AssertionError.
     """
@@ -145,11 +145,11 @@ def check(came: Came, count: int) -> None:
 
 
 def write_requests(audit: Path, since: datetime) -> Counter[str]:
-    """The operator's successful writes in this namespace since then, by verb and resource; Leases are left out.
+    """Return the operator's successful writes in this namespace since then, by verb and resource, except Leases.
 
     Kubernetes' own controllers are not in that log.
     """
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     with audit.open() as log:
         for event in map(json.loads, filter(lambda line: line.endswith("\n"), log)):
             what = event.get("objectRef", {})
@@ -157,16 +157,16 @@ def write_requests(audit: Path, since: datetime) -> Counter[str]:
             if what.get("namespace") != NAMESPACE or what.get("resource") == "leases" or code >= 300:
                 continue
             if event["verb"] in WRITES and datetime.fromisoformat(event["requestReceivedTimestamp"]) >= since:
-                found["/".join(filter(None, (f"{event['verb']} {what['resource']}", what.get("subresource"))))] += 1
-    return found
+                counts["/".join(filter(None, (f"{event['verb']} {what['resource']}", what.get("subresource"))))] += 1
+    return counts
 
 
 def all_writes(on: Platform) -> Counter[str]:
-    """How many writes the API server has taken of everybody, by resource, as its metrics count them.
+    """Return the number of writes by all clients of the API server, by resource, from its metrics.
 
-    Left out are what beats by the clock (Leases, the node's status) and what writes nothing (reviews, tokens).
+    Periodic writes (Leases, the node's status) and requests that write nothing (reviews, tokens) are left out.
     """
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for family in text_string_to_metric_families(on.target.run("get", "--raw", "/metrics")):
         for sample in family.samples:
             what = sample.labels
@@ -175,10 +175,10 @@ def all_writes(on: Platform) -> Counter[str]:
             resource = what["resource"]
             left_out = resource in ("leases", "nodes") or resource.endswith("reviews") or what["subresource"] == "token"
             if what["code"].startswith("2") and not left_out:
-                found[resource] += int(sample.value)
-    return found
+                counts[resource] += int(sample.value)
+    return counts
 
 
 def objects(on: Platform) -> dict[str, str]:
-    """The kinds of all objects that a sweep might have brought into being, by their uids."""
-    return {found["metadata"]["uid"]: found["kind"] for found in on.get(KINDS)}
+    """Return the kinds of all objects that a sweep could have caused, by their uids."""
+    return {object["metadata"]["uid"]: object["kind"] for object in on.get(KINDS)}

@@ -1,8 +1,8 @@
-"""What TLS inside the cluster costs: a real server behind a real gateway, and the embedded storage, with and without.
+"""Cost of TLS inside the cluster: a real server behind a real gateway, and the embedded storage, with and without.
 
 `PYTHONPATH=tests/gateway:tests/unit:tests/e2e:tests/chaos:tests/api:tests .venv/bin/python bench/tls.py`, 3 minutes.
-Everything is on loopback and measured in turns, plain and by TLS, so that other programs disturb both alike. The server
-has one core, and Envoy (one thread) the other, with the load generator.
+Everything is on loopback and measured alternately, plain and by TLS, so that other programs disturb both equally.
+The server has one core, and Envoy (one thread) the other, with the load generator.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BODY = json.dumps({"inputs": [ROW]}).encode()
 
 @contextmanager
 def serving(folder: Path, tls: Path | None) -> Iterator[tuple[Pod, int]]:
-    """The server image's program on core 0, with its process."""
+    """Program of the server image on core 0, with its process."""
     port, grpc_port = free_port(), free_port()
     argv = [sys.executable, "-m", "ultramarine_server", "serve", "--host", "127.0.0.1", "--port", str(port)]
     argv += ["--grpc-port", str(grpc_port), "--model-dir", str(folder), "--termination-log", str(folder / "log")]
@@ -49,7 +49,7 @@ def serving(folder: Path, tls: Path | None) -> Iterator[tuple[Pod, int]]:
 
 
 async def predictions(folder: Path, authority: Authority) -> None:
-    """Requests of one row through the gateway: latency, rate, and CPU time of gateway and server for each."""
+    """Send requests of one row through the gateway: latency, rate, and CPU time of gateway and server per request."""
     write_models(fitted(), folder)
     (folder / "body").write_bytes(BODY)
     authority.issue(folder / "tls", NAME)
@@ -78,14 +78,14 @@ async def predictions(folder: Path, authority: Authority) -> None:
         await gateway.stop_envoy()
         await gateway.end()
     rows = []
-    for (connections, name), found in sorted(outcomes.items()):
+    for (connections, name), attacks in sorted(outcomes.items()):
         middle = statistics.median
         rows.append(
             {
                 "by the gateway": f"{connections} connections, {name}",
-                "requests/s": f"{middle(each.rate for each in found):,.0f}",
-                "p50": f"{middle(each.percentile(0.5) for each in found) * 1000:.2f} ms",
-                "p99": f"{middle(each.percentile(0.99) for each in found) * 1000:.2f} ms",
+                "requests/s": f"{middle(outcome.rate for outcome in attacks):,.0f}",
+                "p50": f"{middle(outcome.percentile(0.5) for outcome in attacks) * 1000:.2f} ms",
+                "p99": f"{middle(outcome.percentile(0.99) for outcome in attacks) * 1000:.2f} ms",
                 "CPU of gateway and server for each": f"{middle(costs[connections, name]) * 1e6:.0f} µs",
             }
         )
@@ -93,11 +93,11 @@ async def predictions(folder: Path, authority: Authority) -> None:
 
 
 async def routed(gateway: Gateway, pod: Pod) -> int:
-    """The port of an endpoint that leads to this pod, once it answers."""
+    """Return the port of an endpoint that leads to this pod, once it answers."""
     port = free_port()
     gateway.serve(f"churn-{pod.name}", pod)
-    wanted = deployment(pod.name, 100, protocols=("http", "grpc"), tls=pod.name == "tls")
-    await gateway.use(routes(port, wanted, name=pod.name))
+    served = deployment(pod.name, 100, protocols=("http", "grpc"), tls=pod.name == "tls")
+    await gateway.use(routes(port, served, name=pod.name))
     body = Path(tempfile.mkdtemp()) / "body"
     body.write_bytes(BODY)
     for _ in range(100):
@@ -129,8 +129,8 @@ def transfers(folder: Path, authority: Authority) -> None:
                 seconds.setdefault(("put", name), []).append(put - began)
                 seconds.setdefault(("get", name), []).append(time.monotonic() - put)
     rows = []
-    for (what, name), found in seconds.items():
-        taken = statistics.median(found)
+    for (what, name), samples in seconds.items():
+        taken = statistics.median(samples)
         speed = f"{OBJECT / 2**20 / taken:,.0f} MiB/s"
         rows.append({"100 MiB, with its digest": f"{what}, {name}", "median of five": f"{taken:.2f} s", "speed": speed})
     print(table(rows))

@@ -1,7 +1,7 @@
-"""What one job costs the API server, and how soon it has a pod: counted from the API server's own audit log.
+"""Cost of one job to the API server, and its delay until it has a pod, from the API server's audit log.
 
-etcd, API server and operator are real, the latter with the chart's rights under an account of its own; hands of ours
-play people, the Job controller and the kubelets. Run it by
+etcd, API server and operator are real, the operator with the chart's rights and its own account. Users, the Job
+controller and the kubelets are simulated. Run it by
 PYTHONPATH=tests:tests/api:tests/chaos .venv/bin/python bench/writes.py
 """
 
@@ -36,7 +36,7 @@ from ultramarine_contract.storage import Storage
 from ultramarine_operator.shared.testing import until_state
 
 NAMESPACE = "writes"
-CALM_SECONDS = 3.0  # without any request of the operator's, after which nothing more comes of a life
+CALM_SECONDS = 3.0  # without a request of the operator, after which a life is complete
 READS = ("get", "list", "watch")
 NO_OUTPUT: Manifest = {"outputs": {}}
 Story = Callable[[World, str], Awaitable[None]]
@@ -44,7 +44,7 @@ Story = Callable[[World, str], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Request:
-    """One request as the API server has it on record."""
+    """Request in the API server's audit log."""
 
     who: str
     verb: str
@@ -57,20 +57,20 @@ class Request:
 
 @dataclass
 class Record:
-    """The audit log, read on from where it was read last."""
+    """Audit log, read on from the last position."""
 
     log: Path
     place: int = 0
 
     def read(self) -> list[Request]:
-        """What has come since, in this namespace, without the Lease."""
+        """Return new requests in this namespace, without the Lease."""
         with self.log.open("rb") as log:
             log.seek(self.place)
             lines = log.readlines()
         if lines and not lines[-1].endswith(b"\n"):
             lines.pop()
         self.place += sum(map(len, lines))
-        found = []
+        requests = []
         for event in map(json.loads, lines):
             what = event.get("objectRef", {})
             if what.get("namespace") == NAMESPACE and what.get("resource") != "leases":
@@ -78,18 +78,18 @@ class Record:
                 times = (_seconds(event[field]) for field in ("requestReceivedTimestamp", "stageTimestamp"))
                 who = event["user"]["username"].rsplit(":", 1)[-1]
                 code = event.get("responseStatus", {}).get("code", 0)
-                found.append(Request(who, event["verb"], resource, what.get("name", ""), code, *times))
-        return found
+                requests.append(Request(who, event["verb"], resource, what.get("name", ""), code, *times))
+        return requests
 
     async def calm(self) -> list[Request]:
-        """What has come when the operator asks for nothing more."""
-        found = self.read()
+        """Return new requests once the operator is idle."""
+        requests = self.read()
         while True:
             await asyncio.sleep(CALM_SECONDS)
             more = self.read()
-            found += more
+            requests += more
             if not any(request.who == "operator" for request in more):
-                return found
+                return requests
 
 
 def _seconds(text: str) -> float:
@@ -118,7 +118,7 @@ LIVES: dict[str, tuple[Manifest, Story]] = {
 
 
 async def costs(world: World, record: Record, title: str, number: int) -> dict[str, str]:
-    """Live one life `number` times, one after another, and count what the operator wrote."""
+    """Live one life `number` times in turn, and count the operator's writes."""
     spec, story = LIVES[title]
     counted: Counter[str] = Counter()
     for turn in range(number):
@@ -131,13 +131,13 @@ async def costs(world: World, record: Record, title: str, number: int) -> dict[s
             for request in await record.calm()
             if request.who == "operator" and request.verb not in READS
         )
-    each = ", ".join(f"{what} {times / number:.1f}" for what, times in sorted(counted.items()))
-    return {"life": title, "API writes": f"{counted.total() / number:.1f}", "of these": each.replace(".0", "")}
+    shares = ", ".join(f"{what} {times / number:.1f}" for what, times in sorted(counted.items()))
+    return {"life": title, "API writes": f"{counted.total() / number:.1f}", "of these": shares.replace(".0", "")}
 
 
 @asynccontextmanager
 async def pods_at_once(api: Api, names: list[str]) -> AsyncIterator[None]:
-    """A Job controller that does one thing: each of these Jobs has its pod as soon as a watch tells of it."""
+    """Run a Job controller that only creates the pod of each of these Jobs as soon as a watch reports it."""
     tasks = set()
 
     async def begin(job: Manifest) -> None:
@@ -168,7 +168,7 @@ WAYS = {
 
 
 async def delays(api: Api, record: Record, number: int, way: str) -> dict[str, str]:
-    """Apply `number` jobs, and read from the record when each was asked for, had a Job, and had a pod."""
+    """Apply `number` jobs, and read from the log when each was requested, had a Job, and had a pod."""
     names = [f"{way}-{turn:03}" for turn in range(number)]
     await record.calm()
 
@@ -199,14 +199,14 @@ async def delays(api: Api, record: Record, number: int, way: str) -> dict[str, s
 
 
 async def measure(kube: cluster.Cluster, token: str, storage: Storage, repeats: int, number: int) -> None:
-    """All measurements, one after another."""
+    """Run all measurements in turn."""
     config = yaml.safe_load(kube.kubeconfig.read_text())["clusters"][0]["cluster"]
     tls = ssl.create_default_context(cadata=base64.b64decode(config["certificate-authority-data"]).decode())
     headers = {"Authorization": f"Bearer {token}"}
     timeout = aiohttp.ClientTimeout(total=None)
     record = Record(kube.audit_log)
     async with aiohttp.ClientSession(timeout=timeout, read_bufsize=2**22, headers=headers) as session:
-        api = Api(config["server"], session, tls)  # by a token: who is the administrator is not on record
+        api = Api(config["server"], session, tls)  # by a token: the audit log does not record the administrator
         print(
             f"\n{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}, Kubernetes v1.37.2, ", end=""
         )
@@ -222,8 +222,8 @@ async def measure(kube: cluster.Cluster, token: str, storage: Storage, repeats: 
 
 
 @contextmanager
-def judged() -> Iterator[tuple[Ground, str]]:
-    """A bare cluster with an operator that has an account; and the token of who plays everybody else."""
+def audited() -> Iterator[tuple[Ground, str]]:
+    """Yield a bare cluster with an operator that has an account, and the token of a second account."""
     with bare(NAMESPACE) as ground:
         config = account(ground.kubectl, "operator", ground.folder)
         admit(ground.kubectl, "operator", "operator", "lease")
@@ -237,12 +237,12 @@ def judged() -> Iterator[tuple[Ground, str]]:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5, help="how often each life is lived (default 5)")
-    parser.add_argument("--jobs", type=int, default=50, help="how many jobs the delays are measured with (default 50)")
+    parser.add_argument("--repeats", type=int, default=5, help="repetitions of each life (default 5)")
+    parser.add_argument("--jobs", type=int, default=50, help="number of jobs to measure delays (default 50)")
     chosen = parser.parse_args()
-    with judged() as (ground, token):
+    with audited() as (ground, token):
         asyncio.run(measure(ground.kube, token, ground.storage, chosen.repeats, chosen.jobs))
 
 

@@ -1,4 +1,4 @@
-"""What people write by hand: FastAPI, pydantic, scikit-learn and uvicorn. `fastapi_sklearn.py FOLDER PORT`."""
+"""Server written by hand: FastAPI, pydantic, scikit-learn and uvicorn. `fastapi_sklearn.py FOLDER PORT`."""
 
 import sys
 
@@ -13,7 +13,7 @@ model = joblib.load(f"{sys.argv[1]}/model.joblib")
 
 
 class Question(BaseModel):
-    """The rows to judge."""
+    """Rows to classify."""
 
     rows: list[list[float]]
 

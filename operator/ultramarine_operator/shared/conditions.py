@@ -1,4 +1,4 @@
-"""Standard conditions: built fresh in every pass, with the old transition time kept where the state is the old one."""
+"""Standard conditions: each pass builds them, and keeps the transition time of an unchanged status."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from ultramarine_contract.meta import Manifest
 
 MAX_MESSAGE = 2000
-ENDED = ("Succeeded", "Failed", "Stopped")  # states of what runs to its end
+ENDED = ("Succeeded", "Failed", "Stopped")  # states in which a run has ended
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition as a plan states it; `status` None means Unknown."""
+    """Condition in a plan; `status` None means Unknown."""
 
     type: str
     status: bool | None
@@ -24,14 +24,14 @@ class Condition:
 
 
 def timestamp(moment: datetime) -> str:
-    """A moment as the API writes it, in whole seconds."""
+    """Return a moment as the API writes it, in whole seconds."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_timestamp(text: str) -> datetime:
-    """Read what the API wrote, with or without fractions; what the API takes for a time, and Python not, is LONG_AGO.
+    """Return the moment of an API timestamp, with or without fractions; LONG_AGO if Python cannot represent it.
 
-    Anybody who may write a status can write the year 0 or an offset of 99 hours into it.
+    A status may have the year 0 or an offset of 99 hours, which the API accepts from any writer.
     """
     try:
         read = datetime.fromisoformat(text.upper().replace("Z", "+00:00"))
@@ -41,7 +41,7 @@ def parse_timestamp(text: str) -> datetime:
 
 
 def in_words(seconds: int) -> str:
-    """A span as kubectl writes ages: 42s, 3m10s, 2h5m."""
+    """Return a span as kubectl writes ages: 42s, 3m10s, 2h5m."""
     hours, minutes, rest = seconds // 3600, seconds % 3600 // 60, seconds % 60
     if hours:
         return f"{hours}h{minutes}m"
@@ -49,7 +49,7 @@ def in_words(seconds: int) -> str:
 
 
 def merge(old: Iterable[Manifest], new: Iterable[Condition], generation: int, now: datetime) -> list[Manifest]:
-    """Write `new` as API conditions; one whose status did not change keeps its lastTransitionTime."""
+    """Return `new` as API conditions; a condition whose status did not change keeps its lastTransitionTime."""
     before = {c["type"]: c for c in old if isinstance(c, dict) and "type" in c}
     word = {True: "True", False: "False", None: "Unknown"}
     merged: list[Manifest] = []
@@ -71,7 +71,7 @@ def merge(old: Iterable[Manifest], new: Iterable[Condition], generation: int, no
 
 
 def find(status: Manifest, type: str) -> Manifest | None:
-    """The condition of that type in an object's status, or nothing."""
+    """Return the condition of that type in an object's status; None if it is absent."""
     for condition in status.get("conditions") or []:
         if isinstance(condition, dict) and condition.get("type") == type:
             return condition
@@ -79,15 +79,15 @@ def find(status: Manifest, type: str) -> Manifest | None:
 
 
 def is_true(status: Manifest, type: str) -> bool:
-    """Whether the condition of that type is there and True."""
+    """True if the condition of that type is True."""
     condition = find(status, type)
     return condition is not None and condition.get("status") == "True"
 
 
 def health(*, done: bool, failed: str = "", progress: str = "") -> tuple[Condition, ...]:
-    """The two conditions by which kstatus (Argo CD, Flux, Helm) tells done, in progress and failed apart.
+    """Return the condition by which kstatus (Argo CD, Flux, Helm) recognizes progress or failure; none if done.
 
-    Both are there only while they are true, as kstatus wants it.
+    Each of the two conditions exists only while it is True, as kstatus requires.
     """
     if failed:
         return (Condition("Stalled", True, "Failed", failed),)
@@ -97,13 +97,13 @@ def health(*, done: bool, failed: str = "", progress: str = "") -> tuple[Conditi
 
 
 def state_of(manifest: Manifest) -> str:
-    """The state of an object in one word: its own, or what its condition Ready says."""
+    """Return the state of an object in one word: status.state, or that of its condition Ready."""
     status = manifest.get("status")
     if not isinstance(status, dict) or not status:
         return "New"
     if state := status.get("state"):
         return str(state)
     ready = find(status, "Ready") or {}
-    if ready.get("reason") == "Stopped":  # by its author, who asked for no pods
+    if ready.get("reason") == "Stopped":  # by its author, with replicas: 0
         return "Stopped"
     return {"True": "Ready", "False": "NotReady"}.get(str(ready.get("status")), "Unknown")
