@@ -45,6 +45,7 @@ down: .venv/demo  ## remove what `make up` and `make demo` made, except the cach
 check: .venv/ready  ## check style, language, types, layers, generated files, documentation, chart
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python tests/language.py
 	$(BIN)/mypy
 	$(BIN)/mypy examples/quickstart/demo.py
 	$(BIN)/lint-imports
