@@ -681,8 +681,8 @@ def test_a_parameter_that_no_trial_hears_of_is_doubted():
     accepted = condition(got, "Accepted")
     assert accepted["status"] == "True"
     assert accepted["message"] == (
-        "no trial hears of spec.searchSpace.depth: neither command nor args in spec.trialTemplate.spec refer to it; "
-        "make the sweep anew with $(params.depth) there, or leave it out"
+        "no trial gets spec.searchSpace.depth: neither command nor args in spec.trialTemplate.spec refer to it; "
+        "make the sweep again with $(params.depth) there, or leave it out"
     )
     assert [(event.type, event.message) for event in got.events] == [("Warning", accepted["message"])]
     again = plan(sweep(got.status, searchSpace=space, trialTemplate=template), seen(), NOW)

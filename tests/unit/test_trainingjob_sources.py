@@ -7,7 +7,7 @@ from builders import DIGEST, NOW, PLATFORM, ended_container, job, pod, seen, swe
 from ultramarine_contract.training_records import SourceRecord, SourceTask, TerminationRecord, TrainingTask
 from ultramarine_operator.kinds.sweep.manifests import workers_job
 from ultramarine_operator.kinds.trainingjob.plan import plan
-from ultramarine_operator.shared.pods import judge
+from ultramarine_operator.shared.pods import assess
 from ultramarine_operator.shared.podspec import CONTAINER_SECURITY
 
 
@@ -86,7 +86,7 @@ def test_a_fetch_that_is_killed_for_its_memory_is_told_with_its_limit():
     spec = plan(one, seen(), NOW).apply[-1]["spec"]["template"]["spec"]
     killed = {"name": "source", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
     dead = pod(one, phase="Failed", initContainerStatuses=[killed])
-    verdict = judge({**dead, "spec": spec}, killed)
+    verdict = assess({**dead, "spec": spec}, killed)
 
     assert verdict.message.endswith("used more memory than its limit of 64Mi")
 

@@ -1,4 +1,4 @@
-"""What the pods of a TrainingJob and the workers of a Sweep have in common: code, data, command line, the pod, MLflow.
+"""Pods of a TrainingJob and workers of a Sweep: their code, data, command line and MLflow.
 
 The object may be of either kind; its spec here is that of a TrainingJob.
 """
@@ -44,7 +44,7 @@ _SLIP = re.compile(r"(?<!\$)\$[({]+ *(input|output|param|parameter)s?\.([A-Za-z0
 
 
 def source_digest(job: Job) -> str:
-    """SHA-256 over the inline source; of any other kind of source the trainer tells it."""
+    """Return the SHA-256 over the inline source; the trainer reports that of any other source."""
     return f"sha256:{content_hash(job.spec.source.inline)}" if job.spec.source and job.spec.source.inline else ""
 
 
@@ -57,7 +57,7 @@ def mlflow(former: MlflowStatus | None, platform: Platform, run_ids: Sequence[st
 
 
 def mlflow_env(platform: Platform) -> list[Manifest]:
-    """The namespace's account at the MLflow server; a server without accounts has no such Secret."""
+    """Return the namespace's account at the MLflow server; a server without accounts has no such Secret."""
     return [
         {
             "name": f"{contract.MLFLOW_PREFIX}{key}",
@@ -69,7 +69,7 @@ def mlflow_env(platform: Platform) -> list[Manifest]:
 
 
 def source_task(job: Job) -> SourceTask | None:
-    """What the trainer has to fetch before the command starts, if anything."""
+    """Return the source that the trainer has to fetch before the command starts, if any."""
     source = job.spec.source
     if source is None or source.inline:
         return None
@@ -83,11 +83,11 @@ def source_task(job: Job) -> SourceTask | None:
 
 
 def command_line(spec: TrainingJobSpec, params: Mapping[str, str], where: str, params_field: str) -> list[str]:
-    """The whole command line with its references filled in. Raises InvalidSpec for one that refers to nothing.
+    """Return the command line with its references filled in. Raises InvalidSpec for one without a target.
 
-    `where` is the field that holds the spec, and `params_field` the one that has the parameters.
+    `where` is the field that holds the spec, and `params_field` the field with the parameters.
     """
-    known: dict[str, Mapping[str, str]] = {
+    values: dict[str, Mapping[str, str]] = {
         "params": params,
         "inputs": {name: _input_place(name, source) for name, source in spec.inputs.items()},
         "outputs": {name: f"{contract.OUTPUTS_DIR}/{name}" for name in spec.outputs},
@@ -95,15 +95,15 @@ def command_line(spec: TrainingJobSpec, params: Mapping[str, str], where: str, p
     fields = {"params": params_field, "inputs": f"{where}.inputs", "outputs": f"{where}.outputs"}
 
     def fill(place: str, text: str) -> str:
-        def one(match: re.Match[str]) -> str:
+        def value(match: re.Match[str]) -> str:
             kind, name = match[1], match[2]
-            if name not in known[kind]:
+            if name not in values[kind]:
                 message = f"{place} refers to {match[0]}, but {fields[kind]} has no {name!r} (it has: "
                 remedy = "apply it again under another name, with the parameter or without the reference"
-                raise InvalidSpec(f"{message}{listed(sorted(known[kind])) or 'none'}); {remedy}")
-            return known[kind][name]
+                raise InvalidSpec(f"{message}{listed(sorted(values[kind])) or 'none'}); {remedy}")
+            return values[kind][name]
 
-        return REFERENCE.sub(one, text)
+        return REFERENCE.sub(value, text)
 
     return [
         *(fill(f"{where}.command[{i}]", text) for i, text in enumerate(spec.command)),
@@ -112,9 +112,9 @@ def command_line(spec: TrainingJobSpec, params: Mapping[str, str], where: str, p
 
 
 def check_spelling(spec: TrainingJobSpec, where: str) -> None:
-    """Raise InvalidSpec for a reference in another system's or a wrong spelling, which nothing would fill in.
+    """Raise InvalidSpec for a reference in a wrong spelling or that of another system, which nothing would fill in.
 
-    It is for an object that has not begun: a command that runs may have meant it.
+    Only for an object that has not begun: the author of a command that runs may have meant it.
     """
     for field, texts in (("command", spec.command), ("args", spec.args)):
         for i, text in enumerate(texts):
@@ -131,7 +131,7 @@ def _input_place(name: str, source: Input) -> str:
 
 
 def source_config_map(job: Job, name: str) -> Manifest | None:
-    """The inline source as a ConfigMap of that name, or nothing without any."""
+    """Return the inline source as a ConfigMap of that name; None without any."""
     if job.spec.source is None or not job.spec.source.inline:
         return None
     return {
@@ -143,12 +143,12 @@ def source_config_map(job: Job, name: str) -> Manifest | None:
 
 
 def downloads(spec: TrainingJobSpec) -> dict[str, str]:
-    """The inputs that are fetched before the command starts, name to URI."""
+    """Return the inputs that are fetched before the command starts, name to URI."""
     return {name: source.uri for name, source in spec.inputs.items() if source.mode == "Download"}
 
 
 def streams(spec: TrainingJobSpec) -> dict[str, str]:
-    """The inputs that are served to the command, name to URI."""
+    """Return the inputs that are served to the command, name to URI."""
     return {name: source.uri for name, source in spec.inputs.items() if source.mode == "Stream"}
 
 
@@ -164,10 +164,10 @@ def pod_spec(
     memory: str = "",
     more: Manifest | None = None,
 ) -> Manifest:
-    """The pod: our entry point around the user's command, locked down, with scratch space where it may write.
+    """Return the pod: the trainer around the user's command, locked down, with scratch space for its files.
 
-    `source` is the ConfigMap of inline code, `env` are more variables of ours, `memory` is a limit that is more than
-    what the spec says, and `more` are further fields of the pod.
+    `source` is the ConfigMap of inline code. `env` are further variables of the platform. `memory` is a limit above
+    that of the spec. `more` are further fields of the pod.
     """
     spec, template = job.spec, job.spec.pod_template
     folders = {
@@ -179,7 +179,7 @@ def pod_spec(
     }
     asked = spec.resources.model_dump(by_alias=True, exclude_defaults=True)
     bounded = with_disk(asked, platform.training_disk)
-    # A queue of Kueue's refuses a resource that it does not cover.
+    # A queue of Kueue refuses a resource that it does not cover.
     resources = asked if is_queued(job.manifest) else bounded
     volumes: list[Manifest] = [scratch(name, bounded) for name in folders]
     mounts: list[Manifest] = [{"name": name, "mountPath": path} for name, path in folders.items()]
@@ -221,8 +221,8 @@ def pod_spec(
                 "command": ["ultramarine-trainer"],
                 **({"args": args} if args else {}),
                 "env": [
-                    # Ours first: a $(NAME) in a value is filled in from the variables before it, so nothing of theirs
-                    # gets into the task. Names that start with ULTRAMARINE_ are refused at admission: none collides.
+                    # The platform's first: $(NAME) in a value takes the variables before it, so the author's cannot get
+                    # into the task. Names that start with ULTRAMARINE_ are refused at admission: none collides.
                     {"name": contract.ENV_TASK, "value": task.to_json()},
                     *storage_env(platform, {variable.name for variable in spec.env}),
                     {"name": contract.ENV_POD, "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
@@ -232,7 +232,7 @@ def pod_spec(
                     *(variable.model_dump(by_alias=True, exclude_none=True) for variable in spec.env),
                 ],
                 "envFrom": [
-                    *(each.model_dump(by_alias=True, exclude_defaults=True) for each in spec.env_from),
+                    *(source.model_dump(by_alias=True, exclude_defaults=True) for source in spec.env_from),
                     {"secretRef": {"name": platform.storage_secret}},  # last: of two with one key, the later one wins
                 ],
                 "resources": resources,
@@ -258,19 +258,19 @@ def plain(document: str) -> str:
 
 
 def token_volume() -> Manifest:
-    """A token that is good for nothing but telling the operator about this pod."""
+    """Return the volume of a token that serves only to report to the operator about this pod."""
     name = posixpath.basename(contract.PROGRESS_TOKEN)
     token = {"audience": contract.PROGRESS_AUDIENCE, "expirationSeconds": 3600, "path": name}
     return {"name": "token", "projected": {"sources": [{"serviceAccountToken": token}]}}
 
 
 def _source_volume(job: Job, name: str, resources: Manifest) -> Manifest | None:
-    """The volume that the code is mounted from: a ConfigMap, or the folder of the init container that fetches it."""
+    """Return the volume with the code: a ConfigMap, or the folder of the init container that fetches it."""
     source = job.spec.source
     if source is not None and source.inline:
         return {"name": "source", "configMap": {"name": name}}
     if source is not None and source.config_map is not None:
-        # Optional: a pod that hangs for a missing mount tells nobody, while the trainer names what is missing.
+        # Optional: a pod that hangs for a missing mount reports nothing, while the trainer names what is missing.
         return {"name": "source", "configMap": {"name": source.config_map.name, "optional": True}}
     if source is not None and source.git is not None and source.git.secret_ref is not None:
         return scratch("source", resources)
@@ -283,7 +283,7 @@ def _credentials(secret: str) -> Manifest:
 
 
 def _source_container(platform: Platform, source: SourceTask, resources: Manifest) -> Manifest:
-    """The init container with the credentials: of the platform's image, whatever image the command has."""
+    """Return the init container with the credentials: of the platform's image, whatever image the command has."""
     plain_resources = ("cpu", "memory", DISK)
     own = {
         kind: {name: amount for name, amount in amounts.items() if name in plain_resources}

@@ -1,4 +1,4 @@
-"""What a Sweep and the TrainingJobs that are its trials know of each other."""
+"""Names, tokens and tasks that a Sweep shares with the TrainingJobs that are its trials."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from ultramarine_contract.sweep_records import TrialTask, coordinator_name
 from ..shared.plan import Platform
 from .training import plain
 
-ANNOTATION_TRIAL = f"{GROUP}/trial"  # of a trial's TrainingJob: its TrialTask, but for the coordinator
+ANNOTATION_TRIAL = f"{GROUP}/trial"  # of a trial's TrainingJob: its TrialTask, except the coordinator
 TOKEN_KEY = "token"
 
 
 def trial_name(sweep: str, number: int) -> str:
-    """The TrainingJob of a trial."""
+    """Return the name of a trial's TrainingJob."""
     return f"{sweep}-trial-{number}"
 
 
 def coordinator_url(sweep: str, namespace: str, *, tls: bool) -> str:
-    """Where a sweep's trials find their coordinator."""
+    """Return the URL at which a sweep's trials reach their coordinator."""
     return f"http{'s' if tls else ''}://{coordinator_name(sweep)}.{namespace}.svc:{contract.SWEEP_PORT}"
 
 
 def token_secret_name(sweep: str) -> str:
-    """The Secret by which a sweep's coordinator and its trials know each other."""
+    """Return the name of the Secret by which a sweep's coordinator and its trials authenticate."""
     return f"{sweep}-sweep-token"
 
 
 def token_env(sweep: str) -> Manifest:
-    """The variable with that token."""
+    """Return the variable with that token."""
     reference = {"name": token_secret_name(sweep), "key": TOKEN_KEY}
     return {"name": contract.ENV_SWEEP_TOKEN, "valueFrom": {"secretKeyRef": reference}}
 
 
 def task_of(job: Manifest, *, tls: bool = False) -> TrialTask | None:
-    """What a TrainingJob has to tell a sweep; nothing where it is no trial.
+    """Return what a TrainingJob reports to a sweep; None if it is not a trial.
 
-    Anybody may write what makes a job look like one. Where it speaks, and with which key, follows from the owner's
-    name, and opens nothing that its author could not mount by envFrom.
+    Any author may make a job look like a trial. Its address and its key follow from the owner's name, and open nothing
+    that the author could not mount by envFrom.
     """
     meta, sweep = job["metadata"], _sweep(job)
     try:
@@ -50,7 +50,7 @@ def task_of(job: Manifest, *, tls: bool = False) -> TrialTask | None:
 
 
 def _sweep(job: Manifest) -> str:
-    """The name of the sweep that controls a TrainingJob, if one does."""
+    """Return the name of the sweep that controls a TrainingJob, if any."""
     for owner in job["metadata"].get("ownerReferences") or []:
         if owner.get("controller") and owner.get("kind") == SWEEP.kind:
             return str(owner.get("name", "")) if str(owner.get("apiVersion", "")).startswith(f"{GROUP}/") else ""
@@ -58,7 +58,7 @@ def _sweep(job: Manifest) -> str:
 
 
 def trial_env(job: Manifest, platform: Platform) -> tuple[Manifest, ...]:
-    """What the pods of a trial have beside those of another TrainingJob."""
+    """Return the variables that only the pods of a trial have."""
     if (task := task_of(job, tls=platform.tls)) is None:
         return ()
     return ({"name": contract.ENV_TRIAL, "value": plain(task.to_json())}, token_env(_sweep(job)))

@@ -18,27 +18,23 @@ facts in its status. Everything else is here. A kind with one Job has a plan of 
         match READER.outcome(job, seen, now):
             case Done(record):
                 status.image = record.image
-                return runs.finish(build, succeeded(...), status, job, now)
+                return runs.finish(build, succeeded("built"), status, now, job=job)
             case Failed() as failed:
-                return runs.finish(build, ..., status, job, now)
+                return runs.finish(build, states.failed(failed.reason, failed.message), status, now, job=job)
             case Closing() | Unanswered() as early:
-                return runs.planned(build, finishing(...), status, now, after=early.after)
-        ...
+                return runs.planned(build, finishing("Finishing", ...), status, now, after=early.after)
+        ...  # None: it goes on, and `waiting` says for what
 
-| module | contents |
-|---|---|
-| `views` | JobView, PodView: what a Job and a pod say |
-| `results` | ResultReader: how a Job ended, and its result, from a termination message or from the storage |
-| `status` | the former status, the plan that writes the next one with its events, the end, the time after it |
-| `waiting` | patience with pods that wait, and the reasons why a Job has none |
-| `queues` | changes of Jobs that exist, and queues of Kueue |
-| `registration` | ModelVersions of outputs, exactly once |
+`views` has JobView and PodView: Jobs and pods as they are read. `results` reads how a Job ended, and its result, from
+a termination message or from the storage. `status` reads the former status, plans the next one with its events, and
+ends a run. `waiting` has patience with pods that wait, and the reasons why a Job has none. `queues` changes Jobs that
+exist and respects queues of Kueue. `registration` makes ModelVersions of outputs, exactly once.
 
 This package knows no kind by name. A status field that does not validate is left out, never a reason to stop.
 """
 
 from .results import Closing, Done, Failed, Lost, Outcome, ResultReader, Unanswered, failed
-from .status import SOON, after_end, end, failure, former, planned, seconds_between, time_to_live
+from .status import SOON, after_end, end, failure, finish, former, planned, seconds_between
 from .views import JobView, PodView, first_trouble
 
 __all__ = [
@@ -56,9 +52,9 @@ __all__ = [
     "end",
     "failed",
     "failure",
+    "finish",
     "first_trouble",
     "former",
     "planned",
     "seconds_between",
-    "time_to_live",
 ]

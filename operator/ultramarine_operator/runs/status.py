@@ -101,15 +101,35 @@ def end(status: RunStatus, job: JobView | None, now: datetime, start: str = "") 
 
     `start` is the start of a run whose first pod was never seen.
     """
-    finish = job.end(now) if job else timestamp(now)
+    completion = job.end(now) if job else timestamp(now)
     status.start_time = status.start_time or (job.first_started if job else "") or start or None
-    status.completion_time = finish
-    status.duration = in_words(seconds_between(status.start_time, finish))
+    status.completion_time = completion
+    status.duration = in_words(seconds_between(status.start_time, completion))
 
 
 def seconds_between(start: str | None, end: str) -> int:
     """Return the whole seconds between two times of the API; 0 without a start."""
     return max(int((parse_timestamp(end) - parse_timestamp(start)).total_seconds()), 0) if start else 0
+
+
+def finish(
+    obj: Obj[Any],
+    state: State,
+    status: RunStatus,
+    now: datetime,
+    *,
+    job: JobView | None = None,
+    goes_on: bool = False,
+    warning: str = "",
+) -> Plan:
+    """Return the plan of the pass that ends a run; the status has the time of the end, by the clock of `job`.
+
+    With `goes_on` children still run: the next pass deletes them, once the status says that the run has ended.
+    """
+    if status.completion_time is None:
+        end(status, job, now)
+    after = SOON if goes_on else time_to_live(obj, status.completion_time, now)
+    return planned(obj, state, status, now, after=after, warning=warning)
 
 
 def after_end(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 
 from ultramarine_contract import common as contract
@@ -62,76 +62,64 @@ class Verdict:
 
     @property
     def sentence(self) -> str:
-        """What happened and what to do, in one line."""
+        """Return what happened and the remedy, in one line."""
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
 MAX_FAILURE = {"reason": 256, "message": 4096, "tail": 8192, "hint": 1024}  # characters, as in the schemas
 
 
-def failure(verdict: Verdict) -> Manifest:
-    """A verdict as status.failure, cut to what the schema admits: a status that is too long would not be written."""
-    names = {"exit_code": "exitCode"}
-    found = {names.get(name, name): value for name, value in asdict(verdict).items() if value not in (None, "")}
-    return found | {name: found[name][:limit] for name, limit in MAX_FAILURE.items() if name in found}
-
-
 def statuses(pod: Manifest) -> list[Manifest]:
-    """The statuses of init and main containers, in the order in which they run."""
+    """Return the statuses of init and main containers, in the order in which they run."""
     status = pod.get("status") or {}
     return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
 
 
 def is_running(pod: Manifest) -> bool:
-    """Whether its main containers run."""
+    """True if its main containers run."""
     status = pod.get("status") or {}
     return status.get("phase") == "Running" and not pod["metadata"].get("deletionTimestamp")
 
 
 def is_ready(pod: Manifest) -> bool:
-    """Whether it takes requests."""
+    """True if it accepts requests."""
     conditions = (pod.get("status") or {}).get("conditions") or []
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions) and is_running(pod)
 
 
-def failures(found: Iterable[Manifest]) -> list[Manifest]:
-    """Those of these pods that have failed."""
-    return [pod for pod in found if (pod.get("status") or {}).get("phase") == "Failed"]
-
-
 def is_disrupted(pod: Manifest) -> bool:
-    """Whether Kubernetes took it away: evicted, preempted, or its node gone."""
+    """True if Kubernetes took it away: evicted, preempted, or its node gone."""
     conditions = (pod.get("status") or {}).get("conditions") or []
     return any(c.get("type") == "DisruptionTarget" and c.get("status") == "True" for c in conditions)
 
 
 def created(pod: Manifest) -> datetime:
-    """When the API server took it in."""
+    """Return the time at which the API server created it."""
     return parse_timestamp(pod["metadata"]["creationTimestamp"])
 
 
 def started(pod: Manifest) -> str | None:
-    """When the kubelet took it up, as the API writes it."""
+    """Return the time at which the kubelet accepted it, as the API writes it."""
     start = (pod.get("status") or {}).get("startTime")
     return str(start) if start else None
 
 
 def node_index(pod: Manifest) -> int:
-    """Which of its Job's nodes the pod is."""
+    """Return the pod's completion index in its Job; 0 for any other pod."""
     meta = pod["metadata"]
-    told = (meta.get("labels") or {}).get(INDEX) or (meta.get("annotations") or {}).get(INDEX) or "0"
-    return int(told) if str(told).isdigit() else 0
+    index = (meta.get("labels") or {}).get(INDEX) or (meta.get("annotations") or {}).get(INDEX) or "0"
+    return int(index) if str(index).isdigit() else 0
 
 
 def finished(pod: Manifest) -> str | None:
-    """When the last of its containers ended, as the API writes it; None while one runs."""
+    """Return the end of its last container, as the API writes it; None while one runs."""
     ends = [((status.get("state") or {}).get("terminated") or {}).get("finishedAt") for status in statuses(pod)]
-    told = [str(end) for end in ends if end]
-    return max(told) if told and len(told) == len(ends) else None
+    times = [str(end) for end in ends if end]
+    return max(times) if times and len(times) == len(ends) else None
 
 
 def record(pod: Manifest, container: str) -> TerminationRecord | None:
-    """What our image's entry point said last in that container, or nothing."""
+    """Return the record that the trainer left in that container's termination message; None without one."""
     for status in statuses(pod):
         ended = (status.get("state") or {}).get("terminated") or {}
         if status.get("name") == container and ended:
@@ -143,20 +131,20 @@ def record(pod: Manifest, container: str) -> TerminationRecord | None:
 
 
 def trouble(pod: Manifest) -> Trouble | None:
-    """Why a pod is not running and will not by waiting a moment; None for a pod on its way."""
+    """Return why a pod does not run and will not without a change; None for a pod on its way."""
     name = pod["metadata"]["name"]
     for condition in (pod.get("status") or {}).get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            said = condition.get("message", "")
+            message = condition.get("message", "")
             correction = "ask for less in its resources.requests, or add a node"
-            if "node affinity/selector" in said:
+            if "node affinity/selector" in message:
                 serving = (pod["metadata"].get("labels") or {}).get(LABEL_KIND) in PLACED_AS_SERVERS
                 author = "" if serving else "spec.podTemplate.nodeSelector, spec.podTemplate.affinity or "
                 corrected = f"correct {author}the chart's {'serving' if serving else 'training'}.nodeSelector"
                 both = f"{correction}, or {corrected}"
-                correction = both if "Insufficient" in said else f"{corrected}, or add a node"
+                correction = both if "Insufficient" in message else f"{corrected}, or add a node"
             reason = str(condition.get("reason") or "Unschedulable")
-            return Trouble(reason, f"no node takes pod {name}: {said}; {correction}")
+            return Trouble(reason, f"no node takes pod {name}: {message}; {correction}")
     for status in statuses(pod):
         waiting = (status.get("state") or {}).get("waiting") or {}
         reason = waiting.get("reason", "")
@@ -165,21 +153,21 @@ def trouble(pod: Manifest) -> Trouble | None:
     return None
 
 
-def _waiting_sentence(pod: Manifest, status: Manifest, reason: str, said: str) -> str:
+def _waiting_sentence(pod: Manifest, status: Manifest, reason: str, message: str) -> str:
     name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
     if reason in IMAGE_REASONS:
         remedy = "check the image's name, and that the node may pull it"
-        return f"cannot pull image {status.get('image') or '?'} for pod {name}: {said}; {remedy}"
-    if (missing := re.search(r'(secret|configmap) "([^"]+)" not found', said)) is not None:
+        return f"cannot pull image {status.get('image') or '?'} for pod {name}: {message}; {remedy}"
+    if (missing := re.search(r'(secret|configmap) "([^"]+)" not found', message)) is not None:
         what = {"secret": "Secret", "configmap": "ConfigMap"}[missing[1]]
         return f"{what} {missing[2]} not found in {namespace}; create it, the pod then starts by itself"
     if reason == "CrashLoopBackOff" and (last := crashing(pod)) is not None:
         return f"pod {name} keeps failing: {last.sentence}"
-    return f"pod {name} cannot start: {said or reason}"
+    return f"pod {name} cannot start: {message or reason}"
 
 
 def crashing(pod: Manifest) -> Verdict | None:
-    """Why a pod that Kubernetes keeps restarting failed last; None for one that is well or has not failed yet."""
+    """Return why a pod that Kubernetes keeps restarting failed last; None for one that has not failed."""
     if (pod.get("status") or {}).get("reason") == EVICTED:
         return _evicted(pod)
     for status in statuses(pod):
@@ -188,12 +176,12 @@ def crashing(pod: Manifest) -> Verdict | None:
         for state in (status.get("state") or {}, status.get("lastState") or {}):
             ended = state.get("terminated")
             if ended and ended.get("exitCode") != 0:
-                return judge(pod, {**status, "state": {"terminated": ended}})
+                return assess(pod, {**status, "state": {"terminated": ended}})
     return None
 
 
 def terminated(pod: Manifest) -> Manifest | None:
-    """The status of the first container of a pod that ended badly, or nothing."""
+    """Return the status of the first container of a pod that ended with an error; None without one."""
     for status in statuses(pod):
         ended = (status.get("state") or {}).get("terminated")
         if ended and ended.get("exitCode") != 0:
@@ -202,7 +190,7 @@ def terminated(pod: Manifest) -> Manifest | None:
 
 
 def is_last(job: Manifest, failures: Sequence[Manifest]) -> bool:
-    """Whether Kubernetes makes no more pods for a Job of which these have failed: it goes by rules, and then counts."""
+    """True if Kubernetes makes no more pods for a Job after these failures: by its rules first, then by their count."""
     spec, counts = job["spec"], job.get("status") or {}
     actions = [_action(pod, (spec.get("podFailurePolicy") or {}).get("rules") or []) for pod in failures]
     counted = max(actions.count("Count"), int(counts.get("failed") or 0))
@@ -210,62 +198,63 @@ def is_last(job: Manifest, failures: Sequence[Manifest]) -> bool:
 
 
 def _action(pod: Manifest, rules: Iterable[Manifest]) -> str:
-    """What follows from a failed pod, by the first rule of a podFailurePolicy that matches it."""
+    """Return the action on a failed pod, by the first rule of a podFailurePolicy that matches it."""
     return next((str(rule["action"]) for rule in rules if _matches(pod, rule)), "Count")
 
 
 def _matches(pod: Manifest, rule: Manifest) -> bool:
-    if (wanted := rule.get("onExitCodes")) is None:
+    if (exit_codes := rule.get("onExitCodes")) is None:
         conditions = (pod.get("status") or {}).get("conditions") or []
-        there = {(condition.get("type"), condition.get("status")) for condition in conditions}
-        return any((each["type"], each.get("status", "True")) in there for each in rule.get("onPodConditions") or [])
-    name, is_in = wanted.get("containerName"), wanted["operator"] == "In"
+        present = {(condition.get("type"), condition.get("status")) for condition in conditions}
+        patterns = rule.get("onPodConditions") or []
+        return any((pattern["type"], pattern.get("status", "True")) in present for pattern in patterns)
+    name, is_in = exit_codes.get("containerName"), exit_codes["operator"] == "In"
     ended = [
         (status.get("state") or {}).get("terminated") or {}
         for status in statuses(pod)
         if name in (None, status["name"])
     ]
     codes = [end["exitCode"] for end in ended if end.get("exitCode")]
-    return any((code in wanted["values"]) == is_in for code in codes)
+    return any((code in exit_codes["values"]) == is_in for code in codes)
 
 
 def verdict(pod: Manifest) -> Verdict:
-    """Judge a failed pod by its first failed container, or by what the kubelet says of the whole pod."""
+    """Return why a pod failed, by its first failed container, or by the kubelet's message on the whole pod."""
     whole = pod.get("status") or {}
     if whole.get("reason") == EVICTED:
         return _evicted(pod)
     status = terminated(pod)
     if status is not None:
-        return judge(pod, status)
+        return assess(pod, status)
     reason = str(whole.get("reason") or "PodFailed")
     message = str(whole.get("message") or f"pod {pod['metadata']['name']} failed without saying why")
     return Verdict(reason, pod["metadata"]["name"], None, message, "", "")
 
 
 def _evicted(pod: Manifest) -> Verdict:
-    """Judge a pod that the kubelet ended: its containers know nothing of why they were killed."""
-    name, said = str(pod["metadata"]["name"]), str(pod["status"].get("message") or "").strip().rstrip(".")
+    """Return why the kubelet evicted a pod: its containers do not know why they were killed."""
+    name, why = str(pod["metadata"]["name"]), str(pod["status"].get("message") or "").strip().rstrip(".")
     status = terminated(pod)
-    tail = judge(pod, status).tail if status else ""
-    if _OVER_LIMIT.search(said):
-        message = f"pod {name} was evicted, since it wrote more to the node's disk than its limit: {said}"
+    tail = assess(pod, status).tail if status else ""
+    if _OVER_LIMIT.search(why):
+        message = f"pod {name} was evicted, since it wrote more to the node's disk than its limit: {why}"
         return Verdict(EVICTED, name, None, message, tail, f"raise resources.limits.{DISK}, or make it write less")
-    message = f"pod {name} was evicted: {said or 'its node ran out of something'}"
+    message = f"pod {name} was evicted: {why or 'its node ran out of a resource'}"
     return Verdict(EVICTED, name, None, message, tail, "ask for what it needs in resources.requests")
 
 
-def judge(pod: Manifest, status: Manifest) -> Verdict:
-    """Judge one terminated container by the kubelet's word and by the record that our images leave."""
+def assess(pod: Manifest, status: Manifest) -> Verdict:
+    """Return why one container failed, by the kubelet's reason and by the record that the trainer leaves."""
     ended = status["state"]["terminated"]
     name = str(pod["metadata"]["name"])
     code = ended.get("exitCode")
-    said = str(ended.get("message") or "")
+    last = str(ended.get("message") or "")
     try:
-        record = TerminationRecord.from_json(said)
+        record = TerminationRecord.from_json(last)
         reason, message, tail, code = record.reason, record.message, record.tail, record.exit_code or code
         words = record.words[:LONGEST]
-    except ValueError:  # an image that is not ours, or killed before it could speak: the kubelet gives the log's end
-        reason, message, tail, words = "", "", said, ""
+    except ValueError:  # a foreign image, or killed before it could write a record: the kubelet gives the log's end
+        reason, message, tail, words = "", "", last, ""
     kubelets = str(ended.get("reason") or "Error")
     if kubelets == OUT_OF_MEMORY:
         limit = _memory_limit(pod, str(status.get("name")))
@@ -278,14 +267,14 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
             "raise resources.limits.memory, or make it use less",
         )
     if kubelets in ("StartError", "ContainerCannotRun"):
-        if not _LACKS_PROGRAM.search(said):  # the node's trouble, which another attempt may not meet
-            message = f"container {status.get('name')} of pod {name} cannot start: {said}"
+        if not _LACKS_PROGRAM.search(last):  # trouble of the node, which another attempt may not meet
+            message = f"container {status.get('name')} of pod {name} cannot start: {last}"
             return Verdict(kubelets, name, code, message, "", "see the events of the pod")
         return Verdict(
             IMAGE_NOT_SUITABLE,
             name,
             code,
-            f"image {status.get('image')} cannot start our entry point: {said}",
+            f"image {status.get('image')} cannot start our entry point: {last}",
             "",
             "build the image FROM the platform's trainer image, or leave spec.image out",
         )
@@ -305,7 +294,7 @@ def judge(pod: Manifest, status: Manifest) -> Verdict:
 
 
 def command_failed(namespace: str, pod: str, message: str) -> str:
-    """What to do about a command that failed in this pod of ours, if only its name and the message are known."""
+    """Return the remedy for a command that failed in a pod, if only its name and the message are known."""
     hint = HINTS["CommandFailed"].format(log=f"kubectl -n {namespace} logs {pod} -c {TRAINER}")
     return _with_remedy(hint, message)
 
@@ -315,11 +304,11 @@ def _with_remedy(hint: str, message: str) -> str:
 
 
 def _log_of(pod: Manifest, container: str) -> str:
-    """The command that shows what a container which has ended wrote."""
+    """Return the command that shows the log of a container that has ended."""
     meta, logs = pod["metadata"], f"kubectl -n {pod['metadata']['namespace']} logs"
     if (pod.get("spec") or {}).get("restartPolicy", "Always") != "Never":
         return f"{logs} {meta['name']} -c {container} --previous"
-    # A pod of a Job is not restarted: another one comes, and this one stays as it is until somebody deletes it.
+    # A pod of a Job is not restarted: another one comes, and this one stays until it is deleted.
     job = (meta.get("labels") or {}).get(JOB_NAME)
     if job and meta.get("deletionTimestamp"):
         return f"{logs} -l {JOB_NAME}={job} -c {container} --prefix --tail=-1"
@@ -342,7 +331,7 @@ HINTS = {
 
 
 def _storage_secret(pod: Manifest) -> str:
-    """The Secret that a pod of ours takes its storage keys from."""
+    """Return the Secret from which a pod takes its storage keys."""
     spec = pod.get("spec") or {}
     for container in [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]:
         for source in container.get("envFrom") or []:
@@ -359,7 +348,7 @@ def _memory_limit(pod: Manifest, container: str) -> str:
 
 
 def image_digest(pod: Manifest, container: str) -> str:
-    """The image that a container really runs, as the node resolved it."""
+    """Return the image that a container really runs, as the node resolved it."""
     for status in statuses(pod):
         if status.get("name") == container:
             return str(status.get("imageID") or "")

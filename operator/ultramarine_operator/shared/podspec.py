@@ -29,28 +29,28 @@ CONTAINER_SECURITY: Manifest = {
 
 
 def pull_secrets(platform: Platform) -> Manifest:
-    """The pod's Secrets for a private registry, if the installation has any."""
+    """Return the pod's Secrets for a private registry, if the installation has any."""
     names = [{"name": name} for name in platform.image_pull_secrets]
     return {"imagePullSecrets": names} if names else {}
 
 
 def placed(defaults: Manifest, own: Manifest | None = None) -> Manifest:
-    """The author's fields of a pod, with the installation's labels of nodes and tolerations besides."""
+    """Return the author's fields of a pod, together with the installation's node labels and tolerations."""
     own = own or {}
     selector = {**defaults.get("nodeSelector", {}), **own.get("nodeSelector", {})}
     chosen = own.get("tolerations", [])
-    tolerations = [*chosen, *(each for each in defaults.get("tolerations", []) if each not in chosen)]
+    tolerations = [*chosen, *(default for default in defaults.get("tolerations", []) if default not in chosen)]
     fields = {"nodeSelector": selector, "tolerations": tolerations}
     return {**own, **{name: value for name, value in fields.items() if value}}
 
 
 def outside_env(platform: Platform, authors: Collection[str] = ()) -> list[Manifest]:
-    """Proxies, and the file with authorities, except variables that the author sets."""
+    """Return proxies and the file with authorities, except variables that the author sets."""
     return [dict(variable) for variable in platform.pods.env if variable["name"] not in authors]
 
 
 def storage_env(platform: Platform, authors: Collection[str] = ()) -> list[Manifest]:
-    """Where the object storage is, and the way to it; who we are there comes from the storage Secret."""
+    """Return the address of the object storage and the proxies; the keys come from the storage Secret."""
     own = platform.tls and platform.storage_confined
     authority = [{"name": contract.ENV_STORAGE_CA, "value": f"{contract.TLS_DIR}/{AUTHORITY}"}] if own else []
     return [
@@ -62,9 +62,9 @@ def storage_env(platform: Platform, authors: Collection[str] = ()) -> list[Manif
 
 
 def tls_volumes(platform: Platform, *servers: str) -> list[Manifest]:
-    """The authority by which a pod knows the platform, and the certificates of what it is itself, if TLS is on.
+    """Return the volumes of the platform's authority and of the pod's own certificates, if TLS is on.
 
-    The authorities of what lies outside come first, if the installation has any.
+    The authorities of external services come first, if the installation has any.
     """
     outside = _optional(platform.pods.ca)
     if not platform.tls:
@@ -75,7 +75,7 @@ def tls_volumes(platform: Platform, *servers: str) -> list[Manifest]:
 
 
 def _optional(source: Manifest) -> list[Manifest]:
-    """The volume of that source: without it the program says what is missing, while a pod would hang in silence."""
+    """Return the volume of that source; optional, so that the program reports what is missing and no pod hangs."""
     return [{"name": "ca", **{kind: {**what, "optional": True} for kind, what in source.items()}}] if source else []
 
 
@@ -84,13 +84,13 @@ def _certificate(server: str) -> Manifest:
 
 
 def tls_mounts(platform: Platform, server: str = "") -> list[Manifest]:
-    """Where a container finds the authority or, if it serves, its certificate beside it; and authorities of others."""
+    """Return the mounts of the authority or, for a server, of its certificate; and of external authorities."""
     own = [{"name": f"tls-{server}" if server else "authority", "mountPath": contract.TLS_DIR, "readOnly": True}]
     return [*ca_mounts(platform), *(own if platform.tls else [])]
 
 
 def ca_mounts(platform: Platform) -> list[Manifest]:
-    """Where a container finds the authorities of what lies outside, if the installation has any."""
+    """Return the mount of the authorities of external services, if the installation has any."""
     return [{"name": "ca", "mountPath": contract.CA_DIR, "readOnly": True}] if platform.pods.ca else []
 
 
@@ -98,9 +98,9 @@ DISK = "ephemeral-storage"
 
 
 def with_disk(resources: Manifest, limit: str) -> Manifest:
-    """Resources with a limit on the node's disk: the author's own, or else `limit`, of which nothing is reserved.
+    """Return resources with a limit on the node's disk: the author's own, otherwise `limit` with a request of 0.
 
-    Nothing is, said in so many words: a request that is left out is as large as the limit.
+    The request is explicit, since a request that is left out is as large as the limit.
     """
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
     if not limit or DISK in limits:
@@ -111,6 +111,6 @@ def with_disk(resources: Manifest, limit: str) -> Manifest:
 
 
 def scratch(name: str, resources: Manifest) -> Manifest:
-    """A folder on the node's disk that may grow as large as the whole pod."""
+    """Return the volume of a folder on the node's disk that may grow as large as the pod's limit."""
     most = (resources.get("limits") or {}).get(DISK)
     return {"name": name, "emptyDir": {"sizeLimit": str(most)} if most else {}}

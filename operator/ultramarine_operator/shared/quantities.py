@@ -20,8 +20,8 @@ QUANTITY = re.compile(r"([+-]?[0-9]+[.]?[0-9]*(?:[eE][+-]?[0-9]+)?)([KMGTPE]i|[m
 
 
 def amount(quantity: str) -> Decimal:
-    """The number that a quantity stands for. Raises ValueError for what is none."""
+    """Return the number of a quantity. Raises ValueError for any other text."""
     match = QUANTITY.fullmatch(quantity)
     if match is None:
-        raise ValueError(f"{quantity!r} is no quantity")
+        raise ValueError(f"{quantity!r} is not a quantity")
     return Decimal(match[1]) * _UNITS[match[2]]

@@ -60,7 +60,7 @@ def share(pod: Manifest) -> Share | None:
     ended = parse_timestamp(pods.finished(pod) or _last_transition(pod) or timestamp(began)) if over else None
     leaves = None
     if (gone := parse_timestamp(str(pod["metadata"].get("deletionTimestamp") or ""))) > EPOCH:
-        ended = ended or gone  # on a node that is lost it goes on terminating for ever
+        ended = ended or gone  # on a node that is lost it terminates forever
         grace = min(int(pod["metadata"].get("deletionGracePeriodSeconds") or 0), MAX_GRACE)
         leaves = gone - timedelta(seconds=grace)
     record = pods.record(pod, pods.TRAINER) if over else None
@@ -111,52 +111,52 @@ def _number(quantity: object) -> float:
         return 0.0
 
 
-def is_due(known: Manifest | None, shares: Iterable[Share], now: datetime) -> bool:
+def is_due(former: Manifest | None, shares: Iterable[Share], now: datetime) -> bool:
     """True if the usage is worth a write of its own: a pod is about to vanish, or the last count is an hour old."""
     shares = list(shares)
-    counted = parse_timestamp(str((known or {}).get("countedUntil") or ""))
-    if any(each.leaves is not None and each.leaves > counted and each.seconds(counted, now) for each in shares):
+    counted = parse_timestamp(str((former or {}).get("countedUntil") or ""))
+    if any(share.leaves is not None and share.leaves > counted and share.seconds(counted, now) for share in shares):
         return True
-    since = counted if known else min((each.began for each in shares), default=now)
-    return now - since >= REFRESH and any(each.seconds(counted, now) for each in shares)
+    since = counted if former else min((share.began for share in shares), default=now)
+    return now - since >= REFRESH and any(share.seconds(counted, now) for share in shares)
 
 
-def advanced(known: Manifest | None, shares: Iterable[Share], now: datetime, *, over: bool = False) -> Manifest | None:
+def advanced(former: Manifest | None, shares: Iterable[Share], now: datetime, *, over: bool = False) -> Manifest | None:
     """Return the usage with all that `shares` add between its `countedUntil` and `now`; None for no usage yet.
 
     When the object is `over`, the measured CPU of its pods counts too, if that is more than they reserved: this once,
     since no pod runs afterwards.
     """
-    counted = parse_timestamp(str((known or {}).get("countedUntil") or ""))
-    days: dict[str, list[float]] = {str(day["day"]): _amounts(day) for day in (known or {}).get("days") or []}
-    total = _amounts(known or {})
+    counted = parse_timestamp(str((former or {}).get("countedUntil") or ""))
+    days: dict[str, list[float]] = {str(day["day"]): _amounts(day) for day in (former or {}).get("days") or []}
+    total = _amounts(former or {})
     added, until = False, now.replace(microsecond=0)  # as it is written
-    for each in shares:
-        end = min(each.ended, until) if each.ended else until
-        if over and each.ended:  # by its node's clock
-            end = min(each.ended, until + MAX_SKEW)
+    for share in shares:
+        end = min(share.ended, until) if share.ended else until
+        if over and share.ended:  # by its node's clock
+            end = min(share.ended, until + MAX_SKEW)
             until = max(until, end)
-        parts = list(_parts(each, counted, end))
-        if over and each.excess:
-            parts.append((end.strftime("%Y-%m-%d"), (each.excess, 0.0, 0.0)))
+        parts = list(_parts(share, counted, end))
+        if over and share.excess:
+            parts.append((end.strftime("%Y-%m-%d"), (share.excess, 0.0, 0.0)))
         for day, amounts in parts:
             added |= any(amounts)
             for sums in (total, days.setdefault(day, [0.0, 0.0, 0.0])):
                 for i, value in enumerate(amounts):
                     sums[i] = min(sums[i] + value, MAX_TOTAL)
     if not added:
-        return known
+        return former
     kept = sorted(days)[-MAX_DAYS:]
     return {**_written(total), "countedUntil": timestamp(until), "days": [{"day": d} | _written(days[d]) for d in kept]}
 
 
-def _parts(each: Share, since: datetime, end: datetime) -> Iterable[tuple[str, Amounts]]:
+def _parts(share: Share, since: datetime, end: datetime) -> Iterable[tuple[str, Amounts]]:
     """The seconds of CPU, GPU and memory by the day, in UTC."""
-    begin = max(since, each.began)
+    begin = max(since, share.began)
     while begin < end:
         midnight = datetime(begin.year, begin.month, begin.day, tzinfo=UTC) + timedelta(days=1)
         seconds = (min(end, midnight) - begin).total_seconds()
-        cpu, gpu, memory = (amount * seconds for amount in each.reserved)
+        cpu, gpu, memory = (amount * seconds for amount in share.reserved)
         yield begin.strftime("%Y-%m-%d"), (cpu, gpu, memory)
         begin = midnight
 

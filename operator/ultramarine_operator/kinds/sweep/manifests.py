@@ -39,27 +39,29 @@ COORDINATOR = "coordinator"  # the container
 COORDINATOR_RESOURCES = with_disk(
     {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "4Gi"}}, "10Gi"
 )
-LABEL_ROLE = f"{GROUP}/role"  # which of a sweep's pods the Service leads to
+LABEL_ROLE = f"{GROUP}/role"  # of the pods that the Service selects
 RETRIES = 100  # of the coordinator, which goes on from its journal
-DEADLINE_GRACE = 120  # seconds for its beginning and its end, with pictures
+
+DEADLINE_GRACE = 120  # seconds for its start and its end, with pictures
 RETRIES_EACH = 6  # of a worker
-KILLED = 137  # by the kernel, as a rule for a trial that used more memory than there is
+
+KILLED = 137  # exit code after SIGKILL, usually of a trial that ran out of memory
 GPU = "/gpu"
 MAX_TAG = 500  # characters that every release of MLflow takes
 
 
 def trial_of(sweep: Sweep) -> Trial:
-    """The sweep as a job whose spec is the template of its trials."""
+    """Return the sweep as a job whose spec is the template of its trials."""
     return Obj(sweep.manifest, sweep.spec.trial_template.spec)
 
 
 def prefix(sweep: Sweep, platform: Platform) -> str:
-    """Where all of this very sweep is stored: the uid keeps a later one of the same name apart."""
+    """Return the folder of all that this sweep stores; its uid keeps a later sweep of the same name apart."""
     return prefix_of(platform, sweep.namespace, sweep.name, sweep.uid)
 
 
 def prefix_of(platform: Platform, namespace: str, name: str, uid: str) -> str:
-    """Where a sweep of that name and uid stores."""
+    """Return the folder of a sweep of that name and uid."""
     return f"s3://{platform.storage_bucket}/{namespace}/sweeps/{name}/{uid}/"
 
 
@@ -80,17 +82,17 @@ def token_secret_name(sweep: Sweep) -> str:
 
 
 def token_secret(sweep: Sweep) -> GenerateSecret:
-    """By what the workers know the coordinator, and it them."""
+    """Return the Secret by which workers and coordinator authenticate."""
     return GenerateSecret(tuple(child_metadata(sweep.manifest, token_secret_name(sweep)).items()), (trials.TOKEN_KEY,))
 
 
 def source_config_map(sweep: Sweep) -> Manifest | None:
-    """The inline source as a ConfigMap, or nothing without any."""
+    """Return the inline source as a ConfigMap; None without any."""
     return training.source_config_map(trial_of(sweep), source_name(sweep))
 
 
 def coordinator_service(sweep: Sweep) -> Manifest:
-    """Where the workers find the coordinator, ready or not: whether it answers they see themselves."""
+    """Return the Service of the coordinator, ready or not: the workers see by themselves if it answers."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -104,19 +106,19 @@ def coordinator_service(sweep: Sweep) -> Manifest:
 
 
 def objectives(sweep: Sweep) -> list[Manifest]:
-    """What to make small or large, as the spec has it."""
-    each = [sweep.spec.objective] if sweep.spec.objective else sweep.spec.objectives or []
-    return [objective.model_dump(by_alias=True, exclude_none=True) for objective in each]
+    """Return the objectives as the spec has them."""
+    objectives = [sweep.spec.objective] if sweep.spec.objective else sweep.spec.objectives or []
+    return [objective.model_dump(by_alias=True, exclude_none=True) for objective in objectives]
 
 
 def can_pause(sweep: Sweep) -> bool:
-    """Whether a trial that is ended early may go on later."""
+    """True if a trial that is ended early may go on later."""
     early, checkpoint = sweep.spec.early_termination, sweep.spec.trial_template.spec.checkpoint
     return bool(early and early.type in ("asha", "hyperband") and checkpoint and checkpoint.enabled)
 
 
 def best_output(sweep: Sweep) -> str:
-    """The output that registerBest is about, or nothing."""
+    """Return the output that registerBest registers; empty without any."""
     outputs = sweep.spec.trial_template.spec.outputs
     if sweep.spec.register_best is None or not outputs:
         return ""
@@ -124,33 +126,33 @@ def best_output(sweep: Sweep) -> str:
 
 
 def stored(sweep: Sweep, best: BestTrial, platform: Platform) -> dict[str, OutputRecord]:
-    """The outputs that a trial has stored, by name; what is not where the sweep's trials store is not believed."""
+    """Return the outputs that a trial has stored, by name; those outside the trials' folder do not count."""
     where = prefix(sweep, platform)
     if has_pod_per_trial(sweep):
         name = trials.trial_name(sweep.name, best.trial)
         where = f"s3://{platform.storage_bucket}/{sweep.namespace}/trainingjobs/{name}/"
     expected = sweep.spec.trial_template.spec.outputs
     return {
-        name: one
-        for name, one in best.outputs.items()
-        if name in expected and one.uri.startswith(where) and len(one.uri) <= MAX_URI
+        name: output
+        for name, output in best.outputs.items()
+        if name in expected and output.uri.startswith(where) and len(output.uri) <= MAX_URI
     }
 
 
 def best_format(sweep: Sweep) -> str:
-    """The format that this output is to have, or nothing where no output is registered."""
+    """Return the format that this output is to have; empty if no output is registered."""
     outputs, name = sweep.spec.trial_template.spec.outputs, best_output(sweep)
     return (outputs[name].format or contract.AUTO) if name else ""
 
 
 def max_trials(sweep: Sweep, grid: int | None) -> int:
-    """How many trials there can be: a grid has no more than its points. 0 where nothing bounds them."""
+    """Return the maximum number of trials: a grid has no more than its points. 0 for no limit."""
     bounds = [n for n in (sweep.spec.limits.max_trials, grid) if n]
     return min(bounds, default=0)
 
 
 def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence[str]) -> SweepTask:
-    """What the coordinator has to do, with `most` trials."""
+    """Return the coordinator's task, with `most` trials."""
     spec, raw = sweep.spec, sweep.manifest["spec"]
     budget, stopping, trial = spec.budget, spec.early_termination, spec.trial_template.spec
     return SweepTask(
@@ -158,7 +160,7 @@ def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence
         uid=sweep.uid,
         prefix=prefix(sweep, platform),
         objectives=tuple(objectives(sweep)),
-        space=raw["searchSpace"],  # as it was written: what a number or a text is, is not ours to guess
+        space=raw["searchSpace"],  # as written, so that numbers and strings stay what they are
         algorithm={"type": spec.algorithm.type, "seed": spec.algorithm.seed},
         early_termination=stopping.model_dump(by_alias=True, exclude_none=True) if stopping else None,
         warm_start=tuple(warm_start),
@@ -180,12 +182,12 @@ def sweep_task(sweep: Sweep, platform: Platform, most: int, warm_start: Sequence
 
 
 def has_pod_per_trial(sweep: Sweep) -> bool:
-    """Whether each trial is a TrainingJob."""
+    """True if each trial is a TrainingJob."""
     return sweep.spec.execution == "PodPerTrial"
 
 
 def _mlflow_tags(sweep: Sweep, platform: Platform) -> dict[str, str]:
-    """Who runs what, by the names that a TrainingJob's run has for it."""
+    """Return user and source as MLflow tags, by the names that a TrainingJob's run has for them."""
     trial = trial_of(sweep)
     source, command = training.source_task(trial) or SourceTask(), [*trial.spec.command, *trial.spec.args]
     tags = {
@@ -197,17 +199,17 @@ def _mlflow_tags(sweep: Sweep, platform: Platform) -> dict[str, str]:
 
 
 def _cpus(spec: TrainingJobSpec) -> float:
-    """What a trial reserves: a request that is left out is as large as the limit."""
-    told = spec.resources.requests.get("cpu", spec.resources.limits.get("cpu", 0))
-    return float(amount(str(told)))
+    """Return the CPUs that a trial reserves: a request that is left out is as large as the limit."""
+    cpus = spec.resources.requests.get("cpu", spec.resources.limits.get("cpu", 0))
+    return float(amount(str(cpus)))
 
 
 def _gpus(spec: TrainingJobSpec) -> float:
-    return float(sum(amount(str(each)) for name, each in spec.resources.limits.items() if name.endswith(GPU)))
+    return float(sum(amount(str(count)) for name, count in spec.resources.limits.items() if name.endswith(GPU)))
 
 
 def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manifest:
-    """The Job whose pod suggests and leases; another pod goes on from the journal."""
+    """Return the Job whose pod suggests trials and leases them; another pod goes on from the journal."""
     tokens: list[Manifest] = [training.token_volume()] if task.progress else []
     mounts: list[Manifest] = [{"name": "tmp", "mountPath": "/tmp"}, *([training.TOKEN_MOUNT] if task.progress else [])]
     mounts += tls_mounts(platform, "sweep")
@@ -219,7 +221,7 @@ def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manife
         "enableServiceLinks": False,
         "securityContext": POD_SECURITY,
         **placed(platform.pods.training),
-        # Whoever may push the workers aside would stop them all by its pod.
+        # A pod that may preempt the workers would stop them all by preempting the coordinator.
         **({"priorityClassName": template.priority_class_name} if template.priority_class_name else {}),
         "containers": [
             {
@@ -243,7 +245,7 @@ def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manife
         ],
         "volumes": [scratch("tmp", COORDINATOR_RESOURCES), *tokens, *tls_volumes(platform, "sweep")],
     }
-    # The coordinator keeps the deadline. Where none comes to that, for whatever reason, Kubernetes does a little later.
+    # The coordinator keeps the deadline. If it cannot, Kubernetes does a little later.
     last = {"activeDeadlineSeconds": task.deadline_seconds + DEADLINE_GRACE} if task.deadline_seconds else {}
     return {
         "apiVersion": "batch/v1",
@@ -253,7 +255,7 @@ def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manife
             "suspend": sweep.spec.suspend,
             **last,
             "backoffLimit": RETRIES,
-            "podReplacementPolicy": "Failed",  # two would only take the journal away from each other
+            "podReplacementPolicy": "Failed",  # two would only take the journal from each other
             "podFailurePolicy": {"rules": _failure_rules(COORDINATOR)},
             "template": {
                 "metadata": {"labels": {**child_labels("Sweep", sweep.name), LABEL_ROLE: COORDINATOR}},
@@ -264,7 +266,7 @@ def coordinator_job(sweep: Sweep, task: SweepTask, platform: Platform) -> Manife
 
 
 def workers_job(sweep: Sweep, platform: Platform, params: Sequence[str], most: int) -> Manifest:
-    """The Job whose pods run one trial after another; Indexed, since only then may their number change."""
+    """Return the Job whose pods run one trial after another; Indexed, since only then may their number change."""
     count = workers(sweep, most)
     return {
         "apiVersion": "batch/v1",
@@ -277,7 +279,7 @@ def workers_job(sweep: Sweep, platform: Platform, params: Sequence[str], most: i
             "parallelism": count,
             "completionMode": "Indexed",
             "podReplacementPolicy": "Failed",
-            # Who was killed while a trial ran may go on with the next one: it is the trial that failed.
+            # A worker that was killed while a trial ran may go on with the next one: the trial has failed.
             "podFailurePolicy": {"rules": [*_failure_rules(TRAINER), _on_exit("Ignore", TRAINER, KILLED)]},
             "template": {
                 "metadata": {"labels": child_labels("Sweep", sweep.name)},
@@ -288,13 +290,13 @@ def workers_job(sweep: Sweep, platform: Platform, params: Sequence[str], most: i
 
 
 def workers(sweep: Sweep, most: int) -> int:
-    """How many pods run trials."""
+    """Return the number of pods that run trials."""
     return min(sweep.spec.limits.parallel_trials, most or sweep.spec.limits.parallel_trials)
 
 
 def _failure_rules(container: str) -> list[Manifest]:
     return [
-        # An eviction is nobody's fault: it does not count against backoffLimit.
+        # An eviction is not the pod's fault: it does not count against backoffLimit.
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         _on_exit("FailJob", container, contract.EXIT_DO_NOT_RETRY),
     ]
@@ -331,19 +333,19 @@ def _worker_pod(sweep: Sweep, platform: Platform, params: Sequence[str]) -> Mani
 
 
 def command(sweep: Sweep, params: Sequence[str]) -> list[str]:
-    """The command line of a trial, in which only the parameters of the search space are still to be filled in.
+    """Return the command line of a trial, in which only the parameters of the search space are not filled in.
 
-    Raises InvalidSpec for a reference to what is not there.
+    Raises InvalidSpec for a reference without a target.
     """
     spec = sweep.spec.trial_template.spec
-    known: Mapping[str, str] = {**spec.parameters, **{name: f"$(params.{name})" for name in params}}
-    return training.command_line(spec, known, "spec.trialTemplate.spec", "spec.searchSpace")
+    values: Mapping[str, str] = {**spec.parameters, **{name: f"$(params.{name})" for name in params}}
+    return training.command_line(spec, values, "spec.trialTemplate.spec", "spec.searchSpace")
 
 
 def unused(sweep: Sweep) -> str:
-    """What to say of parameters that no trial's command gets, or nothing: it gets them by reference only.
+    """Return a warning of parameters without a reference in the command; empty without any.
 
-    One that decides by `when` whether others are there needs no reference of its own.
+    A parameter that decides by `when` about others needs no reference of its own.
     """
     spec, space = sweep.spec.trial_template.spec, sweep.spec.search_space
     referred = {match[2] for text in (*spec.command, *spec.args) for match in training.REFERENCE.finditer(text)}
@@ -353,18 +355,18 @@ def unused(sweep: Sweep) -> str:
     where = ", ".join(f"spec.searchSpace.{name}" for name in names)
     remedy = ", ".join(f"$(params.{name})" for name in names)
     return (
-        f"no trial hears of {where}: neither command nor args in spec.trialTemplate.spec refer to it; make the sweep "
-        f"anew with {remedy} there, or leave it out"
+        f"no trial gets {where}: neither command nor args in spec.trialTemplate.spec refer to it; make the sweep "
+        f"again with {remedy} there, or leave it out"
     )
 
 
 def unlearned(sweep: Sweep) -> str:
-    """What to say of known trials where nobody looks at them, or nothing."""
+    """Return a warning of a warm start that the algorithm ignores; empty without any."""
     type = sweep.spec.algorithm.type
     if not sweep.spec.algorithm.warm_start_from or type not in BLIND:
         return ""
     return (
-        f"spec.algorithm.warmStartFrom changes nothing, since {type} learns from no trial; make the sweep anew with "
+        f"spec.algorithm.warmStartFrom changes nothing, since {type} learns from no trial; make the sweep again with "
         "tpe, gp, cmaes or nsga2, or leave it out"
     )
 

@@ -194,8 +194,11 @@ def _planned(
     delete: tuple[Ref, ...] = (),
     after: timedelta | None = None,
 ) -> Plan:
-    warning = "; ".join(filter(None, (unused(sweep), unlearned(sweep))))
-    return runs.planned(sweep, state, facts, now, create=create, delete=delete, after=after, warning=warning)
+    return runs.planned(sweep, state, facts, now, create=create, delete=delete, after=after, warning=_warning(sweep))
+
+
+def _warning(sweep: Sweep) -> str:
+    return "; ".join(filter(None, (unused(sweep), unlearned(sweep))))
 
 
 def _over(sweep: Sweep, seen: Seen, search: Search, own: Own, facts: SweepStatus, now: datetime) -> Plan:
@@ -284,8 +287,7 @@ def _ended_badly(sweep: Sweep, job: JobView | None, verdict: pods.Verdict, facts
 
 
 def _ended(sweep: Sweep, state: states.State, facts: SweepStatus, now: datetime) -> Plan:
-    """The status says so first; children that still run are deleted after that."""
-    return _planned(sweep, state, facts, now, after=runs.SOON)
+    return runs.finish(sweep, state, facts, now, goes_on=True, warning=_warning(sweep))
 
 
 def _failed(sweep: Sweep, job: JobView, failed: Failed, facts: SweepStatus, now: datetime) -> Plan:

@@ -149,8 +149,8 @@ def _trouble(status: Manifest) -> Mapping[str, str] | None:
 def answer(sweep: Sweep, summary: SweepSummary, child: Child) -> Manifest | None:
     """Return the reply to a coordinator's report.
 
-    It has the number of trials that may run, the ends of trials that it still waits for, and the paused trials that
-    are held, so that their pods go.
+    It has the number of trials that may run, the ends of trials that the coordinator awaits, and the paused trials
+    whose jobs are held.
     """
     if not has_pod_per_trial(sweep):
         return None

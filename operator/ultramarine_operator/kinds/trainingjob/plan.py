@@ -246,11 +246,7 @@ def _give_up(job: Job, verdict: pods.Verdict, child: JobView, facts: TrainingJob
     """End a job that Kubernetes would go on with. The status says so first; its Job is deleted after that."""
     status.end(facts, child, now)
     facts.failure = runs.failure(verdict)
-    return runs.planned(job, states.failed(verdict.reason, verdict.sentence), facts, now, after=runs.SOON)
-
-
-def _ended(job: Job, state: states.State, facts: TrainingJobStatus, now: datetime) -> Plan:
-    return runs.planned(job, state, facts, now, after=runs.time_to_live(job, facts.completion_time, now))
+    return runs.finish(job, states.failed(verdict.reason, verdict.sentence), facts, now, goes_on=True)
 
 
 def _complete(
@@ -303,7 +299,7 @@ def _succeeded(
     message = f"registered {', '.join(versions.values())}" if versions else uploaded
     if record.unread and not facts.metrics:
         message = f"{message}; status.metrics is empty: {record.unread[:MAX_UNREAD]}"
-    return _ended(job, states.succeeded(message), facts, now)
+    return runs.finish(job, states.succeeded(message), facts, now)
 
 
 def _output(output: contract.OutputRecord, version: str | None) -> OutputStatus:
@@ -331,7 +327,7 @@ def _failed(job: Job, child: JobView, failed: Failed, facts: TrainingJobStatus, 
     facts.pod = verdict.pod or facts.pod
     if verdict.reason == STOPPED_EARLY and task_of(job.manifest) is not None:
         status.end(facts, child, now)
-        return _ended(job, states.stopped(verdict.message), facts, now)
+        return runs.finish(job, states.stopped(verdict.message), facts, now)
     return _failed_for(job, child, verdict, facts, now)
 
 
@@ -340,4 +336,4 @@ def _failed_for(
 ) -> Plan:
     status.end(facts, child, now)
     facts.failure = runs.failure(verdict)
-    return _ended(job, states.failed(facts.failure.reason, verdict.sentence), facts, now)
+    return runs.finish(job, states.failed(facts.failure.reason, verdict.sentence), facts, now)

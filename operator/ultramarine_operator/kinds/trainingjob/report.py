@@ -17,7 +17,7 @@ def read(body: bytes) -> Progress:
         raise ValueError(f"more than a status has room for: {METRIC_LIMIT} metrics")
     if not all(len(name) <= METRIC_NAME_LIMIT and name.isprintable() for name in progress.metrics):
         raise ValueError(
-            f"naming a metric by what is no name: {METRIC_NAME_LIMIT} characters, and none that is unprintable"
+            f"naming a metric in a way that does not fit: at most {METRIC_NAME_LIMIT} printable characters"
         )
     return progress
 
