@@ -1,4 +1,4 @@
-"""The tables of docs/security.md follow from the tests, and what is installed is pinned."""
+"""The lists of docs/security.md follow from the tests, and what is installed is pinned."""
 
 from __future__ import annotations
 
@@ -15,29 +15,26 @@ ROOT = Path(__file__).parents[2]
 WORDS = 'asset="a", threat="t", control="c"'
 
 
-def test_an_attack_has_a_row_with_all_tests_that_repeat_it():
-    """One test says what the attack is of, and each one marked with it stands in its row."""
+def test_an_attack_has_one_item_however_many_tests_repeat_it():
+    """One test describes the attack, and others repeat it by its name."""
     first = f'@pytest.mark.attack("client/x", {WORDS})\ndef test_one(): ...'
     second = '@pytest.mark.attack("client/x")\nasync def test_two(): ...'
-    assert threats.tables({"a.py": first, "b.py": second}) == {
-        "client": "| asset | threat | control | test |\n|---|---|---|---|\n"
-        "| a | t | c | `a.py::test_one`, `b.py::test_two` |\n"
-    }
+    assert threats.lists({"a.py": first, "b.py": second}) == {"client": "- **a**: t. *Control*: c. (`client/x`)\n"}
 
 
 @pytest.mark.parametrize(
     ("marks", "why"),
     [
-        (['"client/x"'], "one test says"),
-        (['"client/x", asset="a", threat="t"'], "one test says"),
+        (['"client/x"'], "no test of client/x has"),
+        (['"client/x", asset="a", threat="t"'], "no test of client/x has"),
         ([f'"client/x", {WORDS}', f'"client/x", {WORDS}'], "described twice"),
     ],
 )
 def test_an_attack_is_described_once(marks, why):
-    """An attack without words, or with two descriptions, is an error of who marked it."""
+    """An attack without words, or with two descriptions, is an error that names the attack."""
     source = "\n".join(f"@pytest.mark.attack({mark})\ndef test_it(): ..." for mark in marks)
     with pytest.raises(ValueError, match=why):
-        threats.tables({"a.py": source})
+        threats.lists({"a.py": source})
 
 
 @pytest.mark.attack(

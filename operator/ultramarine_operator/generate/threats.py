@@ -1,4 +1,4 @@
-"""The tables in docs/security.md: a row for each attack that tests are marked with."""
+"""The lists in docs/security.md: an item for each attack that tests are marked with."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = Path("docs", "security.md")
-TABLE = re.compile(r"(<!-- attacks: (\w+) -->\n).*?(<!-- end of attacks -->)", re.DOTALL)
-COLUMNS = ("asset", "threat", "control")
+LIST = re.compile(r"(<!-- attacks: (\w+) -->\n).*?(<!-- end of attacks -->)", re.DOTALL)
+WORDS = {"asset", "threat", "control"}
 
 
 def page() -> str:
-    """The page as it is, with each attacker's table by the tests as they are now."""
+    """Return the page with each attacker's list, as the tests are now."""
     sources = {str(path.relative_to(ROOT)): path.read_text() for path in sorted((ROOT / "tests").rglob("*.py"))}
-    written = tables(sources)
-    text = TABLE.sub(lambda place: place[1] + written.pop(place[2]) + place[3], (ROOT / PAGE).read_text())
+    written = lists(sources)
+    text = LIST.sub(lambda place: place[1] + written.pop(place[2]) + place[3], (ROOT / PAGE).read_text())
     if written:
-        raise ValueError(f"no place in {PAGE} for the attacks of {', '.join(written)}")
+        raise ValueError(f"{PAGE} has no place for the attacks of {', '.join(written)}; add <!-- attacks: NAME -->")
     return text
 
 
-def tables(sources: dict[str, str]) -> dict[str, str]:
-    """Each attacker's table, from the tests' sources by their paths."""
-    words: dict[str, dict[str, str]] = {}
+def lists(sources: dict[str, str]) -> dict[str, str]:
+    """Return each attacker's list, from the tests' sources by their paths."""
+    described: dict[str, dict[str, str]] = {}
     tests: dict[str, list[str]] = defaultdict(list)
     for path, source in sources.items():
-        for attack, named, test in _marks(source):
-            tests[attack].append(f"`{path}::{test}`")
-            if named and attack in words:
+        for attack, words, test in _marks(source):
+            tests[attack].append(f"{path}::{test}")
+            if words and attack in described:
                 raise ValueError(f"{attack} is described twice, the second time at {path}::{test}")
-            if named:
-                words[attack] = named
-    rows: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+            if words:
+                described[attack] = words
+    items: dict[str, list[str]] = defaultdict(list)
     for attack, proofs in tests.items():
-        if set(words.get(attack, ())) != set(COLUMNS):
-            raise ValueError(f"of {attack} one test says {', '.join(COLUMNS)}: {', '.join(proofs)}")
-        cells = [words[attack][column] for column in COLUMNS]
-        rows[attack.partition("/")[0]].append((*cells, ", ".join(proofs)))
-    head = f"| {' | '.join(COLUMNS)} | test |\n|---|---|---|---|\n"
-    return {group: head + "".join(f"| {' | '.join(row)} |\n" for row in sorted(rows[group])) for group in rows}
+        words = described.get(attack, {})
+        if set(words) != WORDS:
+            raise ValueError(f"no test of {attack} has asset, threat and control; add them at {', '.join(proofs)}")
+        item = f"- **{words['asset']}**: {words['threat']}. *Control*: {words['control']}. (`{attack}`)\n"
+        items[attack.partition("/")[0]].append(item)
+    return {attacker: "".join(sorted(items[attacker])) for attacker in items}
 
 
 def _marks(source: str) -> Iterator[tuple[str, dict[str, str], str]]:
-    """Each mark of an attack, with the words that it brings and the test that it stands on."""
+    """Yield each mark of an attack with its words and its test."""
     for node in ast.walk(ast.parse(source)) if "@pytest.mark.attack(" in source else ():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for mark in node.decorator_list:
