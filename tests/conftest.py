@@ -17,7 +17,7 @@ settings.load_profile("repeatable")
 MARKS = {
     "slow": "`make test-all` alone runs it: faster tests keep the promise in `make test`, or few changes touch it",
     "long": "`make chaos` alone runs it: the same promises under many more faults",
-    "attack": "an attacker's attempt that is refused: an item of docs/security.md, whose words stand at one of its tests",
+    "attack": "an attempt of an attacker that is refused: an item of docs/security.md, described at one of its tests",
     "exclusive": "needs the whole cluster: runs after the end-to-end tests that share it",
 }
 left_out = pytest.StashKey[Counter[str]]()
