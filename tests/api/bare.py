@@ -108,13 +108,13 @@ class Api:
         self.run("apply", "-f", "-", *how, *(["--dry-run=server"] if dry else []), input="\n---\n".join(texts))
 
     def refusal(self, *manifests: Manifest) -> str:
-        """What kubectl says on applying manifests that must be refused."""
+        """Return kubectl's message for manifests that must be refused."""
         with pytest.raises(Refused) as caught:
             self.apply(*manifests, dry=True)
         return str(caught.value)
 
     def verdict(self, manifest: Manifest) -> str:
-        """What the API server says of a manifest, without keeping it: nothing if it takes it.
+        """Return the API server's message for a manifest without storing it; empty if it is valid.
 
         `kubectl apply` shows the same words, at fifty times the cost. What exists already is exchanged.
         """

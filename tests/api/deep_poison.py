@@ -57,7 +57,7 @@ def _rollouts() -> Values:
 
 
 def _deployments() -> Values:
-    """What the status remembers of each deployment."""
+    """Yield invalid records of deployments in a status."""
     entry = schema("OnlineEndpoint", "status")["properties"]["deployments"]["items"]["properties"]
     fields = {name: from_schema(child) for name, child in entry.items() if name != "name"}
     names = st.lists(st.sampled_from([*DEPLOYMENTS, "other"]), unique=True, max_size=4)
@@ -70,7 +70,7 @@ def _deployments() -> Values:
 
 
 def _artifacts() -> Values:
-    """What a Model remembers of versions that may never have been."""
+    """Yield records of a Model about versions that may never have existed."""
     one = st.fixed_dictionaries(
         {"version": st.sampled_from(["1", "2", "3", "99", "0", ""]), "uri": st.sampled_from([*PLACES, "", "s3://"])},
         optional={"deleting": st.booleans()},
@@ -81,7 +81,7 @@ def _artifacts() -> Values:
 
 
 def _compiled() -> Values:
-    """What is known of a compiling that goes on, and the Job's own status."""
+    """Yield records of a running compilation, and statuses of its Job."""
     figures = from_schema(schema("ModelVersion", "status")["properties"]["compiled"])
     words = ["Compiled", "Compiling", "CompileFailed", "ParityFailed", "NotAsked", "Odd", ""]
     status = st.fixed_dictionaries({}, optional={"compiled": figures, "conditions": _conditions("Compiled", words)})
@@ -135,7 +135,7 @@ def _routes() -> Values:
 
 
 def _autoscalers() -> Values:
-    """What Kubernetes' own autoscaler says, and numbers of pods that somebody else has asked for."""
+    """Yield statuses of a HorizontalPodAutoscaler, and numbers of pods that another client has set."""
     status = st.fixed_dictionaries(
         {"desiredReplicas": st.integers(0, 2**31 - 1)},
         optional={"conditions": _conditions("ScalingActive", ["FailedGetResourceMetric", ""])},
@@ -150,7 +150,7 @@ def _autoscalers() -> Values:
 
 
 def _answers() -> Values:
-    """What the gateway says of the endpoint."""
+    """Yield answers of the gateway about the endpoint."""
     figures = DeploymentFigures(requests=10, latency=((1.0, 5),), rate=1.0, concurrency=1.0).document()
     whole = json.loads(json.dumps(RouteState("0", pod="gateway-0", ready={"blue": 1}).document()))
     whole["figures"] = {name: json.loads(json.dumps(figures)) for name in DEPLOYMENTS}

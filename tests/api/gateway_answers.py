@@ -21,7 +21,7 @@ POD = "gateway-0"
 
 @dataclass
 class Answers:
-    """What the gateway says: what is true, or the bytes that an endpoint's name stands for here."""
+    """Answers of the gateway: the truth, or the bytes that an endpoint's name stands for here."""
 
     api: Api
     odd: dict[str, bytes] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Answers:
         return self.odd.get(endpoint) or json.dumps({"endpoints": {endpoint: self.truth(endpoint)}}).encode()
 
     def truth(self, endpoint: str) -> Manifest:
-        """How it routes, by the ConfigMap that is there now; each deployment is busy and has a pod."""
+        """Return the routing by the present ConfigMap; each deployment is busy and has a pod."""
         answer = self.api.http.get(CONFIG_MAP.path(self.api.namespace, f"{endpoint}-routes"))
         routes = routes_in(answer.json()) if answer.is_success else None
         if routes is None:

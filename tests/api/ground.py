@@ -42,7 +42,7 @@ def where(manifest: Manifest) -> Where:
 
 @dataclass
 class Ground:
-    """What the examples of a property share; each uses names of its own and leaves nothing behind."""
+    """Ground of a property's examples; each example uses its own names and leaves nothing behind."""
 
     api: Api
     operator: Operator
@@ -111,7 +111,7 @@ class Ground:
                     self.delete(where(found))
 
     def quarrel(self) -> str:
-        """What the operator's log has to say of bugs since the last look; nothing as long as all is well."""
+        """Return new bugs in the operator's log; empty as long as all is well."""
         with self.operator.log.open() as log:
             log.seek(self._read)
             news = log.read()
@@ -209,7 +209,7 @@ class Ground:
         return made
 
     def end(self, name: str) -> dict[str, Any]:
-        """What there is of one object and its children, without what differs between two that ended alike."""
+        """Return one object and its children, without the differences between two equal end states."""
         found = [item for item in self.all() if item["metadata"]["name"].startswith(name)]
         uids = [item["metadata"]["uid"] for item in found]
         end = {}
@@ -252,7 +252,7 @@ def _stable(value: Any, generation: int | None) -> Any:
 
 
 def difference(got: Any, wanted: Any, place: str = "") -> list[str]:
-    """Where two ends differ."""
+    """Return the difference between two end states."""
     if isinstance(got, dict) and isinstance(wanted, dict):
         keys = sorted(got.keys() | wanted.keys())
         return [line for key in keys for line in difference(got.get(key), wanted.get(key), f"{place}.{key}")]

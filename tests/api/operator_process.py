@@ -84,7 +84,7 @@ class Operator:
 
     @property
     def leads(self) -> bool:
-        """Whether it says that it holds the Lease."""
+        """True if it reports that it holds the Lease."""
         return self.metric("ultramarine_leader") == 1
 
     def send(self, number: signal.Signals) -> None:
@@ -130,7 +130,7 @@ class Operator:
         return self.metrics().get(name, 0.0)
 
     def passes(self, kind: str) -> float:
-        """How many passes over objects of a kind this process has ended."""
+        """Return the number of passes over objects of a kind that this process has ended."""
         return self.metric(f'ultramarine_reconciles_total{{kind="{kind}",outcome="ok"}}')
 
     def writes(self) -> Counter[str]:
@@ -145,7 +145,7 @@ class Operator:
 
 @dataclass
 class Node:
-    """What a node and the Job controller would do, by hand."""
+    """Node and Job controller, simulated by hand."""
 
     api: Api
     store: ObjectStore

@@ -81,7 +81,7 @@ def _times() -> Values:
 
 
 def last_words() -> Values:
-    """What a container may leave: records of ours with something else in one place, and what is no record."""
+    """Yield termination messages: records with one wrong part, and texts that are not records."""
     paths = st.sampled_from(
         [(a,) for a in RECORD]
         + [("outputs", "model"), ("metrics", "accuracy"), ("metrics", "a" * 300), ("outputs", "other")]
@@ -278,5 +278,5 @@ def poisons() -> Values:
 
 
 def ends() -> Values:
-    """How the only pod of a Job ends: its exit code and its last words."""
+    """Yield ends of a Job's only pod: exit codes and termination messages."""
     return st.tuples(st.sampled_from([0, 1, 203]), last_words())

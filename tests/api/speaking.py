@@ -110,7 +110,7 @@ def succeed(api: Api, number: int, loss: float) -> None:
 
 
 def is_in(api: Api, word: str) -> bool:
-    """Whether the Sweep is in that state."""
+    """True if the Sweep is in that state."""
     return status(api, "sw", "hpo").get("state") == word
 
 
@@ -165,7 +165,7 @@ class RealCoordinator:
 
     @property
     def last_words(self) -> str:
-        """What it said at its end; nothing before that."""
+        """Return its termination message; empty before its end."""
         if self.process is None or self.process.poll() is None:
             return ""
         assert self.process.returncode == 0, (self.folder / "said").read_text()[-4000:]
@@ -173,5 +173,5 @@ class RealCoordinator:
 
 
 def uids(jobs: dict[int, Manifest]) -> dict[int, str]:
-    """Who they are, so that one that was made anew is another."""
+    """Return the uids, which differ after a recreation."""
     return {number: job["metadata"]["uid"] for number, job in jobs.items()}

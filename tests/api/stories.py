@@ -37,7 +37,7 @@ def there(api: Api, kind: str, name: str) -> Manifest | None:
 
 
 def reasons(api: Api, name: str) -> set[str]:
-    """What the events about objects of a name say, in words for programs; each comes after the status it is about."""
+    """Return the reasons of the events about objects of a name; each event comes after its status."""
     return {event["reason"] for event in api.all("events") if event["involvedObject"]["name"] == name}
 
 
@@ -55,7 +55,7 @@ def trained(api: Api, node: Node, name: str) -> None:
 
 
 def ready(api: Api, version: str) -> bool:
-    """Whether a ModelVersion can be served."""
+    """True if a ModelVersion can be served."""
     return is_true(status(api, "mv", version), "Ready")
 
 
@@ -67,5 +67,5 @@ def flood(api: Api, first: int, last: int) -> None:
 
 
 def jobs(api: Api) -> int:
-    """How many TrainingJobs have their Job."""
+    """Return the number of TrainingJobs that have their Job."""
     return len(api.all("jobs"))

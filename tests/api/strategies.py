@@ -58,13 +58,13 @@ def compiled(pattern: str) -> re.Pattern[str]:
 
 
 def pattern_of(schema: Manifest) -> re.Pattern[str] | None:
-    """What a text must match."""
+    """Return the pattern of a string."""
     found = _found(schema, r"(?<!!)self\.matches\(r?'(.*)'\)$")
     return compiled(found[1]) if found else None
 
 
 def key_pattern_of(schema: Manifest) -> tuple[re.Pattern[str], int] | None:
-    """What the keys of a map must match, and their greatest length."""
+    """Return the pattern of a map's keys, and their maximum length."""
     found, size = _found(schema, r"key\.matches\('(.*?)'\)"), _found(schema, r"size\(key\) <= (\d+)")
     return (compiled(found[1]), int(size[1]) if size else SHORT) if found else None
 

@@ -72,7 +72,7 @@ def test_what_breaks_a_rule_is_refused_in_words(empty, kind, rule):
 
 
 def test_no_nodes_are_not_several(empty):
-    """Who asks for no node is told the least number, and nothing of what several nodes need."""
+    """A job with nodes: 0 is refused with the minimum, and without hints about several nodes."""
     said = empty.refusal(
         whole(TJ, {"spec": {"nodes": 0, "framework": None, "processesPerNode": None, "elastic": None}})
     )
@@ -89,7 +89,7 @@ def test_no_nodes_are_not_several(empty):
 )
 @pytest.mark.parametrize(("kind", "change"), CHANGES)
 def test_what_is_fixed_stays(stored, kind, change):
-    """What decides a result cannot be changed or removed later; the refusal names the field and the way out."""
+    """A field that decides a result cannot be changed or removed; the refusal names the field and the remedy."""
     answer = stored.verdict(placed(whole(kind), change.path, change.value))
 
     assert f"{change.path[-1]} cannot be changed; make a new object with another name" in answer
@@ -99,7 +99,7 @@ def test_what_is_fixed_stays(stored, kind, change):
     ("kind", "patch"), [(kind, patch) for kind, material in MATERIALS.items() for patch in material.free]
 )
 def test_what_is_free_can_be_changed(stored, kind, patch):
-    """What steers an object can be changed at any time."""
+    """A field that steers an object can be changed at any time."""
     assert stored.verdict(whole(kind, {"spec": patch})) == ""
 
 

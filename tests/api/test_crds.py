@@ -1,4 +1,4 @@
-"""What kubectl makes of our kinds: explain, columns, short names, waiting."""
+"""Features of kubectl for each kind: explain, columns, short names, waiting."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def table(api: Api, *what: str) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("kind", KIND)
 def test_a_whole_status_is_taken_and_shown_in_columns(api, kind):
-    """What the operator writes through the status subresource is kept whole, and kubectl shows it in the columns."""
+    """A status written through the subresource is stored completely, and kubectl shows it in the columns."""
     short, status, manifest = KIND[kind].short, whole_status(kind), whole(kind)
     api.apply(manifest)
     api.status(short, manifest["metadata"]["name"], status)

@@ -95,7 +95,7 @@ class Gateway:
         self.processes.append(subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log))
 
     def state(self, endpoint: str) -> dict[str, Any]:
-        """What GET /routes says of one endpoint."""
+        """Return the answer of GET /routes about one endpoint."""
         with suppress(httpx.TransportError):
             found: dict[str, Any] = httpx.get(f"http://127.0.0.1:{self.port}/routes").json()["endpoints"]
             return found.get(endpoint, {})

@@ -79,7 +79,7 @@ def test_the_golden_routes_are_kept_to_the_letter(known, api):
     ],
 )
 def test_the_rules_of_gateway_api_are_in_force(known, api, spoil, refusal):
-    """What is admitted is admitted by rules that refuse the same with one number wrong."""
+    """Each rule that admits a route refuses the same route with one wrong number."""
     http, _ = golden(api)
     spoil(http["spec"]["rules"][-1])
 
@@ -182,7 +182,7 @@ def test_a_gateway_that_refuses_is_told_and_what_answers_goes_on(api, operator):
 
 
 def test_routes_at_rest_are_not_written_again_and_a_strangers_edit_is_undone(api, operator):
-    """What the server fills in by default is no difference; weights that somebody else wrote are."""
+    """A default of the server is not a difference; weights that another client wrote are."""
     served(api, [BLUE])
     eventually("both routes are there", lambda: routed_to(api) == ["blue"])
     accept(api)
@@ -213,7 +213,7 @@ def test_a_route_of_somebody_elses_is_left_alone(api, operator):
 
 
 def test_without_such_gateways_the_operator_does_not_ask_for_routes(api, replica):
-    """Where the chart names none, nothing of Gateway API is listed or watched: there is no right for it, either."""
+    """If the chart names none, routes of Gateway API are neither listed nor watched, without any right to them."""
     operator: Operator = replica("plain")
     operator.start()
     served(api, [BLUE])

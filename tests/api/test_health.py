@@ -234,7 +234,7 @@ def test_helm_waits_for_a_job_to_its_end(api, operator, node, helm_install):
 
 
 def test_helm_does_not_take_an_untouched_object_for_done(helm_install):
-    """Where no operator runs, `helm install --wait` runs into its time-out, and says for what it waited."""
+    """Without an operator `helm install --wait` times out, and its message names the object."""
     done = subprocess.run([*helm_install, "3s"], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "TrainingJob" in done.stderr, done.stderr

@@ -29,7 +29,7 @@ def pair(replica: Callable[..., Operator]) -> tuple[Operator, Operator]:
 
 
 def writes(api: Api, name: str) -> list[tuple[datetime, str]]:
-    """What the API server has on record as written by that service account, but for the Lease."""
+    """Return the writes of that service account in the audit log, except those of the Lease."""
     found = []
     for line in api.cluster.audit_log.read_text().splitlines():
         entry = json.loads(line)
@@ -46,7 +46,7 @@ def writes(api: Api, name: str) -> list[tuple[datetime, str]]:
 
 
 def lease(api: Api) -> Manifest:
-    """What the Lease says now."""
+    """Return the spec of the Lease."""
     spec: Manifest = json.loads(api.run("get", LEASE, "-o", "json"))["spec"]
     return spec
 

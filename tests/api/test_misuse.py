@@ -62,7 +62,7 @@ def examples(share: float, each: float = 1.0) -> Callable[[Any], Any]:
 def judged(
     api: Api, kind: str, manifest: Manifest | str, validation: str = "Strict", name: str = ""
 ) -> tuple[int, Manifest]:
-    """How the server answers to a new object, or to one in place of `name`; it keeps nothing of it."""
+    """Return the server's answer to a new object, or to a replacement of `name`, without storing it."""
     answer = api.http.request(
         "PUT" if name else "POST",
         KIND[kind].resource.path(api.namespace, name),
@@ -251,7 +251,7 @@ def named(kind: str, name: str, spec: Manifest, **meta: Any) -> Manifest:
 
 
 def observed(found: Manifest) -> bool:
-    """Whether an object's status speaks of its present spec."""
+    """True if an object's status describes its present spec."""
     return bool(found) and (found.get("status") or {}).get("observedGeneration") == found["metadata"]["generation"]
 
 
@@ -298,7 +298,7 @@ def test_valid_objects_converge_or_say_why(ground, kind):
 
 
 def steps(kind: str) -> st.SearchStrategy[list[Manifest | None]]:
-    """What is done to one object: specs that are applied one after the other, the last of them stays; None deletes."""
+    """Return the steps of one object: specs that are applied in turn, the last of them stays; None deletes."""
     return st.builds(
         lambda before, last: [*before, last], st.lists(st.none() | settled(kind), min_size=1, max_size=6), settled(kind)
     )
@@ -446,13 +446,13 @@ def test_no_last_words_are_poison(ground):
 
 
 def ended(job: Manifest) -> bool:
-    """Whether a TrainingJob has ended, or says why it cannot."""
+    """True if a TrainingJob has ended, or explains why it cannot."""
     status = job.get("status") or {}
     return is_true(status, "Succeeded") or is_true(status, "Failed") or find(status, "Reconciled") is not None
 
 
 def test_the_run_was_as_large_as_asked(capsys):
-    """So many manifests were sent in this run, by property and kind; it is a figure that others quote."""
+    """The run has sent the required number of manifests, by property and kind, which documents quote."""
     with capsys.disabled():
         print("\nmanifests by property and kind, seed", SEED)
         for (what, kind), number in sorted(SENT.items()):

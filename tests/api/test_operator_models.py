@@ -9,7 +9,7 @@ from ultramarine_contract.meta import API_VERSION, JOB, MODEL_VERSION, Manifest
 
 
 def uri(api: Api, number: int) -> str:
-    """Where a TrainingJob would have stored it."""
+    """Return the URI at which a TrainingJob would have stored the model."""
     return f"s3://lake/{api.namespace}/trainingjobs/churn/0a-1b/model/{number:016x}/"
 
 

@@ -1,4 +1,4 @@
-"""What the real operator tells of itself when the world around it, or it itself, stands still: probes, metrics, log."""
+"""Probes, metrics and log of the real operator while it, or the world around it, stands still."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def stopped_api_server(api: Api) -> Iterator[None]:
 
 
 def healthy(operator: Operator) -> bool:
-    """Whether the kubelet would let it live."""
+    """True if the kubelet would not restart it."""
     return operator.probe("/healthz")[0] == 200
 
 
 def problems(operator: Operator) -> str:
-    """What it complains about."""
+    """Return its reported problems."""
     return "; ".join(operator.probe("/readyz")[1].get("problems", []))
 
 
@@ -204,7 +204,7 @@ def test_every_line_of_the_log_is_json_and_names_its_object(api, replica):
 
 
 def test_lines_about_no_object_name_none(operator):
-    """What concerns the operator as a whole carries no object's name."""
+    """A log line about the operator as a whole has no object's name."""
     lines = [json.loads(line) for line in operator.log.read_text().splitlines()]
 
     assert [line for line in lines if "lease" in line["message"]]

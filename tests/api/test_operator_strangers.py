@@ -28,7 +28,7 @@ FOREIGN_JOB = {
     control="a stranger's object is never taken over; the status says whose turn it is",
 )
 def test_a_job_of_somebody_else_is_not_taken_over(api, operator):
-    """Where a stranger's Job has the name, it stays as it is, and a condition says whose name has to change."""
+    """If a foreign Job has the name, it stays unchanged, and a condition names the object to rename."""
     api.apply(FOREIGN_JOB)
     before = api.get("job", "churn")
     api.apply(training("churn"), training("other"))
@@ -95,7 +95,7 @@ def test_a_config_map_of_somebody_else_is_not_taken_over(api, operator):
 
 
 def test_an_endpoint_whose_spec_cannot_be_served_is_not_ready(api, operator):
-    """What the API server cannot see, as a warm-up that is no JSON, is in the column READY and its message too."""
+    """An error that the API server cannot detect, such as a warm-up that is not JSON, appears in column READY."""
     blue = {"name": "blue", "model": "m@1", "warmup": {"request": "not json"}}
     api.apply(serving("shop", "m@1") | {"spec": {"deployments": [blue]}})
     told = eventually(
@@ -107,7 +107,7 @@ def test_an_endpoint_whose_spec_cannot_be_served_is_not_ready(api, operator):
 
 
 def _conflict(api: Api) -> Manifest | None:
-    """What keeps a job from its Job, where that is somebody's doing."""
+    """Return the conflict that keeps a job from its Job, if another owner causes it."""
     told = find(status(api, "tj", "churn"), "Reconciled")
     return told if told is not None and told["reason"] == "Conflict" else None
 
@@ -210,7 +210,7 @@ def test_a_spoilt_status_heals(settled):
 
 
 def test_two_endpoints_do_not_fight_over_a_name(settled):
-    """Where the deployments of two endpoints come to the same name, the first keeps it and the second says so."""
+    """If the deployments of two endpoints have the same name, the first keeps it and the second reports it."""
     settled.apply(serving("shop-a", "churn@1", deployment="b"))
     eventually("the Deployment is there", lambda: there(settled, "deployments", "shop-a-b"))
     before = settled.get("deployment", "shop-a-b")

@@ -75,7 +75,7 @@ def test_a_sweep_follows_its_author(api: Api, operator: Operator, node: Node) ->
 
 
 def test_a_search_that_cannot_be_says_so(api: Api, operator: Operator) -> None:
-    """What the API server cannot see, as texts and numbers in one choice, the condition Accepted says, in words."""
+    """An error that the API server cannot detect, such as mixed types in a choice, is in the condition Accepted."""
     api.apply(searching("hpo", searchSpace={"lr": {"choice": ["a", 1]}}))
     eventually("it is invalid", lambda: is_in(api, "Invalid"))
 

@@ -90,7 +90,7 @@ def test_only_the_coordinator_is_heard(api: Api, coordinator: Coordinator) -> No
 def test_a_killed_operator_makes_no_trial_twice_and_loses_none(
     api: Api, hearing: Operator, coordinator: Coordinator
 ) -> None:
-    """What ended while it was away is told, what was wanted is there, and who came between stays who it was."""
+    """A trial that ended meanwhile is reported, a planned one is created, and existing ones stay the same."""
     coordinator.want(0, 1)
     before = uids(coordinator.has((0, 1)))
     coordinator.run("hpo-trial-0")
@@ -195,7 +195,7 @@ def test_a_stranger_that_has_a_trials_name_is_left_alone(api: Api, coordinator: 
 
 @pytest.mark.parametrize("runs", [False, True])
 def test_a_state_that_somebody_else_has_written_ends_no_trial(api: Api, coordinator: Coordinator, runs: bool) -> None:
-    """What counts as the end of a trial is what its job's own pass has found; a word in its status is put right."""
+    """A trial ends only by its job's own pass; a foreign word in its status is corrected."""
     coordinator.want(0, 1)
     coordinator.has((0, 1))
     if runs:

@@ -33,7 +33,7 @@ class Person:
         return subprocess.run(argv, input=input, capture_output=True, text=True, check=False)
 
     def may(self, verb: str, what: str, *words: str) -> bool:
-        """What `kubectl auth can-i` answers; what comes after a colon is a subresource."""
+        """Return the answer of `kubectl auth can-i`; a colon separates the subresource."""
         what, _, part = what.partition(":")
         words = (*words, *([f"--subresource={part}"] if part else []))
         return self.run("auth", "can-i", verb, what, *words).stdout.strip() == "yes"

@@ -13,7 +13,7 @@ POLICY = "priority-classes.ultramarine.dev"
 
 
 def refusal(api: Api, kind: str, name: str | None) -> str:
-    """What the API server says to an object whose training names a class, or nothing."""
+    """Return the API server's message for an object whose training names a class; empty if it is admitted."""
     spec = {"podTemplate": {"priorityClassName": name}}
     return api.verdict(whole(kind, {"spec": {"trialTemplate": {"spec": spec}} if kind == "Sweep" else spec}))
 

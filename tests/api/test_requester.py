@@ -1,4 +1,4 @@
-"""Who asked for an object: written by the API server, whatever its author writes, and in nobody's way."""
+"""Requester of an object: written by the API server, whatever its author writes, and without obstructing anyone."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_wrong_type_is_told_in_the_words_of_the_schema(namespace, kind):
 def send(
     api: Api, method: str, kind: str, manifest: Any, name: str = "", type: str = "", dry: bool = False, user: str = ""
 ) -> tuple[int, Manifest]:
-    """How the server answers to a request with an object, or with a patch of one, perhaps in a user's name."""
+    """Return the server's answer to a request with an object, or with a patch, perhaps in a user's name."""
     path = KIND[kind].resource.path(api.namespace, name)
     headers = {b"Content-Type": f"application/{type or 'json'}".encode()}
     headers |= {b"Impersonate-User": user.encode()} if user else {}
@@ -160,7 +160,7 @@ def test_any_users_objects_can_be_selected(namespace, user, selects):
 
 
 def test_annotations_that_are_none_are_the_servers_to_refuse(namespace):
-    """What is no map of texts never comes as far as the policy, or is told as what it is."""
+    """Annotations that are not a map of strings never reach the policy, or are refused as such."""
     api = namespace()
     for marks in ("a", ["a"], 1, {"a": 1}, {"a": {}}):
         made = whole("TrainingJob", {"metadata": {"annotations": marks}})
@@ -171,7 +171,7 @@ def test_annotations_that_are_none_are_the_servers_to_refuse(namespace):
 
 
 def trusting(kind: str, allowed: bool) -> Manifest:
-    """What the spec of a kind says of code that runs at loading."""
+    """Return a spec of the kind that allows or forbids code at loading."""
     return {"trust": {"allowCodeExecution": allowed}} if kind == "Model" else {"allowCodeExecution": allowed}
 
 

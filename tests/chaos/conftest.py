@@ -77,7 +77,7 @@ async def rig(
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> AsyncIterator[Rig]:
-    """What a test makes its runs with."""
+    """Yield the rig of a test's runs."""
     (object_store.folder / BUCKET).mkdir(exist_ok=True)
     for name, value in object_store.credentials.items():
         monkeypatch.setenv(name, value)

@@ -44,7 +44,7 @@ class Gateway:
         ]
 
     def _ready(self, service: str) -> int:
-        """How many ready pods a Service selects."""
+        """Return the number of ready pods of a Service."""
         chosen = self.objects.get(("Service", service), {}).get("spec", {}).get("selector")
         if not chosen:
             return 0
@@ -56,13 +56,13 @@ class Gateway:
         )
 
     def _away(self, routes: EndpointRoutes) -> tuple[str, ...]:
-        """Who gets no requests for want of a pod, while others have some."""
+        """Return deployments that get no requests for lack of a pod, while others have pods."""
         weighted = [routed for routed in routes.deployments if routed.weight]
         absent = [routed.name for routed in weighted if not routed.hold and not self._ready(routed.service)]
         return tuple(sorted(absent)) if len(absent) < len(weighted) else ()
 
     def _figures(self, endpoint: str, routed: RouteDeployment) -> DeploymentFigures:
-        """What was measured of a deployment: what comes while there is no pod waits for one."""
+        """Return the metrics of a deployment: a request without a pod waits for one."""
         load = self.loads.get(f"{endpoint}-{routed.name}", 0.0)
         if routed.hold and not self._ready(routed.service):
             return DeploymentFigures(rate=0.0, concurrency=0.0, waiting=ceil(load))

@@ -86,19 +86,19 @@ def a_job_is_given_up_before_its_status_says_so() -> None:
 
 
 def pods_go_before_the_gateway_has_let_go_of_them() -> None:
-    """What the spec no longer has is deleted at once, whatever the gateway's pods send there."""
+    """A deployment that leaves the spec is deleted at once, though gateway pods still route to it."""
     step = GatewayRouting.step
     GatewayRouting.step = lambda self, judged: replace(step(self, judged), needed=frozenset())  # type: ignore[method-assign]
 
 
 def a_queue_is_no_reason_to_wait() -> None:
-    """Whether a Job of a queue runs is decided here, as for any other."""
+    """The operator decides if a queued Job runs, as for any other Job."""
     queues.is_queued = lambda _: False  # type: ignore[assignment]
     queues.LABEL_QUEUE = ""
 
 
 def artifacts_go_though_they_are_served() -> None:
-    """What a version that is gone had stored is deleted at once, whoever serves it."""
+    """The artifact of a deleted version is deleted at once, though a pod serves it."""
     deleting.server_of = lambda *_: ""
 
 

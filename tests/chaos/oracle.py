@@ -1,4 +1,4 @@
-"""What must hold: the end state of an undisturbed run, and what no moment of any run may show."""
+"""Properties that must hold: the end state of an undisturbed run, and invariants of every moment."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ End = dict[str, str]
 
 
 def end_state(objects: Iterable[Manifest], namespace: str) -> End:
-    """What there is, without what differs between two runs that ended alike: KIND/NAME to canonical text."""
+    """Return the objects, without the differences between equal runs: KIND/NAME to canonical text."""
     there = list(objects)
     names = {controller_uid(found): "" for found in there}
     names |= {found["metadata"]["uid"]: f"uid-of-{found['kind']}-{found['metadata']['name']}" for found in there}
@@ -87,7 +87,7 @@ def _masked(value: object, generation: object) -> object:
 
 
 def difference(got: End, wanted: End) -> list[str]:
-    """What differs, line by line."""
+    """Return the difference, line by line."""
     lines = []
     for name in sorted(got.keys() | wanted.keys()):
         if name not in got:
@@ -112,7 +112,7 @@ def _paths(got: object, wanted: object, place: str = "") -> list[str]:
 
 
 def made(sights: list[Sight]) -> Counter[Id]:
-    """How often each Job, Deployment and TrainingJob of one object was made, while that was there.
+    """Return how often each Job, Deployment and TrainingJob of one object was created during its life.
 
     Resource versions are in the order of what happened, and watches are not.
     """
@@ -136,7 +136,7 @@ def _version(sight: Sight) -> int:
 def violations(
     sights: list[Sight], deletes: Iterable[Call], meant: frozenset[Id], allowed: Mapping[Id, int], disturbed: set[Id]
 ) -> list[str]:
-    """What a run showed that no run may: told from everything that a direct watch saw and the operator deleted.
+    """Return the violations of a run, from everything that a direct watch saw and the operator deleted.
 
     The operator may delete what is `meant`, and make a child again as often as `allowed`, or if the test deleted it.
     """

@@ -49,7 +49,7 @@ LINE = 8 * 1024 * 1024  # bytes; one watch event is one line
 
 @dataclass(frozen=True)
 class Fault:
-    """What to do to which requests or events: all words that are given must fit, from the `nth` that fits on.
+    """Fault of matching requests or events: all given words must match, from the `nth` match on.
 
     `verb` is list, watch, get, create, update, patch, delete, or write for the last four; for events ADDED, MODIFIED
     or DELETED. Renewals of the Lease count as writes only for a fault that names `leases`, and questions whose token
@@ -66,7 +66,7 @@ class Fault:
     seconds: float = 0.0
 
     def fits(self, call: Call) -> bool:
-        """Whether this request or event is meant, whatever its number."""
+        """True if this request or event matches, whatever its number."""
         return (
             call.is_event == (self.do in OF_EVENTS)
             and self.verb in ("", call.verb, "write" if call.is_write else call.verb)
@@ -119,7 +119,7 @@ def of_storage(request: web.BaseRequest) -> Call:
 
 
 def nobody_to_kill() -> None:
-    """What a kill comes to where there is no operator behind the proxy: a fault that does nothing proves nothing."""
+    """Replace a kill if no operator runs behind the proxy: a fault without effect proves nothing."""
     raise RuntimeError("a kill is asked for, and nobody has said whom it ends")
 
 
@@ -241,7 +241,7 @@ class Proxy:
         return web.Response(status=status, headers=headers, body=data)
 
     async def _spoil(self, fault: Fault, request: web.BaseRequest, call: Call) -> web.StreamResponse | None:
-        """What replaces the server's answer, or nothing where the server shall be asked."""
+        """Return the replacement of the server's answer; None if the server must answer."""
         match fault.do:
             case "answer":
                 return _refusal(fault)

@@ -52,7 +52,7 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, and everything that was seen of it."""
+    """Outcome of a run, and everything that was observed."""
 
     end: oracle.End
     writes: int
@@ -95,7 +95,7 @@ class Run:
 
     @property
     def port(self) -> int:
-        """Where pods find the operator, also after it was started again."""
+        """Return the port at which pods reach the operator, also after a restart."""
         return int(self.held_port.getsockname()[1])
 
     def start(self) -> None:
@@ -179,7 +179,7 @@ class Run:
 
     @property
     def history(self) -> str:
-        """What happened, for a test that has failed."""
+        """Return the events of the run, for the message of a failed test."""
         lines = []
         for each in self.all:
             log = (each.folder / "log").read_text().splitlines() if each.starts else []
@@ -196,7 +196,7 @@ async def _nothing(_: Run) -> None:
 
 @dataclass
 class Rig:
-    """What all runs share: the cluster, the object storage, the fork server, and direct watches of everything."""
+    """Rig of all runs: the cluster, the object storage, the fork server, and direct watches of everything."""
 
     cluster: Cluster
     store: ObjectStore

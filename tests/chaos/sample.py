@@ -67,6 +67,6 @@ def _changed() -> set[str]:
 
 
 def _git(*words: str) -> str:
-    """What git prints, or nothing if it cannot tell."""
+    """Return the output of git; empty if git fails."""
     argv = ["git", "-C", str(Path(__file__).parent), *words]
     return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,4 +1,4 @@
-"""How the pods of a Sweep come to their token: each keeps the one that was in the Secret when it started."""
+"""Tokens of a Sweep's pods: each keeps the token that was in the Secret at its start."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Tokens:
         self._given[pod["metadata"]["uid"]] = secret["data"][TOKEN_KEY]
 
     def are_alike(self, pod: Manifest, other: Manifest) -> bool:
-        """Whether two pods that have started know each other."""
+        """True if two started pods have the same token."""
         return self._given.get(pod["metadata"]["uid"]) == self._given.get(other["metadata"]["uid"])
 
     def strangers(self, pod: Manifest) -> Iterator[str]:

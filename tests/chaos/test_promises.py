@@ -117,12 +117,12 @@ async def test_01_killed_both_before_and_after_every_write(rig: Rig, kill: Fault
 
 
 async def test_02_result_stored_but_status_lost(rig: Rig) -> None:
-    """Where the result lies in the storage, and the answer to any write after it is lost, there is one version."""
+    """If the result is stored, but the answer to each later write is lost, there is one version."""
     await every_write(rig, [Fault("lose")], [named("succeeds"), named("is retried")])
 
 
 async def registered_once(rig: Rig, breaks: str = "") -> None:
-    """Where the version was made, but neither the answer nor the event tells so in time, no second one is made."""
+    """If the version was created, but answer and event are late, no second version is created."""
     faults = [Fault("lose", "create", "modelversions"), Fault("hold", "", "modelversions", seconds=1)]
     await live(rig, named("succeeds"), faults, breaks=breaks)
 
@@ -139,7 +139,7 @@ async def test_02_any_answer_lost(rig: Rig) -> None:
 
 
 async def resynced(rig: Rig, lives: Iterable[Life] = LIVES, breaks: str = "") -> None:
-    """Where no watch ever tells that a pod changed or anything was deleted, a resync finds it out."""
+    """If no watch reports a changed pod or a deletion, a resync discovers it."""
     lost = [Fault("drop", "MODIFIED", "pods", times=ALWAYS), Fault("drop", "DELETED", times=ALWAYS)]
     await everywhere(rig, lost, lives, check_fired=False, breaks=breaks, but=UNSEEN)
 
@@ -150,7 +150,7 @@ async def test_03_events_that_never_arrive(rig: Rig) -> None:
 
 
 async def test_03_deaf(rig: Rig) -> None:
-    """Where watches tell nothing at all, the resyncs alone carry every life to its end."""
+    """If watches report nothing at all, the resyncs alone carry every life to its end."""
     await everywhere(rig, [Fault("drop", times=ALWAYS)], constants=OFTEN, but=UNSEEN)
 
 
@@ -191,7 +191,7 @@ async def test_04_changed_while_the_operator_is_down(rig: Rig, disturb: Disturba
 
 
 async def unmoved(rig: Rig, fault: Fault, lives: Iterable[Life] = LIVES, breaks: str = "") -> None:
-    """What the past brings changes nothing, and no status goes back to what was."""
+    """An outdated event changes nothing, and no status goes back."""
     worlds: list[World] = []
 
     async def disturb(run: Run) -> None:
@@ -233,7 +233,7 @@ async def spared(rig: Rig, breaks: str = "") -> None:
         await asyncio.sleep(0.5)  # for the watch to tell of it
 
     def deleted(run: Run) -> list[Call]:
-        """What it tried to delete of TrainingJobs, with or without success."""
+        """Return the TrainingJobs that it tried to delete, with or without success."""
         return [call for call in run.writes if (call.verb, call.resource) == ("delete", "trainingjobs")]
 
     # A listing would tell of the newer object; it comes when all is over.
@@ -397,7 +397,7 @@ async def test_11_children_deleted_by_hand(rig: Rig) -> None:
 
 
 async def test_11_a_foreign_webhook_is_no_fight(rig: Rig) -> None:
-    """Where an admission policy changes our children at each write, they are written a few times, not for ever."""
+    """If an admission policy changes children at each write, they are written a few times, not endlessly."""
     policy = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingAdmissionPolicy",
@@ -463,7 +463,7 @@ async def test_11_a_foreign_webhook_is_no_fight(rig: Rig) -> None:
 
 
 async def test_12_removed_while_the_operator_is_gone(rig: Rig) -> None:
-    """Where the operator was uninstalled first, everything can be deleted, at once and without a trace."""
+    """If the operator was uninstalled first, everything can be deleted, at once and without a trace."""
 
     async def disturb(run: Run) -> None:
         await run.quiet()
@@ -482,7 +482,7 @@ async def test_12_removed_while_the_operator_is_gone(rig: Rig) -> None:
 
 @pytest.mark.parametrize("fault", [Fault("hang", seconds=3, times=6), Fault("answer", code=503, times=12)], ids=str)
 async def test_12_storage_down(rig: Rig, fault: Fault) -> None:
-    """Where the object storage hangs or refuses, those who need it wait, and come to their end when it is back."""
+    """If the object storage hangs or refuses, objects that need it wait, and reach their end after its return."""
     asking = [named("waits for its artifact"), named("succeeds"), named("follows its alias")]
     await everywhere(rig, lives=asking, storage=[fault])
 
@@ -530,7 +530,7 @@ async def test_13_every_write_refused_once(rig: Rig, code: int) -> None:
 
 
 async def tried_again(rig: Rig, fault: Fault, breaks: str = "") -> None:
-    """What the API server refused for a while is done later."""
+    """A request that the API server refused for a while is repeated later."""
     lives = [named("succeeds"), named("moves its aliases"), named("turns its traffic")]
     await everywhere(rig, [fault], lives, check_fired=False, breaks=breaks)
 

@@ -12,7 +12,7 @@ from api.bare import ROOT
 
 @pytest.mark.long
 def test_every_measurement_comes_to_its_table() -> None:
-    """What `make scale` measures beside jobs and plain endpoints ends with a table for each, on a bare cluster too."""
+    """Each measurement of `make scale` beside jobs and plain endpoints ends with a table, on a bare cluster too."""
     path = os.pathsep.join([*(str(ROOT / "tests" / part) for part in ("", "api", "chaos")), *sys.path])
     done = subprocess.run(
         [sys.executable, "bench/scale_kinds.py", "--seconds", "3"],

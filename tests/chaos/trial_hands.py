@@ -28,7 +28,7 @@ LOST = 3  # of so many answers one does not arrive
 
 @dataclass
 class Memory:
-    """What the journal of a sweep has, and what only the pod that speaks knows."""
+    """Memory of a sweep: its journal, and facts that only the running coordinator has."""
 
     task: SweepTask
     ended: dict[int, Manifest] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Memory:
             self._unwritten = None
 
     def summary(self) -> SweepSummary:
-        """How far the sweep is; the best trial is the first that has succeeded."""
+        """Return the progress of the sweep; the best trial is the first one that has succeeded."""
         ends = [end["outcome"] for end in self.ended.values()]
         counts = {word.lower(): ends.count(word) for word in ("Succeeded", "Stopped", "Failed")}
         counts["stopped"] += len(self.paused)
@@ -99,7 +99,7 @@ class Coordinators:
     _answers: int = 0
 
     def of(self, sweep: str) -> Memory:
-        """What the coordinator of the Sweep of that name remembers; as long as none has spoken, nothing."""
+        """Return the memory of that Sweep's coordinator; empty before its first report."""
         uid = (self.world.get("Sweep", sweep) or {"metadata": {"uid": ""}})["metadata"]["uid"]
         return self.memories.get(uid) or Memory(SweepTask(sweep, uid, "", (), {}))
 
@@ -199,7 +199,7 @@ def _variables(job: Manifest) -> dict[str, str]:
 
 
 def search_of(job: Manifest) -> SweepTask | None:
-    """What a coordinator's Job has to do; nothing for any other Job."""
+    """Return the search of a coordinator's Job; None for any other Job."""
     is_one = job["spec"]["template"]["spec"]["containers"][0]["name"] == COORDINATOR
     return SweepTask.from_json(_variables(job)[contract.ENV_SWEEP]) if is_one else None
 

@@ -143,7 +143,7 @@ class World:
         self._changed.set()
 
     def _named(self, version: Manifest) -> Iterator[str]:
-        """Who names a version that the operator has deleted."""
+        """Yield the objects that name a version which the operator has deleted."""
         model, number = version["spec"]["model"], version["spec"]["version"]
         aliases = (self.get("Model", model) or {"spec": {}})["spec"].get("aliases", {})
         for alias, named in aliases.items():
@@ -237,7 +237,7 @@ class World:
 
     @staticmethod
     def id(manifest: Manifest) -> Id:
-        """What an object goes by here."""
+        """Return the identifier of an object."""
         return manifest["kind"], manifest["metadata"]["name"]
 
     def get(self, kind: str, name: str) -> Manifest | None:
@@ -375,7 +375,7 @@ class World:
             await self.delete("Pod", pod["metadata"]["name"], pod["metadata"]["uid"])
 
     async def _train(self, job: Manifest, pod: Manifest, fate: Fate) -> None:
-        """What the kubelet, and the trainer in the pod, do."""
+        """Simulate the kubelet, and the trainer in the pod."""
         name = pod["spec"]["containers"][0]["name"]
         if fate.startswith("no-"):
             await self._say(pod, {"phase": "Pending", **_stuck(fate, name)})
@@ -431,7 +431,7 @@ class World:
         return ""
 
     async def _compile(self, job: Manifest, fate: Fate) -> Manifest:
-        """What a compiling pod stores and says; one that `differs` has a verdict too."""
+        """Simulate a compiling pod's files and record; one that `differs` has a verdict too."""
         if fate == "fails":
             said = TerminationRecord(reason="Unreachable", message="no storage")
             return hands.ended_pod(1, said.to_json(), name=STORE)
@@ -439,7 +439,7 @@ class World:
         return hands.ended_pod(0, verdict.to_json().decode(), name=STORE)
 
     async def _delete_artifact(self, job: Manifest, fate: Fate) -> Manifest:
-        """What a deleting pod does and says."""
+        """Simulate a deleting pod's actions and record."""
         if fate == "fails":
             said = TerminationRecord(reason="Unreachable", message="no storage")
             return hands.ended_pod(1, said.to_json(), name=DELETE)

@@ -1,4 +1,4 @@
-"""What somebody with KServe's client asks of an endpoint, run in a virtualenv of its own: URL HOST:PORT MODEL KEY.
+"""Requests of a KServe client to an endpoint, in a virtualenv of its own: URL HOST:PORT MODEL KEY.
 
 The model adds 1 to its input `x`. What was answered is printed as one JSON object.
 """

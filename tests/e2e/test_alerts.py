@@ -190,7 +190,7 @@ def small_disk(platform: Platform, folder: Path, node: str) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def disk(embedded: target.Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the storage's files lie."""
+    """Yield the folder of the storage's files."""
     (node,) = embedded.json("get", "nodes", "-l", "!type")["items"]
     embedded.run("delete", "namespace", HOME, "--ignore-not-found", "--timeout=120s")
     embedded.run("delete", "pv", HOME, "--ignore-not-found")

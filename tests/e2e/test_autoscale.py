@@ -43,7 +43,7 @@ def slow_model() -> bytes:
 
 
 class Clients(Background):
-    """So many clients that each ask one thing after another, and note every answer that is none."""
+    """Clients that each send one request after another, and record every failed answer."""
 
     def __init__(self, platform: Platform, count: int) -> None:
         self.platform, self.answers, self.failures = platform, 0, list[str]()
@@ -72,7 +72,7 @@ def scaled(platform: Platform, wish: Manifest | None) -> None:
 
 
 def counted(replicas: str) -> Any:
-    """Whether so many pods are ready, of so many that are wanted."""
+    """Return a check of the numbers of ready and desired pods."""
     return lambda status: status.get("replicas") == replicas
 
 

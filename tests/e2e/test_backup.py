@@ -130,7 +130,7 @@ def test_one_command_says_who_ran_what_and_why_it_failed(teams):
 
 
 def test_a_backup_is_restored_into_another_namespace(teams):
-    """What had ended has its result and does not run again, versions keep their numbers, and the endpoint answers."""
+    """An ended job keeps its result and does not run again, versions keep their numbers, and the endpoint answers."""
     backup.save(teams.one.target, HOME, TEAM, teams.folder)
     backup.restore(teams.one.target, HOME, teams.folder, OTHER)
     before, after = seen(teams.one), seen(teams.other)

@@ -62,7 +62,7 @@ def adder(platform: Platform) -> Platform:
 
 
 def headers(platform: Platform) -> dict[str, str]:
-    """What opens the endpoint."""
+    """Return the headers that authenticate at the endpoint."""
     return {"authorization": f"Bearer {platform.secret('clients-keys')['primary']}"}
 
 

@@ -17,7 +17,7 @@ ROWS = [[-5.0], [0.2], [1.4], [1.6], [7.0]]
 
 
 def answers(platform: Platform, name: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What an endpoint shows of its model `shrunk`, and its outputs for the rows, by name."""
+    """Return an endpoint's metadata of its model `shrunk`, and its outputs for the rows, by name."""
     with platform.client(name) as client:
         about = client.get("/v2/models/shrunk").json()
         answer = client.post("/v2/models/shrunk/infer", json=infer(ROWS, "input", "FP64"))

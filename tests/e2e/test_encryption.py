@@ -49,7 +49,7 @@ class Release:
         target.upgrade(self.home.target, HOME, self.images, *given)
 
     def ports(self) -> list[tuple[str, str, int]]:
-        """Where each pod listens, behind the name that it proves."""
+        """Return the port of each pod, by the name that it proves."""
         parts = (
             (self.home, "app.kubernetes.io/component=storage", "storage", (7070,)),
             (self.home, "app.kubernetes.io/component=operator", "operator", (8080,)),

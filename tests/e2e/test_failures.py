@@ -1,4 +1,4 @@
-"""What can go wrong with a TrainingJob: each says so where its author looks, and disturbs nobody else."""
+"""Failures of a TrainingJob: each is visible to its author, and disturbs no other object."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ INDEX = "batch.kubernetes.io/job-completion-index"
 
 @dataclass(frozen=True)
 class Example:
-    """What is to be seen of examples/NAME when it has ended."""
+    """Expected observations of examples/NAME after its end."""
 
     name: str
     rows: int  # of the whole training set: a sum over all nodes, of which each has a share

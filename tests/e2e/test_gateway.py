@@ -52,7 +52,7 @@ def ask(client: httpx.Client, times: int, **headers: str) -> Counter[str]:
 
 
 def answered(platform: Platform, deployment: str) -> float:
-    """How many inference requests the pods of a deployment have answered, by their own metrics."""
+    """Return the number of inference requests that the pods of a deployment have answered, by their metrics."""
     labels = f"ultramarine.dev/name={NAME},ultramarine.dev/deployment={deployment}"
     total = 0.0
     for pod in platform.get("pod", "", "-l", labels):

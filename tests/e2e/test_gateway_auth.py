@@ -1,4 +1,4 @@
-"""Who may ask, judged by the gateway on the real cluster: keys, tokens and TLS, and no way around it."""
+"""Authentication by the gateway on the real cluster: keys, tokens and TLS, and no way around it."""
 
 from __future__ import annotations
 
@@ -278,7 +278,7 @@ class Authority:
 
     @property
     def trusting(self) -> ssl.SSLContext:
-        """What trusts this authority and no other."""
+        """Return a TLS context that trusts this authority alone."""
         pem = self._own.public_bytes(serialization.Encoding.PEM).decode()
         return ssl.create_default_context(cadata=pem)
 

@@ -276,7 +276,7 @@ def test_another_namespace_costs_the_first_nothing(release, second):
 
 
 def isolation(platform: Platform) -> dict[str, Any]:
-    """What keeps the release's own namespace to itself, but for the two policies that let another one in."""
+    """Return the policies that isolate the release's namespace, except those two that admit another one."""
     found = [*platform.get("networkpolicy"), *platform.get("role"), platform.get("secret", "ultramarine-storage")]
     kept = {
         f"{each['kind']} {each['metadata']['name']}": each.get("spec") or each.get("rules") or each["data"]
@@ -344,7 +344,7 @@ def test_two_operators_for_one_namespace_are_refused(release):
 )
 @pytest.mark.slow
 def test_uninstall_leaves_objects_and_data_and_nothing_else(release, second):
-    """What is left are the custom resources with what they own, the gateway, the volume, its keys; and all answers."""
+    """The custom resources with their children, the gateway, the volume and its keys stay; and all answers."""
     platform = release.platform
     for name in ("churn-1", "churn-2"):
         platform.wait("mv", name, lambda s: s.get("state") == "Ready")

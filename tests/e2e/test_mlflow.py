@@ -113,13 +113,13 @@ def without_server(platform: Platform) -> None:
 
 
 def artifacts_of(client: httpx.Client, run: Manifest) -> str:
-    """Where the server hands out the files of a run."""
+    """Return the address at which the server hands out the files of a run."""
     proxy = str(client.base_url).replace("/api/2.0/mlflow", "/api/2.0/mlflow-artifacts/artifacts").rstrip("/")
     return f"{proxy}/{run['artifact_uri'].partition(':/')[2].strip('/')}"
 
 
 def permissions(client: httpx.Client) -> str:
-    """Where the server takes who may do what."""
+    """Return the address of the server's permissions."""
     return str(client.base_url).replace("/api/2.0/mlflow/", "/api/3.0/mlflow/users/permissions")
 
 

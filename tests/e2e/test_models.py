@@ -38,7 +38,7 @@ def test_retention_deletes_what_nobody_uses(platform):
 
 
 def stored(platform: Platform, uri: str) -> int:
-    """How many objects lie below a URI."""
+    """Return the number of objects below a URI."""
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     with platform.target.bucket(platform.namespace) as storage:
         return int(storage.list_objects_v2(Bucket=bucket, Prefix=prefix)["KeyCount"])

@@ -86,7 +86,7 @@ def stranger(platform: Platform) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def targets(platform: Platform, stranger: str) -> Targets:
-    """What a pod may want to reach: the storage, DNS, other pods, another namespace, the API server, the node."""
+    """Return targets of a pod: the storage, DNS, other pods, another namespace, the API server, the node."""
     (node,) = platform.target.json("get", "nodes")["items"]
     (address,) = (a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
     return {
@@ -112,7 +112,7 @@ def served(platform: Platform) -> str:
 
 
 def attempt(platform: Platform, where: tuple[str, ...], targets: Targets, wanted: Found) -> Found:
-    """What a running pod reaches, in the end."""
+    """Return the targets that a running pod reaches in the end."""
     words = ("python", "-c", PROBE, json.dumps(targets), json.dumps(wanted))
     last = platform.kubectl("exec", *where, "--", *words).splitlines()[-1]
     return {name: int(value) for name, _, value in (word.partition("=") for word in last.split())}
@@ -121,7 +121,7 @@ def attempt(platform: Platform, where: tuple[str, ...], targets: Targets, wanted
 @pytest.mark.attack("network/egress")
 @pytest.mark.attack("network/storage-port")
 def test_a_pod_without_policies_reaches_everything_but_the_storage(platform, targets):
-    """What is closed to others is really there; the storage and the gateway's agent answer ours alone."""
+    """Each closed target exists; the storage and the gateway's agent answer pods of the platform alone."""
     wanted = dict.fromkeys(targets, 1) | {"storage": 0, "gateway": 0}
 
     assert attempt(platform, (STRANGER,), targets, wanted) == wanted

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.exclusive
 
 
 def exists(kind: str, suffix: str = "") -> Callable[[Platform, str], bool]:
-    """Whether an object of that kind of the story is there."""
+    """Return a check that an object of that kind exists in the story."""
 
     def check(platform: Platform, name: str) -> bool:
         return any(o["metadata"]["name"] == f"{name}{suffix}" for o in platform.get(kind))
@@ -22,7 +22,7 @@ def exists(kind: str, suffix: str = "") -> Callable[[Platform, str], bool]:
 
 
 def pod_is(*phases: str) -> Callable[[Platform, str], bool]:
-    """Whether the training pod has got that far."""
+    """Return a check that the training pod has reached one of these phases."""
 
     def check(platform: Platform, name: str) -> bool:
         labels = f"ultramarine.dev/name={name},ultramarine.dev/kind=TrainingJob"
@@ -32,7 +32,7 @@ def pod_is(*phases: str) -> Callable[[Platform, str], bool]:
 
 
 def job_complete(platform: Platform, name: str) -> bool:
-    """Whether Kubernetes has closed the Job."""
+    """True if Kubernetes has closed the Job."""
     return any(
         c["type"] == "Complete"
         for job in platform.get("job")

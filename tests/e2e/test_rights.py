@@ -54,7 +54,7 @@ def shipped() -> set[Right]:
 
 
 def held(platform: Platform, who: str, namespace: str) -> set[Right]:
-    """What the API server lets `who` do in a namespace: `kubectl auth can-i --list --as`, without its table."""
+    """Return the rights of `who` in a namespace: `kubectl auth can-i --list --as`, without its table."""
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectRulesReview",
@@ -131,7 +131,7 @@ def test_the_operator_has_the_rights_of_the_chart_and_no_other(platform):
     ],
 )
 def test_the_operator_may_not(platform, words):
-    """What would open more than the namespace's own objects is refused to the operator."""
+    """The operator has no right beyond the namespace's own objects."""
     argv = [*platform.target.kubectl, "-n", NAMESPACE, "auth", "can-i", "--as", OPERATOR, *words.split()]
     assert subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip() == "no"
 

@@ -90,7 +90,7 @@ def python_version(platform: Platform, number: int, code: bytes) -> Manifest:
 
 
 def of_gate(status: Manifest, gate: str) -> Manifest:
-    """What one gate says."""
+    """Return the verdict of one gate."""
     found: Manifest = next(each for each in status["rollout"]["evidence"] if each["gate"] == gate)
     return found
 

@@ -34,7 +34,7 @@ MINE, FOREIGN, SHARED = f"{NAMESPACE}/tests/mine.csv", "another-team/data.csv", 
 
 @pytest.fixture(scope="module")
 def url(platform: Platform) -> Iterator[str]:
-    """Where the storage answers, with an object of ours, one of another namespace and one that is shared."""
+    """Yield the storage's URL, with an object of this namespace, one of another namespace, and a shared one."""
     with platform.target.bucket(NAMESPACE) as root:
         for key in (MINE, FOREIGN, SHARED):
             root.put_object(Bucket=BUCKET, Key=key, Body=b"x\n1\n")
@@ -51,19 +51,19 @@ def client(url: str, access: str, secret: str) -> Any:
 
 @pytest.fixture(scope="module")
 def pod(platform: Platform, url: str) -> Any:
-    """What a pod of the namespace can ask: the keys that it gets."""
+    """Return a client with the keys that a pod of the namespace gets."""
     keys = platform.secret("ultramarine-storage")
     return client(url, keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"])
 
 
 @pytest.fixture(scope="module")
 def operator(platform: Platform, url: str) -> Any:
-    """What the operator can ask."""
+    """Return a client with the operator's keys."""
     return client(url, "operator", platform.secret("ultramarine-storage-accounts")["operator"])
 
 
 def refused(ask: Callable[[], Any]) -> bool:
-    """Whether the storage says that this is not allowed."""
+    """True if the storage denies the request."""
     try:
         ask()
     except ClientError as error:
@@ -145,7 +145,7 @@ def test_the_operator_reads_and_writes_nothing(operator):
 
 
 def test_without_keys_nothing_is_open(url):
-    """Who has no keys gets nothing, not even what is shared."""
+    """Without keys every request is refused, even for shared objects."""
     nobody = boto3.client("s3", endpoint_url=url, region_name="us-east-1", config=Config(signature_version=UNSIGNED))
     assert refused(lambda: nobody.get_object(Bucket=BUCKET, Key=SHARED))
     assert refused(lambda: nobody.list_objects_v2(Bucket=BUCKET, Prefix="shared/"))

@@ -14,7 +14,7 @@ from ultramarine_cluster.paths import REPOSITORY
 
 
 def counted(**trials: int) -> Manifest:
-    """What a status says of trials."""
+    """Return trials as a status counts them."""
     return dict.fromkeys(("running", "succeeded", "stopped", "failed"), 0) | trials
 
 
@@ -161,7 +161,7 @@ PAUSING: dict[str, Any] = {
 
 @pytest.mark.slow
 def test_a_paused_trial_goes_on_from_its_checkpoint(platform):
-    """What asha stops in the beginning, when few trials are known, goes on later if it is among the best: from the step
+    """A trial that asha pauses early resumes if it is among the best later: from the step
     that it had come to, so no step is run twice."""
     platform.apply(sweep("paused", ["sh", "-c", EPOCHS], **PAUSING))
     done = ended(platform, "paused", 240)
@@ -209,7 +209,7 @@ def test_a_sweep_is_suspended_resumed_and_made_wider(platform):
 
 @pytest.mark.slow
 def test_a_queue_lets_the_workers_in(platform):
-    """What Kueue writes into the workers' `suspend` stands, in both directions; suspended it has no place there."""
+    """Kueue's changes of the workers' `suspend` stay, in both directions; a suspended sweep gives its place back."""
 
     def kueue(value: bool) -> None:
         patch = json.dumps({"spec": {"suspend": value}})

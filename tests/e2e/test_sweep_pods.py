@@ -46,7 +46,7 @@ def until(seconds: float, is_so: Any, message: str) -> None:
 
 
 def has_ended(job: Manifest) -> bool:
-    """Whether a trial's job has ended."""
+    """True if a trial's job has ended."""
     return (job.get("status") or {}).get("state") in ENDED
 
 
@@ -67,7 +67,7 @@ def pods_of(platform: Platform, name: str) -> list[Manifest]:
 
 
 def over(status: Manifest) -> int:
-    """How many trials have ended."""
+    """Return the number of ended trials."""
     counts = status.get("trials") or {}
     return sum(counts.get(word, 0) for word in ("succeeded", "stopped", "failed"))
 
@@ -143,7 +143,7 @@ def test_a_paused_trial_is_a_suspended_job_that_goes_on_from_its_checkpoint(plat
 
 
 def logged(platform: Platform, job: Manifest) -> list[str]:
-    """What all pods of a job have printed, pod by pod as they came: those of a suspended one are gone."""
+    """Return the output of all pods of a job in the order of their start; output of suspended pods is lost."""
     meta = job["metadata"]
     prefix = f"{meta['namespace']}/trainingjobs/{meta['name']}/{meta['uid']}/logs/"
     with platform.target.bucket(platform.namespace) as storage:

@@ -258,7 +258,7 @@ def test_affinity_is_the_schedulers_own(platform):
 
 @pytest.mark.slow
 def test_the_queue_starts_and_stops_it(platform):
-    """What Kueue writes into `suspend` stands, in both directions; spec.suspend gives the place in the queue back."""
+    """Kueue's changes of `suspend` stay, in both directions; spec.suspend gives the place in the queue back."""
 
     def kueue(value: bool) -> None:
         platform.kubectl("patch", "job", "queued", "--type=merge", "-p", json.dumps({"spec": {"suspend": value}}))

@@ -284,7 +284,7 @@ async def answers(session: ClientSession, url: str) -> None:
 
 
 async def who_answers(session: ClientSession, port: int, count: int, **more: Any) -> Counter[str]:
-    """How many of so many requests each pod has answered; all have to be."""
+    """Return the number of requests that each pod has answered; each request must have an answer."""
     got: Counter[str] = Counter()
     for _ in range(count):
         code, body = await ask(session, port, **more)

@@ -1,4 +1,4 @@
-"""Who may ask: keys, tokens and TLS, judged by a real Envoy."""
+"""Authentication by a real Envoy: keys, tokens and TLS."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_keys_rotate_without_a_failed_request(gateway: Gateway, client: Cl
 
 
 async def test_a_lost_secret_locks_nobody_out(gateway: Gateway, client: ClientSession) -> None:
-    """Where the keys Secret is deleted, those that were known go on, and the reason says what is missing."""
+    """After the keys Secret is deleted, the last keys stay valid, and the reason names the missing Secret."""
     port = free_port()
     async with pods("blue") as (blue,):
         gateway.serve("churn-blue", blue)

@@ -1,4 +1,4 @@
-"""What changes while requests come: pods, deployments, endpoints, the agent and Envoy themselves."""
+"""Changes during requests: pods, deployments, endpoints, the agent and Envoy itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gateway says that it has counted: a real Envoy, asked as the operator asks."""
+"""Figures of the gateway: a real Envoy, queried as the operator does."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def figures(address: str, holds: Callable[[dict[str, DeploymentFigures]], 
 
 
 def all_counted(one: DeploymentFigures, count: int) -> bool:
-    """Whether the latency of so many requests is there, which comes up to 5 s later than the rest."""
+    """True if the latency of that many requests is reported, up to 5 s later than the rest."""
     return bool(one.latency) and one.latency[-1][1] == count
 
 

@@ -13,7 +13,7 @@ KEY_SET = '{"keys": []}'
 
 
 async def fetched(sets: KeySets, uri: str, folder: Path) -> tuple[int, str]:
-    """What Envoy is answered."""
+    """Return the status and the body of the answer to Envoy."""
     path = folder / "keysets.sock"
     await sets.start(path)
     try:

@@ -52,7 +52,7 @@ async def test_pods_prove_that_they_are_the_namespaces_servers(
 
 
 async def asked(gateway: Gateway, client: ClientSession, name: str) -> Any:
-    """What a pod answers the agent itself."""
+    """Return a pod's answer to the agent."""
     used = gateway.routes["churn"]
     (pod,) = gateway.agent.pods(f"churn/{name}/http")
     return await asking.ask(client, pod, gateway.agent.peer(used, name), (), "GET", "/")

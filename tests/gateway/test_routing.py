@@ -1,4 +1,4 @@
-"""Where requests go: a real Envoy, told by the agent, before real servers."""
+"""Routing of requests: a real Envoy, configured by the agent, before real servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models take, as a gateway pod tells it to an operator that asks: agents before servers of our own."""
+"""Signatures of models, as a gateway pod reports them to the operator: agents before simulated servers."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ async def test_nobody_waits_for_ever(gateway: Gateway, client: ClientSession) ->
 async def test_no_more_wait_than_the_agent_bears(
     gateway: Gateway, client: ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who comes when too many wait is refused at once, and they go on waiting."""
+    """A request beyond the queue's limit is refused at once, and the waiting ones stay."""
     monkeypatch.setattr("ultramarine_gateway.waiting.MOST", 3)
     port = free_port()
     async with pods("blue") as (blue,), answering(gateway) as address:
@@ -134,7 +134,7 @@ async def test_only_who_is_to_hold_holds(gateway: Gateway, client: ClientSession
 
 
 def _settled(gateway: Gateway) -> bool:
-    """Whether Envoy has the routes that are wanted."""
+    """True if Envoy has the desired routes."""
     conversation = gateway.agent.conversation
     wanted = gateway.agent._desk.wanted.endpoints.values()
     return conversation is not None and all(conversation.uses(one) for one in wanted)

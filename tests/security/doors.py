@@ -106,7 +106,7 @@ class Issuer:
         return f"{text}.{base64url((key or self.key).sign(text.encode(), padding.PKCS1v15(), hashes.SHA256()))}"
 
     def text(self, head: dict[str, Any] | None = None, **claims: Any) -> str:
-        """What is signed: a good token but for what is given; None takes a claim away."""
+        """Return a signed token: valid except for the given claims; None removes a claim."""
         good = {"iss": ISSUER, "aud": AUDIENCE, "exp": int(time.time()) + 600, "sub": "ada"} | claims
         parts = (
             {"alg": "RS256", "typ": "JWT", "kid": "1"} | (head or {}),

@@ -198,7 +198,7 @@ def test_a_key_opens_by_its_own_header_alone(keyed: Door, headers: dict[str, str
 @pytest.mark.attack("client/no-key")
 @pytest.mark.parametrize("where", ["api-key", "key", "access_token", "authorization", "token"])
 def test_a_key_in_a_url_or_body_opens_nothing(keyed: Door, where: str) -> None:
-    """Where logs and histories would keep it, a key counts for nothing."""
+    """A key in a place that logs and histories keep is ignored."""
     key = keyed.opens["api-key"]
     assert refused(keyed, request(path=f"{INFER}?{where}={key}")) == [401]
     assert refused(keyed, request(body=f"{where}={key}".encode())) == [401]
@@ -411,7 +411,7 @@ HIDDEN_2: dict[str, list[tuple[str, str]]] = {
 @pytest.mark.attack("client/smuggling")
 @pytest.mark.parametrize("hidden", tenth(HIDDEN_2))
 def test_no_request_hides_another_by_http2(tokened: Door, hidden: str) -> None:
-    """What HTTP/2 could say and HTTP/1.1 would take for something else does not reach the server."""
+    """Text of HTTP/2 that means something different in HTTP/1.1 does not reach the server."""
     before = tokened.answered
     tokened.say(
         PREFACE
@@ -612,7 +612,7 @@ def test_a_body_that_is_not_as_its_head_says_is_refused(keyed: Door, headers: di
     ),
 )
 def test_a_key_opens_the_protocols_routes_of_one_model(keyed: Door, method: str, path: str, body: bytes) -> None:
-    """Who has a key asks the one model, and has nothing else done or told."""
+    """A key permits requests to the one model, and nothing more."""
     assert refused(keyed, request(method, path, body, **keyed.opens))[0] in (400, 404, 405)
     assert keyed.ask() == 200
 
@@ -620,7 +620,7 @@ def test_a_key_opens_the_protocols_routes_of_one_model(keyed: Door, method: str,
 @pytest.mark.attack("client/other-routes")
 @pytest.mark.parametrize("what", ["load", "unload"])
 def test_a_token_takes_no_model_away(tokened: Door, what: str) -> None:
-    """Where pods ask for no key nobody loads or unloads, with the best of tokens."""
+    """On pods without keys no caller loads or unloads a model, even with a valid token."""
     assert refused(tokened, request("POST", f"/v2/repository/models/{MODEL}/{what}", b"", **tokened.opens)) == [403]
 
 

@@ -316,7 +316,7 @@ def test_a_pickle_is_unpickled_by_no_other_name(
          "setstate", "up", "root", "memmap", "long name"],
 )  # fmt: skip
 def test_a_forged_schema_is_refused(archive: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """What skops could be told to build in another way is refused before anything is built."""
+    """A schema that makes skops build something different is refused before anything is built."""
     forge(archive, change)
 
     assert refusal(archive, "sklearn").reason in ("ModelCorrupt", "CodeExecutionRefused", "DependencyMissing")
@@ -389,7 +389,7 @@ TREES = {"xgboost": {"data": "model.ubj", "model_format": "ubj"}}
     ),
 )
 def test_no_flavor_brings_code_of_its_own(tmp_path: Path, flavors: dict[str, Any]) -> None:
-    """What only runs by code of the folder's, or by a pickle, is refused, and no code of it has run."""
+    """A model that needs code of its folder, or a pickle, is refused, and none of its code has run."""
     marker = tmp_path / "run"
     code, path = EVIL_CODE.format(marker=str(marker)), list(sys.path)
     folder = mlflow_folder(
@@ -513,7 +513,7 @@ def test_a_signature_that_is_a_trap_is_refused(archive: Path, tensor: dict[str, 
     ],
 )
 def test_a_logged_signature_that_is_a_trap_is_left_out_or_refused(tmp_path: Path, archive: Path, inputs: str) -> None:
-    """What MLmodel says of the inputs is taken only where the model agrees."""
+    """The inputs in MLmodel are accepted only if the model agrees."""
     document = {"flavors": {"sklearn": {"pickled_model": "model.skops"}}, "signature": {"inputs": inputs}}
     folder = mlflow_folder(tmp_path / "m", document, **{"model.skops": archive.read_bytes()})
     with refused_or_not("SignatureInvalid", "SignatureMismatch", "ModelCorrupt"):
@@ -554,7 +554,7 @@ def test_an_onnx_model_calls_no_operator_of_its_own(tmp_path: Path, domain: str,
     "text", tenth(["{", "null", "5", "[[[[]]]]", '{"inputs": 5}', '{"a": {"b": "c"}}', "[" * 50_000])
 )
 def test_forged_metadata_of_a_compiled_model_is_refused(tmp_path: Path, key: str, text: str) -> None:
-    """What our own compiler writes into a file is read as a stranger's word."""
+    """Metadata that the compiler writes into a file is read as untrusted input."""
     from onnx import TensorProto, helper
 
     tensor = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}

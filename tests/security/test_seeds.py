@@ -1,4 +1,4 @@
-"""What fuzzers have found once, and where they begin."""
+"""Inputs that fuzzers discovered, and their initial inputs."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def tenant(platform: Platform) -> Iterator[Platform]:  # noqa: F811
 
 @pytest.fixture(scope="module")
 def addresses(tenant: Platform) -> dict[str, Any]:
-    """Where everything is that a pod may want to reach."""
+    """Return the addresses of all targets that a pod may try."""
     (node,) = tenant.target.json("get", "nodes")["items"]
     (host,) = (a["address"] for a in node["status"]["addresses"] if a["type"] == "InternalIP")
     of_kubernetes = ("-n", "default", "-l", "kubernetes.io/service-name=kubernetes")
@@ -79,14 +79,14 @@ def addresses(tenant: Platform) -> dict[str, Any]:
 
 
 def told(output: str) -> dict[str, Manifest]:
-    """What became of each try, by its name."""
+    """Return the result of each try, by its name."""
     lines = [json.loads(line) for line in output.splitlines() if line.startswith('{"try"')]
     return {line["try"]: line for line in lines}
 
 
 @pytest.fixture(scope="module")
 def in_a_job(tenant: Platform, addresses: dict[str, Any]) -> dict[str, Manifest]:
-    """What a training command got. The storage is open to it."""
+    """Return the results of a training command. The storage is open to it."""
     tenant.delete("tj", JOB)
     tries = [name for name in TRIES if name != "reach storage"]
     command = ["python", "train.py", json.dumps({**addresses, "tries": tries})]
@@ -98,7 +98,7 @@ def in_a_job(tenant: Platform, addresses: dict[str, Any]) -> dict[str, Manifest]
 
 @pytest.fixture(scope="module")
 def in_a_server(tenant: Platform, addresses: dict[str, Any]) -> dict[str, Manifest]:
-    """What a model's code would get in the pod that serves it; its own ports are its own."""
+    """Return the results of a model's code in the pod that serves it; its own ports are open to it."""
     tries = [name for name in (*NODE, *NETWORK) if name not in OF_OURS or name == OF_OURS[0]]
     words = ("exec", "-i", f"deployment/{MODEL}-blue", "-c", "server", "--", "python", "-")
     return told(tenant.kubectl(*words, json.dumps({**addresses, "tries": tries}), input=PROGRAM))
@@ -106,7 +106,7 @@ def in_a_server(tenant: Platform, addresses: dict[str, Any]) -> dict[str, Manife
 
 @pytest.fixture(scope="module")
 def beside(tenant: Platform, addresses: dict[str, Any]) -> Iterator[dict[str, Manifest]]:
-    """What a pod of a namespace that the platform does not know gets, with the labels of what is trusted."""
+    """Yield the results of a pod outside the platform, in the same namespace, with labels of trusted pods."""
     image = tenant.settings.images.trainer
     container = {"name": "main", "image": image, "command": ["sleep", "3600"], "securityContext": CONTAINER_SECURITY}
     spec = {"securityContext": POD_SECURITY, "automountServiceAccountToken": False, "containers": [container]}
@@ -145,7 +145,7 @@ def test_a_command_gets_no_further_than_its_pod(in_a_job: dict[str, Manifest], n
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in (*NODE, *NETWORK) if name not in OF_OURS or name == OF_OURS[0]])
 def test_a_models_code_gets_no_further_than_its_pod(in_a_server: dict[str, Manifest], name: str) -> None:
-    """What is loaded into a server and tries everything is refused everything."""
+    """A model that tries everything from its server is refused everything."""
     assert "refused" in in_a_server[name], in_a_server[name]
 
 

@@ -222,7 +222,7 @@ def test_what_could_lead_elsewhere_is_refused_and_changes_nothing(store: ObjectS
 
 @pytest.mark.parametrize("way", ["....", "..;", "...", "~", "$HOME", "a..b", "day=1%2F2", "100%", "%41", "[*] +"])
 def test_odd_names_are_names(store: ObjectStore, way: str) -> None:
-    """What only looks like a way up is a part of a key, below the attacker's own name."""
+    """A name that looks like a parent folder is part of a key, below the attacker's own name."""
     before = everything(store.folder)
     place = {"Bucket": BUCKET, "Key": f"team-a/{way}/team-b/secret"}
     s3 = client(store, "namespace-team-a")
@@ -232,7 +232,7 @@ def test_odd_names_are_names(store: ObjectStore, way: str) -> None:
 
 
 def status_of(asked: Any) -> int:
-    """What the storage answers to a request of boto3's."""
+    """Return the storage's answer to a request of boto3."""
     try:
         return int(asked()["ResponseMetadata"]["HTTPStatusCode"])
     except ClientError as error:
