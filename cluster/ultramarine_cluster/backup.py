@@ -218,17 +218,15 @@ def _end(target: Target, namespace: str, manifest: Manifest) -> None:
 
 @contextmanager
 def _storage(target: Target, release: str, namespace: str) -> Iterator[tuple[S3Client, str]]:
-    """A client with the namespace's own keys, and the bucket's name, as the release's operator has them."""
-    [container] = target.json("get", "deployment", "ultramarine-operator", "-n", release)["spec"]["template"]["spec"][
-        "containers"
-    ]
-    settings = {entry["name"].removeprefix("ULTRAMARINE_"): entry.get("value", "") for entry in container["env"]}
+    """Yield a client with the namespace's own keys, and the bucket's name, by the settings of the release."""
+    config = target.json("get", "configmap", "ultramarine-operator", "-n", release)["data"]["settings.yaml"]
+    settings: dict[str, str] = YAML(typ="safe").load(config)["storage"]
+    endpoint, region, bucket = settings["endpoint"], settings["region"] or "us-east-1", settings["bucket"]
     try:
-        keys = target.secret(namespace, settings["STORAGE_SECRET"])
+        keys = target.secret(namespace, settings["secretName"])
     except subprocess.CalledProcessError as error:
         remedy = f"name a namespace of the release in {release} (its value `namespaces`), or another RELEASE"
-        raise ClusterError(f"{namespace} has no Secret {settings['STORAGE_SECRET']}", remedy) from error
-    endpoint, region = settings["STORAGE_ENDPOINT"], settings.get("STORAGE_REGION") or "us-east-1"
+        raise ClusterError(f"{namespace} has no Secret {settings['secretName']}", remedy) from error
 
     def client(url: str, authority: str | None = None) -> S3Client:
         return boto3.client(
@@ -243,17 +241,17 @@ def _storage(target: Target, release: str, namespace: str) -> Iterator[tuple[S3C
     inside = re.fullmatch(r"(https?)://([^.]+)\.([^.]+)\.svc:(\d+)", endpoint)
     try:
         if inside is None:
-            yield client(endpoint), settings["STORAGE_BUCKET"]
+            yield client(endpoint), bucket
         elif inside[1] == "https" and inside[2] == "ultramarine-storage":
             with target.reach(inside[3], inside[2], int(inside[4]), tls=True) as url, NamedTemporaryFile("w") as file:
                 file.write(target.secret(inside[3], "ultramarine-tls-storage")["ca.crt"])
                 file.flush()
-                yield client(url, file.name), settings["STORAGE_BUCKET"]
+                yield client(url, file.name), bucket
         else:
             with target.reach(inside[3], inside[2], int(inside[4])) as url:
-                yield client(url), settings["STORAGE_BUCKET"]
+                yield client(url), bucket
     except (ClientError, BotoCoreError, S3UploadFailedError) as error:
-        remedy = f"see the keys in Secret {settings['STORAGE_SECRET']} of {namespace}"
+        remedy = f"see the keys in Secret {settings['secretName']} of {namespace}"
         raise ClusterError(f"the storage refuses: {error}", remedy) from error
 
 

@@ -38,7 +38,7 @@ def trained(state: str, **fields):
 
 
 def again(manifest, uids=None):
-    """What a restore creates of it."""
+    """Return the manifest that a restore creates of it."""
     kept = json.loads(json.dumps(backup._kept(manifest)))
     return backup.beginning(backup.rewritten(kept, OLD, NEW), "team-b", "team-a@noon", uids or {("Sweep", "a"): "new"})
 
@@ -53,7 +53,7 @@ def test_what_has_ended_begins_suspended(state):
     assert {"uid", "resourceVersion", "managedFields", "owner"}.isdisjoint(meta)
     assert (meta["namespace"], meta["labels"]) == ("team-b", {"mine": "x"})
     assert meta["annotations"] == {"mine": "y", "ultramarine.dev/trial": "{}", backup.RESTORED: "team-a@noon"}
-    assert [(each["name"], each["uid"]) for each in meta["ownerReferences"]] == [("a", "new")]
+    assert [(owner["name"], owner["uid"]) for owner in meta["ownerReferences"]] == [("a", "new")]
     assert "status" not in made
 
 
@@ -79,7 +79,7 @@ def test_what_was_running_goes_on_from_its_checkpoint():
 
 
 def test_trials_of_a_sweep_that_goes_on_are_left_out():
-    """Its coordinator begins anew, with other parameters for the same numbers."""
+    """Its coordinator starts again, with other parameters for the same numbers."""
     kept = backup._kept(trained("Succeeded"))
     sweep = {"kind": "Sweep", "metadata": {"name": "a"}, "status": {"state": "Running"}}
 
@@ -115,6 +115,29 @@ class Leading:
 
 
 def test_a_key_that_leads_out_of_the_folder_is_refused(tmp_path):
-    """A storage of somebody's may have any key."""
+    """A foreign storage may have any key."""
     with pytest.raises(ClusterError, match="leads out of the folder"):
         backup._download(Leading(), "lake", "team-a/", tmp_path)
+
+
+def test_the_storage_is_that_of_the_release():
+    """Endpoint, bucket and the keys' Secret come from the operator's settings, which the chart mounts as YAML."""
+    settings = "storage: {endpoint: 'https://s3.example.com', region: '', bucket: lake, secretName: s3}"
+
+    class Release:
+        """A release with these settings, and the keys of a namespace."""
+
+        def json(self, *words):
+            assert words == ("get", "configmap", "ultramarine-operator", "-n", "home")
+            return {"data": {"settings.yaml": settings}}
+
+        def secret(self, namespace, name):
+            assert (namespace, name) == ("team-a", "s3")
+            return {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+
+    with backup._storage(Release(), "home", "team-a") as (client, bucket):
+        assert (client.meta.endpoint_url, client.meta.region_name, bucket) == (
+            "https://s3.example.com",
+            "us-east-1",
+            "lake",
+        )
