@@ -65,6 +65,8 @@ def write(version: str, registry: str, folder: Path, names: Iterable[str]) -> No
     # The digests must not depend on the engine that a machine happens to have.
     os.environ["ULTRAMARINE_ENGINE"] = "buildah"
     images.docker.cache_clear()
+    if folder.exists() and any(folder.iterdir()) and not (folder / SUMS).exists():
+        raise ClusterError(f"{folder} has files that are not a release's", "name another folder, or remove them")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     ensure(("helm", "ultramarine-storage"))

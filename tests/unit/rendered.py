@@ -61,7 +61,7 @@ class Chart:
         return [document for document in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if document]
 
     def refusal(self, values: Manifest) -> str:
-        """What helm says to values that must be refused."""
+        """Return Helm's message for values that must be refused."""
         done = self.try_out(values)
         assert done.returncode != 0
         return done.stderr
@@ -89,32 +89,32 @@ def mode(request) -> Manifest:
 
 def of(objects: list[Manifest], *kinds: str) -> list[Manifest]:
     """The objects of these kinds."""
-    return [each for each in objects if each["kind"] in kinds]
+    return [item for item in objects if item["kind"] in kinds]
 
 
-def name(found: Manifest) -> str:
+def name(manifest: Manifest) -> str:
     """Namespace and name of an object."""
-    return f"{found['metadata'].get('namespace', '')}/{found['metadata']['name']}"
+    return f"{manifest['metadata'].get('namespace', '')}/{manifest['metadata']['name']}"
 
 
 def names(objects: list[Manifest], *kinds: str) -> list[str]:
     """Namespace and name of the objects of these kinds."""
-    return sorted(name(found) for found in of(objects, *kinds))
+    return sorted(name(manifest) for manifest in of(objects, *kinds))
 
 
 def pods(objects: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
     """The spec of every pod, with the name of what it is in."""
-    for each in objects:
-        if each["kind"] == "Pod":
-            yield each["metadata"]["name"], each["spec"]
-        elif "template" in (each.get("spec") or {}):
-            yield each["metadata"]["name"], each["spec"]["template"]["spec"]
+    for item in objects:
+        if item["kind"] == "Pod":
+            yield item["metadata"]["name"], item["spec"]
+        elif "template" in (item.get("spec") or {}):
+            yield item["metadata"]["name"], item["spec"]["template"]["spec"]
 
 
 def operator_settings(objects: list[Manifest]) -> settings.Settings:
     """Return the settings that the operator reads."""
-    (found,) = (each for each in of(objects, "ConfigMap") if each["metadata"]["name"] == "ultramarine-operator")
-    return settings.parse(found["data"]["settings.yaml"])
+    (manifest,) = (item for item in of(objects, "ConfigMap") if item["metadata"]["name"] == "ultramarine-operator")
+    return settings.parse(manifest["data"]["settings.yaml"])
 
 
 def operator_env(objects: list[Manifest]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the chart installs in each of its modes, and which values it refuses."""
+"""Manifests of the chart in each of its modes, and values that it refuses."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from unit.rendered import CHART, EXTERNAL, METRICS, MODES, names, of, operator_s
     control="off by default: the only ClusterRole is the one for `tokenreviews`",
 )
 def test_by_default_nothing_reaches_beyond_its_namespace(chart):
-    """All but CRDs and people's roles is in the release's namespace, but for the right to ask whose a token is."""
+    """All but CRDs and users' roles is in the release's namespace, except the right to review tokens."""
     got = chart.render({"rbac": {"people": False}})
 
     (role,) = of(got, "ClusterRole")
     review = {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}
     assert role["rules"] == [review]
     clusterwide = ("CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding")
-    inside = [each for each in got if each["kind"] not in clusterwide and not outlives(each)]
-    assert {each["metadata"].get("namespace") for each in inside} == {"platform"}
+    inside = [item for item in got if item["kind"] not in clusterwide and not outlives(item)]
+    assert {item["metadata"].get("namespace") for item in inside} == {"platform"}
     assert names(got, "Role") == [
         f"platform/ultramarine-{name}" for name in ("gateway", "leader", "operator", "storage")
     ]
@@ -73,7 +73,7 @@ def test_the_platforms_own_pods_go_before_training(chart, values, name, made):
     classes = {pod: spec.get("priorityClassName") for pod, spec in pods(got)}
     assert {pod: classes[pod] for pod in PLATFORM} == dict.fromkeys(PLATFORM, name)
     assert names(got, "PriorityClass") == made
-    assert all(outlives(each) and each["value"] == 1000000 for each in of(got, "PriorityClass"))
+    assert all(outlives(item) and item["value"] == 1000000 for item in of(got, "PriorityClass"))
 
 
 def test_which_classes_training_may_name_is_for_the_release_with_the_crds(chart):
@@ -99,7 +99,7 @@ def test_a_list_of_namespaces_gets_a_role_in_each(chart):
 
 
 def test_another_namespace_takes_nothing_from_the_first(chart):
-    """What is there for the release's own namespace stays, to the letter, when one more is listed; keys aside."""
+    """Manifests of the release's own namespace stay unchanged, except keys, when another namespace is listed."""
     moving = {
         *(("Secret", "ultramarine-storage"), ("Secret", "ultramarine-storage-accounts")),
         *(("NetworkPolicy", "ultramarine-storage"), ("NetworkPolicy", "ultramarine-operator")),
@@ -107,16 +107,16 @@ def test_another_namespace_takes_nothing_from_the_first(chart):
     }
 
     def of_the_first(values: Manifest) -> list[Manifest]:
-        got = [each for each in chart.render(values) if each["metadata"].get("namespace") == "platform"]
-        return [each for each in got if (each["kind"], named(each)) not in moving]
+        got = [item for item in chart.render(values) if item["metadata"].get("namespace") == "platform"]
+        return [item for item in got if (item["kind"], named(item)) not in moving]
 
-    def named(each: Manifest) -> str:
-        return str(each["metadata"]["name"])
+    def named(item: Manifest) -> str:
+        return str(item["metadata"]["name"])
 
     before = of_the_first({})
-    assert {"NetworkPolicy", "Role", "Service"} <= {each["kind"] for each in before}
+    assert {"NetworkPolicy", "Role", "Service"} <= {item["kind"] for item in before}
     assert {"ultramarine-gateway", "ultramarine-storage"} <= {
-        named(each) for each in before if each["kind"] == "Deployment"
+        named(item) for item in before if item["kind"] == "Deployment"
     }
     assert of_the_first({"namespaces": ["team-a"]}) == before
     # In the list or not, the release's own is looked after.
@@ -139,7 +139,7 @@ def test_clusterwide_is_one_cluster_role(chart):
 def test_progress_is_taken_where_the_operators_service_is(chart):
     """The operator is told the URL of its own Service; the binding of what it needs for that is to itself."""
     got = chart.render({"rbac": {"people": False}})
-    (service,) = (each for each in of(got, "Service") if each["metadata"]["name"] == "ultramarine-operator")
+    (service,) = (item for item in of(got, "Service") if item["metadata"]["name"] == "ultramarine-operator")
     (port,) = service["spec"]["ports"]
     (binding,) = of(got, "ClusterRoleBinding")
 
@@ -195,7 +195,7 @@ def test_the_operator_knows_the_tracking_server(chart, values, uri):
 
 
 def test_crds_can_be_left_to_somebody_else(chart):
-    """crds.install=false leaves them out; else they stay when the release goes."""
+    """crds.install=false leaves them out; otherwise they outlive the release."""
     assert of(chart.render({"crds": {"install": False}}), "CustomResourceDefinition") == []
     for crd in of(chart.render({}), "CustomResourceDefinition"):
         assert crd["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
@@ -203,8 +203,8 @@ def test_crds_can_be_left_to_somebody_else(chart):
 
 def test_what_holds_data_outlives_the_release(chart):
     """The volume and its keys are kept by `helm uninstall`."""
-    for each in of(chart.render({}), "PersistentVolumeClaim", "Secret"):
-        assert each["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+    for item in of(chart.render({}), "PersistentVolumeClaim", "Secret"):
+        assert item["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
 
 
 @pytest.mark.parametrize(
@@ -253,17 +253,17 @@ def test_what_holds_data_outlives_the_release(chart):
 )
 def test_wrong_values_are_refused_with_their_name(chart, values, words):
     """A typing error in a value is refused before anything is installed, and the refusal names the value."""
-    said = chart.refusal(values)
+    message = chart.refusal(values)
 
-    assert all(word in said for word in words), said
+    assert all(word in message for word in words), message
 
 
 @pytest.mark.attack("author/host")
 def test_every_pod_is_restricted(chart, mode):
     """Every pod passes Pod Security `restricted`, and what we promise beyond it, checked word by word."""
-    found = list(pods(chart.render(mode)))
-    assert found
-    for name, pod in found:
+    matches = list(pods(chart.render(mode)))
+    assert matches
+    for name, pod in matches:
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod), name
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert pod["securityContext"]["runAsUser"] > 0, name
@@ -322,8 +322,8 @@ def test_the_rights_are_the_least(chart, mode):
 
 def test_every_container_that_stays_asks_for_what_it_needs(chart, mode):
     """Each long-running container has requests, and a limit on its memory."""
-    for each in of(chart.render(mode), "Deployment"):
-        for container in each["spec"]["template"]["spec"]["containers"]:
+    for item in of(chart.render(mode), "Deployment"):
+        for container in item["spec"]["template"]["spec"]["containers"]:
             assert {"cpu", "memory"} <= set(container["resources"]["requests"])
             assert "memory" in container["resources"]["limits"]
             assert "readinessProbe" in container
@@ -335,9 +335,9 @@ def test_every_object_is_labelled_and_named_once(chart, mode):
     ids = [(e["kind"], e["metadata"].get("namespace"), e["metadata"]["name"]) for e in got]
 
     assert len(ids) == len(set(ids))
-    for each in got:
-        if not outlives(each):
-            assert each["metadata"]["labels"]["app.kubernetes.io/instance"] == "um"
+    for item in got:
+        if not outlives(item):
+            assert item["metadata"]["labels"]["app.kubernetes.io/instance"] == "um"
 
 
 def test_a_deployment_is_selected_by_its_component(chart):
@@ -345,9 +345,9 @@ def test_a_deployment_is_selected_by_its_component(chart):
     made = of(chart.render({"namespaces": ["team-a"]}), "Deployment")
 
     assert len(made) == 4
-    for each in made:
-        component = each["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
-        assert each["metadata"]["labels"]["app.kubernetes.io/component"] == component
+    for item in made:
+        component = item["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
+        assert item["metadata"]["labels"]["app.kubernetes.io/component"] == component
 
 
 def test_people_have_roles_where_the_crds_are_installed(chart):
@@ -355,8 +355,8 @@ def test_people_have_roles_where_the_crds_are_installed(chart):
     roles = {"ultramarine-viewer", "ultramarine-data-scientist", "ultramarine-approver"}
 
     def rendered(values: Manifest) -> dict[str, Manifest]:
-        found = of(chart.render(values), "ClusterRole")
-        return {each["metadata"]["name"]: each for each in found if each["metadata"]["name"] in roles}
+        matches = of(chart.render(values), "ClusterRole")
+        return {item["metadata"]["name"]: item for item in matches if item["metadata"]["name"] in roles}
 
     assert set(rendered({})) == roles
     scientist = rendered(EXTERNAL)["ultramarine-data-scientist"]
@@ -370,7 +370,7 @@ def test_people_have_roles_where_the_crds_are_installed(chart):
 @pytest.mark.attack("author/roles")
 def test_no_role_of_people_reads_secrets_or_enters_pods():
     """Two Secrets by their names are all that can be read; no wildcard, no exec, no status, no roles, no tokens."""
-    for role in (each for each in people.manifests() if each["kind"] == "ClusterRole"):
+    for role in (item for item in people.manifests() if item["kind"] == "ClusterRole"):
         for rule in role["rules"]:
             assert "*" not in {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
             if "secrets" in rule["resources"]:
@@ -390,7 +390,7 @@ def test_what_needs_foreign_crds_is_asked_for(chart):
     got = chart.render({})
 
     assert of(got, "ServiceMonitor", "PodMonitor", "PrometheusRule") == []
-    assert not [each for each in got if "grafana_dashboard" in each["metadata"].get("labels", {})]
+    assert not [item for item in got if "grafana_dashboard" in item["metadata"].get("labels", {})]
 
 
 def test_prometheus_finds_the_gateways_and_the_servers(chart):
@@ -399,9 +399,9 @@ def test_prometheus_finds_the_gateways_and_the_servers(chart):
     gateway, serving = of(got, "PodMonitor")
     pods = of(got, "Deployment")
     selected = gateway["spec"]["selector"]["matchLabels"].items()
-    found = [each for each in pods if selected <= each["spec"]["template"]["metadata"]["labels"].items()]
+    matches = [item for item in pods if selected <= item["spec"]["template"]["metadata"]["labels"].items()]
 
-    assert {each["metadata"]["namespace"] for each in found} == {"platform", "one", "two"}
+    assert {item["metadata"]["namespace"] for item in matches} == {"platform", "one", "two"}
     assert (
         gateway["spec"]["namespaceSelector"]
         == serving["spec"]["namespaceSelector"]
@@ -409,7 +409,7 @@ def test_prometheus_finds_the_gateways_and_the_servers(chart):
     )
     # The Prometheus Operator names the port in a label, which would hide the one that Envoy counts by.
     assert gateway["spec"]["podMetricsEndpoints"][0]["relabelings"] == [{"action": "labeldrop", "regex": "endpoint"}]
-    ports = [port for container in found[0]["spec"]["template"]["spec"]["containers"] for port in container["ports"]]
+    ports = [port for container in matches[0]["spec"]["template"]["spec"]["containers"] for port in container["ports"]]
     (port,) = (port for port in ports if port["name"] == gateway["spec"]["podMetricsEndpoints"][0]["port"])
     for policy in of(got, "NetworkPolicy"):
         if policy["metadata"]["name"] == "ultramarine-gateway":
@@ -423,8 +423,8 @@ def test_prometheus_and_grafana_find_what_is_for_them(chart):
     got = chart.render(values)
     (monitor,) = of(got, "ServiceMonitor")
     (rule,) = of(got, "PrometheusRule")
-    wanted = monitor["spec"]["selector"]["matchLabels"].items()
-    (service,) = (each for each in of(got, "Service") if wanted <= each["metadata"]["labels"].items())
+    selector = monitor["spec"]["selector"]["matchLabels"].items()
+    (service,) = (item for item in of(got, "Service") if selector <= item["metadata"]["labels"].items())
 
     assert service["metadata"]["name"] == "ultramarine-operator"
     assert [port["name"] for port in service["spec"]["ports"]] == [monitor["spec"]["endpoints"][0]["port"]]
@@ -438,7 +438,7 @@ def test_prometheus_and_grafana_find_what_is_for_them(chart):
     first, *_ = linked["spec"]["groups"][0]["rules"]
     assert first["annotations"].pop("runbook_url") == "https://wiki/alerts#ultramarineabsent"
     assert first == wanted_rules["groups"][0]["rules"][0]
-    (board,) = (each for each in of(got, "ConfigMap") if each["metadata"]["labels"].get("grafana_dashboard") == "1")
+    (board,) = (item for item in of(got, "ConfigMap") if item["metadata"]["labels"].get("grafana_dashboard") == "1")
     assert json.loads(board["data"]["ultramarine.json"]) == json.loads((CHART / "files" / "dashboard.json").read_text())
 
 

@@ -12,18 +12,18 @@ TEAMS = {"namespaces": ["team-a", "team-b"]}
 
 def gateway(chart: Chart, kind: str, namespace: str = "platform", **values: object) -> Manifest:
     """An object of the gateway's in one namespace."""
-    (found,) = (each for each in of(chart.render(values), kind) if name(each) == f"{namespace}/ultramarine-gateway")
-    return found
+    (matches,) = (item for item in of(chart.render(values), kind) if name(item) == f"{namespace}/ultramarine-gateway")
+    return matches
 
 
 def test_every_namespace_has_a_gateway_and_the_operator_knows_which(chart):
     """One Deployment in each namespace that the operator serves, and its name and those namespaces are told to it."""
     got = chart.render(TEAMS)
     for kind in ("Deployment", "Service", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy"):
-        found = {
-            each["metadata"]["namespace"] for each in of(got, kind) if each["metadata"]["name"].endswith("gateway")
+        matches = {
+            item["metadata"]["namespace"] for item in of(got, kind) if item["metadata"]["name"].endswith("gateway")
         }
-        assert found == {"platform", "team-a", "team-b"}, kind
+        assert matches == {"platform", "team-a", "team-b"}, kind
 
     gateway = operator_settings(got).gateway
     host, _, port = gateway.address.partition(":")
@@ -44,7 +44,7 @@ def test_without_a_gateway_nothing_of_it_is_there(chart):
     """gateway.enabled=false: no object of it, and the operator is told of none."""
     got = chart.render({"gateway": {"enabled": False}})
 
-    assert [each for each in got if "gateway" in each["metadata"]["name"]] == []
+    assert [item for item in got if "gateway" in item["metadata"]["name"]] == []
     assert operator_settings(got).gateway.address == ""
 
 
@@ -111,7 +111,7 @@ def test_what_serves_outlives_the_release(chart):
 @pytest.mark.parametrize(("replicas", "budgets"), [(1, 0), (2, 1)])
 def test_two_gateway_pods_are_not_drained_at_once(chart, replicas, budgets):
     """From two replicas on a budget lets one go at a time; a single one has none, which would block the drain."""
-    got = [each for each in of(chart.render({"gateway": {"replicas": replicas}}), "PodDisruptionBudget")]
+    got = [item for item in of(chart.render({"gateway": {"replicas": replicas}}), "PodDisruptionBudget")]
 
     assert len(got) == budgets
     assert all(budget["spec"]["maxUnavailable"] == 1 for budget in got)

@@ -1,4 +1,4 @@
-"""The chart where requests come through Gateways of the people's own, and what the operator makes of its values."""
+"""The chart with the users' own Gateways, and the operator's reading of its values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def rights(objects):
 
 
 @pytest.fixture
-def told(chart):
+def gateway_api_of(chart):
     """Gives the settings of an operator that these values install."""
 
     def read(values):
@@ -28,13 +28,13 @@ def told(chart):
     return read
 
 
-def test_the_operator_is_told_of_the_gateways(told):
+def test_the_operator_is_told_of_the_gateways(gateway_api_of):
     """The values go through the operator's settings as they are, with what they leave out as it is by default."""
     public = ParentRef("public", "infra", "https")
-    assert told(GATEWAY_API) == GatewayApi((public,), URL, grpc=True)
+    assert gateway_api_of(GATEWAY_API) == GatewayApi((public,), URL, grpc=True)
 
     two = {"parentRefs": [PUBLIC, {"name": "inner", "port": 8080}], "url": URL, "grpc": False}
-    got = told({**GATEWAY_API, "gatewayApi": two})
+    got = gateway_api_of({**GATEWAY_API, "gatewayApi": two})
     assert got == GatewayApi((public, ParentRef("inner", port=8080)), URL, grpc=False)
 
 
@@ -45,9 +45,9 @@ def test_the_operator_is_told_of_the_gateways(told):
     control="it has rights on them only with `gatewayApi.parentRefs`; a route that it did not make stays as it "
     "is; which namespaces may have which host names is for the Gateway's listeners to say",
 )
-def test_routes_are_watched_and_allowed_only_where_there_are_such_gateways(chart, told):
+def test_routes_are_watched_and_allowed_only_where_there_are_such_gateways(chart, gateway_api_of):
     """By default there is neither a right on them nor a watch of them: the cluster may not know the types."""
-    assert told({}) is None
+    assert gateway_api_of({}) is None
     assert rights(chart.render({})) & ROUTES == set()
     for values in (GATEWAY_API, {**GATEWAY_API, "clusterWide": True}):
         assert rights(chart.render(values)) >= ROUTES
@@ -63,7 +63,7 @@ def test_nothing_of_our_gateway_is_there_beside_them(chart):
     """No Envoy, and the operator is not told of one."""
     got = chart.render(GATEWAY_API)
 
-    assert [each for each in names(got, "Deployment", "Service") if each.endswith("gateway")] == []
+    assert [item for item in names(got, "Deployment", "Service") if item.endswith("gateway")] == []
     assert operator_settings(got).gateway.address == ""
 
 
@@ -78,16 +78,16 @@ def test_nothing_of_our_gateway_is_there_beside_them(chart):
     ],
 )
 def test_values_that_cannot_be_are_refused(chart, values, words):
-    """Both kinds of gateways, no address, an address that is the same for all, and what is no reference."""
+    """Both kinds of gateways, no address, an address that is the same for all, and an invalid reference."""
     assert words in chart.refusal(values)
 
 
 @pytest.mark.parametrize(
     "url", ["https://{endpoint}-{namespace}.ml.example.com:8443", "http://{namespace}.a.{endpoint}.b"]
 )
-def test_any_address_that_tells_endpoints_apart_will_do(told, url):
-    """The two words may stand anywhere in the host name; a port is no part of it."""
-    got = told({**GATEWAY_API, "gatewayApi": {"parentRefs": [PUBLIC], "url": url}})
+def test_any_address_that_tells_endpoints_apart_will_do(gateway_api_of, url):
+    """The two words may stand anywhere in the host name; a port does not belong to it."""
+    got = gateway_api_of({**GATEWAY_API, "gatewayApi": {"parentRefs": [PUBLIC], "url": url}})
 
     hosts = {got.host_of("team-a", "churn", grpc=grpc) for grpc in (False, True)}
     assert len(hosts) == 2

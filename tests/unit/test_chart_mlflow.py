@@ -30,7 +30,7 @@ def test_each_namespace_has_its_own_account(chart):
         }
         for namespace in namespaces
     }
-    holders = [found for found in of(got, "Deployment") if "ultramarine-mlflow-accounts" in str(found)]
+    holders = [deployment for deployment in of(got, "Deployment") if "ultramarine-mlflow-accounts" in str(deployment)]
     assert [holder["metadata"]["name"] for holder in holders] == ["ultramarine-mlflow"]
     assert holders[0]["spec"]["template"]["metadata"]["annotations"]["ultramarine.dev/accounts"]
 
@@ -39,7 +39,9 @@ def test_a_release_that_is_rendered_without_the_cluster_makes_no_accounts(chart)
     """Each rendering would bring new passwords; the pod takes those of a Secret that is made by hand."""
     got = chart.render({"mlflow": {"embedded": {"enabled": True, "generateKeys": False}}})
     assert not [secret for secret in names(got, "Secret") if "mlflow" in secret]
-    (server,) = (found for found in of(got, "Deployment") if found["metadata"]["name"] == "ultramarine-mlflow")
+    (server,) = (
+        deployment for deployment in of(got, "Deployment") if deployment["metadata"]["name"] == "ultramarine-mlflow"
+    )
     assert "annotations" not in server["spec"]["template"]["metadata"]
 
 
@@ -55,9 +57,9 @@ def test_accounts_and_volume_are_closed_to_jobs_beside_the_platform(chart):
     """Also with a storage elsewhere, for which no such policy is needed otherwise."""
     values: Manifest = {**EXTERNAL, **MODES["mlflow"]}
     (policy,) = (
-        each
-        for each in of(chart.render(values), "ValidatingAdmissionPolicy")
-        if each["metadata"]["name"] == "platform-secrets-platform.ultramarine.dev"
+        item
+        for item in of(chart.render(values), "ValidatingAdmissionPolicy")
+        if item["metadata"]["name"] == "platform-secrets-platform.ultramarine.dev"
     )
     rules = [rule["expression"] for rule in policy["spec"]["validations"]]
     assert "ultramarine-(storage|mlflow)-accounts" in rules[0]

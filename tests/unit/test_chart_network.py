@@ -14,8 +14,8 @@ from unit.rendered import names, of
 
 def policy(objects: list[Manifest], namespace: str, name: str) -> Manifest:
     """The spec of one network policy."""
-    found = of(objects, "NetworkPolicy")
-    (spec,) = (e["spec"] for e in found if (e["metadata"]["namespace"], e["metadata"]["name"]) == (namespace, name))
+    policies = of(objects, "NetworkPolicy")
+    (spec,) = (e["spec"] for e in policies if (e["metadata"]["namespace"], e["metadata"]["name"]) == (namespace, name))
     return dict(spec)
 
 
@@ -42,7 +42,7 @@ def test_pods_reach_dns_and_the_storage_alone(chart, kind, own):
     if kind == "ModelVersion":  # and what deletes the artifact of one that is gone
         expression = {"key": "ultramarine.dev/kind", "operator": "In", "values": ["Model", kind]}
         selector = {"matchExpressions": [expression]}
-    if kind == "OnlineEndpoint":  # but for those that the gateway alone may ask
+    if kind == "OnlineEndpoint":  # except those that only the gateway may ask
         selector["matchExpressions"] = [{"key": "ultramarine.dev/gateway-only", "operator": "DoesNotExist"}]
 
     for namespace in ("team-a", "team-b"):
@@ -100,32 +100,32 @@ def test_only_what_serves_is_asked(chart, mode):
     """Compiling pods take no connections, training ones each other's, coordinators workers'; others serve."""
     got = chart.render(mode)
 
-    for each in of(got, "NetworkPolicy"):
-        ports = [rule["ports"] for rule in each["spec"].get("ingress", [])]
-        name = each["metadata"]["name"].removeprefix("ultramarine-")
+    for item in of(got, "NetworkPolicy"):
+        ports = [rule["ports"] for rule in item["spec"].get("ingress", [])]
+        name = item["metadata"]["name"].removeprefix("ultramarine-")
         servers = {"storage": 7070, "mlflow": 5000}
-        wanted = [[{"port": servers.get(name, 8080), "protocol": "TCP"}]]
+        expected = [[{"port": servers.get(name, 8080), "protocol": "TCP"}]]
         if name == "training":
-            wanted = [ALL_TCP]
+            expected = [ALL_TCP]
         if name == "sweeps":
-            wanted = [[{"port": SWEEP_PORT, "protocol": "TCP"}]]
+            expected = [[{"port": SWEEP_PORT, "protocol": "TCP"}]]
         if name in ("compiling", "coordinators"):
-            wanted = []
+            expected = []
         if name == "serving":
-            wanted = [[{"port": port, "protocol": "TCP"} for port in (PORT, GRPC_PORT)]]
+            expected = [[{"port": port, "protocol": "TCP"} for port in (PORT, GRPC_PORT)]]
         if name == "serving-guarded":
-            wanted = [network_policy(endpoint(authMode="token", token=TOKEN))["spec"]["ingress"][0]["ports"]]
+            expected = [network_policy(endpoint(authMode="token", token=TOKEN))["spec"]["ingress"][0]["ports"]]
         if name == "gateway":
             last = FIRST_PORT + PORTS - 1
-            wanted = [
+            expected = [
                 [{"port": FIRST_PORT, "endPort": last, "protocol": "TCP"}],
                 [{"port": GATEWAY_PORT, "protocol": "TCP"}],
             ]
-        assert ports == wanted
+        assert ports == expected
 
 
 def test_pods_without_a_check_are_asked_by_the_gateway_alone(chart):
-    """What asks for no key is not in the policy that lets everybody in, and is held as its endpoint's own holds it."""
+    """A pod without a key check is not in the open policy, and has the rules of its endpoint's own policy."""
     got = chart.render({"namespaces": ["team-a"]})
     open_to_all, closed = (policy(got, "team-a", f"ultramarine-{name}") for name in ("serving", "serving-guarded"))
     own = network_policy(endpoint(authMode="token", token=TOKEN))["spec"]
@@ -143,8 +143,8 @@ def test_policies_select_the_pods_that_the_chart_makes(chart):
     """The storage answers the operator and `helm test`, by labels that their pods carry."""
     got = chart.render({})
     labels = {"operator": {}, "storage": {}, "test": {}}
-    for each in of(got, "Pod", "Deployment"):
-        metadata = each["metadata"] if each["kind"] == "Pod" else each["spec"]["template"]["metadata"]
+    for item in of(got, "Pod", "Deployment"):
+        metadata = item["metadata"] if item["kind"] == "Pod" else item["spec"]["template"]["metadata"]
         labels[metadata["labels"]["app.kubernetes.io/component"]] = metadata["labels"]
     ours, pods_of_kinds = policy(got, "platform", "ultramarine-storage")["ingress"][0]["from"]
 
@@ -228,7 +228,7 @@ def test_training_pods_and_coordinators_alone_reach_the_embedded_mlflow(chart):
     """Of the namespaces looked after; those that serve and the workers of sweeps do not, nor MLflow's anything."""
     got = chart.render({"mlflow": {"embedded": {"enabled": True}}, "namespaces": ["team-a", "team-b"]})
     spec = policy(got, "platform", "ultramarine-mlflow")
-    (server,) = (each for each in of(got, "Deployment") if each["metadata"]["name"] == "ultramarine-mlflow")
+    (server,) = (item for item in of(got, "Deployment") if item["metadata"]["name"] == "ultramarine-mlflow")
     peers = spec["ingress"][0]["from"]
 
     assert spec["podSelector"] == server["spec"]["selector"]

@@ -1,4 +1,4 @@
-"""Where pods go and what they carry: the platform's own by the chart, and those that the operator makes."""
+"""Placement and metadata of pods: the platform's own by the chart, and those that the operator makes."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ OUTSIDE: Manifest = {
 
 def by_component(objects: list[Manifest]) -> dict[str, Manifest]:
     """The pod template of each component; the gateway's of one namespace."""
-    return {each["metadata"]["name"]: each["spec"]["template"] for each in of(objects, "Deployment")}
+    return {item["metadata"]["name"]: item["spec"]["template"] for item in of(objects, "Deployment")}
 
 
 def test_every_pod_of_the_platform_goes_where_the_values_say(chart):
     """One section places all of them, and a component's own field replaces the common one."""
     got = chart.render(PLACED)
-    found = dict(pods(got))
+    by_name = dict(pods(got))
 
-    assert set(found) == set(OWN)
-    for name, spec in found.items():
+    assert set(by_name) == set(OWN)
+    for name, spec in by_name.items():
         is_storage = name == "ultramarine-storage"
         assert spec["nodeSelector"] == ({"disk": "ssd"} if is_storage else {"pool": "platform"}), name
         assert spec.get("tolerations") == (None if is_storage else [POOL]), name
@@ -73,17 +73,17 @@ def test_every_pod_of_the_platform_goes_where_the_values_say(chart):
 
 def test_the_way_out_is_told_to_whom_goes_out(chart):
     """The operator gets proxy and authorities; names in the cluster go past it; an own variable goes first."""
-    found = dict(pods(chart.render(OUTSIDE)))
+    by_name = dict(pods(chart.render(OUTSIDE)))
     env = {
-        name: {each["name"]: each.get("value") for container in spec["containers"] for each in container.get("env", [])}
-        for name, spec in found.items()
+        name: {item["name"]: item.get("value") for container in spec["containers"] for item in container.get("env", [])}
+        for name, spec in by_name.items()
     }
     for name in ("ultramarine-operator", "ultramarine-test"):
         assert env[name]["HTTPS_PROXY"] == "http://proxy.lab:3128"
         assert env[name]["SSL_CERT_FILE"] == env[name]["AWS_CA_BUNDLE"] == "/etc/ultramarine/ca/ca.crt"
-        (volume,) = (volume for volume in found[name]["volumes"] if volume["name"] == "ca")
+        (volume,) = (volume for volume in by_name[name]["volumes"] if volume["name"] == "ca")
         assert volume["configMap"]["name"] == "authorities"
-        assert {"name": "ca", "mountPath": "/etc/ultramarine/ca", "readOnly": True} in found[name]["containers"][0][
+        assert {"name": "ca", "mountPath": "/etc/ultramarine/ca", "readOnly": True} in by_name[name]["containers"][0][
             "volumeMounts"
         ]
     past = env["ultramarine-operator"]["NO_PROXY"].split(",")
@@ -95,7 +95,7 @@ def test_the_way_out_is_told_to_whom_goes_out(chart):
 
 
 def made(chart: Any, values: Manifest) -> MadePods:
-    """What an operator reads of what the chart gives it."""
+    """Return the settings that the operator reads from the chart."""
     return operator_settings(chart.render(values)).platform("platform").pods
 
 
@@ -123,10 +123,10 @@ def templates(platform: Platform) -> dict[str, Manifest]:
         "serving": plan_endpoint(endpoint(dataCollector=KEPT), Seen(platform, related=(version(1),)), NOW),
     }
     return {
-        f"{what} {each['metadata']['name']}": each["spec"]["template"]["spec"]
+        f"{what} {item['metadata']['name']}": item["spec"]["template"]["spec"]
         for what, plan in plans.items()
-        for each in plan.apply
-        if each["kind"] in ("Job", "Deployment")
+        for item in plan.apply
+        if item["kind"] in ("Job", "Deployment")
     }
 
 
@@ -143,23 +143,23 @@ def test_pods_that_the_operator_makes_get_what_the_values_say(chart):
         "serving": {"nodeSelector": serving},
     }
     platform = replace(PLATFORM, pods=made(chart, values))
-    found = templates(platform)
+    by_name = templates(platform)
 
-    assert {name.split()[0] for name in found} == {"training", "sweep", "compiling", "deleting", "serving"}
-    assert len(found) == 6
-    for name, spec in found.items():
+    assert {name.split()[0] for name in by_name} == {"training", "sweep", "compiling", "deleting", "serving"}
+    assert len(by_name) == 6
+    for name, spec in by_name.items():
         what = name.split()[0]
-        wanted = training if what in ("training", "sweep") else serving
-        assert spec["nodeSelector"] == (wanted | {"zone": "a"} if what == "training" else wanted), name
-        assert (POOL in spec.get("tolerations", [])) == (wanted is training), name
-        (volume,) = (each for each in spec["volumes"] if each["name"] == "ca")
+        expected = training if what in ("training", "sweep") else serving
+        assert spec["nodeSelector"] == (expected | {"zone": "a"} if what == "training" else expected), name
+        assert (POOL in spec.get("tolerations", [])) == (expected is training), name
+        (volume,) = (item for item in spec["volumes"] if item["name"] == "ca")
         assert volume["configMap"] == {
             "name": "authorities",
             "items": [{"key": "ca.crt", "path": CA_FILE}],
             "optional": True,
         }
         for container in [*spec.get("initContainers", []), *spec["containers"]]:
-            env = [(each["name"], each.get("value")) for each in container.get("env", [])]
+            env = [(item["name"], item.get("value")) for item in container.get("env", [])]
             if container["name"] in KEYLESS:
                 assert "NO_PROXY" not in dict(env), name
                 continue
@@ -168,7 +168,7 @@ def test_pods_that_the_operator_makes_get_what_the_values_say(chart):
             assert proxies == ["http://mine:1" if mine else "http://proxy.lab:3128"], (name, container["name"])
             assert dict(env)["SSL_CERT_FILE"] == f"{CA_DIR}/{CA_FILE}"
             assert CA_DIR in [mount["mountPath"] for mount in container["volumeMounts"]], (name, container["name"])
-    (job,) = (spec for name, spec in found.items() if name.startswith("training"))
+    (job,) = (spec for name, spec in by_name.items() if name.startswith("training"))
     assert job["tolerations"] == [{"key": "gpu", "operator": "Exists"}, POOL]
 
 
@@ -177,14 +177,14 @@ def test_a_private_authority_goes_with_tls_inside(chart):
     pods = made(chart, OUTSIDE)
     for name, spec in templates(replace(PLATFORM, pods=pods, tls=True, storage_confined=True)).items():
         first = [*spec.get("initContainers", []), *spec["containers"]][-1 if "training" in name else 0]
-        env = {each["name"]: each.get("value") for each in first["env"]}
+        env = {item["name"]: item.get("value") for item in first["env"]}
         assert env[ENV_STORAGE_CA] == f"{TLS_DIR}/ca.crt", name
         assert env["AWS_CA_BUNDLE"] == f"{CA_DIR}/{CA_FILE}", name
         assert {TLS_DIR, CA_DIR} <= {mount["mountPath"] for mount in first["volumeMounts"]}, name
 
 
 def test_policies_let_pods_reach_the_proxy(chart):
-    """Where a proxy is the way out, its port is open to pods that train or serve."""
+    """The port of a proxy is open to pods that train or serve."""
 
     def ports(values: Manifest) -> set[int]:
         policies = of(chart.render(values), "NetworkPolicy")

@@ -18,16 +18,16 @@ def test_each_namespace_has_its_own_keys_to_the_embedded_storage(chart):
     assert names(got, "Secret") == ["platform/ultramarine-storage", "platform/ultramarine-storage-accounts"] + [
         f"{tenant}/ultramarine-storage" for tenant in tenants[1:]
     ]
-    found = {
+    by_name = {
         name(secret): {k: b64decode(v).decode() for k, v in secret["data"].items()} for secret in of(got, "Secret")
     }
-    accounts = found.pop("platform/ultramarine-storage-accounts")
+    accounts = by_name.pop("platform/ultramarine-storage-accounts")
     assert set(accounts) == {"root", "operator", *(f"namespace-{tenant}" for tenant in tenants)}
     assert len(set(accounts.values())) == len(accounts)
     for tenant in tenants:
         account = f"namespace-{tenant}"
         keys = {"AWS_ACCESS_KEY_ID": account, "AWS_SECRET_ACCESS_KEY": accounts[account]}
-        assert found[f"{tenant}/ultramarine-storage"] == keys
+        assert by_name[f"{tenant}/ultramarine-storage"] == keys
 
 
 def test_a_namespace_whose_name_the_embedded_storage_needs_is_refused(chart):
@@ -50,7 +50,7 @@ def test_what_the_platform_keeps_to_itself_is_closed_to_its_own_namespaces_jobs(
 
     def policies(values: Manifest) -> list[str]:
         kinds = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
-        return [each for each in names(chart.render(values), *kinds) if "platform-secrets" in each]
+        return [item for item in names(chart.render(values), *kinds) if "platform-secrets" in item]
 
     assert policies({"namespaces": ["team-a"]}) == policies({"clusterWide": True}) == [f"/{name}"] * 2
     assert policies({}) == policies({**EXTERNAL, "namespaces": ["team-a"]}) == []

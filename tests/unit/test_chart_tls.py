@@ -20,37 +20,37 @@ def certificate(secret: Manifest) -> x509.Certificate:
 
 def proves(secret: Manifest) -> set[str]:
     """The names in it."""
-    found = certificate(secret).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    return set(found.get_values_for_type(x509.DNSName))
+    by_name = certificate(secret).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return set(by_name.get_values_for_type(x509.DNSName))
 
 
 def secrets(objects: list[Manifest]) -> dict[str, Manifest]:
     """The Secrets with certificates, by namespace and name."""
-    return {name(each): each for each in of(objects, "Secret") if each["type"] == "kubernetes.io/tls"}
+    return {name(item): item for item in of(objects, "Secret") if item["type"] == "kubernetes.io/tls"}
 
 
 @pytest.mark.attack("network/posing")
 def test_each_part_has_a_certificate_for_its_own_names(chart: Chart) -> None:
     """All are of one authority, whose key only the release's namespace has, and none proves another one's name."""
-    found = secrets(chart.render(ON))
-    authority = found.pop("platform/ultramarine-ca")
+    by_name = secrets(chart.render(ON))
+    authority = by_name.pop("platform/ultramarine-ca")
     own = {"platform": ["gateway", "operator", "server", "storage", "sweep"], "team-a": ["gateway", "server", "sweep"]}
     expected = {f"{space}/ultramarine-tls-{part}": (space, part) for space, parts in own.items() for part in parts}
-    assert set(found) == set(expected)
-    for each, (namespace, part) in expected.items():
+    assert set(by_name) == set(expected)
+    for item, (namespace, part) in expected.items():
         host = f"ultramarine-{part}"
         ends = ("", f".{namespace}", f".{namespace}.svc", f".{namespace}.svc.cluster.local")
         outside = {"localhost"} if part == "storage" else set()  # by kubectl port-forward
-        assert proves(found[each]) == {host + end for end in ends} | outside
-        certificate(found[each]).verify_directly_issued_by(certificate(authority))
-        assert found[each]["data"]["ca.crt"] == authority["data"]["tls.crt"]
-    assert len({each["data"]["tls.key"] for each in (*found.values(), authority)}) == len(found) + 1
+        assert proves(by_name[item]) == {host + end for end in ends} | outside
+        certificate(by_name[item]).verify_directly_issued_by(certificate(authority))
+        assert by_name[item]["data"]["ca.crt"] == authority["data"]["tls.crt"]
+    assert len({item["data"]["tls.key"] for item in (*by_name.values(), authority)}) == len(by_name) + 1
 
 
 def test_without_a_gateway_pods_prove_the_names_of_endpoints(chart: Chart) -> None:
     """Their clients ask for the Services that lead to them, in the same namespace alone."""
-    found = secrets(chart.render({**ON, "gateway": {"enabled": False}}))
-    wildcards = {each for each in proves(found["team-a/ultramarine-tls-server"]) if "*" in each}
+    by_name = secrets(chart.render({**ON, "gateway": {"enabled": False}}))
+    wildcards = {item for item in proves(by_name["team-a/ultramarine-tls-server"]) if "*" in item}
     assert wildcards == {"*.team-a.svc", "*.team-a.svc.cluster.local"}
 
 
@@ -58,13 +58,13 @@ def test_cert_manager_makes_the_same_ones(chart: Chart) -> None:
     """With an issuer the chart holds no key at all."""
     own, ordered = chart.render(ON), chart.render({**ON, "tls": {"internal": {"enabled": True, "issuerRef": ISSUER}}})
     assert secrets(ordered) == {}
-    wanted = {name(each): set(each["spec"]["dnsNames"]) for each in of(ordered, "Certificate")}
-    assert wanted == {each: proves(secret) for each, secret in secrets(own).items() if "tls" in each}
-    for each in of(ordered, "Certificate"):
-        assert each["spec"]["issuerRef"] == ISSUER
-        assert each["spec"]["secretName"] == each["metadata"]["name"]
-        labels = each["spec"]["secretTemplate"]["labels"]
-        assert labels.items() < each["metadata"]["labels"].items(), "one command removes both"
+    ordered_names = {name(item): set(item["spec"]["dnsNames"]) for item in of(ordered, "Certificate")}
+    assert ordered_names == {item: proves(secret) for item, secret in secrets(own).items() if "tls" in item}
+    for item in of(ordered, "Certificate"):
+        assert item["spec"]["issuerRef"] == ISSUER
+        assert item["spec"]["secretName"] == item["metadata"]["name"]
+        labels = item["spec"]["secretTemplate"]["labels"]
+        assert labels.items() < item["metadata"]["labels"].items(), "one command removes both"
 
 
 def test_each_pod_has_its_own_certificate_and_is_probed_by_tls(chart: Chart) -> None:
@@ -84,12 +84,12 @@ def test_each_pod_has_its_own_certificate_and_is_probed_by_tls(chart: Chart) -> 
         ("ultramarine-storage", "storage"): "ultramarine-tls-storage",
     }
     probes = [
-        probe for _, spec in pods(got) for each in spec["containers"] for probe in each.items() if "Probe" in probe[0]
+        probe for _, spec in pods(got) for item in spec["containers"] for probe in item.items() if "Probe" in probe[0]
     ]
     plain = {str(probe["httpGet"]["port"]) for _, probe in probes if probe["httpGet"].get("scheme") != "HTTPS"}
     assert plain == {"9901", "ready"}  # which say whether Envoy is ready, and nothing else
-    scraped = [each for each in of(got, "ServiceMonitor", "PodMonitor")]
-    ends = [end for each in scraped for end in each["spec"].get("endpoints") or each["spec"]["podMetricsEndpoints"]]
+    scraped = [item for item in of(got, "ServiceMonitor", "PodMonitor")]
+    ends = [end for item in scraped for end in item["spec"].get("endpoints") or item["spec"]["podMetricsEndpoints"]]
     assert len(ends) == 3
     assert {(end["scheme"], end["tlsConfig"]["ca"]["secret"]["name"]) for end in ends} == {
         ("https", "ultramarine-tls-operator")
@@ -111,7 +111,7 @@ def test_who_is_asked_by_https(chart: Chart) -> None:
 @pytest.mark.parametrize("values", [ON, {**ON, **EXTERNAL}])
 def test_the_authoritys_key_is_closed_to_the_platforms_own_namespaces_jobs(chart: Chart, values: Manifest) -> None:
     """The policy names the Secrets that pose as the platform, whichever storage there is."""
-    (policy,) = (each for each in of(chart.render(values), "ValidatingAdmissionPolicy") if "platform" in name(each))
+    (policy,) = (item for item in of(chart.render(values), "ValidatingAdmissionPolicy") if "platform" in name(item))
     closed = policy["spec"]["validations"][0]["expression"]
     assert "ultramarine-ca|ultramarine-tls-(operator|storage|gateway)" in closed
 
@@ -125,5 +125,5 @@ def test_without_it_nothing_is_there(chart: Chart, mode: Manifest) -> None:
     """No certificate, no mount and no https, in any mode."""
     got = chart.render(mode)
     assert secrets(got) == {}
-    assert not [each for each in names(got, "Secret", "Certificate") if "tls" in each]
+    assert not [item for item in names(got, "Secret", "Certificate") if "tls" in item]
     assert not operator_settings(got).tls

@@ -26,7 +26,7 @@ def sections(values: Manifest, path: tuple[str, ...] = ()) -> Iterator[tuple[str
 
 
 def leaves(values: Manifest, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The path and the default of each value that is no section."""
+    """The path and the default of each value that is not a section."""
     for key, value in values.items():
         if isinstance(value, dict) and value and key not in OPEN:
             yield from leaves(value, (*path, key))
@@ -52,9 +52,9 @@ def place(path: tuple[str, ...]) -> str:
 ALL = list(sections(VALUES))
 
 
-def sentences(said: str) -> list[str]:
-    """What Helm says of single values: it groups what is wrong below one section."""
-    lines = [line.strip() for line in said.splitlines()]
+def sentences(errors: str) -> list[str]:
+    """Return Helm's errors for single values, which it groups by section."""
+    lines = [line.strip() for line in errors.splitlines()]
     return [line for line in lines if line.startswith("- ") and not line.endswith(": validation failed")]
 
 
@@ -70,21 +70,21 @@ def test_what_is_empty_is_named(chart, depth):
     """Helm takes away the default of `mlflow:` with nothing below it, and of null; one line says which is missing."""
     paths = {*ALL, *(path for path, _ in leaves(VALUES))} - NULLABLE
     empty = [path for path in paths if len(path) == depth]
-    said = sentences(chart.refusal(at([(path, None) for path in empty])))
+    errors = sentences(chart.refusal(at([(path, None) for path in empty])))
 
     for path in empty:
-        (line,) = (line for line in said if line.startswith(f"- at '{place(path[:-1])}': "))
+        (line,) = (line for line in errors if line.startswith(f"- at '{place(path[:-1])}': "))
         assert "missing propert" in line
         assert f"'{path[-1]}'" in line
-    assert len(said) == len({path[:-1] for path in empty}), said
+    assert len(errors) == len({path[:-1] for path in empty}), errors
 
 
 def test_a_name_that_the_chart_does_not_know_is_refused(chart):
     """In each section, and in the parts of lists that have names."""
-    said = sentences(chart.refusal(at([((*path, "surplus"), 1) for path in ALL])))
+    errors = sentences(chart.refusal(at([((*path, "surplus"), 1) for path in ALL])))
 
     for path in ALL:
-        assert f"- at '{place(path)}': additional properties 'surplus' not allowed" in said
+        assert f"- at '{place(path)}': additional properties 'surplus' not allowed" in errors
     for listed in ({"pods": {"tolerations": [{"surplus": 1}]}}, {"gatewayApi": {"parentRefs": [{"surplus": 1}]}}):
         assert "additional properties 'surplus' not allowed" in chart.refusal(listed)
 
@@ -92,12 +92,12 @@ def test_a_name_that_the_chart_does_not_know_is_refused(chart):
 def test_a_value_of_the_wrong_type_is_refused(chart):
     """Each by one line with its path; a section may be no text, and a text no section."""
     wrong = {path: 7 if isinstance(default, str | bool) else "text" for path, default in leaves(VALUES)}
-    said = sentences(chart.refusal(at(list(wrong.items()))))
+    errors = sentences(chart.refusal(at(list(wrong.items()))))
 
     for path in wrong:
-        assert [line for line in said if line.startswith(f"- at '{place(path)}': ")], path
-    said = sentences(chart.refusal(at([((key,), 7) for key in VALUES])))
-    assert sorted(said) == sorted(f"- at '/{key}': got number, want {KINDS[type(VALUES[key])]}" for key in VALUES)
+        assert [line for line in errors if line.startswith(f"- at '{place(path)}': ")], path
+    errors = sentences(chart.refusal(at([((key,), 7) for key in VALUES])))
+    assert sorted(errors) == sorted(f"- at '/{key}': got number, want {KINDS[type(VALUES[key])]}" for key in VALUES)
 
 
 KINDS = {dict: "object", list: "array", bool: "boolean"}

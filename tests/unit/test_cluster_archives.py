@@ -51,9 +51,9 @@ def oci(path: Path, annotations: dict[str, str], architecture: str = "amd64") ->
     ],
 )
 def test_an_oci_archive_says_its_names_and_machines(tmp_path, annotations, names):
-    """By either annotation; also where it is compressed."""
-    found = archives.contents(oci(tmp_path / "image.tar.gz", annotations))
-    assert found == archives.Contents(names, frozenset({"amd64"}), "sha256:aa")
+    """By either annotation, also in a compressed archive."""
+    contents = archives.contents(oci(tmp_path / "image.tar.gz", annotations))
+    assert contents == archives.Contents(names, frozenset({"amd64"}), "sha256:aa")
 
 
 def test_an_archive_of_docker_says_its_names_and_machines(tmp_path):
@@ -77,7 +77,7 @@ def test_an_archive_of_docker_says_its_names_and_machines(tmp_path):
     ],
 )
 def test_a_name_is_completed_as_for_a_pod(name, whole):
-    """What a pod says in short is the name under which the image is kept."""
+    """A pod's short name becomes the name under which the image is kept."""
     assert archives.full_name(name) == whole
 
 

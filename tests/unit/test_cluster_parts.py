@@ -75,7 +75,7 @@ def test_a_certificate_says_what_was_asked_and_is_kept(state: State) -> None:
 
 
 def test_a_certificate_is_renewed_when_its_names_change(state: State) -> None:
-    """A certificate that no longer says what is asked is made anew, and so is a damaged one's pair."""
+    """A certificate with other contents is made again, and so is a damaged pair."""
     authority = pki.Authority(state.pki, "ca")
     first = authority.issue("server", pki.Leaf("server", hosts=("a",))).cert.read_bytes()
     second = authority.issue("server", pki.Leaf("server", hosts=("a", "b")))
@@ -86,7 +86,7 @@ def test_a_certificate_is_renewed_when_its_names_change(state: State) -> None:
 
 
 def test_kubeconfig_is_whole_and_private(state: State) -> None:
-    """A kubeconfig needs no file beside it and nobody else may read it."""
+    """A kubeconfig needs no other file, and only its owner may read it."""
     authority = pki.Authority(state.pki, "ca")
     path = pki.kubeconfig(state.kubeconfig, "https://10.0.0.1:1", authority, authority.issue("me", pki.Leaf("me")))
     document = YAML(typ="safe").load(path.read_text())
@@ -104,14 +104,14 @@ def sleeper(words: str = "sleep 60") -> process.Component:
 def await_record(state: State) -> process.Process:
     """The sleeper's process, once it has recorded itself."""
     until = time.monotonic() + 60
-    while (found := process.recorded(state, "sleeper")) is None:
+    while (running := process.recorded(state, "sleeper")) is None:
         assert time.monotonic() < until
         time.sleep(0.01)
-    return found
+    return running
 
 
 def test_a_component_starts_once_and_again_when_it_changes(state: State) -> None:
-    """What runs as described is left alone; what is described differently, or is dead, is started."""
+    """A component that runs as described stays; a changed or dead one is started."""
     assert process.start(state, sleeper()) == "started"
     first = await_record(state)
     try:
@@ -163,7 +163,7 @@ def test_a_component_that_dies_tells_its_last_words(state: State) -> None:
 
 
 def test_an_error_names_its_step(capsys: pytest.CaptureFixture[str]) -> None:
-    """What goes wrong inside a step carries the step's name, also for a failed command."""
+    """An error inside a step has the step's name, also for a failed command."""
     with pytest.raises(ClusterError) as caught, step("network"):
         subprocess.run(["false"], check=True, capture_output=True)
 
@@ -259,8 +259,8 @@ def containers(document: dict[str, Any]) -> list[dict[str, Any]]:
     """The containers of a Deployment, none of another kind."""
     if document["kind"] != "Deployment":
         return []
-    found: list[dict[str, Any]] = document["spec"]["template"]["spec"]["containers"]
-    return found
+    listed: list[dict[str, Any]] = document["spec"]["template"]["spec"]["containers"]
+    return listed
 
 
 def test_manifests_are_whole_and_modest(state: State) -> None:
@@ -280,7 +280,7 @@ def test_manifests_are_whole_and_modest(state: State) -> None:
 
 
 def test_names_on_loopback_are_not_forwarded_to(monkeypatch: pytest.MonkeyPatch, state: State) -> None:
-    """Where the machine has no name server that a pod can reach, the cluster's names still work alone."""
+    """The cluster's names work without a name server that pods can reach."""
     monkeypatch.setattr(config, "nameservers", list)
     assert "forward ." not in addons.manifests(state, "image:1")
 
@@ -319,16 +319,16 @@ def test_down_is_fine_with_nothing(state: State, capsys: pytest.CaptureFixture[s
 def test_help_teaches() -> None:
     """The help of the module shows the commands of an ordinary day."""
     env = {**os.environ, "PYTHONPATH": str(CLUSTER_FOLDER)}
-    said = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-m", "ultramarine_cluster", "--help"], capture_output=True, text=True, env=env, check=True
     ).stdout
     for word in ("up", "down", "status", "images load", "--tier bare", "ULTRAMARINE_CACHE"):
-        assert word in said
+        assert word in output
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "/", "", "a/b", ".hidden", "Upper"])
 def test_a_name_cannot_lead_elsewhere(name: str) -> None:
-    """What `down` removes is named by the cluster, so a name that is a path is refused."""
+    """`down` removes the folder of a cluster's name, so a path as a name is refused."""
     with pytest.raises(ClusterError, match="not a valid name of a cluster"):
         State(name)
 
@@ -357,7 +357,7 @@ def test_an_image_takes_all_that_is_sent_to_its_build(name: str) -> None:
 
 @pytest.mark.parametrize("name", images.present())
 def test_a_build_sees_what_its_dockerfile_copies(name: str) -> None:
-    """Each file that a Dockerfile of ours copies is an input of the image, so that it is there, and changes the tag."""
+    """Each file that a Dockerfile copies is an input of the image, so that it exists and changes the tag."""
     image = images.table()[name]
     lines = re.findall(r"^COPY (?!--from)(.+) \S+$", (images.REPOSITORY / image.dockerfile).read_text(), re.M)
     copied = {path for line in lines for word in line.split() for path in images.REPOSITORY.glob(word)}
@@ -378,8 +378,8 @@ def test_images_are_pushed_without_a_cluster(
     assert "REGISTRY" in capsys.readouterr().err
     monkeypatch.setenv("REGISTRY", "registry.example.com/ml")
     assert cli.main(["images", "push"]) == 0
-    said = capsys.readouterr().out
-    assert re.findall(r"pushed as registry.example.com/ml/(.+):1", said) == list(OWN_IMAGES)
+    output = capsys.readouterr().out
+    assert re.findall(r"pushed as registry.example.com/ml/(.+):1", output) == list(OWN_IMAGES)
 
 
 def helm(script: str) -> Target:
@@ -406,9 +406,9 @@ def test_an_upgrade_takes_no_crds_from_another_release_of_a_context(where: str, 
     script = f'case $1 in get) echo null;; status) exit 1;; *) echo "$@" > {tmp_path}/said;; esac'
     references = dict.fromkeys(OWN_IMAGES, "image:1")
     upgrade(replace(helm(script), where=where), "ultramarine", references)
-    said = (tmp_path / "said").read_text()
+    output = (tmp_path / "said").read_text()
 
-    assert ("--take-ownership" in said, "crds.takeOver=true" in said) == (where == "kind",) * 2
+    assert ("--take-ownership" in output, "crds.takeOver=true" in output) == (where == "kind",) * 2
 
 
 def test_an_upgrade_leaves_no_namespace_out_because_helm_fails() -> None:

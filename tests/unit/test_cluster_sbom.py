@@ -55,8 +55,8 @@ def test_components_are_those_of_the_last_layer(tmp_path):
         "usr/lib/.wh.c-2.dist-info": b"",
         "usr/lib/c-3.dist-info/METADATA": b"Name: c\nVersion: 3\n",
     }
-    found = sorted(sbom._inside(oci(tmp_path / "image.tar", layer(**first), layer(**second))))
-    document = sbom._document("ultramarine/server:1", found)
+    components = sorted(sbom._inside(oci(tmp_path / "image.tar", layer(**first), layer(**second))))
+    document = sbom._document("ultramarine/server:1", components)
 
     assert [entry.get("purl") for entry in document["components"]] == [
         "pkg:deb/debian/libc6@1%3A2.36%2B10?distro=debian-12&upstream=glibc%402.36-1",
