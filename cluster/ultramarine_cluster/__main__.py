@@ -15,7 +15,7 @@ from .paths import REPOSITORY, State, cache, state_root
 TEACH = """\
 Kubernetes on this machine, without Docker, systemd or a registry.
 
-  ultramarine-cluster up                    one node, ready in under 30 s (the first time it is built: 7 min)
+  ultramarine-cluster up                    one node, ready in under 30 s (the first time it is built: minutes)
   eval "$(ultramarine-cluster env)"         kubectl and helm for it, in this shell
   ultramarine-cluster images load operator  build an image of this repository and put it into the cluster
   ultramarine-cluster images load my.tar    put your own image into the cluster
