@@ -1,4 +1,4 @@
-"""How much of a node's disk a pod may take, and what is said of one that took more."""
+"""Limits on a node's disk for a pod, and the message about a pod that exceeded them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def deployment(one: Any, **more: Any) -> Manifest:
 
 
 def test_a_new_release_restarts_no_server_for_its_limit():
-    """What serves well without a limit goes on as it is; a change that its author can see brings it."""
+    """A server that runs without a limit is not restarted for it; an edit of its author brings the limit."""
     one = endpoint()
     made = deployment(one)
     spec = made["spec"]["template"]["spec"]

@@ -35,7 +35,7 @@ def test_the_rollout_is_one() -> None:
 
 
 def test_examples_are_built_only_by_name() -> None:
-    """What builds all images leaves out the examples and MLflow's, and knows each of them."""
+    """The build of all images leaves out the examples and MLflow's image, and knows each of them."""
     assert images.MLFLOW not in images.present()
     assert images.MLFLOW in images.table()
     assert not [name for name in images.present() if name.startswith(images.EXAMPLE)]

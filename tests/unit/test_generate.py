@@ -1,4 +1,4 @@
-"""What the generator writes is fresh, structural and documented."""
+"""Freshness, structure and documentation of the generated files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 )
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(generate.ROOT)))
 def test_the_generated_files_are_fresh(path):
-    """What is committed is what the kinds say now."""
+    """Each committed file equals the output of the generator."""
     assert path.read_text() == FILES[path], "run `make generate` and commit"
 
 
@@ -106,7 +106,7 @@ def test_every_field_is_described(kind):
 
 @each_kind
 def test_a_status_has_no_defaults(kind):
-    """What the server filled into a status would differ from what the operator wrote, for ever."""
+    """A default in a status would make it differ endlessly from the status that the operator wrote."""
     assert [path for path, field in fields(root(kind)["properties"]["status"], "status") if "default" in field] == []
 
 

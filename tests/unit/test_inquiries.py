@@ -1,4 +1,4 @@
-"""What the operator asks beside its passes: gateways on loopback that answer well, badly and not at all."""
+"""Questions of the operator beside its passes: gateways on loopback that answer well, badly and not at all."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ async def test_nonsense_about_one_endpoint_holds_up_no_other(gateway_pod):
 
 
 async def test_a_storage_that_is_away_is_told_in_the_same_words_to_all(monkeypatch):
-    """Who asks after the first is told at once, of its own URI, and nothing else differs: a status stays as it is."""
+    """A later question gets the same answer at once, with its own URI alone different: a status stays unchanged."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     rung = asyncio.Event()

@@ -78,7 +78,7 @@ def test_what_equal_models_have_stored_counts():
 
 @pytest.mark.parametrize("format", ["onnx", "torch", "python"])
 def test_other_formats_are_left_alone(format):
-    """What cannot be compiled makes no Job."""
+    """A format without a conversion makes no Job."""
     spec = {"format": {"name": format}, "allowCodeExecution": True}
     got = plan_version(one_version(**spec), seen(answers=FOUND), NOW)
 

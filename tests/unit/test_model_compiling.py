@@ -37,7 +37,7 @@ def compiling(**compile):
 
 
 def prefix(of):
-    """Where its result is stored."""
+    """Return the folder of its result."""
     return compile_task(of, of.spec.compile, PLATFORM).prefix
 
 
@@ -322,7 +322,7 @@ def test_a_verdict_that_anybody_may_have_written_is_not_followed(changes):
 
 @pytest.mark.parametrize("words", ["", "[", json.dumps({"reason": ""}), good(one_version()).to_json().decode()[:-9]])
 def test_last_words_that_are_no_verdict_lead_to_the_storage(words):
-    """What cannot be read in a termination message is asked for; where it is nowhere, that is the end."""
+    """After an unreadable termination message the storage is asked; without a verdict there, compilation has failed."""
     of = compiling()
     there = seen(compile_job_of(of, "Complete"), said(of, words))
     lost = replace(there, answers={result(of): StorageError("no", "ObjectNotFound")})
@@ -353,7 +353,7 @@ def served(one):
 
 
 def test_an_endpoint_serves_the_compiled_artifact():
-    """Where there is a compiled model, the pods fetch that one, under the version's own name and signature."""
+    """With a compiled model, pods fetch that model under the version's own name and signature."""
     of = compiling()
     done = plan_version(of, seen(compile_job_of(of, "Complete"), said(of, good(of))), NOW).status
     task = served({**of.manifest, "status": done})

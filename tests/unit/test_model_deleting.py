@@ -1,4 +1,4 @@
-"""What a Model with deletionPolicy Delete does about the artifacts of versions that are gone."""
+"""Deletion of the artifacts of deleted versions by a Model with deletionPolicy Delete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODELS, VERSIONS = (next(kind for kind in KINDS if kind.name == name) for name i
 
 
 def uri(number: int) -> str:
-    """Where a TrainingJob has stored the artifact of a version."""
+    """Return the URI at which a TrainingJob has stored the artifact of a version."""
     return f"{PLACE}/model/{number:016x}/"
 
 
@@ -32,7 +32,7 @@ def stored(number: int, **spec: Any) -> Manifest:
 
 
 def entry(number: int, deleting: bool = False) -> Manifest:
-    """What the status remembers of it."""
+    """Return the entry of the artifact in the status."""
     return {"version": str(number), "uri": uri(number), **({"deleting": True} if deleting else {})}
 
 
@@ -278,7 +278,7 @@ def compiled(number: int, **spec: Any) -> Manifest:
 
 
 def compiled_entry(number: int, deleting: bool = False) -> Manifest:
-    """What the status remembers of it beside the native files."""
+    """Return the entry of the compiled artifact in the status, beside that of the native files."""
     return {**entry(number, deleting), "uri": COMPILED}
 
 

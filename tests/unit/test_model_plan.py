@@ -1,4 +1,4 @@
-"""What a Model and a ModelVersion say of themselves."""
+"""Plans of Models and ModelVersions."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_retention_spares_what_an_endpoint_serves(deployment, status):
     ],
 )
 def test_retention_spares_what_a_pool_serves(pool, labels, aliases, gone):
-    """What a pool chooses stays; all do while it chooses none, since it goes on with the one that it had."""
+    """Versions that a pool serves stay; all stay while the pool selects none, since it keeps its last one."""
     many = {"name": "many", "pool": {"selector": {"matchLabels": {"tier": "small"}}, **pool}}
     serving = ours("OnlineEndpoint", "shops", {"deployments": [many]})
     one = model(aliases=aliases, retention={"versions": 2})
@@ -215,7 +215,7 @@ def test_formats_that_run_code_want_a_word():
     ],
 )
 def test_the_operator_does_not_look_at_another_namespaces_artifacts(uri, asked):
-    """Where each namespace has keys of its own, a version does not make the operator read what those would not open."""
+    """With keys for each namespace, a version cannot make the operator read objects that these keys do not open."""
     confined = replace(seen(), platform=replace(PLATFORM, storage_confined=True))
     one = one_version(uri=uri)
 

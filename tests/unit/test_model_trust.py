@@ -69,7 +69,7 @@ def test_trust_that_is_taken_back_refuses_the_version():
 
 
 def test_a_version_that_allows_it_names_itself():
-    """What is allowed by the version itself is not its Model's doing."""
+    """A permission of the version itself is not attributed to its Model."""
     one = pickled(allowCodeExecution=True)
     one = read(by(one.manifest, "bob"))
     got = plan_version(one, replace(seen(related=(by(TRUSTING, "ada"),), answers=FOUND), platform=KNOWS), NOW)

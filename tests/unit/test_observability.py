@@ -1,4 +1,4 @@
-"""What the dashboard and the alerts ask for is what the operator exports, and what docs/reference/metrics.md lists."""
+"""Metrics of the dashboard and the alerts: the operator exports them, and docs/reference/metrics.md lists them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may ask an OnlineEndpoint behind the gateway, and by TLS or not: told by its plan."""
+"""Plans of an OnlineEndpoint's authentication and TLS behind the gateway."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def guarded(owner):
 
 
 def task_of(got):
-    """What a plan gives to the pods of the first deployment."""
+    """Return the task of the first deployment's pods in a plan."""
     (made,) = (m for m in got.apply if m["kind"] == "Deployment")
     return ServingTask.from_json(made["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"])
 
@@ -261,7 +261,7 @@ def test_what_only_a_gateway_can_do_is_not_done_without_one(spec, words):
     ],
 )
 def test_a_key_set_is_public_keys(jwks, words):
-    """What is no key set is refused in words, and so is one with which tokens could be made."""
+    """A text that is not a key set is refused with a message, and so is a set with a private key."""
     with pytest.raises(ValidationError, match=words):
         endpoint(authMode="token", token={**TOKEN, "jwks": jwks})
 

@@ -1,4 +1,4 @@
-"""How many pods an endpoint's deployments get by their load, told by its plan."""
+"""Plans of an OnlineEndpoint's autoscaling by load."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def having(owner, replicas):
 
 
 def load(*pods, **counts):
-    """What gateway pods tell of blue: each its concurrency, or nothing yet, and whatever else is given."""
+    """Return the reports of gateway pods about blue: each its concurrency or nothing, and other given values."""
     told = [DeploymentFigures(concurrency=each, rate=each, **counts) for each in pods]
     return GatewayFacts(tuple(RouteState(pod=f"g{n}", figures={"blue": one}) for n, one in enumerate(told)))
 
@@ -52,13 +52,13 @@ def passed(owner, says, *children, now=NOW):
 
 
 def replicas(got):
-    """How many pods the plan wants of blue."""
+    """Return the number of pods that the plan gives to blue."""
     (made,) = (made for made in got.apply if made["kind"] == "Deployment")
     return made["spec"]["replicas"]
 
 
 def noted(got):
-    """What the plan notes of blue."""
+    """Return the notes of the plan about blue."""
     return got.status["deployments"][0].get("autoscale")
 
 
@@ -104,7 +104,7 @@ def test_a_new_endpoint_starts_with_the_least():
     ],
 )
 def test_an_unknown_load_changes_nothing(says, reason):
-    """Where one gateway pod does not tell, there are as many pods as before, low load has not been, and it says why."""
+    """If one gateway pod gives no report, the number of pods stays, low load does not count, and a reason is given."""
     notes = {"replicas": 3, "since": "2030-01-01T11:00:00Z", "most": 1}
     owner = scaled_endpoint(BY_CONCURRENCY, {"deployments": [{"name": "blue", "autoscale": notes}]})
     got = passed(owner, says, having(owner, 3))
@@ -366,7 +366,7 @@ def test_who_was_never_ready_does_not_sleep():
 
 
 def test_without_a_gateway_nobody_sleeps():
-    """Where nobody could wake it, a deployment that may have no pod has one."""
+    """Without a gateway to wake it, a deployment with minReplicas: 0 has one pod."""
     owner = sleepy(LONG_SINCE)
 
     assert replicas(plan(owner, seen(at(owner, 0), related=(version(1),)), NOW)) == 1

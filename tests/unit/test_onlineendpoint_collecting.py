@@ -1,4 +1,4 @@
-"""What a data collector makes of an endpoint's pods, told by the plan."""
+"""Plans of a data collector for an endpoint's pods."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_sidecar_shares_with_the_server_the_captures_alone():
 
 
 def test_without_a_collector_the_task_and_the_pod_say_nothing_of_one():
-    """Who has none gets the pods that an operator without collectors would make, so that none is restarted."""
+    """Without a collector the pods are those of an operator without collectors, so no pod is restarted."""
     spec = pod()
 
     assert [one["name"] for one in spec["initContainers"]] == ["fetch"]

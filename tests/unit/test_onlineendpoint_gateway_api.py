@@ -1,4 +1,4 @@
-"""What an OnlineEndpoint does behind Gateways of the people's own: routes, their statuses, the order of changes."""
+"""Plans of an OnlineEndpoint behind Gateways of the Gateway API: routes, their statuses, the order of changes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def weights(got):
 
 
 def pins(got):
-    """Who can be asked by name, as a plan wants it."""
+    """Return the deployments that a plan makes reachable by name."""
     return [rule["matches"][0]["headers"][0]["value"] for rule in route(got)["spec"]["rules"][:-1]]
 
 
@@ -103,7 +103,7 @@ def test_a_new_endpoint_is_ready_when_its_gateway_has_accepted_its_routes():
 
 
 def test_our_own_gateway_is_not_asked():
-    """Where people have Gateways of their own, nobody asks ours, even if there is one left."""
+    """With Gateways of the Gateway API, the chart's gateway is not asked, even if one is left."""
     left = replace(HERE, gateway="gateway:9902", gateway_namespaces=frozenset({"team-a"}))
 
     assert questions(endpoint(KEYS), replace(seen(), platform=left)) == ()

@@ -1,4 +1,4 @@
-"""What an OnlineEndpoint does, told by its plan."""
+"""Plans of an OnlineEndpoint."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ def test_a_version_that_never_was_is_not_said_to_be_gone():
     ],
 )
 def test_waiting_that_only_a_person_can_end_is_a_warning(reference, related, level):
-    """What may come by itself is told as a normal event."""
+    """A wait that may end by itself is a normal event."""
     got = plan(endpoint(deployments=[{"name": "blue", "model": reference}]), seen(related=related), NOW)
     assert [event.type for event in got.events if event.reason == "Waiting"] == [level]
 

@@ -1,4 +1,4 @@
-"""What an OnlineEndpoint with a pool does, told by its plan."""
+"""Plans of an OnlineEndpoint with a pool."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def deployment(got: Any) -> Any:
 
 
 def message(got: Any) -> str:
-    """What the status says of the one deployment."""
+    """Return the message of the one deployment in the status."""
     [entry] = got.status["deployments"]
     assert entry["modelVersion"] == ""
     return str(entry["message"])
@@ -91,7 +91,7 @@ def test_the_alias_chooses_the_version():
 
 
 def test_a_compiled_version_is_served_compiled():
-    """What stands in the catalogue is what a deployment of that one version would serve."""
+    """An entry of the catalogue equals the one that a deployment of that version alone would serve."""
     one = of("a", 1, format={"name": "sklearn"}, compile={"to": "onnx"})
     one["status"]["conditions"].append({"type": "Compiled", "status": "True"})
     one["status"]["compiled"] = {"uri": "s3://lake/compiled/", "digest": "sha256:" + "b" * 64}
@@ -173,7 +173,7 @@ def test_a_ready_pool_says_how_many_models_it_has():
 
 
 def test_a_model_that_has_no_version_now_stays_as_it_was():
-    """What serves goes on serving: an alias that leads nowhere must not end it. One without the label goes."""
+    """A model that is served stays if its alias leads to no version. A model without the label goes."""
     one = pooled(alias="champion")
     before = plan(one, seen(related=(model("a", champion="1"), of("a", 1), model("b", champion="1"), of("b", 1))), NOW)
     [there] = [m for m in before.apply if m["kind"] == "ConfigMap"]

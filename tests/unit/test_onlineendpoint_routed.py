@@ -1,4 +1,4 @@
-"""What an OnlineEndpoint does behind the gateway: the order of every change, told by its plan."""
+"""Plans of an OnlineEndpoint behind the gateway: the order of every change."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HALVES = {"blue": 50, "green": 50}
 
 
 def look(owner, *children, says=None, related=BOTH):
-    """What is seen where the namespace has a gateway, whose pods say that."""
+    """Return the observations in a namespace with a gateway whose pods report that."""
     around = replace(seen(*children, related=related), platform=HERE)
     (question,) = questions(owner, around)
     return replace(around, answers={question: says or GatewayFacts((RouteState(),))})
@@ -255,7 +255,7 @@ def test_an_endpoint_from_before_the_gateway_is_turned_without_a_gap():
 
 
 def test_a_gateway_that_is_gone_gives_the_service_back():
-    """Where there is no gateway any more, the Service goes to the pods of who answered, and what listed pods goes."""
+    """Without a gateway the Service returns to the pods of the last champion, and the list of pods goes."""
     one = endpoint(KEYS | {"traffic": {"blue": 100}}, deployments=TWO, traffic={"blue": 100})
     at_rest = settled(one, *blue(one), *green(one))
     got = plan(one, seen(*blue(one), *green(one), *at_rest, related=BOTH), NOW)
@@ -285,7 +285,7 @@ def test_a_split_without_a_gateway_says_what_it_needs():
     control="each has a port of its own, and its Service leads there only when every gateway pod has confirmed that",
 )
 def test_a_taken_port_is_left_for_another():
-    """Where another endpoint has the port, the next one is tried, once; no Service is turned to the taken one."""
+    """If another endpoint has the port, the next one is tried once; no Service points to the taken port."""
     one = endpoint(KEYS)
     first = after(one, *blue(one), related=(version(1),))
     routes, port = kept(one, first), first.status["gatewayPort"]

@@ -1,4 +1,4 @@
-"""What is said of a pod that the API server refuses, by the words of the Job's controller."""
+"""Messages about a pod that the API server refuses, from the words of the Job controller."""
 
 from __future__ import annotations
 

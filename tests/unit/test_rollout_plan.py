@@ -120,7 +120,7 @@ class World:
             envoy.routes, envoy.pods = routes, set(self.serving) - self.crashing
 
     def routed(self):
-        """What each gateway pod routes to."""
+        """Return the routes of each gateway pod."""
         return [routed for envoy in self.gateways.values() if envoy.routes for routed in envoy.routes.deployments]
 
     def traffic(self, requests):
@@ -476,7 +476,7 @@ def test_a_gateway_that_does_not_answer_holds_the_step():
 
 
 def test_a_gateway_pod_is_replaced_and_an_envoy_restarted():
-    """What they had counted is no longer evidence; the others' is, and the rollout goes on."""
+    """Counts of a replaced gateway pod are not evidence any more; the others' are, and the rollout continues."""
     world = World()
     world.errors["1"] = world.errors["2"] = 1
     world.go(30)
@@ -613,7 +613,7 @@ def test_what_anybody_wrote_into_the_status_begins_anew(odd):
 
 
 def test_a_time_to_come_does_not_hold_the_step_or_end_the_pass():
-    """What anybody wrote as the beginning of a step is now at the latest; a time near the end of all time is too."""
+    """A step's begin in the future is replaced by now, also near the end of representable time."""
     world = World(rollout={**ROLLOUT, "gates": None}).go(15)
     world.status["rollout"]["since"] = "9999-12-31T23:59:59Z"
     world.go(240)
@@ -621,7 +621,7 @@ def test_a_time_to_come_does_not_hold_the_step_or_end_the_pass():
 
 
 def test_a_rollout_is_named_by_what_was_asked_for_alone():
-    """What a release adds with a default names no other rollout: this name is the one that it had before."""
+    """A default that a release adds does not change the rollout's identity."""
     assert World().go(9).rollout["identity"] == "0f26daa0604c625a"
 
 
@@ -759,7 +759,7 @@ def test_a_candidate_that_refuses_everything_is_turned_back():
     ],
 )
 def test_a_candidate_of_other_inputs_gets_no_request(inputs, why, on_failure):
-    """Whether the versions declare their inputs or their pods tell them: it is turned back before its first step."""
+    """Declared or reported inputs that differ turn a candidate back before its first step."""
     declared, told = World(rollout={**ROLLOUT, "onFailure": on_failure}), World(rollout={**ROLLOUT, "gates": None})
     declared.signatures |= {"1": [MATRIX], "2": inputs}
     for envoy in told.gateways.values():

@@ -120,7 +120,7 @@ def test_what_others_write_into_the_status_does_no_harm(garbage):
 
 
 def of(number, *inputs):
-    """What a pod tells of its model."""
+    """Return a pod's report about its model."""
     return {"name": "churn", "version": str(number), "inputs": list(inputs)}
 
 

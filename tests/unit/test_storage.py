@@ -216,7 +216,7 @@ def test_absent_server_is_reported_soon_and_as_transient(storage: Storage, tmp_p
 
 
 def test_a_server_that_hangs_is_told_after_the_seconds_that_are_given(storage: Storage) -> None:
-    """Who takes the connection and says nothing is waited for as long as the caller allows, and named."""
+    """A server that accepts the connection and stays silent is waited for as long as the caller allows, and named."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(StorageError, match="ReadTimeoutError") as caught:

@@ -60,7 +60,7 @@ def test_a_whole_upload_is_not_sent_again(storage: Storage, bucket: str, tmp_pat
 
 
 def test_a_half_done_upload_is_resumed(storage: Storage, bucket: str, tmp_path: Path, bucket_folder: Path) -> None:
-    """What arrived whole is kept, what is missing or other is sent, and the manifest comes last."""
+    """Complete files are kept, missing or different ones are sent, and the manifest comes last."""
     folder = folder_with(tmp_path, {"kept": b"kept", "lost": b"lost", "spoilt": b"right"})
     record = storage.upload_folder(folder, f"s3://{bucket}/out/")
     inside = bucket_folder / record.uri.removeprefix(f"s3://{bucket}/")
@@ -140,7 +140,7 @@ def test_links_inside_the_folder_are_followed(storage: Storage, bucket: str, tmp
 
 @pytest.mark.attack("training/links")
 def test_sockets_are_refused(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    """What is neither file nor folder cannot be stored, and the message names it."""
+    """A path that is neither file nor folder cannot be stored, and the message names it."""
     folder = folder_with(tmp_path, {"a": b"1"})
     with socket.socket(socket.AF_UNIX) as unix:
         unix.bind(str(folder / "s"))
@@ -161,7 +161,7 @@ def test_a_link_to_itself_is_refused(storage: Storage, bucket: str, tmp_path: Pa
 
 
 def test_only_the_files_that_are_meant_are_stored(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    """What lies beside them, or comes while they are sent, is no part of the artifact."""
+    """A file beside them, or one that comes during the upload, is not part of the artifact."""
     folder = folder_with(tmp_path, {"weights": b"w", "weights.tmp": b"half", ".cache/x": b"x"})
     files = dict(files_below(folder, lambda name: name.startswith(".") or name.endswith(".tmp")))
 
@@ -199,7 +199,7 @@ def test_a_users_own_manifest_is_not_clobbered(storage: Storage, bucket: str, tm
 
 
 def test_an_artifact_comes_back_with_its_manifest(storage: Storage, bucket: str, tmp_path: Path) -> None:
-    """What was uploaded is fetched, and the manifest lies beside it for the next check."""
+    """An uploaded artifact is fetched, and its manifest lies beside it for the next check."""
     folder = folder_with(tmp_path, {"model.onnx": b"onnx", "data/extra": b"x"})
     record = storage.upload_folder(folder, f"s3://{bucket}/out/", "onnx")
 

@@ -1,4 +1,4 @@
-"""How a Sweep ends: by what its coordinator said and stored, by a Job that failed, and what is left after that."""
+"""Ends of a Sweep: by its coordinator's report and files, by a failed Job, and the remains after that."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_storage_that_does_not_answer_is_asked_again():
 
 
 def test_a_storage_that_refuses_does_not_keep_the_sweep_open():
-    """Where the operator may not read the summary, what the coordinator said last is enough."""
+    """If the operator may not read the summary, the coordinator's termination message is enough."""
     one = sweep()
     refused = StorageError("no", "AccessDenied")
 
@@ -256,7 +256,7 @@ def test_the_best_trial_is_registered_once():
     ],
 )
 def test_nothing_to_register_is_a_failure(best, words):
-    """Who asked for a version and gets none must not find the sweep done; what lies elsewhere is not believed."""
+    """A Sweep with registerBest and without a version has failed; an output elsewhere is not accepted."""
     one = sweep(**REGISTERING)
     summary = structs.replace(GOOD, best=best)
     got = plan(one, over(one, summary, summary), NOW)

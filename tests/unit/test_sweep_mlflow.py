@@ -1,4 +1,4 @@
-"""What the operator asks a sweep's coordinator to record in MLflow, and what it says of it."""
+"""Record of a sweep in MLflow, as the operator requests it of the coordinator and reports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Sweep's plan wants while it is not over: its children, what it waits for, and what it says."""
+"""Plans of a running Sweep: its children, its waits, and its messages."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_workers_get_the_command_with_the_parameters_left_to_fill_in():
     ("best", "model", "format"), [("churn", {}, "auto"), ("churn", {"format": "python"}, "python"), (None, {}, "")]
 )
 def test_workers_look_for_a_model_of_the_format_in_the_output_that_is_registered(best, model, format):
-    """What its format says, or its files; the other outputs are plain folders."""
+    """Workers look for the format that is given, or infer it from the files; the other outputs are plain folders."""
     spec = {"command": ["a"], "outputs": {"model": model, "report": {}}}
     one = sweep(trialTemplate={"spec": spec}, **({"registerBest": best} if best else {}))
     task = TrainingTask.from_json(env(applied(plan(one, seen(), NOW), "hpo-workers"))[contract.ENV_TASK])
@@ -218,7 +218,7 @@ def test_workers_look_for_a_model_of_the_format_in_the_output_that_is_registered
     ],
 )
 def test_a_reference_to_nothing_is_named(template, words):
-    """What the command refers to must be there; the message names the place and what there is."""
+    """A reference of the command must exist; the message names the place and the existing names."""
     with pytest.raises(InvalidSpec) as caught:
         plan(sweep(trialTemplate={"spec": template}), seen(), NOW)
 
@@ -238,7 +238,7 @@ def test_a_reference_to_nothing_is_named(template, words):
     ],
 )
 def test_a_search_that_cannot_be_is_refused(spec, words):
-    """What the API server does not see of the search space, the plan does, and names the field."""
+    """The plan refuses a search space that the API server cannot check, and names the field."""
     with pytest.raises(InvalidSpec) as caught:
         plan(sweep(**spec), seen(), NOW)
 
@@ -420,7 +420,7 @@ def test_a_lost_token_is_generated_anew_for_all():
 
 
 def test_fewer_workers_do_not_make_failures_too_many():
-    """What was forgiven to eight workers is forgiven to one of them, or to lower parallelTrials would end the sweep."""
+    """Failures allowed for eight workers stay allowed for fewer: otherwise lower parallelTrials would end the sweep."""
     wide, narrow = (sweep(limits={"maxTrials": 50, "parallelTrials": count}) for count in (8, 1))
     spec = applied(plan(narrow, running(wide), NOW), "hpo-workers")["spec"]
     assert (spec["parallelism"], spec["backoffLimit"]) == (1, 48)
@@ -499,7 +499,7 @@ def test_a_warm_start_is_remembered():
 
 
 def test_a_warm_start_from_other_objectives_is_refused():
-    """What was good there is not good here; the message says what both are to do."""
+    """A good trial for other objectives is not good here; the message names the objectives of both."""
     one = sweep(objective={"metric": "loss", "goal": "minimize"}, algorithm={"warmStartFrom": ["older"]})
     spec = sweep().manifest["spec"]
     for aim, other in {

@@ -1,4 +1,4 @@
-"""What a Sweep's plan wants where each trial is a TrainingJob, and what its coordinator hears."""
+"""Plans of a Sweep whose trials are TrainingJobs, and the replies to its coordinator."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def test_a_trial_that_a_restore_has_made_is_not_ended_at_once():
 
 
 def test_an_operator_that_was_away_lets_trials_show_that_they_have_ended():
-    """What counts is when the status said that the sweep is over, not how long ago its coordinator had ended."""
+    """Time counts from the status that reports the sweep's end, not from the end of its coordinator."""
 
     def after(seconds: int) -> Plan:
         told = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -352,7 +352,7 @@ def test_a_lost_token_is_made_anew():
 
 
 def test_without_ears_of_the_operator_there_can_be_no_jobs():
-    """What is impossible is said, with the remedy."""
+    """An impossible execution is refused with the remedy."""
     with pytest.raises(InvalidSpec, match=r"set progress.enabled in the chart"):
         plan_sweep(alone(), seen(), NOW)
 
@@ -405,14 +405,14 @@ def told(one: Obj[Any], *there: Manifest, wanted: tuple[WantedTrial, ...] = WANT
 
 
 def test_a_coordinator_hears_how_many_trials_may_run():
-    """So many as the spec has now; none while it is suspended. One of a pool hears nothing."""
+    """The reply has the present limit of the spec, and 0 during suspension. A pool's coordinator gets no reply."""
     assert told(alone(limits={"maxTrials": 10, "parallelTrials": 7})) == {"parallel": 7, "ended": [], "held": []}
     assert told(alone(suspend=True))["parallel"] == 0
     assert answer(sweep(), SweepSummary(), lambda kind, name: None) is None
 
 
 def test_a_coordinator_hears_how_trials_ended():
-    """What the status of a job says, of those that are wanted; what still runs is not told.
+    """The reply has the outcome of the requested jobs; running ones are left out.
 
     The seconds are those of its pods: it waited for a node before, and was held in between.
     """
@@ -461,7 +461,7 @@ def test_a_failure_is_told_in_its_own_words(failure: Manifest, outcome: str, cod
 
 
 def test_a_word_in_a_status_is_no_end():
-    """What somebody else has written there counts for nothing: a job has ended when its conditions say so."""
+    """A foreign word in a status counts for nothing: a job has ended when its conditions say so."""
     forged = trial(alone(), 0)
     forged["status"]["state"] = "Succeeded"
     assert told(alone(), forged)["ended"] == []
@@ -520,7 +520,7 @@ def test_what_servers_will_refuse_of_a_trials_model_is_known_without_its_pod():
     ("model", "format"), [({}, "auto"), ({"format": "python", "compile": {"to": "onnx"}}, "python")]
 )
 def test_the_pods_of_a_trial_know_whom_to_tell(model, format):
-    """Where, by which key, and what; of the output that may be registered the format is asked for.
+    """Pods get the address, the key and the report; for the output to register, the format is requested.
 
     The trial's own spec says nothing of a model: a TrainingJob that registers none is refused with that.
     """
@@ -571,7 +571,7 @@ def trial_of(one: Obj[Any], status: Manifest | None = None) -> Obj[Any]:
 
 
 def test_a_trials_job_says_no_more_than_it_has_to():
-    """That it begins and that it is about to end costs no write: its sweep has many. What is wrong, it says."""
+    """A trial's begin and approaching end cause no write, since a sweep has many trials. Trouble does."""
     new = trial_of(alone())
     begins = plan_job(new, seen(), NOW)
     assert (begins.status, begins.events) == (new.status, ())

@@ -122,7 +122,7 @@ def test_the_order_of_parameters_is_that_of_their_names_and_conditions_only() ->
 
 
 def test_a_chain_of_conditions_ends_where_one_is_not_met() -> None:
-    """Where a parameter does not exist, those that depend on it do not either."""
+    """If a parameter does not exist, those that depend on it do not exist either."""
     space = read_space(
         {
             "m": {"choice": ["x", "y"]},
@@ -241,7 +241,7 @@ ENDLESS = {"lr": {"logUniform": {"min": 1e-5, "max": 1}}}
 def test_an_algorithm_that_cannot_search_the_space_is_refused(
     algorithm: str, objectives: int, early: bool, message: str
 ) -> None:
-    """What an algorithm cannot do is said before the first trial."""
+    """An unsupported space is refused before the first trial."""
     with pytest.raises(InvalidSpec, match=message):
         check_algorithm(read_space(ENDLESS), algorithm, objectives, early)
 

@@ -1,4 +1,4 @@
-"""How a TrainingJob comes to its end: what is lost, what cannot start, and clocks of nodes that are wrong."""
+"""Ends of a TrainingJob: lost results, pods that cannot start, and wrong clocks of nodes."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_job_whose_result_may_still_be_had_is_not_deleted() -> None:
 
 
 def test_the_time_to_live_of_a_lost_job_may_still_be_changed() -> None:
-    """Who wants to look into it gives it more time, or all."""
+    """A longer TTL gives time for an inspection, up to no limit."""
     one = training_job(ttlSecondsAfterFinished=60)
     lost = plan(one, without_pods(one, NOT_THERE), NOW)
     for ttl, left in ((3600, timedelta(minutes=59)), (None, None)):
@@ -211,7 +211,7 @@ def test_one_node_without_an_image_ends_the_whole_gang() -> None:
 
 
 def test_a_secret_that_is_missing_is_waited_for() -> None:
-    """That is no matter of the image: it may be made any minute, and the pod then starts by itself."""
+    """A missing Secret is not an image error: once it is created, the pod starts by itself."""
     one = training_job()
     waiting = without_image(one, "CreateContainerConfigError", 'secret "token" not found')
     got = plan(one, seen(job(one, active=1), waiting), NOW + timedelta(days=1))

@@ -1,4 +1,4 @@
-"""What a TrainingJob does between its start and its end: attempts, suspension, waiting, memory, several nodes."""
+"""Life of a TrainingJob between start and end: attempts, suspension, waiting, memory, several nodes."""
 
 from __future__ import annotations
 
@@ -337,7 +337,7 @@ def test_suspending_a_queued_job_gives_its_place_back():
 
 
 def test_progress_and_checkpoint_come_from_the_pod():
-    """What the pod has posted is in the status: how far, how good, and what is kept."""
+    """The pod's reports appear in the status: progress, metrics and the last checkpoint."""
     one = training_job(checkpoint={})
     told = Progress(50, 200, 25, 30, {"loss": 0.5}, checkpoint(40))
     got = plan(one, replace(seen(job(one, active=1), pod(one)), report=told), NOW)

@@ -1,4 +1,4 @@
-"""What the operator asks a trainer to record in MLflow, and what it says of it."""
+"""Record of a job in MLflow, as the operator requests it of the trainer and reports it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def context(one: Obj, platform=RECORDED) -> tuple[str, TrainingContext]:
 
 
 def watched(*children: Manifest, progress: Progress | None = None) -> Seen:
-    """What is seen where the platform has MLflow."""
+    """Return the observations on a platform with MLflow."""
     return replace(seen(*children), platform=RECORDED, report=progress)
 
 
@@ -156,6 +156,6 @@ def test_an_id_is_a_text(wrong):
 
 
 def test_a_record_without_a_run_is_as_it_was():
-    """What earlier releases read and wrote."""
+    """A record without a run is the one that earlier releases read and wrote."""
     assert "mlflow_run" not in TerminationRecord().to_json()
     assert TerminationRecord.from_json(TerminationRecord(mlflow_run=OTHER).to_json()).mlflow_run == OTHER

@@ -1,4 +1,4 @@
-"""What a TrainingJob does, told by its plan."""
+"""Plans of a TrainingJob."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_numbers_and_booleans_are_taken_as_their_texts():
 
 @pytest.mark.parametrize("value", [[1], {"a": 1}, [], None])
 def test_what_is_no_plain_value_is_no_parameter(value):
-    """Where no policy has refused a list or an object, pydantic does, by the name of the parameter."""
+    """Without an admission policy pydantic refuses a list or an object, by the name of the parameter."""
     with pytest.raises(ValidationError, match=r"parameters\.rate"):
         training_job(parameters={"rate": value})
 
@@ -377,7 +377,7 @@ def test_a_failed_attempt_with_retries_left_goes_on():
     ],
 )
 def test_the_last_attempt_promises_no_other(spec, code, reason):
-    """What ends the Job by its rules or its count is said to, also in the moment before the Job says so itself."""
+    """A failure that ends the Job by rule or count is reported as last, also before the Job reports it."""
     one = training_job(**spec)
     got = plan(one, seen(job(one), failed_pod(one, "churn-0-aaaaa", code, reason=reason, message="because")), NOW)
 
@@ -470,7 +470,7 @@ def test_while_it_is_tried_again_the_last_failure_is_told():
 
 
 def test_the_same_failure_twice_is_the_reason():
-    """Who waits for the end learns that more attempts were not worth it, what the line was, and how to ask for more."""
+    """The message explains that more attempts were pointless, shows the line, and names the way to allow more."""
     one = training_job()
     first = failed_pod(one, "churn-0-aaaaa", 1, reason="CommandFailed", message="exited with code 1")
     words = "two attempts in a row failed at once and alike, with exit code 1: KeyError: 'x'"

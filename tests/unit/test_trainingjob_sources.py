@@ -1,4 +1,4 @@
-"""How code that is given in one of four ways gets to the trainer, and what is told of it."""
+"""Sources of code: the ways to the trainer, and their records in the status."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_what_the_trainer_says_of_its_source_is_kept():
 
 
 def test_a_task_that_asks_for_something_newer_is_refused_by_an_older_trainer():
-    """What is not asked for is not in the task; what an image does not know, it must not leave out silently."""
+    """A feature that is not requested is not in the task; an image must not ignore an unknown feature silently."""
     assert TrainingTask().to_json() == "{}"
     assert "git_secret" not in TrainingTask(source=SourceTask(git_url="https://example.com/churn.git")).to_json()
     with pytest.raises(ValueError, match="teleport"):

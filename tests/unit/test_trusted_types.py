@@ -1,4 +1,4 @@
-"""What a .skops file may build is told by its names and loaders alone, without building anything."""
+"""Types that a .skops file may build, recognized by names and loaders without building anything."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Tracking(ThreadingHTTPServer):
         return code, said
 
     def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """What MLflow would say."""
+        """Return the answer of the simulated MLflow."""
         if self.refused and self.refused[0][0] == path:
             return self.refused.pop(0)[1], {"error_code": "BECAUSE", "message": "of the test"}
         if path == "experiments/get-by-name":
