@@ -21,8 +21,8 @@ from aiohttp import ClientSession
 from msgspec.structs import replace
 from rig import NAMESPACE, Gateway, Pod, answers, ask, deployment, eventually, free_port, routes, short_folder
 from ultramarine_contract.routes import EndpointRoutes, RouteAuth
-from ultramarine_gateway import listeners
 from ultramarine_gateway.agent import Agent
+from ultramarine_gateway.config import listeners
 
 CHANGES = 100
 SECONDS = 5

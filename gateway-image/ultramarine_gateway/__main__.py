@@ -1,4 +1,4 @@
-"""`ultramarine-gateway agent`, `envoy` and `drain`: the two containers of a gateway pod, and what Envoy's does last."""
+"""`ultramarine-gateway agent`, `envoy` and `drain`: the two containers of a gateway pod, and the end of Envoy's."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ultramarine_gateway import envoy
 if TYPE_CHECKING:
     from ultramarine_gateway.agent import Agent
 
-FOLDER = "/var/run/ultramarine/gateway"  # shared by the two containers, and by nobody else
+FOLDER = "/var/run/ultramarine/gateway"  # shared by the two containers of the pod alone
 
 
 def main() -> int:
-    """Do what the arguments say."""
+    """Run the command of the arguments."""
     arguments = _arguments()
     if arguments.command == "envoy":
         envoy.start(arguments.folder, arguments.concurrency)
@@ -39,14 +39,14 @@ def main() -> int:
 
 
 async def _agent(arguments: argparse.Namespace) -> None:
-    from aiohttp import web  # Envoy's container needs neither this nor what the agent imports.
+    from aiohttp import web  # Only the agent needs these imports.
     from ultramarine_contract.tls import server_context
 
     from ultramarine_gateway.agent import Agent
-    from ultramarine_gateway.answers import application
-    from ultramarine_gateway.comparing import compare
-    from ultramarine_gateway.following import follow
-    from ultramarine_gateway.kubernetes import Api
+    from ultramarine_gateway.kube.api import Api
+    from ultramarine_gateway.kube.following import follow
+    from ultramarine_gateway.pods.comparing import compare
+    from ultramarine_gateway.server import application
 
     arguments.folder.mkdir(parents=True, exist_ok=True)
     api = Api.of_pod(arguments.account)
@@ -71,7 +71,7 @@ async def _agent(arguments: argparse.Namespace) -> None:
 
 
 async def _end(agent: Agent, stopped: asyncio.Event, seconds: float) -> None:
-    """After SIGTERM Envoy still answers for a while, and pods still come and go: leave when it has left."""
+    """Stay after SIGTERM until Envoy has left, since it still answers requests and needs the addresses of pods."""
     await stopped.wait()
     for _ in range(round(seconds * 10)):
         if not agent.connected:
@@ -84,15 +84,17 @@ def _arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     agent = commands.add_parser("agent", help="tell Envoy what the namespace's ConfigMaps and EndpointSlices say")
     starting = commands.add_parser("envoy", help="become Envoy")
-    draining = commands.add_parser("drain", help="wait until Envoy has nothing more to do")
+    draining = commands.add_parser("drain", help="wait until Envoy has no more requests")
     for command in (agent, starting, draining):
         command.add_argument("--folder", type=Path, default=Path(FOLDER))
     agent.add_argument("--account", type=Path, default=Path("/var/run/secrets/kubernetes.io/serviceaccount"))
     agent.add_argument("--host", default="0.0.0.0", help="the address to listen on; :: for IPv6")
     agent.add_argument("--port", type=int, default=GATEWAY_PORT)
-    agent.add_argument("--issuers", nargs="*", default=[], help="names and networks of the inside that have key sets")
     agent.add_argument(
-        "--tls-dir", type=Path, help="a folder with tls.crt and tls.key for the port, and the pods' ca.crt"
+        "--issuers", nargs="*", default=[], help="names and networks of the inside that may serve key sets"
+    )
+    agent.add_argument(
+        "--tls-dir", type=Path, help="folder with tls.crt and tls.key for the port, and the pods' ca.crt"
     )
     agent.add_argument("--linger-seconds", type=float, default=60.0, help="after SIGTERM, for an Envoy that drains")
     cpus = len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""The Envoy beside the agent: how it is started, asked and emptied."""
+"""The Envoy beside the agent: its start, its statistics and its drain."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any, NoReturn
 
 import aiohttp
 
-from ultramarine_gateway.bootstrap import ADMIN_SOCKET, bootstrap
+from ultramarine_gateway.config.bootstrap import ADMIN_SOCKET, bootstrap
 
-# Requests on a listener that has changed may go on for so long; whoever asks again meanwhile is asked to reconnect.
+# Requests on a changed listener may go on for this long; clients that send another one are asked to reconnect.
 DRAIN_SECONDS = 600
 
 
 def start(folder: Path, concurrency: int) -> NoReturn:
-    """Become Envoy, with so many threads that answer requests."""
+    """Become Envoy, with `concurrency` threads that answer requests."""
     folder.mkdir(parents=True, exist_ok=True)
     configuration = folder / "bootstrap.json"
     configuration.write_text(json.dumps(bootstrap(str(folder))))
     (folder / ADMIN_SOCKET).unlink(missing_ok=True)
     options = ["--concurrency", str(concurrency), "--drain-time-s", str(DRAIN_SECONDS), "--drain-strategy", "immediate"]
-    # The log is one JSON object a line, as everybody's here.
+    # One JSON object a line, as in all logs of the platform.
     options += [
         "--log-level",
         "warn",
@@ -34,9 +34,9 @@ def start(folder: Path, concurrency: int) -> NoReturn:
 
 
 async def drain(folder: Path, least: float, most: float) -> None:
-    """Ask all clients to reconnect elsewhere; return when no request has been answered for a while, or after `most` s.
+    """Ask all clients to reconnect elsewhere; return when no request was active for 2 s, or after `most` seconds.
 
-    For `least` seconds new clients may still come, until every proxy has forgotten this pod.
+    During the first `least` seconds new clients may come, until every proxy has noticed that this pod ends.
     """
     async with _admin(folder) as session:
         async with session.post("http://envoy/drain_listeners?graceful&skip_exit") as answer:
@@ -50,16 +50,16 @@ async def drain(folder: Path, least: float, most: float) -> None:
 
 
 async def metrics(folder: Path) -> bytes:
-    """Envoy's statistics in the text format of Prometheus. Raises OSError where Envoy does not answer."""
+    """Return Envoy's statistics in the text format of Prometheus. Raises OSError if Envoy does not answer."""
     async with _admin(folder) as session, session.get("http://envoy/stats/prometheus?usedonly") as answer:
         answer.raise_for_status()
         return await answer.read()
 
 
 async def cluster_stats(folder: Path, endpoint: str) -> list[Any]:
-    """Envoy's statistics of the requests to an endpoint's clusters, as its admin interface lists them.
+    """Return Envoy's statistics of the requests to an endpoint's clusters.
 
-    Raises OSError where Envoy does not answer, and aiohttp.ClientError where it does not answer well.
+    Raises OSError if Envoy does not answer, and aiohttp.ClientError for an error status.
     """
     counted = r"rq_(completed|[45]xx|401|429|active|pending_active|time)|cx_none_healthy"
     name = rf"^cluster\.{endpoint}/[^/.]+/(http|grpc)\.upstream_({counted})$"
@@ -74,7 +74,7 @@ async def _active(session: aiohttp.ClientSession) -> int:
     query = {"filter": r"^http\.[^-.]+\.downstream_rq_active$", "format": "json"}
     async with session.get("http://envoy/stats", params=query) as answer:
         stats = (await answer.json(content_type=None))["stats"]
-    return sum(one.get("value", 0) for one in stats if not one["name"].startswith("http.admin."))
+    return sum(stat.get("value", 0) for stat in stats if not stat["name"].startswith("http.admin."))
 
 
 def _admin(folder: Path) -> aiohttp.ClientSession:

@@ -1,4 +1,4 @@
-"""What Envoy has counted of each deployment of an endpoint, for an operator that asks."""
+"""Figures of each deployment, from Envoy's statistics, for the operator."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from msgspec import structs
 from ultramarine_contract.routes import DeploymentFigures, EndpointRoutes
 
 from ultramarine_gateway import envoy
-from ultramarine_gateway.rendering import cluster_name
+from ultramarine_gateway.xds.resources import cluster_name
 
-KEPT_SECONDS = 0.5  # however often is asked, Envoy is not asked more often than this for one endpoint
-LEAST_SECONDS, MEAN_SECONDS = 2.0, 11.0  # over how long means are taken
+KEPT_SECONDS = 0.5  # minimum between two questions to Envoy about an endpoint
+LEAST_SECONDS, MEAN_SECONDS = 2.0, 11.0  # minimum and maximum period of a mean
 
 _Read = dict[str, DeploymentFigures]
 
 
 class Figures:
-    """The figures of the endpoints that were asked for, each at most KEPT_SECONDS old."""
+    """Figures of endpoints, at most KEPT_SECONDS old."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._samples: dict[str, list[tuple[float, _Read]]] = {}  # by endpoint, the oldest first
 
     async def of(self, routes: EndpointRoutes) -> _Read | None:
-        """By deployment; nothing where Envoy does not answer."""
+        """Return the figures by deployment; None if Envoy does not answer."""
         now = time.monotonic()
-        known = {name: [one for one in them if now - one[0] <= MEAN_SECONDS] for name, them in self._samples.items()}
-        self._samples = {name: them for name, them in known.items() if them}
+        recent = {name: [s for s in samples if now - s[0] <= MEAN_SECONDS] for name, samples in self._samples.items()}
+        self._samples = {name: samples for name, samples in recent.items() if samples}
         before = self._samples.get(routes.endpoint, [])
         names = {deployment.name for deployment in routes.deployments}
         if before and now - before[-1][0] < KEPT_SECONDS and before[-1][1].keys() == names:
@@ -43,13 +43,13 @@ class Figures:
             return None
         if before and now - before[0][0] >= LEAST_SECONDS:
             since, old = before[0]
-            figures = {name: means(one, old.get(name), now - since) for name, one in figures.items()}
+            figures = {name: means(new, old.get(name), now - since) for name, new in figures.items()}
         self._samples[routes.endpoint] = [*before, (now, figures)]
         return figures
 
 
 def means(new: DeploymentFigures, old: DeploymentFigures | None, seconds: float) -> DeploymentFigures:
-    """The figures with the means over the time since the old ones; without, where Envoy has started anew."""
+    """Return the figures with means since the old ones; without means if Envoy has restarted."""
     if old is None or new.requests < old.requests:
         return new
     answered = new.requests - old.requests
@@ -58,7 +58,7 @@ def means(new: DeploymentFigures, old: DeploymentFigures | None, seconds: float)
     counts = dict(old.latency)
     timed = [(bound, count - counts.get(bound, 0)) for bound, count in new.latency]
     if timed and timed[-1][1] > 0 and answered > 2 * new.active:
-        # Little's law. Where requests are short a look at one moment says little, and where they are long all.
+        # Little's law, for short requests: a sample of active ones says little about them.
         below = [(0.0, 0), *timed]
         milliseconds = sum((low + high) / 2 * (n - m) for (low, m), (high, n) in pairwise(below)) / timed[-1][1]
         concurrency = came / seconds * milliseconds / 1000
@@ -66,19 +66,19 @@ def means(new: DeploymentFigures, old: DeploymentFigures | None, seconds: float)
 
 
 def figures_in(stats: list[Any], routes: EndpointRoutes) -> _Read:
-    """Add up what Envoy says of the clusters of each deployment; a cluster that it has no word of counts as 0."""
+    """Sum the statistics of the clusters of each deployment; a cluster without statistics counts as 0."""
     numbers: Counter[str] = Counter()
     buckets: dict[str, list[Any]] = {}
-    for one in stats:
-        if "histograms" in one:
-            buckets |= {histogram["name"]: histogram["buckets"] for histogram in one["histograms"]}
+    for stat in stats:
+        if "histograms" in stat:
+            buckets |= {histogram["name"]: histogram["buckets"] for histogram in stat["histograms"]}
         else:
-            numbers[one["name"]] = one["value"]
+            numbers[stat["name"]] = stat["value"]
     made: _Read = {}
     for deployment in routes.deployments:
         pools = [cluster_name(routes.endpoint, deployment.name, protocol) for protocol in deployment.protocols]
         names = [f"cluster.{pool}.upstream_rq_" for pool in pools]
-        # Keys that a pod does not know yet and limits say nothing of what a model answers.
+        # 401 and 429 come from new keys and from limits, and say nothing about the model.
         refused = [numbers[f"{name}4xx"] - numbers[f"{name}401"] - numbers[f"{name}429"] for name in names]
         latency: Counter[float] = Counter()
         for name in names:

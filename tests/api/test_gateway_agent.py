@@ -218,7 +218,7 @@ def test_a_broken_watch_is_taken_up_again(api: Api, gateway: Gateway) -> None:
         api.apply(_slice(f"192.0.2.{number}"))
         if number == 2:
             api.run("delete", "configmap", "gone-routes")
-        eventually("the cut is felt", lambda: gateway.says().count("cannot be followed") >= 4 * (number - 1))  # noqa: B023
+        eventually("the cut is felt", lambda: gateway.says().count("cannot follow") >= 4 * (number - 1))  # noqa: B023
         assert gateway.state("churn")["version"] == routes.version
         assert gateway.addresses("churn/blue/http") == {f"192.0.2.{number - 1}:8080"}
         gateway.wire.mend()

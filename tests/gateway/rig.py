@@ -168,24 +168,24 @@ class Gateway:
     def serve(self, service: str, *pods: Pod, **conditions: bool) -> None:
         """These pods are behind the Service now."""
         for pod in pods:
-            self.agent.seen.tell_slice("MODIFIED", endpoint_slice(service, pod, **conditions))
+            self.agent.seen.change_slice("MODIFIED", endpoint_slice(service, pod, **conditions))
         self.agent.ring()
 
     def leave(self, service: str, *pods: Pod) -> None:
         """These pods are behind the Service no longer."""
         for pod in pods:
-            self.agent.seen.tell_slice("DELETED", endpoint_slice(service, pod))
+            self.agent.seen.change_slice("DELETED", endpoint_slice(service, pod))
         self.agent.ring()
 
     def put(self, routes: EndpointRoutes, text: str = "") -> None:
         """The operator writes these routes."""
         self.routes[routes.endpoint] = routes
-        self.agent.seen.tell_config_map("MODIFIED", config_map(routes, text))
+        self.agent.seen.change_config_map("MODIFIED", config_map(routes, text))
         self.agent.ring()
 
     def remove(self, routes: EndpointRoutes) -> None:
         """The operator deletes these routes."""
-        self.agent.seen.tell_config_map("DELETED", config_map(routes))
+        self.agent.seen.change_config_map("DELETED", config_map(routes))
         self.agent.ring()
 
     def keys(self, name: str, **keys: str) -> None:
@@ -220,7 +220,7 @@ async def running(name: str = "t") -> AsyncIterator[Gateway]:
     """Envoy and agent, of a namespace where nothing is yet."""
     folder = short_folder(name)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("ultramarine_gateway.listeners.GATEWAY_READY_PORT", ready_port := free_port())
+        patched.setattr("ultramarine_gateway.config.listeners.GATEWAY_READY_PORT", ready_port := free_port())
         made = Gateway(Agent(NAMESPACE, folder, "127.0.0.1", ["127.0.0.0/8"]), folder, ready_port=ready_port)
         made.begin()
         made.see_nothing_yet()

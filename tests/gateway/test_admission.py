@@ -221,7 +221,7 @@ async def test_a_key_set_that_is_none_is_told_and_not_fetched_again_at_once(gate
         gateway.serve("churn-blue", blue)
         auth = RouteAuth("token", issuer="id", jwks_uri=uri)
         await gateway.use(routes(free_port(), deployment("blue", 100), auth=auth))
-        why = "it is no JSON Web Key Set"
+        why = "it is not a JSON Web Key Set"
         await eventually("it is told", lambda: gateway.agent.report()["churn"].no_key_set == why)
         await asyncio.sleep(4)  # by Envoy's own default it would ask four times more
 
@@ -237,7 +237,7 @@ async def test_a_key_set_that_is_none_is_told_and_not_fetched_again_at_once(gate
 )
 async def test_who_says_nothing_is_hung_up_on(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that has asked for nothing does not stay: here for a second, else for two minutes."""
-    monkeypatch.setattr("ultramarine_gateway.listeners.IDLE_SECONDS", 1)
+    monkeypatch.setattr("ultramarine_gateway.config.listeners.IDLE_SECONDS", 1)
     async with pods("blue") as (blue,):
         gateway.serve("churn-blue", blue)
         await gateway.use(routes(port := free_port(), deployment("blue", 100)))

@@ -13,9 +13,9 @@ from rig import Gateway, Pod, ask, deployment, eventually, free_port, pods, rout
 from test_figures import answering, figures
 from ultramarine_contract.common import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER
 from ultramarine_contract.routes import PIN_HEADER, DeploymentFigures, RouteAuth
-from ultramarine_gateway.comparing import compare
+from ultramarine_gateway.config.routes import COPIED_BYTES
 from ultramarine_gateway.memory import Memory
-from ultramarine_gateway.routes import COPIED_BYTES
+from ultramarine_gateway.pods.comparing import compare
 from ultramarine_server.authentication import Holder, KeyRing
 from ultramarine_server.protocol.tensors import Array
 from unit.serving_inside import Doubling, inside, service_of
@@ -147,7 +147,7 @@ async def test_a_pod_that_does_not_tell_is_complained_of_once(
         comparing.cancel()
         found = await figures(address, lambda seen: True)
 
-    said = [one.getMessage() for one in caplog.records if "does not tell its answers" in one.getMessage()]
+    said = [one.getMessage() for one in caplog.records if "cannot compare answers of the pod" in one.getMessage()]
     assert sorted(one.split()[3].partition(":")[2] for one in said) == sorted([str(blue.port), str(green.port)])
     assert found["green"].compared == 0
 
@@ -170,7 +170,7 @@ async def test_copies_say_that_they_are_and_are_in_no_figures(gateway: Gateway, 
     copies = [one[COMPARED_HEADER] for one in green.got if COPY_HEADER in one]
     assert sorted(copies) == sorted(named)
     assert len(set(named)) == len(named)
-    assert {name.split()[0] for name in named} == {gateway.agent.word}
+    assert {name.split()[0] for name in named} == {gateway.agent.reader}
     assert not [one for one in blue.got if COPY_HEADER in one]
     # 160 of 400; ten points are four standard deviations.
     assert 120 < len(named) < 200
@@ -238,7 +238,7 @@ async def test_what_servers_keep_is_not_open_at_the_gateway(gateway: Gateway, cl
 
 async def test_a_gateway_pod_keeps_its_word(gateway: Gateway) -> None:
     """The agent that comes after a crash is known to the servers as the one before."""
-    assert len(gateway.agent.word) == 32
-    assert Memory(gateway.folder / "memory").word() == gateway.agent.word
+    assert len(gateway.agent.reader) == 32
+    assert Memory(gateway.folder / "memory").reader() == gateway.agent.reader
     (gateway.folder / "memory" / "word").write_text("")
-    assert Memory(gateway.folder / "memory").word() not in ("", gateway.agent.word)
+    assert Memory(gateway.folder / "memory").reader() not in ("", gateway.agent.reader)

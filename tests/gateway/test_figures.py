@@ -14,8 +14,8 @@ from aiohttp import ClientSession, web
 from msgspec.structs import replace
 from rig import METHOD, Gateway, ask, deployment, free_port, pods, routes, who_answers
 from ultramarine_contract.routes import PIN_HEADER, DeploymentFigures, RouteAuth, RouteState
-from ultramarine_gateway.answers import application
-from ultramarine_gateway.bootstrap import ADMIN_SOCKET, fine_milliseconds
+from ultramarine_gateway.config.bootstrap import ADMIN_SOCKET, fine_milliseconds
+from ultramarine_gateway.server import application
 from ultramarine_operator.outside.gateway import routes_of
 
 BOTH = ("http", "grpc")

@@ -51,7 +51,7 @@ async def test_nothing_is_fetched_from_the_inside(tmp_path: Path, host: str) -> 
         uri = uri.replace("localhost", host)
         status, why = await fetched(sets, uri, tmp_path)
     assert (status, asked) == (502, [])
-    assert why.startswith(f"{host} is not of the internet (") or f"{host} - is not a canonical" in why
+    assert why.startswith(f"{host} does not have a public address (") or f"{host} - is not a canonical" in why
     assert sets.failures == {uri: why}
 
 
@@ -73,7 +73,7 @@ async def test_nothing_is_fetched_from_the_inside(tmp_path: Path, host: str) -> 
 )
 def test_an_address_that_stands_for_one_of_the_inside_is_refused(address: str) -> None:
     """Whatever a name of the author's leads to; addresses of the internet are taken."""
-    with pytest.raises(ValueError, match="not of the internet"):
+    with pytest.raises(ValueError, match="does not have a public address"):
         KeySets().refuse_inside("id.example.com", ["93.184.216.34", address])
     KeySets().refuse_inside("id.example.com", ["93.184.216.34", "2606:2800:220:1::1", "64:ff9b::5db8:d822"])
 
@@ -84,7 +84,7 @@ def test_an_address_that_stands_for_one_of_the_inside_is_refused(address: str) -
     [
         ("none", 200, "Expecting value"),
         ("[" * 100_000, 200, ""),
-        ('{"keys": 1}', 200, "it is no JSON Web Key Set"),
+        ('{"keys": 1}', 200, "it is not a JSON Web Key Set"),
         ("x" * 1_100_000, 200, "it has more than 1048576 bytes"),
         (KEY_SET, 302, "it answers 302"),
         (KEY_SET, 500, "it answers 500"),

@@ -12,7 +12,7 @@ from aiohttp import ClientSession
 from certificates import Authority
 from rig import METHOD, NAMESPACE, Gateway, deployment, eventually, free_port, pods, routes, who_answers
 from ultramarine_contract.routes import PIN_HEADER
-from ultramarine_gateway import asking
+from ultramarine_gateway.pods import asking
 
 SERVER = f"ultramarine-server.{NAMESPACE}.svc"
 

@@ -12,7 +12,7 @@ from aiohttp import ClientSession, web
 from rig import Gateway, Pod, deployment, free_port, pods, routes
 from test_figures import answering
 from ultramarine_contract.routes import RouteAuth
-from ultramarine_gateway.signatures import ASKING_SECONDS, Signatures
+from ultramarine_gateway.pods.signatures import ASKING_SECONDS, Signatures
 from ultramarine_operator.outside.gateway import routes_of
 from ultramarine_server.authentication import KeyRing
 from unit.serving_inside import Doubling, inside, service_of

@@ -70,7 +70,7 @@ async def test_no_more_wait_than_the_agent_bears(
     gateway: Gateway, client: ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request beyond the queue's limit is refused at once, and the waiting ones stay."""
-    monkeypatch.setattr("ultramarine_gateway.waiting.MOST", 3)
+    monkeypatch.setattr("ultramarine_gateway.xds.holding.MAX_HELD", 3)
     port = free_port()
     async with pods("blue") as (blue,), answering(gateway) as address:
         await gateway.use(routes(port, deployment("blue", 100, hold=True)))
@@ -136,5 +136,5 @@ async def test_only_who_is_to_hold_holds(gateway: Gateway, client: ClientSession
 def _settled(gateway: Gateway) -> bool:
     """True if Envoy has the desired routes."""
     conversation = gateway.agent.conversation
-    wanted = gateway.agent._desk.wanted.endpoints.values()
+    wanted = gateway.agent._desired.snapshot.endpoints.values()
     return conversation is not None and all(conversation.uses(one) for one in wanted)

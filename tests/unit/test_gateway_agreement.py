@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ultramarine_gateway.agreement import (
+from ultramarine_gateway.pods.agreement import (
     LABELS,
     LARGEST,
     NUMBERS,
     TOLERANCE,
-    Compared,
+    Agreement,
+    Answer,
     Outputs,
     Pairs,
-    Told,
     alike,
     answers_in,
 )
@@ -77,11 +77,11 @@ KINDS: tuple[tuple[Outputs, Outputs | None, tuple[int, int, int]], ...] = (
 @given(st.lists(st.sampled_from(KINDS), max_size=30), st.randoms(use_true_random=False))
 def test_each_pair_counts_once_in_whatever_order_its_halves_come(kinds: list[Any], dice: random.Random) -> None:
     """Of champion and candidate, in any order and repeated: the counts are those of the requests."""
-    halves: list[tuple[bool, Told]] = []
+    halves: list[tuple[bool, Answer]] = []
     for number, (champion, candidate, _) in enumerate(kinds):
         halves += [(False, (str(number), champion)), (True, (str(number), candidate))]
     dice.shuffle(halves)
-    counts = Compared()
+    counts = Agreement()
     pairs = Pairs(counts)
     for of_candidate, one in halves:
         pairs.take([one], 0.0, of_candidate=of_candidate)
@@ -91,23 +91,23 @@ def test_each_pair_counts_once_in_whatever_order_its_halves_come(kinds: list[Any
 
 def test_a_champion_that_fails_is_no_measure() -> None:
     """Whatever the candidate says to what the champion could not answer counts for nothing."""
-    counts = Compared()
+    counts = Agreement()
     pairs = Pairs(counts)
     pairs.take([("1", None), ("2", None)], 0.0, of_candidate=False)
     pairs.take([("1", [label("a")]), ("2", None)], 0.0, of_candidate=True)
-    assert counts == Compared()
+    assert counts == Agreement()
 
 
 def test_halves_are_forgotten() -> None:
     """A half that waits for too long, or behind too many others, meets the other one no more."""
-    counts = Compared()
+    counts = Agreement()
     pairs = Pairs(counts)
     pairs.take([("old", [label("a")])], 0.0, of_candidate=False)
     pairs.take([], 121.0, of_candidate=False)
     pairs.take([("old", [label("a")])], 121.0, of_candidate=True)
     pairs.take([(f"{number}", [label("a")]) for number in range(10_001)], 122.0, of_candidate=False)
     pairs.take([("0", [label("a")]), ("10000", [label("a")])], 122.0, of_candidate=True)
-    assert counts == replace(Compared(), compared=1, agreed=1)
+    assert counts == replace(Agreement(), compared=1, agreed=1)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_halves_are_forgotten() -> None:
 )
 def test_what_is_no_answer_is_refused(document: Any) -> None:
     """A pod runs a user's code, and may say anything."""
-    with pytest.raises(ValueError, match="these are no answers"):
+    with pytest.raises(ValueError, match="expected answers"):
         answers_in(document)
 
 

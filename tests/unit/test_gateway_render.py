@@ -11,11 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 from ultramarine_contract.routes import PIN_HEADER, EndpointRoutes, RouteAuth, RouteDeployment, RouteLimits
-from ultramarine_gateway.conversation import KEEP_SECONDS, Conversation, Heard, Told, Wanted
-from ultramarine_gateway.render import render, render_assignment
-from ultramarine_gateway.rendering import ASSIGNMENT, CLUSTER, LISTENER, ROUTES, Rendered, Secrets
-from ultramarine_gateway.routes import route_configuration
-from ultramarine_gateway.slices import addresses
+from ultramarine_gateway.config.clusters import addresses
+from ultramarine_gateway.config.render import render, render_assignment
+from ultramarine_gateway.config.routes import route_configuration
+from ultramarine_gateway.xds.conversation import (
+    KEEP_SECONDS,
+    Conversation,
+    DiscoveryRequest,
+    DiscoveryResponse,
+    Snapshot,
+)
+from ultramarine_gateway.xds.resources import ASSIGNMENT, CLUSTER, LISTENER, ROUTES, EndpointConfig, Secrets
 
 BLUE, GREEN = RouteDeployment("blue", "churn-blue", 90), RouteDeployment("green", "churn-green", 10)
 CHURN = EndpointRoutes("churn", "team", 20_000, (BLUE, GREEN), RouteAuth("none"))
@@ -59,7 +65,7 @@ def test_routes_are_read_as_they_were_written(routes: EndpointRoutes) -> None:
 
     held = frozenset(one.name for one in routes.deployments if one.hold)
     rendered = render(routes, Secrets({"primary": "0" * 64}), "0.0.0.0", held, authority="PEM")
-    assert Rendered.from_json(rendered.to_json()) == rendered
+    assert EndpointConfig.from_json(rendered.to_json()) == rendered
 
 
 @pytest.mark.parametrize(
@@ -102,7 +108,7 @@ def test_a_part_of_the_others_requests_is_compared() -> None:
     """Of blue's 90 percent a fifth goes on with a name and as a copy, where it is short; none of green's or by gRPC."""
     green = structs.replace(GREEN, compare_percent=20, protocols=("http", "grpc"))
     routes = structs.replace(CHURN, deployments=(structs.replace(BLUE, protocols=("http", "grpc")), green))
-    host = route_configuration(routes, Secrets(), word="word")["virtual_hosts"][0]
+    host = route_configuration(routes, Secrets(), reader="word")["virtual_hosts"][0]
     weighted = [one for one in host["routes"] if one["match"].get("prefix") == "/" and not _pin(one)]
     told = [
         (
@@ -169,39 +175,39 @@ class Envoy:
         self.order: list[tuple[str, tuple[str, ...], tuple[str, ...]]] = []
         self._refuses = refuses
         for type in (CLUSTER, LISTENER):
-            self.conversation.hear(Heard(type))
+            self.conversation.receive(DiscoveryRequest(type))
 
-    def hears(self, wanted: Wanted, answers: bool = True) -> list[Told]:
+    def hears(self, wanted: Snapshot, answers: bool = True) -> list[DiscoveryResponse]:
         """All that it is told until nothing more is said."""
-        everything: list[Told] = []
-        while said := self.conversation.say(wanted, self.now):
+        everything: list[DiscoveryResponse] = []
+        while said := self.conversation.responses(wanted, self.now):
             everything += said
             for told in said:
                 self._answer(told, answers)
         return everything
 
-    def _answer(self, told: Told, answers: bool) -> None:
+    def _answer(self, told: DiscoveryResponse, answers: bool) -> None:
         got = tuple(one.name for one in told.resources)
         kind = told.type.rpartition(".")[2]
         self.order.append((kind, got, told.removed))
         follows = {CLUSTER: ASSIGNMENT, LISTENER: ROUTES}.get(told.type)
         error = "no" if kind == self._refuses else ""
         if follows and got and not error:
-            self.conversation.hear(Heard(follows, subscribe=got))
+            self.conversation.receive(DiscoveryRequest(follows, subscribe=got))
         if answers:
-            self.conversation.hear(Heard(told.type, nonce=told.nonce, error=error))
+            self.conversation.receive(DiscoveryRequest(told.type, nonce=told.nonce, error=error))
 
 
-def rendered(routes: EndpointRoutes) -> Rendered:
+def rendered(routes: EndpointRoutes) -> EndpointConfig:
     """All parts of these routes."""
     return render(routes, Secrets(), "0.0.0.0")
 
 
-def wanted(*routes: EndpointRoutes, without: tuple[str, ...] = (), whole: bool = True) -> Wanted:
+def wanted(*routes: EndpointRoutes, without: tuple[str, ...] = (), whole: bool = True) -> Snapshot:
     """These endpoints, with an address for each cluster but for some."""
     made = {one.endpoint: rendered(one) for one in routes}
     pools = [pool for one in made.values() for pool in one.pools if pool not in without]
-    return Wanted(made, {pool: render_assignment(pool, [("10.0.0.1", 8080)]) for pool in pools}, whole)
+    return Snapshot(made, {pool: render_assignment(pool, [("10.0.0.1", 8080)]) for pool in pools}, whole)
 
 
 def test_clusters_come_before_what_leads_to_them() -> None:
@@ -257,7 +263,7 @@ def test_a_changed_cluster_is_told_with_its_addresses() -> None:
     envoy = Envoy()
     envoy.hears(wanted(CHURN))
     changed = wanted(structs.replace(CHURN, limits=RouteLimits(max_requests=5)))
-    said = envoy.conversation.say(changed, envoy.now)
+    said = envoy.conversation.responses(changed, envoy.now)
 
     assert [(told.type, {one.name for one in told.resources}) for told in said] == [
         (CLUSTER, {BLUE_POOL, GREEN_POOL}),
@@ -297,9 +303,9 @@ def test_an_envoy_that_has_all_is_told_nothing() -> None:
     for type in (CLUSTER, ASSIGNMENT, LISTENER, ROUTES):
         versions = {one.name: one.version for one in parts if one.type == type}
         names = () if type in (CLUSTER, LISTENER) else tuple(versions)
-        conversation.hear(Heard(type, subscribe=names, versions=versions))
+        conversation.receive(DiscoveryRequest(type, subscribe=names, versions=versions))
 
-    assert conversation.say(have, 0.0) == []
+    assert conversation.responses(have, 0.0) == []
     assert conversation.uses(rendered(CHURN))
 
 

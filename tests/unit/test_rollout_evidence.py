@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from ultramarine.resources.onlineendpoint_rollout import CLIENT_ERRORS, Gates, RolloutCounters
 from ultramarine_cluster.paths import REPOSITORY
 from ultramarine_contract.routes import DeploymentFigures, RouteState
-from ultramarine_gateway.bootstrap import fine_milliseconds
+from ultramarine_gateway.config.bootstrap import fine_milliseconds
 from ultramarine_operator.kinds.onlineendpoint.rollout.decision import mixed
 from ultramarine_operator.kinds.onlineendpoint.rollout.evidence import Counts, Evidence, counted
 from ultramarine_operator.kinds.onlineendpoint.rollout.gates import (

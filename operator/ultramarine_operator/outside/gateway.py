@@ -1,4 +1,4 @@
-"""How the gateway pods of a namespace route an endpoint, asked of each of them over HTTP, or HTTPS where TLS is on."""
+"""Questions to the gateway pods of a namespace, over HTTP, or HTTPS with TLS: how they route an endpoint."""
 
 from __future__ import annotations
 
@@ -14,26 +14,24 @@ from ultramarine_contract.routes import RouteState
 from ultramarine_contract.tls import Connection
 
 SECONDS = 2.0  # to connect, and for each part of an answer
-LIMIT = 8 * 1024 * 1024  # bytes of an answer; who answers is in a namespace of somebody's
+MAX_BYTES = 8 * 1024 * 1024  # of an answer, which comes from a tenant's namespace
 
 
 def routes_of(address: str, endpoint: str, *, figures: bool = True, signatures: bool = False) -> tuple[RouteState, ...]:
-    """Ask every pod that the name in HOST:PORT stands for; with `signatures` also what the endpoint's models take.
+    """Ask every pod behind HOST:PORT; with `signatures` also for the inputs of the endpoint's models.
 
-    In https://HOST:PORT each of them has to prove that name.
-
-    Without `figures` they leave out what was counted, and spare their Envoys the look through all statistics. A pod
-    that knows nothing of the endpoint has the empty RouteState. Raises GatewayError if one does not answer, or none is
-    there.
+    With https://HOST:PORT each pod must prove that name. Without `figures` the pods leave out their counters, for which
+    Envoy searches all statistics. A pod without the endpoint has the empty RouteState. Raises GatewayError if a pod
+    does not answer, or no pod exists.
     """
     secure = address.startswith("https://")
     host, _, port = address.removeprefix("https://").rpartition(":")
     try:
-        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
     except OSError as error:
-        # Its name has addresses only while gateway pods are ready.
+        # The name has addresses only while gateway pods are ready.
         raise GatewayError(f"no gateway pod is ready: {host} has no address ({error})", "NoGateway") from error
-    pods = sorted({(str(at[0]), int(at[1])) for *_, at in found})
+    pods = sorted({(str(at[0]), int(at[1])) for *_, at in addresses})
     path = (
         f"/routes?endpoint={endpoint}"
         + ("" if figures else "&figures=false")
@@ -51,7 +49,7 @@ def _ask(pod: str, port: int, endpoint: str, path: str, name: str) -> RouteState
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
-        body = answer.read(LIMIT)
+        body = answer.read(MAX_BYTES)
     except (OSError, http.client.HTTPException) as error:
         raise GatewayError(f"the gateway pod at {pod} does not answer: {error!r}", "Unreachable") from error
     finally:
@@ -59,7 +57,7 @@ def _ask(pod: str, port: int, endpoint: str, path: str, name: str) -> RouteState
     if answer.status != 200:
         raise GatewayError(f"the gateway pod at {pod} answers {answer.status}", "Unreachable")
     try:
-        known: Any = json.loads(body)["endpoints"]
-        return RouteState.of(known.get(endpoint, {}))
+        endpoints: Any = json.loads(body)["endpoints"]
+        return RouteState.of(endpoints.get(endpoint, {}))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise GatewayError(f"the gateway pod at {pod} answers in no words of ours: {error!r}", "BadAnswer") from error
+        raise GatewayError(f"the gateway pod at {pod} gives a malformed answer: {error!r}", "BadAnswer") from error

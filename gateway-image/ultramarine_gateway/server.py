@@ -1,4 +1,4 @@
-"""What the agent says by HTTP: the versions in use, whether it is well, and the metrics."""
+"""HTTP server of the agent: versions in use, probes and metrics."""
 
 from __future__ import annotations
 
@@ -13,31 +13,30 @@ from msgspec import structs
 from ultramarine_gateway import envoy
 from ultramarine_gateway.agent import Agent
 from ultramarine_gateway.figures import Figures
-from ultramarine_gateway.signatures import Signatures
+from ultramarine_gateway.pods.signatures import Signatures
 
 
 def application(agent: Agent, folder: Path) -> web.Application:
-    """The routes of the agent's own port; nothing here is secret, and nothing changes anything."""
-
+    """Return the application of the agent's own port; it serves no secrets and changes nothing."""
     figures, signatures = Figures(folder), Signatures(agent)
     pod = os.environ.get("HOSTNAME", "")
 
     async def routes(request: web.Request) -> web.Response:
-        report, asked = agent.report(), request.query.get("endpoint")
-        if asked is not None:
-            report = {asked: report[asked]} if asked in report else {}
-            in_use = agent.routes(asked)
-            if asked in report and in_use is not None and request.query.get("figures") != "false":
+        report, endpoint = agent.report(), request.query.get("endpoint")
+        if endpoint is not None:
+            report = {endpoint: report[endpoint]} if endpoint in report else {}
+            in_use = agent.routes(endpoint)
+            if endpoint in report and in_use is not None and request.query.get("figures") != "false":
                 counted = await figures.of(in_use) or {}
                 own = {
                     name: structs.replace(
-                        one, waiting=agent.waiting(asked, name), **asdict(agent.compared(asked, name))
+                        figures_of, waiting=agent.waiting(endpoint, name), **asdict(agent.agreement(endpoint, name))
                     )
-                    for name, one in counted.items()
+                    for name, figures_of in counted.items()
                 }
-                report[asked] = structs.replace(report[asked], figures=own or None)
-            if asked in report and in_use is not None and request.query.get("signatures") == "true":
-                report[asked] = structs.replace(report[asked], signatures=await signatures.of(in_use))
+                report[endpoint] = structs.replace(report[endpoint], figures=own or None)
+            if endpoint in report and in_use is not None and request.query.get("signatures") == "true":
+                report[endpoint] = structs.replace(report[endpoint], signatures=await signatures.of(in_use))
         tls = bool(agent.seen.authority)
         endpoints = {
             name: structs.replace(state, pod=pod, tls=tls, since=agent.since(name)).document()
@@ -51,7 +50,7 @@ def application(agent: Agent, folder: Path) -> web.Application:
     async def ready(_: web.Request) -> web.Response:
         if agent.connected and agent.settled:
             return web.Response()
-        waiting = "Envoy has not all of its routes yet" if agent.connected else "Envoy is not connected"
+        waiting = "Envoy does not have all of its routes yet" if agent.connected else "Envoy is not connected"
         return web.Response(status=503, text=waiting)
 
     async def metrics(_: web.Request) -> web.Response:
@@ -59,7 +58,7 @@ def application(agent: Agent, folder: Path) -> web.Application:
             of_envoy = await envoy.metrics(folder)
         except (OSError, aiohttp.ClientError, TimeoutError):
             of_envoy = b""
-        text = _own(agent).encode() + of_envoy + _unborn(agent, of_envoy.decode()).encode()
+        text = _own(agent).encode() + of_envoy + _zero_counters(agent, of_envoy.decode()).encode()
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     made = web.Application()
@@ -72,8 +71,11 @@ def _own(agent: Agent) -> str:
     report = agent.report().values()
     gauges = {
         "connected": ("Whether Envoy is connected to the agent.", int(agent.connected)),
-        "endpoints": ("Endpoints that Envoy routes.", sum(bool(one.version) for one in report)),
-        "endpoints_refused": ("Endpoints whose newest routes are not in use.", sum(bool(one.reason) for one in report)),
+        "endpoints": ("Endpoints that Envoy routes.", sum(bool(state.version) for state in report)),
+        "endpoints_refused": (
+            "Endpoints whose newest routes are not in use.",
+            sum(bool(state.reason) for state in report),
+        ),
     }
     return "".join(
         f"# HELP ultramarine_gateway_{name} {what}\n# TYPE ultramarine_gateway_{name} gauge\n"
@@ -82,9 +84,9 @@ def _own(agent: Agent) -> str:
     )
 
 
-def _unborn(agent: Agent, of_envoy: str) -> str:
-    """Counters of requests that Envoy has not used yet, as 0: the increase of a series that is born at 1 is 0."""
+def _zero_counters(agent: Agent, of_envoy: str) -> str:
+    """Return request counters of Envoy without requests yet as 0: a series that begins at 1 shows no increase."""
     names = [name for name in agent.report() if agent.routes(name) is not None]
     series = [f'envoy_http_downstream_rq_total{{endpoint="{name}"}}' for name in names]
     series += [f'envoy_http_downstream_rq{{code="5xx",endpoint="{name}"}}' for name in names]
-    return "".join(f"{one} 0\n" for one in series if one not in of_envoy)
+    return "".join(f"{name} 0\n" for name in series if name not in of_envoy)

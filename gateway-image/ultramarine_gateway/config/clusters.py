@@ -1,25 +1,30 @@
-"""The pods behind an endpoint, as Envoy's clusters: pools of connections, what is borne, and who is left out."""
+"""Envoy's clusters: connections to the pods of an endpoint, limits, outlier detection and addresses."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 from ultramarine_contract.routes import EndpointRoutes, RouteDeployment
 from ultramarine_contract.tls import server_name
 
-from ultramarine_gateway.rendering import FROM_AGENT, TYPES, Document, cluster_name, compared, copies_name
+from ultramarine_gateway.xds.resources import FROM_AGENT, TYPES, Document, cluster_name, compared, copies_name
+
+Address = tuple[str, int]
 
 CONNECT_SECONDS = 1.0
-# The servers keep an idle connection for 75 s: whoever closes first must not be the one that a request is sent to.
+# Servers keep an idle connection for 75 s. Envoy must close it first, so that no request meets a closed one.
 IDLE_SECONDS = 50.0
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-# Copies in flight to one deployment. Where pods are slow to answer them, further ones are not sent.
+# Copies in flight to one deployment; further copies are not sent.
 _COPIES = 16
 _TLS_PARAMETERS = {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"}
 
 
 def clusters(routes: EndpointRoutes, authority: str = "") -> tuple[Document, ...]:
-    """A cluster for each protocol of each deployment; its addresses are told apart, so that they leave it as it is.
+    """Return a cluster for each protocol of each deployment; its addresses are separate resources.
 
-    Pods that speak TLS have to prove the name of the namespace's servers to `authority`.
+    Pods that speak TLS need a certificate of `authority` for the name of the namespace's servers.
     """
 
     def pool(name: str, deployment: RouteDeployment, protocol: str, most: int) -> Document:
@@ -28,9 +33,9 @@ def clusters(routes: EndpointRoutes, authority: str = "") -> tuple[Document, ...
         return _pool(name, protocol, most) | secured
 
     pools = [
-        pool(cluster_name(routes.endpoint, each.name, protocol), each, protocol, routes.limits.max_requests)
-        for each in routes.deployments
-        for protocol in each.protocols
+        pool(cluster_name(routes.endpoint, d.name, protocol), d, protocol, routes.limits.max_requests)
+        for d in routes.deployments
+        for protocol in d.protocols
     ]
     copies = [pool(copies_name(routes.endpoint, d.name), d, "http", _COPIES) for d in compared(routes.deployments)]
     return (*pools, *copies)
@@ -51,10 +56,10 @@ def _pool(name: str, protocol: str, most: int) -> Document:
         "eds_cluster_config": {"eds_config": FROM_AGENT},
         "connect_timeout": f"{CONNECT_SECONDS:.3f}s",
         "lb_policy": "LEAST_REQUEST",
-        # With some left out, the others take all: who is not ready is not in the file in the first place.
+        # The remaining pods take all requests; pods that are not ready are not among the addresses.
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": {"thresholds": [thresholds]},
-        # What a pod answers is its own affair (a full queue is a 503); one that cannot be reached is left out a while.
+        # Error statuses do not count (a full queue is a 503); a pod that cannot be reached is left out for a while.
         "outlier_detection": {
             "split_external_local_origin_errors": True,
             "consecutive_local_origin_failure": 5,
@@ -78,7 +83,7 @@ def _pool(name: str, protocol: str, most: int) -> Document:
 
 
 def _by_tls(name: str, authority: str, alpn: str) -> Document:
-    """Speak TLS with whoever has a certificate of an authority for that name."""
+    """Return the TLS settings for pods with a certificate of `authority` for `name`."""
     names = [{"san_type": "DNS", "matcher": {"exact": name}}]
     trusted = {"trusted_ca": {"inline_string": authority}, "match_typed_subject_alt_names": names}
     context = {
@@ -87,3 +92,32 @@ def _by_tls(name: str, authority: str, alpn: str) -> Document:
         "common_tls_context": {"alpn_protocols": [alpn], "tls_params": _TLS_PARAMETERS, "validation_context": trusted},
     }
     return {"transport_socket": {"name": "tls", "typed_config": context}}
+
+
+def addresses(slices: Iterable[Any], port: str) -> tuple[Address, ...]:
+    """Return the sorted addresses at the port of that name: of ready pods, otherwise of terminating pods that serve.
+
+    So a terminating pod gets no new request while another pod can take it.
+    """
+    ready: set[Address] = set()
+    serving: set[Address] = set()
+    for endpoint_slice in slices:
+        numbers = [p.get("port") for p in endpoint_slice.get("ports") or [] if p.get("name") == port]
+        for endpoint in endpoint_slice.get("endpoints") or []:
+            conditions = endpoint.get("conditions") or {}
+            for address in (endpoint.get("addresses") or [])[:1]:  # all addresses are the same pod's
+                for number in filter(None, numbers):
+                    if conditions.get("ready") is not False and not conditions.get("terminating"):
+                        ready.add((address, number))
+                    elif conditions.get("serving"):
+                        serving.add((address, number))
+    return tuple(sorted(ready or serving))
+
+
+def assignment(cluster: str, pods: Iterable[Address]) -> Document:
+    """Return the resource with a cluster's addresses."""
+    listed = [
+        {"endpoint": {"address": {"socket_address": {"address": address, "port_value": port}}}}
+        for address, port in pods
+    ]
+    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": listed}] if listed else []}

@@ -1,4 +1,4 @@
-"""What Envoy is told of one endpoint, as resources of its xDS protocol: each with a name and a version."""
+"""xDS resources of one endpoint, each with a name and a version."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ LISTENER = TYPES + "envoy.config.listener.v3.Listener"
 ROUTES = TYPES + "envoy.config.route.v3.RouteConfiguration"
 CERTIFICATE = TYPES + "envoy.extensions.transport_sockets.tls.v3.Secret"
 
-# Have Envoy ask the agent for something, by the one stream that it asks for everything.
+# The source of a resource: the agent, by the one aggregated stream.
 FROM_AGENT: Document = {"ads": {}, "resource_api_version": "V3"}
 
-# The names of filters, by which routes change what a filter does.
+# Names of filters, which routes use to change a filter.
 KEYS_FILTER = "keys"
 TOKENS_FILTER = "tokens"
 AUDIENCE_FILTER = "audience"
 HOLD_FILTER = "hold"
-# What a route says of a request that shall wait: the cluster that it goes to, and for how long.
-CLUSTER_SAID, SECONDS_SAID = "cluster", "seconds"
+# Entries of a route that holds requests: the cluster, and the longest wait.
+CLUSTER_ENTRY, SECONDS_ENTRY = "cluster", "seconds"
 LUA_PER_ROUTE = TYPES + "envoy.extensions.filters.http.lua.v3.LuaPerRoute"
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """What the Secrets of one endpoint say: the SHA-256 of each key in hex, by entry; certificates and their key.
+    """Content of the Secrets of one endpoint: the SHA-256 of each key in hex, by entry; certificates and their key.
 
-    `proof` is what the gateway proves itself by to pods.
+    With `proof` the gateway authenticates to pods.
     """
 
     digests: Mapping[str, str] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Resource:
-    """One thing that Envoy is told: its type, its name, and its protobuf message in an `Any`, serialized."""
+    """One xDS resource: its type, its name, and its protobuf message in an `Any`, serialized."""
 
     type: str
     name: str
@@ -57,15 +57,15 @@ class Resource:
 
     @cached_property
     def version(self) -> str:
-        """Names the content, so that what Envoy has already is not told again."""
+        """The version of the content, so that it is sent once."""
         return hashlib.sha256(self.value).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """All that Envoy needs to route one endpoint, but for the addresses of pods.
+class EndpointConfig:
+    """The resources that Envoy needs to route one endpoint, except the addresses of pods.
 
-    `away` are the deployments whose share goes to the others because they have no pod.
+    `away` are the deployments whose share others get because they have no pod.
     """
 
     routes: EndpointRoutes
@@ -93,7 +93,7 @@ class Rendered:
 
     @cached_property
     def routed_around(self) -> frozenset[str]:
-        """The clusters that get no request while they have no pod: requests wait, or others answer them."""
+        """The clusters that get no request without a pod: requests wait, or others answer them."""
         return frozenset(
             cluster_name(self.name, deployment.name, protocol)
             for deployment in self.routes.deployments
@@ -103,21 +103,22 @@ class Rendered:
 
     @cached_property
     def resources(self) -> tuple[Resource, ...]:
-        """All of them."""
+        """All resources, in the order in which Envoy needs them."""
         return (*self.clusters, *filter(None, [self.certificate]), self.configuration, self.listener)
 
     def to_json(self) -> str:
-        listed = [[one.type, one.name, base64.b64encode(one.value).decode()] for one in self.resources]
+        listed = [[r.type, r.name, base64.b64encode(r.value).decode()] for r in self.resources]
         return json.dumps([self.routes.to_json(), listed, sorted(self.away)])
 
     @classmethod
-    def from_json(cls, text: str) -> Rendered:
+    def from_json(cls, text: str) -> EndpointConfig:
         """Read what `to_json` wrote. Raises ValueError for anything else."""
         try:
             routes, listed, away = json.loads(text)
-            found = [Resource(type, name, base64.b64decode(value)) for type, name, value in listed]
+            read = [Resource(type, name, base64.b64decode(value)) for type, name, value in listed]
             parts = {
-                type: [one for one in found if one.type == type] for type in (CLUSTER, CERTIFICATE, ROUTES, LISTENER)
+                type: [resource for resource in read if resource.type == type]
+                for type in (CLUSTER, CERTIFICATE, ROUTES, LISTENER)
             }
             (listener,), (configuration,) = parts[LISTENER], parts[ROUTES]
             certificate = parts[CERTIFICATE][0] if parts[CERTIFICATE] else None
@@ -129,25 +130,25 @@ class Rendered:
 
 
 def cluster_name(endpoint: str, deployment: str, protocol: str) -> str:
-    """The pods of one deployment that speak one protocol; labels of metrics are read off this name."""
+    """Return the name of the cluster of one deployment and protocol; metrics take their labels from it."""
     return f"{endpoint}/{deployment}/{protocol}"
 
 
 def copies_name(endpoint: str, deployment: str) -> str:
-    """The pods of one deployment once more, for copies: they count apart, and have connections of their own."""
+    """Return the name of the cluster for copies, with its own figures and connections."""
     return f"{endpoint}/{deployment}/http-copies"
 
 
 def compared(deployments: Iterable[RouteDeployment]) -> list[RouteDeployment]:
-    """Those of the deployments that get copies so that answers are compared."""
+    """Return the deployments that get copies whose answers are compared."""
     return [deployment for deployment in speaks(deployments, "http") if deployment.compare_percent]
 
 
 def speaks(deployments: Iterable[RouteDeployment], protocol: str) -> list[RouteDeployment]:
-    """Those of the deployments that speak `protocol`."""
+    """Return the deployments that speak `protocol`."""
     return [deployment for deployment in deployments if protocol in deployment.protocols]
 
 
 def seconds(value: float) -> str:
-    """A duration as Envoy reads it."""
+    """Return a duration as Envoy reads it."""
     return f"{value:.3f}s"

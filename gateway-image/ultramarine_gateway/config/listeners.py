@@ -1,4 +1,4 @@
-"""The listener of one endpoint: its port, TLS, who may ask, what is logged. It changes seldom, since that drains it."""
+"""The listener of one endpoint: port, TLS, authentication and access log. A change drains its connections."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 from ultramarine_contract.common import COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
 from ultramarine_contract.routes import GATEWAY_READY_PORT, EndpointRoutes
 
-from ultramarine_gateway.bootstrap import KEY_SETS_CLUSTER
-from ultramarine_gateway.rendering import (
+from ultramarine_gateway.config.bootstrap import KEY_SETS_CLUSTER
+from ultramarine_gateway.xds.resources import (
     AUDIENCE_FILTER,
     FROM_AGENT,
     HOLD_FILTER,
@@ -22,12 +22,11 @@ from ultramarine_gateway.rendering import (
 
 _HTTP = TYPES + "envoy.extensions.filters.http."
 _NETWORK = TYPES + "envoy.extensions.filters.network."
-_CLAIMS = "claims"  # where the filter of tokens leaves what they say
-_KEYS = (files("ultramarine_gateway") / "keys.lua").read_text()
+_CLAIMS = "claims"  # where the token filter stores the claims
+_KEYS = (files("ultramarine_gateway.config") / "keys.lua").read_text()
 
-# By such headers others of Envoy's kind may set timeouts and retries; to us everybody is a stranger. The others are
-# between the gateway and the servers.
-_NO_WISHES: Document = {
+# Clients must not set timeouts and retries by Envoy's headers, nor headers between the gateway and the servers.
+_STRIP_HEADERS: Document = {
     "name": "no-wishes",
     "typed_config": {
         "@type": TYPES + "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
@@ -40,10 +39,10 @@ _NO_WISHES: Document = {
     },
 }
 
-IDLE_SECONDS = 120  # a client's connection that nothing comes over
-KEY_SET_SECONDS = 60  # between two tries to fetch a key set that cannot be had, or is none
+IDLE_SECONDS = 120  # limit on a client's idle connection
+KEY_SET_SECONDS = 60  # between two attempts to fetch a key set after a failure
 
-# What is logged: of all requests this part, of those that went wrong that one. Metrics count them all.
+# Shares of requests in the access log; metrics count all of them.
 LOGGED_PERCENT = 1
 LOGGED_ERRORS_PERCENT = 10
 _LINE = {
@@ -69,10 +68,10 @@ _LINE = {
 
 
 def listener(routes: EndpointRoutes, host: str) -> Document:
-    """What listens at the endpoint's port; its routes and certificates are told apart, so that they drain nothing."""
+    """Return the listener at the endpoint's port; routes and certificates are separate, so that they drain nothing."""
     chain: Document = {
         "filters": [_connection_limit(routes), _http(routes)],
-        "transport_socket_connect_timeout": "10s",  # for a handshake that does not come
+        "transport_socket_connect_timeout": "10s",  # limit on a TLS handshake
     }
     if routes.tls_secret:
         chain["transport_socket"] = _tls(routes)
@@ -86,7 +85,7 @@ def listener(routes: EndpointRoutes, host: str) -> Document:
 
 
 def readiness(host: str) -> Document:
-    """What answers the readiness probe of Envoy's container: told last, and it stays when the agent is gone."""
+    """Return the listener for the readiness probe of Envoy's container; it is sent last and outlives the agent."""
     answer = {"match": {"prefix": "/"}, "direct_response": {"status": 200}}
     http = {
         "@type": _NETWORK + "http_connection_manager.v3.HttpConnectionManager",
@@ -128,17 +127,17 @@ def _http(routes: EndpointRoutes) -> Document:
             "rds": {"route_config_name": routes.endpoint, "config_source": FROM_AGENT},
             "http_filters": [*_admission(routes), *_holding(routes), router],
             "use_remote_address": True,
-            "early_header_mutation_extensions": [_NO_WISHES],
+            "early_header_mutation_extensions": [_STRIP_HEADERS],
             "normalize_path": True,
             "request_headers_timeout": "10s",
-            # Also for a connection that has asked for nothing yet.
+            # Also for a connection without a request.
             "common_http_protocol_options": {"idle_timeout": f"{IDLE_SECONDS}s"},
             "http2_protocol_options": {
                 "max_concurrent_streams": 1000,
                 "initial_stream_window_size": 1 << 20,
                 "initial_connection_window_size": 16 << 20,
             },
-            # An id that a client gives stays as it is, so that it can be found again.
+            # A client's id is kept, so that the client can find its request in the log.
             "preserve_external_request_id": True,
             "always_set_request_id_in_response": True,
             "request_id_extension": {
@@ -164,15 +163,15 @@ def _admission(routes: EndpointRoutes) -> list[Document]:
             "audiences": list(routes.auth.audiences),
             "forward": True,
             "require_expiration": True,
-            # In this header alone: a token in a URL is soon in somebody's log.
+            # Only in this header: a token in a URL ends up in logs.
             "from_headers": [{"name": "Authorization", "value_prefix": scheme} for scheme in ("Bearer ", "bearer ")],
             "payload_in_metadata": _CLAIMS,
         }
         if routes.auth.jwks:
             provider["local_jwks"] = {"inline_string": routes.auth.jwks}
         else:
-            asked = urlencode({"uri": routes.auth.jwks_uri})
-            uri = {"uri": f"http://agent/?{asked}", "cluster": KEY_SETS_CLUSTER, "timeout": "5s"}
+            query = urlencode({"uri": routes.auth.jwks_uri})
+            uri = {"uri": f"http://agent/?{query}", "cluster": KEY_SETS_CLUSTER, "timeout": "5s"}
             provider["remote_jwks"] = {
                 "http_uri": uri,
                 "cache_duration": "300s",
@@ -188,29 +187,29 @@ def _admission(routes: EndpointRoutes) -> list[Document]:
 
 
 def _audience(audiences: Sequence[str]) -> list[Document]:
-    """Ask for an audience to the letter: the filter before lets one pass that has another scheme, or a slash more."""
+    """Require an exact audience: the token filter ignores the scheme and a trailing slash."""
     if not audiences:
         return []
-    words = [{"string_match": {"exact": audience}} for audience in audiences]
-    ways = [*words, *({"list_match": {"one_of": word}} for word in words)]
+    texts = [{"string_match": {"exact": audience}} for audience in audiences]
+    matches = [*texts, *({"list_match": {"one_of": text}} for text in texts)]
     claim = {"filter": "envoy.filters.http.jwt_authn", "path": [{"key": _CLAIMS}, {"key": "aud"}]}
-    meant = {"or_ids": {"ids": [{"metadata": {**claim, "value": way}} for way in ways]}}
-    rules = {"action": "ALLOW", "policies": {"audience": {"permissions": [{"any": True}], "principals": [meant]}}}
+    matching = {"or_ids": {"ids": [{"metadata": {**claim, "value": match}} for match in matches]}}
+    rules = {"action": "ALLOW", "policies": {"audience": {"permissions": [{"any": True}], "principals": [matching]}}}
     return [{"name": AUDIENCE_FILTER, "typed_config": {"@type": _HTTP + "rbac.v3.RBAC", "rules": rules}}]
 
 
 def _holding(routes: EndpointRoutes) -> list[Document]:
-    """Have the agent asked for leave, by those routes that say so; whoever has no key is refused before."""
+    """Return the filter that holds requests, for routes that enable it; it comes after authentication."""
     if not any(deployment.hold for deployment in routes.deployments):
         return []
     typed = {
         "@type": _HTTP + "ext_authz.v3.ExtAuthz",
         "transport_api_version": "V3",
-        # The agent's answer comes when it comes, or in the time that the route has told it.
+        # The agent answers when a pod is ready, or after the route's limit.
         "grpc_service": {"envoy_grpc": {"cluster_name": "agent"}, "timeout": "90000s"},
-        # When there is no agent, requests go on, and are told that no pod is there.
+        # Without an agent requests go on, and fail for lack of a pod.
         "failure_mode_allow": True,
-        "allowed_headers": {"patterns": [{"exact": ":path"}]},  # keys are not its business
+        "allowed_headers": {"patterns": [{"exact": ":path"}]},  # the agent needs no keys
     }
     return [{"name": HOLD_FILTER, "typed_config": typed, "disabled": True}]
 

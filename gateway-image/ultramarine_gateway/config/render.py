@@ -1,4 +1,4 @@
-"""From an endpoint's routes to the resources that Envoy is told; the only place where documents become protobuf."""
+"""Rendering of an endpoint's routes as xDS resources; documents become protobuf here."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ from collections.abc import Iterable
 from google.protobuf import any_pb2, json_format
 from ultramarine_contract.routes import EndpointRoutes
 
-from ultramarine_gateway.clusters import clusters
-from ultramarine_gateway.listeners import listener, readiness
-from ultramarine_gateway.rendering import (
+from ultramarine_gateway.config.clusters import Address, assignment, clusters
+from ultramarine_gateway.config.listeners import listener, readiness
+from ultramarine_gateway.config.routes import route_configuration
+from ultramarine_gateway.xds.resources import (
     ASSIGNMENT,
     CERTIFICATE,
     CLUSTER,
     LISTENER,
     ROUTES,
     Document,
-    Rendered,
+    EndpointConfig,
     Resource,
     Secrets,
 )
-from ultramarine_gateway.routes import route_configuration
-from ultramarine_gateway.slices import Address, assignment
 
-# A message inside another is found by its name, once its module is there.
+# Protobuf finds a message inside another by name after its module is imported.
 for _module in (
     "config.cluster.v3.cluster_pb2",
     "config.endpoint.v3.endpoint_pb2",
@@ -52,48 +51,47 @@ def render(
     secrets: Secrets,
     host: str,
     held: frozenset[str] = frozenset(),
-    word: str = "",
+    reader: str = "",
     absent: frozenset[str] = frozenset(),
     authority: str = "",
-) -> Rendered:
-    """What Envoy needs to route this endpoint, given its routes and what its Secrets say; it listens at `host`.
+) -> EndpointConfig:
+    """Return the configuration of an endpoint, given its routes and the content of its Secrets.
 
-    Requests to deployments that are `held` wait until there is a pod. Those that are `absent` have no pod either, and
-    get no request while others do. `word` is that of this gateway pod. Pods that speak TLS are known by
-    `authority`.
-    Raises ValueError where Envoy has no word for what is asked.
+    Envoy listens at `host`. Requests to `held` deployments wait for a pod. Deployments that are `absent` have no pod,
+    and get no request while others do. `reader` is the id of this gateway pod. Pods with TLS have a certificate of
+    `authority`. Raises ValueError if Envoy does not know a field.
     """
     name = routes.endpoint
     weighted = {deployment.name for deployment in routes.deployments if deployment.weight}
     away = weighted & absent if weighted - absent else frozenset[str]()
-    return Rendered(
+    return EndpointConfig(
         routes,
         resource(LISTENER, name, listener(routes, host)),
-        resource(ROUTES, name, route_configuration(routes, secrets, held, word, absent)),
+        resource(ROUTES, name, route_configuration(routes, secrets, held, reader, absent)),
         tuple(resource(CLUSTER, document["name"], document) for document in clusters(routes, authority)),
         resource(CERTIFICATE, name, _certificate(routes, secrets)) if routes.tls_secret else None,
         frozenset(away),
     )
 
 
-def render_assignment(cluster: str, found: Iterable[Address]) -> Resource:
-    """What Envoy is told of a cluster's addresses."""
-    return resource(ASSIGNMENT, cluster, assignment(cluster, found))
+def render_assignment(cluster: str, pods: Iterable[Address]) -> Resource:
+    """Return the resource with a cluster's addresses."""
+    return resource(ASSIGNMENT, cluster, assignment(cluster, pods))
 
 
 def render_readiness(host: str) -> Resource:
-    """The listener that says that Envoy has all that it shall have."""
+    """Return the listener that answers when Envoy has its configuration."""
     document = readiness(host)
     return resource(LISTENER, document["name"], document)
 
 
 def resource(type: str, name: str, document: Document) -> Resource:
-    """One document as Envoy is told it. Raises ValueError for a field that there is not."""
+    """Return a document as an xDS resource. Raises ValueError for an unknown field."""
     packed = any_pb2.Any()
     try:
         json_format.ParseDict({"@type": type, **document}, packed)
     except json_format.ParseError as error:
-        raise ValueError(f"Envoy has no word for this: {error}") from error
+        raise ValueError(f"Envoy does not know this field: {error}") from error
     return Resource(type, name, packed.SerializeToString(deterministic=True))
 
 

@@ -1,4 +1,4 @@
-"""The Kubernetes API as the agent uses it: follow a collection, and read a Secret by its name. Nothing is written."""
+"""The agent's reads of the Kubernetes API: follow a collection, and read a Secret by its name."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ import aiohttp
 
 _log = logging.getLogger(__name__)
 
-ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
-_WATCH_SECONDS = 60  # the server ends a watch by then, so one whose server has vanished is noticed soon after
+_WATCH_SECONDS = 60  # the server ends a watch by then, so a vanished server is noticed soon after
 _PAGE = 500
-_LONGEST_PAUSE = 5.0
+_MAX_PAUSE = 5.0
 
 Object = dict[str, Any]
 
 
 class _Gone(Exception):
-    """What we have seen last is too old for the server to go on from."""
+    """The server cannot continue from the resource version of the agent."""
 
 
 @dataclass
 class Api:
-    """The API server as the pod's service account sees it, in the namespace of the pod."""
+    """The API server, by the pod's service account, in the namespace of the pod."""
 
     url: str
     account: Path
@@ -40,7 +39,7 @@ class Api:
 
     @classmethod
     def of_pod(cls, account: Path) -> Api:
-        """What Kubernetes tells each pod. Raises OSError or KeyError outside of one."""
+        """Make one of the files and variables of a pod. Raises OSError or KeyError outside a pod."""
         host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
         host = f"[{host}]" if ":" in host else host
         context = ssl.create_default_context(cafile=str(account / "ca.crt"))
@@ -48,7 +47,7 @@ class Api:
         return cls(f"https://{host}:{port}", account, (account / "namespace").read_text().strip(), session)
 
     async def secret(self, name: str) -> Object | None:
-        """The data of one Secret, or None if there is none of that name. Raises OSError where nobody answers."""
+        """Return the data of a Secret, or None if it does not exist. Raises OSError if the server does not answer."""
         async with self._get(f"/api/v1/namespaces/{self.namespace}/secrets/{name}", {}, 10) as answer:
             if answer.status == 404:
                 return None
@@ -57,11 +56,11 @@ class Api:
             return data
 
     async def follow(
-        self, path: str, selector: str, listed: Callable[[list[Object]], None], told: Callable[[str, Object], None]
+        self, path: str, selector: str, listed: Callable[[list[Object]], None], changed: Callable[[str, Object], None]
     ) -> None:
-        """List what the selector selects, and tell of each change, for ever; after a gap all is listed again.
+        """List the selected objects and report each change, forever; after a gap list them again.
 
-        `listed` gets all objects there are, `told` ADDED, MODIFIED or DELETED with one of them.
+        `listed` gets all objects; `changed` gets ADDED, MODIFIED or DELETED, and one object.
         """
         version, pause = "", 0.0
         path = path.format(namespace=self.namespace)
@@ -70,15 +69,15 @@ class Api:
                 if not version:
                     objects, version = await self._list(path, selector)
                     listed(objects)
-                async for kind, found in self._watch(path, selector, version):
-                    version, pause = found["metadata"]["resourceVersion"], 0.0
+                async for kind, item in self._watch(path, selector, version):
+                    version, pause = item["metadata"]["resourceVersion"], 0.0
                     if kind != "BOOKMARK":
-                        told(kind, found)
+                        changed(kind, item)
             except _Gone:
                 version = ""
             except (OSError, aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
-                pause = min(_LONGEST_PAUSE, pause * 2 or 0.1)
-                _log.warning("%s cannot be followed, again in %.1f s: %s", path, pause, error or type(error).__name__)
+                pause = min(_MAX_PAUSE, pause * 2 or 0.1)
+                _log.warning("cannot follow %s, next attempt in %.1f s: %s", path, pause, error or type(error).__name__)
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
 
     async def _list(self, path: str, selector: str) -> tuple[list[Object], str]:
@@ -110,7 +109,7 @@ class Api:
                     yield event["type"], event["object"]
 
     def _get(self, path: str, query: dict[str, str], seconds: float) -> Any:
-        # The kubelet renews the token now and then.
+        # The kubelet renews the token.
         headers = {"Authorization": f"Bearer {(self.account / 'token').read_text().strip()}"}
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=5)
         return self.session.get(self.url + path, params=query, headers=headers, timeout=timeout)

@@ -1,15 +1,15 @@
-"""What Envoy starts with: where it finds the agent, how it is asked, and which of its many statistics are kept."""
+"""Bootstrap configuration of Envoy: the agent's socket, the admin interface, and the statistics to keep."""
 
 from __future__ import annotations
 
-from ultramarine_gateway.rendering import FROM_AGENT, TYPES, Document
+from ultramarine_gateway.xds.resources import FROM_AGENT, TYPES, Document
 
 AGENT_SOCKET = "agent.sock"
 ADMIN_SOCKET = "admin.sock"
 KEY_SETS_SOCKET, KEY_SETS_CLUSTER = "keysets.sock", "key-sets"
 _CLIENTS_LIMIT = 50_000  # connections of all endpoints together
 
-# Only these are made at all: the others would be most of the memory of a gateway with many endpoints.
+# Envoy creates only these: the others would need most of the memory of a gateway with many endpoints.
 _KEPT = (
     r"cluster\.[^.]+\.(upstream_rq_(total|completed|active|pending_active|time|timeout|retry|retry_success|retry_overflow|pending_overflow|[1-5]xx|401|429"
     r"|tx_reset|rx_reset)|upstream_cx_(active|connect_fail|connect_timeout|none_healthy|destroy_remote_with_active_rq)"
@@ -24,7 +24,7 @@ _KEPT = (
     r"server\.(live|state|uptime|memory_allocated|memory_heap_size|total_connections|concurrency)",
     r"overload\..*",
 )
-# `churn/blue/http` is the name of a cluster, `churn` that of a listener: they become labels.
+# `churn/blue/http` is the name of a cluster, `churn` of a listener: the parts become labels.
 _LABELS = (
     ("endpoint", r"^cluster\.(([^/.]+)/)"),
     ("deployment", r"^cluster\.[^/.]+/(([^/.]+)[/.])"),
@@ -39,7 +39,7 @@ _MILLISECONDS = [1, 2, 3, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000,
 
 
 def fine_milliseconds() -> list[int]:
-    """From 1 ms to 60 s, each at most a quarter longer than the one before, where whole milliseconds allow that."""
+    """Return bounds from 1 ms to 60 s, each at most 25 % above the one before as whole milliseconds allow."""
     bounds = [1]
     while bounds[-1] < 60_000:
         bounds.append(min(60_000, max(bounds[-1] + 1, bounds[-1] * 5 // 4)))
@@ -47,7 +47,7 @@ def fine_milliseconds() -> list[int]:
 
 
 def bootstrap(folder: str) -> Document:
-    """Envoy's own configuration: it asks the agent for everything else, and is asked itself, by sockets in `folder`."""
+    """Return Envoy's configuration; Envoy and the agent use sockets in `folder` for the rest."""
     typed = {
         "@type": TYPES + "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
         "max_active_downstream_connections": _CLIENTS_LIMIT,
@@ -59,12 +59,12 @@ def bootstrap(folder: str) -> Document:
     agent = {
         **_by_socket("agent", f"{folder}/{AGENT_SOCKET}"),
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2},
-        # Requests that wait for a pod ask the agent, each by a stream of its own; it is the agent that has a limit.
+        # Each held request has its own stream to the agent, and the agent limits their number.
         "circuit_breakers": {
             "thresholds": [{"max_requests": _CLIENTS_LIMIT, "max_pending_requests": _CLIENTS_LIMIT}],
         },
     }
-    # An agent that restarts is found again within a second; meanwhile Envoy goes on as it was.
+    # Envoy reconnects to a restarted agent within a second, and keeps its configuration meanwhile.
     retry = {"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}}
     service = {"envoy_grpc": {"cluster_name": "agent", "retry_policy": retry}}
     return {
@@ -79,8 +79,8 @@ def bootstrap(folder: str) -> Document:
         "stats_config": {
             "use_all_default_tags": False,
             "stats_tags": [{"tag_name": name, "regex": regex} for name, regex in _LABELS],
-            "stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": each}} for each in _KEPT]}},
-            # The first that matches counts. By what pods take deployments are compared, so it is told finely.
+            "stats_matcher": {"inclusion_list": {"patterns": [{"safe_regex": {"regex": regex}} for regex in _KEPT]}},
+            # The first match applies. Deployments are compared by the times of their pods, which need fine bounds.
             "histogram_bucket_settings": [
                 {"match": {"safe_regex": {"regex": r"cluster\..*upstream_rq_time"}}, "buckets": fine_milliseconds()},
                 {"match": {"safe_regex": {"regex": ".*"}}, "buckets": _MILLISECONDS},
@@ -91,7 +91,7 @@ def bootstrap(folder: str) -> Document:
                 {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": typed}
             ]
         },
-        # The one for paths of health is larger than what Envoy takes by default from strangers.
+        # The expression for health paths is larger than Envoy's default limit.
         "layered_runtime": {"layers": [{"name": "regex", "static_layer": {"re2.max_program_size.error_level": 500}}]},
     }
 

@@ -1,4 +1,4 @@
-"""Asks one pod for something, with whichever of the endpoint's credentials it takes."""
+"""Requests to a pod, with the credential of the endpoint that it accepts."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from ultramarine_gateway.slices import Address
+from ultramarine_gateway.config.clusters import Address
 
-_LIMIT = 1024 * 1024  # bytes of an answer; servers keep half of that
+_MAX_BYTES = 1024 * 1024  # of an answer; servers keep half of that
 
-# What `ask` raises.
+# Raised by `ask`.
 FAILURES = (OSError, aiohttp.ClientError, TimeoutError, ValueError, RecursionError)
 
 
 class Peer(NamedTuple):
-    """What a pod that speaks TLS has to show: a certificate of that authority, for that name."""
+    """The identity of pods that speak TLS: the certificate authority and the name."""
 
     authority: str
     name: str
@@ -39,24 +39,24 @@ async def ask(
     path: str,
     body: Any = None,
 ) -> Any:
-    """Return the JSON that a pod answers. Raises one of FAILURES, in words, if it does not."""
+    """Return the JSON answer of a pod. Raises one of FAILURES if it gives none."""
     host, port = pod
     url = f"http{'s' if peer else ''}://{f'[{host}]' if ':' in host else host}:{port}{path}"
     by_tls: Any = {"ssl": _context(peer.authority), "server_hostname": peer.name} if peer else {}
     for headers in credentials or [{}]:  # A pod may not know a new key yet.
-        asked = session.request(method, url, json=body, headers=headers, allow_redirects=False, **by_tls)
-        async with asked as answer:
+        request = session.request(method, url, json=body, headers=headers, allow_redirects=False, **by_tls)
+        async with request as answer:
             if answer.status == 200:
                 return json.loads(await _read(answer))
             if answer.status != 401:
                 raise ValueError(f"it answers {answer.status}")
-    raise ValueError("none of the endpoint's keys opens it")
+    raise ValueError("it accepts none of the endpoint's keys")
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:
     body = b""
     async for chunk in answer.content.iter_any():
         body += chunk
-        if len(body) > _LIMIT:
-            raise ValueError(f"it tells more than {_LIMIT} bytes")
+        if len(body) > _MAX_BYTES:
+            raise ValueError(f"its answer has more than {_MAX_BYTES} bytes")
     return body

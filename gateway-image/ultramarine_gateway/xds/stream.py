@@ -1,4 +1,4 @@
-"""The wire to Envoy: a gRPC server at a socket in the folder that the two share, with one stream for everything."""
+"""The wire to Envoy: a gRPC server at a Unix socket, with one xDS stream."""
 
 from __future__ import annotations
 
@@ -14,67 +14,66 @@ from envoy.service.auth.v3 import external_auth_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 from google.protobuf import any_pb2
 
-from ultramarine_gateway.conversation import Conversation, Heard, Told, Wanted
-from ultramarine_gateway.waiting import Doorman, WaitingRoom
+from ultramarine_gateway.xds.conversation import Conversation, DiscoveryRequest, DiscoveryResponse, Snapshot
+from ultramarine_gateway.xds.holding import HeldRequests, HoldService
 
-_TICK = 1.0  # seconds; clusters that nothing leads to any more go by time
-
+_TICK = 1.0  # seconds, since unused clusters are removed after a time
 _GATHER = 0.002
 
 
 class Stream:
-    """Tells the Envoy that is connected what is wanted, as soon as that changes."""
+    """Sends the snapshot to the connected Envoy whenever it changes."""
 
-    def __init__(self, wanted: Callable[[], Wanted], heard: Callable[[], None], room: WaitingRoom) -> None:
-        self._wanted, self._heard, self._room = wanted, heard, room
+    def __init__(self, snapshot: Callable[[], Snapshot], received: Callable[[], None], held: HeldRequests) -> None:
+        self._snapshot, self._received, self._held = snapshot, received, held
         self._changed = asyncio.Event()
         self._server: Any = None
         self.conversation: Conversation | None = None
 
     async def start(self, socket: Path) -> None:
-        """Listen at the socket; another process' that is left there is taken away."""
+        """Listen at the socket, and replace one that another process has left."""
         socket.unlink(missing_ok=True)
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
         ads_pb2_grpc.add_AggregatedDiscoveryServiceServicer_to_server(_Service(self), self._server)
-        external_auth_pb2_grpc.add_AuthorizationServicer_to_server(Doorman(self._room), self._server)
+        external_auth_pb2_grpc.add_AuthorizationServicer_to_server(HoldService(self._held), self._server)
         self._server.add_insecure_port(f"unix:{socket}")
         await self._server.start()
         socket.chmod(0o600)
 
     async def stop(self) -> None:
-        """Hang up."""
+        """End all connections."""
         await self._server.stop(None)
 
     def changed(self) -> None:
-        """Say what is wanted anew, where it differs from what was said."""
+        """Send the differences from what was sent before."""
         self._changed.set()
 
     async def talk(self, context: Any) -> None:
-        """Hold one conversation, until Envoy ends it or begins another one."""
+        """Hold one conversation, until Envoy ends it or begins another."""
         conversation = self.conversation = Conversation()
-        hearing = asyncio.create_task(self._listen(context, conversation))
+        listening = asyncio.create_task(self._listen(context, conversation))
         self._changed.set()
         try:
-            while not hearing.done() and self.conversation is conversation:
+            while not listening.done() and self.conversation is conversation:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_TICK):
                         await self._changed.wait()
-                # Each word to Envoy is answered: what comes at once is taken together.
+                # Envoy answers each message, so changes of the same moment go together.
                 await asyncio.sleep(_GATHER)
                 self._changed.clear()
-                for told in conversation.say(self._wanted(), time.monotonic()):
-                    await context.write(_response(told))
+                for response in conversation.responses(self._snapshot(), time.monotonic()):
+                    await context.write(_encoded(response))
         finally:
-            hearing.cancel()
+            listening.cancel()
             if self.conversation is conversation:
                 self.conversation = None
-                self._heard()
+                self._received()
 
     async def _listen(self, context: Any, conversation: Conversation) -> None:
         try:
             while (request := await context.read()) is not grpc.aio.EOF:
-                conversation.hear(_heard(request))
-                self._heard()
+                conversation.receive(_decoded(request))
+                self._received()
                 self._changed.set()
         finally:
             self._changed.set()
@@ -88,8 +87,8 @@ class _Service(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore
         await self._stream.talk(context)
 
 
-def _heard(request: Any) -> Heard:
-    return Heard(
+def _decoded(request: Any) -> DiscoveryRequest:
+    return DiscoveryRequest(
         request.type_url,
         tuple(request.resource_names_subscribe),
         tuple(request.resource_names_unsubscribe),
@@ -99,11 +98,11 @@ def _heard(request: Any) -> Heard:
     )
 
 
-def _response(told: Told) -> Any:
+def _encoded(response: DiscoveryResponse) -> Any:
     resources = [
-        discovery_pb2.Resource(name=one.name, version=one.version, resource=any_pb2.Any.FromString(one.value))
-        for one in told.resources
+        discovery_pb2.Resource(name=r.name, version=r.version, resource=any_pb2.Any.FromString(r.value))
+        for r in response.resources
     ]
     return discovery_pb2.DeltaDiscoveryResponse(
-        type_url=told.type, nonce=told.nonce, resources=resources, removed_resources=told.removed
+        type_url=response.type, nonce=response.nonce, resources=resources, removed_resources=response.removed
     )

@@ -1,17 +1,17 @@
-"""The routes of one endpoint: pin header first, then the weights; each deployment with its timeout and its mirrors."""
+"""The routes of one endpoint: first the pin header, then the weights, with timeouts and mirrors per deployment."""
 
 from __future__ import annotations
 
 from ultramarine_contract.common import ANSWERS_PATH, COMPARED_HEADER, COPY_HEADER, GATEWAY_HEADER
 from ultramarine_contract.routes import PIN_HEADER, EndpointRoutes, RouteDeployment
 
-from ultramarine_gateway.rendering import (
+from ultramarine_gateway.xds.resources import (
     AUDIENCE_FILTER,
-    CLUSTER_SAID,
+    CLUSTER_ENTRY,
     HOLD_FILTER,
     KEYS_FILTER,
     LUA_PER_ROUTE,
-    SECONDS_SAID,
+    SECONDS_ENTRY,
     TOKENS_FILTER,
     TYPES,
     Document,
@@ -23,7 +23,7 @@ from ultramarine_gateway.rendering import (
     speaks,
 )
 
-# What tells whether somebody is there, and nothing else: asked by probes and balancers, which have no key.
+# Paths that tell only whether the endpoint is up, for probes and load balancers, which have no key.
 HEALTH = (
     r"/v2/health/(live|ready)|/v2/models/[^/]+(/versions/[^/]+)?/ready"
     r"|/inference\.GRPCInferenceService/(ServerLive|ServerReady|ModelReady)"
@@ -35,17 +35,17 @@ _OPEN: dict[str, Document] = {
     "key": {KEYS_FILTER: {"@type": LUA_PER_ROUTE, "disabled": True}},
     "token": {
         TOKENS_FILTER: {"@type": _JWT_PER_ROUTE, "disabled": True},
-        AUDIENCE_FILTER: {"@type": _RBAC_PER_ROUTE},  # without rules, which is not at all
+        AUDIENCE_FILTER: {"@type": _RBAC_PER_ROUTE},  # without rules, which disables it
     },
     "none": {},
 }
 _HOLD_PER_ROUTE = TYPES + "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
 _PARTS = 1_000_000
-# What is copied so that answers are compared. By gRPC nobody says how long a message is.
+# Limit on copied requests. gRPC does not declare the length of a message.
 COPIED_BYTES = 256 * 1024
 _SHORT: Document = {"name": "content-length", "range_match": {"start": 0, "end": COPIED_BYTES + 1}}
 
-# Only what no pod has seen yet is sent to another one: a prediction may have effects.
+# Only requests that no pod has received are sent again, since a prediction may have effects.
 RETRY: Document = {
     "retry_on": "connect-failure,refused-stream,reset-before-request",
     "num_retries": 3,
@@ -64,15 +64,15 @@ def route_configuration(
     routes: EndpointRoutes,
     secrets: Secrets,
     held: frozenset[str] = frozenset(),
-    word: str = "",
+    reader: str = "",
     absent: frozenset[str] = frozenset(),
 ) -> Document:
-    """What Envoy does with a request to this endpoint, whatever its Host header says.
+    """Return the routes of an endpoint, for any Host header.
 
-    Requests to deployments that are `held` wait until there is a pod. Those that are `absent` get no request while
-    another one can take it. By `word` this gateway pod asks servers for the answers that it compares.
+    Requests to `held` deployments wait for a pod. Deployments that are `absent` get no request while another can take
+    it. `reader` is the id by which this gateway pod reads answers from servers.
     """
-    # Of what servers keep for gateway pods strangers learn nothing.
+    # Clients must not read the answers that servers keep for gateway pods.
     listed = [*_health(routes, absent), _answer({"path": ANSWERS_PATH}, 404, f"{ANSWERS_PATH} is not open here")]
     for protocol in ("grpc", "http"):  # gRPC first: its match is the narrower one
         listed += _pinned(routes, protocol, held, absent)
@@ -80,16 +80,16 @@ def route_configuration(
     unknown = f"no deployment of {routes.endpoint} has the name in {PIN_HEADER}, or it does not speak this protocol"
     listed.append(_answer(pins, 404, unknown))
     for protocol in ("grpc", "http"):
-        listed += _weighted(routes, protocol, held, word, absent)
+        listed += _weighted(routes, protocol, held, reader, absent)
     host: Document = {"name": routes.endpoint, "domains": ["*"], "routes": listed}
     if routes.auth.mode == "key":
         digests = dict(secrets.digests or {})
         host["typed_per_filter_config"] = {KEYS_FILTER: {"@type": LUA_PER_ROUTE, "filter_context": digests}}
-    # Clusters are told before routes, and taken away after them.
-    told: Document = {"name": routes.endpoint, "virtual_hosts": [host], "validate_clusters": False}
+    # Clusters are sent before routes, and removed after them.
+    configuration: Document = {"name": routes.endpoint, "virtual_hosts": [host], "validate_clusters": False}
     if secrets.proof:
-        told["request_headers_to_add"] = [_set(GATEWAY_HEADER, secrets.proof.replace("%", "%%"))]
-    return told
+        configuration["request_headers_to_add"] = [_set(GATEWAY_HEADER, secrets.proof.replace("%", "%%"))]
+    return configuration
 
 
 def _pinned(routes: EndpointRoutes, protocol: str, held: frozenset[str], absent: frozenset[str]) -> list[Document]:
@@ -106,20 +106,20 @@ def _pinned(routes: EndpointRoutes, protocol: str, held: frozenset[str], absent:
 
 
 def _taking(routes: EndpointRoutes, protocol: str, absent: frozenset[str]) -> list[RouteDeployment]:
-    """The deployments that share the requests: those with a weight, and of them those with pods if any has some."""
+    """Return the deployments that share the requests: those with a weight, and with pods if any has pods."""
     weighted = [deployment for deployment in speaks(routes.deployments, protocol) if deployment.weight]
     return [deployment for deployment in weighted if deployment.name not in absent] or weighted
 
 
 def _weighted(
-    routes: EndpointRoutes, protocol: str, held: frozenset[str], word: str, absent: frozenset[str]
+    routes: EndpointRoutes, protocol: str, held: frozenset[str], reader: str, absent: frozenset[str]
 ) -> list[Document]:
-    """A route for each weight, which takes its share of what comes; Envoy draws one number for all of them.
+    """Return a route for each weight; Envoy draws one random number for all of them.
 
-    Envoy's own weighted clusters share one timeout and one list of mirrors, and here each deployment has its own.
-    Of a deployment that another one is compared with, a part has a route of its own: its requests say that they are
-    compared, all of them, and so the server keeps no other answers. Only short requests go there: who does not read
-    his copy holds up what is longer than the buffers on its way, and with it the request itself.
+    Envoy's own weighted clusters share one timeout and one list of mirrors; here each deployment has its own. If a
+    deployment is compared with another, a part of its requests has another route. Its header marks each request, and
+    the server keeps only their answers. Only short requests go there: a slow reader of the copy would delay the
+    request itself if it exceeds the buffers.
     """
     taking = _taking(routes, protocol, absent)
     if not taking:
@@ -133,17 +133,17 @@ def _weighted(
         if other and other.name != deployment.name:
             match = _match(protocol) | _share(so_far + deployment.weight * other.compare_percent, whole)
             copied = action | {"request_mirror_policies": [*mirrors, _copy(routes, other)]}
-            named = {"request_headers_to_add": [_named(word)]}
+            named = {"request_headers_to_add": [_named(reader)]}
             listed.append({"match": match | {"headers": [_SHORT]}, "route": copied, **hold, **named})
         so_far += deployment.weight * 100
-        # After the other one with the whole share, since long requests go by this one alone.
+        # After the compared route, with the whole share, since long requests use this route alone.
         match = _match(protocol) | _share(so_far, whole)
         listed.append({"match": match, "route": action | _mirrored(mirrors), **hold})
     return listed
 
 
 def _share(so_far: int, whole: int) -> Document:
-    """A match of so much of what comes; of all there is nothing to match."""
+    """Return a match of this share of the requests; empty for all of them."""
     share = {"numerator": round(so_far * _PARTS / whole), "denominator": "MILLION"}
     return {"runtime_fraction": {"default_value": share}} if so_far < whole else {}
 
@@ -160,9 +160,9 @@ def _copy(routes: EndpointRoutes, deployment: RouteDeployment) -> Document:
     }
 
 
-def _named(word: str) -> Document:
-    """A name for a request and its copy that nobody else has; clients may send one x-request-id many times."""
-    return _set(COMPARED_HEADER, f"{word} %UNIQUE_ID%")
+def _named(reader: str) -> Document:
+    """Return a header with a unique id of a request and its copy; clients may repeat an x-request-id."""
+    return _set(COMPARED_HEADER, f"{reader} %UNIQUE_ID%")
 
 
 def _set(header: str, value: str) -> Document:
@@ -170,11 +170,11 @@ def _set(header: str, value: str) -> Document:
 
 
 def _hold(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str) -> Document:
-    """Ask the agent for leave, which it gives when it has an address of the deployment."""
+    """Hold requests at the agent until the deployment has an address."""
     cluster = cluster_name(routes.endpoint, deployment.name, protocol)
-    said = {CLUSTER_SAID: cluster, SECONDS_SAID: f"{deployment.timeout_seconds:g}"}
-    asked = {"@type": _HOLD_PER_ROUTE, "check_settings": {"context_extensions": said}}
-    return {"typed_per_filter_config": {HOLD_FILTER: asked}}
+    entries = {CLUSTER_ENTRY: cluster, SECONDS_ENTRY: f"{deployment.timeout_seconds:g}"}
+    settings = {"@type": _HOLD_PER_ROUTE, "check_settings": {"context_extensions": entries}}
+    return {"typed_per_filter_config": {HOLD_FILTER: settings}}
 
 
 def _health(routes: EndpointRoutes, absent: frozenset[str]) -> list[Document]:
@@ -212,7 +212,7 @@ def _to(routes: EndpointRoutes, deployment: RouteDeployment, protocol: str) -> D
     return {
         "cluster": cluster_name(routes.endpoint, deployment.name, protocol),
         "timeout": seconds(deployment.timeout_seconds),
-        # While a model thinks nothing is sent, and the connection's idle time must not end the request first.
+        # A request without data is not idle: the model computes, and the idle timeout must be longer.
         "idle_timeout": seconds(max(deployment.timeout_seconds + 10, 300)),
         "retry_policy": RETRY,
     }

@@ -1,0 +1,1 @@
+"""The Kubernetes API, from which the agent reads routes, addresses and Secrets."""

@@ -1,0 +1,1 @@
+"""The xDS protocol, by which Envoy gets its configuration."""
