@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
-from pydantic import ValidationError
 from ultramarine.resources.onlineendpoint import EndpointDeployment, OnlineEndpointSpec, OnlineEndpointStatus
-from ultramarine_contract.meta import GROUP, Manifest, child_labels
+from ultramarine_contract.meta import GROUP, child_labels
 
+from ...shared import statuses
 from ...shared.plan import Obj
 
 LABEL_DEPLOYMENT = f"{GROUP}/deployment"
@@ -34,16 +33,8 @@ class Endpoint(Obj[OnlineEndpointSpec]):
 
     @cached_property
     def former(self) -> OnlineEndpointStatus:
-        """The status as it was written last, except its conditions; damaged parts of it have their defaults."""
-        document = {name: value for name, value in self.status.items() if name != "conditions"}
-        try:
-            return OnlineEndpointStatus.model_validate(document)
-        except ValidationError as error:
-            document = _without_damage(document, error)
-        try:
-            return OnlineEndpointStatus.model_validate(document)
-        except ValidationError:
-            return OnlineEndpointStatus()
+        """The status as it was written last, without conditions; damaged fields have their defaults."""
+        return statuses.former(self, OnlineEndpointStatus, without=("conditions",))
 
     @property
     def former_traffic(self) -> dict[str, int]:
@@ -56,19 +47,6 @@ class Endpoint(Obj[OnlineEndpointSpec]):
         """The phase of the rollout that the spec asks for; empty if it asks for none, or before it begins."""
         rollout = self.former.rollout
         return rollout.phase if rollout is not None and self.spec.rollout is not None else ""
-
-
-def _without_damage(document: Manifest, error: ValidationError) -> Manifest:
-    """Drop the entries of lists and the fields that pydantic refuses."""
-    damaged: dict[Any, set[Any]] = {}
-    for problem in error.errors(include_url=False, include_input=False):
-        field, *inner = problem["loc"]
-        damaged.setdefault(field, set()).add(inner[0] if inner else None)
-    kept = {name: value for name, value in document.items() if name not in damaged}
-    for name, places in damaged.items():
-        if isinstance(entries := document.get(name), list) and all(isinstance(place, int) for place in places):
-            kept[str(name)] = [entry for place, entry in enumerate(entries) if place not in places]
-    return kept
 
 
 def keys_secret(endpoint: Endpoint) -> str:

@@ -25,6 +25,7 @@ from ultramarine_contract.meta import (
 from ...shared import pods
 from ...shared.plan import Event, GenerateSecret, Obj, Plan, Seen
 from ...shared.questions import AskGateway, GatewayFacts, Question
+from ...shared.statuses import dumped
 from .deployment import autoscale
 from .deployment.health import KEYS_MISSING, SETTLED, DeploymentHealth, assess, leaving, unchanged
 from .deployment.manifests import has_tls, needs_proof
@@ -44,7 +45,7 @@ from .routing.manifests import (
 )
 from .routing.step import SOON, RoutingStep
 from .signatures.warning import check_signatures, is_needed
-from .status import events_for, new_status, written
+from .status import events_for, new_status
 
 Own = dict[tuple[str, str], Manifest]  # the endpoint's live children by kind and name
 
@@ -94,7 +95,7 @@ def plan(obj: Obj[OnlineEndpointSpec], seen: Seen, now: datetime) -> Plan:
     servers = [child for d in health.values() for child in d.apply] if protected and not step.frozen else []
     after = autoscale.next_pass(endpoint, step.after if protected else SOON)
     return Plan(
-        written(status),
+        dumped(status),
         apply=(*policy, *servers, *step.apply),
         delete=(*_superfluous(endpoint, own, step, routing), *_superfluous_policy(endpoint, own, health, seen)),
         effects=_keys(endpoint, seen, proven=proven),

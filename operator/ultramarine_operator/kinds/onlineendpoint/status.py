@@ -15,6 +15,7 @@ from ultramarine_contract.meta import Manifest
 
 from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.plan import Event
+from ...shared.statuses import dumped
 from .deployment import autoscale
 from .deployment.health import DeploymentHealth
 from .endpoint import Endpoint, Shares, keys_secret
@@ -57,11 +58,6 @@ def new_status(
         conditions=[ConditionStatus.model_validate(condition) for condition in merged],
         **{name: value for name, value in optional.items() if value},
     )
-
-
-def written(status: OnlineEndpointStatus) -> Manifest:
-    """Return the status as the API has it, without the fields that were not set."""
-    return status.model_dump(by_alias=True, exclude_unset=True, mode="json")
 
 
 def _without_defaults(model: type[BaseModel], status: BaseModel | None) -> BaseModel | None:
@@ -180,7 +176,7 @@ def events_for(
 ) -> tuple[Event, ...]:
     """Return an Event for each change of readiness, traffic, inputs and scale, and for each new failure."""
     events: list[Event] = []
-    current = written(new)
+    current = dumped(new)
     before, after = find(endpoint.status, "Ready") or {}, find(current, "Ready") or {}
     if after["status"] == "True" and before.get("status") != "True":
         events.append(Event("Ready", _serving(answering, step)))
