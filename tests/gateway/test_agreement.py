@@ -147,8 +147,9 @@ async def test_a_pod_that_does_not_tell_is_complained_of_once(
         comparing.cancel()
         found = await figures(address, lambda seen: True)
 
-    said = [one.getMessage() for one in caplog.records if "cannot compare answers of the pod" in one.getMessage()]
-    assert sorted(one.split()[3].partition(":")[2] for one in said) == sorted([str(blue.port), str(green.port)])
+    messages = [record.getMessage() for record in caplog.records]
+    lines = [message for message in messages if "cannot compare answers of the pod" in message]
+    assert sorted(line.split()[7].split(":")[1] for line in lines) == sorted([str(blue.port), str(green.port)])
     assert found["green"].compared == 0
 
 
