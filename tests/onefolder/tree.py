@@ -13,16 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GREETING = Path(__file__).parent / "greeting"
 KIND_FOLDER = Path("operator/ultramarine_operator/kinds/greeting")
 # Folders that generators write below, and that Python must find in the tree: copied. All else is a link.
-COPIED = (
-    "sdk",
-    "contract",
-    "operator",
-    "crds",
-    "docs",
-    "charts",
-    "tests",
-    "server-image/ultramarine_server/grpc_stubs",
-)
+COPIED = ("sdk", "contract", "operator", "crds", "docs", "charts", "tests", "server-image")
 LINKED = (".git", ".venv", "pyproject.toml", "constraints.txt", "trainer-image", "gateway-image", "cluster", "examples")
 GOLDEN = "tests/golden/loud_greeting.yaml"
 
@@ -69,10 +60,6 @@ def grown(folder: Path) -> Tree:
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for part in COPIED:
         shutil.copytree(ROOT / part, folder / part, ignore=ignored, copy_function=shutil.copy)
-    for path in (ROOT / "server-image").iterdir():
-        _link(path, folder / "server-image" / path.name)
-    for path in (ROOT / "server-image" / "ultramarine_server").iterdir():
-        _link(path, folder / "server-image" / "ultramarine_server" / path.name)
     for name in LINKED:
         _link(ROOT / name, folder / name)
     shutil.copytree(GREETING, folder / KIND_FOLDER, ignore=ignored)

@@ -26,8 +26,8 @@ def test_only_one_folder_is_written_by_hand(tree: Tree, added: dict[str, str]) -
     """Every other file that differs is written by the generator, which finds nothing more to write."""
     generated = tree.run(
         "-c",
-        "from ultramarine_operator import generate\n"
-        "for path in generate.files(): print(path.relative_to(generate.ROOT))",
+        "from ultramarine_operator.generate.__main__ import ROOT, files\n"
+        "for path in files(): print(path.relative_to(ROOT))",
     ).split()
     by_hand = [path for path in added if path not in generated]
 
@@ -68,10 +68,20 @@ def test_rights_follow(added: dict[str, str]) -> None:
     assert verbs(roles["ultramarine-data-scientist"]["rules"], "greetings") >= {"create", "delete", "patch", "update"}
 
 
-def test_its_sample_becomes_a_golden_file(tree: Tree) -> None:
-    """The children of the kind's sample are written to a golden file, and compared with it later."""
-    which = ("tests/golden/test_golden.py", "-k", "loud_greeting")
-    tree.pytest(*which, "--update-golden")
+def test_network_rules_follow(added: dict[str, str]) -> None:
+    """Pods with the kind's label may connect to what the kind talks to."""
+    networks = {n["name"]: n for n in yaml.safe_load(added["charts/ultramarine/files/networks.yaml"])["networks"]}
+
+    assert networks["greetings"]["selector"] == {"matchLabels": {"ultramarine.dev/kind": "Greeting"}}
+    assert networks["greetings"]["operator"]
+    assert not networks["greetings"]["mlflow"]
+
+
+def test_its_sample_and_its_reasons_follow(tree: Tree, added: dict[str, str]) -> None:
+    """Its sample has a golden file, its reasons a line, and the tests of both and of the generator hold."""
+    golden = ("tests/golden/test_golden.py", "-k", "loud_greeting or test_generate or test_reasons")
+    tree.pytest(*golden, "--update-golden")
+    tree.pytest(*golden, "tests/unit/test_reasons.py", "tests/unit/test_generate.py")
 
     assert "text: HELLO" in (tree.root / GOLDEN).read_text()
-    assert " passed" in tree.pytest(*which) or "100%" in tree.pytest(*which)
+    assert "| `TextStored` |" in added["docs/reference/conditions.md"]

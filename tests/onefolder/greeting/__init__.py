@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ultramarine_contract.meta import CONFIG_MAP
 
-from ...shared.kind import READY, Column, Kind
+from ...shared.kind import OPERATOR, READY, Column, Kind, Peer, PodGroup
 from .plan import plan
 from .schema import GreetingSpec, GreetingStatus
 
@@ -16,4 +16,5 @@ KIND = Kind(
     columns=(READY, Column("Length", ".status.length", "integer")),
     plan=plan,
     children=(CONFIG_MAP,),
+    pods=(PodGroup("greetings", talks_to=(Peer(OPERATOR),)),),
 )

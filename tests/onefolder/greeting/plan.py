@@ -1,4 +1,4 @@
-"""What a Greeting needs, given what was seen."""
+"""Plan of a Greeting."""
 
 from __future__ import annotations
 
