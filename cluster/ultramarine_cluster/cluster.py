@@ -13,14 +13,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import addons, build, components, images, network, packages, process, programs
+from . import addons, build, components, down, images, network, packages, process, programs
 from .components import Plan
 from .console import run, say, step
 from .errors import ClusterError
-from .paths import State, lock, lock_name, states, write
+from .paths import BUSY, State, lock, lock_name, mounts_under, states, write
 from .process import Component
 
-BUSY = "another ultramarine-cluster uses this cluster"
 TIERS = ("full", "bare")
 __all__ = ["TIERS", "Cluster", "ClusterError", "find", "states", "up"]
 
@@ -74,8 +73,6 @@ class Cluster:
 
     def down(self) -> None:
         """Remove the cluster without a trace."""
-        from . import down
-
         down.down(self.state)
 
     def __enter__(self) -> Cluster:
@@ -199,13 +196,3 @@ def _share_mounts(state: State) -> None:
     if not any(point == state.kubelet for point in mounts_under(state.kubelet)):
         run("mount", "--bind", state.kubelet, state.kubelet)
     run("mount", "--make-rshared", state.kubelet)
-
-
-def mounts_under(folder: Path) -> list[Path]:
-    """Return the mount points at and under a folder, in the order of mounting."""
-    points = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        point = Path(line.split()[4].encode().decode("unicode_escape"))
-        if point.is_relative_to(folder):
-            points.append(point)
-    return points

@@ -17,10 +17,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from . import network, process
-from .cluster import BUSY, mounts_under
 from .console import run, step
 from .errors import ClusterError
-from .paths import State, cache, lock, lock_name, state_root
+from .paths import BUSY, State, cache, lock, lock_name, mounts_under, state_root
 
 _DETACH = 2
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .errors import ClusterError
 
+BUSY = "another ultramarine-cluster uses this cluster"  # of a lock
 HERE = Path(__file__).resolve().parent
 CLUSTER_FOLDER = HERE.parent
 REPOSITORY = CLUSTER_FOLDER.parent
@@ -162,3 +163,13 @@ def lock(name: str, *, wait: bool, busy: str) -> Iterator[None]:
 def lock_name(state: State) -> str:
     """Return the lock of a cluster, which differs for equal names under other state folders."""
     return f"{state.name}-{sha256(str(state.root).encode()).hexdigest()[:8]}"
+
+
+def mounts_under(folder: Path) -> list[Path]:
+    """Return the mount points at and under a folder, in the order of mounting."""
+    points = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        point = Path(line.split()[4].encode().decode("unicode_escape"))
+        if point.is_relative_to(folder):
+            points.append(point)
+    return points
