@@ -25,7 +25,7 @@ from ultramarine_contract.meta import LEASE_NAME
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.tls import expires, server_context
 
-from . import doorbell, settings
+from . import settings, watch
 from .engine.engine import Engine
 from .engine.lease import Lease
 from .engine.mirror import Mirror
@@ -95,8 +95,8 @@ async def run(file: Path) -> int:
     log.info("watching %s", "the whole cluster" if chosen.clusterwide else ", ".join(listed))
     tasks = {
         asyncio.create_task(
-            doorbell.listen(engine, listed, clusterwide=chosen.clusterwide, stop=stop, started=heed_signals),
-            name="doorbell",
+            watch.listen(engine, listed, clusterwide=chosen.clusterwide, stop=stop, started=heed_signals),
+            name="watch",
         ),
         asyncio.create_task(engine.run(), name="engine"),
         asyncio.create_task(stop.wait(), name="signal"),
@@ -105,7 +105,7 @@ async def run(file: Path) -> int:
     asked = stop.is_set()
     stop.set()
     for task in rest:
-        if task.get_name() != "doorbell":
+        if task.get_name() != "watch":
             task.cancel()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(asyncio.gather(*rest, return_exceptions=True), 10)

@@ -43,7 +43,7 @@ class Caller(NamedTuple):
 
 
 class Refusal(Exception):
-    """What is answered instead of 200 and 204."""
+    """Answer in place of 200 and 204."""
 
     def __init__(self, code: int, message: str, retry_after: int = 0) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class Reception:
     """Reception of POST /PATH/NAMESPACE/NAME from the pod that reports on that object, while this replica leads.
 
     PATH is that of a kind's Reporting, and `reply` makes the answer. GET of the same address returns to any pod of the
-    object the image that its node has resolved for it, which a pod cannot know by itself.
+    object the digest of its image. A pod cannot read that by itself.
     `review(token, audience)` returns a TokenReview. A refusal is JSON, with the remedy in `error`.
     """
 
@@ -68,7 +68,7 @@ class Reception:
     ) -> None:
         self._review, self._reports, self._leads, self._clock = review, reports, leads, clock
         self._reply = reply
-        self._known: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()  # by the token's SHA-256, until when
+        self._callers: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()  # by the token's SHA-256, until when
         self._reviewing = asyncio.Semaphore(REVIEWS)
 
     @property
@@ -129,12 +129,12 @@ class Reception:
 
     def _check_owner(self, key: Key, caller: Caller) -> None:
         pod = f"pod {caller.namespace}/{caller.name}"
-        found = self._reports.owner_of_pod(*caller)
-        if found is None:
+        owner = self._reports.owner_of_pod(*caller)
+        if owner is None:
             kinds = " or ".join(self._reports.channels)
             raise Refusal(403, f"{pod} belongs to no {kinds} that the operator knows; only their pods report")
-        if found != key:
-            raise Refusal(403, f"{pod} belongs to {found}, not to {key}; post to its own")
+        if owner != key:
+            raise Refusal(403, f"{pod} belongs to {owner}, not to {key}; post to its own")
 
     async def _caller(self, key: Key, authorization: str) -> Caller:
         scheme, _, token = authorization.partition(" ")
@@ -142,14 +142,14 @@ class Reception:
         if scheme.lower() != "bearer" or len(token) > TOKEN_LIMIT or not _TOKEN.fullmatch(token):
             raise Refusal(401, f"no token for {key}: send `Authorization: Bearer TOKEN` with the pod's own token")
         name = hashlib.sha256(token.encode()).digest()
-        until, caller = self._known.get(name, (0.0, None))
+        until, caller = self._callers.get(name, (0.0, None))
         if caller is None or until <= self._clock():
-            self._known.pop(name, None)
+            self._callers.pop(name, None)
             caller = _pod_of(await self._reviewed(token), key)
-            self._known[name] = (self._clock() + CACHE_SECONDS, caller)
-            if len(self._known) > CACHE_SIZE:
-                self._known.popitem(last=False)
-        self._known.move_to_end(name)
+            self._callers[name] = (self._clock() + CACHE_SECONDS, caller)
+            if len(self._callers) > CACHE_SIZE:
+                self._callers.popitem(last=False)
+        self._callers.move_to_end(name)
         return caller
 
     async def _reviewed(self, token: str) -> Manifest:
@@ -168,8 +168,8 @@ def _pod_of(review: Manifest, key: Key) -> Caller:
     status = review.get("status") or {}
     # A server that knows no audiences would let any token pass.
     if not status.get("authenticated") or PROGRESS_AUDIENCE not in (status.get("audiences") or []):
-        said = status.get("error") or "not valid"
-        message = f"the token for {key} is refused: {said}; read the file with it anew for each report"
+        reason = status.get("error") or "not valid"
+        message = f"the token for {key} is refused: {reason}; read its file again for each report"
         raise Refusal(401, message)
     user = status.get("user") or {}
     namespace, _, account = str(user.get("username", "")).removeprefix(_USER).partition(":")

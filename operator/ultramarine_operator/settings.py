@@ -119,8 +119,8 @@ class GatewayApi(_Section):
 class Settings(_Section):
     """All settings of one replica."""
 
-    namespaces: list[str] = []  # ["*"] for the whole cluster; empty: the operator's own
-    port: int = 8080  # of /healthz, /readyz, /metrics, and of reports
+    namespaces: list[str] = []  # ["*"]: the whole cluster; empty: the operator's own
+    port: int = 8080  # of probes, metrics and reports
     tls: bool = False  # between the parts of the platform
     requester: bool = False  # the API server records the user who creates an object
     images: Images

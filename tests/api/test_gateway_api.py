@@ -208,7 +208,9 @@ def test_a_route_of_somebody_elses_is_left_alone(api, operator):
     api.apply({**theirs, "spec": {"hostnames": ["theirs.example.com"]}})
     served(api, [BLUE])
 
-    eventually("the clash is told", lambda: "HTTPRoute shop belongs to somebody else" in words(api, "Reconciled"))
+    eventually(
+        "the clash is told", lambda: "HTTPRoute shop already exists and has another owner" in words(api, "Reconciled")
+    )
     assert api.get("httproutes", "shop")["spec"]["hostnames"] == ["theirs.example.com"]
 
 

@@ -35,7 +35,7 @@ def test_a_job_of_somebody_else_is_not_taken_over(api, operator):
     told = eventually("a condition says so", lambda: find(status(api, "tj", "churn"), "Reconciled"))
 
     assert told["status"] == "False"
-    assert told["message"].startswith("Job churn belongs to somebody else")
+    assert told["message"].startswith("Job churn already exists and has another owner")
     assert "rename one of the two" in told["message"]
     running = find(status(api, "tj", "churn"), "Running")
     assert running is not None
@@ -89,7 +89,7 @@ def test_a_config_map_of_somebody_else_is_not_taken_over(api, operator):
     api.apply(training("churn"))
     told = eventually("a condition says so", lambda: find(status(api, "tj", "churn"), "Reconciled"))
 
-    assert told["message"].startswith("ConfigMap churn-source belongs to somebody else")
+    assert told["message"].startswith("ConfigMap churn-source already exists and has another owner")
     assert api.get("cm", "churn-source") == before
     assert there(api, "jobs", "churn") is None, "its pod would run what the stranger's ConfigMap holds"
 
@@ -218,5 +218,5 @@ def test_two_endpoints_do_not_fight_over_a_name(settled):
     told = eventually("a condition says so", lambda: find(status(settled, "oe", "shop"), "Reconciled"))
 
     assert told["status"] == "False"
-    assert told["message"].startswith("Deployment shop-a-b belongs to somebody else")
+    assert told["message"].startswith("Deployment shop-a-b already exists and has another owner")
     assert settled.get("deployment", "shop-a-b") == before

@@ -182,7 +182,7 @@ def test_a_stranger_that_has_a_trials_name_is_left_alone(api: Api, coordinator: 
     assert coordinator.want(0, 1)["ended"] == []
     coordinator.has((0, 1))
     told = eventually("a condition says so", lambda: find(status(api, "sw", "hpo"), "Reconciled"))
-    assert told["message"].startswith("TrainingJob hpo-trial-0 belongs to somebody else")
+    assert told["message"].startswith("TrainingJob hpo-trial-0 already exists and has another owner")
     assert api.get("tj", "hpo-trial-0")["spec"] == before
     assert coordinator.want(0, 1)["ended"] == []
 

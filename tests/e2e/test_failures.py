@@ -176,7 +176,7 @@ def test_a_name_that_is_taken_is_left_alone(platform):
     try:
         platform.apply(training_job("taken"))
         status = platform.wait("tj", "taken", lambda s: condition(s, "Reconciled").get("reason") == "Conflict")
-        assert "Job taken belongs to somebody else" in condition(status, "Reconciled")["message"]
+        assert "Job taken already exists and has another owner" in condition(status, "Reconciled")["message"]
         assert platform.get("job", "taken")["spec"]["template"]["spec"]["containers"][0]["name"] == "x"
     finally:
         platform.delete("job", "taken")

@@ -16,7 +16,7 @@ from ultramarine_contract.errors import NotLeading
 from ultramarine_contract.meta import API_VERSION, JOB, TRAINING_JOB, Key, Ref, controller_uid
 from ultramarine_operator.engine.engine import _end
 from ultramarine_operator.engine.mirror import Mirror, owner_key
-from ultramarine_operator.engine.queue import LONGEST_BACKOFF, Queue
+from ultramarine_operator.engine.queue import MAX_BACKOFF, Queue
 from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kube.apply import holds, up_to_date, with_hash
 from ultramarine_operator.kube.client import ApiError, Client, as_yaml
@@ -59,7 +59,7 @@ async def test_failures_back_off_and_success_forgets_them():
         delays.append(queue.failed(A))
         now += delays[-1]
     assert delays[:3] == [0.2, 0.4, 0.8]
-    assert delays[-1] == LONGEST_BACKOFF
+    assert delays[-1] == MAX_BACKOFF
     await queue.get()
     queue.done(A)
     queue.add(A)
@@ -68,7 +68,7 @@ async def test_failures_back_off_and_success_forgets_them():
 
 
 async def test_an_earlier_time_wins():
-    """A key that was to come in an hour comes at once when the doorbell rings."""
+    """A key that was to come in an hour comes at once when its object changes."""
     queue = Queue()
     queue.add(A, after=3600)
     queue.add(A)

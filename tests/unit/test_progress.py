@@ -230,7 +230,7 @@ async def test_a_token_for_somebody_else_is_refused(world, review):
     world.reviews[TOKEN] = review
     code, words, _ = await world.post()
 
-    assert (code, "read the file with it anew" in words) == (401, True)
+    assert (code, "read its file again" in words) == (401, True)
     world.reviews[TOKEN] = review_of("churn-0-a")
     assert (await world.post())[0] == 204
 

@@ -98,7 +98,8 @@ def own_pods(manifest: Manifest, children: Iterable[Manifest]) -> list[Manifest]
     deployments = [f"{child['metadata']['name']}-" for child in own if child["kind"] == DEPLOYMENT.kind]
 
     def is_own(pod: Manifest) -> bool:
-        owners = [each for each in pod["metadata"].get("ownerReferences") or [] if each.get("controller")]
+        references = pod["metadata"].get("ownerReferences") or []
+        owners = [reference for reference in references if reference.get("controller")]
         return any(
             owner.get("uid") in jobs
             or (owner.get("kind") == "ReplicaSet" and str(owner.get("name")).startswith(tuple(deployments)))

@@ -1,4 +1,4 @@
-"""The engine: it takes in what the doorbell tells, keeps workers busy, and relists so that nothing is missed."""
+"""The engine: it takes in watch events, runs passes on workers, and lists again so that no change is missed."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ log = logging.getLogger(__name__)
 
 WORKERS = 16
 RELIST_SECONDS = 600.0
-# The watches and the first listing start side by side; a delete between the two is found by this early second one.
+# The watches and the first listing start together; this early second listing finds a delete between the two.
 SECOND_LISTING_SECONDS = 30.0
-UNLISTED_SECONDS = 5.0  # nothing is done before the first listing, so it is tried often
-CONFESS_SECONDS = 3.0  # a back-off longer than this is no passing trouble
-LONGEST_RETRY_AFTER = 60.0  # whatever a server asks for
-PARTING_SECONDS = 5.0  # what passes get to end by themselves when this replica is told to stop
+UNLISTED_SECONDS = 5.0  # between attempts at the first listing
+LASTING_SECONDS = 3.0  # a back-off longer than this becomes a condition
+MAX_RETRY_AFTER = 60.0
+PARTING_SECONDS = 5.0  # for running passes to end when this replica stops
 
 
 class Engine:
@@ -73,12 +73,12 @@ class Engine:
         self._leading = False  # from the moment that this replica leads
         self._stopping = False
         now = time.monotonic()
-        self._tried = now  # when a listing was last tried
-        self._listed: float | None = None  # when a full listing last came in
-        self._unlisted = ""  # why the last one did not
-        self._refused: frozenset[str] = frozenset()  # what that listing was not allowed to see
-        self._passed = now  # when a pass last ended, or this replica began to lead
-        self._done: float | None = None  # when a pass last ended well
+        self._tried = now  # of the last listing's start
+        self._listed: float | None = None  # end of the last full listing
+        self._unlisted = ""  # its error
+        self._refused: frozenset[str] = frozenset()  # paths that it may not list
+        self._passed = now  # end of the last pass, or begin of the lead
+        self._done: float | None = None  # end of the last pass that succeeded
         self._lag = 0.0
         self.watches = {
             resource.path(namespace): Watch(resource.kind, now) for resource in self.watched for namespace in namespaces
@@ -92,7 +92,7 @@ class Engine:
 
     @property
     def leads(self) -> bool:
-        """Whether this replica is the one that works on objects."""
+        """True if this replica works on objects."""
         return self._leading and self._lease.held
 
     def reply(self, key: Key, report: Any) -> Manifest | None:
@@ -100,7 +100,7 @@ class Engine:
         return self._reconciler.reply(key, report)
 
     def vitals(self) -> Vitals:
-        """How this replica is doing now."""
+        """Return the health of this replica now."""
         now = time.monotonic()
 
         def ago(moment: float | None) -> float | None:
@@ -111,7 +111,7 @@ class Engine:
             holder=self._lease.holder,
             lease_trouble=self._lease.trouble,
             lease_idle=self._lease.idle,
-            depth=self.queue.depth if self._lease.held else 0,  # what a standby has in it is the leader's work
+            depth=self.queue.depth if self._lease.held else 0,  # a standby's keys are the leader's work
             oldest=self.queue.age if self._lease.held else 0.0,
             passed=now - self._passed,
             done=ago(self._done),
@@ -158,14 +158,14 @@ class Engine:
                 log.exception("cannot take in a %s, it is left out", resource.kind)
 
     def take_in(self, resource: Resource, manifest: Manifest, writer: Key | None) -> None:
-        """Take in what the server answered to a write of a pass: it concerns everybody, but for `writer`."""
+        """Take in the server's answer to a write of a pass; it concerns all keys except `writer`."""
         edited = self._mirror.is_edited(resource, manifest)
         if self._mirror.put(resource, manifest):
             self._ring(resource, manifest, but=writer, edited=edited)
 
     def _ring(self, resource: Resource, manifest: Manifest, but: Key | None = None, *, edited: bool = True) -> None:
         if not self._leading:
-            return  # what a standby hears of is not its work; when it begins to lead, it looks at everything
+            return  # a standby has no work; when it begins to lead, it adds all keys
         for key in self._concerned(resource, manifest, edited=edited):
             if key != but:
                 self.queue.add(key)
@@ -218,7 +218,7 @@ class Engine:
             self.queue.clear()
 
     async def _let_passes_end(self) -> None:
-        """Wait for the answers to writes under way: the Lease is given back next, and somebody else begins."""
+        """Wait for the answers to running writes: the Lease is given back next, and another replica begins."""
         self._stopping = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PARTING_SECONDS):
@@ -229,18 +229,18 @@ class Engine:
         refused = []
         for resource, selector in self.watched.items():
             for namespace in self._namespaces:
-                known = self._mirror.known(resource, namespace)
+                before = self._mirror.known(resource, namespace)
                 self._tried = time.monotonic()
                 try:
                     listed = await self._take_in_all(resource, namespace, selector)
                 except ApiError as error:
                     if error.code not in (403, 404):
                         raise
-                    # A namespace that is gone, with its Role, is no reason to leave the others alone.
+                    # One namespace that is gone, with its Role, must not stop the others.
                     log.warning("%s in %s cannot be listed: %s", resource.plural, namespace or "the cluster", error)
                     refused.append(resource.path(namespace))
                     continue
-                for manifest in self._mirror.prune(resource, *listed, known):
+                for manifest in self._mirror.prune(resource, *listed, before):
                     self._ring(resource, manifest)
         self._mirror.forget_the_gone()
         self._refused = frozenset(refused)
@@ -292,9 +292,9 @@ class Engine:
                 with about(key):
                     await self._pass(key)
             except asyncio.CancelledError:
-                self.queue.failed(key)  # else it would count as being worked on for ever
+                self.queue.failed(key)  # otherwise it would count as running forever
                 raise
-            except Exception:  # a pass tells its own errors; this one comes from the telling
+            except Exception:  # _pass handles those of the pass; this one comes from the handling
                 log.exception("%s: a bug of the operator", key)
                 self.queue.failed(key)
 
@@ -308,26 +308,28 @@ class Engine:
             log.warning("%s: the pass is broken off: %s", key, error)
         except ApiError as error:
             outcome = "refused"
-            delay = max(self.queue.backoff(key), min(error.retry_after or 0.0, LONGEST_RETRY_AFTER))
+            delay = max(self.queue.backoff(key), min(error.retry_after or 0.0, MAX_RETRY_AFTER))
             log.warning("%s: the API server refused, tried again in %.1f s: %s", key, delay, error)
-            # The key is let go only afterwards: else another worker's newer status could be written over.
-            if error.code in (400, 403, 422) or delay > CONFESS_SECONDS:  # will not pass by itself: people must see it
-                await self._confess(key, error.reason, error.message)
+            # The key is released only afterwards: otherwise this write could replace a newer status.
+            if error.code in (400, 403, 422) or delay > LASTING_SECONDS:  # lasting, so it is shown
+                await self._report_error(key, error.reason, error.message)
             self.queue.failed(key, delay)
         except Exception as error:
             outcome = "bug"
             log.exception("%s: a bug of the operator, tried again in %.1f s", key, self.queue.backoff(key))
-            await self._confess(key, "OperatorError", f"the operator failed on this object: {error!r}; see its log")
+            await self._report_error(
+                key, "OperatorError", f"the operator failed on this object: {error!r}; see its log"
+            )
             self.queue.failed(key)
         else:
-            # Who only asks has not come to where the pass before failed: it must not be tried at once for ever.
+            # A pass that only asks has not reached the point of the last failure, so its back-off stays.
             self.queue.done(key, after.total_seconds() if after is not None else None, well=outcome != ASKS)
             self._done = time.monotonic()
         self._passed = time.monotonic()
         RECONCILES.labels(kind=key.kind, outcome=OK if outcome == ASKS else outcome).inc()
         RECONCILE_SECONDS.labels(kind=key.kind).observe(time.monotonic() - started)
 
-    async def _confess(self, key: Key, reason: str, message: str) -> None:
+    async def _report_error(self, key: Key, reason: str, message: str) -> None:
         """Say in the object itself that its pass failed; a failure to do even that is only logged."""
         manifest = self._mirror.get(key)
         if manifest is None:

@@ -1,11 +1,11 @@
 """Leader election with a coordination.k8s.io Lease: one writer at a time, and a quick hand-over on a clean stop.
 
-The client library's own election makes two requests for each renewal and never gives a Lease back, which would cost
-every roll-out of the operator a full lease duration; hence this one.
+The client library's election makes two requests for each renewal and never gives a Lease back. Every roll-out of the
+operator would then cost a full lease duration.
 
-Nobody is trusted to leave the Lease alone. Whoever finds it gone, emptied or in a stranger's name waits out what the
-last leader may still believe to have; a leader that sees another name in it stops at once. A new replica that finds no
-Lease at all cannot know whether somebody had one until just now; the chart therefore makes it, empty.
+Other clients may write to the Lease. A replica that finds it deleted, emptied or under another name waits until the
+last leader can no longer believe to hold it. A leader that sees another name in it stops at once. A new replica without
+any Lease cannot know if one existed until now, so the chart makes an empty one.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ log = logging.getLogger(__name__)
 
 DURATION = 15.0  # seconds for which a renewal holds
 RENEW_EVERY = 5.0
-MARGIN = 3.0  # the holder stops writing this long before others may start
-LONGEST = 30.0  # seconds for which another's renewal is believed at most, whatever it says; DURATION is the least
+MARGIN = 3.0  # seconds between the end of the holder's writes and the start of others'
+MAX_BELIEVED = 30.0  # seconds for which another's renewal counts at most; DURATION is the minimum
 ANNOTATION_HELD = f"{GROUP}/held"  # on a Lease that some replica has held
-GIVEN_BACK = 1  # leaseDurationSeconds of a Lease that its holder gave back; one that somebody emptied keeps another
+GIVEN_BACK = 1  # leaseDurationSeconds of a Lease that its holder gave back, unlike an emptied one
 
 
 def _clock() -> float:
-    """Seconds that also pass while the machine sleeps, which must not stretch a Lease."""
+    """Return seconds of a clock that goes on while the machine sleeps, which must not stretch a Lease."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Lease:
-    """Holds, or waits for, the Lease of the given name."""
+    """The Lease of a name, held or waited for."""
 
     def __init__(self, client: Client, namespace: str, name: str, identity: str) -> None:
         self._client = client
@@ -45,23 +45,23 @@ class Lease:
         self._name = name
         self._identity = identity
         self._renewed = -math.inf
-        self._own: Manifest | None = None  # the Lease as our last write left it: renewing it needs no look before
+        self._own: Manifest | None = None  # the Lease after the last write: a renewal needs no read
         self._observed = ""  # another holder's renewal
-        self._believed = -math.inf  # until when that renewal holds, judged by our own clock since we first saw it
+        self._believed = -math.inf  # end of that renewal, on the clock of this process
         self.holder = ""  # as last seen
-        self.trouble = ""  # why the last attempt to look, take or renew failed; empty when it did not
+        self.trouble = ""  # error of the last attempt; empty after a success
         self._attempted: float | None = None
 
     def time_left(self) -> float:
-        """For how many seconds this process may write; negative when it may not.
+        """Return the seconds for which this process may write; negative if it may not.
 
-        It ends well inside the time that the last renewal bought.
+        They end MARGIN before the last renewal does.
         """
         return self._renewed + DURATION - MARGIN - _clock()
 
     @property
     def held(self) -> bool:
-        """Whether this process may write now."""
+        """True if this process may write now."""
         return self.time_left() > 0
 
     @property
@@ -70,17 +70,17 @@ class Lease:
         return 0.0 if self._attempted is None else _clock() - self._attempted
 
     async def acquire(self) -> None:
-        """Wait until the Lease is ours."""
+        """Wait until this process holds the Lease."""
         while not await self._attempt():
             await asyncio.sleep(2.0)
         LEASE_TRANSITIONS.labels(to="leader").inc()
         log.info("lease %s/%s acquired as %s", self._namespace, self._name, self._identity)
 
     async def keep(self) -> None:
-        """Renew until it cannot be held any longer, then return: the caller must stop writing."""
+        """Renew until the Lease is lost, then return: the caller must stop writing."""
         while self.held:
             try:
-                # An answer that comes later than we may write is no use.
+                # An answer after the end of the Lease is useless.
                 async with asyncio.timeout(self.time_left()):
                     await asyncio.sleep(RENEW_EVERY if await self._attempt() else 1.0)
             except TimeoutError:
@@ -88,7 +88,7 @@ class Lease:
         LEASE_TRANSITIONS.labels(to="standby").inc()
 
     async def release(self) -> None:
-        """Give the Lease back, so that the next replica need not wait it out."""
+        """Give the Lease back, so that the next replica does not wait for its end."""
         if not self.held:
             return
         self._renewed = -math.inf
@@ -101,12 +101,12 @@ class Lease:
             log.warning("lease not given back, the next leader waits %d s: %s", DURATION, error)
 
     async def _attempt(self) -> bool:
-        started = self._attempted = _clock()  # from before the request: the server's clock starts later than ours
+        started = self._attempted = _clock()  # before the request: the server counts from a later moment
         try:
             taken = await self._renew() or await self._take()
         except ApiError as error:
-            self._own = None  # we do not know how it is now: look again before the next write
-            if error.code == 409:  # somebody else was quicker
+            self._own = None  # unknown now: read it before the next write
+            if error.code == 409:  # another replica was quicker
                 return False
             if str(error) != self.trouble:  # once, not at every attempt
                 log.warning("lease %s/%s not renewed: %s", self._namespace, self._name, error)
@@ -120,7 +120,7 @@ class Lease:
         return taken
 
     async def _renew(self) -> bool:
-        """Renew the Lease as we left it; False where somebody touched it since."""
+        """Renew the Lease of the last write; False if another client has changed it since."""
         if self._own is None:
             return False
         try:
@@ -141,7 +141,7 @@ class Lease:
             current = None
         spec: Manifest = (current or {}).get("spec") or {}
         self.holder = str(spec.get("holderIdentity") or "")
-        # As the chart makes it: one that was held and emptied since is marked, and a holder that was seen waited out.
+        # A Lease that was held and then emptied has a mark; the chart's new one has none.
         unused = current is not None and not spec and not self._observed and not _was_held(current)
         if not unused and self._must_wait(current is None, spec):
             return False
@@ -163,15 +163,15 @@ class Lease:
         return True
 
     def _must_wait(self, gone: bool, spec: Manifest) -> bool:
-        """Whether somebody else may still be writing under the Lease as it was seen."""
+        """Return True if another replica may still write under the Lease that was read."""
         if self.holder not in ("", self._identity):
             if self.held:
-                log.error("lease taken by %s while it was ours, no more writes", self.holder)
+                log.error("lease taken by %s while this replica held it; writes stop", self.holder)
                 self._renewed = -math.inf
         elif self.held or self.holder == self._identity:
-            return False  # ours, whoever wiped our name; or that of this pod before its container was restarted
+            return False  # held, though the name was removed; or held by this pod before its container was restarted
         elif gone:
-            if self._believed == -math.inf:  # our first look, and perhaps just after it was deleted under a leader
+            if self._believed == -math.inf:  # first read, perhaps just after a leader's Lease was deleted
                 self._believed = _clock() + DURATION
             return _clock() < self._believed
         elif spec.get("leaseDurationSeconds") == GIVEN_BACK:
@@ -179,12 +179,12 @@ class Lease:
         renewal = f"{self.holder} {spec.get('renewTime')}"
         if self._observed != renewal:
             self._observed = renewal
-            said = float(spec.get("leaseDurationSeconds") or DURATION)
-            self._believed = _clock() + min(max(said, DURATION), LONGEST)
+            seconds = float(spec.get("leaseDurationSeconds") or DURATION)
+            self._believed = _clock() + min(max(seconds, DURATION), MAX_BELIEVED)
         return _clock() < self._believed
 
     async def _write(self, current: Manifest, spec: Manifest) -> None:
-        """Replace the Lease that was seen; one that somebody wrote to meanwhile is ApiError 409."""
+        """Replace the Lease that was read; ApiError 409 if another client has written to it since."""
         meta = current["metadata"]
         annotations = {**(meta.get("annotations") or {}), ANNOTATION_HELD: "true"}
         self._own = await self._client.update(

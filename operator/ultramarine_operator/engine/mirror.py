@@ -34,7 +34,7 @@ def _generation(manifest: Manifest) -> int:
 
 
 def owner_key(manifest: Manifest) -> Key | None:
-    """The key of the object of ours that controls this one or, for a pod of a child, that its labels name."""
+    """Return the key of the object that controls this one or, for a pod of a child, that its labels name."""
     meta = manifest["metadata"]
     for reference in meta.get("ownerReferences") or []:
         if reference.get("controller") and str(reference.get("apiVersion", "")).startswith(f"{GROUP}/"):
@@ -60,7 +60,7 @@ class _Entry:
     packed: bytes
 
     def outline(self, kind: str, namespace: str, name: str) -> Manifest:
-        """Who it is, whose, and in which state."""
+        """Return its identity, owner and state."""
         owners = [{"uid": self.controller, "controller": True}]
         meta = {"name": name, "namespace": namespace, "uid": self.uid, "ownerReferences": owners}
         return {"kind": kind, "metadata": meta, "status": {"state": self.state}}
@@ -84,19 +84,19 @@ class Mirror:
         self._gone_before: dict[str, int] = {}
 
     def put(self, resource: Resource, manifest: Manifest) -> bool:
-        """Take in an object; says whether it was news. An older version than the one known is ignored."""
+        """Take in an object; return True if it is newer than the copy."""
         meta = manifest["metadata"]
         name = (sys.intern(meta["namespace"]), meta["name"])
-        known = self._objects[resource.kind].get(name)
+        copy = self._objects[resource.kind].get(name)
         version, uid = _version(manifest), str(meta.get("uid", ""))
         # An older answer must not revive the dead. A newer one was only out of sight: without its label for a while.
         if version <= max(self._gone.get(uid, -1), self._gone_before.get(uid, -1)):
             return False
-        if known is not None and known.version >= version:
+        if copy is not None and copy.version >= version:
             return False
         manifest.setdefault("kind", resource.kind)  # the items of a list come without them
         manifest.setdefault("apiVersion", resource.api_version)
-        meta.pop("managedFields", None)  # half of an object's size, and nobody here reads it
+        meta.pop("managedFields", None)  # half of an object's size, and never read here
         kind = self._kinds.get(resource.kind)
         entry = _Entry(
             version=version,
@@ -108,8 +108,8 @@ class Mirror:
             controller=sys.intern(controller_uid(manifest)),
             packed=zlib.compress(json.dumps(manifest).encode(), 1),
         )
-        if known is not None:
-            self._forget(resource, name, known)
+        if copy is not None:
+            self._forget(resource, name, copy)
         self._objects[resource.kind][name] = entry
         for topic in entry.topics:
             self._about[resource.kind, name[0], topic].add(name[1])
@@ -118,10 +118,10 @@ class Mirror:
         return True
 
     def is_edited(self, resource: Resource, manifest: Manifest) -> bool:
-        """True if this is another object, or has another spec, than the one that is known."""
+        """True if this is another object, or has another spec, than the one that is copy."""
         meta = manifest["metadata"]
-        known = self._objects[resource.kind].get((meta["namespace"], meta["name"]))
-        return known is None or (known.uid, known.generation) != (str(meta.get("uid", "")), _generation(manifest))
+        copy = self._objects[resource.kind].get((meta["namespace"], meta["name"]))
+        return copy is None or (copy.uid, copy.generation) != (str(meta.get("uid", "")), _generation(manifest))
 
     def drop(self, resource: Resource, manifest: Manifest) -> None:
         """Take out an object that was deleted; a newer one of the same name stays."""
@@ -129,40 +129,35 @@ class Mirror:
         uid = str(meta.get("uid", ""))
         self._gone[uid] = _version(manifest)
         name = (meta["namespace"], meta["name"])
-        known = self._objects[resource.kind].get(name)
-        if known is not None and known.uid == uid:
-            self._forget(resource, name, known)
+        copy = self._objects[resource.kind].get(name)
+        if copy is not None and copy.uid == uid:
+            self._forget(resource, name, copy)
 
-    def _forget(self, resource: Resource, name: Name, known: _Entry) -> None:
+    def _forget(self, resource: Resource, name: Name, copy: _Entry) -> None:
         del self._objects[resource.kind][name]
-        for topic in known.topics:
+        for topic in copy.topics:
             where = (resource.kind, name[0], topic)
             self._about[where].discard(name[1])
             if not self._about[where]:
                 del self._about[where]
-        if known.owner is not None:
-            self._children[known.owner].discard((resource.kind, name[1]))
-            if not self._children[known.owner]:
-                del self._children[known.owner]
+        if copy.owner is not None:
+            self._children[copy.owner].discard((resource.kind, name[1]))
+            if not self._children[copy.owner]:
+                del self._children[copy.owner]
 
     def prune(
         self, resource: Resource, listed: set[str], of: int, before: dict[Name, tuple[str, int]]
     ) -> list[Manifest]:
         """Take out, and return, what a full listing lacks.
 
-        `listed` are the uids in it, `of` is its resourceVersion, and `before` is what was known before it was asked
+        `listed` are the uids in it, `of` is its resourceVersion, and `before` is what was copy before it was asked
         for. What came in or changed meanwhile is newer than the listing, and so is what it is too old to have.
         """
         gone = []
         for name, (uid, version) in before.items():
-            known = self._objects[resource.kind].get(name)
-            if (
-                uid not in listed
-                and version <= of
-                and known is not None
-                and (known.uid, known.version) == (uid, version)
-            ):
-                gone.append(known.manifest)
+            copy = self._objects[resource.kind].get(name)
+            if uid not in listed and version <= of and copy is not None and (copy.uid, copy.version) == (uid, version):
+                gone.append(copy.manifest)
                 self.drop(resource, gone[-1])
                 # A listing can be from the past: one that has this object again, as it was, is to be believed.
                 self._gone[uid] = version - 1
@@ -173,12 +168,12 @@ class Mirror:
         self._gone_before, self._gone = self._gone, {}
 
     def known(self, resource: Resource, namespace: str | None) -> dict[Name, tuple[str, int]]:
-        """Uid and version of all known objects of a type, in one namespace or in all."""
-        known = self._objects[resource.kind].items()
-        return {name: (found.uid, found.version) for name, found in known if namespace in (None, name[0])}
+        """Uid and version of all copy objects of a type, in one namespace or in all."""
+        copy = self._objects[resource.kind].items()
+        return {name: (found.uid, found.version) for name, found in copy if namespace in (None, name[0])}
 
     def states(self, resource: Resource) -> Iterator[str]:
-        """The state of each known object of a type of ours."""
+        """Yield the state of each object of a kind."""
         return (found.state for found in self._objects[resource.kind].values())
 
     def get(self, key: Key) -> Manifest | None:
@@ -187,23 +182,23 @@ class Mirror:
         return found.manifest if found is not None else None
 
     def children(self, key: Key, *kinds: str) -> tuple[Manifest, ...]:
-        """All known children of an object, or those of some kinds; of objects of ours that have ended the outline.
+        """Return all children of an object, or those of some kinds; of custom resources that have ended the outline.
 
-        A sweep can have a thousand jobs that have, and nobody wants more of them than just that.
+        A sweep can have a thousand jobs that have ended.
         """
-        known = self._children.get(key, ())
+        copy = self._children.get(key, ())
         found = []
-        for kind, name in known if not kinds else ((kind, name) for kind, name in known if kind in kinds):
+        for kind, name in copy if not kinds else ((kind, name) for kind, name in copy if kind in kinds):
             entry = self._objects[kind][key.namespace, name]
             found.append(entry.outline(kind, key.namespace, name) if entry.state in ENDED else entry.manifest)
         return tuple(found)
 
     def about(self, resource: Resource, namespace: str, topics: Iterable[str]) -> set[str]:
-        """The names of the objects of a type of ours that share one of these topics: all share ANY with everybody."""
+        """Return the names of a kind's objects that share one of these topics; ANY is shared by all."""
         if ANY in topics:
             return {name for where, name in self._objects[resource.kind] if where == namespace}
         return self.lookers(resource, namespace, topics)
 
     def lookers(self, resource: Resource, namespace: str, topics: Iterable[str]) -> set[str]:
-        """The names of the objects of a type of ours that look at one of these topics, or at any."""
+        """Return the names of a kind's objects that look at one of these topics, or at any."""
         return {name for topic in {*topics, ANY} for name in self._about.get((resource.kind, namespace, topic), ())}

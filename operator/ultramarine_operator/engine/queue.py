@@ -11,14 +11,13 @@ from collections.abc import Callable
 from ultramarine_contract.meta import Key
 
 FIRST_BACKOFF = 0.2  # seconds, doubled with every failure in a row
-LONGEST_BACKOFF = 60.0
+MAX_BACKOFF = 60.0
 
 
 class Queue:
     """Deduplicating, delaying, and fair in the order of due times.
 
-    A key that is added while it is being worked on is handed out again when that work is done, so a change that
-    arrives in the middle of a pass is never lost.
+    A key that is added during its pass is handed out again after the pass, so no change is lost.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +29,7 @@ class Queue:
         self._changed = asyncio.Event()
 
     def add(self, key: Key, after: float = 0.0) -> None:
-        """Ask for `key` to be handed out in `after` seconds, or earlier if somebody asked so before."""
+        """Ask for `key` to be handed out in `after` seconds, or earlier if an earlier time is due."""
         due = self._clock() + after
         if key not in self._due or due < self._due[key]:
             self._due[key] = due
@@ -38,12 +37,12 @@ class Queue:
             self._changed.set()
 
     async def get(self) -> Key:
-        """Wait for a key that is due and that nobody works on. Every `get` is answered by one `done` or `failed`."""
+        """Wait for a key that is due and has no pass. Call `done` or `failed` once for every `get`."""
         while True:
             now = self._clock()
             wait: float | None = None
             held: list[tuple[float, Key]] = []
-            found: Key | None = None
+            next_key: Key | None = None
             while self._heap:
                 due, key = self._heap[0]
                 if self._due.get(key) != due:  # superseded by an earlier time
@@ -56,14 +55,14 @@ class Queue:
                 if key in self._working:
                     held.append((due, key))
                     continue
-                found = key
+                next_key = key
                 break
             for entry in held:
                 heapq.heappush(self._heap, entry)
-            if found is not None:
-                del self._due[found]
-                self._working.add(found)
-                return found
+            if next_key is not None:
+                del self._due[next_key]
+                self._working.add(next_key)
+                return next_key
             self._changed.clear()
             with contextlib.suppress(TimeoutError):
                 # Not wait_for: in Python 3.11 it swallows a cancellation that comes with the wake-up.
@@ -71,7 +70,7 @@ class Queue:
                     await self._changed.wait()
 
     def done(self, key: Key, after: float | None = None, *, well: bool = True) -> None:
-        """The pass has ended; look again in `after` seconds if that is given. Failures count on if not `well`."""
+        """End a pass, and add the key again in `after` seconds if that is given. Failures count on if not `well`."""
         self._working.discard(key)
         if well:
             self._failures.pop(key, None)
@@ -80,13 +79,13 @@ class Queue:
         self._changed.set()
 
     def backoff(self, key: Key) -> float:
-        """For how many seconds the key will be held back if its pass fails now."""
-        return min(FIRST_BACKOFF * 2.0 ** self._failures.get(key, 0), LONGEST_BACKOFF)
+        """Return the seconds for which the key is held back if its pass fails now."""
+        return min(FIRST_BACKOFF * 2.0 ** self._failures.get(key, 0), MAX_BACKOFF)
 
     def failed(self, key: Key, at_least: float = 0.0) -> float:
-        """The pass failed: hand the key out again after its back-off, which is returned in seconds."""
+        """End a pass that failed; hand the key out again after its back-off, which is returned in seconds."""
         delay = max(self.backoff(key), at_least)
-        self._failures[key] = min(self._failures.get(key, 0) + 1, 30)  # no longer doubled by then, and no end otherwise
+        self._failures[key] = min(self._failures.get(key, 0) + 1, 30)  # the back-off is at its maximum by then
         self._working.discard(key)
         self.add(key, delay)
         self._changed.set()
@@ -100,17 +99,17 @@ class Queue:
 
     @property
     def working(self) -> bool:
-        """Whether any key is being worked on."""
+        """True if a pass is running."""
         return bool(self._working)
 
     @property
     def depth(self) -> int:
-        """How many keys are due now."""
+        """Number of keys that are due now."""
         now = self._clock()
         return sum(1 for due in self._due.values() if due <= now)
 
     @property
     def age(self) -> float:
-        """For how many seconds the most overdue key has been waiting."""
+        """Seconds for which the most overdue key has been waiting."""
         now = self._clock()
         return max((now - due for due in self._due.values() if due <= now), default=0.0)

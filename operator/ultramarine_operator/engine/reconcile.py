@@ -52,7 +52,7 @@ class Reconciler:
         self._kinds = {kind.name: kind for kind in kinds}
         self._resources = {r.kind: r for kind in self._kinds.values() for r in (*kind.children, *kind.creates)}
         self._mirror = mirror
-        self._tell = tell  # takes in what the server answered, and rings whom it concerns, but for the key given
+        self._tell = tell  # takes in an answer of the server, and rings all keys that it concerns except the given one
         self._client = client
         self._inquiries = inquiries
         self._reports = reports
@@ -83,8 +83,8 @@ class Reconciler:
         except (NotYet, Conflict, Refused) as error:
             status = self._held(plan.status, error, manifest, now)
             again = RETRY_SOON if isinstance(error, NotYet) else RETRY_LATER
-            told = () if isinstance(error, NotYet) else (Event(error.reason, error.message, "Warning"),)
-            held = Plan(status=status, events=(*plan.events, *told), after=again)
+            warnings = () if isinstance(error, NotYet) else (Event(error.reason, error.message, "Warning"),)
+            held = Plan(status=status, events=(*plan.events, *warnings), after=again)
             return await self._finish(manifest, held, seen.children, now), HELD
         return await self._finish(manifest, plan, seen.children, now), OK
 
@@ -104,10 +104,10 @@ class Reconciler:
 
         def related() -> tuple[Manifest, ...]:
             return tuple(
-                found
+                manifest
                 for resource in kind.related
                 for name in self._mirror.about(resource, obj.namespace, kind.topics(obj.manifest))
-                if (found := self._mirror.get(Key(resource.kind, obj.namespace, name))) is not None
+                if (manifest := self._mirror.get(Key(resource.kind, obj.namespace, name))) is not None
             )
 
         children = self._mirror.children(key)
@@ -126,47 +126,47 @@ class Reconciler:
             try:
                 await self._client.delete(ref)
             except ApiError as error:
-                if error.code not in (404, 409):  # gone already, or changed: the next pass decides anew
+                if error.code not in (404, 409):  # gone already, or changed: the next pass decides again
                     raise
         for effect in plan.effects:
             await self._effect(key, effect)
         live = {(child["kind"], child["metadata"]["name"]): child for child in children}
         held: UltramarineError | None = None
-        for wanted in plan.apply:
+        for child in plan.apply:
             try:
-                await self._apply(key, wanted, live.get((wanted["kind"], wanted["metadata"]["name"])))
+                await self._apply(key, child, live.get((child["kind"], child["metadata"]["name"])))
             except (NotYet, Conflict, Refused) as error:
-                if wanted["kind"] == CONFIG_MAP.kind:
-                    raise  # what comes after it mounts it by name, and would get somebody else's
-                held = held or error  # any other child that cannot be written does not keep back the rest
+                if child["kind"] == CONFIG_MAP.kind:
+                    raise  # the next children mount it by name, and would get another owner's
+                held = held or error  # the other children are written
         if held is not None:
             raise held
         taken: ApiError | None = None
         for manifest in plan.create:
             taken = await self._create(key, manifest) or taken
         if taken is not None:
-            raise taken  # somebody was first, or it was us, and the mirror does not know yet: look again after a pause
+            raise taken  # by another client, or by an earlier pass that the mirror does not show yet
 
     async def _confirm_absent(self, key: Key) -> None:
         resource = self._kinds[key.kind].resource
         try:
-            found = await self._client.get(resource, key.namespace, key.name)
+            present = await self._client.get(resource, key.namespace, key.name)
         except ApiError as error:
             if error.code == 404 and error.reason == "NotFound":  # the object, and not its whole type
                 return
             raise
-        self._tell(resource, found, None)
+        self._tell(resource, present, None)
         raise NotYet(f"{key} was not seen, but is there; it is looked at again", "MirrorBehind")
 
-    async def _apply(self, key: Key, wanted: Manifest, live: Manifest | None) -> None:
-        resource = self._resources[wanted["kind"]]
+    async def _apply(self, key: Key, child: Manifest, live: Manifest | None) -> None:
+        resource = self._resources[child["kind"]]
         try:
-            answer = await apply_child(self._client, resource, wanted, live)
+            answer = await apply_child(self._client, resource, child, live)
         except ApiError as error:
-            raise _refused(wanted, error) from error
+            raise _refused(child, error) from error
         if answer is not None:
-            # What others wrote since we looked is in the answer too, and the watch does not tell it again; so it is
-            # with a child that was out of sight, as without its label. Only one that has not lived yet is no news.
+            # The answer also has changes by others since the mirror's copy, which the watch does not repeat. The same
+            # holds for a child without its label. Only a child that has just been created brings no change.
             fresh = live is None and not any((answer.get("status") or {}).values())
             self._tell(resource, answer, key if fresh else None)
 
@@ -202,7 +202,7 @@ class Reconciler:
     async def _record(self, manifest: Manifest, event: Event, now: datetime) -> None:
         try:
             await events.record(self._client, manifest, event, now)
-        except ApiError as error:  # the diary is not worth a second pass
+        except ApiError as error:  # an event is not worth a second pass
             log.warning(
                 "%s: event %s not written: %s", self._kinds[manifest["kind"]].key(manifest), event.reason, error
             )
@@ -216,16 +216,16 @@ class Reconciler:
             try:
                 answer = await write_status(self._client, kind.resource, manifest, status)
             except ApiError as error:
-                if error.code == 404:  # deleted: the doorbell rings for it
+                if error.code == 404:  # deleted: its event comes
                     return None
-                raise  # 409 too: it was made anew, or the server lost a race of its own; another pass tells which
-            # Edited since we looked: the answer shows it, and the watch does not tell it again.
+                raise  # 409 too: it was created again, or the server lost a race of its own; the next pass shows which
+            # Edited since the mirror's copy: the answer shows it, and the watch does not repeat it.
             edited = answer["metadata"].get("generation") != manifest["metadata"].get("generation")
             self._tell(kind.resource, answer, None if edited else kind.key(manifest))
             self.accounting.count(kind, manifest, status)
             for event in plan.events:
                 await self._record(manifest, event, now)
-        return min((each for each in (plan.after, refresh) if each is not None), default=None)
+        return min((delay for delay in (plan.after, refresh) if delay is not None), default=None)
 
     def _invalid(self, manifest: Manifest, error: InvalidSpec | ValidationError, now: datetime) -> Plan:
         message = error.message if isinstance(error, InvalidSpec) else _first_error(error)
@@ -244,16 +244,16 @@ class Reconciler:
             status["state"] = "Invalid"
         generation = int(manifest["metadata"].get("generation", 0))
         news = (Condition("Accepted", False, REFUSED, message), *ends)
-        told = find(status, "Accepted")
+        former = find(status, "Accepted")
         status["conditions"] = merge(status.get("conditions") or [], news, generation, now)
         status["observedGeneration"] = generation
-        is_new = told is None or told.get("message") != message
+        is_new = former is None or former.get("message") != message
         return Plan(status, events=(Event(REFUSED, message, "Warning"),) if is_new else ())
 
     def _held(self, planned: Manifest, error: UltramarineError, manifest: Manifest, now: datetime) -> Manifest:
         """The planned status with one condition more, which says what keeps the plan from being carried out.
 
-        What only a person can mend is also why the object is not ready: what it waits for will not come.
+        An error that only a user can correct is also the reason why the object is not ready.
         """
         generation = int(manifest["metadata"].get("generation", 0))
         old = (manifest.get("status") or {}).get("conditions") or []
@@ -266,7 +266,7 @@ class Reconciler:
 
 
 def _refused(manifest: Manifest, error: ApiError) -> Exception:
-    """What an error of the API server means for the pass: a refusal that stands, or trouble that may pass."""
+    """Return the error for the pass: Refused for a refusal that lasts, or the error itself if it may pass."""
     if error.code not in (400, 403, 413, 422):
         return error
     words = waiting.refused(error.message) if "exceeded quota: " in error.message else error.message

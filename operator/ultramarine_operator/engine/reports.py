@@ -14,10 +14,10 @@ from ..shared.kind import Kind
 from ..shared.pods import TRAINER, image_digest
 from .mirror import Mirror, owner_key
 
-RING_SECONDS = 10.0  # a status is written at most so often for progress alone
-ACCEPT_SECONDS = 1.0  # a job may post no more often
-URGENT_SECONDS = 0.1  # nor a sweep that wants other trials than before, or is over: there is a pass at once
-MOST = 10_000  # objects that are remembered, of some kilobytes each
+RING_SECONDS = 10.0  # between two status writes for progress alone
+ACCEPT_SECONDS = 1.0  # between two reports on an object
+URGENT_SECONDS = 0.1  # before a report of another urgency, which gets a pass at once
+MAX_ENTRIES = 10_000  # of some kilobytes each
 
 
 @dataclass(slots=True)
@@ -72,19 +72,19 @@ class Reports:
 
         One of another urgency than the report before is reconciled at once.
         """
-        now, known = self._clock(), self._entries.get(key)
+        now, former = self._clock(), self._entries.get(key)
         urgency = self.channels[key.kind].urgency
-        urgent = known is not None and urgency(report) != urgency(known.report)
-        if known is not None and now < known.received + (URGENT_SECONDS if urgent else ACCEPT_SECONDS):
+        urgent = former is not None and urgency(report) != urgency(former.report)
+        if former is not None and now < former.received + (URGENT_SECONDS if urgent else ACCEPT_SECONDS):
             return False
-        due = now if known is None or urgent else max(now, known.due + RING_SECONDS)
-        if known is not None and known.due > now and not urgent:
-            due = known.due  # that pass is to come, and will see this
+        due = now if former is None or urgent else max(now, former.due + RING_SECONDS)
+        if former is not None and former.due > now and not urgent:
+            due = former.due  # that pass is to come, and will see this
         else:
             self._ring(key, due - now)
         self._entries[key] = _Entry(pod_uid, report, now, due)
         self._entries.move_to_end(key)
-        while len(self._entries) > MOST:
+        while len(self._entries) > MAX_ENTRIES:
             self._entries.popitem(last=False)
         return True
 

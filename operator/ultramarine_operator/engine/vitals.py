@@ -1,4 +1,4 @@
-"""How one replica is doing: what its probes answer, and the metrics that are read off it when somebody asks."""
+"""Health of one replica: the answers of its probes, and the metrics that are collected at a scrape."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-STUCK_SECONDS = 300.0  # a key that is due and waits this long, with no pass ended, means that the workers hang
-LEASE_SILENT_SECONDS = 120.0  # the Lease is asked for every few seconds, and a request takes 30 s at most
+STUCK_SECONDS = 300.0  # wait of a due key, without the end of any pass, after which the workers hang
+LEASE_SILENT_SECONDS = 120.0  # attempts come every few seconds, and a request takes at most 30 s
 LISTING_SILENT_SECONDS = 1200.0  # a listing begins every ten minutes
 LISTING_OLD_SECONDS = 900.0
-WATCH_OLD_SECONDS = 420.0  # the API server ends a watch after 300 s, and it is opened anew
+WATCH_OLD_SECONDS = 420.0  # the API server ends a watch after 300 s; then it is opened again
 WATCH_SILENT_SECONDS = 900.0  # a request for a watch ends after 330 s at most
 MOST_STATES = 16  # of a kind on one page of metrics: a status can be written by others, too
 
 
 @dataclass
 class Watch:
-    """One watch: when it was last asked for and last opened, on the clock of time.monotonic, and if it was refused."""
+    """One watch: times of its last request and opening on the clock of time.monotonic, and if it was refused."""
 
     kind: str
     tried: float
@@ -31,11 +31,11 @@ class Watch:
     refused: bool = False
 
     def ask(self) -> None:
-        """A request for it, or for the listing that it starts from, goes out."""
+        """Record a request for it, or for the listing that it starts from."""
         self.tried = time.monotonic()
 
     def answer(self, status: int, *, watching: bool) -> None:
-        """The API server answered the request with this HTTP status."""
+        """Record the HTTP status by which the API server answers."""
         self.refused = status in (401, 403, 404)
         if watching and status < 400:
             self.opened = time.monotonic()
@@ -43,19 +43,19 @@ class Watch:
 
 @dataclass(frozen=True)
 class Vitals:
-    """What a replica knows of itself; durations in seconds, None for what has not been yet."""
+    """Facts of a replica about itself: durations in seconds, None before the first event."""
 
     leading: bool
     holder: str
     lease_trouble: str
-    lease_idle: float  # since the Lease was last asked for or renewed
+    lease_idle: float  # since the last attempt at the Lease
     depth: int  # keys that are due
-    oldest: float  # how long the most overdue one has been waiting
-    passed: float  # since a pass ended, well or not, or this replica began to lead
-    done: float | None  # since a pass ended well
-    tried: float  # since a listing last asked for a type
-    listed: float | None  # since a full listing came in
-    unlisted: str  # why the last listing did not
+    oldest: float  # wait of the most overdue key
+    passed: float  # since any pass ended, or this replica began to lead
+    done: float | None  # since a pass succeeded
+    tried: float  # since a listing last requested a type
+    listed: float | None  # since a full listing arrived
+    unlisted: str  # error of the last listing
     refused: frozenset[str]  # paths that may not be listed
     watches: Mapping[str, Watch]
     now: float  # on the clock of the watches
@@ -63,34 +63,34 @@ class Vitals:
     tasks: int  # of the event loop
 
     def fatal(self) -> list[str]:
-        """What only a restart can cure. An API server or a storage that is away is no such thing."""
-        found = []
+        """Return the problems that only a restart cures; an absent API server or storage is not among them."""
+        problems = []
         if self.leading and self.oldest > STUCK_SECONDS and self.passed > STUCK_SECONDS:
-            found.append(f"no pass has ended for {self.passed:.0f} s, and a key has been due for {self.oldest:.0f} s")
+            problems.append(f"no pass has ended for {self.passed:.0f} s; a key has been due for {self.oldest:.0f} s")
         if self.lease_idle > LEASE_SILENT_SECONDS:
-            found.append(f"the Lease was last asked for {self.lease_idle:.0f} s ago")
+            problems.append(f"the Lease was last asked for {self.lease_idle:.0f} s ago")
         if self.tried > LISTING_SILENT_SECONDS:
-            found.append(f"the last listing was begun {self.tried:.0f} s ago")
+            problems.append(f"the last listing was begun {self.tried:.0f} s ago")
         for path, watch in self.watches.items():
             if (silent := self.now - watch.tried) > WATCH_SILENT_SECONDS:
-                found.append(f"the watch of {path} was last asked for {silent:.0f} s ago")
-        return found
+                problems.append(f"the watch of {path} was last asked for {silent:.0f} s ago")
+        return problems
 
     def lacking(self) -> list[str]:
-        """What keeps this replica from its work, or from being ready to take it over; a standby lacks nothing."""
-        found = []
+        """Return the problems that keep this replica from its work, or from taking it over."""
+        problems = []
         if self.listed is None:
-            found.append(f"the first listing is not in{': ' if self.unlisted else ''}{self.unlisted}")
+            problems.append(f"the first listing is not in{': ' if self.unlisted else ''}{self.unlisted}")
         elif self.listed > LISTING_OLD_SECONDS:
-            found.append(f"the last full listing came in {self.listed:.0f} s ago: {self.unlisted}")
+            problems.append(f"the last full listing came in {self.listed:.0f} s ago: {self.unlisted}")
         if self.lease_trouble and not self.leading:
-            found.append(f"the Lease cannot be taken: {self.lease_trouble}")
+            problems.append(f"the Lease cannot be taken: {self.lease_trouble}")
         for kind in sorted({watch.kind for watch in self.watches.values()}):
-            found += self._unseen(kind)
-        return found
+            problems += self._unseen(kind)
+        return problems
 
     def _unseen(self, kind: str) -> Iterable[str]:
-        """What is wrong with the sight of one kind; a namespace that is gone, of several, is left out."""
+        """Return the problems of one kind's watches; one of several namespaces that is gone is left out."""
         paths = [path for path, watch in self.watches.items() if watch.kind == kind]
         unseen = [path for path in paths if self.age_of(path) > WATCH_OLD_SECONDS]
         lost = [path for path in unseen if path not in self.refused and not self.watches[path].refused]
@@ -99,12 +99,12 @@ class Vitals:
         return [f"the watch of {path} is not open" for path in lost]
 
     def age_of(self, path: str) -> float:
-        """Seconds since that watch was last opened, at least once in 300 s while all is well; infinite before that."""
+        """Return the seconds since that watch was last opened, normally at most 300; infinite before that."""
         opened = self.watches[path].opened
         return float("inf") if opened is None else self.now - opened
 
     def as_json(self) -> dict[str, Any]:
-        """All of it in words that a person can read."""
+        """Return all of it for readers of a probe."""
 
         def rounded(seconds: float | None) -> float | None:
             return None if seconds is None or seconds == float("inf") else round(seconds, 1)
@@ -129,7 +129,7 @@ class Vitals:
 
 
 class Gauges(Collector):
-    """The metrics that are no counters: taken from the engine at the moment of the scrape."""
+    """Gauges, taken from the engine at the moment of the scrape."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class Gauges(Collector):
         self._expires = expires
 
     def collect(self) -> Iterable[Metric]:
-        """Give every gauge."""
+        """Yield every gauge."""
         now = self._vitals()
         plain = {
             "leader": ("1 in the replica that may write.", float(now.leading)),
@@ -168,14 +168,14 @@ class Gauges(Collector):
         )
         ages: dict[str, float] = {}
         for path, watch in now.watches.items():
-            if watch.opened is not None and not watch.refused:  # what may not be seen is told by listings_refused
+            if watch.opened is not None and not watch.refused:  # listings_refused counts the refused ones
                 ages[watch.kind] = max(ages.get(watch.kind, 0.0), now.age_of(path))
         for kind, age in ages.items():
             opened.add_metric([kind], age)
         yield opened
         states = GaugeMetricFamily("ultramarine_objects", "Objects by kind and state.", labels=["kind", "state"])
-        for kind, found in self._states().items():
-            counted = Counter(found).most_common()
+        for kind, of_kind in self._states().items():
+            counted = Counter(of_kind).most_common()
             rest = sum(number for _, number in counted[MOST_STATES:])
             for state, number in counted[:MOST_STATES] + ([("Other", rest)] if rest else []):
                 states.add_metric([kind, state], number)

@@ -30,28 +30,28 @@ def with_hash(manifest: Manifest) -> Manifest:
     return {**manifest, "metadata": {**meta, "annotations": annotations}}
 
 
-def holds(wanted: Any, live: Any, *, quantities: bool = False) -> bool:
-    """Whether `live` has everything that `wanted` says; what the server or others added beside it does not matter."""
-    if isinstance(wanted, dict):
+def holds(desired: Any, live: Any, *, quantities: bool = False) -> bool:
+    """Return True if `live` has all that `desired` has; additions of the server or of others do not matter."""
+    if isinstance(desired, dict):
         return isinstance(live, dict) and all(
             # A selector is one thing: a label more in it selects other pods. So is what a network policy lets in.
             value == live.get(key)
             if key in ("selector", "podSelector", "ingress")
             else holds(value, live.get(key), quantities=quantities or key == "resources")
-            for key, value in wanted.items()
+            for key, value in desired.items()
         )
-    if isinstance(wanted, list):
+    if isinstance(desired, list):
         return (
             isinstance(live, list)
-            and len(wanted) == len(live)
-            and all(holds(w, v, quantities=quantities) for w, v in zip(wanted, live, strict=True))
+            and len(desired) == len(live)
+            and all(holds(w, v, quantities=quantities) for w, v in zip(desired, live, strict=True))
         )
-    if wanted == live:
+    if desired == live:
         return True
-    if wanted in ("", 0, False, None) and live is None:
+    if desired in ("", 0, False, None) and live is None:
         return True  # the server leaves zero values out
     # "1000m" comes back as "1".
-    return quantities and _quantity(wanted) is not None and _quantity(wanted) == _quantity(live)
+    return quantities and _quantity(desired) is not None and _quantity(desired) == _quantity(live)
 
 
 def _quantity(value: Any) -> Decimal | None:
@@ -61,50 +61,50 @@ def _quantity(value: Any) -> Decimal | None:
         return None
 
 
-def up_to_date(wanted: Manifest, live: Manifest | None) -> bool:
-    """Whether nothing has to be written for a child that was built by `with_hash`."""
-    return live is not None and not live["metadata"].get("deletionTimestamp") and holds(wanted, live)
+def up_to_date(desired: Manifest, live: Manifest | None) -> bool:
+    """Return True if a child that was built by `with_hash` needs no write."""
+    return live is not None and not live["metadata"].get("deletionTimestamp") and holds(desired, live)
 
 
-async def apply_child(client: Client, resource: Resource, wanted: Manifest, live: Manifest | None) -> Manifest | None:
-    """Write a child if it differs, and return it as the server has it now, or None where that is no news.
+async def apply_child(client: Client, resource: Resource, desired: Manifest, live: Manifest | None) -> Manifest | None:
+    """Write a child if it differs, and return it as the server has it now; None if the mirror has it already.
 
     A new child is created, which costs the API server half of a first apply; a child that exists is applied. Raises
-    NotYet while a child of an earlier owner of the same name is still going away, and Conflict where the name or a
-    field belongs to somebody else.
+    NotYet while a child of an earlier owner of the same name is being deleted. Raises Conflict if the name or a field
+    has another owner.
     """
-    wanted = with_hash(wanted)
-    meta = wanted["metadata"]
+    desired = with_hash(desired)
+    meta = desired["metadata"]
     name = f"{resource.kind} {meta['name']}"
     # One without an owner was orphaned by `kubectl delete --cascade=orphan`, and is taken in again.
-    if live is not None and controller_uid(live) not in ("", controller_uid(wanted)):
+    if live is not None and controller_uid(live) not in ("", controller_uid(desired)):
         raise NotYet(f"{name} of an earlier object of this name is still being deleted", "WaitingForDeletion")
     hidden = live is None
     if live is None:
         try:
-            return await client.create(resource, wanted)
+            return await client.create(resource, desired)
         except ApiError as error:
             if error.code != 409 or error.reason != "AlreadyExists":
                 raise
-        # Made by a pass that the mirror has not heard of yet, or by a stranger, whom we must not write into.
+        # An earlier pass made it and the mirror does not have it yet, or it has another owner.
         live = await _find(client, resource, meta["namespace"], meta["name"])
         if live is None:
             raise NotYet(f"{name} was deleted just now; it is made again", "WaitingForDeletion")
-        if controller_uid(live) != controller_uid(wanted):
-            raise Conflict(f"{name} belongs to somebody else; rename one of the two")
-        if resource == JOB:  # what it runs is fixed, perhaps by an older release; it only has to be seen again
+        if controller_uid(live) != controller_uid(desired):
+            raise Conflict(f"{name} already exists and has another owner. Rename this object.")
+        if resource == JOB:  # its content is fixed, perhaps by an older release
             return await _labelled(client, resource, live, meta["labels"])
     if live["metadata"].get("deletionTimestamp"):
         raise NotYet(f"{name} is being deleted; it is made again when it is gone", "WaitingForDeletion")
-    if up_to_date(wanted, live):
-        return live if hidden else None  # else each pass would try to make it, until an event tells of it
+    if up_to_date(desired, live):
+        return live if hidden else None  # otherwise each pass would create it until its event arrives
     try:
         await _own_by_apply(client, resource, meta["namespace"], meta["name"])
-        # Force only what was seen to be ours: restoring our fields is right, taking over a stranger's object is not.
-        return await client.apply(resource, wanted, force=True)
+        # The owner was checked: force restores our fields, and takes over no other owner's object.
+        return await client.apply(resource, desired, force=True)
     except ApiError as error:
         if error.code == 409:
-            raise Conflict(f"{name} was changed by somebody else just now: {error.message}") from error
+            raise Conflict(f"{name} was changed by another client just now: {error.message}") from error
         if error.code == 422 and not controller_uid(live) and "immutable" in error.message:
             command = f"kubectl delete {resource.kind.lower()} {meta['name']} -n {meta['namespace']}"
             raise Conflict(
@@ -115,7 +115,7 @@ async def apply_child(client: Client, resource: Resource, wanted: Manifest, live
 
 
 async def _labelled(client: Client, resource: Resource, live: Manifest, labels: Manifest) -> Manifest:
-    """Put our labels back on a child that lost one, and return it."""
+    """Restore the labels of a child, and return it."""
     there = live["metadata"].get("labels") or {}
     if holds(labels, there):
         return live
@@ -124,7 +124,7 @@ async def _labelled(client: Client, resource: Resource, live: Manifest, labels: 
 
 
 async def _own_by_apply(client: Client, resource: Resource, namespace: str, name: str) -> None:
-    """Turn the fields that our create owns into ones that our applies own: else no apply could take one away again."""
+    """Turn fields that a create owns into fields that applies own, so that an apply can remove them."""
     for _ in range(OWNING_ATTEMPTS):
         live = await _find(client, resource, namespace, name)
         managed = live["metadata"].get("managedFields") or [] if live is not None else []
@@ -136,7 +136,7 @@ async def _own_by_apply(client: Client, resource: Resource, namespace: str, name
         try:
             await client.patch(Ref.to(resource, live), [operation])
         except ApiError as error:
-            if error.code != 409:  # else its controller has written to it meanwhile
+            if error.code != 409:  # 409: its controller has written to it meanwhile
                 raise
         else:
             return

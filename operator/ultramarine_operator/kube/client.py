@@ -43,7 +43,7 @@ def as_yaml(manifest: Manifest) -> str:
     """JSON text that is YAML too: what lies beyond U+FFFF stands as itself, since YAML knows no surrogate pairs."""
     text = json.dumps(manifest, ensure_ascii=False)
     text = re.sub("[\ud800-\udfff]", "\ufffd", text)  # halves of pairs, which no encoding can carry
-    return re.sub("[\x7f-\uffff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub("[\x7f-\uffff]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 _fence: ContextVar[Callable[[], float]] = ContextVar("fence")
@@ -174,8 +174,7 @@ class Client:
     async def create(self, resource: Resource, manifest: Manifest) -> Manifest:
         """Create an object; one of that name already there is ApiError 409.
 
-        A Job has parts that people wrote and our schemas do not check: a field that the server does not know is
-        ApiError 400, and not left out in silence.
+        A Job has parts of the user that the CRDs do not check: a field that the server does not know is ApiError 400.
         """
         path = resource.path(manifest["metadata"]["namespace"])
         query = {"fieldManager": FIELD_MANAGER} | ({"fieldValidation": "Strict"} if resource == JOB else {})
@@ -203,7 +202,7 @@ class Client:
     async def delete(self, ref: Ref) -> None:
         """Delete the very object that was seen: a newer one, or one that changed since, is ApiError 409.
 
-        A Job goes after its pods: one that is made anew under its name must not meet them.
+        A Job goes after its pods: a new one of its name must not meet them.
         """
         body = {
             "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""Events: the diary that `kubectl describe` shows."""
+"""Events, which `kubectl describe` shows."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ async def record(client: Client, about: Manifest, event: Event, now: datetime) -
 async def refusal(client: Client, namespace: str, job_uid: str) -> Refusal:
     """Find the newest Event of a pod that was refused; a role without the right to look finds none."""
     try:
-        found = await client.events(namespace, job_uid, "FailedCreate")
+        events = await client.events(namespace, job_uid, "FailedCreate")
     except ApiError:
         return Refusal()
-    told = [Refusal(str(each.get("message") or ""), _last(each)) for each in found]
-    return max(told, key=lambda each: each.time, default=Refusal())
+    refusals = [Refusal(str(event.get("message") or ""), _last(event)) for event in events]
+    return max(refusals, key=lambda refusal: refusal.time, default=Refusal())
 
 
 def _last(event: Manifest) -> str:
-    """When an event was seen last, to the second, as the API writes it."""
+    """Return the time when an event was last seen, in whole seconds, as the API writes it."""
     series = event.get("series") or {}
-    told = event.get("lastTimestamp") or series.get("lastObservedTime") or event.get("eventTime") or ""
-    return f"{str(told)[:19]}Z"
+    last = event.get("lastTimestamp") or series.get("lastObservedTime") or event.get("eventTime") or ""
+    return f"{str(last)[:19]}Z"

@@ -58,7 +58,7 @@ def _condition(column: str, type: str, field: str = "message", priority: int = 1
 
 READY = _condition("Ready", "Ready", "status", priority=0)
 
-OPERATOR, MLFLOW = "operator", "mlflow"  # peers that are no kind
+OPERATOR, MLFLOW = "operator", "mlflow"  # peers beside the kinds
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Kind:
     `related` are kinds whose objects a plan looks at without owning them: those of the namespace with which its
     object shares a topic. A change of an object of one of `rung_by` rings what shares a topic with it. Topics are
     read off the plain manifest: names of Models, and where in the storage a version's files are. An object with the
-    topic ANY sees all of `related`, is seen by all, and is rung by all; its own changes ring no object by it.
+    topic ANY sees all of `related`, and all of them see it and ring it. Its own changes ring no object by that topic.
     """
 
     short: str
@@ -132,9 +132,9 @@ class Kind:
     topics: Callable[[Manifest], frozenset[str]] = no_topics
     questions: Callable[[Obj[Any], Seen], tuple[Question, ...]] = no_questions
     report: Reporting | None = None  # what its pods post, if they do
-    creates: tuple[Resource, ...] = ()  # made through Plan.create or an effect: the right to create, nothing more
-    deletes: tuple[Resource, ...] = ()  # all that its plans ever delete
-    confirms: tuple[Resource, ...] = ()  # those of which a plan may ask that one be absent
+    creates: tuple[Resource, ...] = ()  # made through Plan.create or an effect
+    deletes: tuple[Resource, ...] = ()  # by its plans
+    confirms: tuple[Resource, ...] = ()  # in Plan.absent
     pods: tuple[PodGroup, ...] = ()  # one without peers, unless given, if the kind makes pods
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What the operator counts and times; what can be read off it when asked is in engine/vitals.py."""
+"""Counters and histograms of the operator; its gauges are in engine/vitals.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prometheus_client import Counter, Histogram
 
 API_REQUESTS = Counter(
     "ultramarine_api_requests_total",
-    "Requests to the Kubernetes API, by the HTTP status of the answer; code none where there was no answer.",
+    "Requests to the Kubernetes API, by the HTTP status of the answer; code none without an answer.",
     ["verb", "kind", "code"],
 )
 API_REQUEST_SECONDS = Histogram(

@@ -17,7 +17,7 @@ MAX_USER = 500  # characters
 
 @dataclass(frozen=True)
 class ParentRef:
-    """A Gateway of the people's own, as Gateway API refers to it: of the route's namespace, unless it says another."""
+    """A Gateway of Gateway API, in the namespace of the route unless `namespace` names another."""
 
     name: str
     namespace: str = ""
@@ -27,10 +27,10 @@ class ParentRef:
 
 @dataclass(frozen=True)
 class GatewayApi:
-    """How endpoints are reached by Gateways of the people's own.
+    """Routes to endpoints by Gateways of Gateway API.
 
-    `url` has {endpoint} and {namespace} in its host name: scheme, host, and the port where it is another than the
-    scheme's. With `grpc` there is a second host name for gRPC: that of the endpoint ENDPOINT-grpc.
+    `url` has {endpoint} and {namespace} in its host name: scheme, host, and a port unless it is the scheme's. With
+    `grpc` an endpoint has a second host name for gRPC, that of the endpoint ENDPOINT-grpc.
     """
 
     parents: tuple[ParentRef, ...]
@@ -38,11 +38,11 @@ class GatewayApi:
     grpc: bool = True
 
     def url_of(self, namespace: str, endpoint: str) -> str:
-        """Where an endpoint answers."""
+        """Return the URL of an endpoint."""
         return self.url.replace("{endpoint}", endpoint).replace("{namespace}", namespace)
 
     def host_of(self, namespace: str, endpoint: str, *, grpc: bool = False) -> str:
-        """The host name of an endpoint, for HTTP or for gRPC."""
+        """Return the host name of an endpoint, for HTTP or for gRPC."""
         where = self.url_of(namespace, f"{endpoint}-grpc" if grpc else endpoint)
         return where.partition("://")[2].partition(":")[0]
 
@@ -51,8 +51,8 @@ class GatewayApi:
 class MadePods:
     """Fields that the installation gives to the pods that the operator makes.
 
-    `training` and `serving` have nodeSelector and tolerations; `env` are proxies and the authorities' file for programs
-    that ask something outside the cluster, and `ca` is the source of the volume with that file.
+    `training` and `serving` have nodeSelector and tolerations. `env` are proxies and the file of authorities for
+    connections that leave the cluster; `ca` is the source of the volume with that file.
     """
 
     training: Manifest = field(default_factory=dict)
@@ -63,7 +63,7 @@ class MadePods:
 
 @dataclass(frozen=True)
 class Platform:
-    """What the installation gives to every kind: images, object storage, and where pods post their progress."""
+    """Settings of the installation for every kind: images, object storage, the address for reports."""
 
     trainer_image: str
     server_image: str
@@ -73,19 +73,19 @@ class Platform:
     storage_secret: str
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
-    training_disk: str = ""  # the most of a node's disk that a pod that trains may use, where its author says nothing
-    serving_disk: str = ""  # the same for one that serves or compiles
-    storage_confined: bool = False  # a namespace's keys open BUCKET/NAMESPACE/ and BUCKET/shared/, and no more
-    knows_requester: bool = False  # the API server writes it into the annotation that nobody else can write
-    username: str = ""  # the operator's own, as the API server knows it
-    progress_url: str = ""  # without the path; empty where nobody listens
-    mlflow_uri: str = ""  # of the tracking server, where jobs are recorded in one
-    mlflow_secret: str = ""  # each namespace's Secret with its account there, by the names in contract.MLFLOW_ACCOUNT
-    gateway: str = ""  # HOST:PORT at which the gateway pods of {namespace} say what they route by
-    gateway_namespaces: frozenset[str] = frozenset()  # those that have a gateway
+    training_disk: str = ""  # default limit of a training pod's ephemeral storage
+    serving_disk: str = ""  # default limit of a serving or compiling pod's
+    storage_confined: bool = False  # a namespace's keys open BUCKET/NAMESPACE/ and BUCKET/shared/ alone
+    knows_requester: bool = False  # the API server records it in an annotation that no user can write
+    username: str = ""  # of the operator, at the API server
+    progress_url: str = ""  # without the path; empty if pods do not report
+    mlflow_uri: str = ""  # of the tracking server, if any
+    mlflow_secret: str = ""  # Secret of each namespace with its account, by the names in MLFLOW_ACCOUNT
+    gateway: str = ""  # HOST:PORT of the gateway pods of {namespace}, for questions
+    gateway_namespaces: frozenset[str] = frozenset()  # namespaces with a gateway
     tls: bool = False  # storage, operator, gateways and pods that serve speak TLS
     pods: MadePods = field(default_factory=MadePods)
-    gateway_api: GatewayApi | None = None  # where routes are written for Gateways of the people's own
+    gateway_api: GatewayApi | None = None  # None without Gateways of Gateway API
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -93,17 +93,17 @@ class Platform:
         return ("gatewayApi",) if self.gateway_api else ()
 
     def requester(self, manifest: Manifest) -> str:
-        """Return the user who created an object; nothing if the API server does not record that: anybody could have."""
+        """Return the user who created an object; empty if the API server does not record it."""
         annotations = manifest["metadata"].get("annotations") or {}
         return str(annotations.get(ANNOTATION_REQUESTED_BY, ""))[:MAX_USER] if self.knows_requester else ""
 
     def gateway_of(self, namespace: str) -> str:
-        """Where the gateway of a namespace is asked, or nothing where there is none."""
+        """Return the address of a namespace's gateway; empty without one."""
         return self.gateway.replace("{namespace}", namespace) if namespace in self.gateway_namespaces else ""
 
 
 class Lazily(Iterable[Manifest]):
-    """Manifests that are gathered when somebody looks at them: most passes do not, and a Model can have thousands."""
+    """Manifests that are gathered on first use: most passes do not use them, and a Model can have thousands."""
 
     def __init__(self, gather: Callable[[], tuple[Manifest, ...]]) -> None:
         self._gather = gather
@@ -130,21 +130,21 @@ class Seen:
     report: Any = None
 
     def of(self, kind: str) -> list[Manifest]:
-        """Children of that kind, by name."""
+        """Return the children of that kind, by name."""
         return sorted((c for c in self.children if c["kind"] == kind), key=lambda c: str(c["metadata"]["name"]))
 
     def one(self, kind: str, name: str) -> Manifest | None:
-        """The child of that kind and name, or nothing."""
+        """Return the child of that kind and name; None if it does not exist."""
         return next((c for c in self.children if c["kind"] == kind and c["metadata"]["name"] == name), None)
 
     def others(self, kind: str) -> list[Manifest]:
-        """Related objects of that kind, by name."""
+        """Return the related objects of that kind, by name."""
         return sorted((o for o in self.related if o["kind"] == kind), key=lambda o: str(o["metadata"]["name"]))
 
 
 @dataclass(frozen=True)
 class Event:
-    """One line of the object's diary, shown by `kubectl describe`."""
+    """An Event of the object, which `kubectl describe` shows."""
 
     reason: str
     message: str
@@ -172,11 +172,11 @@ Effect = GenerateSecret
 
 @dataclass(frozen=True)
 class Plan:
-    """What one pass wants.
+    """Result of one pass.
 
-    `apply` are children of ours, by server-side apply; `create` are objects that live longer than their maker, made
-    only where the name is free; `after` asks for another look without a ring of the doorbell. Nothing is done while
-    one of `absent`, objects of our kinds, is there: the API server itself is asked, since the mirror may be behind.
+    `apply` are children, by server-side apply. `create` are objects that outlive their creator, made only if the name
+    is free. `after` asks for another pass without an event. If one of `absent`, which are custom resources, exists,
+    the plan is not carried out: the API server is asked, since the mirror may be late.
     """
 
     status: Manifest

@@ -26,7 +26,7 @@ def never(_report: Any) -> object:
 
 @dataclass(frozen=True)
 class Reporting:
-    """How pods of a kind report: POST /PATH/NAMESPACE/NAME with their own token.
+    """Reports of a kind's pods: POST /PATH/NAMESPACE/NAME with their own token.
 
     `read` turns the body into a report, and raises ValueError; `record` names its type in messages. Of the pods that
     `senders` returns, by an object's name and children, the newest speaks, and `sender` names it in messages. A report

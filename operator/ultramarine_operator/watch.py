@@ -1,7 +1,7 @@
-"""kopf as a doorbell: it logs in, lists, watches and rings, and decides nothing. The only importer of kopf.
+"""Watches by kopf, which logs in, lists, watches and reconnects, and decides nothing. The only importer of kopf.
 
-Its handlers are edge-based, write annotations and finalizers into people's objects, and forget a change that arrives
-while they run. Two functions of kopf are replaced, by `_ring` and `_watch_and_survive`; so its version is pinned.
+Handlers of kopf are edge-based, write annotations and finalizers into users' objects, and forget a change that arrives
+while they run. `_handing_over` and `_watch_and_survive` replace two functions of kopf, so its version is pinned.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ REOPEN_SECONDS = 5.0
 _watch_once = watching.continuous_watch
 
 
-def _ring(engine: Engine) -> Any:
-    """What kopf does with one event of any object: tell the engine, and nothing else.
+def _handing_over(engine: Engine) -> Any:
+    """Return the function that hands each event to the engine, in place of kopf's own processing.
 
-    It stands in for kopf's own processing, which serves handlers that we have none of: for each event that costs 2 ms
-    (it compares deep copies to find changes), and for each object a memory of some kilobytes that lasts as long as it.
+    That serves handlers, of which the operator has none. It would cost 2 ms for each event, to compare deep copies,
+    and some kilobytes of memory for each object.
     """
     resources = {(r.group, r.version, r.plural): r for r in engine.watched}
 
     async def process(*, resource: Any, raw_event: kopf.RawEvent, **_: Any) -> None:
-        known = resources[resource.group, resource.version, resource.plural]
-        engine.tell(known, dict(raw_event["object"]), deleted=raw_event["type"] == "DELETED")
+        ours = resources[resource.group, resource.version, resource.plural]
+        engine.tell(ours, dict(raw_event["object"]), deleted=raw_event["type"] == "DELETED")
 
     return process
 
 
 async def _watch_and_survive(**where: Any) -> AsyncIterator[Any]:
-    """One listing and watch of a type, which kopf begins again whenever it ends, as this one does at an error.
+    """Yield the events of one listing and watch of a type; kopf begins the next one after an end or an error.
 
-    By itself kopf ends the whole operator, or hangs while it tries to, at a 410 for a listing (a page came too late)
-    and at any error but 410 in a watch.
+    By itself kopf ends the whole operator, or hangs, at a 410 for a listing, whose page came too late. It does the
+    same at any error in a watch except 410.
     """
     try:
         async for event in _watch_once(**where):
@@ -60,19 +60,18 @@ async def _watch_and_survive(**where: Any) -> AsyncIterator[Any]:
 
 
 async def _unused(**_: Any) -> None:
-    """The handler that makes kopf watch a type."""
+    """Make kopf watch a type, as its handler."""
 
 
 class _Patience:
-    """The pauses, in seconds, between attempts at a request: without end, since an absent API server comes back."""
+    """Pauses in seconds between attempts at a request, without end: an absent API server comes back."""
 
     def __iter__(self) -> Iterator[float]:
         return itertools.chain((1, 1, 2, 3, 5, 8), itertools.repeat(10))
 
 
 def _login(engine: Engine) -> Any:
-    """Log in as kopf does, with a session of our own, in which we see when a watch is asked for and opened."""
-
+    """Return a login like that of kopf, with a session that records when a watch is requested and opened."""
     last = -REOPEN_SECONDS
 
     async def login(**kwargs: Any) -> kopf.AiohttpSession | None:
@@ -126,11 +125,11 @@ async def listen(
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False  # its log lines are not our events
     settings.peering.standalone = True  # the Lease elects
-    # No look-out for new CRDs and namespaces: it would need rights over the whole cluster.
+    # A scan for new CRDs and namespaces would need rights over the whole cluster.
     settings.scanning.disabled = True
     settings.networking.error_backoffs = _Patience()
-    # Its worker for each object holds the last event for this long after it. By default that is 5 s: a gigabyte at the
-    # start of an operator with tens of thousands of objects.
+    # A worker for each object holds the last event for this long. The default of 5 s takes a gigabyte at a start with
+    # tens of thousands of objects.
     settings.queueing.idle_timeout = 0.1
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
@@ -138,14 +137,14 @@ async def listen(
     settings.watching.chunk_size = 500
     settings.process.ultimate_exiting_timeout = None
     kopf.on.login(registry=registry)(_login(engine))
-    processing.process_resource_event = _ring(engine)
+    processing.process_resource_event = _handing_over(engine)
     watching.continuous_watch = _watch_and_survive
     for resource, selector in engine.watched.items():
         where = (resource.group, resource.version, resource.plural)
         kopf.on.event(*where, registry=registry)(_unused)
         if selector:
             settings.watching.label_selectors[where] = selector
-    # Ours is the Lease's; kopf's own would be made of the user's name, which a numeric user in a container lacks.
+    # The Lease has the identity that counts. kopf makes one of the user's name, which a numeric user lacks.
     identity: Any = "ultramarine"
     others = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
@@ -157,6 +156,6 @@ async def listen(
         namespaces=() if clusterwide else namespaces,
         stop_flag=stop,
     )
-    # kopf has taken SIGTERM for itself by now; left so, the Lease would be given back only when all of kopf has ended.
+    # By now kopf handles SIGTERM; then the Lease would be given back only after all of kopf has ended.
     started()
     await kopf.run_tasks(tasks, ignored=others)
