@@ -213,10 +213,10 @@ def python_comments(source: str) -> Iterator[Comment]:
 
 
 def comments(rows: Iterable[Comment]) -> Iterator[Finding]:
-    """Check comments; those on consecutive lines are one text unless only one of them follows code."""
+    """Check comments; those on consecutive lines are one text unless they follow code."""
     block: list[Comment] = []
     for comment in [*rows, (-1, "", True)]:
-        if block and (comment[0] != block[-1][0] + 1 or comment[2] != block[0][2]):
+        if block and (comment[0] != block[-1][0] + 1 or not comment[2] or not block[0][2]):
             yield from prose("\n".join(text for _, text, _ in block), block[0][0])
             block = []
         block.append(comment)

@@ -123,7 +123,7 @@ def test_a_listing_prunes_what_is_gone_and_keeps_what_is_newer():
     owner = training_job()
     old = child("Job", "old", owner)
     mirror.put(JOB, old)
-    before = mirror.known(JOB, "team-a")
+    before = mirror.versions(JOB, "team-a")
     mirror.put(JOB, child("Job", "new", owner))
     assert mirror.prune(JOB, set(), 100, before) == [old]
     assert [c["metadata"]["name"] for c in mirror.children(Key("TrainingJob", "team-a", "churn"))] == ["new"]
@@ -133,7 +133,7 @@ def test_a_listing_from_the_past_does_not_take_away_what_it_is_too_old_to_have()
     """Made after the moment that the listing is of, and known before it was asked for: it is there."""
     mirror = Mirror()
     mirror.put(TRAINING_JOB, live(9))
-    before = mirror.known(TRAINING_JOB, None)
+    before = mirror.versions(TRAINING_JOB, None)
     assert mirror.prune(TRAINING_JOB, set(), 8, before) == []
     assert len(mirror.prune(TRAINING_JOB, set(), 9, before)) == 1
 
@@ -142,7 +142,7 @@ def test_what_changed_during_a_listing_stays():
     """A child whose label was put back while the listing without it was under way is newer than the listing."""
     mirror = Mirror()
     mirror.put(TRAINING_JOB, live(5))
-    before = mirror.known(TRAINING_JOB, None)
+    before = mirror.versions(TRAINING_JOB, None)
     mirror.put(TRAINING_JOB, live(6))
     assert mirror.prune(TRAINING_JOB, set(), 100, before) == []
 
@@ -226,7 +226,7 @@ def test_an_object_made_anew_during_a_listing_stays():
     """The listing that lacks it was taken between the old object's end and the new one's beginning."""
     mirror = Mirror()
     mirror.put(TRAINING_JOB, live(5))
-    before = mirror.known(TRAINING_JOB, None)
+    before = mirror.versions(TRAINING_JOB, None)
     mirror.drop(TRAINING_JOB, live(6))
     mirror.put(TRAINING_JOB, live(8, uid="a new one"))
     assert mirror.prune(TRAINING_JOB, set(), 100, before) == []

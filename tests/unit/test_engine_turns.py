@@ -206,7 +206,7 @@ async def test_a_child_whose_event_is_late_is_made_once(engine):
         await engine._reconciler._apply(key, wanted, next(iter(known), None))
 
     assert client.made == ["Service"]
-    assert engine._mirror.known(SERVICE, owner.namespace).keys() == {(owner.namespace, owner.name)}
+    assert engine._mirror.versions(SERVICE, owner.namespace).keys() == {(owner.namespace, owner.name)}
 
 
 def rung(engine: Engine, manifest: Manifest, resource: Resource) -> set[str]:

@@ -203,7 +203,7 @@ class Engine:
         self._leading = True
         self.reports.clear()  # of an earlier lead: the status knows newer ones by now
         for kind in self._kinds.values():
-            for namespace, name in self._mirror.known(kind.resource, None):
+            for namespace, name in self._mirror.versions(kind.resource, None):
                 self.queue.add(Key(kind.name, namespace, name))
         workers = [asyncio.create_task(self._work()) for _ in range(WORKERS)]
         try:
@@ -229,7 +229,7 @@ class Engine:
         refused = []
         for resource, selector in self.watched.items():
             for namespace in self._namespaces:
-                before = self._mirror.known(resource, namespace)
+                before = self._mirror.versions(resource, namespace)
                 self._tried = time.monotonic()
                 try:
                     listed = await self._take_in_all(resource, namespace, selector)
@@ -330,27 +330,27 @@ class Engine:
         RECONCILE_SECONDS.labels(kind=key.kind).observe(time.monotonic() - started)
 
     async def _report_error(self, key: Key, reason: str, message: str) -> None:
-        """Say in the object itself that its pass failed; a failure to do even that is only logged."""
+        """Set the condition Reconciled of an object whose pass failed; a failure of that write is only logged."""
         manifest = self._mirror.get(key)
         if manifest is None:
             return
         status = manifest.get("status") or {}
         old = [c for c in status.get("conditions") or [] if c.get("type") != "Reconciled"]
         generation = int(manifest["metadata"].get("generation", 0))
-        told = merge(
+        merged = merge(
             status.get("conditions") or [],
             [Condition("Reconciled", False, reason, message)],
             generation,
             datetime.now(UTC),
         )
-        if told[0] in (status.get("conditions") or []):
+        if merged[0] in (status.get("conditions") or []):
             return
         resource = self._kinds[key.kind].resource
         try:
-            answer = await write_status(self._client, resource, manifest, {**status, "conditions": [*old, *told]})
+            answer = await write_status(self._client, resource, manifest, {**status, "conditions": [*old, *merged]})
             self.take_in(resource, answer, key)
         except NotLeading:
-            return  # whoever leads next makes the pass again, and finds out the same
+            return  # the next leader repeats the pass, with the same result
         except ApiError as error:  # its namespace ends, say
             log.warning("%s: its status cannot be written: %s", key, error)
         except Exception:
@@ -360,8 +360,8 @@ class Engine:
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
     """Cancel these tasks, and return when all have ended.
 
-    More than once if need be: aiohttp takes a cancellation for its own where a request times out at that moment, and
-    requests of a leader do so just when the Lease is lost.
+    Several times if needed: aiohttp takes a cancellation for its own if a request times out at that moment. Requests of
+    a leader do so just when the Lease is lost.
     """
     while left := [task for task in tasks if not task.done()]:
         for task in left:

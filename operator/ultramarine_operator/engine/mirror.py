@@ -167,31 +167,31 @@ class Mirror:
         """Drop the memory of uids that were deleted before the last relist: nothing older is still under way."""
         self._gone_before, self._gone = self._gone, {}
 
-    def known(self, resource: Resource, namespace: str | None) -> dict[Name, tuple[str, int]]:
-        """Uid and version of all copy objects of a type, in one namespace or in all."""
-        copy = self._objects[resource.kind].items()
-        return {name: (found.uid, found.version) for name, found in copy if namespace in (None, name[0])}
+    def versions(self, resource: Resource, namespace: str | None) -> dict[Name, tuple[str, int]]:
+        """Return uid and version of all objects of a type, in one namespace or in all."""
+        copies = self._objects[resource.kind].items()
+        return {name: (copy.uid, copy.version) for name, copy in copies if namespace in (None, name[0])}
 
     def states(self, resource: Resource) -> Iterator[str]:
         """Yield the state of each object of a kind."""
-        return (found.state for found in self._objects[resource.kind].values())
+        return (copy.state for copy in self._objects[resource.kind].values())
 
     def get(self, key: Key) -> Manifest | None:
-        """One object of one of our kinds."""
-        found = self._objects[key.kind].get((key.namespace, key.name))
-        return found.manifest if found is not None else None
+        """Return one object; None if it does not exist."""
+        copy = self._objects[key.kind].get((key.namespace, key.name))
+        return copy.manifest if copy is not None else None
 
     def children(self, key: Key, *kinds: str) -> tuple[Manifest, ...]:
         """Return all children of an object, or those of some kinds; of custom resources that have ended the outline.
 
         A sweep can have a thousand jobs that have ended.
         """
-        copy = self._children.get(key, ())
-        found = []
-        for kind, name in copy if not kinds else ((kind, name) for kind, name in copy if kind in kinds):
-            entry = self._objects[kind][key.namespace, name]
-            found.append(entry.outline(kind, key.namespace, name) if entry.state in ENDED else entry.manifest)
-        return tuple(found)
+        children = []
+        for kind, name in self._children.get(key, ()):
+            if not kinds or kind in kinds:
+                copy = self._objects[kind][key.namespace, name]
+                children.append(copy.outline(kind, key.namespace, name) if copy.state in ENDED else copy.manifest)
+        return tuple(children)
 
     def about(self, resource: Resource, namespace: str, topics: Iterable[str]) -> set[str]:
         """Return the names of a kind's objects that share one of these topics; ANY is shared by all."""

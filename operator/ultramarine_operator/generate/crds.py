@@ -49,19 +49,19 @@ def _structural(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
                 out[name] = value
     if isinstance(out.get("additionalProperties"), bool):
         del out["additionalProperties"]
-    # Only a default that says something is written into people's objects: null and empty ones are the field's absence.
+    # Only a default that is not empty is written into users' objects: null and empty ones equal an absent field.
     if _is_empty(out.get("default")):
         out.pop("default", None)
     elif isinstance(out["default"], dict):
         out["default"] = {name: value for name, value in out["default"].items() if not _is_empty(value)}
     if out.pop("x-ultramarine-defaults-unwritten", False):
         out = _with_defaults_in_words(out)
-    if said := out.pop("x-ultramarine-says", ""):
+    if sentence := out.pop("x-ultramarine-says", ""):
         # A refusal by a pattern shows the expression, a refusal by a rule its message.
         rule = f"self.matches(r'{out.pop('pattern')}')"
         if out.get("x-kubernetes-int-or-string"):
             rule = f"type(self) != string || {rule}"
-        out.setdefault(RULES, []).insert(0, {"rule": rule, "message": said})
+        out.setdefault(RULES, []).insert(0, {"rule": rule, "message": sentence})
     fixed = [key for key, child in (node.get("properties") or {}).items() if child.get("x-ultramarine-immutable")]
     for key in fixed:
         now, before = f"self.{key}", f"oldSelf.{key}"
@@ -98,7 +98,7 @@ def _with_defaults_in_words(node: Any) -> Any:
 
 
 def _without_defaults(node: Any) -> Any:
-    """A status has no defaults: what the server filled in would differ from what the operator wrote, for ever."""
+    """A status has no defaults: what the server filled in would differ from what the operator wrote, forever."""
     if isinstance(node, dict):
         return {
             key: _without_defaults(value) for key, value in node.items() if key != "default" or isinstance(value, dict)
@@ -113,7 +113,7 @@ def crd(kind: Kind) -> dict[str, Any]:
     if "required" not in spec:
         # Server-side apply makes null of a spec whose last field was taken away (kubernetes/kubernetes#135841).
         spec["default"] = {}
-    # Without any status kstatus (Flux, Helm) would take an object that nobody has looked at yet for done.
+    # Without any status kstatus (Flux, Helm) would take a new object for done.
     unseen: dict[str, Any] = {"observedGeneration": NOT_OBSERVED}
     if READY in kind.columns:  # which is never blank then
         unseen["conditions"] = [UNSEEN]

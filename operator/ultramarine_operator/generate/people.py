@@ -1,4 +1,4 @@
-"""The roles for people: ClusterRoles that follow from the kinds, and the policy that keeps approval to its holders.
+"""Roles for users: ClusterRoles that follow from the kinds, and the policy that limits approval to its holders.
 
 None of them is bound to anyone here. `view`, `edit` and `admin` of Kubernetes take their rules up by label.
 """

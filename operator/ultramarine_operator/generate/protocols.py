@@ -23,7 +23,7 @@ def modules() -> dict[Path, str]:
         for path in sorted(Path(made).iterdir()):
             text = path.read_text()
             if path.suffix == ".py":
-                # The default pool takes each name once in a process, and other people's clients of the same protocol
+                # The default pool takes each name once in a process, and users' clients of the same protocol
                 # bring the same names: a model whose code imports one could not be served.
                 if text.count(_SHARED_POOL) != 1:
                     raise ValueError(f"{path.name} must have {_SHARED_POOL} once; protoc writes something new")

@@ -36,16 +36,14 @@ def feature_rules() -> dict[str, list[dict[str, Any]]]:
 
 
 def _verbs(kinds: Iterable[Kind]) -> dict[Resource, set[str]]:
-    """What the operator does with each type."""
+    """Return the verbs that the operator uses on each type."""
     verbs: dict[Resource, set[str]] = {}
     for kind in kinds:
-        verbs.setdefault(kind.resource, set()).update(("list", "watch"))
-        for related in (*kind.related,):
-            verbs.setdefault(related, set()).update(("list", "watch"))
+        for watched in (kind.resource, *kind.related, *kind.children):
+            verbs.setdefault(watched, set()).update(("list", "watch"))
         for child in kind.children:
-            verbs.setdefault(child, set()).update(("list", "watch"))
             if child.kind != "Pod":  # pods belong to Jobs and Deployments: we only look at them
-                # A new one is created; one that somebody made or changed is looked at, and set right by an apply.
+                # A new one is created; one that another client made or changed is read, and corrected by an apply.
                 verbs[child].update(("get", "create", "patch"))
         for made in kind.creates:
             verbs.setdefault(made, set()).add("create")
