@@ -132,7 +132,7 @@ class JobView:
     @classmethod
     def find(cls, owner: Obj[Any], name: str, seen: Seen) -> JobView | None:
         """Return the owner's Job of that name; None if it is absent or another object controls it."""
-        manifest = seen.one(JOB.kind, name)
+        manifest = seen.child(JOB.kind, name)
         if manifest is None or controller_uid(manifest) != owner.uid:
             return None
         return cls.of(manifest, seen)

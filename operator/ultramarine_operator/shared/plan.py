@@ -133,7 +133,7 @@ class Seen:
         """Return the children of that kind, by name."""
         return sorted((c for c in self.children if c["kind"] == kind), key=lambda c: str(c["metadata"]["name"]))
 
-    def one(self, kind: str, name: str) -> Manifest | None:
+    def child(self, kind: str, name: str) -> Manifest | None:
         """Return the child of that kind and name; None if it does not exist."""
         return next((c for c in self.children if c["kind"] == kind and c["metadata"]["name"] == name), None)
 

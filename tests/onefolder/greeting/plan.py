@@ -14,7 +14,7 @@ from .schema import GreetingSpec
 def plan(greeting: Obj[GreetingSpec], seen: Seen, now: datetime) -> Plan:
     """Apply the ConfigMap, and say Ready when it is there."""
     text = greeting.spec.text.upper() if greeting.spec.tone == "loud" else greeting.spec.text
-    ready = seen.one("ConfigMap", greeting.name) is not None
+    ready = seen.child("ConfigMap", greeting.name) is not None
     if ready:
         conditions: tuple[Condition, ...] = (Condition("Ready", True, "TextStored", "the ConfigMap has the text"),)
     else:

@@ -87,7 +87,7 @@ def _entry(resolved: Resolved) -> CatalogueEntry:
 
 def _current_catalogue(endpoint: Endpoint, deployment: str, seen: Seen) -> dict[str, CatalogueEntry]:
     """Read the live catalogue; empty if it does not exist or cannot be read."""
-    config_map = seen.one("ConfigMap", catalogue_name(endpoint, deployment))
+    config_map = seen.child("ConfigMap", catalogue_name(endpoint, deployment))
     if config_map is None or controller_uid(config_map) != endpoint.uid:
         return {}
     try:
