@@ -21,7 +21,7 @@ from conftest import Platform
 from pods import sampling
 from sights import table
 from swept import Came, Manifest, here, installed, run
-from ultramarine_sweep.trial import SUCCEEDED
+from ultramarine_sweep.state.trial import SUCCEEDED
 
 EPOCHS = 27
 SPACE: Manifest = {

@@ -24,7 +24,7 @@ from pinned import free_port, memory
 from sights import table
 from ultramarine_cluster.paths import REPOSITORY
 from ultramarine_contract.sweep_records import SweepTask
-from ultramarine_trainer.leases import Connection, Unreachable
+from ultramarine_trainer.trials.connection import Connection, Unreachable
 from unit.conftest import serving_store
 
 TOKEN, MIB = "the-token", 2**20
@@ -37,7 +37,8 @@ COORDINATOR = """
 import os, sys
 from functools import partial
 from pathlib import Path
-from ultramarine_sweep import __main__, sweep
+from ultramarine_sweep import __main__
+from ultramarine_sweep.service import sweep
 base = Path(sys.argv[1])
 places = sweep.Places(base / "log", base / "token", int(sys.argv[2]))
 __main__.run = partial(sweep.run, places=places)

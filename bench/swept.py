@@ -22,9 +22,9 @@ from ultramarine_cluster import cluster, target
 from ultramarine_cluster.paths import REPOSITORY
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import SweepTask
-from ultramarine_sweep import journal
-from ultramarine_sweep.trial import SUCCEEDED, Trial
-from ultramarine_sweep.trials import Trials
+from ultramarine_sweep.state import journal
+from ultramarine_sweep.state.trial import SUCCEEDED, Trial
+from ultramarine_sweep.state.trials import Trials
 
 NAMESPACE = "ultramarine-sweeps"
 WRITES = ("create", "update", "patch", "delete", "deletecollection")

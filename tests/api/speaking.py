@@ -129,7 +129,7 @@ COORDINATOR = """
 import os, sys
 from pathlib import Path
 from ultramarine_sweep.__main__ import _stopper, _suggester
-from ultramarine_sweep.sweep import Parts, Places, run
+from ultramarine_sweep.service.sweep import Parts, Places, run
 base = Path(sys.argv[1])
 sys.exit(run(os.environ, Parts(_suggester, _stopper), Places(base / "log", base / "token", int(sys.argv[2]))))
 """

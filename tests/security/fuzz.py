@@ -111,8 +111,8 @@ def skops_schema(data: bytes) -> None:
 def source_archive(data: bytes) -> None:
     """A tar archive of sources."""
     from ultramarine_contract.training_records import SourceTask
-    from ultramarine_trainer.git import SourceError
-    from ultramarine_trainer.source import prepare
+    from ultramarine_trainer.data.credentials import SourceError
+    from ultramarine_trainer.data.source import prepare
 
     def download(_: str, into: Path) -> list[Any]:
         (into / "a.tar").write_bytes(data)

@@ -25,8 +25,8 @@ from unit.sweeping import TOKEN, Fleet
 POD = """
 import os, sys
 from pathlib import Path
-from ultramarine_trainer.run import Places, run
-from ultramarine_trainer.trialjob import TrialAttempt
+from ultramarine_trainer.attempt.run import Places, run
+from ultramarine_trainer.trials.job import TrialAttempt
 base = Path(sys.argv[1])
 places = Places(source=base / "source", work=base / "work", inputs=base / "inputs", outputs=base / "outputs",
                 checkpoints=base / "checkpoints", termination_log=base / "log", image=base / "image",

@@ -16,10 +16,10 @@ from unit.conftest import free_port
 COORDINATOR = """
 import os, sys
 from pathlib import Path
-from ultramarine_sweep import recording
-from ultramarine_sweep.coordinator import Times
-from ultramarine_sweep.stopping import Stopper
-from ultramarine_sweep.sweep import Parts, Places, run
+from ultramarine_sweep.service import recording
+from ultramarine_sweep.service.coordinator import Times
+from ultramarine_sweep.samplers.stopping import Stopper
+from ultramarine_sweep.service.sweep import Parts, Places, run
 from unit.sweeping import Counting, Threshold
 base = Path(sys.argv[1])
 times = Times(tick=0.1, ending=4.0, goodbye=2.0)
@@ -34,8 +34,8 @@ sys.exit(run(os.environ, Parts(lambda task, known: Counting(task, known), stoppe
 WORKER = """
 import os, sys
 from pathlib import Path
-from ultramarine_trainer.run import Places, run
-from ultramarine_trainer.worker import Worker
+from ultramarine_trainer.attempt.run import Places, run
+from ultramarine_trainer.trials.worker import Worker
 base = Path(sys.argv[1])
 places = Places(source=base / "source", work=base / "work", inputs=base / "inputs", outputs=base / "outputs",
                 checkpoints=base / "checkpoints", termination_log=base / "log", image=base / "image",

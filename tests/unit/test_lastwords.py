@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ultramarine_contract.lastwords import LONGEST, last_words, remedy
-from ultramarine_trainer.lines import Tail
+from ultramarine_trainer.attempt.lines import Tail
 
 XGBOOST = """\
 Traceback (most recent call last):

@@ -21,7 +21,7 @@ from ultramarine_server.errors import BadRequest, LoadError, Problem
 from ultramarine_server.formats.artifact import ModelFile, find_model
 from ultramarine_server.formats.loading import format_module, load
 from ultramarine_server.inference.warmup import warm_up
-from ultramarine_trainer.outputs import format_of
+from ultramarine_trainer.data.outputs import format_of
 
 XGBOOST, LIGHTGBM = b'{"learner":{"attributes":{}', b"tree\nversion=v4\n"
 

@@ -16,17 +16,17 @@ from ultramarine_contract.common import TERMINATION_LIMIT
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import BestTrial, SweepSummary, SweepTask, WantedTrial
 from ultramarine_operator.progress import BODY_LIMIT
-from ultramarine_sweep import journal
-from ultramarine_sweep import trials as trials_module
-from ultramarine_sweep.commits import Commits
-from ultramarine_sweep.coordinator import Coordinator
-from ultramarine_sweep.coordinator import Times as CoordinatorTimes
-from ultramarine_sweep.http import BadRequest, Server
-from ultramarine_sweep.journal import Fenced, Journal
-from ultramarine_sweep.pods import PodCoordinator
-from ultramarine_sweep.recording import Recorder
-from ultramarine_sweep.telling import Teller, Times, last_words
-from ultramarine_trainer.leases import Connection, Refused, Unreachable
+from ultramarine_sweep.service.coordinator import Coordinator
+from ultramarine_sweep.service.coordinator import Times as CoordinatorTimes
+from ultramarine_sweep.service.http import BadRequest, Server
+from ultramarine_sweep.service.pods import PodCoordinator
+from ultramarine_sweep.service.recording import Recorder
+from ultramarine_sweep.service.summary import Teller, Times, last_words
+from ultramarine_sweep.state import journal
+from ultramarine_sweep.state import trials as trials_module
+from ultramarine_sweep.state.commits import Commits
+from ultramarine_sweep.state.journal import Fenced, Journal
+from ultramarine_trainer.trials.connection import Connection, Refused, Unreachable
 from unit.conftest import eventually, free_port
 from unit.sweeping import Counting
 

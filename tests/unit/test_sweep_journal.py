@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ultramarine_contract.storage import Storage
-from ultramarine_sweep import journal
-from ultramarine_sweep.journal import Fenced, Journal, JournalError, Segment
+from ultramarine_sweep.state import journal
+from ultramarine_sweep.state.journal import Fenced, Journal, JournalError, Segment
 from unit.conftest import eventually, serving_store
 
 

@@ -10,14 +10,14 @@ from random import Random
 import pytest
 from ultramarine_contract.searchspace import read_space
 from ultramarine_contract.sweep_records import SweepTask
-from ultramarine_sweep.leaving import Leaving
-from ultramarine_sweep.points import Points
-from ultramarine_sweep.report import files
-from ultramarine_sweep.results import Results
-from ultramarine_sweep.study import STUDY_NAME, study_lines
-from ultramarine_sweep.suggest import suggest
-from ultramarine_sweep.table import TABLE_NAME, table
-from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Trial
+from ultramarine_sweep.report.leaving import Leaving
+from ultramarine_sweep.report.report import files
+from ultramarine_sweep.report.results import Results
+from ultramarine_sweep.report.study import STUDY_NAME, study_lines
+from ultramarine_sweep.report.table import TABLE_NAME, table
+from ultramarine_sweep.samplers.suggest import suggest
+from ultramarine_sweep.state.points import Points
+from ultramarine_sweep.state.trial import FAILED, STOPPED, SUCCEEDED, Trial
 
 SPACE = {"x": {"uniform": {"min": 0, "max": 1}}, "kind": {"choice": ["a", "b", "c"]}}
 TASK = SweepTask("team-a/hpo", "uid", "s3://lake/hpo/", ({"metric": "loss"},), SPACE)
@@ -73,7 +73,7 @@ def test_a_process_that_fails_is_told_of() -> None:
 def test_a_coordinator_that_is_killed_leaves_no_process() -> None:
     """What was begun for a report that nobody draws any more ends by itself."""
     program = (
-        "import os; from ultramarine_sweep.leaving import Leaving, SweepTask; "
+        "import os; from ultramarine_sweep.report.leaving import Leaving, SweepTask; "
         f"Leaving().prepare(SweepTask.from_json({TASK.to_json()!r})); os._exit(9)"
     )
     ran = subprocess.run(

@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 import pytest
 from ultramarine_contract.searchspace import read_space
 from ultramarine_contract.storage import Storage
-from ultramarine_sweep.coordinator import Coordinator, Times
-from ultramarine_sweep.journal import Journal
-from ultramarine_sweep.recording import Recorder
-from ultramarine_sweep.stopping import Stopper
-from ultramarine_sweep.suggest import Suggester
-from ultramarine_trainer.leases import Connection
+from ultramarine_sweep.samplers.stopping import Stopper
+from ultramarine_sweep.samplers.suggest import Suggester
+from ultramarine_sweep.service.coordinator import Coordinator, Times
+from ultramarine_sweep.service.recording import Recorder
+from ultramarine_sweep.state.journal import Journal
+from ultramarine_trainer.trials.connection import Connection
 from unit.sweeping import task_of
 
 SPACE = {

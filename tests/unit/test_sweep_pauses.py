@@ -14,17 +14,17 @@ from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import SweepTask
 from ultramarine_contract.training_records import CheckpointTask
-from ultramarine_sweep import journal
-from ultramarine_sweep.coordinator import Coordinator
-from ultramarine_sweep.journal import Journal, Record
-from ultramarine_sweep.recording import Recorder
-from ultramarine_sweep.stopping import Stopper
-from ultramarine_sweep.trial import POLL, Ask, Finished, Lease, Trial, Wait
-from ultramarine_sweep.trials import SILENCE, Trials
-from ultramarine_trainer.leases import Connection
-from ultramarine_trainer.pauses import Pauses
-from ultramarine_trainer.trial import Ears
-from ultramarine_trainer.trial import Trial as Given
+from ultramarine_sweep.samplers.stopping import Stopper
+from ultramarine_sweep.service.coordinator import Coordinator
+from ultramarine_sweep.service.recording import Recorder
+from ultramarine_sweep.state import journal
+from ultramarine_sweep.state.journal import Journal, Record
+from ultramarine_sweep.state.trial import POLL, Ask, Finished, Lease, Trial, Wait
+from ultramarine_sweep.state.trials import SILENCE, Trials
+from ultramarine_trainer.trials.connection import Connection
+from ultramarine_trainer.trials.trial import Ears
+from ultramarine_trainer.trials.trial import Trial as Given
+from ultramarine_trainer.trials.worker import Pauses
 from unit.conftest import eventually
 from unit.sweeping import Counting, Fleet, task_of
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import TerminationRecord
-from ultramarine_sweep import journal
-from ultramarine_sweep.trial import Trial
-from ultramarine_sweep.trials import Trials
-from ultramarine_trainer.leases import Connection, Refused
+from ultramarine_sweep.state import journal
+from ultramarine_sweep.state.trial import Trial
+from ultramarine_sweep.state.trials import Trials
+from ultramarine_trainer.trials.connection import Connection, Refused
 from unit.conftest import eventually
 from unit.sweep_pods import Pods
 from unit.sweeping import TOKEN, Fleet, task_of

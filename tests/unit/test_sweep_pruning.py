@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import SweepSummary
-from ultramarine_sweep import journal
-from ultramarine_sweep.pruning import prune
+from ultramarine_sweep.service.sweep import prune
+from ultramarine_sweep.state import journal
 from unit.sweeping import Fleet
 
 

@@ -12,9 +12,9 @@ import pytest
 from msgspec import structs
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.sweep_records import BestTrial, SweepSummary
-from ultramarine_sweep.points import Points
-from ultramarine_sweep.recording import Recorder, Times
-from ultramarine_sweep.trial import FAILED, STOPPED, SUCCEEDED, Trial
+from ultramarine_sweep.service.recording import Recorder, Times
+from ultramarine_sweep.state.points import Points
+from ultramarine_sweep.state.trial import FAILED, STOPPED, SUCCEEDED, Trial
 from unit.conftest import eventually, free_port
 from unit.sweeping import Fleet, task_of
 from unit.tracking import Tracking

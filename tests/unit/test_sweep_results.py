@@ -22,18 +22,18 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.trial import TrialState
 from pyarrow import parquet
 from ultramarine_contract.searchspace import read_space
-from ultramarine_sweep.dominance import elite, front
-from ultramarine_sweep.history import FAILED, STOPPED, SUCCEEDED, Trial
-from ultramarine_sweep.pictures import captions, pictures, png, svg
-from ultramarine_sweep.points import Points
-from ultramarine_sweep.reasons import KINDS, OTHERS, SHOWN, Reasons
-from ultramarine_sweep.report import files, report
-from ultramarine_sweep.results import Results
-from ultramarine_sweep.study import as_study, study_lines
-from ultramarine_sweep.suggest import suggest
-from ultramarine_sweep.table import table
-from ultramarine_sweep.trial import Trial as Own
-from ultramarine_sweep.trialpictures import BEST_CURVES, CURVES, chosen_curves
+from ultramarine_sweep.report.pictures import captions, pictures, png, svg
+from ultramarine_sweep.report.report import files, report
+from ultramarine_sweep.report.results import Results
+from ultramarine_sweep.report.study import as_study, study_lines
+from ultramarine_sweep.report.table import table
+from ultramarine_sweep.report.trialpictures import BEST_CURVES, CURVES, chosen_curves
+from ultramarine_sweep.samplers.dominance import elite, front
+from ultramarine_sweep.samplers.history import FAILED, STOPPED, SUCCEEDED, Trial
+from ultramarine_sweep.samplers.suggest import suggest
+from ultramarine_sweep.state.ends import KINDS, OTHERS, SHOWN, Reasons
+from ultramarine_sweep.state.points import Points
+from ultramarine_sweep.state.trial import Trial as Own
 from unit.sweep_spaces import search_spaces
 
 LOSS = [{"metric": "loss", "goal": "minimize"}]
@@ -544,7 +544,7 @@ def test_matplotlib_is_imported_for_pictures_only() -> None:
     path = [entry for entry in sys.path if entry]
     program = (
         f"import sys; sys.path[:0] = {path!r}\n"
-        "import ultramarine_sweep.results, ultramarine_sweep.study, ultramarine_sweep.stopping\n"
+        "import ultramarine_sweep.report.results, ultramarine_sweep.report.study, ultramarine_sweep.samplers.stopping\n"
         "print('matplotlib' in sys.modules, 'sklearn' in sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ultramarine_contract.errors import InvalidSpec
-from ultramarine_sweep.stopping import Hyperband, Stopper, last_rung
+from ultramarine_sweep.samplers.stopping import Hyperband, Stopper, last_rung
 
 LOSS = {"metric": "loss", "goal": "minimize"}
 ACCURACY = {"metric": "accuracy", "goal": "maximize"}

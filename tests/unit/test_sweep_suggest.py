@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from ultramarine_contract.searchgrid import ALGORITHMS, SINGLE_OBJECTIVE, Grid
 from ultramarine_contract.searchspace import read_space
 from ultramarine_contract.sweep_records import fill
-from ultramarine_sweep.history import FAILED, STOPPED, SUCCEEDED, History, Trial, adopt
-from ultramarine_sweep.suggest import Suggester, suggest
+from ultramarine_sweep.samplers.history import FAILED, STOPPED, SUCCEEDED, History, Trial, adopt
+from ultramarine_sweep.samplers.suggest import Suggester, suggest
 from unit.sweep_spaces import search_spaces
 
 LOSS = [{"metric": "loss", "goal": "minimize"}]
@@ -605,7 +605,7 @@ def test_nothing_heavy_is_imported_for_what_does_not_need_it() -> None:
     path = [entry for entry in sys.path if entry]
     program = (
         f"import sys; sys.path[:0] = {path!r}\n"
-        "from ultramarine_sweep import suggest\n"
+        "from ultramarine_sweep.samplers import suggest\n"
         "print(*{'optuna', 'scipy', 'sklearn', 'matplotlib', 'numpy'} & {*sys.modules})\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.sweep_records import SweepTask
-from ultramarine_sweep.bests import Bests, Objective
-from ultramarine_sweep.ends import End
-from ultramarine_sweep.journal import Record
-from ultramarine_sweep.points import KEPT_LIMIT, LIVE_LIMIT, Points
-from ultramarine_sweep.stopping import Stopper
-from ultramarine_sweep.trial import Ask, Done, Finished, Lease, Wait
-from ultramarine_sweep.trials import LOSSES, SILENCE, Trials
+from ultramarine_sweep.samplers.stopping import Stopper
+from ultramarine_sweep.state.bests import Bests, Objective
+from ultramarine_sweep.state.ends import End
+from ultramarine_sweep.state.journal import Record
+from ultramarine_sweep.state.points import KEPT_LIMIT, LIVE_LIMIT, Points
+from ultramarine_sweep.state.trial import Ask, Done, Finished, Lease, Wait
+from ultramarine_sweep.state.trials import LOSSES, SILENCE, Trials
 from unit.sweeping import Threshold
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from ultramarine_contract.storage import Storage
-from ultramarine_sweep.trial import POLL
-from ultramarine_trainer.leases import Connection, Unreachable
+from ultramarine_sweep.state.trial import POLL
+from ultramarine_trainer.trials.connection import Connection, Unreachable
 from unit.conftest import eventually
 from unit.sweeping import TOKEN, Fleet
 

@@ -13,11 +13,11 @@ from ultramarine_contract.common import EXIT_TRY_AGAIN, STREAM_PORT, TERMINATION
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import SweepSummary, fill
 from ultramarine_contract.training_records import TerminationRecord
-from ultramarine_sweep import journal
-from ultramarine_sweep.sweep import CRASHES
-from ultramarine_sweep.trial import Trial
-from ultramarine_sweep.trials import Trials
-from ultramarine_trainer.trial import Ears
+from ultramarine_sweep.service.sweep import CRASHES
+from ultramarine_sweep.state import journal
+from ultramarine_sweep.state.trial import Trial
+from ultramarine_sweep.state.trials import Trials
+from ultramarine_trainer.trials.trial import Ears
 from unit.conftest import eventually, serving_store
 from unit.sweeping import Fleet, task_of
 

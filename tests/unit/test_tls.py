@@ -29,10 +29,11 @@ from ultramarine_contract.storage import Storage
 from ultramarine_contract.tls import expires, server_context
 from ultramarine_operator import __main__ as operator
 from ultramarine_operator.outside import gateway
-from ultramarine_sweep.http import Server
-from ultramarine_trainer import leases, progress
-from ultramarine_trainer.leases import Connection, Unreachable
-from ultramarine_trainer.progress import resolved_image
+from ultramarine_sweep.service.http import Server
+from ultramarine_trainer.progress import reporter as progress
+from ultramarine_trainer.progress.reporter import resolved_image
+from ultramarine_trainer.trials import connection as leases
+from ultramarine_trainer.trials.connection import Connection, Unreachable
 from unit.conftest import eventually, serving_store
 
 

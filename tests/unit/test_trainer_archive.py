@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Storage
-from ultramarine_trainer.archive import Archive, Limits
+from ultramarine_trainer.progress.archive import Archive, Limits
 from unit.conftest import eventually, serving_store
 
 AT_THE_END = Limits(first_send=600, first_pause=0.05, longest_pause=0.1)

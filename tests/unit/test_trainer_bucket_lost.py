@@ -24,7 +24,9 @@ PATIENCE = 60.0
 PROGRAM = """
 import functools, os, sys
 from pathlib import Path
-from ultramarine_trainer import archive, checkpoints, run
+from ultramarine_trainer.progress import archive
+from ultramarine_trainer.data import checkpoints
+from ultramarine_trainer.attempt import run
 checkpoints.Times = functools.partial(checkpoints.Times, look=0.1, first_pause=0.1, longest_pause=0.2)
 archive.Limits = functools.partial(archive.Limits, first_send=0.1, longest_send=0.2, first_pause=0.1, longest_pause=0.2)
 base = Path(sys.argv[1])

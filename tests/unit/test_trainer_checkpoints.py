@@ -12,7 +12,7 @@ from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import CheckpointRecord, CheckpointTask
-from ultramarine_trainer.checkpoints import Checkpoints, Times
+from ultramarine_trainer.data.checkpoints import Checkpoints, Times
 from unit import conftest
 from unit.conftest import eventually, free_port, serving_store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from ultramarine_trainer.disk import DiskWatch
+from ultramarine_trainer.attempt.resources import DiskWatch
 
 
 def test_a_disk_that_fills_up_is_told_of_once_for_each_level():

@@ -7,8 +7,8 @@ import json
 import pytest
 from ultramarine_contract.common import FRAMEWORK_PORT, FRAMEWORKS
 from ultramarine_contract.training_records import GangTask
-from ultramarine_trainer.frameworks import launch, workers_wait
-from ultramarine_trainer.gang import Epoch
+from ultramarine_trainer.gang.frameworks import launch, workers_wait
+from ultramarine_trainer.gang.member import Epoch
 
 HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
 TRAIN = ("python", "train.py", "--lr", "0.1")

@@ -21,11 +21,11 @@ from typing import Any, TypeVar
 import pytest
 from msgspec import structs
 from ultramarine_contract.training_records import GangTask
-from ultramarine_trainer import rsh
-from ultramarine_trainer.child import Signals
-from ultramarine_trainer.gang import Concluded, Epoch, Gang, GangError
-from ultramarine_trainer.muster import Muster, Times
-from ultramarine_trainer.runner import Failed, Part, Runner
+from ultramarine_trainer.attempt.child import Signals
+from ultramarine_trainer.attempt.runner import Failed, Part, Runner
+from ultramarine_trainer.gang import rsh
+from ultramarine_trainer.gang.member import Concluded, Epoch, Gang, GangError
+from ultramarine_trainer.gang.muster import Muster, Times
 
 T = TypeVar("T")
 JOB = "churn"
@@ -560,7 +560,7 @@ def test_a_line_runs_on_another_node(job: Job, host: str, code: int, exit_code: 
 def test_the_program_itself_asks_the_trainer(job: Job) -> None:
     """As mpirun starts it: a process, the socket's path in its environment."""
     gangs = mpi_job(job)
-    program = "import sys; from ultramarine_trainer.rsh import main; sys.exit(main(sys.argv[1:]))"
+    program = "import sys; from ultramarine_trainer.gang.rsh import main; sys.exit(main(sys.argv[1:]))"
 
     with subprocess.Popen(
         [sys.executable, "-c", program, "churn-1", "hostname"], env=os.environ | {rsh.ENV_SOCKET: str(job.path)}

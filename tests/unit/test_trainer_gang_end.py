@@ -53,7 +53,9 @@ datetime.datetime, time.time = Clock, lambda: true[1]() + wrong()
 
 from ultramarine_contract import common as contract
 contract.GANG_PORT = int(os.environ["PORT"])
-from ultramarine_trainer import checkpoints, gang, run
+from ultramarine_trainer.data import checkpoints
+from ultramarine_trainer.gang import member as gang
+from ultramarine_trainer.attempt import run
 gang.Times = functools.partial(gang.Times, heartbeat=0.2, silence=float(os.environ["SILENCE"]), connect=1.0,
                                retry=0.1, blame=0.3, look=0.2, tell=0.2, tick=0.02)
 checkpoints.Times = functools.partial(checkpoints.Times, look=0.1, first_pause=0.1)

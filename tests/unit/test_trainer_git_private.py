@@ -25,9 +25,10 @@ from ports import free_port
 from ultramarine_contract import common as contract
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import SourceRecord, SourceTask, TrainingTask
-from ultramarine_trainer.fetching import fetch
-from ultramarine_trainer.git import SourceError, check_out
-from ultramarine_trainer.source import prepare
+from ultramarine_trainer.data.credentials import SourceError
+from ultramarine_trainer.data.fetching import fetch
+from ultramarine_trainer.data.git import check_out
+from ultramarine_trainer.data.source import prepare
 
 Serve = Callable[..., GitServer]
 TOKEN = "s3cr3t-token"
@@ -302,7 +303,7 @@ def test_the_init_container_ends_well_and_leaves_a_record(serve: Serve, tmp_path
     program = (
         "import sys; from pathlib import Path; from ultramarine_contract import common as contract\n"
         "contract.CREDENTIALS_DIR, contract.SOURCE_DIR = sys.argv[1:]\n"
-        "from ultramarine_trainer.fetching import main; main()"
+        "from ultramarine_trainer.data.fetching import main; main()"
     )
     made = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "none"), str(tmp_path)],

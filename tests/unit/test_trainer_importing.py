@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
-from ultramarine_trainer import importing
-from ultramarine_trainer.metrics import metrics_in
-from ultramarine_trainer.outputs import format_of
+from ultramarine_trainer.data.outputs import format_of
+from ultramarine_trainer.progress.metrics import metrics_in
+from ultramarine_trainer.tracking import importing
 
 FILES = {"MLmodel": b"flavors: {}\n", "model.skops": b"weights" * 1000, "data/deep er/rows.csv": b"1,2\n", "empty": b""}
 ROOT = "1/models/m-1/artifacts"

@@ -20,7 +20,7 @@ from ultramarine_contract import common as contract
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import CheckpointTask, SourceTask, TrainingContext, TrainingTask
-from ultramarine_trainer.keys import ACCESS, SECRET, narrowed
+from ultramarine_trainer.attempt.keys import ACCESS, SECRET, narrowed
 from unit.conftest import serving_store
 
 LAKE = "s3://ultramarine"
@@ -193,12 +193,12 @@ def test_nothing_of_the_namespaces_key_is_left_in_the_process(tmp_path: Path) ->
     """The program starts anew in the same process, with the same arguments, so /proc does not tell the key."""
     script = tmp_path / "main.py"
     script.write_text(
-        "import sys, ultramarine_trainer.run\n"
+        "import sys, ultramarine_trainer.attempt.run\n"
         "from ultramarine_trainer.__main__ import main\n"
         "def run(command, environment, **_):\n"
         "    print(command, open('/proc/self/environ').read())\n"
         "    return 7\n"
-        "ultramarine_trainer.run.run = run\n"
+        "ultramarine_trainer.attempt.run.run = run\n"
         "sys.exit(main())\n"
     )
     given = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": os.environ["PATH"], **environment()}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from ultramarine_contract.storage import Storage
-from ultramarine_trainer.mlflow import MlflowRun, Times
+from ultramarine_trainer.tracking.run import MlflowRun, Times
 from unit.test_trainer_run import Pod
 
 UID = "11111111-2222-3333-4444-555555555555"

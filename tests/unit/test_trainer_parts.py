@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from ultramarine_contract.common import METRIC_LIMIT, TERMINATION_LIMIT, OutputRecord
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.training_records import TerminationRecord
-from ultramarine_trainer.child import environment_for_command
-from ultramarine_trainer.lines import LINE_LIMIT, TAIL_LIMIT, LineCutter, Tail
-from ultramarine_trainer.metrics import UNREAD, LatestMetrics, metrics_in
-from ultramarine_trainer.outputs import empty, format_of, untrusted_types
-from ultramarine_trainer.source import copy_source
+from ultramarine_trainer.attempt.child import environment_for_command
+from ultramarine_trainer.attempt.lines import LINE_LIMIT, TAIL_LIMIT, LineCutter, Tail
+from ultramarine_trainer.data.outputs import empty, format_of, untrusted_types
+from ultramarine_trainer.data.source import copy_source
+from ultramarine_trainer.progress.metrics import UNREAD, LatestMetrics, metrics_in
 
 
 def lines_of(*chunks: bytes) -> list[str]:

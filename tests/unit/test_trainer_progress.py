@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from ultramarine_contract.common import METRIC_LIMIT
 from ultramarine_contract.training_records import CheckpointRecord, Progress
 from ultramarine_operator.progress import _read_progress
-from ultramarine_trainer import kubeflow
-from ultramarine_trainer.kubeflow import KubeflowServer, progress_of
-from ultramarine_trainer.progress import Reporter, Times, resolved_image
+from ultramarine_trainer.progress import kubeflow
+from ultramarine_trainer.progress.kubeflow import KubeflowServer, progress_of
+from ultramarine_trainer.progress.reporter import Reporter, Times, resolved_image
 
 QUICK = Times(look=0.01, between=0.05, post=1.0, first_pause=0.02, longest_pause=0.1, patience=0.3, end=2.0)
 SAVED = CheckpointRecord("s3://lake/a/checkpoints/1/", "sha256:1", "2030-01-01T12:00:00Z", step=3)
@@ -202,7 +202,7 @@ def test_any_line_can_be_heard(tmp_path_factory, line):
 def test_the_end_comes_from_the_rate_of_the_steps(tmp_path, monkeypatch):
     """Ten steps a second leave ten seconds for a hundred; a step back begins a new measurement."""
     now = 1000.0
-    monkeypatch.setattr("ultramarine_trainer.progress.time.monotonic", lambda: now)
+    monkeypatch.setattr("ultramarine_trainer.progress.reporter.time.monotonic", lambda: now)
     reporter = Command(tmp_path, "").reporter
     reporter.hear("step=0 total_steps=1000")
     assert reporter._eta(now) == -1

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import SourceTask
-from ultramarine_trainer.lines import Tail
-from ultramarine_trainer.repeats import QUICK, Repeats
-from ultramarine_trainer.runner import Failed
+from ultramarine_trainer.attempt.lines import Tail
+from ultramarine_trainer.attempt.repeats import QUICK, Repeats
+from ultramarine_trainer.attempt.runner import Failed
 from unit.test_trainer_run import Pod
 
 MISSING = "echo \"ModuleNotFoundError: No module named 'nosuch'\" >&2; exit 1"

@@ -17,8 +17,8 @@ import pytest
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import TerminationRecord
-from ultramarine_trainer import series as module
-from ultramarine_trainer.series import Limits, Series
+from ultramarine_trainer.progress import series as module
+from ultramarine_trainer.progress.series import Limits, Series
 from unit.conftest import eventually, serving_store
 from unit.test_trainer_run import Pod as Container
 
@@ -121,8 +121,8 @@ def test_pyarrow_is_imported_for_values_only() -> None:
     program = f"""
 import sys, time
 sys.path[:0] = {sys.path!r}
-import ultramarine_trainer.run
-from ultramarine_trainer.series import Series
+import ultramarine_trainer.attempt.run
+from ultramarine_trainer.progress.series import Series
 class Storage:
     def write(self, uri, data): pass
 series = Series(Storage(), "s3://bucket/key", print)

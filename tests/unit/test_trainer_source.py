@@ -24,8 +24,9 @@ from dulwich.web import HTTPGitApplication, WSGIRequestHandlerLogger, WSGIServer
 from ultramarine_contract import meta
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import SourceRecord, SourceTask
-from ultramarine_trainer.git import SourceError, _commit_of
-from ultramarine_trainer.source import prepare
+from ultramarine_trainer.data.credentials import SourceError
+from ultramarine_trainer.data.git import _commit_of
+from ultramarine_trainer.data.source import prepare
 
 AUTHOR = b"Ada <ada@example.com>"
 
@@ -249,7 +250,7 @@ def test_an_archive_that_unpacks_into_too_much_is_refused(
     fetched: Any, storage: Storage, bucket: str, monkeypatch: Any
 ) -> None:
     """A small archive of something huge is stopped before it fills the disk."""
-    monkeypatch.setattr("ultramarine_trainer.source.ARCHIVE_LIMIT", 2**20)
+    monkeypatch.setattr("ultramarine_trainer.data.source.ARCHIVE_LIMIT", 2**20)
     storage.write(uri := f"s3://{bucket}/bomb.tar.gz", archive((tarfile.TarInfo("zeros"), bytes(2**21))))
     with pytest.raises(SourceError, match="holds more than"):
         fetched(uri=uri)

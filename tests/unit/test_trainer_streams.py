@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from ultramarine_contract.storage import Storage
-from ultramarine_trainer.streams import StreamServer
+from ultramarine_trainer.data.inputs import StreamServer
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from ultramarine_operator.engine.accounting import MAX_SERIES, OTHERS, Accountin
 from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.shared import usage
 from ultramarine_operator.shared.conditions import timestamp
-from ultramarine_trainer import cgroup
+from ultramarine_trainer.attempt import resources as cgroup
 
 NOON = datetime(2027, 3, 14, 12, tzinfo=UTC)
 HALF = {"cpu": "500m", "memory": "2Gi", "nvidia.com/gpu": 1}

@@ -11,11 +11,11 @@ from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.searchspace import read_space
 from ultramarine_contract.sweep_records import SweepTask
 
-from ultramarine_sweep import stopping, suggest
-from ultramarine_sweep.history import adopt
-from ultramarine_sweep.leaving import Leaving
-from ultramarine_sweep.sweep import Parts, run, say
-from ultramarine_sweep.trial import Known, Stopper, Suggester
+from ultramarine_sweep.report.leaving import Leaving
+from ultramarine_sweep.samplers import stopping, suggest
+from ultramarine_sweep.samplers.history import adopt
+from ultramarine_sweep.service.sweep import Parts, run, say
+from ultramarine_sweep.state.trial import Known, Stopper, Suggester
 
 _TOLD = 10  # of the reasons why trials of other sweeps are left out
 

@@ -7,7 +7,7 @@ import sys
 
 from ultramarine_contract.common import ENV_SWEEP, ENV_TRIAL
 
-from ultramarine_trainer.keys import narrowed
+from ultramarine_trainer.attempt.keys import narrowed
 
 
 def main() -> int:
@@ -16,9 +16,9 @@ def main() -> int:
     if environment is not None:
         # The same program anew in the same process: what /proc tells of it has nothing of the namespace's keys.
         os.execve(sys.executable, sys.orig_argv, environment)
-    from ultramarine_trainer.run import Attempt, run  # Only now, since all of it would be imported twice.
-    from ultramarine_trainer.trialjob import TrialAttempt
-    from ultramarine_trainer.worker import Worker
+    from ultramarine_trainer.attempt.run import Attempt, run  # Only now, since all of it would be imported twice.
+    from ultramarine_trainer.trials.job import TrialAttempt
+    from ultramarine_trainer.trials.worker import Worker
 
     made = {ENV_SWEEP: Worker, ENV_TRIAL: TrialAttempt}
     return run(sys.argv[1:], os.environ, make=next((made[name] for name in made if os.environ.get(name)), Attempt))

@@ -1,0 +1,1 @@
+"""Results of a finished sweep: tables, pictures and the report."""

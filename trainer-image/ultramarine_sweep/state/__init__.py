@@ -1,0 +1,1 @@
+"""State of a sweep: its journal, its trials, and its end."""

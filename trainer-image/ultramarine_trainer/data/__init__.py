@@ -1,0 +1,1 @@
+"""Source, inputs, outputs and checkpoints of an attempt."""

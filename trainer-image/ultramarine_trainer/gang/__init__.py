@@ -1,0 +1,1 @@
+"""Several nodes of one job: they start their commands together, and again together."""

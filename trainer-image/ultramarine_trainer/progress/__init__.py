@@ -1,0 +1,1 @@
+"""Progress of a command: metrics, reports to the operator, and the log in the storage."""

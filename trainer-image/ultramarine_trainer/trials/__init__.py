@@ -1,0 +1,1 @@
+"""Trials of a sweep: in a worker of its pool, or as a TrainingJob."""
