@@ -74,7 +74,7 @@ BANNED = {
     r"be had": "the verb: pull, get, reach",
     r"but for": "except",
     r"for ever": "forever",
-    r"doorbell|diary|diaries|desks?|ears|confess(es|ed)?": "the field's own term",
+    r"doorbell|diary|diaries|desks?|observer|confess(es|ed)?": "the field's own term",
     r"judge[sd]?|judging|judgement": "assess, compare or decide",
     r"(?<!there\s)(is|are|was) no (?!longer|more|less|different|better|worse)\w+": "is not a, or: no X exists",
     r"(also|even|not) where": "if or when",

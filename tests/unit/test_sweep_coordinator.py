@@ -21,7 +21,7 @@ from ultramarine_sweep.service.coordinator import Times as CoordinatorTimes
 from ultramarine_sweep.service.http import BadRequest, Server
 from ultramarine_sweep.service.pods import PodCoordinator
 from ultramarine_sweep.service.recording import Recorder
-from ultramarine_sweep.service.summary import Teller, Times, last_words
+from ultramarine_sweep.service.summary import SummaryReporter, Times, last_words
 from ultramarine_sweep.state import journal
 from ultramarine_sweep.state import trials as trials_module
 from ultramarine_sweep.state.commits import Commits
@@ -248,7 +248,7 @@ def token(tmp_path: Path) -> Path:
 
 def test_the_operator_hears_what_changes(operator: Operator, token: Path) -> None:
     """The newest summary is posted with the pod's token, once; the last one says that it is."""
-    teller = Teller(operator.url, token, pytest.fail, Times(between=0.05))
+    teller = SummaryReporter(operator.url, token, pytest.fail, Times(between=0.05))
     teller.tell(SweepSummary(succeeded=1))
     eventually(lambda: bool(operator.taken))
     teller.tell(SweepSummary(succeeded=1, cpu_hours=0.1))  # hours alone are told now and then
@@ -267,7 +267,7 @@ def test_who_hears_the_answers_asks_for_them(operator: Operator, token: Path) ->
     """Again and again, though nothing changes; and at once where other trials are wanted. Nonsense is left out."""
     heard: list[Any] = []
     operator.status, operator.said = 200, b"no JSON"
-    teller = Teller(operator.url, token, pytest.fail, Times(between=60, asking=0.1, least=0.05))
+    teller = SummaryReporter(operator.url, token, pytest.fail, Times(between=60, asking=0.1, least=0.05))
     teller.answer_to(heard.append)
     teller.tell(SweepSummary(running=1))
     eventually(lambda: len(operator.taken) >= 2)
@@ -276,7 +276,7 @@ def test_who_hears_the_answers_asks_for_them(operator: Operator, token: Path) ->
     teller.close(SweepSummary())
     assert {json.dumps(each) for each in heard} == {'{"parallel": 2}'}
 
-    slow = Teller(operator.url, token, pytest.fail, Times(between=60, asking=60, least=0.05))
+    slow = SummaryReporter(operator.url, token, pytest.fail, Times(between=60, asking=60, least=0.05))
     slow.answer_to(heard.append)
     slow.tell(SweepSummary())
     count = len(operator.taken)
@@ -294,7 +294,7 @@ def test_a_huge_summary_still_fits(operator: Operator, token: Path) -> None:
     summary = SweepSummary(
         best=tuple(BestTrial(number, (0.5,), huge) for number in range(10)), wanted=(WantedTrial(1),)
     )
-    teller = Teller(operator.url, token, pytest.fail, Times(between=0.05))
+    teller = SummaryReporter(operator.url, token, pytest.fail, Times(between=0.05))
     teller.tell(summary)
     eventually(lambda: bool(operator.taken))
     teller.close(summary)
@@ -394,7 +394,7 @@ def test_an_operator_that_is_away_is_told_later(operator: Operator, token: Path)
     """It is said once, and the newest summary comes when the operator takes it."""
     operator.status = 503
     said: list[str] = []
-    teller = Teller(operator.url, token, said.append, Times(between=0.05, patience=0.01))
+    teller = SummaryReporter(operator.url, token, said.append, Times(between=0.05, patience=0.01))
     teller.tell(SweepSummary(succeeded=1))
     eventually(lambda: len(operator.taken) >= 3)
     operator.status = 204
@@ -408,7 +408,7 @@ def test_an_operator_that_is_away_is_told_later(operator: Operator, token: Path)
 def test_where_trials_wait_for_the_operator_that_is_said(operator: Operator, token: Path) -> None:
     """That a replica refuses now and then is no trouble; an operator that takes nothing keeps all trials back."""
     said: list[str] = []
-    teller = Teller(operator.url, token, said.append, Times(asking=0.02, again=0.0, patience=0.5))
+    teller = SummaryReporter(operator.url, token, said.append, Times(asking=0.02, again=0.0, patience=0.5))
     teller.answer_to(said.append)
     teller.tell(SweepSummary())
     for status in (503, 204, 429, 204, 403, 204):

@@ -22,8 +22,8 @@ from ultramarine_sweep.state.journal import Journal, Record
 from ultramarine_sweep.state.trial import POLL, Ask, Finished, Lease, Trial, Wait
 from ultramarine_sweep.state.trials import SILENCE, Trials
 from ultramarine_trainer.trials.connection import Connection
-from ultramarine_trainer.trials.trial import Ears
 from ultramarine_trainer.trials.trial import Trial as Given
+from ultramarine_trainer.trials.trial import TrialObserver
 from ultramarine_trainer.trials.worker import Pauses
 from unit.conftest import eventually
 from unit.sweeping import Counting, Fleet, task_of
@@ -249,12 +249,12 @@ def test_a_broken_checkpoint_costs_its_trial_the_beginning(tmp_path: Path, stora
 
 def test_values_without_steps_are_counted_from_where_the_trial_goes_on() -> None:
     """Else what it told before would be told again, as older steps."""
-    ears = Ears(["loss"])
-    ears.go_on(4)
-    ears.hear("loss=2", True)
-    ears.hear("loss=1", True)
+    observer = TrialObserver(["loss"])
+    observer.go_on(4)
+    observer.hear("loss=2", True)
+    observer.hear("loss=1", True)
 
-    assert [(step, value) for _, step, value in ears.untold()] == [(5, 2.0), (6, 1.0)]
+    assert [(step, value) for _, step, value in observer.untold()] == [(5, 2.0), (6, 1.0)]
 
 
 # All together

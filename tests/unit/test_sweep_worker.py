@@ -17,7 +17,7 @@ from ultramarine_sweep.service.sweep import CRASHES
 from ultramarine_sweep.state import journal
 from ultramarine_sweep.state.trial import Trial
 from ultramarine_sweep.state.trials import Trials
-from ultramarine_trainer.trials.trial import Ears
+from ultramarine_trainer.trials.trial import TrialObserver
 from unit.conftest import eventually, serving_store
 from unit.sweeping import Fleet, task_of
 
@@ -412,11 +412,11 @@ def test_parameters_are_filled_in(argument: str, filled: list[str]) -> None:
 )
 def test_steps_are_the_commands_or_counted(lines: list[str], points: list[tuple[int, float]]) -> None:
     """A value belongs to the step that was told last, or, where none was, to the number of its own line."""
-    ears = Ears(["loss"])
+    observer = TrialObserver(["loss"])
     for line in lines:
-        ears.hear(line, True)
+        observer.hear(line, True)
 
-    assert [(step, value) for _, step, value in ears.untold()] == points
+    assert [(step, value) for _, step, value in observer.untold()] == points
 
 
 @pytest.mark.parametrize(
@@ -431,23 +431,23 @@ def test_steps_are_the_commands_or_counted(lines: list[str], points: list[tuple[
 )
 def test_an_objective_in_another_form_is_shown(line: str, said: str) -> None:
     """A trial that printed its objective, but not as NAME=VALUE, says which text should be which."""
-    ears = Ears(["loss"])
-    ears.hear(line, True)
-    assert ears.unmeasured.endswith(f"(it printed no metric at all){said}")
-    ears.hear("loss=0.1", True)
-    assert ears.unmeasured == ""
+    observer = TrialObserver(["loss"])
+    observer.hear(line, True)
+    assert observer.unmeasured.endswith(f"(it printed no metric at all){said}")
+    observer.hear("loss=0.1", True)
+    assert observer.unmeasured == ""
 
 
 def test_an_objective_is_heard_among_many_metrics() -> None:
     """It has its place, however many other names came first, and its last value counts even if it is no number."""
-    ears = Ears(["loss", "acc"])
+    observer = TrialObserver(["loss", "acc"])
     for i in range(100):
-        ears.hear(f"m{i}=1", True)
-    ears.hear("loss=0.5 acc=1", True)
-    ears.hear("loss=inf", True)
-    ears.hear("acc=0", False)
+        observer.hear(f"m{i}=1", True)
+    observer.hear("loss=0.5 acc=1", True)
+    observer.hear("loss=inf", True)
+    observer.hear("acc=0", False)
 
-    assert (ears.metrics["loss"], ears.metrics["acc"]) == (None, 1.0)
+    assert (observer.metrics["loss"], observer.metrics["acc"]) == (None, 1.0)
 
 
 def test_a_worker_calls_fields_as_a_sweep_has_them(fleet: Fleet) -> None:

@@ -22,7 +22,7 @@ import pytest
 from msgspec import structs
 from ultramarine_contract.training_records import GangTask
 from ultramarine_trainer.attempt.child import Signals
-from ultramarine_trainer.attempt.runner import Failed, Part, Runner
+from ultramarine_trainer.attempt.runner import Ending, Failed, Part, Persistence, Runner
 from ultramarine_trainer.gang import rsh
 from ultramarine_trainer.gang.member import Concluded, Epoch, Gang, GangError
 from ultramarine_trainer.gang.muster import Muster, Times
@@ -649,10 +649,11 @@ def test_who_is_not_wanted_any_more_waits_for_nobody(job: Job) -> None:
     stop, nobody = threading.Event(), Part((), Path(), {}, lambda line, is_stdout: None, lambda chunk: None, print)
     task = gang_task(2)
     signals, gang = Signals(), job.trainer(0, task)
-    runner = Runner(task, nobody, signals, gang, None, lambda: None, True, 1.0, time.monotonic, never, stop)
+    persistence = Persistence(None, lambda: None, True, time.monotonic)
+    runner = Runner(task, nobody, gang, persistence, Ending(signals, 1.0, never, stop))
     waiting = job.do(runner.run)
     eventually(lambda: any("churn-1" in line for line in job.said))
     stop.set()
 
-    with pytest.raises(Failed, match="nobody wants its result any more"):
+    with pytest.raises(Failed, match="its result is no longer needed"):
         waiting.result(PATIENCE)

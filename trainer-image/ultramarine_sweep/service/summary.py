@@ -41,7 +41,7 @@ class Times:
     end: float = 5.0
 
 
-class Teller:
+class SummaryReporter:
     """Posts the newest summary to `url` in a thread of its own; without a URL it does nothing.
 
     Once somebody hears its answers it asks for them again and again.

@@ -14,14 +14,16 @@ import traceback
 from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract import tls
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN
 from ultramarine_contract.errors import InvalidSpec, StorageError, UltramarineError
+from ultramarine_contract.retry import patiently
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import SweepSummary, SweepTask
 from ultramarine_trainer.tracking.api import account_in
@@ -30,11 +32,13 @@ from ultramarine_sweep.service import recording
 from ultramarine_sweep.service.coordinator import Coordinator, Times
 from ultramarine_sweep.service.pods import PodCoordinator
 from ultramarine_sweep.service.recording import Recorder
-from ultramarine_sweep.service.summary import Teller, last_words
+from ultramarine_sweep.service.summary import SummaryReporter, last_words
 from ultramarine_sweep.state import journal
 from ultramarine_sweep.state.journal import Fenced, Journal
 from ultramarine_sweep.state.trial import FAILED, Known, Stopper, Suggester, Trial
 from ultramarine_sweep.state.trials import Trials
+
+T = TypeVar("T")
 
 _MOST_OF_IT = 0.7  # of all trials
 CRASHES = 3  # of coordinators, within so many seconds; then the sweep has failed: another one would crash as well
@@ -85,7 +89,7 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
     except (TypeError, ValueError, AttributeError) as error:
         say(f"{contract.ENV_SWEEP} holds no sweep ({error}); this program is started by the operator")
         return EXIT_DO_NOT_RETRY
-    teller = Teller(task.progress, places.token, say)
+    teller = SummaryReporter(task.progress, places.token, say)
     pod, account = environment.get(contract.ENV_POD, ""), account_in(environment)
     recorder = Recorder(task, pod, say, places.recording, account)
     signal.signal(signal.SIGTERM, partial(_leave, recorder))
@@ -116,7 +120,7 @@ def run(environment: Mapping[str, str], parts: Parts, places: Places | None = No
     return 0
 
 
-def _failed(teller: Teller, error: UltramarineError) -> SweepSummary:
+def _failed(teller: SummaryReporter, error: UltramarineError) -> SweepSummary:
     """The end of a sweep that cannot go on; what it has come to stays counted."""
     return structs.replace(
         teller.newest, outcome=FAILED, reason=error.reason, message=error.message, running=0, wanted=()
@@ -145,7 +149,7 @@ async def _coordinate(
     environment: Mapping[str, str],
     parts: Parts,
     places: Places,
-    teller: Teller,
+    teller: SummaryReporter,
     recorder: Recorder,
 ) -> SweepSummary:
     stopper = parts.stopper(task)
@@ -239,16 +243,9 @@ def _so_far(task: SweepTask, storage: Storage, crash: str) -> SweepSummary:
     return structs.replace(found, outcome=FAILED, reason="CoordinatorCrashed", message=f"{what}; {remedy}")
 
 
-def _patiently(step: Callable[[], journal.T]) -> journal.T:
+def _patiently(step: Callable[[], T]) -> T:
     """Do `step`, again and again while the storage does not answer."""
-    while True:
-        try:
-            return step()
-        except StorageError as error:
-            if not error.transient:
-                raise
-            say(f"{error.message}; trying again in 2 s")
-            time.sleep(2)
+    return patiently(step, repeat(2.0), lambda error, wait: say(f"{error.message}; trying again in {wait:g} s"))
 
 
 def _storage(environment: Mapping[str, str]) -> Storage:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ultramarine_contract.errors import StorageError, UltramarineError
+from ultramarine_contract.retry import forever, patiently
 from ultramarine_contract.storage import Storage
 
 Record = dict[str, Any]
@@ -187,19 +187,19 @@ class Journal:
 
     def _patiently(self, step: Callable[[], T]) -> T:
         """Do `step`, again and again while the storage does not answer."""
-        attempt = 0
-        while True:
-            try:
-                return step()
-            except StorageError as error:
-                # A bucket that was there when the sweep began may come back.
-                if not error.transient and not (self._since and error.reason == "BucketNotFound"):
-                    raise
-                wait = self._waits[min(attempt, len(self._waits) - 1)]
-                if attempt == 0:
-                    self._say(f"{error.message}; trying until it answers")
-                attempt += 1
-                time.sleep(wait)
+        reported = False
+
+        def retry(error: StorageError) -> bool:
+            # A bucket that existed when the sweep began may come back.
+            return error.transient or (self._since > 0 and error.reason == "BucketNotFound")
+
+        def say(error: StorageError, wait: float) -> None:
+            nonlocal reported
+            if not reported:
+                self._say(f"{error.message}; trying until it answers")
+            reported = True
+
+        return patiently(step, forever(self._waits), say, retry=retry)
 
 
 def _lines(records: Iterable[Record]) -> bytes:

@@ -17,6 +17,7 @@ from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, OutputRecord
 from ultramarine_contract.errors import StorageError
+from ultramarine_contract.retry import patiently
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import (
     CheckpointRecord,
@@ -35,7 +36,7 @@ from ultramarine_trainer.attempt.child import Signals, Stopped, environment_for_
 from ultramarine_trainer.attempt.lines import Tail
 from ultramarine_trainer.attempt.repeats import Repeats
 from ultramarine_trainer.attempt.resources import DiskWatch
-from ultramarine_trainer.attempt.runner import Failed, Part, Runner, stopped_by
+from ultramarine_trainer.attempt.runner import Ending, Failed, Part, Persistence, Runner, stopped_by
 from ultramarine_trainer.data.checkpoints import Checkpoints
 from ultramarine_trainer.data.credentials import SourceError
 from ultramarine_trainer.data.inputs import StreamServer, fetch_folder
@@ -253,15 +254,9 @@ class Attempt:
             runner = Runner(
                 task.gang or GangTask(),
                 Part(self._command, self._folder(), environment, self._hear, self._tee, self.say),
-                self._signals,
                 gang,
-                self._checkpoints,
-                self._restore,
-                self._index == 0,
-                self._grace - reserve,
-                self._checkpoint_deadline,
-                concluded,
-                self._stop,
+                Persistence(self._checkpoints, self._restore, self._index == 0, self._checkpoint_deadline),
+                Ending(self._signals, self._grace - reserve, concluded, self._stop),
             )
             self._has_run = True
             try:
@@ -420,17 +415,19 @@ class Attempt:
         return record
 
     def _patiently(self, waits: Sequence[float], step: Callable[[], T]) -> T:
-        """Do `step`, and again after each of `waits` while the storage does not answer and nobody wants us to stop."""
-        for wait in waits:
-            try:
-                return step()
-            except StorageError as error:
-                # A bucket that was there when the command began may come back, and its result is worth the wait.
-                lost = self._has_run and error.reason == "BucketNotFound"
-                if not (error.transient or lost) or self._signals.received:
-                    raise
-                self.say(f"{error.message}; next attempt in {wait:g} s")
+        """Do `step`, and again after each of `waits` while the storage does not answer and the pod may go on."""
+
+        def retry(error: StorageError) -> bool:
+            # A bucket that existed when the command began may come back, and the result is worth the wait.
+            lost = self._has_run and error.reason == "BucketNotFound"
+            return (error.transient or lost) and not self._signals.received
+
+        def say(error: StorageError, wait: float) -> None:
+            self.say(f"{error.message}; next attempt in {wait:g} s")
+
+        def pause(wait: float) -> None:
             until = time.monotonic() + wait
             while time.monotonic() < until and not self._signals.received:
                 time.sleep(min(0.2, wait))
-        return step()
+
+        return patiently(step, waits, say, retry=retry, pause=pause)

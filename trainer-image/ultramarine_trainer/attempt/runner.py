@@ -22,7 +22,7 @@ ALONE = Epoch(1, 0, ("127.0.0.1",))
 
 
 class Failed(Exception):
-    """The attempt is over: with this exit code and these words; `of_command` is the command's code if it is another."""
+    """End of the attempt, with exit code, reason and message; `of_command` is the command's code if it differs."""
 
     def __init__(self, code: int, reason: str, message: str, of_command: int = 0) -> None:
         super().__init__(message)
@@ -30,14 +30,14 @@ class Failed(Exception):
 
 
 def stopped_by(signum: int, when: str) -> Failed:
-    """The failure of an attempt that somebody else has ended."""
+    """Return the failure of an attempt that was ended from outside."""
     cause = "the pod was deleted, evicted, suspended or past its deadline"
     return Failed(128 + signum, "Stopped", f"{signal.Signals(signum).name} came {when}: {cause}")
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one node runs: its command, where and with what environment, and who hears it."""
+    """Command of one node: its folder, its environment, and the receivers of its output."""
 
     command: Sequence[str]
     folder: Path
@@ -47,37 +47,46 @@ class Part:
     say: Callable[[str], None]
 
 
-class Runner:
-    """One node's part in the job; `gang` is there where the job has several nodes.
+@dataclass(frozen=True)
+class Persistence:
+    """Checkpoints of the command; `keeps` is true on the node whose checkpoints and outputs are the job's.
 
-    `keeps` says that its checkpoints and outputs are the job's; `restore()` fills the folder of checkpoints.
-    `grace` is how many seconds the command has after SIGTERM; `deadline()` is when its last checkpoint has to be stored
-    (monotonic seconds); `concluded()` says whether the job's result is stored; `stop` is set when no result is wanted.
+    `restore()` fills the folder of checkpoints. `deadline()` is when the last checkpoint must be stored (monotonic
+    seconds).
     """
 
-    def __init__(
-        self,
-        task: GangTask,
-        part: Part,
-        signals: Signals,
-        gang: Gang | None,
-        checkpoints: Checkpoints | None,
-        restore: Callable[[], object],
-        keeps: bool,
-        grace: float,
-        deadline: Callable[[], float],
-        concluded: Callable[[], bool],
-        stop: threading.Event,
-    ) -> None:
-        self._task, self._part, self._signals, self._gang = task, part, signals, gang
-        self._checkpoints, self._restore, self._keeps, self._grace = checkpoints, restore, keeps, grace
-        self._deadline, self._concluded, self._stop = deadline, concluded, stop
-        self._stopped = 0  # the signal that had come when the command ended; one that comes later takes nothing away
+    checkpoints: Checkpoints | None
+    restore: Callable[[], object]
+    keeps: bool
+    deadline: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Ends of a run from outside: signals, and `stop` once the result is no longer needed.
+
+    The command has `grace` seconds after SIGTERM. `concluded()` is true if the job's result is stored.
+    """
+
+    signals: Signals
+    grace: float
+    concluded: Callable[[], bool]
+    stop: threading.Event
+
+
+class Runner:
+    """One node's part in the job; `gang` is set if the job has several nodes."""
+
+    def __init__(self, task: GangTask, part: Part, gang: Gang | None, persistence: Persistence, ending: Ending) -> None:
+        self._task, self._part, self._gang, self._persistence = task, part, gang, persistence
+        self._signals, self._grace, self._stop = ending.signals, ending.grace, ending.stop
+        self._concluded = ending.concluded
+        self._stopped = 0  # the signal that came before the command ended; a later one changes nothing
         self.ran = 0.0  # seconds of the last run of the command
         self.worked = 0.0  # seconds of work that this node's result rests on
 
     def run(self) -> None:
-        """Come back when the command has succeeded on all nodes. Raises Failed, Stopped, and Concluded."""
+        """Return when the command has succeeded on all nodes. Raises Failed, Stopped, and Concluded."""
         while not self._run_once():
             continue
 
@@ -89,7 +98,7 @@ class Runner:
             raise _unwanted()
         if self._gang:
             self._part.say(f"start {epoch.number}: this is rank {epoch.rank} of {len(epoch.hosts)} nodes")
-        self._restore()
+        self._persistence.restore()
         if self._stop.is_set():
             raise _unwanted()
         lends = self._gang and workers_wait(self._task, epoch)
@@ -111,7 +120,7 @@ class Runner:
         if self._gang is None:
             return True
         if self._gang.succeeded(self._is_stopped) and (
-            self._keeps or self._gang.await_conclusion(self._is_stopped, self._concluded)
+            self._persistence.keeps or self._gang.await_conclusion(self._is_stopped, self._concluded)
         ):
             return True
         if self._signals.received:
@@ -124,7 +133,7 @@ class Runner:
     def _run_command(self, epoch: Epoch) -> int:
         part = self._part
         launched = launch(self._task, epoch, part.command, part.environment)
-        kept = self._checkpoints if self._keeps else None
+        kept = self._persistence.checkpoints if self._persistence.keeps else None
         if kept:
             kept.start()
         started, code = time.monotonic(), -1
@@ -134,8 +143,8 @@ class Runner:
             ended = time.monotonic()
             self.ran = ended - started
             if kept:
-                # Whose result nobody wants now may be ended at any moment, and knows it.
-                kept.finish(code >= 0 or self._stop.is_set(), self._deadline, ended)
+                # A command whose result is not needed may be killed at any moment.
+                kept.finish(code >= 0 or self._stop.is_set(), self._persistence.deadline, ended)
         self.worked = kept.productive_seconds(ended) if kept else ended - started
         return code
 
@@ -163,7 +172,7 @@ class Runner:
 
 
 def _unwanted() -> Failed:
-    return Failed(EXIT_DO_NOT_RETRY, "Unwanted", "nobody wants its result any more")
+    return Failed(EXIT_DO_NOT_RETRY, "Unwanted", "its result is no longer needed")
 
 
 def failure_of(code: int) -> Failed:

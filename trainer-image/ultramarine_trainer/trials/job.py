@@ -25,7 +25,7 @@ from ultramarine_trainer.attempt.runner import Failed, stopped_by
 from ultramarine_trainer.gang.member import Gang
 from ultramarine_trainer.progress.metrics import unmeasured
 from ultramarine_trainer.trials.connection import Connection, Refused, Unreachable
-from ultramarine_trainer.trials.trial import LOST, STOP, TIMEOUT, Ears, Heartbeat, Trial
+from ultramarine_trainer.trials.trial import LOST, STOP, TIMEOUT, Heartbeat, Trial, TrialObserver
 
 _ANSWER_SECONDS = 3.0  # for a coordinator that is there, and writes down what it hears
 _PATIENCE = 3.0  # for one that does not answer
@@ -44,7 +44,7 @@ class TrialAttempt(Attempt):
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], places: Places) -> None:
         super().__init__(command, environment, places)
         self._trial = self._trial_task()
-        self._ears = Ears(self._trial.objectives)
+        self._observer = TrialObserver(self._trial.objectives)
         token = environment.get(contract.ENV_SWEEP_TOKEN, "")
         self._reports = Connection(self._trial.coordinator, token, _ANSWER_SECONDS)
         # Another one: a network that does not know this pod yet swallows the first words, and they are waited for.
@@ -68,7 +68,7 @@ class TrialAttempt(Attempt):
 
     def _hear(self, line: str, is_stdout: bool) -> None:
         super()._hear(line, is_stdout)
-        self._ears.hear(line, is_stdout)
+        self._observer.hear(line, is_stdout)
 
     def _may_be_done(self, task: TrainingTask) -> bool:
         return self._speaks or super()._may_be_done(task)
@@ -78,7 +78,7 @@ class TrialAttempt(Attempt):
         record = super()._do(task, storage)
         if self._speaks and not self._told:
             outputs = {name: output.document() for name, output in record.outputs.items()}
-            self._succeeded({**record.metrics, **self._ears.metrics}, outputs)  # it may have been done before
+            self._succeeded({**record.metrics, **self._observer.metrics}, outputs)  # it may have been done before
         return record
 
     def _run(self, task: TrainingTask, gang: Gang | None, concluded: Callable[[], bool]) -> float:
@@ -87,7 +87,7 @@ class TrialAttempt(Attempt):
         self._alone = task.gang is None or task.gang.nodes == 1
         trial = Trial(self._trial.trial, 1, {}, self._trial.objectives, float(self._trial.timeout_seconds))
         self._since = time.monotonic()
-        with Heartbeat(self._reports, trial_worker(trial.number), trial, self._ears, self.say) as heartbeat:
+        with Heartbeat(self._reports, trial_worker(trial.number), trial, self._observer, self.say) as heartbeat:
             self._heartbeat, self._stop = heartbeat, heartbeat.broken
             try:
                 worked = super()._run(task, gang, concluded)
@@ -125,7 +125,7 @@ class TrialAttempt(Attempt):
             except Refused:
                 return None
             else:
-                self._ears.go_on(int(answer.get("step", -1)))
+                self._observer.go_on(int(answer.get("step", -1)))
                 return self._heartbeat.hear(answer)
         return None
 
@@ -179,7 +179,7 @@ class TrialAttempt(Attempt):
             self._store_them()
         # Without outputs all is known now, and the next trial need not wait for what is still to be stored.
         elif self._is_kept(task):
-            self._succeeded(self._ears.metrics, {})
+            self._succeeded(self._observer.metrics, {})
 
     def _store_them(self) -> None:
         """Tell the coordinator that outputs are on their way: a sweep that ends just now waits for them."""
@@ -198,24 +198,24 @@ class TrialAttempt(Attempt):
     def _succeeded(self, metrics: dict[str, float | None], outputs: dict[str, Any]) -> None:
         self._told = True
         if why := unmeasured(self._trial.objectives, metrics):
-            why = self._ears.unmeasured or why
+            why = self._observer.unmeasured or why
             self.say(f"trial {self._trial.trial} counts as failed: {why}")
         self._tell(outcome="Succeeded", exitCode=0, metrics=metrics, outputs=outputs, message=why)
 
     def _record(self) -> TerminationRecord:
         """With the objectives in any case, however many metrics there are."""
         record = super()._record()
-        finite = {name: value for name, value in self._ears.metrics.items() if value is not None}
+        finite = {name: value for name, value in self._observer.metrics.items() if value is not None}
         objectives = {name: finite[name] for name in self._trial.objectives if name in finite}
-        missing = {name for name, value in self._ears.metrics.items() if value is None}
+        missing = {name for name, value in self._observer.metrics.items() if value is None}
         others = {name: v for name, v in record.metrics.items() if name not in objectives and name not in missing}
         return structs.replace(record, metrics=dict(list({**objectives, **others}.items())[:METRIC_LIMIT]))
 
     def _tell(self, patience: float = _PATIENCE, **end: Any) -> Mapping[str, Any] | None:
         """Tell the coordinator that the trial has ended, for so many seconds at most; return its answer."""
-        number, points = self._trial.trial, self._ears.as_points(self._ears.untold())
+        number, points = self._trial.trial, self._observer.as_points(self._observer.untold())
         finished = {"trial": number, "attempt": 1, "seconds": round(self._seconds, 3), "points": points}
-        finished |= {"metrics": self._ears.metrics, "outputs": {}, **end}
+        finished |= {"metrics": self._observer.metrics, "outputs": {}, **end}
         until = time.monotonic() + patience
         while True:
             try:

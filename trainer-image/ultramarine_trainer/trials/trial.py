@@ -55,7 +55,7 @@ class Trial:
         )
 
 
-class Ears:
+class TrialObserver:
     """Hears what a trial's command prints: the newest metrics, the last lines, and the first objective's values."""
 
     def __init__(self, objectives: Sequence[str]) -> None:
@@ -144,11 +144,11 @@ class Heartbeat:
         connection: Connection,
         worker: str,
         trial: Trial,
-        ears: Ears,
+        observer: TrialObserver,
         say: Callable[[str], None],
         times: Times | None = None,
     ) -> None:
-        self._connection, self._worker, self._trial, self._ears = connection, worker, trial, ears
+        self._connection, self._worker, self._trial, self._observer = connection, worker, trial, observer
         self._say, self._times = say, times or Times()
         self.broken = threading.Event()
         self.cause = self.why = ""
@@ -162,7 +162,7 @@ class Heartbeat:
 
     def __exit__(self, *exception: object) -> None:
         self._ended = True
-        self._ears.news.set()
+        self._observer.news.set()
 
     def _break(self, cause: str, why: str) -> None:
         if not self.cause:
@@ -172,12 +172,12 @@ class Heartbeat:
     def _run(self) -> None:
         posted, failing = self._began, False
         while True:
-            self._ears.news.wait(self._left(posted + self._times.heartbeat))
+            self._observer.news.wait(self._left(posted + self._times.heartbeat))
             while not self._ended and (left := self._left(posted + self._times.between)) > 0:
                 time.sleep(min(left, 0.05))
             if self._ended:
                 return
-            self._ears.news.clear()
+            self._observer.news.clear()
             if self._trial.timeout and time.monotonic() >= self._began + self._trial.timeout:
                 self._break(TIMEOUT, f"it ran for longer than {self._trial.timeout:g} s (limits.trialTimeoutSeconds)")
             posted = time.monotonic()
@@ -195,17 +195,17 @@ class Heartbeat:
         return max(until - time.monotonic(), 0.0)
 
     def _report(self) -> None:
-        points = self._ears.untold()
+        points = self._observer.untold()
         answer = self._connection.post(
             "/report",
             {
                 "worker": self._worker,
                 "trial": self._trial.number,
                 "attempt": self._trial.attempt,
-                "points": self._ears.as_points(points),
+                "points": self._observer.as_points(points),
             },
         )
-        self._ears.told(points)
+        self._observer.told(points)
         self.hear(answer)
 
     def hear(self, answer: Mapping[str, Any]) -> None:

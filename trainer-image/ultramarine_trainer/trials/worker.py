@@ -36,7 +36,7 @@ from ultramarine_trainer.gang.frameworks import launch
 from ultramarine_trainer.progress.archive import Archive
 from ultramarine_trainer.tracking.run import with_local_runs
 from ultramarine_trainer.trials.connection import Connection, Refused, Unreachable
-from ultramarine_trainer.trials.trial import LOST, STOP, Ears, Heartbeat, Trial
+from ultramarine_trainer.trials.trial import LOST, STOP, Heartbeat, Trial, TrialObserver
 
 _LEASE_SECONDS, _REPORT_SECONDS = 60.0, 5.0  # for an answer; that to a lease waits for the storage
 # Seconds between attempts to reach the coordinator, whose pod starts at the same time as ours, or starts anew.
@@ -88,18 +88,18 @@ class Worker(Attempt):
 
     def _work(self, task: TrainingTask, storage: Storage, source: Path) -> None:
         """Run trials until there are no more. Raises Failed where this pod has to go before."""
-        trial, ears, finished = Trial(0, 0, {}, ()), Ears(()), None
+        trial, observer, finished = Trial(0, 0, {}, ()), TrialObserver(()), None
         try:
             while True:
                 answer = self._lease(finished)
                 if answer.get("done"):
                     return
                 if answer.get("keep") and finished is not None:
-                    finished = self._keep(task, storage, trial, ears, finished)
+                    finished = self._keep(task, storage, trial, observer, finished)
                 elif "trial" in answer:
                     trial = Trial.of(answer["trial"])
-                    ears = Ears(trial.objectives)
-                    finished = self._run_trial(source, trial, ears)
+                    observer = TrialObserver(trial.objectives)
+                    finished = self._run_trial(source, trial, observer)
                 else:
                     finished = None
                     with self._signals.idle():
@@ -129,18 +129,18 @@ class Worker(Attempt):
     def _waiting(self, finished: Document | None) -> AbstractContextManager[None]:
         return nullcontext() if finished is not None else self._signals.idle()
 
-    def _run_trial(self, source: Path, trial: Trial, ears: Ears) -> Document | None:
+    def _run_trial(self, source: Path, trial: Trial, observer: TrialObserver) -> Document | None:
         """Run one trial to its end; return what the coordinator is told, or None where it is another worker's."""
         told = ", ".join(f"{name}={as_text(value)}" for name, value in trial.params.items())
         self.say(f"trial {trial.number} begins: {told[:_PARAMS_LIMIT]}")
         began, code, problem, by_itself = time.monotonic(), _NOT_FOUND, "", False
-        with Heartbeat(self._reports, self._name, trial, ears, self.say) as heartbeat:
+        with Heartbeat(self._reports, self._name, trial, observer, self.say) as heartbeat:
             if not self._signals.received:
                 self._renew(source)
                 if self._pauses and self._patiently(self._places.input_waits, partial(self._pauses.restore, trial)):
-                    ears.go_on(trial.step)
+                    observer.go_on(trial.step)
                 supervision = Supervision(
-                    self._signals, ears.hear, self._tee, self._grace / 2, threading.Event(), heartbeat.broken
+                    self._signals, observer.hear, self._tee, self._grace / 2, threading.Event(), heartbeat.broken
                 )
                 command = fill(self._command, trial.params)
                 environment = with_local_runs(environment_for_command(self._environment), self._places.work)
@@ -150,7 +150,7 @@ class Worker(Attempt):
                     launched = launch(GangTask(), ALONE, command, environment)
                     code = run_command(launched, self._folder(), supervision)
                     # Whoever is to stop may have come to its end in that moment; then it has done all that it had to.
-                    by_itself = code == 0 and not supervision.asked.is_set() and not ears.unmeasured
+                    by_itself = code == 0 and not supervision.asked.is_set() and not observer.unmeasured
                 except CommandNotFound as error:
                     problem = str(error)
         if self._signals.received:
@@ -164,10 +164,10 @@ class Worker(Attempt):
             outcome, message = "Stopped" if heartbeat.cause == STOP else "Failed", heartbeat.why
         elif code != 0:
             outcome, message = "Failed", in_template(problem or str(failure_of(code)))
-            if not problem and (words := ears.tail.words):
+            if not problem and (words := observer.tail.words):
                 message = f"{message}: {words}"
-        elif ears.unmeasured:
-            outcome, message = "Failed", ears.unmeasured
+        elif observer.unmeasured:
+            outcome, message = "Failed", observer.unmeasured
         self.say(f"trial {trial.number}: {outcome}" + (f": {message}" if message else ""))
         finished = {
             "trial": trial.number,
@@ -175,13 +175,13 @@ class Worker(Attempt):
             "outcome": outcome,
             "exitCode": code,
             "seconds": round(time.monotonic() - began, 3),
-            "metrics": ears.metrics,
+            "metrics": observer.metrics,
             "message": message,
-            "tail": str(ears.tail) if outcome == "Failed" else "",
-            "points": ears.as_points(ears.untold()),
+            "tail": str(observer.tail) if outcome == "Failed" else "",
+            "points": observer.as_points(observer.untold()),
         }
         if self._pauses and outcome == "Stopped" and heartbeat.pauses:
-            return self._pause(self._pauses, trial, ears, finished)
+            return self._pause(self._pauses, trial, observer, finished)
         return finished
 
     def _renew(self, source: Path) -> None:
@@ -207,9 +207,9 @@ class Worker(Attempt):
         except (Unreachable, Refused) as error:
             self.say(f"trial {trial.number} cannot be given back: {error}")
 
-    def _pause(self, pauses: Pauses, trial: Trial, ears: Ears, finished: Document) -> Document:
+    def _pause(self, pauses: Pauses, trial: Trial, observer: TrialObserver, finished: Document) -> Document:
         """Store what a trial can go on from, and return what the coordinator is told then."""
-        with Heartbeat(self._reports, self._name, trial, ears, self.say):
+        with Heartbeat(self._reports, self._name, trial, observer, self.say):
             try:
                 stored = self._patiently(self._places.output_waits, partial(pauses.store, trial.number))
             except StorageError as error:
@@ -217,10 +217,12 @@ class Worker(Attempt):
                 return finished
         return {**finished, "checkpoint": stored.document()} if stored else finished
 
-    def _keep(self, task: TrainingTask, storage: Storage, trial: Trial, ears: Ears, finished: Document) -> Document:
+    def _keep(
+        self, task: TrainingTask, storage: Storage, trial: Trial, observer: TrialObserver, finished: Document
+    ) -> Document:
         """Store the outputs of a trial, and return what the coordinator is told then."""
         outputs: dict[str, OutputRecord] = {}
-        with Heartbeat(self._reports, self._name, trial, ears, self.say):
+        with Heartbeat(self._reports, self._name, trial, observer, self.say):
             try:
                 for name, wanted in task.outputs.items():
                     folder = self._places.outputs / name
