@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ultramarine_contract.common import METRIC_LIMIT
 from ultramarine_contract.training_records import CheckpointRecord, Progress
-from ultramarine_operator.progress import _read_progress
+from ultramarine_operator.kinds.trainingjob.report import read
 from ultramarine_trainer.progress import kubeflow
 from ultramarine_trainer.progress.kubeflow import KubeflowServer, progress_of
 from ultramarine_trainer.progress.reporter import Reporter, Times, resolved_image
@@ -419,7 +419,7 @@ def test_any_report_becomes_one_that_the_operator_takes(percent, eta, metrics):
         progress = progress_of(json.dumps({"trainerStatus": status}).encode())
     except ValueError:
         return
-    assert _read_progress(progress.to_json()) == progress
+    assert read(progress.to_json()) == progress
 
 
 def test_a_folder_that_takes_nothing_leaves_the_command_without(taken, tmp_path):

@@ -14,7 +14,7 @@ def main() -> int:
     """Run the command given as arguments, or the sweep's, and return the exit code of the container."""
     environment = narrowed(os.environ)
     if environment is not None:
-        # The same program anew in the same process: what /proc tells of it has nothing of the namespace's keys.
+        # The same program again in the same process: what /proc tells of it has nothing of the namespace's keys.
         os.execve(sys.executable, sys.orig_argv, environment)
     from ultramarine_trainer.attempt.run import Attempt, run  # Only now, since all of it would be imported twice.
     from ultramarine_trainer.trials.job import TrialAttempt

@@ -2,7 +2,7 @@
 
 The libraries that find importances, and those that draw, take several times the memory of a coordinator, and give none
 of it back. So the coordinator has none of them: one process after the other does, and only while there is use for it.
-Where there are few trials they are all there at once, so that the end of a short sweep waits a second and not two.
+If there are few trials they are all there at once, so that the end of a short sweep waits a second and not two.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Leaving:
             self._process(step)
 
     def files(self, task: SweepTask, trials: Iterable[Trial]) -> Iterator[tuple[str, Path]]:
-        """Name and place of all files that trials leave that have ended; none where there is no trial.
+        """Name and place of all files that trials leave that have ended; none if there is no trial.
 
         They go with the last one. Raises OSError and subprocess.SubprocessError.
         """
@@ -71,7 +71,7 @@ class Leaving:
 
 
 def _has_few(task: SweepTask) -> bool:
-    """Whether all processes may be there at once: of many trials each takes more, and the sweep took its time."""
+    """True if all processes may be there at once: of many trials each takes more, and the sweep took its time."""
     return task.max_trials <= _FEW
 
 

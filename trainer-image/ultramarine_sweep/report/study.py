@@ -87,7 +87,7 @@ def _made(trial: Trial, told: Told, distributions: dict[str, BaseDistribution], 
         values=trial.values if trial.outcome == SUCCEEDED else None,
         params=dict(trial.params),
         distributions={name: distributions[name] for name in trial.params},
-        # Optuna has none where there are several objectives.
+        # Optuna has none if there are several objectives.
         intermediate_values={step: value for step, value in told.points if math.isfinite(value) and objectives == 1},
         user_attrs={"trial": trial.number},
     )

@@ -14,7 +14,7 @@ TABLE_NAME = "trials.parquet"
 
 
 def table(results: Results) -> bytes:
-    """Parquet with a row for each trial; empty where there is none.
+    """Parquet with a row for each trial; empty if there is none.
 
     The columns are number, outcome, params.NAME, values.METRIC, and of a trial of this sweep reason (why it failed or
     was stopped), exitCode, start and end: seconds since the sweep began, in which it had a coordinator.

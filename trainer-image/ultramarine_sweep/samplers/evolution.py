@@ -81,7 +81,7 @@ class EvolutionSearch:
             self._states = {count: one for count, one in self._states.items() if count in kept}
 
     def _taken(self, own: list[Trial]) -> int:
-        """How many batches need not be learned anew."""
+        """Return the number of batches that need not be learned again."""
         start = taken = 0
         for count, batch in enumerate(self._batches, 1):
             end = start + len(batch)

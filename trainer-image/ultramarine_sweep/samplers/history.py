@@ -133,7 +133,7 @@ class History:
 
     @property
     def informative(self) -> int:
-        """How many trials something was measured of."""
+        """Number of trials with a measured value."""
         return self._informative
 
     def finished(self) -> list[Trial]:

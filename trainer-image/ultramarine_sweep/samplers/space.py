@@ -85,7 +85,7 @@ class Cube:
 
     @property
     def size(self) -> int:
-        """How many axes there are; none of a parameter with one value."""
+        """Number of axes; a parameter with one value has none."""
         return sum(self._axes)
 
     def by_parameter(self, axes: Sequence[float]) -> dict[str, float]:

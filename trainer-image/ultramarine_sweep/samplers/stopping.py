@@ -100,7 +100,7 @@ class Stopper:
         return isinstance(self._rule, Halving | Hyperband)
 
     def pause(self, number: int) -> bool:
-        """Let a trial wait at the rung that it has come to; False where there is none."""
+        """Let a trial wait at the rung that it has come to; False if there is none."""
         rung, curve = self._rung(number)
         if rung is None:
             return False

@@ -1,7 +1,7 @@
 """Which parameters to try next: `suggest` for a library, a `Suggester` for whoever hears of trials one by one.
 
 What is suggested depends on the seed, the trial's number and the trials known by then, and on nothing else: not on the
-order in which they were told, and not on whether the process was started anew in between.
+order in which they were told, and not on whether the process was started again in between.
 """
 
 from __future__ import annotations

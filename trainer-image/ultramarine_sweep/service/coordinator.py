@@ -87,7 +87,7 @@ class Coordinator:
 
     @property
     def ended(self) -> int:
-        """How many trials have ended, or are paused."""
+        """Number of trials that have ended or are paused."""
         return len(self._trials.finished) + len(self._trials.paused)
 
     async def listen(self, port: int, tls: ssl.SSLContext | None = None) -> int:
@@ -172,7 +172,7 @@ class Coordinator:
             await _at_most(self._times.tick, news)
 
     def _all_dismissed(self, now: float) -> bool:
-        """Whether all workers know that the sweep is over, as far as they still are there."""
+        """True if all workers know that the sweep is over, as far as they still are there."""
         there = {worker for worker, heard in self._workers.items() if now - heard < SILENCE}
         # A young coordinator has not been found yet by all who wait for it.
         return there <= self._dismissed and now - self._behind >= self._times.goodbye

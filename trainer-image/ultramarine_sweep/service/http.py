@@ -78,7 +78,7 @@ class Server:
                 while await self._one(reader, writer):
                     continue
         except (OSError, EOFError, asyncio.LimitOverrunError, TimeoutError, asyncio.CancelledError):
-            return  # also where the whole program ends, which asyncio's streams would show as a fault
+            return  # also if the whole program ends, which asyncio's streams would show as a fault
         finally:
             self._connections.discard(writer)
             writer.close()

@@ -19,7 +19,7 @@ from ultramarine_sweep.state.trial import Ask, Finished, Lease
 
 _NOBODY = ""  # asks what is next: no trial has it as its worker
 _ATTEMPT = 1
-# Another one would be nobody's, and its trial would run for ever.
+# Another one would be nobody's, and its trial would run forever.
 _ONE_ATTEMPT = "to its sweep it has one attempt, and its TrainingJob's retries are its own; leave it to that job"
 _TOLD_LIMIT = 128 * 1024  # bytes of what one summary wants; where it is more, the last trials have to wait
 

@@ -37,7 +37,7 @@ class Objective:
 
     @property
     def enough(self) -> float:
-        """The cost at which nothing better is looked for; any will do, where no value is named."""
+        """The cost at which nothing better is looked for; any will do, if no value is named."""
         return math.inf if self.stop_at is None else self.cost(self.stop_at)
 
 
@@ -55,7 +55,7 @@ class Bests:
 
     @property
     def has_reached(self) -> int | None:
-        """The first of them with all values that are looked for; none where nothing is looked for."""
+        """The first of them with all values that are looked for; none if nothing is looked for."""
         enough = [objective.enough for objective in self.objectives]
         if all(math.isinf(cost) for cost in enough):
             return None
@@ -63,7 +63,7 @@ class Bests:
         return next(found, None)
 
     def takes(self, values: Sequence[float]) -> bool:
-        """Whether a trial with these values would be the best, or on the front."""
+        """True if a trial with these values would be the best, or on the front."""
         costs = self._costs(values)
         if len(self.objectives) == 1:
             return not self._ranked or costs < self._ranked[0][0]

@@ -15,7 +15,7 @@ LAZY = 1.0  # seconds that records may wait which nobody waits for
 class Commits:
     """Writes to a journal, and makes it shorter where that is due, while `run` runs.
 
-    `snapshot` gives records that make the very state which all records make that were added, also where they are taken
+    `snapshot` gives records that make the very state which all records make that were added, also if they are taken
     later, in another thread. `written` is told what the journal has.
     """
 
@@ -59,7 +59,7 @@ class Commits:
             raise self._failure
 
     async def run(self) -> None:
-        """Write, for ever. Raises Fenced and StorageError."""
+        """Write, forever. Raises Fenced and StorageError."""
         try:
             while True:
                 with contextlib.suppress(TimeoutError):

@@ -147,7 +147,7 @@ class Reasons:
         return sorted(self._trials.values(), key=lambda one: (one[0] == OTHERS, -one[1]))
 
     def __str__(self) -> str:
-        """In a few words, or none where no trial has failed."""
+        """In a few words, or none if no trial has failed."""
         counted = self.counted
         told = [f"{count} x {reason[:_LONGEST]}" for reason, count, _ in counted[:SHOWN]]
         if left := sum(count for _, count, _ in counted[SHOWN:]):

@@ -1,7 +1,7 @@
 """The journal of a sweep: all that happened, in numbered segments in the object storage.
 
 A segment is one object, NNNNNNNN.jsonl: a line of JSON about it, with the SHA-256 of the rest, then a line for each
-record. Numbers have no gaps, and each segment is created only where none of its number is there: of two coordinators
+record. Numbers have no gaps, and each segment is created only if none of its number is there: of two coordinators
 that write, the late one loses. A coordinator begins with an opening segment, which takes the very number that the one
 before it would write next; so openings are never deleted, however old. A snapshot says all that the segments before it
 say, which then are deleted; a coordinator that dies between the two leaves some that nobody reads.
@@ -103,7 +103,7 @@ class _Loaded:
 
 
 def read(storage: Storage, uri: str) -> list[Record]:
-    """Return all records of the journal below `uri`, which ends in a slash; none where there is no journal.
+    """Return all records of the journal below `uri`, which ends in a slash; none if there is no journal.
 
     Raises JournalError and StorageError.
     """
@@ -147,7 +147,7 @@ class Journal:
 
     @property
     def is_long(self) -> bool:
-        """Whether a snapshot would make it much shorter."""
+        """True if a snapshot would make it much shorter."""
         return self._since >= _COMPACT_SEGMENTS or self._bytes >= max(_COMPACT_BYTES, self._snapshot_bytes)
 
     def compact(self, records: Iterable[Record]) -> list[int]:

@@ -60,7 +60,7 @@ class Stopper(Protocol):
         """Whether trials that should stop may be promoted later."""
 
     def pause(self, number: int) -> bool:
-        """Let a trial that should stop wait for its promotion; False where there is none to wait for."""
+        """Let a trial that should stop wait for its promotion; False if there is none to wait for."""
 
     def promoted(self) -> int | None:
         """The paused trial that should go on before all others, if any should."""
@@ -219,7 +219,7 @@ def _shared(value: Any) -> Any:
 
 
 def from_outside(code: int) -> bool:
-    """Whether a command was ended by a signal that others send, maybe behind a shell: it may say nothing of the next.
+    """True if a command was ended by a signal that others send, maybe behind a shell: it may say nothing of the next.
 
     Not so a crash, as by SIGSEGV, nor a code of the command's own above 128.
     """

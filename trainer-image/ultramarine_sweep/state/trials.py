@@ -1,7 +1,7 @@
 """The state of all trials of a sweep, and what follows from what workers say: no clock, storage, network or chance.
 
 Everything that happens is a record. A decision makes records, which change the state when they are made and again when
-they are replayed: that is all the state there is, but for when a worker was last heard. `now` is the sweep's own time,
+they are replayed: that is all the state there is, except when a worker was last heard. `now` is the sweep's own time,
 in seconds in which it had a coordinator.
 """
 
@@ -232,7 +232,7 @@ class Trials:
 
     @property
     def may_pause(self) -> bool:
-        """Whether a trial that should stop may go on later."""
+        """True if a trial that should stop may go on later."""
         return self.end is None and self._stopper is not None and self._stopper.pauses
 
     def go_on(self, worker: str, number: int, attempt: int, now: float) -> Lease:
@@ -249,7 +249,7 @@ class Trials:
 
     @property
     def _is_used_up(self) -> bool:
-        """Whether there is no new trial to try."""
+        """True if there is no new trial to try."""
         return self._exhausted or bool(self._task.max_trials and self._next >= self._task.max_trials)
 
     def start(self, worker: str, number: int, params: Mapping[str, Any] | None, now: float) -> Lease | Wait | Done:
@@ -469,7 +469,7 @@ class Trials:
         )
 
     def points(self) -> Iterator[tuple[int, int, float]]:
-        """All points that are kept, for a stopper that begins anew: number, step and value."""
+        """All points that are kept, for a stopper that begins again: number, step and value."""
         for trial in self:
             for step, value in trial.points:
                 yield trial.number, step, value

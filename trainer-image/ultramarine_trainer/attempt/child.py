@@ -116,7 +116,7 @@ class Supervision:
 
     `hear` gets its lines and whether they are of stdout, `tee` all its bytes; `grace` is how many seconds it has from
     the pod's SIGTERM to SIGKILL. Though nobody wants the pod to stop, `broken` is set when the command has to begin
-    anew, and `stop` when its sweep wants no more of it; `asked` says that the command was told to end for that.
+    again, and `stop` when its sweep wants no more of it; `asked` says that the command was told to end for that.
     """
 
     signals: Signals

@@ -50,7 +50,7 @@ from ultramarine_trainer.progress.series import Series
 from ultramarine_trainer.tracking.api import account_in
 from ultramarine_trainer.tracking.run import with_local_runs
 
-_GRACE = 30.0  # seconds from SIGTERM to the end of the pod, where no checkpoint asks for more
+_GRACE = 30.0  # seconds from SIGTERM to the end of the pod, if no checkpoint asks for more
 _LOG_RESERVE = 1.0  # of these for the end of the process, when the log is sent
 
 T = TypeVar("T")
@@ -226,7 +226,7 @@ class Attempt:
                 gang.close()
 
     def _may_be_done(self, task: TrainingTask) -> bool:
-        """Whether an earlier attempt may have stored a result that this one must not repeat."""
+        """True if an earlier attempt may have stored a result that this one must not repeat."""
         return bool(task.outputs or task.checkpoint or task.gang)
 
     def _gang(self, task: GangTask | None) -> Gang | None:
@@ -244,7 +244,7 @@ class Attempt:
                 server.close()
 
     def _run(self, task: TrainingTask, gang: Gang | None, concluded: Callable[[], bool]) -> float:
-        """Run the command, with the other nodes where there are any, and return the seconds that it has worked."""
+        """Run the command, with the other nodes if there are any, and return the seconds that it has worked."""
 
         disk = DiskWatch(self._places.outputs, self.say)
         try:
@@ -292,14 +292,14 @@ class Attempt:
         return time.monotonic() + patience
 
     def _checkpoint_deadline(self) -> float:
-        """Until when the last checkpoint has to be stored (monotonic): at once, where no result is wanted."""
+        """Until when the last checkpoint has to be stored (monotonic): at once, if no result is wanted."""
         if self._stop.is_set() and not self._may_go_on:
             return time.monotonic()
         return self._deadline(self._verdict_reserve, sum(self._places.output_waits))
 
     @property
     def _may_go_on(self) -> bool:
-        """Whether an attempt whose result is not wanted now may be wanted again."""
+        """True if an attempt whose result is not wanted now may be wanted again."""
         return False
 
     @property
@@ -392,7 +392,7 @@ class Attempt:
             self._inputs[name] = InputRecord("", sum(size for _, size in files.values()), len(files))
 
     def _folder(self) -> Path:
-        """Where the command starts: with its source, or, where none was given, in the image's own folder with code."""
+        """Where the command starts: with its source, or, if none was given, in the image's own folder with code."""
         work, own = self._places.work, self._places.image
         has_code = own != Path(own.root) and any(own.iterdir())
         return own if has_code and not any(work.iterdir()) else work

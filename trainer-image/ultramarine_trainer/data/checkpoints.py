@@ -277,7 +277,7 @@ class _Watch:
             elif self.last is None or self.last.uri != stored.uri:
                 self._point_to(stored, sight, seconds)
             else:
-                self._kept = sight.files  # written anew, but the same
+                self._kept = sight.files  # written again, but the same
         except StorageError as error:
             self._leavings = True
             self._complain(error)
@@ -356,7 +356,7 @@ def fetch(storage: Storage, uri: str, digest: str, folder: Path) -> None:
 
 
 def look(folder: Path) -> Files | None:
-    """Say what shall be stored of `folder`; None where something went away while we looked.
+    """Say what must be stored of `folder`; None if a file vanished meanwhile.
 
     Names that begin with a dot or end in .tmp or .part are what is not complete yet.
     """

@@ -66,7 +66,7 @@ def launch(task: GangTask, epoch: Epoch, command: Sequence[str], environment: Ma
 
 
 def workers_wait(task: GangTask, epoch: Epoch) -> bool:
-    """Whether this node runs no command of its own, but what rank 0's mpirun sends."""
+    """True if this node runs no command of its own, but what rank 0's mpirun sends."""
     return task.framework == "mpi" and epoch.rank > 0
 
 

@@ -103,7 +103,7 @@ class Coordinator:
         return int(listener.getsockname()[1])
 
     async def tick(self) -> None:
-        """Let the muster do what is due, for ever."""
+        """Let the muster do what is due, forever."""
         while True:
             self.muster.tick(time.monotonic())
             await asyncio.sleep(self._times.tick)

@@ -93,10 +93,10 @@ class Gang:
     def join(self, stopped: Callable[[], bool], concluded: Callable[[], bool]) -> Epoch | None:
         """Wait until all start together and return the epoch; None when `stopped`.
 
-        Raises Concluded when the job is done already: the coordinator says so or, where there is none, `concluded`.
+        Raises Concluded when the job is done already: the coordinator says so or, if there is none, `concluded`.
         """
         self._do(self._ask_to_start)
-        # A coordinator that was started anew may be the only one that is left of a job that is done.
+        # A coordinator that was started again may be the only one that is left of a job that is done.
         look, tell = _Pace(self._times.look, at_once=self._index == 0), _Pace(self._times.tell)
 
         def idle() -> None:

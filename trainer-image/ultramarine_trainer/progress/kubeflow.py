@@ -37,7 +37,7 @@ class KubeflowServer:
     def environment(self) -> dict[str, str]:
         """The command's variables; none while the server does not run.
 
-        KUBEFLOW_TRAINER_SERVER_CA_CERT is not among them: the clients use it where there is one, and http needs none.
+        KUBEFLOW_TRAINER_SERVER_CA_CERT is not among them: the clients use it if there is one, and http needs none.
         """
         if self._server is None:
             return {}

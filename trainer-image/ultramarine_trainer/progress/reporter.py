@@ -113,7 +113,7 @@ class Reporter:
 
     @property
     def total_steps(self) -> int:
-        """How many steps there are, as the command told it, or -1."""
+        """Total number of steps, as the command reported it, or -1."""
         return self._told.total_steps
 
     def hear(self, line: str) -> None:
@@ -142,7 +142,7 @@ class Reporter:
             self._told = structs.replace(self._told, **known, metrics=metrics)
 
     def start(self) -> None:
-        """Begin to report, where there is somebody to report to."""
+        """Begin to report, if the operator has an address."""
         if self._url:
             self._thread.start()
 
@@ -161,7 +161,7 @@ class Reporter:
                 self._samples.append((now, step))
 
     def _state(self) -> Progress:
-        """All that is known, but for the time that is left."""
+        """All that is known, except the time that is left."""
         with self._lock:
             told = self._told
         percent = told.percent

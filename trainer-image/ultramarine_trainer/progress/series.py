@@ -90,7 +90,7 @@ class _NoRoom(Exception):
 class Series:
     """All values of a pod's metrics as one object at `uri`: `add` what comes, then `close`.
 
-    A row is a value: time, step (null where none was told), name, value; the rows of a metric follow each other.
+    A row is a value: time, step (null if none was told), name, value; the rows of a metric follow each other.
     """
 
     def __init__(self, storage: Storage, uri: str, say: Callable[[str], None], limits: Limits | None = None) -> None:
@@ -247,7 +247,7 @@ def _bits(flags: list[bool]) -> bytes:
 
 
 def _room() -> float:
-    """How many bytes of memory the container may still take, of what is not merely cached."""
+    """Return the bytes of memory that the container may still take, without what is merely cached."""
     try:
         most = int((_CGROUP / "memory.max").read_text())
         used = int((_CGROUP / "memory.current").read_text())

@@ -82,7 +82,7 @@ def metric(name: str, value: float, timestamp: int, step: int) -> dict[str, Any]
 
 
 def is_metric(name: str) -> bool:
-    """Whether every release takes this as a metric's name."""
+    """True if every release takes this as a metric's name."""
     return _NAME.fullmatch(name) is not None and posixpath.normpath(name) == name
 
 

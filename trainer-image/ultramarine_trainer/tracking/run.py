@@ -85,7 +85,7 @@ class MlflowRun:
         }
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Send these values with the next batch; where no step is known (-1), by the epoch."""
+        """Send these values with the next batch; if no step is known (-1), by the epoch."""
         where = step if step >= 0 else int(min(max(metrics.get("epoch", 0), 0), LARGEST - 1))
         now = int(time.time() * 1000)
         for name, value in metrics.items():

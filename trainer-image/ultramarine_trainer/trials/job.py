@@ -131,7 +131,7 @@ class TrialAttempt(Attempt):
 
     @property
     def _may_go_on(self) -> bool:
-        """Whether its sweep may let it run again, from its checkpoint; a gang's other nodes could not wait for that."""
+        """True if its sweep may let it run again, from its checkpoint; a gang's other nodes could not wait for that."""
         return bool(self._heartbeat and self._heartbeat.cause == STOP and self._heartbeat.pauses and self._alone)
 
     def _pause(self, why: str) -> None:
@@ -187,7 +187,7 @@ class TrialAttempt(Attempt):
             self._results.post("/report", self._words(storing=True))
 
     def _is_kept(self, task: TrainingTask) -> bool:
-        """Whether the result is stored: what a sweep counts its job must know too, also if this pod has to go now."""
+        """True if the result is stored: what a sweep counts its job must know too, also if this pod has to go now."""
         try:
             if self._opened and task.output_prefix:
                 store_result(self._opened, task.output_prefix.rstrip("/"), self._record())

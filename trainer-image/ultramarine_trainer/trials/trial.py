@@ -22,7 +22,7 @@ _LARGEST_STEP = 2**53
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds: between two reports where there is nothing new, and at least between any two."""
+    """Seconds: between two reports if there is nothing new, and at least between any two."""
 
     heartbeat: float = 1.0
     between: float = 0.2

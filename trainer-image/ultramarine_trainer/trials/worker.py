@@ -39,7 +39,7 @@ from ultramarine_trainer.trials.connection import Connection, Refused, Unreachab
 from ultramarine_trainer.trials.trial import LOST, STOP, Heartbeat, Trial, TrialObserver
 
 _LEASE_SECONDS, _REPORT_SECONDS = 60.0, 5.0  # for an answer; that to a lease waits for the storage
-# Seconds between attempts to reach the coordinator, whose pod starts at the same time as ours, or starts anew.
+# Seconds between attempts to reach the coordinator, whose pod starts at the same time as ours, or starts again.
 _WAITS = (0.05, 0.1, *(0.2,) * 15, 0.5, 1.0)
 _PARAMS_LIMIT = 1000  # characters of a line in the log
 _NOT_FOUND = 127  # what a shell says of a command that is not there
