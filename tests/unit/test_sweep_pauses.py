@@ -244,7 +244,7 @@ def test_a_broken_checkpoint_costs_its_trial_the_beginning(tmp_path: Path, stora
     storage.delete(f"{stored.uri}state")
     assert not pauses.restore(Given(1, 3, {}, ("loss",), checkpoint=stored))
     assert list(folder.iterdir()) == []
-    assert said[-1].startswith("trial 1 begins anew, for its checkpoint is not whole")
+    assert said[-1].startswith("trial 1 begins again, for its checkpoint is not whole")
 
 
 def test_values_without_steps_are_counted_from_where_the_trial_goes_on() -> None:

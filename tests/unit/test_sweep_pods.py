@@ -79,7 +79,7 @@ def test_a_job_that_measured_nothing_says_that_its_trial_has_failed(fleet: Fleet
     coordinator = pods("sh", "-c", "echo loss=nan", parallel=1).coordinate(max_trials=1)
 
     over(coordinator, fleet)
-    why = "the last value of loss is no finite number"
+    why = "the last value of loss is not a finite number"
     assert [trial.message for trial in trials(fleet, storage).values()] == [why]
     assert f"trial 0 counts as failed: {why}\n" in fleet.said("hpo-trial-0")
 

@@ -482,7 +482,7 @@ def test_why_trials_failed_is_in_the_table_and_the_report() -> None:
         Own(0, params, outcome=SUCCEEDED, values=(1.0,), ended=2.0),
         Own(1, params, **bad, ended=4.0),
         Own(2, params, **bad),  # as an older release has told it
-        Own(3, params, outcome=FAILED, message="the last value of loss is no finite number", began=5.0, ended=6.0),
+        Own(3, params, outcome=FAILED, message="the last value of loss is not a finite number", began=5.0, ended=6.0),
         Own(4, params, began=6.0),
     ]
     results = Results("team-a/churn", SPACE, LOSS, trials)
@@ -492,13 +492,13 @@ def test_why_trials_failed_is_in_the_table_and_the_report() -> None:
         (None, 0, 0.0, 2.0),
         ("command exited with <3>", 3, 2.5, 4.0),
         ("command exited with <3>", 3, 2.5, None),
-        ("the last value of loss is no finite number", 0, 5.0, 6.0),
+        ("the last value of loss is not a finite number", 0, 5.0, 6.0),
         (None, None, None, None),
     ]
     failed = report(results, {}).partition("<h2>Failed trials</h2>")[2].partition("</section>")[0]
     assert re.findall(r"<td[^>]*>([^<]*)</td>", failed) == [
         *("2", "command exited with &lt;3&gt;", "1"),
-        *("1", "the last value of loss is no finite number", "3"),
+        *("1", "the last value of loss is not a finite number", "3"),
     ]
     assert "Failed trials" not in report(Results("x", SPACE, LOSS, trials[:1]), {})
 

@@ -201,7 +201,7 @@ def test_a_value_that_is_no_number_fails_the_trial_only(value: Any) -> None:
     trials = Trials(task(canary_trial=False))
     run(trials, metrics={"loss": value})
 
-    assert trials.finished[0].message == "the last value of loss is no finite number"
+    assert trials.finished[0].message == "the last value of loss is not a finite number"
     assert trials.end is None
     assert leased(trials).number == 1
 

@@ -589,7 +589,7 @@ def test_a_host_that_is_no_other_node_is_refused(job: Job, capsys: pytest.Captur
     mpi_job(job)
 
     assert run_rsh(job, host, "true").result(PATIENCE) == rsh.LOST
-    assert f"host {host} is no other node of this job; known are 127.0.0.1" in capsys.readouterr().err
+    assert f"host {host} is not another node of this job; known are 127.0.0.1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["churn-1"], ["-l"]])

@@ -252,7 +252,7 @@ def test_what_is_wrong_with_a_secret_for_https_is_told(
         ({"ssh-privatekey": "LOCKED", "known_hosts": "HOST"}, "GitCredentialsInvalid", "without a passphrase"),
         ({"ssh-privatekey": key_pair()[0], "known_hosts": "HOST"}, "GitCredentialsRefused", "for user git; add its"),
         ({"ssh-privatekey": KEY, "known_hosts": "example.com ssh-ed25519 AAAA"}, "GitHostKeyUnknown", "ssh-keyscan -p"),
-        ({"ssh-privatekey": KEY, "known_hosts": "OTHER"}, "GitHostKeyChanged", "has shown another host key (ssh-ed25"),
+        ({"ssh-privatekey": KEY, "known_hosts": "OTHER"}, "GitHostKeyChanged", "has another host key (ssh-ed25"),
         ({"ssh-privatekey": KEY, "known_hosts": "github.com"}, "GitCredentialsInvalid", "what ssh-keyscan prints"),
     ],
     ids=["no key", "no hosts", "nonsense", "locked", "refused", "unknown", "changed", "no line of hosts"],

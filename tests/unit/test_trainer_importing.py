@@ -185,8 +185,8 @@ def test_a_name_that_leads_nowhere_is_told(registry, tmp_path, capsys, model, wo
     ("arguments", "server", "words"),
     [
         (["models:/a/1"], "http://x", "give a model"),
-        (["models:/a/1", "/x"], "", "MLFLOW_TRACKING_URI is no http"),
-        (["models:/a/1", "/x"], "file:///etc", "MLFLOW_TRACKING_URI is no http"),
+        (["models:/a/1", "/x"], "", "MLFLOW_TRACKING_URI is not an http"),
+        (["models:/a/1", "/x"], "file:///etc", "MLFLOW_TRACKING_URI is not an http"),
         (["models:/a/1", "/x"], "http://127.0.0.1:9", "does not answer"),
     ],
 )

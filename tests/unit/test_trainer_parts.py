@@ -245,7 +245,7 @@ def test_the_format_is_that_of_the_one_model_file(tmp_path: Path, files: list[st
             ["x.txt"],
             "auto",
             "OutputInvalid",
-            r"shall be a model but holds x.txt; known are \.skops.* a model's \.txt \(li",
+            r"must be a model but holds x.txt; known are \.skops.* a model's \.txt \(li",
         ),
         (["x.txt"], "lightgbm", "OutputInvalid", "x.txt is no LightGBM model, which begins with 'tree'"),
         (["x.lgb"], "auto", "OutputInvalid", "x.lgb is no LightGBM model, which begins with 'tree'"),

@@ -73,7 +73,7 @@ class Scale:
         return bool(self.above or self.below)
 
     def side(self, value: float) -> int:
-        """Return 1 for what is above the scale, -1 for what is below, else 0."""
+        """Return 1 above the scale, -1 below it, and 0 on it."""
         return int(value > self.top) - int(value < self.bottom)
 
     def drawn(self, values: Sequence[float] | Any) -> list[float]:
@@ -117,8 +117,8 @@ class Scale:
     def caption(self) -> str:
         """Count of the values that lie beyond, in words; nothing if none does."""
         sides = ((self.above, "above", self.top), (self.below, "below", self.bottom))
-        told = [f"{count} {word} {bound:.4g}" for count, word, bound in sides if count]
-        return f"{' and '.join(told)}: far off, and drawn in the grey band, not to scale" if told else ""
+        parts = [f"{count} {word} {bound:.4g}" for count, word, bound in sides if count]
+        return f"{' and '.join(parts)}: far off, and drawn in the grey band, not to scale" if parts else ""
 
 
 def far(values: Sequence[float]) -> list[float]:

@@ -1,4 +1,4 @@
-"""What a finished sweep leaves for people, made by processes that end.
+"""Files that a finished sweep leaves for users, made by processes that end.
 
 The libraries that find importances, and those that draw, take several times the memory of a coordinator, and give none
 of it back. So the coordinator has none of them: one process after the other does, and only while there is use for it.
@@ -158,10 +158,10 @@ _BY_ITSELF = "tabulate"  # needs nothing of the others
 
 def _results(folder: Path) -> Results:
     """The sweep, with its importances once they are found."""
-    task, found = SweepTask.from_json((folder / _TASK).read_text()), folder / _IMPORTANCES
+    task, importances_file = SweepTask.from_json((folder / _TASK).read_text()), folder / _IMPORTANCES
     with (folder / _TRIALS).open() as lines:
         trials = [Trial.of(json.loads(line)) for line in lines]
-    importances = json.loads(found.read_text()) if found.exists() else None
+    importances = json.loads(importances_file.read_text()) if importances_file.exists() else None
     return Results(task.sweep, read_space(task.space), task.objectives, trials, importances)
 
 

@@ -52,18 +52,20 @@ def pictures(results: Results) -> dict[str, Figure]:
 
 
 def captions(results: Results) -> dict[str, str]:
-    """What is to be said below some of the pictures: which trials are not to be seen where they belong."""
+    """Return notes below some pictures: the trials that are not drawn in their place."""
     trials = results.history.succeeded()
-    found = {"history": history_scale(results).caption, "slices": _scale(results).caption}
+    captions = {"history": history_scale(results).caption, "slices": _scale(results).caption}
     having = sum(1 for trial in results.trials if any(True for _ in trial.points))
     if having > CURVES:
-        found["curves"] = f"The best {BEST_CURVES} of {having} trials and others spread evenly over the sweep"
+        captions["curves"] = f"The best {BEST_CURVES} of {having} trials and others spread evenly over the sweep"
     if len(results.objectives) > 1 and trials:
-        told = [(metric, scale.caption) for metric, scale in zip(results.metrics, _front_scales(results), strict=False)]
-        found["front"] = "; ".join(f"{metric}: {caption}" for metric, caption in told if caption)
+        notes = [
+            (metric, scale.caption) for metric, scale in zip(results.metrics, _front_scales(results), strict=False)
+        ]
+        captions["front"] = "; ".join(f"{metric}: {caption}" for metric, caption in notes if caption)
     if len(trials) > MANY:
-        found["parallel"] = f"The best {MANY} of {len(trials)} trials that succeeded"
-    return {name: told for name, told in found.items() if told}
+        captions["parallel"] = f"The best {MANY} of {len(trials)} trials that succeeded"
+    return {name: notes for name, notes in captions.items() if notes}
 
 
 def png(figure: Figure) -> bytes:
@@ -86,7 +88,7 @@ def _written(figure: Figure, format: str, metadata: dict[str, Any]) -> bytes:
 
 
 def _importances(results: Results) -> Figure | None:
-    """How much each parameter explains."""
+    """Draw the share of the differences that each parameter explains."""
     shown = list(results.importances.items())[:SHOWN][::-1]
     if not shown:
         return None
@@ -228,8 +230,8 @@ def _scale(results: Results) -> Scale:
 def _shown(results: Results) -> list[Parameter]:
     """The parameters that matter most, of those with more than one value."""
     order = {name: place for place, name in enumerate(results.importances)}
-    having = [one for one in results.space.parameters if one.domain.size != 1]
-    return sorted(having, key=lambda one: order.get(one.name, len(order)))[:SHOWN]
+    having = [parameter for parameter in results.space.parameters if parameter.domain.size != 1]
+    return sorted(having, key=lambda parameter: order.get(parameter.name, len(order)))[:SHOWN]
 
 
 def _axis_place(parameter: Parameter, value: Value) -> float:
@@ -250,7 +252,7 @@ def _ends(domain: Domain) -> tuple[Value, Value]:
 
 
 def _height(domain: Domain, value: Value) -> float:
-    """Where a value lies between the first one, at 0, and the last one, at 1."""
+    """Return the place of a value between the first one, at 0, and the last one, at 1."""
     first, last = (to_unit(domain, end) for end in _ends(domain))
     return (to_unit(domain, value) - first) / (last - first)
 

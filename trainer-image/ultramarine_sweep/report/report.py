@@ -1,4 +1,4 @@
-"""A report of a sweep for people: one file, with its pictures inside, that asks nothing of anybody else."""
+"""Report of a sweep for users: one file with its pictures inside, without references to other servers."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def files(results: Results) -> dict[str, bytes]:
     """Return what a finished sweep leaves to be looked at, by file name: report and pictures."""
     drawn = pictures(results)
     shapes = {name: svg(figure) for name, figure in drawn.items()}
-    found = {REPORT_NAME: report(results, shapes).encode()}
+    contents = {REPORT_NAME: report(results, shapes).encode()}
     for name, figure in drawn.items():
-        found[f"pictures/{name}.png"] = png(figure)
-        found[f"pictures/{name}.svg"] = shapes[name]
-    return found
+        contents[f"pictures/{name}.png"] = png(figure)
+        contents[f"pictures/{name}.svg"] = shapes[name]
+    return contents
 
 
 def report(results: Results, shapes: dict[str, bytes] | None = None) -> str:
@@ -86,8 +86,10 @@ def report(results: Results, shapes: dict[str, bytes] | None = None) -> str:
 
 def _counts(results: Results) -> str:
     counts = {"succeeded": SUCCEEDED, "stopped early": STOPPED, "failed": FAILED, "running": RUNNING}
-    told = ", ".join(f"{results.count(outcome)} {word}" for word, outcome in counts.items() if results.count(outcome))
-    return f"{len(results.trials)} trials: {told or 'none'}"
+    counted = ", ".join(
+        f"{results.count(outcome)} {word}" for word, outcome in counts.items() if results.count(outcome)
+    )
+    return f"{len(results.trials)} trials: {counted or 'none'}"
 
 
 def _goals(results: Results) -> str:
@@ -130,16 +132,16 @@ def _by_outcome(results: Results, ran: Iterable[Trial]) -> str:
     for trial in ran:
         spent[results.history.trials[trial.number].outcome] += seconds_of(trial)
     total = sum(spent.values()) or 1
-    told = {"succeeded": SUCCEEDED, "stopped early": STOPPED, "failed": FAILED}
-    return ", ".join(f"{spent[outcome] / total:.0%} {word}" for word, outcome in told.items() if spent[outcome])
+    outcomes = {"succeeded": SUCCEEDED, "stopped early": STOPPED, "failed": FAILED}
+    return ", ".join(f"{spent[outcome] / total:.0%} {word}" for word, outcome in outcomes.items() if spent[outcome])
 
 
 def _picture(name: str, shape: bytes, caption: str) -> str:
     # As an image, in which no script runs, whatever a parameter is called.
     title, hint = _TITLES[name]
     source = f"data:image/svg+xml;base64,{b64encode(shape).decode()}"
-    said = f" <em>{escape(caption)}.</em>" if caption else ""
-    return _section(title, f'<p class="hint">{hint}{said}</p><img alt="{title}" src="{source}">')
+    note = f" <em>{escape(caption)}.</em>" if caption else ""
+    return _section(title, f'<p class="hint">{hint}{note}</p><img alt="{title}" src="{source}">')
 
 
 def _section(title: str, content: str) -> str:
@@ -183,13 +185,13 @@ def _best(results: Results) -> str:
 
 def _space(results: Results) -> str:
     """The parameters, the values that they could have, and what the best trial has."""
-    one = results.best[0] if results.best and len(results.objectives) == 1 else None
+    best = results.best[0] if results.best and len(results.objectives) == 1 else None
     rows = [
         (
             parameter.name,
             _domain(parameter),
             _condition(parameter),
-            *((_text(one.params[parameter.name]) if parameter.name in one.params else "",) if one else ()),
+            *((_text(best.params[parameter.name]) if parameter.name in best.params else "",) if best else ()),
             *(
                 (f"{results.importances[parameter.name]:.0%}" if parameter.name in results.importances else "",)
                 if results.importances
@@ -202,7 +204,7 @@ def _space(results: Results) -> str:
         "parameter",
         "values",
         "only if",
-        *(["best"] if one else []),
+        *(["best"] if best else []),
         *(["importance"] if results.importances else []),
     ]
     return _section("Search space", _table(head, rows, texts=(0, 1, 2)))
@@ -224,13 +226,13 @@ def _condition(parameter: Parameter) -> str:
 
 def _stops(results: Results) -> str:
     """At which steps trials were stopped, and how many."""
-    known: list[Known] = [trial for trial in results.history.trials.values() if trial.outcome == STOPPED]
-    if not known:
+    stopped: list[Known] = [trial for trial in results.history.trials.values() if trial.outcome == STOPPED]
+    if not stopped:
         return ""
-    steps = Counter(trial.points[-1][0] for trial in known if trial.points)
+    steps = Counter(trial.points[-1][0] for trial in stopped if trial.points)
     kept = sorted(step for step, _ in steps.most_common(STEPS))
     rows = [(str(step), str(steps[step])) for step in kept]
-    if rest := len(known) - sum(steps[step] for step in kept):
+    if rest := len(stopped) - sum(steps[step] for step in kept):
         rows.append(("others", str(rest)))
     return _section("Stopped early", _table(("last step", "trials"), rows))
 

@@ -1,4 +1,4 @@
-"""What a sweep came to: its best trials, and which parameters mattered."""
+"""Results of a sweep: its best trials, and the importance of its parameters."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Results:
 
     @cached_property
     def importances(self) -> dict[str, float]:
-        """How much of the differences in the first objective each parameter explains: 1 in all, the largest first.
+        """Share of the differences in the first objective that each parameter explains: 1 in all, the largest first.
 
         By a forest's splits. Losses far above most others are drawn in, or one bad trial would be all that counts.
         """
@@ -75,8 +75,8 @@ class Results:
         losses = (losses - low) / ((losses.max() - low) or 1.0)
         points = np.array([cube.encode(trial.params) for trial in chosen])
         forest = RandomForestRegressor(n_estimators=64, min_samples_leaf=2, random_state=0).fit(points, losses)
-        found = cube.by_parameter(forest.feature_importances_.tolist())
-        return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
+        importances = cube.by_parameter(forest.feature_importances_.tolist())
+        return dict(sorted(importances.items(), key=lambda entry: (-entry[1], entry[0])))
 
     def count(self, outcome: str) -> int:
         return sum(trial.outcome == outcome for trial in self.history.trials.values())

@@ -70,17 +70,17 @@ def _begun(results: Results, storage: BaseStorage | None) -> Study:
 
 
 def _in_order(results: Results) -> list[Told]:
-    return sorted(results.trials, key=lambda told: told.number)
+    return sorted(results.trials, key=lambda trial: trial.number)
 
 
 def _add(study: Study, results: Results, trials: Iterable[Told]) -> None:
-    distributions = {one.name: distribution(one.domain) for one in results.space.parameters}
+    distributions = {parameter.name: distribution(parameter.domain) for parameter in results.space.parameters}
     study.add_trials(
-        _made(results.history.trials[told.number], told, distributions, len(results.objectives)) for told in trials
+        _made(results.history.trials[trial.number], trial, distributions, len(results.objectives)) for trial in trials
     )
 
 
-def _made(trial: Trial, told: Told, distributions: dict[str, BaseDistribution], objectives: int) -> FrozenTrial:
+def _made(trial: Trial, source: Told, distributions: dict[str, BaseDistribution], objectives: int) -> FrozenTrial:
     """A trial as it counts here, with all points that were told of it."""
     return create_trial(
         state=_STATES[trial.outcome],
@@ -88,7 +88,7 @@ def _made(trial: Trial, told: Told, distributions: dict[str, BaseDistribution], 
         params=dict(trial.params),
         distributions={name: distributions[name] for name in trial.params},
         # Optuna has none if there are several objectives.
-        intermediate_values={step: value for step, value in told.points if math.isfinite(value) and objectives == 1},
+        intermediate_values={step: value for step, value in source.points if math.isfinite(value) and objectives == 1},
         user_attrs={"trial": trial.number},
     )
 

@@ -33,11 +33,11 @@ def table(results: Results) -> bytes:
     for place, metric in enumerate(results.metrics):
         values = [trial.values[place] if len(trial.values) > place else None for trial in trials]
         columns[f"values.{metric}"] = pa.array(values, pa.float64())
-    columns["reason"] = pa.array([(one.message if one else "") or None for one in own], pa.string())
-    columns["exitCode"] = pa.array([one.exit_code if one else None for one in own], pa.int64())
-    columns["start"] = pa.array([one.began if one else None for one in own], pa.float64())
+    columns["reason"] = pa.array([(trial.message if trial else "") or None for trial in own], pa.string())
+    columns["exitCode"] = pa.array([trial.exit_code if trial else None for trial in own], pa.int64())
+    columns["start"] = pa.array([trial.began if trial else None for trial in own], pa.float64())
     # An older release's journal has no end.
-    columns["end"] = pa.array([(one.ended if one else 0.0) or None for one in own], pa.float64())
+    columns["end"] = pa.array([(trial.ended if trial else 0.0) or None for trial in own], pa.float64())
     stream = io.BytesIO()
     parquet.write_table(pa.table(columns), stream, compression="zstd")
     return stream.getvalue()

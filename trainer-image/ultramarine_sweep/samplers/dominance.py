@@ -33,7 +33,7 @@ def elite(losses: Losses, many: int) -> list[int]:
 
 
 def crowding(losses: Any) -> list[float]:
-    """How far each is from its neighbours, over all objectives; infinite at the ends."""
+    """Return the distance of each from its neighbours, over all objectives; infinite at the ends."""
     table = np.asarray(losses, float) * SMALLER
     many, objectives = table.shape
     distance = np.zeros(many)
@@ -44,7 +44,7 @@ def crowding(losses: Any) -> list[float]:
         distance[order[[0, -1]]] = np.inf
         if width > 0:
             distance[order[1:-1]] += (ordered[2:] - ordered[:-2]) / width
-    return [float(one) for one in distance]
+    return [float(width) for width in distance]
 
 
 def _front(table: Any, places: Any) -> list[int]:

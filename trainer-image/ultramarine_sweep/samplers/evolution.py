@@ -26,7 +26,7 @@ _Batch = tuple[Trial, ...]
 
 @dataclass(frozen=True)
 class _State:
-    """The distribution after so many batches; `size` trials make the next one."""
+    """Distribution after a number of batches; `size` trials make the next one."""
 
     optimizer: Any
     size: int
@@ -36,7 +36,7 @@ class _State:
 class EvolutionSearch:
     """Learns from finished trials in batches, by their numbers, whichever distribution they were drawn from.
 
-    So nobody waits for a generation to end, and the state is a function of the trials. It learns from their order
+    So no trial waits for a generation to end, and the state is a function of the trials. It learns from their order
     alone: stopped and failed trials are the last of theirs. Where a distribution has become a point, another begins,
     with larger batches.
     """
@@ -78,7 +78,7 @@ class EvolutionSearch:
             self._batches.append(batch)
             self._states[len(self._batches)] = state
             kept = {0, *range(len(self._batches) - _KEPT, len(self._batches) + 1)}
-            self._states = {count: one for count, one in self._states.items() if count in kept}
+            self._states = {count: state for count, state in self._states.items() if count in kept}
 
     def _taken(self, own: list[Trial]) -> int:
         """Return the number of batches that need not be learned again."""
@@ -105,10 +105,10 @@ class EvolutionSearch:
         mean = np.array([0.1 + 0.8 * random.random() for _ in range(self._cube.size)])
         return _made(mean, WIDTH, None, state.restarts + 1, 2 * state.size if state.restarts < 4 else state.size)
 
-    def _first(self, history: History, known: list[Trial]) -> _State:
+    def _first(self, history: History, trials: list[Trial]) -> _State:
         solutions = [
             (np.array(self._cube.encode(trial.params)), history.losses(trial)[0])
-            for trial in known
+            for trial in trials
             if trial.outcome == SUCCEEDED
         ]
         if len(solutions) < _KNOWN or self._cube.size > AXES:

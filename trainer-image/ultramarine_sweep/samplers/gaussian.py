@@ -27,7 +27,7 @@ STARTUP = 8  # trials that something was measured of, before which all are sprea
 BEST, NEWEST = 40, 110  # trials that it is fitted to: the time grows with the third power of their number
 AXES = 30  # of more, one length for all is fitted, and not one each
 
-_ANYWHERE, _NEARBY, _ROUNDS = 400, 40, 4  # points that are judged: everywhere, then around the best ones
+_ANYWHERE, _NEARBY, _ROUNDS = 400, 40, 4  # points to evaluate: everywhere, then around the best ones
 _LIBRARIES = ThreadpoolController()
 _NEAR = (0.2, 0.1, 0.03, 0.01)  # of an axis, by rounds
 
@@ -58,13 +58,13 @@ class GaussianSearch:
         draws = np.random.default_rng(random.getrandbits(64))
 
         tried = [from_units(self._space, random.random) for _ in range(_ANYWHERE)]
-        table = np.array([self._cube.encode(one) for one in tried])
+        table = np.array([self._cube.encode(point) for point in tried])
         gain = _improvement(process, table, best)
         for near in _NEAR:
             around = np.repeat(np.vstack([good, table[np.argsort(-gain, kind="stable")[:5]]]), _NEARBY // 5, axis=0)
             moved = np.clip(around + draws.normal(0.0, near, around.shape), 0.0, 1.0)
             more = [self._cube.decode(point) for point in moved.tolist()]
-            rows = np.array([self._cube.encode(one) for one in more])
+            rows = np.array([self._cube.encode(point) for point in more])
             tried, table = tried + more, np.vstack([table, rows])
             gain = np.concatenate([gain, _improvement(process, rows, best)])
         return tried[int(np.argmax(gain))]
@@ -95,12 +95,12 @@ class GaussianSearch:
 
 def _optimum(loss: Any, start: Any, bounds: Any) -> tuple[Any, float]:
     """The kernel's lengths, well enough: each further step costs as much as the first ones, and gives little."""
-    found = minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": 15})
-    return found.x, float(found.fun)
+    optimum = minimize(loss, start, method="L-BFGS-B", jac=True, bounds=bounds, options={"maxiter": 15})
+    return optimum.x, float(optimum.fun)
 
 
 def _improvement(process: Any, points: Any, best: float) -> Any:
-    """How much better than `best` each point is expected to be."""
+    """Return the expected improvement of each point over `best`."""
     mean, deviation = process.predict(points, return_std=True)
     deviation = np.maximum(deviation, 1e-9)
     far = (best - mean) / deviation
@@ -115,7 +115,7 @@ def _scaled(trials: list[Trial], history: History) -> Any:
     """
     succeeded = [history.losses(trial)[0] * SMALLER for trial in trials if trial.outcome == SUCCEEDED]
     middle = float(np.median(succeeded)) if succeeded else -np.inf
-    told = [
+    losses_so_far = [
         history.losses(trial)[0] * SMALLER
         if trial.outcome == SUCCEEDED
         else max(history.last_loss(trial) * SMALLER, middle)
@@ -123,10 +123,10 @@ def _scaled(trials: list[Trial], history: History) -> Any:
         else None
         for trial in trials
     ]
-    measured = np.array([loss for loss in told if loss is not None])
+    measured = np.array([loss for loss in losses_so_far if loss is not None])
     low, high = np.quantile(measured, [0.25, 0.75])
     worst = min(measured.max(), high + 3.0 * (high - low)) if high > low else measured.max()
-    losses = np.minimum(np.array([worst if loss is None else loss for loss in told]), worst)
+    losses = np.minimum(np.array([worst if loss is None else loss for loss in losses_so_far]), worst)
     losses -= losses.min()
     losses /= losses.max() or 1.0  # before the deviation, whose squares could be too large
     return (losses - losses.mean()) / (losses.std() or 1.0)

@@ -1,7 +1,7 @@
 """nsga2: children of the trials that no other is better than, for several objectives.
 
 Deb et al. 2002, in its steady form: the parents of a trial are the best of all that have finished when it is asked for,
-and nobody waits for the end of a generation (Durillo et al. 2009).
+and no trial waits for the end of a generation (Durillo et al. 2009).
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class GeneticSearch:
             self._version = history.version
         tried = [params for params, _, _ in self._parents] + [trial.params for trial in history.running.values()]
         for _ in range(ATTEMPTS):
-            one = self._parent(random)
-            other = self._parent(random) if random.random() < CROSSOVER else one
-            if (child := self._child(one, other, random)) not in tried:
+            parent = self._parent(random)
+            other = self._parent(random) if random.random() < CROSSOVER else parent
+            if (child := self._child(parent, other, random)) not in tried:
                 break
         return child
 
@@ -60,17 +60,17 @@ class GeneticSearch:
 
     def _parent(self, random: Random) -> Mapping[str, Value]:
         """The better one of two: of an earlier front, or farther from its neighbours."""
-        one, other = random.choice(self._parents), random.choice(self._parents)
-        return (one if (one[1], -one[2]) <= (other[1], -other[2]) else other)[0]
+        first, other = random.choice(self._parents), random.choice(self._parents)
+        return (first if (first[1], -first[2]) <= (other[1], -other[2]) else other)[0]
 
-    def _child(self, one: Mapping[str, Value], other: Mapping[str, Value], random: Random) -> Params:
+    def _child(self, parent: Mapping[str, Value], other: Mapping[str, Value], random: Random) -> Params:
         params: Params = {}
         for parameter in self._space.parameters:
             # Always four numbers for a parameter, or a condition would change all that comes after it.
             side, mixing, mutation, unit = (random.random() for _ in range(4))
             if not parameter.exists(params):
                 continue
-            first, second = one.get(parameter.name), other.get(parameter.name)
+            first, second = parent.get(parameter.name), other.get(parameter.name)
             value = _mixed(parameter, first, second, side, mixing)
             if value is None:
                 value = from_unit(parameter.domain, unit)
@@ -80,12 +80,12 @@ class GeneticSearch:
         return params
 
 
-def _mixed(parameter: Parameter, one: Value | None, other: Value | None, side: float, mixing: float) -> Value | None:
+def _mixed(parameter: Parameter, value: Value | None, other: Value | None, side: float, mixing: float) -> Value | None:
     """The value of one of two parents; of two numbers, half of the time one between them or a little beyond."""
-    if one is None or other is None or isinstance(parameter.domain, Choice) or mixing < 0.5:
-        one, other = (one, other) if side < 0.5 else (other, one)
-        return other if one is None else one
-    start, end = to_unit(parameter.domain, one), to_unit(parameter.domain, other)
+    if value is None or other is None or isinstance(parameter.domain, Choice) or mixing < 0.5:
+        value, other = (value, other) if side < 0.5 else (other, value)
+        return other if value is None else value
+    start, end = to_unit(parameter.domain, value), to_unit(parameter.domain, other)
     at = start + (1.4 * side - 0.2) * (end - start)
     return from_unit(parameter.domain, min(max(at, 0.0), 1.0))
 

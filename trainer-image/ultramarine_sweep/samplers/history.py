@@ -1,4 +1,4 @@
-"""What samplers know: the trials so far, running and finished, those of other sweeps, and which of them are good."""
+"""Knowledge of samplers: running and finished trials, those of other sweeps, and which of them are good."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ class Told(Protocol):
     def points(self) -> Iterable[tuple[int, float]]: ...
 
 
-def as_trial(told: Told) -> Trial:
-    """The trial that somebody tells of, without points that no sampler asks for and without values that are no numbers.
+def as_trial(source: Told) -> Trial:
+    """Return a trial as samplers need it, without intermediate points and without values that are not numbers.
 
     One that succeeded with such a value has failed: nothing can be compared with it.
     """
-    finite = all(math.isfinite(value) for value in told.values)
-    outcome = FAILED if told.outcome == SUCCEEDED and not finite else told.outcome
-    values = told.values if outcome == SUCCEEDED else ()
-    points = tuple(point for point in told.points if math.isfinite(point[1]))[-1:] if outcome == STOPPED else ()
-    return Trial(told.number, told.params, outcome, values, points)
+    finite = all(math.isfinite(value) for value in source.values)
+    outcome = FAILED if source.outcome == SUCCEEDED and not finite else source.outcome
+    values = source.values if outcome == SUCCEEDED else ()
+    points = tuple(point for point in source.points if math.isfinite(point[1]))[-1:] if outcome == STOPPED else ()
+    return Trial(source.number, source.params, outcome, values, points)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Suggestion:
 
 
 def signs_of(objectives: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
-    """What each objective's values are multiplied with to be minimised."""
+    """Return the factors that turn each objective into one to minimise."""
     return tuple(-1.0 if objective.get("goal") == "maximize" else 1.0 for objective in objectives)
 
 

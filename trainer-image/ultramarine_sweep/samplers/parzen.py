@@ -36,12 +36,12 @@ class ParzenSearch:
 
     def __init__(self, space: Space, seed: int) -> None:
         self._space = space
-        self._distributions = {one.name: distribution(one.domain) for one in space.parameters}
+        self._distributions = {parameter.name: distribution(parameter.domain) for parameter in space.parameters}
         # By their conditions, each after those that it depends on. Optuna could find the groups itself, from what
         # trials have in common, and would draw those that then do not exist.
         self._groups: dict[object, list[Parameter]] = {}
-        for one in space.parameters:
-            self._groups.setdefault(one.when, []).append(one)
+        for parameter in space.parameters:
+            self._groups.setdefault(parameter.when, []).append(parameter)
         self._frozen: dict[int, tuple[Trial, FrozenTrial]] = {}
 
     def propose(self, number: int, history: History, random: Random) -> Params | None:
@@ -49,7 +49,7 @@ class ParzenSearch:
         if history.informative < STARTUP:
             return from_units(self._space, random.random)
         best, newest = (BEST, NEWEST) if len(history.signs) == 1 else (BEST_OF_SEVERAL, NEWEST_OF_SEVERAL)
-        selected = [*history.selection(best, newest), *(history.running[one] for one in sorted(history.running))]
+        selected = [*history.selection(best, newest), *(history.running[number] for number in sorted(history.running))]
         self._frozen = {trial.number: (trial, self._freeze(trial, history)) for trial in selected}
         study = _study([frozen for _, frozen in self._frozen.values()], len(history.signs))
         sampler = TPESampler(n_startup_trials=0, multivariate=True, constant_liar=True, seed=random.getrandbits(32))
@@ -62,17 +62,21 @@ class ParzenSearch:
 
     def _draw(self, group: list[Parameter], sampler: TPESampler, study: Study, asking: FrozenTrial) -> Params:
         """Draw those parameters that exist under the same conditions."""
-        wanted = {one.name: self._distributions[one.name] for one in group if one.domain.size != 1}
-        drawn = sampler.sample_relative(study, asking, wanted)
+        distributions = {
+            parameter.name: self._distributions[parameter.name] for parameter in group if parameter.domain.size != 1
+        }
+        drawn = sampler.sample_relative(study, asking, distributions)
         return {
-            one.name: settle(one.domain, drawn[one.name]) if one.name in wanted else one.domain.value(0)
-            for one in group
+            parameter.name: settle(parameter.domain, drawn[parameter.name])
+            if parameter.name in distributions
+            else parameter.domain.value(0)
+            for parameter in group
         }
 
     def _freeze(self, trial: Trial, history: History) -> FrozenTrial:
         """The trial as Optuna knows it, made once."""
-        known, frozen = self._frozen.get(trial.number, (None, None))
-        return frozen if frozen is not None and known is trial else freeze(trial, self._distributions, history)
+        source, frozen = self._frozen.get(trial.number, (None, None))
+        return frozen if frozen is not None and source is trial else freeze(trial, self._distributions, history)
 
 
 def freeze(trial: Trial, distributions: dict[str, BaseDistribution], history: History) -> FrozenTrial:
@@ -113,12 +117,12 @@ class _Known(InMemoryStorage):
 
     def __init__(self, trials: list[FrozenTrial]) -> None:
         super().__init__()
-        self._known = trials
+        self._trials = trials
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        return [trial for trial in self._known if states is None or trial.state in states]
+        return [trial for trial in self._trials if states is None or trial.state in states]
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: object) -> None:
         """Forget what the sampler tells others that would ask at the same time."""

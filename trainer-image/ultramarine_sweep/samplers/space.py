@@ -49,7 +49,7 @@ def from_unit(domain: Domain, unit: float) -> Value:
 
 
 def to_unit(domain: Domain, value: Value) -> float:
-    """Where a value lies in [0, 1]: in the middle of its share. `from_unit` gives it back."""
+    """Return the place of a value in [0, 1]: the middle of its share. `from_unit` is the inverse."""
     if is_number(value) and (
         (isinstance(domain, Real) and domain.size is None) or (isinstance(domain, Whole) and domain.log)
     ):
@@ -57,13 +57,13 @@ def to_unit(domain: Domain, value: Value) -> float:
         at = math.log(value) if domain.log else value
         return min(max((at - low) / (high - low), 0.0), 1.0)
     place = domain.index(value)
-    assert place is not None, f"{value!r} is no value of {domain}"
+    assert place is not None, f"{value!r} is not a value of {domain}"
     assert domain.size is not None
     return (place + 0.5) / domain.size
 
 
 def _ends(domain: Real | Whole) -> tuple[float, float]:
-    """Where the axis of a range begins and ends; that of integers half a step beyond them, so that they share alike."""
+    """Return the ends of a range's axis; that of integers goes half a step further, for equal shares."""
     beyond = 0.5 if isinstance(domain, Whole) else 0.0
     low, high = domain.low - beyond, domain.high + beyond
     return (math.log(low), math.log(high)) if domain.log else (low, high)
@@ -90,13 +90,13 @@ class Cube:
 
     def by_parameter(self, axes: Sequence[float]) -> dict[str, float]:
         """A number of each axis as one of each parameter that has any: their sum."""
-        found: dict[str, float] = {}
+        shares: dict[str, float] = {}
         start = 0
         for name, many in zip(self.space.names, self._axes, strict=True):
             if many:
-                found[name] = sum(axes[start : start + many])
+                shares[name] = sum(axes[start : start + many])
             start += many
-        return found
+        return shares
 
     def encode(self, params: Mapping[str, Value]) -> list[float]:
         """The point of a trial."""
@@ -134,7 +134,7 @@ def _axes(domain: Domain) -> int:
 
 
 def distribution(domain: Domain) -> BaseDistribution:
-    """What Optuna calls these values."""
+    """Return Optuna's distribution of these values."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     match domain:

@@ -2,7 +2,7 @@
 
 asha and hyperband look at rungs: steps that lie further and further apart, at each of which the better part goes on.
 median, bandit and truncation (the terms are those of Azure ML) look every `evaluationInterval` steps, from step
-`delayEvaluation` on. A trial is judged once at each such place, by all trials that have come there: running, finished
+`delayEvaluation` on. A trial is assessed once at each such place, by all trials that have come there: running, finished
 and stopped ones, whose number is bounded, and not their points. So an answer takes microseconds.
 
 A trial that could go on later may be paused at its rung instead of stopped: it goes on once it is among the better part
@@ -23,7 +23,7 @@ from ultramarine_contract.errors import InvalidSpec
 
 TYPES = ("asha", "hyperband", "median", "bandit", "truncation")
 
-# Of a longer trial not every evaluation is made, but so many between each doubling of its steps.
+# A longer trial is not evaluated at every step, but this often between two doublings of its steps.
 _FINE = 256
 _LARGE = 1e300  # a difference of two such is still a number
 _LEAST = 3  # other trials that a median is taken of
@@ -33,10 +33,10 @@ _PARTS = {2: "half", 3: "third", 4: "quarter"}
 
 @dataclass(slots=True)
 class Curve:
-    """What one trial has told so far, as losses."""
+    """Values of one trial so far, as losses."""
 
     step: int = -1
-    place: int = -1  # the rung or evaluation at which it was judged last
+    place: int = -1  # the rung or evaluation of its last assessment
     judged: float = math.inf  # the last value then
     last: float = math.inf
     best: float = math.inf
@@ -56,7 +56,7 @@ class Rule(Protocol):
     """One policy."""
 
     def place(self, number: int, step: int) -> int:
-        """The last rung or evaluation that a trial at this step has come to; below 0 where there was none."""
+        """The last rung or evaluation that a trial at this step has come to; below 0 if there was none."""
 
     def judge(self, number: int, place: int, curve: Curve) -> str:
         """Take what a trial has come to at a place; return why it should stop, or nothing."""
@@ -96,7 +96,7 @@ class Stopper:
 
     @property
     def pauses(self) -> bool:
-        """Whether trials that should stop may be promoted later."""
+        """True if trials that should stop may be promoted later."""
         return isinstance(self._rule, Halving | Hyperband)
 
     def pause(self, number: int) -> bool:
@@ -110,7 +110,7 @@ class Stopper:
     def promoted(self) -> int | None:
         """The paused trial that should go on before all others: the best one of the highest rung that lets one go."""
         rungs = self._rule.rungs() if isinstance(self._rule, Halving | Hyperband) else ()
-        best = min((found for place, rung in rungs for found in rung.promoted(place)), default=None)
+        best = min((number for place, rung in rungs for number in rung.promoted(place)), default=None)
         return best[-1] if best else None
 
     def resume(self, number: int) -> None:
@@ -146,7 +146,7 @@ def read_rule(document: Mapping[str, Any], sign: float = 1.0) -> Rule:
 
 @dataclass
 class Rung:
-    """Who has come to one rung: all their losses, and the trials that are paused there; both sorted."""
+    """Trials that reached one rung: all their losses, and those that are paused there; both sorted."""
 
     factor: int
     losses: array[float] = field(default_factory=lambda: array("d"))
@@ -169,7 +169,7 @@ class Rung:
 class Halving:
     """asha (Li et al. 2020): at rungs `least`, `least` * `factor`, ... the best of every `factor` trials go on.
 
-    Nobody waits: of the first trials at a rung the best one goes on. At `most` steps and beyond there is no rung.
+    No trial waits: of the first trials at a rung the best one goes on. At `most` steps and beyond there is no rung.
     """
 
     sign: float
@@ -246,17 +246,17 @@ class Hyperband:
 
     def rungs(self) -> Iterable[tuple[int, Rung]]:
         """All rungs that trials have come to, by their steps."""
-        return (each for bracket in self.brackets for each in bracket.rungs())
+        return (rung for bracket in self.brackets for rung in bracket.rungs())
 
 
 @dataclass
 class Evaluated:
-    """What median, bandit and truncation have in common: when they look, and what others had come to by then."""
+    """Common part of median, bandit and truncation: when they evaluate, and the values of others by then."""
 
     sign: float
     interval: int
     delay: int
-    _told: dict[int, array[float]] = field(default_factory=dict, kw_only=True)  # by evaluation, sorted
+    _values: dict[int, array[float]] = field(default_factory=dict, kw_only=True)  # by evaluation, sorted
 
     def place(self, number: int, step: int) -> int:
         evaluation = step // self.interval
@@ -265,7 +265,7 @@ class Evaluated:
 
     def others(self, place: int, loss: float) -> array[float]:
         """The sorted losses of all who came here before, among whom `loss` is from now on."""
-        losses = self._told.setdefault(place, array("d"))
+        losses = self._values.setdefault(place, array("d"))
         before = losses[:]
         insort(losses, loss)
         return before

@@ -92,8 +92,8 @@ class Suggester:
 
         Numbers count from 0. Of a trial that is known already the answer is what it has.
         """
-        if (known := self._history.trials.get(number)) is not None:
-            return dict(known.params)
+        if (running := self._history.trials.get(number)) is not None:
+            return dict(running.params)
         params = self._search.propose(number, self._history, Random(f"{self._seed}/{number}"))
         if params is not None and self._looks:
             self._history.tell(Trial(number, params))

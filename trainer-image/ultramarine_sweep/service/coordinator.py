@@ -97,7 +97,9 @@ class Coordinator:
     async def run(self) -> SweepSummary:
         """Come back when the sweep is over and its workers know it. Raises Fenced, StorageError, and what is a bug."""
         # In this order: a journal that another one has taken is the cause of all else.
-        tasks = [asyncio.ensure_future(each) for each in (self._commits.run(), *self._besides(), self._tick())]
+        tasks = [
+            asyncio.ensure_future(coroutine) for coroutine in (self._commits.run(), *self._besides(), self._tick())
+        ]
         try:
             await asyncio.wait((*tasks, self._broken), return_when=asyncio.FIRST_COMPLETED)
             for one in (*tasks[:-1], self._broken, tasks[-1]):
@@ -116,11 +118,11 @@ class Coordinator:
         return {"/lease": self._lease, "/report": self._report}
 
     def _besides(self) -> tuple[Coroutine[Any, Any, None], ...]:
-        """What else runs until the sweep is over."""
+        """Run other tasks until the sweep is over."""
         return ()
 
     def _summary(self, now: float) -> SweepSummary:
-        """How far the sweep is, for the operator."""
+        """Return the summary of the sweep for the operator."""
         return self._trials.summary(now)
 
     def _fail(self, error: Exception) -> None:
@@ -231,11 +233,11 @@ class Coordinator:
             return self._trials.start(worker, step.number, await self._suggested(step.number), self.now)
 
     async def _suggested(self, number: int) -> dict[str, Any] | None:
-        told, self._untold = self._untold, []
-        return await asyncio.to_thread(self._suggest, number, told)
+        news, self._untold = self._untold, []
+        return await asyncio.to_thread(self._suggest, number, news)
 
-    def _suggest(self, number: int, told: list[Known]) -> dict[str, Any] | None:
-        for trial in told:
+    def _suggest(self, number: int, news: list[Known]) -> dict[str, Any] | None:
+        for trial in news:
             self._suggester.tell(trial)
         return self._suggester.ask(number)
 
@@ -267,7 +269,7 @@ async def _at_most(seconds: float, news: asyncio.Event) -> None:
 
 
 def worker_of(body: dict[str, Any]) -> str:
-    """Who speaks. Raises BadRequest."""
+    """Return the name of the worker that sent a request. Raises BadRequest."""
     worker = body.get("worker")
     if not isinstance(worker, str) or not 0 < len(worker) <= 300:
         raise BadRequest("worker must be a name")
@@ -281,4 +283,4 @@ def _point(point: Any) -> tuple[str, int, float]:
             raise TypeError("no number")
         return str(point["name"]), step, float(value)
     except (KeyError, TypeError, OverflowError) as error:
-        raise BadRequest(f"{point!r} is no point") from error
+        raise BadRequest(f"{point!r} is not a point") from error

@@ -40,7 +40,7 @@ class _Refused(Exception):
 class Server:
     """Answers requests with the right token by `routes`, by their paths; `broken` is told what a route fails with.
 
-    A route raises BadRequest for a body that makes no sense; anything else is a bug of ours.
+    A route raises BadRequest for a body that makes no sense; any other exception is a bug.
     """
 
     def __init__(self, token: str, routes: Mapping[str, Route], broken: Callable[[Exception], None]) -> None:
@@ -75,7 +75,7 @@ class Server:
         self._connections.add(writer)
         try:
             if await self._welcome(reader, writer):
-                while await self._one(reader, writer):
+                while await self._exchange(reader, writer):
                     continue
         except (OSError, EOFError, asyncio.LimitOverrunError, TimeoutError, asyncio.CancelledError):
             return  # also if the whole program ends, which asyncio's streams would show as a fault
@@ -91,9 +91,9 @@ class Server:
                 head = await reader.readuntil(b"\r\n\r\n")
         finally:
             self._strangers -= 1
-        return await self._one(reader, writer, head)
+        return await self._exchange(reader, writer, head)
 
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes = b"") -> bool:
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: bytes = b"") -> bool:
         """Answer a request; False where the connection must not go on."""
         status, answer = 200, {}
         try:

@@ -19,7 +19,7 @@ from ultramarine_sweep.state.trial import Ask, Finished, Lease
 
 _NOBODY = ""  # asks what is next: no trial has it as its worker
 _ATTEMPT = 1
-# Another one would be nobody's, and its trial would run forever.
+# The trial of any other job would run forever, since no sweep would own it.
 _ONE_ATTEMPT = "to its sweep it has one attempt, and its TrainingJob's retries are its own; leave it to that job"
 _TOLD_LIMIT = 128 * 1024  # bytes of what one summary wants; where it is more, the last trials have to wait
 
@@ -30,7 +30,7 @@ class PodCoordinator(Coordinator):
     def __init__(self, *parts: Any, **more: Any) -> None:
         super().__init__(*parts, **more)
         self._parallel = 0
-        self._wanted, self._paused = self._live(), tuple(sorted(self._trials.paused))  # they are in the journal
+        self._due, self._paused = self._live(), tuple(sorted(self._trials.paused))  # they are in the journal
         self._holds = False  # whether the operator is one that holds the jobs of paused trials
         self._held: set[int] = set()  # paused trials whose jobs it holds
         self._changed = asyncio.Event()
@@ -42,7 +42,7 @@ class PodCoordinator(Coordinator):
         What makes no sense is another release's, and left out.
         """
         try:
-            parallel, ended = int(answer["parallel"]), [Finished.of(one) for one in answer.get("ended") or ()]
+            parallel, ended = int(answer["parallel"]), [Finished.of(document) for document in answer.get("ended") or ()]
             # An operator that holds no jobs tells of none.
             held = {int(number) for number in answer["held"]} if "held" in answer else None
         except (ValueError, *UNREADABLE):
@@ -64,10 +64,10 @@ class PodCoordinator(Coordinator):
         return (self._keep_starting(),)
 
     def _summary(self, now: float) -> SweepSummary:
-        return structs.replace(super()._summary(now), wanted=self._wanted, paused=self._paused)
+        return structs.replace(super()._summary(now), wanted=self._due, paused=self._paused)
 
     def _all_dismissed(self, now: float) -> bool:
-        return True  # nobody waits for another trial
+        return True  # no worker waits for another trial
 
     async def _report(self, body: dict[str, Any]) -> dict[str, Any]:
         if body.get("released"):
@@ -80,11 +80,11 @@ class PodCoordinator(Coordinator):
         return {**answer, "step": trial.step} if trial and trial.step >= 0 else answer
 
     async def _finished(self, body: dict[str, Any]) -> dict[str, Any]:
-        worker, told = worker_of(body), body.get("finished")
-        if not isinstance(told, dict):
+        worker, finished = worker_of(body), body.get("finished")
+        if not isinstance(finished, dict):
             raise BadRequest("finished must be a trial")
-        number = told.get("trial")
-        self._finish(worker, told if self._holds else {**told, "checkpoint": None})
+        number = finished.get("trial")
+        self._finish(worker, finished if self._holds else {**finished, "checkpoint": None})
         self._record()
         if paused := number in self._trials.paused:
             self._held.discard(number)  # a late answer may have been of its last pause
@@ -99,7 +99,7 @@ class PodCoordinator(Coordinator):
             started = await self._start()
             await self._commits.durable()
             is_over = self._trials.end is not None
-            self._wanted, self._paused = ((), ()) if is_over else (self._live(), tuple(sorted(self._trials.paused)))
+            self._due, self._paused = ((), ()) if is_over else (self._live(), tuple(sorted(self._trials.paused)))
             self._tell(self._summary(self.now))
             if not started:
                 with contextlib.suppress(TimeoutError):
@@ -126,10 +126,10 @@ class PodCoordinator(Coordinator):
         return isinstance(step, Lease)
 
     def _live(self) -> tuple[WantedTrial, ...]:
-        wanted, room = [], _TOLD_LIMIT
+        trials, room = [], _TOLD_LIMIT
         for trial in sorted(self._trials.live.values(), key=lambda trial: trial.number):
-            wanted.append(WantedTrial(trial.number, trial.params))
-            room -= len(json.dumps(wanted[-1].document()))
+            trials.append(WantedTrial(trial.number, trial.params))
+            room -= len(json.dumps(trials[-1].document()))
             if room < 0:
                 break
-        return tuple(wanted)
+        return tuple(trials)

@@ -104,8 +104,8 @@ class Recorder:
             message = f"more than {_ROOM} trials wait for it; of the others only the objectives are recorded"
             self._complaints.add(Failure("room", message, passing=True))
             return
-        told = [(name, value) for name, value in metrics.items() if value is not None and is_metric(name)]
-        self._metrics[number] = dict(told[:_METRICS])
+        values = [(name, value) for name, value in metrics.items() if value is not None and is_metric(name)]
+        self._metrics[number] = dict(values[:_METRICS])
 
     def add(self, trial: Trial) -> None:
         """Take a trial that has ended for good, once in the life of a coordinator."""
@@ -173,10 +173,10 @@ class Recorder:
         return self._api.create(self._experiment_id, self._name, tags, int(self._origin * 1000))
 
     def _params(self) -> dict[str, str]:
-        """What the sweep was given."""
+        """Return the parameters of the sweep."""
         task = self._task
-        goals = [f"{one.get('goal', 'minimize')} {one['metric']}" for one in task.objectives]
-        told = {
+        goals = [f"{objective.get('goal', 'minimize')} {objective['metric']}" for objective in task.objectives]
+        params = {
             "algorithm": task.algorithm.get("type", ""),
             "seed": task.algorithm.get("seed", ""),
             "objective": ", ".join(goals),
@@ -184,7 +184,7 @@ class Recorder:
             "earlyTermination": (task.early_termination or {}).get("type", ""),
             **{f"searchSpace.{name}": domain for name, domain in task.space.items()},
         }
-        return {name: _text(value) for name, value in told.items() if value != ""}
+        return {name: _text(value) for name, value in params.items() if value != ""}
 
     def _log(self, run: Run, **given: Any) -> None:
         """Log to a run; what MLflow refuses for good is left out."""
@@ -239,10 +239,10 @@ class Recorder:
         last: dict[str, float] = {**self._metrics.get(trial.number, {}), **dict(zip(names, trial.values, strict=False))}
         if points and last.get(first, points[-1][1]) == points[-1][1]:
             last.pop(first, None)
-        found = [metric(first, value, timestamp, step) for step, value in points if is_metric(first)]
+        entries = [metric(first, value, timestamp, step) for step, value in points if is_metric(first)]
         step = points[-1][0] if points else 0
         # Later than the points: of one step the latest value is the run's.
-        return found + [metric(name, value, timestamp + 1, step) for name, value in last.items() if is_metric(name)]
+        return entries + [metric(name, value, timestamp + 1, step) for name, value in last.items() if is_metric(name)]
 
     def _conclude(self) -> None:
         assert self._summary

@@ -44,13 +44,13 @@ class Times:
 class SummaryReporter:
     """Posts the newest summary to `url` in a thread of its own; without a URL it does nothing.
 
-    Once somebody hears its answers it asks for them again and again.
+    Once its answers have a receiver it asks for them repeatedly.
     """
 
     def __init__(self, url: str, token: Path, say: Callable[[str], None], times: Times | None = None) -> None:
         self._url, self._token, self._say, self._times = url, token, say, times or Times()
         self._newest = self._posted = SweepSummary()
-        self._told = self._said = False
+        self._has_news = self._complained = False
         self._failing_since: float | None = None
         self._hear: Callable[[Any], object] | None = None
         self._ending, self._news = False, threading.Event()
@@ -60,13 +60,13 @@ class SummaryReporter:
 
     @property
     def newest(self) -> SweepSummary:
-        """What was told last."""
+        """The newest summary."""
         return self._newest
 
     def tell(self, summary: SweepSummary) -> None:
         """Take a summary, which is posted soon unless a newer one comes; at once where it wants other trials."""
         news = summary.urgent != self._newest.urgent
-        self._newest, self._told = summary, True
+        self._newest, self._has_news = summary, True
         if news:
             self._news.set()
 
@@ -76,7 +76,7 @@ class SummaryReporter:
         self._news.set()
 
     def close(self, summary: SweepSummary) -> None:
-        """Post the last one, and that it is; in so many seconds as the times say, at most."""
+        """Post the last summary, marked as over, within the time for the end."""
         self._newest = structs.replace(summary, over=True)
         self._ending = True
         self._news.set()
@@ -96,19 +96,19 @@ class SummaryReporter:
             time.sleep(self._times.again)
 
     def _pause(self, since: float) -> float:
-        """For how long nothing happens by itself, so many seconds after the last post."""
+        """Return the seconds until the next look, `since` seconds after the last post."""
         if self._hear is None:
             return min(1.0, self._times.between)
         return max(self._wait(self._newest) - since, 0.05)
 
     def _wait(self, newest: SweepSummary) -> float:
-        """Seconds between two posts, where somebody hears the answers."""
+        """Seconds between two posts, if the answers have a receiver."""
         return self._times.asking if newest.urgent == self._posted.urgent else self._times.least
 
     def _is_due(self, newest: SweepSummary, since: float) -> bool:
-        """Whether to post, so many seconds after the last post."""
+        """True if a post is due, `since` seconds after the last one."""
         if self._hear is not None:
-            return self._told and since >= self._wait(newest)
+            return self._has_news and since >= self._wait(newest)
         differs = _without_hours(newest) != _without_hours(self._posted)
         return since >= self._times.between and (differs or (newest != self._posted and since >= self._times.hours))
 
@@ -118,16 +118,16 @@ class SummaryReporter:
             headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
             request = urllib.request.Request(self._url, within(summary, _POST_LIMIT), headers, method="POST")
             with opener(self._url).open(request, timeout=self._times.post) as answer:
-                said = answer.read()
+                body = answer.read()
         except (OSError, http.client.HTTPException, ValueError) as error:
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
             self._complain(error)
             return False
-        self._posted, self._said, self._failing_since = summary, False, None
-        if said and self._hear is not None:
+        self._posted, self._complained, self._failing_since = summary, False, None
+        if body and self._hear is not None:
             with contextlib.suppress(ValueError, RuntimeError):  # no JSON, and a loop that has ended
-                self._hear(json.loads(said))
+                self._hear(json.loads(body))
         return True
 
     def _complain(self, error: Exception) -> None:
@@ -135,9 +135,9 @@ class SummaryReporter:
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
-        if self._said or now - self._failing_since < self._times.patience:
+        if self._complained or now - self._failing_since < self._times.patience:
             return
-        self._said = True
+        self._complained = True
         follows = "which does not disturb it" if self._hear is None else "and no trial begins before it is"
         self._say(f"the operator cannot be told how far the sweep is, {follows}: {error}")
 

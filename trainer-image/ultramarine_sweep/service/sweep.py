@@ -41,7 +41,7 @@ from ultramarine_sweep.state.trials import Trials
 T = TypeVar("T")
 
 _MOST_OF_IT = 0.7  # of all trials
-CRASHES = 3  # of coordinators, within so many seconds; then the sweep has failed: another one would crash as well
+CRASHES = 3  # of coordinators within _CRASHES_SECONDS; then the sweep has failed, since another one would crash as well
 _CRASHES_SECONDS = 3600.0
 _CRASHES_NAME = "crashes.json"  # below the sweep's prefix
 _CRASH_LIMIT = 300  # characters
@@ -49,7 +49,7 @@ _CRASH_LIMIT = 300  # characters
 
 @dataclass(frozen=True)
 class Parts:
-    """Who decides for a sweep: what to try, knowing the trials of other sweeps, and which trials to stop.
+    """Decisions of a sweep: the parameters to try, given the trials of other sweeps, and the trials to stop.
 
     Both raise InvalidSpec for a task that makes no sense. `files` says what the finished trials leave for people, by
     the names that they get below the sweep's prefix, each of them there until the next one is asked for; `prepare`
@@ -64,7 +64,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Places:
-    """Where everything is."""
+    """Paths and times of a coordinator."""
 
     termination_log: Path = Path(contract.TERMINATION_LOG)
     token: Path = Path(contract.PROGRESS_TOKEN)
@@ -130,7 +130,7 @@ def _failed(teller: SummaryReporter, error: UltramarineError) -> SweepSummary:
 def _lived(
     task: SweepTask, storage: Storage, coordinate: Callable[[], Coroutine[Any, Any, SweepSummary]]
 ) -> SweepSummary | None:
-    """What this coordinator came to; None where it has crashed, and the next one may do better."""
+    """Return the summary at the end of this coordinator; None if it crashed, and the next one may succeed."""
     try:
         return asyncio.run(coordinate())
     except (Fenced, UltramarineError):
@@ -188,7 +188,7 @@ async def _prepare(task: SweepTask, parts: Parts, coordinator: Coordinator) -> N
 
 
 def _leave_files(task: SweepTask, parts: Parts, storage: Storage, finished: Iterable[Trial]) -> set[str]:
-    """Store what people look at, and return its names; a sweep is as good without it."""
+    """Store the report and its files, and return their names; a failure does not fail the sweep."""
     stored: set[str] = set()
     try:
         for name, path in parts.files(task, finished):
@@ -202,45 +202,45 @@ def _leave_files(task: SweepTask, parts: Parts, storage: Storage, finished: Iter
 
 def _warm_start(task: SweepTask, storage: Storage) -> list[Known]:
     """The finished trials of other sweeps, in the order in which these are named."""
-    known: list[Known] = []
+    trials: list[Known] = []
     for prefix in task.warm_start:
         records = _patiently(partial(journal.read, storage, f"{prefix}{contract.JOURNAL_NAME}/"))
         if not records:
             message = f"spec.algorithm.warmStartFrom: no trial is in the journal below {prefix}"
             raise InvalidSpec(f"{message}; name a sweep that has run, or leave it out", "WarmStartNotFound")
-        known += [trial.known for trial in Trials(task, records).finished.values()]
+        trials += [trial.known for trial in Trials(task, records).finished.values()]
     if task.warm_start:
-        say(f"{len(known)} trials of other sweeps are known")
-    return known
+        say(f"{len(trials)} trials of other sweeps are known")
+    return trials
 
 
 def _crashes(storage: Storage, prefix: str) -> int:
     """Count one more crash of this sweep's coordinators; return how many there were within the last hour."""
     uri, now = prefix + _CRASHES_NAME, time.time()
     try:
-        found = json.loads(storage.read(uri))
+        times_before = json.loads(storage.read(uri))
     except StorageError as error:
         if error.transient:
             raise
-        found = []
-    times = [told for told in found if isinstance(told, float) and now - told < _CRASHES_SECONDS]
+        times_before = []
+    times = [crashed for crashed in times_before if isinstance(crashed, float) and now - crashed < _CRASHES_SECONDS]
     storage.write(uri, json.dumps([*times, now]).encode())
     return len(times) + 1
 
 
 def _so_far(task: SweepTask, storage: Storage, crash: str) -> SweepSummary:
-    """How far the sweep came that no coordinator can go on with."""
+    """Return the summary of a sweep that no coordinator can continue."""
     uri = f"{task.prefix}{contract.JOURNAL_NAME}/"
     try:
         trials = Trials(task, journal.read(storage, uri))
-        found = structs.replace(trials.summary(trials.now), running=0)
+        summary = structs.replace(trials.summary(trials.now), running=0)
     except StorageError:
         raise
     except Exception:  # It may be the journal that they all stumble over.
-        found = SweepSummary(FAILED, "", "")
+        summary = SweepSummary(FAILED, "", "")
     what = f"its coordinator crashed {CRASHES} times within an hour, the last time by {crash[:_CRASH_LIMIT]}"
     remedy = f"this is a bug of Ultramarine: please report it with the pod's log; all ended trials are in {uri}"
-    return structs.replace(found, outcome=FAILED, reason="CoordinatorCrashed", message=f"{what}; {remedy}")
+    return structs.replace(summary, outcome=FAILED, reason="CoordinatorCrashed", message=f"{what}; {remedy}")
 
 
 def _patiently(step: Callable[[], T]) -> T:

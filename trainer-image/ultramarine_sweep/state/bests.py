@@ -59,8 +59,8 @@ class Bests:
         enough = [objective.enough for objective in self.objectives]
         if all(math.isinf(cost) for cost in enough):
             return None
-        found = (number for costs, number in self._ranked if all(a <= b for a, b in zip(costs, enough, strict=True)))
-        return next(found, None)
+        numbers = (number for costs, number in self._ranked if all(a <= b for a, b in zip(costs, enough, strict=True)))
+        return next(numbers, None)
 
     def takes(self, values: Sequence[float]) -> bool:
         """True if a trial with these values would be the best, or on the front."""
@@ -75,15 +75,15 @@ class Bests:
         if len(self.objectives) > 1:
             if not self.takes(values):
                 return
-            self._ranked = [(other, known) for other, known in self._ranked if not _dominates(costs, other)]
+            self._ranked = [(other, best) for other, best in self._ranked if not _dominates(costs, other)]
         # After its equals: of these the first one was taken for the best, and has stored its outputs.
-        insort(self._ranked, (costs, number), key=lambda known: known[0])
+        insort(self._ranked, (costs, number), key=lambda entry: entry[0])
         del self._ranked[TOP if len(self.objectives) == 1 else FRONT :]
 
     def _costs(self, values: Sequence[float]) -> tuple[float, ...]:
         return tuple(objective.cost(value) for objective, value in zip(self.objectives, values, strict=True))
 
 
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether `one` is nowhere worse and somewhere better; equal trials are both on the front."""
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+def _dominates(costs: Sequence[float], other: Sequence[float]) -> bool:
+    """True if `one` is nowhere worse and somewhere better; equal trials are both on the front."""
+    return costs != other and all(a <= b for a, b in zip(costs, other, strict=True))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ultramarine_sweep.state.journal import Journal, Record
 
-LAZY = 1.0  # seconds that records may wait which nobody waits for
+LAZY = 1.0  # seconds that records may wait if no worker waits for them
 
 
 class Commits:
@@ -30,7 +30,7 @@ class Commits:
         self._added = self._written = 0
         self._since = 0.0  # when the oldest record came that is not written
         self._changed = asyncio.Condition()
-        self._wanted = asyncio.Event()
+        self._asked = asyncio.Event()
         self._deleting: asyncio.Future[None] | None = None
         self._failure: BaseException | None = None
 
@@ -52,7 +52,7 @@ class Commits:
         target = self._added
         if self._written >= target:
             return
-        self._wanted.set()
+        self._asked.set()
         async with self._changed:
             await self._changed.wait_for(lambda: self._written >= target or self._failure)
         if self._failure:
@@ -64,8 +64,8 @@ class Commits:
             while True:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LAZY):
-                        await self._wanted.wait()
-                self._wanted.clear()
+                        await self._asked.wait()
+                self._asked.clear()
                 if self._waiting:
                     await self._write()
         except BaseException as error:

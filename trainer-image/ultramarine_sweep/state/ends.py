@@ -1,4 +1,4 @@
-"""What has become of a trial, when a sweep is over, and in which words."""
+"""Ends: the outcome of a trial, the end of a sweep, and the messages of both."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NONE_SUCCEEDED = "NoTrialSucceeded"  # the reason of an end
 
 @dataclass(frozen=True)
 class End:
-    """How a sweep has ended; by a trial that failed, `exit_code` is its command's, and `pod` where it ran."""
+    """End of a sweep; if a trial failed it, `exit_code` is its command's, and `pod` its pod."""
 
     outcome: str
     reason: str
@@ -29,7 +29,7 @@ class End:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a sweep stands: its trials, in the order in which they ended, and what was spent for them.
+    """State of a sweep: its trials, in the order of their ends, and their cost.
 
     `live` says that some run or wait, and `exhausted` that there is nothing left to try. `canary` is the first trial
     that has failed by itself. `measured` says whether any has told its objectives, `silent` how many have not though
@@ -50,7 +50,7 @@ class Standing:
 
 
 def due(task: SweepTask, standing: Standing) -> End | None:
-    """How the sweep ends now, if it does."""
+    """Return the end of the sweep if it ends now."""
     counts, canary, ended = standing.counts, standing.canary, len(standing.finished)
     if task.canary_trial and canary and not counts[SUCCEEDED] + counts[STOPPED]:
         first = "trial" if counts[FAILED] == 1 else f"{counts[FAILED]} trials"
@@ -84,9 +84,9 @@ def _done(standing: Standing, reason: str, message: str) -> End:
 
 def _failed(standing: Standing, reason: str, message: str, trial: Trial | None) -> End:
     """The end of a sweep that has failed, with the words of a failed trial."""
-    if standing.silent * 2 > standing.counts[FAILED] and (said := unheard(standing)):
+    if standing.silent * 2 > standing.counts[FAILED] and (hint := unheard(standing)):
         own = f"; trial {trial.number}: {trial.message}" if trial and trial.exit_code == 0 else ""
-        return End(FAILED, "MetricNotReported", f"{message}: {said}{own}")
+        return End(FAILED, "MetricNotReported", f"{message}: {hint}{own}")
     if not trial:
         return End(FAILED, reason, message)
     message = "\n".join(filter(None, (f"{message}: trial {trial.number}: {trial.message}", trial.tail)))
@@ -95,7 +95,7 @@ def _failed(standing: Standing, reason: str, message: str, trial: Trial | None) 
 
 
 def unheard(standing: Standing) -> str:
-    """That no trial has told the objectives, though commands ended well, and what to do; nothing where it is not so."""
+    """Return a message if no trial reported the objectives though commands succeeded, otherwise nothing."""
     if standing.measured or not standing.silent:
         return ""
     names = ", ".join(objective.metric for objective in standing.bests.objectives)
@@ -144,12 +144,12 @@ class Reasons:
     @property
     def counted(self) -> list[tuple[str, int, int]]:
         """Each reason with the count of its trials and the first of them, the most frequent first, others last."""
-        return sorted(self._trials.values(), key=lambda one: (one[0] == OTHERS, -one[1]))
+        return sorted(self._trials.values(), key=lambda reason: (reason[0] == OTHERS, -reason[1]))
 
     def __str__(self) -> str:
         """In a few words, or none if no trial has failed."""
         counted = self.counted
-        told = [f"{count} x {reason[:_LONGEST]}" for reason, count, _ in counted[:SHOWN]]
+        parts = [f"{count} x {reason[:_LONGEST]}" for reason, count, _ in counted[:SHOWN]]
         if left := sum(count for _, count, _ in counted[SHOWN:]):
-            told.append(f"{left} x {OTHERS}")
-        return f"{sum(count for _, count, _ in counted)} failed: {', '.join(told)}" if counted else ""
+            parts.append(f"{left} x {OTHERS}")
+        return f"{sum(count for _, count, _ in counted)} failed: {', '.join(parts)}" if counted else ""

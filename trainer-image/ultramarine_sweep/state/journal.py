@@ -4,7 +4,7 @@ A segment is one object, NNNNNNNN.jsonl: a line of JSON about it, with the SHA-2
 record. Numbers have no gaps, and each segment is created only if none of its number is there: of two coordinators
 that write, the late one loses. A coordinator begins with an opening segment, which takes the very number that the one
 before it would write next; so openings are never deleted, however old. A snapshot says all that the segments before it
-say, which then are deleted; a coordinator that dies between the two leaves some that nobody reads.
+say, which then are deleted; a coordinator that dies between the two leaves some that are never read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SUFFIX = ".jsonl"
 _SEGMENT_LIMIT = 1 << 30  # bytes
 _AT_ONCE = 16  # segments that are read at the same time
 _LOADS = 10  # while another coordinator deletes what is being read
-_COMPACT_SEGMENTS, _COMPACT_BYTES = 500, 1 << 20  # after so much since the last snapshot, or as much as that has
+_COMPACT_SEGMENTS, _COMPACT_BYTES = 500, 1 << 20  # since the last snapshot; or as many bytes as that has
 
 
 class Fenced(Exception):
@@ -82,12 +82,12 @@ class Segment:
                 continue  # here it can still be said what is damaged
             return segment
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"it is no segment of a journal ({error!r})") from error
+            raise ValueError(f"it is not a segment of a journal ({error!r})") from error
 
 
 @dataclass
 class _Loaded:
-    """What is stored: the segments from the last snapshot on, and all numbers that are there."""
+    """Content of the storage: the segments from the last snapshot on, and all numbers."""
 
     segments: list[Segment] = field(default_factory=list)
     sizes: dict[int, int] = field(default_factory=dict)
@@ -98,8 +98,8 @@ class _Loaded:
 
     @property
     def openings(self) -> set[int]:
-        known = {segment.number for segment in self.segments if segment.kind == OPENING}
-        return known.union(*(segment.openings for segment in self.segments))
+        numbers = {segment.number for segment in self.segments if segment.kind == OPENING}
+        return numbers.union(*(segment.openings for segment in self.segments))
 
 
 def read(storage: Storage, uri: str) -> list[Record]:
@@ -133,7 +133,7 @@ class Journal:
             self._openings, self._sizes = loaded.openings, loaded.sizes
             opening = Segment(self._next, OPENING, writer)
             if self._create(opening):
-                break  # else somebody has written in this very moment
+                break  # otherwise another coordinator has just written
         if self._patiently(lambda: storage.create(_uri(uri, opening.number), opening.to_bytes())):
             say(f"{storage.name} ignores If-None-Match, so two coordinators of a sweep would not notice each other")
         self.records: Iterable[Record] = loaded.records  # once
@@ -232,19 +232,19 @@ def _load(storage: Storage, uri: str) -> _Loaded:
 
 def _list(storage: Storage, uri: str) -> dict[int, int]:
     try:
-        found = storage.objects(uri)
+        objects = storage.objects(uri)
     except StorageError as error:
         if error.reason != "InputNotFound":
             raise
         return {}
-    names = {name.removesuffix(_SUFFIX): size for name, (_, size) in found.items() if name.endswith(_SUFFIX)}
+    names = {name.removesuffix(_SUFFIX): size for name, (_, size) in objects.items() if name.endswith(_SUFFIX)}
     return {int(name): size for name, size in names.items() if name.isdecimal()}
 
 
 def _read_back(storage: Storage, uri: str, numbers: Iterable[int]) -> list[Segment]:
     """The segments from the last snapshot on, or from the first one."""
 
-    def one(number: int) -> Segment:
+    def load(number: int) -> Segment:
         data = storage.read(_uri(uri, number), _SEGMENT_LIMIT)
         try:
             return Segment.from_bytes(number, data)
@@ -253,14 +253,14 @@ def _read_back(storage: Storage, uri: str, numbers: Iterable[int]) -> list[Segme
             raise JournalError(f"{message}; restore it, or make the Sweep under a new name") from error
 
     back = sorted(numbers, reverse=True)
-    found: list[Segment] = []
+    segments: list[Segment] = []
     with ThreadPoolExecutor(_AT_ONCE) as readers:
         for start in range(0, len(back), _AT_ONCE):
-            for segment in readers.map(one, back[start : start + _AT_ONCE]):
-                found.append(segment)
+            for segment in readers.map(load, back[start : start + _AT_ONCE]):
+                segments.append(segment)
                 if segment.kind == SNAPSHOT:
-                    return found[::-1]
-    return found[::-1]
+                    return segments[::-1]
+    return segments[::-1]
 
 
 def _missing(segments: Sequence[Segment]) -> int:

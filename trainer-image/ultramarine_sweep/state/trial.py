@@ -1,4 +1,4 @@
-"""One trial of a sweep: what is known of it, what its worker says of it, and what those see who judge it."""
+"""One trial of a sweep: its state, its worker's reports, and its view for samplers and stoppers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MESSAGE_LIMIT, TAIL_LIMIT = 500, 2000  # characters that are kept of a trial's w
 
 @dataclass(frozen=True)
 class Known:
-    """What is told of a trial to those who suggest others; `outcome` is empty while it runs.
+    """Trial as samplers see it; `outcome` is empty while it runs.
 
     `values` are those of the objectives in their order, and `points` steps and values of the first one.
     """
@@ -57,7 +57,7 @@ class Stopper(Protocol):
 
     @property
     def pauses(self) -> bool:
-        """Whether trials that should stop may be promoted later."""
+        """True if trials that should stop may be promoted later."""
 
     def pause(self, number: int) -> bool:
         """Let a trial that should stop wait for its promotion; False if there is none to wait for."""
@@ -71,7 +71,7 @@ class Stopper(Protocol):
 
 @dataclass(frozen=True)
 class Finished:
-    """What a worker says of a trial that it has ended. A metric that was no finite number is None.
+    """Worker's report of the end of a trial. A metric without a finite value is None.
 
     `outputs` is None where the worker has not stored any, and wants to know whether it should. From `checkpoint` a
     stopped trial can go on later.
@@ -102,7 +102,9 @@ class Finished:
                 {str(name): _finite(value) for name, value in document.get("metrics", {}).items()},
                 str(document.get("message", ""))[:MESSAGE_LIMIT],
                 str(document.get("tail", ""))[-TAIL_LIMIT:],
-                {name: read_known(OutputRecord, one) for name, one in outputs.items()} if outputs is not None else None,
+                {name: read_known(OutputRecord, output) for name, output in outputs.items()}
+                if outputs is not None
+                else None,
                 read_known(OutputRecord, checkpoint) if checkpoint is not None else None,
             )
         except UNREADABLE as error:
@@ -176,7 +178,7 @@ class Trial:
         """Read what `to_record` wrote."""
         given = {name: value for name, value in record.items() if name in cls.__slots__}
         params = {sys.intern(name): _shared(value) for name, value in record.get("params", {}).items()}
-        outputs = {name: read_known(OutputRecord, one) for name, one in record.get("outputs", {}).items()}
+        outputs = {name: read_known(OutputRecord, output) for name, output in record.get("outputs", {}).items()}
         checkpoint = read_known(OutputRecord, record["checkpoint"]) if "checkpoint" in record else None
         values, points = tuple(record.get("values", ())), Points((s, v) for s, v in record.get("points", ()))
         read = {"params": params, "outputs": outputs, "checkpoint": checkpoint, "values": values, "points": points}
@@ -196,14 +198,14 @@ class Lease:
 
 @dataclass(frozen=True)
 class Ask:
-    """A new trial is due, with this number: somebody has to say what to try, and then `start` it."""
+    """A new trial is due, with this number: it needs parameters, and then `start`."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Wait:
-    """Nothing now; the worker asks again when there is news, or after so many seconds."""
+    """Nothing now; the worker asks again when there is news, or after `seconds`."""
 
     seconds: float = POLL
 
@@ -228,7 +230,7 @@ def from_outside(code: int) -> bool:
 
 def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < LARGEST:
-        raise TypeError(f"{value!r} is no count")
+        raise TypeError(f"{value!r} is not a count")
     return value
 
 

@@ -52,7 +52,7 @@ class Trials:
 
     def __init__(self, task: SweepTask, records: Iterable[Record] = (), stopper: Stopper | None = None) -> None:
         self._task, self._stopper = task, stopper
-        self.objectives = [Objective.of(one) for one in task.objectives]
+        self.objectives = [Objective.of(objective) for objective in task.objectives]
         self.bests = Bests(self.objectives)
         self.live: dict[int, Trial] = {}
         self.paused: dict[int, Trial] = {}  # counted as stopped, until they go on
@@ -110,8 +110,8 @@ class Trials:
                 number = record["trial"]
                 self._ended(self._resumed(number) if number in self.paused else self.live.pop(number), record)
             case "end":
-                told = (record["outcome"], record["reason"], record["message"])
-                self.end = End(*told, record.get("exit_code", 0), record.get("pod", ""))
+                end_fields = (record["outcome"], record["reason"], record["message"])
+                self.end = End(*end_fields, record.get("exit_code", 0), record.get("pod", ""))
             case "state":
                 self._spent, self._measured = record["spent"], record["measured"]
                 self._seen = dict.fromkeys(record["seen"])
@@ -149,7 +149,7 @@ class Trials:
         trial.step = trial.points.last_step if trial.paused else -1
         trial.outcome, trial.exit_code, trial.seconds = record["outcome"], record["exitCode"], record["seconds"]
         trial.values, trial.message, trial.tail = tuple(record["values"]), record["message"], record["tail"]
-        trial.outputs = {name: read_known(OutputRecord, one) for name, one in record["outputs"].items()}
+        trial.outputs = {name: read_known(OutputRecord, output) for name, output in record["outputs"].items()}
         trial.waiting, trial.ended = False, record.get("at", 0.0)
         trial.points.thin(KEPT_LIMIT)
         self._spent += record["spent"]
@@ -310,7 +310,7 @@ class Trials:
         self._storing.add(number)
 
     def _own(self, worker: str, number: int, attempt: int, now: float) -> Trial | None:
-        """The live trial that this is the worker of; one that nobody has taken over since is its own again."""
+        """Return the live trial of this worker; a trial that no other worker took over is its own again."""
         trial = self.live.get(number)
         if trial is None or trial.attempt != attempt or trial.worker != worker:
             return None
@@ -384,8 +384,8 @@ class Trials:
         """End a trial of which its worker says nothing."""
         words: Record = {"outcome": outcome, "message": message[:MESSAGE_LIMIT], "tail": "", "outputs": {}}
         words |= {"exitCode": trial.exit_code or -signal.SIGKILL, "values": trial.values}
-        told = {"seen": [], "measured": False, "seconds": trial.seconds + spent, "spent": spent}
-        self._decide("finished", now, trial=trial.number, attempt=trial.attempt, **words, **told)
+        record = {"seen": [], "measured": False, "seconds": trial.seconds + spent, "spent": spent}
+        self._decide("finished", now, trial=trial.number, attempt=trial.attempt, **words, **record)
 
     def abandon(self, now: float, *, spare_storing: bool = False) -> None:
         """The sweep is over, and what still runs is not waited for; those that store their outputs have ended well."""
@@ -399,7 +399,7 @@ class Trials:
 
     @property
     def is_alone(self) -> bool:
-        """Whether no other trial runs beside the canary."""
+        """True if no other trial runs beside the canary."""
         return self._task.canary_trial and not (self._counts[SUCCEEDED] or self._counts[STOPPED] or self._canary)
 
     def _judge(self, now: float) -> None:
@@ -449,7 +449,7 @@ class Trials:
         return hours * self._task.trial_cpus, hours * self._task.trial_gpus
 
     def summary(self, now: float) -> SweepSummary:
-        """How far the sweep is; while it goes on the message is what its author should know."""
+        """Return the summary; until the end its message is what the author should know."""
         doubt = unheard(self._standing(now)) if not self.end and self._silent >= DOUBTED else ""
         end, (cpu_hours, gpu_hours) = self.end or End("", "", doubt), self.hours(now)
         self._best = {n: self._best.get(n) or _best(self.finished[n]) for n in self.bests.numbers}

@@ -55,7 +55,7 @@ class Stopped(BaseException):
 
 
 class Signals:
-    """Who a SIGTERM or SIGINT is for: the command while it runs, else this program, unless it is finishing its work."""
+    """Receiver of SIGTERM and SIGINT: the command while it runs, otherwise this program until it finishes its work."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -112,10 +112,10 @@ def environment_for_command(environment: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Supervision:
-    """Who hears a command, and what ends it before its time.
+    """Receivers of a command's output, and the causes that end it early.
 
     `hear` gets its lines and whether they are of stdout, `tee` all its bytes; `grace` is how many seconds it has from
-    the pod's SIGTERM to SIGKILL. Though nobody wants the pod to stop, `broken` is set when the command has to begin
+    the pod's SIGTERM to SIGKILL. Although the pod goes on, `broken` is set when the command has to begin
     again, and `stop` when its sweep wants no more of it; `asked` says that the command was told to end for that.
     """
 
@@ -234,7 +234,7 @@ def _write_all(target: int, chunk: bytes) -> None:
         try:
             chunk = chunk[os.write(target, chunk) :]
         except OSError:
-            return  # Nobody reads our output any more; the command must not block or die of that.
+            return  # The output has no reader any more; the command must neither block nor die of that.
 
 
 def _wait_and_reap(pid: int) -> int:

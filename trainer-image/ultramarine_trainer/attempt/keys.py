@@ -36,7 +36,7 @@ def narrowed(environment: Mapping[str, str]) -> dict[str, str] | None:
 
 
 def _scope(task: TrainingTask, namespace: str) -> str:
-    """What the task reads and writes: keys, and beginnings of keys that end in a slash."""
+    """Return the scope of the task: keys, and prefixes of keys that end in a slash."""
     uris = [*task.inputs.values(), *task.streams.values()]
     uris += [
         part for part in (task.source and task.source.uri, task.checkpoint and task.checkpoint.resume_from) if part

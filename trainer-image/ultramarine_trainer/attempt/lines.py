@@ -8,7 +8,7 @@ from collections import deque
 
 from ultramarine_contract.lastwords import last_words
 
-LINE_LIMIT = 4096  # bytes; a longer line is no log line, and nothing of it is kept
+LINE_LIMIT = 4096  # bytes; a longer line is not a log line, and is dropped
 TAIL_LIMIT = 2000  # characters of the tail
 _MEMORY = 16_000  # characters of all remembered lines together
 

@@ -1,4 +1,4 @@
-"""What exactly ran, from what, and what came of it: one in-toto statement of SLSA provenance for each attempt."""
+"""Provenance of an attempt: one in-toto statement of SLSA provenance with its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -79,18 +79,18 @@ def _usage(context: TrainingContext, record: TerminationRecord, seconds: float) 
 def _dependencies(
     task: TrainingTask, context: TrainingContext, image: str, record: TerminationRecord
 ) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [{"name": "image", "uri": context.image}] if context.image else []
-    if found and (resolved := image.rpartition("sha256:")[2]):
-        found[0]["digest"] = {"sha256": resolved}
+    resources: list[dict[str, Any]] = [{"name": "image", "uri": context.image}] if context.image else []
+    if resources and (resolved := image.rpartition("sha256:")[2]):
+        resources[0]["digest"] = {"sha256": resolved}
     source, commit = task.source or SourceTask(), record.source.commit
     sha256 = (record.source.digest or context.source_digest).removeprefix("sha256:")
     digest = ({"sha256": sha256} if sha256 else {}) | ({"gitCommit": commit} if commit else {})
     if digest:
-        found.append(
+        resources.append(
             {"name": "source", "uri": f"git+{source.git_url}" if source.git_url else source.uri, "digest": digest}
         )
     inputs = sorted(record.inputs.items())
-    return found + [_resource(task.inputs.get(name, ""), one.digest) | {"name": name} for name, one in inputs]
+    return resources + [_resource(task.inputs.get(name, ""), record.digest) | {"name": name} for name, record in inputs]
 
 
 def _resource(uri: str, digest: str) -> dict[str, Any]:

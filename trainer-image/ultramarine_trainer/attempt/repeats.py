@@ -1,7 +1,7 @@
 """Failures that repeat: an attempt that fails at once and just as the one before it is the last.
 
 Each failed attempt leaves a line in the storage by which the next one knows it. A failure that another attempt may well
-survive is no repeat: a command that has worked for a while, a signal, a storage or a server that has trouble.
+survive does not count as a repeat: a command that has worked for a while, a signal, an outage of a storage or server.
 """
 
 from __future__ import annotations

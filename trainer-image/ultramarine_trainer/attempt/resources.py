@@ -23,7 +23,7 @@ class DiskWatch:
         seconds: float = _LOOK_SECONDS,
     ) -> None:
         self._folder, self._say, self._look, self._seconds = folder, say, look, seconds
-        self._said = 0
+        self._level = 0
         self._ending = threading.Event()
         threading.Thread(target=self._run, name="disk", daemon=True).start()
 
@@ -39,12 +39,12 @@ class DiskWatch:
                 return
             percent = 100 * used // max(total, 1)
             reached = max((level for level in _LEVELS if percent >= level), default=0)
-            if reached > self._said:
+            if reached > self._level:
                 self._say(
                     f"the node's disk is {percent} % full, {free} bytes are left; Kubernetes evicts pods when it is "
                     "full: write less, stream inputs, or reserve resources.requests.ephemeral-storage"
                 )
-            self._said = reached
+            self._level = reached
             if self._ending.wait(self._seconds):
                 return
 
@@ -54,8 +54,8 @@ def cpu_seconds(root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc
     # Where the container sees all groups of its node, its own is below the root.
     own = re.search(r"^0::/(.*)$", _text(process), re.MULTILINE)
     for folder in (root / own[1] if own else root, root):
-        if found := re.search(r"usage_usec (\d+)", _text(folder / "cpu.stat")):
-            return int(found[1]) / 1e6
+        if match := re.search(r"usage_usec (\d+)", _text(folder / "cpu.stat")):
+            return int(match[1]) / 1e6
     text = _text(root / "cpuacct" / "cpuacct.usage").strip()
     return int(text) / 1e9 if text.isdecimal() else 0.0
 

@@ -58,7 +58,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Places:
-    """Where everything is, and how long a storage that does not answer is waited for."""
+    """Paths of an attempt, and the waits for a storage that does not answer."""
 
     source: Path = Path(contract.SOURCE_DIR)
     work: Path = Path(contract.WORK_DIR)
@@ -180,7 +180,7 @@ class Attempt:
         return Listeners(self._context, self._index == 0, series, self.say, self._last_checkpoint)
 
     def _read_context(self) -> TrainingContext:
-        """What another release's operator wrote may be unreadable: it is not worth a job."""
+        """Read the document; one of another release's operator may be unreadable, which must not fail a job."""
         try:
             return TrainingContext.from_json(self._environment.get(contract.ENV_CONTEXT, "{}"))
         except ValueError:
@@ -190,8 +190,8 @@ class Attempt:
         prefix = f"{task.output_prefix.rstrip('/')}/"
         if task.output_prefix:
             self._archive = Archive(storage, f"{prefix}{contract.LOGS_NAME}/{self._pod}/", self.say)
-            known = f"{prefix}{contract.FAILED_NAME.format(index=self._index)}"
-            self._repeats = Repeats(storage, known, self._context.worth_retrying, self.say)
+            failure_uri = f"{prefix}{contract.FAILED_NAME.format(index=self._index)}"
+            self._repeats = Repeats(storage, failure_uri, self._context.worth_retrying, self.say)
             if self._index == 0:
                 self._listeners = self._listen(series_of(storage, prefix, self._pod, self.say))
         if task.checkpoint is not None:
@@ -248,8 +248,8 @@ class Attempt:
 
         disk = DiskWatch(self._places.outputs, self.say)
         try:
-            told = self._listeners.start(environment_for_command(self._environment))
-            environment = with_local_runs(told, self._places.work)
+            variables = self._listeners.start(environment_for_command(self._environment))
+            environment = with_local_runs(variables, self._places.work)
             reserve = min(max(self._grace / 3, 3.0), 60.0)  # for the last checkpoint's and the log's way to the storage
             runner = Runner(
                 task.gang or GangTask(),
@@ -286,7 +286,7 @@ class Attempt:
             self._patiently(self._places.output_waits, self._checkpoints.restore)
 
     def _deadline(self, reserve: float, patience: float) -> float:
-        """So long before the pod is killed or, where nobody wants it to stop, in so many seconds (monotonic)."""
+        """Return the time `reserve` before the pod is killed or, without a signal, `patience` from now (monotonic)."""
         if self._signals.received:
             return self._signals.received_at + self._grace - reserve
         return time.monotonic() + patience
@@ -322,7 +322,7 @@ class Attempt:
             return None
 
     def _stored_result(self, storage: Storage, prefix: str) -> TerminationRecord:
-        """What an earlier attempt has made: node 0's last words are believed, so they must not be empty."""
+        """Return the record of an earlier attempt: the operator believes node 0's, so it must not be empty."""
         data = self._patiently(self._places.output_waits, partial(storage.read, prefix + contract.RESULT_NAME))
         return TerminationRecord.from_json(data.decode())
 
@@ -392,14 +392,14 @@ class Attempt:
             self._inputs[name] = InputRecord("", sum(size for _, size in files.values()), len(files))
 
     def _folder(self) -> Path:
-        """Where the command starts: with its source, or, if none was given, in the image's own folder with code."""
+        """Return the folder of the command: that of its source or, without a source, the image's own with code."""
         work, own = self._places.work, self._places.image
         has_code = own != Path(own.root) and any(own.iterdir())
         return own if has_code and not any(work.iterdir()) else work
 
     def _store_outputs(self, task: TrainingTask, storage: Storage, seconds: float) -> TerminationRecord:
         folders = {name: self._places.outputs / name for name in task.outputs}
-        formats = {name: format_of(name, folders[name], wanted) for name, wanted in task.outputs.items()}
+        formats = {name: format_of(name, folders[name], format) for name, format in task.outputs.items()}
         prefix = task.output_prefix.rstrip("/")
         outputs: dict[str, OutputRecord] = {}
         for name, format in formats.items():

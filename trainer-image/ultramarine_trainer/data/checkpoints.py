@@ -86,18 +86,18 @@ class Checkpoints:
     def restore(self) -> CheckpointRecord | None:
         """Fill the folder with the newest complete checkpoint, if there is any, and with nothing else.
 
-        Raises StorageError where the storage does not tell, and where `resume_from` is asked for but cannot be had.
+        Raises StorageError if the storage does not answer, and if `resume_from` cannot be fetched.
         """
         self._last, self._watch = self.last, None
-        found = self._find() if self._task.resume else None
-        if found is None:
+        record = self._find() if self._task.resume else None
+        if record is None:
             empty(self._folder)
             self._say("no checkpoint to resume from; the command starts from the beginning")
         # Another job's checkpoint is not ours to count on, or to delete.
-        self._last = found if found and found.uri.startswith(self._uri) else None
+        self._last = record if record and record.uri.startswith(self._uri) else None
         self._base = self._last.productive_seconds if self._last else 0.0
         self._restored = look(self._folder) or {}
-        return found
+        return record
 
     def start(self) -> None:
         """Watch the folder from now on: the command starts."""
@@ -185,7 +185,7 @@ class _Watch:
         self._ended: float | None = None
         self._ended_by_itself = False
         self._sight = Sight(kept, self._started, -1)
-        self._said: set[str] = set()  # kinds of failures since the last success
+        self._reported: set[str] = set()  # kinds of failures since the last success
         self._deletion_complained = False
         self._leavings = True  # of dead attempts, or of uploads that failed, may lie in the storage
         self._ending, self._given_up = threading.Event(), threading.Event()
@@ -285,7 +285,7 @@ class _Watch:
         return None
 
     def _upload(self, sight: Sight) -> OutputRecord | None:
-        """Upload what was seen; None where that failed because it has changed, which is nobody's fault."""
+        """Upload what was seen; None if that failed because a file changed meanwhile."""
         try:
             files = {path: self._folder / path for path in sight.files}
             return self._storage.upload_folder(self._folder, self._uri, files=files)
@@ -309,7 +309,7 @@ class _Watch:
         self._storage.write(self._uri + CHECKPOINT_NAME, record.to_json())
         superseded = self.last.previous if self.last else None
         self.last, self._kept = record, sight.files
-        self._said.clear()
+        self._reported.clear()
         self._say(f"{_called(record)} is stored: {record.bytes} bytes to {record.uri} in {seconds:.1f} s")
         if self._leavings:
             self._leavings = False
@@ -321,7 +321,7 @@ class _Watch:
         yield from self._storage.folders(self._uri)
 
     def _delete(self, uris: Iterable[str]) -> None:
-        """Delete these of our folders, but never the latest and the previous; a failure is no fault of the job."""
+        """Delete these of our folders, but never the latest and the previous; a failure does not fail the job."""
         kept = [record.uri for record in (self.last, self.last and self.last.previous) if record]
         try:
             for uri in uris:
@@ -336,14 +336,14 @@ class _Watch:
 
     def _complain(self, error: StorageError) -> None:
         """Tell of a failure once, until something has been stored again."""
-        if error.reason not in self._said:
-            self._said.add(error.reason)
+        if error.reason not in self._reported:
+            self._reported.add(error.reason)
             self._say(f"the checkpoint cannot be stored now: {error.message}")
 
     def _complain_of_haste(self, seconds: float) -> None:
         """Tell that the folder did not keep still for the time that is needed."""
-        if _HASTE not in self._said:
-            self._said.add(_HASTE)
+        if _HASTE not in self._reported:
+            self._reported.add(_HASTE)
             remedy = f"leave it alone for {seconds:.0f} s after each checkpoint, and write logs elsewhere"
             self._say(f"no checkpoint could be stored, for the command goes on changing {self._folder}; {remedy}")
 

@@ -1,4 +1,4 @@
-"""The init container that fetches a private repository: credentials are mounted here, and not where the command runs.
+"""The init container that fetches a private repository: credentials are mounted here alone, without the command.
 
 It ends well also if the fetch fails, and leaves a record beside the files: the trainer then reports the failure.
 """

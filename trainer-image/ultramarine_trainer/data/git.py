@@ -33,29 +33,29 @@ def check_out(task: SourceTask, work: Path, credentials: Credentials | None = No
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, _explaining(task, credentials), Repo.init(folder) as repository:
         client, path = _client(task, credentials)
-        wanted: list[ObjectID] = []
+        ids: list[ObjectID] = []
 
         def choose(refs: Mapping[Ref, ObjectID], depth: int | None = None) -> list[ObjectID]:
-            wanted[:] = [_commit_of(task, refs)]
-            return wanted
+            ids[:] = [_commit_of(task, refs)]
+            return ids
 
         client.fetch(path, repository, determine_wants=choose, depth=1)
-        found = repository[wanted[0]]
-        while isinstance(found, Tag):
-            found = repository[found.object[1]]
-        if not isinstance(found, Commit):
-            raise SourceError("GitRefNotFound", f"{task.git_ref} of {task.git_url} is no commit")
-        tree = repository[found.tree]
+        target = repository[ids[0]]
+        while isinstance(target, Tag):
+            target = repository[target.object[1]]
+        if not isinstance(target, Commit):
+            raise SourceError("GitRefNotFound", f"{task.git_ref} of {task.git_url} is not a commit")
+        tree = repository[target.tree]
         for part in filter(None, task.git_path.split("/")):
             try:
                 tree = repository[tree[part.encode()][1]] if isinstance(tree, Tree) else tree
             except KeyError as error:
-                message = f"spec.source.git.path {task.git_path} is not in {task.git_url} at {found.id.decode()}"
+                message = f"spec.source.git.path {task.git_path} is not in {task.git_url} at {target.id.decode()}"
                 raise SourceError("GitPathNotFound", message) from error
         if not isinstance(tree, Tree):
             raise SourceError("GitPathNotFound", f"spec.source.git.path {task.git_path} is a file; name its folder")
         build_index_from_tree(str(work), f"{folder}/index", repository.object_store, tree.id)
-        return found.id.decode()
+        return target.id.decode()
 
 
 def _client(task: SourceTask, credentials: Credentials | None) -> tuple[GitClient, str]:
@@ -121,22 +121,22 @@ def _explaining(task: SourceTask, credentials: Credentials | None) -> Iterator[N
 
 
 def _explained(task: SourceTask, secret: str, error: Exception) -> SourceError:
-    url, said = task.git_url, _cause(error)
+    url, cause = task.git_url, _cause(error)
     if isinstance(error, GitProtocolError) and isinstance(error.__cause__, HangupException) and str(error) != HUNG_UP:
         # What an ssh server says instead of git's protocol: that there is no such repository, as a rule.
         remedy = "check spec.source.git.url, and what the key may read"
         return SourceError("SourceNotFound", f"{url} cannot be read ({str(error)[:500]}); {remedy}")
-    if "certificate verify failed" in said:
+    if "certificate verify failed" in cause:
         place = f"Secret {secret}" if secret else f"a Secret, and name it in {FIELD}"
-        message = f"the TLS certificate of {url} is not trusted ({said}); put its CA as {CA} into {place}"
+        message = f"the TLS certificate of {url} is not trusted ({cause}); put its CA as {CA} into {place}"
         return SourceError("GitCertificateUnknown", message)
-    if said.startswith("unexpected http resp 403"):
+    if cause.startswith("unexpected http resp 403"):
         return _unauthorized(url, secret)
     answered = isinstance(error, GitProtocolError) and not isinstance(error.__cause__, HTTPError)
     if answered and _is_commit_id(task.git_ref):
-        message = f"{url} does not give commit {task.git_ref} ({said}); name a branch or a tag"
+        message = f"{url} does not give commit {task.git_ref} ({cause}); name a branch or a tag"
         return SourceError("GitRefNotFound", message)
-    return _unreachable(url, said)
+    return _unreachable(url, cause)
 
 
 def _unauthorized(url: str, secret: str) -> SourceError:
@@ -147,9 +147,9 @@ def _unauthorized(url: str, secret: str) -> SourceError:
     return SourceError("GitCredentialsRefused", f"{url} refused the credentials in Secret {secret}; {remedy}")
 
 
-def _unreachable(url: str, said: str) -> SourceError:
+def _unreachable(url: str, cause: str) -> SourceError:
     remedy = "check the address, and that the namespace's network policies let training pods reach it"
-    return SourceError("SourceUnreachable", f"{url} does not answer ({said}); {remedy}", transient=True)
+    return SourceError("SourceUnreachable", f"{url} does not answer ({cause}); {remedy}", transient=True)
 
 
 def _cause(error: BaseException) -> str:

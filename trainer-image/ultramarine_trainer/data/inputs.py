@@ -30,12 +30,12 @@ def fetch_folder(storage: Storage, name: str, uri: str, folder: Path, say: Calla
             "name less of it, or run on a node with more room",
             "DiskFull",
         )
-    started = told = time.monotonic()
+    started = reported = time.monotonic()
 
     def progress(done: int, total: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= _TELL_SECONDS:
-            told = time.monotonic()
+        nonlocal reported
+        if time.monotonic() - reported >= _TELL_SECONDS:
+            reported = time.monotonic()
             say(f"input {name}: {done} of {total} bytes ({100 * done // max(total, 1)} %)")
 
     files = storage.download(uri, folder, progress)
@@ -53,7 +53,7 @@ class StreamServer:
         self, storage: Storage, inputs: dict[str, dict[str, tuple[str, int]]], port: int = STREAM_PORT
     ) -> None:
         """Take the inputs' files by name and path, as URI and bytes. Raises OSError where the port is taken."""
-        files = {f"{name}/{path}": file for name, found in inputs.items() for path, file in found.items()}
+        files = {f"{name}/{path}": file for name, paths in inputs.items() for path, file in paths.items()}
         self._server = _Server(storage, files, port)
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="streams", daemon=True).start()

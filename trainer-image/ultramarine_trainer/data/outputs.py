@@ -29,7 +29,7 @@ def empty(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, also one in which the command has made folders that nobody may write to."""
+    """Remove a folder, also with subfolders that the command has made read-only."""
     try:
         shutil.rmtree(folder)
     except PermissionError:
@@ -41,19 +41,19 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def format_of(name: str, folder: Path, wanted: str) -> str:
-    """Return the model format of output `name`: nothing for a plain folder, else that of its one model.
+def format_of(name: str, folder: Path, format: str) -> str:
+    """Return the model format of output `name`: nothing for a plain folder, otherwise that of its one model.
 
     Raises StorageError OutputEmpty or OutputInvalid, which name what was found.
     """
     files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     if not files:
         raise StorageError(f"output {name} is empty; the command has to write its result to {folder}", "OutputEmpty")
-    if not wanted:
+    if not format:
         return ""
-    if wanted not in (AUTO, *FORMATS):
-        known = ", ".join(FORMATS)
-        raise StorageError(f"output {name} has the unknown format {wanted!r}; known are {known}", "OutputInvalid")
+    if format not in (AUTO, *FORMATS):
+        formats = ", ".join(FORMATS)
+        raise StorageError(f"output {name} has the unknown format {format!r}; known are {formats}", "OutputInvalid")
 
     def head(file: str) -> bytes:
         try:
@@ -63,19 +63,19 @@ def format_of(name: str, folder: Path, wanted: str) -> str:
             message = f"output {name}: {file} cannot be read ({error}); the command has to leave its files readable"
             raise StorageError(message, "LocalDiskError") from error
 
-    models = models_among(files, "" if wanted == AUTO else wanted, head)
+    models = models_among(files, "" if format == AUTO else format, head)
     if models and all(of == "lightgbm" and not head(file).startswith(b"tree") for file, of in models.items()):
-        message = f"output {name}: {listed(models, 5)} is no LightGBM model, which begins with 'tree'"
+        message = f"output {name}: {listed(models, 5)} is not a LightGBM model, which begins with 'tree'"
         raise StorageError(f"{message}; write it by booster.save_model", "OutputInvalid")
     if len(models) == 1:
         return next(iter(models.values()))
-    what = "a model" if wanted == AUTO else f"a model of format {wanted}"
+    what = "a model" if format == AUTO else f"a model of format {format}"
     if not models:
-        found = listed(files, 5)
-        is_python = wanted == AUTO and models_among(files, "python", head)  # for others, `auto` has seen what they are
+        names = listed(files, 5)
+        is_python = format == AUTO and models_among(files, "python", head)  # for others, `auto` has seen what they are
         hint = "as python it would be one, which has to be said by its format" if is_python else ""
         hint = hint or f"known are {known_formats()}"
-        raise StorageError(f"output {name} shall be {what} but holds {found}; {hint}", "OutputInvalid")
+        raise StorageError(f"output {name} must be {what} but holds {names}; {hint}", "OutputInvalid")
     raise StorageError(
         f"output {name} holds several models: {listed(models, 5)}; keep one in this output",
         "OutputInvalid",
@@ -86,10 +86,10 @@ def untrusted_types(folder: Path, format: str) -> str:
     """Return what a server will refuse of a .skops model, as an OutputRecord has it. Loads nothing of the model."""
     if format != "sklearn":
         return ""
-    found: set[str] = set()
+    names: set[str] = set()
     for file in folder.rglob("*.skops"):
         try:
-            found.update(untrusted_in(file))
+            names.update(untrusted_in(file))
         except (OSError, ValueError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error):
             continue  # a damaged file is the server's to name
-    return ", ".join(name[:MAX_UNTRUSTED_NAME] for name in sorted(found)[:MAX_UNTRUSTED])
+    return ", ".join(name[:MAX_UNTRUSTED_NAME] for name in sorted(names)[:MAX_UNTRUSTED])

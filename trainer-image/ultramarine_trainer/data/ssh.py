@@ -89,12 +89,12 @@ class Ssh(SSHVendor):
             )
             raise SourceError("GitCredentialsInvalid", message) from error
 
-    def _stranger(self, visit: _Visit, host: str, port: int, said: str) -> SourceError:
+    def _stranger(self, visit: _Visit, host: str, port: int, reason: str) -> SourceError:
         """Return what to raise for a server whose host key is not the one that is known."""
         secret = self._credentials.secret
         if visit.has_known:
             message = (
-                f"{host} has shown another host key ({visit.shown or said}) than {KNOWN_HOSTS} of Secret {secret} has: "
+                f"{host} has another host key ({visit.shown or reason}) than {KNOWN_HOSTS} of Secret {secret}: "
                 "its key was changed, or it is another server; ask its administrator, and replace the line"
             )
             return SourceError("GitHostKeyChanged", message)

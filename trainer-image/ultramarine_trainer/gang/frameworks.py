@@ -1,4 +1,4 @@
-"""How each framework's processes find each other: what a command gets in its environment, and what is started for it.
+"""Rendezvous of each framework's processes: the command's environment, and processes beside it.
 
 Nothing here does I/O. Who is who (ranks, addresses, ports, sizes) is always ours: the user's variables are the same in
 all pods, so they cannot be right. What only tunes a library (OMPI_MCA_...) is the user's where he set it.
@@ -35,7 +35,7 @@ tracker.wait_for()
 
 @dataclass(frozen=True)
 class Launch:
-    """What to start on one node. `companion` is a second process, if any: started before the command, ended with it."""
+    """Processes of one node. `companion` is a second process, if any: started before the command, ended with it."""
 
     command: tuple[str, ...]
     environment: dict[str, str]
@@ -186,7 +186,7 @@ def _is_python(command: Sequence[str]) -> bool:
 
 
 def _is_torch_launcher(command: Sequence[str]) -> bool:
-    """Whether Python is asked for torchrun: as a module or as a script."""
+    """True if the command runs torchrun: as a module or as a script."""
     words = [word for word in command[1:] if word == "-m" or not word.startswith("-")]
     target = words[1] if words[:1] == ["-m"] and words[1:] else "".join(words[:1])
     return PurePath(target).name in _TORCH_LAUNCHERS

@@ -40,7 +40,7 @@ class Link:
             self._writer.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
     async def receive(self) -> Message | None:
-        """Return the next message, or None when the connection is lost or was never one of ours."""
+        """Return the next message, or None if the connection is lost or was never a member's."""
         try:
             while line := await self._line():
                 message = json.loads(line)
@@ -58,11 +58,11 @@ class Link:
             return await self._reader.readline()
 
     def addresses(self) -> tuple[str, str]:
-        """Return the IP addresses of the other side and of ours. Raises ValueError when the other side is gone."""
+        """Return the IP addresses of the peer and of this side. Raises ValueError if the peer is gone."""
         return _plain(self._writer.get_extra_info("peername")), _plain(self._writer.get_extra_info("sockname"))
 
     async def close(self, patience: float = 0.0) -> None:
-        """End the connection; what is not sent yet has so many seconds."""
+        """End the connection; unsent data has a few seconds."""
         self._beats.cancel()
         self._writer.close()
         if patience:
@@ -142,7 +142,7 @@ class Coordinator:
             return None
         self._strangers += 1
         try:
-            # Heartbeats alone keep nobody's place.
+            # Heartbeats alone do not keep a node's place.
             async with asyncio.timeout(self._times.connect):
                 hello = await link.receive()
         except TimeoutError:
@@ -211,13 +211,15 @@ class Coordinator:
     async def _run_on(self, host: str, line: str) -> Message:
         nodes = self.muster.running
         name = host.split(".")[0]
-        found = [index for index, address in nodes.items() if index and (address == host or self._name(index) == name)]
-        if not found:
-            known = ", ".join(address for index, address in nodes.items() if index) or "none"
-            return {"error": f"host {host} is no other node of this job; known are {known}"}
+        indices = [
+            index for index, address in nodes.items() if index and (address == host or self._name(index) == name)
+        ]
+        if not indices:
+            hosts = ", ".join(address for index, address in nodes.items() if index) or "none"
+            return {"error": f"host {host} is not another node of this job; known are {hosts}"}
         call, answer = next(self._numbers), asyncio.get_running_loop().create_future()
-        self._calls[call] = found[0], answer
-        self._tell(found[0], {"kind": "run", "call": call, "line": line})
+        self._calls[call] = indices[0], answer
+        self._tell(indices[0], {"kind": "run", "call": call, "line": line})
         try:
             return {"code": await answer}
         finally:

@@ -190,7 +190,7 @@ class Gang:
         """Be connected to the coordinator, wherever it is now, until all is done."""
         host = "127.0.0.1" if self._index == 0 else self._task.leader
         while not self._done:
-            # A name that is not there, or is an old pod's, is no fault: it is looked up again each time.
+            # A name that is missing, or an old pod's, is looked up again each time.
             with contextlib.suppress(OSError, TimeoutError, UnicodeError):
                 async with asyncio.timeout(self._times.connect):
                     streams = await asyncio.open_connection(host, self.port, limit=MESSAGE_LIMIT)
@@ -259,7 +259,7 @@ class Gang:
             self._tell({"kind": "ready"})
 
     def _ask_again(self) -> None:
-        if self.broken.is_set():  # before the main thread could take it; else it has just started
+        if self.broken.is_set():  # before the main thread could take it; otherwise it has just started
             self._ask_to_start()
 
     def _give_up(self, why: str) -> None:
@@ -290,7 +290,7 @@ class Gang:
                 return False
             for task in self._tasks:
                 if task.done():
-                    task.result()  # a fault of ours in the other thread surfaces here
+                    task.result()  # a bug in the other thread surfaces here
             idle()
             with self._changed:
                 self._changed.wait(self._times.tick)

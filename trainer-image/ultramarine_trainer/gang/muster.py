@@ -1,4 +1,4 @@
-"""What the coordinator of a gang decides: who is there, when all start, and what ends it. No sockets and no clock."""
+"""Decisions of a gang's coordinator: members, starts and ends. No sockets and no clock."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # as a shell says it
 
 @dataclass(frozen=True)
 class Times:
-    """How long everything takes, in seconds."""
+    """Limits and pauses of a gang, in seconds."""
 
     heartbeat: float = 2.0
     silence: float = 12.0  # after which a member, or the coordinator, is lost
     connect: float = 5.0
     retry: float = 1.0
-    blame: float = 1.0  # from the first report of a failure to the judgement who caused it
+    blame: float = 1.0  # from the first report of a failure to the decision about its cause
     elastic_wait: float = 15.0  # without a newcomer, after which an elastic gang starts with fewer
     look: float = 5.0  # between two looks into the storage
     tell: float = 10.0  # between two lines that say whom we wait for
@@ -34,7 +34,7 @@ class Times:
 
 
 class Muster:
-    """What the coordinator decides: who is there, when an epoch starts, and what ends it. No sockets and no clock.
+    """Decisions of the coordinator: members, starts and ends of epochs. No sockets and no clock.
 
     `tell(index, message)` passes a message on to a node that is connected.
     """
@@ -78,11 +78,11 @@ class Muster:
         if self.phase == RUNNING and index not in self._succeeded:
             if index in self.running:
                 self._break(f"node {index} has given up", now)
-            elif not self._succeeded:  # else it is better to finish without it
+            elif not self._succeeded:  # otherwise it is better to finish without it
                 self._break(f"node {index} came back", now)
 
     def failed(self, index: int, number: int, code: int, now: float) -> None:
-        """A node's command failed by itself; who is the cause is judged a little later."""
+        """Take the failure of a node's command; the cause is decided a little later."""
         if not self._is_current(index, number):
             self._tell(index, {"kind": "stop", "number": number, "why": "this epoch is over"})
             return
@@ -104,12 +104,12 @@ class Muster:
             self._tell_all({"kind": "finished", "number": number})
 
     def conclude(self) -> None:
-        """The result is stored: nobody has anything to do any more."""
+        """Take the news that the result is stored: all nodes are done."""
         self.phase = DONE
         self._tell_all({"kind": "done"})
 
     def tick(self, now: float) -> None:
-        """Do what is due: judge, start, or say whom we wait for."""
+        """Do what is due: blame a node, start, or report the missing nodes."""
         if self.phase == RUNNING and self._failed and now >= self._judge_at:
             self._judge(now)
         if self.phase == GATHERING:
@@ -163,7 +163,7 @@ class Muster:
 
 
 def in_words(code: int) -> str:
-    """How a command ended, told by its exit code, which is negative for a signal."""
+    """Return the end of a command in words, from its exit code, which is negative for a signal."""
     if code >= 0:
         return f"exited with code {code}"
     try:

@@ -62,7 +62,7 @@ class Archive:
         self._unwritten = 0  # bytes that are missing after the last one
         self._number = 1
         self._after = self._limits.first_send
-        self._said: set[str] = set()  # kinds of failures since the last success
+        self._reported: set[str] = set()  # kinds of failures since the last success
         self._closing = self._given_up = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="archive", daemon=True)
@@ -109,15 +109,15 @@ class Archive:
             try:
                 self._send(segment)
             except StorageError as error:
-                if error.reason not in self._said:
-                    self._said.add(error.reason)
+                if error.reason not in self._reported:
+                    self._reported.add(error.reason)
                     self._say(f"the log cannot be stored now: {error.message}")
                 pause = min(max(2 * pause, self._limits.first_pause), self._limits.longest_pause)
                 if not self._may_go_on(pause, error.transient):
                     return
             else:
                 pause = 0.0
-                self._said.clear()
+                self._reported.clear()
 
     def _next(self) -> _Segment | None:
         """Wait until a segment is to be sent; None when all have been, and nothing more comes."""

@@ -72,16 +72,16 @@ class KubeflowServer:
 
 
 def progress_of(body: bytes) -> Progress:
-    """Read a report. Raises ValueError where it is none; what is no number in it is left out."""
+    """Read a report. Raises ValueError for anything else; values that are not numbers are left out."""
     try:
         status = json.loads(body)["trainerStatus"]
-        told = {entry["name"]: entry["value"] for entry in status.get("metrics") or []}
+        values = {entry["name"]: entry["value"] for entry in status.get("metrics") or []}
         percent, eta = status.get("progressPercentage"), status.get("estimatedRemainingSeconds")
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"no trainerStatus: {error!r}") from error
     counts: dict[str, Any] = {"percent": _count(percent, 100), "eta_seconds": _count(eta, LARGEST - 1)}
-    counts |= {field: _count(told[name], LARGEST - 1) for name, field in _STEPS.items() if name in told}
-    numbers = ((str(name), _number(value)) for name, value in told.items() if name not in _STEPS)
+    counts |= {field: _count(values[name], LARGEST - 1) for name, field in _STEPS.items() if name in values}
+    numbers = ((str(name), _number(value)) for name, value in values.items() if name not in _STEPS)
     metrics = [(name, number) for name, number in numbers if number is not None and _is_name(name)]
     return Progress(**counts, metrics=dict(metrics[:METRIC_LIMIT]))
 

@@ -92,8 +92,8 @@ class Listeners:
             "mlflow.source.git.commit": commit,
             "mlflow.user": context.requested_by,
         }
-        known = {tag: value for tag, value in tags.items() if value}
-        self._mlflow = MlflowRun(context.mlflow, namespace, name, context.parameters, known, self._say, account=account)
+        given = {tag: value for tag, value in tags.items() if value}
+        self._mlflow = MlflowRun(context.mlflow, namespace, name, context.parameters, given, self._say, account=account)
         if run := self._mlflow.start():
             self._say(f"MLflow: run {run} at {context.mlflow}")
 
@@ -104,7 +104,7 @@ class Listeners:
             self._kubeflow = KubeflowServer(self.take, Path(tempfile.gettempdir()))
             self._kubeflow.start()
         kubeflow = self._kubeflow.environment if self._kubeflow else {}
-        # Whoever names a server or a run of their own means that one; with half of ours they would find neither.
+        # A command with its own server or run means that one; half of the platform's variables would break both.
         mlflow = self._mlflow.environment if self._mlflow and not _MLFLOW_VARIABLES & environment.keys() else {}
         return {**kubeflow, **mlflow, **environment}
 
@@ -126,7 +126,7 @@ class Listeners:
         self._mlflow.finish(status, tags, min(left / 4, _MLFLOW_SECONDS))
 
     def record(self) -> TerminationRecord:
-        """What was heard, as far as the last words say it."""
+        """Return the termination record's share of what was heard."""
         return TerminationRecord(
             metrics=self._latest.values,
             unread=self._latest.unread[:200],

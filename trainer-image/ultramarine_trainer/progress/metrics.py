@@ -1,4 +1,4 @@
-"""Metrics as people print them: `epoch=3 loss=0.12` on a line of stdout, no library needed."""
+"""Metrics as programs print them: `epoch=3 loss=0.12` on a line of stdout, no library needed."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ _CHATTER = re.compile(r"\[LightGBM\] \[|\[\d\d:\d\d:\d\d\] [A-Z]+: \S+\.(?:cc|cu
 
 def metrics_in(line: str) -> dict[str, float]:
     """Return the `name=value` words of a line whose value is a finite number; a comma after them does not matter."""
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     if _CHATTER.match(line):
-        return found
+        return values
     for word in line.split():
         if match := _TOKEN.fullmatch(word.rstrip(",;")):
             value = float(match[2])
             if math.isfinite(value):
-                found[match[1]] = value
-    return found
+                values[match[1]] = value
+    return values
 
 
 def unread_in(line: str) -> str:
@@ -62,15 +62,15 @@ def unread_of(objectives: Iterable[str], line: str) -> str:
 
 def not_finite_in(line: str) -> set[str]:
     """Return the names of a line's `name=value` words whose value is a number, but no finite one."""
-    found = set()
+    names = set()
     for word in line.split():
         name, _, value = word.rstrip(",;").partition("=")
         try:
             if value and not math.isfinite(float(value)):
-                found.add(name)
+                names.add(name)
         except ValueError:
             continue
-    return found
+    return names
 
 
 def listed(names: Iterable[str]) -> str:
@@ -79,12 +79,12 @@ def listed(names: Iterable[str]) -> str:
 
 
 def unmeasured(objectives: Sequence[str], metrics: Mapping[str, float | None]) -> str:
-    """Why a command that ended well was no measurement of these objectives, or nothing; None is no finite number."""
+    """Return why a successful command did not measure these objectives, or nothing; None is not a finite number."""
     if absent := [name for name in objectives if name not in metrics]:
         printed = listed(metrics)
         return f"the command ended well, but never printed {', '.join(absent)} to stdout (it printed {printed})"
     if odd := [name for name in objectives if metrics[name] is None]:
-        return f"the last value of {', '.join(odd)} is no finite number"
+        return f"the last value of {', '.join(odd)} is not a finite number"
     return ""
 
 
@@ -97,7 +97,7 @@ class LatestMetrics:
 
     @property
     def unread(self) -> str:
-        """What to say of the last line that has a metric (or else a number) in another form, unless there are any."""
+        """Return a hint about the last line with a metric (or a number) in another form, if there are no metrics."""
         return "" if self.values else self._unread
 
     def read(self, line: str) -> None:
@@ -105,8 +105,8 @@ class LatestMetrics:
         if "=" in line:
             self.take(metrics_in(line))
         if not self.values:
-            told = unread_in(line)
-            self._unread = self._unread or told if told == UNREAD else told or self._unread
+            hint = unread_in(line)
+            self._unread = self._unread or hint if hint == UNREAD else hint or self._unread
 
     def take(self, metrics: Mapping[str, float]) -> None:
         """Take over these values."""

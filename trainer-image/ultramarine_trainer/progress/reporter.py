@@ -50,7 +50,7 @@ class _Failure(Exception):
 
 
 def resolved_image(url: str, token: Path, times: Times | None = None) -> str:
-    """Ask the operator for the image of this pod as its node resolved it; nothing where nobody knows it in time."""
+    """Ask the operator for this pod's image as its node resolved it; empty if it is not known in time."""
     times = times or Times()
     end = time.monotonic() + times.post
     while url:
@@ -96,12 +96,12 @@ class Reporter:
         self._url, self._token, self._say, self._checkpoint, self._metrics = url, token, say, checkpoint, metrics
         self._times, self._mlflow_run = times or Times(), mlflow_run
         self._lock = threading.Lock()
-        self._told = Progress()  # its metrics are those that were reported another way; its eta is in _arrival
+        self._progress = Progress()  # its metrics are those that were reported another way; its eta is in _arrival
         self._arrival: float | None = None  # when the command itself expects to be through, monotonic
         self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)  # when which step was told
         self._stepped = 0.0  # when the newest step was told
         self._posted = Progress()  # without its eta, which changes with every second
-        self._said: set[str] = set()  # kinds of failures
+        self._reported: set[str] = set()  # kinds of failures
         self._failing_since: float | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -109,37 +109,37 @@ class Reporter:
     @property
     def step(self) -> int:
         """The last step that the command has told, or -1."""
-        return self._told.step
+        return self._progress.step
 
     @property
     def total_steps(self) -> int:
         """Total number of steps, as the command reported it, or -1."""
-        return self._told.total_steps
+        return self._progress.total_steps
 
     def hear(self, line: str) -> None:
         """Take over `step=`, `total_steps=` and `percent=` from a line that the command printed."""
         if "step" not in line and "percent=" not in line:
             return
-        found = metrics_in(line)
+        values = metrics_in(line)
         counts: dict[str, Any] = {
-            word: int(found[word]) for word in PROGRESS_WORDS if 0 <= found.get(word, -1) <= _LARGEST
+            word: int(values[word]) for word in PROGRESS_WORDS if 0 <= values.get(word, -1) <= _LARGEST
         }
         if counts:
             self.take(Progress(**counts))
 
     def take(self, progress: Progress) -> None:
         """Take over what is known in `progress`, which was reported another way."""
-        known = {word: getattr(progress, word) for word in PROGRESS_WORDS if getattr(progress, word) >= 0}
-        if "percent" in known:
-            known["percent"] = min(known["percent"], 100)
+        counts = {word: getattr(progress, word) for word in PROGRESS_WORDS if getattr(progress, word) >= 0}
+        if "percent" in counts:
+            counts["percent"] = min(counts["percent"], 100)
         now = time.monotonic()
         with self._lock:
-            metrics = dict(list((self._told.metrics | progress.metrics).items())[:METRIC_LIMIT])
-            if "step" in known:
-                self._sample(known["step"], now)
+            metrics = dict(list((self._progress.metrics | progress.metrics).items())[:METRIC_LIMIT])
+            if "step" in counts:
+                self._sample(counts["step"], now)
             if progress.eta_seconds >= 0:
                 self._arrival = now + progress.eta_seconds
-            self._told = structs.replace(self._told, **known, metrics=metrics)
+            self._progress = structs.replace(self._progress, **counts, metrics=metrics)
 
     def start(self) -> None:
         """Begin to report, if the operator has an address."""
@@ -153,9 +153,9 @@ class Reporter:
             self._thread.join(self._times.end)
 
     def _sample(self, step: int, now: float) -> None:
-        if step < self._told.step:  # started again, from a checkpoint or from the beginning
+        if step < self._progress.step:  # started again, from a checkpoint or from the beginning
             self._samples.clear()
-        if step != self._told.step:
+        if step != self._progress.step:
             self._stepped = now
             if not self._samples or now - self._samples[-1][0] >= _SAMPLE_SECONDS:
                 self._samples.append((now, step))
@@ -163,24 +163,24 @@ class Reporter:
     def _state(self) -> Progress:
         """All that is known, except the time that is left."""
         with self._lock:
-            told = self._told
-        percent = told.percent
-        if percent < 0 and told.step >= 0 and told.total_steps > 0:
-            percent = min(100 * told.step // told.total_steps, 100)
-        metrics = dict(list((told.metrics | dict(self._metrics())).items())[:METRIC_LIMIT])
-        known: dict[str, Any] = {"checkpoint": self._checkpoint(), "mlflow_run": self._mlflow_run()}
-        return structs.replace(told, percent=percent, metrics=metrics, **known)
+            progress = self._progress
+        percent = progress.percent
+        if percent < 0 and progress.step >= 0 and progress.total_steps > 0:
+            percent = min(100 * progress.step // progress.total_steps, 100)
+        metrics = dict(list((progress.metrics | dict(self._metrics())).items())[:METRIC_LIMIT])
+        others: dict[str, Any] = {"checkpoint": self._checkpoint(), "mlflow_run": self._mlflow_run()}
+        return structs.replace(progress, percent=percent, metrics=metrics, **others)
 
     def _eta(self, now: float) -> int:
-        """Seconds until the end, by the rate of the steps, else as the command says; -1 where neither is known."""
+        """Return the seconds until the end, by the rate of the steps or as the command reports; -1 without either."""
         with self._lock:
-            told, arrival, stepped = self._told, self._arrival, self._stepped
-            first, step = self._samples[0] if self._samples else (now, told.step)
-        if told.percent == 100:
+            progress, arrival, stepped = self._progress, self._arrival, self._stepped
+            first, step = self._samples[0] if self._samples else (now, progress.step)
+        if progress.percent == 100:
             return 0
-        if told.total_steps >= 0 and told.step > step:
+        if progress.total_steps >= 0 and progress.step > step:
             # Measured here: what a resumed command says counts the steps of earlier attempts as made in no time.
-            arrival = stepped + (told.total_steps - told.step) * (stepped - first) / (told.step - step)
+            arrival = stepped + (progress.total_steps - progress.step) * (stepped - first) / (progress.step - step)
         return -1 if arrival is None else min(max(round(arrival - now), 0), _LARGEST)
 
     def _run(self) -> None:
@@ -207,8 +207,8 @@ class Reporter:
         if self._failing_since is None:
             self._failing_since = now
         lasts = now - self._failing_since >= self._times.patience
-        if failure.kind not in self._said and (lasts or not failure.passing):
-            self._said.add(failure.kind)
+        if failure.kind not in self._reported and (lasts or not failure.passing):
+            self._reported.add(failure.kind)
             self._say(f"the progress cannot be reported, which does not disturb the job: {failure}")
 
     def _post(self, state: Progress, timeout: float) -> None:
@@ -230,10 +230,10 @@ class Reporter:
 
 def _refused(error: urllib.error.HTTPError) -> _Failure:
     try:
-        said = error.read(1000).decode(errors="replace").strip()
+        text = error.read(1000).decode(errors="replace").strip()
     except (OSError, http.client.HTTPException):
-        said = ""
+        text = ""
     after = error.headers.get("Retry-After") or ""
     passing = error.code in (408, 429) or error.code >= 500
-    message = f"the operator answered {error.code}: {said or error.reason}"
+    message = f"the operator answered {error.code}: {text or error.reason}"
     return _Failure(str(error.code), message, passing=passing, retry_after=float(after) if after.isdecimal() else 0.0)

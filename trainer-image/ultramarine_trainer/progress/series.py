@@ -28,7 +28,7 @@ Columns = tuple["array[int]", "array[int]", "array[float]"]  # microseconds sinc
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is kept, when it is stored, and the pause after a failure at the end (counts and seconds).
+    """Limits of a series, its times of storing, and the pause after a failure at the end (counts and seconds).
 
     What is there is stored after `first_store`, then after twice as long each time, up to `longest_store`.
     """
@@ -99,7 +99,7 @@ class Series:
         self._metrics: dict[str, _Metric] = {}
         self._rows = 0
         self._since: float | None = None  # when the first value came that is not stored, monotonic
-        self._said: set[str] = set()  # kinds of failures
+        self._reported: set[str] = set()  # kinds of failures
         self._closing = self._given_up = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="series", daemon=True)
@@ -156,8 +156,8 @@ class Series:
             self._rows -= before - len(longest)
 
     def _say_once(self, kind: str, line: str) -> None:
-        if kind not in self._said:
-            self._said.add(kind)
+        if kind not in self._reported:
+            self._reported.add(kind)
             self._say(line)
 
     def _run(self) -> None:

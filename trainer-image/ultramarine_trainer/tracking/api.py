@@ -32,7 +32,7 @@ _ID = re.compile(r"[0-9a-zA-Z]{1,64}")
 
 
 class Failure(Exception):
-    """A request that failed: MLflow's own code or a word of ours, and whether it may succeed later."""
+    """A request that failed: MLflow's own code or one of this module, and `passing` if it may succeed later."""
 
     def __init__(self, kind: str, message: str, *, passing: bool) -> None:
         super().__init__(message)
@@ -44,15 +44,15 @@ class Complaints:
 
     def __init__(self, what: str, say: Callable[[str], None]) -> None:
         self._what, self._say = what, say
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def __bool__(self) -> bool:
-        return bool(self._said)
+        return bool(self._reported)
 
     def add(self, failure: Failure) -> None:
         """Say it, unless the like has been said."""
-        if failure.kind not in self._said:
-            self._said.add(failure.kind)
+        if failure.kind not in self._reported:
+            self._reported.add(failure.kind)
             self._say(f"{self._what} is not wholly recorded in MLflow, which does not disturb it: {failure}")
 
     def attempt(self, *steps: Callable[[], None]) -> bool:
@@ -131,15 +131,15 @@ class MlflowApi:
             return str(self._call(query)["experiment"]["experiment_id"])
 
     def runs(self, experiment_id: str, tags: Mapping[str, str]) -> Iterator[Run]:
-        """All runs with these tags that nobody has deleted."""
-        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        asked = {"experiment_ids": [experiment_id], "filter": wanted, "max_results": _PAGE}
+        """Yield all runs with these tags that are not deleted."""
+        filter = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        asked = {"experiment_ids": [experiment_id], "filter": filter, "max_results": _PAGE}
         page: dict[str, str] = {}
         while True:
             with self._reading():
-                found = self._post("runs/search", asked | page)
-                runs = [_run(one) for one in found.get("runs", [])]
-                token = found.get("next_page_token")
+                answer = self._post("runs/search", asked | page)
+                runs = [_run(run) for run in answer.get("runs", [])]
+                token = answer.get("next_page_token")
             yield from runs
             if not token:
                 return
@@ -183,8 +183,8 @@ class MlflowApi:
         request = urllib.request.Request(f"{self.uri}/api/2.0/mlflow/{path}", body, self._headers)
         try:
             with urllib.request.urlopen(request, timeout=self._seconds) as answer:
-                found: dict[str, Any] = json.loads(answer.read())
-                return found
+                document: dict[str, Any] = json.loads(answer.read())
+                return document
         except urllib.error.HTTPError as error:
             with error:
                 raise _refused(path, error) from error
@@ -210,8 +210,8 @@ def _refused(path: str, error: urllib.error.HTTPError) -> Failure:
     except (OSError, http.client.HTTPException):
         text = ""
     try:
-        said = json.loads(text)
-        kind, text = str(said["error_code"]), str(said.get("message", ""))
+        document = json.loads(text)
+        kind, text = str(document["error_code"]), str(document.get("message", ""))
     except (ValueError, KeyError, TypeError, AttributeError):
         kind = str(error.code)
     passing = error.code in (408, 429) or error.code >= 500

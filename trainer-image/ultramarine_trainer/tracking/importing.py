@@ -28,7 +28,7 @@ _PROXY = "/api/2.0/mlflow-artifacts/artifacts"
 
 
 class ImportFailed(Exception):
-    """It cannot be had; the message says why, and what to do."""
+    """The model cannot be copied; the message has the cause and the remedy."""
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> int:
@@ -38,7 +38,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) 
             raise ImportFailed("give a model, such as models:/churn/3 or models:/churn@champion, and a folder")
         server = environment.get("MLFLOW_TRACKING_URI", "")
         if not server.startswith(("http://", "https://")):
-            raise ImportFailed("MLFLOW_TRACKING_URI is no http(s) address; set it in spec.env, or the chart's mlflow")
+            raise ImportFailed(
+                "MLFLOW_TRACKING_URI is not an http(s) address; set it in spec.env, or the chart's mlflow"
+            )
         copy(Registry(server, environment), arguments[0], Path(arguments[1]))
     except ImportFailed as failure:
         print(f"ultramarine-import: {failure}", file=sys.stderr)
@@ -54,15 +56,15 @@ class Registry:
         self._headers = authorization(environment)
 
     def ask(self, method: str, /, **query: str) -> dict[str, Any]:
-        """What it says at `/api/2.0/METHOD`."""
+        """Return the answer of `/api/2.0/METHOD`."""
         with self._open(f"/api/2.0/{method}?{urllib.parse.urlencode(query)}") as answer:
             try:
-                found = json.loads(answer.read())
+                document = json.loads(answer.read())
             except (ValueError, http.client.HTTPException, OSError) as error:
                 raise ImportFailed(f"{self._uri} answers what MLflow would not to {method}: {error!r}") from error
-        if not isinstance(found, dict):
+        if not isinstance(document, dict):
             raise ImportFailed(f"{self._uri} answers what MLflow would not to {method}")
-        return found
+        return document
 
     def fetch(self, path: str, file: Path) -> int:
         """Write one artifact into `file`, and return its size."""
@@ -79,8 +81,8 @@ class Registry:
             answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=SECONDS)
         except urllib.error.HTTPError as error:
             with error:
-                said = error.read(500).decode(errors="replace").strip()
-            raise ImportFailed(f"{self._uri} answered {error.code} to {path}: {said or error.reason}") from error
+                text = error.read(500).decode(errors="replace").strip()
+            raise ImportFailed(f"{self._uri} answered {error.code} to {path}: {text or error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
             raise ImportFailed(f"{self._uri} does not answer: {error}; may training pods reach it?") from error
         return answer
@@ -102,7 +104,7 @@ def copy(registry: Registry, model: str, folder: Path) -> None:
             raise ImportFailed(f"{path} has {got} bytes here and {size} in MLflow; was it cut off?")
         files += 1
     if not (folder / "MLmodel").is_file():
-        raise ImportFailed(f"{location} has no file MLmodel: it is no model, or its files are gone")
+        raise ImportFailed(f"{location} has no file MLmodel: it is not a model, or its files are gone")
     print(f"{name} version {number} copied from MLflow: {files} files of {location}")
     if run := version.get("run_id"):
         for line in _metrics(registry, str(run)):
@@ -115,10 +117,10 @@ def _version(registry: Registry, model: str) -> dict[str, Any]:
         raise ImportFailed(f"{model!r} is neither models:/NAME/VERSION nor models:/NAME@ALIAS")
     name = urllib.parse.unquote(meant["name"])
     if meant["alias"]:
-        found = registry.ask("mlflow/registered-models/alias", name=name, alias=meant["alias"])
+        document = registry.ask("mlflow/registered-models/alias", name=name, alias=meant["alias"])
     else:
-        found = registry.ask("mlflow/model-versions/get", name=name, version=meant["version"])
-    version = found.get("model_version")
+        document = registry.ask("mlflow/model-versions/get", name=name, version=meant["version"])
+    version = document.get("model_version")
     if not isinstance(version, dict):
         raise ImportFailed(f"MLflow tells no version for {model}")
     return version

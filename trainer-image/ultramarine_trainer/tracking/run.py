@@ -16,7 +16,7 @@ from ultramarine_contract.common import LARGEST
 from ultramarine_trainer.tracking.api import BATCH, PARAMS, UID, Complaints, Failure, MlflowApi, is_metric, metric
 
 _ROOM = 50_000  # values that wait while MLflow is away, some 20 MB; the oldest go first
-_COUNTS = frozenset({"step", "total_steps", "percent"})  # how far it is, which is no metric
+_COUNTS = frozenset({"step", "total_steps", "percent"})  # progress, which does not count as a metric
 
 
 @dataclass(frozen=True)

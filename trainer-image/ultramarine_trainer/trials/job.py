@@ -51,11 +51,11 @@ class TrialAttempt(Attempt):
         self._results = Connection(self._trial.coordinator, token, _ANSWER_SECONDS)
         self._heartbeat: Heartbeat | None = None
         self._opened: Storage | None = None  # while it works
-        self._since, self._seconds, self._told = 0.0, 0.0, False
+        self._since, self._seconds, self._reported = 0.0, 0.0, False
         self._alone = True  # it is the job's only node
 
     def _trial_task(self) -> TrialTask:
-        """What another release's operator wrote may be unreadable: it is not worth a job."""
+        """Read the document; one of another release's operator may be unreadable, which must not fail a job."""
         try:
             return TrialTask.from_json(self._environment.get(contract.ENV_TRIAL, ""))
         except ValueError as error:
@@ -76,7 +76,7 @@ class TrialAttempt(Attempt):
     def _do(self, task: TrainingTask, storage: Storage) -> TerminationRecord:
         self._opened = storage
         record = super()._do(task, storage)
-        if self._speaks and not self._told:
+        if self._speaks and not self._reported:
             outputs = {name: output.document() for name, output in record.outputs.items()}
             self._succeeded({**record.metrics, **self._observer.metrics}, outputs)  # it may have been done before
         return record
@@ -92,11 +92,11 @@ class TrialAttempt(Attempt):
             try:
                 worked = super()._run(task, gang, concluded)
             except Failed as failed:
-                if self._told or not heartbeat.cause:
+                if self._reported or not heartbeat.cause:
                     raise
                 if self._signals.received:  # another pod hears it again; this one's exit must not end the job
                     raise stopped_by(self._signals.received, "while its trial was ended") from failed
-        if self._told or not heartbeat.cause:
+        if self._reported or not heartbeat.cause:
             return worked
         self._seconds = time.monotonic() - self._since
         if self._may_go_on:
@@ -157,7 +157,7 @@ class TrialAttempt(Attempt):
             time.sleep(_PAUSE)
             if (now := time.monotonic()) - asked < _ASKING:
                 continue
-            asked, answer = now, {"pause": True}  # as long as nobody says anything else
+            asked, answer = now, {"pause": True}  # until the coordinator says otherwise
             with suppress(Refused, Unreachable):
                 answer = self._reports.post("/report", self._words())
             if answer.get("pause"):
@@ -196,7 +196,7 @@ class TrialAttempt(Attempt):
         return True
 
     def _succeeded(self, metrics: dict[str, float | None], outputs: dict[str, Any]) -> None:
-        self._told = True
+        self._reported = True
         if why := unmeasured(self._trial.objectives, metrics):
             why = self._observer.unmeasured or why
             self.say(f"trial {self._trial.trial} counts as failed: {why}")
@@ -212,7 +212,7 @@ class TrialAttempt(Attempt):
         return structs.replace(record, metrics=dict(list({**objectives, **others}.items())[:METRIC_LIMIT]))
 
     def _tell(self, patience: float = _PATIENCE, **end: Any) -> Mapping[str, Any] | None:
-        """Tell the coordinator that the trial has ended, for so many seconds at most; return its answer."""
+        """Report the end of the trial to the coordinator, within `patience` seconds; return its answer."""
         number, points = self._trial.trial, self._observer.as_points(self._observer.untold())
         finished = {"trial": number, "attempt": 1, "seconds": round(self._seconds, 3), "points": points}
         finished |= {"metrics": self._observer.metrics, "outputs": {}, **end}

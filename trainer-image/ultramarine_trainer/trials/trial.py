@@ -30,7 +30,7 @@ class Times:
 
 @dataclass(frozen=True)
 class Trial:
-    """What the coordinator gives out; one that was paused goes on from `checkpoint`, of this `step`."""
+    """Trial as the coordinator hands it out; a paused one goes on from `checkpoint`, of this `step`."""
 
     number: int
     attempt: int
@@ -61,12 +61,12 @@ class TrialObserver:
     def __init__(self, objectives: Sequence[str]) -> None:
         self.tail, self.news = Tail(), threading.Event()
         self._objectives, self._latest = objectives, LatestMetrics()
-        self._values: dict[str, float | None] = {}  # of objectives; None where it is no finite number
+        self._values: dict[str, float | None] = {}  # of objectives; None if it is not a finite number
         self._elsewhere: set[str] = set()  # objectives that stderr had
         self._unread = ""  # what to say of one that stdout had in another form
         self._lock = threading.Lock()
         self._points: list[tuple[int, int, float]] = []  # a number of its own, step and value
-        self._step, self._told = -1, 0
+        self._step, self._sent = -1, 0
         self._before = 0  # the step that the command goes on from
 
     @property
@@ -93,26 +93,26 @@ class TrialObserver:
             self._unread = unread_of(missing, line) or self._unread
         if "=" not in line:
             return
-        found = metrics_in(line)
+        values = metrics_in(line)
         if not is_stdout:
-            self._elsewhere.update(found.keys() & set(self._objectives))
+            self._elsewhere.update(values.keys() & set(self._objectives))
             return
-        self._latest.take(found)
-        if 0 <= found.get("step", -1) < _LARGEST_STEP:
-            self._step = int(found["step"])
+        self._latest.take(values)
+        if 0 <= values.get("step", -1) < _LARGEST_STEP:
+            self._step = int(values["step"])
         for name in self._objectives:
-            if name in found:
-                self._values[name] = found[name]
+            if name in values:
+                self._values[name] = values[name]
             elif name in line and name in not_finite_in(line):
                 self._values[name] = None
         first = self._objectives[0]
-        if first in found:
-            self._add(found[first])
+        if first in values:
+            self._add(values[first])
 
     def _add(self, value: float) -> None:
         with self._lock:
-            self._told += 1
-            self._points.append((self._told, self._step if self._step >= 0 else self._before + self._told, value))
+            self._sent += 1
+            self._points.append((self._sent, self._step if self._step >= 0 else self._before + self._sent, value))
             if len(self._points) > _POINTS:
                 del self._points[-2::-2]
         self.news.set()

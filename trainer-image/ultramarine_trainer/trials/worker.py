@@ -131,8 +131,8 @@ class Worker(Attempt):
 
     def _run_trial(self, source: Path, trial: Trial, observer: TrialObserver) -> Document | None:
         """Run one trial to its end; return what the coordinator is told, or None where it is another worker's."""
-        told = ", ".join(f"{name}={as_text(value)}" for name, value in trial.params.items())
-        self.say(f"trial {trial.number} begins: {told[:_PARAMS_LIMIT]}")
+        params = ", ".join(f"{name}={as_text(value)}" for name, value in trial.params.items())
+        self.say(f"trial {trial.number} begins: {params[:_PARAMS_LIMIT]}")
         began, code, problem, by_itself = time.monotonic(), _NOT_FOUND, "", False
         with Heartbeat(self._reports, self._name, trial, observer, self.say) as heartbeat:
             if not self._signals.received:
@@ -200,7 +200,7 @@ class Worker(Attempt):
             ) from error
 
     def _release(self, trial: Trial) -> None:
-        """Give a trial back at once; where nobody hears it, the coordinator misses us after a while."""
+        """Give a trial back at once; if the coordinator is away, the lease runs out after a while."""
         words = {"worker": self._name, "trial": trial.number, "attempt": trial.attempt, "released": True}
         try:
             self._reports.post("/report", words)
@@ -224,10 +224,10 @@ class Worker(Attempt):
         outputs: dict[str, OutputRecord] = {}
         with Heartbeat(self._reports, self._name, trial, observer, self.say):
             try:
-                for name, wanted in task.outputs.items():
+                for name, format_asked in task.outputs.items():
                     folder = self._places.outputs / name
                     uri = f"{task.output_prefix.rstrip('/')}/trials/{trial.number}/{name}/"
-                    format = format_of(name, folder, wanted)
+                    format = format_of(name, folder, format_asked)
                     upload = partial(storage.upload_folder, folder, uri, format)
                     stored = self._patiently(self._places.output_waits, upload)
                     outputs[name] = structs.replace(stored, untrusted=untrusted_types(folder, format))
@@ -253,7 +253,7 @@ class Pauses:
         except StorageError as error:
             if error.reason not in BROKEN:
                 raise
-            self._say(f"trial {trial.number} begins anew, for its checkpoint is not whole: {error.message}")
+            self._say(f"trial {trial.number} begins again, for its checkpoint is not whole: {error.message}")
             empty(self._folder)
             return False
         self._say(f"trial {trial.number} goes on from {trial.checkpoint.uri}")
