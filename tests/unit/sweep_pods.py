@@ -25,7 +25,8 @@ from unit.sweeping import TOKEN, Fleet
 POD = """
 import os, sys
 from pathlib import Path
-from ultramarine_trainer.attempt.run import Places, run
+from ultramarine_trainer.attempt.places import Places
+from ultramarine_trainer.attempt.run import run
 from ultramarine_trainer.trials.job import TrialAttempt
 base = Path(sys.argv[1])
 places = Places(source=base / "source", work=base / "work", inputs=base / "inputs", outputs=base / "outputs",

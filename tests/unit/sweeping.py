@@ -34,7 +34,8 @@ sys.exit(run(os.environ, Parts(lambda task, known: Counting(task, known), stoppe
 WORKER = """
 import os, sys
 from pathlib import Path
-from ultramarine_trainer.attempt.run import Places, run
+from ultramarine_trainer.attempt.places import Places
+from ultramarine_trainer.attempt.run import run
 from ultramarine_trainer.trials.worker import Worker
 base = Path(sys.argv[1])
 places = Places(source=base / "source", work=base / "work", inputs=base / "inputs", outputs=base / "outputs",

@@ -20,7 +20,8 @@ from ultramarine_contract.training_records import TerminationRecord, TrainingCon
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from ultramarine_trainer.attempt.run import Places, run
+from ultramarine_trainer.attempt.places import Places
+from ultramarine_trainer.attempt.run import run
 base = Path(sys.argv[1])
 places = Places(source=base / "source", work=base / "work", inputs=base / "inputs", outputs=base / "outputs",
                 termination_log=base / "log", image=base / "image", input_waits=(0.1,), output_waits=(0.1, 0.1))

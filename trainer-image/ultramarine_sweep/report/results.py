@@ -14,21 +14,21 @@ from ultramarine_sweep.samplers.history import History, Told, Trial, as_trial, s
 from ultramarine_sweep.samplers.space import Cube
 
 FEWEST = 8  # trials that succeeded, before which nothing is said of parameters
-FOREST = 2000  # trials that importances are found from
+FOREST = 2000  # trials that importances are given from
 
 
 @dataclass(frozen=True)
 class Results:
     """A sweep's name, and the trials that it made; `objectives` and `space` are those of its spec.
 
-    `found` are its importances, where they are known already.
+    `given` are its importances, where they are known already.
     """
 
     name: str
     space: Space
     objectives: Sequence[Mapping[str, Any]]
     trials: Sequence[Told]
-    found: Mapping[str, float] | None = None
+    given: Mapping[str, float] | None = None
 
     @cached_property
     def history(self) -> History:
@@ -58,8 +58,8 @@ class Results:
 
         By a forest's splits. Losses far above most others are drawn in, or one bad trial would be all that counts.
         """
-        if self.found is not None:
-            return dict(self.found)
+        if self.given is not None:
+            return dict(self.given)
         trials = self.history.succeeded()
         cube = Cube(self.space)
         if len(trials) < FEWEST or not cube.size:

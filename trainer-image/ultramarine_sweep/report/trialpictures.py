@@ -29,7 +29,7 @@ from ultramarine_sweep.report.results import Results
 from ultramarine_sweep.samplers.history import FAILED, STOPPED, SUCCEEDED, Told
 from ultramarine_sweep.state.trial import Trial as Own
 
-CURVES, BEST_CURVES = 300, 50  # that are drawn, and those of the best trials among them
+CURVES, BEST_CURVES = 300, 50  # all curves of a picture, and those of the best trials.
 STEEP = 8  # times as far as half of the curves goes the longest one where steps have a logarithmic axis
 
 

@@ -1,7 +1,7 @@
 """nsga2: children of the trials that no other is better than, for several objectives.
 
-Deb et al. 2002, in its steady form: the parents of a trial are the best of all that have finished when it is asked for,
-and no trial waits for the end of a generation (Durillo et al. 2009).
+Deb et al. 2002, in its steady form (Durillo et al. 2009): the parents of a trial are the best of all finished trials.
+No trial waits for the end of a generation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ultramarine_sweep.samplers.dominance import crowding, front
 from ultramarine_sweep.samplers.history import History
 from ultramarine_sweep.samplers.space import Params, from_unit, from_units, to_unit
 
-POPULATION, FEWEST = 50, 12  # parents: a third of all that succeeded, within these bounds
+POPULATION, FEWEST = 50, 12  # limits of the number of parents, which is a third of all that succeeded.
 STARTUP = 25  # trials that have succeeded, before which all are drawn at random
 CROSSOVER = 0.9  # of the children have two parents
 ATTEMPTS = 20  # at a child that is neither one of the parents nor running

@@ -66,8 +66,8 @@ _SEARCHES: dict[str, Callable[[Space, int], Search]] = {
 class Suggester:
     """Says what to try, as trials come and go.
 
-    `objectives` and `algorithm` are those of a Sweep's spec, `history` the sweep's own trials that are known already,
-    running ones too, and `known` those of other sweeps, as `adopt` chose them. Raises InvalidSpec where the algorithm
+    `objectives` and `algorithm` are those of a Sweep's spec. `history` has the sweep's own trials so far, running ones
+    too, and `known` those of other sweeps, as `adopt` chose them. Raises InvalidSpec if the algorithm
     cannot search this space.
     """
 

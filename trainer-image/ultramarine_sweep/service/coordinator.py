@@ -27,8 +27,8 @@ _NEWS = ("requeued", "end")  # records that change what a worker without a trial
 class Times:
     """Seconds: between two looks at what is due, of deafness that is not the workers' fault, and at the end.
 
-    `ending` is for trials that still run when the sweep is over, `storing` for those that store their outputs then, and
-    `goodbye` for workers to hear that it is.
+    `ending` is for trials that still run at the end of the sweep, and `storing` for those that store their outputs
+    then. `goodbye` is for the workers' last requests.
     """
 
     tick: float = 0.5
@@ -102,9 +102,9 @@ class Coordinator:
         ]
         try:
             await asyncio.wait((*tasks, self._broken), return_when=asyncio.FIRST_COMPLETED)
-            for one in (*tasks[:-1], self._broken, tasks[-1]):
-                if one.done():
-                    one.result()
+            for ended in (*tasks[:-1], self._broken, tasks[-1]):
+                if ended.done():
+                    ended.result()
             return self._trials.summary(self.now)
         finally:
             for task in tasks:

@@ -27,8 +27,8 @@ _POST_LIMIT = 200 * 1024  # bytes; the operator takes some more
 class Times:
     """Seconds: between two posts, between two that differ in spent hours only, what one may take, and the last one.
 
-    `least` is for posts that want other trials, and `asking` for those that only want an answer; `again` comes on top
-    where the last one was not taken. For `patience` nothing is said of that.
+    `least` is for posts that want other trials, and `asking` for those that only want an answer. `again` is added
+    if the last post was refused. A failure is logged after `patience`.
     """
 
     between: float = 10.0

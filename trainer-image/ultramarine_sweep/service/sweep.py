@@ -51,9 +51,9 @@ _CRASH_LIMIT = 300  # characters
 class Parts:
     """Decisions of a sweep: the parameters to try, given the trials of other sweeps, and the trials to stop.
 
-    Both raise InvalidSpec for a task that makes no sense. `files` says what the finished trials leave for people, by
-    the names that they get below the sweep's prefix, each of them there until the next one is asked for; `prepare`
-    begins to load what that needs.
+    Both raise InvalidSpec for an impossible task. `files` yields the files that the finished trials leave for users, by
+    their names below the sweep's prefix; each exists until the next one is requested. `prepare` starts to load the
+    libraries for that.
     """
 
     suggester: Callable[[SweepTask, Sequence[Known]], Suggester]

@@ -2,9 +2,9 @@
 
 A segment is one object, NNNNNNNN.jsonl: a line of JSON about it, with the SHA-256 of the rest, then a line for each
 record. Numbers have no gaps, and each segment is created only if none of its number is there: of two coordinators
-that write, the late one loses. A coordinator begins with an opening segment, which takes the very number that the one
-before it would write next; so openings are never deleted, however old. A snapshot says all that the segments before it
-say, which then are deleted; a coordinator that dies between the two leaves some that are never read.
+that write, the late one loses. A coordinator begins with an opening segment. It takes the number that its
+predecessor would write next; so openings are never deleted, however old. A snapshot has the content of all segments
+before it, which are deleted then. A coordinator that dies between the two leaves some that are never read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 OPENING, RECORDS, SNAPSHOT = "opening", "records", "snapshot"
 
 _SUFFIX = ".jsonl"
-_SEGMENT_LIMIT = 1 << 30  # bytes
+_SEGMENT_LIMIT = 1 << 30  # bytes.
 _AT_ONCE = 16  # segments that are read at the same time
 _LOADS = 10  # while another coordinator deletes what is being read
 _COMPACT_SEGMENTS, _COMPACT_BYTES = 500, 1 << 20  # since the last snapshot; or as many bytes as that has

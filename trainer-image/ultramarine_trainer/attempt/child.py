@@ -36,7 +36,7 @@ _STORAGE, _OF_SWEEPS = (
 )
 _ACCOUNT = tuple(f"{MLFLOW_PREFIX}{name}" for name in MLFLOW_ACCOUNT)
 _OURS = (ENV_TASK, ENV_CONTEXT, ENV_POD, *_STORAGE, *_OF_SWEEPS, *_ACCOUNT)
-_LEFTOVER_SECONDS = 2.0  # for a pipe that a daemon which outlived the command still holds
+_LEFTOVER_SECONDS = 2.0  # for a pipe that a daemon of the command still holds.
 _BREAK_SECONDS = 10.0  # from SIGTERM to SIGKILL for a command whose gang has lost a node
 _STOP_SECONDS = 1.0  # the same for one that should end early
 _LOOK_SECONDS = 0.2
@@ -114,9 +114,9 @@ def environment_for_command(environment: Mapping[str, str]) -> dict[str, str]:
 class Supervision:
     """Receivers of a command's output, and the causes that end it early.
 
-    `hear` gets its lines and whether they are of stdout, `tee` all its bytes; `grace` is how many seconds it has from
-    the pod's SIGTERM to SIGKILL. Although the pod goes on, `broken` is set when the command has to begin
-    again, and `stop` when its sweep wants no more of it; `asked` says that the command was told to end for that.
+    `hear` gets each line, and true for one of stdout; `tee` gets all bytes. The command has `grace` seconds from
+    the pod's SIGTERM to SIGKILL. `broken` is set if the command must start again in the same pod. `stop` is set if its
+    sweep has ended it; `asked` is set once the command got a signal for that.
     """
 
     signals: Signals

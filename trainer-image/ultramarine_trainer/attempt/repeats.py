@@ -41,8 +41,8 @@ class Repeats:
     def judge(self, failed: Failed, words: str, own_line: str, seconds: float) -> Failed:
         """Return the failure, or one that ends the job if the attempt before has failed alike.
 
-        `words` are what the command said of the cause, `own_line` is the line of it by which it is compared, and
-        `seconds` the time that it worked.
+        `words` are the command's words for the cause, and `own_line` the line for the comparison. The command worked
+        for `seconds`.
         """
         if failed.code == EXIT_DO_NOT_RETRY or failed.reason == "Stopped":
             return failed

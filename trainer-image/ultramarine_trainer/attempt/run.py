@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -34,6 +33,7 @@ from ultramarine_trainer.attempt import provenance
 from ultramarine_trainer.attempt import resources as cgroup
 from ultramarine_trainer.attempt.child import Signals, Stopped, environment_for_command
 from ultramarine_trainer.attempt.lines import Tail
+from ultramarine_trainer.attempt.places import Places, about, store_result
 from ultramarine_trainer.attempt.repeats import Repeats
 from ultramarine_trainer.attempt.resources import DiskWatch
 from ultramarine_trainer.attempt.runner import Ending, Failed, Part, Persistence, Runner, stopped_by
@@ -50,27 +50,10 @@ from ultramarine_trainer.progress.series import Series
 from ultramarine_trainer.tracking.api import account_in
 from ultramarine_trainer.tracking.run import with_local_runs
 
-_GRACE = 30.0  # seconds from SIGTERM to the end of the pod, if no checkpoint asks for more
-_LOG_RESERVE = 1.0  # of these for the end of the process, when the log is sent
+_GRACE = 30.0  # seconds from SIGTERM to the end of the pod, unless a checkpoint needs more.
+_LOG_RESERVE = 1.0  # of these for the last part of the log.
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Places:
-    """Paths of an attempt, and the waits for a storage that does not answer."""
-
-    source: Path = Path(contract.SOURCE_DIR)
-    work: Path = Path(contract.WORK_DIR)
-    inputs: Path = Path(contract.INPUTS_DIR)
-    outputs: Path = Path(contract.OUTPUTS_DIR)
-    checkpoints: Path = Path(contract.CHECKPOINTS_DIR)
-    termination_log: Path = Path(contract.TERMINATION_LOG)
-    image: Path = field(default_factory=Path.cwd)  # WORKDIR of the image
-    # Seconds between attempts. A result is worth more patience than a start, which another pod can make.
-    input_waits: tuple[float, ...] = (2, 10)
-    output_waits: tuple[float, ...] = (2, 5, 15, 30, 60, 120)
-    log_patience: float = 30  # for the rest of the log, when all else is done
 
 
 def run(
@@ -91,20 +74,6 @@ def run(
         attempt.say(f"the verdict cannot be written to {places.termination_log}: {error}")
     attempt.close(code, record)
     return code
-
-
-def store_result(storage: Storage, prefix: str, record: TerminationRecord) -> None:
-    """Store the record of a job that has ended well: whole, not shortened to what a termination log can hold."""
-    storage.write(f"{prefix}/{contract.RESULT_NAME}", record.to_json(limit=sys.maxsize).encode())
-
-
-@contextmanager
-def _about(field: str) -> Iterator[None]:
-    """Name the field of the TrainingJob that a fault of the storage is about."""
-    try:
-        yield
-    except StorageError as error:
-        raise StorageError(f"{field}: {error.message}", error.reason, transient=error.transient) from error
 
 
 class Attempt:
@@ -245,7 +214,6 @@ class Attempt:
 
     def _run(self, task: TrainingTask, gang: Gang | None, concluded: Callable[[], bool]) -> float:
         """Run the command, with the other nodes if there are any, and return the seconds that it has worked."""
-
         disk = DiskWatch(self._places.outputs, self.say)
         try:
             variables = self._listeners.start(environment_for_command(self._environment))
@@ -363,7 +331,7 @@ class Attempt:
             raise Failed(EXIT_DO_NOT_RETRY, "CommandNotFound", "no command is given; set spec.command")
         try:
             fetch = partial(prepare, task.source, self._places.source, work, storage)
-            with _about("spec.source.uri"):
+            with about("spec.source.uri"):
                 self._source = self._patiently(self._places.input_waits, fetch)
             for name in task.outputs:
                 self._output_folders.append(self._places.outputs / name)
@@ -377,16 +345,16 @@ class Attempt:
             self.say(f"source: commit {self._source.commit}")
         if task.outputs:
             # A storage that takes nothing is found out now, and not after hours of training.
-            with _about("spec.outputs"):
+            with about("spec.outputs"):
                 write = partial(storage.write, f"{task.output_prefix.rstrip('/')}/{contract.STARTED_NAME}", b"{}")
                 self._patiently(self._places.output_waits, write)
         for name, uri in task.inputs.items():
             folder = self._places.inputs / name
-            with _about(f"spec.inputs.{name}.uri"):
+            with about(f"spec.inputs.{name}.uri"):
                 fetch_input = partial(fetch_folder, storage, name, uri, folder, self.say)
                 self._inputs[name] = self._patiently(self._places.input_waits, fetch_input)
         for name, uri in task.streams.items():
-            with _about(f"spec.inputs.{name}.uri"):
+            with about(f"spec.inputs.{name}.uri"):
                 files = self._patiently(self._places.input_waits, partial(storage.objects, uri))
             self._streams[name] = files
             self._inputs[name] = InputRecord("", sum(size for _, size in files.values()), len(files))
@@ -405,7 +373,7 @@ class Attempt:
         for name, format in formats.items():
             started = time.monotonic()
             upload = partial(storage.upload_folder, folders[name], f"{prefix}/{name}/", format)
-            with _about(f"spec.outputs.{name}"):
+            with about(f"spec.outputs.{name}"):
                 stored = self._patiently(self._places.output_waits, upload)
             outputs[name] = structs.replace(stored, untrusted=untrusted_types(folders[name], format))
             self.say(f"output {name}: {stored.bytes} bytes to {stored.uri} in {time.monotonic() - started:.1f} s")

@@ -81,8 +81,8 @@ class Runner:
         self._task, self._part, self._gang, self._persistence = task, part, gang, persistence
         self._signals, self._grace, self._stop = ending.signals, ending.grace, ending.stop
         self._concluded = ending.concluded
-        self._stopped = 0  # the signal that came before the command ended; a later one changes nothing
-        self.ran = 0.0  # seconds of the last run of the command
+        self._stopped = 0  # the signal before the command's end; a later one changes nothing.
+        self.ran = 0.0  # seconds of the last run of the command.
         self.worked = 0.0  # seconds of work that this node's result rests on
 
     def run(self) -> None:

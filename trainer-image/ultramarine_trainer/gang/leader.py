@@ -132,7 +132,7 @@ class Coordinator:
         except ValueError:
             return
         finally:
-            for index in [index for index, known in self._links.items() if known is link]:
+            for index in [index for index, member in self._links.items() if member is link]:
                 self._lost(index)
             await link.close()
 

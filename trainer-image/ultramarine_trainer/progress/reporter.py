@@ -96,7 +96,7 @@ class Reporter:
         self._url, self._token, self._say, self._checkpoint, self._metrics = url, token, say, checkpoint, metrics
         self._times, self._mlflow_run = times or Times(), mlflow_run
         self._lock = threading.Lock()
-        self._progress = Progress()  # its metrics are those that were reported another way; its eta is in _arrival
+        self._progress = Progress()  # with metrics that were reported another way, and without the eta, see _arrival.
         self._arrival: float | None = None  # when the command itself expects to be through, monotonic
         self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)  # when which step was told
         self._stepped = 0.0  # when the newest step was told

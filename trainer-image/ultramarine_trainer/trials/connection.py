@@ -60,7 +60,7 @@ class Connection:
         try:
             self._http.request("POST", path, body, self._headers)
             answer = self._http.getresponse()
-            said = answer.read()
+            content = answer.read()
         except BaseException:  # a signal's, too: half an answer would be taken for the next one's
             self._http.close()
             raise
@@ -68,7 +68,7 @@ class Connection:
             self._http.close()
         if answer.status >= 500:
             raise ValueError(f"{answer.status} {answer.reason}")
-        document = json.loads(said)
+        document = json.loads(content)
         if not isinstance(document, dict):
             raise ValueError("no JSON object")
         if answer.status != 200:

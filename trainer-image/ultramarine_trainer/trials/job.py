@@ -20,14 +20,15 @@ from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import STOPPED_EARLY, TRIAL_OVER, TRIAL_TIMEOUT, TrialTask, trial_worker
 from ultramarine_contract.training_records import TerminationRecord, TrainingTask
 
-from ultramarine_trainer.attempt.run import Attempt, Places, store_result
+from ultramarine_trainer.attempt.places import Places, store_result
+from ultramarine_trainer.attempt.run import Attempt
 from ultramarine_trainer.attempt.runner import Failed, stopped_by
 from ultramarine_trainer.gang.member import Gang
 from ultramarine_trainer.progress.metrics import unmeasured
 from ultramarine_trainer.trials.connection import Connection, Refused, Unreachable
 from ultramarine_trainer.trials.trial import LOST, STOP, TIMEOUT, Heartbeat, Trial, TrialObserver
 
-_ANSWER_SECONDS = 3.0  # for a coordinator that is there, and writes down what it hears
+_ANSWER_SECONDS = 3.0  # for the answer of a coordinator, which first writes its journal.
 _PATIENCE = 3.0  # for one that does not answer
 _RESTART = 15.0  # for one that comes back, where a trial that was paused goes on
 _PAUSE = 0.2
@@ -108,8 +109,9 @@ class TrialAttempt(Attempt):
         raise Failed(EXIT_DO_NOT_RETRY, _REASONS[heartbeat.cause], why)
 
     def _restore(self) -> None:
-        """With a checkpoint the trial may have been paused, and be so still; else values without a step are counted on
-        from those that the sweep knew then.
+        """Restore the checkpoint, and ask the coordinator if the trial is still paused.
+
+        A trial that goes on counts values without a step from those that the sweep had then.
         """
         super()._restore()
         if self._heartbeat is None or self._last_checkpoint() is None:

@@ -122,7 +122,7 @@ class TrialObserver:
         with self._lock:
             return list(self._points)
 
-    def told(self, points: Sequence[tuple[int, int, float]]) -> None:
+    def mark_sent(self, points: Sequence[tuple[int, int, float]]) -> None:
         """Forget values that the coordinator has taken."""
         newest = points[-1][0] if points else 0
         with self._lock:
@@ -205,7 +205,7 @@ class Heartbeat:
                 "points": self._observer.as_points(points),
             },
         )
-        self._observer.told(points)
+        self._observer.mark_sent(points)
         self.hear(answer)
 
     def hear(self, answer: Mapping[str, Any]) -> None:

@@ -28,7 +28,8 @@ from ultramarine_trainer.attempt.child import (
     environment_for_command,
     run_command,
 )
-from ultramarine_trainer.attempt.run import Attempt, Places
+from ultramarine_trainer.attempt.places import Places
+from ultramarine_trainer.attempt.run import Attempt
 from ultramarine_trainer.attempt.runner import ALONE, Failed, failure_of, stopped_by
 from ultramarine_trainer.data.checkpoints import BROKEN, fetch, look
 from ultramarine_trainer.data.outputs import empty, format_of, untrusted_types
