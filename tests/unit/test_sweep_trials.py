@@ -197,7 +197,7 @@ def test_a_trial_without_its_metric_has_failed() -> None:
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "1"])
 def test_a_value_that_is_no_number_fails_the_trial_only(value: Any) -> None:
-    """The last value counts: where it is no finite number the trial has failed, and the sweep goes on."""
+    """The last value counts: where it is not a finite number the trial has failed, and the sweep goes on."""
     trials = Trials(task(canary_trial=False))
     run(trials, metrics={"loss": value})
 
@@ -324,7 +324,7 @@ def test_the_end_says_how_many_failed_and_why() -> None:
     assert again.end == End(
         "Succeeded",
         "MaxTrialsReached",
-        "all 6 trials have ended; 5 failed: 2 x command exited with code 1, 1 x the last value of loss is no finite "
+        "all 6 trials have ended; 5 failed: 2 x command exited with code 1, 1 x the last value of loss is not a finite "
         "number, 1 x command exited with code 3, 1 x other reasons",
     )
 

@@ -170,9 +170,9 @@ def test_a_trial_fails_alone(fleet: Fleet, storage: Storage) -> None:
     assert trials(fleet, storage)[2].tail == "no such column"
     assert words[3] == "command was killed by SIGKILL; probably out of memory: raise spec.trialTemplate.spec.resources"
     assert words[4] == "the command ended well, but never printed loss to stdout (it printed acc)"
-    assert words[5] == "the last value of loss is no finite number"
+    assert words[5] == "the last value of loss is not a finite number"
     assert "is not executable" in words[6]
-    assert words[7] == "the last value of loss is no finite number"
+    assert words[7] == "the last value of loss is not a finite number"
     assert words[8] == (
         "the command ended well, but never printed loss to stdout (it printed no metric at all); "
         "stderr had loss: print metrics to stdout"
