@@ -44,13 +44,13 @@ STEADY_SECONDS = 60.0  # for a restored status to stay
 
 @cache
 def kinds() -> dict[str, bool]:
-    """Return the platform's kinds, by name, and whether their objects run to an end."""
-    found = {}
+    """Return the platform's kinds by name, with True for those whose objects run to an end."""
+    ends = {}
     for path in sorted((REPOSITORY / "crds").glob("*.yaml")):
         spec = YAML(typ="safe").load(path)["spec"]
         status = spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
-        found[str(spec["names"]["kind"])] = "completionTime" in status
-    return found
+        ends[str(spec["names"]["kind"])] = "completionTime" in status
+    return ends
 
 
 def owners_first(resources: list[Manifest]) -> list[str]:
