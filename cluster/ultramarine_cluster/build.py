@@ -67,13 +67,14 @@ def _build_group(go: Path, group: list[Program], progress: Progress) -> None:
         log,
         progress,
         remedy="if modules cannot be fetched, check GOPROXY and the network; then run the command again",
-        env={**first.env, **environment(), **_memory()},
+        # The work of a large group is 3 GB, and /tmp may be small memory.
+        env={**first.env, **environment(), **_memory(), "GOTMPDIR": str(part)},
         cwd=first.module,
     )
     # A program is there whole or not at all, whenever the builder dies.
     for program in group:
         (part / program.executable).rename(out / program.name)
-    part.rmdir()
+    shutil.rmtree(part)
     progress.end(f"          {label} built in {minutes(time.monotonic() - start)}")
 
 
