@@ -25,7 +25,8 @@ def former(obj: Obj[Any], model: type[StatusT], without: Collection[str] = ()) -
             return model.model_validate(document)
         except ValidationError as error:
             damaged = {str(fault["loc"][0]) for fault in error.errors(include_url=False) if fault["loc"]}
-            document = {name: value for name, value in document.items() if name not in damaged}
+            sound = {name: value for name, value in document.items() if name not in damaged}
+            document = sound if len(sound) < len(document) else {}
 
 
 def dumped(status: Status) -> Manifest:
