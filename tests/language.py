@@ -27,6 +27,7 @@ ENFORCED = (
     "charts",
     "cluster/install.py",
     "cluster/ultramarine_cluster",
+    "contract",
     "docs",
     "examples",
     "gateway-image/ultramarine_gateway/agent.py",
@@ -49,6 +50,7 @@ ENFORCED = (
     "tests/pages.py",
     "tests/promises.py",
     "tests/unit/test_pages.py",
+    "trainer-image",
     "tests/unit/test_promises.py",
     "tests/unit/test_reasons.py",
 )

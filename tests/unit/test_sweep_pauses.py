@@ -79,7 +79,7 @@ def test_a_paused_trial_frees_its_worker_and_counts_as_stopped() -> None:
 
     assert (trials.summary(9).stopped, trials.summary(9).running) == (1, 0)
     assert trials.hours(9)[0] == pytest.approx(2 * 5 / 3600)
-    assert (trials[1].known.outcome, trials[1].known.points) == ("Stopped", ((1, 2.0),))
+    assert (trials[1].view.outcome, trials[1].view.points) == ("Stopped", ((1, 2.0),))
     assert list(trials.finished) == [0]
     assert lease(trials).number == 2
 
@@ -133,7 +133,7 @@ def test_a_promoted_trial_that_loses_its_worker_goes_on_from_its_checkpoint_agai
     assert lease(trials, "other", SILENCE + 1) == Lease(1, 3, {"x": 1}, STORED, 1)
     trials.report("other", 1, 3, [("loss", 2, 1.5), ("loss", 3, 1.5)], SILENCE + 1)
     assert [step for step, _ in trials[1].points] == [1, 2, 3]
-    assert trials[1].known.points == ((1, 2.0),), "to those who suggest it is what it was when it was paused"
+    assert trials[1].view.points == ((1, 2.0),), "to those who suggest it is what it was when it was paused"
 
 
 def test_without_a_checkpoint_a_trial_is_stopped_for_good() -> None:
@@ -187,7 +187,7 @@ def test_a_coordinator_goes_on_with_what_another_one_has_paused(compact: bool) -
     once_more = trials_of(again.snapshot() if compact else first + again.drain())
     assert lease(once_more) == Lease(1, 2, {"x": 1}, STORED, 1)
     assert lease(once_more, "other").number == 6
-    assert once_more[1].known == again[1].known == trials[1].known
+    assert once_more[1].view == again[1].view == trials[1].view
 
 
 async def test_who_waits_is_told_when_a_trial_may_go_on(storage: Storage, bucket: str) -> None:

@@ -555,7 +555,7 @@ def test_what_is_known_of_another_sweep_helps_from_the_first_trial(algorithm: st
     ]
     known, _ = adopt(BOWL, earlier, LOSS)
 
-    warm = suggest(BOWL, [], 8, objectives=LOSS, algorithm=algorithm, seed=2, known=known)
+    warm = suggest(BOWL, [], 8, objectives=LOSS, algorithm=algorithm, seed=2, adopted=known)
     cold = suggest(BOWL, [], 8, objectives=LOSS, algorithm=algorithm, seed=2)
 
     assert [one.number for one in warm] == list(range(8))

@@ -29,9 +29,9 @@ def main() -> NoReturn:
     os._exit(code)
 
 
-def _suggester(task: SweepTask, known: Sequence[Known]) -> Suggester:
+def _suggester(task: SweepTask, trials: Sequence[Known]) -> Suggester:
     space = read_space(task.space)
-    adopted, reasons = adopt(space, known, task.objectives)
+    adopted, reasons = adopt(space, trials, task.objectives)
     for reason in reasons[:_TOLD]:
         say(reason)
     if len(reasons) > _TOLD:
@@ -40,7 +40,7 @@ def _suggester(task: SweepTask, known: Sequence[Known]) -> Suggester:
         message = f"spec.algorithm.warmStartFrom: none of its {len(reasons)} trials that succeeded lies in this space"
         remedy = "name sweeps over the same parameters, or leave it out"
         raise InvalidSpec(f"{message} ({reasons[0]}); {remedy}", "WarmStartIncompatible")
-    return suggest.Suggester(space, task.objectives, task.algorithm, known=adopted)
+    return suggest.Suggester(space, task.objectives, task.algorithm, adopted=adopted)
 
 
 def _stopper(task: SweepTask) -> Stopper | None:

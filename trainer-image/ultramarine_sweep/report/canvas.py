@@ -52,8 +52,8 @@ def legend(axes: Any, columns: int = 5) -> Any:
 
 
 FURTHEST = 1e300  # largest value in a picture; the width of an axis must be a float too.
-FEWEST = 4  # values, of which some can be far off
-FINER = 4.0  # times as fine is what most values are drawn in, or all of them are shown
+FEWEST = 4  # values, of which some can be far off.
+FINER = 4.0  # gain in resolution for most values that justifies to cut off the others.
 BAND = 0.12  # of the height between the bounds, for each side on which values lie beyond
 _BAND_COLOR, _TEXT_COLOR = "#eef0f3", "#57606a"
 

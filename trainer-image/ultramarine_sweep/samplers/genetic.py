@@ -17,8 +17,8 @@ from ultramarine_sweep.samplers.history import History
 from ultramarine_sweep.samplers.space import Params, from_unit, from_units, to_unit
 
 POPULATION, FEWEST = 50, 12  # limits of the number of parents, which is a third of all that succeeded.
-STARTUP = 25  # trials that have succeeded, before which all are drawn at random
-CROSSOVER = 0.9  # of the children have two parents
+STARTUP = 25  # succeeded trials, before which all are drawn at random.
+CROSSOVER = 0.9  # share of children with two parents.
 ATTEMPTS = 20  # at a child that is neither one of the parents nor running
 SPREAD = 0.1  # of an axis: how far a value is moved
 

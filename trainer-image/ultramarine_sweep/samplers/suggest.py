@@ -1,7 +1,7 @@
-"""Which parameters to try next: `suggest` for a library, a `Suggester` for whoever hears of trials one by one.
+"""Parameters to try next: `suggest` as a function, and a `Suggester` that takes trials one by one.
 
-What is suggested depends on the seed, the trial's number and the trials known by then, and on nothing else: not on the
-order in which they were told, and not on whether the process was started again in between.
+A suggestion depends on the seed, the trial's number and the trials known by then, and on nothing else. The order of the
+trials and restarts of the process do not change it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Suggester:
     """Says what to try, as trials come and go.
 
     `objectives` and `algorithm` are those of a Sweep's spec. `history` has the sweep's own trials so far, running ones
-    too, and `known` those of other sweeps, as `adopt` chose them. Raises InvalidSpec if the algorithm
+    too, and `adopted` those of other sweeps, as `adopt` chose them. Raises InvalidSpec if the algorithm
     cannot search this space.
     """
 
@@ -77,14 +77,14 @@ class Suggester:
         objectives: Sequence[Mapping[str, Any]],
         algorithm: Mapping[str, Any] | None = None,
         history: Iterable[Told] = (),
-        known: Iterable[Told] = (),
+        adopted: Iterable[Told] = (),
     ) -> None:
         name = str((algorithm or {}).get("type") or DEFAULT)
         check_algorithm(space, name, len(objectives))
         self._seed = int((algorithm or {}).get("seed") or 0)
         self._search = _SEARCHES[name](space, self._seed)
         self._history, self._looks = History(signs_of(objectives)), name not in BLIND  # blind ones need no history
-        for trial in (*known, *history):
+        for trial in (*adopted, *history):
             self.tell(trial)
 
     def ask(self, number: int) -> Params | None:
@@ -113,11 +113,11 @@ def suggest(
     objectives: Sequence[Mapping[str, Any]],
     algorithm: str = DEFAULT,
     seed: int = 0,
-    known: Iterable[Told] = (),
+    adopted: Iterable[Told] = (),
 ) -> list[Suggestion]:
     """Say what to try next: `n` trials with the numbers after the last one of `history`, or fewer of a grid's end."""
     trials = list(history)
-    suggester = Suggester(space, objectives, {"type": algorithm, "seed": seed}, trials, known)
+    suggester = Suggester(space, objectives, {"type": algorithm, "seed": seed}, trials, adopted)
     first = max((trial.number for trial in trials), default=-1) + 1
     answers = ((number, suggester.ask(number)) for number in range(first, first + n))
     return [Suggestion(number, params) for number, params in answers if params is not None]

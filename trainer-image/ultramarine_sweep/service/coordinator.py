@@ -71,7 +71,7 @@ class Coordinator:
         self._alone, self._promoted = self._trials.is_alone, self._trials.promoted
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for trial in self._trials:  # one by one: all of them with their points would be most of the memory
-            suggester.tell(trial.known)
+            suggester.tell(trial.view)
             if trial.number in self._trials.finished:
                 recorder.add(trial)
 
@@ -132,7 +132,7 @@ class Coordinator:
     def _record(self) -> None:
         """Hand what was decided to the journal, and trials that have ended to the suggester."""
         records = self._trials.drain()
-        self._untold += [self._trials[r["trial"]].known for r in records if r["kind"] in ("paused", "finished")]
+        self._untold += [self._trials[r["trial"]].view for r in records if r["kind"] in ("paused", "finished")]
         self._commits.add(records)
         before, self._alone = self._alone, self._trials.is_alone
         paused, self._promoted = self._promoted, self._trials.promoted

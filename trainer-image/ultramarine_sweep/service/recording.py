@@ -76,11 +76,11 @@ class Recorder:
         self.run_id = ""  # until MLflow has told it
         self._parent = Run("")
         self._experiment_id = ""
-        self._origin = time.time()  # when the sweep's own time was 0, if it has always had a coordinator
-        self._waiting: deque[bytes] = deque()  # packed: it may be slower than the sweep
-        self._metrics: dict[int, dict[str, float]] = {}  # of trials that wait
-        self._recorded: set[int] = set()  # by earlier coordinators, as far as these trials have not been added yet
-        self._begun: dict[int, Run] = {}  # trials whose runs have not ended
+        self._origin = time.time()  # time 0 of the sweep, if it has always had a coordinator.
+        self._waiting: deque[bytes] = deque()  # packed, since MLflow may be slower than the sweep.
+        self._metrics: dict[int, dict[str, float]] = {}  # of trials that wait.
+        self._recorded: set[int] = set()  # by earlier coordinators, if not added yet.
+        self._begun: dict[int, Run] = {}  # trials whose runs have not ended.
         self._is_doubtful = False  # whether the first of those that wait may have a run that is not known
         self._last = 0.0  # the latest end of a trial, in the sweep's own time
         self._refused = 0

@@ -51,8 +51,8 @@ _CRASH_LIMIT = 300  # characters
 class Parts:
     """Decisions of a sweep: the parameters to try, given the trials of other sweeps, and the trials to stop.
 
-    Both raise InvalidSpec for an impossible task. `files` yields the files that the finished trials leave for users, by
-    their names below the sweep's prefix; each exists until the next one is requested. `prepare` starts to load the
+    Both raise InvalidSpec for an impossible task. `files` yields the files of the finished trials for users, by
+    their names below the sweep's prefix. Each file exists until the next one is requested. `prepare` starts to load the
     libraries for that.
     """
 
@@ -208,7 +208,7 @@ def _warm_start(task: SweepTask, storage: Storage) -> list[Known]:
         if not records:
             message = f"spec.algorithm.warmStartFrom: no trial is in the journal below {prefix}"
             raise InvalidSpec(f"{message}; name a sweep that has run, or leave it out", "WarmStartNotFound")
-        trials += [trial.known for trial in Trials(task, records).finished.values()]
+        trials += [trial.view for trial in Trials(task, records).finished.values()]
     if task.warm_start:
         say(f"{len(trials)} trials of other sweeps are known")
     return trials

@@ -27,8 +27,8 @@ OPENING, RECORDS, SNAPSHOT = "opening", "records", "snapshot"
 
 _SUFFIX = ".jsonl"
 _SEGMENT_LIMIT = 1 << 30  # bytes.
-_AT_ONCE = 16  # segments that are read at the same time
-_LOADS = 10  # while another coordinator deletes what is being read
+_AT_ONCE = 16  # segments to read at the same time.
+_LOADS = 10  # attempts while another coordinator deletes segments.
 _COMPACT_SEGMENTS, _COMPACT_BYTES = 500, 1 << 20  # since the last snapshot; or as many bytes as that has
 
 

@@ -40,9 +40,9 @@ class Replayed:
         self.end: End | None = None
         self._counts = dict.fromkeys((SUCCEEDED, STOPPED, FAILED), 0)
         self._spent = 0.0  # seconds of all trials that have ended or lost their worker.
-        self._seen: dict[str, None] = {}  # names of metrics
-        self._reasons = Reasons()  # of failed trials
-        self._measured = False  # whether any trial has told its objectives
+        self._seen: dict[str, None] = {}  # names of metrics.
+        self._reasons = Reasons()  # of failed trials.
+        self._measured = False  # true once a trial has reported its objectives.
         self._silent = 0  # trials that have not, though their commands ended well
         self._canary: Trial | None = None  # the first one that has failed by itself
         self._heard: dict[int, float] = {}

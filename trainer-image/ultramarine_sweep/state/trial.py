@@ -153,7 +153,7 @@ class Trial:
         return max(now - self.runs_since, 0.0) if self.runs_since is not None else 0.0
 
     @property
-    def known(self) -> Known:
+    def view(self) -> Known:
         """One that goes on after a pause is known as it was then, until it has ended."""
         if self.checkpoint and not self.outcome:
             points = tuple(point for point in self.points if point[0] <= self.step)

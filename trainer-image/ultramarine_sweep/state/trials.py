@@ -35,8 +35,8 @@ from ultramarine_sweep.state.trial import (
 )
 
 SILENCE = 15.0  # seconds without a report, after which a trial goes to another worker.
-LOSSES = 5  # of its workers, after which a trial has failed: it may well be what kills them
-DOUBTED = 3  # trials that have not told the objectives, after which that is said while the sweep goes on
+LOSSES = 5  # of its workers, after which a trial has failed: it may kill them.
+DOUBTED = 3  # trials without objectives, after which the summary says so.
 CLOCK = 60.0  # seconds after which the journal says what time it is, if it says nothing else
 
 

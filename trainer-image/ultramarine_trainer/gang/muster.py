@@ -26,8 +26,8 @@ class Times:
     connect: float = 5.0
     retry: float = 1.0
     blame: float = 1.0  # from the first report of a failure to the decision about its cause.
-    elastic_wait: float = 15.0  # without a newcomer, after which an elastic gang starts with fewer
-    look: float = 5.0  # between two looks into the storage
+    elastic_wait: float = 15.0  # without a newcomer, before an elastic gang starts with fewer.
+    look: float = 5.0  # between two looks into the storage.
     tell: float = 10.0  # between two lines that say whom we wait for
     goodbye: float = 2.0
     tick: float = 0.1

@@ -97,9 +97,9 @@ class Reporter:
         self._times, self._mlflow_run = times or Times(), mlflow_run
         self._lock = threading.Lock()
         self._progress = Progress()  # with metrics that were reported another way, and without the eta, see _arrival.
-        self._arrival: float | None = None  # when the command itself expects to be through, monotonic
-        self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)  # when which step was told
-        self._stepped = 0.0  # when the newest step was told
+        self._arrival: float | None = None  # the command's own estimate of its end, monotonic.
+        self._samples: deque[tuple[float, int]] = deque(maxlen=_SAMPLES)  # times of steps.
+        self._stepped = 0.0  # time of the newest step.
         self._posted = Progress()  # without its eta, which changes with every second
         self._reported: set[str] = set()  # kinds of failures
         self._failing_since: float | None = None

@@ -19,8 +19,8 @@ from ultramarine_trainer.progress.metrics import metrics_in
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MIB = 1024 * 1024
-# pyarrow takes 16 MiB to write anything at all, and 37 MiB for the most that is kept here; and it maps libraries of
-# 35 MiB, which give way to what needs the memory more.
+# pyarrow takes 16 MiB to write anything at all, and 37 MiB for the largest series. It also maps libraries of 35 MiB,
+# which the kernel can evict.
 _ROOM = 64 * _MIB
 
 Columns = tuple["array[int]", "array[int]", "array[float]"]  # microseconds since 1970, step or -1, value
