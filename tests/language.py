@@ -1,7 +1,7 @@
 """Checks names, docstrings, comments, messages and pages for words and sentences that slow a reader down.
 
 `python tests/language.py [PATH...]` prints `file:line: rule: text` for each finding and exits 1 if there is one.
-Without a path it checks ENFORCED, the paths that are clean and stay so. It has no dependencies.
+Without a path it checks everything except PENDING. It has no dependencies.
 """
 
 from __future__ import annotations
@@ -16,43 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ENFORCED = (
-    "ARCHITECTURE.md",
-    "CHANGELOG.md",
-    "bench",
-    "CONTRIBUTING.md",
-    "Makefile",
-    "README.md",
-    "SECURITY.md",
-    "charts",
-    "cluster/install.py",
-    "cluster/ultramarine_cluster",
-    "contract",
-    "docs",
-    "examples",
-    "gateway-image/ultramarine_gateway/agent.py",
-    "gateway-image/ultramarine_gateway/kube",
-    "gateway-image/ultramarine_gateway/pods",
-    "gateway-image/ultramarine_gateway/xds",
-    "operator/ultramarine_operator/kinds/onlineendpoint",
-    "operator/ultramarine_operator/outside",
-    "operator/ultramarine_operator/reference.py",
-    "operator/ultramarine_operator/shared/conditions.py",
-    "operator/ultramarine_operator/shared/reasons.py",
-    "sdk",
-    "server-image",
-    "examples",
-    "mlflow-image",
-    "server-image",
-    "storage-image",
-    "tests/api/test_docs.py",
-    "tests/e2e/test_tutorials.py",
-    "tests/pages.py",
-    "tests/promises.py",
-    "tests/unit/test_pages.py",
+ROOM = "operator/ultramarine_operator"
+# Paths that are not clean yet, each to be removed once it is.
+PENDING = (
+    "cluster/netpol",
+    "gateway-image",
+    *(f"{ROOM}/{name}" for name in ("doorbell.py", "engine", "generate", "kube", "progress.py", "settings.py")),
+    *(f"{ROOM}/shared/{name}.py" for name in ("kind", "metrics", "plan", "reporting")),
+    f"{ROOM}/kinds/__init__.py",
+    *(f"tests/{name}" for name in ("api", "chaos", "e2e", "gateway", "pytorch", "security", "unit")),
+    *(f"tests/{name}.py" for name in ("conftest", "gitserver", "hands", "ports", "traces")),
     "trainer-image",
-    "tests/unit/test_promises.py",
-    "tests/unit/test_reasons.py",
 )
 # Written by programs, or this checker and its test, which quote what is banned.
 SKIPPED = re.compile(
@@ -83,15 +57,12 @@ BANNED = {
     r"where (there|nothing|none|no)": "if or when",
     r"(would|will|could|can|may|must) else": "otherwise",
     r"is something else": "expected X",
+    r"(\A|(?<=[.,;:(—]\s))else(?! if)": "otherwise",
 }
-WORDS = re.compile(
-    "|".join(
-        rf"(?P<w{i}>(?<![\w./$-])(?:{phrase.replace(' ', chr(92) + 's+')})(?![\w/-]|\.\w))"
-        for i, phrase in enumerate(BANNED)
-    ),
-    re.I,
-)
-ELSE = re.compile(r"(^|[.,;:(—]\s+)else\s+(?!if\b)", re.I)  # the noun or adverb that begins a clause
+PHRASES = [
+    (re.compile(rf"(?<![\w./$-])(?:{phrase.replace(' ', chr(92) + 's+')})(?![\w/-]|\.\w)", re.I), advice)
+    for phrase, advice in BANNED.items()
+]
 SENTENCE_END = re.compile(r"(?<=[.!?:])[\"')\]*]*\s+")
 CODE = re.compile(r"``[^`]+``|`[^`]+`|\{\{.*?\}\}|https?://\S+|<[^<> ]+>|<!--[^>]*-->")
 # Code blocks of a page, and the parts between `<!-- NAME ... -->` and `<!-- end of NAME -->`.
@@ -119,11 +90,9 @@ class Finding:
 def banned_words(text: str, line: int) -> Iterator[Finding]:
     """Find banned words and phrases in `text`, which begins at `line`."""
     text = CODE.sub("X", text)
-    for match in WORDS.finditer(text):
-        advice = list(BANNED.values())[int(str(match.lastgroup)[1:])]
-        yield Finding(line + text.count("\n", 0, match.start()), "word", f"{match[0]!r}; write {advice}")
-    for match in ELSE.finditer(text):
-        yield Finding(line + text.count("\n", 0, match.start()), "word", "'else'; write otherwise")
+    for phrase, advice in PHRASES:
+        for match in phrase.finditer(text):
+            yield Finding(line + text.count("\n", 0, match.start()), "word", f"{match[0]!r}; write {advice}")
 
 
 def long_sentences(text: str, line: int) -> Iterator[Finding]:
@@ -178,16 +147,10 @@ def python(source: str) -> Iterator[Finding]:
         if isinstance(node, ast.ClassDef) and node.bases:  # its fields may be those of a document
             read.update(field.target for field in node.body if isinstance(field, ast.AnnAssign))
         match node:
-            case (
-                ast.Module(body=body)
-                | ast.ClassDef(body=body)
-                | ast.FunctionDef(body=body)
-                | ast.AsyncFunctionDef(body=body)
-            ):
-                if body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-                    text, constant = ast.get_docstring(node), body[0].value
-                    read.add(constant)
-                    yield from opened(text or "", constant.lineno)
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                if text := ast.get_docstring(node):
+                    read.add(node.body[0].value)  # type: ignore[attr-defined]
+                    yield from opened(text, node.body[0].lineno)
             case ast.keyword(arg="description", value=ast.Constant(value=str(text)) as constant):
                 read.add(constant)
                 yield from opened(text, constant.lineno)
@@ -263,9 +226,9 @@ def check(path: Path) -> list[Finding]:
     return sorted(set(findings))
 
 
-def files(paths: Iterable[str]) -> Iterator[Path]:
+def files(paths: Iterable[Path]) -> Iterator[Path]:
     """Yield the files below `paths`, relative to the repository, without generated ones and hidden folders."""
-    for path in (ROOT / name for name in paths):
+    for path in paths:
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
             relative = file.relative_to(ROOT)
             hidden = any(part.startswith(".") or part in ("build", "__pycache__") for part in relative.parts)
@@ -275,10 +238,12 @@ def files(paths: Iterable[str]) -> Iterator[Path]:
 
 def main() -> None:
     """Print the findings and exit 1 if there are any."""
-    paths = [str(Path(path).resolve().relative_to(ROOT)) for path in sys.argv[1:]]
+    chosen = [Path(path).resolve() for path in sys.argv[1:]]
+    everything = sorted(path for path in ROOT.iterdir() if not path.name.startswith("."))
     failed = False
-    for file in files(paths or ENFORCED):
-        for finding in check(ROOT / file):
+    for file in files(chosen or everything):
+        pending = not chosen and any(file.is_relative_to(path) for path in PENDING)
+        for finding in () if pending else check(ROOT / file):
             print(f"{file}:{finding.line}: {finding.rule}: {finding.text}")
             failed = True
     sys.exit(failed)
