@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-# The same examples in each run, and as much time as they take: what fails on a busy machine only is no finding.
+# The same examples in each run, and as much time as they take: a failure on a busy machine alone proves nothing.
 # `--hypothesis-profile=default` draws others.
 settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
@@ -24,7 +24,7 @@ left_out = pytest.StashKey[Counter[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`pytest tests/golden --update-golden` writes the golden files anew."""
+    """`pytest tests/golden --update-golden` writes the golden files again."""
     parser.addoption("--update-golden", action="store_true", help="write tests/golden/*.yaml as things are now")
 
 
@@ -64,8 +64,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for mark in ("slow", "long", ""):
         files = {file: counts[key] for key in sorted(counts) for word, file in (key.split(" "),) if word == mark}
         if files:
-            told = f"{mark}: {MARKS[mark]}" if mark else "as the command asked"
+            why = f"{mark}: {MARKS[mark]}" if mark else "as the command asked"
             shown = ", ".join(f"{file} {count}" for file, count in files.items())
-            terminalreporter.write_line(f"left out {sum(files.values())} ({told}): {shown}")
+            terminalreporter.write_line(f"left out {sum(files.values())} ({why}): {shown}")
     if not counts:
         terminalreporter.write_line("left out: nothing")

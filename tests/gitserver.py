@@ -30,7 +30,7 @@ PRIVATE = "/private.git"
 
 @dataclass(frozen=True)
 class Setup:
-    """What is served, where, and to whom. Port 0 is any free one; without a certificate there is no TLS."""
+    """Files, addresses and accounts of the server. Port 0 is any free one; without a certificate there is no TLS."""
 
     files: dict[str, str] = field(default_factory=lambda: {"train.py": "print(1)"})
     host: str = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""What kubelets and the controllers of Jobs write, as values, for the tests that have no node."""
+"""Statuses that kubelets and Job controllers write, as values for tests without a node."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def complete_job(indexed: bool = True) -> Manifest:
 
 
 def failed_job(failed: int, reason: str = "BackoffLimitExceeded") -> Manifest:
-    """The status of a Job that was given up after so many failed pods."""
+    """The status of a Job that was given up after `failed` failed pods."""
     over = [_condition(type, reason) for type in ("FailureTarget", "Failed")]
     return {"active": 0, "ready": 0, "failed": failed, "conditions": over}
 
@@ -74,7 +74,7 @@ def _condition(type: str, reason: str) -> Manifest:
 
 
 def task_of(job: Manifest) -> TrainingTask:
-    """What the trainer in a Job's pod has to do."""
+    """Return the task of the trainer in a Job's pod."""
     variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
     return TrainingTask.from_json(
         next(variable["value"] for variable in variables if variable["name"] == contract.ENV_TASK)
@@ -105,8 +105,8 @@ def search_and_store(storage: Storage, job: Manifest, well: bool = True) -> Swee
     One that does not go `well` has seen too many trials fail.
     """
     variables = job["spec"]["template"]["spec"]["containers"][0]["env"]
-    told = next(variable["value"] for variable in variables if variable["name"] == contract.ENV_SWEEP)
-    task = SweepTask.from_json(told)
+    text = next(variable["value"] for variable in variables if variable["name"] == contract.ENV_SWEEP)
+    task = SweepTask.from_json(text)
     outputs: dict[str, contract.OutputRecord] = {}
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "model.skops").write_text("weights")

@@ -13,7 +13,7 @@ _numbers = itertools.count(os.getpid() * 1009)
 
 
 def free_port() -> int:
-    """A port that nobody listens at now, and that no other worker of this run is given."""
+    """Return a free port, which no other worker of this run gets."""
     while True:
         port = _FIRST + _worker * _EACH + next(_numbers) % _EACH
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):

@@ -1,4 +1,4 @@
-"""What the embedded cluster could leave on a machine, a line each: compared before and after by .ci/run.
+"""Traces of the embedded cluster on a machine, one per line: .ci/run compares them before and after.
 
 It needs nothing but Python, since it runs before anything is installed.
 """
@@ -55,7 +55,7 @@ def traces() -> Iterator[str]:
     for top in Path("/sys/fs/cgroup").glob("**/*ultramarine*"):
         yield f"cgroup {top}"
     for place in PLACES:
-        yield from (f"path {found}" for found in Path("/").glob(place.lstrip("/")))
+        yield from (f"path {path}" for path in Path("/").glob(place.lstrip("/")))
     for name in SETTINGS:
         path = Path("/proc/sys") / name
         if path.exists():

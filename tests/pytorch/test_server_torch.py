@@ -1,4 +1,4 @@
-"""PyTorch programs, where torch is: no image of ours has it, so no target runs this; CONTRIBUTING.md says how to."""
+"""PyTorch programs with torch, which no image has, so no target runs this; CONTRIBUTING.md tells how to."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_torchscript_needs_a_signature(tmp_path: Path) -> None:
     ],
 )
 def test_a_signature_that_is_not_the_programs_is_refused(tmp_path: Path, script: bool, changes: dict[str, Any]) -> None:
-    """What the ModelVersion promises and the program cannot keep is found at load."""
+    """A signature of the ModelVersion that the program cannot keep is refused at load."""
     path = tmp_path / "model.pt"
     file = scripted(Classifier(), path) if script else exported(Classifier(), path, torch.zeros(2, 4))
 
@@ -145,7 +145,7 @@ def test_values_that_a_program_cannot_take_are_a_bad_request(tmp_path: Path) -> 
 
 
 def test_weights_without_a_program_are_refused(tmp_path: Path) -> None:
-    """What torch.save writes is never unpickled."""
+    """A file of torch.save is never unpickled."""
     torch.save(Classifier().state_dict(), tmp_path / "model.pt")
 
     with pytest.raises(LoadError, match="no program") as caught:

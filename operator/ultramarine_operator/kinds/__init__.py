@@ -11,7 +11,7 @@ from ..shared.plan import Platform
 
 
 def _packages() -> tuple[ModuleType, ...]:
-    names = sorted(found.name for found in pkgutil.iter_modules(__path__) if found.ispkg)
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.ispkg)
     return tuple(importlib.import_module(f"{__name__}.{name}") for name in names)
 
 
