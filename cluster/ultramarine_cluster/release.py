@@ -114,6 +114,7 @@ def seal(source: Path, path: Path, name: str, labels: Mapping[str, str], epoch: 
         config["created"] = when
         for entry in config.get("history", ()):
             entry["created"] = when
+            entry.pop("comment", None)  # the build's own id of the layer below
         inner = config.setdefault("config", {})
         inner["Labels"] = {f"org.opencontainers.image.{key}": value for key, value in labels.items()} | {
             "org.opencontainers.image.created": when

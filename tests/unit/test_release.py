@@ -30,7 +30,12 @@ def image(path: Path, created: str, *, backwards: bool) -> Path:
         return {"digest": f"sha256:{digest}", "size": len(content)}
 
     layer = put(gzip.compress(b"a layer", mtime=0))
-    config = {"created": created, "history": [{"created": created}], "config": {"Cmd": ["a"]}, "rootfs": {}}
+    config = {
+        "created": created,
+        "history": [{"created": created, "comment": f"FROM {created}"}],
+        "config": {"Cmd": ["a"]},
+        "rootfs": {},
+    }
     manifest = {"config": put(json.dumps(config).encode()), "layers": [layer], "annotations": {"base": created}}
     index = {"manifests": [put(json.dumps(manifest).encode())]}
     blobs |= {"index.json": json.dumps(index).encode(), "oci-layout": b"{}"}
