@@ -18,7 +18,7 @@ from ultramarine_operator.kinds.onlineendpoint.endpoint import Endpoint
 from ultramarine_operator.kinds.onlineendpoint.resolve import Resolved, resolve
 from ultramarine_operator.kinds.onlineendpoint.rollout.decide import identity
 from ultramarine_operator.shared.questions import ArtifactFacts, CheckArtifact
-from unit.test_model_compiling import BAD, compile_job_of, good, pod_of, said
+from unit.test_model_compiling import BAD, compile_job_of, good, pod_of, wording
 from unit.test_onlineendpoint_plan import deployment
 
 FOUND = {CheckArtifact("s3://lake/churn/1/"): ArtifactFacts(DIGEST, 42)}
@@ -31,19 +31,19 @@ def one_version(status=None, number=1, **spec):
     return read(ours("ModelVersion", f"churn-{number}", {**version(number)["spec"], **spec}, status))
 
 
-def found(**spec):
+def results(**spec):
     """It as its artifact was found."""
     return one_version(plan_version(one_version(**spec), seen(answers=FOUND), NOW).status, **spec)
 
 
 def explicit():
     """Its twin that asks for compiling by itself: their Jobs are the same."""
-    return one_version(found().status, compile={"to": "onnx"})
+    return one_version(results().status, compile={"to": "onnx"})
 
 
 def verdict(record):
     """The plan of a version whose pod has said this."""
-    return plan_version(found(), seen(compile_job_of(explicit(), "Complete"), said(explicit(), record)), LATER)
+    return plan_version(results(), seen(compile_job_of(explicit(), "Complete"), wording(explicit(), record)), LATER)
 
 
 def test_a_version_is_ready_at_once():
@@ -59,20 +59,20 @@ def test_a_version_is_ready_at_once():
 
 def test_the_job_comes_a_little_later_and_the_status_stays():
     """When servers have had their start the Job is made, and no status is written for it."""
-    got = plan_version(found(), seen(), LATER)
+    got = plan_version(results(), seen(), LATER)
 
     assert [job["metadata"]["name"] for job in got.apply] == ["churn-1-compile"]
-    assert got.status == found().status
-    early = plan_version(found(), seen(), LATER - timedelta(seconds=4))
+    assert got.status == results().status
+    early = plan_version(results(), seen(), LATER - timedelta(seconds=4))
     assert (early.apply, early.after) == ((), timedelta(seconds=4))
 
 
 def test_what_equal_models_have_stored_counts():
     """A verdict that is in the storage already is taken, and no Job is made."""
-    [ask] = questions_version(found(), seen())
-    got = plan_version(found(), seen(answers={ask: good(explicit()).to_json().decode()}), NOW)
+    [ask] = questions_version(results(), seen())
+    got = plan_version(results(), seen(answers={ask: good(explicit()).to_json().decode()}), NOW)
     assert condition(got, "Compiled")["status"] == "True"
-    away = plan_version(found(), seen(answers={ask: StorageError("away", "Unreachable")}), LATER)
+    away = plan_version(results(), seen(answers={ask: StorageError("away", "Unreachable")}), LATER)
     assert (away.apply, away.status["state"]) == ((), "Ready")
 
 
@@ -118,7 +118,7 @@ def test_only_what_is_newest_or_named_is_compiled(aliases, endpoint, compiled):
     """Of versions that come fast one after another the older ones cost no Job, until an alias or endpoint names one."""
     newer = model(aliases=aliases)
     newer["status"] = {"latestVersion": "2"}
-    got = plan_version(found(), seen(related=(newer, endpoint)), LATER)
+    got = plan_version(results(), seen(related=(newer, endpoint)), LATER)
 
     assert bool(got.apply) == compiled
     assert condition(got, "Compiled")["reason"] == ("Compiling" if compiled else "Superseded")
@@ -129,9 +129,9 @@ def test_only_what_is_newest_or_named_is_compiled(aliases, endpoint, compiled):
 
 def test_a_good_verdict_has_endpoints_move():
     """Compiled turns True, and what endpoints resolve is the compiled artifact, of the same identity as before."""
-    before = resolve("churn@1", seen(related=({**found().manifest},)))
+    before = resolve("churn@1", seen(related=({**results().manifest},)))
     got = verdict(good(explicit()))
-    after = resolve("churn@1", seen(related=({**found().manifest, "status": got.status},)))
+    after = resolve("churn@1", seen(related=({**results().manifest, "status": got.status},)))
 
     assert isinstance(before, Resolved)
     assert isinstance(after, Resolved)
@@ -178,7 +178,7 @@ def test_what_a_pod_says_of_itself_is_no_verdict_on_the_model(reason, state):
     words = TerminationRecord(reason=reason, message="it is so").to_json()
     failed = pod_of(explicit(), "Failed", **ended_container(1, "Error", words, "fetch"))
     job = compile_job_of(explicit(), "Failed", reason="BackoffLimitExceeded")
-    got = plan_version(found(), seen(job, failed), LATER)
+    got = plan_version(results(), seen(job, failed), LATER)
 
     assert got.status["state"] == state
     assert condition(got, "Compiled")["reason"] == ("DigestMismatch" if state == "Invalid" else "CompileFailed")
@@ -208,10 +208,10 @@ def test_pods_that_are_compared_are_not_replaced(phase, served):
     """While a rollout goes on what serves natively stays so, and its identity is the same; then it moves."""
     status = {"rollout": {"phase": phase}} if phase else {}
     shop = endpoint(status, deployments=[BLUE, GREEN], traffic={"blue": 100}, rollout=ROLLOUT)
-    moved = [{**found().manifest, "status": verdict(good(explicit())).status}, version(2)]
+    moved = [{**results().manifest, "status": verdict(good(explicit())).status}, version(2)]
     live = deployment(shop, 1)
     got = assess(Endpoint.of(shop), shop.spec.deployments[0], seen(live, related=tuple(moved)), live, keep=False)
-    [made] = [each for each in got.apply if each["kind"] == "Deployment"]
+    [made] = [item for item in got.apply if item["kind"] == "Deployment"]
     task = made["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"]
 
     assert ServingTask.from_json(task).format == served
@@ -222,9 +222,9 @@ def test_pods_that_are_compared_are_not_replaced(phase, served):
 
 def test_a_rollout_does_not_begin_again_when_its_candidate_is_compiled():
     """The identity of what is rolled out is that of the version as it was registered."""
-    one = endpoint({}, deployments=[BLUE, {**GREEN, "model": "churn@1"}], traffic={"blue": 100}, rollout=ROLLOUT)
-    before = identity(one, seen(related=(found().manifest,)))
-    after = identity(one, seen(related=({**found().manifest, "status": verdict(good(explicit())).status},)))
+    churn = endpoint({}, deployments=[BLUE, {**GREEN, "model": "churn@1"}], traffic={"blue": 100}, rollout=ROLLOUT)
+    before = identity(churn, seen(related=(results().manifest,)))
+    after = identity(churn, seen(related=({**results().manifest, "status": verdict(good(explicit())).status},)))
 
     assert before
     assert before == after

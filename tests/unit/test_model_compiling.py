@@ -70,7 +70,7 @@ def pod_of(of, phase="Running", **status):
     return made
 
 
-def said(of, record):
+def wording(of, record):
     """Its pod that has ended with these last words."""
     words = record if isinstance(record, str) else record.to_json().decode()
     return pod_of(of, "Succeeded", **ended_container(0, "Completed", words, "store"))
@@ -122,11 +122,11 @@ def test_the_container_that_loads_the_model_has_no_keys():
     fetch, middle = spec["initContainers"]
     [store] = spec["containers"]
 
-    assert [each["command"][1] for each in (fetch, middle, store)] == ["fetch", "compile", "store"]
+    assert [item["command"][1] for item in (fetch, middle, store)] == ["fetch", "compile", "store"]
     assert "envFrom" in fetch
     assert "envFrom" in store
     assert "envFrom" not in middle
-    assert [each["name"] for each in middle["env"]] == [contract.ENV_TASK]
+    assert [item["name"] for item in middle["env"]] == [contract.ENV_TASK]
     assert CompileTask.from_json(middle["env"][0]["value"]).native.digest == DIGEST
     assert spec["automountServiceAccountToken"] is False
 
@@ -162,7 +162,7 @@ def test_what_its_pod_waits_for_is_told():
 def test_a_good_verdict_makes_it_ready_with_figures():
     """The pod's last words tell where the compiled artifact is, and how far the answers lie apart."""
     of = compiling()
-    got = plan_version(of, seen(compile_job_of(of, "Complete"), said(of, good(of))), NOW)
+    got = plan_version(of, seen(compile_job_of(of, "Complete"), wording(of, good(of))), NOW)
 
     assert (got.status["state"], condition(got, "Compiled")["status"]) == ("Ready", "True")
     assert got.status["compiled"] == {
@@ -182,7 +182,7 @@ def test_a_good_verdict_makes_it_ready_with_figures():
 def test_a_parity_that_failed_leaves_the_native_model_or_nothing(on_failure, state):
     """The condition has the verdict's words; onFailure says whether the version can be served all the same."""
     of = compiling(onFailure=on_failure)
-    got = plan_version(of, seen(compile_job_of(of, "Complete"), said(of, BAD)), NOW)
+    got = plan_version(of, seen(compile_job_of(of, "Complete"), wording(of, BAD)), NOW)
 
     assert got.status["state"] == state
     assert condition(got, "Compiled")["reason"] == "ParityFailed"
@@ -228,7 +228,7 @@ def test_a_job_that_is_gone_without_a_verdict_is_made_anew():
     missing = plan_version(of, seen(answers={result(of): StorageError("no", "ObjectNotFound")}), NOW)
     away = plan_version(of, seen(answers={result(of): StorageError("away", "Unreachable")}), NOW)
 
-    assert [each["kind"] for each in missing.apply] == ["Job"]
+    assert [item["kind"] for item in missing.apply] == ["Job"]
     assert away.apply == ()
     assert away.after is not None
     assert "away" in condition(away, "Compiled")["message"]
@@ -266,13 +266,13 @@ def test_a_job_that_waited_too_long_fails():
 def test_a_quota_that_admits_no_pod_is_told_while_it_is_waited_for():
     """Nobody here reads Events, so after half a minute, and at the end, the message has the command that shows them."""
     of, words = compiling(), "kubectl -n team-a describe job churn-1-compile says why (a quota"
-    for seconds, told in ((20, False), (30, True)):
+    for seconds, reported in ((20, False), (30, True)):
         job = compile_job_of(of)
         job["status"]["startTime"] = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
         got = plan_version(of, seen(job), NOW)
         assert condition(got, "Compiled")["reason"] == "Compiling"
-        assert (words in condition(got, "Compiled")["message"]) == told
-        assert told or got.after == timedelta(seconds=10)
+        assert (words in condition(got, "Compiled")["message"]) == reported
+        assert reported or got.after == timedelta(seconds=10)
     over = plan_version(of, seen(compile_job_of(of, "Failed", reason="DeadlineExceeded")), NOW)
     assert words in condition(over, "Compiled")["message"]
 
@@ -303,8 +303,8 @@ def test_a_quota_counts_each_container():
     """A namespace with a quota admits only what says how much it asks for and may use."""
     of = one_version()
     spec = compile_job(of, of.spec.compile, PLATFORM)["spec"]["template"]["spec"]
-    for each in (*spec["initContainers"], *spec["containers"]):
-        assert {*each["resources"]["requests"]} == {*each["resources"]["limits"]} == {"cpu", "memory", DISK}
+    for item in (*spec["initContainers"], *spec["containers"]):
+        assert {*item["resources"]["requests"]} == {*item["resources"]["limits"]} == {"cpu", "memory", DISK}
 
 
 @pytest.mark.attack("model/forged-verdict")
@@ -314,7 +314,7 @@ def test_a_quota_counts_each_container():
 def test_a_verdict_that_anybody_may_have_written_is_not_followed(changes):
     """A compiled model counts only where compiling stores it, by a digest, and with a reason that is known."""
     of = compiling()
-    got = plan_version(of, seen(compile_job_of(of, "Complete"), said(of, good(of, **changes))), NOW)
+    got = plan_version(of, seen(compile_job_of(of, "Complete"), wording(of, good(of, **changes))), NOW)
 
     assert condition(got, "Compiled")["reason"] == "CompileFailed"
     assert "uri" not in got.status.get("compiled", {})
@@ -324,7 +324,7 @@ def test_a_verdict_that_anybody_may_have_written_is_not_followed(changes):
 def test_last_words_that_are_no_verdict_lead_to_the_storage(words):
     """After an unreadable termination message the storage is asked; without a verdict there, compilation has failed."""
     of = compiling()
-    there = seen(compile_job_of(of, "Complete"), said(of, words))
+    there = seen(compile_job_of(of, "Complete"), wording(of, words))
     lost = replace(there, answers={result(of): StorageError("no", "ObjectNotFound")})
 
     assert questions_version(of, there) == (result(of),)
@@ -337,16 +337,16 @@ def test_a_stranger_of_the_jobs_name_is_not_ours():
     job = compile_job_of(of, "Complete")
     job["metadata"]["ownerReferences"] = [{"uid": "other", "controller": True}]
     got = plan_version(of, seen(job), NOW)
-    assert [each["metadata"]["name"] for each in got.apply] == ["churn-1-compile"]
+    assert [item["metadata"]["name"] for item in got.apply] == ["churn-1-compile"]
 
 
 # What is served
 
 
-def served(one):
+def served(churn):
     """The task of the pods of an endpoint of that version."""
     [deployment] = [
-        each for each in plan_endpoint(endpoint(), seen(related=(one,)), NOW).apply if each["kind"] == "Deployment"
+        item for item in plan_endpoint(endpoint(), seen(related=(churn,)), NOW).apply if item["kind"] == "Deployment"
     ]
     variables = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
     return ServingTask.from_json(variables[0]["value"])
@@ -355,7 +355,7 @@ def served(one):
 def test_an_endpoint_serves_the_compiled_artifact():
     """With a compiled model, pods fetch that model under the version's own name and signature."""
     of = compiling()
-    done = plan_version(of, seen(compile_job_of(of, "Complete"), said(of, good(of))), NOW).status
+    done = plan_version(of, seen(compile_job_of(of, "Complete"), wording(of, good(of))), NOW).status
     task = served({**of.manifest, "status": done})
 
     assert (task.uri, task.digest, task.format) == (f"{prefix(of)}cccc/", OTHER, "onnx")
@@ -365,7 +365,7 @@ def test_an_endpoint_serves_the_compiled_artifact():
 def test_an_endpoint_serves_the_native_artifact_where_compiling_failed():
     """A version with a verdict that is not good is served as it was registered."""
     of = compiling()
-    done = plan_version(of, seen(compile_job_of(of, "Complete"), said(of, BAD)), NOW).status
+    done = plan_version(of, seen(compile_job_of(of, "Complete"), wording(of, BAD)), NOW).status
     task = served({**of.manifest, "status": done})
 
     assert (task.uri, task.digest, task.format) == ("s3://lake/churn/1/", DIGEST, "sklearn")

@@ -53,17 +53,17 @@ def job(type: str = "", at: str = "2030-01-01T11:59:00Z", **meta: Any) -> Manife
     return made
 
 
-def after(got: Plan, one: Obj[Any] = GONE) -> Obj[Any]:
+def after(got: Plan, churn: Obj[Any] = GONE) -> Obj[Any]:
     """The Model when its status was written."""
-    return read({**one.manifest, "status": got.status})
+    return read({**churn.manifest, "status": got.status})
 
 
 def test_what_versions_have_stored_is_remembered():
     """With Delete the status says what goes with each version; with Retain, the default, it says nothing."""
     got = plan_model(deleting_model(), seen(related=(stored(1), stored(2))), NOW)
     assert got.status["artifacts"] == [entry(1), entry(2)]
-    told = condition(got, "ArtifactsDeleted")
-    assert (told["status"], told["reason"]) == ("False", "VersionsExist")
+    reported = condition(got, "ArtifactsDeleted")
+    assert (reported["status"], reported["reason"]) == ("False", "VersionsExist")
     assert got.apply == ()
     assert plan_model(after(got), seen(related=(stored(1), stored(2))), NOW).after is None
 
@@ -152,10 +152,10 @@ def test_a_storage_that_is_away_is_tried_again():
     pod = child("Pod", f"{NAME}-x", GONE, status=status)
     pod["metadata"]["ownerReferences"] = [{"uid": f"Job-{NAME}-uid", "controller": True}]
     got = plan_model(GONE, seen(job("Failed"), pod), NOW)
-    told = condition(got, "ArtifactsDeleted")
-    assert (told["status"], told["reason"]) == ("False", "DeletionFailed")
-    assert "the storage does not answer" in told["message"]
-    assert "set spec.deletionPolicy to Retain" in told["message"]
+    reported = condition(got, "ArtifactsDeleted")
+    assert (reported["status"], reported["reason"]) == ("False", "DeletionFailed")
+    assert "the storage does not answer" in reported["message"]
+    assert "set spec.deletionPolicy to Retain" in reported["message"]
     assert (got.apply, got.delete, got.after) == ((), (), RETRY - timedelta(minutes=1))
 
     later = plan_model(GONE, seen(job("Failed"), pod), NOW + RETRY)
@@ -220,24 +220,24 @@ def test_what_a_pool_may_still_serve_waits():
     """Without a ready version a pool goes on with the one that it had; when it has another, the files go."""
     many = {"name": "many", "pool": {"selector": {"matchLabels": {"tier": "small"}}}}
     endpoint = ours("OnlineEndpoint", "shops", {"deployments": [many]})
-    one = deleting_model(entry(1, deleting=True))
-    one.manifest["metadata"]["labels"] = {"tier": "small"}
-    got = plan_model(one, seen(related=(endpoint,)), NOW)
+    churn = deleting_model(entry(1, deleting=True))
+    churn.manifest["metadata"]["labels"] = {"tier": "small"}
+    got = plan_model(churn, seen(related=(endpoint,)), NOW)
     assert got.apply == ()
     words = condition(got, "ArtifactsDeleted")["message"]
     assert "churn-1 is still served by the pool of OnlineEndpoint shops, until latest is a ready version" in words
 
-    assert kinds_of(plan_model(one, seen(related=(endpoint, stored(2))), NOW).apply) == [f"Job/{NAME}"]
+    assert kinds_of(plan_model(churn, seen(related=(endpoint, stored(2))), NOW).apply) == [f"Job/{NAME}"]
 
 
 def test_what_a_list_that_cannot_be_written_may_name_waits():
     """A pool whose new list is too long goes on with the old one, whatever would be chosen now."""
     many = {"name": "many", "pool": {"selector": {"matchLabels": {"tier": "small"}}}}
     status = {"deployments": [{"name": "many", "state": "Waiting", "message": "the list takes 900001 bytes"}]}
-    one = deleting_model(entry(1, deleting=True))
-    one.manifest["metadata"]["labels"] = {"tier": "small"}
+    churn = deleting_model(entry(1, deleting=True))
+    churn.manifest["metadata"]["labels"] = {"tier": "small"}
     got = plan_model(
-        one, seen(related=(ours("OnlineEndpoint", "shops", {"deployments": [many]}, status), stored(2))), NOW
+        churn, seen(related=(ours("OnlineEndpoint", "shops", {"deployments": [many]}, status), stored(2))), NOW
     )
 
     assert got.apply == ()
@@ -299,24 +299,24 @@ def test_what_was_compiled_goes_with_its_version():
 
 def test_a_version_that_is_there_keeps_what_was_compiled_whatever_its_status_says():
     """Anybody may take the status away; a version made anew of other files is another one."""
-    one = deleting_model(compiled_entry(1), entry(1))
-    assert plan_model(one, seen(related=(stored(1),)), NOW).status["artifacts"] == [compiled_entry(1), entry(1)]
-    anew = plan_model(one, seen(related=(stored(1, digest="sha256:" + "b" * 64),)), NOW)
+    churn = deleting_model(compiled_entry(1), entry(1))
+    assert plan_model(churn, seen(related=(stored(1),)), NOW).status["artifacts"] == [compiled_entry(1), entry(1)]
+    anew = plan_model(churn, seen(related=(stored(1, digest="sha256:" + "b" * 64),)), NOW)
     assert anew.status["artifacts"] == [compiled_entry(1, True), entry(1)]
 
 
 @pytest.mark.parametrize("other", [compiled(2), stored(2, uri="s3://lake/churn/2/")])
 def test_what_was_compiled_of_equal_models_stays_for_the_other(other):
     """Of whatever Model it is, and compiled or not yet: its pod finds the verdict in the same place."""
-    one = deleting_model(compiled_entry(1, deleting=True))
+    churn = deleting_model(compiled_entry(1, deleting=True))
     other = {**other, "metadata": {**other["metadata"], "name": "shop-2"}, "spec": {**other["spec"], "model": "shop"}}
-    assert VERSIONS.topics(other) & MODELS.topics(one.manifest), "else the plan would not see it"
-    got = plan_model(one, seen(related=(other,)), NOW)
+    assert VERSIONS.topics(other) & MODELS.topics(churn.manifest), "else the plan would not see it"
+    got = plan_model(churn, seen(related=(other,)), NOW)
     assert ("artifacts" in got.status, got.apply) == (False, ())
     assert [event.reason for event in got.events] == ["ArtifactRetained"]
     strange = {**other, "spec": {**other["spec"], "digest": "sha256:" + "b" * 64}}
-    assert not VERSIONS.topics(strange) & MODELS.topics(one.manifest)
-    assert len(plan_model(one, seen(related=(strange,)), NOW).apply) == 1
+    assert not VERSIONS.topics(strange) & MODELS.topics(churn.manifest)
+    assert len(plan_model(churn, seen(related=(strange,)), NOW).apply) == 1
 
 
 @pytest.mark.parametrize("forged", ["s3://lake/team-b/compiled/", "s3://other/team-a/compiled/", "s3://lake/team-a/x/"])
@@ -329,10 +329,10 @@ def test_a_forged_place_of_a_compiled_model_is_never_deleted(forged):
 
 def test_retention_waits_for_what_was_compiled_to_be_remembered():
     """A version whose compiled model is not in the list yet stays for one more pass."""
-    one, versions = deleting_model(entry(1), entry(2), retention={"versions": 1}), (compiled(1), stored(2))
-    first = plan_model(one, seen(related=versions), NOW)
+    churn, versions = deleting_model(entry(1), entry(2), retention={"versions": 1}), (compiled(1), stored(2))
+    first = plan_model(churn, seen(related=versions), NOW)
     assert first.delete == ()
-    assert [ref.name for ref in plan_model(after(first, one), seen(related=versions), NOW).delete] == ["churn-1"]
+    assert [ref.name for ref in plan_model(after(first, churn), seen(related=versions), NOW).delete] == ["churn-1"]
 
 
 def test_the_memory_has_an_end():

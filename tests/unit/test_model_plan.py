@@ -29,9 +29,9 @@ def test_a_model_counts_its_versions():
 
 def test_the_highest_number_is_remembered():
     """Deleting the newest version does not lower latestVersion: its number is never given again."""
-    known = model()
-    known["status"] = {"latestVersion": "9"}
-    assert plan_model(read(known), seen(related=(version(2),)), NOW).status["latestVersion"] == "9"
+    former = model()
+    former["status"] = {"latestVersion": "9"}
+    assert plan_model(read(former), seen(related=(version(2),)), NOW).status["latestVersion"] == "9"
 
 
 def test_an_alias_to_nowhere_is_named():
@@ -100,11 +100,11 @@ def test_retention_spares_what_a_pool_serves(pool, labels, aliases, gone):
     """Versions that a pool serves stay; all stay while the pool selects none, since it keeps its last one."""
     many = {"name": "many", "pool": {"selector": {"matchLabels": {"tier": "small"}}, **pool}}
     serving = ours("OnlineEndpoint", "shops", {"deployments": [many]})
-    one = model(aliases=aliases, retention={"versions": 2})
-    one["metadata"]["labels"] = labels
+    churn = model(aliases=aliases, retention={"versions": 2})
+    churn["metadata"]["labels"] = labels
     versions = (version(2), version(3), version(4), version(5))
 
-    assert retired(plan_model(read(one), seen(related=(*versions, serving)), NOW)) == gone
+    assert retired(plan_model(read(churn), seen(related=(*versions, serving)), NOW)) == gone
 
 
 def test_retention_deletes_nothing_before_there_are_enough():
@@ -164,9 +164,9 @@ def test_what_others_have_stored_is_neither_read_nor_told():
         ("s3://other/team-a/m.onnx", False, False),
         ("s3://other/m/1/", False, False),
     ):
-        one, other = one_version(uri=uri), "sha256:" + "b" * 64
-        assert questions_version(one, seen()) == (CheckArtifact(uri, hashes),)
-        got = plan_version(one, seen(answers={CheckArtifact(uri, hashes): ArtifactFacts(other, 42)}), NOW)
+        churn, other = one_version(uri=uri), "sha256:" + "b" * 64
+        assert questions_version(churn, seen()) == (CheckArtifact(uri, hashes),)
+        got = plan_version(churn, seen(answers={CheckArtifact(uri, hashes): ArtifactFacts(other, 42)}), NOW)
         assert condition(got, "Ready")["reason"] == "DigestMismatch"
         assert (other in str((got.status, got.events))) == is_told, uri
 
@@ -217,11 +217,11 @@ def test_formats_that_run_code_want_a_word():
 def test_the_operator_does_not_look_at_another_namespaces_artifacts(uri, asked):
     """With keys for each namespace, a version cannot make the operator read objects that these keys do not open."""
     confined = replace(seen(), platform=replace(PLATFORM, storage_confined=True))
-    one = one_version(uri=uri)
+    churn = one_version(uri=uri)
 
-    assert questions_version(one, confined) == ((CheckArtifact(uri),) if asked else ())
-    assert questions_version(one, seen()) == (CheckArtifact(uri),)
+    assert questions_version(churn, confined) == ((CheckArtifact(uri),) if asked else ())
+    assert questions_version(churn, seen()) == (CheckArtifact(uri),)
     if not asked:
-        got = plan_version(one, confined, NOW)
+        got = plan_version(churn, confined, NOW)
         assert (got.status["state"], condition(got, "Ready")["reason"]) == ("Refused", "AccessDenied")
         assert "copy the model to below s3://lake/team-a/" in condition(got, "Ready")["message"]

@@ -52,11 +52,11 @@ def test_a_model_that_is_trusted_trusts_its_versions(platform):
     got = plan_version(pickled(), there, NOW)
 
     assert got.status["state"] == "Ready"
-    told = got.status["codeExecution"]
-    assert told["through"] == "spec.trust.allowCodeExecution of Model churn"
-    assert told.get("allowedBy") == ("ada" if platform.knows_requester else None)
+    reported = got.status["codeExecution"]
+    assert reported["through"] == "spec.trust.allowCodeExecution of Model churn"
+    assert reported.get("allowedBy") == ("ada" if platform.knows_requester else None)
     again = plan_version(pickled(got.status), there, NOW.replace(hour=13))
-    assert again.status["codeExecution"]["since"] == told["since"] == "2030-01-01T12:00:00Z"
+    assert again.status["codeExecution"]["since"] == reported["since"] == "2030-01-01T12:00:00Z"
 
 
 def test_trust_that_is_taken_back_refuses_the_version():
@@ -70,9 +70,9 @@ def test_trust_that_is_taken_back_refuses_the_version():
 
 def test_a_version_that_allows_it_names_itself():
     """A permission of the version itself is not attributed to its Model."""
-    one = pickled(allowCodeExecution=True)
-    one = read(by(one.manifest, "bob"))
-    got = plan_version(one, replace(seen(related=(by(TRUSTING, "ada"),), answers=FOUND), platform=KNOWS), NOW)
+    churn = pickled(allowCodeExecution=True)
+    churn = read(by(churn.manifest, "bob"))
+    got = plan_version(churn, replace(seen(related=(by(TRUSTING, "ada"),), answers=FOUND), platform=KNOWS), NOW)
 
     assert got.status["codeExecution"]["allowedBy"] == "bob"
     assert got.status["codeExecution"]["through"] == "spec.allowCodeExecution of ModelVersion churn-1"
@@ -82,7 +82,7 @@ def test_a_version_that_allows_it_names_itself():
 def test_the_servers_are_told(models, allowed):
     """The pods of an endpoint may run code if the Model says so."""
     got = plan_endpoint(endpoint(), seen(related=(version(1), *models)), NOW)
-    [deployment] = [each for each in got.apply if each["kind"] == "Deployment"]
+    [deployment] = [item for item in got.apply if item["kind"] == "Deployment"]
     [variable, *_] = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
 
     assert ServingTask.from_json(variable["value"]).allow_code_execution is allowed
@@ -97,8 +97,8 @@ def test_an_output_says_it_for_the_versions_made_of_it(allowed):
     first, made = to_register(job, record, replace(seen(), platform=KNOWS))
 
     assert first["kind"] == "Model"
-    for each in (first, made):
-        assert each["metadata"]["annotations"] == {ANNOTATION_REQUESTED_BY: "ada"}
+    for item in (first, made):
+        assert item["metadata"]["annotations"] == {ANNOTATION_REQUESTED_BY: "ada"}
     assert made["spec"].get("allowCodeExecution", False) is allowed
     assert made["spec"]["lineage"]["requestedBy"] == "ada"
 
@@ -107,9 +107,9 @@ def test_an_output_says_it_for_the_versions_made_of_it(allowed):
 @pytest.mark.parametrize(("creator", "shown"), [("the operator", "ada"), ("mallory", "mallory"), ("", None)])
 def test_who_asked_for_the_training_counts_only_from_the_operator(creator, shown):
     """A version that a person makes can say anything of its lineage: that person allowed it."""
-    one = read(by(pickled(allowCodeExecution=True, lineage={"requestedBy": "ada"}).manifest, creator))
+    churn = read(by(pickled(allowCodeExecution=True, lineage={"requestedBy": "ada"}).manifest, creator))
     platform = replace(KNOWS, username="the operator")
-    got = plan_version(one, replace(seen(answers=FOUND), platform=platform), NOW)
+    got = plan_version(churn, replace(seen(answers=FOUND), platform=platform), NOW)
 
     assert got.status["codeExecution"].get("allowedBy") == shown
 
@@ -131,13 +131,13 @@ def refused(**spec):
 @pytest.mark.parametrize(("spec", "models"), [({"allowCodeExecution": True}, ()), ({}, (TRUSTING,))])
 def test_compiling_that_was_refused_is_tried_again_when_it_is_allowed(spec, models, compile):
     """Another Job, with the permission in its task, whose verdict has a place of its own."""
-    one = refused(**spec, compile=compile)
+    churn = refused(**spec, compile=compile)
     there = seen(related=models)
-    [ask] = questions_version(one, there)
-    got = plan_version(one, there, NOW)
+    [ask] = questions_version(churn, there)
+    got = plan_version(churn, there, NOW)
     while not got.apply:  # one in the background lets servers start first
         assert got.after
-        got = plan_version(replace(one, manifest={**one.manifest, "status": got.status}), there, NOW + got.after)
+        got = plan_version(replace(churn, manifest={**churn.manifest, "status": got.status}), there, NOW + got.after)
     [job] = got.apply
     task = CompileTask.from_json(job["spec"]["template"]["spec"]["initContainers"][1]["env"][0]["value"])
 
@@ -152,9 +152,9 @@ def test_compiling_that_was_refused_is_tried_again_when_it_is_allowed(spec, mode
 def test_the_job_of_the_longest_name_is_one_that_kubernetes_takes():
     """A Job's name is a label of its pods, which has 63 characters at most."""
     spec = {**version(1)["spec"], "model": "m" * 40, "version": "9" * 9, "allowCodeExecution": True}
-    one = read(ours("ModelVersion", f"{'m' * 40}-{'9' * 9}", spec))
+    churn = read(ours("ModelVersion", f"{'m' * 40}-{'9' * 9}", spec))
 
-    assert len(compile_job_name(one)) == 63
+    assert len(compile_job_name(churn)) == 63
 
 
 def test_what_is_refused_still_is_not_tried_again():
@@ -183,10 +183,10 @@ def holding(*types, **spec):
 
 def test_a_version_says_at_registration_what_a_server_will_refuse():
     """Ready is False from the first pass, with the types and the remedies; nothing is asked of the storage."""
-    one = holding("team.Model", "numpy.exec by FunctionNode")
-    got = plan_version(one, seen(), NOW)
+    churn = holding("team.Model", "numpy.exec by FunctionNode")
+    got = plan_version(churn, seen(), NOW)
 
-    assert questions_version(one, seen()) == ()
+    assert questions_version(churn, seen()) == ()
     assert (got.status["state"], condition(got, "Ready")["reason"]) == ("Refused", "CodeExecutionRefused")
     assert "safe: numpy.exec by FunctionNode, team.Model; if you trust" in condition(got, "Ready")["message"]
     got = plan_version(holding("__main__.Model"), seen(), NOW)
@@ -194,16 +194,16 @@ def test_a_version_says_at_registration_what_a_server_will_refuse():
 
 
 @pytest.mark.parametrize(
-    ("one", "models"),
+    ("churn", "models"),
     [
         (holding("team.Model", allowCodeExecution=True), ()),
         (holding("team.Model"), (TRUSTING,)),
         (holding("sklearn.linear_model._base.LinearRegression"), ()),
     ],
 )
-def test_what_is_allowed_or_trusted_by_now_is_not_refused(one, models):
+def test_what_is_allowed_or_trusted_by_now_is_not_refused(churn, models):
     """Permission counts, and so does today's list of types, which an older trainer did not have."""
-    assert plan_version(one, seen(related=models, answers=FOUND), NOW).status["state"] == "Ready"
+    assert plan_version(churn, seen(related=models, answers=FOUND), NOW).status["state"] == "Ready"
 
 
 def test_what_a_record_says_of_types_is_bounded():

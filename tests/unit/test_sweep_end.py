@@ -40,14 +40,14 @@ GOOD = SweepSummary("Succeeded", "MaxTrialsReached", "10 trials are over", succe
 REGISTERING = {"registerBest": "churn", "trialTemplate": {"spec": {"command": ["a"], "outputs": {"model": {}}}}}
 
 
-def over(one: Obj[Any], told: SweepSummary | None = GOOD, answer: Any = GOOD, *more: Manifest) -> Seen:
+def over(hpo: Obj[Any], reported: SweepSummary | None = GOOD, answer: Any = GOOD, *more: Manifest) -> Seen:
     """The coordinator has ended well, said `told`, and stored `answer`; its workers still run."""
-    said = ended_container(0, "Completed", told.to_json().decode() if told else "", "coordinator")
+    wording = ended_container(0, "Completed", reported.to_json().decode() if reported else "", "coordinator")
     children = (
-        sweep_job(one, "coordinator", "Complete", completionTime="2030-01-01T11:59:00Z"),
-        sweep_job(one, "workers", active=2),
-        *((sweep_pod(one, "coordinator", "Succeeded", **said),) if told else ()),
-        sweep_pod(one, "workers"),
+        sweep_job(hpo, "coordinator", "Complete", completionTime="2030-01-01T11:59:00Z"),
+        sweep_job(hpo, "workers", active=2),
+        *((sweep_pod(hpo, "coordinator", "Succeeded", **wording),) if reported else ()),
+        sweep_pod(hpo, "workers"),
     )
     stored = answer.to_json().decode() if isinstance(answer, SweepSummary) else answer
     return seen(*children, related=more, answers={SUMMARY: stored} if stored is not None else {})
@@ -55,33 +55,33 @@ def over(one: Obj[Any], told: SweepSummary | None = GOOD, answer: Any = GOOD, *m
 
 def test_kubernetes_keeps_the_deadline_where_no_coordinator_does() -> None:
     """Its Job has the deadline and two minutes; what kept the coordinator from it is told, where that is known."""
-    one = sweep(activeDeadlineSeconds=60)
-    late = sweep_job(one, "coordinator", "Failed", "DeadlineExceeded")
+    hpo = sweep(activeDeadlineSeconds=60)
+    late = sweep_job(hpo, "coordinator", "Failed", "DeadlineExceeded")
     assert late["spec"]["activeDeadlineSeconds"] == 180
     assert "activeDeadlineSeconds" not in sweep_job(sweep(), "coordinator")["spec"]
-    crashed = sweep_pod(one, "coordinator", "Failed", **ended_container(1, message="no room"))
+    crashed = sweep_pod(hpo, "coordinator", "Failed", **ended_container(1, message="no room"))
     for its_pods, why in (
         ((), "=60; see the events of Job hpo-coordinator"),
         ((crashed,), "=60: pod hpo-coordinator-0-abcde exited with code 1"),
     ):
-        got = plan(one, seen(late, *its_pods), NOW)
+        got = plan(hpo, seen(late, *its_pods), NOW)
         assert (got.status["state"], condition(got, "Failed")["reason"]) == ("Failed", "DeadlineExceeded")
         assert f"it has not ended within spec.activeDeadlineSeconds{why}" in condition(got, "Failed")["message"]
 
 
 def test_the_summary_is_asked_for_only_at_the_end():
     """A sweep that goes on asks the storage nothing, nor does one that has ended."""
-    one = sweep()
+    hpo = sweep()
 
-    assert questions(one, seen(sweep_job(one, "coordinator"))) == ()
-    assert questions(one, over(one)) == (SUMMARY,)
-    assert questions(sweep(plan(one, over(one), NOW).status), over(one)) == ()
+    assert questions(hpo, seen(sweep_job(hpo, "coordinator"))) == ()
+    assert questions(hpo, over(hpo)) == (SUMMARY,)
+    assert questions(sweep(plan(hpo, over(hpo), NOW).status), over(hpo)) == ()
 
 
 def test_a_sweep_succeeds_by_what_its_coordinator_said():
     """Counts and the best are the stored ones, reason and message those of the last words."""
-    one = sweep({"startTime": "2030-01-01T11:30:00Z"})
-    got = plan(one, over(one, structs.replace(GOOD, best=())), NOW)
+    hpo = sweep({"startTime": "2030-01-01T11:30:00Z"})
+    got = plan(hpo, over(hpo, structs.replace(GOOD, best=())), NOW)
 
     assert got.status["state"] == "Succeeded"
     assert condition(got, "Succeeded")["reason"] == "MaxTrialsReached"
@@ -104,9 +104,9 @@ def test_a_sweep_succeeds_by_what_its_coordinator_said():
 def test_of_several_objectives_the_message_tells_of_the_front(many: int, answer: Any, words: str):
     """No value is the best of two objectives: what counts is how many trials none is better than."""
     objectives = [{"metric": "loss"}, {"metric": "size"}]
-    one = sweep(objective=None, objectives=objectives)
-    told = structs.replace(GOOD, best=tuple(BestTrial(n, (float(n), -float(n)), {"lr": 0.01}) for n in range(many)))
-    got = plan(one, over(one, told, told if answer == "all" else answer), NOW)
+    hpo = sweep(objective=None, objectives=objectives)
+    reported = structs.replace(GOOD, best=tuple(BestTrial(n, (float(n), -float(n)), {"lr": 0.01}) for n in range(many)))
+    got = plan(hpo, over(hpo, reported, reported if answer == "all" else answer), NOW)
 
     assert condition(got, "Succeeded")["message"] == words
     assert len(got.status.get("best") or []) == min(many, 10)
@@ -114,15 +114,15 @@ def test_of_several_objectives_the_message_tells_of_the_front(many: int, answer:
 
 def test_the_storage_tells_when_the_pod_is_gone():
     """Whoever cleans up pods loses nothing: the stored summary says it all."""
-    one = sweep()
+    hpo = sweep()
 
-    assert plan(one, over(one, None), NOW).status["state"] == "Succeeded"
+    assert plan(hpo, over(hpo, None), NOW).status["state"] == "Succeeded"
 
 
 def test_last_words_are_enough_where_the_summary_is_lost():
     """A summary that somebody deleted from the storage costs the best, and not the outcome."""
-    one = sweep()
-    got = plan(one, over(one, structs.replace(GOOD, best=()), StorageError("gone", "ObjectNotFound")), NOW)
+    hpo = sweep()
+    got = plan(hpo, over(hpo, structs.replace(GOOD, best=()), StorageError("gone", "ObjectNotFound")), NOW)
 
     assert got.status["state"] == "Succeeded"
     assert "best" not in got.status
@@ -130,8 +130,8 @@ def test_last_words_are_enough_where_the_summary_is_lost():
 
 def test_a_storage_that_does_not_answer_is_asked_again():
     """Nothing is judged before the summary was read."""
-    one = sweep()
-    got = plan(one, over(one, GOOD, StorageError("away", "Unreachable", transient=True)), NOW)
+    hpo = sweep()
+    got = plan(hpo, over(hpo, GOOD, StorageError("away", "Unreachable", transient=True)), NOW)
 
     assert condition(got, "Running")["reason"] == "ReadingSummary"
     assert got.after == timedelta(seconds=15)
@@ -139,18 +139,18 @@ def test_a_storage_that_does_not_answer_is_asked_again():
 
 def test_a_storage_that_refuses_does_not_keep_the_sweep_open():
     """If the operator may not read the summary, the coordinator's termination message is enough."""
-    one = sweep()
+    hpo = sweep()
     refused = StorageError("no", "AccessDenied")
 
-    assert plan(one, over(one, GOOD, refused), NOW).status["state"] == "Succeeded"
-    assert condition(plan(one, over(one, None, refused), NOW), "Running")["reason"] == "ReadingSummary"
+    assert plan(hpo, over(hpo, GOOD, refused), NOW).status["state"] == "Succeeded"
+    assert condition(plan(hpo, over(hpo, None, refused), NOW), "Running")["reason"] == "ReadingSummary"
 
 
 @pytest.mark.parametrize("answer", [StorageError("gone", "ObjectNotFound"), "no JSON", '{"outcome": ""}'])
 def test_without_any_outcome_it_has_failed(answer):
     """Neither last words nor a summary: the sweep says so, and where its journal is to be found."""
-    one = sweep()
-    got = plan(one, over(one, None, answer), NOW)
+    hpo = sweep()
+    got = plan(hpo, over(hpo, None, answer), NOW)
 
     assert condition(got, "Failed")["reason"] == "SummaryLost"
     assert "status.journal.uri" in got.status["failure"]["hint"]
@@ -158,9 +158,9 @@ def test_without_any_outcome_it_has_failed(answer):
 
 def test_a_sweep_fails_with_the_words_of_its_coordinator():
     """Its reason, its sentence, and what the trial printed last."""
-    one = sweep()
+    hpo = sweep()
     bad = SweepSummary("Failed", "CanaryFailed", "trial 1 exited with code 2\nline\nno such file", failed=1)
-    got = plan(one, over(one, bad, bad), NOW)
+    got = plan(hpo, over(hpo, bad, bad), NOW)
 
     assert (got.status["state"], condition(got, "Failed")["reason"]) == ("Failed", "CanaryFailed")
     assert got.status["failure"] == {
@@ -173,16 +173,16 @@ def test_a_sweep_fails_with_the_words_of_its_coordinator():
 
 def test_a_deadline_that_passed_before_any_trial_names_what_kept_them_back():
     """Fewer trials would not have helped where no worker could start."""
-    one = sweep(activeDeadlineSeconds=60)
+    hpo = sweep(activeDeadlineSeconds=60)
     late = SweepSummary("Failed", "DeadlineExceeded", "it has run for 60 s; ask for fewer trials")
     state = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
     stuck = sweep_pod(
-        one, "workers", "Pending", containerStatuses=[{"name": "trainer", "image": "wrong:1", "state": state}]
+        hpo, "workers", "Pending", containerStatuses=[{"name": "trainer", "image": "wrong:1", "state": state}]
     )
 
     def ends(summary: SweepSummary) -> str:
-        at_end = over(one, summary, summary)
-        return condition(plan(one, replace(at_end, children=(*at_end.children, stuck)), NOW), "Failed")["message"]
+        at_end = over(hpo, summary, summary)
+        return condition(plan(hpo, replace(at_end, children=(*at_end.children, stuck)), NOW), "Failed")["message"]
 
     assert ends(late).startswith(
         "no trial ran within spec.activeDeadlineSeconds=60: cannot pull image wrong:1 for pod hpo-workers-0-abcde"
@@ -193,8 +193,8 @@ def test_a_deadline_that_passed_before_any_trial_names_what_kept_them_back():
 def test_the_best_trial_is_registered():
     """The Model is made if there is none, and the version says which sweep, trial and run in MLflow it is of."""
     run = {"runId": "a" * 32, "uri": "http://mlflow.lab/#/runs/a"}
-    one = sweep({"mlflow": run}, **REGISTERING)
-    got = plan(one, over(one), NOW)
+    hpo = sweep({"mlflow": run}, **REGISTERING)
+    got = plan(hpo, over(hpo), NOW)
 
     assert kinds_of(got.create) == ["Model/churn", "ModelVersion/churn-1"]
     made = got.create[1]
@@ -214,11 +214,11 @@ def test_the_best_trial_is_registered():
 def test_the_best_trials_version_is_compiled_where_that_is_asked(format, compiled):
     """As a TrainingJob's: with what the output of the template says, unless it is ONNX already."""
     spec = {"command": ["a"], "outputs": {"model": {"compile": {"to": "onnx", "onFailure": "Fail"}}}}
-    one = sweep(registerBest="churn", trialTemplate={"spec": spec})
+    hpo = sweep(registerBest="churn", trialTemplate={"spec": spec})
     summary = structs.replace(
         GOOD, best=(structs.replace(BEST, outputs={"model": structs.replace(OUTPUT, format=format)}),)
     )
-    made = plan(one, over(one, summary, summary), NOW).create[1]["spec"]
+    made = plan(hpo, over(hpo, summary, summary), NOW).create[1]["spec"]
 
     assert made["format"] == {"name": format}
     if compiled is None:
@@ -229,9 +229,9 @@ def test_the_best_trials_version_is_compiled_where_that_is_asked(format, compile
 
 def test_the_best_trial_is_registered_once():
     """A pass that finds the version that carries the sweep's uid makes no other, and says its name."""
-    one = sweep(**REGISTERING)
+    hpo = sweep(**REGISTERING)
     labels = {LABEL_SWEEP_UID: "Sweep-hpo-uid", LABEL_OUTPUT: "model"}
-    got = plan(one, over(one, GOOD, GOOD, model(), version(4, labels=labels)), NOW)
+    got = plan(hpo, over(hpo, GOOD, GOOD, model(), version(4, labels=labels)), NOW)
 
     assert got.create == ()
     assert (got.status["state"], got.status["modelVersion"]) == ("Succeeded", "churn-4")
@@ -257,9 +257,9 @@ def test_the_best_trial_is_registered_once():
 )
 def test_nothing_to_register_is_a_failure(best, words):
     """A Sweep with registerBest and without a version has failed; an output elsewhere is not accepted."""
-    one = sweep(**REGISTERING)
+    hpo = sweep(**REGISTERING)
     summary = structs.replace(GOOD, best=best)
-    got = plan(one, over(one, summary, summary), NOW)
+    got = plan(hpo, over(hpo, summary, summary), NOW)
 
     assert condition(got, "Failed")["reason"] == "NothingToRegister"
     assert words in got.status["failure"]["message"]
@@ -268,9 +268,9 @@ def test_nothing_to_register_is_a_failure(best, words):
 @pytest.mark.parametrize("which", ["coordinator", "workers"])
 def test_who_ends_first_is_no_trouble(which):
     """Pods and Jobs end one after another: in between the sweep is said to be finishing, and not to wait for pods."""
-    one = sweep()
-    jobs = (sweep_job(one, "coordinator", active=1), sweep_job(one, "workers", active=1))
-    got = plan(one, seen(*jobs, sweep_pod(one, which, "Succeeded")), NOW)
+    hpo = sweep()
+    jobs = (sweep_job(hpo, "coordinator", active=1), sweep_job(hpo, "workers", active=1))
+    got = plan(hpo, seen(*jobs, sweep_pod(hpo, which, "Succeeded")), NOW)
 
     assert (got.status["state"], condition(got, "Running")["reason"]) == ("Running", "Finishing")
 
@@ -278,12 +278,12 @@ def test_who_ends_first_is_no_trouble(which):
 @pytest.mark.parametrize("which", ["coordinator", "workers"])
 def test_a_job_that_failed_fails_the_sweep(which):
     """Without coordinator or workers there is no going on: the failed pod's own words say why."""
-    one = sweep()
+    hpo = sweep()
     record = TerminationRecord(reason="ObjectNotFound", message="s3://lake/churn/ is not there")
-    pod = sweep_pod(one, which, "Failed", **ended_container(203, message=record.to_json()))
+    pod = sweep_pod(hpo, which, "Failed", **ended_container(203, message=record.to_json()))
     other = {"coordinator": "workers", "workers": "coordinator"}[which]
-    jobs = (sweep_job(one, which, "Failed", "PodFailurePolicy"), sweep_job(one, other, active=1))
-    got = plan(one, seen(*jobs, pod, sweep_pod(one, other)), NOW)
+    jobs = (sweep_job(hpo, which, "Failed", "PodFailurePolicy"), sweep_job(hpo, other, active=1))
+    got = plan(hpo, seen(*jobs, pod, sweep_pod(hpo, other)), NOW)
 
     assert condition(got, "Failed")["reason"] == "ObjectNotFound"
     assert got.status["failure"]["message"] == "s3://lake/churn/ is not there"
@@ -292,19 +292,19 @@ def test_a_job_that_failed_fails_the_sweep(which):
 
 def test_last_words_of_a_failed_pod_are_waited_for():
     """Jobs and pods are watched apart: for a moment after a Job has failed its pods may not be seen."""
-    one = sweep()
-    job = sweep_job(one, "workers", "Failed", "BackoffLimitExceeded")
+    hpo = sweep()
+    job = sweep_job(hpo, "workers", "Failed", "BackoffLimitExceeded")
     job["status"]["conditions"][0]["lastTransitionTime"] = "2030-01-01T11:59:58Z"
-    got = plan(one, seen(job, sweep_job(one, "coordinator")), NOW)
+    got = plan(hpo, seen(job, sweep_job(hpo, "coordinator")), NOW)
 
     assert (condition(got, "Running")["reason"], got.after) == ("Finishing", timedelta(seconds=1))
 
 
 def test_what_goes_on_after_the_end_is_ended():
     """Workers that nobody gives trials any more are deleted after the status has said that the sweep is over."""
-    one = sweep()
-    there = over(one)
-    first = plan(one, there, NOW)
+    hpo = sweep()
+    there = over(hpo)
+    first = plan(hpo, there, NOW)
     assert (first.delete, first.after) == ((), timedelta(milliseconds=200))
 
     second = plan(sweep(first.status), there, NOW)
@@ -316,86 +316,86 @@ def test_what_goes_on_after_the_end_is_ended():
 
 def test_the_end_is_known_by_the_coordinators_pod():
     """Its Job says so a second later: nothing waits for that, and the Job keeps its pod, whose log is still read."""
-    one = sweep()
-    said = ended_container(0, "Completed", GOOD.to_json().decode(), "coordinator")
-    jobs = (sweep_job(one, "coordinator", active=1), sweep_job(one, "workers", active=2))
-    there = seen(*jobs, sweep_pod(one, "coordinator", "Succeeded", **said), sweep_pod(one, "workers"))
-    assert questions(one, there) == (SUMMARY,)
+    hpo = sweep()
+    wording = ended_container(0, "Completed", GOOD.to_json().decode(), "coordinator")
+    jobs = (sweep_job(hpo, "coordinator", active=1), sweep_job(hpo, "workers", active=2))
+    there = seen(*jobs, sweep_pod(hpo, "coordinator", "Succeeded", **wording), sweep_pod(hpo, "workers"))
+    assert questions(hpo, there) == (SUMMARY,)
 
-    told = plan(one, replace(there, answers={SUMMARY: GOOD.to_json().decode()}), NOW).status
-    assert (told["state"], told["completionTime"]) == ("Succeeded", "2030-01-01T12:00:00Z")
+    reported = plan(hpo, replace(there, answers={SUMMARY: GOOD.to_json().decode()}), NOW).status
+    assert (reported["state"], reported["completionTime"]) == ("Succeeded", "2030-01-01T12:00:00Z")
 
-    now = plan(sweep(told), there, NOW + timedelta(seconds=1))
+    now = plan(sweep(reported), there, NOW + timedelta(seconds=1))
     assert (now.delete, now.after) == ((), timedelta(seconds=4)), "workers that are about to end keep their pods"
-    later = plan(sweep(told), there, NOW + timedelta(seconds=5))
+    later = plan(sweep(reported), there, NOW + timedelta(seconds=5))
     assert [ref.name for ref in later.delete] == ["hpo-workers"]
 
 
 def test_the_end_is_known_by_what_the_coordinator_posts_last():
     """Its pod says so a second later, and is not deleted meanwhile; what it posts before that ends nothing."""
-    one = sweep()
-    jobs = (sweep_job(one, "coordinator", active=1), sweep_job(one, "workers", active=2))
-    there = seen(*jobs, sweep_pod(one, "coordinator"), sweep_pod(one, "workers"))
+    hpo = sweep()
+    jobs = (sweep_job(hpo, "coordinator", active=1), sweep_job(hpo, "workers", active=2))
+    there = seen(*jobs, sweep_pod(hpo, "coordinator"), sweep_pod(hpo, "workers"))
     for early in (GOOD, structs.replace(GOOD, outcome="", over=True)):
-        assert questions(one, replace(there, report=early)) == ()
-        assert plan(one, replace(there, report=early), NOW).status["state"] == "Running"
+        assert questions(hpo, replace(there, report=early)) == ()
+        assert plan(hpo, replace(there, report=early), NOW).status["state"] == "Running"
 
     last = replace(there, report=structs.replace(GOOD, over=True))
-    assert questions(one, last) == (SUMMARY,)
-    told = plan(one, replace(last, answers={SUMMARY: GOOD.to_json().decode()}), NOW).status
-    assert (told["state"], told["completionTime"]) == ("Succeeded", "2030-01-01T12:00:00Z")
-    later = plan(sweep(told), last, NOW + timedelta(seconds=5))
+    assert questions(hpo, last) == (SUMMARY,)
+    reported = plan(hpo, replace(last, answers={SUMMARY: GOOD.to_json().decode()}), NOW).status
+    assert (reported["state"], reported["completionTime"]) == ("Succeeded", "2030-01-01T12:00:00Z")
+    later = plan(sweep(reported), last, NOW + timedelta(seconds=5))
     assert [ref.name for ref in later.delete] == ["hpo-workers"]
 
     gone = replace(last, answers={SUMMARY: StorageError("gone", "ObjectNotFound")})
-    assert plan(one, gone, NOW).status["bestValue"] == told["bestValue"], "the posted one has the best trials, too"
+    assert plan(hpo, gone, NOW).status["bestValue"] == reported["bestValue"], "the posted one has the best trials, too"
 
 
 def test_a_failed_trials_pod_and_code_are_the_verdicts():
     """As in a TrainingJob's: the code, the pod, the last lines, and the command that shows the rest."""
-    one = sweep()
-    said = "the first trial failed: trial 0: command exited with code 2\nno such file"
-    bad = SweepSummary("Failed", "CanaryFailed", said, 2, "hpo-workers-1-abcde", failed=1)
-    failure = plan(one, over(one, bad, bad), NOW).status["failure"]
+    hpo = sweep()
+    wording = "the first trial failed: trial 0: command exited with code 2\nno such file"
+    bad = SweepSummary("Failed", "CanaryFailed", wording, 2, "hpo-workers-1-abcde", failed=1)
+    failure = plan(hpo, over(hpo, bad, bad), NOW).status["failure"]
     assert (failure["exitCode"], failure["pod"], failure["tail"]) == (2, "hpo-workers-1-abcde", "no such file")
     assert failure["hint"].endswith("kubectl -n team-a logs hpo-workers-1-abcde -c trainer")
 
 
 def test_who_cannot_read_the_journal_takes_nothing_back():
     """Its end tells of no trial; those that were known before stay, but for what ran."""
-    known = {"trials": {"running": 2, "succeeded": 150, "stopped": 0, "failed": 2}, "progress": "152/200"}
-    one = sweep(known | {"bestValue": "0.25"})
+    former = {"trials": {"running": 2, "succeeded": 150, "stopped": 0, "failed": 2}, "progress": "152/200"}
+    hpo = sweep(former | {"bestValue": "0.25"})
     bad = SweepSummary("Failed", "JournalDamaged", "segment 3 of the journal is missing")
-    got = plan(one, over(one, bad, bad), NOW).status
-    assert got["trials"] == known["trials"] | {"running": 0}
+    got = plan(hpo, over(hpo, bad, bad), NOW).status
+    assert got["trials"] == former["trials"] | {"running": 0}
     assert (got["progress"], got["bestValue"], got["failure"]["reason"]) == ("152/200", "0.25", "JournalDamaged")
 
     nothing = plan(sweep(), over(sweep(), bad, bad), NOW).status
-    assert (nothing["trials"], nothing["progress"]) == (dict.fromkeys(known["trials"], 0), "0/10")
+    assert (nothing["trials"], nothing["progress"]) == (dict.fromkeys(former["trials"], 0), "0/10")
 
 
 def test_the_report_is_named_where_there_is_one():
     """Only what is stored: the pictures of a sweep may have failed, and that is no failure of it."""
-    one = sweep()
+    hpo = sweep()
     with_report = structs.replace(GOOD, report=True)
-    got = plan(one, over(one, with_report, with_report), NOW).status
+    got = plan(hpo, over(hpo, with_report, with_report), NOW).status
     assert got["report"] == {"uri": f"{PREFIX}report.html"}
-    assert "report" not in plan(one, over(one), NOW).status
+    assert "report" not in plan(hpo, over(hpo), NOW).status
 
 
 def test_a_finished_sweep_goes_when_its_time_is_over():
     """ttlSecondsAfterFinished counts from the end, and is looked at when it is due."""
-    one = sweep(ttlSecondsAfterFinished=120)
-    told = plan(one, over(one), NOW).status
+    hpo = sweep(ttlSecondsAfterFinished=120)
+    reported = plan(hpo, over(hpo), NOW).status
 
-    assert plan(sweep(told, ttlSecondsAfterFinished=120), seen(), NOW).after == timedelta(seconds=60)
-    assert [ref.name for ref in plan(sweep(told, ttlSecondsAfterFinished=60), seen(), NOW).delete] == ["hpo"]
+    assert plan(sweep(reported, ttlSecondsAfterFinished=120), seen(), NOW).after == timedelta(seconds=60)
+    assert [ref.name for ref in plan(sweep(reported, ttlSecondsAfterFinished=60), seen(), NOW).delete] == ["hpo"]
 
 
 def test_a_finished_sweep_is_never_judged_anew():
     """Whatever becomes of its children, what a sweep has said of its end stays."""
-    one = sweep()
-    told = plan(one, over(one), NOW).status
-    again = plan(sweep(told), seen(sweep_job(one, "coordinator", "Failed")), NOW)
+    hpo = sweep()
+    reported = plan(hpo, over(hpo), NOW).status
+    again = plan(sweep(reported), seen(sweep_job(hpo, "coordinator", "Failed")), NOW)
 
-    assert (again.status, again.apply, again.delete) == (told, (), ())
+    assert (again.status, again.apply, again.delete) == (reported, (), ())

@@ -44,24 +44,24 @@ from ultramarine_operator.shared.plan import Obj, Plan, Seen
 BEST = BestTrial(3, (0.25,), {"lr": 0.01, "booster": "dart", "deep": True})
 
 
-def running(one: Obj[Any], *more: Manifest) -> Seen:
+def running(hpo: Obj[Any], *more: Manifest) -> Seen:
     """Both Jobs, the coordinator's pod and two workers, all running."""
-    jobs = (sweep_job(one, "coordinator", active=1), sweep_job(one, "workers", active=2))
-    pods = (sweep_pod(one, "coordinator"), sweep_pod(one, "workers"), sweep_pod(one, "workers", node=1))
+    jobs = (sweep_job(hpo, "coordinator", active=1), sweep_job(hpo, "workers", active=2))
+    pods = (sweep_pod(hpo, "coordinator"), sweep_pod(hpo, "workers"), sweep_pod(hpo, "workers", node=1))
     return seen(*jobs, *pods, *more)
 
 
 def applied(got: Plan, name: str) -> Manifest:
     """The Job of that name among what a plan applies."""
-    (found,) = (m for m in got.apply if m["kind"] == "Job" and m["metadata"]["name"] == name)
-    return found
+    (results,) = (m for m in got.apply if m["kind"] == "Job" and m["metadata"]["name"] == name)
+    return results
 
 
 def queued(**spec: Any) -> Obj[Any]:
     """A Sweep in a queue of Kueue's."""
-    one = sweep(**spec)
-    metadata = {**one.manifest["metadata"], "labels": {LABEL_QUEUE: "night"}}
-    return replace(one, manifest={**one.manifest, "metadata": metadata})
+    hpo = sweep(**spec)
+    metadata = {**hpo.manifest["metadata"], "labels": {LABEL_QUEUE: "night"}}
+    return replace(hpo, manifest={**hpo.manifest, "metadata": metadata})
 
 
 def with_suspend(there: Seen, value: bool) -> Seen:
@@ -79,7 +79,7 @@ def with_suspend(there: Seen, value: bool) -> Seen:
 def env(job: Manifest) -> Manifest:
     """The variables of the one container of a Job that have a plain value."""
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    return {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    return {item["name"]: item["value"] for item in container["env"] if "value" in item}
 
 
 def test_a_new_sweep_gets_its_children_and_a_token():
@@ -99,8 +99,8 @@ def test_a_new_sweep_gets_its_children_and_a_token():
 
 def test_what_runs_as_wanted_is_left_alone():
     """With both Jobs there, nothing is applied but what the server compares: no Job, and no Secret."""
-    one = sweep()
-    got = plan(one, running(one), NOW)
+    hpo = sweep()
+    got = plan(hpo, running(hpo), NOW)
 
     assert [m["kind"] for m in got.apply] == ["ConfigMap", "Service"]
     assert (got.effects, got.delete, got.after) == ((), (), None)
@@ -110,23 +110,23 @@ def test_what_runs_as_wanted_is_left_alone():
 
 def test_a_queue_decides_when_workers_run():
     """They are made suspended, and nobody but Kueue lets them go; the coordinator, which is small, is in no queue."""
-    one = queued()
-    made = plan(one, seen(), NOW)
+    hpo = queued()
+    made = plan(hpo, seen(), NOW)
     workers, coordinator = applied(made, "hpo-workers"), applied(made, "hpo-coordinator")
     assert (workers["spec"]["suspend"], workers["metadata"]["labels"][LABEL_QUEUE]) == (True, "night")
     assert (coordinator["spec"]["suspend"], LABEL_QUEUE in coordinator["metadata"]["labels"]) == (False, False)
 
-    there = seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), sweep_pod(one, "coordinator"))
-    held = plan(one, with_suspend(there, True), NOW)
+    there = seen(sweep_job(hpo, "coordinator"), sweep_job(hpo, "workers"), sweep_pod(hpo, "coordinator"))
+    held = plan(hpo, with_suspend(there, True), NOW)
     assert (held.status["state"], condition(held, "Running")["reason"]) == ("Pending", "Queued")
     assert "queue night holds its workers" in condition(held, "Running")["message"]
     assert [m["kind"] for m in held.apply] == ["ConfigMap", "Service"]
 
-    let_in = plan(one, with_suspend(running(one), False), NOW)
+    let_in = plan(hpo, with_suspend(running(hpo), False), NOW)
     assert let_in.status["state"] == "Running"
     assert [m["kind"] for m in let_in.apply] == ["ConfigMap", "Service"], "what Kueue has written stands"
 
-    wider = plan(queued(limits={"maxTrials": 10, "parallelTrials": 4}), with_suspend(running(one), False), NOW)
+    wider = plan(queued(limits={"maxTrials": 10, "parallelTrials": 4}), with_suspend(running(hpo), False), NOW)
     spec = applied(wider, "hpo-workers")["spec"]
     assert (spec["suspend"], spec["parallelism"]) == (False, 4)
     assert applied(wider, "hpo-workers")["metadata"]["resourceVersion"] == "7", "nor is it undone by what was seen"
@@ -152,21 +152,21 @@ def test_who_suspends_a_sweep_gives_its_place_in_the_queue_back():
 
 def test_trials_with_jobs_of_their_own_are_in_the_queue_each():
     """The label goes to them; a TrainingJob knows what to do with it."""
-    one = queued(execution="PodPerTrial")
-    assert trial_job(one, WantedTrial(3, {"lr": 0.1}), PLATFORM)["metadata"]["labels"][LABEL_QUEUE] == "night"
+    hpo = queued(execution="PodPerTrial")
+    assert trial_job(hpo, WantedTrial(3, {"lr": 0.1}), PLATFORM)["metadata"]["labels"][LABEL_QUEUE] == "night"
 
 
 def test_the_coordinator_is_told_the_search_as_it_was_written():
     """Objectives, the algorithm, limits, and the space to the letter: 1 stays 1, and 1.0 stays 1.0."""
     space = {"n": {"choice": [1, 2.5]}, "lr": {"uniform": {"min": 0, "max": 1.0}}}
-    one = sweep(
+    hpo = sweep(
         searchSpace=space,
         trialTemplate={"spec": {"command": ["a"], "resources": {"limits": {"cpu": "1500m", "amd.com/gpu": 2}}}},
         budget={"cpuHours": 3},
         algorithm={"type": "random", "seed": 5},
         limits={"maxTrials": 50, "maxFailedTrials": 4},
     )
-    task = SweepTask.from_json(env(applied(plan(one, seen(), NOW), "hpo-coordinator"))[contract.ENV_SWEEP])
+    task = SweepTask.from_json(env(applied(plan(hpo, seen(), NOW), "hpo-coordinator"))[contract.ENV_SWEEP])
 
     assert json.dumps(task.space, sort_keys=True) == json.dumps(space, sort_keys=True)
     assert task.objectives == ({"metric": "loss", "goal": "minimize"},)
@@ -203,8 +203,8 @@ def test_workers_get_the_command_with_the_parameters_left_to_fill_in():
 def test_workers_look_for_a_model_of_the_format_in_the_output_that_is_registered(best, model, format):
     """Workers look for the format that is given, or infer it from the files; the other outputs are plain folders."""
     spec = {"command": ["a"], "outputs": {"model": model, "report": {}}}
-    one = sweep(trialTemplate={"spec": spec}, **({"registerBest": best} if best else {}))
-    task = TrainingTask.from_json(env(applied(plan(one, seen(), NOW), "hpo-workers"))[contract.ENV_TASK])
+    hpo = sweep(trialTemplate={"spec": spec}, **({"registerBest": best} if best else {}))
+    task = TrainingTask.from_json(env(applied(plan(hpo, seen(), NOW), "hpo-workers"))[contract.ENV_TASK])
 
     assert task.outputs == {"model": format, "report": ""}
 
@@ -251,13 +251,13 @@ def test_a_grid_has_as_many_trials_as_points():
         "booster": {"choice": ["gbtree", "dart"]},
         "drop": {"uniform": {"min": 0, "max": 1, "step": 0.5}, "when": {"booster": ["dart"]}},
     }
-    one = sweep(
+    hpo = sweep(
         algorithm={"type": "grid"},
         searchSpace=space,
         limits={"parallelTrials": 9},
         trialTemplate={"spec": {"command": ["a"]}},
     )
-    got = plan(one, replace(seen(), report=SweepSummary(succeeded=1)), NOW)
+    got = plan(hpo, replace(seen(), report=SweepSummary(succeeded=1)), NOW)
 
     assert got.status["progress"] == "1/4"
     assert applied(got, "hpo-workers")["spec"]["parallelism"] == 4, "more would have nothing to do"
@@ -280,14 +280,14 @@ def test_a_grid_of_more_points_than_trials_needs_a_bound():
 
 def test_parallel_trials_can_be_changed():
     """Both numbers of the workers' Job follow together, and its template stays as it was made."""
-    one = sweep()
-    before = running(one)
+    hpo = sweep()
+    before = running(hpo)
     more = sweep(limits={"maxTrials": 10, "parallelTrials": 5})
     got = plan(more, replace(before, platform=replace(before.platform, trainer_image="newer")), NOW)
 
     changed = applied(got, "hpo-workers")["spec"]
     assert (changed["completions"], changed["parallelism"], changed["backoffLimit"]) == (5, 5, 30)
-    (image,) = (each["image"] for each in changed["template"]["spec"]["containers"])
+    (image,) = (item["image"] for item in changed["template"]["spec"]["containers"])
     assert image == "ultramarine/trainer:1"
     assert [m["metadata"]["name"] for m in got.apply if m["kind"] == "Job"] == ["hpo-workers"]
 
@@ -295,9 +295,9 @@ def test_parallel_trials_can_be_changed():
 def test_a_suspended_sweep_has_no_pods():
     """suspend holds both Jobs, and none of its trials is said to run."""
     status = {"trials": {"running": 2, "succeeded": 1, "stopped": 0, "failed": 0}}
-    one = sweep(status, suspend=True)
+    hpo = sweep(status, suspend=True)
     before = running(sweep())
-    got = plan(one, before, NOW)
+    got = plan(hpo, before, NOW)
 
     assert [m["spec"]["suspend"] for m in got.apply if m["kind"] == "Job"] == [True, True]
     assert got.status["state"] == "Suspended"
@@ -306,9 +306,9 @@ def test_a_suspended_sweep_has_no_pods():
 
 def test_what_the_coordinator_posts_is_told():
     """Counts, the best with its parameters, and what was used, as far as a status has room."""
-    one = sweep()
+    hpo = sweep()
     summary = SweepSummary(running=2, succeeded=3, stopped=1, failed=1, cpu_hours=0.5, best=(BEST,) * 12)
-    got = plan(one, replace(running(one), report=summary), NOW)
+    got = plan(hpo, replace(running(hpo), report=summary), NOW)
 
     assert got.status["trials"] == {"running": 2, "succeeded": 3, "stopped": 1, "failed": 1}
     assert (got.status["progress"], got.status["bestValue"]) == ("5/10", "0.25")
@@ -323,10 +323,10 @@ def test_what_the_coordinator_posts_is_told():
 
 def test_nonsense_among_the_parameters_is_not_written():
     """A parameter that is none of a search space, or too many characters of them, do not get into the status."""
-    one = sweep()
+    hpo = sweep()
     odd = BestTrial(1, (1.0,), {"a": {"b": 1}, "c": None, "d": float("inf"), "e": "x" * 300})
     large = BestTrial(2, (2.0,), {f"p{n}": "x" * 256 for n in range(64)})
-    got = plan(one, replace(running(one), report=SweepSummary(best=(odd, large))), NOW)
+    got = plan(hpo, replace(running(hpo), report=SweepSummary(best=(odd, large))), NOW)
 
     assert got.status["best"][0]["params"] == {"e": "x" * 256}
     assert "params" not in got.status["best"][1]
@@ -343,9 +343,9 @@ def test_where_the_best_trials_outputs_are_is_told():
     }
     records = {name: contract.OutputRecord(uri, "sha256:d", 3) for name, uri in stored.items()}
     outputs = {name: {} for name in ("model", "report", "long")}
-    one = sweep(trialTemplate={"spec": {"command": ["a"], "outputs": outputs}})
+    hpo = sweep(trialTemplate={"spec": {"command": ["a"], "outputs": outputs}})
     got = plan(
-        one, replace(running(one), report=SweepSummary(best=(structs.replace(BEST, outputs=records), BEST))), NOW
+        hpo, replace(running(hpo), report=SweepSummary(best=(structs.replace(BEST, outputs=records), BEST))), NOW
     )
 
     assert got.status["best"][0]["outputs"] == {"model": stored["model"]}
@@ -354,9 +354,9 @@ def test_where_the_best_trials_outputs_are_is_told():
 
 def test_several_objectives_have_several_values():
     """Each value goes by its metric's name, and the column shows all that it has room for."""
-    one = sweep(objective=None, objectives=[{"metric": "loss"}, {"metric": "size", "goal": "minimize"}])
+    hpo = sweep(objective=None, objectives=[{"metric": "loss"}, {"metric": "size", "goal": "minimize"}])
     summary = SweepSummary(best=(BestTrial(1, (0.5, 20.0)),))
-    got = plan(one, replace(running(one), report=summary), NOW)
+    got = plan(hpo, replace(running(hpo), report=summary), NOW)
 
     assert got.status["best"] == [{"trial": 1, "values": {"loss": 0.5, "size": 20.0}}]
     assert got.status["bestValue"] == "loss=0.5 size=20"
@@ -364,38 +364,38 @@ def test_several_objectives_have_several_values():
 
 def test_what_was_told_once_stays_told():
     """A new leader of the operator, to whom nothing was posted yet, keeps what the status says."""
-    one = sweep()
-    told = plan(one, replace(running(one), report=SweepSummary(succeeded=3, best=(BEST,))), NOW).status
-    again = plan(sweep(told), running(one), NOW)
+    hpo = sweep()
+    reported = plan(hpo, replace(running(hpo), report=SweepSummary(succeeded=3, best=(BEST,))), NOW).status
+    again = plan(sweep(reported), running(hpo), NOW)
 
-    assert again.status == told
+    assert again.status == reported
 
 
 def test_a_lost_coordinator_is_made_anew():
     """Its Job was deleted: another one goes on from the journal, and the workers' Job stays as it is."""
-    one = sweep({"startTime": "2030-01-01T11:30:00Z"})
-    got = plan(one, seen(sweep_job(one, "workers", active=2), sweep_pod(one, "workers")), NOW)
+    hpo = sweep({"startTime": "2030-01-01T11:30:00Z"})
+    got = plan(hpo, seen(sweep_job(hpo, "workers", active=2), sweep_pod(hpo, "workers")), NOW)
 
     assert [m["metadata"]["name"] for m in got.apply if m["kind"] == "Job"] == ["hpo-coordinator"]
-    assert (questions(one, seen()), got.status["startTime"]) == ((), "2030-01-01T11:30:00Z")
+    assert (questions(hpo, seen()), got.status["startTime"]) == ((), "2030-01-01T11:30:00Z")
 
 
 def test_a_job_that_goes_is_waited_for():
     """While a Job of its is being deleted nothing is made under its name."""
-    one = sweep()
-    going = sweep_job(one, "workers")
+    hpo = sweep()
+    going = sweep_job(hpo, "workers")
     going["metadata"]["deletionTimestamp"] = "2030-01-01T12:00:00Z"
-    got = plan(one, seen(sweep_job(one, "coordinator"), going), NOW)
+    got = plan(hpo, seen(sweep_job(hpo, "coordinator"), going), NOW)
 
     assert (got.apply, condition(got, "Running")["reason"]) == ((), "JobEnding")
 
 
 def test_a_stranger_under_its_name_is_not_its_own():
     """A Job of the right name that somebody else owns is not judged; the apply finds out whose it is."""
-    one = sweep()
-    strange = sweep_job(one, "coordinator", "Failed")
+    hpo = sweep()
+    strange = sweep_job(hpo, "coordinator", "Failed")
     strange["metadata"]["ownerReferences"] = [{"uid": "other", "controller": True}]
-    got = plan(one, seen(strange), NOW)
+    got = plan(hpo, seen(strange), NOW)
 
     assert "Job/hpo-coordinator" in kinds_of(got.apply)
     assert got.status["state"] == "Pending"
@@ -406,12 +406,12 @@ def test_a_lost_token_is_generated_anew_for_all():
 
     The Job of that pod goes last, so that its trouble is seen until the others are gone, and the Secret comes after it.
     """
-    one = sweep()
+    hpo = sweep()
     waits = {"reason": "CreateContainerConfigError", "message": 'secret "hpo-sweep-token" not found'}
-    pod = sweep_pod(one, "workers", "Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": waits}}])
-    got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), pod), NOW)
-    then = plan(one, seen(sweep_job(one, "workers"), pod), NOW)
-    last = plan(one, seen(), NOW)
+    pod = sweep_pod(hpo, "workers", "Pending", containerStatuses=[{"name": "trainer", "state": {"waiting": waits}}])
+    got = plan(hpo, seen(sweep_job(hpo, "coordinator"), sweep_job(hpo, "workers"), pod), NOW)
+    then = plan(hpo, seen(sweep_job(hpo, "workers"), pod), NOW)
+    last = plan(hpo, seen(), NOW)
 
     assert ([ref.name for ref in got.delete], got.apply, got.effects) == (["hpo-coordinator"], (), ())
     assert ([ref.name for ref in then.delete], then.apply, then.effects) == (["hpo-workers"], (), ())
@@ -430,12 +430,12 @@ def test_fewer_workers_do_not_make_failures_too_many():
 
 def test_why_a_worker_waits_is_said_while_others_run():
     """More workers than the nodes hold: the scheduler's words are there for as long as it is so."""
-    one = sweep()
-    said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient cpu"}
-    waits = sweep_pod(one, "workers", "Pending", node=1, conditions=[said])
-    there = running(one)
+    hpo = sweep()
+    wording = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "Insufficient cpu"}
+    waits = sweep_pod(hpo, "workers", "Pending", node=1, conditions=[wording])
+    there = running(hpo)
     others = [child for child in there.children if child["metadata"]["name"] != waits["metadata"]["name"]]
-    got = plan(one, seen(*others, waits), NOW)
+    got = plan(hpo, seen(*others, waits), NOW)
     message = condition(got, "Running")["message"]
     assert message.startswith("1 of 2 workers run; pod hpo-coordinator-0-abcde gives them trials; no node takes pod")
     (started,) = got.events
@@ -445,13 +445,13 @@ def test_why_a_worker_waits_is_said_while_others_run():
 
 def test_what_the_coordinator_finds_odd_is_said_while_it_runs():
     """In the condition Running, where people look; an end has words of its own."""
-    one = sweep()
+    hpo = sweep()
     odd = SweepSummary(message="no trial has printed loss (they printed los); correct it\nmore")
-    got = plan(one, replace(running(one), report=odd), NOW)
-    said = condition(got, "Running")["message"]
-    assert said.endswith("gives them trials; no trial has printed loss (they printed los); correct it")
+    got = plan(hpo, replace(running(hpo), report=odd), NOW)
+    wording = condition(got, "Running")["message"]
+    assert wording.endswith("gives them trials; no trial has printed loss (they printed los); correct it")
     ending = structs.replace(odd, outcome="Failed")
-    assert "no trial" not in condition(plan(one, replace(running(one), report=ending), NOW), "Running")["message"]
+    assert "no trial" not in condition(plan(hpo, replace(running(hpo), report=ending), NOW), "Running")["message"]
 
 
 def test_a_warm_start_waits_for_the_other_sweep():
@@ -467,9 +467,9 @@ def test_a_warm_start_waits_for_the_other_sweep():
 
 def test_a_warm_start_waits_until_the_other_sweep_has_ended():
     """Else what is known would depend on the moment in which it is read, and be none of a sweep just begun."""
-    one = sweep(algorithm={"warmStartFrom": ["older"]})
+    hpo = sweep(algorithm={"warmStartFrom": ["older"]})
     for status in (None, {"state": "Running"}, {"state": "Suspended"}):
-        got = plan(one, seen(related=(ours("Sweep", "older", sweep().manifest["spec"], status),)), NOW)
+        got = plan(hpo, seen(related=(ours("Sweep", "older", sweep().manifest["spec"], status),)), NOW)
         assert (got.apply, condition(got, "Running")["reason"]) == ((), "WarmStartUnfinished")
         assert "Sweep older" in condition(got, "Running")["message"]
 
@@ -478,18 +478,18 @@ def test_a_warm_start_waits_until_the_other_sweep_has_ended():
 def test_who_learns_nothing_is_doubted(type):
     """It runs; that the known trials change nothing is said in the condition Accepted."""
     space = {"lr": {"choice": [1, 2]}}
-    one = sweep(searchSpace=space, algorithm={"type": type, "warmStartFrom": ["older"]})
+    hpo = sweep(searchSpace=space, algorithm={"type": type, "warmStartFrom": ["older"]})
     other = ours("Sweep", "older", sweep().manifest["spec"], {"state": "Succeeded"})
-    got = plan(one, seen(related=(other,)), NOW)
+    got = plan(hpo, seen(related=(other,)), NOW)
     assert got.apply
     assert f"since {type} learns from no trial" in condition(got, "Accepted")["message"]
 
 
 def test_a_warm_start_is_remembered():
     """The other sweep's prefix is told to the coordinator, and stays known when that sweep is gone."""
-    one = sweep(algorithm={"warmStartFrom": ["older"]})
+    hpo = sweep(algorithm={"warmStartFrom": ["older"]})
     other = ours("Sweep", "older", sweep().manifest["spec"], {"state": "Succeeded"})
-    got = plan(one, seen(related=(other,)), NOW)
+    got = plan(hpo, seen(related=(other,)), NOW)
     uri = "s3://lake/team-a/sweeps/older/Sweep-older-uid/"
 
     assert got.status["warmStart"] == [uri]
@@ -500,7 +500,7 @@ def test_a_warm_start_is_remembered():
 
 def test_a_warm_start_from_other_objectives_is_refused():
     """A good trial for other objectives is not good here; the message names the objectives of both."""
-    one = sweep(objective={"metric": "loss", "goal": "minimize"}, algorithm={"warmStartFrom": ["older"]})
+    hpo = sweep(objective={"metric": "loss", "goal": "minimize"}, algorithm={"warmStartFrom": ["older"]})
     spec = sweep().manifest["spec"]
     for aim, other in {
         "minimize accuracy": {"objective": {"metric": "accuracy"}},
@@ -509,18 +509,18 @@ def test_a_warm_start_from_other_objectives_is_refused():
     }.items():
         words = f"spec.algorithm.warmStartFrom: Sweep older is to {aim} and this one to minimize loss"
         with pytest.raises(InvalidSpec, match=words):
-            plan(one, seen(related=(ours("Sweep", "older", {**spec, "objective": None, **other}),)), NOW)
+            plan(hpo, seen(related=(ours("Sweep", "older", {**spec, "objective": None, **other}),)), NOW)
     # To minimize is the default.
     same = ours("Sweep", "older", {**spec, "objective": {"metric": "loss"}}, {"state": "Failed"})
-    assert plan(one, seen(related=(same,)), NOW).status["warmStart"]
+    assert plan(hpo, seen(related=(same,)), NOW).status["warmStart"]
 
 
 @pytest.mark.parametrize(
-    "told", [["s3://lake/team-b/sweeps/older/x/"], ["s3://lake/team-a/sweeps/other/x/"], ["x", "y"]]
+    "reported", [["s3://lake/team-b/sweeps/older/x/"], ["s3://lake/team-a/sweeps/other/x/"], ["x", "y"]]
 )
-def test_a_warm_start_of_anybody_else_is_not_believed(told):
+def test_a_warm_start_of_anybody_else_is_not_believed(reported):
     """The status is open to whoever may write it: only a place of the sweep that is named counts."""
-    got = plan(sweep({"warmStart": told}, algorithm={"warmStartFrom": ["older"]}), seen(), NOW)
+    got = plan(sweep({"warmStart": reported}, algorithm={"warmStartFrom": ["older"]}), seen(), NOW)
 
     assert condition(got, "Running")["reason"] == "WarmStartMissing"
 
@@ -533,9 +533,9 @@ def waiting(reason: str, message: str = "not found") -> Manifest:
 
 def test_workers_without_an_image_are_told():
     """While no worker runs, the reason of one that waits is the sweep's, and since when is remembered."""
-    one = sweep()
-    pods = (sweep_pod(one, "coordinator"), sweep_pod(one, "workers", "Pending", **waiting("ErrImagePull")))
-    got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), *pods), NOW)
+    hpo = sweep()
+    pods = (sweep_pod(hpo, "coordinator"), sweep_pod(hpo, "workers", "Pending", **waiting("ErrImagePull")))
+    got = plan(hpo, seen(sweep_job(hpo, "coordinator"), sweep_job(hpo, "workers"), *pods), NOW)
 
     assert condition(got, "Running")["reason"] == "ErrImagePull"
     assert "image wrong:1" in condition(got, "Running")["message"]
@@ -545,9 +545,9 @@ def test_workers_without_an_image_are_told():
 
 def test_an_image_that_is_not_there_fails_the_sweep():
     """After two minutes of an image that no registry has, the sweep fails and says what to do."""
-    one = sweep({"imageErrorSince": "2030-01-01T11:57:00Z"})
-    pods = (sweep_pod(one, "coordinator"), sweep_pod(one, "workers", "Pending", **waiting("ErrImagePull")))
-    got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), *pods), NOW)
+    hpo = sweep({"imageErrorSince": "2030-01-01T11:57:00Z"})
+    pods = (sweep_pod(hpo, "coordinator"), sweep_pod(hpo, "workers", "Pending", **waiting("ErrImagePull")))
+    got = plan(hpo, seen(sweep_job(hpo, "coordinator"), sweep_job(hpo, "workers"), *pods), NOW)
 
     assert condition(got, "Failed")["reason"] == "ErrImagePull"
     assert got.status["failure"]["hint"] == "correct the image, and run it again as a new Sweep"
@@ -555,13 +555,13 @@ def test_an_image_that_is_not_there_fails_the_sweep():
 
 def test_a_worker_without_an_image_fails_nothing_while_others_run():
     """One node that cannot pull is no reason to stop those that can."""
-    one = sweep({"imageErrorSince": "2030-01-01T11:00:00Z"})
+    hpo = sweep({"imageErrorSince": "2030-01-01T11:00:00Z"})
     pods = (
-        sweep_pod(one, "coordinator"),
-        sweep_pod(one, "workers"),
-        sweep_pod(one, "workers", "Pending", node=1, **waiting("ErrImagePull")),
+        sweep_pod(hpo, "coordinator"),
+        sweep_pod(hpo, "workers"),
+        sweep_pod(hpo, "workers", "Pending", node=1, **waiting("ErrImagePull")),
     )
-    got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), *pods), NOW)
+    got = plan(hpo, seen(sweep_job(hpo, "coordinator"), sweep_job(hpo, "workers"), *pods), NOW)
 
     assert got.status["state"] == "Running"
     assert condition(got, "Running")["message"].startswith("1 of 2 workers run")
@@ -569,10 +569,10 @@ def test_a_worker_without_an_image_fails_nothing_while_others_run():
 
 def test_a_worker_that_fails_is_told():
     """A worker that failed and has no successor yet is the reason why no trial runs."""
-    one = sweep()
-    failed = sweep_pod(one, "workers", "Failed", **ended_container(128, "StartError", "executable file not found"))
+    hpo = sweep()
+    failed = sweep_pod(hpo, "workers", "Failed", **ended_container(128, "StartError", "executable file not found"))
     got = plan(
-        one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), sweep_pod(one, "coordinator"), failed), NOW
+        hpo, seen(sweep_job(hpo, "coordinator"), sweep_job(hpo, "workers"), sweep_pod(hpo, "coordinator"), failed), NOW
     )
 
     assert condition(got, "Running")["reason"] == "Retrying"
@@ -581,11 +581,11 @@ def test_a_worker_that_fails_is_told():
 
 def test_a_worker_that_ends_the_sweep_has_no_successor():
     """Its Job's rules say which exit code ends it: until the Job says so itself, nobody is promised another pod."""
-    one = sweep()
+    hpo = sweep()
     words = TerminationRecord(reason="InputNotFound", message="nothing is stored under s3://lake/churn/")
-    failed = sweep_pod(one, "workers", "Failed", **ended_container(203, message=words.to_json()))
-    jobs = (sweep_job(one, "coordinator"), sweep_job(one, "workers"))
-    got = plan(one, seen(*jobs, sweep_pod(one, "coordinator"), failed), NOW)
+    failed = sweep_pod(hpo, "workers", "Failed", **ended_container(203, message=words.to_json()))
+    jobs = (sweep_job(hpo, "coordinator"), sweep_job(hpo, "workers"))
+    got = plan(hpo, seen(*jobs, sweep_pod(hpo, "coordinator"), failed), NOW)
 
     assert condition(got, "Running")["reason"] == "Finishing"
     assert condition(got, "Running")["message"] == (
@@ -596,10 +596,10 @@ def test_a_worker_that_ends_the_sweep_has_no_successor():
 
 def test_a_dead_coordinators_log_is_where_its_pod_is():
     """A Job makes another pod and restarts none, so there is no `--previous`; of one that goes the label leads on."""
-    one = sweep()
-    dead = sweep_pod(one, "coordinator", "Failed", **ended_container(1, name="coordinator"))
-    jobs = (sweep_job(one, "coordinator", failed=1), sweep_job(one, "workers"))
-    got = plan(one, seen(*jobs, dead, sweep_pod(one, "workers")), NOW)
+    hpo = sweep()
+    dead = sweep_pod(hpo, "coordinator", "Failed", **ended_container(1, name="coordinator"))
+    jobs = (sweep_job(hpo, "coordinator", failed=1), sweep_job(hpo, "workers"))
+    got = plan(hpo, seen(*jobs, dead, sweep_pod(hpo, "workers")), NOW)
     assert condition(got, "Running")["message"] == (
         "pod hpo-coordinator-0-abcde exited with code 1; see kubectl -n team-a logs hpo-coordinator-0-abcde "
         "-c coordinator; another pod takes its place"
@@ -607,16 +607,16 @@ def test_a_dead_coordinators_log_is_where_its_pod_is():
 
     dead["metadata"] |= {"deletionTimestamp": "2030-01-01T12:00:00Z"}
     dead["metadata"]["labels"]["batch.kubernetes.io/job-name"] = "hpo-coordinator"
-    gone = plan(one, seen(*jobs, dead, sweep_pod(one, "workers")), NOW)
+    gone = plan(hpo, seen(*jobs, dead, sweep_pod(hpo, "workers")), NOW)
     command = "kubectl -n team-a logs -l batch.kubernetes.io/job-name=hpo-coordinator -c coordinator --prefix --tail=-1"
     assert command in condition(gone, "Running")["message"]
 
 
 def test_a_job_that_waits_before_its_next_pod_says_so():
     """After a failure Kubernetes waits, and longer each time: no quota is blamed for that."""
-    one = sweep()
-    job = sweep_job(one, "coordinator", startTime="2030-01-01T11:50:00Z", failed=1)
-    got = plan(one, seen(job, sweep_job(one, "workers", active=1), sweep_pod(one, "workers")), NOW)
+    hpo = sweep()
+    job = sweep_job(hpo, "coordinator", startTime="2030-01-01T11:50:00Z", failed=1)
+    got = plan(hpo, seen(job, sweep_job(hpo, "workers", active=1), sweep_pod(hpo, "workers")), NOW)
 
     assert condition(got, "Running")["reason"] == "Retrying"
     assert condition(got, "Running")["message"].startswith(
@@ -626,9 +626,9 @@ def test_a_job_that_waits_before_its_next_pod_says_so():
 
 def test_a_job_without_pods_says_where_to_look():
     """A quota that lets no pod through is told after half a minute, with the command that shows why."""
-    one = sweep()
-    job = sweep_job(one, "workers", startTime="2030-01-01T11:50:00Z")
-    got = plan(one, seen(sweep_job(one, "coordinator", active=1), job, sweep_pod(one, "coordinator")), NOW)
+    hpo = sweep()
+    job = sweep_job(hpo, "workers", startTime="2030-01-01T11:50:00Z")
+    got = plan(hpo, seen(sweep_job(hpo, "coordinator", active=1), job, sweep_pod(hpo, "coordinator")), NOW)
 
     assert condition(got, "Running")["reason"] == "NoPod"
     assert "kubectl -n team-a describe job hpo-workers" in condition(got, "Running")["message"]
@@ -636,9 +636,9 @@ def test_a_job_without_pods_says_where_to_look():
 
 def test_a_waiting_pod_fails_the_sweep_when_its_deadline_is_over():
     """pendingDeadlineSeconds of the template bounds how long pods are waited for."""
-    one = sweep(trialTemplate={"spec": {**TRIAL, "pendingDeadlineSeconds": 60}})
-    pods = (sweep_pod(one, "coordinator"), sweep_pod(one, "workers", "Pending"))
-    got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), *pods), NOW)
+    hpo = sweep(trialTemplate={"spec": {**TRIAL, "pendingDeadlineSeconds": 60}})
+    pods = (sweep_pod(hpo, "coordinator"), sweep_pod(hpo, "workers", "Pending"))
+    got = plan(hpo, seen(sweep_job(hpo, "coordinator"), sweep_job(hpo, "workers"), *pods), NOW)
 
     assert condition(got, "Failed")["reason"] == "PendingDeadlineExceeded"
     assert "pendingDeadlineSeconds=60" in got.status["failure"]["hint"]
@@ -653,9 +653,9 @@ def test_what_is_wrong_with_the_trials_spec_is_called_as_the_sweep_has_it():
     once = in_template("spec.inputs.data.uri: gone; raise resources.limits.memory")
     assert in_template(once) == once
 
-    one = sweep(trialTemplate={"spec": {**TRIAL, "pendingDeadlineSeconds": 60}})
-    pods = (sweep_pod(one, "coordinator"), sweep_pod(one, "workers", "Pending"))
-    got = plan(one, seen(sweep_job(one, "coordinator"), sweep_job(one, "workers"), *pods), NOW)
+    hpo = sweep(trialTemplate={"spec": {**TRIAL, "pendingDeadlineSeconds": 60}})
+    pods = (sweep_pod(hpo, "coordinator"), sweep_pod(hpo, "workers", "Pending"))
+    got = plan(hpo, seen(sweep_job(hpo, "coordinator"), sweep_job(hpo, "workers"), *pods), NOW)
     path = "spec.trialTemplate.spec.pendingDeadlineSeconds=60"
     assert path in got.status["failure"]["hint"]
     assert path in condition(got, "Failed")["message"]

@@ -50,22 +50,22 @@ def alone(status: Manifest | None = None, **spec: Any) -> Obj[Any]:
     return sweep(status, **{"execution": "PodPerTrial", **spec})
 
 
-def plan(one: Obj[Any], here: Seen) -> Plan:
-    return plan_sweep(one, replace(here, platform=HEARD), NOW)
+def plan(hpo: Obj[Any], here: Seen) -> Plan:
+    return plan_sweep(hpo, replace(here, platform=HEARD), NOW)
 
 
-def running(one: Obj[Any], *more: Manifest, **told: Any) -> Seen:
+def running(hpo: Obj[Any], *more: Manifest, **reported: Any) -> Seen:
     """Its coordinator runs, and has told that."""
-    here = seen(sweep_job(sweep(), "coordinator", active=1), sweep_pod(one, "coordinator"), *more)
-    return replace(here, report=SweepSummary(**told))
+    here = seen(sweep_job(sweep(), "coordinator", active=1), sweep_pod(hpo, "coordinator"), *more)
+    return replace(here, report=SweepSummary(**reported))
 
 
-def trial(one: Obj[Any], number: int, state: str = "Running", **status: Any) -> Manifest:
+def trial(hpo: Obj[Any], number: int, state: str = "Running", **status: Any) -> Manifest:
     """The TrainingJob of a trial, with such a condition."""
-    made = child("TrainingJob", trial_name("hpo", number), one, {"command": ["true"], "suspend": False})
-    told = {"type": state, "status": "True", "reason": "Because"}
+    made = child("TrainingJob", trial_name("hpo", number), hpo, {"command": ["true"], "suspend": False})
+    reported = {"type": state, "status": "True", "reason": "Because"}
     made["metadata"]["annotations"] = {ANNOTATION_TRIAL: json.dumps({"trial": number, "objectives": ["loss"]})}
-    made["status"] = {"state": state, "conditions": [told], **status}
+    made["status"] = {"state": state, "conditions": [reported], **status}
     return made
 
 
@@ -81,36 +81,36 @@ def test_a_new_sweep_gets_a_coordinator_and_no_workers():
     assert kinds_of(got.apply) == ["ConfigMap/hpo-sweep-source", "Service/hpo-coordinator", "Job/hpo-coordinator"]
     assert [effect.metadata["name"] for effect in got.effects] == ["hpo-sweep-token"]
     (made,) = (m for m in got.apply if m["kind"] == "Job")
-    (told,) = (
+    (reported,) = (
         v["value"] for v in made["spec"]["template"]["spec"]["containers"][0]["env"] if v["name"] == contract.ENV_SWEEP
     )
-    assert json.loads(told)["pod_per_trial"] is True
+    assert json.loads(reported)["pod_per_trial"] is True
 
 
 @pytest.mark.attack("author/requester")
 def test_a_trial_is_asked_for_by_who_asked_for_its_sweep():
     """Its job inherits the author, and keeps the one that it has when it is held."""
-    one = alone()
-    one.manifest["metadata"]["annotations"] = {ANNOTATION_REQUESTED_BY: "ada"}
-    here = running(one, wanted=WANTED[:1])
+    hpo = alone()
+    hpo.manifest["metadata"]["annotations"] = {ANNOTATION_REQUESTED_BY: "ada"}
+    here = running(hpo, wanted=WANTED[:1])
     asked = [
         [made["metadata"]["annotations"].get(ANNOTATION_REQUESTED_BY) for made in got.apply if made["kind"] == TRIAL]
-        for got in (plan_sweep(one, replace(here, platform=replace(HEARD, knows_requester=k)), NOW) for k in (0, 1))
+        for got in (plan_sweep(hpo, replace(here, platform=replace(HEARD, knows_requester=k)), NOW) for k in (0, 1))
     ]
     assert asked == [[None], ["ada"]]
 
-    old = trial(one, 0)
+    old = trial(hpo, 0)
     old["metadata"]["annotations"] |= {ANNOTATION_REQUESTED_BY: "the operator"}
-    one.manifest["spec"]["suspend"] = True
-    held = plan(read(one.manifest), running(one, old, wanted=WANTED[:1]))
+    hpo.manifest["spec"]["suspend"] = True
+    held = plan(read(hpo.manifest), running(hpo, old, wanted=WANTED[:1]))
     [job] = [made for made in held.apply if made["kind"] == TRIAL]
     assert job["metadata"]["annotations"] == old["metadata"]["annotations"]
 
 
 def test_each_trial_that_is_wanted_gets_a_job():
     """Of the template's spec, with its parameters; the code is the sweep's, and once made it is left alone."""
-    one = alone(limits={"maxTrials": 10, "trialTimeoutSeconds": 60})
-    got = jobs(plan(one, running(one, trial(one, 3), wanted=WANTED)))
+    hpo = alone(limits={"maxTrials": 10, "trialTimeoutSeconds": 60})
+    got = jobs(plan(hpo, running(hpo, trial(hpo, 3), wanted=WANTED)))
 
     assert list(got) == ["hpo-trial-0"]
     made = got["hpo-trial-0"]
@@ -124,8 +124,8 @@ def test_each_trial_that_is_wanted_gets_a_job():
         "source": {"configMap": {"name": "hpo-sweep-source"}},
         "suspend": False,
     }
-    told = TrialTask.from_json(made["metadata"]["annotations"][ANNOTATION_TRIAL])
-    assert told == TrialTask(0, ("loss",), 60)
+    reported = TrialTask.from_json(made["metadata"]["annotations"][ANNOTATION_TRIAL])
+    assert reported == TrialTask(0, ("loss",), 60)
 
 
 def test_parameters_are_told_as_texts_and_arguments_without_one_are_left_out():
@@ -141,8 +141,8 @@ def test_parameters_are_told_as_texts_and_arguments_without_one_are_left_out():
         "backoffLimit": 1,
     }
     space = {"a": {"choice": [True, False]}, "b": {"int": {"min": 1, "max": 3}, "when": {"a": [True]}}}
-    one = alone(searchSpace=space, trialTemplate={"spec": template})
-    got = jobs(plan(one, running(one, wanted=(WantedTrial(0, {"a": True, "b": 2}), WantedTrial(1, {"a": False})))))
+    hpo = alone(searchSpace=space, trialTemplate={"spec": template})
+    got = jobs(plan(hpo, running(hpo, wanted=(WantedTrial(0, {"a": True, "b": 2}), WantedTrial(1, {"a": False})))))
 
     assert got["hpo-trial-0"]["spec"]["parameters"] == {"fixed": "yes", "a": "true", "b": "2"}
     assert got["hpo-trial-0"]["spec"]["args"] == template["args"]
@@ -157,9 +157,9 @@ def test_parameters_are_told_as_texts_and_arguments_without_one_are_left_out():
 
 def test_a_reference_to_nothing_is_refused_once():
     """And not trial by trial."""
-    one = alone(trialTemplate={"spec": {"command": ["python", "$(params.nosuch)"]}})
+    hpo = alone(trialTemplate={"spec": {"command": ["python", "$(params.nosuch)"]}})
     with pytest.raises(InvalidSpec, match="has no 'nosuch'"):
-        plan(one, seen())
+        plan(hpo, seen())
 
 
 PAUSING = {
@@ -168,30 +168,30 @@ PAUSING = {
 }
 
 
-def suspended(one: Obj[Any], number: int) -> Manifest:
+def suspended(hpo: Obj[Any], number: int) -> Manifest:
     """The job of a trial that is held."""
-    job = trial(one, number, "Suspended")
+    job = trial(hpo, number, "Suspended")
     job["spec"]["suspend"] = True
     return job
 
 
 def test_the_job_of_a_paused_trial_is_held_until_it_is_wanted_again():
     """It goes on neither before its coordinator speaks nor at the sweep's end, and is no trouble."""
-    one = alone(**PAUSING)
+    hpo = alone(**PAUSING)
 
-    got = jobs(plan(one, running(one, trial(one, 0), trial(one, 3), wanted=WANTED, paused=(3,))))
+    got = jobs(plan(hpo, running(hpo, trial(hpo, 0), trial(hpo, 3), wanted=WANTED, paused=(3,))))
     assert {name: job["spec"]["suspend"] for name, job in got.items()} == {"hpo-trial-3": True}
-    for told in ({"paused": (3,)}, {"outcome": "Failed"}):
-        assert jobs(plan(one, running(one, suspended(one, 3), **told))) == {}
-    assert jobs(plan(one, replace(running(one, suspended(one, 3)), report=None))) == {}
-    on = jobs(plan(one, running(one, suspended(one, 0), suspended(one, 3), wanted=WANTED[:1], paused=(3,))))
+    for reported in ({"paused": (3,)}, {"outcome": "Failed"}):
+        assert jobs(plan(hpo, running(hpo, suspended(hpo, 3), **reported))) == {}
+    assert jobs(plan(hpo, replace(running(hpo, suspended(hpo, 3)), report=None))) == {}
+    on = jobs(plan(hpo, running(hpo, suspended(hpo, 0), suspended(hpo, 3), wanted=WANTED[:1], paused=(3,))))
     assert {name: job["spec"]["suspend"] for name, job in on.items()} == {"hpo-trial-0": False}
-    known = jobs(plan(one, running(one, suspended(one, 3), succeeded=1)))
-    assert known["hpo-trial-3"]["spec"]["suspend"] is False, "its result is known, and its job has still to say so"
-    waits = plan(one, running(one, suspended(one, 3), succeeded=1, paused=(3,)))
+    former = jobs(plan(hpo, running(hpo, suspended(hpo, 3), succeeded=1)))
+    assert former["hpo-trial-3"]["spec"]["suspend"] is False, "its result is known, and its job has still to say so"
+    waits = plan(hpo, running(hpo, suspended(hpo, 3), succeeded=1, paused=(3,)))
     assert condition(waits, "Running")["reason"] == "TrialsRunning"
     old = {"state": "Suspended", "conditions": [{"type": "Running", "status": "False", "reason": "Suspended"}]}
-    again = plan(one, running(one, {**trial(one, 0), "status": old}, succeeded=1, wanted=WANTED[:1]))
+    again = plan(hpo, running(hpo, {**trial(hpo, 0), "status": old}, succeeded=1, wanted=WANTED[:1]))
     assert condition(again, "Running")["reason"] == "TrialsRunning"
 
 
@@ -201,20 +201,20 @@ QUIET = {"status": {"conditions": [{"type": "Suspended", "status": "True"}]}}
 @pytest.mark.parametrize(
     ("there", "its", "held"),
     [
-        (lambda one: None, None, [3]),
-        (lambda one: suspended(one, 3), QUIET, [3]),
-        (lambda one: suspended(one, 3), None, [3]),
-        (lambda one: suspended(one, 3), {"status": {"startTime": "2030-01-01T11:00:00Z"}}, []),
-        (lambda one: trial(one, 3, "Failed"), {"status": {}}, [3]),
-        (lambda one: trial(one, 3), QUIET, []),
+        (lambda hpo: None, None, [3]),
+        (lambda hpo: suspended(hpo, 3), QUIET, [3]),
+        (lambda hpo: suspended(hpo, 3), None, [3]),
+        (lambda hpo: suspended(hpo, 3), {"status": {"startTime": "2030-01-01T11:00:00Z"}}, []),
+        (lambda hpo: trial(hpo, 3, "Failed"), {"status": {}}, [3]),
+        (lambda hpo: trial(hpo, 3), QUIET, []),
     ],
 )
 def test_its_coordinator_hears_when_the_pods_of_a_paused_trial_go(there, its, held):
     """As long as Kubernetes has not told them its place is not free, and it cannot go on."""
-    one = alone(**PAUSING)
-    found = {"TrainingJob": there(one), "Job": its}
+    hpo = alone(**PAUSING)
+    results = {"TrainingJob": there(hpo), "Job": its}
 
-    assert (answer(one, SweepSummary(paused=(3,)), lambda kind, name: found[kind]) or {})["held"] == held
+    assert (answer(hpo, SweepSummary(paused=(3,)), lambda kind, name: results[kind]) or {})["held"] == held
 
 
 def test_a_suspended_sweep_holds_its_trials():
@@ -272,8 +272,8 @@ def test_an_operator_that_was_away_lets_trials_show_that_they_have_ended():
     """Time counts from the status that reports the sweep's end, not from the end of its coordinator."""
 
     def after(seconds: int) -> Plan:
-        told = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        ended = {"type": "Succeeded", "status": "True", "lastTransitionTime": told}
+        reported = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        ended = {"type": "Succeeded", "status": "True", "lastTransitionTime": reported}
         over = alone({"state": "Succeeded", "conditions": [ended], "completionTime": "2030-01-01T09:00:00Z"})
         return plan(over, seen(trial(over, 3)))
 
@@ -295,60 +295,60 @@ def test_a_stranger_of_the_same_name_is_not_touched():
     }
 
 
-def waits(one: Obj[Any], reason: str, message: str) -> Manifest:
+def waits(hpo: Obj[Any], reason: str, message: str) -> Manifest:
     """A trial whose pod has not started."""
-    made = trial(one, 3, "Pending")
+    made = trial(hpo, 3, "Pending")
     made["status"]["conditions"] = [{"type": "Running", "status": "False", "reason": reason, "message": message}]
     return made
 
 
 def test_the_state_says_whether_trials_run():
     """It runs from the first trial on, also between two of them; where the only ones wait, it says for what."""
-    one = alone()
-    unheard = plan(one, running(one))
+    hpo = alone()
+    unheard = plan(hpo, running(hpo))
     assert unheard.status["state"] == "Pending"
     assert "pod hpo-coordinator-0-abcde has not said yet which trials run" in condition(unheard, "Running")["message"]
-    first = plan(one, running(one, trial(one, 3)))
+    first = plan(hpo, running(hpo, trial(hpo, 3)))
     assert first.status["state"] == "Running"
     assert (
         condition(first, "Running")["message"] == "trials run as TrainingJobs; pod hpo-coordinator-0-abcde says which"
     )
     after = alone(first.status)
-    assert plan(after, running(after, trial(one, 3, "Succeeded"))).status["state"] == "Running", (
+    assert plan(after, running(after, trial(hpo, 3, "Succeeded"))).status["state"] == "Running", (
         "it has not been counted"
     )
-    between = running(one, trial(one, 0, "Succeeded"), waits(one, "PodStarting", "its pod is starting"), succeeded=1)
-    assert plan(one, between).status["state"] == "Running"
-    stuck = plan(one, running(one, waits(one, "Unschedulable", "0/1 nodes are available"), succeeded=1))
+    between = running(hpo, trial(hpo, 0, "Succeeded"), waits(hpo, "PodStarting", "its pod is starting"), succeeded=1)
+    assert plan(hpo, between).status["state"] == "Running"
+    stuck = plan(hpo, running(hpo, waits(hpo, "Unschedulable", "0/1 nodes are available"), succeeded=1))
     assert stuck.status["state"] == "Pending"
     assert condition(stuck, "Running")["message"] == "TrainingJob hpo-trial-3: 0/1 nodes are available"
 
 
 def test_what_keeps_a_trial_back_is_said():
     """A job that is refused, or whose Job is, says so in another condition than that it does not run."""
-    one = alone()
-    refused = waits(one, "PodStarting", "its pod is starting")
+    hpo = alone()
+    refused = waits(hpo, "PodStarting", "its pod is starting")
     words = "Job hpo-trial-3 is not admitted: exceeded quota"
     refused["status"]["conditions"].append(
         {"type": "Reconciled", "status": "False", "reason": "Forbidden", "message": words}
     )
-    got = plan(one, running(one, refused))
+    got = plan(hpo, running(hpo, refused))
     assert condition(got, "Running")["reason"] == "Forbidden"
     assert condition(got, "Running")["message"] == f"TrainingJob hpo-trial-3: {words}"
 
 
 def test_a_lost_token_is_made_anew():
     """When a trial's pod misses the Secret the coordinator begins anew with another one, and trials go on."""
-    one = alone()
+    hpo = alone()
     words = "container trainer: Secret hpo-sweep-token not found"
-    stuck = waits(one, "CreateContainerConfigError", words)
-    got = plan(one, running(one, stuck))
+    stuck = waits(hpo, "CreateContainerConfigError", words)
+    got = plan(hpo, running(hpo, stuck))
 
     assert [(ref.resource.kind, ref.name) for ref in got.delete] == [("Job", "hpo-coordinator")]
-    assert [effect.metadata["name"] for effect in plan(one, seen(stuck)).effects] == ["hpo-sweep-token"]
+    assert [effect.metadata["name"] for effect in plan(hpo, seen(stuck)).effects] == ["hpo-sweep-token"]
 
     stuck["metadata"]["creationTimestamp"] = "2030-01-01T11:29:59Z"  # before the coordinator that is there now
-    assert plan(one, running(one, stuck)).delete == (), "its pod only has to look again"
+    assert plan(hpo, running(hpo, stuck)).delete == (), "its pod only has to look again"
 
 
 def test_without_ears_of_the_operator_there_can_be_no_jobs():
@@ -388,26 +388,26 @@ def test_nodes_count_for_the_budget():
     template = {"command": ["a"], "nodes": 3, "framework": "none", "resources": {"requests": {"cpu": 2}}}
     got = plan(alone(trialTemplate={"spec": template}), seen())
     (made,) = (m for m in got.apply if m["kind"] == "Job")
-    told = {v["name"]: v.get("value") for v in made["spec"]["template"]["spec"]["containers"][0]["env"]}
+    reported = {v["name"]: v.get("value") for v in made["spec"]["template"]["spec"]["containers"][0]["env"]}
 
-    assert json.loads(str(told[contract.ENV_SWEEP]))["trial_cpus"] == 6.0
+    assert json.loads(str(reported[contract.ENV_SWEEP]))["trial_cpus"] == 6.0
 
 
 # What the coordinator hears
 
 
-def told(one: Obj[Any], *there: Manifest, wanted: tuple[WantedTrial, ...] = WANTED) -> Manifest:
+def reported(hpo: Obj[Any], *there: Manifest, wanted: tuple[WantedTrial, ...] = WANTED) -> Manifest:
     """The answer, where these jobs are there."""
-    found = {each["metadata"]["name"]: each for each in there}
-    got = answer(one, SweepSummary(wanted=wanted), lambda kind, name: found.get(name))
+    results = {item["metadata"]["name"]: item for item in there}
+    got = answer(hpo, SweepSummary(wanted=wanted), lambda kind, name: results.get(name))
     assert got is not None
     return got
 
 
 def test_a_coordinator_hears_how_many_trials_may_run():
     """The reply has the present limit of the spec, and 0 during suspension. A pool's coordinator gets no reply."""
-    assert told(alone(limits={"maxTrials": 10, "parallelTrials": 7})) == {"parallel": 7, "ended": [], "held": []}
-    assert told(alone(suspend=True))["parallel"] == 0
+    assert reported(alone(limits={"maxTrials": 10, "parallelTrials": 7})) == {"parallel": 7, "ended": [], "held": []}
+    assert reported(alone(suspend=True))["parallel"] == 0
     assert answer(sweep(), SweepSummary(), lambda kind, name: None) is None
 
 
@@ -416,11 +416,11 @@ def test_a_coordinator_hears_how_trials_ended():
 
     The seconds are those of its pods: it waited for a node before, and was held in between.
     """
-    one = alone()
+    hpo = alone()
     runs = [("11:00:00", "11:00:04"), ("11:10:00", "11:10:05")]
     stored = {"uri": "s3://lake/team-a/trainingjobs/hpo-trial-0/u/model/d/", "digest": "sha256:d", "bytes": 3}
     done = trial(
-        one,
+        hpo,
         0,
         "Succeeded",
         startTime="2030-01-01T10:00:00Z",
@@ -433,7 +433,7 @@ def test_a_coordinator_hears_how_trials_ended():
         metrics={"latest": {"loss": 0.5}},
         outputs={"model": {**stored, "format": "sklearn", "untrusted": "builtins.eval"}},
     )
-    [ended] = told(one, done, trial(one, 3), trial(one, 5, "Failed"))["ended"]
+    [ended] = reported(hpo, done, trial(hpo, 3), trial(hpo, 5, "Failed"))["ended"]
 
     assert ended == {
         **{"trial": 0, "attempt": 1, "outcome": "Succeeded", "exitCode": 0, "seconds": 9.0, "metrics": {"loss": 0.5}},
@@ -452,9 +452,9 @@ def test_a_coordinator_hears_how_trials_ended():
 )
 def test_a_failure_is_told_in_its_own_words(failure: Manifest, outcome: str, code: int):
     """A trial that its sweep has ended has not failed; one without exit code does not look like one that went well."""
-    one = alone()
-    failed = trial(one, 0, "Failed", failure={**failure, "message": "raise spec.resources", "tail": "last line"})
-    [ended] = told(one, failed)["ended"]
+    hpo = alone()
+    failed = trial(hpo, 0, "Failed", failure={**failure, "message": "raise spec.resources", "tail": "last line"})
+    [ended] = reported(hpo, failed)["ended"]
 
     assert (ended["outcome"], ended["exitCode"]) == (outcome, code)
     assert (ended["message"], ended["tail"]) == ("raise spec.trialTemplate.spec.resources", "last line")
@@ -464,24 +464,24 @@ def test_a_word_in_a_status_is_no_end():
     """A foreign word in a status counts for nothing: a job has ended when its conditions say so."""
     forged = trial(alone(), 0)
     forged["status"]["state"] = "Succeeded"
-    assert told(alone(), forged)["ended"] == []
+    assert reported(alone(), forged)["ended"] == []
 
 
 def test_a_trial_with_nothing_to_run_has_failed():
     """It gets no job, which would be refused."""
     space = {"a": {"choice": [True, False]}, "b": {"constant": 1, "when": {"a": [True]}}}
-    one = alone(searchSpace=space, trialTemplate={"spec": {"command": ["$(params.b)"]}})
+    hpo = alone(searchSpace=space, trialTemplate={"spec": {"command": ["$(params.b)"]}})
     wanted = (WantedTrial(0, {"a": False}),)
 
-    assert jobs(plan(one, running(one, wanted=wanted))) == {}
-    [ended] = told(one, wanted=wanted)["ended"]
+    assert jobs(plan(hpo, running(hpo, wanted=wanted))) == {}
+    [ended] = reported(hpo, wanted=wanted)["ended"]
     assert "refers to parameters that this trial does not have" in ended["message"]
 
 
 @pytest.mark.attack("training/sweep-output")
 def test_the_best_trials_output_is_registered_from_where_its_job_stores():
     """And from nowhere else, whatever its trainer has told."""
-    one = alone(registerBest="churn", trialTemplate={"spec": {"command": ["a"], "outputs": {"model": {}}}})
+    hpo = alone(registerBest="churn", trialTemplate={"spec": {"command": ["a"], "outputs": {"model": {}}}})
     here = seen(sweep_job(sweep(), "coordinator", "Complete"))
     for uri, kinds in (
         ("s3://lake/team-a/trainingjobs/hpo-trial-3/any-uid/model/d/", ["Model", "ModelVersion"]),
@@ -492,24 +492,24 @@ def test_the_best_trials_output_is_registered_from_where_its_job_stores():
         summary = SweepSummary(
             "Succeeded", "MaxTrialsReached", "all", succeeded=1, best=(BestTrial(3, (1.0,), {}, outputs),)
         )
-        (question,) = KIND.questions(one, here)
-        got = plan(one, replace(here, answers={question: summary.to_json().decode()}))
+        (question,) = KIND.questions(hpo, here)
+        got = plan(hpo, replace(here, answers={question: summary.to_json().decode()}))
         assert [m["kind"] for m in got.create] == kinds
 
 
 def test_what_servers_will_refuse_of_a_trials_model_is_known_without_its_pod():
     """A coordinator that learns of an output by the status of the trial's job registers it with its untrusted types."""
     spec = {"command": ["a"], "outputs": {"model": {}}}
-    one, uri = alone(registerBest="churn", trialTemplate={"spec": spec}), "s3://lake/team-a/trainingjobs/hpo-trial-0/"
+    hpo, uri = alone(registerBest="churn", trialTemplate={"spec": spec}), "s3://lake/team-a/trainingjobs/hpo-trial-0/"
     trained = training_job({}, outputs={"model": {}})
     record = contract.OutputRecord(f"{uri}u/model/d/", DIGEST, 3, "sklearn", "builtins.eval, os.system")
     done = plan_job(trained, seen(job(trained, "Complete"), succeeded_pod(trained, model=record)), NOW)
-    [ended] = told(one, trial(one, 0, "Succeeded", outputs=done.status["outputs"]))["ended"]
+    [ended] = reported(hpo, trial(hpo, 0, "Succeeded", outputs=done.status["outputs"]))["ended"]
     best = BestTrial(0, (1.0,), {}, {"model": contract.read_known(contract.OutputRecord, ended["outputs"]["model"])})
     summary = SweepSummary("Succeeded", "MaxTrialsReached", "all", succeeded=1, best=(best,))
     here = seen(sweep_job(sweep(), "coordinator", "Complete"))
-    (question,) = KIND.questions(one, here)
-    got = plan(one, replace(here, answers={question: summary.to_json().decode()}))
+    (question,) = KIND.questions(hpo, here)
+    got = plan(hpo, replace(here, answers={question: summary.to_json().decode()}))
     assert got.create[-1]["spec"]["format"] == {"name": "sklearn", "untrustedTypes": ["builtins.eval", "os.system"]}
 
 
@@ -525,12 +525,12 @@ def test_the_pods_of_a_trial_know_whom_to_tell(model, format):
     The trial's own spec says nothing of a model: a TrainingJob that registers none is refused with that.
     """
     outputs = {"command": ["a"], "outputs": {"model": model, "more": {}}}
-    one = alone(registerBest="churn", trialTemplate={"spec": outputs})
-    (made,) = jobs(plan(one, running(one, wanted=WANTED[:1]))).values()
+    hpo = alone(registerBest="churn", trialTemplate={"spec": outputs})
+    (made,) = jobs(plan(hpo, running(hpo, wanted=WANTED[:1]))).values()
     assert made["spec"]["outputs"] == {"model": {}, "more": {}}
     made["metadata"] |= {"uid": "u", "generation": 1}
     built = build_job(read({**made, "status": {}}), PLATFORM)
-    env = {each["name"]: each for each in built["spec"]["template"]["spec"]["containers"][0]["env"]}
+    env = {item["name"]: item for item in built["spec"]["template"]["spec"]["containers"][0]["env"]}
 
     assert TrialTask.from_json(env[contract.ENV_TRIAL]["value"]) == TrialTask(
         0, ("loss",), 0, "model", "http://hpo-coordinator.team-a.svc:29600", format
@@ -563,9 +563,9 @@ def test_who_is_no_trial_is_a_job_like_any_other(owner: Manifest, text: str):
     assert task_of({"metadata": meta}) is None
 
 
-def trial_of(one: Obj[Any], status: Manifest | None = None) -> Obj[Any]:
+def trial_of(hpo: Obj[Any], status: Manifest | None = None) -> Obj[Any]:
     """The job of a trial, as the API server has it."""
-    (made,) = jobs(plan(one, running(one, wanted=WANTED[:1]))).values()
+    (made,) = jobs(plan(hpo, running(hpo, wanted=WANTED[:1]))).values()
     made["metadata"] |= {"uid": "TrainingJob-hpo-trial-0-uid", "generation": 1}
     return read({**made, "status": status or {"observedGeneration": -1}})
 
@@ -580,20 +580,20 @@ def test_a_trials_job_says_no_more_than_it_has_to():
     live, runs = job(new, active=1, startTime="2030-01-01T11:59:58Z"), pod(new, "hpo-trial-0-0-abcde")
     running_now = plan_job(new, seen(live, runs), NOW)
     assert running_now.status["state"] == "Running"
-    known = trial_of(alone(), running_now.status)
+    former = trial_of(alone(), running_now.status)
     heard = replace(seen(live, runs), report=Progress(step=3, metrics={"loss": 0.5}))
-    began = parse_timestamp(known.status["startTime"])
-    assert plan_job(known, heard, began + timedelta(seconds=9)).status == known.status
-    assert plan_job(known, heard, began + timedelta(seconds=11)).status["progress"] == {"step": 3}
-    ends = plan_job(known, seen(live, pod(new, "hpo-trial-0-0-abcde", "Succeeded")), NOW)
-    assert (ends.status, ends.events) == (known.status, ())
+    began = parse_timestamp(former.status["startTime"])
+    assert plan_job(former, heard, began + timedelta(seconds=9)).status == former.status
+    assert plan_job(former, heard, began + timedelta(seconds=11)).status["progress"] == {"step": 3}
+    ends = plan_job(former, seen(live, pod(new, "hpo-trial-0-0-abcde", "Succeeded")), NOW)
+    assert (ends.status, ends.events) == (former.status, ())
 
     forged = trial_of(alone(), {"state": "Succeeded"})
     assert plan_job(forged, seen(), NOW).status["state"] == "Pending", "a word of somebody else's does not stay"
 
     stuck = pod(new, "hpo-trial-0-0-abcde", "Pending")
-    said = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
-    stuck["status"]["conditions"] = [said]
+    wording = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    stuck["status"]["conditions"] = [wording]
     assert condition(plan_job(new, seen(live, stuck), NOW), "Running")["reason"] == "Unschedulable"
 
 
@@ -604,9 +604,9 @@ def test_a_trials_job_says_that_it_runs_together_with_since_when():
     early = copy.deepcopy(live)
     del early["status"]["startTime"]
     assert plan_job(new, seen(early, runs), NOW).status == new.status
-    said = plan_job(new, seen(live, runs), NOW).status
-    assert (said["state"], said["activeSince"]) == ("Running", "2030-01-01T11:59:58Z")
-    assert plan_job(trial_of(alone(), said), seen(live, runs), NOW).status == said
+    wording = plan_job(new, seen(live, runs), NOW).status
+    assert (wording["state"], wording["activeSince"]) == ("Running", "2030-01-01T11:59:58Z")
+    assert plan_job(trial_of(alone(), wording), seen(live, runs), NOW).status == wording
 
 
 def test_a_trials_job_that_goes_on_says_so():

@@ -34,9 +34,9 @@ AHEAD = timedelta(hours=1)  # so much is the clock of a node wrong
 NOT_THERE = StorageError("result.json does not exist", "ObjectNotFound")
 
 
-def after(one: Obj[Any], planned: Plan) -> Obj[Any]:
+def after(churn: Obj[Any], planned: Plan) -> Obj[Any]:
     """The same job when that plan's status was written."""
-    return replace(one, manifest={**one.manifest, "status": planned.status})
+    return replace(churn, manifest={**churn.manifest, "status": planned.status})
 
 
 def at(moment: datetime) -> str:
@@ -47,22 +47,22 @@ def at(moment: datetime) -> str:
 # A result that is lost, and the time to live
 
 
-def without_pods(one: Obj[Any], answer: str | StorageError) -> Seen:
+def without_pods(churn: Obj[Any], answer: str | StorageError) -> Seen:
     """Its Job is complete, its pods are gone, and that is what the storage says of the result."""
-    done = job(one, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime=COMPLETED)
-    (question,) = questions(one, seen(done))
+    done = job(churn, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime=COMPLETED)
+    (question,) = questions(churn, seen(done))
     return seen(done, answers={question: answer})
 
 
 @pytest.mark.parametrize("answer", [NOT_THERE, StorageError("too large", "TooLarge"), "no record"])
 def test_a_job_whose_result_is_lost_lives_for_its_ttl(answer: str | StorageError) -> None:
     """The verdict is written first; the object goes when its time is over, counted from the end of the command."""
-    one = training_job(ttlSecondsAfterFinished=90)
-    lost = plan(one, without_pods(one, answer), NOW)
+    churn = training_job(ttlSecondsAfterFinished=90)
+    lost = plan(churn, without_pods(churn, answer), NOW)
     assert (lost.status["state"], lost.status["failure"]["reason"]) == ("Failed", "ResultLost")
     assert (lost.status["completionTime"], lost.delete, lost.after) == (COMPLETED, (), timedelta(seconds=30))
 
-    failed = after(one, lost)
+    failed = after(churn, lost)
     early = plan(failed, seen(), NOW + timedelta(seconds=29))
     assert (early.status["state"], early.delete, early.after) == ("Failed", (), timedelta(seconds=1))
     (ref,) = plan(failed, seen(), NOW + timedelta(seconds=30)).delete
@@ -71,31 +71,33 @@ def test_a_job_whose_result_is_lost_lives_for_its_ttl(answer: str | StorageError
 
 def test_a_time_to_live_that_is_over_already_does_not_hide_the_verdict() -> None:
     """Found lost long after its end, as by an operator that was away: status first, deletion in the pass after it."""
-    one = training_job(ttlSecondsAfterFinished=0)
-    lost = plan(one, without_pods(one, NOT_THERE), NOW)
+    churn = training_job(ttlSecondsAfterFinished=0)
+    lost = plan(churn, without_pods(churn, NOT_THERE), NOW)
     assert (lost.status["failure"]["reason"], lost.delete, lost.after) == ("ResultLost", (), timedelta())
     assert [event.reason for event in lost.events] == ["ResultLost"]
 
-    assert [ref.resource.kind for ref in plan(after(one, lost), seen(), NOW).delete] == ["TrainingJob"]
+    assert [ref.resource.kind for ref in plan(after(churn, lost), seen(), NOW).delete] == ["TrainingJob"]
 
 
 def test_a_job_whose_result_may_still_be_had_is_not_deleted() -> None:
     """While the storage does not answer nothing is lost, and no time to live runs, however long that takes."""
-    one = training_job(ttlSecondsAfterFinished=0)
+    churn = training_job(ttlSecondsAfterFinished=0)
     for hours in (0, 24, 720):
-        away = plan(one, without_pods(one, StorageError("away", "Unreachable", transient=True)), NOW + hours * AHEAD)
+        away = plan(
+            churn, without_pods(churn, StorageError("away", "Unreachable", transient=True)), NOW + hours * AHEAD
+        )
         assert (condition(away, "Running")["reason"], away.delete) == ("ReadingResult", ())
         assert "completionTime" not in away.status
-        one = after(one, away)
+        churn = after(churn, away)
 
     record = TerminationRecord(outputs={"report": model_output()}).to_json()
-    assert plan(one, without_pods(one, record), NOW).status["state"] == "Succeeded"
+    assert plan(churn, without_pods(churn, record), NOW).status["state"] == "Succeeded"
 
 
 def test_the_time_to_live_of_a_lost_job_may_still_be_changed() -> None:
     """A longer TTL gives time for an inspection, up to no limit."""
-    one = training_job(ttlSecondsAfterFinished=60)
-    lost = plan(one, without_pods(one, NOT_THERE), NOW)
+    churn = training_job(ttlSecondsAfterFinished=60)
+    lost = plan(churn, without_pods(churn, NOT_THERE), NOW)
     for ttl, left in ((3600, timedelta(minutes=59)), (None, None)):
         spec: Manifest = {"ttlSecondsAfterFinished": ttl} if ttl else {}
         edited = after(training_job(**spec), lost)
@@ -105,8 +107,8 @@ def test_the_time_to_live_of_a_lost_job_may_still_be_changed() -> None:
 
 def test_a_lost_job_is_not_begun_anew() -> None:
     """Its children may go before itself, and a record that turns up late changes nothing."""
-    one = training_job(ttlSecondsAfterFinished=3600)
-    lost = after(one, plan(one, without_pods(one, NOT_THERE), NOW))
+    churn = training_job(ttlSecondsAfterFinished=3600)
+    lost = after(churn, plan(churn, without_pods(churn, NOT_THERE), NOW))
 
     assert questions(lost, seen()) == ()
     again = plan(lost, seen(), NOW)
@@ -115,29 +117,29 @@ def test_a_lost_job_is_not_begun_anew() -> None:
 
 def test_an_end_in_the_future_only_makes_the_life_longer() -> None:
     """The control plane's clock may be ahead of ours: the job is then deleted late, and never early."""
-    one = training_job(ttlSecondsAfterFinished=60)
-    live = job(one, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime=at(NOW + AHEAD))
-    (question,) = questions(one, seen(live))
-    lost = plan(one, seen(live, answers={question: NOT_THERE}), NOW)
+    churn = training_job(ttlSecondsAfterFinished=60)
+    live = job(churn, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime=at(NOW + AHEAD))
+    (question,) = questions(churn, seen(live))
+    lost = plan(churn, seen(live, answers={question: NOT_THERE}), NOW)
 
     assert lost.after == AHEAD + timedelta(seconds=60)
-    assert plan(after(one, lost), seen(), NOW + AHEAD).delete == ()
+    assert plan(after(churn, lost), seen(), NOW + AHEAD).delete == ()
 
 
 # Images
 
 
-def without_image(one: Obj[Any], reason: str, said: str, node: int = 0) -> Manifest:
+def without_image(churn: Obj[Any], reason: str, wording: str, node: int = 0) -> Manifest:
     """A pod whose image cannot be had, for that reason of the kubelet's."""
-    container = {"name": "trainer", "image": "no:1", "state": {"waiting": {"reason": reason, "message": said}}}
-    return pod(one, f"churn-{node}-abcde", "Pending", node, containerStatuses=[container])
+    container = {"name": "trainer", "image": "no:1", "state": {"waiting": {"reason": reason, "message": wording}}}
+    return pod(churn, f"churn-{node}-abcde", "Pending", node, containerStatuses=[container])
 
 
 @pytest.mark.parametrize("reason", ["InvalidImageName", "ErrImageNeverPull"])
 def test_what_no_waiting_changes_ends_the_job_at_once(reason: str) -> None:
     """A name that is none, and an image that may not be pulled and is not there; even with a long patience."""
-    one = training_job(pendingDeadlineSeconds=86400, backoffLimit=5)
-    got = plan(one, seen(job(one, active=1), without_image(one, reason, "couldn't parse it")), NOW)
+    churn = training_job(pendingDeadlineSeconds=86400, backoffLimit=5)
+    got = plan(churn, seen(job(churn, active=1), without_image(churn, reason, "couldn't parse it")), NOW)
 
     assert (got.status["state"], got.status["failure"]["reason"]) == ("Failed", reason)
     assert "cannot pull image no:1 for pod churn-0-abcde: couldn't parse it" in got.status["failure"]["message"]
@@ -147,7 +149,7 @@ def test_what_no_waiting_changes_ends_the_job_at_once(reason: str) -> None:
 
 @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "ImageInspectError"])
 @pytest.mark.parametrize(
-    ("said", "patience"),
+    ("wording", "patience"),
     [
         ("rpc error: code = NotFound desc = failed to pull: no:1: not found", timedelta(minutes=2)),
         ("manifest unknown: manifest unknown", timedelta(minutes=2)),
@@ -161,60 +163,60 @@ def test_what_no_waiting_changes_ends_the_job_at_once(reason: str) -> None:
         ("", timedelta(minutes=10)),
     ],
 )
-def test_an_image_is_waited_for_as_its_registry_answers(reason: str, said: str, patience: timedelta) -> None:
+def test_an_image_is_waited_for_as_its_registry_answers(reason: str, wording: str, patience: timedelta) -> None:
     """An answer that there is none ends the job after two minutes; no answer after ten, and never an hour."""
-    one = training_job()
-    live, waiting = job(one, active=1), without_image(one, reason, said)
-    first = plan(one, seen(live, waiting), NOW)
+    churn = training_job()
+    live, waiting = job(churn, active=1), without_image(churn, reason, wording)
+    first = plan(churn, seen(live, waiting), NOW)
     assert (first.status["state"], condition(first, "Running")["reason"]) == ("Pending", reason)
     assert first.after == patience
 
-    known = after(one, first)
-    assert plan(known, seen(live, waiting), NOW + patience - timedelta(seconds=1)).status["state"] == "Pending"
-    late = plan(known, seen(live, waiting), NOW + patience)
+    former = after(churn, first)
+    assert plan(former, seen(live, waiting), NOW + patience - timedelta(seconds=1)).status["state"] == "Pending"
+    late = plan(former, seen(live, waiting), NOW + patience)
     assert (late.status["state"], late.status["failure"]["reason"]) == ("Failed", reason)
 
 
 def test_the_kubelets_change_of_words_does_not_renew_the_patience() -> None:
     """It says ErrImagePull and ImagePullBackOff in turns; the time counts from the first of them."""
-    one = training_job()
-    live = job(one, active=1)
+    churn = training_job()
+    live = job(churn, active=1)
     for minute, reason in enumerate(("ErrImagePull", "ImagePullBackOff", "ErrImagePull")):
-        got = plan(one, seen(live, without_image(one, reason, "not found")), NOW + timedelta(minutes=minute))
-        one = after(one, got)
+        got = plan(churn, seen(live, without_image(churn, reason, "not found")), NOW + timedelta(minutes=minute))
+        churn = after(churn, got)
 
     assert got.status["failure"]["reason"] == "ErrImagePull"
 
 
 def test_an_image_that_came_and_is_missed_again_is_waited_for_anew() -> None:
     """The next attempt's node may be one that has to pull it."""
-    one = training_job(backoffLimit=3)
-    live = job(one, active=1)
-    one = after(one, plan(one, seen(live, without_image(one, "ErrImagePull", "not found")), NOW))
-    one = after(one, plan(one, seen(live, pod(one)), NOW + timedelta(minutes=1)))
-    assert "imageErrorSince" not in one.status
+    churn = training_job(backoffLimit=3)
+    live = job(churn, active=1)
+    churn = after(churn, plan(churn, seen(live, without_image(churn, "ErrImagePull", "not found")), NOW))
+    churn = after(churn, plan(churn, seen(live, pod(churn)), NOW + timedelta(minutes=1)))
+    assert "imageErrorSince" not in churn.status
 
-    again = plan(one, seen(live, without_image(one, "ErrImagePull", "not found")), NOW + timedelta(minutes=5))
+    again = plan(churn, seen(live, without_image(churn, "ErrImagePull", "not found")), NOW + timedelta(minutes=5))
     assert (again.status["state"], again.after) == ("Pending", timedelta(minutes=2))
 
 
 def test_one_node_without_an_image_ends_the_whole_gang() -> None:
     """The others run and wait for it in vain: the job says which pod it is."""
-    one = training_job(framework="torch", nodes=2)
-    live, first = job(one, active=2), pod(one, "churn-0-abcde")
-    missing = without_image(one, "ErrImagePull", "not found", node=1)
-    waiting = after(one, plan(one, seen(live, first, missing), NOW))
+    churn = training_job(framework="torch", nodes=2)
+    live, first = job(churn, active=2), pod(churn, "churn-0-abcde")
+    missing = without_image(churn, "ErrImagePull", "not found", node=1)
+    waiting = after(churn, plan(churn, seen(live, first, missing), NOW))
     got = plan(waiting, seen(live, first, missing), NOW + timedelta(minutes=2))
 
     assert (got.status["failure"]["reason"], got.status["failure"]["pod"]) == ("ErrImagePull", "churn-1-abcde")
-    assert [ref.resource.kind for ref in plan(after(one, got), seen(live, first), NOW).delete] == ["Job"]
+    assert [ref.resource.kind for ref in plan(after(churn, got), seen(live, first), NOW).delete] == ["Job"]
 
 
 def test_a_secret_that_is_missing_is_waited_for() -> None:
     """A missing Secret is not an image error: once it is created, the pod starts by itself."""
-    one = training_job()
-    waiting = without_image(one, "CreateContainerConfigError", 'secret "token" not found')
-    got = plan(one, seen(job(one, active=1), waiting), NOW + timedelta(days=1))
+    churn = training_job()
+    waiting = without_image(churn, "CreateContainerConfigError", 'secret "token" not found')
+    got = plan(churn, seen(job(churn, active=1), waiting), NOW + timedelta(days=1))
 
     assert (got.status["state"], got.after) == ("Pending", None)
     assert "Secret token not found in team-a; create it" in condition(got, "Running")["message"]
@@ -222,24 +224,24 @@ def test_a_secret_that_is_missing_is_waited_for() -> None:
 
 def test_an_image_that_cannot_start_our_entry_point_is_its_own_reason() -> None:
     """An image that is there and is none of ours; no other attempt finds another, so the Job goes at once."""
-    one = training_job(image="python:3.11")
-    said = 'exec: "ultramarine-trainer": executable file not found in $PATH'
-    broken = pod(one, phase="Failed", **ended_container(128, "StartError", said))
-    live = job(one, failed=1)
-    got = plan(one, seen(live, broken), NOW)
+    churn = training_job(image="python:3.11")
+    wording = 'exec: "ultramarine-trainer": executable file not found in $PATH'
+    broken = pod(churn, phase="Failed", **ended_container(128, "StartError", wording))
+    live = job(churn, failed=1)
+    got = plan(churn, seen(live, broken), NOW)
 
     assert condition(got, "Failed")["reason"] == "ImageNotSuitable"
-    assert [ref.resource.kind for ref in plan(after(one, got), seen(live, broken), NOW).delete] == ["Job"]
+    assert [ref.resource.kind for ref in plan(after(churn, got), seen(live, broken), NOW).delete] == ["Job"]
     assert (got.status["failure"]["reason"], got.status["failure"]["exitCode"]) == ("ImageNotSuitable", 128)
     assert "leave spec.image out" in got.status["failure"]["hint"]
 
 
 def test_a_node_that_cannot_start_a_container_ends_no_training() -> None:
     """A runtime that is out of time or memory says nothing of the image: Kubernetes makes another attempt."""
-    one = training_job()
-    said = "failed to create containerd task: failed to create shim task: context deadline exceeded"
-    broken = pod(one, phase="Failed", **ended_container(128, "StartError", said))
-    got = plan(one, seen(job(one, failed=1), broken), NOW)
+    churn = training_job()
+    wording = "failed to create containerd task: failed to create shim task: context deadline exceeded"
+    broken = pod(churn, phase="Failed", **ended_container(128, "StartError", wording))
+    got = plan(churn, seen(job(churn, failed=1), broken), NOW)
 
     assert (got.status["state"], got.delete) == ("Pending", ())
     assert condition(got, "Running")["reason"] == "Retrying"
@@ -249,9 +251,9 @@ def test_a_node_that_cannot_start_a_container_ends_no_training() -> None:
 # More memory: the Job is made anew
 
 
-def killed_for_memory(one: Obj[Any], name: str, limit: str = "1Gi") -> Manifest:
+def killed_for_memory(churn: Obj[Any], name: str, limit: str = "1Gi") -> Manifest:
     """A pod that was killed for its memory, with a checkpoint in its last words."""
-    killed = pod(one, name, "Failed", **ended_container(137, "OOMKilled"))
+    killed = pod(churn, name, "Failed", **ended_container(137, "OOMKilled"))
     killed["spec"]["containers"] = [{"name": "trainer", "resources": {"limits": {"memory": limit}}}]
     return killed
 
@@ -266,33 +268,33 @@ def test_a_job_made_anew_for_memory_keeps_its_counts() -> None:
         "checkpoint": {},
     }
     kept = {"uri": f"{PREFIX}checkpoints/cccc/", "time": "2030-01-01T11:50:00Z", "bytes": 1, "step": 7}
-    one = training_job({"lastCheckpoint": kept}, **spec)
-    told = TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
-    broken = pod(one, "churn-0-aaaaa", "Failed", **ended_container(3, message=told))
-    killed = killed_for_memory(one, "churn-0-bbbbb")
+    churn = training_job({"lastCheckpoint": kept}, **spec)
+    reported = TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
+    broken = pod(churn, "churn-0-aaaaa", "Failed", **ended_container(3, message=reported))
+    killed = killed_for_memory(churn, "churn-0-bbbbb")
     killed["metadata"]["creationTimestamp"] = "2030-01-01T11:40:00Z"
-    old = job(one, failed=2, startTime="2030-01-01T11:30:00Z")
+    old = job(churn, failed=2, startTime="2030-01-01T11:30:00Z")
 
-    one = after(one, plan(one, seen(old, broken, killed), NOW))  # the status says how much more
-    deleting = plan(one, seen(old, broken, killed), NOW)
+    churn = after(churn, plan(churn, seen(old, broken, killed), NOW))  # the status says how much more
+    deleting = plan(churn, seen(old, broken, killed), NOW)
     assert [ref.resource.kind for ref in deleting.delete] == ["Job"]
-    one = after(one, deleting)
+    churn = after(churn, deleting)
     old["metadata"]["deletionTimestamp"] = at(NOW)
-    one = after(one, plan(one, seen(old), NOW))
+    churn = after(churn, plan(churn, seen(old), NOW))
 
-    gone = plan(one, without_job(one), NOW)
+    gone = plan(churn, without_job(churn), NOW)
     assert kinds_of(gone.apply) == ["Job/churn"]
     assert gone.apply[0]["spec"]["activeDeadlineSeconds"] == 1800
     assert gone.apply[0]["spec"]["backoffLimit"] == 1
-    one = after(one, gone)
-    new = job(one, active=1, startTime=at(NOW))
+    churn = after(churn, gone)
+    new = job(churn, active=1, startTime=at(NOW))
     new["metadata"]["uid"] = "the new Job's"
-    running = pod(one, "churn-0-ccccc", startTime=at(NOW))
+    running = pod(churn, "churn-0-ccccc", startTime=at(NOW))
     running["metadata"] |= {
         "creationTimestamp": at(NOW),
         "ownerReferences": [{"uid": "the new Job's", "controller": True}],
     }
-    got = plan(one, seen(new, running), NOW + timedelta(minutes=10)).status
+    got = plan(churn, seen(new, running), NOW + timedelta(minutes=10)).status
 
     assert (got["state"], got["attempts"], got["memory"]) == ("Running", 3, "2048Mi")
     assert [(line["pod"], line.get("reason")) for line in got["attemptHistory"]] == [
@@ -307,7 +309,7 @@ def test_a_job_made_anew_for_memory_keeps_its_counts() -> None:
     new["status"]["conditions"] = [{"type": "Complete", "status": "True"}]
     record = TerminationRecord(productive_seconds=1500.0).to_json()
     running["status"] = {"phase": "Succeeded", "startTime": at(NOW), **ended_container(0, "Completed", record)}
-    done = plan(one, seen(new, running), NOW + timedelta(minutes=10)).status
+    done = plan(churn, seen(new, running), NOW + timedelta(minutes=10)).status
     assert (done["state"], done["attempts"], done["activeSeconds"], done["duration"]) == (
         "Succeeded",
         3,
@@ -317,9 +319,9 @@ def test_a_job_made_anew_for_memory_keeps_its_counts() -> None:
     assert done["goodput"] == {"productiveSeconds": 1500, "lostSeconds": 900}
 
 
-def without_job(one: Obj[Any]) -> Seen:
+def without_job(churn: Obj[Any]) -> Seen:
     """Its Job is gone, and the storage knows of no result."""
-    (question,) = questions(one, seen())
+    (question,) = questions(churn, seen())
     return seen(answers={question: NOT_THERE})
 
 
@@ -328,27 +330,27 @@ def without_job(one: Obj[Any]) -> Seen:
 
 def durations(status: Manifest) -> list[int]:
     """All that a status says of how long something took, in seconds; of attempts the difference of their times."""
-    told = [int(status.get("activeSeconds", 0)), *(int(value) for value in status.get("goodput", {}).values())]
+    reported = [int(status.get("activeSeconds", 0)), *(int(value) for value in status.get("goodput", {}).values())]
     lines = [line for line in status.get("attemptHistory", []) if "startTime" in line and "endTime" in line]
-    told += [
+    reported += [
         int((parse_timestamp(line["endTime"]) - parse_timestamp(line["startTime"])).total_seconds()) for line in lines
     ]
-    return [-1, *told] if "-" in status.get("duration", "") else told
+    return [-1, *reported] if "-" in status.get("duration", "") else reported
 
 
 def test_a_pod_from_the_future_makes_no_negative_time() -> None:
     """Its node's clock is an hour ahead of the control plane's and of ours: all durations are 0 at least."""
-    one = training_job(activeDeadlineSeconds=3600)
+    churn = training_job(activeDeadlineSeconds=3600)
     start, end = at(NOW + AHEAD - timedelta(minutes=29)), at(NOW + AHEAD)
-    live = job(one, active=1, startTime="2030-01-01T11:30:00Z")
-    running = plan(one, seen(live, pod(one, startTime=start)), NOW)
+    live = job(churn, active=1, startTime="2030-01-01T11:30:00Z")
+    running = plan(churn, seen(live, pod(churn, startTime=start)), NOW)
     assert min(durations(running.status)) >= 0
 
     record = TerminationRecord(productive_seconds=1700.0).to_json()
     ended = ended_container(0, "Completed", record)
     ended["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = end
-    done = job(one, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime="2030-01-01T12:00:00Z")
-    got = plan(after(one, running), seen(done, pod(one, phase="Succeeded", startTime=start, **ended)), NOW)
+    done = job(churn, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime="2030-01-01T12:00:00Z")
+    got = plan(after(churn, running), seen(done, pod(churn, phase="Succeeded", startTime=start, **ended)), NOW)
 
     assert min(durations(got.status)) >= 0
     assert (got.status["activeSeconds"], got.status["goodput"]) == (
@@ -359,10 +361,10 @@ def test_a_pod_from_the_future_makes_no_negative_time() -> None:
 
 def test_an_attempt_from_the_future_does_not_end_before_it_began() -> None:
     """Its pod is deleted, and we, whose clock is right, say when it was seen to be gone."""
-    one = training_job(backoffLimit=2)
-    running = plan(one, seen(job(one, active=1), pod(one, startTime=at(NOW + AHEAD))), NOW)
-    next_one = seen(job(one, active=1, failed=1), pod(one, "churn-0-bbbbb"))
-    gone = plan(after(one, running), next_one, NOW + timedelta(minutes=1)).status
+    churn = training_job(backoffLimit=2)
+    running = plan(churn, seen(job(churn, active=1), pod(churn, startTime=at(NOW + AHEAD))), NOW)
+    next_one = seen(job(churn, active=1, failed=1), pod(churn, "churn-0-bbbbb"))
+    gone = plan(after(churn, running), next_one, NOW + timedelta(minutes=1)).status
 
     assert [line.get("reason") for line in gone["attemptHistory"] if line["pod"] == "churn-0-abcde"] == ["PodGone"]
     assert min(durations(gone)) >= 0
@@ -370,31 +372,31 @@ def test_an_attempt_from_the_future_does_not_end_before_it_began() -> None:
 
 def test_a_job_from_the_future_uses_no_negative_time() -> None:
     """The controllers' clock is ahead: the job is suspended before it began, and nothing is taken off its deadline."""
-    one = training_job(activeDeadlineSeconds=3600)
-    running = plan(one, seen(job(one, active=1, startTime=at(NOW + AHEAD)), pod(one)), NOW)
+    churn = training_job(activeDeadlineSeconds=3600)
+    running = plan(churn, seen(job(churn, active=1, startTime=at(NOW + AHEAD)), pod(churn)), NOW)
     held = after(training_job(activeDeadlineSeconds=3600, suspend=True), running)
     paused = plan(held, seen(job(held)), NOW)
 
     assert int(paused.status.get("activeSeconds", 0)) == 0
-    (wanted,) = plan(after(training_job(activeDeadlineSeconds=3600), paused), seen(job(held)), NOW).apply
-    assert wanted["spec"]["activeDeadlineSeconds"] == 3600
+    (expected,) = plan(after(training_job(activeDeadlineSeconds=3600), paused), seen(job(held)), NOW).apply
+    assert expected["spec"]["activeDeadlineSeconds"] == 3600
 
 
 def test_attempts_stand_in_their_order_whatever_their_nodes_clocks_say() -> None:
     """The first ran where the clock is an hour ahead, the second where it is right."""
-    one = training_job(backoffLimit=1)
-    told = TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
-    first = pod(one, "churn-0-first", "Failed", startTime=at(NOW + AHEAD), **ended_container(3, message=told))
-    second = pod(one, "churn-0-second", startTime=at(NOW))
+    churn = training_job(backoffLimit=1)
+    reported = TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
+    first = pod(churn, "churn-0-first", "Failed", startTime=at(NOW + AHEAD), **ended_container(3, message=reported))
+    second = pod(churn, "churn-0-second", startTime=at(NOW))
     second["metadata"]["creationTimestamp"] = at(NOW)
-    got = plan(one, seen(job(one, failed=1, active=1), second, first), NOW)
+    got = plan(churn, seen(job(churn, failed=1, active=1), second, first), NOW)
 
     assert [line["pod"] for line in got.status["attemptHistory"]] == ["churn-0-first", "churn-0-second"]
 
 
 def test_who_was_stopped_is_not_the_cause_whatever_its_clock_says() -> None:
     """Node 1 failed, its clock an hour ahead; node 0 was stopped for it, and its earlier time makes it no culprit."""
-    one = training_job(framework="torch", nodes=2)
+    churn = training_job(framework="torch", nodes=2)
     pods = []
     for node, finished, code, record in (
         (0, NOW, 143, TerminationRecord(reason="Stopped", message="SIGTERM came while the command ran")),
@@ -402,8 +404,8 @@ def test_who_was_stopped_is_not_the_cause_whatever_its_clock_says() -> None:
     ):
         ended = ended_container(code, message=record.to_json())
         ended["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = at(finished)
-        pods.append(pod(one, f"churn-{node}-a", "Failed", node=node, **ended))
-    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=2), *pods), NOW)
+        pods.append(pod(churn, f"churn-{node}-a", "Failed", node=node, **ended))
+    got = plan(churn, seen(job(churn, "Failed", "BackoffLimitExceeded", failed=2), *pods), NOW)
 
     assert (got.status["failure"]["pod"], got.status["failure"]["exitCode"]) == ("churn-1-a", 7)
 
@@ -417,33 +419,35 @@ def chained(name: str, moment: datetime, step: int, before: CheckpointRecord | N
 @pytest.mark.parametrize("missed", [0, 2])
 def test_the_newest_checkpoint_is_the_last_of_the_chain_whatever_its_clock_says(missed: int) -> None:
     """The first attempt's node was an hour ahead: what the second one keeps is newer, though not all of it was told."""
-    one = training_job(checkpoint={}, backoffLimit=1)
+    churn = training_job(checkpoint={}, backoffLimit=1)
     newest = chained("old", NOW + AHEAD, 10)
     record = TerminationRecord(reason="CommandFailed", message="x", checkpoint=newest).to_json()
-    failed = pod(one, "churn-0-aaaaa", "Failed", **ended_container(1, message=record))
-    one = after(one, plan(one, seen(job(one, failed=1), failed), NOW))
-    assert one.status["lastCheckpoint"]["step"] == 10
+    failed = pod(churn, "churn-0-aaaaa", "Failed", **ended_container(1, message=record))
+    churn = after(churn, plan(churn, seen(job(churn, failed=1), failed), NOW))
+    assert churn.status["lastCheckpoint"]["step"] == 10
 
-    second = pod(one, "churn-0-bbbbb")
+    second = pod(churn, "churn-0-bbbbb")
     second["metadata"]["creationTimestamp"] = at(NOW)
     for step in range(missed + 1):
         newest = chained(f"new-{step}", NOW + timedelta(minutes=step), 20 + step, newest)
-    live = seen(job(one, failed=1, active=1), failed, second)
-    running = plan(one, replace(live, report=Progress(30, checkpoint=newest)), NOW)
+    live = seen(job(churn, failed=1, active=1), failed, second)
+    running = plan(churn, replace(live, report=Progress(30, checkpoint=newest)), NOW)
     assert running.status["lastCheckpoint"]["step"] == newest.step
 
     record = TerminationRecord(reason="CommandFailed", message="x", checkpoint=newest).to_json()
     second["status"] |= {"phase": "Failed", **ended_container(1, message=record)}
-    ended = plan(after(one, running), seen(job(one, "Failed", "BackoffLimitExceeded", failed=2), failed, second), NOW)
+    ended = plan(
+        after(churn, running), seen(job(churn, "Failed", "BackoffLimitExceeded", failed=2), failed, second), NOW
+    )
     assert ended.status["lastCheckpoint"]["step"] == newest.step
 
 
 def test_a_pod_that_nobody_has_seen_yet_is_awaited_when_its_job_is_done():
     """A Job that tells of its end before any pod shows is not closed at once, or that attempt would be told nowhere."""
-    one = training_job(outputs={})
-    done = job(one, "Complete", succeeded=1)
+    churn = training_job(outputs={})
+    done = job(churn, "Complete", succeeded=1)
     ended = done["status"]["conditions"][0]["lastTransitionTime"]
-    got = plan(one, seen(done), datetime.fromisoformat(ended) + timedelta(seconds=1))
+    got = plan(churn, seen(done), datetime.fromisoformat(ended) + timedelta(seconds=1))
 
     assert condition(got, "Running")["reason"] == "Finishing"
     assert got.after == timedelta(seconds=1)
@@ -455,18 +459,22 @@ def test_a_pod_that_nobody_has_seen_yet_is_awaited_when_its_job_is_done():
 def test_a_trial_that_was_stopped_early_has_not_failed() -> None:
     """Nothing says that it failed: no condition, no event, no field of its status; and it is never judged anew."""
     task = TrialTask(0, ("loss",))
-    one = training_job({"state": "Running"})
+    churn = training_job({"state": "Running"})
     sweep = {"apiVersion": API_VERSION, "kind": "Sweep", "name": "hpo", "controller": True}
-    one.manifest["metadata"] |= {"annotations": {ANNOTATION_TRIAL: task.to_json()}, "ownerReferences": [sweep]}
+    churn.manifest["metadata"] |= {"annotations": {ANNOTATION_TRIAL: task.to_json()}, "ownerReferences": [sweep]}
     record = TerminationRecord(reason=STOPPED_EARLY, message="it is among the worst")
-    failed = job(one, "Failed", failed=1)
-    last = pod(one, phase="Failed", **ended_container(203, message=record.to_json()))
-    stopped = plan(one, seen(failed, last), NOW)
+    failed = job(churn, "Failed", failed=1)
+    last = pod(churn, phase="Failed", **ended_container(203, message=record.to_json()))
+    stopped = plan(churn, seen(failed, last), NOW)
 
     assert (stopped.status["state"], "failure" in stopped.status) == ("Stopped", False)
-    told = condition(stopped, "Succeeded")
-    assert (told["status"], told["reason"], told["message"]) == ("False", "StoppedEarly", "it is among the worst")
+    reported = condition(stopped, "Succeeded")
+    assert (reported["status"], reported["reason"], reported["message"]) == (
+        "False",
+        "StoppedEarly",
+        "it is among the worst",
+    )
     assert {"Failed", "Stalled", "Reconciling"}.isdisjoint(c["type"] for c in stopped.status["conditions"])
     assert [(event.type, event.reason) for event in stopped.events] == [("Normal", "StoppedEarly")]
-    again = plan(after(one, stopped), seen(failed, last), NOW + timedelta(hours=1))
+    again = plan(after(churn, stopped), seen(failed, last), NOW + timedelta(hours=1))
     assert (again.status["state"], again.events) == ("Stopped", ())

@@ -20,20 +20,20 @@ DIGEST = "sha256:" + "c" * 64
 CHECKPOINT = "s3://lake/team-a/trainingjobs/churn/TrainingJob-churn-uid/checkpoints/cccc/"
 
 
-def with_status(one: Obj, status: Manifest) -> Obj:
+def with_status(churn: Obj, status: Manifest) -> Obj:
     """The same job after that status was written."""
-    return replace(one, manifest={**one.manifest, "status": status})
+    return replace(churn, manifest={**churn.manifest, "status": status})
 
 
 def queued(**spec) -> Obj:
     """A job in a queue of Kueue."""
-    one = training_job(**spec)
-    return read({**one.manifest, "metadata": {**one.manifest["metadata"], "labels": {QUEUE: "team"}}})
+    churn = training_job(**spec)
+    return read({**churn.manifest, "metadata": {**churn.manifest["metadata"], "labels": {QUEUE: "team"}}})
 
 
-def out_of_memory(one: Obj, limit: str = "1Gi") -> Manifest:
+def out_of_memory(churn: Obj, limit: str = "1Gi") -> Manifest:
     """A pod that was killed for its memory."""
-    killed = pod(one, phase="Failed", **ended_container(137, "OOMKilled"))
+    killed = pod(churn, phase="Failed", **ended_container(137, "OOMKilled"))
     killed["spec"]["containers"] = [{"name": "trainer", "resources": {"limits": {"memory": limit}}}]
     return killed
 
@@ -45,9 +45,9 @@ def checkpoint(step: int, time: str = "2030-01-01T11:40:00Z") -> CheckpointRecor
 
 def test_a_job_that_is_resumed_is_not_taken_for_one_without_pods():
     """Before 1.35 Kubernetes leaves a held Job its first startTime until it takes up the resumption."""
-    one = training_job({"activeSeconds": 60}, pendingDeadlineSeconds=60)
-    held = job(one, startTime="2030-01-01T10:00:00Z", conditions=[{"type": "Suspended", "status": "True"}])
-    got = plan(one, seen(held), NOW)
+    churn = training_job({"activeSeconds": 60}, pendingDeadlineSeconds=60)
+    held = job(churn, startTime="2030-01-01T10:00:00Z", conditions=[{"type": "Suspended", "status": "True"}])
+    got = plan(churn, seen(held), NOW)
 
     assert (condition(got, "Running")["reason"], got.delete) == ("PodStarting", ())
     assert (got.status["activeSeconds"], got.status.get("activeSince")) == (60, None)
@@ -55,36 +55,36 @@ def test_a_job_that_is_resumed_is_not_taken_for_one_without_pods():
 
 def test_each_attempt_is_remembered_with_its_own_end():
     """The history has one line for each pod, with exit code and words, also when the pods are gone later."""
-    one = training_job(backoffLimit=2)
-    told = TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
-    broken = pod(one, "churn-0-aaaaa", "Failed", **ended_container(3, message=told))
-    first = plan(one, seen(job(one, failed=1, active=1), broken, pod(one, "churn-0-bbbbb")), NOW)
+    churn = training_job(backoffLimit=2)
+    reported = TerminationRecord(reason="CommandFailed", message="exited with code 3").to_json()
+    broken = pod(churn, "churn-0-aaaaa", "Failed", **ended_container(3, message=reported))
+    first = plan(churn, seen(job(churn, failed=1, active=1), broken, pod(churn, "churn-0-bbbbb")), NOW)
     lines = first.status["attemptHistory"]
     assert [(line["pod"], line.get("reason"), line.get("exitCode")) for line in lines] == [
         ("churn-0-aaaaa", "CommandFailed", 3),
         ("churn-0-bbbbb", None, None),
     ]
 
-    later = plan(with_status(one, first.status), seen(job(one, failed=1, active=1)), NOW)
+    later = plan(with_status(churn, first.status), seen(job(churn, failed=1, active=1)), NOW)
     assert later.status["attemptHistory"] == lines or condition(later, "Running")["reason"] == "PodStarting"
-    gone = plan(with_status(one, first.status), seen(job(one, failed=1), broken), NOW)
+    gone = plan(with_status(churn, first.status), seen(job(churn, failed=1), broken), NOW)
     assert [line.get("reason") for line in gone.status["attemptHistory"]] == ["CommandFailed", "PodGone"]
 
 
 def test_only_as_many_attempts_as_the_schema_holds_are_kept():
     """Of very many attempts the newest twenty stay."""
-    one = training_job(backoffLimit=100)
-    failed = [pod(one, f"churn-0-{i:05}", "Failed", **ended_container(1)) for i in range(30)]
-    got = plan(one, seen(job(one, failed=30, active=1), *failed, pod(one, "churn-0-zzzzz")), NOW)
+    churn = training_job(backoffLimit=100)
+    failed = [pod(churn, f"churn-0-{i:05}", "Failed", **ended_container(1)) for i in range(30)]
+    got = plan(churn, seen(job(churn, failed=30, active=1), *failed, pod(churn, "churn-0-zzzzz")), NOW)
     assert len(got.status["attemptHistory"]) == 20
     assert got.status["attempts"] == 31
 
 
 def test_suspended_time_is_not_active_time():
     """activeDeadlineSeconds goes on where it stopped: the time before a suspension is taken off."""
-    one = training_job(activeDeadlineSeconds=3600)
+    churn = training_job(activeDeadlineSeconds=3600)
     started = "2030-01-01T11:30:00Z"
-    running = plan(one, seen(job(one, active=1, startTime=started), pod(one)), NOW)
+    running = plan(churn, seen(job(churn, active=1, startTime=started), pod(churn)), NOW)
     assert running.status["activeSince"] == started
 
     held = with_status(training_job(activeDeadlineSeconds=3600, suspend=True), running.status)
@@ -93,72 +93,72 @@ def test_suspended_time_is_not_active_time():
     paused = plan(held, seen(live), NOW)
     assert "activeSince" not in paused.status
     assert paused.status["activeSeconds"] == 1800
-    (wanted,) = paused.apply
-    assert (wanted["spec"]["suspend"], wanted["spec"]["activeDeadlineSeconds"]) == (True, 1800)
+    (expected,) = paused.apply
+    assert (expected["spec"]["suspend"], expected["spec"]["activeDeadlineSeconds"]) == (True, 1800)
 
-    again = with_status(one, paused.status)
-    (wanted,) = plan(again, seen(wanted), NOW + timedelta(hours=5)).apply
-    assert (wanted["spec"]["suspend"], wanted["spec"]["activeDeadlineSeconds"]) == (False, 1800)
+    again = with_status(churn, paused.status)
+    (expected,) = plan(again, seen(expected), NOW + timedelta(hours=5)).apply
+    assert (expected["spec"]["suspend"], expected["spec"]["activeDeadlineSeconds"]) == (False, 1800)
 
 
 def test_a_deadline_edited_while_suspended_holds_at_once():
     """Whoever looks at the suspended Job sees the deadline that the spec says, as if the job had begun with it."""
     live = job(training_job(activeDeadlineSeconds=3600, suspend=True))
     edited = training_job(activeDeadlineSeconds=7200, suspend=True)
-    (wanted,) = plan(edited, seen(live), NOW).apply
-    assert (wanted["spec"]["suspend"], wanted["spec"]["activeDeadlineSeconds"]) == (True, 7200)
-    assert plan(edited, seen(wanted), NOW).apply == ()
+    (expected,) = plan(edited, seen(live), NOW).apply
+    assert (expected["spec"]["suspend"], expected["spec"]["activeDeadlineSeconds"]) == (True, 7200)
+    assert plan(edited, seen(expected), NOW).apply == ()
 
 
 def test_an_image_that_cannot_be_had_ends_the_job_after_two_minutes():
     """Two minutes from the first error, however long the pod waited before; then its Job, too, is deleted."""
-    one = training_job()
+    churn = training_job()
     waiting = {"image": "no:1", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}}
-    pending = pod(one, phase="Pending", containerStatuses=[waiting])
-    live = job(one, active=1)
-    early = plan(one, seen(live, pending), NOW)
+    pending = pod(churn, phase="Pending", containerStatuses=[waiting])
+    live = job(churn, active=1)
+    early = plan(churn, seen(live, pending), NOW)
     assert (early.status["state"], early.after) == ("Pending", timedelta(minutes=2))
 
-    known = with_status(one, early.status)
-    assert plan(known, seen(live, pending), NOW + timedelta(minutes=1)).after == timedelta(minutes=1)
-    late = plan(known, seen(live, pending), NOW + timedelta(minutes=2))
+    former = with_status(churn, early.status)
+    assert plan(former, seen(live, pending), NOW + timedelta(minutes=1)).after == timedelta(minutes=1)
+    late = plan(former, seen(live, pending), NOW + timedelta(minutes=2))
     assert late.status["failure"]["reason"] == "ImagePullBackOff"
     assert "cannot pull image no:1 for pod churn-0-abcde: not found" in late.status["failure"]["message"]
     assert late.delete == ()  # first the status, or a crash in between would start it anew
 
-    (ref,) = plan(with_status(one, late.status), seen(live, pending), NOW).delete
+    (ref,) = plan(with_status(churn, late.status), seen(live, pending), NOW).delete
     assert (ref.resource.kind, ref.name, ref.uid) == ("Job", "churn", live["metadata"]["uid"])
 
 
 def test_a_job_that_works_with_fewer_nodes_is_not_given_up():
     """An elastic job that has enough nodes bears with one that has no place, for ever."""
-    told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
-    one = training_job(framework="torch", nodes=2, elastic={"minNodes": 1}, pendingDeadlineSeconds=60)
-    two = pod(one, "churn-0-a"), pod(one, "churn-1-a", "Pending", node=1, conditions=[told])
-    got = plan(one, seen(job(one, active=2), *two), NOW)
+    reported = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    churn = training_job(framework="torch", nodes=2, elastic={"minNodes": 1}, pendingDeadlineSeconds=60)
+    two = pod(churn, "churn-0-a"), pod(churn, "churn-1-a", "Pending", node=1, conditions=[reported])
+    got = plan(churn, seen(job(churn, active=2), *two), NOW)
     assert (got.status["state"], got.after) == ("Running", None)
 
 
 def test_an_elastic_job_that_has_succeeded_is_not_given_up_at_its_end():
     """Node 0's pod has ended well and its Job has not said so yet; nor does a gap of node 0 count against others."""
-    told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
-    one = training_job(framework="torch", nodes=2, elastic={"minNodes": 1}, pendingDeadlineSeconds=60)
-    waiting = pod(one, "churn-1-a", "Pending", node=1, conditions=[told])
-    ended = pod(one, "churn-0-a", "Succeeded", **ended_container(0, "Completed"))
-    got = plan(one, seen(job(one, active=1, succeeded=1), ended, waiting), NOW)
+    reported = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    churn = training_job(framework="torch", nodes=2, elastic={"minNodes": 1}, pendingDeadlineSeconds=60)
+    waiting = pod(churn, "churn-1-a", "Pending", node=1, conditions=[reported])
+    ended = pod(churn, "churn-0-a", "Succeeded", **ended_container(0, "Completed"))
+    got = plan(churn, seen(job(churn, active=1, succeeded=1), ended, waiting), NOW)
     assert condition(got, "Running")["reason"] == "Finishing"
 
-    evicted = pod(one, "churn-0-a", "Failed", reason="Evicted")
-    assert plan(one, seen(job(one, active=1), evicted, waiting), NOW).status["state"] == "Pending"
+    evicted = pod(churn, "churn-0-a", "Failed", reason="Evicted")
+    assert plan(churn, seen(job(churn, active=1), evicted, waiting), NOW).status["state"] == "Pending"
 
 
 def test_no_job_works_without_node_0():
     """The others only wait for it: such a job is not running, and its patience ends."""
-    told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
-    one = training_job(framework="torch", nodes=3, elastic={"minNodes": 1}, pendingDeadlineSeconds=60)
-    running = [pod(one, f"churn-{node}-a", node=node) for node in (1, 2)]
-    first = pod(one, "churn-0-a", "Pending", conditions=[told])
-    got = plan(one, seen(job(one, active=3), first, *running), NOW)
+    reported = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+    churn = training_job(framework="torch", nodes=3, elastic={"minNodes": 1}, pendingDeadlineSeconds=60)
+    running = [pod(churn, f"churn-{node}-a", node=node) for node in (1, 2)]
+    first = pod(churn, "churn-0-a", "Pending", conditions=[reported])
+    got = plan(churn, seen(job(churn, active=3), first, *running), NOW)
     assert (got.status["state"], got.status["failure"]["reason"]) == ("Failed", "Unschedulable")
 
 
@@ -166,10 +166,10 @@ def test_a_registry_that_is_away_gets_more_patience():
     """Ten minutes, or what pendingDeadlineSeconds says, where the answer is not that there is no such image."""
     state = {"waiting": {"reason": "ErrImagePull", "message": "dial tcp: i/o timeout"}}
     for spec, patience in (({}, timedelta(minutes=10)), ({"pendingDeadlineSeconds": 7200}, timedelta(hours=2))):
-        one = training_job(**spec)
-        pending = pod(one, phase="Pending", containerStatuses=[{"image": "no:1", "state": state}])
+        churn = training_job(**spec)
+        pending = pod(churn, phase="Pending", containerStatuses=[{"image": "no:1", "state": state}])
         pending["metadata"]["creationTimestamp"] = "2030-01-01T12:00:00Z"
-        assert plan(one, seen(job(one, active=1), pending), NOW).after == patience
+        assert plan(churn, seen(job(churn, active=1), pending), NOW).after == patience
 
 
 def test_what_a_pod_says_fits_the_status():
@@ -177,43 +177,43 @@ def test_what_a_pod_says_fits_the_status():
     for wrong in ({"productive_seconds": -5.0}, {"step": 2**60}, {"step": -7}):
         with pytest.raises(ValueError, match="not a termination record"):
             TerminationRecord.from_json(TerminationRecord(reason="x", **wrong).to_json())
-    one = training_job()
+    churn = training_job()
     record = TerminationRecord(reason="CommandFailed", message="x", metrics={f"m{n}": 1.0 for n in range(50)})
-    failed = pod(one, phase="Failed", **ended_container(1, message=record.to_json()))
-    assert len(plan(one, seen(job(one, failed=1), failed), NOW).status["metrics"]["latest"]) == 20
+    failed = pod(churn, phase="Failed", **ended_container(1, message=record.to_json()))
+    assert len(plan(churn, seen(job(churn, failed=1), failed), NOW).status["metrics"]["latest"]) == 20
 
 
 def test_a_pod_without_a_node_fails_with_the_schedulers_words():
     """pendingDeadlineSeconds ends the waiting; by default it waits for ever."""
-    told = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no gpu"}
+    reported = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no gpu"}
     for seconds, state in ((None, "Pending"), (900, "Failed"), (3600, "Pending")):
-        one = training_job(**({"pendingDeadlineSeconds": seconds} if seconds else {}))
-        got = plan(one, seen(job(one, active=1), pod(one, phase="Pending", conditions=[told])), NOW)
+        churn = training_job(**({"pendingDeadlineSeconds": seconds} if seconds else {}))
+        got = plan(churn, seen(job(churn, active=1), pod(churn, phase="Pending", conditions=[reported])), NOW)
         assert got.status["state"] == state
-    one = training_job(pendingDeadlineSeconds=900)
-    got = plan(one, seen(job(one, active=1), pod(one, phase="Pending", conditions=[told])), NOW)
+    churn = training_job(pendingDeadlineSeconds=900)
+    got = plan(churn, seen(job(churn, active=1), pod(churn, phase="Pending", conditions=[reported])), NOW)
     assert got.status["failure"]["reason"] == "Unschedulable"
     assert "0/1 nodes: no gpu" in got.status["failure"]["message"]
     assert "pendingDeadlineSeconds=900" in got.status["failure"]["hint"]
 
     # Its controller has not said yet when the Job began: it did when it was made.
-    unseen = job(one)
+    unseen = job(churn)
     unseen["metadata"]["creationTimestamp"] = "2029-12-31T23:00:00Z"
-    got = plan(one, seen(unseen, pod(one, phase="Pending", conditions=[told], startTime="")), NOW)
+    got = plan(churn, seen(unseen, pod(churn, phase="Pending", conditions=[reported], startTime="")), NOW)
     assert (got.status["state"], got.status["startTime"]) == ("Failed", "2029-12-31T23:00:00Z")
 
 
 def test_a_job_that_was_out_of_memory_gets_more():
     """The status says how much; the Job is deleted after that; the next one has it."""
     spec = {"resources": {"limits": {"memory": "1Gi"}}, "onOutOfMemory": {"maxMemory": "3Gi"}, "backoffLimit": 0}
-    one = training_job(**spec)
-    failed = job(one, "Failed", "BackoffLimitExceeded", failed=1)
-    first = plan(one, seen(failed, out_of_memory(one)), NOW)
+    churn = training_job(**spec)
+    failed = job(churn, "Failed", "BackoffLimitExceeded", failed=1)
+    first = plan(churn, seen(failed, out_of_memory(churn)), NOW)
     assert (first.status["state"], first.status["memory"], first.delete) == ("Pending", "2048Mi", ())
     assert condition(first, "Running")["message"] == "1Gi of memory were not enough; the next attempt gets 2048Mi"
 
-    after = with_status(one, first.status)
-    second = plan(after, seen(failed, out_of_memory(one)), NOW)
+    after = with_status(churn, first.status)
+    second = plan(after, seen(failed, out_of_memory(churn)), NOW)
     assert [ref.resource.kind for ref in second.delete] == ["Job"]
     assert second.apply == ()
 
@@ -223,24 +223,24 @@ def test_a_job_that_was_out_of_memory_gets_more():
 
 def test_no_more_memory_than_allowed():
     """When the most was not enough the job fails, and says what to raise."""
-    one = training_job(
+    churn = training_job(
         {"memory": "3Gi"},
         resources={"limits": {"memory": "1Gi"}},
         onOutOfMemory={"maxMemory": "3Gi"},
     )
-    live = job(one, failed=1, active=1)
-    live["spec"] = make_job(one, PLATFORM, "3Gi")["spec"]
-    got = plan(one, seen(live, out_of_memory(one, "3Gi")), NOW)
+    live = job(churn, failed=1, active=1)
+    live["spec"] = make_job(churn, PLATFORM, "3Gi")["spec"]
+    got = plan(churn, seen(live, out_of_memory(churn, "3Gi")), NOW)
     assert got.status["state"] == "Failed"
     assert (got.status["failure"]["reason"], "maxMemory" in got.status["failure"]["hint"]) == ("OOMKilled", True)
 
 
-@pytest.mark.parametrize("told", ["0", "much", "1e", "999Gi", "512Mi"])
+@pytest.mark.parametrize("reported", ["0", "much", "1e", "999Gi", "512Mi"])
 @pytest.mark.parametrize("policy", [{}, {"onOutOfMemory": {"maxMemory": "3Gi"}}])
-def test_a_limit_that_nobody_can_have_raised_is_not_believed(told, policy):
+def test_a_limit_that_nobody_can_have_raised_is_not_believed(reported, policy):
     """Whoever may write the status can write anything there."""
-    one = training_job({"memory": told}, resources={"limits": {"memory": "1Gi"}}, **policy)
-    (made,) = plan(one, seen(), NOW).apply
+    churn = training_job({"memory": reported}, resources={"limits": {"memory": "1Gi"}}, **policy)
+    (made,) = plan(churn, seen(), NOW).apply
     assert made["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"] == "1Gi"
 
 
@@ -263,8 +263,8 @@ def test_memory_is_multiplied_up_to_the_most(limit, factor, most, more):
 
 def test_several_nodes_get_a_service_and_start_together():
     """A gang is an Indexed Job of as many pods, found by a headless Service; it ends when node 0 has ended well."""
-    one = training_job(framework="torch", nodes=3)
-    got = plan(one, seen(), NOW)
+    churn = training_job(framework="torch", nodes=3)
+    got = plan(churn, seen(), NOW)
     assert kinds_of(got.apply) == ["Service/nodes-churn", "Job/churn"]
     service, made = got.apply
     assert service["spec"]["clusterIP"] == "None"
@@ -276,12 +276,12 @@ def test_several_nodes_get_a_service_and_start_together():
 
 def test_a_gang_runs_when_all_of_it_runs():
     """Until then the job is Pending; an elastic one runs with fewer."""
-    one = training_job(framework="torch", nodes=2)
-    live = job(one, active=2)
-    two = [pod(one, "churn-0-a"), pod(one, "churn-1-a", "Pending", node=1)]
-    assert plan(one, seen(live, *two), NOW).status["state"] == "Pending"
+    churn = training_job(framework="torch", nodes=2)
+    live = job(churn, active=2)
+    two = [pod(churn, "churn-0-a"), pod(churn, "churn-1-a", "Pending", node=1)]
+    assert plan(churn, seen(live, *two), NOW).status["state"] == "Pending"
     two[1]["status"]["phase"] = "Running"
-    got = plan(one, seen(live, *two), NOW)
+    got = plan(churn, seen(live, *two), NOW)
     assert got.status["state"] == "Running"
     assert condition(got, "Running")["message"].startswith("2 of 2 pods run; pod churn-0-a")
 
@@ -291,56 +291,56 @@ def test_a_gang_runs_when_all_of_it_runs():
 
 def test_the_first_failure_of_a_gang_is_the_cause():
     """Whichever node it was on; those that were stopped for it only follow."""
-    one = training_job(framework="torch", nodes=2)
+    churn = training_job(framework="torch", nodes=2)
     pods = []
     for node, finished, code in ((0, "2030-01-01T11:50:09Z", 143), (1, "2030-01-01T11:50:01Z", 7)):
         ended = ended_container(code)
         ended["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = finished
-        pods.append(pod(one, f"churn-{node}-a", "Failed", node=node, **ended))
-    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=2), *pods), NOW)
+        pods.append(pod(churn, f"churn-{node}-a", "Failed", node=node, **ended))
+    got = plan(churn, seen(job(churn, "Failed", "BackoffLimitExceeded", failed=2), *pods), NOW)
     assert (got.status["failure"]["pod"], got.status["failure"]["exitCode"]) == ("churn-1-a", 7)
 
 
 def test_only_node_0_tells_the_result():
     """Another node's record has no outputs, whichever pod ended last."""
-    one = training_job(framework="torch", nodes=2, outputs={"report": {}})
+    churn = training_job(framework="torch", nodes=2, outputs={"report": {}})
     record = TerminationRecord(outputs={"report": contract.OutputRecord("s3://lake/r/", DIGEST, 1)})
-    first = pod(one, "churn-0-a", "Succeeded", **ended_container(0, "Completed", record.to_json()))
+    first = pod(churn, "churn-0-a", "Succeeded", **ended_container(0, "Completed", record.to_json()))
     other = TerminationRecord().to_json()
-    second = pod(one, "churn-1-a", "Succeeded", node=1, **ended_container(0, "Completed", other))
-    got = plan(one, seen(job(one, "Complete", succeeded=1), first, second), NOW)
+    second = pod(churn, "churn-1-a", "Succeeded", node=1, **ended_container(0, "Completed", other))
+    got = plan(churn, seen(job(churn, "Complete", succeeded=1), first, second), NOW)
     assert got.status["outputs"]["report"]["uri"] == "s3://lake/r/"
 
 
 def test_the_queue_decides_and_is_not_fought():
     """A job in a queue is made suspended; what Kueue makes of `suspend` is never changed, in either direction."""
-    one = queued()
-    (made,) = plan(one, seen(), NOW).apply
+    churn = queued()
+    (made,) = plan(churn, seen(), NOW).apply
     assert made["spec"]["suspend"] is True
     assert made["metadata"]["labels"][QUEUE] == "team"
 
-    live = {**job(one), "spec": {**made["spec"]}}
+    live = {**job(churn), "spec": {**made["spec"]}}
     live["metadata"]["labels"] = made["metadata"]["labels"]
-    held = plan(one, seen(live), NOW)
+    held = plan(churn, seen(live), NOW)
     assert (held.apply, condition(held, "Running")["reason"]) == ((), "Queued")
     live["spec"]["suspend"] = False
-    assert plan(one, seen(live, pod(one)), NOW).apply == ()
+    assert plan(churn, seen(live, pod(churn)), NOW).apply == ()
 
 
 def test_suspending_a_queued_job_gives_its_place_back():
     """Its Job is deleted, and made anew when it goes on."""
-    one = queued(suspend=True)
-    got = plan(one, seen(job(one, active=1), pod(one)), NOW)
+    churn = queued(suspend=True)
+    got = plan(churn, seen(job(churn, active=1), pod(churn)), NOW)
     assert [ref.resource.kind for ref in got.delete] == ["Job"]
     assert got.status["state"] == "Suspended"
-    assert plan(one, seen(), NOW).apply == ()
+    assert plan(churn, seen(), NOW).apply == ()
 
 
 def test_progress_and_checkpoint_come_from_the_pod():
     """The pod's reports appear in the status: progress, metrics and the last checkpoint."""
-    one = training_job(checkpoint={})
-    told = Progress(50, 200, 25, 30, {"loss": 0.5}, checkpoint(40))
-    got = plan(one, replace(seen(job(one, active=1), pod(one)), report=told), NOW)
+    churn = training_job(checkpoint={})
+    reported = Progress(50, 200, 25, 30, {"loss": 0.5}, checkpoint(40))
+    got = plan(churn, replace(seen(job(churn, active=1), pod(churn)), report=reported), NOW)
     assert got.status["progress"] == {"step": 50, "totalSteps": 200, "percent": 25, "etaSeconds": 30}
     assert (got.status["percent"], got.status["score"]) == ("25%", "loss=0.5")
     assert got.status["lastCheckpoint"] == {
@@ -350,34 +350,34 @@ def test_progress_and_checkpoint_come_from_the_pod():
         "step": 40,
     }
 
-    silent = plan(with_status(one, got.status), seen(job(one, active=1), pod(one)), NOW)
+    silent = plan(with_status(churn, got.status), seen(job(churn, active=1), pod(churn)), NOW)
     assert silent.status["progress"] == got.status["progress"]  # an operator that was started anew knows it still
 
 
 def test_the_last_step_comes_with_the_last_words():
     """A command that is through before a post was due is at its last step all the same."""
-    one = training_job()
+    churn = training_job()
     record = TerminationRecord(step=60, total_steps=60).to_json()
-    done = pod(one, phase="Succeeded", **ended_container(0, "Completed", record))
-    got = plan(one, seen(job(one, "Complete", succeeded=1), done), NOW)
+    done = pod(churn, phase="Succeeded", **ended_container(0, "Completed", record))
+    got = plan(churn, seen(job(churn, "Complete", succeeded=1), done), NOW)
     assert got.status["progress"] == {"step": 60, "totalSteps": 60, "percent": 100, "etaSeconds": 0}
     assert got.status["percent"] == "100%"
 
 
 def test_an_older_checkpoint_never_replaces_a_newer_one():
     """The newest complete one wins, whoever tells of it last."""
-    one = training_job({"lastCheckpoint": {"uri": "s3://new/", "time": "2030-01-01T11:50:00Z"}}, checkpoint={})
+    churn = training_job({"lastCheckpoint": {"uri": "s3://new/", "time": "2030-01-01T11:50:00Z"}}, checkpoint={})
     record = TerminationRecord(reason="CommandFailed", message="x", checkpoint=checkpoint(1)).to_json()
-    got = plan(one, seen(job(one, failed=1), pod(one, phase="Failed", **ended_container(1, message=record))), NOW)
+    got = plan(churn, seen(job(churn, failed=1), pod(churn, phase="Failed", **ended_container(1, message=record))), NOW)
     assert got.status["lastCheckpoint"]["uri"] == "s3://new/"
 
 
 def test_goodput_is_what_the_time_was_worth():
     """At the end: the seconds of work that were kept, and the rest of the active time."""
-    one = training_job()
+    churn = training_job()
     record = TerminationRecord(productive_seconds=1200.0).to_json()
-    done = job(one, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime="2030-01-01T12:00:00Z")
-    got = plan(one, seen(done, pod(one, phase="Succeeded", **ended_container(0, "Completed", record))), NOW)
+    done = job(churn, "Complete", succeeded=1, startTime="2030-01-01T11:30:00Z", completionTime="2030-01-01T12:00:00Z")
+    got = plan(churn, seen(done, pod(churn, phase="Succeeded", **ended_container(0, "Completed", record))), NOW)
     assert got.status["goodput"] == {"productiveSeconds": 1200, "lostSeconds": 600}
     assert got.status["activeSeconds"] == 1800
     assert got.status["logs"]["uri"] == "s3://lake/team-a/trainingjobs/churn/TrainingJob-churn-uid/logs/"
@@ -386,20 +386,20 @@ def test_goodput_is_what_the_time_was_worth():
 def test_all_values_of_the_metrics_are_found_by_the_status():
     """The folder is named beside the last values once a pod says that it stored a file there, and stays named."""
     folder = "s3://lake/team-a/trainingjobs/churn/TrainingJob-churn-uid/metrics/"
-    one = training_job(backoffLimit=1)
-    told = TerminationRecord(metrics={"loss": 0.5}, reason="CommandFailed", series=folder + "p.parquet")
-    broken = pod(one, "churn-0-aaaaa", "Failed", **ended_container(3, message=told.to_json()))
-    first = plan(one, seen(job(one, failed=1, active=1), broken, pod(one, "churn-0-bbbbb")), NOW)
+    churn = training_job(backoffLimit=1)
+    reported = TerminationRecord(metrics={"loss": 0.5}, reason="CommandFailed", series=folder + "p.parquet")
+    broken = pod(churn, "churn-0-aaaaa", "Failed", **ended_container(3, message=reported.to_json()))
+    first = plan(churn, seen(job(churn, failed=1, active=1), broken, pod(churn, "churn-0-bbbbb")), NOW)
     assert first.status["metrics"] == {"latest": {"loss": 0.5}, "uri": folder}
 
     record = TerminationRecord(metrics={"loss": 0.25}).to_json()
-    ended = pod(one, "churn-0-bbbbb", "Succeeded", **ended_container(0, "Completed", record))
-    done = plan(with_status(one, first.status), seen(job(one, "Complete", succeeded=1), broken, ended), NOW)
+    ended = pod(churn, "churn-0-bbbbb", "Succeeded", **ended_container(0, "Completed", record))
+    done = plan(with_status(churn, first.status), seen(job(churn, "Complete", succeeded=1), broken, ended), NOW)
     assert done.status["metrics"] == {"latest": {"loss": 0.25}, "uri": folder}
 
     stray = TerminationRecord(metrics={"loss": 0.5}, series="s3://elsewhere/metrics/p.parquet").to_json()
-    ended = pod(one, phase="Succeeded", **ended_container(0, "Completed", stray))
-    done = plan(one, seen(job(one, "Complete", succeeded=1), ended), NOW)
+    ended = pod(churn, phase="Succeeded", **ended_container(0, "Completed", stray))
+    done = plan(churn, seen(job(churn, "Complete", succeeded=1), ended), NOW)
     assert done.status["metrics"] == {"latest": {"loss": 0.5}}
 
 

@@ -23,11 +23,11 @@ RECORDED = replace(PLATFORM, mlflow_uri=URI)
 RUN, OTHER = "a" * 32, "b" * 32
 
 
-def context(one: Obj, platform=RECORDED) -> tuple[str, TrainingContext]:
+def context(churn: Obj, platform=RECORDED) -> tuple[str, TrainingContext]:
     """The trainer's context, as it is written and as it is read."""
     (text,) = (
         variable["value"]
-        for variable in pod_spec(one, platform)["containers"][0]["env"]
+        for variable in pod_spec(churn, platform)["containers"][0]["env"]
         if variable["name"] == contract.ENV_CONTEXT
     )
     return text, TrainingContext.from_json(text)
@@ -54,8 +54,8 @@ def test_without_mlflow_the_context_has_no_word_of_it():
 def test_the_pod_has_the_namespaces_account_if_it_records():
     """By references to its Secret, which may be missing; what is not recorded by its own pod has none."""
 
-    def account(one: Obj, platform: Platform) -> list[Manifest]:
-        env = pod_spec(one, platform)["containers"][0]["env"]
+    def account(churn: Obj, platform: Platform) -> list[Manifest]:
+        env = pod_spec(churn, platform)["containers"][0]["env"]
         return [variable for variable in env if variable["name"].startswith(contract.MLFLOW_PREFIX + "MLFLOW")]
 
     platform = replace(RECORDED, mlflow_secret="tracking")
@@ -71,12 +71,12 @@ def test_the_pod_has_the_namespaces_account_if_it_records():
 
 def test_a_version_names_the_run_that_records_its_training():
     """It is part of the lineage, if the pod told one."""
-    one = training_job(outputs={"model": {"registerAs": "churn"}})
+    churn = training_job(outputs={"model": {"registerAs": "churn"}})
     record = TerminationRecord(outputs={"model": OutputRecord("s3://lake/m/", "sha256:0", 1)}, mlflow_run=RUN)
 
     def lineage(record: TerminationRecord) -> Manifest:
-        found: Manifest = to_register(one, record, watched())[-1]["spec"]["lineage"]
-        return found
+        results: Manifest = to_register(churn, record, watched())[-1]["spec"]["lineage"]
+        return results
 
     assert lineage(record)["mlflow"] == {"runId": RUN, "uri": f"{URI}/#/runs/{RUN}"}
     assert "mlflow" not in lineage(structs.replace(record, mlflow_run=""))
@@ -109,8 +109,8 @@ def test_a_parameter_arrives_as_it_was_written():
 
 def test_the_status_names_the_run_that_a_pod_has_posted():
     """While it runs, by the pod's own progress."""
-    one = training_job()
-    got = plan(one, watched(job(one, active=1), pod(one), progress=Progress(mlflow_run=RUN)), NOW)
+    churn = training_job()
+    got = plan(churn, watched(job(churn, active=1), pod(churn), progress=Progress(mlflow_run=RUN)), NOW)
 
     assert got.status["mlflow"] == {"runId": RUN, "uri": f"{URI}/#/runs/{RUN}"}
     MlflowStatus.model_validate(got.status["mlflow"])
@@ -118,30 +118,30 @@ def test_the_status_names_the_run_that_a_pod_has_posted():
 
 def test_the_status_names_the_run_of_an_ended_pod():
     """By its last words, also where nobody could post; and it stays when the pod is gone."""
-    one = training_job()
-    told = TerminationRecord(reason="CommandFailed", message="no", mlflow_run=RUN).to_json()
-    ended = pod(one, phase="Failed", **ended_container(3, message=told))
-    got = plan(one, watched(job(one, "Failed", "BackoffLimitExceeded"), ended), NOW)
+    churn = training_job()
+    reported = TerminationRecord(reason="CommandFailed", message="no", mlflow_run=RUN).to_json()
+    ended = pod(churn, phase="Failed", **ended_container(3, message=reported))
+    got = plan(churn, watched(job(churn, "Failed", "BackoffLimitExceeded"), ended), NOW)
     assert got.status["mlflow"]["runId"] == RUN
 
-    later = read({**one.manifest, "status": got.status})
-    assert plan(later, watched(job(one, "Failed", "BackoffLimitExceeded")), NOW).status["mlflow"]["runId"] == RUN
+    later = read({**churn.manifest, "status": got.status})
+    assert plan(later, watched(job(churn, "Failed", "BackoffLimitExceeded")), NOW).status["mlflow"]["runId"] == RUN
 
 
-@pytest.mark.parametrize("told", ["", "../../etc", "a" * 65, "\u0661" * 32, "a b"])
-def test_what_is_no_runs_id_is_not_believed(told):
+@pytest.mark.parametrize("reported", ["", "../../etc", "a" * 65, "\u0661" * 32, "a b"])
+def test_what_is_no_runs_id_is_not_believed(reported):
     """The command can post too: only what can be an id gets into the status."""
-    one = training_job()
-    got = plan(one, watched(job(one, active=1), pod(one), progress=Progress(mlflow_run=told)), NOW)
+    churn = training_job()
+    got = plan(churn, watched(job(churn, active=1), pod(churn), progress=Progress(mlflow_run=reported)), NOW)
 
     assert "mlflow" not in got.status
 
 
 def test_a_run_is_named_only_where_the_platform_has_mlflow():
     """Without a tracking server there is nothing that it could be a run of."""
-    one = training_job()
+    churn = training_job()
     posted = Progress(mlflow_run=RUN)
-    got = plan(one, replace(watched(job(one, active=1), pod(one), progress=posted), platform=PLATFORM), NOW)
+    got = plan(churn, replace(watched(job(churn, active=1), pod(churn), progress=posted), platform=PLATFORM), NOW)
 
     assert "mlflow" not in got.status
 

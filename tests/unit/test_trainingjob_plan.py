@@ -114,10 +114,10 @@ def test_a_reference_in_another_spelling_is_refused_before_the_job_begins():
         ("$(output.model)", "$(outputs.model)"),
         ("$(parameter.lr)", "$(params.lr)"),
     ):
-        one = training_job(command=["train", text])
+        churn = training_job(command=["train", text])
         with pytest.raises(InvalidSpec, match=re.escape(f"; apply it again under another name, with {meant}")):
-            plan(one, seen(), NOW)
-        assert plan(one, seen(job(one)), NOW).status["state"] != "Failed"
+            plan(churn, seen(), NOW)
+        assert plan(churn, seen(job(churn)), NOW).status["state"] != "Failed"
     right = [
         'python -c "print($(params.lr))"',
         '{"lr": $(params.lr)}',
@@ -148,8 +148,8 @@ def test_no_variable_of_the_author_gets_into_the_task():
 
 def test_a_running_pod_makes_the_job_running():
     """While its pod runs the job is Running, with the start time, the pod's name and the source's digest."""
-    one = training_job(source={"inline": {"a.py": ""}})
-    got = plan(one, seen(job(one, active=1), pod(one)), NOW)
+    churn = training_job(source={"inline": {"a.py": ""}})
+    got = plan(churn, seen(job(churn, active=1), pod(churn)), NOW)
 
     assert got.status["state"] == "Running"
     assert got.status["startTime"] == "2030-01-01T11:30:05Z"
@@ -160,9 +160,9 @@ def test_a_running_pod_makes_the_job_running():
 
 def test_a_pass_over_an_unchanged_job_asks_for_no_change_of_it():
     """A live Job is left as it was made, even by an older operator with another trainer image."""
-    one = training_job()
+    churn = training_job()
     newer = replace(PLATFORM, trainer_image="ultramarine/trainer:2")
-    got = plan(one, replace(seen(job(one, active=1), pod(one)), platform=newer), NOW)
+    got = plan(churn, replace(seen(job(churn, active=1), pod(churn)), platform=newer), NOW)
 
     assert got.apply == ()
 
@@ -170,17 +170,17 @@ def test_a_pass_over_an_unchanged_job_asks_for_no_change_of_it():
 def test_suspending_changes_nothing_but_suspend():
     """spec.suspend is handed to the Job, whose template stays as it was."""
     before = job(training_job(), active=1)
-    one = training_job(suspend=True)
-    got = plan(one, seen(before), NOW)
+    churn = training_job(suspend=True)
+    got = plan(churn, seen(before), NOW)
 
-    (wanted,) = got.apply
-    assert wanted["spec"]["suspend"] is True
-    assert wanted["spec"]["template"] == before["spec"]["template"]
+    (expected,) = got.apply
+    assert expected["spec"]["suspend"] is True
+    assert expected["spec"]["template"] == before["spec"]["template"]
     assert got.status["state"] == "Suspended"
 
 
 @pytest.mark.parametrize(
-    ("told", "reason", "words"),
+    ("reported", "reason", "words"),
     [
         (
             {
@@ -226,10 +226,10 @@ def test_suspending_changes_nothing_but_suspend():
         ),
     ],
 )
-def test_a_pod_that_cannot_start_is_explained(told, reason, words):
+def test_a_pod_that_cannot_start_is_explained(reported, reason, words):
     """A pod that waits for a person says for what, in the job's own condition and in an event."""
-    one = training_job()
-    got = plan(one, seen(job(one, active=1), pod(one, phase="Pending", **told)), NOW)
+    churn = training_job()
+    got = plan(churn, seen(job(churn, active=1), pod(churn, phase="Pending", **reported)), NOW)
 
     assert got.status["state"] == "Pending"
     assert condition(got, "Running")["reason"] == reason
@@ -239,9 +239,9 @@ def test_a_pod_that_cannot_start_is_explained(told, reason, words):
 
 def test_success_without_models_is_success_at_once():
     """A job whose pod succeeded is Succeeded with its outputs, metrics and duration."""
-    one = training_job(outputs={"report": {}})
-    done = job(one, "Complete", succeeded=1, completionTime="2030-01-01T11:31:15Z")
-    got = plan(one, seen(done, succeeded_pod(one, report=model_output())), NOW)
+    churn = training_job(outputs={"report": {}})
+    done = job(churn, "Complete", succeeded=1, completionTime="2030-01-01T11:31:15Z")
+    got = plan(churn, seen(done, succeeded_pod(churn, report=model_output())), NOW)
 
     assert got.status["state"] == "Succeeded"
     assert got.status["outputs"]["report"]["uri"] == "s3://lake/out/model/aaaa/"
@@ -252,9 +252,9 @@ def test_success_without_models_is_success_at_once():
 
 def finished(*related, **status):
     """A job that has trained a model for the Model churn, with those related objects."""
-    one = training_job(outputs={"model": {"registerAs": "churn"}})
-    done = job(one, "Complete", succeeded=1)
-    return one, seen(done, succeeded_pod(one, model=model_output()), related=related)
+    churn = training_job(outputs={"model": {"registerAs": "churn"}})
+    done = job(churn, "Complete", succeeded=1)
+    return churn, seen(done, succeeded_pod(churn, model=model_output()), related=related)
 
 
 def test_the_first_model_is_version_one():
@@ -268,9 +268,9 @@ def test_the_first_model_is_version_one():
 
 def test_the_next_version_is_one_above_the_highest_ever():
     """A number is not given twice, even when the version that had it was deleted."""
-    known = model()
-    known["status"] = {"latestVersion": "7"}
-    got = plan(*finished(known, version(5)), NOW)
+    former = model()
+    former["status"] = {"latestVersion": "7"}
+    got = plan(*finished(former, version(5)), NOW)
 
     assert kinds_of(got.create) == ["ModelVersion/churn-8"]
 
@@ -278,14 +278,14 @@ def test_the_next_version_is_one_above_the_highest_ever():
 @pytest.mark.parametrize(("format", "asks"), [("sklearn", True), ("onnx", False)])
 def test_an_outputs_wish_to_be_compiled_goes_to_its_version(format, asks):
     """The ModelVersion asks for what the output does, but for a model that is ONNX already."""
-    wanted = {"to": "onnx", "onFailure": "Fail", "parity": {"rtol": 0.001}}
-    one = training_job(outputs={"model": {"registerAs": "churn", "compile": wanted}})
-    pod = succeeded_pod(one, model=structs.replace(model_output(), format=format))
-    made = plan(one, seen(job(one, "Complete", succeeded=1), pod), NOW).create[-1]
+    expected = {"to": "onnx", "onFailure": "Fail", "parity": {"rtol": 0.001}}
+    churn = training_job(outputs={"model": {"registerAs": "churn", "compile": expected}})
+    pod = succeeded_pod(churn, model=structs.replace(model_output(), format=format))
+    made = plan(churn, seen(job(churn, "Complete", succeeded=1), pod), NOW).create[-1]
 
     assert ("compile" in made["spec"]) == asks
     if asks:
-        assert made["spec"]["compile"] == {**wanted, "parity": {"rtol": 0.001, "labelAgreement": 1.0}}
+        assert made["spec"]["compile"] == {**expected, "parity": {"rtol": 0.001, "labelAgreement": 1.0}}
 
 
 def test_a_registered_output_is_not_registered_again():
@@ -300,30 +300,30 @@ def test_a_registered_output_is_not_registered_again():
 
 def test_the_result_is_read_from_the_storage_when_the_pod_is_gone():
     """A succeeded job whose pod was deleted asks the storage, and goes on with what it says."""
-    one = training_job(outputs={"report": {}})
-    done = job(one, "Complete", succeeded=1)
-    (question,) = questions(one, seen(done))
-    assert question == ReadText(output_prefix(one, PLATFORM) + "result.json")
+    churn = training_job(outputs={"report": {}})
+    done = job(churn, "Complete", succeeded=1)
+    (question,) = questions(churn, seen(done))
+    assert question == ReadText(output_prefix(churn, PLATFORM) + "result.json")
 
     record = TerminationRecord(outputs={"report": model_output()})
-    got = plan(one, seen(done, answers={question: record.to_json()}), NOW)
+    got = plan(churn, seen(done, answers={question: record.to_json()}), NOW)
     assert got.status["state"] == "Succeeded"
 
     unread = structs.replace(record, unread='"f1: 0.5" is not read as a metric: print f1=0.5')
-    got = plan(one, seen(done, answers={question: unread.to_json()}), NOW)
-    said = 'uploaded report; status.metrics is empty: "f1: 0.5" is not read as a metric: print f1=0.5'
-    assert condition(got, "Succeeded")["message"] == said
+    got = plan(churn, seen(done, answers={question: unread.to_json()}), NOW)
+    wording = 'uploaded report; status.metrics is empty: "f1: 0.5" is not read as a metric: print f1=0.5'
+    assert condition(got, "Succeeded")["message"] == wording
 
-    got = plan(one, seen(done, answers={question: StorageError("away", transient=True)}), NOW)
+    got = plan(churn, seen(done, answers={question: StorageError("away", transient=True)}), NOW)
     assert condition(got, "Running")["reason"] == "ReadingResult"
     assert got.after is not None
 
-    got = plan(one, seen(done, answers={question: StorageError("not there", "ObjectNotFound")}), NOW)
+    got = plan(churn, seen(done, answers={question: StorageError("not there", "ObjectNotFound")}), NOW)
     assert got.status["failure"]["reason"] == "ResultLost"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "wording",
     [
         '{"outputs": {}, "reason": "", "metrics": {"accuracy": "high"}}',
         '{"outputs": {}, "reason": "", "metrics": {"accuracy": NaN}}',
@@ -335,29 +335,29 @@ def test_the_result_is_read_from_the_storage_when_the_pod_is_gone():
         '{"outputs": ' + "[" * 2000 + "]" * 2000 + "}",
     ],
 )
-def test_last_words_of_another_shape_are_no_record(said):
+def test_last_words_of_another_shape_are_no_record(wording):
     """A command can write its pod's last words itself: what is not a record of ours in every field counts for none."""
-    one = training_job()
-    succeeded = pod(one, phase="Succeeded", **ended_container(0, "Completed", said))
-    got = plan(one, seen(job(one, "Complete", succeeded=1), succeeded), NOW)
+    churn = training_job()
+    succeeded = pod(churn, phase="Succeeded", **ended_container(0, "Completed", wording))
+    got = plan(churn, seen(job(churn, "Complete", succeeded=1), succeeded), NOW)
     assert condition(got, "Running")["reason"] == "ReadingResult"
 
-    failed = pod(one, phase="Failed", **ended_container(1, "Error", said))
-    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), failed), NOW)
-    assert got.status["failure"]["tail"] == said[:8192]
+    failed = pod(churn, phase="Failed", **ended_container(1, "Error", wording))
+    got = plan(churn, seen(job(churn, "Failed", "BackoffLimitExceeded", failed=1), failed), NOW)
+    assert got.status["failure"]["tail"] == wording[:8192]
 
 
 def failed_pod(owner, name, code, **record):
     """A failed pod with the trainer's own verdict."""
-    told = TerminationRecord(**record).to_json()
-    return pod(owner, name, "Failed", **ended_container(code, message=told))
+    reported = TerminationRecord(**record).to_json()
+    return pod(owner, name, "Failed", **ended_container(code, message=reported))
 
 
 def test_a_failed_attempt_with_retries_left_goes_on():
     """Between two attempts the job says what happened, and is not failed."""
-    one = training_job(backoffLimit=1)
-    broken = failed_pod(one, "churn-0-aaaaa", 3, reason="CommandFailed", message="command exited with code 3")
-    got = plan(one, seen(job(one, failed=1), broken), NOW)
+    churn = training_job(backoffLimit=1)
+    broken = failed_pod(churn, "churn-0-aaaaa", 3, reason="CommandFailed", message="command exited with code 3")
+    got = plan(churn, seen(job(churn, failed=1), broken), NOW)
 
     assert got.status["state"] == "Pending"
     assert condition(got, "Running")["reason"] == "Retrying"
@@ -378,8 +378,8 @@ def test_a_failed_attempt_with_retries_left_goes_on():
 )
 def test_the_last_attempt_promises_no_other(spec, code, reason):
     """A failure that ends the Job by rule or count is reported as last, also before the Job reports it."""
-    one = training_job(**spec)
-    got = plan(one, seen(job(one), failed_pod(one, "churn-0-aaaaa", code, reason=reason, message="because")), NOW)
+    churn = training_job(**spec)
+    got = plan(churn, seen(job(churn), failed_pod(churn, "churn-0-aaaaa", code, reason=reason, message="because")), NOW)
 
     assert condition(got, "Running")["reason"] == "Finishing"
     assert condition(got, "Running")["message"].startswith("attempt 1 failed: because")
@@ -389,19 +389,19 @@ def test_the_last_attempt_promises_no_other(spec, code, reason):
 
 def test_an_eviction_is_no_last_attempt():
     """It does not count, however few retries there are."""
-    one = training_job(backoffLimit=0)
-    evicted = pod(one, phase="Failed", reason="Evicted", message="the node was low on memory")
+    churn = training_job(backoffLimit=0)
+    evicted = pod(churn, phase="Failed", reason="Evicted", message="the node was low on memory")
     evicted["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True"}]
-    got = plan(one, seen(job(one), evicted), NOW)
+    got = plan(churn, seen(job(churn), evicted), NOW)
 
     assert condition(got, "Running")["message"].endswith("another attempt follows")
 
 
-def two_failures(one: Obj[Any], node: str = "0") -> tuple[Manifest, Manifest]:
+def two_failures(churn: Obj[Any], node: str = "0") -> tuple[Manifest, Manifest]:
     """A pod that failed, and one that failed after it."""
     words = {"reason": "CommandFailed", "message": "exited with code 3", "tail": "KeyError: 'x'"}
-    first = failed_pod(one, "churn-0-aaaaa", 3, **words)
-    second = failed_pod(one, f"churn-{node}-bbbbb", 4, **words | {"message": "exited with code 4", "tail": "no more"})
+    first = failed_pod(churn, "churn-0-aaaaa", 3, **words)
+    second = failed_pod(churn, f"churn-{node}-bbbbb", 4, **words | {"message": "exited with code 4", "tail": "no more"})
     second["metadata"]["labels"][pods.INDEX] = node
     second["metadata"]["creationTimestamp"] = "2030-01-01T11:40:00Z"
     return first, second
@@ -409,35 +409,35 @@ def two_failures(one: Obj[Any], node: str = "0") -> tuple[Manifest, Manifest]:
 
 def test_the_words_of_the_cause_are_the_message_and_have_a_remedy():
     """The trainer knows the cause behind a stack that fills the tail; the hint says what the platform can do."""
-    one = training_job(backoffLimit=0)
+    churn = training_job(backoffLimit=0)
     words = {"reason": "CommandFailed", "message": "command exited with code 1", "tail": "  [bt] (8) a.so [0x7f]"}
-    broken = failed_pod(one, "churn-0-aaaaa", 1, **words, words="URLError: <urlopen error timed out>")
-    failure = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), broken), NOW).status["failure"]
+    broken = failed_pod(churn, "churn-0-aaaaa", 1, **words, words="URLError: <urlopen error timed out>")
+    failure = plan(churn, seen(job(churn, "Failed", "BackoffLimitExceeded", failed=1), broken), NOW).status["failure"]
 
     assert failure["message"] == "command exited with code 1: URLError: <urlopen error timed out>"
     assert failure["hint"].startswith("training pods reach the object storage alone, unless the chart's")
     assert "kubectl -n team-a logs" in failure["hint"]
 
 
-@pytest.mark.parametrize(("nodes", "told"), [(1, 1), (2, 0)])
-def test_a_failed_job_tells_what_ended_it(nodes, told):
+@pytest.mark.parametrize(("nodes", "reported"), [(1, 1), (2, 0)])
+def test_a_failed_job_tells_what_ended_it(nodes, reported):
     """The verdict is that of the last attempt; of several nodes that of the first, for others fail for its sake."""
-    one = training_job(backoffLimit=1, nodes=nodes, framework="none")
-    both = two_failures(one, str(nodes - 1))
-    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=2), *both), NOW)
+    churn = training_job(backoffLimit=1, nodes=nodes, framework="none")
+    both = two_failures(churn, str(nodes - 1))
+    got = plan(churn, seen(job(churn, "Failed", "BackoffLimitExceeded", failed=2), *both), NOW)
 
     assert condition(got, "Failed")["reason"] == got.status["failure"]["reason"]
-    assert got.status["failure"]["pod"] == got.status["pod"] == both[told]["metadata"]["name"]
-    assert got.status["failure"]["exitCode"] == 3 + told
-    assert got.status["failure"]["tail"] == ("KeyError: 'x'", "no more")[told]
+    assert got.status["failure"]["pod"] == got.status["pod"] == both[reported]["metadata"]["name"]
+    assert got.status["failure"]["exitCode"] == 3 + reported
+    assert got.status["failure"]["tail"] == ("KeyError: 'x'", "no more")[reported]
 
 
 @pytest.mark.parametrize("ended", ["BackoffLimitExceeded", "PodFailurePolicy"])
 def test_the_condition_and_the_failure_have_one_reason(ended):
     """Both say what happened to the command, and not which rule of the Job counted it."""
-    one = training_job(backoffLimit=0)
-    killed = pod(one, phase="Failed", **ended_container(137, "OOMKilled"))
-    got = plan(one, seen(job(one, "Failed", ended, failed=1), killed), NOW)
+    churn = training_job(backoffLimit=0)
+    killed = pod(churn, phase="Failed", **ended_container(137, "OOMKilled"))
+    got = plan(churn, seen(job(churn, "Failed", ended, failed=1), killed), NOW)
     assert condition(got, "Failed")["reason"] == condition(got, "Succeeded")["reason"] == "OOMKilled"
     assert got.status["failure"]["reason"] == "OOMKilled"
     assert [event.reason for event in got.events] == ["OOMKilled"]
@@ -445,22 +445,22 @@ def test_the_condition_and_the_failure_have_one_reason(ended):
 
 def test_a_reason_that_is_too_long_is_cut_alike():
     """A command can write its pod's last words itself, and the API server refuses a longer reason."""
-    one = training_job()
-    failed = failed_pod(one, "churn-0-aaaaa", 1, reason="R" * 3000, message="no")
-    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), failed), NOW)
+    churn = training_job()
+    failed = failed_pod(churn, "churn-0-aaaaa", 1, reason="R" * 3000, message="no")
+    got = plan(churn, seen(job(churn, "Failed", "BackoffLimitExceeded", failed=1), failed), NOW)
     assert condition(got, "Failed")["reason"] == got.status["failure"]["reason"] == "R" * 256
 
 
 def test_while_it_is_tried_again_the_last_failure_is_told():
     """Its last lines are in the status before the next attempt, and while that runs; a success takes them away."""
-    one = training_job()
-    first, second = two_failures(one)
+    churn = training_job()
+    first, second = two_failures(churn)
     for number, there in enumerate(((first,), (first, second))):
-        got = plan(one, seen(job(one, failed=number + 1), *there), NOW)
+        got = plan(churn, seen(job(churn, failed=number + 1), *there), NOW)
         assert condition(got, "Running")["reason"] == "Retrying"
         assert got.status["failure"]["tail"] == ("KeyError: 'x'", "no more")[number]
-    starting = plan(one, seen(job(one, active=1, failed=1), first, pod(one, "churn-0-ccccc")), NOW)
-    running = plan(one, seen(job(one, active=1, failed=1), first, pod(one, "churn-0-ccccc", "Running")), NOW)
+    starting = plan(churn, seen(job(churn, active=1, failed=1), first, pod(churn, "churn-0-ccccc")), NOW)
+    running = plan(churn, seen(job(churn, active=1, failed=1), first, pod(churn, "churn-0-ccccc", "Running")), NOW)
     assert starting.status["failure"] == running.status["failure"]
     assert running.status["failure"]["pod"] == "churn-0-aaaaa"
 
@@ -471,12 +471,12 @@ def test_while_it_is_tried_again_the_last_failure_is_told():
 
 def test_the_same_failure_twice_is_the_reason():
     """The message explains that more attempts were pointless, shows the line, and names the way to allow more."""
-    one = training_job()
-    first = failed_pod(one, "churn-0-aaaaa", 1, reason="CommandFailed", message="exited with code 1")
+    churn = training_job()
+    first = failed_pod(churn, "churn-0-aaaaa", 1, reason="CommandFailed", message="exited with code 1")
     words = "two attempts in a row failed at once and alike, with exit code 1: KeyError: 'x'"
-    second = failed_pod(one, "churn-0-bbbbb", 203, reason="SameFailureTwice", message=words, exit_code=1)
+    second = failed_pod(churn, "churn-0-bbbbb", 203, reason="SameFailureTwice", message=words, exit_code=1)
     second["metadata"]["creationTimestamp"] = "2030-01-01T11:40:00Z"
-    got = plan(one, seen(job(one, "Failed", "PodFailurePolicy", failed=2), first, second), NOW)
+    got = plan(churn, seen(job(churn, "Failed", "PodFailurePolicy", failed=2), first, second), NOW)
 
     assert condition(got, "Failed")["reason"] == got.status["failure"]["reason"] == "SameFailureTwice"
     assert condition(got, "Failed")["message"].startswith(words)
@@ -496,33 +496,37 @@ def test_the_trainer_knows_which_exit_codes_are_worth_more_attempts():
         ([], (1,)),
         ([{"action": "Ignore", "onExitCodes": {"operator": "NotIn", "values": [2, 7]}}], 253),
     ):
-        one = training_job(podFailurePolicy={"rules": [*policy, *more]})
-        told = context(one, PLATFORM).worth_retrying
-        assert told == codes if isinstance(codes, tuple) else (len(told), 2 in told, 7 in told) == (codes, False, False)
+        churn = training_job(podFailurePolicy={"rules": [*policy, *more]})
+        retried = context(churn, PLATFORM).worth_retrying
+        assert (
+            retried == codes
+            if isinstance(codes, tuple)
+            else (len(retried), 2 in retried, 7 in retried) == (codes, False, False)
+        )
 
 
 def test_the_log_of_what_failed_is_named_by_a_command_that_finds_it():
     """A Job's pod stays as it ended; a container that starts anew in its pod has the log of the one before."""
-    one = training_job(backoffLimit=0)
-    broken = failed_pod(one, "churn-0-aaaaa", 3, reason="CommandFailed", message="exited with code 3")
-    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), broken), NOW)
+    churn = training_job(backoffLimit=0)
+    broken = failed_pod(churn, "churn-0-aaaaa", 3, reason="CommandFailed", message="exited with code 3")
+    got = plan(churn, seen(job(churn, "Failed", "BackoffLimitExceeded", failed=1), broken), NOW)
     assert got.status["failure"]["hint"] == (
         "read its last lines in status.failure.tail, or the whole with kubectl -n team-a logs churn-0-aaaaa -c trainer"
     )
 
-    server = pod(one, "churn-blue-abcde", "Running", **ended_container(1, name="server"))
+    server = pod(churn, "churn-blue-abcde", "Running", **ended_container(1, name="server"))
     server["spec"]["restartPolicy"] = "Always"
-    said = pods.crashing(server)
-    assert said
-    assert said.hint == "see kubectl -n team-a logs churn-blue-abcde -c server --previous"
+    wording = pods.crashing(server)
+    assert wording
+    assert wording.hint == "see kubectl -n team-a logs churn-blue-abcde -c server --previous"
 
 
 def test_out_of_memory_says_the_limit():
     """The kubelet's OOMKilled wins over what the container could still say."""
-    one = training_job()
-    killed = pod(one, phase="Failed", **ended_container(137, "OOMKilled"))
+    churn = training_job()
+    killed = pod(churn, phase="Failed", **ended_container(137, "OOMKilled"))
     killed["spec"]["containers"] = [{"name": "trainer", "resources": {"limits": {"memory": "64Mi"}}}]
-    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), killed), NOW)
+    got = plan(churn, seen(job(churn, "Failed", "BackoffLimitExceeded", failed=1), killed), NOW)
 
     assert got.status["failure"]["reason"] == "OOMKilled"
     assert "64Mi" in got.status["failure"]["message"]
@@ -531,8 +535,8 @@ def test_out_of_memory_says_the_limit():
 
 def test_the_deadline_is_its_own_reason():
     """A job that runs into activeDeadlineSeconds says so, though its pod is gone."""
-    one = training_job(activeDeadlineSeconds=5)
-    got = plan(one, seen(job(one, "Failed", "DeadlineExceeded")), NOW)
+    churn = training_job(activeDeadlineSeconds=5)
+    got = plan(churn, seen(job(churn, "Failed", "DeadlineExceeded")), NOW)
 
     assert got.status["failure"]["reason"] == "DeadlineExceeded"
     assert "activeDeadlineSeconds=5" in got.status["failure"]["message"]
@@ -565,10 +569,10 @@ def test_time_to_live_deletes_the_very_object_that_was_seen():
 
 def test_children_of_an_earlier_job_of_this_name_are_not_ours():
     """A Job whose owner has another uid says nothing about this TrainingJob."""
-    one = training_job()
-    stale = job(one, "Complete", succeeded=1)
+    churn = training_job()
+    stale = job(churn, "Complete", succeeded=1)
     stale["metadata"]["ownerReferences"][0]["uid"] = "an older uid"
-    got = plan(one, seen(stale), NOW)
+    got = plan(churn, seen(stale), NOW)
 
     assert got.status["state"] == "Pending"
     assert kinds_of(got.apply) == ["Job/churn"]
@@ -582,9 +586,9 @@ def test_children_of_an_earlier_job_of_this_name_are_not_ours():
 )
 def test_words_without_end_still_fit_the_status():
     """A verdict or a metric's name that is too long is cut: the API server would refuse the whole status."""
-    one = training_job()
-    broken = failed_pod(one, "churn-0-aaaaa", 3, reason="CommandFailed", message="x" * 3900, tail="y" * 400)
-    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), broken), NOW)
+    churn = training_job()
+    broken = failed_pod(churn, "churn-0-aaaaa", 3, reason="CommandFailed", message="x" * 3900, tail="y" * 400)
+    got = plan(churn, seen(job(churn, "Failed", "BackoffLimitExceeded", failed=1), broken), NOW)
     assert len(got.status["failure"]["message"]) <= 4096
     assert len(condition(got, "Failed")["message"]) <= 2000
     assert score({"a" * 60: 1.0, "b": 2.0}) == "a" * 60 + "=1"
@@ -593,45 +597,45 @@ def test_words_without_end_still_fit_the_status():
 
 def test_an_eviction_is_not_the_cause():
     """A pod that Kubernetes took away does not hide the failure of the command that came after."""
-    one = training_job()
-    evicted = pod(one, "churn-0-aaaaa", "Failed", reason="Evicted")
+    churn = training_job()
+    evicted = pod(churn, "churn-0-aaaaa", "Failed", reason="Evicted")
     evicted["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True"}]
-    broken = failed_pod(one, "churn-0-bbbbb", 3, reason="CommandFailed", message="exited with code 3")
-    got = plan(one, seen(job(one, "Failed", "BackoffLimitExceeded", failed=1), evicted, broken), NOW)
+    broken = failed_pod(churn, "churn-0-bbbbb", 3, reason="CommandFailed", message="exited with code 3")
+    got = plan(churn, seen(job(churn, "Failed", "BackoffLimitExceeded", failed=1), evicted, broken), NOW)
     assert got.status["failure"]["pod"] == "churn-0-bbbbb"
 
 
 def test_the_last_words_of_a_pod_are_waited_for():
     """A Job that has just failed while its pod still seems to run is not judged yet, but is a little later."""
-    one = training_job()
-    failed = job(one, "Failed", "BackoffLimitExceeded", failed=1)
+    churn = training_job()
+    failed = job(churn, "Failed", "BackoffLimitExceeded", failed=1)
     failed["status"]["conditions"][0]["lastTransitionTime"] = "2030-01-01T11:59:59Z"
-    early = plan(one, seen(failed, pod(one)), NOW)
+    early = plan(churn, seen(failed, pod(churn)), NOW)
     assert condition(early, "Failed") == {}
     assert early.after is not None
 
-    late = plan(one, seen(failed, pod(one)), NOW + timedelta(minutes=1))
+    late = plan(churn, seen(failed, pod(churn)), NOW + timedelta(minutes=1))
     assert condition(late, "Failed")["status"] == "True"
 
 
 def test_a_job_cleaned_away_when_it_was_done_is_not_run_again():
     """Its Job deleted before the operator saw the end: the storage's record says that it is done."""
-    one = training_job({"startTime": "2030-01-01T11:30:05Z"}, outputs={"report": {}})
-    (question,) = questions(one, seen())
+    churn = training_job({"startTime": "2030-01-01T11:30:05Z"}, outputs={"report": {}})
+    (question,) = questions(churn, seen())
     record = TerminationRecord(outputs={"report": model_output()})
-    got = plan(one, seen(answers={question: record.to_json()}), NOW)
+    got = plan(churn, seen(answers={question: record.to_json()}), NOW)
     assert got.status["state"] == "Succeeded"
 
-    lost = plan(one, seen(answers={question: StorageError("not there", "ObjectNotFound")}), NOW)
+    lost = plan(churn, seen(answers={question: StorageError("not there", "ObjectNotFound")}), NOW)
     assert kinds_of(lost.apply) == ["Job/churn"]
 
 
 @pytest.mark.parametrize("reason", ["Unreachable", "Unavailable", "AccessDenied", "BucketNotFound"])
 def test_a_lost_job_is_not_trained_again_while_the_storage_cannot_be_asked(reason):
     """Its Job is gone, and whether it was done only the storage knows: that is waited for, and said."""
-    one = training_job(status={"startTime": "2030-01-01T11:30:00Z"})
-    (question,) = questions(one, seen())
-    got = plan(one, seen(answers={question: StorageError("no answer", reason)}), NOW)
+    churn = training_job(status={"startTime": "2030-01-01T11:30:00Z"})
+    (question,) = questions(churn, seen())
+    got = plan(churn, seen(answers={question: StorageError("no answer", reason)}), NOW)
 
     assert got.apply == ()
     assert got.after == timedelta(seconds=15)
@@ -649,8 +653,8 @@ def test_a_lost_job_is_not_trained_again_while_the_storage_cannot_be_asked(reaso
 )
 def test_a_job_that_gets_no_pod_says_so(counts, reason):
     """A quota refuses pods by Events only: half a minute after its controller has begun, the job says where to look."""
-    one = training_job()
-    got = plan(one, seen(job(one, **counts)), NOW)
+    churn = training_job()
+    got = plan(churn, seen(job(churn, **counts)), NOW)
 
     assert condition(got, "Running")["reason"] == reason
     if reason == "NoPod":
@@ -659,22 +663,22 @@ def test_a_job_that_gets_no_pod_says_so(counts, reason):
 
 def test_the_time_between_two_attempts_is_no_refusal():
     """Kubernetes waits before the next pod, ten minutes at most: that is said, and is not what a deadline is for."""
-    one = training_job(pendingDeadlineSeconds=60)
+    churn = training_job(pendingDeadlineSeconds=60)
     since = {"startTime": "2030-01-01T11:50:30Z", "failed": 2}
-    got = plan(one, seen(job(one, **since)), NOW)
+    got = plan(churn, seen(job(churn, **since)), NOW)
     assert (got.status["state"], condition(got, "Running")["reason"]) == ("Pending", "Retrying")
     assert "2 pods of Job churn failed or went, and Kubernetes waits" in condition(got, "Running")["message"]
     assert got.after == timedelta(seconds=90)
 
-    late = plan(one, seen(job(one, **since)), NOW + timedelta(seconds=90))
+    late = plan(churn, seen(job(churn, **since)), NOW + timedelta(seconds=90))
     assert condition(late, "Failed")["reason"] == "NoPod"
 
 
 def test_a_pod_that_ran_until_now_is_missed_from_now_on():
     """Since when a Job has no pod is not when it began."""
     ran = {"conditions": [{"type": "Running", "status": "True", "lastTransitionTime": "2030-01-01T11:00:00Z"}]}
-    one = training_job(ran, pendingDeadlineSeconds=60)
-    got = plan(one, seen(job(one, startTime="2030-01-01T11:00:00Z")), NOW)
+    churn = training_job(ran, pendingDeadlineSeconds=60)
+    got = plan(churn, seen(job(churn, startTime="2030-01-01T11:00:00Z")), NOW)
 
     assert condition(got, "Running")["reason"] == "PodStarting"
     assert got.after == timedelta(seconds=30)
@@ -682,11 +686,11 @@ def test_a_pod_that_ran_until_now_is_missed_from_now_on():
 
 def test_a_job_gets_its_labels_back_and_keeps_its_pods():
     """A Job whose label somebody changed is labelled anew, with the template that it has, even an older one."""
-    one = training_job()
-    live = job(one)
+    churn = training_job()
+    live = job(churn)
     live["spec"]["template"]["spec"]["containers"][0]["image"] = "ultramarine/trainer:0"
     live["metadata"]["labels"]["ultramarine.dev/name"] = "other"
-    (again,) = plan(one, seen(live), NOW).apply
+    (again,) = plan(churn, seen(live), NOW).apply
 
     assert again["metadata"]["labels"]["ultramarine.dev/name"] == "churn"
     assert again["spec"]["template"] == live["spec"]["template"]

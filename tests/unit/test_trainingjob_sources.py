@@ -41,10 +41,10 @@ LIMITS = {"limits": {"memory": "1Gi", "nvidia.com/gpu": 2}}
 def private(kind):
     """The pod of a TrainingJob, or of a sweep's worker, whose code is in a private repository."""
     if kind == "TrainingJob":
-        one = training_job(source=PRIVATE, resources=LIMITS)
-        return plan(one, seen(), NOW).apply[-1]["spec"]["template"]["spec"]
-    one = sweep(trialTemplate={"spec": {"command": ["train"], "source": PRIVATE, "resources": LIMITS}})
-    return workers_job(one, PLATFORM, ["lr"], 1)["spec"]["template"]["spec"]
+        churn = training_job(source=PRIVATE, resources=LIMITS)
+        return plan(churn, seen(), NOW).apply[-1]["spec"]["template"]["spec"]
+    churn = sweep(trialTemplate={"spec": {"command": ["train"], "source": PRIVATE, "resources": LIMITS}})
+    return workers_job(churn, PLATFORM, ["lr"], 1)["spec"]["template"]["spec"]
 
 
 @pytest.mark.attack(
@@ -76,16 +76,16 @@ def test_credentials_are_mounted_where_the_source_is_fetched_and_nowhere_else(ki
 
 def test_a_source_that_is_open_to_all_needs_no_container_of_its_own():
     """A public repository is fetched where the command runs, without the second that another container takes."""
-    one = training_job(source={"git": {"url": "https://example.com/churn.git"}})
-    assert "initContainers" not in plan(one, seen(), NOW).apply[-1]["spec"]["template"]["spec"]
+    churn = training_job(source={"git": {"url": "https://example.com/churn.git"}})
+    assert "initContainers" not in plan(churn, seen(), NOW).apply[-1]["spec"]["template"]["spec"]
 
 
 def test_a_fetch_that_is_killed_for_its_memory_is_told_with_its_limit():
     """The verdict is about the container that failed, although the command's never began."""
-    one = training_job(source=PRIVATE, resources={"limits": {"memory": "64Mi"}})
-    spec = plan(one, seen(), NOW).apply[-1]["spec"]["template"]["spec"]
+    churn = training_job(source=PRIVATE, resources={"limits": {"memory": "64Mi"}})
+    spec = plan(churn, seen(), NOW).apply[-1]["spec"]["template"]["spec"]
     killed = {"name": "source", "state": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}}
-    dead = pod(one, phase="Failed", initContainerStatuses=[killed])
+    dead = pod(churn, phase="Failed", initContainerStatuses=[killed])
     verdict = assess({**dead, "spec": spec}, killed)
 
     assert verdict.message.endswith("used more memory than its limit of 64Mi")
@@ -93,10 +93,10 @@ def test_a_fetch_that_is_killed_for_its_memory_is_told_with_its_limit():
 
 def test_what_the_trainer_says_of_its_source_is_kept():
     """Commit and digest of the code that ran are in the provenance of the finished job."""
-    one = training_job(source={"git": {"url": "https://example.com/churn.git"}})
+    churn = training_job(source={"git": {"url": "https://example.com/churn.git"}})
     record = TerminationRecord(source=SourceRecord(DIGEST, "3fa9" * 10))
-    done = pod(one, phase="Succeeded", **ended_container(0, "Completed", record.to_json()))
-    got = plan(one, seen(job(one, "Complete"), done), NOW)
+    done = pod(churn, phase="Succeeded", **ended_container(0, "Completed", record.to_json()))
+    got = plan(churn, seen(job(churn, "Complete"), done), NOW)
 
     assert got.status["provenance"] == {"imageDigest": "sha256:feed", "sourceDigest": DIGEST, "gitCommit": "3fa9" * 10}
 

@@ -50,12 +50,12 @@ def pod(began=None, ended=None, *, requests=HALF, record=None, leaves=None, wait
     }
 
 
-def used(known, *pods, now, over=False):
-    return usage.advanced(known, [share for each in pods if (share := usage.share(each))], at(now), over=over)
+def used(former, *pods, now, over=False):
+    return usage.advanced(former, [share for item in pods if (share := usage.share(item))], at(now), over=over)
 
 
-def amounts(found):
-    return tuple(found[field] for field in usage.FIELDS)
+def amounts(results):
+    return tuple(results[field] for field in usage.FIELDS)
 
 
 def test_what_waits_for_a_node_uses_nothing():
@@ -125,9 +125,9 @@ def test_a_pod_on_a_lost_node_counts_until_it_should_have_gone():
 )
 def test_a_write_for_the_usage_alone_is_rare(known_until, pods, now, due):
     """It comes once in an hour of running, and once before a pod vanishes."""
-    known = used(None, pod(0), now=known_until) if known_until else None
+    former = used(None, pod(0), now=known_until) if known_until else None
 
-    assert usage.is_due(known, [usage.share(each) for each in pods], at(now)) is due
+    assert usage.is_due(former, [usage.share(item) for item in pods], at(now)) is due
 
 
 def test_odd_times_of_a_deletion_are_no_error():
