@@ -161,10 +161,6 @@ class JobView:
         return Ref.to(JOB, self.manifest)
 
     @property
-    def created(self) -> datetime:
-        return parse_timestamp(str(self.manifest["metadata"].get("creationTimestamp") or ""))
-
-    @property
     def is_leaving(self) -> bool:
         """True if Kubernetes has been asked to delete it."""
         return bool(self.manifest["metadata"].get("deletionTimestamp"))
