@@ -247,7 +247,7 @@ def _files(image: Image) -> Iterator[tuple[str, Path]]:
     for entry in image.inputs:
         path = REPOSITORY / entry
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and not _made_by_tools(file):
+            if file.is_file() and not _is_left_out(file):
                 yield str(file.relative_to(REPOSITORY)), file
     for path in image.outside:
         if not path.exists():
@@ -255,8 +255,8 @@ def _files(image: Image) -> Iterator[tuple[str, Path]]:
         yield path.name, path
 
 
-def _made_by_tools(file: Path) -> bool:
-    return any(part == "__pycache__" or part.endswith(".egg-info") for part in file.parts)
+def _is_left_out(file: Path) -> bool:
+    return any(part in ("__pycache__", "testing", "testing.py") or part.endswith(".egg-info") for part in file.parts)
 
 
 def _build(name: str, ref: str) -> None:

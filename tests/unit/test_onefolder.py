@@ -77,6 +77,14 @@ def test_network_rules_follow(added: dict[str, str]) -> None:
     assert not networks["greetings"]["mlflow"]
 
 
+def test_the_operator_has_no_test_material(tree: Tree) -> None:
+    """No module called testing is imported by the operator; images leave them out."""
+    modules = tree.run("-c", "import sys, ultramarine_operator.__main__; print(*sys.modules)").split()
+
+    assert "ultramarine_operator.kinds.greeting" in modules
+    assert [name for name in modules if name.startswith("ultramarine_operator.") and "testing" in name] == []
+
+
 def test_its_sample_and_its_reasons_follow(tree: Tree, added: dict[str, str]) -> None:
     """Its sample has a golden file, its reasons a line, and the tests of both and of the generator hold."""
     golden = ("tests/golden/test_golden.py", "-k", "loud_greeting or test_generate or test_reasons")
