@@ -41,7 +41,7 @@ class Tree:
 
     def pytest(self, *argv: str, **environment: str) -> str:
         """Run tests of the tree."""
-        return self.run("-m", "pytest", "-p", "no:cacheprovider", "-q", *argv, **environment)
+        return self.run("-m", "pytest", "-p", "no:cacheprovider", *argv, **environment)
 
     def added(self) -> dict[str, str]:
         """Files that differ from the repository's, by path, with their text."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ultramarine_contract.meta import Manifest, child_metadata
 
@@ -31,4 +31,5 @@ def plan(greeting: Obj[GreetingSpec], seen: Seen, now: datetime) -> Plan:
         "metadata": child_metadata(greeting.manifest, greeting.name),
         "data": {"text": text},
     }
-    return Plan(status, apply=(config_map,))
+    # The operator is not notified of its own writes.
+    return Plan(status, apply=(config_map,), after=None if ready else timedelta())
