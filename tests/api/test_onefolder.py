@@ -31,7 +31,7 @@ def test_its_rules_and_misuse(tree: Tree) -> None:
 
 def test_its_lives(tree: Tree) -> None:
     """Its life goes on under kills, lost answers, edits, refusals and poison."""
-    tests = "lives or 01_killed_after or 04_changed or 05_stale or 07 or 09 or 10 or 12_removed"
+    tests = "kind_has_lives or 01_killed_after or 04_ or 05_stale or 07_ or 09_ or 10_poison or 12_removed"
     report = tree.pytest(
         "tests/chaos/test_promises.py", "-m", "not long", "-k", tests, ULTRAMARINE_CHAOS_KIND="Greeting"
     )
