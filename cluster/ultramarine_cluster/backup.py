@@ -11,10 +11,12 @@ import os
 import re
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import cache, partial
+from graphlib import CycleError, TopologicalSorter
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -26,13 +28,13 @@ from ruamel.yaml import YAML
 
 from .console import step
 from .errors import ClusterError
-from .paths import REPOSITORY
 from .target import Target
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 Manifest = dict[str, Any]
+Key = tuple[str, str]  # kind and name
 
 GROUP = "ultramarine.dev"
 RESTORED = f"{GROUP}/restored-from"
@@ -42,27 +44,57 @@ COMPILED = "compiled"  # the folder of what servers made of models
 STEADY_SECONDS = 60.0  # for a restored status to stay
 
 
-@cache
-def kinds() -> dict[str, bool]:
-    """Return the platform's kinds by name, with True for those whose objects run to an end."""
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Turn a failure of kubectl into a ClusterError of the step `name`."""
+    try:
+        yield
+    except subprocess.SubprocessError as error:
+        reason = (getattr(error, "stderr", None) or str(error)).strip()
+        remedy = "check the context, the namespaces and your rights in them, then run the command again"
+        raise ClusterError(f"kubectl: {reason}", remedy, step=name) from error
+
+
+def kinds(target: Target) -> dict[str, bool]:
+    """Return the cluster's kinds of the platform by name, with True for those whose objects run to an end.
+
+    Raises ClusterError if the cluster has none.
+    """
     ends = {}
-    for path in sorted((REPOSITORY / "crds").glob("*.yaml")):
-        spec = YAML(typ="safe").load(path)["spec"]
-        status = spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
-        ends[str(spec["names"]["kind"])] = "completionTime" in status
-    return ends
+    for item in target.json("get", "customresourcedefinitions")["items"]:
+        if (spec := item["spec"])["group"] == GROUP:
+            fields = spec["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+            ends[str(spec["names"]["kind"])] = "completionTime" in fields.get("status", {}).get("properties", {})
+    if not ends:
+        raise ClusterError(f"the cluster has no kind of {GROUP}", "install a release with crds.install=true")
+    return dict(sorted(ends.items()))
 
 
-def owners_first(resources: list[Manifest]) -> list[str]:
-    """Return the kinds in an order in which an object's owner comes before the object."""
-    owners = {(item["kind"], item["metadata"]["owner"]["kind"]) for item in resources if "owner" in item["metadata"]}
+def in_order(resources: list[Manifest]) -> list[Manifest]:
+    """Return the objects in the order of their creation: owners before what they own, and versions before endpoints.
 
-    def depth(kind: str) -> int:
-        return max((depth(owner) + 1 for owned, owner in owners if owned == kind != owner), default=0)
+    Raises ClusterError if objects own each other.
+    """
+    items = {_key(item): item for item in resources}
+    versions = [key for key in items if key[0] == "ModelVersion"]
+    sorter: TopologicalSorter[Key] = TopologicalSorter()
+    for key, item in items.items():
+        owner = _owner(item)
+        sorter.add(key, *([owner] if owner in items else []), *(versions if key[0] == "OnlineEndpoint" else []))
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        names = ", ".join(f"{kind} {name}" for kind, name in error.args[1])
+        raise ClusterError(f"objects own each other: {names}", "remove an owner in resources.json") from error
+    ordered: list[Manifest] = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        ordered += [items[key] for key in ready]
+        sorter.done(*ready)
+    return ordered
 
-    return sorted(kinds(), key=lambda kind: (depth(kind), kind))
 
-
+@_readable("backup")
 def save(target: Target, release: str, namespace: str, folder: Path, *, secrets: bool = True) -> None:
     """Write the namespace's objects and all that it has stored into the folder, which only its owner may read.
 
@@ -76,7 +108,7 @@ def save(target: Target, release: str, namespace: str, folder: Path, *, secrets:
         raise ClusterError(f"{folder} has the backup of namespace {before['namespace']}", remedy, step="backup")
     about.unlink(missing_ok=True)  # what the folder has is no longer complete
     with step(f"objects of {namespace}") as notes:
-        resources = [_kept(item) for kind in kinds() for item in _listed(target, kind, namespace)]
+        resources = [_kept(item) for kind in kinds(target) for item in _listed(target, kind, namespace)]
         _write(folder / "resources.json", resources)
         _write(folder / "secrets.json", _secrets(target, namespace, resources) if secrets else [])
         notes.append(_counted(resources))
@@ -87,6 +119,7 @@ def save(target: Target, release: str, namespace: str, folder: Path, *, secrets:
     _write(about, {"namespace": namespace, "bucket": bucket, "time": made, "files": files, "bytes": size})
 
 
+@_readable("restore")
 def restore(target: Target, release: str, folder: Path, namespace: str) -> None:
     """Restore a backup into a namespace of the release, without replacing any object.
 
@@ -97,10 +130,15 @@ def restore(target: Target, release: str, folder: Path, namespace: str) -> None:
         raise ClusterError(f"{folder} has no complete backup", "run the backup again", step="restore")
     mark = f"{about['namespace']}@{about['time']}"
     old = f"s3://{about['bucket']}/{about['namespace']}/"
-    resources = to_restore(_read(folder / "resources.json") or [])
+    ends = kinds(target)
+    resources = to_restore(in_order(_read(folder / "resources.json") or []), ends)
+    if missing := sorted({item["kind"] for item in resources} - ends.keys()):
+        remedy = "upgrade the release that has the CRDs, then run the restore again"
+        raise ClusterError(f"the cluster has no kind {', '.join(missing)}", remedy, step="restore")
     secrets: list[Manifest] = _read(folder / "secrets.json") or []
-    present = {_key(item): item for kind in kinds() for item in _listed(target, kind, namespace)}
-    present |= {_key(item): item for item in map(partial(_secret, target, namespace), secrets) if item}
+    present = {_key(item): item for kind in ends for item in _listed(target, kind, namespace)}
+    secret_names = [secret["metadata"]["name"] for secret in secrets]
+    present |= {_key(item): item for name in secret_names if (item := _optional(target, "secret", name, namespace))}
     strangers = [
         key for item in (*resources, *secrets) if (key := _key(item)) in present and _mark(present[key]) != mark
     ]
@@ -114,20 +152,20 @@ def restore(target: Target, release: str, folder: Path, namespace: str) -> None:
     moved = [rewritten(item, old, f"s3://{bucket}/{namespace}/") for item in resources]
     uids = {key: str(item["metadata"]["uid"]) for key, item in present.items()}
     refusals: list[str] = []
-    for kind in ("Secret", *owners_first(resources)):
-        items = [item for item in (*secrets, *moved) if item["kind"] == kind]
+    for kind, group in groupby((*secrets, *moved), key=lambda item: str(item["kind"])):
+        items = list(group)
         new = [item for item in items if _key(item) not in present]
         with step(kind) as notes:
             for item in items:
                 try:
                     if _key(item) not in present:
-                        begun = json.dumps(beginning(item, namespace, mark, uids))
+                        begun = json.dumps(beginning(item, namespace, mark, uids, over=is_over(item, ends)))
                         made = target.run("create", "-o", "json", "-f", "-", input=begun)
                         uids[_key(item)] = json.loads(made)["metadata"]["uid"]
                 except subprocess.CalledProcessError as error:
                     refusals.append(f"{kind} {item['metadata']['name']}: {error.stderr.strip()}")
                 # At once: a sweep that has ended deletes trials that have not, seconds after their creation.
-                if is_over(item) and _key(item) in uids:
+                if is_over(item, ends) and _key(item) in uids:
                     _end(target, namespace, item)
             notes.append(f"{len(new)} made")
     if refusals:
@@ -135,15 +173,14 @@ def restore(target: Target, release: str, folder: Path, namespace: str) -> None:
         raise ClusterError("; ".join(refusals), remedy, step="restore")
 
 
-def to_restore(resources: list[Manifest]) -> list[Manifest]:
-    """Return the objects to restore: all but the trials of sweeps that had not ended, which begin again."""
-    unfinished = {item["metadata"]["name"] for item in resources if item["kind"] == "Sweep" and not is_over(item)}
-
-    def goes(item: Manifest) -> bool:
-        owner = item["metadata"].get("owner") or {}
-        return owner.get("kind") == "Sweep" and owner.get("name") in unfinished
-
-    return [item for item in resources if not goes(item)]
+def to_restore(ordered: list[Manifest], ends: dict[str, bool]) -> list[Manifest]:
+    """Return the objects to restore: all except those of runs that had not ended, which make them again."""
+    unfinished = {_key(item) for item in ordered if ends.get(item["kind"]) and not is_over(item, ends)}
+    left_out: set[Key] = set()
+    for item in ordered:
+        if _owner(item) in unfinished | left_out:
+            left_out.add(_key(item))
+    return [item for item in ordered if _key(item) not in left_out]
 
 
 def rewritten(manifest: Manifest, old: str, new: str) -> Manifest:
@@ -161,14 +198,14 @@ def rewritten(manifest: Manifest, old: str, new: str) -> Manifest:
     return {key: moved(value, key) for key, value in manifest.items()}
 
 
-def is_over(manifest: Manifest) -> bool:
-    """True for a job or a sweep that has ended, whose status is restored so that it does not run again."""
+def is_over(manifest: Manifest, ends: dict[str, bool]) -> bool:
+    """True for a run that has ended, whose status is restored so that it does not run again."""
     state = (manifest.get("status") or {}).get("state")
-    return kinds().get(manifest["kind"], False) and state in ("Succeeded", "Failed", "Stopped")
+    return ends.get(manifest["kind"], False) and state in ("Succeeded", "Failed", "Stopped")
 
 
-def beginning(manifest: Manifest, namespace: str, mark: str, uids: dict[tuple[str, str], str]) -> Manifest:
-    """Return what is created: suspended if it has ended, and from its checkpoint if it has not."""
+def beginning(manifest: Manifest, namespace: str, mark: str, uids: dict[Key, str], *, over: bool) -> Manifest:
+    """Return what is created: suspended if it is over, and otherwise from its checkpoint."""
     metadata, spec = dict(manifest["metadata"]), dict(manifest.get("spec") or {})
     metadata["annotations"] = {**metadata.get("annotations", {}), RESTORED: mark}
     if owner := metadata.pop("owner", None):
@@ -179,7 +216,7 @@ def beginning(manifest: Manifest, namespace: str, mark: str, uids: dict[tuple[st
         )
     status = manifest.get("status") or {}
     checkpoint = (status.get("lastCheckpoint") or {}).get("uri")
-    if is_over(manifest):
+    if over:
         spec["suspend"] = True
     elif checkpoint and (spec.get("checkpoint") or {"resume": "Never"}).get("resume", "Auto") == "Auto":
         spec["checkpoint"] = {**spec["checkpoint"], "resumeFrom": checkpoint}
@@ -219,8 +256,7 @@ def _end(target: Target, namespace: str, manifest: Manifest) -> None:
 @contextmanager
 def _storage(target: Target, release: str, namespace: str) -> Iterator[tuple[S3Client, str]]:
     """Yield a client with the namespace's own keys, and the bucket's name, by the settings of the release."""
-    config = target.json("get", "configmap", "ultramarine-operator", "-n", release)["data"]["settings.yaml"]
-    settings: dict[str, str] = YAML(typ="safe").load(config)["storage"]
+    settings = _settings(target, release)
     endpoint, region, bucket = settings["endpoint"], settings["region"] or "us-east-1", settings["bucket"]
     try:
         keys = target.secret(namespace, settings["secretName"])
@@ -253,6 +289,22 @@ def _storage(target: Target, release: str, namespace: str) -> Iterator[tuple[S3C
     except (ClientError, BotoCoreError, S3UploadFailedError) as error:
         remedy = f"see the keys in Secret {settings['secretName']} of {namespace}"
         raise ClusterError(f"the storage refuses: {error}", remedy) from error
+
+
+def _settings(target: Target, release: str) -> dict[str, str]:
+    """Return the operator's settings of the storage.
+
+    A release before the settings file has them as variables of its Deployment.
+    """
+    if config_map := _optional(target, "configmap", "ultramarine-operator", release):
+        settings: dict[str, str] = YAML(typ="safe").load(config_map["data"]["settings.yaml"])["storage"]
+        return settings
+    if (deployment := _optional(target, "deployment", "ultramarine-operator", release)) is None:
+        raise ClusterError(f"no operator in namespace {release}", "name the namespace of the release")
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    variables = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    names = {"endpoint": "ENDPOINT", "region": "REGION", "bucket": "BUCKET", "secretName": "SECRET"}
+    return {name: variables.get(f"ULTRAMARINE_STORAGE_{suffix}", "") for name, suffix in names.items()}
 
 
 def _download(client: S3Client, bucket: str, prefix: str, folder: Path) -> tuple[int, int]:
@@ -308,7 +360,8 @@ def _kept(manifest: Manifest) -> Manifest:
     meta = manifest["metadata"]
     annotations = {name: text for name, text in (meta.get("annotations") or {}).items() if name not in DROPPED}
     labels = {name: text for name, text in (meta.get("labels") or {}).items() if name not in DROPPED}
-    owner = next((owner for owner in meta.get("ownerReferences") or [] if owner["kind"] in kinds()), None)
+    owners = meta.get("ownerReferences") or []
+    owner = next((owner for owner in owners if owner["apiVersion"].startswith(f"{GROUP}/")), None)
     kept = {"name": meta["name"], "labels": labels, "annotations": annotations}
     if owner:
         kept["owner"] = {"kind": owner["kind"], "name": owner["name"]}
@@ -318,22 +371,27 @@ def _kept(manifest: Manifest) -> Manifest:
 
 
 def _secrets(target: Target, namespace: str, resources: list[Manifest]) -> list[Manifest]:
-    """The Secrets with the keys of endpoints, generated or their authors' own."""
-    statuses = [item.get("status") or {} for item in resources if item["kind"] == "OnlineEndpoint"]
+    """Return the Secrets with keys that statuses name, generated or their authors' own."""
+    statuses = [item.get("status") or {} for item in resources]
     names = {str(status["keysSecret"]) for status in statuses if status.get("keysSecret")}
     secrets = [target.json("get", "secret", name, "-n", namespace) for name in sorted(names)]
-    kinds = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque"}
-    return [{**kinds, "metadata": {"name": item["metadata"]["name"]}, "data": item["data"]} for item in secrets]
+    head = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque"}
+    return [{**head, "metadata": {"name": item["metadata"]["name"]}, "data": item["data"]} for item in secrets]
 
 
-def _secret(target: Target, namespace: str, secret: Manifest) -> Manifest | None:
-    """The Secret of that name in the namespace, if there is one."""
-    text = target.run("get", "secret", secret["metadata"]["name"], "-n", namespace, "--ignore-not-found", "-o", "json")
+def _optional(target: Target, kind: str, name: str, namespace: str) -> Manifest | None:
+    """Return an object; None if it does not exist."""
+    text = target.run("get", kind, name, "-n", namespace, "--ignore-not-found", "-o", "json")
     return json.loads(text) if text.strip() else None
 
 
-def _key(manifest: Manifest) -> tuple[str, str]:
+def _key(manifest: Manifest) -> Key:
     return manifest["kind"], manifest["metadata"]["name"]
+
+
+def _owner(manifest: Manifest) -> Key | None:
+    owner = manifest["metadata"].get("owner")
+    return (owner["kind"], owner["name"]) if owner else None
 
 
 def _mark(manifest: Manifest) -> str:
@@ -341,8 +399,8 @@ def _mark(manifest: Manifest) -> str:
 
 
 def _counted(resources: list[Manifest]) -> str:
-    counts = {kind: sum(item["kind"] == kind for item in resources) for kind in kinds()}
-    return ", ".join(f"{count} {kind}s" for kind, count in counts.items() if count) or "none"
+    counts = Counter(item["kind"] for item in resources)
+    return ", ".join(f"{count} {kind}s" for kind, count in counts.items()) or "none"
 
 
 def _read(path: Path) -> Any:
