@@ -105,7 +105,8 @@ def test_a_namespace_that_was_deleted_blocks_no_upgrade(release: Release, namesp
     release.home.cluster.run("delete", "namespace", teams[1], "--wait=false")
     for _ in range(2):
         assert f"Namespace {teams[1]} is listed and does not exist" in release.upgrade(*teams)
-        text = release.get("configmap", "ultramarine-operator")["data"]["settings.yaml"]
+        template = release.get("deployment", "ultramarine-operator")["spec"]["template"]
+        text = template["metadata"]["annotations"]["ultramarine.dev/settings"]
         assert settings.parse(text).namespaces == [release.home.namespace, teams[0]]
 
 

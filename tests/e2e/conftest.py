@@ -59,7 +59,8 @@ class Platform:
     @property
     def settings(self) -> Settings:
         """Settings of the operator."""
-        return parse(self.get("configmap", "ultramarine-operator")["data"]["settings.yaml"])
+        template = self.get("deployment", "ultramarine-operator")["spec"]["template"]
+        return parse(template["metadata"]["annotations"]["ultramarine.dev/settings"])
 
     def get(self, kind: str, name: str = "", *words: str) -> Any:
         """One object, or with no name the items of a list, by kubectl's words `-l` and `--field-selector`."""

@@ -27,6 +27,8 @@ EXAMPLES: dict[str, Manifest] = {
     },
 }
 
+SETTINGS = "ultramarine.dev/settings"  # the annotation with the operator's settings
+
 
 def rendered(chart: Chart, values: Manifest) -> str:
     """The chart as one text; of generated keys, which are others each time, of dashboard and alerts only the names."""
@@ -38,10 +40,10 @@ def rendered(chart: Chart, values: Manifest) -> str:
     ]
     for found in documents:
         if found["kind"] in ("Secret", "ConfigMap"):
-            settings = found["data"].get("settings.yaml")
-            found["data"] = yaml.safe_load(settings) if settings else sorted(found["data"])
+            found["data"] = sorted(found["data"])
         elif found["kind"] == "Deployment" and (noted := found["spec"]["template"]["metadata"].get("annotations")):
-            noted.update(dict.fromkeys(noted, "HASH"))
+            settings = yaml.safe_load(noted.get(SETTINGS, ""))
+            noted.update(dict.fromkeys(noted, "HASH") | ({SETTINGS: settings} if settings else {}))
         elif found["kind"] == "PrometheusRule":
             found["spec"] = [rule["alert"] for group in found["spec"]["groups"] for rule in group["rules"]]
     return yaml.dump_all(documents, Dumper=Dumper, sort_keys=False, width=110)

@@ -113,11 +113,11 @@ def pods(objects: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
 
 def operator_settings(objects: list[Manifest]) -> settings.Settings:
     """Return the settings that the operator reads."""
-    (manifest,) = (item for item in of(objects, "ConfigMap") if item["metadata"]["name"] == "ultramarine-operator")
-    return settings.parse(manifest["data"]["settings.yaml"])
+    (operator,) = (item for item in of(objects, "Deployment") if item["metadata"]["name"] == "ultramarine-operator")
+    return settings.parse(operator["spec"]["template"]["metadata"]["annotations"]["ultramarine.dev/settings"])
 
 
 def operator_env(objects: list[Manifest]) -> dict[str, str]:
     """Return the variables of the operator."""
     (spec,) = (spec for name, spec in pods(objects) if name == "ultramarine-operator")
-    return {variable["name"]: variable.get("value", "") for variable in spec["containers"][0]["env"] or []}
+    return {variable["name"]: variable.get("value", "") for variable in spec["containers"][0].get("env", [])}

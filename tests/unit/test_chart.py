@@ -103,7 +103,7 @@ def test_another_namespace_takes_nothing_from_the_first(chart):
     moving = {
         *(("Secret", "ultramarine-storage"), ("Secret", "ultramarine-storage-accounts")),
         *(("NetworkPolicy", "ultramarine-storage"), ("NetworkPolicy", "ultramarine-operator")),
-        *(("Deployment", "ultramarine-operator"), ("ConfigMap", "ultramarine-operator")),
+        ("Deployment", "ultramarine-operator"),
     }
 
     def of_the_first(values: Manifest) -> list[Manifest]:
@@ -270,7 +270,7 @@ def test_every_pod_is_restricted(chart, mode):
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert pod["enableServiceLinks"] is False, name
         for volume in pod.get("volumes", []):
-            allowed = {"emptyDir", "persistentVolumeClaim", "secret", "configMap", "projected", "ephemeral"}
+            allowed = {"emptyDir", "persistentVolumeClaim", "secret", "configMap", "projected", "ephemeral", "downwardAPI"}
             assert set(volume) - {"name"} <= allowed, name
             assert volume.get("emptyDir") != {}, name
         for container in [*pod.get("initContainers", []), *pod["containers"]]:
