@@ -47,6 +47,9 @@ def test_by_default_nothing_reaches_beyond_its_namespace(chart):
     assert len(of(got, "CustomResourceDefinition")) == len(KINDS)
 
 
+VOLUMES = {"emptyDir", "persistentVolumeClaim", "secret", "configMap", "projected", "ephemeral", "downwardAPI"}
+
+
 def outlives(manifest: Manifest) -> bool:
     """True for what is the whole cluster's and stays when the release goes, as the CRDs do."""
     metadata = manifest["metadata"]
@@ -270,8 +273,7 @@ def test_every_pod_is_restricted(chart, mode):
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         assert pod["enableServiceLinks"] is False, name
         for volume in pod.get("volumes", []):
-            allowed = {"emptyDir", "persistentVolumeClaim", "secret", "configMap", "projected", "ephemeral", "downwardAPI"}
-            assert set(volume) - {"name"} <= allowed, name
+            assert set(volume) - {"name"} <= VOLUMES, name
             assert volume.get("emptyDir") != {}, name
         for container in [*pod.get("initContainers", []), *pod["containers"]]:
             security = container["securityContext"]
