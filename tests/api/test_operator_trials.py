@@ -17,8 +17,8 @@ from stories import reasons, state, status, until
 from ultramarine_contract import common as contract
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.sweep_records import TrialTask
-from ultramarine_operator.kinds.trials import ANNOTATION_TRIAL
 from ultramarine_operator.shared.conditions import find
+from ultramarine_operator.training.trials import ANNOTATION_TRIAL
 
 SOURCE = {"inline": {"train.py": "print('loss=1')"}}
 TRIAL = {"source": SOURCE, "command": ["python", "train.py", "--lr=$(params.lr)"]}

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from ultramarine_contract.common import ENV_SWEEP_TOKEN
 from ultramarine_contract.meta import LABEL_NAME, Manifest, controller_uid
 from ultramarine_operator.kinds.sweep.manifests import COORDINATOR
-from ultramarine_operator.kinds.trials import TOKEN_KEY
 from ultramarine_operator.shared.pods import is_running
+from ultramarine_operator.training.trials import TOKEN_KEY
 
 
 @dataclass

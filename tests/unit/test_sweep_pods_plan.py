@@ -36,9 +36,9 @@ from ultramarine_operator.kinds.sweep.plan import plan as plan_sweep
 from ultramarine_operator.kinds.sweep.podpertrial import answer
 from ultramarine_operator.kinds.trainingjob.manifests import training_job as build_job
 from ultramarine_operator.kinds.trainingjob.plan import plan as plan_job
-from ultramarine_operator.kinds.trials import ANNOTATION_TRIAL, task_of, trial_name
 from ultramarine_operator.shared.conditions import parse_timestamp
 from ultramarine_operator.shared.plan import Obj, Plan, Seen
+from ultramarine_operator.training.trials import ANNOTATION_TRIAL, task_of, trial_name
 
 WANTED = (WantedTrial(0, {"lr": 0.001}), WantedTrial(3, {"lr": 1e-05}))
 TRIAL = "TrainingJob"

@@ -24,9 +24,9 @@ from ultramarine_contract.meta import API_VERSION, Manifest
 from ultramarine_contract.sweep_records import STOPPED_EARLY, TrialTask
 from ultramarine_contract.training_records import CheckpointRecord, Progress, TerminationRecord
 from ultramarine_operator.kinds.trainingjob.plan import plan, questions
-from ultramarine_operator.kinds.trials import ANNOTATION_TRIAL
 from ultramarine_operator.shared.conditions import parse_timestamp, timestamp
 from ultramarine_operator.shared.plan import Obj, Plan, Seen
+from ultramarine_operator.training.trials import ANNOTATION_TRIAL
 
 PREFIX = "s3://lake/team-a/trainingjobs/churn/TrainingJob-churn-uid/"
 COMPLETED = "2030-01-01T11:59:00Z"  # a minute before NOW

@@ -16,6 +16,8 @@ LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_GATEWAY_ONLY = f"{GROUP}/gateway-only"  # on pods that answer the gateway alone, for endpoints with tokens
 ANNOTATION_REVISION = f"{GROUP}/revision"
 ANNOTATION_VERSION = f"{GROUP}/model-version"  # on a Deployment the version to serve, on a pod the one it serves
+# Phases of status.rollout.
+WAITING, PROGRESSING, PAUSED, ROLLED_BACK, PROMOTED = "Waiting", "Progressing", "Paused", "RolledBack", "Promoted"
 PORT = 8080
 GRPC_PORT = 9000  # not among the container's ports, which only inform: adding one would restart every live pod
 

@@ -21,7 +21,7 @@ from ultramarine_contract.meta import (
 from ultramarine_contract.sweep_records import MOST_PODS
 
 from ...shared.kind import MLFLOW, OPERATOR, SERVICE_NAME, Column, Kind, Peer, PodGroup
-from ..trials import trial_name
+from ...training.trials import trial_name
 from .plan import plan, questions
 from .report import REPORTING
 

@@ -29,7 +29,8 @@ from ...shared.podspec import (
     with_disk,
 )
 from ...shared.quantities import amount
-from .. import training, trials
+from ...training import pods as training
+from ...training import trials
 
 Sweep = Obj[SweepSpec]
 Trial = Obj[TrainingJobSpec]

@@ -16,7 +16,7 @@ from ...shared import pods, states
 from ...shared.conditions import ENDED, parse_timestamp
 from ...shared.plan import Effect, Plan, Platform, Seen
 from ...shared.questions import Question
-from ..training import check_spelling
+from ...training.pods import check_spelling
 from . import podpertrial, status
 from .manifests import (
     Sweep,

@@ -33,7 +33,7 @@ from ...shared.plan import Platform
 from ...shared.pods import Trouble
 from ...shared.reporting import Child
 from ...shared.states import State, is_stopped, pending
-from ..trials import ANNOTATION_TRIAL, trial_name
+from ...training.trials import ANNOTATION_TRIAL, trial_name
 from . import status
 from .manifests import Sweep, best_format, best_output, can_pause, has_pod_per_trial, objectives, source_name
 

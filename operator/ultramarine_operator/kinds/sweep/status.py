@@ -20,7 +20,7 @@ from ...runs import JobView, PodView, waiting
 from ...shared.conditions import Condition, health
 from ...shared.plan import Platform, Seen
 from ...shared.states import State
-from .. import training
+from ...training import pods as training
 from .manifests import Sweep, objectives, prefix, stored
 
 MAX_COUNT = 10**10  # of trials, of hours: more would not fit the status

@@ -12,7 +12,8 @@ from ultramarine_contract.training_records import CheckpointTask, GangTask, Trai
 from ...runs import queues
 from ...shared.plan import Obj, Platform
 from ...shared.pods import TRAINER
-from .. import training, trials
+from ...training import pods as training
+from ...training import trials
 
 Job = Obj[TrainingJobSpec]
 

@@ -18,8 +18,8 @@ from ...shared import pods, states
 from ...shared.conditions import find, parse_timestamp
 from ...shared.plan import Plan, Platform, Seen
 from ...shared.questions import Question
-from ..training import check_spelling
-from ..trials import task_of
+from ...training.pods import check_spelling
+from ...training.trials import task_of
 from . import memory, status
 from .manifests import Job, output_prefix, ranks_service, source_config_map, training_job
 from .registration import registered, to_register

@@ -11,7 +11,7 @@ from ultramarine_contract.training_records import TerminationRecord
 from ...runs import registration
 from ...runs.registration import Candidate, Maker
 from ...shared.plan import Seen
-from .. import training
+from ...training import pods as training
 from .manifests import Job
 
 LABEL_JOB_UID = f"{GROUP}/training-job-uid"

@@ -23,7 +23,7 @@ from ...shared import pods
 from ...shared.conditions import Condition, health
 from ...shared.plan import Platform, Seen
 from ...shared.states import State
-from ..training import mlflow, source_digest
+from ...training.pods import mlflow, source_digest
 from . import history
 from .manifests import Job, output_prefix
 

@@ -14,8 +14,7 @@ from ultramarine_contract.routes import DeploymentFigures
 
 from ....shared.conditions import LONG_AGO, Condition, find, parse_timestamp, timestamp
 from ....shared.questions import Answer, GatewayFacts
-from ..endpoint import Endpoint, deployment_name
-from ..rollout import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING
+from ..endpoint import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING, Endpoint, deployment_name
 
 PASS = timedelta(seconds=5)
 ASLEEP_PASS = timedelta(seconds=2)  # while scaled to zero, when requests wait

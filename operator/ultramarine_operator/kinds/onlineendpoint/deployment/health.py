@@ -16,13 +16,14 @@ from ..endpoint import (
     ANNOTATION_REVISION,
     ANNOTATION_VERSION,
     LABEL_DEPLOYMENT,
+    PROMOTED,
+    ROLLED_BACK,
     Endpoint,
     may_sleep,
     pods_secret,
     proof_secret,
 )
 from ..resolve import Unresolved, resolve
-from ..rollout import PROMOTED, ROLLED_BACK
 from .manifests import disruption_budget, has_tls, pod_autoscaler, server_deployment
 from .pools import pool_deployment, resolve_pool
 

@@ -16,13 +16,12 @@ from ultramarine_contract.meta import content_hash
 from ....shared.conditions import parse_timestamp, timestamp
 from ....shared.plan import Event, Seen
 from ..deployment.health import DeploymentHealth
-from ..endpoint import Endpoint
+from ..endpoint import PAUSED, PROMOTED, ROLLED_BACK, WAITING, Endpoint
 from ..resolve import Resolved, resolve
 from ..routing.direct import DirectRouting
 from ..routing.gateway import GatewayRouting
 from ..routing.step import SOON
 from ..signatures.inputs import incompatibility, inputs_of
-from . import PAUSED, PROMOTED, ROLLED_BACK, WAITING
 from .decision import RolloutDecision, Stage
 from .step import continue_step, first_status, roll_back_signature
 

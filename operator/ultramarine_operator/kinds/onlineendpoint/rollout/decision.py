@@ -11,10 +11,9 @@ from ultramarine.resources.onlineendpoint_rollout import Rollout, RolloutStatus
 from ....shared.conditions import Condition, parse_timestamp
 from ....shared.plan import Event
 from ..deployment.health import DeploymentHealth
-from ..endpoint import Endpoint, Shares
+from ..endpoint import PAUSED, PROGRESSING, ROLLED_BACK, WAITING, Endpoint, Shares
 from ..routing.direct import DirectRouting
 from ..routing.gateway import GatewayRouting
-from . import PAUSED, PROGRESSING, ROLLED_BACK, WAITING
 
 LOOK = timedelta(seconds=3)
 MAX_MESSAGE = 4096  # characters

@@ -9,7 +9,7 @@ from ultramarine.resources.onlineendpoint_rollout import RolloutCounters, Rollou
 
 from ....shared.conditions import parse_timestamp, timestamp
 from ....shared.plan import Event
-from . import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING
+from ..endpoint import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING
 from .decision import RolloutDecision, Stage, with_details
 from .evidence import Counts, Evidence, counted
 from .gates import FAILED, MORE, PASSED, GateResult, check_gates

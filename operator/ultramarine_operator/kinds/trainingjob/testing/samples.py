@@ -11,7 +11,7 @@ from ultramarine_contract.meta import Manifest
 
 from ....shared.plan import Obj, Plan, Platform
 from ....shared.testing import NOW, PLATFORM, Sample, applied, child, seen, stored
-from ...training import REFERENCE
+from ....training.pods import REFERENCE
 from .. import manifests
 from ..plan import plan
 

@@ -8,7 +8,7 @@ from ultramarine_contract.meta import GROUP, SWEEP, Manifest
 from ultramarine_contract.sweep_records import TrialTask, coordinator_name
 
 from ..shared.plan import Platform
-from .training import plain
+from .pods import plain
 
 ANNOTATION_TRIAL = f"{GROUP}/trial"  # of a trial's TrainingJob: its TrialTask, except the coordinator
 TOKEN_KEY = "token"
