@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
+from math import isfinite
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import msgspec
@@ -97,7 +99,6 @@ CHECKPOINTS_NAME = "checkpoints"  # beside a job's outputs: DIGEST16/...files...
 CHECKPOINT_NAME = "latest.json"  # a CheckpointRecord, written when all of its files are there
 
 AUTO = "auto"  # the format is detected from the model's files
-FRAMEWORKS = ("none", "torch", "tensorflow", "jax", "xgboost", "mpi")
 
 
 T = TypeVar("T")
@@ -113,12 +114,47 @@ Amount = Annotated[float, Meta(ge=0, lt=LARGEST)]
 UNREADABLE = (KeyError, TypeError, AttributeError, OverflowError, RecursionError, ValueError)
 
 
-def decode(cls: type[T], data: bytes | str, noun: str) -> T:
-    """Decode JSON. Raises ValueError with one sentence: the noun, what is wrong, and the path to it."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def readable(value: Any) -> Any:
+    """Return JSON's values with U+FFFD for each lone surrogate, which UTF-8 cannot carry and many readers refuse."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {readable(name): readable(item) for name, item in value.items()}
+    return [readable(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _finite(text: str) -> float | str:
+    """Return a number, or the text of one that is infinite, which no field for numbers takes."""
+    return number if isfinite(number := float(text)) else text
+
+
+def decode(
+    cls: type[T],
+    data: bytes | str,
+    noun: str,
+    prepare: Callable[[Any], Any] = lambda document: document,
+    strict: bool = True,
+) -> T:
+    """Decode JSON. Raises ValueError with one sentence: the noun, what is wrong, and the path to it.
+
+    `prepare` gets the parsed document first. Without `strict`, numbers may be texts. JSON is parsed by Python, which
+    reads lone surrogates.
+    """
     try:
-        return msgspec.json.decode(data, type=cls)
+        document = json.loads(data, parse_constant=str, parse_float=_finite)
+        return msgspec.convert(prepare(readable(document)), cls, strict=strict)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not {noun}: {error}") from error
+
+
+def without_empty(document: Any, *names: str) -> Any:
+    """Return an object without those fields that are null or empty, so that their defaults hold."""
+    if not isinstance(document, dict):
+        return document
+    return {name: value for name, value in document.items() if value or name not in names}
 
 
 def read_known(cls: type[T], document: Any) -> T:
@@ -133,15 +169,21 @@ class Document(Struct, frozen=True):
     """JSON document between the operator and an image. A reader ignores the fields of newer releases."""
 
     NOUN: ClassVar[str] = "a document"
+    STRICT: ClassVar[bool] = True  # if false, numbers may be texts
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Self:
         """Read what `to_json` wrote. Raises ValueError with one sentence for anything else."""
-        return decode(cls, data, cls.NOUN)
+        return decode(cls, data, cls.NOUN, cls.prepare, cls.STRICT)
+
+    @classmethod
+    def prepare(cls, document: Any) -> Any:
+        """Return a parsed document with the values that older releases accepted too, as fields have them today."""
+        return document
 
     def document(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
-        document: dict[str, Any] = msgspec.to_builtins(self)
+        """Return the fields as JSON has them, without lone surrogates."""
+        document: dict[str, Any] = readable(msgspec.to_builtins(self))
         return document
 
 
@@ -161,9 +203,14 @@ class ArtifactManifest(Document, frozen=True):
     """List of an artifact's files. It is stored beside them and last, so it exists only if all of them do."""
 
     NOUN = "an artifact manifest"
+    STRICT = False
 
     files: tuple[FileEntry, ...]
     format: str = ""  # a model format, or nothing for other folders
+
+    @classmethod
+    def prepare(cls, document: Any) -> Any:
+        return without_empty(document, "format")
 
     def to_json(self) -> bytes:
         """Return the canonical bytes: sorted files, sorted keys, no spaces; equal artifacts give equal bytes."""

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 from msgspec import Meta, field
 
-from .common import AUTO, LARGEST, Amount, Count, Document, OutputRecord, Task
+from .common import AUTO, LARGEST, Amount, Count, Document, OutputRecord, Task, without_empty
+from .parameters import MOST_PODS
 
 # Reasons of a failed TrainingJob that is a trial: its sweep ended it, or had ended before it, or its time was up.
 STOPPED_EARLY, TRIAL_OVER, TRIAL_TIMEOUT = "StoppedEarly", "TrialOver", "TrialTimeout"
 FRONT = 100  # trials of a Pareto front that are remembered
-MOST_PODS = 1000  # trials of a sweep each of which has a TrainingJob of its own
-_REFERENCE = re.compile(r"\$\(params\.([^)]*)\)")
 # Fields of a TrainingJob's spec that a Sweep's spec lacks, and that messages name.
 TEMPLATE_FIELDS = (
     *("args", "backoffLimit", "checkpoint", "command", "elastic", "env", "envFrom", "framework", "image", "inputs"),
@@ -119,24 +117,6 @@ def in_template(message: str) -> str:
     return _FIELD.sub("spec.trialTemplate.spec.", message)
 
 
-def applicable(command: Sequence[str], names: Collection[str]) -> list[str]:
-    """Return the arguments of a trial's command, without those that refer to a parameter which the trial lacks."""
-    return [argument for argument in command if all(name in names for name in _REFERENCE.findall(argument))]
-
-
-def fill(command: Sequence[str], params: Mapping[str, Any]) -> list[str]:
-    """Return the command of a trial with its $(params.NAME) filled in, and without arguments that do not apply."""
-    arguments = applicable(command, params)
-    return [_REFERENCE.sub(lambda match: as_text(params[match[1]]), argument) for argument in arguments]
-
-
-def as_text(value: Any) -> str:
-    """Return a parameter's value in a command: numbers as Python writes them, true and false as YAML does."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value if isinstance(value, str) else repr(value)
-
-
 TrialNumber = Annotated[int, Meta(ge=0, lt=MOST_PODS)]
 
 
@@ -188,6 +168,14 @@ class SweepSummary(Document, frozen=True):
     paused: tuple[TrialNumber, ...] = ()
     report: bool = False
     over: bool = False
+
+    @classmethod
+    def prepare(cls, document: Any) -> Any:
+        document = without_empty(document, "best", "wanted", "paused")
+        for name in ("best", "wanted"):
+            if isinstance(document, dict) and isinstance(trials := document.get(name), list):
+                document[name] = [without_empty(trial, "params", "outputs") for trial in trials]
+        return document
 
     @property
     def urgent(self) -> tuple[object, ...]:

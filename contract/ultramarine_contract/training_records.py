@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct, field
 
-from .common import TERMINATION_LIMIT, Amount, Count, CountOrUnknown, Document, OutputRecord, Task, decode
+from .common import (
+    TERMINATION_LIMIT,
+    Amount,
+    Count,
+    CountOrUnknown,
+    Document,
+    OutputRecord,
+    Task,
+    read_known,
+    without_empty,
+)
 
 Bytes = bytes  # for records that have a field of that name
 
@@ -146,6 +156,18 @@ class CheckpointRecord(Document, frozen=True):
     productive_seconds: Amount = 0.0
     previous: CheckpointRecord | None = None
 
+    @classmethod
+    def prepare(cls, document: Any) -> Any:
+        """Return the document with whole numbers for `bytes` and `step`, and without a `previous` of another type."""
+        if not isinstance(document, dict):
+            return document
+        document = dict(document)
+        for name in ("bytes", "step"):
+            if isinstance(value := document.get(name), float):
+                document[name] = int(value)
+        previous = document.get("previous")
+        return document | {"previous": cls.prepare(previous) if isinstance(previous, dict) else None}
+
     def to_json(self) -> Bytes:
         return json.dumps(self.document(), sort_keys=True).encode()
 
@@ -215,10 +237,10 @@ class TerminationRecord(Document, frozen=True):
         return text
 
     @classmethod
-    def from_json(cls, data: Bytes | str) -> TerminationRecord:
-        """Read what `to_json` wrote. Raises ValueError for anything else: a log tail, say, or an image's own words."""
-        decode(_Marks, data, cls.NOUN)
-        return decode(cls, data, cls.NOUN)
+    def prepare(cls, document: Any) -> Any:
+        """Return the document as fields have it. Raises ValueError for a log tail, say, or an image's own words."""
+        read_known(_Marks, document)
+        return _with_checkpoint(without_empty(document, "source", "inputs"))
 
 
 class _Marks(Struct):
@@ -245,5 +267,16 @@ class Progress(Document, frozen=True):
     checkpoint: CheckpointRecord | None = None
     mlflow_run: str = ""
 
+    @classmethod
+    def prepare(cls, document: Any) -> Any:
+        return _with_checkpoint(document)
+
     def to_json(self) -> bytes:
         return json.dumps(self.document(), sort_keys=True).encode()
+
+
+def _with_checkpoint(document: Any) -> Any:
+    """Return a report with its checkpoint as the fields of a CheckpointRecord have it."""
+    if not isinstance(document, dict) or "checkpoint" not in document:
+        return document
+    return document | {"checkpoint": CheckpointRecord.prepare(document["checkpoint"])}

@@ -29,7 +29,8 @@ from builders import (
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import InvalidSpec
 from ultramarine_contract.meta import ANNOTATION_REQUESTED_BY, MAX_NAME, Manifest
-from ultramarine_contract.sweep_records import MOST_PODS, BestTrial, SweepSummary, TrialTask, WantedTrial
+from ultramarine_contract.parameters import MOST_PODS
+from ultramarine_contract.sweep_records import BestTrial, SweepSummary, TrialTask, WantedTrial
 from ultramarine_contract.training_records import Progress, TrainingTask
 from ultramarine_operator.kinds.sweep import KIND
 from ultramarine_operator.kinds.sweep.plan import plan as plan_sweep

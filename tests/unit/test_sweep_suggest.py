@@ -14,9 +14,9 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ultramarine_contract.parameters import fill
 from ultramarine_contract.searchgrid import ALGORITHMS, SINGLE_OBJECTIVE, Grid
 from ultramarine_contract.searchspace import read_space
-from ultramarine_contract.sweep_records import fill
 from ultramarine_sweep.samplers.history import FAILED, STOPPED, SUCCEEDED, History, Trial, adopt
 from ultramarine_sweep.samplers.suggest import Suggester, suggest
 from unit.sweep_spaces import search_spaces

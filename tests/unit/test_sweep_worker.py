@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from ultramarine_contract.common import EXIT_TRY_AGAIN, STREAM_PORT, TERMINATION_LIMIT
+from ultramarine_contract.parameters import fill
 from ultramarine_contract.storage import Storage
-from ultramarine_contract.sweep_records import SweepSummary, fill
+from ultramarine_contract.sweep_records import SweepSummary
 from ultramarine_contract.training_records import TerminationRecord
 from ultramarine_sweep.service.sweep import CRASHES
 from ultramarine_sweep.state import journal

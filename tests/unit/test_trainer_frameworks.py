@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
-from ultramarine_contract.common import FRAMEWORK_PORT, FRAMEWORKS
+from ultramarine.resources.trainingjob import Framework
+from ultramarine_contract.common import FRAMEWORK_PORT
 from ultramarine_contract.training_records import GangTask
 from ultramarine_trainer.gang.frameworks import launch, workers_wait
 from ultramarine_trainer.gang.member import Epoch
 
+FRAMEWORKS = get_args(Framework)
 HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.3")
 TRAIN = ("python", "train.py", "--lr", "0.1")
 PORT = str(FRAMEWORK_PORT + 1)

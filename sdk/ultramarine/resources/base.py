@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_camel
-from ultramarine_contract.sweep_records import as_text
+from ultramarine_contract.parameters import as_text
 
 # A DNS label: a name in a path, a mount or a label of Kubernetes.
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"

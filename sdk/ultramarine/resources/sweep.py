@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from ultramarine_contract.common import LARGEST, METRIC_NAME_LIMIT
-from ultramarine_contract.sweep_records import MOST_PODS
+from ultramarine_contract.parameters import MOST_PODS
 
 from .base import IMMUTABLE, DnsName, Failure, MlflowStatus, RunStatus, Schema, rule, rules, says
 from .sweep_space import Parameter

@@ -30,6 +30,7 @@ from .base import (
 )
 from .model import Compile
 
+Framework = Literal["none", "torch", "tensorflow", "jax", "xgboost", "mpi"]
 MAX_PARAMETERS = 128
 LABEL_VALUE = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 LABEL_KEY = f"({SUBDOMAIN}/)?{LABEL_VALUE}"
@@ -514,7 +515,7 @@ class TrainingJobSpec(Schema):
         description="Additional environment variables; env takes precedence.",
         json_schema_extra=IMMUTABLE,
     )
-    framework: Literal["none", "torch", "tensorflow", "jax", "xgboost", "mpi"] | None = Field(
+    framework: Framework | None = Field(
         default=None,
         description="Framework that connects the processes. torch: variables for torchrun and init_process_group. "
         "tensorflow: TF_CONFIG. jax: JAX_COORDINATOR_ADDRESS and others. xgboost: runs the tracker. mpi:"

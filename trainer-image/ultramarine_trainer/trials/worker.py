@@ -17,8 +17,9 @@ from msgspec import structs
 from ultramarine_contract import common as contract
 from ultramarine_contract.common import CHECKPOINTS_NAME, EXIT_DO_NOT_RETRY, OutputRecord
 from ultramarine_contract.errors import StorageError
+from ultramarine_contract.parameters import as_text, fill
 from ultramarine_contract.storage import Storage
-from ultramarine_contract.sweep_records import WorkerTask, as_text, fill, in_template
+from ultramarine_contract.sweep_records import WorkerTask, in_template
 from ultramarine_contract.training_records import GangTask, TerminationRecord, TrainingTask
 
 from ultramarine_trainer.attempt.child import (

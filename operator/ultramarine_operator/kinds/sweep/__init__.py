@@ -18,7 +18,7 @@ from ultramarine_contract.meta import (
     TRAINING_JOB,
     Manifest,
 )
-from ultramarine_contract.sweep_records import MOST_PODS
+from ultramarine_contract.parameters import MOST_PODS
 
 from ...shared.kind import MLFLOW, OPERATOR, SERVICE_NAME, Column, Kind, Peer, PodGroup
 from ...training.trials import trial_name

@@ -17,13 +17,12 @@ from ultramarine_contract.meta import (
     child_metadata,
     controller_uid,
 )
+from ultramarine_contract.parameters import applicable, as_text
 from ultramarine_contract.sweep_records import (
     STOPPED_EARLY,
     SweepSummary,
     TrialTask,
     WantedTrial,
-    applicable,
-    as_text,
     in_template,
 )
 

@@ -8,9 +8,9 @@ from ultramarine.resources.sweep import MAX_TRIALS
 from ultramarine.resources.trainingjob import MAX_PARAMETERS
 from ultramarine_contract.errors import InvalidSpec, listed
 from ultramarine_contract.meta import Manifest
+from ultramarine_contract.parameters import MOST_PODS
 from ultramarine_contract.searchgrid import Grid, check_algorithm
 from ultramarine_contract.searchspace import Space, read_space
-from ultramarine_contract.sweep_records import MOST_PODS
 
 from ...shared import states
 from ...shared.conditions import ENDED

@@ -7,7 +7,8 @@ from typing import Any
 
 from ultramarine.resources.sweep import MOST_HOURS, SweepSpec
 from ultramarine_contract.meta import Manifest
-from ultramarine_contract.sweep_records import MOST_PODS, SweepSummary, WantedTrial
+from ultramarine_contract.parameters import MOST_PODS
+from ultramarine_contract.sweep_records import SweepSummary, WantedTrial
 
 from ....shared.plan import Obj, Plan, Platform
 from ....shared.testing import NOW, Sample, applied, child, seen, stored
