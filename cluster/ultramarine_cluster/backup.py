@@ -38,6 +38,7 @@ Key = tuple[str, str]  # kind and name
 
 GROUP = "ultramarine.dev"
 RESTORED = f"{GROUP}/restored-from"
+SETTINGS = f"{GROUP}/settings"  # on the operator's pods
 # The API server or the operator writes these again.
 DROPPED = (f"{GROUP}/applied", f"{GROUP}/requested-by", "kubectl.kubernetes.io/last-applied-configuration")
 COMPILED = "compiled"  # the folder of what servers made of models
@@ -294,14 +295,15 @@ def _storage(target: Target, release: str, namespace: str) -> Iterator[tuple[S3C
 def _settings(target: Target, release: str) -> dict[str, str]:
     """Return the operator's settings of the storage.
 
-    A release before the settings file has them as variables of its Deployment.
+    They are in an annotation of its pods; an older release has them as variables.
     """
-    if config_map := _optional(target, "configmap", "ultramarine-operator", release):
-        settings: dict[str, str] = YAML(typ="safe").load(config_map["data"]["settings.yaml"])["storage"]
-        return settings
     if (deployment := _optional(target, "deployment", "ultramarine-operator", release)) is None:
         raise ClusterError(f"no operator in namespace {release}", "name the namespace of the release")
-    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    template = deployment["spec"]["template"]
+    if text := (template["metadata"].get("annotations") or {}).get(SETTINGS):
+        settings: dict[str, str] = YAML(typ="safe").load(text)["storage"]
+        return settings
+    (container, *_) = template["spec"]["containers"]
     variables = {variable["name"]: variable.get("value", "") for variable in container["env"]}
     names = {"endpoint": "ENDPOINT", "region": "REGION", "bucket": "BUCKET", "secretName": "SECRET"}
     return {name: variables.get(f"ULTRAMARINE_STORAGE_{suffix}", "") for name, suffix in names.items()}

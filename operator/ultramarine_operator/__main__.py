@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import ssl
 import sys
@@ -131,6 +132,8 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("ultramarine_operator").setLevel(logging.INFO)
     logging.captureWarnings(True)
+    if ignored := settings.ignored(os.environ):
+        log.warning("ignoring %s: the settings file replaces these variables; remove them", ", ".join(ignored))
     try:
         sys.exit(asyncio.run(run(file)))
     except (ValueError, ApiError, UltramarineError) as error:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+from ultramarine_contract.common import ENV_STORAGE_CA
 
 from .shared import plan
 
@@ -170,6 +172,11 @@ class Settings(_Section):
 def identity() -> str:
     """Return the name of this replica, which the Lease shows: that of its pod."""
     return os.environ.get("HOSTNAME") or socket.gethostname()
+
+
+def ignored(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables by which older releases configured the operator, and which have no effect any more."""
+    return sorted(name for name in environment if name.startswith("ULTRAMARINE_") and name != ENV_STORAGE_CA)
 
 
 def read(path: Path = DEFAULT_FILE) -> Settings:

@@ -182,15 +182,16 @@ CONTAINER = {"env": [{"name": f"ULTRAMARINE_STORAGE_{name}", "value": value} for
 
 
 @pytest.mark.parametrize(
-    "release",
+    "template",
     [
-        Release(configmap={"data": {"settings.yaml": SETTINGS}}),
-        Release(deployment={"spec": {"template": {"spec": {"containers": [CONTAINER]}}}}),
+        {"metadata": {"annotations": {"ultramarine.dev/settings": SETTINGS}}, "spec": {"containers": [{}]}},
+        {"metadata": {}, "spec": {"containers": [CONTAINER]}},
     ],
-    ids=["settings file", "variables"],
+    ids=["annotation", "variables"],
 )
-def test_the_storage_is_that_of_the_release(release):
-    """Endpoint, bucket and the keys' Secret come from the settings file, or from an older operator's variables."""
+def test_the_storage_is_that_of_the_release(template):
+    """Endpoint, bucket and the keys' Secret come from the settings, or from an older operator's variables."""
+    release = Release(deployment={"spec": {"template": template}})
     with backup._storage(release, "home", "team-a") as (client, bucket):
         assert (client.meta.endpoint_url, client.meta.region_name, bucket) == (
             "https://s3.example.com",

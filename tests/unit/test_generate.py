@@ -60,6 +60,30 @@ def test_the_generated_files_are_fresh(path):
     assert path.read_text() == FILES[path], "run `make generate` and commit"
 
 
+def test_nothing_generated_lacks_a_source():
+    """The CRDs and pages of a removed kind go with it."""
+    assert generate.orphans(FILES) == []
+
+
+def test_what_a_removed_kind_leaves_is_an_orphan(monkeypatch, tmp_path):
+    """Its CRD is one, and its page by the header; a page that was written by hand is none."""
+    crd, fresh = tmp_path / "crds" / "pizzas.yaml", tmp_path / "crds" / "sweeps.yaml"
+    page, by_hand = tmp_path / "docs" / "reference" / "pizza.md", tmp_path / "docs" / "reference" / "glossary.md"
+    for path in (crd, fresh, page, by_hand):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(reference.HEADER if path is page else "# Glossary\n")
+
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+
+    assert generate.orphans([fresh]) == [crd, page]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.is_relative_to(generate.ROOT / reference.FOLDER)])
+def test_a_generated_page_says_so(path):
+    """A reader of the source sees that an edit would be lost."""
+    assert path.read_text().startswith(reference.HEADER)
+
+
 def test_no_crd_is_left_of_a_kind_that_is_gone():
     """crds/ has a file for each kind, and no other."""
     assert set((generate.ROOT / "crds").iterdir()) == {path for path in FILES if path.parent.name == "crds"}

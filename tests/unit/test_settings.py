@@ -46,3 +46,10 @@ def test_a_missing_file_is_named(tmp_path: Path):
     """The chart writes the file, so its absence is a fault of the installation."""
     with pytest.raises(ValueError, match="The Helm chart writes"):
         settings.read(tmp_path / "settings.yaml")
+
+
+def test_variables_of_older_releases_are_named() -> None:
+    """They have no effect any more; the one for the storage's authority still has."""
+    environment = {"ULTRAMARINE_PORT": "1", "ULTRAMARINE_GATEWAY": "", "ULTRAMARINE_STORAGE_CA": "x", "HOME": "/"}
+
+    assert settings.ignored(environment) == ["ULTRAMARINE_GATEWAY", "ULTRAMARINE_PORT"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ def files() -> dict[Path, str]:
     return out
 
 
+def orphans(made: Collection[Path]) -> list[Path]:
+    """Return generated files that no source makes any more, such as those of a removed kind."""
+    pages = (ROOT / reference.FOLDER).glob("*.md")
+    generated = [page for page in pages if page.read_text().startswith(reference.HEADER)]
+    return sorted({*(ROOT / "crds").glob("*"), *generated} - set(made))
+
+
 def _root(kind: Kind) -> dict[str, Any]:
     schema: dict[str, Any] = crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return schema
@@ -73,11 +81,18 @@ def main() -> None:
         "--check", action="store_true", help="write nothing; exit 1 and name the files that are not fresh"
     )
     check = parser.parse_args().check
-    stale = {path: text for path, text in files().items() if not path.exists() or path.read_text() != text}
+    made = files()
+    stale = {path: text for path, text in made.items() if not path.exists() or path.read_text() != text}
+    without_source = orphans(made)
     if check:
         for path in stale:
             print(f"not fresh: {path.relative_to(ROOT)}; run `make generate` and commit")
-        sys.exit(1 if stale else 0)
+        for path in without_source:
+            print(f"no source makes {path.relative_to(ROOT)}; run `make generate` and commit")
+        sys.exit(1 if stale or without_source else 0)
+    for path in without_source:
+        path.unlink()
+        print(f"removed {path.relative_to(ROOT)}")
     for path, text in stale.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
