@@ -53,8 +53,8 @@ class Refusal(Exception):
 class Reception:
     """Reception of POST /PATH/NAMESPACE/NAME from the pod that reports on that object, while this replica leads.
 
-    PATH is that of a kind's Reporting, and `reply` makes the answer. GET of the same address returns to any pod of the
-    object the digest of its image. A pod cannot read that by itself.
+    PATH is that of a kind's Reporting, and `reply` makes the answer. If the Reporting has `image_of`, GET of the same
+    address returns to any pod of the object the digest of its image. A pod cannot read that by itself.
     `review(token, audience)` returns a TokenReview. A refusal is JSON, with the remedy in `error`.
     """
 
@@ -78,7 +78,8 @@ class Reception:
         for kind, channel in self._reports.channels.items():
             path = f"/{channel.path}/{{namespace}}/{{name}}"
             routes.append(web.post(path, self._answering(kind, self._take)))
-            routes.append(web.get(path, self._answering(kind, self._tell), allow_head=False))
+            if channel.image_of:
+                routes.append(web.get(path, self._answering(kind, self._tell), allow_head=False))
         return routes
 
     def _answering(self, kind: str, do: Callable[[Key, web.Request], Awaitable[web.Response]]) -> Handler:
@@ -96,7 +97,7 @@ class Reception:
         self._check_lead()
         caller = await self._caller(key, request.headers.get("Authorization", ""))
         self._check_owner(key, caller)
-        return web.json_response({"image": self._reports.image_of_pod(*caller)})
+        return web.json_response({"image": self._reports.image_of_pod(key, caller.name, caller.uid)})
 
     async def _take(self, key: Key, request: web.Request) -> web.Response:
         self._check_lead()

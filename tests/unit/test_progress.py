@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,10 +11,21 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from builders import job, ours, pod, read, searching, sweep_job, sweep_pod
+from builders import child, endpoint, job, ours, pod, read, searching, sweep_job, sweep_pod
 from msgspec.structs import replace
 from ultramarine_contract.common import PROGRESS_AUDIENCE
-from ultramarine_contract.meta import JOB, POD, SWEEP, TRAINING_JOB, Key, Manifest, child_labels, child_metadata
+from ultramarine_contract.meta import (
+    DEPLOYMENT,
+    JOB,
+    ONLINE_ENDPOINT,
+    POD,
+    SWEEP,
+    TRAINING_JOB,
+    Key,
+    Manifest,
+    child_labels,
+    child_metadata,
+)
 from ultramarine_contract.sweep_records import BestTrial, SweepSummary, WantedTrial
 from ultramarine_contract.training_records import CheckpointRecord, Progress
 from ultramarine_operator.engine.mirror import Mirror
@@ -21,7 +33,9 @@ from ultramarine_operator.engine.reports import ACCEPT_SECONDS, RING_SECONDS, UR
 from ultramarine_operator.kinds import KINDS
 from ultramarine_operator.kube.client import ApiError
 from ultramarine_operator.progress import BODY_LIMIT, CACHE_SECONDS, REVIEWS, Reception
+from ultramarine_operator.shared.kind import Kind
 from ultramarine_operator.shared.pods import INDEX
+from ultramarine_operator.shared.reporting import Reporting
 
 SAVED = CheckpointRecord("s3://lake/team-a/churn/checkpoints/ab/", "sha256:ab", "2030-01-01T12:00:00Z")
 PROGRESS = Progress(
@@ -571,3 +585,48 @@ async def test_what_is_no_summary_is_refused(world, body):
 
     code, words = await world.post_summary("coordinator", body)
     assert (code, "post what sweep_records.SweepSummary writes" in words) == (400, True)
+
+
+def reporting_as(path: str, image_of: str = "") -> Reporting:
+    """Reports of pods of any sort."""
+    return Reporting(path, bytes.decode, "text", lambda name, children: children, "any pod", image_of=image_of)
+
+
+def with_reports(**reports: Reporting) -> list[Kind]:
+    """The kinds, some of which have other reports."""
+    return [dataclasses.replace(kind, report=reports.get(kind.name, kind.report)) for kind in KINDS]
+
+
+def test_pods_of_a_deployment_report_too():
+    """A Deployment's pods belong to its ReplicaSet; the image is that of the container that the kind names."""
+    kinds = with_reports(OnlineEndpoint=reporting_as("endpoints", "server"))
+    mirror, owner = Mirror(kinds), endpoint().manifest
+    reports = Reports(mirror, kinds, lambda key, after: None)
+    key = Key("OnlineEndpoint", "team-a", "churn")
+    mirror.put(ONLINE_ENDPOINT, owner)
+    mirror.put(DEPLOYMENT, child("Deployment", "churn-blue", endpoint()))
+    for name, replica_set in (("mine", "churn-blue-5d9f"), ("other", "churn-blue-two-5d9f")):
+        made = child("Pod", name, endpoint(), {}, {"containerStatuses": [{"name": "server", "imageID": "sha256:feed"}]})
+        reference = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": replica_set, "uid": "r", "controller": True}
+        mirror.put(POD, {**made, "metadata": {**made["metadata"], "ownerReferences": [reference]}})
+
+    assert reports.owner_of_pod("team-a", "mine", "Pod-mine-uid") == key
+    assert reports.owner_of_pod("team-a", "other", "Pod-other-uid") is None
+    assert reports.image_of_pod(key, "mine", "Pod-mine-uid") == "sha256:feed"
+
+
+@pytest.mark.parametrize("path", ["healthz", "readyz", "metrics", "sweeps"])
+def test_the_path_of_reports_is_free(path):
+    """Two routes of one path would hide each other."""
+    kinds = with_reports(Model=reporting_as(path))
+    with pytest.raises(ValueError, match=f"path {path} of a kind's reports is taken"):
+        Reports(Mirror(kinds), kinds, lambda key, after: None)
+
+
+async def test_only_pods_of_kinds_that_say_so_ask_for_their_image(world):
+    """A Sweep's pods have no need of it."""
+    world.add_sweep("hpo", coordinator="hpo-c")
+    async with world.client.get(
+        f"{world.url}/sweeps/team-a/hpo", headers={"Authorization": "Bearer coordinator.b.c"}
+    ) as answer:
+        assert answer.status == 405

@@ -38,7 +38,7 @@ def pod(began=None, ended=None, *, requests=HALF, record=None, leaves=None, wait
         "name": "a-0",
         "namespace": "team",
         "uid": "pod",
-        "ownerReferences": [{"kind": "Job", "controller": True, "uid": "job"}],
+        "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "controller": True, "uid": "job"}],
     }
     if leaves is not None:
         meta |= {"deletionTimestamp": timestamp(at(leaves + 30)), "deletionGracePeriodSeconds": 30}

@@ -95,15 +95,16 @@ def own_pods(manifest: Manifest, children: Iterable[Manifest]) -> list[Manifest]
     children, uid = list(children), manifest["metadata"].get("uid")
     own = [child for child in children if child["kind"] != POD.kind and controller_uid(child) == uid]
     jobs = {child["metadata"]["uid"] for child in own if child["kind"] == JOB.kind}
-    deployments = [f"{child['metadata']['name']}-" for child in own if child["kind"] == DEPLOYMENT.kind]
+    deployments = {child["metadata"]["name"] for child in own if child["kind"] == DEPLOYMENT.kind}
 
     def is_own(pod: Manifest) -> bool:
-        references = pod["metadata"].get("ownerReferences") or []
-        owners = [reference for reference in references if reference.get("controller")]
-        return any(
-            owner.get("uid") in jobs
-            or (owner.get("kind") == "ReplicaSet" and str(owner.get("name")).startswith(tuple(deployments)))
-            for owner in owners
-        )
+        for owner in pod["metadata"].get("ownerReferences") or []:
+            type = str(owner.get("apiVersion")).partition("/")[0], owner.get("kind")
+            if owner.get("controller") and type == (JOB.group, JOB.kind) and owner.get("uid") in jobs:
+                return True
+            deployment = str(owner.get("name")).rpartition("-")[0]
+            if owner.get("controller") and type == (DEPLOYMENT.group, "ReplicaSet") and deployment in deployments:
+                return True
+        return False
 
     return [child for child in children if child["kind"] == POD.kind and is_own(child)]

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ultramarine_contract.meta import GROUP, JOB, POD, Key, Manifest
+from ultramarine_contract.meta import JOB, POD, Key, Manifest
 
 from ..shared.kind import Kind
-from ..shared.pods import TRAINER, image_digest
+from ..shared.pods import image_digest
+from .accounting import own_pods
 from .mirror import Mirror, owner_key
 
 RING_SECONDS = 10.0  # between two status writes for progress alone
 ACCEPT_SECONDS = 1.0  # between two reports on an object
 URGENT_SECONDS = 0.1  # before a report of another urgency, which gets a pass at once
 MAX_ENTRIES = 10_000  # of some kilobytes each
+RESERVED = ("healthz", "readyz", "metrics")  # paths of the operator itself
 
 
 @dataclass(slots=True)
@@ -40,6 +42,9 @@ class Reports:
     ) -> None:
         self._mirror = mirror
         self.channels = {kind.name: kind.report for kind in kinds if kind.report is not None}
+        paths = Counter([*RESERVED, *(channel.path for channel in self.channels.values())])
+        if taken := [path for path, count in paths.items() if count > 1]:
+            raise ValueError(f"the path {taken[0]} of a kind's reports is taken; give its Reporting another path")
         self._ring = ring
         self._clock = clock
         self._entries: OrderedDict[Key, _Entry] = OrderedDict()
@@ -50,17 +55,17 @@ class Reports:
         if pod is None or pod["metadata"].get("uid") != uid:
             return None
         key = owner_key(pod)
-        job = self._mirror.get(key) if key is not None and key.kind in self.channels else None
-        if key is None or job is None:
+        owner = self._mirror.get(key) if key is not None and key.kind in self.channels else None
+        if key is None or owner is None:
             return None
-        made = (child for child in self._mirror.children(key, JOB.kind))
-        ours = (child for child in made if _is_made_by(child, job, GROUP))
-        return key if any(_is_made_by(pod, child, JOB.group) for child in ours) else None
+        own = own_pods(owner, self._mirror.children(key))
+        return key if any(child["metadata"].get("uid") == uid for child in own) else None
 
-    def image_of_pod(self, namespace: str, name: str, uid: str) -> str:
-        """The image of a pod's trainer as its node resolved it; nothing before the node has told."""
-        pod = self._mirror.get(Key(POD.kind, namespace, name))
-        return image_digest(pod, TRAINER) if pod is not None and pod["metadata"].get("uid") == uid else ""
+    def image_of_pod(self, key: Key, name: str, uid: str) -> str:
+        """Return the image of a pod of an object as its node resolved it; empty until then."""
+        pod = self._mirror.get(Key(POD.kind, key.namespace, name))
+        is_same = pod is not None and pod["metadata"].get("uid") == uid
+        return image_digest(pod, self.channels[key.kind].image_of) if pod is not None and is_same else ""
 
     def speaks(self, key: Key, uid: str) -> bool:
         """Return True if that pod is the one whose reports count."""
@@ -103,13 +108,3 @@ class Reports:
     def clear(self) -> None:
         """Forget all."""
         self._entries.clear()
-
-
-def _is_made_by(child: Manifest, owner: Manifest, group: str) -> bool:
-    return any(
-        reference.get("controller")
-        and reference.get("kind") == owner["kind"]
-        and str(reference.get("apiVersion", "")).startswith(f"{group}/")
-        and reference.get("uid") == owner["metadata"].get("uid")
-        for reference in child["metadata"].get("ownerReferences") or []
-    )

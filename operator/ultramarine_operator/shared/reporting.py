@@ -30,7 +30,8 @@ class Reporting:
 
     `read` turns the body into a report, and raises ValueError; `record` names its type in messages. Of the pods that
     `senders` returns, by an object's name and children, the newest speaks, and `sender` names it in messages. A report
-    that differs from the one before in `urgency` gets a pass at once. `reply` is the answer to a report.
+    that differs from the one before in `urgency` gets a pass at once. `reply` is the answer to a report. `image_of`
+    names the container whose image the pods may ask for by GET; they may not if it is empty.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Reporting:
     sender: str
     urgency: Callable[[Any], object] = never
     reply: Callable[[Obj[Any], Any, Child], Manifest | None] = no_reply
+    image_of: str = ""
 
     def speaker(self, name: str, children: Iterable[Manifest]) -> Manifest | None:
         """Return the pod whose reports count; None if no pod exists."""

@@ -6,7 +6,7 @@ from ultramarine_contract.common import METRIC_LIMIT, METRIC_NAME_LIMIT
 from ultramarine_contract.meta import POD, Manifest
 from ultramarine_contract.training_records import Progress
 
-from ...shared.pods import node_index
+from ...shared.pods import TRAINER, node_index
 from ...shared.reporting import Reporting
 
 
@@ -32,4 +32,5 @@ REPORTING = Reporting(
     record="training_records.Progress",
     senders=_senders,
     sender="the newest pod of node 0",
+    image_of=TRAINER,
 )
