@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from builders import NOW, PLATFORM, child, endpoint, ours, read, seen, version
 from prometheus_client import REGISTRY
+from pydantic import ValidationError
+from ultramarine.resources.base import Failure
 from ultramarine_contract.meta import MODEL, MODEL_VERSION, SERVICE, TRAINING_JOB, Key, Manifest, Resource
 from ultramarine_operator.engine.engine import Engine, _end
 from ultramarine_operator.engine.mirror import Mirror
@@ -227,3 +229,29 @@ def test_versions_are_rung_by_edits_of_their_model_alone(engine):
     assert "ModelVersion/churn-1" in rung(engine, one, MODEL)
     assert "ModelVersion/churn-1" not in rung(engine, counted, MODEL)
     assert "ModelVersion/churn-1" in rung(engine, edited, MODEL)
+
+
+async def test_a_plan_that_overflows_a_status_is_a_bug_of_the_operator(engine):
+    """The object's author did nothing wrong: the pass is tried again, and the spec stays accepted."""
+    reconciler, key = engine._reconciler, Key("Model", "team-a", "m-0")
+
+    def overflows(*_: object) -> Any:
+        Failure(reason="x" * 257)
+
+    reconciler._kinds["Model"] = replace(reconciler._kinds["Model"], plan=overflows)
+    engine.tell(MODEL, model(0))
+    with pytest.raises(ValidationError):
+        await reconciler.reconcile(key)
+
+
+async def test_old_answers_are_not_kept_for_later_questions(engine):
+    """A pass that asks nothing drops its answers, and who begins to lead drops all."""
+    key, gone = (Key("Model", "team-a", name) for name in ("m-0", "gone"))
+    answers = engine._inquiries._answers
+    engine.tell(MODEL, model(0))
+    answers |= {key: {}, gone: {}}
+    await engine._reconciler.reconcile(key)
+    assert answers == {gone: {}}
+
+    await led(engine, lambda: engine._done is not None)
+    assert answers == {}

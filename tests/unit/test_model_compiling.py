@@ -369,3 +369,18 @@ def test_an_endpoint_serves_the_native_artifact_where_compiling_failed():
     task = served({**of.manifest, "status": done})
 
     assert (task.uri, task.digest, task.format) == ("s3://lake/churn/1/", DIGEST, "sklearn")
+
+
+def test_a_compiled_model_is_looked_up_again_if_its_figures_are_damaged():
+    """Without its uri the native model would be served from then on; the storage has the verdict."""
+    of = compiling()
+    done = plan_version(of, seen(compile_job_of(of, "Complete"), wording(of, good(of))), NOW).status
+    damaged = one_version({**done, "compiled": {**done["compiled"], "rows": -1}})
+    assert questions_version(one_version(done), seen()) == ()
+    assert questions_version(damaged, seen()) == (result(of),)
+
+    restored = plan_version(damaged, seen(answers={result(of): good(of).to_json().decode()}), NOW)
+    assert restored.status["compiled"] == done["compiled"]
+    away = plan_version(damaged, seen(answers={result(of): StorageError("away", "Unreachable")}), NOW)
+    assert (condition(away, "Compiled")["status"], away.apply) == ("True", ())
+    assert away.after is not None

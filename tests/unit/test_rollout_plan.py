@@ -9,10 +9,14 @@ import pytest
 from builders import NOW, child, endpoint, model, seen, version
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ultramarine.resources.onlineendpoint import OnlineEndpointStatus
+from ultramarine.resources.onlineendpoint import EndpointDeployment, OnlineEndpointStatus
+from ultramarine.resources.onlineendpoint_rollout import RolloutCounters, RolloutStatus
 from ultramarine_contract.errors import GatewayError
 from ultramarine_contract.routes import DeploymentFigures, RouteState, rescaled
 from ultramarine_operator.kinds.onlineendpoint.plan import plan, questions
+from ultramarine_operator.kinds.onlineendpoint.rollout.decide import GOES_ON, STARTS_AGAIN
+from ultramarine_operator.kinds.onlineendpoint.rollout.evidence import Counts, Evidence
+from ultramarine_operator.kinds.onlineendpoint.rollout.step import _base
 from ultramarine_operator.kinds.onlineendpoint.routing.manifests import routes_in, service_target
 from ultramarine_operator.shared.conditions import find
 from ultramarine_operator.shared.questions import GatewayFacts
@@ -793,3 +797,18 @@ def test_inputs_that_are_told_of_another_version_say_nothing():
             blue = {"name": "churn", "version": "1", "inputs": [MATRIX]}
             envoy.signatures = None if told is None else {"blue": blue} | told
         assert world.go(600).rollout["phase"] == "Promoted"
+
+
+def test_every_field_of_a_deployment_starts_a_rollout_again_or_does_not():
+    """A new field has to be put into one of the two: a canary must not go on with other pods."""
+    assert not STARTS_AGAIN & GOES_ON
+    assert EndpointDeployment.model_fields.keys() == STARTS_AGAIN | GOES_ON
+
+
+def test_counters_beyond_the_status_are_left_out():
+    """A gateway may have more pods than the status has room for: the rollout goes on, and the status is written."""
+    counters = tuple(RolloutCounters(pod=f"gateway-{number}") for number in range(300))
+    update = _base(Evidence(Counts(), Counts(), (), counters))
+    status = RolloutStatus.model_validate({"phase": "Progressing", **update})
+    assert [entry.pod for entry in status.base] == [f"gateway-{number}" for number in range(200)]
+    assert len(Counts(latency=(1e9,) * 1000).written("g" * 300).latency) == 2048

@@ -7,16 +7,19 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from builders import NOW, PLATFORM, child, pod, training_job
+from builders import NOW, PLATFORM, child, endpoint, pod, training_job
 from pydantic import BaseModel
-from ultramarine.resources.base import RunStatus
+from ultramarine.resources.base import ConditionStatus, RunStatus
+from ultramarine.resources.onlineendpoint import OnlineEndpointStatus
 from ultramarine.resources.trainingjob import TrainingJobStatus
-from ultramarine_contract.errors import StorageError
+from ultramarine_contract.errors import StorageError, UltramarineError
 from ultramarine_contract.meta import Manifest, Resource
 from ultramarine_operator import runs
 from ultramarine_operator.runs import Closing, Done, Failed, JobView, Lost, ResultReader, Unanswered
-from ultramarine_operator.shared import states
+from ultramarine_operator.shared import states, statuses
+from ultramarine_operator.shared.conditions import Condition, merge
 from ultramarine_operator.shared.plan import Obj, Plan, Seen
+from ultramarine_operator.shared.pods import Verdict
 
 BUILD = Resource("ultramarine.example.com", "v1", "builds", "Build")
 URI = "s3://lake/team-a/builds/base/result"
@@ -114,6 +117,13 @@ def test_without_a_message_the_storage_decides(answer: object, state: str) -> No
     assert planned.after == (timedelta(seconds=15) if state == "Running" else None)
 
 
+def test_any_error_is_an_answer() -> None:
+    """Whoever takes an error for a question that was not asked would make the Job again."""
+    answer = READER.stored(seen(answer=UltramarineError("failed to ask", "ObjectNotFound")))
+    assert isinstance(answer, Unanswered)
+    assert (answer.was_asked, answer.message) == (True, "failed to ask")
+
+
 def test_a_message_that_was_not_seen_yet_is_awaited() -> None:
     """Jobs and pods are watched apart: a Job that has just ended waits for its pod's message, a second each time."""
     for condition in ("Complete", "Failed"):
@@ -142,7 +152,60 @@ def test_a_damaged_field_is_left_out() -> None:
     """A field that does not validate goes; the others stay, and the pass does not stop."""
     damaged = {"attempts": "many", "pod": "churn-0", "metrics": {"latest": "high"}, "usage": {"cpuSeconds": -1}}
     former = runs.former(training_job(status=damaged), TrainingJobStatus)
-    assert former.model_dump(exclude_unset=True) == {"pod": "churn-0"}
+    assert former.model_dump(exclude_unset=True) == {"pod": "churn-0", "metrics": {}}
+
+
+@pytest.mark.parametrize(
+    ("damaged", "sound"),
+    [
+        (
+            {"attemptHistory": [{"pod": "a"}, {"pod": 7}, {"pod": "c"}]},
+            {"attempt_history": [{"pod": "a"}, {"pod": "c"}]},
+        ),
+        ({"attemptHistory": [{"pod": "a"}, {"node": 1}, 7]}, {"attempt_history": [{"pod": "a"}]}),
+        ({"metrics": {"latest": {"loss": 0.5, "auc": "high"}}}, {"metrics": {"latest": {"loss": 0.5}}}),
+        ({"inputs": {"a": {"bytes": 1}, "b": {"bytes": -1}}}, {"inputs": {"a": {"bytes": 1}}}),
+        ({"progress": {"step": 3, "percent": 101}, "pod": "a"}, {"pod": "a"}),
+        ({"attemptHistory": [{"pod": "a"}] * 21, "pod": "a"}, {"pod": "a"}),
+    ],
+)
+def test_only_the_damaged_entry_is_left_out(damaged: Manifest, sound: Manifest) -> None:
+    """Entries of lists and mappings go one by one; a part of another form goes whole."""
+    former = runs.former(training_job(status=damaged), TrainingJobStatus)
+    assert former.model_dump(exclude_unset=True) == sound
+
+
+def test_a_damaged_entry_with_a_list_of_its_own_is_left_out() -> None:
+    """An entry that needs its list goes when that list is damaged; its neighbours stay."""
+    known = [{"version": "a-1", "inputs": 7}, {"version": "a-2", "inputs": []}]
+    former = endpoint(status={"signatures": {"versions": ["a-2"], "known": known}}).manifest
+    status = statuses.former(Obj(former, None), OnlineEndpointStatus).signatures
+    assert status is not None
+    assert [entry.version for entry in status.known] == ["a-2"]
+
+
+def test_a_verdict_is_cut_to_its_limits() -> None:
+    """Pods choose these texts: one that is too long would keep the status from being written."""
+    long = "x" * 10_000
+    failure = runs.failure(Verdict(long, long, 1, long, long, long))
+    assert [len(text) for text in (failure.reason, failure.pod, failure.message, failure.tail, failure.hint)] == [
+        256,
+        253,
+        4096,
+        8192,
+        1024,
+    ]
+    [merged] = merge([], [Condition("Failed", True, long, long)], 1, NOW)
+    assert ConditionStatus.model_validate(merged).reason == long[:1024]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_missed_deadline_is_final_unless_the_kind_waits(waits: bool) -> None:
+    """A kind whose pod ends by itself at the deadline waits for its message."""
+    job = its_job("Failed", since="2030-01-01T11:59:55Z")
+    job["status"]["conditions"][0]["reason"] = "DeadlineExceeded"
+    outcome = runs.failed(JobView.of(job, seen(job)), NOW, waits_at_deadline=waits)
+    assert isinstance(outcome, Closing if waits else Failed)
 
 
 def test_another_objects_job_is_not_found() -> None:

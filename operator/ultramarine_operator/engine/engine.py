@@ -202,6 +202,7 @@ class Engine:
         """Look at every object, and work until the Lease is lost; every worker has stopped before this returns."""
         self._leading = True
         self.reports.clear()  # of an earlier lead: the status knows newer ones by now
+        self._inquiries.clear()
         for kind in self._kinds.values():
             for namespace, name in self._mirror.versions(kind.resource, None):
                 self.queue.add(Key(kind.name, namespace, name))

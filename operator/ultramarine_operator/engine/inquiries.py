@@ -83,8 +83,12 @@ class Inquiries:
         return self._pools[name]
 
     def forget(self, key: Key) -> None:
-        """Drop the answers for an object that is gone."""
+        """Drop the answers for an object that is gone, or asks nothing now."""
         self._answers.pop(key, None)
+
+    def clear(self) -> None:
+        """Drop all answers."""
+        self._answers.clear()
 
     def close(self) -> None:
         """Give up on what is being asked."""

@@ -10,17 +10,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
-from ultramarine.resources.base import READY, UNSEEN, RunStatus
+from ultramarine.resources.base import READY, UNSEEN, Failure, RunStatus
 from ultramarine_contract.errors import Conflict, InvalidSpec, NotYet, Refused, UltramarineError
 from ultramarine_contract.meta import CONFIG_MAP, SECRET, Key, Manifest, Resource
 
 from ..kube import events
 from ..kube.apply import apply_child, write_status
 from ..kube.client import ApiError, Client
-from ..shared import pods, states, waiting
+from ..shared import refusals, states
 from ..shared.conditions import Condition, find, health, is_true, merge
 from ..shared.kind import Kind
 from ..shared.plan import Event, GenerateSecret, Lazily, Obj, Plan, Platform, Seen
+from ..shared.statuses import cut
 from .accounting import Accounting
 from .inquiries import Inquiries
 from .mirror import Mirror
@@ -71,13 +72,15 @@ class Reconciler:
         now = self._clock()
         try:
             obj = Obj(manifest, kind.spec.model_validate(manifest.get("spec") or {}))
+        except ValidationError as error:
+            return await self._refuse(key, manifest, _first_error(error), now), OK
+        try:
             seen = self._look(kind, key, obj)
             if seen is None:
                 return None, ASKS
             plan = kind.plan(obj, seen, now)
-        except (InvalidSpec, ValidationError) as error:
-            refused = self._invalid(manifest, error, now)
-            return await self._finish(manifest, refused, self._mirror.children(key), now), OK
+        except InvalidSpec as error:
+            return await self._refuse(key, manifest, error.message, now), OK
         try:
             await self._act(key, plan, seen.children)
         except (NotYet, Conflict, Refused) as error:
@@ -115,6 +118,7 @@ class Reconciler:
         seen = Seen(self._platform, children, Lazily(related), report=report)
         questions = kind.questions(obj, seen)
         if not questions:
+            self._inquiries.forget(key)  # an answer that no pass has used gets old
             return seen
         answers = self._inquiries.answers(key, questions)
         return None if answers is None else replace(seen, answers=answers)
@@ -227,8 +231,10 @@ class Reconciler:
                 await self._record(manifest, event, now)
         return min((delay for delay in (plan.after, refresh) if delay is not None), default=None)
 
-    def _invalid(self, manifest: Manifest, error: InvalidSpec | ValidationError, now: datetime) -> Plan:
-        message = error.message if isinstance(error, InvalidSpec) else _first_error(error)
+    async def _refuse(self, key: Key, manifest: Manifest, message: str, now: datetime) -> timedelta | None:
+        return await self._finish(manifest, self._invalid(manifest, message, now), self._mirror.children(key), now)
+
+    def _invalid(self, manifest: Manifest, message: str, now: datetime) -> Plan:
         status: Manifest = dict(manifest.get("status") or {})
         model = self._kinds[manifest["kind"]].status
         ends = health(done=False, failed=message)
@@ -237,7 +243,7 @@ class Reconciler:
                 return Plan(status)  # another release's rules change no result
             # A spec that can never run has failed: whoever waits for its end waits no longer.
             _, ends = states.failed(REFUSED, message)
-            status["failure"] = {"reason": REFUSED, "message": message[: pods.MAX_FAILURE["message"]]}
+            status["failure"] = cut(Failure, reason=REFUSED, message=message)
         elif (find(status, READY) or UNSEEN).get("reason") in (REFUSED, UNSEEN["reason"]):
             ends = (Condition("Ready", False, REFUSED, message), *ends)  # what served before goes on
         if "state" in model.model_fields:
@@ -269,7 +275,7 @@ def _refused(manifest: Manifest, error: ApiError) -> Exception:
     """Return the error for the pass: Refused for a refusal that lasts, or the error itself if it may pass."""
     if error.code not in (400, 403, 413, 422):
         return error
-    words = waiting.refused(error.message) if "exceeded quota: " in error.message else error.message
+    words = refusals.refused(error.message) if "exceeded quota: " in error.message else error.message
     return Refused(f"{manifest['kind']} {manifest['metadata']['name']} is not admitted: {words}", error.reason)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from ultramarine_contract.errors import StorageError
+from ultramarine_contract.errors import StorageError, UltramarineError
 
 from ..shared.plan import Seen
 from ..shared.questions import Question, ReadText
@@ -70,13 +70,17 @@ class Failed:
         return self.reason == "DeadlineExceeded"
 
 
-def failed(job: JobView, now: datetime) -> Failed | Closing | None:
-    """Return how a Job has failed for good; None if it has not."""
+def failed(job: JobView, now: datetime, *, waits_at_deadline: bool = False) -> Failed | Closing | None:
+    """Return how a Job has failed for good; None if it has not.
+
+    A pod that Kubernetes kills at the deadline has nothing to say, unless the kind `waits_at_deadline` for its message.
+    """
     if (condition := job.failure) is None:
         return None
     reason = str(condition.get("reason") or "JobFailed")
     causes = tuple(job.causes or job.failures)
-    if not causes and reason != "DeadlineExceeded" and job.has_just_ended(now):
+    is_awaited = reason != "DeadlineExceeded" or waits_at_deadline
+    if not causes and is_awaited and job.has_just_ended(now):
         return Closing()
     return Failed(reason, str(condition.get("message") or f"Job {job.name} failed and its pods are gone"), causes)
 
@@ -114,10 +118,11 @@ class ResultReader(Generic[RecordT]):
     def stored(self, seen: Seen) -> Done[RecordT] | Lost | Unanswered:
         """Return the storage's answer to `question`."""
         answer = seen.answers.get(self.question)
-        if isinstance(answer, StorageError):
-            if answer.reason in FINAL:
-                return Lost(answer.message, answer.reason != GONE)
-            return Unanswered(answer.message, was_asked=True, is_transient=answer.transient)
+        if isinstance(answer, StorageError) and answer.reason in FINAL:
+            return Lost(answer.message, answer.reason != GONE)
+        if isinstance(answer, UltramarineError):
+            is_transient = not isinstance(answer, StorageError) or answer.transient
+            return Unanswered(answer.message, was_asked=True, is_transient=is_transient)
         if not isinstance(answer, str):
             return Unanswered()
         try:

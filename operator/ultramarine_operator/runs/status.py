@@ -14,7 +14,7 @@ from ultramarine_contract.sweep_records import STOPPED_EARLY
 from ..shared import statuses
 from ..shared.conditions import Condition, find, in_words, merge, parse_timestamp, timestamp
 from ..shared.plan import Event, Obj, Plan
-from ..shared.pods import MAX_FAILURE, TROUBLED_WAITING, Verdict
+from ..shared.pods import TROUBLED_WAITING, Verdict
 from ..shared.states import State, is_stopped
 from .views import JobView
 
@@ -91,9 +91,7 @@ def events_for(before: Manifest, after: Manifest) -> tuple[Event, ...]:
 def failure(verdict: Verdict) -> Failure:
     """Return a verdict as status.failure, cut to the limits of the schema: a longer one would not be written."""
     fields = {name: value for name, value in asdict(verdict).items() if value not in (None, "")}
-    return Failure(
-        **{**fields, **{name: fields[name][:limit] for name, limit in MAX_FAILURE.items() if name in fields}}
-    )
+    return Failure(**statuses.cut(Failure, **fields))
 
 
 def end(status: RunStatus, job: JobView | None, now: datetime, start: str = "") -> None:

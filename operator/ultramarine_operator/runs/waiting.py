@@ -11,7 +11,7 @@ from ..shared.conditions import parse_timestamp, timestamp
 from ..shared.plan import Seen
 from ..shared.pods import IMAGE_REASONS, Trouble, Verdict
 from ..shared.questions import AskRefusal, Refusal
-from ..shared.waiting import refused, refused_object
+from ..shared.refusals import refused, refused_object
 from .views import JobView, PodView
 
 MAX_NO_IMAGE = timedelta(minutes=2)  # a registry may lag behind a push

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from ultramarine_contract.meta import Manifest
 
-MAX_MESSAGE = 2000
+MAX_REASON, MAX_MESSAGE = 1024, 2000  # characters
 ENDED = ("Succeeded", "Failed", "Stopped")  # states in which a run has ended
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 
@@ -61,7 +61,7 @@ def merge(old: Iterable[Manifest], new: Iterable[Condition], generation: int, no
             {
                 "type": condition.type,
                 "status": status,
-                "reason": condition.reason,
+                "reason": condition.reason[:MAX_REASON],
                 "message": condition.message[:MAX_MESSAGE],
                 "observedGeneration": generation,
                 "lastTransitionTime": previous["lastTransitionTime"] if unchanged else timestamp(now),

@@ -218,16 +218,3 @@ class Obj(Generic[SpecT]):
     @property
     def status(self) -> Manifest:
         return self.manifest.get("status") or {}
-
-
-def no_questions(_obj: Obj[Any], _seen: Seen) -> tuple[Question, ...]:
-    """A kind that asks nothing of the storage or of a gateway."""
-    return ()
-
-
-ANY = "*"  # the topic of who looks at all objects of the namespace
-
-
-def no_topics(_manifest: Manifest) -> frozenset[str]:
-    """A kind that looks at its own children only."""
-    return frozenset()

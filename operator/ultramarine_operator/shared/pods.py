@@ -66,9 +66,6 @@ class Verdict:
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
-MAX_FAILURE = {"reason": 256, "message": 4096, "tail": 8192, "hint": 1024}  # characters, as in the schemas
-
-
 def statuses(pod: Manifest) -> list[Manifest]:
     """Return the statuses of init and main containers, in the order in which they run."""
     status = pod.get("status") or {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from ultramarine.resources.base import DIGEST_PATTERN
 from ultramarine.resources.model import Compile, Compiled, ModelVersionStatus, version_number
@@ -22,6 +21,7 @@ from ...shared import pods, statuses
 from ...shared.conditions import Condition, find, parse_timestamp
 from ...shared.plan import Platform, Seen
 from ...shared.questions import Question
+from ...shared.statuses import cut
 from . import trust
 from .manifests import DEADLINE_SECONDS, STORE, Version, compile_job, compile_job_name, compile_task
 
@@ -69,6 +69,12 @@ class Compilation:
         return self.condition.reason == COMPILING
 
     @property
+    def is_final(self) -> bool:
+        """True if it stays; a compiled model whose figures were damaged in the status is looked up again."""
+        is_damaged = self.condition.reason == COMPILED and not (self.figures and self.figures.uri)
+        return self.condition.reason in ENDED and not is_damaged
+
+    @property
     def unloadable(self) -> bool:
         """True if no server can load the model."""
         return self.condition.reason in LOAD_ERRORS
@@ -114,7 +120,7 @@ def has_begun(version: Version) -> bool:
 def questions(version: Version, seen: Seen) -> tuple[Question, ...]:
     """Ask the storage for the verdict if no pod has it, and the API server why its Job has no pod."""
     settings = wish(version)
-    if settings is None or former(version).condition.reason in ENDED or not has_begun(version):
+    if settings is None or former(version).is_final or not has_begun(version):
         return ()
     return _reader(version, settings, seen.platform).questions(_own_job(version, seen))
 
@@ -123,7 +129,7 @@ def compilation(version: Version, seen: Seen, now: datetime) -> Compilation:
     """Return the progress of a version whose artifact was found right."""
     settings = wish(version)
     before = former(version)
-    if settings is None or before.condition.reason in ENDED:
+    if settings is None or before.is_final:
         return before
     job, reader = _own_job(version, seen), _reader(version, settings, seen.platform)
     # Without a Job it is new, or its Job is gone: what that one has stored counts, and no other Job is needed.
@@ -131,6 +137,8 @@ def compilation(version: Version, seen: Seen, now: datetime) -> Compilation:
     match outcome:
         case Done(record):
             return _verdict(record, version, settings, seen.platform)
+        case Unanswered() if outcome.was_asked and before.condition.reason == COMPILED:
+            return replace(before, after=outcome.after)
         case Unanswered(message) if outcome.was_asked:
             return _under_way(f"its verdict is asked of the storage: {message}", outcome.after)
         case Closing():
@@ -222,7 +230,7 @@ def _verdict(record: CompileRecord, version: Version, settings: Compile, platfor
         reason = record.load_error if record.load_error in LOAD_ERRORS else "ModelInvalid"
         return Compilation(Condition(CONDITION, False, reason, record.message))
     mismatch = record.mismatch[:512]
-    figures: dict[str, Any] = {"rows": record.rows, "rows_from": record.rows_from[:256], "opset": record.opset}
+    figures = cut(Compiled, rows=record.rows, rows_from=record.rows_from, opset=record.opset)
     if record.worst_relative_error >= 0:
         figures["worst_relative_error"] = record.worst_relative_error
     if 0 <= record.label_agreement <= 1:
@@ -236,7 +244,7 @@ def _verdict(record: CompileRecord, version: Version, settings: Compile, platfor
     if not record.uri.startswith(prefix) or len(record.uri) > 2048 or not re.match(DIGEST_PATTERN, record.digest):
         return _failed(version, f"its verdict names a compiled model that does not lie below {prefix}")
     figures |= {"uri": record.uri, "digest": record.digest, "bytes": record.bytes}
-    message = f"{record.rows} rows were compared ({record.rows_from[:256]})"
+    message = f"{record.rows} rows were compared ({figures['rows_from']})"
     return Compilation(Condition(CONDITION, True, COMPILED, message), Compiled(**figures), mismatch=mismatch)
 
 

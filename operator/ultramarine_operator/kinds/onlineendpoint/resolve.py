@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pydantic import ValidationError
 from ultramarine.resources.model import LATEST, ModelFormat, ModelVersionSpec, trusts, version_name, version_number
 from ultramarine_contract.errors import listed
 from ultramarine_contract.meta import Manifest
@@ -85,7 +86,11 @@ def resolve(reference: str, seen: Seen, served: Iterable[str] = ()) -> Resolved 
         return Unresolved(f"{what} (there are: {there}); {remedy}", gone=gone)
     if not is_true(version.get("status") or {}, "Ready"):
         return Unresolved(_why(version), _reason(version) in TRANSIENT)
-    return _resolved(version, seen)
+    try:
+        return _resolved(version, seen)
+    except ValidationError:  # an earlier release accepted it
+        name = version["metadata"]["name"]
+        return Unresolved(f"the spec of ModelVersion {name} is not valid; register the model again")
 
 
 def _resolved(version: Manifest, seen: Seen) -> Resolved:

@@ -15,7 +15,7 @@ from ultramarine_contract.meta import Manifest
 
 from ...shared.conditions import Condition, find, health, is_true, merge
 from ...shared.plan import Event
-from ...shared.statuses import dumped
+from ...shared.statuses import cut, dumped
 from .deployment import autoscale
 from .deployment.health import DeploymentHealth
 from .endpoint import Endpoint, Shares, keys_secret
@@ -49,11 +49,12 @@ def new_status(
         "gateway_port": step.port,
         "model_version": _versions(answering),
     }
+    url = step.url or f"{'https' if step.secure else 'http'}://{endpoint.name}.{endpoint.namespace}.svc"
+    replicas = f"{ready}/{sum(deployment.replicas for deployment in deployments.values())}"
     return OnlineEndpointStatus(
+        **cut(OnlineEndpointStatus, url=url, replicas=replicas),
         observed_generation=endpoint.generation,
-        url=step.url or f"{'https' if step.secure else 'http'}://{endpoint.name}.{endpoint.namespace}.svc",
         traffic=dict(step.answering),
-        replicas=f"{ready}/{sum(deployment.replicas for deployment in deployments.values())}",
         deployments=[_entry(deployment, scalings.get(name)) for name, deployment in deployments.items()],
         conditions=[ConditionStatus.model_validate(condition) for condition in merged],
         **{name: value for name, value in optional.items() if value},

@@ -57,7 +57,7 @@ def plan(sweep: Sweep, seen: Seen, now: datetime) -> Plan:
     if own.is_over:
         return _over(sweep, seen, search, own, facts, now)
     for job in own.jobs:
-        match runs.failed(job, now):
+        match runs.failed(job, now, waits_at_deadline=True):
             case Closing() as closing:
                 state = states.finishing("Finishing", "it has failed; the last message of its pod is awaited")
                 return _planned(sweep, state, facts, now, after=closing.after)

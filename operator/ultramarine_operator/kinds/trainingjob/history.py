@@ -12,11 +12,10 @@ from ultramarine_contract.training_records import CheckpointRecord, Progress, Te
 from ...runs import JobView, PodView, seconds_between
 from ...shared import pods
 from ...shared.conditions import LONG_AGO, parse_timestamp, timestamp
+from ...shared.statuses import cut
 from .manifests import Job
 
 MAX_ATTEMPTS = 20
-MAX_MESSAGE = 512
-MAX_REASON = 256
 MAX_URI = 2048
 MAX_SECONDS = 10**10  # centuries; more would not fit the status with what is added
 
@@ -64,9 +63,8 @@ def _attempt(pod: PodView, observed_end: str) -> Attempt:
         entry |= {"reason": "Succeeded", "exit_code": 0}
     if pod.has_failed:
         verdict = pod.verdict
-        entry |= {"reason": verdict.reason[:MAX_REASON], "message": verdict.message[:MAX_MESSAGE]}
-        entry["exit_code"] = verdict.exit_code
-    return Attempt(**entry)
+        entry |= {"reason": verdict.reason, "message": verdict.message, "exit_code": verdict.exit_code}
+    return Attempt(**cut(Attempt, **entry))
 
 
 def activity(status: TrainingJobStatus, child: JobView | None, now: datetime) -> None:

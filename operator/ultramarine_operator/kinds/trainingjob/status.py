@@ -23,6 +23,7 @@ from ...shared import pods
 from ...shared.conditions import Condition, health
 from ...shared.plan import Platform, Seen
 from ...shared.states import State
+from ...shared.statuses import cut
 from ...training.pods import mlflow, source_digest
 from . import history
 from .manifests import Job, output_prefix
@@ -89,7 +90,7 @@ def add_record(status: TrainingJobStatus, record: TerminationRecord, prefix: str
     folder = f"{prefix}{contract.METRICS_NAME}/"
     if record.series.startswith(folder):
         status.metrics = (status.metrics or Metrics()).model_copy(update={"uri": folder})
-    _ran(status, source_digest=record.source.digest[:100], git_commit=record.source.commit[:64])
+    _ran(status, source_digest=record.source.digest, git_commit=record.source.commit)
     if record.step >= 0:
         progress = history.progress(Progress(record.step, record.total_steps))
         former = status.progress or ProgressStatus()
@@ -122,7 +123,7 @@ def _add_progress(status: TrainingJobStatus, progress: Progress) -> None:
 def _ran(status: TrainingJobStatus, **provenance: str) -> None:
     """Add to the provenance, without what is empty."""
     if new := {name: value for name, value in provenance.items() if value}:
-        status.provenance = (status.provenance or Provenance()).model_copy(update=new)
+        status.provenance = (status.provenance or Provenance()).model_copy(update=cut(Provenance, **new))
 
 
 def end(status: TrainingJobStatus, child: JobView | None, now: datetime) -> None:

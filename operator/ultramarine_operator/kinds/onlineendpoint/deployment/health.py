@@ -9,9 +9,10 @@ from ultramarine_contract.common import ENV_TASK
 from ultramarine_contract.meta import Manifest
 from ultramarine_contract.serving_records import ServingTask
 
-from ....shared import pods, waiting
+from ....shared import pods, refusals
 from ....shared.conditions import MAX_MESSAGE, find
 from ....shared.plan import Seen
+from ....shared.statuses import cut
 from ..endpoint import (
     ANNOTATION_REVISION,
     ANNOTATION_VERSION,
@@ -54,13 +55,8 @@ class DeploymentHealth:
 
     def status(self) -> DeploymentStatus:
         """Return the deployment's entry in the status."""
-        return DeploymentStatus(
-            name=self.name,
-            model_version=self.version,
-            ready_replicas=self.ready,
-            state=self.state,
-            message=self.message[:MAX_MESSAGE],
-        )
+        texts = cut(DeploymentStatus, name=self.name, model_version=self.version, message=self.message[:MAX_MESSAGE])
+        return DeploymentStatus(**texts, ready_replicas=self.ready, state=self.state)
 
 
 def assess(
@@ -233,7 +229,7 @@ def _state(
         if (trouble := pods.trouble(pod)) is not None:
             return "Failing", trouble.message
     if (refused := find(rolled, "ReplicaFailure")) is not None and refused.get("status") == "True":
-        return "Failing", f"Kubernetes refuses the pods: {waiting.refused(str(refused.get('message')))}"
+        return "Failing", f"Kubernetes refuses the pods: {refusals.refused(str(refused.get('message')))}"
     fresh = sum(_version_of(pod) == version for pod in ready) if version else len(ready)
     of = f" of {version}" if version else ""
     return "Updating", f"{fresh} of {deployment.replicas} pods{of} are ready"

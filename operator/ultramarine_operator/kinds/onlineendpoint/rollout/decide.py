@@ -25,6 +25,10 @@ from ..signatures.inputs import incompatibility, inputs_of
 from .decision import RolloutDecision, Stage
 from .step import continue_step, first_status, roll_back_signature
 
+# Fields of a deployment whose change starts a rollout again, since its pods change; and those whose change does not.
+STARTS_AGAIN = {"resources", "request_settings", "batching", "warmup"}
+GOES_ON = {"name", "pool", "model", "replicas", "autoscale"}  # identity() has the resolved model by itself
+
 
 def decide(
     endpoint: Endpoint,
@@ -77,9 +81,8 @@ def identity(endpoint: Endpoint, seen: Seen) -> str:
     resolved = resolve(deployment.model, seen) if deployment and deployment.model else None
     if spec is None or deployment is None or not isinstance(resolved, Resolved):
         return ""
-    settings = {"resources", "request_settings", "batching", "warmup"}
     # Without defaults: a field that a later release adds must not restart every rollout.
-    own = deployment.model_dump(mode="json", include=settings, exclude_defaults=True)
+    own = deployment.model_dump(mode="json", include=STARTS_AGAIN, exclude_defaults=True)
     rollout = spec.model_dump(mode="json", exclude_defaults=True)
     return content_hash([rollout, own, *resolved.identity])[:16]
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from ultramarine.resources.onlineendpoint_rollout import RolloutCounters
 from ultramarine_contract.routes import DeploymentFigures, RouteState
 
+from ....shared.statuses import cut
+
 MAX_COUNT = 2**63  # above any counter; the API accepts more digits than a float has
 
 
@@ -106,11 +108,9 @@ class Counts:
         latency = " ".join(str(int(count)) for count in self.latency)
         requests, errors, compared, agreed, unlike, client_errors, absent = (int(count) for count in self._single)
         return RolloutCounters(
-            pod=pod,
-            deployment=deployment,
+            **cut(RolloutCounters, pod=pod, deployment=deployment, latency=latency),
             requests=requests,
             errors=errors,
-            latency=latency,
             compared=compared,
             agreed=agreed,
             unlike=unlike,

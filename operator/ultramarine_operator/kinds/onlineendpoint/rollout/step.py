@@ -9,6 +9,7 @@ from ultramarine.resources.onlineendpoint_rollout import RolloutCounters, Rollou
 
 from ....shared.conditions import parse_timestamp, timestamp
 from ....shared.plan import Event
+from ....shared.statuses import cut
 from ..endpoint import PAUSED, PROGRESSING, PROMOTED, ROLLED_BACK, WAITING
 from .decision import RolloutDecision, Stage, with_details
 from .evidence import Counts, Evidence, counted
@@ -46,7 +47,7 @@ def continue_step(stage: Stage, former: RolloutStatus) -> RolloutDecision:
         if evidence is None:
             return _without_figures(stage, status)
         results = check_gates(gates, evidence)
-        status = status.model_copy(update={"base": list(evidence.base)})
+        status = status.model_copy(update=_base(evidence))
     if failed := [result.message for result in results if result.verdict == FAILED]:
         return _failed(stage, status, "GateFailed", "; ".join(failed), results)
     over = stage.now - parse_timestamp(since) >= timedelta(seconds=stage.spec.step_seconds)
@@ -75,6 +76,11 @@ def _evidence(stage: Stage, status: RolloutStatus) -> Evidence | None:
     return replace(evidence, candidate=evidence.candidate.with_copies_of(champion), champion=champion, ended=True)
 
 
+def _base(evidence: Evidence) -> Changes:
+    """Return the counters as the status has room for them; a gateway pod beyond has no evidence."""
+    return cut(RolloutStatus, base=list(evidence.base))
+
+
 def _wait_for_weights(stage: Stage, status: RolloutStatus) -> RolloutDecision:
     """Wait until every gateway pod has the weights; from then on figures are evidence of the step."""
     shares = stage.shares(status)
@@ -85,7 +91,7 @@ def _wait_for_weights(stage: Stage, status: RolloutStatus) -> RolloutDecision:
     evidence = _evidence(stage, status)
     if evidence is None and stage.spec.gates is not None:
         return _without_figures(stage, status)
-    begun = {"since": timestamp(stage.now), "base": list(evidence.base) if evidence else []}
+    begun = {"since": timestamp(stage.now), **(_base(evidence) if evidence else {"base": []})}
     results = check_gates(stage.spec.gates, evidence) if stage.spec.gates and evidence else ()
     decision = _measuring(stage, status.model_copy(update=begun), results, over=False)
     return replace(decision, events=(Event("RolloutStep", stage.step_name(status)),))
@@ -122,7 +128,7 @@ def _with_evidence(
     status: RolloutStatus, results: tuple[GateResult, ...], now: datetime, *, fresh: bool = False
 ) -> RolloutStatus:
     """Record the results of the gates; their figures stay for EVIDENCE_AGE unless a verdict changes."""
-    new = [RolloutEvidence(gate=r.gate, verdict=r.verdict, message=r.message[:1024]) for r in results]
+    new = [RolloutEvidence(**cut(RolloutEvidence, gate=r.gate, verdict=r.verdict, message=r.message)) for r in results]
     same = [gate.verdict for gate in new] == [gate.verdict for gate in status.evidence]
     recent = status.checked is not None and now - parse_timestamp(status.checked) < EVIDENCE_AGE
     if not new or (same and recent and not fresh):

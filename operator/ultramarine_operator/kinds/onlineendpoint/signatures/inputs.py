@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from pydantic import ValidationError
 from ultramarine.resources.model import Datatype, Signature
 from ultramarine_contract.errors import listed
 from ultramarine_contract.routes import RouteState
@@ -40,7 +41,10 @@ def inputs_of(version: str, seen: Seen, proxies: Iterable[RouteState]) -> Inputs
     """Return the inputs of a version, as declared or as a pod reports them; None if unknown."""
     registered = next((v for v in seen.others("ModelVersion") if v["metadata"]["name"] == version), None)
     if registered is not None and registered["spec"].get("signature"):
-        declared = Signature.model_validate(registered["spec"]["signature"])
+        try:
+            declared = Signature.model_validate(registered["spec"]["signature"])
+        except ValidationError:  # an earlier release accepted it
+            return None
         return tuple(Input(tensor.name, tensor.datatype, tuple(tensor.shape)) for tensor in declared.inputs)
     for proxy in proxies:
         for report in (proxy.signatures or {}).values():
