@@ -412,3 +412,18 @@ def test_the_place_of_a_pod_that_serves_or_compiles_is_the_charts(kind):
 
     assert (found := pods.trouble(pod))
     assert found.message.endswith("correct the chart's serving.nodeSelector, or add a node")
+
+
+def test_an_address_that_is_too_long_is_cut():
+    """The installation chooses the form of addresses: the rest of the status is written all the same."""
+    owner = endpoint()
+    owner.manifest["metadata"]["namespace"] = "n" * 600
+    assert len(plan(owner, seen(), NOW).status["url"]) == 512
+
+
+def test_a_version_that_an_earlier_release_accepted_is_not_served():
+    """Its spec is not the endpoint's: the deployment waits, and says for what."""
+    old = version(1)
+    old["spec"]["format"] = {"name": "tarball"}
+    got = plan(endpoint(deployments=TWO[:1]), seen(related=(model(), old)), NOW)
+    assert "the spec of ModelVersion churn-1 is not valid" in condition(got, "Ready")["message"]

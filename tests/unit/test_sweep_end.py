@@ -67,6 +67,8 @@ def test_kubernetes_keeps_the_deadline_where_no_coordinator_does() -> None:
         got = plan(hpo, seen(late, *its_pods), NOW)
         assert (got.status["state"], condition(got, "Failed")["reason"]) == ("Failed", "DeadlineExceeded")
         assert f"it has not ended within spec.activeDeadlineSeconds{why}" in condition(got, "Failed")["message"]
+    late["status"]["conditions"][0]["lastTransitionTime"] = "2030-01-01T11:59:58Z"
+    assert plan(hpo, seen(late), NOW).status["state"] == "Running", "the pod's last message is awaited"
 
 
 def test_the_summary_is_asked_for_only_at_the_end():
