@@ -375,9 +375,10 @@ def test_a_compiled_model_is_looked_up_again_if_its_figures_are_damaged():
     """Without its uri the native model would be served from then on; the storage has the verdict."""
     of = compiling()
     done = plan_version(of, seen(compile_job_of(of, "Complete"), wording(of, good(of))), NOW).status
-    damaged = one_version({**done, "compiled": {**done["compiled"], "rows": -1}})
     assert questions_version(one_version(done), seen()) == ()
-    assert questions_version(damaged, seen()) == (result(of),)
+    for part in ({"rows": -1}, {"uri": ""}, {"digest": ""}):
+        damaged = one_version({**done, "compiled": {**done["compiled"], **part}})
+        assert questions_version(damaged, seen()) == (result(of),)
 
     restored = plan_version(damaged, seen(answers={result(of): good(of).to_json().decode()}), NOW)
     assert restored.status["compiled"] == done["compiled"]

@@ -71,8 +71,8 @@ class Compilation:
     @property
     def is_final(self) -> bool:
         """True if it stays; a compiled model whose figures were damaged in the status is looked up again."""
-        is_damaged = self.condition.reason == COMPILED and not (self.figures and self.figures.uri)
-        return self.condition.reason in ENDED and not is_damaged
+        is_whole = self.figures is not None and self.figures.uri and self.figures.digest
+        return self.condition.reason in ENDED and bool(is_whole or self.condition.reason != COMPILED)
 
     @property
     def unloadable(self) -> bool:
