@@ -46,7 +46,8 @@ def test_an_attack_is_described_once(marks, why):
 def test_every_requirement_is_pinned():
     """Each distribution that an image or a person's environment asks for has one exact version in constraints.txt."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = [requirement for extra in project["optional-dependencies"].values() for requirement in extra]
+    listed = (project["dependencies"], *project["optional-dependencies"].values())
+    requirements = [requirement for extra in listed for requirement in extra]
     wanted = {_plain(re.split(r"[\[<>=!~ ;]", requirement)[0]) for requirement in requirements} - {project["name"]}
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", line) for line in lines)
