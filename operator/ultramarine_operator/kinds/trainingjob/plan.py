@@ -291,7 +291,7 @@ def _succeeded(
     facts.outputs = {name: _output(output, versions.get(name)) for name, output in record.outputs.items()}
     facts.model_version = ", ".join(versions.values())
     facts.goodput = Goodput(productive_seconds=int(record.productive_seconds))
-    if facts.progress:
+    if facts.progress and facts.progress.model_fields_set:  # an empty one says nothing
         facts.progress = facts.progress.model_copy(update={"percent": 100, "eta_seconds": 0})
         facts.percent = "100%"
     status.end(facts, child, now)
