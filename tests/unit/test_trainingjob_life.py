@@ -367,10 +367,9 @@ def test_the_last_step_comes_with_the_last_words():
 def test_a_command_without_steps_has_no_percentage_at_its_end():
     """A pod that reports metrics alone leaves the column Progress empty."""
     churn = training_job()
-    reported = replace(seen(job(churn, active=1), pod(churn)), report=Progress(metrics={"loss": 0.5}))
-    running = with_status(churn, plan(churn, reported, NOW).status)
     done = pod(churn, phase="Succeeded", **ended_container(0, "Completed", TerminationRecord().to_json()))
-    got = plan(running, seen(job(churn, "Complete", succeeded=1), done), NOW)
+    reported = replace(seen(job(churn, "Complete", succeeded=1), done), report=Progress(metrics={"loss": 0.5}))
+    got = plan(churn, reported, NOW)
     assert (got.status["state"], got.status["score"]) == ("Succeeded", "loss=0.5")
     assert not {"progress", "percent"} & got.status.keys()
 
