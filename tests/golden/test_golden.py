@@ -113,7 +113,7 @@ def test_with_tls_each_container_has_what_it_needs_and_no_more(example):
                 assert {probe["httpGet"]["scheme"] for probe in probes} <= {"HTTPS"}
             elif mounted:
                 assert [item["key"] for item in mounted["items"]] == ["ca.crt"]
-            env = {variable["name"]: variable.get("value") for variable in container["env"]}
+            env = {variable["name"]: variable.get("value") for variable in container.get("env", [])}
             if contract.ENV_STORAGE_ENDPOINT in env:
                 assert env[contract.ENV_STORAGE_CA] == f"{contract.TLS_DIR}/ca.crt"
                 assert mounted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,33 @@ def test_network_rules_follow(added: dict[str, str]) -> None:
     assert networks["greetings"]["selector"] == {"matchLabels": {"ultramarine.dev/kind": "Greeting"}}
     assert networks["greetings"]["operator"]
     assert not networks["greetings"]["mlflow"]
+
+
+def test_the_rendered_chart_has_the_kind(tree: Tree, helm: str) -> None:
+    """An installation has the CRD, and a policy that selects the kind's pods."""
+    command = [helm, "template", "um", "charts/ultramarine", "-f", "charts/ultramarine/ci/images-values.yaml"]
+    done = subprocess.run(command, cwd=tree.root, capture_output=True, text=True, check=True)
+    objects = {
+        (item["kind"], item["metadata"]["name"]): item
+        for item in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader)
+        if item
+    }
+
+    policy = objects["NetworkPolicy", "ultramarine-greetings"]["spec"]
+    assert policy["podSelector"] == {"matchLabels": {"ultramarine.dev/kind": "Greeting"}}
+    assert ("CustomResourceDefinition", "greetings.ultramarine.dev") in objects
+
+
+def test_its_pods_have_a_route_for_reports(tree: Tree) -> None:
+    """The kind's Reporting becomes a route of the operator, without a line elsewhere."""
+    program = (
+        "from ultramarine_operator.engine.reports import Reports\n"
+        "from ultramarine_operator.kinds import KINDS\n"
+        "from ultramarine_operator.progress import Reception\n"
+        "print(*(route.path for route in Reception(None, Reports(None, KINDS, None), None, None).routes))"
+    )
+
+    assert "/greetings/{namespace}/{name}" in tree.run("-c", program).split()
 
 
 def test_the_operator_has_no_test_material(tree: Tree) -> None:
