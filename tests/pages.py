@@ -72,7 +72,7 @@ def script(page: Path) -> str:
                 "END OF FILE",
             ]
         elif block.language == "sh":
-            lines += [f"echo '{MARK} {number}'", block.text.rstrip("\n")]
+            lines += [f"printf '\\n{MARK} {number}\\n'", block.text.rstrip("\n")]
     return "\n".join(lines) + "\n"
 
 
