@@ -137,7 +137,7 @@ def test_an_endpoint_changes_as_the_gateway_accepts(api, operator):
     """Routes first; a share when pods are ready; pods go when a Gateway has accepted routes without them."""
     served(api, [BLUE, GREEN], traffic={"blue": 100})
     eventually("both routes are there", lambda: routed_to(api) == ["blue", "green"])
-    silent = "Gateway public of namespace infra says nothing"
+    silent = "Gateway public of namespace infra has not reported on HTTPRoute shop yet"
     eventually("the Gateway's silence is told", lambda: silent in words(api, "RoutesReady"))
     assert status(api, "oe", "shop")["url"] == f"https://shop.{api.namespace}.ml.example.com"
     accept(api)

@@ -36,7 +36,7 @@ def test_a_job_of_somebody_else_is_not_taken_over(api, operator):
 
     assert told["status"] == "False"
     assert told["message"].startswith("Job churn already exists and has another owner")
-    assert "rename one of the two" in told["message"]
+    assert "Rename this object" in told["message"]
     running = find(status(api, "tj", "churn"), "Running")
     assert running is not None
     assert running["message"] == told["message"], "it is not starting"
