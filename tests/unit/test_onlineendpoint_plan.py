@@ -296,6 +296,12 @@ def test_replicas_bring_a_disruption_budget():
         "Service/churn",
     ]
 
+    alone = endpoint({"keysSecret": "churn-keys"})
+    live = (deployment(alone, 1), server_pod(alone, 1), address(alone, "blue"))
+    budget = child("PodDisruptionBudget", "churn-blue", alone)
+    got = plan(alone, seen(*live, budget, related=(version(1),)), NOW)
+    assert [(ref.resource.kind, ref.name) for ref in got.delete] == [("PodDisruptionBudget", "churn-blue")]
+
 
 @pytest.mark.attack(
     "model/keys-in-server",
