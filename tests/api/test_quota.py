@@ -13,13 +13,20 @@ from ultramarine_operator.shared.conditions import find
 
 
 def quota(api: Api, name: str, **hard: int) -> None:
-    """Let the namespace have that much, all of which is used, as the quota's controller would write it."""
+    """Let the namespace have that much, all of which is used, as the quota's controller would write it.
+
+    Returns when the API server counts: it learns of a status by a watch. A kind that nobody here makes tells it.
+    """
     limits = {kind.replace("_", "/", 1).replace("_", "."): str(most) for kind, most in hard.items()}
+    limits["count/limitranges"] = "0"
     api.apply({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": {"hard": limits}})
     path = f"/api/v1/namespaces/{api.namespace}/resourcequotas/{name}/status"
     patch = {"status": {"hard": limits, "used": limits}}
     headers = {"Content-Type": "application/merge-patch+json"}
     assert api.http.patch(path, json=patch, headers=headers).status_code == 200
+    probe = {"metadata": {"name": "probe"}, "spec": {"limits": []}}
+    path = f"/api/v1/namespaces/{api.namespace}/limitranges"
+    eventually("quota counts", lambda: api.http.post(path, json=probe, params={"dryRun": "All"}).status_code == 403)
 
 
 def refused(api: Api, job: Manifest, name: str) -> httpx.Response:
