@@ -31,6 +31,7 @@ class Program:
     env: dict[str, str] = field(default_factory=lambda: {"CGO_ENABLED": "0"})
     module: Path = CLUSTER_FOLDER
     by_name: bool = False  # built only if it is named
+    alone: bool = False  # its imports differ from those of other programs only in case, which Go refuses in one build
 
     @property
     def executable(self) -> str:
@@ -70,7 +71,7 @@ TABLE = (
     Program("helm", "helm.sh/helm/v4/cmd/helm", 25),
     Program("coredns", "./coredns", 25),
     Program("metrics-server", "sigs.k8s.io/metrics-server/cmd/metrics-server", 12),
-    Program("local-path-provisioner", "github.com/rancher/local-path-provisioner", 10),
+    Program("local-path-provisioner", "github.com/rancher/local-path-provisioner", 10, alone=True),
     # Without the commit in it, or equal sources would give other bytes.
     Program(
         "ultramarine-storage",
@@ -114,7 +115,7 @@ def groups(chosen: list[Program]) -> list[list[Program]]:
     """Return the programs by what they can be built together with: equal module, flags and environment."""
     by_settings: dict[str, list[Program]] = {}
     for program in chosen:
-        by_settings.setdefault(repr((program.module, program.flags, program.env)), []).append(program)
+        by_settings.setdefault(repr((program.module, program.flags, program.env, program.alone)), []).append(program)
     return list(by_settings.values())
 
 
