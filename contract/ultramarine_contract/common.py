@@ -19,6 +19,7 @@ WORK_DIR = "/workspace"
 INPUTS_DIR = "/mnt/inputs"
 OUTPUTS_DIR = "/mnt/outputs"
 CHECKPOINTS_DIR = "/mnt/checkpoints"
+ENVIRONMENT_DIR = "/mnt/environment"  # a virtual environment, which works in this place alone; in serving pods too
 
 # Port of the trainer of rank 0 for the other nodes, and the first port that a framework's ranks use among themselves.
 GANG_PORT = 29400
@@ -42,6 +43,7 @@ JOURNAL_NAME = "journal"  # below a sweep's prefix: the segments of its journal
 
 # Folders of a serving pod.
 MODEL_DIR = "/mnt/model"
+SCORING_DIR = "/mnt/scoring"  # the scoring script and its modules
 COMPILED_DIR = "/mnt/compiled"  # of a compiling pod: COMPILED_NAME, and VERDICT_NAME beside it
 COMPILED_NAME = "model.onnx"
 VERDICT_NAME = "verdict.json"

@@ -94,6 +94,7 @@ MODEL = Resource(GROUP, VERSION, "models", "Model")
 MODEL_VERSION = Resource(GROUP, VERSION, "modelversions", "ModelVersion")
 ONLINE_ENDPOINT = Resource(GROUP, VERSION, "onlineendpoints", "OnlineEndpoint")
 SWEEP = Resource(GROUP, VERSION, "sweeps", "Sweep")
+ENVIRONMENT = Resource(GROUP, VERSION, "environments", "Environment")
 
 
 @dataclass(frozen=True)

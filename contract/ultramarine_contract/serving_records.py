@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 from .common import Document
+from .environment_records import EnvironmentArchive
+from .source_records import SourceTask
 
 
 class CollectTask(Document, frozen=True):
@@ -22,6 +24,16 @@ class CollectTask(Document, frozen=True):
     redact: tuple[str, ...] = ()
 
 
+class ScoringTask(Document, frozen=True):
+    """Scoring script that answers instead of the model's format: `entry` is its path below SCORING_DIR.
+
+    `source` is what the fetching container stores there; None if a ConfigMap is mounted there.
+    """
+
+    entry: str
+    source: SourceTask | None = None
+
+
 class ServingTask(Document, frozen=True):
     """Task of a serving pod: the operator writes it into ENV_TASK of its fetching and its serving container.
 
@@ -34,6 +46,7 @@ class ServingTask(Document, frozen=True):
     at its default; a server that is started by hand may have another.
     With `pool_bytes` the pod answers with the models of the catalogue, which may take that much memory together. The
     first five fields and `signature` are empty then.
+    With `environment`, code of the model or of `scoring` runs in a process of that environment.
     """
 
     NOUN = "the task of a serving pod"
@@ -55,6 +68,8 @@ class ServingTask(Document, frozen=True):
     access_log_sampling: float = 0.01
     collect: CollectTask | None = None
     pool_bytes: int = 0
+    environment: EnvironmentArchive | None = None
+    scoring: ScoringTask | None = None
 
     def to_json(self) -> str:
         """Return the task as JSON, without limits at their defaults: those change no endpoint's revision."""

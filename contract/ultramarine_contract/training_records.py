@@ -18,26 +18,10 @@ from .common import (
     read_known,
     without_empty,
 )
+from .environment_records import EnvironmentArchive
+from .source_records import SourceTask
 
 Bytes = bytes  # for records that have a field of that name
-
-
-class SourceTask(Task, frozen=True):
-    """Origin of code that is not in the Job's own ConfigMap: one of three.
-
-    `config_map` is a ConfigMap's name: its files are mounted at SOURCE_DIR, if it exists.
-    `uri` is a tar archive's s3:// URI, and `digest` the SHA-256 that it must have, or empty.
-    `git_url` is a repository, `git_ref` a branch, tag or commit (or empty: its default branch), `git_path` a folder.
-    With `git_secret`, a Secret's name, an init container fetches it to SOURCE_DIR with the Secret's credentials.
-    """
-
-    config_map: str = ""
-    uri: str = ""
-    digest: str = ""
-    git_url: str = ""
-    git_ref: str = ""
-    git_path: str = ""
-    git_secret: str = ""
 
 
 class CheckpointTask(Task, frozen=True):
@@ -75,6 +59,7 @@ class TrainingTask(Task, frozen=True):
     `outputs` maps a name to the model format (`auto`: the trainer detects it; empty for a plain folder).
     `output_prefix` is the s3:// URI under which NAME/DIGEST/ folders are written.
     `checkpoint` is set if the job has checkpoints, `gang` if it has a framework or several nodes.
+    `environment` is unpacked before the command starts, which runs in it.
     """
 
     NOUN = "the task of a trainer"
@@ -86,6 +71,7 @@ class TrainingTask(Task, frozen=True):
     source: SourceTask | None = None
     checkpoint: CheckpointTask | None = None
     gang: GangTask | None = None
+    environment: EnvironmentArchive | None = None
 
     def to_json(self) -> str:
         """Return the task as JSON without empty fields: an older trainer need not know them."""

@@ -110,7 +110,7 @@ def skops_schema(data: bytes) -> None:
 @target
 def source_archive(data: bytes) -> None:
     """A tar archive of sources."""
-    from ultramarine_contract.training_records import SourceTask
+    from ultramarine_contract.source_records import SourceTask
     from ultramarine_trainer.data.credentials import SourceError
     from ultramarine_trainer.data.source import prepare
 

@@ -23,8 +23,9 @@ from cryptography.x509.oid import NameOID
 from gitserver import GitServer, Setup, key_pair
 from ports import free_port
 from ultramarine_contract import common as contract
+from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
-from ultramarine_contract.training_records import SourceRecord, SourceTask, TrainingTask
+from ultramarine_contract.training_records import SourceRecord, TrainingTask
 from ultramarine_trainer.data.credentials import SourceError
 from ultramarine_trainer.data.fetching import fetch
 from ultramarine_trainer.data.git import check_out

@@ -18,8 +18,9 @@ import pytest
 from msgspec.structs import replace
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import StorageError
+from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
-from ultramarine_contract.training_records import CheckpointTask, SourceTask, TrainingContext, TrainingTask
+from ultramarine_contract.training_records import CheckpointTask, TrainingContext, TrainingTask
 from ultramarine_trainer.attempt.keys import ACCESS, SECRET, narrowed
 from unit.conftest import serving_store
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
-from ultramarine_contract.training_records import SourceTask
 from ultramarine_trainer.attempt.lines import Tail
 from ultramarine_trainer.attempt.repeats import QUICK, Repeats
 from ultramarine_trainer.attempt.runner import Failed

@@ -22,8 +22,9 @@ from dulwich.repo import Repo
 from dulwich.server import DictBackend
 from dulwich.web import HTTPGitApplication, WSGIRequestHandlerLogger, WSGIServerLogger, make_server
 from ultramarine_contract import meta
+from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
-from ultramarine_contract.training_records import SourceRecord, SourceTask
+from ultramarine_contract.training_records import SourceRecord
 from ultramarine_trainer.data.credentials import SourceError
 from ultramarine_trainer.data.git import _commit_of
 from ultramarine_trainer.data.source import prepare

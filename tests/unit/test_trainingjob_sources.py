@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from builders import DIGEST, NOW, PLATFORM, ended_container, job, pod, seen, sweep, training_job
-from ultramarine_contract.training_records import SourceRecord, SourceTask, TerminationRecord, TrainingTask
+from ultramarine_contract.source_records import SourceTask
+from ultramarine_contract.training_records import SourceRecord, TerminationRecord, TrainingTask
 from ultramarine_operator.kinds.sweep.manifests import workers_job
 from ultramarine_operator.kinds.trainingjob.plan import plan
 from ultramarine_operator.shared.pods import assess

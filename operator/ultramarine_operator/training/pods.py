@@ -15,7 +15,8 @@ from ultramarine.resources.trainingjob import Input, TrainingJobSpec
 from ultramarine_contract import common as contract
 from ultramarine_contract.errors import InvalidSpec, listed
 from ultramarine_contract.meta import Manifest, child_metadata, content_hash
-from ultramarine_contract.training_records import SourceTask, TrainingContext, TrainingTask
+from ultramarine_contract.source_records import SourceTask
+from ultramarine_contract.training_records import TrainingContext, TrainingTask
 
 from ..runs.queues import is_queued
 from ..shared import usage

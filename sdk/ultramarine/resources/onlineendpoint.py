@@ -12,6 +12,7 @@ from .base import (
     SAYS_NAME,
     SUBDOMAIN,
     DnsName,
+    EnvVar,
     Resources,
     Schema,
     Status,
@@ -21,10 +22,13 @@ from .base import (
     rules,
     says,
 )
+from .environment import EnvironmentReference
 from .model import LATEST
 from .onlineendpoint_access import Tls, Token
+from .onlineendpoint_container import Container, Scoring
 from .onlineendpoint_rollout import Rollout, RolloutStatus
 from .onlineendpoint_signature import SignaturesStatus
+from .pods import EnvFromSource, PodTemplate
 
 MODEL_REFERENCE = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?@([a-z]([-a-z0-9]*[a-z0-9])?|[1-9][0-9]*)$"
 
@@ -228,7 +232,24 @@ class EndpointDeployment(Schema):
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            rule("has(self.model) != has(self.pool)", "a deployment serves either a model or a pool; give one of them"),
+            rule(
+                "has(self.container) ? !has(self.pool) : has(self.model) != has(self.pool)",
+                "a deployment serves a model, a pool or a container; give one of them (a container may have a model)",
+            ),
+            rule(
+                "!has(self.container) || !(has(self.scoring) || has(self.environment) || has(self.warmup)"
+                " || has(self.batching))",
+                "scoring, environment, warmup and batching are of the platform's server, which a container replaces;"
+                " leave them out",
+            ),
+            rule(
+                "!has(self.pool) || !(has(self.scoring) || has(self.environment))",
+                "a pool's models share one server without code of their own; leave scoring and environment out",
+            ),
+            rule(
+                "!has(self.environment) || !has(self.environment.requirementsFile) || has(self.scoring)",
+                "environment.requirementsFile is a file of scoring.source; set scoring, or give requirements",
+            ),
             rule(
                 "!(has(self.pool) && has(self.warmup))",
                 "a pool has many models, which no single warmup request fits; leave warmup out",
@@ -260,6 +281,27 @@ class EndpointDeployment(Schema):
     )
     warmup: Warmup | None = Field(
         default=None, description="Request that warms the model up before the pod becomes ready."
+    )
+    environment: EnvironmentReference | None = Field(
+        default=None, description="Python packages for scoring, and for models of the formats that run code."
+    )
+    scoring: Scoring | None = Field(
+        default=None, description="Scoring script that answers requests with the model, instead of the platform's code."
+    )
+    container: Container | None = Field(
+        default=None, description="Container that answers all requests, instead of the platform's server."
+    )
+    env: list[EnvVar] = Field(
+        default=[],
+        max_length=128,
+        description="Environment variables of the server.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    env_from: list[EnvFromSource] = Field(
+        default=[], max_length=32, description="Additional environment variables; env takes precedence."
+    )
+    pod_template: PodTemplate = Field(
+        default=PodTemplate(), description="Scheduling, identity and volumes of the pods."
     )
 
 

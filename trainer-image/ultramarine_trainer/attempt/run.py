@@ -17,13 +17,13 @@ from ultramarine_contract import common as contract
 from ultramarine_contract.common import EXIT_DO_NOT_RETRY, EXIT_TRY_AGAIN, OutputRecord
 from ultramarine_contract.errors import StorageError
 from ultramarine_contract.retry import patiently
+from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.training_records import (
     CheckpointRecord,
     GangTask,
     InputRecord,
     SourceRecord,
-    SourceTask,
     TerminationRecord,
     TrainingContext,
     TrainingTask,

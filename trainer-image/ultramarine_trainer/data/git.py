@@ -19,7 +19,7 @@ from dulwich.objects import Commit, ObjectID, Tag, Tree
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 from ultramarine_contract.errors import listed
-from ultramarine_contract.training_records import SourceTask
+from ultramarine_contract.source_records import SourceTask
 from urllib3.exceptions import HTTPError
 
 from ultramarine_trainer.data.credentials import CA, FIELD, Credentials, SourceError

@@ -12,8 +12,9 @@ from itertools import dropwhile
 from pathlib import Path
 
 from backports import tarfile  # Debian 12 has a Python 3.11 whose own has no filters
+from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
-from ultramarine_contract.training_records import SourceRecord, SourceTask
+from ultramarine_contract.training_records import SourceRecord
 
 from ultramarine_trainer.data.credentials import SourceError
 from ultramarine_trainer.data.fetching import FILES, fetched

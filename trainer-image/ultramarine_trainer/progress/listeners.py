@@ -8,15 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ultramarine_contract import common as contract
+from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.storage import Storage
 from ultramarine_contract.sweep_records import STOPPED_EARLY
-from ultramarine_contract.training_records import (
-    CheckpointRecord,
-    Progress,
-    SourceTask,
-    TerminationRecord,
-    TrainingContext,
-)
+from ultramarine_contract.training_records import CheckpointRecord, Progress, TerminationRecord, TrainingContext
 
 from ultramarine_trainer.progress.kubeflow import KubeflowServer
 from ultramarine_trainer.progress.metrics import LatestMetrics, metrics_in

@@ -11,8 +11,9 @@ from ultramarine_contract import sweep_records
 from ultramarine_contract.common import OutputRecord
 from ultramarine_contract.meta import GROUP, LABEL_KIND, LABEL_NAME, Manifest, child_labels, child_metadata
 from ultramarine_contract.searchgrid import BLIND
+from ultramarine_contract.source_records import SourceTask
 from ultramarine_contract.sweep_records import BestTrial, SweepTask, WorkerTask
-from ultramarine_contract.training_records import CheckpointTask, SourceTask, TrainingContext, TrainingTask
+from ultramarine_contract.training_records import CheckpointTask, TrainingContext, TrainingTask
 
 from ...runs import queues
 from ...shared.plan import GenerateSecret, Obj, Platform

@@ -1,0 +1,69 @@
+"""Documents of an environment: the archive that pods unpack, the task of its build, and the build's result."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+from msgspec import Meta
+
+from .common import LARGEST, Count, Document, Task
+
+Bytes = bytes  # for records that have a field of that name
+Seconds = Annotated[float, Meta(ge=0, lt=LARGEST)]
+
+LOCK_NAME = "requirements.txt"  # beside the archive: exact versions with hashes
+ARCHIVE_NAME = "environment.tar.zst"
+
+
+class EnvironmentArchive(Task, frozen=True):
+    """Archive of a virtual environment, which is unpacked to ENVIRONMENT_DIR; `bytes` is its size."""
+
+    uri: str
+    digest: str
+    bytes: Count = 0
+
+
+class BuildTask(Task, frozen=True):
+    """Task of a pod that builds an environment: the operator writes it into ENV_TASK of its containers.
+
+    `requirements` are the lines of a requirements.txt; if empty, the file is at REQUIREMENTS_FILE, mounted from a
+    ConfigMap, or at `path` in the source. `python` is the version that the image must have, or empty. The archive
+    becomes PREFIX/DIGEST16/ARCHIVE_NAME below the s3:// URI `prefix`, with LOCK_NAME beside it, and the BuildRecord
+    PREFIX/result.json. More than `max_bytes` of unpacked files are refused.
+    """
+
+    NOUN = "the task of a build"
+
+    prefix: str
+    requirements: tuple[str, ...] = ()
+    path: str = ""
+    python: str = ""
+    max_bytes: Count = 0
+
+    def to_json(self) -> str:
+        return json.dumps(self.document(), sort_keys=True)
+
+
+class BuildRecord(Document, frozen=True):
+    """Result of a BuildTask: the termination message of its pod, and stored as PREFIX/result.json.
+
+    On failure `reason` is a CamelCase word and `message` has the words of the resolver, with the remedy; the other
+    fields are empty.
+    """
+
+    NOUN = "the record of a build"
+
+    uri: str = ""
+    digest: str = ""
+    bytes: Count = 0
+    unpacked_bytes: Count = 0
+    packages: Count = 0
+    lock: str = ""
+    python: str = ""
+    seconds: Seconds = 0
+    reason: str = ""
+    message: str = ""
+
+    def to_json(self) -> Bytes:
+        return json.dumps(self.document(), sort_keys=True).encode()

@@ -1,0 +1,149 @@
+"""Environments of pods: the Environment that a spec refers to, and whether its archive can be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from ultramarine.resources.base import KeySelector
+from ultramarine.resources.environment import (
+    EnvironmentReference,
+    EnvironmentSpec,
+    Python,
+    RequirementsFile,
+    RequirementsFrom,
+)
+from ultramarine.resources.pods import Source
+from ultramarine_contract.environment_records import EnvironmentArchive
+from ultramarine_contract.errors import InvalidSpec, listed
+from ultramarine_contract.meta import API_VERSION, GROUP, Manifest, asked_by, content_hash
+
+from .conditions import find, is_true
+from .plan import Obj, Seen
+
+LABEL_SHARED = f"{GROUP}/shared"  # on an Environment that was made of requirements in other objects
+PREFIX = "env-"
+
+
+@dataclass(frozen=True)
+class Usable:
+    """An environment that is built, with its name and its archive."""
+
+    name: str
+    archive: EnvironmentArchive
+    image: str = ""
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """An environment that is not built yet. `create` is the shared Environment to make, if it does not exist."""
+
+    name: str
+    message: str
+    create: Manifest | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An environment whose build failed for good, or that cannot be used here, with the remedy."""
+
+    name: str
+    message: str
+
+
+def find_environment(
+    owner: Obj[Any], reference: EnvironmentReference, seen: Seen, *, image: str = "", source: Source | None = None
+) -> Usable | Awaited | Failed:
+    """Find the Environment of a reference; `image` is that of the pods, and `source` has its requirements file.
+
+    Raises InvalidSpec if `source` lacks the file.
+    """
+    name = name_of(reference, image, source)
+    manifest = next((e for e in seen.others("Environment") if e["metadata"]["name"] == name), None)
+    if manifest is None:
+        if reference.name:
+            return Awaited(name, f"Environment {name} does not exist yet; apply it, or correct environment.name")
+        shared = _shared(owner, name, spec_of(reference, image, source), seen)
+        return Awaited(name, f"Environment {name} is being made", shared)
+    base = str((manifest.get("spec") or {}).get("image") or "")
+    if image and base != image:
+        remedy = "set its spec.image to that image, or leave the image out here"
+        return Failed(name, f"Environment {name} was built on {base or 'the image of the platform'}; {remedy}")
+    status = manifest.get("status") or {}
+    if is_true(status, "Ready") and status.get("uri") and status.get("digest"):
+        size = status.get("bytes")
+        archive = EnvironmentArchive(str(status["uri"]), str(status["digest"]), size if type(size) is int else 0)
+        return Usable(name, archive, base)
+    failed = find(status, "Failed")
+    if failed is not None and failed.get("status") == "True":
+        return Failed(name, f"Environment {name} has failed: {failed.get('message') or failed.get('reason')}")
+    why = (find(status, "Ready") or {}).get("message") or "its build begins"
+    return Awaited(name, f"Environment {name} is not ready: {why}")
+
+
+def name_of(reference: EnvironmentReference, image: str = "", source: Source | None = None) -> str:
+    """Return the name of the Environment; equal requirements have one name. Raises InvalidSpec as `spec_of` does."""
+    if reference.name:
+        return reference.name
+    spec = spec_of(reference, image, source)
+    return f"{PREFIX}{content_hash(spec.model_dump(mode='json', by_alias=True, exclude_defaults=True))[:16]}"
+
+
+def topic(reference: Manifest | None, image: str = "", source: Manifest | None = None) -> frozenset[str]:
+    """Return the topic that a reference in a plain manifest shares with its Environment; none if it is not valid."""
+    if not reference:
+        return frozenset()
+    try:
+        name = name_of(
+            EnvironmentReference.model_validate(reference), image, Source.model_validate(source) if source else None
+        )
+    except (ValidationError, InvalidSpec):
+        return frozenset()
+    return frozenset({topic_of(name)})
+
+
+def topic_of(name: str) -> str:
+    """Return the topic of an Environment; no Model has a name with a slash."""
+    return f"environments/{name}"
+
+
+def spec_of(reference: EnvironmentReference, image: str = "", source: Source | None = None) -> EnvironmentSpec:
+    """Return the spec of the shared Environment of a reference. Raises InvalidSpec if `source` lacks the file."""
+    path = reference.requirements_file
+    if path is None:
+        python = Python(requirements=reference.requirements, requirements_from=reference.requirements_from)
+    elif source is None:
+        raise InvalidSpec(f"environment.requirementsFile is {path}, but there is no source; set one, or requirements")
+    elif source.inline is not None:
+        if path not in source.inline:
+            files = listed(sorted(source.inline))
+            raise InvalidSpec(f"environment.requirementsFile is {path}, but source.inline has only: {files}")
+        lines = [line.rstrip() for line in source.inline[path].splitlines()]
+        try:
+            python = Python(requirements=[line for line in lines if line and not line.lstrip().startswith("#")])
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]["msg"]
+            raise InvalidSpec(f"the requirements in {path} of source.inline are not valid: {fault}") from error
+    elif source.config_map is not None:
+        python = Python(
+            requirements_from=RequirementsFrom(config_map=KeySelector(name=source.config_map.name, key=path))
+        )
+    else:
+        python = Python(requirements_file=RequirementsFile(source=source, path=path))
+    return EnvironmentSpec(image=image, python=python)
+
+
+def _shared(owner: Obj[Any], name: str, spec: EnvironmentSpec, seen: Seen) -> Manifest:
+    annotations = asked_by(seen.platform.requester(owner.manifest))
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Environment",
+        "metadata": {
+            "name": name,
+            "namespace": owner.namespace,
+            "labels": {LABEL_SHARED: "true"},
+            **({"annotations": annotations} if annotations else {}),
+        },
+        "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True),
+    }

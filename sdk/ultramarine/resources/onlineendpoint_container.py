@@ -1,0 +1,87 @@
+"""Own code behind an endpoint: a scoring script, or a container with a server of its own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from .base import Schema, rule, rules, says
+from .pods import Source
+
+ENTRY_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*[.]py$"
+
+
+class Scoring(Schema):
+    """Scoring script: a Python file with init() and run(data), as Azure Machine Learning has it."""
+
+    source: Source = Field(description="Source of the script and its modules.")
+    entry: str = Field(
+        default="score.py",
+        pattern=ENTRY_PATTERN,
+        max_length=255,
+        description="Path of the script in the source.",
+        json_schema_extra=says("must be the path of a Python file in the source, such as score.py"),
+    )
+
+
+Port = Annotated[int, Field(ge=1024, le=65535)]
+
+
+class ContainerPorts(Schema):
+    """Ports at which the container listens, on all addresses."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule("has(self.http) || has(self.grpc)", "give http, grpc or both"),
+            rule("!has(self.http) || !has(self.grpc) || self.http != self.grpc", "http and grpc must differ"),
+        )
+    )
+
+    http: Port | None = Field(default=None, description="Port for HTTP/1.1: answers, streams and WebSockets.")
+    grpc: Port | None = Field(default=None, description="Port for gRPC without TLS.")
+
+
+class ContainerProbe(Schema):
+    """Probe of the container by HTTP; without a path, the port must accept connections."""
+
+    path: str = Field(
+        default="",
+        pattern=r"^(/[^ \\]*)?$",
+        max_length=500,
+        description="Path that answers 200 to 399. Default: a connection to the port suffices.",
+        json_schema_extra=says("must be a path such as /health"),
+    )
+    period_seconds: int = Field(default=5, ge=1, le=3600, description="Time between two probes in seconds.")
+    timeout_seconds: int = Field(default=3, ge=1, le=3600, description="Maximum time of an answer in seconds.")
+    failure_threshold: int = Field(default=3, ge=1, le=1000, description="Number of failures in a row that count.")
+
+
+class Container(Schema):
+    """Server of the author's own image. Its model, if the deployment has one, is in /mnt/model, read-only."""
+
+    image: str = Field(min_length=1, max_length=500, description="Container image.")
+    command: list[Annotated[str, Field(max_length=32768)]] = Field(
+        default=[], max_length=64, description="Command. Default: that of the image."
+    )
+    args: list[Annotated[str, Field(max_length=32768)]] = Field(
+        default=[], max_length=256, description="Arguments. Default: those of the image."
+    )
+    ports: ContainerPorts = Field(description="Ports at which the container listens.")
+    readiness: ContainerProbe = Field(
+        default=ContainerProbe(), description="Probe after which the pod gets requests, and while it does."
+    )
+    liveness: ContainerProbe | None = Field(
+        default=None, description="Probe whose failures restart the container. Default: none."
+    )
+    startup_seconds: int = Field(
+        default=600, ge=1, le=86400, description="Maximum time from the start to the first success of readiness."
+    )
+    user: int = Field(default=65532, ge=1, le=2147483647, description="User ID of the process; root is not possible.")
+    writable: list[Annotated[str, Field(max_length=253, pattern=r"^/[A-Za-z0-9._/-]+$")]] = Field(
+        default=[],
+        max_length=8,
+        description="Further folders in which the container may write, such as /var/run; they are empty at the start."
+        " /tmp is always writable, everything else read-only.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
