@@ -7,6 +7,8 @@ scikit-learn into the bucket, applies the manifests of this folder, and sends he
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import subprocess
 import sys
 import time
@@ -109,19 +111,26 @@ def chapter(title: str) -> None:
 def chapter_data(target: Target) -> tuple[np.ndarray, np.ndarray]:
     """Put the data into the bucket, and return the held-out rows with their answers."""
     chapter("3. The data")
-    features, answers = load_breast_cancer(return_X_y=True, as_frame=True)
+    dataset = load_breast_cancer()
     train, test, train_answers, test_answers = train_test_split(
-        features, answers, test_size=0.25, random_state=7, stratify=answers
+        dataset.data, dataset.target, test_size=0.25, random_state=7, stratify=dataset.target
     )
     with target.bucket(NAMESPACE) as storage:
-        for name, table in (
-            ("train", train.assign(target=train_answers)),
-            ("held-out", test.assign(target=test_answers)),
-        ):
+        for name, features, answers in (("train", train, train_answers), ("held-out", test, test_answers)):
             key = f"shared/{NAME}/{name}.csv"
-            storage.put_object(Bucket=BUCKET, Key=key, Body=table.to_csv(index=False).encode())
-            say(f"  s3://{BUCKET}/{key}: {len(table)} rows, {features.shape[1]} features")
-    return test.to_numpy(), test_answers.to_numpy()
+            table = csv_table([*dataset.feature_names, "target"], features, answers)
+            storage.put_object(Bucket=BUCKET, Key=key, Body=table.encode())
+            say(f"  s3://{BUCKET}/{key}: {len(features)} rows, {features.shape[1]} features")
+    return test, test_answers
+
+
+def csv_table(names: list[str], features: np.ndarray, answers: np.ndarray) -> str:
+    """Return the text of a CSV file: a header, and a line for each row with its answer at the end."""
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([*row, answer] for row, answer in zip(features.tolist(), answers.tolist(), strict=True))
+    return lines.getvalue()
 
 
 def chapter_life(target: Target) -> None:
