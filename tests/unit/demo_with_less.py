@@ -29,7 +29,7 @@ class Bucket:
     def bucket(self, _namespace: str) -> Iterator[Bucket]:
         yield self
 
-    def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> None:  # noqa: N803 - as boto3 names them
+    def put_object(self, *, Bucket: str, Key: str, Body: bytes) -> None:
         self.stored[Key] = Body.decode().splitlines()
 
 
