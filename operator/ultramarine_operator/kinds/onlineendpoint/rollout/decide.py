@@ -26,7 +26,10 @@ from .decision import RolloutDecision, Stage
 from .step import continue_step, first_status, roll_back_signature
 
 # Fields of a deployment whose change starts a rollout again, since its pods change; and those whose change does not.
-STARTS_AGAIN = {"resources", "request_settings", "batching", "warmup"}
+STARTS_AGAIN = {
+    *("resources", "request_settings", "batching", "warmup"),
+    *("environment", "scoring", "container", "env", "env_from", "pod_template"),
+}
 GOES_ON = {"name", "pool", "model", "replicas", "autoscale"}  # identity() has the resolved model by itself
 
 
